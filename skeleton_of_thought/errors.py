@@ -1,0 +1,98 @@
+"""The errors of Skeleton-of-Thought.
+
+    SotError
+    ├── InvalidInput (ValueError)        a setting, question or prompt that cannot work; no call was made
+    │   ├── PromptFileError              a prompt file or template that lacks what it needs
+    │   └── PromptTooLong                a prompt that does not fit the model's window
+    ├── MissingExtra (ImportError)       an optional dependency is not installed
+    ├── ModelLoadError                   a model that cannot be found or loaded
+    ├── SkeletonError                    the model wrote no usable skeleton
+    ├── PointError                       a point of the answer failed; carries the partial answer
+    ├── PointTimeout (TimeoutError)      a point took longer than `point_timeout`
+    └── EngineClosed (RuntimeError)      the local engine was used after `close()`
+
+An error of the model itself (a rate limit, a lost connection) in the route, skeleton or direct call
+is raised as it is, with its own type; in a point it becomes the `__cause__` of a `PointError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.types import Answer, Point, Skeleton
+
+__all__ = [
+    "EngineClosed",
+    "InvalidInput",
+    "MissingExtra",
+    "ModelLoadError",
+    "PointError",
+    "PointTimeout",
+    "PromptFileError",
+    "PromptTooLong",
+    "SkeletonError",
+    "SotError",
+]
+
+
+class SotError(Exception):
+    """The base of every error that this project defines."""
+
+
+class InvalidInput(SotError, ValueError):
+    """A setting, question or prompt that cannot work. Raised before any call is made."""
+
+
+class PromptFileError(InvalidInput):
+    """A prompt file or template that lacks what it needs."""
+
+
+class PromptTooLong(InvalidInput):
+    """A prompt (with the tokens asked for) that does not fit the model's window."""
+
+
+class MissingExtra(SotError, ImportError):
+    """An optional dependency is not installed; the message has the `pip install` line."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f'{what}: pip install "skeleton-of-thought[{extra}]"')
+
+
+class ModelLoadError(SotError):
+    """A model that cannot be found or loaded; the message says what to check."""
+
+
+class SkeletonError(SotError):
+    """The model wrote no usable skeleton and `on_empty_skeleton="raise"`.
+
+    Attributes:
+        skeleton: What was parsed, its `text` being all that the model wrote.
+    """
+
+    def __init__(self, message: str, skeleton: Skeleton) -> None:
+        self.skeleton = skeleton
+        super().__init__(message)
+
+
+class PointError(SotError):
+    """A point failed and `on_point_error="raise"`; `__cause__` is the model's own error.
+
+    Attributes:
+        point: The point that failed.
+        answer: All that had been written when it failed, as a partial `Answer`.
+    """
+
+    def __init__(self, message: str, point: Point, answer: Answer) -> None:
+        self.point = point
+        self.answer = answer
+        super().__init__(message)
+
+
+class PointTimeout(SotError, TimeoutError):
+    """A point took longer than `point_timeout` seconds."""
+
+
+class EngineClosed(SotError, RuntimeError):
+    """The local engine was used after `close()`."""

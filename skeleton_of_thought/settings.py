@@ -1,0 +1,68 @@
+"""How an answer is made: the settings of a flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from skeleton_of_thought.errors import InvalidInput
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an answer is made.
+
+    Attributes:
+        max_points: The most points that are expanded; a longer skeleton is cut and its call cancelled.
+        min_points: With fewer points than this a skeleton counts as unusable.
+        eager: Start a point as soon as its own line of the skeleton is complete. Its prompt then shows
+            the points up to its own only.
+        on_empty_skeleton: An unusable skeleton falls back to a direct answer, or raises `SkeletonError`.
+        on_point_error: A point that failed for good raises `PointError` and cancels the others, or keeps
+            its place with `placeholder` while the others go on.
+        placeholder: What stands for the missing text of a failed point.
+        max_retries: How often a failed point is written anew. The skeleton is too, while no line of it
+            is complete.
+        backoff: Seconds before the first retry; doubled for each further one.
+        point_timeout: Seconds that one attempt at a point may take; None for no limit.
+        point_words: The length hint per point, in words.
+
+    Raises:
+        InvalidInput: A value that cannot work.
+    """
+
+    max_points: int = 10
+    min_points: int = 1
+    eager: bool = False
+    on_empty_skeleton: Literal["direct", "raise"] = "direct"
+    on_point_error: Literal["raise", "placeholder"] = "raise"
+    placeholder: str = "(This point could not be completed.)"
+    max_retries: int = 1
+    backoff: float = 0.5
+    point_timeout: float | None = None
+    point_words: int = 40
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_points", 1), ("min_points", 1), ("max_retries", 0), ("point_words", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InvalidInput(f"{name} must be a whole number of at least {least}, not {value!r}.")
+        if self.min_points > self.max_points:
+            raise InvalidInput(
+                f"min_points ({self.min_points}) is larger than max_points ({self.max_points}): no skeleton "
+                "could be used. Lower min_points or raise max_points."
+            )
+        if not self.backoff >= 0:
+            raise InvalidInput(f"backoff must be 0 or more seconds, not {self.backoff!r}.")
+        if self.point_timeout is not None and not self.point_timeout > 0:
+            raise InvalidInput(
+                f"point_timeout must be more than 0 seconds, or None for no limit, not {self.point_timeout!r}."
+            )
+        for name, choices in (
+            ("on_empty_skeleton", ("direct", "raise")),
+            ("on_point_error", ("raise", "placeholder")),
+        ):
+            if getattr(self, name) not in choices:
+                raise InvalidInput(f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}.")

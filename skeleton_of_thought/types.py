@@ -1,0 +1,506 @@
+"""The values that travel through a Skeleton-of-Thought answer. All are frozen; none knows a framework."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+from skeleton_of_thought.errors import InvalidInput
+
+__all__ = [
+    "Answer",
+    "AnswerDelta",
+    "AnswerDone",
+    "AnswerFailed",
+    "Call",
+    "Cancel",
+    "Completion",
+    "Content",
+    "Conversation",
+    "Event",
+    "Expansion",
+    "Message",
+    "Point",
+    "PointDelta",
+    "PointDone",
+    "PointFound",
+    "PointRestarted",
+    "PointStarted",
+    "Prompt",
+    "Reply",
+    "RouteDecision",
+    "Routed",
+    "Skeleton",
+    "SkeletonDone",
+    "Span",
+    "Stage",
+    "Timings",
+    "Usage",
+]
+
+Content = str | tuple[Mapping[str, Any], ...]
+"""Text, or content blocks as chat APIs take them (`{"type": "text", "text": ...}`, images, files)."""
+
+Stage = Literal["route", "skeleton", "point", "direct"]
+
+
+# --- what goes to a model -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Message:
+    """One chat message.
+
+    Attributes:
+        role: `"system"`, `"user"`, `"assistant"`, or any other role that the backend knows.
+        content: Text or content blocks.
+        raw: The framework's own message object, when this message is the caller's and unchanged.
+            Adapters hand it on as it is, so that nothing the core does not model is lost.
+    """
+
+    role: str
+    content: Content
+    raw: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def text(self) -> str:
+        """The text of the content, its text blocks joined."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(str(block.get("text", "")) for block in self.content if _is_text(block))
+
+    @property
+    def attachments(self) -> tuple[Mapping[str, Any], ...]:
+        """The content blocks that are not text: images, files, audio."""
+        if isinstance(self.content, str):
+            return ()
+        return tuple(block for block in self.content if not _is_text(block))
+
+
+def _is_text(block: Mapping[str, Any]) -> bool:
+    return block.get("type") == "text"
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What the caller asks: a chat whose last message is the user's question.
+
+    Raises:
+        InvalidInput: The last message is not the user's, or holds neither text nor attachments.
+    """
+
+    messages: tuple[Message, ...]
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise InvalidInput("There is no question: give a question, or messages that end with the user's.")
+        last = self.messages[-1]
+        if last.role != "user":
+            raise InvalidInput(
+                f"The last message is of role {last.role!r}, but Skeleton-of-Thought answers the user's last "
+                "message: let the conversation end with a user (human) message."
+            )
+        if not last.text.strip() and not last.attachments:
+            raise InvalidInput("The question is empty: give a question with some text.")
+
+    @classmethod
+    def of(cls, question: str, *, system: str | None = None, history: Iterable[Message] = ()) -> Conversation:
+        """A conversation from a question, with an optional system message and earlier turns before it."""
+        head = (Message("system", system),) if system else ()
+        return cls((*head, *history, Message("user", question)))
+
+    @property
+    def question(self) -> str:
+        """The text of the last message, stripped."""
+        return self.messages[-1].text.strip()
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """Everything before the question: system message and earlier turns."""
+        return self.messages[:-1]
+
+    @property
+    def attachments(self) -> tuple[Mapping[str, Any], ...]:
+        """The question's content blocks that are not text."""
+        return self.messages[-1].attachments
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What one call sends to a model.
+
+    Attributes:
+        messages: The chat, ending with the user's turn.
+        prefill: The start of the assistant's turn, which the model is to continue; empty where the
+            backend does not continue it (the messages then hold an instruction instead).
+        stop: Strings that end the completion, for backends that take them; not part of the text.
+        max_tokens: The longest completion that makes sense, in tokens; None for the backend's own limit.
+    """
+
+    messages: tuple[Message, ...]
+    prefill: str = ""
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens spent. `cached_tokens` is the share of `input_tokens` that the backend had cached."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """How a call ended, told by the backend after its last text.
+
+    Attributes:
+        usage: Tokens spent, where the backend says so.
+        finish_reason: `"stop"`, `"length"`, or the backend's own word; None where it says nothing.
+        decision: The routing decision, for calls of stage `route`.
+    """
+
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    decision: RouteDecision | None = None
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One finished completion of a local model.
+
+    Attributes:
+        text: The generated text, without the prompt and without the stop string.
+        token_ids: The generated ids, the end-of-sequence id included when it was generated.
+        finish_reason: `"stop"` (end of sequence or stop string), `"length"` or `"cancelled"`.
+        usage: Tokens of the prompt, of the completion, and how many of the prompt were reused.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length", "cancelled"]
+    usage: Usage
+
+
+# --- the parts of an answer -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a skeleton.
+
+    Attributes:
+        index: 1, 2, ... in document order.
+        title: The point's own words, without list marks.
+        depends_on: Indices of the points that must be written before this one; empty for now.
+    """
+
+    index: int
+    title: str
+    depends_on: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.index}. {self.title}"
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The points of an answer, and the text that they were read from.
+
+    `str(skeleton)` is the numbered list, one point a line, which `parse_skeleton` reads back.
+    """
+
+    points: tuple[Point, ...] = ()
+    text: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return "\n".join(str(point) for point in self.points)
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """The titles in order."""
+        return tuple(point.title for point in self.points)
+
+
+@dataclass(frozen=True)
+class RouteDecision:
+    """Whether a question is answered through a skeleton, how sure that is (0 to 1), and why."""
+
+    use_skeleton: bool
+    score: float | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Span:
+    """When a piece of work ran: seconds since the answer began. `first` is its first text."""
+
+    start: float
+    end: float
+    first: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where an answer's time went, in seconds.
+
+    Attributes:
+        total: From the start to the end of the answer.
+        first_text: From the start to the first text of the answer; None when there was none.
+        stages: A `Span` per stage that ran: `route`, `skeleton`, `point` (from the first call's start to
+            the last one's end), `direct`.
+    """
+
+    total: float = 0.0
+    first_text: float | None = None
+    stages: Mapping[str, Span] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A point, written out.
+
+    Attributes:
+        point: The point of the skeleton.
+        text: Its text without number and title. For a failed point: what had been written, followed
+            by the placeholder.
+        error: Why the point failed; None for a point that succeeded.
+        usage: Tokens of all its attempts, as far as the backend told.
+        sources: What the text was drawn from, where an adapter retrieves per point.
+        attempts: How many calls were made for it.
+        finish_reason: The backend's word for why the text ended.
+        span: When it ran.
+    """
+
+    point: Point
+    text: str = ""
+    error: Exception | None = None
+    usage: Usage = Usage()
+    sources: tuple[Any, ...] = ()
+    attempts: int = 0
+    finish_reason: str | None = None
+    span: Span | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer and how it came about.
+
+    Attributes:
+        text: The whole answer. Equal to the join of all `AnswerDelta` texts.
+        question: The question's text.
+        route: `"skeleton"`, or `"direct"` when the model answered as it would without us.
+        skeleton: The points; empty for a direct answer.
+        expansions: One per point, in document order.
+        usage: Tokens of all calls, as far as the backend told.
+        timings: Where the time went.
+        decision: The router's decision; None when there was no router.
+        reason: Why the route was taken, in words.
+        usage_by_stage: `usage`, split by stage.
+        finish_reason: The backend's word for why a direct answer ended.
+    """
+
+    text: str
+    question: str
+    route: Literal["skeleton", "direct"]
+    skeleton: Skeleton = Skeleton()
+    expansions: tuple[Expansion, ...] = ()
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+    decision: RouteDecision | None = None
+    reason: str = ""
+    usage_by_stage: Mapping[str, Usage] = field(default_factory=lambda: MappingProxyType({}))
+    finish_reason: str | None = None
+
+    @property
+    def errors(self) -> dict[int, Exception]:
+        """The errors of failed points, by point index."""
+        return {e.point.index: e.error for e in self.expansions if e.error is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as plain JSON-safe data."""
+        return {
+            "text": self.text,
+            "question": self.question,
+            "route": self.route,
+            "reason": self.reason,
+            "finish_reason": self.finish_reason,
+            "decision": None if self.decision is None else dataclasses.asdict(self.decision),
+            "skeleton": list(self.skeleton.titles),
+            "expansions": [_expansion_dict(e) for e in self.expansions],
+            "usage": _usage_dict(self.usage),
+            "usage_by_stage": {stage: _usage_dict(usage) for stage, usage in self.usage_by_stage.items()},
+            "timings": {
+                "total": self.timings.total,
+                "first_text": self.timings.first_text,
+                "stages": {stage: dataclasses.asdict(span) for stage, span in self.timings.stages.items()},
+            },
+        }
+
+
+def _usage_dict(usage: Usage) -> dict[str, int]:
+    return {**dataclasses.asdict(usage), "total_tokens": usage.total_tokens}
+
+
+def _expansion_dict(expansion: Expansion) -> dict[str, Any]:
+    error = expansion.error
+    return {
+        "index": expansion.point.index,
+        "title": expansion.point.title,
+        "text": expansion.text,
+        "error": None if error is None else {"type": type(error).__name__, "message": str(error)},
+        "usage": _usage_dict(expansion.usage),
+        "attempts": expansion.attempts,
+        "finish_reason": expansion.finish_reason,
+        "span": None if expansion.span is None else dataclasses.asdict(expansion.span),
+    }
+
+
+# --- what a flow asks of its driver ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call that the driver is to open.
+
+    Attributes:
+        id: Unique within the flow.
+        stage: What the call is for.
+        prompt: What to send; None for a route call, which asks `router` instead of a model.
+        point: The point to be written, for calls of stage `point`.
+        attempt: 1, 2, ...
+        delay: Seconds to wait before opening (backoff); a waiting call uses no part of the budget.
+        timeout: Seconds from opening after which the driver gives up and reports `PointTimeout`.
+        router: The router to ask, where `prompt` is None.
+    """
+
+    id: int
+    stage: Stage
+    prompt: Prompt | None
+    point: Point | None = None
+    attempt: int = 1
+    delay: float = 0.0
+    timeout: float | None = None
+    router: Any = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """An open or waiting call whose text is no longer wanted."""
+
+    id: int
+
+
+# --- what a flow tells its caller -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Routed:
+    """The router has decided (or failed, which its reason says)."""
+
+    decision: RouteDecision
+
+
+@dataclass(frozen=True)
+class PointFound:
+    """A line of the skeleton is complete."""
+
+    point: Point
+
+
+@dataclass(frozen=True)
+class SkeletonDone:
+    """The skeleton is complete."""
+
+    skeleton: Skeleton
+
+
+@dataclass(frozen=True)
+class PointStarted:
+    """A call for this point was asked for."""
+
+    point: Point
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class PointDelta:
+    """More text of a point, in order of arrival, points interleaved. Not yet final: see `PointRestarted`."""
+
+    point: Point
+    text: str
+
+
+@dataclass(frozen=True)
+class PointRestarted:
+    """A point failed and is written anew: the text of its `PointDelta`s so far is void."""
+
+    point: Point
+    error: Exception
+
+
+@dataclass(frozen=True)
+class PointDone:
+    """A point is written, or has failed for good (`expansion.error`)."""
+
+    expansion: Expansion
+
+
+@dataclass(frozen=True)
+class AnswerDelta:
+    """More text of the answer, in document order. Final: what was released never changes."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class AnswerDone:
+    """The answer is complete; the last event of a flow that succeeded."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class AnswerFailed:
+    """The answer could not be completed; the last event of a flow that failed."""
+
+    error: Exception
+
+
+Event = (
+    Routed
+    | PointFound
+    | SkeletonDone
+    | PointStarted
+    | PointDelta
+    | PointRestarted
+    | PointDone
+    | AnswerDelta
+    | AnswerDone
+    | AnswerFailed
+)
