@@ -1,0 +1,152 @@
+"""From the texts of the points to the text of the answer: clean-up of expansions, and joining in order."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from skeleton_of_thought.parsing import ReasoningFilter
+from skeleton_of_thought.types import Expansion, Point
+
+__all__ = ["POINT_BREAK", "ExpansionText", "heading", "render", "separator"]
+
+POINT_BREAK = "\n\n"
+"""What stands between two points of an answer."""
+
+_MARKS = frozenset("#*_>\"'“”`([ \t\r\n")
+_AFTER_NUMBER = frozenset(".):、．：]")
+_AFTER_TITLE = frozenset(":：.-–—\n")
+_LONGEST_ECHO = 120
+_WORD = re.compile(r"(?:point|step|item|section)\s*", re.IGNORECASE)
+
+
+def heading(point: Point) -> str:
+    """How a point begins in the answer: its number and title."""
+    return f"{point.index}. {point.title}" if point.title else f"{point.index}."
+
+
+def separator(point: Point) -> str:
+    """What stands between a point's heading and its text."""
+    last = point.title[-1:]
+    return " " if not last or (unicodedata.category(last) == "Po" and last not in "\"'%") else ": "
+
+
+def render(expansions: Iterable[Expansion]) -> str:
+    """The text of a whole answer: the points in order, each with its heading."""
+    return POINT_BREAK.join(heading(e.point) + (separator(e.point) + e.text if e.text else "") for e in expansions)
+
+
+class ExpansionText:
+    """Cleans the text of one point as it streams.
+
+    Drops reasoning blocks, an echo of the point's number or title at the start, and white space around
+    the whole. `feed` and `close` return the text that may be shown; their join does not depend on the
+    chunking. Text is held back only while it may still turn out to be an echo, or is trailing white space.
+    """
+
+    def __init__(self, point: Point) -> None:
+        self._point = point
+        self._reasoning = ReasoningFilter()
+        self._head: str | None = ""
+        self._spaces = ""
+
+    def feed(self, text: str) -> str:
+        """More text from the model; returns what of it can be shown now."""
+        return self._visible(self._reasoning.feed(text), final=False)
+
+    def close(self) -> str:
+        """The text is complete; returns what was held back and belongs to it."""
+        return self._visible(self._reasoning.close(), final=True)
+
+    def _visible(self, text: str, *, final: bool) -> str:
+        if self._head is not None:
+            self._head += text
+            # No echo is longer than this; the cap keeps endless marks or blanks from being read again and again.
+            final_head = final or len(self._head) > len(self._point.title) + _LONGEST_ECHO
+            end = _echo_end(self._head, self._point, final=final_head)
+            if end is None:
+                return ""
+            text, self._head = self._head[end:].lstrip(), None
+        body = text.rstrip()
+        if not body:
+            self._spaces += text
+            return ""
+        shown = self._spaces + body
+        self._spaces = text[len(body) :]
+        return shown
+
+
+def _echo_end(text: str, point: Point, *, final: bool) -> int | None:
+    """Where the echo of `point` at the start of `text` ends; 0 for none, None while it is undecided."""
+    undecided = None if not final else 0
+    marks = _skip(text, 0, _MARKS)
+    if marks == len(text):
+        return undecided
+    number = _number_end(text, marks, str(point.index), final=final)
+    if number is None:
+        return undecided
+    start = _skip(text, number or marks, _MARKS)
+    if number and start == len(text):
+        return start if final else None
+    title = _title_end(text, start, point.title)
+    if title is None:
+        # The text ends inside the title: it may become an echo, unless it is over.
+        return (number or 0) if final else None
+    if not title:
+        return number or 0
+    if title == len(text):
+        return len(text) if final else None
+    after = _skip(text, title, frozenset("*_\"'”` )]"))
+    if after == len(text):
+        return len(text) if final else None
+    if text[after] not in _AFTER_TITLE and text[title] not in "*_":
+        return number or 0
+    # A hyphen without a space before it is part of a word, as in "Self-care" after the title "Self".
+    if text[after] in "-.–" and not (text[after] == "." or after > title):
+        return number or 0
+    end = _skip(text, after, _AFTER_TITLE | frozenset("*_\"'”` \t\r\n"))
+    return None if end == len(text) and not final else end
+
+
+def _number_end(text: str, start: int, number: str, *, final: bool) -> int | None:
+    """The end of "3." or "Point 3:" at `start`, `0` for no such thing, None while undecided."""
+    rest = text[start:]
+    word = _WORD.match(rest)
+    if word is None and not final and any(w.startswith(rest.lower()) for w in ("point", "step", "item", "section")):
+        return None
+    begin = start + (word.end() if word else 0)
+    digits = text[begin : begin + len(number)]
+    if digits != number:
+        return None if not final and number.startswith(digits) else 0
+    end = begin + len(number)
+    if end == len(text):
+        return 0 if final else None
+    if text[end] not in _AFTER_NUMBER:
+        return 0
+    after = _skip(text, end, _AFTER_NUMBER | frozenset("*_"))
+    if after == len(text):
+        return after if final else None
+    # "2.5 litres" is no number of a point.
+    return 0 if text[after].isdigit() else after
+
+
+def _title_end(text: str, start: int, title: str) -> int | None:
+    """The end of the title at `start`, case and white space apart; 0 for none, None if the text ends in it."""
+    if not title:
+        return 0
+    position = start
+    for word in title.split():
+        position = _skip(text, position, frozenset(" \t\r\n*_"))
+        piece = text[position : position + len(word)]
+        if piece.casefold() != word.casefold():
+            inside = position + len(piece) == len(text) and word.casefold().startswith(piece.casefold())
+            return None if inside else 0
+        position += len(word)
+    return position
+
+
+def _skip(text: str, start: int, characters: frozenset[str]) -> int:
+    while start < len(text) and text[start] in characters:
+        start += 1
+    return start

@@ -1,0 +1,514 @@
+"""Skeleton-of-Thought for one question, as a state machine: the algorithm, written once.
+
+`AnswerFlow` does no I/O and knows no thread, loop or clock. It is told what happened (`start`, `delta`,
+`done`, `failed`) and answers with what to do: calls to open, calls to cancel, and events for the caller.
+The drivers in `skeleton_of_thought.drive` pump it; adapters supply the calls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from skeleton_of_thought.assemble import POINT_BREAK, ExpansionText, heading, render, separator
+from skeleton_of_thought.errors import InvalidInput, PointError, SkeletonError
+from skeleton_of_thought.parsing import SkeletonParser
+from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.routing import BoundRouter, Router, check_router
+from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.types import (
+    Answer,
+    AnswerDelta,
+    AnswerDone,
+    AnswerFailed,
+    Call,
+    Cancel,
+    Conversation,
+    Event,
+    Expansion,
+    Point,
+    PointDelta,
+    PointDone,
+    PointFound,
+    PointRestarted,
+    PointStarted,
+    Prompt,
+    Reply,
+    Routed,
+    RouteDecision,
+    Skeleton,
+    SkeletonDone,
+    Span,
+    Stage,
+    Timings,
+    Usage,
+)
+
+__all__ = ["Action", "AnswerFlow", "Settings"]
+
+Action = Call | Cancel | Event
+
+_LOOP = 3
+"""So many repeated titles in a row mean that the model loops: the rest of its skeleton is not waited for."""
+
+
+@dataclass
+class _Writing:
+    """A point on its way: the text of its present attempt, and what became of it."""
+
+    point: Point
+    cleaner: ExpansionText
+    attempt: int = 0
+    pieces: list[str] = field(default_factory=list)
+    released: int = 0
+    usage: Usage = field(default_factory=Usage)
+    start: float | None = None
+    first: float | None = None
+    expansion: Expansion | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+
+class AnswerFlow:
+    """The life of one answer.
+
+    `start`, `delta`, `done` and `failed` return the actions that follow, in order. Calls that were
+    cancelled or have ended may still be reported; that is ignored. `now` is the driver's clock in
+    seconds; the flow only subtracts.
+
+    Args:
+        conversation: The caller's messages; the last one is the question.
+        prompts: What the model is asked.
+        settings: How the answer is made.
+        router: A `Router`, a function of the question, or None for a skeleton always.
+        skeleton: Points to be expanded, if they are known: there is no route and no skeleton call then.
+        prefill: The stages (`"skeleton"`, `"point"`) whose backend continues the start of an assistant's turn.
+        live: Whether text is released while it is written. If not, the answer's text comes as one
+            `AnswerDelta` at the end, and a point may be retried whatever it had written.
+
+    Raises:
+        InvalidInput: The router or the given skeleton cannot be used.
+    """
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        *,
+        prompts: PromptSet | None = None,
+        settings: Settings | None = None,
+        router: Router | Callable[[str], Any] | None = None,
+        skeleton: Skeleton | None = None,
+        prefill: Collection[Stage] = (),
+        live: bool = True,
+    ) -> None:
+        check_router(router)
+        if skeleton is not None and len({point.index for point in skeleton.points}) != max(len(skeleton), 1):
+            raise InvalidInput(
+                "The given skeleton needs at least one point, each with an index of its own; it has the indices "
+                f"{[point.index for point in skeleton.points]}."
+            )
+        self.conversation = conversation
+        self.prompts = prompts or PromptSet()
+        self.settings = settings or Settings()
+        self.finished = False
+        self._router = router
+        self._given = skeleton
+        self._prefill = frozenset(prefill)
+        self._live = live
+        self._calls: dict[int, Call] = {}
+        self._next_call = 1
+        self._actions: list[Action] = []
+        self._parser = SkeletonParser()
+        self._points: list[Point] = []
+        self._announced = 0
+        self._repeats = 0
+        self._titles: set[str] = set()
+        self._skeleton: Skeleton | None = None
+        self._writing: dict[int, _Writing] = {}
+        self._head = 0
+        self._direct: list[str] = []
+        self._headed = False
+        self._route: Literal["skeleton", "direct"] = "skeleton"
+        self._decision: RouteDecision | None = None
+        self._reason = "given skeleton" if skeleton else "no router"
+        self._direct_finish: str | None = None
+        self._usage: dict[str, Usage] = {}
+        self._spans: dict[str, Span] = {}
+        self._began: float = 0.0
+        self._now: float = 0.0
+        self._first_text: float | None = None
+
+    # --- what the driver tells ---
+
+    def start(self, now: float = 0.0) -> list[Action]:
+        """Begins the answer; returns the first calls."""
+        self._began = self._now = now
+        if self._given is not None:
+            self._points = list(self._given.points)
+            self._complete_skeleton(self._given)
+        elif self._router is not None:
+            self._open("route", None, router=BoundRouter(self._router, self.conversation))
+        else:
+            self._open_skeleton()
+        return self._take()
+
+    def opened(self, call_id: int, now: float = 0.0) -> None:
+        """The driver has opened this call (it may have waited for room until now)."""
+        self._now = now
+        call = self._calls.get(call_id)
+        if call is None:
+            return
+        self._spans.setdefault(call.stage, Span(self._offset, self._offset))
+        if call.point is not None:
+            writing = self._writing[call.point.index]
+            writing.start, writing.first = self._offset, None
+
+    def delta(self, call_id: int, text: str, now: float = 0.0) -> list[Action]:
+        """More text of a call."""
+        self._now = now
+        call = self._calls.get(call_id)
+        if call is None or not text:
+            return []
+        span = self._spans.get(call.stage)
+        if span is not None and span.first is None:
+            self._spans[call.stage] = dataclasses.replace(span, first=self._offset)
+        if call.stage == "skeleton":
+            self._accept(self._parser.feed(text))
+            self._cut_skeleton(call)
+        elif call.stage == "direct":
+            self._release(text)
+        elif call.point is not None:
+            self._write(self._writing[call.point.index], text)
+        return self._take()
+
+    def done(self, call_id: int, reply: Reply | None = None, now: float = 0.0) -> list[Action]:
+        """A call has ended as it should."""
+        self._now = now
+        call = self._calls.pop(call_id, None)
+        if call is None:
+            return []
+        reply = reply or Reply()
+        self._account(call, reply.usage)
+        if call.stage == "route":
+            self._routed(reply.decision or RouteDecision(False, reason="the router gave no decision"))
+        elif call.stage == "skeleton":
+            self._end_skeleton(truncated=reply.finish_reason == "length")
+        elif call.stage == "direct":
+            self._direct_finish = reply.finish_reason
+            self._finish()
+        elif call.point is not None:
+            self._end_point(self._writing[call.point.index], reply.finish_reason)
+        return self._take()
+
+    def cancelled(self, call_id: int, stage: Stage, usage: Usage | None, now: float = 0.0) -> None:
+        """A call that was cancelled has ended; `usage` is what it had cost, if the backend knows."""
+        if usage is not None and not self.finished:
+            self._usage[stage] = self._usage.get(stage, Usage()) + usage
+
+    def failed(self, call_id: int, error: Exception, now: float = 0.0, usage: Usage | None = None) -> list[Action]:
+        """A call has failed."""
+        self._now = now
+        call = self._calls.pop(call_id, None)
+        if call is None:
+            return []
+        self._account(call, usage)
+        if call.stage == "route":
+            # A router saves time; it must not cost the answer. Direct is what would happen without us.
+            self._routed(RouteDecision(False, reason=f"the router failed: {type(error).__name__}: {error}"))
+        elif call.stage == "skeleton" and call.attempt <= self.settings.max_retries and not self._points:
+            self._parser = SkeletonParser()
+            self._open_skeleton(call.attempt + 1, self._backoff(call.attempt))
+        elif call.point is not None:
+            self._fail_point(self._writing[call.point.index], error)
+        else:
+            self._fail(error)
+        return self._take()
+
+    # --- route ---
+
+    def _routed(self, decision: RouteDecision) -> None:
+        self._decision = decision
+        self._reason = decision.reason or "the router decided"
+        self._emit(Routed(decision))
+        if decision.use_skeleton:
+            self._open_skeleton()
+        else:
+            self._open_direct()
+
+    def _open_direct(self) -> None:
+        self._route = "direct"
+        self._open("direct", Prompt(self.conversation.messages))
+
+    # --- skeleton ---
+
+    def _open_skeleton(self, attempt: int = 1, delay: float = 0.0) -> None:
+        prompt = self.prompts.skeleton_prompt(
+            self.conversation,
+            max_points=self.settings.max_points,
+            words=self.settings.point_words,
+            prefill="skeleton" in self._prefill,
+        )
+        self._open("skeleton", prompt, attempt=attempt, delay=delay)
+        if prompt.prefill:
+            self._accept(self._parser.feed(prompt.prefill))
+
+    def _accept(self, points: Collection[Point]) -> None:
+        """Takes over points of the parser: numbered anew, repeats left out, no more than wanted."""
+        for point in points:
+            title = point.title.casefold()
+            if title in self._titles:
+                # Small models repeat themselves; the same title twice would be the same text twice.
+                self._repeats += 1
+                continue
+            self._repeats = 0
+            if len(self._points) < self.settings.max_points:
+                self._titles.add(title)
+                self._points.append(dataclasses.replace(point, index=len(self._points) + 1))
+        if len(self._points) >= self.settings.min_points:
+            self._announce()
+
+    def _announce(self) -> None:
+        # Before there are enough points nothing may show: the answer may still become a direct one.
+        for point in self._points[self._announced :]:
+            self._emit(PointFound(point))
+            if self.settings.eager:
+                self._open_point(point, Skeleton(tuple(self._points[: point.index])))
+        self._announced = len(self._points)
+        if self.settings.eager:
+            self._release_ready()
+
+    def _cut_skeleton(self, call: Call) -> None:
+        if len(self._points) >= self.settings.max_points or self._repeats >= _LOOP:
+            self._cancel(call)
+            self._end_skeleton(truncated=True)
+
+    def _end_skeleton(self, *, truncated: bool) -> None:
+        seen = len(self._parser.points)
+        parsed = self._parser.close(truncated=truncated)
+        self._accept(parsed.points[seen:])
+        if len(self._points) >= self.settings.min_points:
+            self._complete_skeleton(Skeleton(tuple(self._points), parsed.text))
+        elif self.settings.on_empty_skeleton == "raise":
+            self._fail(
+                SkeletonError(
+                    f"The model's skeleton has {len(self._points)} usable point(s), fewer than min_points="
+                    f"{self.settings.min_points}: {parsed.text[:80]!r}. Try another model or skeleton prompt, or "
+                    'let on_empty_skeleton="direct" answer such questions directly.',
+                    parsed,
+                )
+            )
+        else:
+            self._reason = f"the skeleton had {len(self._points)} usable point(s)"
+            self._points = []
+            self._open_direct()
+
+    def _complete_skeleton(self, skeleton: Skeleton) -> None:
+        self._skeleton = skeleton
+        self._emit(SkeletonDone(skeleton))
+        for point in skeleton.points:
+            if point.index not in self._writing:
+                self._open_point(point, skeleton)
+        self._release_ready()
+        # Eager points may all have ended before the skeleton did.
+        self._finish_if_complete()
+
+    # --- points ---
+
+    def _open_point(self, point: Point, skeleton: Skeleton) -> None:
+        writing = self._writing.setdefault(point.index, _Writing(point, ExpansionText(point)))
+        writing.attempt += 1
+        prompt = self.prompts.point_prompt(
+            self.conversation,
+            skeleton,
+            point,
+            max_points=self.settings.max_points,
+            words=self.settings.point_words,
+            prefill="point" in self._prefill,
+        )
+        self._emit(PointStarted(point, writing.attempt))
+        self._open(
+            "point",
+            prompt,
+            point=point,
+            attempt=writing.attempt,
+            delay=self._backoff(writing.attempt - 1) if writing.attempt > 1 else 0.0,
+            timeout=self.settings.point_timeout,
+        )
+
+    def _backoff(self, failures: int) -> float:
+        return self.settings.backoff * 2.0 ** (failures - 1)
+
+    def _write(self, writing: _Writing, text: str) -> None:
+        if writing.first is None:
+            writing.first = self._offset
+        self._show(writing, writing.cleaner.feed(text))
+
+    def _show(self, writing: _Writing, text: str) -> None:
+        if text:
+            writing.pieces.append(text)
+            self._emit(PointDelta(writing.point, text))
+            self._release_ready()
+
+    def _end_point(self, writing: _Writing, finish_reason: str | None) -> None:
+        self._show(writing, writing.cleaner.close())
+        self._close_point(writing, finish_reason=finish_reason)
+
+    def _close_point(
+        self, writing: _Writing, *, error: Exception | None = None, finish_reason: str | None = None
+    ) -> None:
+        writing.expansion = self._expansion(writing, error, finish_reason)
+        self._emit(PointDone(writing.expansion))
+        self._release_ready()
+        self._finish_if_complete()
+
+    def _fail_point(self, writing: _Writing, error: Exception) -> None:
+        if writing.attempt <= self.settings.max_retries and not writing.released:
+            writing.cleaner = ExpansionText(writing.point)
+            writing.pieces = []
+            self._emit(PointRestarted(writing.point, error))
+            self._open_point(writing.point, self._skeleton or Skeleton(tuple(self._points[: writing.point.index])))
+            return
+        # What was written is kept: with its text already shown in order there is no other way, and
+        # a reader of the stream and a caller of the whole answer shall get the same.
+        self._show(writing, writing.cleaner.close())
+        if self.settings.on_point_error == "placeholder":
+            gap = " " if writing.pieces else ""
+            self._show(writing, gap + self.settings.placeholder if self.settings.placeholder else "")
+            self._close_point(writing, error=error)
+            return
+        writing.expansion = self._expansion(writing, error, None)
+        failure = PointError(
+            f"Point {writing.point.index} ({writing.point.title[:60]!r}) failed after {writing.attempt} attempt(s): "
+            f"{type(error).__name__}: {error}. The error's `answer` holds the rest; "
+            'on_point_error="placeholder" keeps it as the result.',
+            writing.point,
+            self.answer,
+        )
+        failure.__cause__ = error
+        self._fail(failure)
+
+    def _expansion(self, writing: _Writing, error: Exception | None, finish_reason: str | None) -> Expansion:
+        start = writing.start if writing.start is not None else self._offset
+        return Expansion(
+            point=writing.point,
+            text=writing.text,
+            error=error,
+            usage=writing.usage,
+            attempts=writing.attempt,
+            finish_reason=finish_reason,
+            span=Span(start, self._offset, writing.first),
+        )
+
+    # --- the answer's text, in document order ---
+
+    def _done_at(self, index: int) -> bool:
+        writing = self._writing.get(index)
+        return writing is not None and writing.expansion is not None
+
+    def _release_ready(self) -> None:
+        """Releases what can be: all of the points that are done, and the first open one as far as it is."""
+        if not self._live:
+            return
+        while self._head < len(self._points):
+            writing = self._writing.get(self._points[self._head].index)
+            if writing is None:
+                return
+            text = "" if self._headed else (POINT_BREAK if self._head else "") + heading(writing.point)
+            self._headed = True
+            fresh = writing.pieces[writing.released :]
+            if fresh and not writing.released:
+                text += separator(writing.point)
+            self._release(text + "".join(fresh))
+            writing.released = len(writing.pieces)
+            if writing.expansion is None:
+                return
+            self._head += 1
+            self._headed = False
+
+    def _release(self, text: str) -> None:
+        if not text:
+            return
+        if self._route == "direct":
+            self._direct.append(text)
+        if self._live:
+            if self._first_text is None:
+                self._first_text = self._offset
+            self._emit(AnswerDelta(text))
+
+    # --- the end ---
+
+    def _finish_if_complete(self) -> None:
+        if self._skeleton is not None and all(self._done_at(point.index) for point in self._skeleton.points):
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self._live and (text := self.answer.text):
+            self._first_text = self._offset
+            self._emit(AnswerDelta(text))
+        self._emit(AnswerDone(self.answer))
+        self.finished = True
+
+    def _fail(self, error: Exception) -> None:
+        for call in list(self._calls.values()):
+            self._cancel(call)
+        self._emit(AnswerFailed(error))
+        self.finished = True
+
+    @property
+    def answer(self) -> Answer:
+        """The answer as far as it is: complete once `finished`, partial before."""
+        writings = [self._writing[point.index] for point in self._points if point.index in self._writing]
+        expansions = tuple(w.expansion or self._expansion(w, None, None) for w in writings)
+        return Answer(
+            text=render(expansions) if self._route == "skeleton" else "".join(self._direct),
+            question=self.conversation.question,
+            route=self._route,
+            skeleton=self._skeleton or Skeleton(tuple(self._points)),
+            expansions=expansions,
+            usage=sum(self._usage.values(), Usage()),
+            timings=Timings(self._offset, self._first_text, dict(self._spans)),
+            decision=self._decision,
+            reason=self._reason,
+            usage_by_stage=dict(self._usage),
+            finish_reason=self._direct_finish,
+        )
+
+    # --- small things ---
+
+    @property
+    def _offset(self) -> float:
+        return self._now - self._began
+
+    def _open(self, stage: Stage, prompt: Prompt | None, **details: Any) -> None:
+        call = Call(self._next_call, stage, prompt, **details)
+        self._next_call += 1
+        self._calls[call.id] = call
+        self._actions.append(call)
+
+    def _cancel(self, call: Call) -> None:
+        self._calls.pop(call.id, None)
+        self._mark_end(call.stage)
+        self._actions.append(Cancel(call.id))
+
+    def _emit(self, event: Event) -> None:
+        self._actions.append(event)
+
+    def _account(self, call: Call, usage: Usage | None) -> None:
+        self._mark_end(call.stage)
+        if usage is not None:
+            self._usage[call.stage] = self._usage.get(call.stage, Usage()) + usage
+            if call.point is not None:
+                self._writing[call.point.index].usage += usage
+
+    def _mark_end(self, stage: Stage) -> None:
+        span = self._spans.get(stage)
+        if span is not None:
+            self._spans[stage] = dataclasses.replace(span, end=self._offset)
+
+    def _take(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions

@@ -1,0 +1,117 @@
+"""Clean-up of expansions: echoes, reasoning and white space go, the model's own words stay."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skeleton_of_thought.assemble import ExpansionText, heading, render, separator
+from skeleton_of_thought.types import Expansion, Point
+
+POINT = Point(2, "Take breaks")
+
+
+def clean(text: str, point: Point = POINT, *, pieces: list[str] | None = None) -> str:
+    cleaner = ExpansionText(point)
+    return "".join(cleaner.feed(piece) for piece in (pieces or [text])) + cleaner.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" Rest your eyes. ", "Rest your eyes."),
+        ("2. Take breaks: Rest.", "Rest."),
+        ("2. Take breaks. Rest.", "Rest."),
+        ("2) take BREAKS - Rest.", "Rest."),
+        ("**2. Take breaks**\n\nRest.", "Rest."),
+        ("### 2. Take breaks\nRest.", "Rest."),
+        ("**Take breaks:** Rest.", "Rest."),
+        ("Take breaks: Rest.", "Rest."),
+        ("Take breaks — Rest.", "Rest."),
+        ("Point 2: Take breaks\nRest.", "Rest."),
+        ("Point 2: Rest.", "Rest."),
+        ("2. Rest.", "Rest."),
+        ('2. "Take breaks": Rest.', "Rest."),
+        ("2. Take breaks every hour.", "Take breaks every hour."),
+        ("Take breaks every hour.", "Take breaks every hour."),
+        ("Take breaks, and rest.", "Take breaks, and rest."),
+        ("Take breakfast: it helps.", "Take breakfast: it helps."),
+        ("Take breaks-like pauses.", "Take breaks-like pauses."),
+        ("2.5 litres a day.", "2.5 litres a day."),
+        ("2 hours of sleep.", "2 hours of sleep."),
+        ("20. Take breaks: no", "20. Take breaks: no"),
+        ("3. Another point.", "3. Another point."),
+        ("Points to note.", "Points to note."),
+        ("**Rest** your eyes.", "**Rest** your eyes."),
+        ("2. Take breaks", ""),
+        ("Take breaks", ""),
+        ("Take", "Take"),
+        ("", ""),
+        ("  \n ", ""),
+        ("<think>2. Take breaks</think>Rest.", "Rest."),
+        ("2. Take breaks: Rest.\n\nMore. \n", "Rest.\n\nMore."),
+        ("(2) Rest.", "Rest."),
+        ("- a\n- b", "- a\n- b"),
+    ],
+)
+def test_echoes_go_and_the_models_words_stay(text, expected):
+    assert clean(text) == expected
+    assert clean(text, pieces=list(text)) == expected
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                " ",
+                "\n",
+                "2",
+                ".",
+                ")",
+                "2. ",
+                "Take",
+                " breaks",
+                "breaks",
+                ":",
+                "**",
+                "-",
+                "Point ",
+                "Rest",
+                "<think>",
+                "</think>",
+            ]
+        ),
+        max_size=12,
+    ),
+    st.data(),
+)
+def test_the_result_does_not_depend_on_the_chunking(pieces, data):
+    text = "".join(pieces)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(text)), max_size=6)))
+    chunks = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert clean(text, pieces=chunks) == clean(text)
+
+
+def test_text_streams_once_it_cannot_be_an_echo():
+    cleaner = ExpansionText(POINT)
+    assert cleaner.feed("Rest") == "Rest"
+    assert cleaner.feed(" your eyes ") == " your eyes"
+    assert cleaner.feed("now") == " now"
+
+
+@pytest.mark.parametrize(
+    ("title", "expected"),
+    [
+        ("Sleep", "1. Sleep: text"),
+        ("Why sleep?", "1. Why sleep? text"),
+        ("Sleep!", "1. Sleep! text"),
+        ("Save 20%", "1. Save 20%: text"),
+        ("为什么？", "1. 为什么？ text"),
+        ("", "1. text"),
+    ],
+)
+def test_a_heading_and_its_text_read_well(title, expected):
+    point = Point(1, title)
+    assert heading(point) + separator(point) + "text" == expected
+    assert render([Expansion(point, "text")]) == expected

@@ -1,0 +1,463 @@
+"""The flow, driven by scripted events: no model, no thread, no clock."""
+
+from __future__ import annotations
+
+import pytest
+
+from skeleton_of_thought.errors import InvalidInput, PointError, SkeletonError, SotError
+from skeleton_of_thought.flow import Action, AnswerFlow, Settings
+from skeleton_of_thought.types import (
+    Answer,
+    AnswerDelta,
+    AnswerDone,
+    AnswerFailed,
+    Call,
+    Cancel,
+    Conversation,
+    Message,
+    Point,
+    PointDelta,
+    PointDone,
+    PointFound,
+    PointRestarted,
+    PointStarted,
+    Reply,
+    Routed,
+    RouteDecision,
+    Skeleton,
+    SkeletonDone,
+    Usage,
+)
+
+QUESTION = Conversation.of("How do I sleep better?")
+THREE = "1. Keep regular hours\n2. Dim the lights\n3. Avoid coffee\n"
+
+
+def calls(actions: list[Action]) -> list[Call]:
+    return [a for a in actions if isinstance(a, Call)]
+
+
+def released(actions: list[Action]) -> str:
+    return "".join(a.text for a in actions if isinstance(a, AnswerDelta))
+
+
+def only(actions: list[Action], kind: type) -> list:
+    return [a for a in actions if isinstance(a, kind)]
+
+
+def with_points(text: str = THREE, *, settings: Settings | None = None, live: bool = True):
+    """A flow whose skeleton has been written, and its point calls."""
+    flow = AnswerFlow(QUESTION, settings=settings, live=live)
+    (call,) = calls(flow.start())
+    actions = flow.delta(call.id, text) + flow.done(call.id)
+    return flow, {c.point.index: c for c in calls(actions)}, actions
+
+
+def finish(flow: AnswerFlow, open_calls: dict[int, Call]) -> list[Action]:
+    actions: list[Action] = []
+    for index in sorted(open_calls):
+        actions += flow.delta(open_calls[index].id, f" text {index}. ")
+        actions += flow.done(open_calls[index].id)
+    return actions
+
+
+def the_answer(actions: list[Action]) -> Answer:
+    (done,) = only(actions, AnswerDone)
+    return done.answer
+
+
+class TestSkeleton:
+    def test_without_a_router_the_skeleton_is_asked_for_at_once(self):
+        (call,) = AnswerFlow(QUESTION).start()
+        assert call.stage == "skeleton"
+        assert "How do I sleep better?" in call.prompt.messages[-1].text
+
+    def test_all_points_start_together_when_the_skeleton_is_complete(self):
+        flow = AnswerFlow(QUESTION)
+        (call,) = calls(flow.start())
+        assert calls(flow.delta(call.id, THREE)) == []
+        actions = flow.done(call.id)
+        assert [c.point.title for c in calls(actions)] == [
+            "Keep regular hours",
+            "Dim the lights",
+            "Avoid coffee",
+        ]
+        assert {c.stage for c in calls(actions)} == {"point"}
+        assert [a.skeleton.titles for a in only(actions, SkeletonDone)] == [
+            ("Keep regular hours", "Dim the lights", "Avoid coffee")
+        ]
+
+    def test_points_are_announced_as_their_lines_complete(self):
+        flow = AnswerFlow(QUESTION)
+        (call,) = calls(flow.start())
+        assert only(flow.delta(call.id, "1. Keep regular"), PointFound) == []
+        assert only(flow.delta(call.id, " hours\n2. D"), PointFound) == [PointFound(Point(1, "Keep regular hours"))]
+
+    def test_every_point_prompt_shows_the_whole_skeleton(self):
+        _, open_calls, _ = with_points()
+        for call in open_calls.values():
+            text = call.prompt.messages[-1].text
+            assert all(t in text for t in ("Keep regular hours", "Dim the lights", "Avoid coffee"))
+
+    def test_eager_points_start_while_the_skeleton_is_written(self):
+        flow = AnswerFlow(QUESTION, settings=Settings(eager=True))
+        (skeleton,) = calls(flow.start())
+        first = flow.delta(skeleton.id, "1. Keep regular hours\n2. Dim")
+        (call,) = calls(first)
+        assert call.point == Point(1, "Keep regular hours")
+        assert "Dim" not in call.prompt.messages[-1].text
+        assert released(first) == "1. Keep regular hours"
+        assert released(flow.delta(call.id, " Go to bed")) == ": Go to bed"
+        rest = flow.delta(skeleton.id, " the lights\n") + flow.done(skeleton.id)
+        assert [c.point.index for c in calls(rest)] == [2]
+
+    def test_eager_shows_nothing_before_there_are_enough_points(self):
+        flow = AnswerFlow(QUESTION, settings=Settings(eager=True, min_points=2))
+        (skeleton,) = calls(flow.start())
+        assert flow.delta(skeleton.id, "1. Keep regular hours\n") == []
+        assert [c.point.index for c in calls(flow.delta(skeleton.id, "2. Dim the lights\n"))] == [1, 2]
+
+    def test_a_skeleton_longer_than_max_points_is_cut_and_its_call_cancelled(self):
+        flow = AnswerFlow(QUESTION, settings=Settings(max_points=2))
+        (skeleton,) = calls(flow.start())
+        actions = flow.delta(skeleton.id, THREE)
+        assert Cancel(skeleton.id) in actions
+        assert [c.point.index for c in calls(actions)] == [1, 2]
+        assert flow.delta(skeleton.id, "4. More\n") == []
+        assert flow.done(skeleton.id) == []
+
+    def test_repeated_titles_are_left_out_and_the_rest_numbered_anew(self):
+        _, open_calls, actions = with_points("1. Sleep\n2. SLEEP\n3. Eat\n")
+        assert only(actions, SkeletonDone)[0].skeleton.points == (Point(1, "Sleep"), Point(2, "Eat"))
+        assert sorted(open_calls) == [1, 2]
+
+    def test_a_looping_skeleton_is_not_waited_for(self):
+        flow = AnswerFlow(QUESTION)
+        (skeleton,) = calls(flow.start())
+        actions = flow.delta(skeleton.id, "1. Sleep\n2. Eat\n3. Eat\n4. Eat\n5. Eat\n")
+        assert Cancel(skeleton.id) in actions
+        assert [c.point.title for c in calls(actions)] == ["Sleep", "Eat"]
+
+    def test_the_last_line_of_a_skeleton_at_its_token_limit_is_dropped(self):
+        flow = AnswerFlow(QUESTION)
+        (skeleton,) = calls(flow.start())
+        flow.delta(skeleton.id, "1. Sleep\n2. Ea")
+        actions = flow.done(skeleton.id, Reply(finish_reason="length"))
+        assert only(actions, SkeletonDone)[0].skeleton.titles == ("Sleep",)
+
+    @pytest.mark.parametrize("echo", ["", "1.", "1. "])
+    def test_a_prefill_is_read_as_the_start_of_the_skeleton_whether_repeated_or_not(self, echo):
+        flow = AnswerFlow(QUESTION, prefill={"skeleton"})
+        (skeleton,) = calls(flow.start())
+        assert skeleton.prompt.prefill
+        flow.delta(skeleton.id, echo)
+        flow.delta(skeleton.id, " Sleep\n2. Eat\n")
+        actions = flow.done(skeleton.id)
+        assert only(actions, SkeletonDone)[0].skeleton.titles == ("Sleep", "Eat")
+
+    def test_no_usable_skeleton_falls_back_to_a_direct_answer_to_the_untouched_question(self):
+        flow = AnswerFlow(QUESTION)
+        (skeleton,) = calls(flow.start())
+        flow.delta(skeleton.id, "I cannot make a list of that.")
+        (direct,) = calls(flow.done(skeleton.id))
+        assert direct.stage == "direct"
+        assert direct.prompt.messages == QUESTION.messages
+        text = released(flow.delta(direct.id, " Sleep\n") + flow.delta(direct.id, "more. "))
+        answer = the_answer(flow.done(direct.id, Reply(finish_reason="stop")))
+        assert answer.text == text == " Sleep\nmore. "
+        assert answer.route == "direct"
+        assert answer.skeleton.points == answer.expansions == ()
+        assert "0 usable point" in answer.reason
+
+    def test_nothing_of_a_skeleton_with_too_few_points_ever_shows(self):
+        flow = AnswerFlow(QUESTION, settings=Settings(min_points=3))
+        (skeleton,) = calls(flow.start())
+        actions = flow.delta(skeleton.id, "1. Sleep\n2. Eat\n") + flow.done(skeleton.id)
+        assert only(actions, PointFound) == []
+        assert [c.stage for c in calls(actions)] == ["direct"]
+
+    def test_no_usable_skeleton_can_be_an_error(self):
+        flow = AnswerFlow(QUESTION, settings=Settings(on_empty_skeleton="raise"))
+        (skeleton,) = calls(flow.start())
+        flow.delta(skeleton.id, "Just prose.")
+        (failed,) = only(flow.done(skeleton.id), AnswerFailed)
+        assert isinstance(failed.error, SkeletonError)
+        assert failed.error.skeleton.text == "Just prose."
+        assert flow.finished
+
+    def test_a_failed_skeleton_is_asked_for_again_while_no_line_is_complete(self):
+        flow = AnswerFlow(QUESTION, settings=Settings(backoff=2.0))
+        (skeleton,) = calls(flow.start())
+        flow.delta(skeleton.id, "1. Sle")
+        (again,) = calls(flow.failed(skeleton.id, ConnectionError("reset")))
+        assert (again.stage, again.attempt, again.delay) == ("skeleton", 2, 2.0)
+        flow.delta(again.id, "1. Eat\n")
+        assert only(flow.done(again.id), SkeletonDone)[0].skeleton.titles == ("Eat",)
+
+    def test_a_skeleton_that_fails_for_good_raises_the_models_own_error(self):
+        flow = AnswerFlow(QUESTION, settings=Settings(max_retries=0))
+        (skeleton,) = calls(flow.start())
+        error = ConnectionError("reset")
+        assert flow.failed(skeleton.id, error) == [AnswerFailed(error)]
+
+    def test_a_given_skeleton_needs_no_skeleton_call(self):
+        given = Skeleton((Point(2, "Eat"), Point(5, "Sleep")))
+        flow = AnswerFlow(QUESTION, skeleton=given)
+        actions = flow.start()
+        opened = {c.point.index: c for c in calls(actions)}
+        assert sorted(opened) == [2, 5]
+        actions += finish(flow, opened)
+        assert the_answer(actions).text == released(actions) == "2. Eat: text 2.\n\n5. Sleep: text 5."
+
+
+class TestRoute:
+    def test_a_router_is_asked_before_anything_else(self):
+        flow = AnswerFlow(QUESTION, router=lambda question: True)
+        (call,) = calls(flow.start())
+        assert (call.stage, call.prompt) == ("route", None)
+        assert call.router.decide() == RouteDecision(True)
+        actions = flow.done(call.id, Reply(decision=RouteDecision(True, 0.9, "a list")))
+        assert only(actions, Routed) == [Routed(RouteDecision(True, 0.9, "a list"))]
+        assert [c.stage for c in calls(actions)] == ["skeleton"]
+
+    def test_a_question_routed_away_is_answered_directly(self):
+        flow = AnswerFlow(QUESTION, router=lambda question: False)
+        (call,) = calls(flow.start())
+        (direct,) = calls(flow.done(call.id, Reply(decision=RouteDecision(False, reason="maths"))))
+        assert direct.stage == "direct"
+        flow.delta(direct.id, "42")
+        answer = the_answer(flow.done(direct.id))
+        assert (answer.text, answer.route, answer.reason) == ("42", "direct", "maths")
+
+    def test_a_failing_router_costs_no_answer_and_is_reported(self):
+        flow = AnswerFlow(QUESTION, router=lambda question: True)
+        (call,) = calls(flow.start())
+        (direct,) = calls(flow.failed(call.id, ValueError("no weights")))
+        assert direct.stage == "direct"
+        answer = the_answer(flow.done(direct.id))
+        assert "ValueError: no weights" in answer.reason
+
+    def test_what_is_no_router_is_refused(self):
+        with pytest.raises(InvalidInput, match="function of the question"):
+            AnswerFlow(QUESTION, router=3)  # type: ignore[arg-type]
+
+
+class TestOrder:
+    def test_text_of_a_later_point_waits_for_the_earlier_ones(self):
+        flow, opened, _ = with_points()
+        two = flow.delta(opened[2].id, " Dark rooms help.") + flow.done(opened[2].id)
+        assert only(two, PointDelta) == [PointDelta(Point(2, "Dim the lights"), "Dark rooms help.")]
+        assert released(two) == ""
+        one = flow.delta(opened[1].id, " Same time daily.")
+        assert released(one) == ": Same time daily."
+        assert released(flow.done(opened[1].id)) == ("\n\n2. Dim the lights: Dark rooms help.\n\n3. Avoid coffee")
+
+    def test_the_first_heading_is_released_as_soon_as_the_skeleton_is_known(self):
+        _, _, actions = with_points()
+        assert released(actions) == "1. Keep regular hours"
+
+    def test_the_join_of_what_was_released_is_the_answer(self):
+        flow, opened, actions = with_points()
+        actions += finish(flow, opened)
+        answer = the_answer(actions)
+        assert released(actions) == answer.text
+        assert answer.text == (
+            "1. Keep regular hours: text 1.\n\n2. Dim the lights: text 2.\n\n3. Avoid coffee: text 3."
+        )
+        assert [e.text for e in answer.expansions] == ["text 1.", "text 2.", "text 3."]
+        assert flow.finished
+
+    def test_an_echo_of_number_and_title_is_removed(self):
+        flow, opened, _ = with_points()
+        shown = flow.delta(opened[1].id, "**1. Keep Regular") + flow.delta(opened[1].id, " Hours:** At ten.")
+        assert released(shown) == ": At ten."
+
+    def test_a_point_without_text_keeps_its_heading(self):
+        flow, opened, actions = with_points("1. Sleep\n2. Eat\n")
+        actions += flow.done(opened[1].id)
+        actions += flow.delta(opened[2].id, "Well.") + flow.done(opened[2].id)
+        assert the_answer(actions).text == released(actions) == "1. Sleep\n\n2. Eat: Well."
+
+    def test_not_live_all_text_comes_at_the_end_in_one_piece(self):
+        flow, opened, actions = with_points(live=False)
+        assert released(actions) == ""
+        actions = finish(flow, opened)
+        assert [a.text for a in only(actions, AnswerDelta)] == [the_answer(actions).text]
+
+
+class TestFailures:
+    def test_a_point_that_fails_before_its_first_token_is_written_anew(self):
+        flow, opened, actions = with_points()
+        error = ConnectionError("reset")
+        actions += (again := flow.failed(opened[2].id, error))
+        assert only(again, PointRestarted) == [PointRestarted(Point(2, "Dim the lights"), error)]
+        assert only(again, PointStarted) == [PointStarted(Point(2, "Dim the lights"), 2)]
+        (opened[2],) = calls(again)
+        actions += finish(flow, opened)
+        answer = the_answer(actions)
+        assert [e.attempts for e in answer.expansions] == [1, 2, 1]
+        assert answer.errors == {}
+        assert released(actions) == answer.text
+
+    def test_the_partial_text_of_a_failed_attempt_is_discarded(self):
+        flow, opened, actions = with_points()
+        flow.delta(opened[2].id, "Dark ro")
+        (opened[2],) = calls(flow.failed(opened[2].id, ConnectionError("reset")))
+        actions += finish(flow, opened)
+        assert the_answer(actions).expansions[1].text == "text 2."
+        assert "Dark ro" not in released(actions)
+
+    def test_text_that_was_released_is_not_taken_back(self):
+        flow, opened, actions = with_points(settings=Settings(on_point_error="placeholder", placeholder="(gone)"))
+        actions += flow.delta(opened[1].id, "At te")
+        failed = flow.failed(opened[1].id, ConnectionError("reset"))
+        assert calls(failed) == []
+        actions += failed
+        del opened[1]
+        actions += finish(flow, opened)
+        answer = the_answer(actions)
+        assert answer.expansions[0].text == "At te (gone)"
+        assert released(actions) == answer.text
+
+    def test_not_live_even_a_first_point_with_text_may_be_written_anew(self):
+        flow, opened, _ = with_points(live=False)
+        flow.delta(opened[1].id, "At te")
+        (opened[1],) = calls(flow.failed(opened[1].id, ConnectionError("reset")))
+        assert the_answer(finish(flow, opened)).expansions[0].text == "text 1."
+
+    def test_the_wait_before_a_retry_doubles(self):
+        flow, opened, _ = with_points(settings=Settings(max_retries=3, backoff=0.25))
+        call, delays = opened[3], []
+        for _ in range(3):
+            (call,) = calls(flow.failed(call.id, ConnectionError("reset")))
+            delays.append(call.delay)
+        assert delays == [0.25, 0.5, 1.0]
+
+    def test_each_attempt_carries_the_timeout(self):
+        flow, opened, _ = with_points(settings=Settings(point_timeout=3.0))
+        (again,) = calls(flow.failed(opened[1].id, TimeoutError()))
+        assert [opened[1].timeout, again.timeout] == [3.0, 3.0]
+
+    def test_a_point_that_fails_for_good_cancels_its_siblings_and_carries_the_partial_answer(self):
+        flow, opened, _ = with_points(settings=Settings(max_retries=0))
+        flow.delta(opened[1].id, "At ten.")
+        flow.done(opened[1].id)
+        flow.delta(opened[3].id, "No")
+        actions = flow.failed(opened[2].id, ConnectionError("reset"))
+        assert only(actions, Cancel) == [Cancel(opened[3].id)]
+        (failed,) = only(actions, AnswerFailed)
+        error = failed.error
+        assert isinstance(error, PointError)
+        assert isinstance(error, SotError)
+        assert isinstance(error.__cause__, ConnectionError)
+        assert error.point.index == 2
+        assert [e.text for e in error.answer.expansions] == ["At ten.", "", "No"]
+        assert list(error.answer.errors) == [2]
+        assert error.answer.text.startswith("1. Keep regular hours: At ten.\n\n2. Dim the lights")
+        assert flow.finished
+        assert flow.done(opened[3].id) == []
+
+    def test_with_placeholders_a_failing_point_never_loses_the_others(self):
+        settings = Settings(max_retries=0, on_point_error="placeholder", placeholder="(gone)")
+        flow, opened, actions = with_points(settings=settings)
+        error = ConnectionError("reset")
+        actions += flow.failed(opened.pop(2).id, error)
+        actions += finish(flow, opened)
+        answer = the_answer(actions)
+        assert [e.text for e in answer.expansions] == ["text 1.", "(gone)", "text 3."]
+        assert answer.errors == {2: error}
+        assert [e.expansion.error for e in only(actions, PointDone)] == [error, None, None]
+        assert released(actions) == answer.text
+
+    def test_a_direct_answer_that_fails_raises_the_models_own_error(self):
+        flow = AnswerFlow(QUESTION, router=lambda question: False)
+        (route,) = calls(flow.start())
+        (direct,) = calls(flow.done(route.id, Reply(decision=RouteDecision(False))))
+        error = ConnectionError("reset")
+        assert flow.failed(direct.id, error) == [AnswerFailed(error)]
+
+    def test_reports_of_calls_that_are_over_change_nothing(self):
+        flow, opened, _ = with_points()
+        flow.done(opened[1].id)
+        assert flow.delta(opened[1].id, "late") == []
+        assert flow.done(opened[1].id) == []
+        assert flow.failed(opened[1].id, ConnectionError("late")) == []
+        assert flow.delta(999, "unknown") == []
+
+
+class TestAccounts:
+    def test_usage_is_summed_per_stage_failed_attempts_included(self):
+        flow = AnswerFlow(QUESTION)
+        (skeleton,) = calls(flow.start())
+        flow.delta(skeleton.id, "1. Sleep\n2. Eat\n")
+        one, two = calls(flow.done(skeleton.id, Reply(Usage(10, 5))))
+        (again,) = calls(flow.failed(two.id, ConnectionError("reset"), usage=Usage(20, 1)))
+        flow.done(one.id, Reply(Usage(20, 7, cached_tokens=15)))
+        answer = the_answer(flow.done(again.id, Reply(Usage(20, 8))))
+        assert answer.usage_by_stage == {"skeleton": Usage(10, 5), "point": Usage(60, 16, 15)}
+        assert answer.usage == Usage(70, 21, 15)
+        assert [e.usage for e in answer.expansions] == [Usage(20, 7, 15), Usage(40, 9)]
+
+    def test_usage_of_a_cancelled_skeleton_counts_when_it_is_known(self):
+        flow = AnswerFlow(QUESTION, settings=Settings(max_points=1))
+        (skeleton,) = calls(flow.start())
+        (point,) = calls(flow.delta(skeleton.id, "1. Sleep\n"))
+        flow.cancelled(skeleton.id, "skeleton", Usage(10, 3))
+        assert the_answer(flow.done(point.id, Reply(Usage(20, 4)))).usage == Usage(30, 7)
+
+    def test_timings_are_seconds_since_the_start(self):
+        flow = AnswerFlow(QUESTION)
+        (skeleton,) = calls(flow.start(100.0))
+        flow.opened(skeleton.id, 100.5)
+        flow.delta(skeleton.id, "1. Sleep\n", 101.0)
+        (point,) = calls(flow.done(skeleton.id, None, 102.0))
+        flow.opened(point.id, 103.0)
+        flow.delta(point.id, "Well.", 104.0)
+        answer = the_answer(flow.done(point.id, None, 106.0))
+        assert answer.timings.total == 6.0
+        assert answer.timings.first_text == 2.0
+        spans = {stage: (s.start, s.first, s.end) for stage, s in answer.timings.stages.items()}
+        assert spans == {"skeleton": (0.5, 1.0, 2.0), "point": (3.0, 4.0, 6.0)}
+        span = answer.expansions[0].span
+        assert (span.start, span.first, span.end, span.seconds) == (3.0, 4.0, 6.0, 3.0)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            {"max_points": 0},
+            {"max_points": -1},
+            {"max_points": 2.5},
+            {"max_points": True},
+            {"min_points": 0},
+            {"min_points": 5, "max_points": 4},
+            {"max_retries": -1},
+            {"backoff": -0.1},
+            {"backoff": float("nan")},
+            {"point_timeout": 0},
+            {"point_words": 0},
+            {"on_point_error": "ignore"},
+            {"on_empty_skeleton": "ignore"},
+        ],
+        ids=str,
+    )
+    def test_settings_that_cannot_work_are_refused_by_name(self, bad):
+        with pytest.raises(InvalidInput, match=next(iter(bad))):
+            Settings(**bad)
+
+    @pytest.mark.parametrize("question", ["", "  \n\t"])
+    def test_an_empty_question_is_refused(self, question):
+        with pytest.raises(InvalidInput, match="question is empty"):
+            Conversation.of(question)
+
+    def test_a_conversation_must_end_with_the_user(self):
+        with pytest.raises(InvalidInput, match="'assistant'"):
+            Conversation((Message("user", "hi"), Message("assistant", "hello")))
+        with pytest.raises(InvalidInput, match="no question"):
+            Conversation(())
+
+    @pytest.mark.parametrize("points", [(), (Point(1, "a"), Point(1, "b"))])
+    def test_a_given_skeleton_must_have_points_with_indices_of_their_own(self, points):
+        with pytest.raises(InvalidInput, match="given skeleton"):
+            AnswerFlow(QUESTION, skeleton=Skeleton(points))

@@ -1,0 +1,147 @@
+"""Random schedules of deltas, failures and ends: what must hold whatever happens, in whatever order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skeleton_of_thought.flow import Action, AnswerFlow, Settings
+from skeleton_of_thought.types import (
+    AnswerDelta,
+    AnswerDone,
+    AnswerFailed,
+    Call,
+    Cancel,
+    Conversation,
+    PointDelta,
+    PointDone,
+    PointRestarted,
+    PointStarted,
+    Reply,
+    RouteDecision,
+    Usage,
+)
+
+TEXTS = st.sampled_from([" ", "\n", "word ", "1. ", "2. Eat: ", "**", "Sleep", ": ", "é", "<think>x</think>", "end. "])
+LINES = st.sampled_from(
+    [
+        "1. Sleep\n",
+        "2. Eat\n",
+        "3. Walk",
+        "\n",
+        "4. Read\n",
+        "5. Sleep\n",
+        "- Rest\n",
+        "prose ",
+        "1. Swim\n",
+        "6. Sing\n",
+    ]
+)
+
+
+class World:
+    """Holds the flow to its contract while it is driven at random."""
+
+    def __init__(self, flow: AnswerFlow) -> None:
+        self.flow = flow
+        self.open: dict[int, Call] = {}
+        self.over: list[int] = []
+        self.released = ""
+        self.shown: dict[int, str] = defaultdict(str)
+        self.done: dict[int, str] = {}
+        self.attempts: dict[int, int] = defaultdict(int)
+        self.end: AnswerDone | AnswerFailed | None = None
+
+    def see(self, actions: list[Action]) -> None:
+        for action in actions:
+            assert self.end is None, "something follows the last event"
+            if isinstance(action, Call):
+                assert action.id not in self.open
+                assert action.id not in self.over
+                if action.point:
+                    assert not any(c.point and c.point.index == action.point.index for c in self.open.values())
+                self.open[action.id] = action
+            elif isinstance(action, Cancel):
+                del self.open[action.id]
+                self.over.append(action.id)
+            elif isinstance(action, AnswerDelta):
+                assert action.text
+                self.released += action.text
+            elif isinstance(action, PointStarted):
+                self.attempts[action.point.index] += 1
+            elif isinstance(action, PointRestarted):
+                assert action.point.index not in self.done
+                self.shown[action.point.index] = ""
+            elif isinstance(action, PointDelta):
+                assert action.point.index not in self.done
+                self.shown[action.point.index] += action.text
+            elif isinstance(action, PointDone):
+                assert action.expansion.point.index not in self.done
+                self.done[action.expansion.point.index] = action.expansion.text
+            elif isinstance(action, AnswerDone | AnswerFailed):
+                self.end = action
+
+    def end_call(self, call_id: int) -> None:
+        self.open.pop(call_id)
+        self.over.append(call_id)
+
+
+SETTINGS = st.builds(
+    Settings,
+    max_points=st.integers(2, 5),
+    min_points=st.integers(1, 2),
+    eager=st.booleans(),
+    on_empty_skeleton=st.sampled_from(["direct", "raise"]),
+    on_point_error=st.sampled_from(["raise", "placeholder"]),
+    placeholder=st.sampled_from(["", "(gone)"]),
+    max_retries=st.integers(0, 2),
+)
+
+
+@given(SETTINGS, st.booleans(), st.sampled_from([None, True, False]), st.data())
+def test_the_contract_holds_for_any_schedule(settings, live, routed, data):
+    flow = AnswerFlow(
+        Conversation.of("How do I sleep better?"),
+        settings=settings,
+        live=live,
+        router=None if routed is None else (lambda question: routed),
+    )
+    world = World(flow)
+    world.see(flow.start())
+    lines = 0
+    while world.open:
+        call = world.open[data.draw(st.sampled_from(sorted(world.open)))]
+        step = data.draw(st.sampled_from(["done", "delta", "delta", "delta", "failed", "late"]))
+        if step == "late" and world.over:
+            late = data.draw(st.sampled_from(world.over))
+            assert flow.delta(late, "late") == flow.done(late) == flow.failed(late, OSError()) == []
+        elif step == "delta" and call.stage != "route" and lines < 40:
+            lines += 1
+            world.see(flow.delta(call.id, data.draw(LINES if call.stage == "skeleton" else TEXTS)))
+        elif step == "failed":
+            world.end_call(call.id)
+            world.see(flow.failed(call.id, OSError("reset"), usage=Usage(1, 1)))
+        elif step == "done":
+            world.end_call(call.id)
+            reason = data.draw(st.sampled_from([None, "stop", "length"]))
+            decision = RouteDecision(bool(routed)) if call.stage == "route" else None
+            world.see(flow.done(call.id, Reply(Usage(1, 1), reason, decision)))
+    assert flow.finished
+    assert world.end is not None
+    assert all(n <= settings.max_retries + 1 for n in world.attempts.values())
+    if isinstance(world.end, AnswerDone):
+        answer = world.end.answer
+        assert world.released == answer.text
+        assert world.done == {e.point.index: e.text for e in answer.expansions}
+        assert world.shown == {i: t for i, t in world.done.items() if t} | {
+            i: "" for i in world.shown if not world.done[i]
+        }
+        assert [p.index for p in answer.skeleton.points] == list(range(1, len(answer.skeleton) + 1))
+        assert len(answer.skeleton) <= settings.max_points
+        assert (answer.route == "direct") == (not answer.expansions)
+        assert answer.usage == sum(answer.usage_by_stage.values(), Usage())
+    elif hasattr(world.end.error, "answer"):
+        partial = world.end.error.answer
+        assert partial.text.startswith(world.released)
