@@ -1,0 +1,254 @@
+"""Drivers: pump flows with bounded concurrency, in threads (`run`) or on the event loop (`arun`).
+
+A driver waits, and does nothing else. It is given one function that opens a call and streams its text;
+that stream yields `str` for text and may yield one `Reply` to say how the call ended. The flows decide
+everything; what both drivers need (the budget, waiting calls, deadlines) is one `Board`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from skeleton_of_thought.board import Board, End, Key, Text
+from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.types import Call, Event, Reply
+
+__all__ = ["AsyncOpen", "Open", "arun", "run"]
+
+logger = logging.getLogger(__name__)
+
+Open = Callable[[Call, int], Iterable[str | Reply]]
+"""Opens a call of the flow with this position and streams its text."""
+AsyncOpen = Callable[[Call, int], AsyncIterator[str | Reply]]
+"""Async twin of `Open`."""
+
+GRACE = 2.0
+"""Seconds that a cancelled call is waited for. Python cannot interrupt a thread that is blocked in a
+library; after this the call is left to end by itself, with a warning, and its place is given away."""
+
+
+class _Worker:
+    """A thread that opens one call and passes its text on."""
+
+    def __init__(self, key: Key, call: Call, open_call: Open, inbox: queue.SimpleQueue[Text | End]) -> None:
+        self._key = key
+        self._call = call
+        self._open_call = open_call
+        self._inbox = inbox
+        self._cancelled = threading.Event()
+        self._stream: Any = None
+        # Callbacks, tracing and user context live in context variables, which threads do not inherit.
+        context = contextvars.copy_context()
+        name = f"sot-{call.stage}-{key[0]}-{key[1]}"
+        self.thread = threading.Thread(target=context.run, args=(self._work,), name=name, daemon=True)
+        self.thread.start()
+
+    def cancel(self) -> None:
+        """Asks the worker to end: at once where its stream can be cancelled from here, else at its next text."""
+        self._cancelled.set()
+        cancel = getattr(self._stream, "cancel", None)
+        if cancel is not None:
+            cancel()
+
+    def _work(self) -> None:
+        reply, error = Reply(), None
+        try:
+            reply = self._pass_on()
+        except BaseException as caught:  # the pump raises it where the caller is
+            error = caught
+        self._inbox.put(End(self._key, reply, error))
+
+    def _pass_on(self) -> Reply:
+        reply = Reply()
+        if self._cancelled.is_set():
+            return reply
+        if self._call.prompt is None:
+            return Reply(decision=self._call.router.decide())
+        stream = self._stream = self._open_call(self._call, self._key[0])
+        try:
+            # Again: a cancel that came while the call was opened found no stream to cancel.
+            if self._cancelled.is_set():
+                return reply
+            for item in stream:
+                if isinstance(item, Reply):
+                    reply = item
+                elif item:
+                    self._inbox.put(Text(self._key, item))
+                if self._cancelled.is_set():
+                    break
+        finally:
+            if (close := getattr(stream, "close", None)) is not None:
+                close()
+        return reply
+
+
+def run(
+    flows: Sequence[AnswerFlow],
+    open_call: Open,
+    *,
+    max_concurrency: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[tuple[int, Event]]:
+    """Runs flows to their end, each call in a thread of its own.
+
+    The last event of each flow is an `AnswerDone` or an `AnswerFailed`; it comes when all calls of that
+    flow are closed. Errors of a call never escape from here otherwise. Closing the iterator cancels
+    everything and returns when it is closed (within `GRACE` seconds).
+
+    Args:
+        flows: Flows that have not been started.
+        open_call: Opens a call; called in the call's thread, with the position of its flow.
+        max_concurrency: The most calls that are open at any time, over all flows; None for no limit.
+        clock: Seconds, monotonic.
+
+    Yields:
+        The position of a flow, and its event.
+    """
+    board = Board(flows, max_concurrency, GRACE)
+    inbox: queue.SimpleQueue[Text | End] = queue.SimpleQueue()
+    workers: dict[Key, _Worker] = {}
+    try:
+        board.start(clock())
+        while True:
+            for key in board.cancels():
+                # A call that was cancelled may have ended by itself in the meantime.
+                if (worker := workers.get(key)) is not None:
+                    worker.cancel()
+            for key, call in board.openings(clock()):
+                workers[key] = _Worker(key, call, open_call, inbox)
+            yield from board.events()
+            if board.finished:
+                return
+            for message in _messages(inbox, board.seconds_to_wait(clock())):
+                if isinstance(message, End):
+                    workers.pop(message.key).thread.join(GRACE)
+                board.handle(message, clock())
+            # After the messages: a call that ended while the caller was busy elsewhere was not late.
+            board.expire(clock())
+    finally:
+        for worker in workers.values():
+            worker.cancel()
+        _join(workers.values())
+
+
+def _messages(inbox: queue.SimpleQueue[Text | End], timeout: float | None) -> Iterator[Text | End]:
+    """What has arrived by now; waits for the first."""
+    with contextlib.suppress(queue.Empty):
+        yield inbox.get(timeout=timeout)
+        for _ in range(inbox.qsize()):
+            yield inbox.get_nowait()
+
+
+def _join(workers: Iterable[_Worker]) -> None:
+    until = time.monotonic() + GRACE
+    for worker in workers:
+        worker.thread.join(max(0.0, until - time.monotonic()))
+        if worker.thread.is_alive():
+            logger.warning(
+                "%s is still blocked in its backend after %g s; it is left to end by itself.",
+                worker.thread.name,
+                GRACE,
+            )
+
+
+async def arun(
+    flows: Sequence[AnswerFlow],
+    open_call: AsyncOpen,
+    *,
+    max_concurrency: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[tuple[int, Event]]:
+    """Async twin of `run`: each call is a task. Close it with `contextlib.aclosing`, or exhaust it."""
+    board = Board(flows, max_concurrency, GRACE)
+    inbox: asyncio.Queue[Text | End] = asyncio.Queue()
+    tasks: dict[Key, asyncio.Task[None]] = {}
+    try:
+        board.start(clock())
+        while True:
+            for key in board.cancels():
+                # A call that was cancelled may have ended by itself in the meantime.
+                if (task := tasks.get(key)) is not None:
+                    task.cancel()
+            for key, call in board.openings(clock()):
+                # Tasks and a queue, not a TaskGroup: each step of an async generator may run in another
+                # task, where cancel scopes that span a yield break.
+                tasks[key] = asyncio.create_task(_work(key, call, open_call, inbox))
+                tasks[key].add_done_callback(_unstarted(key, inbox))
+            for event in board.events():
+                yield event
+            if board.finished:
+                return
+            for message in await _arrived(inbox, board.seconds_to_wait(clock())):
+                if isinstance(message, End):
+                    tasks.pop(message.key, None)
+                board.handle(message, clock())
+            board.expire(clock())
+    finally:
+        for task in tasks.values():
+            task.cancel()
+        if tasks:
+            _, stuck = await asyncio.wait(tasks.values(), timeout=GRACE)
+            if stuck:
+                logger.warning("%d cancelled call(s) do not end; they are left to end by themselves.", len(stuck))
+
+
+async def _arrived(inbox: asyncio.Queue[Text | End], seconds: float | None) -> list[Text | End]:
+    """What has arrived by now; waits for the first."""
+    if inbox.empty():
+        try:
+            first = await (inbox.get() if seconds is None else asyncio.wait_for(inbox.get(), seconds))
+        except TimeoutError:
+            return []
+        return [first, *(inbox.get_nowait() for _ in range(inbox.qsize()))]
+    return [inbox.get_nowait() for _ in range(inbox.qsize())]
+
+
+def _unstarted(key: Key, inbox: asyncio.Queue[Text | End]) -> Callable[[asyncio.Task[None]], None]:
+    # A task that is cancelled before its first step never runs its own `finally`.
+    def report(task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            inbox.put_nowait(End(key, Reply(), None))
+
+    return report
+
+
+async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue[Text | End]) -> None:
+    reply = Reply()
+    error: BaseException | None = None
+    try:
+        if call.prompt is None:
+            reply = Reply(decision=await call.router.adecide())
+        else:
+            async with _closing(open_call(call, key[0])) as stream:
+                async for item in stream:
+                    if isinstance(item, Reply):
+                        reply = item
+                    elif item:
+                        inbox.put_nowait(Text(key, item))
+    except asyncio.CancelledError as cancelled:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # The backend cancelled itself; for the answer that is a failure like any other.
+        error = ConnectionAbortedError("The backend cancelled the call.")
+        error.__cause__ = cancelled
+    except BaseException as caught:  # the pump raises it where the caller is
+        error = caught
+    inbox.put_nowait(End(key, reply, error))
+
+
+@contextlib.asynccontextmanager
+async def _closing(stream: AsyncIterator[str | Reply]) -> AsyncIterator[AsyncIterator[str | Reply]]:
+    try:
+        yield stream
+    finally:
+        if (close := getattr(stream, "aclose", None)) is not None:
+            await close()

@@ -1,0 +1,506 @@
+"""The drivers, with scripted streams: slow, failing, endless and stalled ones, in threads and on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from skeleton_of_thought import drive
+from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
+from skeleton_of_thought.flow import AnswerFlow, Settings
+from skeleton_of_thought.types import (
+    AnswerDelta,
+    AnswerDone,
+    AnswerFailed,
+    Call,
+    Conversation,
+    PointDelta,
+    PointStarted,
+    Reply,
+    RouteDecision,
+    Usage,
+)
+
+WAIT = 20.0
+"""A guard against hanging for ever, far above what any of this takes."""
+
+
+def skeleton_of(n: int) -> list[str]:
+    return [f"{i}. Title {i}\n" for i in range(1, n + 1)]
+
+
+class Barrier:
+    """Lets its parties pass when so many of them wait at the same time, in threads or tasks."""
+
+    def __init__(self, parties: int) -> None:
+        self._left = parties
+        self._lock = threading.Lock()
+        self.open = threading.Event()
+
+    def arrive(self) -> None:
+        with self._lock:
+            self._left -= 1
+            if self._left == 0:
+                self.open.set()
+
+
+@dataclass
+class Model:
+    """A scripted model: for each call, a list of texts, exceptions, replies, and things to wait for.
+
+    A `Barrier` waits until its parties have arrived, an `Event` until it is set, `ENDLESS` never ends.
+    """
+
+    script: Callable[[Call], list[object]]
+    live: int = 0
+    peak: int = 0
+    opened: list[Call] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextlib.contextmanager
+    def counted(self, call: Call) -> Iterator[None]:
+        with self.lock:
+            self.opened.append(call)
+            self.live += 1
+            self.peak = max(self.peak, self.live)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.live -= 1
+
+    def open(self, call: Call, flow: int) -> Iterator[str | Reply]:
+        with self.counted(call):
+            for step in self.script(call):
+                if step is ENDLESS:
+                    pause = threading.Event()
+                    while True:
+                        pause.wait(0.001)
+                        yield "on and "
+                elif isinstance(step, Barrier | threading.Event):
+                    if isinstance(step, Barrier):
+                        step.arrive()
+                    assert (step.open if isinstance(step, Barrier) else step).wait(WAIT)
+                elif isinstance(step, BaseException):
+                    raise step
+                else:
+                    yield step  # type: ignore[misc]
+
+    async def aopen(self, call: Call, flow: int) -> AsyncIterator[str | Reply]:
+        with self.counted(call):
+            for step in self.script(call):
+                await asyncio.sleep(0)
+                if step is ENDLESS:
+                    while True:
+                        await asyncio.sleep(0.001)
+                        yield "on and "
+                elif isinstance(step, Barrier | threading.Event):
+                    if isinstance(step, Barrier):
+                        step.arrive()
+                    event = step.open if isinstance(step, Barrier) else step
+                    while not event.is_set():
+                        await asyncio.sleep(0.001)
+                elif isinstance(step, BaseException):
+                    raise step
+                else:
+                    yield step  # type: ignore[misc]
+
+
+ENDLESS = object()
+
+
+def run_in_threads(model: Model, flows: list[AnswerFlow], until: Callable | None = None, **options) -> list:
+    events = []
+    stream = drive.run(flows, model.open, **options)
+    with contextlib.closing(stream):
+        for item in stream:
+            events.append(item)
+            if until is not None and until(item[1]):
+                break
+    return events
+
+
+def run_on_the_loop(model: Model, flows: list[AnswerFlow], until: Callable | None = None, **options) -> list:
+    async def main() -> list:
+        events = []
+        async with contextlib.aclosing(drive.arun(flows, model.aopen, **options)) as stream:
+            async for item in stream:
+                events.append(item)
+                if until is not None and until(item[1]):
+                    break
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return events
+
+    return asyncio.run(main())
+
+
+@pytest.fixture(params=[run_in_threads, run_on_the_loop], ids=["threads", "loop"])
+def pump(request) -> Callable[..., list]:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_running():
+    before = set(threading.enumerate())
+    yield
+    left = [t for t in threading.enumerate() if t not in before and t.name.startswith("sot-")]
+    for thread in left:
+        thread.join(WAIT)
+    assert not [t.name for t in left if t.is_alive()]
+
+
+def flow(**options) -> AnswerFlow:
+    settings = Settings(**{"backoff": 0.0, **options.pop("settings", {})})
+    return AnswerFlow(Conversation.of("How do I sleep better?"), settings=settings, **options)
+
+
+def answer_of(events: list, index: int = 0):
+    (done,) = [e for i, e in events if i == index and isinstance(e, AnswerDone)]
+    return done.answer
+
+
+def error_of(events: list, index: int = 0) -> Exception:
+    (failed,) = [e for i, e in events if i == index and isinstance(e, AnswerFailed)]
+    return failed.error
+
+
+def points(n: int, write: Callable[[Call], list[object]]) -> Callable[[Call], list[object]]:
+    return lambda call: skeleton_of(n) if call.stage == "skeleton" else write(call)
+
+
+def test_an_answer_comes_in_document_order_whatever_the_order_of_the_points(pump):
+    done = [threading.Event() for _ in range(4)]
+
+    def write(call: Call) -> list[object]:
+        index = call.point.index
+        # Point 3 ends first, point 1 last.
+        waits = [] if index == 3 else [done[index + 1]]
+        return [*waits, f"text {index}", Reply(Usage(5, 2))]
+
+    model = Model(points(3, write))
+    order: list[int] = []
+
+    def until(event):
+        if isinstance(event, PointDelta):
+            order.append(event.point.index)
+            done[event.point.index].set()
+        return False
+
+    events = pump(model, [flow()], until=until)
+    answer = answer_of(events)
+    assert order == [3, 2, 1]
+    assert answer.text == "1. Title 1: text 1\n\n2. Title 2: text 2\n\n3. Title 3: text 3"
+    assert "".join(e.text for _, e in events if isinstance(e, AnswerDelta)) == answer.text
+    assert answer.usage_by_stage["point"] == Usage(15, 6)
+    assert isinstance(events[-1][1], AnswerDone)
+
+
+def test_without_a_limit_all_points_are_in_flight_whatever_the_cores(pump):
+    barrier = Barrier(64)
+    model = Model(points(64, lambda call: [barrier, "text"]))
+    answer_of(pump(model, [flow(settings={"max_points": 64})]))
+    assert model.peak == 64
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_the_limit_holds_over_all_flows_and_is_used(pump, limit):
+    barriers = {n: Barrier(limit) for n in range(limit)}
+    model = Model(points(6, lambda call: [barriers[0] if call.point.index <= limit else "", "text"]))
+    events = pump(model, [flow(), flow(), flow()], max_concurrency=limit)
+    assert model.peak == limit
+    assert [answer_of(events, i).text.count("text") for i in range(3)] == [6, 6, 6]
+
+
+def test_an_answer_that_has_begun_goes_before_one_that_has_not(pump):
+    model = Model(points(3, lambda call: ["text"]))
+    pump(model, [flow(), flow()], max_concurrency=1)
+    assert [call.stage for call in model.opened] == ["skeleton", *["point"] * 3] * 2
+
+
+def test_a_limit_below_one_is_refused_before_any_call(pump):
+    model = Model(points(3, lambda call: ["text"]))
+    with pytest.raises(InvalidInput, match="max_concurrency"):
+        pump(model, [flow()], max_concurrency=0)
+    assert model.opened == []
+
+
+def test_eager_points_run_while_the_skeleton_is_still_written(pump):
+    first_point_done = threading.Event()
+
+    def script(call: Call) -> list[object]:
+        if call.stage == "skeleton":
+            return ["1. Title 1\n", first_point_done, "2. Title 2\n"]
+        return ["text"]
+
+    def until(event):
+        if isinstance(event, PointDelta) and event.point.index == 1:
+            first_point_done.set()
+        return False
+
+    answer = answer_of(pump(Model(script), [flow(settings={"eager": True})], until=until))
+    assert [e.text for e in answer.expansions] == ["text", "text"]
+
+
+def test_siblings_are_closed_when_one_point_fails_and_before_it_is_told(pump):
+    barrier = Barrier(4)
+    model = Model(points(4, lambda c: [barrier, ValueError("boom") if c.point.index == 2 else ENDLESS]))
+    live_when_told: list[int] = []
+
+    def until(event):
+        if isinstance(event, AnswerFailed):
+            live_when_told.append(model.live)
+        return False
+
+    error = error_of(pump(model, [flow(settings={"max_retries": 0})], until=until))
+    assert isinstance(error, PointError)
+    assert isinstance(error.__cause__, ValueError)
+    assert live_when_told == [0]
+
+
+def test_one_failing_flow_leaves_the_others_alone(pump):
+    def script(call: Call) -> list[object]:
+        return skeleton_of(2) if call.stage == "skeleton" else ["text"]
+
+    bad = AnswerFlow(Conversation.of("bad"), settings=Settings(max_retries=0))
+    model = Model(lambda c: [ValueError("boom")] if "bad" in c.prompt.messages[-1].text else script(c))
+    events = pump(model, [flow(), bad, flow()])
+    assert isinstance(error_of(events, 1), ValueError)
+    assert answer_of(events, 0).text == answer_of(events, 2).text
+
+
+def test_a_failed_point_is_retried_and_its_partial_text_discarded(pump):
+    first_done = threading.Event()
+
+    def write(call: Call) -> list[object]:
+        if call.point.index == 1:
+            return [first_done, "text"]
+        return ["half", ConnectionError("reset")] if call.attempt == 1 else ["whole"]
+
+    def until(event):
+        if isinstance(event, PointStarted) and event.attempt == 2:
+            first_done.set()
+        return False
+
+    answer = answer_of(pump(Model(points(2, write)), [flow(settings={"backoff": 0.01})], until=until))
+    assert [e.text for e in answer.expansions] == ["text", "whole"]
+    assert [e.attempts for e in answer.expansions] == [1, 2]
+
+
+def test_a_call_that_waits_for_its_retry_uses_no_part_of_the_budget(pump):
+    def write(call: Call) -> list[object]:
+        return [ConnectionError("reset")] if (call.point.index, call.attempt) == (1, 1) else ["text"]
+
+    model = Model(points(3, write))
+    answer_of(pump(model, [flow(settings={"backoff": 0.2})], max_concurrency=1))
+    order = [(c.point.index, c.attempt) for c in model.opened if c.point]
+    assert order == [(1, 1), (2, 1), (3, 1), (1, 2)]
+
+
+def test_a_point_that_takes_too_long_times_out_and_the_others_stay(pump):
+    model = Model(points(3, lambda c: [ENDLESS] if c.point.index == 3 else ["text"]))
+    settings = {"point_timeout": 0.2, "max_retries": 0, "on_point_error": "placeholder"}
+    answer = answer_of(pump(model, [flow(settings=settings)]))
+    assert [type(e.error) for e in answer.expansions] == [type(None), type(None), PointTimeout]
+    assert "point_timeout=0.2" in str(answer.errors[3])
+    assert model.live == 0
+
+
+def test_a_stalled_thread_is_left_behind_with_a_warning_and_its_place_given_away(monkeypatch, caplog):
+    monkeypatch.setattr(drive, "GRACE", 0.1)
+    released = threading.Event()
+    model = Model(points(2, lambda c: [released] if (c.point.index, c.attempt) == (1, 1) else ["text"]))
+    events = run_in_threads(model, [flow(settings={"point_timeout": 0.1})], max_concurrency=1)
+    assert [e.text for e in answer_of(events).expansions] == ["text", "text"]
+    assert "still blocked in its backend" in caplog.text
+    released.set()
+
+
+def test_a_stalled_task_is_cancelled_at_once():
+    never = threading.Event()
+    model = Model(points(2, lambda c: [never] if (c.point.index, c.attempt) == (1, 1) else ["text"]))
+    events = run_on_the_loop(model, [flow(settings={"point_timeout": 0.1})], max_concurrency=1)
+    assert [e.text for e in answer_of(events).expansions] == ["text", "text"]
+    assert model.live == 0
+
+
+def test_closing_early_closes_every_stream(pump):
+    barrier = Barrier(8)
+    model = Model(points(8, lambda c: [barrier, ENDLESS]))
+    pump(model, [flow()], until=lambda event: isinstance(event, PointDelta))
+    assert model.peak == 8
+    assert model.live == 0
+
+
+def test_a_stream_with_a_cancel_of_its_own_is_cancelled_though_it_is_blocked():
+    class Stream:
+        def __init__(self) -> None:
+            self.gone = threading.Event()
+
+        def __iter__(self) -> Iterator[str]:
+            yield "a"
+            assert self.gone.wait(WAIT)
+
+        def cancel(self) -> None:
+            self.gone.set()
+
+    streams: list[Stream] = []
+
+    def opener(call: Call, index: int):
+        if call.stage == "skeleton":
+            return iter(skeleton_of(3))
+        streams.append(Stream())
+        return streams[-1]
+
+    with contextlib.closing(drive.run([flow()], opener)) as events:
+        for _, event in events:
+            if isinstance(event, PointDelta):
+                break
+    assert streams
+    assert all(s.gone.is_set() for s in streams)
+
+
+async def test_cancelling_the_task_that_consumes_closes_every_stream():
+    barrier = Barrier(4)
+    model = Model(points(4, lambda c: [barrier, ENDLESS]))
+    writing = asyncio.Event()
+
+    async def consume() -> None:
+        async with contextlib.aclosing(drive.arun([flow()], model.aopen)) as events:
+            async for _, event in events:
+                if isinstance(event, PointDelta):
+                    writing.set()
+
+    task = asyncio.create_task(consume())
+    await asyncio.wait_for(writing.wait(), WAIT)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert model.live == 0
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_steps_may_run_in_different_tasks():
+    """As `asyncio.wait_for(anext(...))` and LangChain's async streams do."""
+    model = Model(points(3, lambda c: ["te", "xt"]))
+    events = drive.arun([flow()], model.aopen)
+    seen = []
+    while True:
+        try:
+            seen.append(await asyncio.create_task(anext(events)))
+        except StopAsyncIteration:
+            break
+    assert answer_of(seen).text.count("text") == 3
+
+
+def test_context_variables_reach_every_call(pump):
+    user = contextvars.ContextVar("user", default="nobody")
+    seen: Counter[str] = Counter()
+
+    def script(call: Call) -> list[object]:
+        seen[user.get()] += 1
+        return skeleton_of(3) if call.stage == "skeleton" else ["text"]
+
+    user.set("ada")
+    pump(Model(script), [flow()])
+    assert seen == {"ada": 4}
+    user.set("nobody")
+
+
+def test_what_is_no_ordinary_exception_ends_the_run_and_closes_the_rest():
+    class Exit(BaseException):
+        pass
+
+    barrier = Barrier(3)
+    model = Model(points(3, lambda c: [barrier, Exit() if c.point.index == 1 else ENDLESS]))
+    with pytest.raises(Exit):
+        run_in_threads(model, [flow()])
+    gc.collect()
+    assert model.live == 0
+
+
+def test_a_backend_that_cancels_itself_is_a_failure_like_any_other():
+    model = Model(points(2, lambda c: [asyncio.CancelledError()] if c.attempt == 1 else ["text"]))
+    answer = answer_of(run_on_the_loop(model, [flow()]))
+    assert [e.attempts for e in answer.expansions] == [2, 2]
+
+
+async def _aroute(question: str) -> bool:
+    await asyncio.sleep(0)
+    return "sleep" in question
+
+
+class _Router:
+    def route(self, conversation: Conversation) -> RouteDecision:
+        return RouteDecision("sleep" in conversation.question, 0.75, "by hand")
+
+    async def aroute(self, conversation: Conversation) -> RouteDecision:
+        return self.route(conversation)
+
+
+@pytest.mark.parametrize("router", [lambda q: "sleep" in q, _aroute, _Router()], ids=["function", "async", "Router"])
+def test_any_kind_of_router_works_with_either_driver(pump, router):
+    model = Model(points(2, lambda c: ["text"]))
+    asked = [flow(router=router), AnswerFlow(Conversation.of("2 + 2?"), router=router)]
+    model = Model(lambda c: ["4"] if c.stage == "direct" else points(2, lambda c: ["text"])(c))
+    events = pump(model, asked)
+    assert [answer_of(events, i).route for i in (0, 1)] == ["skeleton", "direct"]
+    assert answer_of(events, 1).text == "4"
+
+
+def test_a_router_that_raises_is_reported_and_costs_no_answer(pump):
+    def broken(question: str) -> bool:
+        raise RuntimeError("no weights")
+
+    answer = answer_of(pump(Model(lambda c: ["4"]), [flow(router=broken)]))
+    assert (answer.text, answer.route) == ("4", "direct")
+    assert "no weights" in answer.reason
+
+
+async def test_a_slow_function_as_router_does_not_hold_up_the_loop():
+    asked, go = threading.Event(), threading.Event()
+
+    def slow(question: str) -> bool:
+        asked.set()
+        return go.wait(WAIT)
+
+    model = Model(points(2, lambda c: ["text"]))
+
+    async def consume() -> list:
+        return [item async for item in drive.arun([flow(router=slow)], model.aopen)]
+
+    task = asyncio.create_task(consume())
+    while not asked.is_set():
+        await asyncio.sleep(0.001)
+    go.set()
+    assert answer_of(await asyncio.wait_for(task, WAIT)).route == "skeleton"
+
+
+def test_a_call_that_ended_while_the_caller_was_busy_is_not_late():
+    ended = threading.Event()
+
+    class Watched(Model):
+        def open(self, call: Call, flow: int) -> Iterator[str | Reply]:
+            yield from super().open(call, flow)
+            if call.stage == "point":
+                ended.set()
+
+    model = Watched(points(1, lambda c: ["text"]))
+    now = [0.0]
+    stream = drive.run([flow(settings={"point_timeout": 5.0})], model.open, clock=lambda: now[0])
+    events = []
+    for item in stream:
+        events.append(item)
+        if isinstance(item[1], PointStarted):
+            continue
+        if isinstance(item[1], AnswerDelta) and not ended.is_set():
+            assert ended.wait(WAIT)
+            now[0] = 100.0
+    assert answer_of(events).errors == {}
