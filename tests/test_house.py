@@ -1,0 +1,132 @@
+"""The rules of the house: who may import whom, what an import loads, and what is public."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
+
+LAYERS = [
+    {"errors", "types", "settings"},
+    {"parsing", "_marks", "_outline"},
+    {"prompts", "assemble", "routing"},
+    {"flow"},
+    {"board"},
+    {"drive"},
+]
+"""The core, lowest first: a module imports from its own layer and those below only."""
+
+TOP = {"__init__", "__main__", "cli", "_cli", "local"}
+"""What stands on the core; listed so that a new module must be given its place."""
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path, *, top_level: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level else ast.walk(tree)
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def own(names: set[str], package: str = "skeleton_of_thought") -> set[str]:
+    return {n.split(".")[1] for n in names if n.startswith(package + ".")}
+
+
+def roots(names: set[str]) -> set[str]:
+    return {n.split(".")[0] for n in names}
+
+
+def test_every_module_of_the_core_has_a_place():
+    found = {p.stem if p.parent.name == "skeleton_of_thought" else p.parent.name for p in modules("skeleton_of_thought")}
+    assert found == set.union(*LAYERS) | TOP
+
+
+@pytest.mark.parametrize("height", range(len(LAYERS)))
+def test_the_core_imports_downwards_only(height):
+    below = set.union(*LAYERS[: height + 1])
+    known = set.union(*LAYERS) | TOP
+    for name in LAYERS[height]:
+        path = ROOT / "skeleton_of_thought" / f"{name}.py"
+        assert own(imports(path)) & known <= below, name
+
+
+def test_the_core_needs_the_standard_library_alone():
+    for name in set.union(*LAYERS) | {"__init__"}:
+        names = roots(imports(ROOT / "skeleton_of_thought" / f"{name}.py"))
+        assert names <= set(sys.stdlib_module_names) | {"skeleton_of_thought"}, name
+
+
+def test_only_local_imports_torch_and_no_framework():
+    for package in PACKAGES:
+        for path in modules(package):
+            names = roots(imports(path))
+            if "local" not in path.parts:
+                assert not names & {"torch", "transformers"}, path
+            if package == "skeleton_of_thought":
+                assert not names & {"langchain_core", "langchain", "llama_index"}, path
+
+
+def test_adapters_import_neither_each_other_nor_langchain_community():
+    for package, other in (("langchain_sot", "llama_index"), ("llama_index_sot", "langchain")):
+        for path in modules(package):
+            names = roots(imports(path))
+            assert not {n for n in names if n.startswith(other)}, path
+            assert not names & {"langchain_community", "langchain_classic"}, path
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_an_import_is_light_and_quiet(package):
+    heavy = ["torch", "transformers", "langchain_community", "numpy", "rich", "openai"]
+    heavy += {"langchain_sot": ["llama_index"], "llama_index_sot": ["langchain_core"]}.get(
+        package, ["llama_index", "langchain_core", "pydantic"]
+    )
+    if package == "langchain_sot":
+        heavy.remove("numpy")  # langchain-core's own business
+    code = f"import sys, {package}; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert done.stderr == ""
+
+
+def test_public_names_are_these():
+    import langchain_sot
+    import skeleton_of_thought
+
+    assert skeleton_of_thought.__all__ == [
+        "Answer",
+        "Expansion",
+        "Point",
+        "PromptSet",
+        "Router",
+        "Skeleton",
+        "SotError",
+        "Usage",
+        "parse_skeleton",
+    ]
+    assert langchain_sot.__all__ == ["ChatTransformers", "SkeletonOfThoughtChain", "SkeletonOutputParser"]
+    for module in (skeleton_of_thought, langchain_sot):
+        for name in module.__all__:
+            assert getattr(module, name).__doc__, name
+
+
+def test_every_package_is_typed_and_there_is_no_llama_index_folder():
+    assert all((ROOT / package / "py.typed").is_file() for package in PACKAGES)
+    assert not (ROOT / "llama_index").exists()
+    assert importlib.util.find_spec("llama_index_sot") is not None
