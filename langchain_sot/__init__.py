@@ -1,0 +1,7 @@
+"""Skeleton-of-Thought for LangChain: outline the answer first, then write all points in parallel."""
+
+from langchain_sot.chain import SkeletonOfThoughtChain
+from langchain_sot.chat_transformers import ChatTransformers
+from langchain_sot.skeleton_parser import SkeletonOutputParser
+
+__all__ = ["ChatTransformers", "SkeletonOfThoughtChain", "SkeletonOutputParser"]

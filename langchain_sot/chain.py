@@ -1,0 +1,215 @@
+"""The chain: a skeleton of the answer first, then all points in parallel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NotRequired, Self, cast, get_type_hints
+
+from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
+from langchain_core.runnables.graph import Graph
+from langchain_core.runnables.utils import ConfigurableFieldSpec, get_unique_config_specs
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, RootModel, create_model, model_validator
+from typing_extensions import TypedDict
+
+from langchain_sot.expansion import PointExpansion, as_skeleton
+from langchain_sot.flow_runnable import FlowRunnable
+from langchain_sot.messages import Asked
+from langchain_sot.picking import PickedKeys
+from langchain_sot.plan import Plan
+from langchain_sot.results import AnswerChunks, AnswerDict, answer_dict
+from langchain_sot.skeleton_parser import SkeletonOutputParser
+from langchain_sot.templates import chat_prompt, prompt_set
+from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.routing import check_router
+from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.types import Answer, Point, Skeleton
+
+__all__ = ["SkeletonOfThoughtChain"]
+
+_SETTINGS = (
+    "max_points",
+    "min_points",
+    "eager",
+    "on_empty_skeleton",
+    "on_point_error",
+    "placeholder",
+    "max_retries",
+    "backoff",
+    "point_timeout",
+    "point_words",
+)
+
+
+class ChainInput(TypedDict):
+    """A question, and what was said before it."""
+
+    question: Any
+    chat_history: NotRequired[Any]
+
+
+class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, Any]]):
+    """Answers a question by Skeleton-of-Thought.
+
+    The input is a string, `{"question": ..., "chat_history": [...]}`, a message, a list of messages (or of what
+    LangChain takes for them), or a prompt value; its last message is the question. The output is a dict
+    with `question`, `route`, `skeleton`, `points`, `answer` and `errors` (see `AnswerDict`). Streams yield chunks that
+    add up to it: `chain.pick("answer").stream(...)` gives the text in document order,
+    `chain.pick("points")` all points as they grow. See `Restart` for points that are written anew.
+
+    `config["max_concurrency"]` bounds the open calls of a whole `invoke`, `stream` or `batch`; without it every
+    point is in flight at once.
+
+    Example:
+        >>> from langchain_core.language_models import FakeListChatModel
+        >>> from langchain_sot import SkeletonOfThoughtChain
+        >>> llm = FakeListChatModel(responses=["1. Move", "A short walk helps."])
+        >>> SkeletonOfThoughtChain(llm=llm).invoke("How do I stay awake?")["answer"]
+        '1. Move: A short walk helps.'
+
+    Attributes:
+        llm: A chat model or string LLM, with whatever is bound to it.
+        point_llm: Another model for the points; None for the same.
+        router: Decides whether a question is answered through a skeleton: a runnable or function on the
+            question, sync or async, or a core `Router`. None for always.
+        prompts: The prompts; None for the project's own.
+        skeleton_prompt: A template, or a string with placeholders, in place of the skeleton prompt:
+            `question`, `max_points`, `words`.
+        point_prompt: The same for the point prompt, with `skeleton`, `index`, `title`, `count` too.
+        prefill: Whether the model is given the start of its turn. "auto": where it is known to continue it.
+
+    The other settings are those of `skeleton_of_thought.settings.Settings`.
+
+    Raises:
+        ValueError: A setting, prompt or router that cannot work.
+        InvalidInput: An input that holds no question, before any call.
+        PointError: A point failed and `on_point_error="raise"`; it has the partial answer.
+        SkeletonError: No usable skeleton and `on_empty_skeleton="raise"`.
+    """
+
+    llm: Runnable[Any, Any]
+    point_llm: Runnable[Any, Any] | None = None
+    router: Any = None
+    prompts: InstanceOf[PromptSet] | None = None
+    skeleton_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
+    point_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
+    max_points: int = 10
+    min_points: int = 1
+    eager: bool = False
+    on_empty_skeleton: Literal["direct", "raise"] = "direct"
+    on_point_error: Literal["raise", "placeholder"] = "raise"
+    placeholder: str = Settings.placeholder
+    max_retries: int = 1
+    backoff: float = 0.5
+    point_timeout: float | None = None
+    point_words: int = 40
+    prefill: Literal["auto"] | bool = Field(default="auto")
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.plan()
+        if not isinstance(self.router, Runnable):
+            check_router(self.router)
+        return self
+
+    # --- how answers are made ---
+
+    def plan(self, skeleton: Skeleton | None = None) -> Plan:
+        """The settings as the core takes them; with a skeleton, only its points are written."""
+        point_llm = self.point_llm if self.point_llm is not None else self.llm
+        return Plan(
+            llm=self.llm,
+            point_llm=point_llm,
+            prompts=prompt_set(self.prompts, self.skeleton_prompt, self.point_prompt),
+            settings=Settings(**{name: getattr(self, name) for name in _SETTINGS}),
+            router=self.router,
+            prefill=self.prefill,
+            skeleton=skeleton,
+        )
+
+    def _plan(self) -> Plan:
+        return self.plan()
+
+    def _output(self, answer: Answer) -> dict[str, Any]:
+        return answer_dict(answer)
+
+    def _chunks(self, asked: Asked) -> AnswerChunks:
+        return AnswerChunks(asked.conversation.question)
+
+    # --- its parts, for chains of one's own ---
+
+    def get_skeleton_prompt(self) -> ChatPromptTemplate:
+        """The skeleton prompt as a template with `question` (and optionally `chat_history`).
+
+        `chain.get_skeleton_prompt() | llm | SkeletonOutputParser()` gives the titles of a skeleton.
+        """
+        return chat_prompt(self.plan().prompts.skeleton, max_points=str(self.max_points), words=str(self.point_words))
+
+    def get_point_prompt(self) -> ChatPromptTemplate:
+        """The point prompt as a template with `question`, `skeleton`, `count`, `index` and `title`."""
+        return chat_prompt(self.plan().prompts.point, max_points=str(self.max_points), words=str(self.point_words))
+
+    def expansion(self, points: Skeleton | Sequence[str | Point]) -> PointExpansion:
+        """A `RunnableParallel` that writes these points: same inputs, output `{"1": text, "2": text, ...}`.
+
+        Args:
+            points: Titles in order, or a skeleton.
+
+        Raises:
+            InvalidInput: There are no points, or one without a title.
+        """
+        return PointExpansion(chain=self, skeleton=as_skeleton(points))
+
+    def pick(self, keys: str | list[str]) -> PickedKeys:
+        """The given key, or keys, of the output; streams can be closed early without waiting for the rest."""
+        return PickedKeys(chain=self, keys=keys)
+
+    # --- what LangChain asks of a runnable ---
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """It is, with models, templates and routers that are."""
+        return True
+
+    @property
+    def InputType(self) -> Any:
+        """Text, messages or a dict; see the class."""
+        return str | ChainInput | list[Any]
+
+    @property
+    def OutputType(self) -> Any:
+        """See `AnswerDict`."""
+        return AnswerDict
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """`AnswerDict` as a model with a field for each key."""
+        fields: dict[str, Any] = {name: (kind, ...) for name, kind in get_type_hints(AnswerDict).items()}
+        return create_model(self.get_name("Output"), **fields)
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """What is configurable in the models and the router."""
+        parts = [part for part in (self.llm, self.point_llm, self.router) if isinstance(part, Runnable)]
+        return get_unique_config_specs(spec for part in parts for spec in part.config_specs)
+
+    def get_graph(self, config: RunnableConfig | None = None) -> Graph:
+        """Input, skeleton, points and output, with the direct route beside them."""
+        graph = Graph()
+        plan = self.plan()
+        start = graph.add_node(cast(Any, self.get_input_schema(config)))
+        end = graph.add_node(cast(Any, self.get_output_schema(config)))
+        parts: list[Any] = [self.get_skeleton_prompt(), plan.llm, SkeletonOutputParser(max_points=self.max_points)]
+        parts += [self.get_point_prompt(), plan.point_llm]
+        nodes = [graph.add_node(part) for part in parts]
+        before = start
+        if self.router is not None:
+            router = self.router if isinstance(self.router, Runnable) else RootModel[str]
+            before = graph.add_node(router, metadata={"sot_stage": "route"})
+            graph.add_edge(start, before, conditional=False)
+            graph.add_edge(before, direct := graph.add_node(plan.llm), "direct", conditional=True)
+            graph.add_edge(direct, end)
+        for source, target in zip([before, *nodes], [*nodes, end], strict=True):
+            graph.add_edge(source, target, conditional=source is before and self.router is not None)
+        return graph

@@ -1,0 +1,106 @@
+"""All points of a known skeleton, written in parallel: the second half of the chain as a runnable of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
+from langchain_core.runnables.base import RunnableSequence
+
+from langchain_sot.flow_runnable import FlowRunnable
+from langchain_sot.messages import Asked, convert_messages, read_input, render_text
+from langchain_sot.models import find_backend
+from langchain_sot.plan import Plan
+from langchain_sot.results import PointChunks, points_dict
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.types import Answer, Point, Skeleton
+
+__all__ = ["PointExpansion", "as_skeleton"]
+
+
+def as_skeleton(points: Skeleton | Sequence[str | Point]) -> Skeleton:
+    """A skeleton from titles.
+
+    Raises:
+        InvalidInput: There are no points, or one without a title.
+    """
+    if isinstance(points, Skeleton):
+        skeleton = points
+    elif isinstance(points, str):
+        raise InvalidInput("points is one string, but must be a list of titles: parse it with parse_skeleton first.")
+    else:
+        titles = [point.title if isinstance(point, Point) else point for point in points]
+        skeleton = Skeleton(tuple(Point(i, title) for i, title in enumerate(titles, 1)))
+    if not skeleton.points:
+        raise InvalidInput("There are no points to write: give at least one title.")
+    for point in skeleton.points:
+        if not isinstance(point.title, str) or not point.title.strip():
+            raise InvalidInput(f"Point {point.index} has no title: {point.title!r}.")
+    return skeleton
+
+
+class PointExpansion(FlowRunnable, RunnableParallel[Any]):
+    """A `RunnableParallel` with one step per point, whose result is `{"1": text, "2": text, ...}`.
+
+    Unlike a plain one it keeps to `max_concurrency` on all paths, runs every point at once without it
+    whatever the number of cores, and leaves no call open when one fails or the stream is closed.
+    Made by `SkeletonOfThoughtChain.expansion`.
+
+    Attributes:
+        chain: The chain whose models, prompts and settings are used.
+        skeleton: The points.
+    """
+
+    chain: Any
+    skeleton: Any
+
+    def __init__(self, steps__: Mapping[str, Runnable[Any, Any]] | None = None, **kwargs: Any) -> None:
+        # `RunnableParallel` takes every keyword for a step.
+        plan: Plan = kwargs["chain"].plan(kwargs["skeleton"])
+        steps = steps__ or {str(point.index): _step(plan, point) for point in kwargs["skeleton"].points}
+        fields: dict[str, Any] = {"steps__": steps, **kwargs}
+        super(RunnableParallel, self).__init__(**fields)
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Not by itself: serialize the chain, and call `expansion` again."""
+        return False
+
+    @property
+    def InputType(self) -> Any:
+        """What the chain takes."""
+        return self.chain.InputType
+
+    def get_input_schema(self, config: Any = None) -> Any:
+        """The chain's."""
+        return self.chain.get_input_schema(config)
+
+    def _plan(self) -> Plan:
+        plan: Plan = self.chain.plan(self.skeleton)
+        return plan
+
+    def _output(self, answer: Answer) -> dict[str, Any]:
+        return points_dict(answer)
+
+    def _chunks(self, asked: Asked) -> PointChunks:
+        return PointChunks()
+
+
+def _step(plan: Plan, point: Point) -> RunnableSequence[Any, str]:
+    """One point as a chain, for graphs and for whoever wants a single one."""
+
+    def prompt(value: Any) -> Any:
+        asked = read_input(value)
+        rendered = plan.prompts.point_prompt(
+            asked.conversation,
+            plan.skeleton or Skeleton((point,)),
+            point,
+            max_points=plan.settings.max_points,
+            words=plan.settings.point_words,
+            prefill=False,
+        )
+        return render_text(rendered) if find_backend(plan.point_llm).text else convert_messages(rendered)
+
+    return RunnableSequence(RunnableLambda(prompt, name=f"prompt {point.index}"), plan.point_llm, StrOutputParser())

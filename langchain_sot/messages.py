@@ -1,0 +1,186 @@
+"""LangChain's inputs and messages, to the core's and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+    convert_to_messages,
+)
+from langchain_core.prompt_values import PromptValue
+
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.types import Content, Conversation, Message, Prompt
+
+__all__ = ["Asked", "convert_message", "convert_messages", "read_input", "render_text"]
+
+_ROLES = frozenset({"human", "user", "ai", "assistant", "system", "developer", "tool"})
+_TURNS = {"user": "User", "assistant": "Assistant"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a caller asks.
+
+    Attributes:
+        conversation: The core's view of it.
+        untouched: What a model gets on the direct route: the caller's own objects, or the bare string
+            where nothing but a string was given.
+    """
+
+    conversation: Conversation
+    untouched: Any
+
+
+def read_input(value: Any) -> Asked:
+    """Reads whatever the chain takes as its input.
+
+    Args:
+        value: A string, a message, a list of what LangChain takes for messages, a prompt value, or a
+            mapping with `question` and optionally `chat_history`.
+
+    Raises:
+        InvalidInput: It is none of these, or holds no question.
+    """
+    if isinstance(value, str):
+        return _asked([HumanMessage(value)], value)
+    if isinstance(value, PromptValue):
+        return _asked(value.to_messages(), value)
+    if isinstance(value, Mapping) and "question" in value:
+        history = _history(value.get("chat_history"))
+        question = value["question"]
+        if isinstance(question, str) and not history:
+            return _asked([HumanMessage(question)], question)
+        messages = [*history, _question(question)]
+        return _asked(messages, messages)
+    messages = _messages(value)
+    return _asked(messages, messages)
+
+
+def _asked(messages: Sequence[BaseMessage], untouched: Any) -> Asked:
+    return Asked(Conversation(tuple(convert_message(message) for message in messages)), untouched)
+
+
+def _messages(value: Any) -> list[BaseMessage]:
+    if isinstance(value, BaseMessage):
+        return [value]
+    if isinstance(value, Mapping):
+        if "content" not in value:
+            raise InvalidInput(
+                f"The input has the keys {sorted(map(str, value))}, but no 'question'. Give a string, messages, or "
+                "{'question': ..., 'chat_history': [...]}."
+            )
+        return _converted([dict(value)])
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and value[0] in _ROLES:
+        return _converted([value])
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+        return _converted(value)
+    raise InvalidInput(
+        f"The input is {type(value).__name__} ({repr(value)[:60]}). Give a string, messages, or "
+        "{'question': ..., 'chat_history': [...]}."
+    )
+
+
+def _converted(values: Sequence[Any]) -> list[BaseMessage]:
+    try:
+        return convert_to_messages(values)
+    except (ValueError, TypeError, NotImplementedError, AttributeError, KeyError) as error:
+        raise InvalidInput(f"The messages cannot be read: {error} Input: {repr(values)[:100]}") from error
+
+
+def _question(value: Any) -> BaseMessage:
+    if isinstance(value, list) and all(isinstance(block, dict) and "role" not in block for block in value):
+        return HumanMessage(content=value)
+    messages = [HumanMessage(value)] if isinstance(value, str) else _messages(value)
+    if len(messages) != 1:
+        raise InvalidInput(
+            f"'question' holds {len(messages)} messages, but must be one question: put what came before it into "
+            "'chat_history'."
+        )
+    return messages[0]
+
+
+def _history(value: Any) -> list[BaseMessage]:
+    if value is None or value == "":
+        return []
+    if isinstance(value, str):
+        # A memory that was rendered to text has lost who said what; as context it still serves.
+        return [SystemMessage(f"The conversation so far:\n{value}")]
+    if isinstance(value, PromptValue):
+        return value.to_messages()
+    return _messages(value)
+
+
+def convert_message(message: BaseMessage) -> Message:
+    """A LangChain message as the core's, with the original in `raw`."""
+    return Message(_role(message), _content(message.content), raw=message)
+
+
+def _role(message: BaseMessage) -> str:
+    if isinstance(message, HumanMessage):
+        return "user"
+    if isinstance(message, AIMessage):
+        return "assistant"
+    if isinstance(message, ChatMessage):
+        return {"human": "user", "ai": "assistant"}.get(message.role, message.role)
+    if isinstance(message, SystemMessage):
+        return "system"
+    if isinstance(message, ToolMessage):
+        return "tool"
+    return message.type
+
+
+def _content(content: str | Sequence[str | dict[str, Any]]) -> Content:
+    if isinstance(content, str):
+        return content
+    return tuple({"type": "text", "text": block} if isinstance(block, str) else block for block in content)
+
+
+def convert_messages(prompt: Prompt) -> list[BaseMessage]:
+    """The messages of a prompt as LangChain's; the caller's own come back untouched. Without the prefill."""
+    return [
+        message.raw if isinstance(message.raw, BaseMessage) else _langchain_message(message)
+        for message in prompt.messages
+    ]
+
+
+def _langchain_message(message: Message) -> BaseMessage:
+    content: Any = message.content
+    if not isinstance(content, str):
+        content = [dict(block) for block in content]
+    if message.role == "user":
+        return HumanMessage(content=content)
+    if message.role == "assistant":
+        return AIMessage(content=content)
+    if message.role == "system":
+        return SystemMessage(content=content)
+    return ChatMessage(role=message.role, content=content)
+
+
+def render_text(prompt: Prompt) -> str:
+    """The prompt as plain text, for models that complete a string; ends with the prefill.
+
+    Raises:
+        InvalidInput: The question holds images or files, which a string cannot carry.
+    """
+    *head, last = prompt.messages
+    if last.attachments:
+        raise InvalidInput(
+            "The question holds content that is not text, but the model takes a string only: use a chat model."
+        )
+    if all(message.role == "system" for message in head):
+        parts = [message.text for message in prompt.messages]
+        return "\n\n".join(parts) + (f"\n\n{prompt.prefill}" if prompt.prefill else "")
+    turns = [
+        f"{_TURNS[message.role]}: {message.text}" if message.role in _TURNS else message.text
+        for message in prompt.messages
+    ]
+    return "\n\n".join([*turns, f"Assistant: {prompt.prefill}".rstrip()])

@@ -1,0 +1,128 @@
+"""From a chain's settings and inputs to flows and the calls that serve them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from langchain_core.runnables import Runnable, RunnableConfig
+
+from langchain_sot.messages import Asked, read_input
+from langchain_sot.models import Calls, continues_prefill
+from langchain_sot.router import TracedRouter
+from skeleton_of_thought import drive
+from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.types import AnswerFailed, Event, Skeleton, Stage
+
+__all__ = ["Plan", "Work"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How answers are made: the core's settings, and the models.
+
+    Attributes:
+        llm: Writes skeletons and direct answers.
+        point_llm: Writes points.
+        prompts: What they are asked.
+        settings: The core's.
+        router: A runnable, a function of the question, a core `Router`, or None.
+        prefill: Whether models are given the start of their turn; "auto" for where they are known to continue it.
+        skeleton: Points that are known already.
+    """
+
+    llm: Runnable[Any, Any]
+    point_llm: Runnable[Any, Any]
+    prompts: PromptSet
+    settings: Settings
+    router: Any
+    prefill: Literal["auto"] | bool
+    skeleton: Skeleton | None = None
+
+    def flow(self, asked: Asked, config: RunnableConfig, *, live: bool) -> AnswerFlow:
+        """The flow of one answer, not started yet."""
+        router = None if self.router is None else TracedRouter(self.router, config)
+        return AnswerFlow(
+            asked.conversation,
+            prompts=self.prompts,
+            settings=self.settings,
+            router=None if self.skeleton is not None else router,
+            skeleton=self.skeleton,
+            prefill=self._prefilled(config),
+            live=live,
+        )
+
+    def _prefilled(self, config: RunnableConfig) -> frozenset[Stage]:
+        stages: tuple[tuple[Stage, Runnable[Any, Any]], ...] = (("skeleton", self.llm), ("point", self.point_llm))
+        if self.prefill == "auto":
+            return frozenset(stage for stage, llm in stages if continues_prefill(llm, config))
+        return frozenset(stage for stage, _ in stages if self.prefill)
+
+    def calls(
+        self, asked: Sequence[Asked], configs: Sequence[RunnableConfig], kwargs: Mapping[str, Any], *, live: bool
+    ) -> Calls:
+        """What opens the calls of these answers."""
+        # An eager skeleton has to be read while it is written.
+        early = {"skeleton"} if self.settings.eager else set()
+        streamed = frozenset({"skeleton", "point", "direct"} if live else early)
+        return Calls(self.llm, self.point_llm, asked, configs, streamed, kwargs)
+
+
+class Work:
+    """The flows of many inputs under one budget; an input that cannot be read fails alone.
+
+    Args:
+        plan: How the answers are made.
+        inputs: What is asked.
+        configs: One per input: a child of its root run. The first one's `max_concurrency` is the budget.
+        kwargs: Passed on to the models.
+        live: Whether text is shown while it is written.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        inputs: Sequence[Any],
+        configs: Sequence[RunnableConfig],
+        kwargs: Mapping[str, Any],
+        *,
+        live: bool,
+    ) -> None:
+        self._limit = configs[0].get("max_concurrency") if configs else None
+        self._unreadable: list[tuple[int, Event]] = []
+        self._positions: list[int] = []
+        self._flows: list[AnswerFlow] = []
+        self.asked: list[Asked] = []
+        children: list[RunnableConfig] = []
+        for i, (value, config) in enumerate(zip(inputs, configs, strict=True)):
+            try:
+                asked = read_input(value)
+            except Exception as error:  # of one input, not of the batch
+                self._unreadable.append((i, AnswerFailed(error)))
+                continue
+            self.asked.append(asked)
+            children.append(config)
+            self._positions.append(i)
+            self._flows.append(plan.flow(asked, config, live=live))
+        self._calls = plan.calls(self.asked, children, kwargs, live=live)
+
+    def run(self) -> Generator[tuple[int, Event]]:
+        """The events, each with the position of its input."""
+        yield from self._unreadable
+        events = drive.run(self._flows, self._calls.open, max_concurrency=self._limit)
+        with contextlib.closing(cast(Generator[tuple[int, Event]], events)):
+            for position, event in events:
+                yield self._positions[position], event
+
+    async def arun(self) -> AsyncGenerator[tuple[int, Event]]:
+        """Async twin of `run`."""
+        for unreadable in self._unreadable:
+            yield unreadable
+        events = drive.arun(self._flows, self._calls.aopen, max_concurrency=self._limit)
+        async with contextlib.aclosing(cast(AsyncGenerator[tuple[int, Event]], events)):
+            async for position, event in events:
+                yield self._positions[position], event

@@ -1,0 +1,151 @@
+"""From the flow's events to what LangChain callers get: dicts, and chunks that add up to them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from langchain_core.runnables.utils import AddableDict
+from typing_extensions import TypedDict
+
+from skeleton_of_thought.types import (
+    Answer,
+    AnswerDelta,
+    AnswerDone,
+    Event,
+    Expansion,
+    Point,
+    PointDelta,
+    PointDone,
+    PointFound,
+    PointRestarted,
+    SkeletonDone,
+)
+
+__all__ = ["AnswerChunks", "AnswerDict", "PointChunks", "Restart", "answer_dict", "points_dict"]
+
+
+class AnswerDict(TypedDict):
+    """What the chain returns.
+
+    Attributes:
+        question: The question's text.
+        route: `"skeleton"`, or `"direct"` for an answer as the model gives it without a skeleton.
+        skeleton: The titles of the points; empty for a direct answer.
+        points: The text of each point by its number, "1", "2", ...
+        answer: The whole answer.
+        errors: Why points failed, by their number; empty when none did.
+    """
+
+    question: str
+    route: Literal["skeleton", "direct"]
+    skeleton: list[str]
+    points: dict[str, str]
+    answer: str
+    errors: dict[str, str]
+
+
+class Restart(str):
+    """A chunk of text that replaces what came before it, where plain text is appended.
+
+    A point whose call broke is written anew, and what was streamed of it is void. Adding chunks is all that
+    LangChain does with a stream, so this is told by the addition itself:
+
+        >>> "half a sent" + Restart("") + "A whole sentence."
+        'A whole sentence.'
+
+    Whoever shows `points` live can test for it with `isinstance(chunk, Restart)`. The `answer` is never
+    restarted. To JSON and pickle it is a plain string.
+    """
+
+    __slots__ = ()
+
+    def __add__(self, other: str) -> str:
+        if isinstance(other, Restart):
+            return other
+        return Restart(str.__add__(self, other)) if isinstance(other, str) else NotImplemented
+
+    def __radd__(self, other: str) -> str:
+        # Python asks the right operand first because its type is a subclass of the left one's.
+        return self if isinstance(other, str) else NotImplemented
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str.__str__(self),)
+
+
+def answer_dict(answer: Answer) -> dict[str, Any]:
+    """An answer as the chain returns it."""
+    return {
+        "question": answer.question,
+        "route": answer.route,
+        "skeleton": list(answer.skeleton.titles),
+        "points": points_dict(answer),
+        "answer": answer.text,
+        "errors": {str(e.point.index): error_text(e) for e in answer.expansions if e.error is not None},
+    }
+
+
+def points_dict(answer: Answer) -> dict[str, str]:
+    """The text of each point by its number."""
+    return {str(e.point.index): e.text for e in answer.expansions}
+
+
+def error_text(expansion: Expansion) -> str:
+    """Why a point failed."""
+    return f"{type(expansion.error).__name__}: {expansion.error}"
+
+
+class AnswerChunks:
+    """Turns the events of one answer into chunks whose sum is `answer_dict` of it."""
+
+    def __init__(self, question: str) -> None:
+        self._question = question
+        self._begun = False
+
+    def chunk(self, event: Event) -> AddableDict | None:
+        """The chunk that tells this event; None for an event without one."""
+        match event:
+            case PointFound(point):
+                return self._begin("skeleton", point)
+            case AnswerDelta(text):
+                return AddableDict(answer=text) if self._begun else self._begin("direct", text=text)
+            case PointDone(expansion) if expansion.error is not None:
+                return AddableDict(errors=AddableDict({str(expansion.point.index): error_text(expansion)}))
+            case AnswerDone(answer) if not self._begun:
+                return self._begin(answer.route)
+        points = _point_text(event)
+        return AddableDict(points=points) if points else None
+
+    def _begin(self, route: Literal["skeleton", "direct"], point: Point | None = None, text: str = "") -> AddableDict:
+        titles = [point.title] if point else []
+        points = AddableDict({str(point.index): ""} if point else {})
+        if self._begun:
+            return AddableDict(skeleton=titles, points=points)
+        self._begun = True
+        # All keys at once, so that the sum has them in this order whatever comes first.
+        return AddableDict(
+            question=self._question,
+            route=route,
+            skeleton=titles,
+            points=points,
+            answer=text,
+            errors=AddableDict(),
+        )
+
+
+class PointChunks:
+    """Turns the events of one answer into chunks whose sum is `points_dict` of it."""
+
+    def chunk(self, event: Event) -> AddableDict | None:
+        """The chunk that tells this event; None for an event without one."""
+        if isinstance(event, SkeletonDone):
+            return AddableDict({str(point.index): "" for point in event.skeleton.points})
+        return _point_text(event)
+
+
+def _point_text(event: Event) -> AddableDict | None:
+    match event:
+        case PointDelta(point, text):
+            return AddableDict({str(point.index): text})
+        case PointRestarted(point, _):
+            return AddableDict({str(point.index): Restart("")})
+    return None

@@ -1,0 +1,84 @@
+"""The skeleton's parser as a LangChain output parser."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+from langchain_core.messages import BaseMessage
+from langchain_core.output_parsers import BaseTransformOutputParser
+from pydantic import Field
+
+from skeleton_of_thought.parsing import SkeletonParser, parse_skeleton
+
+__all__ = ["SkeletonOutputParser"]
+
+
+class SkeletonOutputParser(BaseTransformOutputParser[list[str]]):
+    """Reads the titles of a skeleton's points from a model's text.
+
+    It understands what models really write: `1.`, `2)`, bullets, bold, headings, several points on a line.
+    While streaming, each title comes as a list of its own as soon as its line is complete; the lists add up
+    to what `parse` returns. A text without points gives an empty list.
+
+    Example:
+        >>> from langchain_sot import SkeletonOutputParser
+        >>> SkeletonOutputParser().parse("1. Take breaks\\n2. Move")
+        ['Take breaks', 'Move']
+
+    Attributes:
+        max_points: The most titles to return; None for all.
+    """
+
+    max_points: int | None = Field(default=None, ge=1)
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """It is plain data."""
+        return True
+
+    @property
+    def _type(self) -> str:
+        return "skeleton"
+
+    def parse(self, text: str) -> list[str]:
+        """The titles of all points in `text`."""
+        return list(parse_skeleton(text, self.max_points).titles)
+
+    def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[list[str]]:
+        titles = _Titles(self.max_points)
+        for chunk in input:
+            for title in titles.feed(chunk):
+                yield [title]
+        for title in titles.close():
+            yield [title]
+        if not titles.count:
+            yield []
+
+    async def _atransform(self, input: AsyncIterator[str | BaseMessage]) -> AsyncIterator[list[str]]:
+        titles = _Titles(self.max_points)
+        async for chunk in input:
+            for title in titles.feed(chunk):
+                yield [title]
+        for title in titles.close():
+            yield [title]
+        if not titles.count:
+            yield []
+
+
+class _Titles:
+    """The titles that are new with each chunk."""
+
+    def __init__(self, max_points: int | None) -> None:
+        self._parser = SkeletonParser(max_points)
+        self.count = 0
+
+    def feed(self, chunk: str | BaseMessage) -> list[str]:
+        text = chunk if isinstance(chunk, str) else str(chunk.text)
+        titles = [point.title for point in self._parser.feed(text)]
+        self.count += len(titles)
+        return titles
+
+    def close(self) -> tuple[str, ...]:
+        titles = self._parser.close().titles[self.count :]
+        self.count += len(titles)
+        return titles

@@ -1,0 +1,174 @@
+"""LangChain's prompt templates as the core's, and the core's prompts as LangChain templates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langchain_core.messages import BaseMessage
+from langchain_core.prompts import (
+    BasePromptTemplate,
+    ChatPromptTemplate,
+    HumanMessagePromptTemplate,
+    MessagesPlaceholder,
+    StringPromptTemplate,
+)
+
+from langchain_sot.messages import convert_message
+from skeleton_of_thought.errors import PromptFileError
+from skeleton_of_thought.prompts import PromptSet, PromptTemplate, Template
+from skeleton_of_thought.types import Conversation, Message, Prompt
+
+__all__ = ["LangChainTemplate", "chat_prompt", "prompt_set"]
+
+_HISTORY = ("chat_history", "history")
+_SKELETON_VALUES = frozenset({"question", "max_points", "words"})
+_POINT_VALUES = _SKELETON_VALUES | {"skeleton", "index", "title", "count"}
+_PAPER_NAMES = {"request": "question", "outline": "skeleton", "point": "index", "point_outline": "title"}
+_BRACED = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class LangChainTemplate:
+    """A LangChain template in the core's prompt set.
+
+    What the caller said before the question stands where the template has a `chat_history` placeholder,
+    else right after the template's system messages. The question's images and files are added to the last
+    human message. An AI message at the end is the start of the model's turn: a prefill where the backend
+    continues it, else an instruction to begin so.
+
+    Attributes:
+        template: The template; its values are formatted by LangChain, so braces in them are safe.
+    """
+
+    template: BasePromptTemplate[Any]
+
+    def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
+        """See `skeleton_of_thought.prompts.Template.render`."""
+        history = [message.raw or message for message in conversation.history]
+        placed = [name for name in _HISTORY if name in _variables(self.template)]
+        known = {name: value for name, value in values.items() if name in _variables(self.template)}
+        value = self.template.format_prompt(**known, **dict.fromkeys(placed, history))
+        turns = [_core_message(message, conversation) for message in value.to_messages()]
+        turns, start = _take_prefill(turns, prefill=prefill)
+        if not placed:
+            turns = _with_history(turns, conversation.history)
+        return Prompt(messages=_attach(turns, conversation), prefill=start)
+
+
+def _variables(template: BasePromptTemplate[Any]) -> set[str]:
+    return {*template.input_variables, *template.optional_variables}
+
+
+def _core_message(message: BaseMessage, conversation: Conversation) -> Message:
+    own = next((m for m in conversation.history if m.raw is message), None)
+    return own or convert_message(message)
+
+
+def _take_prefill(turns: list[Message], *, prefill: bool) -> tuple[list[Message], str]:
+    if len(turns) < 2 or turns[-1].role != "assistant":
+        return turns, ""
+    *rest, last = turns
+    if prefill:
+        return rest, last.text
+    # A backend that does not continue the turn would answer it, or reject it.
+    text = f"{rest[-1].text}\n\nBegin your answer with: {last.text.strip()}"
+    blocks = ({"type": "text", "text": text}, *rest[-1].attachments)
+    return [*rest[:-1], Message(rest[-1].role, blocks if rest[-1].attachments else text)], ""
+
+
+def _with_history(turns: list[Message], history: tuple[Message, ...]) -> list[Message]:
+    # Several backends take system messages at the very start only: the caller's, then the template's.
+    own = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
+    head = next((i for i, turn in enumerate(history) if turn.role != "system"), len(history))
+    return [*history[:head], *turns[:own], *history[head:], *turns[own:]]
+
+
+def _attach(turns: list[Message], conversation: Conversation) -> tuple[Message, ...]:
+    if not conversation.attachments or turns[-1].attachments:
+        return tuple(turns)
+    content = ({"type": "text", "text": turns[-1].text}, *conversation.attachments)
+    return (*turns[:-1], Message("user", content))
+
+
+def prompt_set(
+    base: PromptSet | None,
+    skeleton: BasePromptTemplate[Any] | str | None,
+    point: BasePromptTemplate[Any] | str | None,
+) -> PromptSet:
+    """The prompts of a chain: those of `base`, with the given ones in their place.
+
+    Raises:
+        PromptFileError: A template lacks what it needs, or asks for a value that there is not.
+    """
+    prompts = base or PromptSet()
+    if skeleton is not None:
+        prompts = replace(prompts, skeleton=_template(skeleton, "skeleton", _SKELETON_VALUES, {"question"}))
+    if point is not None:
+        prompts = replace(prompts, point=_template(point, "point", _POINT_VALUES, {"index", "title"}))
+    return prompts
+
+
+def _template(
+    template: BasePromptTemplate[Any] | str, name: str, known: frozenset[str], needed: set[str]
+) -> Template | str:
+    if isinstance(template, str):
+        return template
+    names = _variables(template)
+    if unknown := set(template.input_variables) - known - set(_HISTORY):
+        raise PromptFileError(
+            f"The {name} prompt asks for {sorted(unknown)}, which Skeleton-of-Thought does not have. It has "
+            f"{sorted(known)} and chat_history; fill in anything else with .partial(...)."
+        )
+    if not names & needed:
+        wanted = " or ".join(f"{{{n}}}" for n in sorted(needed))
+        raise PromptFileError(f"The {name} prompt never mentions {wanted}. Put {wanted} into it.")
+    return LangChainTemplate(template)
+
+
+def chat_prompt(template: Template | str, **partial: str) -> ChatPromptTemplate:
+    """A prompt of the core as a LangChain template, for chains of one's own.
+
+    Args:
+        template: A part of a `PromptSet`.
+        partial: Values that are known already.
+
+    Raises:
+        PromptFileError: It is of a kind that cannot be written as a template.
+    """
+    if isinstance(template, LangChainTemplate):
+        inner: BasePromptTemplate[Any] = template.template
+        if isinstance(inner, StringPromptTemplate):
+            inner = ChatPromptTemplate.from_messages([HumanMessagePromptTemplate(prompt=inner)])
+        if isinstance(inner, ChatPromptTemplate):
+            names = _variables(inner)
+            return inner.partial(**{name: value for name, value in partial.items() if name in names})
+    if isinstance(template, PromptTemplate):
+        chat = ChatPromptTemplate.from_messages(
+            [MessagesPlaceholder("chat_history", optional=True), ("human", _f_string(_instructed(template)))]
+        )
+        return chat.partial(**{name: value for name, value in partial.items() if name in chat.input_variables})
+    raise PromptFileError(f"A prompt of type {type(template).__name__} cannot be shown as a ChatPromptTemplate.")
+
+
+def _instructed(template: PromptTemplate) -> str:
+    """The text for a backend that does not continue a prefill."""
+    if template.instead is not None:
+        return template.text + template.instead
+    return template.text + (f"\n\nBegin your answer with: {template.prefill.strip()}" if template.prefill else "")
+
+
+def _f_string(text: str) -> str:
+    # All braces are doubled but those of the placeholders, so that f-string formatting changes nothing else.
+    def braces(match: re.Match[str]) -> str:
+        name = _PAPER_NAMES.get(match[1], match[1])
+        return f"{{{name}}}" if name in _POINT_VALUES else f"{{{{{match[1]}}}}}"
+
+    pieces: list[str] = []
+    end = 0
+    for match in _BRACED.finditer(text):
+        pieces += [text[end : match.start()].replace("{", "{{").replace("}", "}}"), braces(match)]
+        end = match.end()
+    return "".join([*pieces, text[end:].replace("{", "{{").replace("}", "}}")])

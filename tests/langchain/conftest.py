@@ -1,0 +1,346 @@
+"""A scripted chat model that watches its own calls, and the six ways to run a chain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+PATIENCE = 20.0
+"""Seconds until a wait that should have ended fails the test instead of hanging it."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One call as the model saw it."""
+
+    stage: str
+    point: int | None
+    messages: list[BaseMessage]
+    kwargs: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        return str(self.messages[-1].text)
+
+
+def seen_as(messages: list[BaseMessage], kwargs: dict[str, Any]) -> Seen:
+    """The stage is read off the prompt: `BaseChatModel` does not tell `_stream` about its run."""
+    text = next((m.text for m in reversed(messages) if m.type == "human"), "")
+    if point := re.search(r"The point to write: (\d+)\.", text):
+        return Seen("point", int(point[1]), messages, kwargs)
+    return Seen("skeleton" if "outline of an answer" in text else "direct", None, messages, kwargs)
+
+
+class Gate:
+    """Something to wait for, in a thread or in a task."""
+
+    def __init__(self, condition: Callable[[], bool] | None = None) -> None:
+        self._open = threading.Event()
+        self._condition = condition or self._open.is_set
+
+    def open(self) -> None:
+        self._open.set()
+
+    def _checks(self) -> Iterator[None]:
+        until = time.monotonic() + PATIENCE
+        while not self._condition():
+            assert time.monotonic() < until, "a gate was never opened"
+            yield
+
+    def wait(self) -> None:
+        for _ in self._checks():
+            time.sleep(0.001)
+
+    async def await_(self) -> None:
+        for _ in self._checks():
+            await asyncio.sleep(0.001)
+
+
+Step = str | Exception | Gate | Callable[[], Any]
+Script = Callable[[Seen], Iterable[Step]]
+
+
+@dataclass
+class Watch:
+    """What became of a model's calls."""
+
+    seen: list[Seen] = field(default_factory=list)
+    open: int = 0
+    peak: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextlib.contextmanager
+    def call(self, seen: Seen) -> Iterator[None]:
+        with self.lock:
+            self.seen.append(seen)
+            self.open += 1
+            self.peak = max(self.peak, self.open)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.open -= 1
+
+    def of(self, stage: str, point: int | None = None) -> list[Seen]:
+        return [s for s in self.seen if s.stage == stage and (point is None or s.point == point)]
+
+    def together(self, count: int) -> Gate:
+        """Opens once so many calls have been in flight at a time."""
+        return Gate(lambda: self.peak >= count)
+
+
+class ScriptedChat(BaseChatModel):
+    """A chat model that does what its script says: yields text, raises, waits, calls."""
+
+    script: Any
+    watch: Any = None
+
+    def model_post_init(self, context: Any, /) -> None:
+        self.watch = self.watch or Watch()
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def _stream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        seen = seen_as(messages, kwargs)
+        written = 0
+        with self.watch.call(seen):
+            for step in self.script(seen):
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, Gate):
+                    step.wait()
+                elif isinstance(step, str):
+                    written += 1
+                    yield ChatGenerationChunk(message=AIMessageChunk(content=step))
+                else:
+                    step()
+            yield last_chunk(messages, written)
+
+    async def _astream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        seen = seen_as(messages, kwargs)
+        written = 0
+        with self.watch.call(seen):
+            for step in self.script(seen):
+                if isinstance(step, Exception):
+                    raise step
+                if isinstance(step, Gate):
+                    await step.await_()
+                elif isinstance(step, str):
+                    written += 1
+                    yield ChatGenerationChunk(message=AIMessageChunk(content=step))
+                else:
+                    step()
+                await asyncio.sleep(0)
+            yield last_chunk(messages, written)
+
+    def _generate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        with contextlib.closing(self._stream(messages, stop, run_manager, **kwargs)) as stream:
+            return whole([chunk.message for chunk in stream])
+
+    async def _agenerate(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> ChatResult:
+        async with contextlib.aclosing(self._astream(messages, stop, run_manager, **kwargs)) as stream:
+            return whole([chunk.message async for chunk in stream])
+
+
+class SyncOnlyChat(ScriptedChat):
+    """A model without async methods of its own."""
+
+    _agenerate = BaseChatModel._agenerate
+    _astream = BaseChatModel._astream
+
+
+def last_chunk(messages: list[BaseMessage], written: int) -> ChatGenerationChunk:
+    asked = sum(len(m.text.split()) for m in messages)
+    usage = {"input_tokens": asked, "output_tokens": written, "total_tokens": asked + written}
+    metadata = {"model_name": "scripted", "finish_reason": "stop"}
+    return ChatGenerationChunk(
+        message=AIMessageChunk(content="", usage_metadata=usage, response_metadata=metadata, chunk_position="last")
+    )
+
+
+def whole(chunks: list[BaseMessage]) -> ChatResult:
+    last = chunks[-1]
+    message = AIMessage(
+        content="".join(chunk.text for chunk in chunks),
+        usage_metadata=last.usage_metadata,
+        response_metadata=last.response_metadata,
+    )
+    return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def pieces(text: str) -> list[str]:
+    """The text in chunks of a few characters."""
+    return [text[i : i + 5] for i in range(0, len(text), 5)]
+
+
+def answering(titles: Iterable[str], *, direct: str = "Just so.") -> Script:
+    """A script that writes this skeleton, and a sentence for each point."""
+    names = list(titles)
+
+    def script(seen: Seen) -> Iterable[Step]:
+        if seen.stage == "skeleton":
+            return pieces("\n".join(f"{i}. {title}" for i, title in enumerate(names, 1)))
+        if seen.stage == "point":
+            return pieces(f"All about {names[seen.point - 1].lower()}.")
+        return pieces(direct)
+
+    return script
+
+
+class Runs(BaseCallbackHandler):
+    """Every run: its name, parent, and the order of starts and ends."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self.started: dict[Any, SimpleNamespace] = {}
+        self.ended: list[Any] = []
+        self.errors: dict[Any, BaseException] = {}
+        self._lock = threading.Lock()
+
+    def _start(self, run_id: Any, parent_run_id: Any, kwargs: dict[str, Any]) -> None:
+        with self._lock:
+            self.started[run_id] = SimpleNamespace(
+                id=run_id,
+                parent=parent_run_id,
+                name=kwargs.get("name"),
+                tags=kwargs.get("tags") or [],
+                metadata=kwargs.get("metadata") or {},
+            )
+
+    def _end(self, run_id: Any) -> None:
+        with self._lock:
+            assert run_id not in self.ended, "a run ended twice"
+            self.ended.append(run_id)
+
+    def on_chain_start(
+        self, serialized: Any, inputs: Any, *, run_id: Any, parent_run_id: Any = None, **kw: Any
+    ) -> None:
+        self._start(run_id, parent_run_id, kw)
+
+    def on_chat_model_start(
+        self, serialized: Any, messages: Any, *, run_id: Any, parent_run_id: Any = None, **kw: Any
+    ) -> None:
+        self._start(run_id, parent_run_id, kw)
+
+    def on_chain_end(self, outputs: Any, *, run_id: Any, **kw: Any) -> None:
+        self._end(run_id)
+
+    def on_llm_end(self, response: Any, *, run_id: Any, **kw: Any) -> None:
+        self._end(run_id)
+
+    def on_chain_error(self, error: BaseException, *, run_id: Any, **kw: Any) -> None:
+        self.errors[run_id] = error
+        self._end(run_id)
+
+    def on_llm_error(self, error: BaseException, *, run_id: Any, **kw: Any) -> None:
+        self.errors[run_id] = error
+        self._end(run_id)
+
+    @property
+    def roots(self) -> list[SimpleNamespace]:
+        return [run for run in self.started.values() if run.parent is None]
+
+    def children(self, root: SimpleNamespace) -> list[SimpleNamespace]:
+        return [run for run in self.started.values() if run.parent == root.id]
+
+    def assert_all_ended_before_the_root(self) -> None:
+        assert set(self.ended) == set(self.started)
+        for root in self.roots:
+            for child in self.children(root):
+                assert self.ended.index(child.id) < self.ended.index(root.id), child.name
+
+
+def total(chunks: Iterable[Any]) -> Any:
+    chunks = iter(chunks)
+    result = next(chunks)
+    for chunk in chunks:
+        result = result + chunk
+    return result
+
+
+Way = Callable[..., Awaitable[Any]]
+
+
+async def _invoke(chain: Any, value: Any, config: Any = None) -> Any:
+    return await asyncio.to_thread(chain.invoke, value, config)
+
+
+async def _ainvoke(chain: Any, value: Any, config: Any = None) -> Any:
+    return await chain.ainvoke(value, config)
+
+
+async def _batch(chain: Any, value: Any, config: Any = None) -> Any:
+    return (await asyncio.to_thread(chain.batch, [value], config))[0]
+
+
+async def _abatch(chain: Any, value: Any, config: Any = None) -> Any:
+    return (await chain.abatch([value], config))[0]
+
+
+async def _stream(chain: Any, value: Any, config: Any = None) -> Any:
+    return await asyncio.to_thread(lambda: total(chain.stream(value, config)))
+
+
+async def _astream(chain: Any, value: Any, config: Any = None) -> Any:
+    return total([chunk async for chunk in chain.astream(value, config)])
+
+
+WAYS = {
+    "invoke": _invoke,
+    "ainvoke": _ainvoke,
+    "batch": _batch,
+    "abatch": _abatch,
+    "stream": _stream,
+    "astream": _astream,
+}
+
+
+@pytest.fixture(params=list(WAYS))
+def way(request: pytest.FixtureRequest) -> Way:
+    """`await way(chain, input, config)`: the output by each of the six ways to run a chain."""
+    return WAYS[request.param]
+
+
+@pytest.fixture
+def ways() -> dict[str, Way]:
+    return WAYS
+
+
+@pytest.fixture
+def kit() -> SimpleNamespace:
+    """The parts of this file, for tests to build with."""
+    return SimpleNamespace(
+        Chat=ScriptedChat,
+        SyncOnlyChat=SyncOnlyChat,
+        Gate=Gate,
+        Runs=Runs,
+        Watch=Watch,
+        answering=answering,
+        pieces=pieces,
+        total=total,
+        PATIENCE=PATIENCE,
+    )

@@ -1,0 +1,258 @@
+"""`ChatTransformers` over a tiny model with random weights, and over the demo model."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import subprocess
+import sys
+import threading
+
+import pytest
+from langchain_core.callbacks import get_usage_metadata_callback
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.runnables import ConfigurableField, RunnableParallel
+
+from langchain_sot import ChatTransformers, SkeletonOfThoughtChain
+from skeleton_of_thought.errors import EngineClosed, InvalidInput, ModelLoadError
+
+torch = pytest.importorskip("torch", reason="the local engine needs torch")
+transformers = pytest.importorskip("transformers", reason="the local engine needs transformers")
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+TITLES = ["Take breaks", "Drink water", "Move", "Sleep"]
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={"</s>": 0, **{c: i for i, c in enumerate(alphabet, 1)}}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(["</s>"])
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="</s>")
+    tokenizer.chat_template = TEMPLATE
+    torch.manual_seed(3)
+    config = transformers.LlamaConfig(
+        vocab_size=257,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        eos_token_id=0,
+        pad_token_id=0,
+        bos_token_id=None,
+        max_position_embeddings=4096,
+    )
+    return transformers.LlamaForCausalLM(config).eval(), tokenizer
+
+
+@pytest.fixture
+def engine(loaded):
+    from skeleton_of_thought.local import LocalEngine
+
+    with LocalEngine(*loaded) as engine:
+        yield engine
+
+
+@pytest.fixture
+def llm(engine):
+    return ChatTransformers(engine=engine, model="tiny", max_tokens=24)
+
+
+def test_the_class_is_there_without_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from langchain_sot import ChatTransformers\n"
+        "try: ChatTransformers()\n"
+        "except ImportError as error: print(type(error).__name__, error)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("MissingExtra")
+    assert 'pip install "skeleton-of-thought[local]"' in done.stdout
+
+
+def test_a_model_that_is_not_there_is_a_clear_error(tmp_path):
+    with pytest.raises(ModelLoadError, match="no-such-model"):
+        ChatTransformers(model=str(tmp_path / "no-such-model"))
+
+
+async def test_all_ways_to_call_it_give_the_same(way, llm):
+    expected = llm.invoke("Why?")
+    output = await way(llm, "Why?")
+    assert output.text == expected.text
+    assert output.usage_metadata == {
+        **expected.usage_metadata,
+        "input_token_details": output.usage_metadata["input_token_details"],
+    }
+    assert output.usage_metadata["output_tokens"] > 0
+    assert output.response_metadata["model_name"] == "tiny"
+    assert output.response_metadata["finish_reason"] in ("stop", "length")
+
+
+def test_cached_tokens_are_told(llm):
+    messages = [SystemMessage("A long system message. " * 5), HumanMessage("Why?")]
+    llm.invoke(messages)
+    usage = llm.invoke(messages).usage_metadata
+    assert 0 < usage["input_token_details"]["cache_read"] <= usage["input_tokens"]
+
+
+def test_settings_of_a_call_go_before_those_of_the_model(llm):
+    assert llm.invoke("Why?", max_tokens=3).usage_metadata["output_tokens"] == 3
+    assert llm.bind(max_tokens=3).invoke("Why?").response_metadata["finish_reason"] == "length"
+    one, two = (llm.invoke("Why?", temperature=1.5, seed=5).text for _ in range(2))
+    assert one == two
+    assert one != llm.invoke("Why?").text
+
+
+def test_a_stop_string_ends_the_text_and_is_not_part_of_it(llm):
+    text = llm.invoke("Why?").text
+    stop = text[3]
+    assert llm.invoke("Why?", stop=[stop]).text == text[: text.index(stop)]
+
+
+@pytest.mark.parametrize("kwargs", [{"n": 2}, {"temperature": -1.0}, {"max_tokens": 0}])
+def test_settings_that_cannot_work_are_refused(llm, kwargs):
+    with pytest.raises(InvalidInput):
+        llm.invoke("Why?", **kwargs)
+
+
+def test_a_trailing_ai_message_is_continued(llm):
+    continued = llm.invoke([HumanMessage("Why?"), AIMessage("Because")]).text
+    assert continued == llm.invoke("Why?", prefill="Because").text
+    assert continued != llm.invoke("Why?").text
+
+
+def test_images_are_refused(llm):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    with pytest.raises(InvalidInput, match="text only"):
+        llm.invoke([HumanMessage([{"type": "text", "text": "x"}, image])])
+
+
+async def test_closing_a_stream_frees_its_row(llm, engine):
+    stream = llm.stream("Why?", max_tokens=2000)
+    next(stream)
+    stream.close()
+    astream = llm.astream("Why?", max_tokens=2000)
+    await anext(astream)
+    await astream.aclose()
+    assert llm.invoke("Why?", max_tokens=2).text is not None
+    assert engine.stats().cancelled == 2
+
+
+def test_concurrent_calls_are_one_batch(llm, engine):
+    llm = llm.bind(max_tokens=100)
+    parallel = RunnableParallel({str(i): (lambda x, i=i: f"{x} {i}") | llm for i in range(3)})
+    outputs = parallel.invoke("Why?", {"max_concurrency": 3})
+    assert [outputs[str(i)].text for i in range(3)] == [llm.invoke(f"Why? {i}").text for i in range(3)]
+    assert engine.stats().peak_batch_size == 3
+
+
+async def test_all_points_of_an_answer_are_one_batch(way, llm, engine):
+    long = llm.bind(max_tokens=100)
+    chain = SkeletonOfThoughtChain(llm=long, point_prompt="{question} {skeleton} {index}", max_retries=0)
+    output = await way(chain.expansion(TITLES), "Why?")
+    assert list(output) == ["1", "2", "3", "4"]
+    assert engine.stats().peak_batch_size == 4
+    assert engine.stats().prefix_tokens_reused > 0
+
+
+async def test_the_chain_prefills_stops_and_limits_on_its_own_model(llm):
+    sent = []
+
+    class Spy(ChatTransformers):
+        def _settings(self, stop, kwargs):
+            settings = super()._settings(stop, kwargs)
+            sent.append(settings)
+            return settings
+
+    spy = Spy(engine=llm.engine, max_tokens=24, stop=["!"])
+    chain = SkeletonOfThoughtChain(llm=spy.bind(temperature=0.5, seed=1))
+    chain.invoke("Why?")
+    assert sent[0]["prefill"] == "1."
+    assert sent[0]["max_new_tokens"] == 24
+    assert sent[0]["stop"] == ("\n\n", "!")
+    assert sent[0]["temperature"] == 0.5
+    sent.clear()
+    SkeletonOfThoughtChain(llm=spy, prefill=False).invoke("Why?")
+    assert sent[0]["prefill"] == ""
+    sent.clear()
+    await chain.expansion(TITLES).ainvoke("Why?")
+    assert {settings["prefill"] for settings in sent} == {f"{title}:" for title in TITLES}
+
+
+def test_other_models_beside_it_get_no_prefill(llm, kit):
+    other = kit.Chat(script=kit.answering(TITLES))
+    either = llm.configurable_alternatives(ConfigurableField(id="model"), default_key="tiny", other=other)
+    SkeletonOfThoughtChain(llm=either).invoke("Why?", {"configurable": {"model": "other"}})
+    SkeletonOfThoughtChain(llm=llm.with_fallbacks([other])).invoke("Why?")
+    SkeletonOfThoughtChain(llm=llm.with_fallbacks([llm]), on_empty_skeleton="direct").invoke("Why?")
+    assert len(other.watch.seen) == 5
+    assert all(seen.kwargs == {} and seen.messages[-1].type == "human" for seen in other.watch.seen)
+
+
+def test_usage_callbacks_see_every_call(llm):
+    with get_usage_metadata_callback() as usage:
+        SkeletonOfThoughtChain(llm=llm).expansion(TITLES).invoke("Why?")
+    assert usage.usage_metadata["tiny"]["output_tokens"] > 0
+
+
+def test_a_closed_engine_says_so(llm, engine):
+    engine.close()
+    with pytest.raises(EngineClosed):
+        llm.invoke("Why?")
+
+
+def test_models_that_are_loaded_already_share_an_engine(loaded):
+    first, second = (ChatTransformers.from_model(*loaded, max_tokens=4) for _ in range(2))
+    assert first.engine is second.engine
+    assert first.invoke("Why?").text == second.invoke("Why?").text
+    first.engine.close()
+
+
+def test_the_same_model_is_loaded_once(loaded, tmp_path):
+    model, tokenizer = loaded
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    made = []
+    threads = [threading.Thread(target=lambda: made.append(ChatTransformers(model=str(tmp_path)))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made[0].engine is made[1].engine
+    again = pickle.loads(pickle.dumps(made[0]))
+    assert again.engine is made[0].engine
+    made[0].engine.close()
+    assert ChatTransformers(model=str(tmp_path)).engine is not made[0].engine
+
+
+async def test_async_calls_do_not_hold_up_the_loop(llm):
+    ticks = 0
+
+    async def tick():
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.create_task(tick())
+    await llm.ainvoke("Why?")
+    ticking.cancel()
+    assert ticks > 5
+
+
+@pytest.mark.model
+def test_the_demo_model_answers_through_a_skeleton():
+    llm = ChatTransformers(max_tokens=60)
+    output = SkeletonOfThoughtChain(llm=llm, max_points=4).invoke("What are good habits for a healthy life?")
+    assert output["route"] == "skeleton"
+    assert len(output["points"]) == len(output["skeleton"]) >= 2
+    assert llm.engine.stats().peak_batch_size > 1
+    assert output["points"]["1"] in output["answer"]

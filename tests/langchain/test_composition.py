@@ -1,0 +1,227 @@
+"""The chain as a runnable among runnables."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from langchain_core.caches import InMemoryCache
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.load import dumpd, dumps, load
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnableParallel, RunnablePassthrough
+
+from langchain_sot import SkeletonOfThoughtChain
+from langchain_sot.results import Restart
+from skeleton_of_thought.errors import InvalidInput
+
+TITLES = ["Take breaks", "Move"]
+ANSWER = "1. Take breaks: All about take breaks.\n\n2. Move: All about move."
+
+
+@pytest.fixture
+def llm(kit):
+    return kit.Chat(script=kit.answering(TITLES))
+
+
+@pytest.fixture
+def chain(llm):
+    return SkeletonOfThoughtChain(llm=llm)
+
+
+async def test_pick(way, chain):
+    assert await way(chain.pick("answer"), "Q") == ANSWER
+    assert await way(chain.pick(["route", "skeleton"]), "Q") == {"route": "skeleton", "skeleton": TITLES}
+    assert await way(chain.pick("answer") | StrOutputParser(), "Q") == ANSWER
+
+
+async def test_pick_as_completed(chain):
+    picked = chain.pick("question")
+    assert sorted(picked.batch_as_completed(["A", "B"])) == [(0, "A"), (1, "B")]
+    assert sorted([out async for out in picked.abatch_as_completed(["A", "B"])]) == [(0, "A"), (1, "B")]
+
+
+async def test_assign(way, chain):
+    output = await way(chain.assign(length=lambda out: len(out["answer"])), "Q")
+    assert output["length"] == len(ANSWER)
+    assert output["answer"] == ANSWER
+
+
+async def test_pipes_on_both_sides(way, chain):
+    prompt = ChatPromptTemplate.from_messages([("system", "Be kind."), ("human", "{topic}?")])
+    piped = prompt | chain | RunnableLambda(lambda out: out["question"] + " " + out["answer"])
+    assert await way(piped, {"topic": "Why"}) == "Why? " + ANSWER
+
+
+async def test_streamed_input(chain, kit):
+    assert kit.total(chain.transform(iter(["Wh", "y?"])))["question"] == "Why?"
+
+    async def parts():
+        yield {"question": "not this"}
+        yield "Why?"
+
+    assert kit.total([chunk async for chunk in chain.atransform(parts())])["question"] == "Why?"
+
+
+async def test_inside_a_parallel(way, chain):
+    parallel = RunnableParallel(sot=chain.pick("answer"), asked=RunnablePassthrough())
+    assert await way(parallel, "Q") == {"sot": ANSWER, "asked": "Q"}
+
+
+async def test_with_config_and_bind(way, chain, kit):
+    runs = kit.Runs()
+    await way(chain.with_config(callbacks=[runs], run_name="mine").bind(), "Q")
+    assert runs.roots[0].name == "mine"
+
+
+async def test_with_retry(kit):
+    left = [RuntimeError("one"), RuntimeError("two")]
+
+    def script(seen):
+        return [left.pop()] if left and seen.point == 1 else kit.answering(TITLES)(seen)
+
+    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=script), max_retries=0)
+    retrying = chain.with_retry(stop_after_attempt=3, wait_exponential_jitter=False)
+    assert retrying.invoke("Q")["answer"] == ANSWER
+    left.append(RuntimeError("three"))
+    assert (await retrying.ainvoke("Q"))["answer"] == ANSWER
+
+
+async def test_with_fallbacks(way, chain, kit):
+    broken = SkeletonOfThoughtChain(llm=kit.Chat(script=lambda seen: [OSError("down")]), max_retries=0)
+    assert (await way(broken.with_fallbacks([chain]), "Q"))["answer"] == ANSWER
+
+
+async def test_the_models_own_fallbacks_and_retries(way, llm, kit):
+    broken = kit.Chat(script=lambda seen: [OSError("down")])
+    for model in (broken.with_fallbacks([llm]), llm.with_retry()):
+        assert (await way(SkeletonOfThoughtChain(llm=model), "Q"))["answer"] == ANSWER
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_batch_keeps_exceptions_in_their_place(kit, is_async):
+    def script(seen):
+        broken = any("Bad" in m.text for m in seen.messages)
+        return [ValueError("no")] if broken else kit.answering(TITLES)(seen)
+
+    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=script), max_retries=0)
+    questions = ["Good", "Bad", "", "Fine"]
+    if is_async:
+        outputs = await chain.abatch(questions, return_exceptions=True)
+    else:
+        outputs = chain.batch(questions, return_exceptions=True)
+    assert [type(out) for out in outputs] == [dict, ValueError, InvalidInput, dict]
+    assert [out["question"] for out in (outputs[0], outputs[3])] == ["Good", "Fine"]
+    with pytest.raises(ValueError, match="no"):
+        chain.batch(["Good", "Bad"])
+    assert chain.batch([]) == await chain.abatch([]) == []
+
+
+async def test_batch_as_completed_yields_the_quick_answer_first(kit):
+    slow = kit.Gate()
+
+    def script(seen):
+        return [slow, "x"] if seen.text == "Slow" else ["y", slow.open]
+
+    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=script), router=lambda q: False)
+    assert [i for i, _ in chain.batch_as_completed(["Slow", "Quick"])] == [1, 0]
+    assert sorted([i async for i, _ in chain.abatch_as_completed(["Slow", "Quick"])]) == [0, 1]
+
+
+def test_the_llm_cache_answers_the_second_time(kit):
+    llm = kit.Chat(script=kit.answering(TITLES), cache=InMemoryCache())
+    chain = SkeletonOfThoughtChain(llm=llm)
+    first, second = chain.invoke("Q"), chain.invoke("Q")
+    assert first == second
+    assert len(llm.watch.seen) == 3
+
+
+def test_configurable_fields_of_the_chain_and_of_the_model(kit, llm):
+    other = kit.Chat(script=kit.answering(["Other"]))
+    chain = SkeletonOfThoughtChain(
+        llm=llm.configurable_alternatives(ConfigurableField(id="model"), default_key="one", other=other)
+    ).configurable_fields(max_points=ConfigurableField(id="most"))
+    assert chain.invoke("Q")["skeleton"] == TITLES
+    assert chain.invoke("Q", {"configurable": {"most": 1}})["skeleton"] == TITLES[:1]
+    assert chain.invoke("Q", {"configurable": {"model": "other"}})["skeleton"] == ["Other"]
+    assert {spec.id for spec in chain.config_specs} == {"model", "most"}
+
+
+# --- schemas, graph, serialisation ---
+
+
+def test_schemas(chain):
+    output = chain.get_output_jsonschema()
+    assert set(output["properties"]) == {"question", "route", "skeleton", "points", "answer", "errors"}
+    assert chain.get_input_schema().model_validate("Q")
+    assert chain.get_input_schema().model_validate({"question": "Q"})
+    assert json.dumps(chain.get_input_jsonschema())
+
+
+@pytest.mark.parametrize("router", [None, lambda question: True, RunnableLambda(lambda question: True)])
+def test_the_graph_shows_prompts_and_models(llm, router):
+    chain = SkeletonOfThoughtChain(llm=llm, router=router)
+    names = [node.name for node in chain.get_graph().nodes.values()]
+    assert names.count("ScriptedChat") == (2 if router is None else 3)
+    assert "SkeletonOutputParser" in names
+    assert chain.get_graph().draw_mermaid()
+    assert chain.get_prompts() == [chain.get_skeleton_prompt(), chain.get_point_prompt()]
+    assert chain.pick("answer").get_graph().draw_mermaid()
+
+
+def test_dumped_and_loaded_it_is_the_same():
+    prompt = ChatPromptTemplate.from_messages([("human", "Outline {question}")])
+    llm = FakeListChatModel(responses=["1. Move", "Walk."])
+    chain = SkeletonOfThoughtChain(llm=llm, max_points=4, skeleton_prompt=prompt)
+    dumped = dumpd(chain)
+    assert dumped["id"] == ["langchain_sot", "chain", "SkeletonOfThoughtChain"]
+    assert dumped["type"] == "constructor"
+    # A fake model is not serializable itself; it stands for one that is.
+    dumped["kwargs"]["llm"] = llm
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = load(
+            dumped,
+            allowed_objects="all",
+            valid_namespaces=["langchain_sot"],
+            additional_import_mappings={tuple(dumped["id"]): tuple(dumped["id"])},
+        )
+    assert isinstance(again, SkeletonOfThoughtChain)
+    assert again.skeleton_prompt == prompt
+    assert again.max_points == 4
+    assert "secret" not in dumps(chain)
+
+
+def test_it_can_be_pickled():
+    chain = SkeletonOfThoughtChain(llm=FakeListChatModel(responses=["1. Move", "Walk."]), max_points=4)
+    again = pickle.loads(pickle.dumps(chain))
+    assert again == chain
+    assert again.invoke("Q")["answer"] == "1. Move: Walk."
+
+
+# --- restarts ---
+
+
+def test_a_restart_replaces_what_came_before():
+    assert "abc" + Restart("x") == "x"
+    assert isinstance("abc" + Restart("x"), Restart)
+    assert Restart("x") + "y" == "xy"
+    assert isinstance(Restart("x") + "y", Restart)
+    assert Restart("x") + Restart("y") == "y"
+    assert json.dumps(Restart("x")) == '"x"'
+    assert type(pickle.loads(pickle.dumps(Restart("x")))) is str
+    with pytest.raises(TypeError):
+        Restart("x") + 1
+
+
+texts = st.text(max_size=3)
+
+
+@given(*[texts | texts.map(Restart)] * 3)
+def test_adding_is_associative_with_restarts(a, b, c):
+    assert (a + b) + c == a + (b + c)

@@ -1,0 +1,198 @@
+"""What the chain takes, and what of it the model sees."""
+
+from __future__ import annotations
+
+import pytest
+from langchain_core.language_models import FakeListLLM
+from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage
+from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
+
+from langchain_sot import SkeletonOfThoughtChain
+from langchain_sot.messages import convert_message, convert_messages, read_input, render_text
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.types import Message, Prompt
+
+SYSTEM, HELLO, HI = SystemMessage("Be kind."), HumanMessage("Hello"), AIMessage("Hi!", id="keep-me")
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+@pytest.fixture
+def llm(kit):
+    return kit.Chat(script=kit.answering(["Take breaks", "Move"]))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Why?",
+        {"question": "Why?"},
+        {"question": HumanMessage("Why?")},
+        {"question": [{"type": "text", "text": "Why?"}]},
+        {"question": "Why?", "chat_history": []},
+        {"question": "Why?", "chat_history": [SYSTEM, HELLO, HI]},
+        {"question": "Why?", "chat_history": [("human", "Hello"), ("ai", "Hi!")]},
+        {"question": "Why?", "chat_history": "Human: Hello\nAI: Hi!"},
+        {"question": ("human", "Why?")},
+        HumanMessage("Why?"),
+        ("human", "Why?"),
+        {"role": "user", "content": "Why?"},
+        [HumanMessage("Why?")],
+        [SYSTEM, HELLO, HI, HumanMessage("Why?")],
+        [("system", "Be kind."), ("human", "Why?")],
+        [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why?"}],
+        ["Why?"],
+        [ChatMessage(role="user", content="Why?")],
+        StringPromptValue(text="Why?"),
+        ChatPromptValue(messages=[SYSTEM, HumanMessage("Why?")]),
+    ],
+)
+async def test_inputs_of_all_forms(ways, llm, value):
+    for way in (ways["invoke"], ways["astream"]):
+        output = await way(SkeletonOfThoughtChain(llm=llm), value)
+        assert output["question"] == "Why?"
+        assert output["points"] == {"1": "All about take breaks.", "2": "All about move."}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "  \n",
+        None,
+        7,
+        b"Why?",
+        [],
+        {},
+        {"query": "Why?"},
+        {"question": ""},
+        {"question": None},
+        {"question": 7},
+        {"question": [HELLO, HELLO]},
+        [HELLO, HI],
+        [SYSTEM],
+        [("nobody", "Why?", 3)],
+        [object()],
+    ],
+)
+async def test_unusable_inputs_are_refused_before_any_call(way, llm, value):
+    with pytest.raises(InvalidInput):
+        await way(SkeletonOfThoughtChain(llm=llm), value)
+    assert not llm.watch.seen
+
+
+def test_the_message_for_a_dict_without_a_question_names_its_keys():
+    with pytest.raises(InvalidInput, match=r"\['query'\].*no 'question'"):
+        read_input({"query": "Why?"})
+
+
+async def test_system_and_history_come_first_and_untouched_in_every_call(way, llm):
+    history = [SYSTEM, HELLO, HI]
+    await way(SkeletonOfThoughtChain(llm=llm), {"question": "Why?", "chat_history": history})
+    assert len(llm.watch.seen) == 3
+    for seen in llm.watch.seen:
+        assert seen.messages[:3] == history
+        assert all(got is given for got, given in zip(seen.messages[:3], history, strict=True))
+        assert len(seen.messages) == 4
+
+
+async def test_a_rendered_history_reaches_every_call(way, llm):
+    await way(SkeletonOfThoughtChain(llm=llm), {"question": "Why?", "chat_history": "Human: Hello"})
+    assert all("Human: Hello" in seen.messages[0].text for seen in llm.watch.seen)
+
+
+async def test_the_direct_route_passes_the_callers_messages_untouched(way, llm):
+    messages = [SYSTEM, HELLO, HI, HumanMessage("Why?", name="ada", additional_kwargs={"x": 1})]
+    output = await way(SkeletonOfThoughtChain(llm=llm, router=lambda q: False), messages)
+    assert output["route"] == "direct"
+    (seen,) = llm.watch.seen
+    assert all(got is given for got, given in zip(seen.messages, messages, strict=True))
+
+
+async def test_images_reach_every_call(way, llm):
+    await way(SkeletonOfThoughtChain(llm=llm), [HumanMessage([{"type": "text", "text": "What is it?"}, IMAGE])])
+    assert len(llm.watch.seen) == 3
+    assert all(seen.messages[-1].content[-1] == IMAGE for seen in llm.watch.seen)
+
+
+@pytest.mark.parametrize("question", ["What is {x} in {}?", "{question} {title}", "a }{ b", "{{double}}"])
+async def test_braces_in_a_question_stay_as_they_are(kit, way, question):
+    llm = kit.Chat(script=kit.answering(["Use {braces}", "Do }{ not"]))
+    output = await way(SkeletonOfThoughtChain(llm=llm), question)
+    assert output["question"] == question
+    assert output["skeleton"] == ["Use {braces}", "Do }{ not"]
+    assert all(question in seen.text for seen in llm.watch.seen)
+    assert all("Use {braces}" in seen.text for seen in llm.watch.of("point"))
+
+
+# --- string models ---
+
+
+class Completing(FakeListLLM):
+    """A string LLM that knows what it was sent."""
+
+    prompts: list[str] = []  # noqa: RUF012 - pydantic copies defaults
+
+    def _call(self, prompt, stop=None, run_manager=None, **kwargs):
+        self.prompts.append(prompt)
+        return "1. Move" if "outline of an answer" in prompt else "Its text."
+
+    async def _acall(self, prompt, stop=None, run_manager=None, **kwargs):
+        return self._call(prompt)
+
+    def _stream(self, prompt, stop=None, run_manager=None, **kwargs):
+        from langchain_core.outputs import GenerationChunk
+
+        yield GenerationChunk(text=self._call(prompt))
+
+    async def _astream(self, prompt, stop=None, run_manager=None, **kwargs):
+        from langchain_core.outputs import GenerationChunk
+
+        yield GenerationChunk(text=self._call(prompt))
+
+
+async def test_string_models_get_a_string(way):
+    llm = Completing(responses=[])
+    output = await way(SkeletonOfThoughtChain(llm=llm), [SYSTEM, HELLO, HI, HumanMessage("Why?")])
+    assert output["points"] == {"1": "Its text."}
+    assert len(llm.prompts) == 2
+    for prompt in llm.prompts:
+        assert prompt.startswith("Be kind.\n\nUser: Hello\n\nAssistant: Hi!\n\nUser: Question: Why?")
+        assert prompt.endswith("Assistant:")
+
+
+async def test_string_models_get_the_bare_question_on_the_direct_route(way):
+    llm = Completing(responses=[])
+    await way(SkeletonOfThoughtChain(llm=llm, router=lambda q: False), {"question": "Why? "})
+    assert llm.prompts == ["Why? "]
+
+
+def test_a_forced_prefill_is_the_end_of_a_string_prompt():
+    llm = Completing(responses=[])
+    SkeletonOfThoughtChain(llm=llm, prefill=True).invoke("Why?")
+    assert llm.prompts[0].endswith("\n\n1.")
+    assert llm.prompts[1].endswith("\n\nMove:")
+
+
+def test_images_for_a_string_model_are_refused():
+    with pytest.raises(InvalidInput, match="not text"):
+        render_text(Prompt((Message("user", ({"type": "text", "text": "x"}, IMAGE)),)))
+
+
+# --- conversion ---
+
+
+@pytest.mark.parametrize(
+    ("message", "role"),
+    [
+        (HumanMessage("x"), "user"),
+        (AIMessage("x"), "assistant"),
+        (SystemMessage("x"), "system"),
+        (ChatMessage(role="critic", content="x"), "critic"),
+    ],
+)
+def test_messages_convert_there_and_back(message, role):
+    converted = convert_message(message)
+    assert (converted.role, converted.text) == (role, "x")
+    assert convert_messages(Prompt((converted,)))[0] is message
+    (rebuilt,) = convert_messages(Prompt((Message(role, "x"),)))
+    assert (type(rebuilt), rebuilt.content) == (type(message), "x")
