@@ -1,0 +1,30 @@
+"""Decoding of Hugging Face models on this machine, all requests in one batch. Needs the extra `local`."""
+
+from __future__ import annotations
+
+from skeleton_of_thought.errors import MissingExtra
+
+try:
+    import torch  # noqa: F401
+    import transformers  # noqa: F401
+except ModuleNotFoundError as _error:
+    if _error.name not in ("torch", "transformers"):
+        raise
+    raise MissingExtra(f"The local engine needs {_error.name}, which is not installed", "local") from _error
+
+from skeleton_of_thought.local.encode import PromptInput
+from skeleton_of_thought.local.engine import LocalEngine
+from skeleton_of_thought.local.sampling import SamplingParams
+from skeleton_of_thought.local.stats import EngineStats
+from skeleton_of_thought.local.stream import AsyncCompletionStream, CompletionStream
+from skeleton_of_thought.types import Completion
+
+__all__ = [
+    "AsyncCompletionStream",
+    "Completion",
+    "CompletionStream",
+    "EngineStats",
+    "LocalEngine",
+    "PromptInput",
+    "SamplingParams",
+]

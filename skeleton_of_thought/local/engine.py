@@ -1,0 +1,290 @@
+"""The local engine: one model, any number of callers, one batch."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Any, Self, TypedDict, Unpack
+
+from skeleton_of_thought.errors import EngineClosed, InvalidInput, PromptTooLong
+from skeleton_of_thought.local.encode import PromptInput, TextCodec
+from skeleton_of_thought.local.models import load
+from skeleton_of_thought.local.row import Row, Sink
+from skeleton_of_thought.local.runner import ModelRunner
+from skeleton_of_thought.local.sampling import SamplingParams
+from skeleton_of_thought.local.stats import EngineStats
+from skeleton_of_thought.local.stream import AsyncCompletionStream, AsyncSink, CompletionStream, QueueSink
+from skeleton_of_thought.local.worker import Worker
+from skeleton_of_thought.types import Completion
+
+__all__ = ["LocalEngine", "Settings"]
+
+_DEFAULT_NEW_TOKENS = 512
+
+
+class Settings(TypedDict, total=False):
+    """The keyword arguments of a request: the fields of `SamplingParams`, and `prefill`."""
+
+    max_new_tokens: int | None
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    frequency_penalty: float
+    seed: int | None
+    stop: str | Sequence[str]
+    prefill: str
+
+
+class LocalEngine:
+    """Decodes a Hugging Face causal language model for any number of callers at once.
+
+    Whoever wants text gets a stream of their own; all open streams are rows of one batch, which they join
+    and leave between two steps. What prompts share at their beginning is computed once. Safe to use from
+    any thread or task; the model runs on one thread of the engine's own.
+
+        engine = LocalEngine.from_pretrained("demo")
+        for piece in engine.stream("Once upon a time", max_new_tokens=50):   # text as it comes
+            print(piece, end="")
+        engine.generate([prompt_1, prompt_2, prompt_3])                      # one batch, whole texts
+        engine.stream([Message("user", "Hello")], temperature=0.7, seed=1)   # chat, sampled
+
+    Args:
+        model: A loaded causal language model. It keeps its device, its types and its mode.
+        tokenizer: Its tokenizer.
+        max_batch_size: Rows that are decoded at once; further requests wait for a free row.
+        prefix_cache_tokens: Prompt tokens whose keys and values are kept for later prompts that begin alike.
+        chat_template_kwargs: Extra variables for the chat template, such as `{"enable_thinking": False}`.
+
+    Raises:
+        InvalidInput: The model is no causal language model, or a setting is out of range.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_batch_size: int = 64,
+        prefix_cache_tokens: int = 4096,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        if max_batch_size < 1:
+            raise InvalidInput(f"max_batch_size is {max_batch_size!r}; it must be at least 1.")
+        if prefix_cache_tokens < 0:
+            raise InvalidInput(f"prefix_cache_tokens is {prefix_cache_tokens!r}; it must be at least 0.")
+        self.model = model
+        self.tokenizer = tokenizer
+        self._codec = TextCodec(tokenizer, chat_template_kwargs)
+        self._runner = ModelRunner(model)
+        self._eos_ids = _eos_ids(model, tokenizer)
+        self._worker = Worker(self._runner, max_batch_size, prefix_cache_tokens)
+        self._finalizer = weakref.finalize(self, self._worker.abandon)
+        self._finalizer.atexit = False  # the workers see to the end of the interpreter themselves
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | PathLike[str] | None = None,
+        *,
+        dtype: Any = None,
+        device: Any = None,
+        progress: Callable[[str], None] | None = None,
+        max_batch_size: int = 64,
+        prefix_cache_tokens: int = 4096,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        **model_kwargs: Any,
+    ) -> Self:
+        """Load a model and make an engine for it.
+
+        Args:
+            model: A name on the Hugging Face hub, a directory, a `.gguf` file, or None (or `"demo"`) for the
+                small embedded demo model.
+            dtype: As for transformers: a torch dtype, its name, or `"auto"`, the default: as it is stored.
+            device: Where to put it, such as `"cuda"`; by default a GPU if there is one.
+            progress: Told in a line of text what takes long (downloading, converting).
+            max_batch_size: See the class.
+            prefix_cache_tokens: See the class.
+            chat_template_kwargs: See the class.
+            **model_kwargs: Handed on to transformers' `from_pretrained`.
+
+        Raises:
+            ModelLoadError: There is no such model, or it cannot be loaded.
+            MissingExtra: A package that the model needs is not installed.
+        """
+        loaded, tokenizer = load(model, dtype=dtype, device=device, progress=progress, **model_kwargs)
+        return cls(
+            loaded,
+            tokenizer,
+            max_batch_size=max_batch_size,
+            prefix_cache_tokens=prefix_cache_tokens,
+            chat_template_kwargs=chat_template_kwargs,
+        )
+
+    @classmethod
+    def for_model(cls, model: Any, tokenizer: Any) -> LocalEngine:
+        """The engine of a model: the one that others already use for it, or a new one.
+
+        All who ask for the same model and tokenizer objects share one engine, and so one batch, as long as
+        one of them holds it.
+        """
+        key = (id(model), id(tokenizer))
+        with _engines_lock:
+            # The engine holds both objects, so their ids are not reused while the entry lives.
+            engine = _engines.get(key)
+            if engine is None or engine.closed:
+                engine = _engines[key] = cls(model, tokenizer)
+            return engine
+
+    def stream(self, prompt: PromptInput, **settings: Unpack[Settings]) -> CompletionStream:
+        """The completion of one prompt, as an iterator over its text.
+
+        It is decoded from now on, whether or not it is read.
+
+        Args:
+            prompt: Raw text, a `Prompt`, or messages. Messages that end with the assistant's are continued.
+            **settings: The fields of `SamplingParams`; and `prefill`, a start of the answer that the model
+                is to continue (not part of the text).
+
+        Raises:
+            InvalidInput: A setting or the prompt cannot work.
+            PromptTooLong: The prompt, with `max_new_tokens`, does not fit the model's window.
+            EngineClosed: The engine is closed.
+        """
+        sink = QueueSink()
+        row = self._row(prompt, sink, settings)
+        self._worker.submit([row])
+        return CompletionStream(sink, functools.partial(self._cancel, row))
+
+    def astream(self, prompt: PromptInput, **settings: Unpack[Settings]) -> AsyncCompletionStream:
+        """Async twin of `stream`; to be called where an event loop runs."""
+        sink = AsyncSink(asyncio.get_running_loop())
+        row = self._row(prompt, sink, settings)
+        self._worker.submit([row])
+        return AsyncCompletionStream(sink, functools.partial(self._cancel, row))
+
+    def generate(self, prompts: Iterable[PromptInput], **settings: Unpack[Settings]) -> list[Completion]:
+        """The completions of several prompts, decoded as one batch.
+
+        Args:
+            prompts: As for `stream`; all are admitted together.
+            **settings: As for `stream`; the same for all.
+
+        Raises:
+            InvalidInput: `prompts` is a single text, or a prompt or setting cannot work.
+            PromptTooLong: A prompt does not fit.
+            EngineClosed: The engine is closed.
+            Exception: The model's own error, if it fails.
+        """
+        if isinstance(prompts, str):
+            raise InvalidInput("generate takes a list of prompts: put the text into a list.")
+        sinks: list[QueueSink] = []
+        rows: list[Row] = []
+        for prompt in prompts:
+            sinks.append(QueueSink())
+            rows.append(self._row(prompt, sinks[-1], settings))
+        self._worker.submit(rows)
+        streams = [
+            CompletionStream(sink, functools.partial(self._cancel, row)) for sink, row in zip(sinks, rows, strict=True)
+        ]
+        try:
+            for stream in streams:
+                for _ in stream:
+                    pass
+        finally:
+            for stream in streams:
+                stream.close()
+        return [stream.completion for stream in streams]
+
+    def count_tokens(self, prompt: PromptInput, *, prefill: str = "") -> int:
+        """The tokens of a prompt, its chat template and BOS included."""
+        return len(self._codec.encode(prompt, prefill).ids)
+
+    @property
+    def context_window(self) -> int | None:
+        """The longest prompt and completion together, in tokens; None when the model names no limit."""
+        return self._runner.context_window
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether prompts may be messages."""
+        return self._codec.has_chat_template
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._worker.closed
+
+    def stats(self) -> EngineStats:
+        """What the engine has done so far."""
+        return self._worker.stats()
+
+    def close(self) -> None:
+        """End the thread; whoever still waits gets `EngineClosed`. The model stays as it is."""
+        self._worker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _row(self, prompt: PromptInput, sink: Sink, settings: Settings) -> Row:
+        if self.closed:
+            raise EngineClosed("The local engine is closed: make a new one.")
+        given: dict[str, Any] = dict(settings)
+        prefill = given.pop("prefill", "")
+        unknown = given.keys() - SamplingParams.__dataclass_fields__.keys()
+        if unknown:
+            known = ", ".join((*SamplingParams.__dataclass_fields__, "prefill"))
+            raise InvalidInput(f"There is no setting {', '.join(sorted(unknown))}; the settings are {known}.")
+        params = SamplingParams(**given)
+        encoded = self._codec.encode(prompt, prefill)
+        return Row(
+            encoded,
+            params,
+            limit=self._limit(len(encoded.ids), params.max_new_tokens, encoded.max_tokens),
+            eos_ids=self._eos_ids,
+            decode=self._codec.decode,
+            sink=sink,
+        )
+
+    def _limit(self, prompt: int, wanted: int | None, sensible: int | None) -> int:
+        """How many tokens may be generated."""
+        window = self.context_window
+        room = None if window is None else window - prompt
+        if room is not None and room < (wanted or 1):
+            raise PromptTooLong(
+                f"The prompt has {prompt} tokens and {wanted or 'at least 1'} are to be generated, but the model's "
+                f"window is {window}: shorten the prompt or lower max_new_tokens."
+            )
+        if wanted is None and sensible is None:
+            configured = getattr(getattr(self.model, "generation_config", None), "max_new_tokens", None)
+            wanted = configured or _DEFAULT_NEW_TOKENS
+        return max(1, min(limit for limit in (wanted, sensible, room) if limit is not None))
+
+    def _cancel(self, row: Row) -> None:
+        row.cancelled = True
+        self._worker.wake()
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    # The generation config overrules the model's own, and the tokenizer's counts besides: either may be
+    # missing the end of a turn.
+    generation = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    own = generation if generation is not None else getattr(model.config, "eos_token_id", None)
+    found: set[int] = set()
+    for ids in (own, getattr(tokenizer, "eos_token_id", None)):
+        found.update(ids if isinstance(ids, list | tuple | set) else () if ids is None else (ids,))
+    return frozenset(found)
+
+
+_engines: weakref.WeakValueDictionary[tuple[int, int], LocalEngine] = weakref.WeakValueDictionary()
+_engines_lock = threading.Lock()

@@ -1,0 +1,209 @@
+"""The model behind one narrow call, and what can be known about it from its configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from skeleton_of_thought.errors import InvalidInput
+
+__all__ = ["CacheKind", "ModelRunner"]
+
+logger = logging.getLogger(__name__)
+
+CacheKind = Literal["batched", "separate", "none"]
+
+_PREFILL_CHUNK = 2048
+"""Tokens of one row in one forward: bounds the memory for attention masks and scores."""
+
+_GROWING_ROPE = ("dynamic", "longrope")
+
+
+class ModelRunner:
+    """Runs forwards of a causal language model, on its own device and with its own types.
+
+    Args:
+        model: A Hugging Face causal language model.
+
+    Attributes:
+        cache_kind: How its rows may be decoded. `"batched"`: keys and values of several rows in one batch;
+            `"separate"`: its cache holds state that cannot be cut and joined by position (linear attention,
+            chunked attention, layers that share caches), so each row keeps its own; `"none"`: it knows no
+            such cache, so each token runs the whole text.
+        context_window: The longest text in tokens; None when the configuration names no limit.
+        forwards: How many forwards have run.
+
+    Raises:
+        InvalidInput: The model is no causal language model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        config = getattr(model, "config", None)
+        if config is None or not callable(getattr(model, "forward", None)):
+            raise InvalidInput(f"{type(model).__name__} is no Hugging Face model: it lacks config or forward.")
+        if getattr(config, "is_encoder_decoder", False):
+            raise InvalidInput(
+                f"{type(model).__name__} is an encoder-decoder model; the local engine runs decoder-only "
+                "(causal) language models."
+            )
+        self.model = model
+        self.forwards = 0
+        self.config = config.get_text_config(decoder=True)
+        self.cache_kind = _cache_kind(model, self.config)
+        if self.cache_kind != "batched":
+            logger.warning(
+                "%s keeps state that cannot be decoded in a batch: its rows run one after another",
+                type(model).__name__,
+            )
+        self.context_window = _context_window(self.config)
+        rope = _growing_rope(self.config)
+        self._rope_limit = None if rope is None else _original_window(self.config, rope)
+        self._accepts = _parameters(model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens have to be."""
+        embeddings = self.model.get_input_embeddings()
+        # Weights that accelerate moves in for each forward say where they run in their hook alone.
+        hook = getattr(embeddings, "_hf_hook", None)
+        return torch.device(getattr(hook, "execution_device", None) or embeddings.weight.device)
+
+    def kind_for(self, length: int) -> CacheKind:
+        """How a row that may grow to this length may be decoded."""
+        # Some rotary embeddings change for all positions, past ones too, once a text outgrows the
+        # original window. Neither a cache nor a neighbour's length may then be relied on.
+        if self._rope_limit is not None and length > self._rope_limit:
+            return "none"
+        return self.cache_kind
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Inference without dropout; a model that is being trained gets its mode back."""
+        training = [module for module in self.model.modules() if module.training] if self.model.training else []
+        for module in training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+    def forward(
+        self,
+        ids: torch.Tensor,
+        cache: Any,
+        positions: torch.Tensor,
+        *,
+        mask: torch.Tensor | None = None,
+        keep: int | torch.Tensor = 1,
+    ) -> torch.Tensor:
+        """One forward.
+
+        Args:
+            ids: New tokens, `[rows, tokens]`.
+            cache: The cache to extend; None for none.
+            positions: Of the new tokens, `[rows, tokens]`.
+            mask: Which slots of cache and new tokens hold tokens, `[rows, slots]`; None when all do.
+            keep: How many of the last positions need logits, or which positions.
+
+        Returns:
+            Logits in float32, `[rows, kept, vocabulary]`.
+        """
+        kwargs: dict[str, Any] = {"use_cache": cache is not None, "return_dict": True}
+        if cache is not None:
+            kwargs["past_key_values"] = cache
+        if mask is not None:
+            kwargs["attention_mask"] = mask
+        if "position_ids" in self._accepts:
+            kwargs["position_ids"] = positions
+        cut = "logits_to_keep" in self._accepts
+        if cut:
+            kwargs["logits_to_keep"] = keep
+        self.forwards += 1
+        logits: torch.Tensor = self.model(input_ids=ids, **kwargs).logits
+        if not cut:
+            logits = logits[:, -keep:] if isinstance(keep, int) else logits[:, keep]
+        return logits.to(torch.float32)
+
+    def prefill(self, ids: Sequence[int], cache: Any, start: int = 0) -> torch.Tensor:
+        """Run the tokens of one row through a cache that already holds `start` of them.
+
+        Returns:
+            The logits after the last token, `[1, vocabulary]`.
+        """
+        device = self.device
+        # Recurrent states take a text in one piece, then token by token; not all continue from several.
+        step = _PREFILL_CHUNK if self.cache_kind == "batched" and cache is not None else len(ids)
+        for at in range(start, len(ids), step):
+            part = torch.tensor([ids[at : at + step]], device=device)
+            positions = torch.arange(at, at + part.shape[1], device=device)[None]
+            logits = self.forward(part, cache, positions)
+        return logits[:, -1]
+
+    def new_cache(self) -> Any:
+        """An empty cache of the model's own kind, for one row."""
+        return DynamicCache(config=self.config)
+
+
+def _cache_kind(model: Any, config: Any) -> CacheKind:
+    supports = getattr(model, "_supports_default_dynamic_cache", None)
+    if getattr(model, "_is_stateful", False) or (supports is not None and not supports()):
+        return "none"
+    if "past_key_values" not in _parameters(model):
+        return "none"
+    try:
+        layers = DynamicCache(config=config).layers
+    except Exception:
+        # A configuration that names no layers transformers could build a cache from: remote code.
+        return "none"
+    types_ = set(getattr(config, "layer_types", None) or ())
+    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    if not plain or not types_ <= {"full_attention", "sliding_attention"}:
+        return "separate"
+    if getattr(config, "attention_chunk_size", None) is not None or hasattr(model, "get_rope_index"):
+        return "separate"
+    return "batched"
+
+
+def _parameters(model: Any) -> frozenset[str]:
+    # Adapters of peft take anything and pass it on: what counts is the model inside.
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return frozenset(inspect.signature(base.forward).parameters)
+
+
+def _growing_rope(config: Any) -> dict[str, Any] | None:
+    """The parameters of rotary embeddings that change once a text outgrows the original window."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    # One set of parameters, or one per type of layer.
+    for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        if part.get("rope_type", part.get("type")) in _GROWING_ROPE:
+            return dict(part)
+    return None
+
+
+def _original_window(config: Any, rope: dict[str, Any]) -> int | None:
+    return (
+        _positive(rope.get("original_max_position_embeddings"))
+        or _positive(getattr(config, "original_max_position_embeddings", None))
+        or _positive(getattr(config, "max_position_embeddings", None))
+    )
+
+
+def _context_window(config: Any) -> int | None:
+    window = _positive(getattr(config, "max_position_embeddings", None))
+    rope = _growing_rope(config)
+    if window and rope and rope.get("rope_type", rope.get("type")) == "dynamic":
+        # Here the configuration names the window before it is stretched.
+        return int(window * max(1.0, float(rope.get("factor") or 1.0)))
+    return window
+
+
+def _positive(value: object) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None

