@@ -54,7 +54,9 @@ def roots(names: set[str]) -> set[str]:
 
 
 def test_every_module_of_the_core_has_a_place():
-    found = {p.stem if p.parent.name == "skeleton_of_thought" else p.parent.name for p in modules("skeleton_of_thought")}
+    found = {
+        p.stem if p.parent.name == "skeleton_of_thought" else p.parent.name for p in modules("skeleton_of_thought")
+    }
     assert found == set.union(*LAYERS) | TOP
 
 

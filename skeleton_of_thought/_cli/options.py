@@ -1,0 +1,120 @@
+"""The command line of `sot`, read into plain values."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from typing import Any, NoReturn
+
+from skeleton_of_thought.flow import Settings
+
+__all__ = ["parse"]
+
+_DEFAULTS = Settings()
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports what is wrong on one line, as every other error is."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"sot: error: {message} (see {self.prog} --help)\n")
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        try:
+            version = metadata.version("skeleton-of-thought")
+        except metadata.PackageNotFoundError:
+            version = "(not installed)"
+        print(f"sot {version}")
+        parser.exit()
+
+
+def _at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value < math.inf:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"must be {what} of at least {least:g}, not {text!r}")
+        return value
+
+    return read
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Reads the command line. Exits for `--help`, `--version` and mistakes, as argparse does."""
+    parser = _Parser(prog="sot", description="Skeleton-of-Thought: outline the answer, write all points in parallel.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    ask = commands.add_parser("ask", help="answer a question", description="Answer a question.", epilog=_EPILOG)
+    compare = commands.add_parser(
+        "compare",
+        help="answer a question, then again with normal decoding; the same as ask --compare",
+        description="Answer a question, then answer it again with normal decoding, and compare.",
+        epilog=_EPILOG,
+    )
+    for command in (ask, compare):
+        _add_options(command)
+    ask.add_argument("--compare", action="store_true", help="answer again with normal decoding, and compare")
+    compare.set_defaults(compare=True)
+    args = parser.parse_args(argv)
+    if args.stream and not args.json:
+        commands.choices[args.command].error("--stream goes with --json")
+    return args
+
+
+_EPILOG = (
+    "MODEL is a Hugging Face hub id, a directory, a .gguf file, openai:NAME, or "
+    "openai:NAME@http://host:port/v1 for any OpenAI-compatible server (the key is OPENAI_API_KEY). "
+    "Without it the small demo model is used, if it is installed."
+)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("question", nargs="*", metavar="QUESTION", help="the question; - reads it from standard input")
+    add("--model", "-m", metavar="MODEL", help="what to ask, see below")
+    add("--system", metavar="TEXT", help="a system message")
+
+    shown = parser.add_argument_group("output").add_mutually_exclusive_group()
+    shown.add_argument("--plain", action="store_true", help="the answer's text alone, in order; the default when piped")
+    shown.add_argument("--json", action="store_true", help="the answer and how it came about, as one JSON object")
+    add("--stream", action="store_true", help="with --json: every event as a line of JSON, the answer last")
+
+    add = parser.add_argument_group("answer").add_argument
+    add("--max-points", type=_at_least(1), metavar="N", default=_DEFAULTS.max_points, help="default: %(default)s")
+    add(
+        "--words",
+        type=_at_least(1),
+        metavar="N",
+        default=_DEFAULTS.point_words,
+        help="about so many words a point (default: %(default)s)",
+    )
+    add("--eager", action="store_true", help="start a point as soon as its line of the skeleton is written")
+    add("--prompts", metavar="FILE", help="prompts in the JSON format of the paper")
+    add("--temperature", type=_at_least(0, float), metavar="T", help="0 is greedy, the default of local models")
+    add("--seed", type=_at_least(0), metavar="N", help="repeat the same sampling")
+    add("--max-tokens", type=_at_least(1), metavar="N", help="the most tokens that one call may write")
+
+    add = parser.add_argument_group("calls").add_argument
+    add("--max-concurrency", type=_at_least(1), metavar="N", help="the most calls that are open at a time")
+    add("--retries", type=_at_least(0), metavar="N", default=_DEFAULTS.max_retries, help="default: %(default)s")
+    add(
+        "--point-timeout",
+        type=_at_least(0, float),
+        metavar="SECONDS",
+        help="the longest that one try at a point may take",
+    )
+    add(
+        "--on-point-error",
+        choices=("raise", "placeholder"),
+        default=_DEFAULTS.on_point_error,
+        help="what a failed point does: end the answer, or leave a placeholder (default: %(default)s)",
+    )

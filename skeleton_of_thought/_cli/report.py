@@ -1,0 +1,110 @@
+"""What the `sot` command says about an answer: times, tokens, and the comparison with normal decoding."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from skeleton_of_thought.types import Answer, Usage
+
+__all__ = ["Normal", "comparison", "comparison_dict", "statistics"]
+
+
+@dataclass(frozen=True)
+class Normal:
+    """What normal decoding made of the same question.
+
+    Attributes:
+        text: Its answer.
+        seconds: How long it took.
+        first_text: Seconds until its first text; None when it wrote nothing.
+        usage: Its tokens, where the backend says.
+        limit: The most tokens it was allowed; None where its length was its own.
+    """
+
+    text: str
+    seconds: float
+    first_text: float | None = None
+    usage: Usage | None = None
+    limit: int | None = None
+
+
+def statistics(answer: Answer) -> list[str]:
+    """Lines about times, tokens and steps."""
+    lines = [_times(answer)]
+    usage, stages = answer.usage, answer.usage_by_stage
+    if usage.output_tokens:
+        cached = f" ({usage.cached_tokens:,} of them reused)" if usage.cached_tokens else ""
+        split = ", ".join(f"{name} {u.input_tokens:,}/{u.output_tokens:,}" for name, u in stages.items())
+        lines.append(
+            f"tokens: {usage.input_tokens:,} in{cached}, {usage.output_tokens:,} out; in/out by stage: {split}"
+        )
+    else:
+        lines.append("tokens: the server did not say")
+    if (steps := _steps(answer)) is not None:
+        lines.append(steps)
+    return lines
+
+
+def _times(answer: Answer) -> str:
+    timings = answer.timings
+    parts = []
+    if (skeleton := timings.stages.get("skeleton")) is not None:
+        parts.append(f"skeleton {skeleton.seconds:.2f} s")
+    if timings.first_text is not None:
+        parts.append(f"first text {timings.first_text:.2f} s")
+    parts.append(f"total {timings.total:.2f} s")
+    if answer.route == "direct":
+        parts.append(f"answered directly ({answer.reason})")
+    return "time: " + ", ".join(parts)
+
+
+def _steps(answer: Answer) -> str | None:
+    """How many tokens had to wait for one another, here and without us."""
+    skeleton = answer.usage_by_stage.get("skeleton", Usage()).output_tokens
+    points = [e.usage.output_tokens for e in answer.expansions]
+    if answer.route == "direct" or not skeleton or not any(points):
+        return None
+    return (
+        f"normal decoding: about {skeleton + sum(points):,} steps one after another; here: skeleton {skeleton:,} + "
+        f"longest point {max(points):,} = {skeleton + max(points):,} steps"
+    )
+
+
+def comparison(answer: Answer, normal: Normal) -> list[str]:
+    """Lines that set both ways against each other, with the lengths of both."""
+    ours, theirs = answer.usage.output_tokens, normal.usage.output_tokens if normal.usage else 0
+    lines = [
+        f"skeleton-of-thought: {_pace(answer.timings.total, ours, answer.text)}",
+        f"normal decoding:     {_pace(normal.seconds, theirs, normal.text)}",
+    ]
+    speedups = _speedups(answer, normal)
+    if "per_token" not in speedups:
+        return [*lines, f"speed-up: {speedups['wall']:.2f}x in time; the lengths may differ"]
+    if ours == theirs:
+        return [*lines, f"speed-up: {speedups['wall']:.2f}x at the same number of tokens"]
+    why = " (normal decoding ended by itself)" if normal.limit is not None and theirs < normal.limit else ""
+    return [
+        *lines,
+        f"speed-up: {speedups['wall']:.2f}x in time, {speedups['per_token']:.2f}x in tokens per second; "
+        f"the lengths differ{why}, so the second is the one to compare",
+    ]
+
+
+def _pace(seconds: float, tokens: int, text: str) -> str:
+    if not tokens:
+        return f"{seconds:.2f} s, {len(text):,} characters"
+    return f"{seconds:.2f} s, {tokens:,} tokens, {tokens / max(seconds, 1e-9):.1f} tokens/s"
+
+
+def _speedups(answer: Answer, normal: Normal) -> dict[str, float]:
+    ours, theirs = max(answer.timings.total, 1e-9), max(normal.seconds, 1e-9)
+    found = {"wall": theirs / ours}
+    if answer.usage.output_tokens and normal.usage is not None and normal.usage.output_tokens:
+        found["per_token"] = (answer.usage.output_tokens / ours) / (normal.usage.output_tokens / theirs)
+    return found
+
+
+def comparison_dict(answer: Answer, normal: Normal) -> dict[str, Any]:
+    """The comparison, ready for `json.dumps`."""
+    return {"normal": asdict(normal), "speedup": _speedups(answer, normal)}

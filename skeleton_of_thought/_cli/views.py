@@ -1,0 +1,178 @@
+"""How an answer is shown without a live terminal: as plain text, as one JSON object, as JSON lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from skeleton_of_thought._cli.report import Normal, comparison_dict
+from skeleton_of_thought.types import (
+    Answer,
+    AnswerDelta,
+    AnswerDone,
+    AnswerFailed,
+    Event,
+    Expansion,
+    Point,
+    Skeleton,
+)
+
+__all__ = ["JsonView", "Outcome", "PlainView", "View", "event_dict", "without_controls"]
+
+_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+def without_controls(text: str) -> str:
+    """The text without control characters: what a model writes must not steer the terminal."""
+    return text.translate(_CONTROLS)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a question ended: `answer` is partial, or None, where there is an `error`."""
+
+    answer: Answer | None
+    error: Exception | None = None
+    normal: Normal | None = None
+
+
+class View(Protocol):
+    """Shows an answer while it is written, and at its end."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def show(self, event: Event) -> None:
+        """One more event."""
+        ...
+
+    def show_normal(self, text: str) -> None:
+        """More text of normal decoding."""
+        ...
+
+    def finish(self, outcome: Outcome) -> None:
+        """The end of it all; called after the `with` block, when the terminal is free again."""
+        ...
+
+    def interrupt(self, answer: Answer) -> None:
+        """The user has had enough; this is what there is."""
+        ...
+
+    def report(self, lines: Sequence[str]) -> None:
+        """Statistics for a reader."""
+        ...
+
+
+class _Quiet:
+    """What the views without a live terminal share."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def show_normal(self, text: str) -> None:
+        """Normal decoding is timed; its text is not part of the answer."""
+
+    def interrupt(self, answer: Answer) -> None:
+        """Nothing: what was written was written, and half a JSON object helps nobody."""
+
+    def report(self, lines: Sequence[str]) -> None:
+        """Statistics go where they are not in the way."""
+        print(*lines, sep="\n", file=sys.stderr)
+
+
+class PlainView(_Quiet):
+    """The answer's text on stdout in document order, as soon as it is final; nothing else."""
+
+    def __init__(self) -> None:
+        self._written: list[str] = []
+        self._terminal = sys.stdout.isatty()
+
+    def show(self, event: Event) -> None:
+        """See `View.show`."""
+        if isinstance(event, AnswerDelta):
+            self._write(event.text)
+
+    def _write(self, text: str) -> None:
+        self._written.append(text)
+        sys.stdout.write(without_controls(text) if self._terminal else text)
+        sys.stdout.flush()
+
+    def finish(self, outcome: Outcome) -> None:
+        """Writes what of a partial answer was still waiting for its turn."""
+        text = "".join(self._written)
+        if outcome.answer is not None and outcome.answer.text.startswith(text):
+            self._write(outcome.answer.text[len(text) :])
+        if self._written and any(self._written):
+            self._write("\n")
+
+
+class JsonView(_Quiet):
+    """The answer as one JSON object on stdout; with `events`, every event on a line of its own before it."""
+
+    def __init__(self, *, events: bool) -> None:
+        self._events = events
+
+    def show(self, event: Event) -> None:
+        """See `View.show`. The end is left to `finish`, which knows the comparison too."""
+        if self._events and not isinstance(event, AnswerDone | AnswerFailed):
+            _print_json(event_dict(event))
+
+    def finish(self, outcome: Outcome) -> None:
+        """Writes the answer; a partial one has its `error` beside it."""
+        answer = None if outcome.answer is None else outcome.answer.to_dict()
+        extra = {}
+        if outcome.error is not None:
+            extra["error"] = _plain(outcome.error)
+        if outcome.normal is not None and outcome.answer is not None:
+            extra["compare"] = comparison_dict(outcome.answer, outcome.normal)
+        if self._events:
+            name = "AnswerDone" if outcome.error is None else "AnswerFailed"
+            _print_json({"event": name, "answer": answer, **extra})
+        elif answer is not None:
+            _print_json({**answer, **extra})
+
+    def report(self, lines: Sequence[str]) -> None:
+        """Nothing: the JSON has it all."""
+
+
+def _print_json(value: Any) -> None:
+    # Not every terminal or pipe takes every character, and half a surrogate pair fits into none.
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def event_dict(event: Event) -> dict[str, Any]:
+    """An event as plain data: its name under `event`, and its fields."""
+    fields = {f.name: _plain(getattr(event, f.name)) for f in dataclasses.fields(event)}
+    return {"event": type(event).__name__, **fields}
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Exception():
+            return {"type": type(value).__name__, "message": str(value)}
+        case Answer():
+            return value.to_dict()
+        case Skeleton():
+            return list(value.titles)
+        case Point():
+            return {"index": value.index, "title": value.title}
+        case Expansion():
+            return Answer("", "", "skeleton", expansions=(value,)).to_dict()["expansions"][0]
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return dataclasses.asdict(value)
+        case _:
+            return value

@@ -1,0 +1,242 @@
+"""The `sot` command: ask a model a question, and watch the points of the answer grow side by side.
+
+Exit codes: 0 for an answer, 1 for an error on the way, 2 for bad input, 130 for Ctrl-C, 141 for a closed pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from argparse import Namespace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from skeleton_of_thought._cli.backends import Backend, ModelSpec, one_line
+from skeleton_of_thought._cli.loading import load
+from skeleton_of_thought._cli.options import parse
+from skeleton_of_thought._cli.report import Normal, comparison, statistics
+from skeleton_of_thought._cli.views import JsonView, Outcome, PlainView, View
+from skeleton_of_thought.drive import run
+from skeleton_of_thought.errors import InvalidInput, PointError, SotError
+from skeleton_of_thought.flow import AnswerFlow, Settings
+from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.types import Answer, AnswerDone, AnswerFailed, Call, Conversation, Event, Prompt, Reply, Usage
+
+__all__ = ["main"]
+
+_INTERRUPTED = 130
+_PIPE_CLOSED = 141
+
+
+def main(argv: Sequence[str] | None = None, *, backend: Backend | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: The arguments without the program's name; those of the process when None.
+        backend: What to ask instead of the model that `--model` names.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        args = parse(argv)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
+    try:
+        with _terminable():
+            code = _ask(args, backend)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at its end, which would complain again.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    except SotError as error:
+        return _fail(error, str(error))
+
+
+def _fail(error: BaseException, message: str) -> int:
+    print(f"sot: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2 if isinstance(error, InvalidInput) else 1
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Turns SIGTERM into an exit that unwinds, so that the terminal is given back and the calls are closed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# --- what is asked ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Request:
+    """All of the command line that can be wrong without a model: checked before one is loaded."""
+
+    conversation: Conversation
+    settings: Settings
+    prompts: PromptSet
+    model: ModelSpec
+
+    @classmethod
+    def of(cls, args: Namespace) -> _Request:
+        settings = Settings(
+            max_points=args.max_points,
+            eager=args.eager,
+            on_point_error=args.on_point_error,
+            max_retries=args.retries,
+            point_timeout=args.point_timeout,
+            point_words=args.words,
+        )
+        prompts = PromptSet() if args.prompts is None else PromptSet.from_json(args.prompts)
+        model = ModelSpec.parse(args.model)
+        return cls(Conversation.of(_question(args.question), system=args.system), settings, prompts, model)
+
+
+def _question(words: Sequence[str]) -> str:
+    if list(words) == ["-"]:
+        return sys.stdin.read()
+    if not words:
+        raise InvalidInput('There is no question: sot ask "QUESTION", or sot ask - to read it from standard input.')
+    return " ".join(words)
+
+
+def _ask(args: Namespace, backend: Backend | None) -> int:
+    request = _Request.of(args)
+    if backend is None:
+        backend = load(request.model, temperature=args.temperature, seed=args.seed, max_tokens=args.max_tokens)
+    try:
+        view = _view(args, request.conversation.question)
+        outcome = _watch(request, args, backend, view)
+        view.finish(outcome)
+        if outcome.error is not None:
+            return _fail(outcome.error, _explain(outcome.error, backend))
+        if outcome.answer is not None:
+            _report(view, outcome.answer, outcome.normal, backend)
+        return 0
+    finally:
+        backend.close()
+
+
+def _view(args: Namespace, question: str) -> View:
+    if args.json:
+        return JsonView(events=args.stream)
+    if args.plain or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        return PlainView()
+    try:
+        from skeleton_of_thought._cli.live import LiveView
+    except ImportError:
+        print('sot: for the live view: pip install "skeleton-of-thought[demo]"', file=sys.stderr)
+        return PlainView()
+    return LiveView(question)
+
+
+# --- asking -----------------------------------------------------------------------------------------
+
+
+def _watch(request: _Request, args: Namespace, backend: Backend, view: View) -> Outcome:
+    """Runs the answer, and normal decoding after it where that is wanted, in front of the view."""
+    flow = AnswerFlow(
+        request.conversation,
+        prompts=request.prompts,
+        settings=request.settings,
+        prefill=backend.prefill,
+        # Where nobody reads along, a point may be written anew whatever it had written.
+        live=not isinstance(view, JsonView) or args.stream,
+    )
+    try:
+        with view:
+            if args.compare and backend.takes_limits:
+                # The first call of a process pays for what later ones find done; neither side shall.
+                _decode(backend, Conversation.of("Hello"), 1)
+            outcome = _answer(flow, backend, view, args.max_concurrency)
+            if args.compare and outcome.error is None and outcome.answer is not None:
+                outcome = _compare(outcome.answer, request.conversation, backend, view)
+    except KeyboardInterrupt:
+        view.interrupt(flow.answer)
+        raise
+    return outcome
+
+
+def _answer(flow: AnswerFlow, backend: Backend, view: View, max_concurrency: int | None) -> Outcome:
+    outcome = Outcome(None)
+    running = cast("Generator[tuple[int, Event]]", run([flow], backend.open_call, max_concurrency=max_concurrency))
+    with contextlib.closing(running) as events:
+        for _, event in events:
+            view.show(event)
+            if isinstance(event, AnswerDone):
+                outcome = Outcome(event.answer)
+            elif isinstance(event, AnswerFailed):
+                outcome = Outcome(event.error.answer if isinstance(event.error, PointError) else None, event.error)
+    return outcome
+
+
+def _compare(answer: Answer, conversation: Conversation, backend: Backend, view: View) -> Outcome:
+    """The answer beside that of normal decoding, of equal length where the backend can be told."""
+    limit = answer.usage.output_tokens if backend.takes_limits else None
+    try:
+        return Outcome(answer, normal=_decode(backend, conversation, limit or None, view))
+    except Exception as error:
+        return Outcome(answer, error)
+
+
+def _decode(backend: Backend, conversation: Conversation, limit: int | None, view: View | None = None) -> Normal:
+    """Normal decoding of the question as it is."""
+    call = Call(1, "direct", Prompt(conversation.messages, max_tokens=limit))
+    pieces: list[str] = []
+    usage: Usage | None = None
+    first: float | None = None
+    began = time.perf_counter()
+    stream = backend.open_call(call, 0)
+    try:
+        for item in stream:
+            if isinstance(item, Reply):
+                usage = item.usage
+            elif item:
+                first = first or time.perf_counter() - began
+                pieces.append(item)
+                if view is not None:
+                    view.show_normal(item)
+    finally:
+        if (close := getattr(stream, "close", None)) is not None:
+            close()
+    return Normal("".join(pieces), time.perf_counter() - began, first, usage, limit)
+
+
+# --- what is said about it --------------------------------------------------------------------------
+
+
+def _report(view: View, answer: Answer, normal: Normal | None, backend: Backend) -> None:
+    lines = statistics(answer)
+    if normal is not None:
+        lines += comparison(answer, normal)
+    view.report(lines)
+    for index, error in answer.errors.items():
+        print(f"sot: point {index} failed: {_explain(error, backend)}", file=sys.stderr)
+
+
+def _explain(error: Exception, backend: Backend) -> str:
+    """What to tell the user, who has options instead of parameters and attributes."""
+    if isinstance(error, PointError):
+        cause = error.__cause__
+        why = _explain(cause, backend) if isinstance(cause, Exception) else one_line(error)
+        return (
+            f"Point {error.point.index} ({error.point.title[:60]!r}) failed: {why} "
+            "(--on-point-error placeholder keeps the others going.)"
+        )
+    return str(error) if isinstance(error, SotError) else backend.explain(error)

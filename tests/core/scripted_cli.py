@@ -1,0 +1,90 @@
+"""A scripted backend for the tests of the `sot` command; as a program, the command with that backend.
+
+Usage of the program: scripted_cli.py DELAY ARGUMENT..., with DELAY seconds before each piece of text.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+from skeleton_of_thought._cli.backends import Backend
+from skeleton_of_thought.cli import main
+from skeleton_of_thought.types import Call, Reply, Usage
+
+TITLES = ("Keep a schedule", "Dim the lights", "Avoid caffeine", "Cool the room", "Put screens away")
+SENTENCE = "This helps because the body expects rest at the same hour and slowly learns the habit. "
+
+
+class Script:
+    """Streams a skeleton, points, or a direct answer, and notes what it was asked and what is open."""
+
+    def __init__(
+        self,
+        *,
+        delay: float = 0.0,
+        skeleton: str = "".join(f"{i}. {title}\n" for i, title in enumerate(TITLES, 1)),
+        fail: Callable[[Call], Exception | None] = lambda call: None,
+        usage: bool = True,
+        sentences: int = 3,
+    ) -> None:
+        self.delay = delay
+        self.skeleton = skeleton
+        self.fail = fail
+        self.usage = usage
+        self.sentences = sentences
+        self.calls: list[Call] = []
+        self.open = 0
+        self.closed = False
+
+    def backend(self) -> Backend:
+        return Backend("scripted", self._open, takes_limits=True, explain=str, close=self._close)
+
+    def _close(self) -> None:
+        self.closed = True
+
+    def _open(self, call: Call, index: int) -> ScriptedStream:
+        self.calls.append(call)
+        return ScriptedStream(self, call)
+
+    def text(self, call: Call) -> str:
+        if call.stage == "skeleton":
+            return self.skeleton
+        if call.point is None:
+            return SENTENCE * (self.sentences * len(TITLES))
+        return SENTENCE * (self.sentences + call.point.index - 1)
+
+
+class ScriptedStream:
+    def __init__(self, script: Script, call: Call) -> None:
+        self._script = script
+        self._call = call
+        self._cancelled = threading.Event()
+
+    def __iter__(self) -> Iterator[str | Reply]:
+        script, call = self._script, self._call
+        pieces = script.text(call).replace(" ", "| ").split("|")
+        if call.prompt is not None and call.prompt.max_tokens is not None:
+            pieces = pieces[: call.prompt.max_tokens]
+        script.open += 1
+        try:
+            for written, piece in enumerate(pieces):
+                if self._cancelled.wait(script.delay) if script.delay else self._cancelled.is_set():
+                    return
+                if written == 2 and (error := script.fail(call)) is not None:
+                    raise error
+                yield piece
+        finally:
+            script.open -= 1
+        yield Reply(Usage(50, len(pieces)) if script.usage else None, "stop")
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+
+if __name__ == "__main__":
+    # A shell that starts programs in the background has them ignore SIGINT, and they pass that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.exit(main(sys.argv[2:], backend=Script(delay=float(sys.argv[1])).backend()))

@@ -1,0 +1,372 @@
+"""What the `sot` command asks: an OpenAI-compatible server over real HTTP, and the local engine's streams."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from skeleton_of_thought._cli.backends import local_backend, openai_backend
+from skeleton_of_thought.cli import main
+from skeleton_of_thought.types import Call, Completion, Message, Prompt, Reply, Usage
+
+openai = pytest.importorskip("openai")
+
+SKELETON = "1. First thing\n2. Second thing\n3. Third thing\n"
+
+
+@dataclass
+class Fault:
+    """How the server misbehaves for requests whose last message holds `match`, `times` times."""
+
+    match: str
+    kind: str
+    times: int = 10**6
+
+
+@dataclass
+class Served:
+    """A chat-completions server, what it was asked, and how it shall misbehave."""
+
+    url: str = ""
+    requests: list[dict] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    usage: bool = True
+    gone: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    stalled: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    def fault(self, text):
+        for fault in self.faults:
+            if fault.match in text and fault.times > 0:
+                fault.times -= 1
+                return fault.kind
+        return None
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    served: Served
+
+    def log_message(self, *args):
+        pass
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.served.requests.append(body)
+        self.served.keys.append(self.headers.get("Authorization", ""))
+        text = body["messages"][-1]["content"]
+        kind = self.served.fault(text)
+        if kind == "silent":
+            return self.stall()
+        if kind == "options" and "stream_options" in body:
+            return self.refuse(400, "unknown field stream_options")
+        if kind is not None and kind.isdigit():
+            return self.refuse(int(kind), "no luck today")
+        return self.answer(SKELETON if "numbered list" in text else "Some text of this.", kind)
+
+    def refuse(self, status, message):
+        data = json.dumps({"error": {"message": message}}).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("x-should-retry", "false")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def answer(self, text, kind):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        words = text.replace(" ", "| ").split("|")
+        for written, word in enumerate(words):
+            if written == 2 and kind == "cut":
+                return
+            if written == 2 and kind == "stall":
+                self.stall()
+                return
+            if written == 2 and kind == "garbage":
+                self.wfile.write(b"data: {broken\n\n")
+            self.chunk([{"index": 0, "delta": {"content": word}, "finish_reason": None}])
+        if kind == "no finish":
+            return
+        self.chunk([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+        if self.served.usage:
+            details = {"cached_tokens": 4}
+            usage = {"prompt_tokens": 20, "completion_tokens": len(words), "total_tokens": 20 + len(words)}
+            self.chunk([], usage={**usage, "prompt_tokens_details": details})
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def chunk(self, choices, **more):
+        data = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices, **more}
+        self.wfile.write(f"data: {json.dumps(data)}\n\n".encode())
+        self.wfile.flush()
+
+    def stall(self):
+        self.served.stalled.release()
+        # Nothing more is ever sent; this returns when the client hangs up.
+        with contextlib.suppress(ConnectionError):
+            self.connection.recv(1)
+        self.served.gone.release()
+        self.close_connection = True
+
+
+@pytest.fixture
+def served(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    state = Served()
+    handler = type("BoundHandler", (Handler,), {"served": state})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    state.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    yield state
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def backend(served):
+    made = openai_backend("m", base_url=served.url)
+    yield made
+    made.close()
+
+
+def call(text="hi", **details):
+    return Call(1, "direct", Prompt((Message("user", text),), **details))
+
+
+def read(backend, text="hi"):
+    items = list(backend.open_call(call(text), 0))
+    return "".join(i for i in items if isinstance(i, str)), [i for i in items if isinstance(i, Reply)]
+
+
+def ask(served, *options, capsys):
+    code = main(["ask", "What now?", "--model", f"openai:m@{served.url}", *options])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+# --- one call ---
+
+
+def test_text_usage_and_finish_reason_are_read(backend):
+    text, replies = read(backend)
+    assert text == "Some text of this."
+    assert replies == [Reply(Usage(20, 4, 4), "stop")]
+
+
+def test_a_stream_without_usage_is_fine(served, backend):
+    served.usage = False
+    assert read(backend)[1] == [Reply(None, "stop")]
+
+
+def test_a_stream_with_usage_but_without_a_key_sends_a_dummy(served, backend):
+    read(backend)
+    assert served.keys == ["Bearer none"]
+    assert served.requests[0]["stream_options"] == {"include_usage": True}
+    assert "max_tokens" not in served.requests[0]
+
+
+def test_the_key_of_the_environment_and_the_settings_are_sent(served, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    backend = openai_backend("m", base_url=served.url, temperature=0.5, seed=7, max_tokens=9)
+    read(backend)
+    backend.close()
+    assert served.keys == ["Bearer secret"]
+    sent = served.requests[0]
+    assert (sent["temperature"], sent["seed"], sent["max_tokens"]) == (0.5, 7, 9)
+
+
+def test_a_server_that_rejects_the_usage_option_is_asked_without_it(served, backend):
+    served.faults.append(Fault("hi", "options"))
+    assert read(backend)[0] == "Some text of this."
+    assert read(backend)[0] == "Some text of this."
+    assert ["stream_options" in request for request in served.requests] == [True, False, False]
+
+
+@pytest.mark.parametrize("kind", ["cut", "garbage", "400"])
+def test_a_broken_stream_is_an_error(served, backend, kind):
+    served.faults.append(Fault("hi", kind))
+    with pytest.raises((openai.APIError, ValueError, ConnectionError)) as caught:
+        read(backend)
+    assert "\n" not in backend.explain(caught.value)
+
+
+def test_a_server_that_ends_without_a_word_has_broken_off(served, backend):
+    served.usage = False
+    served.faults.append(Fault("hi", "no finish"))
+    with pytest.raises(ConnectionError, match="before its answer was complete"):
+        read(backend)
+
+
+def test_content_blocks_are_sent_as_they_are(served, backend):
+    blocks = ({"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "data:,"}})
+    message = Message("user", blocks)
+    list(backend.open_call(Call(1, "direct", Prompt((message,))), 0))
+    assert served.requests[0]["messages"] == [{"role": "user", "content": list(blocks)}]
+
+
+@pytest.mark.parametrize("kind", ["silent", "stall"])
+def test_cancel_from_another_thread_hangs_up_at_once(served, backend, kind):
+    served.faults.append(Fault("hi", kind))
+    stream = backend.open_call(call(), 0)
+    got = []
+    reader = threading.Thread(target=lambda: got.extend(stream))
+    reader.start()
+    assert served.stalled.acquire(timeout=60)
+    stream.cancel()
+    reader.join()
+    assert served.gone.acquire(timeout=60)
+    assert not any(isinstance(item, Reply) for item in got)
+
+
+def test_cancel_before_anything_was_sent_ends_the_stream_too(backend):
+    for _ in range(20):
+        stream = backend.open_call(call(), 0)
+        stream.cancel()
+        assert not any(isinstance(item, Reply) for item in stream)
+
+
+def test_closing_the_backend_hangs_up_and_ends_its_thread(served):
+    backend = openai_backend("m", base_url=served.url)
+    served.faults.append(Fault("hi", "silent"))
+    stream = backend.open_call(call(), 0)
+    assert served.stalled.acquire(timeout=60)
+    backend.close()
+    backend.close()
+    assert served.gone.acquire(timeout=60)
+    assert list(stream) == []
+    assert not [t for t in threading.enumerate() if t.name == "sot-openai"]
+
+
+# --- whole answers ---
+
+
+def test_an_answer_from_a_server(served, capsys):
+    code, out, err = ask(served, "--json", capsys=capsys)
+    answer = json.loads(out)
+    assert (code, err) == (0, "")
+    assert answer["text"].startswith("1. First thing: Some text of this.\n\n2. Second thing")
+    assert answer["usage_by_stage"]["point"]["input_tokens"] == 60
+    assert all("prefill" not in request for request in served.requests)
+
+
+def test_normal_decoding_on_a_server_keeps_its_own_length(served, capsys):
+    code, _, err = ask(served, "--compare", "--plain", capsys=capsys)
+    assert code == 0
+    assert served.requests[-1]["messages"] == [{"role": "user", "content": "What now?"}]
+    assert "the lengths differ" in err
+
+
+def test_a_point_that_is_cut_is_written_anew(served, capsys):
+    served.faults.append(Fault("2. Second thing\nWrite its text", "cut", times=1))
+    code, out, _ = ask(served, "--json", capsys=capsys)
+    answer = json.loads(out)
+    assert code == 0
+    assert [e["attempts"] for e in answer["expansions"]] == [1, 2, 1]
+
+
+def test_a_point_that_stalls_is_given_up_and_hung_up_on(served, capsys):
+    served.faults.append(Fault("2. Second thing\nWrite its text", "stall"))
+    options = ("--json", "--retries", "0", "--point-timeout", "1.5", "--on-point-error", "placeholder")
+    code, out, err = ask(served, *options, capsys=capsys)
+    assert served.gone.acquire(timeout=60)
+    assert code == 0
+    assert json.loads(out)["expansions"][1]["error"]["type"] == "PointTimeout"
+    assert "sot: point 2 failed" in err
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("401", "OPENAI_API_KEY"), ("404", "does not know the model 'm'"), ("500", "no luck today")],
+)
+def test_what_the_server_says_is_one_clear_line(served, capsys, kind, words):
+    served.faults.append(Fault("", kind))
+    code, out, err = ask(served, "--plain", "--retries", "0", capsys=capsys)
+    assert (code, out) == (1, "")
+    assert err.startswith("sot: error: ")
+    assert err.count("\n") == 1
+    assert words in err
+
+
+def test_a_server_that_is_not_there_is_named(capsys, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+    code = main(["ask", "q", "--model", f"openai:m@{url}", "--retries", "0"])
+    err = capsys.readouterr().err
+    assert code == 1
+    assert err.startswith(f"sot: error: The server at {url}/ cannot be reached")
+
+
+# --- the local engine ---
+
+
+class Engine:
+    """The part of `LocalEngine` that the backend uses."""
+
+    def __init__(self):
+        self.asked = []
+        self.closed = False
+
+    def stream(self, prompt, **settings):
+        self.asked.append((prompt, settings))
+        return Stream()
+
+    def close(self):
+        self.closed = True
+
+
+class Stream:
+    """Endless until it is closed, like a completion without a limit."""
+
+    def __init__(self):
+        self._closed = threading.Event()
+        self._written = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._closed.is_set():
+            raise StopIteration
+        time.sleep(0.001)
+        self._written += 1
+        return "word "
+
+    @property
+    def completion(self):
+        return Completion("word " * self._written, (), "cancelled", Usage(3, self._written))
+
+    def close(self):
+        self._closed.set()
+
+
+def test_a_cancelled_local_call_still_tells_what_it_cost():
+    engine = Engine()
+    backend = local_backend(engine, temperature=0.3)
+    stream = backend.open_call(call(prefill="1."), 0)
+    items = iter(stream)
+    assert next(items) == "word "
+    stream.cancel()
+    rest = list(items)
+    assert isinstance(rest[-1], Reply)
+    assert rest[-1].usage.output_tokens >= 1
+    assert engine.asked[0][0].prefill == "1."
+    assert engine.asked[0][1] == {"temperature": 0.3}
+    assert set(backend.prefill) == {"skeleton", "point"}
+    backend.close()
+    assert engine.closed

@@ -1,0 +1,450 @@
+"""The `sot` command in this process, with a scripted backend."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from skeleton_of_thought._cli.backends import ModelSpec
+from skeleton_of_thought._cli.live import LiveView, _columns
+from skeleton_of_thought._cli.report import Normal, comparison
+from skeleton_of_thought.cli import main
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.types import Answer, AnswerDelta, Point, PointDelta, PointFound, PointStarted, Usage
+
+_spec = importlib.util.spec_from_file_location("scripted_cli", Path(__file__).with_name("scripted_cli.py"))
+assert _spec is not None
+assert _spec.loader is not None
+scripted = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(scripted)
+Script = scripted.Script
+
+QUESTION = "How can I sleep better?"
+
+
+def ask(script, *options, capsys):
+    code = main(["ask", QUESTION, *options], backend=script.backend())
+    out, err = capsys.readouterr()
+    assert script.closed
+    assert script.open == 0
+    return code, out, err
+
+
+def fails(index, error=None, attempts=99):
+    def fail(call):
+        hit = call.point is not None and call.point.index == index and call.attempt <= attempts
+        return (error or ConnectionError("line cut")) if hit else None
+
+    return fail
+
+
+# --- what is written where ---
+
+
+def test_plain_writes_the_answers_text_and_nothing_else(capsys):
+    code, out, err = ask(Script(), "--plain", capsys=capsys)
+    assert code == 0
+    assert out.startswith("1. Keep a schedule: This helps")
+    assert out.endswith("\n")
+    assert out.count("\n\n") == 4
+    assert "\x1b" not in out
+    assert "normal decoding: about" in err
+
+
+def test_plain_and_json_tell_the_same_text(capsys):
+    _, plain, _ = ask(Script(), "--plain", capsys=capsys)
+    code, out, err = ask(Script(), "--json", capsys=capsys)
+    answer = json.loads(out)
+    assert (code, err) == (0, "")
+    assert plain == answer["text"] + "\n"
+    assert answer["question"] == QUESTION
+    assert answer["skeleton"] == list(scripted.TITLES)
+
+
+def test_output_that_is_piped_is_plain(capsys):
+    _, default, _ = ask(Script(), capsys=capsys)
+    _, plain, _ = ask(Script(), "--plain", capsys=capsys)
+    assert default == plain
+
+
+def test_json_lines_sum_up_to_the_answer(capsys):
+    code, out, _ = ask(Script(), "--json", "--stream", capsys=capsys)
+    events = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [e["event"] for e in events].count("AnswerDone") == 1
+    answer = events[-1]["answer"]
+    assert "".join(e["text"] for e in events if e["event"] == "AnswerDelta") == answer["text"]
+    for expansion in answer["expansions"]:
+        deltas = (e for e in events if e["event"] == "PointDelta" and e["point"]["index"] == expansion["index"])
+        assert "".join(e["text"] for e in deltas) == expansion["text"]
+    done = [e["expansion"] for e in events if e["event"] == "PointDone"]
+    assert sorted(done, key=lambda e: e["index"]) == answer["expansions"]
+
+
+def test_json_stays_valid_where_the_terminal_knows_ascii_only(monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    script = Script(skeleton="1. Früh schlafen\n2. 早睡\n")
+    assert main(["ask", QUESTION, "--json"], backend=script.backend()) == 0
+    assert json.loads(raw.getvalue())["skeleton"] == ["Früh schlafen", "早睡"]
+
+
+def test_a_direct_answer_is_written_too(capsys):
+    code, out, err = ask(Script(skeleton="No list."), "--plain", capsys=capsys)
+    assert code == 0
+    assert out.startswith("This helps")
+    assert "answered directly" in err
+    assert "steps" not in err
+
+
+def test_tokens_that_the_backend_does_not_tell_are_not_made_up(capsys):
+    _, _, err = ask(Script(usage=False), "--plain", capsys=capsys)
+    assert "did not say" in err
+    assert "steps" not in err
+
+
+# --- settings ---
+
+
+def test_options_reach_the_flow(capsys):
+    script = Script()
+    code, out, _ = ask(script, "--max-points", "2", "--words", "77", "--system", "Be kind.", "--plain", capsys=capsys)
+    assert code == 0
+    assert "2. Dim" in out
+    assert "3. " not in out
+    points = [call for call in script.calls if call.stage == "point"]
+    assert len(points) == 2
+    assert "77 words" in points[0].prompt.messages[-1].text
+    assert points[0].prompt.messages[0].text == "Be kind."
+
+
+def test_a_prompt_file_is_used(tmp_path, capsys):
+    file = tmp_path / "prompts.json"
+    file.write_text(
+        json.dumps({"outline_prompt": "LIST {request}[ROLESWITCHING assistant:]1.", "point_prompt": "P{point}"}),
+        encoding="utf-8",
+    )
+    script = Script()
+    ask(script, "--prompts", str(file), capsys=capsys)
+    assert script.calls[0].prompt.messages[-1].text.startswith(f"LIST {QUESTION}")
+
+
+def test_the_question_is_read_from_standard_input(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Why is the sky blue?\n"))
+    assert main(["ask", "-", "--json"], backend=Script().backend()) == 0
+    assert json.loads(capsys.readouterr().out)["question"] == "Why is the sky blue?"
+
+
+def test_words_of_an_unquoted_question_are_joined(capsys):
+    assert main(["ask", "--json", "why", "so", "slow"], backend=Script().backend()) == 0
+    assert json.loads(capsys.readouterr().out)["question"] == "why so slow"
+
+
+# --- comparison ---
+
+
+def test_normal_decoding_gets_as_many_tokens_as_the_answer(capsys):
+    script = Script(sentences=1)
+    code, out, _ = ask(script, "--compare", "--json", capsys=capsys)
+    answer = json.loads(out)
+    last = script.calls[-1]
+    assert code == 0
+    assert last.stage == "direct"
+    assert last.prompt.messages[-1].text == QUESTION
+    assert last.prompt.max_tokens == answer["usage"]["output_tokens"]
+    assert answer["compare"]["normal"]["text"].startswith("This helps")
+    assert answer["compare"]["speedup"].keys() == {"wall", "per_token"}
+
+
+def test_compare_is_a_command_too(capsys):
+    assert main(["compare", QUESTION, "--plain"], backend=Script().backend()) == 0
+    out, err = capsys.readouterr()
+    assert out.count("1. Keep a schedule") == 1
+    assert "speed-up:" in err
+
+
+def test_an_answer_survives_a_failure_of_normal_decoding(capsys):
+    fail = lambda call: ConnectionError("gone") if call.stage == "direct" and len(script.calls) > 2 else None  # noqa: E731
+    script = Script(fail=fail)
+    code, out, err = ask(script, "--compare", "--plain", capsys=capsys)
+    assert code == 1
+    assert "5. Put screens away: This" in out
+    assert err == "sot: error: gone\n"
+
+
+ANSWER = Answer("x" * 50, QUESTION, "skeleton", usage=Usage(10, 100))
+
+
+@pytest.mark.parametrize(
+    ("normal", "expected"),
+    [
+        (Normal("y", 4.0, usage=Usage(5, 100), limit=100), "at the same number of tokens"),
+        (Normal("y", 4.0, usage=Usage(5, 40), limit=100), "ended by itself"),
+        (Normal("y", 4.0, usage=Usage(5, 140)), "the lengths differ, so"),
+        (Normal("y", 4.0), "the lengths may differ"),
+    ],
+)
+def test_a_comparison_is_plain_about_lengths(normal, expected):
+    lines = comparison(ANSWER, normal)
+    assert expected in lines[-1]
+    assert len(lines) == 3
+
+
+# --- errors ---
+
+
+def test_a_failed_point_leaves_what_there_is_then_the_error(capsys):
+    code, out, err = ask(Script(fail=fails(2)), "--plain", "--retries", "0", capsys=capsys)
+    assert code == 1
+    assert out.startswith("1. Keep a schedule: This helps")
+    assert "2. Dim the lights: This helps" in out
+    assert err.startswith("sot: error: Point 2 ('Dim the lights') failed: line cut")
+    assert err.count("\n") == 1
+
+
+def test_a_failed_point_in_json_has_its_error_beside_the_partial_answer(capsys):
+    code, out, _ = ask(Script(fail=fails(2)), "--json", "--retries", "0", capsys=capsys)
+    assert code == 1
+    assert json.loads(out)["error"]["type"] == "PointError"
+    assert json.loads(out)["skeleton"] == list(scripted.TITLES)
+
+
+def test_the_last_json_line_tells_of_a_failure(capsys):
+    code, out, _ = ask(Script(fail=fails(2)), "--json", "--stream", "--retries", "0", capsys=capsys)
+    last = json.loads(out.splitlines()[-1])
+    assert code == 1
+    assert last["event"] == "AnswerFailed"
+    assert last["error"]["type"] == "PointError"
+
+
+def test_a_placeholder_keeps_the_place_of_a_failed_point(capsys):
+    options = ("--plain", "--retries", "0", "--on-point-error", "placeholder")
+    code, out, err = ask(Script(fail=fails(2)), *options, capsys=capsys)
+    assert code == 0
+    assert "(This point could not be completed.)" in out
+    assert "5. Put screens away: This" in out
+    assert "sot: point 2 failed: line cut" in err
+
+
+def test_a_point_is_retried(capsys):
+    code, out, _ = ask(Script(fail=fails(3, attempts=1)), "--json", "--retries", "1", capsys=capsys)
+    assert code == 0
+    assert json.loads(out)["expansions"][2]["attempts"] == 2
+
+
+def test_an_error_of_the_skeleton_is_one_line(capsys):
+    script = Script(fail=lambda call: OSError("first\nsecond"))
+    code, out, err = ask(script, "--plain", "--retries", "0", capsys=capsys)
+    assert (code, out) == (1, "")
+    assert err == "sot: error: first second\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["ask", ""], "question is empty"),
+        (["ask"], "no question"),
+        (["ask", "q", "--max-points", "0"], "whole number of at least 1"),
+        (["ask", "q", "--max-points", "x"], "whole number of at least 1"),
+        (["ask", "q", "--retries", "-1"], "at least 0"),
+        (["ask", "q", "--point-timeout", "0"], "point_timeout must be more than 0"),
+        (["ask", "q", "--temperature", "nan"], "a number of at least 0"),
+        (["ask", "q", "--max-concurrency", "0"], "at least 1"),
+        (["ask", "q", "--stream"], "--stream goes with --json"),
+        (["ask", "q", "--plain", "--json"], "not allowed with"),
+        (["ask", "q", "--on-point-error", "ignore"], "invalid choice"),
+        (["ask", "q", "--prompts", "/no/such/file.json"], "cannot be read"),
+        (["ask", "q", "--model", "/no/such/model.gguf"], "no such file"),
+        (["ask", "q", "--model", "./nowhere"], "no such file"),
+        (["ask", "q", "--model", ""], "name is empty"),
+        (["ask", "q", "--model", "openai:"], "names no model"),
+        (["ask", "q", "--model", "openai:m@localhost:80/v1"], "http://"),
+        (["answer", "q"], "invalid choice"),
+        ([], "required"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(argv, words, capsys):
+    script = Script()
+    assert main(argv, backend=script.backend()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("sot: error: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert script.calls == []
+
+
+def test_openai_without_a_key_says_so_before_anything_is_sent(monkeypatch, capsys):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert main(["ask", "q", "--model", "openai:gpt-4o-mini"]) == 2
+    assert "OPENAI_API_KEY is not set" in capsys.readouterr().err
+
+
+def test_a_missing_sdk_names_the_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    assert main(["ask", "q", "--model", "openai:x@http://127.0.0.1:1/v1"]) == 1
+    assert 'pip install "skeleton-of-thought[openai]"' in capsys.readouterr().err
+
+
+def test_a_missing_local_extra_names_the_extra(monkeypatch, capsys):
+    for name in [m for m in sys.modules if m.startswith("skeleton_of_thought.local")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["ask", "q"]) == 1
+    assert 'pip install "skeleton-of-thought[local]"' in capsys.readouterr().err
+
+
+def test_version_and_help_end_well(capsys):
+    assert main(["--version"]) == 0
+    assert main(["ask", "--help"]) == 0
+    assert capsys.readouterr().out.startswith("sot ")
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        (None, ModelSpec()),
+        ("org/model", ModelSpec("org/model")),
+        ("openai:gpt-4o", ModelSpec("gpt-4o", server=True)),
+        ("openai:m@http://h:1/v1", ModelSpec("m", server=True, base_url="http://h:1/v1")),
+        ("openai:@cf/meta/m@https://h/v1", ModelSpec("@cf/meta/m", server=True, base_url="https://h/v1")),
+    ],
+)
+def test_models_are_told_apart(text, spec):
+    assert ModelSpec.parse(text) == spec
+
+
+def test_a_model_file_is_found(tmp_path):
+    file = tmp_path / "m.gguf"
+    with pytest.raises(InvalidInput):
+        ModelSpec.parse(str(file))
+    file.touch()
+    assert ModelSpec.parse(str(file)) == ModelSpec(str(file))
+
+
+# --- the live view ---
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """A terminal of rich's own making, and a function that renders a view on it."""
+    from rich.console import Console
+
+    def make(width, height, encoding="utf-8"):
+        class File(Terminal):
+            pass
+
+        File.encoding = encoding
+        console = Console(file=File(), width=width, height=height, force_terminal=True, color_system=None)
+        view = LiveView(QUESTION, console)
+
+        def lines():
+            rendered = console.render_lines(view, console.options, pad=False)
+            return ["".join(segment.text for segment in line) for line in rendered]
+
+        return view, lines, console
+
+    return make
+
+
+def fill(view, count, text="word " * 400):
+    points = [Point(i, f"Title number {i}") for i in range(1, count + 1)]
+    for point in points:
+        view.show(PointFound(point))
+    for point in points:
+        view.show(PointStarted(point))
+        view.show(PointDelta(point, text + f"end{point.index}"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 24])
+@pytest.mark.parametrize("size", [(100, 30), (80, 24), (40, 15), (20, 5), (200, 60), (10, 3)])
+def test_the_view_never_outgrows_the_terminal(screen, size, count):
+    view, lines, _ = screen(*size)
+    fill(view, count)
+    from rich.cells import cell_len
+
+    shown = lines()
+    assert len(shown) <= size[1]
+    assert max(map(cell_len, shown)) <= size[0]
+
+
+def test_every_point_shows_the_end_of_its_text(screen):
+    view, lines, _ = screen(100, 30)
+    fill(view, 7)
+    shown = "\n".join(lines())
+    assert all(f"end{i}" in shown for i in range(1, 8))
+    assert all(f"{i}. Title number {i}" in shown for i in range(1, 8))
+
+
+def test_points_are_boxes_only_where_they_fit():
+    assert _columns(6, 100, 27) >= 2
+    assert _columns(6, 40, 12) == 0
+    assert _columns(1, 30, 10) == 1
+
+
+def test_the_skeleton_appears_line_by_line(screen):
+    view, lines, _ = screen(80, 24)
+    assert "writing the skeleton" in lines()[1]
+    view.show(PointFound(Point(1, "First thing")))
+    assert any("1. First thing" in line for line in lines())
+
+
+def test_what_a_model_writes_does_not_steer_the_terminal(screen):
+    view, lines, _ = screen(80, 24)
+    fill(view, 2, text="\x1b[2Jred [bold]not markup[/bold] ")
+    shown = "\n".join(lines())
+    assert "\x1b" not in shown
+    assert "[bold]not markup[/bold]" in shown
+
+
+def test_a_terminal_of_ascii_gets_ascii(screen):
+    view, lines, _ = screen(80, 24, encoding="ascii")
+    fill(view, 3)
+    shown = "\n".join(line for line in lines()[2:])
+    assert not set(shown) & set("▸✓╭│")
+
+
+def test_a_direct_answer_is_shown_as_it_comes(screen):
+    view, lines, _ = screen(60, 12)
+    view.show(AnswerDelta("The sky is "))
+    view.show(AnswerDelta("blue."))
+    assert any("The sky is blue." in line for line in lines())
+
+
+def test_the_live_view_ends_with_the_whole_answer(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["ask", QUESTION, "--compare"], backend=Script().backend()) == 0
+    out = terminal.getvalue()
+    entered, left = "\x1b[?1049h", "\x1b[?1049l"
+    assert out.count(entered) == out.count(left) == 1
+    after = out.split(left)[1]
+    for index, title in enumerate(scripted.TITLES, 1):
+        assert f"{index}. {title}" in after
+    assert "Normal decoding wrote" in after
+    assert "speed-up" in after
+    assert "\x1b[?25h" in out
+
+
+def test_without_rich_a_terminal_gets_plain_text(monkeypatch, capsys):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delitem(sys.modules, "skeleton_of_thought._cli.live", raising=False)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    assert main(["ask", QUESTION], backend=Script().backend()) == 0
+    assert terminal.getvalue().startswith("1. Keep a schedule")
+    assert 'pip install "skeleton-of-thought[demo]"' in capsys.readouterr().err

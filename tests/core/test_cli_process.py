@@ -1,0 +1,94 @@
+"""The `sot` command as a process: signals, pipes, and what is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ENV = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+SCRIPTED = [sys.executable, str(Path(__file__).with_name("scripted_cli.py"))]
+
+
+def start(delay, *options, **kwargs):
+    command = [*SCRIPTED, str(delay), "ask", "How can I sleep better?", *options]
+    return subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+
+
+def finish(process):
+    try:
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    return out.decode(), err.decode()
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_in_mid_answer_ends_cleanly(sent, code):
+    process = start(0.05, "--json", "--stream")
+    for line in process.stdout:
+        if json.loads(line)["event"] == "PointDelta":
+            break
+    process.send_signal(sent)
+    out, err = finish(process)
+    assert process.returncode == code
+    assert err == ""
+    assert all(json.loads(line) for line in out.splitlines())
+
+
+def test_ctrl_c_while_a_backend_keeps_silent_ends_cleanly():
+    process = start(3600, "--json", "--stream", "--point-timeout", "9999")
+    _wait_for_threads(process.pid)
+    process.send_signal(signal.SIGINT)
+    out, err = finish(process)
+    assert process.returncode == 130
+    assert (out, err) == ("", "")
+
+
+def _wait_for_threads(pid):
+    # There is no output to wait for, but the call that keeps silent has a thread of its own.
+    tasks = Path(f"/proc/{pid}/task")
+    if not tasks.exists():
+        pytest.skip("needs /proc")
+    while len(list(tasks.iterdir())) < 2:
+        time.sleep(0.01)
+
+
+def test_a_closed_pipe_ends_quietly():
+    process = start(0.01, "--plain")
+    assert process.stdout.readline().startswith(b"1. Keep a schedule")
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    process.wait(timeout=120)
+    process.stderr.close()
+    assert err == ""
+    assert process.returncode == 141
+
+
+def test_plain_output_has_no_escape_codes_even_when_colour_is_forced():
+    command = [*SCRIPTED, "0", "ask", "q"]
+    env = {**ENV, "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, check=True, timeout=120)
+    assert b"\x1b" not in done.stdout + done.stderr
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom skeleton_of_thought.cli import main\nassert main(['ask', '--help']) == 0\n"
+        "print([m for m in ('torch', 'transformers', 'rich', 'openai') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, check=True, timeout=120)
+    assert done.stdout.decode().splitlines()[-1] == "[]"
+
+
+def test_the_package_runs_as_a_program():
+    command = [sys.executable, "-m", "skeleton_of_thought", "--version"]
+    done = subprocess.run(command, env=ENV, capture_output=True, check=True, timeout=120)
+    assert done.stdout.startswith(b"sot ")
