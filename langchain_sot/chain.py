@@ -20,7 +20,7 @@ from langchain_sot.plan import Plan
 from langchain_sot.results import AnswerChunks, AnswerDict, answer_dict
 from langchain_sot.skeleton_parser import SkeletonOutputParser
 from langchain_sot.templates import chat_prompt, prompt_set
-from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.prompts import PromptSet, how_many
 from skeleton_of_thought.routing import check_router
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Point, Skeleton
@@ -74,8 +74,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             question, sync or async, or a core `Router`. None for always.
         prompts: The prompts; None for the project's own.
         skeleton_prompt: A template, or a string with placeholders, in place of the skeleton prompt:
-            `question`, `max_points`, `words`.
-        point_prompt: The same for the point prompt, with `skeleton`, `index`, `title`, `count` too.
+            `question`, `max_points`, `how_many`, `words`.
+        point_prompt: The same for the point prompt, with `skeleton`, `titles`, `count`, `index`, `title` too.
         prefill: Whether the model is given the start of its turn. "auto": where it is known to continue it.
 
     The other settings are those of `skeleton_of_thought.settings.Settings`.
@@ -145,11 +145,18 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
         `chain.get_skeleton_prompt() | llm | SkeletonOutputParser()` gives the titles of a skeleton.
         """
-        return chat_prompt(self.plan().prompts.skeleton, max_points=str(self.max_points), words=str(self.point_words))
+        return chat_prompt(self.plan().prompts.skeleton, **self._known_values())
 
     def get_point_prompt(self) -> ChatPromptTemplate:
-        """The point prompt as a template with `question`, `skeleton`, `count`, `index` and `title`."""
-        return chat_prompt(self.plan().prompts.point, max_points=str(self.max_points), words=str(self.point_words))
+        """The point prompt as a template; what it asks for is in its `input_variables`."""
+        return chat_prompt(self.plan().prompts.point, **self._known_values())
+
+    def _known_values(self) -> dict[str, str]:
+        return {
+            "max_points": str(self.max_points),
+            "how_many": how_many(self.max_points),
+            "words": str(self.point_words),
+        }
 
     def expansion(self, points: Skeleton | Sequence[str | Point]) -> PointExpansion:
         """A `RunnableParallel` that writes these points: same inputs, output `{"1": text, "2": text, ...}`.

@@ -196,11 +196,13 @@ class ChatTransformers(BaseChatModel):
         settings = {name: given.pop(name, getattr(self, name)) for name in _SAMPLING}
         settings["max_new_tokens"] = given.pop("max_tokens", self.max_tokens)
         settings["prefill"] = given.pop("prefill", "")
+        settings["frequency_penalty"] = given.pop("frequency_penalty", 0.0)
+        settings["stop_after_text"] = given.pop("stop_after_text", ())
         settings["stop"] = tuple(stop if stop is not None else self.stop or ())
         if given:
             raise InvalidInput(
                 f"ChatTransformers does not know {sorted(given)}. With a call it takes {[*_SAMPLING]}, 'max_tokens', "
-                "'stop' and 'prefill'."
+                "'stop', 'stop_after_text', 'frequency_penalty' and 'prefill'."
             )
         return settings
 

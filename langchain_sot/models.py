@@ -182,10 +182,10 @@ def _unbound(
 def _native(kwargs: dict[str, Any], call: Call, model: ChatTransformers) -> dict[str, Any]:
     assert call.prompt is not None
     prompt = call.prompt
-    stop = [*prompt.stop, *(kwargs.get("stop") or model.stop or ())]
     own = kwargs.get("max_tokens", model.max_tokens)
     limit = own if prompt.max_tokens is None else min(own, prompt.max_tokens)
-    return {**kwargs, "prefill": prompt.prefill, "stop": stop or None, "max_tokens": limit}
+    hints = {"prefill": prompt.prefill, "stop_after_text": prompt.stop, "max_tokens": limit}
+    return {"frequency_penalty": prompt.frequency_penalty, **kwargs, **hints}
 
 
 class _Outcome:

@@ -18,14 +18,12 @@ from langchain_core.prompts import (
 
 from langchain_sot.messages import convert_message
 from skeleton_of_thought.errors import PromptFileError
-from skeleton_of_thought.prompts import PromptSet, PromptTemplate, Template
+from skeleton_of_thought.prompts import PLACEHOLDERS, PromptSet, PromptTemplate, Template
 from skeleton_of_thought.types import Conversation, Message, Prompt
 
 __all__ = ["LangChainTemplate", "chat_prompt", "prompt_set"]
 
 _HISTORY = ("chat_history", "history")
-_SKELETON_VALUES = frozenset({"question", "max_points", "words"})
-_POINT_VALUES = _SKELETON_VALUES | {"skeleton", "index", "title", "count"}
 _PAPER_NAMES = {"request": "question", "outline": "skeleton", "point": "index", "point_outline": "title"}
 _BRACED = re.compile(r"\{(\w+)\}")
 
@@ -105,18 +103,16 @@ def prompt_set(
     """
     prompts = base or PromptSet()
     if skeleton is not None:
-        prompts = replace(prompts, skeleton=_template(skeleton, "skeleton", _SKELETON_VALUES, {"question"}))
+        prompts = replace(prompts, skeleton=_template(skeleton, "skeleton", {"question"}))
     if point is not None:
-        prompts = replace(prompts, point=_template(point, "point", _POINT_VALUES, {"index", "title"}))
+        prompts = replace(prompts, point=_template(point, "point", {"index", "title"}))
     return prompts
 
 
-def _template(
-    template: BasePromptTemplate[Any] | str, name: str, known: frozenset[str], needed: set[str]
-) -> Template | str:
+def _template(template: BasePromptTemplate[Any] | str, name: str, needed: set[str]) -> Template | str:
     if isinstance(template, str):
         return template
-    names = _variables(template)
+    names, known = _variables(template), PLACEHOLDERS[name]
     if unknown := set(template.input_variables) - known - set(_HISTORY):
         raise PromptFileError(
             f"The {name} prompt asks for {sorted(unknown)}, which Skeleton-of-Thought does not have. It has "
@@ -164,7 +160,7 @@ def _f_string(text: str) -> str:
     # All braces are doubled but those of the placeholders, so that f-string formatting changes nothing else.
     def braces(match: re.Match[str]) -> str:
         name = _PAPER_NAMES.get(match[1], match[1])
-        return f"{{{name}}}" if name in _POINT_VALUES else f"{{{{{match[1]}}}}}"
+        return f"{{{name}}}" if name in PLACEHOLDERS["point"] else f"{{{{{match[1]}}}}}"
 
     pieces: list[str] = []
     end = 0

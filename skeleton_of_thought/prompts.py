@@ -11,14 +11,14 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from skeleton_of_thought.errors import PromptFileError
 from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
 
-__all__ = ["PromptSet", "PromptTemplate", "Template"]
+__all__ = ["PLACEHOLDERS", "PromptSet", "PromptTemplate", "Template", "how_many"]
 
 _ROLE_SWITCH = "[ROLESWITCHING assistant:]"
 """How the paper's prompt files mark the place where the assistant's turn begins."""
@@ -26,7 +26,14 @@ _ROLE_SWITCH = "[ROLESWITCHING assistant:]"
 _ALIASES = {"request": "question", "outline": "skeleton", "point": "index", "point_outline": "title"}
 """The placeholders of the paper's prompt files, and ours for the same thing."""
 
-_PLACEHOLDERS = frozenset({"question", "skeleton", "index", "title", "count", "words", "max_points"})
+PLACEHOLDERS: Mapping[str, frozenset[str]] = {
+    "skeleton": frozenset({"question", "max_points", "how_many", "words"}),
+    "point": frozenset(
+        {"question", "skeleton", "titles", "count", "index", "title", "max_points", "how_many", "words"}
+    ),
+}
+"""What the prompts of a stage may mention."""
+
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 _START_WITH = "\n\nBegin your answer with: {prefill}"
@@ -44,7 +51,7 @@ class Template(Protocol):
 
         Args:
             conversation: The caller's messages; all but the last are kept as they are.
-            values: `question`, `max_points`, `words`; for points also `skeleton`, `index`, `title`, `count`.
+            values: The values of the stage's `PLACEHOLDERS`.
             prefill: Whether the backend continues the start of an assistant's turn.
         """
         ...
@@ -54,9 +61,9 @@ class Template(Protocol):
 class PromptTemplate:
     """A user turn with `{placeholders}`, and the start of the assistant's turn.
 
-    Placeholders: `{question}`, `{max_points}`, `{words}`; for points also `{skeleton}` (the numbered
-    list), `{index}`, `{title}` and `{count}` (the number of points). Any other braces stay as they are, and
-    braces in the values are never looked at.
+    Placeholders: `{question}`, `{max_points}`, `{how_many}` ("3 to 10") and `{words}`; for points also
+    `{skeleton}` (the numbered list), `{titles}` (the same in one line), `{count}` (the number of points),
+    `{index}` and `{title}`. Any other braces stay as they are, and braces in the values are never looked at.
 
     Attributes:
         text: The user's turn.
@@ -65,6 +72,8 @@ class PromptTemplate:
             "begin your answer with".
         stop: Strings that end the completion where the backend takes them.
         max_tokens: The longest completion that makes sense; None for no limit of ours.
+        tokens_per: Such a limit as so many tokens per unit of a value, for example `("words", 3)`.
+        frequency_penalty: What keeps a small model from looping, where the backend takes it.
     """
 
     text: str
@@ -72,6 +81,8 @@ class PromptTemplate:
     instead: str | None = None
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
+    tokens_per: tuple[str, int] | None = None
+    frequency_penalty: float = 0.0
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
         """See `Template.render`."""
@@ -86,8 +97,20 @@ class PromptTemplate:
             messages=(*conversation.history, _user(_fill(text, values), conversation)),
             prefill=start,
             stop=self.stop,
-            max_tokens=self.max_tokens,
+            max_tokens=self._limit(values),
+            frequency_penalty=self.frequency_penalty,
         )
+
+    def _limit(self, values: Mapping[str, str]) -> int | None:
+        if self.max_tokens is not None or self.tokens_per is None:
+            return self.max_tokens
+        name, tokens = self.tokens_per
+        return int(values[name]) * tokens
+
+
+def how_many(max_points: int) -> str:
+    """The number of points that a skeleton is asked for, in words."""
+    return f"3 to {max_points}" if max_points > 3 else f"at most {max_points}"
 
 
 def _fill(text: str, values: Mapping[str, str]) -> str:
@@ -107,29 +130,30 @@ def _placeholders(template: PromptTemplate) -> set[str]:
 
 _SKELETON = PromptTemplate(
     text=(
-        "Question: {question}\n\n"
-        "Write the outline of an answer to this question: a numbered list of 3 to {max_points} points. "
-        "Each point is a short phrase of 2 to 6 words. All points are different from each other. "
-        "Write only the list, no explanations."
+        "{question}\n\n"
+        "Do not answer yet. First give the main points of the answer as a list of {how_many} short headings "
+        "(2 to 5 words each), all different."
     ),
-    prefill="1.",
-    instead="",
+    prefill="Headings:\n\n1.",
+    instead=" Number them, and write nothing but the list.",
     stop=("\n\n",),
-    max_tokens=200,
+    # A heading takes about half of that; a model that writes something else is stopped here.
+    tokens_per=("max_points", 12),
+    # Without it small models repeat a heading until they are stopped.
+    frequency_penalty=0.6,
 )
 
 _POINT = PromptTemplate(
     text=(
-        "Question: {question}\n\n"
-        "The answer has these {count} points:\n{skeleton}\n\n"
-        "Every point is written separately. Write one paragraph of at most {words} words for one point. "
-        "Do not repeat what the other points cover.\n\n"
-        "The point to write: {index}. {title}"
+        "{question}\n\n"
+        "The answer covers these points, each written by itself: {titles}.\n\n"
+        "Write one or two sentences, at most {words} words, about this point only: {title}"
     ),
     prefill="{title}:",
-    instead="\nWrite its text only, without its number or title.",
+    instead="\n\nBegin with the text itself, without number or heading.",
     stop=("\n",),
-    max_tokens=None,
+    tokens_per=("words", 3),
+    frequency_penalty=0.3,
 )
 
 
@@ -199,21 +223,15 @@ class PromptSet:
             parts["route"] = _switched(_load(route), "prompt", route)
         return cls(**parts)
 
-    def with_limits(self, *, skeleton: int | None = None, point: int | None = None) -> PromptSet:
-        """The same prompts with other `max_tokens`, where they are of this module's own kind."""
-        changed = self
-        for name, limit in (("skeleton", skeleton), ("point", point)):
-            template = getattr(self, name)
-            if limit is not None and isinstance(template, PromptTemplate):
-                changed = replace(changed, **{name: replace(template, max_tokens=limit)})
-        return changed
-
-    def skeleton_prompt(
-        self, conversation: Conversation, *, max_points: int, words: int, prefill: bool
-    ) -> Prompt:
+    def skeleton_prompt(self, conversation: Conversation, *, max_points: int, words: int, prefill: bool) -> Prompt:
         """The prompt that asks for the skeleton."""
         assert isinstance(self.skeleton, Template)
-        values = {"question": conversation.question, "max_points": str(max_points), "words": str(words)}
+        values = {
+            "question": conversation.question,
+            "max_points": str(max_points),
+            "how_many": how_many(max_points),
+            "words": str(words),
+        }
         return self.skeleton.render(conversation, values, prefill=prefill)
 
     def point_prompt(
@@ -231,10 +249,12 @@ class PromptSet:
         values = {
             "question": conversation.question,
             "skeleton": str(skeleton),
+            "titles": "; ".join(skeleton.titles),
             "count": str(len(skeleton)),
             "index": str(point.index),
             "title": point.title,
             "max_points": str(max_points),
+            "how_many": how_many(max_points),
             "words": str(words),
         }
         return self.point.render(conversation, values, prefill=prefill)

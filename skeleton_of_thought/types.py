@@ -136,14 +136,18 @@ class Prompt:
         messages: The chat, ending with the user's turn.
         prefill: The start of the assistant's turn, which the model is to continue; empty where the
             backend does not continue it (the messages then hold an instruction instead).
-        stop: Strings that end the completion, for backends that take them; not part of the text.
+        stop: Strings that end the completion once it has any text, for backends that take them; not part of
+            the text.
         max_tokens: The longest completion that makes sense, in tokens; None for the backend's own limit.
+        frequency_penalty: What keeps a small model from looping, for backends that take it: taken from a
+            token's logit for each time it was generated.
     """
 
     messages: tuple[Message, ...]
     prefill: str = ""
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
+    frequency_penalty: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -66,24 +66,36 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Lets text through up to the first stop string, holding back what may be the start of one."""
+    """Lets text through up to the first stop string, holding back what may be the start of one.
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    Args:
+        stops: Strings that end the text wherever they are.
+        after_text: Strings that end it only once there is something to see: small models often begin with
+            the line break that is to end them.
+    """
+
+    def __init__(self, stops: Sequence[str], after_text: Sequence[str] = ()) -> None:
         self._stops = tuple(stops)
+        self._after_text = tuple(after_text)
+        self._begun = False
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
         """The text that may go out, and whether a stop string was met."""
-        if not self._stops or not text:
+        if not (self._stops or self._after_text) or not text:
             return text, False
         self._held += text
-        found = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
+        start = 0 if self._begun else len(self._held) - len(self._held.lstrip())
+        ends = [self._held.find(stop) for stop in self._stops]
+        ends += [self._held.find(stop, start) for stop in self._after_text]
+        found = [at for at in ends if at >= 0]
         if found:
             out, self._held = self._held[: min(found)], ""
             return out, True
-        keep = max(_overlap(self._held, stop) for stop in self._stops)
+        keep = max(_overlap(self._held, stop) for stop in (*self._stops, *self._after_text))
         cut = len(self._held) - keep
         out, self._held = self._held[:cut], self._held[cut:]
+        self._begun = self._begun or bool(out.strip())
         return out, False
 
     def flush(self) -> str:

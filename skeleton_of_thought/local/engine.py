@@ -20,7 +20,7 @@ from skeleton_of_thought.local.sampling import SamplingParams
 from skeleton_of_thought.local.stats import EngineStats
 from skeleton_of_thought.local.stream import AsyncCompletionStream, AsyncSink, CompletionStream, QueueSink
 from skeleton_of_thought.local.worker import Worker
-from skeleton_of_thought.types import Completion
+from skeleton_of_thought.types import Completion, Prompt
 
 __all__ = ["LocalEngine", "Settings"]
 
@@ -245,6 +245,9 @@ class LocalEngine:
         if unknown:
             known = ", ".join((*SamplingParams.__dataclass_fields__, "prefill"))
             raise InvalidInput(f"There is no setting {', '.join(sorted(unknown))}; the settings are {known}.")
+        if isinstance(prompt, Prompt):
+            given.setdefault("frequency_penalty", prompt.frequency_penalty)
+            given.setdefault("stop_after_text", prompt.stop)
         params = SamplingParams(**given)
         encoded = self._codec.encode(prompt, prefill)
         return Row(

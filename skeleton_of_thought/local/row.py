@@ -63,7 +63,7 @@ class Row:
         self.result: Completion | BaseException | None = None
         self._eos_ids = frozenset[int]() if params.ignore_eos else eos_ids
         self._detokenizer = Detokenizer(decode, prompt.context)
-        self._stops = StopStrings((*params.stop, *prompt.stop))
+        self._stops = StopStrings(params.stop, params.stop_after_text)
         self._pieces: list[str] = []
         self._sink = sink
 

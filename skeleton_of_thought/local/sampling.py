@@ -30,6 +30,7 @@ class SamplingParams:
         frequency_penalty: Taken from a token's logit for each time it was generated.
         seed: Makes sampling repeatable, whatever else is decoded at the same time.
         stop: Strings that end the completion; not part of the text.
+        stop_after_text: The same, but counted only once there is something to see before them.
         ignore_eos: Go on to `max_new_tokens` whatever the model says, for measurements at equal lengths.
 
     Raises:
@@ -44,6 +45,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     seed: int | None = None
     stop: str | Sequence[str] = ()
+    stop_after_text: str | Sequence[str] = ()
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
@@ -56,10 +58,12 @@ class SamplingParams:
         _check_number("repetition_penalty", self.repetition_penalty, 0.0, above=True)
         if self.top_p > 1.0:
             raise InvalidInput(f"top_p is {self.top_p!r}; it must be above 0 and at most 1.")
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        if not all(isinstance(s, str) and s for s in stop):
-            raise InvalidInput(f"stop is {self.stop!r:.80}; it must be a string or strings, none of them empty.")
-        object.__setattr__(self, "stop", stop)
+        for name in ("stop", "stop_after_text"):
+            given = getattr(self, name)
+            stop = (given,) if isinstance(given, str) else tuple(given)
+            if not all(isinstance(s, str) and s for s in stop):
+                raise InvalidInput(f"{name} is {given!r:.80}; it must be a string or strings, none of them empty.")
+            object.__setattr__(self, name, stop)
 
     @property
     def greedy(self) -> bool:

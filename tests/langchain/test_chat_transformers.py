@@ -175,9 +175,11 @@ async def test_the_chain_prefills_stops_and_limits_on_its_own_model(llm):
     spy = Spy(engine=llm.engine, max_tokens=24, stop=["!"])
     chain = SkeletonOfThoughtChain(llm=spy.bind(temperature=0.5, seed=1))
     chain.invoke("Why?")
-    assert sent[0]["prefill"] == "1."
+    assert sent[0]["prefill"].endswith("1.")
     assert sent[0]["max_new_tokens"] == 24
-    assert sent[0]["stop"] == ("\n\n", "!")
+    assert sent[0]["stop"] == ("!",)
+    assert sent[0]["stop_after_text"] == ("\n\n",)
+    assert sent[0]["frequency_penalty"] > 0
     assert sent[0]["temperature"] == 0.5
     sent.clear()
     SkeletonOfThoughtChain(llm=spy, prefill=False).invoke("Why?")

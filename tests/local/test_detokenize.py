@@ -124,3 +124,24 @@ def test_stop_strings_cut_where_the_first_is_complete(text: str, stops: list[str
     assert met == any(stop in text for stop in stops)
     assert text.startswith(got)
     assert not any(stop in got for stop in stops)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "met"),
+    [
+        (["\n", "one", "\n", "two"], "\none", True),
+        ([" \n\n", "one\ntwo"], " \n\none", True),
+        (["one", "\n"], "one", True),
+        (["\n", "\n"], "\n\n", False),
+    ],
+)
+def test_stops_after_text_do_not_end_a_text_that_has_not_begun(pieces: list[str], text: str, met: bool) -> None:
+    watch, got, stopped = StopStrings((), after_text=("\n",)), "", False
+    for piece in pieces:
+        out, stopped = watch.push(piece)
+        got += out
+        if stopped:
+            break
+    else:
+        got += watch.flush()
+    assert (got, stopped) == (text, met)

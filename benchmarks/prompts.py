@@ -1,0 +1,314 @@
+"""What the project's prompts bring out of a small local model: how many skeletons and expansions are usable.
+
+A large model copes with any wording; a small one tells a good wording from a bad one. The answers are made as
+a user gets them: `AnswerFlow`, pumped by `drive.run`, over a `LocalEngine`, greedy. What is counted:
+
+Skeletons, per question
+    raw          the list as written has 3 to 10 points
+    raw, clean   the same, no title in it twice, and every title short
+    usable       3 to 10 points are left after the flow's de-duplication and its cut at 10
+    all short    usable, and every title has at most 8 words
+    direct       no point at all: a user gets a direct answer (not written here)
+
+Expansions, per point; "stays" means that none of the following is wrong
+    empty        there is no word in it
+    off topic    no word (first five letters) in common with its own title or the question, stop words apart
+    drifts       it covers more of a sibling's title (half at least) than of its own; words that both titles have,
+                 and words of the question, do not count
+    lists        a line that begins with a list mark, two numbers as of a list within a line, or two siblings' titles
+    echoes       8 words in a row from the prompt, 12 for a long title of its own
+    loops        more than a fifth of its 4-word sequences have been there before
+    repeats      more than a third of its 4-word sequences stand in an earlier point of the same answer
+    unfinished   it does not end as a sentence does
+
+"own words" is stricter than "off topic" and no part of "stays": it has a word of its title, not just of the
+question. All of these are counted by machine and say nothing about whether a text is true or good.
+
+    python benchmarks/prompts.py --questions 80
+
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from skeleton_of_thought.drive import run
+from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.local import CompletionStream, LocalEngine
+from skeleton_of_thought.parsing import parse_skeleton
+from skeleton_of_thought.types import Answer, AnswerDone, AnswerFailed, Call, Conversation, Expansion, Reply
+
+QUESTIONS = Path(__file__).parent.parent.parent / "shared" / "data" / "vicuna_router.csv"
+OWN_QUESTIONS = [
+    "How can a small shop keep its customers?",
+    "What helps a team of volunteers to stay together?",
+    "How do I prepare a small garden for winter?",
+    "What should a beginner know about baking bread?",
+]
+
+FEWEST, MOST, SHORT = 3, 10, 8
+FAULTS = ("empty", "off topic", "drifts", "lists", "echoes", "loops", "repeats", "unfinished")
+
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_MARKED_LINE = re.compile(r"^\s*(?:[-*•]|\(?\d{1,2}[.)]|#+)\s", re.MULTILINE)
+_INLINE_NUMBER = re.compile(r"(?:^|[\s(])\d{1,2}[.)](?=\s+\D)")
+_SENTENCE_END = re.compile(r"[.!?…。！？][\"'”’)\]*_]*$")
+_STOP_WORDS = frozenset(
+    _WORD.findall("""
+        a about all also an and any are as at be been being but by can could did do does each for from had has have
+        how if in into is it its many may more most much must no not of on or other our out over should so some such
+        than that the their them then there these they this those through to too up use used using very was were
+        what when where which while who why will with would you your
+    """)
+)
+
+
+# --- the measures ---------------------------------------------------------------------------------
+
+
+def words(text: str) -> list[str]:
+    return [word.casefold() for word in _WORD.findall(text)]
+
+
+def stems(text: str) -> set[str]:
+    """The content words of a text, each cut to five letters: crude, but the same for all."""
+    return {word[:5] for word in words(text) if word not in _STOP_WORDS}
+
+
+def runs(text: str, length: int) -> list[tuple[str, ...]]:
+    """All sequences of `length` words."""
+    found = words(text)
+    return [tuple(found[i : i + length]) for i in range(len(found) - length + 1)]
+
+
+def covered(title: set[str], text: set[str]) -> float:
+    """The share of a title's content words that a text has."""
+    return len(title & text) / len(title) if title else 0.0
+
+
+def faults(expansion: Expansion, answer: Answer, prompt: str) -> set[str]:
+    """What is wrong with an expansion; see the top of this file."""
+    text = expansion.text
+    if not words(text):
+        return {"empty"}
+    own, said = stems(expansion.point.title), stems(text)
+    siblings = [e for e in answer.expansions if e.point.index != expansion.point.index]
+    theirs = [stems(e.point.title) for e in siblings]
+    asked = stems(answer.question)
+    known = own | asked
+    fours = runs(text, 4)
+    earlier = {run for e in siblings if e.point.index < expansion.point.index for run in runs(e.text, 4)}
+    echo = 12 if len(words(expansion.point.title)) >= 8 else 8
+    titles = sum(_has_title(text, e.point.title) for e in siblings)
+    checks = {
+        # Where title and question have no content word there is nothing to compare with.
+        "off topic": bool(known) and not known & said,
+        "drifts": any(_drifts(own - asked, other - asked, said) for other in theirs),
+        "lists": bool(_MARKED_LINE.search(text)) or len(_INLINE_NUMBER.findall(text)) > 1 or titles > 1,
+        "echoes": bool(set(runs(text, echo)) & set(runs(prompt, echo))),
+        "loops": len(fours) - len(set(fours)) > len(fours) / 5,
+        "repeats": sum(run in earlier for run in fours) > len(fours) / 3,
+        "unfinished": not _SENTENCE_END.search(text.rstrip()),
+    }
+    return {name for name, found in checks.items() if found}
+
+
+def _drifts(own: set[str], other: set[str], said: set[str]) -> bool:
+    # Without a word of its own on each side the two titles cannot be told apart.
+    if own <= other or other <= own:
+        return False
+    theirs = covered(other - own, said)
+    return theirs >= 0.5 and theirs > covered(own - other, said)
+
+
+def _has_title(text: str, title: str) -> bool:
+    # A title of one word is in many texts by chance.
+    return len(words(title)) > 1 and f" {' '.join(words(title))} " in f" {' '.join(words(text))} "
+
+
+def in_range(titles: Sequence[str]) -> bool:
+    return FEWEST <= len(titles) <= MOST
+
+
+def all_short(titles: Sequence[str]) -> bool:
+    return all(len(title.split()) <= SHORT for title in titles)
+
+
+def all_different(titles: Sequence[str]) -> bool:
+    return len({title.casefold() for title in titles}) == len(titles)
+
+
+# --- the answers ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Made:
+    """An answer, what the model wrote as its skeleton, and the prompt of each point by its index."""
+
+    answer: Answer
+    skeleton: str
+    prompts: dict[int, str]
+
+
+class _Stream:
+    """One completion, as a driver reads it and cancels it; it keeps what the skeleton call wrote."""
+
+    def __init__(self, stream: CompletionStream, keep: list[str]) -> None:
+        self._stream = stream
+        self._keep = keep
+        self.cancel = self.close = stream.close
+
+    def __iter__(self) -> Iterator[str | Reply]:
+        for text in self._stream:
+            self._keep.append(text)
+            yield text
+        yield Reply(self._stream.completion.usage, self._stream.completion.finish_reason)
+
+
+def answers(engine: LocalEngine, questions: Sequence[str], max_tokens: int) -> list[Made]:
+    """The answers to all questions, made at once, as many calls open as the engine has rows."""
+    written: list[list[str]] = [[] for _ in questions]
+    prompts: list[dict[int, str]] = [{} for _ in questions]
+
+    def open_call(call: Call, index: int) -> Iterable[str | Reply]:
+        assert call.prompt is not None
+        if call.stage == "direct":
+            return iter([Reply()])
+        if call.point is not None:
+            prompts[index][call.point.index] = call.prompt.messages[-1].text
+            return _Stream(engine.stream(call.prompt, max_new_tokens=max_tokens), [])
+        written[index][:] = [call.prompt.prefill]
+        return _Stream(engine.stream(call.prompt, max_new_tokens=max_tokens), written[index])
+
+    flows = [AnswerFlow(Conversation.of(question), prefill={"skeleton", "point"}) for question in questions]
+    done: dict[int, Answer] = {}
+    for index, event in run(flows, open_call, max_concurrency=64):
+        if isinstance(event, AnswerFailed):
+            raise event.error
+        if isinstance(event, AnswerDone):
+            done[index] = event.answer
+            print(f"\r{len(done)} of {len(questions)} answers", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return [Made(done[i], "".join(written[i]), prompts[i]) for i in range(len(questions))]
+
+
+# --- the counts -----------------------------------------------------------------------------------
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values) if values else 0
+
+
+def count_skeletons(made: Sequence[Made]) -> dict[str, float]:
+    raw = [parse_skeleton(m.skeleton).titles for m in made]
+    kept = [m.answer.skeleton.titles if m.answer.route == "skeleton" else () for m in made]
+    titles = [title for some in kept for title in some]
+    return {
+        "raw_3_to_10": sum(map(in_range, raw)),
+        "raw_3_to_10_clean": sum(in_range(r) and all_different(r) and all_short(r) for r in raw),
+        "usable_3_to_10": sum(map(in_range, kept)),
+        "usable_all_short": sum(in_range(k) and all_short(k) for k in kept),
+        "direct": sum(m.answer.route == "direct" for m in made),
+        "points": len(titles),
+        "points_short": sum(len(title.split()) <= SHORT for title in titles),
+        "median_points": median([len(k) for k in kept]),
+        "median_title_words": median([len(title.split()) for title in titles]),
+        "titles_dropped_as_repeated": sum(len(r) - len({t.casefold() for t in r}) for r in raw),
+    }
+
+
+def count_expansions(made: Sequence[Made]) -> dict[str, float]:
+    found = dict.fromkeys(FAULTS, 0)
+    stays = own_words = 0
+    lengths: list[int] = []
+    for m in made:
+        for expansion in m.answer.expansions:
+            wrong = faults(expansion, m.answer, m.prompts[expansion.point.index])
+            for fault in wrong:
+                found[fault] += 1
+            stays += not wrong
+            own_words += bool(stems(expansion.point.title) & stems(expansion.text))
+            lengths.append(len(words(expansion.text)))
+    return {
+        "expansions": len(lengths),
+        "non_empty": len(lengths) - found["empty"],
+        "stays": stays,
+        "own_words": own_words,
+        **{fault.replace(" ", "_"): count for fault, count in found.items()},
+        "median_words": median(lengths),
+        "longest_words": max(lengths, default=0),
+    }
+
+
+def load_questions(path: Path | None, count: int) -> list[str]:
+    """The first questions of a CSV file with a column `question`; our own few without a file."""
+    if path is None and not QUESTIONS.is_file():
+        print(f"{QUESTIONS} is not there; using {len(OWN_QUESTIONS)} questions of our own.", file=sys.stderr)
+        return OWN_QUESTIONS[:count]
+    try:
+        with (path or QUESTIONS).open(newline="", encoding="utf-8") as file:
+            return [row["question"] for row in csv.DictReader(file)][:count]
+    except (OSError, KeyError) as error:
+        sys.exit(f"{path or QUESTIONS} gives no questions ({error!r}); --csv takes a file with a column `question`.")
+
+
+def show(title: str, counts: dict[str, float], whole: str) -> None:
+    print(f"\n{title}")
+    for name, value in counts.items():
+        share = f"{100 * value / counts[whole]:>6.0f} %" if counts.get(whole) and name in _SHARES else ""
+        print(f"  {name.replace('_', ' '):<30}{value:>8g}{share}")
+
+
+_SHARES = frozenset({"points_short", "non_empty", "stays", "own_words", *(f.replace(" ", "_") for f in FAULTS)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=80, help="answer the first N questions (default 80)")
+    parser.add_argument("--csv", type=Path, help=f"a CSV file with a column `question` (default {QUESTIONS})")
+    parser.add_argument("--model", help="hub id, directory or GGUF file (default: the demo model)")
+    parser.add_argument("--max-tokens", type=int, default=200, help="the most tokens of any call (default 200)")
+    parser.add_argument("--show", type=int, default=0, metavar="N", help="print the first N answers with their faults")
+    args = parser.parse_args()
+
+    questions = load_questions(args.csv, args.questions)
+    start = time.perf_counter()
+    with LocalEngine.from_pretrained(args.model) as engine:
+        made = answers(engine, questions, args.max_tokens)
+    seconds = time.perf_counter() - start
+    for m in made[: args.show]:
+        print(f"\n## {m.answer.question}")
+        for e in m.answer.expansions:
+            wrong = ", ".join(sorted(faults(e, m.answer, m.prompts[e.point.index])))
+            print(f"{e.point} -> {e.text!r}" + (f"   [{wrong}]" if wrong else ""))
+
+    skeletons, expansions = count_skeletons(made), count_expansions(made)
+    show(f"Skeletons of {len(questions)} questions", skeletons, "points")
+    show("Expansions", expansions, "expansions")
+    print(f"\n{seconds:.0f} s")
+    print(
+        json.dumps(
+            {
+                "benchmark": "prompts",
+                "model": args.model or "demo",
+                "questions": len(questions),
+                "skeletons": skeletons,
+                "expansions": expansions,
+                "seconds": round(seconds, 1),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""What the model is asked: layout of the prompts, prefill or instruction, and prompt files."""
+
+from __future__ import annotations
+
+import json
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skeleton_of_thought.errors import PromptFileError
+from skeleton_of_thought.prompts import PromptSet, PromptTemplate
+from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
+
+OFFICIAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "official_prompts"
+QUESTION = Conversation.of("How do I sleep better?")
+SKELETON = Skeleton((Point(1, "Keep regular hours"), Point(2, "Dim the lights"), Point(3, "Avoid coffee")))
+
+# In the format of the published files; the words are our own.
+FILE = {
+    "outline_prompt": "List what matters for: {request}[ROLESWITCHING assistant:]1.",
+    "point_prompt": "{request}\n{outline}\nWrite item {point}.[ROLESWITCHING assistant:]{point}. {point_outline}",
+}
+
+
+def skeleton_prompt(prompts: PromptSet, conversation: Conversation = QUESTION, *, prefill: bool = False) -> Prompt:
+    return prompts.skeleton_prompt(conversation, max_points=10, words=40, prefill=prefill)
+
+
+def point_prompt(
+    prompts: PromptSet,
+    index: int = 2,
+    conversation: Conversation = QUESTION,
+    *,
+    skeleton: Skeleton = SKELETON,
+    words: int = 40,
+    prefill: bool = False,
+) -> Prompt:
+    point = skeleton.points[index - 1]
+    return prompts.point_prompt(conversation, skeleton, point, max_points=10, words=words, prefill=prefill)
+
+
+def common_start(texts: list[str]) -> str:
+    columns = zip(*texts, strict=False)
+    return "".join(column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns))
+
+
+def all_text(prompt: Prompt) -> str:
+    return "".join(message.text for message in prompt.messages) + prompt.prefill
+
+
+# --- the default prompts ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefill", [True, False])
+def test_points_share_everything_up_to_what_is_their_own(prefill: bool) -> None:
+    texts = [all_text(point_prompt(PromptSet(), index, prefill=prefill)) for index in (1, 2, 3)]
+    shared = common_start(texts)
+    places = [shared.index(known) for known in (QUESTION.question, *SKELETON.titles)]
+    assert places == sorted(places)
+    for text, point in zip(texts, SKELETON.points, strict=True):
+        assert point.title in text[len(shared) :]
+        # What follows is short: the shared part is computed once, the rest once per point.
+        assert len(text) - len(shared) < 120 + 2 * len(point.title)
+
+
+def test_the_question_comes_before_the_skeleton() -> None:
+    text = all_text(point_prompt(PromptSet()))
+    assert text.index(QUESTION.question) < min(text.index(title) for title in SKELETON.titles)
+
+
+def test_limits_reach_the_model() -> None:
+    prompts = PromptSet()
+    conversation = Conversation.of("Why?")
+    assert "7" in all_text(prompts.skeleton_prompt(conversation, max_points=7, words=40, prefill=False))
+    assert "123" in all_text(point_prompt(prompts, words=123))
+
+
+def test_default_prompts_leave_no_placeholder_behind() -> None:
+    for prefill in (True, False):
+        for prompt in (skeleton_prompt(PromptSet(), prefill=prefill), point_prompt(PromptSet(), prefill=prefill)):
+            assert "{" not in all_text(prompt)
+
+
+def test_a_prefill_never_ends_in_white_space() -> None:
+    # Tokenizers join a space with the word after it; a space at the end makes the model stumble.
+    for prompt in (skeleton_prompt(PromptSet(), prefill=True), point_prompt(PromptSet(), prefill=True)):
+        assert prompt.prefill
+        assert prompt.prefill == prompt.prefill.rstrip()
+
+
+def test_backends_without_prefill_are_told_instead() -> None:
+    with_prefill, without = point_prompt(PromptSet(), prefill=True), point_prompt(PromptSet(), prefill=False)
+    assert without.prefill == ""
+    assert without.messages[-1].role == "user"
+    assert len(without.messages[-1].text) > len(with_prefill.messages[-1].text)
+
+
+# --- the caller's messages -------------------------------------------------------------------------
+
+
+def test_system_message_and_history_stay_in_front_as_they_are() -> None:
+    history = [Message("user", "Hello"), Message("assistant", "Hi {question}!", raw=object())]
+    conversation = Conversation.of("Why is the sky blue?", system="Be {brief}.", history=history)
+    for prompt in (skeleton_prompt(PromptSet(), conversation), point_prompt(PromptSet(), 1, conversation)):
+        assert prompt.messages[:-1] == conversation.history
+        assert all(a is b for a, b in zip(prompt.messages, conversation.history, strict=False))
+        assert "Why is the sky blue?" in prompt.messages[-1].text
+
+
+def test_attachments_reach_every_call() -> None:
+    image = {"type": "image", "url": "https://example.org/cat.png"}
+    question = Message("user", ({"type": "text", "text": "What is in here?"}, image))
+    conversation = Conversation((question,))
+    for prompt in (skeleton_prompt(PromptSet(), conversation), point_prompt(PromptSet(), 3, conversation)):
+        assert prompt.messages[-1].attachments == (image,)
+        assert "What is in here?" in prompt.messages[-1].text
+
+
+def test_braces_in_what_the_user_and_the_model_write_are_left_alone() -> None:
+    question = "What does {index} do in f'{title}' and {0} and {}?"
+    skeleton = Skeleton((Point(1, "The {skeleton} case"), Point(2, "{question}")))
+    own = PromptSet(point="{question}\n{skeleton}\n{title}")
+    asked = Conversation.of(question)
+    assert all_text(point_prompt(own, 2, asked, skeleton=skeleton)) == f"{question}\n{skeleton}\n{{question}}"
+    text = all_text(point_prompt(PromptSet(), 2, asked, skeleton=skeleton))
+    assert question in text
+    assert all(title in text for title in skeleton.titles)
+
+
+def test_other_braces_in_a_template_are_left_alone() -> None:
+    prompts = PromptSet(skeleton='Answer {question} as {"points": [...]} or {other} or {}')
+    assert all_text(skeleton_prompt(prompts)).endswith(' as {"points": [...]} or {other} or {}')
+
+
+# --- templates of one's own ------------------------------------------------------------------------
+
+
+def test_a_string_becomes_a_template() -> None:
+    prompts = PromptSet(skeleton="{question}?", point="{index} of {count}: {title}")
+    assert skeleton_prompt(prompts, prefill=True) == Prompt((Message("user", "How do I sleep better??"),))
+    assert all_text(point_prompt(prompts)) == "2 of 3: Dim the lights"
+
+
+def test_an_instruction_replaces_the_prefill_where_it_is_not_continued() -> None:
+    plain = PromptTemplate("{question}", prefill=" 1. ")
+    assert "Begin your answer with: 1." in skeleton_prompt(PromptSet(skeleton=plain)).messages[-1].text
+    own = PromptTemplate("{question}", prefill="1.", instead=" Number them up to {max_points}.")
+    assert skeleton_prompt(PromptSet(skeleton=own)).messages[-1].text.endswith(" Number them up to 10.")
+    silent = PromptTemplate("{question}", prefill="1.", instead="")
+    assert skeleton_prompt(PromptSet(skeleton=silent)).messages[-1].text == QUESTION.question
+
+
+def test_hints_for_the_backend_travel_with_the_prompt() -> None:
+    prompts = PromptSet(point=PromptTemplate("{title}", stop=("END",), max_tokens=7, frequency_penalty=0.5))
+    prompt = point_prompt(prompts)
+    assert (prompt.stop, prompt.max_tokens, prompt.frequency_penalty) == (("END",), 7, 0.5)
+
+
+def test_a_limit_grows_with_the_length_that_is_asked_for() -> None:
+    assert point_prompt(PromptSet(), words=80).max_tokens == 2 * point_prompt(PromptSet(), words=40).max_tokens
+    prompts = PromptSet(point=PromptTemplate("{title}"))
+    assert point_prompt(prompts).max_tokens is None
+
+
+@pytest.mark.parametrize(("most", "asked"), [(10, "3 to 10"), (4, "3 to 4"), (3, "at most 3"), (1, "at most 1")])
+def test_the_number_of_points_that_is_asked_for_makes_sense(most: int, asked: str) -> None:
+    prompt = PromptSet().skeleton_prompt(QUESTION, max_points=most, words=40, prefill=False)
+    assert f"{asked} short headings" in prompt.messages[-1].text
+
+
+class Shouting:
+    """A template of a framework's own kind."""
+
+    def render(self, conversation: Conversation, values: Any, *, prefill: bool) -> Prompt:
+        return Prompt((Message("user", values["question"].upper()),))
+
+
+def test_any_object_that_renders_is_a_template() -> None:
+    prompts = PromptSet(skeleton=Shouting(), point=Shouting())
+    assert all_text(skeleton_prompt(prompts)) == "HOW DO I SLEEP BETTER?"
+
+
+@pytest.mark.parametrize(
+    ("templates", "missing"),
+    [
+        ({"skeleton": "Make a list."}, "{question}"),
+        ({"point": "{question}\n{skeleton}"}, "{index} or {title}"),
+        ({"route": "Yes or no?"}, "{question}"),
+    ],
+)
+def test_a_template_that_cannot_work_is_refused(templates: dict[str, str], missing: str) -> None:
+    with pytest.raises(PromptFileError, match="never mentions") as error:
+        PromptSet(**templates)
+    assert missing in str(error.value)
+
+
+# --- prompt files ----------------------------------------------------------------------------------
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["mapping", "path", "string"])
+def test_published_files_load_from_wherever_they_are(kind: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "prompts.json", FILE)
+    sources: dict[str, Any] = {"mapping": FILE, "path": path, "string": str(path)}
+    prompts = PromptSet.from_json(sources[kind])
+    asked = skeleton_prompt(prompts, prefill=True)
+    assert asked.messages[-1].text == "List what matters for: How do I sleep better?"
+    assert asked.prefill == "1."
+    written = point_prompt(prompts, prefill=True)
+    assert written.messages[-1].text == f"How do I sleep better?\n{SKELETON}\nWrite item 2."
+    assert written.prefill == "2. Dim the lights"
+
+
+def test_a_published_prefill_becomes_an_instruction_where_it_is_not_continued() -> None:
+    prompt = point_prompt(PromptSet.from_json(FILE))
+    assert prompt.prefill == ""
+    assert prompt.messages[-1].text.endswith("Begin your answer with: 2. Dim the lights")
+
+
+def test_a_published_file_without_the_marker_has_no_prefill() -> None:
+    prompts = PromptSet.from_json({"outline_prompt": "{request}", "point_prompt": "{point}: {point_outline}"})
+    assert skeleton_prompt(prompts, prefill=True) == Prompt((Message("user", QUESTION.question),))
+    assert all_text(point_prompt(prompts, 3, prefill=True)) == "3: Avoid coffee"
+
+
+def test_a_routers_file_goes_beside_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "router.json", {"prompt": "Can {request} be answered in points?"})
+    route = PromptSet.from_json(FILE, route=path).route
+    assert isinstance(route, PromptTemplate)
+    assert route.render(QUESTION, {"question": "this"}, prefill=False).messages[-1].text.startswith("Can this be")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"outline_prompt": "{request}"}, "no text under 'point_prompt'; found keys: ['outline_prompt']"),
+        ({"prompt": "{request}"}, "a router's prompt goes into `route=`"),
+        ({**FILE, "point_prompt": "  "}, "no text under 'point_prompt'"),
+        ({**FILE, "point_prompt": 3}, "no text under 'point_prompt'"),
+        ({**FILE, "outline_prompt": "Make a list."}, "never mentions {question}"),
+        ([FILE], "holds no JSON object"),
+    ],
+)
+def test_a_file_that_cannot_work_is_refused(content: object, message: str, tmp_path: Path) -> None:
+    with pytest.raises(PromptFileError) as error:
+        PromptSet.from_json(write(tmp_path / "prompts.json", content))
+    assert message in str(error.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PromptFileError, match=r"nowhere\.json.* cannot be read"):
+        PromptSet.from_json(tmp_path / "nowhere.json")
+
+
+@pytest.mark.parametrize("content", [b"{not json", b"\xff\xfe\x00", b""])
+def test_a_file_that_is_no_json_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "broken.json"
+    path.write_bytes(content)
+    with pytest.raises(PromptFileError, match=r"broken\.json"):
+        PromptSet.from_json(path)
+
+
+@pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the published prompt files are not part of this repository")
+@pytest.mark.parametrize("name", ["sot_chatgpt", "sot_claude", "sot_gpt4", "sot_opensource"])
+def test_the_published_files_load_unchanged(name: str) -> None:
+    path = OFFICIAL / f"{name}.json"
+    prompts = PromptSet.from_json(path, route=OFFICIAL / "router_gpt4.json")
+    marked = "[ROLESWITCHING assistant:]" in path.read_text(encoding="utf-8")
+    for prompt in (skeleton_prompt(prompts, prefill=True), point_prompt(prompts, prefill=True)):
+        assert bool(prompt.prefill) == marked
+        text = all_text(prompt)
+        assert QUESTION.question in text
+        assert "ROLESWITCHING" not in text
+        assert not {"{request}", "{outline}", "{point}", "{point_outline}"} & set(text.split())
+        assert "{point" not in text
+    assert str(SKELETON) in all_text(point_prompt(prompts, prefill=True))

@@ -1,0 +1,86 @@
+"""What README, docstrings, notebooks and benchmarks show is run."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+
+
+def modules() -> list[str]:
+    names = []
+    for package in ("skeleton_of_thought", "langchain_sot"):
+        root = importlib.import_module(package)
+        names += [
+            package,
+            *(m.name for m in pkgutil.walk_packages(root.__path__, package + ".") if "__main__" not in m.name),
+        ]
+    return names
+
+
+@pytest.mark.parametrize("name", modules())
+def test_examples_in_docstrings_run(name):
+    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert failed == 0
+
+
+@pytest.mark.model
+def test_every_python_block_of_the_readme_runs(capsys):
+    assert BLOCKS
+    names: dict[str, object] = {"__name__": "readme"}
+    for block in BLOCKS:
+        exec(compile(block, "README.md", "exec"), names)
+    assert "1. " in capsys.readouterr().out
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.name)
+# jupyter's own packages, on a machine without a configuration
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning")
+def test_notebooks_run(path):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(path, as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells), "commit notebooks without outputs"
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(ROOT)}}).execute()
+
+
+def last_json(*command: str) -> dict:
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, cwd=ROOT, check=False, timeout=900
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.model
+def test_the_decoding_benchmark_measures_every_way():
+    result = last_json(
+        "benchmarks/decoding.py",
+        "--questions",
+        "1",
+        "--max-points",
+        "3",
+        "--skeleton-tokens",
+        "4",
+        "--point-tokens",
+        "4",
+    )
+    assert set(result["median_seconds"]) == {"normal", "sequential", "threads", "padded", "engine"}
+    assert result["questions"] == 1
+    assert all(seconds > 0 for seconds in result["median_seconds"].values())
+
+
+@pytest.mark.model
+def test_the_prompt_benchmark_counts():
+    assert last_json("benchmarks/prompts.py", "--questions", "2")["questions"] == 2
