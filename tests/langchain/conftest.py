@@ -41,7 +41,10 @@ def seen_as(messages: list[BaseMessage], kwargs: dict[str, Any]) -> Seen:
     text = next((m.text for m in reversed(messages) if m.type == "human"), "")
     if point := re.search(r"The point to write: (\d+)\.", text):
         return Seen("point", int(point[1]), messages, kwargs)
-    return Seen("skeleton" if "outline of an answer" in text else "direct", None, messages, kwargs)
+    if point := re.search(r"each written by itself: (.*)\.\n\n.*about this point only: (.*?)(?:\n|$)", text):
+        return Seen("point", point[1].split("; ").index(point[2]) + 1, messages, kwargs)
+    marks = ("outline of an answer", "Do not answer yet")
+    return Seen("skeleton" if any(mark in text for mark in marks) else "direct", None, messages, kwargs)
 
 
 class Gate:

@@ -134,7 +134,7 @@ class Completing(FakeListLLM):
 
     def _call(self, prompt, stop=None, run_manager=None, **kwargs):
         self.prompts.append(prompt)
-        return "1. Move" if "outline of an answer" in prompt else "Its text."
+        return "1. Move" if "Do not answer yet" in prompt else "Its text."
 
     async def _acall(self, prompt, stop=None, run_manager=None, **kwargs):
         return self._call(prompt)
