@@ -156,7 +156,7 @@ async def test_string_models_get_a_string(way):
     assert output["points"] == {"1": "Its text."}
     assert len(llm.prompts) == 2
     for prompt in llm.prompts:
-        assert prompt.startswith("Be kind.\n\nUser: Hello\n\nAssistant: Hi!\n\nUser: Question: Why?")
+        assert prompt.startswith("Be kind.\n\nUser: Hello\n\nAssistant: Hi!\n\nUser: Why?\n\n")
         assert prompt.endswith("Assistant:")
 
 

@@ -70,7 +70,7 @@ async def test_prompt_model_and_parser_compose(kit):
     assert titles.invoke({"question": "Why {x}?"}) == TITLES
     assert [t async for t in titles.astream({"question": "Why?"})] == [[t] for t in TITLES]
     assert "Why {x}?" in llm.watch.seen[0].text
-    assert "3 to 6 points" in llm.watch.seen[0].text
+    assert "3 to 6 short headings" in llm.watch.seen[0].text
 
 
 def test_the_skeleton_prompt_takes_a_history(kit):
@@ -86,6 +86,7 @@ def test_the_point_prompt_is_what_the_chain_sends(kit):
     chain.invoke("Why {x}?")
     skeleton = "1. Take breaks\n2. Drink water\n3. Move"
     values = {"question": "Why {x}?", "skeleton": skeleton, "count": 3, "index": 2, "title": "Drink water"}
+    values["titles"] = "Take breaks; Drink water; Move"
     (sent,) = llm.watch.of("point", 2)
     assert chain.get_point_prompt().invoke(values).to_messages() == [HumanMessage(sent.text)]
 
