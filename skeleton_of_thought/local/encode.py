@@ -27,13 +27,11 @@ class EncodedPrompt:
     Attributes:
         ids: All tokens of the prompt, its prefill included.
         context: The end of the ids, where generated text continues text; empty where a new turn begins.
-        stop: Stop strings of the prompt itself.
         max_tokens: The prompt's own limit.
     """
 
     ids: tuple[int, ...]
     context: tuple[int, ...] = ()
-    stop: tuple[str, ...] = ()
     max_tokens: int | None = None
 
 
@@ -73,19 +71,18 @@ class TextCodec:
         Raises:
             InvalidInput: The prompt is empty, or is a chat that this model's template does not take.
         """
-        stop: tuple[str, ...] = ()
         limit: int | None = None
         if isinstance(prompt, str):
             text, continued = prompt + prefill, True
         elif isinstance(prompt, Prompt):
             text, continued = self._render(prompt.messages, prompt.prefill + prefill)
-            stop, limit = prompt.stop, prompt.max_tokens
+            limit = prompt.max_tokens
         else:
             text, continued = self._render(_as_messages(prompt), prefill)
         ids = self._tokenize(text)
         if not ids:
             raise InvalidInput("The prompt is empty: give it some text.")
-        return EncodedPrompt(ids, ids[-_CONTEXT:] if continued else (), stop, limit)
+        return EncodedPrompt(ids, ids[-_CONTEXT:] if continued else (), limit)
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
         tokenizer = self.tokenizer
