@@ -26,6 +26,14 @@ __all__ = ["ChatTransformers"]
 
 _DEMO = "demo"
 _SAMPLING = ("temperature", "top_p", "top_k", "seed")
+_HINTS: dict[str, Any] = {
+    "prefill": "",
+    "stop_after_text": (),
+    "min_new_tokens": 0,
+    "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
+}
+"""What the chain knows about its prompts and the engine takes with each call, and what stands where it is missing."""
 _REMOTE = ("api_key", "base_url", "max_retries", "stream_usage", "streaming", "timeout")
 """LangChain's standard parameters that mean nothing without a server; accepted so that models can be swapped."""
 
@@ -195,14 +203,12 @@ class ChatTransformers(BaseChatModel):
         given = {name: value for name, value in kwargs.items() if name not in ("stream",)}
         settings = {name: given.pop(name, getattr(self, name)) for name in _SAMPLING}
         settings["max_new_tokens"] = given.pop("max_tokens", self.max_tokens)
-        settings["prefill"] = given.pop("prefill", "")
-        settings["frequency_penalty"] = given.pop("frequency_penalty", 0.0)
-        settings["stop_after_text"] = given.pop("stop_after_text", ())
+        settings |= {name: given.pop(name, default) for name, default in _HINTS.items()}
         settings["stop"] = tuple(stop if stop is not None else self.stop or ())
         if given:
             raise InvalidInput(
                 f"ChatTransformers does not know {sorted(given)}. With a call it takes {[*_SAMPLING]}, 'max_tokens', "
-                "'stop', 'stop_after_text', 'frequency_penalty' and 'prefill'."
+                f"'stop' and {[*_HINTS]}."
             )
         return settings
 

@@ -185,7 +185,13 @@ def _native(kwargs: dict[str, Any], call: Call, model: ChatTransformers) -> dict
     own = kwargs.get("max_tokens", model.max_tokens)
     limit = own if prompt.max_tokens is None else min(own, prompt.max_tokens)
     hints = {"prefill": prompt.prefill, "stop_after_text": prompt.stop, "max_tokens": limit}
-    return {"frequency_penalty": prompt.frequency_penalty, **kwargs, **hints}
+    # What the caller has set goes before these.
+    defaults = {
+        "min_new_tokens": prompt.min_tokens,
+        "frequency_penalty": prompt.frequency_penalty,
+        "presence_penalty": prompt.presence_penalty,
+    }
+    return {**defaults, **kwargs, **hints}
 
 
 class _Outcome:

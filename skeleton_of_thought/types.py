@@ -139,15 +139,20 @@ class Prompt:
         stop: Strings that end the completion once it has any text, for backends that take them; not part of
             the text.
         max_tokens: The longest completion that makes sense, in tokens; None for the backend's own limit.
+        min_tokens: The shortest completion that makes sense, for backends that take it: small models at times
+            end before they have begun.
         frequency_penalty: What keeps a small model from looping, for backends that take it: taken from a
             token's logit for each time it was generated.
+        presence_penalty: The same, taken once from every token that was generated.
     """
 
     messages: tuple[Message, ...]
     prefill: str = ""
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
+    min_tokens: int = 0
     frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,13 @@ class Settings(TypedDict, total=False):
     """The keyword arguments of a request: the fields of `SamplingParams`, and `prefill`."""
 
     max_new_tokens: int | None
+    min_new_tokens: int
     temperature: float
     top_p: float
     top_k: int
     repetition_penalty: float
     frequency_penalty: float
+    presence_penalty: float
     seed: int | None
     stop: str | Sequence[str]
     prefill: str
@@ -247,7 +249,9 @@ class LocalEngine:
             raise InvalidInput(f"There is no setting {', '.join(sorted(unknown))}; the settings are {known}.")
         if isinstance(prompt, Prompt):
             given.setdefault("frequency_penalty", prompt.frequency_penalty)
+            given.setdefault("presence_penalty", prompt.presence_penalty)
             given.setdefault("stop_after_text", prompt.stop)
+            given.setdefault("min_new_tokens", prompt.min_tokens)
         params = SamplingParams(**given)
         encoded = self._codec.encode(prompt, prefill)
         return Row(

@@ -56,12 +56,12 @@ class Row:
         self.prompt_ids = prompt.ids
         self.output_ids: list[int] = []
         self.limit = limit
-        self.sampler = RowSampler(params, prompt.ids)
+        self._eos_ids = frozenset[int]() if params.ignore_eos else eos_ids
+        self.sampler = RowSampler(params, prompt.ids, self._eos_ids)
         self.cancelled = False
         self.next_input = prompt.ids[-1]
         self.reused = 0
         self.result: Completion | BaseException | None = None
-        self._eos_ids = frozenset[int]() if params.ignore_eos else eos_ids
         self._detokenizer = Detokenizer(decode, prompt.context)
         self._stops = StopStrings(params.stop, params.stop_after_text)
         self._pieces: list[str] = []

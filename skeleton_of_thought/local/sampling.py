@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,11 +23,13 @@ class SamplingParams:
     Attributes:
         max_new_tokens: The longest completion, in tokens; None for the model's own default, as far as its
             window allows.
+        min_new_tokens: The model may not end the text before so many tokens; stop strings still may.
         temperature: 0 takes the most likely token (greedy); higher is more varied.
         top_p: Sample among the most likely tokens that together have this probability, 0 < top_p <= 1.
         top_k: Sample among this many of the most likely tokens; 0 for no limit.
         repetition_penalty: Above 1 makes tokens of the prompt and of the text so far less likely.
         frequency_penalty: Taken from a token's logit for each time it was generated.
+        presence_penalty: Taken once from the logit of every token that was generated.
         seed: Makes sampling repeatable, whatever else is decoded at the same time.
         stop: Strings that end the completion; not part of the text.
         stop_after_text: The same, but counted only once there is something to see before them.
@@ -38,11 +40,13 @@ class SamplingParams:
     """
 
     max_new_tokens: int | None = None
+    min_new_tokens: int = 0
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
     repetition_penalty: float = 1.0
     frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
     seed: int | None = None
     stop: str | Sequence[str] = ()
     stop_after_text: str | Sequence[str] = ()
@@ -50,10 +54,12 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         _check_int("max_new_tokens", self.max_new_tokens, 1, optional=True)
+        _check_int("min_new_tokens", self.min_new_tokens, 0)
         _check_int("top_k", self.top_k, 0)
         _check_int("seed", self.seed, 0, optional=True)
         _check_number("temperature", self.temperature, 0.0)
         _check_number("frequency_penalty", self.frequency_penalty, -math.inf)
+        _check_number("presence_penalty", self.presence_penalty, -math.inf)
         _check_number("top_p", self.top_p, 0.0, above=True)
         _check_number("repetition_penalty", self.repetition_penalty, 0.0, above=True)
         if self.top_p > 1.0:
@@ -91,11 +97,17 @@ class RowSampler:
     Args:
         params: The row's settings.
         prompt_ids: The prompt, which a repetition penalty counts as seen.
+        eos_ids: The tokens that `min_new_tokens` holds back.
     """
 
-    def __init__(self, params: SamplingParams, prompt_ids: Sequence[int]) -> None:
+    def __init__(
+        self, params: SamplingParams, prompt_ids: Sequence[int], eos_ids: Collection[int] = frozenset()
+    ) -> None:
         self.params = params
         self._prompt_ids = prompt_ids
+        self._eos_ids = sorted(eos_ids)
+        # Tokens that are still to come before the text may end.
+        self._to_come = params.min_new_tokens if eos_ids else 0
         self._generator: torch.Generator | None = None
         self._seen: torch.Tensor | None = None
         self._counts: torch.Tensor | None = None
@@ -104,7 +116,11 @@ class RowSampler:
     def plain(self) -> bool:
         """Whether the choice is a bare argmax, which the batch can do for all such rows at once."""
         p = self.params
-        return p.greedy and p.repetition_penalty == 1.0 and p.frequency_penalty == 0.0
+        return p.greedy and p.repetition_penalty == 1.0 and not self._counting and not self._to_come
+
+    @property
+    def _counting(self) -> bool:
+        return self.params.frequency_penalty != 0.0 or self.params.presence_penalty != 0.0
 
     def choose(self, logits: torch.Tensor) -> int:
         """The next token, from the row's logits of shape `[vocabulary]` in float32."""
@@ -117,17 +133,21 @@ class RowSampler:
         return token
 
     def _penalised(self, logits: torch.Tensor) -> torch.Tensor:
-        penalty, frequency = self.params.repetition_penalty, self.params.frequency_penalty
+        penalty = self.params.repetition_penalty
         if penalty != 1.0:
             if self._seen is None:
                 self._seen = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
                 self._seen[torch.tensor(self._prompt_ids, device=logits.device)] = True
             less = torch.where(logits < 0, logits * penalty, logits / penalty)
             logits = torch.where(self._seen, less, logits)
-        if frequency != 0.0:
+        if self._counting:
             if self._counts is None:
                 self._counts = torch.zeros_like(logits)
-            logits = logits - frequency * self._counts
+            logits = logits - self.params.frequency_penalty * self._counts
+            logits = logits - self.params.presence_penalty * self._counts.clamp(max=1.0)
+        if self._to_come:
+            self._to_come -= 1
+            logits = logits.index_fill(-1, torch.tensor(self._eos_ids, device=logits.device), -math.inf)
         return logits
 
     def _sample(self, logits: torch.Tensor) -> int:

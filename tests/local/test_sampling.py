@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local import LocalEngine, SamplingParams
@@ -31,6 +32,8 @@ STORY = "The small boat crossed the wide river before the evening came."
         {"stop": [""]},
         {"stop": [3]},
         {"frequency_penalty": float("inf")},
+        {"presence_penalty": float("nan")},
+        {"min_new_tokens": -1},
     ],
 )
 def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
@@ -72,6 +75,12 @@ def test_a_frequency_penalty_counts_what_was_generated() -> None:
     assert [sampler.choose(logits) for _ in range(4)] == [1, 2, 1, 2]
 
 
+def test_a_presence_penalty_counts_a_token_once() -> None:
+    sampler = RowSampler(SamplingParams(presence_penalty=1.0), [1, 1, 1])
+    logits = torch.tensor([0.0, 2.5, 1.8])
+    assert [sampler.choose(logits) for _ in range(4)] == [1, 2, 1, 1]
+
+
 def test_a_seed_gives_the_same_text_in_any_company(engine: LocalEngine) -> None:
     settings: dict[str, Any] = {"temperature": 1.0, "seed": 11, "max_new_tokens": 25, "top_p": 0.95}
     alone = engine.generate([STORY], **settings)[0]
@@ -103,3 +112,24 @@ def test_rows_of_one_batch_keep_their_own_settings(engine: LocalEngine) -> None:
     assert first == greedy.token_ids
     assert second != first
     assert third == first[:5]
+
+
+def test_the_text_cannot_end_before_its_least_length_but_for_that_is_greedy() -> None:
+    sampler = RowSampler(SamplingParams(min_new_tokens=2), [1], eos_ids={0, 2})
+    logits = torch.tensor([3.0, 1.0, 2.0, 0.5])
+    chosen = [int(logits.argmax()) if sampler.plain else sampler.choose(logits) for _ in range(4)]
+    assert chosen == [1, 1, 0, 0]
+    assert sampler.plain
+
+
+def test_a_least_length_holds_the_end_of_the_text_back(
+    llama: Any, tokenizer: PreTrainedTokenizerFast, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = engine.generate([STORY], max_new_tokens=12)[0].token_ids
+    end = next(i for i, token in enumerate(free) if i >= 2 and token not in free[:i])
+    monkeypatch.setattr(llama.generation_config, "eos_token_id", free[end])
+    with LocalEngine(llama, tokenizer) as ending:
+        assert ending.generate([STORY], max_new_tokens=12)[0].token_ids == free[: end + 1]
+        longer = ending.generate([STORY], max_new_tokens=12, min_new_tokens=end + 2)[0]
+    assert longer.token_ids[:end] == free[:end]
+    assert free[end] not in longer.token_ids[: end + 2]
