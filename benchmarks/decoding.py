@@ -1,6 +1,7 @@
 """How long a whole answer takes on a local model: normal decoding against Skeleton-of-Thought, four ways.
 
-For each question the engine writes a skeleton once; that gives the points. Then the same number of tokens
+For each question the engine writes a skeleton once; that gives the points. Then, with the same prompts (their
+examples included, which the engine keeps from question to question), the same number of tokens
 (skeleton + points x `--point-tokens`, end-of-text ignored, greedy) is decoded in each of these ways:
 
     normal      one answer of that many tokens by `model.generate`
@@ -22,7 +23,6 @@ The last line is JSON.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 import sys
@@ -32,29 +32,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from questions import QUESTIONS, load_questions
 
 from skeleton_of_thought.drive import run
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.local import LocalEngine
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import AnswerDone, Call, Conversation, Prompt, Reply, SkeletonDone
-
-QUESTIONS = Path(__file__).parent.parent.parent / "shared" / "data" / "vicuna_router.csv"
-OWN_QUESTIONS = [
-    "How can I improve my time management skills?",
-    "What helps a team of volunteers to stay together?",
-    "How do I prepare a small garden for winter?",
-    "What should a beginner know about baking bread?",
-]
-
-
-def load_questions(path: Path, count: int) -> list[str]:
-    """The first questions of a CSV file with a column `question`; our own few where there is no file."""
-    if not path.is_file():
-        print(f"{path} is not there; using {len(OWN_QUESTIONS)} questions of our own.", file=sys.stderr)
-        return OWN_QUESTIONS[:count]
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row["question"] for row in csv.DictReader(file)][:count]
 
 
 def plan(engine: LocalEngine, question: str, max_points: int) -> tuple[Prompt, list[Prompt]] | None:
@@ -145,7 +129,7 @@ def bare(prompt: Prompt) -> Prompt:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--questions", type=int, default=4, help="answer the first N questions (default 4)")
-    parser.add_argument("--csv", type=Path, default=QUESTIONS, help="a CSV file with a column `question`")
+    parser.add_argument("--csv", type=Path, help=f"a CSV file with a column `question` (default {QUESTIONS})")
     parser.add_argument("--model", help="hub id, directory or GGUF file (default: the demo model)")
     parser.add_argument("--max-points", type=int, default=8)
     parser.add_argument("--skeleton-tokens", type=int, default=40)
@@ -153,19 +137,21 @@ def main() -> None:
     args = parser.parse_args()
 
     engine = LocalEngine.from_pretrained(args.model)
+    # Planning is not measured, so it must not fill the measured engine's store of prefixes.
+    planner = LocalEngine(engine.model, engine.tokenizer, prefix_cache_tokens=0)
     table = ways(engine, args.point_tokens, args.skeleton_tokens)
     names = list(table)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     points: list[int] = []
     skipped = 0
     for number, question in enumerate(load_questions(args.csv, args.questions)):
-        planned = plan(engine, question, args.max_points)
+        planned = plan(planner, question.text, args.max_points)
         if planned is None:
             skipped += 1
             print(f"question {number + 1}: fewer than 3 points, skipped", flush=True)
             continue
         skeleton, point_prompts = planned
-        asked = Prompt(Conversation.of(question).messages)
+        asked = Prompt(Conversation.of(question.text).messages)
         tokens = args.skeleton_tokens + args.point_tokens * len(point_prompts)
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
@@ -176,6 +162,7 @@ def main() -> None:
         points.append(len(point_prompts))
         row = "  ".join(f"{name} {seconds[name][-1]:.1f}" for name in names)
         print(f"question {number + 1}: {points[-1]} points, {tokens} tokens, seconds: {row}", flush=True)
+    planner.close()
     engine.close()
     if not points:
         sys.exit("No question gave a skeleton of 3 points or more; nothing was measured.")

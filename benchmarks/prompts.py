@@ -1,7 +1,8 @@
 """What the project's prompts bring out of a small local model: how many skeletons and expansions are usable.
 
 A large model copes with any wording; a small one tells a good wording from a bad one. The answers are made as
-a user gets them: `AnswerFlow`, pumped by `drive.run`, over a `LocalEngine`, greedy. What is counted:
+a user gets them: `AnswerFlow`, pumped by `drive.run`, over a `LocalEngine`, greedy. All questions are counted,
+and once more, by themselves, those that the file labels as suited to a skeleton. What is counted:
 
 Skeletons, per question
     raw          the list as written has 3 to 10 points
@@ -32,7 +33,6 @@ The last line is JSON.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 import statistics
@@ -41,20 +41,15 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from questions import QUESTIONS, load_questions
 
 from skeleton_of_thought.drive import run
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.local import CompletionStream, LocalEngine
 from skeleton_of_thought.parsing import parse_skeleton
 from skeleton_of_thought.types import Answer, AnswerDone, AnswerFailed, Call, Conversation, Expansion, Reply
-
-QUESTIONS = Path(__file__).parent.parent.parent / "shared" / "data" / "vicuna_router.csv"
-OWN_QUESTIONS = [
-    "How can a small shop keep its customers?",
-    "What helps a team of volunteers to stay together?",
-    "How do I prepare a small garden for winter?",
-    "What should a beginner know about baking bread?",
-]
 
 FEWEST, MOST, SHORT = 3, 10, 8
 FAULTS = ("empty", "off topic", "drifts", "lists", "echoes", "loops", "repeats", "unfinished")
@@ -250,16 +245,8 @@ def count_expansions(made: Sequence[Made]) -> dict[str, float]:
     }
 
 
-def load_questions(path: Path | None, count: int) -> list[str]:
-    """The first questions of a CSV file with a column `question`; our own few without a file."""
-    if path is None and not QUESTIONS.is_file():
-        print(f"{QUESTIONS} is not there; using {len(OWN_QUESTIONS)} questions of our own.", file=sys.stderr)
-        return OWN_QUESTIONS[:count]
-    try:
-        with (path or QUESTIONS).open(newline="", encoding="utf-8") as file:
-            return [row["question"] for row in csv.DictReader(file)][:count]
-    except (OSError, KeyError) as error:
-        sys.exit(f"{path or QUESTIONS} gives no questions ({error!r}); --csv takes a file with a column `question`.")
+def count(made: Sequence[Made]) -> dict[str, Any]:
+    return {"questions": len(made), "skeletons": count_skeletons(made), "expansions": count_expansions(made)}
 
 
 def show(title: str, counts: dict[str, float], whole: str) -> None:
@@ -284,7 +271,7 @@ def main() -> None:
     questions = load_questions(args.csv, args.questions)
     start = time.perf_counter()
     with LocalEngine.from_pretrained(args.model) as engine:
-        made = answers(engine, questions, args.max_tokens)
+        made = answers(engine, [question.text for question in questions], args.max_tokens)
     seconds = time.perf_counter() - start
     for m in made[: args.show]:
         print(f"\n## {m.answer.question}")
@@ -292,18 +279,20 @@ def main() -> None:
             wrong = ", ".join(sorted(faults(e, m.answer, m.prompts[e.point.index])))
             print(f"{e.point} -> {e.text!r}" + (f"   [{wrong}]" if wrong else ""))
 
-    skeletons, expansions = count_skeletons(made), count_expansions(made)
-    show(f"Skeletons of {len(questions)} questions", skeletons, "points")
-    show("Expansions", expansions, "expansions")
+    suited = [m for m, question in zip(made, questions, strict=True) if question.suited]
+    counts = {"all": count(made), "suited": count(suited)}
+    for group, found in counts.items():
+        if found["questions"]:
+            show(f"Skeletons of {found['questions']} questions ({group})", found["skeletons"], "points")
+            show(f"Expansions ({group})", found["expansions"], "expansions")
     print(f"\n{seconds:.0f} s")
     print(
         json.dumps(
             {
                 "benchmark": "prompts",
                 "model": args.model or "demo",
-                "questions": len(questions),
-                "skeletons": skeletons,
-                "expansions": expansions,
+                **counts["all"],
+                "suited": counts["suited"],
                 "seconds": round(seconds, 1),
             }
         )

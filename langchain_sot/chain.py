@@ -20,7 +20,7 @@ from langchain_sot.plan import Plan
 from langchain_sot.results import AnswerChunks, AnswerDict, answer_dict
 from langchain_sot.skeleton_parser import SkeletonOutputParser
 from langchain_sot.templates import chat_prompt, prompt_set
-from skeleton_of_thought.prompts import PromptSet, how_many
+from skeleton_of_thought.prompts import PromptSet, how_long, how_many
 from skeleton_of_thought.routing import check_router
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Point, Skeleton
@@ -74,7 +74,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             question, sync or async, or a core `Router`. None for always.
         prompts: The prompts; None for the project's own.
         skeleton_prompt: A template, or a string with placeholders, in place of the skeleton prompt:
-            `question`, `max_points`, `how_many`, `words`.
+            `question`, `max_points`, `how_many`, `words`, `how_long`.
         point_prompt: The same for the point prompt, with `skeleton`, `titles`, `count`, `index`, `title` too.
         prefill: Whether the model is given the start of its turn. "auto": where it is known to continue it.
 
@@ -156,6 +156,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             "max_points": str(self.max_points),
             "how_many": how_many(self.max_points),
             "words": str(self.point_words),
+            "how_long": how_long(self.point_words),
         }
 
     def expansion(self, points: Skeleton | Sequence[str | Point]) -> PointExpansion:

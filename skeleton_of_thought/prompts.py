@@ -1,8 +1,9 @@
 """What the model is asked: the prompts for skeleton, points and route, and the loading of prompt files.
 
-Every point's prompt has the same order: the caller's system message and history, the question, the
-skeleton, and only at the very end what is particular to the point. So the prompts of one answer share
-the longest possible prefix, which providers and servers cache and the local engine computes once.
+Every point's prompt has the same order: the caller's system message, examples for backends that need them,
+the caller's history, the question, the skeleton, and only at the very end what is particular to the point. So
+the prompts of one answer share the longest possible prefix, which providers and servers cache and the local
+engine computes once; and points that start before the skeleton is complete share all but its last lines.
 """
 
 from __future__ import annotations
@@ -10,15 +11,25 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from skeleton_of_thought.errors import PromptFileError
 from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
 
-__all__ = ["PLACEHOLDERS", "PromptSet", "PromptTemplate", "Template", "how_many"]
+__all__ = [
+    "PLACEHOLDERS",
+    "Example",
+    "FewShot",
+    "PromptSet",
+    "PromptTemplate",
+    "Template",
+    "how_long",
+    "how_many",
+]
 
 _ROLE_SWITCH = "[ROLESWITCHING assistant:]"
 """How the paper's prompt files mark the place where the assistant's turn begins."""
@@ -27,9 +38,9 @@ _ALIASES = {"request": "question", "outline": "skeleton", "point": "index", "poi
 """The placeholders of the paper's prompt files, and ours for the same thing."""
 
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
-    "skeleton": frozenset({"question", "max_points", "how_many", "words"}),
+    "skeleton": frozenset({"question", "max_points", "how_many", "words", "how_long"}),
     "point": frozenset(
-        {"question", "skeleton", "titles", "count", "index", "title", "max_points", "how_many", "words"}
+        {"question", "skeleton", "titles", "count", "index", "title", "max_points", "how_many", "words", "how_long"}
     ),
 }
 """What the prompts of a stage may mention."""
@@ -58,12 +69,57 @@ class Template(Protocol):
 
 
 @dataclass(frozen=True)
+class Example:
+    """A question of another conversation and what a model should have replied.
+
+    Attributes:
+        question: The question.
+        reply: The reply, from where the template's prefill ends.
+        titles: For a point's prompt: the titles of the skeleton.
+        index: Which of them the reply is about, from 1.
+    """
+
+    question: str
+    reply: str
+    titles: tuple[str, ...] = ()
+    index: int = 1
+
+    def values(self) -> dict[str, str]:
+        """What stands for the placeholders of the template."""
+        values = {"question": self.question}
+        if self.titles:
+            points = tuple(Point(i, title) for i, title in enumerate(self.titles, 1))
+            values |= _point_values(Skeleton(points), points[self.index - 1])
+        return values
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """How a backend that continues a prefill is asked: by examples, in turns before the caller's own.
+
+    There a small model is likely, and small models follow examples better than instructions. The examples are
+    the same for every question, so an engine that keeps prefixes computes them once.
+
+    Attributes:
+        examples: Shown as turns: the text and prefill with the example's values, and its reply.
+        text: The user's turn, in the examples and for the question; None for the template's own.
+        opening: A user's turn and the reply to it that come before `text`, once for each question: of the
+            examples (those of one question stand together) and of the caller.
+    """
+
+    examples: tuple[Example, ...]
+    text: str | None = None
+    opening: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
 class PromptTemplate:
     """A user turn with `{placeholders}`, and the start of the assistant's turn.
 
-    Placeholders: `{question}`, `{max_points}`, `{how_many}` ("3 to 10") and `{words}`; for points also
-    `{skeleton}` (the numbered list), `{titles}` (the same in one line), `{count}` (the number of points),
-    `{index}` and `{title}`. Any other braces stay as they are, and braces in the values are never looked at.
+    Placeholders: `{question}`, `{max_points}`, `{how_many}` ("3 to 10"), `{words}` and `{how_long}` ("one or
+    two sentences"); for points also `{skeleton}` (the
+    numbered list), `{titles}` (the same in one line), `{count}` (the number of points), `{index}` and
+    `{title}`. Any other braces stay as they are, and braces in the values are never looked at.
 
     Attributes:
         text: The user's turn.
@@ -73,7 +129,10 @@ class PromptTemplate:
         stop: Strings that end the completion where the backend takes them.
         max_tokens: The longest completion that makes sense; None for no limit of ours.
         tokens_per: Such a limit as so many tokens per unit of a value, for example `("words", 3)`.
+        min_tokens: The shortest one, in tokens.
         frequency_penalty: What keeps a small model from looping, where the backend takes it.
+        presence_penalty: The same, taken once and not for each time.
+        few_shot: What backends that continue a prefill get instead of `text` alone.
     """
 
     text: str
@@ -82,24 +141,58 @@ class PromptTemplate:
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     tokens_per: tuple[str, int] | None = None
+    min_tokens: int = 0
     frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    few_shot: FewShot | None = None
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
         """See `Template.render`."""
+        few_shot = self.few_shot if prefill and self.prefill else None
         text, start = self.text, ""
-        if self.prefill and prefill:
+        if prefill and self.prefill:
             start = _fill(self.prefill, values)
         elif self.instead is not None:
             text += self.instead
         elif self.prefill:
             text += _START_WITH.replace("{prefill}", self.prefill.strip())
         return Prompt(
-            messages=(*conversation.history, _user(_fill(text, values), conversation)),
+            messages=(
+                (*conversation.history, _user(_fill(text, values), conversation))
+                if few_shot is None
+                else tuple(self._turns(few_shot, conversation, values))
+            ),
             prefill=start,
             stop=self.stop,
             max_tokens=self._limit(values),
+            min_tokens=self.min_tokens,
             frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
         )
+
+    def _turns(self, few_shot: FewShot, conversation: Conversation, values: Mapping[str, str]) -> Iterator[Message]:
+        """The caller's system message, the examples, the caller's history, the question."""
+        text, opening = few_shot.text or self.text, few_shot.opening
+        history = conversation.history
+        system = sum(1 for _ in takewhile(lambda message: message.role == "system", history))
+        yield from history[:system]
+        question = None
+        for example in few_shot.examples:
+            known = {**values, **example.values()}
+            if opening is not None and example.question != question:
+                yield Message("user", _fill(opening[0], known))
+                yield Message("assistant", _fill(opening[1], known))
+            question = example.question
+            yield Message("user", _fill(text, known))
+            yield Message("assistant", _fill(self.prefill, known) + example.reply)
+        yield from history[system:]
+        asked = _fill(text, values)
+        if opening is None:
+            yield _user(asked, conversation)
+        else:
+            yield _user(_fill(opening[0], values), conversation)
+            yield Message("assistant", _fill(opening[1], values))
+            yield Message("user", asked)
 
     def _limit(self, values: Mapping[str, str]) -> int | None:
         if self.max_tokens is not None or self.tokens_per is None:
@@ -108,9 +201,35 @@ class PromptTemplate:
         return int(values[name]) * tokens
 
 
+def _point_values(skeleton: Skeleton, point: Point) -> dict[str, str]:
+    return {
+        "skeleton": str(skeleton),
+        "titles": "; ".join(skeleton.titles),
+        "count": str(len(skeleton)),
+        "index": str(point.index),
+        "title": point.title,
+    }
+
+
+def _shared_values(conversation: Conversation, max_points: int, words: int) -> dict[str, str]:
+    return {
+        "question": conversation.question,
+        "max_points": str(max_points),
+        "how_many": how_many(max_points),
+        "words": str(words),
+        "how_long": how_long(words),
+    }
+
+
 def how_many(max_points: int) -> str:
     """The number of points that a skeleton is asked for, in words."""
     return f"3 to {max_points}" if max_points > 3 else f"at most {max_points}"
+
+
+def how_long(words: int) -> str:
+    """The length of a point of so many words, in sentences: small models heed that better than a number."""
+    lengths = ((20, "one sentence"), (60, "one or two sentences"), (150, "a short paragraph"))
+    return next((length for most, length in lengths if words <= most), "a paragraph")
 
 
 def _fill(text: str, values: Mapping[str, str]) -> str:
@@ -123,37 +242,101 @@ def _user(text: str, conversation: Conversation) -> Message:
     return Message("user", ({"type": "text", "text": text}, *attachments) if attachments else text)
 
 
-def _placeholders(template: PromptTemplate) -> set[str]:
-    names = _PLACEHOLDER.findall(template.text + template.prefill + (template.instead or ""))
-    return {_ALIASES.get(name, name) for name in names}
+def _mentions(template: PromptTemplate, names: Iterable[str]) -> Iterator[bool]:
+    """Whether what a backend gets has one of these placeholders, for each kind of backend."""
+    texts = [template.text + template.prefill + (template.instead or "")]
+    if (shown := template.few_shot) is not None:
+        texts.append("".join((shown.text or template.text, template.prefill, *(shown.opening or ()))))
+    for text in texts:
+        yield any(_ALIASES.get(name, name) in names for name in _PLACEHOLDER.findall(text))
 
+
+_BICYCLE = "What should I check before I buy a used bicycle?"
+_BICYCLE_TITLES = (
+    "Rust on the frame",
+    "Worn brake pads",
+    "Loose spokes and flat tyres",
+    "Smooth gear changes",
+    "The right size",
+    "A fair price",
+)
+_PRINTING = "How did the printing press change Europe?"
+_PRINTING_TITLES = (
+    "Cheaper books",
+    "More people who read",
+    "Faster spread of science",
+    "New religious movements",
+    "Standard spelling",
+    "The first newspapers",
+    "Fears of the rulers",
+)
+
+
+def _list_after_prefill(titles: tuple[str, ...]) -> str:
+    return "\n".join(f"{i}. {title}" for i, title in enumerate(titles, 1)).removeprefix("1.")
+
+
+_HEADINGS = (
+    "{question}\n\nWrite only the headings of the answer: {how_many} different headings of 2 to 5 words, numbered."
+)
 
 _SKELETON = PromptTemplate(
-    text=(
-        "{question}\n\n"
-        "Do not answer yet. First give the main points of the answer as a list of {how_many} short headings "
-        "(2 to 5 words each), all different."
-    ),
-    prefill="Headings:\n\n1.",
-    instead=" Number them, and write nothing but the list.",
+    text=_HEADINGS,
+    prefill="1.",
+    instead="",
     stop=("\n\n",),
     # A heading takes about half of that; a model that writes something else is stopped here.
     tokens_per=("max_points", 12),
-    # Without it small models repeat a heading until they are stopped.
-    frequency_penalty=0.6,
+    # Three headings have more.
+    min_tokens=12,
+    # Without them small models repeat a heading until they are stopped.
+    frequency_penalty=0.5,
+    presence_penalty=0.8,
+    few_shot=FewShot(
+        examples=(
+            Example(_BICYCLE, _list_after_prefill(_BICYCLE_TITLES)),
+            Example(_PRINTING, _list_after_prefill(_PRINTING_TITLES)),
+        ),
+    ),
 )
 
 _POINT = PromptTemplate(
     text=(
         "{question}\n\n"
-        "The answer covers these points, each written by itself: {titles}.\n\n"
-        "Write one or two sentences, at most {words} words, about this point only: {title}"
+        "The answer has these headings: {titles}.\n\n"
+        'Write only what stands under the heading "{title}": {how_long}, at most {words} words.'
     ),
-    prefill="{title}:",
-    instead="\n\nBegin with the text itself, without number or heading.",
+    prefill='"{title}" -',
+    instead=" Begin with the text itself, without number or heading.",
     stop=("\n",),
     tokens_per=("words", 3),
-    frequency_penalty=0.3,
+    # A small model at times repeats the title and ends there.
+    min_tokens=10,
+    frequency_penalty=0.5,
+    presence_penalty=0.8,
+    few_shot=FewShot(
+        # The point as the next turn after the skeleton: nearer to the point's own title, a small model copies
+        # the other titles; and the question with all that was given with it stands before what the model wrote.
+        opening=(_HEADINGS, "{skeleton}"),
+        text="In {how_long}, explain: {title}",
+        # Two points of the same answer show that each text keeps to its own heading.
+        examples=(
+            Example(
+                _BICYCLE,
+                " Brake pads wear thin with use and then scratch the rim, which costs far more than new pads. Squeeze "
+                "both levers hard and look for deep grooves along the rim before you pay.",
+                _BICYCLE_TITLES,
+                2,
+            ),
+            Example(
+                _BICYCLE,
+                " The right size lets you stand over the top tube with both feet flat on the ground. Too large a "
+                "bicycle never becomes comfortable, whatever you adjust, so ride a few metres before you decide.",
+                _BICYCLE_TITLES,
+                5,
+            ),
+        ),
+    ),
 )
 
 
@@ -188,7 +371,7 @@ class PromptSet:
             if isinstance(template, str):
                 template = PromptTemplate(template)
                 object.__setattr__(self, name, template)
-            if isinstance(template, PromptTemplate) and not _placeholders(template) & set(needed):
+            if isinstance(template, PromptTemplate) and not all(_mentions(template, needed)):
                 wanted = " or ".join(f"{{{n}}}" for n in needed)
                 raise PromptFileError(
                     f"The {name} prompt never mentions {wanted}, so the model would not know what to write: "
@@ -226,13 +409,7 @@ class PromptSet:
     def skeleton_prompt(self, conversation: Conversation, *, max_points: int, words: int, prefill: bool) -> Prompt:
         """The prompt that asks for the skeleton."""
         assert isinstance(self.skeleton, Template)
-        values = {
-            "question": conversation.question,
-            "max_points": str(max_points),
-            "how_many": how_many(max_points),
-            "words": str(words),
-        }
-        return self.skeleton.render(conversation, values, prefill=prefill)
+        return self.skeleton.render(conversation, _shared_values(conversation, max_points, words), prefill=prefill)
 
     def point_prompt(
         self,
@@ -246,17 +423,7 @@ class PromptSet:
     ) -> Prompt:
         """The prompt that asks for one point. `skeleton` holds the points that are known by now."""
         assert isinstance(self.point, Template)
-        values = {
-            "question": conversation.question,
-            "skeleton": str(skeleton),
-            "titles": "; ".join(skeleton.titles),
-            "count": str(len(skeleton)),
-            "index": str(point.index),
-            "title": point.title,
-            "max_points": str(max_points),
-            "how_many": how_many(max_points),
-            "words": str(words),
-        }
+        values = _shared_values(conversation, max_points, words) | _point_values(skeleton, point)
         return self.point.render(conversation, values, prefill=prefill)
 
 

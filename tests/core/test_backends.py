@@ -69,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(400, "unknown field stream_options")
         if kind is not None and kind.isdigit():
             return self.refuse(int(kind), "no luck today")
-        return self.answer(SKELETON if "Do not answer yet" in text else "Some text of this.", kind)
+        return self.answer(SKELETON if "Write only the headings" in text else "Some text of this.", kind)
 
     def refuse(self, status, message):
         data = json.dumps({"error": {"message": message}}).encode()
@@ -272,7 +272,7 @@ def test_normal_decoding_on_a_server_keeps_its_own_length(served, capsys):
 
 
 def test_a_point_that_is_cut_is_written_anew(served, capsys):
-    served.faults.append(Fault("this point only: Second thing", "cut", times=1))
+    served.faults.append(Fault('under the heading "Second thing"', "cut", times=1))
     code, out, _ = ask(served, "--json", capsys=capsys)
     answer = json.loads(out)
     assert code == 0
@@ -280,7 +280,7 @@ def test_a_point_that_is_cut_is_written_anew(served, capsys):
 
 
 def test_a_point_that_stalls_is_given_up_and_hung_up_on(served, capsys):
-    served.faults.append(Fault("this point only: Second thing", "stall"))
+    served.faults.append(Fault('under the heading "Second thing"', "stall"))
     options = ("--json", "--retries", "0", "--point-timeout", "1.5", "--on-point-error", "placeholder")
     code, out, err = ask(served, *options, capsys=capsys)
     assert served.gone.acquire(timeout=60)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from skeleton_of_thought.errors import PromptFileError
-from skeleton_of_thought.prompts import PromptSet, PromptTemplate
+from skeleton_of_thought.parsing import parse_skeleton
+from skeleton_of_thought.prompts import Example, FewShot, PromptSet, PromptTemplate
 from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
 
 OFFICIAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "official_prompts"
@@ -153,9 +154,105 @@ def test_an_instruction_replaces_the_prefill_where_it_is_not_continued() -> None
 
 
 def test_hints_for_the_backend_travel_with_the_prompt() -> None:
-    prompts = PromptSet(point=PromptTemplate("{title}", stop=("END",), max_tokens=7, frequency_penalty=0.5))
+    penalties = {"frequency_penalty": 0.5, "presence_penalty": 0.8}
+    template = PromptTemplate("{title}", stop=("END",), max_tokens=7, min_tokens=2, **penalties)
+    prompt = point_prompt(PromptSet(point=template))
+    assert (prompt.stop, prompt.max_tokens, prompt.min_tokens) == (("END",), 7, 2)
+    assert (prompt.frequency_penalty, prompt.presence_penalty) == (0.5, 0.8)
+
+
+SHOWN = FewShot(
+    examples=(
+        Example("A {title}?", " red", ("Colour", "Size"), 1),
+        Example("A {title}?", " big", ("Colour", "Size"), 2),
+        Example("B?", " round", ("Shape",)),
+    ),
+    text="{words} {title}",
+    opening=("{question}", "{titles}."),
+)
+
+
+def test_examples_stand_between_the_system_message_and_the_history_for_backends_that_take_a_prefill() -> None:
+    prompts = PromptSet(point=PromptTemplate("About {title}", prefill="{index}:", few_shot=SHOWN))
+    history = [Message("user", "Hello"), Message("assistant", "Hi!")]
+    conversation = Conversation.of("Why?", system="Be brief.", history=history)
+    prompt = point_prompt(prompts, 3, conversation, prefill=True)
+    assert [(turn.role, turn.text) for turn in prompt.messages] == [
+        ("system", "Be brief."),
+        ("user", "A {title}?"),
+        ("assistant", "Colour; Size."),
+        ("user", "40 Colour"),
+        ("assistant", "1: red"),
+        ("user", "40 Size"),
+        ("assistant", "2: big"),
+        ("user", "B?"),
+        ("assistant", "Shape."),
+        ("user", "40 Shape"),
+        ("assistant", "1: round"),
+        ("user", "Hello"),
+        ("assistant", "Hi!"),
+        ("user", "Why?"),
+        ("assistant", "Keep regular hours; Dim the lights; Avoid coffee."),
+        ("user", "40 Avoid coffee"),
+    ]
+    assert prompt.prefill == "3:"
+
+
+def test_attachments_stand_with_the_question_when_the_point_has_a_turn_of_its_own() -> None:
+    image = {"type": "image", "url": "https://example.org/cat.png"}
+    conversation = Conversation((Message("user", ({"type": "text", "text": "What is this?"}, image)),))
+    for prompts in (PromptSet(), PromptSet(point=PromptTemplate("About {title}", prefill="So", few_shot=SHOWN))):
+        messages = point_prompt(prompts, 1, conversation, prefill=True).messages
+        (holder,) = [message for message in messages if message.attachments]
+        assert holder.attachments == (image,)
+        assert "What is this?" in holder.text
+
+
+def test_points_that_start_early_share_all_but_the_last_lines_of_the_skeleton() -> None:
+    early = [Skeleton(SKELETON.points[:index]) for index in (1, 2)]
+    texts = [all_text(point_prompt(PromptSet(), i, skeleton=s, prefill=True)) for i, s in enumerate(early, 1)]
+    assert common_start(texts).endswith(f"1. {SKELETON.titles[0]}")
+
+
+def test_a_backend_that_takes_no_prefill_gets_the_instruction_without_examples() -> None:
+    prompts = PromptSet(point=PromptTemplate("About {title}", prefill="{index}:", instead=" now", few_shot=SHOWN))
     prompt = point_prompt(prompts)
-    assert (prompt.stop, prompt.max_tokens, prompt.frequency_penalty) == (("END",), 7, 0.5)
+    assert [turn.text for turn in prompt.messages] == ["About Dim the lights now"]
+
+
+def test_examples_use_the_template_s_own_text_without_one_of_theirs() -> None:
+    template = PromptTemplate("List: {question}", prefill="1.", few_shot=FewShot((Example("A?", " red"),)))
+    turns = skeleton_prompt(PromptSet(skeleton=template), prefill=True).messages
+    assert [turn.text for turn in turns] == ["List: A?", "1. red", f"List: {QUESTION.question}"]
+
+
+def test_what_examples_ask_must_mention_what_is_wanted_too() -> None:
+    shown = FewShot((Example("A?", " red"),), text="{titles}", opening=("{question}", "{titles}"))
+    with pytest.raises(PromptFileError, match=r"never mentions \{index\} or \{title\}"):
+        PromptSet(point=PromptTemplate("About {title}", prefill="So", few_shot=shown))
+
+
+def test_the_default_examples_read_like_answers() -> None:
+    for prompt in (skeleton_prompt(PromptSet(), prefill=True), point_prompt(PromptSet(), prefill=True)):
+        roles = [turn.role for turn in prompt.messages]
+        assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
+    replies = [turn.text for turn in skeleton_prompt(PromptSet(), prefill=True).messages if turn.role == "assistant"]
+    for reply in replies:
+        titles = parse_skeleton(reply).titles
+        assert 3 <= len(titles) <= 10
+        assert str(parse_skeleton(reply)) == reply
+        assert all(2 <= len(title.split()) <= 5 for title in titles)
+
+
+@pytest.mark.parametrize("prefill", [True, False])
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [(10, "one sentence"), (40, "one or two sentences"), (100, "a short paragraph"), (300, "a paragraph")],
+)
+def test_the_length_of_a_point_is_asked_for_in_sentences(words: int, asked: str, prefill: bool) -> None:
+    text = point_prompt(PromptSet(), words=words, prefill=prefill).messages[-1].text
+    assert asked in text
+    assert prefill or f"at most {words} words" in text
 
 
 def test_a_limit_grows_with_the_length_that_is_asked_for() -> None:
@@ -167,7 +264,7 @@ def test_a_limit_grows_with_the_length_that_is_asked_for() -> None:
 @pytest.mark.parametrize(("most", "asked"), [(10, "3 to 10"), (4, "3 to 4"), (3, "at most 3"), (1, "at most 1")])
 def test_the_number_of_points_that_is_asked_for_makes_sense(most: int, asked: str) -> None:
     prompt = PromptSet().skeleton_prompt(QUESTION, max_points=most, words=40, prefill=False)
-    assert f"{asked} short headings" in prompt.messages[-1].text
+    assert f"{asked} different headings" in prompt.messages[-1].text
 
 
 class Shouting:

@@ -41,9 +41,14 @@ def seen_as(messages: list[BaseMessage], kwargs: dict[str, Any]) -> Seen:
     text = next((m.text for m in reversed(messages) if m.type == "human"), "")
     if point := re.search(r"The point to write: (\d+)\.", text):
         return Seen("point", int(point[1]), messages, kwargs)
-    if point := re.search(r"each written by itself: (.*)\.\n\n.*about this point only: (.*?)(?:\n|$)", text):
+    if point := re.search(r'has these headings: (.*)\.\n\n.*under the heading "(.*?)":', text):
         return Seen("point", point[1].split("; ").index(point[2]) + 1, messages, kwargs)
-    marks = ("outline of an answer", "Do not answer yet")
+    if point := re.search(r", explain: (.*)$", text):  # with examples: the skeleton is the turn before
+        skeleton = [m.text for m in messages if m.type == "ai" and m.text.startswith("1. ")][-1]
+        found = re.search(rf"^(\d+)\. {re.escape(point[1])}$", skeleton, re.M)
+        assert found, f"{point[1]!r} is not in the skeleton {skeleton!r}"
+        return Seen("point", int(found[1]), messages, kwargs)
+    marks = ("outline of an answer", "Write only the headings")
     return Seen("skeleton" if any(mark in text for mark in marks) else "direct", None, messages, kwargs)
 
 

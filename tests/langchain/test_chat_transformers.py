@@ -180,13 +180,15 @@ async def test_the_chain_prefills_stops_and_limits_on_its_own_model(llm):
     assert sent[0]["stop"] == ("!",)
     assert sent[0]["stop_after_text"] == ("\n\n",)
     assert sent[0]["frequency_penalty"] > 0
+    assert sent[0]["presence_penalty"] > 0
+    assert sent[0]["min_new_tokens"] > 0
     assert sent[0]["temperature"] == 0.5
     sent.clear()
     SkeletonOfThoughtChain(llm=spy, prefill=False).invoke("Why?")
     assert sent[0]["prefill"] == ""
     sent.clear()
     await chain.expansion(TITLES).ainvoke("Why?")
-    assert {settings["prefill"] for settings in sent} == {f"{title}:" for title in TITLES}
+    assert {settings["prefill"] for settings in sent} == {f'"{title}" -' for title in TITLES}
 
 
 def test_other_models_beside_it_get_no_prefill(llm, kit):

@@ -176,7 +176,7 @@ async def test_sync_only_models_are_parallel_under_async(kit, ways):
 
 async def test_any_runnable_that_gives_text_serves_as_a_model(kit, way):
     def reply(messages):
-        return "1. Only this" if "Do not answer yet" in messages[-1].content else "Its text."
+        return "1. Only this" if "Write only the headings" in messages[-1].content else "Its text."
 
     output = await way(SkeletonOfThoughtChain(llm=RunnableLambda(reply)), "Why?")
     assert output["points"] == {"1": "Its text."}

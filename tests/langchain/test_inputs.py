@@ -134,7 +134,7 @@ class Completing(FakeListLLM):
 
     def _call(self, prompt, stop=None, run_manager=None, **kwargs):
         self.prompts.append(prompt)
-        return "1. Move" if "Do not answer yet" in prompt else "Its text."
+        return "1. Move" if "Write only the headings" in prompt else "Its text."
 
     async def _acall(self, prompt, stop=None, run_manager=None, **kwargs):
         return self._call(prompt)
@@ -169,8 +169,8 @@ async def test_string_models_get_the_bare_question_on_the_direct_route(way):
 def test_a_forced_prefill_is_the_end_of_a_string_prompt():
     llm = Completing(responses=[])
     SkeletonOfThoughtChain(llm=llm, prefill=True).invoke("Why?")
-    assert llm.prompts[0].endswith("\n\n1.")
-    assert llm.prompts[1].endswith("\n\nMove:")
+    assert llm.prompts[0].endswith("\n\nAssistant: 1.")
+    assert llm.prompts[1].endswith('\n\nAssistant: "Move" -')
 
 
 def test_images_for_a_string_model_are_refused():

@@ -70,7 +70,7 @@ async def test_prompt_model_and_parser_compose(kit):
     assert titles.invoke({"question": "Why {x}?"}) == TITLES
     assert [t async for t in titles.astream({"question": "Why?"})] == [[t] for t in TITLES]
     assert "Why {x}?" in llm.watch.seen[0].text
-    assert "3 to 6 short headings" in llm.watch.seen[0].text
+    assert "3 to 6 different headings" in llm.watch.seen[0].text
 
 
 def test_the_skeleton_prompt_takes_a_history(kit):

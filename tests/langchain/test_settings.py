@@ -129,8 +129,8 @@ async def test_a_forced_prefill_is_a_trailing_ai_message(way, llm):
     llm.script = lambda seen: [" Take breaks\n2. Move"] if seen.stage == "skeleton" else [" Text."]
     output = await way(SkeletonOfThoughtChain(llm=llm, prefill=True), "Q")
     assert output["skeleton"] == ["Take breaks", "Move"]
-    assert llm.watch.of("skeleton")[0].messages[-1] == AIMessage("Headings:\n\n1.")
-    assert llm.watch.of("point", 2)[0].messages[-1] == AIMessage("Move:")
+    assert llm.watch.of("skeleton")[0].messages[-1] == AIMessage("1.")
+    assert llm.watch.of("point", 2)[0].messages[-1] == AIMessage('"Move" -')
 
 
 async def test_keywords_of_a_call_reach_the_model(llm):
