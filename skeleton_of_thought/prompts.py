@@ -287,11 +287,12 @@ _SKELETON = PromptTemplate(
     stop=("\n\n",),
     # A heading takes about half of that; a model that writes something else is stopped here.
     tokens_per=("max_points", 12),
-    # Three headings have more.
-    min_tokens=12,
-    # Without them small models repeat a heading until they are stopped.
-    frequency_penalty=0.5,
-    presence_penalty=0.8,
+    # Three headings have about as many.
+    min_tokens=20,
+    # Without them small models repeat a heading until they are stopped. More for each time would make them
+    # shun the line ends, and so end the list early.
+    frequency_penalty=0.2,
+    presence_penalty=1.5,
     few_shot=FewShot(
         examples=(
             Example(_BICYCLE, _list_after_prefill(_BICYCLE_TITLES)),
