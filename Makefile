@@ -45,7 +45,7 @@ $(VENV)/.test: $(VENV)/.lint
 	@touch $@
 
 demo: $(VENV)/.demo
-	@$(BIN)/sot ask --compare "$(QUESTION)"
+	@$(BIN)/sot ask --compare --words 100 "$(QUESTION)"
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -74,13 +74,14 @@ class Example:
 
     Attributes:
         question: The question.
-        reply: The reply, from where the template's prefill ends.
+        reply: The reply, from where the template's prefill ends; or its sentences, of which as many are shown as
+            make no more than `{words}` words: the model writes as much as the examples do.
         titles: For a point's prompt: the titles of the skeleton.
         index: Which of them the reply is about, from 1.
     """
 
     question: str
-    reply: str
+    reply: str | tuple[str, ...]
     titles: tuple[str, ...] = ()
     index: int = 1
 
@@ -91,6 +92,14 @@ class Example:
             points = tuple(Point(i, title) for i, title in enumerate(self.titles, 1))
             values |= _point_values(Skeleton(points), points[self.index - 1])
         return values
+
+    def text(self, words: int) -> str:
+        """The reply, of about so many words if it is given in sentences."""
+        if isinstance(self.reply, str):
+            return self.reply
+        lengths = accumulate(len(sentence.split()) for sentence in self.reply)
+        fitting = sum(length <= words for length in lengths)
+        return " " + " ".join(self.reply[: max(1, fitting)])
 
 
 @dataclass(frozen=True)
@@ -184,7 +193,7 @@ class PromptTemplate:
                 yield Message("assistant", _fill(opening[1], known))
             question = example.question
             yield Message("user", _fill(text, known))
-            yield Message("assistant", _fill(self.prefill, known) + example.reply)
+            yield Message("assistant", _fill(self.prefill, known) + example.text(int(values["words"])))
         yield from history[system:]
         asked = _fill(text, values)
         if opening is None:
@@ -324,15 +333,29 @@ _POINT = PromptTemplate(
         examples=(
             Example(
                 _BICYCLE,
-                " Brake pads wear thin with use and then scratch the rim, which costs far more than new pads. Squeeze "
-                "both levers hard and look for deep grooves along the rim before you pay.",
+                (
+                    "Brake pads wear thin with use and then scratch the rim, which costs far more than new pads.",
+                    "Squeeze both levers hard and look for deep grooves along the rim before you pay.",
+                    "Each pad should meet the metal flat and at the same time as the other.",
+                    "A lever that touches the handlebar needs a new cable, which any shop fits in a few minutes.",
+                    "Ride slowly downhill and stop with one brake, then with the other: a squeal is harmless, a "
+                    "shudder is not.",
+                    "Ask when the pads were last changed; a seller who knows has looked after the rest as well.",
+                ),
                 _BICYCLE_TITLES,
                 2,
             ),
             Example(
                 _BICYCLE,
-                " The right size lets you stand over the top tube with both feet flat on the ground. Too large a "
-                "bicycle never becomes comfortable, whatever you adjust, so ride a few metres before you decide.",
+                (
+                    "The right size lets you stand over the top tube with both feet flat on the ground.",
+                    "Too large a bicycle never becomes comfortable, whatever you adjust, so ride a few metres before "
+                    "you decide.",
+                    "With the saddle set, your knee stays slightly bent at the lowest point of the pedal.",
+                    "Reach for the handlebar: your elbows should be soft, and your shoulders should not rise.",
+                    "A saddle and a stem can be changed for little money, a frame that is too long cannot.",
+                    "If you fall between two sizes, take the smaller one, which is easier to steer and to lift.",
+                ),
                 _BICYCLE_TITLES,
                 5,
             ),

@@ -214,6 +214,25 @@ def test_points_that_start_early_share_all_but_the_last_lines_of_the_skeleton() 
     assert common_start(texts).endswith(f"1. {SKELETON.titles[0]}")
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"), [(1, " One two."), (2, " One two."), (4, " One two."), (5, " One two. Three four five.")]
+)
+def test_the_sentences_of_an_example_are_as_many_as_the_length_that_is_asked_for(words: int, shown: str) -> None:
+    few_shot = FewShot((Example("A?", ("One two.", "Three four five.")),))
+    prompts = PromptSet(point=PromptTemplate("{title}", prefill="So", few_shot=few_shot))
+    assert point_prompt(prompts, words=words, prefill=True).messages[1].text == f"So{shown}"
+
+
+def test_the_default_examples_are_longer_where_points_shall_be_longer() -> None:
+    def lengths(words: int) -> list[int]:
+        turns = point_prompt(PromptSet(), words=words, prefill=True).messages
+        return [len(turn.text.split()) for turn in turns if turn.role == "assistant"][1:-1]
+
+    short, long = lengths(40), lengths(120)
+    assert all(20 < length < 50 for length in short)
+    assert all(80 < length < 130 for length in long)
+
+
 def test_a_backend_that_takes_no_prefill_gets_the_instruction_without_examples() -> None:
     prompts = PromptSet(point=PromptTemplate("About {title}", prefill="{index}:", instead=" now", few_shot=SHOWN))
     prompt = point_prompt(prompts)
