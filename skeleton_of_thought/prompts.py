@@ -74,15 +74,16 @@ class Example:
 
     Attributes:
         question: The question.
+        titles: The titles of the skeleton.
         reply: The reply, from where the template's prefill ends; or its sentences, of which as many are shown as
-            make no more than `{words}` words: the model writes as much as the examples do.
-        titles: For a point's prompt: the titles of the skeleton.
-        index: Which of them the reply is about, from 1.
+            make no more than `{words}` words: the model writes as much as the examples do. None for the
+            skeleton itself, of no more than `{max_points}` points, as the whole reply.
+        index: For a point's prompt: which of the titles the reply is about, from 1.
     """
 
     question: str
-    reply: str | tuple[str, ...]
     titles: tuple[str, ...] = ()
+    reply: str | tuple[str, ...] | None = None
     index: int = 1
 
     def values(self) -> dict[str, str]:
@@ -93,13 +94,16 @@ class Example:
             values |= _point_values(Skeleton(points), points[self.index - 1])
         return values
 
-    def text(self, words: int) -> str:
-        """The reply, of about so many words if it is given in sentences."""
+    def turn(self, prefill: str, values: Mapping[str, str]) -> str:
+        """The assistant's turn, as long as the values ask for."""
+        if self.reply is None:
+            titles = self.titles[: int(values["max_points"])]
+            return "\n".join(f"{i}. {title}" for i, title in enumerate(titles, 1))
         if isinstance(self.reply, str):
-            return self.reply
+            return prefill + self.reply
         lengths = accumulate(len(sentence.split()) for sentence in self.reply)
-        fitting = sum(length <= words for length in lengths)
-        return " " + " ".join(self.reply[: max(1, fitting)])
+        fitting = sum(length <= int(values["words"]) for length in lengths)
+        return " ".join((prefill, *self.reply[: max(1, fitting)]))
 
 
 @dataclass(frozen=True)
@@ -125,10 +129,10 @@ class FewShot:
 class PromptTemplate:
     """A user turn with `{placeholders}`, and the start of the assistant's turn.
 
-    Placeholders: `{question}`, `{max_points}`, `{how_many}` ("3 to 10"), `{words}` and `{how_long}` ("one or
-    two sentences"); for points also `{skeleton}` (the
-    numbered list), `{titles}` (the same in one line), `{count}` (the number of points), `{index}` and
-    `{title}`. Any other braces stay as they are, and braces in the values are never looked at.
+    Placeholders: `{question}`, `{max_points}`, `{how_many}` ("3 to 10"), `{words}` and `{how_long}` ("one or two
+    sentences"); for points also `{skeleton}` (the numbered list), `{titles}` (the same in one line), `{count}`
+    (the number of points), `{index}` and `{title}`. Any other braces stay as they are, and braces in the values
+    are never looked at.
 
     Attributes:
         text: The user's turn.
@@ -157,20 +161,20 @@ class PromptTemplate:
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
         """See `Template.render`."""
-        few_shot = self.few_shot if prefill and self.prefill else None
         text, start = self.text, ""
+        messages: Iterable[Message] | None = None
         if prefill and self.prefill:
             start = _fill(self.prefill, values)
+            if self.few_shot is not None:
+                messages = self._turns(self.few_shot, conversation, values)
         elif self.instead is not None:
             text += self.instead
         elif self.prefill:
             text += _START_WITH.replace("{prefill}", self.prefill.strip())
+        if messages is None:
+            messages = (*conversation.history, _user(_fill(text, values), conversation))
         return Prompt(
-            messages=(
-                (*conversation.history, _user(_fill(text, values), conversation))
-                if few_shot is None
-                else tuple(self._turns(few_shot, conversation, values))
-            ),
+            messages=tuple(messages),
             prefill=start,
             stop=self.stop,
             max_tokens=self._limit(values),
@@ -193,7 +197,7 @@ class PromptTemplate:
                 yield Message("assistant", _fill(opening[1], known))
             question = example.question
             yield Message("user", _fill(text, known))
-            yield Message("assistant", _fill(self.prefill, known) + example.text(int(values["words"])))
+            yield Message("assistant", example.turn(_fill(self.prefill, known), known))
         yield from history[system:]
         asked = _fill(text, values)
         if opening is None:
@@ -281,10 +285,6 @@ _PRINTING_TITLES = (
 )
 
 
-def _list_after_prefill(titles: tuple[str, ...]) -> str:
-    return "\n".join(f"{i}. {title}" for i, title in enumerate(titles, 1)).removeprefix("1.")
-
-
 _HEADINGS = (
     "{question}\n\nWrite only the headings of the answer: {how_many} different headings of 2 to 5 words, numbered."
 )
@@ -303,10 +303,7 @@ _SKELETON = PromptTemplate(
     frequency_penalty=0.2,
     presence_penalty=1.5,
     few_shot=FewShot(
-        examples=(
-            Example(_BICYCLE, _list_after_prefill(_BICYCLE_TITLES)),
-            Example(_PRINTING, _list_after_prefill(_PRINTING_TITLES)),
-        ),
+        examples=(Example(_BICYCLE, _BICYCLE_TITLES), Example(_PRINTING, _PRINTING_TITLES)),
     ),
 )
 
@@ -333,6 +330,7 @@ _POINT = PromptTemplate(
         examples=(
             Example(
                 _BICYCLE,
+                _BICYCLE_TITLES,
                 (
                     "Brake pads wear thin with use and then scratch the rim, which costs far more than new pads.",
                     "Squeeze both levers hard and look for deep grooves along the rim before you pay.",
@@ -342,11 +340,11 @@ _POINT = PromptTemplate(
                     "shudder is not.",
                     "Ask when the pads were last changed; a seller who knows has looked after the rest as well.",
                 ),
-                _BICYCLE_TITLES,
                 2,
             ),
             Example(
                 _BICYCLE,
+                _BICYCLE_TITLES,
                 (
                     "The right size lets you stand over the top tube with both feet flat on the ground.",
                     "Too large a bicycle never becomes comfortable, whatever you adjust, so ride a few metres before "
@@ -356,7 +354,6 @@ _POINT = PromptTemplate(
                     "A saddle and a stem can be changed for little money, a frame that is too long cannot.",
                     "If you fall between two sizes, take the smaller one, which is easier to steer and to lift.",
                 ),
-                _BICYCLE_TITLES,
                 5,
             ),
         ),

@@ -25,8 +25,10 @@ FILE = {
 }
 
 
-def skeleton_prompt(prompts: PromptSet, conversation: Conversation = QUESTION, *, prefill: bool = False) -> Prompt:
-    return prompts.skeleton_prompt(conversation, max_points=10, words=40, prefill=prefill)
+def skeleton_prompt(
+    prompts: PromptSet, conversation: Conversation = QUESTION, *, prefill: bool = False, most: int = 10
+) -> Prompt:
+    return prompts.skeleton_prompt(conversation, max_points=most, words=40, prefill=prefill)
 
 
 def point_prompt(
@@ -163,9 +165,9 @@ def test_hints_for_the_backend_travel_with_the_prompt() -> None:
 
 SHOWN = FewShot(
     examples=(
-        Example("A {title}?", " red", ("Colour", "Size"), 1),
-        Example("A {title}?", " big", ("Colour", "Size"), 2),
-        Example("B?", " round", ("Shape",)),
+        Example("A {title}?", ("Colour", "Size"), " red", 1),
+        Example("A {title}?", ("Colour", "Size"), " big", 2),
+        Example("B?", ("Shape",), " round"),
     ),
     text="{words} {title}",
     opening=("{question}", "{titles}."),
@@ -214,11 +216,17 @@ def test_points_that_start_early_share_all_but_the_last_lines_of_the_skeleton() 
     assert common_start(texts).endswith(f"1. {SKELETON.titles[0]}")
 
 
+@pytest.mark.parametrize("most", [1, 2, 4])
+def test_a_skeleton_that_is_shown_has_no_more_points_than_are_wanted(most: int) -> None:
+    shown = skeleton_prompt(PromptSet(), prefill=True, most=most).messages
+    assert {len(parse_skeleton(turn.text)) for turn in shown if turn.role == "assistant"} == {most}
+
+
 @pytest.mark.parametrize(
     ("words", "shown"), [(1, " One two."), (2, " One two."), (4, " One two."), (5, " One two. Three four five.")]
 )
 def test_the_sentences_of_an_example_are_as_many_as_the_length_that_is_asked_for(words: int, shown: str) -> None:
-    few_shot = FewShot((Example("A?", ("One two.", "Three four five.")),))
+    few_shot = FewShot((Example("A?", reply=("One two.", "Three four five.")),))
     prompts = PromptSet(point=PromptTemplate("{title}", prefill="So", few_shot=few_shot))
     assert point_prompt(prompts, words=words, prefill=True).messages[1].text == f"So{shown}"
 
@@ -240,13 +248,13 @@ def test_a_backend_that_takes_no_prefill_gets_the_instruction_without_examples()
 
 
 def test_examples_use_the_template_s_own_text_without_one_of_theirs() -> None:
-    template = PromptTemplate("List: {question}", prefill="1.", few_shot=FewShot((Example("A?", " red"),)))
+    template = PromptTemplate("List: {question}", prefill="1.", few_shot=FewShot((Example("A?", reply=" red"),)))
     turns = skeleton_prompt(PromptSet(skeleton=template), prefill=True).messages
     assert [turn.text for turn in turns] == ["List: A?", "1. red", f"List: {QUESTION.question}"]
 
 
 def test_what_examples_ask_must_mention_what_is_wanted_too() -> None:
-    shown = FewShot((Example("A?", " red"),), text="{titles}", opening=("{question}", "{titles}"))
+    shown = FewShot((Example("A?", reply=" red"),), text="{titles}", opening=("{question}", "{titles}"))
     with pytest.raises(PromptFileError, match=r"never mentions \{index\} or \{title\}"):
         PromptSet(point=PromptTemplate("About {title}", prefill="So", few_shot=shown))
 
