@@ -18,13 +18,12 @@ from langchain_core.prompts import (
 
 from langchain_sot.messages import convert_message
 from skeleton_of_thought.errors import PromptFileError
-from skeleton_of_thought.prompts import PLACEHOLDERS, PromptSet, PromptTemplate, Template
+from skeleton_of_thought.prompts import ALIASES, PLACEHOLDERS, PromptSet, PromptTemplate, Template, begin_with
 from skeleton_of_thought.types import Conversation, Message, Prompt
 
 __all__ = ["LangChainTemplate", "chat_prompt", "prompt_set"]
 
 _HISTORY = ("chat_history", "history")
-_PAPER_NAMES = {"request": "question", "outline": "skeleton", "point": "index", "point_outline": "title"}
 _BRACED = re.compile(r"\{(\w+)\}")
 
 
@@ -52,7 +51,7 @@ class LangChainTemplate:
         turns = [_core_message(message, conversation) for message in value.to_messages()]
         turns, start = _take_prefill(turns, prefill=prefill)
         if not placed:
-            turns = _with_history(turns, conversation.history)
+            turns = _with_history(turns, conversation)
         return Prompt(messages=_attach(turns, conversation), prefill=start)
 
 
@@ -72,16 +71,15 @@ def _take_prefill(turns: list[Message], *, prefill: bool) -> tuple[list[Message]
     if prefill:
         return rest, last.text
     # A backend that does not continue the turn would answer it, or reject it.
-    text = f"{rest[-1].text}\n\nBegin your answer with: {last.text.strip()}"
+    text = begin_with(rest[-1].text, last.text)
     blocks = ({"type": "text", "text": text}, *rest[-1].attachments)
     return [*rest[:-1], Message(rest[-1].role, blocks if rest[-1].attachments else text)], ""
 
 
-def _with_history(turns: list[Message], history: tuple[Message, ...]) -> list[Message]:
+def _with_history(turns: list[Message], conversation: Conversation) -> list[Message]:
     # Several backends take system messages at the very start only: the caller's, then the template's.
     own = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
-    head = next((i for i, turn in enumerate(history) if turn.role != "system"), len(history))
-    return [*history[:head], *turns[:own], *history[head:], *turns[own:]]
+    return [*conversation.system, *turns[:own], *conversation.turns, *turns[own:]]
 
 
 def _attach(turns: list[Message], conversation: Conversation) -> tuple[Message, ...]:
@@ -143,23 +141,16 @@ def chat_prompt(template: Template | str, **partial: str) -> ChatPromptTemplate:
             return inner.partial(**{name: value for name, value in partial.items() if name in names})
     if isinstance(template, PromptTemplate):
         chat = ChatPromptTemplate.from_messages(
-            [MessagesPlaceholder("chat_history", optional=True), ("human", _f_string(_instructed(template)))]
+            [MessagesPlaceholder("chat_history", optional=True), ("human", _f_string(template.instruction))]
         )
         return chat.partial(**{name: value for name, value in partial.items() if name in chat.input_variables})
     raise PromptFileError(f"A prompt of type {type(template).__name__} cannot be shown as a ChatPromptTemplate.")
 
 
-def _instructed(template: PromptTemplate) -> str:
-    """The text for a backend that does not continue a prefill."""
-    if template.instead is not None:
-        return template.text + template.instead
-    return template.text + (f"\n\nBegin your answer with: {template.prefill.strip()}" if template.prefill else "")
-
-
 def _f_string(text: str) -> str:
     # All braces are doubled but those of the placeholders, so that f-string formatting changes nothing else.
     def braces(match: re.Match[str]) -> str:
-        name = _PAPER_NAMES.get(match[1], match[1])
+        name = ALIASES.get(match[1], match[1])
         return f"{{{name}}}" if name in PLACEHOLDERS["point"] else f"{{{{{match[1]}}}}}"
 
     pieces: list[str] = []

@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate, takewhile
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,12 +21,14 @@ from skeleton_of_thought.errors import PromptFileError
 from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
 
 __all__ = [
+    "ALIASES",
     "PLACEHOLDERS",
     "Example",
     "FewShot",
     "PromptSet",
     "PromptTemplate",
     "Template",
+    "begin_with",
     "how_long",
     "how_many",
 ]
@@ -34,7 +36,12 @@ __all__ = [
 _ROLE_SWITCH = "[ROLESWITCHING assistant:]"
 """How the paper's prompt files mark the place where the assistant's turn begins."""
 
-_ALIASES = {"request": "question", "outline": "skeleton", "point": "index", "point_outline": "title"}
+ALIASES: Mapping[str, str] = {
+    "request": "question",
+    "outline": "skeleton",
+    "point": "index",
+    "point_outline": "title",
+}
 """The placeholders of the paper's prompt files, and ours for the same thing."""
 
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
@@ -46,8 +53,6 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
 """What the prompts of a stage may mention."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-
-_START_WITH = "\n\nBegin your answer with: {prefill}"
 
 
 @runtime_checkable
@@ -161,16 +166,12 @@ class PromptTemplate:
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
         """See `Template.render`."""
-        text, start = self.text, ""
+        text, start = self.instruction, ""
         messages: Iterable[Message] | None = None
         if prefill and self.prefill:
-            start = _fill(self.prefill, values)
+            text, start = self.text, _fill(self.prefill, values)
             if self.few_shot is not None:
                 messages = self._turns(self.few_shot, conversation, values)
-        elif self.instead is not None:
-            text += self.instead
-        elif self.prefill:
-            text += _START_WITH.replace("{prefill}", self.prefill.strip())
         if messages is None:
             messages = (*conversation.history, _user(_fill(text, values), conversation))
         return Prompt(
@@ -183,12 +184,17 @@ class PromptTemplate:
             presence_penalty=self.presence_penalty,
         )
 
+    @property
+    def instruction(self) -> str:
+        """The user's turn, with its placeholders, for backends that do not continue a prefill."""
+        if self.instead is not None:
+            return self.text + self.instead
+        return begin_with(self.text, self.prefill) if self.prefill else self.text
+
     def _turns(self, few_shot: FewShot, conversation: Conversation, values: Mapping[str, str]) -> Iterator[Message]:
         """The caller's system message, the examples, the caller's history, the question."""
         text, opening = few_shot.text or self.text, few_shot.opening
-        history = conversation.history
-        system = sum(1 for _ in takewhile(lambda message: message.role == "system", history))
-        yield from history[:system]
+        yield from conversation.system
         question = None
         for example in few_shot.examples:
             known = {**values, **example.values()}
@@ -198,7 +204,7 @@ class PromptTemplate:
             question = example.question
             yield Message("user", _fill(text, known))
             yield Message("assistant", example.turn(_fill(self.prefill, known), known))
-        yield from history[system:]
+        yield from conversation.turns
         asked = _fill(text, values)
         if opening is None:
             yield _user(asked, conversation)
@@ -245,9 +251,14 @@ def how_long(words: int) -> str:
     return next((length for most, length in lengths if words <= most), "a paragraph")
 
 
+def begin_with(text: str, start: str) -> str:
+    """The text of a user's turn that asks for what a prefill would have given."""
+    return f"{text}\n\nBegin your answer with: {start.strip()}"
+
+
 def _fill(text: str, values: Mapping[str, str]) -> str:
     # One pass over the template alone: what a value holds, braces included, is never read as a template.
-    return _PLACEHOLDER.sub(lambda m: values.get(_ALIASES.get(m[1], m[1]), m[0]), text)
+    return _PLACEHOLDER.sub(lambda m: values.get(ALIASES.get(m[1], m[1]), m[0]), text)
 
 
 def _user(text: str, conversation: Conversation) -> Message:
@@ -261,7 +272,7 @@ def _mentions(template: PromptTemplate, names: Iterable[str]) -> Iterator[bool]:
     if (shown := template.few_shot) is not None:
         texts.append("".join((shown.text or template.text, template.prefill, *(shown.opening or ()))))
     for text in texts:
-        yield any(_ALIASES.get(name, name) in names for name in _PLACEHOLDER.findall(text))
+        yield any(ALIASES.get(name, name) in names for name in _PLACEHOLDER.findall(text))
 
 
 _BICYCLE = "What should I check before I buy a used bicycle?"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -121,6 +122,16 @@ class Conversation:
     def history(self) -> tuple[Message, ...]:
         """Everything before the question: system message and earlier turns."""
         return self.messages[:-1]
+
+    @property
+    def system(self) -> tuple[Message, ...]:
+        """The system messages at the front of the history."""
+        return tuple(takewhile(lambda message: message.role == "system", self.history))
+
+    @property
+    def turns(self) -> tuple[Message, ...]:
+        """The history without the system messages at its front."""
+        return self.history[len(self.system) :]
 
     @property
     def attachments(self) -> tuple[Mapping[str, Any], ...]:
