@@ -17,7 +17,7 @@ Expansions, per point; "stays" means that none of the following is wrong
     drifts       it covers more of a sibling's title (half at least) than of its own; words that both titles have,
                  and words of the question, do not count
     lists        a line that begins with a list mark, two numbers as of a list within a line, or two siblings' titles
-    echoes       8 words in a row from the prompt, 12 for a long title of its own
+    echoes       8 words in a row from the prompt, examples included; 12 for a long title of its own
     loops        more than a fifth of its 4-word sequences have been there before
     repeats      more than a third of its 4-word sequences stand in an earlier point of the same answer
     unfinished   it does not end as a sentence does
@@ -180,7 +180,8 @@ def answers(engine: LocalEngine, questions: Sequence[str], max_tokens: int) -> l
         if call.stage == "direct":
             return iter([Reply()])
         if call.point is not None:
-            prompts[index][call.point.index] = call.prompt.messages[-1].text
+            # All turns: what a point could echo need not stand in the last of them.
+            prompts[index][call.point.index] = "\n\n".join(message.text for message in call.prompt.messages)
             return _Stream(engine.stream(call.prompt, max_new_tokens=max_tokens), [])
         written[index][:] = [call.prompt.prefill]
         return _Stream(engine.stream(call.prompt, max_new_tokens=max_tokens), written[index])
