@@ -26,6 +26,7 @@ from skeleton_of_thought.types import (
     Call,
     Cancel,
     Conversation,
+    Decoding,
     Event,
     Expansion,
     Point,
@@ -137,6 +138,7 @@ class AnswerFlow:
         self._reason = "given skeleton" if skeleton else "no router"
         self._direct_finish: str | None = None
         self._usage: dict[str, Usage] = {}
+        self._decoding: dict[Stage, Decoding] = {}
         self._spans: dict[str, Span] = {}
         self._began: float = 0.0
         self._now: float = 0.0
@@ -192,7 +194,7 @@ class AnswerFlow:
         if call is None:
             return []
         reply = reply or Reply()
-        self._account(call, reply.usage)
+        self._account(call, reply.usage, reply.decoding)
         if call.stage == "route":
             self._routed(reply.decision or RouteDecision(False, reason="the router gave no decision"))
         elif call.stage == "skeleton":
@@ -204,18 +206,27 @@ class AnswerFlow:
             self._end_point(self._writing[call.point.index], reply.finish_reason)
         return self._take()
 
-    def cancelled(self, call_id: int, stage: Stage, usage: Usage | None, now: float = 0.0) -> None:
-        """A call that was cancelled has ended; `usage` is what it had cost, if the backend knows."""
-        if usage is not None and not self.finished:
-            self._usage[stage] = self._usage.get(stage, Usage()) + usage
+    def cancelled(
+        self, call_id: int, stage: Stage, usage: Usage | None, now: float = 0.0, decoding: Decoding | None = None
+    ) -> None:
+        """A call that was cancelled has ended; `usage` and `decoding` are what it had cost, if the backend knows."""
+        if not self.finished:
+            self._count(stage, usage, decoding)
 
-    def failed(self, call_id: int, error: Exception, now: float = 0.0, usage: Usage | None = None) -> list[Action]:
-        """A call has failed."""
+    def failed(
+        self,
+        call_id: int,
+        error: Exception,
+        now: float = 0.0,
+        usage: Usage | None = None,
+        decoding: Decoding | None = None,
+    ) -> list[Action]:
+        """A call has failed; `usage` and `decoding` are what it had cost, if the backend knows."""
         self._now = now
         call = self._calls.pop(call_id, None)
         if call is None:
             return []
-        self._account(call, usage)
+        self._account(call, usage, decoding)
         if call.stage == "route":
             # A router saves time; it must not cost the answer. Direct is what would happen without us.
             self._routed(RouteDecision(False, reason=f"the router failed: {type(error).__name__}: {error}"))
@@ -470,7 +481,7 @@ class AnswerFlow:
             skeleton=self._skeleton or Skeleton(tuple(self._points)),
             expansions=expansions,
             usage=sum(self._usage.values(), Usage()),
-            timings=Timings(self._offset, self._first_text, dict(self._spans)),
+            timings=Timings(self._offset, self._first_text, dict(self._spans), dict(self._decoding)),
             decision=self._decision,
             reason=self._reason,
             usage_by_stage=dict(self._usage),
@@ -497,12 +508,17 @@ class AnswerFlow:
     def _emit(self, event: Event) -> None:
         self._actions.append(event)
 
-    def _account(self, call: Call, usage: Usage | None) -> None:
+    def _account(self, call: Call, usage: Usage | None, decoding: Decoding | None) -> None:
         self._mark_end(call.stage)
+        self._count(call.stage, usage, decoding)
+        if usage is not None and call.point is not None:
+            self._writing[call.point.index].usage += usage
+
+    def _count(self, stage: Stage, usage: Usage | None, decoding: Decoding | None) -> None:
         if usage is not None:
-            self._usage[call.stage] = self._usage.get(call.stage, Usage()) + usage
-            if call.point is not None:
-                self._writing[call.point.index].usage += usage
+            self._usage[stage] = self._usage.get(stage, Usage()) + usage
+        if decoding is not None:
+            self._decoding[stage] = self._decoding.get(stage, Decoding()) + decoding
 
     def _mark_end(self, stage: Stage) -> None:
         span = self._spans.get(stage)

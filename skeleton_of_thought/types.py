@@ -21,6 +21,7 @@ __all__ = [
     "Completion",
     "Content",
     "Conversation",
+    "Decoding",
     "Event",
     "Expansion",
     "Message",
@@ -188,6 +189,47 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """What a local engine did for one completion, or for several of them together.
+
+    A sum adds seconds, steps and tokens of completions that may have been decoded side by side, so its seconds
+    can be more than the clock showed, and its pace is the mean pace of one completion.
+
+    Attributes:
+        waiting: Seconds from the submission until the prompt began to run.
+        prefill: Seconds from then until the completion joined the batch.
+        decode: Seconds from then until its end.
+        steps: Decoding steps that it took part in.
+        mean_rows: Rows in the batch, the mean over its steps: how parallel it really was. A sum weighs by steps.
+        output_tokens: Tokens generated.
+    """
+
+    waiting: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+    steps: int = 0
+    mean_rows: float = 0.0
+    output_tokens: int = 0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens over the time in the batch; 0.0 where there was none."""
+        return self.output_tokens / self.decode if self.decode > 0 else 0.0
+
+    def __add__(self, other: Decoding) -> Decoding:
+        steps = self.steps + other.steps
+        rows = self.mean_rows * self.steps + other.mean_rows * other.steps
+        return Decoding(
+            self.waiting + other.waiting,
+            self.prefill + other.prefill,
+            self.decode + other.decode,
+            steps,
+            rows / steps if steps else 0.0,
+            self.output_tokens + other.output_tokens,
+        )
+
+
+@dataclass(frozen=True)
 class Reply:
     """How a call ended, told by the backend after its last text.
 
@@ -195,11 +237,13 @@ class Reply:
         usage: Tokens spent, where the backend says so.
         finish_reason: `"stop"`, `"length"`, or the backend's own word; None where it says nothing.
         decision: The routing decision, for calls of stage `route`.
+        decoding: What a local engine did for it, where the backend is one and says so.
     """
 
     usage: Usage | None = None
     finish_reason: str | None = None
     decision: RouteDecision | None = None
+    decoding: Decoding | None = None
 
 
 @dataclass(frozen=True)
@@ -211,12 +255,14 @@ class Completion:
         token_ids: The generated ids, the end-of-sequence id included when it was generated.
         finish_reason: `"stop"` (end of sequence or stop string), `"length"` or `"cancelled"`.
         usage: Tokens of the prompt, of the completion, and how many of the prompt were reused.
+        decoding: Where its time went, and how many were decoded beside it; None where nobody kept count.
     """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: Literal["stop", "length", "cancelled"]
     usage: Usage
+    decoding: Decoding | None = None
 
 
 # --- the parts of an answer -----------------------------------------------------------------------
@@ -294,11 +340,26 @@ class Timings:
         first_text: From the start to the first text of the answer; None when there was none.
         stages: A `Span` per stage that ran: `route`, `skeleton`, `point` (from the first call's start to
             the last one's end), `direct`.
+        decoding: What the local engine did for the calls of a stage, summed; no entry for a stage whose
+            backend does not tell.
     """
 
     total: float = 0.0
     first_text: float | None = None
     stages: Mapping[str, Span] = field(default_factory=dict)
+    decoding: Mapping[Stage, Decoding] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The timings as plain JSON-safe data."""
+        return {
+            "total": self.total,
+            "first_text": self.first_text,
+            "stages": {stage: dataclasses.asdict(span) for stage, span in self.stages.items()},
+            "decoding": {
+                stage: {**dataclasses.asdict(done), "tokens_per_second": done.tokens_per_second}
+                for stage, done in self.decoding.items()
+            },
+        }
 
 
 @dataclass(frozen=True)
@@ -375,11 +436,7 @@ class Answer:
             "expansions": [_expansion_dict(e) for e in self.expansions],
             "usage": _usage_dict(self.usage),
             "usage_by_stage": {stage: _usage_dict(usage) for stage, usage in self.usage_by_stage.items()},
-            "timings": {
-                "total": self.timings.total,
-                "first_text": self.timings.first_text,
-                "stages": {stage: dataclasses.asdict(span) for stage, span in self.timings.stages.items()},
-            },
+            "timings": self.timings.to_dict(),
         }
 
 

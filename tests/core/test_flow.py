@@ -14,6 +14,7 @@ from skeleton_of_thought.types import (
     Call,
     Cancel,
     Conversation,
+    Decoding,
     Message,
     Point,
     PointDelta,
@@ -404,6 +405,35 @@ class TestAccounts:
         (point,) = calls(flow.delta(skeleton.id, "1. Sleep\n"))
         flow.cancelled(skeleton.id, "skeleton", Usage(10, 3))
         assert the_answer(flow.done(point.id, Reply(Usage(20, 4)))).usage == Usage(30, 7)
+
+    def test_decoding_is_summed_per_stage_failed_and_cancelled_calls_included(self):
+        flow = AnswerFlow(QUESTION, settings=Settings(max_points=2))
+        (skeleton,) = calls(flow.start())
+        one, two = calls(flow.delta(skeleton.id, THREE))
+        flow.cancelled(skeleton.id, "skeleton", None, decoding=Decoding(0.0, 0.5, 1.0, 8, 1.0, 8))
+        failed = flow.failed(two.id, ConnectionError("reset"), decoding=Decoding(0.25, 0.5, 1.0, 4, 2.0, 4))
+        (again,) = calls(failed)
+        flow.done(one.id, Reply(decoding=Decoding(0.25, 0.5, 2.0, 12, 2.0, 12)))
+        answer = the_answer(flow.done(again.id, Reply(decoding=Decoding(0.0, 0.0, 1.0, 8, 1.0, 9))))
+        assert answer.timings.decoding == {
+            "skeleton": Decoding(0.0, 0.5, 1.0, 8, 1.0, 8),
+            "point": Decoding(0.5, 1.0, 4.0, 24, 40 / 24, 25),
+        }
+        assert answer.usage_by_stage == {}
+
+    def test_decoding_is_told_of_the_stages_whose_backend_tells(self):
+        flow, opened, _ = with_points("1. Sleep\n2. Eat\n")
+        flow.done(opened[1].id, Reply(Usage(10, 5)))
+        told = Decoding(0.0, 0.5, 1.0, 8, 1.0, 8)
+        assert the_answer(flow.done(opened[2].id, Reply(decoding=told))).timings.decoding == {"point": told}
+
+    def test_what_a_cancelled_call_had_cost_does_not_change_an_answer_that_is_complete(self):
+        flow = AnswerFlow(QUESTION, settings=Settings(max_points=1))
+        (skeleton,) = calls(flow.start())
+        (point,) = calls(flow.delta(skeleton.id, THREE))
+        answer = the_answer(flow.done(point.id))
+        flow.cancelled(skeleton.id, "skeleton", Usage(10, 3), decoding=Decoding(steps=3))
+        assert (answer.timings.decoding, flow.answer.timings.decoding) == ({}, {})
 
     def test_timings_are_seconds_since_the_start(self):
         flow = AnswerFlow(QUESTION)
