@@ -126,7 +126,7 @@ class _LocalStream:
         yield from self._stream
         # A cancelled completion ends here too, so that what it had cost is counted.
         done = self._stream.completion
-        yield Reply(done.usage, done.finish_reason)
+        yield Reply(done.usage, done.finish_reason, decoding=done.decoding)
 
 
 def local_backend(engine: LocalEngine, *, name: str = "local model", **settings: Any) -> Backend:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from skeleton_of_thought.types import Answer, Usage
+from skeleton_of_thought.types import Answer, Stage, Usage
 
 __all__ = ["Normal", "comparison", "comparison_dict", "statistics"]
+
+_WRITING: Mapping[Stage, str] = {"skeleton": "skeleton", "point": "points", "direct": "answer"}
+"""The stages in which a model writes, as a reader calls them."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ def statistics(answer: Answer) -> list[str]:
         )
     else:
         lines.append("tokens: the server did not say")
+    if (decoding := _decoding(answer)) is not None:
+        lines.append(decoding)
     if (steps := _steps(answer)) is not None:
         lines.append(steps)
     return lines
@@ -57,6 +63,20 @@ def _times(answer: Answer) -> str:
     if answer.route == "direct":
         parts.append(f"answered directly ({answer.reason})")
     return "time: " + ", ".join(parts)
+
+
+def _decoding(answer: Answer) -> str | None:
+    """How parallel a local model was, and how fast in each stage."""
+    parts = []
+    for stage, name in _WRITING.items():
+        done, span = answer.timings.decoding.get(stage), answer.timings.stages.get(stage)
+        if done is None or span is None or not done.output_tokens:
+            continue
+        rows = f"{done.mean_rows:.1f}".removesuffix(".0")
+        # Over the stage and not over `decode`, which counts the seconds of each row that ran beside others.
+        pace = done.output_tokens / max(span.seconds, 1e-9)
+        parts.append(f"{name}: {rows} row{'' if rows == '1' else 's'} at once, {pace:.0f} tokens/s")
+    return "decoding: " + "; ".join(parts) if parts else None
 
 
 def _steps(answer: Answer) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from skeleton_of_thought._cli.backends import Backend
 from skeleton_of_thought.cli import main
-from skeleton_of_thought.types import Call, Reply, Usage
+from skeleton_of_thought.types import Call, Decoding, Reply, Usage
 
 TITLES = ("Keep a schedule", "Dim the lights", "Avoid caffeine", "Cool the room", "Put screens away")
 SENTENCE = "This helps because the body expects rest at the same hour and slowly learns the habit. "
@@ -28,12 +28,14 @@ class Script:
         skeleton: str = "".join(f"{i}. {title}\n" for i, title in enumerate(TITLES, 1)),
         fail: Callable[[Call], Exception | None] = lambda call: None,
         usage: bool = True,
+        decoding: Callable[[Call], Decoding | None] = lambda call: None,
         sentences: int = 3,
     ) -> None:
         self.delay = delay
         self.skeleton = skeleton
         self.fail = fail
         self.usage = usage
+        self.decoding = decoding
         self.sentences = sentences
         self.calls: list[Call] = []
         self.open = 0
@@ -78,7 +80,7 @@ class ScriptedStream:
                 yield piece
         finally:
             script.open -= 1
-        yield Reply(Usage(50, len(pieces)) if script.usage else None, "stop")
+        yield Reply(Usage(50, len(pieces)) if script.usage else None, "stop", decoding=script.decoding(call))
 
     def cancel(self) -> None:
         self._cancelled.set()

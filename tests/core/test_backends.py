@@ -14,7 +14,7 @@ import pytest
 
 from skeleton_of_thought._cli.backends import local_backend, openai_backend
 from skeleton_of_thought.cli import main
-from skeleton_of_thought.types import Call, Completion, Message, Prompt, Reply, Usage
+from skeleton_of_thought.types import Call, Completion, Decoding, Message, Prompt, Reply, Usage
 
 openai = pytest.importorskip("openai")
 
@@ -314,6 +314,8 @@ def test_a_server_that_is_not_there_is_named(capsys, monkeypatch):
 
 # --- the local engine ---
 
+DECODING = Decoding(waiting=0.5, prefill=0.25, decode=2.0, steps=8, mean_rows=3.0, output_tokens=9)
+
 
 class Engine:
     """The part of `LocalEngine` that the backend uses."""
@@ -349,7 +351,7 @@ class Stream:
 
     @property
     def completion(self):
-        return Completion("word " * self._written, (), "cancelled", Usage(3, self._written))
+        return Completion("word " * self._written, (), "cancelled", Usage(3, self._written), DECODING)
 
     def close(self):
         self._closed.set()
@@ -365,6 +367,7 @@ def test_a_cancelled_local_call_still_tells_what_it_cost():
     rest = list(items)
     assert isinstance(rest[-1], Reply)
     assert rest[-1].usage.output_tokens >= 1
+    assert rest[-1].decoding == DECODING
     assert engine.asked[0][0].prefill == "1."
     assert engine.asked[0][1] == {"temperature": 0.3}
     assert set(backend.prefill) == {"skeleton", "point"}

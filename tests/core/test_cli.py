@@ -12,10 +12,21 @@ import pytest
 
 from skeleton_of_thought._cli.backends import ModelSpec
 from skeleton_of_thought._cli.live import LiveView, _columns
-from skeleton_of_thought._cli.report import Normal, comparison
+from skeleton_of_thought._cli.report import Normal, comparison, statistics
 from skeleton_of_thought.cli import main
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Answer, AnswerDelta, Point, PointDelta, PointFound, PointStarted, Usage
+from skeleton_of_thought.types import (
+    Answer,
+    AnswerDelta,
+    Decoding,
+    Point,
+    PointDelta,
+    PointFound,
+    PointStarted,
+    Span,
+    Timings,
+    Usage,
+)
 
 _spec = importlib.util.spec_from_file_location("scripted_cli", Path(__file__).with_name("scripted_cli.py"))
 assert _spec is not None
@@ -106,6 +117,49 @@ def test_tokens_that_the_backend_does_not_tell_are_not_made_up(capsys):
     _, _, err = ask(Script(usage=False), "--plain", capsys=capsys)
     assert "did not say" in err
     assert "steps" not in err
+
+
+def decoded(call):
+    """What a local engine would tell: the points were five in a batch, but the last decoded its second half alone."""
+    if call.stage != "point":
+        return Decoding(0.0, 0.1, 1.0, 20, 1.0, 20)
+    return Decoding(0.0, 0.1, 1.0, 20, 3.0 if call.point.index == 5 else 5.0, 20)
+
+
+def test_the_figures_tell_how_parallel_a_local_model_was(capsys):
+    _, out, err = ask(Script(decoding=decoded), "--plain", capsys=capsys)
+    (line,) = (line for line in err.splitlines() if line.startswith("decoding: "))
+    assert "skeleton: 1 row at once, " in line
+    assert "points: 4.6 rows at once, " in line
+    assert "answer" not in line
+    assert "at once" not in out
+
+
+def test_the_pace_of_a_stage_is_its_tokens_over_its_own_time():
+    # Four rows of two seconds side by side: 40 tokens in 2 seconds, though the rows' seconds add up to 8.
+    decoding = {"point": Decoding(0.0, 0.0, 8.0, 40, 4.0, 40)}
+    answer = Answer("", "", "skeleton", timings=Timings(3.0, None, {"point": Span(1.0, 3.0)}, decoding))
+    assert "decoding: points: 4 rows at once, 20 tokens/s" in statistics(answer)
+
+
+def test_a_direct_answer_has_its_pace_too(capsys):
+    _, _, err = ask(Script(skeleton="No list.", decoding=decoded), "--plain", capsys=capsys)
+    (line,) = (line for line in err.splitlines() if line.startswith("decoding: "))
+    assert [part.split(":")[0] for part in line.removeprefix("decoding: ").split("; ")] == ["skeleton", "answer"]
+
+
+def test_a_server_that_does_not_tell_how_it_decodes_has_no_such_line(capsys):
+    _, _, err = ask(Script(), "--plain", capsys=capsys)
+    assert "decoding: " not in err.replace("normal decoding: ", "")
+
+
+def test_json_has_the_decoding_of_each_stage(capsys):
+    _, out, _ = ask(Script(decoding=decoded), "--json", capsys=capsys)
+    decoding = json.loads(out)["timings"]["decoding"]
+    assert list(decoding) == ["skeleton", "point"]
+    assert decoding["point"]["output_tokens"] == decoding["point"]["steps"] == 100
+    assert decoding["point"]["mean_rows"] == pytest.approx(4.6)
+    assert decoding["point"]["tokens_per_second"] == pytest.approx(20.0)
 
 
 # --- settings ---
