@@ -9,7 +9,9 @@
     ├── SkeletonError                    the model wrote no usable skeleton
     ├── PointError                       a point of the answer failed; carries the partial answer
     ├── PointTimeout (TimeoutError)      a point took longer than `point_timeout`
-    └── EngineClosed (RuntimeError)      the local engine was used after `close()`
+    ├── EngineClosed (RuntimeError)      the local engine was used after `close()`
+    │   └── EngineForked                 the local engine was used in a fork of the process that made it
+    └── EngineReentered (RuntimeError)   the local engine was called from inside of itself
 
 An error of the model itself (a rate limit, a lost connection) in the route, skeleton or direct call
 is raised as it is, with its own type; in a point it becomes the `__cause__` of a `PointError`.
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EngineClosed",
+    "EngineForked",
+    "EngineReentered",
     "InvalidInput",
     "MissingExtra",
     "ModelLoadError",
@@ -96,3 +100,11 @@ class PointTimeout(SotError, TimeoutError):
 
 class EngineClosed(SotError, RuntimeError):
     """The local engine was used after `close()`."""
+
+
+class EngineForked(EngineClosed):
+    """The local engine was used in a fork of the process that made it, where its thread does not run."""
+
+
+class EngineReentered(SotError, RuntimeError):
+    """The local engine was called from inside of itself, such as by a signal handler, and would never answer."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.errors import EngineForked, EngineReentered, InvalidInput
+from skeleton_of_thought.local.guard import Guard
 from skeleton_of_thought.types import Message, Prompt
 
 __all__ = ["ChatInput", "EncodedPrompt", "PromptInput", "TextCodec"]
@@ -36,7 +36,7 @@ class EncodedPrompt:
 
 
 class TextCodec:
-    """A tokenizer behind a lock, since fast tokenizers fail ("Already borrowed") when threads share them.
+    """A tokenizer behind a guard, since fast tokenizers fail ("Already borrowed") when threads share them.
 
     Args:
         tokenizer: A Hugging Face tokenizer.
@@ -46,7 +46,7 @@ class TextCodec:
     def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any] | None = None) -> None:
         self.tokenizer = tokenizer
         self._template_kwargs = dict(template_kwargs or {})
-        self._lock = threading.Lock()
+        self._guard = Guard()
 
     @property
     def has_chat_template(self) -> bool:
@@ -57,9 +57,9 @@ class TextCodec:
         """The text of some ids, without special tokens."""
         if not ids:
             return ""
-        with self._lock:
-            text = self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
+        return self._guard.run(
+            lambda: str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        )
 
     def encode(self, prompt: PromptInput, prefill: str = "") -> EncodedPrompt:
         """The tokens of a prompt.
@@ -70,6 +70,8 @@ class TextCodec:
 
         Raises:
             InvalidInput: The prompt is empty, or is a chat that this model's template does not take.
+            EngineForked: The codec was made before this process was forked.
+            EngineReentered: The calling thread is using a tokenizer already, and was interrupted.
         """
         limit: int | None = None
         if isinstance(prompt, str):
@@ -89,8 +91,7 @@ class TextCodec:
         bos, eos = tokenizer.bos_token, tokenizer.eos_token
         # Many templates write the BOS themselves; a tokenizer that adds its own would make it two.
         add = not (bos and text.startswith(bos))
-        with self._lock:
-            encoded = tokenizer(text, add_special_tokens=add, verbose=False)
+        encoded = self._guard.run(lambda: tokenizer(text, add_special_tokens=add, verbose=False))
         ids: list[int] = list(encoded["input_ids"])
         # A tokenizer that also appends an end of sequence would have the model start a new text.
         if add and eos and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(eos):
@@ -112,11 +113,14 @@ class TextCodec:
                 "tokenizer.chat_template."
             )
         try:
-            with self._lock:
-                rendered = self.tokenizer.apply_chat_template(
-                    chat, tokenize=False, add_generation_prompt=True, **self._template_kwargs
+            return self._guard.run(
+                lambda: str(
+                    self.tokenizer.apply_chat_template(
+                        chat, tokenize=False, add_generation_prompt=True, **self._template_kwargs
+                    )
                 )
-        except ImportError:
+            )
+        except (ImportError, EngineForked, EngineReentered):
             raise
         except Exception as error:
             # Templates raise whatever their author wrote, of jinja2's types or Python's own.
@@ -129,7 +133,6 @@ class TextCodec:
             raise InvalidInput(
                 f"The model's chat template rejects messages with roles {roles}: {error}{advice}."
             ) from error
-        return str(rendered)
 
 
 def _as_messages(prompt: ChatInput) -> list[Message]:

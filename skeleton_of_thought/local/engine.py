@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import threading
+import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
-from skeleton_of_thought.errors import EngineClosed, InvalidInput, PromptTooLong
+from skeleton_of_thought.errors import InvalidInput, PromptTooLong
 from skeleton_of_thought.local.encode import PromptInput, TextCodec
+from skeleton_of_thought.local.guard import Guard
 from skeleton_of_thought.local.models import load
 from skeleton_of_thought.local.row import Row, Sink
 from skeleton_of_thought.local.runner import ModelRunner
@@ -133,15 +134,18 @@ class LocalEngine:
         """The engine of a model: the one that others already use for it, or a new one.
 
         All who ask for the same model and tokenizer objects share one engine, and so one batch, as long as
-        one of them holds it.
+        one of them holds it. A forked process has engines of its own.
         """
         key = (id(model), id(tokenizer))
-        with _engines_lock:
+
+        def find() -> LocalEngine:
             # The engine holds both objects, so their ids are not reused while the entry lives.
             engine = _engines.get(key)
             if engine is None or engine.closed:
                 engine = _engines[key] = cls(model, tokenizer)
             return engine
+
+        return _engines_guard.run(find)
 
     def stream(self, prompt: PromptInput, **settings: Unpack[Settings]) -> CompletionStream:
         """The completion of one prompt, as an iterator over its text.
@@ -156,7 +160,8 @@ class LocalEngine:
         Raises:
             InvalidInput: A setting or the prompt cannot work.
             PromptTooLong: The prompt, with `max_new_tokens`, does not fit the model's window.
-            EngineClosed: The engine is closed.
+            EngineClosed: The engine is closed, or (`EngineForked`) this is a fork of the process that made it.
+            EngineReentered: The call is a signal handler's or finalizer's, amid another call on this thread.
         """
         sink = QueueSink()
         row = self._row(prompt, sink, settings)
@@ -180,7 +185,7 @@ class LocalEngine:
         Raises:
             InvalidInput: `prompts` is a single text, or a prompt or setting cannot work.
             PromptTooLong: A prompt does not fit.
-            EngineClosed: The engine is closed.
+            EngineClosed, EngineReentered: As for `stream`.
             Exception: The model's own error, if it fails.
         """
         if isinstance(prompts, str):
@@ -204,7 +209,13 @@ class LocalEngine:
         return [stream.completion for stream in streams]
 
     def count_tokens(self, prompt: PromptInput, *, prefill: str = "") -> int:
-        """The tokens of a prompt, its chat template and BOS included."""
+        """The tokens of a prompt, its chat template and BOS included.
+
+        Raises:
+            InvalidInput: The prompt cannot work.
+            EngineClosed, EngineReentered: As for `stream`.
+        """
+        self._worker.check()
         return len(self._codec.encode(prompt, prefill).ids)
 
     @property
@@ -219,7 +230,7 @@ class LocalEngine:
 
     @property
     def closed(self) -> bool:
-        """Whether `close()` was called."""
+        """Whether it takes no more prompts: `close()` was called, or this is a fork of its process."""
         return self._worker.closed
 
     def stats(self) -> EngineStats:
@@ -227,7 +238,11 @@ class LocalEngine:
         return self._worker.stats()
 
     def close(self) -> None:
-        """End the thread; whoever still waits gets `EngineClosed`. The model stays as it is."""
+        """End the thread; whoever still waits gets `EngineClosed`. The model stays as it is.
+
+        From any thread and any signal handler; again without effect. Where the thread's end cannot be waited
+        for (inside of the model, or amid another call on this thread) it comes after the step that is running.
+        """
         self._worker.close()
 
     def __enter__(self) -> Self:
@@ -239,8 +254,7 @@ class LocalEngine:
         self.close()
 
     def _row(self, prompt: PromptInput, sink: Sink, settings: Settings) -> Row:
-        if self.closed:
-            raise EngineClosed("The local engine is closed: make a new one.")
+        self._worker.check()
         given: dict[str, Any] = dict(settings)
         prefill = given.pop("prefill", "")
         unknown = given.keys() - SamplingParams.__dataclass_fields__.keys()
@@ -294,4 +308,15 @@ def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 _engines: weakref.WeakValueDictionary[tuple[int, int], LocalEngine] = weakref.WeakValueDictionary()
-_engines_lock = threading.Lock()
+_engines_guard = Guard()
+
+
+def _begin_anew() -> None:
+    # A thread of the parent's may have been inside of the guard, and will never leave it here.
+    global _engines_guard  # noqa: PLW0603
+    _engines_guard = Guard()
+    _engines.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -7,6 +7,7 @@ run one step.
 from __future__ import annotations
 
 import atexit
+import functools
 import logging
 import queue
 import threading
@@ -20,6 +21,7 @@ import torch
 
 from skeleton_of_thought.errors import EngineClosed
 from skeleton_of_thought.local.batch import BatchedLane, Lane, SeparateLane
+from skeleton_of_thought.local.guard import Guard, holds_guard, reentered
 from skeleton_of_thought.local.prefill import PrefixStore
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import CacheKind, ModelRunner
@@ -64,42 +66,53 @@ class Worker:
         self._waiting: deque[Row] = deque()
         # A SimpleQueue, since finalizers put into it: its put is reentrant.
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._guard = Guard()
         self._thread: threading.Thread | None = None
-        self.closed = False
+        self._closing = False
+        self._ended = False
 
     def submit(self, rows: Sequence[Row]) -> None:
         """Have these rows decoded; they are admitted together.
 
         Raises:
-            EngineClosed: `close()` was called.
+            EngineClosed: `close()` was called, or (`EngineForked`) this is a fork of the worker's process.
+            EngineReentered: The call comes from the worker's thread, or interrupted another on this thread.
         """
-        with self._lock:
-            if self.closed:
-                raise EngineClosed(_CLOSED)
-            self._inbox.put(rows)
-            if self._thread is None or not self._thread.is_alive():
-                # Daemon: a forgotten engine must not keep the interpreter from ending.
-                self._thread = threading.Thread(target=self._run, name="skeleton-of-thought-engine", daemon=True)
-                self._thread.start()
-                _running.add(self)
+        self._guard.run(functools.partial(self._take, rows))
 
     def wake(self) -> None:
         """Have the worker look at cancelled rows, should it be asleep. Safe in finalizers."""
         self._inbox.put(None)
 
     def close(self, timeout: float | None = None) -> None:
-        """End all rows with `EngineClosed` and the thread with them, after the step that is running."""
-        with self._lock:
-            self.abandon()
-            thread = self._thread
+        """End all rows with `EngineClosed` and the thread with them, after the step that is running.
+
+        Waits for that, but on the worker's own thread, in a forked process, and in a handler that interrupted
+        a call on this thread: the step might wait for that call.
+        """
+        self.abandon()
+        if self._guard.home.left or holds_guard():
+            return
+        # Through the guard: a thread that is being started is joined too.
+        thread = self._guard.run(lambda: self._thread)
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
     def abandon(self) -> None:
         """Ask the worker to end, without waiting. Safe in finalizers."""
-        self.closed = True
+        self._closing = True
         self._inbox.put(_Close())
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more rows are taken."""
+        return self._closing or self._guard.home.left
+
+    def check(self) -> None:
+        """Raise what `submit` would raise in this state, before any work is put into rows."""
+        self._guard.home.check()
+        if self._closing:
+            raise EngineClosed(_CLOSED)
 
     @property
     def alive(self) -> bool:
@@ -109,6 +122,21 @@ class Worker:
     def stats(self) -> EngineStats:
         """What was done so far."""
         return EngineStats(forwards=self._runner.forwards, **asdict(self._counters))
+
+    def _take(self, rows: Sequence[Row]) -> None:
+        self.check()
+        if threading.current_thread() is self._thread:
+            raise reentered()
+        self._inbox.put(rows)
+        if not self._ended and (self._thread is None or not self._thread.is_alive()):
+            # Daemon: a forgotten engine must not keep the interpreter from ending.
+            thread = threading.Thread(target=self._run, name="skeleton-of-thought-engine", daemon=True)
+            thread.start()
+            self._thread = thread
+            _running.add(self)
+        # Closing waits for no lock, so it may have happened since the check.
+        if self._ended:
+            self._refuse()
 
     # --- the thread ---------------------------------------------------------------------------
 
@@ -122,6 +150,21 @@ class Worker:
                     logger.exception("The local engine failed between two steps")
                     self._end_all(error)
             self._end_all(EngineClosed(_CLOSED))
+        # In this order: rows that are put after the last look find that the thread has ended.
+        self._ended = True
+        self._refuse()
+
+    def _refuse(self) -> None:
+        """End the rows that came when nobody was to take them any more."""
+        while True:
+            try:
+                rows = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            if rows is not None and not isinstance(rows, _Close):
+                for row in rows:
+                    row.fail(EngineClosed(_CLOSED))
+                self._settle(rows)
 
     def _turn(self) -> None:
         self._let_go()
