@@ -1,0 +1,231 @@
+"""Servers that the engine's benchmark compares with: llama.cpp's, started here, and any that speaks OpenAI's protocol.
+
+A llama.cpp server of our own runs in a process of its own, on a free port of 127.0.0.1, with the weights of the model
+in float32, and ends with the block that started it; should the benchmark be killed, the server sees its standard input
+close and ends too. The command line below is that process.
+
+    python benchmarks/servers.py MODEL.gguf --port 8080 --slots 8 --context 4096 --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Completed", "ServerError", "complete", "llama_cpp", "served_model", "write_float32"]
+
+_START_PATIENCE = 180.0
+_STOP_PATIENCE = 10.0
+_REQUEST_PATIENCE = 3600.0
+_HOST = "127.0.0.1"
+
+
+class ServerError(Exception):
+    """A server did not start, or did not do what it was asked; the text is one line that says so."""
+
+
+def write_float32(source: Path, target: Path) -> None:
+    """Write a copy of a GGUF file with all its weights unpacked to float32; everything else stays as it is.
+
+    Args:
+        source: A GGUF file in any format that the `gguf` package can unpack.
+        target: Where the copy goes.
+    """
+    import gguf
+
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
+    for name, field in reader.fields.items():
+        # What describes the file itself is written by the writer.
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        if name == "general.file_type":
+            writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+        elif field.types[0] == gguf.GGUFValueType.ARRAY:
+            writer.add_key_value(name, field.contents(), gguf.GGUFValueType.ARRAY, sub_type=field.types[-1])
+        else:
+            writer.add_key_value(name, field.contents(), field.types[0])
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type).astype("float32", copy=False))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@contextlib.contextmanager
+def llama_cpp(model: Path, *, slots: int, context: int, threads: int, log: Path) -> Iterator[str]:
+    """A llama.cpp server for the length of a block; gives its address, such as `http://127.0.0.1:40123`.
+
+    Args:
+        model: A GGUF file.
+        slots: Requests that it decodes at once.
+        context: Tokens that each of them may hold.
+        threads: CPU threads.
+        log: Where its output goes.
+
+    Raises:
+        ServerError: It ended, or did not get ready in time.
+    """
+    port = _free_port()
+    command = [sys.executable, __file__, str(model), "--port", str(port), "--slots", str(slots)]
+    command += ["--context", str(context), "--threads", str(threads)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        _wait_until_ready(process, f"http://{_HOST}:{port}", log)
+        yield f"http://{_HOST}:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def served_model(url: str) -> str:
+    """The name of the first model that a server offers.
+
+    Args:
+        url: Its address, with or without `/v1`.
+
+    Raises:
+        ServerError: It cannot be reached, or offers none.
+    """
+    try:
+        with urllib.request.urlopen(_endpoint(url, "models"), timeout=_STOP_PATIENCE) as response:
+            return str(json.load(response)["data"][0]["id"])
+    except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
+        raise ServerError(f"The server at {url} names no model: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a server sent for one prompt.
+
+    Attributes:
+        tokens: How many it says it generated.
+        times: When its pieces came, by `time.perf_counter()`; a piece may hold more than one token.
+    """
+
+    tokens: int
+    times: tuple[float, ...]
+
+
+def complete(url: str, model: str, prompts: Sequence[Sequence[int]], tokens: int) -> list[Completed]:
+    """Have prompts completed all at once, greedily, with exactly so many tokens each.
+
+    Args:
+        url: The server's address, with or without `/v1`.
+        model: Its name for the model.
+        prompts: In tokens, so that every server decodes the same.
+        tokens: How many for each prompt, past any end of text.
+
+    Raises:
+        ServerError: It cannot be reached, refuses, or breaks off.
+    """
+    settings: dict[str, Any] = {"model": model, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+    settings |= {"stream": True, "stream_options": {"include_usage": True}}
+    bodies = [json.dumps({**settings, "prompt": list(prompt)}).encode() for prompt in prompts]
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        return list(pool.map(lambda body: _complete_one(url, body), bodies))
+
+
+def _complete_one(url: str, body: bytes) -> Completed:
+    request = urllib.request.Request(_endpoint(url, "completions"), body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=_REQUEST_PATIENCE) as response:
+            return _read(response)
+    except urllib.error.HTTPError as error:
+        said = " ".join(error.read().decode(errors="replace").split())
+        raise ServerError(f"The server at {url} answered {error.code}: {said:.200}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise ServerError(f"The server at {url} broke off: {type(error).__name__}: {error}") from error
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise ServerError(f"The server at {url} sent no completion: {type(error).__name__}: {error}") from error
+
+
+def _read(lines: Iterable[bytes]) -> Completed:
+    """Reads an event stream up to its end."""
+    tokens, times = 0, []
+    for line in lines:
+        data = line.removeprefix(b"data: ").strip()
+        if not line.startswith(b"data: ") or data == b"[DONE]":
+            continue
+        chunk = json.loads(data)
+        if chunk.get("choices") and chunk["choices"][0]["text"]:
+            times.append(time.perf_counter())
+        if chunk.get("usage"):
+            tokens = int(chunk["usage"]["completion_tokens"])
+    return Completed(tokens, tuple(times))
+
+
+def _endpoint(url: str, name: str) -> str:
+    return f"{url.rstrip('/').removesuffix('/v1')}/v1/{name}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    end = time.monotonic() + _START_PATIENCE
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            lines = log.read_text(errors="replace").split("\n")
+            said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+            raise ServerError(f"The llama.cpp server ended with {process.returncode} and said: {said:.200}")
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=_STOP_PATIENCE) as response:
+                if response.status == http.client.OK:
+                    return
+        except (OSError, http.client.HTTPException):
+            pass  # not listening yet, or 503 while it loads
+        time.sleep(0.1)
+    raise ServerError(f"The llama.cpp server was not ready after {_START_PATIENCE:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a GGUF file")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--slots", type=int, default=8, help="requests decoded at once (default 8)")
+    parser.add_argument("--context", type=int, default=4096, help="tokens that each may hold (default 4096)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    args = parser.parse_args()
+
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = args.model
+    params.port = args.port
+    params.n_parallel = args.slots
+    params.n_ctx = args.slots * args.context  # the server splits it over its slots
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = args.threads
+    params.model_alias = {"model"}
+    params.cache_ram_mib = 0  # copies of idle slots would only cost time: no prompt comes twice
+    server = xllamacpp.Server(params)
+    sys.stdin.read()
+    del server
+
+
+if __name__ == "__main__":
+    main()
