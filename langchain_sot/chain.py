@@ -53,8 +53,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     The input is a string, `{"question": ..., "chat_history": [...]}`, a message, a list of messages (or of what
     LangChain takes for them), or a prompt value; its last message is the question. The output is a dict
-    with `question`, `route`, `skeleton`, `points`, `answer` and `errors` (see `AnswerDict`). Streams yield chunks that
-    add up to it: `chain.pick("answer").stream(...)` gives the text in document order,
+    with `question`, `route`, `skeleton`, `points`, `answer`, `errors` and `timings` (see `AnswerDict`). Streams yield
+    chunks that add up to it: `chain.pick("answer").stream(...)` gives the text in document order,
     `chain.pick("points")` all points as they grow. See `Restart` for points that are written anew.
 
     `config["max_concurrency"]` bounds the open calls of a whole `invoke`, `stream` or `batch`; without it every

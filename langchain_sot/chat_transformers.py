@@ -64,6 +64,9 @@ class ChatTransformers(BaseChatModel):
     All of these but `model` and `engine`, and `prefill` (the start of the model's turn, not part of the text), may
     also be given with a call, or bound.
 
+    `response_metadata["decoding"]` of a reply is what the engine did for it (`skeleton_of_thought.types.Decoding`, as a
+    dict): seconds of waiting, prefill and decoding, and the rows that were decoded at once.
+
     Raises:
         MissingExtra: torch or transformers are not installed.
         ModelLoadError: The model cannot be found or loaded.
@@ -230,11 +233,13 @@ class ChatTransformers(BaseChatModel):
         return ChatGenerationChunk(message=message)
 
     def _metadata(self, completion: Completion) -> dict[str, Any]:
-        return {
+        metadata = {
             "model_name": self._model_name,
             "model_provider": "transformers",
             "finish_reason": completion.finish_reason,
         }
+        decoding = completion.decoding
+        return metadata if decoding is None else {**metadata, "decoding": decoding.to_dict()}
 
 
 def _usage(completion: Completion) -> UsageMetadata:

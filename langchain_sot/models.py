@@ -19,7 +19,7 @@ from langchain_core.runnables.configurable import DynamicRunnable
 
 from langchain_sot.chat_transformers import ChatTransformers
 from langchain_sot.messages import Asked, convert_messages, render_text
-from skeleton_of_thought.types import Call, Reply, Usage
+from skeleton_of_thought.types import Call, Decoding, Reply, Usage
 
 __all__ = ["Backend", "Calls", "call_config", "continues_prefill", "find_backend"]
 
@@ -200,6 +200,7 @@ class _Outcome:
     def __init__(self) -> None:
         self._usage: Usage | None = None
         self._finish: str | None = None
+        self._decoding: Decoding | None = None
 
     def add(self, chunk: Any) -> str:
         """Takes a chunk, or the whole message; returns its text."""
@@ -211,6 +212,7 @@ class _Outcome:
                 "without a parser that turns its text into something else."
             )
         self._finish = _finish_reason(chunk.response_metadata) or self._finish
+        self._decoding = _decoding(chunk) or self._decoding
         if isinstance(chunk, AIMessage) and chunk.usage_metadata:
             details = chunk.usage_metadata.get("input_token_details") or {}
             self._usage = (self._usage or Usage()) + Usage(
@@ -222,7 +224,7 @@ class _Outcome:
 
     @property
     def reply(self) -> Reply:
-        return Reply(usage=self._usage, finish_reason=self._finish)
+        return Reply(usage=self._usage, finish_reason=self._finish, decoding=self._decoding)
 
 
 def _finish_reason(metadata: Mapping[str, Any]) -> str | None:
@@ -230,6 +232,18 @@ def _finish_reason(metadata: Mapping[str, Any]) -> str | None:
         if isinstance(reason := metadata.get(key), str) and reason:
             return "length" if reason.lower() in _LENGTH else reason
     return None
+
+
+def _decoding(message: BaseMessage) -> Decoding | None:
+    """What `ChatTransformers` says that its engine did for this reply."""
+    told, names = message.response_metadata.get("decoding"), Decoding.__dataclass_fields__
+    if not isinstance(told, Mapping) or not told.keys() >= names.keys():
+        return None
+    usage: Mapping[str, Any] = (isinstance(message, AIMessage) and message.usage_metadata) or {}
+    if usage.get("total_cost") == 0:
+        # So LangChain marks what comes out of its cache, for which nothing was decoded.
+        return None
+    return Decoding(**{name: told[name] for name in names})
 
 
 def _close(stream: Any) -> None:

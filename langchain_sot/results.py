@@ -34,6 +34,8 @@ class AnswerDict(TypedDict):
         points: The text of each point by its number, "1", "2", ...
         answer: The whole answer.
         errors: Why points failed, by their number; empty when none did.
+        timings: Where the time went, see `skeleton_of_thought.types.Timings`: `total` and `first_text` in seconds, a
+            span for each of the `stages`, and for local models what was done in each stage (`decoding`).
     """
 
     question: str
@@ -42,6 +44,7 @@ class AnswerDict(TypedDict):
     points: dict[str, str]
     answer: str
     errors: dict[str, str]
+    timings: dict[str, Any]
 
 
 class Restart(str):
@@ -81,6 +84,7 @@ def answer_dict(answer: Answer) -> dict[str, Any]:
         "points": points_dict(answer),
         "answer": answer.text,
         "errors": {str(e.point.index): error_text(e) for e in answer.expansions if e.error is not None},
+        "timings": answer.timings.to_dict(),
     }
 
 
@@ -110,8 +114,9 @@ class AnswerChunks:
                 return AddableDict(answer=text) if self._begun else self._begin("direct", text=text)
             case PointDone(expansion) if expansion.error is not None:
                 return AddableDict(errors=AddableDict({str(expansion.point.index): error_text(expansion)}))
-            case AnswerDone(answer) if not self._begun:
-                return self._begin(answer.route)
+            case AnswerDone(answer):
+                timings = AddableDict(timings=AddableDict(answer.timings.to_dict()))
+                return timings if self._begun else self._begin(answer.route) + timings
         points = _point_text(event)
         return AddableDict(points=points) if points else None
 
@@ -129,6 +134,7 @@ class AnswerChunks:
             points=points,
             answer=text,
             errors=AddableDict(),
+            timings=AddableDict(),
         )
 
 

@@ -216,6 +216,10 @@ class Decoding:
         """Tokens over the time in the batch; 0.0 where there was none."""
         return self.output_tokens / self.decode if self.decode > 0 else 0.0
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields and the pace as plain JSON-safe data."""
+        return {**dataclasses.asdict(self), "tokens_per_second": self.tokens_per_second}
+
     def __add__(self, other: Decoding) -> Decoding:
         steps = self.steps + other.steps
         rows = self.mean_rows * self.steps + other.mean_rows * other.steps
@@ -355,10 +359,7 @@ class Timings:
             "total": self.total,
             "first_text": self.first_text,
             "stages": {stage: dataclasses.asdict(span) for stage, span in self.stages.items()},
-            "decoding": {
-                stage: {**dataclasses.asdict(done), "tokens_per_second": done.tokens_per_second}
-                for stage, done in self.decoding.items()
-            },
+            "decoding": {stage: done.to_dict() for stage, done in self.decoding.items()},
         }
 
 

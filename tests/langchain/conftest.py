@@ -282,6 +282,11 @@ class Runs(BaseCallbackHandler):
                 assert self.ended.index(child.id) < self.ended.index(root.id), child.name
 
 
+def untimed(output: dict[str, Any]) -> dict[str, Any]:
+    """The output without its timings, in which no two runs are alike."""
+    return {key: value for key, value in output.items() if key != "timings"}
+
+
 def total(chunks: Iterable[Any]) -> Any:
     chunks = iter(chunks)
     result = next(chunks)
@@ -350,5 +355,6 @@ def kit() -> SimpleNamespace:
         answering=answering,
         pieces=pieces,
         total=total,
+        untimed=untimed,
         PATIENCE=PATIENCE,
     )

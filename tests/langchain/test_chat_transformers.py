@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 import pickle
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from langchain_core.runnables import ConfigurableField, RunnableParallel
 
 from langchain_sot import ChatTransformers, SkeletonOfThoughtChain
 from skeleton_of_thought.errors import EngineClosed, InvalidInput, ModelLoadError
+from skeleton_of_thought.types import Decoding
 
 torch = pytest.importorskip("torch", reason="the local engine needs torch")
 transformers = pytest.importorskip("transformers", reason="the local engine needs transformers")
@@ -24,6 +27,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 TITLES = ["Take breaks", "Drink water", "Move", "Sleep"]
+DECODING = Decoding(waiting=0.5, prefill=0.25, decode=2.0, steps=23, mean_rows=3.0, output_tokens=24)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,51 @@ def llm(engine):
     return ChatTransformers(engine=engine, model="tiny", max_tokens=24)
 
 
+class ToldStream:
+    """A stream of the engine whose completion tells known figures, whatever the clock says."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._stream.close()
+
+    def __iter__(self):
+        return self._stream
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *error):
+        await self._stream.aclose()
+
+    def __aiter__(self):
+        return self._stream
+
+    @property
+    def completion(self):
+        return dataclasses.replace(self._stream.completion, decoding=DECODING)
+
+
+@pytest.fixture
+def told(loaded):
+    """A model over an engine that tells what it did."""
+    from skeleton_of_thought.local import LocalEngine
+
+    class ToldEngine(LocalEngine):
+        def stream(self, prompt, **settings):
+            return ToldStream(super().stream(prompt, **settings))
+
+        def astream(self, prompt, **settings):
+            return ToldStream(super().astream(prompt, **settings))
+
+    with ToldEngine(*loaded) as engine:
+        yield ChatTransformers(engine=engine, model="tiny", max_tokens=24)
+
+
 def test_the_class_is_there_without_torch():
     code = (
         "import sys; sys.modules['torch'] = None\n"
@@ -101,6 +150,30 @@ def test_cached_tokens_are_told(llm):
     llm.invoke(messages)
     usage = llm.invoke(messages).usage_metadata
     assert 0 < usage["input_token_details"]["cache_read"] <= usage["input_tokens"]
+
+
+async def test_a_reply_tells_what_the_engine_did_for_it(way, told):
+    decoding = (await way(told, "Why?")).response_metadata["decoding"]
+    assert decoding == {**dataclasses.asdict(DECODING), "tokens_per_second": 12.0}
+    assert json.loads(json.dumps(decoding)) == decoding
+
+
+async def test_an_answer_tells_what_the_engine_did_in_each_stage(way, told):
+    chain = SkeletonOfThoughtChain(llm=told, min_points=4)
+    timings = (await way(chain, "Why?"))["timings"]
+    assert {"skeleton"} < set(timings["decoding"]) == set(timings["stages"])
+    assert timings["decoding"]["skeleton"] == DECODING.to_dict()
+
+
+def test_an_engine_that_does_not_tell_is_not_spoken_for(llm):
+    from langchain_sot.models import _Outcome
+
+    message = llm.invoke("Why?")
+    message.response_metadata.pop("decoding", None)
+    outcome = _Outcome()
+    outcome.add(message)
+    assert outcome.reply.decoding is None
+    assert outcome.reply.usage is not None
 
 
 def test_settings_of_a_call_go_before_those_of_the_model(llm):

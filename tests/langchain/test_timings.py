@@ -1,0 +1,98 @@
+"""The timings of an answer, by every way to run the chain."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+from langchain_sot import SkeletonOfThoughtChain
+from skeleton_of_thought.types import Decoding
+
+TITLES = ["Take breaks", "Move"]
+SKELETON = Decoding(waiting=0.0, prefill=0.5, decode=1.0, steps=10, mean_rows=1.0, output_tokens=10)
+POINTS = {
+    1: Decoding(waiting=0.25, prefill=0.5, decode=2.0, steps=30, mean_rows=2.0, output_tokens=30),
+    2: Decoding(waiting=0.25, prefill=0.5, decode=1.0, steps=10, mean_rows=4.0, output_tokens=10),
+}
+
+
+def in_order(span):
+    return 0 <= span["start"] <= span["first"] <= span["end"]
+
+
+async def test_every_way_tells_where_the_time_went(way, kit):
+    timings = (await way(SkeletonOfThoughtChain(llm=kit.Chat(script=kit.answering(TITLES))), "Why?"))["timings"]
+    assert list(timings) == ["total", "first_text", "stages", "decoding"]
+    assert list(timings["stages"]) == ["skeleton", "point"]
+    assert all(in_order(span) for span in timings["stages"].values())
+    assert timings["stages"]["skeleton"]["start"] <= timings["first_text"] <= timings["total"]
+    assert timings["stages"]["point"]["end"] <= timings["total"]
+    assert timings["decoding"] == {}
+    assert json.loads(json.dumps(timings)) == timings
+
+
+async def test_an_answer_without_any_text_has_timings_too(way, kit):
+    output = await way(SkeletonOfThoughtChain(llm=kit.Chat(script=lambda seen: []), router=lambda q: False), "Why?")
+    assert output["answer"] == ""
+    assert list(output["timings"]["stages"]) == ["route", "direct"]
+    assert output["timings"]["first_text"] is None
+
+
+def test_timings_come_last_in_a_stream_and_nowhere_in_its_picks(kit):
+    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=kit.answering(TITLES)))
+    *before, last = chain.stream("Why?")
+    assert list(last) == ["timings"]
+    assert not any(chunk.get("timings") for chunk in before)
+    assert all(isinstance(text, str) for text in chain.pick("answer").stream("Why?"))
+    assert kit.total(chain.pick("timings").stream("Why?"))["stages"].keys() == {"skeleton", "point"}
+
+
+@pytest.fixture
+def told(kit):
+    """A model that tells what an engine did for it, as `ChatTransformers` does."""
+
+    class Told(kit.Chat):
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            (generation,) = super()._generate(messages, stop, run_manager, **kwargs).generations
+            message = generation.message
+            seen = self.watch.seen[-1]
+            decoding = POINTS[seen.point] if seen.stage == "point" else SKELETON
+            metadata = {**message.response_metadata, "decoding": decoding.to_dict()}
+            told = AIMessage(message.text, usage_metadata=message.usage_metadata, response_metadata=metadata)
+            return ChatResult(generations=[ChatGeneration(message=told)])
+
+    return Told(script=kit.answering(TITLES))
+
+
+def test_what_an_engine_did_is_summed_over_the_points(told):
+    # One call at a time: the model tells its calls apart by which began last.
+    output = SkeletonOfThoughtChain(llm=told).invoke("Why?", {"max_concurrency": 1})
+    assert output["timings"]["decoding"] == {
+        "skeleton": SKELETON.to_dict(),
+        "point": Decoding(0.5, 1.0, 3.0, 40, 2.5, 40).to_dict(),
+    }
+
+
+def test_an_answer_out_of_the_cache_took_no_decoding(told):
+    chain = SkeletonOfThoughtChain(llm=told.model_copy(update={"cache": InMemoryCache()}))
+    first, second = (chain.invoke("Why?", {"max_concurrency": 1}) for _ in range(2))
+    assert len(told.watch.seen) == 3
+    assert first["answer"] == second["answer"]
+    assert set(first["timings"]["decoding"]) == {"skeleton", "point"}
+    assert second["timings"]["decoding"] == {}
+
+
+@pytest.mark.parametrize("metadata", [{"decoding": "greedy"}, {"decoding": {"steps": 3}}, {"decoding": None}])
+def test_what_other_models_call_decoding_is_not_taken_for_ours(kit, metadata):
+    class Other(kit.Chat):
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            result = super()._generate(messages, stop, run_manager, **kwargs)
+            result.generations[0].message.response_metadata.update(metadata)
+            return result
+
+    output = SkeletonOfThoughtChain(llm=Other(script=kit.answering(TITLES))).invoke("Why?")
+    assert output["timings"]["decoding"] == {}
