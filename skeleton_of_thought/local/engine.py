@@ -18,8 +18,9 @@ from skeleton_of_thought.local.models import load
 from skeleton_of_thought.local.row import Row, Sink
 from skeleton_of_thought.local.runner import ModelRunner
 from skeleton_of_thought.local.sampling import SamplingParams
+from skeleton_of_thought.local.sink import AsyncSink, QueueSink
 from skeleton_of_thought.local.stats import EngineStats
-from skeleton_of_thought.local.stream import AsyncCompletionStream, AsyncSink, CompletionStream, QueueSink
+from skeleton_of_thought.local.stream import AsyncCompletionStream, CompletionStream
 from skeleton_of_thought.local.worker import Worker
 from skeleton_of_thought.types import Completion, Prompt
 

@@ -4,55 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import queue
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Self
 
+from skeleton_of_thought.local.sink import AsyncSink, QueueSink
 from skeleton_of_thought.types import Completion
 
-__all__ = ["AsyncCompletionStream", "AsyncSink", "CompletionStream", "QueueSink"]
-
-_Item = str | Completion | BaseException
-
-
-class QueueSink:
-    """Hands items to one waiting thread; never blocks the worker, however slow the consumer is."""
-
-    def __init__(self) -> None:
-        self.items: queue.SimpleQueue[_Item] = queue.SimpleQueue()
-
-    def text(self, piece: str) -> bool:
-        """More text."""
-        self.items.put(piece)
-        return True
-
-    def end(self, result: Completion | BaseException) -> None:
-        """The completion, or why there is none."""
-        self.items.put(result)
-
-
-class AsyncSink:
-    """Hands items to a task, through its own event loop."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.items: asyncio.Queue[_Item] = asyncio.Queue()
-
-    def text(self, piece: str) -> bool:
-        """More text; False when the loop is closed and so nobody is left to read it."""
-        return self._put(piece)
-
-    def end(self, result: Completion | BaseException) -> None:
-        """The completion, or why there is none."""
-        self._put(result)
-
-    def _put(self, item: _Item) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(self.items.put_nowait, item)
-        except RuntimeError:
-            return False
-        return True
+__all__ = ["AsyncCompletionStream", "CompletionStream"]
 
 
 class _Ending:
@@ -61,9 +20,23 @@ class _Ending:
     _result: Completion | BaseException | None = None
     _closed = False
     _cancel: Callable[[], None]
+    _sink: QueueSink | AsyncSink
 
     def _wait(self) -> None:
         """Wait for the end, where that is possible."""
+
+    def _piece(self, text: str) -> str | None:
+        """What to hand out of the text that was read; None when there is no more to be had.
+
+        Raises:
+            Exception: The error with which the stream failed.
+        """
+        if text:
+            return None if self._closed else text
+        self._result = self._sink.result
+        if isinstance(self._result, BaseException):
+            raise _fresh(self._result)
+        return None
 
     @property
     def completion(self) -> Completion:
@@ -89,13 +62,15 @@ class _Ending:
 class CompletionStream(_Ending, Iterator[str]):
     """The text of one completion as it is generated. Iterate from one thread; `close()` from any.
 
+    What came since the last piece is the next one, be it a token's text or much.
+
     Args:
         sink: Where the worker puts the text.
         cancel: Tells the engine that nobody waits any more; thread-safe and idempotent.
     """
 
     def __init__(self, sink: QueueSink, cancel: Callable[[], None]) -> None:
-        self._items = sink.items
+        self._sink: QueueSink = sink
         self._cancel = cancel
 
     def __iter__(self) -> Self:
@@ -104,15 +79,10 @@ class CompletionStream(_Ending, Iterator[str]):
     def __next__(self) -> str:
         if self._closed or self._result is not None:
             raise StopIteration
-        item = self._items.get()
-        if isinstance(item, str) and not self._closed:
-            return item
-        if isinstance(item, str):
+        piece = self._piece(self._sink.take())
+        if piece is None:
             raise StopIteration
-        self._settle(item)
-        if isinstance(item, BaseException):
-            raise _fresh(item)
-        raise StopIteration
+        return piece
 
     def close(self) -> None:
         """Stop generating; the row is free by the next step. Text that was not read yet is not iterated."""
@@ -123,14 +93,8 @@ class CompletionStream(_Ending, Iterator[str]):
     def _wait(self) -> None:
         # Only a closed stream is waited for, and for one step at most: its row ends with the next.
         while self._closed and self._result is None:
-            item = self._items.get()
-            if not isinstance(item, str):
-                self._settle(item)
-
-    def _settle(self, result: Completion | BaseException) -> None:
-        self._result = result
-        # Another thread may wait in `__next__` or `close()`: it finds the same end.
-        self._items.put(result)
+            if not self._sink.take():
+                self._result = self._sink.result
 
     def __enter__(self) -> Self:
         return self
@@ -150,39 +114,32 @@ class AsyncCompletionStream(_Ending, AsyncIterator[str]):
     """
 
     def __init__(self, sink: AsyncSink, cancel: Callable[[], None]) -> None:
-        self._items = sink.items
+        self._sink: AsyncSink = sink
         self._cancel = cancel
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> str:
-        if self._result is not None:
+        if self._closed or self._result is not None:
             raise StopAsyncIteration
         try:
-            item = await self._items.get()
+            piece = self._piece(await self._sink.take())
         except asyncio.CancelledError:
             self._cancel()
             raise
-        if isinstance(item, str):
-            return item
-        self._settle(item)
-        if isinstance(item, BaseException):
-            raise _fresh(item)
-        raise StopAsyncIteration
+        if piece is None:
+            raise StopAsyncIteration
+        return piece
 
     async def aclose(self) -> None:
-        """Stop generating and free the row."""
+        """Stop generating and free the row. Text that was not read yet is not iterated."""
         if self._result is None:
+            self._closed = True
             self._cancel()
             while self._result is None:
-                item = await self._items.get()
-                if not isinstance(item, str):
-                    self._settle(item)
-
-    def _settle(self, result: Completion | BaseException) -> None:
-        self._result = result
-        self._items.put_nowait(result)
+                if not await self._sink.take():
+                    self._result = self._sink.result
 
     async def __aenter__(self) -> Self:
         return self
