@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -409,3 +410,19 @@ def test_a_server_ends_with_its_block(tmp_path):
         except OSError:
             return
     pytest.fail("the server still answers")
+
+
+@pytest.mark.model
+def test_the_chain_on_the_servers_page_runs(tmp_path, capsys):
+    pytest.importorskip("xllamacpp", reason="its server is not installed: pip install xllamacpp")
+    pytest.importorskip("langchain_openai", reason="the chain's client is not installed")
+    servers, demo = part("servers"), importlib.import_module("skeleton_of_thought.local.models").demo_model_path()
+    page = (ROOT / "docs" / "servers.md").read_text(encoding="utf-8")
+    block = re.search(r"^```python\n(.*?)^```", page, re.M | re.S)
+    assert block is not None
+    code = block[1].replace('model="smol"', 'model="model"').replace("max_tokens=120", "max_tokens=12, temperature=0")
+    with servers.llama_cpp(demo, slots=8, context=1024, threads=2, log=tmp_path / "log") as url:
+        names: dict[str, Any] = {}
+        exec(compile(code.replace("http://127.0.0.1:8000", url), "servers.md", "exec"), names)
+        assert names["llm"].openai_api_base == url + "/v1"
+    assert capsys.readouterr().out.strip()
