@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from skeleton_of_thought.local.detokenize import Detokenizer, StopStrings
 from skeleton_of_thought.local.encode import EncodedPrompt
 from skeleton_of_thought.local.sampling import RowSampler, SamplingParams
-from skeleton_of_thought.types import Completion, Usage
+from skeleton_of_thought.types import Completion, Decoding, Usage
 
 __all__ = ["FinishReason", "Row", "Sink"]
 
@@ -41,6 +42,12 @@ class Row:
         result: How the row ended; None as long as it has not. The consumer learns it by `deliver`.
         next_input: The token to run next, which no cache holds yet.
         reused: Tokens of the prompt that were taken from another row's computation.
+        submitted: When the row was made. Moments are `time.perf_counter()` seconds, 0.0 until they come.
+        admitted: When its prompt began to run. The worker sets this and what follows, but for `ended`.
+        started: When it joined the batch.
+        ended: When it got its result.
+        steps: Decoding steps it took part in. Each counts before its token is chosen, which may be the last.
+        step_rows: Rows in the batch, summed over those steps.
     """
 
     def __init__(
@@ -62,6 +69,9 @@ class Row:
         self.next_input = prompt.ids[-1]
         self.reused = 0
         self.result: Completion | BaseException | None = None
+        self.submitted = time.perf_counter()
+        self.admitted = self.started = self.ended = 0.0
+        self.steps = self.step_rows = 0
         self._detokenizer = Detokenizer(decode, prompt.context)
         self._stops = StopStrings(params.stop, params.stop_after_text)
         self._pieces: list[str] = []
@@ -91,6 +101,7 @@ class Row:
     def fail(self, error: BaseException) -> None:
         """End the row with an error."""
         if self.result is None:
+            self.ended = time.perf_counter()
             self.result = error
 
     def deliver(self) -> None:
@@ -122,5 +133,20 @@ class Row:
 
     def _end(self, reason: FinishReason) -> None:
         if self.result is None:
+            self.ended = time.perf_counter()
             usage = Usage(len(self.prompt_ids), len(self.output_ids), self.reused)
-            self.result = Completion("".join(self._pieces), tuple(self.output_ids), reason, usage)
+            text, ids = "".join(self._pieces), tuple(self.output_ids)
+            self.result = Completion(text, ids, reason, usage, self._decoding())
+
+    def _decoding(self) -> Decoding | None:
+        if not self.admitted:
+            return None
+        started = self.started or self.ended  # a row can end with its first token, before it joins
+        return Decoding(
+            waiting=self.admitted - self.submitted,
+            prefill=started - self.admitted,
+            decode=self.ended - started,
+            steps=self.steps,
+            mean_rows=self.step_rows / self.steps if self.steps else 0.0,
+            output_tokens=len(self.output_ids),
+        )

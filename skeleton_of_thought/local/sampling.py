@@ -1,8 +1,10 @@
-"""How the next token is chosen: settings of one request, and the sampler that applies them to logits."""
+"""How tokens are drawn: the settings of one request, what a row keeps for it, and drawing for many rows at once."""
 
 from __future__ import annotations
 
+import functools
 import math
+import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +12,16 @@ import torch
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["RowSampler", "SamplingParams"]
+__all__ = ["Nucleus", "RowSampler", "SamplingParams", "TopK", "WholeVocabulary"]
+
+_PARTS = 32
+"""Parts into which a vocabulary is laid to find a bound for its k-th most likely token."""
+
+_FEW = 1024
+"""Tokens among which the mass of a distribution mostly lies."""
+
+_COLDEST = 1e-30
+"""Temperatures below leave no choice as it is, and would divide logits to infinity."""
 
 _NUCLEUS = 512
 """How many of the most likely tokens are looked at before the whole vocabulary is sorted."""
@@ -104,6 +115,9 @@ class RowSampler:
         self, params: SamplingParams, prompt_ids: Sequence[int], eos_ids: Collection[int] = frozenset()
     ) -> None:
         self.params = params
+        self.eos_ids = tuple(sorted(eos_ids))
+        self._random: random.Random | None = None
+        self._draw = (-1, 0.0)
         self._prompt_ids = prompt_ids
         self._eos_ids = sorted(eos_ids)
         # Tokens that are still to come before the text may end.
@@ -111,6 +125,21 @@ class RowSampler:
         self._generator: torch.Generator | None = None
         self._seen: torch.Tensor | None = None
         self._counts: torch.Tensor | None = None
+
+    @functools.cached_property
+    def prompt_tokens(self) -> tuple[int, ...]:
+        """The tokens of the prompt, each once."""
+        return tuple(dict.fromkeys(self._prompt_ids))
+
+    def draw(self, step: int) -> float:
+        """The row's random number for a step, at least 0 and below 1; the same when asked again."""
+        if step != self._draw[0]:
+            # A generator per row: what a row draws depends on neither its neighbours nor the global state.
+            if self._random is None:
+                self._random = random.Random(self.params.seed)
+            # As many bits as float32 holds: a number of more could be rounded up to 1 on the device.
+            self._draw = (step, self._random.getrandbits(24) * 2.0**-24)
+        return self._draw[1]
 
     @property
     def plain(self) -> bool:
@@ -152,10 +181,10 @@ class RowSampler:
 
     def _sample(self, logits: torch.Tensor) -> int:
         values, tokens = _most_likely(logits / self.params.temperature, self.params)
-        generator = self._random(logits.device)
+        generator = self._torch_random(logits.device)
         return int(tokens[torch.multinomial(torch.softmax(values, -1), 1, generator=generator)])
 
-    def _random(self, device: torch.device) -> torch.Generator:
+    def _torch_random(self, device: torch.device) -> torch.Generator:
         # A generator per row: what a row draws depends on neither its neighbours nor the global state.
         if self._generator is None:
             self._generator = torch.Generator(device=device)
@@ -190,3 +219,130 @@ def _nucleus(
     mass = torch.exp(values - total).cumsum(-1)
     count = int((mass < top_p).sum()) + 1
     return values[:count], tokens[:count]
+
+
+class WholeVocabulary:
+    """Draws from all tokens, for rows that set a temperature alone.
+
+    Args:
+        params: The rows' settings.
+        vocabulary: Tokens that the logits know.
+        device: Where the logits are.
+    """
+
+    def __init__(self, params: Sequence[SamplingParams], vocabulary: int, device: torch.device) -> None:
+        self._temperature = _temperatures(params, device)
+
+    def pick(self, logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+        """The drawn tokens, `[rows]`; -1 where logits are NaN.
+
+        Args:
+            logits: `[rows, vocabulary]`.
+            draws: A number per row, at least 0 and below 1, `[rows, 1]`.
+        """
+        mass = torch.softmax(logits / self._temperature, -1).cumsum(-1)
+        return _look_up(mass, mass[:, -1:], draws)[:, 0]
+
+
+class Nucleus:
+    """Draws from the most likely tokens that together reach `top_p`. Arguments as for `WholeVocabulary`."""
+
+    def __init__(self, params: Sequence[SamplingParams], vocabulary: int, device: torch.device) -> None:
+        self._temperature = _temperatures(params, device)
+        self._top_p = _column([p.top_p for p in params], device)
+        # What is less likely cannot belong to the nucleus: all of it together has less than 1 - top_p.
+        self._floor = (1.0 - self._top_p) / vocabulary
+        # Where few tokens have most of the mass, the nucleus lies above this one.
+        self._high_floor = (1.0 - self._top_p) / min(_FEW, vocabulary)
+
+    def pick(self, logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+        """As for `WholeVocabulary`."""
+        likely, tokens = self._likely(torch.softmax(logits / self._temperature, -1))
+        mass = likely.cumsum(-1)
+        last = (mass < self._top_p).sum(-1, keepdim=True).clamp(max=mass.shape[-1] - 1)
+        return _tokens_at(tokens, _look_up(mass, mass.gather(-1, last), draws))
+
+    def _likely(self, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if probabilities.device.type != "cpu":
+            return probabilities.sort(dim=-1, descending=True, stable=True)
+        likely, tokens = _at_least(probabilities, self._high_floor, 0.0)
+        short = likely.sum(-1, keepdim=True) < self._top_p
+        if bool(short.any()):
+            likely, tokens = _at_least(probabilities, self._floor.where(short, self._high_floor), 0.0)
+        return _sorted(likely, tokens)
+
+
+class TopK:
+    """Draws from the `top_k` most likely tokens, or from those of them that reach `top_p` of what they have together.
+
+    Arguments as for `WholeVocabulary`.
+    """
+
+    def __init__(self, params: Sequence[SamplingParams], vocabulary: int, device: torch.device) -> None:
+        self._temperature = _temperatures(params, device)
+        self._top_p = _column([p.top_p for p in params], device)
+        self._top_k = torch.tensor([p.top_k for p in params], device=device)[:, None]
+        self._part = vocabulary // _PARTS
+        self._most = max((p.top_k for p in params if p.top_k <= self._part), default=0)
+
+    def pick(self, logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+        """As for `WholeVocabulary`."""
+        best, tokens = self._likely(logits)
+        # Not a softmax: its sums would hang, if only in their last bits, on how many tokens the neighbours keep.
+        mass = ((best - best[:, :1]) / self._temperature).exp().cumsum(-1)
+        last = self._top_k.clamp(max=mass.shape[-1]) - 1
+        last = torch.minimum(last, (mass < self._top_p * mass.gather(-1, last)).sum(-1, keepdim=True))
+        return _tokens_at(tokens, _look_up(mass, mass.gather(-1, last), draws))
+
+    def _likely(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if logits.device.type != "cpu":
+            return logits.sort(dim=-1, descending=True, stable=True)
+        floor = torch.full_like(self._top_p, -math.inf)
+        if self._most:
+            # The k-th of the maxima of disjoint parts is a bound: k parts hold a token that likely or more.
+            maxima = logits[:, : self._part * _PARTS].reshape(-1, _PARTS, self._part).amax(1)
+            bound = maxima.topk(self._most).values.gather(-1, self._top_k.clamp(max=self._most) - 1)
+            floor = bound.where(self._top_k <= self._part, floor)
+        return _sorted(*_at_least(logits, floor, -math.inf))
+
+
+# Sorting whole vocabularies takes a CPU longer than a small model's step, so there only what may be drawn is
+# sorted. How much that is, a GPU would have to be waited for to say; it sorts fast.
+
+
+def _at_least(values: torch.Tensor, floor: torch.Tensor, padding: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The values of each row from its floor up, with their tokens, in the order of these; short rows are padded."""
+    size, vocabulary = values.shape
+    # numpy finds the places several times as fast as torch.
+    found = torch.from_numpy((values.numpy() >= floor.numpy()).ravel().nonzero()[0])
+    rows = found // vocabulary
+    counts = rows.bincount(minlength=size)
+    columns = torch.arange(len(found)) - (counts.cumsum(0) - counts)[rows]
+    kept = values.new_full((size, max(1, int(counts.max()))), padding)
+    tokens = torch.zeros_like(kept, dtype=torch.int64)
+    kept[rows, columns] = values.ravel()[found]
+    tokens[rows, columns] = found - rows * vocabulary
+    return kept, tokens
+
+
+def _sorted(values: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Largest first, equals in the order they had."""
+    values, order = values.sort(dim=-1, descending=True, stable=True)
+    return values, tokens.gather(-1, order)
+
+
+def _look_up(mass: torch.Tensor, total: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """Where a share of the total falls into growing sums, `[rows, 1]`; -1 where the total is no number."""
+    return torch.searchsorted(mass, draws * total, right=True).where(total > 0.0, -1)
+
+
+def _tokens_at(tokens: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    return tokens.gather(-1, at.clamp(min=0)).where(at >= 0, -1)[:, 0]
+
+
+def _temperatures(params: Sequence[SamplingParams], device: torch.device) -> torch.Tensor:
+    return _column([max(p.temperature, _COLDEST) for p in params], device)
+
+
+def _column(values: Sequence[float], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None]
