@@ -143,6 +143,6 @@ class AsyncSink:
         return True
 
     def _arrive(self) -> None:
-        # In this order: text that comes from here on calls again, what came before is read.
+        # What came before is read by whoever wakes now; what comes from here on calls again.
         self._waking = False
         self._ready.set()
