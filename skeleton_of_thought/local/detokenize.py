@@ -9,14 +9,18 @@ __all__ = ["Detokenizer", "StopStrings"]
 _UNFINISHED = "\ufffd"
 _MAX_HELD = 32
 """Tokens held back for an unfinished character before they are taken for broken text."""
+_WINDOW = 6
+"""Tokens that are decoded together at most, but for those of an unfinished character: a longer window makes each
+decoding dearer, a shorter one costs a second decoding more often."""
 
 
 class Detokenizer:
     """Turns tokens into text as they come. The pieces joined are the text of all tokens.
 
     A token may hold half a character, and what a token adds can depend on the one before it (leading spaces
-    of sentencepiece models). So each piece is the difference between two decodings of a short window that
-    starts one piece earlier, and a window whose text ends in U+FFFD waits for the rest of its character.
+    of sentencepiece models). So each piece is the difference between two decodings of a short window, and a
+    window whose text ends in U+FFFD waits for the rest of its character. The window grows for a few tokens,
+    since the decoding with one token is the one to compare the next with; then it starts anew, one piece earlier.
 
     Args:
         decode: Ids to text.
@@ -32,12 +36,17 @@ class Detokenizer:
 
     def push(self, token: int) -> str:
         """The text that this token completes; empty while a character is unfinished."""
-        self._ids.append(token)
-        text = self._decode(self._ids)
-        if text.endswith(_UNFINISHED) and len(self._ids) - self._known <= _MAX_HELD:
+        ids = self._ids
+        ids.append(token)
+        text = self._decode(ids)
+        fresh = len(ids) - self._known
+        if text.endswith(_UNFINISHED) and fresh <= _MAX_HELD:
             return self._whole_part(text)
         piece = text[len(self._known_text) + self._sent :]
-        self._advance()
+        if fresh == 1 and len(ids) < _WINDOW:
+            self._known, self._known_text = len(ids), text
+        else:
+            self._advance()
         return piece
 
     def flush(self) -> str:
@@ -77,24 +86,21 @@ class StopStrings:
     def __init__(self, stops: Sequence[str], after_text: Sequence[str] = ()) -> None:
         self._stops = tuple(stops)
         self._after_text = tuple(after_text)
+        self._every = tuple({*self._stops, *self._after_text})
         self._begun = False
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
         """The text that may go out, and whether a stop string was met."""
-        if not (self._stops or self._after_text) or not text:
+        if not text or not self._every:
             return text, False
-        self._held += text
-        start = 0 if self._begun else len(self._held) - len(self._held.lstrip())
-        ends = [self._held.find(stop) for stop in self._stops]
-        ends += [self._held.find(stop, start) for stop in self._after_text]
-        found = [at for at in ends if at >= 0]
-        if found:
-            out, self._held = self._held[: min(found)], ""
-            return out, True
-        keep = max(_overlap(self._held, stop) for stop in (*self._stops, *self._after_text))
-        cut = len(self._held) - keep
-        out, self._held = self._held[:cut], self._held[cut:]
+        held = self._held + text
+        end = self._end(held)
+        if end >= 0:
+            self._held = ""
+            return held[:end], True
+        cut = len(held) - max([_overlap(held, stop) for stop in self._every])
+        out, self._held = held[:cut], held[cut:]
         self._begun = self._begun or bool(out.strip())
         return out, False
 
@@ -103,10 +109,20 @@ class StopStrings:
         out, self._held = self._held, ""
         return out
 
+    def _end(self, held: str) -> int:
+        """Where the first stop string begins; -1 where there is none."""
+        ends = [held.find(stop) for stop in self._stops]
+        if self._after_text:
+            start = 0 if self._begun else len(held) - len(held.lstrip())
+            ends += [held.find(stop, start) for stop in self._after_text]
+        return min([at for at in ends if at >= 0], default=-1)
+
 
 def _overlap(text: str, stop: str) -> int:
     """The length of the longest end of `text` that is a beginning of `stop`, short of all of it."""
-    for size in range(min(len(text), len(stop) - 1), 0, -1):
-        if text.endswith(stop[:size]):
-            return size
+    at = text.find(stop[0], max(0, len(text) - len(stop) + 1))
+    while at >= 0:
+        if stop.startswith(text[at:]):
+            return len(text) - at
+        at = text.find(stop[0], at + 1)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,19 +12,22 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from skeleton_of_thought.local.detokenize import Detokenizer, StopStrings
 
+WORDS = ["▁Hello", "▁world", "▁a", "b", "▁", "1", ".", "Hello"]
 TEXTS = ["你好，世界！", "🙂🚀 ok", "a\u200d👩‍🚀b", "Käfer\n\n1. Straße", "\u0bb5\u0ba3", ""]
 
 
 def fallback_tokenizer() -> Tokenizer:
     """A tokenizer as of sentencepiece models: spaces as `▁`, unknown characters byte by byte."""
-    words = ["▁Hello", "▁world", "▁a", "b", "▁", "1", ".", "Hello"]
-    pieces = [*words, *(f"<0x{byte:02X}>" for byte in range(256))]
+    pieces = [*WORDS, *(f"<0x{byte:02X}>" for byte in range(256))]
     core = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, [], byte_fallback=True))
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     core.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     return core
+
+
+FALLBACK = fallback_tokenizer()
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -62,6 +66,35 @@ def test_bytes_of_a_fallback_wait_for_their_character() -> None:
     assert pieces[:2] == ["Hello", " world"]
     assert all("\ufffd" not in piece for piece in pieces)
     assert "".join(pieces) + detokenizer.flush() == "Hello world 你好🙂 ab"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([*WORDS, *"你好🙂é"]), max_size=30), st.integers(0, 4))
+def test_the_pieces_of_a_fallback_join_to_their_text(parts: list[str], context: int) -> None:
+    core = FALLBACK
+    ids: list[int] = []
+    for part in parts:
+        known = core.token_to_id(part)
+        ids += [known] if known is not None else [core.token_to_id(f"<0x{byte:02X}>") for byte in part.encode()]
+    before = [core.token_to_id(piece) for piece in ("▁Hello", "▁", "1", ".")][:context]
+    detokenizer = Detokenizer(core.decode, before)
+    text = "".join([detokenizer.push(token) for token in ids]) + detokenizer.flush()
+    assert core.decode(before) + text == core.decode([*before, *ids])
+
+
+def test_a_token_costs_little_more_than_one_decoding(tokenizer: Any) -> None:
+    ids = tokenizer("The leaves of a tree change their colour in autumn; bread needs flour and water. " * 5).input_ids
+    decoded: list[int] = []
+
+    def decode(some: Sequence[int]) -> str:
+        decoded.append(len(some))
+        return str(tokenizer.decode(some))
+
+    detokenizer = Detokenizer(decode)
+    for token in ids:
+        detokenizer.push(token)
+    assert len(decoded) <= 1.25 * len(ids)
+    assert max(decoded) <= 8
 
 
 def test_text_that_continues_a_prompt_keeps_its_leading_space() -> None:
@@ -124,6 +157,24 @@ def test_stop_strings_cut_where_the_first_is_complete(text: str, stops: list[str
     assert met == any(stop in text for stop in stops)
     assert text.startswith(got)
     assert not any(stop in got for stop in stops)
+
+
+@given(
+    st.text("ab", max_size=20),
+    st.lists(st.text("ab", min_size=1, max_size=5), max_size=3),
+    st.lists(st.integers(1, 4), min_size=20, max_size=20),
+)
+def test_text_is_held_back_for_no_longer_than_a_stop_string_may_come(
+    text: str, stops: list[str], sizes: list[int]
+) -> None:
+    watch, got, at = StopStrings(stops), "", 0
+    for size in sizes:
+        out, met = watch.push(text[at : at + size])
+        got, at = got + out, min(len(text), at + size)
+        if met:
+            break
+        ends = [n for stop in stops for n in range(1, len(stop)) if text[:at].endswith(stop[:n])]
+        assert len(text[:at]) - len(got) == max(ends, default=0)
 
 
 @pytest.mark.parametrize(
