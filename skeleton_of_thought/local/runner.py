@@ -13,12 +13,14 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.local.twin import Twin
 
-__all__ = ["CacheKind", "ModelRunner"]
+__all__ = ["CacheKind", "ModelRunner", "Optimize"]
 
 logger = logging.getLogger(__name__)
 
 CacheKind = Literal["batched", "separate", "none"]
+Optimize = Literal["auto", "none"]
 
 _PREFILL_CHUNK = 2048
 """Tokens of one row in one forward: bounds the memory for attention masks and scores."""
@@ -31,6 +33,7 @@ class ModelRunner:
 
     Args:
         model: A Hugging Face causal language model.
+        optimize: `"auto"` runs it in the way that was measured to be fastest on its device; `"none"` as it is.
 
     Attributes:
         cache_kind: How its rows may be decoded. `"batched"`: keys and values of several rows in one batch;
@@ -44,7 +47,7 @@ class ModelRunner:
         InvalidInput: The model is no causal language model.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, optimize: Optimize = "auto") -> None:
         config = getattr(model, "config", None)
         if config is None or not callable(getattr(model, "forward", None)):
             raise InvalidInput(f"{type(model).__name__} is no Hugging Face model: it lacks config or forward.")
@@ -66,6 +69,24 @@ class ModelRunner:
         rope = _growing_rope(self.config)
         self._rope_limit = None if rope is None else _original_window(self.config, rope)
         self._accepts = _parameters(model)
+        self._optimize = optimize
+        self._twin = self._new_twin()
+
+    @property
+    def optimization(self) -> str:
+        """What `optimize` came to: `"packed"` or `"none"`."""
+        return "packed" if self._twin is not None else "none"
+
+    def refresh(self) -> None:
+        """Heed changes of the model's weights since they were packed."""
+        if self._twin is not None and self._twin.stale():
+            self._twin = self._new_twin()
+
+    def _new_twin(self) -> Twin | None:
+        if self._optimize == "none" or not Twin.possible(self.model):
+            return None
+        twin = Twin(self.model)
+        return twin if twin.packed else None
 
     @property
     def device(self) -> torch.device:
@@ -86,6 +107,9 @@ class ModelRunner:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Inference without dropout; a model that is being trained gets its mode back."""
+        if self._twin is not None:
+            yield
+            return
         training = [module for module in self.model.modules() if module.training] if self.model.training else []
         for module in training:
             module.training = False
@@ -127,7 +151,8 @@ class ModelRunner:
         if cut:
             kwargs["logits_to_keep"] = keep
         self.forwards += 1
-        logits: torch.Tensor = self.model(input_ids=ids, **kwargs).logits
+        model = self.model if self._twin is None else self._twin.model
+        logits: torch.Tensor = model(input_ids=ids, **kwargs).logits
         if not cut:
             logits = logits[:, -keep:] if isinstance(keep, int) else logits[:, keep]
         return logits.to(torch.float32)

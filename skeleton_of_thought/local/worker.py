@@ -214,6 +214,8 @@ class Worker:
             row = self._waiting.popleft()
             groups.setdefault(self._runner.kind_for(row.longest), []).append(row)
             free -= 1
+        if groups:
+            self._runner.refresh()
         for kind, rows in groups.items():
             lane = self._lanes[kind]
             try:
