@@ -121,6 +121,36 @@ class _Plan:
         return tokens
 
 
+class _Tally:
+    """The tokens of one row whose logits are changed: how often each was generated, and where its entry is.
+
+    Args:
+        at: The row's place in the batch.
+        row: The row.
+    """
+
+    def __init__(self, at: int, row: Row) -> None:
+        params = row.sampler.params
+        self.at = at
+        self.row = row
+        self.penalty = params.repetition_penalty
+        self.frequency, self.presence = params.frequency_penalty, params.presence_penalty
+        self.counting = _counting(row)
+        self.held = _held(row)
+        self.known = len(row.output_ids)
+        self.counts: dict[int, int] = Counter(row.output_ids) if self.counting else {}
+        self.entries: dict[int, int] = {}
+
+    def amounts(self) -> dict[int, float]:
+        """What is taken from the logits of each token concerned."""
+        amounts = dict.fromkeys(self.row.sampler.prompt_tokens, 0.0) if self.penalty != 1.0 else {}
+        for token, count in self.counts.items():
+            amounts[token] = self.frequency * count + self.presence
+        for token in self.row.sampler.eos_ids if self.held else ():
+            amounts[token] = math.inf
+        return amounts
+
+
 class _Changes:
     """What penalties and least lengths change in the logits of a batch: an entry per row and token concerned.
 
@@ -131,62 +161,52 @@ class _Changes:
     """
 
     def __init__(self, rows: Sequence[tuple[int, Row]], vocabulary: int, device: torch.device) -> None:
-        self._rows = list(rows)
-        self._known = [len(row.output_ids) for _, row in rows]
-        self._held = [_held(row) for _, row in rows]
-        self._counts = [Counter(row.output_ids) if _counts(row) else Counter[int]() for _, row in rows]
-        self._repeats = any(row.sampler.params.repetition_penalty != 1.0 for _, row in rows)
-        self._entries: list[dict[int, int]] = []
+        self._tallies = [_Tally(at, row) for at, row in rows]
+        self._repeats = any(tally.penalty != 1.0 for tally in self._tallies)
         self._size = 0
-        places: list[tuple[int, int]] = []
-        amounts: list[tuple[float, float]] = []
-        for (at, row), counts, held in zip(self._rows, self._counts, self._held, strict=True):
-            penalty = row.sampler.params.repetition_penalty
-            less = dict.fromkeys(row.sampler.prompt_tokens, 0.0) if penalty != 1.0 else {}
-            less.update((token, _less(row, count)) for token, count in counts.items())
-            less.update(dict.fromkeys(row.sampler.eos_ids if held else (), math.inf))
-            # A tokenizer can know ends of text that the model has no logits for.
-            less = {token: amount for token, amount in less.items() if token < vocabulary}
-            self._entries.append({token: len(places) + n for n, token in enumerate(less)})
-            places += [(at, token) for token in less]
-            amounts += [(penalty, amount) for amount in less.values()]
-        room = _ROOM * len(self._rows)
-        self._places = torch.zeros((2, len(places) + room), dtype=torch.int64, device=device)
-        self._amounts = torch.zeros((2, len(places) + room), dtype=torch.float32, device=device)
-        self._append(places, amounts)
+        new = _Entries()
+        for tally in self._tallies:
+            for token, less in tally.amounts().items():
+                if token < vocabulary:  # a tokenizer can know ends of text that the model has no logits for
+                    tally.entries[token] = len(new.tokens)
+                    new.add(tally, token, less)
+        room = len(new.tokens) + _ROOM * len(rows)
+        self._places = torch.empty((2, room), dtype=torch.int64, device=device)
+        self._amounts = torch.empty((2, room), dtype=torch.float32, device=device)
+        self._append(new)
 
     @staticmethod
     def concern(row: Row) -> bool:
         """Whether a row's next logits are to be changed."""
-        return _counts(row) or _held(row)
+        return _counting(row) or _held(row)
 
     def follow(self) -> bool:
         """Take up what the rows generated since. Returns whether the entries can go on being used."""
-        places: list[tuple[int, int]] = []
-        amounts: list[tuple[float, float]] = []
+        new = _Entries()
         more: dict[int, float] = {}
-        for n, (at, row) in enumerate(self._rows):
-            fresh = len(row.output_ids) - self._known[n]
-            if fresh > 1 or (self._held[n] and not _held(row)):
+        for tally in self._tallies:
+            if tally.held and not _held(tally.row):
                 return False
-            if not fresh or not _counts(row):
+            output = tally.row.output_ids
+            if not tally.counting or len(output) == tally.known:
                 continue
-            token = row.output_ids[-1]
-            self._known[n] += 1
-            self._counts[n][token] += 1
-            less = _less(row, self._counts[n][token])
-            entry = self._entries[n].get(token)
-            if entry is not None:
+            if len(output) > tally.known + 1:
+                return False
+            token = output[-1]
+            tally.known += 1
+            tally.counts[token] = count = tally.counts.get(token, 0) + 1
+            less = tally.frequency * count + tally.presence
+            entry = tally.entries.setdefault(token, self._size + len(new.tokens))
+            if entry < self._size:
                 more[entry] = less
             else:
-                self._entries[n][token] = self._size + len(places)
-                places.append((at, token))
-                amounts.append((row.sampler.params.repetition_penalty, less))
-        if self._size + len(places) > self._places.shape[1]:
+                new.add(tally, token, less)
+        if self._size + len(new.tokens) > self._places.shape[1]:
             return False
         if more:
-            self._amounts[1, list(more)] = torch.tensor(list(more.values()), device=self._amounts.device)
-        self._append(places, amounts)
+            entries = torch.tensor(list(more), device=self._amounts.device)
+            self._amounts[1].index_copy_(0, entries, self._amounts.new_tensor(list(more.values())))
+        self._append(new)
         return True
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
@@ -203,12 +223,28 @@ class _Changes:
         rows, tokens = self._places[:, : self._size]
         logits[rows, tokens] = before
 
-    def _append(self, places: list[tuple[int, int]], amounts: list[tuple[float, float]]) -> None:
-        if places:
-            start, self._size = self._size, self._size + len(places)
-            device = self._places.device
-            self._places[:, start : self._size] = torch.tensor(places, device=device).T
-            self._amounts[:, start : self._size] = torch.tensor(amounts, device=device).T
+    def _append(self, new: _Entries) -> None:
+        if new.tokens:
+            start, self._size = self._size, self._size + len(new.tokens)
+            self._places[:, start : self._size] = self._places.new_tensor([new.rows, new.tokens])
+            self._amounts[:, start : self._size] = self._amounts.new_tensor([new.penalties, new.less])
+
+
+class _Entries:
+    """Entries on their way into the tensors of a batch."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.tokens: list[int] = []
+        self.penalties: list[float] = []
+        self.less: list[float] = []
+
+    def add(self, tally: _Tally, token: int, less: float) -> None:
+        """One more, for a token of a row."""
+        self.rows.append(tally.at)
+        self.tokens.append(token)
+        self.penalties.append(tally.penalty)
+        self.less.append(less)
 
 
 def _sampler(params: SamplingParams, vocabulary: int) -> _Sampler | None:
@@ -220,7 +256,7 @@ def _sampler(params: SamplingParams, vocabulary: int) -> _Sampler | None:
     return Nucleus if params.top_p < 1.0 else WholeVocabulary
 
 
-def _counts(row: Row) -> bool:
+def _counting(row: Row) -> bool:
     """Whether it matters to a row's logits what it generated."""
     params = row.sampler.params
     return params.repetition_penalty != 1.0 or params.frequency_penalty != 0.0 or params.presence_penalty != 0.0
@@ -229,11 +265,6 @@ def _counts(row: Row) -> bool:
 def _held(row: Row) -> bool:
     """Whether a row may not end its text yet."""
     return bool(row.sampler.eos_ids) and len(row.output_ids) < row.sampler.params.min_new_tokens
-
-
-def _less(row: Row, count: int) -> float:
-    """What is taken from the logit of a token that was generated so many times."""
-    return row.sampler.params.frequency_penalty * count + row.sampler.params.presence_penalty
 
 
 def _likeliest(logits: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from skeleton_of_thought.local import choose
 from skeleton_of_thought.local.choose import Chooser
 from skeleton_of_thought.local.encode import EncodedPrompt
 from skeleton_of_thought.local.row import Row
@@ -162,6 +163,26 @@ def test_the_logits_are_left_as_they_were() -> None:
     for _ in range(3):
         chooser.choose(rows, logits)
     assert torch.equal(logits, before)
+
+
+def test_penalties_are_laid_out_once_while_the_rows_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    class Counted(choose._Changes):
+        def __init__(self, rows: Sequence[tuple[int, Row]], vocabulary: int, device: torch.device) -> None:
+            made.append(len(rows))
+            super().__init__(rows, vocabulary, device)
+
+    monkeypatch.setattr(choose, "_Changes", Counted)
+    ending = make_row(limit=10, repetition_penalty=1.2)
+    rows = [make_row(), make_row(min_new_tokens=20, eos=[0]), make_row(frequency_penalty=0.1), ending]
+    chooser = Chooser()
+    while not ending.finished:
+        step(chooser, rows)
+    rows.remove(ending)
+    for _ in range(25):
+        step(chooser, rows)
+    assert made == [3, 2, 1]  # until one ends, until another may end, and from then on
 
 
 def test_plain_greedy_rows_cost_one_argmax() -> None:
