@@ -16,7 +16,7 @@ from skeleton_of_thought.local.encode import PromptInput, TextCodec
 from skeleton_of_thought.local.guard import Guard
 from skeleton_of_thought.local.models import load
 from skeleton_of_thought.local.row import Row, Sink
-from skeleton_of_thought.local.runner import ModelRunner, Optimize
+from skeleton_of_thought.local.runner import ModelRunner, Optimization, Optimize
 from skeleton_of_thought.local.sampling import SamplingParams
 from skeleton_of_thought.local.sink import AsyncSink, QueueSink
 from skeleton_of_thought.local.stats import EngineStats
@@ -64,8 +64,10 @@ class LocalEngine:
         max_batch_size: Rows that are decoded at once; further requests wait for a free row.
         prefix_cache_tokens: Prompt tokens whose keys and values are kept for later prompts that begin alike.
         optimize: `"auto"` runs the model in the way that was measured to be fastest on its device, which the
-            attribute `optimization` names: on CPUs, in float32 and bfloat16, with packed copies of the weights
-            as far as half of the free memory goes. `"none"` runs it as it is.
+            attribute `optimization` names. On CPUs, in float32 and bfloat16, that is `"lean"` for Llama and its
+            close relatives (a forward of fewer operations, on packed copies of the weights), else `"packed"`
+            (the model's own forward on packed copies), as far as half of the free memory goes; elsewhere
+            `"none"`, the model as it is. Naming one of these asks for no more than that.
         chat_template_kwargs: Extra variables for the chat template, such as `{"enable_thinking": False}`.
 
     Raises:
@@ -235,8 +237,8 @@ class LocalEngine:
         return self._runner.context_window
 
     @property
-    def optimization(self) -> str:
-        """The way in which the model runs: `"packed"`, or `"none"` where it runs as it is."""
+    def optimization(self) -> Optimization:
+        """The way in which the model runs: `"lean"`, `"packed"`, or `"none"` where it runs as it is."""
         return self._runner.optimization
 
     @property

@@ -8,18 +8,52 @@ read at the pace of memory. torch's own compiler uses the same operators when it
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
-__all__ = ["PackedLinear", "packable", "packing_works"]
+__all__ = ["PackedLinear", "PackedWeight", "affordable", "packable", "packing_works", "stamp"]
+
+logger = logging.getLogger(__name__)
 
 _ROWS = 16
 """The rows that weights are packed for. One order serves all numbers of rows well; only that for 1 does not."""
 
+_SHARE = 0.5
+"""The share of free memory that packed copies of the weights may take."""
+
 _TYPES = (torch.float32, torch.bfloat16)
+
+
+class PackedWeight:
+    """A weight `[out, in]` and perhaps a bias `[out]`, as a product that takes what follows it along."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        ops: Any = torch.ops.mkldnn
+        self._packed = ops._reorder_linear_weight(weight.detach().contiguous(), _ROWS)
+        self._bias = None if bias is None else bias.detach()
+        self._product = ops._linear_pointwise.default
+        self._product_and = ops._linear_pointwise.binary
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """`x @ weight.T + bias`, `[..., in] -> [..., out]`."""
+        return self._product(x, self._packed, self._bias, "none", [], "")  # type: ignore[no-any-return]
+
+    def silu(self, x: torch.Tensor) -> torch.Tensor:
+        """`silu(x @ weight.T + bias)`."""
+        return self._product(x, self._packed, self._bias, "swish", [], "")  # type: ignore[no-any-return]
+
+    def add(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """`x @ weight.T + bias + other`."""
+        return self._product_and(x, other, self._packed, self._bias, "add")  # type: ignore[no-any-return]
+
+    def mul(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """`(x @ weight.T + bias) * other`."""
+        return self._product_and(x, other, self._packed, self._bias, "mul")  # type: ignore[no-any-return]
 
 
 class PackedLinear(nn.Module):
@@ -32,19 +66,14 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        # No parameter: the packed order is opaque, and nothing may move or save it. Models look at `weight`.
+        # No parameter: nothing may move or save it. But there are models that look at their layers' `weight`.
         self.__dict__["weight"] = linear.weight
-        self._packed = _pack(linear.weight.detach())
-        self._bias = None if linear.bias is None else linear.bias.detach()
-        self._made_of = _stamp(linear)
+        self.__dict__["bias"] = linear.bias
+        self._packed = PackedWeight(linear.weight, linear.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """`x @ weight.T + bias`, `[..., in] -> [..., out]`."""
-        return _product(x, self._packed, self._bias)
-
-    def stale(self, linear: nn.Linear) -> bool:
-        """Whether the layer's weight was changed or replaced since it was packed."""
-        return self._made_of != _stamp(linear)
+        return self._packed(x)
 
 
 def packable(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
@@ -54,34 +83,39 @@ def packable(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
             yield name, module
 
 
+def affordable(model: nn.Module) -> bool:
+    """Whether there is something to pack, and memory for packed copies beside the weights themselves."""
+    needed = sum(linear.weight.nbytes for _, linear in packable(model))
+    if needed > _SHARE * psutil.virtual_memory().available:
+        logger.info("No memory for packed copies of the weights (%d MB): the model runs as it is", needed >> 20)
+        return False
+    return needed > 0
+
+
+def stamp(parts: Iterable[torch.Tensor | None]) -> tuple[int, ...]:
+    """What changes when one of these tensors is written to in place, or replaced."""
+    # Tensors made in inference mode count no versions.
+    return tuple(
+        number
+        for part in parts
+        if part is not None
+        for number in (part.data_ptr(), 0 if part.is_inference() else part._version)
+    )
+
+
 @functools.cache
 def packing_works(dtype: torch.dtype) -> bool:
-    """Whether this build of torch has the operators and they give the right product."""
+    """Whether this build of torch has the operators and they give the right products."""
     try:
-        weight, x = torch.randn(48, 32, dtype=dtype), torch.randn(3, 32, dtype=dtype)
-        got = _product(x, _pack(weight), None)
+        weight, x, other = (torch.randn(*shape, dtype=dtype) for shape in ((48, 32), (3, 32), (3, 48)))
+        packed, plain = PackedWeight(weight), x.float() @ weight.float().t()
+        pairs = [
+            (packed(x), plain),
+            (packed.silu(x), nn.functional.silu(plain)),
+            (packed.add(x, other), plain + other.float()),
+            (packed.mul(x, other), plain * other.float()),
+        ]
     except Exception:
         return False
-    return torch.allclose(got.float(), x.float() @ weight.float().t(), atol=1e-4 if dtype == torch.float32 else 0.3)
-
-
-def _pack(weight: torch.Tensor) -> torch.Tensor:
-    ops: Any = torch.ops.mkldnn
-    packed: torch.Tensor = ops._reorder_linear_weight(weight.contiguous(), _ROWS)
-    return packed
-
-
-def _product(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    ops: Any = torch.ops.mkldnn
-    out: torch.Tensor = ops._linear_pointwise.default(x, packed, bias, "none", [], "")
-    return out
-
-
-def _stamp(linear: nn.Linear) -> tuple[int, ...]:
-    """What changes when weight or bias are written to in place, or replaced."""
-    return tuple(number for part in (linear.weight, linear.bias) if part is not None for number in _mark(part))
-
-
-def _mark(tensor: torch.Tensor) -> tuple[int, int]:
-    # Tensors made in inference mode count no versions.
-    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+    slack = 1e-4 if dtype == torch.float32 else 0.5
+    return all(torch.allclose(got.float(), wanted, atol=slack, rtol=slack / 10) for got, wanted in pairs)

@@ -13,14 +13,17 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.local.lean import LeanModel
+from skeleton_of_thought.local.packed import affordable
 from skeleton_of_thought.local.twin import Twin
 
-__all__ = ["CacheKind", "ModelRunner", "Optimize"]
+__all__ = ["CacheKind", "ModelRunner", "Optimization", "Optimize"]
 
 logger = logging.getLogger(__name__)
 
 CacheKind = Literal["batched", "separate", "none"]
-Optimize = Literal["auto", "none"]
+Optimization = Literal["lean", "packed", "none"]
+Optimize = Literal["auto", "lean", "packed", "none"]
 
 _PREFILL_CHUNK = 2048
 """Tokens of one row in one forward: bounds the memory for attention masks and scores."""
@@ -33,7 +36,8 @@ class ModelRunner:
 
     Args:
         model: A Hugging Face causal language model.
-        optimize: `"auto"` runs it in the way that was measured to be fastest on its device; `"none"` as it is.
+        optimize: `"auto"` runs it in the way that was measured to be fastest on its device: `"lean"` where it
+            fits, else `"packed"`, on CPUs; `"none"`, as it is, elsewhere.
 
     Attributes:
         cache_kind: How its rows may be decoded. `"batched"`: keys and values of several rows in one batch;
@@ -70,23 +74,46 @@ class ModelRunner:
         self._rope_limit = None if rope is None else _original_window(self.config, rope)
         self._accepts = _parameters(model)
         self._optimize = optimize
-        self._twin = self._new_twin()
+        self._fast: LeanModel | Twin | None = None
+        self._fast = self._faster()
+        logger.info("%s runs with optimization %r", type(model).__name__, self.optimization)
 
     @property
-    def optimization(self) -> str:
-        """What `optimize` came to: `"packed"` or `"none"`."""
-        return "packed" if self._twin is not None else "none"
+    def optimization(self) -> Optimization:
+        """What `optimize` came to."""
+        return {LeanModel: "lean", Twin: "packed"}.get(type(self._fast), "none")  # type: ignore[return-value]
 
     def refresh(self) -> None:
         """Heed changes of the model's weights since they were packed."""
-        if self._twin is not None and self._twin.stale():
-            self._twin = self._new_twin()
+        if self._fast is not None and self._fast.stale():
+            self._fast = self._faster()
 
-    def _new_twin(self) -> Twin | None:
-        if self._optimize == "none" or not Twin.possible(self.model):
+    def _faster(self) -> LeanModel | Twin | None:
+        """The fastest way to run the model that gives its own logits."""
+        if self._optimize == "none" or not Twin.possible(self.model) or not affordable(self.model):
             return None
+        if self._optimize in ("auto", "lean") and self.cache_kind == "batched" and LeanModel.fits(self.model):
+            lean = LeanModel(self.model)
+            if self._equal(lean):
+                return lean
+            logger.warning("%s is not laid out as expected: it runs by its own modules", type(self.model).__name__)
         twin = Twin(self.model)
         return twin if twin.packed else None
+
+    def _equal(self, lean: LeanModel) -> bool:
+        """Whether a few tokens, in two pieces, get the model's own logits."""
+        size = int(self.model.get_input_embeddings().weight.shape[0])
+        ids = torch.arange(1, 9)[None] * (size // 9)
+        caches = DynamicCache(config=self.config), DynamicCache(config=self.config)
+        with torch.inference_mode(), self.evaluating():
+            for at in (slice(0, 7), slice(7, 8)):
+                positions = torch.arange(8)[None, at]
+                own = self.model(input_ids=ids[:, at], past_key_values=caches[0], position_ids=positions).logits.float()
+                got = lean(ids[:, at], caches[1], positions, None, own.shape[1]).float()
+                slack = (1e-4 if lean.dtype == torch.float32 else 0.1) * float(own.abs().max())
+                if float((own - got).abs().max()) > slack:
+                    return False
+        return True
 
     @property
     def device(self) -> torch.device:
@@ -107,8 +134,8 @@ class ModelRunner:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """Inference without dropout; a model that is being trained gets its mode back."""
-        if self._twin is not None:
-            yield
+        if self._fast is not None:
+            yield  # never the model's own modules
             return
         training = [module for module in self.model.modules() if module.training] if self.model.training else []
         for module in training:
@@ -140,6 +167,9 @@ class ModelRunner:
         Returns:
             Logits in float32, `[rows, kept, vocabulary]`.
         """
+        if isinstance(self._fast, LeanModel) and isinstance(keep, int):
+            self.forwards += 1
+            return self._fast(ids, cache, positions, mask, keep).to(torch.float32)
         kwargs: dict[str, Any] = {"use_cache": cache is not None, "return_dict": True}
         if cache is not None:
             kwargs["past_key_values"] = cache
@@ -151,7 +181,7 @@ class ModelRunner:
         if cut:
             kwargs["logits_to_keep"] = keep
         self.forwards += 1
-        model = self.model if self._twin is None else self._twin.model
+        model = self._fast.model if isinstance(self._fast, Twin) else self.model
         logits: torch.Tensor = model(input_ids=ids, **kwargs).logits
         if not cut:
             logits = logits[:, -keep:] if isinstance(keep, int) else logits[:, keep]

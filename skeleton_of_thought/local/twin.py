@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import copy
-import logging
 from typing import Any
 
 from torch import nn
 
-from skeleton_of_thought.local.packed import PackedLinear, packable, packing_works
+from skeleton_of_thought.local.packed import PackedLinear, packable, packing_works, stamp
 
 __all__ = ["Twin"]
-
-logger = logging.getLogger(__name__)
-
-_SHARE = 0.5
-"""The share of free memory that packed copies of the weights may take."""
 
 
 class Twin:
@@ -34,13 +28,12 @@ class Twin:
     def __init__(self, model: nn.Module) -> None:
         self._original = model
         self.model = _clone(model, {})
-        self._packed: list[tuple[PackedLinear, str]] = []
-        for name, linear in _affordable(model):
-            layer = PackedLinear(linear)
+        names = [name for name, linear in packable(model) if packing_works(linear.weight.dtype)]
+        for name in names:
             parent, _, child = name.rpartition(".")
-            setattr(self.model.get_submodule(parent), child, layer)
-            self._packed.append((layer, name))
-        self.packed = len(self._packed)
+            setattr(self.model.get_submodule(parent), child, PackedLinear(model.get_submodule(name)))  # type: ignore[arg-type]
+        self.packed = len(names)
+        self._stamp = self._now()
 
     @staticmethod
     def possible(model: Any) -> bool:
@@ -55,11 +48,11 @@ class Twin:
         )
 
     def stale(self) -> bool:
-        """Whether weights that were packed were changed since, or the model's modules replaced."""
-        try:
-            return any(layer.stale(self._original.get_submodule(name)) for layer, name in self._packed)  # type: ignore[arg-type]
-        except AttributeError:
-            return True
+        """Whether the model's weights were changed or replaced since."""
+        return self._stamp != self._now()
+
+    def _now(self) -> tuple[int, ...]:
+        return stamp(self._original.parameters())
 
 
 def _clone(module: nn.Module, known: dict[int, Any]) -> nn.Module:
@@ -82,20 +75,3 @@ def _clone(module: nn.Module, known: dict[int, Any]) -> nn.Module:
         elif name == "config":
             state[name] = known.setdefault(id(value), copy.copy(value))
     return twin
-
-
-def _affordable(model: nn.Module) -> list[tuple[str, nn.Linear]]:
-    layers = list(packable(model))
-    if not layers or not packing_works(layers[0][1].weight.dtype):
-        return []
-    needed = sum(linear.weight.nbytes for _, linear in layers)
-    if needed > _SHARE * _free_memory():
-        logger.info("No memory for packed copies of the weights (%d MB): decoding with the plain ones", needed >> 20)
-        return []
-    return layers
-
-
-def _free_memory() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().available)
