@@ -142,6 +142,22 @@ def test_greedy_rows_take_the_likeliest_under_their_penalties(every: list[dict[s
         assert [row.output_ids[-1] for row in rows] == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "tokens"),
+    [
+        ({"frequency_penalty": 1.0}, [1, 2, 1, 2]),  # counts what was generated, not the prompt
+        ({"presence_penalty": 1.0}, [1, 2, 1, 1]),  # counts a token once
+        ({"repetition_penalty": 1.5}, [2, 1, 1, 1]),  # counts the prompt too
+        ({"min_new_tokens": 2, "eos": [1, 2]}, [0, 0, 1]),  # and then greedily
+    ],
+)
+def test_penalties_and_least_lengths(given: dict[str, Any], tokens: list[int]) -> None:
+    row, chooser, logits = make_row([1, 1, 1], **given), Chooser(), torch.tensor([[0.0, 2.5, 1.8]])
+    for _ in tokens:
+        chooser.choose([row], logits)
+    assert row.output_ids == tokens
+
+
 def test_penalties_follow_a_text_for_longer_than_there_was_room() -> None:
     given: dict[str, Any] = {"frequency_penalty": 0.5, "repetition_penalty": 1.1}
     row, chooser, vocabulary = make_row(**given), Chooser(), 400

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local import LocalEngine, SamplingParams
-from skeleton_of_thought.local.sampling import RowSampler
+from skeleton_of_thought.local.sampling import Nucleus, RowSampler, TopK, WholeVocabulary
 
 STORY = "The small boat crossed the wide river before the evening came."
 
@@ -45,9 +47,13 @@ def test_one_stop_string_may_stand_alone() -> None:
     assert SamplingParams(stop="\n").stop == ("\n",)
 
 
-def draws(logits: torch.Tensor, count: int = 300, **settings: Any) -> list[int]:
-    sampler = RowSampler(SamplingParams(temperature=1.0, seed=1, **settings), [0])
-    return [sampler.choose(logits) for _ in range(count)]
+def draws(logits: torch.Tensor, count: int = 300, **limits: Any) -> list[int]:
+    params = SamplingParams(temperature=1.0, seed=1, **limits)
+    row, vocabulary = RowSampler(params, [0]), len(logits)
+    cut = TopK if 0 < params.top_k < vocabulary else Nucleus if params.top_p < 1.0 else WholeVocabulary
+    sampler = cut([params] * count, vocabulary, logits.device)
+    numbers = torch.tensor([row.draw(step) for step in range(count)])
+    return sampler.pick(logits.expand(count, -1), numbers[:, None]).tolist()
 
 
 def test_top_k_leaves_the_most_likely() -> None:
@@ -64,32 +70,78 @@ def test_top_p_leaves_the_fewest_that_reach_it() -> None:
     assert set(draws(logits, top_p=0.5, top_k=2)) == {0}
 
 
-def test_top_p_looks_past_the_first_few_hundred_where_it_must() -> None:
+def test_top_p_looks_at_the_whole_vocabulary_where_it_must() -> None:
     flat = torch.zeros(5000)
     assert len(set(draws(flat, count=2000, top_p=0.9))) > 1000
 
 
-def test_a_frequency_penalty_counts_what_was_generated() -> None:
-    sampler = RowSampler(SamplingParams(frequency_penalty=1.0), [1, 1, 1])
-    logits = torch.tensor([0.0, 2.5, 1.8])
-    assert [sampler.choose(logits) for _ in range(4)] == [1, 2, 1, 2]
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    shares = torch.tensor([0.5, 0.0, 0.3, 0.15, 0.05])
+    for limits in ({}, {"top_p": 0.9999}, {"top_k": 4}):
+        drawn = torch.tensor(draws(shares.log(), count=20_000, **limits)).bincount(minlength=5) / 20_000
+        assert torch.allclose(drawn, shares, atol=0.015), limits
+        assert drawn[1] == 0
 
 
-def test_a_presence_penalty_counts_a_token_once() -> None:
-    sampler = RowSampler(SamplingParams(presence_penalty=1.0), [1, 1, 1])
-    logits = torch.tensor([0.0, 2.5, 1.8])
-    assert [sampler.choose(logits) for _ in range(4)] == [1, 2, 1, 1]
+def likelihood(params: SamplingParams, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What may be drawn and how likely it is, most likely first, from a full sort."""
+    shares, tokens = torch.softmax(logits / params.temperature, -1).sort(descending=True, stable=True)
+    kept = min(params.top_k or len(shares), len(shares))
+    mass = shares[:kept].cumsum(-1)
+    count = int((mass < params.top_p * (mass[-1] if params.top_k else 1.0)).sum()) + 1
+    return mass[: min(count, kept)], tokens
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.sampled_from([3, 40, 700, 6000]), st.integers(0, 2**31), st.sampled_from([0.0, 0.5, 3.0, 12.0]))
+def test_only_what_may_be_drawn_is_sorted_but_nothing_that_may_is_missed(
+    data: st.DataObject, vocabulary: int, noise: int, spread: float
+) -> None:
+    # Rounded as in low precision, so that many are equally likely.
+    generator = torch.Generator().manual_seed(noise)
+    rows = data.draw(st.integers(1, 5))
+    logits = (torch.randn(rows, vocabulary, generator=generator) * spread).to(torch.bfloat16).to(torch.float32)
+    kind = data.draw(st.sampled_from([Nucleus, TopK]))
+    least = 1 if kind is TopK else 0
+    every = [
+        SamplingParams(
+            temperature=data.draw(st.sampled_from([0.05, 0.8, 2.0])),
+            top_p=data.draw(st.sampled_from([1e-6, 0.3, 0.9, 0.99])),
+            top_k=least * data.draw(st.one_of(st.integers(1, 4), st.integers(1, vocabulary - 1))),
+        )
+        for _ in range(rows)
+    ]
+    numbers = torch.tensor([[data.draw(st.integers(0, 2**24 - 1)) * 2.0**-24] for _ in range(rows)])
+    picked = kind(every, vocabulary, logits.device).pick(logits, numbers).tolist()
+    for i, params in enumerate(every):
+        alone = kind([params], vocabulary, logits.device).pick(logits[i : i + 1], numbers[i : i + 1])
+        assert picked[i] == int(alone)
+        mass, tokens = likelihood(params, logits[i])
+        place = tokens.tolist().index(picked[i])
+        below = float(mass[place - 1]) if place else 0.0
+        assert below - 1e-5 <= float(numbers[i] * mass[-1]) <= float(mass[place]) + 1e-5
+
+
+def test_a_row_draws_a_number_per_step_from_its_own_seed() -> None:
+    params = SamplingParams(temperature=1.0, seed=4)
+    row, twin = RowSampler(params, [0]), RowSampler(params, [7])
+    first = [row.draw(step) for step in range(5)]
+    assert row.draw(4) == first[4]  # a step that is tried again draws the same
+    assert [twin.draw(step) for step in range(5)] == first
+    assert len(set(first)) == 5
+    unseeded = SamplingParams(temperature=1.0)
+    assert RowSampler(unseeded, [0]).draw(0) != RowSampler(unseeded, [0]).draw(0)
 
 
 def test_a_seed_gives_the_same_text_in_any_company(engine: LocalEngine) -> None:
-    settings: dict[str, Any] = {"temperature": 1.0, "seed": 11, "max_new_tokens": 25, "top_p": 0.95}
-    alone = engine.generate([STORY], **settings)[0]
+    chosen: dict[str, Any] = {"temperature": 1.0, "seed": 11, "max_new_tokens": 25, "top_p": 0.95}
+    alone = engine.generate([STORY], **chosen)[0]
     crowd = [engine.stream(f"{i} Bread", temperature=1.0, max_new_tokens=40) for i in range(5)]
-    amid = engine.generate([STORY], **settings)[0]
+    amid = engine.generate([STORY], **chosen)[0]
     for stream in crowd:
         stream.close()
     assert alone.token_ids == amid.token_ids
-    assert engine.generate([STORY], **{**settings, "seed": 12})[0].token_ids != alone.token_ids
+    assert engine.generate([STORY], **{**chosen, "seed": 12})[0].token_ids != alone.token_ids
 
 
 def test_without_a_seed_texts_differ_and_the_global_state_is_left_alone(engine: LocalEngine) -> None:
@@ -112,14 +164,6 @@ def test_rows_of_one_batch_keep_their_own_settings(engine: LocalEngine) -> None:
     assert first == greedy.token_ids
     assert second != first
     assert third == first[:5]
-
-
-def test_the_text_cannot_end_before_its_least_length_but_for_that_is_greedy() -> None:
-    sampler = RowSampler(SamplingParams(min_new_tokens=2), [1], eos_ids={0, 2})
-    logits = torch.tensor([3.0, 1.0, 2.0, 0.5])
-    chosen = [int(logits.argmax()) if sampler.plain else sampler.choose(logits) for _ in range(4)]
-    assert chosen == [1, 1, 0, 0]
-    assert sampler.plain
 
 
 def test_a_least_length_holds_the_end_of_the_text_back(
