@@ -84,12 +84,12 @@ class _Plan:
         places: dict[_Sampler | None, list[int]] = {}
         for i, row in enumerate(rows):
             places.setdefault(_sampler(row.sampler.params, vocabulary), []).append(i)
-        self._greedy = places.pop(None, [])
-        self._samplers = [
-            (at, sampler([rows[i].sampler.params for i in at], vocabulary, device))
-            for sampler, at in places.items()
-            if sampler is not None
-        ]
+        self._greedy = places.keys() <= {None}
+        self._groups: list[tuple[list[int], torch.Tensor, TopK | Nucleus | WholeVocabulary | None]] = []
+        for kind, at in () if self._greedy else places.items():
+            params = [rows[i].sampler.params for i in at]
+            sampler = None if kind is None else kind(params, vocabulary, device)
+            self._groups.append((at, torch.tensor(at, device=device), sampler))
 
     def follow(self) -> bool:
         """Take up what the rows generated since. Returns whether the plan still holds."""
@@ -106,14 +106,17 @@ class _Plan:
             self._changes.undo(logits, before)
 
     def _pick(self, logits: torch.Tensor) -> list[int]:
-        if not self._samplers:
+        if self._greedy:
             return _likeliest(logits).tolist()
-        order = list(self._greedy)
-        picked = [_likeliest(logits[self._greedy])] if self._greedy else []
-        for at, sampler in self._samplers:
-            own = logits if len(at) == len(self.rows) else logits[at]
-            draws = [self.rows[i].sampler.draw(len(self.rows[i].output_ids)) for i in at]
-            picked.append(sampler.pick(own, torch.tensor(draws, device=logits.device)[:, None]))
+        order: list[int] = []
+        picked: list[torch.Tensor] = []
+        for at, index, sampler in self._groups:
+            own = logits if len(at) == len(self.rows) else logits[index]
+            if sampler is None:
+                picked.append(_likeliest(own))
+            else:
+                draws = [self.rows[i].sampler.draw(len(self.rows[i].output_ids)) for i in at]
+                picked.append(sampler.pick(own, torch.tensor(draws, device=logits.device)[:, None]))
             order += at
         tokens = [0] * len(order)
         for i, token in zip(order, torch.cat(picked).tolist(), strict=True):

@@ -263,7 +263,7 @@ class Nucleus:
         return _tokens_at(tokens, _look_up(mass, mass.gather(-1, last), draws))
 
     def _likely(self, probabilities: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if probabilities.device.type != "cpu":
+        if _sorts_fast(probabilities.device):
             return probabilities.sort(dim=-1, descending=True, stable=True)
         likely, tokens = _at_least(probabilities, self._high_floor, 0.0)
         short = likely.sum(-1, keepdim=True) < self._top_p
@@ -295,7 +295,7 @@ class TopK:
         return _tokens_at(tokens, _look_up(mass, mass.gather(-1, last), draws))
 
     def _likely(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if logits.device.type != "cpu":
+        if _sorts_fast(logits.device):
             return logits.sort(dim=-1, descending=True, stable=True)
         floor = torch.full_like(self._top_p, -math.inf)
         if self._most:
@@ -306,8 +306,10 @@ class TopK:
         return _sorted(*_at_least(logits, floor, -math.inf))
 
 
-# Sorting whole vocabularies takes a CPU longer than a small model's step, so there only what may be drawn is
-# sorted. How much that is, a GPU would have to be waited for to say; it sorts fast.
+def _sorts_fast(device: torch.device) -> bool:
+    # Sorting whole vocabularies takes a CPU longer than a small model's step, so there only what may be drawn is
+    # sorted. How much that is, a GPU would have to be waited for to say.
+    return device.type != "cpu"
 
 
 def _at_least(values: torch.Tensor, floor: torch.Tensor, padding: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.local import LocalEngine, SamplingParams
+from skeleton_of_thought.local import LocalEngine, SamplingParams, sampling
 from skeleton_of_thought.local.sampling import Nucleus, RowSampler, TopK, WholeVocabulary
 
 STORY = "The small boat crossed the wide river before the evening came."
@@ -113,6 +113,9 @@ def test_only_what_may_be_drawn_is_sorted_but_nothing_that_may_is_missed(
     ]
     numbers = torch.tensor([[data.draw(st.integers(0, 2**24 - 1)) * 2.0**-24] for _ in range(rows)])
     picked = kind(every, vocabulary, logits.device).pick(logits, numbers).tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "_sorts_fast", lambda device: True)
+        assert kind(every, vocabulary, logits.device).pick(logits, numbers).tolist() == picked
     for i, params in enumerate(every):
         alone = kind([params], vocabulary, logits.device).pick(logits[i : i + 1], numbers[i : i + 1])
         assert picked[i] == int(alone)
