@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 
-from skeleton_of_thought.local.kv import SlabCache
-from skeleton_of_thought.local.prefill import Prefilled, Prefiller, PrefixStore
+from skeleton_of_thought.local.choose import Chooser
+from skeleton_of_thought.local.kv import BatchCache, Layers
+from skeleton_of_thought.local.prefill import Prefilled, Prefiller
+from skeleton_of_thought.local.prefix import WORTHWHILE, Place, PrefixStore, Strip, attach, reachable, segments_of
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import ModelRunner
 from skeleton_of_thought.local.stats import Counters
 
 __all__ = ["BatchedLane", "Lane", "SeparateLane"]
+
+_WHOLE = 2048
+"""Prompt tokens in one forward while no row waits for its next token: bounds the memory for scores."""
 
 
 class Lane(Protocol):
@@ -21,8 +27,8 @@ class Lane(Protocol):
 
     rows: list[Row]
 
-    def admit(self, rows: Sequence[Row]) -> None:
-        """Run the prompts of new rows and take them in. A failure ends the rows concerned, and them alone."""
+    def admit(self, rows: Sequence[Row]) -> Iterator[None]:
+        """Run the prompts of new rows and take them in, in pieces. A failure ends the rows concerned alone."""
 
     def step(self) -> None:
         """One more token for every row."""
@@ -35,54 +41,127 @@ class Lane(Protocol):
 
 
 class BatchedLane:
-    """All rows in one forward per step."""
+    """All rows in one forward per step.
 
-    def __init__(self, runner: ModelRunner, store: PrefixStore, counters: Counters) -> None:
+    Args:
+        runner: The model.
+        store: Beginnings of prompts.
+        counters: Where to count.
+        chunk: Prompt tokens in one forward while rows are being decoded.
+    """
+
+    def __init__(self, runner: ModelRunner, store: PrefixStore, counters: Counters, chunk: int) -> None:
         self.rows: list[Row] = []
         self._runner = runner
+        self._store = store
         self._counters = counters
-        self._prefiller = Prefiller(runner, store)
-        self._cache = SlabCache()
+        self._chooser = Chooser()
+        self._prefiller = Prefiller(runner, store, lambda: chunk if self.rows else _WHOLE)
+        self._cache = BatchCache()
+        self._places: list[Place] = []  # what of each row's text lies in strips
+        self._attached: list[int] = []  # how much of that is attended to there, and not copied
 
-    def admit(self, rows: Sequence[Row]) -> None:
+    def admit(self, rows: Sequence[Row]) -> Iterator[None]:
         """Run the prompts of new rows, what they share once, and join them to the batch."""
         for group in self._prefiller.run(rows):
+            if group is None:
+                yield
+                continue
             if group.logits is not None:
-                _choose(group.rows, group.logits, self._counters)
+                _choose(self._chooser, group.rows, group.logits, self._counters)
             self._join(group)
+            yield
 
     def step(self) -> None:
         """One forward for all rows."""
         device = self._runner.device
         self._cache.reserve(1)
         ids = torch.tensor([[row.next_input] for row in self.rows], device=device)
-        positions = torch.tensor(self._cache.lengths, device=device)[:, None]
-        logits = self._runner.forward(ids, self._cache, positions, mask=self._cache.mask(1, device))
+        owned = self._cache.lengths()
+        positions = torch.tensor([a + n for a, n in zip(self._attached, owned, strict=True)], device=device)[:, None]
+        logits = self._runner.forward(ids, self._cache, positions)
         self._cache.advance()
-        self._counters.steps += 1
-        _choose(self.rows, logits[:, -1], self._counters)
+        counters = self._counters
+        counters.steps += 1
+        counters.slots += len(owned) * (max(owned) + 1)
+        counters.padding += len(owned) * max(owned) - sum(owned)
+        for row in self.rows:
+            row.steps += 1
+            row.step_rows += len(self.rows)
+        _choose(self._chooser, self.rows, logits[:, -1], counters)
         for row in [row for row in self.rows if row.finished]:
+            self._keep(row)
             self.drop(row)
 
     def drop(self, row: Row) -> None:
         """Forget a row; the last one takes its place."""
         at = self.rows.index(row)
         self._cache.remove(at)
-        last = self.rows.pop()
-        if at < len(self.rows):
-            self.rows[at] = last
+        for items in (self.rows, self._places, self._attached):
+            last: Any = items.pop()
+            if at < len(items):
+                items[at] = last
+        self._chooser.clear()
+        self._attach()
 
     def clear(self) -> None:
         """Forget everything and free its memory."""
-        self.rows = []
-        self._cache = SlabCache()
+        self.rows, self._places, self._attached = [], [], []
+        self._cache = BatchCache()
+        self._chooser.clear()
+
+    def kv_bytes(self) -> int:
+        """The memory of all keys and values, those that are kept for later prompts included."""
+        strips = reachable([*self._store.strips, *(place.strip for place in self._places)])
+        return self._cache.nbytes + sum(strip.nbytes for strip in strips)
 
     def _join(self, group: Prefilled) -> None:
-        # A row can be finished by its first token.
-        rows = [row for row in group.rows if not row.finished]
-        if rows:
-            self._cache.join(group.cache, group.lengths)
-            self.rows.extend(rows)
+        # A row can be finished by its first token, or given up meanwhile.
+        going = [i for i, row in enumerate(group.rows) if not row.finished and not row.cancelled]
+        if not going:
+            return
+        places = [*self._places, *(group.place for _ in going)]
+        attached = [*self._attached, *(0 for _ in going)]
+        if self._runner.shares:
+            attached = attach(places, attached)
+        first = len(self.rows)
+        copies: list[list[Layers]] = [
+            [*group.place.layers(start), *group.own[i]] for i, start in zip(going, attached[first:], strict=True)
+        ]
+        self._cache.join(copies)
+        now = time.perf_counter()
+        for i in going:
+            group.rows[i].started = now
+            self.rows.append(group.rows[i])
+        self._places, self._attached = places, [*self._attached, *attached[first:]]
+        self._attach()
+
+    def _attach(self) -> None:
+        """Have rows attend to what they share where it lies, and forget the copies they had of it."""
+        if not self._runner.shares:
+            return
+        for row, wanted in enumerate(attach(self._places, self._attached)):
+            if wanted > self._attached[row]:
+                self._cache.trim(row, wanted - self._attached[row])
+                self._attached[row] = wanted
+        shared = [Place(place.strip, depth) for place, depth in zip(self._places, self._attached, strict=True)]
+        self._cache.segments = segments_of(shared, self._runner.device)
+
+    def _keep(self, row: Row) -> None:
+        """Keep what a row has written, for prompts that go on from there."""
+        at = self.rows.index(row)
+        place, owned = self._places[at], self._cache.lengths()[at]
+        total = self._attached[at] + owned
+        if total - place.depth < WORTHWHILE or row.cancelled or isinstance(row.result, BaseException):
+            return
+        ids = (*row.prompt_ids, *row.output_ids)[:total]
+        if not self._store.wants(ids):
+            return
+        end = self._cache.frame.end
+        views = self._cache.own(at, end - (total - place.depth), end)
+        self._store.add(
+            Strip(ids, place.depth, [(keys.clone(), values.clone()) for keys, values in views], place.strip)
+        )
 
 
 class SeparateLane:
@@ -97,15 +176,20 @@ class SeparateLane:
         self._counters = counters
         self._cached = cached
         self._caches: dict[int, Any] = {}
+        self._chooser = Chooser()
 
-    def admit(self, rows: Sequence[Row]) -> None:
+    def admit(self, rows: Sequence[Row]) -> Iterator[None]:
         """Run each prompt by itself."""
         for row in rows:
+            if row.cancelled or row.finished:
+                continue
             cache = self._runner.new_cache() if self._cached else None
-            _choose([row], self._runner.prefill(row.prompt_ids, cache), self._counters)
+            _choose(self._chooser, [row], self._runner.prefill(row.prompt_ids, cache), self._counters)
             if not row.finished:
+                row.started = time.perf_counter()
                 self._caches[id(row)] = cache
                 self.rows.append(row)
+            yield
 
     def step(self) -> None:
         """One forward per row."""
@@ -114,7 +198,9 @@ class SeparateLane:
             start = len(text) - 1 if self._cached else 0
             logits = self._runner.prefill(text, self._caches[id(row)], start)
             self._counters.steps += 1
-            _choose([row], logits, self._counters)
+            row.steps += 1
+            row.step_rows += 1
+            _choose(self._chooser, [row], logits, self._counters)
             if row.finished:
                 self.drop(row)
 
@@ -127,16 +213,10 @@ class SeparateLane:
         """Forget everything and free its memory."""
         self.rows = []
         self._caches = {}
+        self._chooser.clear()
 
 
-def _choose(rows: Sequence[Row], logits: torch.Tensor, counters: Counters) -> None:
+def _choose(chooser: Chooser, rows: Sequence[Row], logits: torch.Tensor, counters: Counters) -> None:
     """Give each row its next token, from logits of shape `[rows, vocabulary]`."""
     counters.decode_tokens += len(rows)
-    likeliest: list[int] = []
-    if any(row.sampler.plain for row in rows):
-        likeliest = logits.argmax(-1).tolist()
-    for i, row in enumerate(rows):
-        try:
-            row.accept(likeliest[i] if row.sampler.plain else row.sampler.choose(logits[i]))
-        except Exception as error:
-            row.fail(error)  # what one row's settings or text break is no other row's concern
+    chooser.choose(rows, logits)

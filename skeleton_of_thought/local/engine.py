@@ -63,6 +63,11 @@ class LocalEngine:
         tokenizer: Its tokenizer.
         max_batch_size: Rows that are decoded at once; further requests wait for a free row.
         prefix_cache_tokens: Prompt tokens whose keys and values are kept for later prompts that begin alike.
+        kv_memory: What keys and values may take: bytes (an int), or a share of the memory that is free now (a
+            float up to 1). Requests wait until there is room for the longest that they may become.
+        prefill_chunk: Prompt tokens that are run between two steps while others are being decoded.
+        share_prefix: Whether rows attend to a common beginning where it lies, instead of having copies of it. The
+            text is the same; False is for comparisons.
         optimize: `"auto"` runs the model in the way that was measured to be fastest on its device, which the
             attribute `optimization` names. On CPUs, in float32 and bfloat16, that is `"lean"` for Llama and its
             close relatives (a forward of fewer operations, on packed copies of the weights), else `"packed"`
@@ -81,6 +86,9 @@ class LocalEngine:
         *,
         max_batch_size: int = 64,
         prefix_cache_tokens: int = 4096,
+        kv_memory: int | float = 0.5,
+        prefill_chunk: int = 64,
+        share_prefix: bool = True,
         optimize: Optimize = "auto",
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
@@ -94,9 +102,13 @@ class LocalEngine:
         self.model = model
         self.tokenizer = tokenizer
         self._codec = TextCodec(tokenizer, chat_template_kwargs)
-        self._runner = ModelRunner(model, optimize)
+        _check_share(kv_memory)
+        if prefill_chunk < 1:
+            raise InvalidInput(f"prefill_chunk is {prefill_chunk!r}; it must be at least 1.")
+        self._runner = ModelRunner(model, optimize, share=share_prefix)
         self._eos_ids = _eos_ids(model, tokenizer)
-        self._worker = Worker(self._runner, max_batch_size, prefix_cache_tokens)
+        self._budget = self._runner.tokens_in(kv_memory)
+        self._worker = Worker(self._runner, max_batch_size, prefix_cache_tokens, prefill_chunk, self._budget)
         self._finalizer = weakref.finalize(self, self._worker.abandon)
         self._finalizer.atexit = False  # the workers see to the end of the interpreter themselves
 
@@ -110,6 +122,9 @@ class LocalEngine:
         progress: Callable[[str], None] | None = None,
         max_batch_size: int = 64,
         prefix_cache_tokens: int = 4096,
+        kv_memory: int | float = 0.5,
+        prefill_chunk: int = 64,
+        share_prefix: bool = True,
         optimize: Optimize = "auto",
         chat_template_kwargs: Mapping[str, Any] | None = None,
         **model_kwargs: Any,
@@ -124,6 +139,9 @@ class LocalEngine:
             progress: Told in a line of text what takes long (downloading, converting).
             max_batch_size: See the class.
             prefix_cache_tokens: See the class.
+            kv_memory: See the class.
+            prefill_chunk: See the class.
+            share_prefix: See the class.
             optimize: See the class.
             chat_template_kwargs: See the class.
             **model_kwargs: Handed on to transformers' `from_pretrained`.
@@ -138,6 +156,9 @@ class LocalEngine:
             tokenizer,
             max_batch_size=max_batch_size,
             prefix_cache_tokens=prefix_cache_tokens,
+            kv_memory=kv_memory,
+            prefill_chunk=prefill_chunk,
+            share_prefix=share_prefix,
             optimize=optimize,
             chat_template_kwargs=chat_template_kwargs,
         )
@@ -304,6 +325,12 @@ class LocalEngine:
                 f"The prompt has {prompt} tokens and {wanted or 'at least 1'} are to be generated, but the model's "
                 f"window is {window}: shorten the prompt or lower max_new_tokens."
             )
+        if prompt + (wanted or 1) > self._budget:
+            raise PromptTooLong(
+                f"The prompt has {prompt} tokens and {wanted or 'at least 1'} are to be generated, but keys and values "
+                f"of {self._budget} tokens are all that kv_memory allows for: raise it or shorten the prompt."
+            )
+        room = self._budget - prompt if room is None else min(room, self._budget - prompt)
         if wanted is None and sensible is None:
             configured = getattr(getattr(self.model, "generation_config", None), "max_new_tokens", None)
             wanted = configured or _DEFAULT_NEW_TOKENS
@@ -312,6 +339,15 @@ class LocalEngine:
     def _cancel(self, row: Row) -> None:
         row.cancelled = True
         self._worker.wake()
+
+
+def _check_share(kv_memory: float) -> None:
+    number = isinstance(kv_memory, int | float) and not isinstance(kv_memory, bool)
+    if not number or kv_memory <= 0 or (isinstance(kv_memory, float) and kv_memory > 1):
+        raise InvalidInput(
+            f"kv_memory is {kv_memory!r:.40}; it must be a number of bytes (an int) or a share of free memory "
+            "(a float above 0 and up to 1)."
+        )
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

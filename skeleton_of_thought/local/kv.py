@@ -1,7 +1,8 @@
-"""Keys and values of a running batch, in slabs that rows join and leave without moving the others.
+"""Keys and values of rows that run together: what each row holds for itself, and the segments that rows share.
 
-All rows end at the same slot, so a row of n tokens occupies the last n slots before `end`, and the shorter
-ones have padding at their left:
+`RowsCache` is what a forward extends. `BatchCache` is the one of the running batch, which rows join and leave
+without moving the others. All its rows end at the same slot, so a row of n tokens occupies the last n slots
+before `end`, and the shorter ones have padding at their left:
 
         start           end   capacity
     row 0 | a b c d e f g |          |
@@ -9,33 +10,57 @@ ones have padding at their left:
 
 No row has a gap. The distance between two slots of a row is then the distance between their tokens, which
 is what sliding windows and relative positions rely on, and a batch of equal rows needs no mask at all.
+
+A `Segment` comes before a row's own tokens and is attended to where it lies, once for all rows that share it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-__all__ = ["SlabCache", "cut_row", "repeat_row"]
+__all__ = ["BatchCache", "Layers", "RowsCache", "Segment"]
 
 _ROOM = 256
 """Slots added at least when slabs grow."""
+
+_ROWS_BY = 4
+"""Row capacities are multiples of this."""
+
+Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of some tokens of one row, per layer, `[1, heads, tokens, head size]` each."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens that several rows of a cache have before their own.
+
+    Attributes:
+        layers: Their keys and values.
+        rows: The rows that have them; None for all.
+    """
+
+    layers: Layers
+    rows: torch.Tensor | slice | None = None
 
 
 class _Frame:
     """The part of the slabs in use, shared by all layers."""
 
-    def __init__(self) -> None:
-        self.rows = 0
+    def __init__(self, rows: int = 0, slots: int = 0) -> None:
+        self.rows = rows
         self.start = 0
         self.end = 0
+        self.row_capacity = rows
+        self.slots = slots
 
 
-class _SlabLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+class _OwnLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """One layer's slabs, `[row capacity, heads, slots, head size]`; `update` writes in place, returns views."""
 
     keys: Any
@@ -45,18 +70,21 @@ class _SlabLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.frame = frame
 
-    def allocate(self, like: Any, rows: int, slots: int) -> None:
+    def allocate(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Make empty slabs for keys and values of this kind."""
-        for name in ("keys", "values"):
-            part = getattr(like, name)
-            # Zeros: what a mask hides still takes part as 0 * value, which must not be NaN.
-            setattr(self, name, part.new_zeros((rows, part.shape[1], slots, part.shape[3])))
-        self.dtype, self.device, self.is_initialized = like.keys.dtype, like.keys.device, True
+        frame = self.frame
+        # Zeros: what a mask hides still takes part as 0 * value, which must not be NaN.
+        self.keys, self.values = (
+            part.new_zeros((frame.row_capacity, part.shape[1], frame.slots, part.shape[3])) for part in (keys, values)
+        )
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the new tokens behind the frame. The frame itself moves once all layers are done."""
+        if not self.is_initialized:
+            self.allocate(key_states, value_states)
         frame = self.frame
         end = frame.end + key_states.shape[-2]
         self.keys[: frame.rows, :, frame.end : end] = key_states
@@ -68,88 +96,157 @@ class _SlabLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         return self.frame.end - self.frame.start
 
 
-class SlabCache(Cache):
-    """A cache for a changing set of rows. `lengths[i]` is the number of tokens that row i holds."""
+class RowsCache(Cache):
+    """A cache for rows that begin together, for a known number of tokens.
 
-    def __init__(self) -> None:
-        self._frame = _Frame()
-        self.lengths: list[int] = []
+    Args:
+        rows: How many.
+        slots: The tokens that each row will have of its own.
+        segments: What comes before these.
+    """
+
+    def __init__(self, rows: int, slots: int, segments: Sequence[Segment] = ()) -> None:
+        self.frame = _Frame(rows, slots)
         self.layers: list[Any]
-        super().__init__(layers=[_SlabLayer(self._frame)])
-        self._empty = True
+        new_layer: Any = lambda: _OwnLayer(self.frame)  # noqa: E731
+        super().__init__(layer_class_to_replicate=new_layer)
+        self.segments = segments
 
     @property
     def width(self) -> int:
-        """Slots from the start of the longest row to the common end."""
-        return self._frame.end - self._frame.start
+        """Slots in use."""
+        return self.frame.end - self.frame.start
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Slots in use; the same for all layers."""
+        return self.width
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of the rows' own keys and values."""
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers if layer.is_initialized)
+
+    def preload(self, pieces: Sequence[Layers]) -> None:
+        """Copy what comes first into every row, for models that cannot attend to segments."""
+        for layers in pieces:
+            self._need_layers(layers)
+            end = self.frame.end + layers[0][0].shape[2]
+            for layer, (keys, values) in zip(self.layers, layers, strict=True):
+                layer.keys[:, :, self.frame.end : end] = keys
+                layer.values[:, :, self.frame.end : end] = values
+            self.frame.end = end
+
+    def advance(self, tokens: int = 1) -> None:
+        """Count the tokens per row that a forward has just written."""
+        self.frame.end += tokens
+
+    def own(self, row: int, start: int, stop: int) -> Layers:
+        """Views of a row's slots."""
+        return [(layer.keys[row : row + 1, :, start:stop], layer.values[row : row + 1, :, start:stop])
+                for layer in self.layers]  # fmt: skip
+
+    def _need_layers(self, like: Layers) -> None:
+        if not self.layers:
+            self.layers.extend(_OwnLayer(self.frame) for _ in like)
+            for layer, (keys, values) in zip(self.layers, like, strict=True):
+                layer.allocate(keys, values)
+
+
+class BatchCache(RowsCache):
+    """The cache of a changing set of rows.
+
+    Attributes:
+        starts: The first slot of each row.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0, 0)
+        self.starts: list[int] = []
+        self._bias: torch.Tensor | None = None
+
+    def lengths(self) -> list[int]:
+        """Tokens that each row holds of its own."""
+        return [self.frame.end - start for start in self.starts]
 
     def reserve(self, tokens: int = 1) -> None:
         """Make room for that many more tokens per row."""
-        if not self._empty and self._frame.end + tokens > self._slots:
-            self._rebase(self._rows, self.width, self.width + max(tokens, _ROOM, self.width // 2))
+        frame = self.frame
+        if frame.end + tokens > frame.slots:
+            self._rebase(frame.row_capacity, self.width, self.width + max(tokens, _ROOM, self.width // 2))
 
-    def advance(self) -> None:
-        """Count the token per row that a forward has just written."""
-        self._frame.end += 1
-        self.lengths = [length + 1 for length in self.lengths]
-
-    def join(self, source: Any, lengths: Sequence[int]) -> None:
-        """Add rows. Row i of `source` holds its tokens in the first `lengths[i]` slots.
+    def join(self, rows: Sequence[Sequence[Layers]]) -> None:
+        """Add rows, each with copies of these pieces, which may be none.
 
         If this fails for lack of memory, the rows that were there before stay as they were.
         """
-        rows, longest = len(self.lengths) + len(lengths), max(lengths)
-        if self._empty:
-            self._allocate(source, rows, longest + _ROOM)
-            self._frame.start = self._frame.end = longest
-        elif rows > self._rows or longest > self._frame.end:
+        lengths = [sum(piece[0][0].shape[2] for piece in pieces) for pieces in rows]
+        frame, first = self.frame, len(self.starts)
+        longest, total = max(lengths), first + len(rows)
+        if total > frame.row_capacity or longest > frame.end:
             width = max(self.width, longest)
-            self._rebase(max(rows, self._rows), width, width + _ROOM)
-        frame, first = self._frame, len(self.lengths)
+            capacity = max(frame.row_capacity, -(-total // _ROWS_BY) * _ROWS_BY)
+            self._rebase(capacity, width, width + _ROOM)
+            frame = self.frame
+        if (like := next((piece for pieces in rows for piece in pieces), None)) is not None:
+            self._need_layers(like)
         start = min(frame.start, frame.end - longest)
-        for layer, other in zip(self.layers, source.layers, strict=True):
-            for slab, part in ((layer.keys, other.keys), (layer.values, other.values)):
+        for number, layer in enumerate(self.layers):
+            for side, slab in enumerate((layer.keys, layer.values)):
                 # Left of their own start the old rows may have what earlier rows left there.
                 slab[:first, :, start : frame.start] = 0
-                for i, length in enumerate(lengths):
-                    slab[first + i, :, start : frame.end - length] = 0
-                    slab[first + i, :, frame.end - length : frame.end] = part[i, :, :length]
-        frame.start, frame.rows = start, rows
-        self.lengths.extend(lengths)
+                for i, (pieces, length) in enumerate(zip(rows, lengths, strict=True)):
+                    at = frame.end - length
+                    slab[first + i, :, start:at] = 0
+                    for piece in pieces:
+                        part = piece[number][side]
+                        slab[first + i, :, at : at + part.shape[2]] = part[0]
+                        at += part.shape[2]
+        frame.start, frame.rows = start, total
+        self.starts.extend(frame.end - length for length in lengths)
+        self._bias = None
+
+    def trim(self, row: int, tokens: int) -> None:
+        """Forget the first tokens of a row, which it has in a segment from now on."""
+        self.starts[row] += tokens
+        self._restart()
 
     def remove(self, row: int) -> None:
         """Drop a row; the last row takes its place."""
-        last, frame = len(self.lengths) - 1, self._frame
+        last, frame = len(self.starts) - 1, self.frame
         if row != last:
             for layer in self.layers:
                 for slab in (layer.keys, layer.values):
                     slab[row, :, frame.start : frame.end] = slab[last, :, frame.start : frame.end]
-            self.lengths[row] = self.lengths[last]
-        self.lengths.pop()
+            self.starts[row] = self.starts[last]
+        self.starts.pop()
         frame.rows = last
-        frame.start = frame.end - max(self.lengths, default=0)
+        self._restart()
 
     def mask(self, new: int, device: torch.device) -> torch.Tensor | None:
         """Which slots hold tokens once `new` more per row are written, `[rows, slots]`; None for all."""
-        shortest = min(self.lengths)
-        if shortest == self.width:
+        if self._even():
             return None
-        slots = torch.arange(self.width + new, device=device)
-        return (slots >= (self.width - torch.tensor(self.lengths, device=device))[:, None]).long()
+        slots = torch.arange(self.frame.start, self.frame.end + new, device=device)
+        return (slots >= torch.tensor(self.starts, device=device)[:, None]).long()
 
-    @property
-    def _rows(self) -> int:
-        return int(self.layers[0].keys.shape[0])
+    def bias(self, new: int, like: torch.Tensor) -> torch.Tensor | None:
+        """The same as what is added to scores, `[rows, 1, 1, slots]`. Made anew only when rows have changed."""
+        if self._even():
+            return None
+        frame = self.frame
+        if self._bias is None:
+            slots = torch.arange(frame.slots, device=like.device)
+            hidden = slots < torch.tensor(self.starts, device=like.device)[:, None]
+            self._bias = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
+            self._bias = self._bias.masked_fill_(hidden, float("-inf"))[:, None, None]
+        return self._bias[..., frame.start : frame.end + new]
 
-    @property
-    def _slots(self) -> int:
-        return int(self.layers[0].keys.shape[2])
+    def _even(self) -> bool:
+        return max(self.starts) == self.frame.start
 
-    def _allocate(self, source: Any, rows: int, slots: int) -> None:
-        layers = [_SlabLayer(self._frame) for _ in source.layers]
-        for layer, other in zip(layers, source.layers, strict=True):
-            layer.allocate(other, _power_of_two(rows), slots)
-        self.layers, self._empty = layers, False
+    def _restart(self) -> None:
+        self.frame.start = min(self.starts, default=self.frame.end)
+        self._bias = None
 
     def _rebase(self, rows: int, end: int, slots: int) -> None:
         """Move what is in use into new slabs so that it ends at `end`: to grow, or to close a gap at the left.
@@ -157,41 +254,18 @@ class SlabCache(Cache):
         The old slabs are let go only when all layers have moved: running out of memory in between must not
         leave the rows half moved.
         """
-        frame, width = self._frame, self.width
-        fresh = []
+        old, width = self.frame, self.width
+        frame = _Frame(old.rows, slots)
+        frame.row_capacity, frame.start, frame.end = rows, end - width, end
+        fresh: list[Any] = []
         for layer in self.layers:
-            copy = _SlabLayer(frame)
-            copy.allocate(layer, _power_of_two(rows), slots)
-            for name in ("keys", "values"):
-                old, new = getattr(layer, name), getattr(copy, name)
-                new[: frame.rows, :, end - width : end] = old[: frame.rows, :, frame.start : frame.end]
+            copy = _OwnLayer(frame)
+            if layer.is_initialized:
+                copy.allocate(layer.keys, layer.values)
+                for name in ("keys", "values"):
+                    part = getattr(layer, name)[: old.rows, :, old.start : old.end]
+                    getattr(copy, name)[: old.rows, :, end - width : end] = part
             fresh.append(copy)
-        self.layers = fresh
-        frame.start, frame.end = end - width, end
-
-
-def repeat_row(cache: Cache, rows: int, length: int) -> Cache:
-    """A cache of `rows` rows that all begin with the first `length` tokens of a one-row cache.
-
-    Nothing is copied: a forward concatenates, and so copies, by itself.
-    """
-    return _viewed(cache, lambda part: part[:, :, :length].expand(rows, -1, -1, -1))
-
-
-def cut_row(cache: Cache, row: int, length: int) -> Cache:
-    """A one-row cache with a copy of the first `length` tokens of a row."""
-    return _viewed(cache, lambda part: part[row : row + 1, :, :length].clone())
-
-
-def _viewed(cache: Any, view: Callable[[torch.Tensor], torch.Tensor]) -> Cache:
-    layers: list[Any] = []
-    for layer in cache.layers:
-        copy: Any = DynamicLayer()  # type: ignore[no-untyped-call]
-        copy.lazy_initialization(layer.keys, layer.values)
-        copy.keys, copy.values = view(layer.keys), view(layer.values)
-        layers.append(copy)
-    return Cache(layers=layers)
-
-
-def _power_of_two(rows: int) -> int:
-    return 1 << (rows - 1).bit_length()
+        shift = end - old.end
+        self.frame, self.layers, self._bias = frame, fresh, None
+        self.starts = [start + shift for start in self.starts]

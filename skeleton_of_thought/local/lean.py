@@ -15,7 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from skeleton_of_thought.local.packed import PackedWeight, packing_works, stamp
+from skeleton_of_thought.local.attention import attend
+from skeleton_of_thought.local.kv import BatchCache, RowsCache
+from skeleton_of_thought.local.packed import PackedWeight, packing_works
 
 __all__ = ["LeanModel"]
 
@@ -66,7 +68,6 @@ class LeanModel:
         self._head = PackedWeight(model.lm_head.weight, model.lm_head.bias)
         self._layers = [self._pack(layer) for layer in model.model.layers]
         self._rotations = torch.empty(0)
-        self._stamp = self._now()
 
     @staticmethod
     def fits(model: Any) -> bool:
@@ -92,28 +93,21 @@ class LeanModel:
             and all(type(m) is nn.Linear for name, m in model.named_modules() if name.endswith(("_proj", "lm_head")))
         )
 
-    def stale(self) -> bool:
-        """Whether the model's weights were changed or replaced since."""
-        return self._stamp != self._now()
-
-    def __call__(
-        self, ids: torch.Tensor, cache: Any, positions: torch.Tensor, mask: torch.Tensor | None, keep: int = 1
-    ) -> torch.Tensor:
+    def __call__(self, ids: torch.Tensor, cache: Any, positions: torch.Tensor, keep: int = 1) -> torch.Tensor:
         """One forward.
 
         Args:
             ids: New tokens, `[rows, tokens]`.
-            cache: The cache to extend; None for none.
+            cache: A `RowsCache` to extend, or a cache of transformers; None for none.
             positions: Of the new tokens, `[rows, tokens]`.
-            mask: Which slots hold tokens, `[rows, slots]`, for one new token per row; None when all do.
             keep: How many of the last positions need logits.
 
         Returns:
             `[rows, keep, vocabulary]`.
         """
         rows, tokens = ids.shape
-        past: int = 0 if cache is None else cache.get_seq_length()
-        bias = _bias(mask, tokens, past, self._embedding.dtype)
+        segments = cache.segments if isinstance(cache, RowsCache) else ()
+        bias = self._bias(cache, tokens)
         rotations = self._table(int(positions.max()) + 1)[positions.reshape(-1)]
         hidden = self._embedding[ids.reshape(-1)]
         for number, layer in enumerate(self._layers):
@@ -123,26 +117,22 @@ class LeanModel:
             query, key, value = torch.split(heads, [self._heads, self._kv_heads, self._kv_heads], 1)
             if cache is not None:
                 key, value = cache.update(key, value, number)
-            attended = self._attend(query, key, value, bias).reshape(rows * tokens, -1)
-            hidden = layer.output.add(attended, hidden)
+            attended = attend(query, key, value, segments, number, bias=bias, scale=self._scale)
+            hidden = layer.output.add(attended.reshape(rows * tokens, -1), hidden)
             normed = functional.rms_norm(hidden, (hidden.shape[1],), layer.before_mlp, self._eps)
             hidden = layer.down.add(layer.up.mul(normed, layer.gate.silu(normed)), hidden)
         last = hidden.view(rows, tokens, -1)[:, -keep:]
         return self._head(functional.rms_norm(last, (last.shape[-1],), self._norm, self._eps))
 
-    def _attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Attention, `[rows, heads, tokens, size]` for the queries; gives `[rows, tokens, heads, size]`."""
-        rows, _, tokens, size = query.shape
-        attention = functional.scaled_dot_product_attention
-        if tokens == 1:
-            # The queries that share a key head are queries of one head: nothing is repeated.
-            grouped = query.reshape(rows, self._kv_heads, -1, size)
-            return attention(grouped, key, value, attn_mask=bias, scale=self._scale)
-        causal = bias is None
-        out = attention(query, key, value, attn_mask=bias, is_causal=causal, scale=self._scale, enable_gqa=True)
-        return out.transpose(1, 2)
+    def _bias(self, cache: Any, tokens: int) -> torch.Tensor | None:
+        """What is added to the scores of own tokens, see `attend`."""
+        if isinstance(cache, BatchCache):
+            return cache.bias(tokens, self._embedding)
+        past = 0 if cache is None else cache.get_seq_length()
+        if tokens == 1 or not past:
+            return None
+        hidden = torch.ones(tokens, past + tokens, dtype=torch.bool).triu(past + 1)
+        return torch.zeros(hidden.shape, dtype=self.dtype).masked_fill_(hidden, float("-inf"))[None, None]
 
     def _rotated(self, layer: _Layer, heads: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
         """Queries and keys turned by their positions, values as they are, `[tokens, heads, size]`."""
@@ -192,16 +182,3 @@ class LeanModel:
         """The rows of each head in the order 0, half, 1, half + 1, ..."""
         heads = part.detach().view(-1, 2, self._size // 2, *part.shape[1:])
         return heads.transpose(1, 2).reshape(part.shape)
-
-    def _now(self) -> tuple[int, ...]:
-        return stamp(self._original.parameters())
-
-
-def _bias(mask: torch.Tensor | None, tokens: int, past: int, dtype: torch.dtype) -> torch.Tensor | None:
-    """What is added to the scores, `[rows or 1, 1, tokens or 1, slots]`; None for plain causal attention."""
-    if mask is not None:
-        return torch.where(mask[:, None, None].bool(), 0.0, float("-inf")).to(dtype)
-    if tokens == 1 or not past:
-        return None
-    seen = torch.ones(tokens, past + tokens, dtype=torch.bool).tril(past)
-    return torch.where(seen, 0.0, float("-inf")).to(dtype)[None, None]

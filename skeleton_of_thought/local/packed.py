@@ -26,6 +26,9 @@ _ROWS = 16
 _SHARE = 0.5
 """The share of free memory that packed copies of the weights may take."""
 
+_SAMPLES = 8
+"""Values of each weight that are looked at for changes."""
+
 _TYPES = (torch.float32, torch.bfloat16)
 
 
@@ -92,15 +95,18 @@ def affordable(model: nn.Module) -> bool:
     return needed > 0
 
 
-def stamp(parts: Iterable[torch.Tensor | None]) -> tuple[int, ...]:
+def stamp(parts: Iterable[torch.Tensor]) -> list[tuple[object, ...]]:
     """What changes when one of these tensors is written to in place, or replaced."""
-    # Tensors made in inference mode count no versions.
-    return tuple(
-        number
-        for part in parts
-        if part is not None
-        for number in (part.data_ptr(), 0 if part.is_inference() else part._version)
-    )
+    return [_stamp(part) for part in parts]
+
+
+def _stamp(part: torch.Tensor) -> tuple[object, ...]:
+    # Tensors made in inference mode count no versions, and neither do changes through `.data`: those show in a few
+    # samples, unless they leave most of a weight as it was.
+    version = 0 if part.is_inference() else part._version
+    flat = part.detach().view(-1) if part.is_contiguous() else part.detach().flatten()
+    samples = tuple(flat[:: max(1, part.numel() // _SAMPLES)].tolist()) if part.device.type == "cpu" else ()
+    return part.data_ptr(), version, part.dtype, samples
 
 
 @functools.cache

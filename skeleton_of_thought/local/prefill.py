@@ -1,30 +1,26 @@
 """Running prompts before they are decoded: what several prompts share is computed once.
 
 Prompts that are admitted together form a tree of common beginnings. Each inner node runs on a single row;
-the leaves, what is particular to each prompt, run as one batch on the repeated keys and values. Beginnings
-are also kept for a while, for prompts that come later.
+the leaves, what is particular to each prompt, run as one batch behind it. Beginnings are also kept for a while,
+for prompts that come later. All runs in pieces, between which the rows that are being decoded take their steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from transformers import Cache, DynamicCache
 
-from skeleton_of_thought.local.kv import repeat_row
+from skeleton_of_thought.local.kv import Layers, RowsCache
+from skeleton_of_thought.local.prefix import WORTHWHILE, Place, PrefixStore, Strip, common_prefix, segments_of
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import ModelRunner
 
-__all__ = ["Prefilled", "Prefiller", "PrefixStore", "common_prefix"]
-
-_WORTHWHILE = 8
-"""Tokens that sharing a beginning must save, for it to be worth a forward of its own."""
+__all__ = ["Prefilled", "Prefiller"]
 
 _TAIL_BUDGET = 4096
-"""Tokens, padding included, in one forward of several tails."""
+"""Tokens, padding included, in one batch of several tails."""
 
 
 @dataclass(frozen=True)
@@ -33,55 +29,16 @@ class Prefilled:
 
     Attributes:
         rows: The rows.
-        cache: Their keys and values; row i holds its tokens in the first `lengths[i]` slots.
-        lengths: Tokens held per row: the whole prompt with `logits`, all but its last token without.
-        logits: `[rows, vocabulary]`, to choose the first token from.
+        place: Tokens that all of them begin with.
+        own: Keys and values of the tokens after these, per row; none where the place is the whole prompt.
+        logits: `[rows, vocabulary]`, to choose the first token from; None where the last token of the
+            prompts is still to run.
     """
 
     rows: list[Row]
-    cache: Cache
-    lengths: list[int]
+    place: Place
+    own: list[list[Layers]]
     logits: torch.Tensor | None = None
-
-
-class PrefixStore:
-    """Keys and values of recent prompts, least recently used dropped first.
-
-    Args:
-        capacity: Tokens to hold at most; 0 holds nothing.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._entries: list[tuple[tuple[int, ...], Cache]] = []
-
-    def find(self, ids: Sequence[int]) -> tuple[int, Cache | None]:
-        """The stored cache that shares the longest beginning with these ids, and how long that is."""
-        best, found = 0, None
-        for entry in self._entries:
-            shared = common_prefix(entry[0], ids)
-            if shared >= max(best + 1, _WORTHWHILE):
-                best, found = shared, entry
-        if found is None:
-            return 0, None
-        self._entries.remove(found)
-        self._entries.append(found)
-        return best, found[1]
-
-    def add(self, ids: tuple[int, ...], cache: Cache) -> None:
-        """Keep a one-row cache of these tokens. It must not be changed afterwards."""
-        if not _WORTHWHILE <= len(ids) <= self._capacity:
-            return
-        if any(len(held) >= len(ids) and held[: len(ids)] == ids for held, _ in self._entries):
-            return
-        self._entries = [entry for entry in self._entries if entry[0] != ids[: len(entry[0])]]
-        self._entries.append((ids, cache))
-        while sum(len(held) for held, _ in self._entries) > self._capacity:
-            self._entries.pop(0)
-
-    def clear(self) -> None:
-        """Forget everything, to free memory."""
-        self._entries.clear()
 
 
 class Prefiller:
@@ -90,92 +47,112 @@ class Prefiller:
     Args:
         runner: The model.
         store: Beginnings of earlier prompts.
+        chunk: The most tokens in the next forward.
     """
 
-    def __init__(self, runner: ModelRunner, store: PrefixStore) -> None:
+    def __init__(self, runner: ModelRunner, store: PrefixStore, chunk: Callable[[], int]) -> None:
         self._runner = runner
         self._store = store
+        self._chunk = chunk
 
-    def run(self, rows: Sequence[Row]) -> Iterator[Prefilled]:
-        """Run all prompts, in as few tokens as possible. Yields groups of rows as they are ready."""
-        for cache, depth, group in self._known(rows):
+    def run(self, rows: Sequence[Row]) -> Iterator[Prefilled | None]:
+        """Run all prompts, in as few tokens as possible. Yields groups of rows as they are ready.
+
+        After each forward that leaves a group unfinished it yields None.
+        """
+        for place, group in self._known(rows):
             for row in group:
-                row.reused = depth
-            yield from self._descend(group, self._branch(cache, depth), depth)
+                row.reused = place.depth
+            yield from self._descend(group, place)
 
-    def _known(self, rows: Sequence[Row]) -> Iterator[tuple[Cache | None, int, list[Row]]]:
-        """The rows in groups, each with a stored beginning that its rows share and the length to take of it."""
-        by_cache: dict[int, list[tuple[int, Row, Cache | None]]] = {}
+    def _known(self, rows: Sequence[Row]) -> Iterator[tuple[Place, list[Row]]]:
+        """The rows in groups, each with a stored beginning that its rows share."""
+        by_strip: dict[int, list[tuple[Place, Row]]] = {}
         for row in rows:
-            held, cache = self._store.find(row.prompt_ids[:-1])
-            by_cache.setdefault(id(cache), []).append((held, row, cache))
-        for members in by_cache.values():
-            left = sorted(members, key=lambda member: -member[0])
+            place = self._store.find(row.prompt_ids[:-1])
+            by_strip.setdefault(id(place.strip), []).append((place, row))
+        for members in by_strip.values():
+            left = sorted(members, key=lambda member: -member[0].depth)
             while left:
                 # Rows that would lose only a few tokens stay together: one batch is worth more.
-                least = left[0][0] - 2 * _WORTHWHILE
-                near = [member for member in left if member[0] >= least]
+                least = left[0][0].depth - 2 * WORTHWHILE
+                near = [member for member in left if member[0].depth >= least]
                 left = left[len(near) :]
-                yield near[0][2], near[-1][0], [row for _, row, _ in near]
+                yield near[-1][0], [row for _, row in near]
 
-    def _descend(self, rows: list[Row], cache: Any, depth: int) -> Iterator[Prefilled]:
-        """Run rows that share `depth` tokens, which the one-row cache holds."""
+    def _descend(self, rows: list[Row], place: Place) -> Iterator[Prefilled | None]:
+        """Run rows that all begin with the tokens of this place."""
         shared = _shared(rows)
-        if (shared - depth) * (len(rows) - 1) >= _WORTHWHILE:
-            ids = rows[0].prompt_ids[:shared]
-            self._runner.prefill(ids, cache, depth)
-            self._store.add(ids, cache)
+        if (shared - place.depth) * (len(rows) - 1) >= WORTHWHILE:
             for row in rows[1:]:
-                row.reused += shared - depth
-            depth = shared
+                row.reused += shared - place.depth
+            place, _ = yield from self._strip(rows[0].prompt_ids[:shared], place)
         leaves: list[Row] = []
-        for branch in _branches(rows, depth):
-            if (_shared(branch) - depth) * (len(branch) - 1) >= _WORTHWHILE:
-                yield from self._descend(branch, self._branch(cache, depth), depth)
+        for branch in _branches(rows, place.depth):
+            if (_shared(branch) - place.depth) * (len(branch) - 1) >= WORTHWHILE:
+                yield from self._descend(branch, place)
             else:
                 leaves.extend(branch)
-        for batch in _similar(leaves, depth):
-            yield self._tails(batch, cache, depth) if len(batch) > 1 else self._single(batch[0], cache, depth)
+        for batch in _similar(leaves, place.depth):
+            if len(batch) > 1:
+                yield from self._tails(batch, place)
+            else:
+                whole, logits = yield from self._strip(batch[0].prompt_ids, place)
+                yield Prefilled(batch, whole, [[]], logits)
 
-    def _single(self, row: Row, cache: Any, depth: int) -> Prefilled:
-        own = self._branch(cache, depth)
-        logits = self._runner.prefill(row.prompt_ids, own, depth)
-        self._store.add(row.prompt_ids, own)
-        return Prefilled([row], own, [len(row.prompt_ids)], logits)
+    def _strip(self, ids: tuple[int, ...], place: Place) -> Generator[None, None, tuple[Place, torch.Tensor | None]]:
+        """Run the tokens after a place, on one row, and keep them. Returns the new place and the last logits."""
+        cache, held = self._begin(place, 1, len(ids))
+        logits: torch.Tensor | None = None
+        at = place.depth
+        device = self._runner.device
+        while at < len(ids):
+            part = torch.tensor([ids[at : at + self._chunk()]], device=device)
+            positions = torch.arange(at, at + part.shape[1], device=device)[None]
+            logits = self._runner.forward(part, cache, positions)[:, -1]
+            cache.advance(part.shape[1])
+            at += part.shape[1]
+            if at < len(ids):
+                yield None
+        strip = Strip(ids, place.depth, cache.own(0, held, held + len(ids) - place.depth), place.strip)
+        self._store.add(strip)
+        return Place(strip, len(ids)), logits
 
-    def _tails(self, rows: list[Row], cache: Any, depth: int) -> Prefilled:
+    def _tails(self, rows: list[Row], place: Place) -> Iterator[Prefilled | None]:
         """Run the tails as one batch, padded at the right, where a causal model cannot see the padding.
 
         The last token of each prompt is left to the first decoding step, which yields the logits of all
         rows at once, whatever their lengths.
         """
+        depth, device = place.depth, self._runner.device
         lengths = [len(row.prompt_ids) - 1 for row in rows]
         longest = max(lengths)
-        own = repeat_row(cache, len(rows), depth) if depth else DynamicCache()
-        if longest > depth:
-            device = self._runner.device
+        cache, held = self._begin(place, len(rows), longest)
+        last = torch.tensor(lengths, device=device)[:, None] - 1
+        at = depth
+        while at < longest:
+            stop = min(longest, at + max(1, self._chunk() // len(rows)))
             ids = [
-                [*r.prompt_ids[depth:-1], *[r.prompt_ids[-1]] * (longest - n)]
-                for r, n in zip(rows, lengths, strict=True)
+                [*row.prompt_ids[at : min(stop, n)], *[row.prompt_ids[-1]] * (stop - max(at, min(stop, n)))]
+                for row, n in zip(rows, lengths, strict=True)
             ]
-            last = torch.tensor(lengths, device=device)[:, None] - 1
             # Padding repeats the last position: models with learned positions have none past their window.
-            positions = torch.arange(depth, longest, device=device).expand(len(rows), -1).minimum(last.clamp(min=0))
-            self._runner.forward(torch.tensor(ids, device=device), own, positions)
-        return Prefilled(rows, own, lengths)
+            positions = torch.arange(at, stop, device=device).expand(len(rows), -1).minimum(last.clamp(min=0))
+            self._runner.forward(torch.tensor(ids, device=device), cache, positions)
+            cache.advance(stop - at)
+            at = stop
+            if at < longest:
+                yield None
+        own = [[cache.own(i, held, held + n - depth)] if n > depth else [] for i, n in enumerate(lengths)]
+        yield Prefilled(rows, place, own)
 
-    @staticmethod
-    def _branch(cache: Any, depth: int) -> Any:
-        return repeat_row(cache, 1, depth) if depth else DynamicCache()
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two sequences share at their beginning."""
-    low, high = 0, min(len(a), len(b))
-    while low < high:  # halving, since slices compare much faster than single items
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
-    return low
+    def _begin(self, place: Place, rows: int, length: int) -> tuple[RowsCache, int]:
+        """A cache for tokens after a place, up to this length; and the slot of the first of them."""
+        if self._runner.shares:
+            return RowsCache(rows, length - place.depth, segments_of([place], self._runner.device)), 0
+        cache = RowsCache(rows, length)
+        cache.preload(place.layers())
+        return cache, place.depth
 
 
 def _shared(rows: Sequence[Row]) -> int:

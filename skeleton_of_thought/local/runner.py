@@ -5,16 +5,20 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+import psutil
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.local.attention import using
+from skeleton_of_thought.local.kv import BatchCache, RowsCache, Segment
 from skeleton_of_thought.local.lean import LeanModel
-from skeleton_of_thought.local.packed import affordable
+from skeleton_of_thought.local.packed import affordable, stamp
 from skeleton_of_thought.local.twin import Twin
 
 __all__ = ["CacheKind", "ModelRunner", "Optimization", "Optimize"]
@@ -24,6 +28,7 @@ logger = logging.getLogger(__name__)
 CacheKind = Literal["batched", "separate", "none"]
 Optimization = Literal["lean", "packed", "none"]
 Optimize = Literal["auto", "lean", "packed", "none"]
+Run = Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor]
 
 _PREFILL_CHUNK = 2048
 """Tokens of one row in one forward: bounds the memory for attention masks and scores."""
@@ -38,6 +43,7 @@ class ModelRunner:
         model: A Hugging Face causal language model.
         optimize: `"auto"` runs it in the way that was measured to be fastest on its device: `"lean"` where it
             fits, else `"packed"`, on CPUs; `"none"`, as it is, elsewhere.
+        share: Whether rows may attend to a beginning that they share, where the model allows it.
 
     Attributes:
         cache_kind: How its rows may be decoded. `"batched"`: keys and values of several rows in one batch;
@@ -46,12 +52,13 @@ class ModelRunner:
             such cache, so each token runs the whole text.
         context_window: The longest text in tokens; None when the configuration names no limit.
         forwards: How many forwards have run.
+        seconds: How long they took.
 
     Raises:
         InvalidInput: The model is no causal language model.
     """
 
-    def __init__(self, model: Any, optimize: Optimize = "auto") -> None:
+    def __init__(self, model: Any, optimize: Optimize = "auto", *, share: bool = True) -> None:
         config = getattr(model, "config", None)
         if config is None or not callable(getattr(model, "forward", None)):
             raise InvalidInput(f"{type(model).__name__} is no Hugging Face model: it lacks config or forward.")
@@ -62,6 +69,7 @@ class ModelRunner:
             )
         self.model = model
         self.forwards = 0
+        self.seconds = 0.0
         self.config = config.get_text_config(decoder=True)
         self.cache_kind = _cache_kind(model, self.config)
         if self.cache_kind != "batched":
@@ -74,44 +82,79 @@ class ModelRunner:
         self._rope_limit = None if rope is None else _original_window(self.config, rope)
         self._accepts = _parameters(model)
         self._optimize = optimize
+        self._share = share
         self._fast: LeanModel | Twin | None = None
+        self._known = self._now()
         self._fast = self._faster()
         logger.info("%s runs with optimization %r", type(model).__name__, self.optimization)
 
     @property
     def optimization(self) -> Optimization:
         """What `optimize` came to."""
-        return {LeanModel: "lean", Twin: "packed"}.get(type(self._fast), "none")  # type: ignore[return-value]
+        if isinstance(self._fast, LeanModel):
+            return "lean"
+        return "packed" if self._fast is not None and self._fast.packed else "none"
 
-    def refresh(self) -> None:
-        """Heed changes of the model's weights since they were packed."""
-        if self._fast is not None and self._fast.stale():
+    def refresh(self) -> bool:
+        """Heed changes of the model since the last time; returns whether there were any."""
+        now = self._now()
+        changed = now != self._known
+        if changed:
+            self._known, self._fast = now, None
             self._fast = self._faster()
+        return changed
+
+    def _now(self) -> tuple[bool, list[int], list[tuple[object, ...]]]:
+        """What changes with the model's modules and weights."""
+        return (
+            Twin.possible(self.model),
+            [id(module) for module in self.model.modules()],
+            stamp(self.model.parameters()),
+        )
+
+    @property
+    def shares(self) -> bool:
+        """Whether rows can attend to a beginning that they share, instead of having copies of it."""
+        return self._share and (isinstance(self._fast, LeanModel) or (self._fast is not None and self._fast.shares))
 
     def _faster(self) -> LeanModel | Twin | None:
         """The fastest way to run the model that gives its own logits."""
-        if self._optimize == "none" or not Twin.possible(self.model) or not affordable(self.model):
+        if not Twin.possible(self.model) or self.cache_kind != "batched":
             return None
-        if self._optimize in ("auto", "lean") and self.cache_kind == "batched" and LeanModel.fits(self.model):
+        packing = self._optimize != "none" and affordable(self.model)
+        if packing and self._optimize in ("auto", "lean") and LeanModel.fits(self.model):
             lean = LeanModel(self.model)
             if self._equal(lean):
                 return lean
             logger.warning("%s is not laid out as expected: it runs by its own modules", type(self.model).__name__)
-        twin = Twin(self.model)
-        return twin if twin.packed else None
+        twin = Twin(self.model, pack=packing)
+        if self._share and _full_attention(self.config) and twin.share():
+            self._fast = twin
+            if not self._equal(self._run):
+                twin.unshare()
+        return twin if twin.packed or twin.shares else None
 
-    def _equal(self, lean: LeanModel) -> bool:
-        """Whether a few tokens, in two pieces, get the model's own logits."""
-        size = int(self.model.get_input_embeddings().weight.shape[0])
-        ids = torch.arange(1, 9)[None] * (size // 9)
-        caches = DynamicCache(config=self.config), DynamicCache(config=self.config)
-        with torch.inference_mode(), self.evaluating():
-            for at in (slice(0, 7), slice(7, 8)):
-                positions = torch.arange(8)[None, at]
-                own = self.model(input_ids=ids[:, at], past_key_values=caches[0], position_ids=positions).logits.float()
-                got = lean(ids[:, at], caches[1], positions, None, own.shape[1]).float()
-                slack = (1e-4 if lean.dtype == torch.float32 else 0.1) * float(own.abs().max())
-                if float((own - got).abs().max()) > slack:
+    def _equal(self, run: Run) -> bool:
+        """Whether a few tokens, in three pieces, of which the first is shared, get the model's own logits."""
+        embeddings = self.model.get_input_embeddings().weight
+        size, device = int(embeddings.shape[0]), self.device
+        ids = torch.arange(1, 9, device=device)[None] * max(1, size // 9) % size
+        slack = 1e-4 if embeddings.dtype == torch.float32 else 0.1
+        with torch.inference_mode(), _evaluating(self.model):
+            own = self.model(input_ids=ids, use_cache=False).logits.float()
+            cache = RowsCache(1, 4)
+            for start, stop in ((0, 4), (4, 7), (7, 8)):
+                if start == 4:
+                    cache = RowsCache(1, 4, [Segment(cache.own(0, 0, 4))])
+                positions = torch.arange(start, stop, device=device)[None]
+                try:
+                    got = run(ids[:, start:stop], cache, positions)[0, -1].float()
+                except Exception as error:
+                    logger.debug("A faster way of running %s failed", type(self.model).__name__, exc_info=error)
+                    return False
+                cache.advance(stop - start)
+                wanted = own[0, stop - 1]
+                if not float((wanted - got).abs().max()) <= slack * float(wanted.abs().max()):
                     return False
         return True
 
@@ -123,6 +166,24 @@ class ModelRunner:
         hook = getattr(embeddings, "_hf_hook", None)
         return torch.device(getattr(hook, "execution_device", None) or embeddings.weight.device)
 
+    def tokens_in(self, memory: int | float) -> int:
+        """How many tokens' keys and values go into so many bytes, or into this share of the free memory."""
+        if isinstance(memory, float):
+            if self.device.type == "cuda":
+                memory = int(memory * torch.cuda.mem_get_info(self.device)[0])
+            else:
+                memory = int(memory * psutil.virtual_memory().available)
+        config: Any = self.config
+
+        def number(name: str, otherwise: int = 1) -> int:
+            return int(getattr(config, name, None) or otherwise)
+
+        heads = number("num_attention_heads")
+        size = number("head_dim", number("hidden_size") // heads)
+        each = int(self.model.get_input_embeddings().weight.element_size())
+        token = 2 * number("num_hidden_layers") * number("num_key_value_heads", heads) * size * each
+        return int(memory) // max(1, token)
+
     def kind_for(self, length: int) -> CacheKind:
         """How a row that may grow to this length may be decoded."""
         # Some rotary embeddings change for all positions, past ones too, once a text outgrows the
@@ -131,61 +192,44 @@ class ModelRunner:
             return "none"
         return self.cache_kind
 
-    @contextlib.contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> contextlib.AbstractContextManager[None]:
         """Inference without dropout; a model that is being trained gets its mode back."""
-        if self._fast is not None:
-            yield  # never the model's own modules
-            return
-        training = [module for module in self.model.modules() if module.training] if self.model.training else []
-        for module in training:
-            module.training = False
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True
+        # What stands in for the model is never in training.
+        return contextlib.nullcontext() if self._fast is not None else _evaluating(self.model)
 
-    def forward(
-        self,
-        ids: torch.Tensor,
-        cache: Any,
-        positions: torch.Tensor,
-        *,
-        mask: torch.Tensor | None = None,
-        keep: int | torch.Tensor = 1,
-    ) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, cache: Any, positions: torch.Tensor) -> torch.Tensor:
         """One forward.
 
         Args:
             ids: New tokens, `[rows, tokens]`.
             cache: The cache to extend; None for none.
             positions: Of the new tokens, `[rows, tokens]`.
-            mask: Which slots of cache and new tokens hold tokens, `[rows, slots]`; None when all do.
-            keep: How many of the last positions need logits, or which positions.
 
         Returns:
-            Logits in float32, `[rows, kept, vocabulary]`.
+            The logits of the last position in float32, `[rows, 1, vocabulary]`.
         """
-        if isinstance(self._fast, LeanModel) and isinstance(keep, int):
-            self.forwards += 1
-            return self._fast(ids, cache, positions, mask, keep).to(torch.float32)
+        self.forwards += 1
+        began = time.perf_counter()
+        run = self._fast if isinstance(self._fast, LeanModel) else self._run
+        logits = run(ids, cache, positions).to(torch.float32)
+        self.seconds += time.perf_counter() - began
+        return logits
+
+    def _run(self, ids: torch.Tensor, cache: Any, positions: torch.Tensor) -> torch.Tensor:
+        """One forward of transformers' own modules."""
         kwargs: dict[str, Any] = {"use_cache": cache is not None, "return_dict": True}
         if cache is not None:
             kwargs["past_key_values"] = cache
-        if mask is not None:
+        if isinstance(cache, BatchCache) and (mask := cache.mask(ids.shape[1], ids.device)) is not None:
             kwargs["attention_mask"] = mask
         if "position_ids" in self._accepts:
             kwargs["position_ids"] = positions
-        cut = "logits_to_keep" in self._accepts
-        if cut:
-            kwargs["logits_to_keep"] = keep
-        self.forwards += 1
+        if "logits_to_keep" in self._accepts:
+            kwargs["logits_to_keep"] = 1
         model = self._fast.model if isinstance(self._fast, Twin) else self.model
-        logits: torch.Tensor = model(input_ids=ids, **kwargs).logits
-        if not cut:
-            logits = logits[:, -keep:] if isinstance(keep, int) else logits[:, keep]
-        return logits.to(torch.float32)
+        with using(cache):
+            logits: torch.Tensor = model(input_ids=ids, **kwargs).logits
+        return logits[:, -1:]
 
     def prefill(self, ids: Sequence[int], cache: Any, start: int = 0) -> torch.Tensor:
         """Run the tokens of one row through a cache that already holds `start` of them.
@@ -205,6 +249,26 @@ class ModelRunner:
     def new_cache(self) -> Any:
         """An empty cache of the model's own kind, for one row."""
         return DynamicCache(config=self.config)
+
+
+@contextlib.contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training] if model.training else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _full_attention(config: Any) -> bool:
+    """Whether all layers attend to all tokens, as far as the configuration says."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        return set(kinds) == {"full_attention"}
+    return not getattr(config, "sliding_window", None)
 
 
 def _cache_kind(model: Any, config: Any) -> CacheKind:

@@ -19,7 +19,15 @@ class EngineStats:
         peak_batch_size: The most rows ever in flight at once.
         prefill_tokens: Prompt tokens that were computed.
         prefix_tokens_reused: Prompt tokens that were taken from another prompt's computation.
+        prefix_hits: Requests whose prompts began with something that had been computed already.
         decode_tokens: Tokens generated.
+        slots: Places for tokens that steps looked at, per row; those in shared segments do not count.
+        padding: How many of these were empty.
+        kv_bytes: Memory of all keys and values now, those kept for later prompts included.
+        peak_kv_bytes: The most that it ever was at the end of a request.
+        prefill_seconds: Time spent on prompts.
+        decode_seconds: Time spent on steps.
+        python_seconds: The part of both that was not spent in forwards of the model.
         completed: Rows that came to their own end.
         cancelled: Rows whose consumer went away.
         failed: Rows that ended with an error.
@@ -32,10 +40,28 @@ class EngineStats:
     peak_batch_size: int
     prefill_tokens: int
     prefix_tokens_reused: int
+    prefix_hits: int
     decode_tokens: int
+    slots: int
+    padding: int
+    kv_bytes: int
+    peak_kv_bytes: int
+    prefill_seconds: float
+    decode_seconds: float
+    python_seconds: float
     completed: int
     cancelled: int
     failed: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens generated over the time spent on steps; 0.0 before the first."""
+        return self.decode_tokens / self.decode_seconds if self.decode_seconds > 0 else 0.0
+
+    @property
+    def padding_share(self) -> float:
+        """The share of the looked-at places that were empty."""
+        return self.padding / self.slots if self.slots else 0.0
 
 
 @dataclass
@@ -48,7 +74,15 @@ class Counters:
     peak_batch_size: int = 0
     prefill_tokens: int = 0
     prefix_tokens_reused: int = 0
+    prefix_hits: int = 0
     decode_tokens: int = 0
+    slots: int = 0
+    padding: int = 0
+    kv_bytes: int = 0
+    peak_kv_bytes: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    python_seconds: float = 0.0
     completed: int = 0
     cancelled: int = 0
     failed: int = 0

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from skeleton_of_thought.local.packed import PackedLinear, packable, packing_works, stamp
+from skeleton_of_thought.local.attention import ATTENTION, register
+from skeleton_of_thought.local.packed import PackedLinear, packable, packing_works
 
 __all__ = ["Twin"]
 
@@ -19,21 +20,39 @@ class Twin:
 
     Args:
         model: The model; stays as it is.
+        pack: Whether to pack its linear layers.
 
     Attributes:
         model: The twin.
         packed: How many layers are packed.
+        shares: Whether its layers attend to the segments of a cache.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._original = model
+    def __init__(self, model: nn.Module, *, pack: bool = True) -> None:
         self.model = _clone(model, {})
-        names = [name for name, linear in packable(model) if packing_works(linear.weight.dtype)]
+        layers = packable(model) if pack else ()
+        names = [name for name, linear in layers if packing_works(linear.weight.dtype)]
         for name in names:
             parent, _, child = name.rpartition(".")
             setattr(self.model.get_submodule(parent), child, PackedLinear(model.get_submodule(name)))  # type: ignore[arg-type]
         self.packed = len(names)
-        self._stamp = self._now()
+        self.shares = False
+
+    def share(self) -> bool:
+        """Have the layers attend to segments; False where they have an attention of another kind."""
+        config: Any = self.model.config
+        if getattr(config, "_attn_implementation", None) != "sdpa":
+            return False
+        register()
+        config._attn_implementation = ATTENTION
+        self.shares = True
+        return True
+
+    def unshare(self) -> None:
+        """Undo `share`."""
+        config: Any = self.model.config
+        config._attn_implementation = "sdpa"
+        self.shares = False
 
     @staticmethod
     def possible(model: Any) -> bool:
@@ -46,13 +65,6 @@ class Twin:
             or not type(module).__module__.startswith(("transformers.", "torch.nn."))
             for module in model.modules()
         )
-
-    def stale(self) -> bool:
-        """Whether the model's weights were changed or replaced since."""
-        return self._stamp != self._now()
-
-    def _now(self) -> tuple[int, ...]:
-        return stamp(self._original.parameters())
 
 
 def _clone(module: nn.Module, known: dict[int, Any]) -> nn.Module:

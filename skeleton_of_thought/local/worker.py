@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import atexit
 import functools
+import itertools
 import logging
 import queue
 import threading
+import time
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import torch
@@ -22,7 +24,7 @@ import torch
 from skeleton_of_thought.errors import EngineClosed
 from skeleton_of_thought.local.batch import BatchedLane, Lane, SeparateLane
 from skeleton_of_thought.local.guard import Guard, holds_guard, reentered
-from skeleton_of_thought.local.prefill import PrefixStore
+from skeleton_of_thought.local.prefix import PrefixStore, common_prefix
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import CacheKind, ModelRunner
 from skeleton_of_thought.local.stats import Counters, EngineStats
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _CLOSED = "The local engine is closed: make a new one."
 _EXIT_PATIENCE = 10.0
+_ENDED = object()
 
 
 class _Close:
@@ -51,19 +54,30 @@ class Worker:
         runner: The model.
         max_batch_size: Rows in flight at most; others wait.
         prefix_cache_tokens: Prompt tokens whose keys and values are kept for later prompts.
+        prefill_chunk: Prompt tokens run between two steps.
+        budget: Tokens whose keys and values may be held at once.
     """
 
-    def __init__(self, runner: ModelRunner, max_batch_size: int, prefix_cache_tokens: int) -> None:
+    def __init__(
+        self, runner: ModelRunner, max_batch_size: int, prefix_cache_tokens: int, prefill_chunk: int, budget: int
+    ) -> None:
         self._runner = runner
         self._max_rows = max_batch_size
         self._counters = Counters()
         self._store = PrefixStore(prefix_cache_tokens)
+        self._budget = budget
+        self._batched = BatchedLane(runner, self._store, self._counters, prefill_chunk)
         self._lanes: dict[CacheKind, Lane] = {
-            "batched": BatchedLane(runner, self._store, self._counters),
+            "batched": self._batched,
             "separate": SeparateLane(runner, self._counters, cached=True),
             "none": SeparateLane(runner, self._counters, cached=False),
         }
         self._waiting: deque[Row] = deque()
+        # Rows whose prompts are being run, and what runs the next piece of them.
+        self._joining: list[Row] = []
+        self._joins: tuple[Lane, Iterator[None]] | None = None
+        self._most_at_once = max_batch_size
+        self._wait_for: int | None = None
         # A SimpleQueue, since finalizers put into it: its put is reentrant.
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._guard = Guard()
@@ -188,7 +202,7 @@ class Worker:
                 self._waiting.extend(item)
 
     def _busy(self) -> bool:
-        return bool(self._waiting) or any(lane.rows for lane in self._lanes.values())
+        return bool(self._waiting or self._joining or any(lane.rows for lane in self._lanes.values()))
 
     def _rest(self) -> None:
         """Free the batch's memory while there is nothing to decode."""
@@ -196,9 +210,12 @@ class Worker:
             lane.clear()
 
     def _let_go(self) -> None:
-        gone = [row for row in self._waiting if row.cancelled]
+        gone = [row for row in (*self._waiting, *self._joining) if row.cancelled and not row.finished]
         if gone:
             self._waiting = deque(row for row in self._waiting if not row.cancelled)
+            self._joining = [row for row in self._joining if not row.cancelled]
+            if not self._joining:
+                self._joins = None
         for lane in self._lanes.values():
             for row in [row for row in lane.rows if row.cancelled]:
                 lane.drop(row)
@@ -208,54 +225,123 @@ class Worker:
         self._settle(gone)
 
     def _admit(self) -> None:
+        """Run the next piece of the prompts of rows that are joining, or let the next ones in."""
+        if self._joins is None:
+            self._let_in()
+        if self._joins is None:
+            return
+        rows, lane = list(self._joining), self._joins[0]
+        began, forwards = time.perf_counter(), self._runner.seconds
+        try:
+            with self._runner.evaluating():
+                ended = next(self._joins[1], _ENDED) is _ENDED
+        except BaseException as error:
+            self._not_admitted(lane, error)
+            ended = True
+        self._joining = [row for row in rows if row not in lane.rows and not row.finished and not ended]
+        if ended:
+            self._joins = None
+        counters = self._counters
+        for row in rows:
+            if row in lane.rows or row.finished:
+                counters.prefill_tokens += len(row.prompt_ids) - row.reused
+                counters.prefix_tokens_reused += row.reused
+                counters.prefix_hits += row.reused > 0
+        self._clock("prefill_seconds", began, forwards)
+        self._settle([row for row in rows if row.finished])
+
+    def _let_in(self) -> None:
+        """Choose who joins next: first come, first served, as many as there is room for."""
         free = self._max_rows - sum(len(lane.rows) for lane in self._lanes.values())
-        groups: dict[CacheKind, list[Row]] = {}
-        while self._waiting and free > 0:
-            row = self._waiting.popleft()
-            groups.setdefault(self._runner.kind_for(row.longest), []).append(row)
-            free -= 1
-        if groups:
-            self._runner.refresh()
-        for kind, rows in groups.items():
-            lane = self._lanes[kind]
-            try:
-                with self._runner.evaluating():
-                    lane.admit(rows)
-            except BaseException as error:
-                # Rows that were taken in before the failure, and older ones, go on.
-                self._fail([row for row in rows if row not in lane.rows], error)
-            self._counters.prefill_tokens += sum(len(row.prompt_ids) - row.reused for row in rows)
-            self._counters.prefix_tokens_reused += sum(row.reused for row in rows)
-            self._settle(rows)
+        if not self._waiting or free <= 0 or self._held_back():
+            return
+        kind = self._runner.kind_for(self._waiting[0].longest)
+        rows: list[Row] = []
+        most = min(free, self._most_at_once)
+        while self._waiting and len(rows) < most and self._runner.kind_for(self._waiting[0].longest) == kind:
+            if not self._fits(rows, self._waiting[0]):
+                break
+            rows.append(self._waiting.popleft())
+        if not rows:
+            return
+        if self._runner.refresh():
+            self._store.clear()  # other weights give other keys and values
+        now = time.perf_counter()
+        for row in rows:
+            row.admitted = row.admitted or now
+        lane = self._lanes[kind]
+        self._joining, self._joins = rows, (lane, lane.admit(rows))
+
+    def _held_back(self) -> bool:
+        """Whether there was no memory for one more row, and none has left since."""
+        if self._wait_for is not None and sum(len(lane.rows) for lane in self._lanes.values()) >= self._wait_for:
+            return True
+        self._wait_for = None
+        return False
+
+    def _fits(self, joining: Sequence[Row], row: Row) -> bool:
+        """Whether the budget for keys and values allows for one more row, at the longest that all may become."""
+        rows = [*(row for lane in self._lanes.values() for row in lane.rows), *joining, row]
+        tokens = sum(other.longest for other in rows) - (self._shared(rows) if self._runner.shares else 0)
+        if tokens <= self._budget or len(rows) == 1:
+            # What is kept for later prompts makes room.
+            self._store.shrink(max(0, self._budget - tokens))
+            return True
+        return False
+
+    @staticmethod
+    def _shared(rows: Sequence[Row]) -> int:
+        """Tokens that rows have in common with the one before, in the order of their prompts."""
+        prompts = sorted(row.prompt_ids for row in rows)
+        return sum(common_prefix(a, b) for a, b in itertools.pairwise(prompts))
+
+    def _not_admitted(self, lane: Lane, error: BaseException) -> None:
+        """Rows whose prompts failed: after running out of memory they try again, fewer at once."""
+        # Rows that were taken in before the failure, and older ones, go on.
+        rows = [row for row in self._joining if row not in lane.rows and not row.finished]
+        running = sum(len(other.rows) for other in self._lanes.values())
+        if _out_of_memory(error) and (len(rows) > 1 or running):
+            logger.warning("Out of memory for the prompts of %d rows: they wait, and try again", len(rows))
+            _release(error)
+            self._store.clear()
+            self._most_at_once = max(1, len(rows) // 2)
+            if len(rows) == 1:
+                self._wait_for = running
+            self._waiting.extendleft(reversed(rows))
+            return
+        self._fail(rows, error)
 
     def _step(self, lane: Lane) -> None:
         rows = list(lane.rows)
+        began, forwards = time.perf_counter(), self._runner.seconds
         try:
             with self._runner.evaluating():
                 lane.step()
         except BaseException as error:
             lane.clear()
             self._fail(rows, error)
-        self._settle(rows)
+        self._clock("decode_seconds", began, forwards)
+        if any(row.finished for row in rows):
+            self._most_at_once = self._max_rows
+            self._settle(rows)
+
+    def _clock(self, name: str, began: float, forwards: float) -> None:
+        took = time.perf_counter() - began
+        setattr(self._counters, name, getattr(self._counters, name) + took)
+        self._counters.python_seconds += max(0.0, took - (self._runner.seconds - forwards))
 
     def _fail(self, rows: Sequence[Row], error: BaseException) -> None:
         logger.warning("Decoding failed for %d rows: %s: %s", len(rows), type(error).__name__, error)
         logger.debug("The failure of the local engine", exc_info=error)
-        # The frames of the traceback hold the tensors of the failed forward, which callers who keep the
-        # error would keep with it: after running out of memory, for good.
-        link: BaseException | None = error
-        while link is not None:
-            traceback.clear_frames(link.__traceback__)
-            link = link.__cause__ or link.__context__
+        _release(error)
         self._store.clear()
         for row in rows:
             row.fail(error)
-        if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     def _end_all(self, error: BaseException) -> None:
-        rows = [*self._waiting, *(row for lane in self._lanes.values() for row in lane.rows)]
+        rows = [*self._waiting, *self._joining, *(row for lane in self._lanes.values() for row in lane.rows)]
         self._waiting.clear()
+        self._joining, self._joins = [], None
         self._rest()
         self._store.clear()
         for row in rows:
@@ -279,8 +365,31 @@ class Worker:
     def _count(self) -> None:
         counters = self._counters
         counters.rows = sum(len(lane.rows) for lane in self._lanes.values())
-        counters.waiting = len(self._waiting)
+        counters.waiting = len(self._waiting) + len(self._joining)
+        counters.kv_bytes = self._batched.kv_bytes()
+        counters.peak_kv_bytes = max(counters.peak_kv_bytes, counters.kv_bytes)
         counters.peak_batch_size = max(counters.peak_batch_size, counters.rows)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # On CPUs torch raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
+def _release(error: BaseException) -> None:
+    """Let go of the tensors of a failed forward.
+
+    The frames of the traceback hold them, which callers who keep the error would keep with it: after running
+    out of memory, for good.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+    if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 _running: weakref.WeakSet[Worker] = weakref.WeakSet()

@@ -49,6 +49,7 @@ LONGROPE = {
     "rope_type": "longrope", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 40,
     "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
 }  # fmt: skip
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 8.0}
 PLAIN_ROPE = {"rope_type": "default", "rope_theta": 1e4}
 
@@ -83,6 +84,8 @@ BATCHED = {
         "Qwen2", {"num_hidden_layers": 3, "use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1}
     ),
     "qwen3": Kind("Qwen3", {"head_dim": 16}),
+    "qwen3, yarn": Kind("Qwen3", {"head_dim": 8, "rope_parameters": YARN}),
+    "mistral, no window": Kind("Mistral", {"sliding_window": None}),
     "mistral, short window": Kind("Mistral", {"sliding_window": 12}, seed=3),
     "mistral, long window": Kind("Mistral", {"sliding_window": 300}),
     "mixtral": Kind("Mixtral", EXPERTS),
@@ -301,10 +304,10 @@ def test_follow_ups_that_continue_an_earlier_answer(subject: Subject) -> None:
     "settings",
     [
         {"max_batch_size": 4, "prefill_chunk": 5},
-        {"prefix_cache_tokens": 150, "prefill_chunk": 16, "share_prefix": False},
+        {"prefix_cache_tokens": 150, "prefill_chunk": 16, "share_prefix": False, "optimize": "packed"},
         {"prefix_cache_tokens": 0, "optimize": "none"},
     ],
-    ids=["few places, small pieces", "prefixes copied and dropped", "nothing kept, nothing optimised"],
+    ids=["few places, small pieces", "prefixes copied and dropped, packed", "nothing kept, nothing optimised"],
 )
 def test_rows_that_join_and_leave_in_mid_flight(subject: Subject, settings: dict[str, Any]) -> None:
     prompts = [LASTING, subject.follow_ups[1], *SHARED, *MIXED]

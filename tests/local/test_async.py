@@ -101,3 +101,24 @@ def test_a_loop_that_ended_early_frees_its_row(unending: LocalEngine, tiny: Any)
     tiny.eventually(lambda: unending.stats().cancelled == 1)
     assert len(unending.generate([STORY], max_new_tokens=3)[0].token_ids) == 3
     del stream
+
+
+def test_a_loop_that_closes_with_a_wake_up_on_its_way_frees_its_row(unending: LocalEngine, tiny: Any) -> None:
+    async def start() -> Any:
+        return unending.astream(STORY, max_new_tokens=450)
+
+    loop = asyncio.new_event_loop()
+    stream = loop.run_until_complete(start())
+    tiny.eventually(lambda: unending.stats().decode_tokens >= 10)
+    loop.close()
+    tiny.eventually(lambda: unending.stats().rows == 0)
+    assert unending.stats().cancelled == 1
+    del stream
+
+
+async def test_a_stream_that_was_closed_hands_out_no_more_text(unending: LocalEngine, tiny: Any) -> None:
+    stream = unending.astream(STORY, max_new_tokens=450)
+    tiny.eventually(lambda: unending.stats().decode_tokens >= 10)
+    await stream.aclose()
+    assert [piece async for piece in stream] == []
+    assert stream.completion.text

@@ -1,0 +1,210 @@
+"""Beginnings of prompts whose keys and values are at hand, and which of them the rows of a batch share.
+
+A `Strip` holds the keys and values of some tokens of one text; what comes before these lies in the strip that it
+extends. Nothing is ever copied or cut: a place in a text is a strip and a number of tokens.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from skeleton_of_thought.local.kv import Layers, Segment
+
+__all__ = ["Place", "PrefixStore", "Strip", "attach", "common_prefix", "segments_of"]
+
+WORTHWHILE = 8
+"""Tokens that sharing a beginning must save, for it to be worth a forward of its own."""
+
+_WORTH_ATTENDING = 64
+"""Tokens that need not be copied and read again per row, for a segment to be worth its own part of each step."""
+
+_WORTH_ALONE = 1024
+"""Tokens from which a beginning is attended to where it lies even by a single row: copying would hold it twice."""
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Keys and values of the tokens `ids[start:]` of a text.
+
+    Attributes:
+        ids: All tokens of the text.
+        start: How many of them come before.
+        layers: Keys and values of the others.
+        base: The strip that holds those before.
+    """
+
+    ids: tuple[int, ...]
+    start: int
+    layers: Layers
+    base: Strip | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of its own tokens."""
+        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
+    def views(self, start: int, stop: int) -> Layers:
+        """Keys and values of the tokens from `start` to `stop` of the text, both within this strip."""
+        a, b = start - self.start, stop - self.start
+        return [(keys[:, :, a:b], values[:, :, a:b]) for keys, values in self.layers]
+
+
+class Place(NamedTuple):
+    """The first `depth` tokens of a strip's text."""
+
+    strip: Strip | None
+    depth: int
+
+    def pieces(self) -> list[tuple[Strip, int, int]]:
+        """The strips that hold these tokens, with the tokens from and to which they are needed."""
+        found: list[tuple[Strip, int, int]] = []
+        strip, depth = self
+        while strip is not None and depth > 0:
+            if depth > strip.start:
+                found.append((strip, strip.start, depth))
+                depth = strip.start
+            strip = strip.base
+        return found[::-1]
+
+    def layers(self, start: int = 0) -> list[Layers]:
+        """Keys and values of these tokens from `start` on, in order."""
+        return [strip.views(max(a, start), b) for strip, a, b in self.pieces() if b > start]
+
+
+NOWHERE = Place(None, 0)
+
+
+class PrefixStore:
+    """Keys and values of recent prompts, least recently used dropped first.
+
+    Args:
+        capacity: Tokens to hold at most; 0 holds nothing.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._strips: list[Strip] = []
+
+    def find(self, ids: Sequence[int]) -> Place:
+        """The longest stored beginning of these ids."""
+        best, found = 0, None
+        for strip in self._strips:
+            shared = common_prefix(strip.ids, ids)
+            if shared >= max(best + 1, WORTHWHILE):
+                best, found = shared, strip
+        if found is None:
+            return NOWHERE
+        self._strips.remove(found)
+        self._strips.append(found)
+        return Place(found, best)
+
+    def wants(self, ids: tuple[int, ...]) -> bool:
+        """Whether a strip of this text would be kept: it is neither too long nor there already."""
+        fits = WORTHWHILE <= len(ids) <= self._capacity
+        return fits and not any(ids == held.ids[: len(ids)] for held in self._strips)
+
+    def add(self, strip: Strip) -> None:
+        """Keep a strip, if it is wanted."""
+        if not self.wants(strip.ids):
+            return
+        self._strips = [held for held in self._strips if held.ids != strip.ids[: len(held.ids)]]
+        self._strips.append(strip)
+        self.shrink(self._capacity)
+
+    def shrink(self, tokens: int) -> None:
+        """Drop what was not used for the longest time, until so many tokens are left."""
+        while self._strips and self.tokens > tokens:
+            self._strips.pop(0)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens held, each once."""
+        return sum(len(strip.ids) - strip.start for strip in reachable(self._strips))
+
+    @property
+    def strips(self) -> Sequence[Strip]:
+        """What is kept."""
+        return self._strips
+
+    def clear(self) -> None:
+        """Forget everything, to free memory."""
+        self._strips.clear()
+
+
+def reachable(strips: Sequence[Strip | None]) -> list[Strip]:
+    """These strips and all that they extend, each once."""
+    found: dict[int, Strip] = {}
+    for strip in strips:
+        at = strip
+        while at is not None and id(at) not in found:
+            found[id(at)] = at
+            at = at.base
+    return list(found.values())
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two sequences share at their beginning."""
+    low, high = 0, min(len(a), len(b))
+    while low < high:  # halving, since slices compare much faster than single items
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
+    return low
+
+
+def attach(places: Sequence[Place], attached: Sequence[int]) -> list[int]:
+    """How many tokens each row should have in segments rather than for itself; never fewer than it has now."""
+    stretches, sharers = _stretches(places)
+    wanted = []
+    for row, now in enumerate(attached):
+        reach = now
+        for strip, start, stop in stretches[row]:
+            rows = len(sharers[id(strip), start, stop])
+            if (rows - 1) * (stop - start) >= _WORTH_ATTENDING or stop - start >= _WORTH_ALONE:
+                reach = max(reach, stop)
+        wanted.append(reach)
+    return wanted
+
+
+def segments_of(places: Sequence[Place], device: torch.device) -> list[Segment]:
+    """The segments of rows that have the tokens of these places in segments."""
+    stretches, sharers = _stretches(places)
+    known = {(id(strip), start, stop): strip for row in stretches for strip, start, stop in row}
+    segments = []
+    for (number, start, stop), rows in sharers.items():
+        first, count = rows[0], len(rows)
+        which: torch.Tensor | slice | None = None
+        if count < len(places):
+            together = rows == list(range(first, first + count))
+            which = slice(first, first + count) if together else torch.tensor(rows, device=device)
+        segments.append(Segment(known[number, start, stop].views(start, stop), which))
+    return segments
+
+
+_Stretch = tuple[Strip, int, int]
+
+
+def _stretches(places: Sequence[Place]) -> tuple[list[list[_Stretch]], dict[tuple[int, int, int], list[int]]]:
+    """Each row's tokens cut wherever a row's part of a strip ends; and the rows that have each stretch."""
+    pieces = [place.pieces() for place in places]
+    cuts: dict[int, set[int]] = {}
+    for row in pieces:
+        for strip, start, stop in row:
+            cuts.setdefault(id(strip), set()).update((start, stop))
+    stretches: list[list[_Stretch]] = []
+    sharers: dict[tuple[int, int, int], list[int]] = {}
+    for number, row in enumerate(pieces):
+        own = [(strip, a, b) for strip, start, stop in row for a, b in _between(sorted(cuts[id(strip)]), start, stop)]
+        for strip, a, b in own:
+            sharers.setdefault((id(strip), a, b), []).append(number)
+        stretches.append(own)
+    return stretches, sharers
+
+
+def _between(cuts: Sequence[int], start: int, stop: int) -> Iterator[tuple[int, int]]:
+    inner = [cut for cut in cuts if start <= cut <= stop]
+    return itertools.pairwise(inner)
