@@ -62,13 +62,15 @@ def attend(
         grouped = query.reshape(rows, kv_heads, -1, size)
         out, weight = out.reshape(rows, kv_heads, -1, out.shape[-1]), weight.reshape(rows, kv_heads, -1)
         for i, segment in enumerate(segments):
-            _merge(out, weight, grouped, segment.layers[layer], segment.rows, scale=scale, last=i == len(segments) - 1)
+            out = _merged(
+                out, weight, grouped, segment.layers[layer], segment.rows, scale=scale, last=i == len(segments) - 1
+            )
     if tokens == 1:
         return out.reshape(rows, 1, heads, -1)
     return out.reshape(rows, heads, tokens, -1).transpose(1, 2)
 
 
-def _merge(
+def _merged(
     out: torch.Tensor,
     weight: torch.Tensor,
     query: torch.Tensor,
@@ -77,22 +79,23 @@ def _merge(
     *,
     scale: float,
     last: bool,
-) -> None:
-    """Add a segment to the attention so far: `out` and the logarithms of its sums, `weight`, change in place."""
-    if rows is None:
-        rows = slice(None)
-    some = query[rows]
+) -> torch.Tensor:
+    """Attention so far, `out`, and to a segment. The logarithms of its sums, `weight`, change in place."""
+    some, kept, before = (query, out, weight) if rows is None else (query[rows], out[rows], weight[rows])
     count, kv_heads, queries, size = some.shape
     # All rows' queries to one key head are queries of one sequence.
     together = some.transpose(0, 1).reshape(1, kv_heads, count * queries, size)
     part, sums = _part(together, *segment, scale=scale)
-    part = part.reshape(kv_heads, count, queries, -1).transpose(0, 1)
-    sums = sums.reshape(kv_heads, count, queries).transpose(0, 1)
-    before = weight[rows]
-    share = torch.sigmoid(sums - before)[..., None].to(out.dtype)
-    out[rows] = torch.lerp(out[rows], part, share)
+    part = part.view(kv_heads, count, queries, -1).transpose(0, 1)
+    sums = sums.view(kv_heads, count, queries).transpose(0, 1)
+    share = torch.sub(sums, before).sigmoid_().unsqueeze(-1).to(out.dtype)
     if not last:
-        weight[rows] = torch.logaddexp(before, sums)
+        weight[slice(None) if rows is None else rows] = torch.logaddexp(before, sums)
+    if rows is None:
+        # In the order in which the next product wants it.
+        return torch.lerp(kept, part, share, out=out.new_empty(out.shape))
+    out[rows] = torch.lerp(kept, part, share)
+    return out
 
 
 def _part(

@@ -74,9 +74,12 @@ class _OwnLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         """Make empty slabs for keys and values of this kind."""
         frame = self.frame
         # Zeros: what a mask hides still takes part as 0 * value, which must not be NaN.
-        self.keys, self.values = (
-            part.new_zeros((frame.row_capacity, part.shape[1], frame.slots, part.shape[3])) for part in (keys, values)
-        )
+        self.hold(*(part.new_zeros((frame.row_capacity, part.shape[1], frame.slots, part.shape[3]))
+                    for part in (keys, values)))  # fmt: skip
+
+    def hold(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Have these slabs."""
+        self.keys, self.values = keys, values
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(
@@ -111,6 +114,8 @@ class RowsCache(Cache):
         new_layer: Any = lambda: _OwnLayer(self.frame)  # noqa: E731
         super().__init__(layer_class_to_replicate=new_layer)
         self.segments = segments
+        # All layers' slabs where these are alike, `[layers, 2, row capacity, heads, slots, size]`.
+        self._slab: torch.Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -125,6 +130,27 @@ class RowsCache(Cache):
     def nbytes(self) -> int:
         """The memory of the rows' own keys and values."""
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers if layer.is_initialized)
+
+    def open(
+        self, tokens: int, layers: int, heads: int, size: int, like: torch.Tensor
+    ) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor], Sequence[torch.Tensor]]:
+        """Where a forward of layers that are all alike writes its new tokens and reads all of them.
+
+        Views for all layers are cut by a few operations here, rather than by a few in each layer.
+
+        Returns:
+            Per layer: the place of the new keys and values, `[rows, tokens, 2, heads, size]`; all keys, the new
+            ones included; all values, both `[rows, heads, slots, size]`.
+        """
+        frame = self.frame
+        slab = self._slab
+        if slab is None:
+            slab = like.new_zeros((layers, 2, frame.row_capacity, heads, frame.slots, size))
+            self._take(slab)
+        used = slab[:, :, : frame.rows]
+        new = used[:, :, :, :, frame.end : frame.end + tokens].permute(0, 2, 4, 1, 3, 5)
+        keys, values = used[:, :, :, :, frame.start : frame.end + tokens].unbind(1)
+        return new.unbind(0), keys.unbind(0), values.unbind(0)
 
     def preload(self, pieces: Sequence[Layers]) -> None:
         """Copy what comes first into every row, for models that cannot attend to segments."""
@@ -146,10 +172,27 @@ class RowsCache(Cache):
                 for layer in self.layers]  # fmt: skip
 
     def _need_layers(self, like: Layers) -> None:
-        if not self.layers:
-            self.layers.extend(_OwnLayer(self.frame) for _ in like)
-            for layer, (keys, values) in zip(self.layers, like, strict=True):
-                layer.allocate(keys, values)
+        if self.layers:
+            return
+        frame, first = self.frame, like[0][0]
+        if len({(part.shape[1:], part.dtype, part.device) for pair in like for part in pair}) == 1:
+            self._take(first.new_zeros((len(like), 2, frame.row_capacity, first.shape[1], frame.slots, first.shape[3])))
+            return
+        self.layers.extend(_OwnLayer(frame) for _ in like)
+        for layer, (keys, values) in zip(self.layers, like, strict=True):
+            layer.allocate(keys, values)
+
+    def _take(self, slab: torch.Tensor) -> None:
+        """Have one slab for all layers."""
+        self._slab, self.layers = slab, [_OwnLayer(self.frame) for _ in slab]
+        for layer, (keys, values) in zip(self.layers, slab, strict=True):
+            layer.hold(keys, values)
+
+    def _slabs(self) -> list[torch.Tensor]:
+        """What has to change when rows do, `[row capacity, ..., slots, size]`."""
+        if self._slab is not None:
+            return [self._slab.permute(2, 0, 1, 3, 4, 5)]
+        return [slab for layer in self.layers if layer.is_initialized for slab in (layer.keys, layer.values)]
 
 
 class BatchCache(RowsCache):
@@ -190,17 +233,19 @@ class BatchCache(RowsCache):
         if (like := next((piece for pieces in rows for piece in pieces), None)) is not None:
             self._need_layers(like)
         start = min(frame.start, frame.end - longest)
-        for number, layer in enumerate(self.layers):
-            for side, slab in enumerate((layer.keys, layer.values)):
-                # Left of their own start the old rows may have what earlier rows left there.
-                slab[:first, :, start : frame.start] = 0
-                for i, (pieces, length) in enumerate(zip(rows, lengths, strict=True)):
-                    at = frame.end - length
-                    slab[first + i, :, start:at] = 0
-                    for piece in pieces:
-                        part = piece[number][side]
-                        slab[first + i, :, at : at + part.shape[2]] = part[0]
-                        at += part.shape[2]
+        for slab in self._slabs():
+            # Left of their own start the old rows may have what earlier rows left there.
+            slab[:first, ..., start : frame.start, :] = 0
+            for i, length in enumerate(lengths):
+                slab[first + i, ..., start : frame.end - length, :] = 0
+        for i, (pieces, length) in enumerate(zip(rows, lengths, strict=True)):
+            at = frame.end - length
+            for piece in pieces:
+                stop = at + piece[0][0].shape[2]
+                for layer, (keys, values) in zip(self.layers, piece, strict=True):
+                    layer.keys[first + i, :, at:stop] = keys[0]
+                    layer.values[first + i, :, at:stop] = values[0]
+                at = stop
         frame.start, frame.rows = start, total
         self.starts.extend(frame.end - length for length in lengths)
         self._bias = None
@@ -214,9 +259,8 @@ class BatchCache(RowsCache):
         """Drop a row; the last row takes its place."""
         last, frame = len(self.starts) - 1, self.frame
         if row != last:
-            for layer in self.layers:
-                for slab in (layer.keys, layer.values):
-                    slab[row, :, frame.start : frame.end] = slab[last, :, frame.start : frame.end]
+            for slab in self._slabs():
+                slab[row, ..., frame.start : frame.end, :] = slab[last, ..., frame.start : frame.end, :]
             self.starts[row] = self.starts[last]
         self.starts.pop()
         frame.rows = last
@@ -257,15 +301,18 @@ class BatchCache(RowsCache):
         old, width = self.frame, self.width
         frame = _Frame(old.rows, slots)
         frame.row_capacity, frame.start, frame.end = rows, end - width, end
-        fresh: list[Any] = []
-        for layer in self.layers:
-            copy = _OwnLayer(frame)
-            if layer.is_initialized:
-                copy.allocate(layer.keys, layer.values)
-                for name in ("keys", "values"):
-                    part = getattr(layer, name)[: old.rows, :, old.start : old.end]
-                    getattr(copy, name)[: old.rows, :, end - width : end] = part
-            fresh.append(copy)
+        moved = BatchCache()
+        moved.frame = frame
+        if self._slab is not None:
+            count, sides, _, heads, _, size = self._slab.shape
+            moved._take(self._slab.new_zeros((count, sides, rows, heads, slots, size)))
+        else:
+            for layer in self.layers:
+                moved.layers.append(_OwnLayer(frame))
+                if layer.is_initialized:
+                    moved.layers[-1].allocate(layer.keys, layer.values)
+        for before, after in zip(self._slabs(), moved._slabs(), strict=True):
+            after[: old.rows, ..., end - width : end, :] = before[: old.rows, ..., old.start : old.end, :]
         shift = end - old.end
-        self.frame, self.layers, self._bias = frame, fresh, None
+        self.frame, self.layers, self._slab, self._bias = frame, moved.layers, moved._slab, None
         self.starts = [start + shift for start in self.starts]

@@ -1,9 +1,11 @@
 """The forward of Llama and its close relatives, in as few operations as it can be done.
 
-Small models on few rows spend more time between the operations of a step than in some of them. Here a layer is
-ten: what is done to the same input is one product (query, key and value), what follows a product goes along with
-it (activation, gate, residual), and the rotation of queries and keys is one complex product. It is used only where
-the model's layout is one of those below and its logits were found equal to the model's own.
+Each product of a small batch reads megabytes of weights, after which the little operations between products find
+nothing of theirs in the processor's caches and take two to three times as long as by themselves. So there are few
+here: what is done to the same input is one product (query, key and value; gate and up), a residual goes along with
+its product, the weights of norms lie in the products that follow them, the rotation of queries and keys is one
+complex product, keys and values are written at once, and what all layers need is cut once per step. It is used only
+where the model's layout is one of those below and its logits were found equal to the model's own.
 """
 
 from __future__ import annotations
@@ -32,14 +34,13 @@ _TABLE = 1024
 class _Layer:
     """A layer's weights. Query and key heads have their two halves interleaved, as complex numbers."""
 
-    before_attention: torch.Tensor
+    before_attention: torch.Tensor | None
     query_key_value: PackedWeight
     query_norm: torch.Tensor | None
     key_norm: torch.Tensor | None
     output: PackedWeight
-    before_mlp: torch.Tensor
-    gate: PackedWeight
-    up: PackedWeight
+    before_mlp: torch.Tensor | None
+    gate_up: PackedWeight
     down: PackedWeight
 
 
@@ -63,9 +64,14 @@ class LeanModel:
         self._size: int = attention.head_dim
         self._scale: float = attention.scaling
         self._eps: float = model.model.norm.variance_epsilon
+        # Types of few digits keep the weights of norms apart: folded in, they would be rounded twice.
+        self._folds = self.dtype == torch.float32
+        width = model.config.hidden_size
+        self._floor = torch.tensor((self._eps * width) ** 0.5)
         self._embedding = model.model.embed_tokens.weight.detach()
-        self._norm = model.model.norm.weight.detach()
-        self._head = PackedWeight(model.lm_head.weight, model.lm_head.bias)
+        final = model.model.norm.weight
+        self._norm = self._apart(final)
+        self._head = PackedWeight(self._folded(model.lm_head.weight, final), model.lm_head.bias)
         self._layers = [self._pack(layer) for layer in model.model.layers]
         self._rotations = torch.empty(0)
 
@@ -93,12 +99,12 @@ class LeanModel:
             and all(type(m) is nn.Linear for name, m in model.named_modules() if name.endswith(("_proj", "lm_head")))
         )
 
-    def __call__(self, ids: torch.Tensor, cache: Any, positions: torch.Tensor, keep: int = 1) -> torch.Tensor:
+    def __call__(self, ids: torch.Tensor, cache: RowsCache, positions: torch.Tensor, keep: int = 1) -> torch.Tensor:
         """One forward.
 
         Args:
             ids: New tokens, `[rows, tokens]`.
-            cache: A `RowsCache` to extend, or a cache of transformers; None for none.
+            cache: The cache to extend.
             positions: Of the new tokens, `[rows, tokens]`.
             keep: How many of the last positions need logits.
 
@@ -106,29 +112,44 @@ class LeanModel:
             `[rows, keep, vocabulary]`.
         """
         rows, tokens = ids.shape
-        segments = cache.segments if isinstance(cache, RowsCache) else ()
+        heads, kv_heads, size = self._heads, self._kv_heads, self._size
+        new, keys, values = cache.open(tokens, len(self._layers), kv_heads, size, self._embedding)
         bias = self._bias(cache, tokens)
-        rotations = self._table(int(positions.max()) + 1)[positions.reshape(-1)]
-        hidden = self._embedding[ids.reshape(-1)]
+        rotations = self._table(int(positions.max()) + 1).index_select(0, positions.reshape(-1))
+        hidden = self._embedding.index_select(0, ids.reshape(-1))
         for number, layer in enumerate(self._layers):
-            normed = functional.rms_norm(hidden, (hidden.shape[1],), layer.before_attention, self._eps)
-            heads = self._rotated(layer, layer.query_key_value(normed), rotations)
-            heads = heads.view(rows, tokens, -1, self._size).transpose(1, 2)
-            query, key, value = torch.split(heads, [self._heads, self._kv_heads, self._kv_heads], 1)
-            if cache is not None:
-                key, value = cache.update(key, value, number)
-            attended = attend(query, key, value, segments, number, bias=bias, scale=self._scale)
+            turned = self._rotated(
+                layer, layer.query_key_value(self._normed(hidden, layer.before_attention)), rotations
+            )
+            query, own = torch.split(turned.view(rows, tokens, -1, size), [heads, 2 * kv_heads], 2)
+            new[number].copy_(own.view(rows, tokens, 2, kv_heads, size))
+            attended = attend(
+                query.transpose(1, 2),
+                keys[number],
+                values[number],
+                cache.segments,
+                number,
+                bias=bias,
+                scale=self._scale,
+            )
             hidden = layer.output.add(attended.reshape(rows * tokens, -1), hidden)
-            normed = functional.rms_norm(hidden, (hidden.shape[1],), layer.before_mlp, self._eps)
-            hidden = layer.down.add(layer.up.mul(normed, layer.gate.silu(normed)), hidden)
+            gate, up = layer.gate_up(self._normed(hidden, layer.before_mlp)).chunk(2, 1)
+            hidden = layer.down.add(functional.silu(gate, inplace=True) * up, hidden)
         last = hidden.view(rows, tokens, -1)[:, -keep:]
-        return self._head(functional.rms_norm(last, (last.shape[-1],), self._norm, self._eps))
+        return self._head(self._normed(last.reshape(rows * keep, -1), self._norm)).view(rows, keep, -1)
 
-    def _bias(self, cache: Any, tokens: int) -> torch.Tensor | None:
+    def _normed(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        """`x` over its root mean square, times a weight, or as the products expect it that hold the weight."""
+        if weight is not None:
+            return functional.rms_norm(x, (x.shape[-1],), weight, self._eps)
+        size: torch.Tensor = torch.linalg.vector_norm(x, 2, -1, True)
+        return x / size.hypot_(self._floor)
+
+    def _bias(self, cache: RowsCache, tokens: int) -> torch.Tensor | None:
         """What is added to the scores of own tokens, see `attend`."""
         if isinstance(cache, BatchCache):
             return cache.bias(tokens, self._embedding)
-        past = 0 if cache is None else cache.get_seq_length()
+        past = cache.get_seq_length()
         if tokens == 1 or not past:
             return None
         hidden = torch.ones(tokens, past + tokens, dtype=torch.bool).triu(past + 1)
@@ -136,14 +157,14 @@ class LeanModel:
 
     def _rotated(self, layer: _Layer, heads: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
         """Queries and keys turned by their positions, values as they are, `[tokens, heads, size]`."""
-        heads = heads.view(len(heads), -1, self._size)
         if layer.query_norm is not None:
+            heads = heads.view(len(heads), -1, self._size)
             query, key, value = torch.split(heads, [self._heads, self._kv_heads, self._kv_heads], 1)
             query = functional.rms_norm(query, (self._size,), layer.query_norm, self._eps)
             key = functional.rms_norm(key, (self._size,), layer.key_norm, self._eps)
             heads = torch.cat((query, key, value), 1)
-        pairs = torch.view_as_complex(heads.float().view(*heads.shape[:-1], -1, 2))
-        return torch.view_as_real(pairs * rotations).flatten(-2).to(heads.dtype)
+        pairs = torch.view_as_complex(heads.float().view(len(heads), -1, self._size // 2, 2))
+        return torch.view_as_real(pairs * rotations).to(heads.dtype)
 
     def _table(self, length: int) -> torch.Tensor:
         """Rotations by position, head and pair; those of values are 1."""
@@ -166,17 +187,28 @@ class LeanModel:
         if query.bias is not None:
             bias = torch.cat([self._interleaved(query.bias), self._interleaved(key.bias), value.bias])
         norms = [getattr(getattr(attention, name, None), "weight", None) for name in ("q_norm", "k_norm")]
+        first, second = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+        gate_up_bias = None if mlp.gate_proj.bias is None else torch.cat([mlp.gate_proj.bias, mlp.up_proj.bias])
         return _Layer(
-            before_attention=layer.input_layernorm.weight.detach(),
-            query_key_value=PackedWeight(weight, bias),
+            before_attention=self._apart(first),
+            query_key_value=PackedWeight(self._folded(weight, first), bias),
             query_norm=None if norms[0] is None else self._interleaved(norms[0]),
             key_norm=None if norms[1] is None else self._interleaved(norms[1]),
             output=PackedWeight(attention.o_proj.weight, attention.o_proj.bias),
-            before_mlp=layer.post_attention_layernorm.weight.detach(),
-            gate=PackedWeight(mlp.gate_proj.weight, mlp.gate_proj.bias),
-            up=PackedWeight(mlp.up_proj.weight, mlp.up_proj.bias),
+            before_mlp=self._apart(second),
+            gate_up=PackedWeight(
+                self._folded(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]), second), gate_up_bias
+            ),
             down=PackedWeight(mlp.down_proj.weight, mlp.down_proj.bias),
         )
+
+    def _folded(self, weight: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
+        """A product's weight that includes what the norm before it multiplies by, see `_normed`."""
+        weight = weight.detach()
+        return weight * (norm.detach() * len(norm) ** 0.5) if self._folds else weight
+
+    def _apart(self, norm: torch.Tensor) -> torch.Tensor | None:
+        return None if self._folds else norm.detach()
 
     def _interleaved(self, part: torch.Tensor) -> torch.Tensor:
         """The rows of each head in the order 0, half, 1, half + 1, ..."""
