@@ -24,6 +24,7 @@ import torch
 from skeleton_of_thought.errors import EngineClosed
 from skeleton_of_thought.local.batch import BatchedLane, Lane, SeparateLane
 from skeleton_of_thought.local.guard import Guard, holds_guard, reentered
+from skeleton_of_thought.local.openmp import release_helpers
 from skeleton_of_thought.local.prefix import PrefixStore, common_prefix
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import CacheKind, ModelRunner
@@ -141,6 +142,8 @@ class Worker:
         self.check()
         if threading.current_thread() is self._thread:
             raise reentered()
+        if self._runner.device.type == "cpu":
+            release_helpers()
         self._inbox.put(rows)
         if not self._ended and (self._thread is None or not self._thread.is_alive()):
             # Daemon: a forgotten engine must not keep the interpreter from ending.
