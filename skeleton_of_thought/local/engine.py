@@ -343,7 +343,8 @@ class LocalEngine:
 
 def _check_share(kv_memory: float) -> None:
     number = isinstance(kv_memory, int | float) and not isinstance(kv_memory, bool)
-    if not number or kv_memory <= 0 or (isinstance(kv_memory, float) and kv_memory > 1):
+    # Not `<= 0`: a NaN is neither.
+    if not number or not kv_memory > 0 or (isinstance(kv_memory, float) and kv_memory > 1):
         raise InvalidInput(
             f"kv_memory is {kv_memory!r:.40}; it must be a number of bytes (an int) or a share of free memory "
             "(a float above 0 and up to 1)."

@@ -4,8 +4,8 @@ Each thread that runs torch has helpers of its own, which stay when it is done. 
 more than the processors, libgomp no longer has helpers wait actively for the next parallel piece of work, a few
 microseconds away, but puts them to sleep after each. A model that was loaded on one thread and decodes on another
 takes up to half as long again for each step (the rule stands in libgomp's manual under GOMP_SPINCOUNT).
-So who submits work to an engine on a CPU lets its own helpers go first; they come back when that thread runs torch
-again.
+So who submits work to an engine on a CPU lets its own helpers go first, and an engine that has nothing to do lets go
+of its. They come back when that thread runs torch again.
 """
 
 from __future__ import annotations

@@ -194,6 +194,7 @@ class Worker:
         """Take what is in the inbox, and wait for something when there is nothing to do."""
         if not self._busy():
             self._rest()
+            self._count()
         while True:
             try:
                 item = self._inbox.get(block=not self._busy())
@@ -208,9 +209,11 @@ class Worker:
         return bool(self._waiting or self._joining or any(lane.rows for lane in self._lanes.values()))
 
     def _rest(self) -> None:
-        """Free the batch's memory while there is nothing to decode."""
+        """Free the batch's memory, and processors for other threads, while there is nothing to decode."""
         for lane in self._lanes.values():
             lane.clear()
+        if self._runner.device.type == "cpu":
+            release_helpers()
 
     def _let_go(self) -> None:
         gone = [row for row in (*self._waiting, *self._joining) if row.cancelled and not row.finished]

@@ -1,0 +1,233 @@
+"""What libraries offer to run a step of a local model faster on a CPU, beside what the engine picks.
+
+The same float32 weights, the same rows behind the same `--prefix` tokens, one new token each; nothing but forwards:
+
+    eager, sdpa        transformers with this implementation of attention, a `DynamicCache`
+    compiled           `torch.compile` of the model over a `StaticCache`; it needs a C++ compiler
+    bfloat16           the model in this type
+    int8, float16      torch's dynamic quantisation of all linear layers (fbgemm): weights of 8 bits, or of 16
+    torchao int8       torchao's weight-only quantisation, where it is installed
+    packed, lean       the engine's ways, float32: `LocalEngine(optimize=...)` picks the last of them that fits
+    packed bfloat16,
+    lean bfloat16      the same in this type
+
+Per way: the median milliseconds of a step for each number of rows, interleaved with `sdpa` as often as it is measured
+and given as a ratio to it; the seconds of its first step, which may compile; and how far its logits are from those of
+`sdpa` in float32, at most, as a share of the largest: the ways that change numbers say by how much.
+
+    python benchmarks/options.py --rows 1,8,16
+
+What cannot be measured is named with the reason. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import DynamicCache, StaticCache
+
+from skeleton_of_thought.local.kv import RowsCache
+from skeleton_of_thought.local.models import load
+from skeleton_of_thought.local.runner import ModelRunner, Optimize
+
+Step = Callable[[torch.Tensor], torch.Tensor]
+"""Runs the next token of every row, `[rows, 1]`; returns logits, `[rows, vocabulary]`."""
+Way = Callable[[Any, torch.Tensor, int], Step]
+"""Takes a float32 model, the rows' first tokens `[rows, prefix]`, and how many will follow; runs these."""
+
+
+def transformers_step(model: Any, first: torch.Tensor, steps: int) -> Step:
+    """Forwards of transformers over its growing cache."""
+    cache = DynamicCache(config=model.config)
+    model(input_ids=first, past_key_values=cache, logits_to_keep=1)
+    return lambda ids: model(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits[:, -1]
+
+
+def with_attention(name: str) -> Way:
+    """Transformers with an implementation of attention."""
+
+    def way(model: Any, first: torch.Tensor, steps: int) -> Step:
+        model.set_attn_implementation(name)
+        return transformers_step(model, first, steps)
+
+    return way
+
+
+def compiled(model: Any, first: torch.Tensor, steps: int) -> Step:
+    """`torch.compile` over a cache whose shapes do not change."""
+    model.set_attn_implementation("sdpa")
+    cache = StaticCache(config=model.config, max_cache_len=first.shape[1] + steps)
+    model(input_ids=first, past_key_values=cache, logits_to_keep=1)
+    forward = torch.compile(model.forward, dynamic=False)
+    at = first.shape[1]
+
+    def step(ids: torch.Tensor) -> torch.Tensor:
+        nonlocal at
+        positions = torch.full(ids.shape, at)
+        at += 1
+        out = forward(input_ids=ids, past_key_values=cache, position_ids=positions, logits_to_keep=1)
+        logits: torch.Tensor = out.logits[:, -1]
+        return logits
+
+    return step
+
+
+def cast(model: Any, first: torch.Tensor, steps: int) -> Step:
+    """The model in bfloat16."""
+    return transformers_step(copy.deepcopy(model).to(torch.bfloat16), first, steps)
+
+
+def quantised(dtype: torch.dtype) -> Way:
+    """Torch's dynamic quantisation."""
+
+    def way(model: Any, first: torch.Tensor, steps: int) -> Step:
+        changed = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=dtype)
+        return transformers_step(changed, first, steps)
+
+    return way
+
+
+def torchao_int8(model: Any, first: torch.Tensor, steps: int) -> Step:
+    """Torchao's weight-only quantisation."""
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_  # type: ignore[import-not-found, unused-ignore]
+
+    changed = copy.deepcopy(model)
+    quantize_(changed, Int8WeightOnlyConfig())
+    return transformers_step(changed, first, steps)
+
+
+def ours(optimize: Optimize, dtype: torch.dtype = torch.float32) -> Way:
+    """The engine's way."""
+
+    def way(model: Any, first: torch.Tensor, steps: int) -> Step:
+        if dtype != torch.float32:
+            model = copy.deepcopy(model).to(dtype)
+        runner = ModelRunner(model, optimize)
+        if runner.optimization != optimize:
+            raise RuntimeError(f"this model runs with optimization {runner.optimization!r}")
+        rows, at = first.shape
+        cache = RowsCache(rows, at + steps)
+        runner.forward(first, cache, torch.arange(at).expand(rows, -1))
+        cache.advance(at)
+
+        def step(ids: torch.Tensor) -> torch.Tensor:
+            logits = runner.forward(ids, cache, torch.full(ids.shape, cache.width))
+            cache.advance()
+            return logits[:, -1]
+
+        return step
+
+    return way
+
+
+WAYS: dict[str, Way] = {
+    "eager": with_attention("eager"),
+    "compiled": compiled,
+    "bfloat16": cast,
+    "int8": quantised(torch.qint8),
+    "float16": quantised(torch.float16),
+    "torchao int8": torchao_int8,
+    "packed": ours("packed"),
+    "lean": ours("lean"),
+    "packed bfloat16": ours("packed", torch.bfloat16),
+    "lean bfloat16": ours("lean", torch.bfloat16),
+}
+
+
+@dataclass
+class Result:
+    """One way with one number of rows: seconds, and the largest error of its logits as a share of the largest."""
+
+    step: float
+    baseline: float
+    first: float
+    error: float
+
+
+def measure(way: Way, model: Any, first: torch.Tensor, next_ids: torch.Tensor) -> Result:
+    """Take a way's steps and those of `sdpa` in turns."""
+    steps = next_ids.shape[1]
+    theirs = way(model, first, steps)
+    model.set_attn_implementation("sdpa")
+    own = transformers_step(model, first, steps)
+    attention = "eager" if way is WAYS["eager"] else "sdpa"
+    times: list[float] = []
+    baseline: list[float] = []
+    error = 0.0
+    for at in range(steps):
+        ids = next_ids[:, at : at + 1].contiguous()
+        model.set_attn_implementation("sdpa")
+        start = time.perf_counter()
+        wanted = own(ids)
+        middle = time.perf_counter()
+        model.set_attn_implementation(attention)
+        began = time.perf_counter()
+        got = theirs(ids)
+        times.append(time.perf_counter() - began)
+        baseline.append(middle - start)
+        error = max(error, float((got.float() - wanted).abs().max() / wanted.abs().max()))
+    return Result(statistics.median(times[2:]), statistics.median(baseline[2:]), times[0], error)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", default="1,8,16", help="rows of a step (default 1,8,16)")
+    parser.add_argument("--prefix", type=int, default=250, help="tokens before the new ones (default 250)")
+    parser.add_argument("--steps", type=int, default=24, help="steps of each way (default 24)")
+    parser.add_argument("--model", default="demo", help="hub id, directory or GGUF file (default: the demo model)")
+    parser.add_argument("--ways", default=",".join(WAYS), help="which (default all)")
+    args = parser.parse_args()
+    if args.steps < 4:
+        parser.error("--steps must be at least 4")
+    unknown = set(args.ways.split(",")) - set(WAYS)
+    if unknown:
+        parser.error(f"unknown ways: {', '.join(sorted(unknown))}; known are {', '.join(WAYS)}")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    model, _ = load(args.model, dtype=torch.float32)
+    torch.manual_seed(0)
+    report: dict[str, Any] = {"rows": {}, "skipped": {}, "prefix": args.prefix, "steps": args.steps}
+    print(f"{'rows':>4}  {'way':16} {'ms a step':>10} {'sdpa':>7} {'ratio':>6} {'first, s':>9} {'error':>8}")
+    for rows in (int(part) for part in args.rows.split(",")):
+        tokens = torch.randint(100, model.config.vocab_size, (rows, args.prefix + args.steps))
+        first, next_ids = tokens[:, : args.prefix], tokens[:, args.prefix :]
+        table = report["rows"][rows] = {}
+        for name in args.ways.split(","):
+            if name in report["skipped"]:
+                continue
+            try:
+                with torch.inference_mode():
+                    result = measure(WAYS[name], model, first, next_ids)
+            except Exception as error:
+                report["skipped"][name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]:.150}"
+                print(f"{rows:>4}  {name:16} skipped: {report['skipped'][name]}", flush=True)
+                continue
+            finally:
+                gc.collect()
+            ratio = result.baseline / result.step
+            table[name] = {
+                "ms": round(result.step * 1e3, 1), "sdpa_ms": round(result.baseline * 1e3, 1),
+                "ratio": round(ratio, 2), "first_s": round(result.first, 2), "error": float(f"{result.error:.2g}"),
+            }  # fmt: skip
+            print(
+                f"{rows:>4}  {name:16} {result.step * 1e3:>10.1f} {result.baseline * 1e3:>7.1f} {ratio:>5.2f}x "
+                f"{result.first:>9.2f} {result.error:>8.1e}",
+                flush=True,
+            )
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
