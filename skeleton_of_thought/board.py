@@ -74,7 +74,9 @@ class Board:
         if call is None:
             closing = self._closing.pop(message.key, None)
             if closing is not None:
-                self._flows[index].cancelled(call_id, closing[0].stage, message.reply.usage, now)
+                self._flows[index].cancelled(
+                    call_id, closing[0].stage, message.reply.usage, now, message.reply.decoding
+                )
                 self._say_last_words(index)
         elif message.error is None:
             self._take(index, self._flows[index].done(call_id, message.reply, now), now)
@@ -82,7 +84,9 @@ class Board:
             error = message.error
             if not isinstance(error, Exception):
                 raise error
-            self._take(index, self._flows[index].failed(call_id, error, now, message.reply.usage), now)
+            self._take(
+                index, self._flows[index].failed(call_id, error, now, message.reply.usage, message.reply.decoding), now
+            )
 
     def expire(self, now: float) -> None:
         """Ends the calls that took too long, and gives up on cancelled ones that do not end."""

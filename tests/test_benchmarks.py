@@ -426,3 +426,31 @@ def test_the_chain_on_the_servers_page_runs(tmp_path, capsys):
         exec(compile(code.replace("http://127.0.0.1:8000", url), "servers.md", "exec"), names)
         assert names["llm"].openai_api_base == url + "/v1"
     assert capsys.readouterr().out.strip()
+
+
+# --- what libraries offer ---------------------------------------------------------------------------
+
+
+def test_options_are_measured_and_their_errors_told(model: Path) -> None:
+    command = [sys.executable, "benchmarks/options.py", "--model", str(model), "--rows", "1,2", "--prefix", "20",
+               "--steps", "4", "--ways", "eager,bfloat16,torchao int8,packed,lean"]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert set(report["rows"]) == {"1", "2"}
+    for table in report["rows"].values():
+        assert {"eager", "bfloat16"} <= set(table)
+        assert set(table) | set(report["skipped"]) == {"eager", "bfloat16", "torchao int8", "packed", "lean"}
+        for name, row in table.items():
+            assert row["ms"] > 0
+            assert row["ratio"] == pytest.approx(row["sdpa_ms"] / row["ms"], abs=0.2, rel=0.3)
+            # Another order of summation, or numbers of fewer digits.
+            assert (row["error"] < 1e-4) == (name in ("eager", "packed", "lean"))
+
+
+def test_options_that_do_not_exist_are_refused() -> None:
+    command = [sys.executable, "benchmarks/options.py", "--ways", "magic"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
+    assert done.returncode == 2
+    assert "unknown ways: magic" in done.stderr

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from skeleton_of_thought.local.attention import attend
-from skeleton_of_thought.local.kv import BatchCache, RowsCache
+from skeleton_of_thought.local.kv import BatchCache, RowsCache, Segment
 from skeleton_of_thought.local.packed import PackedWeight, packing_works
 
 __all__ = ["LeanModel"]
@@ -114,7 +114,12 @@ class LeanModel:
         rows, tokens = ids.shape
         heads, kv_heads, size = self._heads, self._kv_heads, self._size
         new, keys, values = cache.open(tokens, len(self._layers), kv_heads, size, self._embedding)
-        bias = self._bias(cache, tokens)
+        segments, bias = cache.segments, self._bias(cache, tokens)
+        if rows == 1 and tokens > 1 and (past := keys[0].shape[2] - tokens) and bias is None:
+            # A row's earlier tokens are another segment: what a causal mask would hide is then not computed.
+            before = [(key[:, :, :past], value[:, :, :past]) for key, value in zip(keys, values, strict=True)]
+            segments = (*segments, Segment(before))
+            keys, values = [key[:, :, past:] for key in keys], [value[:, :, past:] for value in values]
         rotations = self._table(int(positions.max()) + 1).index_select(0, positions.reshape(-1))
         hidden = self._embedding.index_select(0, ids.reshape(-1))
         for number, layer in enumerate(self._layers):
@@ -149,8 +154,8 @@ class LeanModel:
         """What is added to the scores of own tokens, see `attend`."""
         if isinstance(cache, BatchCache):
             return cache.bias(tokens, self._embedding)
-        past = cache.get_seq_length()
-        if tokens == 1 or not past:
+        past, rows = cache.get_seq_length(), cache.frame.rows
+        if tokens == 1 or not past or rows == 1:
             return None
         hidden = torch.ones(tokens, past + tokens, dtype=torch.bool).triu(past + 1)
         return torch.zeros(hidden.shape, dtype=self.dtype).masked_fill_(hidden, float("-inf"))[None, None]

@@ -22,6 +22,7 @@ from skeleton_of_thought.types import (
     AnswerFailed,
     Call,
     Conversation,
+    Decoding,
     PointDelta,
     PointStarted,
     Reply,
@@ -292,6 +293,19 @@ def test_a_failed_point_is_retried_and_its_partial_text_discarded(pump):
     answer = answer_of(pump(Model(points(2, write)), [flow(settings={"backoff": 0.01})], until=until))
     assert [e.text for e in answer.expansions] == ["text", "whole"]
     assert [e.attempts for e in answer.expansions] == [1, 2]
+
+
+def test_what_a_failed_call_had_cost_is_counted(pump):
+    work = Decoding(1.0, 0.5, 2.0, steps=4, mean_rows=2.0, output_tokens=4)
+
+    def write(call: Call) -> list[object]:
+        told = Reply(Usage(5, 2), decoding=work)
+        return ["half", told, ConnectionError("reset")] if call.attempt == 1 else ["whole", told]
+
+    answer = answer_of(pump(Model(points(2, write)), [flow()]))
+    assert answer.usage_by_stage["point"] == Usage(20, 8)
+    assert answer.timings.decoding["point"].output_tokens == 16
+    assert answer.timings.decoding["point"].decode == 8.0
 
 
 def test_a_call_that_waits_for_its_retry_uses_no_part_of_the_budget(pump):
