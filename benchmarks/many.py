@@ -8,10 +8,9 @@ The questions go through one `SkeletonOfThoughtChain` over one `ChatTransformers
 
 Each way and number of questions has an engine of its own over the same loaded model, which has answered one other
 question before it is measured: what all prompts begin with, the examples, is in its memory then, as it is in use. It is
-closed before the next one is made, for a second engine alive changes how the threads of the first wait for each other:
-on busy cores that alone made the same work several times faster. The order of the ways rotates, so that a machine that
-slows down does not favour one of them. All do the same work: the JSON says how many tokens each decoded, and how many
-answers came out the same as one by one.
+closed before the next one is made. The order of the ways rotates, so that a machine that slows down does not favour one
+of them. All do the same work: the JSON says how many tokens each decoded, and how many answers came out the same as one
+by one.
 
 One question alone is the same work in the same code in every way: what the ways differ by there is the noise of the
 machine, and no speed-up below it means anything. Measure on a machine that does nothing else.

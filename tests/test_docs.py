@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+PAGES = {"README.md": "1. ", "docs/local.md": "lean EngineStats("}
+"""Pages whose Python blocks are run, and what they print."""
 
 
 def modules() -> list[str]:
@@ -35,12 +36,14 @@ def test_examples_in_docstrings_run(name):
 
 
 @pytest.mark.model
-def test_every_python_block_of_the_readme_runs(capsys):
-    assert BLOCKS
-    names: dict[str, object] = {"__name__": "readme"}
-    for block in BLOCKS:
-        exec(compile(block, "README.md", "exec"), names)
-    assert "1. " in capsys.readouterr().out
+@pytest.mark.parametrize("page", PAGES)
+def test_every_python_block_of_a_page_runs(page, capsys):
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
+    assert blocks
+    names: dict[str, object] = {"__name__": "page"}
+    for block in blocks:
+        exec(compile(block, page, "exec"), names)
+    assert PAGES[page] in capsys.readouterr().out
 
 
 @pytest.mark.model
