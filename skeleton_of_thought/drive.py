@@ -45,6 +45,7 @@ class _Worker:
         self._inbox = inbox
         self._cancelled = threading.Event()
         self._stream: Any = None
+        self._reply = Reply()  # kept when the call fails after it: that has its price, too
         # Callbacks, tracing and user context live in context variables, which threads do not inherit.
         context = contextvars.copy_context()
         name = f"sot-{call.stage}-{key[0]}-{key[1]}"
@@ -59,27 +60,27 @@ class _Worker:
             cancel()
 
     def _work(self) -> None:
-        reply, error = Reply(), None
+        error = None
         try:
-            reply = self._pass_on()
+            self._pass_on()
         except BaseException as caught:  # the pump raises it where the caller is
             error = caught
-        self._inbox.put(End(self._key, reply, error))
+        self._inbox.put(End(self._key, self._reply, error))
 
-    def _pass_on(self) -> Reply:
-        reply = Reply()
+    def _pass_on(self) -> None:
         if self._cancelled.is_set():
-            return reply
+            return
         if self._call.prompt is None:
-            return Reply(decision=self._call.router.decide())
+            self._reply = Reply(decision=self._call.router.decide())
+            return
         stream = self._stream = self._open_call(self._call, self._key[0])
         try:
             # Again: a cancel that came while the call was opened found no stream to cancel.
             if self._cancelled.is_set():
-                return reply
+                return
             for item in stream:
                 if isinstance(item, Reply):
-                    reply = item
+                    self._reply = item
                 elif item:
                     self._inbox.put(Text(self._key, item))
                 if self._cancelled.is_set():
@@ -87,7 +88,6 @@ class _Worker:
         finally:
             if (close := getattr(stream, "close", None)) is not None:
                 close()
-        return reply
 
 
 def run(

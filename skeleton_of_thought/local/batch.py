@@ -18,6 +18,9 @@ from skeleton_of_thought.local.stats import Counters
 
 __all__ = ["BatchedLane", "Lane", "SeparateLane"]
 
+_WHOLE = 2048
+"""Prompt tokens in one forward while no row waits for its next token: bounds the memory for scores."""
+
 
 class Lane(Protocol):
     """Rows that are decoded in the same way."""
@@ -53,7 +56,7 @@ class BatchedLane:
         self._store = store
         self._counters = counters
         self._chooser = Chooser()
-        self._prefiller = Prefiller(runner, store, lambda: chunk if self.rows else runner.prompt_tokens)
+        self._prefiller = Prefiller(runner, store, lambda: chunk if self.rows else _WHOLE)
         self._cache = BatchCache()
         self._places: list[Place] = []  # what of each row's text lies in strips
         self._attached: list[int] = []  # how much of that is attended to there, and not copied

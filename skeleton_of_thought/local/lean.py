@@ -132,7 +132,7 @@ class LeanModel:
                 query.transpose(1, 2),
                 keys[number],
                 values[number],
-                cache.segments,
+                segments,
                 number,
                 bias=bias,
                 scale=self._scale,

@@ -33,10 +33,6 @@ Run = Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor]
 _PREFILL_CHUNK = 2048
 """Tokens of one row in one forward: bounds the memory for attention masks and scores."""
 
-_LEAN_CHUNK = 512
-"""The same for the lean forward, which attends to what came before in larger products: 4000 tokens of the demo model
-take 6.0 s on two cores in pieces of 256 or 512, 7.2 s in pieces of 2048, 9.8 s in one."""
-
 _GROWING_ROPE = ("dynamic", "longrope")
 
 
@@ -117,11 +113,6 @@ class ModelRunner:
         )
 
     @property
-    def prompt_tokens(self) -> int:
-        """Prompt tokens in one forward while no row waits for its next token: bounds the memory for scores."""
-        return _LEAN_CHUNK if isinstance(self._fast, LeanModel) else _PREFILL_CHUNK
-
-    @property
     def shares(self) -> bool:
         """Whether rows can attend to a beginning that they share, instead of having copies of it."""
         return self._share and (isinstance(self._fast, LeanModel) or (self._fast is not None and self._fast.shares))
@@ -144,17 +135,17 @@ class ModelRunner:
         return twin if twin.packed or twin.shares else None
 
     def _equal(self, run: Run) -> bool:
-        """Whether a few tokens, in three pieces, of which the first is shared, get the model's own logits."""
+        """Whether a few tokens, in four pieces, of which the first is shared, get the model's own logits."""
         embeddings = self.model.get_input_embeddings().weight
         size, device = int(embeddings.shape[0]), self.device
         ids = torch.arange(1, 9, device=device)[None] * max(1, size // 9) % size
         slack = 1e-4 if embeddings.dtype == torch.float32 else 0.1
         with torch.inference_mode(), _evaluating(self.model):
             own = self.model(input_ids=ids, use_cache=False).logits.float()
-            cache = RowsCache(1, 4)
-            for start, stop in ((0, 4), (4, 7), (7, 8)):
-                if start == 4:
-                    cache = RowsCache(1, 4, [Segment(cache.own(0, 0, 4))])
+            cache = RowsCache(1, 3)
+            for start, stop in ((0, 3), (3, 5), (5, 7), (7, 8)):
+                if start == 3:
+                    cache = RowsCache(1, 5, [Segment(cache.own(0, 0, 3))])
                 positions = torch.arange(start, stop, device=device)[None]
                 try:
                     got = run(ids[:, start:stop], cache, positions)[0, -1].float()

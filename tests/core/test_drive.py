@@ -300,7 +300,7 @@ def test_what_a_failed_call_had_cost_is_counted(pump):
 
     def write(call: Call) -> list[object]:
         told = Reply(Usage(5, 2), decoding=work)
-        return ["half", told, ConnectionError("reset")] if call.attempt == 1 else ["whole", told]
+        return [told, ConnectionError("reset")] if call.attempt == 1 else ["whole", told]
 
     answer = answer_of(pump(Model(points(2, write)), [flow()]))
     assert answer.usage_by_stage["point"] == Usage(20, 8)

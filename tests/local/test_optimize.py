@@ -86,15 +86,16 @@ def test_a_lean_forward_gives_the_models_logits_in_any_pieces(tiny: Any) -> None
     for kind in LEAN:
         model = make(kind, tiny.COMMON)
         lean = LeanModel(model)
-        ids = torch.randint(3, 400, (2, 24))
-        with torch.inference_mode():
-            whole = model(ids).logits
-            cache, got = RowsCache(2, 24), []
-            for start, stop in ((0, 9), (9, 22), (22, 23), (23, 24)):
-                positions = torch.arange(start, stop).expand(2, -1)
-                got.append(lean(ids[:, start:stop], cache, positions, keep=stop - start))
-                cache.advance(stop - start)
-        assert torch.allclose(torch.cat(got, 1), whole, atol=1e-4 * float(whole.abs().max())), kind
+        for rows in (1, 2):  # a single row attends to its earlier tokens as to a segment
+            ids = torch.randint(3, 400, (rows, 24))
+            with torch.inference_mode():
+                whole = model(ids).logits
+                cache, got = RowsCache(rows, 24), []
+                for start, stop in ((0, 9), (9, 22), (22, 23), (23, 24)):
+                    positions = torch.arange(start, stop).expand(rows, -1)
+                    got.append(lean(ids[:, start:stop], cache, positions, keep=stop - start))
+                    cache.advance(stop - start)
+            assert torch.allclose(torch.cat(got, 1), whole, atol=1e-4 * float(whole.abs().max())), (kind, rows)
 
 
 @needs_packing
