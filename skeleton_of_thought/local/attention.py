@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from skeleton_of_thought.local.kv import RowsCache, Segment
+from skeleton_of_thought.local.kv import RowsCache, Segment, bias_of
 
 __all__ = ["ATTENTION", "attend", "register", "using"]
 
@@ -172,7 +172,7 @@ def register() -> None:
             raise NotImplementedError("attention with a bias of its own cannot be split into segments")
         bias = attention_mask
         if bias is not None and bias.dtype == torch.bool:
-            bias = torch.zeros(bias.shape, dtype=query.dtype, device=bias.device).masked_fill_(~bias, float("-inf"))
+            bias = bias_of(~bias, query.dtype)
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         layer: Any = module.layer_idx
         return attend(query, key, value, cache.segments, layer, bias=bias, scale=scale), None

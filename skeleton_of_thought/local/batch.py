@@ -13,13 +13,10 @@ from skeleton_of_thought.local.kv import BatchCache, Layers
 from skeleton_of_thought.local.prefill import Prefilled, Prefiller
 from skeleton_of_thought.local.prefix import WORTHWHILE, Place, PrefixStore, Strip, attach, reachable, segments_of
 from skeleton_of_thought.local.row import Row
-from skeleton_of_thought.local.runner import ModelRunner
+from skeleton_of_thought.local.runner import MOST_TOKENS, ModelRunner
 from skeleton_of_thought.local.stats import Counters
 
 __all__ = ["BatchedLane", "Lane", "SeparateLane"]
-
-_WHOLE = 2048
-"""Prompt tokens in one forward while no row waits for its next token: bounds the memory for scores."""
 
 
 class Lane(Protocol):
@@ -56,7 +53,7 @@ class BatchedLane:
         self._store = store
         self._counters = counters
         self._chooser = Chooser()
-        self._prefiller = Prefiller(runner, store, lambda: chunk if self.rows else _WHOLE)
+        self._prefiller = Prefiller(runner, store, lambda: chunk if self.rows else MOST_TOKENS)
         self._cache = BatchCache()
         self._places: list[Place] = []  # what of each row's text lies in strips
         self._attached: list[int] = []  # how much of that is attended to there, and not copied
@@ -89,12 +86,19 @@ class BatchedLane:
             row.steps += 1
             row.step_rows += len(self.rows)
         _choose(self._chooser, self.rows, logits[:, -1], counters)
-        for row in [row for row in self.rows if row.finished]:
-            self._keep(row)
-            self.drop(row)
+        if finished := [row for row in self.rows if row.finished]:
+            for row in finished:
+                self._keep(row)
+                self._remove(row)
+            self._attach(self._wanted())
 
     def drop(self, row: Row) -> None:
-        """Forget a row; the last one takes its place."""
+        """Forget a row."""
+        self._remove(row)
+        self._attach(self._wanted())
+
+    def _remove(self, row: Row) -> None:
+        """Take a row out; the last one takes its place. What rows share is to be looked at anew afterwards."""
         at = self.rows.index(row)
         self._cache.remove(at)
         for items in (self.rows, self._places, self._attached):
@@ -102,7 +106,6 @@ class BatchedLane:
             if at < len(items):
                 items[at] = last
         self._chooser.clear()
-        self._attach()
 
     def clear(self) -> None:
         """Forget everything and free its memory."""
@@ -120,30 +123,33 @@ class BatchedLane:
         going = [i for i, row in enumerate(group.rows) if not row.finished and not row.cancelled]
         if not going:
             return
-        places = [*self._places, *(group.place for _ in going)]
-        attached = [*self._attached, *(0 for _ in going)]
-        if self._runner.shares:
-            attached = attach(places, attached)
-        first = len(self.rows)
+        wanted = self._wanted([group.place for _ in going])
+        new = wanted[len(self.rows) :]
         copies: list[list[Layers]] = [
-            [*group.place.layers(start), *group.own[i]] for i, start in zip(going, attached[first:], strict=True)
+            [*group.place.layers(start), *group.own[i]] for i, start in zip(going, new, strict=True)
         ]
         self._cache.join(copies)
         now = time.perf_counter()
         for i in going:
             group.rows[i].started = now
             self.rows.append(group.rows[i])
-        self._places, self._attached = places, [*self._attached, *attached[first:]]
-        self._attach()
+            self._places.append(group.place)
+        self._attached.extend(new)
+        self._attach(wanted)
 
-    def _attach(self) -> None:
-        """Have rows attend to what they share where it lies, and forget the copies they had of it."""
+    def _wanted(self, more: Sequence[Place] = ()) -> list[int]:
+        """How much of their strips rows should attend to where it lies, once rows with these places join."""
+        attached = [*self._attached, *(0 for _ in more)]
+        return attach([*self._places, *more], attached) if self._runner.shares else attached
+
+    def _attach(self, wanted: Sequence[int]) -> None:
+        """Have rows attend to so much of what they share where it lies, and forget the copies they had of it."""
         if not self._runner.shares:
             return
-        for row, wanted in enumerate(attach(self._places, self._attached)):
-            if wanted > self._attached[row]:
-                self._cache.trim(row, wanted - self._attached[row])
-                self._attached[row] = wanted
+        for row, depth in enumerate(wanted):
+            if depth > self._attached[row]:
+                self._cache.trim(row, depth - self._attached[row])
+                self._attached[row] = depth
         shared = [Place(place.strip, depth) for place, depth in zip(self._places, self._attached, strict=True)]
         self._cache.segments = segments_of(shared, self._runner.device)
 

@@ -24,7 +24,7 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-__all__ = ["BatchCache", "Layers", "RowsCache", "Segment"]
+__all__ = ["BatchCache", "Layers", "RowsCache", "Segment", "bias_of"]
 
 _ROOM = 256
 """Slots added at least when slabs grow."""
@@ -34,6 +34,11 @@ _ROWS_BY = 4
 
 Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of some tokens of one row, per layer, `[1, heads, tokens, head size]` each."""
+
+
+def bias_of(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to scores so that these places, a tensor of booleans, get no weight."""
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))
 
 
 @dataclass(frozen=True)
@@ -143,10 +148,7 @@ class RowsCache(Cache):
             ones included; all values, both `[rows, heads, slots, size]`.
         """
         frame = self.frame
-        slab = self._slab
-        if slab is None:
-            slab = like.new_zeros((layers, 2, frame.row_capacity, heads, frame.slots, size))
-            self._take(slab)
+        slab = self._allocate(layers, heads, size, like) if self._slab is None else self._slab
         used = slab[:, :, : frame.rows]
         new = used[:, :, :, :, frame.end : frame.end + tokens].permute(0, 2, 4, 1, 3, 5)
         keys, values = used[:, :, :, :, frame.start : frame.end + tokens].unbind(1)
@@ -176,17 +178,20 @@ class RowsCache(Cache):
             return
         frame, first = self.frame, like[0][0]
         if len({(part.shape[1:], part.dtype, part.device) for pair in like for part in pair}) == 1:
-            self._take(first.new_zeros((len(like), 2, frame.row_capacity, first.shape[1], frame.slots, first.shape[3])))
+            self._allocate(len(like), first.shape[1], first.shape[3], first)
             return
         self.layers.extend(_OwnLayer(frame) for _ in like)
         for layer, (keys, values) in zip(self.layers, like, strict=True):
             layer.allocate(keys, values)
 
-    def _take(self, slab: torch.Tensor) -> None:
-        """Have one slab for all layers."""
-        self._slab, self.layers = slab, [_OwnLayer(self.frame) for _ in slab]
+    def _allocate(self, layers: int, heads: int, size: int, like: torch.Tensor) -> torch.Tensor:
+        """Make one empty slab for all layers."""
+        frame = self.frame
+        slab = self._slab = like.new_zeros((layers, 2, frame.row_capacity, heads, frame.slots, size))
+        self.layers = [_OwnLayer(frame) for _ in slab]
         for layer, (keys, values) in zip(self.layers, slab, strict=True):
             layer.hold(keys, values)
+        return slab
 
     def _slabs(self) -> list[torch.Tensor]:
         """What has to change when rows do, `[row capacity, ..., slots, size]`."""
@@ -281,8 +286,7 @@ class BatchCache(RowsCache):
         if self._bias is None:
             slots = torch.arange(frame.slots, device=like.device)
             hidden = slots < torch.tensor(self.starts, device=like.device)[:, None]
-            self._bias = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
-            self._bias = self._bias.masked_fill_(hidden, float("-inf"))[:, None, None]
+            self._bias = bias_of(hidden, like.dtype)[:, None, None]
         return self._bias[..., frame.start : frame.end + new]
 
     def _even(self) -> bool:
@@ -304,8 +308,8 @@ class BatchCache(RowsCache):
         moved = BatchCache()
         moved.frame = frame
         if self._slab is not None:
-            count, sides, _, heads, _, size = self._slab.shape
-            moved._take(self._slab.new_zeros((count, sides, rows, heads, slots, size)))
+            count, _, _, heads, _, size = self._slab.shape
+            moved._allocate(count, heads, size, self._slab)
         else:
             for layer in self.layers:
                 moved.layers.append(_OwnLayer(frame))

@@ -1,11 +1,11 @@
 """The forward of Llama and its close relatives, in as few operations as it can be done.
 
 Each product of a small batch reads megabytes of weights, after which the little operations between products find
-nothing of theirs in the processor's caches and take two to three times as long as by themselves. So there are few
-here: what is done to the same input is one product (query, key and value; gate and up), a residual goes along with
-its product, the weights of norms lie in the products that follow them, the rotation of queries and keys is one
-complex product, keys and values are written at once, and what all layers need is cut once per step. It is used only
-where the model's layout is one of those below and its logits were found equal to the model's own.
+nothing of theirs in the processor's caches and take longer than by themselves. So there are few here: what is done to
+the same input is one product (query, key and value; gate and up), a residual goes along with its product, the weights
+of norms lie in the products that follow them, the rotation of queries and keys is one complex product, keys and values
+are written at once, and what all layers need is cut once per step. It is used only where the model's layout is one of
+those below and its logits were found equal to the model's own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from skeleton_of_thought.local.attention import attend
-from skeleton_of_thought.local.kv import BatchCache, RowsCache, Segment
+from skeleton_of_thought.local.kv import BatchCache, RowsCache, Segment, bias_of
 from skeleton_of_thought.local.packed import PackedWeight, packing_works
 
 __all__ = ["LeanModel"]
@@ -114,18 +114,19 @@ class LeanModel:
         rows, tokens = ids.shape
         heads, kv_heads, size = self._heads, self._kv_heads, self._size
         new, keys, values = cache.open(tokens, len(self._layers), kv_heads, size, self._embedding)
-        segments, bias = cache.segments, self._bias(cache, tokens)
-        if rows == 1 and tokens > 1 and (past := keys[0].shape[2] - tokens) and bias is None:
+        segments, past = cache.segments, cache.width
+        if rows == 1 and tokens > 1 and past:
             # A row's earlier tokens are another segment: what a causal mask would hide is then not computed.
             before = [(key[:, :, :past], value[:, :, :past]) for key, value in zip(keys, values, strict=True)]
             segments = (*segments, Segment(before))
             keys, values = [key[:, :, past:] for key in keys], [value[:, :, past:] for value in values]
+            past = 0
+        bias = self._bias(cache, tokens, past)
         rotations = self._table(int(positions.max()) + 1).index_select(0, positions.reshape(-1))
         hidden = self._embedding.index_select(0, ids.reshape(-1))
         for number, layer in enumerate(self._layers):
-            turned = self._rotated(
-                layer, layer.query_key_value(self._normed(hidden, layer.before_attention)), rotations
-            )
+            projected = layer.query_key_value(self._normed(hidden, layer.before_attention))
+            turned = self._rotated(layer, projected, rotations)
             query, own = torch.split(turned.view(rows, tokens, -1, size), [heads, 2 * kv_heads], 2)
             new[number].copy_(own.view(rows, tokens, 2, kv_heads, size))
             attended = attend(
@@ -150,15 +151,14 @@ class LeanModel:
         size: torch.Tensor = torch.linalg.vector_norm(x, 2, -1, True)
         return x / size.hypot_(self._floor)
 
-    def _bias(self, cache: RowsCache, tokens: int) -> torch.Tensor | None:
-        """What is added to the scores of own tokens, see `attend`."""
+    def _bias(self, cache: RowsCache, tokens: int, past: int) -> torch.Tensor | None:
+        """What is added to the scores of own tokens, `past` of which come before the new ones, see `attend`."""
         if isinstance(cache, BatchCache):
             return cache.bias(tokens, self._embedding)
-        past, rows = cache.get_seq_length(), cache.frame.rows
-        if tokens == 1 or not past or rows == 1:
+        if tokens == 1 or not past:
             return None
         hidden = torch.ones(tokens, past + tokens, dtype=torch.bool).triu(past + 1)
-        return torch.zeros(hidden.shape, dtype=self.dtype).masked_fill_(hidden, float("-inf"))[None, None]
+        return bias_of(hidden, self.dtype)[None, None]
 
     def _rotated(self, layer: _Layer, heads: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
         """Queries and keys turned by their positions, values as they are, `[tokens, heads, size]`."""

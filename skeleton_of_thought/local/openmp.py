@@ -2,8 +2,8 @@
 
 Each thread that runs torch has helpers of its own, which stay when it is done. As soon as all of these together are
 more than the processors, libgomp no longer has helpers wait actively for the next parallel piece of work, a few
-microseconds away, but puts them to sleep after each. A model that was loaded on one thread and decodes on another
-takes up to half as long again for each step (the rule stands in libgomp's manual under GOMP_SPINCOUNT).
+microseconds away, but puts them to sleep after each (the rule stands in libgomp's manual under GOMP_SPINCOUNT).
+A model that was loaded on one thread and decodes on another then waits for sleepers in each product of each step.
 So who submits work to an engine on a CPU lets its own helpers go first, and an engine that has nothing to do lets go
 of its. They come back when that thread runs torch again.
 """

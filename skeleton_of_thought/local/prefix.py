@@ -6,6 +6,7 @@ extends. Nothing is ever copied or cut: a place in a text is a strip and a numbe
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,16 @@ import torch
 
 from skeleton_of_thought.local.kv import Layers, Segment
 
-__all__ = ["Place", "PrefixStore", "Strip", "attach", "common_prefix", "segments_of"]
+__all__ = [
+    "WORTHWHILE",
+    "Place",
+    "PrefixStore",
+    "Strip",
+    "attach",
+    "common_prefix",
+    "reachable",
+    "segments_of",
+]
 
 WORTHWHILE = 8
 """Tokens that sharing a beginning must save, for it to be worth a forward of its own."""
@@ -43,7 +53,7 @@ class Strip:
     layers: Layers
     base: Strip | None = None
 
-    @property
+    @functools.cached_property
     def nbytes(self) -> int:
         """The memory of its own tokens."""
         return sum(keys.nbytes + values.nbytes for keys, values in self.layers)

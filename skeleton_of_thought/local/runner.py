@@ -21,7 +21,7 @@ from skeleton_of_thought.local.lean import LeanModel
 from skeleton_of_thought.local.packed import affordable, stamp
 from skeleton_of_thought.local.twin import Twin
 
-__all__ = ["CacheKind", "ModelRunner", "Optimization", "Optimize"]
+__all__ = ["MOST_TOKENS", "CacheKind", "ModelRunner", "Optimization", "Optimize"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ Optimization = Literal["lean", "packed", "none"]
 Optimize = Literal["auto", "lean", "packed", "none"]
 Run = Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor]
 
-_PREFILL_CHUNK = 2048
-"""Tokens of one row in one forward: bounds the memory for attention masks and scores."""
+MOST_TOKENS = 2048
+"""Prompt tokens in one forward at most: bounds the memory for attention masks and scores."""
 
 _GROWING_ROPE = ("dynamic", "longrope")
 
@@ -239,7 +239,7 @@ class ModelRunner:
         """
         device = self.device
         # Recurrent states take a text in one piece, then token by token; not all continue from several.
-        step = _PREFILL_CHUNK if self.cache_kind == "batched" and cache is not None else len(ids)
+        step = MOST_TOKENS if self.cache_kind == "batched" and cache is not None else len(ids)
         for at in range(start, len(ids), step):
             part = torch.tensor([ids[at : at + step]], device=device)
             positions = torch.arange(at, at + part.shape[1], device=device)[None]

@@ -142,8 +142,7 @@ class Worker:
         self.check()
         if threading.current_thread() is self._thread:
             raise reentered()
-        if self._runner.device.type == "cpu":
-            release_helpers()
+        self._release_helpers()
         self._inbox.put(rows)
         if not self._ended and (self._thread is None or not self._thread.is_alive()):
             # Daemon: a forgotten engine must not keep the interpreter from ending.
@@ -212,6 +211,10 @@ class Worker:
         """Free the batch's memory, and processors for other threads, while there is nothing to decode."""
         for lane in self._lanes.values():
             lane.clear()
+        self._release_helpers()
+
+    def _release_helpers(self) -> None:
+        """End this thread's OpenMP helpers, which would slow those of the others, where forwards use them."""
         if self._runner.device.type == "cpu":
             release_helpers()
 

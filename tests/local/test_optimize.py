@@ -14,7 +14,7 @@ import transformers as hf
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local import LocalEngine
 from skeleton_of_thought.local.attention import attend
-from skeleton_of_thought.local.kv import Segment
+from skeleton_of_thought.local.kv import RowsCache, Segment
 from skeleton_of_thought.local.lean import LeanModel
 from skeleton_of_thought.local.packed import PackedWeight, packing_works
 
@@ -81,8 +81,6 @@ def test_each_way_gives_the_models_own_text_and_says_its_name(kind: str, tiny: A
 
 @needs_packing
 def test_a_lean_forward_gives_the_models_logits_in_any_pieces(tiny: Any) -> None:
-    from skeleton_of_thought.local.kv import RowsCache
-
     for kind in LEAN:
         model = make(kind, tiny.COMMON)
         lean = LeanModel(model)
