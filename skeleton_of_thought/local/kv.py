@@ -76,10 +76,9 @@ class _OwnLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.frame = frame
 
     def allocate(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Make empty slabs for keys and values of this kind."""
+        """Make slabs for keys and values of this kind, with nothing in them yet."""
         frame = self.frame
-        # Zeros: what a mask hides still takes part as 0 * value, which must not be NaN.
-        self.hold(*(part.new_zeros((frame.row_capacity, part.shape[1], frame.slots, part.shape[3]))
+        self.hold(*(part.new_empty((frame.row_capacity, part.shape[1], frame.slots, part.shape[3]))
                     for part in (keys, values)))  # fmt: skip
 
     def hold(self, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -185,9 +184,10 @@ class RowsCache(Cache):
             layer.allocate(keys, values)
 
     def _allocate(self, layers: int, heads: int, size: int, like: torch.Tensor) -> torch.Tensor:
-        """Make one empty slab for all layers."""
+        """Make one slab for all layers, with nothing in it yet."""
         frame = self.frame
-        slab = self._slab = like.new_zeros((layers, 2, frame.row_capacity, heads, frame.slots, size))
+        # Whoever comes fills what will be looked at: most of a slab never is, and clearing it takes long.
+        slab = self._slab = like.new_empty((layers, 2, frame.row_capacity, heads, frame.slots, size))
         self.layers = [_OwnLayer(frame) for _ in slab]
         for layer, (keys, values) in zip(self.layers, slab, strict=True):
             layer.hold(keys, values)
@@ -239,7 +239,8 @@ class BatchCache(RowsCache):
             self._need_layers(like)
         start = min(frame.start, frame.end - longest)
         for slab in self._slabs():
-            # Left of their own start the old rows may have what earlier rows left there.
+            # Zeros: what a mask hides still takes part as 0 * value, which must not be NaN. Left of their own
+            # start the old rows may have what earlier rows left there.
             slab[:first, ..., start : frame.start, :] = 0
             for i, length in enumerate(lengths):
                 slab[first + i, ..., start : frame.end - length, :] = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,13 +26,17 @@ __all__ = [
     "common_prefix",
     "reachable",
     "segments_of",
+    "shared_tokens",
 ]
 
 WORTHWHILE = 8
 """Tokens that sharing a beginning must save, for it to be worth a forward of its own."""
 
-_WORTH_ATTENDING = 64
-"""Tokens that need not be copied and read again per row, for a segment to be worth its own part of each step."""
+_WORTH_ATTENDING = 1_500_000
+"""Bytes in each layer that need not be copied and read again, for a segment to be worth its own part of each step.
+
+On processors the operations of one more segment take as long as it takes to read so much, see `benchmarks/segments.py`.
+"""
 
 _WORTH_ALONE = 1024
 """Tokens from which a beginning is attended to where it lies even by a single row: copying would hold it twice."""
@@ -57,6 +62,12 @@ class Strip:
     def nbytes(self) -> int:
         """The memory of its own tokens."""
         return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+
+    @functools.cached_property
+    def token_bytes(self) -> float:
+        """The memory of one token in one layer."""
+        keys, values = self.layers[0]
+        return (keys.nbytes + values.nbytes) / max(1, keys.shape[2])
 
     def views(self, start: int, stop: int) -> Layers:
         """Keys and values of the tokens from `start` to `stop` of the text, both within this strip."""
@@ -101,9 +112,12 @@ class PrefixStore:
         self._strips: list[Strip] = []
 
     def find(self, ids: Sequence[int]) -> Place:
-        """The longest stored beginning of these ids."""
+        """The longest stored beginning of these ids; of several, what was found or added last.
+
+        So prompts with a common beginning get the same strip, and are recognised by it.
+        """
         best, found = 0, None
-        for strip in self._strips:
+        for strip in reversed(self._strips):
             shared = common_prefix(strip.ids, ids)
             if shared >= max(best + 1, WORTHWHILE):
                 best, found = shared, strip
@@ -173,11 +187,38 @@ def attach(places: Sequence[Place], attached: Sequence[int]) -> list[int]:
     for row, now in enumerate(attached):
         reach = now
         for strip, start, stop in stretches[row]:
-            rows = len(sharers[id(strip), start, stop])
-            if (rows - 1) * (stop - start) >= _WORTH_ATTENDING or stop - start >= _WORTH_ALONE:
+            if _worth(stop - start, len(sharers[id(strip), start, stop]), strip.token_bytes):
                 reach = max(reach, stop)
         wanted.append(reach)
     return wanted
+
+
+def _worth(tokens: int, rows: int, token_bytes: float) -> bool:
+    """Whether so many rows should attend to a stretch where it lies."""
+    return (rows - 1) * tokens * token_bytes >= _WORTH_ATTENDING or tokens >= _WORTH_ALONE
+
+
+def shared_tokens(prompts: Sequence[Sequence[int]], token_bytes: float) -> int:
+    """How many tokens' keys and values rows with these prompts need not hold, since others hold them.
+
+    Args:
+        prompts: Sorted.
+        token_bytes: The memory of one token in one layer.
+    """
+    saved = 0
+    groups = [(prompts, 0)]
+    while groups:
+        group, depth = groups.pop()
+        # Of sorted sequences, the first and the last differ the earliest.
+        shared = min(common_prefix(group[0], group[-1]), min(map(len, group)) - 1)
+        if shared > depth:
+            if _worth(shared - depth, len(group), token_bytes):
+                saved += (len(group) - 1) * (shared - depth)
+            depth = shared
+        for _, rows in itertools.groupby(group, operator.itemgetter(depth)):
+            if len(branch := [ids for ids in rows if len(ids) > depth + 1]) > 1:
+                groups.append((branch, depth))
+    return saved
 
 
 def segments_of(places: Sequence[Place], device: torch.device) -> list[Segment]:

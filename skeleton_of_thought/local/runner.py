@@ -173,16 +173,22 @@ class ModelRunner:
                 memory = int(memory * torch.cuda.mem_get_info(self.device)[0])
             else:
                 memory = int(memory * psutil.virtual_memory().available)
-        config: Any = self.config
+        return int(memory / max(1.0, self.token_bytes * self._layers))
 
-        def number(name: str, otherwise: int = 1) -> int:
-            return int(getattr(config, name, None) or otherwise)
+    @property
+    def _layers(self) -> int:
+        return self._number("num_hidden_layers")
 
-        heads = number("num_attention_heads")
-        size = number("head_dim", number("hidden_size") // heads)
+    @property
+    def token_bytes(self) -> float:
+        """The memory of one token's keys and values in one layer, as the configuration tells it."""
+        heads = self._number("num_attention_heads")
+        size = self._number("head_dim", self._number("hidden_size") // heads)
         each = int(self.model.get_input_embeddings().weight.element_size())
-        token = 2 * number("num_hidden_layers") * number("num_key_value_heads", heads) * size * each
-        return int(memory) // max(1, token)
+        return 2.0 * self._number("num_key_value_heads", heads) * size * each
+
+    def _number(self, name: str, otherwise: int = 1) -> int:
+        return int(getattr(self.config, name, None) or otherwise)
 
     def kind_for(self, length: int) -> CacheKind:
         """How a row that may grow to this length may be decoded."""

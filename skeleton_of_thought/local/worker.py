@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import itertools
 import logging
 import queue
 import threading
@@ -25,7 +24,7 @@ from skeleton_of_thought.errors import EngineClosed
 from skeleton_of_thought.local.batch import BatchedLane, Lane, SeparateLane
 from skeleton_of_thought.local.guard import Guard, holds_guard, reentered
 from skeleton_of_thought.local.openmp import release_helpers
-from skeleton_of_thought.local.prefix import PrefixStore, common_prefix
+from skeleton_of_thought.local.prefix import PrefixStore, shared_tokens
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import CacheKind, ModelRunner
 from skeleton_of_thought.local.stats import Counters, EngineStats
@@ -265,7 +264,8 @@ class Worker:
         if not self._waiting or free <= 0 or self._held_back():
             return
         kind = self._runner.kind_for(self._waiting[0].longest)
-        rows: list[Row] = []
+        # Known as joining at once, so that a failure on the way here ends them too.
+        rows = self._joining = []
         most = min(free, self._most_at_once)
         while self._waiting and len(rows) < most and self._runner.kind_for(self._waiting[0].longest) == kind:
             if not self._fits(rows, self._waiting[0]):
@@ -279,7 +279,7 @@ class Worker:
         for row in rows:
             row.admitted = row.admitted or now
         lane = self._lanes[kind]
-        self._joining, self._joins = rows, (lane, lane.admit(rows))
+        self._joins = (lane, lane.admit(rows))
 
     def _held_back(self) -> bool:
         """Whether there was no memory for one more row, and none has left since."""
@@ -291,18 +291,14 @@ class Worker:
     def _fits(self, joining: Sequence[Row], row: Row) -> bool:
         """Whether the budget for keys and values allows for one more row, at the longest that all may become."""
         rows = [*(row for lane in self._lanes.values() for row in lane.rows), *joining, row]
-        tokens = sum(other.longest for other in rows) - (self._shared(rows) if self._runner.shares else 0)
+        tokens = sum(other.longest for other in rows)
+        if self._runner.shares:
+            tokens -= shared_tokens(sorted(row.prompt_ids for row in rows), self._runner.token_bytes)
         if tokens <= self._budget or len(rows) == 1:
             # What is kept for later prompts makes room.
             self._store.shrink(max(0, self._budget - tokens))
             return True
         return False
-
-    @staticmethod
-    def _shared(rows: Sequence[Row]) -> int:
-        """Tokens that rows have in common with the one before, in the order of their prompts."""
-        prompts = sorted(row.prompt_ids for row in rows)
-        return sum(common_prefix(a, b) for a, b in itertools.pairwise(prompts))
 
     def _not_admitted(self, lane: Lane, error: BaseException) -> None:
         """Rows whose prompts failed: after running out of memory they try again, fewer at once."""

@@ -27,7 +27,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from skeleton_of_thought.local import LocalEngine
+from skeleton_of_thought.local import LocalEngine, prefix
 
 # Tiny models gain nothing from more threads, and on a busy machine they lose a lot.
 torch.set_num_threads(1)
@@ -106,6 +106,22 @@ def make_model(kind: str) -> Any:
     # Random models end at random: tests of lengths want them to go on.
     model.generation_config.eos_token_id = 2
     return model.eval()
+
+
+@pytest.fixture(scope="package", autouse=True)
+def shares_little() -> Iterator[None]:
+    """Tiny models have few bytes per token: without this they would never share a beginning where it lies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefix, "_WORTH_ATTENDING", 2_000)
+        yield
+
+
+@pytest.fixture(scope="package", autouse=True)
+def poisoned() -> Iterator[None]:
+    """New memory is full of NaN, so that looking at what nobody has written shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def eventually(condition: Callable[[], bool], patience: float = 60.0) -> None:

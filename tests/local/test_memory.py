@@ -10,7 +10,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from skeleton_of_thought.errors import InvalidInput, PromptTooLong
-from skeleton_of_thought.local import LocalEngine
+from skeleton_of_thought.local import LocalEngine, prefix, worker
+from skeleton_of_thought.local.prefix import shared_tokens
 
 WORD = " river"
 TOKEN_BYTES = 2 * 3 * 2 * 8 * 4
@@ -266,3 +267,52 @@ def test_statistics_add_up(llama: Any, tokenizer: Any) -> None:
     assert stats.decode_seconds > 0
     assert 0 < stats.python_seconds < stats.prefill_seconds + stats.decode_seconds
     assert stats.tokens_per_second == pytest.approx(20 / stats.decode_seconds)
+
+
+@pytest.mark.parametrize(
+    ("worth", "prompts", "saved"),
+    [
+        (1, [b"abcde"], 0),
+        (1, [b"abcX", b"abcY"], 3),
+        (1, [b"abc", b"abc"], 2),  # the last token of a prompt is never shared
+        (1, [b"aaaabbX", b"aaaabbY", b"aaaaccZ"], 2 * 4 + 2),
+        (4, [b"aaaabbX", b"aaaabbY", b"aaaaccZ"], 2 * 4),
+        (9, [b"aaaabbX", b"aaaabbY", b"aaaaccZ"], 0),
+        (1, [b"ab", b"abcdX", b"abcdY"], 2 * 1 + 3),
+        (1, [b"abcX", b"abcY", b"defX", b"defY", b"ghi"], 3 + 3),
+    ],
+)
+def test_what_rows_need_not_hold_is_what_they_share_where_it_is_worth_it(
+    monkeypatch: pytest.MonkeyPatch, worth: int, prompts: list[bytes], saved: int
+) -> None:
+    monkeypatch.setattr(prefix, "_WORTH_ATTENDING", worth)
+    assert shared_tokens(sorted(prompts), 1.0) == saved
+
+
+def test_points_of_several_questions_share_what_their_question_has(llama: Any, tokenizer: Any) -> None:
+    examples, questions = WORD * 20, ("Why do leaves fall?", "Bread needs salt.", "Start early, rest.")
+    tails = [[f"{question * 3}{point}" for point in "abc"] for question in questions]
+    with LocalEngine(llama, tokenizer) as engine:
+        # Several beginnings that have the examples in common, as earlier questions leave them.
+        for question in ("1. Plan the day", "2. Start early", "3. Rest at noon"):
+            engine.generate([examples + question], max_new_tokens=1)
+        before = engine.stats().prefill_tokens
+        engine.generate([examples + tail for group in tails for tail in group], max_new_tokens=1)
+        computed = engine.stats().prefill_tokens - before
+    once = sum(tokens_of(tokenizer, group[0]) for group in tails)
+    own = sum(tokens_of(tokenizer, "a") + 2 for group in tails for _ in group)
+    assert computed <= once + own
+
+
+def test_a_failure_on_the_way_in_ends_the_rows_concerned(
+    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any) -> int:
+        raise ZeroDivisionError("a mistake")
+
+    with LocalEngine(llama, tokenizer) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr(worker, "shared_tokens", broken)
+            with pytest.raises(ZeroDivisionError, match="a mistake"):
+                engine.generate([WORD * 3], max_new_tokens=2)
+        assert engine.generate([WORD * 3], max_new_tokens=2)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
-from skeleton_of_thought.local import LocalEngine
+from skeleton_of_thought.local import LocalEngine, prefix
 
 VOCABULARY = 200
 TOKENS = 20
@@ -231,6 +231,8 @@ ENGINES = st.fixed_dictionaries(
         "share_prefix": st.booleans(),
     }
 )
+WORTH = st.sampled_from([1, 2_000, 1_000_000_000])
+"""Bytes from which a beginning is shared where it lies: always, mostly, never."""
 ROOMS = st.sampled_from([None, 2 * (LONGEST_PROMPT + TOKENS)])
 
 
@@ -248,12 +250,13 @@ def alone(request: pytest.FixtureRequest) -> Alone:
 
 
 @settings(derandomize=True, max_examples=20, deadline=None, database=None)
-@given(actions=ACTIONS, engine_settings=ENGINES, room=ROOMS)
+@given(actions=ACTIONS, engine_settings=ENGINES, room=ROOMS, worth=WORTH)
 def test_any_schedule_gives_each_request_its_own_text(
-    alone: Alone, actions: list[tuple[Any, ...]], engine_settings: dict[str, Any], room: int | None
+    alone: Alone, actions: list[tuple[Any, ...]], engine_settings: dict[str, Any], room: int | None, worth: int
 ) -> None:
     memory = {} if room is None else {"kv_memory": alone.kv_bytes(room)}
-    with alone.engine(**engine_settings, **memory) as engine:
+    with pytest.MonkeyPatch.context() as patch, alone.engine(**engine_settings, **memory) as engine:
+        patch.setattr(prefix, "_WORTH_ATTENDING", worth)
         schedule = Schedule(alone, engine)
         schedule.play(actions)
         for reader in schedule.readers:
