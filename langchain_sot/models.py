@@ -21,7 +21,7 @@ from langchain_sot.chat_transformers import ChatTransformers
 from langchain_sot.messages import Asked, convert_messages, render_text
 from skeleton_of_thought.types import Call, Decoding, Reply, Usage
 
-__all__ = ["Backend", "Calls", "call_config", "continues_prefill", "find_backend"]
+__all__ = ["Backend", "Calls", "call_config", "continues_prefill", "find_backend", "unbound"]
 
 _LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
 
@@ -64,7 +64,7 @@ def find_backend(llm: Runnable[Any, Any]) -> Backend:
 
 def continues_prefill(llm: Runnable[Any, Any], config: RunnableConfig) -> bool:
     """Whether the model that this config chooses is known to continue the start of its turn."""
-    return find_backend(_unbound(llm, config, {})[0]).native
+    return find_backend(unbound(llm, config, {})[0]).native
 
 
 def call_config(config: RunnableConfig, call: Call) -> RunnableConfig:
@@ -146,7 +146,7 @@ class Calls:
     def _request(self, call: Call, position: int) -> _Request:
         assert call.prompt is not None, "the driver asks routers itself"
         config = call_config(self.configs[position], call)
-        llm, config, kwargs = _unbound(self.point_llm if call.stage == "point" else self.llm, config, self.kwargs)
+        llm, config, kwargs = unbound(self.point_llm if call.stage == "point" else self.llm, config, self.kwargs)
         backend = find_backend(llm)
         streamed = call.stage in self.streamed
         if call.stage == "direct":
@@ -162,11 +162,14 @@ class Calls:
         return _Request(llm, messages, config, kwargs, streamed)
 
 
-def _unbound(
+def unbound(
     llm: Runnable[Any, Any], config: RunnableConfig, kwargs: Mapping[str, Any]
 ) -> tuple[Runnable[Any, Any], RunnableConfig, dict[str, Any]]:
-    # A binding's `astream` leaves the model's stream to the garbage collector when it is closed early, so
-    # bindings are taken off and what they bind is passed by hand.
+    """The model out of its bindings, with the config and the arguments that a call on it takes.
+
+    A binding's `astream` leaves the model's stream to the garbage collector when it is closed early, so bindings
+    are taken off and what they bind is passed by hand.
+    """
     merged = dict(kwargs)
     while True:
         if type(llm) is RunnableBinding:

@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs, set_config_context
 from langchain_core.runnables.utils import coro_with_context
 
+from langchain_sot.interrupts import lifted
 from skeleton_of_thought.routing import BoundRouter, Router
 from skeleton_of_thought.types import Conversation, RouteDecision
 
@@ -32,17 +33,19 @@ class TracedRouter:
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """See `Router.route`."""
-        if isinstance(self.router, Runnable):
-            return _decision(self.router.invoke(conversation.question, _child(self.config)))
-        with set_config_context(self.config) as context:
-            return context.run(BoundRouter(self.router, conversation).decide)
+        with lifted():
+            if isinstance(self.router, Runnable):
+                return _decision(self.router.invoke(conversation.question, _child(self.config)))
+            with set_config_context(self.config) as context:
+                return context.run(BoundRouter(self.router, conversation).decide)
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
-        if isinstance(self.router, Runnable):
-            return _decision(await self.router.ainvoke(conversation.question, _child(self.config)))
-        with set_config_context(self.config) as context:
-            return await coro_with_context(BoundRouter(self.router, conversation).adecide(), context)
+        with lifted():
+            if isinstance(self.router, Runnable):
+                return _decision(await self.router.ainvoke(conversation.question, _child(self.config)))
+            with set_config_context(self.config) as context:
+                return await coro_with_context(BoundRouter(self.router, conversation).adecide(), context)
 
 
 def _child(config: RunnableConfig) -> RunnableConfig:

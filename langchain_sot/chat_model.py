@@ -1,0 +1,704 @@
+"""The chain as a chat model, for whatever expects one: graphs, agents, chains of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self, cast
+
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.callbacks.base import BaseCallbackHandler
+from langchain_core.language_models import BaseChatModel, BaseLanguageModel, LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import (
+    ensure_config,
+    get_async_callback_manager_for_config,
+    get_callback_manager_for_config,
+    get_config_list,
+)
+from langchain_core.runnables.utils import ConfigurableFieldSpec
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+
+from langchain_sot.answer_message import answer_chunk, answer_message, told_usage, without_usage
+from langchain_sot.chain import SkeletonOfThoughtChain
+from langchain_sot.messages import convert_message
+from langchain_sot.models import find_backend, unbound
+from langchain_sot.plan import Work
+from langchain_sot.rebinding import rebound
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.types import Answer, AnswerDelta, AnswerDone, AnswerFailed, Conversation, Event
+
+__all__ = ["CARRIED", "SkeletonOfThoughtChatModel", "asks_a_question"]
+
+CARRIED = frozenset(
+    {
+        "cache_control",
+        "extra_headers",
+        "frequency_penalty",
+        "logit_bias",
+        "min_p",
+        "model",
+        "model_name",
+        "presence_penalty",
+        "prompt_cache_key",
+        "reasoning_effort",
+        "repeat_penalty",
+        "repetition_penalty",
+        "request_timeout",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stream",
+        "stream_options",
+        "stream_usage",
+        "temperature",
+        "timeout",
+        "top_k",
+        "top_p",
+        "user",
+    }
+)
+"""What may be given with a call and still be answered through a skeleton, because each of the answer's calls can take
+it by itself. Anything else is about the text as a whole, or unknown, and sends the call to the model untouched."""
+
+_BOUND = ("temperature", "max_tokens", "stop", "timeout")
+"""LangChain's standard parameters that the constructor takes for the chain's models."""
+
+_UNSTREAMED = ("nostream", "langsmith:nostream")
+"""LangGraph shows the tokens of every model run that has not got this tag. The answer's own run shows them, in order."""
+
+
+def asks_a_question(messages: Sequence[BaseMessage]) -> bool:
+    """Whether a conversation ends with something that a human says, so that it can be answered."""
+    try:
+        Conversation(tuple(convert_message(message) for message in messages))
+    except InvalidInput:
+        return False
+    return True
+
+
+class SkeletonOfThoughtChatModel(BaseChatModel):
+    """A chat model that answers by a `SkeletonOfThoughtChain`.
+
+    The message has the whole answer as its text; streams give it in document order. `usage_metadata` is the sum over
+    all calls, and `response_metadata` has:
+
+    - `route`: `"skeleton"` or `"direct"`, and `skeleton`: the titles of the points;
+    - `errors`, `timings`: as in the chain's output;
+    - `usage_by_stage`: the usage of the `route`, `skeleton`, `point` and `direct` calls, each summed;
+    - `finish_reason`: `"length"` if a text of it was cut, and `model_name`.
+
+    **What goes to the chain's `llm` untouched**, as if nothing were in between: a conversation whose last message is not
+    a human's or is empty, and calls with `stop`, `max_tokens`, tools, functions, a response format, or with any other
+    argument but those in `CARRIED` (sampling and transport). They are about the text as a whole: a limit or a stop
+    string of one point would mean something else. What each call shall have is bound to the chain's `llm`.
+    `bind_tools` and `with_structured_output` are those of the `llm`.
+
+    **Runs and usage.** The model's run is the parent of the runs of all calls. Usage callbacks, such as
+    `get_usage_metadata_callback`, count at the calls, under the name of the model that spent the tokens; the result
+    that callbacks see for the model's own run has no usage, so nothing counts twice. The message that the caller
+    gets has it, as has the last chunk of a stream. Events of version "v3" are made of what callbacks see.
+
+    **Limits and caches.** `max_concurrency` bounds the calls of one answer. In `batch` it bounds all calls together: it
+    is shared out among the answers that run at once. Caches and rate limiters are those of the `llm`: its calls
+    of an answer that is not streamed may come from its cache. A `rate_limiter` of this model counts answers.
+
+    Example:
+        >>> from langchain_core.language_models import FakeListChatModel
+        >>> from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtChatModel
+        >>> llm = FakeListChatModel(responses=["1. Move", "A short walk helps."])
+        >>> model = SkeletonOfThoughtChatModel(chain=SkeletonOfThoughtChain(llm=llm))
+        >>> message = model.invoke([("human", "How do I stay awake?")])
+        >>> message.text
+        '1. Move: A short walk helps.'
+        >>> message.response_metadata["skeleton"]
+        ['Move']
+
+    `temperature`, `max_tokens`, `stop` and `timeout` may be given to the constructor; they are bound to the models of the
+    chain, so there they hold for each call.
+
+    Attributes:
+        chain: The chain that answers.
+        streaming: Whether `invoke` streams the calls, so that callbacks see tokens.
+        cache: False; set a cache on the chain's `llm`, or for all models with `set_llm_cache`.
+
+    Raises:
+        PointError, SkeletonError: With a call, as the chain's settings say.
+        NotImplementedError: From `bind_tools` and `with_structured_output`, if the `llm` cannot.
+    """
+
+    chain: SkeletonOfThoughtChain
+    streaming: bool = False
+    cache: Literal[False] = Field(default=False, exclude=True)  # type: ignore[assignment]
+
+    _call: _Call | None = PrivateAttr(default=None)
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bind_settings(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(chain := values.get("chain"), SkeletonOfThoughtChain):
+            return values
+        rest = {name: value for name, value in values.items() if name not in _BOUND}
+        given = {name: values[name] for name in _BOUND if values.get(name) is not None}
+        if not given:
+            return rest
+        models = {"llm": chain.llm, "point_llm": chain.point_llm}
+        bound = {name: llm.bind(**given) for name, llm in models.items() if llm is not None}
+        return {**rest, "chain": chain.model_copy(update=bound)}
+
+    # --- what goes to the model untouched ---
+
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The chain's `llm` with these tools bound; it answers, and calls them, without a skeleton."""
+        given = kwargs if tool_choice is None else {"tool_choice": tool_choice, **kwargs}
+        return rebound(self.chain.llm, "bind_tools", tools, **given)
+
+    def with_structured_output(
+        self, schema: Any, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """The chain's `llm` with this structured output."""
+        return rebound(self.chain.llm, "with_structured_output", schema, include_raw=include_raw, **kwargs)
+
+    def _answers(self, messages: Sequence[BaseMessage], stop: Any, kwargs: Mapping[str, Any]) -> bool:
+        given = {name for name, value in kwargs.items() if value is not None}
+        return not stop and given <= CARRIED and asks_a_question(messages)
+
+    def _reads(self, value: LanguageModelInput, stop: Any, kwargs: Mapping[str, Any]) -> bool:
+        return self._answers(self._convert_input(value).to_messages(), stop, kwargs)
+
+    # --- the public ways in: each call works on a copy that knows the call's config ---
+
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Answers one question."""
+        if not self._reads(input, stop, kwargs):
+            return _message(self.chain.llm.invoke(input, self._shared(config), **_with_stop(stop, kwargs)))
+        return BaseChatModel.invoke(self._begin(config), input, config, stop=stop, **kwargs)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Async twin of `invoke`."""
+        if not self._reads(input, stop, kwargs):
+            return _message(await self.chain.llm.ainvoke(input, self._shared(config), **_with_stop(stop, kwargs)))
+        return await BaseChatModel.ainvoke(self._begin(config), input, config, stop=stop, **kwargs)
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """The answer in document order. Closing the iterator ends all calls, and returns when they have ended."""
+        if not self._reads(input, stop, kwargs):
+            # A binding's stream leaves that of its model open when it is closed early; see `unbound`.
+            llm, config, kwargs = unbound(self.chain.llm, ensure_config(config), _with_stop(stop, kwargs))
+            with _closed(llm.stream(input, config, **kwargs)) as chunks:
+                yield from map(_chunk, chunks)
+            return
+        config = ensure_config(config)
+        manager = get_callback_manager_for_config(config)
+        model, call = self._begun(config, manager)
+        chunks = BaseChatModel.stream(model, input, {**config, "callbacks": manager}, stop=stop, **kwargs)
+        with _closed(chunks):
+            try:
+                for chunk in chunks:  # noqa: UP028 - `yield from` would close the model's own stream first
+                    yield chunk
+            finally:
+                # The calls' runs shall end before their parent's.
+                call.close()
+
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Async twin of `stream`."""
+        if not self._reads(input, stop, kwargs):
+            llm, config, kwargs = unbound(self.chain.llm, ensure_config(config), _with_stop(stop, kwargs))
+            async with _aclosed(llm.astream(input, config, **kwargs)) as chunks:
+                async for chunk in chunks:
+                    yield _chunk(chunk)
+            return
+        config = ensure_config(config)
+        manager = get_async_callback_manager_for_config(config)
+        model, call = self._begun(config, manager)
+        own = BaseChatModel.astream(model, input, {**config, "callbacks": manager}, stop=stop, **kwargs)
+        async with _aclosed(own):
+            try:
+                async for own_chunk in own:
+                    yield own_chunk
+            finally:
+                await call.aclose()
+
+    def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """LangChain's events; of version "v3", those of the whole answer or of the `llm`."""
+        if kwargs.get("version") != "v3":
+            return super().stream_events(input, config, **kwargs)
+        model, config, kwargs = self._for_events(input, config, kwargs)
+        return model.stream_events(input, config, **kwargs)
+
+    def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Async twin of `stream_events`."""
+        if kwargs.get("version") != "v3":
+            return super().astream_events(input, config, **kwargs)
+        model, config, kwargs = self._for_events(input, config, kwargs)
+        return model.astream_events(input, config, **kwargs)
+
+    def _for_events(
+        self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]
+    ) -> tuple[Any, RunnableConfig, dict[str, Any]]:
+        settings = {name: setting for name, setting in kwargs.items() if name not in ("version", "stop")}
+        if not self._reads(value, kwargs.get("stop"), settings):
+            return unbound(self.chain.llm, ensure_config(config), kwargs)
+        config = ensure_config(config)
+        # Only `BaseChatModel`'s own methods are used on it: the copy's would come here again.
+        return super(SkeletonOfThoughtChatModel, self._begin(config)), config, dict(kwargs)
+
+    def generate(
+        self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
+    ) -> LLMResult:
+        """See `BaseChatModel.generate`; the lists of messages are answered one after another."""
+        calls = self._generating(messages, stop, callbacks, kwargs)
+        parent = super().generate
+        return _joined([call.result(parent) for call in calls])
+
+    async def agenerate(
+        self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
+    ) -> LLMResult:
+        """Async twin of `generate`; all lists of messages are answered at once."""
+        calls = self._generating(messages, stop, callbacks, kwargs)
+        parent = super().agenerate
+        results = await asyncio.gather(*(call.aresult(parent) for call in calls), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return _joined(cast(list[LLMResult], results))
+
+    def _generating(
+        self, messages: list[list[BaseMessage]], stop: list[str] | None, callbacks: Any, kwargs: Mapping[str, Any]
+    ) -> list[_Generating]:
+        own = {name: kwargs.get(name) for name in ("tags", "metadata", "run_name", "run_id")}
+        rest = {name: value for name, value in kwargs.items() if name not in own}
+        calls = []
+        for i, conversation in enumerate(messages):
+            config = {**own, "run_id": own["run_id"] if i == 0 else None, "callbacks": callbacks}
+            llm = None if self._answers(conversation, stop, rest) else self.chain.llm
+            calls.append(_Generating(conversation, stop, config, rest, llm))
+        return calls
+
+    # --- many at once, under one budget ---
+
+    def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:  # type: ignore[override]
+        """Answers many questions; `max_concurrency` bounds all their calls together."""
+        model, configs = self._sharing(inputs, config)
+        return BaseChatModel.batch(model, inputs, configs, **kwargs)
+
+    async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:  # type: ignore[override]
+        """Async twin of `batch`."""
+        model, configs = self._sharing(inputs, config)
+        return await BaseChatModel.abatch(model, inputs, configs, **kwargs)
+
+    def batch_as_completed(  # type: ignore[override]
+        self, inputs: Sequence[Any], config: Any = None, **kwargs: Any
+    ) -> Iterator[tuple[int, Any]]:
+        """Like `batch`, but yields each answer with its position as soon as it is complete."""
+        model, configs = self._sharing(inputs, config)
+        yield from BaseChatModel.batch_as_completed(model, inputs, configs, **kwargs)
+
+    async def abatch_as_completed(  # type: ignore[override]
+        self, inputs: Sequence[Any], config: Any = None, **kwargs: Any
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """Async twin of `batch_as_completed`."""
+        model, configs = self._sharing(inputs, config)
+        async with _aclosed(BaseChatModel.abatch_as_completed(model, inputs, configs, **kwargs)) as results:
+            async for result in results:
+                yield result
+
+    def _sharing(self, inputs: Sequence[Any], config: Any) -> tuple[Self, list[RunnableConfig]]:
+        """A copy each of whose answers keeps to its share, and configs for as many answers at once as there are
+        shares: LangChain's batches know of answers only, not of the calls in them.
+        """
+        configs = get_config_list(config, len(inputs)) if inputs else []
+        limit = configs[0].get("max_concurrency") if configs else None
+        # At least 1 for each, or LangChain's own default would do with fewer threads than there are questions.
+        answers = len(inputs) if limit is None else max(1, min(len(inputs), limit // self.chain.max_points))
+        share = None if limit is None else max(1, limit // max(answers, 1))
+        model = self._copy(_Call({}, shared=True, share=share))
+        return model, [{**c, "max_concurrency": max(answers, 1)} for c in configs]
+
+    # --- what a call knows ---
+
+    def _copy(self, call: _Call) -> Self:
+        _ = self._serialized  # computed once, and copied
+        model = self.model_copy()
+        model._call = call
+        return model
+
+    def _begin(self, config: RunnableConfig | None) -> Self:
+        return self._copy(_Call(self._shared(config)))
+
+    def _begun(self, config: RunnableConfig, manager: CallbackManager | AsyncCallbackManager) -> tuple[Self, _Call]:
+        # `BaseChatModel` does not tell `_stream` about its run: a handler of this call alone listens for it.
+        call = _Call(self._shared(config), inherited=manager)
+        model = self._copy(call)
+        own = self.callbacks
+        if own is None or isinstance(own, list):
+            model.callbacks = [*(own or []), call.listener]
+        else:
+            model.callbacks = own.copy()
+            model.callbacks.add_handler(call.listener, inherit=False)
+        return model, call
+
+    def _shared(self, config: RunnableConfig | None) -> RunnableConfig:
+        config = ensure_config(config)
+        if self._call is not None and self._call.shared:
+            return {**config, "max_concurrency": self._call.share}
+        return config
+
+    def _generate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        # Where a handler wants tokens, this calls `_stream` and does not tell it about the run.
+        model = self._copy(replace(self._call or _Call({}), run=run_manager))
+        return BaseChatModel._generate_with_cache(model, messages, stop, run_manager, **kwargs)
+
+    async def _agenerate_with_cache(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        model = self._copy(replace(self._call or _Call({}), run=run_manager))
+        try:
+            return await BaseChatModel._agenerate_with_cache(model, messages, stop, run_manager, **kwargs)
+        except asyncio.CancelledError as error:
+            # `BaseChatModel.agenerate` forgets its runs when its task is cancelled.
+            if run_manager is not None:
+                await run_manager.on_llm_error(error, response=LLMResult(generations=[]))
+            raise
+
+    # --- the work ---
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with contextlib.closing(self._work(messages, run_manager, kwargs, live=False).run()) as events:
+            (answer,) = [done for _, event in events if (done := _done(event)) is not None]
+        return ChatResult(generations=[ChatGeneration(message=answer_message(answer, self._name(kwargs)))])
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        async with contextlib.aclosing(self._work(messages, run_manager, kwargs, live=False).arun()) as events:
+            (answer,) = [done async for _, event in events if (done := _done(event)) is not None]
+        return ChatResult(generations=[ChatGeneration(message=answer_message(answer, self._name(kwargs)))])
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        chunks = self._chunks(messages, run_manager, kwargs)
+        if self._call is not None:
+            self._call.source = chunks
+        return chunks
+
+    def _astream(  # type: ignore[override]
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        chunks = self._achunks(messages, run_manager, kwargs)
+        if self._call is not None:
+            self._call.source = chunks
+        return chunks
+
+    def _chunks(
+        self, messages: list[BaseMessage], run: CallbackManagerForLLMRun | None, kwargs: Mapping[str, Any]
+    ) -> Generator[ChatGenerationChunk]:
+        with contextlib.closing(self._work(messages, run, kwargs, live=True).run()) as events:
+            for _, event in events:
+                if isinstance(event, AnswerDelta):
+                    yield ChatGenerationChunk(message=AIMessageChunk(content=event.text))
+                elif (answer := _done(event)) is not None:
+                    last = answer_chunk(answer, self._name(kwargs), usage=run is None)
+                    yield last
+                    # `BaseChatModel` has shown the chunk by now, and keeps it for the result of its run.
+                    last.message = without_usage(last.message)
+
+    async def _achunks(
+        self, messages: list[BaseMessage], run: AsyncCallbackManagerForLLMRun | None, kwargs: Mapping[str, Any]
+    ) -> AsyncGenerator[ChatGenerationChunk]:
+        async with contextlib.aclosing(self._work(messages, run, kwargs, live=True).arun()) as events:
+            async for _, event in events:
+                if isinstance(event, AnswerDelta):
+                    yield ChatGenerationChunk(message=AIMessageChunk(content=event.text))
+                elif (answer := _done(event)) is not None:
+                    last = answer_chunk(answer, self._name(kwargs), usage=run is None)
+                    yield last
+                    last.message = without_usage(last.message)
+
+    def _work(self, messages: list[BaseMessage], run: Any, kwargs: Mapping[str, Any], *, live: bool) -> Work:
+        call = self._call or _Call({})
+        asked: Any = messages
+        if find_backend(self.chain.llm).text and len(messages) == 1 and isinstance(messages[0], HumanMessage):
+            asked = messages[0].text  # without a "Human:" before it, where it is sent as it is
+        settings = {name: value for name, value in kwargs.items() if name != "stream" and value is not None}
+        return Work(self.chain.plan(), [asked], [call.child_config(run)], settings, live=live)
+
+    # --- what is asked about the model ---
+
+    @property
+    def _inner(self) -> Runnable[Any, Any]:
+        return find_backend(self.chain.llm).model
+
+    def _bound(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        return unbound(self.chain.llm, ensure_config(self._call.config if self._call else None), kwargs)[2]
+
+    def _name(self, kwargs: Mapping[str, Any]) -> str:
+        return self._get_ls_params(**kwargs).get("ls_model_name") or self._llm_type
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """It is if the chain is."""
+        return True
+
+    @property
+    def _llm_type(self) -> str:
+        return str(getattr(self._inner, "_llm_type", type(self._inner).__name__))
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        return {
+            **getattr(self._inner, "_identifying_params", {}),
+            "skeleton_of_thought": {name: getattr(self.chain, name) for name in ("max_points", "min_points", "eager")},
+        }
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        if not isinstance(self._inner, BaseLanguageModel):
+            return super()._get_ls_params(stop=stop, **kwargs)
+        bound = self._bound(kwargs)
+        params = self._inner._get_ls_params(stop=bound.pop("stop", None) if stop is None else stop, **bound)
+        return cast(LangSmithParams, {**params, "ls_model_type": "chat"})
+
+    def _resolve_model_profile(self) -> Any:
+        return getattr(self._inner, "profile", None)
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """The chain's."""
+        return self.chain.config_specs
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """As the `llm` counts."""
+        inner = self._inner
+        return inner.get_token_ids(text) if isinstance(inner, BaseLanguageModel) else super().get_token_ids(text)
+
+    def get_num_tokens(self, text: str) -> int:
+        """As the `llm` counts."""
+        inner = self._inner
+        return inner.get_num_tokens(text) if isinstance(inner, BaseLanguageModel) else super().get_num_tokens(text)
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """As the `llm` counts."""
+        inner = self._inner
+        if isinstance(inner, BaseLanguageModel):
+            return inner.get_num_tokens_from_messages(messages, tools)
+        return super().get_num_tokens_from_messages(messages, tools)
+
+
+class _Listener(BaseCallbackHandler):
+    """Hears which run has begun, and nothing else."""
+
+    run_inline = True
+    ignore_llm = True  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self.run_id: Any = None
+
+    def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: Any, **_: Any) -> None:
+        self.run_id = run_id
+
+
+@dataclass
+class _Call:
+    """One call of the model.
+
+    Attributes:
+        config: The caller's config; of it, what callbacks do not carry is used.
+        run: The model's run, where LangChain says.
+        inherited: Whose handlers, tags and metadata the calls inherit, where it does not; `listener` knows the run then.
+        shared: Whether the call is one of a batch.
+        share: Then, the most calls that it may have open; None for no limit.
+        source: What `_stream` or `_astream` gave.
+    """
+
+    config: RunnableConfig
+    run: Any = None
+    inherited: CallbackManager | AsyncCallbackManager | None = None
+    shared: bool = False
+    share: int | None = None
+    source: Any = None
+    listener: _Listener = field(default_factory=_Listener)
+
+    def child_config(self, run: Any) -> RunnableConfig:
+        """The config of the answer's calls: children of the model's run."""
+        config: RunnableConfig = {"tags": [*_UNSTREAMED]}
+        for name in ("max_concurrency", "configurable", "recursion_limit"):
+            if self.config.get(name) is not None:
+                config[name] = self.config[name]  # type: ignore[literal-required]
+        run = run or self.run
+        source, run_id = (run, run.run_id) if run else (self.inherited, self.listener.run_id)
+        if source is not None:
+            is_async = isinstance(source, AsyncCallbackManager | AsyncCallbackManagerForLLMRun)
+            config["callbacks"] = (AsyncCallbackManager if is_async else CallbackManager)(
+                handlers=[*source.inheritable_handlers],
+                inheritable_handlers=[*source.inheritable_handlers],
+                parent_run_id=run_id,
+                tags=[*source.inheritable_tags],
+                inheritable_tags=[*source.inheritable_tags],
+                metadata={**source.inheritable_metadata},
+                inheritable_metadata={**source.inheritable_metadata},
+            )
+        return config
+
+    def close(self) -> None:
+        """Ends all calls of the answer."""
+        if self.source is not None:
+            self.source.close()
+
+    async def aclose(self) -> None:
+        """Async twin of `close`."""
+        if self.source is not None:
+            await self.source.aclose()
+
+
+@dataclass(frozen=True)
+class _Generating:
+    """One list of messages of a `generate`: answered, or, with an `llm`, passed on to it."""
+
+    messages: list[BaseMessage]
+    stop: list[str] | None
+    config: dict[str, Any]
+    kwargs: Mapping[str, Any]
+    llm: Runnable[Any, Any] | None
+
+    def result(self, generate: Callable[..., LLMResult]) -> LLMResult:
+        if self.llm is None:
+            return told_usage(generate([self.messages], self.stop, **self.config, **self.kwargs))
+        return _as_result(self.llm.invoke(self.messages, self._inner_config, **_with_stop(self.stop, self.kwargs)))
+
+    async def aresult(self, agenerate: Callable[..., Coroutine[Any, Any, LLMResult]]) -> LLMResult:
+        if self.llm is None:
+            return told_usage(await agenerate([self.messages], self.stop, **self.config, **self.kwargs))
+        message = await self.llm.ainvoke(self.messages, self._inner_config, **_with_stop(self.stop, self.kwargs))
+        return _as_result(message)
+
+    @property
+    def _inner_config(self) -> RunnableConfig:
+        return cast(RunnableConfig, {name: value for name, value in self.config.items() if value is not None})
+
+
+def _as_result(message: Any) -> LLMResult:
+    return LLMResult(generations=[[ChatGeneration(message=_message(message))]])
+
+
+def _joined(results: list[LLMResult]) -> LLMResult:
+    runs = [run for result in results for run in result.run or []]
+    generations = [generation for result in results for generation in result.generations]
+    return LLMResult(generations=generations, llm_output={}, run=runs or None)
+
+
+def _with_stop(stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    # Not every runnable takes `stop`.
+    return dict(kwargs) if stop is None else {"stop": stop, **kwargs}
+
+
+def _message(output: Any) -> AIMessage:
+    """A model's message as it is; the text of a string LLM as one."""
+    return AIMessage(content=output) if isinstance(output, str) else output
+
+
+def _chunk(output: Any) -> AIMessageChunk:
+    return AIMessageChunk(content=output) if isinstance(output, str) else output
+
+
+def _done(event: Event) -> Answer | None:
+    if isinstance(event, AnswerFailed):
+        raise event.error
+    return event.answer if isinstance(event, AnswerDone) else None
+
+
+@contextlib.contextmanager
+def _closed(chunks: Iterator[Any]) -> Iterator[Iterator[Any]]:
+    try:
+        yield chunks
+    finally:
+        if (close := getattr(chunks, "close", None)) is not None:
+            close()
+
+
+@contextlib.asynccontextmanager
+async def _aclosed(chunks: AsyncIterator[Any]) -> AsyncIterator[AsyncIterator[Any]]:
+    try:
+        yield chunks
+    finally:
+        if (close := getattr(chunks, "aclose", None)) is not None:
+            await close()
