@@ -84,7 +84,7 @@ _BOUND = ("temperature", "max_tokens", "stop", "timeout")
 """LangChain's standard parameters that the constructor takes for the chain's models."""
 
 _UNSTREAMED = ("nostream", "langsmith:nostream")
-"""LangGraph shows the tokens of every model run that has not got this tag. The answer's own run shows them, in order."""
+"""LangGraph shows the tokens of model runs without these tags. The answer's own run shows them, in order."""
 
 
 def asks_a_question(messages: Sequence[BaseMessage]) -> bool:
@@ -107,10 +107,10 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
     - `usage_by_stage`: the usage of the `route`, `skeleton`, `point` and `direct` calls, each summed;
     - `finish_reason`: `"length"` if a text of it was cut, and `model_name`.
 
-    **What goes to the chain's `llm` untouched**, as if nothing were in between: a conversation whose last message is not
-    a human's or is empty, and calls with `stop`, `max_tokens`, tools, functions, a response format, or with any other
-    argument but those in `CARRIED` (sampling and transport). They are about the text as a whole: a limit or a stop
-    string of one point would mean something else. What each call shall have is bound to the chain's `llm`.
+    **What goes to the chain's `llm` untouched**, as if nothing were in between: a conversation whose last message is
+    not a human's or is empty, and calls with `stop`, `max_tokens`, tools, functions, a response format, or with any
+    other argument but those in `CARRIED` (sampling and transport). They are about the text as a whole: a limit or a
+    stop string of one point would mean something else. What each call shall have is bound to the chain's `llm`.
     `bind_tools` and `with_structured_output` are those of the `llm`.
 
     **Runs and usage.** The model's run is the parent of the runs of all calls. Usage callbacks, such as
@@ -133,8 +133,8 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
         >>> message.response_metadata["skeleton"]
         ['Move']
 
-    `temperature`, `max_tokens`, `stop` and `timeout` may be given to the constructor; they are bound to the models of the
-    chain, so there they hold for each call.
+    `temperature`, `max_tokens`, `stop` and `timeout` may be given to the constructor; they are bound to the models of
+    the chain, so there they hold for each call.
 
     Attributes:
         chain: The chain that answers.
@@ -584,7 +584,7 @@ class _Call:
     Attributes:
         config: The caller's config; of it, what callbacks do not carry is used.
         run: The model's run, where LangChain says.
-        inherited: Whose handlers, tags and metadata the calls inherit, where it does not; `listener` knows the run then.
+        inherited: Where it does not: whose handlers, tags and metadata the calls inherit; `listener` knows the run.
         shared: Whether the call is one of a batch.
         share: Then, the most calls that it may have open; None for no limit.
         source: What `_stream` or `_astream` gave.

@@ -10,7 +10,7 @@ from langchain_core.runnables.base import RunnableBindingBase, RunnableParallel,
 __all__ = ["rebound"]
 
 
-def rebound(llm: Runnable[Any, Any], method: str, *args: Any, **kwargs: Any) -> Runnable[Any, Any]:
+def rebound(llm: Runnable[Any, Any], method: str, /, *args: Any, **kwargs: Any) -> Runnable[Any, Any]:
     """What the model's method gives, with what was around the model around it again.
 
     LangChain's own wrappers either have no such methods (`with_retry`) or hand them to the bare model, so that
