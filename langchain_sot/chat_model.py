@@ -14,7 +14,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, cast
 
 from langchain_core.callbacks import (
@@ -23,7 +23,6 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
-from langchain_core.callbacks.base import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel, BaseLanguageModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
@@ -40,6 +39,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_sot.answer_message import answer_chunk, answer_message, told_usage, without_usage
 from langchain_sot.chain import SkeletonOfThoughtChain
+from langchain_sot.chat_call import ChatCall
 from langchain_sot.messages import convert_message
 from langchain_sot.models import find_backend, unbound
 from langchain_sot.plan import Work
@@ -82,9 +82,6 @@ it by itself. Anything else is about the text as a whole, or unknown, and sends 
 
 _BOUND = ("temperature", "max_tokens", "stop", "timeout")
 """LangChain's standard parameters that the constructor takes for the chain's models."""
-
-_UNSTREAMED = ("nostream", "langsmith:nostream")
-"""LangGraph shows the tokens of model runs without these tags. The answer's own run shows them, in order."""
 
 
 def asks_a_question(messages: Sequence[BaseMessage]) -> bool:
@@ -148,9 +145,9 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
 
     chain: SkeletonOfThoughtChain
     streaming: bool = False
-    cache: Literal[False] = Field(default=False, exclude=True)  # type: ignore[assignment]
+    cache: Literal[False] = Field(default=False, exclude=True)
 
-    _call: _Call | None = PrivateAttr(default=None)
+    _call: ChatCall | None = PrivateAttr(default=None)
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
@@ -308,6 +305,8 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
         """Async twin of `generate`; all lists of messages are answered at once."""
         calls = self._generating(messages, stop, callbacks, kwargs)
         parent = super().agenerate
+        if len(calls) == 1:
+            return _joined([await calls[0].aresult(parent)])
         results = await asyncio.gather(*(call.aresult(parent) for call in calls), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
@@ -328,31 +327,55 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
 
     # --- many at once, under one budget ---
 
-    def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:  # type: ignore[override]
+    def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
         """Answers many questions; `max_concurrency` bounds all their calls together."""
         model, configs = self._sharing(inputs, config)
         return BaseChatModel.batch(model, inputs, configs, **kwargs)
 
-    async def abatch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:  # type: ignore[override]
-        """Async twin of `batch`."""
-        model, configs = self._sharing(inputs, config)
-        return await BaseChatModel.abatch(model, inputs, configs, **kwargs)
+    async def abatch(
+        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[Any]:
+        """Async twin of `batch`; the first error cancels what is still running."""
+        results = {i: out async for i, out in self._acompleted(inputs, config, return_exceptions, kwargs)}
+        return [results[i] for i in range(len(inputs))]
 
-    def batch_as_completed(  # type: ignore[override]
-        self, inputs: Sequence[Any], config: Any = None, **kwargs: Any
-    ) -> Iterator[tuple[int, Any]]:
+    def batch_as_completed(self, inputs: Sequence[Any], config: Any = None, **kwargs: Any) -> Iterator[tuple[int, Any]]:
         """Like `batch`, but yields each answer with its position as soon as it is complete."""
         model, configs = self._sharing(inputs, config)
         yield from BaseChatModel.batch_as_completed(model, inputs, configs, **kwargs)
 
-    async def abatch_as_completed(  # type: ignore[override]
-        self, inputs: Sequence[Any], config: Any = None, **kwargs: Any
+    async def abatch_as_completed(
+        self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> AsyncIterator[tuple[int, Any]]:
         """Async twin of `batch_as_completed`."""
-        model, configs = self._sharing(inputs, config)
-        async with _aclosed(BaseChatModel.abatch_as_completed(model, inputs, configs, **kwargs)) as results:
+        async with contextlib.aclosing(self._acompleted(inputs, config, return_exceptions, kwargs)) as results:
             async for result in results:
                 yield result
+
+    async def _acompleted(
+        self, inputs: Sequence[Any], config: Any, return_exceptions: bool, kwargs: Mapping[str, Any]
+    ) -> AsyncGenerator[tuple[int, Any]]:
+        # LangChain's own would leave the other answers to run on when one fails, or when it is closed.
+        model, configs = self._sharing(inputs, config)
+        room = asyncio.Semaphore(configs[0]["max_concurrency"] or 1 if configs else 1)
+
+        async def answered(i: int) -> tuple[int, Any]:
+            async with room:
+                try:
+                    return i, await model.ainvoke(inputs[i], configs[i], **kwargs)
+                except Exception as error:
+                    if not return_exceptions:
+                        raise
+                    return i, error
+
+        tasks = [asyncio.create_task(answered(i)) for i in range(len(inputs))]
+        try:
+            for completed in asyncio.as_completed(tasks):
+                yield await completed
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _sharing(self, inputs: Sequence[Any], config: Any) -> tuple[Self, list[RunnableConfig]]:
         """A copy each of whose answers keeps to its share, and configs for as many answers at once as there are
@@ -363,23 +386,23 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
         # At least 1 for each, or LangChain's own default would do with fewer threads than there are questions.
         answers = len(inputs) if limit is None else max(1, min(len(inputs), limit // self.chain.max_points))
         share = None if limit is None else max(1, limit // max(answers, 1))
-        model = self._copy(_Call({}, shared=True, share=share))
+        model = self._copy(ChatCall({}, shared=True, share=share))
         return model, [{**c, "max_concurrency": max(answers, 1)} for c in configs]
 
     # --- what a call knows ---
 
-    def _copy(self, call: _Call) -> Self:
+    def _copy(self, call: ChatCall) -> Self:
         _ = self._serialized  # computed once, and copied
         model = self.model_copy()
         model._call = call
         return model
 
     def _begin(self, config: RunnableConfig | None) -> Self:
-        return self._copy(_Call(self._shared(config)))
+        return self._copy(ChatCall(self._shared(config)))
 
-    def _begun(self, config: RunnableConfig, manager: CallbackManager | AsyncCallbackManager) -> tuple[Self, _Call]:
+    def _begun(self, config: RunnableConfig, manager: CallbackManager | AsyncCallbackManager) -> tuple[Self, ChatCall]:
         # `BaseChatModel` does not tell `_stream` about its run: a handler of this call alone listens for it.
-        call = _Call(self._shared(config), inherited=manager)
+        call = ChatCall(self._shared(config), inherited=manager)
         model = self._copy(call)
         own = self.callbacks
         if own is None or isinstance(own, list):
@@ -403,7 +426,7 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         # Where a handler wants tokens, this calls `_stream` and does not tell it about the run.
-        model = self._copy(replace(self._call or _Call({}), run=run_manager))
+        model = self._copy(replace(self._call or ChatCall({}), run=run_manager))
         return BaseChatModel._generate_with_cache(model, messages, stop, run_manager, **kwargs)
 
     async def _agenerate_with_cache(
@@ -413,7 +436,7 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        model = self._copy(replace(self._call or _Call({}), run=run_manager))
+        model = self._copy(replace(self._call or ChatCall({}), run=run_manager))
         try:
             return await BaseChatModel._agenerate_with_cache(model, messages, stop, run_manager, **kwargs)
         except asyncio.CancelledError as error:
@@ -458,7 +481,7 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
             self._call.source = chunks
         return chunks
 
-    def _astream(  # type: ignore[override]
+    def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
@@ -496,7 +519,7 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
                     last.message = without_usage(last.message)
 
     def _work(self, messages: list[BaseMessage], run: Any, kwargs: Mapping[str, Any], *, live: bool) -> Work:
-        call = self._call or _Call({})
+        call = self._call or ChatCall({})
         asked: Any = messages
         if find_backend(self.chain.llm).text and len(messages) == 1 and isinstance(messages[0], HumanMessage):
             asked = messages[0].text  # without a "Human:" before it, where it is sent as it is
@@ -562,72 +585,6 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
         if isinstance(inner, BaseLanguageModel):
             return inner.get_num_tokens_from_messages(messages, tools)
         return super().get_num_tokens_from_messages(messages, tools)
-
-
-class _Listener(BaseCallbackHandler):
-    """Hears which run has begun, and nothing else."""
-
-    run_inline = True
-    ignore_llm = True  # type: ignore[assignment]
-
-    def __init__(self) -> None:
-        self.run_id: Any = None
-
-    def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: Any, **_: Any) -> None:
-        self.run_id = run_id
-
-
-@dataclass
-class _Call:
-    """One call of the model.
-
-    Attributes:
-        config: The caller's config; of it, what callbacks do not carry is used.
-        run: The model's run, where LangChain says.
-        inherited: Where it does not: whose handlers, tags and metadata the calls inherit; `listener` knows the run.
-        shared: Whether the call is one of a batch.
-        share: Then, the most calls that it may have open; None for no limit.
-        source: What `_stream` or `_astream` gave.
-    """
-
-    config: RunnableConfig
-    run: Any = None
-    inherited: CallbackManager | AsyncCallbackManager | None = None
-    shared: bool = False
-    share: int | None = None
-    source: Any = None
-    listener: _Listener = field(default_factory=_Listener)
-
-    def child_config(self, run: Any) -> RunnableConfig:
-        """The config of the answer's calls: children of the model's run."""
-        config: RunnableConfig = {"tags": [*_UNSTREAMED]}
-        for name in ("max_concurrency", "configurable", "recursion_limit"):
-            if self.config.get(name) is not None:
-                config[name] = self.config[name]  # type: ignore[literal-required]
-        run = run or self.run
-        source, run_id = (run, run.run_id) if run else (self.inherited, self.listener.run_id)
-        if source is not None:
-            is_async = isinstance(source, AsyncCallbackManager | AsyncCallbackManagerForLLMRun)
-            config["callbacks"] = (AsyncCallbackManager if is_async else CallbackManager)(
-                handlers=[*source.inheritable_handlers],
-                inheritable_handlers=[*source.inheritable_handlers],
-                parent_run_id=run_id,
-                tags=[*source.inheritable_tags],
-                inheritable_tags=[*source.inheritable_tags],
-                metadata={**source.inheritable_metadata},
-                inheritable_metadata={**source.inheritable_metadata},
-            )
-        return config
-
-    def close(self) -> None:
-        """Ends all calls of the answer."""
-        if self.source is not None:
-            self.source.close()
-
-    async def aclose(self) -> None:
-        """Async twin of `close`."""
-        if self.source is not None:
-            await self.source.aclose()
 
 
 @dataclass(frozen=True)
