@@ -7,14 +7,12 @@ import contextlib
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Callable,
-    Coroutine,
     Generator,
     Iterator,
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, Self, cast
 
 from langchain_core.callbacks import (
@@ -23,77 +21,44 @@ from langchain_core.callbacks import (
     CallbackManager,
     CallbackManagerForLLMRun,
 )
-from langchain_core.language_models import BaseChatModel, BaseLanguageModel, LanguageModelInput
-from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import (
     ensure_config,
     get_async_callback_manager_for_config,
     get_callback_manager_for_config,
     get_config_list,
 )
-from langchain_core.runnables.utils import ConfigurableFieldSpec
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from langchain_sot.answer_message import answer_chunk, answer_message, told_usage, without_usage
+from langchain_sot.answer_message import answer_chunk, answer_message, without_usage
 from langchain_sot.chain import SkeletonOfThoughtChain
 from langchain_sot.chat_call import ChatCall
-from langchain_sot.messages import convert_message
+from langchain_sot.like_its_llm import LikeItsLlm
 from langchain_sot.models import find_backend, unbound
-from langchain_sot.plan import Work
-from langchain_sot.rebinding import rebound
-from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Answer, AnswerDelta, AnswerDone, AnswerFailed, Conversation, Event
-
-__all__ = ["CARRIED", "SkeletonOfThoughtChatModel", "asks_a_question"]
-
-CARRIED = frozenset(
-    {
-        "cache_control",
-        "extra_headers",
-        "frequency_penalty",
-        "logit_bias",
-        "min_p",
-        "model",
-        "model_name",
-        "presence_penalty",
-        "prompt_cache_key",
-        "reasoning_effort",
-        "repeat_penalty",
-        "repetition_penalty",
-        "request_timeout",
-        "safety_identifier",
-        "seed",
-        "service_tier",
-        "stream",
-        "stream_options",
-        "stream_usage",
-        "temperature",
-        "timeout",
-        "top_k",
-        "top_p",
-        "user",
-    }
+from langchain_sot.passing_on import (
+    CARRIED,
+    OneOfMany,
+    aclosed,
+    as_chunk,
+    as_message,
+    asks_a_question,
+    closed,
+    joined,
+    with_stop,
 )
-"""What may be given with a call and still be answered through a skeleton, because each of the answer's calls can take
-it by itself. Anything else is about the text as a whole, or unknown, and sends the call to the model untouched."""
+from langchain_sot.plan import Work
+from skeleton_of_thought.types import Answer, AnswerDelta, AnswerDone, AnswerFailed, Event
+
+__all__ = ["SkeletonOfThoughtChatModel"]
 
 _BOUND = ("temperature", "max_tokens", "stop", "timeout")
 """LangChain's standard parameters that the constructor takes for the chain's models."""
 
 
-def asks_a_question(messages: Sequence[BaseMessage]) -> bool:
-    """Whether a conversation ends with something that a human says, so that it can be answered."""
-    try:
-        Conversation(tuple(convert_message(message) for message in messages))
-    except InvalidInput:
-        return False
-    return True
-
-
-class SkeletonOfThoughtChatModel(BaseChatModel):
+class SkeletonOfThoughtChatModel(LikeItsLlm):
     """A chat model that answers by a `SkeletonOfThoughtChain`.
 
     The message has the whole answer as its text; streams give it in document order. `usage_metadata` is the sum over
@@ -106,9 +71,9 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
 
     **What goes to the chain's `llm` untouched**, as if nothing were in between: a conversation whose last message is
     not a human's or is empty, and calls with `stop`, `max_tokens`, tools, functions, a response format, or with any
-    other argument but those in `CARRIED` (sampling and transport). They are about the text as a whole: a limit or a
-    stop string of one point would mean something else. What each call shall have is bound to the chain's `llm`.
-    `bind_tools` and `with_structured_output` are those of the `llm`.
+    other argument but those in `langchain_sot.passing_on.CARRIED` (sampling and transport). They are about the text as
+    a whole: a limit or a stop string of one point would mean something else. What each call shall have is bound to the
+    chain's `llm`. `bind_tools` and `with_structured_output` are those of the `llm`.
 
     **Runs and usage.** The model's run is the parent of the runs of all calls. Usage callbacks, such as
     `get_usage_metadata_callback`, count at the calls, under the name of the model that spent the tokens; the result
@@ -143,11 +108,8 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
         NotImplementedError: From `bind_tools` and `with_structured_output`, if the `llm` cannot.
     """
 
-    chain: SkeletonOfThoughtChain
     streaming: bool = False
     cache: Literal[False] = Field(default=False, exclude=True)
-
-    _call: ChatCall | None = PrivateAttr(default=None)
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
@@ -163,21 +125,6 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
         models = {"llm": chain.llm, "point_llm": chain.point_llm}
         bound = {name: llm.bind(**given) for name, llm in models.items() if llm is not None}
         return {**rest, "chain": chain.model_copy(update=bound)}
-
-    # --- what goes to the model untouched ---
-
-    def bind_tools(
-        self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any
-    ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The chain's `llm` with these tools bound; it answers, and calls them, without a skeleton."""
-        given = kwargs if tool_choice is None else {"tool_choice": tool_choice, **kwargs}
-        return rebound(self.chain.llm, "bind_tools", tools, **given)
-
-    def with_structured_output(
-        self, schema: Any, *, include_raw: bool = False, **kwargs: Any
-    ) -> Runnable[LanguageModelInput, Any]:
-        """The chain's `llm` with this structured output."""
-        return rebound(self.chain.llm, "with_structured_output", schema, include_raw=include_raw, **kwargs)
 
     def _answers(self, messages: Sequence[BaseMessage], stop: Any, kwargs: Mapping[str, Any]) -> bool:
         given = {name for name, value in kwargs.items() if value is not None}
@@ -198,7 +145,7 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
     ) -> AIMessage:
         """Answers one question."""
         if not self._reads(input, stop, kwargs):
-            return _message(self.chain.llm.invoke(input, self._shared(config), **_with_stop(stop, kwargs)))
+            return as_message(self.chain.llm.invoke(input, self._shared(config), **with_stop(stop, kwargs)))
         return BaseChatModel.invoke(self._begin(config), input, config, stop=stop, **kwargs)
 
     async def ainvoke(
@@ -211,7 +158,7 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
     ) -> AIMessage:
         """Async twin of `invoke`."""
         if not self._reads(input, stop, kwargs):
-            return _message(await self.chain.llm.ainvoke(input, self._shared(config), **_with_stop(stop, kwargs)))
+            return as_message(await self.chain.llm.ainvoke(input, self._shared(config), **with_stop(stop, kwargs)))
         return await BaseChatModel.ainvoke(self._begin(config), input, config, stop=stop, **kwargs)
 
     def stream(
@@ -225,15 +172,15 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
         """The answer in document order. Closing the iterator ends all calls, and returns when they have ended."""
         if not self._reads(input, stop, kwargs):
             # A binding's stream leaves that of its model open when it is closed early; see `unbound`.
-            llm, config, kwargs = unbound(self.chain.llm, ensure_config(config), _with_stop(stop, kwargs))
-            with _closed(llm.stream(input, config, **kwargs)) as chunks:
-                yield from map(_chunk, chunks)
+            llm, config, kwargs = unbound(self.chain.llm, ensure_config(config), with_stop(stop, kwargs))
+            with closed(llm.stream(input, config, **kwargs)) as chunks:
+                yield from map(as_chunk, chunks)
             return
         config = ensure_config(config)
         manager = get_callback_manager_for_config(config)
         model, call = self._begun(config, manager)
         chunks = BaseChatModel.stream(model, input, {**config, "callbacks": manager}, stop=stop, **kwargs)
-        with _closed(chunks):
+        with closed(chunks):
             try:
                 for chunk in chunks:  # noqa: UP028 - `yield from` would close the model's own stream first
                     yield chunk
@@ -251,16 +198,16 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
     ) -> AsyncIterator[AIMessageChunk]:
         """Async twin of `stream`."""
         if not self._reads(input, stop, kwargs):
-            llm, config, kwargs = unbound(self.chain.llm, ensure_config(config), _with_stop(stop, kwargs))
-            async with _aclosed(llm.astream(input, config, **kwargs)) as chunks:
+            llm, config, kwargs = unbound(self.chain.llm, ensure_config(config), with_stop(stop, kwargs))
+            async with aclosed(llm.astream(input, config, **kwargs)) as chunks:
                 async for chunk in chunks:
-                    yield _chunk(chunk)
+                    yield as_chunk(chunk)
             return
         config = ensure_config(config)
         manager = get_async_callback_manager_for_config(config)
         model, call = self._begun(config, manager)
         own = BaseChatModel.astream(model, input, {**config, "callbacks": manager}, stop=stop, **kwargs)
-        async with _aclosed(own):
+        async with aclosed(own):
             try:
                 async for own_chunk in own:
                     yield own_chunk
@@ -295,34 +242,34 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """See `BaseChatModel.generate`; the lists of messages are answered one after another."""
-        calls = self._generating(messages, stop, callbacks, kwargs)
+        calls = self._split(messages, stop, callbacks, kwargs)
         parent = super().generate
-        return _joined([call.result(parent) for call in calls])
+        return joined([call.result(parent) for call in calls])
 
     async def agenerate(
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """Async twin of `generate`; all lists of messages are answered at once."""
-        calls = self._generating(messages, stop, callbacks, kwargs)
+        calls = self._split(messages, stop, callbacks, kwargs)
         parent = super().agenerate
         if len(calls) == 1:
-            return _joined([await calls[0].aresult(parent)])
+            return joined([await calls[0].aresult(parent)])
         results = await asyncio.gather(*(call.aresult(parent) for call in calls), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return _joined(cast(list[LLMResult], results))
+        return joined(cast(list[LLMResult], results))
 
-    def _generating(
+    def _split(
         self, messages: list[list[BaseMessage]], stop: list[str] | None, callbacks: Any, kwargs: Mapping[str, Any]
-    ) -> list[_Generating]:
+    ) -> list[OneOfMany]:
         own = {name: kwargs.get(name) for name in ("tags", "metadata", "run_name", "run_id")}
         rest = {name: value for name, value in kwargs.items() if name not in own}
         calls = []
         for i, conversation in enumerate(messages):
             config = {**own, "run_id": own["run_id"] if i == 0 else None, "callbacks": callbacks}
             llm = None if self._answers(conversation, stop, rest) else self.chain.llm
-            calls.append(_Generating(conversation, stop, config, rest, llm))
+            calls.append(OneOfMany(conversation, stop, config, rest, llm))
         return calls
 
     # --- many at once, under one budget ---
@@ -526,136 +473,8 @@ class SkeletonOfThoughtChatModel(BaseChatModel):
         settings = {name: value for name, value in kwargs.items() if name != "stream" and value is not None}
         return Work(self.chain.plan(), [asked], [call.child_config(run)], settings, live=live)
 
-    # --- what is asked about the model ---
-
-    @property
-    def _inner(self) -> Runnable[Any, Any]:
-        return find_backend(self.chain.llm).model
-
-    def _bound(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        return unbound(self.chain.llm, ensure_config(self._call.config if self._call else None), kwargs)[2]
-
-    def _name(self, kwargs: Mapping[str, Any]) -> str:
-        return self._get_ls_params(**kwargs).get("ls_model_name") or self._llm_type
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """It is if the chain is."""
-        return True
-
-    @property
-    def _llm_type(self) -> str:
-        return str(getattr(self._inner, "_llm_type", type(self._inner).__name__))
-
-    @property
-    def _identifying_params(self) -> Mapping[str, Any]:
-        return {
-            **getattr(self._inner, "_identifying_params", {}),
-            "skeleton_of_thought": {name: getattr(self.chain, name) for name in ("max_points", "min_points", "eager")},
-        }
-
-    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        if not isinstance(self._inner, BaseLanguageModel):
-            return super()._get_ls_params(stop=stop, **kwargs)
-        bound = self._bound(kwargs)
-        params = self._inner._get_ls_params(stop=bound.pop("stop", None) if stop is None else stop, **bound)
-        return cast(LangSmithParams, {**params, "ls_model_type": "chat"})
-
-    def _resolve_model_profile(self) -> Any:
-        return getattr(self._inner, "profile", None)
-
-    @property
-    def config_specs(self) -> list[ConfigurableFieldSpec]:
-        """The chain's."""
-        return self.chain.config_specs
-
-    def get_token_ids(self, text: str) -> list[int]:
-        """As the `llm` counts."""
-        inner = self._inner
-        return inner.get_token_ids(text) if isinstance(inner, BaseLanguageModel) else super().get_token_ids(text)
-
-    def get_num_tokens(self, text: str) -> int:
-        """As the `llm` counts."""
-        inner = self._inner
-        return inner.get_num_tokens(text) if isinstance(inner, BaseLanguageModel) else super().get_num_tokens(text)
-
-    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
-        """As the `llm` counts."""
-        inner = self._inner
-        if isinstance(inner, BaseLanguageModel):
-            return inner.get_num_tokens_from_messages(messages, tools)
-        return super().get_num_tokens_from_messages(messages, tools)
-
-
-@dataclass(frozen=True)
-class _Generating:
-    """One list of messages of a `generate`: answered, or, with an `llm`, passed on to it."""
-
-    messages: list[BaseMessage]
-    stop: list[str] | None
-    config: dict[str, Any]
-    kwargs: Mapping[str, Any]
-    llm: Runnable[Any, Any] | None
-
-    def result(self, generate: Callable[..., LLMResult]) -> LLMResult:
-        if self.llm is None:
-            return told_usage(generate([self.messages], self.stop, **self.config, **self.kwargs))
-        return _as_result(self.llm.invoke(self.messages, self._inner_config, **_with_stop(self.stop, self.kwargs)))
-
-    async def aresult(self, agenerate: Callable[..., Coroutine[Any, Any, LLMResult]]) -> LLMResult:
-        if self.llm is None:
-            return told_usage(await agenerate([self.messages], self.stop, **self.config, **self.kwargs))
-        message = await self.llm.ainvoke(self.messages, self._inner_config, **_with_stop(self.stop, self.kwargs))
-        return _as_result(message)
-
-    @property
-    def _inner_config(self) -> RunnableConfig:
-        return cast(RunnableConfig, {name: value for name, value in self.config.items() if value is not None})
-
-
-def _as_result(message: Any) -> LLMResult:
-    return LLMResult(generations=[[ChatGeneration(message=_message(message))]])
-
-
-def _joined(results: list[LLMResult]) -> LLMResult:
-    runs = [run for result in results for run in result.run or []]
-    generations = [generation for result in results for generation in result.generations]
-    return LLMResult(generations=generations, llm_output={}, run=runs or None)
-
-
-def _with_stop(stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    # Not every runnable takes `stop`.
-    return dict(kwargs) if stop is None else {"stop": stop, **kwargs}
-
-
-def _message(output: Any) -> AIMessage:
-    """A model's message as it is; the text of a string LLM as one."""
-    return AIMessage(content=output) if isinstance(output, str) else output
-
-
-def _chunk(output: Any) -> AIMessageChunk:
-    return AIMessageChunk(content=output) if isinstance(output, str) else output
-
 
 def _done(event: Event) -> Answer | None:
     if isinstance(event, AnswerFailed):
         raise event.error
     return event.answer if isinstance(event, AnswerDone) else None
-
-
-@contextlib.contextmanager
-def _closed(chunks: Iterator[Any]) -> Iterator[Iterator[Any]]:
-    try:
-        yield chunks
-    finally:
-        if (close := getattr(chunks, "close", None)) is not None:
-            close()
-
-
-@contextlib.asynccontextmanager
-async def _aclosed(chunks: AsyncIterator[Any]) -> AsyncIterator[AsyncIterator[Any]]:
-    try:
-        yield chunks
-    finally:
-        if (close := getattr(chunks, "aclose", None)) is not None:
-            await close()

@@ -524,6 +524,22 @@ async def test_a_batch_keeps_errors_in_their_places(kit, is_async):
     assert model.batch([]) == []
 
 
+async def test_an_error_in_an_async_batch_cancels_the_other_answers(kit):
+    runs = kit.Runs()
+
+    def script(seen):
+        asked = " ".join(m.text for m in seen.messages)
+        return [writing, ValueError("boom")] if "B?" in asked else endless(seen)
+
+    llm = kit.Chat(script=script)
+    writing = kit.Gate(lambda: len(llm.watch.of("point")) == 2)
+    model = SkeletonOfThoughtChain(llm=llm, max_retries=0).as_chat_model()
+    with pytest.raises(ValueError, match="boom"):
+        await model.abatch(["A?", "B?"], {"callbacks": [runs]})
+    assert llm.watch.open == 0
+    runs.assert_all_ended_before_the_root()
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_answers_come_as_they_are_completed(kit, is_async):
     first = kit.Gate()
@@ -598,6 +614,16 @@ async def test_what_is_configurable_in_the_llm_is_so_in_the_model(way):
     assert "responses" in [spec.id for spec in model.config_specs]
     configured = model.with_config(configurable={"responses": ["1. Rest", "1. Rest"]})
     assert (await way(configured, "Why?")).response_metadata["skeleton"] == ["Rest"]
+
+
+async def test_the_name_is_that_of_the_alternative_that_was_chosen(kit, way):
+    class Named(kit.Chat):
+        model_name: str = "one"
+
+    other = Named(script=kit.answering(TITLES), model_name="two")
+    llm = Named(script=None).configurable_alternatives(ConfigurableField(id="llm"), two=other)
+    message = await way(SkeletonOfThoughtChain(llm=llm).as_chat_model(), "Why?", {"configurable": {"llm": "two"}})
+    assert (message.text, message.response_metadata["model_name"]) == (ANSWER, "two")
 
 
 def test_the_chain_itself_is_configurable(llm):
