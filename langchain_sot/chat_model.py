@@ -330,11 +330,10 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         """
         configs = get_config_list(config, len(inputs)) if inputs else []
         limit = configs[0].get("max_concurrency") if configs else None
-        # At least 1 for each, or LangChain's own default would do with fewer threads than there are questions.
-        answers = len(inputs) if limit is None else max(1, min(len(inputs), limit // self.chain.max_points))
-        share = None if limit is None else max(1, limit // max(answers, 1))
+        answers = len(inputs) if limit is None else max(1, min(len(inputs), limit))
+        share = None if limit is None else limit // answers
         model = self._copy(ChatCall({}, shared=True, share=share))
-        return model, [{**c, "max_concurrency": max(answers, 1)} for c in configs]
+        return model, [{**c, "max_concurrency": answers} for c in configs]
 
     # --- what a call knows ---
 

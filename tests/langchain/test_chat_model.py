@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pickle
+import time
 from typing import Any
 
 import pytest
@@ -489,13 +490,18 @@ async def test_the_limit_bounds_the_calls_of_an_answer(way, llm, model, limit):
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-@pytest.mark.parametrize(("limit", "max_points"), [(1, 3), (2, 3), (4, 3), (7, 3)])
-async def test_the_limit_bounds_the_calls_of_a_whole_batch(llm, is_async, limit, max_points):
-    model, config = SkeletonOfThoughtChain(llm=llm, max_points=max_points).as_chat_model(), {"max_concurrency": limit}
-    questions = ["A?", "B?", "C?", "D?"]
-    messages = await model.abatch(questions, config) if is_async else model.batch(questions, config)
-    assert [message.text for message in messages] == [ANSWER] * 4
-    assert llm.watch.peak <= limit
+@pytest.mark.parametrize("limit", [1, 2, 4, 7])
+async def test_the_limit_bounds_the_calls_of_a_whole_batch(kit, is_async, limit):
+    def script(seen):
+        return [lambda: time.sleep(0.005), *kit.answering(TITLES)(seen)]  # long enough to meet other calls
+
+    llm = kit.Chat(script=script)
+    model, config = SkeletonOfThoughtChain(llm=llm).as_chat_model(), {"max_concurrency": limit}
+    for questions in (["A?", "B?", "C?", "D?"], ["A?", "B?"]):
+        llm.watch.peak = 0
+        messages = await model.abatch(questions, config) if is_async else model.batch(questions, config)
+        assert [message.text for message in messages] == [ANSWER] * len(questions)
+        assert 1 <= llm.watch.peak <= limit
 
 
 @pytest.mark.parametrize("is_async", [False, True])
