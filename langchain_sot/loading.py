@@ -13,6 +13,7 @@ from langchain_core.load import load
 from langchain_core.load.serializable import Serializable
 
 from langchain_sot.chain import SkeletonOfThoughtChain
+from langchain_sot.chat_model import SkeletonOfThoughtChatModel
 from langchain_sot.chat_transformers import ChatTransformers
 from langchain_sot.picking import PickedKeys
 from langchain_sot.skeleton_parser import SkeletonOutputParser
@@ -21,6 +22,7 @@ __all__ = ["load_chain"]
 
 _CLASSES: tuple[type[Serializable], ...] = (
     SkeletonOfThoughtChain,
+    SkeletonOfThoughtChatModel,
     ChatTransformers,
     PickedKeys,
     SkeletonOutputParser,

@@ -21,7 +21,7 @@ from langchain_sot.chat_transformers import ChatTransformers
 from langchain_sot.messages import Asked, convert_messages, render_text
 from skeleton_of_thought.types import Call, Decoding, Reply, Usage
 
-__all__ = ["Backend", "Calls", "call_config", "continues_prefill", "find_backend"]
+__all__ = ["Backend", "Calls", "call_config", "continues_prefill", "find_backend", "message_usage", "unbound"]
 
 _LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
 
@@ -64,7 +64,7 @@ def find_backend(llm: Runnable[Any, Any]) -> Backend:
 
 def continues_prefill(llm: Runnable[Any, Any], config: RunnableConfig) -> bool:
     """Whether the model that this config chooses is known to continue the start of its turn."""
-    return find_backend(_unbound(llm, config, {})[0]).native
+    return find_backend(unbound(llm, config, {})[0]).native
 
 
 def call_config(config: RunnableConfig, call: Call) -> RunnableConfig:
@@ -146,7 +146,7 @@ class Calls:
     def _request(self, call: Call, position: int) -> _Request:
         assert call.prompt is not None, "the driver asks routers itself"
         config = call_config(self.configs[position], call)
-        llm, config, kwargs = _unbound(self.point_llm if call.stage == "point" else self.llm, config, self.kwargs)
+        llm, config, kwargs = unbound(self.point_llm if call.stage == "point" else self.llm, config, self.kwargs)
         backend = find_backend(llm)
         streamed = call.stage in self.streamed
         if call.stage == "direct":
@@ -162,14 +162,17 @@ class Calls:
         return _Request(llm, messages, config, kwargs, streamed)
 
 
-def _unbound(
+def unbound(
     llm: Runnable[Any, Any], config: RunnableConfig, kwargs: Mapping[str, Any]
 ) -> tuple[Runnable[Any, Any], RunnableConfig, dict[str, Any]]:
-    # A binding's `astream` leaves the model's stream to the garbage collector when it is closed early, so
-    # bindings are taken off and what they bind is passed by hand.
+    """The model out of its bindings, with the config and the arguments that a call on it takes.
+
+    A binding's `astream` leaves the model's stream to the garbage collector when it is closed early, so bindings
+    are taken off and what they bind is passed by hand.
+    """
     merged = dict(kwargs)
     while True:
-        if type(llm) is RunnableBinding:
+        if isinstance(llm, RunnableBinding) and _only_binds(type(llm)):
             config = merge_configs(llm.config, *(make(config) for make in llm.config_factories), config)
             merged = {**llm.kwargs, **merged}
             llm = llm.bound
@@ -177,6 +180,13 @@ def _unbound(
             llm, config = llm.prepare(config)
         else:
             return llm, config, merged
+
+
+def _only_binds(kind: type[RunnableBinding[Any, Any]]) -> bool:
+    """Whether a binding's class runs what it binds as `RunnableBinding` does; `BaseChatModel.bind` makes a subclass."""
+    return all(
+        getattr(kind, way) is getattr(RunnableBinding, way) for way in ("invoke", "ainvoke", "stream", "astream")
+    )
 
 
 def _native(kwargs: dict[str, Any], call: Call, model: ChatTransformers) -> dict[str, Any]:
@@ -213,18 +223,22 @@ class _Outcome:
             )
         self._finish = _finish_reason(chunk.response_metadata) or self._finish
         self._decoding = _decoding(chunk) or self._decoding
-        if isinstance(chunk, AIMessage) and chunk.usage_metadata:
-            details = chunk.usage_metadata.get("input_token_details") or {}
-            self._usage = (self._usage or Usage()) + Usage(
-                chunk.usage_metadata["input_tokens"],
-                chunk.usage_metadata["output_tokens"],
-                details.get("cache_read") or 0,
-            )
+        if (usage := message_usage(chunk)) is not None:
+            self._usage = (self._usage or Usage()) + usage
         return str(chunk.text)
 
     @property
     def reply(self) -> Reply:
         return Reply(usage=self._usage, finish_reason=self._finish, decoding=self._decoding)
+
+
+def message_usage(message: Any) -> Usage | None:
+    """The tokens that a model's message says were spent; None where it says nothing."""
+    if not isinstance(message, AIMessage) or not message.usage_metadata:
+        return None
+    usage = message.usage_metadata
+    cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
+    return Usage(usage.get("input_tokens", 0), usage.get("output_tokens", 0), cached)
 
 
 def _finish_reason(metadata: Mapping[str, Any]) -> str | None:

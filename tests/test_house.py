@@ -96,7 +96,7 @@ def test_adapters_import_neither_each_other_nor_langchain_community():
 @pytest.mark.parametrize("package", PACKAGES)
 def test_an_import_is_light_and_quiet(package):
     heavy = ["torch", "transformers", "langchain_community", "numpy", "rich", "openai"]
-    heavy += {"langchain_sot": ["llama_index"], "llama_index_sot": ["langchain_core"]}.get(
+    heavy += {"langchain_sot": ["llama_index", "langchain", "langgraph"], "llama_index_sot": ["langchain_core"]}.get(
         package, ["llama_index", "langchain_core", "pydantic"]
     )
     # What langchain-core loads is its own business: numpy, and older versions transformers.
@@ -128,6 +128,7 @@ def test_public_names_are_these():
     assert langchain_sot.__all__ == [
         "ChatTransformers",
         "SkeletonOfThoughtChain",
+        "SkeletonOfThoughtChatModel",
         "SkeletonOutputParser",
         "load_chain",
     ]
