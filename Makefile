@@ -54,11 +54,11 @@ test: $(VENV)/.test
 
 # The lowest versions that the ranges admit lie before the others on the path: what else they need is there.
 LOWEST = $(CURDIR)/$(VENV)/lowest
-$(VENV)/.lowest: $(VENV)/.test
+$(VENV)/.lowest: $(VENV)/.test tests/lowest.in
 	@echo "Installing the lowest versions of LangChain that are supported ..."
 	@rm -rf $(LOWEST)
 	@$(BIN)/uv pip compile --quiet --python $(BIN)/python --resolution lowest-direct --no-deps --no-annotate \
-		--no-header --extra langchain --extra openai pyproject.toml --output-file $(VENV)/lowest.txt > /dev/null
+		--no-header --extra langchain --extra openai --extra agents pyproject.toml tests/lowest.in --output-file $(VENV)/lowest.txt > /dev/null
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(LOWEST) -r $(VENV)/lowest.txt
 	@touch $@
 
