@@ -354,6 +354,7 @@ def kit() -> SimpleNamespace:
         Watch=Watch,
         answering=answering,
         pieces=pieces,
+        seen_as=seen_as,
         total=total,
         untimed=untimed,
         PATIENCE=PATIENCE,
