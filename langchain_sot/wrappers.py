@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from langchain_core.language_models import BaseLLM
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableWithFallbacks
@@ -23,6 +23,26 @@ from langchain_sot.chat_transformers import ChatTransformers
 __all__ = ["Backend", "abegin", "aclose", "begin", "close", "find_backend", "settled", "unbound"]
 
 _NOTHING: Any = object()
+
+_PATHS = ("invoke", "ainvoke", "batch", "abatch", "stream", "astream")
+
+
+def _is(llm: Runnable[Any, Any], kind: type[Any]) -> bool:
+    # A subclass that does something of its own when it is called is called as it is. Others are subclasses by name
+    # only, as what `BaseChatModel.bind` returns.
+    return isinstance(llm, kind) and all(getattr(type(llm), name) is getattr(kind, name) for name in _PATHS)
+
+
+def _is_binding(llm: Runnable[Any, Any]) -> TypeGuard[RunnableBinding[Any, Any]]:
+    return _is(llm, RunnableBinding)
+
+
+def _is_retry(llm: Runnable[Any, Any]) -> TypeGuard[RunnableRetry[Any, Any]]:
+    return _is(llm, RunnableRetry)
+
+
+def _has_fallbacks(llm: Runnable[Any, Any]) -> TypeGuard[RunnableWithFallbacks[Any, Any]]:
+    return _is(llm, RunnableWithFallbacks)
 
 
 @dataclass(frozen=True)
@@ -75,7 +95,7 @@ def settled(
     Raises:
         ValueError: The config names an alternative that there is not.
     """
-    if type(llm) is RunnableBinding:
+    if _is_binding(llm):
         bound = settled(llm.bound, _bound_config(llm, config), {**llm.kwargs, **kwargs}, adopts=adopts)
         return llm if bound is llm.bound else llm.model_copy(update={"bound": bound})
     if isinstance(llm, DynamicRunnable):
@@ -84,10 +104,10 @@ def settled(
         # Alternatives may rename what is configurable inside of them; the rest of the config comes with the call.
         own = cast(RunnableConfig, {**(llm.config or {}), "configurable": prepared.get("configurable") or {}})
         return RunnableBinding(bound=bound, kwargs={}, config=own)
-    if type(llm) is RunnableRetry:
+    if _is_retry(llm):
         bound = settled(llm.bound, _bound_config(llm, config), {**llm.kwargs, **kwargs}, adopts=adopts)
         return llm if bound is llm.bound else llm.model_copy(update={"bound": bound})
-    if type(llm) is RunnableWithFallbacks:
+    if _has_fallbacks(llm):
         first, *others = (settled(runnable, config, kwargs, adopts=adopts) for runnable in llm.runnables)
         return llm.model_copy(update={"runnable": first, "fallbacks": others})
     return adopt(llm, kwargs) if adopts else usable(llm)
@@ -98,7 +118,7 @@ def unbound(
 ) -> tuple[Runnable[Any, Any], RunnableConfig, dict[str, Any]]:
     """The runnable without the bindings around it, and what they bind."""
     merged = dict(kwargs)
-    while type(llm) is RunnableBinding:
+    while _is_binding(llm):
         config = _bound_config(llm, config)
         merged = {**llm.kwargs, **merged}
         llm = llm.bound
@@ -120,11 +140,11 @@ def _bound_config(binding: RunnableBindingBase[Any, Any], config: RunnableConfig
 
 def begin(llm: Runnable[Any, Any], input: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Iterator[Any]:
     """Streams from a settled runnable. Whoever closes the iterator closes the model's own stream."""
-    if type(llm) is RunnableBinding:
+    if _is_binding(llm):
         return begin(*_inside(llm, input, config, kwargs))
-    if type(llm) is RunnableRetry:
+    if _is_retry(llm):
         return _retried(llm, input, config, kwargs)
-    if type(llm) is RunnableWithFallbacks and llm.exception_key is None:
+    if _has_fallbacks(llm) and llm.exception_key is None:
         return _first_that_begins(llm, input, config, kwargs)
     return llm.stream(input, config, **kwargs)
 
@@ -133,11 +153,11 @@ def abegin(
     llm: Runnable[Any, Any], input: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
 ) -> AsyncIterator[Any]:
     """Async twin of `begin`."""
-    if type(llm) is RunnableBinding:
+    if _is_binding(llm):
         return abegin(*_inside(llm, input, config, kwargs))
-    if type(llm) is RunnableRetry:
+    if _is_retry(llm):
         return _aretried(llm, input, config, kwargs)
-    if type(llm) is RunnableWithFallbacks and llm.exception_key is None:
+    if _has_fallbacks(llm) and llm.exception_key is None:
         return _afirst_that_begins(llm, input, config, kwargs)
     return llm.astream(input, config, **kwargs)
 
