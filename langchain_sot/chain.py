@@ -71,7 +71,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         '1. Move: A short walk helps.'
 
     Attributes:
-        llm: A chat model or string LLM, with whatever is bound to it.
+        llm: A chat model or string LLM, with whatever is around it: what is bound, retries, fallbacks, configurable
+            fields and alternatives.
         point_llm: Another model for the points; None for the same.
         router: Decides whether a question is answered through a skeleton: a runnable or function on the
             question, sync or async, or a core `Router`. None for always.
@@ -80,6 +81,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             `question`, `max_points`, `how_many`, `words`, `how_long`.
         point_prompt: The same for the point prompt, with `skeleton`, `titles`, `count`, `index`, `title` too.
         prefill: Whether the model is given the start of its turn. "auto": where it is known to continue it.
+        adopt: Whether the local model of a `HuggingFacePipeline` or `ChatHuggingFace` gets an engine that writes all
+            points as one batch, with its settings kept. False leaves it to that class, which writes them one by one.
 
     The other settings are those of `skeleton_of_thought.settings.Settings`.
 
@@ -107,12 +110,13 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     point_timeout: float | None = None
     point_words: int = 40
     prefill: Literal["auto"] | bool = Field(default="auto")
+    adopt: bool = True
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        self.plan()
+        self.plan().models({}).prepare()
         if not isinstance(self.router, Runnable):
             check_router(self.router)
         return self
@@ -130,6 +134,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             router=self.router,
             prefill=self.prefill,
             skeleton=skeleton,
+            adopts=self.adopt,
         )
 
     def _plan(self) -> Plan:

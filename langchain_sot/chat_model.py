@@ -37,7 +37,6 @@ from langchain_sot.answer_message import answer_chunk, answer_message, without_u
 from langchain_sot.chain import SkeletonOfThoughtChain
 from langchain_sot.chat_call import ChatCall
 from langchain_sot.like_its_llm import LikeItsLlm
-from langchain_sot.models import find_backend, unbound
 from langchain_sot.passing_on import (
     CARRIED,
     OneOfMany,
@@ -50,6 +49,7 @@ from langchain_sot.passing_on import (
     with_stop,
 )
 from langchain_sot.plan import Work
+from langchain_sot.wrappers import find_backend, unbound
 from skeleton_of_thought.types import Answer, AnswerDelta, AnswerDone, AnswerFailed, Event
 
 __all__ = ["SkeletonOfThoughtChatModel"]

@@ -15,8 +15,8 @@ from pydantic import PrivateAttr
 
 from langchain_sot.chain import SkeletonOfThoughtChain
 from langchain_sot.chat_call import ChatCall
-from langchain_sot.models import find_backend, unbound
 from langchain_sot.rebinding import rebound
+from langchain_sot.wrappers import find_backend, unbound
 
 __all__ = ["LikeItsLlm"]
 
