@@ -563,7 +563,8 @@ async def test_what_an_engine_cannot_do_leaves_the_object_as_it_is(llm_of, gener
 
 
 async def test_an_object_that_is_left_as_it_is_works_on_all_six_ways(llm_of, generated, way):
-    assert list(await way(expansion_of(llm_of(num_beams=2)), "Why?")) == ["1", "2", "3", "4"]
+    # Not beams, which transformers itself does not stream.
+    assert list(await way(expansion_of(llm_of(no_repeat_ngram_size=3)), "Why?")) == ["1", "2", "3", "4"]
     assert len(generated) == 4
 
 
