@@ -52,6 +52,11 @@ class Models:
         """The model that this config chooses, with what is around it."""
         return settled(self.of(stage), config, self.kwargs, adopts=self.adopts)
 
+    def serial(self, config: RunnableConfig) -> bool:
+        """Whether one of the models that this config chooses must not be called twice at a time."""
+        stages: tuple[Stage, ...] = ("skeleton", "point")
+        return any(find_backend(self.settled(stage, config)).serial for stage in stages)
+
     def prepare(self) -> None:
         """Adopts what can be adopted now, rather than amid the first answer: an engine packs a model's weights."""
         for llm in (self.llm, self.point_llm):

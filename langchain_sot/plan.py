@@ -115,6 +115,8 @@ class Work:
             self._positions.append(i)
             self._flows.append(plan.flow(asked, config, models, live=live))
         self._calls = plan.calls(self.asked, children, models, live=live)
+        if (self._limit is None or self._limit > 1) and any(models.serial(config) for config in children):
+            self._limit = 1
 
     def run(self) -> Generator[tuple[int, Event]]:
         """The events, each with the position of its input."""

@@ -24,6 +24,9 @@ __all__ = ["Backend", "abegin", "aclose", "begin", "close", "find_backend", "set
 
 _NOTHING: Any = object()
 
+_SERIAL = frozenset({"ChatLlamaCpp", "LlamaCpp"})
+"""Known by name: langchain-community, which has them, is not imported here."""
+
 _PATHS = ("invoke", "ainvoke", "batch", "abatch", "stream", "astream")
 
 
@@ -64,6 +67,11 @@ class Backend:
     def text(self) -> bool:
         """Whether it completes a string instead of answering a chat."""
         return isinstance(self.model, BaseLLM)
+
+    @property
+    def serial(self) -> bool:
+        """Whether two calls at a time would break it: llama-cpp-python's model in this process, which has one state."""
+        return any(kind.__name__ in _SERIAL for kind in type(self.model).__mro__)
 
 
 def find_backend(llm: Runnable[Any, Any]) -> Backend:
