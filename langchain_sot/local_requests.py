@@ -34,6 +34,10 @@ _KNOWN_OTHERWISE = frozenset({"tool_use", "tool_call", "tool_call_chunk", "funct
 """Blocks of earlier replies that say again what `tool_calls` says, or what models are not shown again."""
 
 
+_KINDS = ("function", "object")
+"""Types of tool descriptions that name functions; others are the server's own tools of some provider."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One call of the engine.
@@ -61,7 +65,9 @@ def convert_tools(tools: Iterable[Any]) -> list[Tool]:
             converted.append(convert_to_openai_tool(tool))
         except Exception as error:
             raise InvalidInput(f"The tool {tool!r:.80} cannot be described to a model: {error}") from error
-        if "function" not in converted[-1]:
+        if "function" not in converted[-1] or (
+            isinstance(tool, Mapping) and tool.get("type", "function") not in _KINDS
+        ):
             raise InvalidInput(f"The tool {tool!r:.80} is a provider's own; a local model can call functions only.")
     return converted
 

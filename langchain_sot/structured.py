@@ -87,7 +87,8 @@ def json_schema(schema: Any) -> dict[str, Any]:
         InvalidInput: It is none of these.
     """
     if isinstance(schema, type) and is_basemodel_subclass(schema):
-        own: dict[str, Any] = schema.model_json_schema() if hasattr(schema, "model_json_schema") else schema.schema()
+        describe = getattr(schema, "model_json_schema", None) or getattr(schema, "schema")  # noqa: B009
+        own: dict[str, Any] = describe()
         return own
     if isinstance(schema, Mapping) and not {"function", "parameters"} & set(schema):
         if not set(schema) & {"type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"}:

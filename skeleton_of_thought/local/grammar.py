@@ -164,7 +164,7 @@ class Grammars:
 
     def _compile(self, grammar: str) -> LLMatcher:
         # Silent: what it has to say comes with the error.
-        matcher = _library().LLMatcher(self._known, grammar, log_level=0)
+        matcher: LLMatcher = _library().LLMatcher(self._known, grammar, log_level=0)
         if matcher.is_error():
             raise InvalidInput(f"The output cannot be held to this grammar: {matcher.get_error():.300}")
         return matcher

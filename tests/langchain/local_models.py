@@ -78,6 +78,7 @@ class ScriptedModel(torch.nn.Module):
         self.tokenizer = tokenizer
         self.script = script
         self.prompts: list[str] = []
+        self._mark = tokenizer("<assistant>")["input_ids"]
         self._fallback = torch.zeros(size)
         for rank, text in enumerate(("1", "}", '"', "</s>"), 1):
             self._fallback[tokenizer.convert_tokens_to_ids(text)] = rank
@@ -88,12 +89,12 @@ class ScriptedModel(torch.nn.Module):
     def forward(self, input_ids: torch.Tensor, **kwargs: Any) -> CausalLMOutput:
         logits = self._fallback.expand(*input_ids.shape, -1).clone()
         for row, ids in enumerate(input_ids.tolist()):
-            text = self.tokenizer.decode(ids)
-            prompt, _, said = text.rpartition("<assistant>")
-            if not said:
+            # By tokens, not by text: half of a character is no text.
+            at = max(i for i in range(len(ids)) if ids[i : i + len(self._mark)] == self._mark)
+            prompt, begun = self.tokenizer.decode(ids[:at]), ids[at + len(self._mark) :]
+            if not begun:
                 self.prompts.append(prompt)
             reply = self.tokenizer(self.script(prompt))["input_ids"]
-            begun = self.tokenizer(said)["input_ids"]
             if reply[: len(begun)] == begun:
                 logits[row, -1, reply[len(begun)] if len(begun) < len(reply) else 0] = 9.0
         return CausalLMOutput(logits=logits)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,33 +24,6 @@ JOKE = json.dumps({"setup": "Why did the cat sit down?", "punchline": "It was ti
 
 def call(name: str, **args: Any) -> str:
     return f"<tool_call>\n{json.dumps({'name': name, 'arguments': args}, ensure_ascii=False)}\n</tool_call>"
-
-
-@pytest.fixture(scope="class", autouse=True)
-def engine(request: pytest.FixtureRequest, local_models: Any) -> Any:
-    """An engine whose model answers the suite's questions as a good model would."""
-
-    def say(prompt: str) -> str:
-        role, text = local_models.last_message(prompt)
-        if role == "tool":
-            return "It is done."
-        if "joke about cats" in text:
-            return JOKE
-        if "magic_function_no_args" in text:
-            return call("magic_function_no_args")
-        if "magic_function(3)" in text:
-            return call("magic_function", input=3)
-        if "Pirate" in text:
-            return call("greeting_generator", answer_style="Pirate")
-        if "weather" in text:
-            return call("get_weather", location="San Francisco, CA")
-        if customer := re.search(r"customer named '(.*?)'", text):
-            return call("unicode_customer", customer_name=customer[1], description="A company")
-        return "Hello, you there."
-
-    request.cls.engine = local_models.scripted_engine(say)
-    yield request.cls.engine
-    request.cls.engine.close()
 
 
 class Suite:
@@ -91,12 +64,45 @@ class Suite:
         return {"invoke": ["cache_read_input"], "stream": ["cache_read_input"]}
 
 
+@pytest.fixture(scope="class")
+def scripted(request: pytest.FixtureRequest, local_models: Any) -> Iterator[None]:
+    """An engine whose model answers the suite's questions as a good model would."""
+    request.cls.engine = local_models.scripted_engine(lambda prompt: say(*local_models.last_message(prompt)))
+    yield
+    request.cls.engine.close()
+
+
+@pytest.fixture(scope="class")
+def demo(request: pytest.FixtureRequest) -> None:
+    request.cls.engine = ChatTransformers().engine
+
+
+def say(role: str, text: str) -> str:
+    if role == "tool":
+        return "It is done."
+    if "joke about cats" in text:
+        return JOKE
+    if "magic_function_no_args" in text:
+        return call("magic_function_no_args")
+    if "magic_function(3)" in text:
+        return call("magic_function", input=3)
+    if "Pirate" in text:
+        return call("greeting_generator", answer_style="Pirate")
+    if "weather" in text:
+        return call("get_weather", location="San Francisco, CA")
+    if customer := re.search(r"customer named '(.*?)'", text):
+        return call("unicode_customer", customer_name=customer[1], description="A company")
+    return "Hello, you there."
+
+
+@pytest.mark.usefixtures("scripted")
 class TestUnits(Suite, units.ChatModelUnitTests):
     @pytest.mark.xfail(reason="compares with a stored snapshot, which would hold the version of langchain-core")
     def test_serdes(self, model: ChatTransformers, snapshot: Any) -> None:
         super().test_serdes(model, snapshot)
 
 
+@pytest.mark.usefixtures("scripted")
 class TestIntegration(Suite, integration.ChatModelIntegrationTests):
     def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
         model = ChatTransformers(**self.chat_model_params)
@@ -108,12 +114,9 @@ def add(chunks: list[Any]) -> Any:
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("demo")
 class TestDemoModel(Suite, integration.ChatModelIntegrationTests):
     """On the real demo model: what does not hang on its wit. Its template knows no tools."""
-
-    @pytest.fixture(scope="class", autouse=True)
-    def engine(self, request: pytest.FixtureRequest) -> Any:
-        request.cls.engine = ChatTransformers().engine
 
     @property
     def chat_model_params(self) -> dict[str, Any]:

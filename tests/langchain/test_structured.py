@@ -84,6 +84,20 @@ def scripted(local_models):
         engine.close()
 
 
+@pytest.fixture(params=["invoke", "ainvoke", "batch", "abatch", "stream", "astream"])
+def last(request, ways):
+    """The output in each way; of a stream the last, since objects that grow cannot be added."""
+
+    async def run(llm, value):
+        if request.param == "stream":
+            return list(llm.stream(value))[-1]
+        if request.param == "astream":
+            return [chunk async for chunk in llm.astream(value)][-1]
+        return await ways[request.param](llm, value)
+
+    return run
+
+
 @pytest.fixture
 def no_library(monkeypatch):
     """As if llguidance were not installed."""
@@ -98,10 +112,10 @@ needs_grammars = pytest.mark.skipif(
 
 @needs_grammars
 @pytest.mark.parametrize("schema", [Trip, OldTrip], ids=["pydantic", "pydantic-v1"])
-async def test_a_random_model_gives_valid_objects_in_all_ways(way, random_llm, schema):
+async def test_a_random_model_gives_valid_objects_in_all_ways(last, random_llm, schema):
     for seed in range(3):
         llm = random_llm.model_copy(update={"seed": seed})
-        assert isinstance(await way(llm.with_structured_output(schema), "Go?"), schema)
+        assert isinstance(await last(llm.with_structured_output(schema), "Go?"), schema)
 
 
 @needs_grammars
@@ -182,8 +196,8 @@ def test_the_model_is_shown_the_schema_after_the_question(scripted):
 
 
 @pytest.mark.parametrize("said", [SAID, f"```json\n{SAID}\n```", f"Here it is:\n```\n{SAID}\n```"])
-async def test_without_the_library_the_reply_is_parsed(way, scripted, no_library, said):
-    assert await way(scripted(said).with_structured_output(Trip), "Go?") == TRIP
+async def test_without_the_library_the_reply_is_parsed(last, scripted, no_library, said):
+    assert await last(scripted(said).with_structured_output(Trip), "Go?") == TRIP
 
 
 @pytest.mark.parametrize("said", ["No.", '{"mode": "boat"}', '{"mode": "boat", "legs": ['])

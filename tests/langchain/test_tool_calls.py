@@ -133,7 +133,7 @@ async def test_a_call_that_is_cut_off_is_invalid_even_streamed(way, scripted):
 
 
 def test_arguments_that_are_json_within_json_are_read(scripted):
-    said = f'<tool_call>{json.dumps({"name": "add", "arguments": json.dumps({"a": 1, "b": 2})})}</tool_call>'
+    said = f"<tool_call>{json.dumps({'name': 'add', 'arguments': json.dumps({'a': 1, 'b': 2})})}</tool_call>"
     assert scripted(said).bind_tools([add]).invoke("Go").tool_calls[0]["args"] == {"a": 1, "b": 2}
 
 
@@ -182,7 +182,9 @@ def test_tools_are_in_the_prompt_and_in_no_other(scripted):
 
 @needs_grammars
 @pytest.mark.parametrize("family", list(SAID))
-@pytest.mark.parametrize("choice", ["any", True, "required", "Search", {"type": "function", "function": {"name": "Search"}}])
+@pytest.mark.parametrize(
+    "choice", ["any", True, "required", "Search", {"type": "function", "function": {"name": "Search"}}]
+)
 def test_a_forced_call_is_made_and_valid_whatever_the_model_would_say(scripted, family, choice):
     llm = scripted("I would rather not.", family).bind_tools([Search, add], tool_choice=choice)
     message = llm.invoke("Hello")

@@ -73,7 +73,7 @@ def test_the_likeliest_of_the_allowed_tokens_is_taken(llama, tokenizer, engine):
 
 
 def test_rows_without_a_grammar_are_left_as_they_are_and_all_are_one_batch(engine):
-    plain = dict(max_new_tokens=40, stop=())
+    plain = {"max_new_tokens": 40, "stop": ()}
     alone = [c.text for c in engine.generate(["Why?", "The river"], **plain)]
     held = engine.generate(["Why?"], grammar=JSON, max_new_tokens=300)[0].text
     streams = [

@@ -10,7 +10,8 @@ from skeleton_of_thought.local.encode import TextCodec
 TEMPLATE = (
     "{% for t in tools or [] %}[{{ t.function.name }}]{% endfor %}"
     "{% for m in messages %}<{{ m.role }}{{ ' ' + m.name if m.name else '' }}>{{ m.content }}"
-    "{% for c in m.tool_calls or [] %}({{ c.function.name }} {{ c.function.arguments | tojson }} {{ c.id }}){% endfor %}"
+    "{% for c in m.tool_calls or [] %}"
+    "({{ c.function.name }} {{ c.function.arguments | tojson }} {{ c.id }}){% endfor %}"
     "{{ '#' + m.tool_call_id if m.tool_call_id else '' }}{% endfor %}<assistant>"
 )
 TOOL = {"type": "function", "function": {"name": "add", "description": "Adds.", "parameters": {"type": "object"}}}
@@ -36,7 +37,7 @@ def test_the_template_gets_tools_calls_and_results(codec):
 def test_a_reply_that_calls_a_tool_is_not_continued(codec):
     chat = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "Well", "tool_calls": [CALL]}]
     assert codec.render(chat).endswith("c1)<assistant>")
-    assert codec.render(chat[:1] + [{"role": "assistant", "content": "Well"}]).endswith("<assistant>Well")
+    assert codec.render([chat[0], {"role": "assistant", "content": "Well"}]).endswith("<assistant>Well")
 
 
 def test_raw_text_shows_no_tools(codec):
