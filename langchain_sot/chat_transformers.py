@@ -347,7 +347,7 @@ class ChatTransformers(BaseChatModel):
         if given:
             raise InvalidInput(
                 f"ChatTransformers does not know {sorted(given)}. With a call it takes {[*_SAMPLING]}, 'max_tokens', "
-                f"'stop' and {[*_HINTS]}."
+                f"'stop', {[*_ASKED]} and {[*_HINTS]}."
             )
         return settings
 
