@@ -204,17 +204,17 @@ class _OwnEngine:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def stream(self, prompt: Sequence[Message], **settings: Any) -> Any:
+    def stream(self, prompt: Sequence[Mapping[str, Any]], **settings: Any) -> Any:
         """See `LocalEngine.stream`."""
         prompt, settings = self._own(prompt, settings)
         return self._engine.stream(prompt, **settings)
 
-    def astream(self, prompt: Sequence[Message], **settings: Any) -> Any:
+    def astream(self, prompt: Sequence[Mapping[str, Any]], **settings: Any) -> Any:
         """See `LocalEngine.astream`."""
         prompt, settings = self._own(prompt, settings)
         return self._engine.astream(prompt, **settings)
 
-    def _own(self, messages: Sequence[Message], settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _own(self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         own = {**settings, **self._fixed}
         own["min_new_tokens"] = max(self._min_new_tokens, own.get("min_new_tokens", 0))
         prompt: Any = messages
@@ -234,8 +234,8 @@ class _OwnEngine:
         return prompt, own
 
 
-def _plain(messages: Sequence[Message], prefill: str) -> str:
-    turns = list(messages)
+def _plain(messages: Sequence[Mapping[str, Any]], prefill: str) -> str:
+    turns = [Message(str(message["role"]), str(message.get("content") or "")) for message in messages]
     if len(turns) > 1 and turns[-1].role == "assistant":
         prefill = turns.pop().text + prefill
     return render_text(Prompt(tuple(turns), prefill=prefill))
