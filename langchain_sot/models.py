@@ -128,19 +128,18 @@ class Calls:
         """Async twin of `open`."""
         request = self._request(call, position)
         outcome = _Outcome()
-        if not request.streamed:
-            async with _ended_runs(request.config) as config:
-                message = await request.llm.ainvoke(request.input, config, **request.kwargs)
-            yield outcome.add(message)
-            yield outcome.reply
-            return
-        stream = request.llm.astream(request.input, request.config, **request.kwargs)
-        try:
-            async for chunk in stream:
-                yield outcome.add(chunk)
-        finally:
-            if (close := getattr(stream, "aclose", None)) is not None:
-                await close()
+        async with _ended_runs(request.config) as config:
+            if not request.streamed:
+                yield outcome.add(await request.llm.ainvoke(request.input, config, **request.kwargs))
+                yield outcome.reply
+                return
+            stream = request.llm.astream(request.input, config, **request.kwargs)
+            try:
+                async for chunk in stream:
+                    yield outcome.add(chunk)
+            finally:
+                if (close := getattr(stream, "aclose", None)) is not None:
+                    await close()
         yield outcome.reply
 
     def _request(self, call: Call, position: int) -> _Request:
@@ -270,7 +269,7 @@ async def _ended_runs(config: RunnableConfig) -> AsyncIterator[RunnableConfig]:
     """A config whose model runs are ended when the call is cancelled.
 
     `BaseChatModel.ainvoke` forgets its run when its task is cancelled: tracers would show it as running for
-    ever. `astream` does not.
+    ever. `astream` does so only while handlers hear that it begins.
     """
     callbacks = config.get("callbacks")
     if not isinstance(callbacks, AsyncCallbackManager):
