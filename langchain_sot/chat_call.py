@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,17 +16,24 @@ _UNSTREAMED = ("nostream", "langsmith:nostream")
 """LangGraph shows the tokens of model runs without these tags. The answer's own run shows them, in order."""
 
 
-class Listener(BaseCallbackHandler):
-    """Hears which run has begun, and nothing else."""
+class _Listener(BaseCallbackHandler):
+    """Hears which run has begun, and ends the calls of a run that fails."""
 
     run_inline = True
-    ignore_llm = True
 
-    def __init__(self) -> None:
-        self.run_id: Any = None
+    def __init__(self, call: ChatCall) -> None:
+        self._call = call
 
     def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: Any, **_: Any) -> None:
-        self.run_id = run_id
+        self._call.run_id = run_id
+
+    def on_llm_error(self, error: BaseException, **_: Any) -> Any:
+        self._call.close()
+
+
+class _AsyncListener(_Listener):
+    async def on_llm_error(self, error: BaseException, **_: Any) -> None:
+        await self._call.aclose()
 
 
 @dataclass
@@ -35,7 +43,8 @@ class ChatCall:
     Attributes:
         config: The caller's config; of it, what callbacks do not carry is used.
         run: The model's run, where LangChain says.
-        inherited: Where it does not: whose handlers, tags and metadata the calls inherit; `listener` knows the run.
+        inherited: Where it does not: whose handlers, tags and metadata the calls inherit.
+        run_id: And the id of the run, once it has begun.
         shared: Whether the call is one of a batch.
         share: Then, the most calls that it may have open; None for no limit.
         source: What `_stream` or `_astream` gave.
@@ -46,8 +55,19 @@ class ChatCall:
     inherited: CallbackManager | AsyncCallbackManager | None = None
     shared: bool = False
     share: int | None = None
-    source: Any = None
-    listener: Listener = field(default_factory=Listener)
+    run_id: Any = field(default=None, init=False)
+    source: Any = field(default=None, init=False)
+    _closing: asyncio.Future[None] | None = field(default=None, init=False)
+
+    def listen(self, manager: CallbackManager | AsyncCallbackManager) -> None:
+        """Hears of the one run that will be made with this manager, before any other handler does.
+
+        When that run is interrupted in a handler, or its stream is closed, `BaseChatModel` leaves what `_stream` gave
+        open and tells all handlers that the run has ended. The calls in it shall end before that.
+        """
+        self.inherited = manager
+        is_async = isinstance(manager, AsyncCallbackManager)
+        manager.handlers.insert(0, _AsyncListener(self) if is_async else _Listener(self))
 
     def child_config(self, run: Any) -> RunnableConfig:
         """The config of the answer's calls: children of the model's run."""
@@ -56,7 +76,7 @@ class ChatCall:
             if self.config.get(name) is not None:
                 config[name] = self.config[name]
         run = run or self.run
-        source, run_id = (run, run.run_id) if run else (self.inherited, self.listener.run_id)
+        source, run_id = (run, run.run_id) if run else (self.inherited, self.run_id)
         if source is not None:
             is_async = isinstance(source, AsyncCallbackManager | AsyncCallbackManagerForLLMRun)
             config["callbacks"] = (AsyncCallbackManager if is_async else CallbackManager)(
@@ -76,6 +96,9 @@ class ChatCall:
             self.source.close()
 
     async def aclose(self) -> None:
-        """Async twin of `close`."""
-        if self.source is not None:
-            await self.source.aclose()
+        """Async twin of `close`. Who is cancelled while waiting for it may wait once more."""
+        if self.source is None:
+            return
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self.source.aclose())
+        await asyncio.shield(self._closing)

@@ -178,15 +178,9 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
             return
         config = ensure_config(config)
         manager = get_callback_manager_for_config(config)
-        model, call = self._begun(config, manager)
-        chunks = BaseChatModel.stream(model, input, {**config, "callbacks": manager}, stop=stop, **kwargs)
-        with closed(chunks):
-            try:
-                for chunk in chunks:  # noqa: UP028 - `yield from` would close the model's own stream first
-                    yield chunk
-            finally:
-                # The calls' runs shall end before their parent's.
-                call.close()
+        model = self._begun(config, manager)
+        with closed(BaseChatModel.stream(model, input, {**config, "callbacks": manager}, stop=stop, **kwargs)) as own:
+            yield from own
 
     async def astream(
         self,
@@ -205,24 +199,24 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
             return
         config = ensure_config(config)
         manager = get_async_callback_manager_for_config(config)
-        model, call = self._begun(config, manager)
-        own = BaseChatModel.astream(model, input, {**config, "callbacks": manager}, stop=stop, **kwargs)
-        async with aclosed(own):
-            try:
-                async for own_chunk in own:
-                    yield own_chunk
-            finally:
-                await call.aclose()
+        model = self._begun(config, manager)
+        async with aclosed(
+            BaseChatModel.astream(model, input, {**config, "callbacks": manager}, stop=stop, **kwargs)
+        ) as own:
+            async for own_chunk in own:
+                yield own_chunk
 
-    def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """LangChain's events; of version "v3", those of the whole answer or of the `llm`."""
-        if kwargs.get("version") != "v3":
-            return super().stream_events(input, config, **kwargs)
-        model, config, kwargs = self._for_events(input, config, kwargs)
-        return model.stream_events(input, config, **kwargs)
+    if hasattr(BaseChatModel, "stream_events"):  # as other models: without it where LangChain does not have it yet
+
+        def stream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+            """LangChain's events; of version "v3", those of the whole answer or of the `llm`."""
+            if kwargs.get("version") != "v3":
+                return super().stream_events(input, config, **kwargs)
+            model, config, kwargs = self._for_events(input, config, kwargs)
+            return model.stream_events(input, config, **kwargs)
 
     def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Async twin of `stream_events`."""
+        """LangChain's events; of version "v3", those of the whole answer or of the `llm`."""
         if kwargs.get("version") != "v3":
             return super().astream_events(input, config, **kwargs)
         model, config, kwargs = self._for_events(input, config, kwargs)
@@ -346,17 +340,11 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
     def _begin(self, config: RunnableConfig | None) -> Self:
         return self._copy(ChatCall(self._shared(config)))
 
-    def _begun(self, config: RunnableConfig, manager: CallbackManager | AsyncCallbackManager) -> tuple[Self, ChatCall]:
-        # `BaseChatModel` does not tell `_stream` about its run: a handler of this call alone listens for it.
-        call = ChatCall(self._shared(config), inherited=manager)
-        model = self._copy(call)
-        own = self.callbacks
-        if own is None or isinstance(own, list):
-            model.callbacks = [*(own or []), call.listener]
-        else:
-            model.callbacks = own.copy()
-            model.callbacks.add_handler(call.listener, inherit=False)
-        return model, call
+    def _begun(self, config: RunnableConfig, manager: CallbackManager | AsyncCallbackManager) -> Self:
+        # `BaseChatModel` does not tell `_stream` about its run.
+        call = ChatCall(self._shared(config))
+        call.listen(manager)
+        return self._copy(call)
 
     def _shared(self, config: RunnableConfig | None) -> RunnableConfig:
         config = ensure_config(config)
@@ -372,8 +360,9 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         **kwargs: Any,
     ) -> ChatResult:
         # Where a handler wants tokens, this calls `_stream` and does not tell it about the run.
-        model = self._copy(replace(self._call or ChatCall({}), run=run_manager))
-        return BaseChatModel._generate_with_cache(model, messages, stop, run_manager, **kwargs)
+        call = replace(self._call or ChatCall({}), run=run_manager)
+        with contextlib.closing(call):  # it leaves the stream open if a handler fails
+            return BaseChatModel._generate_with_cache(self._copy(call), messages, stop, run_manager, **kwargs)
 
     async def _agenerate_with_cache(
         self,
@@ -382,9 +371,11 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        model = self._copy(replace(self._call or ChatCall({}), run=run_manager))
+        call = replace(self._call or ChatCall({}), run=run_manager)
         try:
-            return await BaseChatModel._agenerate_with_cache(model, messages, stop, run_manager, **kwargs)
+            async with contextlib.aclosing(call):
+                model = self._copy(call)
+                return await BaseChatModel._agenerate_with_cache(model, messages, stop, run_manager, **kwargs)
         except asyncio.CancelledError as error:
             # `BaseChatModel.agenerate` forgets its runs when its task is cancelled.
             if run_manager is not None:

@@ -134,21 +134,21 @@ class Calls:
         """Async twin of `open`."""
         request = self._request(call, position)
         outcome = _Outcome(request.echo)
-        if not request.streamed:
-            async with _ended_runs(request.config) as config:
+        async with _ended_runs(request.config) as config:
+            if not request.streamed:
                 if request.backend.text:
                     output = (await acomplete(request.llm, [request.input], [config], request.kwargs))[0]
                 else:
                     output = await request.llm.ainvoke(request.input, config, **request.kwargs)
-            for item in outcome.whole(output):
-                yield item
-            return
-        stream = abegin(request.llm, request.input, request.config, request.kwargs)
-        try:
-            async for chunk in stream:
-                yield outcome.add(chunk)
-        finally:
-            await aclose(stream)
+                for item in outcome.whole(output):
+                    yield item
+                return
+            stream = abegin(request.llm, request.input, config, request.kwargs)
+            try:
+                async for chunk in stream:
+                    yield outcome.add(chunk)
+            finally:
+                await aclose(stream)
         yield outcome.reply
 
     # --- several calls at once ---
@@ -316,7 +316,7 @@ async def _ended_runs(config: RunnableConfig) -> AsyncIterator[RunnableConfig]:
     """A config whose model runs are ended when the call is cancelled.
 
     `BaseChatModel.ainvoke` forgets its run when its task is cancelled: tracers would show it as running for
-    ever. `astream` does not.
+    ever. `astream` does so only while handlers hear that it begins.
     """
     callbacks = config.get("callbacks")
     if not isinstance(callbacks, AsyncCallbackManager):

@@ -459,7 +459,7 @@ def test_points_have_their_start_their_stop_and_a_limit(llm_of, sent):
         assert settings["stop"] == ("###",)
         assert settings["max_new_tokens"] <= 30
         if llm_of.chat:
-            assert prompt[-1].role == "user"
+            assert prompt[-1]["role"] == "user"
             assert settings["prefill"] == f'"{title}" -'
         else:
             assert isinstance(prompt, str)

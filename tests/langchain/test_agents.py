@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import operator
 import subprocess
 import sys
@@ -253,11 +254,17 @@ async def test_an_agent_answers_by_the_chain_with_its_system_prompt_and_history(
     assert message.text == ANSWER
     assert message.response_metadata["skeleton"] == TITLES
     assert message.usage_metadata["total_tokens"] > 0
-    assert message.name == "helper"
     assert len(llm.watch.seen) == 4
     for seen in llm.watch.seen:
         assert [m.text for m in seen.messages][:3] == ["Be brief.", "Hi", "Hello"]
         assert isinstance(seen.messages[0], SystemMessage)
+
+
+async def test_the_message_has_the_agent_s_name_where_langchain_gives_it_to_its_own(kit, llm, is_async):
+    with_it = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware()], name="helper")
+    plain = create_agent(kit.Chat(script=kit.answering(TITLES)), name="helper")
+    names = [(await run(agent, QUESTION, is_async=is_async))["messages"][-1].name for agent in (with_it, plain)]
+    assert names in (["helper"] * 2, [None] * 2)
 
 
 async def test_an_agent_streams_one_answer_in_document_order(kit, is_async):
@@ -304,6 +311,12 @@ class Forecast(BaseModel):
     place: str
 
 
+def model_request(**given: Any) -> ModelRequest:
+    """A request of an agent that has nothing but this; in langchain 1.0 most arguments have no default."""
+    parameters = inspect.signature(ModelRequest).parameters.values()
+    return ModelRequest(**{**{p.name: None for p in parameters if p.default is p.empty}, "tools": [], **given})
+
+
 UNSUITED = {
     "tools": {"tools": [weather]},
     "response format": {"response_format": Forecast},
@@ -317,7 +330,7 @@ UNSUITED = {
 
 @pytest.mark.parametrize("change", UNSUITED.values(), ids=list(UNSUITED))
 async def test_what_cannot_be_answered_by_points_goes_to_the_handler_untouched(llm, is_async, change):
-    request = ModelRequest(**{"model": llm, "messages": [HumanMessage("Why?")], **change})
+    request = model_request(**{"model": llm, "messages": [HumanMessage("Why?")], **change})
     given: list[Any] = []
     reply = object()
 

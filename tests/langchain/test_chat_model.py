@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
-from langchain_core.language_models import FakeListChatModel, FakeListLLM
-from langchain_core.load import dumpd, dumps, load
+from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, get_usage_metadata_callback
+from langchain_core.language_models import BaseChatModel, FakeListChatModel, FakeListLLM
+from langchain_core.load import dumpd, dumps
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -26,7 +26,7 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.tools import tool
 from pydantic import BaseModel, ValidationError
 
-from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtChatModel
+from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtChatModel, load_chain
 from skeleton_of_thought.errors import PointError
 
 TITLES = ["Take breaks", "Drink water", "Move"]
@@ -149,15 +149,29 @@ async def test_usage_callbacks_count_no_token_twice_where_callbacks_want_tokens(
     assert usage.usage_metadata["scripted"]["total_tokens"] == sum(stage["total_tokens"] for stage in stages)
 
 
+@pytest.mark.skipif(
+    not hasattr(BaseChatModel, "stream_events"), reason="this langchain-core has no events of version 3"
+)
 @pytest.mark.filterwarnings("ignore:.*v3.*:Warning")
-@pytest.mark.parametrize("version", ["v3"])
-def test_events_of_version_3_count_no_token_twice(model, version):
+def test_events_of_version_3_count_no_token_twice(model):
     with get_usage_metadata_callback() as usage:
-        stream = model.stream_events("Why?", version=version)
+        stream = model.stream_events("Why?", version="v3")
         text = stream.output.text
     assert text == ANSWER
     stages = stream.output.response_metadata["usage_by_stage"].values()
     assert usage.usage_metadata["scripted"]["total_tokens"] == sum(stage["total_tokens"] for stage in stages)
+
+
+async def test_events_that_langchain_does_not_know_are_refused_as_by_other_models(llm, model):
+    assert hasattr(model, "stream_events") == hasattr(llm, "stream_events")
+    versions = ["v0"] if hasattr(llm, "stream_events") else ["v0", "v3"]
+    for version in versions:
+        with pytest.raises(NotImplementedError) as theirs:
+            await anext(llm.astream_events("Why?", version=version))
+        with pytest.raises(NotImplementedError) as ours:
+            await anext(model.astream_events("Why?", version=version))
+        assert str(ours.value) == str(theirs.value)
+    assert llm.watch.seen == []
 
 
 async def test_what_the_router_spends_is_part_of_the_sum(kit, way, llm):
@@ -346,6 +360,102 @@ async def test_a_task_that_is_cancelled_leaves_nothing_running(kit, way_in):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert llm.watch.open == 0
+    runs.assert_all_ended_before_the_root()
+
+
+class Interrupted(AsyncCallbackHandler):
+    """Works for ever on the first piece of a point that the answer shows."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+
+    async def on_llm_new_token(self, token: str, *, parent_run_id: Any = None, **_: Any) -> None:
+        if parent_run_id is None and "on" in token:
+            self.begun.set()
+            await asyncio.Event().wait()
+
+
+async def streamed(model: Any, config: Any) -> None:
+    async for _ in model.astream("Why?", config):
+        pass
+
+
+async def invoked(model: Any, config: Any) -> None:
+    await SkeletonOfThoughtChatModel(chain=model.chain, streaming=True).ainvoke("Why?", config)
+
+
+@pytest.mark.parametrize("use", [streamed, invoked])
+async def test_a_task_that_is_cancelled_while_a_handler_works_ends_the_calls_first(kit, use):
+    llm, runs, handler = kit.Chat(script=endless), kit.Runs(), Interrupted()
+    model = SkeletonOfThoughtChain(llm=llm).as_chat_model()
+    task = asyncio.create_task(use(model, {"callbacks": [runs, handler]}))
+    await asyncio.wait_for(handler.begun.wait(), kit.PATIENCE)
+    assert llm.watch.open > 0
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert llm.watch.open == 0
+    runs.assert_all_ended_before_the_root()
+
+
+@pytest.mark.parametrize("use", [streamed, invoked])
+async def test_a_task_that_is_cancelled_twice_still_ends_the_calls(kit, use):
+    closing, gate = asyncio.Event(), asyncio.Event()
+
+    class Slow(kit.Chat):
+        """Takes its time to end a call."""
+
+        async def _astream(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                async for chunk in super()._astream(*args, **kwargs):
+                    yield chunk
+            finally:
+                closing.set()
+                await gate.wait()
+
+    def script(seen):
+        if seen.stage == "skeleton":
+            gate.set()
+            return ["1. Move\n2. Rest"]
+        gate.clear()
+        closing.clear()
+        return iter(lambda: "on ", None)
+
+    llm, runs, handler = Slow(script=script), kit.Runs(), Interrupted()
+    model = SkeletonOfThoughtChain(llm=llm).as_chat_model()
+    task = asyncio.create_task(use(model, {"callbacks": [runs, handler]}))
+    await asyncio.wait_for(handler.begun.wait(), kit.PATIENCE)
+    task.cancel()
+    await asyncio.wait_for(closing.wait(), kit.PATIENCE)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.set()
+    until = asyncio.get_running_loop().time() + kit.PATIENCE
+    while set(runs.ended) != set(runs.started) or llm.watch.open:
+        assert asyncio.get_running_loop().time() < until
+        await asyncio.sleep(0.001)
+
+
+class Failing(BaseCallbackHandler):
+    """Fails at the answer's first token, when the calls of its points have just begun."""
+
+    raise_error = True
+
+    def on_llm_new_token(self, token: str, *, parent_run_id: Any = None, **_: Any) -> None:
+        if parent_run_id is None and token:
+            raise ValueError("full")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("way_in", ["stream", "invoke"])
+async def test_a_handler_that_fails_ends_the_calls_first(kit, ways, way_in, is_async):
+    llm, runs = kit.Chat(script=endless), kit.Runs()
+    model = SkeletonOfThoughtChatModel(chain=SkeletonOfThoughtChain(llm=llm), streaming=True)
+    way = ways[f"a{way_in}" if is_async else way_in]
+    with pytest.raises(ValueError, match="full"):
+        await way(model, "Why?", {"callbacks": [runs, Failing()]})
     assert llm.watch.open == 0
     runs.assert_all_ended_before_the_root()
 
@@ -639,28 +749,15 @@ def test_the_chain_itself_is_configurable(llm):
     assert model.invoke("Why?", {"configurable": {"chain": two}}).response_metadata["skeleton"] == TITLES[:2]
 
 
-OURS = [
-    ("langchain_sot", "chain", "SkeletonOfThoughtChain"),
-    ("langchain_sot", "chat_model", "SkeletonOfThoughtChatModel"),
-]
-
-
-@pytest.mark.filterwarnings("ignore:The function `load` is in beta")
 def test_it_is_dumped_and_loaded_without_secrets():
     openai = pytest.importorskip("langchain_openai", reason="a model that can be dumped and loaded is needed")
     llm = openai.ChatOpenAI(model="m", api_key="hush", base_url="http://127.0.0.1:1/v1", temperature=0.5)
     model = SkeletonOfThoughtChain(llm=llm, max_points=4).as_chat_model()
     assert "hush" not in dumps(model)
-    loaded = load(
-        dumpd(model),
-        secrets_map={"OPENAI_API_KEY": "hush"},
-        valid_namespaces=["langchain_sot"],
-        allowed_objects="all",
-        additional_import_mappings={path: path for path in OURS},
-    )
+    loaded = load_chain(dumpd(model), secrets_map={"OPENAI_API_KEY": "hush"})
     assert isinstance(loaded, SkeletonOfThoughtChatModel)
     assert (loaded.chain.max_points, loaded.chain.llm.temperature) == (4, 0.5)
-    assert loaded.asdict() == model.asdict()
+    assert dumpd(loaded) == dumpd(model)
 
 
 def test_it_is_pickled_as_the_chain_is():
@@ -675,15 +772,21 @@ def test_what_is_asked_about_the_model_is_the_llm_s_answer(kit):
         def get_num_tokens(self, text: str) -> int:
             return 7
 
-    llm = Known(script=None, profile={"max_input_tokens": 9})
+    llm = Known(script=None)
     model = SkeletonOfThoughtChain(llm=llm.bind(temperature=0.5)).as_chat_model()
     assert model._llm_type == "scripted"
-    assert model.profile == {"max_input_tokens": 9}
     assert model.get_num_tokens("x") == 7
     assert model.get_num_tokens_from_messages([HumanMessage("x")]) == 7
     params = model._get_ls_params(stop=["x"])
     assert (params["ls_model_name"], params["ls_temperature"], params["ls_stop"]) == ("known", 0.5, ["x"])
     assert model._get_ls_params(model="other")["ls_model_name"] == "other"
+
+
+@pytest.mark.skipif("profile" not in BaseChatModel.model_fields, reason="models of this langchain-core have no profile")
+def test_the_profile_is_the_llm_s(kit):
+    llm = kit.Chat(script=None, profile={"max_input_tokens": 9})
+    model = SkeletonOfThoughtChain(llm=llm.bind(temperature=0.5)).as_chat_model()
+    assert model.profile == {"max_input_tokens": 9}
 
 
 def test_settings_of_the_constructor_are_bound_to_both_models(kit):

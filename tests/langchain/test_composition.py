@@ -6,7 +6,7 @@ import json
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.caches import InMemoryCache
 from langchain_core.language_models import FakeListChatModel
@@ -241,6 +241,7 @@ def test_a_restart_replaces_what_came_before():
 texts = st.text(max_size=3)
 
 
+@settings(deadline=None)
 @given(*[texts | texts.map(Restart)] * 3)
 def test_adding_is_associative_with_restarts(a, b, c):
     assert (a + b) + c == a + (b + c)
