@@ -19,11 +19,10 @@ from langchain_core.runnables.configurable import DynamicRunnable
 
 from langchain_sot.chat_transformers import ChatTransformers
 from langchain_sot.messages import Asked, convert_messages, render_text
+from langchain_sot.servers import ReplyEnd, begin_turn, continues_turn, with_timeout
 from skeleton_of_thought.types import Call, Decoding, Reply, Usage
 
 __all__ = ["Backend", "Calls", "call_config", "continues_prefill", "find_backend"]
-
-_LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,9 @@ def find_backend(llm: Runnable[Any, Any]) -> Backend:
             return Backend(llm)
 
 
-def continues_prefill(llm: Runnable[Any, Any], config: RunnableConfig) -> bool:
+def continues_prefill(llm: Runnable[Any, Any], config: RunnableConfig, kwargs: Mapping[str, Any]) -> bool:
     """Whether the model that this config chooses is known to continue the start of its turn."""
-    return find_backend(_unbound(llm, config, {})[0]).native
+    return find_backend(_unbound(llm, config, {})[0]).native or continues_turn(llm, config, kwargs)
 
 
 def call_config(config: RunnableConfig, call: Call) -> RunnableConfig:
@@ -113,7 +112,7 @@ class Calls:
         outcome = _Outcome()
         if not request.streamed:
             yield outcome.add(request.llm.invoke(request.input, request.config, **request.kwargs))
-            yield outcome.reply
+            yield outcome.reply()
             return
         stream = request.llm.stream(request.input, request.config, **request.kwargs)
         try:
@@ -122,7 +121,7 @@ class Calls:
         finally:
             # Closed here and not when it is collected: the call's run shall end before its parent's.
             _close(stream)
-        yield outcome.reply
+        yield outcome.reply()
 
     async def aopen(self, call: Call, position: int) -> AsyncIterator[str | Reply]:
         """Async twin of `open`."""
@@ -132,7 +131,7 @@ class Calls:
             async with _ended_runs(request.config) as config:
                 message = await request.llm.ainvoke(request.input, config, **request.kwargs)
             yield outcome.add(message)
-            yield outcome.reply
+            yield outcome.reply()
             return
         stream = request.llm.astream(request.input, request.config, **request.kwargs)
         try:
@@ -141,7 +140,7 @@ class Calls:
         finally:
             if (close := getattr(stream, "aclose", None)) is not None:
                 await close()
-        yield outcome.reply
+        yield outcome.reply()
 
     def _request(self, call: Call, position: int) -> _Request:
         assert call.prompt is not None, "the driver asks routers itself"
@@ -149,9 +148,13 @@ class Calls:
         llm, config, kwargs = _unbound(self.point_llm if call.stage == "point" else self.llm, config, self.kwargs)
         backend = find_backend(llm)
         streamed = call.stage in self.streamed
+        prompt = call.prompt
+        if not prompt.prefill:
+            llm, kwargs = begin_turn(llm, config, kwargs)
         if call.stage == "direct":
             return _Request(llm, self.asked[position].untouched, config, kwargs, streamed)
-        prompt = call.prompt
+        if call.timeout is not None:
+            kwargs = with_timeout(llm, config, kwargs, call.timeout)
         if backend.native:
             kwargs = _native(kwargs, call, cast(ChatTransformers, backend.model))
         if backend.text:
@@ -199,7 +202,7 @@ class _Outcome:
 
     def __init__(self) -> None:
         self._usage: Usage | None = None
-        self._finish: str | None = None
+        self._end = ReplyEnd()
         self._decoding: Decoding | None = None
 
     def add(self, chunk: Any) -> str:
@@ -211,7 +214,7 @@ class _Outcome:
                 f"The model gave {type(chunk).__name__}, but must give messages or strings: pass the model itself, "
                 "without a parser that turns its text into something else."
             )
-        self._finish = _finish_reason(chunk.response_metadata) or self._finish
+        self._end.add(chunk.response_metadata)
         self._decoding = _decoding(chunk) or self._decoding
         if isinstance(chunk, AIMessage) and chunk.usage_metadata:
             details = chunk.usage_metadata.get("input_token_details") or {}
@@ -222,16 +225,15 @@ class _Outcome:
             )
         return str(chunk.text)
 
-    @property
     def reply(self) -> Reply:
-        return Reply(usage=self._usage, finish_reason=self._finish, decoding=self._decoding)
+        """How the call ended.
 
-
-def _finish_reason(metadata: Mapping[str, Any]) -> str | None:
-    for key in ("finish_reason", "stop_reason", "done_reason"):
-        if isinstance(reason := metadata.get(key), str) and reason:
-            return "length" if reason.lower() in _LENGTH else reason
-    return None
+        Raises:
+            ConnectionError: It did not end, it broke off.
+        """
+        if self._end.missing and self._usage is None:
+            raise ConnectionError("The server's stream ended before its answer was complete.")
+        return Reply(usage=self._usage, finish_reason=self._end.finish_reason, decoding=self._decoding)
 
 
 def _decoding(message: BaseMessage) -> Decoding | None:

@@ -43,7 +43,7 @@ class Plan:
     prefill: Literal["auto"] | bool
     skeleton: Skeleton | None = None
 
-    def flow(self, asked: Asked, config: RunnableConfig, *, live: bool) -> AnswerFlow:
+    def flow(self, asked: Asked, config: RunnableConfig, kwargs: Mapping[str, Any], *, live: bool) -> AnswerFlow:
         """The flow of one answer, not started yet."""
         router = None if self.router is None else TracedRouter(self.router, config)
         return AnswerFlow(
@@ -52,14 +52,14 @@ class Plan:
             settings=self.settings,
             router=None if self.skeleton is not None else router,
             skeleton=self.skeleton,
-            prefill=self._prefilled(config),
+            prefill=self._prefilled(config, kwargs),
             live=live,
         )
 
-    def _prefilled(self, config: RunnableConfig) -> frozenset[Stage]:
+    def _prefilled(self, config: RunnableConfig, kwargs: Mapping[str, Any]) -> frozenset[Stage]:
         stages: tuple[tuple[Stage, Runnable[Any, Any]], ...] = (("skeleton", self.llm), ("point", self.point_llm))
         if self.prefill == "auto":
-            return frozenset(stage for stage, llm in stages if continues_prefill(llm, config))
+            return frozenset(stage for stage, llm in stages if continues_prefill(llm, config, kwargs))
         return frozenset(stage for stage, _ in stages if self.prefill)
 
     def calls(
@@ -107,7 +107,7 @@ class Work:
             self.asked.append(asked)
             children.append(config)
             self._positions.append(i)
-            self._flows.append(plan.flow(asked, config, live=live))
+            self._flows.append(plan.flow(asked, config, kwargs, live=live))
         self._calls = plan.calls(self.asked, children, kwargs, live=live)
 
     def run(self) -> Generator[tuple[int, Event]]:
