@@ -116,9 +116,7 @@ async def test_a_timeout_of_the_models_own_holds_too(server, chat, fault, ways):
     chain = SkeletonOfThoughtChain(llm=llm, on_point_error="placeholder", max_retries=0, point_timeout=60)
     for name in (*WHOLE, *STREAMS):
         output = await ways[name](chain, "Q")
-        assert output["errors"]["2"].split(":")[0] in ("OpenAITimeoutError", "APITimeoutError", "ReadTimeout"), output[
-            "errors"
-        ]
+        assert output["errors"]["2"].split(":")[0] in ("OpenAITimeoutError", "APITimeoutError", "ReadTimeout")
         assert output["points"]["3"] == TEXTS["3"]
 
 
@@ -145,9 +143,10 @@ async def test_a_stream_that_is_closed_early_closes_its_connections(server, chat
     assert len(server.seen) == 4
     stream = chain.astream("Q")
     async for chunk in stream:
-        if (chunk.get("answer") or "").count("more") > 2:
+        if "more" in chunk.get("answer", ""):
             break
     await stream.aclose()
+    await eventually(lambda: server.open == 0, "closed")
     assert len(server.seen) == 8
 
 
