@@ -112,7 +112,7 @@ class Calls:
         outcome = _Outcome()
         if not request.streamed:
             yield outcome.add(request.llm.invoke(request.input, request.config, **request.kwargs))
-            yield outcome.reply()
+            yield outcome.reply
             return
         stream = request.llm.stream(request.input, request.config, **request.kwargs)
         try:
@@ -121,7 +121,7 @@ class Calls:
         finally:
             # Closed here and not when it is collected: the call's run shall end before its parent's.
             _close(stream)
-        yield outcome.reply()
+        yield outcome.reply
 
     async def aopen(self, call: Call, position: int) -> AsyncIterator[str | Reply]:
         """Async twin of `open`."""
@@ -131,7 +131,7 @@ class Calls:
             async with _ended_runs(request.config) as config:
                 message = await request.llm.ainvoke(request.input, config, **request.kwargs)
             yield outcome.add(message)
-            yield outcome.reply()
+            yield outcome.reply
             return
         stream = request.llm.astream(request.input, request.config, **request.kwargs)
         try:
@@ -140,7 +140,7 @@ class Calls:
         finally:
             if (close := getattr(stream, "aclose", None)) is not None:
                 await close()
-        yield outcome.reply()
+        yield outcome.reply
 
     def _request(self, call: Call, position: int) -> _Request:
         assert call.prompt is not None, "the driver asks routers itself"
@@ -225,6 +225,7 @@ class _Outcome:
             )
         return str(chunk.text)
 
+    @property
     def reply(self) -> Reply:
         """How the call ended.
 
