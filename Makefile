@@ -81,13 +81,8 @@ QUESTIONS ?= 4
 bench: $(VENV)/.test
 	@$(BIN)/python benchmarks/decoding.py --questions $(QUESTIONS)
 
-$(VENV)/.bench: $(VENV)/.test
-	@echo "Installing what the engine's benchmark compares with ..."
-	@$(INSTALL) --group bench
-	@touch $@
-
 ARGS ?=
-bench-engine: $(VENV)/.bench
+bench-engine: $(VENV)/.test
 	@$(BIN)/python benchmarks/engine.py $(ARGS)
 
 clean:

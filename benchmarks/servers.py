@@ -67,7 +67,9 @@ def write_float32(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def llama_cpp(model: Path, *, slots: int, context: int, threads: int, log: Path) -> Iterator[str]:
+def llama_cpp(
+    model: Path, *, slots: int, context: int, threads: int, log: Path, watched: bool = False
+) -> Iterator[str]:
     """A llama.cpp server for the length of a block; gives its address, such as `http://127.0.0.1:40123`.
 
     Args:
@@ -76,13 +78,14 @@ def llama_cpp(model: Path, *, slots: int, context: int, threads: int, log: Path)
         context: Tokens that each of them may hold.
         threads: CPU threads.
         log: Where its output goes.
+        watched: Whether it tells what it does, at `/slots` and `/metrics`.
 
     Raises:
         ServerError: It ended, or did not get ready in time.
     """
     port = _free_port()
     command = [sys.executable, __file__, str(model), "--port", str(port), "--slots", str(slots)]
-    command += ["--context", str(context), "--threads", str(threads)]
+    command += ["--context", str(context), "--threads", str(threads), *(["--watched"] if watched else [])]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
     try:
@@ -210,6 +213,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=8, help="requests decoded at once (default 8)")
     parser.add_argument("--context", type=int, default=4096, help="tokens that each may hold (default 4096)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument("--watched", action="store_true", help="tell what it does at /slots and /metrics")
     args = parser.parse_args()
 
     import xllamacpp
@@ -222,6 +226,7 @@ def main() -> None:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = args.threads
     params.model_alias = {"model"}
     params.cache_ram_mib = 0  # copies of idle slots would only cost time: no prompt comes twice
+    params.endpoint_slots = params.endpoint_metrics = args.watched
     server = xllamacpp.Server(params)
     sys.stdin.read()
     del server

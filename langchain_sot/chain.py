@@ -80,7 +80,9 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         skeleton_prompt: A template, or a string with placeholders, in place of the skeleton prompt:
             `question`, `max_points`, `how_many`, `words`, `how_long`.
         point_prompt: The same for the point prompt, with `skeleton`, `titles`, `count`, `index`, `title` too.
-        prefill: Whether the model is given the start of its turn. "auto": where it is known to continue it.
+        prefill: Whether the model is given the start of its turn, as a last message of the assistant. "auto": where it
+            is known to continue it, which are this package's own models, and servers that are told to by
+            `extra_body={"continue_final_message": True}` (docs/servers.md).
         adopt: Whether the local model of a `HuggingFacePipeline` or `ChatHuggingFace` gets an engine that writes all
             points as one batch, with its settings kept. False leaves it to that class, which writes them one by one.
 

@@ -17,6 +17,7 @@ from langchain_core.runnables.config import merge_configs
 from langchain_sot.adopt import takes_text
 from langchain_sot.chat_transformers import ChatTransformers
 from langchain_sot.messages import Asked, convert_messages, render_text
+from langchain_sot.servers import ReplyEnd, begin_turn, continues_turn, with_timeout
 from langchain_sot.text_calls import acomplete, as_string, complete
 from langchain_sot.wrappers import Backend, abegin, aclose, begin, close, find_backend, settled, unbound
 from skeleton_of_thought.drive import AsyncTogether, Together
@@ -24,8 +25,6 @@ from skeleton_of_thought.together import Whole
 from skeleton_of_thought.types import Call, Decoding, Reply, Stage, Usage
 
 __all__ = ["Calls", "Models", "call_config", "message_usage"]
-
-_LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,8 @@ class Models:
 
     def continues_prefill(self, stage: Stage, config: RunnableConfig) -> bool:
         """Whether the model that this config chooses is known to continue the start of its turn."""
-        return find_backend(self.settled(stage, config)).native
+        llm = self.settled(stage, config)
+        return find_backend(llm).native or continues_turn(llm, config, self.kwargs)
 
 
 def call_config(config: RunnableConfig, call: Call) -> RunnableConfig:
@@ -197,12 +197,16 @@ class Calls:
         llm, config, kwargs = unbound(self.models.settled(call.stage, config), config, self.models.kwargs)
         backend = find_backend(llm)
         streamed = call.stage in self.streamed
+        prompt = call.prompt
+        if not prompt.prefill:
+            llm, kwargs = begin_turn(llm, config, kwargs)
         if call.stage == "direct":
             untouched = self.asked[position].untouched
             if backend.text or takes_text(backend.model):
                 untouched = as_string(untouched)
             return _Request(llm, untouched, config, kwargs, streamed, backend)
-        prompt = call.prompt
+        if call.timeout is not None:
+            kwargs = with_timeout(llm, config, kwargs, call.timeout)
         if backend.native:
             kwargs = _native(kwargs, call, cast(ChatTransformers, backend.model))
         if backend.text:
@@ -251,7 +255,7 @@ class _Outcome:
     def __init__(self, echo: str = "") -> None:
         self._echo = echo
         self._usage: Usage | None = None
-        self._finish: str | None = None
+        self._end = ReplyEnd()
         self._decoding: Decoding | None = None
 
     def whole(self, output: Any) -> tuple[str, Reply]:
@@ -260,7 +264,7 @@ class _Outcome:
             raise output
         if isinstance(output, tuple):
             output, info = output
-            self._finish = _finish_reason(info)
+            self._end.add(info)
         return self.add(output).removeprefix(self._echo), self.reply
 
     def add(self, chunk: Any) -> str:
@@ -272,7 +276,7 @@ class _Outcome:
                 f"The model gave {type(chunk).__name__}, but must give messages or strings: pass the model itself, "
                 "without a parser that turns its text into something else."
             )
-        self._finish = _finish_reason(chunk.response_metadata) or self._finish
+        self._end.add(chunk.response_metadata)
         self._decoding = _decoding(chunk) or self._decoding
         if (usage := message_usage(chunk)) is not None:
             self._usage = (self._usage or Usage()) + usage
@@ -280,7 +284,14 @@ class _Outcome:
 
     @property
     def reply(self) -> Reply:
-        return Reply(usage=self._usage, finish_reason=self._finish, decoding=self._decoding)
+        """How the call ended.
+
+        Raises:
+            ConnectionError: It did not end, it broke off.
+        """
+        if self._end.missing and self._usage is None:
+            raise ConnectionError("The server's stream ended before its answer was complete.")
+        return Reply(usage=self._usage, finish_reason=self._end.finish_reason, decoding=self._decoding)
 
 
 def message_usage(message: Any) -> Usage | None:
@@ -290,13 +301,6 @@ def message_usage(message: Any) -> Usage | None:
     usage = message.usage_metadata
     cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
     return Usage(usage.get("input_tokens", 0), usage.get("output_tokens", 0), cached)
-
-
-def _finish_reason(metadata: Mapping[str, Any]) -> str | None:
-    for key in ("finish_reason", "stop_reason", "done_reason"):
-        if isinstance(reason := metadata.get(key), str) and reason:
-            return "length" if reason.lower() in _LENGTH else reason
-    return None
 
 
 def _decoding(message: BaseMessage) -> Decoding | None:

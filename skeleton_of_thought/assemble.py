@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from skeleton_of_thought.parsing import ReasoningFilter
 from skeleton_of_thought.types import Expansion, Point
 
-__all__ = ["POINT_BREAK", "ExpansionText", "heading", "render", "separator"]
+__all__ = ["POINT_BREAK", "ExpansionText", "PrefillEcho", "heading", "render", "separator"]
 
 POINT_BREAK = "\n\n"
 """What stands between two points of an answer."""
@@ -35,6 +35,40 @@ def separator(point: Point) -> str:
 def render(expansions: Iterable[Expansion]) -> str:
     """The text of a whole answer: the points in order, each with its heading."""
     return POINT_BREAK.join(heading(e.point) + (separator(e.point) + e.text if e.text else "") for e in expansions)
+
+
+class PrefillEcho:
+    """Takes a repeated prefill off the start of a reply as it streams.
+
+    Some servers send the start of the turn that they were given back before what the model adds to it, and some do
+    so only when the reply is not streamed. `feed` and `close` return the model's own text; their join does not
+    depend on the chunking.
+
+    Example:
+        >>> echo = PrefillEcho("1.")
+        >>> echo.feed("1"), echo.feed(". Move"), echo.feed(" more")
+        ('', ' Move', ' more')
+    """
+
+    def __init__(self, prefill: str) -> None:
+        # Chat templates take white space off the ends of a turn.
+        self._prefill = prefill.strip()
+        self._head: str | None = "" if self._prefill else None
+
+    def feed(self, text: str) -> str:
+        """More text of the reply; returns what of it is the model's own."""
+        if self._head is None:
+            return text
+        self._head += text
+        if len(self._head) < len(self._prefill) and self._prefill.startswith(self._head):
+            return ""
+        own, self._head = self._head.removeprefix(self._prefill), None
+        return own
+
+    def close(self) -> str:
+        """The reply is complete; returns what was held back and is no repetition."""
+        own, self._head = self._head or "", None
+        return own
 
 
 class ExpansionText:

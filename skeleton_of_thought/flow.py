@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from skeleton_of_thought.assemble import POINT_BREAK, ExpansionText, heading, render, separator
+from skeleton_of_thought.assemble import POINT_BREAK, ExpansionText, PrefillEcho, heading, render, separator
 from skeleton_of_thought.errors import InvalidInput, PointError, SkeletonError
 from skeleton_of_thought.parsing import SkeletonParser
 from skeleton_of_thought.prompts import PromptSet
@@ -121,6 +121,7 @@ class AnswerFlow:
         self._prefill = frozenset(prefill)
         self._live = live
         self._calls: dict[int, Call] = {}
+        self._echoes: dict[int, PrefillEcho] = {}
         self._next_call = 1
         self._actions: list[Action] = []
         self._parser = SkeletonParser()
@@ -178,6 +179,8 @@ class AnswerFlow:
         span = self._spans.get(call.stage)
         if span is not None and span.first is None:
             self._spans[call.stage] = dataclasses.replace(span, first=self._offset)
+        if (echo := self._echoes.get(call_id)) is not None:
+            text = echo.feed(text)
         if call.stage == "skeleton":
             self._accept(self._parser.feed(text))
             self._cut_skeleton(call)
@@ -195,14 +198,17 @@ class AnswerFlow:
             return []
         reply = reply or Reply()
         self._account(call, reply.usage, reply.decoding)
+        held = echo.close() if (echo := self._echoes.pop(call_id, None)) else ""
         if call.stage == "route":
             self._routed(reply.decision or RouteDecision(False, reason="the router gave no decision"))
         elif call.stage == "skeleton":
+            self._accept(self._parser.feed(held))
             self._end_skeleton(truncated=reply.finish_reason == "length")
         elif call.stage == "direct":
             self._direct_finish = reply.finish_reason
             self._finish()
         elif call.point is not None:
+            self._write(self._writing[call.point.index], held)
             self._end_point(self._writing[call.point.index], reply.finish_reason)
         return self._take()
 
@@ -226,6 +232,7 @@ class AnswerFlow:
         call = self._calls.pop(call_id, None)
         if call is None:
             return []
+        self._echoes.pop(call_id, None)
         self._account(call, usage, decoding)
         if call.stage == "route":
             # A router saves time; it must not cost the answer. Direct is what would happen without us.
@@ -354,7 +361,7 @@ class AnswerFlow:
         return self.settings.backoff * 2.0 ** (failures - 1)
 
     def _write(self, writing: _Writing, text: str) -> None:
-        if writing.first is None:
+        if text and writing.first is None:
             writing.first = self._offset
         self._show(writing, writing.cleaner.feed(text))
 
@@ -498,10 +505,13 @@ class AnswerFlow:
         call = Call(self._next_call, stage, prompt, **details)
         self._next_call += 1
         self._calls[call.id] = call
+        if prompt is not None and prompt.prefill:
+            self._echoes[call.id] = PrefillEcho(prompt.prefill)
         self._actions.append(call)
 
     def _cancel(self, call: Call) -> None:
         self._calls.pop(call.id, None)
+        self._echoes.pop(call.id, None)
         self._mark_end(call.stage)
         self._actions.append(Cancel(call.id))
 

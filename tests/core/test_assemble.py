@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skeleton_of_thought.assemble import ExpansionText, heading, render, separator
+from skeleton_of_thought.assemble import ExpansionText, PrefillEcho, heading, render, separator
 from skeleton_of_thought.types import Expansion, Point
 
 POINT = Point(2, "Take breaks")
@@ -115,3 +115,47 @@ def test_a_heading_and_its_text_read_well(title, expected):
     point = Point(1, title)
     assert heading(point) + separator(point) + "text" == expected
     assert render([Expansion(point, "text")]) == expected
+
+
+# --- what a server repeats of the prefill ---
+
+
+def without_echo(prefill: str, parts: list[str]) -> str:
+    echo = PrefillEcho(prefill)
+    return "".join(echo.feed(part) for part in parts) + echo.close()
+
+
+@pytest.mark.parametrize(
+    ("prefill", "text", "expected"),
+    [
+        ("1.", "1. Move", " Move"),
+        ("1. ", "1. Move", " Move"),
+        ("1.", " Move", " Move"),
+        ("1.", "10 ways", "10 ways"),
+        ("1.", "1", "1"),
+        ("1.", "1.", ""),
+        ("1.", "1. 1. Move", " 1. Move"),
+        ('"Move" -', '"Move" - a walk helps.', " a walk helps."),
+        ('"Move" -', '"Move', '"Move'),
+        ("Sure:\n1.", "Sure:\n1. Move", " Move"),
+        ("", "1. Move", "1. Move"),
+        (" ", "Move", "Move"),
+    ],
+)
+def test_a_repeated_prefill_goes_and_nothing_else(prefill, text, expected):
+    assert without_echo(prefill, [text]) == expected
+    assert without_echo(prefill, list(text)) == expected
+
+
+@given(st.text("1. a", max_size=6), st.lists(st.text("1. a", max_size=4)))
+def test_a_repeated_prefill_goes_however_the_text_is_cut(prefill, parts):
+    text = "".join(parts)
+    assert without_echo(prefill, parts) == without_echo(prefill, [text])
+    assert without_echo(prefill, [prefill.strip() + text]) == text
+
+
+def test_nothing_is_held_back_that_cannot_be_a_repetition():
+    echo = PrefillEcho("1. Move")
+    assert echo.feed("1. M") == ""
+    assert echo.feed("a") == "1. Ma"
+    assert echo.feed("1. Move") == "1. Move"

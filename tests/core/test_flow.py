@@ -6,6 +6,7 @@ import pytest
 
 from skeleton_of_thought.errors import InvalidInput, PointError, SkeletonError, SotError
 from skeleton_of_thought.flow import Action, AnswerFlow, Settings
+from skeleton_of_thought.prompts import PromptSet, PromptTemplate
 from skeleton_of_thought.types import (
     Answer,
     AnswerDelta,
@@ -155,6 +156,34 @@ class TestSkeleton:
         flow.delta(skeleton.id, " Sleep\n2. Eat\n")
         actions = flow.done(skeleton.id)
         assert only(actions, SkeletonDone)[0].skeleton.titles == ("Sleep", "Eat")
+
+    @pytest.mark.parametrize("size", [1, 7, 1000])
+    @pytest.mark.parametrize("echo", ["", "Well:\n1.", "As asked:"])
+    def test_what_a_backend_repeats_of_ones_own_prefill_is_taken_off(self, echo, size):
+        prompts = PromptSet(
+            skeleton=PromptTemplate("Outline {question}", prefill="Well:\n1."),
+            point=PromptTemplate("Write {title}", prefill="As asked:"),
+        )
+        flow = AnswerFlow(QUESTION, prompts=prompts, prefill={"skeleton", "point"})
+        (skeleton,) = calls(flow.start())
+
+        def write(call: Call, text: str) -> list[Action]:
+            text = echo * (echo == call.prompt.prefill) + text
+            actions = [a for i in range(0, len(text), size) for a in flow.delta(call.id, text[i : i + size])]
+            return actions + flow.done(call.id)
+
+        (point,) = calls(write(skeleton, " Sleep"))
+        assert point.point.title == "Sleep"
+        flow.delta(point.id, "As as")
+        (again,) = calls(flow.failed(point.id, OSError("gone")))
+        assert the_answer(write(again, " it helps.")).text == "1. Sleep: it helps."
+
+    def test_a_reply_that_is_a_part_of_the_prefill_is_the_models_own(self):
+        flow = AnswerFlow(QUESTION, skeleton=Skeleton((Point(1, "Sleep"),)), prefill={"point"})
+        (point,) = calls(flow.start())
+        assert point.prompt.prefill == '"Sleep" -'
+        assert released(flow.delta(point.id, '"')) == ""
+        assert the_answer(flow.done(point.id)).expansions[0].text == '"'
 
     def test_no_usable_skeleton_falls_back_to_a_direct_answer_to_the_untouched_question(self):
         flow = AnswerFlow(QUESTION)

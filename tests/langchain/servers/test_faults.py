@@ -1,0 +1,258 @@
+"""A server breaks for one point: the others keep their text, and nothing stays open."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import accumulate
+
+import pytest
+from langchain_core.callbacks import UsageMetadataCallbackHandler
+
+from langchain_sot import SkeletonOfThoughtChain
+from skeleton_of_thought.errors import PointError
+
+TEXTS = {
+    "1": "All about take breaks, in so many words.",
+    "2": "All about move, in so many words.",
+    "3": "All about drink water, in so many words.",
+}
+GAP = "(This point could not be completed.)"
+STREAMS = ("stream", "astream")
+WHOLE = ("invoke", "ainvoke")
+
+FAILURES = {
+    "429": "OpenAIRateLimitError|RateLimitError",
+    "500": "OpenAIAPIError|InternalServerError",
+    "reset": "OpenAIConnectionError|OpenAIAPIConnectionError|APIConnectionError|ReadError|RemoteProtocolError",
+    "hang_up": "OpenAIConnectionError|OpenAIAPIConnectionError|APIConnectionError|RemoteProtocolError",
+    "cut": "ConnectionError|JSONDecodeError",
+    "garbage": "UnicodeDecodeError|JSONDecodeError|ValueError|APIResponseValidationError",
+    "truncated": "JSONDecodeError|ValueError",
+    "error": "APIError|ValueError",
+    "empty": "ValueError|IndexError",
+}
+"""Each fault that ends by itself, and the errors that the client makes of it, streamed and whole."""
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+EVERYWHERE = pytest.mark.parametrize("name", [*WHOLE, *STREAMS])
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("kind", FAILURES)
+async def test_a_point_that_fails_costs_no_other(server, chat, fault, ways, name, kind):
+    server.faults[2] = fault(kind)
+    chain = SkeletonOfThoughtChain(llm=chat(server.address), on_point_error="placeholder", max_retries=0)
+    output = await ways[name](chain, "Q")
+    assert {number: output["points"][number] for number in "13"} == {n: TEXTS[n] for n in "13"}
+    assert output["points"]["2"].endswith(GAP)
+    assert list(output["errors"]) == ["2"]
+    assert output["errors"]["2"].split(":")[0] in FAILURES[kind].split("|"), output["errors"]
+    assert f"1. Take breaks: {TEXTS['1']}\n\n2. Move: " in output["answer"]
+    assert output["answer"].endswith(f"3. Drink water: {TEXTS['3']}")
+    assert [len(server.of("point", i)) for i in (1, 2, 3)] == [1, 1, 1]
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("kind", FAILURES)
+async def test_a_failed_point_is_written_anew(server, chat, fault, ways, name, kind):
+    server.faults[2] = fault(kind, times=2)
+    # The text of an earlier point would be shown, and what is shown is not written anew.
+    server.holds[1] = lambda: len(server.of("point", 2)) == 3
+    chain = SkeletonOfThoughtChain(llm=chat(server.address), max_retries=2, backoff=0)
+    output = await ways[name](chain, "Q")
+    assert output["points"] == TEXTS
+    assert output["errors"] == {}
+    assert [len(server.of("point", i)) for i in (1, 2, 3)] == [1, 3, 1]
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("kind", FAILURES)
+async def test_an_error_that_is_raised_carries_the_others(server, chat, fault, ways, name, kind):
+    server.faults[2] = fault(kind)
+    chain = SkeletonOfThoughtChain(llm=chat(server.address), max_retries=1, backoff=0)
+    # One at a time: the first point is complete when the second fails.
+    with pytest.raises(PointError) as caught:
+        await ways[name](chain, "Q", {"max_concurrency": 1})
+    assert caught.value.point.index == 2
+    assert caught.value.answer.expansions[0].text == TEXTS["1"]
+    assert type(caught.value.__cause__).__name__ in FAILURES[kind].split("|")
+    # Streamed, the point was the next to be shown: where it had text, that was out, and there was no second call.
+    shown = name in STREAMS and kind not in ("429", "500", "empty")
+    assert len(server.of("point", 2)) == (1 if shown else 2)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_what_was_written_before_the_fault_is_kept(server, chat, fault, ways, name):
+    server.faults[2] = fault("cut")
+    chain = SkeletonOfThoughtChain(llm=chat(server.address), on_point_error="placeholder", max_retries=0)
+    output = await ways[name](chain, "Q")
+    assert output["points"]["2"] == f"All about {GAP}"
+    assert output["errors"]["2"] == "ConnectionError: The server's stream ended before its answer was complete."
+
+
+# --- waits without an end --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("stall", name) for name in (*WHOLE, *STREAMS)]
+    + [("silence", name) for name in (*WHOLE, *STREAMS)]
+    + [("endless", name) for name in ("ainvoke", *STREAMS)],
+)
+async def test_a_point_that_does_not_end_is_given_up(server, chat, fault, ways, name, kind):
+    server.faults[2] = fault(kind)
+    chain = SkeletonOfThoughtChain(
+        llm=chat(server.address), on_point_error="placeholder", max_retries=0, point_timeout=1.5
+    )
+    output = await ways[name](chain, "Q")
+    assert {number: output["points"][number] for number in "13"} == {n: TEXTS[n] for n in "13"}
+    assert output["points"]["2"].endswith(GAP)
+    assert output["errors"] == {"2": "PointTimeout: It took longer than point_timeout=1.5 seconds."}
+
+
+async def test_a_timeout_of_the_models_own_holds_too(server, chat, fault, ways):
+    server.faults[2] = fault("stall")
+    llm = chat(server.address, timeout=1.0)
+    chain = SkeletonOfThoughtChain(llm=llm, on_point_error="placeholder", max_retries=0, point_timeout=60)
+    for name in (*WHOLE, *STREAMS):
+        output = await ways[name](chain, "Q")
+        assert output["errors"]["2"].split(":")[0] in ("OpenAITimeoutError", "APITimeoutError", "ReadTimeout")
+        assert output["points"]["3"] == TEXTS["3"]
+
+
+@pytest.mark.parametrize("name", ["ainvoke", *STREAMS])
+async def test_endless_siblings_are_closed_when_a_point_fails(server, chat, fault, ways, name):
+    server.faults |= {1: fault("endless"), 2: fault("500"), 3: fault("endless")}
+    server.holds[2] = lambda: len(server.of("point")) == 3
+    with pytest.raises(PointError):
+        await ways[name](SkeletonOfThoughtChain(llm=chat(server.address), max_retries=0), "Q")
+    assert len(server.of("point")) == 3
+
+
+async def test_a_stream_that_is_closed_early_closes_its_connections(server, chat, fault, eventually):
+    server.faults |= {1: fault("endless"), 2: fault("endless"), 3: fault("endless")}
+    chain = SkeletonOfThoughtChain(llm=chat(server.address))
+
+    def some():
+        stream = chain.pick("answer").stream("Q")
+        assert any(text.startswith("1. Take breaks: more") for text in accumulate(stream))
+        stream.close()
+
+    await asyncio.to_thread(some)
+    await eventually(lambda: server.open == 0, "closed")
+    assert len(server.seen) == 4
+    stream = chain.astream("Q")
+    async for chunk in stream:
+        if "more" in chunk.get("answer", ""):
+            break
+    await stream.aclose()
+    await eventually(lambda: server.open == 0, "closed")
+    assert len(server.seen) == 8
+
+
+async def test_a_cancelled_task_closes_its_connections(server, chat, fault, eventually):
+    server.faults |= {1: fault("stall"), 2: fault("silence"), 3: fault("endless")}
+    task = asyncio.create_task(SkeletonOfThoughtChain(llm=chat(server.address)).ainvoke("Q"))
+    await eventually(lambda: len(server.of("point")) == 3, "all points are asked for")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+# --- the client's own retries ----------------------------------------------------------------------------
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "1"}])
+async def test_the_clients_retries_come_before_the_chains(server, chat, fault, ways, name, headers):
+    server.faults[2] = fault("429", times=1, headers=headers)
+    chain = SkeletonOfThoughtChain(llm=chat(server.address, max_retries=1), max_retries=0)
+    output = await ways[name](chain, "Q")
+    assert output["points"] == TEXTS
+    assert [r.headers["x-stainless-retry-count"] for r in server.of("point", 2)] == ["0", "1"]
+
+
+# --- the other stages ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_direct_answer_that_is_cut_is_an_error(server, chat, fault, ways, name):
+    server.faults["direct"] = fault("cut")
+    with pytest.raises(ConnectionError, match="before its answer was complete"):
+        await ways[name](SkeletonOfThoughtChain(llm=chat(server.address), router=lambda q: False), "Q")
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("kind", ["500", "empty"])
+async def test_a_skeleton_that_fails_is_asked_for_again(server, chat, fault, ways, name, kind):
+    server.faults["skeleton"] = fault(kind, times=1)
+    output = await ways[name](SkeletonOfThoughtChain(llm=chat(server.address), backoff=0), "Q")
+    assert output["points"] == TEXTS
+    assert len(server.of("skeleton")) == 2
+
+
+@EVERYWHERE
+async def test_a_skeleton_that_was_cut_by_its_limit_loses_its_last_line(server, chat, fault, ways, name):
+    server.faults["skeleton"] = fault("length")
+    output = await ways[name](SkeletonOfThoughtChain(llm=chat(server.address)), "Q")
+    assert output["skeleton"] == ["Take breaks", "Move"]
+
+
+# --- what is no fault ------------------------------------------------------------------------------------
+
+
+@EVERYWHERE
+async def test_a_stream_without_an_end_mark_is_whole(server, chat, ways, name):
+    server.ends = False
+    output = await ways[name](SkeletonOfThoughtChain(llm=chat(server.address), max_retries=0), "Q")
+    assert output["points"] == TEXTS
+    assert output["errors"] == {}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("kind", ["no_reason", "usage_at_the_finish"])
+async def test_a_stream_with_usage_is_whole(server, chat, fault, ways, name, kind):
+    server.faults = dict.fromkeys((1, 2, 3, "skeleton"), fault(kind))
+    chain = SkeletonOfThoughtChain(llm=chat(server.address, stream_usage=True), max_retries=0)
+    output = await ways[name](chain, "Q")
+    assert output["points"] == TEXTS
+
+
+@EVERYWHERE
+async def test_usage_is_what_the_server_said(server, chat, ways, name):
+    counted = UsageMetadataCallbackHandler()
+    chain = SkeletonOfThoughtChain(llm=chat(server.address, stream_usage=True))
+    await ways[name](chain, "Q", {"callbacks": [counted]})
+    (usage,) = counted.usage_metadata.values()
+    assert [usage["input_tokens"], usage["output_tokens"]] == server.usage
+    assert usage["input_token_details"]["cache_read"] > 0
+
+
+@EVERYWHERE
+async def test_usage_of_what_failed_is_in_the_error(server, chat, fault, ways, name):
+    server.faults[2] = fault("500")
+    chain = SkeletonOfThoughtChain(llm=chat(server.address, stream_usage=True), max_retries=0)
+    with pytest.raises(PointError) as caught:
+        await ways[name](chain, "Q", {"max_concurrency": 1})
+    usage = caught.value.answer.usage
+    assert [usage.input_tokens, usage.output_tokens] == server.usage
+    assert len(server.of("point")) == 2
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_streams_count_nothing_without_stream_usage(server, chat, ways, name):
+    llm = chat(server.address)
+    counted = UsageMetadataCallbackHandler()
+    assert llm.stream_usage is None
+    await ways[name](SkeletonOfThoughtChain(llm=llm), "Q", {"callbacks": [counted]})
+    assert counted.usage_metadata == {}
+    assert all("stream_options" not in request.body for request in server.seen)
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("limit", [None, 2])
+async def test_the_server_sees_as_many_at_once_as_were_allowed(server, chat, ways, name, limit):
+    server.holds = dict.fromkeys((1, 2, 3), lambda: server.peak >= (limit or 3))
+    await ways[name](SkeletonOfThoughtChain(llm=chat(server.address)), "Q", {"max_concurrency": limit})
+    assert server.peak == (limit or 3)
+    assert len(server.of("point")) == 3
