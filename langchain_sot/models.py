@@ -19,9 +19,10 @@ from langchain_core.runnables.configurable import DynamicRunnable
 
 from langchain_sot.chat_transformers import ChatTransformers
 from langchain_sot.messages import Asked, convert_messages, render_text
+from langchain_sot.structured import Structured, ask_structured
 from skeleton_of_thought.types import Call, Decoding, Reply, Usage
 
-__all__ = ["Backend", "Calls", "call_config", "continues_prefill", "find_backend"]
+__all__ = ["Backend", "Calls", "call_config", "continues_prefill", "find_backend", "unbound"]
 
 _LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
 
@@ -64,7 +65,7 @@ def find_backend(llm: Runnable[Any, Any]) -> Backend:
 
 def continues_prefill(llm: Runnable[Any, Any], config: RunnableConfig) -> bool:
     """Whether the model that this config chooses is known to continue the start of its turn."""
-    return find_backend(_unbound(llm, config, {})[0]).native
+    return find_backend(unbound(llm, config, {})[0]).native
 
 
 def call_config(config: RunnableConfig, call: Call) -> RunnableConfig:
@@ -84,6 +85,7 @@ class _Request:
     config: RunnableConfig
     kwargs: dict[str, Any]
     streamed: bool
+    structured: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class Calls:
     """Opens the calls of several flows.
 
     Attributes:
-        llm: Writes the skeletons and the direct answers.
+        llm: Writes the skeletons, the merges and the direct answers.
         point_llm: Writes the points.
         asked: What is asked, by the flow's position.
         configs: The config for the calls, by the flow's position: children of its root run.
@@ -110,10 +112,10 @@ class Calls:
     def open(self, call: Call, position: int) -> Iterator[str | Reply]:
         """Makes a call, yields its text as it comes, and last how it ended."""
         request = self._request(call, position)
-        outcome = _Outcome()
+        outcome = _Outcome(structured=request.structured)
         if not request.streamed:
             yield outcome.add(request.llm.invoke(request.input, request.config, **request.kwargs))
-            yield outcome.reply
+            yield from outcome.end()
             return
         stream = request.llm.stream(request.input, request.config, **request.kwargs)
         try:
@@ -122,17 +124,18 @@ class Calls:
         finally:
             # Closed here and not when it is collected: the call's run shall end before its parent's.
             _close(stream)
-        yield outcome.reply
+        yield from outcome.end()
 
     async def aopen(self, call: Call, position: int) -> AsyncIterator[str | Reply]:
         """Async twin of `open`."""
         request = self._request(call, position)
-        outcome = _Outcome()
+        outcome = _Outcome(structured=request.structured)
         if not request.streamed:
             async with _ended_runs(request.config) as config:
                 message = await request.llm.ainvoke(request.input, config, **request.kwargs)
             yield outcome.add(message)
-            yield outcome.reply
+            for item in outcome.end():
+                yield item
             return
         stream = request.llm.astream(request.input, request.config, **request.kwargs)
         try:
@@ -141,17 +144,21 @@ class Calls:
         finally:
             if (close := getattr(stream, "aclose", None)) is not None:
                 await close()
-        yield outcome.reply
+        for item in outcome.end():
+            yield item
 
     def _request(self, call: Call, position: int) -> _Request:
         assert call.prompt is not None, "the driver asks routers itself"
         config = call_config(self.configs[position], call)
-        llm, config, kwargs = _unbound(self.point_llm if call.stage == "point" else self.llm, config, self.kwargs)
+        llm, config, kwargs = unbound(self.point_llm if call.stage == "point" else self.llm, config, self.kwargs)
         backend = find_backend(llm)
         streamed = call.stage in self.streamed
         if call.stage == "direct":
             return _Request(llm, self.asked[position].untouched, config, kwargs, streamed)
         prompt = call.prompt
+        if call.structured and (asking := ask_structured(llm, kwargs)) is not None:
+            llm, config, kwargs = unbound(asking, config, {})
+            return _Request(llm, convert_messages(prompt), config, kwargs, streamed, structured=True)
         if backend.native:
             kwargs = _native(kwargs, call, cast(ChatTransformers, backend.model))
         if backend.text:
@@ -162,14 +169,15 @@ class Calls:
         return _Request(llm, messages, config, kwargs, streamed)
 
 
-def _unbound(
+def unbound(
     llm: Runnable[Any, Any], config: RunnableConfig, kwargs: Mapping[str, Any]
 ) -> tuple[Runnable[Any, Any], RunnableConfig, dict[str, Any]]:
+    """The model out of its bindings, with the config and the keywords that they bind."""
     # A binding's `astream` leaves the model's stream to the garbage collector when it is closed early, so
     # bindings are taken off and what they bind is passed by hand.
     merged = dict(kwargs)
     while True:
-        if type(llm) is RunnableBinding:
+        if isinstance(llm, RunnableBinding):
             config = merge_configs(llm.config, *(make(config) for make in llm.config_factories), config)
             merged = {**llm.kwargs, **merged}
             llm = llm.bound
@@ -183,6 +191,9 @@ def _native(kwargs: dict[str, Any], call: Call, model: ChatTransformers) -> dict
     assert call.prompt is not None
     prompt = call.prompt
     own = kwargs.get("max_tokens", model.max_tokens)
+    if call.stage == "merge" and prompt.max_tokens and not {"max_tokens"} & {*kwargs, *model.model_fields_set}:
+        # The model's default is meant for one reply; a merge that is cut there would be in vain.
+        own = prompt.max_tokens
     limit = own if prompt.max_tokens is None else min(own, prompt.max_tokens)
     hints = {"prefill": prompt.prefill, "stop_after_text": prompt.stop, "max_tokens": limit}
     # What the caller has set goes before these.
@@ -195,9 +206,10 @@ def _native(kwargs: dict[str, Any], call: Call, model: ChatTransformers) -> dict
 
 
 class _Outcome:
-    """What a call's chunks say about how it ended."""
+    """What a call's chunks say about how it ended; of one that gives data, also its data."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, structured: bool) -> None:
+        self._structured = Structured() if structured else None
         self._usage: Usage | None = None
         self._finish: str | None = None
         self._decoding: Decoding | None = None
@@ -220,11 +232,19 @@ class _Outcome:
                 chunk.usage_metadata["output_tokens"],
                 details.get("cache_read") or 0,
             )
+        if self._structured is not None:
+            self._structured.add(chunk)
+            return ""
         return str(chunk.text)
 
-    @property
-    def reply(self) -> Reply:
-        return Reply(usage=self._usage, finish_reason=self._finish, decoding=self._decoding)
+    def end(self) -> Iterator[str | Reply]:
+        """What is known only now: text that was no data, and the reply."""
+        titles = None
+        if self._structured is not None:
+            titles = self._structured.titles
+            if titles is None:
+                yield self._structured.text
+        yield Reply(usage=self._usage, finish_reason=self._finish, decoding=self._decoding, titles=titles)
 
 
 def _finish_reason(metadata: Mapping[str, Any]) -> str | None:

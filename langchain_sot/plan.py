@@ -10,8 +10,9 @@ from typing import Any, Literal, cast
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_sot.messages import Asked, read_input
-from langchain_sot.models import Calls, continues_prefill
+from langchain_sot.models import Calls, continues_prefill, unbound
 from langchain_sot.router import TracedRouter
+from langchain_sot.structured import ask_structured
 from skeleton_of_thought import drive
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
@@ -26,12 +27,13 @@ class Plan:
     """How answers are made: the core's settings, and the models.
 
     Attributes:
-        llm: Writes skeletons and direct answers.
+        llm: Writes skeletons, merges and direct answers.
         point_llm: Writes points.
         prompts: What they are asked.
         settings: The core's.
         router: A runnable, a function of the question, a core `Router`, or None.
         prefill: Whether models are given the start of their turn; "auto" for where they are known to continue it.
+        structured: Whether the skeleton is asked for as data, where the model can.
         skeleton: Points that are known already.
     """
 
@@ -41,6 +43,7 @@ class Plan:
     settings: Settings
     router: Any
     prefill: Literal["auto"] | bool
+    structured: bool = False
     skeleton: Skeleton | None = None
 
     def flow(self, asked: Asked, config: RunnableConfig, *, live: bool) -> AnswerFlow:
@@ -54,6 +57,7 @@ class Plan:
             skeleton=self.skeleton,
             prefill=self._prefilled(config),
             live=live,
+            structured=self.structured and ask_structured(unbound(self.llm, config, {})[0], {}) is not None,
         )
 
     def _prefilled(self, config: RunnableConfig) -> frozenset[Stage]:
@@ -68,7 +72,7 @@ class Plan:
         """What opens the calls of these answers."""
         # An eager skeleton has to be read while it is written.
         early = {"skeleton"} if self.settings.eager else set()
-        streamed = frozenset({"skeleton", "point", "direct"} if live else early)
+        streamed = frozenset({"skeleton", "point", "merge", "direct"} if live else early)
         return Calls(self.llm, self.point_llm, asked, configs, streamed, kwargs)
 
 

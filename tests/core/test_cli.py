@@ -502,3 +502,71 @@ def test_without_rich_a_terminal_gets_plain_text(monkeypatch, capsys):
     assert main(["ask", QUESTION], backend=Script().backend()) == 0
     assert terminal.getvalue().startswith("1. Keep a schedule")
     assert 'pip install "skeleton-of-thought[demo]"' in capsys.readouterr().err
+
+
+# --- forms of the answer, and the merge ---
+
+
+def merges(*, fail=None, **settings):
+    """A script of two points whose merge fails in this way."""
+
+    def failing(call):
+        return fail if call.stage == "merge" else None
+
+    return Script(skeleton="1. Dim the lights\n2. Cool the room\n", sentences=1, fail=failing, **settings)
+
+
+def test_headings_and_paragraphs(capsys):
+    _, out, _ = ask(merges(), "--plain", "--join", "headings", capsys=capsys)
+    assert out.startswith("## Dim the lights\n\nThis helps")
+    assert out.count("## ") == 2
+    _, out, _ = ask(merges(), "--plain", "--join", "paragraphs", capsys=capsys)
+    assert out.startswith("This helps")
+    assert "Dim" not in out
+    code, _, err = ask_badly("--join", "bullets", capsys=capsys)
+    assert code == 2
+    assert "bullets" in err
+
+
+def ask_badly(*options, capsys):
+    code = main(["ask", QUESTION, *options], backend=Script().backend())
+    return (code, *capsys.readouterr())
+
+
+def test_a_merge_is_the_answer_and_its_cost_is_told(capsys):
+    script = merges()
+    code, out, err = ask(script, "--plain", "--merge", capsys=capsys)
+    assert code == 0
+    assert out == scripted.SENTENCE.strip() + (" " + scripted.SENTENCE.strip()) * 4 + "\n"
+    assert [call.stage for call in script.calls] == ["skeleton", "point", "point", "merge"]
+    merge = next(call for call in script.calls if call.stage == "merge")
+    assert "1. Dim the lights: This helps" in merge.prompt.messages[-1].text
+    assert ", merge " in err
+    assert " + merge 81 = " in err
+    assert "merge 50/81" in err
+
+
+def test_a_merge_in_json(capsys):
+    _, out, _ = ask(merges(), "--json", "--merge", capsys=capsys)
+    answer = json.loads(out)
+    assert (answer["merged"], answer["merge_error"]) == (True, None)
+    assert set(answer["usage_by_stage"]) == {"skeleton", "point", "merge"}
+    assert len(answer["expansions"]) == 2
+    _, out, _ = ask(merges(), "--json", "--stream", "--merge", capsys=capsys)
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [e["event"] for e in events if "Merge" in e["event"]] == ["MergeStarted", "MergeDone"]
+    assert "".join(e["text"] for e in events if e["event"] == "AnswerDelta") == events[-1]["answer"]["text"]
+
+
+def test_a_merge_that_breaks_gives_the_points_and_says_so(capsys):
+    code, out, err = ask(merges(fail=ConnectionError("line cut")), "--plain", "--merge", capsys=capsys)
+    assert code == 0
+    assert out.startswith("This helps\n\n1. Dim the lights: This helps")
+    assert "sot: merge failed, so the points stand as they are: line cut" in err
+
+
+def test_normal_decoding_is_as_long_as_the_merge(capsys):
+    script = merges()
+    ask(script, "--plain", "--merge", "--compare", capsys=capsys)
+    assert script.calls[-1].stage == "direct"
+    assert script.calls[-1].prompt.max_tokens == 81
