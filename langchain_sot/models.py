@@ -208,7 +208,7 @@ def _native(kwargs: dict[str, Any], call: Call, model: ChatTransformers) -> dict
 class _Outcome:
     """What a call's chunks say about how it ended; of one that gives data, also its data."""
 
-    def __init__(self, *, structured: bool) -> None:
+    def __init__(self, *, structured: bool = False) -> None:
         self._structured = Structured() if structured else None
         self._usage: Usage | None = None
         self._finish: str | None = None
@@ -239,12 +239,15 @@ class _Outcome:
 
     def end(self) -> Iterator[str | Reply]:
         """What is known only now: text that was no data, and the reply."""
-        titles = None
-        if self._structured is not None:
-            titles = self._structured.titles
-            if titles is None:
-                yield self._structured.text
-        yield Reply(usage=self._usage, finish_reason=self._finish, decoding=self._decoding, titles=titles)
+        reply = self.reply
+        if self._structured is not None and reply.titles is None:
+            yield self._structured.text
+        yield reply
+
+    @property
+    def reply(self) -> Reply:
+        titles = None if self._structured is None else self._structured.titles
+        return Reply(usage=self._usage, finish_reason=self._finish, decoding=self._decoding, titles=titles)
 
 
 def _finish_reason(metadata: Mapping[str, Any]) -> str | None:

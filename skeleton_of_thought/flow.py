@@ -501,15 +501,19 @@ class AnswerFlow:
 
     def _open_merge(self, attempt: int = 1, delay: float = 0.0) -> None:
         assert self._skeleton is not None
-        prompt = self.prompts.merge_prompt(
-            self.conversation,
-            self._skeleton,
-            render(self._good, self.settings.join),
-            max_points=self.settings.max_points,
-            words=self.settings.point_words,
-        )
         self._cleaner, self._merge = WholeText(), []
         self._emit(MergeStarted(attempt))
+        try:
+            prompt = self.prompts.merge_prompt(
+                self.conversation,
+                self._skeleton,
+                render(self._good, self.settings.join),
+                max_points=self.settings.max_points,
+                words=self.settings.point_words,
+            )
+        except Exception as error:  # of a template of the caller's: with all points written, no reason to lose them
+            self._give_up_merge(error)
+            return
         self._open("merge", prompt, attempt=attempt, delay=delay)
 
     def _write_merge(self, text: str) -> None:

@@ -322,9 +322,7 @@ _SKELETON = PromptTemplate(
 )
 
 _STRUCTURED = PromptTemplate(
-    text="{question}\n\nGive only the headings of the answer, in order: {how_many} different headings of 2 to 5 words.",
-    # JSON around each heading.
-    tokens_per=("max_points", 24),
+    text="{question}\n\nGive only the headings of the answer, in order: {how_many} different headings of 2 to 5 words."
 )
 """The skeleton as data: the schema has the form, so the words ask for none."""
 
@@ -476,7 +474,7 @@ class PromptSet:
             structured: Whether the backend gives it as data. A prompt of the caller's own serves for both.
         """
         assert isinstance(self.skeleton, Template)
-        template = _STRUCTURED if structured and self.skeleton is _SKELETON else self.skeleton
+        template = _STRUCTURED if structured and self.skeleton == _SKELETON else self.skeleton
         values = _shared_values(conversation, max_points, words)
         return template.render(conversation, values, prefill=prefill and not structured)
 

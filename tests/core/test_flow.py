@@ -6,6 +6,7 @@ import pytest
 
 from skeleton_of_thought.errors import InvalidInput, MergeError, PointError, SkeletonError, SotError
 from skeleton_of_thought.flow import Action, AnswerFlow, Settings
+from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.types import (
     Answer,
     AnswerDelta,
@@ -555,6 +556,22 @@ class TestMerge:
         answer = the_answer(actions)
         assert released(actions) == answer.text == "1. Sleep: text 1.\n\n2. Eat: (gone)"
         assert (answer.merged, answer.merge_error) == (False, None)
+
+    def test_a_template_that_cannot_be_rendered_leaves_the_points(self):
+        class Broken:
+            def render(self, conversation, values, *, prefill):
+                raise KeyError(values["draft"])
+
+        flow = AnswerFlow(
+            QUESTION,
+            settings=Settings(merge=True),
+            prompts=PromptSet(merge=Broken()),
+            skeleton=Skeleton((Point(1, "Sleep"), Point(2, "Eat"))),
+        )
+        opened = {call.point.index: call for call in calls(flow.start())}
+        answer = the_answer(finish(flow, opened))
+        assert answer.text == JOINED
+        assert isinstance(answer.merge_error, KeyError)
 
     def test_a_skeleton_of_one_point_streams_as_ever(self):
         flow, opened, actions = with_points("1. Sleep\n", settings=Settings(merge=True))
