@@ -13,12 +13,17 @@ import pytest
 from skeleton_of_thought._cli.backends import ModelSpec
 from skeleton_of_thought._cli.live import LiveView, _columns
 from skeleton_of_thought._cli.report import Normal, comparison, statistics
+from skeleton_of_thought._cli.views import Outcome
+from skeleton_of_thought.assemble import render
 from skeleton_of_thought.cli import main
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import (
     Answer,
     AnswerDelta,
+    AnswerRestarted,
     Decoding,
+    Expansion,
+    MergeStarted,
     Point,
     PointDelta,
     PointFound,
@@ -570,3 +575,29 @@ def test_normal_decoding_is_as_long_as_the_merge(capsys):
     ask(script, "--plain", "--merge", "--compare", capsys=capsys)
     assert script.calls[-1].stage == "direct"
     assert script.calls[-1].prompt.max_tokens == 81
+
+
+def test_the_live_view_shows_the_merge_and_then_prints_it(screen):
+    view, lines, console = screen(80, 24)
+    fill(view, 2)
+    view.show(MergeStarted())
+    assert any("merging the points" in line for line in lines())
+    view.show(AnswerDelta("One text "))
+    assert any("one text of all points" in line for line in lines())
+    view.show(AnswerRestarted(OSError("down")))
+    assert not any("one text of all points" in line for line in lines())
+    points = (Expansion(Point(1, "Sleep"), "Long."), Expansion(Point(2, "Eat")))
+    with console.capture() as shown:
+        view.finish(Outcome(Answer("One text.", QUESTION, "skeleton", expansions=points, merged=True)))
+    assert shown.get().strip() == "One text."
+
+
+@pytest.mark.parametrize("join", ["numbered", "headings", "paragraphs"])
+def test_the_live_view_prints_the_text_of_the_answer(screen, join):
+    _, _, console = screen(80, 24)
+    points = (Expansion(Point(1, "Sleep"), "Long."), Expansion(Point(2, "Eat")), Expansion(Point(3, "Walk"), "Far."))
+    with console.capture() as shown:
+        LiveView(QUESTION, console, join=join).finish(
+            Outcome(Answer(render(points, join), QUESTION, "skeleton", expansions=points))
+        )
+    assert shown.get().strip() == render(points, join)
