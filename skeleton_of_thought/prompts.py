@@ -329,9 +329,9 @@ _STRUCTURED = PromptTemplate(
 _MERGE = PromptTemplate(
     text=(
         "{question}\n\n"
-        "The parts of this answer were written separately:\n\n{draft}\n\n"
-        "Make one text of them that reads smoothly. Leave out what is said twice, keep all else, and keep the order "
-        "and the form. Write only the text."
+        # The draft last: a small model then rewrites it, and else tends to reply to the instruction.
+        "The parts of the answer below were written separately. Rewrite it as one text that reads smoothly: leave out "
+        "what is said twice, keep all else, the order and the form. Write only the text.\n\n{draft}"
     ),
     # Well over the draft's length in most languages. A model that loops ends here.
     tokens_per=("draft", 1),
