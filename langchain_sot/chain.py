@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NotRequired, Self, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, cast, get_type_hints
 
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
@@ -24,6 +24,9 @@ from skeleton_of_thought.prompts import PromptSet, how_long, how_many
 from skeleton_of_thought.routing import check_router
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Point, Skeleton
+
+if TYPE_CHECKING:
+    from langchain_sot.chat_model import SkeletonOfThoughtChatModel
 
 __all__ = ["SkeletonOfThoughtChain"]
 
@@ -194,6 +197,20 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     def pick(self, keys: str | list[str]) -> PickedKeys:
         """The given key, or keys, of the output; streams can be closed early without waiting for the rest."""
         return PickedKeys(chain=self, keys=keys)
+
+    def as_chat_model(self) -> SkeletonOfThoughtChatModel:
+        """A chat model that answers by this chain, for whatever expects a chat model.
+
+        Example:
+            >>> from langchain_core.language_models import FakeListChatModel
+            >>> from langchain_sot import SkeletonOfThoughtChain
+            >>> llm = FakeListChatModel(responses=["1. Move", "A short walk helps."])
+            >>> SkeletonOfThoughtChain(llm=llm).as_chat_model().invoke("How do I stay awake?").text
+            '1. Move: A short walk helps.'
+        """
+        from langchain_sot.chat_model import SkeletonOfThoughtChatModel
+
+        return SkeletonOfThoughtChatModel(chain=self)
 
     # --- what LangChain asks of a runnable ---
 

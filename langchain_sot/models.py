@@ -22,7 +22,7 @@ from langchain_sot.messages import Asked, convert_messages, render_text
 from langchain_sot.structured import Structured, ask_structured
 from skeleton_of_thought.types import Call, Decoding, Reply, Usage
 
-__all__ = ["Backend", "Calls", "call_config", "continues_prefill", "find_backend", "unbound"]
+__all__ = ["Backend", "Calls", "call_config", "continues_prefill", "find_backend", "message_usage", "unbound"]
 
 _LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
 
@@ -172,12 +172,14 @@ class Calls:
 def unbound(
     llm: Runnable[Any, Any], config: RunnableConfig, kwargs: Mapping[str, Any]
 ) -> tuple[Runnable[Any, Any], RunnableConfig, dict[str, Any]]:
-    """The model out of its bindings, with the config and the keywords that they bind."""
-    # A binding's `astream` leaves the model's stream to the garbage collector when it is closed early, so
-    # bindings are taken off and what they bind is passed by hand.
+    """The model out of its bindings, with the config and the arguments that a call on it takes.
+
+    A binding's `astream` leaves the model's stream to the garbage collector when it is closed early, so bindings
+    are taken off and what they bind is passed by hand.
+    """
     merged = dict(kwargs)
     while True:
-        if isinstance(llm, RunnableBinding):
+        if isinstance(llm, RunnableBinding) and _only_binds(type(llm)):
             config = merge_configs(llm.config, *(make(config) for make in llm.config_factories), config)
             merged = {**llm.kwargs, **merged}
             llm = llm.bound
@@ -185,6 +187,13 @@ def unbound(
             llm, config = llm.prepare(config)
         else:
             return llm, config, merged
+
+
+def _only_binds(kind: type[RunnableBinding[Any, Any]]) -> bool:
+    """Whether a binding's class runs what it binds as `RunnableBinding` does; `BaseChatModel.bind` makes a subclass."""
+    return all(
+        getattr(kind, way) is getattr(RunnableBinding, way) for way in ("invoke", "ainvoke", "stream", "astream")
+    )
 
 
 def _native(kwargs: dict[str, Any], call: Call, model: ChatTransformers) -> dict[str, Any]:
@@ -225,13 +234,8 @@ class _Outcome:
             )
         self._finish = _finish_reason(chunk.response_metadata) or self._finish
         self._decoding = _decoding(chunk) or self._decoding
-        if isinstance(chunk, AIMessage) and chunk.usage_metadata:
-            details = chunk.usage_metadata.get("input_token_details") or {}
-            self._usage = (self._usage or Usage()) + Usage(
-                chunk.usage_metadata["input_tokens"],
-                chunk.usage_metadata["output_tokens"],
-                details.get("cache_read") or 0,
-            )
+        if (usage := message_usage(chunk)) is not None:
+            self._usage = (self._usage or Usage()) + usage
         if self._structured is not None:
             self._structured.add(chunk)
             return ""
@@ -248,6 +252,15 @@ class _Outcome:
     def reply(self) -> Reply:
         titles = None if self._structured is None else self._structured.titles
         return Reply(usage=self._usage, finish_reason=self._finish, decoding=self._decoding, titles=titles)
+
+
+def message_usage(message: Any) -> Usage | None:
+    """The tokens that a model's message says were spent; None where it says nothing."""
+    if not isinstance(message, AIMessage) or not message.usage_metadata:
+        return None
+    usage = message.usage_metadata
+    cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
+    return Usage(usage.get("input_tokens", 0), usage.get("output_tokens", 0), cached)
 
 
 def _finish_reason(metadata: Mapping[str, Any]) -> str | None:

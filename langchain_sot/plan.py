@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from langchain_sot.interrupts import alifting, dropped, lifting
 from langchain_sot.messages import Asked, read_input
 from langchain_sot.models import Calls, continues_prefill, unbound
 from langchain_sot.router import TracedRouter
@@ -117,8 +118,8 @@ class Work:
     def run(self) -> Generator[tuple[int, Event]]:
         """The events, each with the position of its input."""
         yield from self._unreadable
-        events = drive.run(self._flows, self._calls.open, max_concurrency=self._limit)
-        with contextlib.closing(cast(Generator[tuple[int, Event]], events)):
+        events = drive.run(self._flows, lifting(self._calls.open), max_concurrency=self._limit)
+        with dropped(), contextlib.closing(cast(Generator[tuple[int, Event]], events)):
             for position, event in events:
                 yield self._positions[position], event
 
@@ -126,7 +127,8 @@ class Work:
         """Async twin of `run`."""
         for unreadable in self._unreadable:
             yield unreadable
-        events = drive.arun(self._flows, self._calls.aopen, max_concurrency=self._limit)
-        async with contextlib.aclosing(cast(AsyncGenerator[tuple[int, Event]], events)):
-            async for position, event in events:
-                yield self._positions[position], event
+        events = drive.arun(self._flows, alifting(self._calls.aopen), max_concurrency=self._limit)
+        with dropped():
+            async with contextlib.aclosing(cast(AsyncGenerator[tuple[int, Event]], events)):
+                async for position, event in events:
+                    yield self._positions[position], event

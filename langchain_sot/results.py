@@ -23,7 +23,16 @@ from skeleton_of_thought.types import (
     SkeletonDone,
 )
 
-__all__ = ["AnswerChunks", "AnswerDict", "PointChunks", "Restart", "answer_dict", "points_dict"]
+__all__ = [
+    "AnswerChunks",
+    "AnswerDict",
+    "PointChunks",
+    "Restart",
+    "answer_dict",
+    "error_text",
+    "errors_dict",
+    "points_dict",
+]
 
 
 class AnswerDict(TypedDict):
@@ -87,12 +96,13 @@ def answer_dict(answer: Answer) -> dict[str, Any]:
         "skeleton": list(answer.skeleton.titles),
         "points": points_dict(answer),
         "answer": answer.text,
-        "errors": _errors(answer),
+        "errors": errors_dict(answer),
         "timings": answer.timings.to_dict(),
     }
 
 
-def _errors(answer: Answer) -> dict[str, str]:
+def errors_dict(answer: Answer) -> dict[str, str]:
+    """Why points failed, by their number, and under "merge" why the merge did."""
     errors = {str(index): error_text(error) for index, error in answer.errors.items()}
     if answer.merge_error is not None:
         errors["merge"] = error_text(answer.merge_error)

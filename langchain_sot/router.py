@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
+from langchain_core.callbacks.base import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs, set_config_context
 from langchain_core.runnables.utils import coro_with_context
 
+from langchain_sot.interrupts import lifted
+from langchain_sot.models import message_usage
 from skeleton_of_thought.routing import BoundRouter, Router
-from skeleton_of_thought.types import Conversation, RouteDecision
+from skeleton_of_thought.types import Conversation, RouteDecision, Usage
 
 __all__ = ["TracedRouter"]
 
@@ -20,6 +26,8 @@ __all__ = ["TracedRouter"]
 @dataclass(frozen=True)
 class TracedRouter:
     """A router as part of one run of the chain: the runs that it starts are children of the chain's.
+
+    The tokens that these runs spend are told with the decision.
 
     Attributes:
         router: A runnable that takes the question and returns whether to use a skeleton, a function of the
@@ -32,17 +40,53 @@ class TracedRouter:
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """See `Router.route`."""
-        if isinstance(self.router, Runnable):
-            return _decision(self.router.invoke(conversation.question, _child(self.config)))
-        with set_config_context(self.config) as context:
-            return context.run(BoundRouter(self.router, conversation).decide)
+        spent = _Spent()
+        config = spent.counting(self.config)
+        with lifted():
+            if isinstance(self.router, Runnable):
+                return spent.told(_decision(self.router.invoke(conversation.question, _child(config))))
+            with set_config_context(config) as context:
+                return spent.told(context.run(BoundRouter(self.router, conversation).decide))
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
-        if isinstance(self.router, Runnable):
-            return _decision(await self.router.ainvoke(conversation.question, _child(self.config)))
-        with set_config_context(self.config) as context:
-            return await coro_with_context(BoundRouter(self.router, conversation).adecide(), context)
+        spent = _Spent()
+        config = spent.counting(self.config)
+        with lifted():
+            if isinstance(self.router, Runnable):
+                return spent.told(_decision(await self.router.ainvoke(conversation.question, _child(config))))
+            with set_config_context(config) as context:
+                return spent.told(await coro_with_context(BoundRouter(self.router, conversation).adecide(), context))
+
+
+class _Spent(BaseCallbackHandler):
+    """Adds up the tokens of the model runs that it hears of."""
+
+    run_inline = True
+
+    def __init__(self) -> None:
+        self._usage: Usage | None = None
+        self._lock = threading.Lock()
+
+    def counting(self, config: RunnableConfig) -> RunnableConfig:
+        """The config, with this as one of its callbacks."""
+        callbacks = config.get("callbacks")
+        if isinstance(callbacks, CallbackManager | AsyncCallbackManager):
+            manager = callbacks.copy()
+            manager.add_handler(self, inherit=True)
+            return {**config, "callbacks": manager}
+        return merge_configs(config, {"callbacks": [self]})
+
+    def told(self, decision: RouteDecision) -> RouteDecision:
+        """The decision, with what it had cost."""
+        return decision if decision.usage is not None else dataclasses.replace(decision, usage=self._usage)
+
+    def on_llm_end(self, response: Any, **_: Any) -> None:
+        for generation in (generation for row in response.generations for generation in row):
+            usage = message_usage(getattr(generation, "message", None))
+            if usage is not None:
+                with self._lock:
+                    self._usage = (self._usage or Usage()) + usage
 
 
 def _child(config: RunnableConfig) -> RunnableConfig:

@@ -71,7 +71,8 @@ class _Worker:
         if self._cancelled.is_set():
             return
         if self._call.prompt is None:
-            self._reply = Reply(decision=self._call.router.decide())
+            decision = self._call.router.decide()
+            self._reply = Reply(decision=decision, usage=decision.usage)
             return
         stream = self._stream = self._open_call(self._call, self._key[0])
         try:
@@ -225,7 +226,8 @@ async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue
     error: BaseException | None = None
     try:
         if call.prompt is None:
-            reply = Reply(decision=await call.router.adecide())
+            decision = await call.router.adecide()
+            reply = Reply(decision=decision, usage=decision.usage)
         else:
             async with _closing(open_call(call, key[0])) as stream:
                 async for item in stream:

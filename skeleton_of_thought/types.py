@@ -320,11 +320,12 @@ class Skeleton:
 
 @dataclass(frozen=True)
 class RouteDecision:
-    """Whether a question is answered through a skeleton, how sure that is (0 to 1), and why."""
+    """Whether a question is answered through a skeleton, how sure that is (0 to 1), why, and what asking had cost."""
 
     use_skeleton: bool
     score: float | None = None
     reason: str = ""
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)

@@ -357,6 +357,8 @@ def kit() -> SimpleNamespace:
         Runs=Runs,
         Watch=Watch,
         answering=answering,
+        last_chunk=last_chunk,
+        seen_as=seen_as,
         pieces=pieces,
         total=total,
         untimed=untimed,

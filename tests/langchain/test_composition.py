@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import pickle
-import warnings
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.caches import InMemoryCache
 from langchain_core.language_models import FakeListChatModel
-from langchain_core.load import dumpd, dumps, load
+from langchain_core.load import dumpd, dumps
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnableParallel, RunnablePassthrough
+from langchain_core.runnables import (
+    ConfigurableField,
+    RunnableLambda,
+    RunnableParallel,
+    RunnablePassthrough,
+)
 
-from langchain_sot import SkeletonOfThoughtChain
+from langchain_sot import SkeletonOfThoughtChain, load_chain
 from langchain_sot.results import Restart
 from skeleton_of_thought.errors import InvalidInput
 
@@ -183,18 +187,33 @@ def test_dumped_and_loaded_it_is_the_same():
     assert dumped["type"] == "constructor"
     # A fake model is not serializable itself; it stands for one that is.
     dumped["kwargs"]["llm"] = llm
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        again = load(
-            dumped,
-            allowed_objects="all",
-            valid_namespaces=["langchain_sot"],
-            additional_import_mappings={tuple(dumped["id"]): tuple(dumped["id"])},
-        )
+    again = load_chain(dumped)
     assert isinstance(again, SkeletonOfThoughtChain)
     assert again.skeleton_prompt == prompt
     assert again.max_points == 4
-    assert "secret" not in dumps(chain)
+
+
+def test_a_chain_over_a_real_model_goes_to_json_and_back_without_its_key():
+    openai = pytest.importorskip("langchain_openai", reason="needs the extra openai")
+    llm = openai.ChatOpenAI(model="some-model", api_key="sk-of-mine", base_url="http://127.0.0.1:9/v1")
+    chain = SkeletonOfThoughtChain(llm=llm.bind(temperature=0.2), point_llm=llm, on_point_error="placeholder")
+    for whole in (chain, chain.pick("answer"), chain | RunnablePassthrough(), {"x": chain} | RunnablePassthrough()):
+        text = dumps(whole)
+        assert "sk-of-mine" not in text
+        again = load_chain(text, secrets_map={"OPENAI_API_KEY": "sk-of-mine"})
+        assert dumps(again) == text
+    with pytest.raises(Exception, match=r"OPENAI_API_KEY|api_key"):
+        load_chain(dumps(chain))
+
+
+def test_what_is_no_dump_or_cannot_be_dumped_is_not_loaded():
+    with pytest.raises(ValueError, match="no dump"):
+        load_chain('{"question": "Q"}')
+    with pytest.raises(ValueError, match="no dump"):
+        load_chain("[1, 2]")
+    routed = SkeletonOfThoughtChain(llm=FakeListChatModel(responses=["1. Move"]), router=lambda question: True)
+    with pytest.raises(NotImplementedError):
+        load_chain(dumps(routed))
 
 
 def test_it_can_be_pickled():

@@ -279,3 +279,23 @@ def test_text_blocks_of_a_merge_are_read_as_text(kit):
 
     chain = SkeletonOfThoughtChain(llm=Blocks(script=kit.answering(TITLES)), merge=True)
     assert kit.total(chain.stream("Q"))["answer"] == "All in one."
+
+
+# --- as a chat model ---
+
+
+async def test_the_chat_model_gives_the_merged_text(way, llm):
+    message = await way(SkeletonOfThoughtChain(llm=llm, merge=True).as_chat_model(), "Q")
+    assert message.text == "Breaks, and moving too."
+    assert set(message.response_metadata["usage_by_stage"]) == {"skeleton", "point", "merge"}
+    assert message.response_metadata["errors"] == {}
+
+
+async def test_the_chat_model_says_why_a_merge_failed(kit, ways, llm):
+    scripted(kit, llm, "Breaks, ", OSError("down"))
+    model = SkeletonOfThoughtChain(llm=llm, merge=True, max_retries=0).as_chat_model()
+    for name, way in ways.items():
+        message = await way(model, "Q")
+        # A message's text cannot be taken back while it streams.
+        assert message.text == (f"Breaks,\n\n{JOINED}" if "stream" in name else JOINED)
+        assert message.response_metadata["errors"] == {"merge": "OSError: down"}

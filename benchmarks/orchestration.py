@@ -1,0 +1,268 @@
+"""What the chain itself costs: the time that answers take over the least they can take, with models of known delays.
+
+The models here wait instead of computing, so whatever an answer takes over its ideal is overhead of the machinery:
+
+    ideal          the skeleton's delay and a point's; with `eager`, the same, since the last line starts the last point
+    ours           `SkeletonOfThoughtChain`
+    ours eager     the same with `eager=True`, whose skeleton comes line by line
+    map            `prompt | llm | parser | (prompt | llm | parser).map()`, the usual recipe
+    parallel       the same over a `RunnableParallel` that is built from the titles
+    map, parallel told    the same two, with `max_concurrency` set to all calls; LangChain's threads are few otherwise
+
+Each with `--points` for one question, and with `--questions` at once of `--batch-points` points, sync (`invoke`,
+`batch`) and async (`ainvoke`, `abatch`). Printed: the median seconds of `--repeats`, interleaved, and the milliseconds
+and per cent over the ideal.
+
+Then the cost of streaming: microseconds a token from `llm.stream` by itself, and through the chain, of models that
+do not wait at all. And the time to import `langchain_sot` after `langchain_core`'s runnables, chat models, prompts and
+output parsers, in fresh interpreters.
+
+    python benchmarks/orchestration.py
+
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
+
+from langchain_sot import SkeletonOfThoughtChain, SkeletonOutputParser
+
+_SKELETON = "Skeleton of: {question}"
+_POINT = "Point {index}, {title}, of: {question}"
+_CORE = (
+    "import langchain_core.runnables, langchain_core.language_models, langchain_core.prompts, "
+    "langchain_core.output_parsers"
+)
+
+
+class Waiting(BaseChatModel):
+    """A chat model that waits, and then says what it was to say.
+
+    Attributes:
+        points: Lines of a skeleton.
+        skeleton_seconds: How long a skeleton takes, its lines evenly.
+        point_seconds: How long a point takes.
+        tokens: Pieces of a streamed point.
+    """
+
+    points: int
+    skeleton_seconds: float = 0.0
+    point_seconds: float = 0.0
+    tokens: int = 1
+
+    @property
+    def _llm_type(self) -> str:
+        return "waiting"
+
+    def _pieces(self, messages: Sequence[BaseMessage]) -> tuple[list[str], float]:
+        if str(messages[-1].content).startswith("Skeleton"):
+            lines = [f"{i}. Matter number {i}\n" for i in range(1, self.points + 1)]
+            return lines, self.skeleton_seconds / self.points
+        return ["word "] * self.tokens, self.point_seconds / self.tokens
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        pieces, delay = self._pieces(messages)
+        time.sleep(delay * len(pieces))
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("".join(pieces)))])
+
+    async def _agenerate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        pieces, delay = self._pieces(messages)
+        await asyncio.sleep(delay * len(pieces))
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("".join(pieces)))])
+
+    def _stream(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        pieces, delay = self._pieces(messages)
+        due = time.perf_counter()
+        for piece in pieces:
+            if delay:
+                due += delay
+                time.sleep(max(0.0, due - time.perf_counter()))
+            yield ChatGenerationChunk(message=AIMessageChunk(piece))
+
+    async def _astream(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        pieces, delay = self._pieces(messages)
+        due = time.perf_counter()
+        for piece in pieces:
+            if delay:
+                due += delay
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            yield ChatGenerationChunk(message=AIMessageChunk(piece))
+
+
+def ours(llm: Waiting, **settings: Any) -> Runnable[Any, Any]:
+    """The chain, with prompts that the models here tell apart."""
+    return SkeletonOfThoughtChain(
+        llm=llm, skeleton_prompt=_SKELETON, point_prompt=_POINT, max_points=llm.points, **settings
+    )
+
+
+def recipe(llm: Waiting, kind: str) -> Runnable[Any, Any]:
+    """What people write by hand."""
+    outline = ChatPromptTemplate.from_template(_SKELETON) | llm | SkeletonOutputParser(max_points=llm.points)
+    expand = ChatPromptTemplate.from_template(_POINT) | llm | StrOutputParser()
+
+    def inputs(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+        question = found["question"]["question"]
+        return [{"index": i, "title": title, "question": question} for i, title in enumerate(found["titles"], 1)]
+
+    def parallel(values: list[dict[str, Any]]) -> Runnable[Any, Any]:
+        steps = {str(v["index"]): RunnableLambda(lambda _, v=v: v) | expand for v in values}
+        return RunnableParallel(steps)
+
+    start = RunnableParallel(question=lambda x: x, titles=outline) | RunnableLambda(inputs)
+    return start | (expand.map() if kind == "map" else RunnableLambda(parallel))
+
+
+def measured(
+    ways: Mapping[str, tuple[Runnable[Any, Any], dict[str, Any]]], questions: int, repeats: int, *, sync: bool
+) -> dict[str, float]:
+    """The median seconds of each way for so many questions at once."""
+    asked = [f"question {i}" for i in range(questions)]
+    took: dict[str, list[float]] = {name: [] for name in ways}
+
+    def once(name: str) -> float:
+        runnable, config = ways[name]
+        inputs: list[Any] = list(asked) if name.startswith("ours") else [{"question": text} for text in asked]
+        start = time.perf_counter()
+        if sync:
+            done = runnable.batch(inputs, config) if questions > 1 else [runnable.invoke(inputs[0], config)]
+        else:
+            one = runnable.abatch(inputs, config) if questions > 1 else runnable.ainvoke(inputs[0], config)
+            done = asyncio.run(_whole(one))
+        assert done
+        return time.perf_counter() - start
+
+    for name in ways:
+        once(name)
+    for _ in range(repeats):
+        for name, seconds in took.items():
+            seconds.append(once(name))
+    return {name: statistics.median(seconds) for name, seconds in took.items()}
+
+
+async def _whole(one: Any) -> Any:
+    return await one
+
+
+def cells(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """All cases, measured."""
+    cases = [(1, points) for points in args.points] + [(q, args.batch_points) for q in args.questions if q > 1]
+    ideal = args.skeleton_seconds + args.point_seconds
+    for questions, points in cases:
+        llm = Waiting(points=points, skeleton_seconds=args.skeleton_seconds, point_seconds=args.point_seconds)
+        told = {"max_concurrency": questions * points}
+        ways: dict[str, tuple[Runnable[Any, Any], dict[str, Any]]] = {
+            "ours": (ours(llm), {}),
+            "ours eager": (ours(llm, eager=True), {}),
+            "map": (recipe(llm, "map"), {}),
+            "parallel": (recipe(llm, "parallel"), {}),
+            "map told": (recipe(llm, "map"), told),
+            "parallel told": (recipe(llm, "parallel"), told),
+        }
+        for sync in (True, False):
+            for name, seconds in measured(ways, questions, args.repeats, sync=sync).items():
+                yield {
+                    "questions": questions,
+                    "points": points,
+                    "mode": "sync" if sync else "async",
+                    "way": name,
+                    "seconds": round(seconds, 4),
+                    "ideal": ideal,
+                    "over_ms": round((seconds - ideal) * 1e3, 1),
+                    "over": round(seconds / ideal - 1, 4),
+                }
+
+
+def streaming(args: argparse.Namespace) -> dict[str, float]:
+    """Microseconds a token, plain and through the chain."""
+    points, tokens = 8, args.tokens // 8
+    llm = Waiting(points=points, tokens=tokens)
+    one = Waiting(points=points, tokens=points * tokens)
+    chain = ours(llm)
+
+    async def aplain() -> None:
+        async for _ in one.astream("Point"):
+            pass
+
+    async def achain() -> None:
+        async for _ in chain.astream("question"):
+            pass
+
+    ways: dict[str, Callable[[], Any]] = {
+        "llm.stream": lambda: [None for _ in one.stream("Point")],
+        "chain.stream": lambda: [None for _ in chain.stream("question")],
+        "llm.astream": lambda: asyncio.run(aplain()),
+        "chain.astream": lambda: asyncio.run(achain()),
+    }
+    took: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(args.repeats + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            took[name].append((time.perf_counter() - start) / (points * tokens) * 1e6)
+    return {name: round(statistics.median(values[1:]), 1) for name, values in took.items()}
+
+
+def importing(repeats: int) -> dict[str, float]:
+    """Milliseconds to import LangChain's core, and ours after it."""
+    code = (
+        f"import time; {_CORE}; a = time.perf_counter(); import langchain_sot; "
+        "b = time.perf_counter(); print((b - a) * 1e3)"
+    )
+    own = []
+    for _ in range(repeats):
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        own.append(float(done.stdout))
+    return {"over_langchain_core_ms": round(statistics.median(own), 1)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=_numbers, default=[8, 32, 128], help="of one question (default 8,32,128)")
+    parser.add_argument("--questions", type=_numbers, default=[4, 16, 64], help="at once (default 4,16,64)")
+    parser.add_argument("--batch-points", type=int, default=8, help="of each of several questions (default 8)")
+    parser.add_argument("--skeleton-seconds", type=float, default=0.5)
+    parser.add_argument("--point-seconds", type=float, default=1.0)
+    parser.add_argument("--tokens", type=int, default=4000, help="streamed (default 4000)")
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+
+    print(f"{'questions':>9}{'points':>7} {'mode':<6}{'way':<14}{'seconds':>9}{'over ms':>9}{'over':>8}")
+    rows = []
+    with contextlib.suppress(KeyboardInterrupt):
+        for row in cells(args):
+            rows.append(row)
+            print(
+                f"{row['questions']:>9}{row['points']:>7} {row['mode']:<6}{row['way']:<14}{row['seconds']:>9.3f}"
+                f"{row['over_ms']:>9.1f}{row['over']:>8.1%}",
+                flush=True,
+            )
+    streams, imports = streaming(args), importing(max(5, args.repeats))
+    print("\nmicroseconds a token: " + ", ".join(f"{name} {value}" for name, value in streams.items()))
+    print(f"import langchain_sot: {imports['over_langchain_core_ms']} ms over langchain_core")
+    print(json.dumps({"benchmark": "orchestration", "cells": rows, "us_per_token": streams, "import": imports}))
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+if __name__ == "__main__":
+    main()

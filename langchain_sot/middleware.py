@@ -1,0 +1,107 @@
+"""Skeleton-of-Thought in LangChain's agents. Needs `langchain`: the extra `agents`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables.config import ensure_config
+
+from langchain_sot.chain import SkeletonOfThoughtChain
+from langchain_sot.chat_model import SkeletonOfThoughtChatModel
+from langchain_sot.passing_on import CARRIED, asks_a_question
+from skeleton_of_thought.errors import InvalidInput, MissingExtra
+
+try:
+    from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+except ImportError as error:
+    raise MissingExtra("SkeletonOfThoughtMiddleware needs langchain", "agents") from error
+
+__all__ = ["SkeletonOfThoughtMiddleware"]
+
+
+class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
+    """Lets an agent of `create_agent` answer by Skeleton-of-Thought, with the model that it has.
+
+    The model's turn is made by a `SkeletonOfThoughtChain` over the agent's model, its system prompt and the whole
+    history. The message is that of `SkeletonOfThoughtChatModel`; with `stream_mode="messages"` its tokens come in
+    document order, and those of the skeleton and of single points are not shown.
+
+    The agent's own model call is made untouched if the request has tools or a response format, if its last message is
+    not a human's, and for model settings that are about the text as a whole, such as `stop` or `max_tokens`
+    (what may be set is in `langchain_sot.passing_on.CARRIED`). Middleware that comes after this one in the agent's list
+    sees only these calls.
+
+    Example:
+        >>> from langchain.agents import create_agent
+        >>> from langchain_core.language_models import FakeListChatModel
+        >>> from langchain_sot import SkeletonOfThoughtMiddleware
+        >>> llm = FakeListChatModel(responses=["1. Move", "A short walk helps."])
+        >>> agent = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware(max_points=6)])
+        >>> agent.invoke({"messages": [("human", "How do I stay awake?")]})["messages"][-1].text
+        '1. Move: A short walk helps.'
+
+    Args:
+        settings: The settings of `SkeletonOfThoughtChain`, all but `llm`: `point_llm`, `router`, `max_points`, ...
+
+    Raises:
+        InvalidInput: `llm` is among the settings.
+        ValueError: A setting that cannot work.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        if "llm" in settings:
+            raise InvalidInput(
+                "SkeletonOfThoughtMiddleware takes the agent's own model: give `llm` to create_agent as its model, and "
+                "another model for the points as `point_llm`."
+            )
+        # Any model will do until there is a request: the settings shall be checked now.
+        self._chain = SkeletonOfThoughtChain(llm=RunnableLambda(_no_model), **settings)
+
+    def wrap_model_call(
+        self, request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]
+    ) -> ModelResponse | AIMessage:
+        """Answers by the chain, or calls the handler."""
+        if not _suits(request):
+            return handler(request)
+        return _named(self._model(request).invoke(_messages(request), **request.model_settings))
+
+    async def awrap_model_call(
+        self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[ModelResponse]]
+    ) -> ModelResponse | AIMessage:
+        """Async twin of `wrap_model_call`."""
+        if not _suits(request):
+            return await handler(request)
+        return _named(await self._model(request).ainvoke(_messages(request), **request.model_settings))
+
+    def _model(self, request: ModelRequest) -> SkeletonOfThoughtChatModel:
+        return self._chain.model_copy(update={"llm": request.model}).as_chat_model()
+
+
+def _suits(request: ModelRequest) -> bool:
+    if request.tools or request.tool_choice is not None or request.response_format is not None:
+        return False
+    if isinstance(request.model, SkeletonOfThoughtChatModel):
+        return False  # it does all this by itself
+    given = {name for name, value in request.model_settings.items() if value is not None}
+    return given <= CARRIED and asks_a_question(request.messages)
+
+
+def _messages(request: ModelRequest) -> list[BaseMessage]:
+    system = getattr(request, "system_message", None)
+    if system is None and request.system_prompt:  # the only form that langchain 1.0 knows
+        system = SystemMessage(request.system_prompt)
+    return [*([system] if system is not None else []), *request.messages]
+
+
+def _named(message: AIMessage) -> AIMessage:
+    # As `create_agent` does with the messages of its own calls, for graphs of several agents.
+    name = ensure_config().get("metadata", {}).get("lc_agent_name")
+    return message.model_copy(update={"name": name}) if name else message
+
+
+def _no_model(_: Any) -> Any:
+    raise RuntimeError("The middleware has no model of its own; each request brings the agent's.")
