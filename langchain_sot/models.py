@@ -19,7 +19,7 @@ from langchain_core.runnables.configurable import DynamicRunnable
 
 from langchain_sot.chat_transformers import ChatTransformers
 from langchain_sot.messages import Asked, convert_messages, render_text
-from langchain_sot.structured import Structured, ask_structured
+from langchain_sot.skeleton_schema import Structured, ask_structured
 from skeleton_of_thought.types import Call, Decoding, Reply, Usage
 
 __all__ = ["Backend", "Calls", "call_config", "continues_prefill", "find_backend", "message_usage", "unbound"]

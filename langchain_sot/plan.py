@@ -13,7 +13,7 @@ from langchain_sot.interrupts import alifting, dropped, lifting
 from langchain_sot.messages import Asked, read_input
 from langchain_sot.models import Calls, continues_prefill, unbound
 from langchain_sot.router import TracedRouter
-from langchain_sot.structured import ask_structured
+from langchain_sot.skeleton_schema import ask_structured
 from skeleton_of_thought import drive
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
