@@ -72,7 +72,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         '1. Move: A short walk helps.'
 
     Attributes:
-        llm: A chat model or string LLM, with whatever is bound to it.
+        llm: A chat model or string LLM, with whatever is around it: what is bound, retries, fallbacks, configurable
+            fields and alternatives.
         point_llm: Another model for the points; None for the same.
         router: Decides whether a question is answered through a skeleton: a runnable or function on the
             question, sync or async, or a core `Router`. None for always.
@@ -85,6 +86,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         skeleton_mode: "text": the skeleton is read from the model's text. "structured": it is asked for as data by
             `with_structured_output`, where the model has that; elsewhere, and where the reply does not fit, by text.
         prefill: Whether the model is given the start of its turn. "auto": where it is known to continue it.
+        adopt: Whether the local model of a `HuggingFacePipeline` or `ChatHuggingFace` gets an engine that writes all
+            points as one batch, with its settings kept. False leaves it to that class, which writes them one by one.
 
     The other settings are those of `skeleton_of_thought.settings.Settings`.
 
@@ -121,12 +124,13 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     join: Literal["numbered", "headings", "paragraphs"] = "numbered"
     merge: bool = False
     prefill: Literal["auto"] | bool = Field(default="auto")
+    adopt: bool = True
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        self.plan()
+        self.plan().models({}).prepare()
         if not isinstance(self.router, Runnable):
             check_router(self.router)
         return self
@@ -147,6 +151,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             prefill=self.prefill,
             structured=self.skeleton_mode == "structured",
             skeleton=skeleton,
+            adopts=self.adopt,
         )
 
     def _plan(self) -> Plan:

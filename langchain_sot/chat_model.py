@@ -37,7 +37,6 @@ from langchain_sot.answer_message import answer_chunk, answer_message, without_u
 from langchain_sot.chain import SkeletonOfThoughtChain
 from langchain_sot.chat_call import ChatCall
 from langchain_sot.like_its_llm import LikeItsLlm
-from langchain_sot.models import find_backend, unbound
 from langchain_sot.passing_on import (
     CARRIED,
     OneOfMany,
@@ -50,6 +49,7 @@ from langchain_sot.passing_on import (
     with_stop,
 )
 from langchain_sot.plan import Work
+from langchain_sot.wrappers import find_backend
 from skeleton_of_thought.types import Answer, AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
 
 __all__ = ["SkeletonOfThoughtChatModel"]
@@ -172,7 +172,7 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         """The answer in document order. Closing the iterator ends all calls, and returns when they have ended."""
         if not self._reads(input, stop, kwargs):
             # A binding's stream leaves that of its model open when it is closed early; see `unbound`.
-            llm, config, kwargs = unbound(self.chain.llm, ensure_config(config), with_stop(stop, kwargs))
+            llm, config, kwargs = self._chosen(ensure_config(config), with_stop(stop, kwargs))
             with closed(llm.stream(input, config, **kwargs)) as chunks:
                 yield from map(as_chunk, chunks)
             return
@@ -198,7 +198,7 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
     ) -> AsyncIterator[AIMessageChunk]:
         """Async twin of `stream`."""
         if not self._reads(input, stop, kwargs):
-            llm, config, kwargs = unbound(self.chain.llm, ensure_config(config), with_stop(stop, kwargs))
+            llm, config, kwargs = self._chosen(ensure_config(config), with_stop(stop, kwargs))
             async with aclosed(llm.astream(input, config, **kwargs)) as chunks:
                 async for chunk in chunks:
                     yield as_chunk(chunk)
@@ -233,7 +233,7 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
     ) -> tuple[Any, RunnableConfig, dict[str, Any]]:
         settings = {name: setting for name, setting in kwargs.items() if name not in ("version", "stop")}
         if not self._reads(value, kwargs.get("stop"), settings):
-            return unbound(self.chain.llm, ensure_config(config), kwargs)
+            return self._chosen(ensure_config(config), kwargs)
         config = ensure_config(config)
         # Only `BaseChatModel`'s own methods are used on it: the copy's would come here again.
         return super(SkeletonOfThoughtChatModel, self._begin(config)), config, dict(kwargs)

@@ -8,15 +8,15 @@ from typing import Any, cast
 from langchain_core.language_models import BaseChatModel, BaseLanguageModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 from pydantic import PrivateAttr
 
 from langchain_sot.chain import SkeletonOfThoughtChain
 from langchain_sot.chat_call import ChatCall
-from langchain_sot.models import find_backend, unbound
 from langchain_sot.rebinding import rebound
+from langchain_sot.wrappers import find_backend, settled, unbound
 
 __all__ = ["LikeItsLlm"]
 
@@ -49,6 +49,12 @@ class LikeItsLlm(BaseChatModel):
     def _inner(self) -> Runnable[Any, Any]:
         return find_backend(self.chain.llm).model
 
+    def _chosen(
+        self, config: RunnableConfig, kwargs: Mapping[str, Any]
+    ) -> tuple[Runnable[Any, Any], RunnableConfig, dict[str, Any]]:
+        """The `llm` that this config chooses, out of its bindings, with what is bound."""
+        return unbound(settled(self.chain.llm, config, {}, adopts=False), config, kwargs)
+
     def _name(self, kwargs: Mapping[str, Any]) -> str:
         return self._get_ls_params(**kwargs).get("ls_model_name") or self._llm_type
 
@@ -70,7 +76,7 @@ class LikeItsLlm(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         config = ensure_config(self._call.config if self._call else None)
-        llm, _, bound = unbound(self.chain.llm, config, kwargs)
+        llm, _, bound = self._chosen(config, kwargs)
         inner = find_backend(llm).model
         if not isinstance(inner, BaseLanguageModel):
             return super()._get_ls_params(stop=stop, **kwargs)

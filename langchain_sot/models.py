@@ -4,68 +4,68 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForLLMRun
 from langchain_core.callbacks.base import AsyncCallbackHandler
-from langchain_core.language_models import BaseLLM
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableWithFallbacks
-from langchain_core.runnables.base import RunnableBindingBase
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
-from langchain_core.runnables.configurable import DynamicRunnable
 
+from langchain_sot.adopt import takes_text
 from langchain_sot.chat_transformers import ChatTransformers
 from langchain_sot.messages import Asked, convert_messages, render_text
 from langchain_sot.skeleton_schema import Structured, ask_structured
-from skeleton_of_thought.types import Call, Decoding, Reply, Usage
+from langchain_sot.text_calls import acomplete, as_string, complete
+from langchain_sot.wrappers import Backend, abegin, aclose, begin, close, find_backend, settled, unbound
+from skeleton_of_thought.drive import AsyncTogether, Together
+from skeleton_of_thought.together import Whole
+from skeleton_of_thought.types import Call, Decoding, Reply, Stage, Usage
 
-__all__ = ["Backend", "Calls", "call_config", "continues_prefill", "find_backend", "message_usage", "unbound"]
+__all__ = ["Calls", "Models", "call_config", "message_usage"]
 
 _LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
 
 
 @dataclass(frozen=True)
-class Backend:
-    """What kind of model stands behind a runnable.
+class Models:
+    """The two models of a chain.
 
     Attributes:
-        model: The model itself, out of its wrappers; any runnable may be one.
+        llm: Writes the skeletons, the merges and the direct answers.
+        point_llm: Writes the points.
+        adopts: Whether local models of LangChain's Hugging Face classes get an engine.
+        kwargs: Passed on to the models.
     """
 
-    model: Runnable[Any, Any]
+    llm: Runnable[Any, Any]
+    point_llm: Runnable[Any, Any]
+    adopts: bool = True
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def native(self) -> bool:
-        """Whether it is this package's own, which takes a prefill, stop strings and a limit with each call."""
-        return isinstance(self.model, ChatTransformers)
+    def of(self, stage: Stage) -> Runnable[Any, Any]:
+        """The one that writes this stage."""
+        return self.point_llm if stage == "point" else self.llm
 
-    @property
-    def text(self) -> bool:
-        """Whether it completes a string instead of answering a chat."""
-        return isinstance(self.model, BaseLLM)
+    def settled(self, stage: Stage, config: RunnableConfig) -> Runnable[Any, Any]:
+        """The model that this config chooses, with what is around it."""
+        return settled(self.of(stage), config, self.kwargs, adopts=self.adopts)
 
+    def serial(self, config: RunnableConfig) -> bool:
+        """Whether one of the models that this config chooses must not be called twice at a time."""
+        stages: tuple[Stage, ...] = ("skeleton", "point")
+        return any(find_backend(self.settled(stage, config)).serial for stage in stages)
 
-def find_backend(llm: Runnable[Any, Any]) -> Backend:
-    """Looks through bindings, retries, fallbacks and configurable fields."""
-    while True:
-        if isinstance(llm, RunnableBindingBase):
-            llm = llm.bound
-        elif isinstance(llm, RunnableWithFallbacks):
-            # Every one of them gets the same input: what only some understand, none must get.
-            backends = [find_backend(runnable) for runnable in llm.runnables]
-            return next((backend for backend in backends if not backend.native), backends[0])
-        elif isinstance(llm, DynamicRunnable):
-            llm = llm.default
-        else:
-            return Backend(llm)
+    def prepare(self) -> None:
+        """Adopts what can be adopted now, rather than amid the first answer: an engine packs a model's weights."""
+        for llm in (self.llm, self.point_llm):
+            settled(llm, {}, self.kwargs, adopts=self.adopts)
 
-
-def continues_prefill(llm: Runnable[Any, Any], config: RunnableConfig) -> bool:
-    """Whether the model that this config chooses is known to continue the start of its turn."""
-    return find_backend(unbound(llm, config, {})[0]).native
+    def continues_prefill(self, stage: Stage, config: RunnableConfig) -> bool:
+        """Whether the model that this config chooses is known to continue the start of its turn."""
+        return find_backend(self.settled(stage, config)).native
 
 
 def call_config(config: RunnableConfig, call: Call) -> RunnableConfig:
@@ -85,7 +85,13 @@ class _Request:
     config: RunnableConfig
     kwargs: dict[str, Any]
     streamed: bool
+    backend: Backend
     structured: bool = False
+
+    @property
+    def echo(self) -> str:
+        """What the output may begin with without being part of it: `HuggingFacePipeline` repeats its prompt."""
+        return self.input if self.backend.text else ""
 
 
 @dataclass(frozen=True)
@@ -93,107 +99,138 @@ class Calls:
     """Opens the calls of several flows.
 
     Attributes:
-        llm: Writes the skeletons, the merges and the direct answers.
-        point_llm: Writes the points.
+        models: The models, and what is passed on to them.
         asked: What is asked, by the flow's position.
         configs: The config for the calls, by the flow's position: children of its root run.
         streamed: The stages whose text is wanted while it is written; the others are one `invoke` each,
-            which caches may answer.
-        kwargs: Passed on to the models.
+            which caches may answer. String LLMs get all of those that start together in one `generate`.
     """
 
-    llm: Runnable[Any, Any]
-    point_llm: Runnable[Any, Any]
+    models: Models
     asked: Sequence[Asked]
     configs: Sequence[RunnableConfig]
     streamed: frozenset[str]
-    kwargs: Mapping[str, Any]
+
+    # --- one call ---
 
     def open(self, call: Call, position: int) -> Iterator[str | Reply]:
         """Makes a call, yields its text as it comes, and last how it ended."""
         request = self._request(call, position)
-        outcome = _Outcome(structured=request.structured)
+        outcome = _Outcome(request.echo, structured=request.structured)
         if not request.streamed:
-            yield outcome.add(request.llm.invoke(request.input, request.config, **request.kwargs))
-            yield from outcome.end()
+            if request.backend.text:
+                yield from outcome.whole(complete(request.llm, [request.input], [request.config], request.kwargs)[0])
+                return
+            yield from outcome.whole(request.llm.invoke(request.input, request.config, **request.kwargs))
             return
-        stream = request.llm.stream(request.input, request.config, **request.kwargs)
+        stream = begin(request.llm, request.input, request.config, request.kwargs)
         try:
             for chunk in stream:
                 yield outcome.add(chunk)
         finally:
             # Closed here and not when it is collected: the call's run shall end before its parent's.
-            _close(stream)
-        yield from outcome.end()
+            close(stream)
+        yield outcome.rest
+        yield outcome.reply
 
     async def aopen(self, call: Call, position: int) -> AsyncIterator[str | Reply]:
         """Async twin of `open`."""
         request = self._request(call, position)
-        outcome = _Outcome(structured=request.structured)
+        outcome = _Outcome(request.echo, structured=request.structured)
         if not request.streamed:
             async with _ended_runs(request.config) as config:
-                message = await request.llm.ainvoke(request.input, config, **request.kwargs)
-            yield outcome.add(message)
-            for item in outcome.end():
+                if request.backend.text:
+                    output = (await acomplete(request.llm, [request.input], [config], request.kwargs))[0]
+                else:
+                    output = await request.llm.ainvoke(request.input, config, **request.kwargs)
+            for item in outcome.whole(output):
                 yield item
             return
-        stream = request.llm.astream(request.input, request.config, **request.kwargs)
+        stream = abegin(request.llm, request.input, request.config, request.kwargs)
         try:
             async for chunk in stream:
                 yield outcome.add(chunk)
         finally:
-            if (close := getattr(stream, "aclose", None)) is not None:
-                await close()
-        for item in outcome.end():
-            yield item
+            await aclose(stream)
+        yield outcome.rest
+        yield outcome.reply
+
+    # --- several calls at once ---
+
+    @property
+    def together(self) -> Together:
+        """Makes the calls of a string LLM that start at the same moment by one `generate`."""
+        return Together(self._together_key, self._complete)
+
+    @property
+    def atogether(self) -> AsyncTogether:
+        """Async twin of `together`."""
+        return AsyncTogether(self._together_key, self._acomplete)
+
+    def _together_key(self, call: Call, position: int) -> Hashable | None:
+        if call.stage in self.streamed:
+            return None
+        try:
+            if not find_backend(self.models.settled(call.stage, self.configs[position])).text:
+                return None
+            # What makes a model of the same runnable is what its config has for it.
+            llm = self.models.of(call.stage)
+            names = [spec.id for spec in llm.config_specs]
+            chosen = [[(config.get("configurable") or {}).get(name) for name in names] for config in self.configs]
+            return id(llm), chosen.index(chosen[position])
+        except Exception:  # the call itself will raise it, in its own place
+            return None
+
+    def _complete(self, calls: Sequence[tuple[Call, int]]) -> list[Whole | Exception]:
+        requests = [self._request(call, position) for call, position in calls]
+        first = requests[0]
+        prompts, configs = [r.input for r in requests], [r.config for r in requests]
+        return _wholes(requests, complete(first.llm, prompts, configs, first.kwargs))
+
+    async def _acomplete(self, calls: Sequence[tuple[Call, int]]) -> list[Whole | Exception]:
+        requests = [self._request(call, position) for call, position in calls]
+        first = requests[0]
+        prompts, configs = [r.input for r in requests], [r.config for r in requests]
+        return _wholes(requests, await acomplete(first.llm, prompts, configs, first.kwargs))
+
+    # --- what is sent ---
 
     def _request(self, call: Call, position: int) -> _Request:
         assert call.prompt is not None, "the driver asks routers itself"
         config = call_config(self.configs[position], call)
-        llm, config, kwargs = unbound(self.point_llm if call.stage == "point" else self.llm, config, self.kwargs)
+        llm, config, kwargs = unbound(self.models.settled(call.stage, config), config, self.models.kwargs)
         backend = find_backend(llm)
         streamed = call.stage in self.streamed
         if call.stage == "direct":
-            return _Request(llm, self.asked[position].untouched, config, kwargs, streamed)
+            untouched = self.asked[position].untouched
+            if backend.text or takes_text(backend.model):
+                untouched = as_string(untouched)
+            return _Request(llm, untouched, config, kwargs, streamed, backend)
         prompt = call.prompt
         if call.structured and (asking := ask_structured(llm, kwargs)) is not None:
             llm, config, kwargs = unbound(asking, config, {})
-            return _Request(llm, convert_messages(prompt), config, kwargs, streamed, structured=True)
+            return _Request(llm, convert_messages(prompt), config, kwargs, streamed, backend, structured=True)
         if backend.native:
             kwargs = _native(kwargs, call, cast(ChatTransformers, backend.model))
         if backend.text:
-            return _Request(llm, render_text(prompt), config, kwargs, streamed)
+            return _Request(llm, render_text(prompt), config, kwargs, streamed, backend)
         messages = convert_messages(prompt)
         if prompt.prefill and not backend.native:
             messages.append(AIMessage(prompt.prefill))
-        return _Request(llm, messages, config, kwargs, streamed)
+        return _Request(llm, messages, config, kwargs, streamed, backend)
 
 
-def unbound(
-    llm: Runnable[Any, Any], config: RunnableConfig, kwargs: Mapping[str, Any]
-) -> tuple[Runnable[Any, Any], RunnableConfig, dict[str, Any]]:
-    """The model out of its bindings, with the config and the arguments that a call on it takes.
-
-    A binding's `astream` leaves the model's stream to the garbage collector when it is closed early, so bindings
-    are taken off and what they bind is passed by hand.
-    """
-    merged = dict(kwargs)
-    while True:
-        if isinstance(llm, RunnableBinding) and _only_binds(type(llm)):
-            config = merge_configs(llm.config, *(make(config) for make in llm.config_factories), config)
-            merged = {**llm.kwargs, **merged}
-            llm = llm.bound
-        elif isinstance(llm, DynamicRunnable):
-            llm, config = llm.prepare(config)
-        else:
-            return llm, config, merged
+def _wholes(requests: Sequence[_Request], outputs: Sequence[Any]) -> list[Whole | Exception]:
+    return [_whole(request, output) for request, output in zip(requests, outputs, strict=True)]
 
 
-def _only_binds(kind: type[RunnableBinding[Any, Any]]) -> bool:
-    """Whether a binding's class runs what it binds as `RunnableBinding` does; `BaseChatModel.bind` makes a subclass."""
-    return all(
-        getattr(kind, way) is getattr(RunnableBinding, way) for way in ("invoke", "ainvoke", "stream", "astream")
-    )
+def _whole(request: _Request, output: Any) -> Whole | Exception:
+    if isinstance(output, Exception):
+        return output
+    try:
+        return _Outcome(request.echo).whole(output)
+    except Exception as error:
+        return error
 
 
 def _native(kwargs: dict[str, Any], call: Call, model: ChatTransformers) -> dict[str, Any]:
@@ -215,13 +252,28 @@ def _native(kwargs: dict[str, Any], call: Call, model: ChatTransformers) -> dict
 
 
 class _Outcome:
-    """What a call's chunks say about how it ended; of one that gives data, also its data."""
+    """What a call's chunks say about how it ended.
 
-    def __init__(self, *, structured: bool = False) -> None:
+    Args:
+        echo: What a whole output may begin with that is not part of it.
+        structured: Whether data was asked for: the text is then known only at the end (`rest`).
+    """
+
+    def __init__(self, echo: str = "", *, structured: bool = False) -> None:
+        self._echo = echo
         self._structured = Structured() if structured else None
         self._usage: Usage | None = None
         self._finish: str | None = None
         self._decoding: Decoding | None = None
+
+    def whole(self, output: Any) -> tuple[str, Reply]:
+        """The text of an output that came at once, and how it ended."""
+        if isinstance(output, Exception):
+            raise output
+        if isinstance(output, tuple):
+            output, info = output
+            self._finish = _finish_reason(info)
+        return self.add(output).removeprefix(self._echo) + self.rest, self.reply
 
     def add(self, chunk: Any) -> str:
         """Takes a chunk, or the whole message; returns its text."""
@@ -241,12 +293,10 @@ class _Outcome:
             return ""
         return str(chunk.text)
 
-    def end(self) -> Iterator[str | Reply]:
-        """What is known only now: text that was no data, and the reply."""
-        reply = self.reply
-        if self._structured is not None and reply.titles is None:
-            yield self._structured.text
-        yield reply
+    @property
+    def rest(self) -> str:
+        """The text of a reply that was to be data and is not."""
+        return "" if self._structured is None or self._structured.titles is not None else self._structured.text
 
     @property
     def reply(self) -> Reply:
@@ -280,11 +330,6 @@ def _decoding(message: BaseMessage) -> Decoding | None:
         # So LangChain marks what comes out of its cache, for which nothing was decoded.
         return None
     return Decoding(**{name: told[name] for name in names})
-
-
-def _close(stream: Any) -> None:
-    if (close := getattr(stream, "close", None)) is not None:
-        close()
 
 
 @contextlib.asynccontextmanager

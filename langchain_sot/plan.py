@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_sot.interrupts import alifting, dropped, lifting
 from langchain_sot.messages import Asked, read_input
-from langchain_sot.models import Calls, continues_prefill, unbound
+from langchain_sot.models import Calls, Models
 from langchain_sot.router import TracedRouter
 from langchain_sot.skeleton_schema import ask_structured
 from skeleton_of_thought import drive
@@ -36,6 +36,7 @@ class Plan:
         prefill: Whether models are given the start of their turn; "auto" for where they are known to continue it.
         structured: Whether the skeleton is asked for as data, where the model can.
         skeleton: Points that are known already.
+        adopts: Whether local models of LangChain's Hugging Face classes get an engine.
     """
 
     llm: Runnable[Any, Any]
@@ -46,8 +47,13 @@ class Plan:
     prefill: Literal["auto"] | bool
     structured: bool = False
     skeleton: Skeleton | None = None
+    adopts: bool = True
 
-    def flow(self, asked: Asked, config: RunnableConfig, *, live: bool) -> AnswerFlow:
+    def models(self, kwargs: Mapping[str, Any]) -> Models:
+        """The models, and what is passed on to them."""
+        return Models(self.llm, self.point_llm, self.adopts, kwargs)
+
+    def flow(self, asked: Asked, config: RunnableConfig, models: Models, *, live: bool) -> AnswerFlow:
         """The flow of one answer, not started yet."""
         router = None if self.router is None else TracedRouter(self.router, config)
         return AnswerFlow(
@@ -56,25 +62,23 @@ class Plan:
             settings=self.settings,
             router=None if self.skeleton is not None else router,
             skeleton=self.skeleton,
-            prefill=self._prefilled(config),
+            prefill=self._prefilled(config, models),
             live=live,
-            structured=self.structured and ask_structured(unbound(self.llm, config, {})[0], {}) is not None,
+            structured=self.structured and ask_structured(models.settled("skeleton", config), {}) is not None,
         )
 
-    def _prefilled(self, config: RunnableConfig) -> frozenset[Stage]:
-        stages: tuple[tuple[Stage, Runnable[Any, Any]], ...] = (("skeleton", self.llm), ("point", self.point_llm))
+    def _prefilled(self, config: RunnableConfig, models: Models) -> frozenset[Stage]:
+        stages: tuple[Stage, ...] = ("skeleton", "point")
         if self.prefill == "auto":
-            return frozenset(stage for stage, llm in stages if continues_prefill(llm, config))
-        return frozenset(stage for stage, _ in stages if self.prefill)
+            return frozenset(stage for stage in stages if models.continues_prefill(stage, config))
+        return frozenset(stages if self.prefill else ())
 
-    def calls(
-        self, asked: Sequence[Asked], configs: Sequence[RunnableConfig], kwargs: Mapping[str, Any], *, live: bool
-    ) -> Calls:
+    def calls(self, asked: Sequence[Asked], configs: Sequence[RunnableConfig], models: Models, *, live: bool) -> Calls:
         """What opens the calls of these answers."""
         # An eager skeleton has to be read while it is written.
         early = {"skeleton"} if self.settings.eager else set()
         streamed = frozenset({"skeleton", "point", "merge", "direct"} if live else early)
-        return Calls(self.llm, self.point_llm, asked, configs, streamed, kwargs)
+        return Calls(models, asked, configs, streamed)
 
 
 class Work:
@@ -103,6 +107,7 @@ class Work:
         self._flows: list[AnswerFlow] = []
         self.asked: list[Asked] = []
         children: list[RunnableConfig] = []
+        models = plan.models(kwargs)
         for i, (value, config) in enumerate(zip(inputs, configs, strict=True)):
             try:
                 asked = read_input(value)
@@ -112,13 +117,16 @@ class Work:
             self.asked.append(asked)
             children.append(config)
             self._positions.append(i)
-            self._flows.append(plan.flow(asked, config, live=live))
-        self._calls = plan.calls(self.asked, children, kwargs, live=live)
+            self._flows.append(plan.flow(asked, config, models, live=live))
+        self._calls = plan.calls(self.asked, children, models, live=live)
+        if (self._limit is None or self._limit > 1) and any(models.serial(config) for config in children):
+            self._limit = 1
 
     def run(self) -> Generator[tuple[int, Event]]:
         """The events, each with the position of its input."""
         yield from self._unreadable
-        events = drive.run(self._flows, lifting(self._calls.open), max_concurrency=self._limit)
+        calls = self._calls
+        events = drive.run(self._flows, lifting(calls.open), together=calls.together, max_concurrency=self._limit)
         with dropped(), contextlib.closing(cast(Generator[tuple[int, Event]], events)):
             for position, event in events:
                 yield self._positions[position], event
@@ -127,7 +135,8 @@ class Work:
         """Async twin of `run`."""
         for unreadable in self._unreadable:
             yield unreadable
-        events = drive.arun(self._flows, alifting(self._calls.aopen), max_concurrency=self._limit)
+        calls = self._calls
+        events = drive.arun(self._flows, alifting(calls.aopen), together=calls.atogether, max_concurrency=self._limit)
         with dropped():
             async with contextlib.aclosing(cast(AsyncGenerator[tuple[int, Event]], events)):
                 async for position, event in events:

@@ -120,6 +120,15 @@ class Board:
             self._flows[key[0]].opened(key[1], now)
             yield key, call
 
+    def still_open(self, openings: Iterable[tuple[Key, Call]]) -> Iterator[tuple[Key, Call]]:
+        """Those of these calls that were not cancelled while another way to make them failed; the others have ended."""
+        for key, call in openings:
+            if key in self._open:
+                yield key, call
+            elif key in self._closing:
+                del self._closing[key]
+                self._say_last_words(key[0])
+
     def cancels(self) -> list[Key]:
         """The open calls that are to be cancelled now."""
         keys, self._cancels = self._cancels, []

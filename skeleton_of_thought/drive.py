@@ -1,8 +1,9 @@
 """Drivers: pump flows with bounded concurrency, in threads (`run`) or on the event loop (`arun`).
 
 A driver waits, and does nothing else. It is given one function that opens a call and streams its text;
-that stream yields `str` for text and may yield one `Reply` to say how the call ended. The flows decide
-everything; what both drivers need (the budget, waiting calls, deadlines) is one `Board`.
+that stream yields `str` for text and may yield one `Reply` to say how the call ended. A backend that takes
+several calls at once gives a `Together` besides. The flows decide everything; what both drivers need (the budget,
+waiting calls, deadlines) is one `Board`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,19 @@ from typing import Any
 
 from skeleton_of_thought.board import Board, End, Key, Text
 from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.together import (
+    Apart,
+    AsyncTogether,
+    BatchTask,
+    BatchThread,
+    Message,
+    Opening,
+    Together,
+    in_groups,
+)
 from skeleton_of_thought.types import Call, Event, Reply
 
-__all__ = ["AsyncOpen", "Open", "arun", "run"]
+__all__ = ["AsyncOpen", "AsyncTogether", "Open", "Together", "arun", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +49,7 @@ library; after this the call is left to end by itself, with a warning, and its p
 class _Worker:
     """A thread that opens one call and passes its text on."""
 
-    def __init__(self, key: Key, call: Call, open_call: Open, inbox: queue.SimpleQueue[Text | End]) -> None:
+    def __init__(self, key: Key, call: Call, open_call: Open, inbox: queue.SimpleQueue[list[Message]]) -> None:
         self._key = key
         self._call = call
         self._open_call = open_call
@@ -52,7 +63,11 @@ class _Worker:
         self.thread = threading.Thread(target=context.run, args=(self._work,), name=name, daemon=True)
         self.thread.start()
 
-    def cancel(self) -> None:
+    def join(self, timeout: float) -> None:
+        """Waits for the thread, which has told its end."""
+        self.thread.join(timeout)
+
+    def cancel(self, key: Key) -> None:
         """Asks the worker to end: at once where its stream can be cancelled from here, else at its next text."""
         self._cancelled.set()
         cancel = getattr(self._stream, "cancel", None)
@@ -65,7 +80,7 @@ class _Worker:
             self._pass_on()
         except BaseException as caught:  # the pump raises it where the caller is
             error = caught
-        self._inbox.put(End(self._key, self._reply, error))
+        self._inbox.put([End(self._key, self._reply, error)])
 
     def _pass_on(self) -> None:
         if self._cancelled.is_set():
@@ -83,7 +98,7 @@ class _Worker:
                 if isinstance(item, Reply):
                     self._reply = item
                 elif item:
-                    self._inbox.put(Text(self._key, item))
+                    self._inbox.put([Text(self._key, item)])
                 if self._cancelled.is_set():
                     break
         finally:
@@ -95,6 +110,7 @@ def run(
     flows: Sequence[AnswerFlow],
     open_call: Open,
     *,
+    together: Together | None = None,
     max_concurrency: int | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[int, Event]]:
@@ -107,6 +123,7 @@ def run(
     Args:
         flows: Flows that have not been started.
         open_call: Opens a call; called in the call's thread, with the position of its flow.
+        together: Answers several calls in one thread, where the backend takes them at once; each of them counts.
         max_concurrency: The most calls that are open at any time, over all flows; None for no limit.
         clock: Seconds, monotonic.
 
@@ -114,41 +131,53 @@ def run(
         The position of a flow, and its event.
     """
     board = Board(flows, max_concurrency, GRACE)
-    inbox: queue.SimpleQueue[Text | End] = queue.SimpleQueue()
-    workers: dict[Key, _Worker] = {}
+    inbox: queue.SimpleQueue[list[Message]] = queue.SimpleQueue()
+    workers: dict[Key, _Worker | BatchThread] = {}
+
+    def begin(openings: list[Opening]) -> None:
+        if together is not None and len(openings) > 1:
+            workers.update(dict.fromkeys((key for key, _ in openings), BatchThread(openings, together, inbox)))
+            return
+        for key, call in openings:
+            workers[key] = _Worker(key, call, open_call, inbox)
+
     try:
         board.start(clock())
         while True:
             for key in board.cancels():
                 # A call that was cancelled may have ended by itself in the meantime.
                 if (worker := workers.get(key)) is not None:
-                    worker.cancel()
-            for key, call in board.openings(clock()):
-                workers[key] = _Worker(key, call, open_call, inbox)
+                    worker.cancel(key)
+            for group in in_groups(board.openings(clock()), together):
+                begin(group)
             yield from board.events()
             if board.finished:
                 return
             for message in _messages(inbox, board.seconds_to_wait(clock())):
+                if isinstance(message, Apart):
+                    for key, call in board.still_open(message.openings):
+                        workers[key] = _Worker(key, call, open_call, inbox)
+                    continue
                 if isinstance(message, End):
-                    workers.pop(message.key).thread.join(GRACE)
+                    workers.pop(message.key).join(GRACE)
                 board.handle(message, clock())
             # After the messages: a call that ended while the caller was busy elsewhere was not late.
             board.expire(clock())
     finally:
-        for worker in workers.values():
-            worker.cancel()
-        _join(workers.values())
+        for key, worker in workers.items():
+            worker.cancel(key)
+        _join(dict.fromkeys(workers.values()))
 
 
-def _messages(inbox: queue.SimpleQueue[Text | End], timeout: float | None) -> Iterator[Text | End]:
+def _messages(inbox: queue.SimpleQueue[list[Message]], timeout: float | None) -> Iterator[Message]:
     """What has arrived by now; waits for the first."""
     with contextlib.suppress(queue.Empty):
-        yield inbox.get(timeout=timeout)
+        yield from inbox.get(timeout=timeout)
         for _ in range(inbox.qsize()):
-            yield inbox.get_nowait()
+            yield from inbox.get_nowait()
 
 
-def _join(workers: Iterable[_Worker]) -> None:
+def _join(workers: Iterable[_Worker | BatchThread]) -> None:
     until = time.monotonic() + GRACE
     for worker in workers:
         worker.thread.join(max(0.0, until - time.monotonic()))
@@ -164,64 +193,90 @@ async def arun(
     flows: Sequence[AnswerFlow],
     open_call: AsyncOpen,
     *,
+    together: AsyncTogether | None = None,
     max_concurrency: int | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[tuple[int, Event]]:
     """Async twin of `run`: each call is a task. Close it with `contextlib.aclosing`, or exhaust it."""
     board = Board(flows, max_concurrency, GRACE)
-    inbox: asyncio.Queue[Text | End] = asyncio.Queue()
-    tasks: dict[Key, asyncio.Task[None]] = {}
+    inbox: asyncio.Queue[list[Message]] = asyncio.Queue()
+    tasks: dict[Key, _Task | BatchTask] = {}
+
+    def begin(openings: list[Opening]) -> None:
+        if together is not None and len(openings) > 1:
+            tasks.update(dict.fromkeys((key for key, _ in openings), BatchTask(openings, together, inbox)))
+            return
+        for key, call in openings:
+            tasks[key] = _Task(key, call, open_call, inbox)
+
     try:
         board.start(clock())
         while True:
             for key in board.cancels():
                 # A call that was cancelled may have ended by itself in the meantime.
                 if (task := tasks.get(key)) is not None:
-                    task.cancel()
-            for key, call in board.openings(clock()):
-                # Tasks and a queue, not a TaskGroup: each step of an async generator may run in another
-                # task, where cancel scopes that span a yield break.
-                tasks[key] = asyncio.create_task(_work(key, call, open_call, inbox))
-                tasks[key].add_done_callback(_unstarted(key, inbox))
+                    task.cancel(key)
+            for group in in_groups(board.openings(clock()), together):
+                begin(group)
             for event in board.events():
                 yield event
             if board.finished:
                 return
             for message in await _arrived(inbox, board.seconds_to_wait(clock())):
+                if isinstance(message, Apart):
+                    for key, call in board.still_open(message.openings):
+                        tasks[key] = _Task(key, call, open_call, inbox)
+                    continue
                 if isinstance(message, End):
                     tasks.pop(message.key, None)
                 board.handle(message, clock())
             board.expire(clock())
     finally:
-        for task in tasks.values():
-            task.cancel()
+        for key, task in tasks.items():
+            task.cancel(key)
         if tasks:
-            _, stuck = await asyncio.wait(tasks.values(), timeout=GRACE)
+            _, stuck = await asyncio.wait({task.task for task in tasks.values()}, timeout=GRACE)
             if stuck:
                 logger.warning("%d cancelled call(s) do not end; they are left to end by themselves.", len(stuck))
 
 
-async def _arrived(inbox: asyncio.Queue[Text | End], seconds: float | None) -> list[Text | End]:
+async def _arrived(inbox: asyncio.Queue[list[Message]], seconds: float | None) -> list[Message]:
     """What has arrived by now; waits for the first."""
+    arrived: list[Message] = []
     if inbox.empty():
         try:
-            first = await (inbox.get() if seconds is None else asyncio.wait_for(inbox.get(), seconds))
+            arrived += await (inbox.get() if seconds is None else asyncio.wait_for(inbox.get(), seconds))
         except TimeoutError:
             return []
-        return [first, *(inbox.get_nowait() for _ in range(inbox.qsize()))]
-    return [inbox.get_nowait() for _ in range(inbox.qsize())]
+    for _ in range(inbox.qsize()):
+        arrived += inbox.get_nowait()
+    return arrived
 
 
-def _unstarted(key: Key, inbox: asyncio.Queue[Text | End]) -> Callable[[asyncio.Task[None]], None]:
+class _Task:
+    """A task that opens one call and passes its text on."""
+
+    def __init__(self, key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue[list[Message]]) -> None:
+        # Tasks and a queue, not a TaskGroup: each step of an async generator may run in another task, where
+        # cancel scopes that span a yield break.
+        self.task = asyncio.create_task(_work(key, call, open_call, inbox))
+        self.task.add_done_callback(_unstarted(key, inbox))
+
+    def cancel(self, key: Key) -> None:
+        """Cancels the call."""
+        self.task.cancel()
+
+
+def _unstarted(key: Key, inbox: asyncio.Queue[list[Message]]) -> Callable[[asyncio.Task[None]], None]:
     # A task that is cancelled before its first step never runs its own `finally`.
     def report(task: asyncio.Task[None]) -> None:
         if task.cancelled():
-            inbox.put_nowait(End(key, Reply(), None))
+            inbox.put_nowait([End(key, Reply(), None)])
 
     return report
 
 
-async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue[Text | End]) -> None:
+async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue[list[Message]]) -> None:
     reply = Reply()
     error: BaseException | None = None
     try:
@@ -234,7 +289,7 @@ async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue
                     if isinstance(item, Reply):
                         reply = item
                     elif item:
-                        inbox.put_nowait(Text(key, item))
+                        inbox.put_nowait([Text(key, item)])
     except asyncio.CancelledError as cancelled:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
@@ -244,7 +299,7 @@ async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue
         error.__cause__ = cancelled
     except BaseException as caught:  # the pump raises it where the caller is
         error = caught
-    inbox.put_nowait(End(key, reply, error))
+    inbox.put_nowait([End(key, reply, error)])
 
 
 @contextlib.asynccontextmanager

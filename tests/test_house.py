@@ -19,6 +19,7 @@ LAYERS = [
     {"prompts", "assemble", "routing"},
     {"flow"},
     {"board"},
+    {"together"},
     {"drive"},
 ]
 """The core, lowest first: a module imports from its own layer and those below only."""

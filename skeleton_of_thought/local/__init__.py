@@ -14,6 +14,7 @@ except ModuleNotFoundError as _error:
 
 from skeleton_of_thought.local.encode import PromptInput
 from skeleton_of_thought.local.engine import LocalEngine
+from skeleton_of_thought.local.grammar import Grammar
 from skeleton_of_thought.local.sampling import SamplingParams
 from skeleton_of_thought.local.stats import EngineStats
 from skeleton_of_thought.local.stream import AsyncCompletionStream, CompletionStream
@@ -24,6 +25,7 @@ __all__ = [
     "Completion",
     "CompletionStream",
     "EngineStats",
+    "Grammar",
     "LocalEngine",
     "PromptInput",
     "SamplingParams",

@@ -1,18 +1,21 @@
 """Choosing the next tokens of a whole batch: settings differ from row to row, the work is done once for all.
 
 Plain greedy rows cost one argmax. Penalties and least lengths are changes at single places of the logits, which are
-kept from step to step. Rows that sample draw one number each from a generator of their own and look it up in their
-distribution, so what a row draws hangs on nothing but its own logits and seed.
+kept from step to step. Rows with a grammar have all other tokens masked, in their own logits alone. Rows that sample
+draw one number each from a generator of their own and look it up in their distribution, so what a row draws hangs on
+nothing but its own logits and seed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Sequence
 
 import torch
 
+from skeleton_of_thought.local.grammar import Constraint
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.sampling import Nucleus, SamplingParams, TopK, WholeVocabulary
 
@@ -81,6 +84,8 @@ class _Plan:
         vocabulary, device = logits.shape[-1], logits.device
         changed = [(i, row) for i, row in enumerate(rows) if _Changes.concern(row)]
         self._changes = _Changes(changed, vocabulary, device) if changed else None
+        held = [(i, row.constraint) for i, row in enumerate(rows) if row.constraint is not None]
+        self._masks = _Masks(held, vocabulary, device) if held else None
         places: dict[_Sampler | None, list[int]] = {}
         for i, row in enumerate(rows):
             places.setdefault(_sampler(row.sampler.params, vocabulary), []).append(i)
@@ -97,13 +102,12 @@ class _Plan:
 
     def tokens(self, logits: torch.Tensor) -> list[int]:
         """A token per row; below 0 where there is none to be had."""
-        if self._changes is None:
+        with contextlib.ExitStack() as changed:
+            # Masks first: what they take away, no penalty brings back.
+            for change in (self._masks, self._changes):
+                if change is not None:
+                    changed.callback(change.undo, logits, change.apply(logits))
             return self._pick(logits)
-        before = self._changes.apply(logits)
-        try:
-            return self._pick(logits)
-        finally:
-            self._changes.undo(logits, before)
 
     def _pick(self, logits: torch.Tensor) -> list[int]:
         if self._greedy:
@@ -122,6 +126,41 @@ class _Plan:
         for i, token in zip(order, torch.cat(picked).tolist(), strict=True):
             tokens[i] = token
         return tokens
+
+
+class _Masks:
+    """Which tokens the grammars of some rows allow.
+
+    Args:
+        held: The rows that have a grammar: their places in the batch and what holds them to it.
+        vocabulary: Tokens that the logits know.
+        device: Where the logits are.
+    """
+
+    def __init__(self, held: Sequence[tuple[int, Constraint]], vocabulary: int, device: torch.device) -> None:
+        self._constraints = [constraint for _, constraint in held]
+        self._at = torch.tensor([at for at, _ in held], device=device)
+        self._vocabulary = vocabulary
+        # As wide as the logits at least: tokens that the tokenizer does not know are not allowed.
+        words = max((vocabulary + 31) // 32, *(constraint.words for constraint in self._constraints))
+        self._bits = torch.zeros((len(held), words), dtype=torch.int32)
+        self._shifts = torch.arange(32, dtype=torch.int32, device=device)
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Mask the logits in place. Returns what `undo` needs."""
+        for bits, constraint in zip(self._bits, self._constraints, strict=True):
+            constraint.fill(bits)
+        bits = self._bits.to(logits.device)[:, :, None] >> self._shifts & 1
+        allowed = bits.flatten(1)[:, : self._vocabulary] == 1
+        if not bool(allowed.any(-1).all()):
+            raise RuntimeError("The grammar of the output allows no token that the model has.")
+        before = logits[self._at]
+        logits[self._at] = before.masked_fill(~allowed, -math.inf)
+        return before
+
+    def undo(self, logits: torch.Tensor, before: torch.Tensor) -> None:
+        """Make the logits what they were."""
+        logits[self._at] = before
 
 
 class _Tally:

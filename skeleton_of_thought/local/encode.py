@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from skeleton_of_thought.errors import EngineForked, EngineReentered, InvalidInput
 from skeleton_of_thought.local.guard import Guard
 from skeleton_of_thought.types import Message, Prompt
 
-__all__ = ["ChatInput", "EncodedPrompt", "PromptInput", "TextCodec"]
+__all__ = ["ChatInput", "EncodedPrompt", "PromptInput", "TextCodec", "Tools"]
+
+T = TypeVar("T")
 
 ChatInput = Sequence[Message | Mapping[str, Any]]
 PromptInput = str | Prompt | ChatInput
-"""Raw text; or a chat, as a `Prompt` or as messages. A chat that ends with the assistant is continued."""
+"""Raw text; or a chat, as a `Prompt` or as messages. A chat that ends with the assistant is continued.
+
+A message that is a mapping has a role and content, and may have what chat templates know besides: `name`,
+`tool_calls` and `tool_call_id`, as transformers documents them.
+"""
+
+Tools = Sequence[Mapping[str, Any]]
+"""What the model may call: function descriptions as JSON schemas, in the form that chat templates take."""
+
+_EXTRAS = ("name", "tool_calls", "tool_call_id")
 
 _CONTEXT = 8
 """Tokens of the prompt that decide how the first generated token is spaced."""
@@ -53,38 +64,52 @@ class TextCodec:
         """Whether messages can be given."""
         return bool(getattr(self.tokenizer, "chat_template", None))
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of some ids, without special tokens."""
+    def exclusively(self, work: Callable[[], T]) -> T:
+        """Call a function while nobody else uses the tokenizer."""
+        return self._guard.run(work)
+
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of some ids, without special tokens or with them."""
         if not ids:
             return ""
         return self._guard.run(
-            lambda: str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            lambda: str(
+                self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
+            )
         )
 
-    def encode(self, prompt: PromptInput, prefill: str = "") -> EncodedPrompt:
+    def render(self, prompt: PromptInput, prefill: str = "", tools: Tools = ()) -> str:
+        """The text of a prompt, as the model sees it. Arguments and errors as for `encode`."""
+        return self._text(prompt, prefill, tools)[0]
+
+    def encode(self, prompt: PromptInput, prefill: str = "", tools: Tools = ()) -> EncodedPrompt:
         """The tokens of a prompt.
 
         Args:
             prompt: Raw text, a `Prompt` or messages.
             prefill: Text to append, as the start of the assistant's turn or of the continuation.
+            tools: What the model may call.
 
         Raises:
             InvalidInput: The prompt is empty, or is a chat that this model's template does not take.
             EngineForked: The codec was made before this process was forked.
             EngineReentered: The calling thread is using a tokenizer already, and was interrupted.
         """
-        limit: int | None = None
-        if isinstance(prompt, str):
-            text, continued = prompt + prefill, True
-        elif isinstance(prompt, Prompt):
-            text, continued = self._render(prompt.messages, prompt.prefill + prefill)
-            limit = prompt.max_tokens
-        else:
-            text, continued = self._render(_as_messages(prompt), prefill)
+        text, continued = self._text(prompt, prefill, tools)
+        limit = prompt.max_tokens if isinstance(prompt, Prompt) else None
         ids = self._tokenize(text)
         if not ids:
             raise InvalidInput("The prompt is empty: give it some text.")
         return EncodedPrompt(ids, ids[-_CONTEXT:] if continued else (), limit)
+
+    def _text(self, prompt: PromptInput, prefill: str, tools: Tools) -> tuple[str, bool]:
+        if isinstance(prompt, str):
+            if tools:
+                raise InvalidInput("Raw text shows the model no tools: give the prompt as messages.")
+            return prompt + prefill, True
+        if isinstance(prompt, Prompt):
+            return self._render(_as_chat(prompt.messages), prompt.prefill + prefill, tools)
+        return self._render(_as_chat(prompt), prefill, tools)
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
         tokenizer = self.tokenizer
@@ -98,25 +123,25 @@ class TextCodec:
             ids.pop()
         return tuple(ids)
 
-    def _render(self, messages: Sequence[Message], prefill: str) -> tuple[str, bool]:
-        chat = [{"role": message.role, "content": _text_of(message)} for message in messages]
-        if chat and chat[-1]["role"] == "assistant":
+    def _render(self, chat: list[dict[str, Any]], prefill: str, tools: Tools) -> tuple[str, bool]:
+        if chat and chat[-1]["role"] == "assistant" and not chat[-1].get("tool_calls"):
             prefill = chat.pop()["content"] + prefill
         if not chat:
             raise InvalidInput("The prompt has no messages: give at least the user's.")
-        return self._apply_template(chat) + prefill, bool(prefill)
+        return self._apply_template(chat, tools) + prefill, bool(prefill)
 
-    def _apply_template(self, chat: list[dict[str, str]]) -> str:
+    def _apply_template(self, chat: list[dict[str, Any]], tools: Tools) -> str:
         if not self.has_chat_template:
             raise InvalidInput(
                 "The model has no chat template, so it takes no messages: pass raw text (a string), or set "
                 "tokenizer.chat_template."
             )
+        given = {"tools": [dict(tool) for tool in tools]} if tools else {}
         try:
             return self._guard.run(
                 lambda: str(
                     self.tokenizer.apply_chat_template(
-                        chat, tokenize=False, add_generation_prompt=True, **self._template_kwargs
+                        chat, **given, tokenize=False, add_generation_prompt=True, **self._template_kwargs
                     )
                 )
             )
@@ -135,17 +160,21 @@ class TextCodec:
             ) from error
 
 
-def _as_messages(prompt: ChatInput) -> list[Message]:
-    messages = []
+def _as_chat(prompt: ChatInput) -> list[dict[str, Any]]:
+    """Messages as chat templates take them."""
+    chat: list[dict[str, Any]] = []
     for item in prompt:
+        extras: dict[str, Any] = {}
         if isinstance(item, Message):
-            messages.append(item)
+            message = item
         elif isinstance(item, Mapping) and isinstance(item.get("role"), str) and "content" in item:
             content = item["content"] or ""
-            messages.append(Message(item["role"], content if isinstance(content, str) else tuple(content)))
+            message = Message(item["role"], content if isinstance(content, str) else tuple(content))
+            extras = {name: item[name] for name in _EXTRAS if item.get(name)}
         else:
             raise InvalidInput(f"A prompt is text, a Prompt, or messages with role and content; it has {item!r:.80}.")
-    return messages
+        chat.append({"role": message.role, "content": _text_of(message), **extras})
+    return chat
 
 
 def _text_of(message: Message) -> str:

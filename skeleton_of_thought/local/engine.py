@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack, get_args
 
 from skeleton_of_thought.errors import InvalidInput, PromptTooLong
-from skeleton_of_thought.local.encode import PromptInput, TextCodec
+from skeleton_of_thought.local.encode import PromptInput, TextCodec, Tools
+from skeleton_of_thought.local.grammar import Grammar, Grammars
 from skeleton_of_thought.local.guard import Guard
 from skeleton_of_thought.local.models import load
 from skeleton_of_thought.local.row import Row, Sink
@@ -30,7 +31,7 @@ _DEFAULT_NEW_TOKENS = 512
 
 
 class Settings(TypedDict, total=False):
-    """The keyword arguments of a request: the fields of `SamplingParams`, and `prefill`."""
+    """The keyword arguments of a request: the fields of `SamplingParams`, `prefill` and `tools`."""
 
     max_new_tokens: int | None
     min_new_tokens: int
@@ -42,7 +43,10 @@ class Settings(TypedDict, total=False):
     presence_penalty: float
     seed: int | None
     stop: str | Sequence[str]
+    grammar: Grammar | None
+    skip_special_tokens: bool
     prefill: str
+    tools: Tools
 
 
 class LocalEngine:
@@ -107,6 +111,7 @@ class LocalEngine:
             raise InvalidInput(f"prefill_chunk is {prefill_chunk!r}; it must be at least 1.")
         self._runner = ModelRunner(model, optimize, share=share_prefix)
         self._eos_ids = _eos_ids(model, tokenizer)
+        self._grammars = Grammars(tokenizer, self._eos_ids, self._codec.exclusively)
         self._budget = self._runner.tokens_in(kv_memory)
         self._worker = Worker(self._runner, max_batch_size, prefix_cache_tokens, prefill_chunk, self._budget)
         self._finalizer = weakref.finalize(self, self._worker.abandon)
@@ -189,7 +194,8 @@ class LocalEngine:
         Args:
             prompt: Raw text, a `Prompt`, or messages. Messages that end with the assistant's are continued.
             **settings: The fields of `SamplingParams`; and `prefill`, a start of the answer that the model
-                is to continue (not part of the text).
+                is to continue (not part of the text), and `tools`, descriptions of what the model may call, for
+                models whose chat template shows them.
 
         Raises:
             InvalidInput: A setting or the prompt cannot work.
@@ -242,7 +248,7 @@ class LocalEngine:
                 stream.close()
         return [stream.completion for stream in streams]
 
-    def count_tokens(self, prompt: PromptInput, *, prefill: str = "") -> int:
+    def count_tokens(self, prompt: PromptInput, *, prefill: str = "", tools: Tools = ()) -> int:
         """The tokens of a prompt, its chat template and BOS included.
 
         Raises:
@@ -250,7 +256,27 @@ class LocalEngine:
             EngineClosed, EngineReentered: As for `stream`.
         """
         self._worker.check()
-        return len(self._codec.encode(prompt, prefill).ids)
+        return len(self._codec.encode(prompt, prefill, tools).ids)
+
+    def render(self, prompt: PromptInput, *, prefill: str = "", tools: Tools = ()) -> str:
+        """The text of a prompt as the model sees it, in its chat template.
+
+        Raises:
+            InvalidInput: The prompt cannot work.
+            EngineClosed, EngineReentered: As for `stream`.
+        """
+        self._worker.check()
+        return self._codec.render(prompt, prefill, tools)
+
+    def prepare(self, grammar: Grammar) -> None:
+        """Get ready for requests with a grammar, so that the first of them need not wait for it to be compiled.
+
+        Raises:
+            InvalidInput: The model's tokenizer or the grammar cannot be used.
+            EngineClosed, EngineReentered: As for `stream`.
+        """
+        self._worker.check()
+        self._grammars.constraint(grammar)
 
     @property
     def context_window(self) -> int | None:
@@ -295,10 +321,10 @@ class LocalEngine:
     def _row(self, prompt: PromptInput, sink: Sink, settings: Settings) -> Row:
         self._worker.check()
         given: dict[str, Any] = dict(settings)
-        prefill = given.pop("prefill", "")
+        prefill, tools = given.pop("prefill", ""), given.pop("tools", ())
         unknown = given.keys() - SamplingParams.__dataclass_fields__.keys()
         if unknown:
-            known = ", ".join((*SamplingParams.__dataclass_fields__, "prefill"))
+            known = ", ".join((*SamplingParams.__dataclass_fields__, "prefill", "tools"))
             raise InvalidInput(f"There is no setting {', '.join(sorted(unknown))}; the settings are {known}.")
         if isinstance(prompt, Prompt):
             given.setdefault("frequency_penalty", prompt.frequency_penalty)
@@ -306,14 +332,15 @@ class LocalEngine:
             given.setdefault("stop_after_text", prompt.stop)
             given.setdefault("min_new_tokens", prompt.min_tokens)
         params = SamplingParams(**given)
-        encoded = self._codec.encode(prompt, prefill)
+        encoded = self._codec.encode(prompt, prefill, tools)
         return Row(
             encoded,
             params,
             limit=self._limit(len(encoded.ids), params.max_new_tokens, encoded.max_tokens),
             eos_ids=self._eos_ids,
-            decode=self._codec.decode,
+            decode=functools.partial(self._codec.decode, special=not params.skip_special_tokens),
             sink=sink,
+            constraint=None if params.grammar is None else self._grammars.constraint(params.grammar),
         )
 
     def _limit(self, prompt: int, wanted: int | None, sensible: int | None) -> int:

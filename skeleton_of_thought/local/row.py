@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from skeleton_of_thought.local.detokenize import Detokenizer, StopStrings
 from skeleton_of_thought.local.encode import EncodedPrompt
+from skeleton_of_thought.local.grammar import Constraint
 from skeleton_of_thought.local.sampling import RowSampler, SamplingParams
 from skeleton_of_thought.types import Completion, Decoding, Usage
 
@@ -36,6 +37,7 @@ class Row:
         eos_ids: Tokens that end the text.
         decode: Ids to text.
         sink: Where the text goes.
+        constraint: Holds the text to a grammar; None for none.
 
     Attributes:
         cancelled: Set by the consumer, from any thread: nobody waits for this row any more.
@@ -59,11 +61,13 @@ class Row:
         eos_ids: frozenset[int],
         decode: Callable[[Sequence[int]], str],
         sink: Sink,
+        constraint: Constraint | None = None,
     ) -> None:
         self.prompt_ids = prompt.ids
         self.output_ids: list[int] = []
         self.limit = limit
         self._eos_ids = frozenset[int]() if params.ignore_eos else eos_ids
+        self.constraint = constraint
         self.sampler = RowSampler(params, prompt.ids, self._eos_ids)
         self.cancelled = False
         self.next_input = prompt.ids[-1]
@@ -89,8 +93,11 @@ class Row:
         if token in self._eos_ids:
             self._finish("stop")
             return
+        complete = self.constraint is not None and self.constraint.accept(token)
         if self._emit(self._detokenizer.push(token)):
             self._end("stop")
+        elif complete:
+            self._finish("stop")
         elif len(self.output_ids) >= self.limit:
             self._finish("length")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.local.grammar import Grammar
 
 __all__ = ["Nucleus", "RowSampler", "SamplingParams", "TopK", "WholeVocabulary"]
 
@@ -45,6 +46,9 @@ class SamplingParams:
         stop: Strings that end the completion; not part of the text.
         stop_after_text: The same, but counted only once there is something to see before them.
         ignore_eos: Go on to `max_new_tokens` whatever the model says, for measurements at equal lengths.
+        grammar: What the text has to look like; it then says when the text may end.
+        skip_special_tokens: Leave the tokenizer's special tokens out of the text, as is usual. Some models mark
+            tool calls by them.
 
     Raises:
         InvalidInput: A value is out of its range.
@@ -62,6 +66,8 @@ class SamplingParams:
     stop: str | Sequence[str] = ()
     stop_after_text: str | Sequence[str] = ()
     ignore_eos: bool = False
+    grammar: Grammar | None = None
+    skip_special_tokens: bool = True
 
     def __post_init__(self) -> None:
         _check_int("max_new_tokens", self.max_new_tokens, 1, optional=True)
@@ -81,6 +87,16 @@ class SamplingParams:
             if not all(isinstance(s, str) and s for s in stop):
                 raise InvalidInput(f"{name} is {given!r:.80}; it must be a string or strings, none of them empty.")
             object.__setattr__(self, name, stop)
+        if self.grammar is not None:
+            self._check_grammar(self.grammar)
+
+    def _check_grammar(self, grammar: object) -> None:
+        if not isinstance(grammar, Grammar):
+            raise InvalidInput(
+                f"grammar is {grammar!r:.80}; it must be a Grammar, such as Grammar.from_json_schema(...)."
+            )
+        if self.min_new_tokens or self.ignore_eos:
+            raise InvalidInput("A grammar says itself when the text may end: leave out min_new_tokens and ignore_eos.")
 
     @property
     def greedy(self) -> bool:

@@ -333,3 +333,38 @@ def test_the_demo_model_answers_through_a_skeleton():
     assert len(output["points"]) == len(output["skeleton"]) >= 2
     assert llm.engine.stats().peak_batch_size > 1
     assert output["points"]["1"] in output["answer"]
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("name", ["ChatTransformers", "ChatTransformers.with_structured_output"])
+def test_the_examples_in_the_documentation_run(name):
+    import doctest
+
+    pytest.importorskip("llguidance", reason="output by a grammar needs llguidance")
+    module = sys.modules["langchain_sot.chat_transformers"]
+    [found] = [test for test in doctest.DocTestFinder().find(ChatTransformers, module=module) if test.name == name]
+    assert doctest.DocTestRunner().run(found) == (0, len(found.examples))
+
+
+def test_a_stream_tells_its_usage_unless_it_shall_not(llm, engine):
+    def usages(model, **kwargs):
+        return [chunk.usage_metadata for chunk in model.stream("Why?", **kwargs) if chunk.usage_metadata]
+
+    assert len(usages(llm)) == 1
+    assert usages(llm, stream_usage=False) == []
+    quiet = ChatTransformers(engine=engine, max_tokens=3, stream_usage=False)
+    assert usages(quiet) == []
+    assert len(usages(quiet, stream_usage=True)) == 1
+    assert quiet.invoke("Why?").usage_metadata["output_tokens"] == 3
+
+
+@pytest.mark.model
+def test_the_demo_model_is_held_to_a_schema_and_says_that_it_knows_no_tools():
+    pytest.importorskip("llguidance", reason="output by a grammar needs llguidance")
+    llm = ChatTransformers(max_tokens=60)
+    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}
+    output = llm.with_structured_output(schema).invoke("What is the capital of France?")
+    assert set(output) == {"city"}
+    assert len(output["city"]) <= 20
+    with pytest.raises(InvalidInput, match="does not support tools"):
+        llm.bind_tools([schema | {"title": "city"}])

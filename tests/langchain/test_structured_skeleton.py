@@ -15,7 +15,6 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from langchain_sot import SkeletonOfThoughtChain
-from langchain_sot.models import unbound
 from langchain_sot.skeleton_schema import ask_structured
 
 TITLES = ["Take breaks", "Say: 1. stop 2. go", "Move"]
@@ -242,11 +241,3 @@ async def test_one_that_gives_no_chain_over_a_model_is_asked_for_text(way, kit):
             return RunnableLambda(lambda messages: {"points": ["Not", "this"]})
 
     assert (await way(structured(Odd(script=script)), "Q"))["skeleton"] == ["As", "text"]
-
-
-def test_bindings_of_chat_models_are_taken_off(kit):
-    llm = kit.Chat(script=script)
-    bound, config, kwargs = unbound(llm.bind(user="me").with_config(tags=["t"]), {}, {"trace": "on"})
-    assert bound is llm
-    assert config["tags"] == ["t"]
-    assert kwargs == {"user": "me", "trace": "on"}

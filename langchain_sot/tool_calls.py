@@ -1,0 +1,353 @@
+"""Tool calls of local models: who can make them, how they are written, and reading them out of text.
+
+What tools look like in a prompt is the chat template's business. How calls look in a reply, tokenizers tell in a
+`response_template`; for those that have none, three ways of writing are known by the template.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from langchain_core.messages import InvalidToolCall, ToolCall
+from langchain_core.messages.tool import invalid_tool_call, tool_call
+from langchain_core.utils.json_schema import dereference_refs
+
+from skeleton_of_thought.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.local import LocalEngine
+
+__all__ = [
+    "ForcedReader",
+    "MarkedReader",
+    "Reader",
+    "Said",
+    "TemplateReader",
+    "ToolFormat",
+    "call_schema",
+    "find_format",
+]
+
+Tool = dict[str, Any]
+"""A tool as `convert_to_openai_tool` gives it."""
+
+_PROBE: Tool = {
+    "type": "function",
+    "function": {
+        "name": "is_this_tool_shown",
+        "description": "Finds out.",
+        "parameters": {"type": "object", "properties": {}},
+    },
+}
+_ASK = [{"role": "user", "content": "Hello"}]
+
+
+@dataclass(frozen=True)
+class ToolFormat:
+    """How a model writes tool calls.
+
+    Attributes:
+        name: Of the format.
+        opener: What comes before a call; empty where the call is the whole reply.
+        closer: What comes after it.
+        arguments: The key under which the arguments stand.
+        listed: Calls are written as one JSON list.
+        short_ids: The template takes ids of nine letters and digits only.
+        known: Whether calls are written as told here; else the tokenizer's `response_template` reads them.
+    """
+
+    name: str
+    opener: str = ""
+    closer: str = ""
+    arguments: str = "arguments"
+    listed: bool = False
+    short_ids: bool = False
+    known: bool = True
+
+
+HERMES = ToolFormat("hermes", "<tool_call>", "</tool_call>")
+MISTRAL = ToolFormat("mistral", "[TOOL_CALLS]", listed=True, short_ids=True)
+LLAMA = ToolFormat("llama", arguments="parameters")
+TEMPLATE = ToolFormat("response_template", known=False)
+
+_PYTHON_TAG = "<|python_tag|>"
+"""Llama's mark before calls, which is often missing."""
+
+
+def find_format(engine: LocalEngine) -> ToolFormat:
+    """How the engine's model writes tool calls.
+
+    Raises:
+        InvalidInput: Its chat template shows it no tools, or its calls are written in a way that is not known.
+    """
+    if not _shows_tools(engine):
+        raise InvalidInput(
+            "The chat template of this model does not support tools: take a model that was trained to call them (the "
+            "model's card says so), or ask for structured output instead: with_structured_output(schema)."
+        )
+    tokenizer = engine.tokenizer
+    template = str(tokenizer.get_chat_template(tools=[_PROBE]))
+    own = TEMPLATE if getattr(tokenizer, "response_template", None) else None
+    known = _known_format(template)
+    if known is None and own is None:
+        raise InvalidInput(
+            "The chat template of this model supports tools, but the way in which the model writes its calls is not "
+            "known here (Hermes and Qwen, Llama 3, Mistral are): set tokenizer.response_template, with which "
+            "transformers can read them."
+        )
+    return known or TEMPLATE
+
+
+def _known_format(template: str) -> ToolFormat | None:
+    if HERMES.opener in template:
+        others = ("<function=", "<arg_key>", "<parameter=")  # XML inside of the same mark
+        return None if any(mark in template for mark in others) else HERMES
+    if MISTRAL.opener in template:
+        return None if "[ARGS]" in template else MISTRAL
+    if '"parameters"' in template and ("ipython" in template or _PYTHON_TAG in template):
+        return LLAMA
+    return None
+
+
+def _shows_tools(engine: LocalEngine) -> bool:
+    if not engine.has_chat_template:
+        return False
+    try:
+        return _PROBE["function"]["name"] in engine.render(_ASK, tools=[_PROBE])
+    except InvalidInput:
+        return False
+
+
+def call_schema(format_: ToolFormat, tools: Sequence[Tool]) -> dict[str, Any]:
+    """The JSON schema of one call to one of these tools, as the model writes it."""
+    calls = [
+        {
+            "type": "object",
+            "properties": {"name": {"const": name}, format_.arguments: parameters},
+            "required": ["name", format_.arguments],
+            "additionalProperties": False,
+        }
+        for name, parameters in ((tool["function"]["name"], _parameters(tool)) for tool in tools)
+    ]
+    call: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return {"type": "array", "items": call, "minItems": 1, "maxItems": 1} if format_.listed else call
+
+
+def _parameters(tool: Tool) -> dict[str, Any]:
+    parameters = dict(tool["function"].get("parameters") or {})
+    if "$defs" in parameters or "definitions" in parameters:
+        # References count from the root, which is another one here.
+        parameters = dereference_refs(parameters)
+        parameters = {key: value for key, value in parameters.items() if key not in ("$defs", "definitions")}
+    return {"type": "object", "properties": {}, "additionalProperties": False, **parameters}
+
+
+# --- reading replies ---
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a reply says.
+
+    Attributes:
+        text: Its text, or what of it was not handed out before.
+        calls: The tool calls in it, those that cannot be read included, in order.
+        reasoning: What the model thought, where its tokenizer tells that apart.
+    """
+
+    text: str = ""
+    calls: list[ToolCall | InvalidToolCall] = field(default_factory=list)
+    reasoning: str = ""
+
+
+class Reader(Protocol):
+    """Tells text from tool calls while a reply comes in."""
+
+    def feed(self, text: str) -> str:
+        """More of the reply. Returns the text that can be handed out."""
+
+    def finish(self, *, cut: bool) -> Said:
+        """The reply has ended, cut off or not. Returns what was not handed out."""
+
+
+class MarkedReader:
+    """For formats that are known.
+
+    Args:
+        format_: The format.
+    """
+
+    def __init__(self, format_: ToolFormat) -> None:
+        self._format = format_
+        self._held = ""
+        self._calling = False
+        self._begun = False
+
+    def feed(self, text: str) -> str:
+        """More of the reply. What may be a call, or the space before one, is held back."""
+        self._held += text
+        if self._calling or not self._held.strip():
+            return ""
+        end = self._start_of_calls()
+        out, self._held = self._held[:end], self._held[end:]
+        self._begun = self._begun or bool(out)
+        return out
+
+    def _start_of_calls(self) -> int:
+        """Up to where the held text is surely no call."""
+        held = self._held
+        if self._format.opener:
+            at = held.find(self._format.opener)
+            self._calling = at >= 0
+            end = at if self._calling else len(held) - _overlap(held, self._format.opener)
+        elif self._begun:
+            return len(held)
+        else:  # the call is the whole reply
+            start = held.lstrip()
+            self._calling = start.startswith(("{", _PYTHON_TAG))
+            end = 0 if self._calling or _PYTHON_TAG.startswith(start) else len(held)
+        return len(held[:end].rstrip()) if end < len(held) or self._format.opener else end
+
+    def finish(self, *, cut: bool) -> Said:
+        """The reply has ended."""
+        if not self._calling:
+            return Said(self._held)
+        if self._format.opener:
+            return _marked(self._held, self._format, cut)
+        return _bare(self._held, cut)
+
+
+class ForcedReader:
+    """For replies that a grammar holds to one call: JSON, and nothing besides."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def feed(self, text: str) -> str:
+        """More of the reply."""
+        self._text += text
+        return ""
+
+    def finish(self, *, cut: bool) -> Said:
+        """The reply has ended."""
+        value = _read(self._text)
+        return Said(calls=[_invalid(self._text, cut)] if value is None else _calls(value[0], self._text))
+
+
+class TemplateReader:
+    """By the tokenizer's own `response_template`, once the reply is complete.
+
+    Args:
+        engine: The engine.
+        prompt: The prompt as the model saw it.
+        tools: What it could call.
+    """
+
+    def __init__(self, engine: LocalEngine, prompt: str, tools: Sequence[Tool]) -> None:
+        self._tokenizer = engine.tokenizer
+        self._prompt = prompt
+        self._tools = list(tools)
+        self._text = ""
+
+    def feed(self, text: str) -> str:
+        """More of the reply."""
+        self._text += text
+        return ""
+
+    def finish(self, *, cut: bool) -> Said:
+        """The reply has ended."""
+        try:
+            message = self._tokenizer.parse_response(self._text, prefix=self._prompt, tools=self._tools)
+        except Exception:
+            # Whatever a template's author did not foresee. The text is all there is, and no call is lost from sight.
+            return Said(calls=[_invalid(self._text, cut)])
+        found = [call.get("function", call) for call in message.get("tool_calls") or ()]
+        calls = [call for value in found for call in _calls(value, json.dumps(value, default=str))]
+        reasoning = message.get("thinking") or message.get("reasoning_content") or message.get("reasoning") or ""
+        return Said(str(message.get("content") or ""), calls, str(reasoning))
+
+
+def _marked(text: str, format_: ToolFormat, cut: bool) -> Said:
+    """Calls behind marks; what stands between them is text."""
+    calls: list[ToolCall | InvalidToolCall] = []
+    between: list[str] = []
+    at = 0
+    while (start := text.find(format_.opener, at)) >= 0:
+        between.append(text[at:start])
+        body = start + len(format_.opener)
+        if (found := _read(text, body)) is None:
+            close = text.find(format_.closer, body) if format_.closer else -1
+            at = close + len(format_.closer) if close >= 0 else len(text)
+            calls.append(_invalid(text[start:at], cut))
+            continue
+        value, at = found
+        calls += _calls(value, text[start:at])
+        rest = text[at:].lstrip()
+        if format_.closer and rest.startswith(format_.closer):
+            at = len(text) - len(rest) + len(format_.closer)
+    between.append(text[at:])
+    return Said("".join(part for part in between if part.strip()), calls)
+
+
+def _bare(text: str, cut: bool) -> Said:
+    """Calls that are the whole reply, if it consists of calls."""
+    body = text.strip()
+    tagged = body.startswith(_PYTHON_TAG)
+    at = len(_PYTHON_TAG) if tagged else 0
+    calls: list[ToolCall | InvalidToolCall] = []
+    while at < len(body):
+        found = _read(body, at)
+        if found is None or not (isinstance(found[0], dict) and "name" in found[0]):
+            # An answer may well begin with a brace; only the mark says that it was meant for a call.
+            return Said(calls=[*calls, _invalid(body, cut)]) if tagged or calls else Said(text)
+        value, end = found
+        calls += _calls(value, body[at:end])
+        at = len(body) - len(body[end:].lstrip("; \n"))
+    return Said(calls=calls)
+
+
+def _read(text: str, at: int = 0) -> tuple[Any, int] | None:
+    """The JSON value that begins here, and where it ends."""
+    start = len(text) - len(text[at:].lstrip())
+    try:
+        return json.JSONDecoder().raw_decode(text, start)
+    except ValueError:
+        return None
+
+
+def _calls(value: Any, raw: str) -> list[ToolCall | InvalidToolCall]:
+    return [_call(item, raw) for item in (value if isinstance(value, list) else [value])]
+
+
+def _call(value: Any, raw: str) -> ToolCall | InvalidToolCall:
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        return _invalid(raw, False, "it names no tool")
+    args = value.get("arguments", value.get("parameters"))
+    if isinstance(args, str):
+        found = _read(args) if args.strip() else ({}, 0)
+        args = found[0] if found else args
+    if args is None:
+        args = {}
+    if not isinstance(args, Mapping):
+        return _invalid(raw, False, "its arguments are no JSON object", name=value["name"])
+    return tool_call(name=value["name"], args=dict(args), id=new_id())
+
+
+def _invalid(raw: str, cut: bool, why: str = "it is no valid JSON", name: str | None = None) -> InvalidToolCall:
+    why = "it was cut off by max_tokens or a stop string" if cut else why
+    # Chunks of messages complete JSON that breaks off, and would make a call of half a one: not of this.
+    return invalid_tool_call(name=name, args=f"Unreadable: {raw}", id=new_id(), error=f"The call is not valid: {why}.")
+
+
+def new_id() -> str:
+    """An id for a call: nine letters and digits, which all templates take."""
+    return secrets.token_hex(5)[:9]
+
+
+def _overlap(text: str, mark: str) -> int:
+    """The length of the longest end of `text` that is a beginning of `mark`."""
+    return next((n for n in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:n])), 0)

@@ -1,0 +1,113 @@
+"""A tiny local model that says what its script says, byte by byte, through a real engine.
+
+It keeps no cache, so each forward sees the whole text: it finds what it has said of its reply and puts the next
+token first. Where a grammar forbids that, or there is nothing more to say, it prefers to end strings and objects.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers.modeling_outputs import CausalLMOutput
+
+from skeleton_of_thought.local import LocalEngine
+
+PLAIN = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+"""A chat template that knows of no tools."""
+
+_SHOWN = "{% if tools %}<tools>{% for t in tools %}{{ t | tojson }}{% endfor %}</s>{% endif %}"
+
+HERMES = (
+    _SHOWN + "{% for m in messages %}<{{ m.role }}>{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+MISTRAL = (
+    _SHOWN + "{% for m in messages %}<{{ m.role }}>{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{% if c.id | length != 9 %}{{ raise_exception('nine, please') }}{% endif %}"
+    "[TOOL_CALLS]{{ c.function | tojson }}#{{ c.id }}{% endfor %}"
+    "{% if m.role == 'tool' %}#{{ m.tool_call_id }}{% endif %}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+LLAMA = (
+    _SHOWN + "{# Environment: ipython #}{% for m in messages %}<{{ m.role }}>{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}"
+    '{"name": {{ c.function.name | tojson }}, "parameters": {{ c.function.arguments | tojson }}}'
+    "{% endfor %}</s>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+OTHER = _SHOWN + PLAIN
+
+TEMPLATES = {"hermes": HERMES, "mistral": MISTRAL, "llama": LLAMA}
+
+Script = Callable[[str], str]
+
+
+def make_tokenizer(template: str, *special: str) -> PreTrainedTokenizerFast:
+    """Bytes as tokens."""
+    names = ["</s>", *special]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {name: i for i, name in enumerate([*names, *alphabet])}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(names)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="</s>")
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+class ScriptedModel(torch.nn.Module):
+    """Replies to a prompt by a script."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, script: Script) -> None:
+        super().__init__()
+        size = len(tokenizer)
+        self.config = LlamaConfig(
+            vocab_size=size, hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1,
+            eos_token_id=0, bos_token_id=None, pad_token_id=0, max_position_embeddings=1 << 16,
+        )  # fmt: skip
+        self.embedding = torch.nn.Embedding(size, 4)
+        self.tokenizer = tokenizer
+        self.script = script
+        self.prompts: list[str] = []
+        self._mark = tokenizer("<assistant>")["input_ids"]
+        self._fallback = torch.zeros(size)
+        for rank, text in enumerate(("1", "}", '"', "</s>"), 1):
+            self._fallback[tokenizer.convert_tokens_to_ids(text)] = rank
+
+    def get_input_embeddings(self) -> torch.nn.Embedding:
+        return self.embedding
+
+    def forward(self, input_ids: torch.Tensor, **kwargs: Any) -> CausalLMOutput:
+        logits = self._fallback.expand(*input_ids.shape, -1).clone()
+        for row, ids in enumerate(input_ids.tolist()):
+            # By tokens, not by text: half of a character is no text.
+            at = max(i for i in range(len(ids)) if ids[i : i + len(self._mark)] == self._mark)
+            prompt, begun = self.tokenizer.decode(ids[:at]), ids[at + len(self._mark) :]
+            if not begun:
+                self.prompts.append(prompt)
+            reply = self.tokenizer(self.script(prompt))["input_ids"]
+            if reply[: len(begun)] == begun:
+                logits[row, -1, reply[len(begun)] if len(begun) < len(reply) else 0] = 9.0
+        return CausalLMOutput(logits=logits)
+
+
+def scripted_engine(script: Script | str, template: str = HERMES, *special: str) -> LocalEngine:
+    """An engine whose model says this, or what this gives for the text of a prompt."""
+    tokenizer = make_tokenizer(template, *special)
+    say = script if callable(script) else (lambda prompt: script)
+    return LocalEngine(ScriptedModel(tokenizer, say).eval(), tokenizer)
+
+
+def last_message(prompt: str) -> tuple[str, str]:
+    """The role and the text of a prompt's last message."""
+    role, text = re.findall(r"<(\w+)>((?:(?!<\w+>).)*?)</s>", prompt, re.S)[-1]
+    return role, text
