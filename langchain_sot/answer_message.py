@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 
-from langchain_sot.results import error_text
+from langchain_sot.results import errors_dict
 from skeleton_of_thought.types import Answer, Usage
 
 __all__ = ["answer_chunk", "answer_message", "told_usage", "without_usage"]
@@ -64,7 +64,7 @@ def _metadata(answer: Answer, model_name: str) -> dict[str, Any]:
         "finish_reason": _finish_reason(answer),
         "route": answer.route,
         "skeleton": list(answer.skeleton.titles) if answer.route == "skeleton" else [],
-        "errors": {str(e.point.index): error_text(e) for e in answer.expansions if e.error is not None},
+        "errors": errors_dict(answer),
         "timings": answer.timings.to_dict(),
         _STAGES: {stage: _usage(usage) for stage, usage in answer.usage_by_stage.items()},
     }

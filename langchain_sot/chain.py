@@ -41,6 +41,7 @@ _SETTINGS = (
     "backoff",
     "point_timeout",
     "point_words",
+    "join",
 )
 
 
@@ -80,6 +81,10 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         skeleton_prompt: A template, or a string with placeholders, in place of the skeleton prompt:
             `question`, `max_points`, `how_many`, `words`, `how_long`.
         point_prompt: The same for the point prompt, with `skeleton`, `titles`, `count`, `index`, `title` too.
+        merge_prompt: The same for the prompt of the merge, with `skeleton`, `titles`, `count`, `draft` too: `draft` is
+            the points, joined.
+        skeleton_mode: "text": the skeleton is read from the model's text. "structured": it is asked for as data by
+            `with_structured_output`, where the model has that; elsewhere, and where the reply does not fit, by text.
         prefill: Whether the model is given the start of its turn, as a last message of the assistant. "auto": where it
             is known to continue it, which are this package's own models, and servers that are told to by
             `extra_body={"continue_final_message": True}` (docs/servers.md).
@@ -87,6 +92,11 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             points as one batch, with its settings kept. False leaves it to that class, which writes them one by one.
 
     The other settings are those of `skeleton_of_thought.settings.Settings`.
+
+    In a trace the calls are runs named `skeleton`, `point 3: Take breaks`, `merge` and `answer` (for a direct one),
+    tagged `sot:skeleton` and so on, with `sot_stage`, `sot_point` and `sot_attempt` in their metadata. The chain's own
+    run has custom events: `sot_skeleton`, `sot_point_start`, `sot_point_end`, `sot_merge_start`, `sot_merge_end`, see
+    `langchain_sot.custom_events`.
 
     Raises:
         ValueError: A setting, prompt or router that cannot work.
@@ -101,6 +111,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     prompts: InstanceOf[PromptSet] | None = None
     skeleton_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
     point_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
+    merge_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
+    skeleton_mode: Literal["text", "structured"] = "text"
     max_points: int = 10
     min_points: int = 1
     eager: bool = False
@@ -111,6 +123,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     backoff: float = 0.5
     point_timeout: float | None = None
     point_words: int = 40
+    join: Literal["numbered", "headings", "paragraphs"] = "numbered"
+    merge: bool = False
     prefill: Literal["auto"] | bool = Field(default="auto")
     adopt: bool = True
 
@@ -128,13 +142,16 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     def plan(self, skeleton: Skeleton | None = None) -> Plan:
         """The settings as the core takes them; with a skeleton, only its points are written."""
         point_llm = self.point_llm if self.point_llm is not None else self.llm
+        # Points that are asked for one by one are not to become one text.
+        merge = self.merge and skeleton is None
         return Plan(
             llm=self.llm,
             point_llm=point_llm,
-            prompts=prompt_set(self.prompts, self.skeleton_prompt, self.point_prompt),
-            settings=Settings(**{name: getattr(self, name) for name in _SETTINGS}),
+            prompts=prompt_set(self.prompts, self.skeleton_prompt, self.point_prompt, self.merge_prompt),
+            settings=Settings(merge=merge, **{name: getattr(self, name) for name in _SETTINGS}),
             router=self.router,
             prefill=self.prefill,
+            structured=self.skeleton_mode == "structured",
             skeleton=skeleton,
             adopts=self.adopt,
         )
@@ -160,6 +177,10 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     def get_point_prompt(self) -> ChatPromptTemplate:
         """The point prompt as a template; what it asks for is in its `input_variables`."""
         return chat_prompt(self.plan().prompts.point, **self._known_values())
+
+    def get_merge_prompt(self) -> ChatPromptTemplate:
+        """The prompt of the merge as a template; what it asks for is in its `input_variables`."""
+        return chat_prompt(self.plan().prompts.merge, **self._known_values())
 
     def _known_values(self) -> dict[str, str]:
         return {
@@ -227,13 +248,15 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         return get_unique_config_specs(spec for part in parts for spec in part.config_specs)
 
     def get_graph(self, config: RunnableConfig | None = None) -> Graph:
-        """Input, skeleton, points and output, with the direct route beside them."""
+        """Input, skeleton, points, merge and output, with the direct route beside them."""
         graph = Graph()
         plan = self.plan()
         start = graph.add_node(cast(Any, self.get_input_schema(config)))
         end = graph.add_node(cast(Any, self.get_output_schema(config)))
         parts: list[Any] = [self.get_skeleton_prompt(), plan.llm, SkeletonOutputParser(max_points=self.max_points)]
         parts += [self.get_point_prompt(), plan.point_llm]
+        if self.merge:
+            parts += [self.get_merge_prompt(), plan.llm]
         nodes = [graph.add_node(part) for part in parts]
         before = start
         if self.router is not None:

@@ -50,7 +50,7 @@ from langchain_sot.passing_on import (
 )
 from langchain_sot.plan import Work
 from langchain_sot.wrappers import find_backend
-from skeleton_of_thought.types import Answer, AnswerDelta, AnswerDone, AnswerFailed, Event
+from skeleton_of_thought.types import Answer, AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
 
 __all__ = ["SkeletonOfThoughtChatModel"]
 
@@ -437,6 +437,8 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
             for _, event in events:
                 if isinstance(event, AnswerDelta):
                     yield ChatGenerationChunk(message=AIMessageChunk(content=event.text))
+                elif isinstance(event, AnswerRestarted):
+                    yield _break()
                 elif (answer := _done(event)) is not None:
                     last = answer_chunk(answer, self._name(kwargs), usage=run is None)
                     yield last
@@ -450,6 +452,8 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
             async for _, event in events:
                 if isinstance(event, AnswerDelta):
                     yield ChatGenerationChunk(message=AIMessageChunk(content=event.text))
+                elif isinstance(event, AnswerRestarted):
+                    yield _break()
                 elif (answer := _done(event)) is not None:
                     last = answer_chunk(answer, self._name(kwargs), usage=run is None)
                     yield last
@@ -462,6 +466,11 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
             asked = messages[0].text  # without a "Human:" before it, where it is sent as it is
         settings = {name: value for name, value in kwargs.items() if name != "stream" and value is not None}
         return Work(self.chain.plan(), [asked], [call.child_config(run)], settings, live=live)
+
+
+def _break() -> ChatGenerationChunk:
+    """Where a merge has broken off: a message's text cannot be taken back, so the whole answer follows, set off."""
+    return ChatGenerationChunk(message=AIMessageChunk(content="\n\n"))
 
 
 def _done(event: Event) -> Answer | None:

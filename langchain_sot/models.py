@@ -18,6 +18,7 @@ from langchain_sot.adopt import takes_text
 from langchain_sot.chat_transformers import ChatTransformers
 from langchain_sot.messages import Asked, convert_messages, render_text
 from langchain_sot.servers import ReplyEnd, begin_turn, continues_turn, with_timeout
+from langchain_sot.skeleton_schema import Structured, ask_structured
 from langchain_sot.text_calls import acomplete, as_string, complete
 from langchain_sot.wrappers import Backend, abegin, aclose, begin, close, find_backend, settled, unbound
 from skeleton_of_thought.drive import AsyncTogether, Together
@@ -32,7 +33,7 @@ class Models:
     """The two models of a chain.
 
     Attributes:
-        llm: Writes the skeletons and the direct answers.
+        llm: Writes the skeletons, the merges and the direct answers.
         point_llm: Writes the points.
         adopts: Whether local models of LangChain's Hugging Face classes get an engine.
         kwargs: Passed on to the models.
@@ -85,6 +86,7 @@ class _Request:
     kwargs: dict[str, Any]
     streamed: bool
     backend: Backend
+    structured: bool = False
 
     @property
     def echo(self) -> str:
@@ -114,7 +116,7 @@ class Calls:
     def open(self, call: Call, position: int) -> Iterator[str | Reply]:
         """Makes a call, yields its text as it comes, and last how it ended."""
         request = self._request(call, position)
-        outcome = _Outcome(request.echo)
+        outcome = _Outcome(request.echo, structured=request.structured)
         if not request.streamed:
             if request.backend.text:
                 yield from outcome.whole(complete(request.llm, [request.input], [request.config], request.kwargs)[0])
@@ -128,12 +130,13 @@ class Calls:
         finally:
             # Closed here and not when it is collected: the call's run shall end before its parent's.
             close(stream)
+        yield outcome.rest
         yield outcome.reply
 
     async def aopen(self, call: Call, position: int) -> AsyncIterator[str | Reply]:
         """Async twin of `open`."""
         request = self._request(call, position)
-        outcome = _Outcome(request.echo)
+        outcome = _Outcome(request.echo, structured=request.structured)
         async with _ended_runs(request.config) as config:
             if not request.streamed:
                 if request.backend.text:
@@ -149,6 +152,7 @@ class Calls:
                     yield outcome.add(chunk)
             finally:
                 await aclose(stream)
+            yield outcome.rest
         yield outcome.reply
 
     # --- several calls at once ---
@@ -207,6 +211,9 @@ class Calls:
             return _Request(llm, untouched, config, kwargs, streamed, backend)
         if call.timeout is not None:
             kwargs = with_timeout(llm, config, kwargs, call.timeout)
+        if call.structured and (asking := ask_structured(llm, kwargs)) is not None:
+            llm, config, kwargs = unbound(asking, config, {})
+            return _Request(llm, convert_messages(prompt), config, kwargs, streamed, backend, structured=True)
         if backend.native:
             kwargs = _native(kwargs, call, cast(ChatTransformers, backend.model))
         if backend.text:
@@ -234,6 +241,9 @@ def _native(kwargs: dict[str, Any], call: Call, model: ChatTransformers) -> dict
     assert call.prompt is not None
     prompt = call.prompt
     own = kwargs.get("max_tokens", model.max_tokens)
+    if call.stage == "merge" and prompt.max_tokens and not {"max_tokens"} & {*kwargs, *model.model_fields_set}:
+        # The model's default is meant for one reply; a merge that is cut there would be in vain.
+        own = prompt.max_tokens
     limit = own if prompt.max_tokens is None else min(own, prompt.max_tokens)
     hints = {"prefill": prompt.prefill, "stop_after_text": prompt.stop, "max_tokens": limit}
     # What the caller has set goes before these.
@@ -250,10 +260,12 @@ class _Outcome:
 
     Args:
         echo: What a whole output may begin with that is not part of it.
+        structured: Whether data was asked for: the text is then known only at the end (`rest`).
     """
 
-    def __init__(self, echo: str = "") -> None:
+    def __init__(self, echo: str = "", *, structured: bool = False) -> None:
         self._echo = echo
+        self._structured = Structured() if structured else None
         self._usage: Usage | None = None
         self._end = ReplyEnd()
         self._decoding: Decoding | None = None
@@ -265,7 +277,7 @@ class _Outcome:
         if isinstance(output, tuple):
             output, info = output
             self._end.add(info)
-        return self.add(output).removeprefix(self._echo), self.reply
+        return self.add(output).removeprefix(self._echo) + self.rest, self.reply
 
     def add(self, chunk: Any) -> str:
         """Takes a chunk, or the whole message; returns its text."""
@@ -280,7 +292,15 @@ class _Outcome:
         self._decoding = _decoding(chunk) or self._decoding
         if (usage := message_usage(chunk)) is not None:
             self._usage = (self._usage or Usage()) + usage
+        if self._structured is not None:
+            self._structured.add(chunk)
+            return ""
         return str(chunk.text)
+
+    @property
+    def rest(self) -> str:
+        """The text of a reply that was to be data and is not."""
+        return "" if self._structured is None or self._structured.titles is not None else self._structured.text
 
     @property
     def reply(self) -> Reply:
@@ -291,7 +311,8 @@ class _Outcome:
         """
         if self._end.missing and self._usage is None:
             raise ConnectionError("The server's stream ended before its answer was complete.")
-        return Reply(usage=self._usage, finish_reason=self._end.finish_reason, decoding=self._decoding)
+        titles = None if self._structured is None else self._structured.titles
+        return Reply(usage=self._usage, finish_reason=self._end.finish_reason, decoding=self._decoding, titles=titles)
 
 
 def message_usage(message: Any) -> Usage | None:

@@ -13,6 +13,7 @@ from langchain_sot.interrupts import alifting, dropped, lifting
 from langchain_sot.messages import Asked, read_input
 from langchain_sot.models import Calls, Models
 from langchain_sot.router import TracedRouter
+from langchain_sot.skeleton_schema import ask_structured
 from skeleton_of_thought import drive
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
@@ -27,12 +28,13 @@ class Plan:
     """How answers are made: the core's settings, and the models.
 
     Attributes:
-        llm: Writes skeletons and direct answers.
+        llm: Writes skeletons, merges and direct answers.
         point_llm: Writes points.
         prompts: What they are asked.
         settings: The core's.
         router: A runnable, a function of the question, a core `Router`, or None.
         prefill: Whether models are given the start of their turn; "auto" for where they are known to continue it.
+        structured: Whether the skeleton is asked for as data, where the model can.
         skeleton: Points that are known already.
         adopts: Whether local models of LangChain's Hugging Face classes get an engine.
     """
@@ -43,6 +45,7 @@ class Plan:
     settings: Settings
     router: Any
     prefill: Literal["auto"] | bool
+    structured: bool = False
     skeleton: Skeleton | None = None
     adopts: bool = True
 
@@ -61,6 +64,7 @@ class Plan:
             skeleton=self.skeleton,
             prefill=self._prefilled(config, models),
             live=live,
+            structured=self.structured and ask_structured(models.settled("skeleton", config), {}) is not None,
         )
 
     def _prefilled(self, config: RunnableConfig, models: Models) -> frozenset[Stage]:
@@ -73,7 +77,7 @@ class Plan:
         """What opens the calls of these answers."""
         # An eager skeleton has to be read while it is written.
         early = {"skeleton"} if self.settings.eager else set()
-        streamed = frozenset({"skeleton", "point", "direct"} if live else early)
+        streamed = frozenset({"skeleton", "point", "merge", "direct"} if live else early)
         return Calls(models, asked, configs, streamed)
 
 

@@ -11,8 +11,10 @@ from skeleton_of_thought.types import (
     Answer,
     AnswerDelta,
     AnswerDone,
+    AnswerRestarted,
     Event,
     Expansion,
+    MergeDone,
     Point,
     PointDelta,
     PointDone,
@@ -21,7 +23,16 @@ from skeleton_of_thought.types import (
     SkeletonDone,
 )
 
-__all__ = ["AnswerChunks", "AnswerDict", "PointChunks", "Restart", "answer_dict", "points_dict"]
+__all__ = [
+    "AnswerChunks",
+    "AnswerDict",
+    "PointChunks",
+    "Restart",
+    "answer_dict",
+    "error_text",
+    "errors_dict",
+    "points_dict",
+]
 
 
 class AnswerDict(TypedDict):
@@ -33,7 +44,8 @@ class AnswerDict(TypedDict):
         skeleton: The titles of the points; empty for a direct answer.
         points: The text of each point by its number, "1", "2", ...
         answer: The whole answer.
-        errors: Why points failed, by their number; empty when none did.
+        errors: Why points failed, by their number, and under "merge" why the merge did (the answer is then the points
+            as they are); empty when none did.
         timings: Where the time went, see `skeleton_of_thought.types.Timings`: `total` and `first_text` in seconds, a
             span for each of the `stages`, and for local models what was done in each stage (`decoding`).
     """
@@ -56,8 +68,9 @@ class Restart(str):
         >>> "half a sent" + Restart("") + "A whole sentence."
         'A whole sentence.'
 
-    Whoever shows `points` live can test for it with `isinstance(chunk, Restart)`. The `answer` is never
-    restarted. To JSON and pickle it is a plain string.
+    Whoever shows `points` live can test for it with `isinstance(chunk, Restart)`. The `answer` is restarted only
+    where `merge=True` and the merge breaks in the middle of its text: the joined points follow. To JSON and pickle it
+    is a plain string.
     """
 
     __slots__ = ()
@@ -83,9 +96,17 @@ def answer_dict(answer: Answer) -> dict[str, Any]:
         "skeleton": list(answer.skeleton.titles),
         "points": points_dict(answer),
         "answer": answer.text,
-        "errors": {str(e.point.index): error_text(e) for e in answer.expansions if e.error is not None},
+        "errors": errors_dict(answer),
         "timings": answer.timings.to_dict(),
     }
+
+
+def errors_dict(answer: Answer) -> dict[str, str]:
+    """Why points failed, by their number, and under "merge" why the merge did."""
+    errors = {str(index): error_text(error) for index, error in answer.errors.items()}
+    if answer.merge_error is not None:
+        errors["merge"] = error_text(answer.merge_error)
+    return errors
 
 
 def points_dict(answer: Answer) -> dict[str, str]:
@@ -93,9 +114,9 @@ def points_dict(answer: Answer) -> dict[str, str]:
     return {str(e.point.index): e.text for e in answer.expansions}
 
 
-def error_text(expansion: Expansion) -> str:
-    """Why a point failed."""
-    return f"{type(expansion.error).__name__}: {expansion.error}"
+def error_text(error: Exception) -> str:
+    """Why a point, or the merge, failed."""
+    return f"{type(error).__name__}: {error}"
 
 
 class AnswerChunks:
@@ -112,8 +133,12 @@ class AnswerChunks:
                 return self._begin("skeleton", point)
             case AnswerDelta(text):
                 return AddableDict(answer=text) if self._begun else self._begin("direct", text=text)
-            case PointDone(expansion) if expansion.error is not None:
-                return AddableDict(errors=AddableDict({str(expansion.point.index): error_text(expansion)}))
+            case AnswerRestarted():
+                return AddableDict(answer=Restart(""))
+            case PointDone(Expansion(point, error=Exception() as error)):
+                return AddableDict(errors=AddableDict({str(point.index): error_text(error)}))
+            case MergeDone(_, Exception() as error):
+                return AddableDict(errors=AddableDict(merge=error_text(error)))
             case AnswerDone(answer):
                 timings = AddableDict(timings=AddableDict(answer.timings.to_dict()))
                 return timings if self._begun else self._begin(answer.route) + timings

@@ -24,6 +24,7 @@ from skeleton_of_thought.types import Conversation, Message, Prompt
 __all__ = ["LangChainTemplate", "chat_prompt", "prompt_set"]
 
 _HISTORY = ("chat_history", "history")
+_KNOWN = frozenset().union(*PLACEHOLDERS.values())
 _BRACED = re.compile(r"\{(\w+)\}")
 
 
@@ -93,6 +94,7 @@ def prompt_set(
     base: PromptSet | None,
     skeleton: BasePromptTemplate[Any] | str | None,
     point: BasePromptTemplate[Any] | str | None,
+    merge: BasePromptTemplate[Any] | str | None = None,
 ) -> PromptSet:
     """The prompts of a chain: those of `base`, with the given ones in their place.
 
@@ -104,6 +106,8 @@ def prompt_set(
         prompts = replace(prompts, skeleton=_template(skeleton, "skeleton", {"question"}))
     if point is not None:
         prompts = replace(prompts, point=_template(point, "point", {"index", "title"}))
+    if merge is not None:
+        prompts = replace(prompts, merge=_template(merge, "merge", {"draft"}))
     return prompts
 
 
@@ -151,7 +155,7 @@ def _f_string(text: str) -> str:
     # All braces are doubled but those of the placeholders, so that f-string formatting changes nothing else.
     def braces(match: re.Match[str]) -> str:
         name = ALIASES.get(match[1], match[1])
-        return f"{{{name}}}" if name in PLACEHOLDERS["point"] else f"{{{{{match[1]}}}}}"
+        return f"{{{name}}}" if name in _KNOWN else f"{{{{{match[1]}}}}}"
 
     pieces: list[str] = []
     end = 0

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from skeleton_of_thought._marks import Mark, clean_title, intro_list, is_weak, read_mark, roman_value, split_inline
 
-__all__ = ["Outline", "Title"]
+__all__ = ["Outline", "Title", "plain_title"]
 
 _FENCE = re.compile(r"[\s>]*(`{3,}|~{3,})\s*([^`\s]*)[^`]*")
 _PLAIN = frozenset(["", "text", "txt", "plain", "plaintext", "markdown", "md", "list", "outline", "skeleton"])
@@ -313,7 +313,12 @@ def _json_titles(source: str) -> list[str]:
             named = [item[key] for key in ("title", "point", "name", "heading", "text") if key in item]
             text = next((value for value in (*named, *item.values()) if isinstance(value, str)), None)
         if isinstance(text, str):
-            mark = read_mark(text)
-            numbered = mark if mark and mark.kind == "number" else None
-            titles.append(clean_title(numbered.rest, numbered.opened) if numbered else clean_title(text))
+            titles.append(plain_title(text))
     return [title for title in titles if title]
+
+
+def plain_title(text: str) -> str:
+    """A title that came as data: without marks, and without a number that the model put before it all the same."""
+    mark = read_mark(text)
+    numbered = mark if mark and mark.kind == "number" else None
+    return clean_title(numbered.rest, numbered.opened) if numbered else clean_title(text)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Literal
 
 from skeleton_of_thought.parsing import ReasoningFilter
 from skeleton_of_thought.types import Expansion, Point
 
-__all__ = ["POINT_BREAK", "ExpansionText", "PrefillEcho", "heading", "render", "separator"]
+__all__ = ["POINT_BREAK", "ExpansionText", "Join", "PrefillEcho", "WholeText", "heading", "render", "separator"]
 
 POINT_BREAK = "\n\n"
 """What stands between two points of an answer."""
+
+Join = Literal["numbered", "headings", "paragraphs"]
+"""How the points stand in an answer, see `skeleton_of_thought.settings.Settings.join`."""
 
 _MARKS = frozenset("#*_>\"'“”`([ \t\r\n")
 _AFTER_NUMBER = frozenset(".):、．：]")
@@ -21,20 +25,68 @@ _LONGEST_ECHO = 120
 _WORD = re.compile(r"(?:point|step|item|section)\s*", re.IGNORECASE)
 
 
-def heading(point: Point) -> str:
-    """How a point begins in the answer: its number and title."""
+def heading(point: Point, join: Join = "numbered") -> str:
+    """How a point begins in the answer; empty for paragraphs."""
+    if join == "paragraphs":
+        return ""
+    if join == "headings":
+        # On one line, or the rest of the title would be text; a heading needs no colon after it.
+        return f"## {' '.join(point.title.split()).rstrip(':：') or point.index}"
     return f"{point.index}. {point.title}" if point.title else f"{point.index}."
 
 
-def separator(point: Point) -> str:
+def separator(point: Point, join: Join = "numbered") -> str:
     """What stands between a point's heading and its text."""
+    if join != "numbered":
+        return POINT_BREAK if join == "headings" else ""
     last = point.title[-1:]
     return " " if not last or (unicodedata.category(last) == "Po" and last not in "\"'%") else ": "
 
 
-def render(expansions: Iterable[Expansion]) -> str:
+def render(expansions: Iterable[Expansion], join: Join = "numbered") -> str:
     """The text of a whole answer: the points in order, each with its heading."""
-    return POINT_BREAK.join(heading(e.point) + (separator(e.point) + e.text if e.text else "") for e in expansions)
+    points = (heading(e.point, join) + (separator(e.point, join) + e.text if e.text else "") for e in expansions)
+    # A paragraph without text is none.
+    return POINT_BREAK.join(point for point in points if point)
+
+
+class WholeText:
+    """Cleans a text as it streams: drops reasoning blocks, and white space around the whole.
+
+    `feed` and `close` return the text that may be shown; their join does not depend on the chunking.
+    """
+
+    def __init__(self) -> None:
+        self._reasoning = ReasoningFilter()
+        self._trimmed = _Trimmed()
+
+    def feed(self, text: str) -> str:
+        """More text from the model; returns what of it can be shown now."""
+        return self._trimmed.feed(self._reasoning.feed(text))
+
+    def close(self) -> str:
+        """The text is complete; returns what was held back and belongs to it."""
+        return self._trimmed.feed(self._reasoning.close())
+
+
+class _Trimmed:
+    """Text without the white space around it: what may be at the end is held back."""
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._spaces = ""
+
+    def feed(self, text: str) -> str:
+        if not self._begun:
+            text = text.lstrip()
+        body = text.rstrip()
+        if not body:
+            self._spaces += text
+            return ""
+        self._begun = True
+        shown = self._spaces + body
+        self._spaces = text[len(body) :]
+        return shown
 
 
 class PrefillEcho:
@@ -83,7 +135,7 @@ class ExpansionText:
         self._point = point
         self._reasoning = ReasoningFilter()
         self._head: str | None = ""
-        self._spaces = ""
+        self._trimmed = _Trimmed()
 
     def feed(self, text: str) -> str:
         """More text from the model; returns what of it can be shown now."""
@@ -101,14 +153,8 @@ class ExpansionText:
             end = _echo_end(self._head, self._point, final=final_head)
             if end is None:
                 return ""
-            text, self._head = self._head[end:].lstrip(), None
-        body = text.rstrip()
-        if not body:
-            self._spaces += text
-            return ""
-        shown = self._spaces + body
-        self._spaces = text[len(body) :]
-        return shown
+            text, self._head = self._head[end:], None
+        return self._trimmed.feed(text)
 
 
 def _echo_end(text: str, point: Point, *, final: bool) -> int | None:

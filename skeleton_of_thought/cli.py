@@ -19,8 +19,9 @@ from typing import cast
 from skeleton_of_thought._cli.backends import Backend, ModelSpec, one_line
 from skeleton_of_thought._cli.loading import load
 from skeleton_of_thought._cli.options import parse
-from skeleton_of_thought._cli.report import Normal, comparison, statistics
+from skeleton_of_thought._cli.report import Normal, comparison, length, statistics
 from skeleton_of_thought._cli.views import JsonView, Outcome, PlainView, View
+from skeleton_of_thought.assemble import Join
 from skeleton_of_thought.drive import run
 from skeleton_of_thought.errors import InvalidInput, PointError, SotError
 from skeleton_of_thought.flow import AnswerFlow, Settings
@@ -102,6 +103,8 @@ class _Request:
             max_retries=args.retries,
             point_timeout=args.point_timeout,
             point_words=args.words,
+            join=args.join,
+            merge=args.merge,
         )
         prompts = PromptSet() if args.prompts is None else PromptSet.from_json(args.prompts)
         model = ModelSpec.parse(args.model)
@@ -136,6 +139,7 @@ def _ask(args: Namespace, backend: Backend | None) -> int:
 def _view(args: Namespace, question: str) -> View:
     if args.json:
         return JsonView(events=args.stream)
+    join: Join = args.join
     if args.plain or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         return PlainView()
     try:
@@ -143,7 +147,7 @@ def _view(args: Namespace, question: str) -> View:
     except ImportError:
         print('sot: for the live view: pip install "skeleton-of-thought[demo]"', file=sys.stderr)
         return PlainView()
-    return LiveView(question)
+    return LiveView(question, join=join)
 
 
 # --- asking -----------------------------------------------------------------------------------------
@@ -188,7 +192,7 @@ def _answer(flow: AnswerFlow, backend: Backend, view: View, max_concurrency: int
 
 def _compare(answer: Answer, conversation: Conversation, backend: Backend, view: View) -> Outcome:
     """The answer beside that of normal decoding, of equal length where the backend can be told."""
-    limit = answer.usage.output_tokens if backend.takes_limits else None
+    limit = length(answer) if backend.takes_limits else None
     try:
         return Outcome(answer, normal=_decode(backend, conversation, limit or None, view))
     except Exception as error:
@@ -228,6 +232,9 @@ def _report(view: View, answer: Answer, normal: Normal | None, backend: Backend)
     view.report(lines)
     for index, error in answer.errors.items():
         print(f"sot: point {index} failed: {_explain(error, backend)}", file=sys.stderr)
+    if answer.merge_error is not None:
+        why = _explain(answer.merge_error, backend)
+        print(f"sot: merge failed, so the points stand as they are: {why}", file=sys.stderr)
 
 
 def _explain(error: Exception, backend: Backend) -> str:

@@ -8,6 +8,7 @@
     ├── ModelLoadError                   a model that cannot be found or loaded
     ├── SkeletonError                    the model wrote no usable skeleton
     ├── PointError                       a point of the answer failed; carries the partial answer
+    ├── MergeError                       the merge gave no whole text; never raised, see `Answer.merge_error`
     ├── PointTimeout (TimeoutError)      a point took longer than `point_timeout`
     ├── EngineClosed (RuntimeError)      the local engine was used after `close()`
     │   └── EngineForked                 the local engine was used in a fork of the process that made it
@@ -29,6 +30,7 @@ __all__ = [
     "EngineForked",
     "EngineReentered",
     "InvalidInput",
+    "MergeError",
     "MissingExtra",
     "ModelLoadError",
     "PointError",
@@ -92,6 +94,10 @@ class PointError(SotError):
         self.point = point
         self.answer = answer
         super().__init__(message)
+
+
+class MergeError(SotError):
+    """The merge gave no whole text, so the answer is the points as they are. Never raised: `Answer.merge_error`."""
 
 
 class PointTimeout(SotError, TimeoutError):

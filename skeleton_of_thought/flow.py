@@ -8,13 +8,21 @@ The drivers in `skeleton_of_thought.drive` pump it; adapters supply the calls.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from skeleton_of_thought.assemble import POINT_BREAK, ExpansionText, PrefillEcho, heading, render, separator
-from skeleton_of_thought.errors import InvalidInput, PointError, SkeletonError
-from skeleton_of_thought.parsing import SkeletonParser
+from skeleton_of_thought.assemble import (
+    POINT_BREAK,
+    ExpansionText,
+    PrefillEcho,
+    WholeText,
+    heading,
+    render,
+    separator,
+)
+from skeleton_of_thought.errors import InvalidInput, MergeError, PointError, SkeletonError
+from skeleton_of_thought.parsing import SkeletonParser, skeleton_of_titles
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routing import BoundRouter, Router, check_router
 from skeleton_of_thought.settings import Settings
@@ -23,12 +31,15 @@ from skeleton_of_thought.types import (
     AnswerDelta,
     AnswerDone,
     AnswerFailed,
+    AnswerRestarted,
     Call,
     Cancel,
     Conversation,
     Decoding,
     Event,
     Expansion,
+    MergeDone,
+    MergeStarted,
     Point,
     PointDelta,
     PointDone,
@@ -53,6 +64,9 @@ Action = Call | Cancel | Event
 
 _LOOP = 3
 """So many repeated titles in a row mean that the model loops: the rest of its skeleton is not waited for."""
+
+_CUT = frozenset({"length", "content_filter"})
+"""Reasons to end that leave a text without its end."""
 
 
 @dataclass
@@ -90,6 +104,8 @@ class AnswerFlow:
         prefill: The stages (`"skeleton"`, `"point"`) whose backend continues the start of an assistant's turn.
         live: Whether text is released while it is written. If not, the answer's text comes as one
             `AnswerDelta` at the end, and a point may be retried whatever it had written.
+        structured: Whether the backend gives the skeleton as data (`Reply.titles`). A call that fails is tried
+            again as text: its server may not take the schema.
 
     Raises:
         InvalidInput: The router or the given skeleton cannot be used.
@@ -105,6 +121,7 @@ class AnswerFlow:
         skeleton: Skeleton | None = None,
         prefill: Collection[Stage] = (),
         live: bool = True,
+        structured: bool = False,
     ) -> None:
         check_router(router)
         if skeleton is not None and len({point.index for point in skeleton.points}) != max(len(skeleton), 1):
@@ -120,6 +137,7 @@ class AnswerFlow:
         self._given = skeleton
         self._prefill = frozenset(prefill)
         self._live = live
+        self._structured = structured
         self._calls: dict[int, Call] = {}
         self._echoes: dict[int, PrefillEcho] = {}
         self._next_call = 1
@@ -134,6 +152,10 @@ class AnswerFlow:
         self._head = 0
         self._direct: list[str] = []
         self._headed = False
+        self._cleaner = WholeText()
+        self._merge: list[str] = []
+        self._merged = False
+        self._merge_error: Exception | None = None
         self._route: Literal["skeleton", "direct"] = "skeleton"
         self._decision: RouteDecision | None = None
         self._reason = "given skeleton" if skeleton else "no router"
@@ -186,6 +208,8 @@ class AnswerFlow:
             self._cut_skeleton(call)
         elif call.stage == "direct":
             self._release(text)
+        elif call.stage == "merge":
+            self._write_merge(self._cleaner.feed(text))
         elif call.point is not None:
             self._write(self._writing[call.point.index], text)
         return self._take()
@@ -203,10 +227,12 @@ class AnswerFlow:
             self._routed(reply.decision or RouteDecision(False, reason="the router gave no decision"))
         elif call.stage == "skeleton":
             self._accept(self._parser.feed(held))
-            self._end_skeleton(truncated=reply.finish_reason == "length")
+            self._end_skeleton(truncated=reply.finish_reason == "length", titles=reply.titles)
         elif call.stage == "direct":
             self._direct_finish = reply.finish_reason
             self._finish()
+        elif call.stage == "merge":
+            self._end_merge(reply.finish_reason)
         elif call.point is not None:
             self._write(self._writing[call.point.index], held)
             self._end_point(self._writing[call.point.index], reply.finish_reason)
@@ -240,6 +266,8 @@ class AnswerFlow:
         elif call.stage == "skeleton" and call.attempt <= self.settings.max_retries and not self._points:
             self._parser = SkeletonParser()
             self._open_skeleton(call.attempt + 1, self._backoff(call.attempt))
+        elif call.stage == "merge":
+            self._fail_merge(error, call.attempt)
         elif call.point is not None:
             self._fail_point(self._writing[call.point.index], error)
         else:
@@ -264,13 +292,15 @@ class AnswerFlow:
     # --- skeleton ---
 
     def _open_skeleton(self, attempt: int = 1, delay: float = 0.0) -> None:
+        structured = self._structured and attempt == 1
         prompt = self.prompts.skeleton_prompt(
             self.conversation,
             max_points=self.settings.max_points,
             words=self.settings.point_words,
             prefill="skeleton" in self._prefill,
+            structured=structured,
         )
-        self._open("skeleton", prompt, attempt=attempt, delay=delay)
+        self._open("skeleton", prompt, attempt=attempt, delay=delay, structured=structured)
         if prompt.prefill:
             self._accept(self._parser.feed(prompt.prefill))
 
@@ -304,10 +334,15 @@ class AnswerFlow:
             self._cancel(call)
             self._end_skeleton(truncated=True)
 
-    def _end_skeleton(self, *, truncated: bool) -> None:
-        seen = len(self._parser.points)
-        parsed = self._parser.close(truncated=truncated)
-        self._accept(parsed.points[seen:])
+    def _end_skeleton(self, *, truncated: bool, titles: Collection[str] | None = None) -> None:
+        if titles is not None:
+            # As in a text: of a list that was cut off, the last title may be half a title.
+            parsed = skeleton_of_titles(list(titles)[:-1] if truncated and len(titles) > 1 else titles)
+            self._accept(parsed.points)
+        else:
+            seen = len(self._parser.points)
+            parsed = self._parser.close(truncated=truncated)
+            self._accept(parsed.points[seen:])
         if len(self._points) >= self.settings.min_points:
             self._complete_skeleton(Skeleton(tuple(self._points), parsed.text))
         elif self.settings.on_empty_skeleton == "raise":
@@ -429,23 +464,32 @@ class AnswerFlow:
 
     def _release_ready(self) -> None:
         """Releases what can be: all of the points that are done, and the first open one as far as it is."""
-        if not self._live:
+        if not self._live or self._may_merge:
             return
         while self._head < len(self._points):
             writing = self._writing.get(self._points[self._head].index)
             if writing is None:
                 return
-            text = "" if self._headed else (POINT_BREAK if self._head else "") + heading(writing.point)
-            self._headed = True
             fresh = writing.pieces[writing.released :]
+            text = self._heading(writing.point, begun=bool(fresh))
             if fresh and not writing.released:
-                text += separator(writing.point)
+                text += separator(writing.point, self.settings.join)
             self._release(text + "".join(fresh))
             writing.released = len(writing.pieces)
             if writing.expansion is None:
                 return
             self._head += 1
             self._headed = False
+
+    def _heading(self, point: Point, *, begun: bool) -> str:
+        """What stands before the text of the first open point, unless it was released already."""
+        head = heading(point, self.settings.join)
+        # A paragraph has no heading, so nothing of it shows before its text: it may stay without any.
+        if self._headed or not (head or begun):
+            return ""
+        self._headed = True
+        # The first text of an answer has nothing to be set off from, whichever point it belongs to.
+        return (POINT_BREAK if self._first_text is not None else "") + head
 
     def _release(self, text: str) -> None:
         if not text:
@@ -457,11 +501,81 @@ class AnswerFlow:
                 self._first_text = self._offset
             self._emit(AnswerDelta(text))
 
+    # --- merge ---
+
+    @property
+    def _may_merge(self) -> bool:
+        """Whether the answer may become the text of a merge, so that the points' own must not show."""
+        return self.settings.merge and (self._skeleton is None or len(self._skeleton) > 1)
+
+    @property
+    def _good(self) -> list[Expansion]:
+        """The points that a merge is made of: those that have a text and did not fail."""
+        written = (w.expansion for w in self._ordered() if w.expansion is not None)
+        return [expansion for expansion in written if expansion.error is None and expansion.text]
+
+    def _open_merge(self, attempt: int = 1, delay: float = 0.0) -> None:
+        assert self._skeleton is not None
+        self._cleaner, self._merge = WholeText(), []
+        self._emit(MergeStarted(attempt))
+        try:
+            prompt = self.prompts.merge_prompt(
+                self.conversation,
+                self._skeleton,
+                render(self._good, self.settings.join),
+                max_points=self.settings.max_points,
+                words=self.settings.point_words,
+            )
+        except Exception as error:  # of a template of the caller's: with all points written, no reason to lose them
+            self._give_up_merge(error)
+            return
+        self._open("merge", prompt, attempt=attempt, delay=delay)
+
+    def _write_merge(self, text: str) -> None:
+        if text:
+            self._merge.append(text)
+            self._release(text)
+
+    def _end_merge(self, finish_reason: str | None) -> None:
+        self._write_merge(self._cleaner.close())
+        if finish_reason in _CUT:
+            why = f"The model ended its text before it was complete (finish reason {finish_reason!r})."
+            self._give_up_merge(MergeError(f"{why} Allow it more tokens, or fewer or shorter points."))
+        elif not self._merge:
+            self._give_up_merge(MergeError("The model gave no text."))
+        else:
+            self._merged = True
+            self._emit(MergeDone("".join(self._merge)))
+            if failed := render((e for e in self.answer.expansions if e.error is not None), self.settings.join):
+                self._release(POINT_BREAK + failed)
+            self._finish()
+
+    def _fail_merge(self, error: Exception, attempt: int) -> None:
+        if attempt <= self.settings.max_retries and not (self._live and self._merge):
+            self._open_merge(attempt + 1, self._backoff(attempt))
+        else:
+            self._give_up_merge(error)
+
+    def _give_up_merge(self, error: Exception) -> None:
+        """The answer is the points as they are: a merge may cost its call, never the answer."""
+        self._merge_error = error
+        self._emit(MergeDone("", error))
+        if self._live and self._merge:
+            self._emit(AnswerRestarted(error))
+        self._release(self.answer.text)
+        self._finish()
+
     # --- the end ---
 
     def _finish_if_complete(self) -> None:
-        if self._skeleton is not None and all(self._done_at(point.index) for point in self._skeleton.points):
-            self._finish()
+        if self._skeleton is None or not all(self._done_at(point.index) for point in self._skeleton.points):
+            return
+        if self._may_merge:
+            if len(self._good) > 1:
+                self._open_merge()
+                return
+            self._release(self.answer.text)
+        self._finish()
 
     def _finish(self) -> None:
         if not self._live and (text := self.answer.text):
@@ -479,10 +593,9 @@ class AnswerFlow:
     @property
     def answer(self) -> Answer:
         """The answer as far as it is: complete once `finished`, partial before."""
-        writings = [self._writing[point.index] for point in self._points if point.index in self._writing]
-        expansions = tuple(w.expansion or self._expansion(w, None, None) for w in writings)
+        expansions = tuple(w.expansion or self._expansion(w, None, None) for w in self._ordered())
         return Answer(
-            text=render(expansions) if self._route == "skeleton" else "".join(self._direct),
+            text=self._text(expansions),
             question=self.conversation.question,
             route=self._route,
             skeleton=self._skeleton or Skeleton(tuple(self._points)),
@@ -493,7 +606,21 @@ class AnswerFlow:
             reason=self._reason,
             usage_by_stage=dict(self._usage),
             finish_reason=self._direct_finish,
+            merged=self._merged,
+            merge_error=self._merge_error,
         )
+
+    def _ordered(self) -> Iterator[_Writing]:
+        return (self._writing[point.index] for point in self._points if point.index in self._writing)
+
+    def _text(self, expansions: Collection[Expansion]) -> str:
+        join = self.settings.join
+        if self._route == "direct":
+            return "".join(self._direct)
+        if not self._merged:
+            return render(expansions, join)
+        failed = render((e for e in expansions if e.error is not None), join)
+        return POINT_BREAK.join(filter(None, ("".join(self._merge), failed)))
 
     # --- small things ---
 

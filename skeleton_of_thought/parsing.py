@@ -8,13 +8,13 @@ revised, and the result does not depend on how the text was cut into pieces.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from skeleton_of_thought._outline import Outline, Title
+from skeleton_of_thought._outline import Outline, Title, plain_title
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Point, Skeleton
 
-__all__ = ["ReasoningFilter", "SkeletonParser", "parse_skeleton"]
+__all__ = ["ReasoningFilter", "SkeletonParser", "parse_skeleton", "skeleton_of_titles"]
 
 
 # --- reasoning ------------------------------------------------------------------------------------
@@ -201,3 +201,10 @@ def parse_skeleton(text: str, max_points: int | None = None) -> Skeleton:
     parser = SkeletonParser(max_points)
     parser.feed(text)
     return parser.close()
+
+
+def skeleton_of_titles(titles: Iterable[str]) -> Skeleton:
+    """The skeleton of titles that came as data; those without any words are left out."""
+    plain = [plain_title(" ".join(title.split())) for title in titles]
+    points = tuple(Point(i, title) for i, title in enumerate(filter(None, plain), 1))
+    return Skeleton(points, "\n".join(plain))

@@ -1,4 +1,4 @@
-"""What the model is asked: the prompts for skeleton, points and route, and the loading of prompt files.
+"""What the model is asked: the prompts for skeleton, points, merge and route, and the loading of prompt files.
 
 Every point's prompt has the same order: the caller's system message, examples for backends that need them,
 the caller's history, the question, the skeleton, and only at the very end what is particular to the point. So
@@ -48,6 +48,9 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "skeleton": frozenset({"question", "max_points", "how_many", "words", "how_long"}),
     "point": frozenset(
         {"question", "skeleton", "titles", "count", "index", "title", "max_points", "how_many", "words", "how_long"}
+    ),
+    "merge": frozenset(
+        {"question", "skeleton", "titles", "count", "draft", "max_points", "how_many", "words", "how_long"}
     ),
 }
 """What the prompts of a stage may mention."""
@@ -146,7 +149,8 @@ class PromptTemplate:
             "begin your answer with".
         stop: Strings that end the completion where the backend takes them.
         max_tokens: The longest completion that makes sense; None for no limit of ours.
-        tokens_per: Such a limit as so many tokens per unit of a value, for example `("words", 3)`.
+        tokens_per: Such a limit as so many tokens per unit of a value, for example `("words", 3)`; for a value that
+            is a text, per two bytes of it, and 64 more.
         min_tokens: The shortest one, in tokens.
         frequency_penalty: What keeps a small model from looping, where the backend takes it.
         presence_penalty: The same, taken once and not for each time.
@@ -217,17 +221,16 @@ class PromptTemplate:
         if self.max_tokens is not None or self.tokens_per is None:
             return self.max_tokens
         name, tokens = self.tokens_per
-        return int(values[name]) * tokens
+        value = values[name]
+        return (int(value) if value.isdecimal() else len(value.encode()) // 2 + 64) * tokens
 
 
 def _point_values(skeleton: Skeleton, point: Point) -> dict[str, str]:
-    return {
-        "skeleton": str(skeleton),
-        "titles": "; ".join(skeleton.titles),
-        "count": str(len(skeleton)),
-        "index": str(point.index),
-        "title": point.title,
-    }
+    return {**_skeleton_values(skeleton), "index": str(point.index), "title": point.title}
+
+
+def _skeleton_values(skeleton: Skeleton) -> dict[str, str]:
+    return {"skeleton": str(skeleton), "titles": "; ".join(skeleton.titles), "count": str(len(skeleton))}
 
 
 def _shared_values(conversation: Conversation, max_points: int, words: int) -> dict[str, str]:
@@ -318,6 +321,23 @@ _SKELETON = PromptTemplate(
     ),
 )
 
+_STRUCTURED = PromptTemplate(
+    text="{question}\n\nGive only the headings of the answer, in order: {how_many} different headings of 2 to 5 words."
+)
+"""The skeleton as data: the schema has the form, so the words ask for none."""
+
+_MERGE = PromptTemplate(
+    text=(
+        "{question}\n\n"
+        # The draft last: a small model then rewrites it, and else tends to reply to the instruction.
+        "The parts of the answer below were written separately. Rewrite it as one text that reads smoothly: leave out "
+        "what is said twice, keep all else, the order and the form. Write only the text.\n\n{draft}"
+    ),
+    # Well over the draft's length in most languages. A model that loops ends here.
+    tokens_per=("draft", 1),
+    frequency_penalty=0.2,
+)
+
 _POINT = PromptTemplate(
     text=(
         "{question}\n\n"
@@ -384,6 +404,7 @@ class PromptSet:
         skeleton: Asks for the skeleton; a `Template`, or a string with `{question}`.
         point: Asks for one point; a `Template`, or a string with `{question}` and `{index}` or `{title}`.
         route: Asks whether the question suits a skeleton; used by routers that ask a model.
+        merge: Asks for one text in place of the points; a `Template`, or a string with `{draft}`.
 
     Raises:
         PromptFileError: A template lacks a placeholder without which it cannot work.
@@ -392,12 +413,14 @@ class PromptSet:
     skeleton: Template | str = field(default=_SKELETON)
     point: Template | str = field(default=_POINT)
     route: Template | str | None = None
+    merge: Template | str = field(default=_MERGE)
 
     def __post_init__(self) -> None:
         for name, needed in (
             ("skeleton", ["question"]),
             ("point", ["index", "title"]),
             ("route", ["question"]),
+            ("merge", ["draft"]),
         ):
             template = getattr(self, name)
             if isinstance(template, str):
@@ -438,10 +461,22 @@ class PromptSet:
             parts["route"] = _switched(_load(route), "prompt", route)
         return cls(**parts)
 
-    def skeleton_prompt(self, conversation: Conversation, *, max_points: int, words: int, prefill: bool) -> Prompt:
-        """The prompt that asks for the skeleton."""
+    def skeleton_prompt(
+        self, conversation: Conversation, *, max_points: int, words: int, prefill: bool, structured: bool = False
+    ) -> Prompt:
+        """The prompt that asks for the skeleton.
+
+        Args:
+            conversation: The question and what was said before it.
+            max_points: The most points.
+            words: The length of a point.
+            prefill: Whether the backend continues the start of the assistant's turn.
+            structured: Whether the backend gives it as data. A prompt of the caller's own serves for both.
+        """
         assert isinstance(self.skeleton, Template)
-        return self.skeleton.render(conversation, _shared_values(conversation, max_points, words), prefill=prefill)
+        template = _STRUCTURED if structured and self.skeleton == _SKELETON else self.skeleton
+        values = _shared_values(conversation, max_points, words)
+        return template.render(conversation, values, prefill=prefill and not structured)
 
     def point_prompt(
         self,
@@ -457,6 +492,14 @@ class PromptSet:
         assert isinstance(self.point, Template)
         values = _shared_values(conversation, max_points, words) | _point_values(skeleton, point)
         return self.point.render(conversation, values, prefill=prefill)
+
+    def merge_prompt(
+        self, conversation: Conversation, skeleton: Skeleton, draft: str, *, max_points: int, words: int
+    ) -> Prompt:
+        """The prompt that asks for one text in place of the points; `draft` is the points, joined."""
+        assert isinstance(self.merge, Template)
+        values = _shared_values(conversation, max_points, words) | _skeleton_values(skeleton) | {"draft": draft}
+        return self.merge.render(conversation, values, prefill=False)
 
 
 def _load(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:

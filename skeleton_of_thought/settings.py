@@ -28,6 +28,12 @@ class Settings:
         backoff: Seconds before the first retry; doubled for each further one.
         point_timeout: Seconds that one attempt at a point may take; None for no limit.
         point_words: The length hint per point, in words.
+        join: How the points stand in the answer: `"numbered"`, each with its number and title before its text;
+            `"headings"`, the titles as Markdown headings; `"paragraphs"`, the texts alone.
+        merge: Once all points are done, have one more call make one text of them: transitions smoothed,
+            repetition removed. The answer is that text, and streams while it is written. Where the call fails, or
+            its text is empty or cut, the answer is the joined points (`Answer.merge_error` says why). Points that
+            failed follow the merged text as they are; with fewer than two others there is nothing to merge.
 
     Raises:
         InvalidInput: A value that cannot work.
@@ -43,6 +49,8 @@ class Settings:
     backoff: float = 0.5
     point_timeout: float | None = None
     point_words: int = 40
+    join: Literal["numbered", "headings", "paragraphs"] = "numbered"
+    merge: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("max_points", 1), ("min_points", 1), ("max_retries", 0), ("point_words", 1)):
@@ -63,6 +71,8 @@ class Settings:
         for name, choices in (
             ("on_empty_skeleton", ("direct", "raise")),
             ("on_point_error", ("raise", "placeholder")),
+            ("join", ("numbered", "headings", "paragraphs")),
+            ("merge", (False, True)),
         ):
             if getattr(self, name) not in choices:
                 raise InvalidInput(f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}.")

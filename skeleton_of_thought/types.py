@@ -16,6 +16,7 @@ __all__ = [
     "AnswerDelta",
     "AnswerDone",
     "AnswerFailed",
+    "AnswerRestarted",
     "Call",
     "Cancel",
     "Completion",
@@ -24,6 +25,8 @@ __all__ = [
     "Decoding",
     "Event",
     "Expansion",
+    "MergeDone",
+    "MergeStarted",
     "Message",
     "Point",
     "PointDelta",
@@ -46,7 +49,7 @@ __all__ = [
 Content = str | tuple[Mapping[str, Any], ...]
 """Text, or content blocks as chat APIs take them (`{"type": "text", "text": ...}`, images, files)."""
 
-Stage = Literal["route", "skeleton", "point", "direct"]
+Stage = Literal["route", "skeleton", "point", "merge", "direct"]
 
 
 # --- what goes to a model -------------------------------------------------------------------------
@@ -242,12 +245,15 @@ class Reply:
         finish_reason: `"stop"`, `"length"`, or the backend's own word; None where it says nothing.
         decision: The routing decision, for calls of stage `route`.
         decoding: What a local engine did for it, where the backend is one and says so.
+        titles: The titles of a skeleton, where the backend gives them as data; they then count instead of the
+            call's text. None for text alone.
     """
 
     usage: Usage | None = None
     finish_reason: str | None = None
     decision: RouteDecision | None = None
     decoding: Decoding | None = None
+    titles: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -344,7 +350,7 @@ class Timings:
         total: From the start to the end of the answer.
         first_text: From the start to the first text of the answer; None when there was none.
         stages: A `Span` per stage that ran: `route`, `skeleton`, `point` (from the first call's start to
-            the last one's end), `direct`.
+            the last one's end), `merge`, `direct`.
         decoding: What the local engine did for the calls of a stage, summed; no entry for a stage whose
             backend does not tell.
     """
@@ -395,7 +401,7 @@ class Answer:
     """An answer and how it came about.
 
     Attributes:
-        text: The whole answer. Equal to the join of all `AnswerDelta` texts.
+        text: The whole answer. Equal to the join of all `AnswerDelta` texts since the last `AnswerRestarted`.
         question: The question's text.
         route: `"skeleton"`, or `"direct"` when the model answered as it would without us.
         skeleton: The points; empty for a direct answer.
@@ -406,6 +412,8 @@ class Answer:
         reason: Why the route was taken, in words.
         usage_by_stage: `usage`, split by stage.
         finish_reason: The backend's word for why a direct answer ended.
+        merged: Whether `text` is that of the merge, and not the points as they are.
+        merge_error: Why the merge failed; None where it did not, or where there was none.
     """
 
     text: str
@@ -419,6 +427,8 @@ class Answer:
     reason: str = ""
     usage_by_stage: Mapping[str, Usage] = field(default_factory=lambda: MappingProxyType({}))
     finish_reason: str | None = None
+    merged: bool = False
+    merge_error: Exception | None = None
 
     @property
     def errors(self) -> dict[int, Exception]:
@@ -435,6 +445,8 @@ class Answer:
             "finish_reason": self.finish_reason,
             "decision": None if self.decision is None else dataclasses.asdict(self.decision),
             "skeleton": list(self.skeleton.titles),
+            "merged": self.merged,
+            "merge_error": _error_dict(self.merge_error),
             "expansions": [_expansion_dict(e) for e in self.expansions],
             "usage": _usage_dict(self.usage),
             "usage_by_stage": {stage: _usage_dict(usage) for stage, usage in self.usage_by_stage.items()},
@@ -446,13 +458,16 @@ def _usage_dict(usage: Usage) -> dict[str, int]:
     return {**dataclasses.asdict(usage), "total_tokens": usage.total_tokens}
 
 
+def _error_dict(error: Exception | None) -> dict[str, str] | None:
+    return None if error is None else {"type": type(error).__name__, "message": str(error)}
+
+
 def _expansion_dict(expansion: Expansion) -> dict[str, Any]:
-    error = expansion.error
     return {
         "index": expansion.point.index,
         "title": expansion.point.title,
         "text": expansion.text,
-        "error": None if error is None else {"type": type(error).__name__, "message": str(error)},
+        "error": _error_dict(expansion.error),
         "usage": _usage_dict(expansion.usage),
         "attempts": expansion.attempts,
         "finish_reason": expansion.finish_reason,
@@ -476,6 +491,7 @@ class Call:
         delay: Seconds to wait before opening (backoff); a waiting call uses no part of the budget.
         timeout: Seconds from opening after which the driver gives up and reports `PointTimeout`.
         router: The router to ask, where `prompt` is None.
+        structured: Whether the titles of a skeleton are wanted as data, see `Reply.titles`.
     """
 
     id: int
@@ -486,6 +502,7 @@ class Call:
     delay: float = 0.0
     timeout: float | None = None
     router: Any = field(default=None, compare=False, repr=False)
+    structured: bool = False
 
 
 @dataclass(frozen=True)
@@ -551,10 +568,35 @@ class PointDone:
 
 
 @dataclass(frozen=True)
-class AnswerDelta:
-    """More text of the answer, in document order. Final: what was released never changes."""
+class MergeStarted:
+    """All points are done, and a call that makes one text of them was asked for."""
+
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class MergeDone:
+    """The merge has ended: `text` is what it gave, or is empty where it failed for good (`error`)."""
 
     text: str
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class AnswerDelta:
+    """More text of the answer, in document order.
+
+    Final: what was released never changes, unless a merge fails while it is written (`AnswerRestarted`).
+    """
+
+    text: str
+
+
+@dataclass(frozen=True)
+class AnswerRestarted:
+    """The merge failed in the middle of its text: the `AnswerDelta`s so far are void, the whole answer follows."""
+
+    error: Exception
 
 
 @dataclass(frozen=True)
@@ -579,7 +621,10 @@ Event = (
     | PointDelta
     | PointRestarted
     | PointDone
+    | MergeStarted
+    | MergeDone
     | AnswerDelta
+    | AnswerRestarted
     | AnswerDone
     | AnswerFailed
 )

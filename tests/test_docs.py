@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = {"README.md": "1. ", "docs/local.md": "lean EngineStats(", "docs/agents.md": "1. "}
-"""Pages whose Python blocks are run, and what they print."""
+"""Pages whose Python blocks are run on the demo model, and what they print."""
 
 
 def modules() -> list[str]:
@@ -38,12 +38,23 @@ def test_examples_in_docstrings_run(name):
 @pytest.mark.model
 @pytest.mark.parametrize("page", PAGES)
 def test_every_python_block_of_a_page_runs(page, capsys):
+    run_blocks(page)
+    assert PAGES[page] in capsys.readouterr().out
+
+
+def test_every_python_block_about_langchain_runs_and_prints_what_stands_below_it(capsys):
+    page = "docs/langchain.md"
+    run_blocks(page)
+    printed = re.findall(r"^```text\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
+    assert capsys.readouterr().out == "".join(printed)
+
+
+def run_blocks(page: str) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
     assert blocks
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks:
         exec(compile(block, page, "exec"), names)
-    assert PAGES[page] in capsys.readouterr().out
 
 
 @pytest.mark.model

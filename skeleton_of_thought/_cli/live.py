@@ -14,12 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from skeleton_of_thought._cli.views import Outcome, without_controls
-from skeleton_of_thought.assemble import POINT_BREAK, heading, separator
+from skeleton_of_thought.assemble import POINT_BREAK, Join, heading, separator
 from skeleton_of_thought.types import (
     Answer,
     AnswerDelta,
+    AnswerRestarted,
     Event,
     Expansion,
+    MergeStarted,
     Point,
     PointDelta,
     PointDone,
@@ -67,12 +69,14 @@ class LiveView:
     be taken back once lines have been wrapped anew.
     """
 
-    def __init__(self, question: str, console: Console | None = None) -> None:
+    def __init__(self, question: str, console: Console | None = None, *, join: Join = "numbered") -> None:
         self._console = console or Console(highlight=False)
         self._question = " ".join(without_controls(question).split())
         self._cells: dict[int, _Cell] = {}
         self._complete = False
+        self._join = join
         self._direct: list[str] = []
+        self._merge: list[str] | None = None
         self._normal: list[str] = []
         self._began = time.monotonic()
         self._live = Live(self, console=self._console, screen=True, refresh_per_second=8)
@@ -107,6 +111,12 @@ class LiveView:
                 cell.pieces, cell.state = [], "waiting"
             case PointDone(expansion):
                 self._cells[expansion.point.index].state = "failed" if expansion.error else "done"
+            case MergeStarted():
+                self._merge = []
+            case AnswerRestarted():
+                self._merge = None
+            case AnswerDelta(text) if self._merge is not None:
+                self._merge.append(text)
             case AnswerDelta(text) if not self._cells:
                 self._direct.append(text)
 
@@ -129,6 +139,8 @@ class LiveView:
         body: RenderableType
         if self._normal:
             body = _box("normal decoding", "".join(self._normal), "cyan", (width, room), console)
+        elif self._merge:
+            body = _box("one text of all points", "".join(self._merge), "cyan", (width, room), console)
         elif self._direct:
             body = _box("answer", "".join(self._direct), "cyan", (width, room), console)
         elif any(cell.opened for cell in cells):
@@ -145,6 +157,8 @@ class LiveView:
             return "answering directly"
         if not any(cell.opened for cell in cells):
             return "writing the skeleton"
+        if self._merge is not None:
+            return "merging the points"
         done = sum(cell.state in ("done", "failed") for cell in cells)
         more = "" if self._complete else ", the skeleton is still being written"
         return f"points done: {done} of {len(cells)}{more}"
@@ -156,7 +170,7 @@ class LiveView:
         if outcome.answer is not None and outcome.answer.text:
             # After a change of size the terminal may come back in the middle of a line.
             self._console.print()
-            self._console.print(_document(outcome.answer))
+            self._console.print(_document(outcome.answer, self._join))
         if outcome.normal is not None:
             self._console.print(Text("\nNormal decoding wrote:\n", style="dim"))
             self._console.print(Text(without_controls(outcome.normal.text)))
@@ -170,16 +184,17 @@ class LiveView:
         self._console.print(Text("\n" + "\n".join(lines), style="dim"))
 
 
-def _document(answer: Answer) -> Text:
+def _document(answer: Answer, join: Join) -> Text:
     """The answer's text, with bold headings."""
-    if answer.route == "direct":
+    if answer.route == "direct" or answer.merged:
         return Text(without_controls(answer.text))
-    return Text(POINT_BREAK).join(_section(expansion) for expansion in answer.expansions)
+    sections = (_section(expansion, join) for expansion in answer.expansions)
+    return Text(POINT_BREAK).join(section for section in sections if section)
 
 
-def _section(expansion: Expansion) -> Text:
-    body = separator(expansion.point) + expansion.text if expansion.text else ""
-    return Text.assemble((without_controls(heading(expansion.point)), "bold"), without_controls(body))
+def _section(expansion: Expansion, join: Join) -> Text:
+    body = separator(expansion.point, join) + expansion.text if expansion.text else ""
+    return Text.assemble((without_controls(heading(expansion.point, join)), "bold"), without_controls(body))
 
 
 def _grid(cells: list[_Cell], width: int, height: int, console: Console) -> RenderableType:

@@ -98,6 +98,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="about so many words a point (default: %(default)s)",
     )
     add("--eager", action="store_true", help="start a point as soon as its line of the skeleton is written")
+    add(
+        "--join",
+        choices=("numbered", "headings", "paragraphs"),
+        default=_DEFAULTS.join,
+        help="how the points stand in the answer: with number and title, under Markdown headings, or the texts alone "
+        "(default: %(default)s)",
+    )
+    add("--merge", action="store_true", help="one more call at the end that makes one text of the points")
     add("--prompts", metavar="FILE", help="prompts in the JSON format of the paper")
     add("--temperature", type=_at_least(0, float), metavar="T", help="0 is greedy, the default of local models")
     add("--seed", type=_at_least(0), metavar="N", help="repeat the same sampling")

@@ -8,9 +8,9 @@ from typing import Any
 
 from skeleton_of_thought.types import Answer, Stage, Usage
 
-__all__ = ["Normal", "comparison", "comparison_dict", "statistics"]
+__all__ = ["Normal", "comparison", "comparison_dict", "length", "statistics"]
 
-_WRITING: Mapping[Stage, str] = {"skeleton": "skeleton", "point": "points", "direct": "answer"}
+_WRITING: Mapping[Stage, str] = {"skeleton": "skeleton", "point": "points", "merge": "merge", "direct": "answer"}
 """The stages in which a model writes, as a reader calls them."""
 
 
@@ -57,6 +57,8 @@ def _times(answer: Answer) -> str:
     parts = []
     if (skeleton := timings.stages.get("skeleton")) is not None:
         parts.append(f"skeleton {skeleton.seconds:.2f} s")
+    if (merge := timings.stages.get("merge")) is not None:
+        parts.append(f"merge {merge.seconds:.2f} s")
     if timings.first_text is not None:
         parts.append(f"first text {timings.first_text:.2f} s")
     parts.append(f"total {timings.total:.2f} s")
@@ -85,15 +87,24 @@ def _steps(answer: Answer) -> str | None:
     points = [e.usage.output_tokens for e in answer.expansions]
     if answer.route == "direct" or not skeleton or not any(points):
         return None
+    merge = answer.usage_by_stage.get("merge", Usage()).output_tokens
+    ours = f"skeleton {skeleton:,} + longest point {max(points):,}" + (f" + merge {merge:,}" if merge else "")
+    theirs = merge if answer.merged and merge else skeleton + sum(points)
     return (
-        f"normal decoding: about {skeleton + sum(points):,} steps one after another; here: skeleton {skeleton:,} + "
-        f"longest point {max(points):,} = {skeleton + max(points):,} steps"
+        f"normal decoding: about {theirs:,} steps one after another; here: {ours} = "
+        f"{skeleton + max(points) + merge:,} steps"
     )
+
+
+def length(answer: Answer) -> int:
+    """The tokens that normal decoding is set against: of all calls, or of the merge, which is then the whole answer."""
+    merge = answer.usage_by_stage.get("merge", Usage()).output_tokens if answer.merged else 0
+    return merge or answer.usage.output_tokens
 
 
 def comparison(answer: Answer, normal: Normal) -> list[str]:
     """Lines that set both ways against each other, with the lengths of both."""
-    ours, theirs = answer.usage.output_tokens, normal.usage.output_tokens if normal.usage else 0
+    ours, theirs = length(answer), normal.usage.output_tokens if normal.usage else 0
     lines = [
         f"skeleton-of-thought: {_pace(answer.timings.total, ours, answer.text)}",
         f"normal decoding:     {_pace(normal.seconds, theirs, normal.text)}",
@@ -120,8 +131,8 @@ def _pace(seconds: float, tokens: int, text: str) -> str:
 def _speedups(answer: Answer, normal: Normal) -> dict[str, float]:
     ours, theirs = max(answer.timings.total, 1e-9), max(normal.seconds, 1e-9)
     found = {"wall": theirs / ours}
-    if answer.usage.output_tokens and normal.usage is not None and normal.usage.output_tokens:
-        found["per_token"] = (answer.usage.output_tokens / ours) / (normal.usage.output_tokens / theirs)
+    if (written := length(answer)) and normal.usage is not None and normal.usage.output_tokens:
+        found["per_token"] = (written / ours) / (normal.usage.output_tokens / theirs)
     return found
 
 

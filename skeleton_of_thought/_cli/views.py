@@ -15,6 +15,7 @@ from skeleton_of_thought.types import (
     AnswerDelta,
     AnswerDone,
     AnswerFailed,
+    AnswerRestarted,
     Event,
     Expansion,
     Point,
@@ -99,6 +100,10 @@ class PlainView(_Quiet):
         """See `View.show`."""
         if isinstance(event, AnswerDelta):
             self._write(event.text)
+        elif isinstance(event, AnswerRestarted):
+            # What is out cannot be taken back; the whole answer follows, set off from it.
+            self._write("\n\n")
+            self._written.clear()
 
     def _write(self, text: str) -> None:
         self._written.append(text)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skeleton_of_thought.assemble import ExpansionText, PrefillEcho, heading, render, separator
+from skeleton_of_thought.assemble import ExpansionText, PrefillEcho, WholeText, heading, render, separator
 from skeleton_of_thought.types import Expansion, Point
 
 POINT = Point(2, "Take breaks")
@@ -159,3 +159,59 @@ def test_nothing_is_held_back_that_cannot_be_a_repetition():
     assert echo.feed("1. M") == ""
     assert echo.feed("a") == "1. Ma"
     assert echo.feed("1. Move") == "1. Move"
+
+
+# --- the forms of an answer ---
+
+
+@pytest.mark.parametrize(
+    ("title", "headings"),
+    [
+        ("Sleep", "## Sleep\n\ntext"),
+        ("Why sleep?", "## Why sleep?\n\ntext"),
+        ("What to do:", "## What to do\n\ntext"),
+        ("为什么：", "## 为什么\n\ntext"),
+        ("Two\nlines", "## Two lines\n\ntext"),
+        ("", "## 1\n\ntext"),
+        (":", "## 1\n\ntext"),
+        ("A title that is as long as a sentence may be", "## A title that is as long as a sentence may be\n\ntext"),
+    ],
+)
+def test_headings_stand_on_a_line_of_their_own(title, headings):
+    assert render([Expansion(Point(1, title), "text")], "headings") == headings
+
+
+def test_a_point_without_text_keeps_its_heading_but_makes_no_paragraph():
+    expansions = [Expansion(Point(1, "One")), Expansion(Point(2, "Two"), "text"), Expansion(Point(3, "Three"))]
+    assert render(expansions) == "1. One\n\n2. Two: text\n\n3. Three"
+    assert render(expansions, "headings") == "## One\n\n## Two\n\ntext\n\n## Three"
+    assert render(expansions, "paragraphs") == "text"
+    assert render(expansions[:1], "paragraphs") == ""
+
+
+def test_paragraphs_are_the_texts_alone():
+    expansions = [Expansion(Point(1, "One"), "a\n\n- b"), Expansion(Point(2, "Two"), "c")]
+    assert render(expansions, "paragraphs") == "a\n\n- b\n\nc"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (" \n 1. One: a. \n\nb. \n", "1. One: a. \n\nb."),
+        ("<think>no</think>\n\nYes.", "Yes."),
+        ("Yes. <think>never closed", "Yes."),
+        ("a < b", "a < b"),
+        (" \n", ""),
+        ("<thi", "<thi"),
+    ],
+)
+def test_a_whole_text_loses_reasoning_and_the_space_around_it(text, expected):
+    for pieces in ([text], list(text)):
+        cleaner = WholeText()
+        assert "".join(map(cleaner.feed, pieces)) + cleaner.close() == expected
+
+
+def test_a_whole_text_streams():
+    cleaner = WholeText()
+    assert [cleaner.feed(piece) for piece in (" ", "a ", "b", "\n")] == ["", "a", " b", ""]
+    assert cleaner.close() == ""

@@ -13,12 +13,17 @@ import pytest
 from skeleton_of_thought._cli.backends import ModelSpec
 from skeleton_of_thought._cli.live import LiveView, _columns
 from skeleton_of_thought._cli.report import Normal, comparison, statistics
+from skeleton_of_thought._cli.views import Outcome
+from skeleton_of_thought.assemble import render
 from skeleton_of_thought.cli import main
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import (
     Answer,
     AnswerDelta,
+    AnswerRestarted,
     Decoding,
+    Expansion,
+    MergeStarted,
     Point,
     PointDelta,
     PointFound,
@@ -502,3 +507,97 @@ def test_without_rich_a_terminal_gets_plain_text(monkeypatch, capsys):
     assert main(["ask", QUESTION], backend=Script().backend()) == 0
     assert terminal.getvalue().startswith("1. Keep a schedule")
     assert 'pip install "skeleton-of-thought[demo]"' in capsys.readouterr().err
+
+
+# --- forms of the answer, and the merge ---
+
+
+def merges(*, fail=None, **settings):
+    """A script of two points whose merge fails in this way."""
+
+    def failing(call):
+        return fail if call.stage == "merge" else None
+
+    return Script(skeleton="1. Dim the lights\n2. Cool the room\n", sentences=1, fail=failing, **settings)
+
+
+def test_headings_and_paragraphs(capsys):
+    _, out, _ = ask(merges(), "--plain", "--join", "headings", capsys=capsys)
+    assert out.startswith("## Dim the lights\n\nThis helps")
+    assert out.count("## ") == 2
+    _, out, _ = ask(merges(), "--plain", "--join", "paragraphs", capsys=capsys)
+    assert out.startswith("This helps")
+    assert "Dim" not in out
+    code, _, err = ask_badly("--join", "bullets", capsys=capsys)
+    assert code == 2
+    assert "bullets" in err
+
+
+def ask_badly(*options, capsys):
+    code = main(["ask", QUESTION, *options], backend=Script().backend())
+    return (code, *capsys.readouterr())
+
+
+def test_a_merge_is_the_answer_and_its_cost_is_told(capsys):
+    script = merges()
+    code, out, err = ask(script, "--plain", "--merge", capsys=capsys)
+    assert code == 0
+    assert out == scripted.SENTENCE.strip() + (" " + scripted.SENTENCE.strip()) * 4 + "\n"
+    assert [call.stage for call in script.calls] == ["skeleton", "point", "point", "merge"]
+    merge = next(call for call in script.calls if call.stage == "merge")
+    assert "1. Dim the lights: This helps" in merge.prompt.messages[-1].text
+    assert ", merge " in err
+    assert " + merge 81 = " in err
+    assert "merge 50/81" in err
+
+
+def test_a_merge_in_json(capsys):
+    _, out, _ = ask(merges(), "--json", "--merge", capsys=capsys)
+    answer = json.loads(out)
+    assert (answer["merged"], answer["merge_error"]) == (True, None)
+    assert set(answer["usage_by_stage"]) == {"skeleton", "point", "merge"}
+    assert len(answer["expansions"]) == 2
+    _, out, _ = ask(merges(), "--json", "--stream", "--merge", capsys=capsys)
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [e["event"] for e in events if "Merge" in e["event"]] == ["MergeStarted", "MergeDone"]
+    assert "".join(e["text"] for e in events if e["event"] == "AnswerDelta") == events[-1]["answer"]["text"]
+
+
+def test_a_merge_that_breaks_gives_the_points_and_says_so(capsys):
+    code, out, err = ask(merges(fail=ConnectionError("line cut")), "--plain", "--merge", capsys=capsys)
+    assert code == 0
+    assert out.startswith("This helps\n\n1. Dim the lights: This helps")
+    assert "sot: merge failed, so the points stand as they are: line cut" in err
+
+
+def test_normal_decoding_is_as_long_as_the_merge(capsys):
+    script = merges()
+    ask(script, "--plain", "--merge", "--compare", capsys=capsys)
+    assert script.calls[-1].stage == "direct"
+    assert script.calls[-1].prompt.max_tokens == 81
+
+
+def test_the_live_view_shows_the_merge_and_then_prints_it(screen):
+    view, lines, console = screen(80, 24)
+    fill(view, 2)
+    view.show(MergeStarted())
+    assert any("merging the points" in line for line in lines())
+    view.show(AnswerDelta("One text "))
+    assert any("one text of all points" in line for line in lines())
+    view.show(AnswerRestarted(OSError("down")))
+    assert not any("one text of all points" in line for line in lines())
+    points = (Expansion(Point(1, "Sleep"), "Long."), Expansion(Point(2, "Eat")))
+    with console.capture() as shown:
+        view.finish(Outcome(Answer("One text.", QUESTION, "skeleton", expansions=points, merged=True)))
+    assert shown.get().strip() == "One text."
+
+
+@pytest.mark.parametrize("join", ["numbered", "headings", "paragraphs"])
+def test_the_live_view_prints_the_text_of_the_answer(screen, join):
+    _, _, console = screen(80, 24)
+    points = (Expansion(Point(1, "Sleep"), "Long."), Expansion(Point(2, "Eat")), Expansion(Point(3, "Walk"), "Far."))
+    with console.capture() as shown:
+        LiveView(QUESTION, console, join=join).finish(
+            Outcome(Answer(render(points, join), QUESTION, "skeleton", expansions=points))
+        )
+    assert shown.get().strip() == render(points, join)

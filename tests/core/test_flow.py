@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from skeleton_of_thought.errors import InvalidInput, PointError, SkeletonError, SotError
+from skeleton_of_thought.errors import InvalidInput, MergeError, PointError, SkeletonError, SotError
 from skeleton_of_thought.flow import Action, AnswerFlow, Settings
 from skeleton_of_thought.prompts import PromptSet, PromptTemplate
 from skeleton_of_thought.types import (
@@ -12,10 +12,13 @@ from skeleton_of_thought.types import (
     AnswerDelta,
     AnswerDone,
     AnswerFailed,
+    AnswerRestarted,
     Call,
     Cancel,
     Conversation,
     Decoding,
+    MergeDone,
+    MergeStarted,
     Message,
     Point,
     PointDelta,
@@ -415,6 +418,301 @@ class TestFailures:
         assert flow.delta(999, "unknown") == []
 
 
+class TestJoin:
+    def test_headings_stream_in_order(self):
+        flow, opened, actions = with_points("1. Sleep\n2. Eat\n", settings=Settings(join="headings"))
+        actions += flow.delta(opened[2].id, "Well.")
+        assert released(actions) == "## Sleep"
+        actions += flow.delta(opened[1].id, "Long")
+        assert released(actions) == "## Sleep\n\nLong"
+        actions += flow.delta(opened[1].id, " enough.") + flow.done(opened[1].id) + flow.done(opened[2].id)
+        assert released(actions) == the_answer(actions).text == "## Sleep\n\nLong enough.\n\n## Eat\n\nWell."
+
+    def test_paragraphs_stream_in_order_and_an_empty_one_leaves_no_gap(self):
+        flow, opened, actions = with_points("1. Sleep\n2. Eat\n3. Walk\n", settings=Settings(join="paragraphs"))
+        assert released(actions) == ""
+        actions += flow.done(opened[1].id) + flow.delta(opened[2].id, "Well.")
+        assert released(actions) == "Well."
+        actions += flow.done(opened[2].id)
+        assert released(actions) == "Well."
+        actions += flow.delta(opened[3].id, "A lot.") + flow.done(opened[3].id)
+        assert released(actions) == the_answer(actions).text == "Well.\n\nA lot."
+
+    @pytest.mark.parametrize(
+        ("join", "text"),
+        [
+            ("numbered", "1. Sleep: At te (gone)\n\n2. Eat: (gone)\n\n3. Walk: text 3."),
+            ("headings", "## Sleep\n\nAt te (gone)\n\n## Eat\n\n(gone)\n\n## Walk\n\ntext 3."),
+            ("paragraphs", "At te (gone)\n\n(gone)\n\ntext 3."),
+        ],
+    )
+    @pytest.mark.parametrize("live", [True, False])
+    def test_placeholders_stand_where_the_text_would(self, join, text, live):
+        settings = Settings(join=join, max_retries=0, on_point_error="placeholder", placeholder="(gone)")
+        flow, opened, actions = with_points("1. Sleep\n2. Eat\n3. Walk\n", settings=settings, live=live)
+        actions += flow.delta(opened[1].id, "At te") + flow.failed(opened.pop(1).id, ConnectionError())
+        actions += flow.failed(opened.pop(2).id, ConnectionError())
+        actions += finish(flow, opened)
+        assert released(actions) == the_answer(actions).text == text
+
+    def test_the_text_of_a_point_does_not_depend_on_the_form(self):
+        for join in ("numbered", "headings", "paragraphs"):
+            flow, opened, _ = with_points("1. Sleep\n", settings=Settings(join=join))
+            flow.delta(opened[1].id, "**1. Sleep**: Long.")
+            assert the_answer(flow.done(opened[1].id)).expansions[0].text == "Long."
+
+
+def merging(*, live: bool = True, **settings):
+    """A flow whose points are written, its merge call, and the actions so far."""
+    flow, opened, actions = with_points("1. Sleep\n2. Eat\n", settings=Settings(merge=True, **settings), live=live)
+    actions += (last := finish(flow, opened))
+    (call,) = calls(last)
+    return flow, call, actions
+
+
+JOINED = "1. Sleep: text 1.\n\n2. Eat: text 2."
+
+
+class TestMerge:
+    def test_one_more_call_makes_the_answer_of_the_points(self):
+        flow, call, actions = merging()
+        assert (call.stage, call.point, call.timeout) == ("merge", None, None)
+        prompt = call.prompt.messages[-1].text
+        assert QUESTION.question in prompt
+        assert JOINED in prompt
+        assert released(actions) == "", "the points show under their own names only"
+        assert [d.text for d in only(actions, PointDelta)] == ["text 1.", "text 2."]
+        actions += flow.delta(call.id, " One te")
+        assert released(actions) == "One te"
+        actions += flow.delta(call.id, "xt. \n") + flow.done(call.id, Reply(finish_reason="stop"))
+        answer = the_answer(actions)
+        assert released(actions) == answer.text == "One text."
+        assert (answer.merged, answer.merge_error, answer.errors) == (True, None, {})
+        assert [e.text for e in answer.expansions] == ["text 1.", "text 2."]
+        assert only(actions, MergeStarted) == [MergeStarted(1)]
+        assert only(actions, MergeDone) == [MergeDone("One text.")]
+
+    def test_the_draft_has_the_form_of_the_answer(self):
+        _, call, _ = merging(join="headings")
+        assert "## Sleep\n\ntext 1.\n\n## Eat\n\ntext 2." in call.prompt.messages[-1].text
+
+    def test_not_live_its_text_comes_in_one_piece(self):
+        flow, call, actions = merging(live=False)
+        actions += flow.delta(call.id, "One ") + flow.delta(call.id, "text.") + flow.done(call.id)
+        assert [a.text for a in only(actions, AnswerDelta)] == ["One text."]
+
+    def test_its_reasoning_does_not_show(self):
+        flow, call, actions = merging()
+        actions += flow.delta(call.id, "<think>Hm.</think>\n\nOne.") + flow.done(call.id)
+        assert released(actions) == the_answer(actions).text == "One."
+
+    @pytest.mark.parametrize("live", [True, False])
+    def test_a_merge_that_fails_costs_its_call_and_not_the_answer(self, live):
+        flow, call, actions = merging(live=live, max_retries=0)
+        error = ConnectionError("reset")
+        actions += flow.failed(call.id, error)
+        answer = the_answer(actions)
+        assert released(actions) == answer.text == JOINED
+        assert (answer.merged, answer.merge_error) == (False, error)
+        assert only(actions, MergeDone) == [MergeDone("", error)]
+        assert only(actions, AnswerRestarted) == [], "nothing had shown"
+
+    def test_a_merge_that_breaks_in_its_text_starts_the_answer_anew(self):
+        flow, call, actions = merging()
+        actions += flow.delta(call.id, "One te")
+        assert released(actions) == "One te"
+        error = ConnectionError("reset")
+        last = flow.failed(call.id, error)
+        assert only(last, AnswerRestarted) == [AnswerRestarted(error)]
+        assert calls(last) == [], "what has shown is not written twice"
+        assert released(last[last.index(AnswerRestarted(error)) :]) == the_answer(last).text == JOINED
+
+    @pytest.mark.parametrize("reason", ["length", "content_filter"])
+    @pytest.mark.parametrize("live", [True, False])
+    def test_a_merge_that_is_cut_is_not_taken(self, reason, live):
+        flow, call, actions = merging(live=live)
+        actions += flow.delta(call.id, "One te") + flow.done(call.id, Reply(finish_reason=reason))
+        answer = the_answer(actions)
+        assert answer.text == JOINED
+        assert isinstance(answer.merge_error, MergeError)
+        assert reason in str(answer.merge_error)
+
+    @pytest.mark.parametrize("text", ["", " \n", "<think>Nothing to do.</think>"])
+    def test_a_merge_without_text_is_not_taken(self, text):
+        flow, call, actions = merging()
+        actions += flow.delta(call.id, text) + flow.done(call.id)
+        answer = the_answer(actions)
+        assert released(actions) == answer.text == JOINED
+        assert isinstance(answer.merge_error, MergeError)
+
+    def test_it_is_tried_again_while_nothing_of_it_shows(self):
+        flow, call, actions = merging(backoff=0.25)
+        last = flow.failed(call.id, ConnectionError("reset"))
+        (again,) = calls(last)
+        assert (again.stage, again.attempt, again.delay) == ("merge", 2, 0.25)
+        assert only(last, MergeStarted) == [MergeStarted(2)]
+        actions += flow.delta(again.id, "One.") + flow.done(again.id)
+        assert released(actions) == the_answer(actions).text == "One."
+
+    def test_not_live_it_is_tried_again_whatever_it_had_written(self):
+        flow, call, _ = merging(live=False)
+        flow.delta(call.id, "One te")
+        (again,) = calls(flow.failed(call.id, ConnectionError("reset")))
+        flow.delta(again.id, "Two.")
+        assert the_answer(flow.done(again.id)).text == "Two."
+
+    @pytest.mark.parametrize("live", [True, False])
+    def test_points_that_failed_follow_the_merged_text_as_they_are(self, live):
+        settings = Settings(merge=True, max_retries=0, on_point_error="placeholder", placeholder="(gone)")
+        flow, opened, actions = with_points(settings=settings, live=live)
+        actions += flow.failed(opened.pop(2).id, ConnectionError())
+        actions += (last := finish(flow, opened))
+        (call,) = calls(last)
+        assert "(gone)" not in call.prompt.messages[-1].text
+        actions += flow.delta(call.id, "One.") + flow.done(call.id)
+        answer = the_answer(actions)
+        assert released(actions) == answer.text == "One.\n\n2. Dim the lights: (gone)"
+        assert answer.merged
+        assert list(answer.errors) == [2]
+
+    def test_with_one_good_point_there_is_nothing_to_merge(self):
+        settings = Settings(merge=True, max_retries=0, on_point_error="placeholder", placeholder="(gone)")
+        flow, opened, actions = with_points("1. Sleep\n2. Eat\n", settings=settings)
+        actions += flow.failed(opened.pop(2).id, ConnectionError())
+        actions += (last := finish(flow, opened))
+        assert calls(last) == []
+        answer = the_answer(actions)
+        assert released(actions) == answer.text == "1. Sleep: text 1.\n\n2. Eat: (gone)"
+        assert (answer.merged, answer.merge_error) == (False, None)
+
+    def test_a_template_that_cannot_be_rendered_leaves_the_points(self):
+        class Broken:
+            def render(self, conversation, values, *, prefill):
+                raise KeyError(values["draft"])
+
+        flow = AnswerFlow(
+            QUESTION,
+            settings=Settings(merge=True),
+            prompts=PromptSet(merge=Broken()),
+            skeleton=Skeleton((Point(1, "Sleep"), Point(2, "Eat"))),
+        )
+        opened = {call.point.index: call for call in calls(flow.start())}
+        answer = the_answer(finish(flow, opened))
+        assert answer.text == JOINED
+        assert isinstance(answer.merge_error, KeyError)
+
+    def test_a_skeleton_of_one_point_streams_as_ever(self):
+        flow, opened, actions = with_points("1. Sleep\n", settings=Settings(merge=True))
+        actions += flow.delta(opened[1].id, "Lo")
+        assert released(actions) == "1. Sleep: Lo"
+        assert calls(flow.done(opened[1].id)) == []
+
+    def test_eager_points_show_nothing_either(self):
+        flow = AnswerFlow(QUESTION, settings=Settings(merge=True, eager=True))
+        (skeleton,) = calls(flow.start())
+        actions = flow.delta(skeleton.id, "1. Sleep\n")
+        (one,) = calls(actions)
+        actions += flow.delta(one.id, "Long.") + flow.done(one.id) + flow.delta(skeleton.id, "2. Eat\n")
+        two = calls(actions)[-1]
+        actions += flow.delta(two.id, "Well.") + flow.done(two.id)
+        assert calls(actions)[-1] is two, "the skeleton is still being written"
+        assert released(actions) == ""
+        assert [c.stage for c in calls(flow.done(skeleton.id))] == ["merge"]
+
+    def test_a_direct_answer_is_not_merged(self):
+        flow = AnswerFlow(QUESTION, settings=Settings(merge=True))
+        (skeleton,) = calls(flow.start())
+        (direct,) = calls(flow.delta(skeleton.id, "It depends.") + flow.done(skeleton.id))
+        actions = flow.delta(direct.id, "So.")
+        assert released(actions) == "So."
+        assert the_answer(flow.done(direct.id)).merged is False
+
+    def test_a_point_that_raises_comes_before_any_merge(self):
+        flow, opened, _ = with_points(settings=Settings(merge=True, max_retries=0))
+        flow.delta(opened[1].id, "At ten.")
+        (failed,) = only(flow.failed(opened[2].id, ConnectionError()), AnswerFailed)
+        assert failed.error.answer.text.startswith("1. Keep regular hours: At ten.")
+
+    def test_its_cost_is_counted_failed_attempts_included(self):
+        flow = AnswerFlow(QUESTION, settings=Settings(merge=True), skeleton=Skeleton((Point(1, "a"), Point(2, "b"))))
+        one, two = calls(flow.start(0.0))
+        for call in (one, two):
+            flow.opened(call.id, 0.0)
+            flow.delta(call.id, "Text.", 1.0)
+        flow.done(one.id, Reply(Usage(10, 5)), 1.0)
+        (merge,) = calls(flow.done(two.id, Reply(Usage(10, 5)), 2.0))
+        flow.opened(merge.id, 2.0)
+        (again,) = calls(flow.failed(merge.id, ConnectionError(), 3.0, Usage(40, 0)))
+        flow.opened(again.id, 3.5)
+        flow.delta(again.id, "One.", 4.0)
+        answer = the_answer(flow.done(again.id, Reply(Usage(40, 9), decoding=Decoding(steps=9)), 6.0))
+        assert answer.usage_by_stage == {"point": Usage(20, 10), "merge": Usage(80, 9)}
+        assert answer.usage == Usage(100, 19)
+        span = answer.timings.stages["merge"]
+        assert (span.start, span.first, span.end) == (2.0, 4.0, 6.0)
+        assert answer.timings.first_text == 4.0
+        assert answer.timings.decoding == {"merge": Decoding(steps=9)}
+        assert answer.to_dict()["merged"] is True
+
+    def test_why_it_failed_is_in_the_dict(self):
+        flow, call, _ = merging(max_retries=0)
+        told = the_answer(flow.failed(call.id, ConnectionError("reset"))).to_dict()
+        assert (told["merged"], told["merge_error"]) == (False, {"type": "ConnectionError", "message": "reset"})
+
+
+class TestStructured:
+    def structured(self, **settings):
+        flow = AnswerFlow(QUESTION, settings=Settings(**settings), structured=True, prefill={"skeleton", "point"})
+        (call,) = calls(flow.start())
+        assert call.structured
+        return flow, call
+
+    def test_the_prompt_asks_for_no_form(self):
+        _, call = self.structured()
+        assert "numbered" not in call.prompt.messages[-1].text
+        assert (call.prompt.prefill, len(call.prompt.messages)) == ("", 1)
+
+    def test_titles_come_as_data(self):
+        flow, call = self.structured()
+        titles = ("Say: 1. do 2. go", "1. Numbered", "**Bold**", "3.5 tips", "Two\nlines", "", "bold")
+        actions = flow.done(call.id, Reply(titles=titles))
+        (done,) = only(actions, SkeletonDone)
+        assert done.skeleton.titles == ("Say: 1. do 2. go", "Numbered", "Bold", "3.5 tips", "Two lines")
+        assert [p.point.index for p in only(actions, PointFound)] == [1, 2, 3, 4, 5]
+        assert len(calls(actions)) == 5
+
+    def test_no_more_than_max_points_are_taken(self):
+        flow, call = self.structured(max_points=2)
+        assert len(calls(flow.done(call.id, Reply(titles=("a", "b", "c"))))) == 2
+
+    def test_of_a_list_that_was_cut_the_last_title_is_left_out(self):
+        flow, call = self.structured()
+        actions = flow.done(call.id, Reply(titles=("Sleep", "Eat we"), finish_reason="length"))
+        assert [c.point.title for c in calls(actions)] == ["Sleep"]
+        flow, call = self.structured()
+        assert len(calls(flow.done(call.id, Reply(titles=("Sleep",), finish_reason="length")))) == 1
+
+    def test_eager_or_not_they_come_at_once(self):
+        flow, call = self.structured(eager=True)
+        assert [c.point.title for c in calls(flow.done(call.id, Reply(titles=("a", "b"))))] == ["a", "b"]
+
+    def test_text_is_read_where_there_is_no_data(self):
+        flow, call = self.structured()
+        actions = flow.delta(call.id, THREE) + flow.done(call.id)
+        assert len(calls(actions)) == 3
+
+    @pytest.mark.parametrize("titles", [(), ("", " ")])
+    def test_no_titles_are_no_skeleton(self, titles):
+        flow, call = self.structured()
+        assert [c.stage for c in calls(flow.done(call.id, Reply(titles=titles)))] == ["direct"]
+
+    def test_a_call_that_fails_is_tried_again_as_text(self):
+        flow, call = self.structured()
+        (again,) = calls(flow.failed(call.id, ValueError("unknown field response_format")))
+        assert not again.structured
+        assert again.prompt.prefill == "1."
+
+
 class TestAccounts:
     def test_usage_is_summed_per_stage_failed_attempts_included(self):
         flow = AnswerFlow(QUESTION)
@@ -498,6 +796,8 @@ class TestBadInput:
             {"point_words": 0},
             {"on_point_error": "ignore"},
             {"on_empty_skeleton": "ignore"},
+            {"join": "bullets"},
+            {"merge": "yes"},
         ],
         ids=str,
     )

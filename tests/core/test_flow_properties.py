@@ -12,9 +12,12 @@ from skeleton_of_thought.types import (
     AnswerDelta,
     AnswerDone,
     AnswerFailed,
+    AnswerRestarted,
     Call,
     Cancel,
     Conversation,
+    MergeDone,
+    MergeStarted,
     PointDelta,
     PointDone,
     PointRestarted,
@@ -52,6 +55,8 @@ class World:
         self.shown: dict[int, str] = defaultdict(str)
         self.done: dict[int, str] = {}
         self.attempts: dict[int, int] = defaultdict(int)
+        self.merges = 0
+        self.merge_end: MergeDone | None = None
         self.end: AnswerDone | AnswerFailed | None = None
 
     def see(self, actions: list[Action]) -> None:
@@ -69,6 +74,16 @@ class World:
             elif isinstance(action, AnswerDelta):
                 assert action.text
                 self.released += action.text
+            elif isinstance(action, AnswerRestarted):
+                assert self.released
+                assert self.merges
+                self.released = ""
+            elif isinstance(action, MergeStarted):
+                assert self.merge_end is None
+                self.merges += 1
+            elif isinstance(action, MergeDone):
+                assert self.merge_end is None
+                self.merge_end = action
             elif isinstance(action, PointStarted):
                 self.attempts[action.point.index] += 1
             elif isinstance(action, PointRestarted):
@@ -97,15 +112,18 @@ SETTINGS = st.builds(
     on_point_error=st.sampled_from(["raise", "placeholder"]),
     placeholder=st.sampled_from(["", "(gone)"]),
     max_retries=st.integers(0, 2),
+    join=st.sampled_from(["numbered", "headings", "paragraphs"]),
+    merge=st.booleans(),
 )
 
 
-@given(SETTINGS, st.booleans(), st.sampled_from([None, True, False]), st.data())
-def test_the_contract_holds_for_any_schedule(settings, live, routed, data):
+@given(SETTINGS, st.booleans(), st.booleans(), st.sampled_from([None, True, False]), st.data())
+def test_the_contract_holds_for_any_schedule(settings, live, structured, routed, data):
     flow = AnswerFlow(
         Conversation.of("How do I sleep better?"),
         settings=settings,
         live=live,
+        structured=structured,
         router=None if routed is None else (lambda question: routed),
     )
     world = World(flow)
@@ -127,13 +145,23 @@ def test_the_contract_holds_for_any_schedule(settings, live, routed, data):
             world.end_call(call.id)
             reason = data.draw(st.sampled_from([None, "stop", "length"]))
             decision = RouteDecision(bool(routed)) if call.stage == "route" else None
-            world.see(flow.done(call.id, Reply(Usage(1, 1), reason, decision)))
+            titles = data.draw(st.none() | st.lists(TEXTS, max_size=6)) if call.structured else None
+            world.see(flow.done(call.id, Reply(Usage(1, 1), reason, decision, titles=titles)))
     assert flow.finished
     assert world.end is not None
     assert all(n <= settings.max_retries + 1 for n in world.attempts.values())
     if isinstance(world.end, AnswerDone):
         answer = world.end.answer
         assert world.released == answer.text
+        assert (world.merge_end is not None) == (world.merges > 0)
+        assert answer.merged == (world.merge_end is not None and world.merge_end.error is None)
+        assert answer.merge_error is (world.merge_end.error if world.merge_end else None)
+        assert world.merges <= (settings.max_retries + 1 if settings.merge else 0)
+        if answer.merged:
+            assert answer.text.startswith(world.merge_end.text)
+            assert all(e.text in answer.text for e in answer.expansions if e.error is not None)
+        elif answer.route == "skeleton":
+            assert all(e.text in answer.text for e in answer.expansions)
         assert world.done == {e.point.index: e.text for e in answer.expansions}
         assert world.shown == {i: t for i, t in world.done.items() if t} | {
             i: "" for i in world.shown if not world.done[i]

@@ -404,3 +404,52 @@ def test_the_published_files_load_unchanged(name: str) -> None:
         assert not {"{request}", "{outline}", "{point}", "{point_outline}"} & set(text.split())
         assert "{point" not in text
     assert str(SKELETON) in all_text(point_prompt(prompts, prefill=True))
+
+
+# --- the merge, and the skeleton as data --------------------------------------------------------------
+
+
+def merge_prompt(prompts: PromptSet, draft: str, conversation: Conversation = QUESTION) -> Prompt:
+    return prompts.merge_prompt(conversation, SKELETON, draft, max_points=10, words=40)
+
+
+def test_a_merge_shows_question_history_and_draft_and_nothing_in_them_is_read_as_a_template() -> None:
+    history = (Message("user", "Hi"), Message("assistant", "Hello"))
+    conversation = Conversation.of("Why {draft}?", system="Be brief.", history=history)
+    prompt = merge_prompt(PromptSet(), "1. A: {question}", conversation)
+    assert [message.text for message in prompt.messages[:3]] == ["Be brief.", "Hi", "Hello"]
+    assert prompt.messages[-1].text.startswith("Why {draft}?\n\n")
+    assert "1. A: {question}" in prompt.messages[-1].text
+    assert prompt.prefill == ""
+
+
+def test_a_merge_may_be_somewhat_longer_than_its_draft_in_any_script() -> None:
+    # About four characters a token in English, about one in Chinese.
+    for draft, tokens in (("Rest your eyes. " * 100, 400), ("多休息。" * 100, 400)):
+        limit = merge_prompt(PromptSet(), draft).max_tokens
+        assert limit is not None
+        assert tokens * 1.5 <= limit <= tokens * 4
+    short = merge_prompt(PromptSet(), "A. B.").max_tokens
+    assert short is not None
+    assert short >= 64
+
+
+def test_a_merge_prompt_of_ones_own() -> None:
+    prompts = PromptSet(merge="{count} parts, {titles}: {draft}")
+    assert (
+        merge_prompt(prompts, "x").messages[-1].text == "3 parts, Keep regular hours; Dim the lights; Avoid coffee: x"
+    )
+    with pytest.raises(PromptFileError, match=r"merge prompt never mentions \{draft\}"):
+        PromptSet(merge="Merge {question}.")
+
+
+def test_a_skeleton_as_data_is_asked_for_without_a_form() -> None:
+    def asked(prompts: PromptSet) -> Prompt:
+        return prompts.skeleton_prompt(QUESTION, max_points=5, words=40, prefill=True, structured=True)
+
+    prompt = asked(PromptSet())
+    assert len(prompt.messages) == 1
+    assert "3 to 5 different headings" in prompt.messages[0].text
+    assert "number" not in prompt.messages[0].text
+    assert (prompt.prefill, prompt.stop) == ("", ())
+    assert asked(PromptSet(skeleton="Mine: {question}")).messages[0].text == f"Mine: {QUESTION.question}"

@@ -50,7 +50,9 @@ def seen_as(messages: list[BaseMessage], kwargs: dict[str, Any]) -> Seen:
         found = re.search(rf"^(\d+)\. {re.escape(point[1])}$", skeleton, re.M)
         assert found, f"{point[1]!r} is not in the skeleton {skeleton!r}"
         return Seen("point", int(found[1]), messages, kwargs)
-    marks = ("outline of an answer", "Write only the headings")
+    if "were written separately" in text:
+        return Seen("merge", None, messages, kwargs)
+    marks = ("outline of an answer", "Write only the headings", "Give only the headings")
     return Seen("skeleton" if any(mark in text for mark in marks) else "direct", None, messages, kwargs)
 
 
@@ -206,8 +208,8 @@ def pieces(text: str) -> list[str]:
     return [text[i : i + 5] for i in range(0, len(text), 5)]
 
 
-def answering(titles: Iterable[str], *, direct: str = "Just so.") -> Script:
-    """A script that writes this skeleton, and a sentence for each point."""
+def answering(titles: Iterable[str], *, direct: str = "Just so.", merge: str = "All in one.") -> Script:
+    """A script that writes this skeleton, a sentence for each point, and one text of them where it is asked to."""
     names = list(titles)
 
     def script(seen: Seen) -> Iterable[Step]:
@@ -215,6 +217,8 @@ def answering(titles: Iterable[str], *, direct: str = "Just so.") -> Script:
             return pieces("\n".join(f"{i}. {title}" for i, title in enumerate(names, 1)))
         if seen.stage == "point":
             return pieces(f"All about {names[seen.point - 1].lower()}.")
+        if seen.stage == "merge":
+            return pieces(merge)
         return pieces(direct)
 
     return script

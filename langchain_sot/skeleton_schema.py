@@ -1,0 +1,119 @@
+"""The skeleton as data: asked for by a model's own structured output, read from whatever form its reply has."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from langchain_core.language_models import BaseLanguageModel
+from langchain_core.messages import AIMessage, BaseMessage, BaseMessageChunk
+from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
+from langchain_core.runnables.base import RunnableBindingBase
+from pydantic import BaseModel, Field
+
+__all__ = ["SkeletonSchema", "Structured", "ask_structured"]
+
+
+class SkeletonSchema(BaseModel):
+    """The skeleton of an answer."""
+
+    points: list[str] = Field(description="The headings of the answer, in order, without numbers.")
+
+
+def ask_structured(llm: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnable[Any, Any] | None:
+    """The model with these keywords, made to reply in the schema; None where it cannot.
+
+    It gives the model's own message, as `with_structured_output(..., include_raw=True)` would have it under `raw`,
+    for its usage and for what can still be read from a reply that does not fit. The rest of that chain is left
+    out: it would add four runs to every trace, and it drops what is bound to the model and what a call passes on.
+    """
+    if isinstance(llm, RunnableWithFallbacks):
+        asking = [ask_structured(runnable, kwargs) for runnable in llm.runnables]
+        if None in asking:
+            return None
+        return llm.model_copy(update={"runnable": asking[0], "fallbacks": asking[1:]})
+    if isinstance(llm, RunnableBindingBase):
+        bound = ask_structured(llm.bound, {**llm.kwargs, **kwargs})
+        return None if bound is None else llm.model_copy(update={"bound": bound, "kwargs": {}})
+    if not isinstance(llm, BaseLanguageModel):
+        return None
+    try:
+        made = llm.with_structured_output(SkeletonSchema)
+    except NotImplementedError:
+        return None
+    return _up_to_the_model(made, kwargs)
+
+
+def _up_to_the_model(made: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnable[Any, Any] | None:
+    """What `with_structured_output` has made, without what it does with the model's reply."""
+    steps = made.steps if isinstance(made, RunnableSequence) else [made]
+    for i, step in enumerate(steps):
+        if _is_model(step):
+            model = _with(step, kwargs)
+            return RunnableSequence(*steps[:i], model) if i else model
+    return None
+
+
+def _with(step: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnable[Any, Any]:
+    # Where both set something, the schema's is what it cannot do without.
+    if isinstance(step, RunnableBindingBase):
+        return step.model_copy(update={"kwargs": {**kwargs, **step.kwargs}})
+    return step.bind(**kwargs)
+
+
+def _is_model(step: Runnable[Any, Any]) -> bool:
+    while isinstance(step, RunnableBindingBase):
+        step = step.bound
+    return isinstance(step, BaseLanguageModel)
+
+
+class Structured:
+    """Reads titles from the reply of a model that was asked for the schema: from a tool call, or from JSON text."""
+
+    def __init__(self) -> None:
+        self._message: BaseMessage | None = None
+
+    def add(self, message: BaseMessage) -> None:
+        """Takes the whole message, or its next chunk."""
+        before = self._message
+        if isinstance(before, BaseMessageChunk) and isinstance(message, BaseMessageChunk):
+            self._message = before + message
+        else:
+            self._message = message
+
+    @property
+    def titles(self) -> tuple[str, ...] | None:
+        """The titles; None where the reply does not fit the schema."""
+        calls = self._message.tool_calls if isinstance(self._message, AIMessage) else []
+        for data in (*(call["args"] for call in calls), _json(self._text)):
+            points = data.get("points") if isinstance(data, dict) else None
+            if isinstance(points, list) and all(isinstance(point, str) for point in points):
+                return tuple(points)
+        return None
+
+    @property
+    def text(self) -> str:
+        """What the reply has besides: text, or else the arguments of its tool calls as they are."""
+        if self._text.strip() or not isinstance(self._message, AIMessage):
+            return self._text
+        whole = [_words(call["args"]) for call in self._message.tool_calls]
+        broken = [call["args"] or "" for call in self._message.invalid_tool_calls]
+        return "\n".join(whole + broken)
+
+    @property
+    def _text(self) -> str:
+        return "" if self._message is None else str(self._message.text)
+
+
+def _words(args: Mapping[str, Any]) -> str:
+    # A list that came as one string has its points on its lines.
+    points = args.get("points")
+    return points if isinstance(points, str) else json.dumps(args, ensure_ascii=False)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
