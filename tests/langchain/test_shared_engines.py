@@ -7,9 +7,9 @@ import pickle
 import threading
 
 import pytest
-from langchain_core.load import dumpd, load
+from langchain_core.load import dumpd
 
-from langchain_sot import ChatTransformers
+from langchain_sot import ChatTransformers, load_chain
 
 torch = pytest.importorskip("torch", reason="the local engine needs torch")
 transformers = pytest.importorskip("transformers", reason="the local engine needs transformers")
@@ -96,19 +96,10 @@ def test_a_model_goes_when_nobody_holds_it_any_more(folder, loads):
     assert len(loads) == 2
 
 
-@pytest.mark.filterwarnings("ignore:The function `load` is in beta")
 def test_copies_find_the_engine_of_their_own_settings_again(folder):
     llm = ChatTransformers(model=folder, model_kwargs={"dtype": "float64"})
     assert pickle.loads(pickle.dumps(llm)).engine is llm.engine
-    again = load(
-        dumpd(llm),
-        allowed_objects="all",
-        valid_namespaces=["langchain_sot"],
-        additional_import_mappings={
-            ("langchain_sot", "chat_transformers", "ChatTransformers"): (
-                "langchain_sot", "chat_transformers", "ChatTransformers"),
-        },
-    )  # fmt: skip
+    again = load_chain(dumpd(llm))
     assert again.engine is llm.engine
     assert again.model_kwargs == {"dtype": "float64"}
 
