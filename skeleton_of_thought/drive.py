@@ -286,13 +286,15 @@ async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue
         else:
             async with _closing(open_call(call, key[0])) as stream:
                 async for item in stream:
+                    if _cancelling():
+                        # A client below has swallowed the cancellation, and would read on for ever.
+                        raise asyncio.CancelledError
                     if isinstance(item, Reply):
                         reply = item
                     elif item:
                         inbox.put_nowait([Text(key, item)])
     except asyncio.CancelledError as cancelled:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if _cancelling():
             raise
         # The backend cancelled itself; for the answer that is a failure like any other.
         error = ConnectionAbortedError("The backend cancelled the call.")
@@ -300,6 +302,11 @@ async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue
     except BaseException as caught:  # the pump raises it where the caller is
         error = caught
     inbox.put_nowait([End(key, reply, error)])
+
+
+def _cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 @contextlib.asynccontextmanager

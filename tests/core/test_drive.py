@@ -401,6 +401,30 @@ async def test_cancelling_the_task_that_consumes_closes_every_stream():
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_a_client_that_swallows_the_cancellation_is_closed_all_the_same():
+    ended = []
+
+    async def deaf(call: Call, flow: int) -> AsyncIterator[str | Reply]:
+        if call.stage == "skeleton":
+            yield "".join(skeleton_of(2))
+            return
+        try:
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.001)
+                yield "on and "
+        finally:
+            ended.append(call.point.index)
+
+    events = drive.arun([flow()], deaf)
+    async for _, event in events:
+        if isinstance(event, PointDelta):
+            break
+    await events.aclose()
+    assert sorted(ended) == [1, 2]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 async def test_steps_may_run_in_different_tasks():
     """As `asyncio.wait_for(anext(...))` and LangChain's async streams do."""
     model = Model(points(3, lambda c: ["te", "xt"]))
