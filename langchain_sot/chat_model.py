@@ -393,7 +393,7 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
     ) -> ChatResult:
         with contextlib.closing(self._work(messages, run_manager, kwargs, live=False).run()) as events:
             (answer,) = [done for _, event in events if (done := _done(event)) is not None]
-        return ChatResult(generations=[ChatGeneration(message=answer_message(answer, self._name(kwargs)))])
+        return self._result(answer, kwargs)
 
     async def _agenerate(
         self,
@@ -404,7 +404,7 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
     ) -> ChatResult:
         async with contextlib.aclosing(self._work(messages, run_manager, kwargs, live=False).arun()) as events:
             (answer,) = [done async for _, event in events if (done := _done(event)) is not None]
-        return ChatResult(generations=[ChatGeneration(message=answer_message(answer, self._name(kwargs)))])
+        return self._result(answer, kwargs)
 
     def _stream(
         self,
@@ -435,29 +435,31 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
     ) -> Generator[ChatGenerationChunk]:
         with contextlib.closing(self._work(messages, run, kwargs, live=True).run()) as events:
             for _, event in events:
-                if isinstance(event, AnswerDelta):
-                    yield ChatGenerationChunk(message=AIMessageChunk(content=event.text))
-                elif isinstance(event, AnswerRestarted):
-                    yield _break()
-                elif (answer := _done(event)) is not None:
-                    last = answer_chunk(answer, self._name(kwargs), usage=run is None)
-                    yield last
-                    # `BaseChatModel` has shown the chunk by now, and keeps it for the result of its run.
-                    last.message = without_usage(last.message)
+                if (chunk := self._chunk(event, kwargs, usage=run is None)) is not None:
+                    yield chunk
+                    _shown(chunk, event)
 
     async def _achunks(
         self, messages: list[BaseMessage], run: AsyncCallbackManagerForLLMRun | None, kwargs: Mapping[str, Any]
     ) -> AsyncGenerator[ChatGenerationChunk]:
         async with contextlib.aclosing(self._work(messages, run, kwargs, live=True).arun()) as events:
             async for _, event in events:
-                if isinstance(event, AnswerDelta):
-                    yield ChatGenerationChunk(message=AIMessageChunk(content=event.text))
-                elif isinstance(event, AnswerRestarted):
-                    yield _break()
-                elif (answer := _done(event)) is not None:
-                    last = answer_chunk(answer, self._name(kwargs), usage=run is None)
-                    yield last
-                    last.message = without_usage(last.message)
+                if (chunk := self._chunk(event, kwargs, usage=run is None)) is not None:
+                    yield chunk
+                    _shown(chunk, event)
+
+    def _result(self, answer: Answer, kwargs: Mapping[str, Any]) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=answer_message(answer, self._name(kwargs)))])
+
+    def _chunk(self, event: Event, kwargs: Mapping[str, Any], *, usage: bool) -> ChatGenerationChunk | None:
+        """What a stream shows of an event."""
+        if isinstance(event, AnswerDelta):
+            return ChatGenerationChunk(message=AIMessageChunk(content=event.text))
+        if isinstance(event, AnswerRestarted):
+            # A merge has broken off. A message's text cannot be taken back: the whole answer follows, set off.
+            return ChatGenerationChunk(message=AIMessageChunk(content="\n\n"))
+        answer = _done(event)
+        return None if answer is None else answer_chunk(answer, self._name(kwargs), usage=usage)
 
     def _work(self, messages: list[BaseMessage], run: Any, kwargs: Mapping[str, Any], *, live: bool) -> Work:
         call = self._call or ChatCall({})
@@ -468,9 +470,10 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         return Work(self.chain.plan(), [asked], [call.child_config(run)], settings, live=live)
 
 
-def _break() -> ChatGenerationChunk:
-    """Where a merge has broken off: a message's text cannot be taken back, so the whole answer follows, set off."""
-    return ChatGenerationChunk(message=AIMessageChunk(content="\n\n"))
+def _shown(chunk: ChatGenerationChunk, event: Event) -> None:
+    """`BaseChatModel` has shown the chunk by now, and keeps it for the result of its run."""
+    if isinstance(event, AnswerDone):
+        chunk.message = without_usage(chunk.message)
 
 
 def _done(event: Event) -> Answer | None:

@@ -13,6 +13,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_sot.answer_message import told_usage
 from langchain_sot.messages import convert_message
+from langchain_sot.wrappers import aclose, close
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Conversation
 
@@ -129,8 +130,7 @@ def closed(chunks: Iterator[Any]) -> Iterator[Iterator[Any]]:
     try:
         yield chunks
     finally:
-        if (close := getattr(chunks, "close", None)) is not None:
-            close()
+        close(chunks)
 
 
 @contextlib.asynccontextmanager
@@ -139,5 +139,4 @@ async def aclosed(chunks: AsyncIterator[Any]) -> AsyncIterator[AsyncIterator[Any
     try:
         yield chunks
     finally:
-        if (close := getattr(chunks, "aclose", None)) is not None:
-            await close()
+        await aclose(chunks)

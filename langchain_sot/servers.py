@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableWithFallbacks
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import merge_configs
 from langchain_core.runnables.configurable import DynamicRunnable
+
+from langchain_sot.wrappers import models_in
 
 __all__ = ["ReplyEnd", "begin_turn", "continues_turn", "with_timeout"]
 
@@ -18,19 +20,6 @@ _MARGIN = 1.0
 _LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
 
 Model = Runnable[Any, Any]
-
-
-def _models(llm: Model, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Iterator[tuple[Model, dict[str, Any]]]:
-    """The models behind bindings, retries, fallbacks and configurable fields, each with the keywords of its calls."""
-    if isinstance(llm, DynamicRunnable):
-        llm, config = llm.prepare(config)
-    if isinstance(llm, RunnableBindingBase):
-        yield from _models(llm.bound, merge_configs(llm.config, config), {**llm.kwargs, **kwargs})
-    elif isinstance(llm, RunnableWithFallbacks):
-        for runnable in llm.runnables:
-            yield from _models(runnable, config, kwargs)
-    else:
-        yield llm, dict(kwargs)
 
 
 def _body(model: Model, kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -44,7 +33,7 @@ def continues_turn(llm: Model, config: RunnableConfig, kwargs: Mapping[str, Any]
     That is `extra_body={"continue_final_message": True, ...}`: of the model, bound, or given with the call. Of several
     models each may get the call, so all must have it.
     """
-    return all(_body(model, own).get(_FLAGS[0]) for model, own in _models(llm, config, kwargs))
+    return all(_body(model, own).get(_FLAGS[0]) for model, own in models_in(llm, config, kwargs))
 
 
 def begin_turn(llm: Model, config: RunnableConfig, kwargs: Mapping[str, Any]) -> tuple[Model, dict[str, Any]]:
@@ -53,7 +42,7 @@ def begin_turn(llm: Model, config: RunnableConfig, kwargs: Mapping[str, Any]) ->
     Returns:
         Both without `continue_final_message` and `add_generation_prompt`; everything else stays as it is.
     """
-    if not any(_body(model, own).get(_FLAGS[0]) for model, own in _models(llm, config, kwargs)):
+    if not any(_body(model, own).get(_FLAGS[0]) for model, own in models_in(llm, config, kwargs)):
         return llm, dict(kwargs)
     if isinstance(llm, RunnableBindingBase | RunnableWithFallbacks | DynamicRunnable):
         return _begun(llm, config), _without_flags(kwargs)
@@ -90,7 +79,7 @@ def with_timeout(llm: Model, config: RunnableConfig, kwargs: Mapping[str, Any], 
     more than a number.
     """
     own: list[Any] = []
-    for model, given in _models(llm, config, kwargs):
+    for model, given in models_in(llm, config, kwargs):
         if "timeout" in given or all(kind.__name__ != "BaseChatOpenAI" for kind in type(model).__mro__):
             return dict(kwargs)
         own.append(getattr(model, "request_timeout", None))

@@ -20,7 +20,7 @@ from langchain_core.runnables.retry import RunnableRetry
 from langchain_sot.adopt import adopt, usable
 from langchain_sot.chat_transformers import ChatTransformers
 
-__all__ = ["Backend", "abegin", "aclose", "begin", "close", "find_backend", "settled", "unbound"]
+__all__ = ["Backend", "abegin", "aclose", "begin", "close", "find_backend", "models_in", "settled", "unbound"]
 
 _NOTHING: Any = object()
 
@@ -74,19 +74,37 @@ class Backend:
         return any(kind.__name__ in _SERIAL for kind in type(self.model).__mro__)
 
 
+def models_in(
+    llm: Runnable[Any, Any], config: RunnableConfig | None, kwargs: Mapping[str, Any]
+) -> Iterator[tuple[Runnable[Any, Any], dict[str, Any]]]:
+    """The models behind bindings, retries, fallbacks and what is configurable.
+
+    Args:
+        llm: A model with whatever is around it.
+        config: What chooses where there is a choice; None for the defaults.
+        kwargs: What a call passes on to the model.
+
+    Returns:
+        Each model that may get the call, with the keywords that come with it.
+    """
+    if isinstance(llm, DynamicRunnable):
+        llm, config = (llm.default, None) if config is None else llm.prepare(config)
+        yield from models_in(llm, config, kwargs)
+    elif isinstance(llm, RunnableBindingBase):
+        inner = None if config is None else merge_configs(llm.config, config)
+        yield from models_in(llm.bound, inner, {**llm.kwargs, **kwargs})
+    elif isinstance(llm, RunnableWithFallbacks):
+        for runnable in llm.runnables:
+            yield from models_in(runnable, config, kwargs)
+    else:
+        yield llm, dict(kwargs)
+
+
 def find_backend(llm: Runnable[Any, Any]) -> Backend:
-    """Looks through bindings, retries, fallbacks and what is configurable (at its default: see `settled`)."""
-    while True:
-        if isinstance(llm, RunnableBindingBase):
-            llm = llm.bound
-        elif isinstance(llm, RunnableWithFallbacks):
-            # Every one of them gets the same input: what only some understand, none must get.
-            backends = [find_backend(runnable) for runnable in llm.runnables]
-            return next((backend for backend in backends if not backend.native), backends[0])
-        elif isinstance(llm, DynamicRunnable):
-            llm = llm.default
-        else:
-            return Backend(llm)
+    """Looks through whatever is around the model (where there is a choice, at its default: see `settled`)."""
+    # Fallbacks all get the same input: what only some understand, none must get.
+    backends = [Backend(model) for model, _ in models_in(llm, None, {})]
+    return next((backend for backend in backends if not backend.native), backends[0])
 
 
 def settled(

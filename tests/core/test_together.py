@@ -244,7 +244,8 @@ async def test_a_given_up_call_leaves_the_task_to_the_others():
     assert seen == [(0, AnswerFailed), (1, AnswerDone)]
 
 
-async def test_closing_cancels_the_task():
+def sleeper():
+    """What never answers, and how many calls it had when it was cancelled."""
     ended = []
 
     async def answer(calls):
@@ -254,6 +255,11 @@ async def test_closing_cancels_the_task():
             ended.append(len(calls))
             raise
 
+    return ended, answer
+
+
+async def test_closing_cancels_the_task():
+    ended, answer = sleeper()
     backend = Backend(answer)
     before = asyncio.all_tasks()
     events = drive.arun(flows(1), backend.aopen, together=AsyncTogether(backend.key, backend.aanswer))
@@ -267,15 +273,7 @@ async def test_closing_cancels_the_task():
 
 
 async def test_calls_that_all_time_out_cancel_the_task():
-    ended = []
-
-    async def answer(calls):
-        try:
-            await asyncio.sleep(WAIT)
-        except asyncio.CancelledError:
-            ended.append(len(calls))
-            raise
-
+    ended, answer = sleeper()
     backend = Backend(answer)
     [flow] = flows(1, point_timeout=0.02, on_point_error="placeholder")
     events = drive.arun([flow], backend.aopen, together=AsyncTogether(backend.key, backend.aanswer))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.modeling_outputs import CausalLMOutput
 
 from skeleton_of_thought.local import LocalEngine
@@ -62,6 +62,25 @@ def make_tokenizer(template: str, *special: str) -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="</s>")
     tokenizer.chat_template = template
     return tokenizer
+
+
+def make_llama(**settings: Any) -> LlamaForCausalLM:
+    """A random model over the bytes of `make_tokenizer`, the same each time."""
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=257,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        eos_token_id=0,
+        pad_token_id=0,
+        bos_token_id=None,
+        max_position_embeddings=4096,
+        **settings,
+    )
+    return LlamaForCausalLM(config).eval()
 
 
 class ScriptedModel(torch.nn.Module):

@@ -31,30 +31,8 @@ DECODING = Decoding(waiting=0.5, prefill=0.25, decode=2.0, steps=23, mean_rows=3
 
 
 @pytest.fixture(scope="module")
-def loaded():
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={"</s>": 0, **{c: i for i, c in enumerate(alphabet, 1)}}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens(["</s>"])
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="</s>")
-    tokenizer.chat_template = TEMPLATE
-    torch.manual_seed(3)
-    config = transformers.LlamaConfig(
-        vocab_size=257,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        eos_token_id=0,
-        pad_token_id=0,
-        bos_token_id=None,
-        max_position_embeddings=4096,
-    )
-    return transformers.LlamaForCausalLM(config).eval(), tokenizer
+def loaded(local_models):
+    return local_models.make_llama(), local_models.make_tokenizer(TEMPLATE)
 
 
 @pytest.fixture
