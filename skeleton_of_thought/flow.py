@@ -149,6 +149,7 @@ class AnswerFlow:
         self._titles: set[str] = set()
         self._skeleton: Skeleton | None = None
         self._writing: dict[int, _Writing] = {}
+        self._done = 0
         self._head = 0
         self._direct: list[str] = []
         self._headed = False
@@ -414,6 +415,7 @@ class AnswerFlow:
         self, writing: _Writing, *, error: Exception | None = None, finish_reason: str | None = None
     ) -> None:
         writing.expansion = self._expansion(writing, error, finish_reason)
+        self._done += 1
         self._emit(PointDone(writing.expansion))
         self._release_ready()
         self._finish_if_complete()
@@ -457,10 +459,6 @@ class AnswerFlow:
         )
 
     # --- the answer's text, in document order ---
-
-    def _done_at(self, index: int) -> bool:
-        writing = self._writing.get(index)
-        return writing is not None and writing.expansion is not None
 
     def _release_ready(self) -> None:
         """Releases what can be: all of the points that are done, and the first open one as far as it is."""
@@ -568,7 +566,7 @@ class AnswerFlow:
     # --- the end ---
 
     def _finish_if_complete(self) -> None:
-        if self._skeleton is None or not all(self._done_at(point.index) for point in self._skeleton.points):
+        if self._skeleton is None or self._done < len(self._skeleton):
             return
         if self._may_merge:
             if len(self._good) > 1:

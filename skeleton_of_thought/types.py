@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import takewhile
 from types import MappingProxyType
 from typing import Any, Literal
@@ -307,12 +308,17 @@ class Skeleton:
     text: str = field(default="", compare=False)
 
     def __str__(self) -> str:
+        return self._lines
+
+    @cached_property
+    def _lines(self) -> str:
+        # Kept: each point's prompt shows it.
         return "\n".join(str(point) for point in self.points)
 
     def __len__(self) -> int:
         return len(self.points)
 
-    @property
+    @cached_property
     def titles(self) -> tuple[str, ...]:
         """The titles in order."""
         return tuple(point.title for point in self.points)
