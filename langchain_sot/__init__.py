@@ -1,19 +1,20 @@
 """Skeleton-of-Thought for LangChain: outline the answer first, then write all points in parallel.
 
-`SkeletonOfThoughtMiddleware` is here too; it needs `langchain` (extra `agents`), which is imported when the name is
-first used.
+What not every program uses is imported when its name is first used. `SkeletonOfThoughtMiddleware` is here too; it needs
+`langchain` (extra `agents`).
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from langchain_sot.chain import SkeletonOfThoughtChain
-from langchain_sot.chat_model import SkeletonOfThoughtChatModel
-from langchain_sot.chat_transformers import ChatTransformers
-from langchain_sot.loading import load_chain
-from langchain_sot.skeleton_parser import SkeletonOutputParser
 
 if TYPE_CHECKING:
+    from langchain_sot.chat_model import SkeletonOfThoughtChatModel
+    from langchain_sot.chat_transformers import ChatTransformers
+    from langchain_sot.loading import load_chain
     from langchain_sot.middleware import SkeletonOfThoughtMiddleware as SkeletonOfThoughtMiddleware
+    from langchain_sot.skeleton_parser import SkeletonOutputParser
 
 # Without the middleware: `from langchain_sot import *` works whatever is installed.
 __all__ = [
@@ -24,10 +25,21 @@ __all__ = [
     "load_chain",
 ]
 
+_MODULES = {
+    "ChatTransformers": "chat_transformers",
+    "SkeletonOfThoughtChatModel": "chat_model",
+    "SkeletonOfThoughtMiddleware": "middleware",
+    "SkeletonOutputParser": "skeleton_parser",
+    "load_chain": "loading",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "SkeletonOfThoughtMiddleware":
-        from langchain_sot.middleware import SkeletonOfThoughtMiddleware
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value
 
-        return SkeletonOfThoughtMiddleware
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

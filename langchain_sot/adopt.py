@@ -21,15 +21,14 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import Field
 
 from langchain_sot.chat_transformers import ChatTransformers
+from langchain_sot.kinds import library_class
 from langchain_sot.messages import render_text
 from skeleton_of_thought.errors import PromptTooLong
 from skeleton_of_thought.types import Message, Prompt
 
-__all__ = ["AdoptedModel", "adopt", "takes_text", "usable"]
+__all__ = ["AdoptedModel", "adopt", "usable"]
 
 logger = logging.getLogger(__name__)
-
-_PACKAGES = ("langchain_huggingface", "langchain_community")
 
 _IN_CALLS = ("skip_prompt", "pipeline_kwargs")
 """What these classes take with a call. The prompt is never part of an engine's text; the rest is read when adopting."""
@@ -84,22 +83,15 @@ class _Local:
 
 
 def _find_local(llm: Any) -> _Local | None:
-    if (owner := _library_class(llm, "ChatHuggingFace")) is not None:
+    if (owner := library_class(llm, "ChatHuggingFace")) is not None:
         inner = getattr(llm, "llm", None)
         pipeline = getattr(inner, "pipeline", None)
-        if _library_class(inner, "HuggingFacePipeline") is None or pipeline is None:
+        if library_class(inner, "HuggingFacePipeline") is None or pipeline is None:
             return None  # a remote endpoint
         return _Local(llm, pipeline, True, owner)
-    owner = _library_class(llm, "HuggingFacePipeline")
+    owner = library_class(llm, "HuggingFacePipeline")
     pipeline = getattr(llm, "pipeline", None)
     return None if owner is None or pipeline is None else _Local(llm, pipeline, False, owner)
-
-
-def _library_class(llm: Any, name: str) -> type | None:
-    for cls in type(llm).__mro__:
-        if cls.__name__ == name and cls.__module__.partition(".")[0] in _PACKAGES:
-            return cls
-    return None
 
 
 def adopt(llm: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnable[Any, Any]:
@@ -124,11 +116,6 @@ def usable(llm: Runnable[Any, Any]) -> Runnable[Any, Any]:
     """The model, with async methods that work."""
     local = _find_local(llm)
     return _InThreads(llm) if local is not None and local.chat else llm
-
-
-def takes_text(model: Runnable[Any, Any]) -> bool:
-    """Whether this is an adopted string LLM."""
-    return isinstance(model, AdoptedModel) and not model.chat
 
 
 class _InThreads(Runnable[Any, Any]):

@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, cast, get_typ
 
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
-from langchain_core.runnables.graph import Graph
 from langchain_core.runnables.utils import ConfigurableFieldSpec, get_unique_config_specs
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, RootModel, create_model, model_validator
 from typing_extensions import TypedDict
 
-from langchain_sot.expansion import PointExpansion, as_skeleton
 from langchain_sot.flow_runnable import FlowRunnable
 from langchain_sot.messages import Asked
-from langchain_sot.picking import PickedKeys
-from langchain_sot.plan import Plan
 from langchain_sot.results import AnswerChunks, AnswerDict, answer_dict
-from langchain_sot.skeleton_parser import SkeletonOutputParser
 from langchain_sot.templates import chat_prompt, prompt_set
 from skeleton_of_thought.prompts import PromptSet, how_long, how_many
 from skeleton_of_thought.routing import check_router
@@ -26,7 +21,15 @@ from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Point, Skeleton
 
 if TYPE_CHECKING:
+    from langchain_core.runnables.graph import Graph
+
     from langchain_sot.chat_model import SkeletonOfThoughtChatModel
+    from langchain_sot.expansion import PointExpansion
+    from langchain_sot.picking import PickedKeys
+    from langchain_sot.plan import Plan
+
+# What runs an answer, and what only some methods need, is imported there: `benchmarks/orchestration.py` has the time
+# that the import of this package takes.
 
 __all__ = ["SkeletonOfThoughtChain"]
 
@@ -128,7 +131,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     prefill: Literal["auto"] | bool = Field(default="auto")
     adopt: bool = True
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    # Built with the first chain: much of the import would be this.
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", defer_build=True)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -141,6 +145,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     def plan(self, skeleton: Skeleton | None = None) -> Plan:
         """The settings as the core takes them; with a skeleton, only its points are written."""
+        from langchain_sot.plan import Plan
+
         point_llm = self.point_llm if self.point_llm is not None else self.llm
         # Points that are asked for one by one are not to become one text.
         merge = self.merge and skeleton is None
@@ -199,10 +205,14 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         Raises:
             InvalidInput: There are no points, or one without a title.
         """
+        from langchain_sot.expansion import PointExpansion, as_skeleton
+
         return PointExpansion(chain=self, skeleton=as_skeleton(points))
 
     def pick(self, keys: str | list[str]) -> PickedKeys:
         """The given key, or keys, of the output; streams can be closed early without waiting for the rest."""
+        from langchain_sot.picking import PickedKeys
+
         return PickedKeys(chain=self, keys=keys)
 
     def as_chat_model(self) -> SkeletonOfThoughtChatModel:
@@ -249,6 +259,10 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     def get_graph(self, config: RunnableConfig | None = None) -> Graph:
         """Input, skeleton, points, merge and output, with the direct route beside them."""
+        from langchain_core.runnables.graph import Graph
+
+        from langchain_sot.skeleton_parser import SkeletonOutputParser
+
         graph = Graph()
         plan = self.plan()
         start = graph.add_node(cast(Any, self.get_input_schema(config)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -26,8 +26,11 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from langchain_sot.custom_events import Announcer
 from langchain_sot.messages import Asked
-from langchain_sot.plan import Plan, Work
 from skeleton_of_thought.types import Answer, AnswerDone, AnswerFailed, Event
+
+if TYPE_CHECKING:
+    # Loaded with the first chain, for what runs an answer is half of the import's time.
+    from langchain_sot.plan import Plan
 
 __all__ = ["Chunks", "FlowRunnable"]
 
@@ -131,7 +134,7 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
                 roots[i] = self._root(configs[i], value)
             children = [patch_config(c, callbacks=roots[i].get_child()) for i, c in enumerate(configs)]
             announcers = [Announcer(child) for child in children]
-            with contextlib.closing(Work(self._plan(), inputs, children, kwargs, live=False).run()) as events:
+            with contextlib.closing(self._plan().work(inputs, children, kwargs, live=False).run()) as events:
                 for i, event in events:
                     announcers[i].tell(event)
                     if isinstance(event, AnswerFailed):
@@ -158,7 +161,7 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
                 roots[i] = await self._aroot(configs[i], value)
             children = [patch_config(c, callbacks=roots[i].get_child()) for i, c in enumerate(configs)]
             announcers = [Announcer(child) for child in children]
-            async with contextlib.aclosing(Work(self._plan(), inputs, children, kwargs, live=False).arun()) as events:
+            async with contextlib.aclosing(self._plan().work(inputs, children, kwargs, live=False).arun()) as events:
                 async for i, event in events:
                     await announcers[i].atell(event)
                     if isinstance(event, AnswerFailed):
@@ -252,7 +255,7 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
                     yield chunk
 
     def _stream(self, input: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Generator[AddableDict]:
-        work = Work(self._plan(), [input], [config], kwargs, live=True)
+        work = self._plan().work([input], [config], kwargs, live=True)
         chunks = [self._chunks(asked) for asked in work.asked]
         announcer = Announcer(config)
         with contextlib.closing(work.run()) as events:
@@ -266,7 +269,7 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
     async def _astream(
         self, input: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
     ) -> AsyncGenerator[AddableDict]:
-        work = Work(self._plan(), [input], [config], kwargs, live=True)
+        work = self._plan().work([input], [config], kwargs, live=True)
         chunks = [self._chunks(asked) for asked in work.asked]
         announcer = Announcer(config)
         async with contextlib.aclosing(work.arun()) as events:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForLLMRun
 from langchain_core.callbacks.base import AsyncCallbackHandler
@@ -14,8 +14,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
-from langchain_sot.adopt import takes_text
-from langchain_sot.chat_transformers import ChatTransformers
+from langchain_sot.kinds import takes_text
 from langchain_sot.messages import Asked, convert_messages, render_text
 from langchain_sot.servers import ReplyEnd, begin_turn, continues_turn, with_timeout
 from langchain_sot.skeleton_schema import Structured, ask_structured
@@ -24,6 +23,9 @@ from langchain_sot.wrappers import Backend, abegin, aclose, begin, close, find_b
 from skeleton_of_thought.drive import AsyncTogether, Together
 from skeleton_of_thought.together import Whole
 from skeleton_of_thought.types import Call, Decoding, Reply, Stage, Usage
+
+if TYPE_CHECKING:
+    from langchain_sot.chat_transformers import ChatTransformers
 
 __all__ = ["Calls", "Models", "call_config", "message_usage"]
 
@@ -215,7 +217,7 @@ class Calls:
             llm, config, kwargs = unbound(asking, config, {})
             return _Request(llm, convert_messages(prompt), config, kwargs, streamed, backend, structured=True)
         if backend.native:
-            kwargs = _native(kwargs, call, cast(ChatTransformers, backend.model))
+            kwargs = _native(kwargs, call, cast("ChatTransformers", backend.model))
         if backend.text:
             return _Request(llm, render_text(prompt), config, kwargs, streamed, backend)
         messages = convert_messages(prompt)
@@ -344,7 +346,7 @@ async def _ended_runs(config: RunnableConfig) -> AsyncIterator[RunnableConfig]:
     ever. `astream` does so only while handlers hear that it begins.
     """
     callbacks = config.get("callbacks")
-    if not isinstance(callbacks, AsyncCallbackManager):
+    if not isinstance(callbacks, AsyncCallbackManager) or not (callbacks.handlers or callbacks.inheritable_handlers):
         yield config
         return
     manager = callbacks.copy()

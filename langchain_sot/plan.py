@@ -80,6 +80,12 @@ class Plan:
         streamed = frozenset({"skeleton", "point", "merge", "direct"} if live else early)
         return Calls(models, asked, configs, streamed)
 
+    def work(
+        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig], kwargs: Mapping[str, Any], *, live: bool
+    ) -> Work:
+        """The answers to these inputs, not started yet: see `Work`."""
+        return Work(self, inputs, configs, kwargs, live=live)
+
 
 class Work:
     """The flows of many inputs under one budget; an input that cannot be read fails alone.
@@ -108,18 +114,21 @@ class Work:
         self.asked: list[Asked] = []
         children: list[RunnableConfig] = []
         models = plan.models(kwargs)
+        serial = False
         for i, (value, config) in enumerate(zip(inputs, configs, strict=True)):
             try:
                 asked = read_input(value)
+                flow = plan.flow(asked, config, models, live=live)
+                serial = serial or models.serial(config)
             except Exception as error:  # of one input, not of the batch
                 self._unreadable.append((i, AnswerFailed(error)))
                 continue
             self.asked.append(asked)
             children.append(config)
             self._positions.append(i)
-            self._flows.append(plan.flow(asked, config, models, live=live))
+            self._flows.append(flow)
         self._calls = plan.calls(self.asked, children, models, live=live)
-        if (self._limit is None or self._limit > 1) and any(models.serial(config) for config in children):
+        if serial:
             self._limit = 1
 
     def run(self) -> Generator[tuple[int, Event]]:

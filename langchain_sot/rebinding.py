@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableWithFallbacks
+from langchain_core.runnables import Runnable
 from langchain_core.runnables.base import RunnableBindingBase, RunnableParallel, RunnableSequence
+
+from langchain_sot.kinds import has_fallbacks
 
 __all__ = ["rebound"]
 
@@ -27,7 +29,7 @@ def rebound(llm: Runnable[Any, Any], method: str, /, *args: Any, **kwargs: Any) 
     """
     if isinstance(llm, RunnableBindingBase):
         return _inside(rebound(llm.bound, method, *args, **kwargs), llm)
-    if isinstance(llm, RunnableWithFallbacks):
+    if has_fallbacks(llm):
         runnable, *fallbacks = (rebound(r, method, *args, **kwargs) for r in llm.runnables)
         return llm.model_copy(update={"runnable": runnable, "fallbacks": fallbacks})
     call = getattr(llm, method, None)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableWithFallbacks
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import merge_configs
-from langchain_core.runnables.configurable import DynamicRunnable
 
+from langchain_sot.kinds import has_fallbacks, is_configurable
 from langchain_sot.wrappers import models_in
 
 __all__ = ["ReplyEnd", "begin_turn", "continues_turn", "with_timeout"]
@@ -44,15 +44,15 @@ def begin_turn(llm: Model, config: RunnableConfig, kwargs: Mapping[str, Any]) ->
     """
     if not any(_body(model, own).get(_FLAGS[0]) for model, own in models_in(llm, config, kwargs)):
         return llm, dict(kwargs)
-    if isinstance(llm, RunnableBindingBase | RunnableWithFallbacks | DynamicRunnable):
+    if isinstance(llm, RunnableBindingBase) or has_fallbacks(llm) or is_configurable(llm):
         return _begun(llm, config), _without_flags(kwargs)
     return llm, {**kwargs, "extra_body": _unflagged(_body(llm, kwargs))}
 
 
 def _begun(llm: Model, config: RunnableConfig) -> Model:
-    if isinstance(llm, DynamicRunnable):
+    if is_configurable(llm):
         llm, config = llm.prepare(config)
-    if isinstance(llm, RunnableWithFallbacks):
+    if has_fallbacks(llm):
         first, *others = (_begun(runnable, config) for runnable in llm.runnables)
         return llm.model_copy(update={"runnable": first, "fallbacks": others})
     if isinstance(llm, RunnableBindingBase):

@@ -8,15 +8,19 @@ from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
 from langchain_core.messages import AIMessage, BaseMessage, BaseMessageChunk
-from langchain_core.runnables import Runnable, RunnableSequence, RunnableWithFallbacks
+from langchain_core.runnables import Runnable, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+
+from langchain_sot.kinds import has_fallbacks
 
 __all__ = ["SkeletonSchema", "Structured", "ask_structured"]
 
 
 class SkeletonSchema(BaseModel):
     """The skeleton of an answer."""
+
+    model_config = ConfigDict(defer_build=True)
 
     points: list[str] = Field(description="The headings of the answer, in order, without numbers.")
 
@@ -28,7 +32,7 @@ def ask_structured(llm: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnab
     for its usage and for what can still be read from a reply that does not fit. The rest of that chain is left
     out: it would add four runs to every trace, and it drops what is bound to the model and what a call passes on.
     """
-    if isinstance(llm, RunnableWithFallbacks):
+    if has_fallbacks(llm):
         asking = [ask_structured(runnable, kwargs) for runnable in llm.runnables]
         if None in asking:
             return None

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from langchain_core.language_models import BaseLLM
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import set_config_context, var_child_runnable_config
 from langchain_core.runnables.utils import coro_with_context
+
+from langchain_sot.kinds import is_string_llm
 
 __all__ = ["acomplete", "as_string", "complete"]
 
@@ -43,7 +44,7 @@ def complete(
     Raises:
         Exception: `generate` failed, for all prompts alike.
     """
-    if isinstance(llm, BaseLLM):
+    if is_string_llm(llm):
         return _outputs(llm.generate(list(prompts), **_runs(configs), **kwargs), len(prompts))
     config, inner = _without_limit(configs)
     with set_config_context(config) as context:
@@ -55,7 +56,7 @@ async def acomplete(
     llm: Runnable[Any, Any], prompts: Sequence[str], configs: Sequence[RunnableConfig], kwargs: Mapping[str, Any]
 ) -> list[Output]:
     """Async twin of `complete`."""
-    if isinstance(llm, BaseLLM):
+    if is_string_llm(llm):
         return _outputs(await llm.agenerate(list(prompts), **_runs(configs), **kwargs), len(prompts))
     config, inner = _without_limit(configs)
     with set_config_context(config) as context:

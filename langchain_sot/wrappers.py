@@ -8,17 +8,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from langchain_core.language_models import BaseLLM
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableWithFallbacks
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import merge_configs
-from langchain_core.runnables.configurable import DynamicRunnable
-from langchain_core.runnables.retry import RunnableRetry
 
-from langchain_sot.adopt import adopt, usable
-from langchain_sot.chat_transformers import ChatTransformers
+from langchain_sot.kinds import (
+    has_fallbacks,
+    is_binding,
+    is_configurable,
+    is_native,
+    is_retry,
+    is_string_llm,
+    may_be_adopted,
+)
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableWithFallbacks
+    from langchain_core.runnables.retry import RunnableRetry
 
 __all__ = ["Backend", "abegin", "aclose", "begin", "close", "find_backend", "models_in", "settled", "unbound"]
 
@@ -26,26 +34,6 @@ _NOTHING: Any = object()
 
 _SERIAL = frozenset({"ChatLlamaCpp", "LlamaCpp"})
 """Known by name: langchain-community, which has them, is not imported here."""
-
-_PATHS = ("invoke", "ainvoke", "batch", "abatch", "stream", "astream")
-
-
-def _is(llm: Runnable[Any, Any], kind: type[Any]) -> bool:
-    # A subclass that does something of its own when it is called is called as it is. Others are subclasses by name
-    # only, as what `BaseChatModel.bind` returns.
-    return isinstance(llm, kind) and all(getattr(type(llm), name) is getattr(kind, name) for name in _PATHS)
-
-
-def _is_binding(llm: Runnable[Any, Any]) -> TypeGuard[RunnableBinding[Any, Any]]:
-    return _is(llm, RunnableBinding)
-
-
-def _is_retry(llm: Runnable[Any, Any]) -> TypeGuard[RunnableRetry[Any, Any]]:
-    return _is(llm, RunnableRetry)
-
-
-def _has_fallbacks(llm: Runnable[Any, Any]) -> TypeGuard[RunnableWithFallbacks[Any, Any]]:
-    return _is(llm, RunnableWithFallbacks)
 
 
 @dataclass(frozen=True)
@@ -61,12 +49,12 @@ class Backend:
     @property
     def native(self) -> bool:
         """Whether it is this package's own, which takes a prefill, stop strings and a limit with each call."""
-        return isinstance(self.model, ChatTransformers)
+        return is_native(self.model)
 
     @property
     def text(self) -> bool:
         """Whether it completes a string instead of answering a chat."""
-        return isinstance(self.model, BaseLLM)
+        return is_string_llm(self.model)
 
     @property
     def serial(self) -> bool:
@@ -87,13 +75,13 @@ def models_in(
     Returns:
         Each model that may get the call, with the keywords that come with it.
     """
-    if isinstance(llm, DynamicRunnable):
+    if is_configurable(llm):
         llm, config = (llm.default, None) if config is None else llm.prepare(config)
         yield from models_in(llm, config, kwargs)
     elif isinstance(llm, RunnableBindingBase):
         inner = None if config is None else merge_configs(llm.config, config)
         yield from models_in(llm.bound, inner, {**llm.kwargs, **kwargs})
-    elif isinstance(llm, RunnableWithFallbacks):
+    elif has_fallbacks(llm):
         for runnable in llm.runnables:
             yield from models_in(runnable, config, kwargs)
     else:
@@ -121,21 +109,25 @@ def settled(
     Raises:
         ValueError: The config names an alternative that there is not.
     """
-    if _is_binding(llm):
+    if is_binding(llm):
         bound = settled(llm.bound, _bound_config(llm, config), {**llm.kwargs, **kwargs}, adopts=adopts)
         return llm if bound is llm.bound else llm.model_copy(update={"bound": bound})
-    if isinstance(llm, DynamicRunnable):
+    if is_configurable(llm):
         chosen, prepared = llm.prepare(config)
         bound = settled(chosen, prepared, kwargs, adopts=adopts)
         # Alternatives may rename what is configurable inside of them; the rest of the config comes with the call.
         own = cast(RunnableConfig, {**(llm.config or {}), "configurable": prepared.get("configurable") or {}})
         return RunnableBinding(bound=bound, kwargs={}, config=own)
-    if _is_retry(llm):
+    if is_retry(llm):
         bound = settled(llm.bound, _bound_config(llm, config), {**llm.kwargs, **kwargs}, adopts=adopts)
         return llm if bound is llm.bound else llm.model_copy(update={"bound": bound})
-    if _has_fallbacks(llm):
+    if has_fallbacks(llm, stock=True):
         first, *others = (settled(runnable, config, kwargs, adopts=adopts) for runnable in llm.runnables)
         return llm.model_copy(update={"runnable": first, "fallbacks": others})
+    if not may_be_adopted(llm):
+        return llm
+    from langchain_sot.adopt import adopt, usable
+
     return adopt(llm, kwargs) if adopts else usable(llm)
 
 
@@ -144,7 +136,7 @@ def unbound(
 ) -> tuple[Runnable[Any, Any], RunnableConfig, dict[str, Any]]:
     """The runnable without the bindings around it, and what they bind."""
     merged = dict(kwargs)
-    while _is_binding(llm):
+    while is_binding(llm):
         config = _bound_config(llm, config)
         merged = {**llm.kwargs, **merged}
         llm = llm.bound
@@ -166,11 +158,11 @@ def _bound_config(binding: RunnableBindingBase[Any, Any], config: RunnableConfig
 
 def begin(llm: Runnable[Any, Any], input: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Iterator[Any]:
     """Streams from a settled runnable. Whoever closes the iterator closes the model's own stream."""
-    if _is_binding(llm):
+    if is_binding(llm):
         return begin(*_inside(llm, input, config, kwargs))
-    if _is_retry(llm):
+    if is_retry(llm):
         return _retried(llm, input, config, kwargs)
-    if _has_fallbacks(llm) and llm.exception_key is None:
+    if has_fallbacks(llm, stock=True) and llm.exception_key is None:
         return _first_that_begins(llm, input, config, kwargs)
     return llm.stream(input, config, **kwargs)
 
@@ -179,11 +171,11 @@ def abegin(
     llm: Runnable[Any, Any], input: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
 ) -> AsyncIterator[Any]:
     """Async twin of `begin`."""
-    if _is_binding(llm):
+    if is_binding(llm):
         return abegin(*_inside(llm, input, config, kwargs))
-    if _is_retry(llm):
+    if is_retry(llm):
         return _aretried(llm, input, config, kwargs)
-    if _has_fallbacks(llm) and llm.exception_key is None:
+    if has_fallbacks(llm, stock=True) and llm.exception_key is None:
         return _afirst_that_begins(llm, input, config, kwargs)
     return llm.astream(input, config, **kwargs)
 

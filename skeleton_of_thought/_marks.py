@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 __all__ = ["Mark", "clean_title", "intro_list", "is_weak", "read_mark", "roman_value", "split_inline"]
 
@@ -48,18 +48,36 @@ class Mark(NamedTuple):
 
 # --- the marks ------------------------------------------------------------------------------------
 
-_INDENT = re.compile(r"[\s>\u200b-\u200f\u2060\ufeff]*")
-_HEADING = re.compile(r"(#{1,6})(?:\s+|(?=[*_]{0,3}\d))")
-_EMPHASIS = re.compile(r"(\*{1,3}|_{1,3})(?=[^\s*_])")
-_BOLD_LINE = re.compile(r"(\*\*|__)(?=\S)([^*_]+)\1\s*[:：]?\s*")
+
+class _Pattern:
+    """A regular expression that is compiled when it is first used: all of them take longer than the whole import."""
+
+    def __init__(self, text: str, flags: re.RegexFlag | int) -> None:
+        self._text = text
+        self._flags = flags
+
+    def __getattr__(self, name: str) -> Any:
+        # Asked for what the object does not have yet; from then on it does.
+        found = self.__dict__[name] = getattr(re.compile(self._text, self._flags), name)
+        return found
+
+
+def _pattern(text: str, flags: re.RegexFlag | int = 0) -> re.Pattern[str]:
+    return cast("re.Pattern[str]", _Pattern(text, flags))
+
+
+_INDENT = _pattern(r"[\s>\u200b-\u200f\u2060\ufeff]*")
+_HEADING = _pattern(r"(#{1,6})(?:\s+|(?=[*_]{0,3}\d))")
+_EMPHASIS = _pattern(r"(\*{1,3}|_{1,3})(?=[^\s*_])")
+_BOLD_LINE = _pattern(r"(\*\*|__)(?=\S)([^*_]+)\1\s*[:：]?\s*")
 
 _DASHES = "-–—‐‑−"
 _DOTS = "•●∙⦁·・‧"
 _SIGNS = "◦○■□▪▫►▶▸‣⁃➢➤➔→⇒✓✔☑✅★☆⭐◆◇❖🔹🔸🔷🔶👉"
-_BULLET = re.compile(rf"(?:([{_DASHES}*+])(?:\s+|(?<=-)(?=[^\W\d_]))|([{_DOTS}{_SIGNS}])\ufe0f?\s*)")
-_CHECKBOX = re.compile(r"\[[ xX✓✔]?\]\s+")
+_BULLET = _pattern(rf"(?:([{_DASHES}*+])(?:\s+|(?<=-)(?=[^\W\d_]))|([{_DOTS}{_SIGNS}])\ufe0f?\s*)")
+_CHECKBOX = _pattern(r"\[[ xX✓✔]?\]\s+")
 
-_NUMBER = re.compile(
+_NUMBER = _pattern(
     rf"""(?P<open>[(（\[【])?\s?(?P<n>\d{{1,4}})(?P<inner>[*_]{{0,3}})\\?
          (?:\s?(?P<close>[.．。﹒、)）\]】:：])|\s?(?P<slash>/)(?=\s)|\s*(?P<dash>[{_DASHES}])(?=\s|$))""",
     re.VERBOSE,
@@ -68,19 +86,19 @@ _BRACKETS = "(（[【"
 _STYLES = {"．": ".", "。": ".", "﹒": ".", "）": ")", "】": "]", "：": ":"}
 _WEAK = frozenset(":-/#")
 
-_DOTTED = re.compile(r"(?P<w>\d{1,3}(?:[.．]\d{1,3}){1,5})(?P<d>[.．)）、:：]?)(?![\d.])")
-_DOTTED_LETTER = re.compile(r"\d{1,3}[.\-]?[A-Za-z][.)](?=\s)")
-_SHARP = re.compile(r"(?:\#|№\s?|[Nn][or]\.\s?)(?P<n>\d{1,3})(?P<inner>[*_]{0,3})(?:[.:：)](?!\d)|(?=\s|$))")
+_DOTTED = _pattern(r"(?P<w>\d{1,3}(?:[.．]\d{1,3}){1,5})(?P<d>[.．)）、:：]?)(?![\d.])")
+_DOTTED_LETTER = _pattern(r"\d{1,3}[.\-]?[A-Za-z][.)](?=\s)")
+_SHARP = _pattern(r"(?:\#|№\s?|[Nn][or]\.\s?)(?P<n>\d{1,3})(?P<inner>[*_]{0,3})(?:[.:：)](?!\d)|(?=\s|$))")
 
 _CJK = "[一二三四五六七八九十]{1,3}"
-_CJK_NUMBER = re.compile(rf"(?:(?P<n>{_CJK})[、．.:：]|[(（](?P<m>{_CJK})[)）][、:：]?)")
-_CJK_ORDINAL = re.compile(
+_CJK_NUMBER = _pattern(rf"(?:(?P<n>{_CJK})[、．.:：]|[(（](?P<m>{_CJK})[)）][、:：]?)")
+_CJK_ORDINAL = _pattern(
     rf"第\s?(?P<n>\d{{1,3}}|{_CJK})\s?(?:部分|[点點步章节節条條项項個个段])?[*_]{{0,3}}(?:[、，,：:．.]|\s|$)"
 )
 _ROUND = "①-⑳⑴-⒇⒈-⒛⓪-⓿❶-❿➀-➓㈠-㈩㊀-㊉"
-_CIRCLED = re.compile(rf"(?P<n>[{_ROUND}])\s?[.、:：)]?")
-_KEYCAP = re.compile("(?P<n>[0-9])\ufe0f?\u20e3\\s?[.:)]?")
-_KEYCAP_TEN = re.compile("🔟\\s?[.:)]?")
+_CIRCLED = _pattern(rf"(?P<n>[{_ROUND}])\s?[.、:：)]?")
+_KEYCAP = _pattern("(?P<n>[0-9])\ufe0f?\u20e3\\s?[.:)]?")
+_KEYCAP_TEN = _pattern("🔟\\s?[.:)]?")
 
 _WORDS = (
     "step|point|key point|main point|part|section|chapter|tip|phase|stage|idea|item|reason|rule|topic"
@@ -91,16 +109,14 @@ _WORDS = (
 )
 _ENGLISH = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _COUNT = {w: i for i, w in enumerate(_ENGLISH, 1)}
-_STEP = re.compile(
+_STEP = _pattern(
     rf"""(?P<w>{_WORDS.replace(" ", r"[ ]")})\s?[#№]?(?P<n>\d{{1,3}}|{_CJK}|(?<=\s)(?:{"|".join(_COUNT)}|[IVX]{{1,5}}))
          (?P<inner>[*_]{{0,3}})(?:\s?[:：.．)、](?!\d)|\s*[{_DASHES}](?=\s)|\s*$)""",
     re.VERBOSE | re.IGNORECASE,
 )
 
-_ALPHA = re.compile(
-    r"(?P<open>[(（])?(?P<w>[A-Za-z]|[IVXLC]{1,6}|[ivxlc]{1,6})[*_]{0,3}\\?(?P<d>[.)）])[*_]{0,3}(?=\s)"
-)
-_ROMAN = re.compile(r"(X{0,3})(IX|IV|V?I{0,3})", re.IGNORECASE)
+_ALPHA = _pattern(r"(?P<open>[(（])?(?P<w>[A-Za-z]|[IVXLC]{1,6}|[ivxlc]{1,6})[*_]{0,3}\\?(?P<d>[.)）])[*_]{0,3}(?=\s)")
+_ROMAN = _pattern(r"(X{0,3})(IX|IV|V?I{0,3})", re.IGNORECASE)
 
 
 def read_mark(line: str) -> Mark | None:
@@ -300,15 +316,15 @@ def roman_value(word: str) -> int:
 
 _EDGE = r"(?:(?<=\s)|(?<=[；;，,。>\u3040-\u30ff\u4e00-\u9fff]))(?:\*\*|__)?"
 _INLINE = {
-    ".": re.compile(_EDGE + r"(?P<n>\d{1,3})[.．](?![\d.])(?:\*\*|__)?"),
-    ")": re.compile(_EDGE + r"(?P<n>\d{1,3})\.?[)）](?:\*\*|__)?"),
-    "()": re.compile(_EDGE + r"[(（](?P<n>\d{1,3})[)）](?:\*\*|__)?"),
-    "、": re.compile(_EDGE + r"(?P<n>\d{1,3})、"),
-    "step": re.compile(_EDGE + r"(?:step|point|步骤|ステップ)\s?(?P<n>\d{1,3})\s?[:：](?:\*\*|__)?", re.IGNORECASE),
-    "circled": re.compile(rf"(?P<n>[{_ROUND}])"),
+    ".": _pattern(_EDGE + r"(?P<n>\d{1,3})[.．](?![\d.])(?:\*\*|__)?"),
+    ")": _pattern(_EDGE + r"(?P<n>\d{1,3})\.?[)）](?:\*\*|__)?"),
+    "()": _pattern(_EDGE + r"[(（](?P<n>\d{1,3})[)）](?:\*\*|__)?"),
+    "、": _pattern(_EDGE + r"(?P<n>\d{1,3})、"),
+    "step": _pattern(_EDGE + r"(?:step|point|步骤|ステップ)\s?(?P<n>\d{1,3})\s?[:：](?:\*\*|__)?", re.IGNORECASE),
+    "circled": _pattern(rf"(?P<n>[{_ROUND}])"),
 }
-_INTRO = re.compile(r"[:：][*_]{0,3}\s{0,9}(?=(?:\*\*|__)?[(（]?[1１][.．)）、](?!\d))")
-_LAST_AND = re.compile(r"[,，;]\s+(?:and|y|et|und|e|и)\s*$")
+_INTRO = _pattern(r"[:：][*_]{0,3}\s{0,9}(?=(?:\*\*|__)?[(（]?[1１][.．)）、](?!\d))")
+_LAST_AND = _pattern(r"[,，;]\s+(?:and|y|et|und|e|и)\s*$")
 
 
 def split_inline(mark: Mark, first: bool) -> list[tuple[int, str]]:
@@ -361,13 +377,13 @@ def intro_list(line: str) -> Mark | None:
 
 # --- titles ---------------------------------------------------------------------------------------
 
-_TOKENS = re.compile(r"`[^`]*`|\*+|_+")
+_TOKENS = _pattern(r"`[^`]*`|\*+|_+")
 _INVISIBLE = dict.fromkeys((*range(9), *range(14, 28), *range(127, 133), *range(134, 160), 0x200B, 0x2060, 0xFEFF))
 # Tokens that end a turn and leak from some servers, and line breaks in HTML.
-_LEAKED = re.compile(r"<(?:\|[\w ]{1,30}\||/s|eos|end_of_turn|br ?/?)>")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-_LEADING = re.compile(rf"(?:[{_DASHES}*+]\s+|[{_DOTS}{_SIGNS}]\ufe0f?\s*|#{{1,6}}\s+)")
-_ABBREVIATION = re.compile(r"(?:^|[\s(])(?:[^\W\d_]\.){2,}$")
+_LEAKED = _pattern(r"<(?:\|[\w ]{1,30}\||/s|eos|end_of_turn|br ?/?)>")
+_SURROGATE = _pattern(r"[\ud800-\udfff]")
+_LEADING = _pattern(rf"(?:[{_DASHES}*+]\s+|[{_DOTS}{_SIGNS}]\ufe0f?\s*|#{{1,6}}\s+)")
+_ABBREVIATION = _pattern(r"(?:^|[\s(])(?:[^\W\d_]\.){2,}$")
 
 
 def clean_title(raw: str, opened: str = "") -> str:

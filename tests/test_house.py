@@ -111,6 +111,20 @@ def test_an_import_is_light_and_quiet(package):
     assert done.stderr == ""
 
 
+def test_the_chain_loads_what_it_needs_and_no_more():
+    # The time of the import is measured by `benchmarks/orchestration.py`; most of it would be these.
+    slow = ["tenacity", "langchain_core.runnables.retry", "langchain_core.runnables.configurable"]
+    slow += ["langchain_core.language_models.llms", "langchain_core.runnables.graph", "langchain_core.tools"]
+    slow += ["langchain_sot.chat_model", "langchain_sot.chat_transformers", "langchain_sot.plan"]
+    code = (
+        "import sys, langchain_core.language_models.chat_models, langchain_core.prompts.chat; "
+        "before = set(sys.modules); from langchain_sot import SkeletonOfThoughtChain; "
+        f"print([m for m in {slow!r} if m in sys.modules and m not in before])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_public_names_are_these():
     import langchain_sot
     import skeleton_of_thought
