@@ -8,14 +8,16 @@ The models here wait instead of computing, so whatever an answer takes over its 
     map            `prompt | llm | parser | (prompt | llm | parser).map()`, the usual recipe
     parallel       the same over a `RunnableParallel` that is built from the titles
     map, parallel told    the same two, with `max_concurrency` set to all calls; LangChain's threads are few otherwise
+    calls          the model's own `invoke`s and nothing else, each in a thread or all gathered: what LangChain takes
+                   for as many calls, whoever makes them
 
 Each with `--points` for one question, and with `--questions` at once of `--batch-points` points, sync (`invoke`,
-`batch`) and async (`ainvoke`, `abatch`). Printed: the median seconds of `--repeats`, interleaved, and the milliseconds
-and per cent over the ideal.
+`batch`) and async (`ainvoke`, `abatch`). Printed: the median seconds of `--repeats`, interleaved (map and parallel
+untold: one run, they take long), and the milliseconds and per cent over the ideal.
 
 Then the cost of streaming: microseconds a token from `llm.stream` by itself, and through the chain, of models that
 do not wait at all. And the time to import `langchain_sot` after `langchain_core`'s runnables, chat models, prompts and
-output parsers, in fresh interpreters.
+output parsers, in fresh interpreters, from compiled files as an installed package has them.
 
     python benchmarks/orchestration.py
 
@@ -28,11 +30,15 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -45,11 +51,16 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
 from langchain_sot import SkeletonOfThoughtChain, SkeletonOutputParser
 
 _SKELETON = "Skeleton of: {question}"
+_SLOW = ("map", "parallel")
 _POINT = "Point {index}, {title}, of: {question}"
-_CORE = (
-    "import langchain_core.runnables, langchain_core.language_models, langchain_core.prompts, "
-    "langchain_core.output_parsers"
-)
+_CORE = """
+from langchain_core.language_models import BaseChatModel
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableLambda, RunnableParallel
+"""
+
+Measured = dict[str, float]
 
 
 class Waiting(BaseChatModel):
@@ -130,9 +141,41 @@ def recipe(llm: Waiting, kind: str) -> Runnable[Any, Any]:
     return start | (expand.map() if kind == "map" else RunnableLambda(parallel))
 
 
-def measured(
-    ways: Mapping[str, tuple[Runnable[Any, Any], dict[str, Any]]], questions: int, repeats: int, *, sync: bool
-) -> dict[str, float]:
+class Calls:
+    """The calls of answers, and nothing else."""
+
+    def __init__(self, llm: Waiting) -> None:
+        self._llm = llm
+
+    def batch(self, inputs: Sequence[Any], config: Any) -> list[Any]:
+        """All skeletons, then all points."""
+        with ThreadPoolExecutor(len(inputs) * self._llm.points) as pool:
+            return [
+                *pool.map(self._llm.invoke, self._skeletons(inputs)),
+                *pool.map(self._llm.invoke, self._all(inputs)),
+            ]
+
+    def invoke(self, value: Any, config: Any) -> Any:
+        """One answer's calls."""
+        return self.batch([value], config)
+
+    async def abatch(self, inputs: Sequence[Any], config: Any) -> list[Any]:
+        """Async twin of `batch`."""
+        skeletons = await asyncio.gather(*map(self._llm.ainvoke, self._skeletons(inputs)))
+        return [*skeletons, *await asyncio.gather(*map(self._llm.ainvoke, self._all(inputs)))]
+
+    async def ainvoke(self, value: Any, config: Any) -> Any:
+        """Async twin of `invoke`."""
+        return await self.abatch([value], config)
+
+    def _skeletons(self, inputs: Sequence[Any]) -> list[str]:
+        return [f"Skeleton of: {value}" for value in inputs]
+
+    def _all(self, inputs: Sequence[Any]) -> list[str]:
+        return [f"Point {i} of: {value}" for value in inputs for i in range(self._llm.points)]
+
+
+def measured(ways: Mapping[str, tuple[Any, dict[str, Any]]], questions: int, repeats: int, *, sync: bool) -> Measured:
     """The median seconds of each way for so many questions at once."""
     asked = [f"question {i}" for i in range(questions)]
     took: dict[str, list[float]] = {name: [] for name in ways}
@@ -149,11 +192,14 @@ def measured(
         assert done
         return time.perf_counter() - start
 
-    for name in ways:
+    repeated = [name for name in ways if name not in _SLOW]
+    for name in repeated:
         once(name)
     for _ in range(repeats):
-        for name, seconds in took.items():
-            seconds.append(once(name))
+        for name in repeated:
+            took[name].append(once(name))
+    for name in _SLOW:
+        took[name].append(once(name))
     return {name: statistics.median(seconds) for name, seconds in took.items()}
 
 
@@ -168,7 +214,8 @@ def cells(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for questions, points in cases:
         llm = Waiting(points=points, skeleton_seconds=args.skeleton_seconds, point_seconds=args.point_seconds)
         told = {"max_concurrency": questions * points}
-        ways: dict[str, tuple[Runnable[Any, Any], dict[str, Any]]] = {
+        ways: dict[str, tuple[Any, dict[str, Any]]] = {
+            "calls": (Calls(llm), {}),
             "ours": (ours(llm), {}),
             "ours eager": (ours(llm, eager=True), {}),
             "map": (recipe(llm, "map"), {}),
@@ -222,14 +269,16 @@ def streaming(args: argparse.Namespace) -> dict[str, float]:
 
 def importing(repeats: int) -> dict[str, float]:
     """Milliseconds to import LangChain's core, and ours after it."""
-    code = (
-        f"import time; {_CORE}; a = time.perf_counter(); import langchain_sot; "
-        "b = time.perf_counter(); print((b - a) * 1e3)"
-    )
+    code = f"{_CORE}\nimport time\nstart = time.perf_counter()\nimport langchain_sot\n"
+    code += "langchain_sot.SkeletonOfThoughtChain\nprint((time.perf_counter() - start) * 1e3)"
     own = []
-    for _ in range(repeats):
-        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-        own.append(float(done.stdout))
+    with TemporaryDirectory() as folder:
+        env = {**os.environ, "PYTHONPYCACHEPREFIX": str(Path(folder)), "PYTHONDONTWRITEBYTECODE": ""}
+        for _ in range(repeats + 1):
+            command = [sys.executable, "-c", code]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+            own.append(float(done.stdout))
+    own = own[1:]  # the first one compiled
     return {"over_langchain_core_ms": round(statistics.median(own), 1)}
 
 
@@ -238,8 +287,8 @@ def main() -> None:
     parser.add_argument("--points", type=_numbers, default=[8, 32, 128], help="of one question (default 8,32,128)")
     parser.add_argument("--questions", type=_numbers, default=[4, 16, 64], help="at once (default 4,16,64)")
     parser.add_argument("--batch-points", type=int, default=8, help="of each of several questions (default 8)")
-    parser.add_argument("--skeleton-seconds", type=float, default=0.5)
-    parser.add_argument("--point-seconds", type=float, default=1.0)
+    parser.add_argument("--skeleton-seconds", type=float, default=1.0)
+    parser.add_argument("--point-seconds", type=float, default=2.0)
     parser.add_argument("--tokens", type=int, default=4000, help="streamed (default 4000)")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from skeleton_of_thought.errors import PromptFileError
 from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
@@ -473,8 +473,7 @@ class PromptSet:
             prefill: Whether the backend continues the start of the assistant's turn.
             structured: Whether the backend gives it as data. A prompt of the caller's own serves for both.
         """
-        assert isinstance(self.skeleton, Template)
-        template = _STRUCTURED if structured and self.skeleton == _SKELETON else self.skeleton
+        template = _STRUCTURED if structured and self.skeleton == _SKELETON else _made(self.skeleton)
         values = _shared_values(conversation, max_points, words)
         return template.render(conversation, values, prefill=prefill and not structured)
 
@@ -489,17 +488,20 @@ class PromptSet:
         prefill: bool,
     ) -> Prompt:
         """The prompt that asks for one point. `skeleton` holds the points that are known by now."""
-        assert isinstance(self.point, Template)
         values = _shared_values(conversation, max_points, words) | _point_values(skeleton, point)
-        return self.point.render(conversation, values, prefill=prefill)
+        return _made(self.point).render(conversation, values, prefill=prefill)
 
     def merge_prompt(
         self, conversation: Conversation, skeleton: Skeleton, draft: str, *, max_points: int, words: int
     ) -> Prompt:
         """The prompt that asks for one text in place of the points; `draft` is the points, joined."""
-        assert isinstance(self.merge, Template)
         values = _shared_values(conversation, max_points, words) | _skeleton_values(skeleton) | {"draft": draft}
-        return self.merge.render(conversation, values, prefill=False)
+        return _made(self.merge).render(conversation, values, prefill=False)
+
+
+def _made(template: Template | str) -> Template:
+    # `PromptSet` has made templates of strings. `isinstance` would ask a protocol for its members with each call.
+    return cast(Template, template)
 
 
 def _load(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -126,6 +126,17 @@ async def test_a_batch_keeps_exceptions_in_their_place(kit, is_async):
     assert chain.batch([]) == await chain.abatch([]) == []
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_an_alternative_that_there_is_not_fails_its_own_input_alone(llm, is_async):
+    chain = SkeletonOfThoughtChain(llm=llm.configurable_alternatives(ConfigurableField(id="llm"), default_key="this"))
+    configs = [{"configurable": {"llm": "this"}}, {"configurable": {"llm": "none"}}]
+    if is_async:
+        outputs = await chain.abatch(["Good", "Bad"], configs, return_exceptions=True)
+    else:
+        outputs = chain.batch(["Good", "Bad"], configs, return_exceptions=True)
+    assert [type(out) for out in outputs] == [dict, ValueError]
+
+
 async def test_batch_as_completed_yields_the_quick_answer_first(kit):
     slow = kit.Gate()
 
