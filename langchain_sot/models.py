@@ -22,7 +22,7 @@ from langchain_sot.text_calls import acomplete, as_string, complete
 from langchain_sot.wrappers import Backend, abegin, aclose, begin, close, find_backend, settled, unbound
 from skeleton_of_thought.drive import AsyncTogether, Together
 from skeleton_of_thought.together import Whole
-from skeleton_of_thought.types import Call, Decoding, Reply, Stage, Usage
+from skeleton_of_thought.types import Call, Decoding, Prompt, Reply, Stage, Usage
 
 if TYPE_CHECKING:
     from langchain_sot.chat_transformers import ChatTransformers
@@ -213,11 +213,14 @@ class Calls:
             return _Request(llm, untouched, config, kwargs, streamed, backend)
         if call.timeout is not None:
             kwargs = with_timeout(llm, config, kwargs, call.timeout)
-        if call.structured and (asking := ask_structured(llm, kwargs)) is not None:
+        model = cast("ChatTransformers", backend.model)
+        # What follows no schema writes for as long as it may.
+        limited = {**kwargs, "max_tokens": _limit(kwargs, prompt, model)} if backend.native else kwargs
+        if call.structured and (asking := ask_structured(llm, limited)) is not None:
             llm, config, kwargs = unbound(asking, config, {})
             return _Request(llm, convert_messages(prompt), config, kwargs, streamed, backend, structured=True)
         if backend.native:
-            kwargs = _native(kwargs, call, cast("ChatTransformers", backend.model))
+            kwargs = _native(kwargs, call, model)
         if backend.text:
             return _Request(llm, render_text(prompt), config, kwargs, streamed, backend)
         messages = convert_messages(prompt)
@@ -239,14 +242,18 @@ def _whole(request: _Request, output: Any) -> Whole | Exception:
         return error
 
 
+def _limit(kwargs: Mapping[str, Any], prompt: Prompt, model: ChatTransformers) -> int:
+    own: int = kwargs.get("max_tokens", model.max_tokens)
+    return own if prompt.max_tokens is None else min(own, prompt.max_tokens)
+
+
 def _native(kwargs: dict[str, Any], call: Call, model: ChatTransformers) -> dict[str, Any]:
     assert call.prompt is not None
     prompt = call.prompt
-    own = kwargs.get("max_tokens", model.max_tokens)
+    limit = _limit(kwargs, prompt, model)
     if call.stage == "merge" and prompt.max_tokens and not {"max_tokens"} & {*kwargs, *model.model_fields_set}:
         # The model's default is meant for one reply; a merge that is cut there would be in vain.
-        own = prompt.max_tokens
-    limit = own if prompt.max_tokens is None else min(own, prompt.max_tokens)
+        limit = prompt.max_tokens
     hints = {"prefill": prompt.prefill, "stop_after_text": prompt.stop, "max_tokens": limit}
     # What the caller has set goes before these.
     defaults = {

@@ -322,7 +322,9 @@ _SKELETON = PromptTemplate(
 )
 
 _STRUCTURED = PromptTemplate(
-    text="{question}\n\nGive only the headings of the answer, in order: {how_many} different headings of 2 to 5 words."
+    text="{question}\n\nGive only the headings of the answer, in order: {how_many} different headings of 2 to 5 words.",
+    # What follows no schema repeats itself for as long as it may.
+    tokens_per=("max_points", 24),
 )
 """The skeleton as data: the schema has the form, so the words ask for none."""
 

@@ -1,8 +1,8 @@
 """`HuggingFacePipeline` and `ChatHuggingFace` objects, whose local models get an engine.
 
-`langchain-huggingface` pins a huggingface-hub that the transformers of this project cannot be installed with. Where it
-is there all the same its own classes are tested, and always stand-ins that know what matters: their names, their
-fields, and that they run a pipeline on one prompt after another.
+The library's own classes are tested where it is installed (by the Makefile without its dependencies, for it asks for an
+older huggingface-hub than transformers 5 does), and always stand-ins that know what matters: their names, their fields,
+and that they run a pipeline on one prompt after another.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def library(request: pytest.FixtureRequest) -> Any:
     if request.param == "stand-in":
         return SimpleNamespace(HuggingFacePipeline=HuggingFacePipeline, ChatHuggingFace=ChatHuggingFace)
     if importlib.util.find_spec("langchain_huggingface") is None:
-        pytest.skip("langchain-huggingface needs huggingface-hub<2, transformers here needs a newer one")
+        pytest.skip("langchain-huggingface is not installed; `make test` installs it")
     import langchain_huggingface
 
     return langchain_huggingface

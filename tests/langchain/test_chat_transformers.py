@@ -314,6 +314,27 @@ def test_the_demo_model_answers_through_a_skeleton():
 
 
 @pytest.mark.model
+def test_the_demo_model_merges_its_points():
+    chain = SkeletonOfThoughtChain(llm=ChatTransformers(), max_points=3, merge=True)
+    output = chain.invoke("How can I improve my time management skills?")
+    assert output["route"] == "skeleton"
+    assert set(output["timings"]["stages"]) == {"skeleton", "point", "merge"}
+    # Either its text, or the joined points and why.
+    joined = all(text in output["answer"] for text in output["points"].values())
+    assert joined if "merge" in output["errors"] else output["answer"]
+
+
+@pytest.mark.model
+def test_a_structured_skeleton_of_the_demo_model_has_a_limit():
+    chain = SkeletonOfThoughtChain(llm=ChatTransformers(), max_points=4, skeleton_mode="structured")
+    output = chain.invoke("How can I improve my time management skills?")
+    assert output["answer"]
+    assert output["timings"]["decoding"]["skeleton"]["output_tokens"] <= 4 * 24
+    # It is far too small to follow a schema; held to the form it repeats itself, and the answer is a direct one.
+    assert output["route"] == ("skeleton" if output["skeleton"] else "direct")
+
+
+@pytest.mark.model
 @pytest.mark.parametrize("name", ["ChatTransformers", "ChatTransformers.with_structured_output"])
 def test_the_examples_in_the_documentation_run(name):
     import doctest
