@@ -24,7 +24,6 @@ from langchain_core.runnables.config import (
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
-from langchain_sot.custom_events import Announcer
 from langchain_sot.messages import Asked
 from skeleton_of_thought.types import Answer, AnswerDone, AnswerFailed, Event
 
@@ -133,10 +132,8 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
             for i, value in enumerate(inputs):
                 roots[i] = self._root(configs[i], value)
             children = [patch_config(c, callbacks=roots[i].get_child()) for i, c in enumerate(configs)]
-            announcers = [Announcer(child) for child in children]
             with contextlib.closing(self._plan().work(inputs, children, kwargs, live=False).run()) as events:
                 for i, event in events:
-                    announcers[i].tell(event)
                     if isinstance(event, AnswerFailed):
                         if not return_exceptions:
                             raise event.error
@@ -160,10 +157,8 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
             for i, value in enumerate(inputs):
                 roots[i] = await self._aroot(configs[i], value)
             children = [patch_config(c, callbacks=roots[i].get_child()) for i, c in enumerate(configs)]
-            announcers = [Announcer(child) for child in children]
             async with contextlib.aclosing(self._plan().work(inputs, children, kwargs, live=False).arun()) as events:
                 async for i, event in events:
-                    await announcers[i].atell(event)
                     if isinstance(event, AnswerFailed):
                         if not return_exceptions:
                             raise event.error
@@ -257,10 +252,8 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
     def _stream(self, input: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Generator[AddableDict]:
         work = self._plan().work([input], [config], kwargs, live=True)
         chunks = [self._chunks(asked) for asked in work.asked]
-        announcer = Announcer(config)
         with contextlib.closing(work.run()) as events:
             for _, event in events:
-                announcer.tell(event)
                 if isinstance(event, AnswerFailed):
                     raise event.error
                 if (chunk := chunks[0].chunk(event)) is not None:
@@ -271,10 +264,8 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
     ) -> AsyncGenerator[AddableDict]:
         work = self._plan().work([input], [config], kwargs, live=True)
         chunks = [self._chunks(asked) for asked in work.asked]
-        announcer = Announcer(config)
         async with contextlib.aclosing(work.arun()) as events:
             async for _, event in events:
-                await announcer.atell(event)
                 if isinstance(event, AnswerFailed):
                     raise event.error
                 if (chunk := chunks[0].chunk(event)) is not None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from langchain_sot.custom_events import Announcer
 from langchain_sot.interrupts import alifting, dropped, lifting
 from langchain_sot.messages import Asked, read_input
 from langchain_sot.models import Calls, Models
@@ -90,6 +91,8 @@ class Plan:
 class Work:
     """The flows of many inputs under one budget; an input that cannot be read fails alone.
 
+    What happens in them is told to the handlers of the root runs as custom events.
+
     Args:
         plan: How the answers are made.
         inputs: What is asked.
@@ -127,6 +130,7 @@ class Work:
             children.append(config)
             self._positions.append(i)
             self._flows.append(flow)
+        self._announcers = [Announcer(config) for config in children]
         self._calls = plan.calls(self.asked, children, models, live=live)
         if serial:
             self._limit = 1
@@ -138,6 +142,7 @@ class Work:
         events = drive.run(self._flows, lifting(calls.open), together=calls.together, max_concurrency=self._limit)
         with dropped(), contextlib.closing(cast(Generator[tuple[int, Event]], events)):
             for position, event in events:
+                self._announcers[position].tell(event)
                 yield self._positions[position], event
 
     async def arun(self) -> AsyncGenerator[tuple[int, Event]]:
@@ -149,4 +154,5 @@ class Work:
         with dropped():
             async with contextlib.aclosing(cast(AsyncGenerator[tuple[int, Event]], events)):
                 async for position, event in events:
+                    await self._announcers[position].atell(event)
                     yield self._positions[position], event

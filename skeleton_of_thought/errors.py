@@ -43,7 +43,16 @@ __all__ = [
 
 
 class SotError(Exception):
-    """The base of every error that this project defines."""
+    """The base of every error that this project defines.
+
+    Example:
+        >>> from skeleton_of_thought import SotError, parse_skeleton
+        >>> try:
+        ...     parse_skeleton("1. Move", max_points=0)
+        ... except SotError as error:
+        ...     print(type(error).__name__)
+        InvalidInput
+    """
 
 
 class InvalidInput(SotError, ValueError):

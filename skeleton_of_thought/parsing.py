@@ -195,6 +195,10 @@ class SkeletonParser:
 def parse_skeleton(text: str, max_points: int | None = None) -> Skeleton:
     """The skeleton in a complete text; empty when there is none. See `SkeletonParser`.
 
+    Example:
+        >>> parse_skeleton("Sure!\\n1) **Move**\\n2) Rest: at least 7 h").titles
+        ('Move', 'Rest: at least 7 h')
+
     Raises:
         InvalidInput: `max_points` is less than 1.
     """

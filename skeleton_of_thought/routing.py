@@ -16,7 +16,18 @@ __all__ = ["BoundRouter", "Router", "check_router"]
 
 @runtime_checkable
 class Router(Protocol):
-    """Decides whether a conversation's question is answered through a skeleton (SoT-R in the paper)."""
+    """Decides whether a conversation's question is answered through a skeleton (SoT-R in the paper).
+
+    Example:
+        >>> class NoProofs:
+        ...     def route(self, conversation):
+        ...         return RouteDecision("prove" not in conversation.question.lower(), reason="is it a proof?")
+        ...
+        ...     async def aroute(self, conversation):
+        ...         return self.route(conversation)
+        >>> NoProofs().route(Conversation.of("Prove that 2 is even.")).use_skeleton
+        False
+    """
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """The decision for the last message of the conversation."""

@@ -72,6 +72,15 @@ async def test_they_come_on_every_path(kit, way, llm):
         assert metadata["user"] == "ada"
 
 
+async def test_the_chat_model_tells_the_same_of_its_own_run(kit, way, llm):
+    heard, runs = Heard(), kit.Runs()
+    await way(SkeletonOfThoughtChain(llm=llm).as_chat_model(), "Q", {"callbacks": [heard, runs]})
+    assert heard.events[:3] == [SKELETON, *STARTS]
+    assert by_index(heard.events[3:]) == ENDS
+    (root,) = runs.roots
+    assert {run_id for run_id, _, _ in heard.about} == {root.id}
+
+
 async def test_async_handlers_hear_the_same(way, llm):
     heard = HeardAsync()
     await way(SkeletonOfThoughtChain(llm=llm), "Q", {"callbacks": [heard]})
