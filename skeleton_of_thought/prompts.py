@@ -484,12 +484,11 @@ class PromptSet:
             PromptFileError: The file cannot be read, is not JSON, or lacks a key or placeholder.
         """
         data = _load(source)
-        parts: dict[str, Template | str] = {}
-        for name, key in (("skeleton", "outline_prompt"), ("point", "point_prompt")):
-            parts[name] = _switched(data, key, source)
-        if route is not None:
-            parts["route"] = _switched(_load(route), "prompt", route)
-        return cls(**parts)
+        return cls(
+            skeleton=_switched(data, "outline_prompt", source),
+            point=_switched(data, "point_prompt", source),
+            route=None if route is None else _switched(_load(route), "prompt", route),
+        )
 
     def skeleton_prompt(
         self,

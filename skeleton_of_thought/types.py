@@ -599,7 +599,7 @@ class PointRestarted:
 
 @dataclass(frozen=True)
 class PointDone:
-    """A point is written, or has failed for good (`expansion.error`)."""
+    """A point is written, or has failed for good (`expansion.error`): before it was started, if its retrieval did."""
 
     expansion: Expansion
 
