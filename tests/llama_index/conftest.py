@@ -29,6 +29,7 @@ from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_ca
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
+from pydantic import Field
 
 from llama_index_sot import SkeletonOfThoughtQueryEngine
 from llama_index_sot.events import AnswerReady
@@ -304,12 +305,13 @@ class Sought:
     on_loop: bool
 
 
+Find = Callable[[str], Iterable[NodeWithScore]]
+
+
 class SyncRetriever(BaseRetriever):
     """Finds what `find` gives for the query's text; it has no async method of its own."""
 
-    def __init__(
-        self, find: Callable[[str], Iterable[NodeWithScore]], hook: Callable[[str], Any] | None = None
-    ) -> None:
+    def __init__(self, find: Find, hook: Callable[[str], Any] | None = None) -> None:
         self.watch = Watch()
         self._find = find
         self._hook = hook or (lambda query: None)
@@ -342,7 +344,7 @@ class AsyncRetriever(SyncRetriever):
 class Events(BaseEventHandler):
     """Every event of the instrumentation."""
 
-    seen: list[Any] = []
+    seen: list[Any] = Field(default_factory=list)
 
     @classmethod
     def class_name(cls) -> str:
@@ -358,9 +360,9 @@ class Events(BaseEventHandler):
 class Spans(BaseSpanHandler[BaseSpan]):
     """Every span: its parent, and how it ended."""
 
-    parents: dict[str, Any] = {}
-    ended: list[str] = []
-    dropped: dict[str, Any] = {}
+    parents: dict[str, Any] = Field(default_factory=dict)
+    ended: list[str] = Field(default_factory=list)
+    dropped: dict[str, Any] = Field(default_factory=dict)
 
     def new_span(self, id_: str, bound_args: Any, instance: Any = None, parent_span_id: Any = None, **_: Any) -> Any:
         self.parents[id_] = parent_span_id
@@ -386,7 +388,7 @@ def instrumented() -> Iterator[SimpleNamespace]:
     """Everything that LlamaIndex's instrumentation tells during the test."""
     root = get_dispatcher()
     before = list(root.event_handlers), list(root.span_handlers)
-    found = SimpleNamespace(events=Events(seen=[]), spans=Spans(parents={}, ended=[], dropped={}))
+    found = SimpleNamespace(events=Events(), spans=Spans())
     root.event_handlers = [*before[0], found.events]
     root.span_handlers = [*before[1], found.spans]
     yield found

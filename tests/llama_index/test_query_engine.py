@@ -180,7 +180,7 @@ def failing(kit, error):
 
 async def test_a_failing_point_is_raised_with_the_rest_of_the_answer(way, LLMClass, kit):
     llm = LLMClass(script=failing(kit, OSError("no route")))
-    with pytest.raises(PointError, match="Point 2 .'Drink water'. failed") as caught:
+    with pytest.raises(PointError, match=r"Point 2 .'Drink water'. failed") as caught:
         await way(llm, "How?", max_retries=0)
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.point.index == 2
