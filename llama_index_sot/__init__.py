@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llama_index_sot.query_engine import SkeletonOfThoughtQueryEngine as SkeletonOfThoughtQueryEngine
+    from llama_index_sot.synthesizer import SkeletonOfThoughtSynthesizer as SkeletonOfThoughtSynthesizer
 
-__all__ = ["SkeletonOfThoughtQueryEngine"]
+__all__ = ["SkeletonOfThoughtQueryEngine", "SkeletonOfThoughtSynthesizer"]
 
 _MODULES = {
     "SkeletonOfThoughtQueryEngine": "query_engine",
+    "SkeletonOfThoughtSynthesizer": "synthesizer",
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from llama_index.core import Settings as LlamaIndexSettings
 from llama_index.core.indices.prompt_helper import PromptHelper
@@ -20,7 +21,11 @@ _TITLE = "a heading of several words"
 
 
 def packer_of(
-    helper: PromptHelper | None, llm: LLM, templates: Templates, settings: Settings
+    helper: PromptHelper | None,
+    llm: LLM,
+    templates: Templates,
+    settings: Settings,
+    more: Mapping[str, Any] | None = None,
 ) -> Callable[[str], Packer]:
     """What makes a context fit, for each question.
 
@@ -29,10 +34,11 @@ def packer_of(
         llm: The model.
         templates: The prompts.
         settings: How many points there may be.
+        more: Values of the caller's own for the prompts.
     """
 
     def packer(question: str) -> Packer:
-        prompts = templates.core()
+        prompts = templates.core(more)
         points = tuple(Point(i, _TITLE) for i in range(1, settings.max_points + 1))
         limits = {"max_points": settings.max_points, "words": settings.point_words}
         # The longer form, with examples, where the model continues a prefill: whether it does is the backend's to say.

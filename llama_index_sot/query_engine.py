@@ -19,8 +19,9 @@ from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
 from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
 
 from llama_index_sot.answering import Answering, Plan
-from llama_index_sot.backends import Concurrency, check_concurrency
+from llama_index_sot.backends import Concurrency
 from llama_index_sot.events import AnswerReady, SkeletonOfThoughtEvent, typed_event
+from llama_index_sot.options import check_options
 from llama_index_sot.packing import packer_of
 from llama_index_sot.responding import astreaming_response, streaming_response, whole_response
 from llama_index_sot.retrieval import Retrieval
@@ -28,7 +29,7 @@ from llama_index_sot.templates import KEYS, Templates
 from llama_index_sot.tracing import outer_span, query_event
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.routing import Router, check_router
+from skeleton_of_thought.routing import Router
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Retrieval as RetrievalMode
 
@@ -82,12 +83,9 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         prompt_helper: PromptHelper | None = None,
         callback_manager: CallbackManager | None = None,
     ) -> None:
-        check_router(router)
-        check_concurrency(concurrency)
-        if num_workers is not None and (not isinstance(num_workers, int) or num_workers < 1):
-            raise InvalidInput(f"num_workers must be at least 1, or None for no limit, not {num_workers!r}.")
         self._llm = llm
         self._point_llm = point_llm or llm
+        check_options({"llm": self._llm, "point_llm": self._point_llm}, router, concurrency, num_workers)
         self._finder = finder
         self._retrieval: RetrievalMode = _retrieval(retrieval, finder)
         self._citations = citations

@@ -30,7 +30,7 @@ def whole_response(answering: Answering) -> SkeletonOfThoughtResponse:
 def streaming_response(answering: Answering) -> SkeletonOfThoughtStreamingResponse:
     """The response of an answer whose sources are found here, and whose text is written while it is read."""
     answering.sources()
-    response = SkeletonOfThoughtStreamingResponse(response_gen=_none(), metadata={})
+    response = SkeletonOfThoughtStreamingResponse(_none(), answering.source_nodes, metadata={})
     _fill(response, answering)
     response.response_gen = _texts(answering, response)
     return response
@@ -42,7 +42,7 @@ async def astreaming_response(answering: Answering) -> AsyncSkeletonOfThoughtStr
     No task is under way when it returns: whoever gets the response may block the loop until it has its text.
     """
     await answering.asources()
-    response = AsyncSkeletonOfThoughtStreamingResponse(response_gen=_anone(), metadata={})
+    response = AsyncSkeletonOfThoughtStreamingResponse(_anone(), answering.source_nodes, metadata={})
     _fill(response, answering)
     response.response_gen = _atexts(answering, response)
     response.write_blocking = lambda: _write(answering, response)
@@ -72,7 +72,6 @@ def _write(answering: Answering, response: _Streaming) -> str:
 
 
 def _fill(response: _Streaming, answering: Answering) -> None:
-    response.source_nodes[:] = answering.source_nodes
     response.points[:] = answering.points
     response.metadata = response.metadata or {}
     response.metadata["sot"] = answering.metadata

@@ -55,14 +55,16 @@ class LlamaIndexTemplate:
     Attributes:
         template: The template; it formats its values itself, so braces in them are safe.
         llm: Which of a `SelectorPromptTemplate`'s templates counts.
+        more: Values of the caller's own.
     """
 
     template: BasePromptTemplate
     llm: LLM | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
         """See `skeleton_of_thought.prompts.Template.render`."""
-        messages = self.template.format_messages(llm=self.llm, **_named(values))
+        messages = self.template.format_messages(llm=self.llm, **self.more, **_named(values))
         turns = [core_message(message) for message in messages]
         start = ""
         if len(turns) > 1 and turns[-1].role == "assistant":
@@ -94,17 +96,19 @@ class Templates:
         base: The core's.
         llm: Which of a `SelectorPromptTemplate`'s templates counts.
         citations: Whether the wording for a context asks for citations.
+        keys: Which of them there are.
         own: The user's, by their keys.
     """
 
     base: core.PromptSet
     llm: LLM
     citations: bool = False
+    keys: tuple[str, ...] = KEYS
     own: dict[str, BasePromptTemplate] = field(default_factory=dict)
 
     def shown(self) -> dict[str, BasePromptTemplate]:
         """All of them as LlamaIndex templates. Those of the core have more for models that continue a prefill."""
-        defaults = {key: self._default(key) for key in KEYS}
+        defaults = {key: self._default(key) for key in self.keys}
         return {key: self.own.get(key, default) for key, default in defaults.items() if default is not None}
 
     def update(self, templates: Mapping[str, BasePromptTemplate | str | None]) -> None:
@@ -121,9 +125,10 @@ class Templates:
             if template != self._default(key):
                 self.own[key] = template
 
-    def core(self) -> core.PromptSet:
-        """The same for the core."""
-        stages = {_STAGES[key]: LlamaIndexTemplate(t, self.llm) for key, t in self.own.items() if key in _STAGES}
+    def core(self, more: Mapping[str, Any] | None = None) -> core.PromptSet:
+        """The same for the core; `more` are values of the caller's own that the user's templates may mention."""
+        own = {key: template for key, template in self.own.items() if key in _STAGES}
+        stages = {_STAGES[key]: LlamaIndexTemplate(template, self.llm, more or {}) for key, template in own.items()}
         context = self.shown()["context_template"]
         wording = context.format(llm=self.llm, context_str="{context}", context="{context}")
         return replace(self.base, context=wording, **stages)
@@ -149,8 +154,8 @@ class Templates:
         return None  # a template of another kind has no text to be shown
 
     def _checked(self, key: str, template: BasePromptTemplate | str) -> BasePromptTemplate:
-        if key not in KEYS:
-            raise InvalidInput(f"There is no prompt {key!r}. The prompts are: {', '.join(KEYS)}.")
+        if key not in self.keys:
+            raise InvalidInput(f"There is no prompt {key!r}. The prompts are: {', '.join(self.keys)}.")
         if isinstance(template, str):
             template = PromptTemplate(template)
         if not isinstance(template, BasePromptTemplate):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import re
 import threading
 import time
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -33,6 +35,12 @@ from pydantic import Field
 
 from llama_index_sot import SkeletonOfThoughtQueryEngine
 from llama_index_sot.events import AnswerReady
+
+# Where LangChain is installed, LlamaIndex imports it when it resolves an LLM or an embedding, and with it
+# langchain-community, which warns.
+with warnings.catch_warnings(), contextlib.suppress(ImportError):
+    warnings.simplefilter("ignore")
+    importlib.import_module("llama_index.core.bridge.langchain")
 
 PATIENCE = 20.0
 """Seconds until a wait that should have ended fails the test instead of hanging it."""

@@ -149,7 +149,8 @@ async def test_all_spans_descend_from_the_engines_and_none_stays_open(way, LLMCl
     assert set(spans.ended) == set(spans.parents)
     names = sorted(id_.split("-")[0] for id_ in spans.parents if id_.startswith("SkeletonOfThought."))
     assert names == sorted(
-        ["SkeletonOfThought.skeleton"] + [f"SkeletonOfThought.{kind}_{i}" for kind in ("point", "sources") for i in (1, 2, 3)]
+        ["SkeletonOfThought.skeleton"]
+        + [f"SkeletonOfThought.{kind}_{i}" for kind in ("point", "sources") for i in (1, 2, 3)]
     )
 
 

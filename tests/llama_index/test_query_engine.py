@@ -216,6 +216,7 @@ async def test_no_skeleton_is_an_error_where_that_is_wanted(way, LLMClass, kit):
         ({"max_points": 0}, "max_points"),
         ({"num_workers": 0}, "num_workers"),
         ({"num_workers": "8"}, "num_workers"),
+        ({"point_llm": "gpt"}, "point_llm must be an LLM"),
         ({"concurrency": "fast"}, "concurrency"),
         ({"on_point_error": "ignore"}, "on_point_error"),
         ({"router": 5}, "router"),

@@ -44,9 +44,7 @@ def retriever(kit):
 
 
 def engine(kit, llm, retriever, key, **settings):
-    return kit.make(
-        llm, retriever=retriever, merge=True, router=lambda query: key != "direct_template", **settings
-    )
+    return kit.make(llm, retriever=retriever, merge=True, router=lambda query: key != "direct_template", **settings)
 
 
 @pytest.mark.parametrize("key", MARKS)
