@@ -8,10 +8,12 @@ import pytest
 from llama_index.core import Settings
 from llama_index.core.agent.workflow import FunctionAgent, ReActAgent
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
-from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
+from llama_index.core.base.llms.types import LLMMetadata
 from llama_index.core.chat_engine import CondenseQuestionChatEngine
 from llama_index.core.evaluation import BaseEvaluator, EvaluationResult
-from llama_index.core.llms.mock import MockFunctionCallingLLM, MockLLM
+from llama_index.core.llms import MockLLM
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.query_engine import RetryQueryEngine, RouterQueryEngine, SubQuestionQueryEngine
 from llama_index.core.question_gen.types import BaseQuestionGenerator, SubQuestion
@@ -56,17 +58,29 @@ async def test_a_tool_gives_the_text_and_the_response(tool, streaming):
 of_agents = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 
 
-@of_agents
-async def test_a_function_agent_calls_it(tool):
-    def respond(messages, **kwargs):
-        if any(message.role == "tool" for message in messages):
-            told = next(message.content for message in messages if message.role == "tool")
-            return ChatMessage(role="assistant", content=f"It says: {told}")
-        call = ToolCallBlock(tool_name="answers", tool_kwargs={"input": "How?"}, tool_call_id="1")
-        return ChatMessage(role="assistant", blocks=[call])
+def calling(kit, script):
+    """A chat model that calls the tool `answers` where it writes "CALL" and a question."""
 
-    llm = MockFunctionCallingLLM(response_generator=respond, is_chat_model=True)
-    agent = FunctionAgent(tools=[tool], llm=llm, streaming=False)
+    class Calling(kit.ChatLLM, FunctionCallingLLM):
+        def _prepare_chat_with_tools(self, tools, user_msg=None, chat_history=None, **kwargs):
+            return {"messages": list(chat_history or [])}
+
+        def get_tool_calls_from_response(self, response, error_on_no_tool_call=True, **kwargs):
+            text = response.message.content or ""
+            if not text.startswith("CALL "):
+                return []
+            return [ToolSelection(tool_id="1", tool_name="answers", tool_kwargs={"input": text[5:]})]
+
+    return Calling(script=script, meta=LLMMetadata(is_chat_model=True, is_function_calling_model=True))
+
+
+@of_agents
+async def test_a_function_agent_calls_it(kit, tool):
+    def script(seen):
+        told = next((message.content for message in seen.messages if message.role == "tool"), None)
+        return ["CALL How?"] if told is None else [f"It says: {told}"]
+
+    agent = FunctionAgent(tools=[tool], llm=calling(kit, script), streaming=False)
     assert str(await agent.run("Find out.")) == f"It says: {TEXT}"
 
 
