@@ -9,7 +9,7 @@ import time
 
 import pytest
 from llama_index.core import MockEmbedding, VectorStoreIndex
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, LLMMetadata
 from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.tools import QueryEngineTool
 
@@ -216,6 +216,15 @@ async def test_the_rate_limiter_is_asked_once_for_each_call(way, LLMClass, kit):
     if "rate_limiter" not in LLMClass.model_fields:
         pytest.skip("this llama-index-core has no rate limiters")
     llm = LLMClass(script=kit.answering(TITLES), rate_limiter=Counting())
+    await way(llm, "How?")
+    assert llm.rate_limiter.taken == len(llm.watch.seen) == 9
+
+
+async def test_a_custom_llm_that_is_a_chat_model_is_charged_once_for_each_call(way, kit):
+    if "rate_limiter" not in kit.SyncLLM.model_fields:
+        pytest.skip("this llama-index-core has no rate limiters")
+    meta = LLMMetadata(is_chat_model=True)
+    llm = kit.SyncLLM(script=kit.answering(TITLES), rate_limiter=Counting(), meta=meta)
     await way(llm, "How?")
     assert llm.rate_limiter.taken == len(llm.watch.seen) == 9
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import CompletionResponse
+from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from llama_index_sot import SkeletonOfThoughtSynthesizer, TransformersLLM
@@ -122,6 +123,23 @@ async def test_points_read_as_they_would_one_by_one(kit, planner, hugging):
     assert [point.text for point in together.points] == [point.text for point in alone.points]
     assert len({len(point.text) for point in together.points}) > 1
     assert not any("</s>" in point.text for point in together.points)
+
+
+async def test_tokens_are_counted_the_same_in_a_batch_and_one_by_one(kit, planner, hugging):
+    counts = []
+    for workers in (1, 8):
+        counter = TokenCountingHandler()
+        hugging.callback_manager = CallbackManager([counter])
+        await kit.make(planner, point_llm=hugging, num_workers=workers).aquery("How?")
+        assert len(counter.llm_token_counts) == len(TITLES)
+        counts.append((counter.prompt_llm_token_count, counter.completion_llm_token_count))
+    assert counts[0] == counts[1]
+    assert counts[0][1] > 0
+
+
+async def test_what_is_streamed_is_what_is_given_whole(ways, planner, hugging):
+    texts = {name: str(await way(planner, "How?", point_llm=hugging)) for name, way in ways.items()}
+    assert len(set(texts.values())) == 1
 
 
 async def test_engines_and_synthesizers_on_one_llm_share_one_local_engine(kit, planner, hugging):
