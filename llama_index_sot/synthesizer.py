@@ -20,7 +20,7 @@ from llama_index.core.types import RESPONSE_TEXT_TYPE
 from llama_index_instrumentation import get_dispatcher
 
 from llama_index_sot.answering import Answering, Plan
-from llama_index_sot.backends import Concurrency
+from llama_index_sot.backends import Concurrency, find_backend
 from llama_index_sot.options import SettingsOptions, check_options
 from llama_index_sot.packing import packer_of
 from llama_index_sot.responding import astreaming_response, streaming_response, whole_response
@@ -117,6 +117,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         super().__init__(llm, prompt_helper=prompt_helper, streaming=streaming, empty_response=empty_response)
         if callback_manager is not None:
             self._callback_manager = callback_manager
+        self._own_prompt_helper = prompt_helper
         self._point_llm = point_llm or self._llm
         check_options({"llm": self._llm, "point_llm": self._point_llm}, router, concurrency, num_workers)
         self._on_no_nodes = on_no_nodes
@@ -215,17 +216,19 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
     def _answering(
         self, query: QueryBundle, nodes: Sequence[NodeWithScore], response_kwargs: Mapping[str, Any]
     ) -> Answering:
+        llm, point_llm = (find_backend(llm, self._concurrency) for llm in (self._llm, self._point_llm))
         plan = Plan(
-            llm=self._llm,
-            point_llm=self._point_llm,
+            llm=llm,
+            point_llm=point_llm,
             prompts=self._templates.core(response_kwargs),
             settings=self._settings,
             router=self._router,
-            concurrency=self._concurrency,
             num_workers=self._num_workers,
             retrieval="once" if nodes else "none",
             finder=_Given(list(nodes)),
-            packer=packer_of(self._prompt_helper, self._llm, self._templates, self._settings, response_kwargs),
+            packer=packer_of(
+                self._own_prompt_helper, (llm, point_llm), self._templates, self._settings, response_kwargs
+            ),
             citations=self._citations,
         )
         return Answering(plan, query, self._callback_manager, live=self._streaming)

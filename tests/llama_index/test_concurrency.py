@@ -305,19 +305,30 @@ def test_closing_a_sync_stream_leaves_nothing_running(LLMClass, kit):
     assert threading.active_count() == threads
 
 
-async def test_cancelling_a_query_leaves_nothing_running(LLMClass, kit):
-    llm = LLMClass(script=endless(kit))
-    query = asyncio.create_task(kit.make(llm, eager=True).aquery("How?"))
-    await soon(lambda: llm.watch.of("point"))
-    # A call of a sync LLM that is not streamed ends by itself or not at all.
-    if isinstance(llm, kit.SyncLLM):
-        llm.script = None
+async def test_cancelling_a_query_leaves_nothing_running(kit):
+    llm = kit.ChatLLM(script=endless(kit))
+    query = asyncio.create_task(kit.make(llm).aquery("How?"))
+    await soon(lambda: len(llm.watch.of("point")) == 3)
     query.cancel()
-    if not isinstance(llm, kit.SyncLLM):
-        with pytest.raises(asyncio.CancelledError):
-            await query
-        await soon(lambda: llm.watch.open == 0)
-        assert len(asyncio.all_tasks()) == 1
+    with pytest.raises(asyncio.CancelledError):
+        await query
+    await soon(lambda: llm.watch.open == 0)
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_sync_call_that_cannot_be_interrupted_ends_with_its_query(kit):
+    release = kit.Gate()
+    script = kit.answering(TITLES)
+    llm = kit.SyncLLM(script=lambda seen: [release, *script(seen)] if seen.point else script(seen))
+    query = asyncio.create_task(kit.make(llm).aquery("How?"))
+    await soon(lambda: len(llm.watch.of("point")) == 8)
+    query.cancel()
+    await asyncio.sleep(0)
+    assert not query.done(), "it waits for its calls"
+    release.open()
+    with pytest.raises(asyncio.CancelledError):
+        await query
+    assert llm.watch.open == 0
 
 
 async def test_a_stream_that_is_being_read_is_not_written_twice(kit):

@@ -250,7 +250,7 @@ async def test_the_legacy_callbacks_hear_of_query_points_and_calls(way, LLMClass
 async def test_a_failing_query_ends_its_legacy_events(way, LLMClass, kit):
     legacy = kit.Legacy()
     llm = LLMClass(script=lambda seen: [OSError("cut")])
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="cut"):
         await way(llm, "How?", callback_manager=CallbackManager([legacy]), max_retries=0)
     assert {e.id for e in legacy.started if e.type == CBEventType.QUERY} <= {e.id for e in legacy.ended}
 
