@@ -116,7 +116,7 @@ class Answering:
             live=live,
             retrieval=plan.retrieval,
         )
-        packer = None if plan.packer is None else plan.packer(query.query_str)
+        packer = plan.packer(query.query_str) if plan.packer and plan.retrieval != "none" else None
         self._readings = Readings(packer, plan.citations)
         self._board = Board([self._flow], plan.num_workers, drive.GRACE)
         self._context = contextvars.copy_context()

@@ -12,6 +12,7 @@ from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 
 from llama_index_sot.adopt import adopt
+from llama_index_sot.awaiting import lets_the_loop_go
 from llama_index_sot.messages import as_text, chat_messages
 from llama_index_sot.threads import call_in_thread, stream_in_thread
 from llama_index_sot.transformers_llm import TransformersLLM
@@ -76,7 +77,8 @@ class Backend:
     @property
     def chat(self) -> bool:
         """Whether it gets messages."""
-        return bool(self.llm.metadata.is_chat_model) and _own(self.llm, "chat")
+        own = inspect.getattr_static(self.llm, "chat") is not inspect.getattr_static(CustomLLM, "chat")
+        return bool(self.llm.metadata.is_chat_model) and own
 
     def used(self, *, streamed: bool, sync: bool) -> Used:
         """How calls run side by side: in threads, as tasks, or as rows of one batch."""
@@ -87,7 +89,9 @@ class Backend:
         if self.concurrency == "async":
             return "async"
         name = "chat" if self.chat else "complete"
-        return "async" if _own(self.llm, f"astream_{name}" if streamed else f"a{name}") else "thread"
+        method = f"astream_{name}" if streamed else f"a{name}"
+        # Many LLMs have async methods that call the sync ones, as `CustomLLM` has.
+        return "async" if lets_the_loop_go(self.llm, method) else "thread"
 
     # --- calls ---
 
@@ -160,11 +164,3 @@ def _native_kwargs(llm: TransformersLLM, call: Call) -> dict[str, Any]:
 
 def _thread_name(call: Call) -> str:
     return f"sot-{call.stage}" if call.point is None else f"sot-{call.stage}-{call.point.index}"
-
-
-def _own(llm: LLM, method: str) -> bool:
-    """Whether an LLM has a method of its own, and not the one of `CustomLLM`, which calls the sync ones.
-
-    Looked up statically: LlamaIndex wraps methods in descriptors that give another object at each access.
-    """
-    return inspect.getattr_static(type(llm), method) is not inspect.getattr_static(CustomLLM, method)

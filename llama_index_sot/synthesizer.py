@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
@@ -40,6 +40,8 @@ __all__ = ["SkeletonOfThoughtSynthesizer"]
 
 dispatcher = get_dispatcher(__name__)
 
+_EMPTY = "Empty Response"
+"""What LlamaIndex's synthesizers answer where there are no nodes."""
 _KEYS = tuple(key for key in KEYS if key != "point_query_template")
 
 
@@ -114,7 +116,8 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         if on_no_nodes not in ("empty_response", "answer"):
             raise InvalidInput(f"on_no_nodes must be 'empty_response' or 'answer', not {on_no_nodes!r}.")
         # Without the callback manager: the base class would put it into the LLM, which may be others', too.
-        super().__init__(llm, prompt_helper=prompt_helper, streaming=streaming, empty_response=empty_response)
+        super().__init__(llm, prompt_helper=prompt_helper, streaming=streaming)
+        self._empty_response = _EMPTY if empty_response is None else empty_response
         if callback_manager is not None:
             self._callback_manager = callback_manager
         self._own_prompt_helper = prompt_helper
@@ -235,16 +238,14 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
 
     def _empty(self) -> RESPONSE_TYPE:
         if self._streaming:
-            return SkeletonOfThoughtStreamingResponse(self._empty_response_generator(), metadata={})
+            return SkeletonOfThoughtStreamingResponse(_one(self._empty_response), metadata={})
         return SkeletonOfThoughtResponse(self._empty_response, metadata={})
 
     def _aempty(self) -> RESPONSE_TYPE:
         if not self._streaming:
             return self._empty()
         text = self._empty_response
-        return AsyncSkeletonOfThoughtStreamingResponse(
-            self._empty_response_agenerator(), metadata={}, write_blocking=lambda: text
-        )
+        return AsyncSkeletonOfThoughtStreamingResponse(_aone(text), metadata={}, write_blocking=lambda: text)
 
     def _with_sources(self, response: Any, nodes: list[NodeWithScore]) -> RESPONSE_TYPE:
         """The response with the sources as LlamaIndex's synthesizers tell them: all that were given, with metadata."""
@@ -277,6 +278,14 @@ class _Given:
 
     async def afind(self, query: QueryBundle) -> list[NodeWithScore]:
         return self.nodes
+
+
+def _one(text: str) -> Generator[str]:
+    yield text
+
+
+async def _aone(text: str) -> AsyncGenerator[str]:
+    yield text
 
 
 def _as_nodes(text_chunks: Sequence[str]) -> list[NodeWithScore]:
