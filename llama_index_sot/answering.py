@@ -68,7 +68,7 @@ class Plan:
     num_workers: int | None = 8
     retrieval: Retrieval = "none"
     finder: Finder | None = None
-    point_query: Callable[[str, str], str] = "{}\n{}".format
+    point_query: Callable[[str, str], str] = "{1} ({0})".format
     packer: Callable[[str], Packer] | None = None
     citations: bool = False
 

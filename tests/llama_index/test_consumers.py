@@ -33,7 +33,7 @@ def streaming(request):
 
 @pytest.fixture
 def engine(kit, LLMClass, streaming):
-    retriever = kit.AsyncRetriever(lambda query: [kit.node(query.splitlines()[-1])])
+    retriever = kit.AsyncRetriever(lambda query: [kit.node(query.partition(" (")[0])])
     return kit.make(LLMClass(script=kit.answering(TITLES)), retriever=retriever, streaming=streaming)
 
 

@@ -24,7 +24,9 @@ from llama_index.core.instrumentation.events.llm import (
     LLMCompletionEndEvent,
     LLMCompletionStartEvent,
 )
+from llama_index.core.program import LLMTextCompletionProgram
 from llama_index.core.prompts import PromptTemplate
+from llama_index.core.types import BasePydanticProgram
 from pydantic import BaseModel, Field, ValidationError
 
 from llama_index_sot.transformers_llm import TransformersLLM
@@ -589,11 +591,17 @@ async def test_structured_output_is_held_to_its_schema(held):
         await held.astructured_predict(Person, ASK, who="Ann"),
         held.as_structured_llm(Person).complete("Who is Ann?").raw,
         (await held.as_structured_llm(Person).achat([user("Who is Ann?")])).raw,
-        list(held.stream_structured_predict(Person, ASK, who="Ann"))[-1],
     ]
-    people.append([person async for person in await held.astream_structured_predict(Person, ASK, who="Ann")][-1])
     assert all(isinstance(person, Person) for person in people)
     assert len({person.model_dump_json() for person in people}) == 1
+
+
+async def test_structured_output_is_held_to_its_schema_in_streams(held):
+    if LLMTextCompletionProgram.stream_call is BasePydanticProgram.stream_call:
+        pytest.skip("this version of llama-index-core streams no structured output of models without function calls")
+    person = held.structured_predict(Person, ASK, who="Ann")
+    assert list(held.stream_structured_predict(Person, ASK, who="Ann"))[-1] == person
+    assert [p async for p in await held.astream_structured_predict(Person, ASK, who="Ann")][-1] == person
 
 
 def test_without_llguidance_the_model_is_asked(scripted, monkeypatch):
