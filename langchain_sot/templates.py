@@ -114,7 +114,8 @@ def prompt_set(
 def _template(template: BasePromptTemplate[Any] | str, name: str, needed: set[str]) -> Template | str:
     if isinstance(template, str):
         return template
-    names, known = _variables(template), PLACEHOLDERS[name]
+    # Nothing is retrieved here, so a context would be promised and always empty.
+    names, known = _variables(template), PLACEHOLDERS[name] - {"context"}
     if unknown := set(template.input_variables) - known - set(_HISTORY):
         raise PromptFileError(
             f"The {name} prompt asks for {sorted(unknown)}, which Skeleton-of-Thought does not have. It has "

@@ -85,7 +85,7 @@ class _Worker:
     def _pass_on(self) -> None:
         if self._cancelled.is_set():
             return
-        if self._call.prompt is None:
+        if self._call.router is not None:
             decision = self._call.router.decide()
             self._reply = Reply(decision=decision, usage=decision.usage)
             return
@@ -280,7 +280,7 @@ async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue
     reply = Reply()
     error: BaseException | None = None
     try:
-        if call.prompt is None:
+        if call.router is not None:
             decision = await call.router.adecide()
             reply = Reply(decision=decision, usage=decision.usage)
         else:

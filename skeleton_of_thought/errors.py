@@ -9,13 +9,14 @@
     ├── SkeletonError                    the model wrote no usable skeleton
     ├── PointError                       a point of the answer failed; carries the partial answer
     ├── MergeError                       the merge gave no whole text; never raised, see `Answer.merge_error`
-    ├── PointTimeout (TimeoutError)      a point took longer than `point_timeout`
+    ├── PointTimeout (TimeoutError)      a point, or its retrieval, took longer than `point_timeout`
     ├── EngineClosed (RuntimeError)      the local engine was used after `close()`
     │   └── EngineForked                 the local engine was used in a fork of the process that made it
     └── EngineReentered (RuntimeError)   the local engine was called from inside of itself
 
-An error of the model itself (a rate limit, a lost connection) in the route, skeleton or direct call
-is raised as it is, with its own type; in a point it becomes the `__cause__` of a `PointError`.
+An error of the model itself (a rate limit, a lost connection) in the route, skeleton or direct call, and of a
+retrieval for the question as a whole, is raised as it is, with its own type; in a point, or in the retrieval for
+it, it becomes the `__cause__` of a `PointError`.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class SkeletonError(SotError):
 
 
 class PointError(SotError):
-    """A point failed and `on_point_error="raise"`; `__cause__` is the model's own error.
+    """A point failed and `on_point_error="raise"`; `__cause__` is the model's own error, or the retriever's.
 
     Attributes:
         point: The point that failed.
@@ -110,7 +111,7 @@ class MergeError(SotError):
 
 
 class PointTimeout(SotError, TimeoutError):
-    """A point took longer than `point_timeout` seconds."""
+    """An attempt at a point, or at the retrieval for it, took longer than `point_timeout` seconds."""
 
 
 class EngineClosed(SotError, RuntimeError):

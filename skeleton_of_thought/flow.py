@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from skeleton_of_thought.assemble import (
     POINT_BREAK,
@@ -48,10 +48,13 @@ from skeleton_of_thought.types import (
     PointStarted,
     Prompt,
     Reply,
+    Retrieval,
     Routed,
     RouteDecision,
     Skeleton,
     SkeletonDone,
+    SourcesDone,
+    SourcesFound,
     Span,
     Stage,
     Timings,
@@ -71,7 +74,7 @@ _CUT = frozenset({"length", "content_filter"})
 
 @dataclass
 class _Writing:
-    """A point on its way: the text of its present attempt, and what became of it."""
+    """A point on its way: its sources, the text of its present attempt, and what became of it."""
 
     point: Point
     cleaner: ExpansionText
@@ -79,6 +82,8 @@ class _Writing:
     pieces: list[str] = field(default_factory=list)
     released: int = 0
     usage: Usage = field(default_factory=Usage)
+    sources: tuple[Any, ...] = ()
+    context: str = ""
     start: float | None = None
     first: float | None = None
     expansion: Expansion | None = None
@@ -106,9 +111,13 @@ class AnswerFlow:
             `AnswerDelta` at the end, and a point may be retried whatever it had written.
         structured: Whether the backend gives the skeleton as data (`Reply.titles`). A call that fails is tried
             again as text: its server may not take the schema.
+        retrieval: What is retrieved, by calls of stage `sources`. `"once"`: for the question, before all that is
+            written; every prompt shows the context (but the merge's, which changes no content). `"per_point"`: for
+            each point, before it is written; its prompt alone shows the context. An answer that turns out direct
+            has one retrieval for the question, unless that was made already.
 
     Raises:
-        InvalidInput: The router or the given skeleton cannot be used.
+        InvalidInput: The router, the given skeleton or `retrieval` cannot be used.
     """
 
     def __init__(
@@ -122,8 +131,11 @@ class AnswerFlow:
         prefill: Collection[Stage] = (),
         live: bool = True,
         structured: bool = False,
+        retrieval: Retrieval = "none",
     ) -> None:
         check_router(router)
+        if retrieval not in get_args(Retrieval):
+            raise InvalidInput(f"retrieval must be {' or '.join(map(repr, get_args(Retrieval)))}, not {retrieval!r}.")
         if skeleton is not None and len({point.index for point in skeleton.points}) != max(len(skeleton), 1):
             raise InvalidInput(
                 "The given skeleton needs at least one point, each with an index of its own; it has the indices "
@@ -138,6 +150,10 @@ class AnswerFlow:
         self._prefill = frozenset(prefill)
         self._live = live
         self._structured = structured
+        self._retrieval: Retrieval = retrieval
+        self._sources: tuple[Any, ...] | None = None
+        self._context = ""
+        self._sourced = 0
         self._calls: dict[int, Call] = {}
         self._echoes: dict[int, PrefillEcho] = {}
         self._next_call = 1
@@ -173,13 +189,10 @@ class AnswerFlow:
     def start(self, now: float = 0.0) -> list[Action]:
         """Begins the answer; returns the first calls."""
         self._began = self._now = now
-        if self._given is not None:
-            self._points = list(self._given.points)
-            self._complete_skeleton(self._given)
-        elif self._router is not None:
+        if self._given is None and self._router is not None:
             self._open("route", None, router=BoundRouter(self._router, self.conversation))
         else:
-            self._open_skeleton()
+            self._answer_by_points()
         return self._take()
 
     def opened(self, call_id: int, now: float = 0.0) -> None:
@@ -189,7 +202,7 @@ class AnswerFlow:
         if call is None:
             return
         self._spans.setdefault(call.stage, Span(self._offset, self._offset))
-        if call.point is not None:
+        if call.stage == "point" and call.point is not None:
             writing = self._writing[call.point.index]
             writing.start, writing.first = self._offset, None
 
@@ -197,7 +210,8 @@ class AnswerFlow:
         """More text of a call."""
         self._now = now
         call = self._calls.get(call_id)
-        if call is None or not text:
+        # What is retrieved comes with the reply, and is no text of the answer.
+        if call is None or not text or call.stage == "sources":
             return []
         span = self._spans.get(call.stage)
         if span is not None and span.first is None:
@@ -226,6 +240,8 @@ class AnswerFlow:
         held = echo.close() if (echo := self._echoes.pop(call_id, None)) else ""
         if call.stage == "route":
             self._routed(reply.decision or RouteDecision(False, reason="the router gave no decision"))
+        elif call.stage == "sources":
+            self._found(call.point, tuple(reply.sources), reply.context)
         elif call.stage == "skeleton":
             self._accept(self._parser.feed(held))
             self._end_skeleton(truncated=reply.finish_reason == "length", titles=reply.titles)
@@ -264,6 +280,8 @@ class AnswerFlow:
         if call.stage == "route":
             # A router saves time; it must not cost the answer. Direct is what would happen without us.
             self._routed(RouteDecision(False, reason=f"the router failed: {type(error).__name__}: {error}"))
+        elif call.stage == "sources":
+            self._fail_sources(call, error)
         elif call.stage == "skeleton" and call.attempt <= self.settings.max_retries and not self._points:
             self._parser = SkeletonParser()
             self._open_skeleton(call.attempt + 1, self._backoff(call.attempt))
@@ -282,13 +300,73 @@ class AnswerFlow:
         self._reason = decision.reason or "the router decided"
         self._emit(Routed(decision))
         if decision.use_skeleton:
-            self._open_skeleton()
+            self._answer_by_points()
         else:
-            self._open_direct()
+            self._answer_directly()
 
-    def _open_direct(self) -> None:
+    def _answer_by_points(self) -> None:
+        if self._retrieval == "once" and self._sources is None:
+            self._open_sources()
+        elif self._given is not None:
+            self._points = list(self._given.points)
+            self._complete_skeleton(self._given)
+        else:
+            self._open_skeleton()
+
+    def _answer_directly(self) -> None:
         self._route = "direct"
-        self._open("direct", Prompt(self.conversation.messages))
+        if self._retrieval != "none" and self._sources is None:
+            self._open_sources()
+        else:
+            self._open("direct", self.prompts.direct_prompt(self.conversation, context=self._context))
+
+    # --- sources ---
+
+    def _open_sources(self, point: Point | None = None, attempt: int = 1) -> None:
+        self._open(
+            "sources",
+            None,
+            point=point,
+            attempt=attempt,
+            delay=self._backoff(attempt - 1) if attempt > 1 else 0.0,
+            timeout=None if point is None else self.settings.point_timeout,
+        )
+
+    def _found(self, point: Point | None, sources: tuple[Any, ...], context: str) -> None:
+        self._emit(SourcesFound(point, sources))
+        if point is not None:
+            writing = self._writing[point.index]
+            writing.sources, writing.context = sources, context
+            self._count_sources()
+            self._write_point(writing)
+            return
+        self._sources, self._context = sources, context
+        # One retrieval is all that "once" makes, and all that a direct answer has.
+        self._emit(SourcesDone())
+        if self._route == "direct":
+            self._answer_directly()
+        else:
+            self._answer_by_points()
+
+    def _fail_sources(self, call: Call, error: Exception) -> None:
+        if call.attempt <= self.settings.max_retries:
+            self._open_sources(call.point, call.attempt + 1)
+        elif call.point is None:
+            self._fail(error)
+        else:
+            if self.settings.on_point_error == "placeholder":
+                self._count_sources()
+            self._give_up_point(self._writing[call.point.index], error, call)
+
+    def _count_sources(self) -> None:
+        """The retrieval for one more point has ended."""
+        self._sourced += 1
+        self._end_sources_if_complete()
+
+    def _end_sources_if_complete(self) -> None:
+        """Tells that no more sources will come: the last of the points' and the skeleton's end is when."""
+        if self._retrieval == "per_point" and self._skeleton is not None and self._sourced == len(self._skeleton):
+            self._emit(SourcesDone())
 
     # --- skeleton ---
 
@@ -300,6 +378,7 @@ class AnswerFlow:
             words=self.settings.point_words,
             prefill="skeleton" in self._prefill,
             structured=structured,
+            context=self._context,
         )
         self._open("skeleton", prompt, attempt=attempt, delay=delay, structured=structured)
         if prompt.prefill:
@@ -325,7 +404,7 @@ class AnswerFlow:
         for point in self._points[self._announced :]:
             self._emit(PointFound(point))
             if self.settings.eager:
-                self._open_point(point, Skeleton(tuple(self._points[: point.index])))
+                self._open_point(point)
         self._announced = len(self._points)
         if self.settings.eager:
             self._release_ready()
@@ -358,30 +437,41 @@ class AnswerFlow:
         else:
             self._reason = f"the skeleton had {len(self._points)} usable point(s)"
             self._points = []
-            self._open_direct()
+            self._answer_directly()
 
     def _complete_skeleton(self, skeleton: Skeleton) -> None:
         self._skeleton = skeleton
         self._emit(SkeletonDone(skeleton))
+        # Of eager points all sources may have been found before the skeleton's end.
+        self._end_sources_if_complete()
         for point in skeleton.points:
             if point.index not in self._writing:
-                self._open_point(point, skeleton)
+                self._open_point(point)
         self._release_ready()
         # Eager points may all have ended before the skeleton did.
         self._finish_if_complete()
 
     # --- points ---
 
-    def _open_point(self, point: Point, skeleton: Skeleton) -> None:
-        writing = self._writing.setdefault(point.index, _Writing(point, ExpansionText(point)))
+    def _open_point(self, point: Point) -> None:
+        writing = self._writing[point.index] = _Writing(point, ExpansionText(point))
+        if self._retrieval == "per_point":
+            self._open_sources(point)
+        else:
+            self._write_point(writing)
+
+    def _write_point(self, writing: _Writing) -> None:
+        point = writing.point
         writing.attempt += 1
         prompt = self.prompts.point_prompt(
             self.conversation,
-            skeleton,
+            self._skeleton or Skeleton(tuple(self._points[: point.index])),
             point,
             max_points=self.settings.max_points,
             words=self.settings.point_words,
             prefill="point" in self._prefill,
+            context=writing.context or self._context,
+            own_context=self._retrieval == "per_point",
         )
         self._emit(PointStarted(point, writing.attempt))
         self._open(
@@ -425,8 +515,12 @@ class AnswerFlow:
             writing.cleaner = ExpansionText(writing.point)
             writing.pieces = []
             self._emit(PointRestarted(writing.point, error))
-            self._open_point(writing.point, self._skeleton or Skeleton(tuple(self._points[: writing.point.index])))
+            self._write_point(writing)
             return
+        self._give_up_point(writing, error)
+
+    def _give_up_point(self, writing: _Writing, error: Exception, retrieval: Call | None = None) -> None:
+        """A point has failed for good: itself, or the `retrieval` for it."""
         # What was written is kept: with its text already shown in order there is no other way, and
         # a reader of the stream and a caller of the whole answer shall get the same.
         self._show(writing, writing.cleaner.close())
@@ -436,8 +530,11 @@ class AnswerFlow:
             self._close_point(writing, error=error)
             return
         writing.expansion = self._expansion(writing, error, None)
+        what, attempts = ("Point", writing.attempt)
+        if retrieval is not None:
+            what, attempts = ("The retrieval for point", retrieval.attempt)
         failure = PointError(
-            f"Point {writing.point.index} ({writing.point.title[:60]!r}) failed after {writing.attempt} attempt(s): "
+            f"{what} {writing.point.index} ({writing.point.title[:60]!r}) failed after {attempts} attempt(s): "
             f"{type(error).__name__}: {error}. The error's `answer` holds the rest; "
             'on_point_error="placeholder" keeps it as the result.',
             writing.point,
@@ -453,6 +550,7 @@ class AnswerFlow:
             text=writing.text,
             error=error,
             usage=writing.usage,
+            sources=writing.sources,
             attempts=writing.attempt,
             finish_reason=finish_reason,
             span=Span(start, self._offset, writing.first),
@@ -606,6 +704,7 @@ class AnswerFlow:
             finish_reason=self._direct_finish,
             merged=self._merged,
             merge_error=self._merge_error,
+            sources=self._sources or (),
         )
 
     def _ordered(self) -> Iterator[_Writing]:

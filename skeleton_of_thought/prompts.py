@@ -4,6 +4,9 @@ Every point's prompt has the same order: the caller's system message, examples f
 the caller's history, the question, the skeleton, and only at the very end what is particular to the point. So
 the prompts of one answer share the longest possible prefix, which providers and servers cache and the local
 engine computes once; and points that start before the skeleton is complete share all but its last lines.
+
+What was retrieved for the question stands before the question, in every prompt of the answer; what was retrieved
+for a point stands right before what is particular to the point. A template may say otherwise by `{context}`.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
+from skeleton_of_thought.context import with_context
 from skeleton_of_thought.errors import PromptFileError
 from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
 
@@ -45,15 +49,19 @@ ALIASES: Mapping[str, str] = {
 """The placeholders of the paper's prompt files, and ours for the same thing."""
 
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
-    "skeleton": frozenset({"question", "max_points", "how_many", "words", "how_long"}),
+    "skeleton": frozenset({"question", "context", "max_points", "how_many", "words", "how_long"}),
     "point": frozenset(
-        {"question", "skeleton", "titles", "count", "index", "title", "max_points", "how_many", "words", "how_long"}
+        {
+            *("question", "context", "skeleton", "titles", "count", "index", "title"),
+            *("max_points", "how_many", "words", "how_long"),
+        }
     ),
     "merge": frozenset(
         {"question", "skeleton", "titles", "count", "draft", "max_points", "how_many", "words", "how_long"}
     ),
+    "direct": frozenset({"question", "context"}),
 }
-"""What the prompts of a stage may mention."""
+"""What the prompts of a stage may mention. `context` is empty where nothing was retrieved."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
@@ -66,7 +74,9 @@ class Template(Protocol):
     """
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
-        """The prompt of one call.
+        """The prompt of one call, the same for the same values.
+
+        A template need not know of `context`: what it leaves out is put into its prompt, see `PromptSet`.
 
         Args:
             conversation: The caller's messages; all but the last are kept as they are.
@@ -87,16 +97,18 @@ class Example:
             make no more than `{words}` words: the model writes as much as the examples do. None for the
             skeleton itself, of no more than `{max_points}` points, as the whole reply.
         index: For a point's prompt: which of the titles the reply is about, from 1.
+        context: What stands for `{context}`, where the template mentions it.
     """
 
     question: str
     titles: tuple[str, ...] = ()
     reply: str | tuple[str, ...] | None = None
     index: int = 1
+    context: str = ""
 
     def values(self) -> dict[str, str]:
         """What stands for the placeholders of the template."""
-        values = {"question": self.question}
+        values = {"question": self.question, "context": self.context}
         if self.titles:
             points = tuple(Point(i, title) for i, title in enumerate(self.titles, 1))
             values |= _point_values(Skeleton(points), points[self.index - 1])
@@ -139,8 +151,8 @@ class PromptTemplate:
 
     Placeholders: `{question}`, `{max_points}`, `{how_many}` ("3 to 10"), `{words}` and `{how_long}` ("one or two
     sentences"); for points also `{skeleton}` (the numbered list), `{titles}` (the same in one line), `{count}`
-    (the number of points), `{index}` and `{title}`. Any other braces stay as they are, and braces in the values
-    are never looked at.
+    (the number of points), `{index}` and `{title}`; `{context}` for what was retrieved, empty where nothing was. Any
+    other braces stay as they are, and braces in the values are never looked at.
 
     Attributes:
         text: The user's turn.
@@ -340,6 +352,10 @@ _MERGE = PromptTemplate(
     frequency_penalty=0.2,
 )
 
+_DIRECT = PromptTemplate("{question}")
+
+_CONTEXT = "<context>\n{context}\n</context>\n\nKeep to the facts in the context."
+
 _POINT = PromptTemplate(
     text=(
         "{question}\n\n"
@@ -407,6 +423,13 @@ class PromptSet:
         point: Asks for one point; a `Template`, or a string with `{question}` and `{index}` or `{title}`.
         route: Asks whether the question suits a skeleton; used by routers that ask a model.
         merge: Asks for one text in place of the points; a `Template`, or a string with `{draft}`.
+        direct: Asks for a direct answer where something was retrieved; a `Template`, or a string with `{question}`.
+            None for the question as it is, with the context. Without a context a direct answer is what the model
+            says to the conversation as it is, and this has no part in it.
+        context: How what was retrieved is shown by prompts for skeleton, points and direct answers that do not
+            mention `{context}` themselves; a string with `{context}`. What was retrieved for the question comes
+            before the turn that asks it, so that all prompts of an answer begin alike; what was retrieved for a point
+            comes before the paragraph in which the point is first named.
 
     Raises:
         PromptFileError: A template lacks a placeholder without which it cannot work.
@@ -416,6 +439,8 @@ class PromptSet:
     point: Template | str = field(default=_POINT)
     route: Template | str | None = None
     merge: Template | str = field(default=_MERGE)
+    direct: Template | str | None = None
+    context: str = field(default=_CONTEXT)
 
     def __post_init__(self) -> None:
         for name, needed in (
@@ -423,6 +448,7 @@ class PromptSet:
             ("point", ["index", "title"]),
             ("route", ["question"]),
             ("merge", ["draft"]),
+            ("direct", ["question"]),
         ):
             template = getattr(self, name)
             if isinstance(template, str):
@@ -434,6 +460,10 @@ class PromptSet:
                     f"The {name} prompt never mentions {wanted}, so the model would not know what to write: "
                     f"{template.text[:60]!r}. Put {wanted} into it."
                 )
+        if not isinstance(self.context, str) or "{context}" not in self.context:
+            raise PromptFileError(
+                f"The wording for a context must be a string with {{context}}, not {str(self.context)[:60]!r}."
+            )
 
     @classmethod
     def from_json(
@@ -456,15 +486,21 @@ class PromptSet:
             PromptFileError: The file cannot be read, is not JSON, or lacks a key or placeholder.
         """
         data = _load(source)
-        parts: dict[str, Template | str] = {}
-        for name, key in (("skeleton", "outline_prompt"), ("point", "point_prompt")):
-            parts[name] = _switched(data, key, source)
-        if route is not None:
-            parts["route"] = _switched(_load(route), "prompt", route)
-        return cls(**parts)
+        return cls(
+            skeleton=_switched(data, "outline_prompt", source),
+            point=_switched(data, "point_prompt", source),
+            route=None if route is None else _switched(_load(route), "prompt", route),
+        )
 
     def skeleton_prompt(
-        self, conversation: Conversation, *, max_points: int, words: int, prefill: bool, structured: bool = False
+        self,
+        conversation: Conversation,
+        *,
+        max_points: int,
+        words: int,
+        prefill: bool,
+        structured: bool = False,
+        context: str = "",
     ) -> Prompt:
         """The prompt that asks for the skeleton.
 
@@ -474,10 +510,11 @@ class PromptSet:
             words: The length of a point.
             prefill: Whether the backend continues the start of the assistant's turn.
             structured: Whether the backend gives it as data. A prompt of the caller's own serves for both.
+            context: What was retrieved for the question.
         """
-        template = _STRUCTURED if structured and self.skeleton == _SKELETON else _made(self.skeleton)
-        values = _shared_values(conversation, max_points, words)
-        return template.render(conversation, values, prefill=prefill and not structured)
+        template = _STRUCTURED if structured and self.skeleton == _SKELETON else self.skeleton
+        values = _shared_values(conversation, max_points, words) | {"context": context}
+        return self._render(template, conversation, values, prefill=prefill and not structured)
 
     def point_prompt(
         self,
@@ -488,10 +525,47 @@ class PromptSet:
         max_points: int,
         words: int,
         prefill: bool,
+        context: str = "",
+        own_context: bool = False,
     ) -> Prompt:
-        """The prompt that asks for one point. `skeleton` holds the points that are known by now."""
+        """The prompt that asks for one point.
+
+        Args:
+            conversation: The question and what was said before it.
+            skeleton: The points that are known by now.
+            point: The point.
+            max_points: The most points.
+            words: The length of a point.
+            prefill: Whether the backend continues the start of the assistant's turn.
+            context: What was retrieved.
+            own_context: Whether that was for this point alone. If not it was for the question, and all points show it.
+        """
         values = _shared_values(conversation, max_points, words) | _point_values(skeleton, point)
-        return _made(self.point).render(conversation, values, prefill=prefill)
+        values["context"] = context
+        return self._render(self.point, conversation, values, prefill=prefill, own_context=own_context)
+
+    def direct_prompt(self, conversation: Conversation, context: str = "") -> Prompt:
+        """The prompt of a direct answer: the conversation as it is; with a context, the question together with that."""
+        if not context.strip():
+            return Prompt(conversation.messages)
+        template = _DIRECT if self.direct is None else self.direct
+        values = {"question": conversation.question, "context": context}
+        return self._render(template, conversation, values, prefill=False)
+
+    def _render(
+        self,
+        template: Template | str,
+        conversation: Conversation,
+        values: Mapping[str, str],
+        *,
+        prefill: bool,
+        own_context: bool = False,
+    ) -> Prompt:
+        def render(values: Mapping[str, str]) -> Prompt:
+            return _made(template).render(conversation, values, prefill=prefill)
+
+        block = _fill(self.context, {"context": values["context"]})
+        return with_context(render, values, block, own=own_context)
 
     def merge_prompt(
         self, conversation: Conversation, skeleton: Skeleton, draft: str, *, max_points: int, words: int

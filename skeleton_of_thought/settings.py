@@ -17,16 +17,17 @@ class Settings:
     Attributes:
         max_points: The most points that are expanded; a longer skeleton is cut and its call cancelled.
         min_points: With fewer points than this a skeleton counts as unusable.
-        eager: Start a point as soon as its own line of the skeleton is complete. Its prompt then shows
-            the points up to its own only.
+        eager: Start a point (with retrieval per point, its retrieval) as soon as its own line of the skeleton is
+            complete. Its prompt then shows the points up to its own only, unless the skeleton is complete by then.
         on_empty_skeleton: An unusable skeleton falls back to a direct answer, or raises `SkeletonError`.
-        on_point_error: A point that failed for good raises `PointError` and cancels the others, or keeps
-            its place with `placeholder` while the others go on.
+        on_point_error: A point that failed for good, or whose retrieval did, raises `PointError` and cancels the
+            others, or keeps its place with `placeholder` while the others go on.
         placeholder: What stands for the missing text of a failed point.
         max_retries: How often a failed point is written anew. The skeleton is too, while no line of it
-            is complete.
+            is complete. A retrieval is tried again as often by itself: a point that is written anew keeps its sources.
         backoff: Seconds before the first retry; doubled for each further one.
-        point_timeout: Seconds that one attempt at a point may take; None for no limit.
+        point_timeout: Seconds that one attempt at a point may take, and apart from that one attempt at the retrieval
+            for it; None for no limit. A retrieval for the question as a whole has none, as the skeleton has none.
         point_words: The length hint per point, in words.
         join: How the points stand in the answer: `"numbered"`, each with its number and title before its text;
             `"headings"`, the titles as Markdown headings; `"paragraphs"`, the texts alone.

@@ -37,10 +37,13 @@ __all__ = [
     "PointStarted",
     "Prompt",
     "Reply",
+    "Retrieval",
     "RouteDecision",
     "Routed",
     "Skeleton",
     "SkeletonDone",
+    "SourcesDone",
+    "SourcesFound",
     "Span",
     "Stage",
     "Timings",
@@ -50,7 +53,10 @@ __all__ = [
 Content = str | tuple[Mapping[str, Any], ...]
 """Text, or content blocks as chat APIs take them (`{"type": "text", "text": ...}`, images, files)."""
 
-Stage = Literal["route", "skeleton", "point", "merge", "direct"]
+Stage = Literal["route", "sources", "skeleton", "point", "merge", "direct"]
+
+Retrieval = Literal["none", "once", "per_point"]
+"""What is retrieved for an answer, see `skeleton_of_thought.flow.AnswerFlow`."""
 
 
 # --- what goes to a model -------------------------------------------------------------------------
@@ -248,6 +254,9 @@ class Reply:
         decoding: What a local engine did for it, where the backend is one and says so.
         titles: The titles of a skeleton, where the backend gives them as data; they then count instead of the
             call's text. None for text alone.
+        sources: What was found, best first, for calls of stage `sources`; any objects, the core hands them on.
+        context: The text of the sources as the model is to read it, for calls of stage `sources`; empty where
+            nothing was found: the prompts are then those without retrieval.
     """
 
     usage: Usage | None = None
@@ -255,6 +264,8 @@ class Reply:
     decision: RouteDecision | None = None
     decoding: Decoding | None = None
     titles: tuple[str, ...] | None = None
+    sources: tuple[Any, ...] = ()
+    context: str = ""
 
 
 @dataclass(frozen=True)
@@ -355,8 +366,8 @@ class Timings:
     Attributes:
         total: From the start to the end of the answer.
         first_text: From the start to the first text of the answer; None when there was none.
-        stages: A `Span` per stage that ran: `route`, `skeleton`, `point` (from the first call's start to
-            the last one's end), `merge`, `direct`.
+        stages: A `Span` per stage that ran: `route`, `sources`, `skeleton`, `point` (of several calls, from the
+            first one's start to the last one's end), `merge`, `direct`.
         decoding: What the local engine did for the calls of a stage, summed; no entry for a stage whose
             backend does not tell.
     """
@@ -386,10 +397,11 @@ class Expansion:
             by the placeholder.
         error: Why the point failed; None for a point that succeeded.
         usage: Tokens of all its attempts, as far as the backend told.
-        sources: What the text was drawn from, where an adapter retrieves per point.
-        attempts: How many calls were made for it.
+        sources: What was retrieved for this point, with retrieval per point. A point that failed has them, too,
+            unless it failed for want of them.
+        attempts: How many calls were made to write it; 0 where its retrieval failed.
         finish_reason: The backend's word for why the text ended.
-        span: When it ran.
+        span: When it was written; its retrieval is no part of that.
     """
 
     point: Point
@@ -420,6 +432,8 @@ class Answer:
         finish_reason: The backend's word for why a direct answer ended.
         merged: Whether `text` is that of the merge, and not the points as they are.
         merge_error: Why the merge failed; None where it did not, or where there was none.
+        sources: What was retrieved for the question as a whole: with retrieval once, and for a direct answer. What
+            was retrieved for a point is in its expansion.
     """
 
     text: str
@@ -435,6 +449,7 @@ class Answer:
     finish_reason: str | None = None
     merged: bool = False
     merge_error: Exception | None = None
+    sources: tuple[Any, ...] = ()
 
     @property
     def errors(self) -> dict[int, Exception]:
@@ -442,7 +457,7 @@ class Answer:
         return {e.point.index: e.error for e in self.expansions if e.error is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """The answer as plain JSON-safe data."""
+        """The answer as plain JSON-safe data. Of sources it has the number: the core does not know what they are."""
         return {
             "text": self.text,
             "question": self.question,
@@ -453,6 +468,7 @@ class Answer:
             "skeleton": list(self.skeleton.titles),
             "merged": self.merged,
             "merge_error": _error_dict(self.merge_error),
+            "sources": len(self.sources),
             "expansions": [_expansion_dict(e) for e in self.expansions],
             "usage": _usage_dict(self.usage),
             "usage_by_stage": {stage: _usage_dict(usage) for stage, usage in self.usage_by_stage.items()},
@@ -475,6 +491,7 @@ def _expansion_dict(expansion: Expansion) -> dict[str, Any]:
         "text": expansion.text,
         "error": _error_dict(expansion.error),
         "usage": _usage_dict(expansion.usage),
+        "sources": len(expansion.sources),
         "attempts": expansion.attempts,
         "finish_reason": expansion.finish_reason,
         "span": None if expansion.span is None else dataclasses.asdict(expansion.span),
@@ -491,12 +508,13 @@ class Call:
     Attributes:
         id: Unique within the flow.
         stage: What the call is for.
-        prompt: What to send; None for a route call, which asks `router` instead of a model.
-        point: The point to be written, for calls of stage `point`.
+        prompt: What to send; None where no model is asked: a route call asks `router`, and a call of stage `sources`
+            retrieves and replies with `Reply.sources` and `Reply.context`.
+        point: The point to be written or to be retrieved for; None for a retrieval for the question as a whole.
         attempt: 1, 2, ...
         delay: Seconds to wait before opening (backoff); a waiting call uses no part of the budget.
         timeout: Seconds from opening after which the driver gives up and reports `PointTimeout`.
-        router: The router to ask, where `prompt` is None.
+        router: The router to ask, for calls of stage `route`; the driver asks it by itself.
         structured: Whether the titles of a skeleton are wanted as data, see `Reply.titles`.
     """
 
@@ -543,8 +561,21 @@ class SkeletonDone:
 
 
 @dataclass(frozen=True)
+class SourcesFound:
+    """A retrieval has ended as it should: for a point, or with `point` None for the question as a whole."""
+
+    point: Point | None
+    sources: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class SourcesDone:
+    """No more sources will come: all retrievals have ended, or have failed for good. Told once, if any was wanted."""
+
+
+@dataclass(frozen=True)
 class PointStarted:
-    """A call for this point was asked for."""
+    """A call that writes this point was asked for."""
 
     point: Point
     attempt: int = 1
@@ -568,7 +599,7 @@ class PointRestarted:
 
 @dataclass(frozen=True)
 class PointDone:
-    """A point is written, or has failed for good (`expansion.error`)."""
+    """A point is written, or has failed for good (`expansion.error`): before it was started, if its retrieval did."""
 
     expansion: Expansion
 
@@ -623,6 +654,8 @@ Event = (
     Routed
     | PointFound
     | SkeletonDone
+    | SourcesFound
+    | SourcesDone
     | PointStarted
     | PointDelta
     | PointRestarted

@@ -15,7 +15,7 @@ PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
     {"errors", "types", "settings"},
-    {"parsing", "_marks", "_outline"},
+    {"parsing", "_marks", "_outline", "context"},
     {"prompts", "assemble", "routing"},
     {"flow"},
     {"board"},

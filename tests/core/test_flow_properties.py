@@ -18,12 +18,17 @@ from skeleton_of_thought.types import (
     Conversation,
     MergeDone,
     MergeStarted,
+    Point,
     PointDelta,
     PointDone,
     PointRestarted,
     PointStarted,
     Reply,
     RouteDecision,
+    Skeleton,
+    SkeletonDone,
+    SourcesDone,
+    SourcesFound,
     Usage,
 )
 
@@ -58,6 +63,10 @@ class World:
         self.merges = 0
         self.merge_end: MergeDone | None = None
         self.end: AnswerDone | AnswerFailed | None = None
+        self.skeleton_done = False
+        self.found: dict[int | None, tuple[object, ...]] = {}
+        self.retrievals: dict[int | None, int] = defaultdict(int)
+        self.sources_done = False
 
     def see(self, actions: list[Action]) -> None:
         for action in actions:
@@ -65,6 +74,12 @@ class World:
             if isinstance(action, Call):
                 assert action.id not in self.open
                 assert action.id not in self.over
+                assert (action.prompt is None) == (action.stage in ("route", "sources"))
+                if action.stage == "sources":
+                    assert not self.sources_done, "a retrieval after the last one"
+                    index = action.point and action.point.index
+                    assert index not in self.found
+                    self.retrievals[index] += 1
                 if action.point:
                     assert not any(c.point and c.point.index == action.point.index for c in self.open.values())
                 self.open[action.id] = action
@@ -84,6 +99,18 @@ class World:
             elif isinstance(action, MergeDone):
                 assert self.merge_end is None
                 self.merge_end = action
+            elif isinstance(action, SkeletonDone):
+                self.skeleton_done = True
+            elif isinstance(action, SourcesFound):
+                index = action.point and action.point.index
+                assert not self.sources_done
+                assert index not in self.found
+                self.found[index] = action.sources
+            elif isinstance(action, SourcesDone):
+                assert not self.sources_done
+                assert self.skeleton_done or None in self.found
+                assert not [call for call in self.open.values() if call.stage == "sources"]
+                self.sources_done = True
             elif isinstance(action, PointStarted):
                 self.attempts[action.point.index] += 1
             elif isinstance(action, PointRestarted):
@@ -117,13 +144,27 @@ SETTINGS = st.builds(
 )
 
 
-@given(SETTINGS, st.booleans(), st.booleans(), st.sampled_from([None, True, False]), st.data())
-def test_the_contract_holds_for_any_schedule(settings, live, structured, routed, data):
+GIVEN = Skeleton((Point(1, "Sleep"), Point(2, "Eat"), Point(3, "Walk")))
+RETRIEVAL = st.sampled_from(["none", "once", "per_point"])
+
+
+@given(
+    SETTINGS,
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([None, True, False]),
+    RETRIEVAL,
+    st.sampled_from([None, None, GIVEN]),
+    st.data(),
+)
+def test_the_contract_holds_for_any_schedule(settings, live, structured, routed, retrieval, given_skeleton, data):
     flow = AnswerFlow(
         Conversation.of("How do I sleep better?"),
         settings=settings,
         live=live,
         structured=structured,
+        retrieval=retrieval,
+        skeleton=given_skeleton,
         router=None if routed is None else (lambda question: routed),
     )
     world = World(flow)
@@ -146,10 +187,14 @@ def test_the_contract_holds_for_any_schedule(settings, live, structured, routed,
             reason = data.draw(st.sampled_from([None, "stop", "length"]))
             decision = RouteDecision(bool(routed)) if call.stage == "route" else None
             titles = data.draw(st.none() | st.lists(TEXTS, max_size=6)) if call.structured else None
-            world.see(flow.done(call.id, Reply(Usage(1, 1), reason, decision, titles=titles)))
+            reply = Reply(Usage(1, 1), reason, decision, titles=titles)
+            if call.stage == "sources":
+                reply = Reply(Usage(1, 1), sources=(call.id,), context=data.draw(st.sampled_from(["", "{x} facts"])))
+            world.see(flow.done(call.id, reply))
     assert flow.finished
     assert world.end is not None
-    assert all(n <= settings.max_retries + 1 for n in world.attempts.values())
+    assert all(n <= settings.max_retries + 1 for n in (*world.attempts.values(), *world.retrievals.values()))
+    assert not world.retrievals or retrieval != "none"
     if isinstance(world.end, AnswerDone):
         answer = world.end.answer
         assert world.released == answer.text
@@ -167,7 +212,17 @@ def test_the_contract_holds_for_any_schedule(settings, live, structured, routed,
             i: "" for i in world.shown if not world.done[i]
         }
         assert [p.index for p in answer.skeleton.points] == list(range(1, len(answer.skeleton) + 1))
-        assert len(answer.skeleton) <= settings.max_points
+        assert len(answer.skeleton) <= settings.max_points or given_skeleton
+        assert world.sources_done == (retrieval != "none")
+        assert answer.sources == world.found.get(None, ())
+        assert {e.point.index: e.sources for e in answer.expansions if e.sources} == {
+            index: sources for index, sources in world.found.items() if index is not None
+        }
+        if retrieval == "per_point" and answer.route == "skeleton":
+            assert None not in world.found
+            assert all(e.sources or (e.error and not e.attempts) for e in answer.expansions)
+        elif retrieval != "none":
+            assert set(world.found) == {None}
         assert (answer.route == "direct") == (not answer.expansions)
         assert answer.usage == sum(answer.usage_by_stage.values(), Usage())
     elif hasattr(world.end.error, "answer"):

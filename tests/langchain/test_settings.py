@@ -10,8 +10,9 @@ from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder, Prom
 from langchain_core.runnables import RunnableLambda
 
 from langchain_sot import SkeletonOfThoughtChain
+from langchain_sot.templates import prompt_set
 from skeleton_of_thought import PromptSet
-from skeleton_of_thought.types import RouteDecision
+from skeleton_of_thought.types import Conversation, Point, RouteDecision, Skeleton
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ def llm(kit):
         ({"skeleton_prompt": "Make a list."}, "question"),
         ({"point_prompt": PromptTemplate.from_template("Write about {question}.")}, "{index} or {title}"),
         ({"point_prompt": PromptTemplate.from_template("{title} {mood}")}, r"\['mood'\]"),
+        ({"point_prompt": PromptTemplate.from_template("{title} {context}")}, r"\['context'\]"),
     ],
 )
 def test_bad_settings_are_refused_when_the_chain_is_made(llm, settings, message):
@@ -96,6 +98,29 @@ def test_an_ai_message_at_a_templates_end_is_the_start_of_the_models_turn(llm, p
         assert sent == [("human", marked("Q")), ("ai", "1.")]
     else:
         assert sent == [("human", marked("Q") + "\n\nBegin your answer with: 1.")]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_context_of_the_core_s_reaches_templates_that_do_not_know_of_it(own):
+    template = ChatPromptTemplate.from_messages([("human", "{question}\n\n{skeleton}\n\nWrite {title}."), ("ai", "So")])
+    prompts = prompt_set(PromptSet(context="[{context}]"), None, template)
+    points = (Point(1, "Sleep"), Point(2, "Eat"))
+    prompt = prompts.point_prompt(
+        Conversation.of("Why {so}?"),
+        Skeleton(points),
+        points[1],
+        max_points=10,
+        words=40,
+        prefill=True,
+        context="{facts}",
+        own_context=own,
+    )
+    (turn,) = prompt.messages
+    before = ("", "[{facts}]\n\n") if own else ("[{facts}]\n\n", "")
+    assert turn.text == f"{before[0]}Why {{so}}?\n\n1. Sleep\n2. Eat\n\n{before[1]}Write Eat."
+    # The framework's message has the text without it, and would be sent in its place.
+    assert turn.raw is None
+    assert prompt.prefill == "So"
 
 
 def test_prompt_files_of_the_paper(llm, tmp_path):
