@@ -141,7 +141,7 @@ write: écris | écrivez | écrire | rédige* | compose* | crée | invente | ima
 story: histoire | poème | haïku | chanson | paroles | roman | conte | blague | dialogue | scénario | scène | nouvelle | monologue | fable | rime* | journal intime | chapitre
 letter: lettre | e-mail | mail | courriel | slogan | discours | invitation | communiqué | message à | annonce | motivation | titre | description de produit
 essay: dissertation | article | paragraphe | rédaction
-code: code | fonction | programme | script | algorithme | implément* | requête | expression régulière
+code: code | fonction | programme qui | script | algorithme | implément* | requête | expression régulière
 tech: fichier* | serveur | base de données | tableau
 math: calcule* | résous | résoudre | équation | probabilité | démontre* | prouve* | dérivée | intégrale | pour cent | somme | racine carrée | triangle | reste-t-il | au total | divisé
 estimate: combien | estime* | environ | quelle distance | quelle est la hauteur | quel âge | à quelle vitesse
@@ -386,7 +386,7 @@ write: напиши* | сочини* | составь* | создай* | при�
 story: рассказ | истори* | стих* | стихотворени* | хокку | хайку | песн* | роман | сказк* | анекдот | шутк* | диалог | сценарий | сцену | монолог | басн* | рифм* | дневник* | главу
 letter: письмо | слоган | речь | приглашение | пресс-релиз | сообщение для | объявление | заголов* | резюме | описание товара | поздравление
 essay: эссе | сочинение | статью | абзац
-code: код | функци* | программу | скрипт | алгоритм | реализуй* | запрос | регулярное выражение
+code: код | функци* | программу , котор | программу на | скрипт | алгоритм | реализуй* | запрос | регулярное выражение
 tech: файл* | сервер* | базу данных | базы данных | таблиц*
 math: вычисли* | реши* | посчитай* | уравнени* | вероятност* | докажи* | производн* | интеграл | процент* | сумм* | корень | треугольник* | осталось | всего | раздели
 estimate: сколько | оцени* | примерно | как далеко | как долго | как часто | какова высота | какова длина
@@ -475,7 +475,7 @@ list: コツ | 方法 | アイデア | 例を | 戦略 | 提案 | 理由を | �
 advice: 改善 | 向上 | 克服 | 避ける | 防ぐ | 予防 | 準備 | 減らす | 対処 | 管理 | 高める | 守る | 上手 | 続ける | アドバイス | うまく | 節約 | 良くする | 解消 | 付き合
 pros: メリットとデメリット | 長所と短所 | 利点と欠点 | 賛否 | 良い点と悪い点
 diff: 違い | 異なる | 比較 | 比べ
-howto: どうすれば | どうやって | 方法 | するには | どのように
+howto: どうすれば | どうしたら | どうやって | 方法 | するには | どのように
 why: なぜ | どうして | 何故
 whatif: もし.*たら | もしも | 仮に | どうなる | としたら
 explain: 説明 | 述べ | 紹介 | 解説 | 教えて | 論じ | 分析 | 概要
@@ -507,7 +507,7 @@ work: 仕事 | 転職 | 面接 | 会社 | お金 | 予算 | 起業 | 在宅勤�
 world: 社会 | 環境 | 気候 | 経済 | 文化 | 教育 | 技術 | 都市 | 産業 | 人工知能
 ^yesno: (?<!何)(?:です|ます|でしょう)か[？?。]?$ | できますか
 ^request: ください[。]?$ | お願い | てくれますか | てもらえ
-^howto: ^どうすれば | ^どうやって | ^どのように | どうすればいい
+^howto: ^どうすれば | どうしたらいい | ^どうやって | ^どのように | どうすればいい
 ^why: ^なぜ | ^どうして
 ^what: ^何 | とは何
 ^which: ^どの | ^どんな

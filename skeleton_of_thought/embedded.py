@@ -7,6 +7,7 @@ the weights are numbers alone. `sot train-router --embedded` makes such weights 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import struct
@@ -63,7 +64,9 @@ class EmbeddedRouter:
         """See `Router.route`."""
         score = self.score(conversation.question, follows=_follows(conversation))
         use = score >= self.threshold
-        reason = "the embedded router takes it for " + ("independent points" if use else "a question without such points")
+        reason = "the embedded router takes it for " + (
+            "independent points" if use else "a question without such points"
+        )
         return RouteDecision(use, score, reason)
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
@@ -159,7 +162,7 @@ def features(question: Question, *, follows: bool = False) -> Iterator[tuple[int
     yield from _hashed(pairs, _share(len(pairs)))
     words = question.words[:_WORDS]
     grams = [f"w {word}" for word in words]
-    grams += [f"b {first} {second}" for first, second in zip(words, words[1:], strict=False)]
+    grams += [f"b {first} {second}" for first, second in itertools.pairwise(words)]
     yield from _hashed(dict.fromkeys(grams), _share(len(words)))
     yield from _hashed((f"p{n} {' '.join(words[:n])}" for n in (1, 2, 3)), 1.0)
     yield from _hashed(_shape(question, follows), 1.0)
@@ -182,7 +185,7 @@ def _shape(question: Question, follows: bool) -> Iterator[str]:
 
 def _share(count: int) -> float:
     # Long questions have many words: together they shall not outweigh what is asked for.
-    return (8 / max(count, 8)) ** 0.5
+    return math.sqrt(8 / max(count, 8))
 
 
 def _hashed(names: Any, value: float) -> Iterator[tuple[int, float]]:

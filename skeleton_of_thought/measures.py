@@ -13,7 +13,7 @@ from skeleton_of_thought.errors import InvalidInput
 __all__ = ["Labelled", "Measured", "best_threshold", "majority", "measure", "read_labels"]
 
 FALSE_POSITIVE, FALSE_NEGATIVE = 0.7, 0.3
-"""How much the two mistakes weigh: a skeleton where it hurts is worse than a chance missed (the paper's Tversky loss)."""
+"""How much the two mistakes weigh: a skeleton where it hurts is worse than a chance missed (as the paper trains)."""
 
 _BINS = 10
 
@@ -47,8 +47,7 @@ def read_labels(path: str | Path) -> list[Labelled]:
                 f"Row {number} of {str(path)!r} has the label {row['label']!r}; it must be 0 or 1, with a question."
             )
     return [
-        Labelled(row["question"], row["label"] == "1", row.get("form") or "", row.get("language") or "")
-        for row in rows
+        Labelled(row["question"], row["label"] == "1", row.get("form") or "", row.get("language") or "") for row in rows
     ]
 
 
@@ -119,11 +118,11 @@ def measure(decisions: Sequence[bool], labels: Sequence[bool], scores: Sequence[
         0.6667
     """
     pairs = list(zip(decisions, labels, strict=True))
-    counted = [pairs.count(pair) for pair in ((True, True), (True, False), (False, False), (False, True))]
+    tp, fp, tn, fn = (pairs.count(pair) for pair in ((True, True), (True, False), (False, False), (False, True)))
     if scores is None:
-        return Measured(*counted)
+        return Measured(tp, fp, tn, fn)
     brier = sum((score - label) ** 2 for score, label in zip(scores, labels, strict=True)) / len(pairs)
-    return Measured(*counted, brier, _calibration(scores, labels))
+    return Measured(tp, fp, tn, fn, brier, _calibration(scores, labels))
 
 
 def _calibration(scores: Sequence[float], labels: Sequence[bool]) -> float:
@@ -152,7 +151,9 @@ def best_threshold(scores: Sequence[float], labels: Sequence[bool]) -> float:
     def cost(threshold: float) -> tuple[float, float]:
         found = measure([score >= threshold for score in scores], labels)
         hurt, missed = found.false_positives / negatives, found.false_negatives / positives
-        spread = FALSE_POSITIVE**2 * hurt * (1 - hurt) / negatives + FALSE_NEGATIVE**2 * missed * (1 - missed) / positives
+        spread = (
+            FALSE_POSITIVE**2 * hurt * (1 - hurt) / negatives + FALSE_NEGATIVE**2 * missed * (1 - missed) / positives
+        )
         return FALSE_POSITIVE * hurt + FALSE_NEGATIVE * missed, spread**0.5
 
     costs = {step / 100: cost(step / 100) for step in range(5, 96)}

@@ -28,7 +28,9 @@ _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
 _LATIN = re.compile(r"[^\W\d_]", re.I)
 _FENCE = re.compile(r"```|~~~|<\w+[^>]*>.*</|^\s*(?:def|class|import|#include|public|SELECT)\b|[;{]\s*$|\w\(\)", re.M)
 _FORMULA = re.compile(r"\\(?:frac|int|sum|sqrt|lim)|\$[^$\d][^$]*\$|[a-z0-9)]\s*[\^=]\s*[-(a-z0-9]", re.I)
-_ARITHMETIC = re.compile(r"\d\s*(?:[-+*/×÷^]|plus|minus|times|mal|fois|por|per|keer|умножить на|乘以?|加|减|かける|たす)\s*\d|\d\s*%\s")
+_ARITHMETIC = re.compile(
+    r"\d\s*(?:[-+*/×÷^]|plus|minus|times|mal|fois|por|per|keer|умножить на|乘以?|加|减|かける|たす)\s*\d|\d\s*%\s"
+)
 _GIVEN = re.compile(r"[:：]\s*\n|\n\s*\n|[:：]\s*[\"“„«「']|[\"“„«「].{60,}|\n\s*[-*•\d]", re.S)
 
 
@@ -51,6 +53,11 @@ class Question:
     classes: frozenset[str]
     opening: frozenset[str]
     length: int
+
+    @property
+    def size(self) -> int:
+        """How many words it has, about: of Chinese and Japanese, which have no spaces, half the characters."""
+        return len(self.text) // 2 if self.language in ("zh", "ja") else len(self.words)
 
     def has(self, *classes: str) -> bool:
         """Whether it has any of these classes."""
@@ -117,8 +124,7 @@ def _language(text: str, words: tuple[str, ...]) -> str:
         for language in stopwords.get(word, ()):
             counts[language] = counts.get(language, 0) + 1
     if counts:
-        best = max(counts, key=lambda language: (counts[language], language == "en"))
-        return best
+        return max(counts, key=lambda language: (counts[language], language == "en"))
     return "en" if text.isascii() else ""
 
 

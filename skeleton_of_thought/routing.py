@@ -237,7 +237,7 @@ def _sent(
 
 
 @dataclass(frozen=True)
-class with_threshold:  # noqa: N801 - reads as the function that it is used as
+class with_threshold:
     """A router that wants a skeleton from another score on than its own.
 
     A decision without a score stays as it is.
