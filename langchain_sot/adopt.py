@@ -14,7 +14,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -23,7 +23,7 @@ from pydantic import Field
 from langchain_sot.chat_transformers import ChatTransformers
 from langchain_sot.kinds import library_class
 from langchain_sot.messages import render_text
-from skeleton_of_thought.errors import PromptTooLong
+from skeleton_of_thought.errors import InvalidInput, PromptTooLong
 from skeleton_of_thought.types import Message, Prompt
 
 __all__ = ["AdoptedModel", "adopt", "usable"]
@@ -38,27 +38,6 @@ _UNDERSTOOD = frozenset(
     | {"min_new_tokens", "frequency_penalty", "presence_penalty"}
 )
 """Keywords of a call that an adopted model can do."""
-
-_HONOURED = frozenset(
-    {"max_new_tokens", "max_length", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p"}
-    | {"repetition_penalty", "stop_strings", "eos_token_id"}
-)
-"""Settings of a generation config that an engine has, too."""
-
-_SAMPLED = frozenset({"min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"})
-"""Settings that do nothing without sampling."""
-
-_WITHOUT_EFFECT = frozenset(
-    # How the work is done; which tokens pad; what is returned besides text; what only counts with beams or an
-    # assistant (which are looked at by themselves); more than one sequence, of which these classes take the first.
-    {"pad_token_id", "bos_token_id", "decoder_start_token_id", "transformers_version", "use_cache", "cache_config"}
-    | {"cache_implementation", "max_cache_len", "compile_config", "disable_compile", "prefill_chunk_size", "low_memory"}
-    | {"output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"}
-    | {"renormalize_logits", "remove_invalid_values", "early_stopping", "length_penalty", "num_return_sequences"}
-    | {"is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"}
-    | {"assistant_lookbehind", "target_lookbehind", "assistant_ensemble_weight", "max_matching_ngram_size"}
-    | {"speculation_type", "continuous_batching_config", "trust_remote_code"}
-)
 
 _SHARED_FIELDS = ("cache", "verbose", "callbacks", "tags", "metadata", "rate_limiter", "disable_streaming")
 """What every LangChain model has, whatever it runs on."""
@@ -107,7 +86,7 @@ def adopt(llm: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnable[Any, A
     try:
         return _adopted(local, kwargs)
     except Exception as error:  # whatever it is, the object still works as it did
-        reason = str(error) if isinstance(error, _NotAdopted) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, _NotAdopted | InvalidInput) else f"{type(error).__name__}: {error}"
         _tell(local, reason)
         return usable(llm)
 
@@ -202,6 +181,8 @@ class _OwnEngine:
         return self._engine.astream(prompt, **settings)
 
     def _own(self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        from skeleton_of_thought.local.generation import fit_settings
+
         own = {**settings, **self._fixed}
         own["min_new_tokens"] = max(self._min_new_tokens, own.get("min_new_tokens", 0))
         prompt: Any = messages
@@ -213,12 +194,7 @@ class _OwnEngine:
                 f"The prompt has {used} tokens, and max_length={self._max_length} counts them: give the pipeline "
                 "max_new_tokens instead, or a larger max_length."
             )
-        # Pipelines are asked for more than fits, and stop where it ends; an engine would refuse.
-        ends = [end for end in (self._max_length, self._engine.context_window) if end is not None]
-        room = min((end - used for end in ends), default=own["max_new_tokens"])
-        own["max_new_tokens"] = max(1, min(own["max_new_tokens"], room))
-        own["min_new_tokens"] = min(own["min_new_tokens"], own["max_new_tokens"])
-        return prompt, own
+        return prompt, fit_settings(own, used, self._max_length, self._engine.context_window)
 
 
 def _plain(messages: Sequence[Mapping[str, Any]], prefill: str) -> str:
@@ -235,8 +211,10 @@ def _adopted(local: _Local, kwargs: Mapping[str, Any]) -> AdoptedModel:
             raise _NotAdopted(f"{type(llm).__name__} has a {name} of its own.")
     if strange := sorted(kwargs.keys() - _UNDERSTOOD):
         raise _NotAdopted(f"An engine does not know {', '.join(strange)}, which a call brings.")
+    from skeleton_of_thought.local.generation import sampling_settings
+
     given = _generation(pipeline, kwargs.get("pipeline_kwargs") or {})
-    settings, fixed = _sampling(pipeline, given)
+    settings, fixed = sampling_settings(given)
     if local.chat:
         _add_chat_settings(settings, fixed, llm)
     least = given.get("min_new_tokens") or 0
@@ -289,12 +267,12 @@ def _generation(pipeline: Any, call: Mapping[str, Any]) -> dict[str, Any]:
     """The generation config that the pipeline would use for a call, as a dict.
 
     Raises:
-        _NotAdopted: It does something besides that an engine does not.
+        _NotAdopted, InvalidInput: It does something besides that an engine does not.
     """
+    from skeleton_of_thought.local.generation import read_generation
+
     if getattr(pipeline, "task", None) != "text-generation":
         raise _NotAdopted(f"Its pipeline is for {getattr(pipeline, 'task', None)!r}, not for 'text-generation'.")
-    if not any(cls.__name__ == "PreTrainedModel" for cls in type(pipeline.model).__mro__):
-        raise _NotAdopted(f"{type(pipeline.model).__name__} is no model of transformers.")
     if getattr(pipeline, "assistant_model", None) is not None:
         raise _NotAdopted("Its pipeline has an assistant model.")
     call = {name: value for name, value in call.items() if name not in ("batch_size", "num_workers")}
@@ -314,60 +292,7 @@ def _generation(pipeline: Any, call: Mapping[str, Any]) -> dict[str, Any]:
         forward = pipeline._prepare_generate_kwargs(forward)
     elif "generation_config" not in forward:
         forward["generation_config"] = getattr(pipeline, "generation_config", None)  # before transformers 5.20
-    config, rest = pipeline.model._prepare_generation_config(forward.pop("generation_config", None), **forward)
-    if strange := sorted(name for name, value in rest.items() if value is not None and name != "tokenizer"):
-        raise _NotAdopted(f"An engine does not know {', '.join(strange)}, which its pipeline has.")
-    _check_generation(config, pipeline)
-    return dict(vars(config))
-
-
-def _check_generation(config: Any, pipeline: Any) -> None:
-    plain = type(config)()
-    neutral = {**vars(plain)}
-    if hasattr(plain, "_get_default_generation_params"):
-        neutral |= plain._get_default_generation_params()
-    skipped = _HONOURED | _WITHOUT_EFFECT | (frozenset() if config.do_sample else _SAMPLED)
-    for name, value in vars(config).items():
-        # What a config does not have by itself is an entry of some model's author, which transformers passes over.
-        if name.startswith("_") or name in skipped or name not in neutral:
-            continue
-        if value and value != neutral[name]:
-            raise _NotAdopted(f"An engine has no {name}={value!r:.60}.")
-    if config.max_new_tokens is None and config.max_length is None:
-        raise _NotAdopted("It has neither max_new_tokens nor max_length.")
-    known = _ids(getattr(pipeline.model.generation_config, "eos_token_id", None)) or _ids(
-        getattr(pipeline.model.config, "eos_token_id", None)
-    )
-    known |= _ids(getattr(pipeline.tokenizer, "eos_token_id", None))
-    if strange := sorted(_ids(config.eos_token_id) - known):
-        raise _NotAdopted(
-            f"Its pipeline also ends at the tokens {strange}: put eos_token_id into the model's generation_config."
-        )
-
-
-def _ids(value: Any) -> set[int]:
-    if value is None:
-        return set()
-    return {int(item) for item in value} if isinstance(value, list | tuple | set) else {int(value)}
-
-
-def _sampling(pipeline: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields of `ChatTransformers`, and what else an engine takes."""
-    limit = given.get("max_new_tokens")
-    settings: dict[str, Any] = {"max_tokens": limit if limit is not None else given["max_length"], "temperature": 0.0}
-    if given.get("do_sample"):
-        settings["temperature"] = float(_either(given.get("temperature"), 1.0))
-        settings["top_k"] = int(_either(given.get("top_k"), 0))
-        settings["top_p"] = float(_either(given.get("top_p"), 1.0))
-    stop = given.get("stop_strings")
-    if stop:
-        settings["stop"] = [stop] if isinstance(stop, str) else list(stop)
-    penalty = given.get("repetition_penalty")
-    return settings, {} if penalty in (None, 1.0) else {"repetition_penalty": float(cast(float, penalty))}
-
-
-def _either(value: Any, default: Any) -> Any:
-    return default if value is None else value
+    return read_generation(pipeline.model, pipeline.tokenizer, forward)
 
 
 def _add_chat_settings(settings: dict[str, Any], fixed: dict[str, Any], llm: Any) -> None:

@@ -19,7 +19,6 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, model_validator
 
 from langchain_sot.local_requests import Request, ToolUse, convert_tools, make_request
-from langchain_sot.shared_engines import DEMO, shared_engine
 from langchain_sot.structured import Method, StructuredOutputParser, json_schema, read_format, with_raw
 from langchain_sot.tool_calls import Said
 from skeleton_of_thought.errors import InvalidInput
@@ -146,6 +145,8 @@ class ChatTransformers(BaseChatModel):
 
     def _find_engine(self) -> None:
         if self.engine is None:
+            from skeleton_of_thought.local import shared_engine
+
             self.engine = shared_engine(self.model, self.model_kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
@@ -164,7 +165,7 @@ class ChatTransformers(BaseChatModel):
 
     @property
     def _model_name(self) -> str:
-        return self.model or DEMO
+        return self.model or "demo"
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)

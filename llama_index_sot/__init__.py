@@ -1,6 +1,30 @@
-"""Skeleton-of-Thought for LlamaIndex.
+"""Skeleton-of-Thought for LlamaIndex: outline the answer first, then write all points in parallel.
 
-This package is where the query engine and the response synthesizer will live; it has no public names yet.
+The names are imported when they are first used: this import alone loads nothing else.
 """
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llama_index_sot.query_engine import SkeletonOfThoughtQueryEngine as SkeletonOfThoughtQueryEngine
+    from llama_index_sot.synthesizer import SkeletonOfThoughtSynthesizer as SkeletonOfThoughtSynthesizer
+
+__all__ = ["SkeletonOfThoughtQueryEngine", "SkeletonOfThoughtSynthesizer"]
+
+_MODULES = {
+    "SkeletonOfThoughtQueryEngine": "query_engine",
+    "SkeletonOfThoughtSynthesizer": "synthesizer",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"llama_index_sot.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

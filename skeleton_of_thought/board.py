@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from skeleton_of_thought.errors import InvalidInput, PointTimeout
 from skeleton_of_thought.flow import Action, AnswerFlow
-from skeleton_of_thought.types import AnswerDone, AnswerFailed, Call, Cancel, Event, Reply
+from skeleton_of_thought.types import AnswerDone, AnswerFailed, Call, Cancel, Event, Reply, SourcesDone
 
 __all__ = ["Board", "End", "Key", "Text"]
 
@@ -37,7 +37,10 @@ class End:
 
 
 class Board:
-    """Which calls wait, are open, or are closing; and the events that may be shown. No I/O, no waiting."""
+    """Which calls wait, are open, or are closing; and the events that may be shown. No I/O, no waiting.
+
+    It belongs to no thread and no event loop: while no call is open, one driver may leave it and another go on.
+    """
 
     def __init__(self, flows: Sequence[AnswerFlow], limit: int | None, grace: float) -> None:
         if limit is not None and limit < 1:
@@ -54,13 +57,23 @@ class Board:
         self._last_words: dict[int, list[Event]] = {}
         self._events: list[tuple[int, Event]] = []
         self._cancels: list[Key] = []
+        self._started = False
+        self._holding = False
+        self._held: list[tuple[int, Key, Call]] = []
+        self._sourced: set[int] = set()
 
     # --- what has happened ---
 
-    def start(self, now: float) -> None:
-        """Starts every flow."""
-        for index, flow in enumerate(self._flows):
-            self._take(index, flow.start(now), now)
+    def go_on(self, now: float, *, until_sources: bool = False) -> None:
+        """Starts every flow, or goes on where an earlier driver has left off; see `drive.run` for `until_sources`."""
+        self._holding = until_sources
+        held, self._held = self._held, []
+        for order, key, call in held:
+            self._wait_for_room(order, key, call)
+        if not self._started:
+            self._started = True
+            for index, flow in enumerate(self._flows):
+                self._take(index, flow.start(now), now)
 
     def handle(self, message: Text | End, now: float) -> None:
         """Passes on what a call has sent; what a cancelled call still sends changes nothing."""
@@ -141,7 +154,7 @@ class Board:
 
     @property
     def finished(self) -> bool:
-        """Whether every flow has ended and every call is closed."""
+        """Whether every flow has ended, or is held, and every call is closed."""
         return not (self._open or self._closing or self._ready or self._delayed)
 
     def seconds_to_wait(self, now: float) -> float | None:
@@ -171,11 +184,16 @@ class Board:
                 self._last_words.setdefault(index, []).append(action)
                 self._say_last_words(index)
             else:
+                if isinstance(action, SourcesDone):
+                    self._sourced.add(index)
                 self._events.append((index, action))
 
     def _wait_for_room(self, order: int, key: Key, call: Call) -> None:
         # An answer that has begun goes before one that has not: a batch then finishes its first answers
         # early instead of all of them late.
+        if self._holding and (call.stage == "point" or key[0] in self._sourced):
+            self._held.append((order, key, call))
+            return
         begun = call.id > 1
         heapq.heappush(self._ready, (not begun, order, key, call))
 
@@ -184,6 +202,7 @@ class Board:
         if call is not None:
             self._close(key, call, now)
             return
+        self._held = [item for item in self._held if item[1] != key]
         # A sorted list is a heap.
         self._ready = sorted(item for item in self._ready if item[2] != key)
         self._delayed = sorted(item for item in self._delayed if item[2] != key)

@@ -107,11 +107,12 @@ class _Worker:
 
 
 def run(
-    flows: Sequence[AnswerFlow],
+    flows: Sequence[AnswerFlow] | Board,
     open_call: Open,
     *,
     together: Together | None = None,
     max_concurrency: int | None = None,
+    until_sources: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[int, Event]]:
     """Runs flows to their end, each call in a thread of its own.
@@ -121,16 +122,19 @@ def run(
     everything and returns when it is closed (within `GRACE` seconds).
 
     Args:
-        flows: Flows that have not been started.
+        flows: Flows that have not been started; or the `Board` of such flows, which has a budget of its own.
         open_call: Opens a call; called in the call's thread, with the position of its flow.
         together: Answers several calls in one thread, where the backend takes them at once; each of them counts.
         max_concurrency: The most calls that are open at any time, over all flows; None for no limit.
+        until_sources: End as soon as every flow has all its sources (or has failed), before anything is written with
+            them. No call is open then, and a later driver, be it this one or its twin, in another thread or on
+            another loop, goes on with the same `Board`. Of no use for flows that retrieve nothing.
         clock: Seconds, monotonic.
 
     Yields:
         The position of a flow, and its event.
     """
-    board = Board(flows, max_concurrency, GRACE)
+    board = flows if isinstance(flows, Board) else Board(flows, max_concurrency, GRACE)
     inbox: queue.SimpleQueue[list[Message]] = queue.SimpleQueue()
     workers: dict[Key, _Worker | BatchThread] = {}
 
@@ -142,7 +146,7 @@ def run(
             workers[key] = _Worker(key, call, open_call, inbox)
 
     try:
-        board.start(clock())
+        board.go_on(clock(), until_sources=until_sources)
         while True:
             for key in board.cancels():
                 # A call that was cancelled may have ended by itself in the meantime.
@@ -190,15 +194,16 @@ def _join(workers: Iterable[_Worker | BatchThread]) -> None:
 
 
 async def arun(
-    flows: Sequence[AnswerFlow],
+    flows: Sequence[AnswerFlow] | Board,
     open_call: AsyncOpen,
     *,
     together: AsyncTogether | None = None,
     max_concurrency: int | None = None,
+    until_sources: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[tuple[int, Event]]:
     """Async twin of `run`: each call is a task. Close it with `contextlib.aclosing`, or exhaust it."""
-    board = Board(flows, max_concurrency, GRACE)
+    board = flows if isinstance(flows, Board) else Board(flows, max_concurrency, GRACE)
     inbox: asyncio.Queue[list[Message]] = asyncio.Queue()
     tasks: dict[Key, _Task | BatchTask] = {}
 
@@ -210,7 +215,7 @@ async def arun(
             tasks[key] = _Task(key, call, open_call, inbox)
 
     try:
-        board.start(clock())
+        board.go_on(clock(), until_sources=until_sources)
         while True:
             for key in board.cancels():
                 # A call that was cancelled may have ended by itself in the meantime.

@@ -418,6 +418,16 @@ class PromptSet:
         >>> from skeleton_of_thought import PromptSet
         >>> prompts = PromptSet(point="Q: {question}\\n{skeleton}\\nWrite point {index}, {title}.")
 
+        What was retrieved is put into prompts that do not mention it:
+
+        >>> from skeleton_of_thought.types import Conversation
+        >>> prompts = PromptSet(context="Facts:\\n{context}")
+        >>> print(prompts.direct_prompt(Conversation.of("Why?"), "It is warm.").messages[-1].text)
+        Facts:
+        It is warm.
+        <BLANKLINE>
+        Why?
+
     Attributes:
         skeleton: Asks for the skeleton; a `Template`, or a string with `{question}`.
         point: Asks for one point; a `Template`, or a string with `{question}` and `{index}` or `{title}`.

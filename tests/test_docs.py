@@ -20,7 +20,7 @@ PAGES = {"README.md": "1. ", "docs/local.md": "lean EngineStats(", "docs/agents.
 
 def modules() -> list[str]:
     names = []
-    for package in ("skeleton_of_thought", "langchain_sot"):
+    for package in ("skeleton_of_thought", "langchain_sot", "llama_index_sot"):
         root = importlib.import_module(package)
         names += [
             package,

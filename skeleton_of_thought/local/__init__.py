@@ -16,6 +16,7 @@ from skeleton_of_thought.local.encode import PromptInput
 from skeleton_of_thought.local.engine import LocalEngine
 from skeleton_of_thought.local.grammar import Grammar
 from skeleton_of_thought.local.sampling import SamplingParams
+from skeleton_of_thought.local.shared import shared_engine
 from skeleton_of_thought.local.stats import EngineStats
 from skeleton_of_thought.local.stream import AsyncCompletionStream, CompletionStream
 from skeleton_of_thought.types import Completion
@@ -29,4 +30,5 @@ __all__ = [
     "LocalEngine",
     "PromptInput",
     "SamplingParams",
+    "shared_engine",
 ]

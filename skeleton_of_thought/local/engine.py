@@ -43,6 +43,7 @@ class Settings(TypedDict, total=False):
     presence_penalty: float
     seed: int | None
     stop: str | Sequence[str]
+    stop_token_ids: Sequence[int]
     grammar: Grammar | None
     skip_special_tokens: bool
     prefill: str

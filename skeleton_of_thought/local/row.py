@@ -66,6 +66,7 @@ class Row:
         self.prompt_ids = prompt.ids
         self.output_ids: list[int] = []
         self.limit = limit
+        self._last_ids = frozenset(params.stop_token_ids)
         self._eos_ids = frozenset[int]() if params.ignore_eos else eos_ids
         self.constraint = constraint
         self.sampler = RowSampler(params, prompt.ids, self._eos_ids)
@@ -96,7 +97,7 @@ class Row:
         complete = self.constraint is not None and self.constraint.accept(token)
         if self._emit(self._detokenizer.push(token)):
             self._end("stop")
-        elif complete:
+        elif complete or token in self._last_ids:
             self._finish("stop")
         elif len(self.output_ids) >= self.limit:
             self._finish("length")

@@ -114,6 +114,14 @@ def test_a_backend_that_gets_examples_has_it_with_the_question_and_not_in_them()
     assert [CONTEXT in message.text for message in skeleton.messages].index(True) == len(skeleton.messages) - 1
 
 
+def test_it_stands_before_all_of_the_turn_that_asks_the_question() -> None:
+    for prompt in (skeleton_prompt(KINDS["file"]), point_prompt(KINDS["file"])):
+        assert prompt.messages[-1].text.startswith("<context>")
+    twice = Foreign((("user", "{question}"), ("assistant", "{skeleton}"), ("user", "For {question}, write {title}")))
+    turns = point_prompt(PromptSet(point=twice)).messages[len(QUESTION.history) :]
+    assert [CONTEXT in turn.text for turn in turns] == [True, False, False]
+
+
 def test_points_that_start_early_share_it() -> None:
     early = [Skeleton(SKELETON.points[:index]) for index in (1, 2)]
     texts = [whole(point_prompt(PromptSet(), i, skeleton=s, prefill=True)) for i, s in enumerate(early, 1)]
@@ -197,7 +205,7 @@ def test_a_template_without_the_question_shows_it_too() -> None:
 
 
 def test_a_template_without_a_user_s_turn_shows_it_too() -> None:
-    prompts = PromptSet(point=Foreign((("system", "Write {title}."),)), context="[{context}]")
+    prompts = PromptSet(point=Foreign((("system", "Be brief."), ("system", "Write {title}."))), context="[{context}]")
     alone = Conversation.of("Why?")
     assert point_prompt(prompts, asked=alone, context="c").messages[-1].text == "[c]\n\nWrite Dim the lights."
 
@@ -278,9 +286,9 @@ def test_examples_without_a_place_for_it_are_left_alone() -> None:
 
 
 def test_the_wording_can_be_changed_for_all_prompts_at_once() -> None:
-    prompts = PromptSet(context="Cite by number.\n{context} {x}")
+    prompts = PromptSet(context="Cite by number.\n{context} {question}")
     for prompt in (skeleton_prompt(prompts), point_prompt(prompts), prompts.direct_prompt(QUESTION, CONTEXT)):
-        assert f"Cite by number.\n{CONTEXT} {{x}}\n\nHow do I sleep" in prompt.messages[-1].text
+        assert f"Cite by number.\n{CONTEXT} {{question}}\n\nHow do I sleep" in prompt.messages[-1].text
 
 
 @pytest.mark.parametrize("wording", ["Facts:", "", PromptTemplate("{context}")], ids=str)

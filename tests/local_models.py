@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.modeling_outputs import CausalLMOutput
 
@@ -50,16 +50,20 @@ TEMPLATES = {"hermes": HERMES, "mistral": MISTRAL, "llama": LLAMA}
 Script = Callable[[str], str]
 
 
-def make_tokenizer(template: str, *special: str) -> PreTrainedTokenizerFast:
-    """Bytes as tokens."""
-    names = ["</s>", *special]
+def make_tokenizer(template: str | None, *special: str, adds_bos: bool = False) -> PreTrainedTokenizerFast:
+    """Bytes as tokens. With a BOS, `<s>`, it comes before every text."""
+    names = ["</s>", *special, *(["<s>"] if adds_bos else [])]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {name: i for i, name in enumerate([*names, *alphabet])}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens(names)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="</s>")
+    if adds_bos:
+        bos = [("<s>", core.token_to_id("<s>"))]
+        core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=bos)
+    kinds = {"bos_token": "<s>"} if adds_bos else {}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="</s>", **kinds)
     tokenizer.chat_template = template
     return tokenizer
 
@@ -67,20 +71,19 @@ def make_tokenizer(template: str, *special: str) -> PreTrainedTokenizerFast:
 def make_llama(**settings: Any) -> LlamaForCausalLM:
     """A random model over the bytes of `make_tokenizer`, the same each time."""
     torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=257,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        eos_token_id=0,
-        pad_token_id=0,
-        bos_token_id=None,
-        max_position_embeddings=4096,
-        **settings,
-    )
-    return LlamaForCausalLM(config).eval()
+    own = {
+        "vocab_size": 257,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+        "max_position_embeddings": 4096,
+    }
+    return LlamaForCausalLM(LlamaConfig(**{**own, **settings})).eval()
 
 
 class ScriptedModel(torch.nn.Module):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakValueDictionary
 
-if TYPE_CHECKING:
-    from skeleton_of_thought.local import LocalEngine
+from skeleton_of_thought.local.engine import LocalEngine
 
-__all__ = ["DEMO", "shared_engine"]
+__all__ = ["shared_engine"]
 
-DEMO = "demo"
+_DEMO = "demo"
 
 _engines: WeakValueDictionary[tuple[str, ...], LocalEngine] = WeakValueDictionary()
 _loading = threading.Lock()
@@ -28,9 +27,7 @@ def shared_engine(model: str | None, kwargs: Mapping[str, Any]) -> LocalEngine:
     Raises:
         ModelLoadError, MissingExtra, InvalidInput: As for `LocalEngine.from_pretrained`.
     """
-    from skeleton_of_thought.local import LocalEngine
-
-    key = (model or DEMO, *(f"{name}={_told(value)}" for name, value in sorted(kwargs.items())))
+    key = (model or _DEMO, *(f"{name}={_told(value)}" for name, value in sorted(kwargs.items())))
     # Under the lock: two threads that ask at once shall not load the same weights twice.
     with _loading:
         engine = _engines.get(key)

@@ -1,0 +1,136 @@
+"""What happens on the way to an answer, as typed events.
+
+They go to the handlers of LlamaIndex's instrumentation with every answer, however it is asked for; to whoever iterates
+`SkeletonOfThoughtQueryEngine.astream_events`; and to the event stream of `SkeletonOfThoughtWorkflow`. Texts come in
+pieces where somebody streams, else whole.
+
+`SkeletonReady` comes first, with `eager=True` among the first points; then of each point its `PointSources` (with
+retrieval per point), `PointDelta`s and `PointDone`, points interleaved. `AnswerDelta`s add up to the answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llama_index.core.workflow import Event
+from llama_index_instrumentation.base import BaseEvent
+from pydantic import Field
+
+from skeleton_of_thought import types
+
+__all__ = [
+    "AnswerDelta",
+    "AnswerReady",
+    "AnswerRestarted",
+    "PointDelta",
+    "PointDone",
+    "PointRestarted",
+    "PointSources",
+    "SkeletonOfThoughtEvent",
+    "SkeletonReady",
+    "typed_event",
+]
+
+
+class SkeletonOfThoughtEvent(BaseEvent, Event):
+    """The base of them all: an event of the instrumentation and of workflows."""
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name of the event's class."""
+        return cls.__name__
+
+
+class SkeletonReady(SkeletonOfThoughtEvent):
+    """The skeleton is complete."""
+
+    titles: list[str] = Field(description="The titles of all points, in document order.")
+
+
+class PointSources(SkeletonOfThoughtEvent):
+    """A retrieval has ended."""
+
+    index: int | None = Field(description="The point's number, from 1; None for a retrieval for the whole question.")
+    title: str = Field(default="", description="The point's title.")
+    node_ids: list[str] = Field(description="What was found, best first.")
+    nodes: list[Any] = Field(default_factory=list, description="The same as `NodeWithScore`s.", exclude=True)
+
+
+class PointDelta(SkeletonOfThoughtEvent):
+    """More text of a point, in order of arrival."""
+
+    index: int = Field(description="The point's number, from 1.")
+    title: str = Field(description="The point's title.")
+    text: str = Field(description="The new text.")
+
+
+class PointRestarted(SkeletonOfThoughtEvent):
+    """A point failed and is written anew: the text of its `PointDelta`s so far is void."""
+
+    index: int = Field(description="The point's number, from 1.")
+    title: str = Field(description="The point's title.")
+    error: str = Field(description="Why it failed.")
+
+
+class PointDone(SkeletonOfThoughtEvent):
+    """A point is written, or has failed for good."""
+
+    index: int = Field(description="The point's number, from 1.")
+    title: str = Field(description="The point's title.")
+    text: str = Field(description="Its text, without number and title.")
+    node_ids: list[str] = Field(description="What was retrieved for it.")
+    error: str | None = Field(default=None, description="Why it failed; None for a point that succeeded.")
+
+
+class AnswerDelta(SkeletonOfThoughtEvent):
+    """More text of the answer, in document order."""
+
+    text: str = Field(description="The new text.")
+
+
+class AnswerRestarted(SkeletonOfThoughtEvent):
+    """The merge failed in the middle of its text: the `AnswerDelta`s so far are void, the whole answer follows."""
+
+    error: str = Field(description="Why it failed.")
+
+
+class AnswerReady(SkeletonOfThoughtEvent):
+    """The answer is complete. Told by `astream_events` alone; the instrumentation has `QueryEndEvent`."""
+
+    response: Any = Field(description="The `SkeletonOfThoughtResponse`.")
+
+
+def error_text(error: Exception) -> str:
+    """An error as text: its type and what it says."""
+    return f"{type(error).__name__}: {error}"
+
+
+def typed_event(event: types.Event) -> SkeletonOfThoughtEvent | None:
+    """The event that tells one of the core's; None for one that is not told."""
+    match event:
+        case types.SkeletonDone(skeleton):
+            return SkeletonReady(titles=list(skeleton.titles))
+        case types.SourcesFound(point, sources):
+            return PointSources(
+                index=None if point is None else point.index,
+                title="" if point is None else point.title,
+                node_ids=[source.node.node_id for source in sources],
+                nodes=list(sources),
+            )
+        case types.PointDelta(point, text):
+            return PointDelta(index=point.index, title=point.title, text=text)
+        case types.PointRestarted(point, error):
+            return PointRestarted(index=point.index, title=point.title, error=error_text(error))
+        case types.PointDone(expansion):
+            return PointDone(
+                index=expansion.point.index,
+                title=expansion.point.title,
+                text=expansion.text,
+                node_ids=[source.node.node_id for source in expansion.sources],
+                error=None if expansion.error is None else error_text(expansion.error),
+            )
+        case types.AnswerDelta(text):
+            return AnswerDelta(text=text)
+        case types.AnswerRestarted(error):
+            return AnswerRestarted(error=error_text(error))
+    return None

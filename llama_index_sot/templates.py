@@ -1,0 +1,181 @@
+"""LlamaIndex's prompt templates as the core's, and the core's prompts as LlamaIndex templates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from llama_index.core.llms.llm import LLM
+from llama_index.core.prompts import BasePromptTemplate, PromptTemplate, SelectorPromptTemplate
+
+from llama_index_sot.messages import core_message
+from skeleton_of_thought import prompts as core
+from skeleton_of_thought.errors import InvalidInput, PromptFileError
+from skeleton_of_thought.types import Conversation, Message, Prompt
+
+__all__ = ["KEYS", "LlamaIndexTemplate", "Templates"]
+
+_NAMES = {"question": "query_str", "context": "context_str"}
+"""The core's placeholders that LlamaIndex has other words for; templates may use either."""
+
+_STAGES = {
+    "skeleton_template": "skeleton",
+    "point_template": "point",
+    "merge_template": "merge",
+    "direct_template": "direct",
+}
+_NEEDED: Mapping[str, tuple[str, ...]] = {
+    "skeleton_template": ("query_str", "question"),
+    "point_template": ("index", "title"),
+    "merge_template": ("draft",),
+    "direct_template": ("query_str", "question"),
+    "context_template": ("context_str", "context"),
+    "point_query_template": ("title",),
+}
+KEYS = tuple(_NEEDED)
+"""The prompts, by their keys in `get_prompts()`."""
+
+_CITED = (
+    "<context>\n{context_str}\n</context>\n\nKeep to the facts in the context, and put the number of its source after "
+    "each of them, such as [1]."
+)
+_POINT_QUERY = PromptTemplate("{query_str}\n{title}")
+_BRACED = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class LlamaIndexTemplate:
+    """A LlamaIndex template in the core's prompt set.
+
+    The caller's history stands right after the template's system messages. An assistant message at the end is the
+    start of the model's turn: a prefill where the backend continues it, else an instruction to begin so.
+
+    Attributes:
+        template: The template; it formats its values itself, so braces in them are safe.
+        llm: Which of a `SelectorPromptTemplate`'s templates counts.
+        more: Values of the caller's own.
+    """
+
+    template: BasePromptTemplate
+    llm: LLM | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
+        """See `skeleton_of_thought.prompts.Template.render`."""
+        messages = self.template.format_messages(llm=self.llm, **self.more, **_named(values))
+        turns = [core_message(message) for message in messages]
+        start = ""
+        if len(turns) > 1 and turns[-1].role == "assistant":
+            last = turns.pop().text
+            if prefill:
+                start = last
+            else:
+                # A backend that does not continue the turn would answer it, or reject it.
+                turns[-1] = _with_text(turns[-1], core.begin_with(turns[-1].text, last))
+        own = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
+        return Prompt((*conversation.system, *turns[:own], *conversation.turns, *turns[own:]), prefill=start)
+
+
+def _with_text(message: Message, text: str) -> Message:
+    if not message.attachments:
+        return Message(message.role, text)
+    return Message(message.role, ({"type": "text", "text": text}, *message.attachments))
+
+
+def _named(values: Mapping[str, str]) -> dict[str, str]:
+    return {**values, **{ours: values[name] for name, ours in _NAMES.items() if name in values}}
+
+
+@dataclass
+class Templates:
+    """The prompts of an engine: the core's, and those that its user has put in their place.
+
+    Attributes:
+        base: The core's.
+        llm: Which of a `SelectorPromptTemplate`'s templates counts.
+        citations: Whether the wording for a context asks for citations.
+        keys: Which of them there are.
+        own: The user's, by their keys.
+    """
+
+    base: core.PromptSet
+    llm: LLM
+    citations: bool = False
+    keys: tuple[str, ...] = KEYS
+    own: dict[str, BasePromptTemplate] = field(default_factory=dict)
+
+    def shown(self) -> dict[str, BasePromptTemplate]:
+        """All of them as LlamaIndex templates. Those of the core have more for models that continue a prefill."""
+        defaults = {key: self._default(key) for key in self.keys}
+        return {key: self.own.get(key, default) for key, default in defaults.items() if default is not None}
+
+    def update(self, templates: Mapping[str, BasePromptTemplate | str | None]) -> None:
+        """Puts the user's templates in the place of the present ones; leaves out those that are None.
+
+        Raises:
+            InvalidInput: There is no such prompt, or it is none.
+            PromptFileError: It lacks a placeholder without which it cannot work.
+        """
+        checked = {key: self._checked(key, template) for key, template in templates.items() if template is not None}
+        for key, template in checked.items():
+            self.own.pop(key, None)
+            # Shown and put back unchanged, a prompt stays the core's, with all that it has.
+            if template != self._default(key):
+                self.own[key] = template
+
+    def core(self, more: Mapping[str, Any] | None = None) -> core.PromptSet:
+        """The same for the core; `more` are values of the caller's own that the user's templates may mention."""
+        own = {key: template for key, template in self.own.items() if key in _STAGES}
+        stages = {_STAGES[key]: LlamaIndexTemplate(template, self.llm, more or {}) for key, template in own.items()}
+        context = self.shown()["context_template"]
+        wording = context.format(llm=self.llm, context_str="{context}", context="{context}")
+        return replace(self.base, context=wording, **stages)
+
+    def point_query(self, question: str, title: str) -> str:
+        """What is retrieved for a point."""
+        values = {"question": question, "title": title}
+        return self.shown()["point_query_template"].format(llm=self.llm, **_named(values))
+
+    def _default(self, key: str) -> BasePromptTemplate | None:
+        if key == "point_query_template":
+            return _POINT_QUERY
+        if key == "context_template":
+            untouched = self.base.context == core.PromptSet().context
+            return PromptTemplate(_CITED if self.citations and untouched else _renamed(self.base.context))
+        template: Any = getattr(self.base, _STAGES[key])
+        if template is None:
+            return PromptTemplate("{query_str}")
+        if isinstance(template, LlamaIndexTemplate):
+            return template.template
+        if isinstance(template, core.PromptTemplate):
+            return PromptTemplate(_renamed(template.instruction))
+        return None  # a template of another kind has no text to be shown
+
+    def _checked(self, key: str, template: BasePromptTemplate | str) -> BasePromptTemplate:
+        if key not in self.keys:
+            raise InvalidInput(f"There is no prompt {key!r}. The prompts are: {', '.join(self.keys)}.")
+        if isinstance(template, str):
+            template = PromptTemplate(template)
+        if not isinstance(template, BasePromptTemplate):
+            raise InvalidInput(f"The {key} must be a prompt template or a string, not {type(template).__name__}.")
+        chosen = template.select(self.llm) if isinstance(template, SelectorPromptTemplate) else template
+        renamed = chosen.template_var_mappings or {}
+        needed = _NEEDED[key]
+        computed = chosen.function_mappings or {}
+        if not computed and not any(renamed.get(name, name) in chosen.template_vars for name in needed):
+            wanted = " or ".join(f"{{{renamed.get(name, name)}}}" for name in needed)
+            raise PromptFileError(
+                f"The {key} never mentions {wanted}, so it could not work: {chosen.get_template()[:60]!r}. "
+                f"Put {wanted} into it."
+            )
+        return template
+
+
+def _renamed(text: str) -> str:
+    def name(match: re.Match[str]) -> str:
+        core_name = core.ALIASES.get(match[1], match[1])
+        return f"{{{_NAMES.get(core_name, core_name)}}}"
+
+    return _BRACED.sub(name, text)

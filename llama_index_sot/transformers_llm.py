@@ -1,0 +1,302 @@
+"""A LlamaIndex LLM over a local Hugging Face model, whose concurrent calls are decoded as one batch."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+)
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.llm import LLM
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.types import Model
+from pydantic import ConfigDict, Field, model_validator
+
+from llama_index_sot.local_calls import (
+    Call,
+    astreamed,
+    awhole,
+    chat_response,
+    completion_response,
+    streamed,
+    whole,
+)
+from llama_index_sot.local_prompts import (
+    LocalPrompt,
+    has_own_completion_format,
+    has_own_messages_format,
+    prompt_of,
+    prompt_of_messages,
+)
+from skeleton_of_thought.errors import InvalidInput
+
+__all__ = ["TransformersLLM"]
+
+logger = logging.getLogger(__name__)
+
+_SETTINGS = (
+    *("temperature", "top_p", "top_k", "max_tokens", "min_new_tokens", "repetition_penalty"),
+    *("seed", "stop", "stop_token_ids"),
+)
+"""What of the LLM each call of the engine is told."""
+
+
+class TransformersLLM(LLM):
+    """A local Hugging Face model as a LlamaIndex LLM.
+
+    All calls that are open at a time, from threads or from tasks, are decoded together as one batch, so concurrent
+    `acomplete`s, or a Skeleton-of-Thought, are truly parallel. Async methods never block the event loop, streams come
+    as they are written, and a stream that is closed early stops decoding. Instances with the same `model` and
+    `model_kwargs` share one loaded model.
+
+    Messages go through the model's chat template where it has one, or through `messages_to_prompt` where that is given;
+    a last message of the assistant's is the start of the model's turn, which it continues. So does `complete`, unless
+    `completion_to_prompt` or `query_wrapper_prompt` say otherwise or the prompt is `formatted`: then it is plain text.
+
+    Example:
+        TransformersLLM()                                      # a small built-in demo model
+        TransformersLLM(model="Qwen/Qwen2.5-1.5B-Instruct")    # from the hub, a folder or a .gguf file
+        TransformersLLM.from_model(model, tokenizer)           # already loaded
+        TransformersLLM(engine=engine, temperature=0.7)        # an engine of one's own
+        TransformersLLM(model="...", model_kwargs={"dtype": "bfloat16", "device": "cuda", "kv_memory": 0.3})
+
+        >>> llm = TransformersLLM(max_tokens=16)
+        >>> llm.complete("What is the capital of France?").text
+        'The capital of France is Paris.'
+
+    Attributes:
+        model: A hub id, a directory, a path to a .gguf file, or None for the demo model.
+        model_kwargs: How the model is loaded and run: keyword arguments of `LocalEngine.from_pretrained`, such as
+            `dtype`, `device`, `optimize`, `kv_memory`, `max_batch_size` or `chat_template_kwargs`.
+        engine: The engine that decodes; loaded from `model` if not given.
+        context_window: The most tokens of prompt and completion that LlamaIndex is to plan for, if that is to be fewer
+            than the model can take.
+        is_chat_model: Whether LlamaIndex gives it messages. By default it does if there is a chat template or
+            `messages_to_prompt`, and nothing that wraps completions.
+        temperature: 0 for greedy decoding.
+        top_p: The probability mass to sample from.
+        top_k: The number of tokens to sample from; 0 for all.
+        max_tokens: The longest completion, in tokens, as far as the window has room; also called `max_new_tokens`.
+        min_new_tokens: The model may not end its text before so many tokens; stop strings still may.
+        repetition_penalty: Above 1 makes tokens of the prompt and of the text so far less likely.
+        seed: Makes sampling repeatable.
+        stop: Strings that end the completion; not part of the text.
+        stop_token_ids: Tokens that end it, besides the model's own ends.
+        system_prompt: The system message of chats that have none.
+
+    The settings from `temperature` on, but `system_prompt`, may also be given with a call; so may `prefill` (the start
+    of the model's turn, not part of the text), `stop_after_text` (strings that end it once it has any text),
+    `frequency_penalty`, `presence_penalty` and `grammar` (a `skeleton_of_thought.local.Grammar`).
+
+    A response's `raw`, and that of a stream's last chunk, holds `usage` in tokens as OpenAI's servers tell it,
+    `finish_reason` (`"stop"` or `"length"`), and `decoding`: what the engine did for it
+    (`skeleton_of_thought.types.Decoding`, as a dict).
+
+    With the extra `structured`, `structured_predict` and `as_structured_llm` hold the model to the schema by a grammar.
+
+    Raises:
+        MissingExtra: torch or transformers are not installed.
+        ModelLoadError: The model cannot be found or loaded.
+        InvalidInput: With a call: a message or setting that the model cannot take.
+    """
+
+    model: str | None = None
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    engine: Any = Field(default=None, exclude=True, repr=False)
+    context_window: int | None = Field(default=None, gt=0)
+    is_chat_model: bool | None = None
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    max_tokens: int = Field(default=512, ge=1)
+    min_new_tokens: int = Field(default=0, ge=0)
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    seed: int | None = None
+    stop: list[str] | None = None
+    stop_token_ids: list[int] = Field(default_factory=list)
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "max_new_tokens" not in values:
+            return values
+        if "max_tokens" in values:
+            raise InvalidInput("max_tokens and max_new_tokens say the same: give one of them.")
+        return {"max_tokens" if name == "max_new_tokens" else name: value for name, value in values.items()}
+
+    @model_validator(mode="after")
+    def _load(self) -> Self:
+        if self.engine is not None and self.model_kwargs:
+            raise InvalidInput("model_kwargs say how an engine is made, but one is given: leave out either.")
+        if self.engine is None:
+            from skeleton_of_thought.local import shared_engine
+
+            self.engine = shared_engine(self.model, self.model_kwargs)
+        return self
+
+    @classmethod
+    def from_model(cls, model: Any, tokenizer: Any, **settings: Any) -> Self:
+        """Over a model and tokenizer that are loaded already; several instances share one engine.
+
+        Args:
+            model: A `PreTrainedModel` that generates text.
+            tokenizer: Its tokenizer.
+            settings: The attributes of this class.
+        """
+        from skeleton_of_thought.local import LocalEngine
+
+        name = getattr(model, "name_or_path", "") or type(model).__name__
+        return cls(**{"model": name, **settings}, engine=LocalEngine.for_model(model, tokenizer))
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name in serialised form."""
+        return "TransformersLLM"
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What LlamaIndex plans with: the window, the longest completion, whether it takes messages."""
+        windows = [window for window in (self.context_window, self.engine.context_window) if window is not None]
+        return LLMMetadata(
+            context_window=min(windows, default=DEFAULT_CONTEXT_WINDOW),
+            num_output=self.max_tokens,
+            is_chat_model=self._takes_messages if self.is_chat_model is None else self.is_chat_model,
+            model_name=self.model or "demo",
+        )
+
+    @property
+    def _takes_messages(self) -> bool:
+        able = self.engine.has_chat_template or has_own_messages_format(self)
+        return bool(able) and not has_own_completion_format(self)
+
+    # --- travelling: a worker thread and its model do not; they are found again by the model's name ---
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super(TransformersLLM, self.model_copy(update={"engine": None})).__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # BaseComponent's would keep an object without an engine where the model cannot be loaded.
+        self.__init__(**state["__dict__"])  # type: ignore[misc]
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self.model_copy()
+
+    # --- calls ---
+
+    @llm_chat_callback()
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """The model's reply. Keywords: see the class."""
+        return whole(self._chat_call(messages, kwargs).open(), chat_response)
+
+    @llm_chat_callback()
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Async twin of `chat`."""
+        return await awhole(self._chat_call(messages, kwargs).aopen(), chat_response)
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """The reply as it is written, which it is from now on, whether or not it is read."""
+        return streamed(self._chat_call(messages, kwargs).open(), chat_response)
+
+    @llm_chat_callback()
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        """Async twin of `stream_chat`."""
+        return astreamed(self._chat_call(messages, kwargs).aopen(), chat_response)
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """The completion of a prompt; of the very text if it is `formatted`. Keywords: see the class."""
+        return whole(self._text_call(prompt, formatted, kwargs).open(), completion_response)
+
+    @llm_completion_callback()
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Async twin of `complete`."""
+        return await awhole(self._text_call(prompt, formatted, kwargs).aopen(), completion_response)
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        """The completion as it is written, which it is from now on, whether or not it is read."""
+        return streamed(self._text_call(prompt, formatted, kwargs).open(), completion_response)
+
+    @llm_completion_callback()
+    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
+        """Async twin of `stream_complete`."""
+        return astreamed(self._text_call(prompt, formatted, kwargs).aopen(), completion_response)
+
+    def _chat_call(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> Call:
+        return self._call(prompt_of_messages(self, messages, template=self.engine.has_chat_template), kwargs)
+
+    def _text_call(self, prompt: str, formatted: bool, kwargs: Mapping[str, Any]) -> Call:
+        if formatted:
+            return self._call(LocalPrompt(prompt), kwargs)
+        return self._call(prompt_of(self, prompt, template=self.engine.has_chat_template), kwargs)
+
+    def _call(self, prompt: LocalPrompt, kwargs: Mapping[str, Any]) -> Call:
+        return Call(self.engine, prompt, {name: getattr(self, name) for name in _SETTINGS}, kwargs)
+
+    # --- structured output ---
+
+    def structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """An instance of a pydantic class; the model is held to its schema by a grammar (extra `structured`)."""
+        held = self._held(output_cls, llm_kwargs)
+        predicted: Model = super().structured_predict(output_cls, prompt, held, **prompt_args)
+        return predicted
+
+    async def astructured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """Async twin of `structured_predict`."""
+        held = self._held(output_cls, llm_kwargs)
+        predicted: Model = await super().astructured_predict(output_cls, prompt, held, **prompt_args)
+        return predicted
+
+    def _structured_stream_call(
+        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> Any:
+        held = self._held(output_cls, llm_kwargs)
+        return super()._structured_stream_call(output_cls, prompt, held, **prompt_args)
+
+    async def _structured_astream_call(
+        self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
+    ) -> Any:
+        held = self._held(output_cls, llm_kwargs)
+        return await super()._structured_astream_call(output_cls, prompt, held, **prompt_args)
+
+    def _held(self, output_cls: Any, llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Keywords for a call whose output has to be JSON for a class, as far as that can be seen to."""
+        given = dict(llm_kwargs or {})
+        if "grammar" in given or importlib.util.find_spec("llguidance") is None:
+            return given
+        from skeleton_of_thought.local import Grammar
+
+        try:
+            grammar = Grammar.from_json_schema(output_cls.model_json_schema())
+            self.engine.prepare(grammar)
+        except InvalidInput as error:
+            logger.warning("The model is only asked for %s, not held to it: %s", output_cls.__name__, error)
+            return given
+        return {**given, "grammar": grammar}

@@ -1,0 +1,356 @@
+"""Calls side by side: how many, where, and what is left when somebody stops reading."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+
+import pytest
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+from llama_index.core.rate_limiter import BaseRateLimiter
+from llama_index.core.tools import QueryEngineTool
+
+TITLES = [f"Point {letter}" for letter in "abcdefgh"]
+
+
+async def soon(condition, patience=20.0):
+    until = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < until, "it never came true"
+        await asyncio.sleep(0.001)
+
+
+async def test_all_points_are_in_flight_at_once(way, LLMClass, kit):
+    watch = kit.Watch()
+    script = kit.answering(TITLES)
+    together = watch.together(8)
+    llm = LLMClass(script=lambda seen: [together, *script(seen)] if seen.point else script(seen), watch=watch)
+    await way(llm, "How?")
+    assert watch.peak == 8
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_no_more_calls_than_workers(way, LLMClass, kit, workers):
+    watch = kit.Watch()
+    script = kit.answering(TITLES)
+    llm = LLMClass(script=lambda seen: [watch.together(workers), *script(seen)] if seen.point else script(seen))
+    llm.watch = watch
+    await way(llm, "How?", num_workers=workers)
+    assert watch.peak == workers
+    assert len(watch.of("point")) == 8
+
+
+async def test_workers_bound_retrievals_and_calls_together(way, kit):
+    retriever = kit.AsyncRetriever(lambda query: [kit.node(query)], lambda query: retriever.watch.together(3))
+    llm = kit.ChatLLM(script=kit.answering(TITLES), watch=retriever.watch)
+    await way(llm, "How?", retriever=retriever, num_workers=3)
+    assert retriever.watch.peak == 3
+
+
+# --- beside an event loop --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way_name", ["aquery", "astream", "events"])
+async def test_a_sync_llm_never_runs_on_the_loop(ways, kit, way_name):
+    beats = []
+    watch = kit.Watch()
+    script = kit.answering(TITLES)
+
+    def slow(seen):
+        # In lockstep with the loop: were this on the loop, the gate would never open.
+        begun = len(beats)
+        return [kit.Gate(lambda: len(beats) > begun + 3), *script(seen)]
+
+    async def beat():
+        while True:
+            beats.append(1)
+            await asyncio.sleep(0)
+
+    heart = asyncio.create_task(beat())
+    llm = kit.SyncLLM(script=slow, watch=watch)
+    response = await ways[way_name](llm, "How?")
+    heart.cancel()
+    assert response.metadata["sot"]["concurrency"] == "thread"
+    assert not any(seen.on_loop for seen in watch.seen)
+    assert len({seen.thread for seen in watch.of("point")}) == 8
+
+
+@pytest.mark.parametrize("way_name", ["aquery", "astream", "events"])
+async def test_an_async_llm_runs_on_the_loop_by_its_own_methods(ways, kit, way_name):
+    llm = kit.ChatLLM(script=kit.answering(TITLES))
+    response = await ways[way_name](llm, "How?")
+    assert response.metadata["sot"]["concurrency"] == "async"
+    assert {seen.way for seen in llm.watch.seen} == {"achat" if way_name == "aquery" else "astream_chat"}
+
+
+async def test_threads_can_be_asked_for(kit):
+    llm = kit.ChatLLM(script=kit.answering(TITLES))
+    retriever = kit.AsyncRetriever(lambda query: [kit.node(query)])
+    response = await kit.make(llm, concurrency="thread", retriever=retriever).aquery("How?")
+    assert response.metadata["sot"]["concurrency"] == "thread"
+    assert {seen.way for seen in llm.watch.seen} == {"chat"}
+    assert not any(seen.on_loop for seen in (*llm.watch.seen, *retriever.watch.seen))
+
+
+async def test_async_methods_can_be_asked_for(kit):
+    llm = kit.SyncLLM(script=kit.answering(TITLES))
+    response = await kit.make(llm, concurrency="async").aquery("How?")
+    assert response.metadata["sot"]["concurrency"] == "async"
+    assert all(seen.on_loop for seen in llm.watch.seen)
+
+
+async def test_a_custom_llm_with_an_async_method_of_its_own_is_asked_by_it(kit):
+    class WithAsync(kit.SyncLLM):
+        async def acomplete(self, prompt, formatted=False, **kwargs):
+            return self.complete(prompt, formatted=formatted, way="acomplete")
+
+    llm = WithAsync(script=kit.answering(TITLES))
+    response = await kit.make(llm).aquery("How?")
+    assert response.metadata["sot"]["concurrency"] == "async"
+    assert all(seen.on_loop for seen in llm.watch.seen)
+    llm.watch.seen.clear()
+    # It has none that streams.
+    response = await kit.make(llm, streaming=True).aquery("How?")
+    await response.get_response()
+    assert response.metadata["sot"]["concurrency"] == "thread"
+    assert not any(seen.on_loop for seen in llm.watch.seen)
+
+
+async def test_a_sync_retriever_and_postprocessor_never_run_on_the_loop(kit):
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
+
+    loops = []
+
+    class Watching(BaseNodePostprocessor):
+        def _postprocess_nodes(self, nodes, query_bundle=None):
+            loops.append(kit.seen_as("", way="").on_loop)
+            return nodes
+
+    retriever = kit.SyncRetriever(lambda query: [kit.node(query)])
+    engine = kit.make(kit.ChatLLM(script=kit.answering(TITLES)), retriever=retriever, node_postprocessors=[Watching()])
+    await engine.aquery("How?")
+    assert [seen.way for seen in retriever.watch.seen] == ["retrieve"] * 8
+    assert not any(seen.on_loop for seen in retriever.watch.seen)
+    assert loops == [False] * 8
+
+
+# --- the rate limiter ------------------------------------------------------------------------------
+
+
+class Counting(BaseRateLimiter):
+    def __init__(self):
+        self.taken = 0
+        self.lock = threading.Lock()
+
+    def acquire(self, num_tokens=0):
+        with self.lock:
+            self.taken += 1
+
+    async def async_acquire(self, num_tokens=0):
+        self.acquire()
+
+
+async def test_the_rate_limiter_is_asked_once_for_each_call(way, LLMClass, kit):
+    llm = LLMClass(script=kit.answering(TITLES), rate_limiter=Counting())
+    await way(llm, "How?")
+    assert llm.rate_limiter.taken == len(llm.watch.seen) == 9
+
+
+# --- streams ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("LLMName", ["SyncLLM", "ChatLLM"])
+async def test_text_comes_early_and_in_order_even_if_the_first_point_is_slow(kit, LLMName):
+    last_done, first_read = kit.Gate(), kit.Gate()
+    script = kit.answering(["Slow", "Quick"])
+
+    def slow(seen):
+        if seen.point == 1:
+            return ["Now ", last_done, "done."]
+        if seen.point == 2:
+            return [first_read, *script(seen), last_done.open]
+        return script(seen)
+
+    response = await kit.make(getattr(kit, LLMName)(script=slow), streaming=True).aquery("How?")
+    texts = []
+    async for text in response.response_gen:
+        texts.append(text)
+        if "Now" in "".join(texts):
+            first_read.open()
+    assert "".join(texts) == "1. Slow: Now done.\n\n2. Quick: All about quick."
+    assert [point.text for point in response.points] == ["Now done.", "All about quick."]
+
+
+def test_the_sync_stream_is_in_order_and_early(kit):
+    last_done, first_read = kit.Gate(), kit.Gate()
+
+    def slow(seen):
+        if seen.point == 1:
+            return ["Now ", last_done, "done."]
+        if seen.point == 2:
+            return [first_read, "Quick.", last_done.open]
+        return ["1. One\n2. Two"]
+
+    response = kit.make(kit.SyncLLM(script=slow), streaming=True).query("How?")
+    texts = []
+    for text in response.response_gen:
+        texts.append(text)
+        if "Now" in "".join(texts):
+            first_read.open()
+    assert "".join(texts) == "1. One: Now done.\n\n2. Two: Quick."
+
+
+async def test_nothing_begins_before_a_stream_is_read(LLMClass, kit):
+    llm = LLMClass(script=kit.answering(TITLES))
+    engine = kit.make(llm, streaming=True)
+    tasks = len(asyncio.all_tasks())
+    response, other = await engine.aquery("How?"), engine.query("How?")
+    await asyncio.sleep(0)
+    assert llm.watch.seen == []
+    assert len(asyncio.all_tasks()) == tasks
+    del response, other
+    gc.collect()
+
+
+@pytest.mark.parametrize("retrieval", ["none", "once", "per_point"])
+@pytest.mark.parametrize("RetrieverName", ["SyncRetriever", "AsyncRetriever"])
+async def test_a_tool_reads_a_streaming_response_while_it_blocks_the_loop(LLMClass, kit, retrieval, RetrieverName):
+    llm = LLMClass(script=kit.answering(TITLES))
+    settings = {}
+    if retrieval != "none":
+        settings = {"retrieval": retrieval, "retriever": getattr(kit, RetrieverName)(lambda query: [kit.node(query)])}
+    tool = QueryEngineTool.from_defaults(kit.make(llm, streaming=True, **settings))
+    output = await asyncio.wait_for(tool.acall("How?"), kit.PATIENCE)
+    assert output.content.startswith("1. Point a: All about point a.")
+    assert len(output.raw_output.points) == 8
+    assert llm.watch.open == 0
+
+
+async def test_nothing_is_in_flight_when_a_streaming_response_is_returned(LLMClass, kit):
+    llm = LLMClass(script=kit.answering(TITLES))
+    retriever = kit.AsyncRetriever(lambda query: [kit.node(query)])
+    threads, tasks = threading.active_count(), len(asyncio.all_tasks())
+    response = await kit.make(llm, streaming=True, retriever=retriever).aquery("How?")
+    assert (len(asyncio.all_tasks()), threading.active_count()) == (tasks, threads)
+    assert llm.watch.of("point") == []
+    assert len(response.source_nodes) == 8
+    await response.get_response()
+    assert len(llm.watch.of("point")) == 8
+
+
+def test_an_error_of_the_llm_keeps_its_type_through_a_tool(LLMClass, kit):
+    class OutOfMemory(RuntimeError):
+        pass
+
+    tool = QueryEngineTool.from_defaults(
+        kit.make(LLMClass(script=lambda seen: [OutOfMemory("no memory")]), streaming=True, max_retries=0)
+    )
+
+    async def main():
+        with pytest.raises(OutOfMemory):
+            await tool.acall("How?")
+
+    asyncio.run(main())
+
+
+# --- stopping early --------------------------------------------------------------------------------
+
+
+def endless(kit):
+    def script(seen):
+        if seen.stage == "skeleton":
+            yield "1. One\n2. Two\n3. Three"
+            return
+        while True:
+            yield "and "
+
+    return script
+
+
+async def test_closing_an_async_stream_leaves_nothing_running(LLMClass, kit):
+    llm = LLMClass(script=endless(kit))
+    response = await kit.make(llm, streaming=True).aquery("How?")
+    stream = response.async_response_gen()
+    async for text in stream:
+        if "and" in text:
+            break
+    await stream.aclose()
+    await soon(lambda: llm.watch.open == 0)
+    assert len(asyncio.all_tasks()) == 1
+    assert [point.title for point in response.points] == ["One", "Two", "Three"]
+
+
+async def test_closing_the_events_leaves_nothing_running(LLMClass, kit):
+    llm = LLMClass(script=endless(kit))
+    events = kit.make(llm).astream_events("How?")
+    async for event in events:
+        if event.class_name() == "PointDelta":
+            break
+    await events.aclose()
+    await soon(lambda: llm.watch.open == 0)
+    assert len(asyncio.all_tasks()) == 1
+
+
+def test_closing_a_sync_stream_leaves_nothing_running(LLMClass, kit):
+    llm = LLMClass(script=endless(kit))
+    threads = threading.active_count()
+    response = kit.make(llm, streaming=True).query("How?")
+    for text in response.response_gen:
+        if "and" in text:
+            break
+    response.response_gen.close()
+    assert llm.watch.open == 0
+    assert threading.active_count() == threads
+
+
+async def test_cancelling_a_query_leaves_nothing_running(LLMClass, kit):
+    llm = LLMClass(script=endless(kit))
+    query = asyncio.create_task(kit.make(llm, eager=True).aquery("How?"))
+    await soon(lambda: llm.watch.of("point"))
+    # A call of a sync LLM that is not streamed ends by itself or not at all.
+    if isinstance(llm, kit.SyncLLM):
+        llm.script = None
+    query.cancel()
+    if not isinstance(llm, kit.SyncLLM):
+        with pytest.raises(asyncio.CancelledError):
+            await query
+        await soon(lambda: llm.watch.open == 0)
+        assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_stream_that_is_being_read_is_not_written_twice(kit):
+    response = await kit.make(kit.ChatLLM(script=kit.answering(TITLES)), streaming=True).aquery("How?")
+    await anext(response.response_gen)
+    with pytest.raises(RuntimeError, match="being streamed"):
+        str(response)
+    async for _ in response.response_gen:
+        pass
+
+
+async def test_a_stream_that_breaks_off_is_no_whole_answer(way, kit):
+    class Broken(kit.ChatLLM):
+        """Ends its stream as clients of chat servers do when the connection is cut: quietly."""
+
+        async def astream_chat(self, messages, **kwargs):
+            async def responses():
+                yield cut()
+
+            return responses()
+
+        def stream_chat(self, messages, **kwargs):
+            return iter([cut()])
+
+        def chat(self, messages, **kwargs):
+            return cut()
+
+        async def achat(self, messages, **kwargs):
+            return cut()
+
+    def cut():
+        message = ChatMessage(role="assistant", content="Half a")
+        return ChatResponse(message=message, delta="Half a", raw={"choices": [{"finish_reason": None}]})
+
+    with pytest.raises(ConnectionError, match="ended before"):
+        await way(Broken(script=None), "How?", router=lambda query: False, max_retries=0)

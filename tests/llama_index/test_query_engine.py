@@ -1,0 +1,277 @@
+"""The engine over an LLM alone: every way to ask it, sync and async, whole and streaming."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+import pytest
+from llama_index.core import Settings
+from llama_index.core.base.llms.types import LLMMetadata, MessageRole
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.query_engine import RetryQueryEngine
+from llama_index.core.schema import QueryBundle
+
+from llama_index_sot import SkeletonOfThoughtQueryEngine
+from skeleton_of_thought.errors import PointError, SkeletonError
+
+TITLES = ["Move", "Drink water", "Sleep more"]
+TEXT = "1. Move: All about move.\n\n2. Drink water: All about drink water.\n\n3. Sleep more: All about sleep more."
+
+
+# --- the same by every way -------------------------------------------------------------------------
+
+
+async def test_every_way_gives_the_same(way, LLMClass, kit):
+    llm = LLMClass(script=kit.answering(TITLES))
+    response = await way(llm, "How do I stay awake?")
+    assert str(response) == response.response == TEXT
+    assert [(p.index, p.title, p.text, p.error) for p in response.points] == [
+        (i, title, f"All about {title.lower()}.", None) for i, title in enumerate(TITLES, 1)
+    ]
+    assert response.source_nodes == []
+    assert response.metadata["sot"]["route"] == "skeleton"
+    assert len(llm.watch.of("skeleton")) == 1
+    assert sorted(seen.point for seen in llm.watch.of("point")) == [1, 2, 3]
+    assert llm.watch.open == 0
+
+
+async def test_a_bundle_is_taken_and_not_changed(way, kit):
+    bundle = QueryBundle("How?", custom_embedding_strs=["a", "b"])
+    await way(kit.ChatLLM(script=kit.answering(TITLES)), bundle)
+    assert bundle == QueryBundle("How?", custom_embedding_strs=["a", "b"])
+
+
+async def test_the_metadata_is_plain_and_small_data(way, LLMClass, kit):
+    response = await way(LLMClass(script=kit.answering(TITLES)), "How?")
+    told = json.loads(json.dumps(response.metadata))["sot"]
+    assert {"route", "reason", "concurrency", "retrieval", "timings", "usage"} <= told.keys()
+    assert TITLES[0] not in json.dumps(told)
+    assert told["usage"]["total_tokens"] == told["usage"]["input_tokens"] + told["usage"]["output_tokens"] > 0
+    assert set(told["timings"]["stages"]) == {"skeleton", "point"}
+
+
+async def test_usage_is_the_same_by_every_way(ways, kit):
+    llm = kit.ChatLLM(script=kit.answering(TITLES))
+    usages = [(await way(llm, "How?")).metadata["sot"]["usage"] for way in ways.values()]
+    assert all(usage == usages[0] for usage in usages)
+
+
+async def test_settings_llm_is_the_default(kit, monkeypatch):
+    llm = kit.SyncLLM(script=kit.answering(TITLES))
+    monkeypatch.setattr(Settings, "_llm", llm)
+    assert str(SkeletonOfThoughtQueryEngine.from_defaults().query("How?")) == TEXT
+    assert len(llm.watch.seen) == 4
+
+
+async def test_an_empty_answer_is_an_empty_string(way, LLMClass, kit):
+    response = await way(LLMClass(script=lambda seen: []), "How?")
+    assert str(response) == ""
+    assert response.points == []
+    assert response.metadata["sot"]["route"] == "direct"
+
+
+async def test_a_router_may_send_a_query_the_direct_way(way, LLMClass, kit):
+    llm = LLMClass(script=kit.answering(TITLES))
+    asked = []
+    response = await way(llm, "What is 2 + 2?", router=lambda query: bool(asked.append(query)))
+    assert asked == ["What is 2 + 2?"]
+    assert str(response) == "Just so."
+    assert [seen.stage for seen in llm.watch.seen] == ["direct"]
+    assert response.metadata["sot"]["route"] == "direct"
+
+
+async def test_the_merge_is_the_answer(way, LLMClass, kit):
+    response = await way(LLMClass(script=kit.answering(TITLES)), "How?", merge=True)
+    assert str(response) == "All in one."
+    assert [point.text for point in response.points] == [f"All about {title.lower()}." for title in TITLES]
+
+
+async def test_points_may_have_another_llm(way, kit):
+    llm, point_llm = kit.SyncLLM(script=kit.answering(TITLES)), kit.ChatLLM(script=kit.answering(TITLES))
+    assert str(await way(llm, "How?", point_llm=point_llm)) == TEXT
+    assert {seen.stage for seen in llm.watch.seen} == {"skeleton"}
+    assert {seen.stage for seen in point_llm.watch.seen} == {"point"}
+
+
+async def test_concurrent_queries_do_not_mix(kit):
+    def script(seen):
+        name = "crimson" if "crimson" in seen.text else "azure"
+        if seen.stage == "skeleton":
+            return [f"1. The {name} one\n", f"2. The other {name}"]
+        return [f"It is {name}."]
+
+    engine = kit.make(kit.ChatLLM(script=script))
+    red, blue = await asyncio.gather(engine.aquery("What is crimson?"), engine.aquery("What is azure?"))
+    assert "azure" not in str(red) + repr(red.points)
+    assert "crimson" not in str(blue) + repr(blue.points)
+    assert len(red.points) == len(blue.points) == 2
+
+
+# --- what the LLM receives -------------------------------------------------------------------------
+
+
+async def test_a_chat_model_gets_messages_and_its_system_prompt_once(way, kit):
+    llm = kit.ChatLLM(script=kit.answering(TITLES), system_prompt="Be brief.")
+    await way(llm, "How?")
+    for seen in llm.watch.seen:
+        assert [message.role for message in seen.messages] == [MessageRole.SYSTEM, MessageRole.USER]
+        assert seen.messages[0].content == "Be brief."
+
+
+async def test_a_text_model_gets_a_formatted_prompt(way, kit):
+    llm = kit.SyncLLM(
+        script=kit.answering(TITLES),
+        system_prompt="Be brief.",
+        completion_to_prompt=lambda text: f"<|user|>{text}<|assistant|>",
+        query_wrapper_prompt=PromptTemplate("[{query_str}]"),
+    )
+    await way(llm, "How?")
+    for seen in llm.watch.seen:
+        # As LLM.predict has it.
+        assert seen.text.startswith("[Be brief.\n\n<|user|>How?")
+        assert seen.text.endswith("<|assistant|>]")
+        assert seen.kwargs["formatted"] is True
+
+
+async def test_a_custom_llm_that_is_a_chat_model_gets_the_text_that_its_chat_would_make(way, kit):
+    llm = kit.SyncLLM(
+        script=kit.answering(TITLES),
+        meta=LLMMetadata(is_chat_model=True),
+        messages_to_prompt=lambda messages: "".join(f"<{m.role.value}>{m.content}" for m in messages) + "<assistant>",
+        system_prompt="Be brief.",
+    )
+    assert str(await way(llm, "How?")) == TEXT
+    for seen in llm.watch.seen:
+        assert seen.text.startswith("<system>Be brief.<user>How?")
+        assert seen.text.endswith("<assistant>")
+
+
+async def test_braces_in_the_query_and_in_titles_are_just_text(way, LLMClass, kit):
+    llm = LLMClass(script=kit.answering(["Use {title}", "Avoid {{x}}"]))
+    response = await way(llm, "What of {query_str} and {index}?")
+    assert all("What of {query_str} and {index}?" in seen.text for seen in llm.watch.seen)
+    assert [point.title for point in response.points] == ["Use {title}", "Avoid {{x}}"]
+
+
+def test_a_whole_answer_uses_whole_calls_and_a_stream_streams(kit):
+    for llm, whole, streamed in (
+        (kit.SyncLLM(script=kit.answering(TITLES)), "complete", "stream_complete"),
+        (kit.ChatLLM(script=kit.answering(TITLES)), "chat", "stream_chat"),
+    ):
+        kit.make(llm).query("How?")
+        assert {seen.way for seen in llm.watch.seen} == {whole}
+        llm.watch.seen.clear()
+        kit.make(llm, eager=True).query("How?")
+        assert {(seen.stage, seen.way) for seen in llm.watch.seen} == {("skeleton", streamed), ("point", whole)}
+        llm.watch.seen.clear()
+        list(kit.make(llm, streaming=True).query("How?").response_gen)
+        assert {seen.way for seen in llm.watch.seen} == {streamed}
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def failing(kit, error):
+    script = kit.answering(TITLES)
+    return lambda seen: [error] if seen.point == 2 else script(seen)
+
+
+async def test_a_failing_point_is_raised_with_the_rest_of_the_answer(way, LLMClass, kit):
+    llm = LLMClass(script=failing(kit, OSError("no route")))
+    with pytest.raises(PointError, match=r"Point 2 .'Drink water'. failed") as caught:
+        await way(llm, "How?", max_retries=0)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.point.index == 2
+    assert llm.watch.open == 0
+
+
+async def test_a_failing_point_keeps_its_place_by_policy(way, LLMClass, kit):
+    llm = LLMClass(script=failing(kit, OSError("no route")))
+    response = await way(llm, "How?", on_point_error="placeholder", placeholder="(missing)")
+    assert str(response) == TEXT.replace("All about drink water.", "(missing)")
+    assert [point.error for point in response.points] == [None, "OSError: no route", None]
+    assert len(llm.watch.of("point", 2)) == 2
+
+
+async def test_an_error_of_the_llm_keeps_its_type(way, LLMClass, kit):
+    class OutOfMemory(RuntimeError):
+        pass
+
+    llm = LLMClass(script=lambda seen: [OutOfMemory("no memory is left")])
+    with pytest.raises(OutOfMemory, match="no memory is left"):
+        await way(llm, "How?", max_retries=0)
+
+
+async def test_no_skeleton_is_an_error_where_that_is_wanted(way, LLMClass, kit):
+    llm = LLMClass(script=lambda seen: ["I would rather not."])
+    with pytest.raises(SkeletonError):
+        await way(llm, "How?", on_empty_skeleton="raise", min_points=2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_points": 0}, "max_points"),
+        ({"num_workers": 0}, "num_workers"),
+        ({"num_workers": "8"}, "num_workers"),
+        ({"point_llm": "gpt"}, "point_llm must be an LLM"),
+        ({"concurrency": "fast"}, "concurrency"),
+        ({"on_point_error": "ignore"}, "on_point_error"),
+        ({"router": 5}, "router"),
+        ({"retrieval": "always"}, "retrieval"),
+        ({"retrieval": "once"}, "needs a retriever"),
+        ({"retriever": "index"}, "retriever"),
+        ({"node_postprocessors": [object()]}, "nothing is retrieved"),
+        ({"skeleton_template": "Say something."}, "query_str"),
+        ({"point_template": "{query_str}"}, "title"),
+        ({"context_template": "Look."}, "context_str"),
+        ({"merge_template": 5}, "merge_template"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_call(settings, message, kit):
+    llm = kit.SyncLLM(script=kit.answering(TITLES))
+    with pytest.raises(ValueError, match=message):
+        kit.make(llm, **settings)
+    assert llm.watch.seen == []
+
+
+async def test_an_empty_query_is_refused_before_any_call(way, LLMClass, kit):
+    llm = LLMClass(script=kit.answering(TITLES))
+    with pytest.raises(ValueError, match="question is empty"):
+        await way(llm, "  ")
+    assert llm.watch.seen == []
+
+
+# --- other engines around it ----------------------------------------------------------------------
+
+
+def test_query_works_inside_a_running_loop_again_and_again(kit):
+    engine = kit.make(kit.SyncLLM(script=kit.answering(TITLES)))
+
+    async def main():
+        return [str(engine.query("How?")), str(engine.query("How?"))]
+
+    assert asyncio.run(main()) == [TEXT, TEXT]
+    assert asyncio.run(main()) == [TEXT, TEXT]
+
+
+def test_prompts_of_an_engine_inside_another_can_be_updated(kit):
+    from llama_index.core.evaluation import GuidelineEvaluator
+
+    llm = kit.SyncLLM(script=kit.answering(TITLES))
+    outer = RetryQueryEngine(kit.make(llm), GuidelineEvaluator(llm=llm))
+    ours = [key for key in outer.get_prompts() if key.startswith("query_engine:")]
+    assert "query_engine:skeleton_template" in ours
+    outer.update_prompts({key: outer.get_prompts()[key] for key in ours})
+    outer.update_prompts({"query_engine:skeleton_template": PromptTemplate("My own headings: {query_str}")})
+    outer._query_engine.query("How?")
+    assert llm.watch.of("skeleton")[0].text == "My own headings: How?"
+
+
+def test_nothing_is_left_running(kit):
+    before = threading.active_count()
+    asyncio.run(kit.make(kit.SyncLLM(script=kit.answering(TITLES))).aquery("How?"))
+    kit.make(kit.SyncLLM(script=kit.answering(TITLES))).query("How?")
+    assert threading.active_count() == before
