@@ -9,7 +9,7 @@ from skeleton_of_thought.cost import CostGuard
 from skeleton_of_thought.embedded import EmbeddedRouter
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.gate import Gate
-from skeleton_of_thought.routing import AnyRouter, BoundRouter, check_router
+from skeleton_of_thought.routing import AnyRouter, BoundRouter, check_router, decided_at_once, races
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision
 
 __all__ = ["AutoRouter", "as_router"]
@@ -62,6 +62,18 @@ class AutoRouter:
         if (decision := self._barred(conversation)) is not None:
             return decision
         return self._guarded(conversation, await BoundRouter(self.router, conversation).adecide())
+
+    def at_once(self, conversation: Conversation) -> RouteDecision | None:
+        """The decision where it takes no call: always with the embedded router, else where the gate decides."""
+        if (decision := self._barred(conversation)) is not None:
+            return decision
+        decision = decided_at_once(self.router, conversation)
+        return None if decision is None else self._guarded(conversation, decision)
+
+    @property
+    def races(self) -> bool:
+        """Whether the skeleton is written while the router decides, as its own `races` says."""
+        return races(self.router)
 
     def _barred(self, conversation: Conversation) -> RouteDecision | None:
         if self.gate is None:

@@ -242,6 +242,8 @@ class CostGuard:
             return RouteDecision(True, reason=f"{saves}; measured anew after {self._retry} direct answers")
         return RouteDecision(False, reason=f"{saves} (min_speedup={self.min_speedup:g})")
 
+    at_once = route
+
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
         return self.route(conversation)

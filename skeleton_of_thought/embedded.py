@@ -69,6 +69,8 @@ class EmbeddedRouter:
         )
         return RouteDecision(use, score, reason)
 
+    at_once = route
+
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`; it is over sooner than another thread would have started."""
         return self.route(conversation)

@@ -1,10 +1,10 @@
-"""Training of the embedded router: a logistic regression in plain Python, the same weights on every machine."""
+"""Training of the embedded router: a logistic regression in plain Python, repeatable and with no dependency."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +52,7 @@ class Trained:
 
 
 def train_embedded(
-    sources: dict[str, Sequence[Labelled]], *, seed: int = 0, tell: Callable[[str], None] | None = None
+    sources: Mapping[str, Sequence[Labelled]], *, seed: int = 0, tell: Callable[[str], None] | None = None
 ) -> Trained:
     """Trains on all sources together; threshold and calibration come from cross-validation on them.
 

@@ -59,6 +59,8 @@ class Gate:
             reason = next((f"gate: {why}" for why in own), None)
         return RouteDecision(True, reason=_PASSED) if reason is None else RouteDecision(False, 0.0, reason)
 
+    at_once = route
+
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
         return self.route(conversation)

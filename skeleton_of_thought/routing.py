@@ -20,8 +20,10 @@ __all__ = [
     "all_of",
     "any_of",
     "check_router",
+    "decided_at_once",
     "failed_router",
     "first_sure",
+    "races",
     "with_threshold",
 ]
 
@@ -29,6 +31,11 @@ __all__ = [
 @runtime_checkable
 class Router(Protocol):
     """Decides whether a conversation's question is answered through a skeleton (SoT-R in the paper).
+
+    Two more attributes are optional. `at_once(conversation)` returns the decision, or None where it takes a call: a
+    flow asks it first, and opens no call of stage `route` where it decides. It has to be over at once (below a
+    millisecond), for it runs where the flow does. `races=True` has the skeleton's call run beside the router's; the
+    skeleton waits for the decision, and is cancelled if that is direct.
 
     Example:
         >>> class NoProofs:
@@ -90,6 +97,23 @@ class BoundRouter:
             return _decision(await self.router(self.conversation.question))
         result = await asyncio.to_thread(self.router, self.conversation.question)
         return _decision(await result if inspect.isawaitable(result) else result)
+
+
+def decided_at_once(router: AnyRouter, conversation: Conversation) -> RouteDecision | None:
+    """The decision of a router that needs no call for it; None where it does."""
+    at_once = getattr(router, "at_once", None)
+    if at_once is None:
+        return None
+    try:
+        decision: RouteDecision | None = at_once(conversation)
+    except Exception as error:
+        return failed_router(error)
+    return decision
+
+
+def races(router: AnyRouter) -> bool:
+    """Whether the skeleton is written while the router decides."""
+    return bool(getattr(router, "races", False))
 
 
 def failed_router(error: Exception) -> RouteDecision:
