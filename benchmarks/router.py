@@ -97,9 +97,8 @@ def measured(name: str, labelled: Sequence[Labelled], routers: dict[str, Router]
     for router_name, router in routers.items():
         rows[router_name] = decided(router, labelled, labels)
     print(f"{name}: {len(labels)} questions, {sum(labels)} labelled 1")
-    print(
-        f"  {'':16}{'accuracy':>9}{'TP':>6}{'FP':>6}{'TN':>6}{'FN':>6}{'precision':>11}{'recall':>8}{'ECE':>7}{'ms':>9}{'p99':>8}"
-    )
+    heads = (("accuracy", 9), ("TP", 6), ("FP", 6), ("TN", 6), ("FN", 6), ("precision", 11), ("recall", 8), ("ECE", 7))
+    print(" " * 18 + "".join(f"{head:>{width}}" for head, width in (*heads, ("ms", 9), ("p99", 8))))
     for row_name, row in rows.items():
         counts = "".join(f"{row[key]:>6}" for key in ("tp", "fp", "tn", "fn"))
         shares = f"{row['precision']:>11.3f}{row['recall']:>8.3f}{row.get('calibration', float('nan')):>7.3f}"

@@ -137,7 +137,7 @@ def _follow_up(asked: _Asked) -> bool:
         return False
     refers = question.opens("followup") or question.has("anaphora")
     if asked.follows:
-        return question.size <= 3 or (refers and question.size <= 12)
+        return question.size <= 4 or (refers and question.size <= 12)
     # What only makes sense after something: "why?", "and the second one?".
     return question.size <= 6 and refers and not question.has("list", "pros", "diff", "whatif", "howto")
 

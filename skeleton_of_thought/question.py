@@ -21,7 +21,7 @@ LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja")
 _HEAD, _TAIL = 700, 300
 """Characters looked at: what is to be done with a long text stands before or after it."""
 
-_WORD = re.compile(r"c\+\+|c#|[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s]", re.I)
+_WORD = re.compile(r"c\+\+|c#|[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s\"'’‘“”„«»「」『』]", re.I)
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
@@ -77,7 +77,8 @@ def read_question(text: str) -> Question:
         ('de', True, False)
     """
     seen = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} … {text[-_TAIL:]}"
-    lower = seen.casefold().replace("’", "'")
+    # A quote or a Spanish mark before the first word must not stand in for it.
+    lower = seen.casefold().replace("’", "'").lstrip(' \n\t¿¡"“„«「『([*#>-–—')
     words = tuple(_WORD.findall(lower))
     language = _language(seen, words)
     found, opening = set[str](), set[str]()
