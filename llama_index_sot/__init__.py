@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llama_index_sot.query_engine import SkeletonOfThoughtQueryEngine as SkeletonOfThoughtQueryEngine
     from llama_index_sot.synthesizer import SkeletonOfThoughtSynthesizer as SkeletonOfThoughtSynthesizer
+    from llama_index_sot.transformers_llm import TransformersLLM as TransformersLLM
+    from llama_index_sot.workflow import SkeletonOfThoughtWorkflow as SkeletonOfThoughtWorkflow
 
-__all__ = ["SkeletonOfThoughtQueryEngine", "SkeletonOfThoughtSynthesizer"]
+__all__ = [
+    "SkeletonOfThoughtQueryEngine",
+    "SkeletonOfThoughtSynthesizer",
+    "SkeletonOfThoughtWorkflow",
+    "TransformersLLM",
+]
 
 _MODULES = {
     "SkeletonOfThoughtQueryEngine": "query_engine",
     "SkeletonOfThoughtSynthesizer": "synthesizer",
+    "SkeletonOfThoughtWorkflow": "workflow",
+    "TransformersLLM": "transformers_llm",
 }
 
 

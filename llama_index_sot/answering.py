@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from llama_index.core.callbacks import CallbackManager
-from llama_index.core.llms.llm import LLM
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 
-from llama_index_sot.backends import Backend, Concurrency, Used
+from llama_index_sot.backends import Backend, Used
 from llama_index_sot.events import typed_event
 from llama_index_sot.llm_responses import Outcome
 from llama_index_sot.response import ResponsePoint, about, response_points, union
@@ -53,7 +52,6 @@ class Plan:
         prompts: What they are asked.
         settings: The core's.
         router: A function of the question, a core `Router`, or None.
-        concurrency: How the models are called beside an event loop.
         num_workers: The most calls that are open at a time in one answer; None for no limit.
         retrieval: What is retrieved.
         finder: What retrieves; None where nothing is.
@@ -62,22 +60,27 @@ class Plan:
         citations: Whether sources have numbers, to be cited.
     """
 
-    llm: LLM
-    point_llm: LLM
+    llm: Backend
+    point_llm: Backend
     prompts: PromptSet
     settings: Settings
     router: Router | Callable[[str], Any] | None = None
-    concurrency: Concurrency = "auto"
     num_workers: int | None = 8
     retrieval: Retrieval = "none"
     finder: Finder | None = None
-    point_query: Callable[[str, str], str] = "{}\n{}".format
+    point_query: Callable[[str, str], str] = "{1} ({0})".format
     packer: Callable[[str], Packer] | None = None
     citations: bool = False
 
     def backend(self, stage: Stage) -> Backend:
         """Who writes this stage, and how it is called."""
-        return Backend(self.point_llm if stage == "point" else self.llm, self.concurrency)
+        return self.point_llm if stage == "point" else self.llm
+
+    @property
+    def prefilled(self) -> frozenset[Stage]:
+        """The stages whose model continues the start of its turn."""
+        stages: tuple[Stage, ...] = ("skeleton", "point")
+        return frozenset(stage for stage in stages if self.backend(stage).native is not None)
 
 
 class Answering:
@@ -109,10 +112,11 @@ class Answering:
             prompts=plan.prompts,
             settings=plan.settings,
             router=plan.router,
+            prefill=plan.prefilled,
             live=live,
             retrieval=plan.retrieval,
         )
-        packer = None if plan.packer is None else plan.packer(query.query_str)
+        packer = plan.packer(query.query_str) if plan.packer and plan.retrieval != "none" else None
         self._readings = Readings(packer, plan.citations)
         self._board = Board([self._flow], plan.num_workers, drive.GRACE)
         self._context = contextvars.copy_context()

@@ -11,12 +11,15 @@ from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 
+from llama_index_sot.adopt import adopt
+from llama_index_sot.awaiting import lets_the_loop_go
 from llama_index_sot.messages import as_text, chat_messages
 from llama_index_sot.threads import call_in_thread, stream_in_thread
+from llama_index_sot.transformers_llm import TransformersLLM
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Call
 
-__all__ = ["Backend", "Concurrency", "Used", "check_concurrency"]
+__all__ = ["Backend", "Concurrency", "Used", "check_concurrency", "find_backend"]
 
 Used = Literal["async", "thread", "batch"]
 """How the calls of an answer ran side by side."""
@@ -30,6 +33,25 @@ def check_concurrency(concurrency: str) -> None:
     if concurrency not in get_args(Concurrency):
         choices = " or ".join(map(repr, get_args(Concurrency)))
         raise InvalidInput(f"concurrency must be {choices}, not {concurrency!r}.")
+
+
+def find_backend(llm: LLM, concurrency: Concurrency) -> Backend:
+    """How an LLM is called.
+
+    Args:
+        llm: The user's.
+        concurrency: `"auto"` and `"batch"` let a stock `HuggingFaceLLM` be adopted: its model gets an engine.
+
+    Raises:
+        InvalidInput: A batch is asked for, and the LLM has none.
+    """
+    native = llm if isinstance(llm, TransformersLLM) else adopt(llm) if concurrency in ("auto", "batch") else None
+    if native is None and concurrency == "batch":
+        raise InvalidInput(
+            f"concurrency='batch' needs a local model, and {type(llm).__name__} is none that an engine can run (of a "
+            "HuggingFaceLLM, the log says why): use a TransformersLLM, or concurrency='auto'."
+        )
+    return Backend(native or llm, concurrency)
 
 
 @dataclass(frozen=True)
@@ -48,65 +70,97 @@ class Backend:
     concurrency: Concurrency = "auto"
 
     @property
+    def native(self) -> TransformersLLM | None:
+        """It, if it is a local model over an engine, which decodes all open calls as one batch."""
+        return self.llm if isinstance(self.llm, TransformersLLM) else None
+
+    @property
     def chat(self) -> bool:
         """Whether it gets messages."""
-        return bool(self.llm.metadata.is_chat_model) and _own(self.llm, "chat")
+        own = inspect.getattr_static(self.llm, "chat") is not inspect.getattr_static(CustomLLM, "chat")
+        return bool(self.llm.metadata.is_chat_model) and own
 
     def used(self, *, streamed: bool, sync: bool) -> Used:
         """How calls run side by side: in threads, as tasks, or as rows of one batch."""
+        if self.native is not None:
+            return "batch"
         if sync or self.concurrency == "thread":
             return "thread"
         if self.concurrency == "async":
             return "async"
         name = "chat" if self.chat else "complete"
-        return "async" if _own(self.llm, f"astream_{name}" if streamed else f"a{name}") else "thread"
+        method = f"astream_{name}" if streamed else f"a{name}"
+        # Many LLMs have async methods that call the sync ones, as `CustomLLM` has.
+        return "async" if lets_the_loop_go(self.llm, method) else "thread"
 
     # --- calls ---
 
     def whole(self, call: Call) -> LLMResponse:
         """Makes a call and returns its whole response."""
-        if self.chat:
-            return self.llm.chat(self._messages(call))
-        return self.llm.complete(self._text(call), formatted=True)
+        how = self._request(call)
+        return self.llm.chat(how.input, **how.kwargs) if how.chat else self.llm.complete(how.input, **how.kwargs)
 
     def stream(self, call: Call) -> Iterator[LLMResponse]:
         """Makes a call and yields its response as it is written."""
-        if self.chat:
-            return cast(Iterator[LLMResponse], self.llm.stream_chat(self._messages(call)))
-        return cast(Iterator[LLMResponse], self.llm.stream_complete(self._text(call), formatted=True))
+        how = self._request(call)
+        begin: Any = self.llm.stream_chat if how.chat else self.llm.stream_complete
+        return cast(Iterator[LLMResponse], begin(how.input, **how.kwargs))
 
     async def awhole(self, call: Call) -> LLMResponse:
         """Async twin of `whole`; never blocks the loop."""
         if self.used(streamed=False, sync=False) == "thread":
             return await call_in_thread(lambda: self.whole(call), _thread_name(call))
-        if self.chat:
-            return await self.llm.achat(self._messages(call))
-        return await self.llm.acomplete(self._text(call), formatted=True)
+        how = self._request(call)
+        if how.chat:
+            return await self.llm.achat(how.input, **how.kwargs)
+        return await self.llm.acomplete(how.input, **how.kwargs)
 
     async def astream(self, call: Call) -> AsyncIterator[LLMResponse]:
         """Async twin of `stream`; never blocks the loop."""
         if self.used(streamed=True, sync=False) == "thread":
             return stream_in_thread(lambda: self.stream(call), _thread_name(call))
+        how = self._request(call)
+        begin: Any = self.llm.astream_chat if how.chat else self.llm.astream_complete
+        return cast(AsyncIterator[LLMResponse], await begin(how.input, **how.kwargs))
+
+    def _request(self, call: Call) -> _Request:
+        assert call.prompt is not None, "the driver asks routers itself, and retrievals ask no model"
+        if self.native is not None:
+            # It formats what it gets by itself, as the object would that it was adopted from.
+            chat, kwargs = self.chat or len(call.prompt.messages) > 1, _native_kwargs(self.native, call)
+            if chat:
+                return _Request(True, chat_messages(call.prompt, self.llm), kwargs)
+            return _Request(False, call.prompt.messages[0].text, kwargs)
         if self.chat:
-            return cast(AsyncIterator[LLMResponse], await self.llm.astream_chat(self._messages(call)))
-        return cast(AsyncIterator[LLMResponse], await self.llm.astream_complete(self._text(call), formatted=True))
+            return _Request(True, chat_messages(call.prompt, self.llm), {})
+        text = as_text(call.prompt, self.llm, chat=bool(self.llm.metadata.is_chat_model))
+        return _Request(False, text, {"formatted": True})
 
-    def _messages(self, call: Call) -> Any:
-        assert call.prompt is not None
-        return chat_messages(call.prompt, self.llm)
 
-    def _text(self, call: Call) -> str:
-        assert call.prompt is not None
-        return as_text(call.prompt, self.llm, chat=bool(self.llm.metadata.is_chat_model))
+@dataclass(frozen=True)
+class _Request:
+    """What an LLM gets: messages or a text, and keywords."""
+
+    chat: bool
+    input: Any
+    kwargs: dict[str, Any]
+
+
+def _native_kwargs(llm: TransformersLLM, call: Call) -> dict[str, Any]:
+    assert call.prompt is not None
+    prompt, own = call.prompt, llm.max_tokens
+    if call.stage == "merge" and prompt.max_tokens and "max_tokens" not in llm.model_fields_set:
+        # The default is meant for one reply; a merge that is cut there would be in vain.
+        own = prompt.max_tokens
+    return {
+        "prefill": prompt.prefill,
+        "stop_after_text": prompt.stop,
+        "max_tokens": own if prompt.max_tokens is None else min(own, prompt.max_tokens),
+        "min_new_tokens": max(prompt.min_tokens, llm.min_new_tokens),
+        "frequency_penalty": prompt.frequency_penalty,
+        "presence_penalty": prompt.presence_penalty,
+    }
 
 
 def _thread_name(call: Call) -> str:
     return f"sot-{call.stage}" if call.point is None else f"sot-{call.stage}-{call.point.index}"
-
-
-def _own(llm: LLM, method: str) -> bool:
-    """Whether an LLM has a method of its own, and not the one of `CustomLLM`, which calls the sync ones.
-
-    Looked up statically: LlamaIndex wraps methods in descriptors that give another object at each access.
-    """
-    return inspect.getattr_static(type(llm), method) is not inspect.getattr_static(CustomLLM, method)

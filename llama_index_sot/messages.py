@@ -30,19 +30,11 @@ def _role(message: ChatMessage) -> str:
     return message.role.value if isinstance(message.role, MessageRole) else str(message.role)
 
 
-def chat_messages(prompt: Prompt, llm: LLM, *, prefill: bool = False) -> list[ChatMessage]:
-    """A prompt as messages for a chat model, its own system prompt first.
-
-    Args:
-        prompt: What is asked.
-        llm: Who is asked.
-        prefill: Whether the start of the assistant's turn is a last message of it.
-    """
+def chat_messages(prompt: Prompt, llm: LLM) -> list[ChatMessage]:
+    """A prompt as messages for a chat model, its own system prompt first."""
     messages = [_chat_message(message) for message in prompt.messages]
     if llm.system_prompt:
         messages.insert(0, ChatMessage(role=MessageRole.SYSTEM, content=llm.system_prompt))
-    if prefill and prompt.prefill:
-        messages.append(ChatMessage(role=MessageRole.ASSISTANT, content=prompt.prefill))
     return messages
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict
 from llama_index.core.llms.llm import LLM
 from llama_index.core.llms.structured_llm import StructuredLLM
 
-from llama_index_sot.backends import check_concurrency
+from llama_index_sot.backends import Concurrency, check_concurrency, find_backend
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routing import Router, check_router
 
@@ -35,7 +35,7 @@ class SettingsOptions(TypedDict, total=False):
 def check_options(
     llms: Mapping[str, LLM],
     router: Router | Callable[[str], Any] | None,
-    concurrency: str,
+    concurrency: Concurrency,
     num_workers: int | None,
 ) -> None:
     """Raises `InvalidInput` for what cannot work, before any call is made.
@@ -56,6 +56,9 @@ def check_options(
             )
     check_router(router)
     check_concurrency(concurrency)
+    for llm in llms.values():
+        # Now, rather than amid the first answer: an engine packs a model's weights.
+        find_backend(llm, concurrency)
     whole = isinstance(num_workers, int) and not isinstance(num_workers, bool)
     if num_workers is not None and (not whole or num_workers < 1):
         raise InvalidInput(f"num_workers must be at least 1, or None for no limit, not {num_workers!r}.")

@@ -19,7 +19,7 @@ from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
 from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
 
 from llama_index_sot.answering import Answering, Plan
-from llama_index_sot.backends import Concurrency
+from llama_index_sot.backends import Concurrency, find_backend
 from llama_index_sot.events import AnswerReady, SkeletonOfThoughtEvent, typed_event
 from llama_index_sot.options import check_options
 from llama_index_sot.packing import packer_of
@@ -324,18 +324,18 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
     # --- inside ---
 
     def _answering(self, query: QueryBundle, *, live: bool) -> Answering:
+        llm, point_llm = (find_backend(llm, self._concurrency) for llm in (self._llm, self._point_llm))
         plan = Plan(
-            llm=self._llm,
-            point_llm=self._point_llm,
+            llm=llm,
+            point_llm=point_llm,
             prompts=self._templates.core(),
             settings=self._settings,
             router=self._router,
-            concurrency=self._concurrency,
             num_workers=self._num_workers,
             retrieval=self._retrieval,
             finder=self._finder,
             point_query=self._templates.point_query,
-            packer=packer_of(self._prompt_helper, self._llm, self._templates, self._settings),
+            packer=packer_of(self._prompt_helper, (llm, point_llm), self._templates, self._settings),
             citations=self._citations,
         )
         return Answering(plan, query, self.callback_manager, live=live)

@@ -10,12 +10,15 @@ from typing import Any, Protocol
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.indices.prompt_helper import PromptHelper
 from llama_index.core.llms.llm import LLM
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.vector_stores.types import BasePydanticVectorStore
 
+from llama_index_sot.awaiting import lets_the_loop_go
 from llama_index_sot.threads import call_in_thread
 from skeleton_of_thought.errors import InvalidInput
 
@@ -38,7 +41,8 @@ class Finder(Protocol):
 class Retrieval:
     """A retriever, or a query engine that can retrieve, and the postprocessors of what it finds.
 
-    Beside an event loop, what has only sync methods runs in threads of its own.
+    Beside an event loop, what has only sync methods runs in threads of its own; so does what has async ones that block,
+    such as a vector index whose embedding model is a local one.
 
     Attributes:
         source: What retrieves.
@@ -84,15 +88,30 @@ class Retrieval:
 
     @property
     def _async_source(self) -> bool:
-        if isinstance(self.source, BaseRetriever):
-            return _overrides(self.source, "_aretrieve", BaseRetriever)
-        return hasattr(self.source, "aretrieve")
+        return hasattr(self.source, "aretrieve") and _all_async(self.source)
+
+
+def _all_async(part: object) -> bool:
+    """Whether a retriever, and all that it retrieves by, lets the loop go while it waits."""
+    for kind, method in (
+        (BaseEmbedding, "_aget_query_embedding"),
+        (BasePydanticVectorStore, "aquery"),
+        (BaseRetriever, "_aretrieve"),
+        (BaseQueryEngine, "aretrieve"),
+    ):
+        if isinstance(part, kind) and not lets_the_loop_go(part, method):
+            return False
+    if not isinstance(part, BaseRetriever | BaseQueryEngine):
+        return True
+    parts = [one for value in vars(part).values() for one in (value if isinstance(value, list) else [value])]
+    return all(map(_all_async, parts))
 
 
 async def _apostprocess(
     postprocessor: BaseNodePostprocessor, nodes: list[NodeWithScore], query: QueryBundle
 ) -> list[NodeWithScore]:
-    if _overrides(postprocessor, "_apostprocess_nodes", BaseNodePostprocessor):
+    own = _overrides(postprocessor, "_apostprocess_nodes", BaseNodePostprocessor)
+    if own and lets_the_loop_go(postprocessor, "_apostprocess_nodes"):
         return await postprocessor.apostprocess_nodes(nodes, query_bundle=query)
     # The default runs in the loop's default executor, which has few workers.
     return await call_in_thread(

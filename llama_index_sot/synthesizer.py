@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
@@ -20,7 +20,7 @@ from llama_index.core.types import RESPONSE_TEXT_TYPE
 from llama_index_instrumentation import get_dispatcher
 
 from llama_index_sot.answering import Answering, Plan
-from llama_index_sot.backends import Concurrency
+from llama_index_sot.backends import Concurrency, find_backend
 from llama_index_sot.options import SettingsOptions, check_options
 from llama_index_sot.packing import packer_of
 from llama_index_sot.responding import astreaming_response, streaming_response, whole_response
@@ -40,6 +40,8 @@ __all__ = ["SkeletonOfThoughtSynthesizer"]
 
 dispatcher = get_dispatcher(__name__)
 
+_EMPTY = "Empty Response"
+"""What LlamaIndex's synthesizers answer where there are no nodes."""
 _KEYS = tuple(key for key in KEYS if key != "point_query_template")
 
 
@@ -114,9 +116,11 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         if on_no_nodes not in ("empty_response", "answer"):
             raise InvalidInput(f"on_no_nodes must be 'empty_response' or 'answer', not {on_no_nodes!r}.")
         # Without the callback manager: the base class would put it into the LLM, which may be others', too.
-        super().__init__(llm, prompt_helper=prompt_helper, streaming=streaming, empty_response=empty_response)
+        super().__init__(llm, prompt_helper=prompt_helper, streaming=streaming)
+        self._empty_response = _EMPTY if empty_response is None else empty_response
         if callback_manager is not None:
             self._callback_manager = callback_manager
+        self._own_prompt_helper = prompt_helper
         self._point_llm = point_llm or self._llm
         check_options({"llm": self._llm, "point_llm": self._point_llm}, router, concurrency, num_workers)
         self._on_no_nodes = on_no_nodes
@@ -215,33 +219,33 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
     def _answering(
         self, query: QueryBundle, nodes: Sequence[NodeWithScore], response_kwargs: Mapping[str, Any]
     ) -> Answering:
+        llm, point_llm = (find_backend(llm, self._concurrency) for llm in (self._llm, self._point_llm))
         plan = Plan(
-            llm=self._llm,
-            point_llm=self._point_llm,
+            llm=llm,
+            point_llm=point_llm,
             prompts=self._templates.core(response_kwargs),
             settings=self._settings,
             router=self._router,
-            concurrency=self._concurrency,
             num_workers=self._num_workers,
             retrieval="once" if nodes else "none",
             finder=_Given(list(nodes)),
-            packer=packer_of(self._prompt_helper, self._llm, self._templates, self._settings, response_kwargs),
+            packer=packer_of(
+                self._own_prompt_helper, (llm, point_llm), self._templates, self._settings, response_kwargs
+            ),
             citations=self._citations,
         )
         return Answering(plan, query, self._callback_manager, live=self._streaming)
 
     def _empty(self) -> RESPONSE_TYPE:
         if self._streaming:
-            return SkeletonOfThoughtStreamingResponse(self._empty_response_generator(), metadata={})
+            return SkeletonOfThoughtStreamingResponse(_one(self._empty_response), metadata={})
         return SkeletonOfThoughtResponse(self._empty_response, metadata={})
 
     def _aempty(self) -> RESPONSE_TYPE:
         if not self._streaming:
             return self._empty()
         text = self._empty_response
-        return AsyncSkeletonOfThoughtStreamingResponse(
-            self._empty_response_agenerator(), metadata={}, write_blocking=lambda: text
-        )
+        return AsyncSkeletonOfThoughtStreamingResponse(_aone(text), metadata={}, write_blocking=lambda: text)
 
     def _with_sources(self, response: Any, nodes: list[NodeWithScore]) -> RESPONSE_TYPE:
         """The response with the sources as LlamaIndex's synthesizers tell them: all that were given, with metadata."""
@@ -274,6 +278,14 @@ class _Given:
 
     async def afind(self, query: QueryBundle) -> list[NodeWithScore]:
         return self.nodes
+
+
+def _one(text: str) -> Generator[str]:
+    yield text
+
+
+async def _aone(text: str) -> AsyncGenerator[str]:
+    yield text
 
 
 def _as_nodes(text_chunks: Sequence[str]) -> list[NodeWithScore]:

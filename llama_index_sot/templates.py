@@ -41,7 +41,8 @@ _CITED = (
     "<context>\n{context_str}\n</context>\n\nKeep to the facts in the context, and put the number of its source after "
     "each of them, such as [1]."
 )
-_POINT_QUERY = PromptTemplate("{query_str}\n{title}")
+# The title first, and the question only beside it: else it says most of the query, and all points find the same.
+_POINT_QUERY = PromptTemplate("{title} ({query_str})")
 _BRACED = re.compile(r"\{(\w+)\}")
 
 

@@ -17,6 +17,9 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from skeleton_of_thought.local import LocalEngine
 
+# Tiny models gain nothing from more threads, and on a busy machine they lose a lot.
+torch.set_num_threads(1)
+
 PLAIN = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"

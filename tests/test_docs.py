@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = {"README.md": "1. ", "docs/local.md": "lean EngineStats(", "docs/agents.md": "1. "}
+PAGES = {"README.md": "1. ", "docs/local.md": "lean EngineStats(", "docs/agents.md": "1. ", "docs/llama_index.md": "1 "}
 """Pages whose Python blocks are run on the demo model, and what they print."""
 
 

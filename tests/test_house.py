@@ -129,6 +129,7 @@ def test_the_chain_loads_what_it_needs_and_no_more():
 
 def test_public_names_are_these():
     import langchain_sot
+    import llama_index_sot
     import skeleton_of_thought
 
     assert skeleton_of_thought.__all__ == [
@@ -158,7 +159,13 @@ def test_public_names_are_these():
         "SkeletonOutputParser",
         "load_chain",
     ]
-    for module in (skeleton_of_thought, langchain_sot):
+    assert llama_index_sot.__all__ == [
+        "SkeletonOfThoughtQueryEngine",
+        "SkeletonOfThoughtSynthesizer",
+        "SkeletonOfThoughtWorkflow",
+        "TransformersLLM",
+    ]
+    for module in (skeleton_of_thought, langchain_sot, llama_index_sot):
         for name in module.__all__:
             assert getattr(module, name).__doc__, name
 

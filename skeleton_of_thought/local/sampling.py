@@ -45,8 +45,8 @@ class SamplingParams:
         seed: Makes sampling repeatable, whatever else is decoded at the same time.
         stop: Strings that end the completion; not part of the text.
         stop_after_text: The same, but counted only once there is something to see before them.
-        stop_token_ids: Tokens that end the completion, besides the model's own ends. What one of them says is part of
-            the text, unless it is a special token.
+        stop_token_ids: Tokens that end the completion, besides the model's own ends and heeding no minimum. What one
+            of them says is part of the text, unless it is a special token.
         ignore_eos: Go on to `max_new_tokens` whatever the model says, for measurements at equal lengths.
         grammar: What the text has to look like; it then says when the text may end.
         skip_special_tokens: Leave the tokenizer's special tokens out of the text, as is usual. Some models mark
@@ -90,9 +90,11 @@ class SamplingParams:
             if not all(isinstance(s, str) and s for s in stop):
                 raise InvalidInput(f"{name} is {given!r:.80}; it must be a string or strings, none of them empty.")
             object.__setattr__(self, name, stop)
+        if isinstance(self.stop_token_ids, int):
+            raise InvalidInput(f"stop_token_ids is {self.stop_token_ids!r:.40}; it must be a list of token ids.")
         object.__setattr__(self, "stop_token_ids", tuple(self.stop_token_ids))
         for token in self.stop_token_ids:
-            _check_int("stop_token_ids has an entry that", token, 0)
+            _check_int("an entry of stop_token_ids", token, 0)
         if self.grammar is not None:
             self._check_grammar(self.grammar)
 

@@ -233,9 +233,12 @@ def own_text(llm: Any, question: str = "Why?", **kwargs: Any) -> str:
 
 # --- one batch ---
 
+LONG = {"min_new_tokens": 60, "max_new_tokens": 60}
+"""So long that none ends before the last one has begun."""
+
 
 async def test_all_points_are_one_batch_on_all_six_ways(llm_of, engine, generated, way):
-    expansion = expansion_of(llm_of())
+    expansion = expansion_of(llm_of(**LONG))
     points = await way(expansion, "Why?")
     assert list(points) == ["1", "2", "3", "4"]
     assert generated == []
@@ -251,8 +254,7 @@ async def test_all_six_ways_give_the_same(llm_of, engine, ways):
 
 
 async def test_the_points_of_many_questions_are_one_batch(llm_of, engine, generated):
-    # Long enough that none ends before the last one has begun.
-    await expansion_of(llm_of(min_new_tokens=60, max_new_tokens=60)).abatch(["Why?", "How?", "When?"])
+    await expansion_of(llm_of(**LONG)).abatch(["Why?", "How?", "When?"])
     assert generated == []
     assert engine.stats().peak_batch_size == 12
 
@@ -274,7 +276,7 @@ async def test_a_limit_holds(llm_of, engine):
     ids=["bind", "with_retry", "with_fallbacks", "alternatives", "all"],
 )
 async def test_what_is_around_the_object_stays(llm_of, engine, generated, way, wrap):
-    await way(expansion_of(wrap(llm_of())), "Why?")
+    await way(expansion_of(wrap(llm_of(**LONG))), "Why?")
     assert generated == []
     assert engine.stats().peak_batch_size == 4
 
@@ -299,7 +301,7 @@ def test_a_tokenizer_with_another_template_is_heeded(library, pipe_of, loaded, e
 
 
 def test_two_models_of_two_kinds(llm_of, engine, generated, kit):
-    writer = llm_of()
+    writer = llm_of(**LONG)
     chat = kit.Chat(script=kit.answering(TITLES))
     output = SkeletonOfThoughtChain(llm=chat, point_llm=writer).invoke("Why?")
     assert output["skeleton"] == TITLES

@@ -33,7 +33,7 @@ TITLES = ["Move", "Drink water", "Sleep more"]
 
 @pytest.fixture
 def retriever(kit):
-    return kit.AsyncRetriever(lambda query: [kit.node(query.splitlines()[-1])])
+    return kit.AsyncRetriever(lambda query: [kit.node(query.partition(" (")[0])])
 
 
 # --- typed events ----------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ async def test_the_legacy_callbacks_hear_of_query_points_and_calls(way, LLMClass
     assert query.payload[EventPayload.QUERY_STR] == "How?"
     points = [e for e in legacy.started if e.type == CBEventType.SUB_QUESTION]
     assert sorted(e.payload[EventPayload.SUB_QUESTION].sub_q.sub_question for e in points) == sorted(
-        f"How?\n{title}" for title in TITLES
+        f"{title} (How?)" for title in TITLES
     )
     assert {e.parent for e in points} == {query.id}
     done = [e for e in legacy.ended if e.type == CBEventType.SUB_QUESTION]
@@ -250,7 +250,7 @@ async def test_the_legacy_callbacks_hear_of_query_points_and_calls(way, LLMClass
 async def test_a_failing_query_ends_its_legacy_events(way, LLMClass, kit):
     legacy = kit.Legacy()
     llm = LLMClass(script=lambda seen: [OSError("cut")])
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="cut"):
         await way(llm, "How?", callback_manager=CallbackManager([legacy]), max_retries=0)
     assert {e.id for e in legacy.started if e.type == CBEventType.QUERY} <= {e.id for e in legacy.ended}
 

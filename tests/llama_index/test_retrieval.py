@@ -26,7 +26,7 @@ def by_point(kit):
     """Two nodes for each query: one of its own, one that all share."""
 
     def find(query):
-        name = query.splitlines()[-1]
+        name = query.partition(" (")[0]
         return [kit.node(f"own-{name}", f"A fact about {name}."), kit.node("shared", "A fact for all.")]
 
     return find
@@ -51,7 +51,7 @@ def ids(nodes):
 
 async def test_each_point_has_one_retrieval_and_sees_its_own_nodes_only(way, llm, retriever):
     response = await way(llm, "How?", retriever=retriever)
-    assert sorted(seen.query.query_str for seen in retriever.watch.seen) == sorted(f"How?\n{t}" for t in TITLES)
+    assert sorted(seen.query.query_str for seen in retriever.watch.seen) == sorted(f"{t} (How?)" for t in TITLES)
     for i, title in enumerate(TITLES, 1):
         (seen,) = llm.watch.of("point", i)
         assert f"A fact about {title}." in seen.text
@@ -163,7 +163,7 @@ class AsyncMarking(Marking):
 
 
 @pytest.mark.parametrize("kind", [Marking, AsyncMarking])
-@pytest.mark.parametrize(("retrieval", "wanted"), [("once", ["How?"]), ("per_point", [f"How?\n{t}" for t in TITLES])])
+@pytest.mark.parametrize(("retrieval", "wanted"), [("once", ["How?"]), ("per_point", [f"{t} (How?)" for t in TITLES])])
 async def test_postprocessors_get_the_query_that_was_retrieved_for(way, llm, retriever, kind, retrieval, wanted):
     marking = kind(queries=[])
     response = await way(llm, "How?", retriever=retriever, retrieval=retrieval, node_postprocessors=[marking])
@@ -193,7 +193,7 @@ async def test_an_engine_that_retrieves_takes_the_place_of_a_retriever(way, kit,
     )
     response = await way(llm, "How?", query_engine=inner)
     assert [point.node_ids for point in response.points] == [(f"own-{title}",) for title in TITLES]
-    assert sorted(marking.queries) == sorted(f"How?\n{title}" for title in TITLES)
+    assert sorted(marking.queries) == sorted(f"{title} (How?)" for title in TITLES)
 
 
 def test_the_llm_of_an_engine_is_the_default(kit, retriever, llm):

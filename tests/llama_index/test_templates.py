@@ -178,7 +178,7 @@ def test_prompts_of_the_core_are_shown_and_used(kit, llm):
 
 def test_an_unknown_or_useless_prompt_is_refused_and_nothing_changes(kit, llm):
     made = kit.make(llm)
-    with pytest.raises(ValueError, match="no prompt 'text_qa_template'.*skeleton_template"):
+    with pytest.raises(ValueError, match=r"no prompt 'text_qa_template'.*skeleton_template"):
         made.update_prompts({"text_qa_template": PromptTemplate("{query_str}")})
     with pytest.raises(PromptFileError, match="query_str"):
         made.update_prompts({"point_template": PromptTemplate("{title}"), "skeleton_template": PromptTemplate("Hm.")})

@@ -138,6 +138,32 @@ def test_the_end_of_sequence_ends_the_text(engine: LocalEngine) -> None:
     assert whole.text.startswith(done.text)
 
 
+def test_a_stopping_token_ends_the_text_and_belongs_to_it(engine: LocalEngine) -> None:
+    whole = unending(engine).generate([STORY], max_new_tokens=20)[0]
+    last = whole.token_ids[7]
+    end = whole.token_ids.index(last) + 1
+    for least in (0, 20):
+        done = engine.generate([STORY], max_new_tokens=20, min_new_tokens=least, stop_token_ids=[399, last])[0]
+        assert done.finish_reason == "stop"
+        assert done.token_ids == whole.token_ids[:end]
+        assert done.text == engine.tokenizer.decode(whole.token_ids[:end], skip_special_tokens=True)
+
+
+def test_a_stopping_token_that_is_special_leaves_no_text(engine: LocalEngine) -> None:
+    whole = unending(engine).generate([STORY], max_new_tokens=200)[0]
+    special = next((token for token in whole.token_ids if token in engine.tokenizer.all_special_ids), None)
+    assert special is not None, "the tiny model says one of its special tokens"
+    done = engine.generate([STORY], max_new_tokens=200, stop_token_ids=[special])[0]
+    before = whole.token_ids[: whole.token_ids.index(special)]
+    assert done.text == engine.tokenizer.decode(before, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("ids", [5, [-1], [1.5], ["a"]])
+def test_stopping_tokens_are_ids(engine: LocalEngine, ids: Any) -> None:
+    with pytest.raises(InvalidInput, match="stop_token_ids"):
+        engine.generate([STORY], stop_token_ids=ids)
+
+
 def test_end_tokens_come_from_model_and_tokenizer(tiny: Any, tokenizer: Any) -> None:
     model = tiny.make_model("llama")
     model.generation_config.eos_token_id = [7, 9]

@@ -1,0 +1,78 @@
+"""The workflow: the engine's answer and its events, for those who build with workflows."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from llama_index.core.schema import QueryBundle
+from llama_index.core.workflow import Context, StartEvent, StopEvent, Workflow, step
+
+from llama_index_sot.events import AnswerReady
+from llama_index_sot.query_engine import SkeletonOfThoughtQueryEngine
+from llama_index_sot.response import SkeletonOfThoughtResponse
+from skeleton_of_thought.errors import InvalidInput
+
+__all__ = ["SkeletonOfThoughtWorkflow"]
+
+
+class SkeletonOfThoughtWorkflow(Workflow):
+    """Answers a query by an engine, and streams the events of the answer; see `llama_index_sot.events`.
+
+    Its result is the `SkeletonOfThoughtResponse`. Where the run is cancelled, or takes longer than `timeout`, what is
+    under way is cancelled, too.
+
+    Example:
+        >>> import asyncio
+        >>> from llama_index.core.llms import MockLLM
+        >>> from llama_index_sot import SkeletonOfThoughtQueryEngine, SkeletonOfThoughtWorkflow
+        >>> engine = SkeletonOfThoughtQueryEngine.from_defaults(
+        ...     MockLLM(), skeleton_template="1. Rain ({query_str})", point_template="All about {title}"
+        ... )
+        >>> async def main():
+        ...     handler = SkeletonOfThoughtWorkflow(engine).run(query="Bergen")
+        ...     async for event in handler.stream_events():
+        ...         if hasattr(event, "titles"):
+        ...             print(event.titles)
+        ...     print(await handler)
+        >>> asyncio.run(main())
+        ['Rain (Bergen)']
+        1. Rain (Bergen): All about Rain (Bergen)
+
+    Args:
+        engine: What answers; None for one of its options.
+        timeout: Seconds that a run may take; None for no limit.
+        verbose: As for every workflow.
+        options: Options of `SkeletonOfThoughtQueryEngine.from_defaults`, in place of an engine.
+
+    Raises:
+        InvalidInput: There are both an engine and options, or options that cannot work.
+    """
+
+    def __init__(
+        self,
+        engine: SkeletonOfThoughtQueryEngine | None = None,
+        *,
+        timeout: float | None = None,
+        verbose: bool = False,
+        **options: Any,
+    ) -> None:
+        if engine is not None and options:
+            raise InvalidInput(f"Give an engine, or the options for one ({', '.join(options)}), not both.")
+        super().__init__(timeout=timeout, verbose=verbose)
+        self._engine = engine or SkeletonOfThoughtQueryEngine.from_defaults(**options)
+
+    @step
+    async def answer(self, ctx: Context, ev: StartEvent) -> StopEvent:
+        """Answers `query`, a string or a `QueryBundle`."""
+        query = ev.get("query")
+        if not isinstance(query, str | QueryBundle):
+            raise InvalidInput(f"run(query=...) needs a string or a QueryBundle, not {type(query).__name__}.")
+        response: SkeletonOfThoughtResponse | None = None
+        async with contextlib.aclosing(self._engine.astream_events(query)) as events:
+            async for event in events:
+                if isinstance(event, AnswerReady):
+                    response = event.response
+                else:
+                    ctx.write_event_to_stream(event)
+        return StopEvent(result=response)

@@ -1,0 +1,416 @@
+"""`HuggingFaceLLM` objects, whose models get an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from llama_index.core.base.llms.types import ChatMessage, CompletionResponse, LLMMetadata, MessageRole
+from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
+from llama_index.core.llms.callbacks import llm_completion_callback
+from llama_index.core.llms.custom import CustomLLM
+from llama_index.core.prompts import PromptTemplate
+
+from llama_index_sot import adopt as adoption
+from llama_index_sot.adopt import adopt
+
+huggingface = pytest.importorskip(
+    "llama_index.llms.huggingface", reason="its class is not installed: pip install llama-index-llms-huggingface"
+)
+
+TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}" + (
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+QUESTIONS = ["Why?", "How does a boat cross the river?", "1. Plan the day", "So, what do the leaves of a tree do?"]
+
+
+@pytest.fixture(scope="module")
+def loaded(local_models: Any) -> Any:
+    """A random model that at times ends its text, and a tokenizer that has no template and adds a BOS."""
+    model = local_models.make_llama(initializer_range=0.4, vocab_size=258, max_position_embeddings=512)
+    return model, local_models.make_tokenizer(None, adds_bos=True)
+
+
+@pytest.fixture
+def chatty(loaded: Any, local_models: Any) -> Any:
+    """The same with a chat template."""
+    return loaded[0], local_models.make_tokenizer(TEMPLATE, adds_bos=True)
+
+
+@pytest.fixture
+def generated(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every call of the model's own `generate`."""
+    calls: list[Any] = []
+    generate = type(loaded[0]).generate
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        calls.append(kwargs)
+        return generate(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(loaded[0]), "generate", counted)
+    return calls
+
+
+@pytest.fixture
+def hugging(loaded: Any) -> Iterator[Any]:
+    """`hugging(**settings)`: a `HuggingFaceLLM`."""
+    made: list[Any] = []
+
+    def make(model: Any = loaded[0], tokenizer: Any = loaded[1], cls: Any = None, **settings: Any) -> Any:
+        known = {"max_new_tokens": 24, "context_window": 512, "generate_kwargs": {"do_sample": False}}
+        made.append((cls or huggingface.HuggingFaceLLM)(model=model, tokenizer=tokenizer, **{**known, **settings}))
+        return made[-1]
+
+    yield make
+    for llm in made:
+        if (known := adoption._known.get(id(llm))) is not None and known.engine is not None:
+            known.engine.close()
+
+
+def user(text: str) -> ChatMessage:
+    return ChatMessage(role=MessageRole.USER, content=text)
+
+
+# --- the same text, in one batch ---
+
+
+async def test_points_of_unequal_lengths_are_one_batch_and_say_what_one_by_one_decoding_says(hugging, generated):
+    llm = hugging()
+    expected = [llm.complete(question).text for question in QUESTIONS]
+    assert len(generated) == len(QUESTIONS)
+    adopted = adopt(llm)
+    responses = await asyncio.gather(*(adopted.acomplete(question) for question in QUESTIONS))
+    assert [response.text for response in responses] == expected
+    assert len(generated) == len(QUESTIONS), "the model's own generate was not called again"
+    stats = adopted.engine.stats()
+    assert stats.peak_batch_size == len(QUESTIONS)
+    assert stats.rows == 0
+
+
+async def test_texts_end_at_different_steps_and_hold_no_special_tokens(hugging, loaded, generated):
+    # Tokens that the texts really have, at different places.
+    model, tokenizer = loaded
+    llm = hugging(max_new_tokens=40)
+    texts = [
+        model.generate(**tokenizer(q, return_tensors="pt"), max_new_tokens=40, do_sample=False)[0].tolist()
+        for q in QUESTIONS
+    ]
+    ends = [
+        ids[len(tokenizer(q)["input_ids"]) + 3 + 7 * i] for i, (q, ids) in enumerate(zip(QUESTIONS, texts, strict=True))
+    ]
+    llm = hugging(max_new_tokens=40, stopping_ids=ends)
+    expected = [llm.complete(question).text for question in QUESTIONS]
+    adopted = adopt(llm)
+    responses = await asyncio.gather(*(adopted.acomplete(question) for question in QUESTIONS))
+    assert [response.text for response in responses] == expected
+    lengths = [response.raw["usage"]["completion_tokens"] for response in responses]
+    assert len(set(lengths)) > 1
+    assert max(lengths) < 40
+    assert {response.raw["finish_reason"] for response in responses} == {"stop"}
+    assert not any(mark in text for text in expected for mark in ("</s>", "<s>"))
+
+
+async def test_streams_say_the_same(hugging):
+    llm = hugging()
+    adopted = adopt(llm)
+    for question in QUESTIONS:
+        expected = llm.complete(question).text
+        assert "".join(r.delta for r in adopted.stream_complete(question)) == expected
+        assert "".join([r.delta async for r in await adopted.astream_complete(question)]) == expected
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"generate_kwargs": {"repetition_penalty": 1.7}},
+        {"generate_kwargs": {"min_new_tokens": 20}},
+        {"generate_kwargs": {"pad_token_id": 0, "use_cache": True}},
+        {"generate_kwargs": {"temperature": 0.3, "top_p": 0.5}},  # without do_sample, which is a warning and greedy
+        {"generate_kwargs": {}},
+        {"max_new_tokens": 5},
+        {"max_new_tokens": 5, "tokenizer_outputs_to_remove": ["token_type_ids"]},
+        {"query_wrapper_prompt": PromptTemplate("<<{query_str}>>")},
+        {"query_wrapper_prompt": "<<{query_str}>>"},
+        {"completion_to_prompt": lambda prompt: f"[[{prompt}]]"},
+        {"query_wrapper_prompt": "<<{query_str}>>", "completion_to_prompt": lambda prompt: f"[[{prompt}]]"},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:.*temperature.*:UserWarning", "ignore:.*top_p.*:UserWarning")
+def test_settings_are_kept(hugging, settings):
+    llm = hugging(**settings)
+    adopted = adopt(llm)
+    for question in QUESTIONS:
+        assert adopted.complete(question).text == llm.complete(question).text
+    assert adopted.complete("[INST]Why?", formatted=True).text == llm.complete("[INST]Why?", formatted=True).text
+    assert adopted.predict(PromptTemplate("{q}"), q="Why?") == llm.predict(PromptTemplate("{q}"), q="Why?")
+
+
+def test_sampling_settings_are_kept(hugging):
+    sampled = {"do_sample": True, "temperature": 0.7, "top_k": 9, "top_p": 0.9}
+    adopted = adopt(hugging(generate_kwargs=sampled))
+    assert (adopted.temperature, adopted.top_k, adopted.top_p) == (0.7, 9, 0.9)
+    assert (
+        adopt(hugging(generate_kwargs={"do_sample": True, "top_k": 1})).complete("Why?").text
+        == adopt(hugging()).complete("Why?").text
+    )
+
+
+def test_what_the_plan_is_made_with_is_kept(hugging):
+    llm = hugging(context_window=300, max_new_tokens=7, callback_manager=CallbackManager([]))
+    adopted = adopt(llm)
+    assert adopted.metadata.context_window == llm.metadata.context_window == 300
+    assert adopted.metadata.num_output == llm.metadata.num_output == 7
+    assert adopted.callback_manager is llm.callback_manager
+    assert adopted.metadata.is_chat_model == llm.metadata.is_chat_model is False
+
+
+def test_a_window_that_is_too_small_for_all_that_is_asked_for_ends_the_text(hugging):
+    adopted = adopt(hugging(max_new_tokens=4000))
+    assert adopted.complete("Why?", min_new_tokens=4000).raw["usage"]["total_tokens"] == 512
+
+
+# --- prompts ---
+
+
+def said_by_hand(llm: Any, text: str) -> str:
+    """What the model says to a text with exactly one BOS."""
+    ids = llm._tokenizer(text, return_tensors="pt", add_special_tokens=False)
+    out = llm._model.generate(**ids, max_new_tokens=llm.max_new_tokens, do_sample=False)
+    return llm._tokenizer.decode(out[0][ids["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, "{{ bos_token }}" + TEMPLATE], ids=["without BOS", "with BOS"])
+async def test_a_chat_template_is_used_and_there_is_one_bos(hugging, loaded, local_models, template):
+    llm = hugging(tokenizer=local_models.make_tokenizer(template, adds_bos=True))
+    adopted = adopt(llm)
+    assert adopted.metadata.is_chat_model
+    expected = said_by_hand(llm, "<s><user>Why?</s><assistant>")
+    assert adopted.chat([user("Why?")]).message.content == expected
+    assert adopted.complete("Why?").text == expected
+    assert (await adopted.apredict(PromptTemplate("{q}"), q="Why?")) == expected
+    tokens = adopted.complete("Why?").raw["usage"]["prompt_tokens"]
+    assert tokens == 1 + len("<user>Why?") + 1 + len("<assistant>")
+
+
+def test_a_prefill_reaches_the_model(hugging, chatty):
+    llm = hugging(tokenizer=chatty[1], system_prompt="Be brief.")
+    adopted = adopt(llm)
+    expected = said_by_hand(llm, "<s><system>Be brief.</s><user>Why?</s><assistant>Because")
+    assert adopted.chat([user("Why?"), ChatMessage(role="assistant", content="Because")]).message.content == expected
+    assert adopted.complete("Why?", prefill="Because").text == expected
+
+
+def test_an_own_way_of_writing_messages_is_kept(hugging, chatty):
+    llm = hugging(
+        tokenizer=chatty[1], messages_to_prompt=lambda ms: "|".join(str(m.content) for m in ms), is_chat_model=True
+    )
+    adopted = adopt(llm)
+    messages = [ChatMessage(role="system", content="Be brief."), user("Why?")]
+    assert adopted.chat(messages).message.content == llm.chat(messages).message.content
+    assert adopted.predict(PromptTemplate("{q}"), q="Why?") == llm.predict(PromptTemplate("{q}"), q="Why?")
+
+
+def test_an_own_way_of_writing_completions_is_kept_with_a_template_too(hugging, chatty):
+    llm = hugging(tokenizer=chatty[1], completion_to_prompt=lambda prompt: f"[[{prompt}]]")
+    adopted = adopt(llm)
+    assert not adopted.metadata.is_chat_model
+    assert adopted.complete("Why?").text == llm.complete("Why?").text
+    assert adopted.predict(PromptTemplate("{q}"), q="Why?") == llm.predict(PromptTemplate("{q}"), q="Why?")
+
+
+def test_a_system_prompt_stands_before_a_base_models_text(hugging):
+    llm = hugging(system_prompt="Be brief.")
+    adopted = adopt(llm)
+    expected = "".join(r.delta for r in llm.stream_complete("Why?"))
+    assert adopted.complete("Why?").text == expected
+    assert "".join(r.delta for r in adopted.stream_complete("Why?")) == expected
+    assert adopted.predict(PromptTemplate("{q}"), q="Why?") == llm.predict(PromptTemplate("{q}"), q="Why?")
+
+
+# --- one engine ---
+
+
+def test_all_that_are_adopted_of_one_object_share_one_engine(hugging, loaded):
+    llm = hugging()
+    one, two = adopt(llm), adopt(llm)
+    other = adopt(hugging(max_new_tokens=3))
+    assert one.engine is two.engine is other.engine
+    engine = one.engine
+    del one, two, other
+    gc.collect()
+    assert adopt(llm).engine is engine, "it is kept while the object lives"
+
+
+def test_threads_that_adopt_at_once_share_one_engine(hugging):
+    llm = hugging()
+    together = threading.Barrier(4)
+    found: list[Any] = []
+
+    def ask() -> None:
+        together.wait()
+        found.append(adopt(llm).engine)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(engine) for engine in found}) == 1
+
+
+def test_settings_are_read_when_it_is_adopted(hugging):
+    llm = hugging()
+    adopt(llm)
+    llm.max_new_tokens = 3
+    assert adopt(llm).complete("Why?").text == llm.complete("Why?").text
+
+
+def test_an_engine_that_was_closed_is_made_anew(hugging):
+    llm = hugging()
+    adopt(llm).engine.close()
+    assert adopt(llm).complete("Why?").text == llm.complete("Why?").text
+
+
+def test_nothing_is_kept_of_an_object_that_is_gone(loaded):
+    llm = huggingface.HuggingFaceLLM(model=loaded[0], tokenizer=loaded[1], max_new_tokens=3, context_window=512)
+    adopt(llm).complete("Why?")
+    key = id(llm)
+    assert key in adoption._known
+    del llm
+    gc.collect()
+    assert key not in adoption._known
+    # Its worker thread ends with it.
+    for thread in [t for t in threading.enumerate() if t.name.startswith("sot-engine")]:
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+
+
+async def test_closing_early_leaves_nothing_running(hugging, eventually):
+    adopted = adopt(hugging(max_new_tokens=400, generate_kwargs={"min_new_tokens": 400}))
+    streams = [await adopted.astream_complete(question) for question in QUESTIONS]
+    for stream in streams:
+        await anext(stream)
+        await stream.aclose()
+    await eventually(lambda: adopted.engine.stats().rows == 0, "all rows are free")
+    assert adopted.engine.stats().cancelled == len(QUESTIONS)
+
+
+async def test_tokens_are_counted_alike_in_a_batch_and_one_after_another(hugging):
+    counts = []
+    for together in (False, True):
+        counter = TokenCountingHandler(tokenizer=lambda text: [])
+        adopted = adopt(hugging(callback_manager=CallbackManager([counter])))
+        if together:
+            await asyncio.gather(*(adopted.acomplete(question) for question in QUESTIONS))
+        else:
+            for question in QUESTIONS:
+                adopted.complete(question)
+        counts.append((counter.prompt_llm_token_count, counter.completion_llm_token_count))
+    assert counts[0] == counts[1]
+    assert counts[0][0] == sum(1 + len(question) for question in QUESTIONS)
+
+
+# --- who is not adopted ---
+
+
+class Shout:
+    """A logits processor of the caller's."""
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("generate", "reason"),
+    [
+        ({"num_beams": 2}, "num_beams=2"),
+        ({"no_repeat_ngram_size": 3}, "no_repeat_ngram_size=3"),
+        ({"logits_processor": [Shout()]}, "logits_processor"),
+        ({"do_sample": True, "min_p": 0.1}, "min_p=0.1"),
+        ({"eos_token_id": [0, 5]}, "[5]"),
+    ],
+    ids=str,
+)
+def test_what_an_engine_cannot_do_leaves_the_object_as_it_is(hugging, generated, generate, reason, caplog):
+    llm = hugging(generate_kwargs=generate)
+    assert adopt(llm) is None
+    assert adopt(llm) is None
+    [record] = [r for r in caplog.records if "one prompt after another" in r.message]
+    assert reason in record.message
+    assert record.message.startswith("This HuggingFaceLLM is used as it is")
+    llm.complete("Why?")
+    assert len(generated) == 1
+
+
+@pytest.mark.parametrize("generate", [{"max_new_tokens": 5}, {"stopping_criteria": []}], ids=str)
+def test_what_the_class_itself_fails_on_it_still_fails_on(hugging, generate, caplog):
+    llm = hugging(generate_kwargs=generate)
+    assert adopt(llm) is None
+    assert next(iter(generate)) in caplog.text
+    with pytest.raises(TypeError, match="multiple values"):
+        llm.complete("Why?")
+
+
+def test_a_class_that_generates_in_its_own_way_is_left_alone(hugging, caplog):
+    class Mine(huggingface.HuggingFaceLLM):
+        @llm_completion_callback()
+        def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+            return CompletionResponse(text="Mine.")
+
+    llm = hugging(cls=Mine)
+    assert adopt(llm) is None
+    assert "Mine has a complete of its own" in caplog.text
+    assert llm.complete("Why?").text == "Mine."
+
+
+def test_a_subclass_that_changes_nothing_is_adopted(hugging):
+    class Mine(huggingface.HuggingFaceLLM):
+        note: str = ""
+
+    assert adopt(hugging(cls=Mine)) is not None
+
+
+class Other(CustomLLM):
+    """An LLM of another library that has the same name."""
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        return LLMMetadata()
+
+    @llm_completion_callback()
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        return CompletionResponse(text="Other.")
+
+    @llm_completion_callback()
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        yield CompletionResponse(text="Other.", delta="Other.")
+
+
+Other.__name__ = "HuggingFaceLLM"
+
+
+def test_others_are_not_meant(caplog):
+    assert adopt(Other()) is None
+    assert caplog.text == ""
+
+
+@pytest.mark.model
+async def test_the_demo_model_says_the_same_in_a_batch(caplog):
+    from skeleton_of_thought.local.models import load
+
+    model, tokenizer = load("demo", dtype="float32")
+    llm = huggingface.HuggingFaceLLM(
+        model=model, tokenizer=tokenizer, max_new_tokens=32, generate_kwargs={"do_sample": False}, device_map="cpu"
+    )
+    questions = ["What is the capital of France?", "Name three colours that go well together.", "Why is the sky blue?"]
+    adopted = adopt(llm)
+    responses = await asyncio.gather(*(adopted.achat([user(question)]) for question in questions))
+    assert [r.message.content for r in responses] == [llm.chat([user(q)]).message.content for q in questions]
+    assert adopted.engine.stats().peak_batch_size == 3
+    assert "Paris" in responses[0].message.content
+    adopted.engine.close()

@@ -1,0 +1,34 @@
+"""What the imports load, and what goes into the wheel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import llama_index_sot
+
+
+@pytest.mark.parametrize("name", llama_index_sot.__all__)
+def test_no_name_loads_torch_transformers_or_langchain(name):
+    heavy = ["torch", "transformers", "langchain_core", "langchain", "langchain_community"]
+    code = (
+        f"import sys; from llama_index_sot import {name}; "
+        f"print([module for module in {heavy!r} if module in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_package_alone_loads_not_even_llama_index():
+    code = "import sys, llama_index_sot; print('llama_index' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="SkeletonOfThoughtPack"):
+        _ = llama_index_sot.SkeletonOfThoughtPack
+    assert set(llama_index_sot.__all__) <= set(dir(llama_index_sot))

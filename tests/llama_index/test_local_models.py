@@ -1,0 +1,168 @@
+"""Engines over local models: adopted or not, all points are rows of one batch."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from llama_index.core.base.llms.types import CompletionResponse
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from llama_index_sot import SkeletonOfThoughtSynthesizer, TransformersLLM
+from llama_index_sot import adopt as adoption
+
+huggingface = pytest.importorskip(
+    "llama_index.llms.huggingface", reason="its class is not installed: pip install llama-index-llms-huggingface"
+)
+
+TITLES = ["Move", "Drink much cold water", "Sleep", "Go out"]
+
+
+# --- a model that says what it is to say, over its engine ---------------------------------------------
+
+
+def script(prompt: str) -> str:
+    """What the model says to the few-shot prompts, the prefill included."""
+    last = re.findall(r"<user>(.*?)</s>", prompt, re.S)[-1]
+    if point := re.search(r", explain: (.*)$", last):
+        return f'"{point[1]}" - All about {point[1].lower()}.'
+    if "headings" in last:
+        return "\n".join(f"{i}. {title}" for i, title in enumerate(TITLES, 1))
+    return "Just so."
+
+
+@pytest.fixture
+def native(local_models: Any) -> Iterator[TransformersLLM]:
+    engine = local_models.scripted_engine(script, local_models.PLAIN)
+    yield TransformersLLM(engine=engine)
+    engine.close()
+
+
+async def test_the_prefill_reaches_the_model_and_is_no_part_of_the_text(way, native):
+    response = await way(native, "How?")
+    assert [(point.title, point.text) for point in response.points] == [
+        (title, f"All about {title.lower()}.") for title in TITLES
+    ]
+    assert response.metadata["sot"]["concurrency"] == "batch"
+    # The script is only asked for what follows the prefill: no prompt ends where the model's turn begins.
+    assert native.engine.model.prompts == []
+
+
+async def test_what_the_engine_did_stands_in_the_metadata(way, native):
+    told = (await way(native, "How?")).metadata["sot"]
+    assert set(told["timings"]["decoding"]) == {"skeleton", "point"}
+    assert told["timings"]["decoding"]["point"]["output_tokens"] > 0
+    assert told["usage"]["input_tokens"] > told["usage"]["cached_tokens"]
+
+
+async def test_a_direct_answer_has_no_prefill(way, native):
+    assert str(await way(native, "How?", router=lambda query: False)) == "Just so."
+
+
+# --- stock objects -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def loaded(local_models: Any) -> SimpleNamespace:
+    """A random model, and a tokenizer with a chat template."""
+    model = local_models.make_llama(initializer_range=0.4)
+    return SimpleNamespace(model=model, tokenizer=local_models.make_tokenizer(local_models.PLAIN))
+
+
+@pytest.fixture
+def hugging(loaded: SimpleNamespace) -> Iterator[Any]:
+    """A stock `HuggingFaceLLM`."""
+    llm = huggingface.HuggingFaceLLM(
+        model=loaded.model,
+        tokenizer=loaded.tokenizer,
+        max_new_tokens=32,
+        context_window=4096,
+        generate_kwargs={"do_sample": False},
+    )
+    yield llm
+    if (known := adoption._known.get(id(llm))) is not None and known.engine is not None:
+        known.engine.close()
+
+
+@pytest.fixture
+def generated(loaded: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every call of the model's own `generate`."""
+    calls: list[Any] = []
+    monkeypatch.setattr(type(loaded.model), "generate", lambda *args, **kwargs: calls.append(kwargs))
+    return calls
+
+
+def engine_of(llm: Any) -> Any:
+    return adoption._known[id(llm)].engine
+
+
+@pytest.fixture
+def planner(kit: Any) -> Any:
+    """Writes the skeleton: the random model cannot."""
+    return kit.SyncLLM(script=kit.answering(TITLES))
+
+
+async def test_all_points_of_an_answer_are_rows_of_one_batch(way, planner, hugging, generated):
+    response = await way(planner, "How?", point_llm=hugging)
+    assert len(response.points) == len(TITLES)
+    assert response.metadata["sot"]["concurrency"] == "batch"
+    assert engine_of(hugging).stats().peak_batch_size == len(TITLES)
+    assert engine_of(hugging).stats().rows == 0
+    assert response.metadata["sot"]["timings"]["decoding"]["point"]["mean_rows"] > 1
+    assert generated == []
+
+
+async def test_points_read_as_they_would_one_by_one(kit, planner, hugging):
+    together = await kit.make(planner, point_llm=hugging).aquery("How?")
+    alone = await kit.make(planner, point_llm=hugging, num_workers=1).aquery("How?")
+    assert [point.text for point in together.points] == [point.text for point in alone.points]
+    assert len({len(point.text) for point in together.points}) > 1
+    assert not any("</s>" in point.text for point in together.points)
+
+
+async def test_engines_and_synthesizers_on_one_llm_share_one_local_engine(kit, planner, hugging):
+    first, second = kit.make(planner, point_llm=hugging), kit.make(planner, point_llm=hugging)
+    synthesizer = SkeletonOfThoughtSynthesizer(planner, point_llm=hugging)
+    engine = engine_of(hugging)
+    nodes = [NodeWithScore(node=TextNode(text="A fact."))]
+    await asyncio.gather(first.aquery("How?"), second.aquery("Why?"), synthesizer.asynthesize("What?", nodes))
+    assert engine_of(hugging) is engine
+    assert engine.stats().peak_batch_size > len(TITLES)
+
+
+async def test_closing_a_stream_stops_decoding(kit, planner, hugging, eventually):
+    response = await kit.make(planner, point_llm=hugging, streaming=True).aquery("How?")
+    async for _ in response.response_gen:
+        break
+    await response.response_gen.aclose()
+    await eventually(lambda: engine_of(hugging).stats().rows == 0, "no row is left")
+
+
+async def test_threads_can_be_asked_for_and_leave_the_object_as_it_is(kit, planner, hugging, generated):
+    with pytest.raises(Exception, match="failed"):  # its generate gives nothing here
+        await kit.make(planner, point_llm=hugging, concurrency="thread", max_retries=0).aquery("How?")
+    assert generated
+
+
+async def test_one_that_is_not_adopted_answers_beside_the_loop(kit, loaded):
+    class Own(huggingface.HuggingFaceLLM):
+        """Its own way to complete, which adoption respects."""
+
+        def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+            assert not kit.seen_as("", way="").on_loop
+            return CompletionResponse(text="1. Move\n2. Sleep" if "headings" in prompt[-200:] else "Yes.")
+
+    llm = Own(model=loaded.model, tokenizer=loaded.tokenizer, context_window=4096)
+    response = await kit.make(llm).aquery("How?")
+    assert response.metadata["sot"]["concurrency"] == "thread"
+    with pytest.raises(ValueError, match="an engine can run"):
+        kit.make(llm, concurrency="batch")
+
+
+def test_a_batch_needs_a_local_model(planner, kit):
+    with pytest.raises(ValueError, match="needs a local model"):
+        kit.make(planner, concurrency="batch")

@@ -1,0 +1,68 @@
+"""Generation settings of transformers, read as an engine's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.local.generation import fit_settings, read_generation, sampling_settings
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ({"max_tokens": 9, "temperature": 0.0}, {})),
+        ({"temperature": 0.5, "do_sample": False}, ({"max_tokens": 9, "temperature": 0.0}, {})),
+        (
+            {"do_sample": True, "temperature": 0.5, "top_k": 3, "top_p": 0.9},
+            ({"max_tokens": 9, "temperature": 0.5, "top_k": 3, "top_p": 0.9}, {}),
+        ),
+        (
+            {"repetition_penalty": 1.2, "stop_strings": "x"},
+            ({"max_tokens": 9, "temperature": 0.0, "stop": ["x"]}, {"repetition_penalty": 1.2}),
+        ),
+        ({"repetition_penalty": 1.0, "eos_token_id": 2}, ({"max_tokens": 9, "temperature": 0.0}, {})),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_what_an_engine_can_do_is_read(llama: Any, tokenizer: Any, given: Any, expected: Any) -> None:
+    assert sampling_settings(read_generation(llama, tokenizer, {"max_new_tokens": 9, **given})) == expected
+
+
+def test_a_config_counts_and_keywords_count_more(llama: Any, tokenizer: Any) -> None:
+    config = type(llama.generation_config)(max_new_tokens=4, do_sample=True, temperature=0.3)
+    given = {"generation_config": config, "max_new_tokens": 6}
+    assert sampling_settings(read_generation(llama, tokenizer, given))[0]["max_tokens"] == 6
+    assert sampling_settings(read_generation(llama, tokenizer, given))[0]["temperature"] == 0.3
+    assert "generation_config" in given, "what was given is left as it is"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"num_beams": 2}, "num_beams=2"),
+        ({"do_sample": True, "min_p": 0.1}, "min_p=0.1"),
+        ({"prefix_allowed_tokens_fn": print}, "prefix_allowed_tokens_fn"),
+        ({"eos_token_id": [2, 5]}, r"\[5\]"),
+    ],
+)
+def test_what_it_cannot_do_is_refused(llama: Any, tokenizer: Any, given: Any, reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        read_generation(llama, tokenizer, {"max_new_tokens": 9, **given})
+
+
+def test_a_model_of_another_library_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(InvalidInput, match="object is no model of transformers"):
+        read_generation(object(), tokenizer, {})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "used", "windows", "limit"),
+    [(10, 5, (None,), 10), (10, 5, (12, None), 7), (10, 5, (12, 9), 4), (10, 12, (12,), 1), (10, 5, (), 10)],
+)
+def test_no_more_is_asked_for_than_fits(wanted: int, used: int, windows: Any, limit: int) -> None:
+    given = {"max_new_tokens": wanted, "min_new_tokens": 6, "top_k": 3}
+    fitted = fit_settings(given, used, *windows)
+    assert fitted == {"max_new_tokens": limit, "min_new_tokens": min(6, limit), "top_k": 3}
