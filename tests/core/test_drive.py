@@ -655,3 +655,21 @@ class TestRace:
         events = pump(model, [flow(router=self.router("INDEPENDENT"))], max_concurrency=1)
         assert answer_of(events).route == "skeleton"
         assert model.peak == 1
+
+    def test_a_long_skeleton_that_ended_meanwhile_is_cut_as_any_other(self, pump):
+        go = threading.Event()
+
+        class Watched(Model):
+            @contextlib.contextmanager
+            def counted(self, call: Call) -> Iterator[None]:
+                with super().counted(call):
+                    yield
+                if call.stage == "skeleton":
+                    go.set()
+
+        model = Watched(points(6, lambda call: ["text"]))
+        events = pump(model, [flow(router=self.router("INDEPENDENT", go), settings={"max_points": 2})])
+        answer = answer_of(events)
+        assert [expansion.text for expansion in answer.expansions] == ["text", "text"]
+        assert [call.stage for call in model.opened] == ["skeleton", "point", "point"]
+        assert sum(isinstance(event, SkeletonDone) for _, event in events) == 1
