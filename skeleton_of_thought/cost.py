@@ -46,8 +46,8 @@ class _Mean:
 class Pace:
     """What has been measured of one model; safe to be fed and read from many threads.
 
-    Feed it every answer (`observe`). Answers whose backend tells no usage are counted in words, at four tokens for
-    three words, which is good enough to compare one way with the other.
+    Flows feed it every answer of theirs (`observe`). Answers whose backend tells no usage are counted in words, at
+    four tokens for three words, which is good enough to compare one way with the other.
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,7 @@ from skeleton_of_thought.assemble import (
 from skeleton_of_thought.errors import InvalidInput, MergeError, PointError, SkeletonError
 from skeleton_of_thought.parsing import SkeletonParser, skeleton_of_titles
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.routing import BoundRouter, Router, check_router, decided_at_once, failed_router, races
+from skeleton_of_thought.routing import BoundRouter, Router, check_router, decided_at_once, failed_router, races, told
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import (
     Answer,
@@ -712,8 +712,11 @@ class AnswerFlow:
         if not self._live and (text := self.answer.text):
             self._first_text = self._offset
             self._emit(AnswerDelta(text))
-        self._emit(AnswerDone(self.answer))
+        answer = self.answer
+        self._emit(AnswerDone(answer))
         self.finished = True
+        if self._router is not None:
+            told(self._router, answer)
 
     def _fail(self, error: Exception) -> None:
         for call in list(self._calls.values()):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
+import logging
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Conversation, RouteDecision, Usage
+from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Usage
 
 __all__ = [
     "AnyRouter",
@@ -24,6 +25,7 @@ __all__ = [
     "failed_router",
     "first_sure",
     "races",
+    "told",
     "with_threshold",
 ]
 
@@ -32,10 +34,11 @@ __all__ = [
 class Router(Protocol):
     """Decides whether a conversation's question is answered through a skeleton (SoT-R in the paper).
 
-    Two more attributes are optional. `at_once(conversation)` returns the decision, or None where it takes a call: a
+    Three more attributes are optional. `at_once(conversation)` returns the decision, or None where it takes a call: a
     flow asks it first, and opens no call of stage `route` where it decides. It has to be over at once (below a
     millisecond), for it runs where the flow does. `races=True` has the skeleton's call run beside the router's; the
-    skeleton waits for the decision, and is cancelled if that is direct.
+    skeleton waits for the decision, and is cancelled if that is direct. `observe(answer)` is told every answer that
+    is complete, for routers that learn from timings.
 
     Example:
         >>> class NoProofs:
@@ -56,6 +59,8 @@ class Router(Protocol):
         """Async twin of `route`."""
         ...
 
+
+logger = logging.getLogger(__name__)
 
 AnyRouter = Router | Callable[[str], Any]
 """What may stand where a router is wanted: a `Router`, or a function of the question, async or not."""
@@ -114,6 +119,15 @@ def decided_at_once(router: AnyRouter, conversation: Conversation) -> RouteDecis
 def races(router: AnyRouter) -> bool:
     """Whether the skeleton is written while the router decides."""
     return bool(getattr(router, "races", False))
+
+
+def told(router: AnyRouter, answer: Answer) -> None:
+    """Tells a router that learns of a complete answer; what goes wrong there is logged and costs no answer."""
+    if (observe := getattr(router, "observe", None)) is not None:
+        try:
+            observe(answer)
+        except Exception:
+            logger.warning("The router could not learn from an answer.", exc_info=True)
 
 
 def failed_router(error: Exception) -> RouteDecision:

@@ -18,6 +18,7 @@ from skeleton_of_thought.types import (
     Conversation,
     Expansion,
     Point,
+    Reply,
     RouteDecision,
     Skeleton,
     Span,
@@ -204,6 +205,33 @@ class TestAuto:
         AutoRouter(guard=guard).observe(answer())
         AutoRouter().observe(answer())
         assert guard.pace.answers == 1
+
+    def test_a_flow_tells_the_router_of_its_answer(self):
+        guard = CostGuard()
+        flow = AnswerFlow(QUESTION, router=AutoRouter(guard=guard))
+        (call,) = [action for action in flow.start() if isinstance(action, Call)]
+        flow.opened(call.id, 0.0)
+        flow.delta(call.id, "1. It warms\n", 1.0)
+        opened = [a for a in flow.done(call.id, Reply(Usage(50, 11)), 2.0) if isinstance(a, Call)]
+        for point in opened:
+            flow.opened(point.id, 2.0)
+            flow.delta(point.id, "text", 2.5)
+            flow.done(point.id, Reply(Usage(60, 20)), 4.0)
+        assert flow.finished
+        assert guard.pace.answers == 1
+        assert guard.pace.get("latency", 0.0) == 1.0
+        assert guard.pace.get("pace", 0.0) == pytest.approx(0.1)
+
+    def test_a_router_that_cannot_learn_costs_no_answer(self, caplog):
+        class Broken(AutoRouter):
+            def observe(self, answer: Answer) -> None:
+                raise RuntimeError("full")
+
+        flow = AnswerFlow(Conversation.of("2 + 2?"), router=Broken())
+        (call,) = [action for action in flow.start() if isinstance(action, Call)]
+        flow.done(call.id)
+        assert flow.finished
+        assert "could not learn" in caplog.text
 
     def test_what_an_adapters_argument_means(self):
         auto = as_router("auto")
