@@ -6,20 +6,63 @@ alone; `langchain_sot` and `llama_index_sot` are its adapters, `skeleton_of_thou
 points of a local Hugging Face model as one batch.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from skeleton_of_thought.errors import SotError
 from skeleton_of_thought.parsing import parse_skeleton
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.routing import Router
+from skeleton_of_thought.routing import Router, all_of, any_of, first_sure
 from skeleton_of_thought.types import Answer, Expansion, Point, Skeleton, Usage
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.auto import AutoRouter
+    from skeleton_of_thought.cost import CostGuard
+    from skeleton_of_thought.embedded import EmbeddedRouter
+    from skeleton_of_thought.gate import Gate
+    from skeleton_of_thought.local.classifier import ClassifierRouter
+    from skeleton_of_thought.prompt_router import PromptRouter
 
 __all__ = [
     "Answer",
+    "AutoRouter",
+    "ClassifierRouter",
+    "CostGuard",
+    "EmbeddedRouter",
     "Expansion",
+    "Gate",
     "Point",
+    "PromptRouter",
     "PromptSet",
     "Router",
     "Skeleton",
     "SotError",
     "Usage",
+    "all_of",
+    "any_of",
+    "first_sure",
     "parse_skeleton",
 ]
+
+
+_LAZY = {
+    "AutoRouter": "auto",
+    "ClassifierRouter": "local.classifier",
+    "CostGuard": "cost",
+    "EmbeddedRouter": "embedded",
+    "Gate": "gate",
+    "PromptRouter": "prompt_router",
+}
+"""Loaded by whoever asks for them: one needs torch, and the others cost an import that many programs never use."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(f"skeleton_of_thought.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

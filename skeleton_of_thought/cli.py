@@ -1,4 +1,4 @@
-"""The `sot` command: ask a model a question, and watch the points of the answer grow side by side.
+"""The `sot` command: ask a model a question, and watch the points of the answer grow side by side; routers besides.
 
 Exit codes: 0 for an answer, 1 for an error on the way, 2 for bad input, 130 for Ctrl-C, 141 for a closed pipe.
 """
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None, *, backend: Backend | None = None) -
         return ended.code if isinstance(ended.code, int) else 0
     try:
         with _terminable():
-            code = _ask(args, backend)
+            code = _COMMANDS.get(args.command, _ask)(args, backend)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -111,11 +111,13 @@ class _Request:
         return cls(Conversation.of(_question(args.question), system=args.system), settings, prompts, model)
 
 
-def _question(words: Sequence[str]) -> str:
+def _question(words: Sequence[str], command: str = "ask") -> str:
     if list(words) == ["-"]:
         return sys.stdin.read()
     if not words:
-        raise InvalidInput('There is no question: sot ask "QUESTION", or sot ask - to read it from standard input.')
+        raise InvalidInput(
+            f'There is no question: sot {command} "QUESTION", or sot {command} - to read it from standard input.'
+        )
     return " ".join(words)
 
 
@@ -220,6 +222,26 @@ def _decode(backend: Backend, conversation: Conversation, limit: int | None, vie
         if (close := getattr(stream, "close", None)) is not None:
             close()
     return Normal("".join(pieces), time.perf_counter() - began, first, usage, limit)
+
+
+# --- other commands ---------------------------------------------------------------------------------
+
+
+def _route(args: Namespace, _: Backend | None) -> int:
+    from skeleton_of_thought._cli.route import route
+
+    if args.csv is not None and args.question:
+        raise InvalidInput("Either a question, or --csv FILE.")
+    return route(args, None if args.csv is not None else _question(args.question, "route"))
+
+
+def _train(args: Namespace, _: Backend | None) -> int:
+    from skeleton_of_thought._cli.train import train
+
+    return train(args)
+
+
+_COMMANDS = {"route": _route, "train-router": _train}
 
 
 # --- what is said about it --------------------------------------------------------------------------

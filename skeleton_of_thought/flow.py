@@ -24,7 +24,7 @@ from skeleton_of_thought.assemble import (
 from skeleton_of_thought.errors import InvalidInput, MergeError, PointError, SkeletonError
 from skeleton_of_thought.parsing import SkeletonParser, skeleton_of_titles
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.routing import BoundRouter, Router, check_router
+from skeleton_of_thought.routing import BoundRouter, Router, check_router, decided_at_once, failed_router, races, told
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import (
     Answer,
@@ -146,6 +146,8 @@ class AnswerFlow:
         self.settings = settings or Settings()
         self.finished = False
         self._router = router
+        self._racing = False
+        self._raced: list[Callable[[], None]] = []
         self._given = skeleton
         self._prefill = frozenset(prefill)
         self._live = live
@@ -189,10 +191,16 @@ class AnswerFlow:
     def start(self, now: float = 0.0) -> list[Action]:
         """Begins the answer; returns the first calls."""
         self._began = self._now = now
-        if self._given is None and self._router is not None:
-            self._open("route", None, router=BoundRouter(self._router, self.conversation))
-        else:
+        if self._given is not None or self._router is None:
             self._answer_by_points()
+        elif (decision := decided_at_once(self._router, self.conversation)) is not None:
+            self._routed(decision)
+        else:
+            self._open("route", None, router=BoundRouter(self._router, self.conversation))
+            # A skeleton that is to be written from sources cannot begin before them.
+            if races(self._router) and self._retrieval != "once":
+                self._open_skeleton()
+                self._racing = True
         return self._take()
 
     def opened(self, call_id: int, now: float = 0.0) -> None:
@@ -219,8 +227,7 @@ class AnswerFlow:
         if (echo := self._echoes.get(call_id)) is not None:
             text = echo.feed(text)
         if call.stage == "skeleton":
-            self._accept(self._parser.feed(text))
-            self._cut_skeleton(call)
+            self._skeleton_event(lambda: self._read_skeleton(call, text))
         elif call.stage == "direct":
             self._release(text)
         elif call.stage == "merge":
@@ -243,8 +250,7 @@ class AnswerFlow:
         elif call.stage == "sources":
             self._found(call.point, tuple(reply.sources), reply.context)
         elif call.stage == "skeleton":
-            self._accept(self._parser.feed(held))
-            self._end_skeleton(truncated=reply.finish_reason == "length", titles=reply.titles)
+            self._skeleton_event(lambda: self._skeleton_written(held, reply))
         elif call.stage == "direct":
             self._direct_finish = reply.finish_reason
             self._finish()
@@ -278,13 +284,11 @@ class AnswerFlow:
         self._echoes.pop(call_id, None)
         self._account(call, usage, decoding)
         if call.stage == "route":
-            # A router saves time; it must not cost the answer. Direct is what would happen without us.
-            self._routed(RouteDecision(False, reason=f"the router failed: {type(error).__name__}: {error}"))
+            self._routed(failed_router(error))
         elif call.stage == "sources":
             self._fail_sources(call, error)
-        elif call.stage == "skeleton" and call.attempt <= self.settings.max_retries and not self._points:
-            self._parser = SkeletonParser()
-            self._open_skeleton(call.attempt + 1, self._backoff(call.attempt))
+        elif call.stage == "skeleton":
+            self._skeleton_event(lambda: self._fail_skeleton(call, error))
         elif call.stage == "merge":
             self._fail_merge(error, call.attempt)
         elif call.point is not None:
@@ -299,10 +303,19 @@ class AnswerFlow:
         self._decision = decision
         self._reason = decision.reason or "the router decided"
         self._emit(Routed(decision))
-        if decision.use_skeleton:
-            self._answer_by_points()
-        else:
+        raced, self._racing = self._racing, False
+        if not decision.use_skeleton:
+            for call in [call for call in self._calls.values() if call.stage == "skeleton"]:
+                self._cancel(call)
             self._answer_directly()
+        elif raced:
+            for event in self._raced:
+                # Its end may be reached before all of it was read: a skeleton is cut where it has enough points.
+                if self._skeleton is None and not self.finished:
+                    event()
+        else:
+            self._answer_by_points()
+        self._raced = []
 
     def _answer_by_points(self) -> None:
         if self._retrieval == "once" and self._sources is None:
@@ -383,6 +396,28 @@ class AnswerFlow:
         self._open("skeleton", prompt, attempt=attempt, delay=delay, structured=structured)
         if prompt.prefill:
             self._accept(self._parser.feed(prompt.prefill))
+
+    def _skeleton_event(self, event: Callable[[], None]) -> None:
+        """Lets it happen; while the router is still deciding, once that has decided for the skeleton."""
+        if self._racing:
+            self._raced.append(event)
+        else:
+            event()
+
+    def _read_skeleton(self, call: Call, text: str) -> None:
+        self._accept(self._parser.feed(text))
+        self._cut_skeleton(call)
+
+    def _skeleton_written(self, held: str, reply: Reply) -> None:
+        self._accept(self._parser.feed(held))
+        self._end_skeleton(truncated=reply.finish_reason == "length", titles=reply.titles)
+
+    def _fail_skeleton(self, call: Call, error: Exception) -> None:
+        if call.attempt <= self.settings.max_retries and not self._points:
+            self._parser = SkeletonParser()
+            self._open_skeleton(call.attempt + 1, self._backoff(call.attempt))
+        else:
+            self._fail(error)
 
     def _accept(self, points: Collection[Point]) -> None:
         """Takes over points of the parser: numbered anew, repeats left out, no more than wanted."""
@@ -677,8 +712,11 @@ class AnswerFlow:
         if not self._live and (text := self.answer.text):
             self._first_text = self._offset
             self._emit(AnswerDelta(text))
-        self._emit(AnswerDone(self.answer))
+        answer = self.answer
+        self._emit(AnswerDone(answer))
         self.finished = True
+        if self._router is not None:
+            told(self._router, answer)
 
     def _fail(self, error: Exception) -> None:
         for call in list(self._calls.values()):

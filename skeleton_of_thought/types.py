@@ -97,14 +97,32 @@ def _is_text(block: Mapping[str, Any]) -> bool:
 
 
 @dataclass(frozen=True)
+class Request:
+    """What an adapter knows of a request besides its messages, for routers to go by.
+
+    Attributes:
+        tools: Tools are bound: the model may want to call one.
+        response_format: The answer has to fit a schema or another format of the backend.
+    """
+
+    tools: bool = False
+    response_format: bool = False
+
+
+@dataclass(frozen=True)
 class Conversation:
     """What the caller asks: a chat whose last message is the user's question.
+
+    Attributes:
+        messages: The chat.
+        request: What is known of the request besides; routers look at it, nothing else does.
 
     Raises:
         InvalidInput: The last message is not the user's, or holds neither text nor attachments.
     """
 
     messages: tuple[Message, ...]
+    request: Request = Request()
 
     def __post_init__(self) -> None:
         if not self.messages:

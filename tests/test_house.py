@@ -15,8 +15,10 @@ PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
     {"errors", "types", "settings"},
-    {"parsing", "_marks", "_outline", "context"},
-    {"prompts", "assemble", "routing"},
+    {"parsing", "_marks", "_outline", "context", "_lexicon", "measures"},
+    {"prompts", "assemble", "routing", "question"},
+    {"gate", "cost", "embedded", "prompt_router"},
+    {"auto", "embedded_training"},
     {"flow"},
     {"board"},
     {"together"},
@@ -132,13 +134,22 @@ def test_public_names_are_these():
 
     assert skeleton_of_thought.__all__ == [
         "Answer",
+        "AutoRouter",
+        "ClassifierRouter",
+        "CostGuard",
+        "EmbeddedRouter",
         "Expansion",
+        "Gate",
         "Point",
+        "PromptRouter",
         "PromptSet",
         "Router",
         "Skeleton",
         "SotError",
         "Usage",
+        "all_of",
+        "any_of",
+        "first_sure",
         "parse_skeleton",
     ]
     assert langchain_sot.__all__ == [

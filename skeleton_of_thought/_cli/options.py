@@ -64,10 +64,59 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         _add_options(command)
     ask.add_argument("--compare", action="store_true", help="answer again with normal decoding, and compare")
     compare.set_defaults(compare=True)
+    _add_route(commands)
+    _add_train(commands)
     args = parser.parse_args(argv)
-    if args.stream and not args.json:
+    if getattr(args, "stream", False) and not args.json:
         commands.choices[args.command].error("--stream goes with --json")
     return args
+
+
+def _add_route(commands: Any) -> None:
+    parser = commands.add_parser(
+        "route",
+        help="say whether a question would be answered through a skeleton",
+        description="Say whether a question would be answered through a skeleton. No model is asked.",
+    )
+    add = parser.add_argument
+    add("question", nargs="*", metavar="QUESTION", help="the question; - reads it from standard input")
+    add("--json", action="store_true", help="the decision as one JSON object")
+    add("--csv", metavar="FILE", help="decide every row of a CSV file (- for standard input), and print CSV")
+    add("--column", metavar="NAME", default="question", help="the column of the questions (default: %(default)s)")
+    add("--threshold", type=_share, metavar="T", help="the score from which on a skeleton is used")
+    add("--no-gate", dest="gate", action="store_false", help="ask the router alone, without the rules before it")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--weights", metavar="FILE", help="weights that train-router --embedded wrote")
+    weights.add_argument("--model", metavar="MODEL", help="a Hugging Face sequence classification model")
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train-router",
+        help="train a router on labelled questions",
+        description="Train a router on CSV files with the columns label and question. A label of 1 is a question whose "
+        "answer is points that can be written independently. Prints a report as JSON.",
+    )
+    add = parser.add_argument
+    add("--data", action="append", required=True, metavar="CSV", help="labelled questions; may be given repeatedly")
+    add("--out", required=True, metavar="PATH", help="the file of weights, or the directory of the model")
+    add("--test", metavar="CSV", help="labelled questions that are only measured on")
+    add("--embedded", action="store_true", help="train the small model of the embedded router; needs nothing else")
+    add("--base", metavar="MODEL", help="train this Hugging Face encoder (hub id or directory)")
+    add("--seed", type=_at_least(0), default=0, metavar="N", help="default: %(default)s")
+    add("--json", action="store_true", help="the report on one line")
+    add = parser.add_argument_group("with --base").add_argument
+    add("--epochs", type=_at_least(1), default=6, metavar="N", help="at most so many (default: %(default)s)")
+    add("--batch-size", type=_at_least(1), default=16, metavar="N", help="default: %(default)s")
+    add("--learning-rate", type=_at_least(0, float), default=5e-5, metavar="X", help="default: %(default)s")
+    add("--max-length", type=_at_least(8), default=128, metavar="N", help="tokens of a question (default: %(default)s)")
+
+
+def _share(text: str) -> float:
+    value: float = _at_least(0, float)(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text!r}")
+    return value
 
 
 _EPILOG = (

@@ -25,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 from skeleton_of_thought.errors import MissingExtra, ModelLoadError
 from skeleton_of_thought.local.converted import converted
 
-__all__ = ["demo_model_path", "load"]
+__all__ = ["demo_model_path", "load", "loading"]
 
 logger = logging.getLogger(__name__)
 
@@ -204,6 +204,13 @@ def _placed(model: Any, device: Any, kwargs: dict[str, Any]) -> Any:
         if device is not None:
             model = model.to(device)
     return model
+
+
+@contextlib.contextmanager
+def loading(name: object) -> Iterator[None]:
+    """Around the loading of any model of transformers: quiet, and failures as one `ModelLoadError` line."""
+    with _errors_of(name), _quiet(download_bars=False):
+        yield
 
 
 @contextlib.contextmanager

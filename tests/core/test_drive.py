@@ -16,6 +16,7 @@ import pytest
 from skeleton_of_thought import drive
 from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
 from skeleton_of_thought.flow import AnswerFlow, Settings
+from skeleton_of_thought.prompt_router import PromptRouter
 from skeleton_of_thought.types import (
     AnswerDelta,
     AnswerDone,
@@ -24,9 +25,13 @@ from skeleton_of_thought.types import (
     Conversation,
     Decoding,
     PointDelta,
+    PointFound,
     PointStarted,
+    Prompt,
     Reply,
+    Routed,
     RouteDecision,
+    SkeletonDone,
     Usage,
 )
 
@@ -542,3 +547,129 @@ def test_a_call_that_ended_while_the_caller_was_busy_is_not_late():
             assert ended.wait(WAIT)
             now[0] = 100.0
     assert answer_of(events).errors == {}
+
+
+class TestRace:
+    """A router that takes a call, and the skeleton beside it."""
+
+    @staticmethod
+    def router(word: str, gate: threading.Event | None = None) -> PromptRouter:
+        def ask(prompt: Prompt) -> str:
+            if gate is not None:
+                assert gate.wait(WAIT)
+            return word
+
+        return PromptRouter(ask, race=True)
+
+    def test_the_skeleton_is_written_meanwhile_and_its_points_wait_for_the_decision(self, pump):
+        go = threading.Event()
+
+        def script(call: Call) -> list[object]:
+            return [*skeleton_of(3), Reply(Usage(9, 9))] if call.stage == "skeleton" else ["text", Reply(Usage(1, 1))]
+
+        class Watched(Model):
+            @contextlib.contextmanager
+            def counted(self, call: Call) -> Iterator[None]:
+                with super().counted(call):
+                    yield
+                if call.stage == "skeleton":
+                    assert [c.stage for c in self.opened] == ["skeleton"]
+                    go.set()
+
+        model = Watched(script)
+        events = pump(model, [flow(router=self.router("INDEPENDENT", go), settings={"eager": True})])
+        answer = answer_of(events)
+        assert (answer.route, len(answer.expansions)) == ("skeleton", 3)
+        assert answer.usage_by_stage == {"skeleton": Usage(9, 9), "point": Usage(3, 3)}
+        first = next(i for i, (_, event) in enumerate(events) if isinstance(event, PointStarted))
+        assert isinstance(events[0][1], Routed)
+        assert first > 0
+
+    def test_direct_cancels_the_skeleton_and_nothing_of_it_shows(self, pump):
+        begun = threading.Event()
+
+        class Watched(Model):
+            @contextlib.contextmanager
+            def counted(self, call: Call) -> Iterator[None]:
+                with super().counted(call):
+                    if call.stage == "skeleton":
+                        begun.set()
+                    yield
+
+        model = Watched(lambda call: ["1. One\n2. Two\n", ENDLESS] if call.stage == "skeleton" else ["4"])
+        events = pump(model, [flow(router=self.router("NONE", begun))])
+        answer = answer_of(events)
+        assert (answer.text, answer.route, len(answer.skeleton)) == ("4", "direct", 0)
+        assert not [e for _, e in events if isinstance(e, PointFound | SkeletonDone)]
+        assert model.live == 0
+
+    def test_a_skeleton_that_failed_meanwhile_is_written_anew_only_if_it_is_wanted(self, pump):
+        for word, stages in (("INDEPENDENT", ["skeleton", "skeleton", "point"]), ("NONE", ["skeleton", "direct"])):
+            failed = threading.Event()
+            tries: list[int] = []
+
+            def script(call: Call, failed: threading.Event = failed, tries: list[int] = tries) -> list[object]:
+                if call.stage != "skeleton":
+                    return ["text"]
+                tries.append(call.attempt)
+                return [ConnectionError("line cut")] if call.attempt == 1 else ["1. One\n"]
+
+            class Watched(Model):
+                @contextlib.contextmanager
+                def counted(self, call: Call, failed: threading.Event = failed) -> Iterator[None]:
+                    try:
+                        with super().counted(call):
+                            yield
+                    finally:
+                        if call.stage == "skeleton":
+                            failed.set()
+
+            model = Watched(script)
+            answer = answer_of(pump(model, [flow(router=self.router(word, failed))]))
+            assert [call.stage for call in model.opened] == stages
+            assert answer.text.endswith("text")
+
+    def test_a_router_that_fails_meanwhile_answers_directly(self, pump):
+        def ask(prompt: Prompt) -> str:
+            raise RuntimeError("no such model")
+
+        model = Model(lambda call: ["1. One\n", ENDLESS] if call.stage == "skeleton" else ["4"])
+        answer = answer_of(pump(model, [flow(router=PromptRouter(ask, race=True))]))
+        assert (answer.text, answer.route) == ("4", "direct")
+        assert "no such model" in answer.reason
+        assert model.live == 0
+
+    def test_without_race_the_skeleton_waits(self, pump):
+        asked: list[int] = []
+        model = Model(points(1, lambda call: ["text"]))
+
+        def ask(prompt: Prompt) -> str:
+            asked.append(len(model.opened))
+            return "INDEPENDENT"
+
+        assert answer_of(pump(model, [flow(router=PromptRouter(ask))])).route == "skeleton"
+        assert asked == [0]
+
+    def test_with_one_call_at_a_time_both_get_their_turn(self, pump):
+        model = Model(points(2, lambda call: ["text"]))
+        events = pump(model, [flow(router=self.router("INDEPENDENT"))], max_concurrency=1)
+        assert answer_of(events).route == "skeleton"
+        assert model.peak == 1
+
+    def test_a_long_skeleton_that_ended_meanwhile_is_cut_as_any_other(self, pump):
+        go = threading.Event()
+
+        class Watched(Model):
+            @contextlib.contextmanager
+            def counted(self, call: Call) -> Iterator[None]:
+                with super().counted(call):
+                    yield
+                if call.stage == "skeleton":
+                    go.set()
+
+        model = Watched(points(6, lambda call: ["text"]))
+        events = pump(model, [flow(router=self.router("INDEPENDENT", go), settings={"max_points": 2})])
+        answer = answer_of(events)
+        assert [expansion.text for expansion in answer.expansions] == ["text", "text"]
+        assert [call.stage for call in model.opened] == ["skeleton", "point", "point"]
+        assert sum(isinstance(event, SkeletonDone) for _, event in events) == 1

@@ -1,0 +1,91 @@
+"""`sot route`: whether questions get a skeleton; no model is loaded or called."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from typing import Any
+
+from skeleton_of_thought.auto import AutoRouter
+from skeleton_of_thought.embedded import EmbeddedRouter
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.gate import Gate
+from skeleton_of_thought.routing import Router
+from skeleton_of_thought.types import Conversation, RouteDecision
+
+__all__ = ["COLUMNS", "route", "router_of"]
+
+COLUMNS = ("index", "use_skeleton", "score", "reason")
+
+
+def route(args: Namespace, question: str | None) -> int:
+    """Prints the decision on a question, or on every row of a CSV file as CSV.
+
+    Raises:
+        InvalidInput: The question is empty, or the file cannot be read or lacks the column.
+    """
+    router = router_of(args)
+    if args.csv is not None:
+        _write_decisions(router, list(_questions(args.csv, args.column)))
+        return 0
+    assert question is not None
+    decision = router.route(Conversation.of(question))
+    if args.json:
+        print(json.dumps(_as_dict(decision)))
+    else:
+        way = "skeleton" if decision.use_skeleton else "direct"
+        score = "" if decision.score is None else f" (score {decision.score:.2f})"
+        print(f"{way}{score}: {decision.reason}")
+    return 0
+
+
+def router_of(args: Namespace) -> Router:
+    """The router that the options name."""
+    if args.model is not None:
+        from skeleton_of_thought import ClassifierRouter
+
+        return AutoRouter(
+            ClassifierRouter.from_pretrained(args.model, threshold=0.5 if args.threshold is None else args.threshold),
+            gate=Gate() if args.gate else None,
+        )
+    return AutoRouter(EmbeddedRouter(args.threshold, weights=args.weights), gate=Gate() if args.gate else None)
+
+
+def _as_dict(decision: RouteDecision) -> dict[str, Any]:
+    score = None if decision.score is None else round(decision.score, 4)
+    return {"use_skeleton": decision.use_skeleton, "score": score, "reason": decision.reason}
+
+
+def _questions(path: str, column: str) -> Iterator[str]:
+    try:
+        file = sys.stdin if path == "-" else open(path, newline="", encoding="utf-8-sig")  # noqa: SIM115
+    except OSError as error:
+        raise InvalidInput(f"{path!r} cannot be read: {error}") from error
+    with file:
+        reader = csv.DictReader(file)
+        if column not in (reader.fieldnames or ()):
+            raise InvalidInput(
+                f"{path!r} has no column {column!r}, but {', '.join(map(repr, reader.fieldnames or ())) or 'none'}: "
+                "name it by --column."
+            )
+        try:
+            for row in reader:
+                yield row[column] or ""
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InvalidInput(f"{path!r} cannot be read: {error}") from error
+
+
+def _write_decisions(router: Router, questions: list[str]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for index, question in enumerate(questions):
+        try:
+            decision = router.route(Conversation.of(question))
+        except InvalidInput as error:  # an empty row; the others are still decided, each in its own line
+            decision = RouteDecision(False, reason=str(error))
+        fields = _as_dict(decision)
+        score = "" if fields["score"] is None else fields["score"]
+        writer.writerow((index, "true" if decision.use_skeleton else "false", score, decision.reason))

@@ -1,0 +1,70 @@
+"""`sot train-router`: a router of one's own from labelled questions."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.measures import Labelled, Measured, measure, read_labels
+
+__all__ = ["train"]
+
+
+def train(args: Namespace) -> int:
+    """Trains, writes the result to `--out`, and prints a report.
+
+    Raises:
+        InvalidInput: Labels that cannot be used, or options that do not go together.
+        MissingExtra: `--base` without torch and transformers.
+    """
+    if args.embedded == (args.base is not None):
+        raise InvalidInput("Either --embedded, or --base MODEL to train a Hugging Face encoder.")
+    # The names of files are no part of the result, which is the same wherever they lie.
+    sources = {Path(path).stem: read_labels(path) for path in args.data}
+    test = None if args.test is None else read_labels(args.test)
+    report = _embedded(args, sources, test) if args.embedded else _encoder(args, sources, test)
+    print(json.dumps(report, indent=None if args.json else 2))
+    return 0
+
+
+def _tell(line: str) -> None:
+    print(f"sot: {line}", file=sys.stderr)
+
+
+def _embedded(args: Namespace, sources: dict[str, list[Labelled]], test: list[Labelled] | None) -> dict[str, Any]:
+    from skeleton_of_thought.embedded import EmbeddedRouter
+    from skeleton_of_thought.embedded_training import train_embedded
+
+    trained = train_embedded(sources, seed=args.seed, tell=_tell)
+    trained.weights.write(Path(args.out))
+    report = trained.to_dict()
+    if test is not None:
+        router = EmbeddedRouter(weights=args.out)
+        report["test"] = _tested(test, [router.score(one.question) for one in test], router.threshold).to_dict()
+    return report
+
+
+def _encoder(args: Namespace, sources: dict[str, list[Labelled]], test: list[Labelled] | None) -> dict[str, Any]:
+    from skeleton_of_thought.local.classifier_training import train_classifier
+
+    labelled = [one for of in sources.values() for one in of]
+    return train_classifier(
+        labelled,
+        base=args.base,
+        out=args.out,
+        test=test,
+        seed=args.seed,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        max_length=args.max_length,
+        tell=_tell,
+    )
+
+
+def _tested(test: list[Labelled], scores: list[float], threshold: float) -> Measured:
+    return measure([score >= threshold for score in scores], [one.use_skeleton for one in test], scores)

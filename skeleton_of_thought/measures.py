@@ -1,0 +1,163 @@
+"""How good a router is against labels: confusion, precision, recall, calibration, and the best threshold."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skeleton_of_thought.errors import InvalidInput
+
+__all__ = ["Labelled", "Measured", "best_threshold", "majority", "measure", "read_labels"]
+
+FALSE_POSITIVE, FALSE_NEGATIVE = 0.7, 0.3
+"""How much the two mistakes weigh: a skeleton where it hurts is worse than a chance missed (as the paper trains)."""
+
+_BINS = 10
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A question and whether its answer is points that can be written independently of each other."""
+
+    question: str
+    use_skeleton: bool
+    form: str = ""
+    language: str = ""
+
+
+def read_labels(path: str | Path) -> list[Labelled]:
+    """Reads a CSV file with the columns `label` (0 or 1) and `question`; `form` and `language` where they are there.
+
+    Raises:
+        InvalidInput: The file cannot be read, a column is missing, or a label is neither 0 nor 1.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"The labels {str(path)!r} cannot be read: {error}") from error
+    if not rows or not {"label", "question"} <= rows[0].keys():
+        raise InvalidInput(f"The labels {str(path)!r} need the columns label and question, and at least one row.")
+    for number, row in enumerate(rows, 1):
+        if row["label"] not in ("0", "1") or not row["question"]:
+            raise InvalidInput(
+                f"Row {number} of {str(path)!r} has the label {row['label']!r}; it must be 0 or 1, with a question."
+            )
+    return [
+        Labelled(row["question"], row["label"] == "1", row.get("form") or "", row.get("language") or "") for row in rows
+    ]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Decisions against labels.
+
+    Attributes:
+        true_positives: A skeleton where it helps; likewise the other three.
+        brier: Mean squared distance of scores and labels; None without scores.
+        calibration: Expected calibration error: how far scores are from the share of labels, over ten bins.
+    """
+
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+    brier: float | None = None
+    calibration: float | None = None
+
+    @property
+    def total(self) -> int:
+        """Questions."""
+        return self.true_positives + self.false_positives + self.true_negatives + self.false_negatives
+
+    @property
+    def accuracy(self) -> float:
+        """The share that was decided as labelled."""
+        return (self.true_positives + self.true_negatives) / self.total
+
+    @property
+    def precision(self) -> float:
+        """Of the skeletons, the share that was right; 0 where there was none."""
+        return self.true_positives / max(1, self.true_positives + self.false_positives)
+
+    @property
+    def recall(self) -> float:
+        """Of the questions that a skeleton suits, the share that got one."""
+        return self.true_positives / max(1, self.true_positives + self.false_negatives)
+
+    @property
+    def tversky(self) -> float:
+        """The Tversky index: true positives against the mistakes, weighed by how bad they are."""
+        wrong = FALSE_POSITIVE * self.false_positives + FALSE_NEGATIVE * self.false_negatives
+        return self.true_positives / (self.true_positives + wrong) if self.true_positives else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain JSON-safe data."""
+        counts = (
+            ("tp", self.true_positives),
+            ("fp", self.false_positives),
+            ("tn", self.true_negatives),
+            ("fn", self.false_negatives),
+        )
+        shares = ("accuracy", "precision", "recall", "tversky")
+        rounded = {name: round(getattr(self, name), 4) for name in shares}
+        for name in ("brier", "calibration"):
+            if (value := getattr(self, name)) is not None:
+                rounded[name] = round(value, 4)
+        return {"questions": self.total, **dict(counts), **rounded}
+
+
+def measure(decisions: Sequence[bool], labels: Sequence[bool], scores: Sequence[float] | None = None) -> Measured:
+    """Counts decisions against labels.
+
+    Example:
+        >>> measure([True, True, False], [True, False, False]).to_dict()["accuracy"]
+        0.6667
+    """
+    pairs = list(zip(decisions, labels, strict=True))
+    tp, fp, tn, fn = (pairs.count(pair) for pair in ((True, True), (True, False), (False, False), (False, True)))
+    if scores is None:
+        return Measured(tp, fp, tn, fn)
+    brier = sum((score - label) ** 2 for score, label in zip(scores, labels, strict=True)) / len(pairs)
+    return Measured(tp, fp, tn, fn, brier, _calibration(scores, labels))
+
+
+def _calibration(scores: Sequence[float], labels: Sequence[bool]) -> float:
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for score, label in zip(scores, labels, strict=True):
+        bins.setdefault(min(int(score * _BINS), _BINS - 1), []).append((score, label))
+    return sum(abs(sum(s for s, _ in of) - sum(label for _, label in of)) for of in bins.values()) / len(scores)
+
+
+def majority(labels: Sequence[bool]) -> Measured:
+    """What is reached by always giving the more frequent answer: what any router has to beat."""
+    frequent = 2 * sum(labels) > len(labels)
+    return measure([frequent] * len(labels), labels)
+
+
+def best_threshold(scores: Sequence[float], labels: Sequence[bool], *, careful: bool = True) -> float:
+    """The threshold with the least weighed error, to two digits; with `careful` the highest that is as good.
+
+    The error is the share of the labelled-0 that gets a skeleton times `FALSE_POSITIVE`, and the share of the
+    labelled-1 that gets none times `FALSE_NEGATIVE`: shares, so that it does not depend on how many there are of
+    either. As good is what lies within one standard error of the least: a difference that is chance. Of few questions
+    that error is large, and being careful would cost more than it is worth.
+    """
+    positives = max(1, sum(labels))
+    negatives = max(1, len(labels) - sum(labels))
+
+    def cost(threshold: float) -> tuple[float, float]:
+        found = measure([score >= threshold for score in scores], labels)
+        hurt, missed = found.false_positives / negatives, found.false_negatives / positives
+        spread = (
+            FALSE_POSITIVE**2 * hurt * (1 - hurt) / negatives + FALSE_NEGATIVE**2 * missed * (1 - missed) / positives
+        )
+        return FALSE_POSITIVE * hurt + FALSE_NEGATIVE * missed, spread**0.5
+
+    costs = {step / 100: cost(step / 100) for step in range(5, 96)}
+    least, error = min(costs.values())
+    error = error if careful else 0.0
+    return max(threshold for threshold, (value, _) in costs.items() if value <= least + error)

@@ -1,0 +1,180 @@
+"""A router that asks a model: one short call, a three-way answer."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any
+
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.types import Conversation, Message, Prompt, Reply, RouteDecision, Usage
+
+__all__ = ["Ask", "AsyncAsk", "PromptRouter", "route_prompt"]
+
+Said = str | tuple[str, Usage | None]
+"""A model's reply: its text, and the tokens that it took where they are known."""
+Ask = Callable[[Prompt], Said | Iterable[str | Reply]]
+"""Sends a prompt to a model. Returns the text, the text and its usage, or a stream as a driver's calls are."""
+AsyncAsk = Callable[[Prompt], Awaitable[Said] | AsyncIterator[str | Reply]]
+"""Async twin of `Ask`."""
+
+_INSTRUCTION = """You sort questions by the form of their best answer. Do not answer the question itself.
+
+INDEPENDENT: the answer is a list of at least three points, and each can be written well without reading the others. \
+So it is with tips, reasons, advantages, differences, options, effects, areas, recommendations.
+DEPENDENT: the answer has several parts, but each builds on the one before. So it is with calculations, proofs, \
+puzzles, programs, recipes, stories, step-by-step explanations.
+NONE: the answer is no list. So it is with one fact, yes or no, a number, a definition, a translation, a poem, a \
+letter, a text of a fixed form or length, small talk.
+
+{context}The question, between the lines:
+-----
+{question}
+-----
+
+Reply with one word: INDEPENDENT, DEPENDENT or NONE."""
+
+_CONTEXT = "It was asked in a conversation whose last messages were:\n{turns}\n\n"
+_WORD = re.compile(r"\b(independent|dependent|none)\b", re.I)
+_THOUGHTS = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.S | re.I)
+_LONGEST, _LONGEST_TURN = 2000, 300
+"""Characters of the question and of an earlier message that are shown: the rest decides nothing."""
+
+
+class PromptRouter:
+    """Asks a model whether an answer is a list of points that can be written independently.
+
+    A reply that says nothing clear, or two things, is answered directly. Errors of the call are raised, and a flow
+    reports them and answers directly. What the call cost is in the decision's `usage`.
+
+    Args:
+        ask: Sends a prompt to the model, in this thread. A coroutine function counts as `aask`.
+        aask: The same on the event loop. Without it `ask` runs in a thread there.
+        race: Have the skeleton written while the router decides: its time is hidden, at the price of a skeleton that
+            is thrown away where the answer is direct.
+        max_tokens: The longest reply; None for the model's own limit, which models that think first need.
+
+    Raises:
+        InvalidInput: Neither function is given.
+
+    Example:
+        >>> def ask(prompt):
+        ...     tips = "tips" in prompt.messages[-1].text.split("-----")[1]
+        ...     return "INDEPENDENT" if tips else "NONE", Usage(150, 3)
+        >>> decision = PromptRouter(ask).route(Conversation.of("Any tips for a first marathon?"))
+        >>> decision.use_skeleton, decision.usage.total_tokens
+        (True, 153)
+    """
+
+    def __init__(
+        self,
+        ask: Ask | AsyncAsk | None = None,
+        *,
+        aask: AsyncAsk | None = None,
+        race: bool = False,
+        max_tokens: int | None = 16,
+    ) -> None:
+        if ask is not None and aask is None and _is_async(ask):
+            ask, aask = None, ask
+        if ask is None and aask is None:
+            raise InvalidInput("PromptRouter needs a function that asks a model: ask, aask, or both.")
+        self.races = race
+        self._ask: Any = ask
+        self._aask: Any = aask
+        self._max_tokens = max_tokens
+
+    def route(self, conversation: Conversation) -> RouteDecision:
+        """See `Router.route`."""
+        prompt = self._prompt(conversation)
+        if self._ask is None:
+            return asyncio.run(self.aroute(conversation))
+        return _read(*_collected(self._ask(prompt)))
+
+    async def aroute(self, conversation: Conversation) -> RouteDecision:
+        """Async twin of `route`."""
+        prompt = self._prompt(conversation)
+        if self._aask is None:
+            return _read(*await asyncio.to_thread(lambda: _collected(self._ask(prompt))))
+        return _read(*await _acollected(self._aask(prompt)))
+
+    def _prompt(self, conversation: Conversation) -> Prompt:
+        return dataclasses.replace(route_prompt(conversation), max_tokens=self._max_tokens)
+
+
+def route_prompt(conversation: Conversation) -> Prompt:
+    """What the model is asked: one user message, with the beginning and the end of what is long."""
+    turns = "\n".join(
+        f"{message.role}: {_cut(message.text, _LONGEST_TURN)}" for message in conversation.turns[-2:] if message.text
+    )
+    text = _INSTRUCTION.format(
+        context=_CONTEXT.format(turns=turns) if turns else "", question=_cut(conversation.question, _LONGEST)
+    )
+    return Prompt((Message("user", text),))
+
+
+def _cut(text: str, longest: int) -> str:
+    text = text.strip()
+    return text if len(text) <= longest else f"{text[: longest // 2]} [...] {text[-longest // 2 :]}"
+
+
+def _read(text: str, usage: Usage | None) -> RouteDecision:
+    words = {word.casefold() for word in _WORD.findall(_THOUGHTS.sub("", text))}
+    if len(words) != 1:
+        return RouteDecision(False, reason=f"the router's reply was not understood: {text.strip()[:60]!r}", usage=usage)
+    word = words.pop()
+    kinds = {"independent": "independent points", "dependent": "points that build on each other", "none": "no list"}
+    return RouteDecision(word == "independent", reason=f"the model takes the answer for {kinds[word]}", usage=usage)
+
+
+def _is_async(function: Any) -> bool:
+    call = getattr(function, "__call__", None)  # noqa: B004 - the method itself is looked at
+    return any(test(f) for test in (inspect.iscoroutinefunction, inspect.isasyncgenfunction) for f in (function, call))
+
+
+def _collected(said: Any) -> tuple[str, Usage | None]:
+    if (plain := _plain(said)) is not None:
+        return plain
+    pieces: list[str] = []
+    usage: Usage | None = None
+    try:
+        for item in said:
+            usage = _taken(item, pieces, usage)
+    finally:
+        if (close := getattr(said, "close", None)) is not None:
+            close()
+    return "".join(pieces), usage
+
+
+async def _acollected(said: Any) -> tuple[str, Usage | None]:
+    if inspect.isawaitable(said):
+        said = await said
+    if (plain := _plain(said)) is not None:
+        return plain
+    pieces: list[str] = []
+    usage: Usage | None = None
+    try:
+        async for item in said:
+            usage = _taken(item, pieces, usage)
+    finally:
+        if (close := getattr(said, "aclose", None)) is not None:
+            await close()
+    return "".join(pieces), usage
+
+
+def _plain(said: Any) -> tuple[str, Usage | None] | None:
+    if isinstance(said, str):
+        return said, None
+    if isinstance(said, tuple):
+        text, usage = said
+        return text, usage
+    return None
+
+
+def _taken(item: str | Reply, pieces: list[str], usage: Usage | None) -> Usage | None:
+    if isinstance(item, str):
+        pieces.append(item)
+        return usage
+    return item.usage or usage

@@ -1,0 +1,143 @@
+"""The gate: our own questions, rule by rule, and the questions that no rule may hold back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.gate import RULES, Gate
+from skeleton_of_thought.measures import read_labels
+from skeleton_of_thought.types import Conversation, Message, Request
+
+OWN = read_labels(Path(__file__).parent.parent / "data" / "router_questions.csv")
+HISTORY = (Message("user", "Name two trees."), Message("assistant", "1. Oak\n2. Lime"))
+
+HELD = {
+    "follow_up": [
+        "Why?",
+        "And the second one?",
+        "Und die dritte?",
+        "Et pourquoi ?",
+        "¿Y el otro?",
+        "那第二个呢？",
+        "なぜ？",
+    ],
+    "length": [
+        "In one sentence, what is a fjord?",
+        "Describe a fjord in 50 words.",
+        "Was ist ein Fjord, in einem Satz?",
+        "用一句话介绍峡湾。",
+    ],
+    "code": [
+        "Write a Python function that adds two numbers.",
+        "Why does this fail?\n```\nx = 1 +\n```",
+        "Schreibe ein Skript in Bash.",
+    ],
+    "arithmetic": ["What is 12 * 7?", "Solve 2x + 4 = 10.", "12乘以7等于多少？"],
+    "yes_no": [
+        "Is a whale a fish?",
+        "Ist ein Wal ein Fisch?",
+        "Est-ce que la baleine est un poisson ?",
+        "鲸鱼是鱼吗？",
+        "鯨は魚ですか？",
+    ],
+    "format": ["Give me the planets as JSON.", "Make a table of the planets.", "Nenne die Planeten als Tabelle."],
+    "writing": [
+        "Write a poem about moss.",
+        "Draft an email to my teacher.",
+        "Écris un conte sur un renard.",
+        "Напиши стих о море.",
+    ],
+    "given_text": [
+        "Translate into German: Good night.",
+        "Traduce al inglés: Buenas noches.",
+        "Summarise this: the cat sat.",
+    ],
+    "fact": ["Who painted the Night Watch?", "Wann starb Bach?", "Où se trouve Quito ?", "Сколько струн у скрипки?"],
+    "language": ["Bulutlar neden beyaz görünür, açıklar mısın?", "하늘은 왜 파란가요?"],
+}
+
+
+@pytest.mark.parametrize(("rule", "question"), [(rule, q) for rule, questions in HELD.items() for q in questions])
+def test_each_rule_holds_its_questions_back_and_can_be_switched_off(rule, question):
+    decision = Gate().route(Conversation.of(question))
+    assert decision.use_skeleton is False
+    assert decision.score == 0.0
+    assert decision.reason.startswith("gate (")
+    others = [name for name in RULES if name != rule]
+    assert Gate(off=others).route(Conversation.of(question)).reason == f"gate ({rule}): {RULES[rule][1]}"
+    assert Gate(off=RULES).route(Conversation.of(question)).use_skeleton is True
+
+
+def test_of_our_questions_for_points_hardly_one_is_held_back():
+    held = [q.question for q in OWN if q.use_skeleton and not Gate().route(Conversation.of(q.question)).use_skeleton]
+    assert len(held) <= 3, held
+
+
+@pytest.mark.parametrize("language", ["en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja"])
+def test_no_language_is_always_held_back_and_none_never(language):
+    ways = Counter(
+        (q.use_skeleton, Gate().route(Conversation.of(q.question)).use_skeleton) for q in OWN if q.language == language
+    )
+    assert ways[True, True] > 10 * ways[True, False]
+    assert ways[False, False] > ways[False, True] / 2
+
+
+def test_whole_questions_are_not_held_back_for_words_that_refer():
+    for question in (
+        "Why do people collect stamps, and what do they get out of it?",
+        "What else can I do with old jeans?",
+    ):
+        assert Gate().route(Conversation.of(question)).use_skeleton is True, question
+
+
+def test_short_questions_after_an_answer_follow_on_it():
+    for question in ("Which is taller?", "What about their leaves?", "Tell me more about the first one, please."):
+        decision = Gate().route(Conversation.of(question, history=HISTORY))
+        assert decision.reason.startswith("gate (follow_up)"), question
+    assert (
+        Gate()
+        .route(Conversation.of("What are the benefits of planting trees in cities?", history=HISTORY))
+        .use_skeleton
+    )
+
+
+def test_what_an_adapter_knows_counts():
+    question = (Message("user", "What are good ways to learn to swim?"),)
+    assert Gate().against(question) is None
+    assert "tools" in Gate().route(Conversation(question, Request(tools=True))).reason
+    assert "response_format" in Gate().route(Conversation(question, Request(response_format=True))).reason
+    assert "last_message" in (Gate().against((*question, Message("assistant", "Let me see."))) or "")
+    assert "last_message" in (Gate().against(()) or "")
+    image = Message("user", ({"type": "text", "text": "Tips for this room?"}, {"type": "image", "url": "x"}))
+    assert "attachments" in (Gate().against((image,)) or "")
+    alone = Message("user", ({"type": "image", "url": "x"},))
+    assert Gate(off=["attachments"]).route(Conversation((alone,))).use_skeleton is True
+
+
+def test_the_length_that_counts_as_short_is_adjustable():
+    question = Conversation.of("Describe the advantages of trams in 300 words.")
+    assert Gate().route(question).use_skeleton is True
+    assert "length" in Gate(max_words=300).route(question).reason
+
+
+def test_rules_of_ones_own():
+    gate = Gate(extra=[lambda conversation: "too dear" if len(conversation.question) > 40 else None])
+    assert gate.route(Conversation.of("What are good ways to save money?")).use_skeleton is True
+    assert (
+        gate.route(Conversation.of("What are good ways to save money in a very dear city?")).reason == "gate: too dear"
+    )
+
+
+def test_bad_settings_are_refused():
+    for wrong in ({"off": ["nothing"]}, {"off": "code"}, {"max_words": -1}):
+        with pytest.raises(InvalidInput):
+            Gate(**wrong)
+
+
+async def test_the_loop_gets_the_same():
+    conversation = Conversation.of("Is a whale a fish?")
+    assert await Gate().aroute(conversation) == Gate().route(conversation) == Gate().at_once(conversation)

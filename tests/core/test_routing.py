@@ -1,0 +1,156 @@
+"""Routers together: who is asked, whose decision stands, what a failure does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.routing import all_of, any_of, first_sure, with_threshold
+from skeleton_of_thought.types import Call, Conversation, Routed, RouteDecision, Usage
+
+QUESTION = Conversation.of("How do I sleep better?")
+
+
+class Says:
+    """A router that has made up its mind, and counts how often it was asked."""
+
+    def __init__(self, use: bool, score: float | None = None, *, reason: str = "", usage: Usage | None = None) -> None:
+        self.decision = RouteDecision(use, score, reason, usage)
+        self.asked = 0
+
+    def route(self, conversation: Conversation) -> RouteDecision:
+        self.asked += 1
+        return self.decision
+
+    async def aroute(self, conversation: Conversation) -> RouteDecision:
+        await asyncio.sleep(0)
+        return self.route(conversation)
+
+
+class Fails(Says):
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(True)
+        self.error = error
+
+    def route(self, conversation: Conversation) -> RouteDecision:
+        self.asked += 1
+        raise self.error
+
+
+@pytest.fixture(params=["sync", "async"])
+def ask(request):
+    if request.param == "sync":
+        return lambda router: router.route(QUESTION)
+    return lambda router: asyncio.run(router.aroute(QUESTION))
+
+
+@pytest.mark.parametrize(
+    ("combine", "votes", "use", "asked"),
+    [
+        (all_of, (True, True, True), True, (1, 1, 1)),
+        (all_of, (True, False, True), False, (1, 1, 0)),
+        (any_of, (False, True, True), True, (1, 1, 0)),
+        (any_of, (False, False, False), False, (1, 1, 1)),
+    ],
+)
+def test_all_and_any_stop_when_the_decision_stands(ask, combine, votes, use, asked):
+    routers = [Says(vote, reason=f"router {i}") for i, vote in enumerate(votes)]
+    decision = ask(combine(*routers))
+    assert decision.use_skeleton is use
+    assert tuple(router.asked for router in routers) == asked
+    assert decision.reason == f"router {max(i for i, n in enumerate(asked) if n)}"
+
+
+@pytest.mark.parametrize(
+    ("scores", "use", "asked"),
+    [
+        ((0.95, 0.1), True, (1, 0)),
+        ((0.05, 0.9), False, (1, 0)),
+        ((0.6, 0.1), False, (1, 1)),
+        ((0.6, 0.55), True, (1, 1)),
+        ((None, 0.1), True, (1, 0)),
+        ((0.8, 0.1), True, (1, 0)),
+        ((0.2, 0.9), False, (1, 0)),
+    ],
+)
+def test_the_first_sure_router_decides_and_else_the_last(ask, scores, use, asked):
+    routers = [Says(score is None or score >= 0.5, score) for score in scores]
+    assert ask(first_sure(*routers)).use_skeleton is use
+    assert tuple(router.asked for router in routers) == asked
+
+
+def test_usage_is_that_of_all_who_were_asked(ask):
+    routers = [Says(True, usage=Usage(10, 1)), Says(True), Says(True, usage=Usage(5, 2))]
+    assert ask(all_of(*routers)).usage == Usage(15, 3)
+
+
+@pytest.mark.parametrize("combine", [all_of, any_of, first_sure])
+def test_a_failing_router_votes_for_direct_and_is_reported(ask, combine):
+    decision = ask(combine(Fails(RuntimeError("no weights"))))
+    assert decision.use_skeleton is False
+    assert decision.reason == "the router failed: RuntimeError: no weights"
+
+
+def test_after_a_failure_any_and_sure_ask_on_and_all_does_not(ask):
+    for combine, asked in ((any_of, 1), (first_sure, 1), (all_of, 0)):
+        other = Says(True, 0.9, reason="sure")
+        decision = ask(combine(Fails(OSError("gone")), other))
+        assert (other.asked, decision.use_skeleton) == (asked, bool(asked))
+        assert "OSError: gone" in decision.reason
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), asyncio.CancelledError()])
+def test_what_ends_the_program_or_the_task_goes_through(error):
+    with pytest.raises(type(error)):
+        any_of(Fails(error)).route(QUESTION)
+
+
+def test_functions_may_stand_among_routers_and_combinations_nest(ask):
+    async def later(question: str) -> bool:
+        return "sleep" in question
+
+    assert ask(all_of(lambda question: question.endswith("?"), any_of(Says(False), later))).use_skeleton is True
+
+
+def test_bad_combinations_are_refused():
+    for wrong in (all_of, lambda: any_of(None), lambda: all_of(3), lambda: first_sure(Says(True), low=0.9)):
+        with pytest.raises(InvalidInput):
+            wrong()
+    with pytest.raises(InvalidInput, match="threshold"):
+        with_threshold(Says(True), 1.5)
+
+
+def test_another_threshold_decides_by_the_score_where_there_is_one(ask):
+    assert ask(with_threshold(Says(True, 0.7), 0.8)).use_skeleton is False
+    assert ask(with_threshold(Says(False, 0.7), 0.6)).use_skeleton is True
+    assert ask(with_threshold(Says(True), 0.9)).use_skeleton is True
+
+
+class AtOnce(Says):
+    def at_once(self, conversation: Conversation) -> RouteDecision | None:
+        return self.decision if self.decision.score is not None else None
+
+
+class TestAtOnce:
+    def test_a_router_that_needs_no_call_gets_none(self):
+        first, second = AnswerFlow(QUESTION, router=AtOnce(False, 0.1)).start()
+        assert isinstance(first, Routed)
+        assert isinstance(second, Call)
+        assert second.stage == "direct"
+
+    def test_where_it_cannot_tell_the_call_is_made(self):
+        (call,) = AnswerFlow(QUESTION, router=AtOnce(True)).start()
+        assert isinstance(call, Call)
+        assert call.stage == "route"
+
+    def test_a_failure_answers_directly_and_is_reported(self):
+        class Broken(Says):
+            def at_once(self, conversation: Conversation) -> RouteDecision | None:
+                raise RuntimeError("no weights")
+
+        flow = AnswerFlow(QUESTION, router=Broken(True))
+        assert [a.stage for a in flow.start() if isinstance(a, Call)] == ["direct"]
+        assert "no weights" in flow.answer.reason
