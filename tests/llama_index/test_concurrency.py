@@ -6,11 +6,14 @@ import asyncio
 import gc
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, LLMMetadata
 from llama_index.core.llms.callbacks import llm_chat_callback
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.tools import QueryEngineTool
 
 TITLES = [f"Point {letter}" for letter in "abcdefgh"]
@@ -177,8 +180,6 @@ async def test_a_custom_llm_with_an_async_method_of_its_own_is_asked_by_it(kit):
 
 
 async def test_a_sync_retriever_and_postprocessor_never_run_on_the_loop(kit):
-    from llama_index.core.postprocessor.types import BaseNodePostprocessor
-
     loops = []
 
     class Watching(BaseNodePostprocessor):
@@ -192,6 +193,32 @@ async def test_a_sync_retriever_and_postprocessor_never_run_on_the_loop(kit):
     assert [seen.way for seen in retriever.watch.seen] == ["retrieve"] * 8
     assert not any(seen.on_loop for seen in retriever.watch.seen)
     assert loops == [False] * 8
+
+
+class _Together(BaseNodePostprocessor):
+    """Waits until all points' nodes are here."""
+
+    gate: Any
+
+    def _postprocess_nodes(self, nodes, query_bundle=None):
+        with self.gate.call(None):
+            self.gate.together(8).wait()
+        return nodes
+
+
+class _Blocking(_Together):
+    async def _apostprocess_nodes(self, nodes, query_bundle=None):
+        return self._postprocess_nodes(nodes, query_bundle)
+
+
+@pytest.mark.parametrize("kind", [_Together, _Blocking])
+async def test_sync_postprocessors_run_side_by_side_whatever_the_default_executor(kit, kind):
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    together = kind(gate=kit.Watch())
+    retriever = kit.AsyncRetriever(lambda query: [kit.node(query)])
+    llm = kit.ChatLLM(script=kit.answering(TITLES))
+    await kit.make(llm, retriever=retriever, node_postprocessors=[together], max_retries=0).aquery("How?")
+    assert together.gate.peak == 8
 
 
 # --- the rate limiter ------------------------------------------------------------------------------
@@ -394,7 +421,8 @@ async def test_a_sync_call_that_cannot_be_interrupted_ends_with_its_query(kit):
     query = asyncio.create_task(kit.make(llm).aquery("How?"))
     await soon(lambda: len(llm.watch.of("point")) == 8)
     query.cancel()
-    await asyncio.sleep(0)
+    for _ in range(100):
+        await asyncio.sleep(0)
     assert not query.done(), "it waits for its calls"
     release.open()
     with pytest.raises(asyncio.CancelledError):
