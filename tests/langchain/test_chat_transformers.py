@@ -326,7 +326,8 @@ def test_the_demo_model_merges_its_points():
 
 @pytest.mark.model
 def test_a_structured_skeleton_of_the_demo_model_has_a_limit():
-    chain = SkeletonOfThoughtChain(llm=ChatTransformers(), max_points=4, skeleton_mode="structured")
+    llm = ChatTransformers(max_tokens=100)
+    chain = SkeletonOfThoughtChain(llm=llm, max_points=4, skeleton_mode="structured")
     output = chain.invoke("How can I improve my time management skills?")
     assert output["answer"]
     assert output["timings"]["decoding"]["skeleton"]["output_tokens"] <= 4 * 24
