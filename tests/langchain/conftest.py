@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import re
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +16,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-
-PATIENCE = 20.0
-"""Seconds until a wait that should have ended fails the test instead of hanging it."""
+from scripted_calls import PATIENCE, Gate, Script, Step, Watch
 
 
 @dataclass(frozen=True)
@@ -52,64 +49,6 @@ def seen_as(messages: list[BaseMessage], kwargs: dict[str, Any]) -> Seen:
         return Seen("merge", None, messages, kwargs)
     marks = ("outline of an answer", "Write only the headings", "Give only the headings")
     return Seen("skeleton" if any(mark in text for mark in marks) else "direct", None, messages, kwargs)
-
-
-class Gate:
-    """Something to wait for, in a thread or in a task."""
-
-    def __init__(self, condition: Callable[[], bool] | None = None) -> None:
-        self._open = threading.Event()
-        self._condition = condition or self._open.is_set
-
-    def open(self) -> None:
-        self._open.set()
-
-    def _checks(self) -> Iterator[None]:
-        until = time.monotonic() + PATIENCE
-        while not self._condition():
-            assert time.monotonic() < until, "a gate was never opened"
-            yield
-
-    def wait(self) -> None:
-        for _ in self._checks():
-            time.sleep(0.001)
-
-    async def await_(self) -> None:
-        for _ in self._checks():
-            await asyncio.sleep(0.001)
-
-
-Step = str | Exception | Gate | Callable[[], Any]
-Script = Callable[[Seen], Iterable[Step]]
-
-
-@dataclass
-class Watch:
-    """What became of a model's calls."""
-
-    seen: list[Seen] = field(default_factory=list)
-    open: int = 0
-    peak: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @contextlib.contextmanager
-    def call(self, seen: Seen) -> Iterator[None]:
-        with self.lock:
-            self.seen.append(seen)
-            self.open += 1
-            self.peak = max(self.peak, self.open)
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.open -= 1
-
-    def of(self, stage: str, point: int | None = None) -> list[Seen]:
-        return [s for s in self.seen if s.stage == stage and (point is None or s.point == point)]
-
-    def together(self, count: int) -> Gate:
-        """Opens once so many calls have been in flight at a time."""
-        return Gate(lambda: self.peak >= count)
 
 
 class ScriptedChat(BaseChatModel):

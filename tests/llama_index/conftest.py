@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import re
 import threading
-import time
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,18 +29,10 @@ from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from pydantic import Field
+from scripted_calls import PATIENCE, Gate, Script, Step, Watch
 
 from llama_index_sot import SkeletonOfThoughtQueryEngine
 from llama_index_sot.events import AnswerReady
-
-# Where LangChain is installed, LlamaIndex imports it when it resolves an LLM or an embedding, and with it
-# langchain-community, which warns.
-with warnings.catch_warnings(), contextlib.suppress(ImportError):
-    warnings.simplefilter("ignore")
-    importlib.import_module("llama_index.core.bridge.langchain")
-
-PATIENCE = 20.0
-"""Seconds until a wait that should have ended fails the test instead of hanging it."""
 
 
 @dataclass(frozen=True)
@@ -75,64 +64,6 @@ def seen_as(text: str, **details: Any) -> Seen:
     if "were written separately" in text:
         return Seen("merge", None, text, **details)
     return Seen("skeleton" if "headings" in text or "outline" in text else "direct", None, text, **details)
-
-
-class Gate:
-    """Something to wait for, in a thread or in a task."""
-
-    def __init__(self, condition: Callable[[], bool] | None = None) -> None:
-        self._open = threading.Event()
-        self._condition = condition or self._open.is_set
-
-    def open(self) -> None:
-        self._open.set()
-
-    def _checks(self) -> Iterator[None]:
-        until = time.monotonic() + PATIENCE
-        while not self._condition():
-            assert time.monotonic() < until, "a gate was never opened"
-            yield
-
-    def wait(self) -> None:
-        for _ in self._checks():
-            time.sleep(0.001)
-
-    async def await_(self) -> None:
-        for _ in self._checks():
-            await asyncio.sleep(0.001)
-
-
-Step = str | Exception | Gate | Callable[[], Any]
-Script = Callable[[Seen], Iterable[Step]]
-
-
-@dataclass
-class Watch:
-    """What became of the calls of an LLM or a retriever."""
-
-    seen: list[Any] = field(default_factory=list)
-    open: int = 0
-    peak: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @contextlib.contextmanager
-    def call(self, seen: Any) -> Iterator[None]:
-        with self.lock:
-            self.seen.append(seen)
-            self.open += 1
-            self.peak = max(self.peak, self.open)
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.open -= 1
-
-    def of(self, stage: str, point: int | None = None) -> list[Seen]:
-        return [s for s in self.seen if s.stage == stage and (point is None or s.point == point)]
-
-    def together(self, count: int) -> Gate:
-        """Opens once so many calls have been in flight at a time."""
-        return Gate(lambda: self.peak >= count)
 
 
 def run_steps(watch: Watch, script: Script, seen: Seen) -> Iterator[str]:
