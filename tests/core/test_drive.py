@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from driving import in_threads, on_the_loop
 
 from skeleton_of_thought import drive
 from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
@@ -121,36 +122,6 @@ class Model:
 
 
 ENDLESS = object()
-
-
-def run_in_threads(model: Model, flows: list[AnswerFlow], until: Callable | None = None, **options) -> list:
-    events = []
-    stream = drive.run(flows, model.open, **options)
-    with contextlib.closing(stream):
-        for item in stream:
-            events.append(item)
-            if until is not None and until(item[1]):
-                break
-    return events
-
-
-def run_on_the_loop(model: Model, flows: list[AnswerFlow], until: Callable | None = None, **options) -> list:
-    async def main() -> list:
-        events = []
-        async with contextlib.aclosing(drive.arun(flows, model.aopen, **options)) as stream:
-            async for item in stream:
-                events.append(item)
-                if until is not None and until(item[1]):
-                    break
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return events
-
-    return asyncio.run(main())
-
-
-@pytest.fixture(params=[run_in_threads, run_on_the_loop], ids=["threads", "loop"])
-def pump(request) -> Callable[..., list]:
-    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -336,7 +307,7 @@ def test_a_stalled_thread_is_left_behind_with_a_warning_and_its_place_given_away
     monkeypatch.setattr(drive, "GRACE", 0.1)
     released = threading.Event()
     model = Model(points(2, lambda c: [released] if (c.point.index, c.attempt) == (1, 1) else ["text"]))
-    events = run_in_threads(model, [flow(settings={"point_timeout": 0.1})], max_concurrency=1)
+    events = in_threads(model, [flow(settings={"point_timeout": 0.1})], max_concurrency=1)
     assert [e.text for e in answer_of(events).expansions] == ["text", "text"]
     assert "still blocked in its backend" in caplog.text
     released.set()
@@ -345,7 +316,7 @@ def test_a_stalled_thread_is_left_behind_with_a_warning_and_its_place_given_away
 def test_a_stalled_task_is_cancelled_at_once():
     never = threading.Event()
     model = Model(points(2, lambda c: [never] if (c.point.index, c.attempt) == (1, 1) else ["text"]))
-    events = run_on_the_loop(model, [flow(settings={"point_timeout": 0.1})], max_concurrency=1)
+    events = on_the_loop(model, [flow(settings={"point_timeout": 0.1})], max_concurrency=1)
     assert [e.text for e in answer_of(events).expansions] == ["text", "text"]
     assert model.live == 0
 
@@ -464,14 +435,14 @@ def test_what_is_no_ordinary_exception_ends_the_run_and_closes_the_rest():
     barrier = Barrier(3)
     model = Model(points(3, lambda c: [barrier, Exit() if c.point.index == 1 else ENDLESS]))
     with pytest.raises(Exit):
-        run_in_threads(model, [flow()])
+        in_threads(model, [flow()])
     gc.collect()
     assert model.live == 0
 
 
 def test_a_backend_that_cancels_itself_is_a_failure_like_any_other():
     model = Model(points(2, lambda c: [asyncio.CancelledError()] if c.attempt == 1 else ["text"]))
-    answer = answer_of(run_on_the_loop(model, [flow()]))
+    answer = answer_of(on_the_loop(model, [flow()]))
     assert [e.attempts for e in answer.expansions] == [2, 2]
 
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
-from skeleton_of_thought import drive
 from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
 from skeleton_of_thought.flow import Action, AnswerFlow, Settings
 from skeleton_of_thought.prompts import PromptSet
@@ -562,35 +561,6 @@ class Backend:
                 while step is ENDLESS:
                     await asyncio.sleep(0.001)
                 yield step  # type: ignore[misc]
-
-
-def in_threads(backend: Backend, flows: list[AnswerFlow], until: Callable | None = None, **options) -> list:
-    events = []
-    with contextlib.closing(drive.run(flows, backend.open, **options)) as stream:
-        for item in stream:
-            events.append(item)
-            if until is not None and until(item[1]):
-                break
-    return events
-
-
-def on_the_loop(backend: Backend, flows: list[AnswerFlow], until: Callable | None = None, **options) -> list:
-    async def main() -> list:
-        events = []
-        async with contextlib.aclosing(drive.arun(flows, backend.aopen, **options)) as stream:
-            async for item in stream:
-                events.append(item)
-                if until is not None and until(item[1]):
-                    break
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return events
-
-    return asyncio.run(main())
-
-
-@pytest.fixture(params=[in_threads, on_the_loop], ids=["threads", "loop"])
-def pump(request) -> Callable[..., list]:
-    return request.param
 
 
 def script(call: Call) -> list[object]:

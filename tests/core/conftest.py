@@ -1,0 +1,14 @@
+"""What the tests of the core share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from driving import in_threads, on_the_loop
+
+
+@pytest.fixture(params=[in_threads, on_the_loop], ids=["threads", "loop"])
+def pump(request: pytest.FixtureRequest) -> Callable[..., list]:
+    """`pump(backend, flows, until=None, **options)`: the events of the flows, by each of the two drivers."""
+    return request.param
