@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
+import threading
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel, Field
+from scripted_calls import PATIENCE
 
 from langchain_sot import ChatTransformers
 from langchain_sot.local_requests import convert_tools
@@ -94,7 +97,17 @@ async def test_text_around_calls_is_kept(way, scripted, family):
 
 
 def test_text_before_a_call_streams_and_calls_come_at_the_end(scripted):
-    chunks = list(scripted(f"Let me see.\n{SAID['hermes']}").bind_tools([add, now]).stream("1 + 2?"))
+    steps, read = itertools.count(1), threading.Event()
+
+    def say(prompt):
+        # The model waits in the middle of the text until its beginning has been read.
+        assert next(steps) != len("Let me s") or read.wait(PATIENCE)
+        return f"Let me see.\n{SAID['hermes']}"
+
+    chunks = []
+    for chunk in scripted(say).bind_tools([add, now]).stream("1 + 2?"):
+        chunks.append(chunk)
+        read.set()
     texts = [chunk.text for chunk in chunks if chunk.text]
     assert "".join(texts) == "Let me see."
     assert len(texts) > 1
