@@ -9,7 +9,7 @@ from skeleton_of_thought.cost import CostGuard
 from skeleton_of_thought.embedded import EmbeddedRouter
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.gate import Gate
-from skeleton_of_thought.routing import AnyRouter, BoundRouter, check_router, decided_at_once, races
+from skeleton_of_thought.routing import AnyRouter, BoundRouter, check_router, decided_at_once, races, told
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision
 
 __all__ = ["AutoRouter", "as_router"]
@@ -47,7 +47,8 @@ class AutoRouter:
         self.guard = guard
 
     def observe(self, answer: Answer) -> None:
-        """Lets the guard learn from an answer."""
+        """Lets the guard, and a router that learns, know of an answer."""
+        told(self.router, answer)
         if self.guard is not None:
             self.guard.observe(answer)
 

@@ -26,6 +26,10 @@ _MESSAGE_TOKENS = 4
 _SKELETON_WORDING = 120
 """Tokens that the skeleton's prompt adds to the conversation, about; likewise that of a point."""
 _POINT_WORDING = 60
+_AT_ONCE = 0.02
+"""A text of which so small a share of its time lay between its first piece and its end was not streamed."""
+_INSTANT = 0.25
+"""Seconds below which no one waits, and measurements are mostly noise: nothing is held back for them."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class Pace:
             for name, value in found.items():
                 self._means[name] = self._means.get(name, _Mean()) + value
             # Only what has both paces can be compared.
-            self._answers += "point_pace" in found and "pace" in self._means
+            alone = {"pace", "skeleton_whole", "direct_whole"} & self._means.keys()
+            self._answers += "point_pace" in found and bool(alone)
 
     @property
     def answers(self) -> int:
@@ -87,9 +92,13 @@ def _alone(answer: Answer) -> dict[str, float]:
     text = answer.skeleton.text if stage == "skeleton" else answer.text
     usage = answer.usage_by_stage.get(stage)
     tokens = (usage.output_tokens if usage else 0) or _words_as_tokens(text)
-    found = {"latency": span.first - span.start, f"{stage}_tokens": float(tokens)}
+    found = {f"{stage}_tokens": float(tokens)}
+    if span.end - span.first <= _AT_ONCE * span.seconds:
+        # The text came in one piece: what of the time was latency cannot be told.
+        return found | {f"{stage}_whole": span.seconds / tokens}
+    found["latency"] = span.first - span.start
     # The first token came with the latency.
-    if tokens > 1 and span.end > span.first:
+    if tokens > 1:
         found["pace"] = (span.end - span.first) / (tokens - 1)
     return found
 
@@ -152,7 +161,9 @@ class CostGuard:
         max_extra_tokens: The most prompt tokens that a skeleton may cost beyond a direct answer; None for any number.
         min_speedup: How many times faster it has to be; 0 for any. Counts once `enough` answers were measured.
         max_points: The most points that there may be, as in `Settings`.
-        capacity: How many calls can run at a time now: a number, a function that tells, or None for enough.
+        capacity: How many calls can run at a time now: a number, a function that tells, or None for enough. What the
+            request allows (`Request.max_concurrency`) is kept to besides. With room for one call a skeleton is no
+            faster, whatever was measured.
         pace: What was measured; give the same to all guards of one model.
         enough: So many answers have to be measured before seconds are compared.
         retry: After so many refusals for seconds, one question goes through to measure anew: load changes.
@@ -212,13 +223,18 @@ class CostGuard:
         fresh = 1 - pace.get("cached", 0.0)
         extra = _SKELETON_WORDING + points * (prompt + skeleton_tokens + _POINT_WORDING) * fresh
         latency, seconds = pace.get("latency", 0.5), pace.get("pace", 0.02)
+        direct_seconds = skeleton_seconds = seconds
+        if (whole := pace.get("skeleton_whole", 0.0) or pace.get("direct_whole", 0.0)) and not pace.get("pace", 0.0):
+            # Without streams the latency is in the seconds per token: fewer in a long text, so each has its own.
+            latency, skeleton_seconds = 0.0, whole
+            direct_seconds = seconds = pace.get("direct_whole", whole)
         together = pace.get("point_pace", seconds / points)
-        if (room := self._room()) is not None:
+        if (room := self._room(conversation)) is not None:
             # Measured with all of them side by side; with less room they come in waves.
-            together = max(together, min(seconds, seconds / room))
+            together = max(together, seconds / room)
         length = points * point_tokens
-        direct = latency + length * seconds
-        return Estimate(round(extra), direct, latency + skeleton_tokens * seconds + length * together)
+        direct = latency + length * direct_seconds
+        return Estimate(round(extra), direct, latency + skeleton_tokens * skeleton_seconds + length * together)
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """Direct where a skeleton would cost too much or save too little, with the numbers as the reason."""
@@ -230,13 +246,15 @@ class CostGuard:
                 reason=f"cost guard: a skeleton would cost about {estimate.extra_tokens:,} more prompt tokens, "
                 f"more than max_extra_tokens={limit:,}",
             )
-        if self.pace.answers < self._enough and self._room() != 1:
+        if self._room(conversation) == 1 and self.min_speedup >= 1:
+            return RouteDecision(False, reason="cost guard: there is room for one call at a time, points would wait")
+        if self.pace.answers < self._enough:
             return RouteDecision(True, reason="cost guard: too little was measured to compare")
         saves = (
             f"cost guard: about {estimate.skeleton_seconds:.1f} s instead of {estimate.direct_seconds:.1f} s "
             f"for about {estimate.extra_tokens:,} more prompt tokens"
         )
-        if estimate.speedup >= self.min_speedup:
+        if estimate.speedup >= self.min_speedup or max(estimate.direct_seconds, estimate.skeleton_seconds) < _INSTANT:
             return RouteDecision(True, reason=saves)
         if self._may_retry():
             return RouteDecision(True, reason=f"{saves}; measured anew after {self._retry} direct answers")
@@ -248,8 +266,10 @@ class CostGuard:
         """Async twin of `route`."""
         return self.route(conversation)
 
-    def _room(self) -> int | None:
-        return max(1, self._capacity()) if callable(self._capacity) else self._capacity
+    def _room(self, conversation: Conversation) -> int | None:
+        own = max(1, self._capacity()) if callable(self._capacity) else self._capacity
+        limits = [limit for limit in (own, conversation.request.max_concurrency) if limit is not None]
+        return min(limits, default=None)
 
     def _may_retry(self) -> bool:
         with self._lock:

@@ -58,7 +58,7 @@ class PromptRouter:
         max_tokens: The longest reply; None for the model's own limit, which models that think first need.
 
     Raises:
-        InvalidInput: Neither function is given.
+        InvalidInput: Neither function is given, or what is given is none.
 
     Example:
         >>> def ask(prompt):
@@ -81,6 +81,12 @@ class PromptRouter:
             ask, aask = None, ask
         if ask is None and aask is None:
             raise InvalidInput("PromptRouter needs a function that asks a model: ask, aask, or both.")
+        for function in (ask, aask):
+            if function is not None and not callable(function):
+                raise InvalidInput(
+                    f"PromptRouter takes a function that asks a model, not {type(function).__name__}. For a model of "
+                    "LangChain or LlamaIndex there is the PromptRouter of langchain_sot or llama_index_sot."
+                )
         self.races = race
         self._ask: Any = ask
         self._aask: Any = aask

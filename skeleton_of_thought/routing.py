@@ -106,13 +106,15 @@ class BoundRouter:
 
 def decided_at_once(router: AnyRouter, conversation: Conversation) -> RouteDecision | None:
     """The decision of a router that needs no call for it; None where it does."""
-    at_once = getattr(router, "at_once", None)
-    if at_once is None:
-        return None
     try:
-        decision: RouteDecision | None = at_once(conversation)
+        return _at_once(router, conversation)
     except Exception as error:
         return failed_router(error)
+
+
+def _at_once(router: AnyRouter, conversation: Conversation) -> RouteDecision | None:
+    at_once = getattr(router, "at_once", None)
+    decision: RouteDecision | None = None if at_once is None else at_once(conversation)
     return decision
 
 
@@ -229,6 +231,31 @@ class Combined:
                 return step
             router = step
 
+    def at_once(self, conversation: Conversation) -> RouteDecision | None:
+        """The decision, as long as none of those that have to be asked for it takes a call."""
+        asking = self._asking()
+        router = next(asking)
+        while True:
+            try:
+                decision = _at_once(router, conversation)
+            except Exception as error:
+                decision = _Failed(error)
+            if decision is None:
+                return None
+            if isinstance(step := _sent(asking, decision), RouteDecision):
+                return step
+            router = step
+
+    @property
+    def races(self) -> bool:
+        """Whether the skeleton is written meanwhile: as one of them says."""
+        return any(map(races, self.routers))
+
+    def observe(self, answer: Answer) -> None:
+        """Tells all of them that learn."""
+        for router in self.routers:
+            told(router, answer)
+
     def _asking(self) -> Generator[AnyRouter, RouteDecision, RouteDecision]:
         """Yields whom to ask next, is sent the decision, and returns the one that stands."""
         usage: Usage | None = None
@@ -301,6 +328,20 @@ class with_threshold:
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
         return self._decided(await BoundRouter(self.router, conversation).adecide())
+
+    def at_once(self, conversation: Conversation) -> RouteDecision | None:
+        """The decision where it takes no call."""
+        decision = decided_at_once(self.router, conversation)
+        return None if decision is None else self._decided(decision)
+
+    @property
+    def races(self) -> bool:
+        """As the router's own."""
+        return races(self.router)
+
+    def observe(self, answer: Answer) -> None:
+        """Tells the router, if it learns."""
+        told(self.router, answer)
 
     def _decided(self, decision: RouteDecision) -> RouteDecision:
         if decision.score is None:

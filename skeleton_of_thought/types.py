@@ -103,10 +103,12 @@ class Request:
     Attributes:
         tools: Tools are bound: the model may want to call one.
         response_format: The answer has to fit a schema or another format of the backend.
+        max_concurrency: The most calls that may be open at a time for it; None for as many as there are points.
     """
 
     tools: bool = False
     response_format: bool = False
+    max_concurrency: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import pytest
@@ -19,6 +20,7 @@ from skeleton_of_thought.types import (
     Expansion,
     Point,
     Reply,
+    Request,
     RouteDecision,
     Skeleton,
     Span,
@@ -60,6 +62,18 @@ def direct(tokens: int = 200, pace: float = ALONE) -> Answer:
         timings=Timings(stages={"direct": Span(0.0, 1.0 + (tokens - 1) * pace, 1.0)}),
         usage_by_stage={"direct": Usage(10, tokens)},
     )
+
+
+def unstreamed(one: Answer) -> Answer:
+    """The same, had nothing of it been shown before its end."""
+    stages = {name: dataclasses.replace(span, first=span.end) for name, span in one.timings.stages.items()}
+    return dataclasses.replace(one, timings=Timings(stages=stages))
+
+
+def faster(one: Answer, times: float) -> Answer:
+    """The same by a model that is so many times as fast."""
+    stages = {n: Span(s.start / times, s.end / times, s.first / times) for n, s in one.timings.stages.items()}
+    return dataclasses.replace(one, timings=Timings(stages=stages))
 
 
 def fed(guard: CostGuard, one: Answer, times: int = 3) -> CostGuard:
@@ -121,6 +135,31 @@ class TestGuard:
         assert guard.route(QUESTION).use_skeleton is False
         room[0] = 8
         assert fed(guard, answer(together=0.2)).route(QUESTION).use_skeleton is True
+
+    def test_what_the_request_allows_is_room_too(self):
+        narrow, wide = (Conversation(QUESTION.messages, Request(max_concurrency=limit)) for limit in (1, 8))
+        decision = CostGuard().route(narrow)
+        assert decision.use_skeleton is False
+        assert "room for one call" in decision.reason
+        assert CostGuard(min_speedup=0).route(narrow).use_skeleton is True
+        assert CostGuard(capacity=1).route(wide).use_skeleton is False
+        guard = fed(CostGuard(), answer(together=0.2))
+        four = Conversation(QUESTION.messages, Request(max_concurrency=4))
+        assert guard.estimate(four).skeleton_seconds > guard.estimate(wide).skeleton_seconds
+
+    def test_answers_that_come_in_one_piece_are_compared_as_wholes(self):
+        guard = fed(CostGuard(), unstreamed(answer(together=0.2)), 20)
+        estimate = guard.estimate(QUESTION)
+        alone = (1.0 + 39 * ALONE) / 40
+        assert estimate.direct_seconds == pytest.approx(250 * alone)
+        assert estimate.skeleton_seconds == pytest.approx(40 * alone + 250 * ALONE * 0.2)
+        assert fed(guard, unstreamed(direct(tokens=250, pace=0.001)), 20).route(QUESTION).use_skeleton is False
+        assert fed(CostGuard(), unstreamed(answer(together=1.0)), 3).estimate(QUESTION).speedup < 1.5
+
+    def test_what_is_over_in_an_instant_is_not_worth_a_refusal(self):
+        quick = fed(CostGuard(), faster(answer(together=2.0), 1000.0))
+        assert quick.estimate(QUESTION).speedup < 1
+        assert quick.route(QUESTION).use_skeleton is True
 
     def test_after_many_refusals_one_goes_through_to_measure_anew(self):
         guard = fed(CostGuard(retry=3), answer(together=1.0))

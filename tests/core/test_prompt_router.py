@@ -127,3 +127,5 @@ def test_an_error_of_the_model_is_raised():
         PromptRouter(broken).route(QUESTION)
     with pytest.raises(InvalidInput):
         PromptRouter()
+    with pytest.raises(InvalidInput, match="langchain_sot or llama_index_sot"):
+        PromptRouter(object())

@@ -9,7 +9,7 @@ import pytest
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.routing import all_of, any_of, first_sure, with_threshold
-from skeleton_of_thought.types import Call, Conversation, Routed, RouteDecision, Usage
+from skeleton_of_thought.types import Answer, Call, Conversation, Routed, RouteDecision, Usage
 
 QUESTION = Conversation.of("How do I sleep better?")
 
@@ -154,3 +154,66 @@ class TestAtOnce:
         flow = AnswerFlow(QUESTION, router=Broken(True))
         assert [a.stage for a in flow.start() if isinstance(a, Call)] == ["direct"]
         assert "no weights" in flow.answer.reason
+
+
+# --- decisions without a call -----------------------------------------------------------------------
+
+
+class Quick(Says):
+    """One that decides without a call, and races or learns besides."""
+
+    races = False
+
+    def __init__(self, use: bool, score: float | None = None, *, races: bool = False) -> None:
+        super().__init__(use, score)
+        self.races = races
+        self.heard: list[Answer] = []
+
+    def at_once(self, conversation: Conversation) -> RouteDecision | None:
+        return self.route(conversation)
+
+    def observe(self, answer: Answer) -> None:
+        self.heard.append(answer)
+
+
+class FailsQuickly(Fails):
+    at_once = Fails.route
+
+
+@pytest.mark.parametrize(
+    ("router", "stage"),
+    [
+        (all_of(Quick(True), Quick(False)), "direct"),
+        (all_of(Quick(False), Says(True)), "direct"),
+        (all_of(Quick(True), Says(True)), "route"),
+        (any_of(Quick(False), Quick(True)), "skeleton"),
+        (any_of(FailsQuickly(ValueError()), Quick(True)), "skeleton"),
+        (any_of(Says(False), Quick(True)), "route"),
+        (first_sure(Quick(True, 0.9), Says(False)), "skeleton"),
+        (first_sure(Quick(True, 0.6), Says(False)), "route"),
+        (first_sure(Quick(True, 0.6), FailsQuickly(ValueError())), "skeleton"),
+        (with_threshold(Quick(True, 0.6), 0.7), "direct"),
+        (with_threshold(Says(True, 0.6), 0.7), "route"),
+    ],
+)
+def test_a_flow_opens_no_call_where_all_who_are_asked_decide_at_once(router, stage):
+    flow = AnswerFlow(QUESTION, router=router)
+    assert [action.stage for action in flow.start() if isinstance(action, Call)] == [stage]
+
+
+def test_who_is_asked_at_once_and_fails_is_reported():
+    decision = all_of(FailsQuickly(ValueError("no weights")), Quick(True)).at_once(QUESTION)
+    assert decision.use_skeleton is False
+    assert decision.reason == "the router failed: ValueError: no weights"
+
+
+@pytest.mark.parametrize(
+    "around", [lambda router: any_of(Says(False), router), lambda router: with_threshold(router, 0.5)]
+)
+def test_races_and_what_is_learnt_go_through_to_the_routers(around):
+    inner = Quick(True, races=True)
+    assert around(inner).races is True
+    assert around(Quick(True)).races is False
+    answer = Answer("text", "?", "direct")
+    around(inner).observe(answer)
+    assert inner.heard == [answer]
