@@ -71,7 +71,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         >>> from langchain_core.language_models import FakeListChatModel
         >>> from langchain_sot import SkeletonOfThoughtChain
         >>> llm = FakeListChatModel(responses=["1. Move", "A short walk helps."])
-        >>> SkeletonOfThoughtChain(llm=llm).invoke("How do I stay awake?")["answer"]
+        >>> SkeletonOfThoughtChain(llm=llm).invoke("What are good ways to stay awake?")["answer"]
         '1. Move: A short walk helps.'
 
     Attributes:
@@ -234,7 +234,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             >>> from langchain_core.language_models import FakeListChatModel
             >>> from langchain_sot import SkeletonOfThoughtChain
             >>> llm = FakeListChatModel(responses=["1. Move", "A short walk helps."])
-            >>> SkeletonOfThoughtChain(llm=llm).as_chat_model().invoke("How do I stay awake?").text
+            >>> SkeletonOfThoughtChain(llm=llm).as_chat_model().invoke("What are good ways to stay awake?").text
             '1. Move: A short walk helps.'
         """
         from langchain_sot.chat_model import SkeletonOfThoughtChatModel
