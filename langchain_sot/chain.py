@@ -143,8 +143,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
         if self.router != "auto" and not isinstance(self.router, Runnable):
             check_router(self.router)
-        # Now, so that copies have the same.
-        self._automatic = AutoRouters()
+        # Now, so that copies have the same; a chain that becomes a field of a model is checked once more.
+        self._automatic = self._automatic or AutoRouters()
         self.plan().models({}).prepare()
         return self
 

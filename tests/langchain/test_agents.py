@@ -27,7 +27,7 @@ from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypedDict
 
-from langchain_sot import SkeletonOfThoughtMiddleware
+from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtMiddleware
 from skeleton_of_thought.errors import InvalidInput, PointError
 
 TITLES = ["Take breaks", "Drink water", "Move"]
@@ -421,3 +421,63 @@ def test_without_langchain_the_rest_works_and_the_middleware_says_what_to_instal
     assert done.stdout.strip() == (
         'MissingExtra SkeletonOfThoughtMiddleware needs langchain: pip install "skeleton-of-thought[agents]"'
     )
+
+
+# --- routers ----------------------------------------------------------------------------------------
+
+SUITED = {"messages": [HumanMessage("What are the advantages of keeping chickens?")]}
+UNSUITED = {"messages": [HumanMessage("What is 8 times 12?")]}
+REASON = "gate (arithmetic): something to be calculated"
+
+
+class Counting(AgentMiddleware):
+    """Counts the agent's own model calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        self.calls += 1
+        return handler(request)
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        self.calls += 1
+        return await handler(request)
+
+
+async def test_by_default_the_middleware_makes_the_agents_own_call_for_what_does_not_suit(llm, is_async):
+    counting = Counting()
+    agent = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware(), counting])
+    message = (await run(agent, UNSUITED, is_async=is_async))["messages"][-1]
+    assert (message.text, message.response_metadata["reason"]) == ("Just so.", REASON)
+    assert message.usage_metadata["total_tokens"] > 0
+    assert (counting.calls, [seen.stage for seen in llm.watch.seen]) == (1, ["direct"])
+    message = (await run(agent, SUITED, is_async=is_async))["messages"][-1]
+    assert message.response_metadata["skeleton"] == TITLES
+    assert counting.calls == 1
+
+
+async def test_the_middlewares_router_is_asked_once_a_turn_and_learns_across_turns(llm, is_async):
+    middleware = SkeletonOfThoughtMiddleware()
+    agent = create_agent(llm, middleware=[middleware])
+    for _ in range(3):
+        await run(agent, SUITED, is_async=is_async)
+    guard = middleware._chain.model_copy(update={"llm": llm}).plan().router.guard
+    assert guard.pace.answers == 3
+    await run(agent, UNSUITED, is_async=is_async)
+    assert guard.pace.get("direct_tokens", 0.0) > 0
+
+
+@pytest.mark.parametrize("with_middleware", [False, True])
+async def test_a_graph_shows_the_tokens_of_a_direct_answer_once(llm, is_async, with_middleware):
+    if with_middleware:
+        graph = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware()])
+        plain = create_agent(llm)
+    else:
+        graph = answering_graph(SkeletonOfThoughtChain(llm=llm).as_chat_model(), is_async=is_async)
+        plain = answering_graph(llm, is_async=is_async)
+    shown, expected = [await streamed(one, UNSUITED, is_async=is_async) for one in (graph, plain)]
+    assert [message.text for message, _ in shown] == [message.text for message, _ in expected]
+    assert len({message.id for message, _ in shown}) == 1
+    assert sum(bool(message.usage_metadata) for message, _ in shown) == 1
