@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from langchain_core.language_models import FakeListChatModel, FakeListLLM
 
+import skeleton_of_thought
 from langchain_sot import ChatTransformers, PromptRouter, SkeletonOfThoughtChain, SkeletonOfThoughtRouter
 from skeleton_of_thought import first_sure
 from skeleton_of_thought.errors import InvalidInput
@@ -84,6 +85,13 @@ def test_a_local_model_writes_a_word_and_no_more(local_models):
         assert decision.usage.output_tokens == 12
         assert PromptRouter(llm).route(CONVERSATION).usage.output_tokens == 16
         assert PromptRouter(llm, max_tokens=None).route(CONVERSATION).usage.output_tokens > 16
+
+
+def test_the_cores_takes_models_of_langchain_too():
+    router = skeleton_of_thought.PromptRouter(FakeListChatModel(responses=["NONE"]), race=True)
+    assert isinstance(router, PromptRouter)
+    assert router.races is True
+    assert router.route(CONVERSATION).use_skeleton is False
 
 
 def test_what_is_no_model_is_refused():
