@@ -26,7 +26,7 @@ from llama_index.core.llms.llm import LLM
 from llama_index_sot.transformers_llm import TransformersLLM
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["adopt"]
+__all__ = ["adopt", "is_stock"]
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,11 @@ def adopt(llm: LLM) -> TransformersLLM | None:
         own = isinstance(error, _NotAdopted | InvalidInput)
         _tell(llm, str(error) if own else f"{type(error).__name__}: {error}")
         return None
+
+
+def is_stock(llm: LLM) -> bool:
+    """Whether it is a `HuggingFaceLLM`, adopted or not: by itself it runs one prompt after another."""
+    return _library_class(llm) is not None
 
 
 def _library_class(llm: Any) -> type | None:
