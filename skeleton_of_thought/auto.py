@@ -7,7 +7,6 @@ from typing import Literal
 
 from skeleton_of_thought.cost import CostGuard
 from skeleton_of_thought.embedded import EmbeddedRouter
-from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.gate import Gate
 from skeleton_of_thought.routing import AnyRouter, BoundRouter, check_router, decided_at_once, races, told
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision
@@ -104,7 +103,5 @@ def as_router(router: AnyRouter | Literal["auto"] | None, *, guard: CostGuard | 
     """
     if router == "auto":
         return AutoRouter(guard=guard)
-    if isinstance(router, str):
-        raise InvalidInput(f'router must be "auto", a Router, a function of the question, or None, not {router!r}.')
     check_router(router)
     return router
