@@ -134,6 +134,7 @@ class Answering:
         self._context = contextvars.copy_context()
         self._used: Used = "thread"
         self._begun = False
+        self._finished: Answer | None = None
         # What has been told while the sources were looked for: for whoever reads the answer.
         self._early: list[Event] = []
 
@@ -147,7 +148,12 @@ class Answering:
     @property
     def answer(self) -> Answer:
         """The answer as far as it is."""
-        return self._flow.answer
+        if not self._flow.finished:
+            return self._flow.answer
+        # Made of all its parts each time; whoever makes a response asks for it again and again.
+        if self._finished is None:
+            self._finished = self._flow.answer
+        return self._finished
 
     @property
     def source_nodes(self) -> list[NodeWithScore]:
@@ -263,6 +269,10 @@ class Answering:
         return self._live or (call.stage == "skeleton" and self._plan.settings.eager)
 
     def _open(self, call: Call, position: int) -> Iterator[str | Reply]:
+        # A direct answer's call runs in the thread of whoever reads it: what belongs to the call must not stay there.
+        return _in_own_context(self._made(call)) if call.stage == "direct" else self._made(call)
+
+    def _made(self, call: Call) -> Generator[str | Reply]:
         with traced(call, self._callbacks, self._point_query(call)) as trace:
             if call.stage == "sources":
                 nodes = self._finder.find(self._sought(call))
@@ -308,6 +318,15 @@ class Answering:
         if call.point is None:
             return copy_of(self._query)
         return QueryBundle(self._point_query(call))
+
+
+def _in_own_context(items: Generator[str | Reply]) -> Generator[str | Reply]:
+    context = contextvars.copy_context()
+    try:
+        while (item := context.run(next, items, None)) is not None:
+            yield item
+    finally:
+        context.run(items.close)
 
 
 async def _next(events: AsyncGenerator[tuple[int, Event]]) -> tuple[int, Event] | None:
