@@ -86,7 +86,8 @@ def adopt(llm: LLM) -> TransformersLLM | None:
 
 def is_stock(llm: LLM) -> bool:
     """Whether it is a `HuggingFaceLLM`, adopted or not: by itself it runs one prompt after another."""
-    return _library_class(llm) is not None
+    owner = _library_class(llm)
+    return owner is not None and _own_method(llm, owner) is None
 
 
 def _library_class(llm: Any) -> type | None:
@@ -99,9 +100,8 @@ def _library_class(llm: Any) -> type | None:
 def _adopted(llm: Any, owner: type) -> TransformersLLM:
     from skeleton_of_thought.local.generation import read_generation, sampling_settings
 
-    for name in (*_METHODS, "_tokenizer_messages_to_prompt"):
-        if inspect.getattr_static(type(llm), name) is not inspect.getattr_static(owner, name):
-            raise _NotAdopted(f"{type(llm).__name__} has a {name} of its own.")
+    if (name := _own_method(llm, owner)) is not None:
+        raise _NotAdopted(f"{type(llm).__name__} has a {name} of its own.")
     if "max_new_tokens" in llm.generate_kwargs:
         raise _NotAdopted("Its generate_kwargs have max_new_tokens, which it says itself: it fails with them.")
     generate = {**llm.generate_kwargs, "max_new_tokens": llm.max_new_tokens}
@@ -121,6 +121,13 @@ def _adopted(llm: Any, owner: type) -> TransformersLLM:
         **further,
         **{name: getattr(llm, name) for name in _KEPT if hasattr(llm, name)},
     )
+
+
+def _own_method(llm: Any, owner: type) -> str | None:
+    """A method that this one has in place of the library's; None where it has them all."""
+    names = (*_METHODS, "_tokenizer_messages_to_prompt")
+    kind = type(llm)
+    return next((n for n in names if inspect.getattr_static(kind, n) is not inspect.getattr_static(owner, n)), None)
 
 
 def _messages_to_prompt(llm: Any, owner: type) -> Any:

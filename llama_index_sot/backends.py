@@ -94,7 +94,7 @@ class Backend:
     def room(self, *, streamed: bool, sync: bool) -> int | None:
         """How many calls can really run side by side, where that can be told; None for no limit that is known."""
         if self.native is not None:
-            room: int = self.native.engine.max_batch_size
+            room: int = self.native.engine.parallel_rows
             return room
         # Its threads share one model and gain next to nothing; async methods that block run one after the other.
         blocks = self.concurrency == "async" and not sync and not self._lets_the_loop_go(streamed=streamed)

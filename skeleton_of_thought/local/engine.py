@@ -286,9 +286,9 @@ class LocalEngine:
         return self._runner.context_window
 
     @property
-    def max_batch_size(self) -> int:
-        """The most rows that are decoded at once."""
-        return self._max_batch_size
+    def parallel_rows(self) -> int:
+        """The most rows that are decoded at once: 1 for a model whose rows run one after another."""
+        return self._max_batch_size if self._runner.cache_kind == "batched" else 1
 
     @property
     def optimization(self) -> Optimization:
