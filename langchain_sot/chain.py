@@ -71,7 +71,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         >>> from langchain_core.language_models import FakeListChatModel
         >>> from langchain_sot import SkeletonOfThoughtChain
         >>> llm = FakeListChatModel(responses=["1. Move", "A short walk helps."])
-        >>> SkeletonOfThoughtChain(llm=llm).invoke("How do I stay awake?")["answer"]
+        >>> SkeletonOfThoughtChain(llm=llm).invoke("What are good ways to stay awake?")["answer"]
         '1. Move: A short walk helps.'
 
     Attributes:
@@ -143,8 +143,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
         if self.router != "auto" and not isinstance(self.router, Runnable):
             check_router(self.router)
-        # Now, so that copies have the same.
-        self._automatic = AutoRouters()
+        # Now, so that copies have the same; a chain that becomes a field of a model is checked once more.
+        self._automatic = self._automatic or AutoRouters()
         self.plan().models({}).prepare()
         return self
 
@@ -234,7 +234,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             >>> from langchain_core.language_models import FakeListChatModel
             >>> from langchain_sot import SkeletonOfThoughtChain
             >>> llm = FakeListChatModel(responses=["1. Move", "A short walk helps."])
-            >>> SkeletonOfThoughtChain(llm=llm).as_chat_model().invoke("How do I stay awake?").text
+            >>> SkeletonOfThoughtChain(llm=llm).as_chat_model().invoke("What are good ways to stay awake?").text
             '1. Move: A short walk helps.'
         """
         from langchain_sot.chat_model import SkeletonOfThoughtChatModel

@@ -88,7 +88,7 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         >>> from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtChatModel
         >>> llm = FakeListChatModel(responses=["1. Move", "A short walk helps."])
         >>> model = SkeletonOfThoughtChatModel(chain=SkeletonOfThoughtChain(llm=llm))
-        >>> message = model.invoke([("human", "How do I stay awake?")])
+        >>> message = model.invoke([("human", "What are good ways to stay awake?")])
         >>> message.text
         '1. Move: A short walk helps.'
         >>> message.response_metadata["skeleton"]
@@ -128,6 +128,14 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
     def _answers(self, messages: Sequence[BaseMessage], stop: Any, kwargs: Mapping[str, Any]) -> bool:
         given = {name for name, value in kwargs.items() if value is not None}
         return not stop and given <= CARRIED and asks_a_question(messages)
+
+    def way(self, messages: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> Way:
+        """Which way a call with these messages and arguments would take, as far as that is known without a call."""
+        return self._way(messages, config, kwargs.pop("stop", None), kwargs)
+
+    def going(self, way: Way) -> Self:
+        """A copy of the model for one call, whose way is known."""
+        return self._copy(ChatCall({}, way=way))
 
     def _way(
         self, value: LanguageModelInput, config: RunnableConfig | None, stop: Any, kwargs: Mapping[str, Any]

@@ -85,6 +85,8 @@ class AutoRouter:
         if not decision.use_skeleton or self.guard is None:
             return decision
         guarded = self.guard.route(conversation)
+        if guarded.use_skeleton and not self.guard.has_measured:
+            return decision
         reason = "; ".join(filter(None, (decision.reason, guarded.reason)))
         return dataclasses.replace(decision, use_skeleton=guarded.use_skeleton, reason=reason)
 
