@@ -12,6 +12,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.llms.structured_llm import StructuredLLM
 from pydantic import BaseModel
 
+import skeleton_of_thought
 from llama_index_sot import PromptRouter, SkeletonOfThoughtQueryEngine, TransformersLLM
 from llama_index_sot.events import Routed
 from skeleton_of_thought import AutoRouter
@@ -219,6 +220,15 @@ async def test_it_may_be_asked_without_an_engine(LLMClass, kit, replying):
     assert [decision.use_skeleton for decision in decisions] == [True, True]
     assert all(decision.usage.output_tokens == len(kit.pieces("INDEPENDENT")) for decision in decisions)
     assert "Any tips for a first marathon?" in llm.watch.seen[0].text
+
+
+async def test_the_cores_own_makes_one_for_an_llm(kit, replying):
+    llm = kit.ChatLLM(script=replying("NONE"))
+    router = skeleton_of_thought.PromptRouter(llm, race=True)
+    assert isinstance(router, PromptRouter)
+    assert router.races
+    assert not (await router.aroute(Conversation.of("How?"))).use_skeleton
+    assert kinds(llm) == ["route"]
 
 
 async def test_the_limit_is_the_llms_own_unless_one_is_given(LLMClass, replying):

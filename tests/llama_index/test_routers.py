@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import subprocess
 import sys
 
@@ -11,6 +13,7 @@ from llama_index.core.base.llms.types import ChatMessage, LLMMetadata
 from llama_index.core.callbacks import CallbackManager, CBEventType
 from llama_index.core.chat_engine import CondenseQuestionChatEngine
 from llama_index.core.instrumentation.events.llm import LLMChatStartEvent, LLMCompletionStartEvent
+from llama_index.core.llms import MockLLM
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.schema import MetadataMode
@@ -243,11 +246,7 @@ async def test_closing_a_direct_stream_early_closes_the_llms(llm, kit):
         (SUM, "direct", "gate (arithmetic): something to be calculated"),
         ("and the second one?", "direct", "gate (follow_up): it follows on what was said before"),
         (FACT, "direct", "the embedded router takes it for a question without such points"),
-        (
-            LIST,
-            "skeleton",
-            "the embedded router takes it for independent points; cost guard: too little was measured to compare",
-        ),
+        (LIST, "skeleton", "the embedded router takes it for independent points"),
     ],
 )
 async def test_the_decision_stands_in_the_metadata_and_is_an_event(way, llm, instrumented, query, route, reason):
@@ -275,12 +274,11 @@ async def test_the_decision_is_the_first_of_the_events(llm, kit):
 
 
 async def test_the_guard_learns_from_the_answers_of_one_engine_and_not_of_another(llm, kit):
-    first, second = (kit.make(llm, router="auto", streaming=streaming) for streaming in (False, False))
+    first, second = kit.make(llm, router="auto"), kit.make(llm, router="auto")
     for _ in range(3):
-        response = await first.aquery(LIST)
-        assert response.metadata["sot"]["reason"].endswith("too little was measured to compare")
+        assert "cost guard" not in (await first.aquery(LIST)).metadata["sot"]["reason"]
     assert "cost guard: about" in first.query(LIST).metadata["sot"]["reason"]
-    assert second.query(LIST).metadata["sot"]["reason"].endswith("too little was measured to compare")
+    assert "cost guard" not in second.query(LIST).metadata["sot"]["reason"]
 
 
 async def test_streamed_answers_and_those_of_a_workflow_teach_it_too(llm, kit):
@@ -339,6 +337,17 @@ def test_a_stock_object_that_no_engine_runs_has_room_for_one_call(local_models):
             raise NotImplementedError
 
     assert find_backend(Served(**parts), "thread").room(streamed=False, sync=True) is None
+
+
+def test_engines_can_be_copied_and_pickled_with_what_they_have_learnt():
+    ask = {"skeleton_template": "1. Rain\n2. Sun ({query_str})", "point_template": "All about {title}, {index}."}
+    engine = SkeletonOfThoughtQueryEngine.from_defaults(MockLLM(), **ask)
+    for _ in range(3):
+        assert len(engine.query(LIST).points) == 2
+    for copied in (copy.copy(engine), copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))):
+        assert "cost guard: about" in copied.query(LIST).metadata["sot"]["reason"]
+    synthesizer = pickle.loads(pickle.dumps(SkeletonOfThoughtSynthesizer(MockLLM(), **ask)))
+    assert len(synthesizer.get_response(LIST, ["A fact."])) > 0
 
 
 def test_a_guard_of_ones_own_is_kept(llm, kit):
