@@ -261,6 +261,14 @@ async def test_the_decision_stands_in_the_metadata_and_is_an_event(way, llm, ins
         assert instrumented.events.seen.index(routed) < instrumented.events.seen.index(ready[0])
 
 
+async def test_a_stream_that_nobody_has_read_is_not_decided(llm, kit):
+    response = kit.make(llm, router="auto", streaming=True).query(FACT)
+    assert (response.metadata["sot"]["reason"], response.metadata["sot"]["decision"]) == ("not decided yet", None)
+    assert str(response) == "Just so."
+    assert response.metadata["sot"]["route"] == "direct"
+    assert "embedded router" in response.metadata["sot"]["reason"]
+
+
 async def test_the_decision_is_the_first_of_the_events(llm, kit):
     events = [event async for event in kit.make(llm, router="auto").astream_events(LIST)]
     assert [isinstance(event, Routed) for event in events[:2]] == [True, False]
