@@ -54,7 +54,7 @@ class Outcome:
 
     def _take(self, response: ChatResponse | CompletionResponse) -> None:
         raw = response.raw
-        if (raw is None or isinstance(raw, dict) and not raw) and not response.additional_kwargs:
+        if (raw is None or (isinstance(raw, dict) and not raw)) and not response.additional_kwargs:
             return  # so it is with most pieces of a stream
         usage = _usage(_get(raw, "usage") or _get(raw, "usage_metadata") or raw) or _usage(response.additional_kwargs)
         # The last word counts: streams tell running totals, if they tell more than once.
