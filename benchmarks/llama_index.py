@@ -130,6 +130,7 @@ def ours(llm: Any, args: argparse.Namespace, **settings: Any) -> Any:
 
     engine = SkeletonOfThoughtQueryEngine.from_defaults(
         llm,
+        router=None,
         max_points=args.points,
         skeleton_template=skeleton_template(args.points),
         point_template=_POINT,

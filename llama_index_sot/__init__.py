@@ -9,20 +9,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llama_index_sot.prompt_router import PromptRouter as PromptRouter
     from llama_index_sot.query_engine import SkeletonOfThoughtQueryEngine as SkeletonOfThoughtQueryEngine
+    from llama_index_sot.selector import SkeletonOfThoughtSelector as SkeletonOfThoughtSelector
     from llama_index_sot.synthesizer import SkeletonOfThoughtSynthesizer as SkeletonOfThoughtSynthesizer
     from llama_index_sot.transformers_llm import TransformersLLM as TransformersLLM
     from llama_index_sot.workflow import SkeletonOfThoughtWorkflow as SkeletonOfThoughtWorkflow
 
 __all__ = [
+    "PromptRouter",
     "SkeletonOfThoughtQueryEngine",
+    "SkeletonOfThoughtSelector",
     "SkeletonOfThoughtSynthesizer",
     "SkeletonOfThoughtWorkflow",
     "TransformersLLM",
 ]
 
 _MODULES = {
+    "PromptRouter": "prompt_router",
     "SkeletonOfThoughtQueryEngine": "query_engine",
+    "SkeletonOfThoughtSelector": "selector",
     "SkeletonOfThoughtSynthesizer": "synthesizer",
     "SkeletonOfThoughtWorkflow": "workflow",
     "TransformersLLM": "transformers_llm",

@@ -26,7 +26,7 @@ from llama_index.core.llms.llm import LLM
 from llama_index_sot.transformers_llm import TransformersLLM
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["adopt"]
+__all__ = ["adopt", "is_stock"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +84,12 @@ def adopt(llm: LLM) -> TransformersLLM | None:
         return None
 
 
+def is_stock(llm: LLM) -> bool:
+    """Whether it is a `HuggingFaceLLM`, adopted or not: by itself it runs one prompt after another."""
+    owner = _library_class(llm)
+    return owner is not None and _own_method(llm, owner) is None
+
+
 def _library_class(llm: Any) -> type | None:
     for cls in type(llm).__mro__:
         if cls.__name__ == _CLASS and f"{cls.__module__}.".startswith(f"{_PACKAGE}."):
@@ -94,9 +100,8 @@ def _library_class(llm: Any) -> type | None:
 def _adopted(llm: Any, owner: type) -> TransformersLLM:
     from skeleton_of_thought.local.generation import read_generation, sampling_settings
 
-    for name in (*_METHODS, "_tokenizer_messages_to_prompt"):
-        if inspect.getattr_static(type(llm), name) is not inspect.getattr_static(owner, name):
-            raise _NotAdopted(f"{type(llm).__name__} has a {name} of its own.")
+    if (name := _own_method(llm, owner)) is not None:
+        raise _NotAdopted(f"{type(llm).__name__} has a {name} of its own.")
     if "max_new_tokens" in llm.generate_kwargs:
         raise _NotAdopted("Its generate_kwargs have max_new_tokens, which it says itself: it fails with them.")
     generate = {**llm.generate_kwargs, "max_new_tokens": llm.max_new_tokens}
@@ -116,6 +121,13 @@ def _adopted(llm: Any, owner: type) -> TransformersLLM:
         **further,
         **{name: getattr(llm, name) for name in _KEPT if hasattr(llm, name)},
     )
+
+
+def _own_method(llm: Any, owner: type) -> str | None:
+    """A method that this one has in place of the library's; None where it has them all."""
+    names = (*_METHODS, "_tokenizer_messages_to_prompt")
+    kind = type(llm)
+    return next((n for n in names if inspect.getattr_static(kind, n) is not inspect.getattr_static(owner, n)), None)
 
 
 def _messages_to_prompt(llm: Any, owner: type) -> Any:

@@ -18,12 +18,13 @@ from llama_index_sot.events import typed_event
 from llama_index_sot.llm_responses import Outcome
 from llama_index_sot.response import ResponsePoint, about, response_points, union
 from llama_index_sot.retrieval import Finder, Packer, Readings, copy_of
+from llama_index_sot.routers import TracedRouter
 from llama_index_sot.tracing import traced
 from skeleton_of_thought import drive
 from skeleton_of_thought.board import Board
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.routing import Router
+from skeleton_of_thought.routing import AnyRouter
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import (
     Answer,
@@ -32,7 +33,9 @@ from skeleton_of_thought.types import (
     Call,
     Conversation,
     Event,
+    Message,
     Reply,
+    Request,
     Retrieval,
     Stage,
 )
@@ -51,7 +54,7 @@ class Plan:
         point_llm: Writes points.
         prompts: What they are asked.
         settings: The core's.
-        router: A function of the question, a core `Router`, or None.
+        router: What decides between a skeleton and a direct answer; None for a skeleton always. It is told the answers.
         num_workers: The most calls that are open at a time in one answer; None for no limit.
         retrieval: What is retrieved.
         finder: What retrieves; None where nothing is.
@@ -64,7 +67,7 @@ class Plan:
     point_llm: Backend
     prompts: PromptSet
     settings: Settings
-    router: Router | Callable[[str], Any] | None = None
+    router: AnyRouter | None = None
     num_workers: int | None = 8
     retrieval: Retrieval = "none"
     finder: Finder | None = None
@@ -82,6 +85,12 @@ class Plan:
         stages: tuple[Stage, ...] = ("skeleton", "point")
         return frozenset(stage for stage in stages if self.backend(stage).native is not None)
 
+    def conversation(self, question: str, *, live: bool, sync: bool) -> Conversation:
+        """What is asked, and how many of its points could be written at a time."""
+        limits = (self.num_workers, self.backend("point").room(streamed=live, sync=sync))
+        known = [limit for limit in limits if limit is not None]
+        return Conversation((Message("user", question),), Request(max_concurrency=min(known, default=None)))
+
 
 class Answering:
     """One answer on its way.
@@ -97,21 +106,24 @@ class Answering:
         query: What is asked.
         live: Whether text is shown while it is written.
         callback_manager: For the legacy callbacks.
+        sync: Whether its calls are going to be made without an event loop.
 
     Raises:
         InvalidInput: There is no question.
     """
 
-    def __init__(self, plan: Plan, query: QueryBundle, callback_manager: CallbackManager, *, live: bool) -> None:
+    def __init__(
+        self, plan: Plan, query: QueryBundle, callback_manager: CallbackManager, *, live: bool, sync: bool
+    ) -> None:
         self._plan = plan
         self._query = query
         self._callbacks = callback_manager
         self._live = live
         self._flow = AnswerFlow(
-            Conversation.of(query.query_str),
+            plan.conversation(query.query_str, live=live, sync=sync),
             prompts=plan.prompts,
             settings=plan.settings,
-            router=plan.router,
+            router=None if plan.router is None else TracedRouter(plan.router),
             prefill=plan.prefilled,
             live=live,
             retrieval=plan.retrieval,
@@ -122,6 +134,7 @@ class Answering:
         self._context = contextvars.copy_context()
         self._used: Used = "thread"
         self._begun = False
+        self._finished: Answer | None = None
         # What has been told while the sources were looked for: for whoever reads the answer.
         self._early: list[Event] = []
 
@@ -135,7 +148,12 @@ class Answering:
     @property
     def answer(self) -> Answer:
         """The answer as far as it is."""
-        return self._flow.answer
+        if not self._flow.finished:
+            return self._flow.answer
+        # Made of all its parts each time; whoever makes a response asks for it again and again.
+        if self._finished is None:
+            self._finished = self._flow.answer
+        return self._finished
 
     @property
     def source_nodes(self) -> list[NodeWithScore]:
@@ -251,6 +269,10 @@ class Answering:
         return self._live or (call.stage == "skeleton" and self._plan.settings.eager)
 
     def _open(self, call: Call, position: int) -> Iterator[str | Reply]:
+        # A direct answer's call runs in the thread of whoever reads it: what belongs to the call must not stay there.
+        return _in_own_context(self._made(call)) if call.stage == "direct" else self._made(call)
+
+    def _made(self, call: Call) -> Generator[str | Reply]:
         with traced(call, self._callbacks, self._point_query(call)) as trace:
             if call.stage == "sources":
                 nodes = self._finder.find(self._sought(call))
@@ -296,6 +318,15 @@ class Answering:
         if call.point is None:
             return copy_of(self._query)
         return QueryBundle(self._point_query(call))
+
+
+def _in_own_context(items: Generator[str | Reply]) -> Generator[str | Reply]:
+    context = contextvars.copy_context()
+    try:
+        while (item := context.run(next, items, None)) is not None:
+            yield item
+    finally:
+        context.run(items.close)
 
 
 async def _next(events: AsyncGenerator[tuple[int, Event]]) -> tuple[int, Event] | None:

@@ -7,6 +7,7 @@ coroutine function that awaits nothing, nor makes anything that does, never lets
 from __future__ import annotations
 
 import dis
+import functools
 import inspect
 from collections.abc import Iterator
 from types import CodeType
@@ -52,6 +53,8 @@ def _filled(cell: Any) -> bool:
     return True
 
 
+# Asked with every call of an LLM, and reading code takes longer than all else before a call.
+@functools.lru_cache(maxsize=1024)
 def _waits(code: CodeType) -> bool:
     # The functions within count, too: a stream is a generator that the method makes and returns.
     within = (part for part in code.co_consts if isinstance(part, CodeType))

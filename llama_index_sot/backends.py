@@ -11,7 +11,7 @@ from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 
-from llama_index_sot.adopt import adopt
+from llama_index_sot.adopt import adopt, is_stock
 from llama_index_sot.awaiting import lets_the_loop_go
 from llama_index_sot.messages import as_text, chat_messages
 from llama_index_sot.threads import call_in_thread, stream_in_thread
@@ -88,10 +88,21 @@ class Backend:
             return "thread"
         if self.concurrency == "async":
             return "async"
-        name = "chat" if self.chat else "complete"
-        method = f"astream_{name}" if streamed else f"a{name}"
         # Many LLMs have async methods that call the sync ones, as `CustomLLM` has.
-        return "async" if lets_the_loop_go(self.llm, method) else "thread"
+        return "async" if self._lets_the_loop_go(streamed=streamed) else "thread"
+
+    def room(self, *, streamed: bool, sync: bool) -> int | None:
+        """How many calls can really run side by side, where that can be told; None for no limit that is known."""
+        if self.native is not None:
+            room: int = self.native.engine.parallel_rows
+            return room
+        # Its threads share one model and gain next to nothing; async methods that block run one after the other.
+        blocks = self.concurrency == "async" and not sync and not self._lets_the_loop_go(streamed=streamed)
+        return 1 if blocks or is_stock(self.llm) else None
+
+    def _lets_the_loop_go(self, *, streamed: bool) -> bool:
+        name = "chat" if self.chat else "complete"
+        return lets_the_loop_go(self.llm, f"astream_{name}" if streamed else f"a{name}")
 
     # --- calls ---
 
@@ -124,17 +135,19 @@ class Backend:
         return cast(AsyncIterator[LLMResponse], await begin(how.input, **how.kwargs))
 
     def _request(self, call: Call) -> _Request:
-        assert call.prompt is not None, "the driver asks routers itself, and retrievals ask no model"
+        assert call.prompt is not None, "retrievals ask no model"
         if self.native is not None:
             # It formats what it gets by itself, as the object would that it was adopted from.
             chat, kwargs = self.chat or len(call.prompt.messages) > 1, _native_kwargs(self.native, call)
             if chat:
                 return _Request(True, chat_messages(call.prompt, self.llm), kwargs)
             return _Request(False, call.prompt.messages[0].text, kwargs)
+        # The limits of other prompts are guesses for small models; a router's is its owner's, or there is none.
+        limit = {"max_tokens": call.prompt.max_tokens} if call.stage == "route" and call.prompt.max_tokens else {}
         if self.chat:
-            return _Request(True, chat_messages(call.prompt, self.llm), {})
+            return _Request(True, chat_messages(call.prompt, self.llm), limit)
         text = as_text(call.prompt, self.llm, chat=bool(self.llm.metadata.is_chat_model))
-        return _Request(False, text, {"formatted": True})
+        return _Request(False, text, {"formatted": True, **limit})
 
 
 @dataclass(frozen=True)

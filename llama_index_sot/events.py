@@ -4,7 +4,8 @@ They go to the handlers of LlamaIndex's instrumentation with every answer, howev
 `SkeletonOfThoughtQueryEngine.astream_events`; and to the event stream of `SkeletonOfThoughtWorkflow`. Texts come in
 pieces where somebody streams, else whole.
 
-`SkeletonReady` comes first, with `eager=True` among the first points; then of each point its `PointSources` (with
+`Routed` comes first, where a router is asked. A direct answer has `AnswerDelta`s besides, and nothing else. Otherwise
+`SkeletonReady` follows, with `eager=True` among the first points; then of each point its `PointSources` (with
 retrieval per point), `PointDelta`s and `PointDone`, points interleaved. `AnswerDelta`s add up to the answer.
 """
 
@@ -26,6 +27,7 @@ __all__ = [
     "PointDone",
     "PointRestarted",
     "PointSources",
+    "Routed",
     "SkeletonOfThoughtEvent",
     "SkeletonReady",
     "typed_event",
@@ -39,6 +41,14 @@ class SkeletonOfThoughtEvent(BaseEvent, Event):
     def class_name(cls) -> str:
         """The name of the event's class."""
         return cls.__name__
+
+
+class Routed(SkeletonOfThoughtEvent):
+    """The router has decided; one that failed has decided for a direct answer, which its reason says."""
+
+    use_skeleton: bool = Field(description="Whether the answer is written through a skeleton.")
+    score: float | None = Field(default=None, description="How sure that is, from 0 (direct) to 1, if it is known.")
+    reason: str = Field(default="", description="Why.")
 
 
 class SkeletonReady(SkeletonOfThoughtEvent):
@@ -108,6 +118,8 @@ def error_text(error: Exception) -> str:
 def typed_event(event: types.Event) -> SkeletonOfThoughtEvent | None:
     """The event that tells one of the core's; None for one that is not told."""
     match event:
+        case types.Routed(decision):
+            return Routed(use_skeleton=decision.use_skeleton, score=decision.score, reason=decision.reason)
         case types.SkeletonDone(skeleton):
             return SkeletonReady(titles=list(skeleton.titles))
         case types.SourcesFound(point, sources):

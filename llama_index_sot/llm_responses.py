@@ -54,6 +54,8 @@ class Outcome:
 
     def _take(self, response: ChatResponse | CompletionResponse) -> None:
         raw = response.raw
+        if (raw is None or (isinstance(raw, dict) and not raw)) and not response.additional_kwargs:
+            return  # so it is with most pieces of a stream
         usage = _usage(_get(raw, "usage") or _get(raw, "usage_metadata") or raw) or _usage(response.additional_kwargs)
         # The last word counts: streams tell running totals, if they tell more than once.
         self._usage = usage or self._usage
@@ -71,7 +73,10 @@ def _text(response: ChatResponse | CompletionResponse) -> str:
 
 
 def _get(data: Any, name: str) -> Any:
-    return data.get(name) if isinstance(data, Mapping) else getattr(data, name, None)
+    # Dicts first: to find out whether something is a `Mapping` takes longer than all else here, for every piece.
+    if isinstance(data, dict | Mapping):
+        return data.get(name)
+    return getattr(data, name, None)
 
 
 def _usage(data: Any) -> Usage | None:

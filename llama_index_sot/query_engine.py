@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Literal, get_args
 
 from llama_index.core import Settings as LlamaIndexSettings
@@ -21,7 +21,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
 from llama_index_sot.answering import Answering, Plan
 from llama_index_sot.backends import Concurrency, find_backend
 from llama_index_sot.events import AnswerReady, SkeletonOfThoughtEvent, typed_event
-from llama_index_sot.options import check_options
+from llama_index_sot.options import RouterOption, check_options
 from llama_index_sot.packing import packer_of
 from llama_index_sot.responding import astreaming_response, streaming_response, whole_response
 from llama_index_sot.retrieval import Retrieval
@@ -29,7 +29,6 @@ from llama_index_sot.templates import KEYS, Templates
 from llama_index_sot.tracing import outer_span, query_event
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.routing import Router
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Retrieval as RetrievalMode
 
@@ -75,7 +74,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         retrieval: RetrievalMode = "none",
         templates: Templates | None = None,
         settings: Settings | None = None,
-        router: Router | Callable[[str], Any] | None = None,
+        router: RouterOption = "auto",
         concurrency: Concurrency = "auto",
         num_workers: int | None = 8,
         streaming: bool = False,
@@ -85,13 +84,13 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
     ) -> None:
         self._llm = llm
         self._point_llm = point_llm or llm
-        check_options({"llm": self._llm, "point_llm": self._point_llm}, router, concurrency, num_workers)
+        self._settings = settings or Settings()
+        llms = {"llm": self._llm, "point_llm": self._point_llm}
+        self._router = check_options(llms, router, self._settings, concurrency, num_workers)
         self._finder = finder
         self._retrieval: RetrievalMode = _retrieval(retrieval, finder)
         self._citations = citations
         self._templates = templates or Templates(PromptSet(), llm, citations)
-        self._settings = settings or Settings()
-        self._router = router
         self._concurrency: Concurrency = concurrency
         self._num_workers = num_workers
         self._streaming = streaming
@@ -109,7 +108,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         retrieval: RetrievalMode | None = None,
         node_postprocessors: Sequence[BaseNodePostprocessor] | None = None,
         citations: bool = False,
-        router: Router | Callable[[str], Any] | None = None,
+        router: RouterOption = "auto",
         streaming: bool = False,
         num_workers: int | None = 8,
         concurrency: Concurrency = "auto",
@@ -147,8 +146,11 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
                 prompt shows the nodes. `"none"`: the LLM alone. None for per point if there is a retriever.
             node_postprocessors: Applied to the nodes of each retrieval, with the query that they were retrieved for.
             citations: Number the sources, and ask the model to cite them: `[3]` is `response.source_nodes[2]`.
-            router: Decides whether a query is answered through a skeleton: a function of the query, sync or async, or
-                a core `Router`. None for always.
+            router: Decides whether a query is answered through a skeleton, or directly, as the LLM answers without
+                this engine. `"auto"`: where a skeleton helps, by rules and a small model inside the package, without
+                a call (`skeleton_of_thought.AutoRouter`); a `CostGuard` learns from this engine's answers. A function
+                of the query, sync or async, or a core `Router`, such as `llama_index_sot.PromptRouter`. None for a
+                skeleton always. `response.metadata["sot"]` has the `route` and the `reason`.
             streaming: Return streaming responses.
             num_workers: The most calls, of models and retrievals, that are open at a time in one answer; None for no
                 limit.
@@ -269,7 +271,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         with query_event(self.callback_manager, query_bundle) as told:
-            answering = self._answering(query_bundle, live=self._streaming)
+            answering = self._answering(query_bundle, live=self._streaming, sync=True)
             response: RESPONSE_TYPE
             if self._streaming:
                 response = streaming_response(answering)
@@ -281,7 +283,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         with query_event(self.callback_manager, query_bundle) as told:
-            answering = self._answering(query_bundle, live=self._streaming)
+            answering = self._answering(query_bundle, live=self._streaming, sync=False)
             response: RESPONSE_TYPE
             if self._streaming:
                 response = await astreaming_response(answering)
@@ -312,7 +314,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         """
         query = QueryBundle(str_or_query_bundle) if isinstance(str_or_query_bundle, str) else str_or_query_bundle
         async with outer_span(self, query) as (context, told):
-            answering = context.run(lambda: self._answering(query, live=True))
+            answering = context.run(lambda: self._answering(query, live=True, sync=False))
             async with contextlib.aclosing(answering.aevents()) as events:
                 async for event in events:
                     if (typed := context.run(typed_event, event)) is not None:
@@ -323,7 +325,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
 
     # --- inside ---
 
-    def _answering(self, query: QueryBundle, *, live: bool) -> Answering:
+    def _answering(self, query: QueryBundle, *, live: bool, sync: bool) -> Answering:
         llm, point_llm = (find_backend(llm, self._concurrency) for llm in (self._llm, self._point_llm))
         plan = Plan(
             llm=llm,
@@ -338,7 +340,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
             packer=packer_of(self._prompt_helper, (llm, point_llm), self._templates, self._settings),
             citations=self._citations,
         )
-        return Answering(plan, query, self.callback_manager, live=live)
+        return Answering(plan, query, self.callback_manager, live=live, sync=sync)
 
 
 def _retrieval(retrieval: str, finder: Retrieval | None) -> Any:

@@ -55,8 +55,9 @@ class SkeletonOfThoughtResponse(Response):
     Attributes:
         response: The text.
         source_nodes: All nodes that were retrieved, each once.
-        metadata: `metadata["sot"]` says in plain data how the answer came about: `route` and `reason`, `concurrency`,
-            `retrieval`, `timings` in seconds, `usage` in tokens.
+        metadata: `metadata["sot"]` says in plain data how the answer came about: `route` and `reason`, the router's
+            `decision` (with its `score`, 0 to 1, where it has one), `concurrency`, `retrieval`, `timings` in seconds,
+            `usage` in tokens, also by stage.
         points: The points, in document order; empty for a direct answer.
     """
 
@@ -168,4 +169,5 @@ def about(answer: Answer, **more: Any) -> dict[str, Any]:
     """What `metadata["sot"]` says of an answer: plain data, without its texts."""
     told = answer.to_dict()
     names = ("route", "reason", "decision", "finish_reason", "merged", "merge_error")
-    return {**{name: told[name] for name in names}, **more, **{n: told[n] for n in ("timings", "usage")}}
+    spent = ("timings", "usage", "usage_by_stage")
+    return {**{name: told[name] for name in names}, **more, **{name: told[name] for name in spent}}

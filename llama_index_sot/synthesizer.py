@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
@@ -21,7 +21,7 @@ from llama_index_instrumentation import get_dispatcher
 
 from llama_index_sot.answering import Answering, Plan
 from llama_index_sot.backends import Concurrency, find_backend
-from llama_index_sot.options import SettingsOptions, check_options
+from llama_index_sot.options import RouterOption, SettingsOptions, check_options
 from llama_index_sot.packing import packer_of
 from llama_index_sot.responding import astreaming_response, streaming_response, whole_response
 from llama_index_sot.response import (
@@ -33,7 +33,6 @@ from llama_index_sot.response import (
 from llama_index_sot.templates import KEYS, Templates
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.routing import Router
 from skeleton_of_thought.settings import Settings
 
 __all__ = ["SkeletonOfThoughtSynthesizer"]
@@ -60,7 +59,10 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         >>> from llama_index.core.schema import NodeWithScore, TextNode
         >>> from llama_index_sot import SkeletonOfThoughtSynthesizer
         >>> synthesizer = SkeletonOfThoughtSynthesizer(
-        ...     llm=MockLLM(), skeleton_template="1. Rain ({query_str})", point_template="{title}: {context_str}"
+        ...     llm=MockLLM(),
+        ...     router=None,
+        ...     skeleton_template="1. Rain ({query_str})",
+        ...     point_template="{title}: {context_str}",
         ... )
         >>> nodes = [NodeWithScore(node=TextNode(text="It often rains in Bergen."))]
         >>> print(synthesizer.synthesize("What is Bergen like?", nodes))
@@ -73,7 +75,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         on_no_nodes: What is answered where nothing was retrieved: `"empty_response"`, the text of that name, without
             any call, as LlamaIndex's synthesizers do; `"answer"`, by the LLM alone.
         empty_response: That text; None for LlamaIndex's own.
-        router: As for the engine.
+        router: As for the engine. A direct answer is asked for by `direct_template`, over the nodes.
         num_workers: The most calls that are open at a time in one answer; None for no limit.
         concurrency: As for the engine.
         citations: Number the nodes, and ask the model to cite them: `[3]` is `response.source_nodes[2]`.
@@ -99,7 +101,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         streaming: bool = False,
         on_no_nodes: Literal["empty_response", "answer"] = "empty_response",
         empty_response: str | None = None,
-        router: Router | Callable[[str], Any] | None = None,
+        router: RouterOption = "auto",
         num_workers: int | None = 8,
         concurrency: Concurrency = "auto",
         citations: bool = False,
@@ -122,13 +124,13 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
             self._callback_manager = callback_manager
         self._own_prompt_helper = prompt_helper
         self._point_llm = point_llm or self._llm
-        check_options({"llm": self._llm, "point_llm": self._point_llm}, router, concurrency, num_workers)
+        self._settings = Settings(**settings)
+        llms = {"llm": self._llm, "point_llm": self._point_llm}
+        self._router = check_options(llms, router, self._settings, concurrency, num_workers)
         self._on_no_nodes = on_no_nodes
-        self._router = router
         self._num_workers = num_workers
         self._concurrency: Concurrency = concurrency
         self._citations = citations
-        self._settings = Settings(**settings)
         self._templates = Templates(prompts or PromptSet(), self._llm, citations, _KEYS)
         given = (skeleton_template, point_template, merge_template, direct_template, context_template)
         self._templates.update(dict(zip(_KEYS, given, strict=True)))
@@ -151,14 +153,14 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
             text_chunks: The context.
             response_kwargs: Values that the templates may mention.
         """
-        answering = self._answering(QueryBundle(query_str), _as_nodes(text_chunks), response_kwargs)
+        answering = self._answering(QueryBundle(query_str), _as_nodes(text_chunks), response_kwargs, sync=True)
         return answering.texts() if self._streaming else answering.whole()
 
     async def aget_response(
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """Async twin of `get_response`."""
-        answering = self._answering(QueryBundle(query_str), _as_nodes(text_chunks), response_kwargs)
+        answering = self._answering(QueryBundle(query_str), _as_nodes(text_chunks), response_kwargs, sync=False)
         return answering.atexts() if self._streaming else await answering.awhole()
 
     # --- responses ---
@@ -183,7 +185,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
             if not nodes and self._on_no_nodes == "empty_response":
                 response = self._empty()
             else:
-                answering = self._answering(bundle, nodes, response_kwargs)
+                answering = self._answering(bundle, nodes, response_kwargs, sync=True)
                 if self._streaming:
                     response = streaming_response(answering)
                 else:
@@ -205,7 +207,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
             if not nodes and self._on_no_nodes == "empty_response":
                 response = self._aempty()
             else:
-                answering = self._answering(bundle, nodes, response_kwargs)
+                answering = self._answering(bundle, nodes, response_kwargs, sync=False)
                 if self._streaming:
                     response = await astreaming_response(answering)
                 else:
@@ -217,7 +219,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
     # --- inside ---
 
     def _answering(
-        self, query: QueryBundle, nodes: Sequence[NodeWithScore], response_kwargs: Mapping[str, Any]
+        self, query: QueryBundle, nodes: Sequence[NodeWithScore], response_kwargs: Mapping[str, Any], *, sync: bool
     ) -> Answering:
         llm, point_llm = (find_backend(llm, self._concurrency) for llm in (self._llm, self._point_llm))
         plan = Plan(
@@ -234,7 +236,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
             ),
             citations=self._citations,
         )
-        return Answering(plan, query, self._callback_manager, live=self._streaming)
+        return Answering(plan, query, self._callback_manager, live=self._streaming, sync=sync)
 
     def _empty(self) -> RESPONSE_TYPE:
         if self._streaming:

@@ -130,14 +130,21 @@ class Templates:
         """The same for the core; `more` are values of the caller's own that the user's templates may mention."""
         own = {key: template for key, template in self.own.items() if key in _STAGES}
         stages = {_STAGES[key]: LlamaIndexTemplate(template, self.llm, more or {}) for key, template in own.items()}
-        context = self.shown()["context_template"]
+        context = self._shown("context_template")
         wording = context.format(llm=self.llm, context_str="{context}", context="{context}")
+        if not stages and wording == self.base.context:
+            return self.base
         return replace(self.base, context=wording, **stages)
 
     def point_query(self, question: str, title: str) -> str:
         """What is retrieved for a point."""
         values = {"question": question, "title": title}
-        return self.shown()["point_query_template"].format(llm=self.llm, **_named(values))
+        return self._shown("point_query_template").format(llm=self.llm, **_named(values))
+
+    def _shown(self, key: str) -> BasePromptTemplate:
+        template = self.own.get(key) or self._default(key)
+        assert template is not None, "only stages may have templates of another kind"
+        return template
 
     def _default(self, key: str) -> BasePromptTemplate | None:
         if key == "point_query_template":

@@ -19,9 +19,9 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.span import active_span_id
 
-from skeleton_of_thought.types import Call, Reply
+from skeleton_of_thought.types import Call, Point, Reply, Stage
 
-__all__ = ["Trace", "outer_span", "query_event", "traced"]
+__all__ = ["Trace", "call_span", "outer_span", "query_event", "traced"]
 
 dispatcher = get_dispatcher(__name__)
 
@@ -54,7 +54,7 @@ def traced(call: Call, callbacks: CallbackManager, question: str) -> Iterator[Tr
     Runs within the call's own thread or task, whose context variables are its own.
     """
     trace = Trace()
-    with _span(call), contextlib.ExitStack() as stack:
+    with call_span(call.stage, call.point, call.attempt), contextlib.ExitStack() as stack:
         if call.stage != "point":
             yield trace
             return
@@ -73,12 +73,16 @@ def _enter(stage: str, point: int | None, title: str | None, attempt: int) -> No
     """The arguments that a call's span shows."""
 
 
+_ENTER = inspect.signature(_enter)
+
+
 @contextlib.contextmanager
-def _span(call: Call) -> Iterator[None]:
-    name = call.stage if call.point is None else f"{call.stage}_{call.point.index}"
+def call_span(stage: Stage, point: Point | None = None, attempt: int = 1) -> Iterator[None]:
+    """A span around one call, the parent of what is called within; the call has its context to itself."""
+    name = stage if point is None else f"{stage}_{point.index}"
     span_id = f"SkeletonOfThought.{name}-{uuid4()}"
-    index, title = (None, None) if call.point is None else (call.point.index, call.point.title)
-    arguments = inspect.signature(_enter).bind(call.stage, index, title, call.attempt)
+    index, title = (None, None) if point is None else (point.index, point.title)
+    arguments = _ENTER.bind(stage, index, title, attempt)
     parent = active_span_id.get()
     dispatcher.span_enter(span_id, arguments, parent_id=parent)
     # Not reset: the call's context ends with it.

@@ -27,7 +27,7 @@ class SkeletonOfThoughtWorkflow(Workflow):
         >>> from llama_index.core.llms import MockLLM
         >>> from llama_index_sot import SkeletonOfThoughtQueryEngine, SkeletonOfThoughtWorkflow
         >>> engine = SkeletonOfThoughtQueryEngine.from_defaults(
-        ...     MockLLM(), skeleton_template="1. Rain ({query_str})", point_template="All about {title}"
+        ...     MockLLM(), skeleton_template="1. Rain ({query_str})", point_template="All about {title}", router=None
         ... )
         >>> async def main():
         ...     handler = SkeletonOfThoughtWorkflow(engine).run(query="Bergen")

@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Answer, Conversation, Expansion, RouteDecision
@@ -58,6 +59,15 @@ class Pace:
         self._lock = threading.Lock()
         self._means: dict[str, _Mean] = {}
         self._answers = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Locks do not travel; what holds a router (engines, chains) is copied and pickled.
+        with self._lock:
+            return {"means": dict(self._means), "answers": self._answers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._lock = threading.Lock()
+        self._means, self._answers = dict(state["means"]), state["answers"]
 
     def observe(self, answer: Answer) -> None:
         """Learns from an answer's timings and usage."""
@@ -208,6 +218,12 @@ class CostGuard:
         self._retry = retry
         self._refused = 0
         self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
 
     def observe(self, answer: Answer) -> None:
         """Learns from an answer."""

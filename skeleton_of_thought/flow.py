@@ -177,7 +177,7 @@ class AnswerFlow:
         self._merge_error: Exception | None = None
         self._route: Literal["skeleton", "direct"] = "skeleton"
         self._decision: RouteDecision | None = None
-        self._reason = "given skeleton" if skeleton else "no router"
+        self._reason = "given skeleton" if skeleton else "no router" if router is None else "not decided yet"
         self._direct_finish: str | None = None
         self._usage: dict[str, Usage] = {}
         self._decoding: dict[Stage, Decoding] = {}

@@ -166,7 +166,9 @@ def test_public_names_are_these():
         "load_chain",
     ]
     assert llama_index_sot.__all__ == [
+        "PromptRouter",
         "SkeletonOfThoughtQueryEngine",
+        "SkeletonOfThoughtSelector",
         "SkeletonOfThoughtSynthesizer",
         "SkeletonOfThoughtWorkflow",
         "TransformersLLM",

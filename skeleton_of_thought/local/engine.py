@@ -114,6 +114,7 @@ class LocalEngine:
         self._eos_ids = _eos_ids(model, tokenizer)
         self._grammars = Grammars(tokenizer, self._eos_ids, self._codec.exclusively)
         self._budget = self._runner.tokens_in(kv_memory)
+        self._max_batch_size = max_batch_size
         self._worker = Worker(self._runner, max_batch_size, prefix_cache_tokens, prefill_chunk, self._budget)
         self._finalizer = weakref.finalize(self, self._worker.abandon)
         self._finalizer.atexit = False  # the workers see to the end of the interpreter themselves
@@ -283,6 +284,11 @@ class LocalEngine:
     def context_window(self) -> int | None:
         """The longest prompt and completion together, in tokens; None when the model names no limit."""
         return self._runner.context_window
+
+    @property
+    def parallel_rows(self) -> int:
+        """The most rows that are decoded at once: 1 for a model whose rows run one after another."""
+        return self._max_batch_size if self._runner.cache_kind == "batched" else 1
 
     @property
     def optimization(self) -> Optimization:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 import threading
 
 import pytest
@@ -282,3 +284,15 @@ class TestAuto:
         for wrong in ("always", 3):
             with pytest.raises(InvalidInput):
                 as_router(wrong)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda guard: pickle.loads(pickle.dumps(guard))])
+def test_a_guard_travels_with_what_it_has_measured(copied):
+    guard = CostGuard(max_points=5, enough=1)
+    guard.observe(answer())
+    other = copied(guard)
+    assert other.pace.answers == 1
+    assert other.route(Conversation.of("How?")) == guard.route(Conversation.of("How?"))
+    other.observe(answer())
+    # A shallow copy shares what it measures by; the others go their own way.
+    assert guard.pace.answers == (2 if copied is copy.copy else 1)

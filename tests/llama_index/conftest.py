@@ -364,8 +364,8 @@ Way = Callable[..., Awaitable[Any]]
 
 
 def make(llm: LLM, **settings: Any) -> SkeletonOfThoughtQueryEngine:
-    """An engine that does not wait before it tries again."""
-    return SkeletonOfThoughtQueryEngine.from_defaults(llm, **{"backoff": 0.0, **settings})
+    """An engine that writes a skeleton always, and does not wait before it tries again."""
+    return SkeletonOfThoughtQueryEngine.from_defaults(llm, **{"router": None, "backoff": 0.0, **settings})
 
 
 async def _query(llm: LLM, query: Any, **settings: Any) -> Any:

@@ -144,7 +144,7 @@ async def test_what_is_streamed_is_what_is_given_whole(ways, planner, hugging):
 
 async def test_engines_and_synthesizers_on_one_llm_share_one_local_engine(kit, planner, hugging):
     first, second = kit.make(planner, point_llm=hugging), kit.make(planner, point_llm=hugging)
-    synthesizer = SkeletonOfThoughtSynthesizer(planner, point_llm=hugging)
+    synthesizer = SkeletonOfThoughtSynthesizer(planner, point_llm=hugging, router=None)
     engine = engine_of(hugging)
     nodes = [NodeWithScore(node=TextNode(text="A fact."))]
     await asyncio.gather(first.aquery("How?"), second.aquery("Why?"), synthesizer.asynthesize("What?", nodes))

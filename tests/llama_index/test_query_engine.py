@@ -61,7 +61,7 @@ async def test_usage_is_the_same_by_every_way(ways, kit):
 async def test_settings_llm_is_the_default(kit, monkeypatch):
     llm = kit.SyncLLM(script=kit.answering(TITLES))
     monkeypatch.setattr(Settings, "_llm", llm)
-    assert str(SkeletonOfThoughtQueryEngine.from_defaults().query("How?")) == TEXT
+    assert str(SkeletonOfThoughtQueryEngine.from_defaults(router=None).query("How?")) == TEXT
     assert len(llm.watch.seen) == 4
 
 

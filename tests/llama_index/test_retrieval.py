@@ -198,7 +198,7 @@ async def test_an_engine_that_retrieves_takes_the_place_of_a_retriever(way, kit,
 
 def test_the_llm_of_an_engine_is_the_default(kit, retriever, llm):
     inner = RetrieverQueryEngine(retriever, response_synthesizer=CompactAndRefine(llm=llm))
-    SkeletonOfThoughtQueryEngine.from_defaults(query_engine=inner).query("How?")
+    SkeletonOfThoughtQueryEngine.from_defaults(query_engine=inner, router=None).query("How?")
     assert len(llm.watch.seen) == 4
 
 
@@ -227,7 +227,7 @@ def test_a_retriever_and_an_engine_or_a_retriever_for_nothing_are_refused(kit, l
 
 def test_from_args_takes_the_retriever_first(kit, llm, retriever, monkeypatch):
     monkeypatch.setattr(Settings, "_llm", llm)
-    response = SkeletonOfThoughtQueryEngine.from_args(retriever, max_points=2).query("How?")
+    response = SkeletonOfThoughtQueryEngine.from_args(retriever, max_points=2, router=None).query("How?")
     assert len(response.points) == 2
     assert response.metadata["sot"]["retrieval"] == "per_point"
 

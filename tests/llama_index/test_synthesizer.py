@@ -74,7 +74,7 @@ def synthesize(request):
 
 
 def synthesizer(llm, **settings):
-    return SkeletonOfThoughtSynthesizer(llm, **{"backoff": 0.0, **settings})
+    return SkeletonOfThoughtSynthesizer(llm, **{"router": None, "backoff": 0.0, **settings})
 
 
 # --- by itself -------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ async def test_it_streams_the_events_and_gives_the_response(LLMClass, kit, query
 
 
 async def test_it_may_be_made_of_an_engines_options(kit):
-    flow = SkeletonOfThoughtWorkflow(llm=kit.ChatLLM(script=kit.answering(TITLES)), max_points=1)
+    flow = SkeletonOfThoughtWorkflow(llm=kit.ChatLLM(script=kit.answering(TITLES)), max_points=1, router=None)
     assert len((await flow.run(query="How?")).points) == 1
 
 

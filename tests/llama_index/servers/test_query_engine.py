@@ -33,7 +33,7 @@ class Skeleton(CustomLLM):
 
 
 async def answered(way: str, llm: Any, **settings: Any) -> Any:
-    engine = SkeletonOfThoughtQueryEngine.from_defaults(llm, streaming="stream" in way, **settings)
+    engine = SkeletonOfThoughtQueryEngine.from_defaults(llm, router=None, streaming="stream" in way, **settings)
     if way == "query":
         return engine.query(QUESTION)
     if way == "stream":
@@ -79,7 +79,7 @@ async def test_usage_is_what_the_server_counted(llama, open_ai_like, way):
 
 async def test_closing_the_events_frees_the_servers_slots(llama, open_ai_like, eventually):
     point_llm = open_ai_like(max_tokens=400, extra_body={"ignore_eos": True})
-    engine = SkeletonOfThoughtQueryEngine.from_defaults(Skeleton(), point_llm=point_llm)
+    engine = SkeletonOfThoughtQueryEngine.from_defaults(Skeleton(), point_llm=point_llm, router=None)
     async with contextlib.aclosing(engine.astream_events(QUESTION)) as events:
         async for event in events:
             if event.class_name() == "PointDelta":

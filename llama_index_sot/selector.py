@@ -1,0 +1,112 @@
+"""A router as a selector: between an engine that answers by Skeleton-of-Thought, and one that does not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
+from llama_index.core.prompts.mixin import PromptDictType
+from llama_index.core.schema import QueryBundle
+from llama_index.core.tools.types import ToolMetadata
+
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.routing import AnyRouter, BoundRouter, decided_at_once, failed_router
+from skeleton_of_thought.types import Conversation, RouteDecision
+
+__all__ = ["SkeletonOfThoughtSelector"]
+
+
+class SkeletonOfThoughtSelector(BaseSelector):
+    """Selects the engine that answers through a skeleton where a router wants one, else the other.
+
+    The engine behind `skeleton` needs no router of its own: give it `router=None`. A router that fails selects
+    `direct`, and the selection's reason says so.
+
+    Example:
+        >>> from llama_index_sot import SkeletonOfThoughtSelector
+        >>> selector = SkeletonOfThoughtSelector()
+        >>> selector.select(["points", "as it is"], "What are the pros and cons of living on a boat?").ind
+        0
+        >>> result = selector.select(["points", "as it is"], "What is 17 * 4?")
+        >>> result.ind, result.reason
+        (1, 'gate (arithmetic): something to be calculated')
+
+    Args:
+        router: Decides: `"auto"`, a function of the query, sync or async, or a core `Router`, as for
+            `SkeletonOfThoughtQueryEngine`.
+        skeleton: The place of the engine with points among the choices, from 0.
+        direct: The place of the other.
+
+    Raises:
+        InvalidInput: The router is none, or a place is none; when choices are given, a place that none of them has.
+    """
+
+    def __init__(self, router: AnyRouter | Literal["auto"] = "auto", *, skeleton: int = 0, direct: int = 1) -> None:
+        from skeleton_of_thought.auto import as_router
+
+        found = as_router(router)
+        if found is None:
+            raise InvalidInput('A selector needs a router: "auto", a function of the query, or a Router, not None.')
+        for name, place in (("skeleton", skeleton), ("direct", direct)):
+            if not isinstance(place, int) or isinstance(place, bool) or place < 0:
+                raise InvalidInput(f"{name} must be the place of a choice, 0 or more, not {place!r}.")
+        if skeleton == direct:
+            raise InvalidInput(f"skeleton and direct are both {skeleton}: there would be nothing to select.")
+        self._router = found
+        self._skeleton = skeleton
+        self._direct = direct
+
+    def _get_prompts(self) -> PromptDictType:
+        return {}
+
+    def _update_prompts(self, prompts: PromptDictType) -> None:
+        if prompts:
+            raise InvalidInput(f"A router has no prompts to update, and these are given: {', '.join(prompts)}.")
+
+    def _select(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
+        self._check(choices)
+        conversation = Conversation.of(query.query_str)
+        decision = decided_at_once(self._router, conversation)
+        if decision is None:
+            try:
+                decision = _decided(BoundRouter(self._router, conversation))
+            except Exception as error:
+                decision = failed_router(error)
+        return self._selection(decision)
+
+    async def _aselect(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
+        self._check(choices)
+        conversation = Conversation.of(query.query_str)
+        decision = decided_at_once(self._router, conversation)
+        if decision is None:
+            try:
+                decision = await BoundRouter(self._router, conversation).adecide()
+            except Exception as error:
+                decision = failed_router(error)
+        return self._selection(decision)
+
+    def _check(self, choices: Sequence[ToolMetadata]) -> None:
+        for name, place in (("skeleton", self._skeleton), ("direct", self._direct)):
+            if place >= len(choices):
+                raise InvalidInput(
+                    f"{name}={place} is none of the {len(choices)} choices, whose places begin with 0. Give both "
+                    "engines as tools, and their places as skeleton and direct."
+                )
+
+    def _selection(self, decision: RouteDecision) -> SelectorResult:
+        place = self._skeleton if decision.use_skeleton else self._direct
+        return SelectorResult(selections=[SingleSelection(index=place, reason=decision.reason or "the router decided")])
+
+
+def _decided(router: BoundRouter) -> RouteDecision:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return router.decide()
+    # In a notebook a loop runs already: an async function gets another one, in a thread.
+    with ThreadPoolExecutor(1, thread_name_prefix="sot-route") as threads:
+        return threads.submit(contextvars.copy_context().run, router.decide).result()
