@@ -16,6 +16,9 @@ from skeleton_of_thought.types import Call, Conversation, Prompt, Reply
 
 __all__ = ["PromptRouter"]
 
+_LOCAL_TOKENS = 16
+"""The longest reply of a local model where nothing else is said: one word is asked for."""
+
 
 class PromptRouter(prompt_router.PromptRouter):
     """Asks a model of LangChain whether an answer is a list of points that can be written independently.
@@ -37,23 +40,26 @@ class PromptRouter(prompt_router.PromptRouter):
         llm: A chat model or string LLM, with whatever is around it: a small one will do.
         race: Have the skeleton written while the router decides: its time is hidden, at the price of a skeleton that
             is thrown away where the answer is direct.
-        max_tokens: The longest reply of a local model of this package; None for its own limit, which models that think
-            first need. Other models have the limit that is bound to them: `llm.bind(max_tokens=16)`.
+        max_tokens: The longest reply, given to the model with the call. None for 16 with local models on an engine and
+            the model's own limit with others, for those that think first need room.
 
     Raises:
-        InvalidInput: `llm` is no runnable.
+        InvalidInput: `llm` is no runnable, or `max_tokens` is no number of tokens.
     """
 
-    def __init__(self, llm: Runnable[Any, Any], *, race: bool = False, max_tokens: int | None = 16) -> None:
+    def __init__(self, llm: Runnable[Any, Any], *, race: bool = False, max_tokens: int | None = None) -> None:
         if not isinstance(llm, Runnable):
             raise InvalidInput(
                 f"PromptRouter takes a model of LangChain, not {type(llm).__name__}. For functions that ask a model "
                 "there is skeleton_of_thought.PromptRouter."
             )
+        if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+            raise InvalidInput(f"max_tokens must be at least 1, or None for a fitting limit, not {max_tokens!r}.")
         self.llm = llm
-        self._models = Models(llm, llm)
+        self._models = Models(llm, llm, kwargs={} if max_tokens is None else {"max_tokens": max_tokens})
         self._models.prepare()
-        super().__init__(self._asked, aask=self._aasked, race=race, max_tokens=max_tokens)
+        # The prompt's own limit is for engines alone.
+        super().__init__(self._asked, aask=self._aasked, race=race, max_tokens=max_tokens or _LOCAL_TOKENS)
 
     def _asked(self, prompt: Prompt) -> Iterator[str | Reply]:
         return self._calls(ensure_config(), prompt).open(Call(0, "route", prompt), 0)

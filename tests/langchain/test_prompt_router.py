@@ -84,7 +84,7 @@ def test_a_local_model_writes_a_word_and_no_more(local_models):
         assert decision.use_skeleton is True
         assert decision.usage.output_tokens == 12
         assert PromptRouter(llm).route(CONVERSATION).usage.output_tokens == 16
-        assert PromptRouter(llm, max_tokens=None).route(CONVERSATION).usage.output_tokens > 16
+        assert PromptRouter(llm, max_tokens=30).route(CONVERSATION).usage.output_tokens == 30
 
 
 def test_the_cores_takes_models_of_langchain_too():
@@ -92,6 +92,16 @@ def test_the_cores_takes_models_of_langchain_too():
     assert isinstance(router, PromptRouter)
     assert router.races is True
     assert router.route(CONVERSATION).use_skeleton is False
+
+
+def test_a_limit_goes_to_other_models_with_the_call(kit):
+    small = saying(kit, "NONE")
+    PromptRouter(small, max_tokens=30).route(CONVERSATION)
+    PromptRouter(small).route(CONVERSATION)
+    assert [seen.kwargs for seen in small.watch.seen] == [{"max_tokens": 30}, {}]
+    for wrong in (0, "16"):
+        with pytest.raises(InvalidInput, match="max_tokens"):
+            PromptRouter(small, max_tokens=wrong)
 
 
 def test_what_is_no_model_is_refused():
