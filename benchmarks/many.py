@@ -130,9 +130,12 @@ class Asked:
         point_llm = ChatTransformers(engine=self._engine, max_tokens=point_tokens)
         # Prompts ask for no more than three tokens a word.
         words = max(40, math.ceil(point_tokens / 3))
-        self.chain = SkeletonOfThoughtChain(llm=llm, point_llm=point_llm, max_points=points, point_words=words)
+        self.chain = SkeletonOfThoughtChain(
+            llm=llm, point_llm=point_llm, router=None, max_points=points, point_words=words
+        )
         # A single point, which leaves the peak to what is measured.
-        SkeletonOfThoughtChain(llm=llm, point_llm=point_llm, max_points=1, point_words=words).invoke(_FIRST)
+        first = {"router": None, "max_points": 1, "point_words": words}
+        SkeletonOfThoughtChain(llm=llm, point_llm=point_llm, **first).invoke(_FIRST)
         self._before = self._engine.stats()
 
     def run(self, latencies: Sequence[float], answers: Sequence[str]) -> Run:

@@ -119,9 +119,8 @@ class Waiting(BaseChatModel):
 
 def ours(llm: Waiting, **settings: Any) -> Runnable[Any, Any]:
     """The chain, with prompts that the models here tell apart."""
-    return SkeletonOfThoughtChain(
-        llm=llm, skeleton_prompt=_SKELETON, point_prompt=_POINT, max_points=llm.points, **settings
-    )
+    settings = {"router": None, "skeleton_prompt": _SKELETON, "point_prompt": _POINT, **settings}
+    return SkeletonOfThoughtChain(llm=llm, max_points=llm.points, **settings)
 
 
 def recipe(llm: Waiting, kind: str) -> Runnable[Any, Any]:

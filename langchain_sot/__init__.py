@@ -14,21 +14,27 @@ if TYPE_CHECKING:
     from langchain_sot.chat_transformers import ChatTransformers
     from langchain_sot.loading import load_chain
     from langchain_sot.middleware import SkeletonOfThoughtMiddleware as SkeletonOfThoughtMiddleware
+    from langchain_sot.prompt_router import PromptRouter
+    from langchain_sot.route_runnable import SkeletonOfThoughtRouter
     from langchain_sot.skeleton_parser import SkeletonOutputParser
 
 # Without the middleware: `from langchain_sot import *` works whatever is installed.
 __all__ = [
     "ChatTransformers",
+    "PromptRouter",
     "SkeletonOfThoughtChain",
     "SkeletonOfThoughtChatModel",
+    "SkeletonOfThoughtRouter",
     "SkeletonOutputParser",
     "load_chain",
 ]
 
 _MODULES = {
     "ChatTransformers": "chat_transformers",
+    "PromptRouter": "prompt_router",
     "SkeletonOfThoughtChatModel": "chat_model",
     "SkeletonOfThoughtMiddleware": "middleware",
+    "SkeletonOfThoughtRouter": "route_runnable",
     "SkeletonOutputParser": "skeleton_parser",
     "load_chain": "loading",
 }

@@ -63,6 +63,7 @@ def _metadata(answer: Answer, model_name: str) -> dict[str, Any]:
         "model_name": model_name,
         "finish_reason": _finish_reason(answer),
         "route": answer.route,
+        "reason": answer.reason,
         "skeleton": list(answer.skeleton.titles) if answer.route == "skeleton" else [],
         "errors": errors_dict(answer),
         "timings": answer.timings.to_dict(),

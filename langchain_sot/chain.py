@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, cast, get_typ
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.utils import ConfigurableFieldSpec, get_unique_config_specs
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, RootModel, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, RootModel, create_model, model_validator
 from typing_extensions import TypedDict
 
 from langchain_sot.flow_runnable import FlowRunnable
@@ -71,15 +71,16 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         >>> from langchain_core.language_models import FakeListChatModel
         >>> from langchain_sot import SkeletonOfThoughtChain
         >>> llm = FakeListChatModel(responses=["1. Move", "A short walk helps."])
-        >>> SkeletonOfThoughtChain(llm=llm).invoke("How do I stay awake?")["answer"]
+        >>> SkeletonOfThoughtChain(llm=llm).invoke("What are good ways to stay awake?")["answer"]
         '1. Move: A short walk helps.'
 
     Attributes:
         llm: A chat model or string LLM, with whatever is around it: what is bound, retries, fallbacks, configurable
             fields and alternatives.
         point_llm: Another model for the points; None for the same.
-        router: Decides whether a question is answered through a skeleton: a runnable or function on the
-            question, sync or async, or a core `Router`. None for always.
+        router: Decides whether a question is answered through a skeleton. "auto": rules and a small model of this
+            package, without a call, which learn how fast the chain's models are (`skeleton_of_thought.AutoRouter`). Or
+            a runnable or function on the question, sync or async, or a `Router`. None for a skeleton always.
         prompts: The prompts; None for the project's own.
         skeleton_prompt: A template, or a string with placeholders, in place of the skeleton prompt:
             `question`, `max_points`, `how_many`, `words`, `how_long`.
@@ -110,7 +111,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     llm: Runnable[Any, Any]
     point_llm: Runnable[Any, Any] | None = None
-    router: Any = None
+    router: Any = "auto"
     prompts: InstanceOf[PromptSet] | None = None
     skeleton_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
     point_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
@@ -134,12 +135,23 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     # Built with the first chain: much of the import would be this.
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", defer_build=True)
 
+    _automatic: Any = PrivateAttr(default=None)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
-        self.plan().models({}).prepare()
-        if not isinstance(self.router, Runnable):
+        from langchain_sot.automatic import AutoRouters
+
+        if self.router != "auto" and not isinstance(self.router, Runnable):
             check_router(self.router)
+        # Now, so that copies have the same; a chain that becomes a field of a model is checked once more.
+        self._automatic = self._automatic or AutoRouters()
+        self.plan().models({}).prepare()
         return self
+
+    def _router(self) -> Any:
+        if not isinstance(self.router, str):
+            return self.router
+        return self._automatic.get(self.llm, self.point_llm, self.max_points)
 
     # --- how answers are made ---
 
@@ -155,7 +167,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             point_llm=point_llm,
             prompts=prompt_set(self.prompts, self.skeleton_prompt, self.point_prompt, self.merge_prompt),
             settings=Settings(merge=merge, **{name: getattr(self, name) for name in _SETTINGS}),
-            router=self.router,
+            router=self._router(),
             prefill=self.prefill,
             structured=self.skeleton_mode == "structured",
             skeleton=skeleton,
@@ -222,7 +234,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             >>> from langchain_core.language_models import FakeListChatModel
             >>> from langchain_sot import SkeletonOfThoughtChain
             >>> llm = FakeListChatModel(responses=["1. Move", "A short walk helps."])
-            >>> SkeletonOfThoughtChain(llm=llm).as_chat_model().invoke("How do I stay awake?").text
+            >>> SkeletonOfThoughtChain(llm=llm).as_chat_model().invoke("What are good ways to stay awake?").text
             '1. Move: A short walk helps.'
         """
         from langchain_sot.chat_model import SkeletonOfThoughtChatModel

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForLLMRun, CallbackManager
 from langchain_core.callbacks.base import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
+
+if TYPE_CHECKING:
+    from langchain_sot.directly import Way
 
 __all__ = ["ChatCall"]
 
@@ -47,6 +50,7 @@ class ChatCall:
         run_id: And the id of the run, once it has begun.
         shared: Whether the call is one of a batch.
         share: Then, the most calls that it may have open; None for no limit.
+        way: Which way it takes, where that is known.
         source: What `_stream` or `_astream` gave.
     """
 
@@ -55,6 +59,7 @@ class ChatCall:
     inherited: CallbackManager | AsyncCallbackManager | None = None
     shared: bool = False
     share: int | None = None
+    way: Way | None = None
     run_id: Any = field(default=None, init=False)
     source: Any = field(default=None, init=False)
     _closing: asyncio.Future[None] | None = field(default=None, init=False)

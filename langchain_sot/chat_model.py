@@ -36,13 +36,12 @@ from pydantic import ConfigDict, Field, model_validator
 from langchain_sot.answer_message import answer_chunk, answer_message, without_usage
 from langchain_sot.chain import SkeletonOfThoughtChain
 from langchain_sot.chat_call import ChatCall
+from langchain_sot.directly import Way, decide
 from langchain_sot.like_its_llm import LikeItsLlm
+from langchain_sot.one_of_many import OneOfMany
 from langchain_sot.passing_on import (
     CARRIED,
-    OneOfMany,
     aclosed,
-    as_chunk,
-    as_message,
     asks_a_question,
     closed,
     joined,
@@ -89,7 +88,7 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         >>> from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtChatModel
         >>> llm = FakeListChatModel(responses=["1. Move", "A short walk helps."])
         >>> model = SkeletonOfThoughtChatModel(chain=SkeletonOfThoughtChain(llm=llm))
-        >>> message = model.invoke([("human", "How do I stay awake?")])
+        >>> message = model.invoke([("human", "What are good ways to stay awake?")])
         >>> message.text
         '1. Move: A short walk helps.'
         >>> message.response_metadata["skeleton"]
@@ -130,8 +129,28 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         given = {name for name, value in kwargs.items() if value is not None}
         return not stop and given <= CARRIED and asks_a_question(messages)
 
-    def _reads(self, value: LanguageModelInput, stop: Any, kwargs: Mapping[str, Any]) -> bool:
-        return self._answers(self._convert_input(value).to_messages(), stop, kwargs)
+    def way(self, messages: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> Way:
+        """Which way a call with these messages and arguments would take, as far as that is known without a call."""
+        return self._way(messages, config, kwargs.pop("stop", None), kwargs)
+
+    def going(self, way: Way) -> Self:
+        """A copy of the model for one call, whose way is known."""
+        return self._copy(ChatCall({}, way=way))
+
+    def _way(
+        self, value: LanguageModelInput, config: RunnableConfig | None, stop: Any, kwargs: Mapping[str, Any]
+    ) -> Way:
+        return self._way_of(self._convert_input(value).to_messages(), self._shared(config), stop, kwargs)
+
+    def _way_of(
+        self, messages: Sequence[BaseMessage], config: RunnableConfig, stop: Any, kwargs: Mapping[str, Any]
+    ) -> Way:
+        """Whether it is passed on to the `llm`: for what is asked of it, or because the router says so at once."""
+        if not self._answers(messages, stop, kwargs):
+            return Way(passes=True)
+        if self._call is not None and self._call.way is not None:
+            return self._call.way
+        return decide(self.chain.plan(), messages, config, kwargs)
 
     # --- the public ways in: each call works on a copy that knows the call's config ---
 
@@ -144,9 +163,11 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         **kwargs: Any,
     ) -> AIMessage:
         """Answers one question."""
-        if not self._reads(input, stop, kwargs):
-            return as_message(self.chain.llm.invoke(input, self._shared(config), **with_stop(stop, kwargs)))
-        return BaseChatModel.invoke(self._begin(config), input, config, stop=stop, **kwargs)
+        way = self._way(input, config, stop, kwargs)
+        if way.passes:
+            sent = self._sent(input, way)
+            return way.message(self.chain.llm.invoke(sent, self._shared(config), **with_stop(stop, kwargs)))
+        return BaseChatModel.invoke(self._begin(config, way), input, config, stop=stop, **kwargs)
 
     async def ainvoke(
         self,
@@ -157,9 +178,11 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         **kwargs: Any,
     ) -> AIMessage:
         """Async twin of `invoke`."""
-        if not self._reads(input, stop, kwargs):
-            return as_message(await self.chain.llm.ainvoke(input, self._shared(config), **with_stop(stop, kwargs)))
-        return await BaseChatModel.ainvoke(self._begin(config), input, config, stop=stop, **kwargs)
+        way = self._way(input, config, stop, kwargs)
+        if way.passes:
+            sent = self._sent(input, way)
+            return way.message(await self.chain.llm.ainvoke(sent, self._shared(config), **with_stop(stop, kwargs)))
+        return await BaseChatModel.ainvoke(self._begin(config, way), input, config, stop=stop, **kwargs)
 
     def stream(
         self,
@@ -170,15 +193,17 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
         """The answer in document order. Closing the iterator ends all calls, and returns when they have ended."""
-        if not self._reads(input, stop, kwargs):
+        way = self._way(input, config, stop, kwargs)
+        if way.passes:
             # A binding's stream leaves that of its model open when it is closed early; see `unbound`.
             llm, config, kwargs = self._chosen(ensure_config(config), with_stop(stop, kwargs))
-            with closed(llm.stream(input, config, **kwargs)) as chunks:
-                yield from map(as_chunk, chunks)
+            with closed(llm.stream(self._sent(input, way), config, **kwargs)) as chunks:
+                yield from map(way.chunk, chunks)
+            way.end()
             return
         config = ensure_config(config)
         manager = get_callback_manager_for_config(config)
-        model = self._begun(config, manager)
+        model = self._begun(config, manager, way)
         with closed(BaseChatModel.stream(model, input, {**config, "callbacks": manager}, stop=stop, **kwargs)) as own:
             yield from own
 
@@ -191,15 +216,17 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
         """Async twin of `stream`."""
-        if not self._reads(input, stop, kwargs):
+        way = self._way(input, config, stop, kwargs)
+        if way.passes:
             llm, config, kwargs = self._chosen(ensure_config(config), with_stop(stop, kwargs))
-            async with aclosed(llm.astream(input, config, **kwargs)) as chunks:
+            async with aclosed(llm.astream(self._sent(input, way), config, **kwargs)) as chunks:
                 async for chunk in chunks:
-                    yield as_chunk(chunk)
+                    yield way.chunk(chunk)
+            way.end()
             return
         config = ensure_config(config)
         manager = get_async_callback_manager_for_config(config)
-        model = self._begun(config, manager)
+        model = self._begun(config, manager, way)
         async with aclosed(
             BaseChatModel.astream(model, input, {**config, "callbacks": manager}, stop=stop, **kwargs)
         ) as own:
@@ -226,29 +253,28 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> tuple[Any, RunnableConfig, dict[str, Any]]:
         settings = {name: setting for name, setting in kwargs.items() if name not in ("version", "stop")}
-        if not self._reads(value, kwargs.get("stop"), settings):
+        way = self._way(value, config, kwargs.get("stop"), settings)
+        if way.passes:
             return self._chosen(ensure_config(config), kwargs)
         config = ensure_config(config)
         # Only `BaseChatModel`'s own methods are used on it: the copy's would come here again.
-        return super(SkeletonOfThoughtChatModel, self._begin(config)), config, dict(kwargs)
+        return super(SkeletonOfThoughtChatModel, self._begin(config, way)), config, dict(kwargs)
 
     def generate(
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """See `BaseChatModel.generate`; the lists of messages are answered one after another."""
         calls = self._split(messages, stop, callbacks, kwargs)
-        parent = super().generate
-        return joined([call.result(parent) for call in calls])
+        return joined([call.result() for call in calls])
 
     async def agenerate(
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """Async twin of `generate`; all lists of messages are answered at once."""
         calls = self._split(messages, stop, callbacks, kwargs)
-        parent = super().agenerate
         if len(calls) == 1:
-            return joined([await calls[0].aresult(parent)])
-        results = await asyncio.gather(*(call.aresult(parent) for call in calls), return_exceptions=True)
+            return joined([await calls[0].aresult()])
+        results = await asyncio.gather(*(call.aresult() for call in calls), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -262,8 +288,9 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         calls = []
         for i, conversation in enumerate(messages):
             config = {**own, "run_id": own["run_id"] if i == 0 else None, "callbacks": callbacks}
-            llm = None if self._answers(conversation, stop, rest) else self.chain.llm
-            calls.append(OneOfMany(conversation, stop, config, rest, llm))
+            way = self._way_of(conversation, self._shared({"callbacks": callbacks}), stop, rest)
+            model = self.chain.llm if way.passes else self._copy(replace(self._call or ChatCall({}), way=way))
+            calls.append(OneOfMany(model, self._sent(conversation, way), stop, config, rest, way))
         return calls
 
     # --- many at once, under one budget ---
@@ -337,12 +364,12 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         model._call = call
         return model
 
-    def _begin(self, config: RunnableConfig | None) -> Self:
-        return self._copy(ChatCall(self._shared(config)))
+    def _begin(self, config: RunnableConfig | None, way: Way) -> Self:
+        return self._copy(ChatCall(self._shared(config), way=way))
 
-    def _begun(self, config: RunnableConfig, manager: CallbackManager | AsyncCallbackManager) -> Self:
+    def _begun(self, config: RunnableConfig, manager: CallbackManager | AsyncCallbackManager, way: Way) -> Self:
         # `BaseChatModel` does not tell `_stream` about its run.
-        call = ChatCall(self._shared(config))
+        call = ChatCall(self._shared(config), way=way)
         call.listen(manager)
         return self._copy(call)
 
@@ -463,11 +490,21 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
 
     def _work(self, messages: list[BaseMessage], run: Any, kwargs: Mapping[str, Any], *, live: bool) -> Work:
         call = self._call or ChatCall({})
-        asked: Any = messages
-        if find_backend(self.chain.llm).text and len(messages) == 1 and isinstance(messages[0], HumanMessage):
-            asked = messages[0].text  # without a "Human:" before it, where it is sent as it is
+        asked = self._as_text(messages)
         settings = {name: value for name, value in kwargs.items() if name != "stream" and value is not None}
-        return Work(self.chain.plan(), [asked], [call.child_config(run)], settings, live=live)
+        plan = self.chain.plan() if call.way is None else call.way.plan(self.chain.plan())
+        return Work(plan, [asked], [call.child_config(run)], settings, live=live)
+
+    def _sent(self, value: LanguageModelInput, way: Way) -> LanguageModelInput:
+        """What the `llm` gets of a call that is passed on: what it would get without us, but see `_as_text`."""
+        return value if way.direct is None else self._as_text(value)
+
+    def _as_text(self, value: Any) -> Any:
+        """A question alone as a string for string LLMs: they would set a "Human:" before it."""
+        if isinstance(value, str) or not find_backend(self.chain.llm).text:
+            return value
+        messages = self._convert_input(value).to_messages()
+        return messages[0].text if len(messages) == 1 and isinstance(messages[0], HumanMessage) else value
 
 
 def _shown(chunk: ChatGenerationChunk, event: Event) -> None:

@@ -5,6 +5,7 @@ however the chain is run:
 
 | name | data |
 |---|---|
+| `sot_route` | `use_skeleton`, `score` (None or 0 to 1), `reason`: what the router decided |
 | `sot_skeleton` | `titles`: the titles of all points |
 | `sot_point_start` | `index` (from 1), `title`, `attempt` (from 1; a call may still wait for `max_concurrency`) |
 | `sot_point_end` | `index`, `title`, `text`, `error` (None, or why the point failed for good) |
@@ -20,7 +21,7 @@ from langchain_core.callbacks import BaseCallbackManager, adispatch_custom_event
 from langchain_core.runnables import RunnableConfig
 
 from langchain_sot.results import error_text
-from skeleton_of_thought.types import Event, MergeDone, MergeStarted, PointDone, PointStarted, SkeletonDone
+from skeleton_of_thought.types import Event, MergeDone, MergeStarted, PointDone, PointStarted, Routed, SkeletonDone
 
 __all__ = ["Announcer", "custom_event"]
 
@@ -28,6 +29,9 @@ __all__ = ["Announcer", "custom_event"]
 def custom_event(event: Event) -> tuple[str, dict[str, Any]] | None:
     """The name and data of the custom event that tells this one; None for an event without one."""
     match event:
+        case Routed(decision):
+            told = {"use_skeleton": decision.use_skeleton, "score": decision.score, "reason": decision.reason}
+            return "sot_route", told
         case SkeletonDone(skeleton):
             return "sot_skeleton", {"titles": list(skeleton.titles)}
         case PointStarted(point, attempt):

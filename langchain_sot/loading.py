@@ -16,6 +16,7 @@ from langchain_sot.chain import SkeletonOfThoughtChain
 from langchain_sot.chat_model import SkeletonOfThoughtChatModel
 from langchain_sot.chat_transformers import ChatTransformers
 from langchain_sot.picking import PickedKeys
+from langchain_sot.route_runnable import SkeletonOfThoughtRouter
 from langchain_sot.skeleton_parser import SkeletonOutputParser
 
 __all__ = ["load_chain"]
@@ -24,6 +25,7 @@ _CLASSES: tuple[type[Serializable], ...] = (
     SkeletonOfThoughtChain,
     SkeletonOfThoughtChatModel,
     ChatTransformers,
+    SkeletonOfThoughtRouter,
     PickedKeys,
     SkeletonOutputParser,
 )

@@ -20,7 +20,7 @@ from langchain_core.prompt_values import PromptValue
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Content, Conversation, Message, Prompt
 
-__all__ = ["Asked", "convert_message", "convert_messages", "read_input", "render_text"]
+__all__ = ["Asked", "convert_message", "convert_messages", "read_input", "read_messages", "render_text"]
 
 _ROLES = frozenset({"human", "user", "ai", "assistant", "system", "developer", "tool"})
 _TURNS = {"user": "User", "assistant": "Assistant"}
@@ -50,23 +50,37 @@ def read_input(value: Any) -> Asked:
     Raises:
         InvalidInput: It is none of these, or holds no question.
     """
+    messages, untouched = _read(value)
+    return Asked(Conversation(messages), untouched)
+
+
+def read_messages(value: Any) -> tuple[Message, ...]:
+    """The messages of what the chain takes as its input, whether or not they end with a question.
+
+    Raises:
+        InvalidInput: It cannot be read.
+    """
+    return _read(value)[0]
+
+
+def _read(value: Any) -> tuple[tuple[Message, ...], Any]:
     if isinstance(value, str):
-        return _asked([HumanMessage(value)], value)
+        return (Message("user", value, raw=HumanMessage(value)),), value
     if isinstance(value, PromptValue):
-        return _asked(value.to_messages(), value)
+        return _all_converted(value.to_messages()), value
     if isinstance(value, Mapping) and "question" in value:
         history = _history(value.get("chat_history"))
         question = value["question"]
         if isinstance(question, str) and not history:
-            return _asked([HumanMessage(question)], question)
+            return (Message("user", question, raw=HumanMessage(question)),), question
         messages = [*history, _question(question)]
-        return _asked(messages, messages)
+        return _all_converted(messages), messages
     messages = _messages(value)
-    return _asked(messages, messages)
+    return _all_converted(messages), messages
 
 
-def _asked(messages: Sequence[BaseMessage], untouched: Any) -> Asked:
-    return Asked(Conversation(tuple(convert_message(message) for message in messages)), untouched)
+def _all_converted(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
+    return tuple(convert_message(message) for message in messages)
 
 
 def _messages(value: Any) -> list[BaseMessage]:

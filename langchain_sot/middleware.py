@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
@@ -11,6 +12,7 @@ from langchain_core.runnables.config import ensure_config
 
 from langchain_sot.chain import SkeletonOfThoughtChain
 from langchain_sot.chat_model import SkeletonOfThoughtChatModel
+from langchain_sot.directly import Way
 from langchain_sot.passing_on import CARRIED, asks_a_question
 from skeleton_of_thought.errors import InvalidInput, MissingExtra
 
@@ -29,10 +31,10 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
     history. The message is that of `SkeletonOfThoughtChatModel`; with `stream_mode="messages"` its tokens come in
     document order, and those of the skeleton and of single points are not shown.
 
-    The agent's own model call is made untouched if the request has tools or a response format, if its last message is
-    not a human's, and for model settings that are about the text as a whole, such as `stop` or `max_tokens`
-    (what may be set is in `langchain_sot.passing_on.CARRIED`). Middleware that comes after this one in the agent's list
-    sees only these calls.
+    The agent's own model call is made where the router says so; the reason is in the message's `response_metadata`. It
+    is made untouched if the request has tools or a response format, if its last message is not a human's, and for model
+    settings that are about the text as a whole, such as `stop` or `max_tokens` (what may be set is in
+    `langchain_sot.passing_on.CARRIED`). Middleware that comes after this one in the agent's list sees only these calls.
 
     Example:
         >>> from langchain.agents import create_agent
@@ -40,7 +42,7 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         >>> from langchain_sot import SkeletonOfThoughtMiddleware
         >>> llm = FakeListChatModel(responses=["1. Move", "A short walk helps."])
         >>> agent = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware(max_points=6)])
-        >>> agent.invoke({"messages": [("human", "How do I stay awake?")]})["messages"][-1].text
+        >>> agent.invoke({"messages": [("human", "What are good ways to stay awake?")]})["messages"][-1].text
         '1. Move: A short walk helps.'
 
     Args:
@@ -67,7 +69,11 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         """Answers by the chain, or calls the handler."""
         if not _suits(request):
             return handler(request)
-        return _named(self._model(request).invoke(_messages(request), **request.model_settings))
+        model, messages = self._model(request), _messages(request)
+        way = model.way(messages, **request.model_settings)
+        if way.passes:
+            return _noted(handler(request), way)
+        return _named(model.going(way).invoke(messages, **request.model_settings))
 
     async def awrap_model_call(
         self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[ModelResponse]]
@@ -75,7 +81,11 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         """Async twin of `wrap_model_call`."""
         if not _suits(request):
             return await handler(request)
-        return _named(await self._model(request).ainvoke(_messages(request), **request.model_settings))
+        model, messages = self._model(request), _messages(request)
+        way = model.way(messages, **request.model_settings)
+        if way.passes:
+            return _noted(await handler(request), way)
+        return _named(await model.going(way).ainvoke(messages, **request.model_settings))
 
     def _model(self, request: ModelRequest) -> SkeletonOfThoughtChatModel:
         return self._chain.model_copy(update={"llm": request.model}).as_chat_model()
@@ -95,6 +105,14 @@ def _messages(request: ModelRequest) -> list[BaseMessage]:
     if system is None and request.system_prompt:  # the only form that langchain 1.0 knows
         system = SystemMessage(request.system_prompt)
     return [*([system] if system is not None else []), *request.messages]
+
+
+def _noted(response: ModelResponse, way: Way) -> ModelResponse | AIMessage:
+    """What the agent's own call gave, with the router's reason."""
+    if isinstance(response, AIMessage):  # other middleware may give one
+        return way.message(response)
+    result = [way.message(message) if isinstance(message, AIMessage) else message for message in response.result]
+    return replace(response, result=result)
 
 
 def _named(message: AIMessage) -> AIMessage:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.outputs import LLMResult
 
-from langchain_sot.answer_message import told_usage
 from langchain_sot.messages import convert_message
 from langchain_sot.wrappers import aclose, close
 from skeleton_of_thought.errors import InvalidInput
@@ -19,7 +16,6 @@ from skeleton_of_thought.types import Conversation
 
 __all__ = [
     "CARRIED",
-    "OneOfMany",
     "aclosed",
     "as_chunk",
     "as_message",
@@ -68,38 +64,6 @@ def asks_a_question(messages: Sequence[BaseMessage]) -> bool:
     except InvalidInput:
         return False
     return True
-
-
-@dataclass(frozen=True)
-class OneOfMany:
-    """One list of messages of a `generate`: answered, or, with an `llm`, passed on to it."""
-
-    messages: list[BaseMessage]
-    stop: list[str] | None
-    config: dict[str, Any]
-    kwargs: Mapping[str, Any]
-    llm: Runnable[Any, Any] | None
-
-    def result(self, generate: Callable[..., LLMResult]) -> LLMResult:
-        """What `generate` gives for it, or the `llm`."""
-        if self.llm is None:
-            return told_usage(generate([self.messages], self.stop, **self.config, **self.kwargs))
-        return _as_result(self.llm.invoke(self.messages, self._inner_config, **with_stop(self.stop, self.kwargs)))
-
-    async def aresult(self, agenerate: Callable[..., Coroutine[Any, Any, LLMResult]]) -> LLMResult:
-        """Async twin of `result`."""
-        if self.llm is None:
-            return told_usage(await agenerate([self.messages], self.stop, **self.config, **self.kwargs))
-        message = await self.llm.ainvoke(self.messages, self._inner_config, **with_stop(self.stop, self.kwargs))
-        return _as_result(message)
-
-    @property
-    def _inner_config(self) -> RunnableConfig:
-        return cast(RunnableConfig, {name: value for name, value in self.config.items() if value is not None})
-
-
-def _as_result(message: Any) -> LLMResult:
-    return LLMResult(generations=[[ChatGeneration(message=as_message(message))]])
 
 
 def joined(results: list[LLMResult]) -> LLMResult:

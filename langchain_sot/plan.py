@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -13,13 +13,14 @@ from langchain_sot.custom_events import Announcer
 from langchain_sot.interrupts import alifting, dropped, lifting
 from langchain_sot.messages import Asked, read_input
 from langchain_sot.models import Calls, Models
-from langchain_sot.router import TracedRouter
+from langchain_sot.router import TracedRouter, read_request
 from langchain_sot.skeleton_schema import ask_structured
+from langchain_sot.wrappers import unbound
 from skeleton_of_thought import drive
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import AnswerFailed, Event, Skeleton, Stage
+from skeleton_of_thought.types import AnswerFailed, Conversation, Event, Skeleton, Stage
 
 __all__ = ["Plan", "Work"]
 
@@ -54,19 +55,28 @@ class Plan:
         """The models, and what is passed on to them."""
         return Models(self.llm, self.point_llm, self.adopts, kwargs)
 
-    def flow(self, asked: Asked, config: RunnableConfig, models: Models, *, live: bool) -> AnswerFlow:
-        """The flow of one answer, not started yet."""
-        router = None if self.router is None else TracedRouter(self.router, config)
+    def flow(
+        self, asked: Asked, config: RunnableConfig, models: Models, *, live: bool, limit: int | None
+    ) -> AnswerFlow:
+        """The flow of one answer, not started yet; `limit` is the most calls that it may have open."""
+        routed = self.router is not None and self.skeleton is None
         return AnswerFlow(
-            asked.conversation,
+            self.requested(asked.conversation, config, models, limit) if routed else asked.conversation,
             prompts=self.prompts,
             settings=self.settings,
-            router=None if self.skeleton is not None else router,
+            router=TracedRouter(self.router, config) if routed else None,
             skeleton=self.skeleton,
             prefill=self._prefilled(config, models),
             live=live,
             structured=self.structured and ask_structured(models.settled("skeleton", config), {}) is not None,
         )
+
+    def requested(
+        self, conversation: Conversation, config: RunnableConfig, models: Models, limit: int | None
+    ) -> Conversation:
+        """The conversation with what routers may know of the request besides."""
+        _, _, kwargs = unbound(models.settled("direct", config), config, models.kwargs)
+        return replace(conversation, request=read_request(kwargs, limit))
 
     def _prefilled(self, config: RunnableConfig, models: Models) -> frozenset[Stage]:
         stages: tuple[Stage, ...] = ("skeleton", "point")
@@ -121,8 +131,9 @@ class Work:
         for i, (value, config) in enumerate(zip(inputs, configs, strict=True)):
             try:
                 asked = read_input(value)
-                flow = plan.flow(asked, config, models, live=live)
-                serial = serial or models.serial(config)
+                alone = models.serial(config)
+                flow = plan.flow(asked, config, models, live=live, limit=1 if alone else self._limit)
+                serial = serial or alone
             except Exception as error:  # of one input, not of the batch
                 self._unreadable.append((i, AnswerFailed(error)))
                 continue

@@ -20,6 +20,8 @@ from skeleton_of_thought.types import (
     PointDone,
     PointFound,
     PointRestarted,
+    Routed,
+    RouteDecision,
     SkeletonDone,
 )
 
@@ -41,6 +43,7 @@ class AnswerDict(TypedDict):
     Attributes:
         question: The question's text.
         route: `"skeleton"`, or `"direct"` for an answer as the model gives it without a skeleton.
+        reason: Why, in words: what the router says, or what was wrong with the skeleton.
         skeleton: The titles of the points; empty for a direct answer.
         points: The text of each point by its number, "1", "2", ...
         answer: The whole answer.
@@ -52,6 +55,7 @@ class AnswerDict(TypedDict):
 
     question: str
     route: Literal["skeleton", "direct"]
+    reason: str
     skeleton: list[str]
     points: dict[str, str]
     answer: str
@@ -93,6 +97,7 @@ def answer_dict(answer: Answer) -> dict[str, Any]:
     return {
         "question": answer.question,
         "route": answer.route,
+        "reason": answer.reason,
         "skeleton": list(answer.skeleton.titles),
         "points": points_dict(answer),
         "answer": answer.text,
@@ -125,10 +130,15 @@ class AnswerChunks:
     def __init__(self, question: str) -> None:
         self._question = question
         self._begun = False
+        self._decision: RouteDecision | None = None
+        self._reason = ""
 
     def chunk(self, event: Event) -> AddableDict | None:
         """The chunk that tells this event; None for an event without one."""
         match event:
+            case Routed(decision):
+                self._decision = decision
+                return None
             case PointFound(point):
                 return self._begin("skeleton", point)
             case AnswerDelta(text):
@@ -140,8 +150,9 @@ class AnswerChunks:
             case MergeDone(_, Exception() as error):
                 return AddableDict(errors=AddableDict(merge=error_text(error)))
             case AnswerDone(answer):
-                timings = AddableDict(timings=AddableDict(answer.timings.to_dict()))
-                return timings if self._begun else self._begin(answer.route) + timings
+                end = AddableDict(timings=AddableDict(answer.timings.to_dict()))
+                chunk = end if self._begun else self._begin(answer.route) + end
+                return chunk if self._reason else chunk + AddableDict(reason=answer.reason)
         points = _point_text(event)
         return AddableDict(points=points) if points else None
 
@@ -151,10 +162,14 @@ class AnswerChunks:
         if self._begun:
             return AddableDict(skeleton=titles, points=points)
         self._begun = True
+        # A question that was to have a skeleton may be answered directly for another reason, which the end tells.
+        if self._decision is not None and self._decision.use_skeleton == (route == "skeleton"):
+            self._reason = self._decision.reason
         # All keys at once, so that the sum has them in this order whatever comes first.
         return AddableDict(
             question=self._question,
             route=route,
+            reason=self._reason,
             skeleton=titles,
             points=points,
             answer=text,

@@ -1,10 +1,10 @@
-"""LangChain's things as routers: runnables, and functions that call models."""
+"""LangChain's things as routers, and routers within the runs of a chain."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +17,43 @@ from langchain_core.runnables.utils import coro_with_context
 
 from langchain_sot.interrupts import lifted
 from langchain_sot.models import message_usage
-from skeleton_of_thought.routing import BoundRouter, Router
-from skeleton_of_thought.types import Conversation, RouteDecision, Usage
+from skeleton_of_thought.routing import BoundRouter, Router, races, told
+from skeleton_of_thought.types import Answer, Conversation, Request, RouteDecision, Usage
 
-__all__ = ["TracedRouter"]
+__all__ = ["TracedRouter", "read_request"]
+
+_TOOLS = frozenset({"tools", "functions", "tool_choice", "function_call"})
+_FORMATS = frozenset(
+    {
+        "response_format",
+        "ls_structured_output_format",
+        "format",
+        "json_schema",
+        "response_schema",
+        "response_json_schema",
+        "response_mime_type",
+        "text_format",
+    }
+)
+"""What the models of LangChain's partners take a format of the answer by."""
+
+
+def read_request(kwargs: Mapping[str, Any], max_concurrency: int | None) -> Request:
+    """What the keywords of a call, and what is bound to its model, say of the request.
+
+    Args:
+        kwargs: They.
+        max_concurrency: The most calls that may be open at a time.
+    """
+    given = {name for name, value in kwargs.items() if value}
+    return Request(bool(given & _TOOLS), bool(given & _FORMATS), max_concurrency)
 
 
 @dataclass(frozen=True)
 class TracedRouter:
     """A router as part of one run of the chain: the runs that it starts are children of the chain's.
 
-    The tokens that these runs spend are told with the decision.
+    The tokens that these runs spend are told with the decision. What decides at once starts none.
 
     Attributes:
         router: A runnable that takes the question and returns whether to use a skeleton, a function of the
@@ -35,16 +61,34 @@ class TracedRouter:
         config: The config for its runs.
     """
 
-    router: Runnable[str, Any] | Router | Callable[[str], Any]
+    router: Any
     config: RunnableConfig
+
+    @property
+    def races(self) -> bool:
+        """As the router's own."""
+        return races(self.router)
+
+    def at_once(self, conversation: Conversation) -> RouteDecision | None:
+        """The router's decision where it takes no call."""
+        at_once: Any = getattr(self.router, "at_once", None)
+        if at_once is None:
+            return None
+        with lifted():
+            decision: RouteDecision | None = at_once(conversation)
+            return decision
+
+    def observe(self, answer: Answer) -> None:
+        """Tells the router of an answer, if it learns."""
+        told(self.router, answer)
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """See `Router.route`."""
         spent = _Spent()
         config = spent.counting(self.config)
         with lifted():
-            if isinstance(self.router, Runnable):
-                return spent.told(_decision(self.router.invoke(conversation.question, _child(config))))
+            if (runnable := self._runnable) is not None:
+                return spent.told(_decision(runnable.invoke(conversation.question, _child(config))))
             with set_config_context(config) as context:
                 return spent.told(context.run(BoundRouter(self.router, conversation).decide))
 
@@ -53,10 +97,16 @@ class TracedRouter:
         spent = _Spent()
         config = spent.counting(self.config)
         with lifted():
-            if isinstance(self.router, Runnable):
-                return spent.told(_decision(await self.router.ainvoke(conversation.question, _child(config))))
+            if (runnable := self._runnable) is not None:
+                return spent.told(_decision(await runnable.ainvoke(conversation.question, _child(config))))
             with set_config_context(config) as context:
                 return spent.told(await coro_with_context(BoundRouter(self.router, conversation).adecide(), context))
+
+    @property
+    def _runnable(self) -> Runnable[str, Any] | None:
+        # A runnable that is a `Router` too is told more than the question.
+        router = self.router
+        return router if isinstance(router, Runnable) and not isinstance(router, Router) else None
 
 
 class _Spent(BaseCallbackHandler):

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from skeleton_of_thought.errors import SotError
 from skeleton_of_thought.parsing import parse_skeleton
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.routing import Router, all_of, any_of, first_sure
-from skeleton_of_thought.types import Answer, Expansion, Point, Skeleton, Usage
+from skeleton_of_thought.routing import Router, all_of, any_of, first_sure, with_threshold
+from skeleton_of_thought.types import Answer, Conversation, Expansion, Point, RouteDecision, Skeleton, Usage
 
 if TYPE_CHECKING:
     from skeleton_of_thought.auto import AutoRouter
-    from skeleton_of_thought.cost import CostGuard
+    from skeleton_of_thought.cost import CostGuard, Pace
     from skeleton_of_thought.embedded import EmbeddedRouter
     from skeleton_of_thought.gate import Gate
     from skeleton_of_thought.local.classifier import ClassifierRouter
@@ -29,13 +29,16 @@ __all__ = [
     "Answer",
     "AutoRouter",
     "ClassifierRouter",
+    "Conversation",
     "CostGuard",
     "EmbeddedRouter",
     "Expansion",
     "Gate",
+    "Pace",
     "Point",
     "PromptRouter",
     "PromptSet",
+    "RouteDecision",
     "Router",
     "Skeleton",
     "SotError",
@@ -44,6 +47,7 @@ __all__ = [
     "any_of",
     "first_sure",
     "parse_skeleton",
+    "with_threshold",
 ]
 
 
@@ -53,6 +57,7 @@ _LAZY = {
     "CostGuard": "cost",
     "EmbeddedRouter": "embedded",
     "Gate": "gate",
+    "Pace": "cost",
     "PromptRouter": "prompt_router",
 }
 """Loaded by whoever asks for them: one needs torch, and the others cost an import that many programs never use."""

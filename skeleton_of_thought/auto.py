@@ -7,7 +7,6 @@ from typing import Literal
 
 from skeleton_of_thought.cost import CostGuard
 from skeleton_of_thought.embedded import EmbeddedRouter
-from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.gate import Gate
 from skeleton_of_thought.routing import AnyRouter, BoundRouter, check_router, decided_at_once, races, told
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision
@@ -86,6 +85,8 @@ class AutoRouter:
         if not decision.use_skeleton or self.guard is None:
             return decision
         guarded = self.guard.route(conversation)
+        if guarded.use_skeleton and not self.guard.has_measured:
+            return decision
         reason = "; ".join(filter(None, (decision.reason, guarded.reason)))
         return dataclasses.replace(decision, use_skeleton=guarded.use_skeleton, reason=reason)
 
@@ -104,7 +105,5 @@ def as_router(router: AnyRouter | Literal["auto"] | None, *, guard: CostGuard | 
     """
     if router == "auto":
         return AutoRouter(guard=guard)
-    if isinstance(router, str):
-        raise InvalidInput(f'router must be "auto", a Router, a function of the question, or None, not {router!r}.')
     check_router(router)
     return router

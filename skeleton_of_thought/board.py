@@ -133,6 +133,11 @@ class Board:
             self._flows[key[0]].opened(key[1], now)
             yield key, call
 
+    def is_direct(self, groups: Sequence[Sequence[tuple[Key, Call]]]) -> bool:
+        """Whether these openings are the one call of a direct answer, and nothing else can happen meanwhile."""
+        calls = [call for group in groups for _, call in group]
+        return len(self._flows) == 1 and len(calls) == 1 and calls[0].stage == "direct" and calls[0].timeout is None
+
     def still_open(self, openings: Iterable[tuple[Key, Call]]) -> Iterator[tuple[Key, Call]]:
         """Those of these calls that were not cancelled while another way to make them failed; the others have ended."""
         for key, call in openings:

@@ -213,6 +213,11 @@ class CostGuard:
         """Learns from an answer."""
         self.pace.observe(answer)
 
+    @property
+    def has_measured(self) -> bool:
+        """Whether enough answers were measured to compare seconds."""
+        return self.pace.answers >= self._enough
+
     def estimate(self, conversation: Conversation) -> Estimate:
         """What a skeleton would cost and save for this conversation, by what was measured so far."""
         pace = self.pace
@@ -248,7 +253,7 @@ class CostGuard:
             )
         if self._room(conversation) == 1 and self.min_speedup >= 1:
             return RouteDecision(False, reason="cost guard: there is room for one call at a time, points would wait")
-        if self.pace.answers < self._enough:
+        if not self.has_measured:
             return RouteDecision(True, reason="cost guard: too little was measured to compare")
         saves = (
             f"cost guard: about {estimate.skeleton_seconds:.1f} s instead of {estimate.direct_seconds:.1f} s "

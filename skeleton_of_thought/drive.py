@@ -15,7 +15,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 from skeleton_of_thought.board import Board, End, Key, Text
@@ -115,7 +115,7 @@ def run(
     until_sources: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[int, Event]]:
-    """Runs flows to their end, each call in a thread of its own.
+    """Runs flows to their end, each call in a thread of its own; a direct answer's, alone, in the caller's.
 
     The last event of each flow is an `AnswerDone` or an `AnswerFailed`; it comes when all calls of that
     flow are closed. Errors of a call never escape from here otherwise. Closing the iterator cancels
@@ -152,7 +152,12 @@ def run(
                 # A call that was cancelled may have ended by itself in the meantime.
                 if (worker := workers.get(key)) is not None:
                     worker.cancel(key)
-            for group in in_groups(board.openings(clock()), together):
+            groups = list(in_groups(board.openings(clock()), together))
+            if not workers and board.is_direct(groups):
+                yield from board.events()
+                yield from _in_place(*groups[0][0], open_call, board, clock)
+                continue
+            for group in groups:
                 begin(group)
             yield from board.events()
             if board.finished:
@@ -171,6 +176,37 @@ def run(
         for key, worker in workers.items():
             worker.cancel(key)
         _join(dict.fromkeys(workers.values()))
+
+
+def _in_place(
+    key: Key, call: Call, open_call: Open, board: Board, clock: Callable[[], float]
+) -> Iterator[tuple[int, Event]]:
+    """Makes a call that none can run beside in the caller's own thread, as the caller would without a flow."""
+    reply, error = Reply(), None
+    with contextlib.closing(_read(open_call, call, key[0])) as items:
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            except Exception as caught:
+                error = caught
+                break
+            if isinstance(item, Reply):
+                reply = item
+            elif item:
+                board.handle(Text(key, item), clock())
+                yield from board.events()
+    board.handle(End(key, reply, error), clock())
+
+
+def _read(open_call: Open, call: Call, position: int) -> Generator[str | Reply]:
+    stream = open_call(call, position)
+    try:
+        yield from iter(stream)
+    finally:
+        if (close := getattr(stream, "close", None)) is not None:
+            close()
 
 
 def _messages(inbox: queue.SimpleQueue[list[Message]], timeout: float | None) -> Iterator[Message]:

@@ -7,7 +7,8 @@ import dataclasses
 import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any
+from importlib import import_module
+from typing import Any, Self, cast
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Conversation, Message, Prompt, Reply, RouteDecision, Usage
@@ -40,6 +41,8 @@ Reply with one word: INDEPENDENT, DEPENDENT or NONE."""
 _CONTEXT = "It was asked in a conversation whose last messages were:\n{turns}\n\n"
 _WORD = re.compile(r"\b(independent|dependent|none)\b", re.I)
 _THOUGHTS = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.S | re.I)
+_ADAPTERS = {"langchain_core": "langchain_sot", "llama_index": "llama_index_sot"}
+"""Which package knows the models of a framework. By name: nothing of them is loaded before there is such a model."""
 _LONGEST, _LONGEST_TURN = 2000, 300
 """Characters of the question and of an earlier message that are shown: the rest decides nothing."""
 
@@ -51,7 +54,8 @@ class PromptRouter:
     reports them and answers directly. What the call cost is in the decision's `usage`.
 
     Args:
-        ask: Sends a prompt to the model, in this thread. A coroutine function counts as `aask`.
+        ask: Sends a prompt to the model, in this thread. A coroutine function counts as `aask`. A model of LangChain
+            or LlamaIndex gives the `PromptRouter` of `langchain_sot` or `llama_index_sot`.
         aask: The same on the event loop. Without it `ask` runs in a thread there.
         race: Have the skeleton written while the router decides: its time is hidden, at the price of a skeleton that
             is thrown away where the answer is direct.
@@ -69,6 +73,11 @@ class PromptRouter:
         (True, 153)
     """
 
+    def __new__(cls, ask: Any = None, **kwargs: Any) -> Self:
+        """The framework's own, for a model of one."""
+        adapter = _adapter(kwargs.get("llm", ask)) if cls is PromptRouter else None
+        return cast(Self, object.__new__(adapter or cls))
+
     def __init__(
         self,
         ask: Ask | AsyncAsk | None = None,
@@ -84,8 +93,8 @@ class PromptRouter:
         for function in (ask, aask):
             if function is not None and not callable(function):
                 raise InvalidInput(
-                    f"PromptRouter takes a function that asks a model, not {type(function).__name__}. For a model of "
-                    "LangChain or LlamaIndex there is the PromptRouter of langchain_sot or llama_index_sot."
+                    "PromptRouter takes a model of LangChain or LlamaIndex, or a function that asks a model, not "
+                    f"{type(function).__name__}."
                 )
         self.races = race
         self._ask: Any = ask
@@ -108,6 +117,13 @@ class PromptRouter:
 
     def _prompt(self, conversation: Conversation) -> Prompt:
         return dataclasses.replace(route_prompt(conversation), max_tokens=self._max_tokens)
+
+
+def _adapter(model: Any) -> Any:
+    """The router for models of this one's framework; None for what is of none."""
+    frameworks = {kind.__module__.split(".")[0] for kind in type(model).__mro__}
+    name = next((adapter for framework, adapter in _ADAPTERS.items() if framework in frameworks), None)
+    return None if name is None else import_module(name).PromptRouter
 
 
 def route_prompt(conversation: Conversation) -> Prompt:

@@ -70,9 +70,10 @@ def check_router(router: object) -> None:
     """Raises `InvalidInput` for what is neither a `Router`, a function of the question, nor None."""
     if router is None or isinstance(router, Router) or callable(router):
         return
+    what = repr(router) if isinstance(router, str) else type(router).__name__
     raise InvalidInput(
-        f"router is {type(router).__name__}, but must be a Router, a function of the question that returns "
-        "whether to use a skeleton, or None to use one always."
+        f"router is {what}, but must be a Router, a function of the question that returns whether to use a skeleton, "
+        'or None to use one always. Chains and engines take "auto" besides; here that is AutoRouter().'
     )
 
 

@@ -42,8 +42,8 @@ def test_every_python_block_of_a_page_runs(page, capsys):
     assert PAGES[page] in capsys.readouterr().out
 
 
-def test_every_python_block_about_langchain_runs_and_prints_what_stands_below_it(capsys):
-    page = "docs/langchain.md"
+@pytest.mark.parametrize("page", ["docs/langchain.md", "docs/routers.md"])
+def test_every_python_block_runs_and_prints_what_stands_below_it(page, capsys):
     run_blocks(page)
     printed = re.findall(r"^```text\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
     assert capsys.readouterr().out == "".join(printed)

@@ -534,6 +534,88 @@ def test_a_call_that_ended_while_the_caller_was_busy_is_not_late():
     assert answer_of(events).errors == {}
 
 
+class TestADirectAnswer:
+    """Its one call is made where the caller is."""
+
+    @staticmethod
+    def flow() -> AnswerFlow:
+        return flow(router=_AtOnce())
+
+    def test_it_is_made_in_the_callers_thread_with_each_piece_as_it_comes(self):
+        threads, read = [], []
+
+        def open_call(call: Call, position: int) -> Iterator[str | Reply]:
+            for piece in ("It ", "is ", "4"):
+                threads.append(threading.current_thread())
+                yield piece
+                assert read[-1] == piece, "the next piece is asked for when this one has been read"
+            yield Reply(Usage(3, 3), "stop")
+
+        for _, event in drive.run([self.flow()], open_call):
+            if isinstance(event, AnswerDelta):
+                read.append(event.text)
+        assert read == ["It ", "is ", "4"]
+        assert set(threads) == {threading.current_thread()}
+        assert event.answer.usage == Usage(3, 3)
+        assert event.answer.finish_reason == "stop"
+
+    @pytest.mark.parametrize("where", ["open", "next", "close"])
+    def test_an_error_of_any_step_is_told(self, where):
+        class Stream:
+            def __init__(self) -> None:
+                self._items = iter(["4", Reply(Usage(3, 1))])
+
+            def __iter__(self) -> Iterator[str | Reply]:
+                return self
+
+            def __next__(self) -> str | Reply:
+                item = next(self._items, None)
+                if item is None:
+                    if where == "next":
+                        raise ConnectionError("next")
+                    raise StopIteration
+                return item
+
+            def close(self) -> None:
+                if where == "close":
+                    raise ConnectionError("close")
+
+        def open_call(call: Call, position: int) -> Stream:
+            if where == "open":
+                raise ConnectionError("open")
+            return Stream()
+
+        events = list(drive.run([self.flow()], open_call))
+        error = error_of(events)
+        assert (type(error), str(error)) == (ConnectionError, where)
+
+    def test_who_stops_reading_closes_the_stream(self, pump):
+        model = Model(lambda c: [ENDLESS])
+        pump(model, [self.flow()], until=lambda event: isinstance(event, AnswerDelta))
+        assert model.live == 0
+
+    def test_what_is_no_ordinary_exception_goes_through(self):
+        model = Model(lambda c: ["4", KeyboardInterrupt()])
+        with pytest.raises(KeyboardInterrupt):
+            list(drive.run([self.flow()], model.open))
+        assert model.live == 0
+
+    def test_two_of_them_are_made_side_by_side(self, pump):
+        both = Barrier(2)
+        events = pump(Model(lambda c: [both, "4"]), [self.flow(), self.flow()])
+        assert [answer_of(events, i).text for i in (0, 1)] == ["4", "4"]
+
+
+class _AtOnce:
+    def at_once(self, conversation: Conversation) -> RouteDecision:
+        return RouteDecision(False, reason="at once")
+
+    route = at_once
+
+    async def aroute(self, conversation: Conversation) -> RouteDecision:
+        return self.route(conversation)
+
+
 class TestRace:
     """A router that takes a call, and the skeleton beside it."""
 

@@ -127,5 +127,5 @@ def test_an_error_of_the_model_is_raised():
         PromptRouter(broken).route(QUESTION)
     with pytest.raises(InvalidInput):
         PromptRouter()
-    with pytest.raises(InvalidInput, match="langchain_sot or llama_index_sot"):
+    with pytest.raises(InvalidInput, match="a model of LangChain or LlamaIndex, or a function"):
         PromptRouter(object())

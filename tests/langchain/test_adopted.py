@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from always import skeleton_chain
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.language_models import BaseChatModel, BaseLLM
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
@@ -28,7 +29,6 @@ from langchain_core.outputs import (
 )
 from langchain_core.runnables import ConfigurableField
 
-from langchain_sot import SkeletonOfThoughtChain
 from langchain_sot.adopt import AdoptedModel, adopt
 from langchain_sot.models import Models
 from skeleton_of_thought.errors import PromptTooLong
@@ -217,11 +217,11 @@ def engine(loaded: Any) -> Iterator[Any]:
 
 
 def expansion_of(llm: Any, **settings: Any) -> Any:
-    return SkeletonOfThoughtChain(llm=llm, **{"max_retries": 0, **settings}).expansion(TITLES)
+    return skeleton_chain(llm=llm, **{"max_retries": 0, **settings}).expansion(TITLES)
 
 
 def direct_of(llm: Any, **settings: Any) -> Any:
-    return SkeletonOfThoughtChain(llm=llm, router=lambda question: False, **settings)
+    return skeleton_chain(llm=llm, router=lambda question: False, **settings)
 
 
 def own_text(llm: Any, question: str = "Why?", **kwargs: Any) -> str:
@@ -308,7 +308,7 @@ def test_two_models_of_two_kinds(llm_of, engine, generated, kit, local_models):
     writer = llm_of(**LONG)
     chat = kit.Chat(script=kit.answering(TITLES))
     with local_models.gathered(len(TITLES)):
-        output = SkeletonOfThoughtChain(llm=chat, point_llm=writer).invoke("Why?")
+        output = skeleton_chain(llm=chat, point_llm=writer).invoke("Why?")
     assert output["skeleton"] == TITLES
     assert [seen.stage for seen in chat.watch.seen] == ["skeleton"]
     assert chat.watch.seen[0].kwargs == {}

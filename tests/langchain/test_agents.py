@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("langchain", reason="the extra [agents] is not installed")
 
+from always import skeleton_chain
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ModelRequest
 from langchain_core.callbacks import get_usage_metadata_callback
@@ -75,7 +76,7 @@ def text_of(tokens: list[Any]) -> str:
 
 
 async def test_a_graph_shows_the_answer_s_tokens_in_document_order_and_no_others(llm, is_async):
-    graph = answering_graph(SkeletonOfThoughtChain(llm=llm).as_chat_model(), is_async=is_async)
+    graph = answering_graph(skeleton_chain(llm=llm).as_chat_model(), is_async=is_async)
     tokens = await streamed(graph, QUESTION, is_async=is_async)
     assert text_of(tokens) == ANSWER
     assert len(tokens) > 3, "the text comes in pieces"
@@ -85,7 +86,7 @@ async def test_a_graph_shows_the_answer_s_tokens_in_document_order_and_no_others
 
 
 async def test_the_message_in_the_state_has_the_usage_and_callbacks_count_it_once(llm, is_async):
-    graph = answering_graph(SkeletonOfThoughtChain(llm=llm).as_chat_model(), is_async=is_async)
+    graph = answering_graph(skeleton_chain(llm=llm).as_chat_model(), is_async=is_async)
     with get_usage_metadata_callback() as usage:
         message = (await run(graph, QUESTION, is_async=is_async))["messages"][-1]
     assert message.text == ANSWER
@@ -96,7 +97,7 @@ async def test_the_message_in_the_state_has_the_usage_and_callbacks_count_it_onc
 
 
 async def test_a_stream_in_a_node_shows_the_same(llm, is_async):
-    model = SkeletonOfThoughtChain(llm=llm).as_chat_model()
+    model = skeleton_chain(llm=llm).as_chat_model()
 
     class Streaming:
         def invoke(self, messages: Any) -> Any:
@@ -112,9 +113,7 @@ async def test_a_stream_in_a_node_shows_the_same(llm, is_async):
 
 
 async def test_the_second_turn_sees_the_first(kit, llm, is_async):
-    graph = answering_graph(
-        SkeletonOfThoughtChain(llm=llm).as_chat_model(), is_async=is_async, checkpointer=InMemorySaver()
-    )
+    graph = answering_graph(skeleton_chain(llm=llm).as_chat_model(), is_async=is_async, checkpointer=InMemorySaver())
     thread = {"configurable": {"thread_id": "1"}}
     await run(graph, QUESTION, thread, is_async=is_async)
     first = len(llm.watch.seen)
@@ -125,7 +124,7 @@ async def test_the_second_turn_sees_the_first(kit, llm, is_async):
 
 
 async def test_an_interrupt_before_the_node_and_after_it_leaves_the_answer_whole(llm, is_async):
-    model = SkeletonOfThoughtChain(llm=llm).as_chat_model()
+    model = skeleton_chain(llm=llm).as_chat_model()
     for moment, calls in (("interrupt_before", 0), ("interrupt_after", 4)):
         llm.watch.seen.clear()
         graph = answering_graph(model, is_async=is_async, checkpointer=InMemorySaver(), **{moment: ["answer"]})
@@ -141,7 +140,7 @@ async def test_an_interrupt_in_the_router_pauses_the_graph_and_its_answer_decide
     def router(question: str) -> bool:
         return interrupt({"use a skeleton for": question}) == "yes"
 
-    chain = SkeletonOfThoughtChain(llm=llm, router=router)
+    chain = skeleton_chain(llm=llm, router=router)
     graph = answering_graph(chain.as_chat_model(), is_async=is_async, checkpointer=InMemorySaver())
     for reply, text in (("yes", ANSWER), ("no", "Just so.")):
         thread = {"configurable": {"thread_id": reply}}
@@ -157,7 +156,7 @@ async def test_an_interrupt_in_a_point_is_no_failure_of_the_point(kit, is_async,
         return [GraphInterrupt(())] if seen.point == 2 else kit.answering(TITLES)(seen)
 
     runs, llm = kit.Runs(), kit.Chat(script=script)
-    chain = SkeletonOfThoughtChain(llm=llm, backoff=0, **settings)
+    chain = skeleton_chain(llm=llm, backoff=0, **settings)
     for runnable in (chain, chain.as_chat_model()):
         llm.watch.seen.clear()
         with pytest.raises(GraphInterrupt):
@@ -171,7 +170,7 @@ async def test_errors_of_an_answer_reach_the_graph_s_caller(kit, is_async):
     def script(seen):
         return [ValueError("boom")] if seen.point == 2 else kit.answering(TITLES)(seen)
 
-    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=script), max_retries=0)
+    chain = skeleton_chain(llm=kit.Chat(script=script), max_retries=0)
     with pytest.raises(PointError, match="boom"):
         await run(answering_graph(chain.as_chat_model(), is_async=is_async), QUESTION, is_async=is_async)
 
@@ -184,7 +183,7 @@ class Questions(TypedDict, total=False):
 
 @pytest.mark.parametrize(("own", "peak"), [(None, 4), (1, 2)])
 async def test_a_fan_out_keeps_to_the_limit_of_tasks_times_that_of_an_answer(llm, is_async, own, peak):
-    chain = SkeletonOfThoughtChain(llm=llm)
+    chain = skeleton_chain(llm=llm)
     limits = {"max_concurrency": own} if own else None
 
     def write(state: Questions) -> Questions:
@@ -207,7 +206,7 @@ async def test_closing_a_graph_s_stream_leaves_nothing_running(kit):
         return ["1. Move\n2. Rest"] if seen.stage == "skeleton" else iter(lambda: "on ", None)
 
     llm = kit.Chat(script=script)
-    graph = answering_graph(SkeletonOfThoughtChain(llm=llm).as_chat_model(), is_async=True)
+    graph = answering_graph(skeleton_chain(llm=llm).as_chat_model(), is_async=True)
     stream = graph.astream(QUESTION, stream_mode="messages")
     await anext(stream)
     assert llm.watch.open > 0
@@ -248,7 +247,9 @@ def tool_calling(kit: Any) -> type:
 
 
 async def test_an_agent_answers_by_the_chain_with_its_system_prompt_and_history(llm, is_async):
-    agent = create_agent(llm, system_prompt="Be brief.", middleware=[SkeletonOfThoughtMiddleware()], name="helper")
+    agent = create_agent(
+        llm, system_prompt="Be brief.", middleware=[SkeletonOfThoughtMiddleware(router=None)], name="helper"
+    )
     history = [HumanMessage("Hi"), AIMessage("Hello"), HumanMessage("Why?")]
     message = (await run(agent, {"messages": history}, is_async=is_async))["messages"][-1]
     assert message.text == ANSWER
@@ -261,7 +262,7 @@ async def test_an_agent_answers_by_the_chain_with_its_system_prompt_and_history(
 
 
 async def test_the_message_has_the_agent_s_name_where_langchain_gives_it_to_its_own(kit, llm, is_async):
-    with_it = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware()], name="helper")
+    with_it = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware(router=None)], name="helper")
     plain = create_agent(kit.Chat(script=kit.answering(TITLES)), name="helper")
     names = [(await run(agent, QUESTION, is_async=is_async))["messages"][-1].name for agent in (with_it, plain)]
     assert names in (["helper"] * 2, [None] * 2)
@@ -275,7 +276,7 @@ async def test_an_agent_streams_one_answer_in_document_order(kit, is_async):
             return [slow, *kit.answering(TITLES)(seen)]
         return [*kit.answering(TITLES)(seen), *([slow.open] if seen.point == 3 else [])]
 
-    agent = create_agent(kit.Chat(script=script), middleware=[SkeletonOfThoughtMiddleware()])
+    agent = create_agent(kit.Chat(script=script), middleware=[SkeletonOfThoughtMiddleware(router=None)])
     tokens = await streamed(agent, QUESTION, is_async=is_async)
     assert text_of(tokens) == ANSWER
     assert {message.id for message, _ in tokens} == {tokens[0][0].id}
@@ -283,7 +284,7 @@ async def test_an_agent_streams_one_answer_in_document_order(kit, is_async):
 
 async def test_an_agent_with_tools_calls_them_as_without_the_middleware(kit, is_async):
     llm = tool_calling(kit)(script=kit.answering(TITLES))
-    agent = create_agent(llm, tools=[weather], middleware=[SkeletonOfThoughtMiddleware()])
+    agent = create_agent(llm, tools=[weather], middleware=[SkeletonOfThoughtMiddleware(router=None)])
     plain = create_agent(llm, tools=[weather])
     with_it, without = [(await run(a, QUESTION, is_async=is_async))["messages"] for a in (agent, plain)]
     assert [m.type for m in with_it] == ["human", "ai", "tool", "ai"]
@@ -295,10 +296,10 @@ async def test_an_agent_with_tools_calls_them_as_without_the_middleware(kit, is_
 
 async def test_an_agent_over_the_chat_model_does_both(kit, is_async):
     llm = tool_calling(kit)(script=kit.answering(TITLES))
-    model = SkeletonOfThoughtChain(llm=llm).as_chat_model()
+    model = skeleton_chain(llm=llm).as_chat_model()
     with_tools = (await run(create_agent(model, tools=[weather]), QUESTION, is_async=is_async))["messages"]
     assert [m.type for m in with_tools] == ["human", "ai", "tool", "ai"]
-    for middleware in ([], [SkeletonOfThoughtMiddleware()]):
+    for middleware in ([], [SkeletonOfThoughtMiddleware(router=None)]):
         llm.watch.seen.clear()
         agent = create_agent(model, middleware=middleware)
         assert (await run(agent, QUESTION, is_async=is_async))["messages"][-1].text == ANSWER
@@ -341,7 +342,7 @@ async def test_what_cannot_be_answered_by_points_goes_to_the_handler_untouched(l
     async def ahandler(request: Any) -> Any:
         return handler(request)
 
-    middleware = SkeletonOfThoughtMiddleware()
+    middleware = SkeletonOfThoughtMiddleware(router=None)
     if is_async:
         result = await middleware.awrap_model_call(request, ahandler)
     else:
@@ -363,7 +364,9 @@ class Hotter(AgentMiddleware):
 
 async def test_model_settings_that_each_call_can_take_reach_each_call(kit, llm, is_async):
     writer = kit.Chat(script=kit.answering(TITLES))
-    agent = create_agent(llm, middleware=[Hotter(), SkeletonOfThoughtMiddleware(point_llm=writer, max_points=2)])
+    agent = create_agent(
+        llm, middleware=[Hotter(), SkeletonOfThoughtMiddleware(router=None, point_llm=writer, max_points=2)]
+    )
     message = (await run(agent, QUESTION, is_async=is_async))["messages"][-1]
     assert message.response_metadata["skeleton"] == TITLES[:2]
     assert [s.kwargs["temperature"] for s in [*llm.watch.seen, *writer.watch.seen]] == [0.9] * 3
@@ -371,7 +374,7 @@ async def test_model_settings_that_each_call_can_take_reach_each_call(kit, llm, 
 
 
 async def test_an_agent_s_second_turn_sees_its_first(llm, is_async):
-    agent = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware()], checkpointer=InMemorySaver())
+    agent = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware(router=None)], checkpointer=InMemorySaver())
     thread = {"configurable": {"thread_id": "1"}}
     await run(agent, QUESTION, thread, is_async=is_async)
     state = await run(agent, {"messages": [("human", "And then?")]}, thread, is_async=is_async)
@@ -391,11 +394,11 @@ async def test_an_interrupt_in_the_middleware_s_router_pauses_the_agent(llm, is_
 
 def test_settings_are_checked_when_the_middleware_is_made(llm):
     with pytest.raises(InvalidInput, match="point_llm"):
-        SkeletonOfThoughtMiddleware(llm=llm)
+        SkeletonOfThoughtMiddleware(router=None, llm=llm)
     with pytest.raises(ValidationError, match="max_points must be"):
-        SkeletonOfThoughtMiddleware(max_points=0)
+        SkeletonOfThoughtMiddleware(router=None, max_points=0)
     with pytest.raises(ValidationError, match="max_pionts"):
-        SkeletonOfThoughtMiddleware(max_pionts=3)
+        SkeletonOfThoughtMiddleware(router=None, max_pionts=3)
 
 
 WITHOUT_LANGCHAIN = """
@@ -418,3 +421,63 @@ def test_without_langchain_the_rest_works_and_the_middleware_says_what_to_instal
     assert done.stdout.strip() == (
         'MissingExtra SkeletonOfThoughtMiddleware needs langchain: pip install "skeleton-of-thought[agents]"'
     )
+
+
+# --- routers ----------------------------------------------------------------------------------------
+
+SUITED = {"messages": [HumanMessage("What are the advantages of keeping chickens?")]}
+UNSUITED = {"messages": [HumanMessage("What is 8 times 12?")]}
+REASON = "gate (arithmetic): something to be calculated"
+
+
+class Counting(AgentMiddleware):
+    """Counts the agent's own model calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def wrap_model_call(self, request: Any, handler: Any) -> Any:
+        self.calls += 1
+        return handler(request)
+
+    async def awrap_model_call(self, request: Any, handler: Any) -> Any:
+        self.calls += 1
+        return await handler(request)
+
+
+async def test_by_default_the_middleware_makes_the_agents_own_call_for_what_does_not_suit(llm, is_async):
+    counting = Counting()
+    agent = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware(), counting])
+    message = (await run(agent, UNSUITED, is_async=is_async))["messages"][-1]
+    assert (message.text, message.response_metadata["reason"]) == ("Just so.", REASON)
+    assert message.usage_metadata["total_tokens"] > 0
+    assert (counting.calls, [seen.stage for seen in llm.watch.seen]) == (1, ["direct"])
+    message = (await run(agent, SUITED, is_async=is_async))["messages"][-1]
+    assert message.response_metadata["skeleton"] == TITLES
+    assert counting.calls == 1
+
+
+async def test_the_middlewares_router_is_asked_once_a_turn_and_learns_across_turns(llm, is_async):
+    middleware = SkeletonOfThoughtMiddleware()
+    agent = create_agent(llm, middleware=[middleware])
+    for _ in range(3):
+        await run(agent, SUITED, is_async=is_async)
+    guard = middleware._chain.model_copy(update={"llm": llm}).plan().router.guard
+    assert guard.pace.answers == 3
+    await run(agent, UNSUITED, is_async=is_async)
+    assert guard.pace.get("direct_tokens", 0.0) > 0
+
+
+@pytest.mark.parametrize("with_middleware", [False, True])
+async def test_a_graph_shows_the_tokens_of_a_direct_answer_once(llm, is_async, with_middleware):
+    if with_middleware:
+        graph = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware()])
+        plain = create_agent(llm)
+    else:
+        graph = answering_graph(SkeletonOfThoughtChain(llm=llm).as_chat_model(), is_async=is_async)
+        plain = answering_graph(llm, is_async=is_async)
+    shown, expected = [await streamed(one, UNSUITED, is_async=is_async) for one in (graph, plain)]
+    assert [message.text for message, _ in shown] == [message.text for message, _ in expected]
+    assert len({message.id for message, _ in shown}) == 1
+    assert sum(bool(message.usage_metadata) for message, _ in shown) == 1

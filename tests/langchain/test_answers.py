@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from always import skeleton_chain
 from langchain_core.runnables.utils import AddableDict
 
-from langchain_sot import SkeletonOfThoughtChain
 from skeleton_of_thought.errors import PointError, SkeletonError
 
 TITLES = ["Take breaks", "Drink water", "Move"]
 EXPECTED = {
     "question": "How do I stay awake?",
     "route": "skeleton",
+    "reason": "no router",
     "skeleton": TITLES,
     "points": {"1": "All about take breaks.", "2": "All about drink water.", "3": "All about move."},
     "answer": (
@@ -23,7 +24,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("eager", [False, True])
 async def test_all_six_ways_give_the_same_answer(kit, way, eager):
-    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=kit.answering(TITLES)), eager=eager)
+    chain = skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES)), eager=eager)
     output = await way(chain, "How do I stay awake?")
     assert kit.untimed(output) == EXPECTED
     assert list(output) == [*EXPECTED, "timings"]
@@ -33,10 +34,11 @@ async def test_all_six_ways_give_the_same_answer(kit, way, eager):
 async def test_a_direct_answer_has_no_points_and_is_byte_identical(kit, way):
     text = "  Exactly this, \n\nwith its white space. \n"
     llm = kit.Chat(script=kit.answering([], direct=text))
-    chain = SkeletonOfThoughtChain(llm=llm, router=lambda question: False)
+    chain = skeleton_chain(llm=llm, router=lambda question: False)
     assert kit.untimed(await way(chain, "What is 2 + 2?")) == {
         "question": "What is 2 + 2?",
         "route": "direct",
+        "reason": "the router decided",
         "skeleton": [],
         "points": {},
         "answer": text,
@@ -48,7 +50,7 @@ async def test_a_direct_answer_has_no_points_and_is_byte_identical(kit, way):
 
 async def test_prose_instead_of_a_skeleton_falls_back_to_a_direct_answer(kit, way):
     llm = kit.Chat(script=lambda seen: ["It depends on you."])
-    output = await way(SkeletonOfThoughtChain(llm=llm), "Why?")
+    output = await way(skeleton_chain(llm=llm), "Why?")
     assert (output["route"], output["answer"], output["points"]) == ("direct", "It depends on you.", {})
     assert [seen.stage for seen in llm.watch.seen] == ["skeleton", "direct"]
 
@@ -56,7 +58,7 @@ async def test_prose_instead_of_a_skeleton_falls_back_to_a_direct_answer(kit, wa
 async def test_prose_instead_of_a_skeleton_raises_if_told_to(kit, way):
     llm = kit.Chat(script=lambda seen: ["It depends."])
     with pytest.raises(SkeletonError, match="0 usable"):
-        await way(SkeletonOfThoughtChain(llm=llm, on_empty_skeleton="raise"), "Why?")
+        await way(skeleton_chain(llm=llm, on_empty_skeleton="raise"), "Why?")
 
 
 @pytest.mark.parametrize(
@@ -72,19 +74,19 @@ async def test_prose_instead_of_a_skeleton_raises_if_told_to(kit, way):
 async def test_skeletons_as_models_write_them(kit, ways, skeleton):
     llm = kit.Chat(script=lambda s: kit.pieces(skeleton) if s.stage == "skeleton" else ["Text."])
     for way in (ways["invoke"], ways["astream"]):
-        assert (await way(SkeletonOfThoughtChain(llm=llm), "Why?"))["skeleton"] == TITLES
+        assert (await way(skeleton_chain(llm=llm), "Why?"))["skeleton"] == TITLES
 
 
 async def test_a_long_skeleton_is_cut_at_max_points(kit, way):
     llm = kit.Chat(script=kit.answering([f"Point about {letter}" for letter in "abcdefghijkl"]))
-    output = await way(SkeletonOfThoughtChain(llm=llm, max_points=4), "Why?")
+    output = await way(skeleton_chain(llm=llm, max_points=4), "Why?")
     assert len(output["skeleton"]) == 4
     assert list(output["points"]) == ["1", "2", "3", "4"]
 
 
 async def test_echoes_of_number_and_title_are_removed(kit, way):
     llm = kit.Chat(script=lambda s: ["1. Move"] if s.stage == "skeleton" else ["**1. Mo", "ve**: Walk", " a lot."])
-    assert (await way(SkeletonOfThoughtChain(llm=llm), "Why?"))["points"] == {"1": "Walk a lot."}
+    assert (await way(skeleton_chain(llm=llm), "Why?"))["points"] == {"1": "Walk a lot."}
 
 
 # --- failing points ---
@@ -107,7 +109,7 @@ def failing(kit, error=None, *, times=99):
 async def test_a_failing_point_raises_with_the_partial_answer(kit, way):
     llm = kit.Chat(script=failing(kit))
     with pytest.raises(PointError, match=r"Drink water.*ConnectionError: lost") as caught:
-        await way(SkeletonOfThoughtChain(llm=llm, max_retries=0), "How do I stay awake?")
+        await way(skeleton_chain(llm=llm, max_retries=0), "How do I stay awake?")
     assert isinstance(caught.value.__cause__, ConnectionError)
     assert caught.value.point.index == 2
     assert caught.value.answer.skeleton.titles == tuple(TITLES)
@@ -116,7 +118,7 @@ async def test_a_failing_point_raises_with_the_partial_answer(kit, way):
 
 async def test_a_failing_point_keeps_its_place_and_the_others_are_intact(kit, way):
     llm = kit.Chat(script=failing(kit))
-    chain = SkeletonOfThoughtChain(llm=llm, max_retries=0, on_point_error="placeholder", placeholder="(gap)")
+    chain = skeleton_chain(llm=llm, max_retries=0, on_point_error="placeholder", placeholder="(gap)")
     output = await way(chain, "How do I stay awake?")
     assert output["points"]["1"] == "All about take breaks."
     assert output["points"]["2"].endswith("(gap)")
@@ -127,7 +129,7 @@ async def test_a_failing_point_keeps_its_place_and_the_others_are_intact(kit, wa
 
 async def test_a_point_is_written_anew_and_leaves_no_trace_of_its_first_attempt(kit, way):
     llm = kit.Chat(script=failing(kit, times=1))
-    chain = SkeletonOfThoughtChain(llm=llm, max_retries=1, backoff=0)
+    chain = skeleton_chain(llm=llm, max_retries=1, backoff=0)
     first = kit.Gate(lambda: len(llm.watch.of("point", 2)) >= 2)
     script = llm.script
     # Point 1 ends last, so that nothing of point 2 is shown when it fails.
@@ -143,7 +145,7 @@ def test_a_restart_is_seen_in_the_stream_and_undone_in_the_sum(kit):
     again = kit.Gate(lambda: len(llm.watch.of("point", 2)) >= 2)
     script = llm.script
     llm.script = lambda s: [again, *script(s)] if s.point == 1 else script(s)
-    chunks = list(SkeletonOfThoughtChain(llm=llm, backoff=0).stream("How do I stay awake?"))
+    chunks = list(skeleton_chain(llm=llm, backoff=0).stream("How do I stay awake?"))
     texts = [chunk["points"]["2"] for chunk in chunks if "2" in chunk.get("points", {})]
     assert any(isinstance(text, Restart) for text in texts)
     assert texts[1] == "Half a sent"
@@ -157,9 +159,7 @@ async def test_a_point_that_takes_too_long_fails_alone(kit, ways):
         return [never, "late"] if seen.point == 2 else kit.answering(TITLES)(seen)
 
     # Long enough for the other points on any machine: a chain has no other clock than that.
-    chain = SkeletonOfThoughtChain(
-        llm=kit.Chat(script=script), point_timeout=1.0, max_retries=0, on_point_error="placeholder"
-    )
+    chain = skeleton_chain(llm=kit.Chat(script=script), point_timeout=1.0, max_retries=0, on_point_error="placeholder")
     for way in (ways["ainvoke"], ways["astream"]):
         output = await way(chain, "How do I stay awake?")
         assert list(output["errors"]) == ["2"]
@@ -170,10 +170,10 @@ async def test_a_point_that_takes_too_long_fails_alone(kit, ways):
 
 
 def test_the_first_chunk_has_every_key(kit):
-    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=kit.answering(TITLES)))
+    chain = skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES)))
     first = next(iter(chain.stream("Why?")))
     assert isinstance(first, AddableDict)
-    assert list(first) == ["question", "route", "skeleton", "points", "answer", "errors", "timings"]
+    assert list(first) == ["question", "route", "reason", "skeleton", "points", "answer", "errors", "timings"]
 
 
 async def test_text_streams_in_document_order_though_point_1_is_slowest(kit):
@@ -184,7 +184,7 @@ async def test_text_streams_in_document_order_though_point_1_is_slowest(kit):
             return kit.answering(TITLES)(seen)
         return ["All about ", gate, "take breaks."]
 
-    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=script))
+    chain = skeleton_chain(llm=kit.Chat(script=script))
     written = ""
     async for text in chain.pick("answer").astream("How do I stay awake?"):
         written += text
@@ -204,7 +204,7 @@ def test_points_stream_interleaved_and_add_up(kit):
             return ["one ", turn[0].open, turn[1], "more one"]
         return [turn[0], "two ", turn[1].open, "more two"]
 
-    chunks = list(SkeletonOfThoughtChain(llm=kit.Chat(script=script)).pick("points").stream("Why?"))
+    chunks = list(skeleton_chain(llm=kit.Chat(script=script)).pick("points").stream("Why?"))
     order = [key for chunk in chunks for key, text in chunk.items() if text]
     assert order.index("2") < len(order) - 1 - order[::-1].index("1"), "point 2 came before the last of point 1"
     assert kit.total(chunks) == {"1": "one more one", "2": "two more two"}
@@ -221,5 +221,5 @@ def test_eager_points_start_while_the_skeleton_is_written(kit):
         return ["Text."]
 
     llm.script = script
-    output = SkeletonOfThoughtChain(llm=llm, eager=True).invoke("Why?")
+    output = skeleton_chain(llm=llm, eager=True).invoke("Why?")
     assert output["skeleton"] == ["Take breaks", "Drink water"]

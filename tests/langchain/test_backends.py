@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import pytest
+from always import skeleton_chain
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseLLM
@@ -124,7 +125,7 @@ def model_of(request, kit, text_of):
 
 
 def chain_of(llm: Any, **settings: Any) -> SkeletonOfThoughtChain:
-    return SkeletonOfThoughtChain(llm=llm, **{"max_retries": 0, **settings})
+    return skeleton_chain(llm=llm, **{"max_retries": 0, **settings})
 
 
 def quick_retry(llm: Any, attempts: int = 3) -> Any:

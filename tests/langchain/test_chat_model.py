@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import pytest
+from always import skeleton_chain
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.language_models import BaseChatModel, FakeListChatModel, FakeListLLM
@@ -26,7 +27,7 @@ from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.tools import tool
 from pydantic import BaseModel, ValidationError
 
-from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtChatModel, load_chain
+from langchain_sot import SkeletonOfThoughtChatModel, load_chain
 from skeleton_of_thought.errors import PointError
 
 TITLES = ["Take breaks", "Drink water", "Move"]
@@ -40,7 +41,7 @@ def llm(kit):
 
 @pytest.fixture
 def model(llm):
-    return SkeletonOfThoughtChain(llm=llm).as_chat_model()
+    return skeleton_chain(llm=llm).as_chat_model()
 
 
 @tool
@@ -111,7 +112,7 @@ async def test_every_way_gives_the_chain_s_answer_as_a_message(way, model):
 
 async def test_usage_is_the_sum_over_all_calls(kit, way, llm):
     runs = Usages()
-    message = await way(SkeletonOfThoughtChain(llm=llm).as_chat_model(), "Why?", {"callbacks": [runs]})
+    message = await way(skeleton_chain(llm=llm).as_chat_model(), "Why?", {"callbacks": [runs]})
     assert len(runs.seen) == 4
     assert message.usage_metadata["output_tokens"] == sum(usage["output_tokens"] for usage in runs.seen)
     assert message.usage_metadata["input_tokens"] == sum(usage["input_tokens"] for usage in runs.seen)
@@ -178,7 +179,7 @@ async def test_what_the_router_spends_is_part_of_the_sum(kit, way, llm):
     judge = kit.Chat(script=lambda seen: ["yes"])
     for router in (judge | RunnableLambda(lambda m: m.text == "yes"), lambda question: bool(judge.invoke(question))):
         with get_usage_metadata_callback() as usage:
-            message = await way(SkeletonOfThoughtChain(llm=llm, router=router).as_chat_model(), "Why?")
+            message = await way(skeleton_chain(llm=llm, router=router).as_chat_model(), "Why?")
         stages = message.response_metadata["usage_by_stage"]
         assert set(stages) == {"route", "skeleton", "point"}
         assert stages["route"]["total_tokens"] > 0
@@ -186,7 +187,7 @@ async def test_what_the_router_spends_is_part_of_the_sum(kit, way, llm):
 
 
 async def test_a_direct_answer_says_so(way, llm):
-    message = await way(SkeletonOfThoughtChain(llm=llm, router=lambda q: False).as_chat_model(), "Why?")
+    message = await way(skeleton_chain(llm=llm, router=lambda q: False).as_chat_model(), "Why?")
     assert message.text == "Just so."
     assert (message.response_metadata["route"], message.response_metadata["skeleton"]) == ("direct", [])
     assert message.usage_metadata["total_tokens"] > 0
@@ -194,14 +195,14 @@ async def test_a_direct_answer_says_so(way, llm):
 
 async def test_usage_is_none_where_the_model_does_not_tell(way):
     llm = FakeListChatModel(responses=["1. Move", "A walk helps."])
-    message = await way(SkeletonOfThoughtChain(llm=llm).as_chat_model(), "Why?")
+    message = await way(skeleton_chain(llm=llm).as_chat_model(), "Why?")
     assert message.text == "1. Move: A walk helps."
     assert message.usage_metadata is None
 
 
 async def test_a_string_llm_gives_messages_too(way):
     llm = FakeListLLM(responses=["1. Move", "A walk helps."])
-    model = SkeletonOfThoughtChain(llm=llm).as_chat_model()
+    model = skeleton_chain(llm=llm).as_chat_model()
     assert (await way(model, "Why?")).text == "1. Move: A walk helps."
     passed = await way(model.bind(stop=["x"]), "Why?")
     assert isinstance(passed, AIMessage)
@@ -212,7 +213,7 @@ async def test_failed_points_are_told_in_the_metadata(kit, way):
     def script(seen):
         return [ValueError("boom")] if seen.point == 2 else kit.answering(TITLES)(seen)
 
-    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=script), max_retries=0, on_point_error="placeholder")
+    chain = skeleton_chain(llm=kit.Chat(script=script), max_retries=0, on_point_error="placeholder")
     message = await way(chain.as_chat_model(), "Why?")
     assert message.response_metadata["errors"] == {"2": "ValueError: boom"}
     assert "All about move." in message.text
@@ -233,7 +234,7 @@ async def test_an_answer_that_was_cut_says_so(kit, way):
             for chunk in self._stream(*args, **kwargs):
                 yield chunk
 
-    message = await way(SkeletonOfThoughtChain(llm=Short(script=kit.answering(TITLES))).as_chat_model(), "Why?")
+    message = await way(skeleton_chain(llm=Short(script=kit.answering(TITLES))).as_chat_model(), "Why?")
     assert message.response_metadata["finish_reason"] == "length"
 
 
@@ -256,7 +257,7 @@ async def test_the_model_s_run_is_the_parent_of_all_calls(kit, way, model):
 
 async def test_callbacks_of_the_model_itself_are_not_those_of_its_calls(kit, way, llm):
     own = kit.Runs()
-    await way(SkeletonOfThoughtChatModel(chain=SkeletonOfThoughtChain(llm=llm), callbacks=[own]), "Why?")
+    await way(SkeletonOfThoughtChatModel(chain=skeleton_chain(llm=llm), callbacks=[own]), "Why?")
     assert len(own.started) == 1
     assert len(own.ended) == 1
 
@@ -266,7 +267,7 @@ async def test_all_runs_end_before_the_root_when_a_point_fails(kit, way):
         return [ValueError("boom")] if seen.point == 2 else kit.answering(TITLES)(seen)
 
     runs = kit.Runs()
-    model = SkeletonOfThoughtChain(llm=kit.Chat(script=script), max_retries=0).as_chat_model()
+    model = skeleton_chain(llm=kit.Chat(script=script), max_retries=0).as_chat_model()
     with pytest.raises(PointError, match="boom"):
         await way(model, "Why?", {"callbacks": [runs]})
     runs.assert_all_ended_before_the_root()
@@ -292,7 +293,7 @@ def test_text_comes_in_document_order_while_later_points_are_written(kit):
         text = list(kit.answering(TITLES)(seen))
         return [*text[:1], slow, *text[1:]] if seen.point == 3 else text
 
-    stream = SkeletonOfThoughtChain(llm=kit.Chat(script=script)).as_chat_model().stream("Why?")
+    stream = skeleton_chain(llm=kit.Chat(script=script)).as_chat_model().stream("Why?")
     text = ""
     for chunk in stream:
         text += chunk.text
@@ -312,7 +313,7 @@ async def test_usage_comes_with_the_last_chunk_alone(model, is_async):
 async def test_a_stream_that_is_closed_early_leaves_nothing_running(kit):
     llm = kit.Chat(script=endless)
     runs = kit.Runs()
-    stream = SkeletonOfThoughtChain(llm=llm).as_chat_model().stream("Why?", {"callbacks": [runs]})
+    stream = skeleton_chain(llm=llm).as_chat_model().stream("Why?", {"callbacks": [runs]})
     while "on and" not in next(stream).text:
         pass
     assert llm.watch.open > 0
@@ -324,7 +325,7 @@ async def test_a_stream_that_is_closed_early_leaves_nothing_running(kit):
 async def test_an_async_stream_that_is_closed_early_leaves_nothing_running(kit):
     llm = kit.Chat(script=endless)
     runs = kit.Runs()
-    stream = SkeletonOfThoughtChain(llm=llm).as_chat_model().astream("Why?", {"callbacks": [runs]})
+    stream = skeleton_chain(llm=llm).as_chat_model().astream("Why?", {"callbacks": [runs]})
     while "on and" not in (await anext(stream)).text:
         pass
     assert llm.watch.open > 0
@@ -345,7 +346,7 @@ def endless(seen: Any) -> Any:
 async def test_a_task_that_is_cancelled_leaves_nothing_running(kit, way_in):
     llm = kit.Chat(script=endless)
     runs = kit.Runs()
-    model, config = SkeletonOfThoughtChain(llm=llm).as_chat_model(), {"callbacks": [runs]}
+    model, config = skeleton_chain(llm=llm).as_chat_model(), {"callbacks": [runs]}
 
     async def use() -> None:
         if way_in == "astream":
@@ -388,7 +389,7 @@ async def invoked(model: Any, config: Any) -> None:
 @pytest.mark.parametrize("use", [streamed, invoked])
 async def test_a_task_that_is_cancelled_while_a_handler_works_ends_the_calls_first(kit, use):
     llm, runs, handler = kit.Chat(script=endless), kit.Runs(), Interrupted()
-    model = SkeletonOfThoughtChain(llm=llm).as_chat_model()
+    model = skeleton_chain(llm=llm).as_chat_model()
     task = asyncio.create_task(use(model, {"callbacks": [runs, handler]}))
     await asyncio.wait_for(handler.begun.wait(), kit.PATIENCE)
     assert llm.watch.open > 0
@@ -423,7 +424,7 @@ async def test_a_task_that_is_cancelled_twice_still_ends_the_calls(kit, use):
         return iter(lambda: "on ", None)
 
     llm, runs, handler = Slow(script=script), kit.Runs(), Interrupted()
-    model = SkeletonOfThoughtChain(llm=llm).as_chat_model()
+    model = skeleton_chain(llm=llm).as_chat_model()
     task = asyncio.create_task(use(model, {"callbacks": [runs, handler]}))
     await asyncio.wait_for(handler.begun.wait(), kit.PATIENCE)
     task.cancel()
@@ -452,7 +453,7 @@ class Failing(BaseCallbackHandler):
 @pytest.mark.parametrize("way_in", ["stream", "invoke"])
 async def test_a_handler_that_fails_ends_the_calls_first(kit, ways, way_in, is_async):
     llm, runs = kit.Chat(script=endless), kit.Runs()
-    model = SkeletonOfThoughtChatModel(chain=SkeletonOfThoughtChain(llm=llm), streaming=True)
+    model = SkeletonOfThoughtChatModel(chain=skeleton_chain(llm=llm), streaming=True)
     way = ways[f"a{way_in}" if is_async else way_in]
     with pytest.raises(ValueError, match="full"):
         await way(model, "Why?", {"callbacks": [runs, Failing()]})
@@ -461,7 +462,7 @@ async def test_a_handler_that_fails_ends_the_calls_first(kit, ways, way_in, is_a
 
 
 async def test_streaming_can_be_disabled(way, llm):
-    model = SkeletonOfThoughtChatModel(chain=SkeletonOfThoughtChain(llm=llm), disable_streaming=True)
+    model = SkeletonOfThoughtChatModel(chain=skeleton_chain(llm=llm), disable_streaming=True)
     assert len([chunk async for chunk in model.astream("Why?")]) == 1
     message = await way(model, "Why?")
     assert message.text == ANSWER
@@ -469,7 +470,7 @@ async def test_streaming_can_be_disabled(way, llm):
 
 
 async def test_the_v1_format_of_content_is_kept(way, llm):
-    model = SkeletonOfThoughtChatModel(chain=SkeletonOfThoughtChain(llm=llm), output_version="v1")
+    model = SkeletonOfThoughtChatModel(chain=skeleton_chain(llm=llm), output_version="v1")
     message = await way(model, "Why?")
     assert [block["type"] for block in message.content] == ["text"]
     assert message.text == ANSWER
@@ -524,7 +525,7 @@ async def test_calls_about_the_text_as_a_whole_go_to_the_llm(kit, way, kwargs):
                 yield chunk
 
     llm = Stopping(script=None)
-    await way(SkeletonOfThoughtChain(llm=llm).as_chat_model().bind(**kwargs), "Why?")
+    await way(skeleton_chain(llm=llm).as_chat_model().bind(**kwargs), "Why?")
     (seen,) = llm.watch.seen
     assert seen.stage == "direct"
     assert {name: seen.kwargs[name] for name in kwargs} == kwargs
@@ -538,7 +539,7 @@ async def test_sampling_settings_reach_each_call_of_the_answer(way, llm, model):
 
 async def test_bound_tools_are_called_by_the_llm(kit, way):
     llm = tool_calling(kit)(script=kit.answering(TITLES))
-    bound = SkeletonOfThoughtChain(llm=llm).as_chat_model().bind_tools([weather])
+    bound = skeleton_chain(llm=llm).as_chat_model().bind_tools([weather])
     message = await way(bound, "Is it sunny?")
     assert [(call["name"], call["args"]) for call in message.tool_calls] == [("weather", {"place": "Rome"})]
     assert [seen.stage for seen in llm.watch.seen] == ["direct"]
@@ -546,7 +547,7 @@ async def test_bound_tools_are_called_by_the_llm(kit, way):
 
 async def test_structured_output_is_the_llm_s(kit, way):
     llm = tool_calling(kit)(script=kit.answering(TITLES))
-    model = SkeletonOfThoughtChain(llm=llm).as_chat_model()
+    model = skeleton_chain(llm=llm).as_chat_model()
     assert model.with_structured_output(Forecast).invoke("Is it sunny?") == Forecast(place="Rome")
     assert llm.watch.seen[0].kwargs["tool_choice"] == "any"
 
@@ -556,7 +557,7 @@ def test_what_was_bound_before_stays_bound_with_tools_and_structured_output(kit,
     llm = tool_calling(kit)(script=kit.answering(TITLES))
     other = tool_calling(kit)(script=lambda seen: [ValueError("down")])
     wrapped = other.bind(seed=2).with_fallbacks([llm.bind(seed=1).with_retry(stop_after_attempt=2)])
-    model = SkeletonOfThoughtChain(llm=wrapped).as_chat_model()
+    model = skeleton_chain(llm=wrapped).as_chat_model()
     assert model.bind_tools([weather]).invoke("Is it sunny?").tool_calls
     output = model.with_structured_output(Forecast, include_raw=include_raw).invoke("Is it sunny?")
     assert (output["parsed"] if include_raw else output) == Forecast(place="Rome")
@@ -565,14 +566,14 @@ def test_what_was_bound_before_stays_bound_with_tools_and_structured_output(kit,
 
 
 def test_a_model_without_tools_says_so():
-    model = SkeletonOfThoughtChain(llm=RunnableLambda(lambda x: AIMessage("hi"))).as_chat_model()
+    model = skeleton_chain(llm=RunnableLambda(lambda x: AIMessage("hi"))).as_chat_model()
     with pytest.raises(NotImplementedError, match="RunnableLambda, which has no bind_tools"):
         model.bind_tools([weather])
 
 
 async def test_streams_that_pass_through_are_closed_early_too(kit):
     llm = kit.Chat(script=lambda seen: iter(lambda: "on ", None))
-    model = SkeletonOfThoughtChain(llm=llm.bind(seed=1)).as_chat_model()
+    model = skeleton_chain(llm=llm.bind(seed=1)).as_chat_model()
     stream = model.astream("Why?", max_tokens=5)
     await anext(stream)
     await stream.aclose()
@@ -606,7 +607,7 @@ async def test_the_limit_bounds_the_calls_of_a_whole_batch(kit, is_async, limit)
         return [lambda: time.sleep(0.005), *kit.answering(TITLES)(seen)]  # long enough to meet other calls
 
     llm = kit.Chat(script=script)
-    model, config = SkeletonOfThoughtChain(llm=llm).as_chat_model(), {"max_concurrency": limit}
+    model, config = skeleton_chain(llm=llm).as_chat_model(), {"max_concurrency": limit}
     for questions in (["A?", "B?", "C?", "D?"], ["A?", "B?"]):
         llm.watch.peak = 0
         messages = await model.abatch(questions, config) if is_async else model.batch(questions, config)
@@ -621,7 +622,7 @@ async def test_without_a_limit_all_questions_of_a_batch_run_at_once(kit, is_asyn
     llm = kit.Chat(
         script=lambda seen: [together, *kit.answering(TITLES)(seen)] if seen.stage == "skeleton" else ["x"], watch=watch
     )
-    model, questions = SkeletonOfThoughtChain(llm=llm).as_chat_model(), [f"{i}?" for i in range(12)]
+    model, questions = skeleton_chain(llm=llm).as_chat_model(), [f"{i}?" for i in range(12)]
     await (model.abatch(questions) if is_async else asyncio.to_thread(model.batch, questions))
     assert watch.peak >= 12
 
@@ -632,7 +633,7 @@ async def test_a_batch_keeps_errors_in_their_places(kit, is_async):
         asked = " ".join(m.text for m in seen.messages)
         return [ValueError("boom")] if "B?" in asked else kit.answering(TITLES)(seen)
 
-    model = SkeletonOfThoughtChain(llm=kit.Chat(script=script), max_retries=0).as_chat_model()
+    model = skeleton_chain(llm=kit.Chat(script=script), max_retries=0).as_chat_model()
     given = {"return_exceptions": True}
     results = await model.abatch(["A?", "B?"], **given) if is_async else model.batch(["A?", "B?"], **given)
     assert results[0].text == ANSWER
@@ -649,7 +650,7 @@ async def test_an_error_in_an_async_batch_cancels_the_other_answers(kit):
 
     llm = kit.Chat(script=script)
     writing = kit.Gate(lambda: len(llm.watch.of("point")) == 2)
-    model = SkeletonOfThoughtChain(llm=llm, max_retries=0).as_chat_model()
+    model = skeleton_chain(llm=llm, max_retries=0).as_chat_model()
     with pytest.raises(ValueError, match="boom"):
         await model.abatch(["A?", "B?"], {"callbacks": [runs]})
     assert llm.watch.open == 0
@@ -664,7 +665,7 @@ async def test_answers_come_as_they_are_completed(kit, is_async):
         asked = " ".join(m.text for m in seen.messages)
         return [first, *kit.answering(TITLES)(seen)] if "A?" in asked else kit.answering(TITLES)(seen)
 
-    model = SkeletonOfThoughtChain(llm=kit.Chat(script=script)).as_chat_model()
+    model = skeleton_chain(llm=kit.Chat(script=script)).as_chat_model()
     order = []
     if is_async:
         async for position, _ in model.abatch_as_completed(["A?", "B?"]):
@@ -679,7 +680,7 @@ async def test_answers_come_as_they_are_completed(kit, is_async):
 
 async def test_the_llm_s_cache_answers_its_calls_and_the_model_has_none(kit, llm):
     llm.cache = InMemoryCache()
-    model = SkeletonOfThoughtChain(llm=llm).as_chat_model()
+    model = skeleton_chain(llm=llm).as_chat_model()
     first, second = model.invoke("Why?"), await model.ainvoke("Why?")
     assert first.text == second.text == ANSWER
     assert len(llm.watch.seen) == 4
@@ -702,7 +703,7 @@ class Counting(BaseRateLimiter):
 async def test_the_llm_s_rate_limiter_counts_calls_and_the_model_s_answers(way, llm):
     calls, answers = Counting(), Counting()
     llm.rate_limiter = calls
-    await way(SkeletonOfThoughtChatModel(chain=SkeletonOfThoughtChain(llm=llm), rate_limiter=answers), "Why?")
+    await way(SkeletonOfThoughtChatModel(chain=skeleton_chain(llm=llm), rate_limiter=answers), "Why?")
     assert (calls.acquired, answers.acquired) == (4, 1)
 
 
@@ -726,7 +727,7 @@ async def test_what_is_configurable_in_the_llm_is_so_in_the_model(way):
     llm = FakeListChatModel(responses=["1. Move", "A walk."]).configurable_fields(
         responses=ConfigurableField(id="responses")
     )
-    model = SkeletonOfThoughtChain(llm=llm).as_chat_model()
+    model = skeleton_chain(llm=llm).as_chat_model()
     assert "responses" in [spec.id for spec in model.config_specs]
     configured = model.with_config(configurable={"responses": ["1. Rest", "1. Rest"]})
     assert (await way(configured, "Why?")).response_metadata["skeleton"] == ["Rest"]
@@ -738,12 +739,12 @@ async def test_the_name_is_that_of_the_alternative_that_was_chosen(kit, way):
 
     other = Named(script=kit.answering(TITLES), model_name="two")
     llm = Named(script=None).configurable_alternatives(ConfigurableField(id="llm"), two=other)
-    message = await way(SkeletonOfThoughtChain(llm=llm).as_chat_model(), "Why?", {"configurable": {"llm": "two"}})
+    message = await way(skeleton_chain(llm=llm).as_chat_model(), "Why?", {"configurable": {"llm": "two"}})
     assert (message.text, message.response_metadata["model_name"]) == (ANSWER, "two")
 
 
 def test_the_chain_itself_is_configurable(llm):
-    one, two = (SkeletonOfThoughtChain(llm=llm, max_points=n) for n in (1, 2))
+    one, two = (skeleton_chain(llm=llm, max_points=n) for n in (1, 2))
     model = one.as_chat_model().configurable_fields(chain=ConfigurableField(id="chain"))
     assert model.invoke("Why?").response_metadata["skeleton"] == TITLES[:1]
     assert model.invoke("Why?", {"configurable": {"chain": two}}).response_metadata["skeleton"] == TITLES[:2]
@@ -752,7 +753,7 @@ def test_the_chain_itself_is_configurable(llm):
 def test_it_is_dumped_and_loaded_without_secrets():
     openai = pytest.importorskip("langchain_openai", reason="a model that can be dumped and loaded is needed")
     llm = openai.ChatOpenAI(model="m", api_key="hush", base_url="http://127.0.0.1:1/v1", temperature=0.5)
-    model = SkeletonOfThoughtChain(llm=llm, max_points=4).as_chat_model()
+    model = skeleton_chain(llm=llm, max_points=4).as_chat_model()
     assert "hush" not in dumps(model)
     loaded = load_chain(dumpd(model), secrets_map={"OPENAI_API_KEY": "hush"})
     assert isinstance(loaded, SkeletonOfThoughtChatModel)
@@ -761,7 +762,7 @@ def test_it_is_dumped_and_loaded_without_secrets():
 
 
 def test_it_is_pickled_as_the_chain_is():
-    model = SkeletonOfThoughtChain(llm=FakeListChatModel(responses=["1. Move", "A walk."])).as_chat_model()
+    model = skeleton_chain(llm=FakeListChatModel(responses=["1. Move", "A walk."])).as_chat_model()
     assert pickle.loads(pickle.dumps(model)).invoke("Why?").text == "1. Move: A walk."
 
 
@@ -773,7 +774,7 @@ def test_what_is_asked_about_the_model_is_the_llm_s_answer(kit):
             return 7
 
     llm = Known(script=None)
-    model = SkeletonOfThoughtChain(llm=llm.bind(temperature=0.5)).as_chat_model()
+    model = skeleton_chain(llm=llm.bind(temperature=0.5)).as_chat_model()
     assert model._llm_type == "scripted"
     assert model.get_num_tokens("x") == 7
     assert model.get_num_tokens_from_messages([HumanMessage("x")]) == 7
@@ -785,13 +786,13 @@ def test_what_is_asked_about_the_model_is_the_llm_s_answer(kit):
 @pytest.mark.skipif("profile" not in BaseChatModel.model_fields, reason="models of this langchain-core have no profile")
 def test_the_profile_is_the_llm_s(kit):
     llm = kit.Chat(script=None, profile={"max_input_tokens": 9})
-    model = SkeletonOfThoughtChain(llm=llm.bind(temperature=0.5)).as_chat_model()
+    model = skeleton_chain(llm=llm.bind(temperature=0.5)).as_chat_model()
     assert model.profile == {"max_input_tokens": 9}
 
 
 def test_settings_of_the_constructor_are_bound_to_both_models(kit):
     llm, writer = (kit.Chat(script=kit.answering(TITLES)) for _ in range(2))
-    chain = SkeletonOfThoughtChain(llm=llm, point_llm=writer)
+    chain = skeleton_chain(llm=llm, point_llm=writer)
     model = SkeletonOfThoughtChatModel(chain=chain, temperature=0.1, max_tokens=30)
     assert model.invoke("Why?").text == ANSWER
     assert [s.kwargs for s in [*llm.watch.seen, *writer.watch.seen]] == [{"temperature": 0.1, "max_tokens": 30}] * 4
@@ -801,7 +802,7 @@ def test_settings_of_the_constructor_are_bound_to_both_models(kit):
 
 def test_context_variables_and_nested_configs_reach_the_calls(kit, llm):
     runs = kit.Runs()
-    model = SkeletonOfThoughtChain(llm=llm).as_chat_model()
+    model = skeleton_chain(llm=llm).as_chat_model()
     RunnableLambda(model.invoke).invoke("Why?", {"callbacks": [runs], "max_concurrency": 1})
     assert llm.watch.peak == 1
     (root,) = runs.roots

@@ -11,13 +11,14 @@ import pytest
 
 unit = pytest.importorskip("langchain_tests.unit_tests", reason="LangChain's standard tests are not installed")
 
+from always import skeleton_chain  # noqa: E402
 from langchain_core.language_models import BaseChatModel  # noqa: E402
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage  # noqa: E402
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult  # noqa: E402
 from langchain_core.utils.function_calling import convert_to_openai_tool  # noqa: E402
 from langchain_tests import integration_tests as integration  # noqa: E402
 
-from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtChatModel  # noqa: E402
+from langchain_sot import SkeletonOfThoughtChatModel  # noqa: E402
 
 # The suite's own: its benchmark and its beta events warn.
 pytestmark = pytest.mark.filterwarnings("ignore:.*beta.*:Warning", "ignore:.*v3.*:Warning")
@@ -91,7 +92,7 @@ class Suite:
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"chain": SkeletonOfThoughtChain(llm=Assistant())}
+        return {"chain": skeleton_chain(llm=Assistant())}
 
     @property
     def standard_chat_model_params(self) -> dict[str, Any]:

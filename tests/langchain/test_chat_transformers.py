@@ -11,11 +11,12 @@ import sys
 import threading
 
 import pytest
+from always import skeleton_chain
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import ConfigurableField, RunnableParallel
 
-from langchain_sot import ChatTransformers, SkeletonOfThoughtChain
+from langchain_sot import ChatTransformers
 from skeleton_of_thought.errors import EngineClosed, InvalidInput, ModelLoadError
 from skeleton_of_thought.types import Decoding
 
@@ -137,7 +138,7 @@ async def test_a_reply_tells_what_the_engine_did_for_it(way, told):
 
 
 async def test_an_answer_tells_what_the_engine_did_in_each_stage(way, told):
-    chain = SkeletonOfThoughtChain(llm=told, min_points=4)
+    chain = skeleton_chain(llm=told, min_points=4)
     timings = (await way(chain, "Why?"))["timings"]
     assert {"skeleton"} < set(timings["decoding"]) == set(timings["stages"])
     assert timings["decoding"]["skeleton"] == DECODING.to_dict()
@@ -208,7 +209,7 @@ def test_concurrent_calls_are_one_batch(llm, engine, local_models):
 
 async def test_all_points_of_an_answer_are_one_batch(way, llm, engine, local_models):
     long = llm.bind(max_tokens=100)
-    chain = SkeletonOfThoughtChain(llm=long, point_prompt="{question} {skeleton} {index}", max_retries=0)
+    chain = skeleton_chain(llm=long, point_prompt="{question} {skeleton} {index}", max_retries=0)
     with local_models.gathered(len(TITLES)):
         output = await way(chain.expansion(TITLES), "Why?")
     assert list(output) == ["1", "2", "3", "4"]
@@ -226,7 +227,7 @@ async def test_the_chain_prefills_stops_and_limits_on_its_own_model(llm):
             return settings
 
     spy = Spy(engine=llm.engine, max_tokens=24, stop=["!"])
-    chain = SkeletonOfThoughtChain(llm=spy.bind(temperature=0.5, seed=1))
+    chain = skeleton_chain(llm=spy.bind(temperature=0.5, seed=1))
     chain.invoke("Why?")
     assert sent[0]["prefill"].endswith("1.")
     assert sent[0]["max_new_tokens"] == 24
@@ -237,7 +238,7 @@ async def test_the_chain_prefills_stops_and_limits_on_its_own_model(llm):
     assert sent[0]["min_new_tokens"] > 0
     assert sent[0]["temperature"] == 0.5
     sent.clear()
-    SkeletonOfThoughtChain(llm=spy, prefill=False).invoke("Why?")
+    skeleton_chain(llm=spy, prefill=False).invoke("Why?")
     assert sent[0]["prefill"] == ""
     sent.clear()
     await chain.expansion(TITLES).ainvoke("Why?")
@@ -247,16 +248,16 @@ async def test_the_chain_prefills_stops_and_limits_on_its_own_model(llm):
 def test_other_models_beside_it_get_no_prefill(llm, kit):
     other = kit.Chat(script=kit.answering(TITLES))
     either = llm.configurable_alternatives(ConfigurableField(id="model"), default_key="tiny", other=other)
-    SkeletonOfThoughtChain(llm=either).invoke("Why?", {"configurable": {"model": "other"}})
-    SkeletonOfThoughtChain(llm=llm.with_fallbacks([other])).invoke("Why?")
-    SkeletonOfThoughtChain(llm=llm.with_fallbacks([llm]), on_empty_skeleton="direct").invoke("Why?")
+    skeleton_chain(llm=either).invoke("Why?", {"configurable": {"model": "other"}})
+    skeleton_chain(llm=llm.with_fallbacks([other])).invoke("Why?")
+    skeleton_chain(llm=llm.with_fallbacks([llm]), on_empty_skeleton="direct").invoke("Why?")
     assert len(other.watch.seen) == 5
     assert all(seen.kwargs == {} and seen.messages[-1].type == "human" for seen in other.watch.seen)
 
 
 def test_usage_callbacks_see_every_call(llm):
     with get_usage_metadata_callback() as usage:
-        SkeletonOfThoughtChain(llm=llm).expansion(TITLES).invoke("Why?")
+        skeleton_chain(llm=llm).expansion(TITLES).invoke("Why?")
     assert usage.usage_metadata["tiny"]["output_tokens"] > 0
 
 
@@ -308,7 +309,7 @@ async def test_async_calls_do_not_hold_up_the_loop(llm):
 @pytest.mark.model
 def test_the_demo_model_answers_through_a_skeleton():
     llm = ChatTransformers(max_tokens=60)
-    output = SkeletonOfThoughtChain(llm=llm, max_points=4).invoke("What are good habits for a healthy life?")
+    output = skeleton_chain(llm=llm, max_points=4).invoke("What are good habits for a healthy life?")
     assert output["route"] == "skeleton"
     assert len(output["points"]) == len(output["skeleton"]) >= 2
     assert llm.engine.stats().peak_batch_size > 1
@@ -317,7 +318,7 @@ def test_the_demo_model_answers_through_a_skeleton():
 
 @pytest.mark.model
 def test_the_demo_model_merges_its_points():
-    chain = SkeletonOfThoughtChain(llm=ChatTransformers(), max_points=3, merge=True)
+    chain = skeleton_chain(llm=ChatTransformers(), max_points=3, merge=True)
     output = chain.invoke("How can I improve my time management skills?")
     assert output["route"] == "skeleton"
     assert set(output["timings"]["stages"]) == {"skeleton", "point", "merge"}
@@ -329,7 +330,7 @@ def test_the_demo_model_merges_its_points():
 @pytest.mark.model
 def test_a_structured_skeleton_of_the_demo_model_has_a_limit():
     llm = ChatTransformers(max_tokens=100)
-    chain = SkeletonOfThoughtChain(llm=llm, max_points=4, skeleton_mode="structured")
+    chain = skeleton_chain(llm=llm, max_points=4, skeleton_mode="structured")
     output = chain.invoke("How can I improve my time management skills?")
     assert output["answer"]
     assert output["timings"]["decoding"]["skeleton"]["output_tokens"] <= 4 * 24

@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from always import skeleton_chain
 from langchain_core.globals import get_llm_cache, set_llm_cache
 from langchain_core.rate_limiters import BaseRateLimiter
-
-from langchain_sot import SkeletonOfThoughtChain
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # it announces its end
@@ -43,7 +42,7 @@ def sqlite_cache(tmp_path: Any) -> Iterator[SQLiteCache]:
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")
 async def test_a_cache_in_a_file_answers_the_second_time(kit: Any, sqlite_cache: SQLiteCache) -> None:
     llm = kit.Chat(script=kit.answering(TITLES))
-    chain = SkeletonOfThoughtChain(llm=llm)
+    chain = skeleton_chain(llm=llm)
     first = chain.invoke("Q")
     assert first["answer"] == ANSWER
     assert len(llm.watch.seen) == 3
@@ -105,7 +104,7 @@ def llama_cpp(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 async def test_a_llama_cpp_model_in_this_process_is_called_by_one_at_a_time(way: Any, llama_cpp: Any) -> None:
-    assert (await way(SkeletonOfThoughtChain(llm=llama_cpp), "Q"))["answer"] == ANSWER
+    assert (await way(skeleton_chain(llm=llama_cpp), "Q"))["answer"] == ANSWER
     assert (llama_cpp.client.calls, llama_cpp.client.crashes) == (3, 0)
 
 
@@ -128,5 +127,5 @@ class Counting(BaseRateLimiter):
 async def test_a_rate_limiter_is_asked_once_for_each_call(way: Any, kit: Any) -> None:
     limiter = Counting()
     llm = kit.Chat(script=kit.answering(TITLES), rate_limiter=limiter)
-    assert (await way(SkeletonOfThoughtChain(llm=llm), "Q"))["answer"] == ANSWER
+    assert (await way(skeleton_chain(llm=llm), "Q"))["answer"] == ANSWER
     assert limiter.count == 1 + len(TITLES)

@@ -6,6 +6,7 @@ import json
 import pickle
 
 import pytest
+from always import skeleton_chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.caches import InMemoryCache
@@ -35,7 +36,7 @@ def llm(kit):
 
 @pytest.fixture
 def chain(llm):
-    return SkeletonOfThoughtChain(llm=llm)
+    return skeleton_chain(llm=llm)
 
 
 async def test_pick(way, chain):
@@ -89,7 +90,7 @@ async def test_with_retry(kit):
     def script(seen):
         return [left.pop()] if left and seen.point == 1 else kit.answering(TITLES)(seen)
 
-    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=script), max_retries=0)
+    chain = skeleton_chain(llm=kit.Chat(script=script), max_retries=0)
     retrying = chain.with_retry(stop_after_attempt=3, wait_exponential_jitter=False)
     assert retrying.invoke("Q")["answer"] == ANSWER
     left.append(RuntimeError("three"))
@@ -97,14 +98,14 @@ async def test_with_retry(kit):
 
 
 async def test_with_fallbacks(way, chain, kit):
-    broken = SkeletonOfThoughtChain(llm=kit.Chat(script=lambda seen: [OSError("down")]), max_retries=0)
+    broken = skeleton_chain(llm=kit.Chat(script=lambda seen: [OSError("down")]), max_retries=0)
     assert (await way(broken.with_fallbacks([chain]), "Q"))["answer"] == ANSWER
 
 
 async def test_the_models_own_fallbacks_and_retries(way, llm, kit):
     broken = kit.Chat(script=lambda seen: [OSError("down")])
     for model in (broken.with_fallbacks([llm]), llm.with_retry()):
-        assert (await way(SkeletonOfThoughtChain(llm=model), "Q"))["answer"] == ANSWER
+        assert (await way(skeleton_chain(llm=model), "Q"))["answer"] == ANSWER
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -113,7 +114,7 @@ async def test_a_batch_keeps_exceptions_in_their_place(kit, is_async):
         broken = any("Bad" in m.text for m in seen.messages)
         return [ValueError("no")] if broken else kit.answering(TITLES)(seen)
 
-    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=script), max_retries=0)
+    chain = skeleton_chain(llm=kit.Chat(script=script), max_retries=0)
     questions = ["Good", "Bad", "", "Fine"]
     if is_async:
         outputs = await chain.abatch(questions, return_exceptions=True)
@@ -128,7 +129,7 @@ async def test_a_batch_keeps_exceptions_in_their_place(kit, is_async):
 
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_an_alternative_that_there_is_not_fails_its_own_input_alone(llm, is_async):
-    chain = SkeletonOfThoughtChain(llm=llm.configurable_alternatives(ConfigurableField(id="llm"), default_key="this"))
+    chain = skeleton_chain(llm=llm.configurable_alternatives(ConfigurableField(id="llm"), default_key="this"))
     configs = [{"configurable": {"llm": "this"}}, {"configurable": {"llm": "none"}}]
     if is_async:
         outputs = await chain.abatch(["Good", "Bad"], configs, return_exceptions=True)
@@ -143,14 +144,14 @@ async def test_batch_as_completed_yields_the_quick_answer_first(kit):
     def script(seen):
         return [slow, "x"] if seen.text == "Slow" else ["y", slow.open]
 
-    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=script), router=lambda q: False)
+    chain = skeleton_chain(llm=kit.Chat(script=script), router=lambda q: False)
     assert [i for i, _ in chain.batch_as_completed(["Slow", "Quick"])] == [1, 0]
     assert sorted([i async for i, _ in chain.abatch_as_completed(["Slow", "Quick"])]) == [0, 1]
 
 
 def test_the_llm_cache_answers_the_second_time(kit):
     llm = kit.Chat(script=kit.answering(TITLES), cache=InMemoryCache())
-    chain = SkeletonOfThoughtChain(llm=llm)
+    chain = skeleton_chain(llm=llm)
     first, second = chain.invoke("Q"), chain.invoke("Q")
     assert kit.untimed(first) == kit.untimed(second)
     assert len(llm.watch.seen) == 3
@@ -158,7 +159,7 @@ def test_the_llm_cache_answers_the_second_time(kit):
 
 def test_configurable_fields_of_the_chain_and_of_the_model(kit, llm):
     other = kit.Chat(script=kit.answering(["Other"]))
-    chain = SkeletonOfThoughtChain(
+    chain = skeleton_chain(
         llm=llm.configurable_alternatives(ConfigurableField(id="model"), default_key="one", other=other)
     ).configurable_fields(max_points=ConfigurableField(id="most"))
     assert chain.invoke("Q")["skeleton"] == TITLES
@@ -172,7 +173,8 @@ def test_configurable_fields_of_the_chain_and_of_the_model(kit, llm):
 
 def test_schemas(chain):
     output = chain.get_output_jsonschema()
-    assert set(output["properties"]) == {"question", "route", "skeleton", "points", "answer", "errors", "timings"}
+    keys = {"question", "route", "reason", "skeleton", "points", "answer", "errors", "timings"}
+    assert set(output["properties"]) == keys
     assert chain.get_input_schema().model_validate("Q")
     assert chain.get_input_schema().model_validate({"question": "Q"})
     assert json.dumps(chain.get_input_jsonschema())
@@ -180,7 +182,7 @@ def test_schemas(chain):
 
 @pytest.mark.parametrize("router", [None, lambda question: True, RunnableLambda(lambda question: True)])
 def test_the_graph_shows_prompts_and_models(llm, router):
-    chain = SkeletonOfThoughtChain(llm=llm, router=router)
+    chain = skeleton_chain(llm=llm, router=router)
     names = [node.name for node in chain.get_graph().nodes.values()]
     assert names.count("ScriptedChat") == (2 if router is None else 3)
     assert "SkeletonOutputParser" in names
@@ -192,7 +194,7 @@ def test_the_graph_shows_prompts_and_models(llm, router):
 def test_dumped_and_loaded_it_is_the_same():
     prompt = ChatPromptTemplate.from_messages([("human", "Outline {question}")])
     llm = FakeListChatModel(responses=["1. Move", "Walk."])
-    chain = SkeletonOfThoughtChain(llm=llm, max_points=4, skeleton_prompt=prompt)
+    chain = skeleton_chain(llm=llm, max_points=4, skeleton_prompt=prompt)
     dumped = dumpd(chain)
     assert dumped["id"] == ["langchain_sot", "chain", "SkeletonOfThoughtChain"]
     assert dumped["type"] == "constructor"
@@ -207,7 +209,7 @@ def test_dumped_and_loaded_it_is_the_same():
 def test_a_chain_over_a_real_model_goes_to_json_and_back_without_its_key():
     openai = pytest.importorskip("langchain_openai", reason="needs the extra openai")
     llm = openai.ChatOpenAI(model="some-model", api_key="sk-of-mine", base_url="http://127.0.0.1:9/v1")
-    chain = SkeletonOfThoughtChain(llm=llm.bind(temperature=0.2), point_llm=llm, on_point_error="placeholder")
+    chain = skeleton_chain(llm=llm.bind(temperature=0.2), point_llm=llm, on_point_error="placeholder")
     for whole in (chain, chain.pick("answer"), chain | RunnablePassthrough(), {"x": chain} | RunnablePassthrough()):
         text = dumps(whole)
         assert "sk-of-mine" not in text
@@ -222,13 +224,13 @@ def test_what_is_no_dump_or_cannot_be_dumped_is_not_loaded():
         load_chain('{"question": "Q"}')
     with pytest.raises(ValueError, match="no dump"):
         load_chain("[1, 2]")
-    routed = SkeletonOfThoughtChain(llm=FakeListChatModel(responses=["1. Move"]), router=lambda question: True)
+    routed = skeleton_chain(llm=FakeListChatModel(responses=["1. Move"]), router=lambda question: True)
     with pytest.raises(NotImplementedError):
         load_chain(dumps(routed))
 
 
 def test_it_can_be_pickled():
-    chain = SkeletonOfThoughtChain(llm=FakeListChatModel(responses=["1. Move", "Walk."]), max_points=4)
+    chain = skeleton_chain(llm=FakeListChatModel(responses=["1. Move", "Walk."]), max_points=4)
     again = pickle.loads(pickle.dumps(chain))
     assert again == chain
     assert again.invoke("Q")["answer"] == "1. Move: Walk."

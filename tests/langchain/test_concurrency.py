@@ -7,16 +7,16 @@ import contextlib
 import threading
 
 import pytest
+from always import skeleton_chain
 from langchain_core.runnables import RunnableLambda
 
-from langchain_sot import SkeletonOfThoughtChain
 from skeleton_of_thought.errors import InvalidInput, PointError
 
 SIXTEEN = [f"Topic {letter}" for letter in "abcdefghijklmnop"]
 
 
 def chain_of(llm, **settings):
-    return SkeletonOfThoughtChain(llm=llm, **{"max_points": 16, "max_retries": 0, **settings})
+    return skeleton_chain(llm=llm, **{"max_points": 16, "max_retries": 0, **settings})
 
 
 async def test_without_a_limit_all_sixteen_points_are_in_flight(kit, way):
@@ -178,5 +178,5 @@ async def test_any_runnable_that_gives_text_serves_as_a_model(kit, way):
     def reply(messages):
         return "1. Only this" if "Write only the headings" in messages[-1].content else "Its text."
 
-    output = await way(SkeletonOfThoughtChain(llm=RunnableLambda(reply)), "Why?")
+    output = await way(skeleton_chain(llm=RunnableLambda(reply)), "Why?")
     assert output["points"] == {"1": "Its text."}

@@ -6,12 +6,13 @@ import threading
 from collections import Counter
 
 import pytest
+from always import skeleton_chain
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableLambda
 
-from langchain_sot import SkeletonOfThoughtChain, custom_events
+from langchain_sot import custom_events
 from langchain_sot.custom_events import Announcer
 
 TITLES = ["Take breaks", "Move"]
@@ -61,7 +62,7 @@ def by_index(events):
 async def test_they_come_on_every_path(kit, way, llm):
     heard, runs = Heard(), kit.Runs()
     config = {"callbacks": [heard, runs], "tags": ["mine"], "metadata": {"user": "ada"}}
-    await way(SkeletonOfThoughtChain(llm=llm, merge=True), "Q", config)
+    await way(skeleton_chain(llm=llm, merge=True), "Q", config)
     assert heard.events[:3] == [SKELETON, *STARTS]
     assert by_index(heard.events[3:5]) == ENDS
     assert heard.events[5:] == MERGE
@@ -74,7 +75,7 @@ async def test_they_come_on_every_path(kit, way, llm):
 
 async def test_the_chat_model_tells_the_same_of_its_own_run(kit, way, llm):
     heard, runs = Heard(), kit.Runs()
-    await way(SkeletonOfThoughtChain(llm=llm).as_chat_model(), "Q", {"callbacks": [heard, runs]})
+    await way(skeleton_chain(llm=llm).as_chat_model(), "Q", {"callbacks": [heard, runs]})
     assert heard.events[:3] == [SKELETON, *STARTS]
     assert by_index(heard.events[3:]) == ENDS
     (root,) = runs.roots
@@ -83,7 +84,7 @@ async def test_the_chat_model_tells_the_same_of_its_own_run(kit, way, llm):
 
 async def test_async_handlers_hear_the_same(way, llm):
     heard = HeardAsync()
-    await way(SkeletonOfThoughtChain(llm=llm), "Q", {"callbacks": [heard]})
+    await way(skeleton_chain(llm=llm), "Q", {"callbacks": [heard]})
     assert heard.events[:3] == [SKELETON, *STARTS]
     assert by_index(heard.events[3:]) == ENDS
 
@@ -99,14 +100,14 @@ async def test_they_come_as_things_happen(kit, llm):
         return [skeleton, *([told] if seen.point == 1 else []), *script(seen)] if seen.point else script(seen)
 
     llm.script = waiting
-    await SkeletonOfThoughtChain(llm=llm).ainvoke("Q", {"callbacks": [heard]})
+    await skeleton_chain(llm=llm).ainvoke("Q", {"callbacks": [heard]})
     assert [data["index"] for name, data in heard.events if name == "sot_point_end"] == [2, 1]
 
 
 async def test_each_question_of_a_batch_has_its_own(kit, llm):
     for is_async in (False, True):
         heard, runs = Heard(), kit.Runs()
-        chain, config = SkeletonOfThoughtChain(llm=llm), {"callbacks": [heard, runs]}
+        chain, config = skeleton_chain(llm=llm), {"callbacks": [heard, runs]}
         if is_async:
             await chain.abatch(["A?", "B?", "C?"], config)
         else:
@@ -118,7 +119,7 @@ async def test_each_question_of_a_batch_has_its_own(kit, llm):
 
 async def test_an_input_that_cannot_be_read_disturbs_no_other(kit, llm):
     heard, runs = Heard(), kit.Runs()
-    chain = SkeletonOfThoughtChain(llm=llm)
+    chain = skeleton_chain(llm=llm)
     chain.batch(["", "B?"], {"callbacks": [heard, runs]}, return_exceptions=True)
     assert {run_id for run_id, *_ in heard.about} == {runs.roots[1].id}
 
@@ -133,7 +134,7 @@ async def test_failures_are_told(kit, way):
 
     heard = Heard()
     settings = {"backoff": 0, "on_point_error": "placeholder", "placeholder": "(gap)"}
-    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=failing), merge=True, **settings)
+    chain = skeleton_chain(llm=kit.Chat(script=failing), merge=True, **settings)
     await way(chain, "Q", {"callbacks": [heard]})
     starts = [data for name, data in heard.events if name == "sot_point_start" and data["index"] == 2]
     assert [data["attempt"] for data in starts] == [1, 2]
@@ -144,7 +145,7 @@ async def test_failures_are_told(kit, way):
 
 
 async def test_they_are_in_astream_events(llm):
-    chain = RunnableLambda(lambda q: q) | SkeletonOfThoughtChain(llm=llm)
+    chain = RunnableLambda(lambda q: q) | skeleton_chain(llm=llm)
     events = [event async for event in chain.astream_events("Q", version="v2")]
     custom = [event for event in events if event["event"] == "on_custom_event"]
     assert [(e["name"], e["data"]) for e in custom][:3] == [SKELETON, *STARTS]
@@ -164,9 +165,9 @@ async def test_nothing_is_made_where_nobody_listens(kit, way, llm, monkeypatch):
     for name in ("custom_event", "dispatch_custom_event", "adispatch_custom_event"):
         monkeypatch.setattr(custom_events, name, never)
     for callbacks in ([], [Deaf()]):
-        await way(SkeletonOfThoughtChain(llm=llm), "Q", {"callbacks": callbacks})
+        await way(skeleton_chain(llm=llm), "Q", {"callbacks": callbacks})
     with pytest.raises(AssertionError, match="dispatched"):
-        await way(SkeletonOfThoughtChain(llm=llm), "Q", {"callbacks": [Raising(), kit.Runs()]})
+        await way(skeleton_chain(llm=llm), "Q", {"callbacks": [Raising(), kit.Runs()]})
     assert Announcer({})._config is None
 
 
@@ -183,16 +184,18 @@ class Raising(BaseCallbackHandler):
 async def test_a_handler_that_raises_leaves_nothing_running(kit, way, llm):
     runs = kit.Runs()
     with pytest.raises(RuntimeError, match="no sot_skeleton, please"):
-        await way(SkeletonOfThoughtChain(llm=llm), "Q", {"callbacks": [Raising(), runs]})
+        await way(skeleton_chain(llm=llm), "Q", {"callbacks": [Raising(), runs]})
     assert llm.watch.open == 0
     runs.assert_all_ended_before_the_root()
 
 
 async def test_direct_answers_and_single_points_tell_what_applies(kit, way, llm):
     heard = Heard()
-    await way(SkeletonOfThoughtChain(llm=llm, router=lambda q: False), "Q", {"callbacks": [heard]})
-    assert heard.events == []
-    await way(SkeletonOfThoughtChain(llm=llm).expansion(TITLES), "Q", {"callbacks": [heard]})
+    await way(skeleton_chain(llm=llm, router=lambda q: False), "Q", {"callbacks": [heard]})
+    routed = ("sot_route", {"use_skeleton": False, "score": None, "reason": ""})
+    assert heard.events == [routed]
+    heard.events.clear()
+    await way(skeleton_chain(llm=llm).expansion(TITLES), "Q", {"callbacks": [heard]})
     assert heard.events[:3] == [SKELETON, *STARTS]
     assert by_index(heard.events[3:]) == ENDS
 
@@ -250,6 +253,6 @@ class Started(BaseCallbackHandler):
 async def test_each_call_is_one_run_and_there_is_no_other_but_the_root(kit, way, llm, kind):
     started = Started()
     model = llm if kind == "chat model" else Words()
-    await way(SkeletonOfThoughtChain(llm=model, merge=True), "Q", {"callbacks": [started]})
+    await way(skeleton_chain(llm=model, merge=True), "Q", {"callbacks": [started]})
     assert started.models == {"skeleton": 1, "point 1: Take breaks": 1, "point 2: Move": 1, "merge": 1}
     assert started.others == {"SkeletonOfThoughtChain": 1}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
+from always import skeleton_chain
 from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.runnables import RunnableLambda, RunnableParallel
 
-from langchain_sot import SkeletonOfThoughtChain
 from skeleton_of_thought import parse_skeleton
 from skeleton_of_thought.errors import InvalidInput, PointError
 from skeleton_of_thought.types import Point
@@ -28,7 +28,7 @@ EXPECTED = {str(i): f"All about {title.lower()}." for i, title in enumerate(TITL
 )
 async def test_it_writes_the_points_and_nothing_else(kit, way, points):
     llm = kit.Chat(script=kit.answering(TITLES))
-    expansion = SkeletonOfThoughtChain(llm=llm).expansion(points)
+    expansion = skeleton_chain(llm=llm).expansion(points)
     assert isinstance(expansion, RunnableParallel)
     output = await way(expansion, {"question": "Why?", "chat_history": [SystemMessage("Be kind.")]})
     assert output == EXPECTED
@@ -40,7 +40,7 @@ async def test_it_writes_the_points_and_nothing_else(kit, way, points):
 @pytest.mark.parametrize("points", [[], (), "1. Move", ["Move", "  "], [None]])
 def test_points_that_cannot_be_written_are_refused(kit, points):
     with pytest.raises(InvalidInput):
-        SkeletonOfThoughtChain(llm=kit.Chat(script=None)).expansion(points)
+        skeleton_chain(llm=kit.Chat(script=None)).expansion(points)
 
 
 @pytest.mark.parametrize("limit", [None, 2])
@@ -50,7 +50,7 @@ async def test_it_keeps_to_the_limit_and_to_nothing_else(kit, way, limit):
     enough = llm.watch.together(peak)
     llm.script = lambda seen: [enough, *kit.answering(TITLES)(seen)]
     config = {"max_concurrency": limit} if limit else None
-    assert await way(SkeletonOfThoughtChain(llm=llm).expansion(TITLES), "Why?", config) == EXPECTED
+    assert await way(skeleton_chain(llm=llm).expansion(TITLES), "Why?", config) == EXPECTED
     assert llm.watch.peak == peak
 
 
@@ -66,7 +66,7 @@ async def test_siblings_are_closed_when_one_fails(kit, ways, way_name):
     llm, runs = kit.Chat(script=None), kit.Runs()
     all_there = llm.watch.together(len(TITLES))
     llm.script = lambda seen: [all_there, RuntimeError("boom")] if seen.point == 3 else endless()
-    expansion = SkeletonOfThoughtChain(llm=llm, max_retries=0).expansion(TITLES)
+    expansion = skeleton_chain(llm=llm, max_retries=0).expansion(TITLES)
     with pytest.raises(PointError, match="boom"):
         await ways[way_name](expansion, "Why?", {"callbacks": [runs]})
     assert llm.watch.open == 0
@@ -75,7 +75,7 @@ async def test_siblings_are_closed_when_one_fails(kit, ways, way_name):
 
 async def test_siblings_are_closed_when_the_stream_is(kit):
     llm = kit.Chat(script=lambda seen: endless())
-    expansion = SkeletonOfThoughtChain(llm=llm).expansion(TITLES)
+    expansion = skeleton_chain(llm=llm).expansion(TITLES)
     stream = expansion.stream("Why?")
     while llm.watch.peak < len(TITLES):
         next(stream)
@@ -90,7 +90,7 @@ async def test_siblings_are_closed_when_the_stream_is(kit):
 
 def test_a_failed_point_has_its_placeholder(kit):
     llm = kit.Chat(script=lambda s: [OSError("no")] if s.point == 1 else kit.answering(TITLES)(s))
-    chain = SkeletonOfThoughtChain(llm=llm, on_point_error="placeholder", placeholder="(gap)", max_retries=0)
+    chain = skeleton_chain(llm=llm, on_point_error="placeholder", placeholder="(gap)", max_retries=0)
     assert chain.expansion(TITLES[:2]).invoke("Why?") == {"1": "(gap)", "2": EXPECTED["2"]}
 
 
@@ -98,7 +98,7 @@ def test_a_chain_of_ones_own_from_the_parts(kit):
     from langchain_sot import SkeletonOutputParser
 
     llm = kit.Chat(script=kit.answering(TITLES[:3]))
-    chain = SkeletonOfThoughtChain(llm=llm)
+    chain = skeleton_chain(llm=llm)
     own = (
         RunnableParallel(
             question=lambda value: value["question"],
@@ -112,7 +112,7 @@ def test_a_chain_of_ones_own_from_the_parts(kit):
 
 def test_each_step_is_a_runnable_of_its_own(kit):
     llm = kit.Chat(script=kit.answering(TITLES))
-    expansion = SkeletonOfThoughtChain(llm=llm).expansion(TITLES)
+    expansion = skeleton_chain(llm=llm).expansion(TITLES)
     assert list(expansion.steps__) == list(EXPECTED)
     assert expansion.steps__["2"].invoke([HumanMessage("Why?")]) == EXPECTED["2"]
     assert set(expansion.get_output_schema().model_json_schema()["properties"]) == set(EXPECTED)
@@ -120,7 +120,7 @@ def test_each_step_is_a_runnable_of_its_own(kit):
 
 def test_it_can_be_configured_and_bound_and_piped(kit):
     llm = kit.Chat(script=kit.answering(TITLES[:1]))
-    expansion = SkeletonOfThoughtChain(llm=llm).expansion(TITLES[:1])
+    expansion = skeleton_chain(llm=llm).expansion(TITLES[:1])
     piped = expansion.with_config(tags=["t"]) | RunnableLambda(lambda points: points["1"])
     assert piped.invoke("Why?") == EXPECTED["1"]
     assert expansion.with_retry().invoke("Why?") == {"1": EXPECTED["1"]}

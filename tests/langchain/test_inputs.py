@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from always import skeleton_chain
 from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import AIMessage, ChatMessage, HumanMessage, SystemMessage
 from langchain_core.prompt_values import ChatPromptValue, StringPromptValue
 
-from langchain_sot import SkeletonOfThoughtChain
 from langchain_sot.messages import convert_message, convert_messages, read_input, render_text
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Message, Prompt
@@ -48,7 +48,7 @@ def llm(kit):
 )
 async def test_inputs_of_all_forms(ways, llm, value):
     for way in (ways["invoke"], ways["astream"]):
-        output = await way(SkeletonOfThoughtChain(llm=llm), value)
+        output = await way(skeleton_chain(llm=llm), value)
         assert output["question"] == "Why?"
         assert output["points"] == {"1": "All about take breaks.", "2": "All about move."}
 
@@ -76,7 +76,7 @@ async def test_inputs_of_all_forms(ways, llm, value):
 )
 async def test_unusable_inputs_are_refused_before_any_call(way, llm, value):
     with pytest.raises(InvalidInput):
-        await way(SkeletonOfThoughtChain(llm=llm), value)
+        await way(skeleton_chain(llm=llm), value)
     assert not llm.watch.seen
 
 
@@ -87,7 +87,7 @@ def test_the_message_for_a_dict_without_a_question_names_its_keys():
 
 async def test_system_and_history_come_first_and_untouched_in_every_call(way, llm):
     history = [SYSTEM, HELLO, HI]
-    await way(SkeletonOfThoughtChain(llm=llm), {"question": "Why?", "chat_history": history})
+    await way(skeleton_chain(llm=llm), {"question": "Why?", "chat_history": history})
     assert len(llm.watch.seen) == 3
     for seen in llm.watch.seen:
         assert seen.messages[:3] == history
@@ -96,20 +96,20 @@ async def test_system_and_history_come_first_and_untouched_in_every_call(way, ll
 
 
 async def test_a_rendered_history_reaches_every_call(way, llm):
-    await way(SkeletonOfThoughtChain(llm=llm), {"question": "Why?", "chat_history": "Human: Hello"})
+    await way(skeleton_chain(llm=llm), {"question": "Why?", "chat_history": "Human: Hello"})
     assert all("Human: Hello" in seen.messages[0].text for seen in llm.watch.seen)
 
 
 async def test_the_direct_route_passes_the_callers_messages_untouched(way, llm):
     messages = [SYSTEM, HELLO, HI, HumanMessage("Why?", name="ada", additional_kwargs={"x": 1})]
-    output = await way(SkeletonOfThoughtChain(llm=llm, router=lambda q: False), messages)
+    output = await way(skeleton_chain(llm=llm, router=lambda q: False), messages)
     assert output["route"] == "direct"
     (seen,) = llm.watch.seen
     assert all(got is given for got, given in zip(seen.messages, messages, strict=True))
 
 
 async def test_images_reach_every_call(way, llm):
-    await way(SkeletonOfThoughtChain(llm=llm), [HumanMessage([{"type": "text", "text": "What is it?"}, IMAGE])])
+    await way(skeleton_chain(llm=llm), [HumanMessage([{"type": "text", "text": "What is it?"}, IMAGE])])
     assert len(llm.watch.seen) == 3
     assert all(seen.messages[-1].content[-1] == IMAGE for seen in llm.watch.seen)
 
@@ -117,7 +117,7 @@ async def test_images_reach_every_call(way, llm):
 @pytest.mark.parametrize("question", ["What is {x} in {}?", "{question} {title}", "a }{ b", "{{double}}"])
 async def test_braces_in_a_question_stay_as_they_are(kit, way, question):
     llm = kit.Chat(script=kit.answering(["Use {braces}", "Do }{ not"]))
-    output = await way(SkeletonOfThoughtChain(llm=llm), question)
+    output = await way(skeleton_chain(llm=llm), question)
     assert output["question"] == question
     assert output["skeleton"] == ["Use {braces}", "Do }{ not"]
     assert all(question in seen.text for seen in llm.watch.seen)
@@ -152,7 +152,7 @@ class Completing(FakeListLLM):
 
 async def test_string_models_get_a_string(way):
     llm = Completing(responses=[])
-    output = await way(SkeletonOfThoughtChain(llm=llm), [SYSTEM, HELLO, HI, HumanMessage("Why?")])
+    output = await way(skeleton_chain(llm=llm), [SYSTEM, HELLO, HI, HumanMessage("Why?")])
     assert output["points"] == {"1": "Its text."}
     assert len(llm.prompts) == 2
     for prompt in llm.prompts:
@@ -162,13 +162,13 @@ async def test_string_models_get_a_string(way):
 
 async def test_string_models_get_the_bare_question_on_the_direct_route(way):
     llm = Completing(responses=[])
-    await way(SkeletonOfThoughtChain(llm=llm, router=lambda q: False), {"question": "Why? "})
+    await way(skeleton_chain(llm=llm, router=lambda q: False), {"question": "Why? "})
     assert llm.prompts == ["Why? "]
 
 
 def test_a_forced_prefill_is_the_end_of_a_string_prompt():
     llm = Completing(responses=[])
-    SkeletonOfThoughtChain(llm=llm, prefill=True).invoke("Why?")
+    skeleton_chain(llm=llm, prefill=True).invoke("Why?")
     assert llm.prompts[0].endswith("\n\nAssistant: 1.")
     assert llm.prompts[1].endswith('\n\nAssistant: "Move" -')
 

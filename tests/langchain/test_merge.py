@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from always import skeleton_chain
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.messages import AIMessageChunk, SystemMessage
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 
-from langchain_sot import ChatTransformers, SkeletonOfThoughtChain
+from langchain_sot import ChatTransformers
 from langchain_sot.models import _native
 from langchain_sot.results import Restart
 from skeleton_of_thought.types import Call, Message, Prompt
@@ -32,10 +33,11 @@ def scripted(kit, llm, *steps):
 
 @pytest.mark.parametrize("eager", [False, True])
 async def test_all_six_ways_give_the_same_answer(kit, way, llm, eager):
-    output = await way(SkeletonOfThoughtChain(llm=llm, merge=True, eager=eager), "Q")
+    output = await way(skeleton_chain(llm=llm, merge=True, eager=eager), "Q")
     assert kit.untimed(output) == {
         "question": "Q",
         "route": "skeleton",
+        "reason": "no router",
         "skeleton": TITLES,
         "points": POINTS,
         "answer": "Breaks, and moving too.",
@@ -53,7 +55,7 @@ async def test_the_text_streams_while_it_is_written_and_the_points_before_it(kit
     gate = kit.Gate()
     scripted(kit, llm, "Breaks, ", gate, "and moving too.")
     answer, points = "", {}
-    async for chunk in SkeletonOfThoughtChain(llm=llm, merge=True).astream("Q"):
+    async for chunk in skeleton_chain(llm=llm, merge=True).astream("Q"):
         for index, text in chunk.get("points", {}).items():
             assert not answer, "points come before"
             points[index] = points.get(index, "") + text
@@ -68,17 +70,17 @@ async def test_its_usage_is_counted_the_same_way_on_every_path(ways, llm):
     totals = []
     for way in ways.values():
         with get_usage_metadata_callback() as usage:
-            await way(SkeletonOfThoughtChain(llm=llm, merge=True), "Q")
+            await way(skeleton_chain(llm=llm, merge=True), "Q")
         totals.append(usage.usage_metadata)
     with get_usage_metadata_callback() as usage:
-        SkeletonOfThoughtChain(llm=llm).invoke("Q")
+        skeleton_chain(llm=llm).invoke("Q")
     assert all(total == totals[0] for total in totals)
     assert totals[0]["scripted"]["output_tokens"] == usage.usage_metadata["scripted"]["output_tokens"] + 5
 
 
 async def test_it_is_a_run_named_merge(kit, way, llm):
     runs = kit.Runs()
-    await way(SkeletonOfThoughtChain(llm=llm, merge=True), "Q", {"callbacks": [runs]})
+    await way(skeleton_chain(llm=llm, merge=True), "Q", {"callbacks": [runs]})
     (root,) = runs.roots
     assert len(runs.started) == 5
     (merge,) = [run for run in runs.children(root) if run.name == "merge"]
@@ -89,7 +91,7 @@ async def test_it_is_a_run_named_merge(kit, way, llm):
 
 
 async def test_each_question_of_a_batch_has_its_own(kit, llm):
-    chain = SkeletonOfThoughtChain(llm=llm, merge=True)
+    chain = skeleton_chain(llm=llm, merge=True)
     for outputs in (chain.batch(["A?", "B?"]), await chain.abatch(["A?", "B?"])):
         assert [output["answer"] for output in outputs] == ["Breaks, and moving too."] * 2
     asked = sorted(seen.text.split("\n")[0] for seen in llm.watch.of("merge"))
@@ -112,11 +114,12 @@ async def test_each_question_of_a_batch_has_its_own(kit, llm):
 async def test_a_merge_that_fails_leaves_the_points_as_they_are(kit, way, llm, steps, why):
     runs = kit.Runs()
     scripted(kit, llm, *steps)
-    chain = SkeletonOfThoughtChain(llm=llm, merge=True, max_retries=0)
+    chain = skeleton_chain(llm=llm, merge=True, max_retries=0)
     output = await way(chain, "Q", {"callbacks": [runs]})
     assert kit.untimed(output) == {
         "question": "Q",
         "route": "skeleton",
+        "reason": "no router",
         "skeleton": TITLES,
         "points": POINTS,
         "answer": JOINED,
@@ -144,14 +147,14 @@ async def test_a_merge_that_is_cut_leaves_the_points_as_they_are(kit, way):
             async for chunk in super()._astream(messages, *args, **kwargs):
                 yield self._cut(chunk) if cut else chunk
 
-    output = await way(SkeletonOfThoughtChain(llm=Cut(script=kit.answering(TITLES)), merge=True), "Q")
+    output = await way(skeleton_chain(llm=Cut(script=kit.answering(TITLES)), merge=True), "Q")
     assert output["answer"] == JOINED
     assert output["errors"]["merge"].startswith("MergeError: The model ended its text before it was complete")
 
 
 def test_a_break_in_the_text_is_told_by_a_restart(kit, llm):
     scripted(kit, llm, "Breaks, ", OSError("down"))
-    chain = SkeletonOfThoughtChain(llm=llm, merge=True)
+    chain = skeleton_chain(llm=llm, merge=True)
     texts = [chunk["answer"] for chunk in chain.stream("Q") if "answer" in chunk]
     begun = [type(text) for text in texts].index(Restart)
     assert "".join(texts[:begun]) == "Breaks,"
@@ -167,7 +170,7 @@ async def test_it_is_tried_again(kit, way, llm):
         return [OSError("down")] if seen.stage == "merge" and len(llm.watch.of("merge")) == 1 else script(seen)
 
     llm.script = once
-    output = await way(SkeletonOfThoughtChain(llm=llm, merge=True, backoff=0), "Q")
+    output = await way(skeleton_chain(llm=llm, merge=True, backoff=0), "Q")
     assert (output["answer"], output["errors"]) == ("Breaks, and moving too.", {})
 
 
@@ -176,7 +179,7 @@ async def test_points_that_failed_follow_it(kit, way):
     good = kit.answering([*TITLES, "Rest"], merge="All in one.")
     llm.script = lambda seen: [OSError("down")] if seen.point == 2 else good(seen)
     settings = {"max_retries": 0, "on_point_error": "placeholder", "placeholder": "(gap)"}
-    output = await way(SkeletonOfThoughtChain(llm=llm, merge=True, **settings), "Q")
+    output = await way(skeleton_chain(llm=llm, merge=True, **settings), "Q")
     assert output["answer"] == "All in one.\n\n2. Move: (gap)"
     assert output["errors"] == {"2": "OSError: down"}
     assert "(gap)" not in llm.watch.of("merge")[0].text
@@ -186,7 +189,7 @@ async def test_closing_the_stream_in_the_merge_leaves_nothing_open(kit, llm):
     never = kit.Gate()
     runs = kit.Runs()
     scripted(kit, llm, "Breaks, ", *["and "] * 50, never)
-    stream = SkeletonOfThoughtChain(llm=llm, merge=True).pick("answer").astream("Q", {"callbacks": [runs]})
+    stream = skeleton_chain(llm=llm, merge=True).pick("answer").astream("Q", {"callbacks": [runs]})
     async for text in stream:
         if text:
             break
@@ -207,9 +210,9 @@ async def test_strings_and_templates_as_prompt(kit, ways, llm):
         PromptTemplate.from_template("{draft} were written separately"),
     ):
         for way in (ways["invoke"], ways["astream"]):
-            await way(SkeletonOfThoughtChain(llm=llm, merge=True, merge_prompt=prompt), "Q {so}")
+            await way(skeleton_chain(llm=llm, merge=True, merge_prompt=prompt), "Q {so}")
             assert llm.watch.of("merge")[-1].text.startswith(JOINED)
-    chain = SkeletonOfThoughtChain(llm=llm, merge=True, merge_prompt=template)
+    chain = skeleton_chain(llm=llm, merge=True, merge_prompt=template)
     chain.invoke({"question": "Q", "chat_history": [SystemMessage("Be kind.")]})
     texts = [message.text for message in llm.watch.of("merge")[-1].messages]
     assert texts == ["Be kind.", "Be brief.", f"Q 2 Take breaks; Move (were written separately) {JOINED}"]
@@ -218,13 +221,13 @@ async def test_strings_and_templates_as_prompt(kit, ways, llm):
 def test_a_prompt_that_never_shows_the_draft_is_refused(llm):
     for prompt in ("Merge {question}.", PromptTemplate.from_template("Merge {question}.")):
         with pytest.raises(ValueError, match="draft"):
-            SkeletonOfThoughtChain(llm=llm, merge_prompt=prompt)
+            skeleton_chain(llm=llm, merge_prompt=prompt)
     with pytest.raises(ValueError, match="mood"):
-        SkeletonOfThoughtChain(llm=llm, merge_prompt=PromptTemplate.from_template("{draft} {mood}"))
+        skeleton_chain(llm=llm, merge_prompt=PromptTemplate.from_template("{draft} {mood}"))
 
 
 def test_the_prompt_as_a_template(llm):
-    prompt = SkeletonOfThoughtChain(llm=llm).get_merge_prompt()
+    prompt = skeleton_chain(llm=llm).get_merge_prompt()
     assert set(prompt.input_variables) == {"question", "draft"}
     text = prompt.format(question="Why {so}?", draft="A {b}")
     assert "Why {so}?" in text
@@ -233,18 +236,18 @@ def test_the_prompt_as_a_template(llm):
 
 async def test_the_skeletons_model_writes_it(kit, way, llm):
     other = kit.Chat(script=lambda seen: ["Other words."])
-    output = await way(SkeletonOfThoughtChain(llm=llm, point_llm=other, merge=True), "Q")
+    output = await way(skeleton_chain(llm=llm, point_llm=other, merge=True), "Q")
     assert output["answer"] == "Breaks, and moving too."
     assert {seen.stage for seen in other.watch.seen} == {"point"}
 
 
 async def test_points_by_themselves_are_not_merged(way, llm):
-    assert await way(SkeletonOfThoughtChain(llm=llm, merge=True).expansion(TITLES), "Q") == POINTS
+    assert await way(skeleton_chain(llm=llm, merge=True).expansion(TITLES), "Q") == POINTS
     assert llm.watch.of("merge") == []
 
 
 def test_the_graph_shows_it(llm):
-    chain = SkeletonOfThoughtChain(llm=llm, merge=True, router=lambda question: True)
+    chain = skeleton_chain(llm=llm, merge=True, router=lambda question: True)
     assert [node.name for node in chain.get_graph().nodes.values()].count("ScriptedChat") == 4
     assert chain.get_prompts() == [chain.get_skeleton_prompt(), chain.get_point_prompt(), chain.get_merge_prompt()]
     assert chain.get_graph().draw_mermaid()
@@ -277,7 +280,7 @@ def test_text_blocks_of_a_merge_are_read_as_text(kit):
                 else:
                     yield chunk
 
-    chain = SkeletonOfThoughtChain(llm=Blocks(script=kit.answering(TITLES)), merge=True)
+    chain = skeleton_chain(llm=Blocks(script=kit.answering(TITLES)), merge=True)
     assert kit.total(chain.stream("Q"))["answer"] == "All in one."
 
 
@@ -285,7 +288,7 @@ def test_text_blocks_of_a_merge_are_read_as_text(kit):
 
 
 async def test_the_chat_model_gives_the_merged_text(way, llm):
-    message = await way(SkeletonOfThoughtChain(llm=llm, merge=True).as_chat_model(), "Q")
+    message = await way(skeleton_chain(llm=llm, merge=True).as_chat_model(), "Q")
     assert message.text == "Breaks, and moving too."
     assert set(message.response_metadata["usage_by_stage"]) == {"skeleton", "point", "merge"}
     assert message.response_metadata["errors"] == {}
@@ -293,7 +296,7 @@ async def test_the_chat_model_gives_the_merged_text(way, llm):
 
 async def test_the_chat_model_says_why_a_merge_failed(kit, ways, llm):
     scripted(kit, llm, "Breaks, ", OSError("down"))
-    model = SkeletonOfThoughtChain(llm=llm, merge=True, max_retries=0).as_chat_model()
+    model = skeleton_chain(llm=llm, merge=True, max_retries=0).as_chat_model()
     for name, way in ways.items():
         message = await way(model, "Q")
         # A message's text cannot be taken back while it streams.

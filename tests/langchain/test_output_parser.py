@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from always import skeleton_chain
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder, PromptTemplate
 from pydantic import ValidationError
 
-from langchain_sot import SkeletonOfThoughtChain, SkeletonOutputParser
+from langchain_sot import SkeletonOutputParser
 from skeleton_of_thought import PromptSet
 
 TEXT = "Sure, here it is:\n\n1. Take breaks\n2. **Drink water**\n3. Move"
@@ -65,7 +66,7 @@ def test_the_stream_adds_up_to_what_parse_gives(text, size, max_points):
 
 async def test_prompt_model_and_parser_compose(kit):
     llm = kit.Chat(script=kit.answering(TITLES))
-    chain = SkeletonOfThoughtChain(llm=llm, max_points=6)
+    chain = skeleton_chain(llm=llm, max_points=6)
     titles = chain.get_skeleton_prompt() | llm | SkeletonOutputParser()
     assert titles.invoke({"question": "Why {x}?"}) == TITLES
     assert [t async for t in titles.astream({"question": "Why?"})] == [[t] for t in TITLES]
@@ -74,7 +75,7 @@ async def test_prompt_model_and_parser_compose(kit):
 
 
 def test_the_skeleton_prompt_takes_a_history(kit):
-    prompt = SkeletonOfThoughtChain(llm=kit.Chat(script=None)).get_skeleton_prompt()
+    prompt = skeleton_chain(llm=kit.Chat(script=None)).get_skeleton_prompt()
     assert prompt.input_variables == ["question"]
     messages = prompt.invoke({"question": "Why?", "chat_history": [AIMessage("Hi")]}).to_messages()
     assert messages[0] == AIMessage("Hi")
@@ -82,7 +83,7 @@ def test_the_skeleton_prompt_takes_a_history(kit):
 
 def test_the_point_prompt_is_what_the_chain_sends(kit):
     llm = kit.Chat(script=kit.answering(TITLES))
-    chain = SkeletonOfThoughtChain(llm=llm)
+    chain = skeleton_chain(llm=llm)
     chain.invoke("Why {x}?")
     skeleton = "1. Take breaks\n2. Drink water\n3. Move"
     values = {"question": "Why {x}?", "skeleton": skeleton, "count": 3, "index": 2, "title": "Drink water"}
@@ -92,7 +93,7 @@ def test_the_point_prompt_is_what_the_chain_sends(kit):
 
 
 def test_braces_that_are_no_placeholders_survive_as_a_template(kit):
-    chain = SkeletonOfThoughtChain(
+    chain = skeleton_chain(
         llm=kit.Chat(script=None),
         prompts=PromptSet(skeleton='Say {"a": {x}} about {request}.', point="{question} {point} {"),
     )
@@ -102,7 +103,7 @@ def test_braces_that_are_no_placeholders_survive_as_a_template(kit):
 
 def test_own_templates_come_back_as_chat_templates(kit):
     own = ChatPromptTemplate.from_messages([MessagesPlaceholder("chat_history"), ("human", "{question}")])
-    chain = SkeletonOfThoughtChain(
+    chain = skeleton_chain(
         llm=kit.Chat(script=None),
         skeleton_prompt=own,
         point_prompt=PromptTemplate.from_template("{title} of {words}"),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from always import skeleton_chain
 from langchain_core.messages import AIMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder, PromptTemplate
 from langchain_core.runnables import RunnableLambda
 
-from langchain_sot import SkeletonOfThoughtChain
 from langchain_sot.templates import prompt_set
 from skeleton_of_thought import PromptSet
 from skeleton_of_thought.types import Conversation, Point, RouteDecision, Skeleton
@@ -41,7 +41,7 @@ def llm(kit):
 )
 def test_bad_settings_are_refused_when_the_chain_is_made(llm, settings, message):
     with pytest.raises(ValueError, match=message):
-        SkeletonOfThoughtChain(**{"llm": llm, **settings})
+        skeleton_chain(**{"llm": llm, **settings})
 
 
 # --- prompts ---
@@ -53,7 +53,7 @@ def marked(text):
 
 
 async def test_strings_as_prompts(way, llm):
-    chain = SkeletonOfThoughtChain(
+    chain = skeleton_chain(
         llm=llm, skeleton_prompt=marked("Outline {question}!"), point_prompt="The point to write: {index}. {title}!"
     )
     await way(chain, "Why {so}?")
@@ -64,7 +64,7 @@ async def test_strings_as_prompts(way, llm):
 
 
 async def test_langchain_templates_as_prompts(way, llm):
-    chain = SkeletonOfThoughtChain(
+    chain = skeleton_chain(
         llm=llm,
         skeleton_prompt=ChatPromptTemplate.from_messages(
             [("system", "Be brief."), ("human", marked("Outline {question}, {max_points}"))]
@@ -83,7 +83,7 @@ def test_a_history_placeholder_is_where_the_history_goes(llm):
         [("human", "Before"), MessagesPlaceholder("chat_history"), ("human", marked("{question}"))]
     )
     hi = AIMessage("Hi", id="1")
-    SkeletonOfThoughtChain(llm=llm, skeleton_prompt=template).invoke({"question": "Q", "chat_history": [hi]})
+    skeleton_chain(llm=llm, skeleton_prompt=template).invoke({"question": "Q", "chat_history": [hi]})
     sent = llm.watch.of("skeleton")[0].messages
     assert [m.text for m in sent] == ["Before", "Hi", marked("Q")]
     assert sent[1] is hi
@@ -92,7 +92,7 @@ def test_a_history_placeholder_is_where_the_history_goes(llm):
 @pytest.mark.parametrize("prefill", [True, False])
 def test_an_ai_message_at_a_templates_end_is_the_start_of_the_models_turn(llm, prefill):
     template = ChatPromptTemplate.from_messages([("human", marked("{question}")), ("ai", "1.")])
-    SkeletonOfThoughtChain(llm=llm, skeleton_prompt=template, prefill=prefill).invoke("Q")
+    skeleton_chain(llm=llm, skeleton_prompt=template, prefill=prefill).invoke("Q")
     sent = [(m.type, m.text) for m in llm.watch.of("skeleton")[0].messages]
     if prefill:
         assert sent == [("human", marked("Q")), ("ai", "1.")]
@@ -130,13 +130,13 @@ def test_prompt_files_of_the_paper(llm, tmp_path):
         "point_prompt": "The point to write: {point}. {point_outline}[ROLESWITCHING assistant:]{point}.",
     }
     file.write_text(json.dumps(prompts))
-    output = SkeletonOfThoughtChain(llm=llm, prompts=PromptSet.from_json(file)).invoke("Q")
+    output = skeleton_chain(llm=llm, prompts=PromptSet.from_json(file)).invoke("Q")
     assert output["skeleton"] == ["Take breaks", "Move"]
 
 
 def test_another_model_for_the_points(kit, llm):
     other = kit.Chat(script=lambda seen: ["Other words."])
-    output = SkeletonOfThoughtChain(llm=llm, point_llm=other).invoke("Q")
+    output = skeleton_chain(llm=llm, point_llm=other).invoke("Q")
     assert output["points"] == {"1": "Other words.", "2": "Other words."}
     assert [seen.stage for seen in llm.watch.seen] == ["skeleton"]
 
@@ -145,21 +145,21 @@ def test_another_model_for_the_points(kit, llm):
 
 
 async def test_no_prefill_for_models_that_are_not_known_to_continue_it(way, llm):
-    await way(SkeletonOfThoughtChain(llm=llm), "Q")
+    await way(skeleton_chain(llm=llm), "Q")
     assert all(seen.messages[-1].type == "human" for seen in llm.watch.seen)
     assert all(seen.kwargs == {} for seen in llm.watch.seen)
 
 
 async def test_a_forced_prefill_is_a_trailing_ai_message(way, llm):
     llm.script = lambda seen: [" Take breaks\n2. Move"] if seen.stage == "skeleton" else [" Text."]
-    output = await way(SkeletonOfThoughtChain(llm=llm, prefill=True), "Q")
+    output = await way(skeleton_chain(llm=llm, prefill=True), "Q")
     assert output["skeleton"] == ["Take breaks", "Move"]
     assert llm.watch.of("skeleton")[0].messages[-1] == AIMessage("1.")
     assert llm.watch.of("point", 2)[0].messages[-1] == AIMessage('"Move" -')
 
 
 async def test_keywords_of_a_call_reach_the_model(llm):
-    chain = SkeletonOfThoughtChain(llm=llm)
+    chain = skeleton_chain(llm=llm)
     chain.invoke("Q", user="me")
     await chain.bind(user="me").ainvoke("Q")
     assert all(seen.kwargs == {"user": "me"} for seen in llm.watch.seen)
@@ -198,7 +198,7 @@ class Callable:
     ],
 )
 async def test_routers_of_all_kinds(way, llm, router):
-    chain = SkeletonOfThoughtChain(llm=llm, router=router)
+    chain = skeleton_chain(llm=llm, router=router)
     assert (await way(chain, "A list, please"))["route"] == "skeleton"
     assert (await way(chain, "Prove it"))["route"] == "direct"
 
@@ -208,4 +208,4 @@ async def test_routers_of_all_kinds(way, llm, router):
     [RunnableLambda(lambda question: 1 / 0), RunnableLambda(lambda question: AIMessage("no"))],
 )
 async def test_a_router_that_fails_costs_nothing_but_the_skeleton(way, llm, router):
-    assert (await way(SkeletonOfThoughtChain(llm=llm, router=router), "Q"))["route"] == "direct"
+    assert (await way(skeleton_chain(llm=llm, router=router), "Q"))["route"] == "direct"

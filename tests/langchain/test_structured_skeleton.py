@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from always import skeleton_chain
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.language_models import FakeListLLM
 from langchain_core.messages import AIMessageChunk
@@ -14,7 +15,6 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from langchain_sot import SkeletonOfThoughtChain
 from langchain_sot.skeleton_schema import ask_structured
 
 TITLES = ["Take breaks", "Say: 1. stop 2. go", "Move"]
@@ -83,7 +83,7 @@ def tools(kit):
 
 
 def structured(llm, **settings):
-    return SkeletonOfThoughtChain(llm=llm, skeleton_mode="structured", **settings)
+    return skeleton_chain(llm=llm, skeleton_mode="structured", **settings)
 
 
 @pytest.mark.parametrize("eager", [False, True])

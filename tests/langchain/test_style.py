@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from langchain_sot import SkeletonOfThoughtChain
+from always import skeleton_chain
 
 TITLES = ["Take breaks", "Drink water", "Why move?"]
 ANSWERS = {
@@ -28,7 +27,7 @@ def llm(kit):
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("join", list(ANSWERS))
 async def test_all_six_ways_give_the_same_answer(kit, way, llm, join, eager):
-    output = await way(SkeletonOfThoughtChain(llm=llm, join=join, eager=eager), "Q")
+    output = await way(skeleton_chain(llm=llm, join=join, eager=eager), "Q")
     assert output["answer"] == ANSWERS[join]
     assert output["skeleton"] == TITLES
     assert output["points"]["3"] == "All about why move?.", "points are the same in every form"
@@ -40,7 +39,7 @@ async def test_it_streams_in_document_order(kit, llm, join):
     script = llm.script
     llm.script = lambda seen: ["All about ", gate, "take breaks."] if seen.point == 1 else script(seen)
     written = ""
-    async for text in SkeletonOfThoughtChain(llm=llm, join=join).pick("answer").astream("Q"):
+    async for text in skeleton_chain(llm=llm, join=join).pick("answer").astream("Q"):
         written += text
         assert ANSWERS[join].startswith(written)
         if "All about" in written:
@@ -64,7 +63,7 @@ async def test_failed_and_empty_points(kit, way, llm, join, answer):
 
     llm.script = broken
     settings = {"max_retries": 0, "on_point_error": "placeholder", "placeholder": "(gap)"}
-    output = await way(SkeletonOfThoughtChain(llm=llm, join=join, **settings), "Q")
+    output = await way(skeleton_chain(llm=llm, join=join, **settings), "Q")
     assert output["answer"] == answer
     assert output["errors"] == {"2": "OSError: down"}
 
@@ -73,18 +72,18 @@ async def test_an_echo_of_the_title_goes_in_every_form(kit, ways):
     llm = kit.Chat(script=lambda s: ["1. Move"] if s.stage == "skeleton" else ["## 1. Mo", "ve\n\nWalk", " a lot."])
     answers = {"numbered": "1. Move: Walk a lot.", "headings": "## Move\n\nWalk a lot.", "paragraphs": "Walk a lot."}
     for join, answer in answers.items():
-        chain = SkeletonOfThoughtChain(llm=llm, join=join)
+        chain = skeleton_chain(llm=llm, join=join)
         for way in (ways["invoke"], ways["astream"]):
             assert (await way(chain, "Q"))["answer"] == answer
 
 
 async def test_a_direct_answer_is_left_as_it_is(kit, way):
     llm = kit.Chat(script=kit.answering([], direct="Just so."))
-    chain = SkeletonOfThoughtChain(llm=llm, join="headings", merge=True, router=lambda question: False)
+    chain = skeleton_chain(llm=llm, join="headings", merge=True, router=lambda question: False)
     assert (await way(chain, "Q"))["answer"] == "Just so."
 
 
 @pytest.mark.parametrize(("name", "value"), [("join", "bullets"), ("merge", "maybe"), ("skeleton_mode", "json")])
 def test_bad_settings_are_refused(llm, name, value):
     with pytest.raises(ValueError, match=name):
-        SkeletonOfThoughtChain(llm=llm, **{name: value})
+        skeleton_chain(llm=llm, **{name: value})

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from always import skeleton_chain
 from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
-from langchain_sot import SkeletonOfThoughtChain
 from skeleton_of_thought.types import Decoding
 
 TITLES = ["Take breaks", "Move"]
@@ -25,7 +25,7 @@ def in_order(span):
 
 
 async def test_every_way_tells_where_the_time_went(way, kit):
-    timings = (await way(SkeletonOfThoughtChain(llm=kit.Chat(script=kit.answering(TITLES))), "Why?"))["timings"]
+    timings = (await way(skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES))), "Why?"))["timings"]
     assert list(timings) == ["total", "first_text", "stages", "decoding"]
     assert list(timings["stages"]) == ["skeleton", "point"]
     assert all(in_order(span) for span in timings["stages"].values())
@@ -36,17 +36,17 @@ async def test_every_way_tells_where_the_time_went(way, kit):
 
 
 async def test_an_answer_without_any_text_has_timings_too(way, kit):
-    output = await way(SkeletonOfThoughtChain(llm=kit.Chat(script=lambda seen: []), router=lambda q: False), "Why?")
+    output = await way(skeleton_chain(llm=kit.Chat(script=lambda seen: []), router=lambda q: False), "Why?")
     assert output["answer"] == ""
     assert list(output["timings"]["stages"]) == ["route", "direct"]
     assert output["timings"]["first_text"] is None
 
 
 def test_timings_come_last_in_a_stream_and_nowhere_in_its_picks(kit):
-    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=kit.answering(TITLES)))
+    chain = skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES)))
     *before, last = chain.stream("Why?")
-    assert list(last) == ["timings"]
-    assert not any(chunk.get("timings") for chunk in before)
+    assert list(last) == ["timings", "reason"]
+    assert not any(chunk.get("timings") or chunk.get("reason") for chunk in before)
     assert all(isinstance(text, str) for text in chain.pick("answer").stream("Why?"))
     assert kit.total(chain.pick("timings").stream("Why?"))["stages"].keys() == {"skeleton", "point"}
 
@@ -70,7 +70,7 @@ def told(kit):
 
 def test_what_an_engine_did_is_summed_over_the_points(told):
     # One call at a time: the model tells its calls apart by which began last.
-    output = SkeletonOfThoughtChain(llm=told).invoke("Why?", {"max_concurrency": 1})
+    output = skeleton_chain(llm=told).invoke("Why?", {"max_concurrency": 1})
     assert output["timings"]["decoding"] == {
         "skeleton": SKELETON.to_dict(),
         "point": Decoding(0.5, 1.0, 3.0, 40, 2.5, 40).to_dict(),
@@ -78,7 +78,7 @@ def test_what_an_engine_did_is_summed_over_the_points(told):
 
 
 def test_an_answer_out_of_the_cache_took_no_decoding(told):
-    chain = SkeletonOfThoughtChain(llm=told.model_copy(update={"cache": InMemoryCache()}))
+    chain = skeleton_chain(llm=told.model_copy(update={"cache": InMemoryCache()}))
     first, second = (chain.invoke("Why?", {"max_concurrency": 1}) for _ in range(2))
     assert len(told.watch.seen) == 3
     assert first["answer"] == second["answer"]
@@ -94,5 +94,5 @@ def test_what_other_models_call_decoding_is_not_taken_for_ours(kit, metadata):
             result.generations[0].message.response_metadata.update(metadata)
             return result
 
-    output = SkeletonOfThoughtChain(llm=Other(script=kit.answering(TITLES))).invoke("Why?")
+    output = skeleton_chain(llm=Other(script=kit.answering(TITLES))).invoke("Why?")
     assert output["timings"]["decoding"] == {}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextvars
 
 import pytest
+from always import skeleton_chain
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.runnables import RunnableLambda
-
-from langchain_sot import SkeletonOfThoughtChain
 
 TITLES = ["Take breaks", "Drink water", "Move"]
 
@@ -20,7 +19,7 @@ def llm(kit):
 
 async def test_one_root_run_whose_children_are_the_calls(kit, way, llm):
     runs = kit.Runs()
-    await way(SkeletonOfThoughtChain(llm=llm), "Why?", {"callbacks": [runs], "run_name": "mine", "tags": ["t"]})
+    await way(skeleton_chain(llm=llm), "Why?", {"callbacks": [runs], "run_name": "mine", "tags": ["t"]})
     (root,) = runs.roots
     assert root.name == "mine"
     children = {run.name: run for run in runs.children(root)}
@@ -34,7 +33,7 @@ async def test_one_root_run_whose_children_are_the_calls(kit, way, llm):
 
 async def test_a_direct_answer_is_a_child_named_answer(kit, way, llm):
     runs = kit.Runs()
-    await way(SkeletonOfThoughtChain(llm=llm, router=lambda q: False), "Why?", {"callbacks": [runs]})
+    await way(skeleton_chain(llm=llm, router=lambda q: False), "Why?", {"callbacks": [runs]})
     (root,) = runs.roots
     assert [run.name for run in runs.children(root)] == ["answer"]
 
@@ -44,7 +43,7 @@ async def test_all_runs_end_before_the_root_when_a_point_fails(kit, way):
         return [ValueError("boom")] if seen.point == 2 else kit.answering(TITLES)(seen)
 
     runs = kit.Runs()
-    chain = SkeletonOfThoughtChain(llm=kit.Chat(script=script), max_retries=0)
+    chain = skeleton_chain(llm=kit.Chat(script=script), max_retries=0)
     with pytest.raises(Exception, match="boom"):
         await way(chain, "Why?", {"callbacks": [runs]})
     runs.assert_all_ended_before_the_root()
@@ -53,7 +52,7 @@ async def test_all_runs_end_before_the_root_when_a_point_fails(kit, way):
 
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_each_question_of_a_batch_has_a_root_of_its_own(kit, llm, is_async):
-    runs, chain = kit.Runs(), SkeletonOfThoughtChain(llm=llm)
+    runs, chain = kit.Runs(), skeleton_chain(llm=llm)
     config = {"callbacks": [runs]}
     if is_async:
         await chain.abatch(["A?", "B?"], config)
@@ -67,7 +66,7 @@ async def test_usage_is_complete_and_the_same_for_every_way(ways, llm):
     totals = []
     for way in ways.values():
         with get_usage_metadata_callback() as usage:
-            await way(SkeletonOfThoughtChain(llm=llm), "Why?")
+            await way(skeleton_chain(llm=llm), "Why?")
         totals.append(usage.usage_metadata)
     assert totals[0]["scripted"]["output_tokens"] > 0
     assert all(total == totals[0] for total in totals)
@@ -82,14 +81,14 @@ async def test_context_variables_reach_every_call(kit, way):
         return kit.answering(TITLES)(seen)
 
     user.set("ada")
-    await way(SkeletonOfThoughtChain(llm=kit.Chat(script=script), router=lambda q: user.get() == "ada"), "Why?")
+    await way(skeleton_chain(llm=kit.Chat(script=script), router=lambda q: user.get() == "ada"), "Why?")
     assert found == ["ada"] * 4
 
 
 async def test_a_router_that_is_a_runnable_is_a_child_named_route(kit, way, llm):
     runs = kit.Runs()
     router = RunnableLambda(lambda question: question == "Why?")
-    output = await way(SkeletonOfThoughtChain(llm=llm, router=router), "Why?", {"callbacks": [runs]})
+    output = await way(skeleton_chain(llm=llm, router=router), "Why?", {"callbacks": [runs]})
     assert output["route"] == "skeleton"
     (root,) = runs.roots
     route = next(run for run in runs.children(root) if run.name == "route")
@@ -100,14 +99,14 @@ async def test_a_router_that_is_a_runnable_is_a_child_named_route(kit, way, llm)
 async def test_runs_of_a_plain_function_router_are_children_too(kit, way, llm):
     runs = kit.Runs()
     inner = RunnableLambda(lambda question: True, name="inner")
-    await way(SkeletonOfThoughtChain(llm=llm, router=inner.invoke), "Why?", {"callbacks": [runs]})
+    await way(skeleton_chain(llm=llm, router=inner.invoke), "Why?", {"callbacks": [runs]})
     (root,) = runs.roots
     assert "inner" in [run.name for run in runs.children(root)]
 
 
 async def test_events_are_attributable_to_their_point(llm):
     texts = {}
-    async for event in SkeletonOfThoughtChain(llm=llm).astream_events("Why?", version="v2"):
+    async for event in skeleton_chain(llm=llm).astream_events("Why?", version="v2"):
         if event["event"] == "on_chat_model_stream" and event["metadata"]["sot_stage"] == "point":
             index = event["metadata"]["sot_point"]
             texts[index] = texts.get(index, "") + event["data"]["chunk"].text
@@ -115,7 +114,7 @@ async def test_events_are_attributable_to_their_point(llm):
 
 
 async def test_events_are_attributable_inside_a_sequence(llm):
-    sequence = RunnableLambda(lambda q: {"question": q}) | SkeletonOfThoughtChain(llm=llm) | (lambda out: out["answer"])
+    sequence = RunnableLambda(lambda q: {"question": q}) | skeleton_chain(llm=llm) | (lambda out: out["answer"])
     points = set()
     end = None
     async for event in sequence.astream_events("Why?", version="v2"):

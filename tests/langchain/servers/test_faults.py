@@ -6,9 +6,9 @@ import asyncio
 from itertools import accumulate
 
 import pytest
+from always import skeleton_chain
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 
-from langchain_sot import SkeletonOfThoughtChain
 from skeleton_of_thought.errors import PointError
 
 TEXTS = {
@@ -41,7 +41,7 @@ EVERYWHERE = pytest.mark.parametrize("name", [*WHOLE, *STREAMS])
 @pytest.mark.parametrize("kind", FAILURES)
 async def test_a_point_that_fails_costs_no_other(server, chat, fault, ways, name, kind):
     server.faults[2] = fault(kind)
-    chain = SkeletonOfThoughtChain(llm=chat(server.address), on_point_error="placeholder", max_retries=0)
+    chain = skeleton_chain(llm=chat(server.address), on_point_error="placeholder", max_retries=0)
     output = await ways[name](chain, "Q")
     assert {number: output["points"][number] for number in "13"} == {n: TEXTS[n] for n in "13"}
     assert output["points"]["2"].endswith(GAP)
@@ -58,7 +58,7 @@ async def test_a_failed_point_is_written_anew(server, chat, fault, ways, name, k
     server.faults[2] = fault(kind, times=2)
     # The text of an earlier point would be shown, and what is shown is not written anew.
     server.holds[1] = lambda: len(server.of("point", 2)) == 3
-    chain = SkeletonOfThoughtChain(llm=chat(server.address), max_retries=2, backoff=0)
+    chain = skeleton_chain(llm=chat(server.address), max_retries=2, backoff=0)
     output = await ways[name](chain, "Q")
     assert output["points"] == TEXTS
     assert output["errors"] == {}
@@ -69,7 +69,7 @@ async def test_a_failed_point_is_written_anew(server, chat, fault, ways, name, k
 @pytest.mark.parametrize("kind", FAILURES)
 async def test_an_error_that_is_raised_carries_the_others(server, chat, fault, ways, name, kind):
     server.faults[2] = fault(kind)
-    chain = SkeletonOfThoughtChain(llm=chat(server.address), max_retries=1, backoff=0)
+    chain = skeleton_chain(llm=chat(server.address), max_retries=1, backoff=0)
     # One at a time: the first point is complete when the second fails.
     with pytest.raises(PointError) as caught:
         await ways[name](chain, "Q", {"max_concurrency": 1})
@@ -84,7 +84,7 @@ async def test_an_error_that_is_raised_carries_the_others(server, chat, fault, w
 @pytest.mark.parametrize("name", STREAMS)
 async def test_what_was_written_before_the_fault_is_kept(server, chat, fault, ways, name):
     server.faults[2] = fault("cut")
-    chain = SkeletonOfThoughtChain(llm=chat(server.address), on_point_error="placeholder", max_retries=0)
+    chain = skeleton_chain(llm=chat(server.address), on_point_error="placeholder", max_retries=0)
     output = await ways[name](chain, "Q")
     assert output["points"]["2"] == f"All about {GAP}"
     assert output["errors"]["2"] == "ConnectionError: The server's stream ended before its answer was complete."
@@ -101,9 +101,7 @@ async def test_what_was_written_before_the_fault_is_kept(server, chat, fault, wa
 )
 async def test_a_point_that_does_not_end_is_given_up(server, chat, fault, ways, name, kind):
     server.faults[2] = fault(kind)
-    chain = SkeletonOfThoughtChain(
-        llm=chat(server.address), on_point_error="placeholder", max_retries=0, point_timeout=1.5
-    )
+    chain = skeleton_chain(llm=chat(server.address), on_point_error="placeholder", max_retries=0, point_timeout=1.5)
     output = await ways[name](chain, "Q")
     assert {number: output["points"][number] for number in "13"} == {n: TEXTS[n] for n in "13"}
     assert output["points"]["2"].endswith(GAP)
@@ -113,7 +111,7 @@ async def test_a_point_that_does_not_end_is_given_up(server, chat, fault, ways, 
 async def test_a_timeout_of_the_models_own_holds_too(server, chat, fault, ways):
     server.faults[2] = fault("stall")
     llm = chat(server.address, timeout=1.0)
-    chain = SkeletonOfThoughtChain(llm=llm, on_point_error="placeholder", max_retries=0, point_timeout=60)
+    chain = skeleton_chain(llm=llm, on_point_error="placeholder", max_retries=0, point_timeout=60)
     for name in (*WHOLE, *STREAMS):
         output = await ways[name](chain, "Q")
         assert output["errors"]["2"].split(":")[0] in ("OpenAITimeoutError", "APITimeoutError", "ReadTimeout")
@@ -125,13 +123,13 @@ async def test_endless_siblings_are_closed_when_a_point_fails(server, chat, faul
     server.faults |= {1: fault("endless"), 2: fault("500"), 3: fault("endless")}
     server.holds[2] = lambda: len(server.of("point")) == 3
     with pytest.raises(PointError):
-        await ways[name](SkeletonOfThoughtChain(llm=chat(server.address), max_retries=0), "Q")
+        await ways[name](skeleton_chain(llm=chat(server.address), max_retries=0), "Q")
     assert len(server.of("point")) == 3
 
 
 async def test_a_stream_that_is_closed_early_closes_its_connections(server, chat, fault, eventually):
     server.faults |= {1: fault("endless"), 2: fault("endless"), 3: fault("endless")}
-    chain = SkeletonOfThoughtChain(llm=chat(server.address))
+    chain = skeleton_chain(llm=chat(server.address))
 
     def some():
         stream = chain.pick("answer").stream("Q")
@@ -152,7 +150,7 @@ async def test_a_stream_that_is_closed_early_closes_its_connections(server, chat
 
 async def test_a_cancelled_task_closes_its_connections(server, chat, fault, eventually):
     server.faults |= {1: fault("stall"), 2: fault("silence"), 3: fault("endless")}
-    task = asyncio.create_task(SkeletonOfThoughtChain(llm=chat(server.address)).ainvoke("Q"))
+    task = asyncio.create_task(skeleton_chain(llm=chat(server.address)).ainvoke("Q"))
     await eventually(lambda: len(server.of("point")) == 3, "all points are asked for")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -166,7 +164,7 @@ async def test_a_cancelled_task_closes_its_connections(server, chat, fault, even
 @pytest.mark.parametrize("headers", [{}, {"Retry-After": "1"}])
 async def test_the_clients_retries_come_before_the_chains(server, chat, fault, ways, name, headers):
     server.faults[2] = fault("429", times=1, headers=headers)
-    chain = SkeletonOfThoughtChain(llm=chat(server.address, max_retries=1), max_retries=0)
+    chain = skeleton_chain(llm=chat(server.address, max_retries=1), max_retries=0)
     output = await ways[name](chain, "Q")
     assert output["points"] == TEXTS
     assert [r.headers["x-stainless-retry-count"] for r in server.of("point", 2)] == ["0", "1"]
@@ -179,14 +177,14 @@ async def test_the_clients_retries_come_before_the_chains(server, chat, fault, w
 async def test_a_direct_answer_that_is_cut_is_an_error(server, chat, fault, ways, name):
     server.faults["direct"] = fault("cut")
     with pytest.raises(ConnectionError, match="before its answer was complete"):
-        await ways[name](SkeletonOfThoughtChain(llm=chat(server.address), router=lambda q: False), "Q")
+        await ways[name](skeleton_chain(llm=chat(server.address), router=lambda q: False), "Q")
 
 
 @EVERYWHERE
 @pytest.mark.parametrize("kind", ["500", "empty"])
 async def test_a_skeleton_that_fails_is_asked_for_again(server, chat, fault, ways, name, kind):
     server.faults["skeleton"] = fault(kind, times=1)
-    output = await ways[name](SkeletonOfThoughtChain(llm=chat(server.address), backoff=0), "Q")
+    output = await ways[name](skeleton_chain(llm=chat(server.address), backoff=0), "Q")
     assert output["points"] == TEXTS
     assert len(server.of("skeleton")) == 2
 
@@ -194,7 +192,7 @@ async def test_a_skeleton_that_fails_is_asked_for_again(server, chat, fault, way
 @EVERYWHERE
 async def test_a_skeleton_that_was_cut_by_its_limit_loses_its_last_line(server, chat, fault, ways, name):
     server.faults["skeleton"] = fault("length")
-    output = await ways[name](SkeletonOfThoughtChain(llm=chat(server.address)), "Q")
+    output = await ways[name](skeleton_chain(llm=chat(server.address)), "Q")
     assert output["skeleton"] == ["Take breaks", "Move"]
 
 
@@ -204,7 +202,7 @@ async def test_a_skeleton_that_was_cut_by_its_limit_loses_its_last_line(server, 
 @EVERYWHERE
 async def test_a_stream_without_an_end_mark_is_whole(server, chat, ways, name):
     server.ends = False
-    output = await ways[name](SkeletonOfThoughtChain(llm=chat(server.address), max_retries=0), "Q")
+    output = await ways[name](skeleton_chain(llm=chat(server.address), max_retries=0), "Q")
     assert output["points"] == TEXTS
     assert output["errors"] == {}
 
@@ -213,7 +211,7 @@ async def test_a_stream_without_an_end_mark_is_whole(server, chat, ways, name):
 @pytest.mark.parametrize("kind", ["no_reason", "usage_at_the_finish"])
 async def test_a_stream_with_usage_is_whole(server, chat, fault, ways, name, kind):
     server.faults = dict.fromkeys((1, 2, 3, "skeleton"), fault(kind))
-    chain = SkeletonOfThoughtChain(llm=chat(server.address, stream_usage=True), max_retries=0)
+    chain = skeleton_chain(llm=chat(server.address, stream_usage=True), max_retries=0)
     output = await ways[name](chain, "Q")
     assert output["points"] == TEXTS
 
@@ -221,7 +219,7 @@ async def test_a_stream_with_usage_is_whole(server, chat, fault, ways, name, kin
 @EVERYWHERE
 async def test_usage_is_what_the_server_said(server, chat, ways, name):
     counted = UsageMetadataCallbackHandler()
-    chain = SkeletonOfThoughtChain(llm=chat(server.address, stream_usage=True))
+    chain = skeleton_chain(llm=chat(server.address, stream_usage=True))
     await ways[name](chain, "Q", {"callbacks": [counted]})
     (usage,) = counted.usage_metadata.values()
     assert [usage["input_tokens"], usage["output_tokens"]] == server.usage
@@ -231,7 +229,7 @@ async def test_usage_is_what_the_server_said(server, chat, ways, name):
 @EVERYWHERE
 async def test_usage_of_what_failed_is_in_the_error(server, chat, fault, ways, name):
     server.faults[2] = fault("500")
-    chain = SkeletonOfThoughtChain(llm=chat(server.address, stream_usage=True), max_retries=0)
+    chain = skeleton_chain(llm=chat(server.address, stream_usage=True), max_retries=0)
     with pytest.raises(PointError) as caught:
         await ways[name](chain, "Q", {"max_concurrency": 1})
     usage = caught.value.answer.usage
@@ -244,7 +242,7 @@ async def test_streams_count_nothing_without_stream_usage(server, chat, ways, na
     llm = chat(server.address)
     counted = UsageMetadataCallbackHandler()
     assert llm.stream_usage is None
-    await ways[name](SkeletonOfThoughtChain(llm=llm), "Q", {"callbacks": [counted]})
+    await ways[name](skeleton_chain(llm=llm), "Q", {"callbacks": [counted]})
     assert counted.usage_metadata == {}
     assert all("stream_options" not in request.body for request in server.seen)
 
@@ -253,6 +251,6 @@ async def test_streams_count_nothing_without_stream_usage(server, chat, ways, na
 @pytest.mark.parametrize("limit", [None, 2])
 async def test_the_server_sees_as_many_at_once_as_were_allowed(server, chat, ways, name, limit):
     server.holds = dict.fromkeys((1, 2, 3), lambda: server.peak >= (limit or 3))
-    await ways[name](SkeletonOfThoughtChain(llm=chat(server.address)), "Q", {"max_concurrency": limit})
+    await ways[name](skeleton_chain(llm=chat(server.address)), "Q", {"max_concurrency": limit})
     assert server.peak == (limit or 3)
     assert len(server.of("point")) == 3

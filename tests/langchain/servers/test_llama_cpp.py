@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from always import skeleton_chain
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage, HumanMessage
-
-from langchain_sot import SkeletonOfThoughtChain
 
 pytestmark = pytest.mark.model
 
@@ -30,7 +29,7 @@ def llm(llama, chat):
 @pytest.mark.parametrize("name", ["invoke", "ainvoke", "stream", "astream", "batch"])
 async def test_a_whole_answer(llm, ways, name):
     cached = {"cache_prompt": True}
-    chain = SkeletonOfThoughtChain(
+    chain = skeleton_chain(
         llm=llm(max_tokens=24, extra_body=cached), point_llm=llm(extra_body=cached), prefill=True, max_points=2
     )
     output = await ways[name](chain, QUESTION)
@@ -44,7 +43,7 @@ async def test_a_whole_answer(llm, ways, name):
 @pytest.mark.parametrize("name", ["invoke", "astream"])
 async def test_usage_is_what_the_server_counted(llama, llm, ways, name):
     before, counted = llama.metrics(), UsageMetadataCallbackHandler()
-    chain = SkeletonOfThoughtChain(llm=llm(max_tokens=3))
+    chain = skeleton_chain(llm=llm(max_tokens=3))
     await ways[name](chain.expansion(TITLES), QUESTION, {"callbacks": [counted]})
     after = llama.metrics()
     (usage,) = counted.usage_metadata.values()
@@ -55,7 +54,7 @@ async def test_usage_is_what_the_server_counted(llama, llm, ways, name):
 @pytest.mark.parametrize(("name", "limit"), [("invoke", None), ("astream", None), ("ainvoke", 2), ("stream", 2)])
 async def test_the_server_decodes_points_side_by_side(llama, llm, ways, name, limit):
     # With no end of its own every point lasts long enough to be seen.
-    chain = SkeletonOfThoughtChain(llm=llm(max_tokens=10, extra_body={"ignore_eos": True}))
+    chain = skeleton_chain(llm=llm(max_tokens=10, extra_body={"ignore_eos": True}))
     with llama.watched() as samples:
         output = await ways[name](chain.expansion(TITLES), QUESTION, {"max_concurrency": limit})
     assert set(output) == {"1", "2", "3", "4"}
@@ -64,7 +63,7 @@ async def test_the_server_decodes_points_side_by_side(llama, llm, ways, name, li
 
 
 async def test_a_shared_beginning_comes_out_of_the_cache(llama, llm):
-    chain = SkeletonOfThoughtChain(llm=llm(max_tokens=2, extra_body={"cache_prompt": True}), prefill=True)
+    chain = skeleton_chain(llm=llm(max_tokens=2, extra_body={"cache_prompt": True}), prefill=True)
     one_by_one = {"max_concurrency": 1}
     chain.expansion(TITLES[:1]).invoke(QUESTION, one_by_one)
     before, counted = llama.metrics(), UsageMetadataCallbackHandler()
@@ -86,7 +85,7 @@ async def test_the_start_of_a_turn_is_continued_and_not_repeated(llm, ways):
 
     texts = {}
     for name in ("invoke", "ainvoke", "stream", "astream"):
-        chain = SkeletonOfThoughtChain(llm=llm(), prefill=True)
+        chain = skeleton_chain(llm=llm(), prefill=True)
         texts[name] = (await ways[name](chain.expansion(["Sleep well"]), QUESTION))["1"]
     assert len(set(texts.values())) == 1
     assert texts["invoke"]
@@ -94,19 +93,19 @@ async def test_the_start_of_a_turn_is_continued_and_not_repeated(llm, ways):
 
 
 async def test_the_servers_own_flag_switches_the_start_on(llm, ways):
-    told = SkeletonOfThoughtChain(llm=llm(extra_body=FLAGS))
-    forced = SkeletonOfThoughtChain(llm=llm(), prefill=True)
+    told = skeleton_chain(llm=llm(extra_body=FLAGS))
+    forced = skeleton_chain(llm=llm(), prefill=True)
     for name in ("invoke", "astream"):
         texts = [await ways[name](chain.expansion(["Sleep well"]), QUESTION) for chain in (told, forced)]
         assert texts[0] == texts[1]
-    direct = SkeletonOfThoughtChain(llm=llm(extra_body=FLAGS), router=lambda question: False)
-    plain = SkeletonOfThoughtChain(llm=llm(), router=lambda question: False)
+    direct = skeleton_chain(llm=llm(extra_body=FLAGS), router=lambda question: False)
+    plain = skeleton_chain(llm=llm(), router=lambda question: False)
     assert direct.invoke(QUESTION)["answer"] == plain.invoke(QUESTION)["answer"] != ""
 
 
 async def test_an_answer_that_is_closed_early_frees_the_servers_slots(llama, llm, eventually):
     model = llm(max_tokens=600, extra_body={"ignore_eos": True})
-    stream = SkeletonOfThoughtChain(llm=model).expansion(TITLES).stream(QUESTION)
+    stream = skeleton_chain(llm=model).expansion(TITLES).stream(QUESTION)
     for chunk in stream:
         if any(chunk.values()):
             break

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from always import skeleton_chain
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField
-
-from langchain_sot import SkeletonOfThoughtChain
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -28,7 +27,7 @@ def flags(request):
 @pytest.mark.parametrize("echo", [True, False])
 async def test_what_a_server_repeats_is_taken_off(server, chat, way, echo):
     server.echo = echo
-    output = await way(SkeletonOfThoughtChain(llm=chat(server.address), prefill=True), "Q")
+    output = await way(skeleton_chain(llm=chat(server.address), prefill=True), "Q")
     assert output["skeleton"] == TITLES
     assert output["points"] == {str(i): f"All about {t.lower()}, in so many words." for i, t in enumerate(TITLES, 1)}
     assert begun(server.of("skeleton")[0]) == "1."
@@ -42,7 +41,7 @@ async def test_so_is_a_start_of_ones_own(server, chat, way):
     point = ChatPromptTemplate.from_messages(
         [("human", 'Write what is under the heading "{title}".'), ("ai", "What I think of it:")]
     )
-    chain = SkeletonOfThoughtChain(
+    chain = skeleton_chain(
         llm=chat(server.address), prefill=True, skeleton_prompt=skeleton, point_prompt=point, eager=True
     )
     output = await way(chain, "Q")
@@ -82,7 +81,7 @@ KINDS = pytest.mark.parametrize(
 @KINDS
 async def test_a_server_that_is_told_to_continue_gets_a_start(server, chat, ways, make):
     for name in ("invoke", "astream"):
-        await ways[name](SkeletonOfThoughtChain(llm=make(chat, server.address)), "Q")
+        await ways[name](skeleton_chain(llm=make(chat, server.address)), "Q")
     assert len(server.seen) == 8
     for request in server.seen:
         assert begun(request) == ("1." if request.stage == "skeleton" else f'"{TITLES[request.point - 1]}" -')
@@ -94,8 +93,8 @@ async def test_a_server_that_is_told_to_continue_gets_a_start(server, chat, ways
 async def test_calls_that_end_with_the_users_turn_do_without_the_flags(server, chat, ways, make):
     llm = make(chat, server.address)
     for name in ("ainvoke", "stream"):
-        await ways[name](SkeletonOfThoughtChain(llm=llm, router=lambda q: False), "Q")
-        await ways[name](SkeletonOfThoughtChain(llm=llm, prefill=False), "Q")
+        await ways[name](skeleton_chain(llm=llm, router=lambda q: False), "Q")
+        await ways[name](skeleton_chain(llm=llm, prefill=False), "Q")
     assert len(server.of("direct")) == 2
     assert len(server.seen) == 10
     for request in server.seen:
@@ -105,7 +104,7 @@ async def test_calls_that_end_with_the_users_turn_do_without_the_flags(server, c
 
 
 async def test_the_flags_may_come_with_the_call(server, chat):
-    chain = SkeletonOfThoughtChain(llm=chat(server.address))
+    chain = skeleton_chain(llm=chat(server.address))
     chain.invoke("Q", extra_body=BODY)
     await chain.bind(extra_body=BODY).ainvoke("Q")
     assert len(server.seen) == 8
@@ -113,14 +112,14 @@ async def test_the_flags_may_come_with_the_call(server, chat):
 
 
 async def test_only_the_model_that_is_told_to_continue_gets_a_start(server, chat, way):
-    chain = SkeletonOfThoughtChain(llm=chat(server.address), point_llm=chat(server.address, extra_body=FLAGS))
+    chain = skeleton_chain(llm=chat(server.address), point_llm=chat(server.address, extra_body=FLAGS))
     await way(chain, "Q")
     assert begun(server.of("skeleton")[0]) is None
     assert all(begun(request) for request in server.of("point"))
 
 
 async def test_a_prompt_without_a_start_does_without_the_flags(server, chat, way):
-    chain = SkeletonOfThoughtChain(
+    chain = skeleton_chain(
         llm=chat(server.address, extra_body=FLAGS),
         skeleton_prompt="{question} Write only the headings.",
     )
@@ -132,7 +131,7 @@ async def test_a_prompt_without_a_start_does_without_the_flags(server, chat, way
 async def test_nothing_is_guessed_where_only_a_fallback_continues(server, chat, fault, way):
     server.faults["skeleton"] = fault("500", times=1)
     llm = chat(server.address).with_fallbacks([chat(server.address, extra_body=BODY)])
-    output = await way(SkeletonOfThoughtChain(llm=llm), "Q")
+    output = await way(skeleton_chain(llm=llm), "Q")
     assert output["skeleton"] == TITLES
     assert len(server.seen) >= 5
     for request in server.seen:
@@ -141,5 +140,5 @@ async def test_nothing_is_guessed_where_only_a_fallback_continues(server, chat, 
 
 
 async def test_a_plain_server_gets_no_start(server, chat, way):
-    await way(SkeletonOfThoughtChain(llm=chat(server.address)), "Q")
+    await way(skeleton_chain(llm=chat(server.address)), "Q")
     assert all(begun(request) is None and "extra_body" not in request.body for request in server.seen)

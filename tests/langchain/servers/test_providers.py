@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from always import skeleton_chain
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_openai import AzureChatOpenAI
-
-from langchain_sot import SkeletonOfThoughtChain
 
 PAGE = Path(__file__).parents[3] / "docs" / "servers.md"
 TEXTS = {
@@ -43,7 +42,7 @@ def responses(server, chat):
 
 async def test_azure(server, azure, way):
     counted = UsageMetadataCallbackHandler()
-    output = await way(SkeletonOfThoughtChain(llm=azure), "Q", {"callbacks": [counted]})
+    output = await way(skeleton_chain(llm=azure), "Q", {"callbacks": [counted]})
     assert output["points"] == TEXTS
     assert {request.path for request in server.seen} == {
         "/openai/deployments/mine/chat/completions?api-version=2024-10-21"
@@ -56,7 +55,7 @@ async def test_azure(server, azure, way):
 @pytest.mark.parametrize("name", ["ainvoke", "stream", "astream"])
 async def test_azure_when_a_point_hangs_or_breaks(server, azure, fault, ways, name):
     server.faults |= {1: fault("stall"), 2: fault("500")}
-    chain = SkeletonOfThoughtChain(llm=azure, max_retries=0, point_timeout=1.5, on_point_error="placeholder")
+    chain = skeleton_chain(llm=azure, max_retries=0, point_timeout=1.5, on_point_error="placeholder")
     output = await ways[name](chain, "Q")
     assert output["points"]["3"] == TEXTS["3"]
     assert output["errors"]["1"].startswith("PointTimeout")
@@ -65,7 +64,7 @@ async def test_azure_when_a_point_hangs_or_breaks(server, azure, fault, ways, na
 
 async def test_the_responses_api(server, responses, way):
     counted = UsageMetadataCallbackHandler()
-    output = await way(SkeletonOfThoughtChain(llm=responses), "Q", {"callbacks": [counted]})
+    output = await way(skeleton_chain(llm=responses), "Q", {"callbacks": [counted]})
     # The model's reasoning, which has a list of its own, is no part of the skeleton.
     assert output["skeleton"] == ["Take breaks", "Move", "Drink water"]
     assert output["points"] == TEXTS
@@ -75,20 +74,20 @@ async def test_the_responses_api(server, responses, way):
 
 
 async def test_the_responses_api_by_the_direct_route(responses, way):
-    output = await way(SkeletonOfThoughtChain(llm=responses, router=lambda q: False), "Q")
+    output = await way(skeleton_chain(llm=responses, router=lambda q: False), "Q")
     assert output["answer"] == "Just so."
 
 
 async def test_a_response_that_reached_its_limit_loses_its_last_line(server, responses, fault, way):
     server.faults["skeleton"] = fault("incomplete")
-    output = await way(SkeletonOfThoughtChain(llm=responses), "Q")
+    output = await way(skeleton_chain(llm=responses), "Q")
     assert output["skeleton"] == ["Take breaks", "Move"]
 
 
 @pytest.mark.parametrize("name", ["stream", "astream"])
 async def test_a_response_that_is_cut_is_an_error(server, responses, fault, ways, name):
     server.faults[2] = fault("cut")
-    chain = SkeletonOfThoughtChain(llm=responses, max_retries=0, on_point_error="placeholder")
+    chain = skeleton_chain(llm=responses, max_retries=0, on_point_error="placeholder")
     output = await ways[name](chain, "Q")
     assert output["points"]["2"].startswith("All about (")
     assert output["errors"]["2"].startswith("ConnectionError: The server's stream ended")
@@ -97,7 +96,7 @@ async def test_a_response_that_is_cut_is_an_error(server, responses, fault, ways
 
 async def test_a_timeout_reaches_the_responses_api(server, responses, fault, ways):
     server.faults[2] = fault("stall")
-    chain = SkeletonOfThoughtChain(llm=responses, max_retries=0, on_point_error="placeholder", point_timeout=1.5)
+    chain = skeleton_chain(llm=responses, max_retries=0, on_point_error="placeholder", point_timeout=1.5)
     output = await ways["stream"](chain, "Q")
     assert output["errors"]["2"].startswith("PointTimeout")
 
@@ -111,7 +110,7 @@ def test_the_chains_on_the_page_run(server, capsys):
     for block in asked:
         code = re.sub(r"http://127.0.0.1:8000|https://NAME\.openai\.azure\.com", server.address, block)
         exec(compile(code, PAGE.name, "exec"), names)
-        assert names["chain"].invoke("Q")["points"] == TEXTS
+        assert names["chain"].invoke("What are good ways to stay awake?")["points"] == TEXTS
     assert "1. Take breaks: All about take breaks" in capsys.readouterr().out
     last = [request.body["messages"][-1] for request in server.of("point", 1)]
     assert [message["role"] for message in last] == ["user", "user", "assistant", "user"]

@@ -1,0 +1,157 @@
+"""A router as a runnable: the decision alone, for chains of one's own."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
+from langchain_core.runnables.config import ensure_config
+from pydantic import ConfigDict, PrivateAttr, model_validator
+
+from langchain_sot.interrupts import dropped
+from langchain_sot.messages import read_messages
+from langchain_sot.router import TracedRouter, read_request
+from skeleton_of_thought.auto import as_router
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.gate import Gate
+from skeleton_of_thought.routing import decided_at_once, failed_router, races, told
+from skeleton_of_thought.types import Answer, Conversation, Message, Request, RouteDecision
+
+__all__ = ["SkeletonOfThoughtRouter"]
+
+
+class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
+    """Says whether a question suits Skeleton-of-Thought: the chain's router, as a runnable.
+
+    Takes what the chain takes, and returns a `RouteDecision` with `use_skeleton`, `score` (0 to 1, or None) and
+    `reason`. Messages that do not end with a question go the direct way, and so do calls with tools or a response
+    format among their arguments. A router that fails has decided for the direct way; the reason says so.
+
+    The chain has its own router and needs none of these in front of it. It is a `Router` itself, too.
+
+    Example:
+        >>> from langchain_sot import SkeletonOfThoughtRouter
+        >>> router = SkeletonOfThoughtRouter()
+        >>> router.invoke("What are the pros and cons of living on a boat?").use_skeleton
+        True
+        >>> history = [("human", "Which kinds are there?"), ("ai", "Two: red and green.")]
+        >>> router.invoke({"question": "And the second one?", "chat_history": history}).reason
+        'gate (follow_up): it follows on what was said before'
+
+    As a condition:
+        >>> from langchain_core.language_models import FakeListChatModel
+        >>> from langchain_core.runnables import RunnableBranch
+        >>> llm = FakeListChatModel(responses=["42"])
+        >>> chain = RunnableBranch((router | (lambda decision: decision.use_skeleton), lambda q: "points"), llm)
+        >>> chain.invoke("What is 6 * 7?").content
+        '42'
+
+    Attributes:
+        router: "auto", a runnable or function of the question, or a `Router`, as for the chain.
+
+    Raises:
+        ValueError: The router is none.
+        InvalidInput: An input that cannot be read.
+    """
+
+    router: Any = "auto"
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    _router: Any = PrivateAttr()
+
+    def __init__(self, router: Any = "auto", **kwargs: Any) -> None:
+        super().__init__(router=router, **kwargs)  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _resolve(self) -> Self:
+        if self.router is None:
+            raise InvalidInput("SkeletonOfThoughtRouter needs a router: without one there is nothing to decide.")
+        self._router = self.router if isinstance(self.router, Runnable) else as_router(self.router)
+        return self
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """It is, with a router that is."""
+        return True
+
+    @property
+    def InputType(self) -> Any:
+        """What the chain takes."""
+        return Any
+
+    @property
+    def OutputType(self) -> Any:
+        """`RouteDecision`."""
+        return RouteDecision
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> RouteDecision:
+        """The decision on a question."""
+
+        def decide(value: Any, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> RouteDecision:
+            asked = _read(value, read_request(kwargs, config.get("max_concurrency")))
+            return asked if isinstance(asked, RouteDecision) else self._decided(asked, config)
+
+        return self._call_with_config(decide, input, config)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> RouteDecision:
+        """Async twin of `invoke`."""
+
+        async def decide(
+            value: Any, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+        ) -> RouteDecision:
+            asked = _read(value, read_request(kwargs, config.get("max_concurrency")))
+            return asked if isinstance(asked, RouteDecision) else await self._adecided(asked, config)
+
+        return await self._acall_with_config(decide, input, config)
+
+    def _decided(self, conversation: Conversation, config: RunnableConfig) -> RouteDecision:
+        router = TracedRouter(self._router, config)
+        with dropped():
+            decision = decided_at_once(router, conversation)
+            try:
+                return router.route(conversation) if decision is None else decision
+            except Exception as error:
+                return failed_router(error)
+
+    async def _adecided(self, conversation: Conversation, config: RunnableConfig) -> RouteDecision:
+        router = TracedRouter(self._router, config)
+        with dropped():
+            decision = decided_at_once(router, conversation)
+            try:
+                return await router.aroute(conversation) if decision is None else decision
+            except Exception as error:
+                return failed_router(error)
+
+    # --- a router for chains ---
+
+    def at_once(self, conversation: Conversation) -> RouteDecision | None:
+        """See `Router`."""
+        return decided_at_once(self._router, conversation)
+
+    def route(self, conversation: Conversation) -> RouteDecision:
+        """See `Router`."""
+        return TracedRouter(self._router, ensure_config()).route(conversation)
+
+    async def aroute(self, conversation: Conversation) -> RouteDecision:
+        """See `Router`."""
+        return await TracedRouter(self._router, ensure_config()).aroute(conversation)
+
+    @property
+    def races(self) -> bool:
+        """See `Router`."""
+        return races(self._router)
+
+    def observe(self, answer: Answer) -> None:
+        """See `Router`."""
+        told(self._router, answer)
+
+
+def _read(value: Any, request: Request) -> Conversation | RouteDecision:
+    """The conversation; where the messages are none that could be answered, the decision on them."""
+    messages: tuple[Message, ...] = read_messages(value)
+    try:
+        return Conversation(messages, request)
+    except InvalidInput as error:
+        return RouteDecision(False, 0.0, Gate().against(messages, request) or str(error))
