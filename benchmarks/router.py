@@ -3,10 +3,14 @@
 What is labelled 1 has an answer of points that can be written independently. `train` is what the embedded router was
 trained on, so its own line there says little: cross-validation says more, and so do files it has not seen (`test`).
 The majority baseline gives the more frequent answer always. The encoder is one that `sot train-router --base` made.
-The prompt router is asked of any server of OpenAI's protocol, or of a model on this machine.
+The prompt router is asked of any server of OpenAI's protocol, or of a model on this machine (`demo` is the embedded
+one); a reply that says nothing clear counts as direct, as it does in an answer, and so does a call that fails.
+
+The section `overhead` is what a direct answer costs beside the same call without us, see `direct.py`.
 
     python benchmarks/router.py                                   # the files in ../shared/data and our own questions
     python benchmarks/router.py --test my_labels.csv --encoder out/encoder --prompt-model openai:NAME@http://host/v1
+    python benchmarks/router.py --train --prompt-model demo --limit 30
     python benchmarks/router.py --cross-validate                  # trains six times, half a minute
 
 The last line is JSON.
@@ -15,19 +19,25 @@ The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from direct import PAIRS, overhead
+
+from skeleton_of_thought._cli.backends import one_line
 from skeleton_of_thought.auto import AutoRouter
 from skeleton_of_thought.embedded import EmbeddedRouter
+from skeleton_of_thought.errors import SotError
 from skeleton_of_thought.gate import Gate
 from skeleton_of_thought.measures import Labelled, majority, measure, read_labels
-from skeleton_of_thought.routing import Router
-from skeleton_of_thought.types import Conversation
+from skeleton_of_thought.routing import Router, failed_router
+from skeleton_of_thought.types import Call, Conversation, Prompt, Reply
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
@@ -36,99 +46,176 @@ OWN = ROOT / "tests" / "data" / "router_questions.csv"
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
-    routers: dict[str, Router] = {
-        "gate": Gate(),
-        "embedded": EmbeddedRouter(),
-        "auto": AutoRouter(),
-    }
-    if args.encoder:
-        from skeleton_of_thought import ClassifierRouter
-
-        routers["encoder"] = ClassifierRouter.from_pretrained(args.encoder)
-        routers["auto, encoder"] = AutoRouter(routers["encoder"])
-    close = None
-    if args.prompt_model:
-        routers["prompt"], close = prompt_router(args.prompt_model)
-    sets = {Path(path).stem: read_labels(path) for path in [*args.train, *args.test] if Path(path).is_file()}
-    if not sets:
-        raise SystemExit("There are no labels: name files by --train and --test.")
-    result: dict[str, Any] = {"sets": {}}
-    try:
+    result: dict[str, Any] = {"sets": {}, "skipped": {}}
+    with contextlib.ExitStack() as stack:
+        try:
+            sets = {Path(path).stem: read_labels(path) for path in [*args.train, *args.test]}
+            ways = routers(args, stack) if sets else []
+        except SotError as error:
+            raise SystemExit(f"router.py: {error}") from error
+        for way in ways[:]:
+            if (why := refused(way)) is not None:
+                ways.remove(way)
+                result["skipped"][way.name] = why
+                print(f"{way.name}: skipped: {why}\n")
         for name, labelled in sets.items():
-            result["sets"][name] = measured(name, labelled, routers, args.limit)
-    finally:
-        if close is not None:
-            close()
+            result["sets"][name] = measured(name, some(labelled, args.limit), ways)
     if args.cross_validate:
         result["cross_validation"] = cross_validated(args.train)
+    if args.overhead:
+        result["overhead"] = overhead(PAIRS, args.overhead)
     print(json.dumps(result))
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add(
-        "--train", nargs="*", default=[str(DATA / "lima_router.csv"), str(OWN)], help="what the routers were trained on"
-    )
-    add("--test", nargs="*", default=[str(DATA / "vicuna_router.csv")], help="what they have not seen")
+    add("--train", nargs="*", metavar="CSV", default=_there(DATA / "lima_router.csv", OWN), help="what was trained on")
+    add("--test", nargs="*", metavar="CSV", default=_there(DATA / "vicuna_router.csv"), help="what no router has seen")
     add("--encoder", help="a directory that sot train-router --base wrote")
-    add("--prompt-model", help="a model for the prompt router, as sot ask --model takes it")
-    add("--limit", type=int, help="so many questions of each file")
+    add("--prompt-model", metavar="MODEL", help="a model for the prompt router, as sot ask --model takes it")
+    add("--prompt-tokens", type=int, default=16, help="its longest reply; models that think first need hundreds")
+    add("--limit", type=int, help="so many questions of each file, evenly spread")
     add("--cross-validate", action="store_true", help="train the embedded router anew, fold by fold")
-    return parser.parse_args(argv)
+    add("--overhead", type=int, default=300, metavar="RUNS", help="runs of each way to a direct answer; 0 for none")
+    args = parser.parse_args(argv)
+    if args.limit is not None and args.limit < 1:
+        parser.error(f"--limit must be at least 1, not {args.limit}")
+    if args.overhead < 0 or args.prompt_tokens < 1:
+        parser.error("--overhead must be at least 0, and --prompt-tokens at least 1")
+    if not (args.train or args.test or args.overhead):
+        parser.error("there is nothing to measure: name files of labels by --train and --test")
+    return args
 
 
-def prompt_router(model: str) -> tuple[Router, Any]:
-    """A prompt router over a backend of `sot`, and what closes it."""
+def _there(*paths: Path) -> list[str]:
+    """Those of the files that are there: not everybody has all of them."""
+    return [str(path) for path in paths if path.is_file()]
+
+
+# --- the routers ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Way:
+    """A router under the name that the tables have for it.
+
+    Attributes:
+        name: Its name.
+        router: The router.
+        explain: An error of its backend in a line.
+    """
+
+    name: str
+    router: Router
+    explain: Callable[[BaseException], str] = one_line
+
+
+def routers(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Way]:
+    """All routers that were asked for; the stack closes what they hold open."""
+    ways = [Way("gate", Gate()), Way("embedded", EmbeddedRouter()), Way("auto", AutoRouter())]
+    if args.encoder is not None:
+        from skeleton_of_thought import ClassifierRouter
+
+        encoder = ClassifierRouter.from_pretrained(args.encoder)
+        ways += [Way("encoder", encoder), Way("auto, encoder", AutoRouter(encoder))]
+    if args.prompt_model is not None:
+        ways.append(prompt_way(args.prompt_model, args.prompt_tokens, stack))
+    return ways
+
+
+def prompt_way(model: str, tokens: int, stack: contextlib.ExitStack) -> Way:
+    """A prompt router over a backend of `sot`, greedy where that can be asked for."""
     from skeleton_of_thought import PromptRouter
     from skeleton_of_thought._cli.backends import ModelSpec
     from skeleton_of_thought._cli.loading import load
-    from skeleton_of_thought.types import Call
 
-    backend = load(ModelSpec.parse(model))
-    return PromptRouter(lambda prompt: backend.open_call(Call(1, "route", prompt), 0)), backend.close
+    # The limit twice: servers are told it by the backend, the local engine by the prompt.
+    backend = load(ModelSpec.parse(model), temperature=0.0, max_tokens=tokens)
+    stack.callback(backend.close)
+
+    def ask(prompt: Prompt) -> Iterable[str | Reply]:
+        return backend.open_call(Call(1, "route", prompt), 0)
+
+    return Way("prompt", PromptRouter(ask, max_tokens=tokens), backend.explain)
 
 
-def measured(name: str, labelled: Sequence[Labelled], routers: dict[str, Router], limit: int | None) -> dict[str, Any]:
-    """All routers on one file, printed as a table."""
-    labelled = labelled[:limit]
+def refused(way: Way) -> str | None:
+    """Why the router cannot be asked at all. Its first question also pays for what later ones find loaded."""
+    try:
+        way.router.route(Conversation.of("Which question comes first?"))
+    except Exception as error:
+        return way.explain(error)
+    return None
+
+
+# --- measuring --------------------------------------------------------------------------------------------
+
+
+def some(labelled: Sequence[Labelled], limit: int | None) -> Sequence[Labelled]:
+    """So many of the questions, evenly spread: files may be sorted by label."""
+    count = len(labelled) if limit is None else min(limit, len(labelled))
+    return [labelled[at * len(labelled) // count] for at in range(count)]
+
+
+def measured(name: str, labelled: Sequence[Labelled], ways: Sequence[Way]) -> dict[str, Any]:
+    """All routers on one file, each printed as a line of a table as soon as it is done."""
     labels = [one.use_skeleton for one in labelled]
-    rows = {"majority": majority(labels).to_dict()}
-    for router_name, router in routers.items():
-        rows[router_name] = decided(router, labelled, labels)
     print(f"{name}: {len(labels)} questions, {sum(labels)} labelled 1")
     heads = (("accuracy", 9), ("TP", 6), ("FP", 6), ("TN", 6), ("FN", 6), ("precision", 11), ("recall", 8), ("ECE", 7))
-    print(" " * 18 + "".join(f"{head:>{width}}" for head, width in (*heads, ("ms", 9), ("p99", 8))))
-    for row_name, row in rows.items():
-        counts = "".join(f"{row[key]:>6}" for key in ("tp", "fp", "tn", "fn"))
-        shares = f"{row['precision']:>11.3f}{row['recall']:>8.3f}{row.get('calibration', float('nan')):>7.3f}"
-        times = f"{row['ms']:>9.3f}{row['ms_p99']:>8.3f}" if "ms" in row else ""
-        print(f"  {row_name:16}{row['accuracy']:>9.3f}{counts}{shares}{times}")
-    print(flush=True)
+    print(" " * 18 + "".join(f"{head:>{width}}" for head, width in (*heads, ("ms", 11), ("p99", 11))))
+    rows: dict[str, Any] = {"majority": majority(labels).to_dict()}
+    _print_row("majority", rows["majority"])
+    for way in ways:
+        rows[way.name] = decided(way, labelled, labels)
+        _print_row(way.name, rows[way.name])
+    print()
     return rows
 
 
-def decided(router: Router, labelled: Sequence[Labelled], labels: Sequence[bool]) -> dict[str, Any]:
+def _print_row(name: str, row: Mapping[str, Any]) -> None:
+    counts = "".join(f"{row[key]:>6}" for key in ("tp", "fp", "tn", "fn"))
+    calibration = f"{row['calibration']:>7.3f}" if "calibration" in row else f"{'-':>7}"
+    times = f"{row['ms']:>11.3f}{row['ms_p99']:>11.3f}" if "ms" in row else ""
+    notes = "".join(f"  {row[key]} {key.replace('_', ' ')}" for key in ("not_understood", "failed") if key in row)
+    shares = f"{row['precision']:>11.3f}{row['recall']:>8.3f}{calibration}"
+    print(f"  {name:16}{row['accuracy']:>9.3f}{counts}{shares}{times}{notes}", flush=True)
+
+
+def decided(way: Way, labelled: Sequence[Labelled], labels: Sequence[bool]) -> dict[str, Any]:
     """One router on all questions, one after the other."""
     decisions, seconds = [], []
-    router.route(Conversation.of("The first question pays for what later ones find loaded."))
+    failures: list[str] = []
     for one in labelled:
         conversation = Conversation.of(one.question)
         began = time.perf_counter()
-        decisions.append(router.route(conversation))
+        try:
+            decision = way.router.route(conversation)
+        except Exception as error:
+            decision = failed_router(error)
+            failures.append(way.explain(error))
         seconds.append(time.perf_counter() - began)
+        decisions.append(decision)
     scores = [decision.score for decision in decisions]
     known = [score for score in scores if score is not None]
     found = measure([d.use_skeleton for d in decisions], labels, known if len(known) == len(scores) else None)
-    late = quantiles(seconds, n=100)[-1] if len(seconds) > 1 else seconds[0]
-    return {**found.to_dict(), "ms": round(median(seconds) * 1e3, 4), "ms_p99": round(late * 1e3, 4)}
+    # Inclusive: what was never measured is no percentile.
+    late = quantiles(seconds, n=100, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
+    row = {**found.to_dict(), "ms": round(median(seconds) * 1e3, 4), "ms_p99": round(late * 1e3, 4)}
+    if usage := [decision.usage for decision in decisions if decision.usage is not None]:
+        row["tokens_per_question"] = round(sum(one.total_tokens for one in usage) / len(usage), 1)
+    if unclear := sum("not understood" in decision.reason for decision in decisions):
+        row["not_understood"] = unclear
+    if failures:
+        row |= {"failed": len(failures), "first_error": failures[0]}
+    return row
 
 
 def cross_validated(paths: Sequence[str]) -> dict[str, Any]:
     """The embedded router on questions that its model has not seen, fold by fold, with the majority baseline."""
     from skeleton_of_thought.embedded_training import train_embedded
 
-    trained = train_embedded({Path(path).stem: read_labels(path) for path in paths if Path(path).is_file()})
+    trained = train_embedded({Path(path).stem: read_labels(path) for path in paths})
     figures = trained.to_dict()
     for name, row in figures["cross_validation"].items():
         router, baseline = row["router"], row["majority"]

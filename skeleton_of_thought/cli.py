@@ -6,6 +6,7 @@ Exit codes: 0 for an answer, 1 for an error on the way, 2 for bad input, 130 for
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ import time
 from argparse import Namespace
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from skeleton_of_thought._cli.backends import Backend, ModelSpec, one_line
 from skeleton_of_thought._cli.loading import load
@@ -26,7 +27,21 @@ from skeleton_of_thought.drive import run
 from skeleton_of_thought.errors import InvalidInput, PointError, SotError
 from skeleton_of_thought.flow import AnswerFlow, Settings
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.types import Answer, AnswerDone, AnswerFailed, Call, Conversation, Event, Prompt, Reply, Usage
+from skeleton_of_thought.types import (
+    Answer,
+    AnswerDone,
+    AnswerFailed,
+    Call,
+    Conversation,
+    Event,
+    Prompt,
+    Reply,
+    Request,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.routing import AnyRouter
 
 __all__ = ["main"]
 
@@ -157,10 +172,12 @@ def _view(args: Namespace, question: str) -> View:
 
 def _watch(request: _Request, args: Namespace, backend: Backend, view: View) -> Outcome:
     """Runs the answer, and normal decoding after it where that is wanted, in front of the view."""
+    room = min(filter(None, (args.max_concurrency, backend.capacity)), default=None)
     flow = AnswerFlow(
-        request.conversation,
+        dataclasses.replace(request.conversation, request=Request(max_concurrency=room)),
         prompts=request.prompts,
         settings=request.settings,
+        router=_router(args),
         prefill=backend.prefill,
         # Where nobody reads along, a point may be written anew whatever it had written.
         live=not isinstance(view, JsonView) or args.stream,
@@ -170,13 +187,27 @@ def _watch(request: _Request, args: Namespace, backend: Backend, view: View) -> 
             if args.compare and backend.takes_limits:
                 # The first call of a process pays for what later ones find done; neither side shall.
                 _decode(backend, Conversation.of("Hello"), 1)
-            outcome = _answer(flow, backend, view, args.max_concurrency)
+            outcome = _answer(flow, backend, view, room)
             if args.compare and outcome.error is None and outcome.answer is not None:
                 outcome = _compare(outcome.answer, request.conversation, backend, view)
     except KeyboardInterrupt:
         view.interrupt(flow.answer)
         raise
     return outcome
+
+
+def _router(args: Namespace) -> AnyRouter | None:
+    """What decides whether there is a skeleton; None for one always. Loaded only where it is used."""
+    if args.compare or not args.router:
+        return None
+    from skeleton_of_thought.auto import AutoRouter, as_router
+    from skeleton_of_thought.cost import CostGuard
+    from skeleton_of_thought.embedded import EmbeddedRouter
+
+    guard = CostGuard(max_points=args.max_points)
+    if args.threshold is None:
+        return as_router("auto", guard=guard)
+    return AutoRouter(EmbeddedRouter(args.threshold), guard=guard)
 
 
 def _answer(flow: AnswerFlow, backend: Backend, view: View, max_concurrency: int | None) -> Outcome:
@@ -188,8 +219,15 @@ def _answer(flow: AnswerFlow, backend: Backend, view: View, max_concurrency: int
             if isinstance(event, AnswerDone):
                 outcome = Outcome(event.answer)
             elif isinstance(event, AnswerFailed):
-                outcome = Outcome(event.error.answer if isinstance(event.error, PointError) else None, event.error)
+                outcome = Outcome(_partial(flow, event.error), event.error)
     return outcome
+
+
+def _partial(flow: AnswerFlow, error: Exception) -> Answer | None:
+    """What there is of an answer that failed: what was shown already shall not vanish."""
+    if isinstance(error, PointError):
+        return error.answer
+    return flow.answer if flow.answer.text else None
 
 
 def _compare(answer: Answer, conversation: Conversation, backend: Backend, view: View) -> Outcome:

@@ -6,8 +6,10 @@ token first. Where a grammar forbids that, or there is nothing more to say, it p
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.modeling_outputs import CausalLMOutput
 
 from skeleton_of_thought.local import LocalEngine
+from skeleton_of_thought.local.worker import Worker
 
 # Tiny models gain nothing from more threads, and on a busy machine they lose a lot.
 torch.set_num_threads(1)
@@ -130,6 +133,46 @@ def scripted_engine(script: Script | str, template: str = HERMES, *special: str)
     tokenizer = make_tokenizer(template, *special)
     say = script if callable(script) else (lambda prompt: script)
     return LocalEngine(ScriptedModel(tokenizer, say).eval(), tokenizer)
+
+
+@contextlib.contextmanager
+def gathered(count: int, patience: float = 20.0) -> Iterator[None]:
+    """Engines decode nothing before they were asked for so many texts; those then begin together.
+
+    Whether calls of several threads meet in one batch depends on how busy the machine is, if the first may end before
+    the last has begun. Where fewer calls come, because they wait for one another, what is there goes on in the end.
+    """
+    lock, kept = threading.Lock(), []
+    submit, passing = Worker.submit, threading.Event()
+
+    def release() -> None:
+        with lock:
+            together, kept[:] = list(kept), []
+            passing.set()
+        for worker in dict.fromkeys(worker for worker, _ in together):
+            submit(worker, [row for by, rows in together if by is worker for row in rows])
+
+    def gather(worker: Worker, rows: Sequence[Any]) -> None:
+        with lock:
+            late = passing.is_set()
+            if not late:
+                kept.append((worker, rows))
+            full = sum(len(rows) for _, rows in kept) >= count
+        if late:
+            submit(worker, rows)
+        elif full:
+            release()
+
+    timer = threading.Timer(patience, release)
+    timer.daemon = True
+    timer.start()
+    Worker.submit = gather  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Worker.submit = submit  # type: ignore[method-assign]
+        timer.cancel()
+        timer.join()
 
 
 def last_message(prompt: str) -> tuple[str, str]:

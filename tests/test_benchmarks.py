@@ -454,3 +454,20 @@ def test_options_that_do_not_exist_are_refused() -> None:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
     assert done.returncode == 2
     assert "unknown ways: magic" in done.stderr
+
+
+# --- the routers ------------------------------------------------------------------------------------
+
+
+def test_the_routers_benchmark_runs_as_it_says(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("label,question\n1,What are the benefits of tea?\n0,What is 2 + 2?\n")
+    command = [sys.executable, "benchmarks/router.py", "--train", "--test", str(labels), "--overhead", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert set(report["sets"]) == {"labels"}
+    assert report["overhead"]["runs"] == 3
+    for row in report["overhead"]["pairs"].values():
+        assert row["plain_total"] > 0
+    assert "overhead of a direct answer" in done.stdout

@@ -51,6 +51,7 @@ class Backend:
         open_call: Opens a call, see `skeleton_of_thought.drive.run`.
         prefill: The stages whose prefill the backend continues.
         takes_limits: Whether it honours `Prompt.max_tokens`.
+        capacity: How many calls it can serve at a time; None for as many as there are points.
         explain: An error of the backend as one line that says what to do.
         close: Ends what is still open.
     """
@@ -59,6 +60,7 @@ class Backend:
     open_call: Open
     prefill: Collection[Stage] = ()
     takes_limits: bool = False
+    capacity: int | None = None
     explain: Callable[[BaseException], str] = one_line
     close: Callable[[], None] = _nothing
 

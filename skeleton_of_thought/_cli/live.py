@@ -28,6 +28,7 @@ from skeleton_of_thought.types import (
     PointFound,
     PointRestarted,
     PointStarted,
+    Routed,
     SkeletonDone,
 )
 
@@ -75,6 +76,7 @@ class LiveView:
         self._cells: dict[int, _Cell] = {}
         self._complete = False
         self._join = join
+        self._reason: str | None = None
         self._direct: list[str] = []
         self._merge: list[str] | None = None
         self._normal: list[str] = []
@@ -94,6 +96,8 @@ class LiveView:
     def show(self, event: Event) -> None:
         """See `View.show`. The screen is drawn by a thread of its own, from what is noted here."""
         match event:
+            case Routed(decision) if not decision.use_skeleton:
+                self._reason = " ".join(without_controls(decision.reason).split())
             case PointFound(point):
                 self._cells.setdefault(point.index, _Cell(point))
             case SkeletonDone(skeleton):
@@ -129,6 +133,8 @@ class LiveView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = console.size
         status = f"{self._status()} - {time.monotonic() - self._began:.1f} s"
+        if self._reason and not self._normal:
+            status += f" - {self._reason}"
         head = [Text(self._question, style="bold"), Text(status, style="dim"), Text()]
         # The points matter most: on a very low terminal they get all of it.
         head = head[: max(0, min(3, height - 2))]
@@ -153,7 +159,7 @@ class LiveView:
         cells = list(self._cells.values())
         if self._normal:
             return "normal decoding"
-        if self._direct:
+        if self._direct or self._reason is not None:
             return "answering directly"
         if not any(cell.opened for cell in cells):
             return "writing the skeleton"

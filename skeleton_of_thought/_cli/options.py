@@ -13,6 +13,7 @@ from skeleton_of_thought.flow import Settings
 __all__ = ["parse"]
 
 _DEFAULTS = Settings()
+_THRESHOLD = "the score (0 to 1) from which on a skeleton is used"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,13 +64,23 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     for command in (ask, compare):
         _add_options(command)
     ask.add_argument("--compare", action="store_true", help="answer again with normal decoding, and compare")
-    compare.set_defaults(compare=True)
+    _add_router(ask)
+    compare.set_defaults(compare=True, router=False, threshold=None)
     _add_route(commands)
     _add_train(commands)
     args = parser.parse_args(argv)
     if getattr(args, "stream", False) and not args.json:
         commands.choices[args.command].error("--stream goes with --json")
+    if args.command == "ask" and args.compare and args.threshold is not None:
+        ask.error("--threshold goes without --compare, which always makes a skeleton")
     return args
+
+
+def _add_router(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("router", "What a list of points would answer badly, the model answers directly.")
+    add = group.add_mutually_exclusive_group().add_argument
+    add("--no-router", dest="router", action="store_false", help="make a skeleton always, as --compare does")
+    add("--threshold", type=_share, metavar="T", help=_THRESHOLD)
 
 
 def _add_route(commands: Any) -> None:
@@ -83,7 +94,7 @@ def _add_route(commands: Any) -> None:
     add("--json", action="store_true", help="the decision as one JSON object")
     add("--csv", metavar="FILE", help="decide every row of a CSV file (- for standard input), and print CSV")
     add("--column", metavar="NAME", default="question", help="the column of the questions (default: %(default)s)")
-    add("--threshold", type=_share, metavar="T", help="the score from which on a skeleton is used")
+    add("--threshold", type=_share, metavar="T", help=_THRESHOLD)
     add("--no-gate", dest="gate", action="store_false", help="ask the router alone, without the rules before it")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--weights", metavar="FILE", help="weights that train-router --embedded wrote")

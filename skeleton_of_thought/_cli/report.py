@@ -34,8 +34,8 @@ class Normal:
 
 
 def statistics(answer: Answer) -> list[str]:
-    """Lines about times, tokens and steps."""
-    lines = [_times(answer)]
+    """Lines about times, tokens and steps; before them why there are no points, where that is so."""
+    lines = [*_directly(answer), _times(answer)]
     usage, stages = answer.usage, answer.usage_by_stage
     if usage.output_tokens:
         cached = f" ({usage.cached_tokens:,} of them reused)" if usage.cached_tokens else ""
@@ -52,6 +52,15 @@ def statistics(answer: Answer) -> list[str]:
     return lines
 
 
+def _directly(answer: Answer) -> list[str]:
+    if answer.route != "direct":
+        return []
+    # Where the router had wanted a skeleton and the model made none, there is no way around it.
+    routed = answer.decision is not None and not answer.decision.use_skeleton
+    hint = " (--no-router for a skeleton)" if routed else ""
+    return [f"answered directly: {' '.join(answer.reason.split())}{hint}"]
+
+
 def _times(answer: Answer) -> str:
     timings = answer.timings
     parts = []
@@ -62,8 +71,6 @@ def _times(answer: Answer) -> str:
     if timings.first_text is not None:
         parts.append(f"first text {timings.first_text:.2f} s")
     parts.append(f"total {timings.total:.2f} s")
-    if answer.route == "direct":
-        parts.append(f"answered directly ({answer.reason})")
     return "time: " + ", ".join(parts)
 
 

@@ -115,7 +115,8 @@ class PlainView(_Quiet):
         text = "".join(self._written)
         if outcome.answer is not None and outcome.answer.text.startswith(text):
             self._write(outcome.answer.text[len(text) :])
-        if self._written and any(self._written):
+        text = "".join(self._written)
+        if text and not text.endswith("\n"):
             self._write("\n")
 
 

@@ -1,10 +1,13 @@
 """A scripted backend for the tests of the `sot` command; as a program, the command with that backend.
 
-Usage of the program: scripted_cli.py DELAY ARGUMENT..., with DELAY seconds before each piece of text.
+Usage of the program: scripted_cli.py DELAY ARGUMENT..., with DELAY seconds before each piece of text. Where DELAY is
+"stdin", the skeleton comes at once, and every other text stops after a few words until standard input ends: what is to
+happen in mid-answer then does, however busy the machine is.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -16,6 +19,8 @@ from skeleton_of_thought.types import Call, Decoding, Reply, Usage
 
 TITLES = ("Keep a schedule", "Dim the lights", "Avoid caffeine", "Cool the room", "Put screens away")
 SENTENCE = "This helps because the body expects rest at the same hour and slowly learns the habit. "
+_HELD = 5
+"""Pieces of a text that come before the gate."""
 
 
 class Script:
@@ -30,6 +35,7 @@ class Script:
         usage: bool = True,
         decoding: Callable[[Call], Decoding | None] = lambda call: None,
         sentences: int = 3,
+        gate: threading.Event | None = None,
     ) -> None:
         self.delay = delay
         self.skeleton = skeleton
@@ -37,6 +43,7 @@ class Script:
         self.usage = usage
         self.decoding = decoding
         self.sentences = sentences
+        self.gate = gate
         self.calls: list[Call] = []
         self.open = 0
         self.closed = False
@@ -73,6 +80,9 @@ class ScriptedStream:
         script.open += 1
         try:
             for written, piece in enumerate(pieces):
+                if written == _HELD and call.stage != "skeleton" and script.gate is not None:
+                    while not self._cancelled.wait(0.01) and not script.gate.is_set():
+                        pass
                 if self._cancelled.wait(script.delay) if script.delay else self._cancelled.is_set():
                     return
                 if written == 2 and (error := script.fail(call)) is not None:
@@ -86,7 +96,23 @@ class ScriptedStream:
         self._cancelled.set()
 
 
+def until_stdin_ends() -> threading.Event:
+    """Is set when standard input has ended."""
+    ended = threading.Event()
+
+    def wait() -> None:
+        # Not `sys.stdin`, whose lock a thread that is still reading would hold while the interpreter ends.
+        while os.read(0, 1024):
+            pass
+        ended.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+    return ended
+
+
 if __name__ == "__main__":
     # A shell that starts programs in the background has them ignore SIGINT, and they pass that on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.exit(main(sys.argv[2:], backend=Script(delay=float(sys.argv[1])).backend()))
+    gated = sys.argv[1] == "stdin"
+    script = Script(gate=until_stdin_ends()) if gated else Script(delay=float(sys.argv[1]))
+    sys.exit(main(sys.argv[2:], backend=script.backend()))

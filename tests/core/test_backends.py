@@ -154,7 +154,7 @@ def read(backend, text="hi"):
 
 
 def ask(served, *options, capsys):
-    code = main(["ask", "What now?", "--model", f"openai:m@{served.url}", *options])
+    code = main(["ask", "What now?", "--no-router", "--model", f"openai:m@{served.url}", *options])
     out, err = capsys.readouterr()
     return code, out, err
 

@@ -17,9 +17,19 @@ ENV = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
 SCRIPTED = [sys.executable, str(Path(__file__).with_name("scripted_cli.py"))]
 
 
-def start(delay, *options, **kwargs):
-    command = [*SCRIPTED, str(delay), "ask", "How can I sleep better?", *options]
-    return subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
+ROUTES = [("How can I sleep better?", "--no-router"), ("What is 17 * 4?",)]
+"""A question that gets a skeleton, and one that the router sends the direct way."""
+
+
+@pytest.fixture(params=ROUTES, ids=["skeleton", "direct"])
+def asked(request):
+    return request.param
+
+
+def start(delay, *arguments, **kwargs):
+    command = [*SCRIPTED, str(delay), "ask", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=ENV, stdin=pipe, stdout=pipe, stderr=pipe, **kwargs)
 
 
 def finish(process):
@@ -31,10 +41,10 @@ def finish(process):
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_in_mid_answer_ends_cleanly(sent, code):
-    process = start(0.05, "--json", "--stream")
+def test_a_signal_in_mid_answer_ends_cleanly(sent, code, asked):
+    process = start("stdin", *asked, "--json", "--stream")
     for line in process.stdout:
-        if json.loads(line)["event"] == "PointDelta":
+        if json.loads(line)["event"] == "AnswerDelta":
             break
     process.send_signal(sent)
     out, err = finish(process)
@@ -43,28 +53,34 @@ def test_a_signal_in_mid_answer_ends_cleanly(sent, code):
     assert all(json.loads(line) for line in out.splitlines())
 
 
-def test_ctrl_c_while_a_backend_keeps_silent_ends_cleanly():
-    process = start(3600, "--json", "--stream", "--point-timeout", "9999")
-    _wait_for_threads(process.pid)
+def test_ctrl_c_while_a_backend_keeps_silent_ends_cleanly(asked):
+    process = start(3600, *asked, "--json", "--stream", "--point-timeout", "9999")
+    if "--no-router" in asked:
+        _wait_for_threads(process)
+    else:
+        # A direct answer has no thread of its own; after this line there is nothing but its call.
+        assert json.loads(process.stdout.readline())["event"] == "Routed"
     process.send_signal(signal.SIGINT)
     out, err = finish(process)
     assert process.returncode == 130
     assert (out, err) == ("", "")
 
 
-def _wait_for_threads(pid):
-    # There is no output to wait for, but the call that keeps silent has a thread of its own.
-    tasks = Path(f"/proc/{pid}/task")
+def _wait_for_threads(process):
+    # There is no output of the call to wait for, but while it keeps silent it has a thread of its own.
+    tasks = Path(f"/proc/{process.pid}/task")
     if not tasks.exists():
         pytest.skip("needs /proc")
     while len(list(tasks.iterdir())) < 2:
+        assert process.poll() is None
         time.sleep(0.01)
 
 
-def test_a_closed_pipe_ends_quietly():
-    process = start(0.01, "--plain")
-    assert process.stdout.readline().startswith(b"1. Keep a schedule")
+def test_a_closed_pipe_ends_quietly(asked):
+    process = start("stdin", *asked, "--plain")
+    assert process.stdout.read(4) == (b"1. K" if "--no-router" in asked else b"This")
     process.stdout.close()
+    process.stdin.close()
     err = process.stderr.read().decode()
     process.wait(timeout=120)
     process.stderr.close()
@@ -73,7 +89,7 @@ def test_a_closed_pipe_ends_quietly():
 
 
 def test_plain_output_has_no_escape_codes_even_when_colour_is_forced():
-    command = [*SCRIPTED, "0", "ask", "q"]
+    command = [*SCRIPTED, "0", "ask", "q", "--no-router"]
     env = {**ENV, "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
     done = subprocess.run(command, env=env, capture_output=True, check=True, timeout=120)
     assert b"\x1b" not in done.stdout + done.stderr

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from driving import in_threads, on_the_loop
+from driving import Clock, in_threads, on_the_loop
 
 from skeleton_of_thought import drive
 from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
@@ -289,7 +289,8 @@ def test_a_call_that_waits_for_its_retry_uses_no_part_of_the_budget(pump):
         return [ConnectionError("reset")] if (call.point.index, call.attempt) == (1, 1) else ["text"]
 
     model = Model(points(3, write))
-    answer_of(pump(model, [flow(settings={"backoff": 0.2})], max_concurrency=1))
+    clock = Clock(after=2)
+    answer_of(pump(model, [flow(settings={"backoff": 0.2})], until=clock.watch, max_concurrency=1, clock=clock))
     order = [(c.point.index, c.attempt) for c in model.opened if c.point]
     assert order == [(1, 1), (2, 1), (3, 1), (1, 2)]
 
@@ -297,26 +298,39 @@ def test_a_call_that_waits_for_its_retry_uses_no_part_of_the_budget(pump):
 def test_a_point_that_takes_too_long_times_out_and_the_others_stay(pump):
     model = Model(points(3, lambda c: [ENDLESS] if c.point.index == 3 else ["text"]))
     settings = {"point_timeout": 0.2, "max_retries": 0, "on_point_error": "placeholder"}
-    answer = answer_of(pump(model, [flow(settings=settings)]))
+    clock = Clock(after=2)
+    answer = answer_of(pump(model, [flow(settings=settings)], until=clock.watch, clock=clock))
     assert [type(e.error) for e in answer.expansions] == [type(None), type(None), PointTimeout]
     assert "point_timeout=0.2" in str(answer.errors[3])
     assert model.live == 0
 
 
+def stalls_once(clock: Clock, stalled: threading.Event) -> Callable[[Call], list[object]]:
+    """Two points; the first try at the first is late as soon as it has begun, and nothing else ever is."""
+
+    def write(call: Call) -> list[object]:
+        if (call.point.index, call.attempt) != (1, 1):
+            return ["text"]
+        clock.jump()
+        return [stalled]
+
+    return points(2, write)
+
+
 def test_a_stalled_thread_is_left_behind_with_a_warning_and_its_place_given_away(monkeypatch, caplog):
-    monkeypatch.setattr(drive, "GRACE", 0.1)
-    released = threading.Event()
-    model = Model(points(2, lambda c: [released] if (c.point.index, c.attempt) == (1, 1) else ["text"]))
-    events = in_threads(model, [flow(settings={"point_timeout": 0.1})], max_concurrency=1)
+    monkeypatch.setattr(drive, "GRACE", 0.0)
+    released, clock = threading.Event(), Clock()
+    model = Model(stalls_once(clock, released))
+    events = in_threads(model, [flow(settings={"point_timeout": 0.1})], max_concurrency=1, clock=clock)
     assert [e.text for e in answer_of(events).expansions] == ["text", "text"]
     assert "still blocked in its backend" in caplog.text
     released.set()
 
 
 def test_a_stalled_task_is_cancelled_at_once():
-    never = threading.Event()
-    model = Model(points(2, lambda c: [never] if (c.point.index, c.attempt) == (1, 1) else ["text"]))
-    events = on_the_loop(model, [flow(settings={"point_timeout": 0.1})], max_concurrency=1)
+    clock = Clock()
+    model = Model(stalls_once(clock, threading.Event()))
+    events = on_the_loop(model, [flow(settings={"point_timeout": 0.1})], max_concurrency=1, clock=clock)
     assert [e.text for e in answer_of(events).expansions] == ["text", "text"]
     assert model.live == 0
 

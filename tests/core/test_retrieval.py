@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from driving import Clock
 
 from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
 from skeleton_of_thought.flow import Action, AnswerFlow, Settings
@@ -656,7 +657,8 @@ def test_a_retrieval_that_fails_cancels_those_that_wait_and_those_that_run(pump)
 def test_one_that_stalls_times_out_and_costs_its_point_alone(pump):
     backend = Backend(but("sources", 2, ENDLESS))
     settings = {"point_timeout": 0.2, "max_retries": 0, "on_point_error": "placeholder", "placeholder": "(gone)"}
-    answer = last(pump(backend, [flow(**settings)])).answer
+    clock = Clock(after=1)
+    answer = last(pump(backend, [flow(**settings)], until=clock.watch, clock=clock)).answer
     assert answer.text == "1. Sleep: text 1\n\n2. Eat: (gone)"
     assert isinstance(answer.errors[2], PointTimeout)
     assert backend.live == 0

@@ -234,12 +234,13 @@ def own_text(llm: Any, question: str = "Why?", **kwargs: Any) -> str:
 # --- one batch ---
 
 LONG = {"min_new_tokens": 60, "max_new_tokens": 60}
-"""So long that none ends before the last one has begun."""
+"""So long that rows which begin together are decoded together."""
 
 
-async def test_all_points_are_one_batch_on_all_six_ways(llm_of, engine, generated, way):
+async def test_all_points_are_one_batch_on_all_six_ways(llm_of, engine, generated, way, local_models):
     expansion = expansion_of(llm_of(**LONG))
-    points = await way(expansion, "Why?")
+    with local_models.gathered(4):
+        points = await way(expansion, "Why?")
     assert list(points) == ["1", "2", "3", "4"]
     assert generated == []
     assert engine.stats().peak_batch_size == 4
@@ -253,14 +254,16 @@ async def test_all_six_ways_give_the_same(llm_of, engine, ways):
     assert any(outputs[0].values())
 
 
-async def test_the_points_of_many_questions_are_one_batch(llm_of, engine, generated):
-    await expansion_of(llm_of(**LONG)).abatch(["Why?", "How?", "When?"])
+async def test_the_points_of_many_questions_are_one_batch(llm_of, engine, generated, local_models):
+    with local_models.gathered(12):
+        await expansion_of(llm_of(**LONG)).abatch(["Why?", "How?", "When?"])
     assert generated == []
     assert engine.stats().peak_batch_size == 12
 
 
-async def test_a_limit_holds(llm_of, engine):
-    await expansion_of(llm_of()).ainvoke("Why?", {"max_concurrency": 2})
+async def test_a_limit_holds(llm_of, engine, local_models):
+    with local_models.gathered(2):
+        await expansion_of(llm_of(**LONG)).ainvoke("Why?", {"max_concurrency": 2})
     assert engine.stats().peak_batch_size == 2
 
 
@@ -275,8 +278,9 @@ async def test_a_limit_holds(llm_of, engine):
     ],
     ids=["bind", "with_retry", "with_fallbacks", "alternatives", "all"],
 )
-async def test_what_is_around_the_object_stays(llm_of, engine, generated, way, wrap):
-    await way(expansion_of(wrap(llm_of(**LONG))), "Why?")
+async def test_what_is_around_the_object_stays(llm_of, engine, generated, way, wrap, local_models):
+    with local_models.gathered(4):
+        await way(expansion_of(wrap(llm_of(**LONG))), "Why?")
     assert generated == []
     assert engine.stats().peak_batch_size == 4
 
@@ -300,10 +304,11 @@ def test_a_tokenizer_with_another_template_is_heeded(library, pipe_of, loaded, e
     assert answer == chat.invoke("Why?").text.split("<bot>", 1)[1]
 
 
-def test_two_models_of_two_kinds(llm_of, engine, generated, kit):
+def test_two_models_of_two_kinds(llm_of, engine, generated, kit, local_models):
     writer = llm_of(**LONG)
     chat = kit.Chat(script=kit.answering(TITLES))
-    output = skeleton_chain(llm=chat, point_llm=writer).invoke("Why?")
+    with local_models.gathered(len(TITLES)):
+        output = skeleton_chain(llm=chat, point_llm=writer).invoke("Why?")
     assert output["skeleton"] == TITLES
     assert [seen.stage for seen in chat.watch.seen] == ["skeleton"]
     assert chat.watch.seen[0].kwargs == {}

@@ -198,18 +198,20 @@ async def test_closing_a_stream_frees_its_row(llm, engine):
     assert engine.stats().cancelled == 2
 
 
-def test_concurrent_calls_are_one_batch(llm, engine):
+def test_concurrent_calls_are_one_batch(llm, engine, local_models):
     llm = llm.bind(max_tokens=100)
     parallel = RunnableParallel({str(i): (lambda x, i=i: f"{x} {i}") | llm for i in range(3)})
-    outputs = parallel.invoke("Why?", {"max_concurrency": 3})
+    with local_models.gathered(3):
+        outputs = parallel.invoke("Why?", {"max_concurrency": 3})
     assert [outputs[str(i)].text for i in range(3)] == [llm.invoke(f"Why? {i}").text for i in range(3)]
     assert engine.stats().peak_batch_size == 3
 
 
-async def test_all_points_of_an_answer_are_one_batch(way, llm, engine):
+async def test_all_points_of_an_answer_are_one_batch(way, llm, engine, local_models):
     long = llm.bind(max_tokens=100)
     chain = skeleton_chain(llm=long, point_prompt="{question} {skeleton} {index}", max_retries=0)
-    output = await way(chain.expansion(TITLES), "Why?")
+    with local_models.gathered(len(TITLES)):
+        output = await way(chain.expansion(TITLES), "Why?")
     assert list(output) == ["1", "2", "3", "4"]
     assert engine.stats().peak_batch_size == 4
     assert engine.stats().prefix_tokens_reused > 0

@@ -78,12 +78,15 @@ def user(text: str) -> ChatMessage:
 # --- the same text, in one batch ---
 
 
-async def test_points_of_unequal_lengths_are_one_batch_and_say_what_one_by_one_decoding_says(hugging, generated):
+async def test_points_of_unequal_lengths_are_one_batch_and_say_what_one_by_one_decoding_says(
+    hugging, generated, local_models
+):
     llm = hugging()
     expected = [llm.complete(question).text for question in QUESTIONS]
     assert len(generated) == len(QUESTIONS)
     adopted = adopt(llm)
-    responses = await asyncio.gather(*(adopted.acomplete(question) for question in QUESTIONS))
+    with local_models.gathered(len(QUESTIONS)):
+        responses = await asyncio.gather(*(adopted.acomplete(question) for question in QUESTIONS))
     assert [response.text for response in responses] == expected
     assert len(generated) == len(QUESTIONS), "the model's own generate was not called again"
     stats = adopted.engine.stats()
@@ -400,7 +403,7 @@ def test_others_are_not_meant(caplog):
 
 
 @pytest.mark.model
-async def test_the_demo_model_says_the_same_in_a_batch(caplog):
+async def test_the_demo_model_says_the_same_in_a_batch(caplog, local_models):
     from skeleton_of_thought.local.models import load
 
     model, tokenizer = load("demo", dtype="float32")
@@ -409,7 +412,8 @@ async def test_the_demo_model_says_the_same_in_a_batch(caplog):
     )
     questions = ["What is the capital of France?", "Name three colours that go well together.", "Why is the sky blue?"]
     adopted = adopt(llm)
-    responses = await asyncio.gather(*(adopted.achat([user(question)]) for question in questions))
+    with local_models.gathered(len(questions)):
+        responses = await asyncio.gather(*(adopted.achat([user(question)]) for question in questions))
     assert [r.message.content for r in responses] == [llm.chat([user(q)]).message.content for q in questions]
     assert adopted.engine.stats().peak_batch_size == 3
     assert "Paris" in responses[0].message.content

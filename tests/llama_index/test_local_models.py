@@ -107,8 +107,9 @@ def planner(kit: Any) -> Any:
     return kit.SyncLLM(script=kit.answering(TITLES))
 
 
-async def test_all_points_of_an_answer_are_rows_of_one_batch(way, planner, hugging, generated):
-    response = await way(planner, "How?", point_llm=hugging)
+async def test_all_points_of_an_answer_are_rows_of_one_batch(way, planner, hugging, generated, local_models):
+    with local_models.gathered(len(TITLES)):
+        response = await way(planner, "How?", point_llm=hugging)
     assert len(response.points) == len(TITLES)
     assert response.metadata["sot"]["concurrency"] == "batch"
     assert engine_of(hugging).stats().peak_batch_size == len(TITLES)
@@ -142,12 +143,13 @@ async def test_what_is_streamed_is_what_is_given_whole(ways, planner, hugging):
     assert len(set(texts.values())) == 1
 
 
-async def test_engines_and_synthesizers_on_one_llm_share_one_local_engine(kit, planner, hugging):
+async def test_engines_and_synthesizers_on_one_llm_share_one_local_engine(kit, planner, hugging, local_models):
     first, second = kit.make(planner, point_llm=hugging), kit.make(planner, point_llm=hugging)
     synthesizer = SkeletonOfThoughtSynthesizer(planner, point_llm=hugging, router=None)
     engine = engine_of(hugging)
     nodes = [NodeWithScore(node=TextNode(text="A fact."))]
-    await asyncio.gather(first.aquery("How?"), second.aquery("Why?"), synthesizer.asynthesize("What?", nodes))
+    with local_models.gathered(len(TITLES) + 1):
+        await asyncio.gather(first.aquery("How?"), second.aquery("Why?"), synthesizer.asynthesize("What?", nodes))
     assert engine_of(hugging) is engine
     assert engine.stats().peak_batch_size > len(TITLES)
 

@@ -385,7 +385,7 @@ LONG = {"max_tokens": 60, "min_new_tokens": 60}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("a")])
-async def test_tasks_are_one_batch_and_the_loop_goes_on(llm, name):
+async def test_tasks_are_one_batch_and_the_loop_goes_on(llm, name, local_models):
     questions = ["Why?" * (1 + i) for i in range(8)]
     ticks = 0
     over = False
@@ -398,7 +398,8 @@ async def test_tasks_are_one_batch_and_the_loop_goes_on(llm, name):
 
     ticker = asyncio.create_task(tick())
     ask = way_of(name)
-    answers = await asyncio.gather(*(ask(llm, question, **LONG) for question in questions))
+    with local_models.gathered(8):
+        answers = await asyncio.gather(*(ask(llm, question, **LONG) for question in questions))
     over = True
     await ticker
     assert llm.engine.stats().peak_batch_size == 8
@@ -410,19 +411,18 @@ async def test_tasks_are_one_batch_and_the_loop_goes_on(llm, name):
     assert [text_of(answer[-1]) for answer in answers] == [only.text for [only] in alone]
 
 
-def test_threads_are_one_batch(llm):
-    together = threading.Barrier(4)
+def test_threads_are_one_batch(llm, local_models):
     texts: dict[int, str] = {}
 
     def ask(i: int) -> None:
-        together.wait()
-        texts[i] = llm.complete("Why?" * (1 + i), max_tokens=200, min_new_tokens=200).text
+        texts[i] = llm.complete("Why?" * (1 + i), **LONG).text
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with local_models.gathered(4):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert llm.engine.stats().peak_batch_size == 4
     assert len(texts) == 4
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from typing import Any
+
 import pytest
 import torch
 
+from skeleton_of_thought._cli.backends import local_backend
+from skeleton_of_thought.cli import main
 from skeleton_of_thought.local import LocalEngine, converted, models
 from skeleton_of_thought.types import Message, Prompt
 
@@ -53,3 +59,27 @@ def test_the_template_is_counted(demo_engine: LocalEngine) -> None:
     assert demo_engine.has_chat_template
     assert demo_engine.context_window == 8192
     assert demo_engine.count_tokens(chat("Hello")) > 20
+
+
+# --- the command ---
+
+
+def asked(engine: LocalEngine, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """What `sot ask --json` says over this engine, which stays open for other tests."""
+    backend = dataclasses.replace(local_backend(engine, max_new_tokens=24), close=lambda: None)
+    assert main(["ask", "--json", *arguments], backend=backend) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_router_sends_a_sum_the_direct_way(demo_engine: LocalEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    question = "What is 17 * 4?"
+    answer = asked(demo_engine, capsys, question)
+    assert (answer["route"], answer["reason"]) == ("direct", "gate (arithmetic): something to be calculated")
+    assert answer["text"] == demo_engine.generate([chat(question)], max_new_tokens=24)[0].text
+
+
+def test_the_router_can_be_left_out(demo_engine: LocalEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = asked(demo_engine, capsys, "How can I sleep better?", "--no-router", "--max-points", "2")
+    # Whether the small model's list is of any use is another matter.
+    assert answer["decision"] is None
+    assert "skeleton" in answer["usage_by_stage"]

@@ -37,15 +37,13 @@ def test_eight_prompts_are_decoded_in_one_batch(engine: LocalEngine) -> None:
     assert (stats.rows, stats.completed) == (0, 8)
 
 
-def test_callers_in_many_threads_share_the_batch(gated: LocalEngine, gate: Any) -> None:
-    gate.open.clear()
-    with ThreadPoolExecutor(8) as pool:
-        jobs = [pool.submit(unending(gated).generate, [f"{i} {STORY}"], max_new_tokens=20) for i in range(8)]
-        gate.entered.wait(60)
-        gate.open.set()
+def test_callers_in_many_threads_share_the_batch(engine: LocalEngine, local_models: Any) -> None:
+    with local_models.gathered(8), ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(unending(engine).generate, [f"{i} {STORY}"], max_new_tokens=20) for i in range(8)]
         texts = [job.result()[0].text for job in jobs]
     assert len(set(texts)) > 1
-    assert gated.stats().steps < 8 * 20 / 2
+    assert engine.stats().peak_batch_size == 8
+    assert engine.stats().steps < 8 * 20 / 2
 
 
 def test_what_prompts_share_is_computed_once(engine: LocalEngine) -> None:

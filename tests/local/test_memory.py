@@ -77,7 +77,9 @@ def test_a_follow_up_takes_all_that_its_dialogue_left(llama: Any, tokenizer: Any
 # --- the budget -----------------------------------------------------------------------------------
 
 
-def test_rows_wait_for_room_and_come_in_order(llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_wait_for_room_and_come_in_order(
+    llama: Any, tokenizer: Any, local_models: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prompts = [f"{i}{WORD * (5 + i)}" for i in range(9)]
     with LocalEngine(llama, tokenizer) as engine:
         alone = [unending(engine).generate([prompt], max_new_tokens=20)[0].token_ids for prompt in prompts]
@@ -91,7 +93,8 @@ def test_rows_wait_for_room_and_come_in_order(llama: Any, tokenizer: Any, monkey
             return admit(rows)
 
         monkeypatch.setattr(lane, "admit", noted)
-        streams = [unending(engine).stream(prompt, max_new_tokens=20) for prompt in prompts]
+        with local_models.gathered(2):
+            streams = [unending(engine).stream(prompt, max_new_tokens=20) for prompt in prompts]
         for stream in streams:
             for _ in stream:
                 pass
@@ -206,11 +209,15 @@ def test_a_prompt_alone_without_memory_fails(gated: LocalEngine, gate: Any) -> N
 def test_a_long_prompt_lets_rows_take_steps_between_its_pieces(gate: Any, tokenizer: Any) -> None:
     with LocalEngine(gate, tokenizer, prefill_chunk=32) as engine:
         expected = unending(engine).generate([WORD * 200], max_new_tokens=4)[0].token_ids
-        running = engine.stream("Why do the leaves of a tree", max_new_tokens=60)
-        next(running)
         engine._worker._store.clear()
+        # Held until both are there: the first shall not have ended before the second has come.
+        gate.open.clear()
+        gate.entered.clear()
+        running = engine.stream("Why do the leaves of a tree", max_new_tokens=60)
+        assert gate.entered.wait(60)
         gate.batches.clear()
         late = engine.stream(WORD * 200, max_new_tokens=4)
+        gate.open.set()
         for _ in late:
             pass
         pieces = [at for at, (_, tokens) in enumerate(gate.batches) if tokens > 1]

@@ -15,7 +15,7 @@ from skeleton_of_thought.local.row import Row
 REQUESTS = 2400
 THREADS = 4
 ROOM = 24 << 20
-"""Bytes that a process may grow by: allocators keep some of what was freed."""
+"""Bytes that a process may grow by in a storm: allocators keep some of what was freed."""
 
 
 def requests(engine: LocalEngine, count: int, seed: int, errors: list[BaseException]) -> None:
@@ -67,20 +67,26 @@ def test_thousands_of_requests_leave_nothing_behind(llama: Any, tokenizer: Any, 
         storm(engine, REQUESTS // 2, 0)  # fills caches of libraries and lets allocators settle
         tiny.eventually(lambda: engine.stats().rows == engine.stats().waiting == 0)
         gc.collect()
-        threads, memory = threading.active_count(), process.memory_info().rss
+        threads = set(threading.enumerate())
         files = process.num_fds() if hasattr(process, "num_fds") else 0
-        storm(engine, REQUESTS, 1000)
-        tiny.eventually(lambda: engine.stats().rows == engine.stats().waiting == 0)
-        tiny.eventually(lambda: engine.stats().completed + engine.stats().cancelled == REQUESTS // 2 + REQUESTS)
+        grown, asked = [], REQUESTS // 2
+        # What leaks grows with every storm; what allocators keep depends on how threads met, and comes to its end.
+        while not grown or (grown[-1] >= ROOM and len(grown) < 3):
+            memory = process.memory_info().rss
+            storm(engine, REQUESTS, 1000 * (1 + len(grown)))
+            asked += REQUESTS
+            tiny.eventually(lambda: engine.stats().rows == engine.stats().waiting == 0)
+            tiny.eventually(lambda asked=asked: engine.stats().completed + engine.stats().cancelled == asked)
+            gc.collect()
+            grown.append(process.memory_info().rss - memory)
         stats = engine.stats()
-        gc.collect()
         assert stats.failed == 0
         assert stats.cancelled > REQUESTS // 20
         assert stats.peak_batch_size <= 8
-        assert threading.active_count() == threads
+        assert set(threading.enumerate()) <= threads
         assert engine._worker._store.tokens <= 256
         assert rows() <= before
-        assert process.memory_info().rss < memory + ROOM
+        assert grown[-1] < ROOM, grown
         if files:
             assert process.num_fds() <= files
     assert not engine._worker.alive

@@ -1,4 +1,4 @@
-"""Flows driven to their end, or until something happens, by each of the two drivers."""
+"""Flows driven to their end, or until something happens, by each of the two drivers; and a clock to drive them by."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from skeleton_of_thought import drive
 from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.types import PointDone
 
 
 def in_threads(model: Any, flows: list[AnswerFlow], until: Callable | None = None, **options) -> list:
@@ -34,3 +35,25 @@ def on_the_loop(model: Any, flows: list[AnswerFlow], until: Callable | None = No
         return events
 
     return asyncio.run(main())
+
+
+class Clock:
+    """Stands still, however busy the machine is, and jumps ahead once: when it is told, or after so many points."""
+
+    def __init__(self, after: int | None = None) -> None:
+        self._now = 0.0
+        self._left = after
+
+    def __call__(self) -> float:
+        return self._now
+
+    def jump(self) -> None:
+        self._now = 100.0
+
+    def watch(self, event: Any) -> bool:
+        """For `until`, which it never is."""
+        if self._left is not None and isinstance(event, PointDone):
+            self._left -= 1
+            if self._left == 0:
+                self.jump()
+        return False
