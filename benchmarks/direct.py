@@ -1,8 +1,8 @@
 """What a direct answer costs beside the same call without us: pairs of ways to the same text.
 
 The models here wait for nothing, so the difference is the machinery. A pair is two functions that begin an answer and
-give its text piece by piece, as an iterator or an async iterator; `PAIRS` names them, and another framework's are
-added to it. `router.py` measures all of them as its section `overhead`.
+give its text piece by piece, as an iterator or an async iterator; `PAIRS` names those of the core,
+`direct_frameworks.py` has those of LangChain and LlamaIndex. `router.py` measures all as its section `overhead`.
 """
 
 from __future__ import annotations
@@ -114,11 +114,11 @@ def overhead(pairs: Mapping[str, Pair], runs: int) -> dict[str, Any]:
     """
     rows: dict[str, Any] = {}
     print(f"overhead of a direct answer, ms, median of {runs}; `first` is until the first text")
-    print(" " * 18 + "".join(f"{head:>13}" for head in ("plain first", "added", "plain total", "added")))
+    print(" " * 28 + "".join(f"{head:>13}" for head in ("plain first", "added", "plain total", "added")))
     for name, pair in pairs.items():
         rows[name] = row = asyncio.run(_measured(name, pair, runs))
         values = (row["plain_first"], row["added_first"], row["plain_total"], row["added_total"])
-        print(f"  {name:16}" + "".join(f"{value:>13.3f}" for value in values), flush=True)
+        print(f"  {name:26}" + "".join(f"{value:>13.3f}" for value in values), flush=True)
     print()
     return {"runs": runs, "pairs": rows}
 

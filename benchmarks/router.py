@@ -29,6 +29,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from direct import PAIRS, overhead
+from direct_frameworks import framework_pairs
 
 from skeleton_of_thought._cli.backends import one_line
 from skeleton_of_thought.auto import AutoRouter
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.cross_validate:
         result["cross_validation"] = cross_validated(args.train)
     if args.overhead:
-        result["overhead"] = overhead(PAIRS, args.overhead)
+        result["overhead"] = overhead(PAIRS | framework_pairs(), args.overhead)
     print(json.dumps(result))
 
 

@@ -468,6 +468,8 @@ def test_the_routers_benchmark_runs_as_it_says(tmp_path: Path) -> None:
     report = json.loads(done.stdout.splitlines()[-1])
     assert set(report["sets"]) == {"labels"}
     assert report["overhead"]["runs"] == 3
-    for row in report["overhead"]["pairs"].values():
+    pairs = report["overhead"]["pairs"]
+    assert {name.split()[0].split(".")[0] for name in pairs} == {"core", "chain", "chat", "engine"}
+    for row in pairs.values():
         assert row["plain_total"] > 0
     assert "overhead of a direct answer" in done.stdout
