@@ -5,6 +5,7 @@ A framework that is not installed has none.
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -121,6 +122,7 @@ def llama_index_pairs() -> dict[str, Pair]:
 
         @llm_chat_callback()
         async def achat(self, messages: Any, **kwargs: Any) -> ChatResponse:
+            await asyncio.sleep(0)  # what never waits counts as blocking, and gets a thread
             return response("".join(PIECES))
 
         @llm_chat_callback()
@@ -133,7 +135,10 @@ def llama_index_pairs() -> dict[str, Pair]:
 
         @llm_chat_callback()
         async def astream_chat(self, messages: Any, **kwargs: Any) -> Any:
+            await asyncio.sleep(0)
+
             async def responses() -> AsyncIterator[ChatResponse]:
+                await asyncio.sleep(0)
                 for end in range(1, len(PIECES) + 1):
                     yield response("".join(PIECES[:end]), PIECES[end - 1])
 
