@@ -158,9 +158,8 @@ def decide(plan: Plan, messages: Sequence[BaseMessage], config: RunnableConfig, 
     if plan.router is None:
         return Way(passes=False)
     models = plan.models(kwargs)
-    limit = 1 if models.serial(config) else config.get("max_concurrency")
     conversation = Conversation(tuple(convert_message(message) for message in messages))
-    conversation = plan.requested(conversation, config, models, limit)
+    conversation = plan.requested(conversation, config, models)
     with dropped():
         decision = decided_at_once(TracedRouter(plan.router, config), conversation)
     if decision is None or decision.use_skeleton:

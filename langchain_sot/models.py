@@ -59,6 +59,16 @@ class Models:
         stages: tuple[Stage, ...] = ("skeleton", "point")
         return any(find_backend(self.settled(stage, config)).serial for stage in stages)
 
+    def room(self, config: RunnableConfig) -> int | None:
+        """How many calls can really run side by side, where the caller's limit and the models tell; None for enough."""
+        if self.serial(config):
+            return 1
+        limits = [config.get("max_concurrency")]
+        writer = find_backend(self.settled("point", config))
+        if writer.native:
+            limits.append(cast("ChatTransformers", writer.model).engine.parallel_rows)
+        return min((limit for limit in limits if limit is not None), default=None)
+
     def prepare(self) -> None:
         """Adopts what can be adopted now, rather than amid the first answer: an engine packs a model's weights."""
         for llm in (self.llm, self.point_llm):

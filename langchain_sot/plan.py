@@ -55,13 +55,11 @@ class Plan:
         """The models, and what is passed on to them."""
         return Models(self.llm, self.point_llm, self.adopts, kwargs)
 
-    def flow(
-        self, asked: Asked, config: RunnableConfig, models: Models, *, live: bool, limit: int | None
-    ) -> AnswerFlow:
-        """The flow of one answer, not started yet; `limit` is the most calls that it may have open."""
+    def flow(self, asked: Asked, config: RunnableConfig, models: Models, *, live: bool) -> AnswerFlow:
+        """The flow of one answer, not started yet."""
         routed = self.router is not None and self.skeleton is None
         return AnswerFlow(
-            self.requested(asked.conversation, config, models, limit) if routed else asked.conversation,
+            self.requested(asked.conversation, config, models) if routed else asked.conversation,
             prompts=self.prompts,
             settings=self.settings,
             router=TracedRouter(self.router, config) if routed else None,
@@ -71,12 +69,10 @@ class Plan:
             structured=self.structured and ask_structured(models.settled("skeleton", config), {}) is not None,
         )
 
-    def requested(
-        self, conversation: Conversation, config: RunnableConfig, models: Models, limit: int | None
-    ) -> Conversation:
+    def requested(self, conversation: Conversation, config: RunnableConfig, models: Models) -> Conversation:
         """The conversation with what routers may know of the request besides."""
         _, _, kwargs = unbound(models.settled("direct", config), config, models.kwargs)
-        return replace(conversation, request=read_request(kwargs, limit))
+        return replace(conversation, request=read_request(kwargs, models.room(config)))
 
     def _prefilled(self, config: RunnableConfig, models: Models) -> frozenset[Stage]:
         stages: tuple[Stage, ...] = ("skeleton", "point")
@@ -131,9 +127,8 @@ class Work:
         for i, (value, config) in enumerate(zip(inputs, configs, strict=True)):
             try:
                 asked = read_input(value)
-                alone = models.serial(config)
-                flow = plan.flow(asked, config, models, live=live, limit=1 if alone else self._limit)
-                serial = serial or alone
+                flow = plan.flow(asked, config, models, live=live)
+                serial = serial or models.serial(config)
             except Exception as error:  # of one input, not of the batch
                 self._unreadable.append((i, AnswerFailed(error)))
                 continue

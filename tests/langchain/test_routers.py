@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, Too
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableBranch, RunnableLambda
 
-from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtRouter, load_chain
+from langchain_sot import ChatTransformers, SkeletonOfThoughtChain, SkeletonOfThoughtRouter, load_chain
 from skeleton_of_thought import AutoRouter, CostGuard, Gate, all_of
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import RouteDecision
@@ -159,6 +159,13 @@ class ChatLlamaCpp(FakeListChatModel):
 
 def test_a_model_that_serves_one_call_at_a_time_is_asked_directly():
     output = SkeletonOfThoughtChain(llm=ChatLlamaCpp(responses=["All right."])).invoke(SUITED)
+    assert (output["answer"], output["route"]) == ("All right.", "direct")
+
+
+def test_so_is_a_local_model_whose_rows_run_one_after_another(local_models):
+    with local_models.scripted_engine("All right.") as engine:  # it keeps no cache that a batch could share
+        assert engine.parallel_rows == 1
+        output = SkeletonOfThoughtChain(llm=ChatTransformers(engine=engine, model="scripted")).invoke(SUITED)
     assert (output["answer"], output["route"]) == ("All right.", "direct")
 
 
