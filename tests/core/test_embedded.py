@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from skeleton_of_thought.embedded import BUCKETS, EmbeddedRouter, Weights, features
-from skeleton_of_thought.embedded_training import train_embedded
+from skeleton_of_thought.embedded_training import _calibrate, train_embedded
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.measures import Labelled, best_threshold, majority, measure, read_labels
 from skeleton_of_thought.question import LANGUAGES, read_question
@@ -21,7 +21,7 @@ from skeleton_of_thought.types import Conversation, Message
 DATA = Path(__file__).parent.parent / "data" / "router_questions.csv"
 OWN = read_labels(DATA)
 HELD_OUT = read_labels(DATA.with_name("router_heldout.csv"))
-"""Questions of our own that no weights are trained on; chosen before the first training that followed."""
+"""Questions of our own that no weights are trained on: set aside before they were first measured."""
 SHIPPED = Path(sys.modules[EmbeddedRouter.__module__].__file__ or "").with_name("embedded_router.bin")
 
 UNSEEN = {
@@ -167,6 +167,13 @@ class TestTraining:
         assert loaded.threshold == first.weights.threshold
         right = [(loaded.score(q.question) >= loaded.threshold) == q.use_skeleton for q in SMALL]
         assert sum(right) > 0.9 * len(right)
+
+    def test_in_the_calibration_a_question_counts_by_its_share(self):
+        sums, labels = [-2.0, -1.0, -0.5, 0.5, 1.0, 2.0], [False, False, True, False, True, True]
+        alone = _calibrate(sums, labels, [1.0] * 6)
+        others = _calibrate([*sums, -3.0, 3.0], [*labels, True, False], [1.0] * 6 + [0.0] * 2)
+        assert others == pytest.approx(alone)
+        assert _calibrate([*sums, -3.0, 3.0], [*labels, True, False], [1.0] * 8)[0] < alone[0]
 
     def test_too_few_questions_are_refused(self):
         with pytest.raises(InvalidInput, match="either label"):
