@@ -2,8 +2,9 @@
 
 What is labelled 1 has an answer of points that can be written independently. `train` is what the embedded router was
 trained on, so its own line there says little: cross-validation says more, and so do files it has not seen (`test`).
-The majority baseline gives the more frequent answer always. The encoder is one that `sot train-router --base` made.
-The prompt router is asked of any server of OpenAI's protocol, or of a model on this machine (`demo` is the embedded
+Of these, the held-out questions are by the same hand as those trained on: strangers' questions fare worse. The majority
+baseline gives the more frequent answer always. The encoder is one that `sot train-router --base` made.
+The prompt router is asked of any server of OpenAI's protocol, or of a model on this machine (`demo` is the small
 one); a reply that says nothing clear counts as direct, as it does in an answer, and so does a call that fails.
 
 The section `overhead` is what a direct answer costs beside the same call without us, see `direct.py`.
@@ -11,7 +12,7 @@ The section `overhead` is what a direct answer costs beside the same call withou
     python benchmarks/router.py                                   # the files in ../shared/data and our own questions
     python benchmarks/router.py --test my_labels.csv --encoder out/encoder --prompt-model openai:NAME@http://host/v1
     python benchmarks/router.py --train --prompt-model demo --limit 30
-    python benchmarks/router.py --cross-validate                  # trains six times, half a minute
+    python benchmarks/router.py --cross-validate                  # trains six times, one to two minutes
 
 The last line is JSON.
 """
@@ -43,6 +44,7 @@ from skeleton_of_thought.types import Call, Conversation, Prompt, Reply
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 OWN = ROOT / "tests" / "data" / "router_questions.csv"
+HELD_OUT = OWN.with_name("router_heldout.csv")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -72,7 +74,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--train", nargs="*", metavar="CSV", default=_there(DATA / "lima_router.csv", OWN), help="what was trained on")
-    add("--test", nargs="*", metavar="CSV", default=_there(DATA / "vicuna_router.csv"), help="what no router has seen")
+    unseen = _there(HELD_OUT, DATA / "vicuna_router.csv")
+    add("--test", nargs="*", metavar="CSV", default=unseen, help="what no router has seen")
     add("--encoder", help="a directory that sot train-router --base wrote")
     add("--prompt-model", metavar="MODEL", help="a model for the prompt router, as sot ask --model takes it")
     add("--prompt-tokens", type=int, default=16, help="its longest reply; models that think first need hundreds")

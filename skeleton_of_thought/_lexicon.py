@@ -29,36 +29,46 @@ STOPWORDS = {
 
 LEXICON = {
     "en": """
-many: several | various | different | main | major | key | some | few | a couple of | three | four | five | six | seven | eight | ten | most important | popular | common | typical | essential | each | every | all the | most | any | both | in terms of | ways in which
-list: tip | tips | ways | ideas | examples | strateg* | suggestion | suggestions | reasons | benefit | benefits | advantages | factors | causes | effects | types | kinds | features | characteristics | challenges | recommendation | recommendations | practices | techniques | methods | aspects | components | principles | habits | risks | symptoms | signs | consequences | implications | trends | options | alternatives | things | qualities | skills | measures | criteria | mistakes | functions of | uses of | activities | hobbies | differences | similarities | drawbacks | disadvantages | dangers | solutions | theories | stages | areas | topics | items | questions to ask | best places | considerations | traits | elements | obstacles | resources | lessons | myths | pitfalls | arguments
+many: several | various | different | main | major | key | some | few | a couple of | three | four | five | six | seven | eight | ten | most important | popular | common | typical | essential | each | every | all the | most | any | both | in terms of | ways in which | principal | primary | multiple | diverse | effective | respective | at least two | at least three | at least four | at least five
+list: tip | tips | ways | ideas | examples | strateg* | suggestion | suggestions | reasons | benefit | benefits | advantages | factors | causes | effects | types | kinds | features | characteristics | challenges | recommendation | recommendations | practices | techniques | methods | aspects | components | principles | habits | risks | symptoms | signs | consequences | implications | trends | options | alternatives | things | qualities | skills | measures | criteria | mistakes | functions of | uses of | activities | hobbies | differences | similarities | drawbacks | disadvantages | dangers | solutions | theories | stages | areas | topics | items | questions to ask | best places | considerations | traits | elements | obstacles | resources | lessons | myths | pitfalls | arguments | stakeholders | concerns | forms | applications | requirements | origins | beliefs | themes | limits | limitations | trade-offs | tradeoffs | strengths | weaknesses | metrics | indicators | merits | downsides | upsides | rights | roles | functions | properties | categories | genres | styles | devices | sources | uses | drivers | barriers | threats | problems | issues | contributions | developments | innovations | achievements | layers | parts | symbols | customs | festivals | perspectives | approaches | tactics | countermeasures | remedies | standards | duties | responsibilities | explanations | hypotheses | details | precautions | incentives
+aspects: in terms of | with respect to | with regard to | regarding | as to | considering | covering | including | addressing | focusing on | taking into account | for each | of each | each of | describe each | explain each | and how each | respectively | from the perspective of | from the point of view | in relation to | across | such as | as well as | give an example of each | an example for each | along with
 advice: advice | advise | guidance | what can i do | what should i do | what could | should i react | watch out for | look for | keep in mind | pay attention | improve* | overcome | cope | deal with | prevent* | prepare for | reduce* | manage* | avoid* | handle | boost | get better | become | encourage | help me with | maintain* | protect* | support | achieve | increase* | stay | motivat* | balance | choose | respond to | treat | get over | increase | get rid of
-pros: pros and cons | advantages and disadvantages | benefits and | strengths and weaknesses | for and against | good and bad
-diff: difference | differences | differ | compare | comparison | versus | vs | distinguish | distinction | compared | similarities and differences | contrast
+pros: pros and cons | advantages and disadvantages | benefits and | strengths and weaknesses | for and against | good and bad | pros | cons | merits | upsides and downsides | benefits and risks | benefits and drawbacks | advantages or disadvantages | costs and benefits | weigh up | trade-offs | speaks for
+diff: difference | differences | differ | compare | comparison | versus | vs | distinguish | distinction | compared | similarities and differences | contrast | distinguishes | similarities | compare and contrast | differs | contrasts
 howto: how to | how can | how do | how should | how could | how would | how might | best way | good way
 why: why | how come | what causes | reason for | reasons for
 whatif: what if | what would happen | suppose that | suppose | imagine that | had never | what might have | what would be different | how would the world | if humans | hypothetical | would have happened | would have changed
-explain: explain | describe | discuss | tell me about | overview | elaborate | analyze | analyse | evaluate | explore | what is known about | introduce me | outline
-plan: plan | itinerary | checklist | programme | timetable | packing list | reading list | rules for | campaign | lesson | workshop | strategy | guide | routine | curriculum | syllabus | agenda | roadmap | workout plan | program for | meal plan
+discuss: discuss | analyze | analyse | evaluate | assess | examine | explore | critically | critique | weigh | consider | reflect on | investigate | debate | review the
+mechanism: mechanism | how does it work | works | work ? | concept of | theory of | theorem | principle of | principle behind | process of | process by which | what happens | happens when | analogy | meaning of | life cycle | phenomenon | in simple terms | to a child | to a five | intuition | how is it possible | come about
+explain: explain | describe | discuss | tell me about | overview | elaborate | analyze | analyse | evaluate | explore | what is known about | introduce me | outline | examine | assess | interpret | summarise the history | give an overview | illustrate | outline the | introduce | clarify
+plan: plan | itinerary | checklist | programme | timetable | packing list | reading list | rules for | campaign | lesson | workshop | strategy | guide | routine | curriculum | syllabus | agenda | roadmap | workout plan | program for | meal plan | framework | guidelines | policy | scheme | concept for | risk register | exhibition | survey | set of | set of questions | interview questions | topics for | recommendations for | schedule | menu | project plan | business plan | training plan | study plan | action plan | outline for | unit on
 write: write | compose | draft | create | generate | make up | come up with | design | craft | invent
+create: create | design | develop | devise | propose | build | prepare | set up | draw up | come up with | brainstorm | plan | suggest | outline | produce | generate | construct
 story: story | stories | poem | poems | poetry | haiku | song | lyrics | novel | tale | joke | jokes | limerick | dialogue | screenplay | scene | rap | sonnet | monologue | fable | fairy tale | diary | verse | ballad | chapter | fiction | narrat* | rhyme | eulogy | villanelle | plot | first person | toast | character | prompt | journal entry
-letter: letter | email | e-mail | message to | cover letter | slogan | tweet | caption | headline | headlines | subject line | press release | invitation | speech | bio | tagline | advertisement | product description | memo | linkedin post | text message | resignation | thank-you note | announcement | obituary | reference letter | complaint | note to | review | proposal | abstract | script for | advert | ad | obituary | apology
-essay: essay | article | blog post | paragraph | report | blog | op-ed | paper on
-code: code | function | program | script | regex | regular expression | sql | query | algorithm | implement* | class | html | css | bug | compile* | unit test | method that | bash | dockerfile | debug | stack trace | snippet | one-liner | refactor | cli | parser | endpoint | pseudocode | macro | formula | shell command | command line | powershell
+letter: letter | email | e-mail | message to | cover letter | slogan | tweet | caption | headline | headlines | subject line | press release | invitation | speech | bio | tagline | advertisement | product description | memo | linkedin post | text message | resignation | thank-you note | announcement | obituary | reference letter | complaint | note to | review | proposal | abstract | script for | advert | ad | apology | cover story | personal statement | condolence | testimonial | sales pitch | newsletter | post for | instagram post | facebook post | brochure | flyer | disclaimer
+essay: essay | article | blog post | paragraph | report | blog | op-ed | paper on | literature review | words essay | policy brief | research proposal | research paper | introduction of | conclusion of | white paper | apa style | cite
+paper: thesis | dissertation | academic | case study | agreement | contract | pitch | introduction | conclusion | sections | sources | references | tone | style | audience
+code: code | function | program | script | regex | regular expression | sql | query | algorithm | implement* | class | html | css | bug | compiler | compiles | compiling | to compile | not compile | won't compile | unit test | method that | bash | dockerfile | debug | stack trace | snippet | one-liner | refactor | cli | parser | endpoint | pseudocode | macro | formula | shell command | command line | powershell | unit tests | makefile | kubernetes | recursive | data structure | linked list | binary tree | hash map | time complexity | dataframe | data frame | pull request | smart contract | web scraper | command-line
 tech: python | java | javascript | typescript | c++ | c# | php | ruby | rust | golang | kotlin | swift | react | django | android | ios | linux | ubuntu | git | github | docker | kubernetes | mysql | postgres | array | string | variable | loop | server | database | table | file | files | api | json | excel | jquery | node | npm | exception | error | install | windows | bash | wordpress | button | app | pandas | numpy | list | tuple | dict | pointer | thread | latex
-math: calculate | solve | equation | integral | derivative | probability | prove | proof | theorem | simplify | factorise | factorize | factorial | percent | percentage | average of | sum of | square root | remainder | divided by | multiply | triangle | polynomial | matrix | convert | area of | volume of | prime | divisible | evaluate the | compute | perimeter | radius | speed of | how much does he | how much money | in total | altogether | remain | remaining | left over | per hour | interest rate | discount | next number
+device: account | kindle | phone | iphone | ipad | ipod | excel | word document | google | facebook | instagram | whatsapp | youtube | spotify | netflix | gmail | outlook | browser | chrome | firefox | screen | keyboard | laptop | computer | wi-fi | wifi | router | password | settings | download | upload | disable | enable | delete | reset | printer | usb | xbox | playstation | pdf | photoshop | app store | monitor | backup | back up
+math: calculate | solve | equation | integral | derivative | probability | prove | proof | theorem | simplify | factorise | factorize | factorial | percent | percentage | average of | sum of | square root | remainder | divided by | multiply | triangle | polynomial | matrix | convert | area of | volume of | prime | divisible | evaluate the | compute | perimeter | radius | speed of | how much does he | how much money | in total | altogether | remain | remaining | left over | per hour | interest rate | discount | next number | integer | integers | digit | digits | eigenvalue* | logarithm* | converge* | half-life | average speed | compound interest | arithmetic | geometric | derive | determine the | ratio of | cubic | kilometres | litres | km/h | mph | dice | die shows | chance that | solution set | fraction of | how many ways | permutation* | combination of
 estimate: estimate | approximately | roughly | how many | how much | how far | how long | how old | how tall | how often | how fast | how big | how heavy | how high | how deep | number of
-short: one sentence | a sentence | two sentences | single sentence | few words | one word | single word | in short | short answer | one line | tl;dr | tldr | yes or no | true or false | brief answer | just the answer | only the answer | one paragraph | no explanation | answer only | briefly | concise* | in brief | only reply | reply with | answer with | just the name | just give | keep it short | short summary
+short: one sentence | a sentence | two sentences | single sentence | few words | one word | single word | in short | short answer | one line | tl;dr | tldr | yes or no | true or false | brief answer | just the answer | only the answer | one paragraph | no explanation | answer only | briefly | concise* | in brief | only reply | reply with | answer with | just the name | just give | keep it short | short summary | in a few words | single paragraph | short paragraph
+brief: in exactly | in no more than | at most | in less than | no longer than | words or less | words or fewer | one short | one-line | one line | under 50 words | under 100 words | exactly three | characters
 format: json | yaml | xml | csv | table | markdown | spreadsheet | latex | bullet | diagram | ascii | comma separated | comma-separated | as a list of | alphabetical | template
 rewrite: rewrite | rephrase | paraphrase | proofread | correct | fix | edit | shorten | improve this | make this | turn this | reword | classify | extract | identify the | convert | fill in | continue | complete | label | categorize | categorise | sort | sentiment | grammar | the following | below | following text | this sentence | this paragraph | these sentences | spell | reverse
 translate: translate | translation | in french | in spanish | in german | into english | into spanish | into french | into german | into italian | into japanese | how do you say
 summary: summarize | summarise | summary | synopsis | main idea | main point | recap | key takeaways from | takeaway
 steps: step by step | step-by-step | steps | process | recipe | procedure | instructions | timeline | chronolog* | in order | walk me through | sequence | how is made | directions | derive | cook | bake | build | install | set up | fix | assemble | knit | sew | fold | draw | make a | history of | how does | how do they | works | work
-logic: riddle | puzzle | deduce | logically | who is lying | knights and knaves | sudoku | next in the sequence | conclusion | therefore | if all | older than | taller than | crossing | chess
+reasoning: explain your reasoning | show your | justify your | your reasoning | state your assumptions | your assumptions | show every step | show all steps | explain your answer | defend your | take a stand | think step | give reasons for your
+logic: riddle | puzzle | deduce | logically | who is lying | knights and knaves | sudoku | next in the sequence | conclusion | therefore | if all | older than | taller than | crossing | chess | valid argument | argument valid | does it follow | fallacy | what comes next | which order | in which order | tells the truth | truth-teller | liar | logical
+case: am i allowed | is he allowed | is it legal | is it normal | is that normal | have to | do i need | do i have | can i refuse | should i tell | should we | should he | should she | which one should | is it safe | is it okay | is it ok | is it possible | is it true | is there a way | is there any | has anyone | any idea why | what's going on | what is going on | what is wrong | what's wrong | wrong with
 choose: which is better | which one | should i | better to | or should | is it better | best option | worth it | prefer | do you think | your favorite | your favourite | your opinion
 roleplay: act as | pretend | you are | you're | imagine you | imagine you're | imagine you are | as a | roleplay | role-play | play the role | interview me | from the perspective | speak as | in the voice | in character | in the style
 fact: capital | who | when | where | which year | what year | born | invented | name of | tallest | largest | smallest | fastest | first person | won | population | president | author of | wrote | synonym | antonym | chemical symbol | plural | abbreviation | stand for | founded | painted | called | located | known as | opposite of
 meaning: meaning | mean | means | define | definition | what is a | what is an | what is the | what are
 recommend: recommend | suggest | best | top | list | name | books | movies | gift | gifts | places | restaurants | foods | exercises | games | sites
+implications: implications | ethical | social | societal | economic | environmental | political | cultural | legal | moral | psychological | potential | significance | challenges | opportunities
 effect: impact | influence | effect | affect | affects | role of | importance | important | contribute* | shape | significance | purpose | relationship between | effective
 people: child | children | kids | parent | boss | coworker | friend | husband | wife | partner | team | employees | students | teacher | family | relationship | customer | colleague | boyfriend | girlfriend | teen | customers
 health: sleep | stress | anxiety | diet | health | healthy | weight | exercise | skin | pain | energy | insomnia | immune | depression | heart | blood
@@ -73,11 +83,16 @@ world: society | environment | climate | economy | culture | government | educat
 ^who: who | who's | whose | whom
 ^when: when | in which year | in what year
 ^where: where
+^situation: when to | when is it | when would | when should | when does it make | when do you | where can | where could | where should | where would | where might | where does it make | where do i have to | where to
 ^howmany: how many | how much | how far | how long | how old | how tall | how often | how fast | how big | how heavy | how high | how deep | how large
 ^followup: and | but | also | so | what about | how about | why ? | why not | really | then | ok | okay | more | another one | the second | the first one | the last | can you elaborate | elaborate | go on | continue | explain that | explain it | explain this | tell me more | what do you mean | did you mean | are you sure | that | those | it | same | again | try again | shorter | now | which of these | which of those | which of them | what else | anything else | thanks | thank you | hello | hi | hey | hi there | good morning | how are you | make it | make that | rewrite it | in that case | yes | no | could you explain that | can you explain that | expand on | what if not | number | instead | or
 anaphora: that one | this one | the second one | the first one | the last one | the third | the other one | the former | the latter | you said | you mentioned | your answer | you just | above | previous | point 2 | point 3 | point 1 | the second point | the third point | the first point | last answer | as you | from your list | your list | these | those | them
 """,
     "de": """
+mechanism: wie funktioniert | funktionier* | prinzip | mechanismus | analogie | was passiert | vorgang | kreislauf
+aspects: in bezug auf | hinsichtlich | im hinblick | jeweils | sowie | berücksichtige | je ein | aus sicht
+discuss: erörter* | diskutier* | analysier* | bewerte* | beurteil* | untersuch* | setze dich | wäge
+create: erstell* | entwickle | entwickeln | entwirf | konzipier* | plane | schlag* | gestalte
 many: einige | mehrere | verschiedene | verschiedenen | wichtigste | wichtigsten | häufigste | häufigsten | typische | paar | drei | fünf | zehn | jede | jeden | jeweils | so viele | alles
 list: tipps | tipp | möglichkeit* | ideen | beispiel* | strateg* | vorschläge | gründe | grund | vorteil* | nachteil* | faktoren | ursachen | folgen | auswirkungen | arten | merkmale | eigenschaften | herausforderungen | empfehlungen | methoden | techniken | aspekte | gewohnheiten | risiken | symptome | anzeichen | maßnahmen | fehler | unterschiede | gemeinsamkeiten | dinge | wege | fähigkeiten | kriterien | lösungen | gefahren | argumente | aufgaben | punkte | hobbys | grundsätze | schwierigkeiten | voraussetzungen
 advice: verbesser* | überwind* | vermeid* | vorbeug* | verhinder* | vorbereit* | reduzier* | umgehen | bewältig* | stärk* | förder* | schütz* | motivier* | steiger* | rat | ratschl* | besser | spar*
@@ -127,6 +142,10 @@ world: gesellschaft | umwelt | klima* | wirtschaft | kultur | bildung | technik 
 anaphora: das zweite | der zweite | das erste | dem ersten | ersten punkt | zweiten punkt | dritten punkt | du gesagt | deine antwort | davon | dazu | darüber | oben | deiner liste
 """,
     "fr": """
+mechanism: fonctionne | mécanisme | principe de | analogie | que se passe | processus | théorème | théorie de
+aspects: en termes de | du point de vue | en ce qui concerne | chacun | chacune | ainsi que | concernant | pour chaque
+discuss: discute* | analyse* | évalue* | examine* | commente
+create: crée | créez | élabore* | conçois | concevez | propose | proposez | développe* | imagine
 many: plusieurs | quelques | différents | différentes | principaux | principales | grands | grandes | typiques | trois | cinq | dix | chaque | chacun | chacune | tant de | les plus | divers
 list: conseil* | façons | moyens | idées | exemples | stratég* | suggestions | raisons | avantages | bienfaits | inconvénients | facteurs | causes | effets | types | sortes | caractéristiques | défis | recommandations | méthodes | techniques | aspects | habitudes | risques | symptômes | signes | conséquences | mesures | erreurs | différences | solutions | choses | qualités | compétences | critères | pistes | dangers | astuces | arguments | étapes | activités | principes | enjeux
 advice: amélior* | surmonter | éviter | prévenir | préparer | réduire | gérer | renforcer | protéger | motiver | augmenter | mieux | économiser | encourager | lutter
@@ -176,6 +195,10 @@ world: société | environnement | climat* | économie | culture | éducation | 
 anaphora: le deuxième | la deuxième | le premier | le second | la seconde | deuxième point | premier point | troisième point | ta réponse | tu as dit | ci-dessus | ta liste | cela | ça
 """,
     "es": """
+mechanism: funciona | mecanismo | principio de | analogía | qué ocurre | qué pasa | proceso | teorema | teoría de
+aspects: en cuanto a | en términos de | desde el punto | cada uno | cada una | así como | respecto a | para cada
+discuss: analiza | discute | evalúa | examina | debate | valora
+create: crea | diseña | elabora | desarrolla | propón | propone | planifica
 many: varios | varias | algunos | algunas | diferentes | distintos | principales | comunes | típicos | tres | cinco | diez | cada | cada uno | tantos | los más | diversas
 list: consejo* | formas | maneras | ideas | ejemplos | estrateg* | sugerencias | razones | motivos | ventajas | beneficios | desventajas | factores | causas | efectos | tipos | clases | características | desafíos | retos | recomendaciones | métodos | técnicas | aspectos | hábitos | riesgos | síntomas | señales | consecuencias | medidas | errores | diferencias | soluciones | cosas | cualidades | habilidades | criterios | peligros | argumentos | actividades | principios | trucos
 advice: mejor* | superar | evitar | prevenir | preparar* | reducir | manejar | gestionar | fortalecer | proteger | motivar | aumentar | ahorrar | fomentar | afrontar | lidiar
@@ -225,6 +248,10 @@ world: sociedad | medio ambiente | clima* | economía | cultura | educación | t
 anaphora: el segundo | la segunda | el primero | la primera | segundo punto | primer punto | tercer punto | tu respuesta | dijiste | anterior | tu lista | eso
 """,
     "it": """
+mechanism: funziona | meccanismo | principio di | analogia | che cosa succede | cosa succede | processo | teorema | teoria della
+aspects: in termini di | dal punto di vista | per quanto riguarda | ciascuno | ciascuna | ognuno | nonché | per ogni
+discuss: analizza | discuti | valuta | esamina | commenta
+create: crea | progetta | elabora | sviluppa | proponi | pianifica
 many: vari | varie | alcuni | alcune | qualche | diversi | diverse | principali | comuni | tipici | tipiche | tre | cinque | dieci | ogni | ognuno | tanti | i più
 list: consigli* | modi | idee | esempi | strateg* | suggerimenti | ragioni | motivi | vantaggi | benefici | svantaggi | fattori | cause | effetti | tipi | caratteristiche | sfide | raccomandazioni | metodi | tecniche | aspetti | abitudini | rischi | sintomi | segni | segnali | conseguenze | misure | errori | differenze | soluzioni | cose | qualità | competenze | criteri | pericoli | argomenti | attività | principi | trucchi | accorgimenti
 advice: miglior* | superare | evitare | prevenire | prepararsi | prepararmi | ridurre | gestire | rafforzare | proteggere | motivare | aumentare | risparmiare | affrontare | meglio | incoraggiare
@@ -274,6 +301,10 @@ world: società | ambiente | clima* | economia | cultura | istruzione | tecnolog
 anaphora: il secondo | la seconda | il primo | secondo punto | primo punto | terzo punto | tua risposta | hai detto | precedente | tua lista | questo | quello
 """,
     "pt": """
+mechanism: funciona | mecanismo | princípio | analogia | o que acontece | processo | teorema | teoria da
+aspects: em termos de | do ponto de vista | em relação a | cada um | cada uma | bem como | quanto a | para cada
+discuss: analise | discuta | avalie | examine | debata
+create: crie | desenvolva | elabore | proponha | planeje | projete
 many: vários | várias | alguns | algumas | diferentes | principais | comuns | típicos | três | cinco | dez | cada | cada um | tantos | mais comuns | diversas
 list: dicas | dica | conselho* | formas | maneiras | ideias | exemplos | estratég* | sugestões | razões | motivos | vantagens | benefícios | desvantagens | fatores | causas | efeitos | tipos | características | desafios | recomendações | métodos | técnicas | aspectos | hábitos | riscos | sintomas | sinais | consequências | medidas | erros | diferenças | soluções | coisas | qualidades | habilidades | critérios | perigos | argumentos | atividades | princípios | cuidados
 advice: melhor* | superar | evitar | prevenir | preparar* | reduzir | lidar | gerir | gerenciar | fortalecer | proteger | motivar | aumentar | economizar | poupar | incentivar | combater
@@ -323,6 +354,10 @@ world: sociedade | meio ambiente | clima* | economia | cultura | educação | te
 anaphora: o segundo | a segunda | o primeiro | segundo ponto | primeiro ponto | terceiro ponto | sua resposta | você disse | anterior | sua lista | isso
 """,
     "nl": """
+mechanism: werkt | mechanisme | principe | analogie | wat gebeurt | proces | stelling
+aspects: op het gebied van | wat betreft | met betrekking tot | elk | elke | alsook | voor elk | vanuit het
+discuss: bespreek | analyseer | beoordeel | onderzoek | evalueer
+create: ontwerp | ontwikkel | stel | bedenk | maak een
 many: enkele | enige | verschillende | diverse | belangrijkste | typische | paar | drie | vijf | tien | elk | elke | zoveel | meest | grote
 list: tips | manieren | ideeën | voorbeelden | strateg* | suggesties | redenen | voordelen | nadelen | factoren | oorzaken | gevolgen | effecten | soorten | kenmerken | eigenschappen | uitdagingen | aanbevelingen | methoden | technieken | aspecten | gewoontes | gewoonten | risico's | symptomen | tekenen | maatregelen | fouten | verschillen | oplossingen | dingen | kwaliteiten | vaardigheden | criteria | gevaren | argumenten | activiteiten | principes | adviezen
 advice: verbeter* | overwin* | vermijd* | voorkom* | voorbereid* | verminder* | omgaan | versterk* | bescherm* | motiver* | verhog* | bespar* | beter | advies
@@ -372,6 +407,10 @@ world: samenleving | milieu | klimaat* | economie | cultuur | onderwijs | techno
 anaphora: de tweede | het tweede | de eerste | tweede punt | eerste punt | derde punt | jouw antwoord | je zei | hierboven | je lijst | dat
 """,
     "ru": """
+mechanism: работает | механизм | принцип | аналоги* | что происходит | процесс | теорем*
+aspects: с точки зрения | каждого | каждой | каждый | а также | с учётом | в отношении
+discuss: обсуди* | проанализируй* | оцени* | рассмотри*
+create: создай* | разработай* | предложи* | составь* | спланируй* | придумай*
 many: несколько | различны* | разны* | основны* | главны* | важны* | типичны* | частые | чаще всего | пару | три | пять | десять | каждый | каждую | каждого | каждой | столько | многие | так много
 list: совет* | способ* | идеи | идей | пример* | стратег* | предложени* | причин* | преимуществ* | плюсы | минусы | недостат* | достоинств* | фактор* | последстви* | виды | типы | особенност* | характеристик* | проблемы | рекомендац* | метод* | техник* | аспект* | привычк* | риск* | симптом* | признак* | меры | ошибк* | различи* | отличи* | решени* | вещи | качеств* | навык* | критери* | опасност* | аргумент* | принцип* | вариант*
 advice: улучш* | преодол* | избежать | избегать | предотврат* | подготов* | сниз* | уменьш* | справ* | укреп* | защит* | мотивир* | повыс* | эконом* | лучше
@@ -421,6 +460,10 @@ world: обществ* | окружающ* | климат* | экономик* |
 anaphora: второй пункт | первый пункт | третий пункт | второе | твой ответ | ты сказал | выше | твоего списка | об этом | это
 """,
     "zh": """
+mechanism: 原理 | 机制 | 形成 | 怎么运作 | 如何工作 | 过程 | 定理
+aspects: 方面 | 分别 | 各自 | 以及 | 角度 | 每个
+discuss: 讨论 | 分析 | 评价 | 评估 | 探讨
+create: 设计 | 制定 | 提出 | 策划 | 规划
 many: 一些 | 几种 | 各种 | 不同的 | 主要 | 重要的 | 常见 | 典型 | 三个 | 五个 | 十个 | 分别 | 每个 | 每种 | 多种 | 这么多
 list: 建议 | 方法 | 方式 | 技巧 | 哪些 | 主意 | 点子 | 例子 | 策略 | 原因有 | 理由 | 优点 | 好处 | 优势 | 缺点 | 因素 | 影响有 | 类型 | 种类 | 特点 | 特征 | 挑战 | 习惯 | 风险 | 症状 | 迹象 | 后果 | 措施 | 错误 | 区别 | 方面 | 途径 | 注意事项 | 几个 | 几点 | 要点
 advice: 改善 | 提高 | 提升 | 克服 | 避免 | 预防 | 准备 | 减少 | 应对 | 管理 | 增强 | 保护 | 激励 | 保持 | 缓解 | 节省 | 养成 | 处理
@@ -470,6 +513,10 @@ world: 社会 | 环境 | 气候 | 经济 | 文化 | 教育 | 科技 | 城市 | �
 anaphora: 第二个 | 第一个 | 第三个 | 第二点 | 第一点 | 第三点 | 你刚才 | 你说的 | 上面 | 上述 | 前面
 """,
     "ja": """
+mechanism: 仕組み | メカニズム | 原理 | 過程 | 定理 | なぜ起こ
+aspects: 観点 | それぞれ | 各 | について | 面から
+discuss: 議論 | 分析 | 評価 | 考察 | 論じ
+create: 設計 | 作成 | 提案 | 計画を立て | 企画
 many: いくつか | さまざまな | 様々な | 主な | 主要な | 重要な | よくある | 代表的な | 三つ | 五つ | 十個 | それぞれ | 各 | 多くの | 色々
 list: コツ | 方法 | アイデア | 例を | 戦略 | 提案 | 理由を | 利点 | メリット | デメリット | 欠点 | 長所 | 短所 | 要因 | 原因 | 種類 | 特徴 | 課題 | 習慣 | リスク | 症状 | 兆候 | 対策 | 間違い | 違い | ポイント | 注意点 | いくつか | どんな | 工夫 | 効果
 advice: 改善 | 向上 | 克服 | 避ける | 防ぐ | 予防 | 準備 | 減らす | 対処 | 管理 | 高める | 守る | 上手 | 続ける | アドバイス | うまく | 節約 | 良くする | 解消 | 付き合

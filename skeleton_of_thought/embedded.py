@@ -1,8 +1,9 @@
 """The embedded router: a small model that ships with the package. No call, no GPU, no dependency, no wait.
 
 A logistic regression over features of the question: what it asks for by the lexicon of `question`, alone and in pairs,
-its first words, its words and word pairs, its length, and whether it follows on a dialogue. Features are hashed, so
-the weights are numbers alone. `sot train-router --embedded` makes such weights from labelled questions.
+its first words, its words, their stems and pairs, what stands last where it has several sentences, its length, and
+whether it follows on a dialogue. Features are hashed, so the weights are numbers alone. `sot train-router --embedded`
+makes such weights from labelled questions.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -25,10 +26,16 @@ from skeleton_of_thought.types import Conversation, RouteDecision
 
 __all__ = ["EmbeddedRouter", "Weights", "features"]
 
-BUCKETS = 1 << 15
-_FORMAT = "sot-embedded-router 1"
+BUCKETS = 1 << 17
+_FORMAT = "sot-embedded-router 2"
 _WORDS = 120
 """So many of a question's words count."""
+_PLACED = 10
+"""So many first words count with their place."""
+_STEM = 5
+_ENDS = frozenset(".!?。！？")
+_COUNTED = frozenset(("what", "which", "some", "several", "various", "different", "main", "key", "common", "best"))
+"""Words that a plural follows where a list is asked for."""
 
 
 class EmbeddedRouter:
@@ -166,8 +173,34 @@ def features(question: Question, *, follows: bool = False) -> Iterator[tuple[int
     grams = [f"w {word}" for word in words]
     grams += [f"b {first} {second}" for first, second in itertools.pairwise(words)]
     yield from _hashed(dict.fromkeys(grams), _share(len(words)))
+    stems = {word[:_STEM] for word in words if len(word) >= _STEM and word.isalpha()}
+    yield from _hashed((f"s {stem}" for stem in sorted(stems)), _share(len(stems)))
     yield from _hashed((f"p{n} {' '.join(words[:n])}" for n in (1, 2, 3)), 1.0)
+    yield from _hashed((f"t{min(i // 2, 2)} {word}" for i, word in enumerate(words[:_PLACED])), 0.6)
+    yield from _asked(question.words)
     yield from _hashed(_shape(question, follows), 1.0)
+
+
+def _asked(words: Sequence[str]) -> Iterator[tuple[int, float]]:
+    """What stands last in a text of several sentences: after a long story, that alone says what is asked for."""
+    sentences = list(_sentences(words))
+    if len(sentences) < 2:
+        yield from _hashed(["one sentence"], 1.0)
+        return
+    asked = next((sentence for sentence in reversed(sentences) if sentence[-1] in "?？"), sentences[-1])
+    yield from _hashed(["sentences", *(f"q{n} {' '.join(asked[:n])}" for n in (1, 2, 3))], 1.0)
+    yield from _hashed(dict.fromkeys(f"q {word}" for word in asked), _share(len(asked)))
+
+
+def _sentences(words: Sequence[str]) -> Iterator[Sequence[str]]:
+    begin = 0
+    for i, word in enumerate(words):
+        if word in _ENDS:
+            if i > begin:
+                yield words[begin : i + 1]
+            begin = i + 1
+    if begin < len(words):
+        yield words[begin:]
 
 
 def _shape(question: Question, follows: bool) -> Iterator[str]:
@@ -175,6 +208,9 @@ def _shape(question: Question, follows: bool) -> Iterator[str]:
     yield "words few" if len(question.words) < 5 else "words enough"
     if any(word[-1] == "s" and len(word) > 3 for word in question.words[1:5]):
         yield f"plural {question.words[0]}"
+    if question.words[:1] in (("what",), ("which",)) and question.words[1:2] in (("are",), ("were",)):
+        yield "what are"
+    yield from _counted(question.words[:40])
     if not question.language:
         yield "language unknown"
     if follows:
@@ -183,6 +219,16 @@ def _shape(question: Question, follows: bool) -> Iterator[str]:
         for name in ("followup", "anaphora"):
             if question.has(name) or question.opens(name):
                 yield f"follows {name}"
+
+
+def _counted(words: Sequence[str]) -> Iterator[str]:
+    for i, word in enumerate(words):
+        if word in _COUNTED and any(map(_is_plural, words[i + 1 : i + 4])):
+            yield f"several {word}"
+
+
+def _is_plural(word: str) -> bool:
+    return len(word) > 3 and word[-1] == "s" and word[-2:] not in ("ss", "us", "is")
 
 
 def _share(count: int) -> float:

@@ -15,9 +15,9 @@ from skeleton_of_thought.question import read_question
 
 __all__ = ["Trained", "train_embedded"]
 
-_EPOCHS = 20
+_EPOCHS = 12
 _RATE = 0.15
-_DECAY = 3.0
+_DECAY = 4.0
 """The strength of the pull towards zero, over all questions together."""
 _FOLDS = 5
 _LEAST = 2
@@ -76,7 +76,8 @@ def train_embedded(
         model = _fit([row for i in seen for row in _variants(labelled[i][1], rows[i])], seed)
         for i in held:
             sums[i] = model.sum(rows[i][0])
-    slope, offset = _calibrate(sums, labels)
+    sizes = Counter(name for name, _ in labelled)
+    slope, offset = _calibrate(sums, labels, [len(rows) / len(sizes) / sizes[name] for name, _ in labelled])
     scores = [sigmoid(slope * total + offset) for total in sums]
     threshold = best_threshold(scores, labels)
     tell("all questions together")
@@ -146,14 +147,18 @@ def _fit(rows: Sequence[Row], seed: int) -> _Model:
     return model
 
 
-def _calibrate(sums: Sequence[float], labels: Sequence[bool]) -> tuple[float, float]:
-    """Platt's slope and offset, by Newton's method."""
+def _calibrate(sums: Sequence[float], labels: Sequence[bool], shares: Sequence[float]) -> tuple[float, float]:
+    """Platt's slope and offset, by Newton's method.
+
+    All sources count the same (`shares` sees to that): the larger one may be the easier one, and scores that fit it
+    alone would be too sure of themselves elsewhere.
+    """
     slope, offset = 1.0, 0.0
     for _ in range(50):
         g0 = g1 = h00 = h01 = h11 = 0.0
-        for total, label in zip(sums, labels, strict=True):
+        for total, label, share in zip(sums, labels, shares, strict=True):
             p = sigmoid(slope * total + offset)
-            d, w = p - label, max(p * (1 - p), 1e-9)
+            d, w = share * (p - label), share * max(p * (1 - p), 1e-9)
             g0, g1 = g0 + d * total, g1 + d
             h00, h01, h11 = h00 + w * total * total, h01 + w * total, h11 + w
         determinant = h00 * h11 - h01 * h01

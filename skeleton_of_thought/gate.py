@@ -174,7 +174,7 @@ def _yes_no(asked: _Asked) -> bool:
 
 def _fact(asked: _Asked) -> bool:
     question = asked.question
-    if question.size > 20 or question.has(*_MANY, "why", "effect"):
+    if question.size > 20 or question.has(*_MANY, "why", "effect") or question.opens("situation"):
         return False
     return question.opens("who", "when", "where", "howmany")
 

@@ -143,8 +143,8 @@ def best_threshold(scores: Sequence[float], labels: Sequence[bool], *, careful: 
 
     The error is the share of the labelled-0 that gets a skeleton times `FALSE_POSITIVE`, and the share of the
     labelled-1 that gets none times `FALSE_NEGATIVE`: shares, so that it does not depend on how many there are of
-    either. As good is what lies within one standard error of the least: a difference that is chance. Of few questions
-    that error is large, and being careful would cost more than it is worth.
+    either. As good is what lies within half a standard error of the least: a difference that is chance. Of few
+    questions that error is large, and being careful would cost more than it is worth.
     """
     positives = max(1, sum(labels))
     negatives = max(1, len(labels) - sum(labels))
@@ -159,5 +159,5 @@ def best_threshold(scores: Sequence[float], labels: Sequence[bool], *, careful: 
 
     costs = {step / 100: cost(step / 100) for step in range(5, 96)}
     least, error = min(costs.values())
-    error = error if careful else 0.0
+    error = error / 2 if careful else 0.0
     return max(threshold for threshold, (value, _) in costs.items() if value <= least + error)

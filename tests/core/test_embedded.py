@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from skeleton_of_thought.embedded import BUCKETS, EmbeddedRouter, Weights, features
-from skeleton_of_thought.embedded_training import train_embedded
+from skeleton_of_thought.embedded_training import _calibrate, train_embedded
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.measures import Labelled, best_threshold, majority, measure, read_labels
 from skeleton_of_thought.question import LANGUAGES, read_question
@@ -20,6 +20,8 @@ from skeleton_of_thought.types import Conversation, Message
 
 DATA = Path(__file__).parent.parent / "data" / "router_questions.csv"
 OWN = read_labels(DATA)
+HELD_OUT = read_labels(DATA.with_name("router_heldout.csv"))
+"""Questions of our own that no weights are trained on: set aside before they were first measured."""
 SHIPPED = Path(sys.modules[EmbeddedRouter.__module__].__file__ or "").with_name("embedded_router.bin")
 
 UNSEEN = {
@@ -72,6 +74,34 @@ def test_every_form_and_language_of_our_questions_is_learnt():
     assert {q.language for q in OWN} == set(LANGUAGES)
 
 
+def test_questions_held_out_from_training_are_decided_as_labelled():
+    router = EmbeddedRouter()
+    scores = [router.score(one.question) for one in HELD_OUT]
+    labels = [one.use_skeleton for one in HELD_OUT]
+    found = measure([score >= router.threshold for score in scores], labels, scores)
+    assert found.accuracy >= 0.9, found
+    assert found.false_positives <= 10, found
+
+
+def test_no_question_is_labelled_twice_or_both_trained_on_and_held_out():
+    def plain(text):
+        return " ".join(re.findall(r"\w+", text.casefold()))
+
+    counts = Counter(plain(one.question) for one in [*OWN, *HELD_OUT])
+    assert [text for text, count in counts.items() if count > 1] == []
+    assert {one.form for one in HELD_OUT} <= {one.form for one in OWN}
+
+
+def test_what_stands_last_in_a_long_text_counts():
+    story = "We moved here in May. The house is old and the garden is large. My wife likes it. "
+    router = EmbeddedRouter()
+    points, fact = (
+        router.score(story + ask)
+        for ask in ("What are the benefits of a large garden?", "In which year did the house get its roof?")
+    )
+    assert fact < router.threshold <= points
+
+
 def test_a_question_that_refers_to_an_answer_scores_lower_after_one():
     router = EmbeddedRouter()
     history = (Message("user", "Name two trees."), Message("assistant", "Oak and lime."))
@@ -101,7 +131,7 @@ def test_any_text_gets_a_score(text):
 
 def test_the_weights_are_small_and_hold_no_words():
     data = SHIPPED.read_bytes()
-    assert len(data) < 100_000
+    assert len(data) < 150_000
     weights = Weights.from_bytes(data)
     assert len(weights.buckets) == BUCKETS
     strings = {value for value in weights.about.values() if isinstance(value, str)}
@@ -137,6 +167,13 @@ class TestTraining:
         assert loaded.threshold == first.weights.threshold
         right = [(loaded.score(q.question) >= loaded.threshold) == q.use_skeleton for q in SMALL]
         assert sum(right) > 0.9 * len(right)
+
+    def test_in_the_calibration_a_question_counts_by_its_share(self):
+        sums, labels = [-2.0, -1.0, -0.5, 0.5, 1.0, 2.0], [False, False, True, False, True, True]
+        alone = _calibrate(sums, labels, [1.0] * 6)
+        others = _calibrate([*sums, -3.0, 3.0], [*labels, True, False], [1.0] * 6 + [0.0] * 2)
+        assert others == pytest.approx(alone)
+        assert _calibrate([*sums, -3.0, 3.0], [*labels, True, False], [1.0] * 8)[0] < alone[0]
 
     def test_too_few_questions_are_refused(self):
         with pytest.raises(InvalidInput, match="either label"):

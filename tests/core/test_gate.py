@@ -74,7 +74,7 @@ def test_each_rule_holds_its_questions_back_and_can_be_switched_off(rule, questi
 
 def test_of_our_questions_for_points_hardly_one_is_held_back():
     held = [q.question for q in OWN if q.use_skeleton and not Gate().route(Conversation.of(q.question)).use_skeleton]
-    assert len(held) <= 3, held
+    assert len(held) <= sum(q.use_skeleton for q in OWN) / 100, held
 
 
 @pytest.mark.parametrize("language", ["en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja"])
@@ -90,6 +90,9 @@ def test_whole_questions_are_not_held_back_for_words_that_refer():
     for question in (
         "Why do people collect stamps, and what do they get out of it?",
         "What else can I do with old jeans?",
+        "Where could a small club find sponsors?",
+        "When is it better to rent than to buy?",
+        "Compile a list of arguments for a longer lunch break.",
     ):
         assert Gate().route(Conversation.of(question)).use_skeleton is True, question
 
