@@ -19,7 +19,7 @@ from llama_index_sot.llm_responses import Outcome
 from llama_index_sot.response import ResponsePoint, about, response_points, union
 from llama_index_sot.retrieval import Finder, Packer, Readings, copy_of
 from llama_index_sot.routers import TracedRouter
-from llama_index_sot.tracing import traced
+from llama_index_sot.tracing import is_heard, traced
 from skeleton_of_thought import drive
 from skeleton_of_thought.board import Board
 from skeleton_of_thought.flow import AnswerFlow
@@ -258,7 +258,8 @@ class Answering:
         """Tells the instrumentation of an event."""
         if isinstance(event, AnswerFailed):
             raise event.error
-        if (told := self._context.run(typed_event, event)) is not None:
+        # There is one for each piece of a stream, and making it costs as much as the piece.
+        if is_heard(dispatcher) and (told := self._context.run(typed_event, event)) is not None:
             self._context.run(dispatcher.event, told)
         return event
 

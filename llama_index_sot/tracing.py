@@ -17,16 +17,28 @@ from llama_index.core.query_engine.sub_question_query_engine import SubQuestionA
 from llama_index.core.question_gen.types import SubQuestion
 from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
 from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.dispatcher import Dispatcher
+from llama_index_instrumentation.event_handlers import NullEventHandler
 from llama_index_instrumentation.span import active_span_id
 
 from skeleton_of_thought.types import Call, Point, Reply, Stage
 
-__all__ = ["Trace", "call_span", "outer_span", "query_event", "traced"]
+__all__ = ["Trace", "call_span", "is_heard", "outer_span", "query_event", "traced"]
 
 dispatcher = get_dispatcher(__name__)
 
 TOOL = "skeleton_of_thought"
 """What the legacy callbacks get as the name of the tool that answers a point."""
+
+
+def is_heard(dispatcher: Dispatcher) -> bool:
+    """Whether there is anybody who handles the events of this dispatcher."""
+    at: Dispatcher | None = dispatcher
+    while at is not None:
+        if any(type(handler) is not NullEventHandler for handler in at.event_handlers):
+            return True
+        at = at.parent if at.propagate else None
+    return False
 
 
 @dataclass
