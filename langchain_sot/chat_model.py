@@ -63,10 +63,14 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
     The message has the whole answer as its text; streams give it in document order. `usage_metadata` is the sum over
     all calls, and `response_metadata` has:
 
-    - `route`: `"skeleton"` or `"direct"`, and `skeleton`: the titles of the points;
+    - `route`: `"skeleton"` or `"direct"`, `reason`: why, and `skeleton`: the titles of the points;
     - `errors`, `timings`: as in the chain's output;
     - `usage_by_stage`: the usage of the `route`, `skeleton`, `point` and `direct` calls, each summed;
     - `finish_reason`: `"length"` if a text of it was cut, and `model_name`.
+
+    **Direct answers.** Where the chain's router sends a question the direct way without a call, as the default does,
+    the `llm` is called as it is: the message and the chunks are its own, in a run of its own, with `route`, `reason`,
+    `skeleton` and `errors` added to the `response_metadata` of the message, or of the first chunk.
 
     **What goes to the chain's `llm` untouched**, as if nothing were in between: a conversation whose last message is
     not a human's or is empty, and calls with `stop`, `max_tokens`, tools, functions, a response format, or with any
