@@ -19,9 +19,20 @@ _M = TypeVar("_M", bound=BaseMessage)
 _STAGES = "usage_by_stage"
 
 
-def answer_message(answer: Answer, model_name: str) -> AIMessage:
-    """The whole answer, without `usage_metadata`; see `told_usage`."""
-    return AIMessage(content=answer.text, response_metadata=_metadata(answer, model_name))
+def answer_message(answer: Answer, model_name: str, direct: AIMessage | None = None) -> AIMessage:
+    """The whole answer, without `usage_metadata`; see `told_usage`.
+
+    Args:
+        answer: The answer.
+        model_name: Who wrote it.
+        direct: The model's own message of a direct answer, which may have more than text.
+    """
+    metadata = _metadata(answer, model_name)
+    if direct is None:
+        return AIMessage(content=answer.text, response_metadata=metadata)
+    # Its id is that of the call's run; the answer has one of its own.
+    own = {"id": None, "usage_metadata": None, "response_metadata": {**direct.response_metadata, **metadata}}
+    return direct.model_copy(update=own)
 
 
 def answer_chunk(answer: Answer, model_name: str, *, usage: bool) -> ChatGenerationChunk:

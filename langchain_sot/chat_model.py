@@ -422,9 +422,10 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        with contextlib.closing(self._work(messages, run_manager, kwargs, live=False).run()) as events:
+        work = self._work(messages, run_manager, kwargs, live=False)
+        with contextlib.closing(work.run()) as events:
             (answer,) = [done for _, event in events if (done := _done(event)) is not None]
-        return self._result(answer, kwargs)
+        return self._result(answer, work, kwargs)
 
     async def _agenerate(
         self,
@@ -433,9 +434,10 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        async with contextlib.aclosing(self._work(messages, run_manager, kwargs, live=False).arun()) as events:
+        work = self._work(messages, run_manager, kwargs, live=False)
+        async with contextlib.aclosing(work.arun()) as events:
             (answer,) = [done async for _, event in events if (done := _done(event)) is not None]
-        return self._result(answer, kwargs)
+        return self._result(answer, work, kwargs)
 
     def _stream(
         self,
@@ -479,8 +481,9 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
                     yield chunk
                     _shown(chunk, event)
 
-    def _result(self, answer: Answer, kwargs: Mapping[str, Any]) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=answer_message(answer, self._name(kwargs)))])
+    def _result(self, answer: Answer, work: Work, kwargs: Mapping[str, Any]) -> ChatResult:
+        message = answer_message(answer, self._name(kwargs), work.direct(0))
+        return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _chunk(self, event: Event, kwargs: Mapping[str, Any], *, usage: bool) -> ChatGenerationChunk | None:
         """What a stream shows of an event."""

@@ -116,12 +116,15 @@ class Calls:
         configs: The config for the calls, by the flow's position: children of its root run.
         streamed: The stages whose text is wanted while it is written; the others are one `invoke` each,
             which caches may answer. String LLMs get all of those that start together in one `generate`.
+        direct: The models' messages of direct answers that came whole, by the flow's position: they may have more
+            than text.
     """
 
     models: Models
     asked: Sequence[Asked]
     configs: Sequence[RunnableConfig]
     streamed: frozenset[str]
+    direct: dict[int, AIMessage] = field(default_factory=dict)
 
     # --- one call ---
 
@@ -133,7 +136,9 @@ class Calls:
             if request.backend.text:
                 yield from outcome.whole(complete(request.llm, [request.input], [request.config], request.kwargs)[0])
                 return
-            yield from outcome.whole(request.llm.invoke(request.input, request.config, **request.kwargs))
+            output = request.llm.invoke(request.input, request.config, **request.kwargs)
+            self._keep(call, position, output)
+            yield from outcome.whole(output)
             return
         stream = begin(request.llm, request.input, request.config, request.kwargs)
         try:
@@ -155,6 +160,7 @@ class Calls:
                     output = (await acomplete(request.llm, [request.input], [config], request.kwargs))[0]
                 else:
                     output = await request.llm.ainvoke(request.input, config, **request.kwargs)
+                    self._keep(call, position, output)
                 for item in outcome.whole(output):
                     yield item
                 return
@@ -166,6 +172,10 @@ class Calls:
                 await aclose(stream)
             yield outcome.rest
         yield outcome.reply
+
+    def _keep(self, call: Call, position: int, output: Any) -> None:
+        if call.stage == "direct" and isinstance(output, AIMessage):
+            self.direct[position] = output
 
     # --- several calls at once ---
 

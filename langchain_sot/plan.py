@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_sot.custom_events import Announcer
@@ -140,6 +141,10 @@ class Work:
         self._calls = plan.calls(self.asked, children, models, live=live)
         if serial:
             self._limit = 1
+
+    def direct(self, position: int) -> AIMessage | None:
+        """The model's message of this input's direct answer, where that came whole."""
+        return self._calls.direct.get(self._positions.index(position))
 
     def run(self) -> Generator[tuple[int, Event]]:
         """The events, each with the position of its input."""

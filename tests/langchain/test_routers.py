@@ -276,6 +276,17 @@ async def test_the_chat_model_gives_the_models_own_message_and_the_reason(way):
     assert bare(message) == await way(llm, UNSUITED)
 
 
+@pytest.mark.parametrize("name", ["invoke", "ainvoke", "batch", "abatch"])
+async def test_a_router_that_takes_a_call_leaves_the_models_message_whole_too(ways, name):
+    llm = Rich(responses=[])
+    model = SkeletonOfThoughtChain(llm=llm, router=lambda question: False).as_chat_model()
+    message, plain = await ways[name](model, UNSUITED), await ways[name](llm, UNSUITED)
+    assert (message.content, message.additional_kwargs) == (plain.content, plain.additional_kwargs)
+    assert message.usage_metadata["total_tokens"] == plain.usage_metadata["total_tokens"]
+    assert message.response_metadata["logprobs"] == [0.5]
+    assert message.response_metadata["reason"] == "the router decided"
+
+
 def test_its_stream_is_the_models_own_chunk_by_chunk():
     llm = Rich(responses=[])
     chunks = list(SkeletonOfThoughtChain(llm=llm).as_chat_model().stream(UNSUITED))
