@@ -56,14 +56,16 @@ class Plan:
         """The models, and what is passed on to them."""
         return Models(self.llm, self.point_llm, self.adopts, kwargs)
 
-    def flow(self, asked: Asked, config: RunnableConfig, models: Models, *, live: bool) -> AnswerFlow:
-        """The flow of one answer, not started yet."""
+    def flow(
+        self, asked: Asked, config: RunnableConfig, models: Models, *, live: bool, learns: bool = True
+    ) -> AnswerFlow:
+        """The flow of one answer, not started yet; `learns` says whether the router is told of it."""
         routed = self.router is not None and self.skeleton is None
         return AnswerFlow(
             self.requested(asked.conversation, config, models) if routed else asked.conversation,
             prompts=self.prompts,
             settings=self.settings,
-            router=TracedRouter(self.router, config) if routed else None,
+            router=TracedRouter(self.router, config, learns) if routed else None,
             skeleton=self.skeleton,
             prefill=self._prefilled(config, models),
             live=live,
@@ -128,7 +130,8 @@ class Work:
         for i, (value, config) in enumerate(zip(inputs, configs, strict=True)):
             try:
                 asked = read_input(value)
-                flow = plan.flow(asked, config, models, live=live)
+                # Answers that wait for each other say nothing of one alone.
+                flow = plan.flow(asked, config, models, live=live, learns=len(inputs) == 1)
                 serial = serial or models.serial(config)
             except Exception as error:  # of one input, not of the batch
                 self._unreadable.append((i, AnswerFailed(error)))

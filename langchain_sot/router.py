@@ -59,10 +59,12 @@ class TracedRouter:
         router: A runnable that takes the question and returns whether to use a skeleton, a function of the
             question, or a `Router`.
         config: The config for its runs.
+        learns: Whether it is told of the answer.
     """
 
     router: Any
     config: RunnableConfig
+    learns: bool = True
 
     @property
     def races(self) -> bool:
@@ -80,7 +82,8 @@ class TracedRouter:
 
     def observe(self, answer: Answer) -> None:
         """Tells the router of an answer, if it learns."""
-        told(self.router, answer)
+        if self.learns:
+            told(self.router, answer)
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """See `Router.route`."""

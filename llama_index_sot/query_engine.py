@@ -54,7 +54,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         ...     def stream_complete(self, prompt, formatted=False, **kwargs):
         ...         yield self.complete(prompt)
         >>> engine = SkeletonOfThoughtQueryEngine.from_defaults(llm=Scripted())
-        >>> response = engine.query("How do I stay awake?")
+        >>> response = engine.query("What are good ways to stay awake?")
         >>> print(response)
         1. Move: It helps.
         <BLANKLINE>

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,7 @@ class Pace:
         found = dict(_alone(answer))
         if answer.route == "skeleton" and answer.expansions:
             found |= _side_by_side(answer)
+            found |= _gain(answer, found)
         with self._lock:
             for name, value in found.items():
                 self._means[name] = self._means.get(name, _Mean()) + value
@@ -86,6 +87,15 @@ class Pace:
         """How many answers with points have been measured."""
         with self._lock:
             return self._answers
+
+    @property
+    def doubt(self) -> float:
+        """By which factor the speed-ups of single answers lie around their mean: 1 where all were the same.
+
+        It is large where load comes and goes, or where answers wait for others of this process.
+        """
+        mean, square = self.get("gain", 0.0), self.get("gain_squared", 0.0)
+        return math.exp(max(0.0, square - mean * mean) ** 0.5)
 
     def get(self, name: str, default: float) -> float:
         """A mean by its name, or the default before anything was measured."""
@@ -130,6 +140,25 @@ def _side_by_side(answer: Answer) -> dict[str, float]:
     return found
 
 
+def _gain(answer: Answer, found: Mapping[str, float]) -> dict[str, float]:
+    """The logarithm of the speed-up of this one answer, by its own paces."""
+    if "point_pace" not in found:
+        return {}
+    tokens = found["point_tokens"] * len([one for one in answer.expansions if one.error is None and one.text])
+    if "pace" in found:
+        alone = found["latency"] + tokens * found["pace"]
+    elif "skeleton_whole" in found:
+        alone = tokens * found["skeleton_whole"]
+    else:
+        return {}
+    stages = answer.timings.stages
+    beside = stages["point"].end - stages["skeleton"].start
+    if alone <= 0 or beside <= 0:
+        return {}
+    gain = math.log(alone / beside)
+    return {"gain": gain, "gain_squared": gain * gain}
+
+
 def _tokens(expansion: Expansion) -> int:
     return expansion.usage.output_tokens or _words_as_tokens(expansion.text)
 
@@ -169,7 +198,8 @@ class CostGuard:
 
     Args:
         max_extra_tokens: The most prompt tokens that a skeleton may cost beyond a direct answer; None for any number.
-        min_speedup: How many times faster it has to be; 0 for any. Counts once `enough` answers were measured.
+        min_speedup: How many times faster it has to be; 0 for any. Counts once `enough` answers were measured, and as
+            far as they agree: see `Pace.doubt`.
         max_points: The most points that there may be, as in `Settings`.
         capacity: How many calls can run at a time now: a number, a function that tells, or None for enough. What the
             request allows (`Request.max_concurrency`) is kept to besides. With room for one call a skeleton is no
@@ -198,7 +228,7 @@ class CostGuard:
         capacity: int | Callable[[], int] | None = None,
         pace: Pace | None = None,
         enough: int = 3,
-        retry: int = 20,
+        retry: int = 5,
     ) -> None:
         if max_extra_tokens is not None and max_extra_tokens < 0:
             raise InvalidInput(f"max_extra_tokens must be 0 or more, or None for no limit, not {max_extra_tokens!r}.")
@@ -275,7 +305,9 @@ class CostGuard:
             f"cost guard: about {estimate.skeleton_seconds:.1f} s instead of {estimate.direct_seconds:.1f} s "
             f"for about {estimate.extra_tokens:,} more prompt tokens"
         )
-        if estimate.speedup >= self.min_speedup or max(estimate.direct_seconds, estimate.skeleton_seconds) < _INSTANT:
+        instant = max(estimate.direct_seconds, estimate.skeleton_seconds) < _INSTANT
+        # What may well be faster is not held back: a refusal takes measurements that agree.
+        if instant or estimate.speedup * self.pace.doubt >= self.min_speedup:
             return RouteDecision(True, reason=saves)
         if self._may_retry():
             return RouteDecision(True, reason=f"{saves}; measured anew after {self._retry} direct answers")

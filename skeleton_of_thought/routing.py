@@ -38,7 +38,7 @@ class Router(Protocol):
     flow asks it first, and opens no call of stage `route` where it decides. It has to be over at once (below a
     millisecond), for it runs where the flow does. `races=True` has the skeleton's call run beside the router's; the
     skeleton waits for the decision, and is cancelled if that is direct. `observe(answer)` is told every answer that
-    is complete, for routers that learn from timings.
+    is complete, for routers that learn from timings (but those of a batch, which wait for each other).
 
     Example:
         >>> class NoProofs:

@@ -158,6 +158,17 @@ class TestGuard:
         assert fed(guard, unstreamed(direct(tokens=250, pace=0.001)), 20).route(QUESTION).use_skeleton is False
         assert fed(CostGuard(), unstreamed(answer(together=1.0)), 3).estimate(QUESTION).speedup < 1.5
 
+    def test_measurements_that_disagree_hold_nothing_back(self):
+        agreed, mixed = CostGuard(), CostGuard()
+        for i in range(12):
+            fed(agreed, answer(together=1.0), 1)
+            fed(mixed, answer(together=(0.3, 1.7)[i % 2]), 1)
+        assert agreed.pace.doubt == pytest.approx(1.0)
+        assert mixed.pace.doubt > 1.3
+        assert mixed.estimate(QUESTION).speedup < 1
+        assert mixed.route(QUESTION).use_skeleton is True
+        assert agreed.route(QUESTION).use_skeleton is False
+
     def test_what_is_over_in_an_instant_is_not_worth_a_refusal(self):
         quick = fed(CostGuard(), faster(answer(together=2.0), 1000.0))
         assert quick.estimate(QUESTION).speedup < 1

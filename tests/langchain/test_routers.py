@@ -194,6 +194,15 @@ def test_the_guard_learns_of_a_chains_answers_and_copies_share_what_it_knows(kit
     assert SkeletonOfThoughtChain(llm=llm).plan().router is not router
 
 
+def test_answers_of_a_batch_wait_for_each_other_and_teach_nothing(llm):
+    router = Quick(True)
+    chain = SkeletonOfThoughtChain(llm=llm, router=router)
+    chain.batch([SUITED, SUITED])
+    assert (len(router.asked), router.heard) == (2, [])
+    chain.batch([SUITED])
+    assert len(router.heard) == 1
+
+
 async def test_what_the_guard_decides_is_in_the_answer(way, llm):
     router = AutoRouter(guard=CostGuard(max_extra_tokens=10))
     output = await way(SkeletonOfThoughtChain(llm=llm, router=router), SUITED)

@@ -10,6 +10,7 @@ import pytest
 _SCRIPT = """
 import os
 import threading
+import time
 
 import torch
 
@@ -26,6 +27,9 @@ again = x @ x
 print(before - after, count() - after, torch.equal(again, expected))
 threading.Thread(target=release_helpers).start()  # a thread without helpers
 release_helpers()
+until = time.monotonic() + 20
+while count() > after and time.monotonic() < until:  # that thread takes its time to end
+    time.sleep(0.01)
 print(count() - after)
 """
 
