@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.question import Question, read_question
+from skeleton_of_thought.question import Question, find_question, read_question
 from skeleton_of_thought.types import Conversation, RouteDecision
 
 __all__ = ["EmbeddedRouter", "Weights", "features"]
@@ -84,7 +84,7 @@ class EmbeddedRouter:
 
     def score(self, question: str, *, follows: bool = False) -> float:
         """The probability (0 to 1) that a skeleton suits the question; `follows` for one that follows on an answer."""
-        return self._weights.score(read_question(question), follows=follows)
+        return self._weights.score(read_question(find_question(question)), follows=follows)
 
 
 def _follows(conversation: Conversation) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.question import Question, read_question
+from skeleton_of_thought.question import Question, find_question, read_question
 from skeleton_of_thought.types import Conversation, Message, Request, RouteDecision
 
 __all__ = ["RULES", "Gate"]
@@ -84,11 +84,15 @@ class _Asked:
     messages: tuple[Message, ...]
     request: Request
     question: Question
+    whole: Question
+    """The whole message: where a question stands in a prompt with a context, what is said about the answer is there."""
     max_words: int
 
     @classmethod
     def of(cls, messages: tuple[Message, ...], request: Request, max_words: int) -> _Asked:
-        return cls(messages, request, read_question(messages[-1].text.strip() if messages else ""), max_words)
+        text = messages[-1].text.strip() if messages else ""
+        whole, asked = read_question(text), find_question(text)
+        return cls(messages, request, whole if asked is text else read_question(asked), whole, max_words)
 
     @property
     def follows(self) -> bool:
@@ -143,10 +147,12 @@ def _follow_up(asked: _Asked) -> bool:
 
 
 def _length(asked: _Asked) -> bool:
-    text, question = asked.question.text, asked.question
+    text = asked.whole.text
     words = [int(number) for number in _IN_WORDS.findall(text)]
     return (
-        any(number <= asked.max_words for number in words) or question.has("short") or bool(_IN_SENTENCES.search(text))
+        any(number <= asked.max_words for number in words)
+        or asked.question.has("short")
+        or bool(_IN_SENTENCES.search(text))
     )
 
 
@@ -180,7 +186,9 @@ def _fact(asked: _Asked) -> bool:
 
 
 def _format(asked: _Asked) -> bool:
-    question = asked.question
+    question, whole = asked.question, asked.whole
+    if question is not whole and whole.has("format") and _AS_FORMAT.search(whole.text):
+        return True
     if question.has("diff", "pros") or not question.has("format"):
         return False
     return question.has("statement") or bool(_AS_FORMAT.search(question.text))

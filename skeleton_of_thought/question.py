@@ -13,7 +13,7 @@ from functools import cache
 
 from skeleton_of_thought._lexicon import LEXICON, STOPWORDS
 
-__all__ = ["LANGUAGES", "Question", "read_question"]
+__all__ = ["LANGUAGES", "Question", "find_question", "read_question"]
 
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja")
 """Languages whose question forms are known."""
@@ -32,6 +32,23 @@ _ARITHMETIC = re.compile(
     r"\d\s*(?:[-+*/×÷^]|plus|minus|times|mal|fois|por|per|keer|умножить на|乘以?|加|减|かける|たす)\s*\d|\d\s*%\s"
 )
 _GIVEN = re.compile(r"[:：]\s*\n|\n\s*\n|[:：]\s*[\"“„«「']|[\"“„«「].{60,}|\n\s*[-*•\d]", re.S)
+
+
+_ASKED = "question|query|frage|pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
+_BESIDE = (
+    "context|sources?|documents?|(?:(?:helpful|final|short|your) )?answer|kontext|antwort|contexte|réponse|contexto|"
+    "respuesta|contesto|risposta|resposta|antwoord|контекст|ответ|上下文|回答|答案|文脈"
+)
+_LABEL = r"^[ \t>*#\[]*(?:the |user(?:'s)? )?(?:{})[ \t\]*]*[:：][ \t*]*"
+_LABELLED = re.compile(
+    rf"{_LABEL.format(_ASKED)}(?P<line>.{{1,600}}?)(?={_LABEL.format(_BESIDE)}|\Z)|"
+    rf"<(?P<tag>{_ASKED})>(?P<tagged>.{{1,600}}?)</(?P=tag)>",
+    re.I | re.M | re.S,
+)
+_IN_STEPS = re.compile(r"^\s*(?:thought|action|observation)\s*:", re.I | re.M)
+"""Prompts of agents that reason in a form of their own."""
+_BEGINNING = _END = 2000
+"""Characters in which such a question is looked for: it stands before or after the context."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,19 @@ class Question:
     def opens(self, *classes: str) -> bool:
         """Whether its first words have any of these classes."""
         return not self.opening.isdisjoint(classes)
+
+
+def find_question(text: str) -> str:
+    """The question in a prompt that brings a context along and says where the question is; else the text.
+
+    Example:
+        >>> find_question("Use this context:\\nTea is a drink.\\n\\nQuestion: What are the kinds of tea?\\nAnswer:")
+        'What are the kinds of tea?'
+    """
+    seen = text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n{text[-_END:]}"
+    labelled = [found["line"] or found["tagged"] for found in _LABELLED.finditer(seen)]
+    question = labelled[-1].strip() if labelled else ""
+    return text if not question or _IN_STEPS.search(seen) else question
 
 
 def read_question(text: str) -> Question:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from skeleton_of_thought.auto import AutoRouter
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.gate import RULES, Gate
 from skeleton_of_thought.measures import read_labels
+from skeleton_of_thought.question import find_question
 from skeleton_of_thought.types import Conversation, Message, Request
 
 OWN = read_labels(Path(__file__).parent.parent / "data" / "router_questions.csv")
@@ -144,3 +146,62 @@ def test_bad_settings_are_refused():
 async def test_the_loop_gets_the_same():
     conversation = Conversation.of("Is a whale a fish?")
     assert await Gate().aroute(conversation) == Gate().route(conversation) == Gate().at_once(conversation)
+
+
+# --- prompts that bring a context along --------------------------------------------------------------
+
+CONTEXT = (
+    "Bees need flowers, water and a dry hive. Hives are opened from April on, on warm days. Honey is taken in July."
+)
+FRAMES = {
+    "question last": "Answer the question based only on this context:\n{context}\n\nQuestion: {question}",
+    "then an answer": "{context}\n\nQuestion: {question}\nHelpful Answer:",
+    "question first": "You answer questions about the garden.\nQuestion: {question}\nContext: {context}\nAnswer:",
+    "query": "Context is below.\n-----\n{context}\n-----\nAnswer the query.\nQuery: {question}\nAnswer: ",
+    "markdown": "## Context\n{context}\n\n**Question:** {question}",
+    "tags": "<context>{context}</context>\n<question>{question}</question>",
+    "examples": "Question: Is honey sweet?\nAnswer: Yes.\n\nQuestion: {question}\nAnswer:",
+    "German": "Kontext: {context}\n\nFrage: {question}\nAntwort:",
+    "Chinese": "上下文：{context}\n\n问题：{question}\n回答：",
+    "long": "Read this:\n" + 40 * "{context} " + "\nQuestion: {question}\nAnswer:",
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_what_counts_in_a_prompt_with_a_context_is_the_question(frame):
+    for question, use in (
+        ("What are the benefits of keeping bees?", True),
+        ("What should a beginner consider before buying a hive?", True),
+        ("Is honey taken in July?", False),
+        ("When are hives opened?", False),
+    ):
+        prompt = FRAMES[frame].format(context=CONTEXT, question=question)
+        assert find_question(prompt) == question
+        assert AutoRouter().route(Conversation.of(prompt)).use_skeleton is use, question
+
+
+@pytest.mark.parametrize(
+    ("demand", "rule"),
+    [
+        ("Use three sentences maximum.", "length"),
+        ("Answer in 30 words.", "length"),
+        ("Return the answer as JSON.", "format"),
+    ],
+)
+def test_what_such_a_prompt_says_of_the_answer_counts_too(demand, rule):
+    prompt = f"{demand}\n\n{CONTEXT}\n\nQuestion: What are the benefits of keeping bees?"
+    assert Gate().route(Conversation.of(prompt)).reason.startswith(f"gate ({rule})")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Question: what you must answer\nThought: what to do\nAction: search\n\nQuestion: What are the kinds of tea?",
+        "What is a question: a thing or a sentence?",
+        "Question:",
+        "<question>" * 2000,
+        "Question: " + "word " * 200,
+    ],
+)
+def test_what_is_no_such_prompt_is_read_as_a_whole(prompt):
+    assert find_question(prompt) == prompt

@@ -12,6 +12,7 @@ from langchain_core.language_models import FakeListChatModel, FakeListLLM
 from langchain_core.load import dumpd, dumps
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableBranch, RunnableLambda
 
 from langchain_sot import ChatTransformers, SkeletonOfThoughtChain, SkeletonOfThoughtRouter, load_chain
@@ -80,6 +81,14 @@ async def test_without_a_router_every_question_gets_one(way, llm):
     output = await way(SkeletonOfThoughtChain(llm=llm, router=None), UNSUITED)
     assert output["skeleton"] == TITLES
     assert output["reason"] == "no router"
+
+
+async def test_in_a_prompt_with_a_context_the_question_decides(way, llm):
+    template = "Use only this context:\n{context}\n\nQuestion: {question}\nAnswer:"
+    chain = ChatPromptTemplate.from_template(template) | SkeletonOfThoughtChain(llm=llm)
+    context = "Chickens lay eggs. They eat snails."
+    assert (await way(chain, {"context": context, "question": SUITED}))["route"] == "skeleton"
+    assert (await way(chain, {"context": context, "question": "Do they eat snails?"}))["route"] == "direct"
 
 
 async def test_follow_ups_go_the_direct_way(way, chain):
