@@ -139,18 +139,19 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        from langchain_sot.automatic import AutoRouters
-
         if self.router != "auto" and not isinstance(self.router, Runnable):
             check_router(self.router)
-        # Now, so that copies have the same; a chain that becomes a field of a model is checked once more.
-        self._automatic = self._automatic or AutoRouters()
+        # What this makes now for the router is what copies share.
         self.plan().models({}).prepare()
         return self
 
     def _router(self) -> Any:
+        from langchain_sot.automatic import AutoRouters
+
         if not isinstance(self.router, str):
             return self.router
+        if self._automatic is None:  # made without checks
+            self._automatic = AutoRouters()
         return self._automatic.get(self.llm, self.point_llm, self.max_points)
 
     # --- how answers are made ---

@@ -270,10 +270,6 @@ class Answering:
         return self._live or (call.stage == "skeleton" and self._plan.settings.eager)
 
     def _open(self, call: Call, position: int) -> Iterator[str | Reply]:
-        # A direct answer's call runs in the thread of whoever reads it: what belongs to the call must not stay there.
-        return _in_own_context(self._made(call)) if call.stage == "direct" else self._made(call)
-
-    def _made(self, call: Call) -> Generator[str | Reply]:
         with traced(call, self._callbacks, self._point_query(call)) as trace:
             if call.stage == "sources":
                 nodes = self._finder.find(self._sought(call))
@@ -319,15 +315,6 @@ class Answering:
         if call.point is None:
             return copy_of(self._query)
         return QueryBundle(self._point_query(call))
-
-
-def _in_own_context(items: Generator[str | Reply]) -> Generator[str | Reply]:
-    context = contextvars.copy_context()
-    try:
-        while (item := context.run(next, items, None)) is not None:
-            yield item
-    finally:
-        context.run(items.close)
 
 
 async def _next(events: AsyncGenerator[tuple[int, Event]]) -> tuple[int, Event] | None:

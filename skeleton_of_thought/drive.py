@@ -183,10 +183,13 @@ def _in_place(
 ) -> Iterator[tuple[int, Event]]:
     """Makes a call that none can run beside in the caller's own thread, as the caller would without a flow."""
     reply, error = Reply(), None
-    with contextlib.closing(_read(open_call, call, key[0])) as items:
+    # As in a thread: what the call sets stays with the call, and each piece may be read in another context.
+    context = contextvars.copy_context()
+    items = _read(open_call, call, key[0])
+    try:
         while True:
             try:
-                item = next(items)
+                item = context.run(next, items)
             except StopIteration:
                 break
             except Exception as caught:
@@ -197,6 +200,8 @@ def _in_place(
             elif item:
                 board.handle(Text(key, item), clock())
                 yield from board.events()
+    finally:
+        context.run(items.close)
     board.handle(End(key, reply, error), clock())
 
 

@@ -589,6 +589,25 @@ class TestADirectAnswer:
         error = error_of(events)
         assert (type(error), str(error)) == (ConnectionError, where)
 
+    def test_it_has_a_context_of_its_own_whoever_reads(self):
+        name = contextvars.ContextVar("name", default="outside")
+        seen = []
+
+        def open_call(call: Call, position: int) -> Iterator[str | Reply]:
+            token = name.set("inside")
+            for piece in ("It ", "is ", "4"):
+                seen.append(name.get())
+                yield piece
+            name.reset(token)
+
+        events = drive.run([self.flow()], open_call)
+        while (item := contextvars.copy_context().run(next, events, None)) is not None:
+            assert name.get() == "outside"
+        assert seen == ["inside"] * 3
+        list(drive.run([self.flow()], open_call))
+        assert name.get() == "outside"
+        assert item is None
+
     def test_who_stops_reading_closes_the_stream(self, pump):
         model = Model(lambda c: [ENDLESS])
         pump(model, [self.flow()], until=lambda event: isinstance(event, AnswerDelta))
