@@ -16,7 +16,7 @@ from langchain_sot.models import message_usage
 from langchain_sot.passing_on import as_chunk, as_message
 from langchain_sot.plan import Plan
 from langchain_sot.router import TracedRouter
-from skeleton_of_thought.routing import AnyRouter, decided_at_once, told
+from skeleton_of_thought.routing import AnyRouter, Around, decided_at_once, told
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Span, Timings, Usage
 
 __all__ = ["Decided", "Directly", "Way", "decide"]
@@ -25,7 +25,7 @@ _M = TypeVar("_M", bound=BaseMessage)
 
 
 @dataclass(frozen=True)
-class Decided:
+class Decided(Around):
     """A router whose decision on the question is known already."""
 
     router: AnyRouter
@@ -42,10 +42,6 @@ class Decided:
     async def aroute(self, _: Any) -> RouteDecision:
         """The decision."""
         return self.decision
-
-    def observe(self, answer: Answer) -> None:
-        """Tells the router of an answer, if it learns."""
-        told(self.router, answer)
 
 
 @dataclass

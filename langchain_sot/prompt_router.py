@@ -53,13 +53,12 @@ class PromptRouter(prompt_router.PromptRouter):
                 f"PromptRouter takes a model of LangChain, not {type(llm).__name__}. For functions that ask a model "
                 "there is skeleton_of_thought.PromptRouter."
             )
-        if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
-            raise InvalidInput(f"max_tokens must be at least 1, or None for a fitting limit, not {max_tokens!r}.")
         self.llm = llm
         self._models = Models(llm, llm, kwargs={} if max_tokens is None else {"max_tokens": max_tokens})
         self._models.prepare()
         # The prompt's own limit is for engines alone.
-        super().__init__(self._asked, aask=self._aasked, race=race, max_tokens=max_tokens or _LOCAL_TOKENS)
+        limit = _LOCAL_TOKENS if max_tokens is None else max_tokens
+        super().__init__(self._asked, aask=self._aasked, race=race, max_tokens=limit)
 
     def _asked(self, prompt: Prompt) -> Iterator[str | Reply]:
         return self._calls(ensure_config(), prompt).open(Call(0, "route", prompt), 0)

@@ -17,7 +17,7 @@ from langchain_core.runnables.utils import coro_with_context
 
 from langchain_sot.interrupts import lifted
 from langchain_sot.models import message_usage
-from skeleton_of_thought.routing import BoundRouter, Router, races, told
+from skeleton_of_thought.routing import Around, BoundRouter, Router
 from skeleton_of_thought.types import Answer, Conversation, Request, RouteDecision, Usage
 
 __all__ = ["TracedRouter", "read_request"]
@@ -50,7 +50,7 @@ def read_request(kwargs: Mapping[str, Any], max_concurrency: int | None) -> Requ
 
 
 @dataclass(frozen=True)
-class TracedRouter:
+class TracedRouter(Around):
     """A router as part of one run of the chain: the runs that it starts are children of the chain's.
 
     The tokens that these runs spend are told with the decision. What decides at once starts none.
@@ -66,11 +66,6 @@ class TracedRouter:
     config: RunnableConfig
     learns: bool = True
 
-    @property
-    def races(self) -> bool:
-        """As the router's own."""
-        return races(self.router)
-
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
         """The router's decision where it takes no call."""
         at_once: Any = getattr(self.router, "at_once", None)
@@ -83,7 +78,7 @@ class TracedRouter:
     def observe(self, answer: Answer) -> None:
         """Tells the router of an answer, if it learns."""
         if self.learns:
-            told(self.router, answer)
+            super().observe(answer)
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """See `Router.route`."""

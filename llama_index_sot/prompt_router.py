@@ -11,7 +11,6 @@ from llama_index_sot.backends import Backend, find_backend
 from llama_index_sot.llm_responses import Outcome
 from llama_index_sot.options import check_llm
 from skeleton_of_thought import prompt_router as core
-from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Call, Prompt, Usage
 
 __all__ = ["PromptRouter"]
@@ -59,8 +58,6 @@ class PromptRouter(core.PromptRouter):
         if llm is not None:
             check_llm("llm", llm)
             find_backend(llm, "auto")  # an engine packs a model's weights: now, rather than amid the first answer
-        if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
-            raise InvalidInput(f"max_tokens must be at least 1, or None for a fitting limit, not {max_tokens!r}.")
         self._llm = llm
         super().__init__(self._complete, aask=self._acomplete, race=race, max_tokens=max_tokens)
 

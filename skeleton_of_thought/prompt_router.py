@@ -62,7 +62,7 @@ class PromptRouter:
         max_tokens: The longest reply; None for the model's own limit, which models that think first need.
 
     Raises:
-        InvalidInput: Neither function is given, or what is given is none.
+        InvalidInput: Neither function is given, what is given is none, or `max_tokens` is no number of tokens.
 
     Example:
         >>> def ask(prompt):
@@ -96,6 +96,8 @@ class PromptRouter:
                     "PromptRouter takes a model of LangChain or LlamaIndex, or a function that asks a model, not "
                     f"{type(function).__name__}."
                 )
+        if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+            raise InvalidInput(f"max_tokens must be at least 1, or None for a fitting limit, not {max_tokens!r}.")
         self.races = race
         self._ask: Any = ask
         self._aask: Any = aask

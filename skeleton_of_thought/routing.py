@@ -15,6 +15,7 @@ from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Usage
 
 __all__ = [
     "AnyRouter",
+    "Around",
     "BoundRouter",
     "Combined",
     "Router",
@@ -131,6 +132,25 @@ def told(router: AnyRouter, answer: Answer) -> None:
             observe(answer)
         except Exception:
             logger.warning("The router could not learn from an answer.", exc_info=True)
+
+
+class Around:
+    """A router around another, as which it decides at once, races and learns; how it is asked is up to the subclass."""
+
+    router: AnyRouter
+
+    def at_once(self, conversation: Conversation) -> RouteDecision | None:
+        """The decision where it takes no call."""
+        return decided_at_once(self.router, conversation)
+
+    @property
+    def races(self) -> bool:
+        """Whether the skeleton is written while the router decides."""
+        return races(self.router)
+
+    def observe(self, answer: Answer) -> None:
+        """Tells the router of an answer, if it learns."""
+        told(self.router, answer)
 
 
 def failed_router(error: Exception) -> RouteDecision:
@@ -303,7 +323,7 @@ def _sent(
 
 
 @dataclass(frozen=True)
-class with_threshold:
+class with_threshold(Around):
     """A router that wants a skeleton from another score on than its own.
 
     A decision without a score stays as it is.
@@ -332,17 +352,8 @@ class with_threshold:
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
         """The decision where it takes no call."""
-        decision = decided_at_once(self.router, conversation)
+        decision = super().at_once(conversation)
         return None if decision is None else self._decided(decision)
-
-    @property
-    def races(self) -> bool:
-        """As the router's own."""
-        return races(self.router)
-
-    def observe(self, answer: Answer) -> None:
-        """Tells the router, if it learns."""
-        told(self.router, answer)
 
     def _decided(self, decision: RouteDecision) -> RouteDecision:
         if decision.score is None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from terminals import Terminal, live_view
 
 from skeleton_of_thought import cli
 from skeleton_of_thought._cli.backends import ModelSpec
@@ -395,29 +396,12 @@ def test_a_model_file_is_found(tmp_path):
 # --- the live view ---
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
 @pytest.fixture
-def screen(monkeypatch):
+def screen():
     """A terminal of rich's own making, and a function that renders a view on it."""
-    from rich.console import Console
 
     def make(width, height, encoding="utf-8"):
-        class File(Terminal):
-            pass
-
-        File.encoding = encoding
-        console = Console(file=File(), width=width, height=height, force_terminal=True, color_system=None)
-        view = LiveView(QUESTION, console)
-
-        def lines():
-            rendered = console.render_lines(view, console.options, pad=False)
-            return ["".join(segment.text for segment in line) for line in rendered]
-
-        return view, lines, console
+        return live_view(QUESTION, width, height, encoding)
 
     return make
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from terminals import Terminal, live_view
 
 from skeleton_of_thought import cli, drive
-from skeleton_of_thought._cli.live import LiveView
 from skeleton_of_thought._cli.views import Outcome
 from skeleton_of_thought.cli import main
 from skeleton_of_thought.embedded import EmbeddedRouter
@@ -214,11 +213,6 @@ def test_a_skeleton_that_came_to_nothing_has_no_hint_at_the_router(capsys):
     assert err.splitlines()[0] == "answered directly: the skeleton had 0 usable point(s)"
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
 @pytest.fixture
 def terminal(monkeypatch):
     """Makes standard output a terminal, and returns that; in the test itself, for pytest has its own before."""
@@ -247,17 +241,9 @@ def test_the_live_view_ends_with_the_answer_and_one_dim_line_of_why(terminal):
 @pytest.fixture
 def view():
     """A live view on a terminal of rich's own making, and a function that renders it."""
-    from rich.console import Console
 
     def make(width=100):
-        console = Console(file=Terminal(), width=width, height=20, force_terminal=True, color_system=None)
-        view = LiveView(DIRECT, console)
-
-        def lines():
-            rendered = console.render_lines(view, console.options, pad=False)
-            return ["".join(segment.text for segment in line) for line in rendered]
-
-        return view, lines, console
+        return live_view(DIRECT, width, 20)
 
     return make
 

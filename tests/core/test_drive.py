@@ -635,6 +635,23 @@ class _AtOnce:
         return self.route(conversation)
 
 
+class Ending(Model):
+    """A model that tells when a skeleton's call is over, however it ended."""
+
+    def __init__(self, script: Callable[[Call], list[object]], end: Callable[[], None]) -> None:
+        super().__init__(script)
+        self.end = end
+
+    @contextlib.contextmanager
+    def counted(self, call: Call) -> Iterator[None]:
+        try:
+            with super().counted(call):
+                yield
+        finally:
+            if call.stage == "skeleton":
+                self.end()
+
+
 class TestRace:
     """A router that takes a call, and the skeleton beside it."""
 
@@ -653,16 +670,11 @@ class TestRace:
         def script(call: Call) -> list[object]:
             return [*skeleton_of(3), Reply(Usage(9, 9))] if call.stage == "skeleton" else ["text", Reply(Usage(1, 1))]
 
-        class Watched(Model):
-            @contextlib.contextmanager
-            def counted(self, call: Call) -> Iterator[None]:
-                with super().counted(call):
-                    yield
-                if call.stage == "skeleton":
-                    assert [c.stage for c in self.opened] == ["skeleton"]
-                    go.set()
+        def end() -> None:
+            assert [call.stage for call in model.opened] == ["skeleton"]
+            go.set()
 
-        model = Watched(script)
+        model = Ending(script, end)
         events = pump(model, [flow(router=self.router("INDEPENDENT", go), settings={"eager": True})])
         answer = answer_of(events)
         assert (answer.route, len(answer.expansions)) == ("skeleton", 3)
@@ -700,17 +712,7 @@ class TestRace:
                 tries.append(call.attempt)
                 return [ConnectionError("line cut")] if call.attempt == 1 else ["1. One\n"]
 
-            class Watched(Model):
-                @contextlib.contextmanager
-                def counted(self, call: Call, failed: threading.Event = failed) -> Iterator[None]:
-                    try:
-                        with super().counted(call):
-                            yield
-                    finally:
-                        if call.stage == "skeleton":
-                            failed.set()
-
-            model = Watched(script)
+            model = Ending(script, failed.set)
             answer = answer_of(pump(model, [flow(router=self.router(word, failed))]))
             assert [call.stage for call in model.opened] == stages
             assert answer.text.endswith("text")
@@ -744,16 +746,7 @@ class TestRace:
 
     def test_a_long_skeleton_that_ended_meanwhile_is_cut_as_any_other(self, pump):
         go = threading.Event()
-
-        class Watched(Model):
-            @contextlib.contextmanager
-            def counted(self, call: Call) -> Iterator[None]:
-                with super().counted(call):
-                    yield
-                if call.stage == "skeleton":
-                    go.set()
-
-        model = Watched(points(6, lambda call: ["text"]))
+        model = Ending(points(6, lambda call: ["text"]), go.set)
         events = pump(model, [flow(router=self.router("INDEPENDENT", go), settings={"max_points": 2})])
         answer = answer_of(events)
         assert [expansion.text for expansion in answer.expansions] == ["text", "text"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import select
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_calls import Watch
 
 pytest.importorskip("langchain_openai", reason="the client is not installed: pip install langchain-openai")
 
@@ -66,7 +66,7 @@ class Request:
     headers: dict[str, str]
 
 
-class FaultServer(ThreadingHTTPServer):
+class FaultServer(Watch, ThreadingHTTPServer):
     """Answers chat completions, and responses, by a script.
 
     Attributes:
@@ -84,36 +84,19 @@ class FaultServer(ThreadingHTTPServer):
     request_queue_size = 64
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        Watch.__init__(self)
+        ThreadingHTTPServer.__init__(self, ("127.0.0.1", 0), Handler)
         self.faults: dict[Any, Fault] = {}
         self.holds: dict[Any, Callable[[], bool]] = {}
-        self.seen: list[Request] = []
-        self.open = self.peak = 0
         self.usage = [0, 0]
         self.ends = True
         self.echo = True
-        self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.mistakes: list[Any] = []
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def of(self, stage: str, point: int | None = None) -> list[Request]:
-        return [r for r in list(self.seen) if r.stage == stage and point in (None, r.point)]
-
-    @contextlib.contextmanager
-    def request(self, request: Request) -> Iterator[None]:
-        with self.lock:
-            self.seen.append(request)
-            self.open += 1
-            self.peak = max(self.peak, self.open)
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.open -= 1
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away are what is tested here; anything else is a mistake in this file."""
@@ -136,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
         headers = {key.lower(): value for key, value in self.headers.items()}
         request = Request(stage, point, self.path, body, headers)
         self.close_connection = True
-        with self.server.request(request):
+        with self.server.call(request):
             self.streamed = bool(body.get("stream"))
             self.text = written(stage, point)
             if messages[-1]["role"] == "assistant":
