@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import sys
-from pathlib import Path
 
 import pytest
+import scripted_cli as scripted
 from terminals import Terminal, live_view
 
 from skeleton_of_thought import cli
@@ -34,11 +33,6 @@ from skeleton_of_thought.types import (
     Usage,
 )
 
-_spec = importlib.util.spec_from_file_location("scripted_cli", Path(__file__).with_name("scripted_cli.py"))
-assert _spec is not None
-assert _spec.loader is not None
-scripted = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(scripted)
 Script = scripted.Script
 
 QUESTION = "How can I sleep better?"

@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+import scripted_cli
 
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-SCRIPTED = [sys.executable, str(Path(__file__).with_name("scripted_cli.py"))]
+SCRIPTED = [sys.executable, scripted_cli.__file__]
 
 
 ROUTES = [("How can I sleep better?", "--no-router"), ("What is 17 * 4?",)]

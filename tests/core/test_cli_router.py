@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+import scripted_cli as scripted
 from terminals import Terminal, live_view
 
 from skeleton_of_thought import cli, drive
@@ -18,11 +17,6 @@ from skeleton_of_thought.cli import main
 from skeleton_of_thought.embedded import EmbeddedRouter
 from skeleton_of_thought.types import Answer, AnswerDelta, Routed, RouteDecision
 
-_spec = importlib.util.spec_from_file_location("scripted_cli", Path(__file__).with_name("scripted_cli.py"))
-assert _spec is not None
-assert _spec.loader is not None
-scripted = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(scripted)
 Script = scripted.Script
 
 DIRECT = "What is 17 * 4?"
