@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -138,18 +138,32 @@ class LiveView:
 
     The second screen is used because it survives a change of size: what is drawn in the scrollback cannot
     be taken back once lines have been wrapped anew.
+
+    Args:
+        question: What is asked.
+        console: Where to draw; the process's own by default.
+        join: How the points stand in the answer.
+        clock: What tells the seconds.
     """
 
     shows_figures = True
 
-    def __init__(self, question: str, console: Console | None = None, *, join: Join = "numbered") -> None:
+    def __init__(
+        self,
+        question: str,
+        console: Console | None = None,
+        *,
+        join: Join = "numbered",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._console = console or Console(highlight=False)
         self._question = " ".join(without_controls(question).split())
         self._join = join
         self._page = _Page()
         self._note: str | None = None
         self._normal: list[str] = []
-        self._began = time.monotonic()
+        self._clock = clock
+        self._began = clock()
         self._live = Live(self, console=self._console, screen=True, refresh_per_second=8)
 
     @property
@@ -158,7 +172,7 @@ class LiveView:
         return self._console.width
 
     def __enter__(self) -> Self:
-        self._began = time.monotonic()
+        self._began = self._clock()
         self._live.start(refresh=True)
         return self
 
@@ -176,7 +190,7 @@ class LiveView:
     def note(self, what: str | None) -> None:
         """See `View.note`. The clock and the screen begin anew."""
         self._page, self._normal = _Page(), []
-        self._note, self._began = what, time.monotonic()
+        self._note, self._began = what, self._clock()
 
     def show_normal(self, text: str) -> None:
         """See `View.show_normal`."""
@@ -191,7 +205,7 @@ class LiveView:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = console.size
         page, note, normal = self._page, self._note, "".join(self._normal)
-        status = f"{note or page.status} - {time.monotonic() - self._began:.1f} s"
+        status = f"{note or page.status} - {self._clock() - self._began:.1f} s"
         head = [Text(self._question, style="bold"), Text(status, style="dim"), Text()]
         # The points matter most: on a very low terminal they get all of it.
         head = head[: max(0, min(3, height - 2))]
