@@ -37,7 +37,7 @@ from skeleton_of_thought.types import (
 HERE = Path(__file__).parent
 RUN = HERE / "run.json"
 QUESTION = "How can I improve my time management skills?"
-SIZE = (100, 30)
+SIZE = (100, 26)
 """Columns and rows of the terminal."""
 PAUSE = 0.25
 """Seconds between two frames."""
@@ -50,7 +50,7 @@ COLOURS = {"cyan": (92, 200, 214), "green": (140, 200, 110), "red": (224, 108, 1
 # --- the record -------------------------------------------------------------------------------------
 
 
-def ask() -> dict[str, Any]:
+def ask(question: str) -> dict[str, Any]:
     """Has the demo model answer, after a warm-up, and gives what the view is told as [seconds, what, number, text]."""
     from skeleton_of_thought._cli.backends import local_backend
     from skeleton_of_thought.drive import run
@@ -61,16 +61,14 @@ def ask() -> dict[str, Any]:
     with LocalEngine.from_pretrained("demo") as engine:
         backend = local_backend(engine)
         engine.generate(["Hello"] * 5, max_new_tokens=4)
-        flow = AnswerFlow(
-            Conversation.of(QUESTION), settings=Settings(max_points=6, point_words=80), prefill=backend.prefill
-        )
+        flow = AnswerFlow(Conversation.of(question), settings=Settings(point_words=60), prefill=backend.prefill)
         told: list[Any] = []
         began = time.monotonic()
         for _, event in run([flow], backend.open_call):
             noted = note(event)
             if noted is not None:
                 told.append([round(time.monotonic() - began, 3), *noted])
-    return {"question": QUESTION, "told": told}
+    return {"question": question, "told": told}
 
 
 def note(event: Event) -> list[Any] | None:
@@ -175,11 +173,12 @@ def main() -> None:
     """Draws both pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ask", action="store_true", help="have the demo model answer first")
+    parser.add_argument("--question", default=QUESTION, metavar="TEXT", help="with --ask (default: %(default)s)")
     parser.add_argument("--font", default="DejaVuSansMono.ttf", help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=HERE, help="the folder of the pictures (default: this one)")
     args = parser.parse_args()
     if args.ask:
-        RUN.write_text(json.dumps(ask(), ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+        RUN.write_text(json.dumps(ask(args.question), ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
     run = json.loads(RUN.read_text(encoding="utf-8"))
 
     player, painter = Player(run), Painter(args.font, 13)
@@ -196,7 +195,8 @@ def main() -> None:
     )
 
     still = Player(run)
-    still.play(0.6 * still.length)
+    texts = [moment for moment, what, *_ in run["told"] if what == "text"]
+    still.play(texts[2 * len(texts) // 3])
     Painter(args.font, 20).paint(still.lines()).quantize(32, dither=Image.Dither.NONE).save(
         args.out / "live.png", optimize=True
     )

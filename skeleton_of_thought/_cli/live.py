@@ -231,7 +231,7 @@ class LiveView:
             return
         normal = compared.normals[0]
         ours = Text(f"Skeleton-of-Thought, {compared.seconds:.1f} s", style="dim")
-        theirs = Text(f"{normal.name[:1].upper()}{normal.name[1:]}, {normal.seconds:.1f} s", style="dim")
+        theirs = Text(f"{normal.name}, {normal.seconds:.1f} s", style="dim")
         self._console.print(_both((ours, document), (theirs, Text(without_controls(normal.text))), self.width))
 
     def interrupt(self, answer: Answer) -> None:

@@ -458,7 +458,7 @@ def test_the_live_view_ends_with_the_whole_answer(monkeypatch):
     after = out.split(left)[1]
     for index, title in enumerate(scripted.TITLES, 1):
         assert f"{index}. {title}" in after
-    assert "One normal call, " in after
+    assert "one normal call, " in after
     assert "x as fast as one normal call" in after
     assert "\x1b[?25h" in out
 

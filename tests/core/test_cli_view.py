@@ -205,7 +205,7 @@ BOTH = Comparison((GENERATE, ROW), (1.9, 2.0, 5.0))
 def test_both_texts_stand_side_by_side_where_the_terminal_is_wide():
     out = printed(120, Outcome(ANSWER, comparison=BOTH))
     (heads,) = (line for line in out.splitlines() if "Skeleton-of-Thought, 2.0 s" in line)
-    assert heads.index("Model.generate, 8.0 s") > 55
+    assert heads.index("model.generate, 8.0 s") > 55
     assert max(map(len, out.splitlines())) <= 120
     assert all(word in out for word in ("ours1", "ours2", "theirs"))
     first = next(line for line in out.splitlines() if "1. Title 1" in line)
@@ -215,7 +215,7 @@ def test_both_texts_stand_side_by_side_where_the_terminal_is_wide():
 def test_both_texts_stand_below_each_other_where_it_is_not():
     out = printed(80, Outcome(ANSWER, comparison=BOTH))
     places = [
-        out.index(word) for word in (QUESTION, "Skeleton-of-Thought, 2.0 s", "ours2", "Model.generate, 8.0 s", "theirs")
+        out.index(word) for word in (QUESTION, "Skeleton-of-Thought, 2.0 s", "ours2", "model.generate, 8.0 s", "theirs")
     ]
     assert places == sorted(places)
 
@@ -430,6 +430,29 @@ def test_a_repetition_that_fails_leaves_the_answer_and_the_error(capsys):
     assert "5. Put screens away: This" in out
     assert err == "sot: error: gone\n"
     assert script.open == 0
+
+
+def test_ctrl_c_while_another_way_is_measured_leaves_the_answer(both):
+    class Interrupted(Ways):
+        def _way(self, name, call, index):
+            if call.prompt.max_tokens > 4:
+                raise KeyboardInterrupt
+            return super()._way(name, call, index)
+
+    streams, script = both(out=True, err=True), Interrupted()
+    assert cli.main(["compare", QUESTION], backend=script.backend()) == 130
+    assert "5. Put screens away" in after(streams.out.getvalue())
+    assert (script.open, script.closed) == (0, True)
+
+
+def test_what_cannot_be_warmed_up_costs_no_call(both):
+    # Calls of servers cost; there is the skeleton's, the points' and the one to compare with.
+    script = Script(sentences=1)
+    backend = dataclasses.replace(script.backend(), takes_limits=False)
+    both(out=False, err=False)
+    assert cli.main(["compare", QUESTION, "--plain"], backend=backend) == 0
+    assert [call.stage for call in script.calls] == ["skeleton", *["point"] * 5, "direct"]
+    assert script.calls[-1].prompt.max_tokens is None
 
 
 def test_the_live_view_shows_what_is_measured():

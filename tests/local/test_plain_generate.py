@@ -7,9 +7,10 @@ import threading
 import pytest
 import torch
 
+from skeleton_of_thought._cli.backends import local_backend
 from skeleton_of_thought.local import LocalEngine
 from skeleton_of_thought.local.plain_generate import GenerateStream
-from skeleton_of_thought.types import Message, Prompt, Reply, Usage
+from skeleton_of_thought.types import Call, Message, Prompt, Reply, Usage
 
 MESSAGES = (Message("user", "Why do the leaves of a tree change their colour in autumn?"),)
 
@@ -74,6 +75,16 @@ def test_the_models_own_error_is_raised(gated, gate):
     gate.error = RuntimeError("no such luck")
     with pytest.raises(RuntimeError, match="no such luck"):
         read(GenerateStream(gated, exactly(4)))
+
+
+def test_the_ways_of_a_comparison_heed_its_length_and_no_other(engine):
+    backend = local_backend(engine, max_new_tokens=3, temperature=0.7, seed=1)
+    written = {}
+    for way in backend.ways:
+        *_, reply = way.open_call(Call(1, "direct", exactly(24)), 0)
+        written[way.name] = reply.usage
+    usage = Usage(engine.count_tokens(MESSAGES), 24)
+    assert written == {"model.generate": usage, "the engine's single row": usage}
 
 
 def test_a_checkpoint_forgets_what_came_after_it_and_no_more(llama, tokenizer):
