@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import signal
+import stat
 import sys
 import threading
 from argparse import Namespace
@@ -152,8 +153,16 @@ def _ask(args: Namespace, backend: Backend | None) -> int:
         backend.close()
 
 
+def _piped() -> bool:
+    """Whether another program reads the output: a pager, whose screen is not to be written on."""
+    try:
+        return stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def _view(args: Namespace, question: str) -> View:
-    notes = sys.stderr.isatty() and not args.quiet
+    notes = sys.stderr.isatty() and not args.quiet and not _piped()
     if args.json:
         return JsonView(events=args.stream, notes=notes)
     join: Join = args.join

@@ -37,7 +37,7 @@ from skeleton_of_thought.types import (
 HERE = Path(__file__).parent
 RUN = HERE / "run.json"
 QUESTION = "How can I improve my time management skills?"
-SIZE = (100, 26)
+SIZE = (100, 22)
 """Columns and rows of the terminal."""
 PAUSE = 0.25
 """Seconds between two frames."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import sys
 from functools import partial
 
@@ -274,6 +275,15 @@ def test_a_pager_gets_the_answer_and_its_screen_no_figures(both):
     out, err = both(out=False, err=True).ask("--plain")
     assert out.startswith("1. Keep a schedule")
     assert err == ""
+
+
+def test_a_pager_gets_no_word_on_what_is_measured(both):
+    streams = both(out=False, err=True)
+    reading, writing = os.pipe()
+    with open(writing, "w") as streams.out, open(reading):
+        sys.stdout = streams.out
+        assert cli.main(["compare", QUESTION, "--json"], backend=Ways().backend()) == 0
+    assert streams.err.getvalue() == ""
 
 
 @pytest.mark.parametrize("options", [(), ("--plain",)])
