@@ -9,18 +9,20 @@ import contextlib
 import dataclasses
 import os
 import signal
+import stat
 import sys
 import threading
-import time
 from argparse import Namespace
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from skeleton_of_thought._cli.backends import Backend, ModelSpec, one_line
+from skeleton_of_thought._cli.comparing import compare, warm_up
 from skeleton_of_thought._cli.loading import load
+from skeleton_of_thought._cli.machine import Meter
 from skeleton_of_thought._cli.options import parse
-from skeleton_of_thought._cli.report import Normal, comparison, length, statistics
+from skeleton_of_thought._cli.report import comparison, figures, measurements, statistics
 from skeleton_of_thought._cli.views import JsonView, Outcome, PlainView, View
 from skeleton_of_thought.assemble import Join
 from skeleton_of_thought.drive import run
@@ -31,13 +33,9 @@ from skeleton_of_thought.types import (
     Answer,
     AnswerDone,
     AnswerFailed,
-    Call,
     Conversation,
     Event,
-    Prompt,
-    Reply,
     Request,
-    Usage,
 )
 
 if TYPE_CHECKING:
@@ -139,7 +137,9 @@ def _question(words: Sequence[str], command: str = "ask") -> str:
 def _ask(args: Namespace, backend: Backend | None) -> int:
     request = _Request.of(args)
     if backend is None:
-        backend = load(request.model, temperature=args.temperature, seed=args.seed, max_tokens=args.max_tokens)
+        backend = load(
+            request.model, temperature=args.temperature, seed=args.seed, max_tokens=args.max_tokens, quiet=args.quiet
+        )
     try:
         view = _view(args, request.conversation.question)
         outcome = _watch(request, args, backend, view)
@@ -147,23 +147,33 @@ def _ask(args: Namespace, backend: Backend | None) -> int:
         if outcome.error is not None:
             return _fail(outcome.error, _explain(outcome.error, backend))
         if outcome.answer is not None:
-            _report(view, outcome.answer, outcome.normal, backend)
+            _report(args, view, outcome, backend)
         return 0
     finally:
         backend.close()
 
 
+def _piped() -> bool:
+    """Whether another program reads the output: a pager, whose screen is not to be written on."""
+    try:
+        return stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def _view(args: Namespace, question: str) -> View:
+    notes = sys.stderr.isatty() and not args.quiet and not _piped()
     if args.json:
-        return JsonView(events=args.stream)
+        return JsonView(events=args.stream, notes=notes)
     join: Join = args.join
     if args.plain or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
-        return PlainView()
+        return PlainView(notes=notes)
     try:
         from skeleton_of_thought._cli.live import LiveView
     except ImportError:
-        print('sot: for the live view: pip install "skeleton-of-thought[demo]"', file=sys.stderr)
-        return PlainView()
+        if not args.quiet:
+            print('sot: for the live view: pip install "skeleton-of-thought[demo]"', file=sys.stderr)
+        return PlainView(notes=notes)
     return LiveView(question, join=join)
 
 
@@ -171,29 +181,44 @@ def _view(args: Namespace, question: str) -> View:
 
 
 def _watch(request: _Request, args: Namespace, backend: Backend, view: View) -> Outcome:
-    """Runs the answer, and normal decoding after it where that is wanted, in front of the view."""
+    """Runs the answer, and other ways after it where that is wanted, in front of the view."""
     room = min(filter(None, (args.max_concurrency, backend.capacity)), default=None)
-    flow = AnswerFlow(
-        dataclasses.replace(request.conversation, request=Request(max_concurrency=room)),
-        prompts=request.prompts,
-        settings=request.settings,
-        router=_router(args),
-        prefill=backend.prefill,
-        # Where nobody reads along, a point may be written anew whatever it had written.
-        live=not isinstance(view, JsonView) or args.stream,
-    )
+
+    def flow() -> AnswerFlow:
+        return AnswerFlow(
+            dataclasses.replace(request.conversation, request=Request(max_concurrency=room)),
+            prompts=request.prompts,
+            settings=request.settings,
+            router=_router(args),
+            prefill=backend.prefill,
+            # Where nobody reads along, a point may be written anew whatever it had written.
+            live=not isinstance(view, JsonView) or args.stream,
+        )
+
+    if backend.notice and not args.quiet:
+        print(f"sot: this model's rows are not decoded in one batch: {backend.notice}", file=sys.stderr)
+    first = flow()
     try:
         with view:
-            if args.compare and backend.takes_limits:
-                # The first call of a process pays for what later ones find done; neither side shall.
-                _decode(backend, Conversation.of("Hello"), 1)
-            outcome = _answer(flow, backend, view, room)
-            if args.compare and outcome.error is None and outcome.answer is not None:
-                outcome = _compare(outcome.answer, request.conversation, backend, view)
+            if not args.compare:
+                return _answer(first, backend, view.show, room)
+            warm_up(backend, view)
+            back, meter = backend.checkpoint(), Meter() if backend.ways else None
+            outcome = _answer(first, backend, view.show, room)
+
+            def again() -> Answer:
+                back()
+                return _whole(_answer(flow(), backend, view.show_again, room))
+
+            if outcome.error is None and outcome.answer is not None:
+                outcome = _compare(outcome.answer, request.conversation, backend, view, again)
+            if meter is not None and outcome.comparison is not None:
+                busy = dataclasses.replace(outcome.comparison, busy=meter.read().busy)
+                outcome = dataclasses.replace(outcome, comparison=busy)
+            return outcome
     except KeyboardInterrupt:
-        view.interrupt(flow.answer)
+        view.interrupt(first.answer)
         raise
-    return outcome
 
 
 def _router(args: Namespace) -> AnyRouter | None:
@@ -210,12 +235,12 @@ def _router(args: Namespace) -> AnyRouter | None:
     return AutoRouter(EmbeddedRouter(args.threshold), guard=guard)
 
 
-def _answer(flow: AnswerFlow, backend: Backend, view: View, max_concurrency: int | None) -> Outcome:
+def _answer(flow: AnswerFlow, backend: Backend, show: Callable[[Event], None], max_concurrency: int | None) -> Outcome:
     outcome = Outcome(None)
     running = cast("Generator[tuple[int, Event]]", run([flow], backend.open_call, max_concurrency=max_concurrency))
     with contextlib.closing(running) as events:
         for _, event in events:
-            view.show(event)
+            show(event)
             if isinstance(event, AnswerDone):
                 outcome = Outcome(event.answer)
             elif isinstance(event, AnswerFailed):
@@ -230,36 +255,21 @@ def _partial(flow: AnswerFlow, error: Exception) -> Answer | None:
     return flow.answer if flow.answer.text else None
 
 
-def _compare(answer: Answer, conversation: Conversation, backend: Backend, view: View) -> Outcome:
-    """The answer beside that of normal decoding, of equal length where the backend can be told."""
-    limit = length(answer) if backend.takes_limits else None
+def _whole(outcome: Outcome) -> Answer:
+    if outcome.error is not None:
+        raise outcome.error
+    assert outcome.answer is not None
+    return outcome.answer
+
+
+def _compare(
+    answer: Answer, conversation: Conversation, backend: Backend, view: View, again: Callable[[], Answer]
+) -> Outcome:
+    """The answer beside other ways to it; it survives their failure."""
     try:
-        return Outcome(answer, normal=_decode(backend, conversation, limit or None, view))
+        return Outcome(answer, comparison=compare(answer, conversation, backend, view, again))
     except Exception as error:
         return Outcome(answer, error)
-
-
-def _decode(backend: Backend, conversation: Conversation, limit: int | None, view: View | None = None) -> Normal:
-    """Normal decoding of the question as it is."""
-    call = Call(1, "direct", Prompt(conversation.messages, max_tokens=limit))
-    pieces: list[str] = []
-    usage: Usage | None = None
-    first: float | None = None
-    began = time.perf_counter()
-    stream = backend.open_call(call, 0)
-    try:
-        for item in stream:
-            if isinstance(item, Reply):
-                usage = item.usage
-            elif item:
-                first = first or time.perf_counter() - began
-                pieces.append(item)
-                if view is not None:
-                    view.show_normal(item)
-    finally:
-        if (close := getattr(stream, "close", None)) is not None:
-            close()
-    return Normal("".join(pieces), time.perf_counter() - began, first, usage, limit)
 
 
 # --- other commands ---------------------------------------------------------------------------------
@@ -285,11 +295,19 @@ _COMMANDS = {"route": _route, "train-router": _train}
 # --- what is said about it --------------------------------------------------------------------------
 
 
-def _report(view: View, answer: Answer, normal: Normal | None, backend: Backend) -> None:
-    lines = statistics(answer)
-    if normal is not None:
-        lines += comparison(answer, normal)
-    view.report(lines)
+def _report(args: Namespace, view: View, outcome: Outcome, backend: Backend) -> None:
+    answer, compared = outcome.answer, outcome.comparison
+    assert answer is not None
+    if not args.quiet:
+        lines = []
+        if args.stats or view.shows_figures:
+            lines.append(figures(answer, loading=backend.loading, width=view.width))
+        if compared is not None:
+            # Whoever asks for a comparison wants it wherever the answer goes.
+            lines += comparison(answer, compared)
+        if args.stats:
+            lines += [*statistics(answer), *(measurements(answer, compared) if compared is not None else ())]
+        view.report(lines)
     for index, error in answer.errors.items():
         print(f"sot: point {index} failed: {_explain(error, backend)}", file=sys.stderr)
     if answer.merge_error is not None:

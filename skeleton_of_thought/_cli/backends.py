@@ -11,7 +11,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     import openai
 
     from skeleton_of_thought.local import CompletionStream, LocalEngine
+    from skeleton_of_thought.local.plain_generate import GenerateStream
 
-__all__ = ["Backend", "ModelSpec", "local_backend", "one_line", "openai_backend"]
+__all__ = ["Backend", "ModelSpec", "Way", "local_backend", "one_line", "openai_backend"]
 
 _OPENAI = "openai:"
 _HOST = re.compile(r"@[\w.-]+:\d+(?:/|$)")
@@ -42,6 +43,24 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def _no_checkpoint() -> Callable[[], None]:
+    """Where nothing is kept for later prompts, there is nothing to go back to."""
+    return _nothing
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to have the same model answer one prompt without a skeleton, for comparisons.
+
+    Attributes:
+        name: How it is called, as in "twice as fast as NAME".
+        open_call: Opens a call. It writes as many tokens as `Prompt.min_tokens` and `max_tokens` say.
+    """
+
+    name: str
+    open_call: Open
+
+
 @dataclass(frozen=True)
 class Backend:
     """Something that answers prompts.
@@ -54,6 +73,11 @@ class Backend:
         capacity: How many calls it can serve at a time; None for as many as there are points.
         explain: An error of the backend as one line that says what to do.
         close: Ends what is still open.
+        ways: What Skeleton-of-Thought is compared with; where there are none, with one normal call.
+        checkpoint: Gives a function that goes back to what is kept now for prompts that begin alike, so that
+            a question can be asked again at its first cost.
+        notice: Why the model's rows are not decoded in one batch; empty where they are, or where nobody knows.
+        loading: Seconds that it took to load the model.
     """
 
     name: str
@@ -63,6 +87,10 @@ class Backend:
     capacity: int | None = None
     explain: Callable[[BaseException], str] = one_line
     close: Callable[[], None] = _nothing
+    ways: Sequence[Way] = ()
+    checkpoint: Callable[[], Callable[[], None]] = _no_checkpoint
+    notice: str = ""
+    loading: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +166,35 @@ def local_backend(engine: LocalEngine, *, name: str = "local model", **settings:
         assert call.prompt is not None
         return _LocalStream(engine.stream(call.prompt, **settings))
 
-    return Backend(name, open_call, prefill=frozenset({"skeleton", "point"}), takes_limits=True, close=engine.close)
+    return Backend(
+        name,
+        open_call,
+        prefill=frozenset({"skeleton", "point"}),
+        takes_limits=True,
+        close=engine.close,
+        ways=_local_ways(engine, settings),
+        checkpoint=engine.checkpoint,
+        notice=getattr(engine.stats(), "reason", ""),
+    )
+
+
+def _local_ways(engine: LocalEngine, settings: dict[str, Any]) -> Sequence[Way]:
+    """What people have without us, and what of our speed is the engine's and not the skeleton's."""
+    # The length of a comparison is its prompt's, whatever a call of the answer is limited to.
+    limitless = {name: value for name, value in settings.items() if name != "max_new_tokens"}
+
+    def generate(call: Call, index: int) -> GenerateStream:
+        from skeleton_of_thought.local.plain_generate import GenerateStream
+
+        assert call.prompt is not None
+        drawing = {name: value for name, value in settings.items() if name in ("temperature", "seed")}
+        return GenerateStream(engine, call.prompt, **drawing)
+
+    def single_row(call: Call, index: int) -> _LocalStream:
+        assert call.prompt is not None
+        return _LocalStream(engine.stream(call.prompt, **limitless))
+
+    return Way("model.generate", generate), Way("the engine's single row", single_row)
 
 
 # --- an OpenAI-compatible server ---------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -34,12 +34,20 @@ from skeleton_of_thought.types import (
 
 __all__ = ["LiveView"]
 
+_READABLE = 38
+"""The least width of a point's box, in columns, where there is enough height for all."""
 _NARROWEST = 26
-"""The least width of a point's box, in columns."""
+"""The least width of a point's box at all."""
+_WIDEST = 100
+"""The greatest width of running text and of a box: longer lines are hard to follow."""
 _LOWEST = 4
-"""The least height of a point's box, in lines: its frame, and two lines of text."""
-_LONGEST_TAIL = 4000
-"""So many characters of a text are wrapped for each picture. It is far more than a box shows."""
+"""The least height of a point's box that is cut, in lines: its frame, and two lines of text."""
+_BOTH = 100
+"""From this width on two texts stand side by side."""
+_GAP = 3
+"""Columns between two texts that stand side by side."""
+_CUT = 1000
+"""Texts are cut at multiples of so many characters, so that their lines do not jump with every token."""
 
 _STATES = {
     "waiting": ("·", ".", "dim"),
@@ -63,131 +71,190 @@ class _Cell:
         return "".join(self.pieces)
 
 
+class _Page:
+    """What there is of an answer so far."""
+
+    def __init__(self) -> None:
+        self.cells: dict[int, _Cell] = {}
+        self.complete = False
+        self.reason: str | None = None
+        self.direct: list[str] = []
+        self.merge: list[str] | None = None
+
+    def show(self, event: Event) -> None:
+        match event:
+            case Routed(decision) if not decision.use_skeleton:
+                self.reason = " ".join(without_controls(decision.reason).split())
+            case PointFound(point):
+                self.cells.setdefault(point.index, _Cell(point))
+            case SkeletonDone(skeleton):
+                self.complete = True
+                for point in skeleton.points:
+                    self.cells.setdefault(point.index, _Cell(point))
+            case PointStarted(point):
+                self.cells.setdefault(point.index, _Cell(point)).opened = True
+            case PointDelta(point, text):
+                cell = self.cells[point.index]
+                cell.state = "writing"
+                cell.pieces.append(text)
+            case PointRestarted(point):
+                cell = self.cells[point.index]
+                cell.pieces, cell.state = [], "waiting"
+            case PointDone(expansion):
+                self.cells[expansion.point.index].state = "failed" if expansion.error else "done"
+            case MergeStarted():
+                self.merge = []
+            case AnswerRestarted():
+                self.merge = None
+            case AnswerDelta(text) if self.merge is not None:
+                self.merge.append(text)
+            case AnswerDelta(text) if not self.cells:
+                self.direct.append(text)
+
+    @property
+    def status(self) -> str:
+        cells = list(self.cells.values())
+        if self.direct or self.reason is not None:
+            return "answering directly" + (f": {self.reason}" if self.reason else "")
+        if not any(cell.opened for cell in cells):
+            return "writing the skeleton"
+        if self.merge is not None:
+            return "merging the points into one text"
+        done = sum(cell.state in ("done", "failed") for cell in cells)
+        more = "" if self.complete else ", the skeleton is still being written"
+        return f"points done: {done} of {len(cells)}{more}"
+
+    def body(self, width: int, height: int, console: Console) -> RenderableType:
+        cells = list(self.cells.values())
+        if text := "".join(self.merge or self.direct):
+            return _running(text, width, height, console)
+        if any(cell.opened for cell in cells):
+            return _grid(cells, width, height, console)
+        return Text("\n").join(_line(cell, width, console, text=False) for cell in cells[-height:])
+
+
 class LiveView:
     """Shows an answer on the terminal's second screen while it is written, then prints it as normal text.
 
     The second screen is used because it survives a change of size: what is drawn in the scrollback cannot
     be taken back once lines have been wrapped anew.
+
+    Args:
+        question: What is asked.
+        console: Where to draw; the process's own by default.
+        join: How the points stand in the answer.
+        clock: What tells the seconds.
     """
 
-    def __init__(self, question: str, console: Console | None = None, *, join: Join = "numbered") -> None:
+    shows_figures = True
+
+    def __init__(
+        self,
+        question: str,
+        console: Console | None = None,
+        *,
+        join: Join = "numbered",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._console = console or Console(highlight=False)
         self._question = " ".join(without_controls(question).split())
-        self._cells: dict[int, _Cell] = {}
-        self._complete = False
         self._join = join
-        self._reason: str | None = None
-        self._direct: list[str] = []
-        self._merge: list[str] | None = None
+        self._page = _Page()
+        self._note: str | None = None
         self._normal: list[str] = []
-        self._began = time.monotonic()
+        self._clock = clock
+        self._began = clock()
         self._live = Live(self, console=self._console, screen=True, refresh_per_second=8)
 
+    @property
+    def width(self) -> int:
+        """See `View.width`."""
+        return self._console.width
+
     def __enter__(self) -> Self:
-        self._began = time.monotonic()
+        self._began = self._clock()
         self._live.start(refresh=True)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    # --- what has happened ---
+    # --- what has happened: the screen is drawn by a thread of its own, from what is noted here ---
 
     def show(self, event: Event) -> None:
-        """See `View.show`. The screen is drawn by a thread of its own, from what is noted here."""
-        match event:
-            case Routed(decision) if not decision.use_skeleton:
-                self._reason = " ".join(without_controls(decision.reason).split())
-            case PointFound(point):
-                self._cells.setdefault(point.index, _Cell(point))
-            case SkeletonDone(skeleton):
-                self._complete = True
-                for point in skeleton.points:
-                    self._cells.setdefault(point.index, _Cell(point))
-            case PointStarted(point):
-                self._cells.setdefault(point.index, _Cell(point)).opened = True
-            case PointDelta(point, text):
-                cell = self._cells[point.index]
-                cell.state = "writing"
-                cell.pieces.append(text)
-            case PointRestarted(point):
-                cell = self._cells[point.index]
-                cell.pieces, cell.state = [], "waiting"
-            case PointDone(expansion):
-                self._cells[expansion.point.index].state = "failed" if expansion.error else "done"
-            case MergeStarted():
-                self._merge = []
-            case AnswerRestarted():
-                self._merge = None
-            case AnswerDelta(text) if self._merge is not None:
-                self._merge.append(text)
-            case AnswerDelta(text) if not self._cells:
-                self._direct.append(text)
+        """See `View.show`."""
+        if self._note is not None:
+            self.note(None)
+        self._page.show(event)
+
+    def note(self, what: str | None) -> None:
+        """See `View.note`. The clock and the screen begin anew."""
+        self._page, self._normal = _Page(), []
+        self._note, self._began = what, self._clock()
 
     def show_normal(self, text: str) -> None:
         """See `View.show_normal`."""
         self._normal.append(text)
 
+    def show_again(self, event: Event) -> None:
+        """See `View.show_again`."""
+        self._page.show(event)
+
     # --- the screen ---
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = console.size
-        status = f"{self._status()} - {time.monotonic() - self._began:.1f} s"
-        if self._reason and not self._normal:
-            status += f" - {self._reason}"
+        page, note, normal = self._page, self._note, "".join(self._normal)
+        status = f"{note or page.status} - {self._clock() - self._began:.1f} s"
         head = [Text(self._question, style="bold"), Text(status, style="dim"), Text()]
         # The points matter most: on a very low terminal they get all of it.
         head = head[: max(0, min(3, height - 2))]
         for line in head:
             line.truncate(width, overflow="ellipsis")
         room = max(1, height - len(head))
-        cells = list(self._cells.values())
-        body: RenderableType
-        if self._normal:
-            body = _box("normal decoding", "".join(self._normal), "cyan", (width, room), console)
-        elif self._merge:
-            body = _box("one text of all points", "".join(self._merge), "cyan", (width, room), console)
-        elif self._direct:
-            body = _box("answer", "".join(self._direct), "cyan", (width, room), console)
-        elif any(cell.opened for cell in cells):
-            body = _grid(cells, width, room, console)
-        else:
-            body = Text("\n").join(_line(cell, width, console, text=False) for cell in cells[-room:])
-        yield Group(*head, body)
-
-    def _status(self) -> str:
-        cells = list(self._cells.values())
-        if self._normal:
-            return "normal decoding"
-        if self._direct or self._reason is not None:
-            return "answering directly"
-        if not any(cell.opened for cell in cells):
-            return "writing the skeleton"
-        if self._merge is not None:
-            return "merging the points"
-        done = sum(cell.state in ("done", "failed") for cell in cells)
-        more = "" if self._complete else ", the skeleton is still being written"
-        return f"points done: {done} of {len(cells)}{more}"
+        yield Group(*head, _running(normal, width, room, console) if normal else page.body(width, room, console))
 
     # --- the end ---
 
     def finish(self, outcome: Outcome) -> None:
-        """Prints the whole answer as normal text."""
-        if outcome.answer is not None and outcome.answer.text:
-            # After a change of size the terminal may come back in the middle of a line.
-            self._console.print()
-            self._console.print(_document(outcome.answer, self._join))
-        if outcome.normal is not None:
-            self._console.print(Text("\nNormal decoding wrote:\n", style="dim"))
-            self._console.print(Text(without_controls(outcome.normal.text)))
+        """Prints the question and the whole answer as normal text, beside another one where they were compared."""
+        answer, compared = outcome.answer, outcome.comparison
+        if answer is None or not answer.text:
+            return
+        question = Text(self._question, style="bold")
+        question.truncate(3 * self.width, overflow="ellipsis")
+        document = _document(answer, self._join)
+        # After a change of size the terminal may come back in the middle of a line.
+        self._console.print(Text(), question, Text(), sep="\n")
+        if compared is None:
+            self._console.print(document)
+            return
+        normal = compared.normals[0]
+        ours = Text(f"Skeleton-of-Thought, {compared.seconds:.1f} s", style="dim")
+        theirs = Text(f"{normal.name}, {normal.seconds:.1f} s", style="dim")
+        self._console.print(_both((ours, document), (theirs, Text(without_controls(normal.text))), self.width))
 
     def interrupt(self, answer: Answer) -> None:
         """Prints what there is: it was on the screen a moment ago."""
         self.finish(Outcome(answer))
 
     def report(self, lines: Sequence[str]) -> None:
-        """Prints statistics, set off from the answer."""
-        self._console.print(Text("\n" + "\n".join(lines), style="dim"))
+        """Prints figures, set off from the answer."""
+        if lines:
+            self._console.print(Text("\n" + "\n".join(lines), style="dim"))
+
+
+def _both(ours: tuple[Text, Text], theirs: tuple[Text, Text], width: int) -> RenderableType:
+    """Two texts with their headings: side by side where each has enough room, else one below the other."""
+    if width < _BOTH:
+        return Group(ours[0], Text(), ours[1], Text(), theirs[0], Text(), theirs[1])
+    table = Table.grid(padding=(0, _GAP, 0, 0), pad_edge=False)
+    for _ in range(2):
+        table.add_column(width=(width - _GAP) // 2, overflow="fold")
+    table.add_row(ours[0], theirs[0])
+    table.add_row(Text(), Text())
+    table.add_row(ours[1], theirs[1])
+    return table
 
 
 def _document(answer: Answer, join: Join) -> Text:
@@ -204,45 +271,70 @@ def _section(expansion: Expansion, join: Join) -> Text:
 
 
 def _grid(cells: list[_Cell], width: int, height: int, console: Console) -> RenderableType:
-    """All points side by side where their boxes fit; else a line for each."""
+    """All points side by side, in boxes as tall as their texts where these fit; without boxes where none would."""
     columns = _columns(len(cells), width, height)
     if columns == 0:
         return _lines(cells, width, height, console)
-    rows = -(-len(cells) // columns)
-    table = Table.grid(expand=True)
+    each = min(_WIDEST, width // columns)
+    table = Table.grid()
     for _ in range(columns):
-        table.add_column(ratio=1)
-    # Column by column the numbers would run downwards; row by row is how one reads.
-    widths = [(width * (i + 1)) // columns - (width * i) // columns for i in range(columns)]
-    for row in range(rows):
-        boxes = cells[row * columns : (row + 1) * columns]
-        table.add_row(*(_point_box(c, (w, height // rows), console) for c, w in zip(boxes, widths, strict=False)))
+        table.add_column(width=each)
+    # Numbered row by row, as one reads; but each column is a pile of its own, so that no box waits for its neighbours.
+    table.add_row(*(Group(*_pile(cells[column::columns], each, height, console)) for column in range(columns)))
     return table
 
 
 def _columns(count: int, width: int, height: int) -> int:
-    """The number of columns that leaves the most room for text; 0 if boxes do not fit."""
-    best, most = 0, 0
-    for columns in range(1, min(count, max(1, width // _NARROWEST)) + 1):
-        lines = height // -(-count // columns)
-        room = (width // columns - 4) * (lines - 2)
-        if lines >= _LOWEST and room > most:
-            best, most = columns, room
-    return best
+    """As many columns as can be read; 0 if boxes do not fit, however narrow."""
+    fits = [
+        columns
+        for columns in range(1, min(count, max(1, width // _NARROWEST)) + 1)
+        if -(-count // columns) * _LOWEST <= height
+    ]
+    readable = [columns for columns in fits if width // columns >= _READABLE]
+    # Where the height asks for more columns than are easily read, as few of them as will do.
+    return max(readable, default=min(fits, default=0))
 
 
-def _point_box(cell: _Cell, size: tuple[int, int], console: Console) -> Panel:
+def _pile(cells: list[_Cell], width: int, height: int, console: Console) -> list[Panel]:
+    """Boxes below each other, of so many lines at most; where texts are too long, the end of each is shown."""
+    texts = [_wrap(_shown(cell), width - 4, height, console) for cell in cells]
+    room = _share([len(text) for text in texts], height - 2 * len(cells))
+    return [
+        _box(cell, text[len(text) - lines :], width, console)
+        for cell, text, lines in zip(cells, texts, room, strict=True)
+    ]
+
+
+def _share(wanted: Sequence[int], room: int) -> list[int]:
+    """Lines for texts that want so many each, and have so many together: short ones whole, long ones alike."""
+    given = [0] * len(wanted)
+    left = room
+    for rank, index in enumerate(sorted(range(len(wanted)), key=lambda index: wanted[index])):
+        given[index] = min(wanted[index], left // (len(wanted) - rank))
+        left -= given[index]
+    return given
+
+
+def _shown(cell: _Cell) -> Text:
+    if text := cell.text.strip():
+        return Text(text)
+    return Text(cell.state, style="dim")
+
+
+def _box(cell: _Cell, lines: Sequence[Text], width: int, console: Console) -> Panel:
     mark, ascii_mark, style = _STATES[cell.state]
-    title = f"{ascii_mark if console.options.ascii_only else mark} {heading(cell.point)}"
-    return _box(title, cell.text, style, size, console)
-
-
-def _box(title: str, text: str, style: str, size: tuple[int, int], console: Console) -> Panel:
-    width, height = size
-    label = Text(without_controls(title), no_wrap=True, overflow="ellipsis")
+    sign = ascii_mark if console.options.ascii_only else mark
+    label = Text(without_controls(f"{sign} {heading(cell.point)}"), no_wrap=True, overflow="ellipsis")
     label.truncate(max(1, width - 6), overflow="ellipsis")
-    body = _tail(text, max(1, width - 4), max(1, height - 2), console)
-    return Panel(body, title=label, title_align="left", border_style=style, height=height, width=width)
+    # It is wrapped already, at the width that the box leaves.
+    body = Text("\n", no_wrap=True, overflow="crop").join(lines)
+    return Panel(body, title=label, title_align="left", border_style=style, height=max(1, len(lines)) + 2, width=width)
+
+
+def _running(text: str, width: int, height: int, console: Console) -> Text:
+    """The end of a text that stands alone."""
+    return Text("\n").join(_wrap(Text(text), min(width, _WIDEST), height, console)[-height:])
 
 
 def _lines(cells: list[_Cell], width: int, height: int, console: Console) -> Text:
@@ -282,8 +374,15 @@ def _line(cell: _Cell, width: int, console: Console, *, text: bool = True) -> Te
 
 
 def _tail(text: str, width: int, height: int, console: Console) -> Text:
-    """The last lines of a text, wrapped to the width."""
-    # Cut at multiples of a fixed length, so that the lines do not jump with every token.
-    start = max(0, len(text) - _LONGEST_TAIL) // 1000 * 1000
-    lines = Text(without_controls(text[start:])).wrap(console, width)
-    return Text("\n").join(lines[-height:])
+    """The last lines of a text."""
+    return Text("\n").join(_wrap(Text(text), width, height, console)[-height:])
+
+
+def _wrap(text: Text, width: int, height: int, console: Console) -> list[Text]:
+    """The lines of a text at a width; of a long one at least so many of the last."""
+    plain = without_controls(text.plain)
+    start = max(0, len(plain) - (width * height + _CUT)) // _CUT * _CUT
+    if start:
+        # Not within a word, where there are words.
+        start = next((at + 1 for at in range(start, start + _CUT // 2) if plain[at].isspace()), start)
+    return list(Text(plain[start:], style=text.style).wrap(console, max(1, width)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 from skeleton_of_thought._cli.backends import Backend, ModelSpec, local_backend, openai_backend
@@ -12,9 +14,14 @@ __all__ = ["load"]
 
 
 def load(
-    model: ModelSpec, *, temperature: float | None = None, seed: int | None = None, max_tokens: int | None = None
+    model: ModelSpec,
+    *,
+    temperature: float | None = None,
+    seed: int | None = None,
+    max_tokens: int | None = None,
+    quiet: bool = False,
 ) -> Backend:
-    """The backend for a model.
+    """The backend for a model; `quiet` says nothing of what is being done.
 
     Raises:
         SotError: An extra is missing, or the model cannot be loaded.
@@ -24,21 +31,23 @@ def load(
         return openai_backend(
             model.name, base_url=model.base_url, temperature=temperature, seed=seed, max_tokens=max_tokens
         )
-    with _progress() as tell:
+    began = time.perf_counter()
+    with _progress(quiet) as tell:
         if tell is not None:
             tell(f"Loading {model.name or 'the demo model'} ...")
         from skeleton_of_thought.local import LocalEngine
 
         engine = LocalEngine.from_pretrained(model.name, progress=tell)
-    return local_backend(
+    backend = local_backend(
         engine, name=model.name or "demo", temperature=temperature or 0.0, seed=seed, max_new_tokens=max_tokens
     )
+    return dataclasses.replace(backend, loading=time.perf_counter() - began)
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str], None] | None]:
+def _progress(quiet: bool) -> Iterator[Callable[[str], None] | None]:
     """Shows what is being done, on stderr and only on a terminal; None elsewhere."""
-    if not sys.stderr.isatty():
+    if quiet or not sys.stderr.isatty():
         yield None
         return
     try:

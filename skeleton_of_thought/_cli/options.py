@@ -147,6 +147,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     shown.add_argument("--plain", action="store_true", help="the answer's text alone, in order; the default when piped")
     shown.add_argument("--json", action="store_true", help="the answer and how it came about, as one JSON object")
     add("--stream", action="store_true", help="with --json: every event as a line of JSON, the answer last")
+    figures = parser.add_mutually_exclusive_group()
+    figures.add_argument("--stats", action="store_true", help="after the answer: times, tokens and steps in full")
+    figures.add_argument("--quiet", "-q", action="store_true", help="no figures, and no word on what is being done")
 
     add = parser.add_argument_group("answer").add_argument
     add("--max-points", type=_at_least(1), metavar="N", default=_DEFAULTS.max_points, help="default: %(default)s")

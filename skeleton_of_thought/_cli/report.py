@@ -1,14 +1,15 @@
-"""What the `sot` command says about an answer: times, tokens, and the comparison with normal decoding."""
+"""What the `sot` command says about an answer: one line of figures, all of them, and comparisons with other ways."""
 
 from __future__ import annotations
 
+import statistics as stats
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from skeleton_of_thought.types import Answer, Stage, Usage
 
-__all__ = ["Normal", "comparison", "comparison_dict", "length", "statistics"]
+__all__ = ["Comparison", "Normal", "comparison", "comparison_dict", "figures", "length", "measurements", "statistics"]
 
 _WRITING: Mapping[Stage, str] = {"skeleton": "skeleton", "point": "points", "merge": "merge", "direct": "answer"}
 """The stages in which a model writes, as a reader calls them."""
@@ -16,14 +17,15 @@ _WRITING: Mapping[Stage, str] = {"skeleton": "skeleton", "point": "points", "mer
 
 @dataclass(frozen=True)
 class Normal:
-    """What normal decoding made of the same question.
+    """What a way without a skeleton made of the same question.
 
     Attributes:
         text: Its answer.
         seconds: How long it took.
         first_text: Seconds until its first text; None when it wrote nothing.
         usage: Its tokens, where the backend says.
-        limit: The most tokens it was allowed; None where its length was its own.
+        limit: The tokens that it was to write; None where its length was its own.
+        name: How the way is called, as in "twice as fast as NAME".
     """
 
     text: str
@@ -31,6 +33,64 @@ class Normal:
     first_text: float | None = None
     usage: Usage | None = None
     limit: int | None = None
+    name: str = "one normal call"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Skeleton-of-Thought beside other ways.
+
+    Attributes:
+        normals: The other ways. There is at least one, and the first is what people have without us.
+        ours: Seconds of each of our own runs, for as many tokens as the answer has.
+        busy: A line about other work on this machine, where there was much.
+    """
+
+    normals: tuple[Normal, ...]
+    ours: tuple[float, ...]
+    busy: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of Skeleton-of-Thought: the median of its runs."""
+        return stats.median(self.ours)
+
+
+def figures(answer: Answer, *, loading: float = 0.0, width: int | None = None) -> str:
+    """The one line about an answer; of what it says, the less important gives way to a width.
+
+    Args:
+        answer: The answer.
+        loading: Seconds that it took to load the model, which are no part of the answer's.
+        width: The most characters.
+    """
+    tokens, seconds, timings = answer.usage.output_tokens, answer.timings.total, answer.timings
+    what = _count(len(answer.expansions), "point") if answer.route == "skeleton" else "answered directly"
+    parts = {
+        "what": f"{what}, {_count(tokens, 'token')} in {seconds:.1f} s" if tokens else f"{what} in {seconds:.1f} s"
+    }
+    if tokens:
+        parts["pace"] = f", {tokens / max(seconds, 1e-9):.0f} tokens/s"
+    if timings.first_text is not None:
+        parts["first"] = f", first text at {timings.first_text:.1f} s"
+    if _routed(answer):
+        parts["hint"] = "; --no-router for points"
+    if loading:
+        parts["loading"] = f"; loading the model: {loading:.1f} s"
+    for name in ("pace", "first", "hint", "loading"):
+        if width is None or sum(map(len, parts.values())) <= width:
+            break
+        parts.pop(name, None)
+    return "".join(parts.values())
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _routed(answer: Answer) -> bool:
+    """Whether a skeleton was left out on purpose: where the model made none, there is no way around it."""
+    return answer.route == "direct" and answer.decision is not None and not answer.decision.use_skeleton
 
 
 def statistics(answer: Answer) -> list[str]:
@@ -55,9 +115,7 @@ def statistics(answer: Answer) -> list[str]:
 def _directly(answer: Answer) -> list[str]:
     if answer.route != "direct":
         return []
-    # Where the router had wanted a skeleton and the model made none, there is no way around it.
-    routed = answer.decision is not None and not answer.decision.use_skeleton
-    hint = " (--no-router for a skeleton)" if routed else ""
+    hint = " (--no-router for a skeleton)" if _routed(answer) else ""
     return [f"answered directly: {' '.join(answer.reason.split())}{hint}"]
 
 
@@ -109,40 +167,70 @@ def length(answer: Answer) -> int:
     return merge or answer.usage.output_tokens
 
 
-def comparison(answer: Answer, normal: Normal) -> list[str]:
-    """Lines that set both ways against each other, with the lengths of both."""
-    ours, theirs = length(answer), normal.usage.output_tokens if normal.usage else 0
-    lines = [
-        f"skeleton-of-thought: {_pace(answer.timings.total, ours, answer.text)}",
-        f"normal decoding:     {_pace(normal.seconds, theirs, normal.text)}",
-    ]
-    speedups = _speedups(answer, normal)
-    if "per_token" not in speedups:
-        return [*lines, f"speed-up: {speedups['wall']:.2f}x in time; the lengths may differ"]
-    if ours == theirs:
-        return [*lines, f"speed-up: {speedups['wall']:.2f}x at the same number of tokens"]
-    why = " (normal decoding ended by itself)" if normal.limit is not None and theirs < normal.limit else ""
-    return [
-        *lines,
-        f"speed-up: {speedups['wall']:.2f}x in time, {speedups['per_token']:.2f}x in tokens per second; "
-        f"the lengths differ{why}, so the second is the one to compare",
-    ]
+def comparison(answer: Answer, compared: Comparison) -> list[str]:
+    """How fast we were beside the others, in words; and a line about a busy machine."""
+    ours = length(answer)
+    ratios = [(normal, _speedup(answer, compared, normal)) for normal in compared.normals]
+    if all(ours and _tokens(normal) == ours for normal in compared.normals):
+        said = ", ".join(f"{ratio['wall']:.1f}x as fast as {normal.name}" for normal, ratio in ratios)
+        lines = [f"{said}; {_count(ours, 'token')} each"]
+    else:
+        lines = [_unequal(ours, normal, ratio) for normal, ratio in ratios]
+    return lines + ([compared.busy] if compared.busy else [])
+
+
+def _tokens(normal: Normal) -> int:
+    return normal.usage.output_tokens if normal.usage else 0
+
+
+def _unequal(ours: int, normal: Normal, speedup: dict[str, float]) -> str:
+    """The words for a way that wrote more or less than we did."""
+    said = f"{speedup['wall']:.1f}x as fast as {normal.name}"
+    theirs = _tokens(normal)
+    if "per_token" not in speedup:
+        return f"{said} in time; the lengths may differ"
+    if theirs == ours:
+        return f"{said}; {_count(ours, 'token')} each"
+    why = " as it ended by itself" if normal.limit is not None and theirs < normal.limit else ""
+    return (
+        f"{said} in time, {speedup['per_token']:.1f}x in tokens per second; the lengths differ ({ours:,} and "
+        f"{theirs:,} tokens{why}), so the second is the one to compare"
+    )
+
+
+def measurements(answer: Answer, compared: Comparison) -> list[str]:
+    """A line for each way with all that was measured."""
+    names = ["Skeleton-of-Thought", *(normal.name for normal in compared.normals)]
+    width = max(map(len, names)) + 1
+    runs = ", ".join(f"{seconds:.2f}" for seconds in compared.ours)
+    median = f" (median of {runs} s)" if len(compared.ours) > 1 else ""
+    paces = [_pace(compared.seconds, length(answer), answer.text) + median]
+    paces += [_pace(normal.seconds, _tokens(normal), normal.text) for normal in compared.normals]
+    return [f"{name + ':':{width}} {pace}" for name, pace in zip(names, paces, strict=True)]
 
 
 def _pace(seconds: float, tokens: int, text: str) -> str:
     if not tokens:
         return f"{seconds:.2f} s, {len(text):,} characters"
-    return f"{seconds:.2f} s, {tokens:,} tokens, {tokens / max(seconds, 1e-9):.1f} tokens/s"
+    return f"{seconds:.2f} s, {_count(tokens, 'token')}, {tokens / max(seconds, 1e-9):.1f} tokens/s"
 
 
-def _speedups(answer: Answer, normal: Normal) -> dict[str, float]:
-    ours, theirs = max(answer.timings.total, 1e-9), max(normal.seconds, 1e-9)
+def _speedup(answer: Answer, compared: Comparison, normal: Normal) -> dict[str, float]:
+    ours, theirs = max(compared.seconds, 1e-9), max(normal.seconds, 1e-9)
     found = {"wall": theirs / ours}
-    if (written := length(answer)) and normal.usage is not None and normal.usage.output_tokens:
-        found["per_token"] = (written / ours) / (normal.usage.output_tokens / theirs)
+    if (written := length(answer)) and _tokens(normal):
+        found["per_token"] = (written / ours) / (_tokens(normal) / theirs)
     return found
 
 
-def comparison_dict(answer: Answer, normal: Normal) -> dict[str, Any]:
-    """The comparison, ready for `json.dumps`."""
-    return {"normal": asdict(normal), "speedup": _speedups(answer, normal)}
+def comparison_dict(answer: Answer, compared: Comparison) -> dict[str, Any]:
+    """The comparison, ready for `json.dumps`. `normal` and `speedup` are of the first of the `ways`."""
+    ways = [{**asdict(normal), "speedup": _speedup(answer, compared, normal)} for normal in compared.normals]
+    return {
+        "normal": asdict(compared.normals[0]),
+        "speedup": _speedup(answer, compared, compared.normals[0]),
+        "ways": ways,
+        "seconds": compared.seconds,
+        "runs": list(compared.ours),
+        "busy": compared.busy,
+    }

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from skeleton_of_thought._cli.report import Normal, comparison_dict
+from skeleton_of_thought._cli.report import Comparison, comparison_dict
 from skeleton_of_thought.types import (
     Answer,
     AnswerDelta,
@@ -38,11 +38,21 @@ class Outcome:
 
     answer: Answer | None
     error: Exception | None = None
-    normal: Normal | None = None
+    comparison: Comparison | None = None
 
 
 class View(Protocol):
     """Shows an answer while it is written, and at its end."""
+
+    @property
+    def shows_figures(self) -> bool:
+        """Whether the line of figures is wanted where nobody asked for it: only where people read."""
+        ...
+
+    @property
+    def width(self) -> int | None:
+        """The most characters of a line of figures; None where there is no limit."""
+        ...
 
     def __enter__(self) -> Self: ...
 
@@ -52,8 +62,16 @@ class View(Protocol):
         """One more event."""
         ...
 
+    def note(self, what: str) -> None:
+        """What is being done besides the answer, from now on: something to be warmed up or measured."""
+        ...
+
     def show_normal(self, text: str) -> None:
-        """More text of normal decoding."""
+        """More text of what is being measured."""
+        ...
+
+    def show_again(self, event: Event) -> None:
+        """One more event of an answer that is made again, to be measured."""
         ...
 
     def finish(self, outcome: Outcome) -> None:
@@ -65,12 +83,19 @@ class View(Protocol):
         ...
 
     def report(self, lines: Sequence[str]) -> None:
-        """Statistics for a reader."""
+        """Figures for a reader."""
         ...
 
 
 class _Quiet:
     """What the views without a live terminal share."""
+
+    shows_figures = False
+    width: int | None = None
+
+    def __init__(self, *, notes: bool = False) -> None:
+        """`notes` says what is being done where that takes time."""
+        self._notes = notes
 
     def __enter__(self) -> Self:
         return self
@@ -78,23 +103,35 @@ class _Quiet:
     def __exit__(self, *error: object) -> None:
         pass
 
+    def note(self, what: str) -> None:
+        """Says it where it is not in the way."""
+        if self._notes:
+            print(f"sot: {what} ...", file=sys.stderr, flush=True)
+
     def show_normal(self, text: str) -> None:
-        """Normal decoding is timed; its text is not part of the answer."""
+        """Other ways are measured; their text is not part of the answer."""
+
+    def show_again(self, event: Event) -> None:
+        """Nothing: there is an answer."""
 
     def interrupt(self, answer: Answer) -> None:
         """Nothing: what was written was written, and half a JSON object helps nobody."""
 
     def report(self, lines: Sequence[str]) -> None:
-        """Statistics go where they are not in the way."""
-        print(*lines, sep="\n", file=sys.stderr)
+        """Figures go where they are not in the way."""
+        if lines:
+            print(*lines, sep="\n", file=sys.stderr)
 
 
 class PlainView(_Quiet):
     """The answer's text on stdout in document order, as soon as it is final; nothing else."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, notes: bool = False) -> None:
+        super().__init__(notes=notes)
         self._written: list[str] = []
         self._terminal = sys.stdout.isatty()
+        # Not where a pager or file has taken over the one and the terminal is still there for the other.
+        self.shows_figures = self._terminal and sys.stderr.isatty()
 
     def show(self, event: Event) -> None:
         """See `View.show`."""
@@ -104,6 +141,12 @@ class PlainView(_Quiet):
             # What is out cannot be taken back; the whole answer follows, set off from it.
             self._write("\n\n")
             self._written.clear()
+
+    def note(self, what: str) -> None:
+        """See `View.note`. On a terminal the answer's line ends first."""
+        if self._notes and self._terminal and self._written and not self._written[-1].endswith("\n"):
+            self._write("\n")
+        super().note(what)
 
     def _write(self, text: str) -> None:
         self._written.append(text)
@@ -123,7 +166,8 @@ class PlainView(_Quiet):
 class JsonView(_Quiet):
     """The answer as one JSON object on stdout; with `events`, every event on a line of its own before it."""
 
-    def __init__(self, *, events: bool) -> None:
+    def __init__(self, *, events: bool, notes: bool = False) -> None:
+        super().__init__(notes=notes)
         self._events = events
 
     def show(self, event: Event) -> None:
@@ -137,8 +181,8 @@ class JsonView(_Quiet):
         extra = {}
         if outcome.error is not None:
             extra["error"] = _plain(outcome.error)
-        if outcome.normal is not None and outcome.answer is not None:
-            extra["compare"] = comparison_dict(outcome.answer, outcome.normal)
+        if outcome.comparison is not None and outcome.answer is not None:
+            extra["compare"] = comparison_dict(outcome.answer, outcome.comparison)
         if self._events:
             name = "AnswerDone" if outcome.error is None else "AnswerFailed"
             _print_json({"event": name, "answer": answer, **extra})

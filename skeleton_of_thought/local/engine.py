@@ -270,6 +270,14 @@ class LocalEngine:
         self._worker.check()
         return self._codec.render(prompt, prefill, tools)
 
+    def checkpoint(self) -> Callable[[], None]:
+        """What is kept for prompts that begin alike, as it is now: a function that goes back to that.
+
+        So requests can be repeated at the cost they had at first, for measurements. The function may be called any
+        number of times, when the requests before it have ended; nobody else should use the engine meanwhile.
+        """
+        return functools.partial(self._worker.keep_only, self._worker.kept())
+
     def prepare(self, grammar: Grammar) -> None:
         """Get ready for requests with a grammar, so that the first of them need not wait for it to be compiled.
 

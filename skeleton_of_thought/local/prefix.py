@@ -140,6 +140,11 @@ class PrefixStore:
         self._strips.append(strip)
         self.shrink(self._capacity)
 
+    def keep_only(self, strips: Sequence[Strip]) -> None:
+        """Go back to what was kept before, and forget everything since."""
+        self._strips = list(strips)
+        self.shrink(self._capacity)
+
     def shrink(self, tokens: int) -> None:
         """Drop what was not used for the longest time, until so many tokens are left."""
         while self._strips and self.tokens > tokens:

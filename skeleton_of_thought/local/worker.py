@@ -16,7 +16,7 @@ import traceback
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -24,7 +24,7 @@ from skeleton_of_thought.errors import EngineClosed
 from skeleton_of_thought.local.batch import BatchedLane, Lane, SeparateLane
 from skeleton_of_thought.local.guard import Guard, holds_guard, reentered
 from skeleton_of_thought.local.openmp import release_helpers
-from skeleton_of_thought.local.prefix import PrefixStore, shared_tokens
+from skeleton_of_thought.local.prefix import PrefixStore, Strip, shared_tokens
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import CacheKind, ModelRunner
 from skeleton_of_thought.local.stats import Counters, EngineStats
@@ -42,7 +42,14 @@ class _Close:
     """Asks the worker to end."""
 
 
-_Item = Sequence[Row] | _Close | None
+@dataclass(frozen=True)
+class _KeepOnly:
+    """Asks the worker to go back to these beginnings of prompts."""
+
+    strips: Sequence[Strip]
+
+
+_Item = Sequence[Row] | _Close | _KeepOnly | None
 
 
 class Worker:
@@ -117,6 +124,14 @@ class Worker:
         self._closing = True
         self._inbox.put(_Close())
 
+    def kept(self) -> Sequence[Strip]:
+        """The beginnings of prompts that are kept now, for `keep_only`."""
+        return tuple(self._store.strips)
+
+    def keep_only(self, strips: Sequence[Strip]) -> None:
+        """Have the worker forget what it kept since `kept`, before it takes the next rows."""
+        self._inbox.put(_KeepOnly(strips))
+
     @property
     def closed(self) -> bool:
         """Whether no more rows are taken."""
@@ -179,7 +194,7 @@ class Worker:
                 rows = self._inbox.get_nowait()
             except queue.Empty:
                 return
-            if rows is not None and not isinstance(rows, _Close):
+            if rows is not None and not isinstance(rows, _Close | _KeepOnly):
                 for row in rows:
                     row.fail(EngineClosed(_CLOSED))
                 self._settle(rows)
@@ -203,7 +218,9 @@ class Worker:
                 return True
             if isinstance(item, _Close):
                 return False
-            if item is not None:
+            if isinstance(item, _KeepOnly):
+                self._store.keep_only(item.strips)
+            elif item is not None:
                 self._waiting.extend(item)
 
     def _busy(self) -> bool:

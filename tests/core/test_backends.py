@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 
@@ -328,6 +329,12 @@ class Engine:
         self.asked.append((prompt, settings))
         return Stream()
 
+    def checkpoint(self):
+        return lambda: None
+
+    def stats(self):
+        return SimpleNamespace(reason="its cache cannot be cut")
+
     def close(self):
         self.closed = True
 
@@ -371,5 +378,6 @@ def test_a_cancelled_local_call_still_tells_what_it_cost():
     assert engine.asked[0][0].prefill == "1."
     assert engine.asked[0][1] == {"temperature": 0.3}
     assert set(backend.prefill) == {"skeleton", "point"}
+    assert backend.notice == "its cache cannot be cut"
     backend.close()
     assert engine.closed

@@ -83,3 +83,16 @@ def test_the_router_can_be_left_out(demo_engine: LocalEngine, capsys: pytest.Cap
     # Whether the small model's list is of any use is another matter.
     assert answer["decision"] is None
     assert "skeleton" in answer["usage_by_stage"]
+
+
+def test_a_comparison_has_both_ways_at_the_answers_length(
+    demo_engine: LocalEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer = asked(demo_engine, capsys, "How can I sleep better?", "--compare", "--max-points", "2")
+    tokens = answer["usage"]["output_tokens"]
+    ways = answer["compare"]["ways"]
+    assert [way["name"] for way in ways] == ["model.generate", "the engine's single row"]
+    assert [way["usage"]["output_tokens"] for way in ways] == [tokens, tokens]
+    # The same model and the same prompt: only what runs it differs.
+    assert ways[0]["text"][:40] == ways[1]["text"][:40]
+    assert len(answer["compare"]["runs"]) == 3

@@ -1,0 +1,136 @@
+"""`model.generate` of transformers as a stream: what people have without this package, for comparisons with it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
+
+from skeleton_of_thought.local.encode import TextCodec
+from skeleton_of_thought.local.engine import LocalEngine
+from skeleton_of_thought.types import Prompt, Reply, Usage
+
+__all__ = ["GenerateStream"]
+
+_DEFAULT_NEW_TOKENS = 512
+_PATIENCE = 10.0
+"""Seconds to wait for the step that is running when a stream is closed: a thread that is left within torch while the
+interpreter ends can crash the process."""
+
+
+class GenerateStream:
+    """The model's answer to a prompt, by one call of `model.generate` that is streamed.
+
+    The model is the engine's own as it was loaded, without the engine's faster forwards, and the prompt is rendered as
+    the engine renders it. Reading it calls `generate` on a thread of its own.
+
+    Args:
+        engine: The engine whose model and tokenizer are used. It should have nothing else to do meanwhile.
+        prompt: What to answer. `max_tokens` and `min_tokens` are heeded; stop strings, prefill and penalties are not,
+            for nobody has these in a plain call.
+        temperature: 0 is greedy; above, tokens are drawn from the whole vocabulary, as the engine draws them.
+        seed: Makes sampling repeatable.
+    """
+
+    def __init__(
+        self, engine: LocalEngine, prompt: Prompt, *, temperature: float = 0.0, seed: int | None = None
+    ) -> None:
+        self._model, self._tokenizer = engine.model, engine.tokenizer
+        self._ids = TextCodec(engine.tokenizer).encode(engine.render(prompt.messages)).ids
+        self._settings = _settings(engine, prompt, temperature)
+        self._seed = seed
+        self._stopped = threading.Event()
+        self._inbox: queue.SimpleQueue[str | Reply | BaseException] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="sot-generate", daemon=True)
+
+    def __iter__(self) -> Iterator[str | Reply]:
+        self._thread.start()
+        try:
+            while True:
+                item = self._inbox.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+                if isinstance(item, Reply):
+                    return
+        finally:
+            self.close()
+
+    def cancel(self) -> None:
+        """Ends the call after the step that is running, without waiting for it; from any thread."""
+        self._stopped.set()
+
+    def close(self) -> None:
+        """Ends the call, and waits for the step that is running."""
+        self._stopped.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(_PATIENCE)
+
+    def _run(self) -> None:
+        try:
+            self._inbox.put(self._generate())
+        except BaseException as error:
+            self._inbox.put(error)
+
+    def _generate(self) -> Reply:
+        ids = torch.tensor([self._ids], device=self._model.device)
+        # Drawing uses torch's one generator; its state is given back, so that nobody else notices.
+        with torch.random.fork_rng(devices=[self._model.device] if ids.is_cuda else []):
+            if self._seed is not None:
+                torch.manual_seed(self._seed)
+            out = self._model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                streamer=_Streamer(self._tokenizer, self._inbox),
+                stopping_criteria=StoppingCriteriaList([_Stop(self._stopped)]),
+                **self._settings,
+            )
+        usage = Usage(len(self._ids), out.shape[1] - len(self._ids))
+        return Reply(usage, "cancelled" if self._stopped.is_set() else None)
+
+
+def _settings(engine: LocalEngine, prompt: Prompt, temperature: float) -> dict[str, Any]:
+    limit = prompt.max_tokens or _DEFAULT_NEW_TOKENS
+    if (window := engine.context_window) is not None:
+        limit = min(limit, max(1, window - engine.count_tokens(prompt.messages)))
+    pad = engine.tokenizer.pad_token_id
+    return {
+        "max_new_tokens": limit,
+        "min_new_tokens": min(prompt.min_tokens, limit),
+        # Said in full, since a model's own generation config may say otherwise. 50 is what `generate` expects
+        # where it does not draw.
+        "do_sample": temperature > 0,
+        "temperature": temperature or 1.0,
+        "top_k": 0 if temperature > 0 else 50,
+        "top_p": 1.0,
+        "repetition_penalty": 1.0,
+        "pad_token_id": engine.tokenizer.eos_token_id if pad is None else pad,
+    }
+
+
+class _Streamer(TextStreamer):
+    """Puts text into a queue as soon as words are whole."""
+
+    def __init__(self, tokenizer: Any, inbox: queue.SimpleQueue[Any]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._inbox = inbox
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """See `TextStreamer`."""
+        if text:
+            self._inbox.put(text)
+
+
+class _Stop(StoppingCriteria):
+    """Ends `generate` when an event is set."""
+
+    def __init__(self, stopped: threading.Event) -> None:
+        self._stopped = stopped
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
+        rows = input_ids.shape[0]
+        return torch.full((rows,), self._stopped.is_set(), dtype=torch.bool, device=input_ids.device)  # type: ignore[return-value]

@@ -1,0 +1,106 @@
+"""`model.generate` as a stream, and the engine's way back to what it kept before a measurement."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from skeleton_of_thought._cli.backends import local_backend
+from skeleton_of_thought.local import LocalEngine
+from skeleton_of_thought.local.plain_generate import GenerateStream
+from skeleton_of_thought.types import Call, Message, Prompt, Reply, Usage
+
+MESSAGES = (Message("user", "Why do the leaves of a tree change their colour in autumn?"),)
+
+
+def read(stream):
+    *pieces, reply = list(stream)
+    assert isinstance(reply, Reply)
+    return "".join(pieces), reply
+
+
+def exactly(tokens):
+    return Prompt(MESSAGES, max_tokens=tokens, min_tokens=tokens)
+
+
+@pytest.mark.parametrize("tokens", [1, 24])
+def test_it_writes_exactly_as_many_tokens_as_are_asked_for(engine, tokens):
+    text, reply = read(GenerateStream(engine, exactly(tokens)))
+    assert reply.usage == Usage(engine.count_tokens(MESSAGES), tokens)
+    assert text
+
+
+def test_its_text_is_that_of_a_plain_call(engine):
+    ids = engine.tokenizer(engine.render(MESSAGES), add_special_tokens=False, return_tensors="pt").input_ids
+    out = engine.model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, min_new_tokens=24, do_sample=False
+    )
+    expected = engine.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+    assert read(GenerateStream(engine, exactly(24)))[0] == expected
+
+
+def test_the_engines_row_has_as_many_tokens(engine):
+    # What is set against each other has the same prompt and the same length.
+    stream = engine.stream(exactly(24))
+    list(stream)
+    assert stream.completion.usage == read(GenerateStream(engine, exactly(24)))[1].usage
+
+
+def test_a_seed_repeats_what_was_drawn_and_leaves_torchs_own_alone(engine):
+    before = torch.random.get_rng_state()
+    first, again = (read(GenerateStream(engine, exactly(24), temperature=1.0, seed=3))[0] for _ in range(2))
+    other = read(GenerateStream(engine, exactly(24), temperature=1.0, seed=4))[0]
+    assert first == again != other
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_length_beyond_the_window_is_cut_to_it(engine):
+    _, reply = read(GenerateStream(engine, exactly(10_000)))
+    assert reply.usage.total_tokens == engine.context_window
+
+
+@pytest.mark.parametrize("how", ["cancel", "close"])
+def test_a_stream_that_is_left_ends_after_the_step_that_is_running(engine, how):
+    stream = GenerateStream(engine, exactly(400))
+    reading = iter(stream)
+    next(reading)
+    getattr(stream, how)()
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "sot-generate"]
+
+
+def test_the_models_own_error_is_raised(gated, gate):
+    gate.error = RuntimeError("no such luck")
+    with pytest.raises(RuntimeError, match="no such luck"):
+        read(GenerateStream(gated, exactly(4)))
+
+
+def test_the_ways_of_a_comparison_heed_its_length_and_no_other(engine):
+    backend = local_backend(engine, max_new_tokens=3, temperature=0.7, seed=1)
+    written = {}
+    for way in backend.ways:
+        *_, reply = way.open_call(Call(1, "direct", exactly(24)), 0)
+        written[way.name] = reply.usage
+    usage = Usage(engine.count_tokens(MESSAGES), 24)
+    assert written == {"model.generate": usage, "the engine's single row": usage}
+
+
+def test_a_checkpoint_forgets_what_came_after_it_and_no_more(llama, tokenizer):
+    def reused(prompt):
+        stream = engine.stream(prompt, max_new_tokens=2)
+        list(stream)
+        return stream.completion.usage.cached_tokens
+
+    before, after = "The small boat crossed the wide river. " * 4, "Bread needs flour, water and salt. " * 4
+    with LocalEngine(llama, tokenizer) as engine:
+        reused(before)
+        back = engine.checkpoint()
+        assert reused(after) == 0
+        assert reused(after) > 0
+        for _ in range(2):
+            back()
+            assert reused(after) == 0
+        back()
+        assert reused(before) > 0
