@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["Settings"]
+__all__ = ["NOT_GIVEN", "Settings", "with_first"]
+
+NOT_GIVEN: Any = ...
+"""Stands for an argument that was left out, and reads well in a signature."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +81,29 @@ class Settings:
         ):
             if getattr(self, name) not in choices:
                 raise InvalidInput(f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}.")
+
+
+def with_first(owner: object, name: str, value: Any, more: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a class whose first may come by position, all by name.
+
+    Args:
+        owner: The object that is made.
+        name: The first argument's name.
+        value: What was given for it by position, or `NOT_GIVEN`.
+        more: What else was given by position.
+        named: What was given by name.
+
+    Raises:
+        TypeError: More than one by position, or the first one twice.
+    """
+    called = type(owner).__name__
+    if more:
+        raise TypeError(
+            f"{called} takes {name} by position and all else by name: {called}({name}, option=value). "
+            f"{1 + len(more)} were given by position."
+        )
+    if value is NOT_GIVEN:
+        return dict(named)
+    if name in named:
+        raise TypeError(f"{called} was given {name} twice, by position and by name: leave out one.")
+    return {name: value, **named}
