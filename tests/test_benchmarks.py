@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serving(server: CompletionServer) -> Iterator[CompletionServer]:
     """Ends the server whatever happens: its thread would keep the interpreter from ending."""
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield server
