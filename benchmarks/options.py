@@ -38,6 +38,7 @@ from transformers import DynamicCache, StaticCache
 
 from skeleton_of_thought.local.kv import RowsCache
 from skeleton_of_thought.local.models import load
+from skeleton_of_thought.local.path import cache_argument
 from skeleton_of_thought.local.runner import ModelRunner, Optimize
 
 Step = Callable[[torch.Tensor], torch.Tensor]
@@ -48,9 +49,9 @@ Way = Callable[[Any, torch.Tensor, int], Step]
 
 def transformers_step(model: Any, first: torch.Tensor, steps: int) -> Step:
     """Forwards of transformers over its growing cache."""
-    cache = DynamicCache(config=model.config)
-    model(input_ids=first, past_key_values=cache, logits_to_keep=1)
-    return lambda ids: model(input_ids=ids, past_key_values=cache, logits_to_keep=1).logits[:, -1]
+    cache = {str(cache_argument(model)): DynamicCache(config=model.config)}
+    model(input_ids=first, **cache, logits_to_keep=1)
+    return lambda ids: model(input_ids=ids, **cache, logits_to_keep=1).logits[:, -1]
 
 
 def with_attention(name: str) -> Way:
@@ -66,8 +67,8 @@ def with_attention(name: str) -> Way:
 
 def compiled(model: Any, first: torch.Tensor, steps: int) -> Step:
     """`torch.compile` over a cache whose shapes do not change."""
-    cache = StaticCache(config=model.config, max_cache_len=first.shape[1] + steps)
-    model(input_ids=first, past_key_values=cache, logits_to_keep=1)
+    cache = {str(cache_argument(model)): StaticCache(config=model.config, max_cache_len=first.shape[1] + steps)}
+    model(input_ids=first, **cache, logits_to_keep=1)
     forward = torch.compile(model.forward, dynamic=False)
     at = first.shape[1]
 
@@ -75,7 +76,7 @@ def compiled(model: Any, first: torch.Tensor, steps: int) -> Step:
         nonlocal at
         positions = torch.full(ids.shape, at)
         at += 1
-        out = forward(input_ids=ids, past_key_values=cache, position_ids=positions, logits_to_keep=1)
+        out = forward(input_ids=ids, **cache, position_ids=positions, logits_to_keep=1)
         logits: torch.Tensor = out.logits[:, -1]
         return logits
 

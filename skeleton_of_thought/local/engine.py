@@ -292,7 +292,11 @@ class LocalEngine:
 
     @property
     def optimization(self) -> Optimization:
-        """The way in which the model runs: `"lean"`, `"packed"`, or `"none"` where it runs as it is."""
+        """The way in which the model runs.
+
+        `"lean"`, `"packed"`, or `"none"` where it runs as it is; `"unbatched"` where its rows are decoded one after
+        another, `"uncached"` where each token runs the whole text too. `stats().reason` says why.
+        """
         return self._runner.optimization
 
     @property

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import psutil
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.attention import using
 from skeleton_of_thought.local.kv import BatchCache, RowsCache, Segment
 from skeleton_of_thought.local.lean import LeanModel
 from skeleton_of_thought.local.packed import affordable, stamp
+from skeleton_of_thought.local.path import (
+    CacheKind,
+    Run,
+    cache_argument,
+    checked,
+    distance,
+    inferred,
+    parameters,
+    run_whole,
+    sample,
+    tolerance,
+)
 from skeleton_of_thought.local.twin import Twin
 
 __all__ = ["MOST_TOKENS", "CacheKind", "ModelRunner", "Optimization", "Optimize"]
 
 logger = logging.getLogger(__name__)
 
-CacheKind = Literal["batched", "separate", "none"]
-Optimization = Literal["lean", "packed", "none"]
+Optimization = Literal["lean", "packed", "none", "unbatched", "uncached"]
 Optimize = Literal["auto", "lean", "packed", "none"]
-Run = Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor]
 
 MOST_TOKENS = 2048
 """Prompt tokens in one forward at most: bounds the memory for attention masks and scores."""
@@ -46,10 +54,7 @@ class ModelRunner:
         share: Whether rows may attend to a beginning that they share, where the model allows it.
 
     Attributes:
-        cache_kind: How its rows may be decoded. `"batched"`: keys and values of several rows in one batch;
-            `"separate"`: its cache holds state that cannot be cut and joined by position (linear attention,
-            chunked attention, layers that share caches), so each row keeps its own; `"none"`: it knows no
-            such cache, so each token runs the whole text.
+        path: How its rows are decoded, and why; see `DecodingPath`.
         context_window: The longest text in tokens; None when the configuration names no limit.
         forwards: How many forwards have run.
         seconds: How long they took.
@@ -71,26 +76,32 @@ class ModelRunner:
         self.forwards = 0
         self.seconds = 0.0
         self.config = config.get_text_config(decoder=True)
-        self.cache_kind = _cache_kind(model, self.config)
-        if self.cache_kind != "batched":
-            logger.warning(
-                "%s keeps state that cannot be decoded in a batch: its rows run one after another",
-                type(model).__name__,
-            )
         self.context_window = _context_window(self.config)
         rope = _growing_rope(self.config)
         self._rope_limit = None if rope is None else _original_window(self.config, rope)
-        self._accepts = _parameters(model)
+        self._accepts = parameters(model).keys()
+        self._cache_argument = cache_argument(model)
         self._optimize = optimize
         self._share = share
         self._fast: LeanModel | Twin | None = None
+        with torch.inference_mode(), _evaluating(model):
+            self.path = checked(model, inferred(model, self.config), self._run, self.new_cache, self.device)
+        if warning := self.path.warning(type(model).__name__):
+            logger.warning(warning)
         self._known = self._now()
         self._fast = self._faster()
         logger.info("%s runs with optimization %r", type(model).__name__, self.optimization)
 
     @property
+    def cache_kind(self) -> CacheKind:
+        """How its rows may be decoded, see `DecodingPath.kind`."""
+        return self.path.kind
+
+    @property
     def optimization(self) -> Optimization:
-        """What `optimize` came to."""
+        """What `optimize` came to; for models that are not batched, that they are not."""
+        if self.cache_kind != "batched":
+            return "unbatched" if self.cache_kind == "separate" else "uncached"
         if isinstance(self._fast, LeanModel):
             return "lean"
         return "packed" if self._fast is not None and self._fast.packed else "none"
@@ -136,12 +147,10 @@ class ModelRunner:
 
     def _equal(self, run: Run) -> bool:
         """Whether a few tokens, in four pieces, of which the first is shared, get the model's own logits."""
-        embeddings = self.model.get_input_embeddings().weight
-        size, device = int(embeddings.shape[0]), self.device
-        ids = torch.arange(1, 9, device=device)[None] * max(1, size // 9) % size
-        slack = 1e-4 if embeddings.dtype == torch.float32 else 0.1
+        device = self.device
+        ids = sample(self.model, device)
         with torch.inference_mode(), _evaluating(self.model):
-            own = self.model(input_ids=ids, use_cache=False).logits.float()
+            own = run_whole(self.model, ids)
             cache = RowsCache(1, 3)
             for start, stop in ((0, 3), (3, 5), (5, 7), (7, 8)):
                 if start == 3:
@@ -153,8 +162,7 @@ class ModelRunner:
                     logger.debug("A faster way of running %s failed", type(self.model).__name__, exc_info=error)
                     return False
                 cache.advance(stop - start)
-                wanted = own[0, stop - 1]
-                if not float((wanted - got).abs().max()) <= slack * float(wanted.abs().max()):
+                if not distance(own[stop - 1], got) <= tolerance(self.model):
                     return False
         return True
 
@@ -225,7 +233,8 @@ class ModelRunner:
         """One forward of transformers' own modules."""
         kwargs: dict[str, Any] = {"use_cache": cache is not None, "return_dict": True}
         if cache is not None:
-            kwargs["past_key_values"] = cache
+            assert self._cache_argument is not None
+            kwargs[self._cache_argument] = cache
         if isinstance(cache, BatchCache) and (mask := cache.mask(ids.shape[1], ids.device)) is not None:
             kwargs["attention_mask"] = mask
         if "position_ids" in self._accepts:
@@ -275,32 +284,6 @@ def _full_attention(config: Any) -> bool:
     if kinds:
         return set(kinds) == {"full_attention"}
     return not getattr(config, "sliding_window", None)
-
-
-def _cache_kind(model: Any, config: Any) -> CacheKind:
-    supports = getattr(model, "_supports_default_dynamic_cache", None)
-    if getattr(model, "_is_stateful", False) or (supports is not None and not supports()):
-        return "none"
-    if "past_key_values" not in _parameters(model):
-        return "none"
-    try:
-        layers = DynamicCache(config=config).layers
-    except Exception:
-        # A configuration that names no layers transformers could build a cache from: remote code.
-        return "none"
-    types_ = set(getattr(config, "layer_types", None) or ())
-    plain = all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
-    if not plain or not types_ <= {"full_attention", "sliding_attention"}:
-        return "separate"
-    if getattr(config, "attention_chunk_size", None) is not None or hasattr(model, "get_rope_index"):
-        return "separate"
-    return "batched"
-
-
-def _parameters(model: Any) -> frozenset[str]:
-    # Adapters of peft take anything and pass it on: what counts is the model inside.
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return frozenset(inspect.signature(base.forward).parameters)
 
 
 def _growing_rope(config: Any) -> dict[str, Any] | None:

@@ -31,6 +31,9 @@ class EngineStats:
         completed: Rows that came to their own end.
         cancelled: Rows whose consumer went away.
         failed: Rows that ended with an error.
+        cache_kind: How rows are decoded: `"batched"`, `"separate"` (one after another, each with a cache of its own)
+            or `"none"` (no cache, so each token runs the whole text).
+        reason: Why they are not batched; empty where they are.
     """
 
     steps: int
@@ -52,6 +55,8 @@ class EngineStats:
     completed: int
     cancelled: int
     failed: int
+    cache_kind: str
+    reason: str
 
     @property
     def tokens_per_second(self) -> float:

@@ -135,7 +135,10 @@ class Worker:
 
     def stats(self) -> EngineStats:
         """What was done so far."""
-        return EngineStats(forwards=self._runner.forwards, **asdict(self._counters))
+        path = self._runner.path
+        return EngineStats(
+            forwards=self._runner.forwards, **asdict(self._counters), cache_kind=path.kind, reason=path.reason
+        )
 
     def _take(self, rows: Sequence[Row]) -> None:
         self.check()

@@ -1,0 +1,229 @@
+"""How a model's rows can be decoded: inferred from its configuration, then checked by running it.
+
+What a configuration and a signature suggest can be wrong: transformers renames arguments, and remote code does as it
+likes. So a few tokens are run in the way that was inferred, and what comes out is compared with one plain forward of
+the whole text. A model that fails takes the next slower way, and the reason is kept for whoever wonders.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import transformers
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from skeleton_of_thought.local.kv import BatchCache, RowsCache
+
+__all__ = [
+    "CacheKind",
+    "DecodingPath",
+    "Run",
+    "cache_argument",
+    "checked",
+    "distance",
+    "inferred",
+    "parameters",
+    "run_whole",
+    "sample",
+    "tolerance",
+]
+
+logger = logging.getLogger(__name__)
+
+CacheKind = Literal["batched", "separate", "none"]
+Run = Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor]
+"""A forward: new tokens `[rows, tokens]`, a cache or None, positions `[rows, tokens]`; the last tokens' logits."""
+
+_CACHE_NAMES = ("cache", "past_key_values", "cache_params")
+"""What transformers calls a forward's cache: the first since 5.24, the others before it."""
+
+_CACHE_TYPE = re.compile(r"\b\w*Cache\b")
+
+
+@dataclass(frozen=True)
+class DecodingPath:
+    """How a model's rows are decoded.
+
+    Attributes:
+        kind: `"batched"`: keys and values of several rows in one batch; `"separate"`: each row has a cache of the
+            model's own kind; `"none"`: no cache, so each token runs the whole text.
+        reason: Why it is not `"batched"`, as the end of a sentence; empty where it is.
+        expected: Whether the model's own architecture asks for it. False where a trial run failed.
+    """
+
+    kind: CacheKind
+    reason: str = ""
+    expected: bool = True
+
+    def warning(self, model: str) -> str:
+        """A line for the log; empty for a batched path."""
+        if self.kind == "batched":
+            return ""
+        how = " and runs the whole text for each token" if self.kind == "none" else ""
+        line = f"{model} decodes its rows one after another{how}: {self.reason}."
+        if self.expected:
+            return line
+        return f"{line} A trial run with transformers {transformers.__version__} found that; please report it."
+
+
+# --- what a model's configuration and signature suggest ---------------------------------------------
+
+
+def parameters(model: Any) -> dict[str, inspect.Parameter]:
+    """The arguments of a model's forward, by name."""
+    # Adapters of peft and torch.compile take anything and pass it on: what counts is the model inside.
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = getattr(base, "_orig_mod", base)
+    return dict(inspect.signature(base.forward).parameters)
+
+
+def cache_argument(model: Any) -> str | None:
+    """The argument by which a model's forward takes its cache; None where it has none.
+
+    A known name, or else the argument that is annotated as a cache.
+    """
+    known = parameters(model)
+    for name in _CACHE_NAMES:
+        if name in known:
+            return name
+    for name, parameter in known.items():
+        note = parameter.annotation
+        text = note if isinstance(note, str) else getattr(note, "__name__", "") + " " + str(note)
+        if note is not inspect.Parameter.empty and _CACHE_TYPE.search(text):
+            return name
+    return None
+
+
+def inferred(model: Any, config: Any) -> DecodingPath:
+    """How a model's rows can be decoded, as far as its configuration and its signature say.
+
+    Args:
+        model: A causal language model.
+        config: The configuration of its text part.
+    """
+    supports = getattr(model, "_supports_default_dynamic_cache", None)
+    if getattr(model, "_is_stateful", False) or (supports is not None and not supports()):
+        return DecodingPath("none", "it keeps a state of its own instead of keys and values")
+    if cache_argument(model) is None:
+        names = ", ".join(parameters(model)) or "none"
+        return DecodingPath("none", f"its forward takes no cache (its arguments: {names:.200})")
+    try:
+        layers = DynamicCache(config=config).layers
+    except Exception as error:
+        # A configuration that names no layers transformers could build a cache from: remote code.
+        return DecodingPath("none", f"transformers builds no cache from its configuration ({type(error).__name__})")
+    kinds = set(getattr(config, "layer_types", None) or ())
+    others = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
+    others |= kinds - {"full_attention", "sliding_attention"}
+    if others:
+        return DecodingPath("separate", f"it has layers whose state cannot be batched ({', '.join(sorted(others))})")
+    if getattr(config, "attention_chunk_size", None) is not None:
+        return DecodingPath("separate", "it attends in chunks, which cannot be joined by position")
+    if hasattr(model, "get_rope_index"):
+        return DecodingPath("separate", "its positions have several dimensions")
+    return DecodingPath("batched")
+
+
+# --- what a trial run says --------------------------------------------------------------------------
+
+
+def sample(model: Any, device: torch.device) -> torch.Tensor:
+    """Eight tokens of a model's vocabulary, far apart, `[1, 8]`."""
+    size = int(model.get_input_embeddings().weight.shape[0])
+    return torch.arange(1, 9, device=device)[None] * max(1, size // 9) % size
+
+
+def tolerance(model: Any) -> float:
+    """How far logits of the same text may lie apart, relative to the largest, for the order of summation."""
+    weight = model.get_input_embeddings().weight
+    if weight.dtype != torch.float32:
+        return 0.1
+    # Accelerators may multiply float32 with fewer bits.
+    return 1e-4 if weight.device.type == "cpu" else 1e-2
+
+
+def distance(wanted: torch.Tensor, got: torch.Tensor) -> float:
+    """The largest difference of logits, relative to the largest logit; NaN where there is one in either."""
+    return float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
+
+
+def checked(
+    model: Any, path: DecodingPath, run: Run, new_cache: Callable[[], Any], device: torch.device
+) -> DecodingPath:
+    """The path if it gives the model's own logits, else the fastest slower one that does.
+
+    Five forwards of at most eight tokens where all is well.
+
+    Args:
+        model: The model, in evaluation mode.
+        path: What was inferred.
+        run: A forward of the model.
+        new_cache: Makes an empty cache of the model's own kind.
+        device: Where tokens have to be.
+    """
+    if path.kind == "none":
+        return path
+    ids = sample(model, device)
+    try:
+        own = run_whole(model, ids)
+        # Where products depend on their neighbours (activations quantised together), a model's own texts differ too.
+        noise = distance(own[:5], run_whole(model, ids[:, :5]))
+    except Exception as error:
+        logger.warning("%s could not be tried out: %s: %s", type(model).__name__, type(error).__name__, error)
+        return path
+    slack = max(tolerance(model), min(4 * noise, 0.2))
+    if path.kind == "batched":
+        failure = _fault(lambda: _batched(ids, own, run, slack))
+        if not failure:
+            return path
+        path = DecodingPath("separate", f"in a batch {failure}", expected=False)
+    failure = _fault(lambda: _separate(ids, own, run, new_cache(), slack))
+    return DecodingPath("none", f"with a cache {failure}", expected=False) if failure else path
+
+
+def run_whole(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """The logits after each token of a text, without a cache, `[tokens, vocabulary]` in float32."""
+    return model(input_ids=ids, use_cache=False).logits[0].float()  # type: ignore[no-any-return]
+
+
+def _fault(trial: Callable[[], bool]) -> str:
+    """What went wrong in a trial, as the end of a sentence; empty if nothing did."""
+    try:
+        return "" if trial() else "its logits are not those of the text by itself"
+    except Exception as error:
+        logger.debug("A trial run failed", exc_info=error)
+        text = " ".join(str(error).split())
+        return f"its forward fails with {type(error).__name__}: {text:.200}".rstrip(": .")
+
+
+def _batched(ids: torch.Tensor, own: torch.Tensor, run: Run, slack: float) -> bool:
+    """One row in two pieces, then two rows of unequal length in one step."""
+    device = ids.device
+    alone = RowsCache(1, 5)
+    for start, stop in ((0, 3), (3, 5)):
+        got = run(ids[:, start:stop], alone, torch.arange(start, stop, device=device)[None])
+        alone.advance(stop - start)
+        if not distance(own[stop - 1], got[0, -1].float()) <= slack:
+            return False
+    rows = BatchCache()
+    # The shorter row is the beginning of the longer one, so one run of the whole text says what both should give.
+    rows.join([[alone.own(0, 0, 5)], [alone.own(0, 0, 3)]])
+    rows.reserve(1)
+    got = run(ids[0, [5, 3]][:, None], rows, torch.tensor([[5], [3]], device=device))
+    return all(distance(own[at], got[row, -1].float()) <= slack for row, at in enumerate((5, 3)))
+
+
+def _separate(ids: torch.Tensor, own: torch.Tensor, run: Run, cache: Any, slack: float) -> bool:
+    """One row in one piece, then token by token, on a cache of the model's own kind."""
+    for start, stop in ((0, 5), (5, 6), (6, 7)):
+        got = run(ids[:, start:stop], cache, torch.arange(start, stop, device=ids.device)[None])
+        if not distance(own[stop - 1], got[0, -1].float()) <= slack:
+            return False
+    return True

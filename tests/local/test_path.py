@@ -1,0 +1,251 @@
+"""How a model's rows are decoded: what is inferred of it is tried out, and what fails the trial is said loudly."""
+
+from __future__ import annotations
+
+import logging
+from inspect import signature
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from transformers.cache_utils import Cache
+
+from skeleton_of_thought.local import LocalEngine
+from skeleton_of_thought.local.path import cache_argument
+
+PROMPTS = ["The small boat crossed the wide river", "Bread needs flour", "Why do leaves change their colour?"]
+TOKENS = 12
+_NAME = next(name for name in ("cache", "past_key_values") if name in signature(hf.LlamaForCausalLM.forward).parameters)
+"""What this version of transformers calls the cache."""
+
+
+class Plain(hf.LlamaForCausalLM):
+    """A model as transformers has it; the others change its forward."""
+
+    def _run(self, input_ids: Any, **kwargs: Any) -> Any:
+        return super().forward(input_ids=input_ids, **{k: value for k, value in kwargs.items() if value is not None})
+
+    def _past(self, cache: Any) -> dict[str, Any]:
+        return {_NAME: cache}
+
+
+class Annotated(Plain):
+    """A cache argument of a new name, which its annotation gives away."""
+
+    def forward(
+        self, input_ids: Any = None, memory: Cache | None = None, attention_mask: Any = None, position_ids: Any = None,
+        use_cache: bool = True, return_dict: bool = True,
+    ) -> Any:  # fmt: skip
+        return self._run(
+            input_ids, **self._past(memory), attention_mask=attention_mask, position_ids=position_ids,
+            use_cache=use_cache,
+        )  # fmt: skip
+
+
+class Unknown(Plain):
+    """A cache argument of a new name, and nothing says that it is one."""
+
+    def forward(self, input_ids: Any = None, memory: Any = None, use_cache: bool = True, **kwargs: Any) -> Any:
+        return self._run(input_ids, use_cache=False)
+
+
+class Forgetful(Plain):
+    """Takes a cache by a known name, and does not use it."""
+
+    def forward(
+        self, input_ids: Any = None, cache: Any = None, use_cache: bool = True, return_dict: bool = True
+    ) -> Any:
+        return self._run(input_ids, use_cache=False)
+
+
+class Maskless(Plain):
+    """Uses its cache, and no mask: the shorter of two rows sees what is not its own."""
+
+    def forward(
+        self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, use_cache: bool = True,
+        return_dict: bool = True,
+    ) -> Any:  # fmt: skip
+        return self._run(input_ids, **self._past(cache), use_cache=use_cache)
+
+
+class Failing(Plain):
+    """Cannot take several rows."""
+
+    def forward(
+        self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, position_ids: Any = None,
+        use_cache: bool = True, return_dict: bool = True,
+    ) -> Any:  # fmt: skip
+        if input_ids.shape[0] > 1:
+            raise NotImplementedError("one row at a time, please")
+        return self._run(
+            input_ids, **self._past(cache), attention_mask=attention_mask, position_ids=position_ids,
+            use_cache=use_cache,
+        )  # fmt: skip
+
+
+class Drifting(Plain):
+    """Its logits hang on the whole text that one forward sees, as where activations are quantised together."""
+
+    def forward(
+        self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, position_ids: Any = None,
+        use_cache: bool = True, return_dict: bool = True,
+    ) -> Any:  # fmt: skip
+        out = self._run(
+            input_ids, **self._past(cache), attention_mask=attention_mask, position_ids=position_ids,
+            use_cache=use_cache,
+        )  # fmt: skip
+        out.logits = out.logits * (1 + 2e-3 * input_ids.shape[1])
+        return out
+
+
+class Deaf(Plain):
+    """Fails even at the plain text of a trial: nothing can be compared."""
+
+    def forward(
+        self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, position_ids: Any = None,
+        use_cache: bool = True, return_dict: bool = True,
+    ) -> Any:  # fmt: skip
+        if cache is None:
+            raise RuntimeError("only with a cache")
+        return self._run(
+            input_ids, **self._past(cache), attention_mask=attention_mask, position_ids=position_ids,
+            use_cache=use_cache,
+        )  # fmt: skip
+
+
+def of(kind: type[Plain], llama: Any) -> Plain:
+    """The tests' model, of this kind."""
+    model = kind(llama.config).eval()
+    model.load_state_dict(llama.state_dict())
+    return model
+
+
+def counted(model: Any) -> list[int]:
+    """The rows of each forward from now on."""
+    rows: list[int] = []
+
+    def note(model: Any, args: Any, kwargs: Any) -> None:
+        rows.append(kwargs["input_ids"].shape[0])
+
+    model.register_forward_pre_hook(note, with_kwargs=True)
+    return rows
+
+
+def own_texts(llama: Any, tokenizer: Any) -> list[tuple[int, ...]]:
+    texts = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+        out = llama.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=TOKENS, min_new_tokens=TOKENS
+        )
+        texts.append(tuple(out[0, ids.shape[1] :].tolist()))
+    return texts
+
+
+def decoded(engine: LocalEngine) -> list[tuple[int, ...]]:
+    return [c.token_ids for c in engine.generate(PROMPTS, max_new_tokens=TOKENS, min_new_tokens=TOKENS)]
+
+
+WAYS = {
+    Plain: ("batched", ""),
+    Annotated: ("batched", ""),
+    Drifting: ("batched", ""),
+    Maskless: ("separate", "its logits are not those of the text by itself"),
+    Failing: ("separate", "fails with NotImplementedError: one row at a time, please"),
+    Forgetful: ("none", "its logits are not those of the text by itself"),
+    Unknown: ("none", "takes no cache (its arguments: input_ids, memory, use_cache, kwargs)"),
+}
+OPTIMIZATION = {"batched": "none", "separate": "unbatched", "none": "uncached"}
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_a_model_takes_the_fastest_way_that_gives_its_own_text(
+    kind: type[Plain], llama: Any, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    way, reason = WAYS[kind]
+    model = of(kind, llama)
+    with caplog.at_level(logging.WARNING), LocalEngine(model, tokenizer, optimize="none") as engine:
+        assert (engine.stats().cache_kind, engine.optimization) == (way, OPTIMIZATION[way])
+        assert reason in engine.stats().reason
+        assert (engine.stats().reason == "") == (way == "batched")
+        assert decoded(engine) == own_texts(llama, tokenizer)
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    if way == "batched":
+        assert said == []
+    else:
+        assert len(said) == 1
+        assert said[0].startswith(f"{kind.__name__} decodes its rows one after another")
+        assert reason in said[0]
+        assert ("runs the whole text for each token" in said[0]) == (way == "none")
+        # A model that says by itself that it takes no cache is as it is; one that fails the trial may be our fault.
+        assert ("please report it" in said[0]) == (kind is not Unknown)
+
+
+@pytest.mark.parametrize("kind", [Plain, Annotated])
+def test_rows_of_a_batched_model_share_their_forwards(kind: type[Plain], llama: Any, tokenizer: Any) -> None:
+    model = of(kind, llama)
+    rows = counted(model)
+    with LocalEngine(model, tokenizer, optimize="none") as engine:
+        del rows[:]
+        engine.generate(["Boat", "Moon", "Wind", "Rain"], max_new_tokens=TOKENS, min_new_tokens=TOKENS)
+        assert engine.stats().peak_batch_size == max(rows) == 4
+        assert len(rows) < 2 * TOKENS
+
+
+def test_the_trial_is_a_few_short_forwards(llama: Any, tokenizer: Any) -> None:
+    model = of(Plain, llama)
+    rows = counted(model)
+    with LocalEngine(model, tokenizer, optimize="none"):
+        assert rows == [1, 1, 1, 1, 2]
+
+
+def test_a_trial_leaves_the_models_mode_and_gradients_alone(llama: Any, tokenizer: Any) -> None:
+    model = of(Plain, llama)
+    model.train()
+    with LocalEngine(model, tokenizer, optimize="none") as engine:
+        assert model.training
+        assert engine.stats().cache_kind == "batched"
+    assert all(part.grad is None for part in model.parameters())
+
+
+def test_a_model_whose_plain_forward_fails_keeps_what_was_inferred(
+    llama: Any, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), LocalEngine(of(Deaf, llama), tokenizer, optimize="none") as engine:
+        assert engine.stats().cache_kind == "batched"
+    assert "Deaf could not be tried out: RuntimeError: only with a cache" in caplog.text
+
+
+def test_the_argument_of_a_cache_is_found_by_name_or_by_its_kind() -> None:
+    def model(forward: Any) -> Any:
+        return type("Model", (), {"forward": forward})()
+
+    def newest(self: Any, input_ids: Any, cache: Any = None) -> None: ...
+    def older(self: Any, input_ids: Any, past_key_values: Any = None) -> None: ...
+    def mamba(self: Any, input_ids: Any, cache_params: Any = None, cache_position: Any = None) -> None: ...
+    def text(self: Any, input_ids: Any, memory: "hf.DynamicCache | None" = None) -> None: ...  # noqa: UP037
+    def kind(self: Any, input_ids: Any, memory: Cache | None = None) -> None: ...
+    def both(self: Any, input_ids: Any, memory: Cache | None = None, past_key_values: Any = None) -> None: ...
+    def nothing(
+        self: Any, input_ids: Any, use_cache: bool = True, cache_position: torch.Tensor | None = None
+    ) -> None: ...
+    def loose(self: Any, *args: Any, **kwargs: Any) -> None: ...
+
+    found = [cache_argument(model(f)) for f in (newest, older, mamba, text, kind, both, nothing, loose)]
+    assert found == ["cache", "past_key_values", "cache_params", "memory", "memory", "past_key_values", None, None]
+
+
+def test_what_stands_around_a_model_does_not_hide_its_cache(llama: Any) -> None:
+    inner = cache_argument(llama)
+    assert inner in ("cache", "past_key_values")
+    assert cache_argument(torch.compile(llama, backend="eager")) == inner
+
+    class Adapted(torch.nn.Module):  # as peft's models are
+        def get_base_model(self) -> Any:
+            return llama
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return llama(*args, **kwargs)
+
+    assert cache_argument(Adapted()) == inner
