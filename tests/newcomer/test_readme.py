@@ -1,7 +1,7 @@
-"""README as a newcomer follows it: an empty environment, the wheel, and every block of commands and Python in its order.
+"""README as a newcomer follows it: an empty environment, the wheel, and each block of commands and Python in its order.
 
-`make test-readme` builds the wheel and runs this. Where a command cannot be run as it stands, `INSTEAD` says what is run
-and why; everything else is run to the letter.
+`make test-readme` builds the wheel and runs this. Where a command cannot be run as it stands, `INSTEAD` says what is
+run and why; everything else is run to the letter.
 """
 
 from __future__ import annotations
@@ -137,6 +137,7 @@ class Newcomer:
 
     def __init__(self, home: Path, server: str) -> None:
         self.home = home
+        (home / "config.toml").touch()
         subprocess.run([sys.executable, "-m", "venv", str(home / "env")], check=True, timeout=PATIENCE)
         kept = {
             name: value
@@ -145,10 +146,9 @@ class Newcomer:
         }
         self.env = kept | {
             "PATH": f"{home / 'env' / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            # A newcomer has no converted model yet, and no file of options.
+            # A newcomer has no converted model yet, and no options of their own.
             "XDG_CACHE_HOME": str(home / "cache"),
-            "XDG_CONFIG_HOME": str(home / "config"),
-            "PIP_CONFIG_FILE": self._pip_config(),
+            "SOT_CONFIG": str(home / "config.toml"),
             "PIP_CACHE_DIR": self._pip("cache", "dir"),
             "PIP_CONSTRAINT": str(ROOT / "tests" / "newest.txt"),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -167,11 +167,6 @@ class Newcomer:
     def _pip(self, *arguments: str) -> str:
         done = subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, check=False)
         return done.stdout.strip()
-
-    def _pip_config(self) -> str:
-        """The user's own file: it would not be found with another `XDG_CONFIG_HOME`."""
-        own = Path.home() / ".config" / "pip" / "pip.conf"
-        return str(own) if own.is_file() else os.environ.get("PIP_CONFIG_FILE", "")
 
     def types(self, command: str) -> str:
         """Runs a command, and returns what it printed."""
