@@ -62,11 +62,7 @@ setup: $(VENV)/.test
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest
 
-test-environments:
-	@$(MAKE) --no-print-directory test-lowest
-	@$(MAKE) --no-print-directory test-llama-index
-	@$(MAKE) --no-print-directory test-lowest-llama-index
-	@$(MAKE) --no-print-directory test-lowest-local
+test-environments: test-lowest test-llama-index test-lowest-llama-index test-lowest-local
 
 # The lowest versions that the ranges admit lie before the others on the path: what else they need is there.
 LOWEST = $(CURDIR)/$(VENV)/lowest
