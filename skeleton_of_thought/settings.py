@@ -67,9 +67,9 @@ class Settings:
                 f"min_points ({self.min_points}) is larger than max_points ({self.max_points}): no skeleton "
                 "could be used. Lower min_points or raise max_points."
             )
-        if not self.backoff >= 0:
+        if not (_is_number(self.backoff) and self.backoff >= 0):
             raise InvalidInput(f"backoff must be 0 or more seconds, not {self.backoff!r}.")
-        if self.point_timeout is not None and not self.point_timeout > 0:
+        if self.point_timeout is not None and not (_is_number(self.point_timeout) and self.point_timeout > 0):
             raise InvalidInput(
                 f"point_timeout must be more than 0 seconds, or None for no limit, not {self.point_timeout!r}."
             )
@@ -81,6 +81,10 @@ class Settings:
         ):
             if getattr(self, name) not in choices:
                 raise InvalidInput(f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def with_first(owner: object, name: str, value: Any, more: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
