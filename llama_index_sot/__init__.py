@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from skeleton_of_thought.errors import MissingExtra, is_missing
+
 if TYPE_CHECKING:
     from llama_index_sot.prompt_router import PromptRouter as PromptRouter
     from llama_index_sot.query_engine import SkeletonOfThoughtQueryEngine as SkeletonOfThoughtQueryEngine
@@ -36,9 +38,15 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
         return getattr(import_module(f"llama_index_sot.{_MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        # The folder `llama_index` is there as soon as any integration is, without the core of it.
+        if not is_missing(error, "llama_index.core"):
+            raise
+        raise MissingExtra(f"{name} needs llama-index-core, which is not installed", "llama-index") from error
 
 
 def __dir__() -> list[str]:

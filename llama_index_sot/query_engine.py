@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Never, get_args
 
 from llama_index.core import Settings as LlamaIndexSettings
 from llama_index.core.base.base_query_engine import BaseQueryEngine
@@ -81,7 +81,12 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         citations: bool = False,
         prompt_helper: PromptHelper | None = None,
         callback_manager: CallbackManager | None = None,
+        **others: Never,
     ) -> None:
+        if others:
+            raise InvalidInput(
+                f"{', '.join(others)}: such options are taken by SkeletonOfThoughtQueryEngine.from_defaults(llm, ...)."
+            )
         self._llm = llm
         self._point_llm = point_llm or llm
         self._settings = settings or Settings()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Never, Self
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -41,6 +41,7 @@ from llama_index_sot.local_prompts import (
     prompt_of_messages,
 )
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.settings import NOT_GIVEN, with_first
 
 __all__ = ["TransformersLLM"]
 
@@ -128,6 +129,9 @@ class TransformersLLM(LLM):
     stop_token_ids: list[int] = Field(default_factory=list)
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+
+    def __init__(self, model: str | None = NOT_GIVEN, /, *more: Never, **settings: Any) -> None:
+        super().__init__(**with_first(self, "model", model, more, settings))
 
     @model_validator(mode="before")
     @classmethod

@@ -26,7 +26,7 @@ from skeleton_of_thought._cli.report import comparison, figures, measurements, s
 from skeleton_of_thought._cli.views import JsonView, Outcome, PlainView, View
 from skeleton_of_thought.assemble import Join
 from skeleton_of_thought.drive import run
-from skeleton_of_thought.errors import InvalidInput, PointError, SotError
+from skeleton_of_thought.errors import InvalidInput, PointError, SotError, install_line
 from skeleton_of_thought.flow import AnswerFlow, Settings
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.types import (
@@ -172,7 +172,7 @@ def _view(args: Namespace, question: str) -> View:
         from skeleton_of_thought._cli.live import LiveView
     except ImportError:
         if not args.quiet:
-            print('sot: for the live view: pip install "skeleton-of-thought[demo]"', file=sys.stderr)
+            print(f"sot: for the live view: {install_line('demo')}", file=sys.stderr)
         return PlainView(notes=notes)
     return LiveView(question, join=join)
 

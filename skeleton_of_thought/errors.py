@@ -21,9 +21,12 @@ it, it becomes the `__cause__` of a `PointError`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from skeleton_of_thought.types import Answer, Point, Skeleton
 
 __all__ = [
@@ -40,7 +43,11 @@ __all__ = [
     "PromptTooLong",
     "SkeletonError",
     "SotError",
+    "install_line",
+    "is_missing",
 ]
+
+_NAME = "skeleton-of-thought"
 
 
 class SotError(Exception):
@@ -73,7 +80,7 @@ class MissingExtra(SotError, ImportError):
 
     def __init__(self, what: str, extra: str) -> None:
         self.extra = extra
-        super().__init__(f'{what}: pip install "skeleton-of-thought[{extra}]"')
+        super().__init__(f"{what}: {install_line(extra)}")
 
 
 class ModelLoadError(SotError):
@@ -124,3 +131,79 @@ class EngineForked(EngineClosed):
 
 class EngineReentered(SotError, RuntimeError):
     """The local engine was called from inside of itself, such as by a signal handler, and would never answer."""
+
+
+# --- what to install ------------------------------------------------------------------------------------
+
+
+def is_missing(error: ImportError, *packages: str) -> bool:
+    """Whether an import failed because one of these packages is not installed, and not within one that is.
+
+    Args:
+        error: What the import raised.
+        packages: Names as they are imported, such as `llama_index.core`.
+    """
+    if not isinstance(error, ModuleNotFoundError):
+        return False
+
+    def concerns(package: str) -> bool:
+        # Of `a.b.c` the message may name `a` or `a.b`, whichever is not there. It has no name where an import hook
+        # that hides packages raised it.
+        name = error.name
+        return name is None or f"{package}.".startswith(f"{name}.") or name.startswith(f"{package}.")
+
+    return any(concerns(package) and sys.modules.get(package) is None for package in packages)
+
+
+def install_line(extra: str) -> str:
+    """The `pip install` command that adds an extra to this package, from where the package itself came from.
+
+    pip notes where that was (PEP 610): a directory, a file or a repository. An index has no such note, and a file or
+    directory that is gone helps nobody; then the command has the package's name alone.
+
+    Args:
+        extra: One of the extras in pyproject.toml, such as `local`.
+    """
+    # Here, for they take longer to import than the rest of the core, and this is for those who miss something.
+    import importlib.metadata
+    import json
+
+    try:
+        noted = importlib.metadata.distribution(_NAME).read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        return _from_a_clone(extra)
+    return f"pip install {_source(extra, json.loads(noted) if noted else {})}"
+
+
+def _from_a_clone(extra: str) -> str:
+    """For a package that is on the path without being installed."""
+    from pathlib import Path
+
+    root = Path(__file__).parents[1]
+    clone = (root / "pyproject.toml").is_file()
+    return f'pip install -e "{root}[{extra}]"' if clone else f'pip install "{_NAME}[{extra}]"'
+
+
+def _source(extra: str, noted: dict[str, Any]) -> str:
+    """What `pip install` is given, in quotes, for what the note of PEP 610 says."""
+    url = str(noted.get("url", ""))
+    by_url = f'"{_NAME}[{extra}] @ {{}}"'
+    if vcs := noted.get("vcs_info"):
+        place = f"#subdirectory={noted['subdirectory']}" if noted.get("subdirectory") else ""
+        revision = vcs.get("requested_revision") or vcs["commit_id"]
+        return by_url.format(f"{vcs['vcs']}+{url}@{revision}{place}")
+    path = _local_path(url)
+    if not url or (path is not None and not path.exists()):
+        return f'"{_NAME}[{extra}]"'
+    if path is not None and "dir_info" in noted:
+        editable = "-e " if noted["dir_info"].get("editable") else ""
+        return f'{editable}"{path}[{extra}]"'
+    return by_url.format(url)
+
+
+def _local_path(url: str) -> Path | None:
+    from pathlib import Path
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    return Path(url2pathname(urlsplit(url).path)) if url.startswith("file:") else None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["Settings"]
+__all__ = ["NOT_GIVEN", "Settings", "with_first"]
+
+NOT_GIVEN: Any = ...
+"""Stands for an argument that was left out, and reads well in a signature."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,9 @@ class Settings:
                 f"min_points ({self.min_points}) is larger than max_points ({self.max_points}): no skeleton "
                 "could be used. Lower min_points or raise max_points."
             )
-        if not self.backoff >= 0:
+        if not (_is_number(self.backoff) and self.backoff >= 0):
             raise InvalidInput(f"backoff must be 0 or more seconds, not {self.backoff!r}.")
-        if self.point_timeout is not None and not self.point_timeout > 0:
+        if self.point_timeout is not None and not (_is_number(self.point_timeout) and self.point_timeout > 0):
             raise InvalidInput(
                 f"point_timeout must be more than 0 seconds, or None for no limit, not {self.point_timeout!r}."
             )
@@ -77,3 +81,33 @@ class Settings:
         ):
             if getattr(self, name) not in choices:
                 raise InvalidInput(f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def with_first(owner: object, name: str, value: Any, more: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a class whose first may come by position, all by name.
+
+    Args:
+        owner: The object that is made.
+        name: The first argument's name.
+        value: What was given for it by position, or `NOT_GIVEN`.
+        more: What else was given by position.
+        named: What was given by name.
+
+    Raises:
+        TypeError: More than one by position, or the first one twice.
+    """
+    called = type(owner).__name__
+    if more:
+        raise TypeError(
+            f"{called} takes {name} by position and all else by name: {called}({name}, option=value). "
+            f"{1 + len(more)} were given by position."
+        )
+    if value is NOT_GIVEN:
+        return dict(named)
+    if name in named:
+        raise TypeError(f"{called} was given {name} twice, by position and by name: leave out one.")
+    return {name: value, **named}

@@ -86,7 +86,7 @@ class LlamaCpp:
             while not over.wait(0.02):
                 samples.append(self.busy())
 
-        thread = threading.Thread(target=sample)
+        thread = threading.Thread(target=sample, daemon=True)
         thread.start()
         try:
             yield samples

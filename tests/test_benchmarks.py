@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -127,24 +128,29 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-def serve(server: CompletionServer) -> Iterator[CompletionServer]:
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+@contextlib.contextmanager
+def serving(server: CompletionServer) -> Iterator[CompletionServer]:
+    """Ends the server whatever happens: its thread would keep the interpreter from ending."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @pytest.fixture
 def server() -> Iterator[CompletionServer]:
-    yield from serve(CompletionServer())
+    with serving(CompletionServer()) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def narrow(model: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """A run beside a server whose window takes the shorter prompts only, and what that was asked."""
-    for server in serve(CompletionServer(window=90)):
+    with serving(CompletionServer(window=90)) as server:
         result = benchmark(
             *("--model", str(model), "--vllm", server.url, "--columns", "vllm,engine", "--rows", "3"),
             *("--prefixes", "20,80", "--tails", "mixed", "--tokens", "5", "--repeats", "3", "--answers", "0"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from skeleton_of_thought.errors import MissingExtra
+import sys
+
+from skeleton_of_thought.errors import MissingExtra, is_missing
 
 try:
     import torch  # noqa: F401
     import transformers  # noqa: F401
 except ModuleNotFoundError as _error:
-    if _error.name not in ("torch", "transformers"):
+    if not is_missing(_error, "torch", "transformers"):
         raise
-    raise MissingExtra(f"The local engine needs {_error.name}, which is not installed", "local") from _error
+    _missing = "transformers" if sys.modules.get("torch") else "torch"
+    raise MissingExtra(f"The local engine needs {_missing}, which is not installed", "local") from _error
 
 from skeleton_of_thought.local.encode import PromptInput
 from skeleton_of_thought.local.engine import LocalEngine

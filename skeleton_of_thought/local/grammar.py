@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 
-from skeleton_of_thought.errors import InvalidInput, MissingExtra
+from skeleton_of_thought.errors import InvalidInput, MissingExtra, is_missing
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -174,7 +174,7 @@ def _library() -> Any:
     try:
         import llguidance
     except ModuleNotFoundError as error:
-        if error.name != "llguidance":
+        if not is_missing(error, "llguidance"):
             raise
         raise MissingExtra("Output by a grammar needs llguidance, which is not installed", "structured") from error
     return llguidance

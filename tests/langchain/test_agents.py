@@ -28,7 +28,7 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import TypedDict
 
 from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtMiddleware
-from skeleton_of_thought.errors import InvalidInput, PointError
+from skeleton_of_thought.errors import InvalidInput, PointError, install_line
 
 TITLES = ["Take breaks", "Drink water", "Move"]
 ANSWER = "1. Take breaks: All about take breaks.\n\n2. Drink water: All about drink water.\n\n3. Move: All about move."
@@ -418,9 +418,8 @@ def test_without_langchain_the_rest_works_and_the_middleware_says_what_to_instal
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_LANGCHAIN], capture_output=True, text=True, check=True, cwd=root
     )
-    assert done.stdout.strip() == (
-        'MissingExtra SkeletonOfThoughtMiddleware needs langchain: pip install "skeleton-of-thought[agents]"'
-    )
+    wanted = f"MissingExtra SkeletonOfThoughtMiddleware needs langchain: {install_line('agents')}"
+    assert done.stdout.strip() == wanted
 
 
 # --- routers ----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import ConfigurableField, RunnableParallel
 
 from langchain_sot import ChatTransformers
-from skeleton_of_thought.errors import EngineClosed, InvalidInput, ModelLoadError
+from skeleton_of_thought.errors import EngineClosed, InvalidInput, ModelLoadError, install_line
 from skeleton_of_thought.types import Decoding
 
 torch = pytest.importorskip("torch", reason="the local engine needs torch")
@@ -103,7 +103,7 @@ def test_the_class_is_there_without_torch():
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("MissingExtra")
-    assert 'pip install "skeleton-of-thought[local]"' in done.stdout
+    assert install_line("local") in done.stdout
 
 
 def test_a_model_that_is_not_there_is_a_clear_error(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import re
 import threading
 
 import pytest
@@ -16,7 +17,7 @@ from scripted_calls import PATIENCE
 from langchain_sot import ChatTransformers
 from langchain_sot.local_requests import convert_tools
 from langchain_sot.tool_calls import LLAMA, MISTRAL, MarkedReader, call_schema, find_format
-from skeleton_of_thought.errors import InvalidInput, MissingExtra
+from skeleton_of_thought.errors import InvalidInput, MissingExtra, install_line
 
 pytest.importorskip("torch", reason="the local engine needs torch")
 pytest.importorskip("transformers", reason="the local engine needs transformers")
@@ -231,7 +232,7 @@ def test_forcing_needs_the_library(scripted, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    with pytest.raises(MissingExtra, match=r"skeleton-of-thought\[structured\]"):
+    with pytest.raises(MissingExtra, match=re.escape(install_line("structured"))):
         scripted("").bind_tools([add], tool_choice="any")
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from skeleton_of_thought.errors import EngineClosed, InvalidInput, MissingExtra
+from skeleton_of_thought.errors import EngineClosed, InvalidInput, MissingExtra, install_line
 from skeleton_of_thought.local import LocalEngine, SamplingParams
 from skeleton_of_thought.local.choose import Chooser
 from skeleton_of_thought.local.encode import EncodedPrompt
@@ -226,7 +226,7 @@ def test_preparing_compiles_once(engine, monkeypatch):
 
 def test_without_the_library_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
-    with pytest.raises(MissingExtra, match=re.escape('pip install "skeleton-of-thought[structured]"')):
+    with pytest.raises(MissingExtra, match=re.escape(install_line("structured"))):
         Grammar.from_regex("a")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from skeleton_of_thought.errors import ModelLoadError
+from skeleton_of_thought.errors import ModelLoadError, install_line
 from skeleton_of_thought.local import LocalEngine, converted, models
 
 STORY = "The small boat crossed the wide river before the evening came."
@@ -208,7 +208,7 @@ def test_without_torch_the_install_line_is_given() -> None:
         "try:\n    import skeleton_of_thought.local\n"
         "except MissingExtra as error: print(error)"
     )
-    assert 'pip install "skeleton-of-thought[local]"' in run_python(code)
+    assert install_line("local") in run_python(code)
 
 
 def test_an_interpreter_ends_with_rows_in_flight(saved: Path) -> None:

@@ -410,7 +410,7 @@ def written(stage: str, point: int | None) -> str:
 @pytest.fixture
 def server() -> Iterator[FaultServer]:
     with FaultServer() as served:
-        thread = threading.Thread(target=served.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield served
         served.stopping.set()

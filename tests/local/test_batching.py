@@ -1,0 +1,32 @@
+"""The demo model is decoded in one batch, by whatever versions there are. `make test-newest` runs this first."""
+
+from __future__ import annotations
+
+import pytest
+
+from skeleton_of_thought.local import LocalEngine
+from skeleton_of_thought.types import Message, Prompt
+
+pytestmark = pytest.mark.model
+
+LENGTHS = (24, 7, 15, 3)
+
+
+def test_the_demo_model_is_batched(demo_engine: LocalEngine) -> None:
+    stats = demo_engine.stats()
+    assert (stats.cache_kind, stats.reason) == ("batched", "")
+    assert demo_engine.parallel_rows > 1
+    assert demo_engine.optimization == "lean"
+
+
+def test_rows_take_as_many_steps_as_the_longest_of_them(demo_engine: LocalEngine) -> None:
+    prompts = [
+        Prompt((Message("user", f"Tell me the story of number {n}."),), min_tokens=n, max_tokens=n) for n in LENGTHS
+    ]
+    before = demo_engine.stats()
+    done = demo_engine.generate(prompts)
+    after = demo_engine.stats()
+    assert [len(completion.token_ids) for completion in done] == list(LENGTHS)
+    # A row's first token may be that of its prompt's own run.
+    assert after.steps - before.steps <= max(LENGTHS)
+    assert after.decode_tokens - before.decode_tokens == sum(LENGTHS)

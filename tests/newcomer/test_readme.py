@@ -1,0 +1,247 @@
+"""README as a newcomer follows it: an empty environment, the wheel, and each block of commands and Python in its order.
+
+`make test-readme` builds the wheel and runs this. Where a command cannot be run as it stands, `INSTEAD` says what is
+run and why; everything else is run to the letter.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DIST = os.environ.get("DIST", "")
+pytestmark = [
+    pytest.mark.model,
+    pytest.mark.skipif(not DIST, reason="needs the wheel that would be released: make test-readme"),
+]
+PATIENCE = 1500
+"""Seconds until a command that hangs fails the test."""
+
+
+class Block(NamedTuple):
+    """A block of README: `console` or `python`, the line that it begins at, and its text."""
+
+    kind: str
+    line: int
+    text: str
+
+
+def blocks() -> list[Block]:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.finditer(r"^```(\w+)\n(.*?)^```$", readme, re.M | re.S)
+    return [Block(m[1], readme.count("\n", 0, m.start()) + 1, m[2]) for m in found if m[1] != "text"]
+
+
+INSTEAD = [
+    (r"^git clone \S+ && cd \S+$", "", "no network: README's folder is only needed to install from, see below"),
+    (r'"\.(\[[\w,-]+\])"', r'"{wheel}\1"', "the wheel that would be released, not the folder that it was made of"),
+    (r" --model Qwen/\S+", "", "no network to load a model from: the tiny one"),
+    (r"http://127\.0\.0\.1:8000", "{server}", "a scripted server, on a port that is free"),
+    (r"^.* langchain:anthropic:\S+$", "", "needs an account"),
+    (r"^sot chat$", 'echo "Name a colour." | sot chat', "nobody types here"),
+    (r"\| less$", "| cat", "nobody leafs here"),
+    (r"~/\.sot-completion", "completion", "the home folder is the tester's own"),
+]
+"""Patterns in commands, what is run instead ("" for nothing), and why."""
+
+AT_HAND = (r" --index-url https://download\.pytorch\.org/whl/cpu$", "", "pip knows of a torch for CPUs by itself here")
+"""One more, for machines whose pip is told where torch lies (`find-links`)."""
+
+SAYS = [
+    (r"^sot ask .*--json", r'"answer": "1\. Plan the lesson'),
+    (r"^sot ask .*--compare", r"(?s)1\. .*\b2\. .*\d\.\dx"),
+    (r"sot ask .*-o ", r"(?m)^1\. .*"),
+    (r"^sot ask", r"(?m)^1\. "),
+    (r"^sot route", r"direct"),
+    (r"^sot chat", r"\w+"),
+    (r"^sot config", r"model"),
+]
+"""What commands print on standard output; the first pattern that fits counts."""
+
+
+def commands(block: Block) -> list[str]:
+    """What the block has one type, without its comments."""
+    lines = [line for line in block.text.splitlines() if line.startswith("$ ")]
+    assert lines
+    return [re.sub(r"\s+#.*$", "", line.removeprefix("$ ")) for line in lines]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """A server of OpenAI's protocol whose model has planned a lesson."""
+
+    def do_GET(self) -> None:
+        self._send("application/json", json.dumps({"object": "list", "data": [{"id": "my-model", "object": "model"}]}))
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        asked = str(body["messages"])
+        point = re.search(r"Plan the lesson|Ask the class", asked)
+        text = "It helps everyone." if point else "1. Plan the lesson\n2. Ask the class\n"
+        deltas = [({"content": text}, None), ({}, "stop")]
+        chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": end}]} for delta, end in deltas]
+        more = {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "my-model"}
+        self._send(
+            "text/event-stream", "".join(f"data: {json.dumps(more | c)}\n\n" for c in chunks) + "data: [DONE]\n\n"
+        )
+
+    def _send(self, kind: str, text: str) -> None:
+        data = text.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Keeps quiet."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
+        thread = threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{served.server_address[1]}"
+        served.shutdown()
+        thread.join()
+
+
+NOTEBOOK = """
+import contextlib, io, json, sys, traceback
+names = {"__name__": "__main__"}
+for line in sys.stdin:
+    printed, failed = io.StringIO(), ""
+    with contextlib.redirect_stdout(printed):
+        try:
+            exec(json.loads(line), names)
+        except BaseException:
+            failed = traceback.format_exc()
+    print(json.dumps([printed.getvalue(), failed]), flush=True)
+"""
+"""Runs what it is sent in one interpreter, as a notebook does: later blocks use what earlier ones have made."""
+
+
+class Newcomer:
+    """An environment of its own, an empty folder to work in, and one interpreter for all Python."""
+
+    def __init__(self, home: Path, server: str) -> None:
+        self.home = home
+        (home / "config.toml").touch()
+        subprocess.run([sys.executable, "-m", "venv", str(home / "env")], check=True, timeout=PATIENCE)
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PYTHON", "SOT_", "OPENAI_", "VIRTUAL_ENV")) and name != "COLUMNS"
+        }
+        self.env = kept | {
+            "PATH": f"{home / 'env' / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            # A newcomer has no converted model yet, and no options of their own.
+            "XDG_CACHE_HOME": str(home / "cache"),
+            "SOT_CONFIG": str(home / "config.toml"),
+            "PIP_CACHE_DIR": self._pip("cache", "dir"),
+            "PIP_CONSTRAINT": str(ROOT / "tests" / "newest.txt"),
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_QUIET": "1",
+            "OPENAI_API_KEY": "none",
+            "NO_PROXY": "127.0.0.1",
+        }
+        (wheel,) = Path(DIST).glob("*.whl")
+        at_hand = [AT_HAND] if os.environ.get("PIP_FIND_LINKS") or "find-links" in self._pip("config", "list") else []
+        self.instead = [
+            (pattern, new.replace("{wheel}", str(wheel)).replace("{server}", server))
+            for pattern, new, _ in [*INSTEAD, *at_hand]
+        ]
+        self._python: subprocess.Popen[str] | None = None
+
+    def _pip(self, *arguments: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    def types(self, command: str) -> str:
+        """Runs a command, and returns what it printed."""
+        for pattern, new in self.instead:
+            command = re.sub(pattern, new, command)
+        if not command:
+            return ""
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", command],
+            env=self.env,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+        said = f"$ {command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        assert done.returncode == 0, said
+        if not command.startswith("pip "):
+            assert not re.search(r"Traceback|Warning", done.stderr), said
+        return done.stdout
+
+    def runs(self, code: str) -> str:
+        """Runs Python where all blocks before were run, and returns what it printed."""
+        if self._python is None:
+            self._python = subprocess.Popen(
+                [str(self.home / "env" / "bin" / "python"), "-c", NOTEBOOK],
+                env=self.env,
+                cwd=self.home,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._python.stdin is not None
+        assert self._python.stdout is not None
+        self._python.stdin.write(json.dumps(code) + "\n")
+        self._python.stdin.flush()
+        printed, failed = json.loads(self._python.stdout.readline())
+        assert not failed, failed
+        return str(printed)
+
+    def leaves(self) -> None:
+        if self._python is not None:
+            self._python.communicate(timeout=PATIENCE)
+            assert self._python.returncode == 0
+
+
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory, server: str) -> Iterator[Newcomer]:
+    newcomer = Newcomer(tmp_path_factory.mktemp("newcomer"), server)
+    yield newcomer
+    newcomer.leaves()
+
+
+@pytest.mark.parametrize("block", blocks(), ids=lambda block: f"line {block.line}")
+def test_every_block_works_in_its_order(newcomer: Newcomer, block: Block) -> None:
+    if block.kind == "python":
+        assert re.search(r"(?m)^1\. ", newcomer.runs(block.text))
+        return
+    assert block.kind == "console"
+    for command in commands(block):
+        printed = newcomer.types(command)
+        if printed:
+            says = next((says for pattern, says in SAYS if re.search(pattern, command)), "")
+            assert re.search(says, printed), f"$ {command}\n{printed}"
+
+
+def test_the_points_were_decoded_as_one_batch(newcomer: Newcomer) -> None:
+    assert newcomer.runs("print(chain.llm.engine.parallel_rows > 1, chain.llm.engine.stats().peak_batch_size > 1)") == (
+        "True True\n"
+    )
+
+
+def test_every_stand_in_is_for_something() -> None:
+    typed = [command for block in blocks() if block.kind == "console" for command in commands(block)]
+    for pattern, _, reason in [*INSTEAD, AT_HAND]:
+        assert any(re.search(pattern, command) for command in typed), f"README has no {pattern!r} any more ({reason})"
