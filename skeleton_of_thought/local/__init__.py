@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from skeleton_of_thought.errors import MissingExtra
+from skeleton_of_thought.local.openmp import short_waits
 
 try:
-    import torch  # noqa: F401
+    with short_waits():
+        import torch  # noqa: F401
     import transformers  # noqa: F401
 except ModuleNotFoundError as _error:
     if _error.name not in ("torch", "transformers"):
