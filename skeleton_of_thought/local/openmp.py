@@ -9,9 +9,9 @@ lets go of its. They come back when that thread runs torch again.
 
 **Other processes.** Of those libgomp knows nothing. Beside a busy one, a thread that spins for its sibling keeps the
 processor from it: both wait for the scheduler, and a step takes several times as long. By default libgomp spins for
-milliseconds. The next piece of a step is microseconds away, so a spin of that length is as good on an idle machine, and
-on a busy one it ends before it does harm (`benchmarks/contention.py`). libgomp reads the length when it is loaded, which
-torch does: so it is set for the import, where torch is imported through us.
+milliseconds. The next piece of a step is microseconds away, so a spin of that length is as good on an idle machine,
+and on a busy one it ends before it does harm (`benchmarks/contention.py`). libgomp reads the length when it is loaded,
+which torch does: so it is set for the import, where torch is imported through us.
 """
 
 from __future__ import annotations
