@@ -176,7 +176,7 @@ def _watch(request: _Request, args: Namespace, backend: Backend, view: View) -> 
     flow = AnswerFlow(
         dataclasses.replace(request.conversation, request=Request(max_concurrency=room)),
         prompts=request.prompts,
-        settings=request.settings,
+        settings=dataclasses.replace(request.settings, stop_loops=backend.stop_loops),
         router=_router(args),
         prefill=backend.prefill,
         # Where nobody reads along, a point may be written anew whatever it had written.

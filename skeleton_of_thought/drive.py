@@ -185,7 +185,8 @@ def _in_place(
     reply, error = Reply(), None
     # As in a thread: what the call sets stays with the call, and each piece may be read in another context.
     context = contextvars.copy_context()
-    items = _read(open_call, call, key[0])
+    opened: list[Any] = []
+    items = _read(open_call, call, key[0], opened)
     try:
         while True:
             try:
@@ -200,13 +201,19 @@ def _in_place(
             elif item:
                 board.handle(Text(key, item), clock())
                 yield from board.events()
+                if key in board.cancels():
+                    if (cancel := getattr(opened[0], "cancel", None)) is None:
+                        break
+                    # It ends by itself now, and says what it had cost.
+                    cancel()
     finally:
         context.run(items.close)
     board.handle(End(key, reply, error), clock())
 
 
-def _read(open_call: Open, call: Call, position: int) -> Generator[str | Reply]:
+def _read(open_call: Open, call: Call, position: int, opened: list[Any]) -> Generator[str | Reply]:
     stream = open_call(call, position)
+    opened.append(stream)
     try:
         yield from iter(stream)
     finally:

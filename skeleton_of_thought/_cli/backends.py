@@ -52,6 +52,7 @@ class Backend:
         prefill: The stages whose prefill the backend continues.
         takes_limits: Whether it honours `Prompt.max_tokens`.
         capacity: How many calls it can serve at a time; None for as many as there are points.
+        stop_loops: Whether its model may say the same until it is stopped, as small models do.
         explain: An error of the backend as one line that says what to do.
         close: Ends what is still open.
     """
@@ -61,6 +62,7 @@ class Backend:
     prefill: Collection[Stage] = ()
     takes_limits: bool = False
     capacity: int | None = None
+    stop_loops: bool = False
     explain: Callable[[BaseException], str] = one_line
     close: Callable[[], None] = _nothing
 
@@ -138,7 +140,14 @@ def local_backend(engine: LocalEngine, *, name: str = "local model", **settings:
         assert call.prompt is not None
         return _LocalStream(engine.stream(call.prompt, **settings))
 
-    return Backend(name, open_call, prefill=frozenset({"skeleton", "point"}), takes_limits=True, close=engine.close)
+    return Backend(
+        name,
+        open_call,
+        prefill=frozenset({"skeleton", "point"}),
+        takes_limits=True,
+        stop_loops=True,
+        close=engine.close,
+    )
 
 
 # --- an OpenAI-compatible server ---------------------------------------------------------------------
