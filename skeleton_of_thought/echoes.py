@@ -16,7 +16,7 @@ _ECHO_UNSPACED = 14
 """The same where a word is a character."""
 
 _SUSPECT = 3
-"""From so many on, text is held back; at the beginning of the reply, where most echoes are, from the first on."""
+"""From so many on, text is held back; at the beginning of a line, where most echoes are, from the first on."""
 
 
 class PromptEcho:
@@ -44,11 +44,12 @@ class PromptEcho:
         dense = [is_unspaced(word) for words in asked for word in words]
         self._echo = _ECHO_UNSPACED if 2 * sum(dense) > len(dense) else _ECHO
         frame = [plain(words) for words in asked]
-        self._frame: dict[int, set[tuple[str, ...]]] = {
-            n: _grams(frame, n) - _grams(given, n) for n in (*range(1, _SUSPECT + 1), self._echo)
-        }
+        self._frame = _grams(frame, self._echo) - _grams(given, self._echo)
+        suspects = _grams(frame, _SUSPECT) - _grams(given, _SUSPECT)
+        self._suspects = {gram[:length] for gram in suspects for length in range(1, _SUSPECT + 1)}
         self._word = ""
         self._words: list[str] = []
+        self._line: list[str] = []
         self._held: list[str] = []
         self._suspect = True
         self._shown: list[str] = []
@@ -62,6 +63,8 @@ class PromptEcho:
             if piece.isspace():
                 self._end_word()
                 self._keep(piece)
+                if piece == "\n" and not self._suspect:
+                    self._suspect, self._line = True, []
             elif is_unspaced(piece):
                 self._end_word()
                 self._word = piece
@@ -94,9 +97,9 @@ class PromptEcho:
         self._held = []
 
     def _may_begin_echo(self) -> bool:
-        """Whether what there is of the reply's first word may become one of the instruction."""
+        """Whether what there is of a line's first word may become one of the instruction."""
         begun = plain([self._word])
-        return bool(self._words) or not begun or any(word.startswith(begun[0]) for (word,) in self._frame[1])
+        return bool(self._line) or not begun or any(gram[0].startswith(begun[0]) for gram in self._suspects)
 
     def _end_word(self) -> None:
         """Judges the words so far, and lets go of what is above suspicion."""
@@ -104,9 +107,10 @@ class PromptEcho:
         if not words or self.found:
             return
         self._words = [*self._words, *words][-self._echo :]
-        recent = tuple(self._words[-_SUSPECT:])
-        self._suspect = recent in self._frame[len(recent)]
-        if tuple(self._words) in self._frame[self._echo]:
+        self._line = [*self._line, *words][:_SUSPECT]
+        begun = len(self._line) < _SUSPECT and tuple(self._line) in self._suspects
+        self._suspect = begun or tuple(self._words[-_SUSPECT:]) in self._suspects
+        if tuple(self._words) in self._frame:
             self.found = True
             self._held = []
         elif not self._suspect:

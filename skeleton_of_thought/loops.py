@@ -38,7 +38,7 @@ _CODE = re.compile(r"[{}=\\]|</|\w\(|;$")
 _TIMES = r"x|times|mal|fois|veces|vezes|volte|keer|раз|次|回|遍|번"
 _ASKED = re.compile(
     rf"\b(?:\d+|hundred|thousand|many|several)\s*(?:{_TIMES})\b|[\d百千]\s*[次回遍번]|\bover and over\b"
-    r"|\brepeat|wiederhol|r[ée]p[ée]t|repit|\bripet|herhaal|повтор|重复|重複|繰り返|반복",
+    r"|\brepeat|wiederhol|r[ée]p[éèe]t|repit|\bripet|herhaal|повтор|重复|重複|繰り返|반복",
     re.IGNORECASE,
 )
 
