@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,7 +87,7 @@ FINE = {
     "a multiplication table": "".join(f"7 times {n} equals {7 * n}\n" for n in range(1, 13)),
     "years": "".join(f"In {year} the town had {year * 3} inhabitants. " for year in range(1990, 2003)),
     "rules": "---\n" * 30 + "=" * 3000,
-    "a happy birthday": "Happy birthday to you!\nHappy birthday to you!\nHappy birthday, dear Ann!\nHappy birthday to you!\n",
+    "a song": "Happy birthday to you!\n" * 2 + "Happy birthday, dear Ann!\n" + "Happy birthday to you!\n",
     "verses in Chinese": "床前明月光，疑是地上霜。举头望明月，低头思故乡。" * 2,
 }
 
@@ -153,7 +155,7 @@ def test_neither_verdict_nor_text_depends_on_the_pieces(text, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=20)))
     guard = LoopGuard("What shall I do?")
     bounds = [0, *cuts, len(text)]
-    shown = "".join(guard.feed(text[start:end]) for start, end in zip(bounds, bounds[1:], strict=False)) + guard.close()
+    shown = "".join(guard.feed(text[start:end]) for start, end in pairwise(bounds)) + guard.close()
     assert (guard.looping, shown) == whole
 
 
