@@ -97,9 +97,10 @@ class _Worker:
             for item in stream:
                 if isinstance(item, Reply):
                     self._reply = item
-                elif item:
+                elif item and not self._cancelled.is_set():
                     self._inbox.put([Text(self._key, item)])
-                if self._cancelled.is_set():
+                # One that can be cancelled ends by itself now, and says what it had cost.
+                if self._cancelled.is_set() and getattr(stream, "cancel", None) is None:
                     break
         finally:
             if (close := getattr(stream, "close", None)) is not None:

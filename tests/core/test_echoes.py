@@ -5,13 +5,14 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skeleton_of_thought.echoes import PromptEcho
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
 
+many = settings(max_examples=100, deadline=None)
 QUESTION = "How can I sleep better, and why does it matter so much to my health?"
 DRAFT = "1. Schedule: Go to bed at the same hour each day.\n\n2. Light: Dim the lights an hour before bed."
 SKELETON = Skeleton((Point(1, "Schedule"), Point(2, "Light")))
@@ -103,6 +104,7 @@ texts = st.lists(
 ).map(" ".join)
 
 
+@many
 @given(texts, st.data())
 def test_neither_verdict_nor_text_depends_on_the_pieces(text, data):
     whole = read(guard(), text)
@@ -112,6 +114,7 @@ def test_neither_verdict_nor_text_depends_on_the_pieces(text, data):
     assert (echo.found, shown) == whole
 
 
+@many
 @given(texts)
 def test_what_is_shown_is_the_beginning_and_without_an_echo_all(text):
     found, shown = read(guard(), text)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skeleton_of_thought.loops import LoopGuard
 
+many = settings(max_examples=100, deadline=None)
 SENTENCE = "It is a good day to be outside. "
 PARAGRAPH = (
     "Walking is a good way to start the day, because it wakes the body, clears the mind and needs nothing but shoes. "
@@ -149,6 +150,7 @@ texts = st.lists(
 ).flatmap(lambda words: st.integers(1, 30).map(lambda times: "".join(words) * times))
 
 
+@many
 @given(st.lists(texts, max_size=4).map("".join), st.data())
 def test_neither_verdict_nor_text_depends_on_the_pieces(text, data):
     whole = guarded(text)
@@ -159,6 +161,7 @@ def test_neither_verdict_nor_text_depends_on_the_pieces(text, data):
     assert (guard.looping, shown) == whole
 
 
+@many
 @given(st.lists(texts, max_size=4).map("".join))
 def test_what_is_shown_is_the_beginning_and_without_a_loop_all(text):
     looping, shown = guarded(text)
@@ -166,6 +169,7 @@ def test_what_is_shown_is_the_beginning_and_without_a_loop_all(text):
     assert looping or shown == text
 
 
+@many
 @given(st.text(max_size=300))
 def test_any_text_that_ends_by_itself_without_a_loop_is_whole(text):
     looping, shown = guarded(text)
@@ -175,6 +179,7 @@ def test_any_text_that_ends_by_itself_without_a_loop_is_whole(text):
 words = st.text(st.characters(categories=["Ll"], max_codepoint=0x24F), min_size=3, max_size=9)
 
 
+@many
 @given(st.lists(words, min_size=8, max_size=40, unique=True), st.lists(words, max_size=30, unique=True))
 def test_any_sentence_that_goes_on_and_on_is_ended_after_its_second_time(passage, before):
     sentence = " ".join(passage).capitalize() + ". "
