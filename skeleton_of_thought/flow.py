@@ -63,14 +63,14 @@ from skeleton_of_thought.types import (
     Usage,
 )
 
-__all__ = ["Action", "AnswerFlow", "Settings"]
+__all__ = ["REPEATED", "Action", "AnswerFlow", "Settings"]
 
 Action = Call | Cancel | Event
 
 _LOOP = 3
 """So many repeated titles in a row mean that the model loops: the rest of its skeleton is not waited for."""
 
-_REPEATED = "loop"
+REPEATED = "loop"
 """The reason to end of a text that was ended because it repeated itself."""
 
 _CUT = frozenset({"length", "content_filter"})
@@ -354,7 +354,7 @@ class AnswerFlow:
         self._release(_without_loop(self._loops, text))
         if _loops(self._loops):
             self._cancel(call)
-            self._direct_finish = _REPEATED
+            self._direct_finish = REPEATED
             self._finish()
 
     def _loop_guard(self) -> LoopGuard | None:
@@ -552,7 +552,7 @@ class AnswerFlow:
         self._write(writing, text)
         if _loops(writing.loops):
             self._cancel(call)
-            self._close_point(writing, finish_reason=_REPEATED)
+            self._close_point(writing, finish_reason=REPEATED)
 
     def _write(self, writing: _Writing, text: str) -> None:
         if text and writing.first is None:
@@ -567,7 +567,7 @@ class AnswerFlow:
 
     def _end_point(self, writing: _Writing, finish_reason: str | None) -> None:
         self._show_rest(writing)
-        self._close_point(writing, finish_reason=_REPEATED if _loops(writing.loops) else finish_reason)
+        self._close_point(writing, finish_reason=REPEATED if _loops(writing.loops) else finish_reason)
 
     def _show_rest(self, writing: _Writing) -> None:
         """What cleaner and guard still hold of a text that has ended."""

@@ -25,9 +25,14 @@ if TYPE_CHECKING:
 
     from skeleton_of_thought.local import CompletionStream, LocalEngine
 
-__all__ = ["Backend", "ModelSpec", "local_backend", "one_line", "openai_backend"]
+__all__ = ["DEMO", "Backend", "ModelSpec", "local_backend", "one_line", "openai_backend"]
 
 _OPENAI = "openai:"
+
+DEMO = "demo"
+"""The name of the embedded model's backend."""
+
+_TINY = "a tiny model (135M): its speed is the point, not what it says"
 _HOST = re.compile(r"@[\w.-]+:\d+(?:/|$)")
 
 
@@ -52,6 +57,7 @@ class Backend:
         prefill: The stages whose prefill the backend continues.
         takes_limits: Whether it honours `Prompt.max_tokens`.
         capacity: How many calls it can serve at a time; None for as many as there are points.
+        remark: What a reader should know of the model beside its answers; None for nothing.
         stop_loops: Whether its model may say the same until it is stopped, as small models do.
         explain: An error of the backend as one line that says what to do.
         close: Ends what is still open.
@@ -62,6 +68,7 @@ class Backend:
     prefill: Collection[Stage] = ()
     takes_limits: bool = False
     capacity: int | None = None
+    remark: str | None = None
     stop_loops: bool = False
     explain: Callable[[BaseException], str] = one_line
     close: Callable[[], None] = _nothing
@@ -145,6 +152,7 @@ def local_backend(engine: LocalEngine, *, name: str = "local model", **settings:
         open_call,
         prefill=frozenset({"skeleton", "point"}),
         takes_limits=True,
+        remark=_TINY if name == DEMO else None,
         stop_loops=True,
         close=engine.close,
     )
