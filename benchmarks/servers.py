@@ -5,6 +5,9 @@ in float32, and ends with the block that started it; should the benchmark be kil
 close and ends too. The command line below is that process.
 
     python benchmarks/servers.py MODEL.gguf --port 8080 --slots 8 --context 4096 --threads 2
+
+Its threads wait for one another in each step, and poll meanwhile, which beside a busy process keeps the processor from
+those that are waited for: `--poll 0` has them sleep (`benchmarks/contention.py` measures both).
 """
 
 from __future__ import annotations
@@ -68,7 +71,7 @@ def write_float32(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def llama_cpp(
-    model: Path, *, slots: int, context: int, threads: int, log: Path, watched: bool = False
+    model: Path, *, slots: int, context: int, threads: int, log: Path, watched: bool = False, poll: int | None = None
 ) -> Iterator[str]:
     """A llama.cpp server for the length of a block; gives its address, such as `http://127.0.0.1:40123`.
 
@@ -79,6 +82,7 @@ def llama_cpp(
         threads: CPU threads.
         log: Where its output goes.
         watched: Whether it tells what it does, at `/slots` and `/metrics`.
+        poll: How much its threads poll while they wait, from 0 to 100; None for its own default.
 
     Raises:
         ServerError: It ended, or did not get ready in time.
@@ -86,6 +90,7 @@ def llama_cpp(
     port = _free_port()
     command = [sys.executable, __file__, str(model), "--port", str(port), "--slots", str(slots)]
     command += ["--context", str(context), "--threads", str(threads), *(["--watched"] if watched else [])]
+    command += [] if poll is None else ["--poll", str(poll)]
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
     try:
@@ -213,6 +218,9 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=8, help="requests decoded at once (default 8)")
     parser.add_argument("--context", type=int, default=4096, help="tokens that each may hold (default 4096)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    parser.add_argument(
+        "--poll", type=int, help="how much waiting threads poll, 0 to 100 (default: llama.cpp's own, 50)"
+    )
     parser.add_argument("--watched", action="store_true", help="tell what it does at /slots and /metrics")
     args = parser.parse_args()
 
@@ -224,6 +232,8 @@ def main() -> None:
     params.n_parallel = args.slots
     params.n_ctx = args.slots * args.context  # the server splits it over its slots
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = args.threads
+    if args.poll is not None:
+        params.cpuparams.poll = params.cpuparams_batch.poll = args.poll
     params.model_alias = {"model"}
     params.cache_ram_mib = 0  # copies of idle slots would only cost time: no prompt comes twice
     params.endpoint_slots = params.endpoint_metrics = args.watched

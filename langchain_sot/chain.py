@@ -57,6 +57,7 @@ _SETTINGS = (
     "point_timeout",
     "point_words",
     "join",
+    "stop_loops",
 )
 
 
@@ -141,6 +142,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     point_words: int = 40
     join: Literal["numbered", "headings", "paragraphs"] = "numbered"
     merge: bool = False
+    stop_loops: bool = False
     prefill: Literal["auto"] | bool = Field(default="auto")
     adopt: bool = True
 

@@ -34,6 +34,7 @@ class SettingsOptions(TypedDict, total=False):
     point_words: int
     join: Literal["numbered", "headings", "paragraphs"]
     merge: bool
+    stop_loops: bool
 
 
 def check_llm(name: str, llm: LLM) -> None:

@@ -129,6 +129,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         point_words: int = 40,
         join: Literal["numbered", "headings", "paragraphs"] = "numbered",
         merge: bool = False,
+        stop_loops: bool = False,
         prompts: PromptSet | None = None,
         skeleton_template: BasePromptTemplate | str | None = None,
         point_template: BasePromptTemplate | str | None = None,
@@ -163,7 +164,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
                 its sync methods, each call in a thread of its own; retrievals, too. `"batch"`: a local model, all calls
                 decoded as one batch. `"auto"`: what it is fit for. `response.metadata["sot"]["concurrency"]` says
                 what was chosen. `query` has no loop: it uses threads, or the batch.
-            max_points: See `skeleton_of_thought.settings.Settings`, and so for all settings down to `merge`.
+            max_points: See `skeleton_of_thought.settings.Settings`, and so for all settings down to `stop_loops`.
             min_points: See there.
             eager: See there.
             on_empty_skeleton: See there.
@@ -175,6 +176,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
             point_words: See there.
             join: See there.
             merge: See there.
+            stop_loops: See there.
             prompts: The core's prompts; None for the project's own.
             skeleton_template: Asks for the skeleton. `{query_str}` is needed.
             point_template: Asks for one point. `{title}` or `{index}` is needed; `{skeleton}` is the numbered list.
@@ -224,6 +226,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
                 point_words=point_words,
                 join=join,
                 merge=merge,
+                stop_loops=stop_loops,
             ),
             router=router,
             concurrency=concurrency,

@@ -223,4 +223,5 @@ class Board:
         # rely on nothing being left running.
         if any(key[0] == index for key in self._closing):
             return
-        self._events.extend((index, event) for event in self._last_words.pop(index, ()))
+        flow = self._flows[index]
+        self._events.extend((index, flow.settled(event)) for event in self._last_words.pop(index, ()))

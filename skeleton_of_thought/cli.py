@@ -27,7 +27,7 @@ from skeleton_of_thought._cli.views import JsonView, Outcome, PlainView, View
 from skeleton_of_thought.assemble import Join
 from skeleton_of_thought.drive import run
 from skeleton_of_thought.errors import InvalidInput, PointError, SotError, install_line
-from skeleton_of_thought.flow import AnswerFlow, Settings
+from skeleton_of_thought.flow import REPEATED, AnswerFlow, Settings
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.types import (
     Answer,
@@ -188,7 +188,7 @@ def _watch(request: _Request, args: Namespace, backend: Backend, view: View) -> 
         return AnswerFlow(
             dataclasses.replace(request.conversation, request=Request(max_concurrency=room)),
             prompts=request.prompts,
-            settings=request.settings,
+            settings=dataclasses.replace(request.settings, stop_loops=backend.stop_loops),
             router=_router(args),
             prefill=backend.prefill,
             # Where nobody reads along, a point may be written anew whatever it had written.
@@ -307,7 +307,14 @@ def _report(args: Namespace, view: View, outcome: Outcome, backend: Backend) -> 
             lines += comparison(answer, compared)
         if args.stats:
             lines += [*statistics(answer), *(measurements(answer, compared) if compared is not None else ())]
+        if lines and backend.remark is not None:
+            lines.append(backend.remark)
         view.report(lines)
+    if answer.finish_reason == REPEATED:
+        print("sot: the model repeated itself, so its answer was ended", file=sys.stderr)
+    for expansion in answer.expansions:
+        if expansion.finish_reason == REPEATED:
+            print(f"sot: point {expansion.point.index} repeated itself, so it was ended", file=sys.stderr)
     for index, error in answer.errors.items():
         print(f"sot: point {index} failed: {_explain(error, backend)}", file=sys.stderr)
     if answer.merge_error is not None:

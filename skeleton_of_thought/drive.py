@@ -97,9 +97,10 @@ class _Worker:
             for item in stream:
                 if isinstance(item, Reply):
                     self._reply = item
-                elif item:
+                elif item and not self._cancelled.is_set():
                     self._inbox.put([Text(self._key, item)])
-                if self._cancelled.is_set():
+                # One that can be cancelled ends by itself now, and says what it had cost.
+                if self._cancelled.is_set() and getattr(stream, "cancel", None) is None:
                     break
         finally:
             if (close := getattr(stream, "close", None)) is not None:
@@ -185,7 +186,8 @@ def _in_place(
     reply, error = Reply(), None
     # As in a thread: what the call sets stays with the call, and each piece may be read in another context.
     context = contextvars.copy_context()
-    items = _read(open_call, call, key[0])
+    opened: list[Any] = []
+    items = _read(open_call, call, key[0], opened)
     try:
         while True:
             try:
@@ -200,13 +202,19 @@ def _in_place(
             elif item:
                 board.handle(Text(key, item), clock())
                 yield from board.events()
+                if key in board.cancels():
+                    if (cancel := getattr(opened[0], "cancel", None)) is None:
+                        break
+                    # It ends by itself now, and says what it had cost.
+                    cancel()
     finally:
         context.run(items.close)
     board.handle(End(key, reply, error), clock())
 
 
-def _read(open_call: Open, call: Call, position: int) -> Generator[str | Reply]:
+def _read(open_call: Open, call: Call, position: int, opened: list[Any]) -> Generator[str | Reply]:
     stream = open_call(call, position)
+    opened.append(stream)
     try:
         yield from iter(stream)
     finally:

@@ -21,7 +21,9 @@ from skeleton_of_thought.assemble import (
     render,
     separator,
 )
+from skeleton_of_thought.echoes import PromptEcho
 from skeleton_of_thought.errors import InvalidInput, MergeError, PointError, SkeletonError
+from skeleton_of_thought.loops import LoopGuard
 from skeleton_of_thought.parsing import SkeletonParser, skeleton_of_titles
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routing import BoundRouter, Router, check_router, decided_at_once, failed_router, races, told
@@ -61,12 +63,15 @@ from skeleton_of_thought.types import (
     Usage,
 )
 
-__all__ = ["Action", "AnswerFlow", "Settings"]
+__all__ = ["REPEATED", "Action", "AnswerFlow", "Settings"]
 
 Action = Call | Cancel | Event
 
 _LOOP = 3
 """So many repeated titles in a row mean that the model loops: the rest of its skeleton is not waited for."""
+
+REPEATED = "loop"
+"""The reason to end of a text that was ended because it repeated itself."""
 
 _CUT = frozenset({"length", "content_filter"})
 """Reasons to end that leave a text without its end."""
@@ -81,6 +86,7 @@ class _Writing:
     attempt: int = 0
     pieces: list[str] = field(default_factory=list)
     released: int = 0
+    loops: LoopGuard | None = None
     usage: Usage = field(default_factory=Usage)
     sources: tuple[Any, ...] = ()
     context: str = ""
@@ -162,8 +168,7 @@ class AnswerFlow:
         self._actions: list[Action] = []
         self._parser = SkeletonParser()
         self._points: list[Point] = []
-        self._announced = 0
-        self._repeats = 0
+        self._announced = self._repeats = 0
         self._titles: set[str] = set()
         self._skeleton: Skeleton | None = None
         self._writing: dict[int, _Writing] = {}
@@ -171,7 +176,9 @@ class AnswerFlow:
         self._head = 0
         self._direct: list[str] = []
         self._headed = False
+        self._loops = self._loop_guard()
         self._cleaner = WholeText()
+        self._echo: PromptEcho | None = None
         self._merge: list[str] = []
         self._merged = False
         self._merge_error: Exception | None = None
@@ -229,11 +236,11 @@ class AnswerFlow:
         if call.stage == "skeleton":
             self._skeleton_event(lambda: self._read_skeleton(call, text))
         elif call.stage == "direct":
-            self._release(text)
+            self._read_direct(call, text)
         elif call.stage == "merge":
-            self._write_merge(self._cleaner.feed(text))
+            self._read_merge(call, text)
         elif call.point is not None:
-            self._write(self._writing[call.point.index], text)
+            self._read_point(call, self._writing[call.point.index], text)
         return self._take()
 
     def done(self, call_id: int, reply: Reply | None = None, now: float = 0.0) -> list[Action]:
@@ -252,6 +259,7 @@ class AnswerFlow:
         elif call.stage == "skeleton":
             self._skeleton_event(lambda: self._skeleton_written(held, reply))
         elif call.stage == "direct":
+            self._release(_rest(self._loops))
             self._direct_finish = reply.finish_reason
             self._finish()
         elif call.stage == "merge":
@@ -265,8 +273,16 @@ class AnswerFlow:
         self, call_id: int, stage: Stage, usage: Usage | None, now: float = 0.0, decoding: Decoding | None = None
     ) -> None:
         """A call that was cancelled has ended; `usage` and `decoding` are what it had cost, if the backend knows."""
-        if not self.finished:
-            self._count(stage, usage, decoding)
+        self._count(stage, usage, decoding)
+
+    def settled(self, event: Event) -> Event:
+        """The last event, with what calls had cost that were cancelled before it and have ended since."""
+        if not isinstance(event, AnswerDone):
+            return event
+        timings = dataclasses.replace(event.answer.timings, decoding=dict(self._decoding))
+        usage = sum(self._usage.values(), Usage())
+        answer = dataclasses.replace(event.answer, timings=timings, usage=usage, usage_by_stage=dict(self._usage))
+        return AnswerDone(answer)
 
     def failed(
         self,
@@ -294,6 +310,7 @@ class AnswerFlow:
         elif call.point is not None:
             self._fail_point(self._writing[call.point.index], error)
         else:
+            self._release(_rest(self._loops))
             self._fail(error)
         return self._take()
 
@@ -332,6 +349,16 @@ class AnswerFlow:
             self._open_sources()
         else:
             self._open("direct", self.prompts.direct_prompt(self.conversation, context=self._context))
+
+    def _read_direct(self, call: Call, text: str) -> None:
+        self._release(_without_loop(self._loops, text))
+        if _loops(self._loops):
+            self._cancel(call)
+            self._direct_finish = REPEATED
+            self._finish()
+
+    def _loop_guard(self) -> LoopGuard | None:
+        return LoopGuard(self.conversation.question) if self.settings.stop_loops else None
 
     # --- sources ---
 
@@ -489,7 +516,7 @@ class AnswerFlow:
     # --- points ---
 
     def _open_point(self, point: Point) -> None:
-        writing = self._writing[point.index] = _Writing(point, ExpansionText(point))
+        writing = self._writing[point.index] = _Writing(point, ExpansionText(point), loops=self._loop_guard())
         if self._retrieval == "per_point":
             self._open_sources(point)
         else:
@@ -521,10 +548,16 @@ class AnswerFlow:
     def _backoff(self, failures: int) -> float:
         return self.settings.backoff * 2.0 ** (failures - 1)
 
+    def _read_point(self, call: Call, writing: _Writing, text: str) -> None:
+        self._write(writing, text)
+        if _loops(writing.loops):
+            self._cancel(call)
+            self._close_point(writing, finish_reason=REPEATED)
+
     def _write(self, writing: _Writing, text: str) -> None:
         if text and writing.first is None:
             writing.first = self._offset
-        self._show(writing, writing.cleaner.feed(text))
+        self._show(writing, _without_loop(writing.loops, writing.cleaner.feed(text)))
 
     def _show(self, writing: _Writing, text: str) -> None:
         if text:
@@ -533,8 +566,12 @@ class AnswerFlow:
             self._release_ready()
 
     def _end_point(self, writing: _Writing, finish_reason: str | None) -> None:
-        self._show(writing, writing.cleaner.close())
-        self._close_point(writing, finish_reason=finish_reason)
+        self._show_rest(writing)
+        self._close_point(writing, finish_reason=REPEATED if _loops(writing.loops) else finish_reason)
+
+    def _show_rest(self, writing: _Writing) -> None:
+        """What cleaner and guard still hold of a text that has ended."""
+        self._show(writing, _without_loop(writing.loops, writing.cleaner.close()) + _rest(writing.loops))
 
     def _close_point(
         self, writing: _Writing, *, error: Exception | None = None, finish_reason: str | None = None
@@ -547,7 +584,7 @@ class AnswerFlow:
 
     def _fail_point(self, writing: _Writing, error: Exception) -> None:
         if writing.attempt <= self.settings.max_retries and not writing.released:
-            writing.cleaner = ExpansionText(writing.point)
+            writing.cleaner, writing.loops = ExpansionText(writing.point), self._loop_guard()
             writing.pieces = []
             self._emit(PointRestarted(writing.point, error))
             self._write_point(writing)
@@ -558,7 +595,7 @@ class AnswerFlow:
         """A point has failed for good: itself, or the `retrieval` for it."""
         # What was written is kept: with its text already shown in order there is no other way, and
         # a reader of the stream and a caller of the whole answer shall get the same.
-        self._show(writing, writing.cleaner.close())
+        self._show_rest(writing)
         if self.settings.on_point_error == "placeholder":
             gap = " " if writing.pieces else ""
             self._show(writing, gap + self.settings.placeholder if self.settings.placeholder else "")
@@ -647,20 +684,39 @@ class AnswerFlow:
 
     def _open_merge(self, attempt: int = 1, delay: float = 0.0) -> None:
         assert self._skeleton is not None
-        self._cleaner, self._merge = WholeText(), []
+        draft = render(self._good, self.settings.join)
+        self._cleaner, self._loops, self._merge = WholeText(), self._loop_guard(), []
         self._emit(MergeStarted(attempt))
         try:
             prompt = self.prompts.merge_prompt(
                 self.conversation,
                 self._skeleton,
-                render(self._good, self.settings.join),
+                draft,
                 max_points=self.settings.max_points,
                 words=self.settings.point_words,
             )
         except Exception as error:  # of a template of the caller's: with all points written, no reason to lose them
             self._give_up_merge(error)
             return
+        said = (message.text for message in self.conversation.messages)
+        self._echo = PromptEcho(prompt, [*said, draft, str(self._skeleton), "; ".join(self._skeleton.titles)])
         self._open("merge", prompt, attempt=attempt, delay=delay)
+
+    def _read_merge(self, call: Call, text: str) -> None:
+        assert self._echo is not None
+        self._write_merge(_without_loop(self._loops, self._echo.feed(self._cleaner.feed(text))))
+        if (why := self._misled) is not None:
+            self._cancel(call)
+            self._give_up_merge(why)
+
+    @property
+    def _misled(self) -> MergeError | None:
+        """Why the text of the merge is none, as far as it can be told while it is written."""
+        if self._echo is not None and self._echo.found:
+            return MergeError("The model repeated its instruction. Try a larger model, or a merge prompt of your own.")
+        if _loops(self._loops):
+            return MergeError("The model repeated the same passage again and again. Try a larger model.")
+        return None
 
     def _write_merge(self, text: str) -> None:
         if text:
@@ -668,8 +724,12 @@ class AnswerFlow:
             self._release(text)
 
     def _end_merge(self, finish_reason: str | None) -> None:
-        self._write_merge(self._cleaner.close())
-        if finish_reason in _CUT:
+        assert self._echo is not None
+        text = self._echo.feed(self._cleaner.close()) + self._echo.close()
+        self._write_merge(_without_loop(self._loops, text) + _rest(self._loops))
+        if (misled := self._misled) is not None:
+            self._give_up_merge(misled)
+        elif finish_reason in _CUT:
             why = f"The model ended its text before it was complete (finish reason {finish_reason!r})."
             self._give_up_merge(MergeError(f"{why} Allow it more tokens, or fewer or shorter points."))
         elif not self._merge:
@@ -800,3 +860,15 @@ class AnswerFlow:
     def _take(self) -> list[Action]:
         actions, self._actions = self._actions, []
         return actions
+
+
+def _without_loop(guard: LoopGuard | None, text: str) -> str:
+    return text if guard is None else guard.feed(text)
+
+
+def _rest(guard: LoopGuard | None) -> str:
+    return "" if guard is None else guard.close()
+
+
+def _loops(guard: LoopGuard | None) -> bool:
+    return guard is not None and guard.looping

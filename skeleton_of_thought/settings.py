@@ -39,6 +39,10 @@ class Settings:
             repetition removed. The answer is that text, and streams while it is written. Where the call fails, or
             its text is empty or cut, the answer is the joined points (`Answer.merge_error` says why). Points that
             failed follow the merged text as they are; with fewer than two others there is nothing to merge.
+            A merge that repeats its own instruction has failed too, and with `stop_loops` one that loops.
+        stop_loops: End a text in which the model says the same passage again and again, as small models do, after the
+            second time (see `skeleton_of_thought.loops`). Its call is cancelled, and the `finish_reason` of the answer
+            (of a point: of its `Expansion`) is `"loop"`. Without it the text is the model's own, whatever that is.
 
     Raises:
         InvalidInput: A value that cannot work.
@@ -56,6 +60,7 @@ class Settings:
     point_words: int = 40
     join: Literal["numbered", "headings", "paragraphs"] = "numbered"
     merge: bool = False
+    stop_loops: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("max_points", 1), ("min_points", 1), ("max_retries", 0), ("point_words", 1)):
@@ -78,6 +83,7 @@ class Settings:
             ("on_point_error", ("raise", "placeholder")),
             ("join", ("numbered", "headings", "paragraphs")),
             ("merge", (False, True)),
+            ("stop_loops", (False, True)),
         ):
             if getattr(self, name) not in choices:
                 raise InvalidInput(f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}.")

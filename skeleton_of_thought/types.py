@@ -449,7 +449,8 @@ class Answer:
         decision: The router's decision; None when there was no router.
         reason: Why the route was taken, in words.
         usage_by_stage: `usage`, split by stage.
-        finish_reason: The backend's word for why a direct answer ended.
+        finish_reason: The backend's word for why a direct answer ended; `"loop"` where we ended it, for it repeated
+            itself (`Settings.stop_loops`).
         merged: Whether `text` is that of the merge, and not the points as they are.
         merge_error: Why the merge failed; None where it did not, or where there was none.
         sources: What was retrieved for the question as a whole: with retrieval once, and for a direct answer. What

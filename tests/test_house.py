@@ -15,8 +15,8 @@ PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
     {"errors", "types", "settings"},
-    {"parsing", "_marks", "_outline", "context", "_lexicon", "measures"},
-    {"prompts", "assemble", "routing", "question"},
+    {"parsing", "_marks", "_words", "_outline", "context", "_lexicon", "measures", "loops"},
+    {"prompts", "assemble", "routing", "question", "echoes"},
     {"gate", "cost", "embedded", "prompt_router"},
     {"auto", "embedded_training"},
     {"flow"},

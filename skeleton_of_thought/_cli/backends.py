@@ -26,9 +26,14 @@ if TYPE_CHECKING:
     from skeleton_of_thought.local import CompletionStream, LocalEngine
     from skeleton_of_thought.local.plain_generate import GenerateStream
 
-__all__ = ["Backend", "ModelSpec", "Way", "local_backend", "one_line", "openai_backend"]
+__all__ = ["DEMO", "Backend", "ModelSpec", "Way", "local_backend", "one_line", "openai_backend"]
 
 _OPENAI = "openai:"
+
+DEMO = "demo"
+"""The name of the embedded model's backend."""
+
+_TINY = "a tiny model (135M): its speed is the point, not what it says"
 _HOST = re.compile(r"@[\w.-]+:\d+(?:/|$)")
 
 
@@ -71,6 +76,8 @@ class Backend:
         prefill: The stages whose prefill the backend continues.
         takes_limits: Whether it honours `Prompt.max_tokens`.
         capacity: How many calls it can serve at a time; None for as many as there are points.
+        remark: What a reader should know of the model beside its answers; None for nothing.
+        stop_loops: Whether its model may say the same until it is stopped, as small models do.
         explain: An error of the backend as one line that says what to do.
         close: Ends what is still open.
         ways: What Skeleton-of-Thought is compared with; where there are none, with one normal call.
@@ -85,6 +92,8 @@ class Backend:
     prefill: Collection[Stage] = ()
     takes_limits: bool = False
     capacity: int | None = None
+    remark: str | None = None
+    stop_loops: bool = False
     explain: Callable[[BaseException], str] = one_line
     close: Callable[[], None] = _nothing
     ways: Sequence[Way] = ()
@@ -171,10 +180,12 @@ def local_backend(engine: LocalEngine, *, name: str = "local model", **settings:
         open_call,
         prefill=frozenset({"skeleton", "point"}),
         takes_limits=True,
+        remark=_TINY if name == DEMO else None,
+        stop_loops=True,
         close=engine.close,
         ways=_local_ways(engine, settings),
         checkpoint=engine.checkpoint,
-        notice=getattr(engine.stats(), "reason", ""),
+        notice=engine.stats().reason,
     )
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from skeleton_of_thought._cli.backends import Backend, ModelSpec, local_backend, openai_backend
+from skeleton_of_thought._cli.backends import DEMO, Backend, ModelSpec, local_backend, openai_backend
 
 __all__ = ["load"]
 
@@ -39,7 +39,7 @@ def load(
 
         engine = LocalEngine.from_pretrained(model.name, progress=tell)
     backend = local_backend(
-        engine, name=model.name or "demo", temperature=temperature or 0.0, seed=seed, max_new_tokens=max_tokens
+        engine, name=model.name or DEMO, temperature=temperature or 0.0, seed=seed, max_new_tokens=max_tokens
     )
     return dataclasses.replace(backend, loading=time.perf_counter() - began)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 
 from skeleton_of_thought.errors import MissingExtra, is_missing
+from skeleton_of_thought.local.openmp import short_waits
 
 try:
-    import torch  # noqa: F401
+    with short_waits():
+        import torch  # noqa: F401
     import transformers  # noqa: F401
 except ModuleNotFoundError as _error:
     if not is_missing(_error, "torch", "transformers"):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 import scripted_cli as scripted
 from terminals import Terminal, live_view
 
 from skeleton_of_thought import cli
-from skeleton_of_thought._cli.backends import ModelSpec
+from skeleton_of_thought._cli.backends import ModelSpec, local_backend
 from skeleton_of_thought._cli.live import LiveView, _columns
 from skeleton_of_thought._cli.report import statistics
 from skeleton_of_thought._cli.views import Outcome
@@ -566,3 +568,66 @@ def test_the_live_view_prints_the_text_of_the_answer(screen, join):
             Outcome(Answer(render(points, join), QUESTION, "skeleton", expansions=points))
         )
     assert shown.get().strip() == f"{QUESTION}\n\n{render(points, join)}"
+
+
+# --- small models ---
+
+
+class Looping(Script):
+    """Says the same again and again where it is asked directly."""
+
+    def text(self, call):
+        return scripted.SENTENCE * 60 if call.stage == "direct" else super().text(call)
+
+    def backend(self):
+        return dataclasses.replace(super().backend(), stop_loops=True, remark="a tiny model")
+
+
+def test_a_local_models_loop_is_ended_and_the_reader_is_told(capsys):
+    _, out, err = ask(Looping(skeleton="No list."), "--plain", capsys=capsys)
+    assert out.strip() == (scripted.SENTENCE * 2).strip()
+    assert "sot: the model repeated itself, so its answer was ended" in err.splitlines()
+
+
+def test_a_points_loop_is_ended_and_the_reader_is_told(capsys):
+    _, out, err = ask(Looping(sentences=9), "--plain", capsys=capsys)
+    assert out.count(scripted.SENTENCE.strip()) == 2 * len(scripted.TITLES)
+    told = [line for line in err.splitlines() if line.endswith("repeated itself, so it was ended")]
+    assert [line.split()[2] for line in told] == ["1", "2", "3", "4", "5"]
+
+
+def test_json_says_why_the_answer_ended(capsys):
+    _, out, _ = ask(Looping(skeleton="No list."), "--json", capsys=capsys)
+    assert json.loads(out)["finish_reason"] == "loop"
+
+
+def test_a_server_is_left_its_own_answers(capsys):
+    _, out, err = ask(Script(skeleton="No list.", sentences=12), "--plain", capsys=capsys)
+    assert out.count(scripted.SENTENCE.strip()) == 12 * len(scripted.TITLES)
+    assert "repeated itself" not in err
+
+
+def test_what_is_to_be_known_of_the_model_stands_beside_its_answer(capsys):
+    _, out, err = ask(Looping(), "--plain", "--stats", capsys=capsys)
+    assert err.splitlines().count("a tiny model") == 1
+    assert "a tiny model" not in out
+    assert "a tiny model" not in ask(Script(), "--plain", "--stats", capsys=capsys)[2]
+    assert "a tiny model" not in ask(Looping(), "--plain", "--quiet", capsys=capsys)[2]
+
+
+@pytest.mark.parametrize(("name", "remarks"), [("demo", 1), ("some/model", 0)])
+def test_the_demo_model_is_said_to_be_tiny(name, remarks):
+    class Engine:
+        def close(self):
+            """Nothing is open."""
+
+        def checkpoint(self):
+            return self.close
+
+        def stats(self):
+            return SimpleNamespace(reason="")
+
+    backend = local_backend(Engine(), name=name)
+    assert backend.stop_loops
+    said = "a tiny model (135M): its speed is the point, not what it says"
+    assert (backend.remark == said) == bool(remarks)

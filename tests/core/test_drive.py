@@ -22,6 +22,7 @@ from skeleton_of_thought.types import (
     AnswerDelta,
     AnswerDone,
     AnswerFailed,
+    AnswerRestarted,
     Call,
     Conversation,
     Decoding,
@@ -752,3 +753,105 @@ class TestRace:
         assert [expansion.text for expansion in answer.expansions] == ["text", "text"]
         assert [call.stage for call in model.opened] == ["skeleton", "point", "point"]
         assert sum(isinstance(event, SkeletonDone) for _, event in events) == 1
+
+
+# --- texts that loop ---
+
+AGAIN = "It is a good day to be outside. "
+TWICE = (AGAIN * 2).strip()
+
+
+def loops(read: list[str], last: Reply | None = None) -> Iterator[object]:
+    """A text that never ends, and what was read of it."""
+    for _ in range(100_000):
+        read.append(AGAIN)
+        yield AGAIN
+    yield last or Reply()
+
+
+@pytest.mark.parametrize("many", [1, 2], ids=["alone", "beside another"])
+def test_a_direct_answer_that_loops_is_ended_and_says_so(pump, many):
+    read: list[str] = []
+    model = Model(lambda c: loops(read))
+    asked = [flow(router=lambda q: False, settings={"stop_loops": True}) for _ in range(many)]
+    events = pump(model, asked)
+    for index in range(many):
+        answer = answer_of(events, index)
+        assert (answer.text, answer.route, answer.finish_reason) == (TWICE, "direct", "loop")
+        assert "".join(e.text for i, e in events if i == index and isinstance(e, AnswerDelta)) == TWICE
+        assert isinstance([e for i, e in events if i == index][-1], AnswerDone)
+    assert model.live == 0
+    assert len(read) < 100_000
+
+
+def test_without_the_setting_a_direct_answer_is_the_models_own(pump):
+    answer = answer_of(pump(Model(lambda c: [AGAIN] * 20), [flow(router=lambda q: False)]))
+    assert (answer.text, answer.finish_reason) == (AGAIN * 20, None)
+
+
+def test_a_point_that_loops_is_ended_and_the_others_go_on(pump):
+    read: list[str] = []
+    model = Model(points(3, lambda c: loops(read) if c.point.index == 2 else ["text"]))
+    answer = answer_of(pump(model, [flow(settings={"stop_loops": True})]))
+    assert [e.text for e in answer.expansions] == ["text", TWICE, "text"]
+    assert [e.finish_reason for e in answer.expansions] == [None, "loop", None]
+    assert (answer.errors, model.live) == ({}, 0)
+
+
+def test_a_merge_that_loops_gives_way_to_the_points(pump):
+    read: list[str] = []
+    model = Model(points(2, lambda c: loops(read) if c.stage == "merge" else ["text"]))
+    answer = answer_of(pump(model, [flow(settings={"stop_loops": True, "merge": True})]))
+    assert (answer.text, answer.merged) == ("1. Title 1: text\n\n2. Title 2: text", False)
+    assert "again and again" in str(answer.merge_error)
+    assert model.live == 0
+
+
+class _Cancellable:
+    """A stream as an engine's: told to cancel, it ends by itself and says what it had cost."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+
+    def __iter__(self) -> Iterator[str | Reply]:
+        while not self.cancelled.is_set():
+            yield AGAIN
+        yield Reply(Usage(7, 40), "cancelled", decoding=Decoding(steps=40))
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+@pytest.mark.parametrize("many", [1, 2], ids=["alone", "beside another"])
+def test_what_a_loop_had_cost_is_counted(many):
+    asked = [flow(router=lambda q: False, settings={"stop_loops": True}) for _ in range(many)]
+    events = list(drive.run(asked, lambda call, index: _Cancellable()))
+    for index in range(many):
+        answer = answer_of(events, index)
+        assert (answer.text, answer.finish_reason) == (TWICE, "loop")
+        assert (answer.usage, answer.usage_by_stage) == (Usage(7, 40), {"direct": Usage(7, 40)})
+        assert answer.timings.decoding == {"direct": Decoding(steps=40)}
+
+
+# --- merges that repeat their instruction ---
+
+
+def instruction(call: Call) -> list[str]:
+    """The words of the call's prompt, in small pieces."""
+    text = call.prompt.messages[-1].text
+    text = text[text.index("The parts of the answer") :]
+    return [text[start : start + 3] for start in range(0, len(text), 3)]
+
+
+@pytest.mark.parametrize("begin", ["", "Sleep well.\n\n"])
+def test_a_merge_that_repeats_its_instruction_gives_way_to_the_points(pump, begin):
+    model = Model(points(2, lambda c: [begin, *instruction(c), ENDLESS] if c.stage == "merge" else ["text"]))
+    events = pump(model, [flow(settings={"merge": True})])
+    answer = answer_of(events)
+    assert (answer.text, answer.merged) == ("1. Title 1: text\n\n2. Title 2: text", False)
+    assert "repeated its instruction" in str(answer.merge_error)
+    shown = "".join(e.text for _, e in events if isinstance(e, AnswerDelta))
+    assert shown.split() == [*begin.split(), *answer.text.split()], "no word of the instruction"
+    assert sum(isinstance(e, AnswerRestarted) for _, e in events) == bool(begin)
+    assert [c.stage for c in model.opened].count("merge") == 1
+    assert model.live == 0

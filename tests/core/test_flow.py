@@ -482,15 +482,15 @@ class TestMerge:
         assert JOINED in prompt
         assert released(actions) == "", "the points show under their own names only"
         assert [d.text for d in only(actions, PointDelta)] == ["text 1.", "text 2."]
-        actions += flow.delta(call.id, " One te")
-        assert released(actions) == "One te"
+        actions += flow.delta(call.id, " Restful te")
+        assert released(actions) == "Restful te"
         actions += flow.delta(call.id, "xt. \n") + flow.done(call.id, Reply(finish_reason="stop"))
         answer = the_answer(actions)
-        assert released(actions) == answer.text == "One text."
+        assert released(actions) == answer.text == "Restful text."
         assert (answer.merged, answer.merge_error, answer.errors) == (True, None, {})
         assert [e.text for e in answer.expansions] == ["text 1.", "text 2."]
         assert only(actions, MergeStarted) == [MergeStarted(1)]
-        assert only(actions, MergeDone) == [MergeDone("One text.")]
+        assert only(actions, MergeDone) == [MergeDone("Restful text.")]
 
     def test_the_draft_has_the_form_of_the_answer(self):
         _, call, _ = merging(join="headings")
@@ -519,8 +519,8 @@ class TestMerge:
 
     def test_a_merge_that_breaks_in_its_text_starts_the_answer_anew(self):
         flow, call, actions = merging()
-        actions += flow.delta(call.id, "One te")
-        assert released(actions) == "One te"
+        actions += flow.delta(call.id, "Restful te")
+        assert released(actions) == "Restful te"
         error = ConnectionError("reset")
         last = flow.failed(call.id, error)
         assert only(last, AnswerRestarted) == [AnswerRestarted(error)]
@@ -531,7 +531,7 @@ class TestMerge:
     @pytest.mark.parametrize("live", [True, False])
     def test_a_merge_that_is_cut_is_not_taken(self, reason, live):
         flow, call, actions = merging(live=live)
-        actions += flow.delta(call.id, "One te") + flow.done(call.id, Reply(finish_reason=reason))
+        actions += flow.delta(call.id, "Restful te") + flow.done(call.id, Reply(finish_reason=reason))
         answer = the_answer(actions)
         assert answer.text == JOINED
         assert isinstance(answer.merge_error, MergeError)
@@ -551,12 +551,12 @@ class TestMerge:
         (again,) = calls(last)
         assert (again.stage, again.attempt, again.delay) == ("merge", 2, 0.25)
         assert only(last, MergeStarted) == [MergeStarted(2)]
-        actions += flow.delta(again.id, "One.") + flow.done(again.id)
-        assert released(actions) == the_answer(actions).text == "One."
+        actions += flow.delta(again.id, "Rest.") + flow.done(again.id)
+        assert released(actions) == the_answer(actions).text == "Rest."
 
     def test_not_live_it_is_tried_again_whatever_it_had_written(self):
         flow, call, _ = merging(live=False)
-        flow.delta(call.id, "One te")
+        flow.delta(call.id, "Restful te")
         (again,) = calls(flow.failed(call.id, ConnectionError("reset")))
         flow.delta(again.id, "Two.")
         assert the_answer(flow.done(again.id)).text == "Two."
@@ -644,7 +644,7 @@ class TestMerge:
         flow.opened(merge.id, 2.0)
         (again,) = calls(flow.failed(merge.id, ConnectionError(), 3.0, Usage(40, 0)))
         flow.opened(again.id, 3.5)
-        flow.delta(again.id, "One.", 4.0)
+        flow.delta(again.id, "Rest.", 4.0)
         answer = the_answer(flow.done(again.id, Reply(Usage(40, 9), decoding=Decoding(steps=9)), 6.0))
         assert answer.usage_by_stage == {"point": Usage(20, 10), "merge": Usage(80, 9)}
         assert answer.usage == Usage(100, 19)
@@ -754,13 +754,17 @@ class TestAccounts:
         told = Decoding(0.0, 0.5, 1.0, 8, 1.0, 8)
         assert the_answer(flow.done(opened[2].id, Reply(decoding=told))).timings.decoding == {"point": told}
 
-    def test_what_a_cancelled_call_had_cost_does_not_change_an_answer_that_is_complete(self):
+    def test_the_last_event_tells_what_a_call_had_cost_that_was_cancelled_before_it(self):
         flow = AnswerFlow(QUESTION, settings=Settings(max_points=1))
         (skeleton,) = calls(flow.start())
         (point,) = calls(flow.delta(skeleton.id, THREE))
-        answer = the_answer(flow.done(point.id))
+        (last,) = only(flow.done(point.id, Reply(Usage(20, 5))), AnswerDone)
+        assert last.answer.usage_by_stage == {"point": Usage(20, 5)}
         flow.cancelled(skeleton.id, "skeleton", Usage(10, 3), decoding=Decoding(steps=3))
-        assert (answer.timings.decoding, flow.answer.timings.decoding) == ({}, {})
+        settled = flow.settled(last).answer
+        assert settled.usage_by_stage == {"point": Usage(20, 5), "skeleton": Usage(10, 3)}
+        assert (settled.usage, settled.timings.decoding) == (Usage(30, 8), {"skeleton": Decoding(steps=3)})
+        assert (settled.text, settled.timings.total) == (last.answer.text, last.answer.timings.total)
 
     def test_timings_are_seconds_since_the_start(self):
         flow = AnswerFlow(QUESTION)

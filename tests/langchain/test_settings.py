@@ -209,3 +209,15 @@ async def test_routers_of_all_kinds(way, llm, router):
 )
 async def test_a_router_that_fails_costs_nothing_but_the_skeleton(way, llm, router):
     assert (await way(skeleton_chain(llm=llm, router=router), "Q"))["route"] == "direct"
+
+
+# --- loops ---
+
+
+@pytest.mark.parametrize(("stop_loops", "times"), [(True, 2), (False, 40)])
+async def test_a_direct_answer_that_loops_is_ended_where_that_is_wanted(kit, way, stop_loops, times):
+    again = "It is a good day to be outside. "
+    llm = kit.Chat(script=lambda seen: [again] * 40)
+    chain = skeleton_chain(llm=llm, router=lambda question: False, stop_loops=stop_loops)
+    assert (await way(chain, "Q"))["answer"].strip() == (again * times).strip()
+    assert llm.watch.open == 0

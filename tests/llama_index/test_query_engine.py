@@ -88,6 +88,16 @@ async def test_the_merge_is_the_answer(way, LLMClass, kit):
     assert [point.text for point in response.points] == [f"All about {title.lower()}." for title in TITLES]
 
 
+@pytest.mark.parametrize(("stop_loops", "times", "reason"), [(True, 2, "loop"), (False, 40, "stop")])
+async def test_a_direct_answer_that_loops_is_ended_where_that_is_wanted(way, LLMClass, stop_loops, times, reason):
+    again = "It is a good day to be outside. "
+    llm = LLMClass(script=lambda seen: [again] * 40)
+    response = await way(llm, "Q", router=lambda query: False, stop_loops=stop_loops)
+    assert str(response).strip() == (again * times).strip()
+    assert response.metadata["sot"].get("finish_reason") == reason
+    assert llm.watch.open == 0
+
+
 async def test_points_may_have_another_llm(way, kit):
     llm, point_llm = kit.SyncLLM(script=kit.answering(TITLES)), kit.ChatLLM(script=kit.answering(TITLES))
     assert str(await way(llm, "How?", point_llm=point_llm)) == TEXT

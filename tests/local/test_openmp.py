@@ -1,11 +1,15 @@
-"""Helpers of OpenMP: those of callers must be gone when the engine's own begin to wait."""
+"""How OpenMP waits: helpers of callers must be gone when the engine's own begin to wait, and spins be short."""
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 
 import pytest
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="libgomp is what torch uses on Linux")
 
 _SCRIPT = """
 import os
@@ -34,10 +38,82 @@ print(count() - after)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="libgomp is what torch uses on Linux")
+@linux
 def test_helpers_go_and_come_back() -> None:
     done = subprocess.run([sys.executable, "-c", _SCRIPT], check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first == "2 2 True"
     assert second == "0"
+
+
+_IMPORTS = """
+import os
+{first}
+import skeleton_of_thought.local
+print(sorted(name for name in os.environ if name.startswith(("GOMP_", "OMP_WAIT", "KMP_"))))
+"""
+
+
+def _loaded(first: str = "", **environment: str) -> tuple[str, str, str]:
+    """The spin count and the policy that libgomp read in a process that imports the engine, and what is left there."""
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+    env = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORTS.format(first=first)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**env, "OMP_DISPLAY_ENV": "verbose", **environment},
+    )
+    told = dict(re.findall(r"^\s*(?:\[host\] )?(\w+) = '(.*)'$", done.stderr, re.M))
+    return told["GOMP_SPINCOUNT"], told["OMP_WAIT_POLICY"], done.stdout.strip()
+
+
+@linux
+def test_torch_that_is_imported_through_us_waits_shortly_and_no_child_hears_of_it() -> None:
+    assert _loaded() == ("1000", "PASSIVE", "[]")
+
+
+@linux
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("GOMP_SPINCOUNT", "77"), ("OMP_WAIT_POLICY", "active"), ("KMP_BLOCKTIME", "0"), ("KMP_LIBRARY", "serial")],
+)
+def test_who_has_said_how_to_wait_is_left_alone(name: str, value: str) -> None:
+    spins, policy, left = _loaded(**{name: value})
+    assert spins != "1000"
+    assert (spins == "77") == (name == "GOMP_SPINCOUNT")
+    assert (policy == "ACTIVE") == (name == "OMP_WAIT_POLICY")
+    assert left == f"['{name}']"
+
+
+@linux
+def test_torch_that_was_there_before_is_left_alone() -> None:
+    spins, _, left = _loaded("import torch")
+    assert (spins == "1000", left) == (False, "[]")
+
+
+def test_other_systems_have_no_such_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    from skeleton_of_thought.local import openmp
+
+    for name in openmp._CHOSEN:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delitem(sys.modules, "torch")
+    with openmp.short_waits():
+        assert ("GOMP_SPINCOUNT" in os.environ) == (sys.platform == "linux")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with openmp.short_waits():
+        assert "GOMP_SPINCOUNT" not in os.environ
+
+
+def test_the_environment_is_as_before_when_the_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    from skeleton_of_thought.local import openmp
+
+    for name in openmp._CHOSEN:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delitem(sys.modules, "torch")
+    with pytest.raises(ModuleNotFoundError), openmp.short_waits():
+        raise ModuleNotFoundError("torch")
+    assert "GOMP_SPINCOUNT" not in os.environ

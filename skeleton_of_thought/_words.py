@@ -1,0 +1,33 @@
+"""Texts as words, in pieces as they stream; where a script has no spaces, each character is a word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+__all__ = ["DENSE", "PIECES", "is_unspaced", "plain", "words_of"]
+
+DENSE = "\u3001-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff20\U00020000-\U0003ffff"
+"""Chinese and Japanese, as the inside of a character class."""
+_UNSPACED = f"{DENSE}\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_ONE = re.compile(f"[{_UNSPACED}]")
+_NO_LETTER = re.compile(r"[\W_]+")
+
+PIECES = re.compile(rf"\n|[^\S\n]+|[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+"""Line ends, other space, characters that are words, and (parts of) other words."""
+
+
+def is_unspaced(piece: str) -> bool:
+    """Whether the piece is a word by itself, whatever follows."""
+    return _ONE.match(piece) is not None
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a whole text, with their punctuation."""
+    return [piece for piece in PIECES.findall(text) if not piece.isspace()]
+
+
+def plain(words: Iterable[str]) -> list[str]:
+    """Words without case and punctuation; those that are nothing else are left out."""
+    bare = (_NO_LETTER.sub("", word).casefold() for word in words)
+    return [word for word in bare if word]

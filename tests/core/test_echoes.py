@@ -1,0 +1,122 @@
+"""The guard against replies that repeat the words of their prompt."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skeleton_of_thought.echoes import PromptEcho
+from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
+
+many = settings(max_examples=100, deadline=None)
+QUESTION = "How can I sleep better, and why does it matter so much to my health?"
+DRAFT = "1. Schedule: Go to bed at the same hour each day.\n\n2. Light: Dim the lights an hour before bed."
+SKELETON = Skeleton((Point(1, "Schedule"), Point(2, "Light")))
+PROMPT = PromptSet().merge_prompt(Conversation.of(QUESTION), SKELETON, DRAFT, max_points=10, words=40)
+TEXT = PROMPT.messages[-1].text
+INSTRUCTION = TEXT.removeprefix(QUESTION).removesuffix(DRAFT).strip()
+
+
+def guard(prompt: Prompt = PROMPT, material: tuple[str, ...] = (QUESTION, DRAFT)) -> PromptEcho:
+    return PromptEcho(prompt, material)
+
+
+def read(echo: PromptEcho, text: str, size: int | None = None) -> tuple[bool, str]:
+    """Whether the text is an echo, and what is shown of it."""
+    size = size or max(1, len(text))
+    shown = "".join(echo.feed(text[start : start + size]) for start in range(0, len(text), size))
+    shown += echo.close()
+    return echo.found, shown
+
+
+@pytest.mark.parametrize("size", [None, 1, 5])
+@pytest.mark.parametrize(
+    "text",
+    [
+        INSTRUCTION,
+        INSTRUCTION.upper(),
+        f"**{INSTRUCTION}**\n\n{DRAFT}",
+        " ".join(INSTRUCTION.split()[:7]),
+        " ".join(INSTRUCTION.split()[9:18]) + " and so on",
+    ],
+)
+def test_the_instruction_is_an_echo_and_not_a_word_of_it_shows(text, size):
+    assert read(guard(), text, size) == (True, "")
+
+
+@pytest.mark.parametrize("size", [None, 1, 5])
+def test_an_echo_after_other_text_ends_what_is_shown(size):
+    found, shown = read(guard(), f"{DRAFT}\n\n{INSTRUCTION}", size)
+    assert found
+    assert shown.startswith(DRAFT)
+    assert len(shown.removeprefix(DRAFT).split()) < 3
+
+
+@pytest.mark.parametrize("size", [None, 1, 5])
+@pytest.mark.parametrize(
+    "text",
+    [
+        DRAFT,
+        f"{QUESTION} {DRAFT}",
+        "Go to bed at the same hour each day, and dim the lights an hour before.",
+        "The parts of the answer are two: a schedule, and less light.",
+        "Rewrite it as one page, then write it again. The order matters.",
+        "The",
+        "",
+    ],
+)
+def test_what_the_prompt_was_made_of_and_chance_are_no_echo(text, size):
+    assert read(guard(), text, size) == (False, text)
+
+
+def test_a_first_word_that_is_none_of_the_instruction_shows_at_once():
+    echo = guard()
+    assert [echo.feed(piece) for piece in ("Go", " to ", "bed")] == ["Go", " to ", "bed"]
+
+
+def test_a_beginning_that_may_be_an_echo_shows_when_it_is_none():
+    echo = guard()
+    assert echo.feed("The parts of ") == ""
+    assert echo.feed("a good night ") == "The parts of a good night "
+
+
+def test_an_instruction_without_spaces():
+    instruction = "请把下面的要点改写成一篇通顺的短文，删去重复的内容，保持原来的顺序。"
+    prompt = Prompt((Message("user", f"怎样才能睡得更好？{instruction}每天同一时间睡觉。睡前把灯调暗。"),))
+    material = ("怎样才能睡得更好？", "每天同一时间睡觉。睡前把灯调暗。")
+    assert read(guard(prompt, material), instruction, 3) == (True, "")
+    for fine in ("每天同一时间睡觉，睡前把灯调暗。", "保持原来的顺序，每天睡觉。"):
+        assert read(guard(prompt, material), fine, 3) == (False, fine)
+
+
+def test_a_reply_without_spaces_streams():
+    prompt = Prompt((Message("user", "Rewrite what follows as one text. 每天同一时间睡觉。"),))
+    echo = guard(prompt, ("每天同一时间睡觉。",))
+    assert echo.feed("每天同一") == "每天同一"
+
+
+texts = st.lists(
+    st.sampled_from([*INSTRUCTION.split()[:9], "sleep", "—", "\n", "睡", *DRAFT.split()[:4], INSTRUCTION[:70]])
+).map(" ".join)
+
+
+@many
+@given(texts, st.data())
+def test_neither_verdict_nor_text_depends_on_the_pieces(text, data):
+    whole = read(guard(), text)
+    cuts = [0, *sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=20))), len(text)]
+    echo = guard()
+    shown = "".join(echo.feed(text[start:end]) for start, end in pairwise(cuts)) + echo.close()
+    assert (echo.found, shown) == whole
+
+
+@many
+@given(texts)
+def test_what_is_shown_is_the_beginning_and_without_an_echo_all(text):
+    found, shown = read(guard(), text)
+    assert text.startswith(shown)
+    assert found or shown == text
