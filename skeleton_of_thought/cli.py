@@ -195,8 +195,8 @@ def _watch(request: _Request, args: Namespace, backend: Backend, view: View) -> 
             live=not isinstance(view, JsonView) or args.stream,
         )
 
-    if backend.notice and not args.quiet:
-        print(f"sot: this model's rows are not decoded in one batch: {backend.notice}", file=sys.stderr)
+    if not args.quiet and (reason := backend.notice()):
+        print(f"sot: this model's rows are not decoded in one batch: {reason}", file=sys.stderr)
     first = flow()
     try:
         with view:

@@ -83,7 +83,7 @@ class Backend:
         ways: What Skeleton-of-Thought is compared with; where there are none, with one normal call.
         checkpoint: Gives a function that goes back to what is kept now for prompts that begin alike, so that
             a question can be asked again at its first cost.
-        notice: Why the model's rows are not decoded in one batch; empty where they are, or where nobody knows.
+        notice: Says why the model's rows are not decoded in one batch; empty where they are, or where nobody knows.
         loading: Seconds that it took to load the model.
     """
 
@@ -98,7 +98,7 @@ class Backend:
     close: Callable[[], None] = _nothing
     ways: Sequence[Way] = ()
     checkpoint: Callable[[], Callable[[], None]] = _no_checkpoint
-    notice: str = ""
+    notice: Callable[[], str] = str
     loading: float = 0.0
 
 
@@ -175,6 +175,9 @@ def local_backend(engine: LocalEngine, *, name: str = "local model", **settings:
         assert call.prompt is not None
         return _LocalStream(engine.stream(call.prompt, **settings))
 
+    def checkpoint() -> Callable[[], None]:
+        return engine.checkpoint()
+
     return Backend(
         name,
         open_call,
@@ -184,8 +187,8 @@ def local_backend(engine: LocalEngine, *, name: str = "local model", **settings:
         stop_loops=True,
         close=engine.close,
         ways=_local_ways(engine, settings),
-        checkpoint=engine.checkpoint,
-        notice=engine.stats().reason,
+        checkpoint=checkpoint,
+        notice=lambda: engine.stats().reason,
     )
 
 

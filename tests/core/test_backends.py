@@ -378,6 +378,6 @@ def test_a_cancelled_local_call_still_tells_what_it_cost():
     assert engine.asked[0][0].prefill == "1."
     assert engine.asked[0][1] == {"temperature": 0.3}
     assert set(backend.prefill) == {"skeleton", "point"}
-    assert backend.notice == "its cache cannot be cut"
+    assert backend.notice() == "its cache cannot be cut"
     backend.close()
     assert engine.closed

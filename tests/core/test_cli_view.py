@@ -336,7 +336,7 @@ def test_stats_and_quiet_exclude_each_other(capsys):
 
 
 def test_rows_that_are_not_batched_are_told_with_the_reason(capsys):
-    backend = dataclasses.replace(Script().backend(), notice="its cache keeps a state")
+    backend = dataclasses.replace(Script().backend(), notice=lambda: "its cache keeps a state")
     said = "sot: this model's rows are not decoded in one batch: its cache keeps a state\n"
     for options, expected in ((["--plain"], said), (["--json"], said), (["--plain", "--quiet"], "")):
         assert cli.main(["ask", QUESTION, "--no-router", *options], backend=backend) == 0
