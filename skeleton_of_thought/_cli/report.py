@@ -65,10 +65,10 @@ def figures(answer: Answer, *, loading: float = 0.0, width: int | None = None) -
         width: The most characters.
     """
     tokens, seconds, timings = answer.usage.output_tokens, answer.timings.total, answer.timings
-    what = _count(len(answer.expansions), "point") if answer.route == "skeleton" else "answered directly"
-    parts = {
-        "what": f"{what}, {_count(tokens, 'token')} in {seconds:.1f} s" if tokens else f"{what} in {seconds:.1f} s"
-    }
+    parts = {"what": _count(len(answer.expansions), "point") if answer.route == "skeleton" else "answered directly"}
+    if answer.route == "direct" and answer.reason:
+        parts["why"] = f" ({' '.join(answer.reason.split())})"
+    parts["time"] = f", {_count(tokens, 'token')} in {seconds:.1f} s" if tokens else f" in {seconds:.1f} s"
     if tokens:
         parts["pace"] = f", {tokens / max(seconds, 1e-9):.0f} tokens/s"
     if timings.first_text is not None:
@@ -77,7 +77,7 @@ def figures(answer: Answer, *, loading: float = 0.0, width: int | None = None) -
         parts["hint"] = "; --no-router for points"
     if loading:
         parts["loading"] = f"; loading the model: {loading:.1f} s"
-    for name in ("pace", "first", "hint", "loading"):
+    for name in ("pace", "first", "hint", "loading", "why"):
         if width is None or sum(map(len, parts.values())) <= width:
             break
         parts.pop(name, None)

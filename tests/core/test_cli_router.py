@@ -21,7 +21,8 @@ Script = scripted.Script
 
 DIRECT = "What is 17 * 4?"
 POINTS = "What are the benefits of drinking tea?"
-WHY = "answered directly: gate (arithmetic): something to be calculated (--no-router for a skeleton)"
+REASON = "gate (arithmetic): something to be calculated"
+WHY = f"answered directly: {REASON} (--no-router for a skeleton)"
 
 
 class Says(Script):
@@ -95,7 +96,7 @@ def test_the_threshold_decides_what_no_rule_has_decided(capsys):
 
 def test_with_room_for_one_call_points_would_only_wait(capsys):
     script = Script()
-    _, out, err = ask(script, POINTS, "--plain", "--max-concurrency", "1", capsys=capsys)
+    _, out, err = ask(script, POINTS, "--plain", "--stats", "--max-concurrency", "1", capsys=capsys)
     assert stages(script) == ["direct"]
     assert "cost guard: there is room for one call at a time, points would wait (--no-router" in err
     assert out.startswith("This helps")
@@ -142,7 +143,7 @@ def test_a_router_that_fails_costs_no_answer_and_is_told(monkeypatch, capsys):
 
     monkeypatch.setattr(EmbeddedRouter, "at_once", fail)
     script = Script()
-    code, _, err = ask(script, POINTS, "--plain", capsys=capsys)
+    code, _, err = ask(script, POINTS, "--plain", "--stats", capsys=capsys)
     assert (code, stages(script)) == (0, ["direct"])
     assert "answered directly: the router failed: OSError: weights are gone (--no-router for a skeleton)\n" in err
 
@@ -155,11 +156,16 @@ def test_a_router_that_fails_costs_no_answer_and_is_told(monkeypatch, capsys):
 )
 def test_plain_output_is_the_models_text_byte_for_byte(text, capsys):
     """With the line ended, as every text in a pipe is."""
+    whole = (text if text.endswith("\n") else text + "\n").encode()
     _, out, err = ask(Says(text), DIRECT, "--plain", capsys=capsys)
-    assert out.encode() == (text if text.endswith("\n") else text + "\n").encode()
-    assert err.splitlines()[0] == WHY
-    assert err.splitlines()[1].startswith("time: ")
-    assert "skeleton" not in "".join(err.splitlines()[1:])
+    assert (out.encode(), err) == (whole, "")
+    _, out, err = ask(Says(text), DIRECT, "--plain", "--stats", capsys=capsys)
+    assert out.encode() == whole
+    figures, why, times, *_ = err.splitlines()
+    assert figures.startswith(f"answered directly ({REASON}), ")
+    assert why == WHY
+    assert times.startswith("time: ")
+    assert "skeleton" not in "".join(err.splitlines()[2:])
 
 
 def test_json_has_the_route_and_the_decision_and_leaves_stderr_alone(capsys):
@@ -195,16 +201,17 @@ def test_json_lines_begin_with_the_decision(capsys):
 
 
 def test_of_a_skeleton_that_is_used_nothing_more_is_said(capsys):
-    _, _, routed = ask(Script(), POINTS, "--plain", capsys=capsys)
+    _, _, routed = ask(Script(), POINTS, "--plain", "--stats", capsys=capsys)
     assert "router" not in routed
     assert "directly" not in routed
 
 
 def test_a_skeleton_that_came_to_nothing_has_no_hint_at_the_router(capsys):
     script = Script(skeleton="No list.")
-    _, _, err = ask(script, POINTS, "--plain", capsys=capsys)
+    _, _, err = ask(script, POINTS, "--plain", "--stats", capsys=capsys)
     assert stages(script) == ["skeleton", "direct"]
-    assert err.splitlines()[0] == "answered directly: the skeleton had 0 usable point(s)"
+    assert err.splitlines()[1] == "answered directly: the skeleton had 0 usable point(s)"
+    assert "router" not in err
 
 
 @pytest.fixture
@@ -229,7 +236,8 @@ def test_the_live_view_ends_with_the_answer_and_one_dim_line_of_why(terminal):
     assert lines.count("It is 68.") == 1
     (why,) = (line for line in lines if "answered directly" in line)
     assert why.startswith("\x1b[2m")
-    assert WHY in why
+    assert f"answered directly ({REASON})" in why
+    assert "--no-router" in why
 
 
 @pytest.fixture
@@ -246,13 +254,13 @@ def test_the_live_view_tells_of_the_direct_way_before_there_is_text(view):
     shown, lines, _ = view()
     assert "writing the skeleton" in lines()[1]
     shown.show(Routed(RouteDecision(False, 0.0, "gate (x):\n \x1b[2Jit is so")))
-    assert lines()[1].startswith("answering directly - ")
-    assert lines()[1].endswith(" s - gate (x): [2Jit is so")
+    assert lines()[1].startswith("answering directly: gate (x): [2Jit is so - ")
     shown.show(AnswerDelta("It is 68."))
-    assert lines()[1].startswith("answering directly - ")
+    assert lines()[1].startswith("answering directly: gate (x)")
     assert any("It is 68." in line for line in lines())
+    shown.note("one normal call, turn 2 of 2")
     shown.show_normal("Again.")
-    assert lines()[1].startswith("normal decoding - ")
+    assert lines()[1].startswith("one normal call, turn 2 of 2 - ")
     assert lines()[1].endswith(" s")
 
 
@@ -274,7 +282,7 @@ def test_the_live_view_shows_what_there_was_when_it_is_interrupted(view):
     shown, _, console = view()
     with console.capture() as captured:
         shown.interrupt(Answer("It is", DIRECT, "direct"))
-    assert captured.get().strip() == "It is"
+    assert captured.get().strip() == f"{DIRECT}\n\nIt is"
 
 
 # --- errors ---
