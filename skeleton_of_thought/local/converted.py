@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,12 @@ _FORMAT = 1
 """To be raised when copies made by earlier versions must not be used any more."""
 
 _SAMPLE = 1 << 20
+_ASIDE = (".new-", ".old-")
+"""How the names of folders begin that nobody reads: copies on their way in, and on their way out."""
+_ABANDONED = 24 * 3600.0
+"""Seconds after which a folder aside belongs to nobody, whoever made it."""
+
+Loaded = tuple[Any, Any]
 
 
 def cache_root() -> Path:
@@ -38,10 +47,10 @@ def identity(path: Path) -> str:
     return f"{path.stem}-{digest.hexdigest()[:16]}"
 
 
-def converted(
-    path: Path, *, convert: Callable[[], tuple[Any, Any]], read: Callable[[Path], tuple[Any, Any]]
-) -> tuple[Any, Any]:
+def converted(path: Path, *, convert: Callable[[], Loaded], read: Callable[[Path], Loaded]) -> Loaded:
     """The model of a GGUF file, from its converted copy, which is made when there is none.
+
+    An interruption at any moment leaves either no copy or a whole one.
 
     Args:
         path: The file.
@@ -50,34 +59,97 @@ def converted(
     """
     try:
         folder = cache_root() / identity(path)
-        if folder.is_dir():
-            try:
-                return read(folder)
-            except Exception as error:
-                logger.warning("The converted copy %s cannot be read (%s); making a new one", folder, error)
-                shutil.rmtree(folder, ignore_errors=True)
     except RuntimeError as error:  # no home directory
         logger.warning("No place for a converted copy of %s: %s", path, error)
         return convert()
+    damaged = False
+    if folder.is_dir():
+        try:
+            return read(folder)
+        except (ImportError, MemoryError):
+            raise  # not the copy's fault: one made anew could not be read either
+        except Exception as error:
+            logger.warning("The converted copy %s cannot be read (%s); making a new one", folder, error)
+            damaged = True
     model, tokenizer = convert()
     # What was just unpacked is read back, so that the first run decodes with the same weights as later ones.
-    return read(folder) if _save(folder, model, tokenizer) else (model, tokenizer)
+    return read(folder) if _save(folder, model, tokenizer, damaged=damaged) else (model, tokenizer)
 
 
-def _save(folder: Path, model: Any, tokenizer: Any) -> bool:
-    """Write a copy under a temporary name, then rename it: nobody ever sees half of one."""
-    temporary = None
+def _save(folder: Path, model: Any, tokenizer: Any, *, damaged: bool) -> bool:
+    """Write a copy under a temporary name, then rename it: nobody ever sees half of one.
+
+    Returns:
+        Whether there is a copy now, this process's or another one's. A damaged one stays until the new one is whole.
+    """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.mkdtemp(dir=folder.parent, prefix=".new-")
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        os.replace(temporary, folder)
+        _sweep(folder.parent)
+        with _aside(folder.parent) as temporary:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            _flush(temporary)
+            if damaged:
+                _discard(folder)
+            os.replace(temporary, folder)
     except Exception as error:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
-        if folder.is_dir():
+        if folder.is_dir() and not damaged:
             return True  # another process was faster
         logger.warning("The converted copy could not be kept in %s: %s", folder, error)
         return False
     return True
+
+
+@contextlib.contextmanager
+def _aside(parent: Path) -> Iterator[str]:
+    """A folder for what is on its way in. It goes if it is still there at the end, also after Ctrl-C."""
+    temporary = tempfile.mkdtemp(dir=parent, prefix=f"{_ASIDE[0]}{_owner()}-")
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _discard(folder: Path) -> None:
+    """Takes a copy away in one move; a rename onto a folder that holds files would fail."""
+    away = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_ASIDE[1]}{_owner()}-"))
+    try:
+        os.replace(folder, away / folder.name)  # into it, as Windows renames onto nothing that exists
+    finally:
+        shutil.rmtree(away, ignore_errors=True)
+
+
+def _flush(folder: str) -> None:
+    """Puts the files on the disk, so that not even a power cut leaves a folder of empty ones under the final name."""
+    for file in Path(folder).rglob("*"):
+        if file.is_file():
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _sweep(parent: Path) -> None:
+    """Removes what processes left behind that were killed in mid-copy; a copy is as large as the model."""
+    for folder in parent.iterdir():
+        if folder.name.startswith(_ASIDE) and _abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _abandoned(folder: Path) -> bool:
+    host, _, process = folder.name.split("-", 1)[1].rpartition("-")[0].rpartition("-")
+    if host == socket.gethostname() and process.isdecimal():
+        return not _is_running(int(process))
+    # Of another machine that shares this folder, or of an earlier version: only time tells.
+    try:
+        return time.time() - folder.stat().st_mtime > _ABANDONED
+    except OSError:
+        return False
+
+
+def _is_running(process: int) -> bool:
+    import psutil  # `os.kill(process, 0)` would end it on Windows
+
+    return bool(psutil.pid_exists(process))
