@@ -1,0 +1,106 @@
+"""Models of any provider that LangChain has a package for: `--model langchain:PROVIDER:NAME`.
+
+The only module here that knows a framework, and it loads it when such a model is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Collection
+from typing import TYPE_CHECKING, Any
+
+from skeleton_of_thought._cli.backends import Backend, LoopThread, RemoteStream, as_dict, one_line
+from skeleton_of_thought.errors import InvalidInput, MissingExtra, ModelLoadError
+from skeleton_of_thought.types import Call, Prompt, Reply, Stage, Usage
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+__all__ = ["langchain_backend"]
+
+_PACKAGE = re.compile(r"pip install (?:-U )?([\w.-]+)")
+_LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
+
+
+def langchain_backend(
+    name: str,
+    *,
+    temperature: float | None = None,
+    seed: int | None = None,
+    max_tokens: int | None = None,
+    prefill: bool = False,
+) -> Backend:
+    """A backend over a model that LangChain's `init_chat_model` makes.
+
+    Args:
+        name: PROVIDER:NAME.
+        temperature: None for the provider's own, as for the others.
+        seed: For sampling, where the provider's model takes one.
+        max_tokens: The most tokens of a call.
+        prefill: Whether the provider continues a last message of the assistant.
+
+    Raises:
+        MissingExtra: LangChain is not installed.
+        ModelLoadError: The provider's package or key is missing, or it does not take what is asked for.
+        InvalidInput: There is no such provider.
+    """
+    settings = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens}
+    model = _init(name, {key: value for key, value in settings.items() if value is not None})
+    thread = LoopThread()
+
+    def open_call(call: Call, index: int) -> RemoteStream:
+        assert call.prompt is not None
+        return RemoteStream(_stream(model, call.prompt), thread)
+
+    stages: Collection[Stage] = ("skeleton", "point") if prefill else ()
+    return Backend(name, open_call, prefill=stages, explain=one_line, close=thread.stop)
+
+
+def _init(name: str, settings: dict[str, Any]) -> BaseChatModel:
+    try:
+        from langchain.chat_models import init_chat_model
+    except ImportError as error:
+        raise MissingExtra("Models of the form langchain:PROVIDER:NAME need LangChain", "agents") from error
+    provider, _, model = name.partition(":")
+    if provider == "openai":
+        # Behind an address of one's own it asks for no token counts by itself.
+        settings = {"stream_usage": True, **settings}
+    try:
+        made: BaseChatModel = init_chat_model(model, model_provider=provider, **settings)
+    except ImportError as error:
+        package = found[1] if (found := _PACKAGE.search(str(error))) else f"langchain-{provider.replace('_', '-')}"
+        raise ModelLoadError(
+            f"Models of {provider} need the package {package}, which is not installed: pip install {package}"
+        ) from error
+    except Exception as error:
+        if isinstance(error, ValueError) and "Unsupported provider" in str(error):
+            raise InvalidInput(f"LangChain knows no provider {provider!r}: {one_line(error)}") from error
+        raise ModelLoadError(f"LangChain's model {name!r} could not be made: {one_line(error)}") from error
+    return made
+
+
+async def _stream(model: BaseChatModel, prompt: Prompt) -> AsyncIterator[str | Reply]:
+    messages = [as_dict(message) for message in prompt.messages]
+    if prompt.prefill:
+        messages.append({"role": "assistant", "content": prompt.prefill})
+    usage: Usage | None = None
+    finish: str | None = None
+    async for chunk in model.astream(messages):
+        if (spent := getattr(chunk, "usage_metadata", None)) is not None:
+            usage = (usage or Usage()) + _usage(spent)
+        finish = _finish(chunk.response_metadata) or finish
+        if chunk.text:
+            yield str(chunk.text)
+    yield Reply(usage, finish)
+
+
+def _usage(spent: Any) -> Usage:
+    cached = (spent.get("input_token_details") or {}).get("cache_read") or 0
+    return Usage(spent.get("input_tokens") or 0, spent.get("output_tokens") or 0, cached)
+
+
+def _finish(metadata: Any) -> str | None:
+    for key in ("finish_reason", "stop_reason", "done_reason"):
+        if isinstance(reason := metadata.get(key), str) and reason:
+            return "length" if reason.lower() in _LENGTH else reason
+    return None
