@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NoReturn
 
-__all__ = ["Flag", "Formatter", "Number", "Parser", "Share", "Threshold", "Version", "at_least"]
+__all__ = ["Choice", "Flag", "Formatter", "Number", "Parser", "Share", "Threshold", "Version", "at_least"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,6 +70,17 @@ class Number:
             bound = f"of more than {self._least:g}" if self._above else f"of at least {self._least:g}"
             raise argparse.ArgumentTypeError(f"must be {what} {bound}, not {text!r}")
         return value
+
+
+class Choice:
+    """Reads one of some words, for which a file may also say true or false."""
+
+    def __init__(self, words: Sequence[str], booleans: Mapping[bool, str]) -> None:
+        self.words = words
+        self.booleans = booleans
+
+    def __call__(self, text: str) -> str:
+        return text
 
 
 class Share(Number):

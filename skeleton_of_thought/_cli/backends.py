@@ -9,12 +9,13 @@ call, so that Ctrl-C and a timeout end a call at once, also while its server kee
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from skeleton_of_thought.drive import GRACE, Open
 from skeleton_of_thought.errors import InvalidInput, MissingExtra
@@ -25,7 +26,24 @@ if TYPE_CHECKING:
 
     from skeleton_of_thought.local import CompletionStream, LocalEngine
 
-__all__ = ["Backend", "LoopThread", "RemoteStream", "as_dict", "local_backend", "one_line", "openai_backend"]
+__all__ = [
+    "PREFILL",
+    "Backend",
+    "LoopThread",
+    "Prefill",
+    "RemoteStream",
+    "as_dict",
+    "local_backend",
+    "one_line",
+    "openai_backend",
+    "prefilled",
+]
+
+logger = logging.getLogger(__name__)
+
+Prefill = Literal["auto", "yes", "no"]
+PREFILL: tuple[Prefill, ...] = get_args(Prefill)
+"""Whether a model is given the start of its turns; "auto" is where it is known to continue them."""
 
 
 def _nothing() -> None:
@@ -62,6 +80,11 @@ class Backend:
     close: Callable[[], None] = _nothing
 
 
+def prefilled(wanted: bool) -> Collection[Stage]:
+    """The stages whose prompts end with a prefill, where that is wanted."""
+    return frozenset[Stage]({"skeleton", "point"} if wanted else ())
+
+
 # --- a local model ----------------------------------------------------------------------------------
 
 
@@ -80,14 +103,16 @@ class _LocalStream:
         yield Reply(done.usage, done.finish_reason, decoding=done.decoding)
 
 
-def local_backend(engine: LocalEngine, *, name: str = "local model", **settings: Any) -> Backend:
+def local_backend(
+    engine: LocalEngine, *, name: str = "local model", prefill: Prefill = "auto", **settings: Any
+) -> Backend:
     """A backend over a loaded engine; `settings` are those of `LocalEngine.stream`."""
 
     def open_call(call: Call, index: int) -> _LocalStream:
         assert call.prompt is not None
         return _LocalStream(engine.stream(call.prompt, **settings))
 
-    return Backend(name, open_call, prefill=frozenset({"skeleton", "point"}), takes_limits=True, close=engine.close)
+    return Backend(name, open_call, prefill=prefilled(prefill != "no"), takes_limits=True, close=engine.close)
 
 
 # --- an OpenAI-compatible server ---------------------------------------------------------------------
@@ -147,6 +172,10 @@ class RemoteStream:
     close = cancel
 
 
+_CONTINUING = frozenset({"llamacpp", "vllm", "sglang"})
+"""Servers that can continue the last message, as they call themselves in their lists of models."""
+_ASKING = 5.0
+"""Seconds that a server has to say whether it continues a prefill."""
 _CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
 """Tells vLLM and SGLang to continue the last message. llama.cpp does so anyway, and takes these too."""
 
@@ -181,11 +210,22 @@ class _Chat:
             raise ConnectionError("The server's stream ended before its answer was complete.")
         yield Reply(usage, finish)
 
-    async def _open(self, messages: list[Any], *, continued: bool) -> openai.AsyncStream[Any]:
+    async def try_prefill(self) -> None:
+        """Has the server continue a turn by one token.
+
+        Raises:
+            openai.OpenAIError: It does not take such a turn. Not with every template: those of models that think first
+                may refuse it.
+        """
+        messages = [{"role": "user", "content": "Count to three."}, {"role": "assistant", "content": "1, 2,"}]
+        async with await self._open(messages, continued=True, max_tokens=1):
+            pass
+
+    async def _open(self, messages: list[Any], *, continued: bool, **more: Any) -> openai.AsyncStream[Any]:
         from openai import BadRequestError, UnprocessableEntityError
 
         create: Any = self._client.chat.completions.create
-        request = {"model": self._model, "messages": messages, "stream": True, **self._settings}
+        request = {"model": self._model, "messages": messages, "stream": True, **self._settings, **more}
         while True:
             extra = {"extra_body": self._continuing} if continued and self._continuing else {}
             try:
@@ -223,7 +263,7 @@ def openai_backend(
     temperature: float | None = None,
     seed: int | None = None,
     max_tokens: int | None = None,
-    prefill: bool = False,
+    prefill: Prefill = "auto",
 ) -> Backend:
     """A backend over an OpenAI-compatible server. The key is `OPENAI_API_KEY`.
 
@@ -233,7 +273,7 @@ def openai_backend(
         temperature: None for the server's own, as for the others.
         seed: For sampling.
         max_tokens: The most tokens of a call.
-        prefill: Whether the server continues a last message of the assistant.
+        prefill: Whether the server continues a last message of the assistant; "auto" asks it.
 
     Raises:
         MissingExtra: The `openai` SDK is not installed.
@@ -267,8 +307,26 @@ def openai_backend(
             asyncio.run_coroutine_threadsafe(client.close(), thread.loop).result(GRACE)
         thread.stop()
 
-    stages: Collection[Stage] = ("skeleton", "point") if prefill else ()
-    return Backend(model, open_call, prefill=stages, explain=explain, close=close)
+    wanted = prefill == "yes"
+    if prefill == "auto" and url is not None:
+        wanted = asyncio.run_coroutine_threadsafe(_continues(client, chat, model), thread.loop).result()
+    return Backend(model, open_call, prefill=prefilled(wanted), explain=explain, close=close)
+
+
+async def _continues(client: openai.AsyncOpenAI, chat: _Chat, model: str) -> bool:
+    """Whether a server continues a last message of the assistant: it has to be one that can, and to take one."""
+    try:
+        async with asyncio.timeout(_ASKING):
+            served = [card async for card in client.with_options(max_retries=0).models.list()]
+            owners = {getattr(card, "owned_by", None) for card in served if card.id == model or len(served) == 1}
+            if not owners & _CONTINUING:
+                return False
+            await chat.try_prefill()
+    except Exception as error:
+        # What is wrong with the server is for the question's own call to say.
+        logger.debug("The server was asked in vain whether it continues a prefill: %s", one_line(error))
+        return False
+    return True
 
 
 def _explain(error: BaseException, model: str, url: str) -> str:

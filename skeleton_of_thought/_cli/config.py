@@ -126,6 +126,7 @@ def _checked(options: Mapping[str, argparse.Action], key: str, value: Any, path:
     action = options.get(key)
     if action is None:
         raise InvalidInput(f"{path}: {_unknown(options, key)}")
+    value = getattr(action.type, "booleans", {}).get(value, value) if isinstance(value, bool) else value
     kind = _kind(action)
     # A number without a fraction is one with it too, but True is no 1.
     fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)

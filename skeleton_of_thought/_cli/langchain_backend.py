@@ -6,12 +6,12 @@ The only module here that knows a framework, and it loads it when such a model i
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from skeleton_of_thought._cli.backends import Backend, LoopThread, RemoteStream, as_dict, one_line
+from skeleton_of_thought._cli.backends import Backend, LoopThread, Prefill, RemoteStream, as_dict, one_line, prefilled
 from skeleton_of_thought.errors import InvalidInput, MissingExtra, ModelLoadError
-from skeleton_of_thought.types import Call, Prompt, Reply, Stage, Usage
+from skeleton_of_thought.types import Call, Prompt, Reply, Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -28,7 +28,7 @@ def langchain_backend(
     temperature: float | None = None,
     seed: int | None = None,
     max_tokens: int | None = None,
-    prefill: bool = False,
+    prefill: Prefill = "auto",
 ) -> Backend:
     """A backend over a model that LangChain's `init_chat_model` makes.
 
@@ -37,7 +37,7 @@ def langchain_backend(
         temperature: None for the provider's own, as for the others.
         seed: For sampling, where the provider's model takes one.
         max_tokens: The most tokens of a call.
-        prefill: Whether the provider continues a last message of the assistant.
+        prefill: Whether the provider continues a last message of the assistant; "auto" is no, as most refuse one.
 
     Raises:
         MissingExtra: LangChain is not installed.
@@ -52,8 +52,7 @@ def langchain_backend(
         assert call.prompt is not None
         return RemoteStream(_stream(model, call.prompt), thread)
 
-    stages: Collection[Stage] = ("skeleton", "point") if prefill else ()
-    return Backend(name, open_call, prefill=stages, explain=one_line, close=thread.stop)
+    return Backend(name, open_call, prefill=prefilled(prefill == "yes"), explain=one_line, close=thread.stop)
 
 
 def _init(name: str, settings: dict[str, Any]) -> BaseChatModel:

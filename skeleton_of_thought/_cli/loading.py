@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from skeleton_of_thought._cli.backends import Backend, local_backend, openai_backend
+from skeleton_of_thought._cli.backends import Backend, Prefill, local_backend, openai_backend
 from skeleton_of_thought._cli.interrupts import exit_at_once
 from skeleton_of_thought._cli.models import ModelSpec
 from skeleton_of_thought.errors import ModelLoadError
@@ -23,7 +23,7 @@ def load(
     temperature: float | None = None,
     seed: int | None = None,
     max_tokens: int | None = None,
-    prefill: bool = False,
+    prefill: Prefill = "auto",
 ) -> Backend:
     """The backend for a model.
 
@@ -32,14 +32,16 @@ def load(
         temperature: None for the model's own, which is 0 for local models.
         seed: For sampling.
         max_tokens: The most tokens of a call.
-        prefill: Whether the server continues the start of its turn. Local models always do.
+        prefill: Whether the model is given the start of its turns.
 
     Raises:
         SotError: An extra is missing, or the model cannot be loaded.
     """
     with exit_at_once():
         if model.kind == "local":
-            return _local(model.name, temperature=temperature or 0.0, seed=seed, max_new_tokens=max_tokens)
+            return _local(
+                model.name, prefill=prefill, temperature=temperature or 0.0, seed=seed, max_new_tokens=max_tokens
+            )
         assert model.name is not None
         settings: dict[str, Any] = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens}
         if model.kind == "openai":

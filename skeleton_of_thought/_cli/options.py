@@ -8,7 +8,18 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from skeleton_of_thought._cli.arguments import Flag, Formatter, Number, Parser, Share, Threshold, Version, at_least
+from skeleton_of_thought._cli.arguments import (
+    Choice,
+    Flag,
+    Formatter,
+    Number,
+    Parser,
+    Share,
+    Threshold,
+    Version,
+    at_least,
+)
+from skeleton_of_thought._cli.backends import PREFILL
 from skeleton_of_thought._cli.completion import SHELLS
 from skeleton_of_thought._cli.config import Defaults, read_defaults, settable
 from skeleton_of_thought.errors import InvalidInput
@@ -29,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         InvalidInput: A mistake in the configuration file.
     """
-    words = sys.argv[1:] if argv is None else list(argv)
+    words = _prefill_alone(sys.argv[1:] if argv is None else argv)
     made = parser()
     commands = _commands(made)
     _check_command(made, words, commands)
@@ -44,6 +55,18 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 _ASKING = frozenset({"ask", "compare", "chat"})
+
+
+def _prefill_alone(argv: Sequence[str]) -> list[str]:
+    """Gives `--prefill` its value where it stands alone, as a flag does: argparse would take the question for one."""
+    words = list(argv)
+    end = words.index("--") if "--" in words else len(words)
+    for at in range(end):
+        if words[at] == "--no-prefill":
+            words[at] = "--prefill=no"
+        elif words[at] == "--prefill" and not {*words[at + 1 : at + 2]} & set(PREFILL):
+            words[at] = "--prefill=yes"
+    return words
 
 
 def _defaults(words: Sequence[str], commands: dict[str, argparse.ArgumentParser]) -> Defaults:
@@ -117,7 +140,7 @@ def _add_ask(commands: Any) -> None:
         help="answer a question",
         usage=f"sot ask {_USAGE}",
         description=_ASK,
-        epilog=_EPILOG,
+        epilog=_ASK_EPILOG.format(examples=_ASK_EXAMPLES),
         formatter_class=Formatter,
     )
     compare = commands.add_parser(
@@ -125,7 +148,7 @@ def _add_ask(commands: Any) -> None:
         usage=f"sot compare {_USAGE}",
         help="answer a question, then again with normal decoding; the same as ask --compare",
         description="Answer a question, then answer it again with normal decoding, and compare.",
-        epilog=_EPILOG,
+        epilog=_ASK_EPILOG.format(examples=_COMPARE_EXAMPLES),
         formatter_class=Formatter,
     )
     for command in (ask, compare):
@@ -146,7 +169,7 @@ def _add_chat(commands: Any) -> None:
         description="Talk with a model that stays loaded. Each question gets a skeleton where that pays, and every "
         "answer sees the questions and answers before it. Ctrl-C stops an answer; Ctrl-D, or Ctrl-C at an empty line, "
         "ends the chat. /help lists the commands. Where standard input is no terminal, each of its lines is a turn.",
-        epilog=_EPILOG,
+        epilog=_ASK_EPILOG.format(examples=_CHAT_EXAMPLES),
         formatter_class=Formatter,
     )
     _add_model(chat)
@@ -173,7 +196,7 @@ def _add_completion(commands: Any) -> None:
         "fish: sot completion fish > ~/.config/fish/completions/sot.fish",
         formatter_class=Formatter,
     )
-    completion.add_argument("shell", choices=SHELLS, help="%(choices)s")
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help="%(choices)s")
 
 
 def _add_router(parser: argparse.ArgumentParser) -> None:
@@ -225,32 +248,56 @@ def _add_train(commands: Any) -> None:
 
 _USAGE = "[OPTION ...] [QUESTION ...]"
 
-_MAIN_EPILOG = """examples:
-  sot ask "How can I sleep better?"              the small demo model, if it is installed
+_EXIT_CODES = """exit codes: 0 done, 1 an error on the way, 2 a mistake in what was asked for,
+130 interrupted by Ctrl-C, 141 nobody reads the output any more"""
+
+_MAIN_EPILOG = f"""examples:
+  sot ask "How can I sleep better?"         on the small demo model
   sot ask -m openai:gpt-4o "How can I sleep better?"
   sot chat -m HuggingFaceTB/SmolLM2-360M-Instruct
-  sot ask --help                                 what MODEL may be, and all options"""
+  sot COMMAND --help                        its options, and what MODEL may be
+
+{_EXIT_CODES}"""
 
 _ASK = (
     "Answer a question: the model writes a list of short points first, then all points at the same time. What is no "
     "list of points gets a direct answer."
 )
 
-_EPILOG = """MODEL is one of
-  a Hugging Face hub id, a directory, a .gguf file      runs here, needs the extra "local"
-  openai:NAME                                           OpenAI; the key is OPENAI_API_KEY
-  openai:NAME@http://host:port/v1                       any server that speaks OpenAI's protocol
-  langchain:PROVIDER:NAME                               any provider with a LangChain package, as anthropic or ollama
-Without it the small demo model is used, if it is installed.
+_MODELS = """MODEL is one of
+  a Hugging Face hub id, a directory, a .gguf file
+                                    runs here, needs the extra "local"
+  openai:NAME                       OpenAI; the key is OPENAI_API_KEY
+  openai:NAME@http://host:port/v1   any server that speaks OpenAI's protocol
+  langchain:PROVIDER:NAME           any provider that LangChain has a package
+                                    for, such as anthropic or ollama
+Without it the small demo model is used, if it is installed."""
 
-examples:
+_FILE = """SOT_MODEL names a model for every call. Other options may have a default in
+a file, see sot config; what is on there, --no-NAME switches off."""
+
+_ASK_EPILOG = f"""{_MODELS}
+
+{{examples}}
+
+{_FILE}
+
+{_EXIT_CODES}"""
+
+_ASK_EXAMPLES = """examples:
   sot ask "How can I sleep better?"
-  sot ask "Summarise this text:" - < notes.txt          - stands for standard input
+  sot ask < question.txt
   git diff | sot ask -m openai:gpt-4o "What could break?" -
-  sot ask --words 80 --merge -o answer.txt "Why do cities flood?"
+  sot ask --words 80 --merge -o answer.txt "Why do cities flood?\""""
 
-SOT_MODEL names a model for every call. Any option may have a default in a file, see sot config; what is on there,
---no-NAME switches off."""
+_COMPARE_EXAMPLES = """examples:
+  sot compare "How can I sleep better?"
+  sot compare --json -o result.json "How can I sleep better?\""""
+
+_CHAT_EXAMPLES = """examples:
+  sot chat
+  sot chat -m openai:gpt-4o --system "Answer in French."
+  sot chat < questions.txt > answers.txt"""
 
 
 def _add_question(parser: argparse.ArgumentParser) -> None:
@@ -258,7 +305,7 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
         "question",
         nargs="*",
         metavar="QUESTION",
-        help="the question; - stands for standard input, which is also read where there is no question",
+        help="the question. Standard input is read where there is none, and in the place of a -; else it is left alone",
     )
 
 
@@ -268,10 +315,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add("--system", metavar="TEXT", help="a system message")
     add(
         "--prefill",
-        action=Flag,
-        default=False,
-        help="give the model the start of its turns, which small models follow better: only for servers that continue "
-        "it (llama.cpp, vLLM, SGLang); local models always get it",
+        type=Choice(PREFILL, {True: "yes", False: "no"}),
+        choices=PREFILL,
+        metavar="{auto,yes,no}",
+        default="auto",
+        help="whether the model is given the start of its turns, which small models follow better; yes says that the "
+        "server continues them. auto: local models, and servers that are llama.cpp, vLLM or SGLang (default: auto)",
     )
 
 

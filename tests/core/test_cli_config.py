@@ -53,6 +53,13 @@ def test_a_threshold_of_the_file_does_not_stand_in_the_way_of_a_comparison(file,
     assert "--threshold goes without --compare" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("text", "prefill"), [("true", "yes"), ("false", "no"), ('"auto"', "auto"), ('"yes"', "yes")])
+def test_the_start_of_turns_is_a_word_or_a_truth_value(file, capsys, text, prefill):
+    file.write_text(f"prefill = {text}")
+    assert cli.main(["config"]) == 0
+    assert tomllib.loads(capsys.readouterr().out)["prefill"] == prefill
+
+
 @pytest.fixture
 def loaded(monkeypatch):
     """The models that were asked for; none is loaded."""
@@ -102,6 +109,8 @@ def test_other_commands_have_options_of_their_own(file, monkeypatch, capsys):
         ("threshold = 2", "threshold must be from 0 to 1"),
         ('join = "x"', "join must be one of numbered"),
         ("point-timeout = 0", "must be a number of more than 0"),
+        ('prefill = "perhaps"', "prefill must be one of auto, yes, no"),
+        ("prefill = 1", "prefill must be text in quotes"),
         ("plain = true\njson = true", "exclude each other"),
         ("words = ", "is not TOML"),
     ],

@@ -57,6 +57,28 @@ def test_a_question_leaves_standard_input_alone(monkeypatch, capsys):
     assert piped.reads == 0
 
 
+def test_a_text_that_would_be_lost_is_mentioned(capsys, monkeypatch, tmp_path):
+    ours, theirs = os.pipe()
+    with os.fdopen(ours, encoding="utf-8") as piped:
+        monkeypatch.setattr(sys, "stdin", piped)
+        assert ask("q", "--json") == 0
+        assert capsys.readouterr().err == ""
+        os.write(theirs, b"notes")
+        os.close(theirs)
+        assert ask("q", "--json") == 0
+        assert "put a - where its text belongs" in capsys.readouterr().err
+        assert piped.read() == "notes"
+    file = tmp_path / "notes.txt"
+    file.write_text("a\nb\n")
+    with file.open() as notes:
+        monkeypatch.setattr(sys, "stdin", notes)
+        assert ask("q", "--json") == 0
+        assert "put a -" in capsys.readouterr().err
+        os.lseek(notes.fileno(), 2, os.SEEK_SET)  # as a loop over its lines has done
+        assert ask("q", "--json") == 0
+        assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("stdin", "words", "said"),
     [
