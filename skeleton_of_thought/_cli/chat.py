@@ -32,8 +32,10 @@ _HELP = """\
 /retry        ask the last question again
 /system TEXT  set the system message (/system shows it, /system - removes it)
 /save FILE    write the conversation to a file
-/quit         end the chat, as Ctrl-D does
-Ctrl-C stops an answer; what was written by then stays part of the conversation. At an empty line it ends the chat."""
+/help         show this
+/exit, /quit  end the chat, as Ctrl-D does
+Ctrl-C stops an answer; what was written by then stays in the conversation.
+At an empty line it ends the chat."""
 
 
 class Chat:
@@ -75,7 +77,7 @@ class Chat:
         """Talks until there is no more to say; returns the exit code.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C while nobody is at the keyboard, or a second one while an answer is being stopped.
+            KeyboardInterrupt: Ctrl-C while nobody is at the keyboard.
         """
         if self._attended:
             self._say(f"{self._backend.name}. /help lists the commands, Ctrl-D ends the chat.")
@@ -85,7 +87,13 @@ class Chat:
             if text in ("/quit", "/exit"):
                 break
             if text:
-                failed = not self._take(text) or failed
+                try:
+                    failed = not self._take(text) or failed
+                except KeyboardInterrupt:
+                    # Right before an answer, right after it, or a second one while an answer is being stopped.
+                    if not self._attended:
+                        raise
+                    self._say("(stopped)")
         # Somebody at the keyboard has seen what failed. A script sees only this.
         return 1 if failed and not self._attended else 0
 
@@ -139,6 +147,8 @@ class Chat:
 
     def _ask(self, question: str) -> bool:
         """Answers a question; returns whether there is a whole answer."""
+        if self._question is not None and not self._attended:
+            print()  # between two answers; a reader has the next question there
         self._question = question
         history = [
             message for asked, said in self._turns for message in (Message("user", asked), Message("assistant", said))
