@@ -139,14 +139,15 @@ def _sweep(parent: Path) -> None:
 
 
 def _abandoned(folder: Path) -> bool:
-    host, _, process = folder.name.split("-", 1)[1].rpartition("-")[0].rpartition("-")
-    if host == socket.gethostname() and process.isdecimal():
-        return not _is_running(int(process))
-    # Of another machine that shares this folder, or of an earlier version: only time tells.
     try:
-        return time.time() - folder.stat().st_mtime > _ABANDONED
+        # Of another machine that shares this folder, of an earlier version, or a number that is in use again: only time
+        # tells.
+        if time.time() - folder.stat().st_mtime > _ABANDONED:
+            return True
     except OSError:
-        return False
+        return False  # gone
+    host, _, process = folder.name.split("-", 1)[1].rpartition("-")[0].rpartition("-")
+    return host == socket.gethostname() and process.isdecimal() and not _is_running(int(process))
 
 
 def _is_running(process: int) -> bool:
