@@ -54,7 +54,7 @@ def load(
 def _local(name: str | None, **settings: Any) -> Backend:
     with _progress() as tell:
         if tell is not None:
-            tell(f"Loading {name or 'the demo model'} ...")
+            tell(f"Loading {'the demo model' if name in (None, 'demo') else name} ...")
         from skeleton_of_thought.local import LocalEngine
 
         try:

@@ -14,7 +14,7 @@ import pexpect
 from pexpect import fdpexpect
 
 CTRL_C, CTRL_D = "\x03", "\x04"
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds until something that does not come fails the test."""
 
 _ON_TERMINAL = (
