@@ -5,6 +5,7 @@ The only module here that knows a framework, and it loads it when such a model i
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -66,16 +67,27 @@ def _init(name: str, settings: dict[str, Any]) -> BaseChatModel:
         settings = {"stream_usage": True, **settings}
     try:
         made: BaseChatModel = init_chat_model(model, model_provider=provider, **settings)
-    except ImportError as error:
-        package = found[1] if (found := _PACKAGE.search(str(error))) else f"langchain-{provider.replace('_', '-')}"
-        raise ModelLoadError(
-            f"Models of {provider} need the package {package}, which is not installed: pip install {package}"
-        ) from error
     except Exception as error:
+        if (package := _missing(error, provider)) is not None:
+            raise ModelLoadError(
+                f"Models of {provider} need the package {package}, which is not installed: pip install {package}"
+            ) from error
         if isinstance(error, ValueError) and "Unsupported provider" in str(error):
-            raise InvalidInput(f"LangChain knows no provider {provider!r}: {one_line(error)}") from error
+            known = " ".join(str(error).split("\n", 1)[-1].split())
+            raise InvalidInput(f"LangChain knows no provider {provider!r}. {known}") from error
         raise ModelLoadError(f"LangChain's model {name!r} could not be made: {one_line(error)}") from error
     return made
+
+
+def _missing(error: Exception, provider: str) -> str | None:
+    """The package that an error says is missing."""
+    if isinstance(error, ImportError) and (named := _PACKAGE.search(str(error))) is not None:
+        return named[1]
+    # `init_chat_model` looks for some in langchain-community too, and then complains of that, if it is installed.
+    own = importlib.util.find_spec(f"langchain_{provider}")
+    if isinstance(error, ImportError | AttributeError) and own is None:
+        return f"langchain-{provider.replace('_', '-')}"
+    return None
 
 
 async def _stream(model: BaseChatModel, prompt: Prompt) -> AsyncIterator[str | Reply]:
