@@ -72,7 +72,7 @@ def _init(name: str, settings: dict[str, Any]) -> BaseChatModel:
             raise ModelLoadError(
                 f"Models of {provider} need the package {package}, which is not installed: pip install {package}"
             ) from error
-        if isinstance(error, ValueError) and "Unsupported provider" in str(error):
+        if isinstance(error, ValueError) and str(error).startswith("Unsupported "):
             known = " ".join(str(error).split("\n", 1)[-1].split())
             raise InvalidInput(f"LangChain knows no provider {provider!r}. {known}") from error
         raise ModelLoadError(f"LangChain's model {name!r} could not be made: {one_line(error)}") from error
