@@ -120,7 +120,7 @@ class _Request:
     def of(cls, args: Namespace) -> _Request:
         conversation = Conversation.of(question_of(args.question), system=args.system)
         output = None if args.output is None else Output.of(args.output, json=args.json)
-        return cls(conversation, _settings(args), _prompts(args), ModelSpec.parse(args.model), output)
+        return cls(conversation, _settings(args), _prompts(args), _model(args), output)
 
 
 def _settings(args: Namespace) -> Settings:
@@ -138,6 +138,16 @@ def _settings(args: Namespace) -> Settings:
 
 def _prompts(args: Namespace) -> PromptSet:
     return PromptSet() if args.prompts is None else PromptSet.from_json(args.prompts)
+
+
+def _model(args: Namespace) -> ModelSpec:
+    try:
+        return ModelSpec.parse(args.model)
+    except InvalidInput as error:
+        setting = args.defaults.settings.get("model")
+        if setting is None or setting.value != args.model:
+            raise
+        raise InvalidInput(f"{setting.origin}: {error}") from error
 
 
 def _load(model: ModelSpec, args: Namespace) -> Backend:
@@ -282,7 +292,7 @@ def _decode(backend: Backend, conversation: Conversation, limit: int | None, vie
 def _chat(args: Namespace, backend: Backend | None) -> int:
     from skeleton_of_thought._cli.chat import Chat
 
-    settings, prompts, model = _settings(args), _prompts(args), ModelSpec.parse(args.model)
+    settings, prompts, model = _settings(args), _prompts(args), _model(args)
     backend = backend or _load(model, args)
     try:
         chat = Chat(

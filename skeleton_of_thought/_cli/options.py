@@ -6,7 +6,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from skeleton_of_thought._cli.arguments import (
     Choice,
@@ -47,7 +47,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     defaults = _defaults(words, commands)
     for name in _ASKING & set(commands):
         _apply(commands[name], defaults)
-    args = made.parse_args(words)
+    args, unknown = made.parse_known_args(words)
+    if unknown:
+        _refuse(unknown, commands[args.command])
     args.defaults, args.options = defaults, settable(commands["ask"])
     if args.command in ("ask", "compare"):
         _check_ask(args, commands[args.command])
@@ -55,6 +57,15 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 _ASKING = frozenset({"ask", "compare", "chat"})
+
+
+def _refuse(words: Sequence[str], command: argparse.ArgumentParser) -> NoReturn:
+    """Says what an unknown option may have been meant to be."""
+    known = [option for action in command._actions for option in action.option_strings]
+    near = next(
+        (found[0] for word in words if (found := difflib.get_close_matches(word.split("=")[0], known, n=1))), None
+    )
+    command.error(f"unrecognized arguments: {' '.join(words)}{f'; did you mean {near}?' if near else ''}")
 
 
 def _prefill_alone(argv: Sequence[str]) -> list[str]:

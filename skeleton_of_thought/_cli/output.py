@@ -34,6 +34,8 @@ class Output:
         Raises:
             InvalidInput: Its folder is not there or cannot be written to, or it is a folder itself.
         """
+        if name == "-":
+            raise InvalidInput("--output - is where the answer goes anyway: leave it out, or name a file.")
         path = Path(name).expanduser().resolve()
         if path.is_dir():
             raise InvalidInput(f"--output {name}: that is a directory; name a file in it.")

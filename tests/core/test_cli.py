@@ -320,6 +320,8 @@ def test_an_error_of_the_skeleton_is_one_line(capsys):
         (["ask", "q", "--model", ""], "name is empty"),
         (["ask", "q", "--model", "openai:"], "names no model"),
         (["ask", "q", "--model", "openai:m@localhost:80/v1"], "http://"),
+        (["ask", "q", "--max_points", "3"], "did you mean --max-points?"),
+        (["ask", "q", "--wrods=3"], "did you mean --words? (see sot ask --help)"),
         (["answer", "q"], 'sot ask "QUESTION"'),
         (["How can I sleep better?"], 'sot ask "QUESTION"'),
         (["aks", "q"], "did you mean sot ask?"),
@@ -357,6 +359,21 @@ def test_a_missing_local_extra_names_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert main(["ask", "q"]) == 1
     assert 'pip install "skeleton-of-thought[local]"' in capsys.readouterr().err
+
+
+COMMANDS = ("ask", "compare", "chat", "route", "train-router", "config", "completion")
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+def test_help_fits_eighty_columns(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main([*command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    if not command:
+        assert all(f"\n    {name}" in out for name in COMMANDS)
+    if not command or command[0] in ("ask", "compare", "chat"):
+        assert all(code in out for code in ("0 done", "1 an error", "2 a mistake", "130 interrupted"))
 
 
 def test_version_and_help_end_well(capsys):

@@ -84,6 +84,18 @@ def test_the_model_comes_from_the_nearest_place(file, monkeypatch, loaded, capsy
     assert [model.name for model in loaded] == [None, "of/file", "of/environment", "of/line"]
 
 
+def test_a_model_that_cannot_work_is_said_to_come_from_where_it_was_set(file, monkeypatch, capsys):
+    file.write_text('model = "gpt-4o"\n')
+    assert cli.main(["ask", "q"]) == 2
+    assert f"{file}: 'gpt-4o'" in capsys.readouterr().err
+    monkeypatch.setenv("SOT_MODEL", "anthropic:claude-x")
+    for command in (["ask", "q"], ["chat"]):
+        assert cli.main(command) == 2
+        assert "SOT_MODEL: 'anthropic:claude-x'" in capsys.readouterr().err
+    assert cli.main(["ask", "q", "-m", "gpt-4o"]) == 2
+    assert capsys.readouterr().err.startswith("sot: error: 'gpt-4o'")
+
+
 def test_other_commands_have_options_of_their_own(file, monkeypatch, capsys):
     file.write_text("wrods = 1")
     monkeypatch.setenv("SOT_MODEL", "no/classifier")

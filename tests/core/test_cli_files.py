@@ -186,7 +186,9 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path, capsys):
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-@pytest.mark.parametrize(("name", "said"), [("no/such/answer.txt", "there is no directory"), (".", "is a directory")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("no/such/answer.txt", "there is no directory"), (".", "is a directory"), ("-", "leave it out")]
+)
 def test_a_place_that_cannot_work_is_told_before_the_model_loads(tmp_path, monkeypatch, capsys, name, said):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "load", lambda *_, **__: pytest.fail("a model was loaded"))
