@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import scripted_cli
+from pty_process import CTRL_C, PtyProcess
 
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
@@ -75,6 +76,35 @@ def _wait_for_threads(process):
     while len(list(tasks.iterdir())) < 2:
         assert process.poll() is None
         time.sleep(0.01)
+
+
+def test_a_question_is_piped_in_or_read_from_a_file(tmp_path):
+    command = [*SCRIPTED, "0", "ask", "--json", "--no-router"]
+    done = subprocess.run(command, env=ENV, input=b"Why?\n", capture_output=True, check=True, timeout=120)
+    assert json.loads(done.stdout)["question"] == "Why?"
+    file = tmp_path / "question.txt"
+    file.write_text("Why\nnot?\n")
+    with file.open() as stdin:
+        done = subprocess.run(command, env=ENV, stdin=stdin, capture_output=True, check=True, timeout=120)
+    assert json.loads(done.stdout)["question"] == "Why\nnot?"
+
+
+def test_a_terminal_without_a_question_is_told_how_to_ask():
+    with PtyProcess([*SCRIPTED, "0", "ask"], ENV) as process:
+        assert 'sot ask "QUESTION"' in process.rest()
+        assert process.code() == 2
+
+
+def test_ctrl_c_leaves_the_file_of_the_answer_as_it_was(tmp_path):
+    file = tmp_path / "answer.txt"
+    file.write_text("before")
+    with PtyProcess([*SCRIPTED, "0.05", "ask", "--plain", "--no-router", "-o", str(file), "Why?"], ENV) as process:
+        process.until("because")
+        process.type(CTRL_C)
+        process.rest()
+        assert process.code() == 130
+    assert file.read_text() == "before"
+    assert os.listdir(tmp_path) == ["answer.txt"]
 
 
 def test_a_closed_pipe_ends_quietly(asked):
