@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
+from pathlib import Path
 
 import pytest
 import scripted_cli
@@ -190,3 +192,12 @@ def test_config_shows_what_is_in_force_and_is_such_a_file_itself(file, monkeypat
     file.write_text(out)
     assert cli.main(["config"]) == 0
     assert tomllib.loads(capsys.readouterr().out) == shown
+
+
+def test_the_file_that_the_documentation_shows_is_one(file, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "command.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```toml\n(.*?)^```", page, re.M | re.S)
+    file.write_text(shown)
+    assert cli.main(["config"]) == 0
+    in_force = tomllib.loads(capsys.readouterr().out)
+    assert tomllib.loads(shown).items() <= in_force.items()
