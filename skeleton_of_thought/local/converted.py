@@ -11,6 +11,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ _ASIDE = (".new-", ".old-")
 _ABANDONED = 24 * 3600.0
 """Seconds after which a folder aside belongs to nobody, whoever made it."""
 
+_UNREAD = 90 * 24 * 3600.0
+"""Seconds after which a copy that nobody has read is wanted by nobody: each version of transformers leaves some behind."""
+
 Loaded = tuple[Any, Any]
 
 
@@ -37,14 +41,24 @@ def cache_root() -> Path:
 
 
 def identity(path: Path) -> str:
-    """A name for the content of a file: its own name, and a digest of its size, beginning and end."""
+    """A name for the copy of a file: its own name, and a digest of its size, beginning and end, and of who copies it.
+
+    Versions of transformers read GGUF files differently: of the demo model's tokenizer 5.0 makes one that writes "Ġ" in
+    place of spaces. So each version has copies of its own.
+    """
     size = path.stat().st_size
-    digest = hashlib.sha256(f"{_FORMAT}:{size}:".encode())
+    digest = hashlib.sha256(f"{_FORMAT}:{_converter()}:{size}:".encode())
     with path.open("rb") as file:
         digest.update(file.read(_SAMPLE))
         file.seek(max(0, size - _SAMPLE))
         digest.update(file.read(_SAMPLE))
     return f"{path.stem}-{digest.hexdigest()[:16]}"
+
+
+def _converter() -> str:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version("transformers")
+    return "unknown"
 
 
 def converted(path: Path, *, convert: Callable[[], Loaded], read: Callable[[Path], Loaded]) -> Loaded:
@@ -65,7 +79,10 @@ def converted(path: Path, *, convert: Callable[[], Loaded], read: Callable[[Path
     damaged = False
     if folder.is_dir():
         try:
-            return read(folder)
+            loaded = read(folder)
+            with contextlib.suppress(OSError):  # a folder that others may not write to
+                os.utime(folder)
+            return loaded
         except (ImportError, MemoryError):
             raise  # not the copy's fault: one made anew could not be read either
         except Exception as error:
@@ -132,22 +149,29 @@ def _owner() -> str:
 
 
 def _sweep(parent: Path) -> None:
-    """Removes what processes left behind that were killed in mid-copy; a copy is as large as the model."""
+    """Removes what nobody wants: a copy is as large as the model.
+
+    That is what processes left behind that were killed in mid-copy, and copies that were not read for long.
+    """
     for folder in parent.iterdir():
-        if folder.name.startswith(_ASIDE) and _abandoned(folder):
+        if _abandoned(folder) if folder.name.startswith(_ASIDE) else _is_older(folder, _UNREAD):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _abandoned(folder: Path) -> bool:
-    try:
-        # Of another machine that shares this folder, of an earlier version, or a number that is in use again: only time
-        # tells.
-        if time.time() - folder.stat().st_mtime > _ABANDONED:
-            return True
-    except OSError:
-        return False  # gone
+    if _is_older(folder, _ABANDONED):
+        # Of another machine that shares this folder, of an earlier version, or with a number that is in use again: only
+        # time tells.
+        return True
     host, _, process = folder.name.split("-", 1)[1].rpartition("-")[0].rpartition("-")
     return host == socket.gethostname() and process.isdecimal() and not _is_running(int(process))
+
+
+def _is_older(folder: Path, seconds: float) -> bool:
+    try:
+        return time.time() - folder.stat().st_mtime > seconds
+    except OSError:
+        return False  # gone
 
 
 def _is_running(process: int) -> bool:

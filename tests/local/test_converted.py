@@ -21,7 +21,8 @@ path, place = sys.argv[1:]
 spec = importlib.util.spec_from_file_location("converted", path)  # without torch, which its package loads
 converted = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(converted)
-import psutil, tempfile, hashlib, socket
+import psutil
+converted.metadata.version("transformers")  # what is read once shall not be counted among the steps
 
 class Part:
     def __init__(self, name):
@@ -127,6 +128,7 @@ def test_only_what_nobody_is_writing_is_cleared_away(tmp_path: Path, monkeypatch
         leftover(tmp_path, ".new-abcdefgh", day),
         leftover(tmp_path, ".new-another-host-1-abcdefgh", day),
         leftover(tmp_path, f".new-{host}-{os.getpid()}-abcdefgh", day),
+        leftover(tmp_path, "model-0000000000000000", 91 * 24 * 3600.0),
     ]
     stays = [
         leftover(tmp_path, f".new-{host}-{os.getpid()}-abcdefgi"),
@@ -137,3 +139,22 @@ def test_only_what_nobody_is_writing_is_cleared_away(tmp_path: Path, monkeypatch
     converted._sweep(tmp_path)
     assert not any(folder.exists() for folder in gone)
     assert all(folder.exists() for folder in stays)
+
+
+def test_each_version_of_transformers_has_copies_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"weights")
+    name = converted.identity(file)
+    assert converted.identity(file) == name
+    monkeypatch.setattr(converted.metadata, "version", lambda package: "5.0.0")
+    assert converted.identity(file) != name
+
+
+def test_a_copy_that_is_read_counts_as_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"weights")
+    kept = leftover(converted.cache_root(), converted.identity(file), 91 * 24 * 3600.0)
+    converted.converted(file, convert=lambda: pytest.fail("there is a copy"), read=lambda folder: (folder, None))
+    converted._sweep(kept.parent)
+    assert kept.exists()
