@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from skeleton_of_thought._cli.backends import Backend
 from skeleton_of_thought._cli.output import write_whole
-from skeleton_of_thought._cli.typewriter import Typewriter
+from skeleton_of_thought._cli.typewriter import Typewriter, points
 from skeleton_of_thought.drive import run
 from skeleton_of_thought.errors import InvalidInput, PromptTooLong, SotError
 from skeleton_of_thought.flow import AnswerFlow, Settings
@@ -80,7 +80,7 @@ class Chat:
             KeyboardInterrupt: Ctrl-C while nobody is at the keyboard.
         """
         if self._attended:
-            self._say(f"{self._backend.name}. /help lists the commands, Ctrl-D ends the chat.")
+            self._say(f"Model: {self._backend.name}. /help lists the commands, Ctrl-D ends the chat.")
         failed = False
         for line in _lines(self._attended):
             text = line.strip()
@@ -208,8 +208,7 @@ class Chat:
 
 
 def _summary(answer: Answer, seconds: float) -> str:
-    points = len(answer.expansions)
-    what = f"{points} points" if answer.route == "skeleton" else "answered directly"
+    what = points(len(answer.expansions)) if answer.route == "skeleton" else "answered directly"
     return f"({what}, {seconds:.1f} s)"
 
 

@@ -12,7 +12,7 @@ from typing import Self
 from skeleton_of_thought._cli.views import without_controls
 from skeleton_of_thought.types import AnswerDelta, AnswerRestarted, Event, PointFound, Routed, SkeletonDone
 
-__all__ = ["Typewriter"]
+__all__ = ["Typewriter", "points"]
 
 _DIM, _NORMAL, _ERASE = "\x1b[2m", "\x1b[0m", "\r\x1b[K"
 _PIECES = re.compile(r"\n|[^\S\n]+|\S+")
@@ -51,7 +51,7 @@ class Typewriter:
                 self._points += 1
                 self._note(f"listing the points: {self._points}")
             case SkeletonDone(skeleton):
-                self._note(f"writing {len(skeleton.points)} points")
+                self._note(f"writing {points(len(skeleton.points))}")
             case AnswerDelta(text):
                 self._write(text)
             case AnswerRestarted():
@@ -116,6 +116,11 @@ class Typewriter:
 
     def _emit(self, text: str) -> None:
         sys.stdout.write(text)
+
+
+def points(count: int) -> str:
+    """So many points, in words."""
+    return f"{count} point{'' if count == 1 else 's'}"
 
 
 def _cells(text: str) -> int:

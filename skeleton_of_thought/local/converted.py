@@ -29,7 +29,7 @@ _ABANDONED = 24 * 3600.0
 """Seconds after which a folder aside belongs to nobody, whoever made it."""
 
 _UNREAD = 90 * 24 * 3600.0
-"""Seconds after which a copy that nobody has read is wanted by nobody: each version of transformers leaves some behind."""
+"""Seconds after which a copy that nobody has read is wanted by nobody: versions of transformers leave theirs behind."""
 
 Loaded = tuple[Any, Any]
 
