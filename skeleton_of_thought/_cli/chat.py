@@ -181,6 +181,7 @@ class Chat:
             self._complain(f"{self._explain(ended.error)}{hint}")
             return False
         self._keep(question, ended.answer.text)
+        self._tell_failures(ended.answer)
         self._say(_summary(ended.answer, time.monotonic() - began))
         return True
 
@@ -198,6 +199,13 @@ class Chat:
             self._turns.append((question, answer.strip()))
 
     # --- what is said beside the answers ---
+
+    def _tell_failures(self, answer: Answer) -> None:
+        for index, error in answer.errors.items():
+            print(f"sot: point {index} failed: {self._explain(error)}", file=sys.stderr, flush=True)
+        if answer.merge_error is not None:
+            why = self._explain(answer.merge_error)
+            print(f"sot: merge failed, so the points stand as they are: {why}", file=sys.stderr, flush=True)
 
     def _say(self, text: str) -> None:
         if self._attended:

@@ -109,7 +109,7 @@ def settable(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark before the text
     except FileNotFoundError:
         if os.environ.get(_FILE):
             raise InvalidInput(f"{_FILE} names {str(path)!r}, but there is no such file.") from None

@@ -444,3 +444,8 @@ def test_a_cancelled_local_call_still_tells_what_it_cost():
     assert set(backend.prefill) == {"skeleton", "point"}
     backend.close()
     assert engine.closed
+
+
+@pytest.mark.parametrize(("prefill", "stages"), [("auto", 2), ("yes", 2), ("no", 0)])
+def test_a_local_model_is_given_the_start_of_its_turns_unless_the_user_says_no(prefill, stages):
+    assert len(local_backend(Engine(), prefill=prefill).prefill) == stages

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import scripted_cli
 from pty_process import CTRL_C, CTRL_D, PtyProcess
+from terminals import Terminal
 
 from skeleton_of_thought import cli
+from skeleton_of_thought._cli.typewriter import Typewriter
 from skeleton_of_thought.errors import PromptTooLong
+from skeleton_of_thought.types import AnswerDelta, AnswerRestarted
 
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
@@ -200,6 +203,18 @@ def test_a_failed_answer_does_not_end_the_chat_and_is_no_part_of_it(say):
     assert [message.text for message in script.calls[-6].prompt.messages if message.text == "One?"] == []
 
 
+def test_what_failed_of_an_answer_is_told(say):
+    second = lambda call: ConnectionError("cut") if call.point is not None and call.point.index == 2 else None  # noqa: E731
+    options = ["--no-router", "--retries", "0", "--on-point-error", "placeholder"]
+    code, out, err = say(scripted_cli.Script(fail=second), FIRST, options=options)
+    assert (code, err) == (0, "sot: point 2 failed: cut\n")
+    assert "5. Put screens away" in out
+    merge = lambda call: ConnectionError("cut") if call.stage == "merge" else None  # noqa: E731
+    code, out, err = say(scripted_cli.Script(fail=merge), FIRST, options=["--no-router", "--retries", "0", "--merge"])
+    assert (code, err) == (0, "sot: merge failed, so the points stand as they are: cut\n")
+    assert "5. Put screens away" in out
+
+
 def test_a_conversation_that_grew_too_long_says_what_helps(say):
     too_long = lambda call: PromptTooLong("too long; lower max_new_tokens") if len(call.prompt.messages) > 1 else None  # noqa: E731
     code, _, err = say(scripted_cli.Script(fail=too_long), FIRST, "Why?", options=["--no-router", "--retries", "0"])
@@ -237,3 +252,46 @@ def test_a_piped_chat_is_a_program_like_any_other():
     assert done.stderr == b""
     assert done.stdout.count(b"1. Keep a schedule") == 2
     assert b"\x1b" not in done.stdout
+
+
+# --- how an answer is written ---
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """What a typewriter writes to a terminal of 20 columns for events, and the text that it keeps."""
+
+    def write(*events):
+        monkeypatch.setenv("COLUMNS", "20")
+        monkeypatch.setenv("TERM", "dumb")
+        monkeypatch.setattr(sys, "stdout", screen := Terminal())
+        with Typewriter() as writer:
+            for event in events:
+                writer.show(event)
+        return screen.getvalue(), writer.text
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("pieces", "lines"),
+    [
+        (["One two three four ", "five six"], ["One two three four", "five six"]),
+        (["un", "break", "able ", "words ", "stay"], ["unbreakable words", "stay"]),
+        (["first\n\n", "  - indented"], ["first", "", "  - indented"]),
+        (["x" * 25, " y"], ["x" * 25, "y"]),
+        (["月が光る 月が光る 月が光る"], ["月が光る 月が光る", "月が光る"]),
+        (["\x1b[31mred\x07"], ["[31mred"]),
+        ([], []),
+    ],
+)
+def test_lines_end_between_words(typed, pieces, lines):
+    shown, text = typed(*map(AnswerDelta, pieces))
+    assert shown.splitlines() == lines
+    assert text == "".join(pieces)
+
+
+def test_what_follows_a_restart_is_the_answer(typed):
+    shown, text = typed(AnswerDelta("Half a me"), AnswerRestarted(ValueError("no")), AnswerDelta("1. The points"))
+    assert shown.splitlines() == ["Half a me", "", "1. The points"]
+    assert text == "1. The points"

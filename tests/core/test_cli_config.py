@@ -141,6 +141,22 @@ def test_a_mistake_in_the_file_is_one_line_that_names_file_and_key(file, capsys,
     assert script.calls == []
 
 
+def test_a_byte_order_mark_is_no_mistake(file, capsys):
+    file.write_text("words = 77\n", encoding="utf-8-sig")
+    assert "77 words" in asked_words(capsys)
+
+
+def test_a_file_that_cannot_be_read_is_named(file, monkeypatch, capsys):
+    file.write_bytes(b"words = 3 # \xff")
+    assert cli.main(["config"]) == 2
+    assert str(file) in capsys.readouterr().err
+    monkeypatch.setenv("SOT_CONFIG", str(file.parent))
+    assert cli.main(["config"]) == 2
+    err = capsys.readouterr().err
+    assert str(file.parent) in err
+    assert err.count("\n") == 1
+
+
 def test_a_whole_number_serves_where_a_number_is_wanted(file):
     file.write_text("temperature = 1\npoint-timeout = 2.5\n")
     assert cli.main(["config"]) == 0

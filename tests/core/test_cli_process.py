@@ -135,6 +135,27 @@ def test_help_loads_nothing_heavy():
     assert done.stdout.decode().splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--help"], 0, "exit codes"),
+        (["config"], 0, "max-points"),
+        (["route", "What is 17 * 4?"], 0, "direct"),
+        (["completion", "bash"], 1, "pip install"),
+        (["ask", "Why?"], 1, "pip install"),
+        (["chat"], 1, "pip install"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_bare_install_works_or_says_what_to_install(words, code, said):
+    # -S: the standard library alone, without what is installed.
+    command = [sys.executable, "-S", "-m", "skeleton_of_thought", *words]
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False, timeout=120, input="")
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+    assert code == 0 or done.stderr.count("\n") == 1
+
+
 def test_the_package_runs_as_a_program():
     command = [sys.executable, "-m", "skeleton_of_thought", "--version"]
     done = subprocess.run(command, env=ENV, capture_output=True, check=True, timeout=120)
