@@ -1,4 +1,4 @@
-"""The `sot` command: ask a model a question, and watch the points of the answer grow side by side; routers besides.
+"""The `sot` command: ask a model a question, and watch its points grow side by side; a chat, and routers.
 
 Exit codes: 0 for an answer, 1 for an error on the way, 2 for bad input, 130 for Ctrl-C, 141 for a closed pipe.
 """
@@ -17,13 +17,18 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from skeleton_of_thought._cli.backends import Backend, ModelSpec, one_line
+from skeleton_of_thought._cli.backends import Backend, one_line
 from skeleton_of_thought._cli.comparing import compare, warm_up
+from skeleton_of_thought._cli.interrupts import INTERRUPTED
 from skeleton_of_thought._cli.loading import load
 from skeleton_of_thought._cli.machine import Meter
-from skeleton_of_thought._cli.options import parse
+from skeleton_of_thought._cli.models import ModelSpec
+from skeleton_of_thought._cli.options import parse, parser
+from skeleton_of_thought._cli.output import Output
 from skeleton_of_thought._cli.report import comparison, figures, measurements, statistics
+from skeleton_of_thought._cli.standard_input import question_of
 from skeleton_of_thought._cli.views import JsonView, Outcome, PlainView, View
+from skeleton_of_thought._cli.wording import as_options
 from skeleton_of_thought.assemble import Join
 from skeleton_of_thought.drive import run
 from skeleton_of_thought.errors import InvalidInput, PointError, SotError, install_line
@@ -43,7 +48,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_INTERRUPTED = 130
 _PIPE_CLOSED = 141
 
 
@@ -61,13 +65,15 @@ def main(argv: Sequence[str] | None = None, *, backend: Backend | None = None) -
         args = parse(argv)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
+    except InvalidInput as error:
+        return _fail(error, str(error))
     try:
         with _terminable():
             code = _COMMANDS.get(args.command, _ask)(args, backend)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     except BrokenPipeError:
         # Python flushes stdout once more at its end, which would complain again.
         with contextlib.suppress(OSError, ValueError):
@@ -78,7 +84,7 @@ def main(argv: Sequence[str] | None = None, *, backend: Backend | None = None) -
 
 
 def _fail(error: BaseException, message: str) -> int:
-    print(f"sot: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"sot: error: {as_options(' '.join(message.split()))}", file=sys.stderr)
     return 2 if isinstance(error, InvalidInput) else 1
 
 
@@ -106,46 +112,75 @@ class _Request:
     settings: Settings
     prompts: PromptSet
     model: ModelSpec
+    output: Output | None = None
 
     @classmethod
     def of(cls, args: Namespace) -> _Request:
-        settings = Settings(
-            max_points=args.max_points,
-            eager=args.eager,
-            on_point_error=args.on_point_error,
-            max_retries=args.retries,
-            point_timeout=args.point_timeout,
-            point_words=args.words,
-            join=args.join,
-            merge=args.merge,
-        )
-        prompts = PromptSet() if args.prompts is None else PromptSet.from_json(args.prompts)
-        model = ModelSpec.parse(args.model)
-        return cls(Conversation.of(_question(args.question), system=args.system), settings, prompts, model)
+        conversation = Conversation.of(question_of(args.question), system=args.system)
+        output = None if args.output is None else Output.of(args.output, json=args.json)
+        return cls(conversation, _settings(args), _prompts(args), _model(args), output)
 
 
-def _question(words: Sequence[str], command: str = "ask") -> str:
-    if list(words) == ["-"]:
-        return sys.stdin.read()
-    if not words:
-        raise InvalidInput(
-            f'There is no question: sot {command} "QUESTION", or sot {command} - to read it from standard input.'
-        )
-    return " ".join(words)
+def _settings(args: Namespace) -> Settings:
+    return Settings(
+        max_points=args.max_points,
+        eager=args.eager,
+        on_point_error=args.on_point_error,
+        max_retries=args.retries,
+        point_timeout=args.point_timeout,
+        point_words=args.words,
+        join=args.join,
+        merge=args.merge,
+    )
+
+
+def _prompts(args: Namespace) -> PromptSet:
+    return PromptSet() if args.prompts is None else PromptSet.from_json(args.prompts)
+
+
+def _model(args: Namespace) -> ModelSpec:
+    try:
+        return ModelSpec.parse(args.model)
+    except InvalidInput as error:
+        setting = args.defaults.settings.get("model")
+        if setting is None or setting.value != args.model:
+            raise
+        raise InvalidInput(f"{setting.origin}: {error}") from error
+
+
+def _load(model: ModelSpec, args: Namespace) -> Backend:
+    return load(
+        model,
+        temperature=args.temperature,
+        seed=args.seed,
+        max_tokens=args.max_tokens,
+        prefill=args.prefill,
+        quiet=getattr(args, "quiet", False),
+    )
+
+
+def _notify(backend: Backend) -> None:
+    """Says what makes this model slower than others."""
+    if reason := backend.notice():
+        print(f"sot: this model's rows are not decoded in one batch: {reason}", file=sys.stderr)
 
 
 def _ask(args: Namespace, backend: Backend | None) -> int:
     request = _Request.of(args)
     if backend is None:
-        backend = load(
-            request.model, temperature=args.temperature, seed=args.seed, max_tokens=args.max_tokens, quiet=args.quiet
-        )
+        backend = _load(request.model, args)
+    if request.output is not None and not args.stream:
+        # The file is what programs read then, and this is for people.
+        args = Namespace(**{**vars(args), "json": False})
     try:
         view = _view(args, request.conversation.question)
         outcome = _watch(request, args, backend, view)
         view.finish(outcome)
         if outcome.error is not None:
-            return _fail(outcome.error, _explain(outcome.error, backend))
+            kept = "" if request.output is None else f" ({request.output.path} was not written.)"
+            return _fail(outcome.error, _explain(outcome.error, backend) + kept)
+        if request.output is not None:
+            request.output.write(outcome)
         if outcome.answer is not None:
             _report(args, view, outcome, backend)
         return 0
@@ -195,8 +230,8 @@ def _watch(request: _Request, args: Namespace, backend: Backend, view: View) -> 
             live=not isinstance(view, JsonView) or args.stream,
         )
 
-    if not args.quiet and (reason := backend.notice()):
-        print(f"sot: this model's rows are not decoded in one batch: {reason}", file=sys.stderr)
+    if not args.quiet:
+        _notify(backend)
     first = flow()
     try:
         with view:
@@ -223,7 +258,7 @@ def _watch(request: _Request, args: Namespace, backend: Backend, view: View) -> 
 
 def _router(args: Namespace) -> AnyRouter | None:
     """What decides whether there is a skeleton; None for one always. Loaded only where it is used."""
-    if args.compare or not args.router:
+    if getattr(args, "compare", False) or not args.router:
         return None
     from skeleton_of_thought.auto import AutoRouter, as_router
     from skeleton_of_thought.cost import CostGuard
@@ -275,12 +310,33 @@ def _compare(
 # --- other commands ---------------------------------------------------------------------------------
 
 
+def _chat(args: Namespace, backend: Backend | None) -> int:
+    from skeleton_of_thought._cli.chat import Chat
+
+    settings, prompts, model = _settings(args), _prompts(args), _model(args)
+    backend = backend or _load(model, args)
+    try:
+        _notify(backend)
+        chat = Chat(
+            backend,
+            settings=dataclasses.replace(settings, stop_loops=backend.stop_loops),
+            prompts=prompts,
+            router=_router(args),
+            system=args.system,
+            max_concurrency=args.max_concurrency,
+            explain=lambda error: as_options(_explain(error, backend)),
+        )
+        return chat.run()
+    finally:
+        backend.close()
+
+
 def _route(args: Namespace, _: Backend | None) -> int:
     from skeleton_of_thought._cli.route import route
 
     if args.csv is not None and args.question:
         raise InvalidInput("Either a question, or --csv FILE.")
-    return route(args, None if args.csv is not None else _question(args.question, "route"))
+    return route(args, None if args.csv is not None else question_of(args.question, "route"))
 
 
 def _train(args: Namespace, _: Backend | None) -> int:
@@ -289,7 +345,27 @@ def _train(args: Namespace, _: Backend | None) -> int:
     return train(args)
 
 
-_COMMANDS = {"route": _route, "train-router": _train}
+def _config(args: Namespace, _: Backend | None) -> int:
+    from skeleton_of_thought._cli.config import describe
+
+    print(describe(args.defaults, args.options))
+    return 0
+
+
+def _completion(args: Namespace, _: Backend | None) -> int:
+    from skeleton_of_thought._cli.completion import script
+
+    print(script(parser(), args.shell))
+    return 0
+
+
+_COMMANDS = {
+    "chat": _chat,
+    "route": _route,
+    "train-router": _train,
+    "config": _config,
+    "completion": _completion,
+}
 
 
 # --- what is said about it --------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import importlib.util
 import json
+import os
 import re
 import threading
 import time
@@ -17,6 +18,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+# What the person who runs the tests has set up for the `sot` command is no part of them. Here and not in a fixture, so
+# that processes that test modules start have it too.
+os.environ["SOT_CONFIG"] = os.devnull
+os.environ.pop("SOT_MODEL", None)
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 30.0

@@ -84,7 +84,7 @@ def test_only_local_imports_torch_and_no_framework():
             names = roots(imports(path))
             if "local" not in path.parts:
                 assert not names & {"torch", "transformers"}, path
-            if package == "skeleton_of_thought":
+            if package == "skeleton_of_thought" and path.name != "langchain_backend.py":
                 assert not names & {"langchain_core", "langchain", "llama_index"}, path
 
 

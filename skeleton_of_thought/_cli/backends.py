@@ -1,5 +1,7 @@
 """What the `sot` command asks: a local model, or an OpenAI-compatible server. No framework in between.
 
+Models of LangChain have a module of their own, `langchain_backend`.
+
 A `Backend` opens calls for `skeleton_of_thought.drive.run`. Its streams have a `cancel` that any thread may
 call, so that Ctrl-C and a timeout end a call at once, also while its server keeps silent.
 """
@@ -7,14 +9,13 @@ call, so that Ctrl-C and a timeout end a call at once, also while its server kee
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import queue
-import re
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from skeleton_of_thought.drive import GRACE, Open
 from skeleton_of_thought.errors import InvalidInput, MissingExtra
@@ -26,15 +27,31 @@ if TYPE_CHECKING:
     from skeleton_of_thought.local import CompletionStream, LocalEngine
     from skeleton_of_thought.local.plain_generate import GenerateStream
 
-__all__ = ["DEMO", "Backend", "ModelSpec", "Way", "local_backend", "one_line", "openai_backend"]
+__all__ = [
+    "DEMO",
+    "PREFILL",
+    "Backend",
+    "LoopThread",
+    "Prefill",
+    "RemoteStream",
+    "Way",
+    "as_dict",
+    "local_backend",
+    "one_line",
+    "openai_backend",
+    "prefilled",
+]
 
-_OPENAI = "openai:"
+logger = logging.getLogger(__name__)
 
 DEMO = "demo"
 """The name of the embedded model's backend."""
 
 _TINY = "a tiny model (135M): its speed is the point, not what it says"
-_HOST = re.compile(r"@[\w.-]+:\d+(?:/|$)")
+
+Prefill = Literal["auto", "yes", "no"]
+PREFILL: tuple[Prefill, ...] = get_args(Prefill)
+"""Whether a model is given the start of its turns; "auto" is where it is known to continue them."""
 
 
 def _nothing() -> None:
@@ -102,52 +119,9 @@ class Backend:
     loading: float = 0.0
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """What `--model` says.
-
-    Attributes:
-        name: A hub id, directory or file for a local model (None for the embedded one); else the server's name
-            for its model.
-        server: Whether it is a model of a server.
-        base_url: The server's address; None for the SDK's own.
-    """
-
-    name: str | None = None
-    server: bool = False
-    base_url: str | None = None
-
-    @classmethod
-    def parse(cls, text: str | None) -> ModelSpec:
-        """Reads `--model`, and checks what can be checked before anything is loaded.
-
-        Raises:
-            InvalidInput: A file that is not there, or an address that is none.
-        """
-        if text is None:
-            return cls()
-        if text.startswith(_OPENAI):
-            return cls._parse_server(text)
-        path = Path(text).expanduser()
-        if text.endswith(".gguf") or path.is_absolute() or text.startswith((".", "~")):
-            if not path.exists():
-                raise InvalidInput(f"The model {text!r} is not there: no such file or directory.")
-            return cls(str(path))
-        if not text.strip():
-            raise InvalidInput("The model's name is empty: give a hub id, a directory, a .gguf file or openai:NAME.")
-        return cls(text)
-
-    @classmethod
-    def _parse_server(cls, text: str) -> ModelSpec:
-        name, url = text.removeprefix(_OPENAI), None
-        # Names of models may hold an "@" themselves, so only one that begins an address counts.
-        if (at := re.search(r"@(?=https?://)", name)) is not None:
-            name, url = name[: at.start()], name[at.end() :]
-        elif _HOST.search(name):
-            raise InvalidInput(f"The server's address in {text!r} needs http:// or https:// in front of it.")
-        if not name:
-            raise InvalidInput(f"{text!r} names no model: write openai:NAME or openai:NAME@http://host:port/v1.")
-        return cls(name, server=True, base_url=url)
+def prefilled(wanted: bool) -> Collection[Stage]:
+    """The stages whose prompts end with a prefill, where that is wanted."""
+    return frozenset[Stage]({"skeleton", "point"} if wanted else ())
 
 
 # --- a local model ----------------------------------------------------------------------------------
@@ -168,7 +142,9 @@ class _LocalStream:
         yield Reply(done.usage, done.finish_reason, decoding=done.decoding)
 
 
-def local_backend(engine: LocalEngine, *, name: str = "local model", **settings: Any) -> Backend:
+def local_backend(
+    engine: LocalEngine, *, name: str = "local model", prefill: Prefill = "auto", **settings: Any
+) -> Backend:
     """A backend over a loaded engine; `settings` are those of `LocalEngine.stream`."""
 
     def open_call(call: Call, index: int) -> _LocalStream:
@@ -181,7 +157,7 @@ def local_backend(engine: LocalEngine, *, name: str = "local model", **settings:
     return Backend(
         name,
         open_call,
-        prefill=frozenset({"skeleton", "point"}),
+        prefill=prefilled(prefill != "no"),
         takes_limits=True,
         remark=_TINY if name == DEMO else None,
         stop_loops=True,
@@ -214,12 +190,12 @@ def _local_ways(engine: LocalEngine, settings: dict[str, Any]) -> Sequence[Way]:
 # --- an OpenAI-compatible server ---------------------------------------------------------------------
 
 
-class _LoopThread:
+class LoopThread:
     """An event loop in a thread. A task on it can be cancelled at any moment, unlike a blocked thread."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="sot-openai", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sot-calls", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
@@ -233,15 +209,16 @@ class _LoopThread:
         self.loop.close()
 
     def stop(self) -> None:
+        """Ends the loop; what still runs on it is cancelled."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(2 * GRACE)
 
 
-class _RemoteStream:
+class RemoteStream:
     """A stream that runs on an event loop and is read from a thread."""
 
-    def __init__(self, items: AsyncIterator[str | Reply], thread: _LoopThread) -> None:
+    def __init__(self, items: AsyncIterator[str | Reply], thread: LoopThread) -> None:
         self._inbox: queue.SimpleQueue[str | Reply | Exception | None] = queue.SimpleQueue()
         self._future = asyncio.run_coroutine_threadsafe(self._pump(items), thread.loop)
         # Not at the end of `_pump`: a task that is cancelled before its first step never runs any of it.
@@ -267,6 +244,14 @@ class _RemoteStream:
     close = cancel
 
 
+_CONTINUING = frozenset({"llamacpp", "vllm", "sglang"})
+"""Servers that can continue the last message, as they call themselves in their lists of models."""
+_ASKING = 5.0
+"""Seconds that a server has to say whether it continues a prefill."""
+_CONTINUE = {"continue_final_message": True, "add_generation_prompt": False}
+"""Tells vLLM and SGLang to continue the last message. llama.cpp does so anyway, and takes these too."""
+
+
 class _Chat:
     """Chat completions of one model on one server."""
 
@@ -275,11 +260,15 @@ class _Chat:
         self._model = model
         self._settings = settings
         self._usage_option: dict[str, Any] = {"stream_options": {"include_usage": True}}
+        self._continuing: dict[str, Any] = dict(_CONTINUE)
 
     async def stream(self, prompt: Prompt) -> AsyncIterator[str | Reply]:
         usage: Usage | None = None
         finish: str | None = None
-        stream = await self._open([_as_dict(message) for message in prompt.messages])
+        messages = [as_dict(message) for message in prompt.messages]
+        if prompt.prefill:
+            messages.append({"role": "assistant", "content": prompt.prefill})
+        stream = await self._open(messages, continued=bool(prompt.prefill))
         async with stream:
             async for chunk in stream:
                 usage = _usage(chunk) or usage
@@ -293,22 +282,39 @@ class _Chat:
             raise ConnectionError("The server's stream ended before its answer was complete.")
         yield Reply(usage, finish)
 
-    async def _open(self, messages: list[Any]) -> openai.AsyncStream[Any]:
+    async def try_prefill(self) -> None:
+        """Has the server continue a turn by one token.
+
+        Raises:
+            openai.OpenAIError: It does not take such a turn. Not with every template: those of models that think first
+                may refuse it.
+        """
+        messages = [{"role": "user", "content": "Count to three."}, {"role": "assistant", "content": "1, 2,"}]
+        async with await self._open(messages, continued=True, max_tokens=1):
+            pass
+
+    async def _open(self, messages: list[Any], *, continued: bool, **more: Any) -> openai.AsyncStream[Any]:
         from openai import BadRequestError, UnprocessableEntityError
 
         create: Any = self._client.chat.completions.create
-        request = {"model": self._model, "messages": messages, "stream": True, **self._settings}
-        try:
-            return await create(**request, **self._usage_option)  # type: ignore[no-any-return]
-        except (BadRequestError, UnprocessableEntityError) as error:
-            if not self._usage_option or "stream_options" not in str(error):
-                raise
-        # Some servers reject what they do not know. An answer without token counts is better than none.
-        self._usage_option = {}
-        return await create(**request)  # type: ignore[no-any-return]
+        request = {"model": self._model, "messages": messages, "stream": True, **self._settings, **more}
+        while True:
+            extra = {"extra_body": self._continuing} if continued and self._continuing else {}
+            try:
+                return await create(**request, **self._usage_option, **extra)  # type: ignore[no-any-return]
+            except (BadRequestError, UnprocessableEntityError) as error:
+                # Some servers reject what they do not know. An answer without token counts is better than none, and
+                # a server that knows none of these fields may continue its turn all the same.
+                if self._usage_option and "stream_options" in str(error):
+                    self._usage_option = {}
+                elif extra and any(name in str(error) for name in _CONTINUE):
+                    self._continuing = {}
+                else:
+                    raise
 
 
-def _as_dict(message: Message) -> dict[str, Any]:
+def as_dict(message: Message) -> dict[str, Any]:
+    """A message as OpenAI's protocol has it, which LangChain takes too."""
     content = message.content
     return {"role": message.role, "content": content if isinstance(content, str) else [dict(b) for b in content]}
 
@@ -329,8 +335,17 @@ def openai_backend(
     temperature: float | None = None,
     seed: int | None = None,
     max_tokens: int | None = None,
+    prefill: Prefill = "auto",
 ) -> Backend:
     """A backend over an OpenAI-compatible server. The key is `OPENAI_API_KEY`.
+
+    Args:
+        model: The server's name for its model.
+        base_url: The server's address; None for `OPENAI_BASE_URL`, or OpenAI's own.
+        temperature: None for the server's own, as for the others.
+        seed: For sampling.
+        max_tokens: The most tokens of a call.
+        prefill: Whether the server continues a last message of the assistant; "auto" asks it.
 
     Raises:
         MissingExtra: The `openai` SDK is not installed.
@@ -350,11 +365,11 @@ def openai_backend(
     client = openai.AsyncOpenAI(api_key=key or "none", base_url=url)
     settings = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens}
     chat = _Chat(client, model, {name: value for name, value in settings.items() if value is not None})
-    thread = _LoopThread()
+    thread = LoopThread()
 
-    def open_call(call: Call, index: int) -> _RemoteStream:
+    def open_call(call: Call, index: int) -> RemoteStream:
         assert call.prompt is not None
-        return _RemoteStream(chat.stream(call.prompt), thread)
+        return RemoteStream(chat.stream(call.prompt), thread)
 
     def explain(error: BaseException) -> str:
         return _explain(error, model, str(client.base_url))
@@ -364,7 +379,26 @@ def openai_backend(
             asyncio.run_coroutine_threadsafe(client.close(), thread.loop).result(GRACE)
         thread.stop()
 
-    return Backend(model, open_call, explain=explain, close=close)
+    wanted = prefill == "yes"
+    if prefill == "auto" and url is not None:
+        wanted = asyncio.run_coroutine_threadsafe(_continues(client, chat, model), thread.loop).result()
+    return Backend(model, open_call, prefill=prefilled(wanted), explain=explain, close=close)
+
+
+async def _continues(client: openai.AsyncOpenAI, chat: _Chat, model: str) -> bool:
+    """Whether a server continues a last message of the assistant: it has to be one that can, and to take one."""
+    try:
+        async with asyncio.timeout(_ASKING):
+            served = [card async for card in client.with_options(max_retries=0).models.list()]
+            owners = {getattr(card, "owned_by", None) for card in served if card.id == model or len(served) == 1}
+            if not owners & _CONTINUING:
+                return False
+            await chat.try_prefill()
+    except Exception as error:
+        # What is wrong with the server is for the question's own call to say.
+        logger.debug("The server was asked in vain whether it continues a prefill: %s", one_line(error))
+        return False
+    return True
 
 
 def _explain(error: BaseException, model: str, url: str) -> str:

@@ -40,6 +40,8 @@ class Served:
     keys: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     usage: bool = True
+    owner: str | None = None
+    listed: int = 0
     gone: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     stalled: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
@@ -58,6 +60,12 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
+    def do_GET(self):
+        self.served.listed += 1
+        if self.served.owner is None:
+            return self.refuse(404, "no list here")
+        return self.reply(200, {"object": "list", "data": [{"id": "m", "owned_by": self.served.owner}]})
+
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.served.requests.append(body)
@@ -68,12 +76,21 @@ class Handler(BaseHTTPRequestHandler):
             return self.stall()
         if kind == "options" and "stream_options" in body:
             return self.refuse(400, "unknown field stream_options")
+        if kind == "strict" and "continue_final_message" in body:
+            return self.refuse(422, "extra fields: continue_final_message")
+        if kind == "strict":
+            kind = None
         if kind is not None and kind.isdigit():
             return self.refuse(int(kind), "no luck today")
-        return self.answer(SKELETON if "Write only the headings" in text else "Some text of this.", kind)
+        return self.answer(
+            SKELETON if "Write only the headings" in text or text == "1." else "Some text of this.", kind
+        )
 
     def refuse(self, status, message):
-        data = json.dumps({"error": {"message": message}}).encode()
+        self.reply(status, {"error": {"message": message}})
+
+    def reply(self, status, value):
+        data = json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
@@ -250,7 +267,61 @@ def test_closing_the_backend_hangs_up_and_ends_its_thread(served):
     backend.close()
     assert served.gone.acquire(timeout=60)
     assert list(stream) == []
-    assert not [t for t in threading.enumerate() if t.name == "sot-openai"]
+    assert not [t for t in threading.enumerate() if t.name == "sot-calls"]
+
+
+# --- the start of the model's turn ---
+
+
+def last_turns(served):
+    return [(request["messages"][-1]["role"], "continue_final_message" in request) for request in served.requests]
+
+
+@pytest.mark.parametrize("owner", ["llamacpp", "vllm", "sglang"])
+def test_a_server_that_continues_turns_is_given_their_start(served, capsys, owner):
+    served.owner = owner
+    assert ask(served, capsys=capsys)[0] == 0
+    assert last_turns(served) == [("assistant", True)] * 5  # whether it takes one; the skeleton; three points
+    assert served.requests[0]["max_tokens"] == 1
+    assert served.requests[1]["messages"][-1]["content"] == "1."
+
+
+@pytest.mark.parametrize("owner", [None, "library", "openai"])
+def test_other_servers_are_given_none(served, capsys, owner):
+    served.owner = owner
+    assert ask(served, capsys=capsys)[0] == 0
+    assert last_turns(served) == [("user", False)] * 4
+
+
+def test_a_server_that_refuses_the_start_of_a_turn_is_given_none(served, capsys):
+    served.owner = "llamacpp"
+    served.faults.append(Fault("1, 2,", "400"))
+    assert ask(served, capsys=capsys)[0] == 0
+    assert last_turns(served) == [("assistant", True)] + [("user", False)] * 4
+
+
+@pytest.mark.parametrize(
+    ("options", "role"),
+    [
+        (["--prefill"], "assistant"),
+        (["--prefill", "yes"], "assistant"),
+        (["--prefill=no"], "user"),
+        (["--no-prefill"], "user"),
+    ],
+)
+def test_the_users_word_on_the_start_of_turns_counts_and_no_list_is_asked(served, capsys, options, role):
+    served.owner = "vllm"
+    code = main(["ask", "--no-router", "--model", f"openai:m@{served.url}", *options, "What now?"])
+    assert code == 0
+    assert {turn for turn, _ in last_turns(served)} == {role}
+    assert served.listed == 0
+
+
+def test_a_server_that_knows_no_such_fields_is_asked_without_them(served, capsys):
+    served.faults += [Fault(text, "strict") for text in ("1.", '"First thing" -')]
+    assert ask(served, "--prefill", capsys=capsys)[0] == 0
+    assert ("assistant", False) in last_turns(served)
+    assert last_turns(served)[0] == ("assistant", True)
 
 
 # --- whole answers ---
@@ -381,3 +452,8 @@ def test_a_cancelled_local_call_still_tells_what_it_cost():
     assert backend.notice() == "its cache cannot be cut"
     backend.close()
     assert engine.closed
+
+
+@pytest.mark.parametrize(("prefill", "stages"), [("auto", 2), ("yes", 2), ("no", 0)])
+def test_a_local_model_is_given_the_start_of_its_turns_unless_the_user_says_no(prefill, stages):
+    assert len(local_backend(Engine(), prefill=prefill).prefill) == stages

@@ -13,12 +13,12 @@ import scripted_cli as scripted
 from terminals import Terminal, live_view
 
 from skeleton_of_thought import cli
-from skeleton_of_thought._cli.backends import ModelSpec, local_backend
+from skeleton_of_thought._cli.backends import local_backend
 from skeleton_of_thought._cli.live import LiveView, _columns
 from skeleton_of_thought._cli.report import statistics
 from skeleton_of_thought._cli.views import Outcome
 from skeleton_of_thought.assemble import render
-from skeleton_of_thought.errors import InvalidInput, install_line
+from skeleton_of_thought.errors import install_line
 from skeleton_of_thought.types import (
     Answer,
     AnswerDelta,
@@ -291,11 +291,10 @@ def test_an_error_of_the_skeleton_is_one_line(capsys):
     ("argv", "words"),
     [
         (["ask", ""], "question is empty"),
-        (["ask"], "no question"),
         (["ask", "q", "--max-points", "0"], "whole number of at least 1"),
         (["ask", "q", "--max-points", "x"], "whole number of at least 1"),
         (["ask", "q", "--retries", "-1"], "at least 0"),
-        (["ask", "q", "--point-timeout", "0"], "point_timeout must be more than 0"),
+        (["ask", "q", "--point-timeout", "0"], "must be a number of more than 0"),
         (["ask", "q", "--temperature", "nan"], "a number of at least 0"),
         (["ask", "q", "--max-concurrency", "0"], "at least 1"),
         (["ask", "q", "--stream"], "--stream goes with --json"),
@@ -307,8 +306,13 @@ def test_an_error_of_the_skeleton_is_one_line(capsys):
         (["ask", "q", "--model", ""], "name is empty"),
         (["ask", "q", "--model", "openai:"], "names no model"),
         (["ask", "q", "--model", "openai:m@localhost:80/v1"], "http://"),
-        (["answer", "q"], "invalid choice"),
-        ([], "required"),
+        (["ask", "q", "--max_points", "3"], "did you mean --max-points?"),
+        (["ask", "q", "--wrods=3"], "did you mean --words? (see sot ask --help)"),
+        (["answer", "q"], 'sot ask "QUESTION"'),
+        (["How can I sleep better?"], 'sot ask "QUESTION"'),
+        (["aks", "q"], "did you mean sot ask?"),
+        (["xyzzy"], "but ask, compare, chat"),
+        ([], "there is no command"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(argv, words, capsys):
@@ -343,32 +347,25 @@ def test_a_missing_local_extra_names_the_extra(monkeypatch, capsys):
     assert install_line("local") in capsys.readouterr().err
 
 
+COMMANDS = ("ask", "compare", "chat", "route", "train-router", "config", "completion")
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+def test_help_fits_eighty_columns(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main([*command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    if not command:
+        assert all(f"\n    {name}" in out for name in COMMANDS)
+    if not command or command[0] in ("ask", "compare", "chat"):
+        assert all(code in out for code in ("0 done", "1 an error", "2 a mistake", "130 interrupted"))
+
+
 def test_version_and_help_end_well(capsys):
     assert main(["--version"]) == 0
     assert main(["ask", "--help"]) == 0
     assert capsys.readouterr().out.startswith("sot ")
-
-
-@pytest.mark.parametrize(
-    ("text", "spec"),
-    [
-        (None, ModelSpec()),
-        ("org/model", ModelSpec("org/model")),
-        ("openai:gpt-4o", ModelSpec("gpt-4o", server=True)),
-        ("openai:m@http://h:1/v1", ModelSpec("m", server=True, base_url="http://h:1/v1")),
-        ("openai:@cf/meta/m@https://h/v1", ModelSpec("@cf/meta/m", server=True, base_url="https://h/v1")),
-    ],
-)
-def test_models_are_told_apart(text, spec):
-    assert ModelSpec.parse(text) == spec
-
-
-def test_a_model_file_is_found(tmp_path):
-    file = tmp_path / "m.gguf"
-    with pytest.raises(InvalidInput):
-        ModelSpec.parse(str(file))
-    file.touch()
-    assert ModelSpec.parse(str(file)) == ModelSpec(str(file))
 
 
 # --- the live view ---

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import scripted_cli
+from pty_process import CTRL_C, PtyProcess
 
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
@@ -77,6 +78,35 @@ def _wait_for_threads(process):
         time.sleep(0.01)
 
 
+def test_a_question_is_piped_in_or_read_from_a_file(tmp_path):
+    command = [*SCRIPTED, "0", "ask", "--json", "--no-router"]
+    done = subprocess.run(command, env=ENV, input=b"Why?\n", capture_output=True, check=True, timeout=120)
+    assert json.loads(done.stdout)["question"] == "Why?"
+    file = tmp_path / "question.txt"
+    file.write_text("Why\nnot?\n")
+    with file.open() as stdin:
+        done = subprocess.run(command, env=ENV, stdin=stdin, capture_output=True, check=True, timeout=120)
+    assert json.loads(done.stdout)["question"] == "Why\nnot?"
+
+
+def test_a_terminal_without_a_question_is_told_how_to_ask():
+    with PtyProcess([*SCRIPTED, "0", "ask"], ENV) as process:
+        assert 'sot ask "QUESTION"' in process.rest()
+        assert process.code() == 2
+
+
+def test_ctrl_c_leaves_the_file_of_the_answer_as_it_was(tmp_path):
+    file = tmp_path / "answer.txt"
+    file.write_text("before")
+    with PtyProcess([*SCRIPTED, "0.05", "ask", "--plain", "--no-router", "-o", str(file), "Why?"], ENV) as process:
+        process.until("because")
+        process.type(CTRL_C)
+        process.rest()
+        assert process.code() == 130
+    assert file.read_text() == "before"
+    assert os.listdir(tmp_path) == ["answer.txt"]
+
+
 def test_a_closed_pipe_ends_quietly(asked):
     process = start("stdin", *asked, "--plain")
     assert process.stdout.read(4) == (b"1. K" if "--no-router" in asked else b"This")
@@ -103,6 +133,27 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], env=ENV, capture_output=True, check=True, timeout=120)
     assert done.stdout.decode().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--help"], 0, "exit codes"),
+        (["config"], 0, "max-points"),
+        (["route", "What is 17 * 4?"], 0, "direct"),
+        (["completion", "bash"], 1, "pip install"),
+        (["ask", "Why?"], 1, "pip install"),
+        (["chat"], 1, "pip install"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_bare_install_works_or_says_what_to_install(words, code, said):
+    # -S: the standard library alone, without what is installed.
+    command = [sys.executable, "-S", "-m", "skeleton_of_thought", *words]
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False, timeout=120, input="")
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+    assert code == 0 or done.stderr.count("\n") == 1
 
 
 def test_the_package_runs_as_a_program():

@@ -64,7 +64,7 @@ def test_threshold_and_gate_are_options(capsys):
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["route"], "There is no question"),
+        (["route", "-", "-"], "only once"),
         (["route", ""], "empty"),
         (["route", "--csv", "none.csv"], "cannot be read"),
         (["route", "--csv", "none.csv", "Why?"], "Either a question"),

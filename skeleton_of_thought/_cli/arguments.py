@@ -1,0 +1,115 @@
+"""The kinds of arguments that the `sot` command takes, and how it reports mistakes and prints help."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from typing import Any, NoReturn
+
+__all__ = ["Choice", "Flag", "Formatter", "Number", "Parser", "Share", "Threshold", "Version", "at_least"]
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports what is wrong on one line, as every other error is."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"sot: error: {message} (see {self.prog} --help)\n")
+
+
+class Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        try:
+            version = metadata.version("skeleton-of-thought")
+        except metadata.PackageNotFoundError:
+            version = "(not installed)"
+        print(f"sot {version}")
+        parser.exit()
+
+
+class Flag(argparse.BooleanOptionalAction):
+    """An option that can be switched off again: a file may have switched it on."""
+
+    def __init__(self, *args: Any, against: str | None = None, **kwargs: Any) -> None:
+        self.against = against
+        super().__init__(*args, **kwargs)
+        # A file may change the default, but not what the option is there for.
+        self.usual = bool(self.default)
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        super().__call__(parser, namespace, values, option)
+        if self.against is not None and getattr(namespace, self.dest):
+            setattr(namespace, self.against, False)
+
+
+class Threshold(argparse.Action):
+    """A threshold is for a router, so it brings one along where a file has switched it off."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        namespace.threshold, namespace.router, namespace.threshold_is_typed = values, True, True
+
+
+class Number:
+    """Reads a number of at least, or of more than, a bound."""
+
+    def __init__(self, kind: type[int] | type[float], least: float, *, above: bool = False) -> None:
+        self.kind = kind
+        self._least = least
+        self._above = above
+
+    def __call__(self, text: str) -> float:
+        try:
+            value = self.kind(text)
+        except ValueError:
+            value = math.nan
+        if not self._least <= value < math.inf or (self._above and value == self._least):
+            what = "a whole number" if self.kind is int else "a number"
+            bound = f"of more than {self._least:g}" if self._above else f"of at least {self._least:g}"
+            raise argparse.ArgumentTypeError(f"must be {what} {bound}, not {text!r}")
+        return value
+
+
+class Choice:
+    """Reads one of some words, for which a file may also say true or false."""
+
+    def __init__(self, words: Sequence[str], booleans: Mapping[bool, str]) -> None:
+        self.words = words
+        self.booleans = booleans
+
+    def __call__(self, text: str) -> str:
+        return text
+
+
+class Share(Number):
+    """Reads a number from 0 to 1."""
+
+    def __init__(self) -> None:
+        super().__init__(float, 0)
+
+    def __call__(self, text: str) -> float:
+        value = super().__call__(text)
+        if value > 1:
+            raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text!r}")
+        return value
+
+
+def at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
+    return Number(kind, least)
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps an epilog's lines, wraps a description, and names of each flag only the side that changes something."""
+
+    def add_text(self, text: str | None) -> None:
+        """See `argparse.HelpFormatter.add_text`."""
+        wrapped = argparse.HelpFormatter._fill_text(self, text, self._width, "") if text and "\n" not in text else text
+        super().add_text(wrapped)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if isinstance(action, Flag):
+            short = [name for name in action.option_strings if not name.startswith("--")]
+            return ", ".join([action.option_strings[1 if action.usual else 0], *short])
+        return super()._format_action_invocation(action)

@@ -1,0 +1,255 @@
+"""`sot chat`: a conversation with a model that stays loaded.
+
+The history holds questions and final answers alone, never the prompts of skeletons and points. Text is written as it is
+released, in the order of the document: that stays in the terminal's scrollback, where a chat is read again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from skeleton_of_thought._cli.backends import Backend
+from skeleton_of_thought._cli.output import write_whole
+from skeleton_of_thought._cli.typewriter import Typewriter, points
+from skeleton_of_thought.drive import run
+from skeleton_of_thought.errors import InvalidInput, PromptTooLong, SotError
+from skeleton_of_thought.flow import AnswerFlow, Settings
+from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.types import Answer, AnswerDone, AnswerFailed, Conversation, Event, Message, Request
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.routing import AnyRouter
+
+__all__ = ["Chat"]
+
+_HELP = """\
+/new          forget the conversation, keep the system message
+/retry        ask the last question again
+/system TEXT  set the system message (/system shows it, /system - removes it)
+/save FILE    write the conversation to a file
+/help         show this
+/exit, /quit  end the chat, as Ctrl-D does
+Ctrl-C stops an answer; what was written by then stays in the conversation.
+At an empty line it ends the chat."""
+
+
+class Chat:
+    """A conversation.
+
+    Args:
+        backend: What answers.
+        settings: How answers are made.
+        prompts: What is asked.
+        router: What decides whether there is a skeleton, asked for every question; None for one always.
+        system: A system message.
+        max_concurrency: The most calls that are open at a time; None for as many as the backend takes.
+        explain: An error as one line.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        settings: Settings,
+        prompts: PromptSet,
+        router: AnyRouter | None,
+        explain: Callable[[Exception], str],
+        system: str | None = None,
+        max_concurrency: int | None = None,
+    ) -> None:
+        self._backend = backend
+        self._settings = settings
+        self._prompts = prompts
+        self._router = router
+        self._explain = explain
+        self._system = system
+        self._room = min(filter(None, (max_concurrency, backend.capacity)), default=None)
+        self._turns: list[tuple[str, str]] = []
+        self._question: str | None = None
+        self._attended = sys.stdin.isatty()
+
+    def run(self) -> int:
+        """Talks until there is no more to say; returns the exit code.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C while nobody is at the keyboard.
+        """
+        if self._attended:
+            self._say(f"Model: {self._backend.name}. /help lists the commands, Ctrl-D ends the chat.")
+        failed = False
+        for line in _lines(self._attended):
+            text = line.strip()
+            if text in ("/quit", "/exit"):
+                break
+            if text:
+                try:
+                    failed = not self._take(text) or failed
+                except KeyboardInterrupt:
+                    # Right before an answer, right after it, or a second one while an answer is being stopped.
+                    if not self._attended:
+                        raise
+                    self._say("(stopped)")
+        # Somebody at the keyboard has seen what failed. A script sees only this.
+        return 1 if failed and not self._attended else 0
+
+    # --- one line ---
+
+    def _take(self, text: str) -> bool:
+        """A question or a command; returns whether all went well."""
+        name, _, rest = text.partition(" ")
+        command = getattr(self, f"_do_{name[1:]}", None) if name[0] == "/" and name[1:].isalpha() else None
+        try:
+            if command is not None:
+                command(rest.strip())
+            elif name[0] == "/" and name[1:].isalpha():
+                raise InvalidInput(f"There is no command {name}; /help lists them.")
+            else:
+                return self._ask(text)
+        except (SotError, OSError) as error:
+            self._complain(str(error))
+            return False
+        return True
+
+    def _do_help(self, _: str) -> None:
+        self._say(_HELP)
+
+    def _do_new(self, _: str) -> None:
+        self._turns.clear()
+        self._question = None
+        self._say("The conversation begins anew.")
+
+    def _do_retry(self, _: str) -> None:
+        if self._question is None:
+            raise InvalidInput("There is no question to ask again.")
+        if self._turns and self._turns[-1][0] == self._question:
+            self._turns.pop()
+        self._say(self._question)
+        self._ask(self._question)
+
+    def _do_system(self, text: str) -> None:
+        if text:
+            self._system = None if text == "-" else text
+        self._say(f"System message: {self._system}" if self._system else "There is no system message.")
+
+    def _do_save(self, name: str) -> None:
+        if not name:
+            raise InvalidInput("Name a file: /save FILE")
+        path = Path(name).expanduser()
+        write_whole(path, "\n".join(f"## {question}\n\n{answer}\n" for question, answer in self._turns))
+        self._say(f"{len(self._turns)} answers are in {path}.")
+
+    # --- one question ---
+
+    def _ask(self, question: str) -> bool:
+        """Answers a question; returns whether there is a whole answer."""
+        if self._question is not None and not self._attended:
+            print()  # between two answers; a reader has the next question there
+        self._question = question
+        history = [
+            message for asked, said in self._turns for message in (Message("user", asked), Message("assistant", said))
+        ]
+        conversation = Conversation(
+            Conversation.of(question, system=self._system, history=history).messages,
+            Request(max_concurrency=self._room),
+        )
+        flow = AnswerFlow(
+            conversation,
+            prompts=self._prompts,
+            settings=self._settings,
+            router=self._router,
+            prefill=self._backend.prefill,
+        )
+        began = time.monotonic()
+        with Typewriter() as writer:
+            try:
+                ended = self._write(flow, writer)
+            except KeyboardInterrupt:
+                if not self._attended:
+                    raise
+                writer.end()
+                # The reader knows what was shown, and will go on from there; nothing shown is nothing said.
+                self._keep(question, writer.text)
+                self._say("(stopped)")
+                return False
+        if isinstance(ended, AnswerFailed):
+            hint = " /new forgets the conversation." if isinstance(ended.error, PromptTooLong) and self._turns else ""
+            self._complain(f"{self._explain(ended.error)}{hint}")
+            return False
+        self._keep(question, ended.answer.text)
+        self._tell_failures(ended.answer)
+        self._say(_summary(ended.answer, time.monotonic() - began))
+        return True
+
+    def _write(self, flow: AnswerFlow, writer: Typewriter) -> AnswerDone | AnswerFailed:
+        running = cast("Generator[tuple[int, Event]]", run([flow], self._backend.open_call, max_concurrency=self._room))
+        with contextlib.closing(running) as events:
+            for _, event in events:
+                writer.show(event)
+                if isinstance(event, AnswerDone | AnswerFailed):
+                    ended = event
+        return ended
+
+    def _keep(self, question: str, answer: str) -> None:
+        if answer.strip():
+            self._turns.append((question, answer.strip()))
+
+    # --- what is said beside the answers ---
+
+    def _tell_failures(self, answer: Answer) -> None:
+        for index, error in answer.errors.items():
+            print(f"sot: point {index} failed: {self._explain(error)}", file=sys.stderr, flush=True)
+        if answer.merge_error is not None:
+            why = self._explain(answer.merge_error)
+            print(f"sot: merge failed, so the points stand as they are: {why}", file=sys.stderr, flush=True)
+
+    def _say(self, text: str) -> None:
+        if self._attended:
+            print(text, file=sys.stderr, flush=True)
+
+    def _complain(self, text: str) -> None:
+        print(f"sot: {'' if self._attended else 'error: '}{' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+def _summary(answer: Answer, seconds: float) -> str:
+    what = points(len(answer.expansions)) if answer.route == "skeleton" else "answered directly"
+    return f"({what}, {seconds:.1f} s)"
+
+
+def _lines(attended: bool) -> Iterator[str]:
+    """The lines of standard input, until it ends or the user has had enough."""
+    if not attended:
+        yield from sys.stdin
+        return
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - `input` edits lines by it once it is there
+    while True:
+        try:
+            yield _prompted()
+        except EOFError:
+            print(file=sys.stderr)
+            return
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+            if not _typed():
+                return
+
+
+def _prompted() -> str:
+    if sys.stdout.isatty():
+        return input("> ")
+    # `input` would write its prompt to where the answers go.
+    print("> ", end="", file=sys.stderr, flush=True)
+    if line := sys.stdin.readline():
+        return line
+    raise EOFError
+
+
+def _typed() -> str:
+    """What stood on the line that Ctrl-C ended."""
+    readline = sys.modules.get("readline")
+    return "" if readline is None else str(readline.get_line_buffer()).strip()

@@ -1,0 +1,37 @@
+"""`sot completion`: a script that has a shell complete the command. Written by `shtab`, from the parser itself."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+from skeleton_of_thought.errors import MissingExtra
+
+__all__ = ["SHELLS", "script"]
+
+SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
+_FILES = frozenset({"FILE", "CSV", "PATH", "MODEL"})
+"""How arguments are called that may be files."""
+
+
+def script(parser: argparse.ArgumentParser, shell: str) -> str:
+    """The script for a shell.
+
+    Raises:
+        MissingExtra: `shtab` is not installed.
+    """
+    try:
+        shtab = importlib.import_module("shtab")  # by its name, as not every environment has it
+    except ImportError as error:
+        raise MissingExtra("Completion needs shtab", "completion") from error
+    _complete_files(parser, shtab.FILE)
+    return str(shtab.complete(parser, shell=shell))
+
+
+def _complete_files(parser: argparse.ArgumentParser, files: dict[str, str]) -> None:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _complete_files(command, files)
+        elif action.metavar in _FILES:
+            action.complete = files  # type: ignore[attr-defined]

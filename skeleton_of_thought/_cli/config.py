@@ -1,0 +1,175 @@
+"""Defaults for the options of `sot`: a small TOML file, and the environment.
+
+The keys of the file are the long names of the options of `sot ask`:
+
+    model = "openai:gpt-4o"
+    words = 60
+    merge = true
+
+The command line goes before the environment (`SOT_MODEL`), the environment before the file, the file before what is
+built in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from skeleton_of_thought.errors import InvalidInput
+
+__all__ = ["Defaults", "Setting", "config_path", "describe", "read_defaults", "settable"]
+
+_FILE, _MODEL = "SOT_CONFIG", "SOT_MODEL"
+_NOT_IN_FILES = frozenset({"help", "compare", "output", "stream"})
+"""Options about one call alone."""
+_TYPES: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text in quotes",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A default, and where it comes from, as a user is told."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What file and environment say.
+
+    Attributes:
+        path: The file, whether it is there or not; None where there is no home directory.
+        settings: By the name of an option without its dashes.
+    """
+
+    path: Path | None = None
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+
+def config_path() -> Path | None:
+    """The file: `$SOT_CONFIG`, or `sot/config.toml` in the user's directory for configurations; None without a home."""
+    if named := os.environ.get(_FILE):
+        return Path(named).expanduser()
+    try:
+        return _config_home() / "sot" / "config.toml"
+    except RuntimeError:
+        return None
+
+
+def _config_home() -> Path:
+    if base := os.environ.get("XDG_CONFIG_HOME"):
+        return Path(base)
+    if sys.platform == "win32" and (base := os.environ.get("APPDATA")):
+        return Path(base)
+    return Path.home() / ("Library/Application Support" if sys.platform == "darwin" else ".config")
+
+
+def read_defaults(options: Mapping[str, argparse.Action]) -> Defaults:
+    """The defaults of file and environment, all of them checked.
+
+    Args:
+        options: What may be set, see `settable`.
+
+    Raises:
+        InvalidInput: The file cannot be read, or holds a key or value that cannot be used.
+    """
+    path = config_path()
+    settings: dict[str, Setting] = {}
+    for key, value in ({} if path is None else _load(path)).items():
+        settings[key] = Setting(_checked(options, key, value, path), str(path))
+    if {"plain", "json"} <= {key for key, setting in settings.items() if setting.value is True}:
+        raise InvalidInput(f"{path}: plain and json exclude each other: leave one of them out.")
+    if model := os.environ.get(_MODEL):
+        settings["model"] = Setting(model, _MODEL)
+    return Defaults(path, settings)
+
+
+def settable(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+    """The options of a parser that a file may set, by their long names without dashes."""
+    found: dict[str, argparse.Action] = {}
+    for action in parser._actions:
+        name = next((option[2:] for option in action.option_strings if option.startswith("--")), None)
+        if name is not None and name not in _NOT_IN_FILES:
+            found[name] = action
+    return found
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark before the text
+    except FileNotFoundError:
+        if os.environ.get(_FILE):
+            raise InvalidInput(f"{_FILE} names {str(path)!r}, but there is no such file.") from None
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"The configuration file {str(path)!r} cannot be read: {error}") from error
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"The configuration file {str(path)!r} is not TOML: {error}") from error
+
+
+def _checked(options: Mapping[str, argparse.Action], key: str, value: Any, path: Path | None) -> Any:
+    action = options.get(key)
+    if action is None:
+        raise InvalidInput(f"{path}: {_unknown(options, key)}")
+    value = getattr(action.type, "booleans", {}).get(value, value) if isinstance(value, bool) else value
+    kind = _kind(action)
+    # A number without a fraction is one with it too, but True is no 1.
+    fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
+    if not fits:
+        raise InvalidInput(f"{path}: {key} must be {_TYPES[kind]}, not {json.dumps(value, default=str)}.")
+    if action.choices is not None and value not in action.choices:
+        raise InvalidInput(f"{path}: {key} must be one of {', '.join(action.choices)}, not {value!r}.")
+    if action.type is None or kind is bool:
+        return value
+    try:
+        return action.type(str(value))  # type: ignore[operator]
+    except argparse.ArgumentTypeError as error:
+        raise InvalidInput(f"{path}: {key} {error}.") from error
+
+
+def _kind(action: argparse.Action) -> type:
+    """The type of an option's values."""
+    if action.nargs == 0:
+        return bool
+    return getattr(action.type, "kind", str)
+
+
+def _unknown(options: Mapping[str, argparse.Action], key: str) -> str:
+    if key in _NOT_IN_FILES:
+        return f"{key!r} is for one call alone: give it on the command line."
+    if key.startswith("no-") and key[3:] in options:
+        return f"{key!r} is written {key[3:]} = false."
+    near = difflib.get_close_matches(key.replace("_", "-"), options, n=1)
+    meant = f" Did you mean {near[0]}?" if near else ""
+    return f"there is no option {key!r}.{meant} The keys are the long options of sot ask, such as model or words."
+
+
+def describe(defaults: Defaults, options: Mapping[str, argparse.Action]) -> str:
+    """All options as a file would have them, what is in force and where that comes from."""
+    path = defaults.path
+    where = "no home directory" if path is None else f"{path}{'' if path.exists() else ' (not there)'}"
+    lines = [f"# Configuration file: {where}"]
+    width = max(map(len, options))
+    for name, action in options.items():
+        setting = defaults.settings.get(name)
+        value = action.default if setting is None else setting.value
+        origin = "built in" if setting is None else setting.origin
+        text = "" if value is None else json.dumps(value, ensure_ascii=False)
+        # TOML has no null: what is not set stands there as a comment.
+        lines.append(f"{'# ' if value is None else ''}{name:<{width}} = {text:<12} # {origin}".rstrip())
+    return "\n".join(lines)

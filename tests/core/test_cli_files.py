@@ -1,0 +1,207 @@
+"""Where the `sot` command takes a question from, and the file that it puts the answer into."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import sys
+import threading
+
+import pytest
+import scripted_cli
+from terminals import Terminal
+
+from skeleton_of_thought import cli
+
+Script = scripted_cli.Script
+
+
+def ask(*argv, script=None):
+    return cli.main(["ask", "--no-router", *argv], backend=(script or Script()).backend())
+
+
+class Piped(io.StringIO):
+    """Standard input that is no terminal and counts how often it was read."""
+
+    reads = 0
+
+    def read(self, *args):
+        self.reads += 1
+        return super().read(*args)
+
+
+# --- standard input ---
+
+
+@pytest.mark.parametrize(
+    ("words", "question"),
+    [
+        ([], "Why is the sky blue?"),
+        (["-"], "Why is the sky blue?"),
+        (["Translate", "this:", "-"], "Translate this:\n\nWhy is the sky blue?"),
+        (["-", "In French."], "Why is the sky blue?\n\nIn French."),
+    ],
+)
+def test_standard_input_is_the_question_or_a_part_of_it(monkeypatch, capsys, words, question):
+    monkeypatch.setattr(sys, "stdin", Piped("Why is the sky blue?\n"))
+    assert ask("--json", *words) == 0
+    assert json.loads(capsys.readouterr().out)["question"] == question
+
+
+def test_a_question_leaves_standard_input_alone(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", piped := Piped("not this"))
+    assert ask("--json", "why", "so", "slow") == 0
+    assert json.loads(capsys.readouterr().out)["question"] == "why so slow"
+    assert piped.reads == 0
+
+
+def test_a_text_that_would_be_lost_is_mentioned(capsys, monkeypatch, tmp_path):
+    ours, theirs = os.pipe()
+    with os.fdopen(ours, encoding="utf-8") as piped:
+        monkeypatch.setattr(sys, "stdin", piped)
+        assert ask("q", "--json") == 0
+        assert capsys.readouterr().err == ""
+        os.write(theirs, b"notes")
+        os.close(theirs)
+        assert ask("q", "--json") == 0
+        assert "put a - where its text belongs" in capsys.readouterr().err
+        assert piped.read() == "notes"
+    file = tmp_path / "notes.txt"
+    file.write_text("a\nb\n")
+    with file.open() as notes:
+        monkeypatch.setattr(sys, "stdin", notes)
+        assert ask("q", "--json") == 0
+        assert "put a -" in capsys.readouterr().err
+        os.lseek(notes.fileno(), 2, os.SEEK_SET)  # as a loop over its lines has done
+        assert ask("q", "--json") == 0
+        assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("stdin", "words", "said"),
+    [
+        (Terminal(""), [], 'sot ask "QUESTION"'),
+        (None, [], "There is no question"),
+        (Piped(" \n"), [], "question is empty"),
+        (Piped("x"), ["-", "-"], "only once"),
+        (io.TextIOWrapper(io.BytesIO(b"\xff\xfe\xff"), encoding="utf-8"), [], "no text in utf-8"),
+    ],
+)
+def test_without_a_question_nothing_is_asked(monkeypatch, capsys, stdin, words, said):
+    monkeypatch.setattr(sys, "stdin", stdin)
+    script = Script()
+    assert ask(*words, script=script) == 2
+    assert said in capsys.readouterr().err
+    assert script.calls == []
+
+
+def test_a_route_is_asked_on_standard_input_too(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", Piped("What is 17 * 4?\n"))
+    assert cli.main(["route"]) == 0
+    assert capsys.readouterr().out.startswith("direct")
+
+
+# --- the file of the answer ---
+
+
+def test_the_answer_is_in_the_file_and_on_the_screen(tmp_path, capsys):
+    file = tmp_path / "answer.txt"
+    assert ask("q", "-o", str(file)) == 0
+    out = capsys.readouterr().out
+    assert file.read_text() == out
+    assert out.startswith("1. Keep a schedule")
+    assert os.listdir(tmp_path) == ["answer.txt"]
+
+
+def test_a_json_file_goes_with_text_on_the_screen(tmp_path, capsys):
+    file = tmp_path / "answer.json"
+    assert ask("q", "--json", "--output", str(file), "--compare") == 0
+    answer = json.loads(file.read_text())
+    assert answer["skeleton"] == list(scripted_cli.TITLES)
+    assert answer["compare"]["speedup"]
+    assert capsys.readouterr().out == answer["text"] + "\n"
+
+
+def test_events_are_streamed_beside_a_json_file(tmp_path, capsys):
+    file = tmp_path / "answer.json"
+    assert ask("q", "--json", "--stream", "-o", str(file)) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["event"] == "AnswerDone"
+    assert json.loads(file.read_text())["text"] == last["answer"]["text"]
+
+
+def test_the_live_view_is_shown_beside_a_json_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    assert ask("q", "--json", "-o", str(tmp_path / "a.json")) == 0
+    assert "\x1b[?1049h" in terminal.getvalue()
+    assert json.loads((tmp_path / "a.json").read_text())["route"] == "skeleton"
+
+
+def test_a_failed_answer_leaves_the_file_as_it_was(tmp_path, capsys):
+    file = tmp_path / "answer.txt"
+    file.write_text("before")
+    fail = lambda call: ConnectionError("cut") if call.point is not None and call.point.index == 2 else None  # noqa: E731
+    assert ask("q", "--retries", "0", "-o", str(file), script=Script(fail=fail)) == 1
+    assert file.read_text() == "before"
+    assert "was not written" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["answer.txt"]
+
+
+def test_an_interrupted_answer_leaves_the_file_as_it_was(tmp_path, capsys):
+    file = tmp_path / "answer.txt"
+    file.write_text("before")
+
+    def interrupt(call):
+        raise KeyboardInterrupt
+
+    script = Script(skeleton="no list", fail=lambda call: interrupt(call) if call.stage == "direct" else None)
+    assert ask("q", "-o", str(file), script=script) == 130
+    assert file.read_text() == "before"
+    assert os.listdir(tmp_path) == ["answer.txt"]
+
+
+def test_a_file_keeps_its_permissions_and_its_link(tmp_path, capsys):
+    file, link = tmp_path / "answer.txt", tmp_path / "link"
+    file.write_text("before")
+    file.chmod(0o640)
+    link.symlink_to(file)
+    assert ask("q", "-o", str(link)) == 0
+    assert link.is_symlink()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert file.read_text().startswith("1. ")
+
+
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path, capsys):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[str] = []
+    thread = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    thread.start()
+    assert ask("q", "-o", str(pipe)) == 0
+    thread.join(30)
+    assert read == [capsys.readouterr().out]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("no/such/answer.txt", "there is no directory"), (".", "is a directory"), ("-", "leave it out")]
+)
+def test_a_place_that_cannot_work_is_told_before_the_model_loads(tmp_path, monkeypatch, capsys, name, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    assert cli.main(["ask", "q", "-o", name]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+# --- wording ---
+
+
+def test_settings_in_errors_are_named_as_the_options_are(capsys):
+    fail = lambda call: ValueError("lower max_new_tokens, point_words=3 or max_points")  # noqa: E731
+    assert ask("q", "--retries", "0", script=Script(fail=fail)) == 1
+    assert capsys.readouterr().err == "sot: error: lower --max-tokens, --words 3 or --max-points\n"

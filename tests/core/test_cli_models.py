@@ -1,0 +1,63 @@
+"""What `--model` says, and what is said about names that cannot work."""
+
+from __future__ import annotations
+
+import pytest
+
+from skeleton_of_thought._cli.models import ModelSpec
+from skeleton_of_thought.errors import InvalidInput
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        (None, ModelSpec()),
+        ("org/model", ModelSpec("org/model")),
+        ("gpt2", ModelSpec("gpt2")),
+        ("openai/gpt-oss-20b", ModelSpec("openai/gpt-oss-20b")),
+        ("openai:gpt-4o", ModelSpec("gpt-4o", "openai")),
+        ("openai:m@http://h:1/v1", ModelSpec("m", "openai", "http://h:1/v1")),
+        ("openai:@cf/meta/m@https://h/v1", ModelSpec("@cf/meta/m", "openai", "https://h/v1")),
+        ("langchain:anthropic:claude-x", ModelSpec("anthropic:claude-x", "langchain")),
+        ("langchain:ollama:llama3.2:1b", ModelSpec("ollama:llama3.2:1b", "langchain")),
+    ],
+)
+def test_models_are_told_apart(text, spec):
+    assert ModelSpec.parse(text) == spec
+
+
+def test_a_model_file_is_found(tmp_path):
+    file = tmp_path / "m.gguf"
+    with pytest.raises(InvalidInput):
+        ModelSpec.parse(str(file))
+    file.touch()
+    assert ModelSpec.parse(str(file)) == ModelSpec(str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "write"),
+    [
+        ("gpt-4o", "openai:gpt-4o"),
+        ("o3", "openai:o3"),
+        ("claude-sonnet-4-5", "langchain:anthropic:claude-sonnet-4-5"),
+        ("gemini-2.5-pro", "langchain:google_genai:gemini-2.5-pro"),
+        ("mistral-large-latest", "langchain:mistralai:mistral-large-latest"),
+        ("anthropic:claude-x", "langchain:anthropic:claude-x"),
+        ("google_genai:gemini-x", "langchain:google_genai:gemini-x"),
+        ("ollama:llama3.2", "openai:llama3.2@http://127.0.0.1:11434/v1"),
+        ("http://127.0.0.1:8000/v1", "openai:NAME@http://127.0.0.1:8000/v1"),
+        ("langchain:claude-x", "langchain:PROVIDER:NAME"),
+        ("langchain:", "langchain:PROVIDER:NAME"),
+    ],
+)
+def test_the_name_of_a_servers_model_says_what_to_write(text, write):
+    with pytest.raises(InvalidInput) as error:
+        ModelSpec.parse(text)
+    assert write in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_directory_of_such_a_name_is_a_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt-4o").mkdir()
+    assert ModelSpec.parse("gpt-4o") == ModelSpec("gpt-4o")

@@ -1,0 +1,153 @@
+"""`sot --model langchain:PROVIDER:NAME`: whatever `init_chat_model` makes, loaded when it is asked for."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import json
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from skeleton_of_thought.cli import main
+
+pytest.importorskip("langchain")
+
+SKELETON = "1. First thing\n2. Second thing\n3. Third thing\n"
+
+
+class Scripted(BaseChatModel):
+    """A provider's model that notes how it was made and what it was asked."""
+
+    model: str
+    temperature: float | None = None
+    max_tokens: int | None = None
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted"
+
+    def _generate(self, messages: Any, *args: Any, **kwargs: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=AIMessage("x"))])
+
+    async def _astream(self, messages: Any, *args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        ASKED.append((self, messages))
+        last = str(messages[-1].content)
+        if "fail" in last:
+            raise ConnectionError("no\nroute")
+        text = SKELETON if "Write only the headings" in last or last == "1." else "Some text of this."
+        for word in text.replace(" ", "| ").split("|"):
+            yield ChatGenerationChunk(message=AIMessageChunk(word))
+        usage = {"input_tokens": 9, "output_tokens": 4, "total_tokens": 13, "input_token_details": {"cache_read": 2}}
+        end = AIMessageChunk("", usage_metadata=usage, response_metadata={"stop_reason": "max_tokens"})
+        yield ChatGenerationChunk(message=end)
+
+
+ASKED: list[tuple[Scripted, Any]] = []
+
+
+@pytest.fixture(autouse=True)
+def provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has langchain-anthropic installed, as far as `init_chat_model` can tell."""
+    from langchain.chat_models import base
+
+    package = types.ModuleType("langchain_anthropic")
+    package.ChatAnthropic = Scripted  # type: ignore[attr-defined]
+    package.__spec__ = importlib.machinery.ModuleSpec("langchain_anthropic", None)
+    monkeypatch.setitem(sys.modules, "langchain_anthropic", package)
+    _forget(base)
+    ASKED.clear()
+
+
+def _forget(base: Any) -> None:
+    """Has it look for packages anew: newer versions keep what they found."""
+    for name in vars(base).values():
+        if hasattr(name, "cache_clear"):
+            name.cache_clear()
+
+
+def ask(capsys: Any, *options: str, question: str = "What now?") -> tuple[int, str, str]:
+    code = main(["ask", question, "--no-router", "--model", "langchain:anthropic:some-model", *options])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_provider_of_langchain_answers(capsys: Any) -> None:
+    code, out, err = ask(capsys, "--json", "--temperature", "0.5", "--max-tokens", "99", "--system", "Be brief.")
+    assert (code, err) == (0, "")
+    answer = json.loads(out)
+    assert answer["skeleton"] == ["First thing", "Second thing", "Third thing"]
+    assert "1. First thing: Some text of this." in answer["text"]
+    assert answer["usage"]["output_tokens"] == 16
+    assert answer["usage"]["cached_tokens"] == 8
+    model, messages = ASKED[0]
+    assert (model.model, model.temperature, model.max_tokens) == ("some-model", 0.5, 99)
+    assert [message.type for message in messages] == ["system", "human"]
+
+
+def test_settings_that_were_not_given_are_the_providers_own(capsys: Any) -> None:
+    assert ask(capsys)[0] == 0
+    assert (ASKED[0][0].temperature, ASKED[0][0].max_tokens) == (None, None)
+
+
+@pytest.mark.parametrize(("options", "last"), [([], "human"), (["--prefill=yes"], "ai"), (["--prefill=auto"], "human")])
+def test_the_start_of_turns_is_given_only_where_the_user_says_so(capsys: Any, options: list[str], last: str) -> None:
+    assert ask(capsys, *options)[0] == 0
+    assert {messages[-1].type for _, messages in ASKED} == {last}
+
+
+def test_an_error_of_the_provider_is_one_line(capsys: Any) -> None:
+    code, _, err = ask(capsys, "--retries", "0", question="Does it fail?")
+    assert (code, err) == (1, "sot: error: ConnectionError: no route\n")
+
+
+def test_no_thread_is_left_behind(capsys: Any) -> None:
+    assert ask(capsys)[0] == 0
+    assert not [thread for thread in threading.enumerate() if thread.name == "sot-calls"]
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "words"),
+    [
+        ("langchain:groq:m", 1, "pip install langchain-groq"),
+        ("langchain:google_genai:m", 1, "pip install langchain-google-genai"),
+        ("langchain:ollama:m", 1, "pip install langchain-ollama"),
+        ("langchain:nosuch:m", 2, "anthropic"),
+        ("langchain:nosuch:m", 2, "knows no provider 'nosuch'"),
+        ("langchain:openai:m", 1, "api_key"),
+    ],
+)
+def test_what_is_missing_is_named(
+    model: str, code: int, words: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert main(["ask", "q", "--model", model]) == code
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_langchain_itself_may_be_missing(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "langchain.chat_models", None)
+    code, _, err = ask(capsys)
+    assert code == 1
+    assert "pip install" in err
+    assert "agents]" in err
+
+
+def test_langchain_is_loaded_only_for_its_models() -> None:
+    code = (
+        "import sys\nfrom skeleton_of_thought.cli import main\nmain(['ask', 'q', '--model', './nowhere'])\n"
+        "main(['ask', 'q', '--model', 'anthropic:claude-x'])\n"
+        "print([name for name in ('langchain', 'langchain_core') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "langchain:anthropic:claude-x" in done.stderr

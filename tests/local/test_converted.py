@@ -1,0 +1,160 @@
+"""A converted copy, killed at every step of its way into place."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from skeleton_of_thought.local import converted
+
+RUNS = """
+import importlib.util, json, os, signal, sys
+from pathlib import Path
+
+path, place = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("converted", path)  # without torch, which its package loads
+converted = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(converted)
+import psutil
+converted.metadata.version("transformers")  # what is read once shall not be counted among the steps
+
+class Part:
+    def __init__(self, name):
+        self.name = name
+
+    def save_pretrained(self, folder):
+        for index in range(3):
+            with open(os.path.join(folder, f"{self.name}-{index}"), "w") as file:
+                file.write("x" * 10)
+
+def run():
+    log = []
+
+    def convert():
+        log.append("convert")
+        return Part("model"), Part("tokenizer")
+
+    def read(folder):
+        log.append("read")
+        found = {file.name: file.read_text() for file in folder.iterdir()}
+        if len(found) != 6 or set(found.values()) != {"x" * 10}:
+            raise ValueError("half a copy")
+        return found, None
+
+    found, _ = converted.converted(weights, convert=convert, read=read)
+    assert isinstance(found, dict), "nothing was kept"
+    return log
+
+def in_a_process(work):
+    if (child := os.fork()) == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def killed_at(step):
+    count = 0
+
+    def hook(event, _):
+        nonlocal count
+        if event.startswith(("open", "os.", "shutil.", "tempfile.")):
+            count += 1
+            if count == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    run()
+
+outcomes = []
+damaged = sys.stdin.read() == "damaged"
+for step in range(1, 1000):
+    os.environ["XDG_CACHE_HOME"] = str(Path(place) / str(step))
+    weights = Path(place) / "m.gguf"
+    weights.write_bytes(b"weights")
+    kept = converted.cache_root() / converted.identity(weights)
+    if damaged:
+        kept.mkdir(parents=True)
+        (kept / "model-0").write_text("x")
+    code = in_a_process(lambda: killed_at(step))
+    whole = kept.is_dir() and len(list(kept.iterdir())) == 6
+    log = run()
+    outcomes.append([code, whole, log, sorted(os.listdir(kept.parent)) == [kept.name]])
+    if code == 0:
+        break
+print(json.dumps(outcomes))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("before", ["nothing", "damaged"])
+def test_a_process_killed_at_any_step_leaves_a_whole_copy_or_none(tmp_path: Path, before: str) -> None:
+    command = [sys.executable, "-c", RUNS, converted.__file__, str(tmp_path)]
+    done = subprocess.run(command, input=before, capture_output=True, text=True, check=True, timeout=300)
+    outcomes = json.loads(done.stdout)
+    assert len(outcomes) > 20
+    assert [code for code, *_ in outcomes] == [-9] * (len(outcomes) - 1) + [0]
+    for _, whole, log, tidy in outcomes:
+        # Whoever comes next reads the whole copy, or tries the damaged one, and makes it anew.
+        assert log == (["read"] if whole else ["convert", "read"]) or (before == "damaged" and log[-1] == "read")
+        assert log.count("convert") == (not whole)
+        # A copy that was made clears away what lay about; one that was there is only read.
+        assert tidy or whole
+
+
+def leftover(folder: Path, name: str, age: float = 0.0) -> Path:
+    made = folder / name
+    made.mkdir(parents=True)
+    os.utime(made, (time.time() - age,) * 2)
+    return made
+
+
+def test_only_what_nobody_is_writing_is_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = converted.socket.gethostname()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait(60)
+    day = 25 * 3600.0
+    gone = [
+        leftover(tmp_path, f".new-{host}-{ended.pid}-abc_def1"),
+        leftover(tmp_path, f".old-{host}-{ended.pid}-abc_def2"),
+        leftover(tmp_path, ".new-abcdefgh", day),
+        leftover(tmp_path, ".new-another-host-1-abcdefgh", day),
+        leftover(tmp_path, f".new-{host}-{os.getpid()}-abcdefgh", day),
+        leftover(tmp_path, "model-0000000000000000", 91 * 24 * 3600.0),
+    ]
+    stays = [
+        leftover(tmp_path, f".new-{host}-{os.getpid()}-abcdefgi"),
+        leftover(tmp_path, f".new-another-host-{ended.pid}-abcdefgh"),
+        leftover(tmp_path, ".new-abcdefgi"),
+        leftover(tmp_path, "model-0123456789abcdef", day),
+    ]
+    converted._sweep(tmp_path)
+    assert not any(folder.exists() for folder in gone)
+    assert all(folder.exists() for folder in stays)
+
+
+def test_each_version_of_transformers_has_copies_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"weights")
+    name = converted.identity(file)
+    assert converted.identity(file) == name
+    monkeypatch.setattr(converted.metadata, "version", lambda package: "5.0.0")
+    assert converted.identity(file) != name
+
+
+def test_a_copy_that_is_read_counts_as_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"weights")
+    kept = leftover(converted.cache_root(), converted.identity(file), 91 * 24 * 3600.0)
+    converted.converted(file, convert=lambda: pytest.fail("there is a copy"), read=lambda folder: (folder, None))
+    converted._sweep(kept.parent)
+    assert kept.exists()
