@@ -35,6 +35,7 @@ __all__ = [
     "PointFound",
     "PointRestarted",
     "PointStarted",
+    "PointTimes",
     "Prompt",
     "Reply",
     "Retrieval",
@@ -380,6 +381,30 @@ class Span:
 
 
 @dataclass(frozen=True)
+class PointTimes:
+    """When one point was retrieved for, written and released, on the clock of `Span`.
+
+    Attributes:
+        index: The point's number.
+        title: Its title.
+        written: When its last call ran; None where none was opened.
+        retrieved: When it was retrieved for, all attempts together; None without retrieval per point.
+        released: When the reader got its first text, in document order. None where there was none, and where the
+            answer's text comes at once, at its end.
+        attempts: How many calls were made to write it.
+        failed: Whether it failed for good.
+    """
+
+    index: int
+    title: str
+    written: Span | None = None
+    retrieved: Span | None = None
+    released: float | None = None
+    attempts: int = 0
+    failed: bool = False
+
+
+@dataclass(frozen=True)
 class Timings:
     """Where an answer's time went, in seconds.
 
@@ -390,12 +415,14 @@ class Timings:
             first one's start to the last one's end), `merge`, `direct`.
         decoding: What the local engine did for the calls of a stage, summed; no entry for a stage whose
             backend does not tell.
+        points: When each point was written, in document order; see `skeleton_of_thought.timeline` for a picture.
     """
 
     total: float = 0.0
     first_text: float | None = None
     stages: Mapping[str, Span] = field(default_factory=dict)
     decoding: Mapping[Stage, Decoding] = field(default_factory=dict)
+    points: tuple[PointTimes, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The timings as plain JSON-safe data."""
@@ -404,6 +431,7 @@ class Timings:
             "first_text": self.first_text,
             "stages": {stage: dataclasses.asdict(span) for stage, span in self.stages.items()},
             "decoding": {stage: done.to_dict() for stage, done in self.decoding.items()},
+            "points": [dataclasses.asdict(point) for point in self.points],
         }
 
 
