@@ -57,7 +57,7 @@ class SkeletonOfThoughtResponse(Response):
         source_nodes: All nodes that were retrieved, each once.
         metadata: `metadata["sot"]` says in plain data how the answer came about: `route` and `reason`, the router's
             `decision` (with its `score`, 0 to 1, where it has one), `concurrency`, `retrieval`, `timings` in seconds,
-            `usage` in tokens, also by stage.
+            `usage` in tokens, also by stage. `skeleton_of_thought.Timeline.of(metadata["sot"])` makes a picture of it.
         points: The points, in document order; empty for a direct answer.
     """
 
@@ -166,7 +166,7 @@ def _point(expansion: Expansion, numbers: int) -> ResponsePoint:
 
 
 def about(answer: Answer, **more: Any) -> dict[str, Any]:
-    """What `metadata["sot"]` says of an answer: plain data, without its texts."""
+    """What `metadata["sot"]` says of an answer: plain data, with its titles and without its texts."""
     told = answer.to_dict()
     names = ("route", "reason", "decision", "finish_reason", "merged", "merge_error")
     spent = ("timings", "usage", "usage_by_stage")

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from skeleton_of_thought.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.timeline import Timeline
 
 __all__ = [
     "Answer",
@@ -503,6 +506,20 @@ class Answer:
     def errors(self) -> dict[int, Exception]:
         """The errors of failed points, by point index."""
         return {e.point.index: e.error for e in self.expansions if e.error is not None}
+
+    def timeline(self, normal: float | Mapping[str, float] | None = None) -> Timeline:
+        """A picture of when each call of this answer ran; notebooks show it, `str` of it is one for terminals.
+
+        Args:
+            normal: Seconds that normal decoding took for the same question, to be shown beside it; or several
+                ways' by their names, such as `{"model.generate": 21.3, "one row": 18.0}`.
+
+        Raises:
+            InvalidInput: Seconds that are not positive and finite.
+        """
+        from skeleton_of_thought.timeline import Timeline  # most answers are never drawn
+
+        return Timeline.of(self, normal)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain JSON-safe data. Of sources it has the number: the core does not know what they are."""
