@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from llama_index.core.base.response.schema import AsyncStreamingResponse, Respon
 from llama_index.core.schema import NodeWithScore
 
 from llama_index_sot.events import error_text
+from skeleton_of_thought.timeline import Timeline
 from skeleton_of_thought.types import Answer, Expansion
 
 __all__ = [
@@ -48,8 +49,26 @@ class ResponsePoint:
     citations: tuple[int, ...] = ()
 
 
+class _Drawn:
+    """What all responses have beside their texts."""
+
+    def timeline(self, normal: float | Mapping[str, float] | None = None) -> Timeline:
+        """A picture of when each call of this answer ran; notebooks show it, `str` of it is one for terminals.
+
+        Of a response that is being streamed it shows what ran as far as `metadata` knows, at the end all of it.
+
+        Args:
+            normal: Seconds that normal decoding took for the same query, to be shown beside it; or several ways' by
+                their names.
+
+        Raises:
+            InvalidInput: Seconds that are not positive and finite; or `metadata` was taken away.
+        """
+        return Timeline.of(self, normal)
+
+
 @dataclass
-class SkeletonOfThoughtResponse(Response):
+class SkeletonOfThoughtResponse(_Drawn, Response):
     """A whole answer.
 
     Attributes:
@@ -57,7 +76,7 @@ class SkeletonOfThoughtResponse(Response):
         source_nodes: All nodes that were retrieved, each once.
         metadata: `metadata["sot"]` says in plain data how the answer came about: `route` and `reason`, the router's
             `decision` (with its `score`, 0 to 1, where it has one), `concurrency`, `retrieval`, `timings` in seconds,
-            `usage` in tokens, also by stage. `skeleton_of_thought.Timeline.of(metadata["sot"])` makes a picture of it.
+            `usage` in tokens, also by stage.
         points: The points, in document order; empty for a direct answer.
     """
 
@@ -69,7 +88,7 @@ class SkeletonOfThoughtResponse(Response):
 
 
 @dataclass
-class SkeletonOfThoughtStreamingResponse(StreamingResponse):
+class SkeletonOfThoughtStreamingResponse(_Drawn, StreamingResponse):
     """An answer that is written while `response_gen` is iterated, and not before.
 
     `source_nodes` is complete from the beginning. The points have their titles and nodes as soon as these are known,
@@ -92,7 +111,7 @@ class SkeletonOfThoughtStreamingResponse(StreamingResponse):
 
 
 @dataclass
-class AsyncSkeletonOfThoughtStreamingResponse(AsyncStreamingResponse):
+class AsyncSkeletonOfThoughtStreamingResponse(_Drawn, AsyncStreamingResponse):
     """Async twin of `SkeletonOfThoughtStreamingResponse`.
 
     `str(response)` blocks until the answer is whole, and works on a running event loop, too, where tools call it: it

@@ -228,7 +228,7 @@ def _legend(bars: Sequence[Bar], top: float) -> tuple[list[str], int]:
     for name, meaning in _MEANING.items():
         if name not in kinds and not (name == "released" and released):
             continue
-        width = 34 + 6 * len(meaning)
+        width = 36 + sum(3.2 if letter in "fijlrt " else 6.6 for letter in meaning)
         if x + width > _WIDTH:
             x, y = 14.0, y + 20
         drawn.append(_diamond(x + 5, y) if name == "released" else _box(x, y - 5, 11, 11, name))

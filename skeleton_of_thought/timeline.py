@@ -3,7 +3,8 @@
 answer.timeline()                                            # of an `Answer`; a notebook shows it
 answer.timeline({"model.generate": 21.3, "one row": 18.0})   # beside what normal decoding takes
 Timeline.of(result)                                          # of what LangChain's chain returns
-Timeline.of(response.metadata["sot"])                        # of a LlamaIndex response
+Timeline.of(message)                                         # of what LangChain's chat model returns
+response.timeline()                                          # of a LlamaIndex response
 Timeline.of(answer).save("answer.svg")                       # for a report; str() of it is for terminals
 """
 
@@ -53,14 +54,12 @@ class Timeline:
     first_text: float | None = None
 
     @classmethod
-    def of(
-        cls, source: Answer | Timings | Mapping[str, Any], normal: float | Mapping[str, float] | None = None
-    ) -> Timeline:
+    def of(cls, source: object, normal: float | Mapping[str, float] | None = None) -> Timeline:
         """The time line of an answer.
 
         Args:
-            source: An `Answer` or its `Timings`; or either as plain data: what LangChain's chain returns, the
-                `response_metadata` of its chat model, `metadata["sot"]` of a LlamaIndex response, `sot ask --json`.
+            source: An `Answer` or its `Timings`; what LangChain's chain returns, or a message of its chat model; a
+                LlamaIndex response; or the plain data of any of these, such as what `sot ask --json` prints.
             normal: Seconds that normal decoding took, or several ways' by their names.
 
         Raises:
@@ -162,19 +161,32 @@ def _timings(source: object) -> Timings:
         return source.timings
     if isinstance(source, Timings):
         return source
-    if isinstance(source, Mapping):
-        data = source.get("timings", source)
-        if isinstance(data, Timings):
-            return data
-        if isinstance(data, Mapping) and isinstance(data.get("stages"), Mapping):
-            return _read(data)
-        has = f"a mapping with the keys {sorted(map(str, source))[:8]}"
-    else:
-        has = type(source).__name__
+    data = source if isinstance(source, Mapping) else _metadata(source)
+    for name in ("sot", "timings"):
+        data = data.get(name, data) if isinstance(data, Mapping) else data
+    if isinstance(data, Timings):
+        return data
+    if isinstance(data, Mapping) and isinstance(data.get("stages"), Mapping):
+        return _read(data)
+    keys = f" with the keys {sorted(map(str, source))[:8]}" if isinstance(source, Mapping) else ""
     raise InvalidInput(
-        'A time line needs an answer with its "timings": an Answer, what the chain returns, '
-        f'or response.metadata["sot"]; not {has}.'
+        "A time line needs an answer with its timings: an Answer, what the chain or its chat model returns, or a "
+        f"response of the query engine; not {_article(source)}{keys}."
     )
+
+
+def _metadata(source: object) -> Mapping[str, Any]:
+    # What messages of LangChain and responses of LlamaIndex carry it in; the core knows neither of them.
+    for name in ("response_metadata", "metadata"):
+        found = getattr(source, name, None)
+        if isinstance(found, Mapping):
+            return found
+    return {}
+
+
+def _article(source: object) -> str:
+    name = type(source).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def _read(data: Mapping[str, Any]) -> Timings:

@@ -8,11 +8,12 @@ import sys
 import unicodedata
 import xml.etree.ElementTree as ET
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
 from skeleton_of_thought import Timeline
-from skeleton_of_thought._drawing import Bar, Part, as_svg, as_text
+from skeleton_of_thought._drawing import _COLOURS, Bar, Part, as_svg, as_text
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Answer, PointTimes, Span, Timings
 
@@ -132,10 +133,33 @@ def test_plain_data_makes_the_same_picture(wrap):
     assert Timeline.of(wrap(data), 3.0) == Timeline.of(TIMINGS, 3.0)
 
 
-@pytest.mark.parametrize("bad", ["text", {"answer": "x"}, {"timings": {}}, {"stages": {"point": {"begin": 1}}}, None])
-def test_what_has_no_timings_is_refused(bad):
-    with pytest.raises(InvalidInput, match="timings"):
+@pytest.mark.parametrize("name", ["metadata", "response_metadata"])
+def test_what_carries_its_timings_in_metadata_makes_the_same_picture(name):
+    carrier = SimpleNamespace(**{name: {"timings": TIMINGS.to_dict()}})
+    assert Timeline.of(carrier) == Timeline.of(TIMINGS)
+
+
+@pytest.mark.parametrize(
+    ("bad", "has"),
+    [
+        ("text", "not a str"),
+        (None, "not a NoneType"),
+        (3.5, "not a float"),
+        ({"answer": "x", "timing": 1}, r"not a dict with the keys \['answer', 'timing'\]"),
+        ({"timings": {}}, "not a dict with the keys"),
+        ({"timings": None}, "not a dict with the keys"),
+        (SimpleNamespace(metadata={}), "not a SimpleNamespace"),
+        (SimpleNamespace(metadata=None), "not a SimpleNamespace"),
+    ],
+)
+def test_what_has_no_timings_is_refused_and_told_what_has(bad, has):
+    with pytest.raises(InvalidInput, match=f"needs an answer with its timings: .*{has}"):
         Timeline.of(bad)
+
+
+def test_timings_that_were_changed_on_the_way_are_refused():
+    with pytest.raises(InvalidInput, match=r"cannot be read .*begin"):
+        Timeline.of({"stages": {"point": {"begin": 1}}})
 
 
 # --- any title ---
@@ -203,6 +227,42 @@ def test_nothing_is_drawn_outside_the_picture():
     for box in root.iter(f"{SVG}rect"):
         assert float(box.attrib["x"]) + float(box.attrib["width"]) <= float(root.attrib["width"])
         assert float(box.attrib["y"]) + float(box.attrib["height"]) <= float(root.attrib["height"])
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["light", "dark"])
+def test_text_stands_out_from_its_ground_in_both_modes(mode):
+    ground = luminance(_COLOURS["ground"][mode])
+    for name, least in {
+        "text": 4.5,
+        "faint": 4.5,
+        "writing": 3.0,
+        "retrieval": 2.5,
+        "failed": 3.0,
+        "normal": 3.0,
+    }.items():
+        low, high = sorted((ground, luminance(_COLOURS[name][mode])))
+        assert (high + 0.05) / (low + 0.05) >= least, name
+
+
+def luminance(colour: str) -> float:
+    """What WCAG calls relative luminance, 0 to 1."""
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("points", [1, 2, 5, 12, 20])
+def test_rows_do_not_overlap(points):
+    timeline = of_points(*(PointTimes(i, f"Point {i}", Span(1.0, 3.0), None, 3.0) for i in range(1, points + 1)))
+    root = ET.fromstring(timeline.svg)
+    labels = [(float(e.attrib["y"]), float(e.attrib["height"])) for e in root.iter(f"{SVG}svg") if "y" in e.attrib]
+    assert len(labels) == points
+    for (top, height), (below, _) in pairwise(labels):
+        assert top + height <= below
+    # What stands below the rows: the axis, and the legend after it.
+    lower = sorted({float(e.attrib["y"]) for e in root.iter(f"{SVG}text") if e.text in ("seconds", "writing")})
+    assert labels[-1][0] + labels[-1][1] < lower[0] < lower[1] - 11
+    assert lower[1] < float(root.attrib["height"])
 
 
 def test_every_colour_has_a_pair_and_holds_where_styles_are_dropped():

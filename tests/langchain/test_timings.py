@@ -48,7 +48,7 @@ def test_a_message_of_the_chat_model_has_a_time_line(kit):
     model = skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES))).as_chat_model()
     whole, streamed = model.invoke("Why?"), kit.total(model.stream("Why?"))
     for message in (whole, streamed):
-        assert len(Timeline.of(message.response_metadata).bars) == 3
+        assert len(Timeline.of(message).bars) == len(Timeline.of(message.response_metadata).bars) == 3
 
 
 async def test_an_answer_without_any_text_has_timings_too(way, kit):
