@@ -98,3 +98,15 @@ def test_the_decoding_benchmark_measures_every_way():
 @pytest.mark.model
 def test_the_prompt_benchmark_counts():
     assert last_json("benchmarks/prompts.py", "--questions", "2")["questions"] == 2
+
+
+@pytest.mark.model
+def test_the_retrieval_benchmark_finds_the_engines_way_the_only_one_without_a_gap():
+    result = last_json("benchmarks/retrieval.py")
+    assert result["points"] == 96
+    worst = {
+        form: min(places[where]["hit@2"] for where in ("handbook", "articles"))
+        for form, places in result["forms"].items()
+    }
+    assert max(worst, key=worst.get) == "the mean of {title} and {title} ({query_str})"
+    assert worst["{title}"] < 0.5 < 0.7 < worst["the mean of {title} and {title} ({query_str})"]
