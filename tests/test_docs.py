@@ -1,4 +1,4 @@
-"""What README, docstrings, notebooks and benchmarks show is run."""
+"""What README, docstrings and benchmarks show is run."""
 
 from __future__ import annotations
 
@@ -55,18 +55,6 @@ def run_blocks(page: str) -> None:
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks:
         exec(compile(block, page, "exec"), names)
-
-
-@pytest.mark.model
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.name)
-# jupyter's own packages, on a machine without a configuration
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning")
-def test_notebooks_run(path):
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    notebook = nbformat.read(path, as_version=4)
-    assert all(not cell.get("outputs") for cell in notebook.cells), "commit notebooks without outputs"
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(ROOT)}}).execute()
 
 
 def last_json(*command: str) -> dict:
