@@ -96,6 +96,8 @@ def execute(notebook: Any) -> Any:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+    # tqdm's, where there are no widgets, and of no use to a reader.
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     client = nbclient.NotebookClient(
         notebook, timeout=900, resources={"metadata": {"path": str(FOLDER.parent)}}, coalesce_streams=True
     )

@@ -107,7 +107,9 @@ class Timeline:
         if not any(bar.kind != "normal" for bar in self.bars):
             return "No call was timed."
         whole = f"the whole answer after {in_seconds(self.total)}"
-        return f"First text after {in_seconds(self.first_text)}, {whole}" if self.first_text else whole.capitalize()
+        if self.first_text is None or self.total - self.first_text <= _AT_ONCE * self.total:
+            return whole[0].upper() + whole[1:]
+        return f"First text after {in_seconds(self.first_text)}, {whole}"
 
 
 # --- from timings to bars ---------------------------------------------------------------------------

@@ -290,6 +290,12 @@ def test_the_text_version_fits_a_terminal():
     assert lines[3].count("◆") == 1
 
 
+@pytest.mark.parametrize("first", [None, 4.0, 3.99])
+def test_an_answer_that_came_at_once_has_no_first_text_of_its_own(first):
+    timings = Timings(4.0, first, {"direct": Span(0.0, 4.0)})
+    assert str(Timeline.of(timings)).startswith("The whole answer after 4.00 s\n")
+
+
 def test_a_bar_without_length_is_still_seen():
     bars = [Bar("blink", (Part(1.0, 1.0, "writing"),)), Bar("long", (Part(0.0, 1000.0, "normal"),))]
     assert "█" in as_text(bars, "", 1000.0)
