@@ -28,11 +28,11 @@ from skeleton_of_thought._cli.output import Output
 from skeleton_of_thought._cli.report import comparison, figures, measurements, statistics
 from skeleton_of_thought._cli.standard_input import question_of
 from skeleton_of_thought._cli.views import JsonView, Outcome, PlainView, View
-from skeleton_of_thought._cli.wording import as_options
+from skeleton_of_thought._cli.wording import as_options, shortcomings
 from skeleton_of_thought.assemble import Join
 from skeleton_of_thought.drive import run
 from skeleton_of_thought.errors import InvalidInput, PointError, SotError, install_line
-from skeleton_of_thought.flow import REPEATED, AnswerFlow, Settings
+from skeleton_of_thought.flow import AnswerFlow, Settings
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.types import (
     Answer,
@@ -386,16 +386,8 @@ def _report(args: Namespace, view: View, outcome: Outcome, backend: Backend) -> 
         if lines and backend.remark is not None:
             lines.append(backend.remark)
         view.report(lines)
-    if answer.finish_reason == REPEATED:
-        print("sot: the model repeated itself, so its answer was ended", file=sys.stderr)
-    for expansion in answer.expansions:
-        if expansion.finish_reason == REPEATED:
-            print(f"sot: point {expansion.point.index} repeated itself, so it was ended", file=sys.stderr)
-    for index, error in answer.errors.items():
-        print(f"sot: point {index} failed: {_explain(error, backend)}", file=sys.stderr)
-    if answer.merge_error is not None:
-        why = _explain(answer.merge_error, backend)
-        print(f"sot: merge failed, so the points stand as they are: {why}", file=sys.stderr)
+    for line in shortcomings(answer, lambda error: _explain(error, backend)):
+        print(f"sot: {line}", file=sys.stderr)
 
 
 def _explain(error: Exception, backend: Backend) -> str:

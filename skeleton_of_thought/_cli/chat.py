@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 from skeleton_of_thought._cli.backends import Backend
 from skeleton_of_thought._cli.output import write_whole
 from skeleton_of_thought._cli.typewriter import Typewriter, points
+from skeleton_of_thought._cli.wording import shortcomings
 from skeleton_of_thought.drive import run
 from skeleton_of_thought.errors import InvalidInput, PromptTooLong, SotError
 from skeleton_of_thought.flow import AnswerFlow, Settings
@@ -81,6 +82,8 @@ class Chat:
         """
         if self._attended:
             self._say(f"Model: {self._backend.name}. /help lists the commands, Ctrl-D ends the chat.")
+            if self._backend.remark is not None:
+                self._say(f"It is {self._backend.remark}.")
         failed = False
         for line in _lines(self._attended):
             text = line.strip()
@@ -181,7 +184,8 @@ class Chat:
             self._complain(f"{self._explain(ended.error)}{hint}")
             return False
         self._keep(question, ended.answer.text)
-        self._tell_failures(ended.answer)
+        for line in shortcomings(ended.answer, self._explain):
+            print(f"sot: {line}", file=sys.stderr, flush=True)
         self._say(_summary(ended.answer, time.monotonic() - began))
         return True
 
@@ -199,13 +203,6 @@ class Chat:
             self._turns.append((question, answer.strip()))
 
     # --- what is said beside the answers ---
-
-    def _tell_failures(self, answer: Answer) -> None:
-        for index, error in answer.errors.items():
-            print(f"sot: point {index} failed: {self._explain(error)}", file=sys.stderr, flush=True)
-        if answer.merge_error is not None:
-            why = self._explain(answer.merge_error)
-            print(f"sot: merge failed, so the points stand as they are: {why}", file=sys.stderr, flush=True)
 
     def _say(self, text: str) -> None:
         if self._attended:

@@ -1,11 +1,14 @@
-"""Settings in errors, as the command calls them."""
+"""What is said of answers and errors: settings as the command calls them, and what an answer falls short of."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["as_options"]
+from skeleton_of_thought.flow import REPEATED
+from skeleton_of_thought.types import Answer
+
+__all__ = ["as_options", "shortcomings"]
 
 _OPTIONS: Mapping[str, str] = {
     "point_words": "--words",
@@ -29,3 +32,16 @@ def as_options(text: str) -> str:
         'shorten the prompt or lower --max-tokens'
     """
     return _SETTING.sub(lambda found: _OPTIONS[found[1]] + (" " if found[0].endswith("=") else ""), text)
+
+
+def shortcomings(answer: Answer, explain: Callable[[Exception], str]) -> Iterator[str]:
+    """Lines on what of an answer was ended or failed, and why."""
+    if answer.finish_reason == REPEATED:
+        yield "the model repeated itself, so its answer was ended"
+    for expansion in answer.expansions:
+        if expansion.finish_reason == REPEATED:
+            yield f"point {expansion.point.index} repeated itself, so it was ended"
+    for index, error in answer.errors.items():
+        yield f"point {index} failed: {explain(error)}"
+    if answer.merge_error is not None:
+        yield f"merge failed, so the points stand as they are: {explain(answer.merge_error)}"

@@ -215,6 +215,26 @@ def test_what_failed_of_an_answer_is_told(say):
     assert "5. Put screens away" in out
 
 
+class Looping(scripted_cli.Script):
+    """A small model that says the same again and again where it is asked directly."""
+
+    def text(self, call):
+        return scripted_cli.SENTENCE * 60 if call.stage == "direct" else super().text(call)
+
+    def backend(self):
+        return dataclasses.replace(super().backend(), stop_loops=True, notice=lambda: "it has a state")
+
+
+def test_a_small_models_loop_is_ended_and_told(say):
+    code, out, err = say(Looping(skeleton="No list."), FIRST, options=["--no-router"])
+    assert code == 0
+    assert out.strip() == (scripted_cli.SENTENCE * 2).strip()
+    assert err.splitlines() == [
+        "sot: this model's rows are not decoded in one batch: it has a state",
+        "sot: the model repeated itself, so its answer was ended",
+    ]
+
+
 def test_a_conversation_that_grew_too_long_says_what_helps(say):
     too_long = lambda call: PromptTooLong("too long; lower max_new_tokens") if len(call.prompt.messages) > 1 else None  # noqa: E731
     code, _, err = say(scripted_cli.Script(fail=too_long), FIRST, "Why?", options=["--no-router", "--retries", "0"])
