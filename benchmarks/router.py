@@ -131,8 +131,8 @@ def routers(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Way]:
 def prompt_way(model: str, tokens: int, stack: contextlib.ExitStack) -> Way:
     """A prompt router over a backend of `sot`, greedy where that can be asked for."""
     from skeleton_of_thought import PromptRouter
-    from skeleton_of_thought._cli.backends import ModelSpec
     from skeleton_of_thought._cli.loading import load
+    from skeleton_of_thought._cli.models import ModelSpec
 
     # The limit twice: servers are told it by the backend, the local engine by the prompt.
     backend = load(ModelSpec.parse(model), temperature=0.0, max_tokens=tokens)

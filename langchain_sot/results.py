@@ -50,7 +50,8 @@ class AnswerDict(TypedDict):
         errors: Why points failed, by their number, and under "merge" why the merge did (the answer is then the points
             as they are); empty when none did.
         timings: Where the time went, see `skeleton_of_thought.types.Timings`: `total` and `first_text` in seconds, a
-            span for each of the `stages`, and for local models what was done in each stage (`decoding`).
+            span for each of the `stages`, for local models what was done in each stage (`decoding`), and when each of
+            the `points` was written. `skeleton_of_thought.Timeline.of(result)` makes a picture of it.
     """
 
     question: str

@@ -71,7 +71,7 @@ class Plan:
     num_workers: int | None = 8
     retrieval: Retrieval = "none"
     finder: Finder | None = None
-    point_query: Callable[[str, str], str] = "{1} ({0})".format
+    point_query: Callable[[str, str], QueryBundle] = lambda question, title: QueryBundle(f"{title} ({question})")
     packer: Callable[[str], Packer] | None = None
     citations: bool = False
 
@@ -270,7 +270,7 @@ class Answering:
         return self._live or (call.stage == "skeleton" and self._plan.settings.eager)
 
     def _open(self, call: Call, position: int) -> Iterator[str | Reply]:
-        with traced(call, self._callbacks, self._point_query(call)) as trace:
+        with traced(call, self._callbacks, self._sought(call).query_str) as trace:
             if call.stage == "sources":
                 nodes = self._finder.find(self._sought(call))
                 yield trace.found(nodes, self._readings.text(nodes))
@@ -287,7 +287,7 @@ class Answering:
             yield outcome.reply
 
     async def _aopen(self, call: Call, position: int) -> AsyncIterator[str | Reply]:
-        with traced(call, self._callbacks, self._point_query(call)) as trace:
+        with traced(call, self._callbacks, self._sought(call).query_str) as trace:
             if call.stage == "sources":
                 nodes = await self._finder.afind(self._sought(call))
                 yield trace.found(nodes, self._readings.text(nodes))
@@ -308,13 +308,11 @@ class Answering:
         assert self._plan.finder is not None, "there are calls for sources only where something is retrieved"
         return self._plan.finder
 
-    def _point_query(self, call: Call) -> str:
-        return "" if call.point is None else self._plan.point_query(self._query.query_str, call.point.title)
-
     def _sought(self, call: Call) -> QueryBundle:
+        """What is retrieved for a call's point, or for the question; a bundle of its own."""
         if call.point is None:
             return copy_of(self._query)
-        return QueryBundle(self._point_query(call))
+        return self._plan.point_query(self._query.query_str, call.point.title)
 
 
 async def _next(events: AsyncGenerator[tuple[int, Event]]) -> tuple[int, Event] | None:

@@ -183,7 +183,8 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
             merge_template: Asks for one text in place of the points, `{draft}`.
             direct_template: Asks for a direct answer where something was retrieved. `{query_str}` is needed.
             context_template: How nodes are shown, `{context_str}`, by templates that do not mention it themselves.
-            point_query_template: What is retrieved for a point, of `{query_str}` and `{title}`.
+            point_query_template: What is retrieved for a point, of `{query_str}` and `{title}`. The default,
+                `{title} ({query_str})`, is embedded as the mean of itself and the title alone; one of yours as it is.
             prompt_helper: Makes a context fit the LLM's window; None for one by `llm.metadata`.
             callback_manager: For the legacy callbacks; None for `Settings.callback_manager`.
 

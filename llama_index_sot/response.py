@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from llama_index.core.base.response.schema import AsyncStreamingResponse, Respon
 from llama_index.core.schema import NodeWithScore
 
 from llama_index_sot.events import error_text
+from skeleton_of_thought.timeline import Timeline
 from skeleton_of_thought.types import Answer, Expansion
 
 __all__ = [
@@ -48,8 +49,26 @@ class ResponsePoint:
     citations: tuple[int, ...] = ()
 
 
+class _Drawn:
+    """What all responses have beside their texts."""
+
+    def timeline(self, normal: float | Mapping[str, float] | None = None) -> Timeline:
+        """A picture of when each call of this answer ran; notebooks show it, `str` of it is one for terminals.
+
+        Of a response that is being streamed it shows what ran as far as `metadata` knows, at the end all of it.
+
+        Args:
+            normal: Seconds that normal decoding took for the same query, to be shown beside it; or several ways' by
+                their names.
+
+        Raises:
+            InvalidInput: Seconds that are not positive and finite; or `metadata` was taken away.
+        """
+        return Timeline.of(self, normal)
+
+
 @dataclass
-class SkeletonOfThoughtResponse(Response):
+class SkeletonOfThoughtResponse(_Drawn, Response):
     """A whole answer.
 
     Attributes:
@@ -69,7 +88,7 @@ class SkeletonOfThoughtResponse(Response):
 
 
 @dataclass
-class SkeletonOfThoughtStreamingResponse(StreamingResponse):
+class SkeletonOfThoughtStreamingResponse(_Drawn, StreamingResponse):
     """An answer that is written while `response_gen` is iterated, and not before.
 
     `source_nodes` is complete from the beginning. The points have their titles and nodes as soon as these are known,
@@ -92,7 +111,7 @@ class SkeletonOfThoughtStreamingResponse(StreamingResponse):
 
 
 @dataclass
-class AsyncSkeletonOfThoughtStreamingResponse(AsyncStreamingResponse):
+class AsyncSkeletonOfThoughtStreamingResponse(_Drawn, AsyncStreamingResponse):
     """Async twin of `SkeletonOfThoughtStreamingResponse`.
 
     `str(response)` blocks until the answer is whole, and works on a running event loop, too, where tools call it: it
@@ -166,7 +185,7 @@ def _point(expansion: Expansion, numbers: int) -> ResponsePoint:
 
 
 def about(answer: Answer, **more: Any) -> dict[str, Any]:
-    """What `metadata["sot"]` says of an answer: plain data, without its texts."""
+    """What `metadata["sot"]` says of an answer: plain data, with its titles and without its texts."""
     told = answer.to_dict()
     names = ("route", "reason", "decision", "finish_reason", "merged", "merge_error")
     spent = ("timings", "usage", "usage_by_stage")

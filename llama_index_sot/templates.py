@@ -9,6 +9,7 @@ from typing import Any
 
 from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate, SelectorPromptTemplate
+from llama_index.core.schema import QueryBundle
 
 from llama_index_sot.messages import core_message
 from skeleton_of_thought import prompts as core
@@ -41,7 +42,7 @@ _CITED = (
     "<context>\n{context_str}\n</context>\n\nKeep to the facts in the context, and put the number of its source after "
     "each of them, such as [1]."
 )
-# The title first, and the question only beside it: else it says most of the query, and all points find the same.
+# For keywords and rerankers. For embeddings see `Templates.point_query`.
 _POINT_QUERY = PromptTemplate("{title} ({query_str})")
 _BRACED = re.compile(r"\{(\w+)\}")
 
@@ -136,10 +137,16 @@ class Templates:
             return self.base
         return replace(self.base, context=wording, **stages)
 
-    def point_query(self, question: str, title: str) -> str:
-        """What is retrieved for a point."""
+    def point_query(self, question: str, title: str) -> QueryBundle:
+        """What is retrieved for a point.
+
+        A template of the user's is what is searched with. The default is embedded as the mean of the title alone and
+        of title and question: with the question in it, a title finds what the question finds, for that is most of the
+        text, and without it "Storage" finds anything that is stored (`benchmarks/retrieval.py`).
+        """
         values = {"question": question, "title": title}
-        return self._shown("point_query_template").format(llm=self.llm, **_named(values))
+        query = self._shown("point_query_template").format(llm=self.llm, **_named(values))
+        return QueryBundle(query, custom_embedding_strs=None if "point_query_template" in self.own else [title, query])
 
     def _shown(self, key: str) -> BasePromptTemplate:
         template = self.own.get(key) or self._default(key)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from skeleton_of_thought.gate import Gate
     from skeleton_of_thought.local.classifier import ClassifierRouter
     from skeleton_of_thought.prompt_router import PromptRouter
+    from skeleton_of_thought.timeline import Timeline
 
 __all__ = [
     "Answer",
@@ -42,6 +43,7 @@ __all__ = [
     "Router",
     "Skeleton",
     "SotError",
+    "Timeline",
     "Usage",
     "all_of",
     "any_of",
@@ -59,6 +61,7 @@ _LAZY = {
     "Gate": "gate",
     "Pace": "cost",
     "PromptRouter": "prompt_router",
+    "Timeline": "timeline",
 }
 """Loaded by whoever asks for them: one needs torch, and the others cost an import that many programs never use."""
 

@@ -48,6 +48,7 @@ from skeleton_of_thought.types import (
     PointFound,
     PointRestarted,
     PointStarted,
+    PointTimes,
     Prompt,
     Reply,
     Retrieval,
@@ -92,11 +93,26 @@ class _Writing:
     context: str = ""
     start: float | None = None
     first: float | None = None
+    sought: Span | None = None
+    shown: float | None = None
     expansion: Expansion | None = None
 
     @property
     def text(self) -> str:
         return "".join(self.pieces)
+
+    def times(self, now: float) -> PointTimes:
+        """When what happened; what is under way has run until `now`."""
+        done = self.expansion
+        return PointTimes(
+            index=self.point.index,
+            title=self.point.title,
+            written=None if self.start is None else done.span if done else Span(self.start, now, self.first),
+            retrieved=self.sought,
+            released=self.shown,
+            attempts=self.attempt,
+            failed=done is not None and done.error is not None,
+        )
 
 
 class AnswerFlow:
@@ -220,6 +236,9 @@ class AnswerFlow:
         if call.stage == "point" and call.point is not None:
             writing = self._writing[call.point.index]
             writing.start, writing.first = self._offset, None
+        elif call.stage == "sources" and call.point is not None:
+            writing = self._writing[call.point.index]
+            writing.sought = writing.sought or Span(self._offset, self._offset)
 
     def delta(self, call_id: int, text: str, now: float = 0.0) -> list[Action]:
         """More text of a call."""
@@ -642,6 +661,7 @@ class AnswerFlow:
             text = self._heading(writing.point, begun=bool(fresh))
             if fresh and not writing.released:
                 text += separator(writing.point, self.settings.join)
+                writing.shown = self._offset
             self._release(text + "".join(fresh))
             writing.released = len(writing.pieces)
             if writing.expansion is None:
@@ -795,7 +815,7 @@ class AnswerFlow:
             skeleton=self._skeleton or Skeleton(tuple(self._points)),
             expansions=expansions,
             usage=sum(self._usage.values(), Usage()),
-            timings=Timings(self._offset, self._first_text, dict(self._spans), dict(self._decoding)),
+            timings=self._timings,
             decision=self._decision,
             reason=self._reason,
             usage_by_stage=dict(self._usage),
@@ -804,6 +824,11 @@ class AnswerFlow:
             merge_error=self._merge_error,
             sources=self._sources or (),
         )
+
+    @property
+    def _timings(self) -> Timings:
+        points = tuple(writing.times(self._offset) for writing in self._ordered())
+        return Timings(self._offset, self._first_text, dict(self._spans), dict(self._decoding), points)
 
     def _ordered(self) -> Iterator[_Writing]:
         return (self._writing[point.index] for point in self._points if point.index in self._writing)
@@ -834,14 +859,14 @@ class AnswerFlow:
     def _cancel(self, call: Call) -> None:
         self._calls.pop(call.id, None)
         self._echoes.pop(call.id, None)
-        self._mark_end(call.stage)
+        self._mark_end(call)
         self._actions.append(Cancel(call.id))
 
     def _emit(self, event: Event) -> None:
         self._actions.append(event)
 
     def _account(self, call: Call, usage: Usage | None, decoding: Decoding | None) -> None:
-        self._mark_end(call.stage)
+        self._mark_end(call)
         self._count(call.stage, usage, decoding)
         if usage is not None and call.point is not None:
             self._writing[call.point.index].usage += usage
@@ -852,10 +877,14 @@ class AnswerFlow:
         if decoding is not None:
             self._decoding[stage] = self._decoding.get(stage, Decoding()) + decoding
 
-    def _mark_end(self, stage: Stage) -> None:
-        span = self._spans.get(stage)
+    def _mark_end(self, call: Call) -> None:
+        span = self._spans.get(call.stage)
         if span is not None:
-            self._spans[stage] = dataclasses.replace(span, end=self._offset)
+            self._spans[call.stage] = dataclasses.replace(span, end=self._offset)
+        if call.stage == "sources" and call.point is not None:
+            writing = self._writing[call.point.index]
+            if writing.sought is not None:
+                writing.sought = dataclasses.replace(writing.sought, end=self._offset)
 
     def _take(self) -> list[Action]:
         actions, self._actions = self._actions, []

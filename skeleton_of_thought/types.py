@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from skeleton_of_thought.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.timeline import Timeline
 
 __all__ = [
     "Answer",
@@ -35,6 +38,7 @@ __all__ = [
     "PointFound",
     "PointRestarted",
     "PointStarted",
+    "PointTimes",
     "Prompt",
     "Reply",
     "Retrieval",
@@ -380,6 +384,30 @@ class Span:
 
 
 @dataclass(frozen=True)
+class PointTimes:
+    """When one point was retrieved for, written and released, on the clock of `Span`.
+
+    Attributes:
+        index: The point's number.
+        title: Its title.
+        written: When its last call ran; None where none was opened.
+        retrieved: When it was retrieved for, all attempts together; None without retrieval per point.
+        released: When the reader got its first text, in document order. None where there was none, and where the
+            answer's text comes at once, at its end.
+        attempts: How many calls were made to write it.
+        failed: Whether it failed for good.
+    """
+
+    index: int
+    title: str
+    written: Span | None = None
+    retrieved: Span | None = None
+    released: float | None = None
+    attempts: int = 0
+    failed: bool = False
+
+
+@dataclass(frozen=True)
 class Timings:
     """Where an answer's time went, in seconds.
 
@@ -390,12 +418,14 @@ class Timings:
             first one's start to the last one's end), `merge`, `direct`.
         decoding: What the local engine did for the calls of a stage, summed; no entry for a stage whose
             backend does not tell.
+        points: When each point was written, in document order; see `skeleton_of_thought.timeline` for a picture.
     """
 
     total: float = 0.0
     first_text: float | None = None
     stages: Mapping[str, Span] = field(default_factory=dict)
     decoding: Mapping[Stage, Decoding] = field(default_factory=dict)
+    points: tuple[PointTimes, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The timings as plain JSON-safe data."""
@@ -404,6 +434,7 @@ class Timings:
             "first_text": self.first_text,
             "stages": {stage: dataclasses.asdict(span) for stage, span in self.stages.items()},
             "decoding": {stage: done.to_dict() for stage, done in self.decoding.items()},
+            "points": [dataclasses.asdict(point) for point in self.points],
         }
 
 
@@ -476,6 +507,20 @@ class Answer:
     def errors(self) -> dict[int, Exception]:
         """The errors of failed points, by point index."""
         return {e.point.index: e.error for e in self.expansions if e.error is not None}
+
+    def timeline(self, normal: float | Mapping[str, float] | None = None) -> Timeline:
+        """A picture of when each call of this answer ran; notebooks show it, `str` of it is one for terminals.
+
+        Args:
+            normal: Seconds that normal decoding took for the same question, to be shown beside it; or several
+                ways' by their names, such as `{"model.generate": 21.3, "one row": 18.0}`.
+
+        Raises:
+            InvalidInput: Seconds that are not positive and finite.
+        """
+        from skeleton_of_thought.timeline import Timeline  # most answers are never drawn
+
+        return Timeline.of(self, normal)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain JSON-safe data. Of sources it has the number: the core does not know what they are."""

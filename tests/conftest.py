@@ -18,10 +18,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 # What the person who runs the tests has set up for the `sot` command is no part of them. Here and not in a fixture, so
 # that processes that test modules start have it too.
 os.environ["SOT_CONFIG"] = os.devnull
+
+# A busy machine may take its time for an example.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 os.environ.pop("SOT_MODEL", None)
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
-    {"errors", "types", "settings"},
+    {"errors", "types", "settings", "timeline", "_drawing"},
     {"parsing", "_marks", "_words", "_outline", "context", "_lexicon", "measures", "loops"},
     {"prompts", "assemble", "routing", "question", "echoes"},
     {"gate", "cost", "embedded", "prompt_router"},
@@ -149,6 +149,7 @@ def test_public_names_are_these():
         "Router",
         "Skeleton",
         "SotError",
+        "Timeline",
         "Usage",
         "all_of",
         "any_of",

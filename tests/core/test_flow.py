@@ -26,11 +26,13 @@ from skeleton_of_thought.types import (
     PointFound,
     PointRestarted,
     PointStarted,
+    PointTimes,
     Reply,
     Routed,
     RouteDecision,
     Skeleton,
     SkeletonDone,
+    Span,
     Usage,
 )
 
@@ -781,6 +783,35 @@ class TestAccounts:
         assert spans == {"skeleton": (0.5, 1.0, 2.0), "point": (3.0, 4.0, 6.0)}
         span = answer.expansions[0].span
         assert (span.start, span.first, span.end, span.seconds) == (3.0, 4.0, 6.0, 3.0)
+
+    def test_timings_tell_when_each_point_was_written_and_shown(self):
+        flow, opened, _ = with_points("1. Sleep\n2. Eat\n3. Move\n", settings=Settings(on_point_error="placeholder"))
+        for index, call in opened.items():
+            flow.opened(call.id, float(index))
+        flow.delta(opened[2].id, "Well.", 4.0)
+        flow.delta(opened[1].id, "Long.", 5.0)
+        flow.done(opened[2].id, None, 6.0)
+        flow.done(opened[1].id, None, 7.0)
+        (again,) = calls(flow.failed(opened[3].id, ConnectionError("reset"), 8.0))
+        flow.opened(again.id, 9.0)
+        assert flow.answer.timings.points[2] == PointTimes(3, "Move", Span(9.0, 9.0), attempts=2)
+        answer = the_answer(flow.failed(again.id, ConnectionError("reset"), 10.0))
+        assert answer.timings.points == (
+            PointTimes(1, "Sleep", Span(1.0, 7.0, 5.0), None, 5.0, 1),
+            # It was there before its turn came.
+            PointTimes(2, "Eat", Span(2.0, 6.0, 4.0), None, 7.0, 1),
+            PointTimes(3, "Move", Span(9.0, 10.0), None, 10.0, 2, failed=True),
+        )
+        assert answer.timings.points[0].written == answer.expansions[0].span
+
+    @pytest.mark.parametrize(("live", "settings"), [(False, Settings()), (True, Settings(merge=True))])
+    def test_points_that_are_held_back_are_not_shown_one_by_one(self, live, settings):
+        flow, opened, _ = with_points("1. Sleep\n2. Eat\n", live=live, settings=settings)
+        for call in opened.values():
+            flow.opened(call.id, 1.0)
+            flow.delta(call.id, "Well.", 2.0)
+            flow.done(call.id, None, 3.0)
+        assert [point.released for point in flow.answer.timings.points] == [None, None]
 
 
 class TestBadInput:

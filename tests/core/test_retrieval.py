@@ -481,6 +481,19 @@ def test_timings_have_a_span_from_the_first_retrieval_to_the_last():
     assert spans == {"sources": (0.5, None, 3.0), "point": (2.5, 4.5, 6.0)}
     # A point's span is that of its writing.
     assert [(e.span.start, e.span.end) for e in flow.answer.expansions] == [(2.5, 5.0), (4.0, 6.0)]
+    sought = [point.retrieved for point in flow.answer.timings.points]
+    assert [(span.start, span.end) for span in sought] == [(0.5, 2.0), (1.0, 3.0)]
+
+
+def test_a_retrieval_that_is_tried_again_is_one_stretch_of_time():
+    flow = AnswerFlow(QUESTION, skeleton=GIVEN, retrieval="per_point")
+    one, _ = (a for a in flow.start(10.0) if isinstance(a, Call))
+    flow.opened(one.id, 11.0)
+    (again,) = (a for a in flow.failed(one.id, ConnectionError("no index"), 12.0) if isinstance(a, Call))
+    flow.opened(again.id, 13.0)
+    flow.done(again.id, found(), 14.0)
+    times = flow.answer.timings.points[0]
+    assert (times.retrieved.start, times.retrieved.end, times.written) == (1.0, 4.0, None)
 
 
 def test_a_point_that_was_never_written_took_no_time():
@@ -491,6 +504,8 @@ def test_a_point_that_was_never_written_took_no_time():
     flow.failed(one.id, ConnectionError("no index"), 13.0)
     span = flow.answer.expansions[0].span
     assert (span.start, span.end, span.first) == (3.0, 3.0, None)
+    times = flow.answer.timings.points[0]
+    assert (times.retrieved.start, times.retrieved.end, times.written, times.failed) == (1.0, 3.0, None, True)
 
 
 def test_an_answer_becomes_json_whatever_its_sources_are():

@@ -56,4 +56,5 @@ def test_timings_become_json_with_the_pace():
                 "tokens_per_second": 5.5,
             }
         },
+        "points": [],
     }

@@ -10,6 +10,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
+from skeleton_of_thought import Timeline
 from skeleton_of_thought.types import Decoding
 
 TITLES = ["Take breaks", "Move"]
@@ -26,13 +27,28 @@ def in_order(span):
 
 async def test_every_way_tells_where_the_time_went(way, kit):
     timings = (await way(skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES))), "Why?"))["timings"]
-    assert list(timings) == ["total", "first_text", "stages", "decoding"]
+    assert list(timings) == ["total", "first_text", "stages", "decoding", "points"]
     assert list(timings["stages"]) == ["skeleton", "point"]
     assert all(in_order(span) for span in timings["stages"].values())
     assert timings["stages"]["skeleton"]["start"] <= timings["first_text"] <= timings["total"]
     assert timings["stages"]["point"]["end"] <= timings["total"]
     assert timings["decoding"] == {}
+    assert [point["title"] for point in timings["points"]] == TITLES
+    assert all(in_order(point["written"]) for point in timings["points"])
     assert json.loads(json.dumps(timings)) == timings
+
+
+async def test_every_way_has_a_time_line(way, kit):
+    result = await way(skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES))), "Why?")
+    bars = Timeline.of(result, normal=3.0).bars
+    assert [bar.shortened(40) for bar in bars] == ["skeleton", "1. Take breaks", "2. Move", "normal decoding"]
+
+
+def test_a_message_of_the_chat_model_has_a_time_line(kit):
+    model = skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES))).as_chat_model()
+    whole, streamed = model.invoke("Why?"), kit.total(model.stream("Why?"))
+    for message in (whole, streamed):
+        assert len(Timeline.of(message).bars) == len(Timeline.of(message.response_metadata).bars) == 3
 
 
 async def test_an_answer_without_any_text_has_timings_too(way, kit):

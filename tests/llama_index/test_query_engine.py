@@ -14,6 +14,7 @@ from llama_index.core.query_engine import RetryQueryEngine
 from llama_index.core.schema import QueryBundle
 
 from llama_index_sot import SkeletonOfThoughtQueryEngine
+from skeleton_of_thought import Timeline
 from skeleton_of_thought.errors import PointError, SkeletonError
 
 TITLES = ["Move", "Drink water", "Sleep more"]
@@ -47,9 +48,28 @@ async def test_the_metadata_is_plain_and_small_data(way, LLMClass, kit):
     response = await way(LLMClass(script=kit.answering(TITLES)), "How?")
     told = json.loads(json.dumps(response.metadata))["sot"]
     assert {"route", "reason", "concurrency", "retrieval", "timings", "usage"} <= told.keys()
-    assert TITLES[0] not in json.dumps(told)
+    assert "All about" not in json.dumps(told)
     assert told["usage"]["total_tokens"] == told["usage"]["input_tokens"] + told["usage"]["output_tokens"] > 0
     assert set(told["timings"]["stages"]) == {"skeleton", "point"}
+    assert Timeline.of(told) == Timeline.of(response)
+
+
+async def test_every_way_has_a_time_line(way, LLMClass, kit):
+    response = await way(LLMClass(script=kit.answering(TITLES)), "How?")
+    bars = response.timeline(normal=3.0).bars
+    numbered = [f"{number}. {title}" for number, title in enumerate(TITLES, 1)]
+    assert [bar.shortened(40) for bar in bars] == ["skeleton", *numbered, "normal decoding"]
+    assert response.timeline({"one row": 3.0}).bars[-1].label == "one row"
+
+
+async def test_a_streamed_answer_has_a_time_line_as_far_as_it_is(kit):
+    llm = kit.ChatLLM(script=kit.answering(TITLES))
+    engine = SkeletonOfThoughtQueryEngine.from_defaults(llm=llm, router=None, streaming=True)
+    blocking, beside = engine.query("How?"), await engine.aquery("How?")
+    assert [len(response.timeline().bars) for response in (blocking, beside)] == [0, 0]
+    "".join(blocking.response_gen)
+    await beside.get_response()
+    assert [len(response.timeline().bars) for response in (blocking, beside)] == [1 + len(TITLES)] * 2
 
 
 async def test_usage_is_the_same_by_every_way(ways, kit):

@@ -49,6 +49,12 @@ def ids(nodes):
 # --- per point -------------------------------------------------------------------------------------
 
 
+async def test_a_point_is_embedded_by_its_title_alone_and_beside_the_question(way, llm, retriever):
+    await way(llm, "How?", retriever=retriever)
+    embedded = sorted(seen.query.embedding_strs for seen in retriever.watch.seen)
+    assert embedded == sorted([title, f"{title} (How?)"] for title in TITLES)
+
+
 async def test_each_point_has_one_retrieval_and_sees_its_own_nodes_only(way, llm, retriever):
     response = await way(llm, "How?", retriever=retriever)
     assert sorted(seen.query.query_str for seen in retriever.watch.seen) == sorted(f"{t} (How?)" for t in TITLES)

@@ -61,6 +61,7 @@ def test_every_prompt_can_be_replaced_and_is_what_is_received(kit, llm, retrieve
         assert {seen.query.query_str for seen in retriever.watch.seen} == {
             f"MINE {title} / What of {{this}}?" for title in TITLES
         }
+        assert all(seen.query.custom_embedding_strs is None for seen in retriever.watch.seen)
         return
     marked = llm.watch.of(STAGES[key])
     assert marked

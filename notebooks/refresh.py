@@ -1,0 +1,137 @@
+"""Runs the notebooks on the demo model and keeps what they print, so that they can be read where nothing runs.
+
+python notebooks/refresh.py            # all of them
+python notebooks/refresh.py --check    # runs nothing: are the outputs those of the code that stands there?
+python notebooks/refresh.py langchain  # those whose names have this in them
+
+Each notebook keeps a digest of the cells that its outputs came from; the tests compare it. Run it on an idle machine:
+the seconds in the pictures are measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+__all__ = ["FOLDER", "digest", "execute", "faults", "normalized"]
+
+FOLDER = Path(__file__).resolve().parent
+_KEY = "outputs_of"
+"""Where a notebook's metadata has the digest."""
+
+_MOST = 60_000
+"""Bytes of a notebook with its outputs; more is hard to review."""
+
+_GARBAGE = {
+    "a path of the machine": re.compile(r"/(?:home|root|work|tmp|Users|usr|opt|var)/|site-packages|[A-Z]:\\\\Users"),
+    "a progress bar": re.compile(r"\d+%\||it/s\]|\r"),
+    "a colour of a terminal": re.compile("\x1b"),
+    "a warning": re.compile(r"\w*Warning\b|\bWARNING\b"),
+    "an object's address": re.compile(r"\bat 0x[0-9a-f]{6,}"),
+}
+
+
+def digest(notebook: Any) -> str:
+    """Of the code, cell by cell; texts between may change without a new run."""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256("\0".join(code).encode()).hexdigest()[:16]
+
+
+def texts(cell: Any) -> list[str]:
+    """What a code cell put out, each piece as text."""
+    found = []
+    for output in cell.outputs:
+        found += [output[key] for key in ("text", "evalue") if key in output]
+        found += [str(value) for value in output.get("data", {}).values()]
+    return found
+
+
+def faults(notebook: Any) -> list[str]:
+    """Why the stored outputs are not what a reader should see; empty when they are."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    found = []
+    if notebook.metadata.get(_KEY) != digest(notebook):
+        found.append("the code was changed after it ran")
+    if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
+        found.append("its cells were not run once, in order")
+    if not any(cell.outputs for cell in code):
+        found.append("there are no outputs")
+    for number, cell in enumerate(code, 1):
+        if any(output.output_type == "error" for output in cell.outputs):
+            found.append(f"cell [{number}] failed")
+        if any(output.get("name") == "stderr" for output in cell.outputs):
+            found.append(f"cell [{number}] wrote to standard error")
+        written = "\n".join(texts(cell))
+        found += [f"cell [{number}] shows {what}" for what, pattern in _GARBAGE.items() if pattern.search(written)]
+    if (size := len(nbformat.writes(notebook))) > _MOST:
+        found.append(f"it has {size} bytes, more than {_MOST}")
+    return found
+
+
+def normalized(cell: Any) -> list[str]:
+    """What stays the same when a cell runs again: the shape of its outputs, not seconds or a model's words."""
+    # A stream comes in as many pieces as it happens to.
+    kinds = [
+        f"stream {output.name}" if output.output_type == "stream" else " ".join(sorted(output.get("data", {})))
+        for output in cell.outputs
+    ]
+    return [kind for i, kind in enumerate(kinds) if kind != (kinds[i - 1] if i else None)]
+
+
+def execute(notebook: Any) -> Any:
+    """Runs it from its first cell, in a kernel of its own whose working directory is the checkout; returns it.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: A cell failed.
+    """
+    import nbclient
+
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    # tqdm's, where there are no widgets, and of no use to a reader.
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
+    client = nbclient.NotebookClient(
+        notebook, timeout=900, resources={"metadata": {"path": str(FOLDER.parent)}}, coalesce_streams=True
+    )
+    client.execute()
+    for cell in notebook.cells:
+        # When each cell ran would change every line of every review.
+        cell.metadata.pop("execution", None)
+    # The version of Python is whoever's ran it last.
+    notebook.metadata["language_info"] = {"name": "python"}
+    notebook.metadata[_KEY] = digest(notebook)
+    return notebook
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run the notebooks and keep their outputs.")
+    parser.add_argument("names", nargs="*", help="parts of the names of those to run; none for all")
+    parser.add_argument("--check", action="store_true", help="run nothing; say which outputs are not current")
+    args = parser.parse_args()
+    paths = [p for p in sorted(FOLDER.glob("*.ipynb")) if not args.names or any(name in p.stem for name in args.names)]
+    if not paths:
+        print(f"No notebook has {' or '.join(args.names)} in its name.", file=sys.stderr)
+        return 2
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    bad = 0
+    for path in paths:
+        notebook = nbformat.read(path, as_version=4)
+        if not args.check:
+            print(f"{path.name} ...", flush=True)
+            nbformat.write(execute(notebook), path)
+        wrong = faults(notebook)
+        bad += len(wrong)
+        print(f"{path.name}: {'; '.join(wrong) or 'current'}", flush=True)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""The time line of an answer: a picture of when each call ran, for notebooks and reports, as SVG and as text.
+
+answer.timeline()                                            # of an `Answer`; a notebook shows it
+answer.timeline({"model.generate": 21.3, "one row": 18.0})   # beside what normal decoding takes
+Timeline.of(result)                                          # of what LangChain's chain returns
+Timeline.of(message)                                         # of what LangChain's chat model returns
+response.timeline()                                          # of a LlamaIndex response
+Timeline.of(answer).save("answer.svg")                       # for a report; str() of it is for terminals
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from skeleton_of_thought._drawing import Bar, Part, as_svg, as_text, in_seconds
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.types import Answer, PointTimes, Span, Timings
+
+__all__ = ["Timeline"]
+
+_STAGES = {
+    "route": "router",
+    "sources": "retrieval",
+    "skeleton": "skeleton",
+    "point": "points",
+    "merge": "merge",
+    "direct": "direct answer",
+}
+"""The stages in the order of their bars, as a reader calls them."""
+
+_AT_ONCE = 0.02
+"""The share of a call's time after its first text below which its text came at once: it was not streamed."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """When each call of one answer ran: a bar per call over an axis in seconds.
+
+    A notebook shows the picture, `print` its text version. Colours follow the reader's dark or light mode.
+
+    Attributes:
+        bars: The router, retrieval, the skeleton, each point in document order, the merge, the direct answer, as far as
+            they ran; then normal decoding.
+        total: Seconds that the answer took.
+        first_text: Seconds until its first text; None where it had none.
+    """
+
+    bars: tuple[Bar, ...] = ()
+    total: float = 0.0
+    first_text: float | None = None
+
+    @classmethod
+    def of(cls, source: object, normal: float | Mapping[str, float] | None = None) -> Timeline:
+        """The time line of an answer.
+
+        Args:
+            source: An `Answer` or its `Timings`; what LangChain's chain returns, or a message of its chat model; a
+                LlamaIndex response; or the plain data of any of these, such as what `sot ask --json` prints.
+            normal: Seconds that normal decoding took, or several ways' by their names.
+
+        Raises:
+            InvalidInput: The source has no timings, or the seconds are not positive and finite.
+        """
+        timings = _timings(source)
+        bars = (*_bars(timings), *_normal(normal))
+        return cls(bars, timings.total, timings.first_text)
+
+    @property
+    def seconds(self) -> float:
+        """Where the axis ends at the least: the end of whatever ended last."""
+        return max((self.total, *(bar.end for bar in self.bars)))
+
+    @property
+    def svg(self) -> str:
+        """The picture as an SVG document, which may also stand in the middle of a page."""
+        return as_svg(self.bars, self._heading, self.seconds)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the picture into a file, and returns its path.
+
+        Raises:
+            InvalidInput: The name does not end in `.svg`.
+            OSError: The file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".svg":
+            raise InvalidInput(f"A time line is saved as SVG: give a name that ends in .svg, not {path.name!r}.")
+        path.write_text(self.svg, encoding="utf-8")
+        return path
+
+    def __str__(self) -> str:
+        return as_text(self.bars, self._heading, self.seconds)
+
+    def _repr_svg_(self) -> str:
+        return self.svg
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        # What IPython shows in a terminal, and keeps in a notebook beside the picture.
+        printer.text(str(self))
+
+    @property
+    def _heading(self) -> str:
+        if not any(bar.kind != "normal" for bar in self.bars):
+            return "No call was timed."
+        whole = f"the whole answer after {in_seconds(self.total)}"
+        if self.first_text is None or self.total - self.first_text <= _AT_ONCE * self.total:
+            return whole[0].upper() + whole[1:]
+        return f"First text after {in_seconds(self.first_text)}, {whole}"
+
+
+# --- from timings to bars ---------------------------------------------------------------------------
+
+
+def _bars(timings: Timings) -> Iterator[Bar]:
+    # Retrieval for each point stands in the points' own bars.
+    own = any(point.retrieved is not None for point in timings.points)
+    for stage, name in _STAGES.items():
+        span = timings.stages.get(stage)
+        if stage == "point" and timings.points:
+            yield from map(_point_bar, timings.points)
+        elif span is not None and not (stage == "sources" and own):
+            yield Bar(name, _parts(span, "retrieval" if stage == "sources" else "writing"))
+
+
+def _point_bar(point: PointTimes) -> Bar:
+    parts: tuple[Part, ...] = ()
+    if point.retrieved is not None:
+        lost = point.failed and point.written is None
+        parts += _parts(point.retrieved, "failed" if lost else "retrieval")
+    if point.written is not None:
+        parts += _parts(point.written, "failed" if point.failed else "writing")
+    return Bar(point.title, parts, number=point.index, released=point.released, attempts=point.attempts)
+
+
+def _parts(span: Span, kind: Literal["retrieval", "writing", "failed"]) -> tuple[Part, ...]:
+    if span.first is None or span.end - span.first <= _AT_ONCE * span.seconds:
+        return (Part(span.start, span.end, kind),)
+    return (Part(span.start, span.first, "waiting"), Part(span.first, span.end, kind))
+
+
+def _normal(normal: float | Mapping[str, float] | None) -> Iterator[Bar]:
+    if normal is None:
+        return
+    for name, seconds in (normal if isinstance(normal, Mapping) else {"normal decoding": normal}).items():
+        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if not number or not math.isfinite(seconds) or seconds <= 0:
+            raise InvalidInput(
+                f"normal= takes the seconds that normal decoding took, above zero, or a mapping of names to seconds; "
+                f"{name!r} has {str(seconds)[:40]!r}."
+            )
+        yield Bar(str(name), (Part(0.0, float(seconds), "normal"),))
+
+
+# --- from plain data to timings ---------------------------------------------------------------------
+
+
+def _timings(source: object) -> Timings:
+    if isinstance(source, Answer):
+        return source.timings
+    if isinstance(source, Timings):
+        return source
+    data = source if isinstance(source, Mapping) else _metadata(source)
+    for name in ("sot", "timings"):
+        data = data.get(name, data) if isinstance(data, Mapping) else data
+    if isinstance(data, Timings):
+        return data
+    if isinstance(data, Mapping) and isinstance(data.get("stages"), Mapping):
+        return _read(data)
+    keys = f" with the keys {sorted(map(str, source))[:8]}" if isinstance(source, Mapping) else ""
+    raise InvalidInput(
+        "A time line needs an answer with its timings: an Answer, what the chain or its chat model returns, or a "
+        f"response of the query engine; not {_article(source)}{keys}."
+    )
+
+
+def _metadata(source: object) -> Mapping[str, Any]:
+    # What messages of LangChain and responses of LlamaIndex carry it in; the core knows neither of them.
+    for name in ("response_metadata", "metadata"):
+        found = getattr(source, name, None)
+        if isinstance(found, Mapping):
+            return found
+    return {}
+
+
+def _article(source: object) -> str:
+    name = type(source).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def _read(data: Mapping[str, Any]) -> Timings:
+    try:
+        return Timings(
+            total=float(data.get("total", 0.0)),
+            first_text=data.get("first_text"),
+            stages={name: Span(**span) for name, span in data["stages"].items()},
+            points=tuple(PointTimes(**{**point, **_spans(point)}) for point in data.get("points", ())),
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InvalidInput(f"The timings cannot be read ({error}): give them as they came.") from error
+
+
+def _spans(point: Mapping[str, Any]) -> dict[str, Span | None]:
+    names = ("written", "retrieved")
+    return {name: None if point.get(name) is None else Span(**point[name]) for name in names}

@@ -1,0 +1,162 @@
+"""The notebooks run, and what stands below their cells is what these cells put out."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+v4 = nbformat.v4
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def load() -> Any:
+    spec = importlib.util.spec_from_file_location("refresh", ROOT / "notebooks" / "refresh.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+refresh = load()
+
+
+def good() -> Any:
+    """A notebook as it is kept."""
+    first = v4.new_code_cell("print(1)", execution_count=1, outputs=[v4.new_output("stream", text="1\n")])
+    second = v4.new_code_cell("2", execution_count=2, outputs=[v4.new_output("execute_result", {"text/plain": "2"})])
+    notebook = v4.new_notebook(cells=[v4.new_markdown_cell("Two numbers"), first, second])
+    notebook.metadata["outputs_of"] = refresh.digest(notebook)
+    return notebook
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_stored_outputs_are_current_and_fit_to_be_read(path):
+    assert refresh.faults(nbformat.read(path, as_version=4)) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_every_notebook_shows_a_time_line_and_draws_none_by_hand(path):
+    notebook = nbformat.read(path, as_version=4)
+    data = [output.data for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
+    assert any('role="img"' in shown.get("image/svg+xml", "") and "█" in shown["text/plain"] for shown in data)
+    assert not any("<rect" in cell.source for cell in notebook.cells)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_no_stored_text_repeats_itself(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            written = "".join(output.get("text", "") for output in cell.outputs)
+            lines = [line for line in written.splitlines() if len(line) > 60]
+            assert len(lines) == len(set(lines))
+
+
+def test_a_notebook_as_it_is_kept_has_no_faults():
+    assert refresh.faults(good()) == []
+
+
+def _put_out(text: str, **more: Any) -> Callable[[Any], None]:
+    def change(notebook: Any) -> None:
+        notebook.cells[1].outputs.append(v4.new_output("stream", text=text, **more))
+
+    return change
+
+
+def _clear(notebook: Any) -> None:
+    for cell in notebook.cells[1:]:
+        cell.outputs = []
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda n: n.cells[1].update(source="print(3)"), "the code was changed after it ran"),
+        (lambda n: n.metadata.pop("outputs_of"), "the code was changed after it ran"),
+        (lambda n: n.cells.pop(1), "the code was changed after it ran"),
+        (lambda n: n.cells[2].update(execution_count=5), "its cells were not run once, in order"),
+        (lambda n: n.cells[2].update(execution_count=None), "its cells were not run once, in order"),
+        (_clear, "there are no outputs"),
+        (lambda n: n.cells[1].outputs.append(v4.new_output("error", ename="E", evalue="e")), r"cell \[1\] failed"),
+        (_put_out("loading\n", name="stderr"), r"cell \[1\] wrote to standard error"),
+        (_put_out("/home/me/model.gguf"), r"cell \[1\] shows a path of the machine"),
+        (_put_out("in lib/site-packages/x.py"), r"cell \[1\] shows a path of the machine"),
+        (_put_out("FutureWarning: soon"), r"cell \[1\] shows a warning"),
+        (_put_out("weights:  50%|#####"), r"cell \[1\] shows a progress bar"),
+        (_put_out("\x1b[31mred"), r"cell \[1\] shows a colour of a terminal"),
+        (_put_out("<object at 0x7f6c55149580>"), r"cell \[1\] shows an object's address"),
+        (_put_out("x" * 70_000), "it has 7.... bytes, more than"),
+    ],
+)
+def test_outputs_that_a_reader_should_not_see_are_told(change, fault):
+    notebook = good()
+    change(notebook)
+    with pytest.raises(AssertionError, match=fault):
+        assert refresh.faults(notebook) == []
+
+
+def test_a_text_between_the_cells_may_change_without_a_new_run():
+    notebook = good()
+    notebook.cells[0].source = "Two small numbers"
+    notebook.cells.append(v4.new_markdown_cell("The end"))
+    assert refresh.faults(notebook) == []
+
+
+def test_the_pieces_of_a_stream_are_one_output():
+    cell = v4.new_code_cell("", outputs=[v4.new_output("stream", text=text) for text in "ab"])
+    cell.outputs.append(v4.new_output("display_data", {"text/plain": "", "image/svg+xml": ""}))
+    assert refresh.normalized(cell) == ["stream stdout", "image/svg+xml text/plain"]
+
+
+def test_a_check_names_what_is_not_current(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(refresh, "FOLDER", tmp_path)
+    nbformat.write(good(), tmp_path / "good.ipynb")
+    changed = good()
+    changed.cells[1].source = "print(3)"
+    nbformat.write(changed, tmp_path / "stale.ipynb")
+    monkeypatch.setattr("sys.argv", ["refresh.py", "--check"])
+    assert refresh.main() == 1
+    assert capsys.readouterr().out == "good.ipynb: current\nstale.ipynb: the code was changed after it ran\n"
+    monkeypatch.setattr("sys.argv", ["refresh.py", "--check", "good"])
+    assert refresh.main() == 0
+    monkeypatch.setattr("sys.argv", ["refresh.py", "nothing"])
+    assert refresh.main() == 2
+
+
+# jupyter's own packages, on a machine without a configuration
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning")
+def test_a_run_leaves_outputs_that_are_current():
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    notebook = good()
+    notebook.cells[1].source = "print(3)\nfrom skeleton_of_thought import Answer"
+    notebook.cells[2].source = "Answer('', '', 'direct').timeline()"
+    assert "the code was changed after it ran" in refresh.faults(notebook)
+    refresh.execute(notebook)
+    assert refresh.faults(notebook) == []
+    assert [refresh.normalized(cell) for cell in notebook.cells[1:]] == [
+        ["stream stdout"],
+        ["image/svg+xml text/plain"],
+    ]
+    assert notebook.cells[1].outputs[0].text == "3\n"
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning")
+def test_notebooks_run_and_put_out_what_is_stored(path):
+    pytest.importorskip("nbclient")
+    stored = nbformat.read(path, as_version=4)
+    ran = refresh.execute(copy.deepcopy(stored))
+    assert refresh.faults(ran) == []
+    for before, now in zip(stored.cells, ran.cells, strict=True):
+        if now.cell_type == "code":
+            assert refresh.normalized(now) == refresh.normalized(before), now.source
