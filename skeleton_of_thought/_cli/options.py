@@ -157,8 +157,10 @@ def _add_ask(commands: Any) -> None:
     compare = commands.add_parser(
         "compare",
         usage=f"sot compare {_USAGE}",
-        help="answer a question, then again with normal decoding; the same as ask --compare",
-        description="Answer a question, then answer it again with normal decoding, and compare.",
+        help="answer a question, then again without a skeleton; the same as ask --compare",
+        description="Answer a question, then answer it again without a skeleton, and compare. A local model does so by "
+        "transformers' model.generate, which is what people have, and by one row of the engine, which is what the "
+        "skeleton alone gains; at equal lengths, in turns, after a warm-up. A server is asked once more.",
         epilog=_ASK_EPILOG.format(examples=_COMPARE_EXAMPLES),
         formatter_class=Formatter,
     )
@@ -167,7 +169,7 @@ def _add_ask(commands: Any) -> None:
         _add_model(command)
         _add_output(command)
         _add_options(command)
-    ask.add_argument("--compare", action="store_true", help="answer again with normal decoding, and compare")
+    ask.add_argument("--compare", action="store_true", help="answer again without a skeleton, and compare")
     _add_router(ask)
     compare.set_defaults(compare=True, router=False, threshold=None)
 

@@ -1,0 +1,44 @@
+"""The pictures of the live view in README: drawn from a record by a script, and small."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("PIL", reason="pictures are drawn by Pillow")
+
+PICTURES = Path(__file__).parent.parent / "docs" / "pictures"
+
+
+@pytest.fixture(scope="module")
+def record() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("record_pictures", PICTURES / "record.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_record_plays_to_its_end(record: ModuleType) -> None:
+    player = record.Player(record.json.loads(record.RUN.read_text(encoding="utf-8")))
+    player.play(player.length)
+    lines = ["".join(text for text, _ in line) for line in player.lines()]
+    boxes = sum(line.count("╭") for line in lines)
+    assert boxes >= 3, "a picture of side by side needs a few points"
+    assert lines[1].startswith(f"points done: {boxes} of {boxes} - ")
+    assert len(lines) <= record.SIZE[1]
+
+
+@pytest.mark.parametrize("name", ["live.png", "live.gif"])
+def test_pictures_are_small_and_of_the_scripts_size(record: ModuleType, name: str) -> None:
+    from PIL import Image
+
+    assert (PICTURES / name).stat().st_size < 400_000
+    with Image.open(PICTURES / name) as image:
+        columns, rows = record.SIZE
+        # Cells of a terminal are about twice as high as wide.
+        assert 1.5 < (image.height / rows) / (image.width / columns) < 2.5
