@@ -9,20 +9,20 @@ from skeleton_of_thought.types import Prompt
 
 __all__ = ["PromptEcho"]
 
-_ECHO = 7
+_ECHO = 6
 """So many words of the instruction in a row are no chance."""
 
 _ECHO_UNSPACED = 14
 """The same where a word is a character."""
 
 _SUSPECT = 3
-"""From so many on, text is held back; at the beginning of a line, where most echoes are, from the first on."""
+"""Words that are, or begin, so many of the instruction's are held back until it is clear what follows."""
 
 
 class PromptEcho:
     """Shows a reply as it streams, until it repeats the words of its prompt.
 
-    What the prompt was made of may be repeated: seven of the words around it in a row are an echo. Text is held back
+    What the prompt was made of may be repeated: six of the words around it in a row are an echo. Text is held back
     only where it may be one. Verdict and shown text do not depend on how the text is cut into pieces.
 
     Args:
@@ -49,7 +49,7 @@ class PromptEcho:
         self._suspects = {gram[:length] for gram in suspects for length in range(1, _SUSPECT + 1)}
         self._word = ""
         self._words: list[str] = []
-        self._line: list[str] = []
+        self._fresh = True
         self._held: list[str] = []
         self._suspect = True
         self._shown: list[str] = []
@@ -63,17 +63,18 @@ class PromptEcho:
             if piece.isspace():
                 self._end_word()
                 self._keep(piece)
-                if piece == "\n" and not self._suspect:
-                    self._suspect, self._line = True, []
+                if not self._suspect:
+                    self._suspect = self._fresh = True
             elif is_unspaced(piece):
                 self._end_word()
                 self._word = piece
+                self._suspect = True
                 self._keep(piece)
                 self._end_word()
             else:
                 self._word += piece
-                self._suspect = self._suspect and self._may_begin_echo()
-                if not self._suspect:
+                if self._fresh and not self._may_begin_echo():
+                    self._suspect = self._fresh = False
                     self._let_go()
                 self._keep(piece)
         return self._show()
@@ -97,9 +98,9 @@ class PromptEcho:
         self._held = []
 
     def _may_begin_echo(self) -> bool:
-        """Whether what there is of a line's first word may become one of the instruction."""
+        """Whether what there is of a word may become one of the instruction."""
         begun = plain([self._word])
-        return bool(self._line) or not begun or any(gram[0].startswith(begun[0]) for gram in self._suspects)
+        return not begun or any(gram[0].startswith(begun[0]) for gram in self._suspects)
 
     def _end_word(self) -> None:
         """Judges the words so far, and lets go of what is above suspicion."""
@@ -107,9 +108,8 @@ class PromptEcho:
         if not words or self.found:
             return
         self._words = [*self._words, *words][-self._echo :]
-        self._line = [*self._line, *words][:_SUSPECT]
-        begun = len(self._line) < _SUSPECT and tuple(self._line) in self._suspects
-        self._suspect = begun or tuple(self._words[-_SUSPECT:]) in self._suspects
+        self._fresh = False
+        self._suspect = any(tuple(self._words[-count:]) in self._suspects for count in range(1, _SUSPECT + 1))
         if tuple(self._words) in self._frame:
             self.found = True
             self._held = []

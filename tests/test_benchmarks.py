@@ -479,3 +479,14 @@ def test_the_routers_benchmark_runs_as_it_says(tmp_path: Path) -> None:
     for row in pairs.values():
         assert row["plain_total"] > 0
     assert "overhead of a direct answer" in done.stdout
+
+
+def test_steps_are_counted_beside_busy_processes(model: Path) -> None:
+    command = [sys.executable, "benchmarks/contention.py", "--model", str(model), "--ways"]
+    command += ["default,spincount", "--rows", "1,2", "--busy", "0,1", "--steps", "4", "--rounds", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = json.loads(done.stdout.splitlines()[-1])
+    places = {(c["way"], c["rows"], c["busy"]) for c in result["cells"]}
+    assert places == {(way, rows, busy) for way in ("default", "spincount") for rows in (1, 2) for busy in (0, 1)}
+    assert all(c["steps_per_second"] > 0 for c in result["cells"])

@@ -40,7 +40,7 @@ def read(echo: PromptEcho, text: str, size: int | None = None) -> tuple[bool, st
         INSTRUCTION,
         INSTRUCTION.upper(),
         f"**{INSTRUCTION}**\n\n{DRAFT}",
-        " ".join(INSTRUCTION.split()[:7]),
+        " ".join(INSTRUCTION.split()[:6]),
         " ".join(INSTRUCTION.split()[9:18]) + " and so on",
     ],
 )
@@ -53,7 +53,15 @@ def test_an_echo_after_other_text_ends_what_is_shown(size):
     found, shown = read(guard(), f"{DRAFT}\n\n{INSTRUCTION}", size)
     assert found
     assert shown.startswith(DRAFT)
-    assert len(shown.removeprefix(DRAFT).split()) < 3
+    assert shown.strip() == DRAFT
+
+
+def test_a_report_on_the_instruction_after_the_text_is_an_echo():
+    """The demo model appends such reports to its merges."""
+    report = '\n\nI made these changes:\n\n- Added "The parts of the answer below" to the end of the original text.'
+    found, shown = read(guard(), DRAFT + report, 4)
+    assert found
+    assert "The parts" not in shown
 
 
 @pytest.mark.parametrize("size", [None, 1, 5])

@@ -484,15 +484,15 @@ class TestMerge:
         assert JOINED in prompt
         assert released(actions) == "", "the points show under their own names only"
         assert [d.text for d in only(actions, PointDelta)] == ["text 1.", "text 2."]
-        actions += flow.delta(call.id, " Restful te")
-        assert released(actions) == "Restful te"
-        actions += flow.delta(call.id, "xt. \n") + flow.done(call.id, Reply(finish_reason="stop"))
+        actions += flow.delta(call.id, " Restful ni")
+        assert released(actions) == "Restful ni"
+        actions += flow.delta(call.id, "ght. \n") + flow.done(call.id, Reply(finish_reason="stop"))
         answer = the_answer(actions)
-        assert released(actions) == answer.text == "Restful text."
+        assert released(actions) == answer.text == "Restful night."
         assert (answer.merged, answer.merge_error, answer.errors) == (True, None, {})
         assert [e.text for e in answer.expansions] == ["text 1.", "text 2."]
         assert only(actions, MergeStarted) == [MergeStarted(1)]
-        assert only(actions, MergeDone) == [MergeDone("Restful text.")]
+        assert only(actions, MergeDone) == [MergeDone("Restful night.")]
 
     def test_the_draft_has_the_form_of_the_answer(self):
         _, call, _ = merging(join="headings")
@@ -521,8 +521,8 @@ class TestMerge:
 
     def test_a_merge_that_breaks_in_its_text_starts_the_answer_anew(self):
         flow, call, actions = merging()
-        actions += flow.delta(call.id, "Restful te")
-        assert released(actions) == "Restful te"
+        actions += flow.delta(call.id, "Restful ni")
+        assert released(actions) == "Restful ni"
         error = ConnectionError("reset")
         last = flow.failed(call.id, error)
         assert only(last, AnswerRestarted) == [AnswerRestarted(error)]
@@ -533,7 +533,7 @@ class TestMerge:
     @pytest.mark.parametrize("live", [True, False])
     def test_a_merge_that_is_cut_is_not_taken(self, reason, live):
         flow, call, actions = merging(live=live)
-        actions += flow.delta(call.id, "Restful te") + flow.done(call.id, Reply(finish_reason=reason))
+        actions += flow.delta(call.id, "Restful ni") + flow.done(call.id, Reply(finish_reason=reason))
         answer = the_answer(actions)
         assert answer.text == JOINED
         assert isinstance(answer.merge_error, MergeError)
@@ -558,7 +558,7 @@ class TestMerge:
 
     def test_not_live_it_is_tried_again_whatever_it_had_written(self):
         flow, call, _ = merging(live=False)
-        flow.delta(call.id, "Restful te")
+        flow.delta(call.id, "Restful ni")
         (again,) = calls(flow.failed(call.id, ConnectionError("reset")))
         flow.delta(again.id, "Two.")
         assert the_answer(flow.done(again.id)).text == "Two."
