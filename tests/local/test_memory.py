@@ -232,6 +232,7 @@ def test_a_long_prompt_lets_rows_take_steps_between_its_pieces(gate: Any, tokeni
 
 def test_a_prompt_is_run_at_once_while_nobody_waits(gate: Any, tokenizer: Any) -> None:
     with LocalEngine(gate, tokenizer, prefill_chunk=8) as engine:
+        gate.batches.clear()
         unending(engine).generate([WORD * 200], max_new_tokens=1)
         assert len(gate.batches) == 1
 
