@@ -60,14 +60,14 @@ AT_HAND = (r" --index-url https://download\.pytorch\.org/whl/cpu$", "", "pip kno
 
 SAYS = [
     (r"^sot ask .*--json", r'"answer": "1\. Plan the lesson'),
-    (r"^sot ask .*--compare", r"(?s)1\. .*\b2\. .*\d\.\dx"),
+    (r"^sot ask .*--compare", r"(?s)1\. .*\b2\. .*\d\.\d+x"),  # the ratio of the times
     (r"sot ask .*-o ", r"(?m)^1\. .*"),
     (r"^sot ask", r"(?m)^1\. "),
     (r"^sot route", r"direct"),
     (r"^sot chat", r"\w+"),
     (r"^sot config", r"model"),
 ]
-"""What commands print on standard output; the first pattern that fits counts."""
+"""What commands print, on either output; the first pattern that fits counts."""
 
 
 def commands(block: Block) -> list[str]:
@@ -188,7 +188,7 @@ class Newcomer:
         assert done.returncode == 0, said
         if not command.startswith("pip "):
             assert not re.search(r"Traceback|Warning", done.stderr), said
-        return done.stdout
+        return done.stdout + done.stderr
 
     def runs(self, code: str) -> str:
         """Runs Python where all blocks before were run, and returns what it printed."""
