@@ -20,9 +20,12 @@ from typing import Any
 
 import nbformat
 
-__all__ = ["FOLDER", "digest", "execute", "faults", "normalized"]
+__all__ = ["FOLDER", "PICTURE", "digest", "execute", "faults", "normalized", "picture"]
 
 FOLDER = Path(__file__).resolve().parent
+PICTURE = ("first_answers", FOLDER.parent / "docs" / "pictures" / "timeline.svg")
+"""A notebook, and the file that its first picture is kept in for other pages."""
+
 _KEY = "outputs_of"
 """Where a notebook's metadata has the digest."""
 
@@ -85,6 +88,12 @@ def normalized(cell: Any) -> list[str]:
     return [kind for i, kind in enumerate(kinds) if kind != (kinds[i - 1] if i else None)]
 
 
+def picture(notebook: Any) -> str | None:
+    """The first picture in the outputs; None where there is none."""
+    shown = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ()))
+    return next((data["image/svg+xml"] for data in shown if "image/svg+xml" in data), None)
+
+
 def execute(notebook: Any) -> Any:
     """Runs it from its first cell, in a kernel of its own whose working directory is the checkout; returns it.
 
@@ -127,6 +136,9 @@ def main() -> int:
         if not args.check:
             print(f"{path.name} ...", flush=True)
             nbformat.write(execute(notebook), path)
+            if path.stem == PICTURE[0] and (drawn := picture(notebook)) is not None:
+                PICTURE[1].parent.mkdir(parents=True, exist_ok=True)
+                PICTURE[1].write_text(drawn, encoding="utf-8")
         wrong = faults(notebook)
         bad += len(wrong)
         print(f"{path.name}: {'; '.join(wrong) or 'current'}", flush=True)

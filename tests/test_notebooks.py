@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,19 @@ def test_every_notebook_shows_a_time_line_and_draws_none_by_hand(path):
     assert not any("<rect" in cell.source for cell in notebook.cells)
 
 
+def test_the_picture_for_other_pages_is_that_of_the_notebook():
+    name, path = refresh.PICTURE
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    assert path.read_text(encoding="utf-8") == refresh.picture(notebook)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_no_stored_text_repeats_itself(path):
+def test_no_stored_answer_repeats_itself(path):
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
             written = "".join(output.get("text", "") for output in cell.outputs)
-            lines = [line for line in written.splitlines() if len(line) > 60]
-            assert len(lines) == len(set(lines))
+            sentences = [text.strip() for text in re.split(r"[.:!?]\s", written) if len(text.strip()) > 40]
+            assert sorted(set(sentences)) == sorted(sentences)
 
 
 def test_a_notebook_as_it_is_kept_has_no_faults():
