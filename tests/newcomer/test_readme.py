@@ -59,7 +59,7 @@ AT_HAND = (r" --index-url https://download\.pytorch\.org/whl/cpu$", "", "pip kno
 """One more, for machines whose pip is told where torch lies (`find-links`)."""
 
 SAYS = [
-    (r"^sot ask .*--json", r'"answer": "1\. Plan the lesson'),
+    (r"^sot ask .*--json", r'"text": "1\. Plan the lesson'),
     (r"^sot ask .*--compare", r"(?s)1\. .*\b2\. .*\d\.\d+x"),  # the ratio of the times
     (r"sot ask .*-o ", r"(?m)^1\. .*"),
     (r"^sot ask", r"(?m)^1\. "),
