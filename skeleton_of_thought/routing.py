@@ -14,6 +14,7 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Usage
 
 __all__ = [
+    "FAILED",
     "AnyRouter",
     "Around",
     "BoundRouter",
@@ -153,9 +154,13 @@ class Around:
         told(self.router, answer)
 
 
+FAILED = "the router failed: "
+"""How the reason of a decision begins that a router did not come to."""
+
+
 def failed_router(error: Exception) -> RouteDecision:
     """What a router that failed has decided: direct, for it is there to save time and must not cost the answer."""
-    return RouteDecision(False, reason=f"the router failed: {type(error).__name__}: {error}")
+    return RouteDecision(False, reason=f"{FAILED}{type(error).__name__}: {error}")
 
 
 # --- combinations ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 from skeleton_of_thought.flow import REPEATED
+from skeleton_of_thought.routing import FAILED
 from skeleton_of_thought.types import Answer
 
 __all__ = ["as_options", "shortcomings"]
@@ -36,6 +37,8 @@ def as_options(text: str) -> str:
 
 def shortcomings(answer: Answer, explain: Callable[[Exception], str]) -> Iterator[str]:
     """Lines on what of an answer was ended or failed, and why."""
+    if answer.decision is not None and answer.decision.reason.startswith(FAILED):
+        yield f"{' '.join(answer.decision.reason.split())}; the model answered directly"
     if answer.finish_reason == REPEATED:
         yield "the model repeated itself, so its answer was ended"
     for expansion in answer.expansions:
