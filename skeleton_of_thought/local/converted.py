@@ -89,8 +89,18 @@ def converted(path: Path, *, convert: Callable[[], Loaded], read: Callable[[Path
             logger.warning("The converted copy %s cannot be read (%s); making a new one", folder, error)
             damaged = True
     model, tokenizer = convert()
-    # What was just unpacked is read back, so that the first run decodes with the same weights as later ones.
-    return read(folder) if _save(folder, model, tokenizer, damaged=damaged) else (model, tokenizer)
+    if not _save(folder, model, tokenizer, damaged=damaged):
+        return model, tokenizer
+    try:
+        # What was just unpacked is read back, so that the first run decodes with the same weights as later ones.
+        return read(folder)
+    except MemoryError:
+        raise
+    except Exception as error:
+        logger.warning(
+            "The converted copy %s, just made, cannot be read (%s); using what it was made of", folder, error
+        )
+        return model, tokenizer
 
 
 def _save(folder: Path, model: Any, tokenizer: Any, *, damaged: bool) -> bool:

@@ -276,7 +276,7 @@ class LocalEngine:
         So requests can be repeated at the cost they had at first, for measurements. The function may be called any
         number of times, when the requests before it have ended; nobody else should use the engine meanwhile.
         """
-        return functools.partial(self._worker.keep_only, self._worker.kept())
+        return self._worker.checkpoint()
 
     def prepare(self, grammar: Grammar) -> None:
         """Get ready for requests with a grammar, so that the first of them need not wait for it to be compiled.

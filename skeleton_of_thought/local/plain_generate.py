@@ -108,6 +108,8 @@ def _settings(engine: LocalEngine, prompt: Prompt, temperature: float) -> dict[s
         "top_k": 0 if temperature > 0 else 50,
         "top_p": 1.0,
         "repetition_penalty": 1.0,
+        "num_beams": 1,
+        "num_return_sequences": 1,
         "pad_token_id": engine.tokenizer.eos_token_id if pad is None else pad,
     }
 

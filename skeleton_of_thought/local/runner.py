@@ -84,7 +84,8 @@ class ModelRunner:
         self._optimize = optimize
         self._share = share
         self._fast: LeanModel | Twin | None = None
-        with torch.inference_mode(), _evaluating(model):
+        # No inference mode: what a model keeps of its first forward would be of no use to whoever trains it later.
+        with torch.no_grad(), _evaluating(model):
             self.path = checked(model, inferred(model, self.config), self._run, self.new_cache, self.device)
         if warning := self.path.warning(type(model).__name__):
             logger.warning(warning)
@@ -150,7 +151,11 @@ class ModelRunner:
         device = self.device
         ids = sample(self.model, device)
         with torch.inference_mode(), _evaluating(self.model):
-            own = run_whole(self.model, ids)
+            try:
+                own = run_whole(self.model, ids)
+            except Exception as error:
+                logger.debug("%s cannot be compared with faster ways", type(self.model).__name__, exc_info=error)
+                return False
             cache = RowsCache(1, 3)
             for start, stop in ((0, 3), (3, 5), (5, 7), (7, 8)):
                 if start == 3:

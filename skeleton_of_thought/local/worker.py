@@ -15,7 +15,7 @@ import time
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -44,9 +44,10 @@ class _Close:
 
 @dataclass(frozen=True)
 class _KeepOnly:
-    """Asks the worker to go back to these beginnings of prompts."""
+    """Asks the worker to go back to these beginnings of prompts, if the weights are still those that made them."""
 
     strips: Sequence[Strip]
+    weights: int
 
 
 _Item = Sequence[Row] | _Close | _KeepOnly | None
@@ -72,6 +73,7 @@ class Worker:
         self._max_rows = max_batch_size
         self._counters = Counters()
         self._store = PrefixStore(prefix_cache_tokens)
+        self._weights = 0
         self._budget = budget
         self._batched = BatchedLane(runner, self._store, self._counters, prefill_chunk)
         self._lanes: dict[CacheKind, Lane] = {
@@ -124,13 +126,13 @@ class Worker:
         self._closing = True
         self._inbox.put(_Close())
 
-    def kept(self) -> Sequence[Strip]:
-        """The beginnings of prompts that are kept now, for `keep_only`."""
-        return tuple(self._store.strips)
+    def checkpoint(self) -> Callable[[], None]:
+        """The beginnings of prompts that are kept now: a function that has the worker forget all others.
 
-    def keep_only(self, strips: Sequence[Strip]) -> None:
-        """Have the worker forget what it kept since `kept`, before it takes the next rows."""
-        self._inbox.put(_KeepOnly(strips))
+        It does so before it takes the next rows. What other weights have made is forgotten, too.
+        """
+        kept = _KeepOnly(tuple(self._store.strips), self._weights)
+        return lambda: self._inbox.put(kept)
 
     @property
     def closed(self) -> bool:
@@ -219,7 +221,7 @@ class Worker:
             if isinstance(item, _Close):
                 return False
             if isinstance(item, _KeepOnly):
-                self._store.keep_only(item.strips)
+                self._store.keep_only(item.strips if item.weights == self._weights else ())
             elif item is not None:
                 self._waiting.extend(item)
 
@@ -295,6 +297,7 @@ class Worker:
             return
         if self._runner.refresh():
             self._store.clear()  # other weights give other keys and values
+            self._weights += 1
         now = time.perf_counter()
         for row in rows:
             row.admitted = row.admitted or now

@@ -190,6 +190,17 @@ def test_a_copy_that_cannot_be_read_is_made_anew(tmp_path: Path, cache: Path) ->
     assert log == ["convert"]
 
 
+def test_a_new_copy_that_cannot_be_read_is_left_aside(tmp_path: Path, cache: Path) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"weights")
+
+    def read(folder: Path) -> Any:
+        raise ValueError("unreadable")
+
+    found = converted.converted(file, convert=lambda: (Writer("model"), Writer("tokenizer")), read=read)
+    assert [type(part) for part in found] == [Writer, Writer]
+
+
 def run_python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
 from inspect import signature
 from typing import Any
 
@@ -12,7 +14,7 @@ import transformers as hf
 from transformers.cache_utils import Cache
 
 from skeleton_of_thought.local import LocalEngine
-from skeleton_of_thought.local.path import cache_argument
+from skeleton_of_thought.local.path import cache_argument, run_whole
 
 PROMPTS = ["The small boat crossed the wide river", "Bread needs flour", "Why do leaves change their colour?"]
 TOKENS = 12
@@ -99,6 +101,57 @@ class Drifting(Plain):
         return out
 
 
+class Forbidding(Plain):
+    """Never says some tokens, as models with a padded vocabulary, or one of images, do."""
+
+    forbidden = -math.inf
+
+    def forward(
+        self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, position_ids: Any = None,
+        use_cache: bool = True, return_dict: bool = True,
+    ) -> Any:  # fmt: skip
+        out = self._run(
+            input_ids, **self._past(cache), attention_mask=attention_mask, position_ids=position_ids,
+            use_cache=use_cache,
+        )  # fmt: skip
+        out.logits[..., 390:] = self.forbidden
+        return out
+
+
+class ForbiddingByTheLeastNumber(Forbidding):
+    """Does so by a number that dwarfs all logits."""
+
+    forbidden = torch.finfo(torch.float32).min
+
+
+class ForbiddingAndForgetful(ForbiddingByTheLeastNumber):
+    """And does not use its cache."""
+
+    def _past(self, cache: Any) -> dict[str, Any]:
+        return {}
+
+
+class Bare(Plain):
+    """Takes nothing that is not needed."""
+
+    def forward(self, input_ids: Any, cache: Any = None, attention_mask: Any = None, position_ids: Any = None) -> Any:
+        return self._run(
+            input_ids, **self._past(cache), attention_mask=attention_mask, position_ids=position_ids,
+            use_cache=cache is not None,
+        )  # fmt: skip
+
+
+class Empty(Plain):
+    """Gives no numbers at all."""
+
+    def forward(
+        self, input_ids: Any = None, cache: Any = None, use_cache: bool = True, return_dict: bool = True
+    ) -> Any:
+        out = self._run(input_ids, use_cache=False)
+        out.logits = out.logits * math.nan
+        return out
+
+
 class Deaf(Plain):
     """Fails even at the plain text of a trial: nothing can be compared."""
 
@@ -132,13 +185,14 @@ def counted(model: Any) -> list[int]:
     return rows
 
 
-def own_texts(llama: Any, tokenizer: Any) -> list[tuple[int, ...]]:
+def own_texts(llama: Any, tokenizer: Any, forbidden: Sequence[int] | None = None) -> list[tuple[int, ...]]:
     texts = []
     for prompt in PROMPTS:
         ids = torch.tensor([tokenizer(prompt)["input_ids"]])
         out = llama.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=TOKENS, min_new_tokens=TOKENS
-        )
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=TOKENS, min_new_tokens=TOKENS,
+            suppress_tokens=forbidden,
+        )  # fmt: skip
         texts.append(tuple(out[0, ids.shape[1] :].tolist()))
     return texts
 
@@ -151,6 +205,9 @@ WAYS = {
     Plain: ("batched", ""),
     Annotated: ("batched", ""),
     Drifting: ("batched", ""),
+    Forbidding: ("batched", ""),
+    ForbiddingByTheLeastNumber: ("batched", ""),
+    ForbiddingAndForgetful: ("none", "its logits are not those of the text by itself"),
     Maskless: ("separate", "its logits are not those of the text by itself"),
     Failing: ("separate", "fails with NotImplementedError: one row at a time, please"),
     Forgetful: ("none", "its logits are not those of the text by itself"),
@@ -169,7 +226,8 @@ def test_a_model_takes_the_fastest_way_that_gives_its_own_text(
         assert (engine.stats().cache_kind, engine.optimization) == (way, OPTIMIZATION[way])
         assert reason in engine.stats().reason
         assert (engine.stats().reason == "") == (way == "batched")
-        assert decoded(engine) == own_texts(llama, tokenizer)
+        forbidden = list(range(390, 400)) if issubclass(kind, Forbidding) else None
+        assert decoded(engine) == own_texts(llama, tokenizer, forbidden)
     said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     if way == "batched":
         assert said == []
@@ -200,6 +258,49 @@ def test_the_trial_is_a_few_short_forwards(llama: Any, tokenizer: Any) -> None:
         assert rows == [1, 1, 1, 1, 2]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", [Plain, Annotated, Maskless, Forgetful, Failing, Forbidding])
+def test_few_bits_hide_no_fault(kind: type[Plain], dtype: torch.dtype, llama: Any, tokenizer: Any) -> None:
+    with LocalEngine(of(kind, llama).to(dtype), tokenizer, optimize="none") as engine:
+        assert engine.stats().cache_kind == WAYS[kind][0]
+
+
+@pytest.mark.parametrize(("kind", "why"), [(Deaf, "RuntimeError: only with a cache"), (Empty, "no numbers")])
+def test_a_model_that_cannot_be_tried_out_keeps_what_was_inferred(
+    kind: type[Plain], why: str, llama: Any, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), LocalEngine(of(kind, llama), tokenizer) as engine:
+        assert engine.stats().cache_kind == "batched"
+    assert f"{kind.__name__} could not be tried out: " in caplog.text
+    assert why in caplog.text
+
+
+def test_a_trial_passes_only_what_a_forward_takes(llama: Any) -> None:
+    ids = torch.arange(3, 11)[None]
+    with torch.no_grad():
+        assert torch.equal(run_whole(of(Bare, llama), ids), run_whole(llama, ids))
+
+
+def test_what_a_model_keeps_of_its_trial_can_be_trained_with(llama: Any, tokenizer: Any) -> None:
+    class Lazy(Plain):
+        def forward(
+            self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, position_ids: Any = None,
+            use_cache: bool = True, return_dict: bool = True,
+        ) -> Any:  # fmt: skip
+            if not hasattr(self, "kept"):
+                self.kept = torch.ones(()) * 2
+            out = self._run(
+                input_ids, **self._past(cache), attention_mask=attention_mask, position_ids=position_ids,
+                use_cache=use_cache,
+            )  # fmt: skip
+            out.logits = out.logits * self.kept
+            return out
+
+    model = of(Lazy, llama)
+    with LocalEngine(model, tokenizer, optimize="none"):
+        model(input_ids=torch.arange(3, 11)[None]).logits.sum().backward()
+
+
 def test_a_trial_leaves_the_models_mode_and_gradients_alone(llama: Any, tokenizer: Any) -> None:
     model = of(Plain, llama)
     model.train()
@@ -207,14 +308,6 @@ def test_a_trial_leaves_the_models_mode_and_gradients_alone(llama: Any, tokenize
         assert model.training
         assert engine.stats().cache_kind == "batched"
     assert all(part.grad is None for part in model.parameters())
-
-
-def test_a_model_whose_plain_forward_fails_keeps_what_was_inferred(
-    llama: Any, tokenizer: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING), LocalEngine(of(Deaf, llama), tokenizer, optimize="none") as engine:
-        assert engine.stats().cache_kind == "batched"
-    assert "Deaf could not be tried out: RuntimeError: only with a cache" in caplog.text
 
 
 def test_the_argument_of_a_cache_is_found_by_name_or_by_its_kind() -> None:

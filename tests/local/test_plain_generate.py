@@ -104,3 +104,26 @@ def test_a_checkpoint_forgets_what_came_after_it_and_no_more(llama, tokenizer):
             assert reused(after) == 0
         back()
         assert reused(before) > 0
+
+
+def test_a_checkpoint_brings_nothing_back_that_other_weights_have_made(tiny, tokenizer):
+    model = tiny.make_model("llama")
+    prompt = "The small boat crossed the wide river. " * 4
+    with LocalEngine(model, tokenizer) as engine:
+        engine.generate([prompt], max_new_tokens=12)
+        back = engine.checkpoint()
+        for part in model.parameters():
+            part.data.mul_(1.1)
+        right = engine.generate([prompt], max_new_tokens=12)[0].token_ids
+        back()
+        again = engine.generate([prompt], max_new_tokens=12)[0]
+        assert (again.token_ids, again.usage.cached_tokens) == (right, 0)
+
+
+def test_a_model_that_usually_searches_by_beams_is_greedy_here(engine):
+    greedy = read(GenerateStream(engine, exactly(12)))[0]
+    engine.model.generation_config.num_beams = 4
+    try:
+        assert read(GenerateStream(engine, exactly(12)))[0] == greedy
+    finally:
+        engine.model.generation_config.num_beams = 1
