@@ -51,7 +51,9 @@ _IMPORTS = """
 import os
 {first}
 import skeleton_of_thought.local
-print(sorted(name for name in os.environ if name.startswith(("GOMP_", "OMP_WAIT", "KMP_"))))
+# scikit-learn, which transformers may import, sets two of its own.
+others = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
+print(sorted(name for name in os.environ if name.startswith(("GOMP_", "OMP_WAIT", "KMP_")) and name not in others))
 """
 
 
