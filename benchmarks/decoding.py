@@ -1,10 +1,11 @@
-"""How long a whole answer takes on a local model: normal decoding against Skeleton-of-Thought, four ways.
+"""How long a whole answer takes on a local model: normal decoding, two ways, against Skeleton-of-Thought, four ways.
 
 For each question the engine writes a skeleton once; that gives the points. Then, with the same prompts (their
 examples included, which the engine keeps from question to question), the same number of tokens
 (skeleton + points x `--point-tokens`, end-of-text ignored, greedy) is decoded in each of these ways:
 
     normal      one answer of that many tokens by `model.generate`
+    single      the same as one row of `LocalEngine`: what the engine gains without a skeleton
     sequential  the skeleton, then one point after another by `model.generate`
     threads     the skeleton, then all points by `model.generate` in as many threads (what a fan-out of
                 calls to a local pipeline does)
@@ -102,6 +103,10 @@ def ways(engine: LocalEngine, point_tokens: int, skeleton_tokens: int) -> dict[s
     def normal(question: Prompt, skeleton: Prompt, points: list[Prompt]) -> int:
         return generate([question], skeleton_tokens + point_tokens * len(points))
 
+    def single(question: Prompt, skeleton: Prompt, points: list[Prompt]) -> int:
+        tokens = skeleton_tokens + point_tokens * len(points)
+        return sum(c.usage.output_tokens for c in engine.generate([question], max_new_tokens=tokens, ignore_eos=True))
+
     def sequential(question: Prompt, skeleton: Prompt, points: list[Prompt]) -> int:
         return generate([skeleton], skeleton_tokens) + sum(generate([p], point_tokens) for p in points)
 
@@ -118,7 +123,14 @@ def ways(engine: LocalEngine, point_tokens: int, skeleton_tokens: int) -> dict[s
         done += engine.generate([bare(p) for p in points], max_new_tokens=point_tokens, ignore_eos=True)
         return sum(c.usage.output_tokens for c in done)
 
-    return {"normal": normal, "sequential": sequential, "threads": threads, "padded": padded, "engine": ours}
+    return {
+        "normal": normal,
+        "single": single,
+        "sequential": sequential,
+        "threads": threads,
+        "padded": padded,
+        "engine": ours,
+    }
 
 
 def bare(prompt: Prompt) -> Prompt:
