@@ -78,7 +78,7 @@ def test_the_decoding_benchmark_measures_every_way():
         "--point-tokens",
         "4",
     )
-    assert set(result["median_seconds"]) == {"normal", "sequential", "threads", "padded", "engine"}
+    assert set(result["median_seconds"]) == {"normal", "single", "sequential", "threads", "padded", "engine"}
     assert result["questions"] == 1
     assert all(seconds > 0 for seconds in result["median_seconds"].values())
 
