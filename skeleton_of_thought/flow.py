@@ -730,7 +730,8 @@ class AnswerFlow:
             self._give_up_merge(error)
             return
         said = (message.text for message in self.conversation.messages)
-        self._echo = PromptEcho(prompt, [*said, draft, str(self._skeleton), "; ".join(self._skeleton.titles)])
+        material = [*said, draft, str(self._skeleton), "; ".join(self._skeleton.titles)]
+        self._echo = PromptEcho(prompt, material, quotable=self.prompts.merge != PromptSet.merge)
         self._open("merge", prompt, attempt=attempt, delay=delay)
 
     def _read_merge(self, call: Call, text: str) -> None:

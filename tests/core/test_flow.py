@@ -577,6 +577,17 @@ class TestMerge:
         assert answer.merged
         assert list(answer.errors) == [2]
 
+    def test_a_sentence_that_a_prompt_of_ones_own_asks_for_is_no_echo(self):
+        closing = "Please talk to your doctor before you change anything."
+        prompts = PromptSet(merge=f"Make one text of this. End with this sentence: {closing}\n\n{{draft}}")
+        flow = AnswerFlow(QUESTION, settings=Settings(merge=True), prompts=prompts)
+        (call,) = calls(flow.start())
+        flow.delta(call.id, THREE)
+        (merge,) = calls(finish(flow, {c.point.index: c for c in calls(flow.done(call.id))}))
+        text = f"Go to bed at ten. {closing}"
+        answer = the_answer(flow.delta(merge.id, text) + flow.done(merge.id))
+        assert (answer.text, answer.merged) == (text, True)
+
     def test_with_one_good_point_there_is_nothing_to_merge(self):
         settings = Settings(merge=True, max_retries=0, on_point_error="placeholder", placeholder="(gone)")
         flow, opened, actions = with_points("1. Sleep\n2. Eat\n", settings=settings)
