@@ -87,9 +87,7 @@ class Board:
         if call is None:
             closing = self._closing.pop(message.key, None)
             if closing is not None:
-                self._flows[index].cancelled(
-                    call_id, closing[0].stage, message.reply.usage, now, message.reply.decoding
-                )
+                self._flows[index].cancelled(closing[0], message.reply.usage, now, message.reply.decoding)
                 self._say_last_words(index)
         elif message.error is None:
             self._take(index, self._flows[index].done(call_id, message.reply, now), now)

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 
 from skeleton_of_thought._words import PIECES, is_unspaced, plain, words_of
 from skeleton_of_thought.types import Prompt
 
 __all__ = ["PromptEcho"]
 
-_ECHO = 6
-"""So many words of the instruction in a row are no chance."""
+_FEW, _MANY = 6, 10
+"""So many words in a row: from where a part of the instruction begins, and from anywhere in it."""
 
-_ECHO_UNSPACED = 14
-"""The same where a word is a character."""
+_LEAD_IN = 12
+"""A reply still begins after so many words, such as "Sure, here is the text that you asked for:"."""
 
-_SUSPECT = 3
-"""Words that are, or begin, so many of the instruction's are held back until it is clear what follows."""
+_UNSPACED = 7 / 3
+"""Characters of scripts without spaces that say about as much as a word."""
+
+_MOST = 2 / 3
 
 
 class PromptEcho:
     """Shows a reply as it streams, until it repeats the words of its prompt.
 
-    What the prompt was made of may be repeated: six of the words around it in a row are an echo. Text is held back
-    only where it may be one. Verdict and shown text do not depend on how the text is cut into pieces.
+    What the prompt was made of may be repeated; the words around it are the instruction, in one part or several. An
+    echo is a run of six words from the beginning of such a part, or of ten words from anywhere in it. Where the
+    instruction may have asked for some of its own words ("end with this sentence: ..."), an echo always begins where a
+    part begins, and has six words at the beginning of the reply, or elsewhere ten and two thirds of the instruction.
+
+    What may become an echo is held back, so that nothing of an echo shows. Verdict and shown text do not depend on how
+    the text is cut into pieces.
 
     Args:
         prompt: What was sent.
         material: The texts in the prompt that a reply may repeat, such as the question and a draft.
+        quotable: Whether the instruction may have asked for some of its own words.
 
     Example:
         >>> from skeleton_of_thought.types import Message
@@ -37,21 +46,35 @@ class PromptEcho:
         ('', True)
     """
 
-    def __init__(self, prompt: Prompt, material: Iterable[str]) -> None:
+    def __init__(self, prompt: Prompt, material: Iterable[str], *, quotable: bool = False) -> None:
         self.found = False
-        asked = [words_of(message.text) for message in prompt.messages]
-        given = [plain(words_of(text)) for text in material]
-        dense = [is_unspaced(word) for words in asked for word in words]
-        self._echo = _ECHO_UNSPACED if 2 * sum(dense) > len(dense) else _ECHO
-        frame = [plain(words) for words in asked]
-        self._frame = _grams(frame, self._echo) - _grams(given, self._echo)
-        suspects = _grams(frame, _SUSPECT) - _grams(given, _SUSPECT)
-        self._suspects = {gram[:length] for gram in suspects for length in range(1, _SUSPECT + 1)}
+        material = list(material)
+        self._given = [_line(plain(words_of(text))) for text in material]
+        parts = list(_parts(prompt, material))
+        dense = [is_unspaced(word) for words in parts for word in words]
+        scale = _UNSPACED if 2 * sum(dense) > len(dense) else 1
+        few, many, self._lead_in = (round(scale * words) for words in (_FEW, _MANY, _LEAD_IN))
+        total = sum(map(len, parts))
+        self._needs = (few, max(many, round(_MOST * total)), None) if quotable else (few, few, many)
+        self._frame: list[str] = []
+        self._begins: list[int] = []  # for each word of the frame: where its part begins
+        self._ends: list[int] = []
+        for words in parts:
+            begin = len(self._frame)
+            self._frame += words
+            self._begins += [begin] * len(words)
+            self._ends += [begin + len(words)] * len(words)
+        self._at: dict[str, list[int]] = {}
+        for position, word in enumerate(self._frame):
+            self._at.setdefault(word, []).append(position)
+        firsts = {word for first, word in enumerate(self._frame) if self._may_become(first, 0)}
+        self._beginnings = {word[:end] for word in firsts for end in range(1, len(word) + 1)}
         self._word = ""
-        self._words: list[str] = []
-        self._fresh = True
-        self._held: list[str] = []
-        self._suspect = True
+        self._count = 0
+        self._runs: dict[int, int] = {}
+        """The runs that may become an echo, by the position of their last word: how many words they have."""
+        self._held: list[tuple[int, str]] = []
+        """Text, each with the number of the word that it belongs to."""
         self._shown: list[str] = []
 
     def feed(self, text: str) -> str:
@@ -62,21 +85,20 @@ class PromptEcho:
             piece = found[0]
             if piece.isspace():
                 self._end_word()
-                self._keep(piece)
-                if not self._suspect:
-                    self._suspect = self._fresh = True
+                if self._held:
+                    self._hold(piece)
+                elif not self.found:
+                    self._shown.append(piece)
             elif is_unspaced(piece):
                 self._end_word()
                 self._word = piece
-                self._suspect = True
-                self._keep(piece)
+                self._hold(piece)
                 self._end_word()
             else:
                 self._word += piece
-                if self._fresh and not self._may_begin_echo():
-                    self._suspect = self._fresh = False
+                self._hold(piece)
+                if not self._may_go_on():
                     self._let_go()
-                self._keep(piece)
         return self._show()
 
     def close(self) -> str:
@@ -89,33 +111,84 @@ class PromptEcho:
         shown, self._shown = "".join(self._shown), []
         return shown
 
-    def _keep(self, piece: str) -> None:
+    def _hold(self, piece: str) -> None:
         if not self.found:
-            (self._held if self._suspect else self._shown).append(piece)
+            self._held.append((self._count, piece))
 
-    def _let_go(self) -> None:
-        self._shown += self._held
-        self._held = []
+    def _let_go(self, before: int | None = None) -> None:
+        """Shows what is held of the words before this one."""
+        kept = 0
+        while kept < len(self._held) and (before is None or self._held[kept][0] < before):
+            kept += 1
+        self._shown += [piece for _, piece in self._held[:kept]]
+        del self._held[:kept]
 
-    def _may_begin_echo(self) -> bool:
-        """Whether what there is of a word may become one of the instruction."""
-        begun = plain([self._word])
-        return not begun or any(gram[0].startswith(begun[0]) for gram in self._suspects)
+    def _may_go_on(self) -> bool:
+        """Whether what there is of a word may begin a run, or become the next word of one."""
+        begun = "".join(plain([self._word]))
+        if not begun or begun in self._beginnings:
+            return True
+        return any(
+            position + 1 < self._ends[position] and self._frame[position + 1].startswith(begun)
+            for position in self._runs
+        )
 
     def _end_word(self) -> None:
-        """Judges the words so far, and lets go of what is above suspicion."""
+        """Judges the runs that end with this word, and lets go of what is in none that may become an echo."""
         words, self._word = plain([self._word]), ""
         if not words or self.found:
             return
-        self._words = [*self._words, *words][-self._echo :]
-        self._fresh = False
-        self._suspect = any(tuple(self._words[-count:]) in self._suspects for count in range(1, _SUSPECT + 1))
-        if tuple(self._words) in self._frame:
+        (word,) = words
+        self._count += 1
+        runs = {position: self._run_before(position) + 1 for position in self._at.get(word, ())}
+        if any(self._is_echo(position, length) for position, length in runs.items()):
             self.found = True
+            self._let_go(self._count - max(runs.values()))
             self._held = []
-        elif not self._suspect:
-            self._let_go()
+            return
+        self._runs = {p: n for p, n in runs.items() if self._may_become(p - n + 1, self._count - n)}
+        self._let_go(self._count - max(self._runs.values(), default=0))
+
+    def _run_before(self, position: int) -> int:
+        return self._runs.get(position - 1, 0) if position > self._begins[position] else 0
+
+    def _need(self, first: int, start: int) -> int | None:
+        """How many words an echo has that begins with this word of the frame and at this word of the reply."""
+        at_beginning, from_first, from_any = self._needs
+        if first != self._begins[first]:
+            return from_any
+        return at_beginning if start <= self._lead_in else from_first
+
+    def _may_become(self, first: int, start: int) -> bool:
+        """Whether a run that begins with this word of the frame and at this word of the reply can become an echo."""
+        need = self._need(first, start)
+        return need is not None and self._ends[first] - first >= need
+
+    def _is_echo(self, position: int, length: int) -> bool:
+        first = position - length + 1
+        need = self._need(first, self._count - length)
+        if need is None or length < need:
+            return False
+        run = _line(self._frame[first : position + 1])
+        return not any(run in text for text in self._given)
 
 
-def _grams(texts: Iterable[list[str]], length: int) -> set[tuple[str, ...]]:
-    return {tuple(words[i : i + length]) for words in texts for i in range(len(words) - length + 1)}
+def _parts(prompt: Prompt, material: list[str]) -> Iterator[list[str]]:
+    """The words of the prompt around the material, part by part. What an assistant says in it is no instruction."""
+    texts = sorted({text.strip() for text in material} - {""}, key=len, reverse=True)
+    between = re.compile("|".join(map(_whole, texts)) or r"(?!)")
+    for message in prompt.messages:
+        if message.role != "assistant":
+            for part in between.split(message.text):
+                if words := plain(words_of(part)):
+                    yield words
+
+
+def _whole(text: str) -> str:
+    """A pattern for the text where it is no part of other words."""
+    before, after = (r"\b" if re.match(r"\w", end) and not is_unspaced(end) else "" for end in (text[0], text[-1]))
+    return f"{before}{re.escape(text)}{after}"
+
+
+def _line(words: list[str]) -> str:
+    return f" {' '.join(words)} "

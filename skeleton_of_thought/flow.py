@@ -289,19 +289,30 @@ class AnswerFlow:
         return self._take()
 
     def cancelled(
-        self, call_id: int, stage: Stage, usage: Usage | None, now: float = 0.0, decoding: Decoding | None = None
+        self, call: Call, usage: Usage | None = None, now: float = 0.0, decoding: Decoding | None = None
     ) -> None:
         """A call that was cancelled has ended; `usage` and `decoding` are what it had cost, if the backend knows."""
-        self._count(stage, usage, decoding)
+        self._count(call, usage, decoding)
 
     def settled(self, event: Event) -> Event:
         """The last event, with what calls had cost that were cancelled before it and have ended since."""
-        if not isinstance(event, AnswerDone):
-            return event
-        timings = dataclasses.replace(event.answer.timings, decoding=dict(self._decoding))
-        usage = sum(self._usage.values(), Usage())
-        answer = dataclasses.replace(event.answer, timings=timings, usage=usage, usage_by_stage=dict(self._usage))
-        return AnswerDone(answer)
+        if isinstance(event, AnswerDone):
+            return AnswerDone(self._settled(event.answer))
+        if isinstance(event, AnswerFailed) and isinstance(event.error, PointError):
+            event.error.answer = self._settled(event.error.answer)
+        return event
+
+    def _settled(self, answer: Answer) -> Answer:
+        return dataclasses.replace(
+            answer,
+            expansions=tuple(
+                dataclasses.replace(expansion, usage=self._writing[expansion.point.index].usage)
+                for expansion in answer.expansions
+            ),
+            timings=dataclasses.replace(answer.timings, decoding=dict(self._decoding)),
+            usage=sum(self._usage.values(), Usage()),
+            usage_by_stage=dict(self._usage),
+        )
 
     def failed(
         self,
@@ -719,7 +730,8 @@ class AnswerFlow:
             self._give_up_merge(error)
             return
         said = (message.text for message in self.conversation.messages)
-        self._echo = PromptEcho(prompt, [*said, draft, str(self._skeleton), "; ".join(self._skeleton.titles)])
+        material = [*said, draft, str(self._skeleton), "; ".join(self._skeleton.titles)]
+        self._echo = PromptEcho(prompt, material, quotable=self.prompts.merge != PromptSet.merge)
         self._open("merge", prompt, attempt=attempt, delay=delay)
 
     def _read_merge(self, call: Call, text: str) -> None:
@@ -867,13 +879,17 @@ class AnswerFlow:
 
     def _account(self, call: Call, usage: Usage | None, decoding: Decoding | None) -> None:
         self._mark_end(call)
-        self._count(call.stage, usage, decoding)
-        if usage is not None and call.point is not None:
-            self._writing[call.point.index].usage += usage
+        self._count(call, usage, decoding)
 
-    def _count(self, stage: Stage, usage: Usage | None, decoding: Decoding | None) -> None:
+    def _count(self, call: Call, usage: Usage | None, decoding: Decoding | None) -> None:
+        stage = call.stage
         if usage is not None:
             self._usage[stage] = self._usage.get(stage, Usage()) + usage
+        if usage is not None and call.point is not None:
+            writing = self._writing[call.point.index]
+            writing.usage += usage
+            if writing.expansion is not None:
+                writing.expansion = dataclasses.replace(writing.expansion, usage=writing.usage)
         if decoding is not None:
             self._decoding[stage] = self._decoding.get(stage, Decoding()) + decoding
 

@@ -1,14 +1,16 @@
 """A guard against loops: small models that say the same until they are stopped.
 
 `LoopGuard` reads a text word by word as it streams and looks for a passage that is repeated in a row, word by word. It
-errs on the side of the model: the passage must be real text, and neither the numbers of a list, nor tables, nor code in
-fences, nor what the question asks to be repeated counts. Work and memory are linear in the text.
+errs on the side of the model: the passage must be real text, and neither the numbers of a list, nor tables, nor what
+the question asks to be repeated counts, and code in fences only where it goes on and on. Work and memory are linear in
+the text.
 """
 
 from __future__ import annotations
 
 import re
 
+from skeleton_of_thought._asked import asks_to_repeat
 from skeleton_of_thought._words import DENSE, PIECES, is_unspaced, plain, words_of
 
 __all__ = ["LoopGuard"]
@@ -22,7 +24,7 @@ _LEAST_LETTERS = 20
 _LONG = 120
 """From so many letters on a passage is long: nobody says it `_OFTEN_IF_LONG` times in a row on purpose."""
 
-_OFTEN, _OFTEN_IF_LONG, _OFTEN_IF_CODE = 5, 3, 20
+_OFTEN, _OFTEN_IF_LONG, _OFTEN_IF_CODE, _OFTEN_IF_FENCED = 5, 3, 20, 100
 _LETTERS_IF_SHORT = 400
 """So many letters of repetitions make a loop even of a passage below `_LEAST_LETTERS`: two hundred times "ha"."""
 
@@ -35,12 +37,8 @@ _WEIGHTS = ((re.compile(f"[{DENSE}]"), 4), (re.compile(f"[{_SYLLABLES}]"), 2))
 _MARKER = re.compile(r"\W{0,4}\d{1,4}[.):]\W{0,4}")
 _ENDS_SENTENCE = re.compile(r"[.!?。！？…][\"'”’)\]*_]*$")
 _CODE = re.compile(r"[{}=\\]|</|\w\(|;$")
-_TIMES = r"x|times|mal|fois|veces|vezes|volte|keer|раз|次|回|遍|번"
-_ASKED = re.compile(
-    rf"\b(?:\d+|hundred|thousand|many|several)\s*(?:{_TIMES})\b|[\d百千]\s*[次回遍번]|\bover and over\b"
-    r"|\brepeat|wiederhol|r[ée]p[éèe]t|repit|\bripet|herhaal|повтор|重复|重複|繰り返|반복",
-    re.IGNORECASE,
-)
+_BULLET = re.compile(r"[-*+•–>]{1,3}")
+_FENCE = re.compile(r"`{3,}(?!.*`)|~{3,}")
 
 
 class LoopGuard:
@@ -48,12 +46,12 @@ class LoopGuard:
 
     A passage that is said a second time in a row is shown; from the end of that sentence or line on the text is held
     back until it goes on in another way. When the passage has come five times (a long one three times, one that looks
-    like code twenty times), the text is `looping`, and what was held back is dropped. Verdict and shown text do not
-    depend on how the text is cut into pieces.
+    like code twenty times, one in a fence a hundred times), the text is `looping`, and what was held back is dropped.
+    Verdict and shown text do not depend on how the text is cut into pieces.
 
     Args:
-        question: What was asked. A question that says "repeat" or "100 times", or that holds the passage as a part of
-            it ("write 'I am sorry for what I did' often"), gets what it asks for.
+        question: What was asked. A question that asks for it ("repeat after me", "write ... 100 times"), or that holds
+            the passage as a part of it ("write 'I am sorry for what I did' often"), gets what it asks for.
 
     Example:
         >>> guard = LoopGuard()
@@ -65,7 +63,7 @@ class LoopGuard:
 
     def __init__(self, question: str = "") -> None:
         self.looping = False
-        self._asked = _ASKED.search(question) is not None
+        self._asked = asks_to_repeat(question)
         self._question = set(plain(words_of(question)))
         self._word = ""
         self._words: list[str] = []
@@ -76,7 +74,10 @@ class LoopGuard:
         self._repeated = False
         self._line_start = True
         self._in_table = False
-        self._fenced = False
+        self._fence = ""
+        """What has opened the fence that the text is in."""
+        self._opening = ""
+        """The same for a fence that this line opens, unless it is closed in it."""
         self._holding = False
         self._held: list[str] = []
         self._shown: list[str] = []
@@ -106,6 +107,7 @@ class LoopGuard:
             self._end_word()
             if piece == "\n":
                 self._line_start, self._in_table = True, False
+                self._open_fence()
                 self._holding = self._holding or self._repeated
             self._keep(piece)
         elif is_unspaced(piece):
@@ -134,15 +136,33 @@ class LoopGuard:
         if not word:
             return
         at_start, self._line_start = self._line_start, False
-        if at_start and word.startswith(("```", "~~~")):
-            self._fenced = not self._fenced
-            self._forget()
-        elif at_start and word.startswith("|"):
-            self._in_table = True
-            self._forget()
-        # The numbers of a list go on while its text repeats itself.
-        elif not (self._fenced or self._in_table or (at_start and _MARKER.fullmatch(word))):
+        if self._opening and "`" in word:
+            # Code within the line, as in ```pip install x```. A fence of tildes may be told of backticks.
+            self._opening = self._opening.strip("`")
+        if at_start:
+            # What follows the mark of a list or quotation begins a line, too.
+            numbered = _MARKER.fullmatch(word) is not None
+            self._line_start = numbered or _BULLET.fullmatch(word) is not None
+            if self._fence:
+                if word.startswith(self._fence) and not word.strip(self._fence[0]):
+                    self._fence = ""
+                    self._forget()
+                    return
+            elif fence := _FENCE.match(word):
+                self._opening = fence[0]
+            elif word.startswith("|"):
+                self._in_table = True
+                self._forget()
+            elif numbered:
+                # The numbers of a list go on while its text repeats itself.
+                return
+        if not self._in_table:
             self._follow(word)
+
+    def _open_fence(self) -> None:
+        if self._opening:
+            self._fence, self._opening = self._opening, ""
+            self._forget()
 
     def _forget(self) -> None:
         self._period = 0
@@ -171,7 +191,8 @@ class LoopGuard:
         """A passage stands there twice in a row by now; this word is the last."""
         letters = self._letters[-1] - self._letters[-1 - self._period]
         if letters < _LEAST_LETTERS:
-            self.looping = letters * self._run // self._period >= _LETTERS_IF_SHORT and not self._wanted()
+            least = _LETTERS_IF_SHORT if not self._fence else _LEAST_LETTERS * _OFTEN_IF_FENCED
+            self.looping = letters * self._run // self._period >= least and not self._wanted()
         elif self._run >= (self._often(letters) - 1) * self._period:
             self.looping = not self._wanted()
         else:
@@ -181,6 +202,8 @@ class LoopGuard:
             self._held.clear()
 
     def _often(self, letters: int) -> int:
+        if self._fence:
+            return _OFTEN_IF_FENCED
         if self._run >= (_OFTEN_IF_LONG - 1) * self._period and any(map(_CODE.search, self._words[-self._period :])):
             return _OFTEN_IF_CODE
         return _OFTEN if letters < _LONG else _OFTEN_IF_LONG

@@ -447,7 +447,8 @@ class Expansion:
         text: Its text without number and title. For a failed point: what had been written, followed
             by the placeholder.
         error: Why the point failed; None for a point that succeeded.
-        usage: Tokens of all its attempts, as far as the backend told.
+        usage: Tokens of all its attempts, as far as the backend told. A `PointDone` may come before a cancelled
+            attempt has told; the answer of the last event has its tokens.
         sources: What was retrieved for this point, with retrieval per point. A point that failed has them, too,
             unless it failed for want of them.
         attempts: How many calls were made to write it; 0 where its retrieval failed.

@@ -15,7 +15,7 @@ PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
     {"errors", "types", "settings", "timeline", "_drawing"},
-    {"parsing", "_marks", "_words", "_outline", "context", "_lexicon", "measures", "loops"},
+    {"parsing", "_marks", "_words", "_outline", "context", "_lexicon", "measures", "loops", "_asked"},
     {"prompts", "assemble", "routing", "question", "echoes"},
     {"gate", "cost", "embedded", "prompt_router"},
     {"auto", "embedded_training"},

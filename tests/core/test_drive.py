@@ -8,7 +8,7 @@ import contextvars
 import gc
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -26,6 +26,7 @@ from skeleton_of_thought.types import (
     Call,
     Conversation,
     Decoding,
+    Point,
     PointDelta,
     PointFound,
     PointStarted,
@@ -33,6 +34,7 @@ from skeleton_of_thought.types import (
     Reply,
     Routed,
     RouteDecision,
+    Skeleton,
     SkeletonDone,
     Usage,
 )
@@ -831,6 +833,17 @@ def test_what_a_loop_had_cost_is_counted(many):
         assert (answer.text, answer.finish_reason) == (TWICE, "loop")
         assert (answer.usage, answer.usage_by_stage) == (Usage(7, 40), {"direct": Usage(7, 40)})
         assert answer.timings.decoding == {"direct": Decoding(steps=40)}
+
+
+def test_what_a_points_loop_had_cost_is_counted_for_the_point():
+    asked = flow(skeleton=Skeleton((Point(1, "Sleep"), Point(2, "Eat"))), settings={"stop_loops": True})
+
+    def open_call(call: Call, index: int) -> Iterable[str | Reply]:
+        return _Cancellable() if call.point.index == 2 else ["text", Reply(Usage(7, 1))]
+
+    answer = answer_of(list(drive.run([asked], open_call)))
+    assert [e.usage for e in answer.expansions] == [Usage(7, 1), Usage(7, 40)]
+    assert answer.usage_by_stage == {"point": Usage(14, 41)}
 
 
 # --- merges that repeat their instruction ---

@@ -41,7 +41,7 @@ def read(echo: PromptEcho, text: str, size: int | None = None) -> tuple[bool, st
         INSTRUCTION.upper(),
         f"**{INSTRUCTION}**\n\n{DRAFT}",
         " ".join(INSTRUCTION.split()[:6]),
-        " ".join(INSTRUCTION.split()[9:18]) + " and so on",
+        " ".join(INSTRUCTION.split()[9:19]) + " and so on",
     ],
 )
 def test_the_instruction_is_an_echo_and_not_a_word_of_it_shows(text, size):
@@ -73,12 +73,70 @@ def test_a_report_on_the_instruction_after_the_text_is_an_echo():
         "Go to bed at the same hour each day, and dim the lights an hour before.",
         "The parts of the answer are two: a schedule, and less light.",
         "Rewrite it as one page, then write it again. The order matters.",
+        "Read it aloud, leave out what is said twice.",
+        "Two  spaces  in  it,  and  the  parts  ",
         "The",
         "",
     ],
 )
 def test_what_the_prompt_was_made_of_and_chance_are_no_echo(text, size):
     assert read(guard(), text, size) == (False, text)
+
+
+CLOSING = "Please talk to your doctor before you change anything at home, at work or on the road."
+ASKED = "Rewrite this as one text that reads well. Keep the order. End with this sentence: "
+
+
+def own(template: str, *, question: str = QUESTION) -> PromptEcho:
+    """The guard for a prompt of the caller's own."""
+    text = template.format(question=question, draft=DRAFT)
+    return PromptEcho(Prompt((Message("user", text),)), [question, DRAFT], quotable=True)
+
+
+@pytest.mark.parametrize("size", [None, 1, 5])
+@pytest.mark.parametrize(
+    "template",
+    [
+        f"{ASKED}{CLOSING}\n\n{{draft}}",
+        f"{{question}}\n\n{{draft}}\n\n{ASKED}{CLOSING}",
+        f"{{question}}\n\nEnd with: {CLOSING}\n\n{{draft}}",
+    ],
+)
+def test_what_a_prompt_of_ones_own_asks_for_is_no_echo(template, size):
+    text = f"{DRAFT}\n\n{CLOSING}"
+    assert read(own(template), text, size) == (False, text)
+
+
+@pytest.mark.parametrize("size", [None, 1, 5])
+@pytest.mark.parametrize(
+    "before", ["", "**", "Sure, here is the rewritten text:\n\n> ", f"{QUESTION}\n\n", DRAFT + "\n\n"]
+)
+def test_a_prompt_of_ones_own_is_an_echo_from_its_beginning_on(before, size):
+    template = f"{{question}}\n\n{ASKED}{CLOSING}\n\n{{draft}}"
+    found, shown = read(own(template), f"{before}{ASKED}{CLOSING}\n\n{DRAFT}", size)
+    assert found
+    assert shown.strip() == before.strip().strip(">*").strip()
+
+
+def test_few_words_of_ones_own_prompt_are_an_echo_where_the_reply_begins_and_nowhere_else():
+    template = f"{ASKED}{CLOSING}\n\n{{draft}}"
+    begun = "Rewrite this as one text that"
+    assert read(own(template), f"Sure: {begun} follows.") == (True, "Sure: ")
+    text = f"{DRAFT} {begun} follows."
+    assert read(own(template), text) == (False, text)
+
+
+def test_the_default_prompt_is_an_echo_whole_and_after_the_question():
+    for before in ("", "Sure, here is the text:\n\n"):
+        found, shown = read(guard(), f"{before}{TEXT}", 4)
+        assert found
+        assert shown == f"{before}{QUESTION}\n\n"
+
+
+def test_what_an_assistant_says_in_the_prompt_is_no_instruction():
+    example = "Sleep is what the body needs most of all, every night and all year round."
+    prompt = Prompt((Message("user", "Write a text."), Message("assistant", example), Message("user", DRAFT)))
+    assert read(PromptEcho(prompt, [DRAFT], quotable=True), example) == (False, example)
 
 
 def test_a_first_word_that_is_none_of_the_instruction_shows_at_once():
@@ -108,7 +166,9 @@ def test_a_reply_without_spaces_streams():
 
 
 texts = st.lists(
-    st.sampled_from([*INSTRUCTION.split()[:9], "sleep", "—", "\n", "睡", *DRAFT.split()[:4], INSTRUCTION[:70]])
+    st.sampled_from(
+        [*INSTRUCTION.split()[:9], "sleep", "—", "\n", "睡", "", "", "**", *DRAFT.split()[:4], INSTRUCTION[:70]]
+    )
 ).map(" ".join)
 
 
@@ -120,6 +180,12 @@ def test_neither_verdict_nor_text_depends_on_the_pieces(text, data):
     echo = guard()
     shown = "".join(echo.feed(text[start:end]) for start, end in pairwise(cuts)) + echo.close()
     assert (echo.found, shown) == whole
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("before", [f"{DRAFT}  ", f"{DRAFT} \n\n  ", "Well -  ", "  "])
+def test_white_space_before_an_echo_shows_the_same_however_it_is_cut(before, size):
+    assert read(guard(), before + INSTRUCTION, size) == read(guard(), before + INSTRUCTION)
 
 
 @many

@@ -577,6 +577,17 @@ class TestMerge:
         assert answer.merged
         assert list(answer.errors) == [2]
 
+    def test_a_sentence_that_a_prompt_of_ones_own_asks_for_is_no_echo(self):
+        closing = "Please talk to your doctor before you change anything."
+        prompts = PromptSet(merge=f"Make one text of this. End with this sentence: {closing}\n\n{{draft}}")
+        flow = AnswerFlow(QUESTION, settings=Settings(merge=True), prompts=prompts)
+        (call,) = calls(flow.start())
+        flow.delta(call.id, THREE)
+        (merge,) = calls(finish(flow, {c.point.index: c for c in calls(flow.done(call.id))}))
+        text = f"Go to bed at ten. {closing}"
+        answer = the_answer(flow.delta(merge.id, text) + flow.done(merge.id))
+        assert (answer.text, answer.merged) == (text, True)
+
     def test_with_one_good_point_there_is_nothing_to_merge(self):
         settings = Settings(merge=True, max_retries=0, on_point_error="placeholder", placeholder="(gone)")
         flow, opened, actions = with_points("1. Sleep\n2. Eat\n", settings=settings)
@@ -732,14 +743,14 @@ class TestAccounts:
         flow = AnswerFlow(QUESTION, settings=Settings(max_points=1))
         (skeleton,) = calls(flow.start())
         (point,) = calls(flow.delta(skeleton.id, "1. Sleep\n"))
-        flow.cancelled(skeleton.id, "skeleton", Usage(10, 3))
+        flow.cancelled(skeleton, Usage(10, 3))
         assert the_answer(flow.done(point.id, Reply(Usage(20, 4)))).usage == Usage(30, 7)
 
     def test_decoding_is_summed_per_stage_failed_and_cancelled_calls_included(self):
         flow = AnswerFlow(QUESTION, settings=Settings(max_points=2))
         (skeleton,) = calls(flow.start())
         one, two = calls(flow.delta(skeleton.id, THREE))
-        flow.cancelled(skeleton.id, "skeleton", None, decoding=Decoding(0.0, 0.5, 1.0, 8, 1.0, 8))
+        flow.cancelled(skeleton, None, decoding=Decoding(0.0, 0.5, 1.0, 8, 1.0, 8))
         failed = flow.failed(two.id, ConnectionError("reset"), decoding=Decoding(0.25, 0.5, 1.0, 4, 2.0, 4))
         (again,) = calls(failed)
         flow.done(one.id, Reply(decoding=Decoding(0.25, 0.5, 2.0, 12, 2.0, 12)))
@@ -762,11 +773,39 @@ class TestAccounts:
         (point,) = calls(flow.delta(skeleton.id, THREE))
         (last,) = only(flow.done(point.id, Reply(Usage(20, 5))), AnswerDone)
         assert last.answer.usage_by_stage == {"point": Usage(20, 5)}
-        flow.cancelled(skeleton.id, "skeleton", Usage(10, 3), decoding=Decoding(steps=3))
+        flow.cancelled(skeleton, Usage(10, 3), decoding=Decoding(steps=3))
         settled = flow.settled(last).answer
         assert settled.usage_by_stage == {"point": Usage(20, 5), "skeleton": Usage(10, 3)}
         assert (settled.usage, settled.timings.decoding) == (Usage(30, 8), {"skeleton": Decoding(steps=3)})
         assert (settled.text, settled.timings.total) == (last.answer.text, last.answer.timings.total)
+
+    def test_what_an_ended_loop_had_cost_is_its_points_too(self):
+        flow, opened, _ = with_points("1. Sleep\n2. Eat\n", settings=Settings(stop_loops=True))
+        assert Cancel(opened[2].id) in flow.delta(opened[2].id, "It is a good day to be outside. " * 9)
+        flow.cancelled(opened[2], Usage(20, 90))
+        answer = the_answer(flow.done(opened[1].id, Reply(Usage(20, 5))))
+        assert [e.usage for e in answer.expansions] == [Usage(20, 5), Usage(20, 90)]
+        assert answer.usage_by_stage == {"point": Usage(40, 95)}
+
+    def test_what_the_last_ended_loop_had_cost_is_its_points_too(self):
+        flow, opened, _ = with_points("1. Sleep\n2. Eat\n", settings=Settings(stop_loops=True))
+        flow.done(opened[1].id, Reply(Usage(20, 5)))
+        (last,) = only(flow.delta(opened[2].id, "It is a good day to be outside. " * 9), AnswerDone)
+        flow.cancelled(opened[2], Usage(20, 90))
+        answer = flow.settled(last).answer
+        assert [e.usage for e in answer.expansions] == [Usage(20, 5), Usage(20, 90)]
+        assert answer.usage == Usage(40, 95)
+
+    def test_the_answer_of_an_error_tells_what_the_cancelled_points_had_cost(self):
+        flow, opened, _ = with_points("1. Sleep\n2. Eat\n", settings=Settings(max_retries=0))
+        (last,) = only(flow.failed(opened[1].id, ConnectionError("reset"), usage=Usage(20, 1)), AnswerFailed)
+        flow.cancelled(opened[2], Usage(20, 9), decoding=Decoding(steps=9))
+        settled = flow.settled(last)
+        answer = settled.error.answer
+        assert (settled, answer.usage) == (last, Usage(40, 10))
+        assert answer.usage_by_stage == {"point": Usage(40, 10)}
+        assert [e.usage for e in answer.expansions] == [Usage(20, 1), Usage(20, 9)]
+        assert answer.timings.decoding == {"point": Decoding(steps=9)}
 
     def test_timings_are_seconds_since_the_start(self):
         flow = AnswerFlow(QUESTION)

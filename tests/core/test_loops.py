@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -43,6 +44,30 @@ LOOPS = {
     ),
     "bullets": ("- Eat fresh fruit and vegetables\n" * 8, ("- Eat fresh fruit and vegetables\n" * 2).strip()),
     "after a list": ("1. Walk\n2. Swim\n\n" + SENTENCE * 6, "1. Walk\n2. Swim\n\n" + (SENTENCE * 2).strip()),
+    "after code within a line": (
+        "Run this:\n```pip install x```\n" + SENTENCE * 6,
+        "Run this:\n```pip install x```\n" + (SENTENCE * 2).strip(),
+    ),
+    "after code within a line, with spaces": (
+        "``` 运行 x ```\n" + SENTENCE * 6,
+        "``` 运行 x ```\n" + (SENTENCE * 2).strip(),
+    ),
+    "after a fence": (
+        "~~~ `x`\nmake()\n~~~\n" + SENTENCE * 6,
+        "~~~ `x`\nmake()\n~~~\n" + (SENTENCE * 2).strip(),
+    ),
+    "after a fence in a list": (
+        "- ```sh\n  make\n  ```\n- " + SENTENCE * 6,
+        "- ```sh\n  make\n  ```\n- " + (SENTENCE * 2).strip(),
+    ),
+    "after a fence in a quotation": (
+        "> ```\n> make\n> ```\n\n" + SENTENCE * 6,
+        "> ```\n> make\n> ```\n\n" + (SENTENCE * 2).strip(),
+    ),
+    "lines of code within a line": (
+        "```pip install the_best package of all```\n" * 8,
+        ("```pip install the_best package of all```\n" * 2).strip(),
+    ),
     "Chinese": ("今天天气很好，我们去公园散步。" * 6, "今天天气很好，我们去公园散步。" * 2),
     "Japanese": ("毎朝早く起きて散歩をします。" * 6, "毎朝早く起きて散歩をします。" * 2),
     "Korean": ("매일 아침 일찍 일어나 산책을 합니다. " * 6, ("매일 아침 일찍 일어나 산책을 합니다. " * 2).strip()),
@@ -83,6 +108,11 @@ FINE = {
     ),
     "a table": "| Day | Open |\n|---|---|\n" + "| closed all the day | closed all the day |\n" * 8,
     "code in fences": "```python\n" + "    self.assert_everything_is_fine(result)\n" * 8 + "```\nThat is all.",
+    "code in a fence of a list": "- Like this:\n- ```\n" + "  walk home and then walk back\n" * 30 + "  ```\n- Done.",
+    "code in a fence of a numbered list": "1. ```sh\n" + "   walk home and then walk back\n" * 30 + "   ```\n2. Done.",
+    "code in a fence of a quotation": "> ~~~\n" + "> walk home and then walk back\n" * 30 + "> ~~~\nDone.",
+    "words of code in fences": "```\n" + "end\n" * 300 + "```\nThat is all.",
+    "a fence in a fence": "````\n```\n" + "walk home and then walk back\n" * 30 + "```\n````\nThat is all.",
     "code without fences": "self.assert_everything_is_fine(result)\n" * 8,
     "numbers": "0 0 0 0 0 0 0 0\n" * 40,
     "a multiplication table": "".join(f"7 times {n} equals {7 * n}\n" for n in range(1, 13)),
@@ -115,6 +145,80 @@ def test_what_the_question_asks_to_be_repeated_is_no_loop(question):
     assert guarded(SENTENCE * 10, question) == (False, SENTENCE * 10)
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Repeat after me: I am calm.",
+        "repeat hello",
+        "Keep saying hello",
+        "Make a text where one line is repeated ten times",
+        "Please repeat the sentence.",
+        "When I say go, repeat after me.",
+        "Give me a mantra to say five times",
+        "Give me an affirmation that I can repeat ten times.",
+        "Write 'I will not lie' 100 times",
+        "Write 'What did I do? I lied.' a hundred times.",
+        "Can you write I won't talk in class twenty times?",
+        "Print hello world 100x",
+        "100 times, please: I am calm",
+        "Sing it again and again",
+        "How are you? Say hello over and over!",
+        "Wiederhole diesen Satz.",
+        "Écris dix fois : je ne mentirai pas",
+        "Escribe 'no mentiré' cien veces",
+        "Напиши десять раз: я не буду врать",
+        "请重复这句话",
+        "この文を繰り返してください",
+    ],
+)
+def test_questions_that_ask_for_a_repetition(question):
+    assert guarded(SENTENCE * 10, question)[0] is False
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How many times a week should I exercise?",
+        "How do I stop repeating mistakes?",
+        "What are the benefits of a repeatable process?",
+        "How can I repeat this success?",
+        "How do I say no several times without being rude?",
+        "I exercise three times a week. How do I get better?",
+        "I made the same mistake over and over, what can I do?",
+        "Tell me why I wake up over and over",
+        "Give me a workout to do three times a week",
+        "Write about why a cheetah is 3 times faster than a man",
+        "What does 'repeat after me' mean?",
+        "Repeat customers: how do I get them?",
+        "Explain repeat prescriptions.",
+        "Give me tips to keep writing every day",
+        "Give me a plan for 10x growth",
+        "Wie vermeide ich Wiederholungen?",
+        "Comment éviter les répétitions ?",
+        "¿Cuántas veces a la semana debo entrenar?",
+        "重复做同一件事有什么好处？",
+        "我每周应该运动几次？",
+        "繰り返し学習の利点は何ですか？",
+    ],
+)
+def test_questions_about_repetitions_ask_for_none(question):
+    assert guarded(SENTENCE * 10, question) == (True, (SENTENCE * 2).strip())
+
+
+@pytest.mark.parametrize("text", [SENTENCE + "\n", "ha ha\n"])
+def test_a_fence_that_is_never_closed_does_not_let_a_loop_go_on_for_ever(text):
+    looping, shown = guarded("```python\n" + text * 2000)
+    assert looping
+    assert len(shown) < len(text) * 1000
+
+
+@pytest.mark.parametrize("begin", ["say ", "say write ", "'a ", "1", "say 1,", "a hundred ", "写", " ", "please ", '"'])
+def test_a_long_question_is_read_in_no_time(begin):
+    started = time.perf_counter()
+    guarded("", begin * 20_000)
+    assert time.perf_counter() - started < 2
+
+
 def test_a_question_with_the_words_in_it_allows_no_other_loop():
     assert guarded(PARAGRAPH * 5, "Is it a good day to be outside?")[0] is True
 
@@ -144,7 +248,24 @@ def test_after_a_loop_nothing_is_shown():
 # Few words, so that repetitions are frequent.
 texts = st.lists(
     st.sampled_from(
-        ["walk ", "home.\n", "good ", "everything ", "1. ", "| ", "```\n", "今", "天。", "\n", "ha ", "(x) "]
+        [
+            "walk ",
+            "home.\n",
+            "good ",
+            "everything ",
+            "1. ",
+            "| ",
+            "```\n",
+            "``` ",
+            "```x``` ",
+            "~~~",
+            "- ",
+            "今",
+            "天。",
+            "\n",
+            "ha ",
+            "(x) ",
+        ]
     ),
     max_size=12,
 ).flatmap(lambda words: st.integers(1, 30).map(lambda times: "".join(words) * times))
