@@ -21,6 +21,9 @@ _UNSPACED = 7 / 3
 
 _MOST = 2 / 3
 
+_LONGEST_HEAD = 200
+"""Words before the instruction, at most, that are held back for as long as a reply copies its prompt."""
+
 
 class PromptEcho:
     """Shows a reply as it streams, until it repeats the words of its prompt.
@@ -30,8 +33,8 @@ class PromptEcho:
     instruction may have asked for some of its own words ("end with this sentence: ..."), an echo always begins where a
     part begins, and has six words at the beginning of the reply, or elsewhere ten and two thirds of the instruction.
 
-    What may become an echo is held back, so that nothing of an echo shows. Verdict and shown text do not depend on how
-    the text is cut into pieces.
+    What may become an echo is held back, so that nothing of an echo shows. So is a reply that copies its prompt, from
+    the question before the instruction on. Verdict and shown text do not depend on how the text is cut into pieces.
 
     Args:
         prompt: What was sent.
@@ -69,6 +72,8 @@ class PromptEcho:
             self._at.setdefault(word, []).append(position)
         firsts = {word for first, word in enumerate(self._frame) if self._may_become(first, 0)}
         self._beginnings = {word[:end] for word in firsts for end in range(1, len(word) + 1)}
+        self._head = _head(prompt, parts)
+        self._copies = bool(self._head)
         self._word = ""
         self._count = 0
         self._runs: dict[int, int] = {}
@@ -104,6 +109,7 @@ class PromptEcho:
     def close(self) -> str:
         """The reply is complete; returns what was held back and is no echo."""
         self._end_word()
+        self._copies = False
         self._let_go()
         return self._show()
 
@@ -117,6 +123,8 @@ class PromptEcho:
 
     def _let_go(self, before: int | None = None) -> None:
         """Shows what is held of the words before this one."""
+        if self._copies:
+            return
         kept = 0
         while kept < len(self._held) and (before is None or self._held[kept][0] < before):
             kept += 1
@@ -128,6 +136,7 @@ class PromptEcho:
         begun = "".join(plain([self._word]))
         if not begun or begun in self._beginnings:
             return True
+        self._copies = self._copies and self._head[self._count].startswith(begun)
         return any(
             position + 1 < self._ends[position] and self._frame[position + 1].startswith(begun)
             for position in self._runs
@@ -139,6 +148,7 @@ class PromptEcho:
         if not words or self.found:
             return
         (word,) = words
+        self._copies = self._copies and self._head[self._count] == word
         self._count += 1
         runs = {position: self._run_before(position) + 1 for position in self._at.get(word, ())}
         if any(self._is_echo(position, length) for position, length in runs.items()):
@@ -146,6 +156,7 @@ class PromptEcho:
             self._let_go(self._count - max(runs.values()))
             self._held = []
             return
+        self._copies = self._copies and self._count < len(self._head)
         self._runs = {p: n for p, n in runs.items() if self._may_become(p - n + 1, self._count - n)}
         self._let_go(self._count - max(self._runs.values(), default=0))
 
@@ -171,6 +182,16 @@ class PromptEcho:
             return False
         run = _line(self._frame[first : position + 1])
         return not any(run in text for text in self._given)
+
+
+def _head(prompt: Prompt, parts: list[list[str]]) -> list[str]:
+    """The words that the prompt begins with, to the end of the first part of its instruction."""
+    words = plain(words_of(prompt.messages[-1].text)) if prompt.messages else []
+    for start in range(min(len(words), _LONGEST_HEAD)):
+        for part in parts:
+            if words[start : start + len(part)] == part:
+                return words[: start + len(part)]
+    return []
 
 
 def _parts(prompt: Prompt, material: list[str]) -> Iterator[list[str]]:

@@ -56,6 +56,25 @@ def test_an_echo_after_other_text_ends_what_is_shown(size):
     assert shown.strip() == DRAFT
 
 
+@pytest.mark.parametrize("size", [None, 1, 5])
+def test_of_a_copy_of_the_whole_prompt_nothing_shows(size):
+    assert read(guard(), TEXT, size) == (True, "")
+
+
+@pytest.mark.parametrize("size", [None, 1, 5])
+@pytest.mark.parametrize(
+    "more", ["", "\n\nGo to bed at the same hour each day.", " The light matters.", "\n\nThe parts agree."]
+)
+def test_the_question_may_be_said_again(more, size):
+    assert read(guard(), f"{QUESTION}{more}", size) == (False, f"{QUESTION}{more}")
+
+
+def test_a_reply_that_leaves_the_prompt_behind_is_shown_from_there_on():
+    echo = guard()
+    assert echo.feed("How can I sleep ") == ""
+    assert echo.feed("well? ") == "How can I sleep well? "
+
+
 def test_a_report_on_the_instruction_after_the_text_is_an_echo():
     """The demo model appends such reports to its merges."""
     report = '\n\nI made these changes:\n\n- Added "The parts of the answer below" to the end of the original text.'
@@ -115,7 +134,8 @@ def test_a_prompt_of_ones_own_is_an_echo_from_its_beginning_on(before, size):
     template = f"{{question}}\n\n{ASKED}{CLOSING}\n\n{{draft}}"
     found, shown = read(own(template), f"{before}{ASKED}{CLOSING}\n\n{DRAFT}", size)
     assert found
-    assert shown.strip() == before.strip().strip(">*").strip()
+    # The question before it is a copy of the prompt, too.
+    assert shown.strip() == ("" if before.startswith(QUESTION) else before.strip().strip(">*").strip())
 
 
 def test_few_words_of_ones_own_prompt_are_an_echo_where_the_reply_begins_and_nowhere_else():
@@ -127,10 +147,8 @@ def test_few_words_of_ones_own_prompt_are_an_echo_where_the_reply_begins_and_now
 
 
 def test_the_default_prompt_is_an_echo_whole_and_after_the_question():
-    for before in ("", "Sure, here is the text:\n\n"):
-        found, shown = read(guard(), f"{before}{TEXT}", 4)
-        assert found
-        assert shown == f"{before}{QUESTION}\n\n"
+    for before, seen in {"": "", "Sure, here is the text:\n\n": f"Sure, here is the text:\n\n{QUESTION}\n\n"}.items():
+        assert read(guard(), f"{before}{TEXT}", 4) == (True, seen)
 
 
 def test_what_an_assistant_says_in_the_prompt_is_no_instruction():
