@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Never, NotRequired, Self, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, cast, get_type_hints
 
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
@@ -29,7 +29,7 @@ from langchain_sot.templates import chat_prompt, prompt_set
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet, how_long, how_many
 from skeleton_of_thought.routing import check_router
-from skeleton_of_thought.settings import NOT_GIVEN, Settings, with_first
+from skeleton_of_thought.settings import Settings, first_by_position
 from skeleton_of_thought.types import Answer, Point, Skeleton
 
 if TYPE_CHECKING:
@@ -66,6 +66,16 @@ class ChainInput(TypedDict):
 
     question: Any
     chat_history: NotRequired[Any]
+
+
+class _SignatureOfFields:
+    """Builds a class, which pydantic has no signature for before, when somebody asks for its signature."""
+
+    def __get__(self, instance: object, owner: type[BaseModel]) -> Any:
+        if instance is not None:
+            raise AttributeError("__signature__ is that of the class.")
+        owner.model_rebuild()
+        return owner.__signature__
 
 
 class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, Any]]):
@@ -122,7 +132,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         SkeletonError: No usable skeleton and `on_empty_skeleton="raise"`.
     """
 
-    llm: Runnable[Any, Any]
+    llm: Runnable[Any, Any] = Field(kw_only=False)
     point_llm: Runnable[Any, Any] | None = None
     router: Any = "auto"
     prompts: InstanceOf[PromptSet] | None = None
@@ -151,8 +161,12 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     _automatic: Any = PrivateAttr(default=None)
 
-    def __init__(self, llm: Runnable[Any, Any] = NOT_GIVEN, /, *more: Never, **settings: Any) -> None:
-        super().__init__(**with_first(self, "llm", llm, more, settings))
+    if not TYPE_CHECKING:
+        __signature__ = _SignatureOfFields()
+
+        @first_by_position("llm", Runnable[Any, Any])
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
 
     @field_validator("llm", "point_llm", mode="before")
     @classmethod

@@ -12,8 +12,8 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import replace
-from typing import Any, Literal, Never, Self, cast
+from dataclasses import InitVar, replace
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from langchain_core.callbacks import (
     AsyncCallbackManager,
@@ -50,7 +50,7 @@ from langchain_sot.passing_on import (
 from langchain_sot.plan import Work
 from langchain_sot.wrappers import find_backend
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.settings import NOT_GIVEN, with_first
+from skeleton_of_thought.settings import first_by_position
 from skeleton_of_thought.types import Answer, AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
 
 __all__ = ["SkeletonOfThoughtChatModel"]
@@ -113,13 +113,22 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         NotImplementedError: From `bind_tools` and `with_structured_output`, if the `llm` cannot.
     """
 
+    chain: SkeletonOfThoughtChain = Field(kw_only=False)
     streaming: bool = False
     cache: Literal[False] = Field(default=False, exclude=True)
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
-    def __init__(self, chain: SkeletonOfThoughtChain = NOT_GIVEN, /, *more: Never, **settings: Any) -> None:
-        super().__init__(**with_first(self, "chain", chain, more, settings))
+    if TYPE_CHECKING:  # `_BOUND`, which are no fields
+        temperature: InitVar[float | None] = None
+        max_tokens: InitVar[int | None] = None
+        stop: InitVar[str | list[str] | None] = None
+        timeout: InitVar[Any] = None
+    else:
+
+        @first_by_position("chain", SkeletonOfThoughtChain)
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Any, Never, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
@@ -22,7 +22,7 @@ from langchain_sot.local_requests import Request, ToolUse, convert_tools, make_r
 from langchain_sot.structured import Method, StructuredOutputParser, json_schema, read_format, with_raw
 from langchain_sot.tool_calls import Said
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.settings import NOT_GIVEN, with_first
+from skeleton_of_thought.settings import first_by_position
 from skeleton_of_thought.types import Completion
 
 __all__ = ["ChatTransformers"]
@@ -87,7 +87,7 @@ class ChatTransformers(BaseChatModel):
         InvalidInput: With a call: a message or setting that the model cannot take.
     """
 
-    model: str | None = None
+    model: str | None = Field(default=None, kw_only=False)
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     engine: Any = Field(default=None, exclude=True, repr=False)
     temperature: float = Field(default=0.0, ge=0)
@@ -100,8 +100,11 @@ class ChatTransformers(BaseChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
 
-    def __init__(self, model: str | None = NOT_GIVEN, /, *more: Never, **settings: Any) -> None:
-        super().__init__(**with_first(self, "model", model, more, settings))
+    if not TYPE_CHECKING:
+
+        @first_by_position("model", str | None, None)
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
 
     @model_validator(mode="before")
     @classmethod

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
 from langchain_core.runnables.config import ensure_config
-from pydantic import ConfigDict, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_sot.interrupts import dropped
 from langchain_sot.messages import read_messages
@@ -16,6 +16,7 @@ from skeleton_of_thought.auto import as_router
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.gate import Gate
 from skeleton_of_thought.routing import decided_at_once, failed_router, races, told
+from skeleton_of_thought.settings import first_by_position
 from skeleton_of_thought.types import Answer, Conversation, Message, Request, RouteDecision
 
 __all__ = ["SkeletonOfThoughtRouter"]
@@ -55,14 +56,17 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
         InvalidInput: An input that cannot be read.
     """
 
-    router: Any = "auto"
+    router: Any = Field(default="auto", kw_only=False)
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     _router: Any = PrivateAttr()
 
-    def __init__(self, router: Any = "auto", **kwargs: Any) -> None:
-        super().__init__(router=router, **kwargs)  # type: ignore[call-arg]
+    if not TYPE_CHECKING:
+
+        @first_by_position("router", Any, "auto")
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Never, Self
+from dataclasses import InitVar
+from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -41,7 +42,7 @@ from llama_index_sot.local_prompts import (
     prompt_of_messages,
 )
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.settings import NOT_GIVEN, with_first
+from skeleton_of_thought.settings import first_by_position
 
 __all__ = ["TransformersLLM"]
 
@@ -113,7 +114,7 @@ class TransformersLLM(LLM):
         InvalidInput: With a call: a message or setting that the model cannot take.
     """
 
-    model: str | None = None
+    model: str | None = Field(default=None, kw_only=False)
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     engine: Any = Field(default=None, exclude=True, repr=False)
     context_window: int | None = Field(default=None, gt=0)
@@ -130,8 +131,13 @@ class TransformersLLM(LLM):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
 
-    def __init__(self, model: str | None = NOT_GIVEN, /, *more: Never, **settings: Any) -> None:
-        super().__init__(**with_first(self, "model", model, more, settings))
+    if TYPE_CHECKING:  # the other name of max_tokens
+        max_new_tokens: InitVar[int] = 512
+    else:
+
+        @first_by_position("model", str | None, None)
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
 
     @model_validator(mode="before")
     @classmethod

@@ -20,7 +20,7 @@ from typing import Any
 
 import nbformat
 
-__all__ = ["FOLDER", "PICTURE", "digest", "execute", "faults", "normalized", "picture"]
+__all__ = ["FOLDER", "PICTURE", "PUT_BY_PACKAGE", "by_package", "digest", "execute", "faults", "normalized", "picture"]
 
 FOLDER = Path(__file__).resolve().parent
 PICTURE = ("first_answers", FOLDER.parent / "docs" / "pictures" / "timeline.svg")
@@ -31,6 +31,19 @@ _KEY = "outputs_of"
 
 _MOST = 60_000
 """Bytes of a notebook with its outputs; more is hard to review."""
+
+PUT_BY_PACKAGE = {
+    "a route": r"^skeleton (?=\[)",
+    "a router's reason": r"\b(?:direct|skeleton) because .*",
+    "how points are joined": r"^\d+\. (?=\w)|^\d+ (?=\w)",
+    "titles that a parser read": r"^\['(?:Listen|Explain)[\w ]*'\]$",
+    "the pages that were found": r"^by the question alone: .*|^\['stove'\]$|^\d pages$|(?<=\w) \['(?=\w+'\]$)",
+    "usage": r"'(?:\w+_token(?:s|_details)|cache_read)':",
+    "what the engine counted": r"^most rows in one step: \d+$|^prompt tokens not computed again: \d+$",
+    "a time line's heading": r"^(?:The whole answer|First text) after .*",
+    "a time line's colours": r"<style>.*?</style>",
+}
+"""Names and patterns of what is the package's own in an output: neither a model's words nor the machine's speed."""
 
 _GARBAGE = {
     "a path of the machine": re.compile(r"/(?:home|root|work|tmp|Users|usr|opt|var)/|site-packages|[A-Z]:\\\\Users"),
@@ -52,7 +65,7 @@ def texts(cell: Any) -> list[str]:
     found = []
     for output in cell.outputs:
         found += [output[key] for key in ("text", "evalue") if key in output]
-        found += [str(value) for value in output.get("data", {}).values()]
+        found += [str(value) for _, value in sorted(output.get("data", {}).items())]
     return found
 
 
@@ -86,6 +99,18 @@ def normalized(cell: Any) -> list[str]:
         for output in cell.outputs
     ]
     return [kind for i, kind in enumerate(kinds) if kind != (kinds[i - 1] if i else None)]
+
+
+def by_package(cell: Any) -> list[str]:
+    """What the package itself put into a cell's outputs, with numbers masked and each text told once.
+
+    A model's words may differ from one processor to the next, even where none is drawn by chance, and so may the number
+    of its points.
+    """
+    patterns = re.compile("|".join(f"(?:{pattern})" for pattern in PUT_BY_PACKAGE.values()), re.M)
+    found = [match[0] for text in texts(cell) for match in patterns.finditer(text)]
+    masked = [text if text.startswith("<style>") else re.sub(r"\d+(?:\.\d+)?", "0", text) for text in found]
+    return list(dict.fromkeys(masked))
 
 
 def picture(notebook: Any) -> str | None:

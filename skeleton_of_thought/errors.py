@@ -159,7 +159,7 @@ def install_line(extra: str) -> str:
     """The `pip install` command that adds an extra to this package, from where the package itself came from.
 
     pip notes where that was (PEP 610): a directory, a file or a repository. An index has no such note, and a file or
-    directory that is gone helps nobody; then the command has the package's name alone.
+    directory that is gone, or a note that cannot be read, helps nobody; then the command has the package's name alone.
 
     Args:
         extra: One of the extras in pyproject.toml, such as `local`.
@@ -169,10 +169,15 @@ def install_line(extra: str) -> str:
     import json
 
     try:
-        noted = importlib.metadata.distribution(_NAME).read_text("direct_url.json")
+        distribution = importlib.metadata.distribution(_NAME)
     except importlib.metadata.PackageNotFoundError:
         return _from_a_clone(extra)
-    return f"pip install {_source(extra, json.loads(noted) if noted else {})}"
+    try:
+        source = _source(extra, json.loads(distribution.read_text("direct_url.json") or "{}"))
+    except (ValueError, LookupError, TypeError, AttributeError, OSError):
+        # Whatever else is in the note than pip writes: this tells of another error, which is not to be lost.
+        source = _by_name(extra)
+    return f"pip install {source}"
 
 
 def _from_a_clone(extra: str) -> str:
@@ -180,13 +185,31 @@ def _from_a_clone(extra: str) -> str:
     from pathlib import Path
 
     root = Path(__file__).parents[1]
-    clone = (root / "pyproject.toml").is_file()
-    return f'pip install -e "{root}[{extra}]"' if clone else f'pip install "{_NAME}[{extra}]"'
+    return (
+        f'pip install -e "{root}[{extra}]"' if _is_ours(root / "pyproject.toml") else f"pip install {_by_name(extra)}"
+    )
+
+
+def _is_ours(project: Path) -> bool:
+    """Whether it is this project's pyproject.toml, and not that of one which has a copy of this package."""
+    import tomllib
+
+    try:
+        with project.open("rb") as file:
+            return bool(tomllib.load(file)["project"]["name"] == _NAME)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _by_name(extra: str) -> str:
+    return f'"{_NAME}[{extra}]"'
 
 
 def _source(extra: str, noted: dict[str, Any]) -> str:
     """What `pip install` is given, in quotes, for what the note of PEP 610 says."""
-    url = str(noted.get("url", ""))
+    url = noted.get("url", "")
+    if not isinstance(url, str):
+        return _by_name(extra)
     by_url = f'"{_NAME}[{extra}] @ {{}}"'
     if vcs := noted.get("vcs_info"):
         place = f"#subdirectory={noted['subdirectory']}" if noted.get("subdirectory") else ""
@@ -194,7 +217,7 @@ def _source(extra: str, noted: dict[str, Any]) -> str:
         return by_url.format(f"{vcs['vcs']}+{url}@{revision}{place}")
     path = _local_path(url)
     if not url or (path is not None and not path.exists()):
-        return f'"{_NAME}[{extra}]"'
+        return _by_name(extra)
     if path is not None and "dir_info" in noted:
         editable = "-e " if noted["dir_info"].get("editable") else ""
         return f'{editable}"{path}[{extra}]"'

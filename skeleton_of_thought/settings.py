@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Any, Literal, cast
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["NOT_GIVEN", "Settings", "with_first"]
-
-NOT_GIVEN: Any = ...
-"""Stands for an argument that was left out, and reads well in a signature."""
+__all__ = ["Settings", "first_by_position"]
 
 
 @dataclass(frozen=True)
@@ -93,27 +92,44 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def with_first(owner: object, name: str, value: Any, more: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a class whose first may come by position, all by name.
+def first_by_position(
+    name: str, annotation: Any = Parameter.empty, default: Any = Parameter.empty
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Lets the first argument of a class, whose `__init__` takes all by name, come by position, too.
+
+    Type checkers should not see the `__init__` (`if not TYPE_CHECKING:`): they make one of the fields of a pydantic
+    model, which tells misspelt names and wrong types. `Field(kw_only=False)` says there what may come by position.
 
     Args:
-        owner: The object that is made.
-        name: The first argument's name.
-        value: What was given for it by position, or `NOT_GIVEN`.
-        more: What else was given by position.
-        named: What was given by name.
+        name: The argument's name.
+        annotation: Its type, for the signature.
+        default: What stands for it in the signature where it may be left out.
 
     Raises:
-        TypeError: More than one by position, or the first one twice.
+        TypeError: When called: more than one by position, or the first one twice.
     """
-    called = type(owner).__name__
-    if more:
+
+    def decorate(init: Callable[..., None]) -> Callable[..., None]:
+        @wraps(init)
+        def decorated(self: object, /, *given: Any, **named: Any) -> None:
+            init(self, **_by_name(type(self).__name__, name, given, named))
+
+        first = Parameter(name, Parameter.POSITIONAL_OR_KEYWORD, annotation=annotation, default=default)
+        own, *more = signature(init).parameters.values()
+        cast(Any, decorated).__signature__ = Signature([own, first, *more])
+        return decorated
+
+    return decorate
+
+
+def _by_name(called: str, name: str, given: tuple[Any, ...], named: dict[str, Any]) -> dict[str, Any]:
+    if not given:
+        return named
+    if len(given) > 1:
         raise TypeError(
             f"{called} takes {name} by position and all else by name: {called}({name}, option=value). "
-            f"{1 + len(more)} were given by position."
+            f"{len(given)} were given by position."
         )
-    if value is NOT_GIVEN:
-        return dict(named)
     if name in named:
         raise TypeError(f"{called} was given {name} twice, by position and by name: leave out one.")
-    return {name: value, **named}
+    return {name: given[0], **named}

@@ -11,10 +11,10 @@ Timeline.of(answer).save("answer.svg")                       # for a report; str
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat, cast
 
 from skeleton_of_thought._drawing import Bar, Part, as_svg, as_text, in_seconds
 from skeleton_of_thought.errors import InvalidInput
@@ -63,7 +63,7 @@ class Timeline:
             normal: Seconds that normal decoding took, or several ways' by their names.
 
         Raises:
-            InvalidInput: The source has no timings, or the seconds are not positive and finite.
+            InvalidInput: The source has no timings, or there are seconds that are not finite numbers, or below zero.
         """
         timings = _timings(source)
         bars = (*_bars(timings), *_normal(normal))
@@ -146,13 +146,32 @@ def _normal(normal: float | Mapping[str, float] | None) -> Iterator[Bar]:
     if normal is None:
         return
     for name, seconds in (normal if isinstance(normal, Mapping) else {"normal decoding": normal}).items():
-        number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if not number or not math.isfinite(seconds) or seconds <= 0:
+        took = _number(seconds)
+        if took is None or took <= 0:
             raise InvalidInput(
                 f"normal= takes the seconds that normal decoding took, above zero, or a mapping of names to seconds; "
-                f"{name!r} has {str(seconds)[:40]!r}."
+                f"{name!r} has {_shown(seconds)}."
             )
-        yield Bar(str(name), (Part(0.0, float(seconds), "normal"),))
+        yield Bar(str(name), (Part(0.0, took, "normal"),))
+
+
+def _number(value: object) -> float | None:
+    """A finite real number of any kind, such as numpy's; None for all else."""
+    # `float` takes these, too.
+    if isinstance(value, bool | str | bytes | bytearray):
+        return None
+    try:
+        number = float(cast(SupportsFloat, value))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(str(value)[:40])
+    except ValueError:  # a whole number with thousands of digits
+        return f"{_article(value)} of its size"
 
 
 # --- from plain data to timings ---------------------------------------------------------------------
@@ -192,17 +211,70 @@ def _article(source: object) -> str:
 
 
 def _read(data: Mapping[str, Any]) -> Timings:
-    try:
-        return Timings(
-            total=float(data.get("total", 0.0)),
-            first_text=data.get("first_text"),
-            stages={name: Span(**span) for name, span in data["stages"].items()},
-            points=tuple(PointTimes(**{**point, **_spans(point)}) for point in data.get("points", ())),
-        )
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InvalidInput(f"The timings cannot be read ({error}): give them as they came.") from error
+    points = data.get("points", ())
+    if isinstance(points, str | Mapping) or not isinstance(points, Iterable):
+        raise _unreadable("points", points, "a list")
+    return Timings(
+        total=_seconds("total", data.get("total", 0.0)),
+        first_text=_perhaps("first_text", data.get("first_text")),
+        stages={str(name): _span(f"stages.{name}", span) for name, span in data["stages"].items()},
+        points=tuple(_point(f"points[{place}]", point) for place, point in enumerate(points)),
+    )
 
 
-def _spans(point: Mapping[str, Any]) -> dict[str, Span | None]:
-    names = ("written", "retrieved")
-    return {name: None if point.get(name) is None else Span(**point[name]) for name in names}
+def _point(field: str, data: object) -> PointTimes:
+    known = _fields(field, data, PointTimes)
+    index, title, attempts, failed = (known.get(name) for name in ("index", "title", "attempts", "failed"))
+    if not isinstance(title, str):
+        raise _unreadable(f"{field}.title", title, "a text")
+    return PointTimes(
+        index=_whole(f"{field}.index", index),
+        title=title,
+        written=None if known.get("written") is None else _span(f"{field}.written", known["written"]),
+        retrieved=None if known.get("retrieved") is None else _span(f"{field}.retrieved", known["retrieved"]),
+        released=_perhaps(f"{field}.released", known.get("released")),
+        attempts=0 if attempts is None else _whole(f"{field}.attempts", attempts),
+        failed=bool(failed),
+    )
+
+
+def _span(field: str, data: object) -> Span:
+    known = _fields(field, data, Span)
+    start, end = (_seconds(f"{field}.{name}", known.get(name)) for name in ("start", "end"))
+    if end < start:
+        raise _unreadable(f"{field}.end", end, f"a number from its start, {start}, on")
+    first = _perhaps(f"{field}.first", known.get("first"))
+    # It may lie after the end: an answer that broke off has not heard of the end of every call.
+    if first is not None and first < start:
+        raise _unreadable(f"{field}.first", first, f"a number from its start, {start}, on")
+    return Span(start, end, first)
+
+
+def _fields(field: str, data: object, kind: type[Span | PointTimes]) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise _unreadable(field, data, "a mapping")
+    if more := sorted(map(str, data.keys() - {one.name for one in fields(kind)})):
+        raise InvalidInput(f"The timings cannot be read: {field} has {more[0]!r}, which is none of its names.")
+    return data
+
+
+def _whole(field: str, value: object) -> int:
+    number = _number(value)
+    if number is None or number != int(number) or number < 0:
+        raise _unreadable(field, value, "a whole number")
+    return int(number)
+
+
+def _perhaps(field: str, value: object) -> float | None:
+    return None if value is None else _seconds(field, value)
+
+
+def _seconds(field: str, value: object) -> float:
+    number = _number(value)
+    if number is None or number < 0:
+        raise _unreadable(field, value, "a finite number of seconds from zero on")
+    return number
+
+
+def _unreadable(field: str, value: object, wanted: str) -> InvalidInput:
+    return InvalidInput(f"The timings cannot be read: {field} is {_shown(value)}, not {wanted}.")

@@ -98,6 +98,15 @@ def test_every_extra_that_an_error_or_a_page_names_exists():
     assert named <= set(EXTRAS)
 
 
+def test_readme_says_what_its_commands_need_beside_all():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    installed = {re.match(r"[\w-]+", one)[0] for ones in EXTRAS.values() for one in ones}
+    providers = re.findall(r"^\$ sot .*--model langchain:(\w+):(.*)$", text, re.M)
+    assert providers
+    for provider, rest in providers:
+        assert f"langchain-{provider}" in installed or f"pip install langchain-{provider}" in rest
+
+
 def test_constraints_pin_what_the_ranges_ask_for():
     pinned = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
     wanted = [one for group in (EXTRAS, PROJECT["dependency-groups"]) for ones in group.values() for one in ones]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,14 +80,51 @@ def test_what_is_gone_is_not_named(installed, tmp_path, kind):
     assert install_line("local") == 'pip install "skeleton-of-thought[local]"'
 
 
-def test_a_clone_on_the_path_names_itself(tmp_path):
-    # Without site-packages, where the package may be installed.
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom skeleton_of_thought.errors import install_line\n"
-    code += "print(install_line('local'))"
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+@pytest.mark.parametrize(
+    "note",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\udcff",
+        '{"url": null}',
+        '{"url": 3, "dir_info": []}',
+        '{"url": "file://[/x", "dir_info": {}}',
+        '{"url": "file:///%00", "dir_info": {}}',
+        '{"url": "https://x", "vcs_info": "git"}',
+        '{"url": "https://x", "vcs_info": {"vcs": "git"}}',
+        '{"url": "https://x", "vcs_info": {"commit_id": "1"}}',
+    ],
+)
+def test_a_note_that_cannot_be_read_hides_no_error(installed, tmp_path, note):
+    installed({})
+    (tmp_path / "site" / "skeleton_of_thought-9.9.dist-info" / "direct_url.json").write_bytes(
+        note.encode(errors="surrogateescape")
     )
-    assert done.stdout.strip() == f'pip install -e "{ROOT}[local]"'
+    assert str(MissingExtra("It needs torch", "local")) == 'It needs torch: pip install "skeleton-of-thought[local]"'
+
+
+def line_from(root: Path, cwd: Path) -> str:
+    """What the package says that lies in this folder, without site-packages, where it may be installed."""
+    code = f"import sys; sys.path.insert(0, {str(root)!r})\nfrom skeleton_of_thought.errors import install_line\n"
+    code += "print(install_line('local'))"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, cwd=cwd)
+    return done.stdout.strip()
+
+
+def test_a_clone_on_the_path_names_itself(tmp_path):
+    assert line_from(ROOT, tmp_path) == f'pip install -e "{ROOT}[local]"'
+
+
+@pytest.mark.parametrize(
+    "project", [None, '[project]\nname = "other"\n', "[tool.ruff]\n", "project = 3\n", "[project\n", "\udcff"]
+)
+def test_a_project_that_has_a_copy_of_the_package_is_not_named(tmp_path, project):
+    shutil.copytree(ROOT / "skeleton_of_thought", tmp_path / "skeleton_of_thought")
+    if project is not None:
+        (tmp_path / "pyproject.toml").write_bytes(project.encode(errors="surrogateescape"))
+    assert line_from(tmp_path, tmp_path) == 'pip install "skeleton-of-thought[local]"'
 
 
 MAKE_LLM = "from llama_index_sot import TransformersLLM; TransformersLLM()"

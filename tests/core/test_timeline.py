@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import subprocess
 import sys
 import unicodedata
 import xml.etree.ElementTree as ET
+from decimal import Decimal
+from fractions import Fraction
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -96,6 +100,11 @@ def test_timings_without_points_show_them_as_one():
     assert labels(Timeline.of(Timings(3.0, None, {"point": Span(1.0, 3.0)}))) == ["points"]
 
 
+def test_a_call_whose_end_was_not_heard_of_is_read_from_plain_data_too():
+    broken = Timings(2.0, None, {"skeleton": Span(1.0, 1.0, 1.5)})
+    assert Timeline.of(broken.to_dict()) == Timeline.of(broken)
+
+
 def test_an_answer_without_timings_says_so():
     timeline = Answer("", "", "direct").timeline()
     assert texts(timeline) == [str(timeline)] == ["No call was timed."]
@@ -118,7 +127,32 @@ def test_several_ways_have_their_names():
     assert "21.30 s" in texts(timeline)
 
 
-@pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf"), True, "3", {"one row": None}])
+class Narrow:
+    """A number as numpy's and torch's are: none of Python's, but `float` takes it."""
+
+    def __float__(self) -> float:
+        return 1.5
+
+
+@pytest.mark.parametrize("number", [Narrow(), Fraction(3, 2), Decimal("1.5")])
+def test_seconds_may_be_numbers_of_any_kind(number):
+    read = Timeline.of({"total": number, "stages": {"direct": {"start": 0, "end": number}}}, number)
+    assert read == Timeline.of(Timings(1.5, None, {"direct": Span(0.0, 1.5)}), 1.5)
+    assert "1.50 s" in str(read)
+
+
+def test_seconds_may_be_those_of_numpy():
+    numpy = pytest.importorskip("numpy")
+    assert (
+        Timeline.of(TIMINGS, numpy.float32(1.5))
+        == Timeline.of(TIMINGS, numpy.int64(3) / 2)
+        == Timeline.of(TIMINGS, 1.5)
+    )
+
+
+@pytest.mark.parametrize(
+    "bad", [0, -1, float("nan"), float("inf"), True, "3", {"one row": None}, pytest.param(10**5000, id="huge")]
+)
 def test_seconds_that_cannot_be_drawn_are_refused(bad):
     with pytest.raises(InvalidInput, match=r"normal= takes the seconds .*(one row|normal decoding)"):
         Timeline.of(TIMINGS, bad)
@@ -157,9 +191,62 @@ def test_what_has_no_timings_is_refused_and_told_what_has(bad, has):
         Timeline.of(bad)
 
 
-def test_timings_that_were_changed_on_the_way_are_refused():
-    with pytest.raises(InvalidInput, match=r"cannot be read .*begin"):
-        Timeline.of({"stages": {"point": {"begin": 1}}})
+NAN, INF = float("nan"), float("inf")
+WHOLE = {"total": 4.0, "stages": {"point": {"start": 1.0, "end": 3.0}}, "points": [{"index": 1, "title": "Sleep"}]}
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF, -1.0, "1.5", True, [1], {}, pytest.param(10**5000, id="huge")])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "total",
+        "first_text",
+        "stages.point.start",
+        "stages.point.end",
+        "stages.point.first",
+        "points[0].released",
+        "points[0].written.start",
+        "points[0].written.end",
+        "points[0].written.first",
+        "points[0].retrieved.end",
+        "points[0].attempts",
+        "points[0].index",
+    ],
+)
+def test_numbers_that_were_changed_on_the_way_are_refused_by_their_names(field, bad):
+    data = copy.deepcopy(WHOLE)
+    data["points"][0] |= {"written": {"start": 1, "end": 2}, "retrieved": {"start": 0, "end": 1}}
+    assert str(Timeline.of(data))
+    owner = data
+    *path, last = field.replace("[0]", ".0").split(".")
+    for name in path:
+        owner = owner[int(name) if name == "0" else name]
+    owner[last] = bad
+    with pytest.raises(InvalidInput, match=rf"cannot be read: {re.escape(field)} is "):
+        Timeline.of(data)
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"total": None}, "total is 'None'"),
+        ({"stages": {"point": {"begin": 1}}}, "stages.point has 'begin'"),
+        ({"stages": {"point": {"start": None, "end": 1}}}, "stages.point.start is 'None'"),
+        ({"stages": {"point": {"start": 1}}}, "stages.point.end is 'None'"),
+        ({"stages": {"point": {"start": 2, "end": 1}}}, "stages.point.end is '1.0'"),
+        ({"stages": {"point": {"start": 1, "end": 2, "first": 0}}}, "stages.point.first is '0.0'"),
+        ({"stages": {"point": None}}, "stages.point is 'None'"),
+        ({"points": None}, "points is 'None'"),
+        ({"points": "no"}, "points is 'no'"),
+        ({"points": [None]}, r"points\[0\] is 'None'"),
+        ({"points": [{"index": 1, "title": None}]}, r"points\[0\].title is 'None'"),
+        ({"points": [{"index": 1.5, "title": "x"}]}, r"points\[0\].index is '1.5'"),
+        ({"points": [{"index": 1, "title": "x", "written": 3}]}, r"points\[0\].written is '3'"),
+    ],
+)
+def test_timings_that_were_changed_on_the_way_are_refused_by_their_names(changed, field):
+    with pytest.raises(InvalidInput, match=f"cannot be read: {field}"):
+        Timeline.of(WHOLE | changed)
 
 
 # --- any title ---

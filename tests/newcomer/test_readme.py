@@ -21,10 +21,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DIST = os.environ.get("DIST", "")
-pytestmark = [
-    pytest.mark.model,
-    pytest.mark.skipif(not DIST, reason="needs the wheel that would be released: make test-readme"),
-]
+needs_wheel = pytest.mark.skipif(not DIST, reason="needs the wheel that would be released: make test-readme")
 PATIENCE = 1500
 """Seconds until a command that hangs fails the test."""
 
@@ -68,6 +65,18 @@ SAYS = [
     (r"^sot config", r"model"),
 ]
 """What commands print, on either output; the first pattern that fits counts."""
+
+SILENT = r"^pip |.* > \S+$"
+"""Commands that may print nothing: what they do is installed, or redirected."""
+
+
+def check_printed(command: str, printed: str) -> None:
+    """Whether a command printed what it should, which for most is something."""
+    if re.match(SILENT, command):
+        return
+    says = next((says for pattern, says in SAYS if re.search(pattern, command)), None)
+    assert says is not None, f"say in SAYS what {command!r} prints, or in SILENT that it may print nothing"
+    assert re.search(says, printed), f"$ {command}\n{printed}"
 
 
 def commands(block: Block) -> list[str]:
@@ -168,12 +177,12 @@ class Newcomer:
         done = subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    def types(self, command: str) -> str:
-        """Runs a command, and returns what it printed."""
+    def types(self, command: str) -> str | None:
+        """Runs a command, and returns what it printed; None where nothing stands in for it."""
         for pattern, new in self.instead:
             command = re.sub(pattern, new, command)
         if not command:
-            return ""
+            return None
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", command],
             env=self.env,
@@ -222,6 +231,8 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory, server: str) -> Iterator[
     newcomer.leaves()
 
 
+@pytest.mark.model
+@needs_wheel
 @pytest.mark.parametrize("block", blocks(), ids=lambda block: f"line {block.line}")
 def test_every_block_works_in_its_order(newcomer: Newcomer, block: Block) -> None:
     if block.kind == "python":
@@ -229,19 +240,33 @@ def test_every_block_works_in_its_order(newcomer: Newcomer, block: Block) -> Non
         return
     assert block.kind == "console"
     for command in commands(block):
-        printed = newcomer.types(command)
-        if printed:
-            says = next((says for pattern, says in SAYS if re.search(pattern, command)), "")
-            assert re.search(says, printed), f"$ {command}\n{printed}"
+        if (printed := newcomer.types(command)) is not None:
+            check_printed(command, printed)
 
 
+@pytest.mark.model
+@needs_wheel
 def test_the_points_were_decoded_as_one_batch(newcomer: Newcomer) -> None:
     assert newcomer.runs("print(chain.llm.engine.parallel_rows > 1, chain.llm.engine.stats().peak_batch_size > 1)") == (
         "True True\n"
     )
 
 
+TYPED = [command for block in blocks() if block.kind == "console" for command in commands(block)]
+
+
 def test_every_stand_in_is_for_something() -> None:
-    typed = [command for block in blocks() if block.kind == "console" for command in commands(block)]
     for pattern, _, reason in [*INSTEAD, AT_HAND]:
-        assert any(re.search(pattern, command) for command in typed), f"README has no {pattern!r} any more ({reason})"
+        assert any(re.search(pattern, command) for command in TYPED), f"README has no {pattern!r} any more ({reason})"
+
+
+def test_a_command_that_prints_nothing_is_told_unless_it_installs_or_is_redirected() -> None:
+    silent = [command for command in TYPED if re.match(SILENT, command)]
+    assert any("> " in command for command in silent)
+    assert all(command.startswith("pip ") or " > " in command for command in silent)
+    for command in TYPED:
+        if command in silent:
+            check_printed(command, "")
+        elif not re.match(r"git clone ", command):
+            with pytest.raises(AssertionError):
+                check_printed(command, "")

@@ -1,0 +1,88 @@
+"""What type checkers and editors make of the classes that take their first argument by position or by name."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from langchain_sot import ChatTransformers, SkeletonOfThoughtChain, SkeletonOfThoughtChatModel, SkeletonOfThoughtRouter
+from llama_index_sot import TransformersLLM
+
+ROOT = Path(__file__).parents[1]
+
+SNIPPET = """
+from langchain_core.language_models import BaseChatModel
+from langchain_sot import ChatTransformers, SkeletonOfThoughtChain, SkeletonOfThoughtChatModel, SkeletonOfThoughtRouter
+from llama_index_sot import TransformersLLM
+
+def use(llm: BaseChatModel, chain: SkeletonOfThoughtChain) -> None:
+    SkeletonOfThoughtChain(llm, max_points=3, name="mine")
+    SkeletonOfThoughtChain(llm=llm, router=None)
+    SkeletonOfThoughtChain(None)  # Argument 1 .* incompatible type "None"
+    SkeletonOfThoughtChain(llm=None)  # Argument "llm" .* incompatible type "None"
+    SkeletonOfThoughtChain(llm, max_points="x")  # Argument "max_points" .* incompatible type "str"
+    SkeletonOfThoughtChain(llm, max_pointz=3)  # Unexpected keyword argument "max_pointz"
+    SkeletonOfThoughtChain(llm, llm)  # Too many positional arguments
+    SkeletonOfThoughtChain(max_points=3)  # Missing positional argument "llm"
+    SkeletonOfThoughtChatModel(chain, temperature=0.5, max_tokens=20, stop=["x"], timeout=3)
+    SkeletonOfThoughtChatModel(chain=chain, streaming=True)
+    SkeletonOfThoughtChatModel(llm)  # Argument 1 .* incompatible type "BaseChatModel"
+    SkeletonOfThoughtChatModel(chain, temprature=0.5)  # Unexpected keyword argument "temprature"
+    ChatTransformers()
+    ChatTransformers("a/model", max_tokens=20)
+    ChatTransformers(model="a/model", temperature=0.5)
+    ChatTransformers("a/model", max_token=20)  # Unexpected keyword argument "max_token"
+    ChatTransformers(5)  # Argument 1 .* incompatible type "int"
+    SkeletonOfThoughtRouter("auto", name="mine")
+    SkeletonOfThoughtRouter(router="auto")
+    SkeletonOfThoughtRouter(rooter="auto")  # Unexpected keyword argument "rooter"
+    TransformersLLM()
+    TransformersLLM("a/model", max_new_tokens=20)
+    TransformersLLM(model="a/model", max_tokens=20)
+    TransformersLLM("a/model", max_token=20)  # Unexpected keyword argument "max_token"
+"""
+"""Each line, and what a type checker has to say of it."""
+
+
+def test_a_type_checker_takes_the_first_by_position_and_tells_what_is_wrong(tmp_path, monkeypatch):
+    api = pytest.importorskip("mypy.api")
+    monkeypatch.setenv("MYPYPATH", str(ROOT))
+    file = tmp_path / "use.py"
+    file.write_text(SNIPPET, encoding="utf-8")
+    options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache"), "--no-pretty"]
+    said, failed, _ = api.run([*options, "--hide-error-context", "--no-error-summary", str(file)])
+    assert not failed
+    for number, line in enumerate(SNIPPET.splitlines(), 1):
+        _, _, wanted = line.partition("  # ")
+        told = "\n".join(re.findall(rf"use\.py:{number}: error: (.*)", said))
+        assert re.search(wanted, told) if wanted else not told, f"{line}\n{said}"
+
+
+@pytest.mark.parametrize(
+    ("cls", "first", "default"),
+    [
+        (SkeletonOfThoughtChain, "llm", inspect.Parameter.empty),
+        (SkeletonOfThoughtChatModel, "chain", inspect.Parameter.empty),
+        (ChatTransformers, "model", None),
+        (SkeletonOfThoughtRouter, "router", "auto"),
+        (TransformersLLM, "model", None),
+    ],
+)
+def test_the_signature_takes_the_first_either_way_and_all_else_by_name(cls, first, default):
+    signature = inspect.signature(cls)
+    assert signature.bind("x").arguments == signature.bind(**{first: "x"}).arguments == {first: "x"}
+    parameter, *others = signature.parameters.values()
+    assert (parameter.name, parameter.default) == (first, default)
+    assert {other.kind for other in others} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_the_signature_of_a_chain_is_there_before_the_first_one_and_has_its_settings():
+    code = "import inspect, langchain_sot; print(*inspect.signature(langchain_sot.SkeletonOfThoughtChain).parameters)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == "llm"
+    assert set(done.stdout.split()) == set(SkeletonOfThoughtChain.model_fields)
