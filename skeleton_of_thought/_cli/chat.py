@@ -10,11 +10,10 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from skeleton_of_thought._cli.backends import Backend
-from skeleton_of_thought._cli.output import write_whole
+from skeleton_of_thought._cli.output import place_of, write_whole
 from skeleton_of_thought._cli.typewriter import Typewriter, points
 from skeleton_of_thought._cli.wording import shortcomings
 from skeleton_of_thought.drive import run
@@ -113,7 +112,7 @@ class Chat:
                 raise InvalidInput(f"There is no command {name}; /help lists them.")
             else:
                 return self._ask(text)
-        except (SotError, OSError) as error:
+        except SotError as error:
             self._complain(str(error))
             return False
         return True
@@ -142,9 +141,13 @@ class Chat:
     def _do_save(self, name: str) -> None:
         if not name:
             raise InvalidInput("Name a file: /save FILE")
-        path = Path(name).expanduser()
-        write_whole(path, "\n".join(f"## {question}\n\n{answer}\n" for question, answer in self._turns))
-        self._say(f"{len(self._turns)} answers are in {path}.")
+        try:
+            write_whole(place_of(name), "\n".join(f"## {question}\n\n{answer}\n" for question, answer in self._turns))
+        except InvalidInput as error:
+            raise InvalidInput(f"{name}: {error}") from error
+        except OSError as error:
+            raise SotError(f"{name} cannot be written: {error.strerror}.") from error
+        self._say(f"{len(self._turns)} answers are in {name}.")
 
     # --- one question ---
 

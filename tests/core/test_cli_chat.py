@@ -190,7 +190,7 @@ def test_save_writes_the_conversation(say, tmp_path):
     assert file.read_text().startswith(f"## {FIRST}\n\n1. Keep a schedule")
     code, _, err = say(scripted_cli.Script(), f"/save {tmp_path / 'no' / 'file'}")
     assert code == 1
-    assert "No such file" in err
+    assert "there is no directory" in err
 
 
 def test_a_failed_answer_does_not_end_the_chat_and_is_no_part_of_it(say):
