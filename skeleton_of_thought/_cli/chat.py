@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from skeleton_of_thought._cli.backends import Backend
 from skeleton_of_thought._cli.output import place_of, write_whole
+from skeleton_of_thought._cli.standard_input import as_text
 from skeleton_of_thought._cli.typewriter import Typewriter, points
 from skeleton_of_thought._cli.wording import shortcomings
 from skeleton_of_thought.drive import run
@@ -71,7 +72,7 @@ class Chat:
         self._room = min(filter(None, (max_concurrency, backend.capacity)), default=None)
         self._turns: list[tuple[str, str]] = []
         self._question: str | None = None
-        self._attended = sys.stdin.isatty()
+        self._attended = sys.stdin is not None and sys.stdin.isatty()
 
     def run(self) -> int:
         """Talks until there is no more to say; returns the exit code.
@@ -103,6 +104,11 @@ class Chat:
 
     def _take(self, text: str) -> bool:
         """A question or a command; returns whether all went well."""
+        try:
+            text = as_text(text, "The line")
+        except InvalidInput as error:
+            self._complain(str(error))
+            return False
         name, _, rest = text.partition(" ")
         command = getattr(self, f"_do_{name[1:]}", None) if name[0] == "/" and name[1:].isalpha() else None
         try:
@@ -222,6 +228,10 @@ def _summary(answer: Answer, seconds: float) -> str:
 
 def _lines(attended: bool) -> Iterator[str]:
     """The lines of standard input, until it ends or the user has had enough."""
+    if sys.stdin is None:
+        return
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no text does not end the others
     if not attended:
         yield from sys.stdin
         return
