@@ -398,8 +398,8 @@ def _report(args: Namespace, view: View, outcome: Outcome, backend: Backend) -> 
         lines = []
         if args.stats or view.shows_figures:
             lines.append(figures(answer, loading=backend.loading, width=view.width))
-        if compared is not None:
-            # Whoever asks for a comparison wants it wherever the answer goes.
+        if compared is not None and (args.stats or not (_piped() and sys.stderr.isatty())):
+            # Whoever asks for a comparison wants it wherever the answer goes, but not on the screen of a pager.
             lines += comparison(answer, compared)
         if args.stats:
             lines += [*statistics(answer), *(measurements(answer, compared) if compared is not None else ())]
