@@ -420,6 +420,17 @@ def _explain(error: BaseException, model: str, url: str) -> str:
         return f"The server at {url} does not accept the key in OPENAI_API_KEY: {one_line(error)}"
     if isinstance(error, openai.NotFoundError):
         return f"The server at {url} does not know the model {model!r}, or has no /chat/completions: {one_line(error)}"
+    if isinstance(error, openai.RateLimitError):
+        return (
+            f"The server at {url} takes no more calls for now, or the account has no credit: {one_line(error)} "
+            "(--max-concurrency asks fewer at a time.)"
+        )
+    if isinstance(error, openai.InternalServerError):
+        return f"The server at {url} failed; ask again later, or look into its log: {one_line(error)}"
+    if isinstance(error, openai.APIStatusError):
+        return f"The server at {url} does not take this call of the model {model!r}: {one_line(error)}"
+    if isinstance(error, openai.APIError | ConnectionError):
+        return f"The server at {url} broke off: {one_line(error)}"
     if isinstance(error, ValueError):
         return f"The server at {url} sent something that is no chat completion: {one_line(error)}"
     return one_line(error)
