@@ -336,7 +336,8 @@ def _chat(args: Namespace, backend: Backend | None) -> int:
     settings, prompts, model = _settings(args), _prompts(args), _model(args)
     backend = backend or _load(model, args)
     try:
-        _notify(backend)
+        if not args.quiet:
+            _notify(backend)
         chat = Chat(
             backend,
             settings=dataclasses.replace(settings, stop_loops=backend.stop_loops),
@@ -344,6 +345,7 @@ def _chat(args: Namespace, backend: Backend | None) -> int:
             router=_router(args),
             system=_system(args),
             max_concurrency=args.max_concurrency,
+            quiet=args.quiet,
             explain=lambda error: as_options(_explain(error, backend)),
         )
         return chat.run()

@@ -49,6 +49,7 @@ class Chat:
         router: What decides whether there is a skeleton, asked for every question; None for one always.
         system: A system message.
         max_concurrency: The most calls that are open at a time; None for as many as the backend takes.
+        quiet: Whether to leave out figures, and every word on what is being done.
         explain: An error as one line.
     """
 
@@ -62,6 +63,7 @@ class Chat:
         explain: Callable[[Exception], str],
         system: str | None = None,
         max_concurrency: int | None = None,
+        quiet: bool = False,
     ) -> None:
         self._backend = backend
         self._settings = settings
@@ -72,6 +74,7 @@ class Chat:
         self._room = min(filter(None, (max_concurrency, backend.capacity)), default=None)
         self._turns: list[tuple[str, str]] = []
         self._question: str | None = None
+        self._quiet = quiet
         self._attended = sys.stdin is not None and sys.stdin.isatty()
 
     def run(self) -> int:
@@ -80,7 +83,7 @@ class Chat:
         Raises:
             KeyboardInterrupt: Ctrl-C while nobody is at the keyboard.
         """
-        if self._attended:
+        if self._attended and not self._quiet:
             self._say(f"Model: {self._backend.name}. /help lists the commands, Ctrl-D ends the chat.")
             if self._backend.remark is not None:
                 self._say(f"It is {self._backend.remark}.")
@@ -177,7 +180,7 @@ class Chat:
             prefill=self._backend.prefill,
         )
         began = time.monotonic()
-        with Typewriter() as writer:
+        with Typewriter(quiet=self._quiet) as writer:
             try:
                 ended = self._write(flow, writer)
             except KeyboardInterrupt:
@@ -195,7 +198,8 @@ class Chat:
         self._keep(question, ended.answer.text)
         for line in shortcomings(ended.answer, self._explain):
             print(f"sot: {line}", file=sys.stderr, flush=True)
-        self._say(_summary(ended.answer, time.monotonic() - began))
+        if not self._quiet:
+            self._say(_summary(ended.answer, time.monotonic() - began))
         return True
 
     def _write(self, flow: AnswerFlow, writer: Typewriter) -> AnswerDone | AnswerFailed:
