@@ -27,6 +27,7 @@ _HOST = re.compile(
         | \d+(?:\.\d+){3}(?:[:/]|$)         # an address of IPv4
         | [\w.-]+:\d+(?:/|$)               # a port
         | [\w-]+(?:\.[\w-]+)+/             # a domain with a path
+        | [^@]*/v\d\w*/?\s*$               # the path of an API
     )""",
     re.X | re.I,
 )

@@ -84,6 +84,8 @@ def test_a_directory_of_such_a_name_is_a_model(tmp_path, monkeypatch):
         "x@127.0.0.1/v1",
         "x@host:8801/v1",
         "x@api.example.com/v1",
+        "x@myhost/v1",
+        "x@myhost:notaport/v1beta/",
         "x@[::1]:8000/v1",
         "x@http:/127.0.0.1:8801/v1",
         "x@http:127.0.0.1/v1",
