@@ -26,7 +26,8 @@ from skeleton_of_thought._cli.models import ModelSpec
 from skeleton_of_thought._cli.options import parse, parser
 from skeleton_of_thought._cli.output import Output
 from skeleton_of_thought._cli.report import comparison, figures, measurements, statistics
-from skeleton_of_thought._cli.standard_input import question_of
+from skeleton_of_thought._cli.standard_input import as_text, question_of
+from skeleton_of_thought._cli.streams import LastingStdout, let_go_of_stdout, prepare_streams
 from skeleton_of_thought._cli.views import JsonView, Outcome, PlainView, View
 from skeleton_of_thought._cli.wording import as_options, shortcomings
 from skeleton_of_thought.assemble import Join
@@ -61,26 +62,37 @@ def main(argv: Sequence[str] | None = None, *, backend: Backend | None = None) -
     Returns:
         The exit code.
     """
+    prepare_streams()
+    try:
+        code = _run(argv, backend)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            let_go_of_stdout()  # Ctrl-C has ended the pager as well
+        return INTERRUPTED
+    except BrokenPipeError:
+        let_go_of_stdout()
+        return _PIPE_CLOSED
+    except SotError as error:
+        return _fail(error, str(error))
+    except OSError as error:
+        if error.filename is not None or isinstance(error, ConnectionError | TimeoutError):
+            raise
+        # Not about a file that has a name, so it is about stdout.
+        let_go_of_stdout()
+        return _fail(error, f"the output could not be written: {error.strerror or error}")
+
+
+def _run(argv: Sequence[str] | None, backend: Backend | None) -> int:
     try:
         args = parse(argv)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
-    except InvalidInput as error:
-        return _fail(error, str(error))
-    try:
-        with _terminable():
-            code = _COMMANDS.get(args.command, _ask)(args, backend)
-        sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes stdout once more at its end, which would complain again.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _PIPE_CLOSED
-    except SotError as error:
-        return _fail(error, str(error))
+    with _terminable():
+        return _COMMANDS.get(args.command, _ask)(args, backend)
 
 
 def _fail(error: BaseException, message: str) -> int:
@@ -116,7 +128,7 @@ class _Request:
 
     @classmethod
     def of(cls, args: Namespace) -> _Request:
-        conversation = Conversation.of(question_of(args.question), system=args.system)
+        conversation = Conversation.of(question_of(args.question), system=_system(args))
         output = None if args.output is None else Output.of(args.output, json=args.json)
         return cls(conversation, _settings(args), _prompts(args), _model(args), output)
 
@@ -132,6 +144,10 @@ def _settings(args: Namespace) -> Settings:
         join=args.join,
         merge=args.merge,
     )
+
+
+def _system(args: Namespace) -> str | None:
+    return None if args.system is None else as_text(args.system, "The system message")
 
 
 def _prompts(args: Namespace) -> PromptSet:
@@ -173,14 +189,18 @@ def _ask(args: Namespace, backend: Backend | None) -> int:
         # The file is what programs read then, and this is for people.
         args = Namespace(**{**vars(args), "json": False})
     try:
-        view = _view(args, request.conversation.question)
-        outcome = _watch(request, args, backend, view)
-        view.finish(outcome)
+        # Who wants the answer in a file gets it there, also where nobody reads it here any more.
+        with contextlib.nullcontext() if request.output is None else LastingStdout() as lasting:
+            view = _view(args, request.conversation.question)
+            outcome = _watch(request, args, backend, view)
+            view.finish(outcome)
         if outcome.error is not None:
             kept = "" if request.output is None else f" ({request.output.path} was not written.)"
             return _fail(outcome.error, _explain(outcome.error, backend) + kept)
         if request.output is not None:
             request.output.write(outcome)
+        if lasting is not None and lasting.lost is not None:
+            raise lasting.lost
         if outcome.answer is not None:
             _report(args, view, outcome, backend)
         return 0
@@ -316,14 +336,16 @@ def _chat(args: Namespace, backend: Backend | None) -> int:
     settings, prompts, model = _settings(args), _prompts(args), _model(args)
     backend = backend or _load(model, args)
     try:
-        _notify(backend)
+        if not args.quiet:
+            _notify(backend)
         chat = Chat(
             backend,
             settings=dataclasses.replace(settings, stop_loops=backend.stop_loops),
             prompts=prompts,
             router=_router(args),
-            system=args.system,
+            system=_system(args),
             max_concurrency=args.max_concurrency,
+            quiet=args.quiet,
             explain=lambda error: as_options(_explain(error, backend)),
         )
         return chat.run()
@@ -378,8 +400,8 @@ def _report(args: Namespace, view: View, outcome: Outcome, backend: Backend) -> 
         lines = []
         if args.stats or view.shows_figures:
             lines.append(figures(answer, loading=backend.loading, width=view.width))
-        if compared is not None:
-            # Whoever asks for a comparison wants it wherever the answer goes.
+        if compared is not None and (args.stats or not (_piped() and sys.stderr.isatty())):
+            # Whoever asks for a comparison wants it wherever the answer goes, but not on the screen of a pager.
             lines += comparison(answer, compared)
         if args.stats:
             lines += [*statistics(answer), *(measurements(answer, compared) if compared is not None else ())]

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from skeleton_of_thought._cli.models import check_address
 from skeleton_of_thought.drive import GRACE, Open
 from skeleton_of_thought.errors import InvalidInput, MissingExtra
 from skeleton_of_thought.types import Call, Message, Prompt, Reply, Stage, Usage
@@ -349,20 +350,26 @@ def openai_backend(
 
     Raises:
         MissingExtra: The `openai` SDK is not installed.
-        InvalidInput: No key is set for OpenAI's own server.
+        InvalidInput: No key is set for OpenAI's own server, or the address is none.
     """
     try:
+        import httpx
         import openai
     except ImportError as error:
         raise MissingExtra("Models of the form openai:NAME need the openai SDK", "openai") from error
     url = base_url or os.environ.get("OPENAI_BASE_URL") or None
+    if url is not None:
+        check_address(url, f"The server's address {url!r}" + ("" if base_url else " in OPENAI_BASE_URL"))
     key = os.environ.get("OPENAI_API_KEY")
     if not key and url is None:
         raise InvalidInput(
             "OPENAI_API_KEY is not set. Set it, or name a server: --model openai:NAME@http://host:port/v1."
         )
     # Servers of one's own seldom want a key, but the SDK always does.
-    client = openai.AsyncOpenAI(api_key=key or "none", base_url=url)
+    try:
+        client = openai.AsyncOpenAI(api_key=key or "none", base_url=url)
+    except httpx.InvalidURL as error:
+        raise InvalidInput(f"The server's address {url!r} cannot be used: {error}") from error
     settings = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens}
     chat = _Chat(client, model, {name: value for name, value in settings.items() if value is not None})
     thread = LoopThread()
@@ -413,6 +420,17 @@ def _explain(error: BaseException, model: str, url: str) -> str:
         return f"The server at {url} does not accept the key in OPENAI_API_KEY: {one_line(error)}"
     if isinstance(error, openai.NotFoundError):
         return f"The server at {url} does not know the model {model!r}, or has no /chat/completions: {one_line(error)}"
+    if isinstance(error, openai.RateLimitError):
+        return (
+            f"The server at {url} takes no more calls for now, or the account has no credit: {one_line(error)} "
+            "(--max-concurrency asks fewer at a time.)"
+        )
+    if isinstance(error, openai.InternalServerError):
+        return f"The server at {url} failed; ask again later, or look into its log: {one_line(error)}"
+    if isinstance(error, openai.APIStatusError):
+        return f"The server at {url} does not take this call of the model {model!r}: {one_line(error)}"
+    if isinstance(error, openai.APIError | ConnectionError):
+        return f"The server at {url} broke off: {one_line(error)}"
     if isinstance(error, ValueError):
         return f"The server at {url} sent something that is no chat completion: {one_line(error)}"
     return one_line(error)

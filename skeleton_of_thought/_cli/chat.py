@@ -10,11 +10,11 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from skeleton_of_thought._cli.backends import Backend
-from skeleton_of_thought._cli.output import write_whole
+from skeleton_of_thought._cli.output import place_of, write_whole
+from skeleton_of_thought._cli.standard_input import as_text
 from skeleton_of_thought._cli.typewriter import Typewriter, points
 from skeleton_of_thought._cli.wording import shortcomings
 from skeleton_of_thought.drive import run
@@ -49,6 +49,7 @@ class Chat:
         router: What decides whether there is a skeleton, asked for every question; None for one always.
         system: A system message.
         max_concurrency: The most calls that are open at a time; None for as many as the backend takes.
+        quiet: Whether to leave out figures, and every word on what is being done.
         explain: An error as one line.
     """
 
@@ -62,6 +63,7 @@ class Chat:
         explain: Callable[[Exception], str],
         system: str | None = None,
         max_concurrency: int | None = None,
+        quiet: bool = False,
     ) -> None:
         self._backend = backend
         self._settings = settings
@@ -72,7 +74,8 @@ class Chat:
         self._room = min(filter(None, (max_concurrency, backend.capacity)), default=None)
         self._turns: list[tuple[str, str]] = []
         self._question: str | None = None
-        self._attended = sys.stdin.isatty()
+        self._quiet = quiet
+        self._attended = sys.stdin is not None and sys.stdin.isatty()
 
     def run(self) -> int:
         """Talks until there is no more to say; returns the exit code.
@@ -80,7 +83,7 @@ class Chat:
         Raises:
             KeyboardInterrupt: Ctrl-C while nobody is at the keyboard.
         """
-        if self._attended:
+        if self._attended and not self._quiet:
             self._say(f"Model: {self._backend.name}. /help lists the commands, Ctrl-D ends the chat.")
             if self._backend.remark is not None:
                 self._say(f"It is {self._backend.remark}.")
@@ -104,6 +107,11 @@ class Chat:
 
     def _take(self, text: str) -> bool:
         """A question or a command; returns whether all went well."""
+        try:
+            text = as_text(text, "The line")
+        except InvalidInput as error:
+            self._complain(str(error))
+            return False
         name, _, rest = text.partition(" ")
         command = getattr(self, f"_do_{name[1:]}", None) if name[0] == "/" and name[1:].isalpha() else None
         try:
@@ -113,7 +121,7 @@ class Chat:
                 raise InvalidInput(f"There is no command {name}; /help lists them.")
             else:
                 return self._ask(text)
-        except (SotError, OSError) as error:
+        except SotError as error:
             self._complain(str(error))
             return False
         return True
@@ -142,9 +150,13 @@ class Chat:
     def _do_save(self, name: str) -> None:
         if not name:
             raise InvalidInput("Name a file: /save FILE")
-        path = Path(name).expanduser()
-        write_whole(path, "\n".join(f"## {question}\n\n{answer}\n" for question, answer in self._turns))
-        self._say(f"{len(self._turns)} answers are in {path}.")
+        try:
+            write_whole(place_of(name), "\n".join(f"## {question}\n\n{answer}\n" for question, answer in self._turns))
+        except InvalidInput as error:
+            raise InvalidInput(f"{name}: {error}") from error
+        except OSError as error:
+            raise SotError(f"{name} cannot be written: {error.strerror}.") from error
+        self._say(f"{len(self._turns)} answers are in {name}.")
 
     # --- one question ---
 
@@ -168,7 +180,7 @@ class Chat:
             prefill=self._backend.prefill,
         )
         began = time.monotonic()
-        with Typewriter() as writer:
+        with Typewriter(quiet=self._quiet) as writer:
             try:
                 ended = self._write(flow, writer)
             except KeyboardInterrupt:
@@ -186,7 +198,8 @@ class Chat:
         self._keep(question, ended.answer.text)
         for line in shortcomings(ended.answer, self._explain):
             print(f"sot: {line}", file=sys.stderr, flush=True)
-        self._say(_summary(ended.answer, time.monotonic() - began))
+        if not self._quiet:
+            self._say(_summary(ended.answer, time.monotonic() - began))
         return True
 
     def _write(self, flow: AnswerFlow, writer: Typewriter) -> AnswerDone | AnswerFailed:
@@ -219,6 +232,10 @@ def _summary(answer: Answer, seconds: float) -> str:
 
 def _lines(attended: bool) -> Iterator[str]:
     """The lines of standard input, until it ends or the user has had enough."""
+    if sys.stdin is None:
+        return
+    if hasattr(sys.stdin, "reconfigure"):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no text does not end the others
     if not attended:
         yield from sys.stdin
         return

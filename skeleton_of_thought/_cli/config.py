@@ -169,7 +169,8 @@ def describe(defaults: Defaults, options: Mapping[str, argparse.Action]) -> str:
         setting = defaults.settings.get(name)
         value = action.default if setting is None else setting.value
         origin = "built in" if setting is None else setting.origin
-        text = "" if value is None else json.dumps(value, ensure_ascii=False)
+        # JSON's strings are TOML's, but for this one character.
+        text = "" if value is None else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         # TOML has no null: what is not set stands there as a comment.
         lines.append(f"{'# ' if value is None else ''}{name:<{width}} = {text:<12} # {origin}".rstrip())
     return "\n".join(lines)

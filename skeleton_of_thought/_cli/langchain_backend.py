@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 from skeleton_of_thought._cli.backends import Backend, LoopThread, Prefill, RemoteStream, as_dict, one_line, prefilled
@@ -53,7 +53,37 @@ def langchain_backend(
         assert call.prompt is not None
         return RemoteStream(_stream(model, call.prompt), thread)
 
-    return Backend(name, open_call, prefill=prefilled(prefill == "yes"), explain=one_line, close=thread.stop)
+    def explain(error: BaseException) -> str:
+        return _explain(error, name)
+
+    return Backend(name, open_call, prefill=prefilled(prefill == "yes"), explain=explain, close=thread.stop)
+
+
+def _explain(error: BaseException, name: str) -> str:
+    """What to do about an error: whose it is says the name, as each provider has errors of its own."""
+    provider = name.partition(":")[0]
+    causes = list(_causes(error))
+    root = causes[-1]
+    said = one_line(error) if root is error else f"{one_line(error)} ({one_line(root)})"
+    kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+    if any("Connect" in kind or "Timeout" in kind or "Transport" in kind for kind in kinds):
+        return (
+            f"The server of LangChain's provider {provider} cannot be reached, or broke off: {said}. "
+            "Check the network, and the address that its package has from the environment."
+        )
+    if any("Authentication" in kind or "PermissionDenied" in kind for kind in kinds):
+        return f"The server of LangChain's provider {provider} does not accept the key in the environment: {said}"
+    return f"LangChain's model {name!r} failed: {said}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from, each once."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        at = at.__cause__
 
 
 def _init(name: str, settings: dict[str, Any]) -> BaseChatModel:

@@ -7,15 +7,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["ModelSpec"]
+__all__ = ["ModelSpec", "check_address"]
 
 Kind = Literal["local", "openai", "langchain"]
 
 _OPENAI, _LANGCHAIN = "openai:", "langchain:"
-_HOST = re.compile(r"@[\w.-]+:\d+(?:/|$)")
+_ADDRESS = re.compile(r"@\s*(?=https?://)", re.I)
+_HOST = re.compile(
+    r"""://                                 # of any scheme, and wherever it stands
+    | ^\s*https?:                           # a scheme without its slashes
+    | @\s*(?: $                            # nothing after the @
+        | https?: | https?/                 # a scheme without its slashes
+        | \[                                # an address of IPv6
+        | localhost\b
+        | \d+(?:\.\d+){3}(?:[:/]|$)         # an address of IPv4
+        | [\w.-]+:\d+(?:/|$)               # a port
+        | [\w-]+(?:\.[\w-]+)+/             # a domain with a path
+        | [^@]*/v\d\w*/?\s*$               # the path of an API
+    )""",
+    re.X | re.I,
+)
+"""What in a model's name can only be meant for the address of a server: taken for a name, it would be sent to OpenAI
+with the key. Names may hold an @ themselves, as @cf/meta/m and m@2024 do."""
 _PROVIDER = re.compile(r"([a-z][\w-]+):(?!//)(.+)", re.S | re.I)
 _SERVED: Sequence[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern, re.I), prefix)
@@ -64,7 +81,13 @@ class ModelSpec:
             return cls._parse_server(text)
         if text.startswith(_LANGCHAIN):
             return cls._parse_provider(text)
-        path = Path(text).expanduser()
+        for prefix in (_OPENAI, _LANGCHAIN):
+            if text.lower().startswith(prefix):
+                raise InvalidInput(f"{text!r} begins with capitals: write {prefix}{text[len(prefix) :]}.")
+        try:
+            path = Path(text).expanduser()
+        except RuntimeError as error:
+            raise InvalidInput(f"The model {text!r} is not there: no such home directory.") from error
         if text.endswith(".gguf") or path.is_absolute() or text.startswith((".", "~")):
             if not path.exists():
                 raise InvalidInput(f"The model {text!r} is not there: no such file or directory.")
@@ -76,11 +99,15 @@ class ModelSpec:
     @classmethod
     def _parse_server(cls, text: str) -> ModelSpec:
         name, url = text.removeprefix(_OPENAI), None
-        # Names of models may hold an "@" themselves, so only one that begins an address counts.
-        if (at := re.search(r"@(?=https?://)", name)) is not None:
-            name, url = name[: at.start()], name[at.end() :]
-        elif _HOST.search(name):
-            raise InvalidInput(f"The server's address in {text!r} needs http:// or https:// in front of it.")
+        if (at := _ADDRESS.search(name)) is not None:
+            name, url = name[: at.start()], name[at.end() :].strip()
+            check_address(url, f"The server's address in {text!r}")
+        if _HOST.search(name):
+            raise InvalidInput(
+                f"{text!r} has no server's address that can be used: write openai:NAME@http://host:port/v1, or "
+                "openai:NAME for OpenAI."
+            )
+        name = name.strip()
         if not name:
             raise InvalidInput(f"{text!r} names no model: write openai:NAME or openai:NAME@http://host:port/v1.")
         return cls(name, "openai", url)
@@ -96,9 +123,28 @@ class ModelSpec:
         return cls(f"{provider}:{name}", "langchain")
 
 
+def check_address(url: str, what: str) -> None:
+    """Checks the address of a server.
+
+    Args:
+        url: The address.
+        what: What it is called in errors.
+
+    Raises:
+        InvalidInput: It is none.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise InvalidInput(f"{what} cannot be used: {error}.") from error
+    if parts.scheme not in ("http", "https") or not host or re.search(r"[\s\x00-\x1f\x7f]", url):
+        raise InvalidInput(f"{what} must be like http://host:port/v1.")
+
+
 def _refuse_served(text: str) -> None:
     """Says what to write for a name that would be looked for on the hub in vain."""
-    if text.startswith(("http://", "https://")):
+    if text.lower().startswith(("http://", "https://")):
         raise InvalidInput(f"{text!r} is an address, not a model: write openai:NAME@{text}.")
     if (named := _PROVIDER.fullmatch(text)) is not None:
         provider, name = named.groups()

@@ -186,6 +186,9 @@ def _add_chat(commands: Any) -> None:
         formatter_class=Formatter,
     )
     _add_model(chat)
+    chat.add_argument_group("output").add_argument(
+        "--quiet", "-q", action=Flag, default=False, help="no figures, and no word on what is being done"
+    )
     _add_options(chat)
     _add_router(chat)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
+import re
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +15,11 @@ from pathlib import Path
 from skeleton_of_thought._cli.views import JsonView, Outcome
 from skeleton_of_thought.errors import InvalidInput, SotError
 
-__all__ = ["Output", "write_whole"]
+__all__ = ["Output", "place_of", "write_whole"]
+
+_DESCRIPTOR = re.compile(r"/dev/fd/(\d+)|/proc/(\d+)/(?:task/\d+/)?fd/(\d+)")
+_MOST_LINKS = 40
+_STDOUT = 1
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,7 @@ class Output:
     """A file that is going to hold the answer.
 
     Attributes:
-        path: The file, links followed.
+        path: The file, as the user names it.
         json: Whether it gets the JSON object instead of the text.
     """
 
@@ -32,17 +39,15 @@ class Output:
         """Checks the place before a model is asked for what could not be kept.
 
         Raises:
-            InvalidInput: Its folder is not there or cannot be written to, or it is a folder itself.
+            InvalidInput: Nothing can be written there, or it is where the answer is shown.
         """
-        if name == "-":
-            raise InvalidInput("--output - is where the answer goes anyway: leave it out, or name a file.")
-        path = Path(name).expanduser().resolve()
-        if path.is_dir():
-            raise InvalidInput(f"--output {name}: that is a directory; name a file in it.")
-        if not path.parent.is_dir():
-            raise InvalidInput(f"--output {name}: there is no directory {str(path.parent)!r}; make it first.")
-        if not os.access(path if _is_special(path) else path.parent, os.W_OK):
-            raise InvalidInput(f"--output {name}: {str(path.parent)!r} cannot be written to.")
+        try:
+            path = place_of(name)
+            shown = name == "-" or _target(path) == _STDOUT
+        except InvalidInput as error:
+            raise InvalidInput(f"--output {name or repr(name)}: {error}") from error
+        if shown:
+            raise InvalidInput(f"--output {name} is where the answer goes anyway: leave it out, or name a file.")
         return cls(path, json)
 
     def write(self, outcome: Outcome) -> None:
@@ -55,7 +60,7 @@ class Output:
         try:
             write_whole(self.path, text)
         except OSError as error:
-            raise SotError(f"The answer could not be written to {str(self.path)!r}: {error}") from error
+            raise SotError(f"The answer could not be written to {str(self.path)!r}: {_reason(error)}") from error
 
     def _text(self, outcome: Outcome) -> str:
         if not self.json:
@@ -65,28 +70,116 @@ class Output:
         return printed.getvalue()
 
 
-def _is_special(path: Path) -> bool:
-    return path.exists() and not path.is_file()
+def place_of(name: str) -> Path:
+    """Where a file of that name is going to be.
+
+    Raises:
+        InvalidInput: It cannot be written, as far as that can be told before.
+    """
+    if not name:
+        raise InvalidInput("name a file.")
+    try:
+        path = Path(name).expanduser()
+        objection = _objection(name, _target(path))
+    except RuntimeError as error:
+        raise InvalidInput("there is no such home directory.") from error
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{_reason(error)}.") from error
+    if objection is not None:
+        raise InvalidInput(objection)
+    return path
+
+
+def _objection(name: str, target: Path | int) -> str | None:
+    if isinstance(target, int):
+        return None if _takes_text(target) else "nothing can be written there."
+    if target.is_dir():
+        return "that is a directory; name a file in it."
+    folder = target if name.endswith(("/", os.sep)) else target.parent
+    if not folder.is_dir():
+        return f"there is no directory {str(folder)!r}; make it first."
+    if target.exists():
+        return None if os.access(target, os.W_OK) else "the file is write-protected."
+    return None if os.access(folder, os.W_OK) else f"{str(folder)!r} cannot be written to."
 
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file aside and moves it into place, so that there never is half of it.
 
+    What is no file of its own (a pipe, a device, an open descriptor) is written to, and so is a file in a directory
+    that takes no new ones.
+
     Raises:
         OSError: It cannot be written; what was there before is unchanged.
     """
-    path = path.resolve()
-    if _is_special(path):
-        path.write_text(text, encoding="utf-8")  # moving something onto a device would replace it
+    target = _target(path)
+    if isinstance(target, int):
+        with os.fdopen(os.dup(target), "w", encoding="utf-8") as file:
+            file.write(text)
         return
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    if _DESCRIPTOR.fullmatch(str(target)) is not None:
+        with target.open("a", encoding="utf-8") as file:
+            file.write(text)
+        return
+    if target.exists():
+        if not os.access(target, os.W_OK):
+            # Moving another file to its place would need no right to write to this one.
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        if not target.is_file():
+            target.write_text(text, encoding="utf-8")
+            return
+    aside = target.with_name(f".sot-{secrets.token_hex(4)}.new")
     try:
         with aside.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
-            shutil.copymode(path, aside)
-        os.replace(aside, path)
+        if target.exists():
+            shutil.copymode(target, aside)
+        os.replace(aside, target)
+    except PermissionError:
+        # Of the directory, which may be read-only or keep each user to the own files.
+        if not target.exists():
+            raise
+        target.write_text(text, encoding="utf-8")
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the names of files that the user has not heard of."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _target(path: Path) -> Path | int:
+    """Where a path leads: a file, or an open descriptor, which of this process is a number.
+
+    A name such as /dev/stderr leads on to the file that the shell has redirected it to, which others write to as well:
+    it must neither be replaced nor begun anew.
+
+    Raises:
+        OSError: The links lead in a circle, or a name is too long.
+    """
+    name = os.path.abspath(path)
+    for _ in range(_MOST_LINKS):
+        folder = os.path.realpath(os.path.dirname(name))
+        name = os.path.join(folder, os.path.basename(name))
+        if (found := _DESCRIPTOR.fullmatch(name)) is not None:
+            own, process, number = found.groups()
+            return int(own or number) if own or int(process) == os.getpid() else Path(name)
+        if not os.path.islink(name):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.lstat(name)  # raises what makes a name impossible
+            return Path(name)
+        name = os.path.join(folder, os.readlink(name))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def _takes_text(descriptor: int) -> bool:
+    import fcntl  # only where descriptors have names
+
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+    except OSError:
+        return False

@@ -9,6 +9,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
+from skeleton_of_thought._cli.standard_input import as_text
 from skeleton_of_thought.auto import AutoRouter
 from skeleton_of_thought.embedded import EmbeddedRouter
 from skeleton_of_thought.errors import InvalidInput
@@ -64,17 +65,20 @@ def _questions(path: str, column: str) -> Iterator[str]:
         file = sys.stdin if path == "-" else open(path, newline="", encoding="utf-8-sig")  # noqa: SIM115
     except OSError as error:
         raise InvalidInput(f"{path!r} cannot be read: {error}") from error
+    if file is None:
+        raise InvalidInput("Standard input is closed: name a file by --csv.")
     with file:
-        reader = csv.DictReader(file)
-        if column not in (reader.fieldnames or ()):
-            raise InvalidInput(
-                f"{path!r} has no column {column!r}, but {', '.join(map(repr, reader.fieldnames or ())) or 'none'}: "
-                "name it by --column."
-            )
         try:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or ()
+            if column not in columns:
+                raise InvalidInput(
+                    f"{path!r} has no column {column!r}, but {', '.join(map(repr, columns)) or 'none'}: "
+                    "name it by --column."
+                )
             for row in reader:
-                yield row[column] or ""
-        except (csv.Error, UnicodeDecodeError) as error:
+                yield as_text(row[column] or "", repr(path))
+        except (csv.Error, UnicodeDecodeError, OSError) as error:
             raise InvalidInput(f"{path!r} cannot be read: {error}") from error
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["question_of"]
+__all__ = ["as_text", "question_of"]
 
 
 def question_of(words: Sequence[str], command: str = "ask") -> str:
@@ -32,10 +32,28 @@ def question_of(words: Sequence[str], command: str = "ask") -> str:
     if "-" not in words:
         if _waits():
             print("sot: standard input was not read; put a - where its text belongs", file=sys.stderr)
-        return " ".join(words)
+        return as_text(" ".join(words), "The question")
     at = list(words).index("-")
     parts = (" ".join(words[:at]), _read(), " ".join(words[at + 1 :]))
-    return "\n\n".join(part for part in parts if part)
+    return as_text("\n\n".join(part for part in parts if part), "The question")
+
+
+def as_text(text: str, what: str) -> str:
+    """The text, read as UTF-8 where Python could not make characters of its bytes and has kept them as surrogates.
+
+    Args:
+        text: What stood on the command line or in a stream.
+        what: What it is called in errors.
+
+    Raises:
+        InvalidInput: It is no text; a server would refuse it, and no tokenizer takes it.
+    """
+    if text.isascii():
+        return text
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError as error:
+        raise InvalidInput(f"{what} holds bytes that are no text in utf-8.") from error
 
 
 def _waits() -> bool:
@@ -57,7 +75,9 @@ def _waits() -> bool:
 
 
 def _read() -> str:
+    if sys.stdin is None:
+        raise InvalidInput("There is nothing to put in the place of -: standard input is closed.")
     try:
-        return sys.stdin.read().strip()
+        return as_text(sys.stdin.read().strip(), "Standard input")
     except UnicodeDecodeError as error:
         raise InvalidInput(f"Standard input is no text in {sys.stdin.encoding}: {error}") from error

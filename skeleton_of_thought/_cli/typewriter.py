@@ -25,10 +25,12 @@ class Typewriter:
         text: What was written of the answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        """`quiet` leaves out that line."""
         self.text = ""
         self._terminal = sys.stdout.isatty()
         self._steers = self._terminal and os.environ.get("TERM") not in (None, "", "dumb")
+        self._quiet = quiet
         self._noted = False
         self._points = 0
         self._column = 0
@@ -69,7 +71,7 @@ class Typewriter:
         sys.stdout.flush()
 
     def _note(self, what: str) -> None:
-        if self._steers and not self.text:
+        if self._steers and not self._quiet and not self.text:
             sys.stdout.write(f"{_ERASE}{_DIM}{what} ...{_NORMAL}")
             sys.stdout.flush()
             self._noted = True

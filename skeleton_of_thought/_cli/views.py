@@ -176,7 +176,7 @@ class JsonView(_Quiet):
             _print_json(event_dict(event))
 
     def finish(self, outcome: Outcome) -> None:
-        """Writes the answer; a partial one has its `error` beside it."""
+        """Writes the answer; a partial one has its `error` beside it, and where there is none the `error` is all."""
         answer = None if outcome.answer is None else outcome.answer.to_dict()
         extra = {}
         if outcome.error is not None:
@@ -186,8 +186,8 @@ class JsonView(_Quiet):
         if self._events:
             name = "AnswerDone" if outcome.error is None else "AnswerFailed"
             _print_json({"event": name, "answer": answer, **extra})
-        elif answer is not None:
-            _print_json({**answer, **extra})
+        else:
+            _print_json({**(answer or {}), **extra})
 
     def report(self, lines: Sequence[str]) -> None:
         """Nothing: the JSON has it all."""

@@ -363,15 +363,33 @@ def test_a_point_that_stalls_is_given_up_and_hung_up_on(served, capsys):
 
 @pytest.mark.parametrize(
     ("kind", "words"),
-    [("401", "OPENAI_API_KEY"), ("404", "does not know the model 'm'"), ("500", "no luck today")],
+    [
+        ("400", "does not take this call"),
+        ("401", "OPENAI_API_KEY"),
+        ("404", "does not know the model 'm'"),
+        ("429", "--max-concurrency"),
+        ("500", "no luck today"),
+        ("503", "failed; ask again later"),
+        ("no finish", "broke off"),
+    ],
 )
 def test_what_the_server_says_is_one_clear_line(served, capsys, kind, words):
     served.faults.append(Fault("", kind))
     code, out, err = ask(served, "--plain", "--retries", "0", capsys=capsys)
-    assert (code, out) == (1, "")
-    assert err.startswith("sot: error: ")
+    assert code == 1
+    assert out == "" or kind == "no finish"
+    assert err.startswith(f"sot: error: The server at {served.url}/ ")
     assert err.count("\n") == 1
     assert words in err
+
+
+@pytest.mark.parametrize("kind", ["401", "500"])
+def test_json_has_the_error_also_where_there_is_nothing_else(served, capsys, kind):
+    served.faults.append(Fault("", kind))
+    code, out, _ = ask(served, "--json", "--retries", "0", capsys=capsys)
+    assert code == 1
+    assert list(json.loads(out)) == ["error"]
+    assert "no luck today" in json.loads(out)["error"]["message"]
 
 
 def test_a_server_that_is_not_there_is_named(capsys, monkeypatch):

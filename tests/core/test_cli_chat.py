@@ -47,6 +47,24 @@ def test_questions_are_answered_until_ctrl_d():
         assert chat.code() == 0
 
 
+@pytest.mark.parametrize("configured", [True, False])
+def test_a_quiet_chat_says_nothing_beside_the_answers(tmp_path, monkeypatch, configured):
+    config = tmp_path / "config.toml"
+    config.write_text(f"quiet = {str(configured).lower()}\n")
+    monkeypatch.setitem(ENV, "SOT_CONFIG", str(config))
+    with chatting(AT_ONCE, *([] if configured else ["-q"])) as chat:
+        chat.until("> ")
+        chat.type(f"{FIRST}\n")
+        chat.until("> ")
+        chat.type("/help\n")
+        chat.until("/retry")
+        chat.type(CTRL_D)
+        chat.rest()
+        assert chat.code() == 0
+    assert "1. Keep a schedule" in chat.shown
+    assert not any(word in chat.shown for word in ("Model:", "listing", "(5 points"))
+
+
 @pytest.mark.parametrize("words", ["/exit\n", "/quit\n", CTRL_C, CTRL_D])
 def test_each_of_these_leaves_at_the_prompt(words):
     with chatting() as chat:
@@ -190,7 +208,7 @@ def test_save_writes_the_conversation(say, tmp_path):
     assert file.read_text().startswith(f"## {FIRST}\n\n1. Keep a schedule")
     code, _, err = say(scripted_cli.Script(), f"/save {tmp_path / 'no' / 'file'}")
     assert code == 1
-    assert "No such file" in err
+    assert "there is no directory" in err
 
 
 def test_a_failed_answer_does_not_end_the_chat_and_is_no_part_of_it(say):

@@ -217,3 +217,10 @@ def test_the_file_that_the_documentation_shows_is_one(file, capsys):
     assert cli.main(["config"]) == 0
     in_force = tomllib.loads(capsys.readouterr().out)
     assert tomllib.loads(shown).items() <= in_force.items()
+
+
+def test_what_is_in_force_is_toml_whatever_its_characters(file, monkeypatch, capsys):
+    system = 'a "b" \\ \t \x01 \x7f \x80 é 早'
+    file.write_text(f"system = {json.dumps(system)}\n")
+    assert cli.main(["config"]) == 0
+    assert tomllib.loads(capsys.readouterr().out)["system"] == system

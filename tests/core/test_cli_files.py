@@ -6,8 +6,10 @@ import io
 import json
 import os
 import stat
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import scripted_cli
@@ -186,12 +188,89 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path, capsys):
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+def protect(path, monkeypatch):
+    """A file without a right to write, also for a user who may do anything."""
+    path.write_text("before")
+    path.chmod(0o444)
+    monkeypatch.setattr(os, "access", lambda name, mode: os.stat(name).st_mode & stat.S_IWUSR != 0)
+
+
+@pytest.mark.parametrize("name", ["/dev/stderr", "/proc/self/fd/2", "link"])
+def test_a_redirected_stream_is_written_to_and_not_replaced(tmp_path, name):
+    (tmp_path / "link").symlink_to("/dev/stderr")
+    command = [sys.executable, scripted_cli.__file__, "0", "ask", "--no-router", "q", "-o", name]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    kept = tmp_path / "kept"
+    with kept.open("w") as file:
+        file.write("first\n")
+        file.flush()
+        done = subprocess.run(
+            command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=file, timeout=120, check=True
+        )
+        file.write("last\n")
+    assert kept.read_text() == f"first\n{done.stdout.decode()}last\n"
+    piped = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, timeout=120, check=True)
+    assert piped.stderr == piped.stdout
+
+
+def test_a_file_in_a_directory_that_takes_no_new_ones_is_written_in_place(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "answer.txt"
+    file.write_text("before")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    assert ask("q", "-o", str(file)) == 0
+    assert file.read_text() == capsys.readouterr().out
+    assert os.listdir(tmp_path) == ["answer.txt"]
+
+
+def test_a_name_as_long_as_may_be_is_written(tmp_path, capsys):
+    file = tmp_path / ("x" * 255)
+    assert ask("q", "-o", str(file)) == 0
+    assert file.read_text() == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["/dev/full", "no/such", "protected", "~nouserofthisname/x"])
+def test_a_chat_names_the_file_that_it_cannot_save_as_the_user_does(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    protect(tmp_path / "protected", monkeypatch)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"Why?\n/save {name}\n"))
+    assert cli.main(["chat", "--no-router"], backend=Script().backend()) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"sot: error: {name}")
+    assert "Errno" not in err
+    assert ".new" not in err
+    assert os.listdir(tmp_path) == ["protected"]
+    assert (tmp_path / "protected").read_text() == "before"
+
+
 @pytest.mark.parametrize(
-    ("name", "said"), [("no/such/answer.txt", "there is no directory"), (".", "is a directory"), ("-", "leave it out")]
+    ("name", "said"),
+    [
+        ("no/such/answer.txt", "there is no directory"),
+        (".", "is a directory"),
+        ("-", "leave it out"),
+        ("", "name a file"),
+        ("newfile/", "there is no directory"),
+        ("~nouserofthisname/x", "no such home directory"),
+        ("x" * 256, "too long"),
+        ("loop", "symbolic links"),
+        ("loop/answer.txt", "loop"),
+        ("protected", "write-protected"),
+        ("/dev/stdout", "leave it out"),
+        ("/dev/fd/1", "leave it out"),
+        ("out", "leave it out"),
+        ("/dev/fd/987", "nothing can be written there"),
+    ],
 )
 def test_a_place_that_cannot_work_is_told_before_the_model_loads(tmp_path, monkeypatch, capsys, name, said):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "out").symlink_to("/dev/stdout")
+    protect(tmp_path / "protected", monkeypatch)
     assert cli.main(["ask", "q", "-o", name]) == 2
     err = capsys.readouterr().err
     assert said in err

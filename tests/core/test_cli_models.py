@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from skeleton_of_thought import cli
 from skeleton_of_thought._cli.models import ModelSpec
 from skeleton_of_thought.errors import InvalidInput
 
@@ -18,6 +19,11 @@ from skeleton_of_thought.errors import InvalidInput
         ("openai:gpt-4o", ModelSpec("gpt-4o", "openai")),
         ("openai:m@http://h:1/v1", ModelSpec("m", "openai", "http://h:1/v1")),
         ("openai:@cf/meta/m@https://h/v1", ModelSpec("@cf/meta/m", "openai", "https://h/v1")),
+        ("openai:m@HTTP://h:1/v1", ModelSpec("m", "openai", "HTTP://h:1/v1")),
+        ("openai:m@http://[::1]:8000/v1", ModelSpec("m", "openai", "http://[::1]:8000/v1")),
+        ("openai:@cf/meta/llama-3.1", ModelSpec("@cf/meta/llama-3.1", "openai")),
+        ("openai:m@2024.01", ModelSpec("m@2024.01", "openai")),
+        ("openai:ft:gpt-4o:org::id", ModelSpec("ft:gpt-4o:org::id", "openai")),
         ("langchain:anthropic:claude-x", ModelSpec("anthropic:claude-x", "langchain")),
         ("langchain:ollama:llama3.2:1b", ModelSpec("ollama:llama3.2:1b", "langchain")),
     ],
@@ -46,6 +52,9 @@ def test_a_model_file_is_found(tmp_path):
         ("google_genai:gemini-x", "langchain:google_genai:gemini-x"),
         ("ollama:llama3.2", "openai:llama3.2@http://127.0.0.1:11434/v1"),
         ("http://127.0.0.1:8000/v1", "openai:NAME@http://127.0.0.1:8000/v1"),
+        ("OPENAI:gpt-4o", "openai:gpt-4o"),
+        ("LangChain:ollama:x", "langchain:ollama:x"),
+        ("HTTP://127.0.0.1:8000/v1", "openai:NAME@HTTP://127.0.0.1:8000/v1"),
         ("langchain:claude-x", "langchain:PROVIDER:NAME"),
         ("langchain:", "langchain:PROVIDER:NAME"),
     ],
@@ -61,3 +70,52 @@ def test_a_directory_of_such_a_name_is_a_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt-4o").mkdir()
     assert ModelSpec.parse("gpt-4o") == ModelSpec("gpt-4o")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "x@",
+        "x@ ",
+        "x@localhost",
+        "x@localhost/v1",
+        "x@localhost:8000",
+        "x@127.0.0.1",
+        "x@127.0.0.1/v1",
+        "x@host:8801/v1",
+        "x@api.example.com/v1",
+        "x@myhost/v1",
+        "x@myhost:notaport/v1beta/",
+        "x@[::1]:8000/v1",
+        "x@http:/127.0.0.1:8801/v1",
+        "x@http:127.0.0.1/v1",
+        "x@HTTP:/127.0.0.1:8801/v1",
+        "x@htp://127.0.0.1:8801/v1",
+        "x@ws://127.0.0.1:8801/v1",
+        "x http://127.0.0.1:8801/v1",
+        "http://127.0.0.1:8801/v1",
+        "@http://127.0.0.1:8801/v1",
+        "x@http://127.0.0.1:notaport/v1",
+        "x@http://127.0.0.1:99999/v1",
+        "x@http://[::1/v1",
+        "x@http://",
+        "x@https:///v1",
+        "x@http://a b/v1",
+    ],
+)
+def test_what_may_be_meant_for_an_address_never_goes_to_openai(monkeypatch, capsys, address):
+    monkeypatch.setattr(cli, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    assert cli.main(["ask", "Why?", "-m", f"openai:{address}"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("sot: error: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("address", ["localhost:8000/v1", "http://127.0.0.1:notaport/v1", "http://[::1/v1", "http://"])
+def test_an_address_in_the_environment_is_checked_too(monkeypatch, capsys, address):
+    pytest.importorskip("openai")
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    assert cli.main(["ask", "Why?", "-m", "openai:m"]) == 2
+    err = capsys.readouterr().err
+    assert "OPENAI_BASE_URL" in err
+    assert err.count("\n") == 1

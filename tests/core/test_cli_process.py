@@ -160,3 +160,154 @@ def test_the_package_runs_as_a_program():
     command = [sys.executable, "-m", "skeleton_of_thought", "--version"]
     done = subprocess.run(command, env=ENV, capture_output=True, check=True, timeout=120)
     assert done.stdout.startswith(b"sot ")
+
+
+# --- streams that are not as they should be ---
+
+FOREIGN = r"""
+import sys, scripted_cli
+from skeleton_of_thought.cli import main
+script = scripted_cli.Script(skeleton="1. \u65e9\u7761\n2. Sleep\n", sentences=1)
+sys.exit(main(sys.argv[1:], backend=script.backend()))
+"""
+NARROW = [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
+
+
+def foreign(environment):
+    env = {name: value for name, value in ENV.items() if name != "PYTHONIOENCODING"}
+    return {**env, "PYTHONPATH": os.pathsep.join((str(ROOT), str(Path(__file__).parents[1] / "shared"))), **environment}
+
+
+@pytest.mark.parametrize("environment", NARROW, ids=["cp1252", "ascii"])
+@pytest.mark.parametrize("command", ["ask", "chat"])
+def test_characters_that_the_encoding_lacks_do_not_end_the_answer(tmp_path, environment, command):
+    file = tmp_path / "answer.txt"
+    words = ["ask", "-o", str(file)] if command == "ask" else ["chat"]
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGN, *words, "--no-router"],
+        env=foreign(environment),
+        input=b"Why?\n",
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stderr == b""
+    assert done.stdout.startswith(b"1. ??: This helps")
+    assert b"2. Sleep: This helps" in done.stdout
+    assert command == "chat" or file.read_text(encoding="utf-8").startswith("1. \u65e9\u7761: This helps")
+
+
+def test_the_live_view_shows_what_the_encoding_has():
+    env = {**foreign(NARROW[0]), "TERM": "xterm"}
+    with PtyProcess([sys.executable, "-c", FOREIGN, "ask", "--no-router", "Why?"], env) as process:
+        shown = process.rest()
+        assert process.code() == 0
+    assert "Traceback" not in shown
+    assert "Sleep" in shown
+
+
+def shell(redirected, *words, **kwargs):
+    """Runs the command with a shell's redirections."""
+    command = ["sh", "-c", f'exec "$@" {redirected}', "sh", *SCRIPTED, "0", *words]
+    return subprocess.run(command, env=ENV, capture_output=True, text=True, check=False, timeout=120, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("redirected", "words", "code", "out"),
+    [
+        ("2>&-", ["ask", "--no-router", "Why?"], 0, "1. Keep"),
+        ("2>&-", ["ask", "--no-such-option"], 2, ""),
+        ("2>&-", ["ask", "Why?", "-o", "no/such/file"], 2, ""),
+        (">&-", ["ask", "--no-router", "Why?"], 0, ""),
+        (">&- 2>&-", ["ask", "--no-router", "Why?"], 0, ""),
+        ("<&-", ["ask", "--no-router", "Why?"], 0, "1. Keep"),
+        ("<&-", ["ask"], 2, ""),
+        ("<&-", ["ask", "-"], 2, ""),
+        ("<&-", ["chat"], 0, ""),
+        ("<&-", ["route", "--csv", "-"], 2, ""),
+        ("<&- >&- 2>&-", ["ask"], 2, ""),
+    ],
+)
+def test_closed_streams_are_done_without(redirected, words, code, out):
+    done = shell(redirected, *words)
+    assert done.returncode == code
+    assert done.stdout.startswith(out)
+    assert bool(done.stdout) == bool(out)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == (code != 0 and "2>&-" not in redirected)
+
+
+def test_a_file_does_not_take_the_place_of_a_closed_stream(tmp_path):
+    file = tmp_path / "answer.txt"
+    assert shell(">&- 2>&-", "ask", "--no-router", "Why?", "--stats", "-o", str(file)).returncode == 0
+    assert file.read_text() == shell("", "ask", "--no-router", "Why?").stdout
+
+
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+
+
+@needs_full
+@pytest.mark.parametrize("words", [["ask", "--no-router"], ["ask", "--json"], ["chat"], ["route"], ["config"]])
+def test_a_full_disk_is_told_in_one_line(words):
+    done = shell("> /dev/full", *words, input="Why is the sky blue?\n")
+    assert done.returncode == 1
+    assert done.stderr == "sot: error: the output could not be written: No space left on device\n"
+
+
+@needs_full
+def test_the_file_of_the_answer_is_written_where_the_output_cannot_be(tmp_path):
+    file = tmp_path / "answer.txt"
+    done = shell("> /dev/full", "ask", "--no-router", "Why?", "-o", str(file))
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert file.read_text() == shell("", "ask", "--no-router", "Why?").stdout
+
+
+def test_the_file_of_the_answer_is_written_after_its_reader_has_gone(tmp_path, asked):
+    file = tmp_path / "answer.txt"
+    process = start("stdin", *asked, "-o", str(file))
+    assert process.stdout.read(4) == (b"1. K" if "--no-router" in asked else b"This")
+    process.stdout.close()
+    process.stdin.close()
+    err = process.stderr.read().decode()
+    process.wait(timeout=120)
+    process.stderr.close()
+    assert (process.returncode, err) == (141, "")
+    assert file.read_text() == shell("", "ask", *asked).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["ask"], b"\xff\xfe bad"),
+        (["ask", "-", "Why?"], b"\xff\xfe bad"),
+        (["ask", b"a\xff"], b""),
+        (["ask", "Why?", "--system", b"a\xff"], b""),
+        (["route", b"a\xff"], b""),
+        (["route", "--csv", "-"], b"question\xff\na\n"),
+        (["route", "--csv", "-"], b"question\na\xff\n"),
+    ],
+)
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_bytes_that_are_no_text_are_refused(words, given, locale):
+    env = {**foreign({}), "LC_ALL": locale}
+    command = [*SCRIPTED, "0", *words]
+    done = subprocess.run(command, env=env, input=given, capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.count(b"\n") == 1
+    assert b"utf-8" in done.stderr or b"has no column" in done.stderr
+
+
+def test_a_line_of_a_chat_that_is_no_text_does_not_end_it():
+    command = [*SCRIPTED, "0", "chat", "--no-router"]
+    done = subprocess.run(command, env=ENV, input=b"\xff\nWhy?\n", capture_output=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr == b"sot: error: The line holds bytes that are no text in utf-8.\n"
+    assert done.stdout.startswith(b"1. Keep")
+
+
+def test_a_locale_without_an_encoding_takes_utf_8_all_the_same():
+    env = foreign(NARROW[1])
+    command = [*SCRIPTED, "0", "ask", "--json", "--no-router", "Fr\u00fch?".encode(), "-"]
+    done = subprocess.run(command, env=env, input="\u65e9".encode(), capture_output=True, timeout=120, check=True)
+    assert json.loads(done.stdout)["question"] == "Fr\u00fch?\n\n\u65e9"

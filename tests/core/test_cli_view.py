@@ -286,6 +286,17 @@ def test_a_pager_gets_no_word_on_what_is_measured(both):
     assert streams.err.getvalue() == ""
 
 
+@pytest.mark.parametrize(("options", "told"), [((), False), (("--stats",), True)])
+def test_a_pagers_screen_has_a_comparison_only_where_all_figures_are_wanted(both, options, told):
+    streams = both(out=False, err=True)
+    reading, writing = os.pipe()
+    with open(writing, "w") as streams.out, open(reading):
+        sys.stdout = streams.out
+        assert cli.main(["compare", QUESTION, "--plain", *options], backend=Ways().backend()) == 0
+    assert ("normal decoding" in streams.err.getvalue()) == told
+    assert bool(streams.err.getvalue()) == told
+
+
 @pytest.mark.parametrize("options", [(), ("--plain",)])
 def test_a_pipe_without_a_terminal_gets_no_figures_either(both, options):
     assert both(out=False, err=False).ask(*options)[1] == ""

@@ -16,6 +16,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
+from skeleton_of_thought._cli.langchain_backend import _explain
 from skeleton_of_thought.cli import main
 
 pytest.importorskip("langchain")
@@ -105,7 +106,28 @@ def test_the_start_of_turns_is_given_only_where_the_user_says_so(capsys: Any, op
 
 def test_an_error_of_the_provider_is_one_line(capsys: Any) -> None:
     code, _, err = ask(capsys, "--retries", "0", question="Does it fail?")
-    assert (code, err) == (1, "sot: error: ConnectionError: no route\n")
+    assert code == 1
+    assert err.startswith("sot: error: The server of LangChain's provider anthropic cannot be reached")
+    assert "ConnectionError: no route" in err
+    assert err.count("\n") == 1
+
+
+def test_an_error_tells_whose_it_is_and_what_it_comes_from() -> None:
+    class APIConnectionError(Exception):
+        pass
+
+    class AuthenticationError(Exception):
+        pass
+
+    error = APIConnectionError("Connection error.")
+    error.__cause__ = OSError("name or service not known")
+    said = _explain(error, "openai:m")
+    assert said.startswith("The server of LangChain's provider openai cannot be reached")
+    assert "name or service not known" in said
+    assert "the key" in _explain(AuthenticationError("no"), "openai:m")
+    assert (
+        _explain(ValueError("bad\nvalue"), "openai:m") == "LangChain's model 'openai:m' failed: ValueError: bad value"
+    )
 
 
 def test_no_thread_is_left_behind(capsys: Any) -> None:
