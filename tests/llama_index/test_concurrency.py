@@ -193,8 +193,7 @@ async def test_a_sync_retriever_and_postprocessor_never_run_on_the_loop(kit):
     await engine.aquery("How?")
     assert [seen.way for seen in retriever.watch.seen] == ["retrieve"] * 8
     assert not any(seen.on_loop for seen in retriever.watch.seen)
-    # Two embeddings a point: its title alone, and beside the question.
-    assert loops == [False] * 16
+    assert loops == [False] * 8
 
 
 class _Together(BaseNodePostprocessor):
