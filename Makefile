@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
-QUESTION ?= How can I reduce stress in my daily life?
+QUESTION ?= How can I stay motivated at work?
 
 # uv installs several times faster than pip. It reads no pip configuration, so what pip knows of local
 # wheels is handed on. The demo model's package is installed without its dependencies: they would

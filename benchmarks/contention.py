@@ -55,7 +55,7 @@ LLAMA_CPP = {"llama.cpp": 50, "llama.cpp 0": 0}
 
 WAYS = (*ENGINE, *LLAMA_CPP)
 _DECIDES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "KMP_BLOCKTIME", "KMP_LIBRARY")
-_QUESTION = "How can I reduce stress in my daily life?"
+_QUESTION = "How can I stay motivated at work?"
 
 # It ends when whoever started it is gone, however that ended.
 _BUSY = """

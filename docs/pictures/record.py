@@ -36,7 +36,7 @@ from skeleton_of_thought.types import (
 
 HERE = Path(__file__).parent
 RUN = HERE / "run.json"
-QUESTION = "How can I reduce stress in my daily life?"
+QUESTION = "How can I stay motivated at work?"
 SIZE = (100, 22)
 """Columns and rows of the terminal."""
 PAUSE = 0.25
