@@ -71,51 +71,51 @@ class Maskless(Plain):
         return self._run(input_ids, **self._past(cache), use_cache=use_cache)
 
 
-class Failing(Plain):
-    """Cannot take several rows."""
+class Usual(Plain):
+    """The usual arguments by name, for an engine passes what a forward names."""
 
     def forward(
         self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, position_ids: Any = None,
         use_cache: bool = True, return_dict: bool = True,
     ) -> Any:  # fmt: skip
-        if input_ids.shape[0] > 1:
-            raise NotImplementedError("one row at a time, please")
-        return self._run(
-            input_ids, **self._past(cache), attention_mask=attention_mask, position_ids=position_ids,
-            use_cache=use_cache,
-        )  # fmt: skip
-
-
-class Drifting(Plain):
-    """Its logits hang on the whole text that one forward sees, as where activations are quantised together."""
-
-    def forward(
-        self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, position_ids: Any = None,
-        use_cache: bool = True, return_dict: bool = True,
-    ) -> Any:  # fmt: skip
+        self._check(input_ids, cache)
         out = self._run(
             input_ids, **self._past(cache), attention_mask=attention_mask, position_ids=position_ids,
             use_cache=use_cache,
         )  # fmt: skip
-        out.logits = out.logits * (1 + 2e-3 * input_ids.shape[1])
+        out.logits = self._changed(out.logits)
         return out
 
+    def _check(self, input_ids: Any, cache: Any) -> None:
+        """Refuses nothing."""
 
-class Forbidding(Plain):
+    def _changed(self, logits: Any) -> Any:
+        return logits
+
+
+class Failing(Usual):
+    """Cannot take several rows."""
+
+    def _check(self, input_ids: Any, cache: Any) -> None:
+        if input_ids.shape[0] > 1:
+            raise NotImplementedError("one row at a time, please")
+
+
+class Drifting(Usual):
+    """Its logits hang on the whole text that one forward sees, as where activations are quantised together."""
+
+    def _changed(self, logits: Any) -> Any:
+        return logits * (1 + 2e-3 * logits.shape[1])
+
+
+class Forbidding(Usual):
     """Never says some tokens, as models with a padded vocabulary, or one of images, do."""
 
     forbidden = -math.inf
 
-    def forward(
-        self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, position_ids: Any = None,
-        use_cache: bool = True, return_dict: bool = True,
-    ) -> Any:  # fmt: skip
-        out = self._run(
-            input_ids, **self._past(cache), attention_mask=attention_mask, position_ids=position_ids,
-            use_cache=use_cache,
-        )  # fmt: skip
-        out.logits[..., 390:] = self.forbidden
-        return out
+    def _changed(self, logits: Any) -> Any:
+        logits[..., 390:] = self.forbidden
+        return logits
 
 
 class ForbiddingByTheLeastNumber(Forbidding):
@@ -152,19 +152,12 @@ class Empty(Plain):
         return out
 
 
-class Deaf(Plain):
+class Deaf(Usual):
     """Fails even at the plain text of a trial: nothing can be compared."""
 
-    def forward(
-        self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, position_ids: Any = None,
-        use_cache: bool = True, return_dict: bool = True,
-    ) -> Any:  # fmt: skip
+    def _check(self, input_ids: Any, cache: Any) -> None:
         if cache is None:
             raise RuntimeError("only with a cache")
-        return self._run(
-            input_ids, **self._past(cache), attention_mask=attention_mask, position_ids=position_ids,
-            use_cache=use_cache,
-        )  # fmt: skip
 
 
 def of(kind: type[Plain], llama: Any) -> Plain:
@@ -282,19 +275,11 @@ def test_a_trial_passes_only_what_a_forward_takes(llama: Any) -> None:
 
 
 def test_what_a_model_keeps_of_its_trial_can_be_trained_with(llama: Any, tokenizer: Any) -> None:
-    class Lazy(Plain):
-        def forward(
-            self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, position_ids: Any = None,
-            use_cache: bool = True, return_dict: bool = True,
-        ) -> Any:  # fmt: skip
+    class Lazy(Usual):
+        def _changed(self, logits: Any) -> Any:
             if not hasattr(self, "kept"):
                 self.kept = torch.ones(()) * 2
-            out = self._run(
-                input_ids, **self._past(cache), attention_mask=attention_mask, position_ids=position_ids,
-                use_cache=use_cache,
-            )  # fmt: skip
-            out.logits = out.logits * self.kept
-            return out
+            return logits * self.kept
 
     model = of(Lazy, llama)
     with LocalEngine(model, tokenizer, optimize="none"):
