@@ -237,7 +237,7 @@ def _view(args: Namespace, question: str) -> View:
 
 def _watch(request: _Request, args: Namespace, backend: Backend, view: View) -> Outcome:
     """Runs the answer, and other ways after it where that is wanted, in front of the view."""
-    room = min(filter(None, (args.max_concurrency, backend.capacity)), default=None)
+    room = backend.room(args.max_concurrency)
 
     def flow() -> AnswerFlow:
         return AnswerFlow(

@@ -119,6 +119,10 @@ class Backend:
     notice: Callable[[], str] = str
     loading: float = 0.0
 
+    def room(self, wanted: int | None) -> int | None:
+        """The most calls at a time: what is wanted and what it can serve, each None for any number."""
+        return min(filter(None, (wanted, self.capacity)), default=None)
+
 
 def prefilled(wanted: bool) -> Collection[Stage]:
     """The stages whose prompts end with a prefill, where that is wanted."""

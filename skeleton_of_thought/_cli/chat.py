@@ -71,7 +71,7 @@ class Chat:
         self._router = router
         self._explain = explain
         self._system = system
-        self._room = min(filter(None, (max_concurrency, backend.capacity)), default=None)
+        self._room = backend.room(max_concurrency)
         self._turns: list[tuple[str, str]] = []
         self._question: str | None = None
         self._quiet = quiet
