@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from skeleton_of_thought.auto import as_router
-from skeleton_of_thought.cost import CostGuard
 from skeleton_of_thought.drive import arun, run
 from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.routers.auto import as_router
+from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.types import AnswerDelta, Call, Conversation, Prompt, Reply, Usage
 
 QUESTIONS = {"gate": "What is 17 * 4?", "model": "How is cheese made?"}

@@ -27,7 +27,7 @@ from questions import QUESTIONS, load_questions
 from servers import llama_cpp
 
 from skeleton_of_thought.local.models import demo_model_path
-from skeleton_of_thought.parsing import parse_skeleton
+from skeleton_of_thought.parsing.parser import parse_skeleton
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.types import Conversation, Prompt
 

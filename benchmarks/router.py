@@ -33,12 +33,12 @@ from direct import PAIRS, overhead
 from direct_frameworks import framework_pairs
 
 from skeleton_of_thought._cli.backends import one_line
-from skeleton_of_thought.auto import AutoRouter
-from skeleton_of_thought.embedded import EmbeddedRouter
 from skeleton_of_thought.errors import SotError
-from skeleton_of_thought.gate import Gate
-from skeleton_of_thought.measures import Labelled, majority, measure, read_labels
-from skeleton_of_thought.routing import Router, failed_router
+from skeleton_of_thought.routers.auto import AutoRouter
+from skeleton_of_thought.routers.base import Router, failed_router
+from skeleton_of_thought.routers.embedded import EmbeddedRouter
+from skeleton_of_thought.routers.gate import Gate
+from skeleton_of_thought.routers.measures import Labelled, majority, measure, read_labels
 from skeleton_of_thought.types import Call, Conversation, Prompt, Reply
 
 ROOT = Path(__file__).parent.parent
@@ -217,7 +217,7 @@ def decided(way: Way, labelled: Sequence[Labelled], labels: Sequence[bool]) -> d
 
 def cross_validated(paths: Sequence[str]) -> dict[str, Any]:
     """The embedded router on questions that its model has not seen, fold by fold, with the majority baseline."""
-    from skeleton_of_thought.embedded_training import train_embedded
+    from skeleton_of_thought.routers.training import train_embedded
 
     trained = train_embedded({Path(path).stem: read_labels(path) for path in paths})
     figures = trained.to_dict()

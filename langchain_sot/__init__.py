@@ -7,6 +7,7 @@ What not every program uses is imported when its name is first used. `SkeletonOf
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from skeleton_of_thought._moved import keep_old_names
 from skeleton_of_thought.errors import MissingExtra, is_missing
 
 try:
@@ -17,9 +18,9 @@ except ModuleNotFoundError as _error:
     raise MissingExtra("langchain_sot needs langchain-core, which is not installed", "langchain") from _error
 
 if TYPE_CHECKING:
-    from langchain_sot.chat_model import SkeletonOfThoughtChatModel
-    from langchain_sot.chat_transformers import ChatTransformers
+    from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
     from langchain_sot.loading import load_chain
+    from langchain_sot.local.chat_transformers import ChatTransformers
     from langchain_sot.middleware import SkeletonOfThoughtMiddleware as SkeletonOfThoughtMiddleware
     from langchain_sot.prompt_router import PromptRouter
     from langchain_sot.route_runnable import SkeletonOfThoughtRouter
@@ -36,8 +37,10 @@ __all__ = [
     "load_chain",
 ]
 
+keep_old_names(__name__, {"chat_transformers": "local.chat_transformers"})
+
 _MODULES = {
-    "ChatTransformers": "chat_transformers",
+    "ChatTransformers": "local.chat_transformers",
     "PromptRouter": "prompt_router",
     "SkeletonOfThoughtChatModel": "chat_model",
     "SkeletonOfThoughtMiddleware": "middleware",

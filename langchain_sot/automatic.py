@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from skeleton_of_thought.auto import AutoRouter
-from skeleton_of_thought.cost import CostGuard
+from skeleton_of_thought.routers.auto import AutoRouter
+from skeleton_of_thought.routers.cost import CostGuard
 
 __all__ = ["AutoRouters"]
 

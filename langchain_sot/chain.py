@@ -28,14 +28,14 @@ from langchain_sot.results import AnswerChunks, AnswerDict, answer_dict
 from langchain_sot.templates import chat_prompt, prompt_set
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet, how_long, how_many
-from skeleton_of_thought.routing import check_router
+from skeleton_of_thought.routers.base import check_router
 from skeleton_of_thought.settings import Settings, first_by_position
 from skeleton_of_thought.types import Answer, Point, Skeleton
 
 if TYPE_CHECKING:
     from langchain_core.runnables.graph import Graph
 
-    from langchain_sot.chat_model import SkeletonOfThoughtChatModel
+    from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
     from langchain_sot.expansion import PointExpansion
     from langchain_sot.picking import PickedKeys
     from langchain_sot.plan import Plan
@@ -280,7 +280,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             >>> SkeletonOfThoughtChain(llm=llm).as_chat_model().invoke("What are good ways to stay awake?").text
             '1. Move: A short walk helps.'
         """
-        from langchain_sot.chat_model import SkeletonOfThoughtChatModel
+        from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
 
         return SkeletonOfThoughtChatModel(chain=self)
 
@@ -290,6 +290,11 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     def is_lc_serializable(cls) -> bool:
         """It is, with models, templates and routers that are."""
         return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """The name in dumps, which a move of the class to another module does not change."""
+        return ["langchain_sot", "chain"] if cls is SkeletonOfThoughtChain else super().get_lc_namespace()
 
     @property
     def InputType(self) -> Any:

@@ -11,9 +11,9 @@ from langchain_core.runnables.base import RunnableSequence
 
 from langchain_sot.flow_runnable import FlowRunnable
 from langchain_sot.messages import Asked, convert_messages, read_input, render_text
+from langchain_sot.models.wrappers import find_backend
 from langchain_sot.plan import Plan
 from langchain_sot.results import PointChunks, points_dict
-from langchain_sot.wrappers import find_backend
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Answer, Point, Skeleton
 

@@ -13,8 +13,8 @@ from langchain_core.load import load
 from langchain_core.load.serializable import Serializable
 
 from langchain_sot.chain import SkeletonOfThoughtChain
-from langchain_sot.chat_model import SkeletonOfThoughtChatModel
-from langchain_sot.chat_transformers import ChatTransformers
+from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
+from langchain_sot.local.chat_transformers import ChatTransformers
 from langchain_sot.picking import PickedKeys
 from langchain_sot.route_runnable import SkeletonOfThoughtRouter
 from langchain_sot.skeleton_parser import SkeletonOutputParser

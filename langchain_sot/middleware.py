@@ -11,9 +11,9 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import ensure_config
 
 from langchain_sot.chain import SkeletonOfThoughtChain
-from langchain_sot.chat_model import SkeletonOfThoughtChatModel
-from langchain_sot.directly import Way
-from langchain_sot.passing_on import CARRIED, asks_a_question
+from langchain_sot.chat_model.direct import Way
+from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
+from langchain_sot.chat_model.passing_on import CARRIED, asks_a_question
 from skeleton_of_thought.errors import InvalidInput, MissingExtra
 
 try:
@@ -35,7 +35,7 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
     The agent's own model call is made where the router says so; the reason is in the message's `response_metadata`. It
     is made untouched if the request has tools or a response format, if its last message is not a human's, and for model
     settings that are about the text as a whole, such as `stop` or `max_tokens` (what may be set is in
-    `langchain_sot.passing_on.CARRIED`). Middleware that comes after this one in the agent's list sees only these calls.
+    `langchain_sot.chat_model.passing_on.CARRIED`). Middleware after this one in the agent's list sees only these calls.
 
     Example:
         >>> from langchain.agents import create_agent

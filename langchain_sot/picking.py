@@ -35,6 +35,11 @@ class PickedKeys(RunnableSerializable[Any, Any]):
         """It is if the chain is."""
         return True
 
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """The name in dumps, which a move of the class to another module does not change."""
+        return ["langchain_sot", "picking"] if cls is PickedKeys else super().get_lc_namespace()
+
     @property
     def InputType(self) -> Any:
         """The chain's."""

@@ -10,13 +10,13 @@ from typing import Any, Literal, cast
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from langchain_sot.calls import Calls, Models
 from langchain_sot.custom_events import Announcer
 from langchain_sot.interrupts import alifting, dropped, lifting
 from langchain_sot.messages import Asked, read_input
-from langchain_sot.models import Calls, Models
+from langchain_sot.models.wrappers import unbound
 from langchain_sot.router import TracedRouter, read_request
 from langchain_sot.skeleton_schema import ask_structured
-from langchain_sot.wrappers import unbound
 from skeleton_of_thought import drive
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet

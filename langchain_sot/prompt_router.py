@@ -8,10 +8,10 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
+from langchain_sot.calls import Calls, Models
 from langchain_sot.messages import Asked
-from langchain_sot.models import Calls, Models
-from skeleton_of_thought import prompt_router
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.routers import prompt as prompt_router
 from skeleton_of_thought.types import Call, Conversation, Prompt, Reply
 
 __all__ = ["PromptRouter"]

@@ -12,10 +12,10 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 from langchain_sot.interrupts import dropped
 from langchain_sot.messages import read_messages
 from langchain_sot.router import TracedRouter, read_request
-from skeleton_of_thought.auto import as_router
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.gate import Gate
-from skeleton_of_thought.routing import decided_at_once, failed_router, races, told
+from skeleton_of_thought.routers.auto import as_router
+from skeleton_of_thought.routers.base import decided_at_once, failed_router, races, told
+from skeleton_of_thought.routers.gate import Gate
 from skeleton_of_thought.settings import first_by_position
 from skeleton_of_thought.types import Answer, Conversation, Message, Request, RouteDecision
 
@@ -79,6 +79,11 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
     def is_lc_serializable(cls) -> bool:
         """It is, with a router that is."""
         return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """The name in dumps, which a move of the class to another module does not change."""
+        return ["langchain_sot", "route_runnable"] if cls is SkeletonOfThoughtRouter else super().get_lc_namespace()
 
     @property
     def InputType(self) -> Any:

@@ -8,7 +8,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.output_parsers import BaseTransformOutputParser
 from pydantic import Field
 
-from skeleton_of_thought.parsing import SkeletonParser, parse_skeleton
+from skeleton_of_thought.parsing.parser import SkeletonParser, parse_skeleton
 
 __all__ = ["SkeletonOutputParser"]
 
@@ -35,6 +35,11 @@ class SkeletonOutputParser(BaseTransformOutputParser[list[str]]):
     def is_lc_serializable(cls) -> bool:
         """It is plain data."""
         return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """The name in dumps, which a move of the class to another module does not change."""
+        return ["langchain_sot", "skeleton_parser"] if cls is SkeletonOutputParser else super().get_lc_namespace()
 
     @property
     def _type(self) -> str:

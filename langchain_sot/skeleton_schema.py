@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
 from pydantic import BaseModel, ConfigDict, Field
 
-from langchain_sot.kinds import has_fallbacks
+from langchain_sot.models.kinds import has_fallbacks
 
 __all__ = ["SkeletonSchema", "Structured", "ask_structured"]
 

@@ -24,7 +24,7 @@ from skeleton_of_thought import drive
 from skeleton_of_thought.board import Board
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.routing import AnyRouter
+from skeleton_of_thought.routers.base import AnyRouter
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import (
     Answer,

@@ -10,7 +10,7 @@ from llama_index.core.llms.structured_llm import StructuredLLM
 
 from llama_index_sot.backends import Concurrency, check_concurrency, find_backend
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.routing import AnyRouter
+from skeleton_of_thought.routers.base import AnyRouter
 from skeleton_of_thought.settings import Settings
 
 __all__ = ["RouterOption", "SettingsOptions", "check_llm", "check_options"]
@@ -90,7 +90,7 @@ def check_options(
 
 def _router(router: RouterOption, settings: Settings) -> AnyRouter | None:
     # Not with the module: weights and word lists are loaded by whoever makes an engine.
-    from skeleton_of_thought.auto import as_router
-    from skeleton_of_thought.cost import CostGuard
+    from skeleton_of_thought.routers.auto import as_router
+    from skeleton_of_thought.routers.cost import CostGuard
 
     return as_router(router, guard=CostGuard(max_points=settings.max_points))

@@ -10,7 +10,7 @@ from llama_index.core.llms.llm import LLM
 from llama_index_sot.backends import Backend, find_backend
 from llama_index_sot.llm_responses import Outcome
 from llama_index_sot.options import check_llm
-from skeleton_of_thought import prompt_router as core
+from skeleton_of_thought.routers import prompt as core
 from skeleton_of_thought.types import Call, Prompt, Usage
 
 __all__ = ["PromptRouter"]

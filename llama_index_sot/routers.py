@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_index_sot.tracing import call_span
-from skeleton_of_thought.routing import AnyRouter, Around, BoundRouter
+from skeleton_of_thought.routers.base import AnyRouter, Around, BoundRouter
 from skeleton_of_thought.types import Conversation, RouteDecision
 
 __all__ = ["TracedRouter"]

@@ -14,7 +14,7 @@ from llama_index.core.schema import QueryBundle
 from llama_index.core.tools.types import ToolMetadata
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.routing import AnyRouter, BoundRouter, decided_at_once, failed_router
+from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, decided_at_once, failed_router
 from skeleton_of_thought.types import Conversation, RouteDecision
 
 __all__ = ["SkeletonOfThoughtSelector"]
@@ -46,7 +46,7 @@ class SkeletonOfThoughtSelector(BaseSelector):
     """
 
     def __init__(self, router: AnyRouter | Literal["auto"] = "auto", *, skeleton: int = 0, direct: int = 1) -> None:
-        from skeleton_of_thought.auto import as_router
+        from skeleton_of_thought.routers.auto import as_router
 
         found = as_router(router)
         if found is None:

@@ -11,19 +11,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from skeleton_of_thought._moved import keep_old_names
 from skeleton_of_thought.errors import SotError
-from skeleton_of_thought.parsing import parse_skeleton
+from skeleton_of_thought.parsing.parser import parse_skeleton
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.routing import Router, all_of, any_of, first_sure, with_threshold
+from skeleton_of_thought.routers.base import Router, all_of, any_of, first_sure, with_threshold
 from skeleton_of_thought.types import Answer, Conversation, Expansion, Point, RouteDecision, Skeleton, Usage
 
 if TYPE_CHECKING:
-    from skeleton_of_thought.auto import AutoRouter
-    from skeleton_of_thought.cost import CostGuard, Pace
-    from skeleton_of_thought.embedded import EmbeddedRouter
-    from skeleton_of_thought.gate import Gate
-    from skeleton_of_thought.local.classifier import ClassifierRouter
-    from skeleton_of_thought.prompt_router import PromptRouter
+    from skeleton_of_thought.routers.auto import AutoRouter
+    from skeleton_of_thought.routers.classifier import ClassifierRouter
+    from skeleton_of_thought.routers.cost import CostGuard, Pace
+    from skeleton_of_thought.routers.embedded import EmbeddedRouter
+    from skeleton_of_thought.routers.gate import Gate
+    from skeleton_of_thought.routers.prompt import PromptRouter
     from skeleton_of_thought.timeline import Timeline
 
 __all__ = [
@@ -53,14 +54,26 @@ __all__ = [
 ]
 
 
+keep_old_names(
+    __name__,
+    {
+        "auto": "routers.auto",
+        "cost": "routers.cost",
+        "embedded": "routers.embedded",
+        "local.classifier": "routers.classifier",
+        "prompt_router": "routers.prompt",
+        "routing": "routers.base",
+    },
+)
+
 _LAZY = {
-    "AutoRouter": "auto",
-    "ClassifierRouter": "local.classifier",
-    "CostGuard": "cost",
-    "EmbeddedRouter": "embedded",
-    "Gate": "gate",
-    "Pace": "cost",
-    "PromptRouter": "prompt_router",
+    "AutoRouter": "routers.auto",
+    "ClassifierRouter": "routers.classifier",
+    "CostGuard": "routers.cost",
+    "EmbeddedRouter": "routers.embedded",
+    "Gate": "routers.gate",
+    "Pace": "routers.cost",
+    "PromptRouter": "routers.prompt",
     "Timeline": "timeline",
 }
 """Loaded by whoever asks for them: one needs torch, and the others cost an import that many programs never use."""

@@ -30,11 +30,11 @@ from skeleton_of_thought._cli.standard_input import as_text, question_of
 from skeleton_of_thought._cli.streams import LastingStdout, let_go_of_stdout, prepare_streams
 from skeleton_of_thought._cli.views import JsonView, Outcome, PlainView, View
 from skeleton_of_thought._cli.wording import as_options, shortcomings
-from skeleton_of_thought.assemble import Join
 from skeleton_of_thought.drive import run
 from skeleton_of_thought.errors import InvalidInput, PointError, SotError, install_line
 from skeleton_of_thought.flow import AnswerFlow, Settings
 from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.text.assemble import Join
 from skeleton_of_thought.types import (
     Answer,
     AnswerDone,
@@ -45,7 +45,7 @@ from skeleton_of_thought.types import (
 )
 
 if TYPE_CHECKING:
-    from skeleton_of_thought.routing import AnyRouter
+    from skeleton_of_thought.routers.base import AnyRouter
 
 __all__ = ["main"]
 
@@ -280,9 +280,9 @@ def _router(args: Namespace) -> AnyRouter | None:
     """What decides whether there is a skeleton; None for one always. Loaded only where it is used."""
     if getattr(args, "compare", False) or not args.router:
         return None
-    from skeleton_of_thought.auto import AutoRouter, as_router
-    from skeleton_of_thought.cost import CostGuard
-    from skeleton_of_thought.embedded import EmbeddedRouter
+    from skeleton_of_thought.routers.auto import AutoRouter, as_router
+    from skeleton_of_thought.routers.cost import CostGuard
+    from skeleton_of_thought.routers.embedded import EmbeddedRouter
 
     guard = CostGuard(max_points=args.max_points)
     if args.threshold is None:

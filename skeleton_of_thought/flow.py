@@ -12,7 +12,20 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from skeleton_of_thought.assemble import (
+from skeleton_of_thought.errors import InvalidInput, MergeError, PointError, SkeletonError
+from skeleton_of_thought.parsing.parser import SkeletonParser, skeleton_of_titles
+from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.routers.base import (
+    BoundRouter,
+    Router,
+    check_router,
+    decided_at_once,
+    failed_router,
+    races,
+    told,
+)
+from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.text.assemble import (
     POINT_BREAK,
     ExpansionText,
     PrefillEcho,
@@ -21,13 +34,8 @@ from skeleton_of_thought.assemble import (
     render,
     separator,
 )
-from skeleton_of_thought.echoes import PromptEcho
-from skeleton_of_thought.errors import InvalidInput, MergeError, PointError, SkeletonError
-from skeleton_of_thought.loops import LoopGuard
-from skeleton_of_thought.parsing import SkeletonParser, skeleton_of_titles
-from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.routing import BoundRouter, Router, check_router, decided_at_once, failed_router, races, told
-from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.text.echoes import PromptEcho
+from skeleton_of_thought.text.loops import LoopGuard
 from skeleton_of_thought.types import (
     Answer,
     AnswerDelta,

@@ -40,8 +40,8 @@ class Settings:
             failed follow the merged text as they are; with fewer than two others there is nothing to merge.
             A merge that repeats its own instruction has failed too, and with `stop_loops` one that loops.
         stop_loops: End a text in which the model says the same passage again and again, as small models do, after the
-            second time (see `skeleton_of_thought.loops`). Its call is cancelled, and the `finish_reason` of the answer
-            (of a point: of its `Expansion`) is `"loop"`. Without it the text is the model's own, whatever that is.
+            second time (`skeleton_of_thought.text.loops`). Its call is cancelled, and the `finish_reason` of the
+            answer (of a point: of its `Expansion`) is `"loop"`. False keeps the model's text as it is.
 
     Raises:
         InvalidInput: A value that cannot work.

@@ -24,7 +24,7 @@ from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.types import Answer, AnswerDone, AnswerFailed, Conversation, Event, Message, Request
 
 if TYPE_CHECKING:
-    from skeleton_of_thought.routing import AnyRouter
+    from skeleton_of_thought.routers.base import AnyRouter
 
 __all__ = ["Chat"]
 

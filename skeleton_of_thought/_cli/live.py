@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from skeleton_of_thought._cli.views import Outcome, without_controls
-from skeleton_of_thought.assemble import POINT_BREAK, Join, heading, separator
+from skeleton_of_thought.text.assemble import POINT_BREAK, Join, heading, separator
 from skeleton_of_thought.types import (
     Answer,
     AnswerDelta,

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from skeleton_of_thought._cli.standard_input import as_text
-from skeleton_of_thought.auto import AutoRouter
-from skeleton_of_thought.embedded import EmbeddedRouter
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.gate import Gate
-from skeleton_of_thought.routing import Router
+from skeleton_of_thought.routers.auto import AutoRouter
+from skeleton_of_thought.routers.base import Router
+from skeleton_of_thought.routers.embedded import EmbeddedRouter
+from skeleton_of_thought.routers.gate import Gate
 from skeleton_of_thought.types import Conversation, RouteDecision
 
 __all__ = ["COLUMNS", "route", "router_of"]

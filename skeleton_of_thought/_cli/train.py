@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.measures import Labelled, Measured, measure, read_labels
+from skeleton_of_thought.routers.measures import Labelled, Measured, measure, read_labels
 
 __all__ = ["train"]
 
@@ -36,8 +36,8 @@ def _tell(line: str) -> None:
 
 
 def _embedded(args: Namespace, sources: dict[str, list[Labelled]], test: list[Labelled] | None) -> dict[str, Any]:
-    from skeleton_of_thought.embedded import EmbeddedRouter
-    from skeleton_of_thought.embedded_training import train_embedded
+    from skeleton_of_thought.routers.embedded import EmbeddedRouter
+    from skeleton_of_thought.routers.training import train_embedded
 
     trained = train_embedded(sources, seed=args.seed, tell=_tell)
     trained.weights.write(Path(args.out))
@@ -49,7 +49,7 @@ def _embedded(args: Namespace, sources: dict[str, list[Labelled]], test: list[La
 
 
 def _encoder(args: Namespace, sources: dict[str, list[Labelled]], test: list[Labelled] | None) -> dict[str, Any]:
-    from skeleton_of_thought.local.classifier_training import train_classifier
+    from skeleton_of_thought.routers.classifier_training import train_classifier
 
     labelled = [one for of in sources.values() for one in of]
     return train_classifier(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 from skeleton_of_thought.flow import REPEATED
-from skeleton_of_thought.routing import FAILED
+from skeleton_of_thought.routers.base import FAILED
 from skeleton_of_thought.types import Answer
 
 __all__ = ["as_options", "shortcomings"]

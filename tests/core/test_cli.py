@@ -17,8 +17,8 @@ from skeleton_of_thought._cli.backends import local_backend
 from skeleton_of_thought._cli.live import LiveView, _columns
 from skeleton_of_thought._cli.report import statistics
 from skeleton_of_thought._cli.views import Outcome
-from skeleton_of_thought.assemble import render
 from skeleton_of_thought.errors import install_line
+from skeleton_of_thought.text.assemble import render
 from skeleton_of_thought.types import (
     Answer,
     AnswerDelta,

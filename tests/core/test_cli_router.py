@@ -14,7 +14,7 @@ from terminals import Terminal, live_view
 from skeleton_of_thought import cli, drive
 from skeleton_of_thought._cli.views import Outcome
 from skeleton_of_thought.cli import main
-from skeleton_of_thought.embedded import EmbeddedRouter
+from skeleton_of_thought.routers.embedded import EmbeddedRouter
 from skeleton_of_thought.types import Answer, AnswerDelta, Routed, RouteDecision
 
 Script = scripted.Script

@@ -9,12 +9,12 @@ import threading
 
 import pytest
 
-from skeleton_of_thought.auto import AutoRouter, as_router
-from skeleton_of_thought.cost import CostGuard, Pace
-from skeleton_of_thought.embedded import EmbeddedRouter
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.flow import AnswerFlow
-from skeleton_of_thought.gate import Gate
+from skeleton_of_thought.routers.auto import AutoRouter, as_router
+from skeleton_of_thought.routers.cost import CostGuard, Pace
+from skeleton_of_thought.routers.embedded import EmbeddedRouter
+from skeleton_of_thought.routers.gate import Gate
 from skeleton_of_thought.types import (
     Answer,
     Call,

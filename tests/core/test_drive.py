@@ -17,7 +17,7 @@ from driving import Clock, in_threads, on_the_loop
 from skeleton_of_thought import drive
 from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
 from skeleton_of_thought.flow import AnswerFlow, Settings
-from skeleton_of_thought.prompt_router import PromptRouter
+from skeleton_of_thought.routers.prompt import PromptRouter
 from skeleton_of_thought.types import (
     AnswerDelta,
     AnswerDone,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skeleton_of_thought.echoes import PromptEcho
 from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.text.echoes import PromptEcho
 from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
 
 many = settings(max_examples=100, deadline=None)

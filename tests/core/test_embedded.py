@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from skeleton_of_thought.embedded import BUCKETS, EmbeddedRouter, Weights, features
-from skeleton_of_thought.embedded_training import _calibrate, train_embedded
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.measures import Labelled, best_threshold, majority, measure, read_labels
-from skeleton_of_thought.question import LANGUAGES, read_question
+from skeleton_of_thought.routers.embedded import BUCKETS, EmbeddedRouter, Weights, features
+from skeleton_of_thought.routers.measures import Labelled, best_threshold, majority, measure, read_labels
+from skeleton_of_thought.routers.question import LANGUAGES, read_question
+from skeleton_of_thought.routers.training import _calibrate, train_embedded
 from skeleton_of_thought.types import Conversation, Message
 
 DATA = Path(__file__).parent.parent / "data" / "router_questions.csv"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from skeleton_of_thought.auto import AutoRouter
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.gate import RULES, Gate
-from skeleton_of_thought.measures import read_labels
-from skeleton_of_thought.question import find_question
+from skeleton_of_thought.routers.auto import AutoRouter
+from skeleton_of_thought.routers.gate import RULES, Gate
+from skeleton_of_thought.routers.measures import read_labels
+from skeleton_of_thought.routers.question import find_question
 from skeleton_of_thought.types import Conversation, Message, Request
 
 OWN = read_labels(Path(__file__).parent.parent / "data" / "router_questions.csv")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skeleton_of_thought.loops import LoopGuard
+from skeleton_of_thought.text.loops import LoopGuard
 
 many = settings(max_examples=100, deadline=None)
 SENTENCE = "It is a good day to be outside. "

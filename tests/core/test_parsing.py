@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.parsing import ReasoningFilter, SkeletonParser, parse_skeleton
+from skeleton_of_thought.parsing.parser import ReasoningFilter, SkeletonParser, parse_skeleton
 from skeleton_of_thought.types import Point
 
 ABC = ["Apples", "Bananas", "Cherries"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from skeleton_of_thought.parsing import ReasoningFilter, SkeletonParser, parse_skeleton
+from skeleton_of_thought.parsing.parser import ReasoningFilter, SkeletonParser, parse_skeleton
 from skeleton_of_thought.types import Point, Skeleton
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.prompt_router import PromptRouter, route_prompt
+from skeleton_of_thought.routers.prompt import PromptRouter, route_prompt
 from skeleton_of_thought.types import Conversation, Message, Prompt, Reply, Usage
 
 QUESTION = Conversation.of("How do I sleep better?")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from skeleton_of_thought.errors import PromptFileError
-from skeleton_of_thought.parsing import parse_skeleton
+from skeleton_of_thought.parsing.parser import parse_skeleton
 from skeleton_of_thought.prompts import Example, FewShot, PromptSet, PromptTemplate
 from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
 

@@ -8,7 +8,7 @@ import pytest
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.flow import AnswerFlow
-from skeleton_of_thought.routing import all_of, any_of, first_sure, with_threshold
+from skeleton_of_thought.routers.base import all_of, any_of, first_sure, with_threshold
 from skeleton_of_thought.types import Answer, Call, Conversation, Routed, RouteDecision, Usage
 
 QUESTION = Conversation.of("How do I sleep better?")

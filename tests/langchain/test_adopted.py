@@ -29,8 +29,8 @@ from langchain_core.outputs import (
 )
 from langchain_core.runnables import ConfigurableField
 
-from langchain_sot.adopt import AdoptedModel, adopt
-from langchain_sot.models import Models
+from langchain_sot.calls import Models
+from langchain_sot.local.adoption import AdoptedModel, adopt
 from skeleton_of_thought.errors import PromptTooLong
 
 torch = pytest.importorskip("torch", reason="the local engine needs torch")

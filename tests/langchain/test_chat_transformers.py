@@ -145,7 +145,7 @@ async def test_an_answer_tells_what_the_engine_did_in_each_stage(way, told):
 
 
 def test_an_engine_that_does_not_tell_is_not_spoken_for(llm):
-    from langchain_sot.models import _Outcome
+    from langchain_sot.calls import _Outcome
 
     message = llm.invoke("Why?")
     message.response_metadata.pop("decoding", None)
@@ -344,7 +344,7 @@ def test_the_examples_in_the_documentation_run(name):
     import doctest
 
     pytest.importorskip("llguidance", reason="output by a grammar needs llguidance")
-    module = sys.modules["langchain_sot.chat_transformers"]
+    module = sys.modules["langchain_sot.local.chat_transformers"]
     [found] = [test for test in doctest.DocTestFinder().find(ChatTransformers, module=module) if test.name == name]
     assert doctest.DocTestRunner().run(found) == (0, len(found.examples))
 

@@ -10,7 +10,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 
 from langchain_sot import ChatTransformers
-from langchain_sot.models import _native
+from langchain_sot.calls import _native
 from langchain_sot.results import Restart
 from skeleton_of_thought.types import Call, Message, Prompt
 

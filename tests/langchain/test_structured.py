@@ -14,7 +14,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
 
 from langchain_sot import ChatTransformers
-from langchain_sot.structured import StructuredOutputParser, closed
+from langchain_sot.local.structured import StructuredOutputParser, closed
 from skeleton_of_thought.errors import InvalidInput
 
 pytest.importorskip("torch", reason="the local engine needs torch")

@@ -16,9 +16,9 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 import skeleton_of_thought
 from skeleton_of_thought.cli import main
 from skeleton_of_thought.errors import InvalidInput, ModelLoadError
-from skeleton_of_thought.local.classifier import ClassifierRouter, encode
-from skeleton_of_thought.local.classifier_training import train_classifier, tversky_loss
-from skeleton_of_thought.measures import Labelled
+from skeleton_of_thought.routers.classifier import ClassifierRouter, encode
+from skeleton_of_thought.routers.classifier_training import train_classifier, tversky_loss
+from skeleton_of_thought.routers.measures import Labelled
 from skeleton_of_thought.types import Conversation
 
 SUITED = [f"tips for {thing}" for thing in ("sleep", "work", "sport", "tea", "trips", "boats", "cats", "dogs")]

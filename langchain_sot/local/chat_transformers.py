@@ -1,0 +1,441 @@
+"""A chat model over a local Hugging Face model, whose concurrent calls are decoded as one batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models.base import LangSmithParams, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, InvalidToolCall, ToolCall
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import ConfigDict, Field, model_validator
+
+from langchain_sot.local.requests import Request, ToolUse, convert_tools, make_request
+from langchain_sot.local.structured import Method, StructuredOutputParser, json_schema, read_format, with_raw
+from langchain_sot.local.tools import Said
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.settings import first_by_position
+from skeleton_of_thought.types import Completion
+
+__all__ = ["ChatTransformers"]
+
+_SAMPLING = ("temperature", "top_p", "top_k", "seed")
+_HINTS: dict[str, Any] = {
+    "prefill": "",
+    "stop_after_text": (),
+    "min_new_tokens": 0,
+    "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
+}
+"""What the chain knows about its prompts and the engine takes with each call, and what stands where it is missing."""
+_ASKED = ("tools", "tool_choice", "response_format")
+_REMOTE = ("api_key", "base_url", "max_retries", "streaming", "timeout")
+"""LangChain's standard parameters that mean nothing without a server; accepted so that models can be swapped."""
+
+
+class ChatTransformers(BaseChatModel):
+    """A local Hugging Face model as a LangChain chat model.
+
+    All calls that are open at a time, from threads or from tasks, are decoded together as one batch, so a
+    `RunnableParallel` or a Skeleton-of-Thought over it is truly parallel. Instances with the same `model` and
+    `model_kwargs` share one loaded model. A trailing AI message is the start of the model's turn, which it continues.
+
+    Example:
+        ChatTransformers()                                      # a small built-in demo model
+        ChatTransformers(model="Qwen/Qwen2.5-1.5B-Instruct")    # from the hub, a folder or a .gguf file
+        ChatTransformers.from_model(model, tokenizer)           # already loaded
+        ChatTransformers(engine=engine, temperature=0.7)        # an engine of one's own
+        ChatTransformers(model="...", model_kwargs={"dtype": "bfloat16", "device": "cuda", "kv_memory": 0.3})
+
+        >>> llm = ChatTransformers(max_tokens=16)
+        >>> llm.invoke("What is the capital of France?").text
+        'The capital of France is Paris.'
+
+    Attributes:
+        model: A hub id, a directory, a path to a .gguf file, or None for the demo model.
+        model_kwargs: How the model is loaded and run: keyword arguments of `LocalEngine.from_pretrained`, such as
+            `dtype`, `device`, `optimize`, `kv_memory`, `max_batch_size` or `chat_template_kwargs`.
+        engine: The engine that decodes; loaded from `model` if not given.
+        temperature: 0 for greedy decoding.
+        top_p: The probability mass to sample from.
+        top_k: The number of tokens to sample from; 0 for all.
+        max_tokens: The longest completion, in tokens.
+        seed: Makes sampling repeatable.
+        stop: Strings that end the completion; not part of the text.
+        stream_usage: Whether the last chunk of a stream has `usage_metadata`.
+
+    All of these but `model`, `model_kwargs` and `engine` may also be given with a call, or bound; so may `prefill` (the
+    start of the model's turn, not part of the text), `tools`, `tool_choice` and `response_format` (as for OpenAI's).
+
+    `bind_tools` and `with_structured_output` hold the model to what was asked for by a grammar, with the extra
+    `structured`.
+
+    `response_metadata["decoding"]` of a reply is what the engine did for it (`skeleton_of_thought.types.Decoding`, as a
+    dict): seconds of waiting, prefill and decoding, and the rows that were decoded at once.
+
+    Raises:
+        MissingExtra: torch or transformers are not installed.
+        ModelLoadError: The model cannot be found or loaded.
+        InvalidInput: With a call: a message or setting that the model cannot take.
+    """
+
+    model: str | None = Field(default=None, kw_only=False)
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    engine: Any = Field(default=None, exclude=True, repr=False)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    max_tokens: int = Field(default=512, ge=1)
+    seed: int | None = None
+    stop: list[str] | None = None
+    stream_usage: bool = True
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
+
+    if not TYPE_CHECKING:
+
+        @first_by_position("model", str | None, None)
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_remote(cls, values: Any) -> Any:
+        return {k: v for k, v in values.items() if k not in _REMOTE} if isinstance(values, dict) else values
+
+    @model_validator(mode="after")
+    def _load(self) -> Self:
+        if self.engine is not None and self.model_kwargs:
+            raise InvalidInput("model_kwargs say how an engine is made, but one is given: leave out either.")
+        self._find_engine()
+        return self
+
+    @classmethod
+    def from_model(cls, model: Any, tokenizer: Any, **settings: Any) -> Self:
+        """Over a model and tokenizer that are loaded already; several instances share one engine.
+
+        Args:
+            model: A `PreTrainedModel` that generates text.
+            tokenizer: Its tokenizer.
+            settings: The attributes of this class.
+        """
+        from skeleton_of_thought.local import LocalEngine
+
+        name = getattr(model, "name_or_path", "") or type(model).__name__
+        return cls(**{"model": name, **settings}, engine=LocalEngine.for_model(model, tokenizer))
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """It is; the model is loaded again by its name."""
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """The name in dumps, which a move of the class to another module does not change."""
+        return ["langchain_sot", "chat_transformers"] if cls is ChatTransformers else super().get_lc_namespace()
+
+    def get_num_tokens(self, text: str) -> int:
+        """The number of tokens that the text takes within a prompt."""
+        return len(self.engine.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def __getstate__(self) -> dict[Any, Any]:
+        # A worker thread and its model do not travel; they are found again by the model's name.
+        state = super().__getstate__()
+        return {**state, "__dict__": {**state["__dict__"], "engine": None}}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self._find_engine()
+
+    def _find_engine(self) -> None:
+        if self.engine is None:
+            from skeleton_of_thought.local import shared_engine
+
+            self.engine = shared_engine(self.model, self.model_kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self.model_copy()
+
+    # --- what BaseChatModel asks for ---
+
+    @property
+    def _llm_type(self) -> str:
+        return "skeleton-of-thought-transformers"
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        names = ("temperature", "top_p", "top_k", "max_tokens", "seed", "stop")
+        return {"model": self._model_name, **{name: getattr(self, name) for name in names}}
+
+    @property
+    def _model_name(self) -> str:
+        return self.model or "demo"
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        return {**params, "ls_provider": "transformers", "ls_model_name": kwargs.get("model", self._model_name)}
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        request = self._request(messages, stop, kwargs)
+        show = _shown(request)
+        with self.engine.stream(request.messages, **request.settings) as stream:
+            text = "".join([show(piece) for piece in stream])
+        return self._result(text, request, stream.completion)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        request = self._request(messages, stop, kwargs)
+        show = _shown(request)
+        async with self.engine.astream(request.messages, **request.settings) as stream:
+            text = "".join([show(piece) async for piece in stream])
+        return self._result(text, request, stream.completion)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        *,
+        stream_usage: bool | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        request = self._request(messages, stop, kwargs)
+        show = _shown(request)
+        with self.engine.stream(request.messages, **request.settings) as stream:
+            for piece in stream:
+                if text := show(piece):
+                    yield _chunk(text)
+        yield from self._last_chunks(request, stream.completion, stream_usage)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        *,
+        stream_usage: bool | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        request = self._request(messages, stop, kwargs)
+        show = _shown(request)
+        async with self.engine.astream(request.messages, **request.settings) as stream:
+            async for piece in stream:
+                if text := show(piece):
+                    yield _chunk(text)
+        for chunk in self._last_chunks(request, stream.completion, stream_usage):
+            yield chunk
+
+    # --- tools and structured output ---
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: Any = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Lets the model call tools, if its chat template shows them to it.
+
+        The model decides whether it calls one, unless `tool_choice` forces it: then a grammar holds the reply to
+        one call that is valid for its tool's schema (extra `structured`). Calls are read in the form of Hermes and
+        Qwen, Llama 3 or Mistral, or by the tokenizer's own `response_template`. What cannot be read as a call is in
+        `invalid_tool_calls`. Streamed, text comes as it is written and calls at the end.
+
+        Example:
+            llm = ChatTransformers(model="Qwen/Qwen2.5-1.5B-Instruct").bind_tools([get_weather])
+            llm.invoke("How is the weather in Paris?").tool_calls    # [{"name": "get_weather", "args": ...}]
+
+        Args:
+            tools: LangChain tools, functions, pydantic classes, or descriptions as JSON schemas.
+            tool_choice: None or `"auto"`; `"none"`; `"any"` or True for exactly one call, of any tool; or the name
+                of the tool to call.
+            strict: Taken for the sake of other models: a forced call is always valid, others are as they come.
+            kwargs: Settings to bind.
+
+        Raises:
+            InvalidInput: The model's chat template does not support tools, or a tool or choice cannot work.
+            MissingExtra: A call is to be forced, and llguidance is not installed.
+        """
+        converted = convert_tools(tools)
+        use = ToolUse(self.engine, converted, tool_choice)
+        if use.grammar is not None:
+            self.engine.prepare(use.grammar)
+        choice = {} if tool_choice is None else {"tool_choice": tool_choice}
+        return self.bind(tools=converted, **choice, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        include_raw: bool = False,
+        method: Method = "json_schema",
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """The model with an output of a certain form.
+
+        With the extra `structured` a grammar holds the reply to it: it is valid JSON for the schema, unless
+        `max_tokens` or a stop string cuts it off. Without it the model is only asked to, which small models
+        often fail to do.
+
+        Example:
+            >>> from pydantic import BaseModel, Field
+            >>> class Person(BaseModel):
+            ...     name: str = Field(max_length=20)
+            ...     age: int = Field(ge=0, le=150)
+            >>> llm = ChatTransformers(max_tokens=60).with_structured_output(Person)
+            >>> person = llm.invoke("Ann is 35 years old.")
+            >>> type(person).__name__
+            'Person'
+
+        Args:
+            schema: A pydantic class, a TypedDict or a JSON schema. None for any JSON object, with `"json_mode"`.
+            include_raw: Give `{"raw": message, "parsed": value or None, "parsing_error": error or None}`, and raise
+                nothing for a reply that is not valid.
+            method: `"json_schema"` shows the model the schema and holds it to it; `"json_mode"` asks for any JSON
+                object, which is then checked; `"function_calling"` forces a tool call.
+            strict: Taken for the sake of other models: output is always held to the schema.
+
+        Returns:
+            A runnable that gives an instance of the pydantic class, else a dict.
+
+        Raises:
+            InvalidInput: The schema or method cannot work.
+            OutputParserException: With a call: the reply is not valid; the message says why.
+        """
+        if kwargs:
+            raise InvalidInput(f"with_structured_output does not know {sorted(kwargs)}.")
+        if schema is None and method != "json_mode":
+            raise InvalidInput(f"with_structured_output needs a schema for the method {method!r:.40}.")
+        told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+        bound: dict[str, Any] = {} if schema is None else {"ls_structured_output_format": told}
+        if method == "function_calling":
+            llm = self.bind_tools([cast("type", schema)], tool_choice="any", **bound)
+        elif method in ("json_schema", "json_mode"):
+            asked = _response_format(method, schema)
+            if (grammar := read_format(asked).grammar) is not None:
+                self.engine.prepare(grammar)
+            llm = self.bind(response_format=asked, **bound)
+        else:
+            raise InvalidInput(
+                f"method is {method!r:.40}; it must be 'json_schema', 'json_mode' or 'function_calling'."
+            )
+        target = schema if isinstance(schema, type) and is_basemodel_subclass(schema) else None
+        parser = StructuredOutputParser(target=target, from_tool=method == "function_calling")
+        return with_raw(llm, parser) if include_raw else llm | parser
+
+    # --- conversions ---
+
+    def _request(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> Request:
+        asked = {name: kwargs[name] for name in _ASKED if name in kwargs}
+        settings = self._settings(stop, {name: value for name, value in kwargs.items() if name not in asked})
+        return make_request(self.engine, messages, settings, **asked)
+
+    def _settings(self, stop: Sequence[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        given = {name: value for name, value in kwargs.items() if name not in ("stream", "stream_usage")}
+        settings = {name: given.pop(name, getattr(self, name)) for name in _SAMPLING}
+        settings["max_new_tokens"] = given.pop("max_tokens", self.max_tokens)
+        settings |= {name: given.pop(name, default) for name, default in _HINTS.items()}
+        settings["stop"] = tuple(stop if stop is not None else self.stop or ())
+        if given:
+            raise InvalidInput(
+                f"ChatTransformers does not know {sorted(given)}. With a call it takes {[*_SAMPLING]}, 'max_tokens', "
+                f"'stop', {[*_ASKED]} and {[*_HINTS]}."
+            )
+        return settings
+
+    def _result(self, text: str, request: Request, completion: Completion) -> ChatResult:
+        said = _said(request, completion)
+        message = AIMessage(
+            content=text + said.text,
+            additional_kwargs=_thought(said),
+            tool_calls=[call for call in said.calls if call["type"] == "tool_call"],
+            invalid_tool_calls=[call for call in said.calls if call["type"] == "invalid_tool_call"],
+            usage_metadata=_usage(completion),
+            response_metadata=self._metadata(completion),
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _last_chunks(
+        self, request: Request, completion: Completion, stream_usage: bool | None
+    ) -> Iterator[ChatGenerationChunk]:
+        said = _said(request, completion)
+        if said.text or said.calls or said.reasoning:
+            chunks = [_call_chunk(call, index) for index, call in enumerate(said.calls)]
+            yield _chunk(said.text, tool_call_chunks=chunks, additional_kwargs=_thought(said))
+        told = self.stream_usage if stream_usage is None else stream_usage
+        yield _chunk(
+            "",
+            usage_metadata=_usage(completion) if told else None,
+            response_metadata=self._metadata(completion),
+            chunk_position="last",
+        )
+
+    def _metadata(self, completion: Completion) -> dict[str, Any]:
+        metadata = {
+            "model_name": self._model_name,
+            "model_provider": "transformers",
+            "finish_reason": completion.finish_reason,
+        }
+        decoding = completion.decoding
+        return metadata if decoding is None else {**metadata, "decoding": decoding.to_dict()}
+
+
+def _usage(completion: Completion) -> UsageMetadata:
+    usage = completion.usage
+    return UsageMetadata(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+        input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
+    )
+
+
+def _response_format(method: str, schema: Any) -> dict[str, Any]:
+    if method == "json_mode":
+        return {"type": "json_object"}
+    given = json_schema(schema)
+    return {"type": "json_schema", "json_schema": {"name": str(given.get("title") or "answer"), "schema": given}}
+
+
+def _shown(request: Request) -> Callable[[str], str]:
+    """What of a piece of the reply is handed out as it comes."""
+    return (lambda piece: piece) if request.reader is None else request.reader.feed
+
+
+def _said(request: Request, completion: Completion) -> Said:
+    return Said() if request.reader is None else request.reader.finish(cut=completion.finish_reason == "length")
+
+
+def _thought(said: Said) -> dict[str, Any]:
+    return {"reasoning_content": said.reasoning} if said.reasoning else {}
+
+
+def _chunk(text: str, **parts: Any) -> ChatGenerationChunk:
+    return ChatGenerationChunk(message=AIMessageChunk(content=text, **parts))
+
+
+def _call_chunk(call: ToolCall | InvalidToolCall, index: int) -> ToolCallChunk:
+    args = call["args"]
+    text = args if isinstance(args, str) else json.dumps(args, ensure_ascii=False)
+    return tool_call_chunk(name=call["name"], args=text, id=call["id"], index=index)

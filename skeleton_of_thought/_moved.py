@@ -1,0 +1,35 @@
+"""Modules that moved in 0.2.0, under the names that pickles of 0.1 hold."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
+
+__all__ = ["keep_old_names"]
+
+
+class _Moved(ModuleType):
+    """A module that takes its names from another one, imported when the first is asked for."""
+
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__(old, f"Moved to `{new}` in 0.2.0.")
+        self._new = new
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(import_module(self._new), name)
+
+
+def keep_old_names(package: str, moved: Mapping[str, str]) -> None:
+    """Makes modules that moved importable by their old names; imports none of them.
+
+    Args:
+        package: The package that they are in.
+        moved: New names by old ones, both within the package.
+    """
+    for old, new in moved.items():
+        name = f"{package}.{old}"
+        sys.modules.setdefault(name, _Moved(name, f"{package}.{new}"))

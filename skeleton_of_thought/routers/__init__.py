@@ -1,0 +1,1 @@
+"""Routers: whether a question is answered through a skeleton."""

@@ -1,0 +1,109 @@
+"""`router="auto"`: the gate, then the embedded router, then the cost guard."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, check_router, decided_at_once, races, told
+from skeleton_of_thought.routers.cost import CostGuard
+from skeleton_of_thought.routers.embedded import EmbeddedRouter
+from skeleton_of_thought.routers.gate import Gate
+from skeleton_of_thought.types import Answer, Conversation, RouteDecision
+
+__all__ = ["AutoRouter", "as_router"]
+
+
+class AutoRouter:
+    """A skeleton where it helps, the model as it is where it would hurt; no call, and well under a millisecond.
+
+    Args:
+        router: Asked where no rule of the gate is against a skeleton; the embedded router unless another is given.
+        gate: The rules before it; None for none.
+        guard: What weighs cost against time after it; None for none. `observe` feeds it.
+
+    Raises:
+        InvalidInput: The router is none.
+
+    Example:
+        >>> router = AutoRouter()
+        >>> router.route(Conversation.of("What are the pros and cons of living on a boat?")).use_skeleton
+        True
+        >>> router.route(Conversation.of("What is 17 * 4?")).reason
+        'gate (arithmetic): something to be calculated'
+    """
+
+    def __init__(
+        self,
+        router: AnyRouter | None = None,
+        *,
+        gate: Gate | None = Gate(),  # noqa: B008 - frozen
+        guard: CostGuard | None = None,
+    ) -> None:
+        check_router(router)
+        self.router: AnyRouter = EmbeddedRouter() if router is None else router
+        self.gate = gate
+        self.guard = guard
+
+    def observe(self, answer: Answer) -> None:
+        """Lets the guard, and a router that learns, know of an answer."""
+        told(self.router, answer)
+        if self.guard is not None:
+            self.guard.observe(answer)
+
+    def route(self, conversation: Conversation) -> RouteDecision:
+        """See `Router.route`."""
+        if (decision := self._barred(conversation)) is not None:
+            return decision
+        return self._guarded(conversation, BoundRouter(self.router, conversation).decide())
+
+    async def aroute(self, conversation: Conversation) -> RouteDecision:
+        """Async twin of `route`."""
+        if (decision := self._barred(conversation)) is not None:
+            return decision
+        return self._guarded(conversation, await BoundRouter(self.router, conversation).adecide())
+
+    def at_once(self, conversation: Conversation) -> RouteDecision | None:
+        """The decision where it takes no call: always with the embedded router, else where the gate decides."""
+        if (decision := self._barred(conversation)) is not None:
+            return decision
+        decision = decided_at_once(self.router, conversation)
+        return None if decision is None else self._guarded(conversation, decision)
+
+    @property
+    def races(self) -> bool:
+        """Whether the skeleton is written while the router decides, as its own `races` says."""
+        return races(self.router)
+
+    def _barred(self, conversation: Conversation) -> RouteDecision | None:
+        if self.gate is None:
+            return None
+        decision = self.gate.route(conversation)
+        return None if decision.use_skeleton else decision
+
+    def _guarded(self, conversation: Conversation, decision: RouteDecision) -> RouteDecision:
+        if not decision.use_skeleton or self.guard is None:
+            return decision
+        guarded = self.guard.route(conversation)
+        if guarded.use_skeleton and not self.guard.has_measured:
+            return decision
+        reason = "; ".join(filter(None, (decision.reason, guarded.reason)))
+        return dataclasses.replace(decision, use_skeleton=guarded.use_skeleton, reason=reason)
+
+
+def as_router(router: AnyRouter | Literal["auto"] | None, *, guard: CostGuard | None = None) -> AnyRouter | None:
+    """What an adapter's `router` argument means: `"auto"` for an `AutoRouter` with this guard, the rest as it is.
+
+    Raises:
+        InvalidInput: It is no router.
+
+    Example:
+        >>> as_router("auto").route(Conversation.of("Why?")).use_skeleton
+        False
+        >>> as_router(None) is None
+        True
+    """
+    if router == "auto":
+        return AutoRouter(guard=guard)
+    check_router(router)
+    return router

@@ -1,0 +1,254 @@
+"""What a question asks for, read off its words: the same features whatever its language.
+
+A lexicon of ten languages turns words into classes ("asks for reasons", "asks for a story"), so that what is learnt
+from questions in one language holds in the others. Used by the gate and the embedded router.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from skeleton_of_thought.routers.lexicon import LEXICON, STOPWORDS
+
+__all__ = ["LANGUAGES", "Question", "find_question", "read_question"]
+
+LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja")
+"""Languages whose question forms are known."""
+
+_HEAD, _TAIL = 700, 300
+"""Characters looked at: what is to be done with a long text stands before or after it."""
+
+_WORD = re.compile(r"c\+\+|c#|[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s\"'’‘“”„«»「」『』]", re.I)
+_HAN = re.compile(r"[\u4e00-\u9fff]")
+_KANA = re.compile(r"[\u3040-\u30ff]")
+_CYRILLIC = re.compile(r"[\u0400-\u04ff]")
+_LATIN = re.compile(r"[^\W\d_]", re.I)
+_FENCE = re.compile(r"```|~~~|<\w+[^>]*>.*</|^\s*(?:def|class|import|#include|public|SELECT)\b|[;{]\s*$|\w\(\)", re.M)
+_FORMULA = re.compile(r"\\(?:frac|int|sum|sqrt|lim)|\$[^$\d][^$]*\$|[a-z0-9)]\s*[\^=]\s*[-(a-z0-9]", re.I)
+_ARITHMETIC = re.compile(
+    r"\d\s*(?:[-+*/×÷^]|plus|minus|times|mal|fois|por|per|keer|умножить на|乘以?|加|减|かける|たす)\s*\d|\d\s*%\s"
+)
+_GIVEN = re.compile(r"[:：]\s*\n|\n\s*\n|[:：]\s*[\"“„«「']|[\"“„«「].{60,}|\n\s*[-*•\d]", re.S)
+
+
+_ASKED = "question|query|frage|pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
+_BESIDE = (
+    "context|sources?|documents?|(?:(?:helpful|final|short|your) )?answer|kontext|antwort|contexte|réponse|contexto|"
+    "respuesta|contesto|risposta|resposta|antwoord|контекст|ответ|上下文|回答|答案|文脈"
+)
+_LABEL = r"^[ \t>*#\[]*(?:the |user(?:'s)? )?(?:{})[ \t\]*]*[:：][ \t*]*"
+_LABELLED = re.compile(
+    rf"{_LABEL.format(_ASKED)}(?P<line>.{{1,600}}?)(?={_LABEL.format(_BESIDE)}|\Z)|"
+    rf"<(?P<tag>{_ASKED})>(?P<tagged>.{{1,600}}?)</(?P=tag)>",
+    re.I | re.M | re.S,
+)
+_IN_STEPS = re.compile(r"^\s*(?:thought|action|observation)\s*:", re.I | re.M)
+"""Prompts of agents that reason in a form of their own."""
+_BEGINNING = _END = 2000
+"""Characters in which such a question is looked for: it stands before or after the context."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question's words and what they say about it.
+
+    Attributes:
+        text: The part that was read: a long text's beginning and end.
+        words: Its words in lower case, marks included.
+        language: One of `LANGUAGES`, or "" for another.
+        classes: What it asks for, by the lexicon: `"list"`, `"story"`, `"code"`, ...
+        opening: The classes of its first words, those of the question's form (`"howto"`, `"yesno"`) among them.
+        length: Characters of the whole question.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    language: str
+    classes: frozenset[str]
+    opening: frozenset[str]
+    length: int
+
+    @property
+    def size(self) -> int:
+        """How many words it has, about: of Chinese and Japanese, which have no spaces, half the characters."""
+        return len(self.text) // 2 if self.language in ("zh", "ja") else len(self.words)
+
+    def has(self, *classes: str) -> bool:
+        """Whether it has any of these classes."""
+        return not self.classes.isdisjoint(classes)
+
+    def opens(self, *classes: str) -> bool:
+        """Whether its first words have any of these classes."""
+        return not self.opening.isdisjoint(classes)
+
+
+def find_question(text: str) -> str:
+    """The question in a prompt that brings a context along and says where the question is; else the text.
+
+    Example:
+        >>> find_question("Use this context:\\nTea is a drink.\\n\\nQuestion: What are the kinds of tea?\\nAnswer:")
+        'What are the kinds of tea?'
+    """
+    seen = text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n{text[-_END:]}"
+    labelled = [found["line"] or found["tagged"] for found in _LABELLED.finditer(seen)]
+    question = labelled[-1].strip() if labelled else ""
+    return text if not question or _IN_STEPS.search(seen) else question
+
+
+def read_question(text: str) -> Question:
+    """Reads a question.
+
+    Example:
+        >>> question = read_question("Welche Vorteile hat ein Garten auf dem Dach?")
+        >>> question.language, question.has("list"), question.has("code")
+        ('de', True, False)
+    """
+    seen = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} … {text[-_TAIL:]}"
+    # A quote or a Spanish mark before the first word must not stand in for it.
+    lower = seen.casefold().replace("’", "'").lstrip(' \n\t¿¡"“„«「『([*#>-–—')
+    words = tuple(_WORD.findall(lower))
+    language = _language(seen, words)
+    found, opening = set[str](), set[str]()
+    if language in ("zh", "ja"):
+        _classes_of_text(lower, language, found, opening)
+    # English words stand in questions of every language, above all technical ones.
+    _classes_of_words(words, language, found, opening)
+    found.update(_marks(seen, words))
+    return Question(seen, words, language, frozenset(found), frozenset(opening), len(text))
+
+
+def _marks(text: str, words: tuple[str, ...]) -> Iterator[str]:
+    if _FENCE.search(text):
+        yield "snippet"
+    if _FORMULA.search(text):
+        yield "formula"
+    if _ARITHMETIC.search(text):
+        yield "arithmetic"
+    if _GIVEN.search(text):
+        yield "given"
+    if sum(word[0].isdigit() for word in words) > 2:
+        yield "numbers"
+    marks = text.count("?") + text.count("？")
+    if marks > 1:
+        yield "questions"
+    elif not marks:
+        yield "statement"
+
+
+# --- languages ------------------------------------------------------------------------------------
+
+
+def _language(text: str, words: tuple[str, ...]) -> str:
+    letters = len(_LATIN.findall(text)) or 1
+    if _KANA.search(text):
+        return "ja"
+    if len(_HAN.findall(text)) * 3 > letters:
+        return "zh"
+    if len(_CYRILLIC.findall(text)) * 2 > letters:
+        return "ru"
+    stopwords = _stopwords()
+    counts: dict[str, int] = {}
+    for word in words:
+        for language in stopwords.get(word, ()):
+            counts[language] = counts.get(language, 0) + 1
+    if counts:
+        return max(counts, key=lambda language: (counts[language], language == "en"))
+    return "en" if text.isascii() else ""
+
+
+@cache
+def _stopwords() -> Mapping[str, tuple[str, ...]]:
+    languages: dict[str, tuple[str, ...]] = {}
+    for language, line in STOPWORDS.items():
+        for word in line.split():
+            languages[word] = (*languages.get(word, ()), language)
+    return languages
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Words:
+    """A language's part of the lexicon: phrases by their first word, and stems (`reason*`)."""
+
+    phrases: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]]
+    stems: Mapping[str, tuple[str, ...]]
+    longest: int
+
+
+_FIRST = 4
+"""A phrase that begins at one of so many first words is part of the opening."""
+
+
+def _classes_of_words(words: tuple[str, ...], language: str, found: set[str], opening: set[str]) -> None:
+    for lexicon in {language or "en", "en"} - {"zh", "ja"}:
+        table = _words(lexicon)
+        for i, word in enumerate(words):
+            for phrase, name in table.phrases.get(word, ()):
+                if words[i : i + len(phrase)] != phrase:
+                    continue
+                if name[0] == "^":
+                    if not i:
+                        opening.add(name[1:])
+                    continue
+                found.add(name)
+                if i < _FIRST:
+                    opening.add(name)
+            for end in range(3, min(len(word), table.longest) + 1):
+                for name in table.stems.get(word[:end], ()):
+                    found.add(name)
+                    if i < _FIRST:
+                        opening.add(name)
+
+
+def _classes_of_text(text: str, language: str, found: set[str], opening: set[str]) -> None:
+    for name, pattern in _patterns(language):
+        match = pattern.search(text)
+        if match is None:
+            continue
+        if name[0] == "^":
+            opening.add(name[1:])
+            continue
+        found.add(name)
+        opening.add(name)
+
+
+def _entries(language: str) -> Iterator[tuple[str, str]]:
+    for line in LEXICON[language]:
+        name, _, entries = line.partition(":")
+        for entry in entries.split("|"):
+            if entry := entry.strip():
+                yield name.strip(), entry
+
+
+@cache
+def _words(language: str) -> _Words:
+    phrases: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+    stems: dict[str, list[str]] = {}
+    for name, entry in _entries(language):
+        if entry.endswith("*") and " " not in entry:
+            stems.setdefault(entry[:-1].casefold(), []).append(name)
+        else:
+            phrase = tuple(_WORD.findall(entry.casefold()))
+            phrases.setdefault(phrase[0], []).append((phrase, name))
+    return _Words(
+        {first: tuple(of) for first, of in phrases.items()},
+        {stem: tuple(names) for stem, names in stems.items()},
+        max(map(len, stems), default=0),
+    )
+
+
+@cache
+def _patterns(language: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    by_name: dict[str, list[str]] = {}
+    for name, entry in _entries(language):
+        by_name.setdefault(name, []).append(entry)
+    return tuple((name, re.compile(_joined(entries))) for name, entries in by_name.items())
+
+
+def _joined(entries: Iterable[str]) -> str:
+    return "|".join(entry if any(mark in entry for mark in "^$[.(") else re.escape(entry) for entry in entries)

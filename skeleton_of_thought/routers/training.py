@@ -1,0 +1,169 @@
+"""Training of the embedded router: a logistic regression in plain Python, repeatable and with no dependency."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.routers.embedded import BUCKETS, Weights, features, sigmoid
+from skeleton_of_thought.routers.measures import Labelled, Measured, best_threshold, majority, measure
+from skeleton_of_thought.routers.question import read_question
+
+__all__ = ["Trained", "train_embedded"]
+
+_EPOCHS = 12
+_RATE = 0.15
+_DECAY = 4.0
+"""The strength of the pull towards zero, over all questions together."""
+_FOLDS = 5
+_LEAST = 2
+"""A feature counts where so many questions have it."""
+_FOLLOWS = "follow"
+"""The form of questions that only make sense after an answer."""
+
+Row = tuple[tuple[tuple[int, float], ...], float]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Weights, and how good they are by cross-validation: each question decided by a model that has not seen it.
+
+    Attributes:
+        weights: Of the model trained on all questions.
+        by_source: Per file of labels: the measures, and those of the majority baseline.
+    """
+
+    weights: Weights
+    by_source: dict[str, tuple[Measured, Measured]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain JSON-safe data."""
+        return {
+            "threshold": self.weights.threshold,
+            "cross_validation": {
+                source: {"router": router.to_dict(), "majority": baseline.to_dict()}
+                for source, (router, baseline) in self.by_source.items()
+            },
+        }
+
+
+def train_embedded(
+    sources: Mapping[str, Sequence[Labelled]], *, seed: int = 0, tell: Callable[[str], None] | None = None
+) -> Trained:
+    """Trains on all sources together; threshold and calibration come from cross-validation on them.
+
+    Args:
+        sources: Labelled questions, by the name of their source.
+        seed: Of the order of questions and of the folds.
+        tell: Hears of each step.
+
+    Raises:
+        InvalidInput: Fewer than `_FOLDS` questions with either label.
+    """
+    tell = tell or (lambda line: None)
+    labelled = [(name, one) for name, of in sources.items() for one in of]
+    rows = [_row(one) for _, one in labelled]
+    labels = [one.use_skeleton for _, one in labelled]
+    if min(sum(labels), len(labels) - sum(labels)) < _FOLDS:
+        raise InvalidInput(f"Training needs at least {_FOLDS} questions of either label.")
+    sums = [0.0] * len(rows)
+    for number, (seen, held) in enumerate(_folds(labels, seed), 1):
+        tell(f"cross-validation, fold {number} of {_FOLDS}")
+        model = _fit([row for i in seen for row in _variants(labelled[i][1], rows[i])], seed)
+        for i in held:
+            sums[i] = model.sum(rows[i][0])
+    sizes = Counter(name for name, _ in labelled)
+    slope, offset = _calibrate(sums, labels, [len(rows) / len(sizes) / sizes[name] for name, _ in labelled])
+    scores = [sigmoid(slope * total + offset) for total in sums]
+    threshold = best_threshold(scores, labels)
+    tell("all questions together")
+    model = _fit([row for (_, one), row in zip(labelled, rows, strict=True) for row in _variants(one, row)], seed)
+    by_source = {}
+    for name in sources:
+        of = [i for i, (source, _) in enumerate(labelled) if source == name]
+        mine = [labels[i] for i in of]
+        decided = measure([scores[i] >= threshold for i in of], mine, [scores[i] for i in of])
+        by_source[name] = (decided, majority(mine))
+    about = {"questions": len(rows), "seed": seed}
+    return Trained(model.weights(slope, offset, threshold, about), by_source)
+
+
+def _row(one: Labelled, *, follows: bool = False) -> Row:
+    return tuple(features(read_question(one.question), follows=follows)), float(one.use_skeleton)
+
+
+def _variants(one: Labelled, row: Row) -> Iterator[Row]:
+    """The question alone, and where its form is known as one that follows on an answer: most stand for themselves."""
+    yield row
+    if one.form:
+        yield _row(one, follows=True)
+
+
+def _folds(labels: Sequence[bool], seed: int) -> Iterator[tuple[list[int], list[int]]]:
+    order = random.Random(seed).sample(range(len(labels)), len(labels))
+    order.sort(key=lambda i: labels[i])  # stable: both labels are spread over all folds
+    for fold in range(_FOLDS):
+        yield [i for n, i in enumerate(order) if n % _FOLDS != fold], order[fold::_FOLDS]
+
+
+@dataclass
+class _Model:
+    values: list[float]
+    bias: float
+
+    def sum(self, row: Sequence[tuple[int, float]]) -> float:
+        values = self.values
+        return self.bias + sum(values[bucket] * value for bucket, value in row)
+
+    def weights(self, slope: float, offset: float, threshold: float, about: dict[str, Any]) -> Weights:
+        unit = max(map(abs, self.values)) / 127 or 1.0
+        buckets = bytes(round(value / unit) + 128 for value in self.values)
+        return Weights(buckets, unit, self.bias, slope, offset, threshold, about)
+
+
+def _fit(rows: Sequence[Row], seed: int) -> _Model:
+    """Stochastic gradient descent with a step size per feature (AdaGrad) and weights pulled towards zero."""
+    counts = Counter(bucket for row, _ in rows for bucket in {bucket for bucket, _ in row})
+    used = [(tuple(f for f in row if counts[f[0]] >= _LEAST), label) for row, label in rows]
+    model = _Model([0.0] * BUCKETS, 0.0)
+    values, squares, bias_square = model.values, [1e-8] * BUCKETS, 1e-8
+    shuffler = random.Random(seed)
+    # Each row pulls on its own features only, so that rare ones are pulled as often as they are pushed.
+    pull = {bucket: _DECAY / count for bucket, count in counts.items()}
+    for _ in range(_EPOCHS):
+        shuffler.shuffle(used)
+        for row, label in used:
+            error = sigmoid(model.bias + sum(values[bucket] * value for bucket, value in row)) - label
+            bias_square += error * error
+            model.bias -= _RATE * error / bias_square**0.5
+            for bucket, value in row:
+                slope = error * value + pull[bucket] * values[bucket]
+                squares[bucket] += slope * slope
+                values[bucket] -= _RATE * slope / squares[bucket] ** 0.5
+    return model
+
+
+def _calibrate(sums: Sequence[float], labels: Sequence[bool], shares: Sequence[float]) -> tuple[float, float]:
+    """Platt's slope and offset, by Newton's method.
+
+    All sources count the same (`shares` sees to that): the larger one may be the easier one, and scores that fit it
+    alone would be too sure of themselves elsewhere.
+    """
+    slope, offset = 1.0, 0.0
+    for _ in range(50):
+        g0 = g1 = h00 = h01 = h11 = 0.0
+        for total, label, share in zip(sums, labels, shares, strict=True):
+            p = sigmoid(slope * total + offset)
+            d, w = share * (p - label), share * max(p * (1 - p), 1e-9)
+            g0, g1 = g0 + d * total, g1 + d
+            h00, h01, h11 = h00 + w * total * total, h01 + w * total, h11 + w
+        determinant = h00 * h11 - h01 * h01
+        if determinant < 1e-12:
+            break
+        slope -= (h11 * g0 - h01 * g1) / determinant
+        offset -= (h00 * g1 - h01 * g0) / determinant
+    return slope, offset

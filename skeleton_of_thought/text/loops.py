@@ -1,0 +1,214 @@
+"""A guard against loops: small models that say the same until they are stopped.
+
+`LoopGuard` reads a text word by word as it streams and looks for a passage that is repeated in a row, word by word. It
+errs on the side of the model: the passage must be real text, and neither the numbers of a list, nor tables, nor what
+the question asks to be repeated counts, and code in fences only where it goes on and on. Work and memory are linear in
+the text.
+"""
+
+from __future__ import annotations
+
+import re
+
+from skeleton_of_thought.text.wanted import asks_to_repeat
+from skeleton_of_thought.text.words import DENSE, PIECES, is_unspaced, plain, words_of
+
+__all__ = ["LoopGuard"]
+
+_GRAM = 4
+"""So many words in a row that were there before begin the suspicion of a repetition."""
+
+_LEAST_LETTERS = 20
+"""A repeated passage with fewer letters is no sentence, but a refrain of la la la or a row of closing brackets."""
+
+_LONG = 120
+"""From so many letters on a passage is long: nobody says it `_OFTEN_IF_LONG` times in a row on purpose."""
+
+_OFTEN, _OFTEN_IF_LONG, _OFTEN_IF_CODE, _OFTEN_IF_FENCED = 5, 3, 20, 100
+_LETTERS_IF_SHORT = 400
+"""So many letters of repetitions make a loop even of a passage below `_LEAST_LETTERS`: two hundred times "ha"."""
+
+_LONGEST_WORD = 200
+
+_SYLLABLES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\uac00-\ud7af"
+_WEIGHTS = ((re.compile(f"[{DENSE}]"), 4), (re.compile(f"[{_SYLLABLES}]"), 2))
+"""A character of these scripts says about as much as so many letters."""
+
+_MARKER = re.compile(r"\W{0,4}\d{1,4}[.):]\W{0,4}")
+_ENDS_SENTENCE = re.compile(r"[.!?。！？…][\"'”’)\]*_]*$")
+_CODE = re.compile(r"[{}=\\]|</|\w\(|;$")
+_BULLET = re.compile(r"[-*+•–>]{1,3}")
+_FENCE = re.compile(r"`{3,}(?!.*`)|~{3,}")
+
+
+class LoopGuard:
+    """Shows a text as it streams, up to where it begins to loop.
+
+    A passage that is said a second time in a row is shown; from the end of that sentence or line on the text is held
+    back until it goes on in another way. When the passage has come five times (a long one three times, one that looks
+    like code twenty times, one in a fence a hundred times), the text is `looping`, and what was held back is dropped.
+    Verdict and shown text do not depend on how the text is cut into pieces.
+
+    Args:
+        question: What was asked. A question that asks for it ("repeat after me", "write ... 100 times"), or that holds
+            the passage as a part of it ("write 'I am sorry for what I did' often"), gets what it asks for.
+
+    Example:
+        >>> guard = LoopGuard()
+        >>> guard.feed("It is a good day to be outside. " * 9)
+        'It is a good day to be outside. It is a good day to be outside.'
+        >>> guard.looping
+        True
+    """
+
+    def __init__(self, question: str = "") -> None:
+        self.looping = False
+        self._asked = asks_to_repeat(question)
+        self._question = set(plain(words_of(question)))
+        self._word = ""
+        self._words: list[str] = []
+        self._letters = [0]
+        self._last: dict[tuple[str, ...], int] = {}
+        self._period = 0
+        self._run = 0
+        self._repeated = False
+        self._line_start = True
+        self._in_table = False
+        self._fence = ""
+        """What has opened the fence that the text is in."""
+        self._opening = ""
+        """The same for a fence that this line opens, unless it is closed in it."""
+        self._holding = False
+        self._held: list[str] = []
+        self._shown: list[str] = []
+
+    def feed(self, text: str) -> str:
+        """More text from the model; returns what may be shown now."""
+        if self._asked:
+            return text
+        for found in PIECES.finditer(text):
+            if self.looping:
+                break
+            self._take(found[0])
+        return self._show()
+
+    def close(self) -> str:
+        """The model has ended its text by itself; returns what was held back: it is no loop."""
+        if not self.looping:
+            self._let_go()
+        return self._show()
+
+    def _show(self) -> str:
+        shown, self._shown = "".join(self._shown), []
+        return shown
+
+    def _take(self, piece: str) -> None:
+        if piece.isspace():
+            self._end_word()
+            if piece == "\n":
+                self._line_start, self._in_table = True, False
+                self._open_fence()
+                self._holding = self._holding or self._repeated
+            self._keep(piece)
+        elif is_unspaced(piece):
+            self._end_word()
+            self._word = piece
+            self._keep(piece)
+            self._end_word()
+        while piece and not (self.looping or piece.isspace() or is_unspaced(piece)):
+            part = piece[: _LONGEST_WORD - len(self._word)]
+            self._word += part
+            self._keep(part)
+            piece = piece[len(part) :]
+            if len(self._word) == _LONGEST_WORD:
+                self._end_word()
+
+    def _keep(self, text: str) -> None:
+        if not self.looping:
+            (self._held if self._holding else self._shown).append(text)
+
+    def _let_go(self) -> None:
+        self._shown += self._held
+        self._held, self._holding, self._repeated = [], False, False
+
+    def _end_word(self) -> None:
+        word, self._word = self._word, ""
+        if not word:
+            return
+        at_start, self._line_start = self._line_start, False
+        if self._opening and "`" in word:
+            # Code within the line, as in ```pip install x```. A fence of tildes may be told of backticks.
+            self._opening = self._opening.strip("`")
+        if at_start:
+            # What follows the mark of a list or quotation begins a line, too.
+            numbered = _MARKER.fullmatch(word) is not None
+            self._line_start = numbered or _BULLET.fullmatch(word) is not None
+            if self._fence:
+                if word.startswith(self._fence) and not word.strip(self._fence[0]):
+                    self._fence = ""
+                    self._forget()
+                    return
+            elif fence := _FENCE.match(word):
+                self._opening = fence[0]
+            elif word.startswith("|"):
+                self._in_table = True
+                self._forget()
+            elif numbered:
+                # The numbers of a list go on while its text repeats itself.
+                return
+        if not self._in_table:
+            self._follow(word)
+
+    def _open_fence(self) -> None:
+        if self._opening:
+            self._fence, self._opening = self._opening, ""
+            self._forget()
+
+    def _forget(self) -> None:
+        self._period = 0
+        self._last.clear()
+        self._let_go()
+
+    def _follow(self, word: str) -> None:
+        """Goes on with the repetition that is suspected, or looks for another."""
+        words, now = self._words, len(self._words)
+        words.append(word)
+        weight = next((weight for script, weight in _WEIGHTS if script.match(word)), 1)
+        self._letters.append(self._letters[-1] + weight * sum(map(str.isalpha, word)))
+        gram = tuple(words[-_GRAM:])
+        if self._period and words[now - self._period] == word:
+            self._run += 1
+        else:
+            self._let_go()
+            before = self._last.get(gram)
+            self._period, self._run = (0, 0) if before is None else (now - before, _GRAM)
+        if len(gram) == _GRAM:
+            self._last[gram] = now
+        if self._period and self._run >= self._period:
+            self._judge(word)
+
+    def _judge(self, word: str) -> None:
+        """A passage stands there twice in a row by now; this word is the last."""
+        letters = self._letters[-1] - self._letters[-1 - self._period]
+        if letters < _LEAST_LETTERS:
+            least = _LETTERS_IF_SHORT if not self._fence else _LEAST_LETTERS * _OFTEN_IF_FENCED
+            self.looping = letters * self._run // self._period >= least and not self._wanted()
+        elif self._run >= (self._often(letters) - 1) * self._period:
+            self.looping = not self._wanted()
+        else:
+            self._repeated = True
+            self._holding = self._holding or _ENDS_SENTENCE.search(word) is not None
+        if self.looping:
+            self._held.clear()
+
+    def _often(self, letters: int) -> int:
+        if self._fence:
+            return _OFTEN_IF_FENCED
+        if self._run >= (_OFTEN_IF_LONG - 1) * self._period and any(map(_CODE.search, self._words[-self._period :])):
+            return _OFTEN_IF_CODE
+        return _OFTEN if letters < _LONG else _OFTEN_IF_LONG
+
+    def _wanted(self) -> bool:
+        """Whether the question holds the passage as a part of it."""
+        passage = set(plain(self._words[-self._period :]))
+        return bool(passage) and passage < self._question

@@ -1,0 +1,67 @@
+"""Dumps and pickles that version 0.1 made load, wherever the classes have moved to."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+from langchain_core.load import dumps
+
+from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtChatModel, SkeletonOfThoughtRouter, load_chain
+from langchain_sot.local.chat_transformers import ChatTransformers
+
+OLD = Path(__file__).parent.parent / "data" / "dumps"
+
+
+def loaded(name: str):
+    return load_chain((OLD / f"{name}.json").read_text(encoding="utf-8"), secrets_map={"OPENAI_API_KEY": "sk-none"})
+
+
+def test_a_chain_loads_with_its_settings():
+    chain = loaded("chain")
+    assert type(chain) is SkeletonOfThoughtChain
+    assert (chain.max_points, chain.router, chain.llm.model_name) == (4, "auto", "m")
+    assert chain.skeleton_prompt.format_messages(question="Why?")[0].content == "List: Why?"
+
+
+@pytest.mark.parametrize("name", ["chain", "chat_model", "router", "parser", "picked"])
+def test_what_is_dumped_again_has_the_same_ids(name):
+    old = json.loads((OLD / f"{name}.json").read_text(encoding="utf-8"))
+    again = json.loads(dumps(loaded(name)))
+    assert ids(again) == ids(old) != []
+
+
+def ids(value) -> list[list[str]]:
+    if isinstance(value, dict):
+        own = [value["id"]] if "lc" in value else []
+        return own + [each for key, item in value.items() if key != "id" for each in ids(item)]
+    return [each for item in value for each in ids(item)] if isinstance(value, list) else []
+
+
+def test_others_load():
+    assert type(loaded("chat_model")) is SkeletonOfThoughtChatModel
+    assert loaded("chat_model").chain.max_points == 4
+    assert loaded("parser").invoke("1. Move\n2. Rest") == ["Move", "Rest"]
+    assert loaded("router").invoke("What is 2 + 2?").use_skeleton is False
+    assert loaded("picked").chain.max_points == 4
+
+
+def test_a_local_model_keeps_its_id_and_its_subclasses_have_their_own():
+    class Own(ChatTransformers):
+        pass
+
+    assert ChatTransformers.lc_id() == ["langchain_sot", "chat_transformers", "ChatTransformers"]
+    assert Own.get_lc_namespace() == Own.__module__.split(".")
+
+
+def test_pickles_load():
+    chain, model, router = (
+        pickle.loads((OLD / f"{name}.pickle").read_bytes()) for name in ("chain", "chat_model", "router")
+    )
+    assert type(chain) is SkeletonOfThoughtChain
+    assert type(model) is SkeletonOfThoughtChatModel
+    assert type(router) is SkeletonOfThoughtRouter
+    assert router.invoke("What is 2 + 2?").use_skeleton is False
+    assert model.chain.max_points == 4
