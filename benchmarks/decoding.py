@@ -36,10 +36,11 @@ import torch
 from questions import QUESTIONS, load_questions
 
 from skeleton_of_thought.drive import run
+from skeleton_of_thought.events import AnswerDone, SkeletonDone
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.local import LocalEngine
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import AnswerDone, Call, Conversation, Prompt, Reply, SkeletonDone
+from skeleton_of_thought.types import Call, Conversation, Prompt, Reply
 
 
 def plan(engine: LocalEngine, question: str, max_points: int) -> tuple[Prompt, list[Prompt]] | None:

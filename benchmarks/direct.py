@@ -16,10 +16,11 @@ from statistics import median
 from typing import Any
 
 from skeleton_of_thought.drive import arun, run
+from skeleton_of_thought.events import AnswerDelta
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.routers.auto import as_router
 from skeleton_of_thought.routers.cost import CostGuard
-from skeleton_of_thought.types import AnswerDelta, Call, Conversation, Prompt, Reply, Usage
+from skeleton_of_thought.types import Call, Conversation, Prompt, Reply, Usage
 
 QUESTIONS = {"gate": "What is 17 * 4?", "model": "How is cheese made?"}
 """One that a rule of the gate sends the direct way, and one that all rules let pass and the embedded model does not."""

@@ -46,10 +46,11 @@ from typing import Any
 from questions import QUESTIONS, load_questions
 
 from skeleton_of_thought.drive import run
+from skeleton_of_thought.events import AnswerDone, AnswerFailed
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.local import CompletionStream, LocalEngine
 from skeleton_of_thought.parsing.parser import parse_skeleton
-from skeleton_of_thought.types import Answer, AnswerDone, AnswerFailed, Call, Conversation, Expansion, Reply
+from skeleton_of_thought.types import Answer, Call, Conversation, Expansion, Reply
 
 FEWEST, MOST, SHORT = 3, 10, 8
 FAULTS = ("empty", "off topic", "drifts", "lists", "echoes", "loops", "repeats", "unfinished")

@@ -264,22 +264,22 @@ def _whole(request: _Request, output: Any) -> Whole | Exception:
 
 def _limit(kwargs: Mapping[str, Any], prompt: Prompt, model: ChatTransformers) -> int:
     own: int = kwargs.get("max_tokens", model.max_tokens)
-    return own if prompt.max_tokens is None else min(own, prompt.max_tokens)
+    return own if prompt.hints.max_tokens is None else min(own, prompt.hints.max_tokens)
 
 
 def _native(kwargs: dict[str, Any], call: Call, model: ChatTransformers) -> dict[str, Any]:
     assert call.prompt is not None
     prompt = call.prompt
     limit = _limit(kwargs, prompt, model)
-    if call.stage == "merge" and prompt.max_tokens and not {"max_tokens"} & {*kwargs, *model.model_fields_set}:
+    if call.stage == "merge" and prompt.hints.max_tokens and not {"max_tokens"} & {*kwargs, *model.model_fields_set}:
         # The model's default is meant for one reply; a merge that is cut there would be in vain.
-        limit = prompt.max_tokens
-    hints = {"prefill": prompt.prefill, "stop_after_text": prompt.stop, "max_tokens": limit}
+        limit = prompt.hints.max_tokens
+    hints = {"prefill": prompt.prefill, "stop_after_text": prompt.hints.stop, "max_tokens": limit}
     # What the caller has set goes before these.
     defaults = {
-        "min_new_tokens": prompt.min_tokens,
-        "frequency_penalty": prompt.frequency_penalty,
-        "presence_penalty": prompt.presence_penalty,
+        "min_new_tokens": prompt.hints.min_tokens,
+        "frequency_penalty": prompt.hints.frequency_penalty,
+        "presence_penalty": prompt.hints.presence_penalty,
     }
     return {**defaults, **kwargs, **hints}
 

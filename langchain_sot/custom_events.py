@@ -21,7 +21,7 @@ from langchain_core.callbacks import BaseCallbackManager, adispatch_custom_event
 from langchain_core.runnables import RunnableConfig
 
 from langchain_sot.results import error_text
-from skeleton_of_thought.types import Event, MergeDone, MergeStarted, PointDone, PointStarted, Routed, SkeletonDone
+from skeleton_of_thought.events import Event, MergeDone, MergeStarted, PointDone, PointStarted, Routed, SkeletonDone
 
 __all__ = ["Announcer", "custom_event"]
 

@@ -25,7 +25,8 @@ from langchain_core.runnables.utils import AddableDict
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from langchain_sot.messages import Asked
-from skeleton_of_thought.types import Answer, AnswerDone, AnswerFailed, Event
+from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
+from skeleton_of_thought.types import Answer
 
 if TYPE_CHECKING:
     # Loaded with the first chain, for what runs an answer is half of the import's time.

@@ -18,10 +18,11 @@ from langchain_sot.models.wrappers import unbound
 from langchain_sot.router import TracedRouter, read_request
 from langchain_sot.skeleton_schema import ask_structured
 from skeleton_of_thought import drive
+from skeleton_of_thought.events import AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import AnswerFailed, Conversation, Event, Skeleton, Stage
+from skeleton_of_thought.types import Conversation, Skeleton, Stage
 
 __all__ = ["Plan", "Work"]
 

@@ -7,23 +7,20 @@ from typing import Any, Literal
 from langchain_core.runnables.utils import AddableDict
 from typing_extensions import TypedDict
 
-from skeleton_of_thought.types import (
-    Answer,
+from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerDone,
     AnswerRestarted,
     Event,
-    Expansion,
     MergeDone,
-    Point,
     PointDelta,
     PointDone,
     PointFound,
     PointRestarted,
     Routed,
-    RouteDecision,
     SkeletonDone,
 )
+from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision
 
 __all__ = [
     "AnswerChunks",

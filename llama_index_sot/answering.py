@@ -22,23 +22,12 @@ from llama_index_sot.routers import TracedRouter
 from llama_index_sot.tracing import is_heard, traced
 from skeleton_of_thought import drive
 from skeleton_of_thought.board import Board
+from skeleton_of_thought.events import AnswerDelta, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routers.base import AnyRouter
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import (
-    Answer,
-    AnswerDelta,
-    AnswerFailed,
-    Call,
-    Conversation,
-    Event,
-    Message,
-    Reply,
-    Request,
-    Retrieval,
-    Stage,
-)
+from skeleton_of_thought.types import Answer, Call, Conversation, Message, Reply, Request, Retrieval, Stage
 
 __all__ = ["Answering", "Plan"]
 

@@ -143,7 +143,8 @@ class Backend:
                 return _Request(True, chat_messages(call.prompt, self.llm), kwargs)
             return _Request(False, call.prompt.messages[0].text, kwargs)
         # The limits of other prompts are guesses for small models; a router's is its owner's, or there is none.
-        limit = {"max_tokens": call.prompt.max_tokens} if call.stage == "route" and call.prompt.max_tokens else {}
+        most = call.prompt.hints.max_tokens if call.stage == "route" else None
+        limit = {"max_tokens": most} if most else {}
         if self.chat:
             return _Request(True, chat_messages(call.prompt, self.llm), limit)
         text = as_text(call.prompt, self.llm, chat=bool(self.llm.metadata.is_chat_model))
@@ -162,16 +163,16 @@ class _Request:
 def _native_kwargs(llm: TransformersLLM, call: Call) -> dict[str, Any]:
     assert call.prompt is not None
     prompt, own = call.prompt, llm.max_tokens
-    if call.stage == "merge" and prompt.max_tokens and "max_tokens" not in llm.model_fields_set:
+    if call.stage == "merge" and prompt.hints.max_tokens and "max_tokens" not in llm.model_fields_set:
         # The default is meant for one reply; a merge that is cut there would be in vain.
-        own = prompt.max_tokens
+        own = prompt.hints.max_tokens
     return {
         "prefill": prompt.prefill,
-        "stop_after_text": prompt.stop,
-        "max_tokens": own if prompt.max_tokens is None else min(own, prompt.max_tokens),
-        "min_new_tokens": max(prompt.min_tokens, llm.min_new_tokens),
-        "frequency_penalty": prompt.frequency_penalty,
-        "presence_penalty": prompt.presence_penalty,
+        "stop_after_text": prompt.hints.stop,
+        "max_tokens": own if prompt.hints.max_tokens is None else min(own, prompt.hints.max_tokens),
+        "min_new_tokens": max(prompt.hints.min_tokens, llm.min_new_tokens),
+        "frequency_penalty": prompt.hints.frequency_penalty,
+        "presence_penalty": prompt.hints.presence_penalty,
     }
 
 

@@ -17,7 +17,7 @@ from llama_index.core.workflow import Event
 from llama_index_instrumentation.base import BaseEvent
 from pydantic import Field
 
-from skeleton_of_thought import types
+from skeleton_of_thought import events
 
 __all__ = [
     "AnswerDelta",
@@ -115,25 +115,25 @@ def error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def typed_event(event: types.Event) -> SkeletonOfThoughtEvent | None:
+def typed_event(event: events.Event) -> SkeletonOfThoughtEvent | None:
     """The event that tells one of the core's; None for one that is not told."""
     match event:
-        case types.Routed(decision):
+        case events.Routed(decision):
             return Routed(use_skeleton=decision.use_skeleton, score=decision.score, reason=decision.reason)
-        case types.SkeletonDone(skeleton):
+        case events.SkeletonDone(skeleton):
             return SkeletonReady(titles=list(skeleton.titles))
-        case types.SourcesFound(point, sources):
+        case events.SourcesFound(point, sources):
             return PointSources(
                 index=None if point is None else point.index,
                 title="" if point is None else point.title,
                 node_ids=[source.node.node_id for source in sources],
                 nodes=list(sources),
             )
-        case types.PointDelta(point, text):
+        case events.PointDelta(point, text):
             return PointDelta(index=point.index, title=point.title, text=text)
-        case types.PointRestarted(point, error):
+        case events.PointRestarted(point, error):
             return PointRestarted(index=point.index, title=point.title, error=error_text(error))
-        case types.PointDone(expansion):
+        case events.PointDone(expansion):
             return PointDone(
                 index=expansion.point.index,
                 title=expansion.point.title,
@@ -141,8 +141,8 @@ def typed_event(event: types.Event) -> SkeletonOfThoughtEvent | None:
                 node_ids=[source.node.node_id for source in expansion.sources],
                 error=None if expansion.error is None else error_text(expansion.error),
             )
-        case types.AnswerDelta(text):
+        case events.AnswerDelta(text):
             return AnswerDelta(text=text)
-        case types.AnswerRestarted(error):
+        case events.AnswerRestarted(error):
             return AnswerRestarted(error=error_text(error))
     return None

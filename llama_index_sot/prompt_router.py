@@ -11,7 +11,7 @@ from llama_index_sot.backends import Backend, find_backend
 from llama_index_sot.llm_responses import Outcome
 from llama_index_sot.options import check_llm
 from skeleton_of_thought.routers import prompt as core
-from skeleton_of_thought.types import Call, Prompt, Usage
+from skeleton_of_thought.types import Call, Hints, Prompt, Usage
 
 __all__ = ["PromptRouter"]
 
@@ -80,6 +80,6 @@ class PromptRouter(core.PromptRouter):
 
 
 def _call(backend: Backend, prompt: Prompt) -> Call:
-    if prompt.max_tokens is None and backend.native is not None:
-        prompt = dataclasses.replace(prompt, max_tokens=_LOCAL_TOKENS)
+    if prompt.hints.max_tokens is None and backend.native is not None:
+        prompt = dataclasses.replace(prompt, hints=Hints(max_tokens=_LOCAL_TOKENS))
     return Call(1, "route", prompt)

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from skeleton_of_thought.errors import InvalidInput, PointTimeout
+from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event, SourcesDone
 from skeleton_of_thought.flow import Action, AnswerFlow
-from skeleton_of_thought.types import AnswerDone, AnswerFailed, Call, Cancel, Event, Reply, SourcesDone
+from skeleton_of_thought.types import Call, Cancel, Reply
 
 __all__ = ["Board", "End", "Key", "Text"]
 

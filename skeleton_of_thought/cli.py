@@ -32,17 +32,11 @@ from skeleton_of_thought._cli.views import JsonView, Outcome, PlainView, View
 from skeleton_of_thought._cli.wording import as_options, shortcomings
 from skeleton_of_thought.drive import run
 from skeleton_of_thought.errors import InvalidInput, PointError, SotError, install_line
+from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow, Settings
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.text.assemble import Join
-from skeleton_of_thought.types import (
-    Answer,
-    AnswerDone,
-    AnswerFailed,
-    Conversation,
-    Event,
-    Request,
-)
+from skeleton_of_thought.types import Answer, Conversation, Request
 
 if TYPE_CHECKING:
     from skeleton_of_thought.routers.base import AnyRouter

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from typing import Any
 
 from skeleton_of_thought.board import Board, End, Key, Text
+from skeleton_of_thought.events import Event
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.together import (
     Apart,
@@ -30,7 +31,7 @@ from skeleton_of_thought.together import (
     Together,
     in_groups,
 )
-from skeleton_of_thought.types import Call, Event, Reply
+from skeleton_of_thought.types import Call, Reply
 
 __all__ = ["AsyncOpen", "AsyncTogether", "Open", "Together", "arun", "run"]
 

@@ -13,6 +13,24 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from skeleton_of_thought.errors import InvalidInput, MergeError, PointError, SkeletonError
+from skeleton_of_thought.events import (
+    AnswerDelta,
+    AnswerDone,
+    AnswerFailed,
+    AnswerRestarted,
+    Event,
+    MergeDone,
+    MergeStarted,
+    PointDelta,
+    PointDone,
+    PointFound,
+    PointRestarted,
+    PointStarted,
+    Routed,
+    SkeletonDone,
+    SourcesDone,
+    SourcesFound,
+)
 from skeleton_of_thought.parsing.parser import SkeletonParser, skeleton_of_titles
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routers.base import (
@@ -38,34 +56,18 @@ from skeleton_of_thought.text.echoes import PromptEcho
 from skeleton_of_thought.text.loops import LoopGuard
 from skeleton_of_thought.types import (
     Answer,
-    AnswerDelta,
-    AnswerDone,
-    AnswerFailed,
-    AnswerRestarted,
     Call,
     Cancel,
     Conversation,
     Decoding,
-    Event,
     Expansion,
-    MergeDone,
-    MergeStarted,
     Point,
-    PointDelta,
-    PointDone,
-    PointFound,
-    PointRestarted,
-    PointStarted,
     PointTimes,
     Prompt,
     Reply,
     Retrieval,
-    Routed,
     RouteDecision,
     Skeleton,
-    SkeletonDone,
-    SourcesDone,
-    SourcesFound,
     Span,
     Stage,
     Timings,

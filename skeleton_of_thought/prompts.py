@@ -15,14 +15,14 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from skeleton_of_thought.context import with_context
 from skeleton_of_thought.errors import PromptFileError
-from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
+from skeleton_of_thought.types import Conversation, Hints, Message, Point, Prompt, Skeleton
 
 __all__ = [
     "ALIASES",
@@ -159,25 +159,17 @@ class PromptTemplate:
         prefill: The start of the assistant's turn, for backends that continue it.
         instead: What is added to `text` for backends that do not; None for a plain
             "begin your answer with".
-        stop: Strings that end the completion where the backend takes them.
-        max_tokens: The longest completion that makes sense; None for no limit of ours.
-        tokens_per: Such a limit as so many tokens per unit of a value, for example `("words", 3)`; for a value that
-            is a text, per two bytes of it, and 64 more.
-        min_tokens: The shortest one, in tokens.
-        frequency_penalty: What keeps a small model from looping, where the backend takes it.
-        presence_penalty: The same, taken once and not for each time.
+        hints: Settings that suit the prompt, for backends that follow them.
+        tokens_per: `hints.max_tokens` as so many tokens per unit of a value, for example `("words", 3)`; for a value
+            that is a text, per two bytes of it, and 64 more. It counts where `hints` has no `max_tokens`.
         few_shot: What backends that continue a prefill get instead of `text` alone.
     """
 
     text: str
     prefill: str = ""
     instead: str | None = None
-    stop: tuple[str, ...] = ()
-    max_tokens: int | None = None
+    hints: Hints = field(default_factory=Hints)
     tokens_per: tuple[str, int] | None = None
-    min_tokens: int = 0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
     few_shot: FewShot | None = None
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
@@ -190,15 +182,7 @@ class PromptTemplate:
                 messages = self._turns(self.few_shot, conversation, values)
         if messages is None:
             messages = (*conversation.history, _user(_fill(text, values), conversation))
-        return Prompt(
-            messages=tuple(messages),
-            prefill=start,
-            stop=self.stop,
-            max_tokens=self._limit(values),
-            min_tokens=self.min_tokens,
-            frequency_penalty=self.frequency_penalty,
-            presence_penalty=self.presence_penalty,
-        )
+        return Prompt(tuple(messages), start, replace(self.hints, max_tokens=self._limit(values)))
 
     @property
     def instruction(self) -> str:
@@ -230,8 +214,8 @@ class PromptTemplate:
             yield Message("user", asked)
 
     def _limit(self, values: Mapping[str, str]) -> int | None:
-        if self.max_tokens is not None or self.tokens_per is None:
-            return self.max_tokens
+        if self.hints.max_tokens is not None or self.tokens_per is None:
+            return self.hints.max_tokens
         name, tokens = self.tokens_per
         value = values[name]
         return (int(value) if value.isdecimal() else len(value.encode()) // 2 + 64) * tokens
@@ -319,15 +303,17 @@ _SKELETON = PromptTemplate(
     text=_HEADINGS,
     prefill="1.",
     instead="",
-    stop=("\n\n",),
+    hints=Hints(
+        stop=("\n\n",),
+        # Three headings have about as many.
+        min_tokens=20,
+        # Without them small models repeat a heading until they are stopped. A larger frequency penalty would make
+        # them avoid the line ends, and so end the list early.
+        frequency_penalty=0.2,
+        presence_penalty=1.5,
+    ),
     # A heading takes about half of that; a model that writes something else is stopped here.
     tokens_per=("max_points", 12),
-    # Three headings have about as many.
-    min_tokens=20,
-    # Without them small models repeat a heading until they are stopped. More for each time would make them
-    # shun the line ends, and so end the list early.
-    frequency_penalty=0.2,
-    presence_penalty=1.5,
     few_shot=FewShot(
         examples=(Example(_BICYCLE, _BICYCLE_TITLES), Example(_PRINTING, _PRINTING_TITLES)),
     ),
@@ -349,7 +335,7 @@ _MERGE = PromptTemplate(
     ),
     # Well over the draft's length in most languages. A model that loops ends here.
     tokens_per=("draft", 1),
-    frequency_penalty=0.2,
+    hints=Hints(frequency_penalty=0.2),
 )
 
 _DIRECT = PromptTemplate("{question}")
@@ -364,12 +350,9 @@ _POINT = PromptTemplate(
     ),
     prefill='"{title}" -',
     instead=" Begin with the text itself, without number or heading.",
-    stop=("\n",),
-    tokens_per=("words", 3),
     # A small model at times repeats the title and ends there.
-    min_tokens=10,
-    frequency_penalty=0.5,
-    presence_penalty=0.8,
+    hints=Hints(stop=("\n",), min_tokens=10, frequency_penalty=0.5, presence_penalty=0.8),
+    tokens_per=("words", 3),
     few_shot=FewShot(
         # The point as the next turn after the skeleton: nearer to the point's own title, a small model copies
         # the other titles; and the question with all that was given with it stands before what the model wrote.

@@ -17,37 +17,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
-    "AnswerDelta",
-    "AnswerDone",
-    "AnswerFailed",
-    "AnswerRestarted",
     "Call",
     "Cancel",
     "Completion",
     "Content",
     "Conversation",
     "Decoding",
-    "Event",
     "Expansion",
-    "MergeDone",
-    "MergeStarted",
+    "Hints",
     "Message",
     "Point",
-    "PointDelta",
-    "PointDone",
-    "PointFound",
-    "PointRestarted",
-    "PointStarted",
     "PointTimes",
     "Prompt",
     "Reply",
     "Retrieval",
     "RouteDecision",
-    "Routed",
     "Skeleton",
-    "SkeletonDone",
-    "SourcesDone",
-    "SourcesFound",
     "Span",
     "Stage",
     "Timings",
@@ -175,6 +160,27 @@ class Conversation:
 
 
 @dataclass(frozen=True)
+class Hints:
+    """Settings that suit a prompt. A backend follows those that it can; the caller's own settings go first.
+
+    Attributes:
+        stop: Strings that end the completion once it has any text; not part of the text.
+        max_tokens: The longest completion that makes sense, in tokens; None for the backend's own limit.
+        min_tokens: The shortest completion that makes sense, in tokens: small models at times end before they
+            have begun.
+        frequency_penalty: Subtracted from a token's logit for each time that it was generated; it keeps small models
+            from looping.
+        presence_penalty: Subtracted once from the logit of each token that was generated.
+    """
+
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+
+
+@dataclass(frozen=True)
 class Prompt:
     """What one call sends to a model.
 
@@ -182,23 +188,12 @@ class Prompt:
         messages: The chat, ending with the user's turn.
         prefill: The start of the assistant's turn, which the model is to continue; empty where the
             backend does not continue it (the messages then hold an instruction instead).
-        stop: Strings that end the completion once it has any text, for backends that take them; not part of
-            the text.
-        max_tokens: The longest completion that makes sense, in tokens; None for the backend's own limit.
-        min_tokens: The shortest completion that makes sense, for backends that take it: small models at times
-            end before they have begun.
-        frequency_penalty: What keeps a small model from looping, for backends that take it: taken from a
-            token's logit for each time it was generated.
-        presence_penalty: The same, taken once from every token that was generated.
+        hints: Settings that suit this prompt; a backend follows those that it can.
     """
 
     messages: tuple[Message, ...]
     prefill: str = ""
-    stop: tuple[str, ...] = ()
-    max_tokens: int | None = None
-    min_tokens: int = 0
-    frequency_penalty: float = 0.0
-    presence_penalty: float = 0.0
+    hints: Hints = Hints()
 
 
 @dataclass(frozen=True)
@@ -601,136 +596,3 @@ class Cancel:
     """An open or waiting call whose text is no longer wanted."""
 
     id: int
-
-
-# --- what a flow tells its caller -----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Routed:
-    """The router has decided (or failed, which its reason says)."""
-
-    decision: RouteDecision
-
-
-@dataclass(frozen=True)
-class PointFound:
-    """A line of the skeleton is complete."""
-
-    point: Point
-
-
-@dataclass(frozen=True)
-class SkeletonDone:
-    """The skeleton is complete."""
-
-    skeleton: Skeleton
-
-
-@dataclass(frozen=True)
-class SourcesFound:
-    """A retrieval has ended as it should: for a point, or with `point` None for the question as a whole."""
-
-    point: Point | None
-    sources: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class SourcesDone:
-    """No more sources will come: all retrievals have ended, or have failed for good. Told once, if any was wanted."""
-
-
-@dataclass(frozen=True)
-class PointStarted:
-    """A call that writes this point was asked for."""
-
-    point: Point
-    attempt: int = 1
-
-
-@dataclass(frozen=True)
-class PointDelta:
-    """More text of a point, in order of arrival, points interleaved. Not yet final: see `PointRestarted`."""
-
-    point: Point
-    text: str
-
-
-@dataclass(frozen=True)
-class PointRestarted:
-    """A point failed and is written anew: the text of its `PointDelta`s so far is void."""
-
-    point: Point
-    error: Exception
-
-
-@dataclass(frozen=True)
-class PointDone:
-    """A point is written, or has failed for good (`expansion.error`): before it was started, if its retrieval did."""
-
-    expansion: Expansion
-
-
-@dataclass(frozen=True)
-class MergeStarted:
-    """All points are done, and a call that makes one text of them was asked for."""
-
-    attempt: int = 1
-
-
-@dataclass(frozen=True)
-class MergeDone:
-    """The merge has ended: `text` is what it gave, or is empty where it failed for good (`error`)."""
-
-    text: str
-    error: Exception | None = None
-
-
-@dataclass(frozen=True)
-class AnswerDelta:
-    """More text of the answer, in document order.
-
-    Final: what was released never changes, unless a merge fails while it is written (`AnswerRestarted`).
-    """
-
-    text: str
-
-
-@dataclass(frozen=True)
-class AnswerRestarted:
-    """The merge failed in the middle of its text: the `AnswerDelta`s so far are void, the whole answer follows."""
-
-    error: Exception
-
-
-@dataclass(frozen=True)
-class AnswerDone:
-    """The answer is complete; the last event of a flow that succeeded."""
-
-    answer: Answer
-
-
-@dataclass(frozen=True)
-class AnswerFailed:
-    """The answer could not be completed; the last event of a flow that failed."""
-
-    error: Exception
-
-
-Event = (
-    Routed
-    | PointFound
-    | SkeletonDone
-    | SourcesFound
-    | SourcesDone
-    | PointStarted
-    | PointDelta
-    | PointRestarted
-    | PointDone
-    | MergeStarted
-    | MergeDone
-    | AnswerDelta
-    | AnswerRestarted
-    | AnswerDone
-    | AnswerFailed
-)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
-    {"errors", "types", "settings", "timeline", "_drawing", "_moved"},
+    {"errors", "types", "events", "settings", "timeline", "_drawing", "_moved"},
     {
         "parsing.marks",
         "parsing.outline",

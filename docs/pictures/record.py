@@ -22,17 +22,8 @@ from rich.console import Console
 from rich.style import Style
 
 from skeleton_of_thought._cli.live import LiveView
-from skeleton_of_thought.types import (
-    Event,
-    Expansion,
-    Point,
-    PointDelta,
-    PointDone,
-    PointFound,
-    PointStarted,
-    Skeleton,
-    SkeletonDone,
-)
+from skeleton_of_thought.events import Event, PointDelta, PointDone, PointFound, PointStarted, SkeletonDone
+from skeleton_of_thought.types import Expansion, Point, Skeleton
 
 HERE = Path(__file__).parent
 RUN = HERE / "run.json"

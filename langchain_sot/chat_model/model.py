@@ -50,8 +50,9 @@ from langchain_sot.chat_model.passing_on import (
 from langchain_sot.models.wrappers import find_backend
 from langchain_sot.plan import Work
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
 from skeleton_of_thought.settings import first_by_position
-from skeleton_of_thought.types import Answer, AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
+from skeleton_of_thought.types import Answer
 
 __all__ = ["SkeletonOfThoughtChatModel"]
 

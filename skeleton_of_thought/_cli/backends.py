@@ -77,7 +77,7 @@ class Way:
 
     Attributes:
         name: How it is called, as in "twice as fast as NAME".
-        open_call: Opens a call. It writes as many tokens as `Prompt.min_tokens` and `max_tokens` say.
+        open_call: Opens a call. It writes as many tokens as the prompt's `hints` say.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Backend:
         name: How it is called in what the user reads.
         open_call: Opens a call, see `skeleton_of_thought.drive.run`.
         prefill: The stages whose prefill the backend continues.
-        takes_limits: Whether it honours `Prompt.max_tokens`.
+        takes_limits: Whether it follows `Hints.max_tokens`.
         capacity: How many calls it can serve at a time; None for as many as there are points.
         remark: What a reader should know of the model beside its answers; None for nothing.
         stop_loops: Whether its model may say the same until it is stopped, as small models do.

@@ -19,9 +19,10 @@ from skeleton_of_thought._cli.typewriter import Typewriter, points
 from skeleton_of_thought._cli.wording import shortcomings
 from skeleton_of_thought.drive import run
 from skeleton_of_thought.errors import InvalidInput, PromptTooLong, SotError
+from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow, Settings
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.types import Answer, AnswerDone, AnswerFailed, Conversation, Event, Message, Request
+from skeleton_of_thought.types import Answer, Conversation, Message, Request
 
 if TYPE_CHECKING:
     from skeleton_of_thought.routers.base import AnyRouter

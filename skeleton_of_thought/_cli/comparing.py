@@ -9,7 +9,7 @@ from skeleton_of_thought._cli.backends import Backend, Way
 from skeleton_of_thought._cli.report import Comparison, Normal, length
 from skeleton_of_thought._cli.views import View
 from skeleton_of_thought.drive import Open
-from skeleton_of_thought.types import Answer, Call, Conversation, Prompt, Reply, Usage
+from skeleton_of_thought.types import Answer, Call, Conversation, Hints, Prompt, Reply, Usage
 
 __all__ = ["compare", "warm_up"]
 
@@ -32,7 +32,7 @@ def warm_up(backend: Backend, view: View) -> None:
 
 
 def _read_all(opens: Sequence[Open]) -> None:
-    prompt = Prompt(Conversation.of("Hello").messages, max_tokens=_WARM_TOKENS, min_tokens=_WARM_TOKENS)
+    prompt = Prompt(Conversation.of("Hello").messages, hints=Hints(max_tokens=_WARM_TOKENS, min_tokens=_WARM_TOKENS))
     streams = [one(Call(index, "direct", prompt), 0) for index, one in enumerate(opens, 1)]
     try:
         for stream in streams:
@@ -84,7 +84,7 @@ def _as_long(again: Answer, answer: Answer) -> float:
 
 def _decode(way: Way, conversation: Conversation, limit: int | None, view: View) -> Normal:
     """One call with the question as it is, of exactly as many tokens where there is a limit."""
-    call = Call(1, "direct", Prompt(conversation.messages, max_tokens=limit, min_tokens=limit or 0))
+    call = Call(1, "direct", Prompt(conversation.messages, hints=Hints(max_tokens=limit, min_tokens=limit or 0)))
     pieces: list[str] = []
     usage: Usage | None = None
     first: float | None = None

@@ -14,15 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from skeleton_of_thought._cli.views import Outcome, without_controls
-from skeleton_of_thought.text.assemble import POINT_BREAK, Join, heading, separator
-from skeleton_of_thought.types import (
-    Answer,
+from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerRestarted,
     Event,
-    Expansion,
     MergeStarted,
-    Point,
     PointDelta,
     PointDone,
     PointFound,
@@ -31,6 +27,8 @@ from skeleton_of_thought.types import (
     Routed,
     SkeletonDone,
 )
+from skeleton_of_thought.text.assemble import POINT_BREAK, Join, heading, separator
+from skeleton_of_thought.types import Answer, Expansion, Point
 
 __all__ = ["LiveView"]
 

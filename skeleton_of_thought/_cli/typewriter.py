@@ -10,7 +10,7 @@ import unicodedata
 from typing import Self
 
 from skeleton_of_thought._cli.views import without_controls
-from skeleton_of_thought.types import AnswerDelta, AnswerRestarted, Event, PointFound, Routed, SkeletonDone
+from skeleton_of_thought.events import AnswerDelta, AnswerRestarted, Event, PointFound, Routed, SkeletonDone
 
 __all__ = ["Typewriter", "points"]
 

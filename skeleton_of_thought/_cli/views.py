@@ -10,17 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from skeleton_of_thought._cli.report import Comparison, comparison_dict
-from skeleton_of_thought.types import (
-    Answer,
-    AnswerDelta,
-    AnswerDone,
-    AnswerFailed,
-    AnswerRestarted,
-    Event,
-    Expansion,
-    Point,
-    Skeleton,
-)
+from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
+from skeleton_of_thought.types import Answer, Expansion, Point, Skeleton
 
 __all__ = ["JsonView", "Outcome", "PlainView", "View", "event_dict", "without_controls"]
 

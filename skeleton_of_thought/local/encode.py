@@ -96,7 +96,7 @@ class TextCodec:
             EngineReentered: The calling thread is using a tokenizer already, and was interrupted.
         """
         text, continued = self._text(prompt, prefill, tools)
-        limit = prompt.max_tokens if isinstance(prompt, Prompt) else None
+        limit = prompt.hints.max_tokens if isinstance(prompt, Prompt) else None
         ids = self._tokenize(text)
         if not ids:
             raise InvalidInput("The prompt is empty: give it some text.")

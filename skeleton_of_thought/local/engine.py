@@ -346,10 +346,10 @@ class LocalEngine:
             known = ", ".join((*SamplingParams.__dataclass_fields__, "prefill", "tools"))
             raise InvalidInput(f"There is no setting {', '.join(sorted(unknown))}; the settings are {known}.")
         if isinstance(prompt, Prompt):
-            given.setdefault("frequency_penalty", prompt.frequency_penalty)
-            given.setdefault("presence_penalty", prompt.presence_penalty)
-            given.setdefault("stop_after_text", prompt.stop)
-            given.setdefault("min_new_tokens", prompt.min_tokens)
+            given.setdefault("frequency_penalty", prompt.hints.frequency_penalty)
+            given.setdefault("presence_penalty", prompt.hints.presence_penalty)
+            given.setdefault("stop_after_text", prompt.hints.stop)
+            given.setdefault("min_new_tokens", prompt.hints.min_tokens)
         params = SamplingParams(**given)
         encoded = self._codec.encode(prompt, prefill, tools)
         return Row(

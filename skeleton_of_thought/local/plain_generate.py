@@ -94,13 +94,13 @@ class GenerateStream:
 
 
 def _settings(engine: LocalEngine, prompt: Prompt, temperature: float) -> dict[str, Any]:
-    limit = prompt.max_tokens or _DEFAULT_NEW_TOKENS
+    limit = prompt.hints.max_tokens or _DEFAULT_NEW_TOKENS
     if (window := engine.context_window) is not None:
         limit = min(limit, max(1, window - engine.count_tokens(prompt.messages)))
     pad = engine.tokenizer.pad_token_id
     return {
         "max_new_tokens": limit,
-        "min_new_tokens": min(prompt.min_tokens, limit),
+        "min_new_tokens": min(prompt.hints.min_tokens, limit),
         # Said in full, since a model's own generation config may say otherwise. 50 is what `generate` expects
         # where it does not draw.
         "do_sample": temperature > 0,

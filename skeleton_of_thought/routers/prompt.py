@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, Self, cast
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Conversation, Message, Prompt, Reply, RouteDecision, Usage
+from skeleton_of_thought.types import Conversation, Hints, Message, Prompt, Reply, RouteDecision, Usage
 
 __all__ = ["Ask", "AsyncAsk", "PromptRouter", "route_prompt"]
 
@@ -118,7 +118,7 @@ class PromptRouter:
         return _read(*await _acollected(self._aask(prompt)))
 
     def _prompt(self, conversation: Conversation) -> Prompt:
-        return dataclasses.replace(route_prompt(conversation), max_tokens=self._max_tokens)
+        return dataclasses.replace(route_prompt(conversation), hints=Hints(max_tokens=self._max_tokens))
 
 
 def _adapter(model: Any) -> Any:

@@ -18,21 +18,9 @@ from skeleton_of_thought._cli.live import LiveView, _columns
 from skeleton_of_thought._cli.report import statistics
 from skeleton_of_thought._cli.views import Outcome
 from skeleton_of_thought.errors import install_line
+from skeleton_of_thought.events import AnswerDelta, AnswerRestarted, MergeStarted, PointDelta, PointFound, PointStarted
 from skeleton_of_thought.text.assemble import render
-from skeleton_of_thought.types import (
-    Answer,
-    AnswerDelta,
-    AnswerRestarted,
-    Decoding,
-    Expansion,
-    MergeStarted,
-    Point,
-    PointDelta,
-    PointFound,
-    PointStarted,
-    Span,
-    Timings,
-)
+from skeleton_of_thought.types import Answer, Decoding, Expansion, Point, Span, Timings
 
 Script = scripted.Script
 
@@ -217,7 +205,7 @@ def test_normal_decoding_gets_as_many_tokens_as_the_answer(capsys):
     assert code == 0
     assert last.stage == "direct"
     assert last.prompt.messages[-1].text == QUESTION
-    assert last.prompt.max_tokens == answer["usage"]["output_tokens"]
+    assert last.prompt.hints.max_tokens == answer["usage"]["output_tokens"]
     assert answer["compare"]["normal"]["text"].startswith("This helps")
     assert answer["compare"]["speedup"].keys() == {"wall", "per_token"}
 
@@ -538,7 +526,7 @@ def test_normal_decoding_is_as_long_as_the_merge(capsys):
     script = merges()
     ask(script, "--plain", "--merge", "--compare", capsys=capsys)
     assert script.calls[-1].stage == "direct"
-    assert script.calls[-1].prompt.max_tokens == 81
+    assert script.calls[-1].prompt.hints.max_tokens == 81
 
 
 def test_the_live_view_shows_the_merge_and_then_prints_it(screen):

@@ -17,7 +17,7 @@ from terminals import Terminal
 from skeleton_of_thought import cli
 from skeleton_of_thought._cli.typewriter import Typewriter
 from skeleton_of_thought.errors import PromptTooLong
-from skeleton_of_thought.types import AnswerDelta, AnswerRestarted
+from skeleton_of_thought.events import AnswerDelta, AnswerRestarted
 
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}

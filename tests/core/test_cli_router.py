@@ -14,8 +14,9 @@ from terminals import Terminal, live_view
 from skeleton_of_thought import cli, drive
 from skeleton_of_thought._cli.views import Outcome
 from skeleton_of_thought.cli import main
+from skeleton_of_thought.events import AnswerDelta, Routed
 from skeleton_of_thought.routers.embedded import EmbeddedRouter
-from skeleton_of_thought.types import Answer, AnswerDelta, Routed, RouteDecision
+from skeleton_of_thought.types import Answer, RouteDecision
 
 Script = scripted.Script
 
@@ -64,7 +65,7 @@ def test_a_direct_answer_asks_the_model_what_the_user_asked_and_nothing_else(cap
     ask(script, DIRECT, "--json", "--system", "Be brief.", capsys=capsys)
     (call,) = script.calls
     assert [(m.role, m.text) for m in call.prompt.messages] == [("system", "Be brief."), ("user", DIRECT)]
-    assert (call.prompt.prefill, call.prompt.stop, call.prompt.max_tokens) == ("", (), None)
+    assert (call.prompt.prefill, call.prompt.hints.stop, call.prompt.hints.max_tokens) == ("", (), None)
 
 
 @pytest.mark.parametrize("options", [("--no-router",), ("--compare",)])
@@ -368,8 +369,8 @@ def test_the_router_is_loaded_only_where_it_is_used():
     code = (
         "import sys\nfrom skeleton_of_thought.cli import main\nmain(['ask', '--help'])\n"
         "main(['ask', 'q', '--no-router', '--model', './nowhere'])\nmain(['ask', 'q', '--model', './nowhere'])\n"
-        "names = ['auto', 'gate', 'embedded', 'cost', '_lexicon']\n"
-        "print([name for name in names if 'skeleton_of_thought.' + name in sys.modules])"
+        "names = ['auto', 'gate', 'embedded', 'cost', 'lexicon']\n"
+        "print([name for name in names if 'skeleton_of_thought.routers.' + name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.splitlines()[-1] == "[]"

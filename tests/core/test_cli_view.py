@@ -21,20 +21,8 @@ from skeleton_of_thought._cli.live import LiveView, _columns, _share
 from skeleton_of_thought._cli.machine import Meter, Work
 from skeleton_of_thought._cli.report import Comparison, Normal, comparison, comparison_dict, figures, measurements
 from skeleton_of_thought._cli.views import Outcome
-from skeleton_of_thought.types import (
-    Answer,
-    AnswerDelta,
-    Expansion,
-    Point,
-    PointDelta,
-    PointDone,
-    PointFound,
-    PointStarted,
-    RouteDecision,
-    Span,
-    Timings,
-    Usage,
-)
+from skeleton_of_thought.events import AnswerDelta, PointDelta, PointDone, PointFound, PointStarted
+from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision, Span, Timings, Usage
 
 Script = scripted.Script
 
@@ -384,8 +372,8 @@ class Ways(Script):
         return super()._open(call, index)
 
     def _way(self, name, call, index):
-        self.order.append(name if call.prompt.max_tokens > 4 else "warm-up")
-        self.lengths.append((call.prompt.min_tokens, call.prompt.max_tokens))
+        self.order.append(name if call.prompt.hints.max_tokens > 4 else "warm-up")
+        self.lengths.append((call.prompt.hints.min_tokens, call.prompt.hints.max_tokens))
         return super()._open(call, index)
 
     def text(self, call):
@@ -456,7 +444,7 @@ def test_a_repetition_that_fails_leaves_the_answer_and_the_error(capsys):
 def test_ctrl_c_while_another_way_is_measured_leaves_the_answer(both):
     class Interrupted(Ways):
         def _way(self, name, call, index):
-            if call.prompt.max_tokens > 4:
+            if call.prompt.hints.max_tokens > 4:
                 raise KeyboardInterrupt
             return super()._way(name, call, index)
 
@@ -473,7 +461,7 @@ def test_what_cannot_be_warmed_up_costs_no_call(both):
     both(out=False, err=False)
     assert cli.main(["compare", QUESTION, "--plain"], backend=backend) == 0
     assert [call.stage for call in script.calls] == ["skeleton", *["point"] * 5, "direct"]
-    assert script.calls[-1].prompt.max_tokens is None
+    assert script.calls[-1].prompt.hints.max_tokens is None
 
 
 def test_the_live_view_shows_what_is_measured():

@@ -312,7 +312,7 @@ def test_a_direct_answer_has_the_context_in_its_last_turn() -> None:
     text = prompt.messages[-1].text
     assert text.index(CONTEXT) < text.index(QUESTION.question)
     assert text.endswith(QUESTION.question)
-    assert (prompt.prefill, prompt.stop, prompt.max_tokens) == ("", (), None)
+    assert (prompt.prefill, prompt.hints.stop, prompt.hints.max_tokens) == ("", (), None)
 
 
 def test_a_direct_prompt_of_ones_own() -> None:

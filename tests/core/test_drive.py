@@ -16,28 +16,20 @@ from driving import Clock, in_threads, on_the_loop
 
 from skeleton_of_thought import drive
 from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
-from skeleton_of_thought.flow import AnswerFlow, Settings
-from skeleton_of_thought.routers.prompt import PromptRouter
-from skeleton_of_thought.types import (
+from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerDone,
     AnswerFailed,
     AnswerRestarted,
-    Call,
-    Conversation,
-    Decoding,
-    Point,
     PointDelta,
     PointFound,
     PointStarted,
-    Prompt,
-    Reply,
     Routed,
-    RouteDecision,
-    Skeleton,
     SkeletonDone,
-    Usage,
 )
+from skeleton_of_thought.flow import AnswerFlow, Settings
+from skeleton_of_thought.routers.prompt import PromptRouter
+from skeleton_of_thought.types import Call, Conversation, Decoding, Point, Prompt, Reply, RouteDecision, Skeleton, Usage
 
 WAIT = 20.0
 """A guard against hanging for ever, far above what any of this takes."""

@@ -5,33 +5,35 @@ from __future__ import annotations
 import pytest
 
 from skeleton_of_thought.errors import InvalidInput, MergeError, PointError, SkeletonError, SotError
-from skeleton_of_thought.flow import Action, AnswerFlow, Settings
-from skeleton_of_thought.prompts import PromptSet, PromptTemplate
-from skeleton_of_thought.types import (
-    Answer,
+from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerDone,
     AnswerFailed,
     AnswerRestarted,
-    Call,
-    Cancel,
-    Conversation,
-    Decoding,
     MergeDone,
     MergeStarted,
-    Message,
-    Point,
     PointDelta,
     PointDone,
     PointFound,
     PointRestarted,
     PointStarted,
+    Routed,
+    SkeletonDone,
+)
+from skeleton_of_thought.flow import Action, AnswerFlow, Settings
+from skeleton_of_thought.prompts import PromptSet, PromptTemplate
+from skeleton_of_thought.types import (
+    Answer,
+    Call,
+    Cancel,
+    Conversation,
+    Decoding,
+    Message,
+    Point,
     PointTimes,
     Reply,
-    Routed,
     RouteDecision,
     Skeleton,
-    SkeletonDone,
     Span,
     Usage,
 )

@@ -7,30 +7,23 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skeleton_of_thought.flow import Action, AnswerFlow, Settings
-from skeleton_of_thought.types import (
+from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerDone,
     AnswerFailed,
     AnswerRestarted,
-    Call,
-    Cancel,
-    Conversation,
     MergeDone,
     MergeStarted,
-    Point,
     PointDelta,
     PointDone,
     PointRestarted,
     PointStarted,
-    Reply,
-    RouteDecision,
-    Skeleton,
     SkeletonDone,
     SourcesDone,
     SourcesFound,
-    Usage,
 )
+from skeleton_of_thought.flow import Action, AnswerFlow, Settings
+from skeleton_of_thought.types import Call, Cancel, Conversation, Point, Reply, RouteDecision, Skeleton, Usage
 
 TEXTS = st.sampled_from([" ", "\n", "word ", "1. ", "2. Eat: ", "**", "Sleep", ": ", "é", "<think>x</think>", "end. "])
 LINES = st.sampled_from(

@@ -115,7 +115,7 @@ def test_the_prompt_is_short_whatever_is_asked_and_shows_the_last_turns():
     assert "Why {braces}?" in text
     assert "assistant: Fourth" in text
     assert "First" not in text
-    assert prompt.max_tokens == 9
+    assert prompt.hints.max_tokens == 9
     assert "conversation" not in route_prompt(QUESTION).messages[0].text
 
 

@@ -13,7 +13,7 @@ import pytest
 from skeleton_of_thought.errors import PromptFileError
 from skeleton_of_thought.parsing.parser import parse_skeleton
 from skeleton_of_thought.prompts import Example, FewShot, PromptSet, PromptTemplate
-from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
+from skeleton_of_thought.types import Conversation, Hints, Message, Point, Prompt, Skeleton
 
 OFFICIAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "official_prompts"
 QUESTION = Conversation.of("How do I sleep better?")
@@ -165,10 +165,10 @@ def test_an_instruction_replaces_the_prefill_where_it_is_not_continued() -> None
 
 def test_hints_for_the_backend_travel_with_the_prompt() -> None:
     penalties = {"frequency_penalty": 0.5, "presence_penalty": 0.8}
-    template = PromptTemplate("{title}", stop=("END",), max_tokens=7, min_tokens=2, **penalties)
+    template = PromptTemplate("{title}", hints=Hints(stop=("END",), max_tokens=7, min_tokens=2, **penalties))
     prompt = point_prompt(PromptSet(point=template))
-    assert (prompt.stop, prompt.max_tokens, prompt.min_tokens) == (("END",), 7, 2)
-    assert (prompt.frequency_penalty, prompt.presence_penalty) == (0.5, 0.8)
+    assert (prompt.hints.stop, prompt.hints.max_tokens, prompt.hints.min_tokens) == (("END",), 7, 2)
+    assert (prompt.hints.frequency_penalty, prompt.hints.presence_penalty) == (0.5, 0.8)
 
 
 SHOWN = FewShot(
@@ -291,9 +291,9 @@ def test_the_length_of_a_point_is_asked_for_in_sentences(words: int, asked: str,
 
 
 def test_a_limit_grows_with_the_length_that_is_asked_for() -> None:
-    assert point_prompt(PromptSet(), words=80).max_tokens == 2 * point_prompt(PromptSet(), words=40).max_tokens
+    assert point_prompt(PromptSet(), words=80).hints.max_tokens == 2 * point_prompt(PromptSet(), words=40).hints.max_tokens
     prompts = PromptSet(point=PromptTemplate("{title}"))
-    assert point_prompt(prompts).max_tokens is None
+    assert point_prompt(prompts).hints.max_tokens is None
 
 
 @pytest.mark.parametrize(("most", "asked"), [(10, "3 to 10"), (4, "3 to 4"), (3, "at most 3"), (1, "at most 1")])
@@ -434,10 +434,10 @@ def test_a_merge_shows_question_history_and_draft_and_nothing_in_them_is_read_as
 def test_a_merge_may_be_somewhat_longer_than_its_draft_in_any_script() -> None:
     # About four characters a token in English, about one in Chinese.
     for draft, tokens in (("Rest your eyes. " * 100, 400), ("多休息。" * 100, 400)):
-        limit = merge_prompt(PromptSet(), draft).max_tokens
+        limit = merge_prompt(PromptSet(), draft).hints.max_tokens
         assert limit is not None
         assert tokens * 1.5 <= limit <= tokens * 4
-    short = merge_prompt(PromptSet(), "A. B.").max_tokens
+    short = merge_prompt(PromptSet(), "A. B.").hints.max_tokens
     assert short is not None
     assert short >= 64
 
@@ -459,5 +459,5 @@ def test_a_skeleton_as_data_is_asked_for_without_a_form() -> None:
     assert len(prompt.messages) == 1
     assert "3 to 5 different headings" in prompt.messages[0].text
     assert "number" not in prompt.messages[0].text
-    assert (prompt.prefill, prompt.stop) == ("", ())
+    assert (prompt.prefill, prompt.hints.stop) == ("", ())
     assert asked(PromptSet(skeleton="Mine: {question}")).messages[0].text == f"Mine: {QUESTION.question}"

@@ -12,28 +12,21 @@ import pytest
 from driving import Clock
 
 from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
-from skeleton_of_thought.flow import Action, AnswerFlow, Settings
-from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.types import (
-    Answer,
+from skeleton_of_thought.events import (
     AnswerDone,
     AnswerFailed,
-    Call,
-    Cancel,
-    Conversation,
-    Point,
     PointDone,
     PointFound,
     PointRestarted,
     PointStarted,
-    Reply,
     Routed,
-    Skeleton,
     SkeletonDone,
     SourcesDone,
     SourcesFound,
-    Usage,
 )
+from skeleton_of_thought.flow import Action, AnswerFlow, Settings
+from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.types import Answer, Call, Cancel, Conversation, Point, Reply, Skeleton, Usage
 
 QUESTION = Conversation.of("How do I sleep better?")
 TWO = "1. Sleep\n2. Eat\n"

@@ -122,7 +122,7 @@ def test_a_prompt_router_is_measured_beside_the_others(bench, monkeypatch, tmp_p
     assert "failed" not in row
     assert "  1 not understood\n" in out
     assert [call.stage for call in backend.calls] == ["route"] * 4
-    assert {call.prompt.max_tokens for call in backend.calls} == {16}
+    assert {call.prompt.hints.max_tokens for call in backend.calls} == {16}
     assert backend.settings == {"temperature": 0.0, "max_tokens": 16}
 
 

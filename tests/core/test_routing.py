@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.events import Routed
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.routers.base import all_of, any_of, first_sure, with_threshold
-from skeleton_of_thought.types import Answer, Call, Conversation, Routed, RouteDecision, Usage
+from skeleton_of_thought.types import Answer, Call, Conversation, RouteDecision, Usage
 
 QUESTION = Conversation.of("How do I sleep better?")
 

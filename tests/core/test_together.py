@@ -13,8 +13,9 @@ import pytest
 from skeleton_of_thought import drive
 from skeleton_of_thought.drive import AsyncTogether, Together
 from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
+from skeleton_of_thought.events import AnswerDone, AnswerFailed
 from skeleton_of_thought.flow import AnswerFlow, Settings
-from skeleton_of_thought.types import AnswerDone, AnswerFailed, Call, Conversation, Reply
+from skeleton_of_thought.types import Call, Conversation, Reply
 
 WAIT = 20.0
 """A guard against hanging for ever, far above what any of this takes."""

@@ -12,7 +12,7 @@ from langchain_core.prompts import ChatPromptTemplate, PromptTemplate
 from langchain_sot import ChatTransformers
 from langchain_sot.calls import _native
 from langchain_sot.results import Restart
-from skeleton_of_thought.types import Call, Message, Prompt
+from skeleton_of_thought.types import Call, Hints, Message, Prompt
 
 TITLES = ["Take breaks", "Move"]
 JOINED = "1. Take breaks: All about take breaks.\n\n2. Move: All about move."
@@ -265,7 +265,7 @@ class Engine:
 )
 def test_a_local_models_default_limit_does_not_cut_it(settings, kwargs, limit):
     model = ChatTransformers(model="none", engine=Engine(), **settings)
-    prompt = Prompt((Message("user", "Merge"),), max_tokens=900)
+    prompt = Prompt((Message("user", "Merge"),), hints=Hints(max_tokens=900))
     assert _native(kwargs, Call(1, "merge", prompt), model)["max_tokens"] == limit
     assert _native({}, Call(1, "point", prompt), ChatTransformers(model="none", engine=Engine()))["max_tokens"] == 512
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skeleton_of_thought.local import LocalEngine
-from skeleton_of_thought.types import Message, Prompt
+from skeleton_of_thought.types import Hints, Message, Prompt
 
 pytestmark = pytest.mark.model
 
@@ -21,7 +21,8 @@ def test_the_demo_model_is_batched(demo_engine: LocalEngine) -> None:
 
 def test_rows_take_as_many_steps_as_the_longest_of_them(demo_engine: LocalEngine) -> None:
     prompts = [
-        Prompt((Message("user", f"Tell me the story of number {n}."),), min_tokens=n, max_tokens=n) for n in LENGTHS
+        Prompt((Message("user", f"Tell me the story of number {n}."),), hints=Hints(min_tokens=n, max_tokens=n))
+        for n in LENGTHS
     ]
     before = demo_engine.stats()
     done = demo_engine.generate(prompts)

@@ -12,7 +12,7 @@ import torch
 from skeleton_of_thought._cli.backends import local_backend
 from skeleton_of_thought.cli import main
 from skeleton_of_thought.local import LocalEngine, converted, models
-from skeleton_of_thought.types import Message, Prompt
+from skeleton_of_thought.types import Hints, Message, Prompt
 
 pytestmark = pytest.mark.model
 
@@ -42,7 +42,9 @@ def test_greedy_text_is_that_of_transformers(demo_engine: LocalEngine) -> None:
 
 def test_a_prefill_is_continued(demo_engine: LocalEngine) -> None:
     prompt = Prompt(
-        (Message("user", "List three colours as a numbered list."),), prefill="1.", stop=("\n",), max_tokens=12
+        (Message("user", "List three colours as a numbered list."),),
+        prefill="1.",
+        hints=Hints(stop=("\n",), max_tokens=12),
     )
     done = demo_engine.generate([prompt])[0]
     assert done.text.startswith(" ")

@@ -14,7 +14,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from skeleton_of_thought.errors import EngineClosed, InvalidInput, PromptTooLong
 from skeleton_of_thought.local import LocalEngine
-from skeleton_of_thought.types import Message, Prompt
+from skeleton_of_thought.types import Hints, Message, Prompt
 
 STORY = "The small boat crossed the wide river before the evening came."
 
@@ -182,11 +182,11 @@ def test_a_prompts_own_stop_and_limit_are_heeded(engine: LocalEngine) -> None:
     messages = (Message("user", "Hello"),)
     whole = unending(engine).generate([Prompt(messages)], max_new_tokens=30)[0]
     stop = whole.text[6:9]
-    stopped = engine.generate([Prompt(messages, stop=(stop,))], max_new_tokens=30)[0]
+    stopped = engine.generate([Prompt(messages, hints=Hints(stop=(stop,)))], max_new_tokens=30)[0]
     assert stopped.text == whole.text[: whole.text.index(stop)]
-    limited = engine.generate([Prompt(messages, max_tokens=5)])[0]
+    limited = engine.generate([Prompt(messages, hints=Hints(max_tokens=5))])[0]
     assert len(limited.token_ids) == 5
-    assert len(engine.generate([Prompt(messages, max_tokens=5)], max_new_tokens=3)[0].token_ids) == 3
+    assert len(engine.generate([Prompt(messages, hints=Hints(max_tokens=5))], max_new_tokens=3)[0].token_ids) == 3
 
 
 def test_a_prefill_is_continued(engine: LocalEngine) -> None:

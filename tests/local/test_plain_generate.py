@@ -10,7 +10,7 @@ import torch
 from skeleton_of_thought._cli.backends import local_backend
 from skeleton_of_thought.local import LocalEngine
 from skeleton_of_thought.local.plain_generate import GenerateStream
-from skeleton_of_thought.types import Call, Message, Prompt, Reply, Usage
+from skeleton_of_thought.types import Call, Hints, Message, Prompt, Reply, Usage
 
 MESSAGES = (Message("user", "Why do the leaves of a tree change their colour in autumn?"),)
 
@@ -22,7 +22,7 @@ def read(stream):
 
 
 def exactly(tokens):
-    return Prompt(MESSAGES, max_tokens=tokens, min_tokens=tokens)
+    return Prompt(MESSAGES, hints=Hints(max_tokens=tokens, min_tokens=tokens))
 
 
 @pytest.mark.parametrize("tokens", [1, 24])

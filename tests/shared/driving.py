@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from skeleton_of_thought import drive
+from skeleton_of_thought.events import PointDone
 from skeleton_of_thought.flow import AnswerFlow
-from skeleton_of_thought.types import PointDone
 
 
 def in_threads(model: Any, flows: list[AnswerFlow], until: Callable | None = None, **options) -> list:

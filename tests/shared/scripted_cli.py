@@ -75,8 +75,8 @@ class ScriptedStream:
     def __iter__(self) -> Iterator[str | Reply]:
         script, call = self._script, self._call
         pieces = script.text(call).replace(" ", "| ").split("|")
-        if call.prompt is not None and call.prompt.max_tokens is not None:
-            pieces = pieces[: call.prompt.max_tokens]
+        if call.prompt is not None and call.prompt.hints.max_tokens is not None:
+            pieces = pieces[: call.prompt.hints.max_tokens]
         script.open += 1
         try:
             for written, piece in enumerate(pieces):

@@ -1,0 +1,157 @@
+"""What an answer reports while it is made, as typed events. All are frozen; none knows a framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision, Skeleton
+
+__all__ = [
+    "AnswerDelta",
+    "AnswerDone",
+    "AnswerFailed",
+    "AnswerRestarted",
+    "Event",
+    "MergeDone",
+    "MergeStarted",
+    "PointDelta",
+    "PointDone",
+    "PointFound",
+    "PointRestarted",
+    "PointStarted",
+    "Routed",
+    "SkeletonDone",
+    "SourcesDone",
+    "SourcesFound",
+]
+
+
+@dataclass(frozen=True)
+class Routed:
+    """The router has decided (or failed, which its reason says)."""
+
+    decision: RouteDecision
+
+
+@dataclass(frozen=True)
+class PointFound:
+    """A line of the skeleton is complete."""
+
+    point: Point
+
+
+@dataclass(frozen=True)
+class SkeletonDone:
+    """The skeleton is complete."""
+
+    skeleton: Skeleton
+
+
+@dataclass(frozen=True)
+class SourcesFound:
+    """A retrieval has ended as it should: for a point, or with `point` None for the question as a whole."""
+
+    point: Point | None
+    sources: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class SourcesDone:
+    """No more sources will come: all retrievals have ended, or have failed for good. Told once, if any was wanted."""
+
+
+@dataclass(frozen=True)
+class PointStarted:
+    """A call that writes this point was asked for."""
+
+    point: Point
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class PointDelta:
+    """More text of a point, in order of arrival, points interleaved. Not yet final: see `PointRestarted`."""
+
+    point: Point
+    text: str
+
+
+@dataclass(frozen=True)
+class PointRestarted:
+    """A point failed and is written anew: the text of its `PointDelta`s so far is void."""
+
+    point: Point
+    error: Exception
+
+
+@dataclass(frozen=True)
+class PointDone:
+    """A point is written, or has failed for good (`expansion.error`): before it was started, if its retrieval did."""
+
+    expansion: Expansion
+
+
+@dataclass(frozen=True)
+class MergeStarted:
+    """All points are done, and a call that makes one text of them was asked for."""
+
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class MergeDone:
+    """The merge has ended: `text` is what it gave, or is empty where it failed for good (`error`)."""
+
+    text: str
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class AnswerDelta:
+    """More text of the answer, in document order.
+
+    Final: what was released never changes, unless a merge fails while it is written (`AnswerRestarted`).
+    """
+
+    text: str
+
+
+@dataclass(frozen=True)
+class AnswerRestarted:
+    """The merge failed in the middle of its text: the `AnswerDelta`s so far are void, the whole answer follows."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class AnswerDone:
+    """The answer is complete; the last event of a flow that succeeded."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class AnswerFailed:
+    """The answer could not be completed; the last event of a flow that failed."""
+
+    error: Exception
+
+
+Event = (
+    Routed
+    | PointFound
+    | SkeletonDone
+    | SourcesFound
+    | SourcesDone
+    | PointStarted
+    | PointDelta
+    | PointRestarted
+    | PointDone
+    | MergeStarted
+    | MergeDone
+    | AnswerDelta
+    | AnswerRestarted
+    | AnswerDone
+    | AnswerFailed
+)
