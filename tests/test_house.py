@@ -14,7 +14,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
-    {"errors", "types", "events", "settings", "timeline", "_drawing", "_moved"},
+    {"errors", "timeline", "_drawing", "_moved", "types.conversation", "types.usage", "types.answer"},
+    {"types.calls", "settings"},
+    {"types"},
+    {"events"},
     {
         "parsing.marks",
         "parsing.outline",
