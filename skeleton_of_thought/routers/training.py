@@ -22,8 +22,6 @@ _DECAY = 4.0
 _FOLDS = 5
 _LEAST = 2
 """A feature counts where so many questions have it."""
-_FOLLOWS = "follow"
-"""The form of questions that only make sense after an answer."""
 
 Row = tuple[tuple[tuple[int, float], ...], float]
 
