@@ -43,7 +43,7 @@ from skeleton_of_thought.routers.base import (
     told,
 )
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.text.assemble import (
+from skeleton_of_thought.text.assembly import (
     POINT_BREAK,
     ExpansionText,
     PrefillEcho,

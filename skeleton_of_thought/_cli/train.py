@@ -49,7 +49,7 @@ def _embedded(args: Namespace, sources: dict[str, list[Labelled]], test: list[La
 
 
 def _encoder(args: Namespace, sources: dict[str, list[Labelled]], test: list[Labelled] | None) -> dict[str, Any]:
-    from skeleton_of_thought.routers.classifier_training import train_classifier
+    from skeleton_of_thought.routers.classifier import train_classifier
 
     labelled = [one for of in sources.values() for one in of]
     return train_classifier(

@@ -16,8 +16,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 import skeleton_of_thought
 from skeleton_of_thought.cli import main
 from skeleton_of_thought.errors import InvalidInput, ModelLoadError
-from skeleton_of_thought.routers.classifier import ClassifierRouter, encode
-from skeleton_of_thought.routers.classifier_training import train_classifier, tversky_loss
+from skeleton_of_thought.routers.classifier import ClassifierRouter, encode, train_classifier, tversky_loss
 from skeleton_of_thought.routers.measures import Labelled
 from skeleton_of_thought.types import Conversation
 
