@@ -22,7 +22,7 @@ from skeleton_of_thought.local.models import loading
 from skeleton_of_thought.routers.measures import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
-    Labelled,
+    LabelledQuestion,
     best_threshold,
     majority,
     measure,
@@ -161,11 +161,11 @@ _TIMED = 50
 
 
 def train_classifier(
-    labelled: Sequence[Labelled],
+    labelled: Sequence[LabelledQuestion],
     *,
     base: str | PathLike[str],
     out: str | PathLike[str],
-    test: Sequence[Labelled] | None = None,
+    test: Sequence[LabelledQuestion] | None = None,
     seed: int = 0,
     epochs: int = 6,
     batch_size: int = 16,
@@ -229,9 +229,9 @@ def tversky_loss(positive: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return 1 - (hits + 1) / (hits + wrong + 1)
 
 
-def _split(labelled: Sequence[Labelled], seed: int) -> tuple[list[Labelled], list[Labelled]]:
-    train: list[Labelled] = []
-    held: list[Labelled] = []
+def _split(labelled: Sequence[LabelledQuestion], seed: int) -> tuple[list[LabelledQuestion], list[LabelledQuestion]]:
+    train: list[LabelledQuestion] = []
+    held: list[LabelledQuestion] = []
     for label in (False, True):
         of = [one for one in labelled if one.use_skeleton == label]
         if len(of) < 4:
@@ -257,7 +257,7 @@ class _Recipe:
 def _fit(
     model: Any,
     tokenizer: Any,
-    split: tuple[list[Labelled], list[Labelled]],
+    split: tuple[list[LabelledQuestion], list[LabelledQuestion]],
     recipe: _Recipe,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -294,7 +294,7 @@ def _fit(
 
 
 def _held_out_loss(
-    model: Any, tokenizer: Any, held: Sequence[Labelled], weights: torch.Tensor, recipe: _Recipe
+    model: Any, tokenizer: Any, held: Sequence[LabelledQuestion], weights: torch.Tensor, recipe: _Recipe
 ) -> float:
     model.eval()
     with torch.inference_mode():
@@ -305,12 +305,12 @@ def _held_out_loss(
     return sum(losses) / len(held)
 
 
-def _batches(labelled: Sequence[Labelled], size: int) -> Iterator[Sequence[Labelled]]:
+def _batches(labelled: Sequence[LabelledQuestion], size: int) -> Iterator[Sequence[LabelledQuestion]]:
     return (labelled[start : start + size] for start in range(0, len(labelled), size))
 
 
 def _loss(
-    model: Any, tokenizer: Any, batch: Sequence[Labelled], weights: torch.Tensor, max_length: int
+    model: Any, tokenizer: Any, batch: Sequence[LabelledQuestion], weights: torch.Tensor, max_length: int
 ) -> torch.Tensor:
     inputs = encode(tokenizer, [one.question for one in batch], max_length)
     labels = torch.tensor([int(one.use_skeleton) for one in batch], device=model.device)
@@ -319,14 +319,14 @@ def _loss(
     return tversky_loss(positive, labels.float()) + torch.nn.functional.cross_entropy(logits, labels, weights)
 
 
-def _report(router: ClassifierRouter, labelled: Sequence[Labelled]) -> dict[str, Any]:
+def _report(router: ClassifierRouter, labelled: Sequence[LabelledQuestion]) -> dict[str, Any]:
     labels = [one.use_skeleton for one in labelled]
     scores = router.scores([one.question for one in labelled])
     decided = measure([score >= router.threshold for score in scores], labels, scores)
     return {"router": decided.to_dict(), "majority": majority(labels).to_dict()}
 
 
-def _milliseconds(router: ClassifierRouter, labelled: Sequence[Labelled]) -> float:
+def _milliseconds(router: ClassifierRouter, labelled: Sequence[LabelledQuestion]) -> float:
     """The median time of one question alone."""
     seconds = []
     for one in list(labelled)[:_TIMED]:
