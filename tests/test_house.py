@@ -26,12 +26,11 @@ LAYERS = [
         "context",
         "templates",
         "text.words",
-        "text.wanted",
         "text.loops",
     },
     {"default_prompts", "prompt_files"},
-    {"prompts", "text", "text.assemble", "text.echoes"},
-    {"routers", "routers.base", "routers.lexicon", "routers.measures", "routers.question"},
+    {"prompts", "text", "text.assembly", "text.echoes"},
+    {"routers", "routers.base", "routers.measures", "routers.question"},
     {"routers.gate", "routers.cost", "routers.embedded", "routers.prompt"},
     {"routers.auto", "routers.training", "gate"},
     {"flow"},
@@ -41,10 +40,10 @@ LAYERS = [
 ]
 """The core, lowest first: a module imports from its own layer and those below only."""
 
-TOP = {"__init__", "__main__", "cli", "_cli", "local", "routers.classifier", "routers.classifier_training"}
+TOP = {"__init__", "__main__", "cli", "_cli", "local", "routers.classifier"}
 """What stands on the core; listed so that a new module must be given its place."""
 
-WITH_TORCH = ["skeleton_of_thought/local/", "skeleton_of_thought/routers/classifier"]
+WITH_TORCH = ["skeleton_of_thought/local/", "skeleton_of_thought/routers/classifier.py"]
 """Who may import torch and transformers."""
 
 
