@@ -12,7 +12,7 @@ for a point stands right before what is particular to the point. A template may 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from skeleton_of_thought.context import with_context
 from skeleton_of_thought.default_prompts import CONTEXT, DIRECT, MERGE, POINT, SKELETON, STRUCTURED
 from skeleton_of_thought.errors import PromptFileError
 from skeleton_of_thought.prompt_files import read_prompt_file, template_of_file
+from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.templates import (
     ALIASES,
     PLACEHOLDERS,
@@ -41,6 +42,7 @@ from skeleton_of_thought.types import Conversation, Point, Prompt, Skeleton
 __all__ = [
     "ALIASES",
     "PLACEHOLDERS",
+    "AnswerPrompts",
     "Example",
     "FewShot",
     "PromptSet",
@@ -230,3 +232,69 @@ class PromptSet:
 def _made(template: Template | str) -> Template:
     # `PromptSet` has made templates of strings. `isinstance` would ask a protocol for its members with each call.
     return cast(Template, template)
+
+
+class AnswerPrompts:
+    """The prompts of one answer.
+
+    Args:
+        prompts: The templates.
+        conversation: The question and what was said before it.
+        settings: How the answer is made.
+        prefill: The stages whose backend continues the start of an assistant's turn.
+        own_context: Whether each point has a context of its own.
+
+    Attributes:
+        context: What was retrieved for the question; empty before that.
+    """
+
+    def __init__(
+        self,
+        prompts: PromptSet,
+        conversation: Conversation,
+        settings: Settings,
+        *,
+        prefill: Collection[str],
+        own_context: bool,
+    ) -> None:
+        self.context = ""
+        self._prompts = prompts
+        self._conversation = conversation
+        self._size = {"max_points": settings.max_points, "words": settings.point_words}
+        self._prefill = frozenset(prefill)
+        self._own_context = own_context
+
+    def skeleton(self, *, structured: bool) -> Prompt:
+        """Asks for the skeleton."""
+        return self._prompts.skeleton_prompt(
+            self._conversation,
+            prefill="skeleton" in self._prefill,
+            structured=structured,
+            context=self.context,
+            **self._size,
+        )
+
+    def point(self, skeleton: Skeleton, point: Point, context: str) -> Prompt:
+        """Asks for a point; `context` was retrieved for it."""
+        return self._prompts.point_prompt(
+            self._conversation,
+            skeleton,
+            point,
+            prefill="point" in self._prefill,
+            context=context or self.context,
+            own_context=self._own_context,
+            **self._size,
+        )
+
+    def direct(self) -> Prompt:
+        """Asks for a direct answer."""
+        return self._prompts.direct_prompt(self._conversation, self.context)
+
+    def merge(self, skeleton: Skeleton, draft: str) -> Prompt:
+        """Asks for one text in place of the points."""
+        return self._prompts.merge_prompt(self._conversation, skeleton, draft, **self._size)
+
+    def merge_material(self, skeleton: Skeleton, draft: str) -> list[str]:
+        """The texts that the prompt of a merge may be made of, besides its instruction."""
+        texts = [message.text for message in self._conversation.messages]
+        return [*texts, draft, str(skeleton), "; ".join(skeleton.titles)]

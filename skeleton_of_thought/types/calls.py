@@ -20,7 +20,12 @@ __all__ = [
 ]
 
 Retrieval = Literal["none", "once", "per_point"]
-"""What is retrieved for an answer, see `skeleton_of_thought.flow.AnswerFlow`."""
+"""What is retrieved for an answer, by calls of stage `sources`.
+
+`"once"`: for the question, before anything is written. Every prompt shows the context, but for that of the merge, which
+changes no content. `"per_point"`: for each point, before it is written; its prompt alone shows the context. A direct
+answer has one retrieval for the question.
+"""
 
 
 @dataclass(frozen=True)
