@@ -18,6 +18,7 @@ LAYERS = [
     {"types.calls", "settings"},
     {"types"},
     {"events"},
+    {"adapters", "adapters.hints", "adapters.replies", "adapters.streams"},
     {
         "parsing.marks",
         "parsing.outline",
@@ -43,7 +44,10 @@ LAYERS = [
 ]
 """The core, lowest first: a module imports from its own layer and those below only."""
 
-TOP = {"__init__", "__main__", "cli", "_cli", "local", "routers.classifier"}
+TOP = {
+    *("__init__", "__main__", "cli", "_cli", "local"),
+    *("routers.classifier", "adapters.adoption", "adapters.engines"),
+}
 """What stands on the core; listed so that a new module must be given its place."""
 
 WITH_TORCH = ["skeleton_of_thought/local/", "skeleton_of_thought/routers/classifier.py"]
