@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_sot.interrupts import dropped
 from langchain_sot.messages import read_messages
-from langchain_sot.router import TracedRouter, read_request
+from langchain_sot.routers import ChildRunRouter, read_request
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.auto import as_router
 from skeleton_of_thought.routers.base import decided_at_once, failed_router, races, told
@@ -116,7 +116,7 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
         return await self._acall_with_config(decide, input, config)
 
     def _decided(self, conversation: Conversation, config: RunnableConfig) -> RouteDecision:
-        router = TracedRouter(self._router, config)
+        router = ChildRunRouter(self._router, config)
         with dropped():
             decision = decided_at_once(router, conversation)
             try:
@@ -125,7 +125,7 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
                 return failed_router(error)
 
     async def _adecided(self, conversation: Conversation, config: RunnableConfig) -> RouteDecision:
-        router = TracedRouter(self._router, config)
+        router = ChildRunRouter(self._router, config)
         with dropped():
             decision = decided_at_once(router, conversation)
             try:
@@ -141,11 +141,11 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """See `Router`."""
-        return TracedRouter(self._router, ensure_config()).route(conversation)
+        return ChildRunRouter(self._router, ensure_config()).route(conversation)
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """See `Router`."""
-        return await TracedRouter(self._router, ensure_config()).aroute(conversation)
+        return await ChildRunRouter(self._router, ensure_config()).aroute(conversation)
 
     @property
     def races(self) -> bool:

@@ -1,4 +1,4 @@
-"""LangChain's things as routers, and routers within the runs of a chain."""
+"""The routers of a chain: `router="auto"`, and any router as part of one run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from langchain_core.runnables.utils import coro_with_context
 
 from langchain_sot.calls import message_usage
 from langchain_sot.interrupts import lifted
+from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import Around, BoundRouter, Router
+from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.types import Answer, Conversation, Request, RouteDecision, Usage
 
-__all__ = ["TracedRouter", "read_request"]
+__all__ = ["AutoRouters", "ChildRunRouter", "read_request"]
 
+_KEPT = 8
 _TOOLS = frozenset({"tools", "functions", "tool_choice", "function_call"})
 _FORMATS = frozenset(
     {
@@ -50,7 +53,7 @@ def read_request(kwargs: Mapping[str, Any], max_concurrency: int | None) -> Requ
 
 
 @dataclass(frozen=True)
-class TracedRouter(Around):
+class ChildRunRouter(Around):
     """A router as part of one run of the chain: the runs that it starts are children of the chain's.
 
     The tokens that these runs spend are told with the decision. What decides at once starts none.
@@ -149,3 +152,34 @@ def _decision(result: Any) -> RouteDecision:
             "The router gave a message, and every message is true. End it with a parser that gives True or False."
         )
     return RouteDecision(bool(result))
+
+
+class AutoRouters:
+    """The automatic routers of a chain and its copies: one for each pair of models, for each learns how fast they are.
+
+    Copies of a chain with other models, such as an agent's middleware makes for each request, share what was learnt of
+    the same ones. It is nothing of the chain's value: all are equal, and copies and pickles of it begin anew.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: list[tuple[tuple[Any, Any, int], AutoRouter]] = []
+
+    def get(self, llm: Any, point_llm: Any, max_points: int) -> AutoRouter:
+        """The one for these models and this many points at most."""
+        with self._lock:
+            for (one, other, most), router in self._known:
+                if one is llm and other is point_llm and most == max_points:
+                    return router
+            router = AutoRouter(guard=CostGuard(max_points=max_points))
+            # Held with the models: an identity is one only while its object lives.
+            self._known = [((llm, point_llm, max_points), router), *self._known[: _KEPT - 1]]
+            return router
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AutoRouters)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[AutoRouters], tuple[()]]:
+        return AutoRouters, ()
