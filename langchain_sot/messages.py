@@ -15,12 +15,21 @@ from langchain_core.messages import (
     ToolMessage,
     convert_to_messages,
 )
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.prompt_values import PromptValue
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Content, Conversation, Message, Prompt
+from skeleton_of_thought.types import Content, Conversation, Message, Prompt, Usage
 
-__all__ = ["Asked", "convert_message", "convert_messages", "read_input", "read_messages", "render_text"]
+__all__ = [
+    "Asked",
+    "convert_message",
+    "convert_messages",
+    "read_input",
+    "read_messages",
+    "render_text",
+    "usage_metadata",
+]
 
 _ROLES = frozenset({"human", "user", "ai", "assistant", "system", "developer", "tool"})
 _TURNS = {"user": "User", "assistant": "Assistant"}
@@ -198,3 +207,13 @@ def render_text(prompt: Prompt) -> str:
         for message in prompt.messages
     ]
     return "\n\n".join([*turns, f"Assistant: {prompt.prefill}".rstrip()])
+
+
+def usage_metadata(usage: Usage) -> UsageMetadata:
+    """The tokens of a call as LangChain's messages have them."""
+    return UsageMetadata(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+        input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
+    )

@@ -15,7 +15,7 @@ from langchain_sot.custom_events import Announcer
 from langchain_sot.interrupts import alifting, dropped, lifting
 from langchain_sot.messages import Asked, read_input
 from langchain_sot.models.wrappers import unbound
-from langchain_sot.router import TracedRouter, read_request
+from langchain_sot.routers import ChildRunRouter, read_request
 from langchain_sot.skeleton_schema import ask_structured
 from skeleton_of_thought import drive
 from skeleton_of_thought.events import AnswerFailed, Event
@@ -66,7 +66,7 @@ class Plan:
             self.requested(asked.conversation, config, models) if routed else asked.conversation,
             prompts=self.prompts,
             settings=self.settings,
-            router=TracedRouter(self.router, config, learns) if routed else None,
+            router=ChildRunRouter(self.router, config, learns) if routed else None,
             skeleton=self.skeleton,
             prefill=self._prefilled(config, models),
             live=live,

@@ -126,9 +126,9 @@ def settled(
         return llm.model_copy(update={"runnable": first, "fallbacks": others})
     if not may_be_adopted(llm):
         return llm
-    from langchain_sot.local.adoption import adopt, usable
+    from langchain_sot.local.adoption import adopt_runnable, with_async_methods
 
-    return adopt(llm, kwargs) if adopts else usable(llm)
+    return adopt_runnable(llm, kwargs) if adopts else with_async_methods(llm)
 
 
 def unbound(
