@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from langchain_sot.calls import message_usage
 from langchain_sot.chat_model.passing_on import as_chunk, as_message
 from langchain_sot.interrupts import dropped
-from langchain_sot.messages import convert_message
-from langchain_sot.plan import Plan
+from langchain_sot.messages import convert_message, message_usage
+from langchain_sot.plan import AnswerPlan, with_request
 from langchain_sot.router import TracedRouter
 from skeleton_of_thought.routers.base import AnyRouter, Around, decided_at_once, told
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Span, Timings, Usage
@@ -135,14 +134,14 @@ class Way:
         if self.direct is not None:
             self.direct.end()
 
-    def plan(self, plan: Plan) -> Plan:
+    def plan(self, plan: AnswerPlan) -> AnswerPlan:
         """How the answer is made where it is not passed on: the router is not asked twice."""
         if self.decision is None:
             return plan
         return replace(plan, router=Decided(plan.router, self.decision))
 
 
-def decide(plan: Plan, messages: Sequence[BaseMessage], config: RunnableConfig, kwargs: Mapping[str, Any]) -> Way:
+def decide(plan: AnswerPlan, messages: Sequence[BaseMessage], config: RunnableConfig, kwargs: Mapping[str, Any]) -> Way:
     """The way that the router chooses without a call, if it can.
 
     Args:
@@ -153,9 +152,9 @@ def decide(plan: Plan, messages: Sequence[BaseMessage], config: RunnableConfig, 
     """
     if plan.router is None:
         return Way(passes=False)
-    models = plan.models(kwargs)
+    models = plan.models(kwargs).resolve(config)
     conversation = Conversation(tuple(convert_message(message) for message in messages))
-    conversation = plan.requested(conversation, config, models)
+    conversation = with_request(conversation, config, models)
     with dropped():
         decision = decided_at_once(TracedRouter(plan.router, config), conversation)
     if decision is None or decision.use_skeleton:

@@ -15,8 +15,7 @@ from pydantic import PrivateAttr
 
 from langchain_sot.chain import SkeletonOfThoughtChain
 from langchain_sot.chat_model.call import ChatCall
-from langchain_sot.models.rebinding import rebound
-from langchain_sot.models.wrappers import find_backend, settled, unbound
+from langchain_sot.models.resolution import find_model, rebound, resolve, with_bindings
 
 __all__ = ["LikeItsLlm"]
 
@@ -47,13 +46,14 @@ class LikeItsLlm(BaseChatModel):
 
     @property
     def _inner(self) -> Runnable[Any, Any]:
-        return find_backend(self.chain.llm).model
+        return find_model(self.chain.llm)
 
     def _chosen(
         self, config: RunnableConfig, kwargs: Mapping[str, Any]
     ) -> tuple[Runnable[Any, Any], RunnableConfig, dict[str, Any]]:
         """The `llm` that this config chooses, out of its bindings, with what is bound."""
-        return unbound(settled(self.chain.llm, config, {}, adopts=False), config, kwargs)
+        chosen = resolve(self.chain.llm, config, kwargs, adopts=False)
+        return chosen.llm, with_bindings(chosen.bindings, config), dict(chosen.kwargs)
 
     def _name(self, kwargs: Mapping[str, Any]) -> str:
         return self._get_ls_params(**kwargs).get("ls_model_name") or self._llm_type
@@ -77,7 +77,7 @@ class LikeItsLlm(BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         config = ensure_config(self._call.config if self._call else None)
         llm, _, bound = self._chosen(config, kwargs)
-        inner = find_backend(llm).model
+        inner = find_model(llm)
         if not isinstance(inner, BaseLanguageModel):
             return super()._get_ls_params(stop=stop, **kwargs)
         params = inner._get_ls_params(stop=bound.pop("stop", None) if stop is None else stop, **bound)

@@ -47,8 +47,8 @@ from langchain_sot.chat_model.passing_on import (
     joined,
     with_stop,
 )
-from langchain_sot.models.wrappers import find_backend
-from langchain_sot.plan import Work
+from langchain_sot.models.resolution import find_model, read_traits
+from langchain_sot.plan import AnswerBatch
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
 from skeleton_of_thought.settings import first_by_position
@@ -222,7 +222,7 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         """The answer in document order. Closing the iterator ends all calls, and returns when they have ended."""
         way = self._way(input, config, stop, kwargs)
         if way.passes:
-            # A binding's stream leaves that of its model open when it is closed early; see `unbound`.
+            # A binding's stream leaves that of its model open when it is closed early; see `models.streams`.
             llm, config, kwargs = self._chosen(ensure_config(config), with_stop(stop, kwargs))
             with closed(llm.stream(self._sent(input, way), config, **kwargs)) as chunks:
                 yield from map(way.chunk, chunks)
@@ -504,7 +504,7 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
                     yield chunk
                     _shown(chunk, event)
 
-    def _result(self, answer: Answer, work: Work, kwargs: Mapping[str, Any]) -> ChatResult:
+    def _result(self, answer: Answer, work: AnswerBatch, kwargs: Mapping[str, Any]) -> ChatResult:
         message = answer_message(answer, self._name(kwargs), work.direct(0))
         return ChatResult(generations=[ChatGeneration(message=message)])
 
@@ -518,12 +518,12 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
         answer = _done(event)
         return None if answer is None else answer_chunk(answer, self._name(kwargs), usage=usage)
 
-    def _work(self, messages: list[BaseMessage], run: Any, kwargs: Mapping[str, Any], *, live: bool) -> Work:
+    def _work(self, messages: list[BaseMessage], run: Any, kwargs: Mapping[str, Any], *, live: bool) -> AnswerBatch:
         call = self._call or ChatCall({})
         asked = self._as_text(messages)
         settings = {name: value for name, value in kwargs.items() if name != "stream" and value is not None}
         plan = self.chain.plan() if call.way is None else call.way.plan(self.chain.plan())
-        return Work(plan, [asked], [call.child_config(run)], settings, live=live)
+        return AnswerBatch(plan, [asked], [call.child_config(run)], settings, live=live)
 
     def _sent(self, value: LanguageModelInput, way: Way) -> LanguageModelInput:
         """What the `llm` gets of a call that is passed on: what it would get without us, but see `_as_text`."""
@@ -531,7 +531,7 @@ class SkeletonOfThoughtChatModel(LikeItsLlm):
 
     def _as_text(self, value: Any) -> Any:
         """A question alone as a string for string LLMs: they would set a "Human:" before it."""
-        if isinstance(value, str) or not find_backend(self.chain.llm).text:
+        if isinstance(value, str) or not read_traits(type(find_model(self.chain.llm))).text:
             return value
         messages = self._convert_input(value).to_messages()
         return messages[0].text if len(messages) == 1 and isinstance(messages[0], HumanMessage) else value

@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import LLMResult
 
 from langchain_sot.messages import convert_message
-from langchain_sot.models.wrappers import aclose, close
+from langchain_sot.models.streams import aclose, close
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Conversation
 

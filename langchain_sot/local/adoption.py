@@ -22,7 +22,7 @@ from pydantic import Field
 
 from langchain_sot.local.chat_transformers import ChatTransformers
 from langchain_sot.messages import render_text
-from langchain_sot.models.kinds import library_class
+from langchain_sot.models.resolution import library_class
 from skeleton_of_thought.errors import InvalidInput, PromptTooLong
 from skeleton_of_thought.types import Message, Prompt
 
@@ -62,13 +62,13 @@ class _Local:
 
 
 def _find_local(llm: Any) -> _Local | None:
-    if (owner := library_class(llm, "ChatHuggingFace")) is not None:
+    if (owner := library_class(type(llm), "ChatHuggingFace")) is not None:
         inner = getattr(llm, "llm", None)
         pipeline = getattr(inner, "pipeline", None)
-        if library_class(inner, "HuggingFacePipeline") is None or pipeline is None:
+        if library_class(type(inner), "HuggingFacePipeline") is None or pipeline is None:
             return None  # a remote endpoint
         return _Local(llm, pipeline, True, owner)
-    owner = library_class(llm, "HuggingFacePipeline")
+    owner = library_class(type(llm), "HuggingFacePipeline")
     pipeline = getattr(llm, "pipeline", None)
     return None if owner is None or pipeline is None else _Local(llm, pipeline, False, owner)
 
