@@ -37,7 +37,14 @@ __all__ = [
     "load_chain",
 ]
 
-keep_old_names(__name__, {"chat_transformers": "local.chat_transformers"})
+keep_old_names(
+    __name__,
+    {
+        "automatic": "routers",
+        "chat_transformers": "local.chat_transformers",
+        "structured": "local.structured_output",
+    },
+)
 
 _MODULES = {
     "ChatTransformers": "local.chat_transformers",

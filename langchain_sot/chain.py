@@ -188,7 +188,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         return self
 
     def _router(self) -> Any:
-        from langchain_sot.automatic import AutoRouters
+        from langchain_sot.routers import AutoRouters
 
         if not isinstance(self.router, str):
             return self.router

@@ -15,6 +15,7 @@ from langchain_core.messages import (
     ToolMessage,
     convert_to_messages,
 )
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.prompt_values import PromptValue
 
 from skeleton_of_thought.errors import InvalidInput
@@ -28,6 +29,7 @@ __all__ = [
     "read_input",
     "read_messages",
     "render_text",
+    "usage_metadata",
 ]
 
 _ROLES = frozenset({"human", "user", "ai", "assistant", "system", "developer", "tool"})
@@ -215,3 +217,13 @@ def message_usage(message: Any) -> Usage | None:
     usage = message.usage_metadata
     cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
     return Usage(usage.get("input_tokens", 0), usage.get("output_tokens", 0), cached)
+
+
+def usage_metadata(usage: Usage) -> UsageMetadata:
+    """The tokens of a call as LangChain's messages have them."""
+    return UsageMetadata(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+        input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
+    )

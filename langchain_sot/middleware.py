@@ -11,15 +11,15 @@ from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import ensure_config
 
 from langchain_sot.chain import SkeletonOfThoughtChain
-from langchain_sot.chat_model.direct import Way
+from langchain_sot.chat_model.delegation import suits_chain
 from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
-from langchain_sot.chat_model.passing_on import CARRIED, asks_a_question
+from langchain_sot.chat_model.route import CallRoute
 from skeleton_of_thought.errors import InvalidInput, MissingExtra
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
 except ImportError as error:
-    # langchain's releases before 1 had no middleware: the extra, which asks for a newer one, is the remedy then, too.
+    # Releases of langchain before 1 have no middleware. The extra asks for a newer one, so the hint fits them too.
     raise MissingExtra("SkeletonOfThoughtMiddleware needs langchain", "agents") from error
 
 __all__ = ["SkeletonOfThoughtMiddleware"]
@@ -28,14 +28,15 @@ __all__ = ["SkeletonOfThoughtMiddleware"]
 class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
     """Lets an agent of `create_agent` answer by Skeleton-of-Thought, with the model that it has.
 
-    The model's turn is made by a `SkeletonOfThoughtChain` over the agent's model, its system prompt and the whole
-    history. The message is that of `SkeletonOfThoughtChatModel`; with `stream_mode="messages"` its tokens come in
-    document order, and those of the skeleton and of single points are not shown.
+    A `SkeletonOfThoughtChain` over the agent's model takes the model's turn, with the system prompt and the whole
+    history. The message is that of `SkeletonOfThoughtChatModel`. With `stream_mode="messages"` its tokens come in
+    document order; the tokens of the skeleton and of single points are not streamed.
 
-    The agent's own model call is made where the router says so; the reason is in the message's `response_metadata`. It
-    is made untouched if the request has tools or a response format, if its last message is not a human's, and for model
-    settings that are about the text as a whole, such as `stop` or `max_tokens` (what may be set is in
-    `langchain_sot.chat_model.passing_on.CARRIED`). Middleware after this one in the agent's list sees only these calls.
+    The agent makes its own model call where the router chooses the direct route; the reason is in the message's
+    `response_metadata`. It also makes it, unchanged, if the request has tools or a response format, if the last message
+    is not a human's, and for model settings that concern the text as a whole, such as `stop` or `max_tokens`: all that
+    are not in `langchain_sot.chat_model.delegation.PER_CALL_SETTINGS`. Middleware after this one in the agent's list
+    sees only these calls.
 
     Example:
         >>> from langchain.agents import create_agent
@@ -47,7 +48,7 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         '1. Move: A short walk helps.'
 
     Args:
-        settings: The settings of `SkeletonOfThoughtChain`, all but `llm`: `point_llm`, `router`, `max_points`, ...
+        settings: The settings of `SkeletonOfThoughtChain` but `llm`: `point_llm`, `router`, `max_points`, ...
 
     Raises:
         InvalidInput: `llm` is among the settings.
@@ -61,7 +62,7 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
                 "SkeletonOfThoughtMiddleware takes the agent's own model: give `llm` to create_agent as its model, and "
                 "another model for the points as `point_llm`."
             )
-        # Any model will do until there is a request: the settings shall be checked now.
+        # A stand-in for the agent's model, so that invalid settings raise here and not with the first request.
         self._chain = SkeletonOfThoughtChain(llm=RunnableLambda(_no_model), **settings)
 
     def wrap_model_call(
@@ -71,10 +72,10 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         if not _suits(request):
             return handler(request)
         model, messages = self._model(request), _messages(request)
-        way = model.way(messages, **request.model_settings)
-        if way.passes:
-            return _noted(handler(request), way)
-        return _named(model.going(way).invoke(messages, **request.model_settings))
+        route = model.call_route(messages, **request.model_settings)
+        if route.delegated:
+            return _noted(handler(request), route)
+        return _named(model.with_route(route).invoke(messages, **request.model_settings))
 
     async def awrap_model_call(
         self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[ModelResponse]]
@@ -83,10 +84,10 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         if not _suits(request):
             return await handler(request)
         model, messages = self._model(request), _messages(request)
-        way = model.way(messages, **request.model_settings)
-        if way.passes:
-            return _noted(await handler(request), way)
-        return _named(await model.going(way).ainvoke(messages, **request.model_settings))
+        route = model.call_route(messages, **request.model_settings)
+        if route.delegated:
+            return _noted(await handler(request), route)
+        return _named(await model.with_route(route).ainvoke(messages, **request.model_settings))
 
     def _model(self, request: ModelRequest) -> SkeletonOfThoughtChatModel:
         return self._chain.model_copy(update={"llm": request.model}).as_chat_model()
@@ -96,31 +97,30 @@ def _suits(request: ModelRequest) -> bool:
     if request.tools or request.tool_choice is not None or request.response_format is not None:
         return False
     if isinstance(request.model, SkeletonOfThoughtChatModel):
-        return False  # it does all this by itself
-    given = {name for name, value in request.model_settings.items() if value is not None}
-    return given <= CARRIED and asks_a_question(request.messages)
+        return False  # it answers by a chain of its own
+    return suits_chain(request.messages, request.model_settings)
 
 
 def _messages(request: ModelRequest) -> list[BaseMessage]:
     system = getattr(request, "system_message", None)
-    if system is None and request.system_prompt:  # the only form that langchain 1.0 knows
+    if system is None and request.system_prompt:  # the only form in langchain 1.0
         system = SystemMessage(request.system_prompt)
     return [*([system] if system is not None else []), *request.messages]
 
 
-def _noted(response: ModelResponse, way: Way) -> ModelResponse | AIMessage:
-    """What the agent's own call gave, with the router's reason."""
-    if isinstance(response, AIMessage):  # other middleware may give one
-        return way.message(response)
-    result = [way.message(message) if isinstance(message, AIMessage) else message for message in response.result]
+def _noted(response: ModelResponse, route: CallRoute) -> ModelResponse | AIMessage:
+    """The response of the agent's own call, with the router's reason in its messages."""
+    if isinstance(response, AIMessage):  # other middleware may return one
+        return route.message(response)
+    result = [route.message(message) if isinstance(message, AIMessage) else message for message in response.result]
     return replace(response, result=result)
 
 
 def _named(message: AIMessage) -> AIMessage:
-    # As `create_agent` does with the messages of its own calls, for graphs of several agents.
+    # `create_agent` names the messages of its own calls like this, for graphs of several agents.
     name = ensure_config().get("metadata", {}).get("lc_agent_name")
     return message.model_copy(update={"name": name}) if name else message
 
 
 def _no_model(_: Any) -> Any:
-    raise RuntimeError("The middleware has no model of its own; each request brings the agent's.")
+    raise RuntimeError("The middleware has no model of its own: each request has the agent's model.")

@@ -15,7 +15,7 @@ from langchain_sot.calls import AnswerModels, ChainModels, ModelCalls
 from langchain_sot.interrupts import alifting, dropped, lifting
 from langchain_sot.messages import ParsedInput, read_input
 from langchain_sot.results import Chunks
-from langchain_sot.router import TracedRouter, read_request
+from langchain_sot.routers import ChildRunRouter, read_request
 from langchain_sot.skeleton_schema import ask_structured
 from skeleton_of_thought import drive
 from skeleton_of_thought.events import AnswerFailed, Event
@@ -78,7 +78,7 @@ class AnswerPlan:
         """
         router, conversation = None, parsed.conversation
         if self.router is not None and self.skeleton is None:
-            router = TracedRouter(self.router, config, learns)
+            router = ChildRunRouter(self.router, config, learns)
             conversation = with_request(conversation, config, models)
         return AnswerFlow(
             conversation,

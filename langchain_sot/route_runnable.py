@@ -1,4 +1,4 @@
-"""A router as a runnable: the decision alone, for chains of one's own."""
+"""A router as a runnable, for use outside of the chain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_sot.interrupts import dropped
 from langchain_sot.messages import read_messages
-from langchain_sot.router import TracedRouter, read_request
+from langchain_sot.routers import ChildRunRouter, read_request
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.auto import as_router
 from skeleton_of_thought.routers.base import decided_at_once, failed_router, races, told
@@ -23,13 +23,14 @@ __all__ = ["SkeletonOfThoughtRouter"]
 
 
 class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
-    """Says whether a question suits Skeleton-of-Thought: the chain's router, as a runnable.
+    """Decides whether a question suits Skeleton-of-Thought: the chain's router as a runnable.
 
-    Takes what the chain takes, and returns a `RouteDecision` with `use_skeleton`, `score` (0 to 1, or None) and
-    `reason`. Messages that do not end with a question go the direct way, and so do calls with tools or a response
-    format among their arguments. A router that fails has decided for the direct way; the reason says so.
+    The input is the chain's, the output a `RouteDecision` with `use_skeleton`, `score` (0 to 1, or None) and `reason`.
+    Messages that do not end with a question take the direct route, and so do calls with tools or a response format
+    among their arguments. If the router fails, the decision is the direct route and the reason has the error.
 
-    The chain has its own router and needs none of these in front of it. It is a `Router` itself, too.
+    A chain has a router already and needs no runnable in front of it. This class is also a `Router`, so a chain can
+    take it as its `router`.
 
     Example:
         >>> from langchain_sot import SkeletonOfThoughtRouter
@@ -52,8 +53,8 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
         router: "auto", a runnable or function of the question, or a `Router`, as for the chain.
 
     Raises:
-        ValueError: The router is none.
-        InvalidInput: An input that cannot be read.
+        ValueError: The router is None, or something that cannot route.
+        InvalidInput: The input cannot be read.
     """
 
     router: Any = Field(default="auto", kw_only=False)
@@ -71,13 +72,13 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
     @model_validator(mode="after")
     def _resolve(self) -> Self:
         if self.router is None:
-            raise InvalidInput("SkeletonOfThoughtRouter needs a router: without one there is nothing to decide.")
+            raise InvalidInput("SkeletonOfThoughtRouter needs a router: without one it cannot decide.")
         self._router = self.router if isinstance(self.router, Runnable) else as_router(self.router)
         return self
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """It is, with a router that is."""
+        """True; the dump is complete if the router can be serialised."""
         return True
 
     @classmethod
@@ -87,7 +88,7 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
 
     @property
     def InputType(self) -> Any:
-        """What the chain takes."""
+        """The chain's input."""
         return Any
 
     @property
@@ -96,11 +97,11 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
         return RouteDecision
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> RouteDecision:
-        """The decision on a question."""
+        """Decides on a question."""
 
         def decide(value: Any, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> RouteDecision:
-            asked = _read(value, read_request(kwargs, config.get("max_concurrency")))
-            return asked if isinstance(asked, RouteDecision) else self._decided(asked, config)
+            read = _read(value, read_request(kwargs, config.get("max_concurrency")))
+            return read if isinstance(read, RouteDecision) else self._decide(read, config)
 
         return self._call_with_config(decide, input, config)
 
@@ -110,13 +111,13 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
         async def decide(
             value: Any, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
         ) -> RouteDecision:
-            asked = _read(value, read_request(kwargs, config.get("max_concurrency")))
-            return asked if isinstance(asked, RouteDecision) else await self._adecided(asked, config)
+            read = _read(value, read_request(kwargs, config.get("max_concurrency")))
+            return read if isinstance(read, RouteDecision) else await self._adecide(read, config)
 
         return await self._acall_with_config(decide, input, config)
 
-    def _decided(self, conversation: Conversation, config: RunnableConfig) -> RouteDecision:
-        router = TracedRouter(self._router, config)
+    def _decide(self, conversation: Conversation, config: RunnableConfig) -> RouteDecision:
+        router = ChildRunRouter(self._router, config)
         with dropped():
             decision = decided_at_once(router, conversation)
             try:
@@ -124,8 +125,8 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
             except Exception as error:
                 return failed_router(error)
 
-    async def _adecided(self, conversation: Conversation, config: RunnableConfig) -> RouteDecision:
-        router = TracedRouter(self._router, config)
+    async def _adecide(self, conversation: Conversation, config: RunnableConfig) -> RouteDecision:
+        router = ChildRunRouter(self._router, config)
         with dropped():
             decision = decided_at_once(router, conversation)
             try:
@@ -133,32 +134,32 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
             except Exception as error:
                 return failed_router(error)
 
-    # --- a router for chains ---
+    # --- the `Router` protocol ---
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
-        """See `Router`."""
+        """The decision if it takes no call, else None, see `Router`."""
         return decided_at_once(self._router, conversation)
 
     def route(self, conversation: Conversation) -> RouteDecision:
-        """See `Router`."""
-        return TracedRouter(self._router, ensure_config()).route(conversation)
+        """Decides on the last message of the conversation."""
+        return ChildRunRouter(self._router, ensure_config()).route(conversation)
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
-        """See `Router`."""
-        return await TracedRouter(self._router, ensure_config()).aroute(conversation)
+        """Async twin of `route`."""
+        return await ChildRunRouter(self._router, ensure_config()).aroute(conversation)
 
     @property
     def races(self) -> bool:
-        """See `Router`."""
+        """Whether the skeleton is written while the router decides."""
         return races(self._router)
 
     def observe(self, answer: Answer) -> None:
-        """See `Router`."""
+        """Passes a complete answer to the router, which may learn from it."""
         told(self._router, answer)
 
 
 def _read(value: Any, request: Request) -> Conversation | RouteDecision:
-    """The conversation; where the messages are none that could be answered, the decision on them."""
+    """The conversation, or the decision for the direct route if the messages do not end with a question."""
     messages: tuple[Message, ...] = read_messages(value)
     try:
         return Conversation(messages, request)

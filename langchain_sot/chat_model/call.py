@@ -1,26 +1,30 @@
-"""What one call of the chat model knows, where LangChain does not tell the model itself."""
+"""One call on the chat model: its config and run, and one conversation of a `generate`."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForLLMRun, CallbackManager
 from langchain_core.callbacks.base import BaseCallbackHandler
-from langchain_core.runnables import RunnableConfig
+from langchain_core.language_models import BaseChatModel
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.runnables import Runnable, RunnableConfig
 
-if TYPE_CHECKING:
-    from langchain_sot.chat_model.direct import Way
+from langchain_sot.chat_model.message import with_usage
+from langchain_sot.chat_model.route import CallRoute
 
-__all__ = ["ChatCall"]
+__all__ = ["ChatCall", "GenerateCall", "with_stop"]
 
-_UNSTREAMED = ("nostream", "langsmith:nostream")
-"""LangGraph shows the tokens of model runs without these tags. The answer's own run shows them, in order."""
+_HIDDEN_FROM_STREAMS = ("nostream", "langsmith:nostream")
+"""LangGraph does not stream the tokens of model runs with these tags. The tokens of the answer's own run come in order,
+those of its calls would come twice and mixed."""
 
 
-class _Listener(BaseCallbackHandler):
-    """Hears which run has begun, and ends the calls of a run that fails."""
+class _RunListener(BaseCallbackHandler):
+    """Notes the id of the run when it begins, and ends the answer's calls when the run fails."""
 
     run_inline = True
 
@@ -34,24 +38,27 @@ class _Listener(BaseCallbackHandler):
         self._call.close()
 
 
-class _AsyncListener(_Listener):
+class _AsyncRunListener(_RunListener):
     async def on_llm_error(self, error: BaseException, **_: Any) -> None:
         await self._call.aclose()
 
 
 @dataclass
 class ChatCall:
-    """One call of the model.
+    """One call on the chat model.
+
+    `BaseChatModel` does not hand the caller's config to `_generate` and `_stream`, and not always the run. A copy of
+    the model, made for the call, holds them here.
 
     Attributes:
-        config: The caller's config; of it, what callbacks do not carry is used.
-        run: The model's run, where LangChain says.
-        inherited: Where it does not: whose handlers, tags and metadata the calls inherit.
-        run_id: And the id of the run, once it has begun.
+        config: The caller's config.
+        run: The model's run, where `BaseChatModel` passes it.
+        inherited: The callback manager of the run, where it does not. The answer's calls inherit from it.
+        run_id: The id of that run, once it has begun.
         shared: Whether the call is one of a batch.
-        share: Then, the most calls that it may have open; None for no limit.
-        way: Which way it takes, where that is known.
-        source: What `_stream` or `_astream` gave.
+        share: The most calls that one answer of a batch may have open; None for no limit.
+        route: The route of the call; None before it is known.
+        source: The iterator that `_stream` or `_astream` returned.
     """
 
     config: RunnableConfig
@@ -59,24 +66,25 @@ class ChatCall:
     inherited: CallbackManager | AsyncCallbackManager | None = None
     shared: bool = False
     share: int | None = None
-    way: Way | None = None
+    route: CallRoute | None = None
     run_id: Any = field(default=None, init=False)
     source: Any = field(default=None, init=False)
     _closing: asyncio.Future[None] | None = field(default=None, init=False)
 
     def listen(self, manager: CallbackManager | AsyncCallbackManager) -> None:
-        """Hears of the one run that will be made with this manager, before any other handler does.
+        """Watches the one run that this manager will begin.
 
-        When that run is interrupted in a handler, or its stream is closed, `BaseChatModel` leaves what `_stream` gave
-        open and tells all handlers that the run has ended. The calls in it shall end before that.
+        If a handler interrupts that run, or its stream is closed, `BaseChatModel` leaves the iterator of `_stream` open
+        and reports the end of the run to all handlers. This listener goes first in the list, so that the runs of the
+        answer's calls end before their parent.
         """
         self.inherited = manager
         is_async = isinstance(manager, AsyncCallbackManager)
-        manager.handlers.insert(0, _AsyncListener(self) if is_async else _Listener(self))
+        manager.handlers.insert(0, _AsyncRunListener(self) if is_async else _RunListener(self))
 
     def child_config(self, run: Any) -> RunnableConfig:
-        """The config of the answer's calls: children of the model's run."""
-        config: RunnableConfig = {"tags": [*_UNSTREAMED]}
+        """The config of the answer's calls, whose runs are children of the model's run."""
+        config: RunnableConfig = {"tags": [*_HIDDEN_FROM_STREAMS]}
         for name in ("max_concurrency", "configurable", "recursion_limit"):
             if self.config.get(name) is not None:
                 config[name] = self.config[name]
@@ -101,9 +109,60 @@ class ChatCall:
             self.source.close()
 
     async def aclose(self) -> None:
-        """Async twin of `close`. Who is cancelled while waiting for it may wait once more."""
+        """Async twin of `close`. Safe to await again after a cancellation."""
         if self.source is None:
             return
         if self._closing is None:
             self._closing = asyncio.ensure_future(self.source.aclose())
         await asyncio.shield(self._closing)
+
+
+@dataclass(frozen=True)
+class GenerateCall:
+    """One conversation of a `generate` or `agenerate`.
+
+    Attributes:
+        model: The chain's `llm` where the route is delegated, else a copy of the chat model for this call.
+        value: The messages, or the text that a string LLM gets in their place.
+        stop: The stop strings.
+        config: The parts of the run's config, as keyword arguments of `generate`.
+        kwargs: Keyword arguments for the model.
+        route: The route of the call.
+    """
+
+    model: Runnable[Any, Any]
+    value: Any
+    stop: list[str] | None
+    config: dict[str, Any]
+    kwargs: Mapping[str, Any]
+    route: CallRoute
+
+    def result(self) -> LLMResult:
+        """The result for this conversation alone."""
+        if self.route.delegated:
+            return self._result(self.model.invoke(self.value, self._config, **with_stop(self.stop, self.kwargs)))
+        return with_usage(BaseChatModel.generate(self._chat, [self.value], self.stop, **self.config, **self.kwargs))
+
+    async def aresult(self) -> LLMResult:
+        """Async twin of `result`."""
+        if self.route.delegated:
+            output = await self.model.ainvoke(self.value, self._config, **with_stop(self.stop, self.kwargs))
+            return self._result(output)
+        generated = BaseChatModel.agenerate(self._chat, [self.value], self.stop, **self.config, **self.kwargs)
+        return with_usage(await generated)
+
+    @property
+    def _chat(self) -> BaseChatModel:
+        return cast(BaseChatModel, self.model)
+
+    @property
+    def _config(self) -> RunnableConfig:
+        return cast(RunnableConfig, {name: value for name, value in self.config.items() if value is not None})
+
+    def _result(self, output: Any) -> LLMResult:
+        return LLMResult(generations=[[ChatGeneration(message=self.route.message(output))]])
+
+
+def with_stop(stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments with `stop`, if there is one: some runnables do not take `stop=None`."""
+    return dict(kwargs) if stop is None else {"stop": stop, **kwargs}

@@ -1,72 +1,176 @@
-"""An answer as a chat message."""
+"""An answer as chat messages: whole, or in chunks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncGenerator, Generator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import RunnableConfig
 
+from langchain_sot.messages import usage_metadata
+from langchain_sot.plan import AnswerBatch, AnswerPlan
 from langchain_sot.results import errors_dict
+from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
 from skeleton_of_thought.types import Answer, Usage
 
-__all__ = ["answer_chunk", "answer_message", "told_usage", "without_usage"]
+__all__ = ["AnswerMessages", "as_chunk", "as_message", "joined_results", "with_usage"]
 
 _M = TypeVar("_M", bound=BaseMessage)
 
 _STAGES = "usage_by_stage"
 
 
-def answer_message(answer: Answer, model_name: str, direct: AIMessage | None = None) -> AIMessage:
-    """The whole answer, without `usage_metadata`; see `told_usage`.
+@dataclass(frozen=True)
+class AnswerMessages:
+    """Runs the chain for one question and turns its answer into messages.
+
+    Attributes:
+        plan: How the answer is made.
+        question: The chain's input.
+        config: The config of the answer's calls.
+        kwargs: Keyword arguments of every call.
+        model_name: The `model_name` in `response_metadata`.
+    """
+
+    plan: AnswerPlan
+    question: Any
+    config: RunnableConfig
+    kwargs: Mapping[str, Any]
+    model_name: str
+
+    def result(self) -> ChatResult:
+        """The whole answer."""
+        work = self._work(live=False)
+        with contextlib.closing(work.run()) as events:
+            (answer,) = [done for _, event in events if (done := _finished(event)) is not None]
+        return self._result(answer, work)
+
+    async def aresult(self) -> ChatResult:
+        """Async twin of `result`."""
+        work = self._work(live=False)
+        async with contextlib.aclosing(work.arun()) as events:
+            (answer,) = [done async for _, event in events if (done := _finished(event)) is not None]
+        return self._result(answer, work)
+
+    def chunks(self, *, usage: bool) -> Generator[ChatGenerationChunk]:
+        """The answer in document order.
+
+        Args:
+            usage: Whether the last chunk has `usage_metadata`. It is removed once the consumer has taken the chunk, for
+                `BaseChatModel` makes the run's result of the same chunks, and the tokens are counted at the calls.
+        """
+        with contextlib.closing(self._work(live=True).run()) as events:
+            for _, event in events:
+                if (chunk := self._chunk(event, usage=usage)) is not None:
+                    yield chunk
+                    _drop_usage(chunk, event)
+
+    async def achunks(self, *, usage: bool) -> AsyncGenerator[ChatGenerationChunk]:
+        """Async twin of `chunks`."""
+        async with contextlib.aclosing(self._work(live=True).arun()) as events:
+            async for _, event in events:
+                if (chunk := self._chunk(event, usage=usage)) is not None:
+                    yield chunk
+                    _drop_usage(chunk, event)
+
+    def _work(self, *, live: bool) -> AnswerBatch:
+        return AnswerBatch(self.plan, [self.question], [self.config], self.kwargs, live=live)
+
+    def _result(self, answer: Answer, work: AnswerBatch) -> ChatResult:
+        message = _answer_message(answer, self.model_name, work.direct(0))
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _chunk(self, event: Event, *, usage: bool) -> ChatGenerationChunk | None:
+        if isinstance(event, AnswerDelta):
+            return ChatGenerationChunk(message=AIMessageChunk(content=event.text))
+        if isinstance(event, AnswerRestarted):
+            # A merge broke off. A message's text cannot be taken back: the whole answer follows after a blank line.
+            return ChatGenerationChunk(message=AIMessageChunk(content="\n\n"))
+        answer = _finished(event)
+        return None if answer is None else _last_chunk(answer, self.model_name, usage=usage)
+
+
+def _finished(event: Event) -> Answer | None:
+    """The complete answer, if this event has it.
+
+    Raises:
+        Exception: The error of an answer that failed.
+    """
+    if isinstance(event, AnswerFailed):
+        raise event.error
+    return event.answer if isinstance(event, AnswerDone) else None
+
+
+def _drop_usage(chunk: ChatGenerationChunk, event: Event) -> None:
+    if isinstance(event, AnswerDone):
+        chunk.message = chunk.message.model_copy(update={"usage_metadata": None})
+
+
+def _answer_message(answer: Answer, model_name: str, direct: AIMessage | None) -> AIMessage:
+    """The whole answer without `usage_metadata`, which `with_usage` adds.
 
     Args:
         answer: The answer.
-        model_name: Who wrote it.
+        model_name: The model's name, for the metadata.
         direct: The model's own message of a direct answer, which may have more than text.
     """
     metadata = _metadata(answer, model_name)
     if direct is None:
         return AIMessage(content=answer.text, response_metadata=metadata)
-    # Its id is that of the call's run; the answer has one of its own.
+    # The id of the model's message is that of the call's run. `BaseChatModel` gives the answer its own.
     own = {"id": None, "usage_metadata": None, "response_metadata": {**direct.response_metadata, **metadata}}
     return direct.model_copy(update=own)
 
 
-def answer_chunk(answer: Answer, model_name: str, *, usage: bool) -> ChatGenerationChunk:
-    """The last chunk of a stream, which has all but the text."""
+def _last_chunk(answer: Answer, model_name: str, *, usage: bool) -> ChatGenerationChunk:
+    """The last chunk of a stream: the metadata, without text."""
     metadata = _metadata(answer, model_name)
     message = AIMessageChunk(
         content="",
         response_metadata=metadata,
-        usage_metadata=_summed(metadata[_STAGES]) if usage else None,
+        usage_metadata=_total(metadata[_STAGES]) if usage else None,
         chunk_position="last",
     )
     return ChatGenerationChunk(message=message)
 
 
-def told_usage(result: LLMResult) -> LLMResult:
-    """The result with the usage in its messages, for the caller.
+def with_usage(result: LLMResult) -> LLMResult:
+    """The result with `usage_metadata` in its messages, for the caller.
 
-    Callbacks have had the result without: they hear of the same tokens from the answer's calls.
+    Callbacks get the result without it: they count the same tokens at the answer's calls.
     """
-    generations = [[_told(generation) for generation in row] for row in result.generations]
+    generations = [[_with_usage(generation) for generation in row] for row in result.generations]
     return result.model_copy(update={"generations": generations})
 
 
-def _told(generation: Any) -> Any:
+def _with_usage(generation: Any) -> Any:
     if not isinstance(generation, ChatGeneration) or not isinstance(generation.message, AIMessage):
         return generation
-    usage = _summed(generation.message.response_metadata.get(_STAGES, {}))
+    usage = _total(generation.message.response_metadata.get(_STAGES, {}))
     message = generation.message.model_copy(update={"usage_metadata": usage})
     return generation.model_copy(update={"message": message})
 
 
-def without_usage(message: _M) -> _M:
-    """A copy of the message that says nothing about tokens spent."""
-    return message.model_copy(update={"usage_metadata": None})
+def joined_results(results: list[LLMResult]) -> LLMResult:
+    """The results of several conversations as the result of one `generate`."""
+    runs = [run for result in results for run in result.run or []]
+    generations = [generation for result in results for generation in result.generations]
+    return LLMResult(generations=generations, llm_output={}, run=runs or None)
+
+
+def as_message(output: Any) -> AIMessage:
+    """A model's message as it is; a string LLM's text as a message."""
+    return AIMessage(content=output) if isinstance(output, str) else output
+
+
+def as_chunk(output: Any) -> AIMessageChunk:
+    """A model's chunk as it is; a string LLM's text as a chunk."""
+    return AIMessageChunk(content=output) if isinstance(output, str) else output
 
 
 def _metadata(answer: Answer, model_name: str) -> dict[str, Any]:
@@ -78,7 +182,7 @@ def _metadata(answer: Answer, model_name: str) -> dict[str, Any]:
         "skeleton": list(answer.skeleton.titles) if answer.route == "skeleton" else [],
         "errors": errors_dict(answer),
         "timings": answer.timings.to_dict(),
-        _STAGES: {stage: _usage(usage) for stage, usage in answer.usage_by_stage.items()},
+        _STAGES: {stage: usage_metadata(usage) for stage, usage in answer.usage_by_stage.items()},
     }
 
 
@@ -89,21 +193,12 @@ def _finish_reason(answer: Answer) -> str:
     return (answer.route == "direct" and answer.finish_reason) or "stop"
 
 
-def _usage(usage: Usage) -> UsageMetadata:
-    return UsageMetadata(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        total_tokens=usage.total_tokens,
-        input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
-    )
-
-
-def _summed(stages: Mapping[str, UsageMetadata]) -> UsageMetadata | None:
-    """The sum over all stages; None where no backend told."""
+def _total(stages: Mapping[str, UsageMetadata]) -> UsageMetadata | None:
+    """The sum over all stages; None where no model reported its usage."""
     if not stages:
         return None
     total = Usage()
     for usage in stages.values():
         cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
         total += Usage(usage["input_tokens"], usage["output_tokens"], cached)
-    return _usage(total)
+    return usage_metadata(total)

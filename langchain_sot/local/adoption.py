@@ -26,7 +26,7 @@ from langchain_sot.models.resolution import library_class
 from skeleton_of_thought.errors import InvalidInput, PromptTooLong
 from skeleton_of_thought.types import Message, Prompt
 
-__all__ = ["AdoptedModel", "adopt", "usable"]
+__all__ = ["AdoptedModel", "adopt_runnable", "with_async_methods"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def _find_local(llm: Any) -> _Local | None:
     return None if owner is None or pipeline is None else _Local(llm, pipeline, False, owner)
 
 
-def adopt(llm: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnable[Any, Any]:
+def adopt_runnable(llm: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnable[Any, Any]:
     """The model over its engine, if it is one of LangChain's local Hugging Face models; else the model itself.
 
     Args:
@@ -88,10 +88,10 @@ def adopt(llm: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnable[Any, A
     except Exception as error:  # whatever it is, the object still works as it did
         reason = str(error) if isinstance(error, _NotAdopted | InvalidInput) else f"{type(error).__name__}: {error}"
         _tell(local, reason)
-        return usable(llm)
+        return with_async_methods(llm)
 
 
-def usable(llm: Runnable[Any, Any]) -> Runnable[Any, Any]:
+def with_async_methods(llm: Runnable[Any, Any]) -> Runnable[Any, Any]:
     """The model, with async methods that work."""
     local = _find_local(llm)
     return _InThreads(llm) if local is not None and local.chat else llm

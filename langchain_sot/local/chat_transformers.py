@@ -10,7 +10,6 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.base import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, InvalidToolCall, ToolCall
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import ToolCallChunk, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
@@ -18,9 +17,10 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, model_validator
 
-from langchain_sot.local.requests import Request, ToolUse, convert_tools, make_request
-from langchain_sot.local.structured import Method, StructuredOutputParser, json_schema, read_format, with_raw
-from langchain_sot.local.tools import Said
+from langchain_sot.local.engine_request import EngineRequest, ToolUse, convert_tools, make_request
+from langchain_sot.local.structured_output import Method, StructuredOutputParser, json_schema, read_format, with_raw
+from langchain_sot.local.tool_calls import ParsedReply
+from langchain_sot.messages import usage_metadata
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.settings import first_by_position
 from skeleton_of_thought.types import Completion
@@ -346,7 +346,7 @@ class ChatTransformers(BaseChatModel):
 
     # --- conversions ---
 
-    def _request(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> Request:
+    def _request(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> EngineRequest:
         asked = {name: kwargs[name] for name in _ASKED if name in kwargs}
         settings = self._settings(stop, {name: value for name, value in kwargs.items() if name not in asked})
         return make_request(self.engine, messages, settings, **asked)
@@ -364,20 +364,20 @@ class ChatTransformers(BaseChatModel):
             )
         return settings
 
-    def _result(self, text: str, request: Request, completion: Completion) -> ChatResult:
+    def _result(self, text: str, request: EngineRequest, completion: Completion) -> ChatResult:
         said = _said(request, completion)
         message = AIMessage(
             content=text + said.text,
             additional_kwargs=_thought(said),
             tool_calls=[call for call in said.calls if call["type"] == "tool_call"],
             invalid_tool_calls=[call for call in said.calls if call["type"] == "invalid_tool_call"],
-            usage_metadata=_usage(completion),
+            usage_metadata=usage_metadata(completion.usage),
             response_metadata=self._metadata(completion),
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _last_chunks(
-        self, request: Request, completion: Completion, stream_usage: bool | None
+        self, request: EngineRequest, completion: Completion, stream_usage: bool | None
     ) -> Iterator[ChatGenerationChunk]:
         said = _said(request, completion)
         if said.text or said.calls or said.reasoning:
@@ -386,7 +386,7 @@ class ChatTransformers(BaseChatModel):
         told = self.stream_usage if stream_usage is None else stream_usage
         yield _chunk(
             "",
-            usage_metadata=_usage(completion) if told else None,
+            usage_metadata=usage_metadata(completion.usage) if told else None,
             response_metadata=self._metadata(completion),
             chunk_position="last",
         )
@@ -401,16 +401,6 @@ class ChatTransformers(BaseChatModel):
         return metadata if decoding is None else {**metadata, "decoding": decoding.to_dict()}
 
 
-def _usage(completion: Completion) -> UsageMetadata:
-    usage = completion.usage
-    return UsageMetadata(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        total_tokens=usage.total_tokens,
-        input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
-    )
-
-
 def _response_format(method: str, schema: Any) -> dict[str, Any]:
     if method == "json_mode":
         return {"type": "json_object"}
@@ -418,16 +408,16 @@ def _response_format(method: str, schema: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": str(given.get("title") or "answer"), "schema": given}}
 
 
-def _shown(request: Request) -> Callable[[str], str]:
+def _shown(request: EngineRequest) -> Callable[[str], str]:
     """What of a piece of the reply is handed out as it comes."""
     return (lambda piece: piece) if request.reader is None else request.reader.feed
 
 
-def _said(request: Request, completion: Completion) -> Said:
-    return Said() if request.reader is None else request.reader.finish(cut=completion.finish_reason == "length")
+def _said(request: EngineRequest, completion: Completion) -> ParsedReply:
+    return ParsedReply() if request.reader is None else request.reader.finish(cut=completion.finish_reason == "length")
 
 
-def _thought(said: Said) -> dict[str, Any]:
+def _thought(said: ParsedReply) -> dict[str, Any]:
     return {"reasoning_content": said.reasoning} if said.reasoning else {}
 
 

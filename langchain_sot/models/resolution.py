@@ -272,9 +272,9 @@ def _choose(
         return _copied(wrapper, runnable=first, fallbacks=others)
     if not traits.adoptable:
         return llm
-    from langchain_sot.local.adoption import adopt, usable
+    from langchain_sot.local.adoption import adopt_runnable, with_async_methods
 
-    return adopt(llm, kwargs) if adopts else usable(llm)
+    return adopt_runnable(llm, kwargs) if adopts else with_async_methods(llm)
 
 
 def _copied(wrapper: Any, **fields: Any) -> Runnable[Any, Any]:

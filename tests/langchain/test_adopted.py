@@ -30,7 +30,7 @@ from langchain_core.outputs import (
 from langchain_core.runnables import ConfigurableField
 
 from langchain_sot.calls import ChainModels
-from langchain_sot.local.adoption import AdoptedModel, adopt
+from langchain_sot.local.adoption import AdoptedModel, adopt_runnable
 from skeleton_of_thought.errors import PromptTooLong
 
 torch = pytest.importorskip("torch", reason="the local engine needs torch")
@@ -421,7 +421,7 @@ def test_by_default_it_samples_as_the_pipeline_does(llm_of, sent):
 
 
 def test_the_pipelines_own_limit_is_kept(llm_of, engine):
-    model = adopt(llm_of(alone=True), {})
+    model = adopt_runnable(llm_of(alone=True), {})
     assert isinstance(model, AdoptedModel)
     assert (model.temperature, model.top_k, model.max_tokens) == (0.7, 50, 256)
 
@@ -565,7 +565,7 @@ def test_no_sampling_no_matter(llm_of, engine, generated, recwarn):
 
 
 async def test_tools_are_no_business_of_an_engine(llm_of, generated, caplog):
-    adopted = adopt(llm_of(), {"tools": []})
+    adopted = adopt_runnable(llm_of(), {"tools": []})
     assert not isinstance(adopted, AdoptedModel)
     assert "tools" in caplog.text
 
@@ -600,7 +600,7 @@ def test_a_class_of_that_name_from_elsewhere_is_not_meant(pipe_of, generated):
 
     Other.__name__ = "HuggingFacePipeline"
     other = Other(pipeline=pipe_of())
-    assert adopt(other, {}) is other
+    assert adopt_runnable(other, {}) is other
     assert direct_of(other).invoke("Why?")["answer"] == "Other."
 
 

@@ -14,7 +14,7 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
 
 from langchain_sot import ChatTransformers
-from langchain_sot.local.structured import StructuredOutputParser, closed
+from langchain_sot.local.structured_output import StructuredOutputParser, without_extra_properties
 from skeleton_of_thought.errors import InvalidInput
 
 pytest.importorskip("torch", reason="the local engine needs torch")
@@ -249,7 +249,7 @@ def test_a_grammar_and_a_least_length_exclude_each_other(scripted):
 
 def test_schemas_are_closed_but_where_that_could_contradict_them():
     open_ = {"type": "object", "properties": {"properties": {"type": "object"}, "a": {"properties": {}}}}
-    assert closed(open_) == {
+    assert without_extra_properties(open_) == {
         "type": "object",
         "properties": {
             "properties": {"type": "object"},
@@ -258,9 +258,9 @@ def test_schemas_are_closed_but_where_that_could_contradict_them():
         "additionalProperties": False,
     }
     merged = {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]}
-    assert closed(merged) == merged
+    assert without_extra_properties(merged) == merged
     said = {"properties": {}, "additionalProperties": True, "enum": [{"properties": {}}]}
-    assert closed(said) == said
+    assert without_extra_properties(said) == said
 
 
 def test_the_parser_reads_plain_text():

@@ -15,8 +15,8 @@ from pydantic import BaseModel, Field
 from scripted_calls import PATIENCE
 
 from langchain_sot import ChatTransformers
-from langchain_sot.local.requests import convert_tools
-from langchain_sot.local.tools import LLAMA, MISTRAL, MarkedReader, call_schema, find_format
+from langchain_sot.local.engine_request import convert_tools
+from langchain_sot.local.tool_calls import LLAMA, MISTRAL, MarkedReader, call_schema, find_format
 from skeleton_of_thought.errors import InvalidInput, MissingExtra, install_line
 
 pytest.importorskip("torch", reason="the local engine needs torch")

@@ -1,4 +1,4 @@
-"""Questions that a router sends to the model as they are: what comes back is the model's own, with the reason."""
+"""The route of a call on the chat model: to the `llm` unchanged, to the `llm` as a direct answer, or to the chain."""
 
 from __future__ import annotations
 
@@ -10,22 +10,27 @@ from typing import Any, TypeVar
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from langchain_sot.chat_model.passing_on import as_chunk, as_message
+from langchain_sot.chat_model.message import as_chunk, as_message
 from langchain_sot.interrupts import dropped
 from langchain_sot.messages import convert_message, message_usage
 from langchain_sot.plan import AnswerPlan, with_request
-from langchain_sot.router import TracedRouter
+from langchain_sot.routers import ChildRunRouter
 from skeleton_of_thought.routers.base import AnyRouter, Around, decided_at_once, told
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Span, Timings, Usage
 
-__all__ = ["Decided", "Directly", "Way", "decide"]
+__all__ = ["CallRoute", "DirectAnswer", "KnownDecision", "route_call"]
 
 _M = TypeVar("_M", bound=BaseMessage)
 
 
 @dataclass(frozen=True)
-class Decided(Around):
-    """A router whose decision on the question is known already."""
+class KnownDecision(Around):
+    """A router that has already decided on the question.
+
+    Attributes:
+        router: The router that decided; it still learns from the answer.
+        decision: Its decision.
+    """
 
     router: AnyRouter
     decision: RouteDecision
@@ -44,15 +49,15 @@ class Decided(Around):
 
 
 @dataclass
-class Directly:
-    """One direct answer on its way from the model to the caller.
+class DirectAnswer:
+    """A direct answer that is passed from the `llm` to the caller.
 
-    Nothing of the model's message is changed; `route`, `reason`, `skeleton` and `errors` are added to the
-    `response_metadata` of the message, or of the first chunk. The router that decided is told of the answer.
+    The model's messages stay as they are, but for `route`, `reason`, `skeleton` and `errors`, which are added to the
+    `response_metadata` of the message or of the first chunk. When the answer is complete, the router learns from it.
 
     Attributes:
-        router: Who decided.
-        decision: What.
+        router: The router that chose the direct route.
+        decision: Its decision.
         question: The question.
     """
 
@@ -65,19 +70,19 @@ class Directly:
     _usage: Usage | None = None
 
     def message(self, message: AIMessage) -> AIMessage:
-        """The whole message, with the reason."""
+        """The whole message with the decision in its metadata; completes the answer."""
         self._count(message)
         self.end()
         return self._annotated(message)
 
     def chunk(self, chunk: _M) -> _M:
-        """The next chunk; the first one has the reason."""
+        """The next chunk. The first one gets the decision into its metadata."""
         first = self._first is None
         self._count(chunk)
         return self._annotated(chunk) if first else chunk
 
     def end(self) -> None:
-        """It is complete."""
+        """Reports the complete answer to the router."""
         now = time.perf_counter() - self._began
         span = Span(0.0, now, self._first)
         usage = self._usage or Usage()
@@ -106,57 +111,60 @@ class Directly:
 
 
 @dataclass(frozen=True)
-class Way:
-    """Which way a call of the chat model takes.
+class CallRoute:
+    """The route of one call on the chat model.
 
     Attributes:
-        passes: Whether it is passed on to the `llm`.
-        decision: What the router has decided; None where it was not asked, or needs a call to decide.
-        direct: What becomes of the `llm`'s answer where the router has sent it there.
+        delegated: Whether the call goes to the `llm` itself.
+        decision: The router's decision; None if the router was not consulted, or needs a call to decide.
+        direct: The direct answer, if the router chose that route.
     """
 
-    passes: bool
+    delegated: bool
     decision: RouteDecision | None = None
-    direct: Directly | None = None
+    direct: DirectAnswer | None = None
 
     def message(self, output: Any) -> AIMessage:
-        """What the `llm` gave, as a message."""
+        """The output of the `llm` as a message."""
         message = as_message(output)
         return message if self.direct is None else self.direct.message(message)
 
     def chunk(self, output: Any) -> AIMessageChunk:
-        """What the `llm`'s stream gave, as a chunk."""
+        """A piece of the `llm`'s stream as a chunk."""
         chunk = as_chunk(output)
         return chunk if self.direct is None else self.direct.chunk(chunk)
 
     def end(self) -> None:
-        """The `llm`'s stream is complete."""
+        """Marks the `llm`'s stream as complete."""
         if self.direct is not None:
             self.direct.end()
 
     def plan(self, plan: AnswerPlan) -> AnswerPlan:
-        """How the answer is made where it is not passed on: the router is not asked twice."""
+        """The plan of an answer by the chain, with the decision in place of the router: it is made only once."""
         if self.decision is None:
             return plan
-        return replace(plan, router=Decided(plan.router, self.decision))
+        return replace(plan, router=KnownDecision(plan.router, self.decision))
 
 
-def decide(plan: AnswerPlan, messages: Sequence[BaseMessage], config: RunnableConfig, kwargs: Mapping[str, Any]) -> Way:
-    """The way that the router chooses without a call, if it can.
+def route_call(
+    plan: AnswerPlan, messages: Sequence[BaseMessage], config: RunnableConfig, kwargs: Mapping[str, Any]
+) -> CallRoute:
+    """The route that the router chooses, if it decides without a call; else the route to the chain.
 
     Args:
-        plan: How answers are made.
+        plan: How the chain answers.
         messages: A conversation that ends with a question.
         config: The caller's config.
-        kwargs: What the call passes on to the models.
+        kwargs: Keyword arguments for the models.
     """
     if plan.router is None:
-        return Way(passes=False)
+        return CallRoute(delegated=False)
     models = plan.models(kwargs).resolve(config)
     conversation = Conversation(tuple(convert_message(message) for message in messages))
     conversation = with_request(conversation, config, models)
     with dropped():
-        decision = decided_at_once(TracedRouter(plan.router, config), conversation)
+        decision = decided_at_once(ChildRunRouter(plan.router, config), conversation)
     if decision is None or decision.use_skeleton:
-        return Way(passes=False, decision=decision)
-    return Way(passes=True, decision=decision, direct=Directly(plan.router, decision, conversation.question))
+        return CallRoute(delegated=False, decision=decision)
+    direct = DirectAnswer(plan.router, decision, conversation.question)
+    return CallRoute(delegated=True, decision=decision, direct=direct)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from langchain_sot.local.structured import read_format
-from langchain_sot.local.tools import (
+from langchain_sot.local.structured_output import read_format
+from langchain_sot.local.tool_calls import (
     ForcedReader,
     MarkedReader,
     Reader,
@@ -28,7 +28,7 @@ from skeleton_of_thought.types import Message
 if TYPE_CHECKING:
     from skeleton_of_thought.local import LocalEngine
 
-__all__ = ["Request", "ToolUse", "convert_tools", "make_request"]
+__all__ = ["EngineRequest", "ToolUse", "convert_tools", "make_request"]
 
 _KNOWN_OTHERWISE = frozenset({"tool_use", "tool_call", "tool_call_chunk", "function_call", "reasoning", "thinking"})
 """Blocks of earlier replies that say again what `tool_calls` says, or what models are not shown again."""
@@ -39,7 +39,7 @@ _KINDS = ("function", "object")
 
 
 @dataclass(frozen=True)
-class Request:
+class EngineRequest:
     """One call of the engine.
 
     Attributes:
@@ -150,7 +150,7 @@ def make_request(
     tools: Sequence[Any] | None = None,
     tool_choice: Any = None,
     response_format: Any = None,
-) -> Request:
+) -> EngineRequest:
     """The request of a call.
 
     Args:
@@ -173,13 +173,13 @@ def make_request(
         format_ = read_format(response_format)
         _instruct(chat, format_.instruction)
         grammar = format_.grammar
-        return Request(chat, settings if grammar is None else {**settings, "grammar": grammar})
+        return EngineRequest(chat, settings if grammar is None else {**settings, "grammar": grammar})
     if use is None:
-        return Request(chat, settings)
+        return EngineRequest(chat, settings)
     told = use.settings()
     if told.get("prefill") and settings.get("prefill"):
         raise InvalidInput("A prefill and a forced tool call exclude each other: leave one of them out.")
-    return Request(chat, {**settings, **told}, use.reader(chat))
+    return EngineRequest(chat, {**settings, **told}, use.reader(chat))
 
 
 def _instruct(chat: list[dict[str, Any]], instruction: str) -> None:

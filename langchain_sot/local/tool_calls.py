@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ForcedReader",
     "MarkedReader",
+    "ParsedReply",
     "Reader",
-    "Said",
     "TemplateReader",
     "ToolFormat",
     "call_schema",
@@ -150,7 +150,7 @@ def _parameters(tool: Tool) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Said:
+class ParsedReply:
     """What a reply says.
 
     Attributes:
@@ -170,7 +170,7 @@ class Reader(Protocol):
     def feed(self, text: str) -> str:
         """More of the reply. Returns the text that can be handed out."""
 
-    def finish(self, *, cut: bool) -> Said:
+    def finish(self, *, cut: bool) -> ParsedReply:
         """The reply has ended, cut off or not. Returns what was not handed out."""
 
 
@@ -212,10 +212,10 @@ class MarkedReader:
             end = 0 if self._calling or _PYTHON_TAG.startswith(start) else len(held)
         return len(held[:end].rstrip()) if end < len(held) or self._format.opener else end
 
-    def finish(self, *, cut: bool) -> Said:
+    def finish(self, *, cut: bool) -> ParsedReply:
         """The reply has ended."""
         if not self._calling:
-            return Said(self._held)
+            return ParsedReply(self._held)
         if self._format.opener:
             return _marked(self._held, self._format, cut)
         return _bare(self._held, cut)
@@ -232,10 +232,10 @@ class ForcedReader:
         self._text += text
         return ""
 
-    def finish(self, *, cut: bool) -> Said:
+    def finish(self, *, cut: bool) -> ParsedReply:
         """The reply has ended."""
         value = _read(self._text)
-        return Said(calls=[_invalid(self._text, cut)] if value is None else _calls(value[0], self._text))
+        return ParsedReply(calls=[_invalid(self._text, cut)] if value is None else _calls(value[0], self._text))
 
 
 class TemplateReader:
@@ -258,20 +258,20 @@ class TemplateReader:
         self._text += text
         return ""
 
-    def finish(self, *, cut: bool) -> Said:
+    def finish(self, *, cut: bool) -> ParsedReply:
         """The reply has ended."""
         try:
             message = self._tokenizer.parse_response(self._text, prefix=self._prompt, tools=self._tools)
         except Exception:
             # Whatever a template's author did not foresee. The text is all there is, and no call is lost from sight.
-            return Said(calls=[_invalid(self._text, cut)])
+            return ParsedReply(calls=[_invalid(self._text, cut)])
         found = [call.get("function", call) for call in message.get("tool_calls") or ()]
         calls = [call for value in found for call in _calls(value, json.dumps(value, default=str))]
         reasoning = message.get("thinking") or message.get("reasoning_content") or message.get("reasoning") or ""
-        return Said(str(message.get("content") or ""), calls, str(reasoning))
+        return ParsedReply(str(message.get("content") or ""), calls, str(reasoning))
 
 
-def _marked(text: str, format_: ToolFormat, cut: bool) -> Said:
+def _marked(text: str, format_: ToolFormat, cut: bool) -> ParsedReply:
     """Calls behind marks; what stands between them is text."""
     calls: list[ToolCall | InvalidToolCall] = []
     between: list[str] = []
@@ -290,10 +290,10 @@ def _marked(text: str, format_: ToolFormat, cut: bool) -> Said:
         if format_.closer and rest.startswith(format_.closer):
             at = len(text) - len(rest) + len(format_.closer)
     between.append(text[at:])
-    return Said("".join(part for part in between if part.strip()), calls)
+    return ParsedReply("".join(part for part in between if part.strip()), calls)
 
 
-def _bare(text: str, cut: bool) -> Said:
+def _bare(text: str, cut: bool) -> ParsedReply:
     """Calls that are the whole reply, if it consists of calls."""
     body = text.strip()
     tagged = body.startswith(_PYTHON_TAG)
@@ -303,11 +303,11 @@ def _bare(text: str, cut: bool) -> Said:
         found = _read(body, at)
         if found is None or not (isinstance(found[0], dict) and "name" in found[0]):
             # An answer may well begin with a brace; only the mark says that it was meant for a call.
-            return Said(calls=[*calls, _invalid(body, cut)]) if tagged or calls else Said(text)
+            return ParsedReply(calls=[*calls, _invalid(body, cut)]) if tagged or calls else ParsedReply(text)
         value, end = found
         calls += _calls(value, body[at:end])
         at = len(body) - len(body[end:].lstrip("; \n"))
-    return Said(calls=calls)
+    return ParsedReply(calls=calls)
 
 
 def _read(text: str, at: int = 0) -> tuple[Any, int] | None:

@@ -1,4 +1,4 @@
-"""LangChain's things as routers, and routers within the runs of a chain."""
+"""The routers of a chain: `router="auto"`, and any router as part of one run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ from langchain_core.runnables.utils import coro_with_context
 
 from langchain_sot.interrupts import lifted
 from langchain_sot.messages import message_usage
+from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import Around, BoundRouter, Router
+from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.types import Answer, Conversation, Request, RouteDecision, Usage
 
-__all__ = ["TracedRouter", "read_request"]
+__all__ = ["AutoRouters", "ChildRunRouter", "read_request"]
 
+_MOST_ROUTERS = 8
+"""The most routers that one chain and its copies keep."""
 _TOOLS = frozenset({"tools", "functions", "tool_choice", "function_call"})
 _FORMATS = frozenset(
     {
@@ -35,31 +39,31 @@ _FORMATS = frozenset(
         "text_format",
     }
 )
-"""What the models of LangChain's partners take a format of the answer by."""
+"""Keyword arguments by which the models of LangChain's partner packages take a response format."""
 
 
 def read_request(kwargs: Mapping[str, Any], max_concurrency: int | None) -> Request:
-    """What the keywords of a call, and what is bound to its model, say of the request.
+    """The core's view of a request: whether it has tools or a response format, and how many calls may be open.
 
     Args:
-        kwargs: They.
-        max_concurrency: The most calls that may be open at a time.
+        kwargs: The call's keyword arguments, with those that are bound to the model.
+        max_concurrency: The most calls that may be open at a time; None for no limit.
     """
     given = {name for name, value in kwargs.items() if value}
     return Request(bool(given & _TOOLS), bool(given & _FORMATS), max_concurrency)
 
 
 @dataclass(frozen=True)
-class TracedRouter(Around):
-    """A router as part of one run of the chain: the runs that it starts are children of the chain's.
+class ChildRunRouter(Around):
+    """A router whose runs are children of one run of the chain.
 
-    The tokens that these runs spend are told with the decision. What decides at once starts none.
+    The decision has the tokens that these runs spent. A decision without a call starts no run.
 
     Attributes:
         router: A runnable that takes the question and returns whether to use a skeleton, a function of the
             question, or a `Router`.
-        config: The config for its runs.
-        learns: Whether it is told of the answer.
+        config: The config for the router's runs.
+        learns: Whether the router observes the answer.
     """
 
     router: Any
@@ -67,7 +71,7 @@ class TracedRouter(Around):
     learns: bool = True
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
-        """The router's decision where it takes no call."""
+        """The router's decision if it takes no call, else None."""
         at_once: Any = getattr(self.router, "at_once", None)
         if at_once is None:
             return None
@@ -76,39 +80,40 @@ class TracedRouter(Around):
             return decision
 
     def observe(self, answer: Answer) -> None:
-        """Tells the router of an answer, if it learns."""
+        """Passes the answer to the router if it learns."""
         if self.learns:
             super().observe(answer)
 
     def route(self, conversation: Conversation) -> RouteDecision:
-        """See `Router.route`."""
-        spent = _Spent()
-        config = spent.counting(self.config)
+        """Decides within a child run, see `Router.route`."""
+        counter = _UsageCounter()
+        config = counter.added_to(self.config)
         with lifted():
             if (runnable := self._runnable) is not None:
-                return spent.told(_decision(runnable.invoke(conversation.question, _child(config))))
+                return counter.with_usage(_decision(runnable.invoke(conversation.question, _child(config))))
             with set_config_context(config) as context:
-                return spent.told(context.run(BoundRouter(self.router, conversation).decide))
+                return counter.with_usage(context.run(BoundRouter(self.router, conversation).decide))
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
-        spent = _Spent()
-        config = spent.counting(self.config)
+        counter = _UsageCounter()
+        config = counter.added_to(self.config)
         with lifted():
             if (runnable := self._runnable) is not None:
-                return spent.told(_decision(await runnable.ainvoke(conversation.question, _child(config))))
+                return counter.with_usage(_decision(await runnable.ainvoke(conversation.question, _child(config))))
             with set_config_context(config) as context:
-                return spent.told(await coro_with_context(BoundRouter(self.router, conversation).adecide(), context))
+                decision = await coro_with_context(BoundRouter(self.router, conversation).adecide(), context)
+                return counter.with_usage(decision)
 
     @property
     def _runnable(self) -> Runnable[str, Any] | None:
-        # A runnable that is a `Router` too is told more than the question.
+        # A runnable that is also a `Router` gets the whole conversation, not the question alone.
         router = self.router
         return router if isinstance(router, Runnable) and not isinstance(router, Router) else None
 
 
-class _Spent(BaseCallbackHandler):
-    """Adds up the tokens of the model runs that it hears of."""
+class _UsageCounter(BaseCallbackHandler):
+    """Adds up the tokens of the router's model runs."""
 
     run_inline = True
 
@@ -116,8 +121,8 @@ class _Spent(BaseCallbackHandler):
         self._usage: Usage | None = None
         self._lock = threading.Lock()
 
-    def counting(self, config: RunnableConfig) -> RunnableConfig:
-        """The config, with this as one of its callbacks."""
+    def added_to(self, config: RunnableConfig) -> RunnableConfig:
+        """The config with this counter among its callbacks."""
         callbacks = config.get("callbacks")
         if isinstance(callbacks, CallbackManager | AsyncCallbackManager):
             manager = callbacks.copy()
@@ -125,8 +130,8 @@ class _Spent(BaseCallbackHandler):
             return {**config, "callbacks": manager}
         return merge_configs(config, {"callbacks": [self]})
 
-    def told(self, decision: RouteDecision) -> RouteDecision:
-        """The decision, with what it had cost."""
+    def with_usage(self, decision: RouteDecision) -> RouteDecision:
+        """The decision with the counted tokens, unless it has a usage already."""
         return decision if decision.usage is not None else dataclasses.replace(decision, usage=self._usage)
 
     def on_llm_end(self, response: Any, **_: Any) -> None:
@@ -146,6 +151,39 @@ def _decision(result: Any) -> RouteDecision:
         return result
     if isinstance(result, BaseMessage):
         raise TypeError(
-            "The router gave a message, and every message is true. End it with a parser that gives True or False."
+            "The router returned a message, and every message counts as true. End the router with a parser that "
+            "returns True or False."
         )
     return RouteDecision(bool(result))
+
+
+class AutoRouters:
+    """The routers of a chain with `router="auto"` and of its copies, one for each pair of models.
+
+    Each learns how fast its models are. Copies of a chain, such as those that an agent's middleware makes for each
+    request, share the router of the same models. Routers are not part of a chain's value: all `AutoRouters` compare
+    equal, and a pickled or deep-copied one starts empty.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: list[tuple[tuple[Any, Any, int], AutoRouter]] = []
+
+    def get(self, llm: Any, point_llm: Any, max_points: int) -> AutoRouter:
+        """The router for these models and this limit of points."""
+        with self._lock:
+            for (known_llm, known_point_llm, known_points), router in self._known:
+                if known_llm is llm and known_point_llm is point_llm and known_points == max_points:
+                    return router
+            router = AutoRouter(guard=CostGuard(max_points=max_points))
+            # The entry keeps the models alive: a new object could get the identity of a collected one.
+            self._known = [((llm, point_llm, max_points), router), *self._known[: _MOST_ROUTERS - 1]]
+            return router
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AutoRouters)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[AutoRouters], tuple[()]]:
+        return AutoRouters, ()

@@ -55,7 +55,7 @@ class ResponseFormat:
             return None
         from skeleton_of_thought.local import Grammar
 
-        return Grammar.from_json_schema(_ANY_OBJECT if self._schema is None else closed(self._schema))
+        return Grammar.from_json_schema(_ANY_OBJECT if self._schema is None else without_extra_properties(self._schema))
 
 
 def read_format(value: Any) -> ResponseFormat:
@@ -102,7 +102,7 @@ def json_schema(schema: Any) -> dict[str, Any]:
         ) from error
 
 
-def closed(schema: dict[str, Any]) -> dict[str, Any]:
+def without_extra_properties(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema without room for properties that it does not name, which a small model would add without end."""
     # Within allOf each part sees the properties of the others.
     return schema if "allOf" in json.dumps(schema) else _closed(schema)

@@ -1,0 +1,223 @@
+"""The part of the chat model that its chain's `llm` does: calls without a skeleton, tools, token counts, parameters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from typing import Any, cast
+
+from langchain_core.language_models import BaseChatModel, BaseLanguageModel, LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.utils import ConfigurableFieldSpec
+from pydantic import PrivateAttr
+
+from langchain_sot.chain import SkeletonOfThoughtChain
+from langchain_sot.chat_model.call import ChatCall
+from langchain_sot.chat_model.route import CallRoute
+from langchain_sot.messages import convert_message
+from langchain_sot.models.resolution import find_model, read_traits, rebound, resolve, with_bindings
+from langchain_sot.models.streams import aclose, close
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.types import Conversation
+
+__all__ = ["PER_CALL_SETTINGS", "DelegatingChatModel", "suits_chain"]
+
+PER_CALL_SETTINGS = frozenset(
+    {
+        "cache_control",
+        "extra_headers",
+        "frequency_penalty",
+        "logit_bias",
+        "min_p",
+        "model",
+        "model_name",
+        "presence_penalty",
+        "prompt_cache_key",
+        "reasoning_effort",
+        "repeat_penalty",
+        "repetition_penalty",
+        "request_timeout",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stream",
+        "stream_options",
+        "stream_usage",
+        "temperature",
+        "timeout",
+        "top_k",
+        "top_p",
+        "user",
+    }
+)
+"""Keyword arguments with which a call is still answered by the chain: each call of the answer can take them by itself.
+
+All others concern the text as a whole, or are unknown. A call that has one goes to the `llm` unchanged.
+"""
+
+
+def suits_chain(messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the chain can answer a call; other calls go to the `llm` unchanged.
+
+    Args:
+        messages: The conversation; a human's message with text has to be the last.
+        kwargs: The call's keyword arguments; those that are not None have to be in `PER_CALL_SETTINGS`.
+    """
+    if not {name for name, value in kwargs.items() if value is not None} <= PER_CALL_SETTINGS:
+        return False
+    try:
+        Conversation(tuple(convert_message(message) for message in messages))
+    except InvalidInput:
+        return False
+    return True
+
+
+class DelegatingChatModel(BaseChatModel):
+    """A chat model whose tools, structured output, token counts, profile and parameters are those of a chain's `llm`.
+
+    Attributes:
+        chain: The chain.
+    """
+
+    chain: SkeletonOfThoughtChain
+
+    _call: ChatCall | None = PrivateAttr(default=None)
+
+    def bind_tools(
+        self, tools: Sequence[Any], *, tool_choice: str | None = None, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The chain's `llm` with these tools bound. It answers, and calls tools, without a skeleton."""
+        given = kwargs if tool_choice is None else {"tool_choice": tool_choice, **kwargs}
+        return rebound(self.chain.llm, "bind_tools", tools, **given)
+
+    def with_structured_output(
+        self, schema: Any, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, Any]:
+        """The chain's `llm` with this structured output."""
+        return rebound(self.chain.llm, "with_structured_output", schema, include_raw=include_raw, **kwargs)
+
+    # --- calls that the `llm` answers ---
+
+    def _invoke_llm(
+        self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
+    ) -> AIMessage:
+        llm_input = self._delegated_input(route, value)
+        return route.message(self.chain.llm.invoke(llm_input, self._call_config(config), **kwargs))
+
+    async def _ainvoke_llm(
+        self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
+    ) -> AIMessage:
+        llm_input = self._delegated_input(route, value)
+        return route.message(await self.chain.llm.ainvoke(llm_input, self._call_config(config), **kwargs))
+
+    def _stream_llm(
+        self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
+    ) -> Generator[AIMessageChunk]:
+        # Out of its bindings: a binding's stream, when closed early, leaves the stream of its model open.
+        llm, config, kwargs = self._chosen(ensure_config(config), kwargs)
+        chunks = llm.stream(self._delegated_input(route, value), config, **kwargs)
+        try:
+            for chunk in chunks:
+                yield route.chunk(chunk)
+        finally:
+            close(chunks)
+        route.end()
+
+    async def _astream_llm(
+        self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
+    ) -> AsyncGenerator[AIMessageChunk]:
+        llm, config, kwargs = self._chosen(ensure_config(config), kwargs)
+        chunks = llm.astream(self._delegated_input(route, value), config, **kwargs)
+        try:
+            async for chunk in chunks:
+                yield route.chunk(chunk)
+        finally:
+            await aclose(chunks)
+        route.end()
+
+    def _delegated_input(self, route: CallRoute, value: LanguageModelInput) -> LanguageModelInput:
+        """The `llm`'s input: the caller's own, unless the router chose the direct route, see `_llm_input`."""
+        return value if route.direct is None else self._llm_input(value)
+
+    def _llm_input(self, value: Any) -> Any:
+        """The input, with a lone question as a string for string LLMs, which prefix messages with "Human:"."""
+        if isinstance(value, str) or not read_traits(type(find_model(self.chain.llm))).text:
+            return value
+        messages = self._convert_input(value).to_messages()
+        return messages[0].text if len(messages) == 1 and isinstance(messages[0], HumanMessage) else value
+
+    def _call_config(self, config: RunnableConfig | None) -> RunnableConfig:
+        """The caller's config; in a batch with the share of this answer as its `max_concurrency`."""
+        config = ensure_config(config)
+        if self._call is not None and self._call.shared:
+            return {**config, "max_concurrency": self._call.share}
+        return config
+
+    def _chosen(
+        self, config: RunnableConfig, kwargs: Mapping[str, Any]
+    ) -> tuple[Runnable[Any, Any], RunnableConfig, dict[str, Any]]:
+        """The `llm` that this config chooses, out of its bindings, with their config and keyword arguments."""
+        chosen = resolve(self.chain.llm, config, kwargs, adopts=False)
+        return chosen.llm, with_bindings(chosen.bindings, config), dict(chosen.kwargs)
+
+    # --- parameters, profile and token counts ---
+
+    @property
+    def _inner(self) -> Runnable[Any, Any]:
+        """The `llm` without wrappers."""
+        return find_model(self.chain.llm)
+
+    def _model_name(self, kwargs: Mapping[str, Any]) -> str:
+        return self._get_ls_params(**kwargs).get("ls_model_name") or self._llm_type
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """True; the dump is complete if the chain can be serialised."""
+        return True
+
+    @property
+    def _llm_type(self) -> str:
+        return str(getattr(self._inner, "_llm_type", type(self._inner).__name__))
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        return {
+            **getattr(self._inner, "_identifying_params", {}),
+            "skeleton_of_thought": {name: getattr(self.chain, name) for name in ("max_points", "min_points", "eager")},
+        }
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        config = ensure_config(self._call.config if self._call else None)
+        llm, _, bound = self._chosen(config, kwargs)
+        inner = find_model(llm)
+        if not isinstance(inner, BaseLanguageModel):
+            return super()._get_ls_params(stop=stop, **kwargs)
+        params = inner._get_ls_params(stop=bound.pop("stop", None) if stop is None else stop, **bound)
+        return cast(LangSmithParams, {**params, "ls_model_type": "chat"})
+
+    def _resolve_model_profile(self) -> Any:
+        return getattr(self._inner, "profile", None)
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """The configurable fields of the chain."""
+        return self.chain.config_specs
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """The token ids of the `llm`."""
+        inner = self._inner
+        return inner.get_token_ids(text) if isinstance(inner, BaseLanguageModel) else super().get_token_ids(text)
+
+    def get_num_tokens(self, text: str) -> int:
+        """The count of the `llm`."""
+        inner = self._inner
+        return inner.get_num_tokens(text) if isinstance(inner, BaseLanguageModel) else super().get_num_tokens(text)
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """The count of the `llm`."""
+        inner = self._inner
+        if isinstance(inner, BaseLanguageModel):
+            return inner.get_num_tokens_from_messages(messages, tools)
+        return super().get_num_tokens_from_messages(messages, tools)
