@@ -22,9 +22,10 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Content, Conversation, Message, Prompt, Usage
 
 __all__ = [
-    "Asked",
+    "ParsedInput",
     "convert_message",
     "convert_messages",
+    "message_usage",
     "read_input",
     "read_messages",
     "render_text",
@@ -36,12 +37,12 @@ _TURNS = {"user": "User", "assistant": "Assistant"}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a caller asks.
+class ParsedInput:
+    """The input of one answer.
 
     Attributes:
-        conversation: The core's view of it.
-        untouched: What a model gets on the direct route: the caller's own objects, or the bare string
+        conversation: The input as the core reads it.
+        untouched: The input of the model on the direct route: the caller's own objects, or the bare string
             where nothing but a string was given.
     """
 
@@ -49,7 +50,7 @@ class Asked:
     untouched: Any
 
 
-def read_input(value: Any) -> Asked:
+def read_input(value: Any) -> ParsedInput:
     """Reads whatever the chain takes as its input.
 
     Args:
@@ -60,7 +61,7 @@ def read_input(value: Any) -> Asked:
         InvalidInput: It is none of these, or holds no question.
     """
     messages, untouched = _read(value)
-    return Asked(Conversation(messages), untouched)
+    return ParsedInput(Conversation(messages), untouched)
 
 
 def read_messages(value: Any) -> tuple[Message, ...]:
@@ -207,6 +208,15 @@ def render_text(prompt: Prompt) -> str:
         for message in prompt.messages
     ]
     return "\n\n".join([*turns, f"Assistant: {prompt.prefill}".rstrip()])
+
+
+def message_usage(message: Any) -> Usage | None:
+    """The tokens that a model's message says were spent; None where it says nothing."""
+    if not isinstance(message, AIMessage) or not message.usage_metadata:
+        return None
+    usage = message.usage_metadata
+    cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
+    return Usage(usage.get("input_tokens", 0), usage.get("output_tokens", 0), cached)
 
 
 def usage_metadata(usage: Usage) -> UsageMetadata:

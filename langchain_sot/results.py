@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from langchain_core.runnables.utils import AddableDict
 from typing_extensions import TypedDict
@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerDone,
+    AnswerFailed,
     AnswerRestarted,
     Event,
     MergeDone,
@@ -25,10 +26,11 @@ from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision
 __all__ = [
     "AnswerChunks",
     "AnswerDict",
+    "Chunks",
     "PointChunks",
     "Restart",
     "answer_dict",
-    "error_text",
+    "describe_error",
     "errors_dict",
     "points_dict",
 ]
@@ -106,9 +108,9 @@ def answer_dict(answer: Answer) -> dict[str, Any]:
 
 def errors_dict(answer: Answer) -> dict[str, str]:
     """Why points failed, by their number, and under "merge" why the merge did."""
-    errors = {str(index): error_text(error) for index, error in answer.errors.items()}
+    errors = {str(index): describe_error(error) for index, error in answer.errors.items()}
     if answer.merge_error is not None:
-        errors["merge"] = error_text(answer.merge_error)
+        errors["merge"] = describe_error(answer.merge_error)
     return errors
 
 
@@ -117,9 +119,21 @@ def points_dict(answer: Answer) -> dict[str, str]:
     return {str(e.point.index): e.text for e in answer.expansions}
 
 
-def error_text(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Why a point, or the merge, failed."""
     return f"{type(error).__name__}: {error}"
+
+
+class Chunks(Protocol):
+    """Turns the events of one answer into chunks."""
+
+    def chunk(self, event: Event) -> AddableDict | None:
+        """The chunk for this event; None for an event without one.
+
+        Raises:
+            Exception: The event is the failure of the answer.
+        """
+        ...
 
 
 class AnswerChunks:
@@ -132,27 +146,31 @@ class AnswerChunks:
         self._reason = ""
 
     def chunk(self, event: Event) -> AddableDict | None:
-        """The chunk that tells this event; None for an event without one."""
+        """See `Chunks`."""
         match event:
-            case Routed(decision):
-                self._decision = decision
-                return None
-            case PointFound(point):
-                return self._begin("skeleton", point)
+            case PointDelta(point, text):
+                return AddableDict(points=AddableDict({str(point.index): text}))
             case AnswerDelta(text):
                 return AddableDict(answer=text) if self._begun else self._begin("direct", text=text)
+            case Routed(decision):
+                self._decision = decision
+            case PointFound(point):
+                return self._begin("skeleton", point)
+            case PointRestarted(point, _):
+                return AddableDict(points=AddableDict({str(point.index): Restart("")}))
             case AnswerRestarted():
                 return AddableDict(answer=Restart(""))
             case PointDone(Expansion(point, error=Exception() as error)):
-                return AddableDict(errors=AddableDict({str(point.index): error_text(error)}))
+                return AddableDict(errors=AddableDict({str(point.index): describe_error(error)}))
             case MergeDone(_, Exception() as error):
-                return AddableDict(errors=AddableDict(merge=error_text(error)))
+                return AddableDict(errors=AddableDict(merge=describe_error(error)))
             case AnswerDone(answer):
                 end = AddableDict(timings=AddableDict(answer.timings.to_dict()))
                 chunk = end if self._begun else self._begin(answer.route) + end
                 return chunk if self._reason else chunk + AddableDict(reason=answer.reason)
-        points = _point_text(event)
-        return AddableDict(points=points) if points else None
+            case AnswerFailed(error):
+                raise error
+        return None
 
     def _begin(self, route: Literal["skeleton", "direct"], point: Point | None = None, text: str = "") -> AddableDict:
         titles = [point.title] if point else []
@@ -180,16 +198,14 @@ class PointChunks:
     """Turns the events of one answer into chunks whose sum is `points_dict` of it."""
 
     def chunk(self, event: Event) -> AddableDict | None:
-        """The chunk that tells this event; None for an event without one."""
-        if isinstance(event, SkeletonDone):
-            return AddableDict({str(point.index): "" for point in event.skeleton.points})
-        return _point_text(event)
-
-
-def _point_text(event: Event) -> AddableDict | None:
-    match event:
-        case PointDelta(point, text):
-            return AddableDict({str(point.index): text})
-        case PointRestarted(point, _):
-            return AddableDict({str(point.index): Restart("")})
-    return None
+        """See `Chunks`."""
+        match event:
+            case PointDelta(point, text):
+                return AddableDict({str(point.index): text})
+            case SkeletonDone(skeleton):
+                return AddableDict({str(point.index): "" for point in skeleton.points})
+            case PointRestarted(point, _):
+                return AddableDict({str(point.index): Restart("")})
+            case AnswerFailed(error):
+                raise error
+        return None

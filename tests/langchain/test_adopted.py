@@ -29,7 +29,7 @@ from langchain_core.outputs import (
 )
 from langchain_core.runnables import ConfigurableField
 
-from langchain_sot.calls import Models
+from langchain_sot.calls import ChainModels
 from langchain_sot.local.adoption import AdoptedModel, adopt_runnable
 from skeleton_of_thought.errors import PromptTooLong
 
@@ -434,7 +434,7 @@ def test_sampling_settings_are_kept(llm_of, sent):
 
 def test_points_have_their_start_their_stop_and_a_limit(llm_of, sent):
     llm = llm_of(max_new_tokens=30).bind(stop=["###"])
-    assert Models(llm, llm).continues_prefill("point", {})
+    assert ChainModels(llm, llm).resolve({}).point_llm.continues_turn
     expansion_of(llm).invoke("Why?")
     assert len(sent) == 4
     # Each call is a thread's, so they come in any order.
