@@ -145,11 +145,6 @@ class Worker:
         if self._closing:
             raise EngineClosed(_CLOSED)
 
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread is not None and self._thread.is_alive()
-
     def stats(self) -> EngineStats:
         """What was done so far."""
         path = self._runner.path

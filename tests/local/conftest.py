@@ -132,6 +132,12 @@ def eventually(condition: Callable[[], bool], patience: float = 60.0) -> None:
         time.sleep(0.002)
 
 
+def runs(engine: LocalEngine) -> bool:
+    """Whether the engine's thread is alive."""
+    thread = engine._worker._thread
+    return thread is not None and thread.is_alive()
+
+
 class Gate(LlamaForCausalLM):
     """A model whose forwards can be held, counted and made to fail."""
 
@@ -164,6 +170,7 @@ def tiny() -> SimpleNamespace:
         eventually=eventually,
         make_model=make_model,
         make_tokenizer=make_tokenizer,
+        runs=runs,
     )
 
 

@@ -219,19 +219,19 @@ def test_a_handler_may_close_the_engine_wherever_it_interrupts(
 
     def closed(at: int) -> tuple[str, int]:
         engine, returned = cold(), threading.Event()
-        thread = engine._worker
+        running = engine._worker
         if moment != "not begun":
             engine.generate([STORY], max_new_tokens=1)
         if moment == "over after the call":
-            end = thread._end_all
-            monkeypatch.setattr(thread, "_end_all", lambda error: (end(error), returned.wait(60)))
+            end = running._end_all
+            monkeypatch.setattr(running, "_end_all", lambda error: (end(error), returned.wait(60)))
 
         def handler() -> None:
             if not guard.holds_guard():
                 returned.set()  # here it is waited for
             engine.close()
             if moment == "over before the handler":
-                tiny.eventually(lambda: not thread.alive)
+                tiny.eventually(lambda: not tiny.runs(engine))
 
         interruptions = Interruptions((guard, worker), [handler], (at,))
         try:
@@ -245,7 +245,7 @@ def test_a_handler_may_close_the_engine_wherever_it_interrupts(
         tiny.eventually(lambda: engine.stats().failed == 1)
         with pytest.raises(EngineClosed):
             list(stream)
-        assert (engine.stats().rows, engine.stats().waiting, thread.alive) == (0, 0, False), at
+        assert (engine.stats().rows, engine.stats().waiting, tiny.runs(engine)) == (0, 0, False), at
         return "failed", interruptions.count
 
     _, count = closed(LATE[0])
