@@ -7,13 +7,24 @@ import math
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import torch
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.local.codec import Tools
 from skeleton_of_thought.local.grammar import Grammar
+from skeleton_of_thought.types import Hints
 
-__all__ = ["Nucleus", "RowSampler", "SamplingParams", "TopK", "WholeVocabulary"]
+__all__ = [
+    "DecodingSettings",
+    "Nucleus",
+    "RowSampler",
+    "SamplingParams",
+    "TopK",
+    "WholeVocabulary",
+    "with_hints",
+]
 
 _PARTS = 32
 """Parts into which a vocabulary is laid to find a bound for its k-th most likely token."""
@@ -107,6 +118,53 @@ class SamplingParams:
     def greedy(self) -> bool:
         """Whether the most likely token is taken."""
         return self.temperature == 0.0
+
+
+class DecodingSettings(TypedDict, total=False):
+    """The keyword arguments of a request to the engine.
+
+    `prefill` is a start of the answer that the model continues; the text does not repeat it. `tools` are descriptions
+    of functions that the model may call, for models whose chat template shows them. The others are fields of
+    `SamplingParams`.
+    """
+
+    max_new_tokens: int | None
+    min_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    seed: int | None
+    stop: str | Sequence[str]
+    stop_token_ids: Sequence[int]
+    grammar: Grammar | None
+    skip_special_tokens: bool
+    prefill: str
+    tools: Tools
+
+
+def with_hints(settings: DecodingSettings, hints: Hints) -> dict[str, Any]:
+    """A request's settings; those that the caller left out come from the prompt's hints.
+
+    Raises:
+        InvalidInput: There is a setting that no engine knows.
+    """
+    if unknown := settings.keys() - _SETTINGS:
+        raise InvalidInput(
+            f"There is no setting {', '.join(sorted(unknown))}; the settings are {', '.join(_SETTINGS)}."
+        )
+    return {
+        "frequency_penalty": hints.frequency_penalty,
+        "presence_penalty": hints.presence_penalty,
+        "stop_after_text": hints.stop,
+        "min_new_tokens": hints.min_tokens,
+        **settings,
+    }
+
+
+_SETTINGS = dict.fromkeys((*SamplingParams.__dataclass_fields__, "prefill", "tools"))
 
 
 def _check_int(name: str, value: object, least: int, *, optional: bool = False) -> None:

@@ -112,7 +112,7 @@ def make_model(kind: str) -> Any:
 def shares_little() -> Iterator[None]:
     """Tiny models have few bytes per token: without this they would never share a beginning where it lies."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefix, "_WORTH_ATTENDING", 2_000)
+        patch.setattr(prefix, "_MIN_SEGMENT_BYTES", 2_000)
         yield
 
 

@@ -301,7 +301,7 @@ def test_a_mistake_between_two_steps_reaches_the_callers_too(
         raise RuntimeError("lost count")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._worker, "_let_go", broken)
+        patch.setattr(engine._worker, "_drop_cancelled", broken)
         with pytest.raises(RuntimeError, match="lost count"):
             engine.generate([STORY])
     assert engine.generate([STORY], max_new_tokens=3)
