@@ -115,7 +115,7 @@ $(VENV)/.lowest-local: $(VENV)/.test pyproject.toml tests/lowest_local.in
 
 # Not test_architectures.py: it holds the engine to the text of `model.generate`, which in early versions of transformers 5 is
 # not that of the whole text for some models (Gemma 3n, Mamba, LFM2, Phi 3 with a growing rope); the engine's is.
-LOWEST_LOCAL_TESTS = $(addprefix tests/local/test_,batching.py demo.py engine.py generation.py identity.py models.py path.py \
+LOWEST_LOCAL_TESTS = $(addprefix tests/local/test_,batching.py demo.py engine.py generation.py identity.py decoding_path.py models.py \
 	plain_generate.py sampling.py)
 test-lowest-local: $(VENV)/.lowest-local
 	@PYTHONPATH=$(LOWEST_LOCAL) $(BIN)/python -m pytest $(LOWEST_LOCAL_TESTS)

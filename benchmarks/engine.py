@@ -54,7 +54,7 @@ from limit import Probe, Shape
 from workload import TAILS, Workload, longest_tail
 
 from skeleton_of_thought.local import LocalEngine
-from skeleton_of_thought.local.models import demo_model_path, load
+from skeleton_of_thought.local.models import demo_model_path, load_model
 
 COLUMNS = ("sequential", "threads", "padded", "continuous", "llama.cpp", "vllm", "engine", "copied")
 _ANSWER = {"skeleton_tokens": 40, "points": 8, "point_tokens": 64}
@@ -74,7 +74,7 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.model, self.tokenizer = load(args.model)
+        self.model, self.tokenizer = load_model(args.model)
         self.columns: dict[str, Column] = {}
         self.skipped: dict[str, str] = {}
         self._stack = contextlib.ExitStack()

@@ -64,7 +64,7 @@ def load(args: argparse.Namespace, tokens: int) -> Any:
     """The stock object over the demo model, held to so many tokens a call."""
     from llama_index.llms.huggingface import HuggingFaceLLM
 
-    from skeleton_of_thought.local.models import load as load_model
+    from skeleton_of_thought.local.models import load_model
 
     loaded = load_model(args.model)
     return HuggingFaceLLM(

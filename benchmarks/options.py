@@ -36,9 +36,9 @@ from typing import Any
 import torch
 from transformers import DynamicCache, StaticCache
 
+from skeleton_of_thought.local.decoding_path import cache_argument
 from skeleton_of_thought.local.kv import RowsCache
-from skeleton_of_thought.local.models import load
-from skeleton_of_thought.local.path import cache_argument
+from skeleton_of_thought.local.models import load_model
 from skeleton_of_thought.local.runner import ModelRunner, Optimize
 
 Step = Callable[[torch.Tensor], torch.Tensor]
@@ -191,7 +191,7 @@ def main() -> None:
         parser.error(f"unknown ways: {', '.join(sorted(unknown))}; known are {', '.join(WAYS)}")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    model, _ = load(args.model, dtype=torch.float32)
+    model, _ = load_model(args.model, dtype=torch.float32)
     model.set_attn_implementation("sdpa")
     torch.manual_seed(0)
     report: dict[str, Any] = {"rows": {}, "skipped": {}, "prefix": args.prefix, "steps": args.steps}

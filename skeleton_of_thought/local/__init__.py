@@ -1,4 +1,4 @@
-"""Decoding of Hugging Face models on this machine, all requests in one batch. Needs the extra `local`."""
+"""The local engine: Hugging Face models on this machine, all requests in one batch. Needs the extra `local`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ except ModuleNotFoundError as _error:
     _missing = "transformers" if sys.modules.get("torch") else "torch"
     raise MissingExtra(f"The local engine needs {_missing}, which is not installed", "local") from _error
 
-from skeleton_of_thought.local.encode import PromptInput
-from skeleton_of_thought.local.engine import LocalEngine
+from skeleton_of_thought.local.codec import PromptInput
+from skeleton_of_thought.local.engine import LocalEngine, shared_engine
 from skeleton_of_thought.local.grammar import Grammar
 from skeleton_of_thought.local.sampling import SamplingParams
-from skeleton_of_thought.local.shared import shared_engine
 from skeleton_of_thought.local.stats import EngineStats
 from skeleton_of_thought.local.stream import AsyncCompletionStream, CompletionStream
 from skeleton_of_thought.types import Completion

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from skeleton_of_thought.local.kv import RowsCache, Segment, bias_of
 
-__all__ = ["ATTENTION", "attend", "register", "using"]
+__all__ = ["ATTENTION", "CurrentCache", "attend", "register_attention"]
 
 ATTENTION = "skeleton_of_thought"
 """The name under which transformers' modules find `attend`."""
@@ -136,7 +136,7 @@ class _Running(threading.local):
 _running = _Running()
 
 
-class using:
+class CurrentCache:
     """While a forward runs over this cache."""
 
     def __init__(self, cache: Any) -> None:
@@ -149,7 +149,7 @@ class using:
         _running.cache = None
 
 
-def register() -> None:
+def register_attention() -> None:
     """Make `attend` known to transformers under the name `ATTENTION`."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward

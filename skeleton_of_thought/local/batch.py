@@ -8,12 +8,20 @@ from typing import Any, Protocol
 
 import torch
 
-from skeleton_of_thought.local.choose import Chooser
+from skeleton_of_thought.local.chooser import Chooser
 from skeleton_of_thought.local.kv import BatchCache, Layers
 from skeleton_of_thought.local.prefill import Prefilled, Prefiller
-from skeleton_of_thought.local.prefix import WORTHWHILE, Place, PrefixStore, Strip, attach, reachable, segments_of
+from skeleton_of_thought.local.prefix import (
+    MIN_SHARED_TOKENS,
+    Place,
+    PrefixStore,
+    Strip,
+    attached_tokens,
+    reachable,
+    segments_of,
+)
 from skeleton_of_thought.local.row import Row
-from skeleton_of_thought.local.runner import MOST_TOKENS, ModelRunner
+from skeleton_of_thought.local.runner import MAX_FORWARD_TOKENS, ModelRunner
 from skeleton_of_thought.local.stats import Counters
 
 __all__ = ["BatchedLane", "Lane", "SeparateLane"]
@@ -53,7 +61,7 @@ class BatchedLane:
         self._store = store
         self._counters = counters
         self._chooser = Chooser()
-        self._prefiller = Prefiller(runner, store, lambda: chunk if self.rows else MOST_TOKENS)
+        self._prefiller = Prefiller(runner, store, lambda: chunk if self.rows else MAX_FORWARD_TOKENS)
         self._cache = BatchCache()
         self._places: list[Place] = []  # what of each row's text lies in strips
         self._attached: list[int] = []  # how much of that is attended to there, and not copied
@@ -140,7 +148,7 @@ class BatchedLane:
     def _wanted(self, more: Sequence[Place] = ()) -> list[int]:
         """How much of their strips rows should attend to where it lies, once rows with these places join."""
         attached = [*self._attached, *(0 for _ in more)]
-        return attach([*self._places, *more], attached) if self._runner.shares else attached
+        return attached_tokens([*self._places, *more], attached) if self._runner.shares else attached
 
     def _attach(self, wanted: Sequence[int]) -> None:
         """Have rows attend to so much of what they share where it lies, and forget the copies they had of it."""
@@ -158,7 +166,7 @@ class BatchedLane:
         at = self.rows.index(row)
         place, owned = self._places[at], self._cache.lengths()[at]
         total = self._attached[at] + owned
-        if total - place.depth < WORTHWHILE or row.cancelled or isinstance(row.result, BaseException):
+        if total - place.depth < MIN_SHARED_TOKENS or row.cancelled or isinstance(row.result, BaseException):
             return
         ids = (*row.prompt_ids, *row.output_ids)[:total]
         if not self._store.wants(ids):

@@ -1,61 +1,41 @@
-"""The local engine: one model, any number of callers, one batch."""
+"""The local engine, one model with one batch for any number of callers, and the engines that callers share."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import os
+import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack, get_args
+from typing import Any, Self, Unpack, get_args
 
 from skeleton_of_thought.errors import InvalidInput, PromptTooLong
-from skeleton_of_thought.local.encode import PromptInput, TextCodec, Tools
+from skeleton_of_thought.local.codec import PromptInput, TextCodec, Tools
 from skeleton_of_thought.local.grammar import Grammar, Grammars
 from skeleton_of_thought.local.guard import Guard
-from skeleton_of_thought.local.models import load
+from skeleton_of_thought.local.models import load_model
 from skeleton_of_thought.local.row import Row, Sink
 from skeleton_of_thought.local.runner import ModelRunner, Optimization, Optimize
-from skeleton_of_thought.local.sampling import SamplingParams
-from skeleton_of_thought.local.sink import AsyncSink, QueueSink
+from skeleton_of_thought.local.sampling import DecodingSettings, SamplingParams, with_hints
 from skeleton_of_thought.local.stats import EngineStats
-from skeleton_of_thought.local.stream import AsyncCompletionStream, CompletionStream
+from skeleton_of_thought.local.stream import AsyncCompletionStream, AsyncSink, CompletionStream, QueueSink
 from skeleton_of_thought.local.worker import Worker
-from skeleton_of_thought.types import Completion, Prompt
+from skeleton_of_thought.types import Completion, Hints, Prompt
 
-__all__ = ["LocalEngine", "Settings"]
+__all__ = ["LocalEngine", "shared_engine"]
 
 _DEFAULT_NEW_TOKENS = 512
-
-
-class Settings(TypedDict, total=False):
-    """The keyword arguments of a request: the fields of `SamplingParams`, `prefill` and `tools`."""
-
-    max_new_tokens: int | None
-    min_new_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    repetition_penalty: float
-    frequency_penalty: float
-    presence_penalty: float
-    seed: int | None
-    stop: str | Sequence[str]
-    stop_token_ids: Sequence[int]
-    grammar: Grammar | None
-    skip_special_tokens: bool
-    prefill: str
-    tools: Tools
 
 
 class LocalEngine:
     """Decodes a Hugging Face causal language model for any number of callers at once.
 
-    Whoever wants text gets a stream of their own; all open streams are rows of one batch, which they join
-    and leave between two steps. What prompts share at their beginning is computed once. Safe to use from
-    any thread or task; the model runs on one thread of the engine's own.
+    Each caller gets a stream of its own. All open streams are rows of one batch: a row joins and leaves between two
+    steps, and prompts that begin alike compute their beginning once. Safe to use from any thread or task; the model
+    runs on one thread that the engine owns.
 
         engine = LocalEngine.from_pretrained("demo")
         for piece in engine.stream("Once upon a time", max_new_tokens=50):   # text as it comes
@@ -64,20 +44,20 @@ class LocalEngine:
         engine.stream([Message("user", "Hello")], temperature=0.7, seed=1)   # chat, sampled
 
     Args:
-        model: A loaded causal language model. It keeps its device, its types and its mode.
-        tokenizer: Its tokenizer.
-        max_batch_size: Rows that are decoded at once; further requests wait for a free row.
+        model: A loaded causal language model. The engine changes neither its device, its types nor its mode.
+        tokenizer: The model's tokenizer.
+        max_batch_size: The most rows decoded at once; further requests wait for a free row.
         prefix_cache_tokens: Prompt tokens whose keys and values are kept for later prompts that begin alike.
-        kv_memory: What keys and values may take: bytes (an int), or a share of the memory that is free now (a
-            float up to 1). Requests wait until there is room for the longest that they may become.
-        prefill_chunk: Prompt tokens that are run between two steps while others are being decoded.
-        share_prefix: Whether rows attend to a common beginning where it lies, instead of having copies of it. The
-            text is the same; False is for comparisons.
-        optimize: `"auto"` runs the model in the way that was measured to be fastest on its device, which the
-            attribute `optimization` names. On CPUs, in float32 and bfloat16, that is `"lean"` for Llama and its
-            close relatives (a forward of fewer operations, on packed copies of the weights), else `"packed"`
-            (the model's own forward on packed copies), as far as half of the free memory goes; elsewhere
-            `"none"`, the model as it is. Naming one of these asks for no more than that.
+        kv_memory: The memory for keys and values: bytes (an int), or a share of the memory that is free now (a
+            float up to 1). A request waits until its longest possible text fits.
+        prefill_chunk: Prompt tokens that run between two steps while other rows are being decoded.
+        share_prefix: Whether rows attend to one copy of a common beginning instead of holding a copy each. The text
+            is the same; False is for comparisons.
+        optimize: `"auto"` picks the forward that was measured to be fastest on the device; the attribute
+            `optimization` names it. On CPUs, in float32 and bfloat16, that is `"lean"` for Llama and its close
+            relatives (a forward of fewer operations, on packed copies of the weights), otherwise `"packed"` (the
+            model's own forward on packed copies), provided the copies fit half of the free memory. On other devices
+            it is `"none"`, the model as it is. Any of these names limits the engine to that forward and slower ones.
         chat_template_kwargs: Extra variables for the chat template, such as `{"enable_thinking": False}`.
 
     Raises:
@@ -117,7 +97,7 @@ class LocalEngine:
         self._max_batch_size = max_batch_size
         self._worker = Worker(self._runner, max_batch_size, prefix_cache_tokens, prefill_chunk, self._budget)
         self._finalizer = weakref.finalize(self, self._worker.abandon)
-        self._finalizer.atexit = False  # the workers see to the end of the interpreter themselves
+        self._finalizer.atexit = False  # at the end of the interpreter the workers end themselves
 
     @classmethod
     def from_pretrained(
@@ -127,101 +107,77 @@ class LocalEngine:
         dtype: Any = None,
         device: Any = None,
         progress: Callable[[str], None] | None = None,
-        max_batch_size: int = 64,
-        prefix_cache_tokens: int = 4096,
-        kv_memory: int | float = 0.5,
-        prefill_chunk: int = 64,
-        share_prefix: bool = True,
-        optimize: Optimize = "auto",
-        chat_template_kwargs: Mapping[str, Any] | None = None,
-        **model_kwargs: Any,
+        **settings: Any,
     ) -> Self:
         """Load a model and make an engine for it.
 
         Args:
             model: A name on the Hugging Face hub, a directory, a `.gguf` file, or None (or `"demo"`) for the
                 small embedded demo model.
-            dtype: As for transformers: a torch dtype, its name, or `"auto"`, the default: as it is stored.
-            device: Where to put it, such as `"cuda"`; by default a GPU if there is one.
-            progress: Told in a line of text what takes long (downloading, converting).
-            max_batch_size: See the class.
-            prefix_cache_tokens: See the class.
-            kv_memory: See the class.
-            prefill_chunk: See the class.
-            share_prefix: See the class.
-            optimize: See the class.
-            chat_template_kwargs: See the class.
-            **model_kwargs: Handed on to transformers' `from_pretrained`.
+            dtype: As for transformers: a torch dtype, its name, or `"auto"`, the default, for the stored one.
+            device: The model's device, such as `"cuda"`; by default a GPU if there is one.
+            progress: Called with a line of text before each slow step (downloading, converting).
+            **settings: The engine's settings, as for the class; all others are passed on to transformers'
+                `from_pretrained`.
 
         Raises:
             ModelLoadError: There is no such model, or it cannot be loaded.
             MissingExtra: A package that the model needs is not installed.
         """
-        loaded, tokenizer = load(model, dtype=dtype, device=device, progress=progress, **model_kwargs)
-        return cls(
-            loaded,
-            tokenizer,
-            max_batch_size=max_batch_size,
-            prefix_cache_tokens=prefix_cache_tokens,
-            kv_memory=kv_memory,
-            prefill_chunk=prefill_chunk,
-            share_prefix=share_prefix,
-            optimize=optimize,
-            chat_template_kwargs=chat_template_kwargs,
-        )
+        own = {name: settings.pop(name) for name in _SETTINGS if name in settings}
+        loaded, tokenizer = load_model(model, dtype=dtype, device=device, progress=progress, **settings)
+        return cls(loaded, tokenizer, **own)
 
     @classmethod
     def for_model(cls, model: Any, tokenizer: Any) -> LocalEngine:
-        """The engine of a model: the one that others already use for it, or a new one.
+        """The engine that already serves this model, or a new one.
 
-        All who ask for the same model and tokenizer objects share one engine, and so one batch, as long as
+        All callers with the same model and tokenizer objects share one engine, and so one batch, as long as
         one of them holds it. A forked process has engines of its own.
         """
         key = (id(model), id(tokenizer))
 
         def find() -> LocalEngine:
             # The engine holds both objects, so their ids are not reused while the entry lives.
-            engine = _engines.get(key)
+            engine = _by_objects.get(key)
             if engine is None or engine.closed:
-                engine = _engines[key] = cls(model, tokenizer)
+                engine = _by_objects[key] = cls(model, tokenizer)
             return engine
 
-        return _engines_guard.run(find)
+        return _by_objects_guard.run(find)
 
-    def stream(self, prompt: PromptInput, **settings: Unpack[Settings]) -> CompletionStream:
+    def stream(self, prompt: PromptInput, **settings: Unpack[DecodingSettings]) -> CompletionStream:
         """The completion of one prompt, as an iterator over its text.
 
-        It is decoded from now on, whether or not it is read.
+        Decoding begins at once, whether or not the stream is read.
 
         Args:
             prompt: Raw text, a `Prompt`, or messages. Messages that end with the assistant's are continued.
-            **settings: The fields of `SamplingParams`; and `prefill`, a start of the answer that the model
-                is to continue (not part of the text), and `tools`, descriptions of what the model may call, for
-                models whose chat template shows them.
+            **settings: As in `DecodingSettings`.
 
         Raises:
             InvalidInput: A setting or the prompt cannot work.
             PromptTooLong: The prompt, with `max_new_tokens`, does not fit the model's window.
             EngineClosed: The engine is closed, or (`EngineForked`) this is a fork of the process that made it.
-            EngineReentered: The call is a signal handler's or finalizer's, amid another call on this thread.
+            EngineReentered: A signal handler or finalizer made the call during another call on this thread.
         """
         sink = QueueSink()
         row = self._row(prompt, sink, settings)
         self._worker.submit([row])
         return CompletionStream(sink, functools.partial(self._cancel, row))
 
-    def astream(self, prompt: PromptInput, **settings: Unpack[Settings]) -> AsyncCompletionStream:
-        """Async twin of `stream`; to be called where an event loop runs."""
+    def astream(self, prompt: PromptInput, **settings: Unpack[DecodingSettings]) -> AsyncCompletionStream:
+        """Async twin of `stream`; call it where an event loop runs."""
         sink = AsyncSink(asyncio.get_running_loop())
         row = self._row(prompt, sink, settings)
         self._worker.submit([row])
         return AsyncCompletionStream(sink, functools.partial(self._cancel, row))
 
-    def generate(self, prompts: Iterable[PromptInput], **settings: Unpack[Settings]) -> list[Completion]:
+    def generate(self, prompts: Iterable[PromptInput], **settings: Unpack[DecodingSettings]) -> list[Completion]:
         """The completions of several prompts, decoded as one batch.
 
         Args:
-            prompts: As for `stream`; all are admitted together.
+            prompts: As for `stream`; all join the batch together.
             **settings: As for `stream`; the same for all.
 
         Raises:
@@ -271,15 +227,15 @@ class LocalEngine:
         return self._codec.render(prompt, prefill, tools)
 
     def checkpoint(self) -> Callable[[], None]:
-        """What is kept for prompts that begin alike, as it is now: a function that goes back to that.
+        """Remember which beginnings of prompts are kept now; returns a function that forgets all later ones.
 
-        So requests can be repeated at the cost they had at first, for measurements. The function may be called any
-        number of times, when the requests before it have ended; nobody else should use the engine meanwhile.
+        A measurement can so repeat requests at their first cost. Call the function any number of times, each time
+        after the requests before it have ended, and while nobody else uses the engine.
         """
         return self._worker.checkpoint()
 
     def prepare(self, grammar: Grammar) -> None:
-        """Get ready for requests with a grammar, so that the first of them need not wait for it to be compiled.
+        """Compile a grammar ahead of the first request that needs it.
 
         Raises:
             InvalidInput: The model's tokenizer or the grammar cannot be used.
@@ -300,10 +256,10 @@ class LocalEngine:
 
     @property
     def optimization(self) -> Optimization:
-        """The way in which the model runs.
+        """How the model runs.
 
-        `"lean"`, `"packed"`, or `"none"` where it runs as it is; `"unbatched"` where its rows are decoded one after
-        another, `"uncached"` where each token runs the whole text too. `stats().reason` says why.
+        `"lean"` or `"packed"`, or `"none"` for the model as it is. `"unbatched"`: its rows are decoded one after
+        another. `"uncached"`: each token runs the whole text as well. `stats().reason` says why.
         """
         return self._runner.optimization
 
@@ -314,18 +270,18 @@ class LocalEngine:
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no more prompts: `close()` was called, or this is a fork of its process."""
+        """Whether the engine takes no more prompts: `close()` was called, or this is a fork of its process."""
         return self._worker.closed
 
     def stats(self) -> EngineStats:
-        """What the engine has done so far."""
+        """Counts and times of the engine so far."""
         return self._worker.stats()
 
     def close(self) -> None:
-        """End the thread; whoever still waits gets `EngineClosed`. The model stays as it is.
+        """End the engine's thread; open streams fail with `EngineClosed`. The model stays as it is.
 
-        From any thread and any signal handler; again without effect. Where the thread's end cannot be waited
-        for (inside of the model, or amid another call on this thread) it comes after the step that is running.
+        Safe in any thread and any signal handler; a second call does nothing. Waits for the thread, except inside
+        the model and during another call on this thread: there the thread ends after its current step.
         """
         self._worker.close()
 
@@ -337,33 +293,31 @@ class LocalEngine:
     ) -> None:
         self.close()
 
-    def _row(self, prompt: PromptInput, sink: Sink, settings: Settings) -> Row:
+    def _row(self, prompt: PromptInput, sink: Sink, settings: DecodingSettings) -> Row:
         self._worker.check()
-        given: dict[str, Any] = dict(settings)
+        hints = prompt.hints if isinstance(prompt, Prompt) else Hints()
+        given = with_hints(settings, hints)
         prefill, tools = given.pop("prefill", ""), given.pop("tools", ())
-        unknown = given.keys() - SamplingParams.__dataclass_fields__.keys()
-        if unknown:
-            known = ", ".join((*SamplingParams.__dataclass_fields__, "prefill", "tools"))
-            raise InvalidInput(f"There is no setting {', '.join(sorted(unknown))}; the settings are {known}.")
-        if isinstance(prompt, Prompt):
-            given.setdefault("frequency_penalty", prompt.hints.frequency_penalty)
-            given.setdefault("presence_penalty", prompt.hints.presence_penalty)
-            given.setdefault("stop_after_text", prompt.hints.stop)
-            given.setdefault("min_new_tokens", prompt.hints.min_tokens)
         params = SamplingParams(**given)
         encoded = self._codec.encode(prompt, prefill, tools)
         return Row(
             encoded,
             params,
-            limit=self._limit(len(encoded.ids), params.max_new_tokens, encoded.max_tokens),
+            limit=self._limit(len(encoded.ids), params.max_new_tokens, hints.max_tokens),
             eos_ids=self._eos_ids,
             decode=functools.partial(self._codec.decode, special=not params.skip_special_tokens),
             sink=sink,
             constraint=None if params.grammar is None else self._grammars.constraint(params.grammar),
         )
 
-    def _limit(self, prompt: int, wanted: int | None, sensible: int | None) -> int:
-        """How many tokens may be generated."""
+    def _limit(self, prompt: int, wanted: int | None, suited: int | None) -> int:
+        """The most tokens to generate.
+
+        Args:
+            prompt: Tokens of the prompt.
+            wanted: The caller's limit.
+            suited: The limit that suits the prompt.
+        """
         window = self.context_window
         room = None if window is None else window - prompt
         if room is not None and room < (wanted or 1):
@@ -377,10 +331,10 @@ class LocalEngine:
                 f"of {self._budget} tokens are all that kv_memory allows for: raise it or shorten the prompt."
             )
         room = self._budget - prompt if room is None else min(room, self._budget - prompt)
-        if wanted is None and sensible is None:
+        if wanted is None and suited is None:
             configured = getattr(getattr(self.model, "generation_config", None), "max_new_tokens", None)
             wanted = configured or _DEFAULT_NEW_TOKENS
-        return max(1, min(limit for limit in (wanted, sensible, room) if limit is not None))
+        return max(1, min(limit for limit in (wanted, suited, room) if limit is not None))
 
     def _cancel(self, row: Row) -> None:
         row.cancelled = True
@@ -398,8 +352,8 @@ def _check_share(kv_memory: float) -> None:
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    # The generation config overrules the model's own, and the tokenizer's counts besides: either may be
-    # missing the end of a turn.
+    # The generation config overrules the model's config, and the tokenizer's end is added: either may lack the end
+    # of a turn.
     generation = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     own = generation if generation is not None else getattr(model.config, "eos_token_id", None)
     found: set[int] = set()
@@ -408,16 +362,49 @@ def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(found)
 
 
-_engines: weakref.WeakValueDictionary[tuple[int, int], LocalEngine] = weakref.WeakValueDictionary()
-_engines_guard = Guard()
+# --- shared engines ------------------------------------------------------------------------------------
+
+_SETTINGS = frozenset(LocalEngine.__init__.__kwdefaults__ or ())
+"""The names of the engine's settings, which `from_pretrained` does not pass on to transformers."""
+
+_by_objects: weakref.WeakValueDictionary[tuple[int, int], LocalEngine] = weakref.WeakValueDictionary()
+_by_objects_guard = Guard()
+
+_by_name: weakref.WeakValueDictionary[tuple[str, ...], LocalEngine] = weakref.WeakValueDictionary()
+_loading = threading.Lock()
 
 
-def _begin_anew() -> None:
-    # A thread of the parent's may have been inside of the guard, and will never leave it here.
-    global _engines_guard  # noqa: PLW0603
-    _engines_guard = Guard()
-    _engines.clear()
+def shared_engine(model: str | None, kwargs: Mapping[str, Any]) -> LocalEngine:
+    """The engine that already serves the model of this name, or a new one. It ends when nobody holds it any more.
+
+    Args:
+        model: As for `LocalEngine.from_pretrained`.
+        kwargs: Keyword arguments of `LocalEngine.from_pretrained`. Callers with other arguments get another engine.
+
+    Raises:
+        ModelLoadError, MissingExtra, InvalidInput: As for `LocalEngine.from_pretrained`.
+    """
+    key = (model or "demo", *(f"{name}={_key_text(value)}" for name, value in sorted(kwargs.items())))
+    # Under the lock, so that two threads do not load the same weights at the same time.
+    with _loading:
+        engine = _by_name.get(key)
+        if engine is None or engine.closed:
+            engine = _by_name[key] = LocalEngine.from_pretrained(model, **kwargs)
+        return engine
+
+
+def _key_text(value: Any) -> str:
+    # torch.bfloat16 and "bfloat16" mean the same, and so do torch.device("cpu") and "cpu".
+    kind = f"{type(value).__module__}.{type(value).__name__}"
+    return repr(str(value).removeprefix("torch.") if kind in ("torch.dtype", "torch.device") else value)
+
+
+def _forget_engines() -> None:
+    # A thread of the parent process may have been inside the guard; in this process it will never leave it.
+    global _by_objects_guard  # noqa: PLW0603
+    _by_objects_guard = Guard()
+    _by_objects.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
+    os.register_at_fork(after_in_child=_forget_engines)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Constraint", "Grammar", "Grammars"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _KEPT = 32
 """Compiled grammars that are kept, since the same ones tend to come again."""

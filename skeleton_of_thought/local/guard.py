@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from skeleton_of_thought.errors import EngineForked, EngineReentered
 
-__all__ = ["Guard", "Home", "holds_guard", "reentered"]
+__all__ = ["Guard", "OwnerProcess", "holds_guard", "reentry_error"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class _Thread(threading.local):
@@ -21,14 +21,14 @@ class _Thread(threading.local):
 _here = _Thread()
 
 
-class Home:
+class OwnerProcess:
     """The process in which something was made. A fork takes memory along, but no threads."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
 
     @property
-    def left(self) -> bool:
+    def forked(self) -> bool:
         """Whether this process is a fork of the one that it was made in."""
         return os.getpid() != self._pid
 
@@ -38,7 +38,7 @@ class Home:
         Raises:
             EngineForked: This process is a fork of the one that it was made in.
         """
-        if self.left:
+        if self.forked:
             raise EngineForked(
                 "The local engine was made before this process was forked, and its thread stayed with the parent: "
                 "make an engine in the child, with LocalEngine.for_model(model, tokenizer)."
@@ -57,19 +57,19 @@ class Guard:
     """
 
     def __init__(self) -> None:
-        self.home = Home()
+        self.owner = OwnerProcess()
         self._lock = threading.Lock()
 
-    def run(self, work: Callable[[], T]) -> T:
+    def run(self, work: Callable[[], _T]) -> _T:
         """Call `work` while nobody else is inside.
 
         Raises:
             EngineForked: This process is a fork of the one that the guard was made in.
             EngineReentered: The calling thread is inside of a guard already.
         """
-        self.home.check()
+        self.owner.check()
         if _here.inside:
-            raise reentered()
+            raise reentry_error()
         try:
             # Before the lock is taken: a handler in between is refused once too often, never once too seldom.
             _here.inside = True
@@ -84,7 +84,7 @@ def holds_guard() -> bool:
     return _here.inside
 
 
-def reentered() -> EngineReentered:
+def reentry_error() -> EngineReentered:
     """The error for a call that would wait for itself."""
     return EngineReentered(
         "The local engine was called from inside of itself (by a signal handler or a finalizer that interrupted a "

@@ -76,7 +76,7 @@ class LeanModel:
         self._rotations = torch.empty(0)
 
     @staticmethod
-    def fits(model: Any) -> bool:
+    def supports(model: Any) -> bool:
         """Whether the model is laid out as this module expects it."""
         if type(model).__name__ not in _FAMILY or not hasattr(model, "lm_head"):
             return False

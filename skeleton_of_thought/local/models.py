@@ -23,9 +23,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from skeleton_of_thought.errors import MissingExtra, ModelLoadError
-from skeleton_of_thought.local.converted import converted
+from skeleton_of_thought.local.gguf_cache import load_converted
 
-__all__ = ["demo_model_path", "load", "loading"]
+__all__ = ["demo_model_path", "load_model", "loading"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _FOR_TOKENIZER = ("revision", "token", "trust_remote_code", "cache_dir", "local_
 Progress = Callable[[str], None]
 
 
-def load(
+def load_model(
     name: str | PathLike[str] | None,
     *,
     dtype: Any = None,
@@ -130,7 +130,7 @@ def _from_gguf(path: Path, kwargs: dict[str, Any], tell: Progress) -> tuple[Any,
         tell(f"Loading {path.stem} ...")
         return _from_pretrained(str(folder), kwargs)
 
-    return converted(path, convert=convert, read=read)
+    return load_converted(path, convert=convert, read=read)
 
 
 def _forget_quantisation(model: Any) -> None:

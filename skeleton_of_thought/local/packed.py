@@ -16,7 +16,7 @@ import psutil
 import torch
 from torch import nn
 
-__all__ = ["PackedLinear", "PackedWeight", "affordable", "packable", "packing_works", "stamp"]
+__all__ = ["PackedLinear", "PackedWeight", "fingerprint", "packable_layers", "packing_fits_memory", "packing_works"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,28 +71,28 @@ class PackedLinear(nn.Module):
         return self._packed(x)
 
 
-def packable(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+def packable_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     """The layers of a model that can be packed, with their names."""
     for name, module in model.named_modules():
         if type(module) is nn.Linear and module.weight.device.type == "cpu" and module.weight.dtype in _TYPES:
             yield name, module
 
 
-def affordable(model: nn.Module) -> bool:
+def packing_fits_memory(model: nn.Module) -> bool:
     """Whether there is something to pack, and memory for packed copies beside the weights themselves."""
-    needed = sum(linear.weight.nbytes for _, linear in packable(model))
+    needed = sum(linear.weight.nbytes for _, linear in packable_layers(model))
     if needed > _SHARE * psutil.virtual_memory().available:
         logger.info("No memory for packed copies of the weights (%d MB): the model runs as it is", needed >> 20)
         return False
     return needed > 0
 
 
-def stamp(parts: Iterable[torch.Tensor]) -> list[tuple[object, ...]]:
+def fingerprint(parts: Iterable[torch.Tensor]) -> list[tuple[object, ...]]:
     """What changes when one of these tensors is written to in place, or replaced."""
-    return [_stamp(part) for part in parts]
+    return [_fingerprint(part) for part in parts]
 
 
-def _stamp(part: torch.Tensor) -> tuple[object, ...]:
+def _fingerprint(part: torch.Tensor) -> tuple[object, ...]:
     # Tensors made in inference mode count no versions, and neither do changes through `.data`: those show in a few
     # samples, unless they leave most of a weight as it was.
     version = 0 if part.is_inference() else part._version

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextStreamer
 
-from skeleton_of_thought.local.encode import TextCodec
+from skeleton_of_thought.local.codec import TextCodec
 from skeleton_of_thought.local.engine import LocalEngine
 from skeleton_of_thought.types import Prompt, Reply, Usage
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from skeleton_of_thought.local.kv import Layers, RowsCache
-from skeleton_of_thought.local.prefix import WORTHWHILE, Place, PrefixStore, Strip, common_prefix, segments_of
+from skeleton_of_thought.local.prefix import MIN_SHARED_TOKENS, Place, PrefixStore, Strip, common_prefix, segments_of
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import ModelRunner
 
@@ -75,7 +75,7 @@ class Prefiller:
             left = sorted(members, key=lambda member: -member[0].depth)
             while left:
                 # Rows that would lose only a few tokens stay together: one batch is worth more.
-                least = left[0][0].depth - 2 * WORTHWHILE
+                least = left[0][0].depth - 2 * MIN_SHARED_TOKENS
                 near = [member for member in left if member[0].depth >= least]
                 left = left[len(near) :]
                 yield near[-1][0], [row for _, row in near]
@@ -83,13 +83,13 @@ class Prefiller:
     def _descend(self, rows: list[Row], place: Place) -> Iterator[Prefilled | None]:
         """Run rows that all begin with the tokens of this place."""
         shared = _shared(rows)
-        if (shared - place.depth) * (len(rows) - 1) >= WORTHWHILE:
+        if (shared - place.depth) * (len(rows) - 1) >= MIN_SHARED_TOKENS:
             for row in rows[1:]:
                 row.reused += shared - place.depth
             place, _ = yield from self._strip(rows[0].prompt_ids[:shared], place)
         leaves: list[Row] = []
         for branch in _branches(rows, place.depth):
-            if (_shared(branch) - place.depth) * (len(branch) - 1) >= WORTHWHILE:
+            if (_shared(branch) - place.depth) * (len(branch) - 1) >= MIN_SHARED_TOKENS:
                 yield from self._descend(branch, place)
             else:
                 leaves.extend(branch)

@@ -18,27 +18,27 @@ import torch
 from skeleton_of_thought.local.kv import Layers, Segment
 
 __all__ = [
-    "WORTHWHILE",
+    "MIN_SHARED_TOKENS",
     "Place",
     "PrefixStore",
     "Strip",
-    "attach",
+    "attached_tokens",
     "common_prefix",
     "reachable",
     "segments_of",
     "shared_tokens",
 ]
 
-WORTHWHILE = 8
+MIN_SHARED_TOKENS = 8
 """Tokens that sharing a beginning must save, for it to be worth a forward of its own."""
 
-_WORTH_ATTENDING = 1_500_000
+_MIN_SEGMENT_BYTES = 1_500_000
 """Bytes in each layer that need not be copied and read again, for a segment to be worth its own part of each step.
 
 On processors the operations of one more segment take as long as it takes to read so much, see `benchmarks/segments.py`.
 """
 
-_WORTH_ALONE = 1024
+_MIN_LONE_TOKENS = 1024
 """Tokens from which a beginning is attended to where it lies even by a single row: copying would hold it twice."""
 
 
@@ -119,7 +119,7 @@ class PrefixStore:
         best, found = 0, None
         for strip in reversed(self._strips):
             shared = common_prefix(strip.ids, ids)
-            if shared >= max(best + 1, WORTHWHILE):
+            if shared >= max(best + 1, MIN_SHARED_TOKENS):
                 best, found = shared, strip
         if found is None:
             return NOWHERE
@@ -129,7 +129,7 @@ class PrefixStore:
 
     def wants(self, ids: tuple[int, ...]) -> bool:
         """Whether a strip of this text would be kept: it is neither too long nor there already."""
-        fits = WORTHWHILE <= len(ids) <= self._capacity
+        fits = MIN_SHARED_TOKENS <= len(ids) <= self._capacity
         return fits and not any(ids == held.ids[: len(ids)] for held in self._strips)
 
     def add(self, strip: Strip) -> None:
@@ -185,22 +185,22 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     return low
 
 
-def attach(places: Sequence[Place], attached: Sequence[int]) -> list[int]:
+def attached_tokens(places: Sequence[Place], attached: Sequence[int]) -> list[int]:
     """How many tokens each row should have in segments rather than for itself; never fewer than it has now."""
     stretches, sharers = _stretches(places)
     wanted = []
     for row, now in enumerate(attached):
         reach = now
         for strip, start, stop in stretches[row]:
-            if _worth(stop - start, len(sharers[id(strip), start, stop]), strip.token_bytes):
+            if _should_attend(stop - start, len(sharers[id(strip), start, stop]), strip.token_bytes):
                 reach = max(reach, stop)
         wanted.append(reach)
     return wanted
 
 
-def _worth(tokens: int, rows: int, token_bytes: float) -> bool:
+def _should_attend(tokens: int, rows: int, token_bytes: float) -> bool:
     """Whether so many rows should attend to a stretch where it lies."""
-    return (rows - 1) * tokens * token_bytes >= _WORTH_ATTENDING or tokens >= _WORTH_ALONE
+    return (rows - 1) * tokens * token_bytes >= _MIN_SEGMENT_BYTES or tokens >= _MIN_LONE_TOKENS
 
 
 def shared_tokens(prompts: Sequence[Sequence[int]], token_bytes: float) -> int:
@@ -217,7 +217,7 @@ def shared_tokens(prompts: Sequence[Sequence[int]], token_bytes: float) -> int:
         # Of sorted sequences, the first and the last differ the earliest.
         shared = min(common_prefix(group[0], group[-1]), min(map(len, group)) - 1)
         if shared > depth:
-            if _worth(shared - depth, len(group), token_bytes):
+            if _should_attend(shared - depth, len(group), token_bytes):
                 saved += (len(group) - 1) * (shared - depth)
             depth = shared
         for _, rows in itertools.groupby(group, operator.itemgetter(depth)):

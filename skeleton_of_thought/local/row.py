@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
-from skeleton_of_thought.local.detokenize import Detokenizer, StopStrings
-from skeleton_of_thought.local.encode import EncodedPrompt
+from skeleton_of_thought.local.codec import Detokenizer, EncodedPrompt, StopStrings
 from skeleton_of_thought.local.grammar import Constraint
 from skeleton_of_thought.local.sampling import RowSampler, SamplingParams
 from skeleton_of_thought.types import Completion, Decoding, Usage

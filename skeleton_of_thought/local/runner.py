@@ -13,32 +13,32 @@ import torch
 from transformers import DynamicCache
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.local.attention import using
-from skeleton_of_thought.local.kv import BatchCache, RowsCache, Segment
-from skeleton_of_thought.local.lean import LeanModel
-from skeleton_of_thought.local.packed import affordable, stamp
-from skeleton_of_thought.local.path import (
+from skeleton_of_thought.local.attention import CurrentCache
+from skeleton_of_thought.local.decoding_path import (
     CacheKind,
     Run,
     cache_argument,
-    checked,
-    distance,
-    inferred,
-    parameters,
-    run_whole,
-    sample,
-    tolerance,
+    check_path,
+    forward_parameters,
+    infer_path,
+    logit_distance,
+    logit_tolerance,
+    plain_logits,
+    probe_tokens,
 )
+from skeleton_of_thought.local.kv import BatchCache, RowsCache, Segment
+from skeleton_of_thought.local.lean import LeanModel
+from skeleton_of_thought.local.packed import fingerprint, packing_fits_memory
 from skeleton_of_thought.local.twin import Twin
 
-__all__ = ["MOST_TOKENS", "CacheKind", "ModelRunner", "Optimization", "Optimize"]
+__all__ = ["MAX_FORWARD_TOKENS", "CacheKind", "ModelRunner", "Optimization", "Optimize"]
 
 logger = logging.getLogger(__name__)
 
 Optimization = Literal["lean", "packed", "none", "unbatched", "uncached"]
 Optimize = Literal["auto", "lean", "packed", "none"]
 
-MOST_TOKENS = 2048
+MAX_FORWARD_TOKENS = 2048
 """Prompt tokens in one forward at most: bounds the memory for attention masks and scores."""
 
 _GROWING_ROPE = ("dynamic", "longrope")
@@ -79,14 +79,14 @@ class ModelRunner:
         self.context_window = _context_window(self.config)
         rope = _growing_rope(self.config)
         self._rope_limit = None if rope is None else _original_window(self.config, rope)
-        self._accepts = parameters(model).keys()
+        self._accepts = forward_parameters(model).keys()
         self._cache_argument = cache_argument(model)
         self._optimize = optimize
         self._share = share
         self._fast: LeanModel | Twin | None = None
         # No inference mode: what a model keeps of its first forward would be of no use to whoever trains it later.
         with torch.no_grad(), _evaluating(model):
-            self.path = checked(model, inferred(model, self.config), self._run, self.new_cache, self.device)
+            self.path = check_path(model, infer_path(model, self.config), self._run, self.new_cache, self.device)
         if warning := self.path.warning(type(model).__name__):
             logger.warning(warning)
         self._known = self._now()
@@ -119,9 +119,9 @@ class ModelRunner:
     def _now(self) -> tuple[bool, list[int], list[tuple[object, ...]]]:
         """What changes with the model's modules and weights."""
         return (
-            Twin.possible(self.model),
+            Twin.supports(self.model),
             [id(module) for module in self.model.modules()],
-            stamp(self.model.parameters()),
+            fingerprint(self.model.parameters()),
         )
 
     @property
@@ -131,10 +131,10 @@ class ModelRunner:
 
     def _faster(self) -> LeanModel | Twin | None:
         """The fastest way to run the model that gives its own logits."""
-        if not Twin.possible(self.model) or self.cache_kind != "batched":
+        if not Twin.supports(self.model) or self.cache_kind != "batched":
             return None
-        packing = self._optimize != "none" and affordable(self.model)
-        if packing and self._optimize in ("auto", "lean") and LeanModel.fits(self.model):
+        packing = self._optimize != "none" and packing_fits_memory(self.model)
+        if packing and self._optimize in ("auto", "lean") and LeanModel.supports(self.model):
             lean = LeanModel(self.model)
             if self._equal(lean):
                 return lean
@@ -149,10 +149,10 @@ class ModelRunner:
     def _equal(self, run: Run) -> bool:
         """Whether a few tokens, in four pieces, of which the first is shared, get the model's own logits."""
         device = self.device
-        ids = sample(self.model, device)
+        ids = probe_tokens(self.model, device)
         with torch.inference_mode(), _evaluating(self.model):
             try:
-                own = run_whole(self.model, ids)
+                own = plain_logits(self.model, ids)
             except Exception as error:
                 logger.debug("%s cannot be compared with faster ways", type(self.model).__name__, exc_info=error)
                 return False
@@ -167,7 +167,7 @@ class ModelRunner:
                     logger.debug("A faster way of running %s failed", type(self.model).__name__, exc_info=error)
                     return False
                 cache.advance(stop - start)
-                if not distance(own[stop - 1], got) <= tolerance(self.model):
+                if not logit_distance(own[stop - 1], got) <= logit_tolerance(self.model):
                     return False
         return True
 
@@ -247,7 +247,7 @@ class ModelRunner:
         if "logits_to_keep" in self._accepts:
             kwargs["logits_to_keep"] = 1
         model = self._fast.model if isinstance(self._fast, Twin) else self.model
-        with using(cache):
+        with CurrentCache(cache):
             logits: torch.Tensor = model(input_ids=ids, **kwargs).logits
         return logits[:, -1:]
 
@@ -259,7 +259,7 @@ class ModelRunner:
         """
         device = self.device
         # Recurrent states take a text in one piece, then token by token; not all continue from several.
-        step = MOST_TOKENS if self.cache_kind == "batched" and cache is not None else len(ids)
+        step = MAX_FORWARD_TOKENS if self.cache_kind == "batched" and cache is not None else len(ids)
         for at in range(start, len(ids), step):
             part = torch.tensor([ids[at : at + step]], device=device)
             positions = torch.arange(at, at + part.shape[1], device=device)[None]

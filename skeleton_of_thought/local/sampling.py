@@ -7,13 +7,24 @@ import math
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import torch
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.local.codec import Tools
 from skeleton_of_thought.local.grammar import Grammar
+from skeleton_of_thought.types import Hints
 
-__all__ = ["Nucleus", "RowSampler", "SamplingParams", "TopK", "WholeVocabulary"]
+__all__ = [
+    "DecodingSettings",
+    "Nucleus",
+    "RowSampler",
+    "SamplingParams",
+    "TopK",
+    "WholeVocabulary",
+    "with_hints",
+]
 
 _PARTS = 32
 """Parts into which a vocabulary is laid to find a bound for its k-th most likely token."""
@@ -23,9 +34,6 @@ _FEW = 1024
 
 _COLDEST = 1e-30
 """Temperatures below leave no choice as it is, and would divide logits to infinity."""
-
-_NUCLEUS = 512
-"""How many of the most likely tokens are looked at before the whole vocabulary is sorted."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,53 @@ class SamplingParams:
         return self.temperature == 0.0
 
 
+class DecodingSettings(TypedDict, total=False):
+    """The keyword arguments of a request to the engine.
+
+    `prefill` is a start of the answer that the model continues; the text does not repeat it. `tools` are descriptions
+    of functions that the model may call, for models whose chat template shows them. The others are fields of
+    `SamplingParams`.
+    """
+
+    max_new_tokens: int | None
+    min_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    seed: int | None
+    stop: str | Sequence[str]
+    stop_token_ids: Sequence[int]
+    grammar: Grammar | None
+    skip_special_tokens: bool
+    prefill: str
+    tools: Tools
+
+
+def with_hints(settings: DecodingSettings, hints: Hints) -> dict[str, Any]:
+    """A request's settings; those that the caller left out come from the prompt's hints.
+
+    Raises:
+        InvalidInput: There is a setting that no engine knows.
+    """
+    if unknown := settings.keys() - _SETTINGS:
+        raise InvalidInput(
+            f"There is no setting {', '.join(sorted(unknown))}; the settings are {', '.join(_SETTINGS)}."
+        )
+    return {
+        "frequency_penalty": hints.frequency_penalty,
+        "presence_penalty": hints.presence_penalty,
+        "stop_after_text": hints.stop,
+        "min_new_tokens": hints.min_tokens,
+        **settings,
+    }
+
+
+_SETTINGS = dict.fromkeys((*SamplingParams.__dataclass_fields__, "prefill", "tools"))
+
+
 def _check_int(name: str, value: object, least: int, *, optional: bool = False) -> None:
     if value is None and optional:
         return
@@ -127,7 +182,7 @@ def _check_number(name: str, value: object, least: float, *, above: bool = False
 
 
 class RowSampler:
-    """Chooses the tokens of one row. Keeps the row's own random generator and penalty counts.
+    """The settings of one row and its random numbers.
 
     Args:
         params: The row's settings.
@@ -143,12 +198,6 @@ class RowSampler:
         self._random: random.Random | None = None
         self._draw = (-1, 0.0)
         self._prompt_ids = prompt_ids
-        self._eos_ids = sorted(eos_ids)
-        # Tokens that are still to come before the text may end.
-        self._to_come = params.min_new_tokens if eos_ids else 0
-        self._generator: torch.Generator | None = None
-        self._seen: torch.Tensor | None = None
-        self._counts: torch.Tensor | None = None
 
     @functools.cached_property
     def prompt_tokens(self) -> tuple[int, ...]:
@@ -164,85 +213,6 @@ class RowSampler:
             # As many bits as float32 holds: a number of more could be rounded up to 1 on the device.
             self._draw = (step, self._random.getrandbits(24) * 2.0**-24)
         return self._draw[1]
-
-    @property
-    def plain(self) -> bool:
-        """Whether the choice is a bare argmax, which the batch can do for all such rows at once."""
-        p = self.params
-        return p.greedy and p.repetition_penalty == 1.0 and not self._counting and not self._to_come
-
-    @property
-    def _counting(self) -> bool:
-        return self.params.frequency_penalty != 0.0 or self.params.presence_penalty != 0.0
-
-    def choose(self, logits: torch.Tensor) -> int:
-        """The next token, from the row's logits of shape `[vocabulary]` in float32."""
-        logits = self._penalised(logits)
-        token = int(logits.argmax()) if self.params.greedy else self._sample(logits)
-        if self._seen is not None:
-            self._seen[token] = True
-        if self._counts is not None:
-            self._counts[token] += 1.0
-        return token
-
-    def _penalised(self, logits: torch.Tensor) -> torch.Tensor:
-        penalty = self.params.repetition_penalty
-        if penalty != 1.0:
-            if self._seen is None:
-                self._seen = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-                self._seen[torch.tensor(self._prompt_ids, device=logits.device)] = True
-            less = torch.where(logits < 0, logits * penalty, logits / penalty)
-            logits = torch.where(self._seen, less, logits)
-        if self._counting:
-            if self._counts is None:
-                self._counts = torch.zeros_like(logits)
-            logits = logits - self.params.frequency_penalty * self._counts
-            logits = logits - self.params.presence_penalty * self._counts.clamp(max=1.0)
-        if self._to_come:
-            self._to_come -= 1
-            logits = logits.index_fill(-1, torch.tensor(self._eos_ids, device=logits.device), -math.inf)
-        return logits
-
-    def _sample(self, logits: torch.Tensor) -> int:
-        values, tokens = _most_likely(logits / self.params.temperature, self.params)
-        generator = self._torch_random(logits.device)
-        return int(tokens[torch.multinomial(torch.softmax(values, -1), 1, generator=generator)])
-
-    def _torch_random(self, device: torch.device) -> torch.Generator:
-        # A generator per row: what a row draws depends on neither its neighbours nor the global state.
-        if self._generator is None:
-            self._generator = torch.Generator(device=device)
-            if self.params.seed is None:
-                self._generator.seed()
-            else:
-                self._generator.manual_seed(self.params.seed % 2**63)
-        return self._generator
-
-
-def _most_likely(logits: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
-    """The logits and ids of the tokens that top_k and top_p leave."""
-    size = logits.shape[-1]
-    kept = min(params.top_k or size, size)
-    if params.top_p >= 1.0:
-        return torch.topk(logits, kept) if kept < size else (logits, torch.arange(size, device=logits.device))
-    if kept < size:  # top_p applies to what top_k leaves
-        values, tokens = torch.topk(logits, kept)
-        return _nucleus(values, tokens, torch.logsumexp(values, -1), params.top_p)
-    # Sorting a whole vocabulary costs more than the rest of a small model's step, and the nucleus
-    # nearly always lies within the first few hundred.
-    total = torch.logsumexp(logits, -1)
-    values, tokens = torch.topk(logits, min(_NUCLEUS, size))
-    if float(torch.exp(torch.logsumexp(values, -1) - total)) < params.top_p:
-        values, tokens = torch.sort(logits, descending=True)
-    return _nucleus(values, tokens, total, params.top_p)
-
-
-def _nucleus(
-    values: torch.Tensor, tokens: torch.Tensor, total: torch.Tensor, top_p: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    mass = torch.exp(values - total).cumsum(-1)
-    count = int((mass < top_p).sum()) + 1
-    return values[:count], tokens[:count]
 
 
 class WholeVocabulary:

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from skeleton_of_thought.local.attention import ATTENTION, register
-from skeleton_of_thought.local.packed import PackedLinear, packable, packing_works
+from skeleton_of_thought.local.attention import ATTENTION, register_attention
+from skeleton_of_thought.local.packed import PackedLinear, packable_layers, packing_works
 
 __all__ = ["Twin"]
 
@@ -30,7 +30,7 @@ class Twin:
 
     def __init__(self, model: nn.Module, *, pack: bool = True) -> None:
         self.model = _clone(model, {})
-        layers = packable(model) if pack else ()
+        layers = packable_layers(model) if pack else ()
         names = [name for name, linear in layers if packing_works(linear.weight.dtype)]
         for name in names:
             parent, _, child = name.rpartition(".")
@@ -43,7 +43,7 @@ class Twin:
         config: Any = self.model.config
         if getattr(config, "_attn_implementation", None) != "sdpa":
             return False
-        register()
+        register_attention()
         config._attn_implementation = ATTENTION
         self.shares = True
         return True
@@ -55,7 +55,7 @@ class Twin:
         self.shares = False
 
     @staticmethod
-    def possible(model: Any) -> bool:
+    def supports(model: Any) -> bool:
         """Whether the model is made of transformers' own modules alone, which are known to bear it."""
         return type(model).__module__.startswith("transformers.models.") and not any(
             module._forward_hooks

@@ -22,7 +22,7 @@ import torch
 
 from skeleton_of_thought.errors import EngineClosed
 from skeleton_of_thought.local.batch import BatchedLane, Lane, SeparateLane
-from skeleton_of_thought.local.guard import Guard, holds_guard, reentered
+from skeleton_of_thought.local.guard import Guard, holds_guard, reentry_error
 from skeleton_of_thought.local.openmp import release_helpers
 from skeleton_of_thought.local.prefix import PrefixStore, Strip, shared_tokens
 from skeleton_of_thought.local.row import Row
@@ -85,8 +85,8 @@ class Worker:
         # Rows whose prompts are being run, and what runs the next piece of them.
         self._joining: list[Row] = []
         self._joins: tuple[Lane, Iterator[None]] | None = None
-        self._most_at_once = max_batch_size
-        self._wait_for: int | None = None
+        self._max_joining = max_batch_size
+        self._full_at: int | None = None
         # A SimpleQueue, since finalizers put into it: its put is reentrant.
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._guard = Guard()
@@ -114,7 +114,7 @@ class Worker:
         a call on this thread: the step might wait for that call.
         """
         self.abandon()
-        if self._guard.home.left or holds_guard():
+        if self._guard.owner.forked or holds_guard():
             return
         # Through the guard: a thread that is being started is joined too.
         thread = self._guard.run(lambda: self._thread)
@@ -137,18 +137,13 @@ class Worker:
     @property
     def closed(self) -> bool:
         """Whether no more rows are taken."""
-        return self._closing or self._guard.home.left
+        return self._closing or self._guard.owner.forked
 
     def check(self) -> None:
         """Raise what `submit` would raise in this state, before any work is put into rows."""
-        self._guard.home.check()
+        self._guard.owner.check()
         if self._closing:
             raise EngineClosed(_CLOSED)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread is not None and self._thread.is_alive()
 
     def stats(self) -> EngineStats:
         """What was done so far."""
@@ -160,7 +155,7 @@ class Worker:
     def _take(self, rows: Sequence[Row]) -> None:
         self.check()
         if threading.current_thread() is self._thread:
-            raise reentered()
+            raise reentry_error()
         self._release_helpers()
         self._inbox.put(rows)
         if not self._ended and (self._thread is None or not self._thread.is_alive()):
@@ -199,10 +194,10 @@ class Worker:
             if rows is not None and not isinstance(rows, _Close | _KeepOnly):
                 for row in rows:
                     row.fail(EngineClosed(_CLOSED))
-                self._settle(rows)
+                self._report_ended(rows)
 
     def _turn(self) -> None:
-        self._let_go()
+        self._drop_cancelled()
         self._admit()
         for lane in self._lanes.values():
             if lane.rows:
@@ -210,12 +205,12 @@ class Worker:
 
     def _receive(self) -> bool:
         """Take what is in the inbox, and wait for something when there is nothing to do."""
-        if not self._busy():
-            self._rest()
+        if not self._has_work():
+            self._free_resources()
             self._count()
         while True:
             try:
-                item = self._inbox.get(block=not self._busy())
+                item = self._inbox.get(block=not self._has_work())
             except queue.Empty:
                 return True
             if isinstance(item, _Close):
@@ -225,10 +220,10 @@ class Worker:
             elif item is not None:
                 self._waiting.extend(item)
 
-    def _busy(self) -> bool:
+    def _has_work(self) -> bool:
         return bool(self._waiting or self._joining or any(lane.rows for lane in self._lanes.values()))
 
-    def _rest(self) -> None:
+    def _free_resources(self) -> None:
         """Free the batch's memory, and processors for other threads, while there is nothing to decode."""
         for lane in self._lanes.values():
             lane.clear()
@@ -239,7 +234,7 @@ class Worker:
         if self._runner.device.type == "cpu":
             release_helpers()
 
-    def _let_go(self) -> None:
+    def _drop_cancelled(self) -> None:
         gone = [row for row in (*self._waiting, *self._joining) if row.cancelled and not row.finished]
         if gone:
             self._waiting = deque(row for row in self._waiting if not row.cancelled)
@@ -252,12 +247,12 @@ class Worker:
                 gone.append(row)
         for row in gone:
             row.cancel()
-        self._settle(gone)
+        self._report_ended(gone)
 
     def _admit(self) -> None:
         """Run the next piece of the prompts of rows that are joining, or let the next ones in."""
         if self._joins is None:
-            self._let_in()
+            self._start_admission()
         if self._joins is None:
             return
         rows, lane = list(self._joining), self._joins[0]
@@ -266,7 +261,7 @@ class Worker:
             with self._runner.evaluating():
                 ended = next(self._joins[1], _ENDED) is _ENDED
         except BaseException as error:
-            self._not_admitted(lane, error)
+            self._requeue_or_fail(lane, error)
             ended = True
         self._joining = [row for row in rows if row not in lane.rows and not row.finished and not ended]
         if ended:
@@ -277,18 +272,18 @@ class Worker:
                 counters.prefill_tokens += len(row.prompt_ids) - row.reused
                 counters.prefix_tokens_reused += row.reused
                 counters.prefix_hits += row.reused > 0
-        self._clock("prefill_seconds", began, forwards)
-        self._settle([row for row in rows if row.finished])
+        self._add_time("prefill_seconds", began, forwards)
+        self._report_ended([row for row in rows if row.finished])
 
-    def _let_in(self) -> None:
+    def _start_admission(self) -> None:
         """Choose who joins next: first come, first served, as many as there is room for."""
         free = self._max_rows - sum(len(lane.rows) for lane in self._lanes.values())
-        if not self._waiting or free <= 0 or self._held_back():
+        if not self._waiting or free <= 0 or self._short_of_memory():
             return
         kind = self._runner.kind_for(self._waiting[0].longest)
         # Known as joining at once, so that a failure on the way here ends them too.
         rows = self._joining = []
-        most = min(free, self._most_at_once)
+        most = min(free, self._max_joining)
         while self._waiting and len(rows) < most and self._runner.kind_for(self._waiting[0].longest) == kind:
             if not self._fits(rows, self._waiting[0]):
                 break
@@ -304,11 +299,11 @@ class Worker:
         lane = self._lanes[kind]
         self._joins = (lane, lane.admit(rows))
 
-    def _held_back(self) -> bool:
+    def _short_of_memory(self) -> bool:
         """Whether there was no memory for one more row, and none has left since."""
-        if self._wait_for is not None and sum(len(lane.rows) for lane in self._lanes.values()) >= self._wait_for:
+        if self._full_at is not None and sum(len(lane.rows) for lane in self._lanes.values()) >= self._full_at:
             return True
-        self._wait_for = None
+        self._full_at = None
         return False
 
     def _fits(self, joining: Sequence[Row], row: Row) -> bool:
@@ -323,7 +318,7 @@ class Worker:
             return True
         return False
 
-    def _not_admitted(self, lane: Lane, error: BaseException) -> None:
+    def _requeue_or_fail(self, lane: Lane, error: BaseException) -> None:
         """Rows whose prompts failed: after running out of memory they try again, fewer at once."""
         # Rows that were taken in before the failure, and older ones, go on.
         rows = [row for row in self._joining if row not in lane.rows and not row.finished]
@@ -332,9 +327,9 @@ class Worker:
             logger.warning("Out of memory for the prompts of %d rows: they wait, and try again", len(rows))
             _release(error)
             self._store.clear()
-            self._most_at_once = max(1, len(rows) // 2)
+            self._max_joining = max(1, len(rows) // 2)
             if len(rows) == 1:
-                self._wait_for = running
+                self._full_at = running
             self._waiting.extendleft(reversed(rows))
             return
         self._fail(rows, error)
@@ -348,12 +343,12 @@ class Worker:
         except BaseException as error:
             lane.clear()
             self._fail(rows, error)
-        self._clock("decode_seconds", began, forwards)
+        self._add_time("decode_seconds", began, forwards)
         if any(row.finished for row in rows):
-            self._most_at_once = self._max_rows
-            self._settle(rows)
+            self._max_joining = self._max_rows
+            self._report_ended(rows)
 
-    def _clock(self, name: str, began: float, forwards: float) -> None:
+    def _add_time(self, name: str, began: float, forwards: float) -> None:
         took = time.perf_counter() - began
         setattr(self._counters, name, getattr(self._counters, name) + took)
         self._counters.python_seconds += max(0.0, took - (self._runner.seconds - forwards))
@@ -370,13 +365,13 @@ class Worker:
         rows = [*self._waiting, *self._joining, *(row for lane in self._lanes.values() for row in lane.rows)]
         self._waiting.clear()
         self._joining, self._joins = [], None
-        self._rest()
+        self._free_resources()
         self._store.clear()
         for row in rows:
             row.fail(error)
-        self._settle(rows)
+        self._report_ended(rows)
 
-    def _settle(self, rows: Sequence[Row]) -> None:
+    def _report_ended(self, rows: Sequence[Row]) -> None:
         """Count the rows that ended and tell their consumers."""
         counters, ended = self._counters, [row for row in rows if row.result is not None]
         for row in ended:

@@ -33,8 +33,8 @@ def loads(monkeypatch):
     from skeleton_of_thought.local import engine
 
     made = []
-    load_ = engine.load
-    monkeypatch.setattr(engine, "load", lambda name, **kwargs: made.append(kwargs) or load_(name, **kwargs))
+    load_model = engine.load_model
+    monkeypatch.setattr(engine, "load_model", lambda name, **kwargs: made.append(kwargs) or load_model(name, **kwargs))
     return made
 
 

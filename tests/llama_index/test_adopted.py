@@ -405,9 +405,9 @@ def test_others_are_not_meant(caplog):
 
 @pytest.mark.model
 async def test_the_demo_model_says_the_same_in_a_batch(caplog, local_models):
-    from skeleton_of_thought.local.models import load
+    from skeleton_of_thought.local.models import load_model
 
-    model, tokenizer = load("demo", dtype="float32")
+    model, tokenizer = load_model("demo", dtype="float32")
     llm = huggingface.HuggingFaceLLM(
         model=model, tokenizer=tokenizer, max_new_tokens=32, generate_kwargs={"do_sample": False}, device_map="cpu"
     )

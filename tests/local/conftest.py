@@ -112,7 +112,7 @@ def make_model(kind: str) -> Any:
 def shares_little() -> Iterator[None]:
     """Tiny models have few bytes per token: without this they would never share a beginning where it lies."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefix, "_WORTH_ATTENDING", 2_000)
+        patch.setattr(prefix, "_MIN_SEGMENT_BYTES", 2_000)
         yield
 
 
@@ -130,6 +130,12 @@ def eventually(condition: Callable[[], bool], patience: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.002)
+
+
+def runs(engine: LocalEngine) -> bool:
+    """Whether the engine's thread is alive."""
+    thread = engine._worker._thread
+    return thread is not None and thread.is_alive()
 
 
 class Gate(LlamaForCausalLM):
@@ -164,6 +170,7 @@ def tiny() -> SimpleNamespace:
         eventually=eventually,
         make_model=make_model,
         make_tokenizer=make_tokenizer,
+        runs=runs,
     )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from skeleton_of_thought._cli.backends import local_backend
 from skeleton_of_thought.cli import main
-from skeleton_of_thought.local import LocalEngine, converted, models
+from skeleton_of_thought.local import LocalEngine, gguf_cache, models
 from skeleton_of_thought.types import Hints, Message, Prompt
 
 pytestmark = pytest.mark.model
@@ -53,7 +53,7 @@ def test_a_prefill_is_continued(demo_engine: LocalEngine) -> None:
 
 @pytest.mark.usefixtures("demo_engine")
 def test_its_converted_copy_is_kept() -> None:
-    folder = converted.cache_root() / converted.identity(models.demo_model_path())
+    folder = gguf_cache.cache_root() / gguf_cache.copy_name(models.demo_model_path())
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in folder.iterdir()}
 
 

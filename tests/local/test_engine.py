@@ -301,7 +301,7 @@ def test_a_mistake_between_two_steps_reaches_the_callers_too(
         raise RuntimeError("lost count")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._worker, "_let_go", broken)
+        patch.setattr(engine._worker, "_drop_cancelled", broken)
         with pytest.raises(RuntimeError, match="lost count"):
             engine.generate([STORY])
     assert engine.generate([STORY], max_new_tokens=3)
@@ -379,7 +379,7 @@ def test_a_slow_consumer_stalls_nobody(engine: LocalEngine) -> None:
     assert "".join(slow) == slow.completion.text
 
 
-def test_close_ends_waiting_callers_and_the_thread(gated: LocalEngine, gate: Any) -> None:
+def test_close_ends_waiting_callers_and_the_thread(gated: LocalEngine, gate: Any, tiny: Any) -> None:
     gate.open.clear()
     stream = unending(gated).stream(STORY, max_new_tokens=400)
     gate.entered.wait(60)
@@ -391,7 +391,7 @@ def test_close_ends_waiting_callers_and_the_thread(gated: LocalEngine, gate: Any
             pass
     closer.join(60)
     assert gated.closed
-    assert not gated._worker.alive
+    assert not tiny.runs(gated)
     with pytest.raises(EngineClosed, match="make a new one"):
         gated.stream(STORY)
     with pytest.raises(EngineClosed):
@@ -399,9 +399,9 @@ def test_close_ends_waiting_callers_and_the_thread(gated: LocalEngine, gate: Any
     gated.close()
 
 
-def test_an_engine_that_was_never_used_has_no_thread(llama: Any, tokenizer: Any) -> None:
+def test_an_engine_that_was_never_used_has_no_thread(llama: Any, tokenizer: Any, tiny: Any) -> None:
     engine = LocalEngine(llama, tokenizer)
-    assert not engine._worker.alive
+    assert not tiny.runs(engine)
     engine.close()
     with pytest.raises(EngineClosed):
         engine.stream("x")
@@ -410,12 +410,12 @@ def test_an_engine_that_was_never_used_has_no_thread(llama: Any, tokenizer: Any)
 def test_a_forgotten_engine_ends_its_thread(llama: Any, tokenizer: Any, tiny: Any) -> None:
     engine = LocalEngine(llama, tokenizer)
     engine.generate([STORY], max_new_tokens=2)
-    worker, gone = engine._worker, weakref.ref(engine)
-    assert worker.alive
+    thread, gone = engine._worker._thread, weakref.ref(engine)
+    assert tiny.runs(engine)
     del engine
     gc.collect()
     assert gone() is None
-    tiny.eventually(lambda: not worker.alive)
+    tiny.eventually(lambda: not thread.is_alive())
 
 
 def test_an_open_stream_keeps_its_engine(llama: Any, tokenizer: Any) -> None:

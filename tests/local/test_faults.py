@@ -349,7 +349,7 @@ def test_a_handler_may_close_the_engine_amid_a_call(interrupted: LocalEngine, ti
             interrupted.stream(prompt)
     with pytest.raises(EngineClosed):
         list(running)
-    tiny.eventually(lambda: not interrupted._worker.alive)
+    tiny.eventually(lambda: not tiny.runs(interrupted))
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system sends no signals to threads")
@@ -406,7 +406,7 @@ def test_the_models_own_code_may_close_the_engine(
     for stream in (running, waiting):
         with pytest.raises(EngineClosed):
             list(stream)
-    tiny.eventually(lambda: not engine._worker.alive)
+    tiny.eventually(lambda: not tiny.runs(engine))
     assert len(steps) == 1
 
 
@@ -442,7 +442,7 @@ def test_many_threads_may_close_while_others_submit(llama: Any, tokenizer: Any, 
         tiny.eventually(lambda: len(streams) >= 20)
         engine.close()
         engine.close()
-        return engine._worker.alive
+        return tiny.runs(engine)
 
     with ThreadPoolExecutor(6) as pool:
         submitting = [pool.submit(submit) for _ in range(3)]

@@ -14,11 +14,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from skeleton_of_thought.errors import EngineClosed, InvalidInput, MissingExtra, install_line
 from skeleton_of_thought.local import LocalEngine, SamplingParams
-from skeleton_of_thought.local.choose import Chooser
-from skeleton_of_thought.local.encode import EncodedPrompt
+from skeleton_of_thought.local.chooser import Chooser
+from skeleton_of_thought.local.codec import EncodedPrompt
 from skeleton_of_thought.local.grammar import Grammar, Grammars
 from skeleton_of_thought.local.row import Row
-from skeleton_of_thought.local.sink import QueueSink
+from skeleton_of_thought.local.stream import QueueSink
 
 pytest.importorskip("llguidance", reason="output by a grammar needs llguidance")
 
@@ -127,9 +127,9 @@ def row(tokenizer, grammars, grammar):
 
 
 def test_nothing_is_masked_where_no_row_has_a_grammar(tokenizer, monkeypatch):
-    from skeleton_of_thought.local import choose
+    from skeleton_of_thought.local import chooser
 
-    monkeypatch.setattr(choose, "_Masks", None)  # would fail if it were made
+    monkeypatch.setattr(chooser, "_Masks", None)  # would fail if it were made
     plain = row(tokenizer, None, None)
     Chooser().choose([plain], torch.randn(1, 400))
     assert len(plain.output_ids) == 1

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from skeleton_of_thought.errors import EngineClosed, EngineReentered
-from skeleton_of_thought.local import LocalEngine, guard, sink, worker
-from skeleton_of_thought.local.sink import AsyncSink, QueueSink
+from skeleton_of_thought.local import LocalEngine, guard, worker
+from skeleton_of_thought.local import stream as stream_module
+from skeleton_of_thought.local.stream import AsyncSink, QueueSink
 from skeleton_of_thought.types import Completion, Usage
 
 STORY = "The small boat crossed the wide river before the evening came."
@@ -121,7 +122,7 @@ def test_a_reader_gets_all_text_in_order_whenever_it_is_written() -> None:
     def read(at: tuple[int, int], *, begun: bool) -> tuple[str, int]:
         source = QueueSink()
         steps: list[Step] = [lambda: source.text("b"), lambda: source.end(DONE)]
-        interruptions = Interruptions((sink,), steps, at)
+        interruptions = Interruptions((stream_module,), steps, at)
         source._ready = Latch(interruptions.next)  # type: ignore[assignment]
         if begun:
             source.text("a")
@@ -150,7 +151,7 @@ def test_a_writer_wakes_the_reader_whenever_that_one_reads() -> None:
             except WouldWait as wait:
                 blocked.append(wait)
 
-        interruptions = Interruptions((sink,), [reading], (at,))
+        interruptions = Interruptions((stream_module,), [reading], (at,))
         with interruptions.running():
             source.text("b")
         # A reader who waited is to find a wake-up, unless the text was all there before it waited.
@@ -175,7 +176,7 @@ async def test_a_task_gets_all_text_in_order_whenever_it_is_written() -> None:
                 pieces.append(piece)
 
         steps: list[Step] = [lambda: source.text("a"), lambda: source.text("b"), lambda: source.end(DONE)]
-        interruptions = Interruptions((sink,), steps, at)
+        interruptions = Interruptions((stream_module,), steps, at)
         with interruptions.running():
             task = asyncio.create_task(reading())
             while not task.done():
@@ -219,19 +220,19 @@ def test_a_handler_may_close_the_engine_wherever_it_interrupts(
 
     def closed(at: int) -> tuple[str, int]:
         engine, returned = cold(), threading.Event()
-        thread = engine._worker
+        running = engine._worker
         if moment != "not begun":
             engine.generate([STORY], max_new_tokens=1)
         if moment == "over after the call":
-            end = thread._end_all
-            monkeypatch.setattr(thread, "_end_all", lambda error: (end(error), returned.wait(60)))
+            end = running._end_all
+            monkeypatch.setattr(running, "_end_all", lambda error: (end(error), returned.wait(60)))
 
         def handler() -> None:
             if not guard.holds_guard():
                 returned.set()  # here it is waited for
             engine.close()
             if moment == "over before the handler":
-                tiny.eventually(lambda: not thread.alive)
+                tiny.eventually(lambda: not tiny.runs(engine))
 
         interruptions = Interruptions((guard, worker), [handler], (at,))
         try:
@@ -245,7 +246,7 @@ def test_a_handler_may_close_the_engine_wherever_it_interrupts(
         tiny.eventually(lambda: engine.stats().failed == 1)
         with pytest.raises(EngineClosed):
             list(stream)
-        assert (engine.stats().rows, engine.stats().waiting, thread.alive) == (0, 0, False), at
+        assert (engine.stats().rows, engine.stats().waiting, tiny.runs(engine)) == (0, 0, False), at
         return "failed", interruptions.count
 
     _, count = closed(LATE[0])

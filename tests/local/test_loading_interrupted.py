@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pty_process import CTRL_C, PATIENCE, PtyProcess
 
-from skeleton_of_thought.local import converted, models
+from skeleton_of_thought.local import gguf_cache, models
 
 pytestmark = pytest.mark.model
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return converted.cache_root()
+    return gguf_cache.cache_root()
 
 
 def interrupt(ready: Callable[[PtyProcess], object]) -> None:
@@ -43,7 +43,7 @@ def writes(cache: Path) -> bool:
 
 
 def test_a_conversion_leaves_no_half_copy(cache: Path) -> None:
-    kept = cache / converted.identity(models.demo_model_path())
+    kept = cache / gguf_cache.copy_name(models.demo_model_path())
     interrupt(lambda process: process.until("Converting"))
     assert not kept.exists()
 
@@ -60,7 +60,7 @@ def test_a_conversion_leaves_no_half_copy(cache: Path) -> None:
 
 @pytest.mark.usefixtures("demo_engine")
 def test_reading_leaves_the_copy_alone() -> None:
-    kept = converted.cache_root() / converted.identity(models.demo_model_path())
+    kept = gguf_cache.cache_root() / gguf_cache.copy_name(models.demo_model_path())
     before = {file.name: file.stat().st_mtime_ns for file in kept.iterdir()}
     interrupt(lambda process: process.until("Loading SmolLM2"))
     assert {file.name: file.stat().st_mtime_ns for file in kept.iterdir()} == before

@@ -293,7 +293,7 @@ def test_statistics_add_up(llama: Any, tokenizer: Any) -> None:
 def test_what_rows_need_not_hold_is_what_they_share_where_it_is_worth_it(
     monkeypatch: pytest.MonkeyPatch, worth: int, prompts: list[bytes], saved: int
 ) -> None:
-    monkeypatch.setattr(prefix, "_WORTH_ATTENDING", worth)
+    monkeypatch.setattr(prefix, "_MIN_SEGMENT_BYTES", worth)
     assert shared_tokens(sorted(prompts), 1.0) == saved
 
 

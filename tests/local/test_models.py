@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from skeleton_of_thought.errors import ModelLoadError, install_line
-from skeleton_of_thought.local import LocalEngine, converted, models
+from skeleton_of_thought.local import LocalEngine, gguf_cache, models
 
 STORY = "The small boat crossed the wide river before the evening came."
 
@@ -25,7 +25,7 @@ def saved(tmp_path: Path, llama: Any, tokenizer: Any) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return converted.cache_root()
+    return gguf_cache.cache_root()
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def convert_with(path: Path, log: list[str], fails: bool = False) -> Any:
         log.append("read")
         return sorted(file.name for file in folder.iterdir()), None
 
-    return converted.converted(path, convert=convert, read=read)
+    return gguf_cache.load_converted(path, convert=convert, read=read)
 
 
 def test_a_conversion_is_made_once_and_read_from_then_on(tmp_path: Path, cache: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_conversion_is_made_once_and_read_from_then_on(tmp_path: Path, cache: 
     assert convert_with(file, log)[0] == ["model", "tokenizer"]
     assert convert_with(file, log)[0] == ["model", "tokenizer"]
     assert log == ["convert", "read", "read"]
-    assert [folder.name for folder in cache.iterdir()] == [converted.identity(file)]
+    assert [folder.name for folder in cache.iterdir()] == [gguf_cache.copy_name(file)]
     file.write_bytes(b"weightz")
     convert_with(file, log)
     assert log[3:] == ["convert", "read"]
@@ -170,14 +170,14 @@ def test_a_process_that_was_faster_is_trusted(tmp_path: Path, cache: Path) -> No
     def read(folder: Path) -> Any:
         return folder.name, None
 
-    assert converted.converted(file, convert=convert, read=read)[0] == converted.identity(file)
+    assert gguf_cache.load_converted(file, convert=convert, read=read)[0] == gguf_cache.copy_name(file)
     assert len(list(cache.iterdir())) == 1
 
 
 def test_a_copy_that_cannot_be_read_is_made_anew(tmp_path: Path, cache: Path) -> None:
     file, log = tmp_path / "m.gguf", []
     file.write_bytes(b"weights")
-    (cache / converted.identity(file)).mkdir(parents=True)
+    (cache / gguf_cache.copy_name(file)).mkdir(parents=True)
 
     def convert() -> Any:
         log.append("convert")
@@ -186,7 +186,7 @@ def test_a_copy_that_cannot_be_read_is_made_anew(tmp_path: Path, cache: Path) ->
     def read(folder: Path) -> Any:
         return (folder / "model").read_text(), None
 
-    assert converted.converted(file, convert=convert, read=read)[0] == "x"
+    assert gguf_cache.load_converted(file, convert=convert, read=read)[0] == "x"
     assert log == ["convert"]
 
 
@@ -197,7 +197,7 @@ def test_a_new_copy_that_cannot_be_read_is_left_aside(tmp_path: Path, cache: Pat
     def read(folder: Path) -> Any:
         raise ValueError("unreadable")
 
-    found = converted.converted(file, convert=lambda: (Writer("model"), Writer("tokenizer")), read=read)
+    found = gguf_cache.load_converted(file, convert=lambda: (Writer("model"), Writer("tokenizer")), read=read)
     assert [type(part) for part in found] == [Writer, Writer]
 
 

@@ -256,7 +256,7 @@ def test_any_schedule_gives_each_request_its_own_text(
 ) -> None:
     memory = {} if room is None else {"kv_memory": alone.kv_bytes(room)}
     with pytest.MonkeyPatch.context() as patch, alone.engine(**engine_settings, **memory) as engine:
-        patch.setattr(prefix, "_WORTH_ATTENDING", worth)
+        patch.setattr(prefix, "_MIN_SEGMENT_BYTES", worth)
         schedule = Schedule(alone, engine)
         schedule.play(actions)
         for reader in schedule.readers:

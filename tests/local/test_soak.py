@@ -89,4 +89,4 @@ def test_thousands_of_requests_leave_nothing_behind(llama: Any, tokenizer: Any, 
         assert grown[-1] < ROOM, grown
         if files:
             assert process.num_fds() <= files
-    assert not engine._worker.alive
+    assert not tiny.runs(engine)

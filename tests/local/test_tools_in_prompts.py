@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.local.encode import TextCodec
+from skeleton_of_thought.local.codec import TextCodec
 
 TEMPLATE = (
     "{% for t in tools or [] %}[{{ t.function.name }}]{% endfor %}"

@@ -14,7 +14,7 @@ import transformers as hf
 from transformers.cache_utils import Cache
 
 from skeleton_of_thought.local import LocalEngine
-from skeleton_of_thought.local.path import cache_argument, run_whole
+from skeleton_of_thought.local.decoding_path import cache_argument, plain_logits
 
 PROMPTS = ["The small boat crossed the wide river", "Bread needs flour", "Why do leaves change their colour?"]
 TOKENS = 12
@@ -271,7 +271,7 @@ def test_a_model_that_cannot_be_tried_out_keeps_what_was_inferred(
 def test_a_trial_passes_only_what_a_forward_takes(llama: Any) -> None:
     ids = torch.arange(3, 11)[None]
     with torch.no_grad():
-        assert torch.equal(run_whole(of(Bare, llama), ids), run_whole(llama, ids))
+        assert torch.equal(plain_logits(of(Bare, llama), ids), plain_logits(llama, ids))
 
 
 def test_what_a_model_keeps_of_its_trial_can_be_trained_with(llama: Any, tokenizer: Any) -> None:

@@ -27,13 +27,13 @@ __all__ = [
     "DecodingPath",
     "Run",
     "cache_argument",
-    "checked",
-    "distance",
-    "inferred",
-    "parameters",
-    "run_whole",
-    "sample",
-    "tolerance",
+    "check_path",
+    "forward_parameters",
+    "infer_path",
+    "logit_distance",
+    "logit_tolerance",
+    "plain_logits",
+    "probe_tokens",
 ]
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class DecodingPath:
 # --- what a model's configuration and signature suggest ---------------------------------------------
 
 
-def parameters(model: Any) -> dict[str, inspect.Parameter]:
+def forward_parameters(model: Any) -> dict[str, inspect.Parameter]:
     """The arguments of a model's forward, by name."""
     # Adapters of peft and torch.compile take anything and pass it on: what counts is the model inside.
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -90,7 +90,7 @@ def cache_argument(model: Any) -> str | None:
 
     A known name, or else the argument that is annotated as a cache.
     """
-    known = parameters(model)
+    known = forward_parameters(model)
     for name in _CACHE_NAMES:
         if name in known:
             return name
@@ -102,7 +102,7 @@ def cache_argument(model: Any) -> str | None:
     return None
 
 
-def inferred(model: Any, config: Any) -> DecodingPath:
+def infer_path(model: Any, config: Any) -> DecodingPath:
     """How a model's rows can be decoded, as far as its configuration and its signature say.
 
     Args:
@@ -113,7 +113,7 @@ def inferred(model: Any, config: Any) -> DecodingPath:
     if getattr(model, "_is_stateful", False) or (supports is not None and not supports()):
         return DecodingPath("none", "it keeps a state of its own instead of keys and values")
     if cache_argument(model) is None:
-        names = ", ".join(parameters(model)) or "none"
+        names = ", ".join(forward_parameters(model)) or "none"
         return DecodingPath("none", f"its forward takes no cache (its arguments: {names:.200})")
     try:
         layers = DynamicCache(config=config).layers
@@ -135,13 +135,13 @@ def inferred(model: Any, config: Any) -> DecodingPath:
 # --- what a trial run says --------------------------------------------------------------------------
 
 
-def sample(model: Any, device: torch.device) -> torch.Tensor:
+def probe_tokens(model: Any, device: torch.device) -> torch.Tensor:
     """Eight tokens of a model's vocabulary, far apart, `[1, 8]`."""
     size = int(model.get_input_embeddings().weight.shape[0])
     return torch.arange(1, 9, device=device)[None] * max(1, size // 9) % size
 
 
-def tolerance(model: Any) -> float:
+def logit_tolerance(model: Any) -> float:
     """How far logits of the same text may lie apart, relative to the largest, for the order of summation."""
     weight = model.get_input_embeddings().weight
     if weight.dtype != torch.float32:
@@ -154,7 +154,7 @@ _FORBIDDEN = -3e4
 """Some models give tokens that they never say minus infinity, or the least number of their type: no logit is so low."""
 
 
-def distance(wanted: torch.Tensor, got: torch.Tensor) -> float:
+def logit_distance(wanted: torch.Tensor, got: torch.Tensor) -> float:
     """The largest difference of logits that are wanted, relative to the largest of these.
 
     Tokens that the model forbids do not count. NaN where nothing else is wanted, or where NaN came.
@@ -166,7 +166,7 @@ def distance(wanted: torch.Tensor, got: torch.Tensor) -> float:
     return float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
 
 
-def checked(
+def check_path(
     model: Any, path: DecodingPath, run: Run, new_cache: Callable[[], Any], device: torch.device
 ) -> DecodingPath:
     """The path if it gives the model's own logits, else the fastest slower one that does.
@@ -182,17 +182,17 @@ def checked(
     """
     if path.kind == "none":
         return path
-    ids = sample(model, device)
+    ids = probe_tokens(model, device)
     try:
-        own = run_whole(model, ids)
+        own = plain_logits(model, ids)
         # Where products depend on their neighbours (activations quantised together), a model's own texts differ too.
-        noise = distance(own[:5], run_whole(model, ids[:, :5]))
+        noise = logit_distance(own[:5], plain_logits(model, ids[:, :5]))
         if not math.isfinite(noise):
             raise ValueError("its logits are no numbers")
     except Exception as error:
         logger.warning("%s could not be tried out: %s: %s", type(model).__name__, type(error).__name__, error)
         return path
-    slack = max(tolerance(model), min(4 * noise, 0.2))
+    slack = max(logit_tolerance(model), min(4 * noise, 0.2))
     if path.kind == "batched":
         failure = _fault(lambda: _batched(ids, own, run, slack))
         if not failure:
@@ -202,9 +202,9 @@ def checked(
     return DecodingPath("none", f"with a cache {failure}", expected=False) if failure else path
 
 
-def run_whole(model: Any, ids: torch.Tensor) -> torch.Tensor:
+def plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """The logits after each token of a text, without a cache, `[tokens, vocabulary]` in float32."""
-    known = parameters(model)
+    known = forward_parameters(model)
     loose = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     settings = {name: value for name, value in _PLAIN.items() if loose or name in known}
     return model(input_ids=ids, **settings).logits[0].float()  # type: ignore[no-any-return]
@@ -230,7 +230,7 @@ def _batched(ids: torch.Tensor, own: torch.Tensor, run: Run, slack: float) -> bo
     for start, stop in ((0, 3), (3, 7)):
         got = run(ids[:, start:stop], alone, torch.arange(start, stop, device=device)[None])
         alone.advance(stop - start)
-        if not distance(own[stop - 1], got[0, -1].float()) <= slack:
+        if not logit_distance(own[stop - 1], got[0, -1].float()) <= slack:
             return False
     rows = BatchCache()
     # The shorter row is the beginning of the longer one, so one run of the whole text says what both should give. Most
@@ -238,13 +238,13 @@ def _batched(ids: torch.Tensor, own: torch.Tensor, run: Run, slack: float) -> bo
     rows.join([[alone.own(0, 0, 7)], [alone.own(0, 0, 1)]])
     rows.reserve(1)
     got = run(ids[0, [7, 1]][:, None], rows, torch.tensor([[7], [1]], device=device))
-    return all(distance(own[at], got[row, -1].float()) <= slack for row, at in enumerate((7, 1)))
+    return all(logit_distance(own[at], got[row, -1].float()) <= slack for row, at in enumerate((7, 1)))
 
 
 def _separate(ids: torch.Tensor, own: torch.Tensor, run: Run, cache: Any, slack: float) -> bool:
     """One row in one piece, then token by token, on a cache of the model's own kind."""
     for start, stop in ((0, 5), (5, 6), (6, 7)):
         got = run(ids[:, start:stop], cache, torch.arange(start, stop, device=ids.device)[None])
-        if not distance(own[stop - 1], got[0, -1].float()) <= slack:
+        if not logit_distance(own[stop - 1], got[0, -1].float()) <= slack:
             return False
     return True

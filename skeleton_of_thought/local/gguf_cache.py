@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cache_root", "converted", "identity"]
+__all__ = ["cache_root", "copy_name", "load_converted"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def cache_root() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "skeleton-of-thought" / "models"
 
 
-def identity(path: Path) -> str:
+def copy_name(path: Path) -> str:
     """A name for the copy of a file: its own name, and a digest of its size, beginning and end, and of who copies it.
 
     Versions of transformers read GGUF files differently: of the demo model's tokenizer 5.0 makes one that writes "Ġ" in
@@ -61,7 +61,7 @@ def _converter() -> str:
     return "unknown"
 
 
-def converted(path: Path, *, convert: Callable[[], Loaded], read: Callable[[Path], Loaded]) -> Loaded:
+def load_converted(path: Path, *, convert: Callable[[], Loaded], read: Callable[[Path], Loaded]) -> Loaded:
     """The model of a GGUF file, from its converted copy, which is made when there is none.
 
     An interruption at any moment leaves either no copy or a whole one.
@@ -72,7 +72,7 @@ def converted(path: Path, *, convert: Callable[[], Loaded], read: Callable[[Path
         read: Loads them from a directory.
     """
     try:
-        folder = cache_root() / identity(path)
+        folder = cache_root() / copy_name(path)
     except RuntimeError as error:  # no home directory
         logger.warning("No place for a converted copy of %s: %s", path, error)
         return convert()

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from skeleton_of_thought.local import converted
+from skeleton_of_thought.local import gguf_cache
 
 RUNS = """
 import importlib.util, json, os, signal, sys
 from pathlib import Path
 
 path, place = sys.argv[1:]
-spec = importlib.util.spec_from_file_location("converted", path)  # without torch, which its package loads
-converted = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(converted)
+spec = importlib.util.spec_from_file_location("gguf_cache", path)  # without torch, which its package loads
+gguf_cache = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(gguf_cache)
 import psutil
-converted.metadata.version("transformers")  # what is read once shall not be counted among the steps
+gguf_cache.metadata.version("transformers")  # what is read once shall not be counted among the steps
 
 class Part:
     def __init__(self, name):
@@ -47,7 +47,7 @@ def run():
             raise ValueError("half a copy")
         return found, None
 
-    found, _ = converted.converted(weights, convert=convert, read=read)
+    found, _ = gguf_cache.load_converted(weights, convert=convert, read=read)
     assert isinstance(found, dict), "nothing was kept"
     return log
 
@@ -80,7 +80,7 @@ for step in range(1, 1000):
     os.environ["XDG_CACHE_HOME"] = str(Path(place) / str(step))
     weights = Path(place) / "m.gguf"
     weights.write_bytes(b"weights")
-    kept = converted.cache_root() / converted.identity(weights)
+    kept = gguf_cache.cache_root() / gguf_cache.copy_name(weights)
     if damaged:
         kept.mkdir(parents=True)
         (kept / "model-0").write_text("x")
@@ -97,7 +97,7 @@ print(json.dumps(outcomes))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("before", ["nothing", "damaged"])
 def test_a_process_killed_at_any_step_leaves_a_whole_copy_or_none(tmp_path: Path, before: str) -> None:
-    command = [sys.executable, "-c", RUNS, converted.__file__, str(tmp_path)]
+    command = [sys.executable, "-c", RUNS, gguf_cache.__file__, str(tmp_path)]
     done = subprocess.run(command, input=before, capture_output=True, text=True, check=True, timeout=300)
     outcomes = json.loads(done.stdout)
     assert len(outcomes) > 20
@@ -118,7 +118,7 @@ def leftover(folder: Path, name: str, age: float = 0.0) -> Path:
 
 
 def test_only_what_nobody_is_writing_is_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    host = converted.socket.gethostname()
+    host = gguf_cache.socket.gethostname()
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait(60)
     day = 25 * 3600.0
@@ -136,7 +136,7 @@ def test_only_what_nobody_is_writing_is_cleared_away(tmp_path: Path, monkeypatch
         leftover(tmp_path, ".new-abcdefgi"),
         leftover(tmp_path, "model-0123456789abcdef", day),
     ]
-    converted._sweep(tmp_path)
+    gguf_cache._sweep(tmp_path)
     assert not any(folder.exists() for folder in gone)
     assert all(folder.exists() for folder in stays)
 
@@ -144,17 +144,17 @@ def test_only_what_nobody_is_writing_is_cleared_away(tmp_path: Path, monkeypatch
 def test_each_version_of_transformers_has_copies_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "m.gguf"
     file.write_bytes(b"weights")
-    name = converted.identity(file)
-    assert converted.identity(file) == name
-    monkeypatch.setattr(converted.metadata, "version", lambda package: "5.0.0")
-    assert converted.identity(file) != name
+    name = gguf_cache.copy_name(file)
+    assert gguf_cache.copy_name(file) == name
+    monkeypatch.setattr(gguf_cache.metadata, "version", lambda package: "5.0.0")
+    assert gguf_cache.copy_name(file) != name
 
 
 def test_a_copy_that_is_read_counts_as_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     file = tmp_path / "m.gguf"
     file.write_bytes(b"weights")
-    kept = leftover(converted.cache_root(), converted.identity(file), 91 * 24 * 3600.0)
-    converted.converted(file, convert=lambda: pytest.fail("there is a copy"), read=lambda folder: (folder, None))
-    converted._sweep(kept.parent)
+    kept = leftover(gguf_cache.cache_root(), gguf_cache.copy_name(file), 91 * 24 * 3600.0)
+    gguf_cache.load_converted(file, convert=lambda: pytest.fail("there is a copy"), read=lambda folder: (folder, None))
+    gguf_cache._sweep(kept.parent)
     assert kept.exists()

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from skeleton_of_thought.local import choose
-from skeleton_of_thought.local.choose import Chooser
-from skeleton_of_thought.local.encode import EncodedPrompt
+from skeleton_of_thought.local import chooser as chooser_module
+from skeleton_of_thought.local.chooser import Chooser
+from skeleton_of_thought.local.codec import EncodedPrompt
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.sampling import RowSampler, SamplingParams
 from skeleton_of_thought.types import Completion
@@ -184,12 +184,12 @@ def test_the_logits_are_left_as_they_were() -> None:
 def test_penalties_are_laid_out_once_while_the_rows_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    class Counted(choose._Changes):
+    class Counted(chooser_module._Changes):
         def __init__(self, rows: Sequence[tuple[int, Row]], vocabulary: int, device: torch.device) -> None:
             made.append(len(rows))
             super().__init__(rows, vocabulary, device)
 
-    monkeypatch.setattr(choose, "_Changes", Counted)
+    monkeypatch.setattr(chooser_module, "_Changes", Counted)
     ending = make_row(limit=10, repetition_penalty=1.2)
     rows = [make_row(), make_row(min_new_tokens=20, eos=[0]), make_row(frequency_penalty=0.1), ending]
     chooser = Chooser()
