@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, NoReturn
 
-__all__ = ["Choice", "Flag", "Formatter", "Number", "Parser", "Share", "Threshold", "Version", "at_least"]
+__all__ = ["Choice", "Flag", "Formatter", "Number", "Parser", "Share", "Threshold", "Version"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,8 +75,7 @@ class Number:
 class Choice:
     """Reads one of some words, for which a file may also say true or false."""
 
-    def __init__(self, words: Sequence[str], booleans: Mapping[bool, str]) -> None:
-        self.words = words
+    def __init__(self, booleans: Mapping[bool, str]) -> None:
         self.booleans = booleans
 
     def __call__(self, text: str) -> str:
@@ -94,10 +93,6 @@ class Share(Number):
         if value > 1:
             raise argparse.ArgumentTypeError(f"must be from 0 to 1, not {text!r}")
         return value
-
-
-def at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
-    return Number(kind, least)
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):

@@ -101,9 +101,10 @@ def settable(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     """The options of a parser that a file may set, by their long names without dashes."""
     found: dict[str, argparse.Action] = {}
     for action in parser._actions:
-        name = next((option[2:] for option in action.option_strings if option.startswith("--")), None)
-        if name is not None and name not in _NOT_IN_FILES:
-            found[name] = action
+        # The long name comes first; only --help has a short one there.
+        name = action.option_strings[0] if action.option_strings else ""
+        if name.startswith("--") and name[2:] not in _NOT_IN_FILES:
+            found[name[2:]] = action
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from skeleton_of_thought._cli.arguments import (
@@ -17,7 +17,6 @@ from skeleton_of_thought._cli.arguments import (
     Share,
     Threshold,
     Version,
-    at_least,
 )
 from skeleton_of_thought._cli.backends import PREFILL
 from skeleton_of_thought._cli.completion import SHELLS
@@ -44,13 +43,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     made = parser()
     commands = _commands(made)
     _check_command(made, words, commands)
-    defaults = _defaults(words, commands)
-    for name in _ASKING & set(commands):
-        _apply(commands[name], defaults)
+    options = settable(commands["ask"])
+    defaults = _defaults(words, options)
+    if words[0] in _ASKING:
+        _apply(commands[words[0]], options, defaults)
     args, unknown = made.parse_known_args(words)
     if unknown:
         _refuse(unknown, commands[args.command])
-    args.defaults, args.options = defaults, settable(commands["ask"])
+    args.defaults, args.options = defaults, options
     if args.command in ("ask", "compare"):
         _check_ask(args, commands[args.command])
     return args
@@ -80,21 +80,23 @@ def _prefill_alone(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _defaults(words: Sequence[str], commands: dict[str, argparse.ArgumentParser]) -> Defaults:
-    if not words or words[0] not in {*_ASKING, "config"}:
+def _defaults(words: Sequence[str], options: Mapping[str, argparse.Action]) -> Defaults:
+    if words[0] not in {*_ASKING, "config"}:
         return Defaults()
     try:
-        return read_defaults(settable(commands["ask"]))
+        return read_defaults(options)
     except InvalidInput:
         if {"-h", "--help"} & set(words):
             return Defaults()
         raise
 
 
-def _apply(command: argparse.ArgumentParser, defaults: Defaults) -> None:
-    for name, action in settable(command).items():
-        if (setting := defaults.settings.get(name)) is not None:
-            command.set_defaults(**{action.dest: setting.value})
+def _apply(command: argparse.ArgumentParser, options: Mapping[str, argparse.Action], defaults: Defaults) -> None:
+    for name, setting in defaults.settings.items():
+        dest = options[name].dest
+        # Not every command has every option.
+        if any(action.dest == dest for action in command._actions):
+            command.set_defaults(**{dest: setting.value})
 
 
 def _check_command(made: argparse.ArgumentParser, words: Sequence[str], commands: Sequence[str] | Any) -> None:
@@ -253,13 +255,19 @@ def _add_train(commands: Any) -> None:
     add("--test", metavar="CSV", help="labelled questions that are only measured on")
     add("--embedded", action="store_true", help="train the small model of the embedded router; needs nothing else")
     add("--base", metavar="MODEL", help="train this Hugging Face encoder (hub id or directory)")
-    add("--seed", type=at_least(0), default=0, metavar="N", help="default: %(default)s")
+    add("--seed", type=Number(int, 0), default=0, metavar="N", help="default: %(default)s")
     add("--json", action="store_true", help="the report on one line")
     add = parser.add_argument_group("with --base").add_argument
-    add("--epochs", type=at_least(1), default=6, metavar="N", help="at most so many (default: %(default)s)")
-    add("--batch-size", type=at_least(1), default=16, metavar="N", help="default: %(default)s")
-    add("--learning-rate", type=at_least(0, float), default=5e-5, metavar="X", help="default: %(default)s")
-    add("--max-length", type=at_least(8), default=128, metavar="N", help="tokens of a question (default: %(default)s)")
+    add("--epochs", type=Number(int, 1), default=6, metavar="N", help="at most so many (default: %(default)s)")
+    add("--batch-size", type=Number(int, 1), default=16, metavar="N", help="default: %(default)s")
+    add("--learning-rate", type=Number(float, 0), default=5e-5, metavar="X", help="default: %(default)s")
+    add(
+        "--max-length",
+        type=Number(int, 8),
+        default=128,
+        metavar="N",
+        help="tokens of a question (default: %(default)s)",
+    )
 
 
 _USAGE = "[OPTION ...] [QUESTION ...]"
@@ -331,7 +339,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     add("--system", metavar="TEXT", help="a system message")
     add(
         "--prefill",
-        type=Choice(PREFILL, {True: "yes", False: "no"}),
+        type=Choice({True: "yes", False: "no"}),
         choices=PREFILL,
         metavar="{auto,yes,no}",
         default="auto",
@@ -382,10 +390,10 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("answer").add_argument
-    add("--max-points", type=at_least(1), metavar="N", default=_DEFAULTS.max_points, help="default: %(default)s")
+    add("--max-points", type=Number(int, 1), metavar="N", default=_DEFAULTS.max_points, help="default: %(default)s")
     add(
         "--words",
-        type=at_least(1),
+        type=Number(int, 1),
         metavar="N",
         default=_DEFAULTS.point_words,
         help="about so many words a point (default: %(default)s)",
@@ -410,13 +418,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="one more call at the end that makes one text of the points",
     )
     add("--prompts", metavar="FILE", help="prompts in the JSON format of the paper")
-    add("--temperature", type=at_least(0, float), metavar="T", help="0 is greedy, the default of local models")
-    add("--seed", type=at_least(0), metavar="N", help="repeat the same sampling")
-    add("--max-tokens", type=at_least(1), metavar="N", help="the most tokens that one call may write")
+    add("--temperature", type=Number(float, 0), metavar="T", help="0 is greedy, the default of local models")
+    add("--seed", type=Number(int, 0), metavar="N", help="repeat the same sampling")
+    add("--max-tokens", type=Number(int, 1), metavar="N", help="the most tokens that one call may write")
 
     add = parser.add_argument_group("calls").add_argument
-    add("--max-concurrency", type=at_least(1), metavar="N", help="the most calls that are open at a time")
-    add("--retries", type=at_least(0), metavar="N", default=_DEFAULTS.max_retries, help="default: %(default)s")
+    add("--max-concurrency", type=Number(int, 1), metavar="N", help="the most calls that are open at a time")
+    add("--retries", type=Number(int, 0), metavar="N", default=_DEFAULTS.max_retries, help="default: %(default)s")
     add(
         "--point-timeout",
         type=Number(float, 0, above=True),
