@@ -15,12 +15,13 @@ from llama_index_instrumentation import get_dispatcher
 
 from llama_index_sot.backends import Backend, Used
 from llama_index_sot.events import typed_event
-from llama_index_sot.llm_responses import Outcome
+from llama_index_sot.llm_responses import ResponseReader
 from llama_index_sot.response import ResponsePoint, about, response_points, union
 from llama_index_sot.retrieval import Finder, Packer, Readings, copy_of
 from llama_index_sot.routers import TracedRouter
 from llama_index_sot.tracing import is_heard, traced
 from skeleton_of_thought import drive
+from skeleton_of_thought.adapters.streams import aclosing_stream, closing_stream
 from skeleton_of_thought.board import Board
 from skeleton_of_thought.events import AnswerDelta, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow
@@ -264,16 +265,16 @@ class Answering:
                 nodes = self._finder.find(self._sought(call))
                 yield trace.found(nodes, self._readings.text(nodes))
                 return
-            backend, outcome = self._plan.backend(call.stage), Outcome()
+            backend, reader = self._plan.backend(call.stage), ResponseReader()
             if not self._streamed(call):
-                text, reply = outcome.whole(backend.whole(call))
+                text, reply = reader.whole(backend.whole(call))
                 yield trace.text(text)
                 yield reply
                 return
-            with _closing(backend.stream(call)) as responses:
+            with closing_stream(backend.stream(call)) as responses:
                 for response in responses:
-                    yield trace.text(outcome.add(response))
-            yield outcome.reply
+                    yield trace.text(reader.add(response))
+            yield reader.reply
 
     async def _aopen(self, call: Call, position: int) -> AsyncIterator[str | Reply]:
         with traced(call, self._callbacks, self._sought(call).query_str) as trace:
@@ -281,16 +282,16 @@ class Answering:
                 nodes = await self._finder.afind(self._sought(call))
                 yield trace.found(nodes, self._readings.text(nodes))
                 return
-            backend, outcome = self._plan.backend(call.stage), Outcome()
+            backend, reader = self._plan.backend(call.stage), ResponseReader()
             if not self._streamed(call):
-                text, reply = outcome.whole(await backend.awhole(call))
+                text, reply = reader.whole(await backend.awhole(call))
                 yield trace.text(text)
                 yield reply
                 return
-            async with _aclosing(await backend.astream(call)) as responses:
+            async with aclosing_stream(await backend.astream(call)) as responses:
                 async for response in responses:
-                    yield trace.text(outcome.add(response))
-            yield outcome.reply
+                    yield trace.text(reader.add(response))
+            yield reader.reply
 
     @property
     def _finder(self) -> Finder:
@@ -306,22 +307,3 @@ class Answering:
 
 async def _next(events: AsyncGenerator[tuple[int, Event]]) -> tuple[int, Event] | None:
     return await anext(events, None)
-
-
-@contextlib.contextmanager
-def _closing(stream: Any) -> Iterator[Any]:
-    # Some LLMs give iterators that cannot be closed.
-    try:
-        yield stream
-    finally:
-        if (close := getattr(stream, "close", None)) is not None:
-            close()
-
-
-@contextlib.asynccontextmanager
-async def _aclosing(stream: Any) -> AsyncIterator[Any]:
-    try:
-        yield stream
-    finally:
-        if (close := getattr(stream, "aclose", None)) is not None:
-            await close()

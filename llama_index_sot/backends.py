@@ -11,11 +11,12 @@ from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 
-from llama_index_sot.adopt import adopt, is_stock
+from llama_index_sot.adoption import adopt_llm, is_stock
 from llama_index_sot.awaiting import lets_the_loop_go
 from llama_index_sot.messages import as_text, chat_messages
 from llama_index_sot.threads import call_in_thread, stream_in_thread
 from llama_index_sot.transformers_llm import TransformersLLM
+from skeleton_of_thought.adapters.hints import engine_settings, token_limit
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Call
 
@@ -45,7 +46,7 @@ def find_backend(llm: LLM, concurrency: Concurrency) -> Backend:
     Raises:
         InvalidInput: A batch is asked for, and the LLM has none.
     """
-    native = llm if isinstance(llm, TransformersLLM) else adopt(llm) if concurrency in ("auto", "batch") else None
+    native = llm if isinstance(llm, TransformersLLM) else adopt_llm(llm) if concurrency in ("auto", "batch") else None
     if native is None and concurrency == "batch":
         raise InvalidInput(
             f"concurrency='batch' needs a local model, and {type(llm).__name__} is none that an engine can run (of a "
@@ -162,17 +163,12 @@ class _Request:
 
 def _native_kwargs(llm: TransformersLLM, call: Call) -> dict[str, Any]:
     assert call.prompt is not None
-    prompt, own = call.prompt, llm.max_tokens
-    if call.stage == "merge" and prompt.hints.max_tokens and "max_tokens" not in llm.model_fields_set:
-        # The default is meant for one reply; a merge that is cut there would be in vain.
-        own = prompt.hints.max_tokens
+    hints = engine_settings(call.prompt.hints)
     return {
-        "prefill": prompt.prefill,
-        "stop_after_text": prompt.hints.stop,
-        "max_tokens": own if prompt.hints.max_tokens is None else min(own, prompt.hints.max_tokens),
-        "min_new_tokens": max(prompt.hints.min_tokens, llm.min_new_tokens),
-        "frequency_penalty": prompt.hints.frequency_penalty,
-        "presence_penalty": prompt.hints.presence_penalty,
+        **hints,
+        "prefill": call.prompt.prefill,
+        "max_tokens": token_limit(call, llm.max_tokens, chosen="max_tokens" in llm.model_fields_set),
+        "min_new_tokens": max(hints["min_new_tokens"], llm.min_new_tokens),
     }
 
 

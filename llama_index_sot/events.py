@@ -18,6 +18,7 @@ from llama_index_instrumentation.base import BaseEvent
 from pydantic import Field
 
 from skeleton_of_thought import events
+from skeleton_of_thought.errors import error_text
 
 __all__ = [
     "AnswerDelta",
@@ -108,11 +109,6 @@ class AnswerReady(SkeletonOfThoughtEvent):
     """The answer is complete. Told by `astream_events` alone; the instrumentation has `QueryEndEvent`."""
 
     response: Any = Field(description="The `SkeletonOfThoughtResponse`.")
-
-
-def error_text(error: Exception) -> str:
-    """An error as text: its type and what it says."""
-    return f"{type(error).__name__}: {error}"
 
 
 def typed_event(event: events.Event) -> SkeletonOfThoughtEvent | None:

@@ -1,4 +1,4 @@
-"""What LLM responses say: their text, what they cost, and why they ended."""
+"""Reading LLM responses: their text, and how they ended."""
 
 from __future__ import annotations
 
@@ -7,35 +7,30 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
 
-from skeleton_of_thought.types import Decoding, Reply, Usage
+from skeleton_of_thought.adapters.replies import ReplyEnd, read_decoding, read_finish_reason, read_usage
+from skeleton_of_thought.types import Reply
 
-__all__ = ["Outcome"]
-
-_INPUT = ("prompt_tokens", "input_tokens", "prompt_token_count", "prompt_eval_count")
-_OUTPUT = ("completion_tokens", "output_tokens", "candidates_token_count", "eval_count")
+__all__ = ["ResponseReader"]
 
 
-class Outcome:
-    """What the responses of one call say about its text and its end."""
+class ResponseReader:
+    """Reads the text and the end of one call's responses."""
 
     def __init__(self) -> None:
         self._text = ""
-        self._usage: Usage | None = None
-        self._finish: str | None = None
-        self._decoding: Decoding | None = None
-        self._endless = False
+        self._end = ReplyEnd()
 
     def whole(self, response: ChatResponse | CompletionResponse) -> tuple[str, Reply]:
-        """The text of a response that came at once, and how it ended."""
-        self._take(response)
+        """The text and the end of a response that came at once."""
+        self._read_end(response)
         return _text(response), self.reply
 
     def add(self, response: ChatResponse | CompletionResponse) -> str:
-        """Takes one response of a stream; returns its new text."""
-        self._take(response)
+        """Reads the next response of a stream and returns its new text."""
+        self._read_end(response)
         delta = response.delta
         if delta is None:
-            # Some give only what there is so far.
+            # Some LLMs give only the text so far.
             text = _text(response)
             delta = text[len(self._text) :] if text.startswith(self._text) else ""
         self._text += delta
@@ -46,26 +41,24 @@ class Outcome:
         """How the call ended.
 
         Raises:
-            ConnectionError: It did not end, it broke off: some clients end a stream quietly then.
+            ConnectionError: The stream broke off: some clients end it without an error then.
         """
-        if self._endless and self._usage is None:
-            raise ConnectionError("The server's stream ended before its answer was complete.")
-        return Reply(usage=self._usage, finish_reason=self._finish, decoding=self._decoding)
+        return self._end.reply()
 
-    def _take(self, response: ChatResponse | CompletionResponse) -> None:
-        raw = response.raw
+    def _read_end(self, response: ChatResponse | CompletionResponse) -> None:
+        raw, end = response.raw, self._end
         if (raw is None or (isinstance(raw, dict) and not raw)) and not response.additional_kwargs:
-            return  # so it is with most pieces of a stream
-        usage = _usage(_get(raw, "usage") or _get(raw, "usage_metadata") or raw) or _usage(response.additional_kwargs)
-        # The last word counts: streams tell running totals, if they tell more than once.
-        self._usage = usage or self._usage
+            return  # most pieces of a stream
+        usage = read_usage(_get(raw, "usage") or _get(raw, "usage_metadata") or raw)
+        # The last count replaces earlier ones: streams that send several send running totals.
+        end.usage = usage or read_usage(response.additional_kwargs) or end.usage
         choices = _get(raw, "choices")
         if isinstance(choices, list | tuple) and choices:
-            self._finish = _get(choices[0], "finish_reason") or self._finish
-            self._endless = self._finish is None
-        elif isinstance(reason := _get(raw, "finish_reason") or _get(raw, "stop_reason"), str):
-            self._finish = reason
-        self._decoding = _decoding(_get(raw, "decoding")) or self._decoding
+            end.finish_reason = read_finish_reason(choices[0]) or end.finish_reason
+            end.cut = end.finish_reason is None
+        else:
+            end.finish_reason = read_finish_reason(raw) or end.finish_reason
+        end.decoding = read_decoding(_get(raw, "decoding")) or end.decoding
 
 
 def _text(response: ChatResponse | CompletionResponse) -> str:
@@ -73,28 +66,7 @@ def _text(response: ChatResponse | CompletionResponse) -> str:
 
 
 def _get(data: Any, name: str) -> Any:
-    # Dicts first: to find out whether something is a `Mapping` takes longer than all else here, for every piece.
+    # Dicts first: the check for a `Mapping` costs more than everything else here, for every piece.
     if isinstance(data, dict | Mapping):
         return data.get(name)
     return getattr(data, name, None)
-
-
-def _usage(data: Any) -> Usage | None:
-    given, written = _first(data, _INPUT), _first(data, _OUTPUT)
-    if given is None and written is None:
-        return None
-    details = _get(data, "prompt_tokens_details") or _get(data, "input_tokens_details")
-    cached = _get(details, "cached_tokens")
-    return Usage(given or 0, written or 0, cached if isinstance(cached, int) else 0)
-
-
-def _first(data: Any, names: tuple[str, ...]) -> int | None:
-    return next((value for name in names if isinstance(value := _get(data, name), int)), None)
-
-
-def _decoding(data: Any) -> Decoding | None:
-    """What `TransformersLLM` says that its engine did for this response."""
-    names = Decoding.__dataclass_fields__
-    if not isinstance(data, Mapping) or not data.keys() >= names.keys():
-        return None
-    return Decoding(**{name: data[name] for name in names})

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
 
 from llama_index_sot.local_prompts import LocalPrompt
+from skeleton_of_thought.adapters.hints import engine_settings
+from skeleton_of_thought.adapters.replies import completion_metadata
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Completion
+from skeleton_of_thought.types import Completion, Hints
 
 if TYPE_CHECKING:
     from skeleton_of_thought.local import AsyncCompletionStream, CompletionStream
@@ -20,14 +22,8 @@ Response = TypeVar("Response")
 Respond = Callable[[str, str | None, Completion | None], Response]
 """Makes a response of the text so far, what is new of it, and the whole completion once there is one."""
 
-_HINTS: dict[str, Any] = {
-    "prefill": "",
-    "stop_after_text": (),
-    "frequency_penalty": 0.0,
-    "presence_penalty": 0.0,
-    "grammar": None,
-}
-"""What a call may say that is no setting of the LLM, and what stands where it does not."""
+_HINTS: dict[str, Any] = {**engine_settings(Hints()), "prefill": "", "grammar": None}
+"""Keywords of a call that are no settings of the LLM, and their defaults."""
 
 _LIMITS = ("max_tokens", "max_new_tokens")
 
@@ -169,15 +165,12 @@ def _raw(completion: Completion | None) -> dict[str, Any] | None:
     if completion is None:
         return None
     usage = completion.usage
-    raw: dict[str, Any] = {
+    return {
         "usage": {
             "prompt_tokens": usage.input_tokens,
             "completion_tokens": usage.output_tokens,
             "total_tokens": usage.total_tokens,
             "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         },
-        "finish_reason": completion.finish_reason,
+        **completion_metadata(completion),
     }
-    if completion.decoding is not None:
-        raw["decoding"] = completion.decoding.to_dict()
-    return raw

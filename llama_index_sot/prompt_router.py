@@ -8,7 +8,7 @@ from llama_index.core import Settings as LlamaIndexSettings
 from llama_index.core.llms.llm import LLM
 
 from llama_index_sot.backends import Backend, find_backend
-from llama_index_sot.llm_responses import Outcome
+from llama_index_sot.llm_responses import ResponseReader
 from llama_index_sot.options import check_llm
 from skeleton_of_thought.routers import prompt as core
 from skeleton_of_thought.types import Call, Hints, Prompt, Usage
@@ -67,12 +67,12 @@ class PromptRouter(core.PromptRouter):
 
     def _complete(self, prompt: Prompt) -> tuple[str, Usage | None]:
         backend = self._backend()
-        text, reply = Outcome().whole(backend.whole(_call(backend, prompt)))
+        text, reply = ResponseReader().whole(backend.whole(_call(backend, prompt)))
         return text, reply.usage
 
     async def _acomplete(self, prompt: Prompt) -> tuple[str, Usage | None]:
         backend = self._backend()
-        text, reply = Outcome().whole(await backend.awhole(_call(backend, prompt)))
+        text, reply = ResponseReader().whole(await backend.awhole(_call(backend, prompt)))
         return text, reply.usage
 
     def _backend(self) -> Backend:

@@ -11,7 +11,7 @@ from typing import Any
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.schema import NodeWithScore
 
-from llama_index_sot.events import error_text
+from skeleton_of_thought.errors import error_text
 from skeleton_of_thought.timeline import Timeline
 from skeleton_of_thought.types import Answer, Expansion
 

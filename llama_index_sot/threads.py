@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from skeleton_of_thought.adapters.streams import closing_stream
+
 __all__ = ["call_in_thread", "stream_in_thread"]
 
 T = TypeVar("T")
@@ -67,15 +69,11 @@ async def stream_in_thread(open_stream: Callable[[], Iterable[T]], name: str) ->
 def _pass_on(open_stream: Callable[[], Iterable[T]], tell: Callable[[T], None], stop: threading.Event) -> None:
     if stop.is_set():
         return
-    stream = open_stream()
-    try:
+    with closing_stream(open_stream()) as stream:
         for item in stream:
             if stop.is_set():
                 return
             tell(item)
-    finally:
-        if (close := getattr(stream, "close", None)) is not None:
-            close()
 
 
 async def call_in_thread(function: Callable[[], T], name: str) -> T:

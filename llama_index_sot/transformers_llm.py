@@ -41,6 +41,7 @@ from llama_index_sot.local_prompts import (
     prompt_of,
     prompt_of_messages,
 )
+from skeleton_of_thought.adapters.engines import EngineModel, find_engine
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.settings import first_by_position
 
@@ -55,7 +56,7 @@ _SETTINGS = (
 """What of the LLM each call of the engine is told."""
 
 
-class TransformersLLM(LLM):
+class TransformersLLM(LLM, EngineModel):
     """A local Hugging Face model as a LlamaIndex LLM.
 
     All calls that are open at a time, from threads or from tasks, are decoded together as one batch, so concurrent
@@ -150,27 +151,8 @@ class TransformersLLM(LLM):
 
     @model_validator(mode="after")
     def _load(self) -> Self:
-        if self.engine is not None and self.model_kwargs:
-            raise InvalidInput("model_kwargs say how an engine is made, but one is given: leave out either.")
-        if self.engine is None:
-            from skeleton_of_thought.local import shared_engine
-
-            self.engine = shared_engine(self.model, self.model_kwargs)
+        self.engine = find_engine(self.model, self.model_kwargs, self.engine)
         return self
-
-    @classmethod
-    def from_model(cls, model: Any, tokenizer: Any, **settings: Any) -> Self:
-        """Over a model and tokenizer that are loaded already; several instances share one engine.
-
-        Args:
-            model: A `PreTrainedModel` that generates text.
-            tokenizer: Its tokenizer.
-            settings: The attributes of this class.
-        """
-        from skeleton_of_thought.local import LocalEngine
-
-        name = getattr(model, "name_or_path", "") or type(model).__name__
-        return cls(**{"model": name, **settings}, engine=LocalEngine.for_model(model, tokenizer))
 
     @classmethod
     def class_name(cls) -> str:

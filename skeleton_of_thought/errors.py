@@ -43,6 +43,7 @@ __all__ = [
     "PromptTooLong",
     "SkeletonError",
     "SotError",
+    "error_text",
     "install_line",
     "is_missing",
 ]
@@ -131,6 +132,11 @@ class EngineForked(EngineClosed):
 
 class EngineReentered(SotError, RuntimeError):
     """The local engine was called from inside of itself, such as by a signal handler, and would never answer."""
+
+
+def error_text(error: BaseException) -> str:
+    """An error as text: its type and its message."""
+    return f"{type(error).__name__}: {error}"
 
 
 # --- what to install ------------------------------------------------------------------------------------

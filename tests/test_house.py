@@ -15,6 +15,7 @@ PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
     {"errors", "types", "events", "settings", "timeline", "_drawing", "_moved"},
+    {"adapters", "adapters.hints", "adapters.replies", "adapters.streams"},
     {
         "parsing.marks",
         "parsing.outline",
@@ -36,7 +37,10 @@ LAYERS = [
 ]
 """The core, lowest first: a module imports from its own layer and those below only."""
 
-TOP = {"__init__", "__main__", "cli", "_cli", "local", "routers.classifier", "routers.classifier_training"}
+TOP = {
+    *("__init__", "__main__", "cli", "_cli", "local"),
+    *("routers.classifier", "routers.classifier_training", "adapters.adoption", "adapters.engines"),
+}
 """What stands on the core; listed so that a new module must be given its place."""
 
 WITH_TORCH = ["skeleton_of_thought/local/", "skeleton_of_thought/routers/classifier"]

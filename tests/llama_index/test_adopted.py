@@ -15,8 +15,8 @@ from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.prompts import PromptTemplate
 
-from llama_index_sot import adopt as adoption
-from llama_index_sot.adopt import adopt
+from llama_index_sot import adoption
+from llama_index_sot.adoption import adopt_llm
 
 huggingface = pytest.importorskip(
     "llama_index.llms.huggingface", reason="its class is not installed: pip install llama-index-llms-huggingface"
@@ -67,8 +67,9 @@ def hugging(loaded: Any) -> Iterator[Any]:
 
     yield make
     for llm in made:
-        if (known := adoption._known.get(id(llm))) is not None and known.engine is not None:
-            known.engine.close()
+        if (record := adoption._adoptions._records.get(id(llm))) is not None:
+            for engine in record.engines.values():
+                engine.close()
 
 
 def user(text: str) -> ChatMessage:
@@ -84,7 +85,7 @@ async def test_points_of_unequal_lengths_are_one_batch_and_say_what_one_by_one_d
     llm = hugging()
     expected = [llm.complete(question).text for question in QUESTIONS]
     assert len(generated) == len(QUESTIONS)
-    adopted = adopt(llm)
+    adopted = adopt_llm(llm)
     with local_models.gathered(len(QUESTIONS)):
         responses = await asyncio.gather(*(adopted.acomplete(question) for question in QUESTIONS))
     assert [response.text for response in responses] == expected
@@ -107,7 +108,7 @@ async def test_texts_end_at_different_steps_and_hold_no_special_tokens(hugging, 
     ]
     llm = hugging(max_new_tokens=40, stopping_ids=ends)
     expected = [llm.complete(question).text for question in QUESTIONS]
-    adopted = adopt(llm)
+    adopted = adopt_llm(llm)
     responses = await asyncio.gather(*(adopted.acomplete(question) for question in QUESTIONS))
     assert [response.text for response in responses] == expected
     lengths = [response.raw["usage"]["completion_tokens"] for response in responses]
@@ -119,7 +120,7 @@ async def test_texts_end_at_different_steps_and_hold_no_special_tokens(hugging, 
 
 async def test_streams_say_the_same(hugging):
     llm = hugging()
-    adopted = adopt(llm)
+    adopted = adopt_llm(llm)
     for question in QUESTIONS:
         expected = llm.complete(question).text
         assert "".join(r.delta for r in adopted.stream_complete(question)) == expected
@@ -146,7 +147,7 @@ async def test_streams_say_the_same(hugging):
 @pytest.mark.filterwarnings("ignore:.*temperature.*:UserWarning", "ignore:.*top_p.*:UserWarning")
 def test_settings_are_kept(hugging, settings):
     llm = hugging(**settings)
-    adopted = adopt(llm)
+    adopted = adopt_llm(llm)
     for question in QUESTIONS:
         assert adopted.complete(question).text == llm.complete(question).text
     assert adopted.complete("[INST]Why?", formatted=True).text == llm.complete("[INST]Why?", formatted=True).text
@@ -155,17 +156,17 @@ def test_settings_are_kept(hugging, settings):
 
 def test_sampling_settings_are_kept(hugging):
     sampled = {"do_sample": True, "temperature": 0.7, "top_k": 9, "top_p": 0.9}
-    adopted = adopt(hugging(generate_kwargs=sampled))
+    adopted = adopt_llm(hugging(generate_kwargs=sampled))
     assert (adopted.temperature, adopted.top_k, adopted.top_p) == (0.7, 9, 0.9)
     assert (
-        adopt(hugging(generate_kwargs={"do_sample": True, "top_k": 1})).complete("Why?").text
-        == adopt(hugging()).complete("Why?").text
+        adopt_llm(hugging(generate_kwargs={"do_sample": True, "top_k": 1})).complete("Why?").text
+        == adopt_llm(hugging()).complete("Why?").text
     )
 
 
 def test_what_the_plan_is_made_with_is_kept(hugging):
     llm = hugging(context_window=300, max_new_tokens=7, callback_manager=CallbackManager([]))
-    adopted = adopt(llm)
+    adopted = adopt_llm(llm)
     assert adopted.metadata.context_window == llm.metadata.context_window == 300
     assert adopted.metadata.num_output == llm.metadata.num_output == 7
     assert adopted.callback_manager is llm.callback_manager
@@ -173,7 +174,7 @@ def test_what_the_plan_is_made_with_is_kept(hugging):
 
 
 def test_a_window_that_is_too_small_for_all_that_is_asked_for_ends_the_text(hugging):
-    adopted = adopt(hugging(max_new_tokens=4000))
+    adopted = adopt_llm(hugging(max_new_tokens=4000))
     assert adopted.complete("Why?", min_new_tokens=4000).raw["usage"]["total_tokens"] == 512
 
 
@@ -190,7 +191,7 @@ def said_by_hand(llm: Any, text: str) -> str:
 @pytest.mark.parametrize("template", [TEMPLATE, "{{ bos_token }}" + TEMPLATE], ids=["without BOS", "with BOS"])
 async def test_a_chat_template_is_used_and_there_is_one_bos(hugging, loaded, local_models, template):
     llm = hugging(tokenizer=local_models.make_tokenizer(template, adds_bos=True))
-    adopted = adopt(llm)
+    adopted = adopt_llm(llm)
     assert adopted.metadata.is_chat_model
     expected = said_by_hand(llm, "<s><user>Why?</s><assistant>")
     assert adopted.chat([user("Why?")]).message.content == expected
@@ -202,7 +203,7 @@ async def test_a_chat_template_is_used_and_there_is_one_bos(hugging, loaded, loc
 
 def test_a_prefill_reaches_the_model(hugging, chatty):
     llm = hugging(tokenizer=chatty[1], system_prompt="Be brief.")
-    adopted = adopt(llm)
+    adopted = adopt_llm(llm)
     expected = said_by_hand(llm, "<s><system>Be brief.</s><user>Why?</s><assistant>Because")
     assert adopted.chat([user("Why?"), ChatMessage(role="assistant", content="Because")]).message.content == expected
     assert adopted.complete("Why?", prefill="Because").text == expected
@@ -212,7 +213,7 @@ def test_an_own_way_of_writing_messages_is_kept(hugging, chatty):
     llm = hugging(
         tokenizer=chatty[1], messages_to_prompt=lambda ms: "|".join(str(m.content) for m in ms), is_chat_model=True
     )
-    adopted = adopt(llm)
+    adopted = adopt_llm(llm)
     messages = [ChatMessage(role="system", content="Be brief."), user("Why?")]
     assert adopted.chat(messages).message.content == llm.chat(messages).message.content
     assert adopted.predict(PromptTemplate("{q}"), q="Why?") == llm.predict(PromptTemplate("{q}"), q="Why?")
@@ -220,7 +221,7 @@ def test_an_own_way_of_writing_messages_is_kept(hugging, chatty):
 
 def test_an_own_way_of_writing_completions_is_kept_with_a_template_too(hugging, chatty):
     llm = hugging(tokenizer=chatty[1], completion_to_prompt=lambda prompt: f"[[{prompt}]]")
-    adopted = adopt(llm)
+    adopted = adopt_llm(llm)
     assert not adopted.metadata.is_chat_model
     assert adopted.complete("Why?").text == llm.complete("Why?").text
     assert adopted.predict(PromptTemplate("{q}"), q="Why?") == llm.predict(PromptTemplate("{q}"), q="Why?")
@@ -228,7 +229,7 @@ def test_an_own_way_of_writing_completions_is_kept_with_a_template_too(hugging, 
 
 def test_a_system_prompt_stands_before_a_base_models_text(hugging):
     llm = hugging(system_prompt="Be brief.")
-    adopted = adopt(llm)
+    adopted = adopt_llm(llm)
     expected = "".join(r.delta for r in llm.stream_complete("Why?"))
     assert adopted.complete("Why?").text == expected
     assert "".join(r.delta for r in adopted.stream_complete("Why?")) == expected
@@ -240,13 +241,13 @@ def test_a_system_prompt_stands_before_a_base_models_text(hugging):
 
 def test_all_that_are_adopted_of_one_object_share_one_engine(hugging, loaded):
     llm = hugging()
-    one, two = adopt(llm), adopt(llm)
-    other = adopt(hugging(max_new_tokens=3))
+    one, two = adopt_llm(llm), adopt_llm(llm)
+    other = adopt_llm(hugging(max_new_tokens=3))
     assert one.engine is two.engine is other.engine
     engine = one.engine
     del one, two, other
     gc.collect()
-    assert adopt(llm).engine is engine, "it is kept while the object lives"
+    assert adopt_llm(llm).engine is engine, "it is kept while the object lives"
 
 
 def test_threads_that_adopt_at_once_share_one_engine(hugging):
@@ -256,7 +257,7 @@ def test_threads_that_adopt_at_once_share_one_engine(hugging):
 
     def ask() -> None:
         together.wait()
-        found.append(adopt(llm).engine)
+        found.append(adopt_llm(llm).engine)
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
@@ -268,25 +269,25 @@ def test_threads_that_adopt_at_once_share_one_engine(hugging):
 
 def test_settings_are_read_when_it_is_adopted(hugging):
     llm = hugging()
-    adopt(llm)
+    adopt_llm(llm)
     llm.max_new_tokens = 3
-    assert adopt(llm).complete("Why?").text == llm.complete("Why?").text
+    assert adopt_llm(llm).complete("Why?").text == llm.complete("Why?").text
 
 
 def test_an_engine_that_was_closed_is_made_anew(hugging):
     llm = hugging()
-    adopt(llm).engine.close()
-    assert adopt(llm).complete("Why?").text == llm.complete("Why?").text
+    adopt_llm(llm).engine.close()
+    assert adopt_llm(llm).complete("Why?").text == llm.complete("Why?").text
 
 
 def test_nothing_is_kept_of_an_object_that_is_gone(loaded):
     llm = huggingface.HuggingFaceLLM(model=loaded[0], tokenizer=loaded[1], max_new_tokens=3, context_window=512)
-    adopt(llm).complete("Why?")
+    adopt_llm(llm).complete("Why?")
     key = id(llm)
-    assert key in adoption._known
+    assert key in adoption._adoptions._records
     del llm
     gc.collect()
-    assert key not in adoption._known
+    assert key not in adoption._adoptions._records
     # Its worker thread ends with it.
     for thread in [t for t in threading.enumerate() if t.name.startswith("sot-engine")]:
         thread.join(timeout=20)
@@ -294,7 +295,7 @@ def test_nothing_is_kept_of_an_object_that_is_gone(loaded):
 
 
 async def test_closing_early_leaves_nothing_running(hugging, eventually):
-    adopted = adopt(hugging(max_new_tokens=400, generate_kwargs={"min_new_tokens": 400}))
+    adopted = adopt_llm(hugging(max_new_tokens=400, generate_kwargs={"min_new_tokens": 400}))
     streams = [await adopted.astream_complete(question) for question in QUESTIONS]
     for stream in streams:
         await anext(stream)
@@ -307,7 +308,7 @@ async def test_tokens_are_counted_alike_in_a_batch_and_one_after_another(hugging
     counts = []
     for together in (False, True):
         counter = TokenCountingHandler(tokenizer=lambda text: [])
-        adopted = adopt(hugging(callback_manager=CallbackManager([counter])))
+        adopted = adopt_llm(hugging(callback_manager=CallbackManager([counter])))
         if together:
             await asyncio.gather(*(adopted.acomplete(question) for question in QUESTIONS))
         else:
@@ -341,8 +342,8 @@ class Shout:
 )
 def test_what_an_engine_cannot_do_leaves_the_object_as_it_is(hugging, generated, generate, reason, caplog):
     llm = hugging(generate_kwargs=generate)
-    assert adopt(llm) is None
-    assert adopt(llm) is None
+    assert adopt_llm(llm) is None
+    assert adopt_llm(llm) is None
     [record] = [r for r in caplog.records if "one prompt after another" in r.message]
     assert reason in record.message
     assert record.message.startswith("This HuggingFaceLLM is used as it is")
@@ -353,7 +354,7 @@ def test_what_an_engine_cannot_do_leaves_the_object_as_it_is(hugging, generated,
 @pytest.mark.parametrize("generate", [{"max_new_tokens": 5}, {"stopping_criteria": []}], ids=str)
 def test_what_the_class_itself_fails_on_it_still_fails_on(hugging, generate, caplog):
     llm = hugging(generate_kwargs=generate)
-    assert adopt(llm) is None
+    assert adopt_llm(llm) is None
     assert next(iter(generate)) in caplog.text
     with pytest.raises(TypeError, match="multiple values"):
         llm.complete("Why?")
@@ -366,7 +367,7 @@ def test_a_class_that_generates_in_its_own_way_is_left_alone(hugging, caplog):
             return CompletionResponse(text="Mine.")
 
     llm = hugging(cls=Mine)
-    assert adopt(llm) is None
+    assert adopt_llm(llm) is None
     assert "Mine has a complete of its own" in caplog.text
     assert llm.complete("Why?").text == "Mine."
 
@@ -375,7 +376,7 @@ def test_a_subclass_that_changes_nothing_is_adopted(hugging):
     class Mine(huggingface.HuggingFaceLLM):
         note: str = ""
 
-    assert adopt(hugging(cls=Mine)) is not None
+    assert adopt_llm(hugging(cls=Mine)) is not None
 
 
 class Other(CustomLLM):
@@ -398,7 +399,7 @@ Other.__name__ = "HuggingFaceLLM"
 
 
 def test_others_are_not_meant(caplog):
-    assert adopt(Other()) is None
+    assert adopt_llm(Other()) is None
     assert caplog.text == ""
 
 
@@ -411,7 +412,7 @@ async def test_the_demo_model_says_the_same_in_a_batch(caplog, local_models):
         model=model, tokenizer=tokenizer, max_new_tokens=32, generate_kwargs={"do_sample": False}, device_map="cpu"
     )
     questions = ["What is the capital of France?", "Name three colours that go well together.", "Why is the sky blue?"]
-    adopted = adopt(llm)
+    adopted = adopt_llm(llm)
     with local_models.gathered(len(questions)):
         responses = await asyncio.gather(*(adopted.achat([user(question)]) for question in questions))
     assert [r.message.content for r in responses] == [llm.chat([user(q)]).message.content for q in questions]

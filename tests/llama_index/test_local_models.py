@@ -13,8 +13,7 @@ from llama_index.core.base.llms.types import CompletionResponse
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from llama_index_sot import SkeletonOfThoughtSynthesizer, TransformersLLM
-from llama_index_sot import adopt as adoption
+from llama_index_sot import SkeletonOfThoughtSynthesizer, TransformersLLM, adoption
 
 huggingface = pytest.importorskip(
     "llama_index.llms.huggingface", reason="its class is not installed: pip install llama-index-llms-huggingface"
@@ -85,8 +84,9 @@ def hugging(loaded: SimpleNamespace) -> Iterator[Any]:
         generate_kwargs={"do_sample": False},
     )
     yield llm
-    if (known := adoption._known.get(id(llm))) is not None and known.engine is not None:
-        known.engine.close()
+    if (record := adoption._adoptions._records.get(id(llm))) is not None:
+        for engine in record.engines.values():
+            engine.close()
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def generated(loaded: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> list[
 
 
 def engine_of(llm: Any) -> Any:
-    return adoption._known[id(llm)].engine
+    return next(iter(adoption._adoptions._records[id(llm)].engines.values()))
 
 
 @pytest.fixture

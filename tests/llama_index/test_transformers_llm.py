@@ -680,7 +680,7 @@ def test_a_model_that_is_not_there_says_so_on_arrival(folder, tmp_path):
 
 def test_an_import_loads_no_model_library():
     code = (
-        "import sys, llama_index_sot.transformers_llm, llama_index_sot.adopt; "
+        "import sys, llama_index_sot.transformers_llm, llama_index_sot.adoption; "
         "print([m for m in ('torch', 'transformers', 'langchain_core', 'openai') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,101 @@
+"""Running the model of a `HuggingFaceLLM` on a local engine.
+
+`HuggingFaceLLM` runs one prompt after another, and its async methods stop the event loop meanwhile. Adopted, its model
+and tokenizer get the model's `LocalEngine`, which decodes all open calls as one batch. The object's settings are kept:
+limits, sampling, penalties, stopping ids, and how it writes prompts. An object with settings that an engine does not
+have (beams, custom logits processors, ...) stays as it is, and a line in the log names the setting.
+
+The adopted model differs from the object where the object contradicts itself or its model: it uses a chat template
+that exists unless the user said how to write prompts; it adds one BOS token where template and tokenizer would both
+add one; the system prompt counts in `complete` as in `stream_complete`, and `completion_to_prompt` in both; a stop
+string of `generate_kwargs` is no part of the text.
+
+The class is known by its name, so nothing is imported for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from llama_index.core.llms.llm import LLM
+
+from llama_index_sot.transformers_llm import TransformersLLM
+from skeleton_of_thought.adapters.adoption import Adoptions, NotAdopted, library_class, overridden
+from skeleton_of_thought.adapters.engines import model_name
+
+__all__ = ["adopt_llm", "is_stock"]
+
+_PACKAGES = ("llama_index.llms.huggingface",)
+
+_METHODS = (
+    *("complete", "stream_complete", "chat", "stream_chat"),
+    *("acomplete", "astream_complete", "achat", "astream_chat"),
+    "_tokenizer_messages_to_prompt",
+)
+"""The methods by which it generates."""
+
+_KEPT = ("callback_manager", "rate_limiter", "output_parser", "pydantic_program_mode", "completion_to_prompt")
+"""Fields of every LLM that are copied. System prompt, wrapper and messages are converted one by one."""
+
+_adoptions = Adoptions(logging.getLogger(__name__))
+
+
+def adopt_llm(llm: LLM) -> TransformersLLM | None:
+    """The model of a `HuggingFaceLLM` over its local engine, with the object's present settings.
+
+    All that are adopted from one object, or from objects over the same model and tokenizer, share one engine.
+
+    Args:
+        llm: Any LLM.
+
+    Returns:
+        The LLM to use instead; None for any other LLM, and where an engine cannot do what this one does (a warning in
+        the log then says why).
+    """
+    owner = _stock_class(llm)
+    if owner is None:
+        return None
+    return _adoptions.attempt(llm, type(llm).__name__, lambda: _adopted(llm, owner))
+
+
+def is_stock(llm: LLM) -> bool:
+    """Whether it is a `HuggingFaceLLM`, adopted or not: by itself it runs one prompt after another."""
+    owner = _stock_class(llm)
+    return owner is not None and overridden(llm, owner, _METHODS) is None
+
+
+def _stock_class(llm: Any) -> type | None:
+    return library_class(llm, "HuggingFaceLLM", _PACKAGES)
+
+
+def _adopted(llm: Any, owner: type) -> TransformersLLM:
+    from skeleton_of_thought.local.generation import read_generation, sampling_settings
+
+    if (name := overridden(llm, owner, _METHODS)) is not None:
+        raise NotAdopted(f"{type(llm).__name__} has a {name} of its own.")
+    if "max_new_tokens" in llm.generate_kwargs:
+        raise NotAdopted("Its generate_kwargs have max_new_tokens, which the class passes itself: its calls fail.")
+    generate = {**llm.generate_kwargs, "max_new_tokens": llm.max_new_tokens}
+    given = read_generation(llm._model, llm._tokenizer, generate)
+    settings, further = sampling_settings(given)
+    return TransformersLLM(
+        engine=_adoptions.engine(llm, llm._model, llm._tokenizer),
+        model=model_name(llm._model),
+        context_window=llm.context_window,
+        min_new_tokens=given.get("min_new_tokens") or 0,
+        stop_token_ids=list(llm.stopping_ids),
+        system_prompt=llm.system_prompt or None,
+        query_wrapper_prompt=llm.query_wrapper_prompt,
+        messages_to_prompt=_messages_to_prompt(llm, owner),
+        is_chat_model=llm.is_chat_model or None,
+        **settings,
+        **further,
+        **{name: getattr(llm, name) for name in _KEPT if hasattr(llm, name)},
+    )
+
+
+def _messages_to_prompt(llm: Any, owner: type) -> Any:
+    """The user's function that writes messages as text; None for the class's own, which uses the chat template."""
+    own = llm.messages_to_prompt
+    return None if getattr(own, "__func__", None) is getattr(owner, "_tokenizer_messages_to_prompt", owner) else own

@@ -1,0 +1,109 @@
+"""How a model's reply ended: its usage, its finish reason, and what a local engine did for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from skeleton_of_thought.types import Completion, Decoding, Reply, Usage
+
+__all__ = ["ReplyEnd", "completion_metadata", "read_decoding", "read_finish_reason", "read_usage"]
+
+_INPUT = ("prompt_tokens", "input_tokens", "prompt_token_count", "prompt_eval_count")
+_OUTPUT = ("completion_tokens", "output_tokens", "candidates_token_count", "eval_count")
+_CACHED = (
+    ("prompt_tokens_details", "cached_tokens"),
+    ("input_tokens_details", "cached_tokens"),
+    ("input_token_details", "cache_read"),
+)
+_REASONS = ("finish_reason", "stop_reason", "done_reason")
+_LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
+
+
+@dataclass
+class ReplyEnd:
+    """The end of one reply, collected from its chunks.
+
+    Attributes:
+        usage: Tokens spent; None where the backend reports none.
+        finish_reason: Why the text ended; None where the backend reports none.
+        decoding: The engine's record; None for other backends.
+        cut: Whether the protocol promises a finish reason that has not come. Clients of OpenAI's protocol take a
+            connection that breaks between two chunks for the end of the stream, so only this and the missing usage
+            tell a cut reply from a whole one.
+    """
+
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    decoding: Decoding | None = None
+    cut: bool = False
+
+    def reply(self, titles: tuple[str, ...] | None = None) -> Reply:
+        """The core's record of the end.
+
+        Args:
+            titles: The titles of a skeleton that came as data.
+
+        Raises:
+            ConnectionError: The stream broke off.
+        """
+        if self.cut and self.usage is None:
+            raise ConnectionError("The server's stream ended before its answer was complete.")
+        return Reply(usage=self.usage, finish_reason=self.finish_reason, decoding=self.decoding, titles=titles)
+
+
+def read_usage(data: Any) -> Usage | None:
+    """The token counts in a mapping or object, by the names that OpenAI, Anthropic, Google, Ollama and LangChain use.
+
+    Returns:
+        None where it has neither an input nor an output count.
+    """
+    get = _getter(data)
+    given, written = _first_count(get, _INPUT), _first_count(get, _OUTPUT)
+    if given is None and written is None:
+        return None
+    details = ((get(group), name) for group, name in _CACHED)
+    cached = (_getter(group)(name) for group, name in details if group is not None)
+    return Usage(given or 0, written or 0, next((count for count in cached if isinstance(count, int)), 0))
+
+
+def read_finish_reason(data: Any) -> str | None:
+    """Why a reply ended, from a mapping or object; `"length"` for any provider's word for its token limit."""
+    get = _getter(data)
+    for name in _REASONS:
+        if isinstance(reason := get(name), str) and reason:
+            return "length" if reason.lower() in _LENGTH else reason
+    # OpenAI's Responses API has a status, and beside it the reason why a response is incomplete.
+    details = get("incomplete_details")
+    incomplete = None if details is None else _getter(details)("reason")
+    if incomplete is not None:
+        return "length" if incomplete in _LENGTH else str(incomplete)
+    return "stop" if get("status") == "completed" else None
+
+
+def read_decoding(data: Any) -> Decoding | None:
+    """The `Decoding` whose `to_dict` this is; None for anything else."""
+    names = Decoding.__dataclass_fields__
+    if not isinstance(data, Mapping) or not data.keys() >= names.keys():
+        return None
+    return Decoding(**{name: data[name] for name in names})
+
+
+def completion_metadata(completion: Completion) -> dict[str, Any]:
+    """The end of an engine's completion as plain data, which `read_finish_reason` and `read_decoding` understand."""
+    metadata: dict[str, Any] = {"finish_reason": completion.finish_reason}
+    if completion.decoding is not None:
+        metadata["decoding"] = completion.decoding.to_dict()
+    return metadata
+
+
+def _getter(data: Any) -> Callable[[str], Any]:
+    # Dicts first: the check for a `Mapping` costs more than everything else here, for every chunk.
+    if isinstance(data, dict | Mapping):
+        return data.get
+    return lambda name: getattr(data, name, None)
+
+
+def _first_count(get: Callable[[str], Any], names: tuple[str, ...]) -> int | None:
+    return next((value for name in names if isinstance(value := get(name), int)), None)

@@ -1,0 +1,176 @@
+"""What the adapters of all frameworks share."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from skeleton_of_thought.adapters.adoption import Adoptions, NotAdopted, library_class, overridden
+from skeleton_of_thought.adapters.hints import engine_settings, token_limit
+from skeleton_of_thought.adapters.replies import (
+    ReplyEnd,
+    completion_metadata,
+    read_decoding,
+    read_finish_reason,
+    read_usage,
+)
+from skeleton_of_thought.adapters.streams import aclosing_stream, closing_stream
+from skeleton_of_thought.types import Call, Completion, Decoding, Hints, Message, Prompt, Reply, Usage
+
+# --- the end of a reply ---
+
+
+@pytest.mark.parametrize(
+    ("data", "usage"),
+    [
+        ({"prompt_tokens": 7, "completion_tokens": 3}, Usage(7, 3)),
+        ({"input_tokens": 7, "output_tokens": 3, "input_token_details": {"cache_read": 5}}, Usage(7, 3, 5)),
+        (SimpleNamespace(prompt_tokens=7, completion_tokens=None, prompt_tokens_details=None), Usage(7, 0)),
+        ({"input_tokens": 7, "input_tokens_details": SimpleNamespace(cached_tokens=5)}, Usage(7, 0, 5)),
+        ({"prompt_token_count": 7, "candidates_token_count": 3}, Usage(7, 3)),
+        ({"prompt_eval_count": 7, "eval_count": 3}, Usage(7, 3)),
+        ({"total_tokens": 10}, None),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_token_counts_are_read_by_the_names_of_every_provider(data, usage):
+    assert read_usage(data) == usage
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({"finish_reason": "stop"}, "stop"),
+        ({"finish_reason": None, "stop_reason": "max_tokens"}, "length"),
+        ({"done_reason": "load"}, "load"),
+        (SimpleNamespace(finish_reason="MAX_TOKENS"), "length"),
+        ({"status": "completed"}, "stop"),
+        ({"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}, "length"),
+        ({"status": "incomplete", "incomplete_details": {"reason": "content_filter"}}, "content_filter"),
+        ({}, None),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_a_token_limit_is_called_length_whatever_the_provider_calls_it(data, reason):
+    assert read_finish_reason(data) == reason
+
+
+def test_a_reply_that_broke_off_is_an_error_unless_its_usage_came():
+    with pytest.raises(ConnectionError, match="ended before its answer was complete"):
+        ReplyEnd(cut=True).reply()
+    assert ReplyEnd(Usage(1, 2), cut=True).reply() == Reply(usage=Usage(1, 2))
+    assert ReplyEnd(finish_reason="stop").reply(("Rain",)) == Reply(finish_reason="stop", titles=("Rain",))
+
+
+def test_an_engines_record_is_read_back_from_its_metadata():
+    decoding = Decoding(steps=3, output_tokens=3)
+    metadata = completion_metadata(Completion("abc", (1, 2, 3), "length", Usage(1, 3), decoding))
+    assert read_finish_reason(metadata) == "length"
+    assert read_decoding(metadata["decoding"]) == decoding
+    assert completion_metadata(Completion("", (), "stop", Usage())) == {"finish_reason": "stop"}
+    assert read_decoding({"steps": 3}) is None
+
+
+# --- hints ---
+
+
+def _call(stage, **hints):
+    return Call(1, stage, Prompt((Message("user", "Why?"),), hints=Hints(**hints)))
+
+
+@pytest.mark.parametrize(
+    ("stage", "wanted", "chosen", "limit"),
+    [
+        ("point", None, False, 512),
+        ("point", 80, False, 80),
+        ("point", 900, False, 512),
+        ("merge", 900, False, 900),
+        ("merge", 900, True, 512),
+        ("merge", None, False, 512),
+    ],
+)
+def test_a_default_limit_does_not_cut_a_merge(stage, wanted, chosen, limit):
+    assert token_limit(_call(stage, max_tokens=wanted), 512, chosen=chosen) == limit
+
+
+def test_hints_are_settings_of_the_engine_by_its_names():
+    assert engine_settings(Hints(("\n",), 9, 2, 0.3, 0.1)) == {
+        "stop_after_text": ("\n",),
+        "min_new_tokens": 2,
+        "frequency_penalty": 0.3,
+        "presence_penalty": 0.1,
+    }
+
+
+# --- streams ---
+
+
+async def test_streams_are_closed_where_they_can_be():
+    closed = []
+
+    def items():
+        try:
+            yield 1
+        finally:
+            closed.append("sync")
+
+    async def aitems():
+        try:
+            yield 1
+        finally:
+            closed.append("async")
+
+    with closing_stream(items()) as stream:
+        assert next(stream) == 1
+    async with aclosing_stream(aitems()) as astream:
+        assert await anext(astream) == 1
+    assert closed == ["sync", "async"]
+    with closing_stream(iter([1])) as stream:
+        assert next(stream) == 1
+
+
+# --- adoption ---
+
+
+class Library:
+    def generate(self):
+        return "theirs"
+
+
+class Subclass(Library):
+    def generate(self):
+        return "mine"
+
+
+def test_a_librarys_class_is_found_by_its_name_and_package():
+    assert library_class(Subclass(), "Library", [__name__]) is Library
+    assert library_class(Subclass(), "Library", ["elsewhere"]) is None
+    assert library_class(object(), "Library", [__name__]) is None
+    assert overridden(Subclass(), Library, ["generate"]) == "generate"
+    assert overridden(Library(), Library, ["generate", "missing"]) is None
+
+
+def test_each_reason_is_logged_once_per_object_and_forgotten_with_it(caplog):
+    adoptions = Adoptions(logging.getLogger("adapters"))
+    objects = [Library(), Library()]
+
+    def refuse():
+        raise NotAdopted("It has beams.")
+
+    def fail():
+        raise KeyError("beams")
+
+    for each in (objects[0], objects[0], objects[1]):
+        assert adoptions.attempt(each, "Library", refuse) is None
+        assert adoptions.attempt(each, "Library", fail) is None
+    assert adoptions.attempt(objects[0], "Library", lambda: "adopted") == "adopted"
+    reasons = [record.message.partition(": ")[2] for record in caplog.records]
+    assert reasons == ["It has beams.", "KeyError: 'beams'"] * 2
+    del objects, each
+    gc.collect()
+    assert not adoptions._records
