@@ -130,10 +130,6 @@ def _system(args: Namespace) -> str | None:
     return None if args.system is None else as_utf8(args.system, "The system message")
 
 
-def _prompts(args: Namespace) -> PromptSet:
-    return PromptSet() if args.prompts is None else PromptSet.from_json(args.prompts)
-
-
 def _model(args: Namespace) -> ModelSpec:
     try:
         return ModelSpec.parse(args.model)
@@ -168,7 +164,9 @@ class _AnswerOptions:
 
     @classmethod
     def of(cls, args: Namespace) -> _AnswerOptions:
-        return cls(_settings(args), _prompts(args), _model(args))
+        settings = _settings(args)
+        prompts = PromptSet() if args.prompts is None else PromptSet.from_json(args.prompts)
+        return cls(settings, prompts, _model(args))
 
     def load(self, args: Namespace) -> ModelBackend:
         return load_backend(

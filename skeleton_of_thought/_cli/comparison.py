@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from skeleton_of_thought._cli.backend import Baseline, ModelBackend
 from skeleton_of_thought._cli.report import BaselineAnswer, Comparison, length
 from skeleton_of_thought._cli.views import View
+from skeleton_of_thought.adapters.streams import close_stream
 from skeleton_of_thought.drive import Open
 from skeleton_of_thought.types import Answer, Call, Conversation, Hints, Prompt, Reply, Usage
 
@@ -40,7 +41,7 @@ def _read_all(opens: Sequence[Open]) -> None:
                 pass
     finally:
         for stream in streams:
-            _close(stream)
+            close_stream(stream)
 
 
 def compare(
@@ -99,10 +100,5 @@ def _answer(baseline: Baseline, conversation: Conversation, limit: int | None, v
                 pieces.append(item)
                 view.show_baseline(item)
     finally:
-        _close(stream)
+        close_stream(stream)
     return BaselineAnswer("".join(pieces), time.perf_counter() - start, first, usage, limit, baseline.name)
-
-
-def _close(stream: object) -> None:
-    if (close := getattr(stream, "close", None)) is not None:
-        close()

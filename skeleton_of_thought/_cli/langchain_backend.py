@@ -10,9 +10,16 @@ import re
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from skeleton_of_thought._cli.backend import ModelBackend, Prefill, prefilled_stages, prompt_dicts
+from skeleton_of_thought._cli.backend import (
+    LoopThread,
+    ModelBackend,
+    Prefill,
+    RemoteStream,
+    prefilled_stages,
+    prompt_dicts,
+)
 from skeleton_of_thought._cli.diagnostics import explain_langchain, one_line
-from skeleton_of_thought._cli.remote_stream import LoopThread, RemoteStream
+from skeleton_of_thought.adapters.replies import ReplyEnd, read_finish_reason, read_usage
 from skeleton_of_thought.errors import InvalidInput, MissingExtra, ModelLoadError
 from skeleton_of_thought.types import Call, Prompt, Reply, Usage
 
@@ -22,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["langchain_backend"]
 
 _PACKAGE = re.compile(r"pip install (?:-U )?([\w.-]+)")
-_LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
 
 
 def langchain_backend(
@@ -96,24 +102,12 @@ def _missing_package(error: Exception, provider: str) -> str | None:
 
 
 async def _stream(model: BaseChatModel, prompt: Prompt) -> AsyncIterator[str | Reply]:
-    usage: Usage | None = None
-    finish: str | None = None
+    end = ReplyEnd()
     async for chunk in model.astream(prompt_dicts(prompt)):
-        if (spent := getattr(chunk, "usage_metadata", None)) is not None:
-            usage = (usage or Usage()) + _usage(spent)
-        finish = _finish(chunk.response_metadata) or finish
+        # Some providers report their counts in several chunks.
+        if (usage := read_usage(getattr(chunk, "usage_metadata", None))) is not None:
+            end.usage = (end.usage or Usage()) + usage
+        end.finish_reason = read_finish_reason(chunk.response_metadata) or end.finish_reason
         if chunk.text:
             yield str(chunk.text)
-    yield Reply(usage, finish)
-
-
-def _usage(spent: Any) -> Usage:
-    cached = (spent.get("input_token_details") or {}).get("cache_read") or 0
-    return Usage(spent.get("input_tokens") or 0, spent.get("output_tokens") or 0, cached)
-
-
-def _finish(metadata: Any) -> str | None:
-    for key in ("finish_reason", "stop_reason", "done_reason"):
-        if isinstance(reason := metadata.get(key), str) and reason:
-            return "length" if reason.lower() in _LENGTH else reason
-    return None
+    yield end.reply()

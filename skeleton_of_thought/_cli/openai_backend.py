@@ -10,12 +10,19 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from skeleton_of_thought._cli.backend import ModelBackend, Prefill, prefilled_stages, prompt_dicts
+from skeleton_of_thought._cli.backend import (
+    LoopThread,
+    ModelBackend,
+    Prefill,
+    RemoteStream,
+    prefilled_stages,
+    prompt_dicts,
+)
 from skeleton_of_thought._cli.diagnostics import explain_openai, one_line
-from skeleton_of_thought._cli.remote_stream import LoopThread, RemoteStream
+from skeleton_of_thought.adapters.replies import ReplyEnd, read_usage
 from skeleton_of_thought.drive import GRACE
 from skeleton_of_thought.errors import InvalidInput, MissingExtra
-from skeleton_of_thought.types import Call, Prompt, Reply, Usage
+from skeleton_of_thought.types import Call, Prompt, Reply
 
 if TYPE_CHECKING:
     import openai
@@ -130,20 +137,18 @@ class _ChatCompletions:
         self._continue_option: dict[str, Any] = dict(_CONTINUE)
 
     async def stream(self, prompt: Prompt) -> AsyncIterator[str | Reply]:
-        usage: Usage | None = None
-        finish: str | None = None
+        end = ReplyEnd()
         async with await self._open(prompt_dicts(prompt), prefilled=bool(prompt.prefill)) as stream:
             async for chunk in stream:
-                usage = _usage(chunk) or usage
+                if (usage := getattr(chunk, "usage", None)) is not None:
+                    end.usage = read_usage(usage)
                 # The last chunk, with the usage, has no choices.
                 for choice in chunk.choices or ():
-                    finish = choice.finish_reason or finish
+                    end.finish_reason = choice.finish_reason or end.finish_reason
                     if choice.delta is not None and choice.delta.content:
                         yield choice.delta.content
-        if finish is None and usage is None:
-            # A connection that breaks between two chunks looks like the end of the stream, but for these two.
-            raise ConnectionError("The server's stream ended before its answer was complete.")
-        yield Reply(usage, finish)
+        end.cut = end.finish_reason is None
+        yield end.reply()
 
     async def try_prefill(self) -> None:
         """Has the server continue a turn by one token.
@@ -173,15 +178,6 @@ class _ChatCompletions:
                     self._continue_option = {}
                 else:
                     raise
-
-
-def _usage(chunk: Any) -> Usage | None:
-    usage = getattr(chunk, "usage", None)
-    if usage is None:
-        return None
-    details = getattr(usage, "prompt_tokens_details", None)
-    cached = getattr(details, "cached_tokens", None) or 0
-    return Usage(usage.prompt_tokens or 0, usage.completion_tokens or 0, cached)
 
 
 async def _continues(client: openai.AsyncOpenAI, chat: _ChatCompletions, model: str) -> bool:
