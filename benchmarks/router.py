@@ -32,7 +32,7 @@ from typing import Any
 from direct import PAIRS, overhead
 from direct_frameworks import framework_pairs
 
-from skeleton_of_thought._cli.backends import one_line
+from skeleton_of_thought._cli.diagnostics import one_line
 from skeleton_of_thought.errors import SotError
 from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import Router, failure_decision
@@ -131,11 +131,10 @@ def routers(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Way]:
 def prompt_way(model: str, tokens: int, stack: contextlib.ExitStack) -> Way:
     """A prompt router over a backend of `sot`, greedy where that can be asked for."""
     from skeleton_of_thought import PromptRouter
-    from skeleton_of_thought._cli.loading import load
-    from skeleton_of_thought._cli.models import ModelSpec
+    from skeleton_of_thought._cli.models import ModelSpec, load_backend
 
     # The limit twice: servers are told it by the backend, the local engine by the prompt.
-    backend = load(ModelSpec.parse(model), temperature=0.0, max_tokens=tokens)
+    backend = load_backend(ModelSpec.parse(model), temperature=0.0, max_tokens=tokens)
     stack.callback(backend.close)
 
     def ask(prompt: Prompt) -> Iterable[str | Reply]:

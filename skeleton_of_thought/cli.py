@@ -1,6 +1,6 @@
-"""The `sot` command: ask a model a question, and watch its points grow side by side; a chat, and routers.
+"""The `sot` command: asks a model questions and shows all points while they are written; a chat, and routers.
 
-Exit codes: 0 for an answer, 1 for an error on the way, 2 for bad input, 130 for Ctrl-C, 141 for a closed pipe.
+Exit codes: 0 for an answer, 1 for an error, 2 for bad input, 130 for Ctrl-C, 141 for a closed pipe.
 """
 
 from __future__ import annotations
@@ -9,34 +9,37 @@ import contextlib
 import dataclasses
 import os
 import signal
-import stat
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING
 
-from skeleton_of_thought._cli.backends import Backend, one_line
-from skeleton_of_thought._cli.comparing import compare, warm_up
+from skeleton_of_thought._cli.backend import ModelBackend
+from skeleton_of_thought._cli.comparison import compare, warm_up
+from skeleton_of_thought._cli.cpu_load import CpuMeter
+from skeleton_of_thought._cli.diagnostics import as_options, explain, shortcomings
 from skeleton_of_thought._cli.interrupts import INTERRUPTED
-from skeleton_of_thought._cli.loading import load
-from skeleton_of_thought._cli.machine import Meter
-from skeleton_of_thought._cli.models import ModelSpec
+from skeleton_of_thought._cli.models import ModelSpec, load_backend
 from skeleton_of_thought._cli.options import parse, parser
-from skeleton_of_thought._cli.output import Output
-from skeleton_of_thought._cli.report import comparison, figures, measurements, statistics
-from skeleton_of_thought._cli.standard_input import as_text, question_of
-from skeleton_of_thought._cli.streams import LastingStdout, let_go_of_stdout, prepare_streams
-from skeleton_of_thought._cli.views import JsonView, Outcome, PlainView, View
-from skeleton_of_thought._cli.wording import as_options, shortcomings
-from skeleton_of_thought.drive import run
+from skeleton_of_thought._cli.output import OutputFile
+from skeleton_of_thought._cli.report import comparison_lines, figures, measurements, statistics
+from skeleton_of_thought._cli.streams import (
+    ResilientStdout,
+    as_utf8,
+    is_piped,
+    prepare_streams,
+    question_of,
+    silence_stdout,
+)
+from skeleton_of_thought._cli.views import AnswerResult, JsonView, PlainView, View
 from skeleton_of_thought.errors import InvalidInput, PointError, SotError, install_line
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow, Settings
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.text.assembly import Join
-from skeleton_of_thought.types import Answer, Conversation, Request
+from skeleton_of_thought.types import Answer, Conversation
 
 if TYPE_CHECKING:
     from skeleton_of_thought.routers.base import AnyRouter
@@ -46,12 +49,12 @@ __all__ = ["main"]
 _PIPE_CLOSED = 141
 
 
-def main(argv: Sequence[str] | None = None, *, backend: Backend | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, backend: ModelBackend | None = None) -> int:
     """Runs the command.
 
     Args:
-        argv: The arguments without the program's name; those of the process when None.
-        backend: What to ask instead of the model that `--model` names.
+        argv: The arguments without the program's name; by default those of the process.
+        backend: The backend to ask instead of the model that `--model` names.
 
     Returns:
         The exit code.
@@ -65,27 +68,27 @@ def main(argv: Sequence[str] | None = None, *, backend: Backend | None = None) -
         try:
             sys.stdout.flush()
         except OSError:
-            let_go_of_stdout()  # Ctrl-C has ended the pager as well
+            silence_stdout()  # Ctrl-C has ended the pager too
         return INTERRUPTED
     except BrokenPipeError:
-        let_go_of_stdout()
+        silence_stdout()
         return _PIPE_CLOSED
     except SotError as error:
         return _fail(error, str(error))
     except OSError as error:
         if error.filename is not None or isinstance(error, ConnectionError | TimeoutError):
             raise
-        # Not about a file that has a name, so it is about stdout.
-        let_go_of_stdout()
+        # Without the name of a file, the error is about stdout.
+        silence_stdout()
         return _fail(error, f"the output could not be written: {error.strerror or error}")
 
 
-def _run(argv: Sequence[str] | None, backend: Backend | None) -> int:
+def _run(argv: Sequence[str] | None, backend: ModelBackend | None) -> int:
     try:
         args = parse(argv)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
-    with _terminable():
+    with _sigterm_unwinds():
         return _COMMANDS.get(args.command, _ask)(args, backend)
 
 
@@ -95,8 +98,8 @@ def _fail(error: BaseException, message: str) -> int:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Turns SIGTERM into an exit that unwinds, so that the terminal is given back and the calls are closed."""
+def _sigterm_unwinds() -> Iterator[None]:
+    """Turns SIGTERM into an exit that unwinds, so that the terminal is restored and all calls are closed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -107,24 +110,7 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-# --- what is asked ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Request:
-    """All of the command line that can be wrong without a model: checked before one is loaded."""
-
-    conversation: Conversation
-    settings: Settings
-    prompts: PromptSet
-    model: ModelSpec
-    output: Output | None = None
-
-    @classmethod
-    def of(cls, args: Namespace) -> _Request:
-        conversation = Conversation.of(question_of(args.question), system=_system(args))
-        output = None if args.output is None else Output.of(args.output, json=args.json)
-        return cls(conversation, _settings(args), _prompts(args), _model(args), output)
+# --- from options to values -------------------------------------------------------------------------
 
 
 def _settings(args: Namespace) -> Settings:
@@ -141,11 +127,7 @@ def _settings(args: Namespace) -> Settings:
 
 
 def _system(args: Namespace) -> str | None:
-    return None if args.system is None else as_text(args.system, "The system message")
-
-
-def _prompts(args: Namespace) -> PromptSet:
-    return PromptSet() if args.prompts is None else PromptSet.from_json(args.prompts)
+    return None if args.system is None else as_utf8(args.system, "The system message")
 
 
 def _model(args: Namespace) -> ModelSpec:
@@ -158,120 +140,8 @@ def _model(args: Namespace) -> ModelSpec:
         raise InvalidInput(f"{setting.origin}: {error}") from error
 
 
-def _load(model: ModelSpec, args: Namespace) -> Backend:
-    return load(
-        model,
-        temperature=args.temperature,
-        seed=args.seed,
-        max_tokens=args.max_tokens,
-        prefill=args.prefill,
-        quiet=getattr(args, "quiet", False),
-    )
-
-
-def _notify(backend: Backend) -> None:
-    """Says what makes this model slower than others."""
-    if reason := backend.notice():
-        print(f"sot: this model's rows are not decoded in one batch: {reason}", file=sys.stderr)
-
-
-def _ask(args: Namespace, backend: Backend | None) -> int:
-    request = _Request.of(args)
-    if backend is None:
-        backend = _load(request.model, args)
-    if request.output is not None and not args.stream:
-        # The file is what programs read then, and this is for people.
-        args = Namespace(**{**vars(args), "json": False})
-    try:
-        # Who wants the answer in a file gets it there, also where nobody reads it here any more.
-        with contextlib.nullcontext() if request.output is None else LastingStdout() as lasting:
-            view = _view(args, request.conversation.question)
-            outcome = _watch(request, args, backend, view)
-            view.finish(outcome)
-        if outcome.error is not None:
-            kept = "" if request.output is None else f" ({request.output.path} was not written.)"
-            return _fail(outcome.error, _explain(outcome.error, backend) + kept)
-        if request.output is not None:
-            request.output.write(outcome)
-        if lasting is not None and lasting.lost is not None:
-            raise lasting.lost
-        if outcome.answer is not None:
-            _report(args, view, outcome, backend)
-        return 0
-    finally:
-        backend.close()
-
-
-def _piped() -> bool:
-    """Whether another program reads the output: a pager, whose screen is not to be written on."""
-    try:
-        return stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
-    except (OSError, ValueError):
-        return False
-
-
-def _view(args: Namespace, question: str) -> View:
-    notes = sys.stderr.isatty() and not args.quiet and not _piped()
-    if args.json:
-        return JsonView(events=args.stream, notes=notes)
-    join: Join = args.join
-    if args.plain or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
-        return PlainView(notes=notes)
-    try:
-        from skeleton_of_thought._cli.live import LiveView
-    except ImportError:
-        if not args.quiet:
-            print(f"sot: for the live view: {install_line('demo')}", file=sys.stderr)
-        return PlainView(notes=notes)
-    return LiveView(question, join=join)
-
-
-# --- asking -----------------------------------------------------------------------------------------
-
-
-def _watch(request: _Request, args: Namespace, backend: Backend, view: View) -> Outcome:
-    """Runs the answer, and other ways after it where that is wanted, in front of the view."""
-    room = backend.room(args.max_concurrency)
-
-    def flow() -> AnswerFlow:
-        return AnswerFlow(
-            dataclasses.replace(request.conversation, request=Request(max_concurrency=room)),
-            prompts=request.prompts,
-            settings=dataclasses.replace(request.settings, stop_loops=backend.stop_loops),
-            router=_router(args),
-            prefill=backend.prefill,
-            # Where nobody reads along, a point may be written anew whatever it had written.
-            live=not isinstance(view, JsonView) or args.stream,
-        )
-
-    if not args.quiet:
-        _notify(backend)
-    first = flow()
-    try:
-        with view:
-            if not args.compare:
-                return _answer(first, backend, view.show, room)
-            warm_up(backend, view)
-            back, meter = backend.checkpoint(), Meter() if backend.ways else None
-            outcome = _answer(first, backend, view.show, room)
-
-            def again() -> Answer:
-                back()
-                return _whole(_answer(flow(), backend, view.show_again, room))
-
-            if outcome.error is None and outcome.answer is not None:
-                outcome = _compare(outcome.answer, request.conversation, backend, view, again)
-            if meter is not None and outcome.comparison is not None:
-                busy = dataclasses.replace(outcome.comparison, busy=meter.read().busy)
-                outcome = dataclasses.replace(outcome, comparison=busy)
-            return outcome
-    except KeyboardInterrupt:
-        view.interrupt(first.answer)
-        raise
-
-
 def _router(args: Namespace) -> AnyRouter | None:
-    """What decides whether there is a skeleton; None for one always. Loaded only where it is used."""
+    """The router of `sot ask` and `sot chat`; None for a skeleton in every case. Imports it only if it is used."""
     if getattr(args, "compare", False) or not args.router:
         return None
     from skeleton_of_thought.routers.auto import AutoRouter, as_router
@@ -284,70 +154,201 @@ def _router(args: Namespace) -> AnyRouter | None:
     return AutoRouter(EmbeddedRouter(args.threshold), guard=guard)
 
 
-def _answer(flow: AnswerFlow, backend: Backend, show: Callable[[Event], None], max_concurrency: int | None) -> Outcome:
-    outcome = Outcome(None)
-    running = cast("Generator[tuple[int, Event]]", run([flow], backend.open_call, max_concurrency=max_concurrency))
-    with contextlib.closing(running) as events:
+@dataclass(frozen=True)
+class _AnswerOptions:
+    """The options that can be checked before a model is loaded."""
+
+    settings: Settings
+    prompts: PromptSet
+    model: ModelSpec
+
+    @classmethod
+    def of(cls, args: Namespace) -> _AnswerOptions:
+        settings = _settings(args)
+        prompts = PromptSet() if args.prompts is None else PromptSet.from_json(args.prompts)
+        return cls(settings, prompts, _model(args))
+
+    def load(self, args: Namespace) -> ModelBackend:
+        return load_backend(
+            self.model,
+            temperature=args.temperature,
+            seed=args.seed,
+            max_tokens=args.max_tokens,
+            prefill=args.prefill,
+            quiet=args.quiet,
+        )
+
+    def flows(
+        self, args: Namespace, backend: ModelBackend, *, live: bool = True
+    ) -> Callable[[Conversation], AnswerFlow]:
+        """A function that makes the flow for a conversation; all its flows share one router."""
+        return partial(
+            backend.flow,
+            settings=self.settings,
+            prompts=self.prompts,
+            router=_router(args),
+            max_concurrency=args.max_concurrency,
+            live=live,
+        )
+
+
+def _warn_if_slow(backend: ModelBackend, args: Namespace) -> None:
+    if not args.quiet and (reason := backend.notice()):
+        print(f"sot: this model's rows are not decoded in one batch: {reason}", file=sys.stderr)
+
+
+# --- sot ask ----------------------------------------------------------------------------------------
+
+
+def _ask(args: Namespace, backend: ModelBackend | None) -> int:
+    conversation = Conversation.of(question_of(args.question), system=_system(args))
+    file = None if args.output is None else OutputFile.of(args.output, json=args.json)
+    options = _AnswerOptions.of(args)
+    backend = options.load(args) if backend is None else backend
+    try:
+        # With a file, the answer is written to its end even if nobody reads stdout any more.
+        with contextlib.nullcontext() if file is None else ResilientStdout() as stdout:
+            view = _view(args, conversation.question)
+            result = _answer_in_view(conversation, options, args, backend, view)
+            view.finish(result)
+        if result.error is not None:
+            unwritten = "" if file is None else f" ({file.path} was not written.)"
+            return _fail(result.error, explain(result.error, backend.explain) + unwritten)
+        if file is not None:
+            file.write(result)
+        if stdout is not None and stdout.lost is not None:
+            raise stdout.lost
+        _report(args, view, result, backend)
+        return 0
+    finally:
+        backend.close()
+
+
+def _view(args: Namespace, question: str) -> View:
+    notes = sys.stderr.isatty() and not args.quiet and not is_piped()
+    # With --output and --json, the file gets the JSON object, and stdout the text, which is for people.
+    if args.json and (args.stream or args.output is None):
+        return JsonView(events=args.stream, notes=notes)
+    if args.plain or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
+        return PlainView(notes=notes)
+    try:
+        from skeleton_of_thought._cli.live_view import LiveView
+    except ImportError:
+        if not args.quiet:
+            print(f"sot: for the live view: {install_line('demo')}", file=sys.stderr)
+        return PlainView(notes=notes)
+    return LiveView(question, join=args.join)
+
+
+def _answer_in_view(
+    conversation: Conversation, options: _AnswerOptions, args: Namespace, backend: ModelBackend, view: View
+) -> AnswerResult:
+    """Answers the question, and compares the answer if the options say so."""
+    # If nobody reads along, a point may be written again even after part of its text.
+    new_flow = options.flows(args, backend, live=not isinstance(view, JsonView) or args.stream)
+    _warn_if_slow(backend, args)
+    flow = new_flow(conversation)
+    try:
+        with view:
+            if args.compare:
+                return _answer_and_compare(flow, lambda: new_flow(conversation), backend, view)
+            return _answer(flow, backend, view.show)
+    except KeyboardInterrupt:
+        view.interrupt(flow.answer)
+        raise
+
+
+def _answer(flow: AnswerFlow, backend: ModelBackend, show: Callable[[Event], None]) -> AnswerResult:
+    result = AnswerResult(None)
+    with backend.run(flow) as events:
         for _, event in events:
             show(event)
             if isinstance(event, AnswerDone):
-                outcome = Outcome(event.answer)
+                result = AnswerResult(event.answer)
             elif isinstance(event, AnswerFailed):
-                outcome = Outcome(_partial(flow, event.error), event.error)
-    return outcome
+                result = AnswerResult(_partial_answer(flow, event.error), event.error)
+    return result
 
 
-def _partial(flow: AnswerFlow, error: Exception) -> Answer | None:
-    """What there is of an answer that failed: what was shown already shall not vanish."""
+def _partial_answer(flow: AnswerFlow, error: Exception) -> Answer | None:
+    """The text so far of an answer that failed, since the view has shown it already."""
     if isinstance(error, PointError):
         return error.answer
     return flow.answer if flow.answer.text else None
 
 
-def _whole(outcome: Outcome) -> Answer:
-    if outcome.error is not None:
-        raise outcome.error
-    assert outcome.answer is not None
-    return outcome.answer
+def _answer_and_compare(
+    flow: AnswerFlow, new_flow: Callable[[], AnswerFlow], backend: ModelBackend, view: View
+) -> AnswerResult:
+    """Answers the question, then compares the answer with the baselines. The answer survives their failure."""
+    warm_up(backend, view)
+    reset, meter = backend.checkpoint(), CpuMeter() if backend.baselines else None
+    result = _answer(flow, backend, view.show)
+    if result.error is not None or result.answer is None:
+        return result
 
+    def repeat() -> Answer:
+        reset()
+        repeated = _answer(new_flow(), backend, view.show_repetition)
+        if repeated.error is not None:
+            raise repeated.error
+        assert repeated.answer is not None
+        return repeated.answer
 
-def _compare(
-    answer: Answer, conversation: Conversation, backend: Backend, view: View, again: Callable[[], Answer]
-) -> Outcome:
-    """The answer beside other ways to it; it survives their failure."""
     try:
-        return Outcome(answer, comparison=compare(answer, conversation, backend, view, again))
+        comparison = compare(result.answer, flow.conversation, backend, view, repeat)
     except Exception as error:
-        return Outcome(answer, error)
+        return dataclasses.replace(result, error=error)
+    if meter is not None:
+        comparison = dataclasses.replace(comparison, busy=meter.read().warning)
+    return dataclasses.replace(result, comparison=comparison)
+
+
+def _report(args: Namespace, view: View, result: AnswerResult, backend: ModelBackend) -> None:
+    """Shows the figures, and on stderr what failed in the answer."""
+    answer, comparison = result.answer, result.comparison
+    assert answer is not None
+    if not args.quiet:
+        lines = []
+        if args.stats or view.shows_figures:
+            lines.append(figures(answer, loading=backend.loading, width=view.width))
+        if comparison is not None and (args.stats or not (is_piped() and sys.stderr.isatty())):
+            # The user asked for it, so it is shown wherever the answer goes, except on the screen of a pager.
+            lines += comparison_lines(answer, comparison)
+        if args.stats:
+            lines += statistics(answer)
+            if comparison is not None:
+                lines += measurements(answer, comparison)
+        if lines and backend.remark is not None:
+            lines.append(backend.remark)
+        view.report(lines)
+    for line in shortcomings(answer, lambda error: explain(error, backend.explain)):
+        print(f"sot: {line}", file=sys.stderr)
 
 
 # --- other commands ---------------------------------------------------------------------------------
 
 
-def _chat(args: Namespace, backend: Backend | None) -> int:
+def _chat(args: Namespace, backend: ModelBackend | None) -> int:
     from skeleton_of_thought._cli.chat import Chat
 
-    settings, prompts, model = _settings(args), _prompts(args), _model(args)
-    backend = backend or _load(model, args)
+    options = _AnswerOptions.of(args)
+    backend = options.load(args) if backend is None else backend
     try:
-        if not args.quiet:
-            _notify(backend)
+        _warn_if_slow(backend, args)
         chat = Chat(
             backend,
-            settings=dataclasses.replace(settings, stop_loops=backend.stop_loops),
-            prompts=prompts,
-            router=_router(args),
+            new_flow=options.flows(args, backend),
+            explain=lambda error: as_options(explain(error, backend.explain)),
             system=_system(args),
-            max_concurrency=args.max_concurrency,
             quiet=args.quiet,
-            explain=lambda error: as_options(_explain(error, backend)),
         )
         return chat.run()
     finally:
         backend.close()
 
 
-def _route(args: Namespace, _: Backend | None) -> int:
+def _route(args: Namespace, _: ModelBackend | None) -> int:
     from skeleton_of_thought._cli.route import route
 
     if args.csv is not None and args.question:
@@ -355,20 +356,20 @@ def _route(args: Namespace, _: Backend | None) -> int:
     return route(args, None if args.csv is not None else question_of(args.question, "route"))
 
 
-def _train(args: Namespace, _: Backend | None) -> int:
+def _train(args: Namespace, _: ModelBackend | None) -> int:
     from skeleton_of_thought._cli.train import train
 
     return train(args)
 
 
-def _config(args: Namespace, _: Backend | None) -> int:
+def _config(args: Namespace, _: ModelBackend | None) -> int:
     from skeleton_of_thought._cli.config import describe
 
     print(describe(args.defaults, args.options))
     return 0
 
 
-def _completion(args: Namespace, _: Backend | None) -> int:
+def _completion(args: Namespace, _: ModelBackend | None) -> int:
     from skeleton_of_thought._cli.completion import script
 
     print(script(parser(), args.shell))
@@ -382,37 +383,3 @@ _COMMANDS = {
     "config": _config,
     "completion": _completion,
 }
-
-
-# --- what is said about it --------------------------------------------------------------------------
-
-
-def _report(args: Namespace, view: View, outcome: Outcome, backend: Backend) -> None:
-    answer, compared = outcome.answer, outcome.comparison
-    assert answer is not None
-    if not args.quiet:
-        lines = []
-        if args.stats or view.shows_figures:
-            lines.append(figures(answer, loading=backend.loading, width=view.width))
-        if compared is not None and (args.stats or not (_piped() and sys.stderr.isatty())):
-            # Whoever asks for a comparison wants it wherever the answer goes, but not on the screen of a pager.
-            lines += comparison(answer, compared)
-        if args.stats:
-            lines += [*statistics(answer), *(measurements(answer, compared) if compared is not None else ())]
-        if lines and backend.remark is not None:
-            lines.append(backend.remark)
-        view.report(lines)
-    for line in shortcomings(answer, lambda error: _explain(error, backend)):
-        print(f"sot: {line}", file=sys.stderr)
-
-
-def _explain(error: Exception, backend: Backend) -> str:
-    """What to tell the user, who has options instead of parameters and attributes."""
-    if isinstance(error, PointError):
-        cause = error.__cause__
-        why = _explain(cause, backend) if isinstance(cause, Exception) else one_line(error)
-        return (
-            f"Point {error.point.index} ({error.point.title[:60]!r}) failed: {why} "
-            "(--on-point-error placeholder keeps the others going.)"
-        )
-    return str(error) if isinstance(error, SotError) else backend.explain(error)

@@ -21,7 +21,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.style import Style
 
-from skeleton_of_thought._cli.live import LiveView
+from skeleton_of_thought._cli.live_view import LiveView
 from skeleton_of_thought.events import Event, PointDelta, PointDone, PointFound, PointStarted, SkeletonDone
 from skeleton_of_thought.types import Expansion, Point, Skeleton
 
@@ -43,7 +43,7 @@ COLOURS = {"cyan": (92, 200, 214), "green": (140, 200, 110), "red": (224, 108, 1
 
 def ask(question: str) -> dict[str, Any]:
     """Has the demo model answer, after a warm-up, and gives what the view is told as [seconds, what, number, text]."""
-    from skeleton_of_thought._cli.backends import local_backend
+    from skeleton_of_thought._cli.local_backend import local_backend
     from skeleton_of_thought.drive import run
     from skeleton_of_thought.flow import AnswerFlow, Settings
     from skeleton_of_thought.local import LocalEngine

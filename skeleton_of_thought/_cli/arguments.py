@@ -1,25 +1,25 @@
-"""The kinds of arguments that the `sot` command takes, and how it reports mistakes and prints help."""
+"""Argument types, error reports and help formatting of the `sot` command."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, NoReturn
 
-__all__ = ["Choice", "Flag", "Formatter", "Number", "Parser", "Share", "Threshold", "Version", "at_least"]
+__all__ = ["Choice", "Flag", "Formatter", "Number", "Parser", "Share", "Threshold", "Version"]
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports what is wrong on one line, as every other error is."""
+    """Reports a mistake in one line, like all other errors."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"sot: error: {message} (see {self.prog} --help)\n")
 
 
 class Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
+    """Prints the version. It is looked up only when needed."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         try:
@@ -31,12 +31,12 @@ class Version(argparse.Action):
 
 
 class Flag(argparse.BooleanOptionalAction):
-    """An option that can be switched off again: a file may have switched it on."""
+    """An option that can be switched off again, since a file may have switched it on."""
 
     def __init__(self, *args: Any, against: str | None = None, **kwargs: Any) -> None:
         self.against = against
         super().__init__(*args, **kwargs)
-        # A file may change the default, but not what the option is there for.
+        # The default without a file, which decides which of the two names the help shows.
         self.usual = bool(self.default)
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
@@ -46,14 +46,14 @@ class Flag(argparse.BooleanOptionalAction):
 
 
 class Threshold(argparse.Action):
-    """A threshold is for a router, so it brings one along where a file has switched it off."""
+    """Sets the threshold, and switches the router on if a file has switched it off."""
 
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
         namespace.threshold, namespace.router, namespace.threshold_is_typed = values, True, True
 
 
 class Number:
-    """Reads a number of at least, or of more than, a bound."""
+    """Reads a number that is at least `least`, or more than it if `above` is true."""
 
     def __init__(self, kind: type[int] | type[float], least: float, *, above: bool = False) -> None:
         self.kind = kind
@@ -73,10 +73,9 @@ class Number:
 
 
 class Choice:
-    """Reads one of some words, for which a file may also say true or false."""
+    """Reads one of several words. A file may have true or false in place of some of them."""
 
-    def __init__(self, words: Sequence[str], booleans: Mapping[bool, str]) -> None:
-        self.words = words
+    def __init__(self, booleans: Mapping[bool, str]) -> None:
         self.booleans = booleans
 
     def __call__(self, text: str) -> str:
@@ -96,15 +95,11 @@ class Share(Number):
         return value
 
 
-def at_least(least: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
-    return Number(kind, least)
-
-
 class Formatter(argparse.RawDescriptionHelpFormatter):
-    """Keeps an epilog's lines, wraps a description, and names of each flag only the side that changes something."""
+    """Keeps the lines of epilogs, wraps descriptions, and shows only the name of a flag that changes its default."""
 
     def add_text(self, text: str | None) -> None:
-        """See `argparse.HelpFormatter.add_text`."""
+        """Wraps a text of one line, and keeps the lines of others."""
         wrapped = argparse.HelpFormatter._fill_text(self, text, self._width, "") if text and "\n" not in text else text
         super().add_text(wrapped)
 

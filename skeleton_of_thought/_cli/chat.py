@@ -1,7 +1,7 @@
 """`sot chat`: a conversation with a model that stays loaded.
 
-The history holds questions and final answers alone, never the prompts of skeletons and points. Text is written as it is
-released, in the order of the document: that stays in the terminal's scrollback, where a chat is read again.
+The history holds only questions and final answers, never the prompts of skeletons and points. Text is written in
+document order as it is released, so that it stays in the terminal's scrollback, where users read a chat again.
 """
 
 from __future__ import annotations
@@ -9,23 +9,17 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Iterator
 
-from skeleton_of_thought._cli.backends import Backend
-from skeleton_of_thought._cli.output import place_of, write_whole
-from skeleton_of_thought._cli.standard_input import as_text
-from skeleton_of_thought._cli.typewriter import Typewriter, points
-from skeleton_of_thought._cli.wording import shortcomings
-from skeleton_of_thought.drive import run
+from skeleton_of_thought._cli.backend import ModelBackend
+from skeleton_of_thought._cli.diagnostics import shortcomings
+from skeleton_of_thought._cli.output import checked_path, write_atomically
+from skeleton_of_thought._cli.streams import as_utf8
+from skeleton_of_thought._cli.typewriter import Typewriter, count_points
 from skeleton_of_thought.errors import InvalidInput, PromptTooLong, SotError
-from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
-from skeleton_of_thought.flow import AnswerFlow, Settings
-from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.types import Answer, Conversation, Message, Request
-
-if TYPE_CHECKING:
-    from skeleton_of_thought.routers.base import AnyRouter
+from skeleton_of_thought.events import AnswerDone, AnswerFailed
+from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.types import Answer, Conversation, Message
 
 __all__ = ["Chat"]
 
@@ -44,45 +38,36 @@ class Chat:
     """A conversation.
 
     Args:
-        backend: What answers.
-        settings: How answers are made.
-        prompts: What is asked.
-        router: What decides whether there is a skeleton, asked for every question; None for one always.
+        backend: The backend that answers.
+        new_flow: Makes the flow that answers a conversation.
+        explain: Describes an error in one line.
         system: A system message.
-        max_concurrency: The most calls that are open at a time; None for as many as the backend takes.
-        quiet: Whether to leave out figures, and every word on what is being done.
-        explain: An error as one line.
+        quiet: Whether to leave out figures and progress messages.
     """
 
     def __init__(
         self,
-        backend: Backend,
+        backend: ModelBackend,
         *,
-        settings: Settings,
-        prompts: PromptSet,
-        router: AnyRouter | None,
+        new_flow: Callable[[Conversation], AnswerFlow],
         explain: Callable[[Exception], str],
         system: str | None = None,
-        max_concurrency: int | None = None,
         quiet: bool = False,
     ) -> None:
         self._backend = backend
-        self._settings = settings
-        self._prompts = prompts
-        self._router = router
+        self._new_flow = new_flow
         self._explain = explain
         self._system = system
-        self._room = backend.room(max_concurrency)
         self._turns: list[tuple[str, str]] = []
         self._question: str | None = None
         self._quiet = quiet
         self._attended = sys.stdin is not None and sys.stdin.isatty()
 
     def run(self) -> int:
-        """Talks until there is no more to say; returns the exit code.
+        """Reads and answers lines until standard input ends; returns the exit code.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C while nobody is at the keyboard.
+            KeyboardInterrupt: Ctrl-C, if standard input is no terminal.
         """
         if self._attended and not self._quiet:
             self._say(f"Model: {self._backend.name}. /help lists the commands, Ctrl-D ends the chat.")
@@ -97,19 +82,19 @@ class Chat:
                 try:
                     failed = not self._take(text) or failed
                 except KeyboardInterrupt:
-                    # Right before an answer, right after it, or a second one while an answer is being stopped.
+                    # It came just before or after an answer, or for a second time while an answer was being stopped.
                     if not self._attended:
                         raise
                     self._say("(stopped)")
-        # Somebody at the keyboard has seen what failed. A script sees only this.
+        # A user at the keyboard has seen the error. A script sees only the exit code.
         return 1 if failed and not self._attended else 0
 
     # --- one line ---
 
     def _take(self, text: str) -> bool:
-        """A question or a command; returns whether all went well."""
+        """Handles a question or a command; returns whether that succeeded."""
         try:
-            text = as_text(text, "The line")
+            text = as_utf8(text, "The line")
         except InvalidInput as error:
             self._complain(str(error))
             return False
@@ -152,7 +137,9 @@ class Chat:
         if not name:
             raise InvalidInput("Name a file: /save FILE")
         try:
-            write_whole(place_of(name), "\n".join(f"## {question}\n\n{answer}\n" for question, answer in self._turns))
+            write_atomically(
+                checked_path(name), "\n".join(f"## {question}\n\n{answer}\n" for question, answer in self._turns)
+            )
         except InvalidInput as error:
             raise InvalidInput(f"{name}: {error}") from error
         except OSError as error:
@@ -162,25 +149,17 @@ class Chat:
     # --- one question ---
 
     def _ask(self, question: str) -> bool:
-        """Answers a question; returns whether there is a whole answer."""
+        """Answers a question; returns whether the answer is complete."""
         if self._question is not None and not self._attended:
-            print()  # between two answers; a reader has the next question there
+            print()  # a line between two answers; at a terminal, the next question stands there
         self._question = question
         history = [
-            message for asked, said in self._turns for message in (Message("user", asked), Message("assistant", said))
+            message
+            for earlier, answer in self._turns
+            for message in (Message("user", earlier), Message("assistant", answer))
         ]
-        conversation = Conversation(
-            Conversation.of(question, system=self._system, history=history).messages,
-            Request(max_concurrency=self._room),
-        )
-        flow = AnswerFlow(
-            conversation,
-            prompts=self._prompts,
-            settings=self._settings,
-            router=self._router,
-            prefill=self._backend.prefill,
-        )
-        began = time.monotonic()
+        flow = self._new_flow(Conversation.of(question, system=self._system, history=history))
+        start = time.monotonic()
         with Typewriter(quiet=self._quiet) as writer:
             try:
                 ended = self._write(flow, writer)
@@ -188,7 +167,7 @@ class Chat:
                 if not self._attended:
                     raise
                 writer.end()
-                # The reader knows what was shown, and will go on from there; nothing shown is nothing said.
+                # The user continues from the text on the screen, so that is what the history keeps.
                 self._keep(question, writer.text)
                 self._say("(stopped)")
                 return False
@@ -200,12 +179,11 @@ class Chat:
         for line in shortcomings(ended.answer, self._explain):
             print(f"sot: {line}", file=sys.stderr, flush=True)
         if not self._quiet:
-            self._say(_summary(ended.answer, time.monotonic() - began))
+            self._say(_summary(ended.answer, time.monotonic() - start))
         return True
 
     def _write(self, flow: AnswerFlow, writer: Typewriter) -> AnswerDone | AnswerFailed:
-        running = cast("Generator[tuple[int, Event]]", run([flow], self._backend.open_call, max_concurrency=self._room))
-        with contextlib.closing(running) as events:
+        with self._backend.run(flow) as events:
             for _, event in events:
                 writer.show(event)
                 if isinstance(event, AnswerDone | AnswerFailed):
@@ -216,7 +194,7 @@ class Chat:
         if answer.strip():
             self._turns.append((question, answer.strip()))
 
-    # --- what is said beside the answers ---
+    # --- messages beside the answers ---
 
     def _say(self, text: str) -> None:
         if self._attended:
@@ -227,44 +205,44 @@ class Chat:
 
 
 def _summary(answer: Answer, seconds: float) -> str:
-    what = points(len(answer.expansions)) if answer.route == "skeleton" else "answered directly"
+    what = count_points(len(answer.expansions)) if answer.route == "skeleton" else "answered directly"
     return f"({what}, {seconds:.1f} s)"
 
 
 def _lines(attended: bool) -> Iterator[str]:
-    """The lines of standard input, until it ends or the user has had enough."""
+    """The lines of standard input, until it ends or the user ends the chat."""
     if sys.stdin is None:
         return
     if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no text does not end the others
+        sys.stdin.reconfigure(errors="surrogateescape")  # so that a line that is not text only fails itself
     if not attended:
         yield from sys.stdin
         return
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 - `input` edits lines by it once it is there
+        import readline  # noqa: F401 - once it is loaded, `input` lets the user edit the line
     while True:
         try:
-            yield _prompted()
+            yield _prompt_line()
         except EOFError:
             print(file=sys.stderr)
             return
         except KeyboardInterrupt:
             print(file=sys.stderr)
-            if not _typed():
+            if not _interrupted_line():
                 return
 
 
-def _prompted() -> str:
+def _prompt_line() -> str:
     if sys.stdout.isatty():
         return input("> ")
-    # `input` would write its prompt to where the answers go.
+    # `input` would write its prompt to stdout, where the answers go.
     print("> ", end="", file=sys.stderr, flush=True)
     if line := sys.stdin.readline():
         return line
     raise EOFError
 
 
-def _typed() -> str:
-    """What stood on the line that Ctrl-C ended."""
+def _interrupted_line() -> str:
+    """The text on the line that Ctrl-C ended."""
     readline = sys.modules.get("readline")
     return "" if readline is None else str(readline.get_line_buffer()).strip()

@@ -1,4 +1,4 @@
-"""`sot completion`: a script that has a shell complete the command. Written by `shtab`, from the parser itself."""
+"""`sot completion`: a script by which a shell completes the command. `shtab` makes it from the parser."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["SHELLS", "script"]
 
 SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
 _FILES = frozenset({"FILE", "CSV", "PATH", "MODEL"})
-"""How arguments are called that may be files."""
+"""Display names of arguments that may be files."""
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
@@ -21,7 +21,7 @@ def script(parser: argparse.ArgumentParser, shell: str) -> str:
         MissingExtra: `shtab` is not installed.
     """
     try:
-        shtab = importlib.import_module("shtab")  # by its name, as not every environment has it
+        shtab = importlib.import_module("shtab")  # by name, so that mypy does not need it
     except ImportError as error:
         raise MissingExtra("Completion needs shtab", "completion") from error
     _complete_files(parser, shtab.FILE)

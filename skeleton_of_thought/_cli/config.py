@@ -1,4 +1,4 @@
-"""Defaults for the options of `sot`: a small TOML file, and the environment.
+"""Defaults for the options of `sot`, from a small TOML file and the environment.
 
 The keys of the file are the long names of the options of `sot ask`:
 
@@ -6,8 +6,7 @@ The keys of the file are the long names of the options of `sot ask`:
     words = 60
     merge = true
 
-The command line goes before the environment (`SOT_MODEL`), the environment before the file, the file before what is
-built in.
+The command line overrides the environment (`SOT_MODEL`), and the environment overrides the file.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ __all__ = ["Defaults", "Setting", "config_path", "describe", "read_defaults", "s
 
 _FILE, _MODEL = "SOT_CONFIG", "SOT_MODEL"
 _NOT_IN_FILES = frozenset({"help", "compare", "output", "stream"})
-"""Options about one call alone."""
+"""Options that only make sense for a single call."""
 _TYPES: Mapping[type, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -40,7 +39,7 @@ _TYPES: Mapping[type, str] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """A default, and where it comes from, as a user is told."""
+    """A default and its origin, as reported to the user."""
 
     value: Any
     origin: str
@@ -48,11 +47,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What file and environment say.
+    """The defaults from the file and the environment.
 
     Attributes:
-        path: The file, whether it is there or not; None where there is no home directory.
-        settings: By the name of an option without its dashes.
+        path: The file, which may not exist; None if there is no home directory.
+        settings: The defaults by the names of the options without dashes.
     """
 
     path: Path | None = None
@@ -60,7 +59,7 @@ class Defaults:
 
 
 def config_path() -> Path | None:
-    """The file: `$SOT_CONFIG`, or `sot/config.toml` in the user's directory for configurations; None without a home."""
+    """The file: `$SOT_CONFIG`, or `sot/config.toml` in the user's configuration directory; None without a home."""
     if named := os.environ.get(_FILE):
         return Path(named).expanduser()
     try:
@@ -78,13 +77,13 @@ def _config_home() -> Path:
 
 
 def read_defaults(options: Mapping[str, argparse.Action]) -> Defaults:
-    """The defaults of file and environment, all of them checked.
+    """Reads and checks the defaults from the file and the environment.
 
     Args:
-        options: What may be set, see `settable`.
+        options: The options that may have a default, see `settable`.
 
     Raises:
-        InvalidInput: The file cannot be read, or holds a key or value that cannot be used.
+        InvalidInput: The file cannot be read, or has an unknown key or an invalid value.
     """
     path = config_path()
     settings: dict[str, Setting] = {}
@@ -98,18 +97,19 @@ def read_defaults(options: Mapping[str, argparse.Action]) -> Defaults:
 
 
 def settable(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
-    """The options of a parser that a file may set, by their long names without dashes."""
+    """The options of a parser that may have a default, by their long names without dashes."""
     found: dict[str, argparse.Action] = {}
     for action in parser._actions:
-        name = next((option[2:] for option in action.option_strings if option.startswith("--")), None)
-        if name is not None and name not in _NOT_IN_FILES:
-            found[name] = action
+        # The long name comes first; only --help has a short one there.
+        name = action.option_strings[0] if action.option_strings else ""
+        if name.startswith("--") and name[2:] not in _NOT_IN_FILES:
+            found[name[2:]] = action
     return found
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors put a mark before the text
+        text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except FileNotFoundError:
         if os.environ.get(_FILE):
             raise InvalidInput(f"{_FILE} names {str(path)!r}, but there is no such file.") from None
@@ -128,7 +128,7 @@ def _checked(options: Mapping[str, argparse.Action], key: str, value: Any, path:
         raise InvalidInput(f"{path}: {_unknown(options, key)}")
     value = getattr(action.type, "booleans", {}).get(value, value) if isinstance(value, bool) else value
     kind = _kind(action)
-    # A number without a fraction is one with it too, but True is no 1.
+    # An int is a valid float, but a bool is no valid int.
     fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
     if not fits:
         raise InvalidInput(f"{path}: {key} must be {_TYPES[kind]}, not {json.dumps(value, default=str)}.")
@@ -160,7 +160,7 @@ def _unknown(options: Mapping[str, argparse.Action], key: str) -> str:
 
 
 def describe(defaults: Defaults, options: Mapping[str, argparse.Action]) -> str:
-    """All options as a file would have them, what is in force and where that comes from."""
+    """All options in the format of the file, with their values and the origins of these."""
     path = defaults.path
     where = "no home directory" if path is None else f"{path}{'' if path.exists() else ' (not there)'}"
     lines = [f"# Configuration file: {where}"]
@@ -169,8 +169,8 @@ def describe(defaults: Defaults, options: Mapping[str, argparse.Action]) -> str:
         setting = defaults.settings.get(name)
         value = action.default if setting is None else setting.value
         origin = "built in" if setting is None else setting.origin
-        # JSON's strings are TOML's, but for this one character.
+        # JSON strings are valid in TOML, except for this character.
         text = "" if value is None else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        # TOML has no null: what is not set stands there as a comment.
+        # TOML has no null, so an option without a value becomes a comment.
         lines.append(f"{'# ' if value is None else ''}{name:<{width}} = {text:<12} # {origin}".rstrip())
     return "\n".join(lines)

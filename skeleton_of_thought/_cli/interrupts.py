@@ -1,8 +1,8 @@
 """Ctrl-C while a model loads: the process ends at once.
 
-A `KeyboardInterrupt` would be raised in the middle of what torch, numpy or transformers happen to import. They take it
-for something else: numpy reports that it is broken, and then the copy of a model that was being read counts as damaged.
-So none is raised. Leaving without unwinding loses nothing: what is written while a model loads is written aside.
+A `KeyboardInterrupt` would be raised in the middle of an import of torch, numpy or transformers. These misread it:
+numpy reports a broken installation, and a model that is being converted counts as damaged. So none is raised. Nothing
+is lost by leaving without unwinding, because files that are written while a model loads move into place when complete.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _leaving = threading.Lock()
 
 @contextlib.contextmanager
 def exit_at_once() -> Iterator[None]:
-    """Has Ctrl-C end the process with code 130 for the length of a block. In other threads than the main one: nothing.
+    """Makes Ctrl-C end the process with code 130 during a block. Does nothing outside the main thread.
 
-    A program that ignores SIGINT, as one in a shell's background does, keeps ignoring it.
+    A process that ignores SIGINT, as shells start background processes, keeps ignoring it.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, None):
         yield
         return
-    with _watching():
+    with _wakeup_thread():
         before = signal.signal(signal.SIGINT, lambda *_: _leave())
         try:
             yield
@@ -42,38 +42,39 @@ def exit_at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _watching() -> Iterator[None]:
-    """A thread that hears of the signal too.
+def _wakeup_thread() -> Iterator[None]:
+    """Runs a thread that reacts to the signal too.
 
-    Python calls its handlers between two steps of the main thread, which may be seconds away inside native code; the
-    byte that announces a signal is written right away, and where that code lets other threads run, one can act on it.
+    Python calls signal handlers between two bytecodes of the main thread, and in native code the next one may be
+    seconds away. The wakeup byte of a signal is written at once, so a thread that reads it can react earlier, provided
+    that the native code releases the interpreter lock.
     """
-    heard, bell = socket.socketpair()
-    bell.setblocking(False)
+    reader, wakeup = socket.socketpair()
+    wakeup.setblocking(False)
 
     def listen() -> None:
-        with heard:
-            while data := heard.recv(64):
+        with reader:
+            while data := reader.recv(64):
                 if signal.SIGINT in data:
                     _leave()
 
     thread = threading.Thread(target=listen, name="sot-interrupts", daemon=True)
     thread.start()
-    before = signal.set_wakeup_fd(bell.fileno(), warn_on_full_buffer=False)
+    before = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        bell.close()
+        wakeup.close()
         thread.join()
 
 
 def _leave() -> NoReturn:
     if not _leaving.acquire(blocking=False):
-        time.sleep(0.2)  # the handler or the thread, whichever came first, is about to say it and leave
+        time.sleep(0.2)  # the handler and the thread both come here; the first one reports and exits meanwhile
         os._exit(INTERRUPTED)
     with contextlib.suppress(OSError, ValueError):
         if os.isatty(2):
-            os.write(2, _SHOW_CURSOR.encode())  # the spinner hides it
+            os.write(2, _SHOW_CURSOR.encode())  # the spinner hides the cursor
         os.write(2, b"sot: interrupted\n")
     os._exit(INTERRUPTED)

@@ -1,38 +1,44 @@
-"""What `--model` says, read without loading anything."""
+"""The models of the `sot` command: what `--model` names, and how it is loaded."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import re
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
-from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought._cli.backend import ModelBackend, Prefill
+from skeleton_of_thought._cli.interrupts import exit_at_once
+from skeleton_of_thought._cli.local_backend import DEMO, local_backend
+from skeleton_of_thought._cli.openai_backend import check_address, openai_backend
+from skeleton_of_thought.errors import InvalidInput, ModelLoadError
 
-__all__ = ["ModelSpec", "check_address"]
+__all__ = ["ModelSpec", "load_backend"]
 
-Kind = Literal["local", "openai", "langchain"]
-
+_SERVERS = " Models of servers are openai:NAME, openai:NAME@http://host:port/v1 or langchain:PROVIDER:NAME."
 _OPENAI, _LANGCHAIN = "openai:", "langchain:"
 _ADDRESS = re.compile(r"@\s*(?=https?://)", re.I)
 _HOST = re.compile(
-    r"""://                                 # of any scheme, and wherever it stands
-    | ^\s*https?:                           # a scheme without its slashes
+    r"""://                                 # any scheme, anywhere
+    | ^\s*https?:                           # a scheme without slashes
     | @\s*(?: $                            # nothing after the @
-        | https?: | https?/                 # a scheme without its slashes
-        | \[                                # an address of IPv6
+        | https?: | https?/                 # a scheme without slashes
+        | \[                                # an IPv6 address
         | localhost\b
-        | \d+(?:\.\d+){3}(?:[:/]|$)         # an address of IPv4
+        | \d+(?:\.\d+){3}(?:[:/]|$)         # an IPv4 address
         | [\w.-]+:\d+(?:/|$)               # a port
         | [\w-]+(?:\.[\w-]+)+/             # a domain with a path
         | [^@]*/v\d\w*/?\s*$               # the path of an API
     )""",
     re.X | re.I,
 )
-"""What in a model's name can only be meant for the address of a server: taken for a name, it would be sent to OpenAI
-with the key. Names may hold an @ themselves, as @cf/meta/m and m@2024 do."""
+"""Parts of a name that can only be meant as the address of a server. Taken as a name, they would be sent to OpenAI,
+with the key. An @ alone does not make an address: @cf/meta/m and m@2024 are names."""
 _PROVIDER = re.compile(r"([a-z][\w-]+):(?!//)(.+)", re.S | re.I)
 _SERVED: Sequence[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern, re.I), prefix)
@@ -45,30 +51,30 @@ _SERVED: Sequence[tuple[re.Pattern[str], str]] = [
         (r"deepseek-(chat|reasoner)$", f"{_LANGCHAIN}deepseek:"),
     )
 ]
-"""How names begin that only servers have, and what goes before them. On the hub these would be OWNER/NAME."""
+"""How names of models begin that only servers have, and the prefix that they need. Hub ids have the form OWNER/NAME."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What `--model` says.
+    """The model that `--model` names.
 
     Attributes:
-        name: A hub id, directory or file for a local model (None for the embedded one); the server's name for its
-            model; PROVIDER:NAME for LangChain.
-        kind: Who runs it: this process, an OpenAI-compatible server, or whatever a provider of LangChain's stands for.
-        base_url: The server's address; None for the SDK's own.
+        name: A hub id, directory or file of a local model, None for the embedded one; a server's name for the model; or
+            PROVIDER:NAME for LangChain.
+        source: This process, an OpenAI-compatible server, or a provider of LangChain.
+        base_url: The server's address; None for the SDK's default.
     """
 
     name: str | None = None
-    kind: Kind = "local"
+    source: Literal["local", "openai", "langchain"] = "local"
     base_url: str | None = None
 
     @classmethod
     def parse(cls, text: str | None) -> ModelSpec:
-        """Reads `--model`, and checks what can be checked before anything is loaded.
+        """Reads `--model`, and checks as much as is possible before anything is loaded.
 
         Raises:
-            InvalidInput: A file that is not there, an address that is none, or a name that only a server knows.
+            InvalidInput: The file does not exist, the address is invalid, or only a server knows the name.
         """
         if text is None:
             return cls()
@@ -123,27 +129,8 @@ class ModelSpec:
         return cls(f"{provider}:{name}", "langchain")
 
 
-def check_address(url: str, what: str) -> None:
-    """Checks the address of a server.
-
-    Args:
-        url: The address.
-        what: What it is called in errors.
-
-    Raises:
-        InvalidInput: It is none.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise InvalidInput(f"{what} cannot be used: {error}.") from error
-    if parts.scheme not in ("http", "https") or not host or re.search(r"[\s\x00-\x1f\x7f]", url):
-        raise InvalidInput(f"{what} must be like http://host:port/v1.")
-
-
 def _refuse_served(text: str) -> None:
-    """Says what to write for a name that would be looked for on the hub in vain."""
+    """Rejects a name that the hub cannot have, and says what to write instead."""
     if text.lower().startswith(("http://", "https://")):
         raise InvalidInput(f"{text!r} is an address, not a model: write openai:NAME@{text}.")
     if (named := _PROVIDER.fullmatch(text)) is not None:
@@ -157,3 +144,83 @@ def _refuse_served(text: str) -> None:
             raise InvalidInput(
                 f"{text!r} is a model of a server, not one on the Hugging Face hub: write {prefix}{text}."
             )
+
+
+def load_backend(
+    model: ModelSpec,
+    *,
+    temperature: float | None = None,
+    seed: int | None = None,
+    max_tokens: int | None = None,
+    prefill: Prefill = "auto",
+    quiet: bool = False,
+) -> ModelBackend:
+    """Loads a model, or opens a client of its server.
+
+    Args:
+        model: The model.
+        temperature: For sampling; None for the model's default, which is 0 for local models.
+        seed: For sampling.
+        max_tokens: The most tokens of a call.
+        prefill: Whether the model gets the start of its turns.
+        quiet: Whether to leave out progress messages.
+
+    Raises:
+        SotError: An extra is missing, or the model cannot be loaded.
+    """
+    with exit_at_once():
+        if model.source == "local":
+            sampling: dict[str, Any] = {"temperature": temperature or 0.0, "seed": seed, "max_new_tokens": max_tokens}
+            return _load_local(model.name, quiet=quiet, prefill=prefill, **sampling)
+        assert model.name is not None
+        settings: dict[str, Any] = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens}
+        if model.source == "openai":
+            return openai_backend(model.name, base_url=model.base_url, prefill=prefill, **settings)
+        from skeleton_of_thought._cli.langchain_backend import langchain_backend
+
+        return langchain_backend(model.name, prefill=prefill, **settings)
+
+
+def _load_local(name: str | None, *, quiet: bool, **settings: Any) -> ModelBackend:
+    start = time.perf_counter()
+    with _progress(quiet) as report:
+        if report is not None:
+            report(f"Loading {'the demo model' if name in (None, DEMO) else name} ...")
+        from skeleton_of_thought.local import LocalEngine
+
+        try:
+            engine = LocalEngine.from_pretrained(name, progress=report)
+        except ModelLoadError as error:
+            raise ModelLoadError(f"{error}{_SERVERS if _may_be_served(name) else ''}") from error
+    backend = local_backend(engine, name=name or DEMO, **settings)
+    return dataclasses.replace(backend, loading=time.perf_counter() - start)
+
+
+def _may_be_served(name: str | None) -> bool:
+    """Whether a name that could not be loaded may be a server's: it is no path, and has no owner before it."""
+    return name not in (None, DEMO) and not set(name) & set("/\\") and not name.endswith(".gguf")
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str], None] | None]:
+    """A function that shows progress on stderr; None if stderr is no terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from rich.console import Console
+        from rich.markup import escape
+    except ImportError:
+        yield lambda line: print(f"sot: {line}", file=sys.stderr)
+        return
+
+    def report(line: str) -> None:
+        status.update(escape(line))
+        if line.startswith("Downloading"):
+            # The hub draws progress bars of its own, and a spinner on the same lines would garble them.
+            status.stop()
+            console.print(escape(line))
+
+    console = Console(stderr=True)
+    with console.status("") as status:
+        yield report

@@ -1,11 +1,11 @@
-"""The command line of `sot`, read into plain values."""
+"""The options of `sot`, and the parsing of its command line."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from skeleton_of_thought._cli.arguments import (
@@ -17,9 +17,8 @@ from skeleton_of_thought._cli.arguments import (
     Share,
     Threshold,
     Version,
-    at_least,
 )
-from skeleton_of_thought._cli.backends import PREFILL
+from skeleton_of_thought._cli.backend import PREFILL
 from skeleton_of_thought._cli.completion import SHELLS
 from skeleton_of_thought._cli.config import Defaults, read_defaults, settable
 from skeleton_of_thought.errors import InvalidInput
@@ -28,29 +27,30 @@ from skeleton_of_thought.flow import Settings
 __all__ = ["parse", "parser"]
 
 _DEFAULTS = Settings()
-_THRESHOLD = "the score (0 to 1) from which on a skeleton is used"
+_THRESHOLD = "the least score (0 to 1) that gets a skeleton"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Reads the command line, over the defaults of file and environment.
+    """Parses the command line, with defaults from the configuration file and the environment.
 
-    Exits for `--help`, `--version` and mistakes, as argparse does. The result has the attributes
-    `defaults`, and `options`, those that may have one.
+    Exits on `--help`, `--version` and mistakes, like argparse. The result has two more attributes: `defaults`, and
+    `options`, which are the options that may have a default.
 
     Raises:
-        InvalidInput: A mistake in the configuration file.
+        InvalidInput: The configuration file has a mistake.
     """
-    words = _prefill_alone(sys.argv[1:] if argv is None else argv)
+    words = _with_prefill_value(sys.argv[1:] if argv is None else argv)
     made = parser()
     commands = _commands(made)
     _check_command(made, words, commands)
-    defaults = _defaults(words, commands)
-    for name in _ASKING & set(commands):
-        _apply(commands[name], defaults)
+    options = settable(commands["ask"])
+    defaults = _defaults(words, options)
+    if words[0] in _ASKING:
+        _apply(commands[words[0]], options, defaults)
     args, unknown = made.parse_known_args(words)
     if unknown:
         _refuse(unknown, commands[args.command])
-    args.defaults, args.options = defaults, settable(commands["ask"])
+    args.defaults, args.options = defaults, options
     if args.command in ("ask", "compare"):
         _check_ask(args, commands[args.command])
     return args
@@ -60,7 +60,7 @@ _ASKING = frozenset({"ask", "compare", "chat"})
 
 
 def _refuse(words: Sequence[str], command: argparse.ArgumentParser) -> NoReturn:
-    """Says what an unknown option may have been meant to be."""
+    """Reports an unknown option, with the known option that is most like it."""
     known = [option for action in command._actions for option in action.option_strings]
     near = next(
         (found[0] for word in words if (found := difflib.get_close_matches(word.split("=")[0], known, n=1))), None
@@ -68,8 +68,8 @@ def _refuse(words: Sequence[str], command: argparse.ArgumentParser) -> NoReturn:
     command.error(f"unrecognized arguments: {' '.join(words)}{f'; did you mean {near}?' if near else ''}")
 
 
-def _prefill_alone(argv: Sequence[str]) -> list[str]:
-    """Gives `--prefill` its value where it stands alone, as a flag does: argparse would take the question for one."""
+def _with_prefill_value(argv: Sequence[str]) -> list[str]:
+    """Adds a value to a `--prefill` without one, since argparse would take the question for its value."""
     words = list(argv)
     end = words.index("--") if "--" in words else len(words)
     for at in range(end):
@@ -80,25 +80,27 @@ def _prefill_alone(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _defaults(words: Sequence[str], commands: dict[str, argparse.ArgumentParser]) -> Defaults:
-    if not words or words[0] not in {*_ASKING, "config"}:
+def _defaults(words: Sequence[str], options: Mapping[str, argparse.Action]) -> Defaults:
+    if words[0] not in {*_ASKING, "config"}:
         return Defaults()
     try:
-        return read_defaults(settable(commands["ask"]))
+        return read_defaults(options)
     except InvalidInput:
         if {"-h", "--help"} & set(words):
             return Defaults()
         raise
 
 
-def _apply(command: argparse.ArgumentParser, defaults: Defaults) -> None:
-    for name, action in settable(command).items():
-        if (setting := defaults.settings.get(name)) is not None:
-            command.set_defaults(**{action.dest: setting.value})
+def _apply(command: argparse.ArgumentParser, options: Mapping[str, argparse.Action], defaults: Defaults) -> None:
+    for name, setting in defaults.settings.items():
+        dest = options[name].dest
+        # Not every command has every option.
+        if any(action.dest == dest for action in command._actions):
+            command.set_defaults(**{dest: setting.value})
 
 
 def _check_command(made: argparse.ArgumentParser, words: Sequence[str], commands: Sequence[str] | Any) -> None:
-    """Says what to write for a command that is missing or mistyped, where argparse only lists what there is."""
+    """Reports a missing or mistyped command with the right one, where argparse would only list all commands."""
     if not words:
         made.error('there is no command: write sot ask "QUESTION", or sot chat')
     first = words[0]
@@ -157,10 +159,11 @@ def _add_ask(commands: Any) -> None:
     compare = commands.add_parser(
         "compare",
         usage=f"sot compare {_USAGE}",
-        help="answer a question, then again without a skeleton; the same as ask --compare",
-        description="Answer a question, then answer it again without a skeleton, and compare. A local model does so by "
-        "transformers' model.generate, which is what people have, and by one row of the engine, which is what the "
-        "skeleton alone gains; at equal lengths, in turns, after a warm-up. A server is asked once more.",
+        help="answer a question with and without a skeleton, like ask --compare",
+        description="Answer a question, then answer it again without a skeleton, and compare the times. A local model "
+        "is measured against transformers' model.generate, and against one row of the engine, which shows what the "
+        "skeleton alone gains. All answers have the same length and are made in turns, after a warm-up. A server is "
+        "asked once more.",
         epilog=_ASK_EPILOG.format(examples=_COMPARE_EXAMPLES),
         formatter_class=Formatter,
     )
@@ -178,16 +181,16 @@ def _add_chat(commands: Any) -> None:
     chat = commands.add_parser(
         "chat",
         usage="sot chat [OPTION ...]",
-        help="talk with a model that stays loaded",
-        description="Talk with a model that stays loaded. Each question gets a skeleton where that pays, and every "
-        "answer sees the questions and answers before it. Ctrl-C stops an answer; Ctrl-D, or Ctrl-C at an empty line, "
-        "ends the chat. /help lists the commands. Where standard input is no terminal, each of its lines is a turn.",
+        help="chat with a model that stays loaded",
+        description="Chat with a model that stays loaded. The router decides which answers get a skeleton, and the "
+        "model sees all earlier questions and answers. Ctrl-C stops an answer; Ctrl-D, or Ctrl-C at an empty line, "
+        "ends the chat. /help lists the commands. If standard input is no terminal, each of its lines is a turn.",
         epilog=_ASK_EPILOG.format(examples=_CHAT_EXAMPLES),
         formatter_class=Formatter,
     )
     _add_model(chat)
     chat.add_argument_group("output").add_argument(
-        "--quiet", "-q", action=Flag, default=False, help="no figures, and no word on what is being done"
+        "--quiet", "-q", action=Flag, default=False, help="no figures and no progress messages"
     )
     _add_options(chat)
     _add_router(chat)
@@ -196,17 +199,17 @@ def _add_chat(commands: Any) -> None:
 def _add_config(commands: Any) -> None:
     commands.add_parser(
         "config",
-        help="show the configuration file, and what is in force",
-        description="Show where the configuration file is, and every option with its value and where that comes from. "
-        "The output is what such a file may hold.",
+        help="show the configuration file and all options in effect",
+        description="Show the path of the configuration file, and every option with its value and the origin of the "
+        "value. The output has the format of the file.",
     )
 
 
 def _add_completion(commands: Any) -> None:
     completion = commands.add_parser(
         "completion",
-        help="print a script that has a shell complete this command",
-        description="Print a script that has a shell complete this command.",
+        help="print a script for completion by the shell",
+        description="Print a script by which a shell completes this command.",
         epilog='bash: add  eval "$(sot completion bash)"  to ~/.bashrc.\n'
         "zsh:  sot completion zsh > FOLDER/_sot, with a FOLDER of $fpath.\n"
         "fish: sot completion fish > ~/.config/fish/completions/sot.fish",
@@ -216,25 +219,25 @@ def _add_completion(commands: Any) -> None:
 
 
 def _add_router(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("router", "What a list of points would answer badly, the model answers directly.")
+    group = parser.add_argument_group("router", "The model answers directly if a list of points would be a bad answer.")
     add = group.add_mutually_exclusive_group().add_argument
-    add("--router", action=Flag, default=True, help="make a skeleton always, as --compare does")
+    add("--router", action=Flag, default=True, help="always make a skeleton, as --compare does")
     add("--threshold", action=Threshold, type=Share(), metavar="T", help=_THRESHOLD)
 
 
 def _add_route(commands: Any) -> None:
     parser = commands.add_parser(
         "route",
-        help="say whether a question would be answered through a skeleton",
-        description="Say whether a question would be answered through a skeleton. No model is asked.",
+        help="tell whether a question would get a skeleton",
+        description="Tell whether a question would get a skeleton. No language model is asked.",
     )
     add = parser.add_argument
-    add("question", nargs="*", metavar="QUESTION", help="the question; - reads it from standard input")
-    add("--json", action="store_true", help="the decision as one JSON object")
+    add("question", nargs="*", metavar="QUESTION", help="the question; - stands for standard input")
+    add("--json", action="store_true", help="print the decision as one JSON object")
     add("--csv", metavar="FILE", help="decide every row of a CSV file (- for standard input), and print CSV")
     add("--column", metavar="NAME", default="question", help="the column of the questions (default: %(default)s)")
     add("--threshold", type=Share(), metavar="T", help=_THRESHOLD)
-    add("--no-gate", dest="gate", action="store_false", help="ask the router alone, without the rules before it")
+    add("--no-gate", dest="gate", action="store_false", help="ask the router only, without the rules before it")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--weights", metavar="FILE", help="weights that train-router --embedded wrote")
     weights.add_argument("--model", metavar="MODEL", help="a Hugging Face sequence classification model")
@@ -244,40 +247,46 @@ def _add_train(commands: Any) -> None:
     parser = commands.add_parser(
         "train-router",
         help="train a router on labelled questions",
-        description="Train a router on CSV files with the columns label and question. A label of 1 is a question whose "
-        "answer is points that can be written independently. Prints a report as JSON.",
+        description="Train a router on CSV files with the columns label and question. A label of 1 marks a question "
+        "whose answer is a list of independent points. Prints a report as JSON.",
     )
     add = parser.add_argument
-    add("--data", action="append", required=True, metavar="CSV", help="labelled questions; may be given repeatedly")
+    add("--data", action="append", required=True, metavar="CSV", help="labelled questions; may be repeated")
     add("--out", required=True, metavar="PATH", help="the file of weights, or the directory of the model")
-    add("--test", metavar="CSV", help="labelled questions that are only measured on")
-    add("--embedded", action="store_true", help="train the small model of the embedded router; needs nothing else")
+    add("--test", metavar="CSV", help="labelled questions for a test, not for training")
+    add("--embedded", action="store_true", help="train the small embedded router; needs no extra")
     add("--base", metavar="MODEL", help="train this Hugging Face encoder (hub id or directory)")
-    add("--seed", type=at_least(0), default=0, metavar="N", help="default: %(default)s")
-    add("--json", action="store_true", help="the report on one line")
+    add("--seed", type=Number(int, 0), default=0, metavar="N", help="default: %(default)s")
+    add("--json", action="store_true", help="print the report in one line")
     add = parser.add_argument_group("with --base").add_argument
-    add("--epochs", type=at_least(1), default=6, metavar="N", help="at most so many (default: %(default)s)")
-    add("--batch-size", type=at_least(1), default=16, metavar="N", help="default: %(default)s")
-    add("--learning-rate", type=at_least(0, float), default=5e-5, metavar="X", help="default: %(default)s")
-    add("--max-length", type=at_least(8), default=128, metavar="N", help="tokens of a question (default: %(default)s)")
+    add("--epochs", type=Number(int, 1), default=6, metavar="N", help="the most epochs (default: %(default)s)")
+    add("--batch-size", type=Number(int, 1), default=16, metavar="N", help="default: %(default)s")
+    add("--learning-rate", type=Number(float, 0), default=5e-5, metavar="X", help="default: %(default)s")
+    add(
+        "--max-length",
+        type=Number(int, 8),
+        default=128,
+        metavar="N",
+        help="the most tokens of a question (default: %(default)s)",
+    )
 
 
 _USAGE = "[OPTION ...] [QUESTION ...]"
 
-_EXIT_CODES = """exit codes: 0 done, 1 an error on the way, 2 a mistake in what was asked for,
-130 interrupted by Ctrl-C, 141 nobody reads the output any more"""
+_EXIT_CODES = """exit codes: 0 done, 1 an error, 2 a mistake in the options or the input,
+130 interrupted by Ctrl-C, 141 the reader of the output has ended"""
 
 _MAIN_EPILOG = f"""examples:
   sot ask "How can I sleep better?"         on the small demo model
   sot ask -m openai:gpt-4o "How can I sleep better?"
   sot chat -m HuggingFaceTB/SmolLM2-360M-Instruct
-  sot COMMAND --help                        its options, and what MODEL may be
+  sot COMMAND --help                        the options, and the forms of MODEL
 
 {_EXIT_CODES}"""
 
 _ASK = (
-    "Answer a question: the model writes a list of short points first, then all points at the same time. What is no "
-    "list of points gets a direct answer."
+    "Answer a question: the model writes a list of short points first, then all points at the same time. Questions "
+    "that need no list of points get a direct answer."
 )
 
 _MODELS = """MODEL is one of
@@ -287,10 +296,10 @@ _MODELS = """MODEL is one of
   openai:NAME@http://host:port/v1   any server that speaks OpenAI's protocol
   langchain:PROVIDER:NAME           any provider that LangChain has a package
                                     for, such as anthropic or ollama
-Without it the small demo model is used, if it is installed."""
+The default is the small demo model, if it is installed."""
 
-_FILE = """SOT_MODEL names a model for every call. Other options may have a default in
-a file, see sot config; what is on there, --no-NAME switches off."""
+_FILE = """SOT_MODEL names a default model. Other options may have defaults in a file,
+see sot config; --no-NAME switches off an option that is on there."""
 
 _ASK_EPILOG = f"""{_MODELS}
 
@@ -321,22 +330,22 @@ def _add_question(parser: argparse.ArgumentParser) -> None:
         "question",
         nargs="*",
         metavar="QUESTION",
-        help="the question. Standard input is read where there is none, and in the place of a -; else it is left alone",
+        help="the question; without one, standard input. A - stands for standard input, which is otherwise not read",
     )
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--model", "-m", metavar="MODEL", help="what to ask, see below")
+    add("--model", "-m", metavar="MODEL", help="the model, see below")
     add("--system", metavar="TEXT", help="a system message")
     add(
         "--prefill",
-        type=Choice(PREFILL, {True: "yes", False: "no"}),
+        type=Choice({True: "yes", False: "no"}),
         choices=PREFILL,
         metavar="{auto,yes,no}",
         default="auto",
-        help="whether the model is given the start of its turns, which small models follow better; yes says that the "
-        "server continues them. auto: local models, and servers that are llama.cpp, vLLM or SGLang (default: auto)",
+        help="whether the model gets the start of its turns, which helps small models; yes if the server can continue "
+        "them. auto: for local models, and for llama.cpp, vLLM and SGLang (default: auto)",
     )
 
 
@@ -348,27 +357,27 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         action=Flag,
         default=False,
         against="json",
-        help="the answer's text alone, in order; the default when piped",
+        help="print only the text of the answer; the default in a pipe",
     )
     add(
         "--json",
         action=Flag,
         default=False,
         against="plain",
-        help="the answer and how it came about, as one JSON object",
+        help="print the answer with all figures as one JSON object",
     )
     group.add_argument(
-        "--stream", action="store_true", help="with --json: every event as a line of JSON, the answer last"
+        "--stream", action="store_true", help="with --json: print each event as a line of JSON, the answer last"
     )
     group.add_argument(
         "--output",
         "-o",
         metavar="FILE",
-        help="write the answer to a file, and show it here as ever; with --json the file gets the JSON object",
+        help="write the answer to a file too; with --json the file gets the JSON object",
     )
     figures = parser.add_argument_group("figures").add_mutually_exclusive_group()
     figures.add_argument(
-        "--stats", action=Flag, default=False, against="quiet", help="after the answer: times, tokens and steps in full"
+        "--stats", action=Flag, default=False, against="quiet", help="print times, tokens and steps after the answer"
     )
     figures.add_argument(
         "--quiet",
@@ -376,56 +385,56 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         action=Flag,
         default=False,
         against="stats",
-        help="no figures, and no word on what is being done",
+        help="no figures and no progress messages",
     )
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("answer").add_argument
-    add("--max-points", type=at_least(1), metavar="N", default=_DEFAULTS.max_points, help="default: %(default)s")
+    add("--max-points", type=Number(int, 1), metavar="N", default=_DEFAULTS.max_points, help="default: %(default)s")
     add(
         "--words",
-        type=at_least(1),
+        type=Number(int, 1),
         metavar="N",
         default=_DEFAULTS.point_words,
-        help="about so many words a point (default: %(default)s)",
+        help="the approximate words of a point (default: %(default)s)",
     )
     add(
         "--eager",
         action=Flag,
         default=_DEFAULTS.eager,
-        help="start a point as soon as its line of the skeleton is written",
+        help="start each point as soon as its line of the skeleton is complete",
     )
     add(
         "--join",
         choices=("numbered", "headings", "paragraphs"),
         default=_DEFAULTS.join,
-        help="how the points stand in the answer: with number and title, under Markdown headings, or the texts alone "
+        help="the form of the points: with number and title, under Markdown headings, or texts only "
         "(default: %(default)s)",
     )
     add(
         "--merge",
         action=Flag,
         default=_DEFAULTS.merge,
-        help="one more call at the end that makes one text of the points",
+        help="rewrite the points as one text in a last call",
     )
     add("--prompts", metavar="FILE", help="prompts in the JSON format of the paper")
-    add("--temperature", type=at_least(0, float), metavar="T", help="0 is greedy, the default of local models")
-    add("--seed", type=at_least(0), metavar="N", help="repeat the same sampling")
-    add("--max-tokens", type=at_least(1), metavar="N", help="the most tokens that one call may write")
+    add("--temperature", type=Number(float, 0), metavar="T", help="0 is greedy decoding, the default of local models")
+    add("--seed", type=Number(int, 0), metavar="N", help="makes sampling repeatable")
+    add("--max-tokens", type=Number(int, 1), metavar="N", help="the most tokens of a call")
 
     add = parser.add_argument_group("calls").add_argument
-    add("--max-concurrency", type=at_least(1), metavar="N", help="the most calls that are open at a time")
-    add("--retries", type=at_least(0), metavar="N", default=_DEFAULTS.max_retries, help="default: %(default)s")
+    add("--max-concurrency", type=Number(int, 1), metavar="N", help="the most calls at a time")
+    add("--retries", type=Number(int, 0), metavar="N", default=_DEFAULTS.max_retries, help="default: %(default)s")
     add(
         "--point-timeout",
         type=Number(float, 0, above=True),
         metavar="SECONDS",
-        help="the longest that one try at a point may take",
+        help="the longest time for one attempt at a point",
     )
     add(
         "--on-point-error",
         choices=("raise", "placeholder"),
         default=_DEFAULTS.on_point_error,
-        help="what a failed point does: end the answer, or leave a placeholder (default: %(default)s)",
+        help="whether a failed point ends the answer or becomes a placeholder (default: %(default)s)",
     )

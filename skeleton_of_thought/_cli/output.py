@@ -1,4 +1,4 @@
-"""`--output`: the answer in a file, whole or not at all."""
+"""`--output`: writes the answer to a file, completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from skeleton_of_thought._cli.views import JsonView, Outcome
+from skeleton_of_thought._cli.views import AnswerResult, JsonView
 from skeleton_of_thought.errors import InvalidInput, SotError
 
-__all__ = ["Output", "place_of", "write_whole"]
+__all__ = ["OutputFile", "checked_path", "write_atomically"]
 
 _DESCRIPTOR = re.compile(r"/dev/fd/(\d+)|/proc/(\d+)/(?:task/\d+/)?fd/(\d+)")
 _MOST_LINKS = 40
@@ -23,11 +23,11 @@ _STDOUT = 1
 
 
 @dataclass(frozen=True)
-class Output:
-    """A file that is going to hold the answer.
+class OutputFile:
+    """The file for the answer.
 
     Attributes:
-        path: The file, as the user names it.
+        path: The file, as named by the user.
         json: Whether it gets the JSON object instead of the text.
     """
 
@@ -35,14 +35,14 @@ class Output:
     json: bool
 
     @classmethod
-    def of(cls, name: str, *, json: bool) -> Output:
-        """Checks the place before a model is asked for what could not be kept.
+    def of(cls, name: str, *, json: bool) -> OutputFile:
+        """Checks the path before a model writes an answer that could not be kept.
 
         Raises:
-            InvalidInput: Nothing can be written there, or it is where the answer is shown.
+            InvalidInput: The path cannot be written to, or leads to stdout, where the answer is shown.
         """
         try:
-            path = place_of(name)
+            path = checked_path(name)
             shown = name == "-" or _target(path) == _STDOUT
         except InvalidInput as error:
             raise InvalidInput(f"--output {name or repr(name)}: {error}") from error
@@ -50,31 +50,31 @@ class Output:
             raise InvalidInput(f"--output {name} is where the answer goes anyway: leave it out, or name a file.")
         return cls(path, json)
 
-    def write(self, outcome: Outcome) -> None:
-        """Writes the answer aside and moves it into place.
+    def write(self, result: AnswerResult) -> None:
+        """Writes the answer to a new file and moves it into place.
 
         Raises:
-            SotError: The file cannot be written; what was there before is unchanged.
+            SotError: The file cannot be written. An existing file is then unchanged.
         """
-        text = self._text(outcome)
+        text = self._text(result)
         try:
-            write_whole(self.path, text)
+            write_atomically(self.path, text)
         except OSError as error:
             raise SotError(f"The answer could not be written to {str(self.path)!r}: {_reason(error)}") from error
 
-    def _text(self, outcome: Outcome) -> str:
+    def _text(self, result: AnswerResult) -> str:
         if not self.json:
-            return "" if outcome.answer is None else outcome.answer.text.rstrip("\n") + "\n"
+            return "" if result.answer is None else result.answer.text.rstrip("\n") + "\n"
         with contextlib.redirect_stdout(io.StringIO()) as printed:
-            JsonView(events=False).finish(outcome)
+            JsonView(events=False).finish(result)
         return printed.getvalue()
 
 
-def place_of(name: str) -> Path:
-    """Where a file of that name is going to be.
+def checked_path(name: str) -> Path:
+    """The path of a file that will be written.
 
     Raises:
-        InvalidInput: It cannot be written, as far as that can be told before.
+        InvalidInput: The file cannot be written, as far as that is known beforehand.
     """
     if not name:
         raise InvalidInput("name a file.")
@@ -103,14 +103,13 @@ def _objection(name: str, target: Path | int) -> str | None:
     return None if os.access(folder, os.W_OK) else f"{str(folder)!r} cannot be written to."
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file aside and moves it into place, so that there never is half of it.
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a new file and moves it into place, so that there never is a partial one.
 
-    What is no file of its own (a pipe, a device, an open descriptor) is written to, and so is a file in a directory
-    that takes no new ones.
+    Pipes, devices and open descriptors are written to directly, as is a file in a directory that takes no new files.
 
     Raises:
-        OSError: It cannot be written; what was there before is unchanged.
+        OSError: The file cannot be written. An existing file is then unchanged.
     """
     target = _target(path)
     if isinstance(target, int):
@@ -123,7 +122,7 @@ def write_whole(path: Path, text: str) -> None:
         return
     if target.exists():
         if not os.access(target, os.W_OK):
-            # Moving another file to its place would need no right to write to this one.
+            # Replacing the file would succeed even without the right to write to it.
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         if not target.is_file():
             target.write_text(text, encoding="utf-8")
@@ -138,7 +137,7 @@ def write_whole(path: Path, text: str) -> None:
             shutil.copymode(target, aside)
         os.replace(aside, target)
     except PermissionError:
-        # Of the directory, which may be read-only or keep each user to the own files.
+        # The directory may be read-only, or have the sticky bit.
         if not target.exists():
             raise
         target.write_text(text, encoding="utf-8")
@@ -148,18 +147,18 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, without the names of files that the user has not heard of."""
+    """The text of an error, without names of temporary files, which the user does not know."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def _target(path: Path) -> Path | int:
-    """Where a path leads: a file, or an open descriptor, which of this process is a number.
+    """The target of a path: a file, or the number of an open descriptor of this process.
 
-    A name such as /dev/stderr leads on to the file that the shell has redirected it to, which others write to as well:
-    it must neither be replaced nor begun anew.
+    A name such as /dev/stderr may stand for a file to which the shell has redirected stderr. Other programs write to it
+    as well, so it must not be replaced or truncated.
 
     Raises:
-        OSError: The links lead in a circle, or a name is too long.
+        OSError: Symbolic links form a circle, or a name is too long.
     """
     name = os.path.abspath(path)
     for _ in range(_MOST_LINKS):
@@ -170,14 +169,14 @@ def _target(path: Path) -> Path | int:
             return int(own or number) if own or int(process) == os.getpid() else Path(name)
         if not os.path.islink(name):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                os.lstat(name)  # raises what makes a name impossible
+                os.lstat(name)  # raises OSError if the name is impossible
             return Path(name)
         name = os.path.join(folder, os.readlink(name))
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
 def _takes_text(descriptor: int) -> bool:
-    import fcntl  # only where descriptors have names
+    import fcntl  # not on Windows, where descriptors have no names
 
     try:
         return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY

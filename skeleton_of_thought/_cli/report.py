@@ -1,4 +1,4 @@
-"""What the `sot` command says about an answer: one line of figures, all of them, and comparisons with other ways."""
+"""What the `sot` command reports about an answer: figures in one line or in full, and comparisons."""
 
 from __future__ import annotations
 
@@ -9,23 +9,32 @@ from typing import Any
 
 from skeleton_of_thought.types import Answer, Stage, Usage
 
-__all__ = ["Comparison", "Normal", "comparison", "comparison_dict", "figures", "length", "measurements", "statistics"]
+__all__ = [
+    "BaselineAnswer",
+    "Comparison",
+    "comparison_dict",
+    "comparison_lines",
+    "figures",
+    "length",
+    "measurements",
+    "statistics",
+]
 
-_WRITING: Mapping[Stage, str] = {"skeleton": "skeleton", "point": "points", "merge": "merge", "direct": "answer"}
-"""The stages in which a model writes, as a reader calls them."""
+_STAGE_NAMES: Mapping[Stage, str] = {"skeleton": "skeleton", "point": "points", "merge": "merge", "direct": "answer"}
+"""Display names of the stages in which a model writes."""
 
 
 @dataclass(frozen=True)
-class Normal:
-    """What a way without a skeleton made of the same question.
+class BaselineAnswer:
+    """A baseline's answer to the same question.
 
     Attributes:
-        text: Its answer.
+        text: The answer.
         seconds: How long it took.
-        first_text: Seconds until its first text; None when it wrote nothing.
-        usage: Its tokens, where the backend says.
-        limit: The tokens that it was to write; None where its length was its own.
-        name: How the way is called, as in "twice as fast as NAME".
+        first_text: Seconds until its first text; None if it wrote nothing.
+        usage: Its tokens, if the backend reports them.
+        limit: The tokens that it had to write; None if it ended by itself.
+        name: Display name of the baseline, as in "twice as fast as NAME".
     """
 
     text: str
@@ -38,31 +47,31 @@ class Normal:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Skeleton-of-Thought beside other ways.
+    """Skeleton-of-Thought and its baselines.
 
     Attributes:
-        normals: The other ways. There is at least one, and the first is what people have without us.
-        ours: Seconds of each of our own runs, for as many tokens as the answer has.
-        busy: A line about other work on this machine, where there was much.
+        baselines: The answers of the baselines, at least one. The first is what users have without this package.
+        runs: Seconds of each run of Skeleton-of-Thought, for as many tokens as the answer has.
+        busy: A line about other work on this machine, if there was much.
     """
 
-    normals: tuple[Normal, ...]
-    ours: tuple[float, ...]
+    baselines: tuple[BaselineAnswer, ...]
+    runs: tuple[float, ...]
     busy: str | None = None
 
     @property
     def seconds(self) -> float:
         """Seconds of Skeleton-of-Thought: the median of its runs."""
-        return stats.median(self.ours)
+        return stats.median(self.runs)
 
 
 def figures(answer: Answer, *, loading: float = 0.0, width: int | None = None) -> str:
-    """The one line about an answer; of what it says, the less important gives way to a width.
+    """The figures of an answer in one line. The least important are left out if the line is too wide.
 
     Args:
         answer: The answer.
-        loading: Seconds that it took to load the model, which are no part of the answer's.
-        width: The most characters.
+        loading: Seconds that loading the model took, which the answer's time does not include.
+        width: The most characters; None for no limit.
     """
     tokens, seconds, timings = answer.usage.output_tokens, answer.timings.total, answer.timings
     parts = {"what": _count(len(answer.expansions), "point") if answer.route == "skeleton" else "answered directly"}
@@ -89,13 +98,13 @@ def _count(number: int, what: str) -> str:
 
 
 def _routed(answer: Answer) -> bool:
-    """Whether a skeleton was left out on purpose: where the model made none, there is no way around it."""
+    """Whether the router left out the skeleton. If the model wrote none, no option can force one."""
     return answer.route == "direct" and answer.decision is not None and not answer.decision.use_skeleton
 
 
 def statistics(answer: Answer) -> list[str]:
-    """Lines about times, tokens and steps; before them why there are no points, where that is so."""
-    lines = [*_directly(answer), _times(answer)]
+    """Lines about times, tokens and steps; before them the reason if the answer has no points."""
+    lines = [*_direct_reason(answer), _times(answer)]
     usage, stages = answer.usage, answer.usage_by_stage
     if usage.output_tokens:
         cached = f" ({usage.cached_tokens:,} of them reused)" if usage.cached_tokens else ""
@@ -112,7 +121,7 @@ def statistics(answer: Answer) -> list[str]:
     return lines
 
 
-def _directly(answer: Answer) -> list[str]:
+def _direct_reason(answer: Answer) -> list[str]:
     if answer.route != "direct":
         return []
     hint = " (--no-router for a skeleton)" if _routed(answer) else ""
@@ -133,21 +142,21 @@ def _times(answer: Answer) -> str:
 
 
 def _decoding(answer: Answer) -> str | None:
-    """How parallel a local model was, and how fast in each stage."""
+    """How many rows a local model decoded at once, and how fast, in each stage."""
     parts = []
-    for stage, name in _WRITING.items():
+    for stage, name in _STAGE_NAMES.items():
         done, span = answer.timings.decoding.get(stage), answer.timings.stages.get(stage)
         if done is None or span is None or not done.output_tokens:
             continue
         rows = f"{done.mean_rows:.1f}".removesuffix(".0")
-        # Over the stage and not over `decode`, which counts the seconds of each row that ran beside others.
+        # Over the time of the stage: `decode` counts the seconds of parallel rows once for each row.
         pace = done.output_tokens / max(span.seconds, 1e-9)
         parts.append(f"{name}: {rows} row{'' if rows == '1' else 's'} at once, {pace:.0f} tokens/s")
     return "decoding: " + "; ".join(parts) if parts else None
 
 
 def _steps(answer: Answer) -> str | None:
-    """How many tokens had to wait for one another, here and without us."""
+    """How many tokens were decoded one after another, with a skeleton and without."""
     skeleton = answer.usage_by_stage.get("skeleton", Usage()).output_tokens
     points = [e.usage.output_tokens for e in answer.expansions]
     if answer.route == "direct" or not skeleton or not any(points):
@@ -162,50 +171,50 @@ def _steps(answer: Answer) -> str | None:
 
 
 def length(answer: Answer) -> int:
-    """The tokens that normal decoding is set against: of all calls, or of the merge, which is then the whole answer."""
+    """The tokens that a baseline has to write: those of the merge, which is the whole answer, or else of all calls."""
     merge = answer.usage_by_stage.get("merge", Usage()).output_tokens if answer.merged else 0
     return merge or answer.usage.output_tokens
 
 
-def comparison(answer: Answer, compared: Comparison) -> list[str]:
-    """How fast we were beside the others, in words; and a line about a busy machine."""
-    ours = length(answer)
-    ratios = [(normal, _speedup(answer, compared, normal)) for normal in compared.normals]
-    if all(ours and _tokens(normal) == ours for normal in compared.normals):
-        said = ", ".join(f"{ratio['wall']:.1f}x as fast as {normal.name}" for normal, ratio in ratios)
-        lines = [f"{said}; {_count(ours, 'token')} each"]
+def comparison_lines(answer: Answer, comparison: Comparison) -> list[str]:
+    """How fast Skeleton-of-Thought was beside its baselines, and a line about a busy machine."""
+    tokens = length(answer)
+    speedups = [(baseline, _speedup(answer, comparison, baseline)) for baseline in comparison.baselines]
+    if all(tokens and _tokens(baseline) == tokens for baseline in comparison.baselines):
+        said = ", ".join(f"{speedup['wall']:.1f}x as fast as {baseline.name}" for baseline, speedup in speedups)
+        lines = [f"{said}; {_count(tokens, 'token')} each"]
     else:
-        lines = [_unequal(ours, normal, ratio) for normal, ratio in ratios]
-    return lines + ([compared.busy] if compared.busy else [])
+        lines = [_unequal_lengths(tokens, baseline, speedup) for baseline, speedup in speedups]
+    return lines + ([comparison.busy] if comparison.busy else [])
 
 
-def _tokens(normal: Normal) -> int:
-    return normal.usage.output_tokens if normal.usage else 0
+def _tokens(baseline: BaselineAnswer) -> int:
+    return baseline.usage.output_tokens if baseline.usage else 0
 
 
-def _unequal(ours: int, normal: Normal, speedup: dict[str, float]) -> str:
-    """The words for a way that wrote more or less than we did."""
-    said = f"{speedup['wall']:.1f}x as fast as {normal.name}"
-    theirs = _tokens(normal)
+def _unequal_lengths(ours: int, baseline: BaselineAnswer, speedup: dict[str, float]) -> str:
+    """The line about a baseline in a comparison where not all lengths are equal."""
+    said = f"{speedup['wall']:.1f}x as fast as {baseline.name}"
+    theirs = _tokens(baseline)
     if "per_token" not in speedup:
         return f"{said} in time; the lengths may differ"
     if theirs == ours:
         return f"{said}; {_count(ours, 'token')} each"
-    why = " as it ended by itself" if normal.limit is not None and theirs < normal.limit else ""
+    why = " as it ended by itself" if baseline.limit is not None and theirs < baseline.limit else ""
     return (
         f"{said} in time, {speedup['per_token']:.1f}x in tokens per second; the lengths differ ({ours:,} and "
         f"{theirs:,} tokens{why}), so the second is the one to compare"
     )
 
 
-def measurements(answer: Answer, compared: Comparison) -> list[str]:
-    """A line for each way with all that was measured."""
-    names = ["Skeleton-of-Thought", *(normal.name for normal in compared.normals)]
+def measurements(answer: Answer, comparison: Comparison) -> list[str]:
+    """A line with all measurements for Skeleton-of-Thought and for each baseline."""
+    names = ["Skeleton-of-Thought", *(baseline.name for baseline in comparison.baselines)]
     width = max(map(len, names)) + 1
-    runs = ", ".join(f"{seconds:.2f}" for seconds in compared.ours)
-    median = f" (median of {runs} s)" if len(compared.ours) > 1 else ""
-    paces = [_pace(compared.seconds, length(answer), answer.text) + median]
-    paces += [_pace(normal.seconds, _tokens(normal), normal.text) for normal in compared.normals]
+    runs = ", ".join(f"{seconds:.2f}" for seconds in comparison.runs)
+    median = f" (median of {runs} s)" if len(comparison.runs) > 1 else ""
+    paces = [_pace(comparison.seconds, length(answer), answer.text) + median]
+    paces += [_pace(baseline.seconds, _tokens(baseline), baseline.text) for baseline in comparison.baselines]
     return [f"{name + ':':{width}} {pace}" for name, pace in zip(names, paces, strict=True)]
 
 
@@ -215,22 +224,22 @@ def _pace(seconds: float, tokens: int, text: str) -> str:
     return f"{seconds:.2f} s, {_count(tokens, 'token')}, {tokens / max(seconds, 1e-9):.1f} tokens/s"
 
 
-def _speedup(answer: Answer, compared: Comparison, normal: Normal) -> dict[str, float]:
-    ours, theirs = max(compared.seconds, 1e-9), max(normal.seconds, 1e-9)
-    found = {"wall": theirs / ours}
-    if (written := length(answer)) and _tokens(normal):
-        found["per_token"] = (written / ours) / (_tokens(normal) / theirs)
-    return found
+def _speedup(answer: Answer, comparison: Comparison, baseline: BaselineAnswer) -> dict[str, float]:
+    ours, theirs = max(comparison.seconds, 1e-9), max(baseline.seconds, 1e-9)
+    speedup = {"wall": theirs / ours}
+    if (written := length(answer)) and _tokens(baseline):
+        speedup["per_token"] = (written / ours) / (_tokens(baseline) / theirs)
+    return speedup
 
 
-def comparison_dict(answer: Answer, compared: Comparison) -> dict[str, Any]:
-    """The comparison, ready for `json.dumps`. `normal` and `speedup` are of the first of the `ways`."""
-    ways = [{**asdict(normal), "speedup": _speedup(answer, compared, normal)} for normal in compared.normals]
+def comparison_dict(answer: Answer, comparison: Comparison) -> dict[str, Any]:
+    """The comparison, ready for `json.dumps`. `normal` and `speedup` are those of the first of the `ways`."""
+    ways = [{**asdict(each), "speedup": _speedup(answer, comparison, each)} for each in comparison.baselines]
     return {
-        "normal": asdict(compared.normals[0]),
-        "speedup": _speedup(answer, compared, compared.normals[0]),
+        "normal": asdict(comparison.baselines[0]),
+        "speedup": _speedup(answer, comparison, comparison.baselines[0]),
         "ways": ways,
-        "seconds": compared.seconds,
-        "runs": list(compared.ours),
-        "busy": compared.busy,
+        "seconds": comparison.seconds,
+        "runs": list(comparison.runs),
+        "busy": comparison.busy,
     }

@@ -1,4 +1,4 @@
-"""`sot route`: whether questions get a skeleton; no model is loaded or called."""
+"""`sot route`: prints whether questions get a skeleton; no language model is loaded or called."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from skeleton_of_thought._cli.standard_input import as_text
+from skeleton_of_thought._cli.streams import as_utf8
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import Router
@@ -23,7 +23,7 @@ COLUMNS = ("index", "use_skeleton", "score", "reason")
 
 
 def route(args: Namespace, question: str | None) -> int:
-    """Prints the decision on a question, or on every row of a CSV file as CSV.
+    """Prints the decision on a question, or as CSV the decisions on all rows of a CSV file.
 
     Raises:
         InvalidInput: The question is empty, or the file cannot be read or lacks the column.
@@ -37,14 +37,14 @@ def route(args: Namespace, question: str | None) -> int:
     if args.json:
         print(json.dumps(_as_dict(decision)))
     else:
-        way = "skeleton" if decision.use_skeleton else "direct"
+        answer_route = "skeleton" if decision.use_skeleton else "direct"
         score = "" if decision.score is None else f" (score {decision.score:.2f})"
-        print(f"{way}{score}: {decision.reason}")
+        print(f"{answer_route}{score}: {decision.reason}")
     return 0
 
 
 def router_of(args: Namespace) -> Router:
-    """The router that the options name."""
+    """The router that the options select."""
     if args.model is not None:
         from skeleton_of_thought import ClassifierRouter
 
@@ -77,7 +77,7 @@ def _questions(path: str, column: str) -> Iterator[str]:
                     "name it by --column."
                 )
             for row in reader:
-                yield as_text(row[column] or "", repr(path))
+                yield as_utf8(row[column] or "", repr(path))
         except (csv.Error, UnicodeDecodeError, OSError) as error:
             raise InvalidInput(f"{path!r} cannot be read: {error}") from error
 
@@ -88,7 +88,7 @@ def _write_decisions(router: Router, questions: list[str]) -> None:
     for index, question in enumerate(questions):
         try:
             decision = router.route(Conversation.of(question))
-        except InvalidInput as error:  # an empty row; the others are still decided, each in its own line
+        except InvalidInput as error:  # an empty row has its own line too, and does not stop the others
             decision = RouteDecision(False, reason=str(error))
         fields = _as_dict(decision)
         score = "" if fields["score"] is None else fields["score"]

@@ -1,4 +1,4 @@
-"""`sot train-router`: a router of one's own from labelled questions."""
+"""`sot train-router`: trains a router on labelled questions."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["train"]
 
 
 def train(args: Namespace) -> int:
-    """Trains, writes the result to `--out`, and prints a report.
+    """Trains a router, writes it to `--out`, and prints a report.
 
     Raises:
-        InvalidInput: Labels that cannot be used, or options that do not go together.
-        MissingExtra: `--base` without torch and transformers.
+        InvalidInput: The labels cannot be used, or options exclude each other.
+        MissingExtra: `--base` is given, but torch or transformers is not installed.
     """
     if args.embedded == (args.base is not None):
         raise InvalidInput("Either --embedded, or --base MODEL to train a Hugging Face encoder.")
-    # The names of files are no part of the result, which is the same wherever they lie.
+    # The stem only, so that the report does not depend on the folder of the files.
     sources = {Path(path).stem: read_labels(path) for path in args.data}
     test = None if args.test is None else read_labels(args.test)
     report = _embedded(args, sources, test) if args.embedded else _encoder(args, sources, test)
@@ -31,7 +31,7 @@ def train(args: Namespace) -> int:
     return 0
 
 
-def _tell(line: str) -> None:
+def _report(line: str) -> None:
     print(f"sot: {line}", file=sys.stderr)
 
 
@@ -41,12 +41,13 @@ def _embedded(
     from skeleton_of_thought.routers.embedded import EmbeddedRouter
     from skeleton_of_thought.routers.training import train_embedded
 
-    trained = train_embedded(sources, seed=args.seed, tell=_tell)
+    trained = train_embedded(sources, seed=args.seed, tell=_report)
     trained.weights.write(Path(args.out))
     report = trained.to_dict()
     if test is not None:
         router = EmbeddedRouter(weights=args.out)
-        report["test"] = _tested(test, [router.score(one.question) for one in test], router.threshold).to_dict()
+        scores = [router.score(labelled.question) for labelled in test]
+        report["test"] = _measured(test, scores, router.threshold).to_dict()
     return report
 
 
@@ -55,7 +56,7 @@ def _encoder(
 ) -> dict[str, Any]:
     from skeleton_of_thought.routers.classifier import train_classifier
 
-    labelled = [one for of in sources.values() for one in of]
+    labelled = [question for questions in sources.values() for question in questions]
     return train_classifier(
         labelled,
         base=args.base,
@@ -66,9 +67,9 @@ def _encoder(
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
         max_length=args.max_length,
-        tell=_tell,
+        tell=_report,
     )
 
 
-def _tested(test: list[LabelledQuestion], scores: list[float], threshold: float) -> Measures:
-    return measure([score >= threshold for score in scores], [one.use_skeleton for one in test], scores)
+def _measured(test: list[LabelledQuestion], scores: list[float], threshold: float) -> Measures:
+    return measure([score >= threshold for score in scores], [labelled.use_skeleton for labelled in test], scores)

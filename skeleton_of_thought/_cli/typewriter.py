@@ -1,4 +1,4 @@
-"""An answer written as it comes, between other lines of a terminal: words are not broken, and waiting is shown."""
+"""Writes an answer between other lines of a terminal, without breaking words, and shows progress until it begins."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import Self
 from skeleton_of_thought._cli.views import without_controls
 from skeleton_of_thought.events import AnswerDelta, AnswerRestarted, Event, PointFound, Routed, SkeletonDone
 
-__all__ = ["Typewriter", "points"]
+__all__ = ["Typewriter", "count_points"]
 
 _DIM, _NORMAL, _ERASE = "\x1b[2m", "\x1b[0m", "\r\x1b[K"
 _PIECES = re.compile(r"\n|[^\S\n]+|\S+")
 
 
 class Typewriter:
-    """Writes an answer to stdout. On a terminal a dim line says what is being done until there is text.
+    """Writes an answer to stdout. On a terminal a dim line shows the progress until there is text.
 
     Attributes:
-        text: What was written of the answer.
+        text: The written text of the answer.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        """`quiet` leaves out that line."""
+        """With `quiet`, there is no progress line."""
         self.text = ""
         self._terminal = sys.stdout.isatty()
-        self._steers = self._terminal and os.environ.get("TERM") not in (None, "", "dumb")
+        self._controls = self._terminal and os.environ.get("TERM") not in (None, "", "dumb")
         self._quiet = quiet
-        self._noted = False
+        self._noting = False
         self._points = 0
         self._column = 0
         self._word = ""
@@ -45,7 +45,7 @@ class Typewriter:
         self.end()
 
     def show(self, event: Event) -> None:
-        """Takes an event of the answer."""
+        """Shows an event of the answer."""
         match event:
             case Routed(decision):
                 self._note("listing the points" if decision.use_skeleton else "answering directly")
@@ -53,17 +53,17 @@ class Typewriter:
                 self._points += 1
                 self._note(f"listing the points: {self._points}")
             case SkeletonDone(skeleton):
-                self._note(f"writing {points(len(skeleton.points))}")
+                self._note(f"writing {count_points(len(skeleton.points))}")
             case AnswerDelta(text):
                 self._write(text)
             case AnswerRestarted():
-                # What is out cannot be taken back; the whole answer follows, set off from it.
+                # Written text cannot be taken back; the whole answer follows, set apart from it.
                 self._write("\n\n")
                 self.text = ""
 
     def end(self) -> None:
-        """Writes what is held back, and ends the line."""
-        self._forget()
+        """Writes text that is held back, and ends the line."""
+        self._erase_note()
         self._flush()
         if self._column:
             self._emit("\n")
@@ -71,18 +71,18 @@ class Typewriter:
         sys.stdout.flush()
 
     def _note(self, what: str) -> None:
-        if self._steers and not self._quiet and not self.text:
+        if self._controls and not self._quiet and not self.text:
             sys.stdout.write(f"{_ERASE}{_DIM}{what} ...{_NORMAL}")
             sys.stdout.flush()
-            self._noted = True
+            self._noting = True
 
-    def _forget(self) -> None:
-        if self._noted:
+    def _erase_note(self) -> None:
+        if self._noting:
             sys.stdout.write(_ERASE)
-            self._noted = False
+            self._noting = False
 
     def _write(self, text: str) -> None:
-        self._forget()
+        self._erase_note()
         self.text += text
         if not self._terminal:
             self._emit(text)
@@ -93,7 +93,7 @@ class Typewriter:
         sys.stdout.flush()
 
     def _take(self, piece: str) -> None:
-        """A line end, white space or a part of a word, which is held back until it is whole."""
+        """Takes a line end, white space, or a part of a word, which is held back until the word is complete."""
         if piece.isspace():
             self._flush()
             if piece == "\n":
@@ -120,13 +120,13 @@ class Typewriter:
         sys.stdout.write(text)
 
 
-def points(count: int) -> str:
-    """So many points, in words."""
+def count_points(count: int) -> str:
+    """The number of points with its noun, as in "1 point"."""
     return f"{count} point{'' if count == 1 else 's'}"
 
 
 def _cells(text: str) -> int:
-    """Columns of a terminal that a text takes."""
+    """The width of a text in columns of a terminal."""
     return sum(
         0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )

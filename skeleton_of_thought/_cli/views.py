@@ -1,4 +1,4 @@
-"""How an answer is shown without a live terminal: as plain text, as one JSON object, as JSON lines."""
+"""Views of an answer without a live terminal: plain text, one JSON object, JSON lines."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from skeleton_of_thought._cli.report import Comparison, comparison_dict
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
 from skeleton_of_thought.types import Answer, Expansion, Point, Skeleton
 
-__all__ = ["JsonView", "Outcome", "PlainView", "View", "event_dict", "without_controls"]
+__all__ = ["AnswerResult", "JsonView", "PlainView", "View", "event_dict", "without_controls"]
 
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
 
 def without_controls(text: str) -> str:
-    """The text without control characters: what a model writes must not steer the terminal."""
+    """The text without control characters: a model's text must not control the terminal."""
     return text.translate(_CONTROLS)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a question ended: `answer` is partial, or None, where there is an `error`."""
+class AnswerResult:
+    """The result of a question: an answer, which is partial or None if there is an `error`."""
 
     answer: Answer | None
     error: Exception | None = None
@@ -37,12 +37,12 @@ class View(Protocol):
 
     @property
     def shows_figures(self) -> bool:
-        """Whether the line of figures is wanted where nobody asked for it: only where people read."""
+        """Whether the line of figures is shown by default: only if a person reads the output."""
         ...
 
     @property
     def width(self) -> int | None:
-        """The most characters of a line of figures; None where there is no limit."""
+        """The most characters of a line of figures; None for no limit."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -50,42 +50,42 @@ class View(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
     def show(self, event: Event) -> None:
-        """One more event."""
+        """Shows an event of the answer."""
         ...
 
     def note(self, what: str) -> None:
-        """What is being done besides the answer, from now on: something to be warmed up or measured."""
+        """Shows what happens from now on besides the answer, such as a warm-up or a measurement."""
         ...
 
-    def show_normal(self, text: str) -> None:
-        """More text of what is being measured."""
+    def show_baseline(self, text: str) -> None:
+        """Shows more text of a baseline that is measured."""
         ...
 
-    def show_again(self, event: Event) -> None:
-        """One more event of an answer that is made again, to be measured."""
+    def show_repetition(self, event: Event) -> None:
+        """Shows an event of an answer that is repeated for measuring."""
         ...
 
-    def finish(self, outcome: Outcome) -> None:
-        """The end of it all; called after the `with` block, when the terminal is free again."""
+    def finish(self, result: AnswerResult) -> None:
+        """Shows the result; called after the `with` block, when the terminal is free again."""
         ...
 
     def interrupt(self, answer: Answer) -> None:
-        """The user has had enough; this is what there is."""
+        """Shows the answer so far; called when the user interrupts."""
         ...
 
     def report(self, lines: Sequence[str]) -> None:
-        """Figures for a reader."""
+        """Shows lines of figures."""
         ...
 
 
-class _Quiet:
-    """What the views without a live terminal share."""
+class _StreamView:
+    """The common part of the views that only write to the standard streams."""
 
     shows_figures = False
     width: int | None = None
 
     def __init__(self, *, notes: bool = False) -> None:
-        """`notes` says what is being done where that takes time."""
+        """With `notes`, slow steps are reported."""
         self._notes = notes
 
     def __enter__(self) -> Self:
@@ -95,46 +95,46 @@ class _Quiet:
         pass
 
     def note(self, what: str) -> None:
-        """Says it where it is not in the way."""
+        """Writes the note to stderr."""
         if self._notes:
             print(f"sot: {what} ...", file=sys.stderr, flush=True)
 
-    def show_normal(self, text: str) -> None:
-        """Other ways are measured; their text is not part of the answer."""
+    def show_baseline(self, text: str) -> None:
+        """Shows nothing: the text of a baseline is not part of the answer."""
 
-    def show_again(self, event: Event) -> None:
-        """Nothing: there is an answer."""
+    def show_repetition(self, event: Event) -> None:
+        """Shows nothing: there is an answer already."""
 
     def interrupt(self, answer: Answer) -> None:
-        """Nothing: what was written was written, and half a JSON object helps nobody."""
+        """Shows nothing: text is on stdout already, and half a JSON object is of no use."""
 
     def report(self, lines: Sequence[str]) -> None:
-        """Figures go where they are not in the way."""
+        """Writes the figures to stderr."""
         if lines:
             print(*lines, sep="\n", file=sys.stderr)
 
 
-class PlainView(_Quiet):
-    """The answer's text on stdout in document order, as soon as it is final; nothing else."""
+class PlainView(_StreamView):
+    """Writes only the answer's text to stdout, in document order and as soon as it is final."""
 
     def __init__(self, *, notes: bool = False) -> None:
         super().__init__(notes=notes)
         self._written: list[str] = []
         self._terminal = sys.stdout.isatty()
-        # Not where a pager or file has taken over the one and the terminal is still there for the other.
+        # With one of them in a pager or a file, the figures would stand apart from the answer.
         self.shows_figures = self._terminal and sys.stderr.isatty()
 
     def show(self, event: Event) -> None:
-        """See `View.show`."""
+        """Writes the text that the event releases."""
         if isinstance(event, AnswerDelta):
             self._write(event.text)
         elif isinstance(event, AnswerRestarted):
-            # What is out cannot be taken back; the whole answer follows, set off from it.
+            # Written text cannot be taken back; the whole answer follows, set apart from it.
             self._write("\n\n")
             self._written.clear()
 
     def note(self, what: str) -> None:
-        """See `View.note`. On a terminal the answer's line ends first."""
+        """Writes the note to stderr; on a terminal, the line of the answer ends first."""
         if self._notes and self._terminal and self._written and not self._written[-1].endswith("\n"):
             self._write("\n")
         super().note(what)
@@ -144,48 +144,48 @@ class PlainView(_Quiet):
         sys.stdout.write(without_controls(text) if self._terminal else text)
         sys.stdout.flush()
 
-    def finish(self, outcome: Outcome) -> None:
-        """Writes what of a partial answer was still waiting for its turn."""
+    def finish(self, result: AnswerResult) -> None:
+        """Writes the parts of a partial answer that were held back until their turn."""
         text = "".join(self._written)
-        if outcome.answer is not None and outcome.answer.text.startswith(text):
-            self._write(outcome.answer.text[len(text) :])
+        if result.answer is not None and result.answer.text.startswith(text):
+            self._write(result.answer.text[len(text) :])
         text = "".join(self._written)
         if text and not text.endswith("\n"):
             self._write("\n")
 
 
-class JsonView(_Quiet):
-    """The answer as one JSON object on stdout; with `events`, every event on a line of its own before it."""
+class JsonView(_StreamView):
+    """Writes the answer as one JSON object to stdout; with `events`, a line for each event before it."""
 
     def __init__(self, *, events: bool, notes: bool = False) -> None:
         super().__init__(notes=notes)
         self._events = events
 
     def show(self, event: Event) -> None:
-        """See `View.show`. The end is left to `finish`, which knows the comparison too."""
+        """Writes the event; `finish` writes the last one, which has the comparison too."""
         if self._events and not isinstance(event, AnswerDone | AnswerFailed):
             _print_json(event_dict(event))
 
-    def finish(self, outcome: Outcome) -> None:
-        """Writes the answer; a partial one has its `error` beside it, and where there is none the `error` is all."""
-        answer = None if outcome.answer is None else outcome.answer.to_dict()
+    def finish(self, result: AnswerResult) -> None:
+        """Writes the answer, partial or whole, and the `error` if there is one."""
+        answer = None if result.answer is None else result.answer.to_dict()
         extra = {}
-        if outcome.error is not None:
-            extra["error"] = _plain(outcome.error)
-        if outcome.comparison is not None and outcome.answer is not None:
-            extra["compare"] = comparison_dict(outcome.answer, outcome.comparison)
+        if result.error is not None:
+            extra["error"] = _plain(result.error)
+        if result.comparison is not None and result.answer is not None:
+            extra["compare"] = comparison_dict(result.answer, result.comparison)
         if self._events:
-            name = "AnswerDone" if outcome.error is None else "AnswerFailed"
+            name = "AnswerDone" if result.error is None else "AnswerFailed"
             _print_json({"event": name, "answer": answer, **extra})
         else:
             _print_json({**(answer or {}), **extra})
 
     def report(self, lines: Sequence[str]) -> None:
-        """Nothing: the JSON has it all."""
+        """Writes nothing: the JSON object has all figures."""
 
 
 def _print_json(value: Any) -> None:
-    # Not every terminal or pipe takes every character, and half a surrogate pair fits into none.
+    # Some encodings lack characters, and no encoding has half a surrogate pair.
     text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
@@ -196,7 +196,7 @@ def _print_json(value: Any) -> None:
 
 
 def event_dict(event: Event) -> dict[str, Any]:
-    """An event as plain data: its name under `event`, and its fields."""
+    """An event as plain data: its type under `event`, and its fields."""
     fields = {f.name: _plain(getattr(event, f.name)) for f in dataclasses.fields(event)}
     return {"event": type(event).__name__, **fields}
 

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from skeleton_of_thought._cli.backends import local_backend, openai_backend
+from skeleton_of_thought._cli.local_backend import local_backend
+from skeleton_of_thought._cli.openai_backend import openai_backend
 from skeleton_of_thought.cli import main
 from skeleton_of_thought.types import Call, Completion, Decoding, Message, Prompt, Reply, Usage
 

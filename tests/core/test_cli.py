@@ -13,10 +13,10 @@ import scripted_cli as scripted
 from terminals import Terminal, live_view
 
 from skeleton_of_thought import cli
-from skeleton_of_thought._cli.backends import local_backend
-from skeleton_of_thought._cli.live import LiveView, _columns
+from skeleton_of_thought._cli.live_view import LiveView, _columns
+from skeleton_of_thought._cli.local_backend import local_backend
 from skeleton_of_thought._cli.report import statistics
-from skeleton_of_thought._cli.views import Outcome
+from skeleton_of_thought._cli.views import AnswerResult
 from skeleton_of_thought.errors import install_line
 from skeleton_of_thought.events import AnswerDelta, AnswerRestarted, MergeStarted, PointDelta, PointFound, PointStarted
 from skeleton_of_thought.text.assembly import render
@@ -454,7 +454,7 @@ def test_without_rich_a_terminal_gets_plain_text(monkeypatch, capsys):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delitem(sys.modules, "skeleton_of_thought._cli.live", raising=False)
+    monkeypatch.delitem(sys.modules, "skeleton_of_thought._cli.live_view", raising=False)
     monkeypatch.setitem(sys.modules, "rich.console", None)
     assert main(["ask", QUESTION], backend=Script().backend()) == 0
     assert terminal.getvalue().startswith("1. Keep a schedule")
@@ -540,7 +540,7 @@ def test_the_live_view_shows_the_merge_and_then_prints_it(screen):
     assert "One text " not in lines()
     points = (Expansion(Point(1, "Sleep"), "Long."), Expansion(Point(2, "Eat")))
     with console.capture() as shown:
-        view.finish(Outcome(Answer("One text.", QUESTION, "skeleton", expansions=points, merged=True)))
+        view.finish(AnswerResult(Answer("One text.", QUESTION, "skeleton", expansions=points, merged=True)))
     assert shown.get().strip() == f"{QUESTION}\n\nOne text."
 
 
@@ -550,7 +550,7 @@ def test_the_live_view_prints_the_text_of_the_answer(screen, join):
     points = (Expansion(Point(1, "Sleep"), "Long."), Expansion(Point(2, "Eat")), Expansion(Point(3, "Walk"), "Far."))
     with console.capture() as shown:
         LiveView(QUESTION, console, join=join).finish(
-            Outcome(Answer(render(points, join), QUESTION, "skeleton", expansions=points))
+            AnswerResult(Answer(render(points, join), QUESTION, "skeleton", expansions=points))
         )
     assert shown.get().strip() == f"{QUESTION}\n\n{render(points, join)}"
 

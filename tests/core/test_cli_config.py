@@ -12,8 +12,7 @@ import scripted_cli
 
 from skeleton_of_thought import cli
 from skeleton_of_thought._cli import config
-from skeleton_of_thought._cli.loading import load
-from skeleton_of_thought._cli.models import ModelSpec
+from skeleton_of_thought._cli.models import ModelSpec, load_backend
 
 
 @pytest.fixture
@@ -71,8 +70,8 @@ def loaded(monkeypatch):
         models.append(model)
         return scripted_cli.Script().backend()
 
-    monkeypatch.setattr(cli, "load", note)
-    assert load is not note
+    monkeypatch.setattr(cli, "load_backend", note)
+    assert load_backend is not note
     return models
 
 

@@ -267,7 +267,7 @@ def test_a_chat_names_the_file_that_it_cannot_save_as_the_user_does(tmp_path, mo
 )
 def test_a_place_that_cannot_work_is_told_before_the_model_loads(tmp_path, monkeypatch, capsys, name, said):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(cli, "load_backend", lambda *_, **__: pytest.fail("a model was loaded"))
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "out").symlink_to("/dev/stdout")
     protect(tmp_path / "protected", monkeypatch)

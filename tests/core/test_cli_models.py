@@ -104,7 +104,7 @@ def test_a_directory_of_such_a_name_is_a_model(tmp_path, monkeypatch):
     ],
 )
 def test_what_may_be_meant_for_an_address_never_goes_to_openai(monkeypatch, capsys, address):
-    monkeypatch.setattr(cli, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(cli, "load_backend", lambda *_, **__: pytest.fail("a model was loaded"))
     assert cli.main(["ask", "Why?", "-m", f"openai:{address}"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("sot: error: ")

@@ -11,8 +11,9 @@ import pytest
 import scripted_cli as scripted
 from terminals import Terminal, live_view
 
-from skeleton_of_thought import cli, drive
-from skeleton_of_thought._cli.views import Outcome
+from skeleton_of_thought import drive
+from skeleton_of_thought._cli import backend
+from skeleton_of_thought._cli.views import AnswerResult
 from skeleton_of_thought.cli import main
 from skeleton_of_thought.events import AnswerDelta, Routed
 from skeleton_of_thought.routers.embedded import EmbeddedRouter
@@ -128,7 +129,7 @@ def test_a_backends_own_capacity_counts_beside_the_option(capacity, option, room
         limits.append(max_concurrency)
         return drive.run(flows, open_call, max_concurrency=max_concurrency)
 
-    monkeypatch.setattr(cli, "run", noting)
+    monkeypatch.setattr(backend, "run", noting)
     routed, forced = Narrow(capacity), Narrow(capacity)
     limit = () if option is None else ("--max-concurrency", option)
     ask(routed, POINTS, "--json", *limit, capsys=capsys)
@@ -260,7 +261,7 @@ def test_the_live_view_tells_of_the_direct_way_before_there_is_text(view):
     assert lines()[1].startswith("answering directly: gate (x)")
     assert any("It is 68." in line for line in lines())
     shown.note("one normal call, turn 2 of 2")
-    shown.show_normal("Again.")
+    shown.show_baseline("Again.")
     assert lines()[1].startswith("one normal call, turn 2 of 2 - ")
     assert lines()[1].endswith(" s")
 
@@ -322,7 +323,7 @@ def test_the_live_view_keeps_a_direct_answer_that_broke(terminal, capsys):
 def test_a_finish_prints_nothing_where_nothing_was_written(view):
     shown, _, console = view()
     with console.capture() as captured:
-        shown.finish(Outcome(None, ConnectionError("gone")))
+        shown.finish(AnswerResult(None, ConnectionError("gone")))
     assert captured.get() == ""
 
 

@@ -16,11 +16,18 @@ from rich.console import Console
 from terminals import Terminal, live_view
 
 from skeleton_of_thought import cli
-from skeleton_of_thought._cli.backends import Way
-from skeleton_of_thought._cli.live import LiveView, _columns, _share
-from skeleton_of_thought._cli.machine import Meter, Work
-from skeleton_of_thought._cli.report import Comparison, Normal, comparison, comparison_dict, figures, measurements
-from skeleton_of_thought._cli.views import Outcome
+from skeleton_of_thought._cli.backend import Baseline
+from skeleton_of_thought._cli.cpu_load import CpuLoad, CpuMeter
+from skeleton_of_thought._cli.live_view import LiveView, _columns, _share
+from skeleton_of_thought._cli.report import (
+    BaselineAnswer,
+    Comparison,
+    comparison_dict,
+    comparison_lines,
+    figures,
+    measurements,
+)
+from skeleton_of_thought._cli.views import AnswerResult
 from skeleton_of_thought.events import AnswerDelta, PointDelta, PointDone, PointFound, PointStarted
 from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision, Span, Timings, Usage
 
@@ -186,13 +193,13 @@ def printed(width, outcome, report=()):
 POINTS = tuple(Expansion(Point(index, f"Title {index}"), prose(40, f"ours{index}")) for index in (1, 2))
 TEXT = "\n\n".join(f"{e.point.index}. {e.point.title}: {e.text}" for e in POINTS)
 ANSWER = Answer(TEXT, QUESTION, "skeleton", usage=Usage(10, 100), expansions=POINTS, timings=Timings(2.0, 0.5))
-GENERATE = Normal(prose(90, "theirs"), 8.0, 0.1, Usage(5, 100), 100, "model.generate")
-ROW = Normal("Row.", 4.0, 0.1, Usage(5, 100), 100, "the engine's single row")
+GENERATE = BaselineAnswer(prose(90, "theirs"), 8.0, 0.1, Usage(5, 100), 100, "model.generate")
+ROW = BaselineAnswer("Row.", 4.0, 0.1, Usage(5, 100), 100, "the engine's single row")
 BOTH = Comparison((GENERATE, ROW), (1.9, 2.0, 5.0))
 
 
 def test_both_texts_stand_side_by_side_where_the_terminal_is_wide():
-    out = printed(120, Outcome(ANSWER, comparison=BOTH))
+    out = printed(120, AnswerResult(ANSWER, comparison=BOTH))
     (heads,) = (line for line in out.splitlines() if "Skeleton-of-Thought, 2.0 s" in line)
     assert heads.index("model.generate, 8.0 s") > 55
     assert max(map(len, out.splitlines())) <= 120
@@ -202,7 +209,7 @@ def test_both_texts_stand_side_by_side_where_the_terminal_is_wide():
 
 
 def test_both_texts_stand_below_each_other_where_it_is_not():
-    out = printed(80, Outcome(ANSWER, comparison=BOTH))
+    out = printed(80, AnswerResult(ANSWER, comparison=BOTH))
     places = [
         out.index(word) for word in (QUESTION, "Skeleton-of-Thought, 2.0 s", "ours2", "model.generate, 8.0 s", "theirs")
     ]
@@ -211,7 +218,7 @@ def test_both_texts_stand_below_each_other_where_it_is_not():
 
 def test_a_question_of_many_lines_is_not_printed_in_full():
     console = Console(file=io.StringIO(), width=80, height=40, force_terminal=True, color_system=None)
-    LiveView("Summarise: " + prose(2000), console).finish(Outcome(Answer("Short.", "", "direct")))
+    LiveView("Summarise: " + prose(2000), console).finish(AnswerResult(Answer("Short.", "", "direct")))
     assert len(console.file.getvalue().splitlines()) <= 7
 
 
@@ -355,8 +362,8 @@ class Ways(Script):
         self.lengths = []
 
     def backend(self):
-        ways = [Way(name, partial(self._way, name)) for name in ("model.generate", "the engine's single row")]
-        return dataclasses.replace(super().backend(), ways=ways, checkpoint=self._checkpoint)
+        baselines = [Baseline(name, partial(self._way, name)) for name in ("model.generate", "the engine's single row")]
+        return dataclasses.replace(super().backend(), baselines=baselines, checkpoint=self._checkpoint)
 
     def _checkpoint(self):
         self.order.append("checkpoint")
@@ -471,12 +478,12 @@ def test_the_live_view_shows_what_is_measured():
     started(view, ["Text."])
     assert lines()[1].startswith("points done: 0 of 1")
     view.note("model.generate, turn 2 of 5")
-    view.show_normal("Their text.")
+    view.show_baseline("Their text.")
     shown = lines()
     assert shown[1].startswith("model.generate, turn 2 of 5 - ")
     assert (shown[-1], boxes(shown)) == ("Their text.", 0)
     view.note("Skeleton-of-Thought again, turn 3 of 5")
-    view.show_again(PointFound(Point(1, "Once more")))
+    view.show_repetition(PointFound(Point(1, "Once more")))
     shown = lines()
     assert shown[1].startswith("Skeleton-of-Thought again")
     assert "Once more" in shown[-1]
@@ -484,7 +491,7 @@ def test_the_live_view_shows_what_is_measured():
 
 
 def test_ratios_are_of_the_median():
-    assert comparison(ANSWER, BOTH) == [
+    assert comparison_lines(ANSWER, BOTH) == [
         "4.0x as fast as model.generate, 2.0x as fast as the engine's single row; 100 tokens each"
     ]
     assert comparison_dict(ANSWER, BOTH)["speedup"] == {"wall": 4.0, "per_token": 4.0}
@@ -496,14 +503,14 @@ def test_ratios_are_of_the_median():
 @pytest.mark.parametrize(
     ("normal", "expected"),
     [
-        (Normal("y", 4.0, usage=Usage(5, 100), limit=100), "; 100 tokens each"),
-        (Normal("y", 4.0, usage=Usage(5, 40), limit=100), "(100 and 40 tokens as it ended by itself)"),
-        (Normal("y", 4.0, usage=Usage(5, 140)), "the lengths differ (100 and 140 tokens), so"),
-        (Normal("y", 4.0), "the lengths may differ"),
+        (BaselineAnswer("y", 4.0, usage=Usage(5, 100), limit=100), "; 100 tokens each"),
+        (BaselineAnswer("y", 4.0, usage=Usage(5, 40), limit=100), "(100 and 40 tokens as it ended by itself)"),
+        (BaselineAnswer("y", 4.0, usage=Usage(5, 140)), "the lengths differ (100 and 140 tokens), so"),
+        (BaselineAnswer("y", 4.0), "the lengths may differ"),
     ],
 )
 def test_a_comparison_is_plain_about_lengths(normal, expected):
-    (line,) = comparison(ANSWER, Comparison((normal,), (2.0,)))
+    (line,) = comparison_lines(ANSWER, Comparison((normal,), (2.0,)))
     assert expected in line
     assert line.startswith("2.0x as fast as one normal call")
 
@@ -511,24 +518,24 @@ def test_a_comparison_is_plain_about_lengths(normal, expected):
 @pytest.mark.parametrize(
     ("work", "line"),
     [
-        (Work(2, 10.0, 0.0), None),
-        (Work(2, 10.0, 4.0), None),
-        (Work(2, 10.0, 12.0), "this machine is busy: others used 1.2 of its 2 processors meanwhile, so times vary"),
-        (Work(64, 10.0, 100.0), None),
-        (Work(64, 0.0, 100.0), None),
+        (CpuLoad(2, 10.0, 0.0), None),
+        (CpuLoad(2, 10.0, 4.0), None),
+        (CpuLoad(2, 10.0, 12.0), "this machine is busy: others used 1.2 of its 2 processors meanwhile, so times vary"),
+        (CpuLoad(64, 10.0, 100.0), None),
+        (CpuLoad(64, 0.0, 100.0), None),
     ],
 )
 def test_a_machine_is_busy_where_others_use_much_of_it(work, line):
-    assert work.busy == line
+    assert work.warning == line
 
 
 def test_a_busy_machine_is_told_of_last():
-    lines = comparison(ANSWER, dataclasses.replace(BOTH, busy="this machine is busy"))
+    lines = comparison_lines(ANSWER, dataclasses.replace(BOTH, busy="this machine is busy"))
     assert lines[1:] == ["this machine is busy"]
 
 
 def test_the_meter_counts_what_this_process_does_as_its_own():
-    meter = Meter()
+    meter = CpuMeter()
     sum(number * number for number in range(300_000))
     work = meter.read()
     assert work.processors >= 1

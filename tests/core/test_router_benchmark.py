@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skeleton_of_thought._cli.backends import Backend
+from skeleton_of_thought._cli.backend import ModelBackend
 from skeleton_of_thought.types import Conversation, Reply, Usage
 
 ROOT = Path(__file__).parent.parent.parent
@@ -88,7 +88,7 @@ class Asked:
 
     def load(self, spec, **settings):
         self.settings = settings
-        return Backend("asked", self._open, explain=lambda error: f"explained: {error}", close=self._close)
+        return ModelBackend("asked", self._open, explain=lambda error: f"explained: {error}", close=self._close)
 
     def _close(self):
         self.closed = True
@@ -105,7 +105,7 @@ class Asked:
 def ask_model(bench, monkeypatch, tmp_path, capsys, *replies):
     """The benchmark with a model that gives these replies; the first is to the question before all others."""
     backend = Asked(*replies)
-    monkeypatch.setattr("skeleton_of_thought._cli.loading.load", backend.load)
+    monkeypatch.setattr("skeleton_of_thought._cli.models.load_backend", backend.load)
     labels = tmp_path / "labels.csv"
     labels.write_text(LABELS)
     bench.main(["--train", "--test", str(labels), "--prompt-model", "demo", "--overhead", "0"])

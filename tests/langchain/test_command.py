@@ -16,7 +16,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from skeleton_of_thought._cli.langchain_backend import _explain
+from skeleton_of_thought._cli.diagnostics import explain_langchain
 from skeleton_of_thought.cli import main
 
 pytest.importorskip("langchain")
@@ -121,12 +121,13 @@ def test_an_error_tells_whose_it_is_and_what_it_comes_from() -> None:
 
     error = APIConnectionError("Connection error.")
     error.__cause__ = OSError("name or service not known")
-    said = _explain(error, "openai:m")
+    said = explain_langchain(error, "openai:m")
     assert said.startswith("The server of LangChain's provider openai cannot be reached")
     assert "name or service not known" in said
-    assert "the key" in _explain(AuthenticationError("no"), "openai:m")
+    assert "the key" in explain_langchain(AuthenticationError("no"), "openai:m")
     assert (
-        _explain(ValueError("bad\nvalue"), "openai:m") == "LangChain's model 'openai:m' failed: ValueError: bad value"
+        explain_langchain(ValueError("bad\nvalue"), "openai:m")
+        == "LangChain's model 'openai:m' failed: ValueError: bad value"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from skeleton_of_thought._cli.backends import local_backend
+from skeleton_of_thought._cli.local_backend import local_backend
 from skeleton_of_thought.cli import main
 from skeleton_of_thought.local import LocalEngine, gguf_cache, models
 from skeleton_of_thought.types import Hints, Message, Prompt

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from skeleton_of_thought._cli.backends import local_backend
+from skeleton_of_thought._cli.local_backend import local_backend
 from skeleton_of_thought.local import LocalEngine
 from skeleton_of_thought.local.plain_generate import GenerateStream
 from skeleton_of_thought.types import Call, Hints, Message, Prompt, Reply, Usage

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 
-from skeleton_of_thought._cli.backends import Backend
+from skeleton_of_thought._cli.backend import ModelBackend
 from skeleton_of_thought.cli import main
 from skeleton_of_thought.types import Call, Decoding, Reply, Usage
 
@@ -48,8 +48,8 @@ class Script:
         self.open = 0
         self.closed = False
 
-    def backend(self) -> Backend:
-        return Backend("scripted", self._open, takes_limits=True, explain=str, close=self._close)
+    def backend(self) -> ModelBackend:
+        return ModelBackend("scripted", self._open, takes_limits=True, explain=str, close=self._close)
 
     def _close(self) -> None:
         self.closed = True

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from skeleton_of_thought._cli.live import LiveView
+from skeleton_of_thought._cli.live_view import LiveView
 
 
 class Terminal(io.StringIO):

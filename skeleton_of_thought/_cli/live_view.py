@@ -1,4 +1,4 @@
-"""The live view: the skeleton line by line, then all points side by side. Needs `rich` (extra `demo`)."""
+"""The live view: shows the skeleton line by line, then all points side by side. Needs `rich` (extra `demo`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from skeleton_of_thought._cli.views import Outcome, without_controls
+from skeleton_of_thought._cli.views import AnswerResult, without_controls
 from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerRestarted,
@@ -33,19 +33,19 @@ from skeleton_of_thought.types import Answer, Expansion, Point
 __all__ = ["LiveView"]
 
 _READABLE = 38
-"""The least width of a point's box, in columns, where there is enough height for all."""
+"""The least width of a point's box, in columns, if the height suffices for all boxes."""
 _NARROWEST = 26
-"""The least width of a point's box at all."""
+"""The least width of a point's box in any case."""
 _WIDEST = 100
-"""The greatest width of running text and of a box: longer lines are hard to follow."""
+"""The greatest width of text and of a box: longer lines are hard to read."""
 _LOWEST = 4
-"""The least height of a point's box that is cut, in lines: its frame, and two lines of text."""
-_BOTH = 100
-"""From this width on two texts stand side by side."""
+"""The least height of a box whose text is cut: the frame and two lines of text."""
+_TWO_TEXTS = 100
+"""The least width at which two texts stand side by side."""
 _GAP = 3
 """Columns between two texts that stand side by side."""
 _CUT = 1000
-"""Texts are cut at multiples of so many characters, so that their lines do not jump with every token."""
+"""Long texts are cut at multiples of this many characters, so that their lines do not move with every token."""
 
 _STATES = {
     "waiting": ("·", ".", "dim"),
@@ -70,7 +70,7 @@ class _Cell:
 
 
 class _Page:
-    """What there is of an answer so far."""
+    """The answer so far."""
 
     def __init__(self) -> None:
         self.cells: dict[int, _Cell] = {}
@@ -125,23 +125,23 @@ class _Page:
     def body(self, width: int, height: int, console: Console) -> RenderableType:
         cells = list(self.cells.values())
         if text := "".join(self.merge or self.direct):
-            return _running(text, width, height, console)
+            return _text_end(text, width, height, console)
         if any(cell.opened for cell in cells):
             return _grid(cells, width, height, console)
         return Text("\n").join(_line(cell, width, console, text=False) for cell in cells[-height:])
 
 
 class LiveView:
-    """Shows an answer on the terminal's second screen while it is written, then prints it as normal text.
+    """Shows an answer on the terminal's alternate screen while it is written, then prints it as normal text.
 
-    The second screen is used because it survives a change of size: what is drawn in the scrollback cannot
-    be taken back once lines have been wrapped anew.
+    The alternate screen survives a change of the terminal's size. In the scrollback, drawn lines cannot be erased any
+    more after the terminal has wrapped them again.
 
     Args:
-        question: What is asked.
-        console: Where to draw; the process's own by default.
-        join: How the points stand in the answer.
-        clock: What tells the seconds.
+        question: The question.
+        console: The console to draw on; by default that of the process.
+        join: The form of the points in the answer.
+        clock: Returns the time in seconds.
     """
 
     shows_figures = True
@@ -159,64 +159,64 @@ class LiveView:
         self._join = join
         self._page = _Page()
         self._note: str | None = None
-        self._normal: list[str] = []
+        self._baseline: list[str] = []
         self._clock = clock
-        self._began = clock()
+        self._start = clock()
         self._live = Live(self, console=self._console, screen=True, refresh_per_second=8)
 
     @property
     def width(self) -> int:
-        """See `View.width`."""
+        """The width of the console."""
         return self._console.width
 
     def __enter__(self) -> Self:
-        self._began = self._clock()
+        self._start = self._clock()
         self._live.start(refresh=True)
         return self
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    # --- what has happened: the screen is drawn by a thread of its own, from what is noted here ---
+    # --- events: a thread of rich draws the screen from the state that they leave here ---
 
     def show(self, event: Event) -> None:
-        """See `View.show`."""
+        """Shows an event of the answer."""
         if self._note is not None:
             self.note(None)
         self._page.show(event)
 
     def note(self, what: str | None) -> None:
-        """See `View.note`. The clock and the screen begin anew."""
-        self._page, self._normal = _Page(), []
-        self._note, self._began = what, self._clock()
+        """Shows what happens from now on, on an empty screen and with the clock at zero."""
+        self._page, self._baseline = _Page(), []
+        self._note, self._start = what, self._clock()
 
-    def show_normal(self, text: str) -> None:
-        """See `View.show_normal`."""
-        self._normal.append(text)
+    def show_baseline(self, text: str) -> None:
+        """Shows more text of a baseline that is measured."""
+        self._baseline.append(text)
 
-    def show_again(self, event: Event) -> None:
-        """See `View.show_again`."""
+    def show_repetition(self, event: Event) -> None:
+        """Shows an event of an answer that is repeated for measuring."""
         self._page.show(event)
 
     # --- the screen ---
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = console.size
-        page, note, normal = self._page, self._note, "".join(self._normal)
-        status = f"{note or page.status} - {self._clock() - self._began:.1f} s"
+        page, note, baseline = self._page, self._note, "".join(self._baseline)
+        status = f"{note or page.status} - {self._clock() - self._start:.1f} s"
         head = [Text(self._question, style="bold"), Text(status, style="dim"), Text()]
-        # The points matter most: on a very low terminal they get all of it.
+        # The points matter most, so on a very low terminal they get all lines.
         head = head[: max(0, min(3, height - 2))]
         for line in head:
             line.truncate(width, overflow="ellipsis")
         room = max(1, height - len(head))
-        yield Group(*head, _running(normal, width, room, console) if normal else page.body(width, room, console))
+        yield Group(*head, _text_end(baseline, width, room, console) if baseline else page.body(width, room, console))
 
     # --- the end ---
 
-    def finish(self, outcome: Outcome) -> None:
-        """Prints the question and the whole answer as normal text, beside another one where they were compared."""
-        answer, compared = outcome.answer, outcome.comparison
+    def finish(self, result: AnswerResult) -> None:
+        """Prints the question and the whole answer as normal text, beside that of a baseline if there is one."""
+        answer, comparison = result.answer, result.comparison
         if answer is None or not answer.text:
             return
         question = Text(self._question, style="bold")
@@ -224,27 +224,27 @@ class LiveView:
         document = _document(answer, self._join)
         # After a change of size the terminal may come back in the middle of a line.
         self._console.print(Text(), question, Text(), sep="\n")
-        if compared is None:
+        if comparison is None:
             self._console.print(document)
             return
-        normal = compared.normals[0]
-        ours = Text(f"Skeleton-of-Thought, {compared.seconds:.1f} s", style="dim")
-        theirs = Text(f"{normal.name}, {normal.seconds:.1f} s", style="dim")
-        self._console.print(_both((ours, document), (theirs, Text(without_controls(normal.text))), self.width))
+        baseline = comparison.baselines[0]
+        ours = Text(f"Skeleton-of-Thought, {comparison.seconds:.1f} s", style="dim")
+        theirs = Text(f"{baseline.name}, {baseline.seconds:.1f} s", style="dim")
+        self._console.print(_two_texts((ours, document), (theirs, Text(without_controls(baseline.text))), self.width))
 
     def interrupt(self, answer: Answer) -> None:
-        """Prints what there is: it was on the screen a moment ago."""
-        self.finish(Outcome(answer))
+        """Prints the answer so far, which was on the screen a moment ago."""
+        self.finish(AnswerResult(answer))
 
     def report(self, lines: Sequence[str]) -> None:
-        """Prints figures, set off from the answer."""
+        """Prints lines of figures, set apart from the answer."""
         if lines:
             self._console.print(Text("\n" + "\n".join(lines), style="dim"))
 
 
-def _both(ours: tuple[Text, Text], theirs: tuple[Text, Text], width: int) -> RenderableType:
-    """Two texts with their headings: side by side where each has enough room, else one below the other."""
-    if width < _BOTH:
+def _two_texts(ours: tuple[Text, Text], theirs: tuple[Text, Text], width: int) -> RenderableType:
+    """Two texts with their headings, side by side if the width suffices, else one below the other."""
+    if width < _TWO_TEXTS:
         return Group(ours[0], Text(), ours[1], Text(), theirs[0], Text(), theirs[1])
     table = Table.grid(padding=(0, _GAP, 0, 0), pad_edge=False)
     for _ in range(2):
@@ -269,33 +269,33 @@ def _section(expansion: Expansion, join: Join) -> Text:
 
 
 def _grid(cells: list[_Cell], width: int, height: int, console: Console) -> RenderableType:
-    """All points side by side, in boxes as tall as their texts where these fit; without boxes where none would."""
+    """All points side by side, in boxes as tall as their texts if these fit; without boxes if no boxes fit."""
     columns = _columns(len(cells), width, height)
     if columns == 0:
-        return _lines(cells, width, height, console)
+        return _list(cells, width, height, console)
     each = min(_WIDEST, width // columns)
     table = Table.grid()
     for _ in range(columns):
         table.add_column(width=each)
-    # Numbered row by row, as one reads; but each column is a pile of its own, so that no box waits for its neighbours.
-    table.add_row(*(Group(*_pile(cells[column::columns], each, height, console)) for column in range(columns)))
+    # Points are numbered row by row, but boxes of different heights need no common rows: each column is a stack.
+    table.add_row(*(Group(*_stack(cells[column::columns], each, height, console)) for column in range(columns)))
     return table
 
 
 def _columns(count: int, width: int, height: int) -> int:
-    """As many columns as can be read; 0 if boxes do not fit, however narrow."""
+    """The most columns whose boxes are wide enough to read; 0 if boxes of no width fit."""
     fits = [
         columns
         for columns in range(1, min(count, max(1, width // _NARROWEST)) + 1)
         if -(-count // columns) * _LOWEST <= height
     ]
     readable = [columns for columns in fits if width // columns >= _READABLE]
-    # Where the height asks for more columns than are easily read, as few of them as will do.
+    # If the height requires narrower boxes, take the fewest columns that fit.
     return max(readable, default=min(fits, default=0))
 
 
-def _pile(cells: list[_Cell], width: int, height: int, console: Console) -> list[Panel]:
-    """Boxes below each other, of so many lines at most; where texts are too long, the end of each is shown."""
+def _stack(cells: list[_Cell], width: int, height: int, console: Console) -> list[Panel]:
+    """Boxes below each other, at most `height` lines in all. Of texts that are too long, only the ends are shown."""
     texts = [_wrap(_shown(cell), width - 4, height, console) for cell in cells]
     room = _share([len(text) for text in texts], height - 2 * len(cells))
     return [
@@ -305,7 +305,7 @@ def _pile(cells: list[_Cell], width: int, height: int, console: Console) -> list
 
 
 def _share(wanted: Sequence[int], room: int) -> list[int]:
-    """Lines for texts that want so many each, and have so many together: short ones whole, long ones alike."""
+    """Shares lines among texts: short texts get all that they want, long ones equal shares of the rest."""
     given = [0] * len(wanted)
     left = room
     for rank, index in enumerate(sorted(range(len(wanted)), key=lambda index: wanted[index])):
@@ -325,24 +325,24 @@ def _box(cell: _Cell, lines: Sequence[Text], width: int, console: Console) -> Pa
     sign = ascii_mark if console.options.ascii_only else mark
     label = Text(without_controls(f"{sign} {heading(cell.point)}"), no_wrap=True, overflow="ellipsis")
     label.truncate(max(1, width - 6), overflow="ellipsis")
-    # It is wrapped already, at the width that the box leaves.
+    # The lines are already wrapped at the inner width of the box.
     body = Text("\n", no_wrap=True, overflow="crop").join(lines)
     return Panel(body, title=label, title_align="left", border_style=style, height=max(1, len(lines)) + 2, width=width)
 
 
-def _running(text: str, width: int, height: int, console: Console) -> Text:
-    """The end of a text that stands alone."""
+def _text_end(text: str, width: int, height: int, console: Console) -> Text:
+    """The last lines of a text without a box."""
     return Text("\n").join(_wrap(Text(text), min(width, _WIDEST), height, console)[-height:])
 
 
-def _lines(cells: list[_Cell], width: int, height: int, console: Console) -> Text:
-    """A line or more per point; those that are done give way where there are too many."""
+def _list(cells: list[_Cell], width: int, height: int, console: Console) -> Text:
+    """Points without boxes, a line or more for each. If there are too many, finished ones are left out first."""
     shown = cells
     if len(cells) > height:
         order = sorted(cells, key=lambda cell: (cell.state in ("done", "failed"), cell.point.index))
         shown = sorted(order[: max(1, height - 1)], key=lambda cell: cell.point.index)
     each = max(1, height // len(cells))
-    lines = [_lines_of(cell, width, each, console) for cell in shown]
+    lines = [_entry(cell, width, each, console) for cell in shown]
     if len(shown) < len(cells) and height > 1:
         more = Text(f"and {len(cells) - len(shown)} more", style="dim")
         more.truncate(width, overflow="ellipsis")
@@ -350,8 +350,8 @@ def _lines(cells: list[_Cell], width: int, height: int, console: Console) -> Tex
     return Text("\n").join(lines)
 
 
-def _lines_of(cell: _Cell, width: int, height: int, console: Console) -> Text:
-    """A point without a box: its heading, and below it the end of its text."""
+def _entry(cell: _Cell, width: int, height: int, console: Console) -> Text:
+    """A point without a box: its heading, and the end of its text below it."""
     if height == 1:
         return _line(cell, width, console)
     head = _line(cell, width, console, text=False)
@@ -377,10 +377,10 @@ def _tail(text: str, width: int, height: int, console: Console) -> Text:
 
 
 def _wrap(text: Text, width: int, height: int, console: Console) -> list[Text]:
-    """The lines of a text at a width; of a long one at least so many of the last."""
+    """The lines of a text at a width. Of a long text only the end is wrapped, at least `height` lines."""
     plain = without_controls(text.plain)
     start = max(0, len(plain) - (width * height + _CUT)) // _CUT * _CUT
     if start:
-        # Not within a word, where there are words.
+        # Cut between words, if the text has any.
         start = next((at + 1 for at in range(start, start + _CUT // 2) if plain[at].isspace()), start)
     return list(Text(plain[start:], style=text.style).wrap(console, max(1, width)))

@@ -1,0 +1,134 @@
+"""What the `sot` command reports about errors, and about answers that were cut short."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+from skeleton_of_thought.errors import PointError, SotError
+from skeleton_of_thought.flow import REPEATED
+from skeleton_of_thought.routers.base import FAILED
+from skeleton_of_thought.types import Answer
+
+__all__ = ["as_options", "explain", "explain_langchain", "explain_openai", "one_line", "shortcomings"]
+
+_OPTIONS: Mapping[str, str] = {
+    "point_words": "--words",
+    "max_points": "--max-points",
+    "max_retries": "--retries",
+    "point_timeout": "--point-timeout",
+    "on_point_error": "--on-point-error",
+    "max_concurrency": "--max-concurrency",
+    "max_new_tokens": "--max-tokens",
+    "max_tokens": "--max-tokens",
+}
+_SETTING = re.compile(rf"(?<![\w'\"-])({'|'.join(_OPTIONS)})\b(?:=(?=[\w\"']))?")
+"""A setting outside quotes: between quotes is what the user has written."""
+
+
+def one_line(error: BaseException) -> str:
+    """The type and text of an error in one line; at most 400 characters of the text."""
+    text = " ".join(str(error).split())
+    text = text if len(text) <= 400 else text[:399] + "…"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def as_options(text: str) -> str:
+    """The text with the command's options in place of settings.
+
+    Example:
+        >>> as_options("shorten the prompt or lower max_new_tokens")
+        'shorten the prompt or lower --max-tokens'
+    """
+    return _SETTING.sub(lambda found: _OPTIONS[found[1]] + (" " if found[0].endswith("=") else ""), text)
+
+
+def shortcomings(answer: Answer, explain: Callable[[Exception], str]) -> Iterator[str]:
+    """Lines about the parts of an answer that failed or were cut short."""
+    if answer.decision is not None and answer.decision.reason.startswith(FAILED):
+        yield f"{' '.join(answer.decision.reason.split())}; the model answered directly"
+    if answer.finish_reason == REPEATED:
+        yield "the model repeated itself, so its answer was ended"
+    for expansion in answer.expansions:
+        if expansion.finish_reason == REPEATED:
+            yield f"point {expansion.point.index} repeated itself, so it was ended"
+    for index, error in answer.errors.items():
+        yield f"point {index} failed: {explain(error)}"
+    if answer.merge_error is not None:
+        yield f"merge failed, so the points stand as they are: {explain(answer.merge_error)}"
+
+
+def explain(error: Exception, by_backend: Callable[[BaseException], str]) -> str:
+    """The text of an error for the user, who knows the options of the command and not parameters.
+
+    Args:
+        error: The error of an answer.
+        by_backend: Explains the errors that calls of the backend raise.
+    """
+    if isinstance(error, PointError):
+        cause = error.__cause__
+        why = explain(cause, by_backend) if isinstance(cause, Exception) else one_line(error)
+        return (
+            f"Point {error.point.index} ({error.point.title[:60]!r}) failed: {why} "
+            "(--on-point-error placeholder keeps the others going.)"
+        )
+    return str(error) if isinstance(error, SotError) else by_backend(error)
+
+
+def explain_openai(error: BaseException, model: str, url: str) -> str:
+    """What went wrong in a call of an OpenAI-compatible server, and what to do about it."""
+    import openai
+
+    if isinstance(error, openai.APITimeoutError):
+        return f"The server at {url} did not answer in time."
+    if isinstance(error, openai.APIConnectionError):
+        cause = f" ({one_line(error.__cause__)})" if error.__cause__ is not None else ""
+        return f"The server at {url} cannot be reached, or broke off{cause}."
+    if isinstance(error, openai.AuthenticationError):
+        return f"The server at {url} does not accept the key in OPENAI_API_KEY: {one_line(error)}"
+    if isinstance(error, openai.NotFoundError):
+        return f"The server at {url} does not know the model {model!r}, or has no /chat/completions: {one_line(error)}"
+    if isinstance(error, openai.RateLimitError):
+        return (
+            f"The server at {url} takes no more calls for now, or the account has no credit: {one_line(error)} "
+            "(--max-concurrency asks fewer at a time.)"
+        )
+    if isinstance(error, openai.InternalServerError):
+        return f"The server at {url} failed; ask again later, or look into its log: {one_line(error)}"
+    if isinstance(error, openai.APIStatusError):
+        return f"The server at {url} does not take this call of the model {model!r}: {one_line(error)}"
+    if isinstance(error, openai.APIError | ConnectionError):
+        return f"The server at {url} broke off: {one_line(error)}"
+    if isinstance(error, ValueError):
+        return f"The server at {url} sent something that is no chat completion: {one_line(error)}"
+    return one_line(error)
+
+
+def explain_langchain(error: BaseException, name: str) -> str:
+    """What went wrong in a call of LangChain's model `name`, and what to do about it.
+
+    Each provider's package has errors of its own, so only the names of their types tell what they mean.
+    """
+    provider = name.partition(":")[0]
+    causes = list(_causes(error))
+    root = causes[-1]
+    said = one_line(error) if root is error else f"{one_line(error)} ({one_line(root)})"
+    types = {base.__name__ for cause in causes for base in type(cause).__mro__}
+    if any(part in each for each in types for part in ("Connect", "Timeout", "Transport")):
+        return (
+            f"The server of LangChain's provider {provider} cannot be reached, or broke off: {said}. "
+            "Check the network, and the address that its package has from the environment."
+        )
+    if any(part in each for each in types for part in ("Authentication", "PermissionDenied")):
+        return f"The server of LangChain's provider {provider} does not accept the key in the environment: {said}"
+    return f"LangChain's model {name!r} failed: {said}"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and the chain of its causes, each once."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        at = at.__cause__
