@@ -207,7 +207,6 @@ def test_no_file_is_long():
     assert not long, f"split by noun what has more than {MOST_LINES} lines: {long}"
 
 
-@pytest.mark.xfail(strict=True, reason="the modules are being put on shelves; drop this mark when they are")
 def test_the_top_of_the_langchain_package_is_narrow():
     top = sorted(path.name for path in (ROOT / "langchain_sot").glob("*.py"))
     assert len(top) <= MOST_MODULES, f"{len(top)} modules, more than {MOST_MODULES}; shelve some of {top}"
