@@ -61,8 +61,10 @@ demo: $(VENV)/.demo
 
 setup: $(VENV)/.test
 
+# On all processors, file by file: what a file's tests share is made once. The order of the files is tests/conftest.py's.
+SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-environments: test-lowest test-llama-index test-lowest-llama-index test-lowest-local
 
@@ -152,7 +154,7 @@ test-readme: dist
 	@DIST=$(DIST) $(BIN)/python -m pytest tests/newcomer
 
 test-fast: $(VENV)/.test
-	@$(BIN)/python -m pytest -m "not model"
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not model"
 
 lint: $(VENV)/.lint
 	@$(BIN)/ruff check .

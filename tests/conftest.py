@@ -24,6 +24,11 @@ from hypothesis import settings
 # that processes that test modules start have it too.
 os.environ["SOT_CONFIG"] = os.devnull
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # There is a worker for each processor. More threads would wait for each other; and so would those of the processes
+    # that tests start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A busy machine may take its time for an example.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
