@@ -2,8 +2,8 @@
 
 A profile function counts the calls of all functions that are defined in `skeleton_of_thought`, `langchain_sot` or
 `llama_index_sot`, in every thread, from the question until the answer is complete. A generator counts each time that it
-is resumed. The models are scripted: a skeleton of seven points, and a sentence a point, in pieces of a few words. Each
-question is asked once before it is counted, so that imports and caches do not count.
+is resumed. The models are scripted: a skeleton of seven points, and a sentence a point, in pieces of a few words. Another
+question is asked first, so that imports do not count.
 
     langchain     `SkeletonOfThoughtChain.stream`
     llama_index   `SkeletonOfThoughtQueryEngine.query`
@@ -39,7 +39,8 @@ from typing import Any
 sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
 
 PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
-QUESTION = "What makes a good week?"
+QUESTIONS = ("What makes a good day?", "What makes a good week?")
+"""The one that is asked first, and the one that is counted."""
 TITLES = ("Plan the days", "Sleep enough", "Walk", "Cook at home", "Call a friend", "Read a book", "Rest on Sunday")
 SKELETON = "".join(f"{i}. {title}\n" for i, title in enumerate(TITLES, 1))
 SENTENCE = "It costs little, it is easy to keep up, and it shows within days."
@@ -48,6 +49,9 @@ _PIECE = 12
 
 RESOLVERS = ("settled", "find_backend", "resolve", "resolve_model", "resolve_llm")
 """Functions that find out how a model is called, under their names of now and before."""
+
+
+Ask = Callable[[str], object]
 
 
 class CallPath:
@@ -120,7 +124,7 @@ def reply_to(prompt: str) -> str:
 # --- the ways to ask ------------------------------------------------------------------------------
 
 
-def langchain() -> Callable[[], object]:
+def langchain() -> Ask:
     """A chain over a scripted chat model, streamed."""
     from langchain_core.language_models import BaseChatModel
     from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -142,10 +146,10 @@ def langchain() -> Callable[[], object]:
             return ChatResult(generations=[ChatGeneration(message=AIMessage(reply_to(str(messages[-1].text))))])
 
     chain = SkeletonOfThoughtChain(Scripted())
-    return lambda: list(chain.stream(QUESTION))
+    return lambda question: list(chain.stream(question))
 
 
-def llama_index() -> Callable[[], object]:
+def llama_index() -> Ask:
     """A query engine over a scripted LLM, without a retriever."""
     from llama_index.core.llms import CompletionResponse, CompletionResponseGen, CustomLLM, LLMMetadata
     from llama_index.core.llms.callbacks import llm_completion_callback
@@ -172,7 +176,7 @@ def llama_index() -> Callable[[], object]:
             return responses()
 
     engine = SkeletonOfThoughtQueryEngine.from_defaults(Scripted())
-    return lambda: engine.query(QUESTION)
+    return engine.query
 
 
 class _Server(BaseHTTPRequestHandler):
@@ -206,7 +210,7 @@ def _chunk(delta: dict[str, str], finish_reason: str | None) -> str:
     return f"data: {json.dumps({**head, 'choices': [choice]})}\n\n"
 
 
-def command() -> Callable[[], object]:
+def command() -> Ask:
     """The command, in this process."""
     from skeleton_of_thought.cli import main
 
@@ -214,9 +218,9 @@ def command() -> Callable[[], object]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     model = f"openai:scripted@http://127.0.0.1:{server.server_address[1]}/v1"
 
-    def ask() -> None:
+    def ask(question: str) -> None:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            if main(["ask", "--plain", "--prefill", "no", "--model", model, QUESTION]):
+            if main(["ask", "--plain", "--prefill", "no", "--model", model, question]):
                 raise SystemExit("The command failed.")
 
     return ask
@@ -239,15 +243,15 @@ def _tiny() -> tuple[Any, Any]:
     return LlamaForCausalLM(config).eval(), tokenizer
 
 
-def engine() -> Callable[[], object]:
+def engine() -> Ask:
     """The local engine."""
     from skeleton_of_thought.local import LocalEngine
 
     local = LocalEngine.for_model(*_tiny())
-    return lambda: list(local.stream("A week", max_new_tokens=_TOKENS, ignore_eos=True))
+    return lambda question: list(local.stream(question, max_new_tokens=_TOKENS, ignore_eos=True))
 
 
-def pipeline() -> Callable[[], object]:
+def pipeline() -> Ask:
     """A chain over LangChain's own class for local models; the points are known, for a random model names none."""
     from langchain_huggingface import HuggingFacePipeline
     from transformers import pipeline as make
@@ -261,7 +265,7 @@ def pipeline() -> Callable[[], object]:
         )
     )
     expansion = SkeletonOfThoughtChain(llm).expansion(list(TITLES))
-    return lambda: list(expansion.stream(QUESTION))
+    return lambda question: list(expansion.stream(question))
 
 
 WAYS = {"langchain": langchain, "llama_index": llama_index, "command": command, "engine": engine, "pipeline": pipeline}
@@ -273,9 +277,9 @@ def counted(way: str) -> CallPath:
     path.install()
     try:
         ask = WAYS[way]()
-        ask()
+        ask(QUESTIONS[0])
         path.counting = True
-        ask()
+        ask(QUESTIONS[1])
         path.counting = False
     finally:
         threading.setprofile(None)
