@@ -2,7 +2,7 @@
 
 A profile function counts the calls of all functions that are defined in `skeleton_of_thought`, `langchain_sot` or
 `llama_index_sot`, in every thread, from the question until the answer is complete. A generator counts each time that it
-is resumed. The models are scripted: a skeleton of seven points, and a sentence a point, in pieces of a few words. Another
+is resumed. The models are scripted: a skeleton of seven points, and a sentence a point, in small pieces. Another
 question is asked first, so that imports do not count.
 
     langchain     `SkeletonOfThoughtChain.stream`
@@ -248,7 +248,7 @@ def engine() -> Ask:
     from skeleton_of_thought.local import LocalEngine
 
     local = LocalEngine.for_model(*_tiny())
-    return lambda question: list(local.stream(question, max_new_tokens=_TOKENS, ignore_eos=True))
+    return lambda question: list(local.stream(question[:_TOKENS], max_new_tokens=_TOKENS, ignore_eos=True))
 
 
 def pipeline() -> Ask:
