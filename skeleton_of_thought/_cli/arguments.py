@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any, NoReturn
 
 __all__ = ["Choice", "Flag", "Formatter", "Number", "Parser", "Share", "Threshold", "Version"]
@@ -19,9 +18,11 @@ class Parser(argparse.ArgumentParser):
 
 
 class Version(argparse.Action):
-    """Prints the version. It is looked up only when needed."""
+    """Prints the version, which is looked up only when needed."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib import metadata  # slow to import
+
         try:
             version = metadata.version("skeleton-of-thought")
         except metadata.PackageNotFoundError:
