@@ -37,13 +37,13 @@ from skeleton_of_thought.routers.base import (
     BoundRouter,
     Router,
     check_router,
-    decided_at_once,
-    failed_router,
+    decide_at_once,
+    failure_decision,
     races,
-    told,
+    report_answer,
 )
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.text.assemble import (
+from skeleton_of_thought.text.assembly import (
     POINT_BREAK,
     ExpansionText,
     PrefillEcho,
@@ -226,7 +226,7 @@ class AnswerFlow:
         self._began = self._now = now
         if self._given is not None or self._router is None:
             self._answer_by_points()
-        elif (decision := decided_at_once(self._router, self.conversation)) is not None:
+        elif (decision := decide_at_once(self._router, self.conversation)) is not None:
             self._routed(decision)
         else:
             self._open("route", None, router=BoundRouter(self._router, self.conversation))
@@ -340,7 +340,7 @@ class AnswerFlow:
         self._echoes.pop(call_id, None)
         self._account(call, usage, decoding)
         if call.stage == "route":
-            self._routed(failed_router(error))
+            self._routed(failure_decision(error))
         elif call.stage == "sources":
             self._fail_sources(call, error)
         elif call.stage == "skeleton":
@@ -818,7 +818,7 @@ class AnswerFlow:
         self._emit(AnswerDone(answer))
         self.finished = True
         if self._router is not None:
-            told(self._router, answer)
+            report_answer(self._router, answer)
 
     def _fail(self, error: Exception) -> None:
         for call in list(self._calls.values()):
