@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-__all__ = ["Choice", "Flag", "Formatter", "Number", "Parser", "Share", "Threshold", "Version"]
+__all__ = ["Choice", "Flag", "Formatter", "Fraction", "Number", "Parser", "Threshold", "Version"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,7 +83,7 @@ class Choice:
         return text
 
 
-class Share(Number):
+class Fraction(Number):
     """Reads a number from 0 to 1."""
 
     def __init__(self) -> None:

@@ -365,12 +365,12 @@ def test_a_stalled_point_is_given_up_and_its_connection_closed(served, capsys):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("400", "does not take this call"),
+        ("400", "rejects this call"),
         ("401", "OPENAI_API_KEY"),
         ("404", "does not know the model 'm'"),
         ("429", "--max-concurrency"),
         ("500", "no luck today"),
-        ("503", "failed; ask again later"),
+        ("503", "failed; try again later"),
         ("no finish", "broke off"),
     ],
 )

@@ -88,7 +88,7 @@ def test_unread_text_on_standard_input_is_reported(capsys, monkeypatch, tmp_path
         (None, [], "There is no question"),
         (Piped(" \n"), [], "question is empty"),
         (Piped("x"), ["-", "-"], "only once"),
-        (io.TextIOWrapper(io.BytesIO(b"\xff\xfe\xff"), encoding="utf-8"), [], "no text in utf-8"),
+        (io.TextIOWrapper(io.BytesIO(b"\xff\xfe\xff"), encoding="utf-8"), [], "not text in utf-8"),
     ],
 )
 def test_without_a_question_no_model_is_called(monkeypatch, capsys, stdin, words, message):

@@ -310,7 +310,7 @@ def test_a_line_that_is_not_text_does_not_end_the_chat():
     command = [*SCRIPTED, "0", "chat", "--no-router"]
     done = subprocess.run(command, env=ENV, input=b"\xff\nWhy?\n", capture_output=True, timeout=120, check=False)
     assert done.returncode == 1
-    assert done.stderr == b"sot: error: The line holds bytes that are no text in utf-8.\n"
+    assert done.stderr == b"sot: error: The line has bytes that are not text in utf-8.\n"
     assert done.stdout.startswith(b"1. Keep")
 
 
