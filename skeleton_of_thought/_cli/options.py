@@ -170,7 +170,8 @@ def _add_ask(commands: Any) -> None:
         _add_question(command)
         _add_model(command)
         _add_output(command)
-        _add_options(command)
+        _add_answer_options(command)
+        _add_call_options(command)
     ask.add_argument("--compare", action="store_true", help="answer again without a skeleton, and compare")
     _add_router(ask)
     compare.set_defaults(compare=True, router=False, threshold=None)
@@ -191,7 +192,8 @@ def _add_chat(commands: Any) -> None:
     chat.add_argument_group("output").add_argument(
         "--quiet", "-q", action=Flag, default=False, help="no figures and no progress messages"
     )
-    _add_options(chat)
+    _add_answer_options(chat)
+    _add_call_options(chat)
     _add_router(chat)
 
 
@@ -388,7 +390,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def _add_answer_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("answer").add_argument
     add("--max-points", type=Number(int, 1), metavar="N", default=_DEFAULTS.max_points, help="default: %(default)s")
     add(
@@ -411,17 +413,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="the form of the points: with number and title, under Markdown headings, or texts only "
         "(default: %(default)s)",
     )
-    add(
-        "--merge",
-        action=Flag,
-        default=_DEFAULTS.merge,
-        help="rewrite the points as one text in a last call",
-    )
+    add("--merge", action=Flag, default=_DEFAULTS.merge, help="rewrite the points as one text in a last call")
     add("--prompts", metavar="FILE", help="prompts in the JSON format of the paper")
     add("--temperature", type=Number(float, 0), metavar="T", help="0 is greedy decoding, the default of local models")
     add("--seed", type=Number(int, 0), metavar="N", help="makes sampling repeatable")
     add("--max-tokens", type=Number(int, 1), metavar="N", help="the most tokens of a call")
 
+
+def _add_call_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("calls").add_argument
     add("--max-concurrency", type=Number(int, 1), metavar="N", help="the most calls at a time")
     add("--retries", type=Number(int, 0), metavar="N", default=_DEFAULTS.max_retries, help="default: %(default)s")
