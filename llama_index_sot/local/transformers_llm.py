@@ -25,7 +25,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.types import Model
 from pydantic import ConfigDict, Field, model_validator
 
-from llama_index_sot.local_calls import (
+from llama_index_sot.local.calls import (
     Call,
     astreamed,
     awhole,
@@ -34,7 +34,7 @@ from llama_index_sot.local_calls import (
     streamed,
     whole,
 )
-from llama_index_sot.local_prompts import (
+from llama_index_sot.local.prompts import (
     LocalPrompt,
     has_own_completion_format,
     has_own_messages_format,

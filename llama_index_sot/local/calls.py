@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
 
-from llama_index_sot.local_prompts import LocalPrompt
+from llama_index_sot.local.prompts import LocalPrompt
 from skeleton_of_thought.adapters.hints import engine_settings
 from skeleton_of_thought.adapters.replies import completion_metadata
 from skeleton_of_thought.errors import InvalidInput
