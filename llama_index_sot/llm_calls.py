@@ -21,7 +21,7 @@ from skeleton_of_thought.adapters.hints import engine_settings, token_limit
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Call
 
-__all__ = ["Concurrency", "ResolvedLLM", "UsedConcurrency", "check_concurrency", "resolve_llm"]
+__all__ = ["Concurrency", "ResolvedLLM", "UsedConcurrency", "check_concurrency", "resolve_both", "resolve_llm"]
 
 UsedConcurrency = Literal["async", "thread", "batch"]
 """How the calls of an answer ran side by side."""
@@ -67,6 +67,12 @@ def resolve_llm(llm: LLM, concurrency: Concurrency) -> ResolvedLLM:
         takes_messages=is_chat_model and own_chat,
         serial=stock and native is None and is_stock(llm),
     )
+
+
+def resolve_both(llm: LLM, point_llm: LLM, concurrency: Concurrency) -> tuple[ResolvedLLM, ResolvedLLM]:
+    """Resolves the two LLMs of an answer; once, if they are the same."""
+    resolved = resolve_llm(llm, concurrency)
+    return resolved, resolved if point_llm is llm else resolve_llm(point_llm, concurrency)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
 from llama_index_sot.answer import AnswerConfig, AnswerRun
 from llama_index_sot.context import make_packer
 from llama_index_sot.events import AnswerReady, SkeletonOfThoughtEvent, typed_event
-from llama_index_sot.llm_calls import Concurrency, resolve_llm
+from llama_index_sot.llm_calls import Concurrency, resolve_both
 from llama_index_sot.options import EngineOptions, RouterOption, check_options, split_options
 from llama_index_sot.retrieval import RetrieverFinder
 from llama_index_sot.templates import Templates
@@ -167,8 +167,8 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         return self._templates.shown()
 
     def _get_prompt_modules(self) -> PromptMixinType:
-        # None, not even the retriever: an engine around this one could list their prompts, but not update them,
-        # for `update_prompts` splits its keys at every colon.
+        # Not even the retriever: an engine around this one could list their prompts, but not update them, because
+        # `update_prompts` splits its keys at every colon.
         return {}
 
     def _update_prompts(self, prompts_dict: PromptDictType) -> None:
@@ -235,8 +235,10 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
     # --- answers ---
 
     def _begin(self, query: QueryBundle, *, live: bool, sync: bool) -> AnswerRun:
-        llm = resolve_llm(self._llm, self._concurrency)
-        point_llm = llm if self._point_llm is self._llm else resolve_llm(self._point_llm, self._concurrency)
+        llm, point_llm = resolve_both(self._llm, self._point_llm, self._concurrency)
+        packer = None
+        if self._finder is not None:
+            packer = make_packer(self._prompt_helper, (llm, point_llm), self._templates, self._settings)
         config = AnswerConfig(
             llm=llm,
             point_llm=point_llm,
@@ -247,9 +249,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
             retrieval=self._retrieval,
             finder=self._finder,
             point_query=self._templates.point_query,
-            packer=None
-            if self._finder is None
-            else make_packer(self._prompt_helper, (llm, point_llm), self._templates, self._settings),
+            packer=packer,
             citations=self._citations,
         )
         return AnswerRun(config, query, self.callback_manager, live=live, sync=sync)

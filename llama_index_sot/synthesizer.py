@@ -15,7 +15,7 @@ from llama_index.core.types import RESPONSE_TEXT_TYPE
 
 from llama_index_sot.answer import AnswerConfig, AnswerRun
 from llama_index_sot.context import make_packer
-from llama_index_sot.llm_calls import Concurrency, resolve_llm
+from llama_index_sot.llm_calls import Concurrency, resolve_both
 from llama_index_sot.options import AnswerOptions, check_options, split_options
 from llama_index_sot.response import (
     AsyncSkeletonOfThoughtStreamingResponse,
@@ -181,8 +181,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
     def _begin(
         self, query: QueryBundle, nodes: Sequence[NodeWithScore], response_kwargs: Mapping[str, Any], *, sync: bool
     ) -> AnswerRun:
-        llm = resolve_llm(self._llm, self._concurrency)
-        point_llm = llm if self._point_llm is self._llm else resolve_llm(self._point_llm, self._concurrency)
+        llm, point_llm = resolve_both(self._llm, self._point_llm, self._concurrency)
         config = AnswerConfig(
             llm=llm,
             point_llm=point_llm,

@@ -21,7 +21,6 @@ from llama_index_sot import (
     SkeletonOfThoughtSynthesizer,
     SkeletonOfThoughtWorkflow,
     llm_calls,
-    query_engine,
 )
 from llama_index_sot.options import AnswerOptions, EngineOptions, SettingsOptions, WorkflowOptions
 from skeleton_of_thought import Timeline, settings
@@ -333,7 +332,7 @@ async def test_each_llm_is_resolved_once_per_answer(way, kit, monkeypatch):
         asked.append(method)
         return reads(llm, method)
 
-    monkeypatch.setattr(query_engine, "resolve_llm", counted)
+    monkeypatch.setattr(llm_calls, "resolve_llm", counted)
     monkeypatch.setattr(llm_calls, "is_truly_async", read)
     llm, point_llm = kit.ChatLLM(script=kit.answering(TITLES)), kit.ChatLLM(script=kit.answering(TITLES))
     response = await way(llm, "How?")
