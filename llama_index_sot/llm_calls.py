@@ -16,7 +16,7 @@ from llama_index_sot.event_loop import call_in_thread, is_truly_async, stream_in
 from llama_index_sot.local.adoption import STOCK_CLASS, adopt_llm, is_stock
 from llama_index_sot.local.transformers_llm import TransformersLLM
 from llama_index_sot.messages import chat_messages, completion_text
-from skeleton_of_thought.adapters.adoption import library_class
+from skeleton_of_thought.adapters.adoption import library_base
 from skeleton_of_thought.adapters.hints import engine_settings, token_limit
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Call
@@ -48,7 +48,7 @@ def resolve_llm(llm: LLM, concurrency: Concurrency) -> ResolvedLLM:
         InvalidInput: `"batch"` was chosen, and the LLM cannot decode batches.
     """
     native = llm if isinstance(llm, TransformersLLM) else None
-    stock = native is None and library_class(type(llm), *STOCK_CLASS) is not None
+    stock = native is None and library_base(type(llm), *STOCK_CLASS) is not None
     if stock and concurrency in ("auto", "batch"):
         native = adopt_llm(llm)
     if native is None and concurrency == "batch":

@@ -54,7 +54,7 @@ def adopt_llm(llm: LLM) -> TransformersLLM | None:
         The LLM to use instead; None for any other LLM, and where an engine cannot do what this one does (a warning in
         the log then says why).
     """
-    owner = library_class(type(llm), *STOCK_CLASS)
+    owner = library_class(llm, *STOCK_CLASS)
     if owner is None:
         return None
     return _adoptions.attempt(llm, type(llm).__name__, lambda: _adopted(llm, owner))
@@ -62,14 +62,14 @@ def adopt_llm(llm: LLM) -> TransformersLLM | None:
 
 def is_stock(llm: LLM) -> bool:
     """Whether it is a `HuggingFaceLLM`, adopted or not: by itself it runs one prompt after another."""
-    owner = library_class(type(llm), *STOCK_CLASS)
-    return owner is not None and overridden(type(llm), owner, _METHODS) is None
+    owner = library_class(llm, *STOCK_CLASS)
+    return owner is not None and overridden(llm, owner, _METHODS) is None
 
 
 def _adopted(llm: Any, owner: type) -> TransformersLLM:
     from skeleton_of_thought.local.generation import read_generation, sampling_settings
 
-    if (name := overridden(type(llm), owner, _METHODS)) is not None:
+    if (name := overridden(llm, owner, _METHODS)) is not None:
         raise NotAdopted(f"{type(llm).__name__} has a {name} of its own.")
     if "max_new_tokens" in llm.generate_kwargs:
         raise NotAdopted("Its generate_kwargs have max_new_tokens, which the class passes itself: its calls fail.")

@@ -12,7 +12,7 @@ from llama_index.core.llms.llm import LLM, default_completion_to_prompt
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["LocalPrompt", "chat_prompt", "completion_prompt", "has_own_completion_format", "has_own_messages_format"]
+__all__ = ["LocalPrompt", "has_own_completion_format", "has_own_messages_format", "messages_prompt", "text_prompt"]
 
 _ROLES = {
     MessageRole.DEVELOPER: "system",
@@ -54,7 +54,7 @@ def has_own_messages_format(llm: LLM) -> bool:
     return llm.messages_to_prompt not in (None, generic_messages_to_prompt)
 
 
-def completion_prompt(llm: LLM, text: str, *, template: bool) -> LocalPrompt:
+def text_prompt(llm: LLM, text: str, *, template: bool) -> LocalPrompt:
     """The prompt of a completion, formatted.
 
     Args:
@@ -63,7 +63,7 @@ def completion_prompt(llm: LLM, text: str, *, template: bool) -> LocalPrompt:
         template: Whether the model has a chat template.
     """
     if llm.metadata.is_chat_model and not has_own_completion_format(llm):
-        return chat_prompt(llm, [ChatMessage(role=MessageRole.USER, content=text)], template=template)
+        return messages_prompt(llm, [ChatMessage(role=MessageRole.USER, content=text)], template=template)
     # HuggingFaceLLM's order: templates with a place for the system prompt write it themselves.
     if llm.query_wrapper_prompt is not None:
         text = llm.query_wrapper_prompt.format(query_str=text)
@@ -72,7 +72,7 @@ def completion_prompt(llm: LLM, text: str, *, template: bool) -> LocalPrompt:
     return LocalPrompt(f"{llm.system_prompt} {text}" if llm.system_prompt else text)
 
 
-def chat_prompt(llm: LLM, messages: Sequence[ChatMessage], *, template: bool) -> LocalPrompt:
+def messages_prompt(llm: LLM, messages: Sequence[ChatMessage], *, template: bool) -> LocalPrompt:
     """The prompt of a chat.
 
     Written by `messages_to_prompt` if that was given, else by the model's chat template, else by LlamaIndex's default.

@@ -36,10 +36,10 @@ from llama_index_sot.local.calls import (
 )
 from llama_index_sot.local.prompts import (
     LocalPrompt,
-    chat_prompt,
-    completion_prompt,
     has_own_completion_format,
     has_own_messages_format,
+    messages_prompt,
+    text_prompt,
 )
 from skeleton_of_thought.adapters.engines import EngineModel, find_engine
 from skeleton_of_thought.errors import InvalidInput
@@ -47,7 +47,7 @@ from skeleton_of_thought.settings import first_by_position
 
 __all__ = ["TransformersLLM"]
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _SETTINGS = (
     *("temperature", "top_p", "top_k", "max_tokens", "min_new_tokens", "repetition_penalty"),
@@ -230,12 +230,12 @@ class TransformersLLM(LLM, EngineModel):
         return astreamed(self._text_call(prompt, formatted, kwargs).aopen(), completion_response)
 
     def _chat_call(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> LocalCall:
-        return self._call(chat_prompt(self, messages, template=self.engine.has_chat_template), kwargs)
+        return self._call(messages_prompt(self, messages, template=self.engine.has_chat_template), kwargs)
 
     def _text_call(self, prompt: str, formatted: bool, kwargs: Mapping[str, Any]) -> LocalCall:
         if formatted:
             return self._call(LocalPrompt(prompt), kwargs)
-        return self._call(completion_prompt(self, prompt, template=self.engine.has_chat_template), kwargs)
+        return self._call(text_prompt(self, prompt, template=self.engine.has_chat_template), kwargs)
 
     def _call(self, prompt: LocalPrompt, kwargs: Mapping[str, Any]) -> LocalCall:
         return LocalCall(self.engine, prompt, {name: getattr(self, name) for name in _SETTINGS}, kwargs)
@@ -289,6 +289,6 @@ class TransformersLLM(LLM, EngineModel):
             grammar = Grammar.from_json_schema(output_cls.model_json_schema())
             self.engine.prepare(grammar)
         except InvalidInput as error:
-            logger.warning("The prompt asks for %s, but the model is not held to it: %s", output_cls.__name__, error)
+            _logger.warning("The prompt asks for %s, but the model is not held to it: %s", output_cls.__name__, error)
             return given
         return {**given, "grammar": grammar}

@@ -18,7 +18,7 @@ from skeleton_of_thought.errors import InvalidInput, error_text
 if TYPE_CHECKING:
     from skeleton_of_thought.local import LocalEngine
 
-__all__ = ["Adoptions", "NotAdopted", "library_class", "overridden"]
+__all__ = ["Adoptions", "NotAdopted", "library_base", "library_class", "overridden"]
 
 AdoptedT = TypeVar("AdoptedT")
 
@@ -96,20 +96,27 @@ class Adoptions:
         return record
 
 
+def library_class(value: Any, name: str, packages: Iterable[str]) -> type | None:
+    """The class of this name from one of these packages, if the value is an instance of it or of a subclass."""
+    kind: Any = type(value)
+    return library_base(kind, name, tuple(packages))
+
+
 @lru_cache(maxsize=1024)
-def library_class(kind: type, name: str, packages: tuple[str, ...]) -> type | None:
-    """The class of this name from one of these packages that a class is or inherits; None where there is none."""
+def library_base(kind: type, name: str, packages: tuple[str, ...]) -> type | None:
+    """`library_class` for the class of a value; cached, because every answer needs it."""
     for cls in kind.__mro__:
         if cls.__name__ == name and any(f"{cls.__module__}.".startswith(f"{package}.") for package in packages):
             return cls
     return None
 
 
-def overridden(kind: type, owner: type, methods: Iterable[str]) -> str | None:
-    """The first of these methods that a class has in place of its base's; None where it has the base's.
+def overridden(value: Any, owner: type, methods: Iterable[str]) -> str | None:
+    """The first of these methods that the value's class has in place of the owner's; None where it has none.
 
     Looked up statically: some frameworks wrap methods in descriptors that give another object at each access.
     """
+    kind = type(value)
     for name in methods:
         if inspect.getattr_static(kind, name, None) is not inspect.getattr_static(owner, name, None):
             return name
