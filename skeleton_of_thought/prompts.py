@@ -37,7 +37,7 @@ from skeleton_of_thought.templates import (
     shared_values,
     skeleton_values,
 )
-from skeleton_of_thought.types import Conversation, Point, Prompt, Skeleton
+from skeleton_of_thought.types import Conversation, Point, Prompt, Retrieval, Skeleton
 
 __all__ = [
     "ALIASES",
@@ -242,7 +242,7 @@ class AnswerPrompts:
         conversation: The question and what was said before it.
         settings: How the answer is made.
         prefill: The stages whose backend continues the start of an assistant's turn.
-        own_context: Whether each point has a context of its own.
+        retrieval: What is retrieved.
 
     Attributes:
         context: What was retrieved for the question; empty before that.
@@ -255,14 +255,14 @@ class AnswerPrompts:
         settings: Settings,
         *,
         prefill: Collection[str],
-        own_context: bool,
+        retrieval: Retrieval,
     ) -> None:
         self.context = ""
         self._prompts = prompts
         self._conversation = conversation
         self._size = {"max_points": settings.max_points, "words": settings.point_words}
         self._prefill = frozenset(prefill)
-        self._own_context = own_context
+        self._own_context = retrieval == "per_point"
 
     def skeleton(self, *, structured: bool) -> Prompt:
         """Asks for the skeleton."""
@@ -293,6 +293,11 @@ class AnswerPrompts:
     def merge(self, skeleton: Skeleton, draft: str) -> Prompt:
         """Asks for one text in place of the points."""
         return self._prompts.merge_prompt(self._conversation, skeleton, draft, **self._size)
+
+    @property
+    def has_own_merge(self) -> bool:
+        """Whether the caller has given a template for the merge."""
+        return self._prompts.merge != PromptSet.merge
 
     def merge_material(self, skeleton: Skeleton, draft: str) -> list[str]:
         """The texts that the prompt of a merge may be made of, besides its instruction."""
