@@ -124,7 +124,7 @@ class Board:
         while self._delayed and self._delayed[0][0] <= now:
             _, order, key, call = heapq.heappop(self._delayed)
             self._wait_for_room(order, key, call)
-        while self._ready and self._has_room():
+        while self._ready and (self._limit is None or len(self._open) + len(self._closing) < self._limit):
             _, _, key, call = heapq.heappop(self._ready)
             self._open[key] = call
             if call.timeout is not None:
@@ -169,9 +169,6 @@ class Board:
         return max(0.0, min(moments) - now) if moments else None
 
     # --- inside ---
-
-    def _has_room(self) -> bool:
-        return self._limit is None or len(self._open) + len(self._closing) < self._limit
 
     def _take(self, index: int, actions: Iterable[Action], now: float) -> None:
         for action in actions:

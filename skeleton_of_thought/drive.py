@@ -223,12 +223,14 @@ def _read(open_call: Open, call: Call, position: int, opened: list[Any]) -> Gene
             close()
 
 
-def _messages(inbox: queue.SimpleQueue[list[Message]], timeout: float | None) -> Iterator[Message]:
-    """What has arrived by now; waits for the first."""
+def _messages(inbox: queue.SimpleQueue[list[Message]], timeout: float | None) -> list[Message]:
+    """The messages that have arrived by now; waits for the first."""
+    arrived: list[Message] = []
     with contextlib.suppress(queue.Empty):
-        yield from inbox.get(timeout=timeout)
+        arrived += inbox.get(timeout=timeout)
         for _ in range(inbox.qsize()):
-            yield from inbox.get_nowait()
+            arrived += inbox.get_nowait()
+    return arrived
 
 
 def _join(workers: Iterable[_Worker | BatchThread]) -> None:
