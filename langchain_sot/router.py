@@ -17,7 +17,7 @@ from langchain_core.runnables.utils import coro_with_context
 
 from langchain_sot.calls import message_usage
 from langchain_sot.interrupts import lifted
-from skeleton_of_thought.routers.base import Around, BoundRouter, Router
+from skeleton_of_thought.routers.base import BoundRouter, Router, RouterWrapper
 from skeleton_of_thought.types import Answer, Conversation, Request, RouteDecision, Usage
 
 __all__ = ["TracedRouter", "read_request"]
@@ -50,7 +50,7 @@ def read_request(kwargs: Mapping[str, Any], max_concurrency: int | None) -> Requ
 
 
 @dataclass(frozen=True)
-class TracedRouter(Around):
+class TracedRouter(RouterWrapper):
     """A router as part of one run of the chain: the runs that it starts are children of the chain's.
 
     The tokens that these runs spend are told with the decision. What decides at once starts none.

@@ -22,7 +22,7 @@ from llama_index_instrumentation.dispatcher import Dispatcher
 from llama_index_instrumentation.event_handlers import NullEventHandler
 from llama_index_instrumentation.span import active_span_id
 
-from skeleton_of_thought.routers.base import AnyRouter, Around, BoundRouter
+from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, RouterWrapper
 from skeleton_of_thought.types import Call, Conversation, Point, RouteDecision, Stage
 
 __all__ = [
@@ -106,7 +106,7 @@ def call_span(stage: Stage, point: Point | None = None, attempt: int = 1) -> Ite
 
 
 @dataclass(frozen=True)
-class RouterWithSpan(Around):
+class RouterWithSpan(RouterWrapper):
     """A router whose calls have a span in the answer's trace; a decision without a call has none."""
 
     router: AnyRouter

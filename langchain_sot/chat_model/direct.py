@@ -16,7 +16,7 @@ from langchain_sot.interrupts import dropped
 from langchain_sot.messages import convert_message
 from langchain_sot.plan import Plan
 from langchain_sot.router import TracedRouter
-from skeleton_of_thought.routers.base import AnyRouter, Around, decided_at_once, told
+from skeleton_of_thought.routers.base import AnyRouter, RouterWrapper, decide_at_once, report_answer
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Span, Timings, Usage
 
 __all__ = ["Decided", "Directly", "Way", "decide"]
@@ -25,7 +25,7 @@ _M = TypeVar("_M", bound=BaseMessage)
 
 
 @dataclass(frozen=True)
-class Decided(Around):
+class Decided(RouterWrapper):
     """A router whose decision on the question is known already."""
 
     router: AnyRouter
@@ -92,7 +92,7 @@ class Directly:
             reason=self.decision.reason,
             usage_by_stage={"direct": usage} if self._usage else {},
         )
-        told(self.router, answer)
+        report_answer(self.router, answer)
 
     def _count(self, message: BaseMessage) -> None:
         if self._first is None:
@@ -157,7 +157,7 @@ def decide(plan: Plan, messages: Sequence[BaseMessage], config: RunnableConfig, 
     conversation = Conversation(tuple(convert_message(message) for message in messages))
     conversation = plan.requested(conversation, config, models)
     with dropped():
-        decision = decided_at_once(TracedRouter(plan.router, config), conversation)
+        decision = decide_at_once(TracedRouter(plan.router, config), conversation)
     if decision is None or decision.use_skeleton:
         return Way(passes=False, decision=decision)
     return Way(passes=True, decision=decision, direct=Directly(plan.router, decision, conversation.question))
