@@ -14,7 +14,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
-    {"errors", "types", "events", "settings", "timeline", "_drawing", "_moved"},
+    {"errors", "timeline", "_drawing", "_moved", "types.conversation", "types.usage", "types.answer"},
+    {"types.calls", "settings"},
+    {"types"},
+    {"events"},
     {"adapters", "adapters.hints", "adapters.replies", "adapters.streams"},
     {
         "parsing.marks",
@@ -22,13 +25,18 @@ LAYERS = [
         "parsing.parser",
         "parsing",
         "context",
+        "templates",
         "text.words",
         "text.loops",
     },
+    {"default_prompts", "prompt_files"},
     {"prompts", "text", "text.assembly", "text.echoes"},
     {"routers", "routers.base", "routers.measures", "routers.question"},
     {"routers.gate", "routers.cost", "routers.embedded", "routers.prompt"},
     {"routers.auto", "routers.training", "gate"},
+    {"writing"},
+    {"call_flow"},
+    {"draft"},
     {"flow"},
     {"board"},
     {"together"},
