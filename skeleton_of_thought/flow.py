@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection
 from typing import Any, get_args
 
 from skeleton_of_thought import events
+from skeleton_of_thought.call_flow import Action, CallFlow
 from skeleton_of_thought.draft import Draft
-from skeleton_of_thought.errors import InvalidInput, PointError
+from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.events import Event
 from skeleton_of_thought.prompts import AnswerPrompts, PromptSet
 from skeleton_of_thought.routers.base import (
@@ -25,23 +26,20 @@ from skeleton_of_thought.routers.base import (
     report_answer,
 )
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.skeleton_reading import SkeletonReading, check_skeleton
 from skeleton_of_thought.text.assembly import POINT_BREAK
 from skeleton_of_thought.types.answer import Answer, Point, RouteDecision, Skeleton
-from skeleton_of_thought.types.calls import Call, Cancel, Prompt, Reply, Retrieval
+from skeleton_of_thought.types.calls import Call, Reply, Retrieval
 from skeleton_of_thought.types.conversation import Conversation
-from skeleton_of_thought.types.usage import Decoding, Stage, Usage
-from skeleton_of_thought.writing import MergeWriting, PointWriting
+from skeleton_of_thought.types.usage import Stage
+from skeleton_of_thought.writing import PointWriting, SkeletonWriting, check_skeleton
 
 __all__ = ["REPEATED", "Action", "AnswerFlow", "Settings"]
-
-Action = Call | Cancel | Event
 
 REPEATED = "loop"
 """The finish reason of a text that was ended because it repeated itself."""
 
 
-class AnswerFlow:
+class AnswerFlow(CallFlow):
     """The life of one answer.
 
     `start`, `delta`, `done` and `failed` return the actions that follow, in order. Reports on calls that were cancelled
@@ -84,25 +82,22 @@ class AnswerFlow:
             raise InvalidInput(f"retrieval must be {' or '.join(map(repr, get_args(Retrieval)))}, not {retrieval!r}.")
         check_skeleton(skeleton)
         check_router(router)
+        settings = settings or Settings()
+        reason = "given skeleton" if skeleton else "no router" if router is None else "not decided yet"
+        self._draft = Draft(conversation.question, settings, reason=reason, live=live)
+        super().__init__(settings, self._draft.ledger)
         self.conversation = conversation
         self.prompts = prompts or PromptSet()
-        self.settings = settings or Settings()
         self.finished = False
-        self._prompts = AnswerPrompts(
-            self.prompts, conversation, self.settings, prefill=prefill, own_context=retrieval == "per_point"
-        )
-        reason = "given skeleton" if skeleton else "no router" if router is None else "not decided yet"
-        self._draft = Draft(conversation.question, self.settings, reason=reason, live=live)
-        self._ledger, self._release, self._points = self._draft.ledger, self._draft.release, self._draft.points
+        self._prompts = AnswerPrompts(self.prompts, conversation, settings, prefill=prefill, retrieval=retrieval)
+        self._release, self._points = self._draft.release, self._draft.points
         self._router, self._given, self._retrieval = router, skeleton, retrieval
         self._structured = structured
         self._racing = False
         self._raced: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._points_done = self._points_sourced = 0
-        self._began = self._offset = 0.0
-        self._actions: list[Action] = []
 
-    # --- reports of the driver ---
+    # --- start, and what calls report ---
 
     def start(self, now: float = 0.0) -> list[Action]:
         """Begins the answer; returns the first calls."""
@@ -119,22 +114,7 @@ class AnswerFlow:
                 self._racing = True
         return self._actions
 
-    def opened(self, call_id: int, now: float = 0.0) -> None:
-        """The driver has opened this call (it may have waited for room until now)."""
-        self._offset = now - self._began
-        if (call := self._ledger.calls.get(call_id)) is not None:
-            self._ledger.start(call.stage, self._offset)
-            if call.point is not None:
-                self._points[call.point.index].start(call.stage, self._offset)
-
-    def delta(self, call_id: int, text: str, now: float = 0.0) -> list[Action]:
-        """A call has sent more text."""
-        self._offset, self._actions = now - self._began, []
-        call = self._ledger.calls.get(call_id)
-        # The sources come with the reply; text of such a call is no text of the answer.
-        if call is None or not text or call.stage == "sources":
-            return []
-        text = self._ledger.read(call, text, self._offset)
+    def _read(self, call: Call, text: str) -> None:
         if call.point is not None:
             self._read_point(call, self._points[call.point.index], text)
         elif call.stage == "skeleton":
@@ -143,15 +123,8 @@ class AnswerFlow:
             self._read_direct(call, text)
         elif call.stage == "merge":
             self._read_merge(call, text)
-        return self._actions
 
-    def done(self, call_id: int, reply: Reply | None = None, now: float = 0.0) -> list[Action]:
-        """A call has succeeded."""
-        self._offset, self._actions = now - self._began, []
-        if (call := self._ledger.calls.get(call_id)) is None:
-            return []
-        reply = reply or Reply()
-        rest = self._end_call(call, reply.usage, reply.decoding)
+    def _end(self, call: Call, rest: str, reply: Reply) -> None:
         if call.stage == "route":
             self._take_route(reply.decision or RouteDecision(False, reason="the router gave no decision"))
         elif call.stage == "sources":
@@ -164,21 +137,8 @@ class AnswerFlow:
             self._end_merge(reply.finish_reason)
         elif call.point is not None:
             self._end_point(self._points[call.point.index], rest, reply.finish_reason)
-        return self._actions
 
-    def failed(
-        self,
-        call_id: int,
-        error: Exception,
-        now: float = 0.0,
-        usage: Usage | None = None,
-        decoding: Decoding | None = None,
-    ) -> list[Action]:
-        """A call has failed; `usage` and `decoding` are what it had cost, if the backend knows."""
-        self._offset, self._actions = now - self._began, []
-        if (call := self._ledger.calls.get(call_id)) is None:
-            return []
-        self._end_call(call, usage, decoding)
+    def _fail(self, call: Call, error: Exception) -> None:
         if call.stage == "route":
             self._take_route(failure_decision(error))
         elif call.stage == "sources":
@@ -191,29 +151,7 @@ class AnswerFlow:
             self._fail_point(self._points[call.point.index], error)
         else:
             self._show_text(self._draft.direct.close())
-            self._fail(error)
-        return self._actions
-
-    def cancelled(
-        self, call: Call, usage: Usage | None = None, now: float = 0.0, decoding: Decoding | None = None
-    ) -> None:
-        """A call that was cancelled has ended; `usage` and `decoding` are what it had cost, if the backend knows."""
-        self._ledger.count(call.stage, usage, decoding)
-        if usage is not None and call.point is not None:
-            self._points[call.point.index].count(usage)
-
-    def last_event(self, event: Event) -> Event:
-        """The last event, with the costs of calls that were cancelled before it and have ended since."""
-        if isinstance(event, events.AnswerDone):
-            return events.AnswerDone(self._draft.recount(event.answer))
-        if isinstance(event, events.AnswerFailed) and isinstance(event.error, PointError):
-            event.error.answer = self._draft.recount(event.error.answer)
-        return event
-
-    @property
-    def answer(self) -> Answer:
-        """The answer as far as it is: complete once `finished`, partial before."""
-        return self._draft.answer(self._offset)
+            self._fail_answer(error)
 
     # --- route ---
 
@@ -290,7 +228,7 @@ class AnswerFlow:
         if call.attempt <= self.settings.max_retries:
             self._open("sources", point=call.point, attempt=call.attempt + 1)
         elif call.point is None:
-            self._fail(error)
+            self._fail_answer(error)
         else:
             if self.settings.on_point_error == "placeholder":
                 self._points_sourced += 1
@@ -305,7 +243,7 @@ class AnswerFlow:
     # --- skeleton ---
 
     def _open_skeleton(self, attempt: int = 1) -> None:
-        self._draft.reading = SkeletonReading(self.settings.min_points, self.settings.max_points)
+        self._draft.reading = SkeletonWriting(self.settings.min_points, self.settings.max_points)
         structured = self._structured and attempt == 1
         prompt = self._prompts.skeleton(structured=structured)
         self._open("skeleton", prompt, attempt=attempt, structured=structured)
@@ -333,7 +271,7 @@ class AnswerFlow:
         if len(reading.points) >= self.settings.min_points:
             self._complete_skeleton(reading.skeleton)
         elif self.settings.on_empty_skeleton == "raise":
-            self._fail(reading.error)
+            self._fail_answer(reading.error)
         else:
             self._draft.reason = f"the skeleton had {len(reading.points)} usable point(s)"
             reading.points = []
@@ -343,7 +281,7 @@ class AnswerFlow:
         if call.attempt <= self.settings.max_retries and not self._draft.reading.points:
             self._open_skeleton(call.attempt + 1)
         else:
-            self._fail(error)
+            self._fail_answer(error)
 
     def _complete_skeleton(self, skeleton: Skeleton) -> None:
         self._draft.skeleton = skeleton
@@ -370,17 +308,18 @@ class AnswerFlow:
 
     def _write_point(self, writing: PointWriting) -> None:
         writing.attempt += 1
-        # A point that starts early shows the points up to its own.
-        skeleton = self._draft.skeleton or Skeleton(tuple(self._draft.reading.points[: writing.point.index]))
+        skeleton = self._draft.skeleton
+        if skeleton is None:  # a point that starts early shows the points up to its own
+            skeleton = Skeleton(tuple(self._draft.reading.points[: writing.point.index]))
         prompt = self._prompts.point(skeleton, writing.point, writing.context)
         self._actions.append(events.PointStarted(writing.point, writing.attempt))
         self._open("point", prompt, point=writing.point, attempt=writing.attempt)
 
     def _read_point(self, call: Call, writing: PointWriting, text: str) -> None:
         self._show(writing, writing.feed(text, self._offset))
-        if writing.looping:
+        if writing.loops is not None and writing.loops.looping:
             self._cancel(call)
-            self._close_point(writing, finish_reason=REPEATED)
+            self._close_point(writing, REPEATED)
 
     def _show(self, writing: PointWriting, text: str) -> None:
         if text:
@@ -392,12 +331,10 @@ class AnswerFlow:
         if rest:
             self._show(writing, writing.feed(rest, self._offset))
         self._show(writing, writing.close())
-        self._close_point(writing, finish_reason=REPEATED if writing.looping else finish_reason)
+        self._close_point(writing, REPEATED if writing.looping else finish_reason)
 
-    def _close_point(
-        self, writing: PointWriting, *, error: Exception | None = None, finish_reason: str | None = None
-    ) -> None:
-        writing.expansion = writing.result(self._offset, error, finish_reason)
+    def _close_point(self, writing: PointWriting, reason: str | None, error: Exception | None = None) -> None:
+        writing.expansion = writing.result(self._offset, error, reason)
         self._points_done += 1
         self._actions.append(events.PointDone(writing.expansion))
         self._actions += self._release.points(self._offset)
@@ -419,26 +356,21 @@ class AnswerFlow:
         if self.settings.on_point_error == "placeholder":
             gap = " " if writing.pieces else ""
             self._show(writing, gap + self.settings.placeholder if self.settings.placeholder else "")
-            self._close_point(writing, error=error)
+            self._close_point(writing, None, error)
         else:
             writing.expansion = writing.result(self._offset, error)
-            self._fail(writing.failure(error, retrieval, self.answer))
+            self._fail_answer(writing.failure(error, retrieval, self.answer))
 
     # --- merge ---
 
     def _open_merge(self, attempt: int = 1) -> None:
-        self._draft.merge = None
         self._actions.append(events.MergeStarted(attempt))
-        skeleton, draft = self._draft.skeleton or Skeleton(), self._draft.join(self._draft.written())
         try:
-            prompt = self._prompts.merge(skeleton, draft)
+            prompt = self._draft.open_merge(self._prompts)
         except Exception as error:  # of a template of the caller's: with all points written, no reason to lose them
             self._give_up_merge(error)
-            return
-        material = self._prompts.merge_material(skeleton, draft)
-        quotable = self.prompts.merge != PromptSet.merge
-        self._draft.merge = MergeWriting(prompt, material, quotable=quotable, loops=self._draft.loop_guard())
-        self._open("merge", prompt, attempt=attempt)
+        else:
+            self._open("merge", prompt, attempt=attempt)
 
     def _read_merge(self, call: Call, text: str) -> None:
         merge = self._draft.merge
@@ -462,7 +394,7 @@ class AnswerFlow:
         self._finish()
 
     def _fail_merge(self, error: Exception, attempt: int) -> None:
-        if attempt <= self.settings.max_retries and not self._has_shown_merge():
+        if attempt <= self.settings.max_retries and not self._draft.shows_merge():
             self._open_merge(attempt + 1)
         else:
             self._give_up_merge(error)
@@ -471,15 +403,15 @@ class AnswerFlow:
         """Ends the answer with its points as they are: a merge may cost its call, never the answer."""
         self._draft.merge_error = error
         self._actions.append(events.MergeDone("", error))
-        if self._has_shown_merge():
+        if self._draft.shows_merge():
             self._actions.append(events.AnswerRestarted(error))
         self._show_text(self.answer.text)
         self._finish()
 
-    def _has_shown_merge(self) -> bool:
-        return self._release.live and self._draft.merge is not None and bool(self._draft.merge.pieces)
-
     # --- the end ---
+
+    def _show_text(self, text: str) -> None:
+        self._actions += self._release.text(text, self._offset)
 
     def _finish_if_complete(self) -> None:
         if self._draft.skeleton is None or self._points_done < len(self._draft.skeleton):
@@ -502,29 +434,17 @@ class AnswerFlow:
         if self._router is not None:
             report_answer(self._router, answer)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail_answer(self, error: Exception) -> None:
         for call in list(self._ledger.calls.values()):
             self._cancel(call)
         self._actions.append(events.AnswerFailed(error))
         self.finished = True
 
-    # --- calls ---
+    def last_event(self, event: Event) -> Event:
+        """The last event, with the costs of calls that were cancelled before it and have ended since."""
+        return self._draft.last_event(event)
 
-    def _open(self, stage: Stage, prompt: Prompt | None = None, *, attempt: int = 1, **details: Any) -> None:
-        details["delay"] = self.settings.backoff * 2.0 ** (attempt - 2) if attempt > 1 else 0.0
-        if details.get("point") is not None:
-            details["timeout"] = self.settings.point_timeout
-        self._actions.append(self._ledger.add(stage, prompt, attempt=attempt, **details))
-
-    def _cancel(self, call: Call) -> None:
-        self._end_call(call)
-        self._actions.append(Cancel(call.id))
-
-    def _end_call(self, call: Call, usage: Usage | None = None, decoding: Decoding | None = None) -> str:
-        if call.point is not None:
-            self._points[call.point.index].end(call.stage, self._offset)
-        self.cancelled(call, usage, decoding=decoding)
-        return self._ledger.end(call, self._offset)
-
-    def _show_text(self, text: str) -> None:
-        self._actions += self._release.text(text, self._offset)
+    @property
+    def answer(self) -> Answer:
+        """The answer as far as it is: complete once `finished`, partial before."""
+        return self._draft.answer(self._offset)

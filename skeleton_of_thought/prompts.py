@@ -33,11 +33,10 @@ from skeleton_of_thought.templates import (
     how_long,
     how_many,
     mentions,
-    point_values,
     shared_values,
     skeleton_values,
 )
-from skeleton_of_thought.types import Conversation, Point, Prompt, Skeleton
+from skeleton_of_thought.types import Conversation, Point, Prompt, Retrieval, Skeleton
 
 __all__ = [
     "ALIASES",
@@ -108,7 +107,7 @@ class PromptSet:
             if isinstance(template, str):
                 template = PromptTemplate(template)
                 object.__setattr__(self, name, template)
-            if isinstance(template, PromptTemplate) and not all(mentions(template, needed)):
+            if isinstance(template, PromptTemplate) and not mentions(template, needed):
                 wanted = " or ".join(f"{{{n}}}" for n in needed)
                 raise PromptFileError(
                     f"The {name} prompt never mentions {wanted}, so the model would not know what to write: "
@@ -194,7 +193,7 @@ class PromptSet:
             context: What was retrieved.
             own_context: Whether that was for this point alone. If not it was for the question, and all points show it.
         """
-        values = shared_values(conversation, max_points, words) | point_values(skeleton, point)
+        values = shared_values(conversation, max_points, words) | skeleton_values(skeleton, point)
         values["context"] = context
         return self._render(self.point, conversation, values, prefill=prefill, own_context=own_context)
 
@@ -215,23 +214,23 @@ class PromptSet:
         prefill: bool,
         own_context: bool = False,
     ) -> Prompt:
-        def render(values: Mapping[str, str]) -> Prompt:
-            return _made(template).render(conversation, values, prefill=prefill)
+        # `__post_init__` has made templates of strings; `isinstance` would look for each member of the protocol.
+        own = cast(Template, template)
+        context = values.get("context", "")
+        if not context.strip():
+            return own.render(conversation, values, prefill=prefill)
 
-        block = fill(self.context, {"context": values["context"]})
-        return with_context(render, values, block, own=own_context)
+        def render(values: Mapping[str, str]) -> Prompt:
+            return own.render(conversation, values, prefill=prefill)
+
+        return with_context(render, values, fill(self.context, {"context": context}), own=own_context)
 
     def merge_prompt(
         self, conversation: Conversation, skeleton: Skeleton, draft: str, *, max_points: int, words: int
     ) -> Prompt:
         """The prompt that asks for one text in place of the points; `draft` is the points, joined."""
         values = shared_values(conversation, max_points, words) | skeleton_values(skeleton) | {"draft": draft}
-        return _made(self.merge).render(conversation, values, prefill=False)
-
-
-def _made(template: Template | str) -> Template:
-    # `PromptSet` has made templates of strings. `isinstance` would ask a protocol for its members with each call.
-    return cast(Template, template)
+        return self._render(self.merge, conversation, values, prefill=False)
 
 
 class AnswerPrompts:
@@ -242,7 +241,7 @@ class AnswerPrompts:
         conversation: The question and what was said before it.
         settings: How the answer is made.
         prefill: The stages whose backend continues the start of an assistant's turn.
-        own_context: Whether each point has a context of its own.
+        retrieval: What is retrieved.
 
     Attributes:
         context: What was retrieved for the question; empty before that.
@@ -255,14 +254,14 @@ class AnswerPrompts:
         settings: Settings,
         *,
         prefill: Collection[str],
-        own_context: bool,
+        retrieval: Retrieval,
     ) -> None:
         self.context = ""
         self._prompts = prompts
         self._conversation = conversation
         self._size = {"max_points": settings.max_points, "words": settings.point_words}
         self._prefill = frozenset(prefill)
-        self._own_context = own_context
+        self._own_context = retrieval == "per_point"
 
     def skeleton(self, *, structured: bool) -> Prompt:
         """Asks for the skeleton."""
@@ -293,6 +292,11 @@ class AnswerPrompts:
     def merge(self, skeleton: Skeleton, draft: str) -> Prompt:
         """Asks for one text in place of the points."""
         return self._prompts.merge_prompt(self._conversation, skeleton, draft, **self._size)
+
+    @property
+    def has_own_merge(self) -> bool:
+        """Whether the caller has given a template for the merge."""
+        return self._prompts.merge != PromptSet.merge
 
     def merge_material(self, skeleton: Skeleton, draft: str) -> list[str]:
         """The texts that the prompt of a merge may be made of, besides its instruction."""

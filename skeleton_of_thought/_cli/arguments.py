@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any, NoReturn
 
-__all__ = ["Choice", "Flag", "Formatter", "Number", "Parser", "Share", "Threshold", "Version"]
+__all__ = ["Choice", "Flag", "Formatter", "Fraction", "Number", "Parser", "Threshold", "Version"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,9 +18,11 @@ class Parser(argparse.ArgumentParser):
 
 
 class Version(argparse.Action):
-    """Prints the version. It is looked up only when needed."""
+    """Prints the version, which is looked up only when needed."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib import metadata  # slow to import
+
         try:
             version = metadata.version("skeleton-of-thought")
         except metadata.PackageNotFoundError:
@@ -82,7 +83,7 @@ class Choice:
         return text
 
 
-class Share(Number):
+class Fraction(Number):
     """Reads a number from 0 to 1."""
 
     def __init__(self) -> None:

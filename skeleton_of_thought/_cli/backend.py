@@ -1,4 +1,4 @@
-"""What answers the prompts of the `sot` command: a model that runs here, or one on a server."""
+"""Backends of the `sot` command: models that answer prompts, in this process or on a server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 
 Prefill = Literal["auto", "yes", "no"]
 PREFILL: tuple[Prefill, ...] = get_args(Prefill)
-"""Whether a model gets the start of its turns; "auto" means where it is known to continue them."""
+"""Whether a model gets the start of its turns; "auto" means: if it is known to continue them."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class ModelBackend:
         prefill: The stages whose prefill the model continues.
         takes_limits: Whether calls follow `Hints.max_tokens`.
         capacity: The most calls that it serves at a time; None for no limit.
-        remark: What readers need to know about the model besides its answers; None for nothing.
+        remark: A line that readers need to judge the model's answers; None for nothing.
         stop_loops: Whether the model tends to repeat itself until it is stopped, as small models do.
         explain: Describes an error of the backend in one line that says what to do.
         close: Ends calls that are still open, and frees the model.
-        baselines: What Skeleton-of-Thought is compared with; if empty, with one ordinary call.
+        baselines: The baselines for comparisons; if empty, one ordinary call is the baseline.
         checkpoint: Returns a function that resets the prefix cache to its present state, so that a repeated question
             costs as much as the first time.
         notice: Returns why the model's rows are not decoded in one batch; empty if they are, or if that is unknown.

@@ -29,9 +29,9 @@ _HELP = """\
 /system TEXT  set the system message (/system shows it, /system - removes it)
 /save FILE    write the conversation to a file
 /help         show this
-/exit, /quit  end the chat, as Ctrl-D does
-Ctrl-C stops an answer; what was written by then stays in the conversation.
-At an empty line it ends the chat."""
+/exit, /quit  end the chat, like Ctrl-D
+Ctrl-C stops an answer; the text so far stays in the conversation.
+At an empty line, Ctrl-C ends the chat."""
 
 
 class Chat:
@@ -118,7 +118,7 @@ class Chat:
     def _do_new(self, _: str) -> None:
         self._turns.clear()
         self._question = None
-        self._say("The conversation begins anew.")
+        self._say("A new conversation begins.")
 
     def _do_retry(self, _: str) -> None:
         if self._question is None:

@@ -24,7 +24,10 @@ from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["Defaults", "Setting", "config_path", "describe", "read_defaults", "settable"]
+__all__ = ["Defaults", "Options", "Setting", "config_path", "describe", "read_defaults", "settable"]
+
+Options = Mapping[str, argparse.Action]
+"""Options that may have a default, by their long names without dashes."""
 
 _FILE, _MODEL = "SOT_CONFIG", "SOT_MODEL"
 _NOT_IN_FILES = frozenset({"help", "compare", "output", "stream"})
@@ -76,7 +79,7 @@ def _config_home() -> Path:
     return Path.home() / ("Library/Application Support" if sys.platform == "darwin" else ".config")
 
 
-def read_defaults(options: Mapping[str, argparse.Action]) -> Defaults:
+def read_defaults(options: Options) -> Defaults:
     """Reads and checks the defaults from the file and the environment.
 
     Args:
@@ -122,7 +125,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise InvalidInput(f"The configuration file {str(path)!r} is not TOML: {error}") from error
 
 
-def _checked(options: Mapping[str, argparse.Action], key: str, value: Any, path: Path | None) -> Any:
+def _checked(options: Options, key: str, value: Any, path: Path | None) -> Any:
     action = options.get(key)
     if action is None:
         raise InvalidInput(f"{path}: {_unknown(options, key)}")
@@ -149,7 +152,7 @@ def _kind(action: argparse.Action) -> type:
     return getattr(action.type, "kind", str)
 
 
-def _unknown(options: Mapping[str, argparse.Action], key: str) -> str:
+def _unknown(options: Options, key: str) -> str:
     if key in _NOT_IN_FILES:
         return f"{key!r} is for one call alone: give it on the command line."
     if key.startswith("no-") and key[3:] in options:
@@ -159,7 +162,7 @@ def _unknown(options: Mapping[str, argparse.Action], key: str) -> str:
     return f"there is no option {key!r}.{meant} The keys are the long options of sot ask, such as model or words."
 
 
-def describe(defaults: Defaults, options: Mapping[str, argparse.Action]) -> str:
+def describe(defaults: Defaults, options: Options) -> str:
     """All options in the format of the file, with their values and the origins of these."""
     path = defaults.path
     where = "no home directory" if path is None else f"{path}{'' if path.exists() else ' (not there)'}"

@@ -1,4 +1,4 @@
-"""What the `sot` command reports about errors, and about answers that were cut short."""
+"""Texts of the `sot` command about errors, and about answers that were cut short."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def explain(error: Exception, by_backend: Callable[[BaseException], str]) -> str
 
 
 def explain_openai(error: BaseException, model: str, url: str) -> str:
-    """What went wrong in a call of an OpenAI-compatible server, and what to do about it."""
+    """Describes an error of an OpenAI-compatible server, and says what to do about it."""
     import openai
 
     if isinstance(error, openai.APITimeoutError):
@@ -91,23 +91,23 @@ def explain_openai(error: BaseException, model: str, url: str) -> str:
     if isinstance(error, openai.RateLimitError):
         return (
             f"The server at {url} takes no more calls for now, or the account has no credit: {one_line(error)} "
-            "(--max-concurrency asks fewer at a time.)"
+            "(--max-concurrency makes fewer at a time.)"
         )
     if isinstance(error, openai.InternalServerError):
-        return f"The server at {url} failed; ask again later, or look into its log: {one_line(error)}"
+        return f"The server at {url} failed; try again later, or look into its log: {one_line(error)}"
     if isinstance(error, openai.APIStatusError):
-        return f"The server at {url} does not take this call of the model {model!r}: {one_line(error)}"
+        return f"The server at {url} rejects this call of the model {model!r}: {one_line(error)}"
     if isinstance(error, openai.APIError | ConnectionError):
         return f"The server at {url} broke off: {one_line(error)}"
     if isinstance(error, ValueError):
-        return f"The server at {url} sent something that is no chat completion: {one_line(error)}"
+        return f"The server at {url} sent something that is not a chat completion: {one_line(error)}"
     return one_line(error)
 
 
 def explain_langchain(error: BaseException, name: str) -> str:
-    """What went wrong in a call of LangChain's model `name`, and what to do about it.
+    """Describes an error of LangChain's model `name`, and says what to do about it.
 
-    Each provider's package has errors of its own, so only the names of their types tell what they mean.
+    Each provider's package has errors of its own, so they are recognised by the names of their types.
     """
     provider = name.partition(":")[0]
     causes = list(_causes(error))

@@ -125,7 +125,7 @@ class _Page:
     def body(self, width: int, height: int, console: Console) -> RenderableType:
         cells = list(self.cells.values())
         if text := "".join(self.merge or self.direct):
-            return _text_end(text, width, height, console)
+            return _tail(text, min(width, _WIDEST), height, console)
         if any(cell.opened for cell in cells):
             return _grid(cells, width, height, console)
         return Text("\n").join(_line(cell, width, console, text=False) for cell in cells[-height:])
@@ -210,7 +210,10 @@ class LiveView:
         for line in head:
             line.truncate(width, overflow="ellipsis")
         room = max(1, height - len(head))
-        yield Group(*head, _text_end(baseline, width, room, console) if baseline else page.body(width, room, console))
+        yield Group(
+            *head,
+            _tail(baseline, min(width, _WIDEST), room, console) if baseline else page.body(width, room, console),
+        )
 
     # --- the end ---
 
@@ -328,11 +331,6 @@ def _box(cell: _Cell, lines: Sequence[Text], width: int, console: Console) -> Pa
     # The lines are already wrapped at the inner width of the box.
     body = Text("\n", no_wrap=True, overflow="crop").join(lines)
     return Panel(body, title=label, title_align="left", border_style=style, height=max(1, len(lines)) + 2, width=width)
-
-
-def _text_end(text: str, width: int, height: int, console: Console) -> Text:
-    """The last lines of a text without a box."""
-    return Text("\n").join(_wrap(Text(text), min(width, _WIDEST), height, console)[-height:])
 
 
 def _list(cells: list[_Cell], width: int, height: int, console: Console) -> Text:

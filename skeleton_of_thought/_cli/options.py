@@ -5,27 +5,29 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from skeleton_of_thought._cli.arguments import (
     Choice,
     Flag,
     Formatter,
+    Fraction,
     Number,
     Parser,
-    Share,
     Threshold,
     Version,
 )
 from skeleton_of_thought._cli.backend import PREFILL
 from skeleton_of_thought._cli.completion import SHELLS
-from skeleton_of_thought._cli.config import Defaults, read_defaults, settable
+from skeleton_of_thought._cli.config import Defaults, Options, read_defaults, settable
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.flow import Settings
 
 __all__ = ["parse", "parser"]
 
+_ANSWERING = frozenset({"ask", "compare", "chat"})
+"""The commands that answer questions, whose options may have defaults."""
 _DEFAULTS = Settings()
 _THRESHOLD = "the least score (0 to 1) that gets a skeleton"
 
@@ -45,8 +47,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     _check_command(made, words, commands)
     options = settable(commands["ask"])
     defaults = _defaults(words, options)
-    if words[0] in _ASKING:
-        _apply(commands[words[0]], options, defaults)
+    if words[0] in _ANSWERING:
+        _set_defaults(commands[words[0]], options, defaults)
     args, unknown = made.parse_known_args(words)
     if unknown:
         _refuse(unknown, commands[args.command])
@@ -54,9 +56,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.command in ("ask", "compare"):
         _check_ask(args, commands[args.command])
     return args
-
-
-_ASKING = frozenset({"ask", "compare", "chat"})
 
 
 def _refuse(words: Sequence[str], command: argparse.ArgumentParser) -> NoReturn:
@@ -80,8 +79,8 @@ def _with_prefill_value(argv: Sequence[str]) -> list[str]:
     return words
 
 
-def _defaults(words: Sequence[str], options: Mapping[str, argparse.Action]) -> Defaults:
-    if words[0] not in {*_ASKING, "config"}:
+def _defaults(words: Sequence[str], options: Options) -> Defaults:
+    if words[0] not in {*_ANSWERING, "config"}:
         return Defaults()
     try:
         return read_defaults(options)
@@ -91,7 +90,7 @@ def _defaults(words: Sequence[str], options: Mapping[str, argparse.Action]) -> D
         raise
 
 
-def _apply(command: argparse.ArgumentParser, options: Mapping[str, argparse.Action], defaults: Defaults) -> None:
+def _set_defaults(command: argparse.ArgumentParser, options: Options, defaults: Defaults) -> None:
     for name, setting in defaults.settings.items():
         dest = options[name].dest
         # Not every command has every option.
@@ -171,7 +170,8 @@ def _add_ask(commands: Any) -> None:
         _add_question(command)
         _add_model(command)
         _add_output(command)
-        _add_options(command)
+        _add_answer_options(command)
+        _add_call_options(command)
     ask.add_argument("--compare", action="store_true", help="answer again without a skeleton, and compare")
     _add_router(ask)
     compare.set_defaults(compare=True, router=False, threshold=None)
@@ -192,7 +192,8 @@ def _add_chat(commands: Any) -> None:
     chat.add_argument_group("output").add_argument(
         "--quiet", "-q", action=Flag, default=False, help="no figures and no progress messages"
     )
-    _add_options(chat)
+    _add_answer_options(chat)
+    _add_call_options(chat)
     _add_router(chat)
 
 
@@ -222,7 +223,7 @@ def _add_router(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("router", "The model answers directly if a list of points would be a bad answer.")
     add = group.add_mutually_exclusive_group().add_argument
     add("--router", action=Flag, default=True, help="always make a skeleton, as --compare does")
-    add("--threshold", action=Threshold, type=Share(), metavar="T", help=_THRESHOLD)
+    add("--threshold", action=Threshold, type=Fraction(), metavar="T", help=_THRESHOLD)
 
 
 def _add_route(commands: Any) -> None:
@@ -236,7 +237,7 @@ def _add_route(commands: Any) -> None:
     add("--json", action="store_true", help="print the decision as one JSON object")
     add("--csv", metavar="FILE", help="decide every row of a CSV file (- for standard input), and print CSV")
     add("--column", metavar="NAME", default="question", help="the column of the questions (default: %(default)s)")
-    add("--threshold", type=Share(), metavar="T", help=_THRESHOLD)
+    add("--threshold", type=Fraction(), metavar="T", help=_THRESHOLD)
     add("--no-gate", dest="gate", action="store_false", help="ask the router only, without the rules before it")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--weights", metavar="FILE", help="weights that train-router --embedded wrote")
@@ -389,7 +390,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def _add_answer_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("answer").add_argument
     add("--max-points", type=Number(int, 1), metavar="N", default=_DEFAULTS.max_points, help="default: %(default)s")
     add(
@@ -412,17 +413,14 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         help="the form of the points: with number and title, under Markdown headings, or texts only "
         "(default: %(default)s)",
     )
-    add(
-        "--merge",
-        action=Flag,
-        default=_DEFAULTS.merge,
-        help="rewrite the points as one text in a last call",
-    )
+    add("--merge", action=Flag, default=_DEFAULTS.merge, help="rewrite the points as one text in a last call")
     add("--prompts", metavar="FILE", help="prompts in the JSON format of the paper")
     add("--temperature", type=Number(float, 0), metavar="T", help="0 is greedy decoding, the default of local models")
     add("--seed", type=Number(int, 0), metavar="N", help="makes sampling repeatable")
     add("--max-tokens", type=Number(int, 1), metavar="N", help="the most tokens of a call")
 
+
+def _add_call_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("calls").add_argument
     add("--max-concurrency", type=Number(int, 1), metavar="N", help="the most calls at a time")
     add("--retries", type=Number(int, 0), metavar="N", default=_DEFAULTS.max_retries, help="default: %(default)s")

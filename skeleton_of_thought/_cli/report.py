@@ -1,4 +1,4 @@
-"""What the `sot` command reports about an answer: figures in one line or in full, and comparisons."""
+"""Reports of the `sot` command on an answer: figures in one line or in full, and comparisons."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def _tokens(baseline: BaselineAnswer) -> int:
 
 
 def _unequal_lengths(ours: int, baseline: BaselineAnswer, speedup: dict[str, float]) -> str:
-    """The line about a baseline in a comparison where not all lengths are equal."""
+    """The line about a baseline if not all lengths in the comparison are equal."""
     said = f"{speedup['wall']:.1f}x as fast as {baseline.name}"
     theirs = _tokens(baseline)
     if "per_token" not in speedup:

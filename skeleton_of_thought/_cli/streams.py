@@ -135,7 +135,7 @@ def as_utf8(text: str, what: str) -> str:
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeError as error:
-        raise InvalidInput(f"{what} holds bytes that are no text in utf-8.") from error
+        raise InvalidInput(f"{what} has bytes that are not text in utf-8.") from error
 
 
 def _has_input() -> bool:
@@ -163,4 +163,4 @@ def _read() -> str:
     try:
         return as_utf8(sys.stdin.read().strip(), "Standard input")
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"Standard input is no text in {sys.stdin.encoding}: {error}") from error
+        raise InvalidInput(f"Standard input is not text in {sys.stdin.encoding}: {error}") from error

@@ -29,9 +29,9 @@ class Typewriter:
         """With `quiet`, there is no progress line."""
         self.text = ""
         self._terminal = sys.stdout.isatty()
-        self._controls = self._terminal and os.environ.get("TERM") not in (None, "", "dumb")
+        self._has_controls = self._terminal and os.environ.get("TERM") not in (None, "", "dumb")
         self._quiet = quiet
-        self._noting = False
+        self._note_shown = False
         self._points = 0
         self._column = 0
         self._word = ""
@@ -71,15 +71,15 @@ class Typewriter:
         sys.stdout.flush()
 
     def _note(self, what: str) -> None:
-        if self._controls and not self._quiet and not self.text:
+        if self._has_controls and not self._quiet and not self.text:
             sys.stdout.write(f"{_ERASE}{_DIM}{what} ...{_NORMAL}")
             sys.stdout.flush()
-            self._noting = True
+            self._note_shown = True
 
     def _erase_note(self) -> None:
-        if self._noting:
+        if self._note_shown:
             sys.stdout.write(_ERASE)
-            self._noting = False
+            self._note_shown = False
 
     def _write(self, text: str) -> None:
         self._erase_note()

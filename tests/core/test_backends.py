@@ -1,4 +1,4 @@
-"""What the `sot` command asks: an OpenAI-compatible server over real HTTP, and the local engine's streams."""
+"""Backends of the `sot` command: an OpenAI-compatible server over real HTTP, and streams of the local engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SKELETON = "1. First thing\n2. Second thing\n3. Third thing\n"
 
 @dataclass
 class Fault:
-    """How the server misbehaves for requests whose last message holds `match`, `times` times."""
+    """A fault of the server for `times` requests whose last message contains `match`."""
 
     match: str
     kind: str
@@ -34,7 +34,7 @@ class Fault:
 
 @dataclass
 class Served:
-    """A chat-completions server, what it was asked, and how it shall misbehave."""
+    """The state of a chat-completions server: its settings, the requests that it got, and its faults."""
 
     url: str = ""
     requests: list[dict] = field(default_factory=list)
@@ -131,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def stall(self):
         self.served.stalled.release()
-        # Nothing more is ever sent; this returns when the client hangs up.
+        # Sends nothing more, and returns when the client closes the connection.
         with contextlib.suppress(ConnectionError):
             self.connection.recv(1)
         self.served.gone.release()
@@ -187,12 +187,12 @@ def test_text_usage_and_finish_reason_are_read(backend):
     assert replies == [Reply(Usage(20, 4, 4), "stop")]
 
 
-def test_a_stream_without_usage_is_fine(served, backend):
+def test_a_stream_may_lack_usage(served, backend):
     served.usage = False
     assert read(backend)[1] == [Reply(None, "stop")]
 
 
-def test_a_stream_with_usage_but_without_a_key_sends_a_dummy(served, backend):
+def test_without_a_key_a_dummy_is_sent(served, backend):
     read(backend)
     assert served.keys == ["Bearer none"]
     assert served.requests[0]["stream_options"] == {"include_usage": True}
@@ -209,7 +209,7 @@ def test_the_key_of_the_environment_and_the_settings_are_sent(served, monkeypatc
     assert (sent["temperature"], sent["seed"], sent["max_tokens"]) == (0.5, 7, 9)
 
 
-def test_a_server_that_rejects_the_usage_option_is_asked_without_it(served, backend):
+def test_a_server_that_rejects_the_usage_option_gets_requests_without_it(served, backend):
     served.faults.append(Fault("hi", "options"))
     assert read(backend)[0] == "Some text of this."
     assert read(backend)[0] == "Some text of this."
@@ -224,14 +224,14 @@ def test_a_broken_stream_is_an_error(served, backend, kind):
     assert "\n" not in backend.explain(caught.value)
 
 
-def test_a_server_that_ends_without_a_word_has_broken_off(served, backend):
+def test_a_stream_without_a_finish_reason_has_broken_off(served, backend):
     served.usage = False
     served.faults.append(Fault("hi", "no finish"))
     with pytest.raises(ConnectionError, match="before its answer was complete"):
         read(backend)
 
 
-def test_content_blocks_are_sent_as_they_are(served, backend):
+def test_content_blocks_are_sent_unchanged(served, backend):
     blocks = ({"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "data:,"}})
     message = Message("user", blocks)
     list(backend.open_call(Call(1, "direct", Prompt((message,))), 0))
@@ -252,7 +252,7 @@ def test_cancel_from_another_thread_hangs_up_at_once(served, backend, kind):
     assert not any(isinstance(item, Reply) for item in got)
 
 
-def test_cancel_before_anything_was_sent_ends_the_stream_too(backend):
+def test_cancel_before_the_first_piece_ends_the_stream(backend):
     for _ in range(20):
         stream = backend.open_call(call(), 0)
         stream.cancel()
@@ -279,22 +279,22 @@ def last_turns(served):
 
 
 @pytest.mark.parametrize("owner", ["llamacpp", "vllm", "sglang"])
-def test_a_server_that_continues_turns_is_given_their_start(served, capsys, owner):
+def test_a_server_that_continues_turns_gets_their_start(served, capsys, owner):
     served.owner = owner
     assert ask(served, capsys=capsys)[0] == 0
-    assert last_turns(served) == [("assistant", True)] * 5  # whether it takes one; the skeleton; three points
+    assert last_turns(served) == [("assistant", True)] * 5  # the probe, the skeleton, three points
     assert served.requests[0]["max_tokens"] == 1
     assert served.requests[1]["messages"][-1]["content"] == "1."
 
 
 @pytest.mark.parametrize("owner", [None, "library", "openai"])
-def test_other_servers_are_given_none(served, capsys, owner):
+def test_other_servers_get_no_prefill(served, capsys, owner):
     served.owner = owner
     assert ask(served, capsys=capsys)[0] == 0
     assert last_turns(served) == [("user", False)] * 4
 
 
-def test_a_server_that_refuses_the_start_of_a_turn_is_given_none(served, capsys):
+def test_a_server_that_rejects_a_prefill_gets_none(served, capsys):
     served.owner = "llamacpp"
     served.faults.append(Fault("1, 2,", "400"))
     assert ask(served, capsys=capsys)[0] == 0
@@ -310,7 +310,7 @@ def test_a_server_that_refuses_the_start_of_a_turn_is_given_none(served, capsys)
         (["--no-prefill"], "user"),
     ],
 )
-def test_the_users_word_on_the_start_of_turns_counts_and_no_list_is_asked(served, capsys, options, role):
+def test_the_prefill_option_decides_without_a_probe(served, capsys, options, role):
     served.owner = "vllm"
     code = main(["ask", "--no-router", "--model", f"openai:m@{served.url}", *options, "What now?"])
     assert code == 0
@@ -318,7 +318,7 @@ def test_the_users_word_on_the_start_of_turns_counts_and_no_list_is_asked(served
     assert served.listed == 0
 
 
-def test_a_server_that_knows_no_such_fields_is_asked_without_them(served, capsys):
+def test_a_server_that_rejects_the_fields_for_continuing_gets_none(served, capsys):
     served.faults += [Fault(text, "strict") for text in ("1.", '"First thing" -')]
     assert ask(served, "--prefill", capsys=capsys)[0] == 0
     assert ("assistant", False) in last_turns(served)
@@ -337,14 +337,14 @@ def test_an_answer_from_a_server(served, capsys):
     assert all("prefill" not in request for request in served.requests)
 
 
-def test_normal_decoding_on_a_server_keeps_its_own_length(served, capsys):
+def test_the_baseline_of_a_server_has_its_own_length(served, capsys):
     code, _, err = ask(served, "--compare", "--plain", capsys=capsys)
     assert code == 0
     assert served.requests[-1]["messages"] == [{"role": "user", "content": "What now?"}]
     assert "the lengths differ" in err
 
 
-def test_a_point_that_is_cut_is_written_anew(served, capsys):
+def test_a_point_that_is_cut_is_written_again(served, capsys):
     served.faults.append(Fault('under the heading "Second thing"', "cut", times=1))
     code, out, _ = ask(served, "--json", capsys=capsys)
     answer = json.loads(out)
@@ -352,7 +352,7 @@ def test_a_point_that_is_cut_is_written_anew(served, capsys):
     assert [e["attempts"] for e in answer["expansions"]] == [1, 2, 1]
 
 
-def test_a_point_that_stalls_is_given_up_and_hung_up_on(served, capsys):
+def test_a_stalled_point_is_given_up_and_its_connection_closed(served, capsys):
     served.faults.append(Fault('under the heading "Second thing"', "stall"))
     options = ("--json", "--retries", "0", "--point-timeout", "1.5", "--on-point-error", "placeholder")
     code, out, err = ask(served, *options, capsys=capsys)
@@ -365,16 +365,16 @@ def test_a_point_that_stalls_is_given_up_and_hung_up_on(served, capsys):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("400", "does not take this call"),
+        ("400", "rejects this call"),
         ("401", "OPENAI_API_KEY"),
         ("404", "does not know the model 'm'"),
         ("429", "--max-concurrency"),
         ("500", "no luck today"),
-        ("503", "failed; ask again later"),
+        ("503", "failed; try again later"),
         ("no finish", "broke off"),
     ],
 )
-def test_what_the_server_says_is_one_clear_line(served, capsys, kind, words):
+def test_an_error_of_the_server_is_one_clear_line(served, capsys, kind, words):
     served.faults.append(Fault("", kind))
     code, out, err = ask(served, "--plain", "--retries", "0", capsys=capsys)
     assert code == 1
@@ -385,7 +385,7 @@ def test_what_the_server_says_is_one_clear_line(served, capsys, kind, words):
 
 
 @pytest.mark.parametrize("kind", ["401", "500"])
-def test_json_has_the_error_also_where_there_is_nothing_else(served, capsys, kind):
+def test_json_has_only_the_error_if_there_is_no_answer(served, capsys, kind):
     served.faults.append(Fault("", kind))
     code, out, _ = ask(served, "--json", "--retries", "0", capsys=capsys)
     assert code == 1
@@ -393,7 +393,7 @@ def test_json_has_the_error_also_where_there_is_nothing_else(served, capsys, kin
     assert "no luck today" in json.loads(out)["error"]["message"]
 
 
-def test_a_server_that_is_not_there_is_named(capsys, monkeypatch):
+def test_an_unreachable_server_is_named(capsys, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
@@ -454,7 +454,7 @@ class Stream:
         self._closed.set()
 
 
-def test_a_cancelled_local_call_still_tells_what_it_cost():
+def test_a_cancelled_local_call_reports_its_cost():
     engine = Engine()
     backend = local_backend(engine, temperature=0.3)
     stream = backend.open_call(call(prefill="1."), 0)
@@ -474,5 +474,5 @@ def test_a_cancelled_local_call_still_tells_what_it_cost():
 
 
 @pytest.mark.parametrize(("prefill", "stages"), [("auto", 2), ("yes", 2), ("no", 0)])
-def test_a_local_model_is_given_the_start_of_its_turns_unless_the_user_says_no(prefill, stages):
+def test_a_local_model_gets_the_start_of_its_turns_by_default(prefill, stages):
     assert len(local_backend(Engine(), prefill=prefill).prefill) == stages

@@ -28,7 +28,7 @@ QUESTION = "How can I sleep better?"
 
 
 def main(argv, **kwargs):
-    """The command, with a skeleton for every question: that is what is tested here."""
+    """Runs the command with a skeleton for every question."""
     return cli.main([*argv, "--no-router"] if argv[:1] == ["ask"] else argv, **kwargs)
 
 
@@ -48,7 +48,7 @@ def fails(index, error=None, attempts=99):
     return fail
 
 
-# --- what is written where ---
+# --- output ---
 
 
 def test_plain_writes_the_answers_text_and_nothing_else(capsys):
@@ -61,7 +61,7 @@ def test_plain_writes_the_answers_text_and_nothing_else(capsys):
     assert err == ""
 
 
-def test_plain_and_json_tell_the_same_text(capsys):
+def test_plain_and_json_have_the_same_text(capsys):
     _, plain, _ = ask(Script(), "--plain", capsys=capsys)
     code, out, err = ask(Script(), "--json", capsys=capsys)
     answer = json.loads(out)
@@ -71,13 +71,13 @@ def test_plain_and_json_tell_the_same_text(capsys):
     assert answer["skeleton"] == list(scripted.TITLES)
 
 
-def test_output_that_is_piped_is_plain(capsys):
+def test_piped_output_is_plain(capsys):
     _, default, _ = ask(Script(), capsys=capsys)
     _, plain, _ = ask(Script(), "--plain", capsys=capsys)
     assert default == plain
 
 
-def test_json_lines_sum_up_to_the_answer(capsys):
+def test_json_lines_add_up_to_the_answer(capsys):
     code, out, _ = ask(Script(), "--json", "--stream", capsys=capsys)
     events = [json.loads(line) for line in out.splitlines()]
     assert code == 0
@@ -91,7 +91,7 @@ def test_json_lines_sum_up_to_the_answer(capsys):
     assert sorted(done, key=lambda e: e["index"]) == answer["expansions"]
 
 
-def test_json_stays_valid_where_the_terminal_knows_ascii_only(monkeypatch):
+def test_json_stays_valid_on_an_ascii_terminal(monkeypatch):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     script = Script(skeleton="1. Früh schlafen\n2. 早睡\n")
@@ -99,7 +99,7 @@ def test_json_stays_valid_where_the_terminal_knows_ascii_only(monkeypatch):
     assert json.loads(raw.getvalue())["skeleton"] == ["Früh schlafen", "早睡"]
 
 
-def test_a_direct_answer_is_written_too(capsys):
+def test_a_direct_answer_is_written(capsys):
     code, out, err = ask(Script(skeleton="No list."), "--plain", "--stats", capsys=capsys)
     assert code == 0
     assert out.startswith("This helps")
@@ -107,20 +107,20 @@ def test_a_direct_answer_is_written_too(capsys):
     assert "steps" not in err
 
 
-def test_tokens_that_the_backend_does_not_tell_are_not_made_up(capsys):
+def test_unreported_tokens_are_not_made_up(capsys):
     _, _, err = ask(Script(usage=False), "--plain", "--stats", capsys=capsys)
     assert "did not say" in err
     assert "steps" not in err
 
 
 def decoded(call):
-    """What a local engine would tell: the points were five in a batch, but the last decoded its second half alone."""
+    """A local engine's record: five points in a batch, of which the last decoded its second half alone."""
     if call.stage != "point":
         return Decoding(0.0, 0.1, 1.0, 20, 1.0, 20)
     return Decoding(0.0, 0.1, 1.0, 20, 3.0 if call.point.index == 5 else 5.0, 20)
 
 
-def test_the_figures_tell_how_parallel_a_local_model_was(capsys):
+def test_the_figures_show_how_parallel_a_local_model_was(capsys):
     _, out, err = ask(Script(decoding=decoded), "--plain", "--stats", capsys=capsys)
     (line,) = (line for line in err.splitlines() if line.startswith("decoding: "))
     assert "skeleton: 1 row at once, " in line
@@ -130,19 +130,19 @@ def test_the_figures_tell_how_parallel_a_local_model_was(capsys):
 
 
 def test_the_pace_of_a_stage_is_its_tokens_over_its_own_time():
-    # Four rows of two seconds side by side: 40 tokens in 2 seconds, though the rows' seconds add up to 8.
+    # Four rows of two seconds in parallel: 40 tokens in 2 seconds, although the seconds of the rows add up to 8.
     decoding = {"point": Decoding(0.0, 0.0, 8.0, 40, 4.0, 40)}
     answer = Answer("", "", "skeleton", timings=Timings(3.0, None, {"point": Span(1.0, 3.0)}, decoding))
     assert "decoding: points: 4 rows at once, 20 tokens/s" in statistics(answer)
 
 
-def test_a_direct_answer_has_its_pace_too(capsys):
+def test_a_direct_answer_has_its_pace(capsys):
     _, _, err = ask(Script(skeleton="No list.", decoding=decoded), "--plain", "--stats", capsys=capsys)
     (line,) = (line for line in err.splitlines() if line.startswith("decoding: "))
     assert [part.split(":")[0] for part in line.removeprefix("decoding: ").split("; ")] == ["skeleton", "answer"]
 
 
-def test_a_server_that_does_not_tell_how_it_decodes_has_no_such_line(capsys):
+def test_a_server_that_reports_no_decoding_has_no_such_line(capsys):
     _, _, err = ask(Script(), "--plain", "--stats", capsys=capsys)
     assert "normal decoding: about" in err
     assert "decoding: " not in err.replace("normal decoding: ", "")
@@ -197,7 +197,7 @@ def test_words_of_an_unquoted_question_are_joined(capsys):
 # --- comparison ---
 
 
-def test_normal_decoding_gets_as_many_tokens_as_the_answer(capsys):
+def test_the_baseline_gets_as_many_tokens_as_the_answer(capsys):
     script = Script(sentences=1)
     code, out, _ = ask(script, "--compare", "--json", capsys=capsys)
     answer = json.loads(out)
@@ -210,14 +210,14 @@ def test_normal_decoding_gets_as_many_tokens_as_the_answer(capsys):
     assert answer["compare"]["speedup"].keys() == {"wall", "per_token"}
 
 
-def test_compare_is_a_command_too(capsys):
+def test_compare_is_a_command(capsys):
     assert main(["compare", QUESTION, "--plain"], backend=Script().backend()) == 0
     out, err = capsys.readouterr()
     assert out.count("1. Keep a schedule") == 1
     assert "x as fast as one normal call" in err
 
 
-def test_an_answer_survives_a_failure_of_normal_decoding(capsys):
+def test_an_answer_survives_a_failure_of_the_baseline(capsys):
     fail = lambda call: ConnectionError("gone") if call.stage == "direct" and len(script.calls) > 2 else None  # noqa: E731
     script = Script(fail=fail)
     code, out, err = ask(script, "--compare", "--plain", capsys=capsys)
@@ -229,7 +229,7 @@ def test_an_answer_survives_a_failure_of_normal_decoding(capsys):
 # --- errors ---
 
 
-def test_a_failed_point_leaves_what_there_is_then_the_error(capsys):
+def test_a_failed_point_leaves_the_partial_answer_then_the_error(capsys):
     code, out, err = ask(Script(fail=fails(2)), "--plain", "--retries", "0", capsys=capsys)
     assert code == 1
     assert out.startswith("1. Keep a schedule: This helps")
@@ -245,7 +245,7 @@ def test_a_failed_point_in_json_has_its_error_beside_the_partial_answer(capsys):
     assert json.loads(out)["skeleton"] == list(scripted.TITLES)
 
 
-def test_the_last_json_line_tells_of_a_failure(capsys):
+def test_the_last_json_line_reports_a_failure(capsys):
     code, out, _ = ask(Script(fail=fails(2)), "--json", "--stream", "--retries", "0", capsys=capsys)
     last = json.loads(out.splitlines()[-1])
     assert code == 1
@@ -314,7 +314,7 @@ def test_bad_input_is_one_line_and_exit_code_2(argv, words, capsys):
     assert script.calls == []
 
 
-def test_openai_without_a_key_says_so_before_anything_is_sent(monkeypatch, capsys):
+def test_a_missing_openai_key_is_reported_before_anything_is_sent(monkeypatch, capsys):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     assert main(["ask", "q", "--model", "openai:gpt-4o-mini"]) == 2
@@ -350,7 +350,7 @@ def test_help_fits_eighty_columns(command, capsys, monkeypatch):
         assert all(code in out for code in ("0 done", "1 an error", "2 a mistake", "130 interrupted"))
 
 
-def test_version_and_help_end_well(capsys):
+def test_version_and_help_succeed(capsys):
     assert main(["--version"]) == 0
     assert main(["ask", "--help"]) == 0
     assert capsys.readouterr().out.startswith("sot ")
@@ -361,7 +361,7 @@ def test_version_and_help_end_well(capsys):
 
 @pytest.fixture
 def screen():
-    """A terminal of rich's own making, and a function that renders a view on it."""
+    """Makes a view on one of rich's terminals, and a function that renders it."""
 
     def make(width, height, encoding="utf-8"):
         return live_view(QUESTION, width, height, encoding)
@@ -398,7 +398,7 @@ def test_every_point_shows_the_end_of_its_text(screen):
     assert all(f"{i}. Title number {i}" in shown for i in range(1, 8))
 
 
-def test_points_are_boxes_only_where_they_fit():
+def test_points_are_boxes_only_if_they_fit():
     assert _columns(6, 100, 27) >= 2
     assert _columns(6, 40, 12) == 0
     assert _columns(1, 30, 10) == 1
@@ -411,7 +411,7 @@ def test_the_skeleton_appears_line_by_line(screen):
     assert any("1. First thing" in line for line in lines())
 
 
-def test_what_a_model_writes_does_not_steer_the_terminal(screen):
+def test_a_models_text_does_not_control_the_terminal(screen):
     view, lines, _ = screen(80, 24)
     fill(view, 2, text="\x1b[2Jred [bold]not markup[/bold] ")
     shown = "\n".join(lines())
@@ -419,14 +419,14 @@ def test_what_a_model_writes_does_not_steer_the_terminal(screen):
     assert "[bold]not markup[/bold]" in shown
 
 
-def test_a_terminal_of_ascii_gets_ascii(screen):
+def test_an_ascii_terminal_gets_ascii(screen):
     view, lines, _ = screen(80, 24, encoding="ascii")
     fill(view, 3)
     shown = "\n".join(line for line in lines()[2:])
     assert not set(shown) & set("▸✓╭│")
 
 
-def test_a_direct_answer_is_shown_as_it_comes(screen):
+def test_a_direct_answer_is_shown_while_it_is_written(screen):
     view, lines, _ = screen(60, 12)
     view.show(AnswerDelta("The sky is "))
     view.show(AnswerDelta("blue."))
@@ -465,7 +465,7 @@ def test_without_rich_a_terminal_gets_plain_text(monkeypatch, capsys):
 
 
 def merges(*, fail=None, **settings):
-    """A script of two points whose merge fails in this way."""
+    """A script of two points whose merge fails with the error `fail`."""
 
     def failing(call):
         return fail if call.stage == "merge" else None
@@ -490,7 +490,7 @@ def ask_badly(*options, capsys):
     return (code, *capsys.readouterr())
 
 
-def test_a_merge_is_the_answer_and_its_cost_is_told(capsys):
+def test_a_merge_is_the_answer_and_its_cost_is_reported(capsys):
     script = merges()
     code, out, err = ask(script, "--plain", "--merge", "--stats", capsys=capsys)
     assert code == 0
@@ -515,14 +515,14 @@ def test_a_merge_in_json(capsys):
     assert "".join(e["text"] for e in events if e["event"] == "AnswerDelta") == events[-1]["answer"]["text"]
 
 
-def test_a_merge_that_breaks_gives_the_points_and_says_so(capsys):
+def test_a_failed_merge_gives_the_points_and_is_reported(capsys):
     code, out, err = ask(merges(fail=ConnectionError("line cut")), "--plain", "--merge", capsys=capsys)
     assert code == 0
     assert out.startswith("This helps\n\n1. Dim the lights: This helps")
     assert "sot: merge failed, so the points stand as they are: line cut" in err
 
 
-def test_normal_decoding_is_as_long_as_the_merge(capsys):
+def test_the_baseline_is_as_long_as_the_merge(capsys):
     script = merges()
     ask(script, "--plain", "--merge", "--compare", capsys=capsys)
     assert script.calls[-1].stage == "direct"
@@ -559,7 +559,7 @@ def test_the_live_view_prints_the_text_of_the_answer(screen, join):
 
 
 class Looping(Script):
-    """Says the same again and again where it is asked directly."""
+    """Repeats itself in direct answers."""
 
     def text(self, call):
         return scripted.SENTENCE * 60 if call.stage == "direct" else super().text(call)
@@ -568,31 +568,31 @@ class Looping(Script):
         return dataclasses.replace(super().backend(), stop_loops=True, remark="a tiny model")
 
 
-def test_a_local_models_loop_is_ended_and_the_reader_is_told(capsys):
+def test_a_local_models_loop_is_ended_and_reported(capsys):
     _, out, err = ask(Looping(skeleton="No list."), "--plain", capsys=capsys)
     assert out.strip() == (scripted.SENTENCE * 2).strip()
     assert "sot: the model repeated itself, so its answer was ended" in err.splitlines()
 
 
-def test_a_points_loop_is_ended_and_the_reader_is_told(capsys):
+def test_a_points_loop_is_ended_and_reported(capsys):
     _, out, err = ask(Looping(sentences=9), "--plain", capsys=capsys)
     assert out.count(scripted.SENTENCE.strip()) == 2 * len(scripted.TITLES)
-    told = [line for line in err.splitlines() if line.endswith("repeated itself, so it was ended")]
-    assert [line.split()[2] for line in told] == ["1", "2", "3", "4", "5"]
+    reported = [line for line in err.splitlines() if line.endswith("repeated itself, so it was ended")]
+    assert [line.split()[2] for line in reported] == ["1", "2", "3", "4", "5"]
 
 
-def test_json_says_why_the_answer_ended(capsys):
+def test_json_has_the_finish_reason(capsys):
     _, out, _ = ask(Looping(skeleton="No list."), "--json", capsys=capsys)
     assert json.loads(out)["finish_reason"] == "loop"
 
 
-def test_a_server_is_left_its_own_answers(capsys):
+def test_answers_of_a_server_are_not_cut(capsys):
     _, out, err = ask(Script(skeleton="No list.", sentences=12), "--plain", capsys=capsys)
     assert out.count(scripted.SENTENCE.strip()) == 12 * len(scripted.TITLES)
     assert "repeated itself" not in err
 
 
-def test_what_is_to_be_known_of_the_model_stands_beside_its_answer(capsys):
+def test_the_remark_on_a_model_stands_beside_its_answer(capsys):
     _, out, err = ask(Looping(), "--plain", "--stats", capsys=capsys)
     assert err.splitlines().count("a tiny model") == 1
     assert "a tiny model" not in out
@@ -601,7 +601,7 @@ def test_what_is_to_be_known_of_the_model_stands_beside_its_answer(capsys):
 
 
 @pytest.mark.parametrize(("name", "remarks"), [("demo", 1), ("some/model", 0)])
-def test_the_demo_model_is_said_to_be_tiny(name, remarks):
+def test_the_demo_model_has_a_remark_on_its_size(name, remarks):
     class Engine:
         def close(self):
             """Nothing is open."""
@@ -614,5 +614,5 @@ def test_the_demo_model_is_said_to_be_tiny(name, remarks):
 
     backend = local_backend(Engine(), name=name)
     assert backend.stop_loops
-    said = "a tiny model (135M): its speed is the point, not what it says"
-    assert (backend.remark == said) == bool(remarks)
+    remark = "a tiny model (135M): its speed is the point, not what it says"
+    assert (backend.remark == remark) == bool(remarks)

@@ -1,4 +1,4 @@
-"""`sot chat`: on a terminal, as a process; and with piped input."""
+"""`sot chat` as a process on a terminal, and with piped input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from skeleton_of_thought.events import AnswerDelta, AnswerRestarted
 
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
-SLOW, AT_ONCE = "0.02", "0"
+HELD, AT_ONCE = "held", "0"
 FIRST = "How can I sleep better?"
 
 
@@ -48,7 +48,7 @@ def test_questions_are_answered_until_ctrl_d():
 
 
 @pytest.mark.parametrize("configured", [True, False])
-def test_a_quiet_chat_says_nothing_beside_the_answers(tmp_path, monkeypatch, configured):
+def test_a_quiet_chat_writes_only_the_answers(tmp_path, monkeypatch, configured):
     config = tmp_path / "config.toml"
     config.write_text(f"quiet = {str(configured).lower()}\n")
     monkeypatch.setitem(ENV, "SOT_CONFIG", str(config))
@@ -66,7 +66,7 @@ def test_a_quiet_chat_says_nothing_beside_the_answers(tmp_path, monkeypatch, con
 
 
 @pytest.mark.parametrize("words", ["/exit\n", "/quit\n", CTRL_C, CTRL_D])
-def test_each_of_these_leaves_at_the_prompt(words):
+def test_the_chat_ends_at_the_prompt(words):
     with chatting() as chat:
         chat.until("> ")
         chat.type(words)
@@ -76,7 +76,7 @@ def test_each_of_these_leaves_at_the_prompt(words):
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_chat():
-    with chatting(SLOW) as chat:
+    with chatting(HELD) as chat:
         chat.until("> ")
         for _ in range(3):
             chat.type(f"{FIRST}\n")
@@ -90,7 +90,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat():
         assert "Traceback" not in chat.shown
 
 
-def test_ctrl_c_before_there_is_any_text_stops_the_answer_too():
+def test_ctrl_c_before_the_first_text_stops_the_answer():
     with chatting("3600") as chat:
         chat.until("> ")
         chat.type(f"{FIRST}\n")
@@ -103,7 +103,7 @@ def test_ctrl_c_before_there_is_any_text_stops_the_answer_too():
         assert chat.code() == 0
 
 
-def test_ctrl_c_on_a_line_that_is_being_typed_drops_the_line():
+def test_ctrl_c_while_typing_drops_the_line():
     pytest.importorskip("readline")
     with chatting() as chat:
         chat.until("> ")
@@ -186,7 +186,7 @@ def test_new_forgets_the_conversation_and_keeps_the_system_message(say):
     assert [message.role for message in last.prompt.messages] == ["system", "user"]
 
 
-def test_retry_asks_the_last_question_in_place_of_its_answer(say):
+def test_retry_replaces_the_last_answer(say):
     script = scripted_cli.Script()
     say(script, FIRST, "/retry", options=["--no-router"])
     first, again = (call for call in script.calls if call.stage == "skeleton")
@@ -211,7 +211,7 @@ def test_save_writes_the_conversation(say, tmp_path):
     assert "there is no directory" in err
 
 
-def test_a_failed_answer_does_not_end_the_chat_and_is_no_part_of_it(say):
+def test_a_failed_answer_does_not_end_the_chat_and_is_not_kept(say):
     failing = lambda call: ConnectionError("line\ncut") if call.prompt.messages[-1].text.startswith("One") else None  # noqa: E731
     script = scripted_cli.Script(fail=failing)
     code, out, err = say(script, "One?", "Two?", options=["--no-router", "--retries", "0"])
@@ -221,7 +221,7 @@ def test_a_failed_answer_does_not_end_the_chat_and_is_no_part_of_it(say):
     assert [message.text for message in script.calls[-6].prompt.messages if message.text == "One?"] == []
 
 
-def test_what_failed_of_an_answer_is_told(say):
+def test_failed_parts_of_an_answer_are_reported(say):
     second = lambda call: ConnectionError("cut") if call.point is not None and call.point.index == 2 else None  # noqa: E731
     options = ["--no-router", "--retries", "0", "--on-point-error", "placeholder"]
     code, out, err = say(scripted_cli.Script(fail=second), FIRST, options=options)
@@ -234,7 +234,7 @@ def test_what_failed_of_an_answer_is_told(say):
 
 
 class Looping(scripted_cli.Script):
-    """A small model that says the same again and again where it is asked directly."""
+    """A small model that repeats itself in direct answers."""
 
     def text(self, call):
         return scripted_cli.SENTENCE * 60 if call.stage == "direct" else super().text(call)
@@ -243,7 +243,7 @@ class Looping(scripted_cli.Script):
         return dataclasses.replace(super().backend(), stop_loops=True, notice=lambda: "it has a state")
 
 
-def test_a_small_models_loop_is_ended_and_told(say):
+def test_a_small_models_loop_is_ended_and_reported(say):
     code, out, err = say(Looping(skeleton="No list."), FIRST, options=["--no-router"])
     assert code == 0
     assert out.strip() == (scripted_cli.SENTENCE * 2).strip()
@@ -253,7 +253,7 @@ def test_a_small_models_loop_is_ended_and_told(say):
     ]
 
 
-def test_a_conversation_that_grew_too_long_says_what_helps(say):
+def test_the_error_of_a_conversation_that_is_too_long_says_what_helps(say):
     too_long = lambda call: PromptTooLong("too long; lower max_new_tokens") if len(call.prompt.messages) > 1 else None  # noqa: E731
     code, _, err = say(scripted_cli.Script(fail=too_long), FIRST, "Why?", options=["--no-router", "--retries", "0"])
     assert code == 1
@@ -270,7 +270,7 @@ def test_an_unknown_command_is_not_sent_to_the_model_but_a_path_is(say):
     assert script.calls
 
 
-def test_ctrl_c_ends_a_chat_that_nobody_types(say):
+def test_ctrl_c_ends_a_chat_without_a_terminal(say):
     class Impatient(scripted_cli.Script):
         def backend(self):
             return dataclasses.replace(super().backend(), open_call=self._interrupted)
@@ -283,7 +283,7 @@ def test_ctrl_c_ends_a_chat_that_nobody_types(say):
     assert script.closed
 
 
-def test_a_piped_chat_is_a_program_like_any_other():
+def test_a_chat_can_be_piped():
     command = [sys.executable, scripted_cli.__file__, AT_ONCE, "chat", "--no-router"]
     lines = b"One?\nTwo?\n/exit\nThree?\n"
     done = subprocess.run(command, env=ENV, input=lines, capture_output=True, check=True, timeout=120)
@@ -292,12 +292,12 @@ def test_a_piped_chat_is_a_program_like_any_other():
     assert b"\x1b" not in done.stdout
 
 
-# --- how an answer is written ---
+# --- the typewriter ---
 
 
 @pytest.fixture
 def typed(monkeypatch):
-    """What a typewriter writes to a terminal of 20 columns for events, and the text that it keeps."""
+    """Feeds events to a typewriter on a terminal of 20 columns; returns the screen and the kept text."""
 
     def write(*events):
         monkeypatch.setenv("COLUMNS", "20")
@@ -329,7 +329,7 @@ def test_lines_end_between_words(typed, pieces, lines):
     assert text == "".join(pieces)
 
 
-def test_what_follows_a_restart_is_the_answer(typed):
+def test_the_text_after_a_restart_is_the_answer(typed):
     shown, text = typed(AnswerDelta("Half a me"), AnswerRestarted(ValueError("no")), AnswerDelta("1. The points"))
     assert shown.splitlines() == ["Half a me", "", "1. The points"]
     assert text == "1. The points"

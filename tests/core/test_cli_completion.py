@@ -1,4 +1,4 @@
-"""`sot completion`: the script, and what bash makes of it."""
+"""`sot completion`: the script, and the completions that bash offers with it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_bash_offers_commands_options_values_and_files(script, tmp_path, words, 
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish", "tcsh", "powershell"])
-def test_other_shells_have_a_script_too(shell, capsys):
+def test_other_shells_have_a_script(shell, capsys):
     pytest.importorskip("shtab")
     assert main(["completion", shell]) == 0
     out, err = capsys.readouterr()
@@ -65,7 +65,7 @@ def test_other_shells_have_a_script_too(shell, capsys):
     assert all(name in out for name in ("train-router", "max-points"))
 
 
-def test_without_shtab_it_says_what_to_install(monkeypatch, capsys):
+def test_a_missing_shtab_names_the_extra(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "bash"]) == 1
     out, err = capsys.readouterr()
@@ -75,7 +75,7 @@ def test_without_shtab_it_says_what_to_install(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("words", [[], ["csh"]])
-def test_an_unknown_shell_lists_those_it_knows(words, capsys):
+def test_an_unknown_shell_is_answered_with_the_known_ones(words, capsys):
     assert main(["completion", *words]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1

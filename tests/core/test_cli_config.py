@@ -1,4 +1,4 @@
-"""Defaults of the `sot` command: the command line, the environment, the file, in this order."""
+"""Defaults of the `sot` command: the command line overrides the environment, and that the file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def asked_words(capsys, *options):
     return next(call.prompt.messages[-1].text for call in script.calls if call.stage == "point")
 
 
-def test_the_file_has_defaults_and_the_command_line_goes_before_it(file, capsys):
+def test_the_command_line_overrides_the_defaults_of_the_file(file, capsys):
     file.write_text("words = 77\n")
     assert "77 words" in asked_words(capsys)
     assert "88 words" in asked_words(capsys, "--words", "88")
@@ -47,7 +47,7 @@ def test_a_flag_of_the_file_can_be_switched_off(file, capsys):
     assert capsys.readouterr().out.startswith("This helps")
 
 
-def test_a_threshold_of_the_file_does_not_stand_in_the_way_of_a_comparison(file, capsys):
+def test_a_threshold_in_the_file_does_not_prevent_a_comparison(file, capsys):
     file.write_text("threshold = 0.9\n")
     assert cli.main(["ask", "q", "--compare"], backend=scripted_cli.Script().backend()) == 0
     assert cli.main(["ask", "q", "--compare", "--threshold", "0.5"], backend=scripted_cli.Script().backend()) == 2
@@ -55,7 +55,7 @@ def test_a_threshold_of_the_file_does_not_stand_in_the_way_of_a_comparison(file,
 
 
 @pytest.mark.parametrize(("text", "prefill"), [("true", "yes"), ("false", "no"), ('"auto"', "auto"), ('"yes"', "yes")])
-def test_the_start_of_turns_is_a_word_or_a_truth_value(file, capsys, text, prefill):
+def test_prefill_is_a_word_or_a_boolean(file, capsys, text, prefill):
     file.write_text(f"prefill = {text}")
     assert cli.main(["config"]) == 0
     assert tomllib.loads(capsys.readouterr().out)["prefill"] == prefill
@@ -63,7 +63,7 @@ def test_the_start_of_turns_is_a_word_or_a_truth_value(file, capsys, text, prefi
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """The models that were asked for; none is loaded."""
+    """The models that the command wanted to load; none is loaded."""
     models: list[ModelSpec] = []
 
     def note(model, **settings):
@@ -75,7 +75,7 @@ def loaded(monkeypatch):
     return models
 
 
-def test_the_model_comes_from_the_nearest_place(file, monkeypatch, loaded, capsys):
+def test_the_model_comes_from_the_source_of_highest_priority(file, monkeypatch, loaded, capsys):
     assert cli.main(["ask", "q"]) == 0
     file.write_text('model = "of/file"\n')
     assert cli.main(["ask", "q"]) == 0
@@ -85,7 +85,7 @@ def test_the_model_comes_from_the_nearest_place(file, monkeypatch, loaded, capsy
     assert [model.name for model in loaded] == [None, "of/file", "of/environment", "of/line"]
 
 
-def test_a_model_that_cannot_work_is_said_to_come_from_where_it_was_set(file, monkeypatch, capsys):
+def test_the_error_about_a_default_model_names_its_origin(file, monkeypatch, capsys):
     file.write_text('model = "gpt-4o"\n')
     assert cli.main(["ask", "q"]) == 2
     assert f"{file}: 'gpt-4o'" in capsys.readouterr().err
@@ -97,7 +97,7 @@ def test_a_model_that_cannot_work_is_said_to_come_from_where_it_was_set(file, mo
     assert capsys.readouterr().err.startswith("sot: error: 'gpt-4o'")
 
 
-def test_other_commands_have_options_of_their_own(file, monkeypatch, capsys):
+def test_the_file_does_not_affect_other_commands(file, monkeypatch, capsys):
     file.write_text("wrods = 1")
     monkeypatch.setenv("SOT_MODEL", "no/classifier")
     assert cli.main(["route", "What is 17 * 4?"]) == 0
@@ -140,12 +140,12 @@ def test_a_mistake_in_the_file_is_one_line_that_names_file_and_key(file, capsys,
     assert script.calls == []
 
 
-def test_a_byte_order_mark_is_no_mistake(file, capsys):
+def test_a_byte_order_mark_is_accepted(file, capsys):
     file.write_text("words = 77\n", encoding="utf-8-sig")
     assert "77 words" in asked_words(capsys)
 
 
-def test_a_file_that_cannot_be_read_is_named(file, monkeypatch, capsys):
+def test_an_unreadable_file_is_named(file, monkeypatch, capsys):
     file.write_bytes(b"words = 3 # \xff")
     assert cli.main(["config"]) == 2
     assert str(file) in capsys.readouterr().err
@@ -156,18 +156,18 @@ def test_a_file_that_cannot_be_read_is_named(file, monkeypatch, capsys):
     assert err.count("\n") == 1
 
 
-def test_a_whole_number_serves_where_a_number_is_wanted(file):
+def test_an_integer_is_a_valid_float(file):
     file.write_text("temperature = 1\npoint-timeout = 2.5\n")
     assert cli.main(["config"]) == 0
 
 
-def test_a_named_file_has_to_be_there(file, capsys):
+def test_a_file_named_by_the_environment_must_exist(file, capsys):
     file.unlink()
     assert cli.main(["ask", "q"], backend=scripted_cli.Script().backend()) == 2
     assert "no such file" in capsys.readouterr().err
 
 
-def test_the_file_lies_where_the_platform_keeps_such_files(monkeypatch, tmp_path):
+def test_the_file_is_in_the_configuration_directory_of_the_platform(monkeypatch, tmp_path):
     monkeypatch.delenv("SOT_CONFIG")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert config.config_path() == tmp_path / "sot" / "config.toml"
@@ -182,7 +182,7 @@ def test_the_file_lies_where_the_platform_keeps_such_files(monkeypatch, tmp_path
     assert config.config_path() == tmp_path / "roaming" / "sot" / "config.toml"
 
 
-def test_without_a_file_all_is_as_built_in(monkeypatch, tmp_path, capsys):
+def test_without_a_file_the_defaults_are_built_in(monkeypatch, tmp_path, capsys):
     monkeypatch.delenv("SOT_CONFIG")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert cli.main(["config"]) == 0
@@ -191,7 +191,7 @@ def test_without_a_file_all_is_as_built_in(monkeypatch, tmp_path, capsys):
     assert "SOT_MODEL" not in out
 
 
-def test_config_shows_what_is_in_force_and_is_such_a_file_itself(file, monkeypatch, capsys):
+def test_config_shows_all_values_and_is_a_valid_file(file, monkeypatch, capsys):
     file.write_text('words = 77\nsystem = "Say \\"hi\\""\n')
     monkeypatch.setenv("SOT_MODEL", "org/model")
     assert cli.main(["config"]) == 0
@@ -209,7 +209,7 @@ def test_config_shows_what_is_in_force_and_is_such_a_file_itself(file, monkeypat
     assert tomllib.loads(capsys.readouterr().out) == shown
 
 
-def test_the_file_that_the_documentation_shows_is_one(file, capsys):
+def test_the_file_in_the_documentation_is_valid(file, capsys):
     page = (Path(__file__).parents[2] / "docs" / "command.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"^```toml\n(.*?)^```", page, re.M | re.S)
     file.write_text(shown)
@@ -218,7 +218,7 @@ def test_the_file_that_the_documentation_shows_is_one(file, capsys):
     assert tomllib.loads(shown).items() <= in_force.items()
 
 
-def test_what_is_in_force_is_toml_whatever_its_characters(file, monkeypatch, capsys):
+def test_config_prints_toml_for_any_characters(file, monkeypatch, capsys):
     system = 'a "b" \\ \t \x01 \x7f \x80 é 早'
     file.write_text(f"system = {json.dumps(system)}\n")
     assert cli.main(["config"]) == 0

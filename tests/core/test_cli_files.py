@@ -1,4 +1,4 @@
-"""Where the `sot` command takes a question from, and the file that it puts the answer into."""
+"""The input of the `sot` command from standard input, and its output file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ask(*argv, script=None):
 
 
 class Piped(io.StringIO):
-    """Standard input that is no terminal and counts how often it was read."""
+    """Standard input that is no terminal, and counts its reads."""
 
     reads = 0
 
@@ -52,14 +52,14 @@ def test_standard_input_is_the_question_or_a_part_of_it(monkeypatch, capsys, wor
     assert json.loads(capsys.readouterr().out)["question"] == question
 
 
-def test_a_question_leaves_standard_input_alone(monkeypatch, capsys):
+def test_with_a_question_standard_input_is_not_read(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", piped := Piped("not this"))
     assert ask("--json", "why", "so", "slow") == 0
     assert json.loads(capsys.readouterr().out)["question"] == "why so slow"
     assert piped.reads == 0
 
 
-def test_a_text_that_would_be_lost_is_mentioned(capsys, monkeypatch, tmp_path):
+def test_unread_text_on_standard_input_is_reported(capsys, monkeypatch, tmp_path):
     ours, theirs = os.pipe()
     with os.fdopen(ours, encoding="utf-8") as piped:
         monkeypatch.setattr(sys, "stdin", piped)
@@ -76,30 +76,30 @@ def test_a_text_that_would_be_lost_is_mentioned(capsys, monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "stdin", notes)
         assert ask("q", "--json") == 0
         assert "put a -" in capsys.readouterr().err
-        os.lseek(notes.fileno(), 2, os.SEEK_SET)  # as a loop over its lines has done
+        os.lseek(notes.fileno(), 2, os.SEEK_SET)  # like a loop over its lines
         assert ask("q", "--json") == 0
         assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
-    ("stdin", "words", "said"),
+    ("stdin", "words", "message"),
     [
         (Terminal(""), [], 'sot ask "QUESTION"'),
         (None, [], "There is no question"),
         (Piped(" \n"), [], "question is empty"),
         (Piped("x"), ["-", "-"], "only once"),
-        (io.TextIOWrapper(io.BytesIO(b"\xff\xfe\xff"), encoding="utf-8"), [], "no text in utf-8"),
+        (io.TextIOWrapper(io.BytesIO(b"\xff\xfe\xff"), encoding="utf-8"), [], "not text in utf-8"),
     ],
 )
-def test_without_a_question_nothing_is_asked(monkeypatch, capsys, stdin, words, said):
+def test_without_a_question_no_model_is_called(monkeypatch, capsys, stdin, words, message):
     monkeypatch.setattr(sys, "stdin", stdin)
     script = Script()
     assert ask(*words, script=script) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert script.calls == []
 
 
-def test_a_route_is_asked_on_standard_input_too(monkeypatch, capsys):
+def test_route_reads_standard_input(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", Piped("What is 17 * 4?\n"))
     assert cli.main(["route"]) == 0
     assert capsys.readouterr().out.startswith("direct")
@@ -117,7 +117,7 @@ def test_the_answer_is_in_the_file_and_on_the_screen(tmp_path, capsys):
     assert os.listdir(tmp_path) == ["answer.txt"]
 
 
-def test_a_json_file_goes_with_text_on_the_screen(tmp_path, capsys):
+def test_with_a_json_file_the_screen_shows_text(tmp_path, capsys):
     file = tmp_path / "answer.json"
     assert ask("q", "--json", "--output", str(file), "--compare") == 0
     answer = json.loads(file.read_text())
@@ -126,7 +126,7 @@ def test_a_json_file_goes_with_text_on_the_screen(tmp_path, capsys):
     assert capsys.readouterr().out == answer["text"] + "\n"
 
 
-def test_events_are_streamed_beside_a_json_file(tmp_path, capsys):
+def test_events_are_streamed_besides_a_json_file(tmp_path, capsys):
     file = tmp_path / "answer.json"
     assert ask("q", "--json", "--stream", "-o", str(file)) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -134,7 +134,7 @@ def test_events_are_streamed_beside_a_json_file(tmp_path, capsys):
     assert json.loads(file.read_text())["text"] == last["answer"]["text"]
 
 
-def test_the_live_view_is_shown_beside_a_json_file(tmp_path, monkeypatch):
+def test_the_live_view_is_shown_besides_a_json_file(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", terminal := Terminal())
     monkeypatch.setenv("TERM", "xterm")
     assert ask("q", "--json", "-o", str(tmp_path / "a.json")) == 0
@@ -189,7 +189,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path, capsys):
 
 
 def protect(path, monkeypatch):
-    """A file without a right to write, also for a user who may do anything."""
+    """Makes a file that cannot be written, even by root."""
     path.write_text("before")
     path.chmod(0o444)
     monkeypatch.setattr(os, "access", lambda name, mode: os.stat(name).st_mode & stat.S_IWUSR != 0)
@@ -213,7 +213,7 @@ def test_a_redirected_stream_is_written_to_and_not_replaced(tmp_path, name):
     assert piped.stderr == piped.stdout
 
 
-def test_a_file_in_a_directory_that_takes_no_new_ones_is_written_in_place(tmp_path, monkeypatch, capsys):
+def test_a_file_in_a_directory_that_takes_no_new_files_is_written_in_place(tmp_path, monkeypatch, capsys):
     file = tmp_path / "answer.txt"
     file.write_text("before")
 
@@ -226,14 +226,14 @@ def test_a_file_in_a_directory_that_takes_no_new_ones_is_written_in_place(tmp_pa
     assert os.listdir(tmp_path) == ["answer.txt"]
 
 
-def test_a_name_as_long_as_may_be_is_written(tmp_path, capsys):
+def test_a_file_with_the_longest_name_is_written(tmp_path, capsys):
     file = tmp_path / ("x" * 255)
     assert ask("q", "-o", str(file)) == 0
     assert file.read_text() == capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["/dev/full", "no/such", "protected", "~nouserofthisname/x"])
-def test_a_chat_names_the_file_that_it_cannot_save_as_the_user_does(tmp_path, monkeypatch, capsys, name):
+def test_a_chat_that_cannot_save_names_the_file_as_the_user_did(tmp_path, monkeypatch, capsys, name):
     monkeypatch.chdir(tmp_path)
     protect(tmp_path / "protected", monkeypatch)
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"Why?\n/save {name}\n"))
@@ -247,7 +247,7 @@ def test_a_chat_names_the_file_that_it_cannot_save_as_the_user_does(tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("no/such/answer.txt", "there is no directory"),
         (".", "is a directory"),
@@ -265,7 +265,7 @@ def test_a_chat_names_the_file_that_it_cannot_save_as_the_user_does(tmp_path, mo
         ("/dev/fd/987", "nothing can be written there"),
     ],
 )
-def test_a_place_that_cannot_work_is_told_before_the_model_loads(tmp_path, monkeypatch, capsys, name, said):
+def test_an_impossible_path_is_reported_before_the_model_loads(tmp_path, monkeypatch, capsys, name, message):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "load_backend", lambda *_, **__: pytest.fail("a model was loaded"))
     (tmp_path / "loop").symlink_to("loop")
@@ -273,14 +273,14 @@ def test_a_place_that_cannot_work_is_told_before_the_model_loads(tmp_path, monke
     protect(tmp_path / "protected", monkeypatch)
     assert cli.main(["ask", "q", "-o", name]) == 2
     err = capsys.readouterr().err
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
 
 
-# --- wording ---
+# --- errors ---
 
 
-def test_settings_in_errors_are_named_as_the_options_are(capsys):
+def test_errors_name_options_instead_of_settings(capsys):
     fail = lambda call: ValueError("lower max_new_tokens, point_words=3 or max_points")  # noqa: E731
     assert ask("q", "--retries", "0", script=Script(fail=fail)) == 1
     assert capsys.readouterr().err == "sot: error: lower --max-tokens, --words 3 or --max-points\n"

@@ -1,4 +1,4 @@
-"""Ctrl-C while a model loads: the process ends at once, whatever it is in the middle of."""
+"""Ctrl-C while a model loads: the process ends at once, whatever it does."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def swallows():
             pass
 
 def computes():
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # native code that lets other threads run
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # native code that releases the interpreter lock
 
 with exit_at_once():
     print("ready", flush=True)
@@ -54,7 +54,7 @@ def test_ctrl_c_ends_the_process_with_one_line(work):
     assert (process.returncode, out, err) == (130, b"", b"sot: interrupted\n")
 
 
-def test_many_of_them_say_it_once():
+def test_repeated_ctrl_c_is_reported_once():
     with start("swallows") as process:
         assert process.stdout.readline() == b"ready\n"
         for _ in range(20):
@@ -63,7 +63,7 @@ def test_many_of_them_say_it_once():
     assert (process.returncode, err) == (130, b"sot: interrupted\n")
 
 
-def test_a_process_that_ignores_ctrl_c_goes_on_doing_so():
+def test_a_process_that_ignores_ctrl_c_keeps_ignoring_it():
     with start("sleeps", "SIG_IGN") as process:
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGINT)
@@ -72,7 +72,7 @@ def test_a_process_that_ignores_ctrl_c_goes_on_doing_so():
         process.kill()
 
 
-def test_afterwards_ctrl_c_is_an_exception_again():
+def test_after_loading_ctrl_c_raises_an_exception_again():
     before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -85,13 +85,13 @@ def test_afterwards_ctrl_c_is_an_exception_again():
         signal.signal(signal.SIGINT, before)
 
 
-def test_an_error_of_what_is_loaded_comes_through():
+def test_an_error_while_loading_is_raised():
     with pytest.raises(ValueError, match="no model"), exit_at_once():
         raise ValueError("no model")
     assert "sot-interrupts" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_in_a_thread_nothing_is_changed():
+def test_other_threads_do_not_change_the_handler():
     seen = []
 
     def load():

@@ -1,4 +1,4 @@
-"""What `--model` says, and what is said about names that cannot work."""
+"""The forms of `--model`, and the errors about names that cannot work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from skeleton_of_thought.errors import InvalidInput
         ("langchain:ollama:llama3.2:1b", ModelSpec("ollama:llama3.2:1b", "langchain")),
     ],
 )
-def test_models_are_told_apart(text, spec):
+def test_the_form_of_a_name_decides_its_source(text, spec):
     assert ModelSpec.parse(text) == spec
 
 
@@ -59,14 +59,14 @@ def test_a_model_file_is_found(tmp_path):
         ("langchain:", "langchain:PROVIDER:NAME"),
     ],
 )
-def test_the_name_of_a_servers_model_says_what_to_write(text, write):
+def test_the_error_about_a_servers_model_says_what_to_write(text, write):
     with pytest.raises(InvalidInput) as error:
         ModelSpec.parse(text)
     assert write in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_directory_of_such_a_name_is_a_model(tmp_path, monkeypatch):
+def test_a_directory_with_such_a_name_is_a_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gpt-4o").mkdir()
     assert ModelSpec.parse("gpt-4o") == ModelSpec("gpt-4o")
@@ -103,7 +103,7 @@ def test_a_directory_of_such_a_name_is_a_model(tmp_path, monkeypatch):
         "x@http://a b/v1",
     ],
 )
-def test_what_may_be_meant_for_an_address_never_goes_to_openai(monkeypatch, capsys, address):
+def test_a_name_that_may_be_an_address_never_goes_to_openai(monkeypatch, capsys, address):
     monkeypatch.setattr(cli, "load_backend", lambda *_, **__: pytest.fail("a model was loaded"))
     assert cli.main(["ask", "Why?", "-m", f"openai:{address}"]) == 2
     err = capsys.readouterr().err
@@ -112,7 +112,7 @@ def test_what_may_be_meant_for_an_address_never_goes_to_openai(monkeypatch, caps
 
 
 @pytest.mark.parametrize("address", ["localhost:8000/v1", "http://127.0.0.1:notaport/v1", "http://[::1/v1", "http://"])
-def test_an_address_in_the_environment_is_checked_too(monkeypatch, capsys, address):
+def test_an_address_in_the_environment_is_checked(monkeypatch, capsys, address):
     pytest.importorskip("openai")
     monkeypatch.setenv("OPENAI_BASE_URL", address)
     assert cli.main(["ask", "Why?", "-m", "openai:m"]) == 2

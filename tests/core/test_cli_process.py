@@ -1,4 +1,4 @@
-"""The `sot` command as a process: signals, pipes, and what is imported."""
+"""The `sot` command as a process: signals, pipes, imports, and broken streams."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import pytest
 import scripted_cli
 from pty_process import CTRL_C, PtyProcess
 
+from skeleton_of_thought.cli import main
+
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
 SCRIPTED = [sys.executable, scripted_cli.__file__]
 
 
 ROUTES = [("How can I sleep better?", "--no-router"), ("What is 17 * 4?",)]
-"""A question that gets a skeleton, and one that the router sends the direct way."""
+"""A question that gets a skeleton, and one that the router has answered directly."""
 
 
 @pytest.fixture(params=ROUTES, ids=["skeleton", "direct"])
@@ -42,6 +44,12 @@ def finish(process):
     return out.decode(), err.decode()
 
 
+def plain_answer(capsys, *words):
+    """The text that the command prints in this process."""
+    assert main(["ask", "--plain", *words], backend=scripted_cli.Script().backend()) == 0
+    return capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_mid_answer_ends_cleanly(sent, code, asked):
     process = start("stdin", *asked, "--json", "--stream")
@@ -55,12 +63,12 @@ def test_a_signal_in_mid_answer_ends_cleanly(sent, code, asked):
     assert all(json.loads(line) for line in out.splitlines())
 
 
-def test_ctrl_c_while_a_backend_keeps_silent_ends_cleanly(asked):
+def test_ctrl_c_while_a_backend_is_silent_ends_cleanly(asked):
     process = start(3600, *asked, "--json", "--stream", "--point-timeout", "9999")
     if "--no-router" in asked:
         _wait_for_threads(process)
     else:
-        # A direct answer has no thread of its own; after this line there is nothing but its call.
+        # A direct answer has no thread of its own. After this line there is only its call.
         assert json.loads(process.stdout.readline())["event"] == "Routed"
     process.send_signal(signal.SIGINT)
     out, err = finish(process)
@@ -69,7 +77,7 @@ def test_ctrl_c_while_a_backend_keeps_silent_ends_cleanly(asked):
 
 
 def _wait_for_threads(process):
-    # There is no output of the call to wait for, but while it keeps silent it has a thread of its own.
+    # A silent call has no output to wait for, but a thread of its own.
     tasks = Path(f"/proc/{process.pid}/task")
     if not tasks.exists():
         pytest.skip("needs /proc")
@@ -89,7 +97,7 @@ def test_a_question_is_piped_in_or_read_from_a_file(tmp_path):
     assert json.loads(done.stdout)["question"] == "Why\nnot?"
 
 
-def test_a_terminal_without_a_question_is_told_how_to_ask():
+def test_without_a_question_a_terminal_shows_how_to_ask():
     with PtyProcess([*SCRIPTED, "0", "ask"], ENV) as process:
         assert 'sot ask "QUESTION"' in process.rest()
         assert process.code() == 2
@@ -98,7 +106,7 @@ def test_a_terminal_without_a_question_is_told_how_to_ask():
 def test_ctrl_c_leaves_the_file_of_the_answer_as_it_was(tmp_path):
     file = tmp_path / "answer.txt"
     file.write_text("before")
-    with PtyProcess([*SCRIPTED, "0.05", "ask", "--plain", "--no-router", "-o", str(file), "Why?"], ENV) as process:
+    with PtyProcess([*SCRIPTED, "held", "ask", "--plain", "--no-router", "-o", str(file), "Why?"], ENV) as process:
         process.until("because")
         process.type(CTRL_C)
         process.rest()
@@ -136,7 +144,7 @@ def test_help_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["--help"], 0, "exit codes"),
         (["config"], 0, "max-points"),
@@ -147,12 +155,12 @@ def test_help_loads_nothing_heavy():
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_bare_install_works_or_says_what_to_install(words, code, said):
-    # -S: the standard library alone, without what is installed.
+def test_a_bare_install_works_or_names_the_extra(words, code, message):
+    # -S: only the standard library, without installed packages.
     command = [sys.executable, "-S", "-m", "skeleton_of_thought", *words]
     done = subprocess.run(command, env=ENV, capture_output=True, text=True, check=False, timeout=120, input="")
     assert done.returncode == code
-    assert said in done.stdout + done.stderr
+    assert message in done.stdout + done.stderr
     assert code == 0 or done.stderr.count("\n") == 1
 
 
@@ -162,7 +170,7 @@ def test_the_package_runs_as_a_program():
     assert done.stdout.startswith(b"sot ")
 
 
-# --- streams that are not as they should be ---
+# --- broken streams ---
 
 FOREIGN = r"""
 import sys, scripted_cli
@@ -180,7 +188,7 @@ def foreign(environment):
 
 @pytest.mark.parametrize("environment", NARROW, ids=["cp1252", "ascii"])
 @pytest.mark.parametrize("command", ["ask", "chat"])
-def test_characters_that_the_encoding_lacks_do_not_end_the_answer(tmp_path, environment, command):
+def test_characters_that_cannot_be_encoded_do_not_end_the_answer(tmp_path, environment, command):
     file = tmp_path / "answer.txt"
     words = ["ask", "-o", str(file)] if command == "ask" else ["chat"]
     done = subprocess.run(
@@ -197,7 +205,7 @@ def test_characters_that_the_encoding_lacks_do_not_end_the_answer(tmp_path, envi
     assert command == "chat" or file.read_text(encoding="utf-8").startswith("1. \u65e9\u7761: This helps")
 
 
-def test_the_live_view_shows_what_the_encoding_has():
+def test_the_live_view_shows_encodable_characters():
     env = {**foreign(NARROW[0]), "TERM": "xterm"}
     with PtyProcess([sys.executable, "-c", FOREIGN, "ask", "--no-router", "Why?"], env) as process:
         shown = process.rest()
@@ -228,7 +236,7 @@ def shell(redirected, *words, **kwargs):
         ("<&- >&- 2>&-", ["ask"], 2, ""),
     ],
 )
-def test_closed_streams_are_done_without(redirected, words, code, out):
+def test_the_command_works_with_closed_streams(redirected, words, code, out):
     done = shell(redirected, *words)
     assert done.returncode == code
     assert done.stdout.startswith(out)
@@ -237,10 +245,10 @@ def test_closed_streams_are_done_without(redirected, words, code, out):
     assert done.stderr.count("\n") == (code != 0 and "2>&-" not in redirected)
 
 
-def test_a_file_does_not_take_the_place_of_a_closed_stream(tmp_path):
+def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path, capsys):
     file = tmp_path / "answer.txt"
     assert shell(">&- 2>&-", "ask", "--no-router", "Why?", "--stats", "-o", str(file)).returncode == 0
-    assert file.read_text() == shell("", "ask", "--no-router", "Why?").stdout
+    assert file.read_text() == plain_answer(capsys, "--no-router", "Why?")
 
 
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -248,22 +256,22 @@ needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /d
 
 @needs_full
 @pytest.mark.parametrize("words", [["ask", "--no-router"], ["ask", "--json"], ["chat"], ["route"], ["config"]])
-def test_a_full_disk_is_told_in_one_line(words):
+def test_a_full_disk_is_reported_in_one_line(words):
     done = shell("> /dev/full", *words, input="Why is the sky blue?\n")
     assert done.returncode == 1
     assert done.stderr == "sot: error: the output could not be written: No space left on device\n"
 
 
 @needs_full
-def test_the_file_of_the_answer_is_written_where_the_output_cannot_be(tmp_path):
+def test_the_file_of_the_answer_is_written_even_if_stdout_is_full(tmp_path, capsys):
     file = tmp_path / "answer.txt"
     done = shell("> /dev/full", "ask", "--no-router", "Why?", "-o", str(file))
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert file.read_text() == shell("", "ask", "--no-router", "Why?").stdout
+    assert file.read_text() == plain_answer(capsys, "--no-router", "Why?")
 
 
-def test_the_file_of_the_answer_is_written_after_its_reader_has_gone(tmp_path, asked):
+def test_the_file_of_the_answer_is_written_after_the_reader_has_ended(tmp_path, asked, capsys):
     file = tmp_path / "answer.txt"
     process = start("stdin", *asked, "-o", str(file))
     assert process.stdout.read(4) == (b"1. K" if "--no-router" in asked else b"This")
@@ -273,7 +281,7 @@ def test_the_file_of_the_answer_is_written_after_its_reader_has_gone(tmp_path, a
     process.wait(timeout=120)
     process.stderr.close()
     assert (process.returncode, err) == (141, "")
-    assert file.read_text() == shell("", "ask", *asked).stdout
+    assert file.read_text() == plain_answer(capsys, *asked)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +297,7 @@ def test_the_file_of_the_answer_is_written_after_its_reader_has_gone(tmp_path, a
     ],
 )
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
-def test_bytes_that_are_no_text_are_refused(words, given, locale):
+def test_bytes_that_are_not_text_are_rejected(words, given, locale):
     env = {**foreign({}), "LC_ALL": locale}
     command = [*SCRIPTED, "0", *words]
     done = subprocess.run(command, env=env, input=given, capture_output=True, timeout=120, check=False)
@@ -298,15 +306,15 @@ def test_bytes_that_are_no_text_are_refused(words, given, locale):
     assert b"utf-8" in done.stderr or b"has no column" in done.stderr
 
 
-def test_a_line_of_a_chat_that_is_no_text_does_not_end_it():
+def test_a_line_that_is_not_text_does_not_end_the_chat():
     command = [*SCRIPTED, "0", "chat", "--no-router"]
     done = subprocess.run(command, env=ENV, input=b"\xff\nWhy?\n", capture_output=True, timeout=120, check=False)
     assert done.returncode == 1
-    assert done.stderr == b"sot: error: The line holds bytes that are no text in utf-8.\n"
+    assert done.stderr == b"sot: error: The line has bytes that are not text in utf-8.\n"
     assert done.stdout.startswith(b"1. Keep")
 
 
-def test_a_locale_without_an_encoding_takes_utf_8_all_the_same():
+def test_a_locale_without_an_encoding_accepts_utf_8():
     env = foreign(NARROW[1])
     command = [*SCRIPTED, "0", "ask", "--json", "--no-router", "Fr\u00fch?".encode(), "-"]
     done = subprocess.run(command, env=env, input="\u65e9".encode(), capture_output=True, timeout=120, check=True)

@@ -26,13 +26,13 @@ def test_a_question_gets_a_line(capsys):
     )
 
 
-def test_json_has_the_decision_and_nothing_else(capsys):
+def test_json_has_only_the_decision(capsys):
     code, out, _ = run(capsys, "route", "--json", "Schreibe ein Gedicht über Tee.")
     assert code == 0
     assert json.loads(out) == {"use_skeleton": False, "score": 0.0, "reason": "gate (writing): a text in one piece"}
 
 
-def test_a_file_of_questions_gives_a_row_each(capsys, tmp_path):
+def test_each_question_of_a_file_gets_a_row(capsys, tmp_path):
     path = tmp_path / "questions.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -62,7 +62,7 @@ def test_threshold_and_gate_are_options(capsys):
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "message"),
     [
         (["route", "-", "-"], "only once"),
         (["route", ""], "empty"),
@@ -74,14 +74,14 @@ def test_threshold_and_gate_are_options(capsys):
         (["train-router", "--embedded", "--data", "none.csv", "--out", "y"], "cannot be read"),
     ],
 )
-def test_bad_input_gets_one_line_and_exit_code_2(capsys, argv, told):
+def test_bad_input_gets_one_line_and_exit_code_2(capsys, argv, message):
     code, out, err = run(capsys, *argv)
     assert (code, out) == (2, "")
-    assert told in err
+    assert message in err
     assert err.count("\n") == 1
 
 
-def test_a_missing_column_names_those_that_are_there(capsys, tmp_path):
+def test_the_error_about_a_missing_column_lists_the_columns(capsys, tmp_path):
     path = tmp_path / "questions.csv"
     path.write_text("id,text\n1,Why?\n")
     assert "'id', 'text'" in run(capsys, "route", "--csv", str(path))[2]

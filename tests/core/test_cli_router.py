@@ -1,4 +1,4 @@
-"""`sot ask` with its router: what is asked of the model, and what the user sees of a direct answer."""
+"""`sot ask` with its router: the calls of the model, and the display of direct answers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ WHY = f"answered directly: {REASON} (--no-router for a skeleton)"
 
 
 class Says(Script):
-    """Says one thing whatever it is asked, in these pieces."""
+    """Answers every call with the same pieces."""
 
     def __init__(self, *pieces, **settings):
         super().__init__(**settings)
-        self.said = "".join(pieces)
+        self.whole = "".join(pieces)
 
     def text(self, call):
-        return self.said
+        return self.whole
 
 
 def ask(script, *arguments, capsys):
@@ -61,7 +61,7 @@ def test_the_router_is_the_default(capsys):
     assert stages(points) == ["skeleton", *["point"] * 5]
 
 
-def test_a_direct_answer_asks_the_model_what_the_user_asked_and_nothing_else(capsys):
+def test_a_direct_answer_sends_only_the_question(capsys):
     script = Script()
     ask(script, DIRECT, "--json", "--system", "Be brief.", capsys=capsys)
     (call,) = script.calls
@@ -85,8 +85,8 @@ def test_sot_compare_has_no_router(capsys):
     assert "skeleton" in stages(script)
 
 
-def test_the_threshold_decides_what_no_rule_has_decided(capsys):
-    """As in `sot route`: the gate stands before it."""
+def test_the_threshold_decides_if_no_rule_of_the_gate_does(capsys):
+    """Like `sot route`, which asks the gate first."""
     routes = {}
     for question in (DIRECT, POINTS):
         for threshold in ("0", "1"):
@@ -96,7 +96,7 @@ def test_the_threshold_decides_what_no_rule_has_decided(capsys):
     assert [routes[POINTS, "0"], routes[POINTS, "1"]] == ["skeleton", "direct"]
 
 
-def test_with_room_for_one_call_points_would_only_wait(capsys):
+def test_one_call_at_a_time_means_a_direct_answer(capsys):
     script = Script()
     _, out, err = ask(script, POINTS, "--plain", "--stats", "--max-concurrency", "1", capsys=capsys)
     assert stages(script) == ["direct"]
@@ -111,7 +111,7 @@ def test_with_room_for_one_call_points_would_only_wait(capsys):
 
 
 class Narrow(Script):
-    """A backend that can serve so many calls at a time."""
+    """A backend that serves `capacity` calls at a time."""
 
     def __init__(self, capacity):
         super().__init__()
@@ -122,7 +122,7 @@ class Narrow(Script):
 
 
 @pytest.mark.parametrize(("capacity", "option", "room"), [(1, "4", 1), (2, "4", 2), (4, "2", 2), (3, None, 3)])
-def test_a_backends_own_capacity_counts_beside_the_option(capacity, option, room, monkeypatch, capsys):
+def test_the_smaller_of_capacity_and_option_is_the_limit(capacity, option, room, monkeypatch, capsys):
     limits = []
 
     def noting(flows, open_call, *, max_concurrency):
@@ -139,7 +139,7 @@ def test_a_backends_own_capacity_counts_beside_the_option(capacity, option, room
     assert limits == [room, room]
 
 
-def test_a_router_that_fails_costs_no_answer_and_is_told(monkeypatch, capsys):
+def test_a_failed_router_leads_to_a_direct_answer_and_is_reported(monkeypatch, capsys):
     def fail(self, conversation):
         raise OSError("weights\nare gone")
 
@@ -150,14 +150,14 @@ def test_a_router_that_fails_costs_no_answer_and_is_told(monkeypatch, capsys):
     assert err == "sot: the router failed: OSError: weights are gone; the model answered directly\n"
 
 
-# --- what the user sees ---
+# --- output ---
 
 
 @pytest.mark.parametrize(
     "text", ["  68.\n\n- That is it: `17 * 4`.", "68\n", "ä 早 \x1b[1mbold\x1b[0m \t x", "\n\n68 \r\n"]
 )
 def test_plain_output_is_the_models_text_byte_for_byte(text, capsys):
-    """With the line ended, as every text in a pipe is."""
+    """But for a newline at the end."""
     whole = (text if text.endswith("\n") else text + "\n").encode()
     _, out, err = ask(Says(text), DIRECT, "--plain", capsys=capsys)
     assert (out.encode(), err) == (whole, "")
@@ -185,7 +185,7 @@ def test_json_has_the_route_and_the_decision_and_leaves_stderr_alone(capsys):
     assert (answer["skeleton"], answer["expansions"]) == ([], [])
 
 
-def test_json_of_a_skeleton_has_the_decision_too(capsys):
+def test_json_of_a_skeleton_has_the_decision(capsys):
     _, out, _ = ask(Script(), POINTS, "--json", capsys=capsys)
     decision = json.loads(out)["decision"]
     assert decision["use_skeleton"] is True
@@ -202,13 +202,13 @@ def test_json_lines_begin_with_the_decision(capsys):
     assert json.loads(out.splitlines()[0])["decision"]["use_skeleton"] is True
 
 
-def test_of_a_skeleton_that_is_used_nothing_more_is_said(capsys):
+def test_a_decision_for_a_skeleton_is_not_reported(capsys):
     _, _, routed = ask(Script(), POINTS, "--plain", "--stats", capsys=capsys)
     assert "router" not in routed
     assert "directly" not in routed
 
 
-def test_a_skeleton_that_came_to_nothing_has_no_hint_at_the_router(capsys):
+def test_a_skeleton_without_points_has_no_hint_at_the_router(capsys):
     script = Script(skeleton="No list.")
     _, _, err = ask(script, POINTS, "--plain", "--stats", capsys=capsys)
     assert stages(script) == ["skeleton", "direct"]
@@ -218,7 +218,7 @@ def test_a_skeleton_that_came_to_nothing_has_no_hint_at_the_router(capsys):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """Makes standard output a terminal, and returns that; in the test itself, for pytest has its own before."""
+    """Replaces standard output by a terminal; called in the test, since pytest sets its own before that."""
 
     def make():
         terminal = Terminal()
@@ -230,7 +230,7 @@ def terminal(monkeypatch):
     return make
 
 
-def test_the_live_view_ends_with_the_answer_and_one_dim_line_of_why(terminal):
+def test_the_live_view_ends_with_the_answer_and_the_reason_in_one_dim_line(terminal):
     screen = terminal()
     assert main(["ask", DIRECT], backend=Says("It is 68.").backend()) == 0
     after = screen.getvalue().split("\x1b[?1049l")[1]
@@ -244,7 +244,7 @@ def test_the_live_view_ends_with_the_answer_and_one_dim_line_of_why(terminal):
 
 @pytest.fixture
 def view():
-    """A live view on a terminal of rich's own making, and a function that renders it."""
+    """Makes a live view on one of rich's terminals, and a function that renders it."""
 
     def make(width=100):
         return live_view(DIRECT, width, 20)
@@ -252,7 +252,7 @@ def view():
     return make
 
 
-def test_the_live_view_tells_of_the_direct_way_before_there_is_text(view):
+def test_the_live_view_shows_a_direct_decision_before_the_first_text(view):
     shown, lines, _ = view()
     assert "writing the skeleton" in lines()[1]
     shown.show(Routed(RouteDecision(False, 0.0, "gate (x):\n \x1b[2Jit is so")))
@@ -273,14 +273,14 @@ def test_the_reason_does_not_outgrow_the_terminal(view, width):
     assert max(map(len, lines())) <= width
 
 
-def test_the_live_view_says_nothing_of_a_decision_for_a_skeleton(view):
+def test_the_live_view_does_not_show_a_decision_for_a_skeleton(view):
     shown, lines, _ = view()
     shown.show(Routed(RouteDecision(True, 0.9, "independent points")))
     assert "writing the skeleton" in lines()[1]
     assert "independent" not in lines()[1]
 
 
-def test_the_live_view_shows_what_there_was_when_it_is_interrupted(view):
+def test_an_interrupted_live_view_prints_the_answer_so_far(view):
     shown, _, console = view()
     with console.capture() as captured:
         shown.interrupt(Answer("It is", DIRECT, "direct"))
@@ -294,14 +294,14 @@ def breaks(call):
     return ConnectionError("line\ncut")
 
 
-def test_a_direct_answer_that_breaks_leaves_what_there_is_then_the_error(capsys):
+def test_a_failed_direct_answer_leaves_its_text_then_the_error(capsys):
     code, out, err = ask(Says("It is", " 17", " times", " 4.", fail=breaks), DIRECT, "--plain", capsys=capsys)
     assert code == 1
     assert out == "It is\n"
     assert err == "sot: error: line cut\n"
 
 
-def test_in_json_the_error_is_beside_the_partial_answer(capsys):
+def test_json_has_the_error_beside_the_partial_answer(capsys):
     code, out, err = ask(Says("It is 17 times 4.", fail=breaks), DIRECT, "--json", capsys=capsys)
     answer = json.loads(out)
     assert (code, answer["text"], answer["route"]) == (1, "It is", "direct")
@@ -312,7 +312,7 @@ def test_in_json_the_error_is_beside_the_partial_answer(capsys):
     assert (code, last["event"], last["answer"]["text"]) == (1, "AnswerFailed", "It is")
 
 
-def test_the_live_view_keeps_a_direct_answer_that_broke(terminal, capsys):
+def test_the_live_view_keeps_a_failed_direct_answer(terminal, capsys):
     screen = terminal()
     assert main(["ask", DIRECT], backend=Says("It is 17 times 4.", fail=breaks).backend()) == 1
     after = screen.getvalue().split("\x1b[?1049l")[1]
@@ -320,7 +320,7 @@ def test_the_live_view_keeps_a_direct_answer_that_broke(terminal, capsys):
     assert capsys.readouterr().err == "sot: error: line cut\n"
 
 
-def test_a_finish_prints_nothing_where_nothing_was_written(view):
+def test_without_text_the_live_view_prints_nothing(view):
     shown, _, console = view()
     with console.capture() as captured:
         shown.finish(AnswerResult(None, ConnectionError("gone")))
@@ -328,7 +328,7 @@ def test_a_finish_prints_nothing_where_nothing_was_written(view):
 
 
 class Impatient(Script):
-    """Interrupts the command as soon as anything is asked."""
+    """Interrupts the command at the first call."""
 
     def backend(self):
         return dataclasses.replace(super().backend(), open_call=self._interrupted)
@@ -339,7 +339,7 @@ class Impatient(Script):
 
 @pytest.mark.parametrize("view", ["--plain", "--json"])
 @pytest.mark.parametrize("question", [DIRECT, POINTS])
-def test_an_interrupt_ends_either_way_alike(question, view, capsys):
+def test_an_interrupt_ends_either_route_alike(question, view, capsys):
     code, out, err = ask(Impatient(), question, view, capsys=capsys)
     assert (code, out, err) == (130, "", "")
 
@@ -363,10 +363,10 @@ def test_bad_input_is_one_line_and_exit_code_2(argv, words, capsys):
     assert script.calls == []
 
 
-# --- what is loaded ---
+# --- imports ---
 
 
-def test_the_router_is_loaded_only_where_it_is_used():
+def test_the_router_is_imported_only_if_it_is_used():
     code = (
         "import sys\nfrom skeleton_of_thought.cli import main\nmain(['ask', '--help'])\n"
         "main(['ask', 'q', '--no-router', '--model', './nowhere'])\nmain(['ask', 'q', '--model', './nowhere'])\n"

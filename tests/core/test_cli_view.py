@@ -1,4 +1,4 @@
-"""What `sot ask` shows: the live view's layout, one line of figures, and comparisons."""
+"""The views of `sot ask`: the layout of the live view, figures, and comparisons."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Script = scripted.Script
 QUESTION = "How can I sleep better?"
 SIZES = [(80, 24), (120, 40), (200, 50)]
 HEAD = 3
-"""Lines above the points: question, status and a blank one."""
+"""Lines above the points: the question, the status and a blank line."""
 
 
 def started(view, texts):
@@ -53,7 +53,7 @@ def prose(words, mark="end"):
 
 
 def insides(lines):
-    """The text of each row of each box, frames and padding left out."""
+    """The text of each row of each box, without frames and padding."""
     return [part.strip() for line in lines for part in line.split("│")[1::2]]
 
 
@@ -85,7 +85,7 @@ def test_boxes_are_no_wider_and_no_taller_than_their_texts_need(size, count, tex
     assert "" not in insides(shown), "a box has rows to spare"
     whole = "\n".join(shown)
     assert all(f"{index}. Title num" in whole for index in range(1, count + 1))
-    # Of a word without spaces the end may be on two rows.
+    # The end of a word without spaces may be on two rows.
     assert text == "unbroken" or all(TEXTS[text](index)[-4:].strip() in whole for index in range(1, count + 1))
 
 
@@ -103,14 +103,14 @@ def test_texts_that_do_not_fit_fill_the_height_and_show_their_ends(size, count):
     view, lines, _ = live_view(QUESTION, *size)
     started(view, [prose(3000, f"end{index}") for index in range(1, count + 1)])
     shown = lines()
-    # Whole lines are shared out, so that a few may be left over.
+    # Whole lines are shared, so a few may remain.
     assert size[1] - 4 < len(shown) <= size[1]
     assert all(f"end{index} " in "\n".join(shown) for index in range(1, count + 1))
 
 
 @pytest.mark.parametrize("width", range(60, 131))
 def test_a_text_is_wrapped_once_at_every_width(width):
-    # Wrapped a second time at another width, a line would leave a word or two on a line of its own.
+    # If it were wrapped again at another width, a word or two of a line would get a line of their own.
     view, lines, console = live_view(QUESTION, width, 40)
     texts = [prose(60 + 7 * index) for index in range(3)]
     started(view, texts)
@@ -122,15 +122,15 @@ def test_a_text_is_wrapped_once_at_every_width(width):
     assert sorted(insides(lines())) == sorted(expected)
 
 
-def test_columns_are_as_many_as_can_be_read():
+def test_there_are_as_many_readable_columns_as_fit():
     assert [_columns(15, width, 37) for width in (80, 120, 200)] == [2, 3, 5]
     assert _columns(1, 200, 47) == 1
-    # More of them, and narrower, where the height does not do otherwise; none where nothing does.
+    # More and narrower columns if the height requires them; none if nothing fits.
     assert _columns(15, 80, 21) == 3
     assert _columns(15, 80, 10) == 0
 
 
-def test_lines_are_shared_out_short_texts_whole_and_long_ones_alike():
+def test_short_texts_get_all_their_lines_and_long_texts_equal_shares():
     assert _share([1, 50, 2, 50], 23) == [1, 10, 2, 10]
     assert _share([1, 2, 3], 100) == [1, 2, 3]
     assert sum(_share([50, 50, 50], 20)) <= 20
@@ -148,7 +148,7 @@ def test_the_layout_stays_while_texts_grow():
     assert len({tuple(top) for top in tops}) == 1
 
 
-def test_a_point_without_text_says_what_it_waits_for():
+def test_a_point_without_text_shows_its_state():
     view, lines, _ = live_view(QUESTION, 80, 24)
     started(view, ["", "Text."])
     point = Point(2, "Title number 2")
@@ -169,7 +169,7 @@ def test_a_direct_answer_has_no_box(size):
     assert max(map(len, shown[HEAD:])) <= 100
 
 
-def test_a_screen_that_shrinks_loses_nothing_of_the_layout():
+def test_a_screen_that_shrinks_keeps_the_layout():
     view, lines, console = live_view(QUESTION, 200, 50)
     started(view, [prose(300, f"end{index}") for index in range(1, 6)])
     lines()
@@ -198,7 +198,7 @@ ROW = BaselineAnswer("Row.", 4.0, 0.1, Usage(5, 100), 100, "the engine's single 
 BOTH = Comparison((GENERATE, ROW), (1.9, 2.0, 5.0))
 
 
-def test_both_texts_stand_side_by_side_where_the_terminal_is_wide():
+def test_both_texts_stand_side_by_side_on_a_wide_terminal():
     out = printed(120, AnswerResult(ANSWER, comparison=BOTH))
     (heads,) = (line for line in out.splitlines() if "Skeleton-of-Thought, 2.0 s" in line)
     assert heads.index("model.generate, 8.0 s") > 55
@@ -208,7 +208,7 @@ def test_both_texts_stand_side_by_side_where_the_terminal_is_wide():
     assert "word" in first[60:]
 
 
-def test_both_texts_stand_below_each_other_where_it_is_not():
+def test_both_texts_stand_below_each_other_on_a_narrow_terminal():
     out = printed(80, AnswerResult(ANSWER, comparison=BOTH))
     places = [
         out.index(word) for word in (QUESTION, "Skeleton-of-Thought, 2.0 s", "ours2", "model.generate, 8.0 s", "theirs")
@@ -237,7 +237,7 @@ def test_the_figures_fit_the_width(width):
     assert line.startswith("2 points, 100 tokens in 2.0 s")
 
 
-def test_a_direct_answer_says_how_to_get_points_where_they_were_left_out():
+def test_a_direct_answer_by_the_router_says_how_to_get_points():
     direct = Answer("68", QUESTION, "direct", usage=Usage(5, 1), timings=Timings(0.5))
     assert figures(direct) == "answered directly, 1 token in 0.5 s, 2 tokens/s"
     routed = dataclasses.replace(direct, decision=RouteDecision(False))
@@ -245,7 +245,7 @@ def test_a_direct_answer_says_how_to_get_points_where_they_were_left_out():
 
 
 class Both:
-    """Standard output and error, each of them a terminal or not."""
+    """Standard output and error, each a terminal or not."""
 
     def __init__(self, patch, out, err):
         self.out, self.err = (Terminal() if tty else io.StringIO() for tty in (out, err))
@@ -266,30 +266,30 @@ def both(monkeypatch):
     return partial(Both, monkeypatch)
 
 
-def test_a_pager_gets_the_answer_and_its_screen_no_figures(both):
+def test_a_pager_gets_the_answer_without_figures(both):
     out, err = both(out=False, err=True).ask("--plain")
     assert out.startswith("1. Keep a schedule")
     assert err == ""
 
 
-def test_a_pager_gets_no_word_on_what_is_measured(both):
+def test_a_pager_gets_no_progress_messages(both):
     streams = both(out=False, err=True)
     reading, writing = os.pipe()
     with open(writing, "w") as streams.out, open(reading):
         sys.stdout = streams.out
-        assert cli.main(["compare", QUESTION, "--json"], backend=Ways().backend()) == 0
+        assert cli.main(["compare", QUESTION, "--json"], backend=WithBaselines().backend()) == 0
     assert streams.err.getvalue() == ""
 
 
-@pytest.mark.parametrize(("options", "told"), [((), False), (("--stats",), True)])
-def test_a_pagers_screen_has_a_comparison_only_where_all_figures_are_wanted(both, options, told):
+@pytest.mark.parametrize(("options", "shown"), [((), False), (("--stats",), True)])
+def test_a_pagers_screen_has_a_comparison_only_with_stats(both, options, shown):
     streams = both(out=False, err=True)
     reading, writing = os.pipe()
     with open(writing, "w") as streams.out, open(reading):
         sys.stdout = streams.out
-        assert cli.main(["compare", QUESTION, "--plain", *options], backend=Ways().backend()) == 0
-    assert ("normal decoding" in streams.err.getvalue()) == told
-    assert bool(streams.err.getvalue()) == told
+        assert cli.main(["compare", QUESTION, "--plain", *options], backend=WithBaselines().backend()) == 0
+    assert ("normal decoding" in streams.err.getvalue()) == shown
+    assert bool(streams.err.getvalue()) == shown
 
 
 @pytest.mark.parametrize("options", [(), ("--plain",)])
@@ -304,9 +304,9 @@ def test_plain_on_a_terminal_has_one_line_of_figures(both):
 
 
 @pytest.mark.parametrize("err", [True, False])
-def test_stats_say_everything_wherever_the_answer_goes(both, err):
-    _, said = both(out=False, err=err).ask("--plain", "--stats")
-    lines = said.splitlines()
+def test_stats_are_complete_wherever_the_answer_goes(both, err):
+    _, figures_text = both(out=False, err=err).ask("--plain", "--stats")
+    lines = figures_text.splitlines()
     assert lines[0].startswith("5 points, ")
     assert [line.split(":")[0] for line in lines[1:]] == ["time", "tokens", "normal decoding"]
 
@@ -330,7 +330,7 @@ def test_the_live_view_ends_with_question_answer_and_one_line(both):
     assert not [line for line in lines if line.startswith(("time:", "tokens:"))]
 
 
-def test_the_live_view_ends_with_the_answer_where_it_is_to_be_quiet(both):
+def test_a_quiet_live_view_ends_with_the_answer(both):
     out, _ = both(out=True, err=True).ask("--quiet")
     assert " points, " not in after(out)
     assert "5. Put screens away" in after(out)
@@ -341,10 +341,10 @@ def test_stats_and_quiet_exclude_each_other(capsys):
     assert "not allowed with" in capsys.readouterr().err
 
 
-def test_rows_that_are_not_batched_are_told_with_the_reason(capsys):
+def test_the_reason_why_rows_are_not_batched_is_reported(capsys):
     backend = dataclasses.replace(Script().backend(), notice=lambda: "its cache keeps a state")
-    said = "sot: this model's rows are not decoded in one batch: its cache keeps a state\n"
-    for options, expected in ((["--plain"], said), (["--json"], said), (["--plain", "--quiet"], "")):
+    line = "sot: this model's rows are not decoded in one batch: its cache keeps a state\n"
+    for options, expected in ((["--plain"], line), (["--json"], line), (["--plain", "--quiet"], "")):
         assert cli.main(["ask", QUESTION, "--no-router", *options], backend=backend) == 0
         assert capsys.readouterr().err == expected
 
@@ -352,8 +352,8 @@ def test_rows_that_are_not_batched_are_told_with_the_reason(capsys):
 # --- comparison ---
 
 
-class Ways(Script):
-    """A scripted backend with two more ways, which notes the order in which all were used."""
+class WithBaselines(Script):
+    """A scripted backend with two baselines, which records the order of all measurements."""
 
     def __init__(self, **settings):
         super().__init__(sentences=1, **settings)
@@ -362,7 +362,9 @@ class Ways(Script):
         self.lengths = []
 
     def backend(self):
-        baselines = [Baseline(name, partial(self._way, name)) for name in ("model.generate", "the engine's single row")]
+        baselines = [
+            Baseline(name, partial(self._baseline, name)) for name in ("model.generate", "the engine's single row")
+        ]
         return dataclasses.replace(super().backend(), baselines=baselines, checkpoint=self._checkpoint)
 
     def _checkpoint(self):
@@ -378,7 +380,7 @@ class Ways(Script):
             self.order.append("sot" if call.stage == "skeleton" else "warm-up")
         return super()._open(call, index)
 
-    def _way(self, name, call, index):
+    def _baseline(self, name, call, index):
         self.order.append(name if call.prompt.hints.max_tokens > 4 else "warm-up")
         self.lengths.append((call.prompt.hints.min_tokens, call.prompt.hints.max_tokens))
         return super()._open(call, index)
@@ -387,12 +389,12 @@ class Ways(Script):
         return scripted.SENTENCE * 40 if call.stage == "direct" else super().text(call)
 
 
-def test_ways_are_measured_in_turns_after_a_warm_up(both):
-    script = Ways()
+def test_baselines_are_measured_in_turns_after_a_warm_up(both):
+    script = WithBaselines()
     out, _ = both(out=False, err=False).ask("--compare", "--json", script=script)
     turns = ["sot", "model.generate", "sot", "the engine's single row", "sot"]
     assert script.order == ["warm-up"] * 7 + ["checkpoint"] + turns
-    # Each repetition costs what the first run did.
+    # Each repetition costs as much as the first run.
     assert script.returns == 2
     found = json.loads(out)["compare"]
     assert [way["name"] for way in found["ways"]] == ["model.generate", "the engine's single row"]
@@ -402,8 +404,8 @@ def test_ways_are_measured_in_turns_after_a_warm_up(both):
     assert found["speedup"] == found["ways"][0]["speedup"]
 
 
-def test_all_ways_write_as_many_tokens_as_the_answer(both):
-    script = Ways()
+def test_all_baselines_write_as_many_tokens_as_the_answer(both):
+    script = WithBaselines()
     out, _ = both(out=False, err=False).ask("--compare", "--json", script=script)
     answer = json.loads(out)
     tokens = answer["usage"]["output_tokens"]
@@ -411,16 +413,16 @@ def test_all_ways_write_as_many_tokens_as_the_answer(both):
     assert [way["usage"]["output_tokens"] for way in answer["compare"]["ways"]] == [tokens] * 2
 
 
-def test_both_ratios_are_told_in_words(both):
-    _, err = both(out=False, err=False).ask("--plain", script=Ways(), command="compare")
+def test_both_ratios_are_reported(both):
+    _, err = both(out=False, err=False).ask("--plain", script=WithBaselines(), command="compare")
     (line,) = [line for line in err.splitlines() if "as fast as" in line]
     assert "x as fast as model.generate, " in line
     assert "x as fast as the engine's single row; " in line
     assert line.endswith(" tokens each")
 
 
-def test_plain_writes_the_answer_once_and_says_what_it_does_on_a_terminal(both):
-    out, err = both(out=True, err=True).ask("--compare", "--plain", script=Ways())
+def test_plain_writes_the_answer_once_and_progress_on_a_terminal(both):
+    out, err = both(out=True, err=True).ask("--compare", "--plain", script=WithBaselines())
     assert out.count("1. Keep a schedule") == 1
     notes = [line for line in err.splitlines() if line.startswith("sot: ")]
     assert notes[0] == "sot: warming up, not timed ..."
@@ -430,7 +432,7 @@ def test_plain_writes_the_answer_once_and_says_what_it_does_on_a_terminal(both):
 
 
 def test_json_lines_have_the_events_of_the_answer_and_none_of_its_repetitions(both):
-    out, _ = both(out=False, err=False).ask("--compare", "--json", "--stream", script=Ways())
+    out, _ = both(out=False, err=False).ask("--compare", "--json", "--stream", script=WithBaselines())
     names = [json.loads(line)["event"] for line in out.splitlines()]
     assert names.count("SkeletonDone") == names.count("AnswerDone") == 1
 
@@ -439,7 +441,7 @@ def test_a_repetition_that_fails_leaves_the_answer_and_the_error(capsys):
     def fail(call):
         return ConnectionError("gone") if call.stage == "skeleton" and script.order.count("sot") == 2 else None
 
-    script = Ways(fail=fail)
+    script = WithBaselines(fail=fail)
     code = cli.main(["compare", QUESTION, "--plain", "--retries", "0"], backend=script.backend())
     out, err = capsys.readouterr()
     assert code == 1
@@ -448,12 +450,12 @@ def test_a_repetition_that_fails_leaves_the_answer_and_the_error(capsys):
     assert script.open == 0
 
 
-def test_ctrl_c_while_another_way_is_measured_leaves_the_answer(both):
-    class Interrupted(Ways):
-        def _way(self, name, call, index):
+def test_ctrl_c_while_a_baseline_is_measured_leaves_the_answer(both):
+    class Interrupted(WithBaselines):
+        def _baseline(self, name, call, index):
             if call.prompt.hints.max_tokens > 4:
                 raise KeyboardInterrupt
-            return super()._way(name, call, index)
+            return super()._baseline(name, call, index)
 
     streams, script = both(out=True, err=True), Interrupted()
     assert cli.main(["compare", QUESTION], backend=script.backend()) == 130
@@ -461,8 +463,8 @@ def test_ctrl_c_while_another_way_is_measured_leaves_the_answer(both):
     assert (script.open, script.closed) == (0, True)
 
 
-def test_what_cannot_be_warmed_up_costs_no_call(both):
-    # Calls of servers cost; there is the skeleton's, the points' and the one to compare with.
+def test_a_server_is_not_warmed_up(both):
+    # Calls of servers cost, so there are only those of the skeleton, the points and the baseline.
     script = Script(sentences=1)
     backend = dataclasses.replace(script.backend(), takes_limits=False)
     both(out=False, err=False)
@@ -471,7 +473,7 @@ def test_what_cannot_be_warmed_up_costs_no_call(both):
     assert script.calls[-1].prompt.hints.max_tokens is None
 
 
-def test_the_live_view_shows_what_is_measured():
+def test_the_live_view_shows_measurements():
     view, lines, _ = live_view(QUESTION, 80, 24)
     view.note("warming up, not timed")
     assert lines()[1].startswith("warming up, not timed - ")
@@ -509,7 +511,7 @@ def test_ratios_are_of_the_median():
         (BaselineAnswer("y", 4.0), "the lengths may differ"),
     ],
 )
-def test_a_comparison_is_plain_about_lengths(normal, expected):
+def test_a_comparison_reports_the_lengths(normal, expected):
     (line,) = comparison_lines(ANSWER, Comparison((normal,), (2.0,)))
     assert expected in line
     assert line.startswith("2.0x as fast as one normal call")
@@ -525,16 +527,16 @@ def test_a_comparison_is_plain_about_lengths(normal, expected):
         (CpuLoad(64, 0.0, 100.0), None),
     ],
 )
-def test_a_machine_is_busy_where_others_use_much_of_it(work, line):
+def test_a_machine_is_busy_if_others_use_much_of_it(work, line):
     assert work.warning == line
 
 
-def test_a_busy_machine_is_told_of_last():
+def test_a_busy_machine_is_reported_last():
     lines = comparison_lines(ANSWER, dataclasses.replace(BOTH, busy="this machine is busy"))
     assert lines[1:] == ["this machine is busy"]
 
 
-def test_the_meter_counts_what_this_process_does_as_its_own():
+def test_the_meter_does_not_count_this_process():
     meter = CpuMeter()
     sum(number * number for number in range(300_000))
     work = meter.read()
@@ -543,7 +545,7 @@ def test_the_meter_counts_what_this_process_does_as_its_own():
     assert work.elapsed >= 0.0
 
 
-def test_stages_are_told_under_stats_only(both):
+def test_stages_are_reported_by_stats_only(both):
     timed = Answer("x", QUESTION, "skeleton", timings=Timings(3.0, None, {"skeleton": Span(0.0, 1.0)}))
     assert "skeleton" not in figures(timed)
     _, err = both(out=False, err=False).ask("--plain", "--stats")

@@ -1,4 +1,4 @@
-"""`sot --model langchain:PROVIDER:NAME`: whatever `init_chat_model` makes, loaded when it is asked for."""
+"""`sot --model langchain:PROVIDER:NAME`: models of `init_chat_model`, imported when needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SKELETON = "1. First thing\n2. Second thing\n3. Third thing\n"
 
 
 class Scripted(BaseChatModel):
-    """A provider's model that notes how it was made and what it was asked."""
+    """A provider's model that records its settings and its calls."""
 
     model: str
     temperature: float | None = None
@@ -56,7 +56,7 @@ ASKED: list[tuple[Scripted, Any]] = []
 
 @pytest.fixture(autouse=True)
 def provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has langchain-anthropic installed, as far as `init_chat_model` can tell."""
+    """Makes `init_chat_model` find a langchain-anthropic."""
     from langchain.chat_models import base
 
     package = types.ModuleType("langchain_anthropic")
@@ -68,7 +68,7 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _forget(base: Any) -> None:
-    """Has it look for packages anew: newer versions keep what they found."""
+    """Makes it look for packages again: newer versions cache the result."""
     for name in vars(base).values():
         if hasattr(name, "cache_clear"):
             name.cache_clear()
@@ -93,13 +93,13 @@ def test_a_provider_of_langchain_answers(capsys: Any) -> None:
     assert [message.type for message in messages] == ["system", "human"]
 
 
-def test_settings_that_were_not_given_are_the_providers_own(capsys: Any) -> None:
+def test_missing_settings_are_the_providers_defaults(capsys: Any) -> None:
     assert ask(capsys)[0] == 0
     assert (ASKED[0][0].temperature, ASKED[0][0].max_tokens) == (None, None)
 
 
 @pytest.mark.parametrize(("options", "last"), [([], "human"), (["--prefill=yes"], "ai"), (["--prefill=auto"], "human")])
-def test_the_start_of_turns_is_given_only_where_the_user_says_so(capsys: Any, options: list[str], last: str) -> None:
+def test_only_the_option_gives_a_provider_the_start_of_turns(capsys: Any, options: list[str], last: str) -> None:
     assert ask(capsys, *options)[0] == 0
     assert {messages[-1].type for _, messages in ASKED} == {last}
 
@@ -112,7 +112,7 @@ def test_an_error_of_the_provider_is_one_line(capsys: Any) -> None:
     assert err.count("\n") == 1
 
 
-def test_an_error_tells_whose_it_is_and_what_it_comes_from() -> None:
+def test_an_error_names_the_provider_and_its_cause() -> None:
     class APIConnectionError(Exception):
         pass
 
@@ -121,9 +121,9 @@ def test_an_error_tells_whose_it_is_and_what_it_comes_from() -> None:
 
     error = APIConnectionError("Connection error.")
     error.__cause__ = OSError("name or service not known")
-    said = explain_langchain(error, "openai:m")
-    assert said.startswith("The server of LangChain's provider openai cannot be reached")
-    assert "name or service not known" in said
+    text = explain_langchain(error, "openai:m")
+    assert text.startswith("The server of LangChain's provider openai cannot be reached")
+    assert "name or service not known" in text
     assert "the key" in explain_langchain(AuthenticationError("no"), "openai:m")
     assert (
         explain_langchain(ValueError("bad\nvalue"), "openai:m")
@@ -131,7 +131,7 @@ def test_an_error_tells_whose_it_is_and_what_it_comes_from() -> None:
     )
 
 
-def test_no_thread_is_left_behind(capsys: Any) -> None:
+def test_no_thread_remains(capsys: Any) -> None:
     assert ask(capsys)[0] == 0
     assert not [thread for thread in threading.enumerate() if thread.name == "sot-calls"]
 
@@ -147,7 +147,7 @@ def test_no_thread_is_left_behind(capsys: Any) -> None:
         ("langchain:openai:m", 1, "api_key"),
     ],
 )
-def test_what_is_missing_is_named(
+def test_a_missing_package_or_key_is_named(
     model: str, code: int, words: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -157,7 +157,7 @@ def test_what_is_missing_is_named(
     assert err.count("\n") == 1
 
 
-def test_langchain_itself_may_be_missing(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_langchain_names_the_extra(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "langchain.chat_models", None)
     code, _, err = ask(capsys)
     assert code == 1
@@ -165,7 +165,7 @@ def test_langchain_itself_may_be_missing(capsys: Any, monkeypatch: pytest.Monkey
     assert "agents]" in err
 
 
-def test_langchain_is_loaded_only_for_its_models() -> None:
+def test_langchain_is_imported_only_for_its_models() -> None:
     code = (
         "import sys\nfrom skeleton_of_thought.cli import main\nmain(['ask', 'q', '--model', './nowhere'])\n"
         "main(['ask', 'q', '--model', 'anthropic:claude-x'])\n"

@@ -80,9 +80,9 @@ def test_the_models_own_error_is_raised(gated, gate):
 def test_the_ways_of_a_comparison_heed_its_length_and_no_other(engine):
     backend = local_backend(engine, max_new_tokens=3, temperature=0.7, seed=1)
     written = {}
-    for way in backend.ways:
-        *_, reply = way.open_call(Call(1, "direct", exactly(24)), 0)
-        written[way.name] = reply.usage
+    for baseline in backend.baselines:
+        *_, reply = baseline.open_call(Call(1, "direct", exactly(24)), 0)
+        written[baseline.name] = reply.usage
     usage = Usage(engine.count_tokens(MESSAGES), 24)
     assert written == {"model.generate": usage, "the engine's single row": usage}
 

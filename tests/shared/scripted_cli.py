@@ -1,8 +1,8 @@
 """A scripted backend for the tests of the `sot` command; as a program, the command with that backend.
 
-Usage of the program: scripted_cli.py DELAY ARGUMENT..., with DELAY seconds before each piece of text. Where DELAY is
-"stdin", the skeleton comes at once, and every other text stops after a few words until standard input ends: what is to
-happen in mid-answer then does, however busy the machine is.
+Usage of the program: scripted_cli.py DELAY ARGUMENT..., with DELAY seconds before each piece of text. If DELAY is
+"stdin" or "held", the skeleton comes at once, and every other text stops after a few words: until standard input ends,
+or until the call is cancelled. So the middle of an answer can be tested however busy the machine is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HELD = 5
 
 
 class Script:
-    """Streams a skeleton, points, or a direct answer, and notes what it was asked and what is open."""
+    """Streams a skeleton, points, or a direct answer, and records all calls and the number of open ones."""
 
     def __init__(
         self,
@@ -97,11 +97,11 @@ class ScriptedStream:
 
 
 def until_stdin_ends() -> threading.Event:
-    """Is set when standard input has ended."""
+    """An event that is set when standard input ends."""
     ended = threading.Event()
 
     def wait() -> None:
-        # Not `sys.stdin`, whose lock a thread that is still reading would hold while the interpreter ends.
+        # Not `sys.stdin`: a thread that is still reading it would hold its lock while the interpreter exits.
         while os.read(0, 1024):
             pass
         ended.set()
@@ -111,8 +111,9 @@ def until_stdin_ends() -> threading.Event:
 
 
 if __name__ == "__main__":
-    # A shell that starts programs in the background has them ignore SIGINT, and they pass that on.
+    # Shells make background processes ignore SIGINT, and child processes inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    gated = sys.argv[1] == "stdin"
-    script = Script(gate=until_stdin_ends()) if gated else Script(delay=float(sys.argv[1]))
+    gates = {"stdin": until_stdin_ends, "held": threading.Event}
+    delay = sys.argv[1]
+    script = Script(gate=gates[delay]()) if delay in gates else Script(delay=float(delay))
     sys.exit(main(sys.argv[2:], backend=script.backend()))
