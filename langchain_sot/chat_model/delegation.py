@@ -18,7 +18,8 @@ from langchain_sot.chat_model.call import ChatCall
 from langchain_sot.chat_model.route import CallRoute
 from langchain_sot.messages import convert_message
 from langchain_sot.models.rebinding import rebound
-from langchain_sot.models.wrappers import aclose, close, find_backend, settled, unbound
+from langchain_sot.models.wrappers import find_backend, settled, unbound
+from skeleton_of_thought.adapters.streams import aclosing_stream, closing_stream
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Conversation
 
@@ -117,24 +118,18 @@ class DelegatingChatModel(BaseChatModel):
     ) -> Generator[AIMessageChunk]:
         # Out of its bindings: a binding's stream, when closed early, leaves the stream of its model open.
         llm, config, kwargs = self._chosen(ensure_config(config), kwargs)
-        chunks = llm.stream(self._delegated_input(route, value), config, **kwargs)
-        try:
+        with closing_stream(llm.stream(self._delegated_input(route, value), config, **kwargs)) as chunks:
             for chunk in chunks:
                 yield route.chunk(chunk)
-        finally:
-            close(chunks)
         route.end()
 
     async def _astream_llm(
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> AsyncGenerator[AIMessageChunk]:
         llm, config, kwargs = self._chosen(ensure_config(config), kwargs)
-        chunks = llm.astream(self._delegated_input(route, value), config, **kwargs)
-        try:
+        async with aclosing_stream(llm.astream(self._delegated_input(route, value), config, **kwargs)) as chunks:
             async for chunk in chunks:
                 yield route.chunk(chunk)
-        finally:
-            await aclose(chunks)
         route.end()
 
     def _delegated_input(self, route: CallRoute, value: LanguageModelInput) -> LanguageModelInput:

@@ -127,9 +127,9 @@ def test_a_closing_mark_within_an_argument_does_not_end_the_call(scripted):
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ('<tool_call>{"name": "add", "arguments": {"a": 1,</tool_call>', "no valid JSON"),
+        ('<tool_call>{"name": "add", "arguments": {"a": 1,</tool_call>', "not valid JSON"),
         ('<tool_call>{"arguments": {}}</tool_call>', "names no tool"),
-        ('<tool_call>{"name": "add", "arguments": [1, 2]}</tool_call>', "no JSON object"),
+        ('<tool_call>{"name": "add", "arguments": [1, 2]}</tool_call>', "not a JSON object"),
     ],
 )
 async def test_what_is_no_call_is_an_invalid_one_and_the_others_stand(way, scripted, said, why):
