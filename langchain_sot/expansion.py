@@ -90,7 +90,7 @@ class PointExpansion(FlowRunnable, RunnableParallel[Any]):
 
 def _step(plan: AnswerPlan, point: Point) -> RunnableSequence[Any, str]:
     """One point as a chain, for graphs and for whoever wants a single one."""
-    text = read_traits(type(find_model(plan.point_llm))).text
+    text = read_traits(find_model(plan.point_llm)).text
 
     def prompt(value: Any) -> Any:
         rendered = plan.prompts.point_prompt(

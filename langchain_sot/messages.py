@@ -18,6 +18,7 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.prompt_values import PromptValue
 
+from skeleton_of_thought.adapters.replies import read_usage
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Content, Conversation, Message, Prompt, Usage
 
@@ -212,11 +213,7 @@ def render_text(prompt: Prompt) -> str:
 
 def message_usage(message: Any) -> Usage | None:
     """The tokens that a model's message says were spent; None where it says nothing."""
-    if not isinstance(message, AIMessage) or not message.usage_metadata:
-        return None
-    usage = message.usage_metadata
-    cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
-    return Usage(usage.get("input_tokens", 0), usage.get("output_tokens", 0), cached)
+    return read_usage(message.usage_metadata) if isinstance(message, AIMessage) and message.usage_metadata else None
 
 
 def usage_metadata(usage: Usage) -> UsageMetadata:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 from langchain_core.runnables.utils import AddableDict
 from typing_extensions import TypedDict
 
+from skeleton_of_thought.errors import error_text
 from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerDone,
@@ -30,7 +31,6 @@ __all__ = [
     "PointChunks",
     "Restart",
     "answer_dict",
-    "describe_error",
     "errors_dict",
     "points_dict",
 ]
@@ -108,20 +108,15 @@ def answer_dict(answer: Answer) -> dict[str, Any]:
 
 def errors_dict(answer: Answer) -> dict[str, str]:
     """Why points failed, by their number, and under "merge" why the merge did."""
-    errors = {str(index): describe_error(error) for index, error in answer.errors.items()}
+    errors = {str(index): error_text(error) for index, error in answer.errors.items()}
     if answer.merge_error is not None:
-        errors["merge"] = describe_error(answer.merge_error)
+        errors["merge"] = error_text(answer.merge_error)
     return errors
 
 
 def points_dict(answer: Answer) -> dict[str, str]:
     """The text of each point by its number."""
     return {str(e.point.index): e.text for e in answer.expansions}
-
-
-def describe_error(error: Exception) -> str:
-    """Why a point, or the merge, failed."""
-    return f"{type(error).__name__}: {error}"
 
 
 class Chunks(Protocol):
@@ -161,9 +156,9 @@ class AnswerChunks:
             case AnswerRestarted():
                 return AddableDict(answer=Restart(""))
             case PointDone(Expansion(point, error=Exception() as error)):
-                return AddableDict(errors=AddableDict({str(point.index): describe_error(error)}))
+                return AddableDict(errors=AddableDict({str(point.index): error_text(error)}))
             case MergeDone(_, Exception() as error):
-                return AddableDict(errors=AddableDict(merge=describe_error(error)))
+                return AddableDict(errors=AddableDict(merge=error_text(error)))
             case AnswerDone(answer):
                 end = AddableDict(timings=AddableDict(answer.timings.to_dict()))
                 chunk = end if self._begun else self._begin(answer.route) + end

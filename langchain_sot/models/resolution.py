@@ -67,13 +67,17 @@ class RunnableTraits:
     serial: bool = False
 
 
-@lru_cache(maxsize=256)
-def read_traits(cls: type) -> RunnableTraits:
-    """The traits of a class of runnables.
+def read_traits(llm: object) -> RunnableTraits:
+    """The traits of a runnable, read once for its class.
 
-    Classes are known by their names. To import `tenacity` for `with_retry`, or `transformers` for the base class of
-    string LLMs, takes longer than the rest of a chain together, and most programs use neither.
+    Classes are known by their names. The imports of `tenacity` for `with_retry` and of `transformers` for the base
+    class of string LLMs take longer than all other imports of a chain, and most programs use neither.
     """
+    return _traits_of(type(llm))  # type: ignore[arg-type]  # mypy takes no class for hashable
+
+
+@lru_cache(maxsize=256)
+def _traits_of(cls: type) -> RunnableTraits:
     bases = {f"{base.__module__}.{base.__qualname__}": base for base in cls.__mro__}
     names = {base.__name__ for base in cls.__mro__}
     fallbacks = bases.get(f"{_RUNNABLES}.fallbacks.RunnableWithFallbacks")
@@ -106,12 +110,12 @@ def library_class(cls: type, name: str) -> type | None:
 
 def is_binding(llm: object) -> TypeGuard[RunnableBinding[Any, Any]]:
     """Whether it is called as LangChain's own binding is."""
-    return read_traits(type(llm)).binding
+    return read_traits(llm).binding
 
 
 def has_fallbacks(llm: object) -> TypeGuard[RunnableWithFallbacks[Any, Any]]:
     """Whether it is something `with_fallbacks`."""
-    return read_traits(type(llm)).fallbacks
+    return read_traits(llm).fallbacks
 
 
 # --- the model that a config chooses ---
@@ -167,7 +171,7 @@ def resolve(
     llm, bindings, merged = unbind(llm, kwargs)
     members = tuple(models_in(llm, config, merged))
     model = _most_limited(model for model, _ in members)
-    traits = read_traits(type(model))
+    traits = read_traits(model)
     flagged = [bool(turn_flag(member, own)) for member, own in members]
     return ResolvedModel(
         llm=llm,
@@ -218,8 +222,8 @@ def find_model(llm: Runnable[Any, Any]) -> Runnable[Any, Any]:
 
 def _most_limited(models: Iterator[Runnable[Any, Any]]) -> Runnable[Any, Any]:
     first, *others = models
-    if read_traits(type(first)).native:
-        return next((model for model in others if not read_traits(type(model)).native), first)
+    if read_traits(first).native:
+        return next((model for model in others if not read_traits(model).native), first)
     return first
 
 
@@ -236,7 +240,7 @@ def models_in(
     Returns:
         Each model that may get the call, with the keyword arguments that come with it.
     """
-    traits = read_traits(type(llm))
+    traits = read_traits(llm)
     wrapper: Any = llm
     if traits.configurable:
         chosen, config = (wrapper.default, None) if config is None else wrapper.prepare(config)
@@ -255,7 +259,7 @@ def _choose(
     llm: Runnable[Any, Any], config: RunnableConfig, kwargs: Mapping[str, Any], *, adopts: bool
 ) -> Runnable[Any, Any]:
     """The runnable without what is configurable in it, and with local models adopted."""
-    traits = read_traits(type(llm))
+    traits = read_traits(llm)
     wrapper: Any = llm
     if traits.binding or traits.retry:
         inner = with_bindings([wrapper], config)

@@ -44,7 +44,7 @@ def complete(
     Raises:
         Exception: `generate` failed, for all prompts alike.
     """
-    if read_traits(type(llm)).text:
+    if read_traits(llm).text:
         return _outputs(cast(Any, llm).generate(list(prompts), **_runs(configs), **kwargs), len(prompts))
     config, inner = _without_limit(configs)
     with set_config_context(config) as context:
@@ -56,7 +56,7 @@ async def acomplete(
     llm: Runnable[Any, Any], prompts: Sequence[str], configs: Sequence[RunnableConfig], kwargs: Mapping[str, Any]
 ) -> list[Output]:
     """Async twin of `complete`."""
-    if read_traits(type(llm)).text:
+    if read_traits(llm).text:
         return _outputs(await cast(Any, llm).agenerate(list(prompts), **_runs(configs), **kwargs), len(prompts))
     config, inner = _without_limit(configs)
     with set_config_context(config) as context:
