@@ -1,106 +1,106 @@
-"""Local models that people have already in LangChain's Hugging Face classes, run by a local engine.
+"""Adoption: running the model of a `HuggingFacePipeline` or `ChatHuggingFace` on a local engine.
 
-`HuggingFacePipeline` and `ChatHuggingFace` run one prompt after another. Where such an object holds a model of this
-process, its calls go to the model's `LocalEngine` instead, which decodes all that are open as one batch. What the
-object's pipeline would have done is kept: its limits, sampling and penalties. Settings that an engine does not have
-(beams, custom logits processors, ...) leave the object as it is, with a line in the log that says which.
+These classes of LangChain run one prompt after another. If such an object holds a model of this process, its calls go
+to the model's `LocalEngine` instead, which decodes all open calls as one batch. The object's settings are kept: limits,
+sampling, penalties. An object with settings that an engine does not have (beams, custom logits processors, ...) stays
+as it is, and a line in the log names the setting.
 
-The classes are known by name, wherever they are defined, so nothing is imported for them.
+The classes are known by their names, so nothing is imported for them.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import Field
 
 from langchain_sot.local.chat_transformers import ChatTransformers
 from langchain_sot.messages import render_text
-from langchain_sot.models.resolution import library_class
-from skeleton_of_thought.errors import InvalidInput, PromptTooLong
+from skeleton_of_thought.adapters.adoption import Adoptions, NotAdopted, library_class, overridden
+from skeleton_of_thought.adapters.engines import model_name
+from skeleton_of_thought.errors import PromptTooLong
 from skeleton_of_thought.types import Message, Prompt
 
 __all__ = ["AdoptedModel", "adopt_runnable", "with_async_methods"]
 
-logger = logging.getLogger(__name__)
+_PACKAGES = ("langchain_huggingface", "langchain_community")
 
-_IN_CALLS = ("skip_prompt", "pipeline_kwargs")
-"""What these classes take with a call. The prompt is never part of an engine's text; the rest is read when adopting."""
+_PIPELINE_KWARGS = ("skip_prompt", "pipeline_kwargs")
+"""Keyword arguments of these classes that an engine does not take. Its texts never repeat the prompt, and adoption has
+read `pipeline_kwargs` already."""
 
-_UNDERSTOOD = frozenset(
-    {*_IN_CALLS, "stop", "stream", "temperature", "top_p", "top_k", "max_tokens", "seed", "prefill", "stop_after_text"}
-    | {"min_new_tokens", "frequency_penalty", "presence_penalty"}
+_SUPPORTED = frozenset(
+    {*_PIPELINE_KWARGS, "stop", "stream", "temperature", "top_p", "top_k", "max_tokens", "seed", "prefill"}
+    | {"stop_after_text", "min_new_tokens", "frequency_penalty", "presence_penalty"}
 )
-"""Keywords of a call that an adopted model can do."""
+"""Keyword arguments of a call that an adopted model supports."""
 
 _SHARED_FIELDS = ("cache", "verbose", "callbacks", "tags", "metadata", "rate_limiter", "disable_streaming")
-"""What every LangChain model has, whatever it runs on."""
+"""Fields of every LangChain model that the adopted one copies."""
+
+_adoptions = Adoptions(logging.getLogger(__name__))
 
 
-class _NotAdopted(Exception):
-    """Why an object is left as it is."""
-
-
-# --- who can be adopted ---
+# --- the objects that can be adopted ---
 
 
 @dataclass(frozen=True)
-class _Local:
-    """A LangChain object over a pipeline of this process."""
+class _LocalModel:
+    """A LangChain object over a pipeline of this process.
+
+    Attributes:
+        llm: The object.
+        pipeline: The pipeline of transformers in it.
+        chat: Whether it is a chat model.
+        owner: The library's class; the object's own may be a subclass.
+    """
 
     llm: Any
     pipeline: Any
     chat: bool
     owner: type
-    """The library's class, of which the object's may be a subclass."""
 
 
-def _find_local(llm: Any) -> _Local | None:
-    if (owner := library_class(type(llm), "ChatHuggingFace")) is not None:
+def _find_local(llm: Any) -> _LocalModel | None:
+    if (owner := library_class(llm, "ChatHuggingFace", _PACKAGES)) is not None:
         inner = getattr(llm, "llm", None)
         pipeline = getattr(inner, "pipeline", None)
-        if library_class(type(inner), "HuggingFacePipeline") is None or pipeline is None:
+        if library_class(inner, "HuggingFacePipeline", _PACKAGES) is None or pipeline is None:
             return None  # a remote endpoint
-        return _Local(llm, pipeline, True, owner)
-    owner = library_class(type(llm), "HuggingFacePipeline")
+        return _LocalModel(llm, pipeline, True, owner)
+    owner = library_class(llm, "HuggingFacePipeline", _PACKAGES)
     pipeline = getattr(llm, "pipeline", None)
-    return None if owner is None or pipeline is None else _Local(llm, pipeline, False, owner)
+    return None if owner is None or pipeline is None else _LocalModel(llm, pipeline, False, owner)
 
 
 def adopt_runnable(llm: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnable[Any, Any]:
-    """The model over its engine, if it is one of LangChain's local Hugging Face models; else the model itself.
+    """A model of LangChain's local Hugging Face classes, over its engine; any other model as it is.
 
     Args:
         llm: Any model, without wrappers.
-        kwargs: What is bound to it or passed with the call.
+        kwargs: Keyword arguments that are bound to it or passed with the call.
     """
     local = _find_local(llm)
     if local is None:
         return llm
-    try:
-        return _adopted(local, kwargs)
-    except Exception as error:  # whatever it is, the object still works as it did
-        reason = str(error) if isinstance(error, _NotAdopted | InvalidInput) else f"{type(error).__name__}: {error}"
-        _tell(local, reason)
-        return with_async_methods(llm)
+    adopted = _adoptions.attempt(local.pipeline, type(llm).__name__, lambda: _adopted(local, kwargs))
+    return with_async_methods(llm) if adopted is None else adopted
 
 
 def with_async_methods(llm: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """The model, with async methods that work."""
+    """The model with async methods that work: those of a local `ChatHuggingFace` do not."""
     local = _find_local(llm)
-    return _InThreads(llm) if local is not None and local.chat else llm
+    return _ThreadedModel(llm) if local is not None and local.chat else llm
 
 
-class _InThreads(Runnable[Any, Any]):
+class _ThreadedModel(Runnable[Any, Any]):
     """`ChatHuggingFace` over a pipeline, whose `ainvoke` raises NotImplementedError and `astream` AttributeError.
 
-    Its sync methods do work; a runnable's own async ones run those in a thread.
+    Its sync methods work, and the async methods of `Runnable` run them in a thread.
     """
 
     def __init__(self, model: Runnable[Any, Any]) -> None:
@@ -113,27 +113,18 @@ class _InThreads(Runnable[Any, Any]):
         return self.model.stream(input, config, **kwargs)
 
 
-_told: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
-
-
-def _tell(local: _Local, reason: str) -> None:
-    reasons = _told.setdefault(local.pipeline, set())
-    if reason not in reasons:
-        reasons.add(reason)
-        logger.warning("This %s is used as it is, one prompt after another: %s", type(local.llm).__name__, reason)
-
-
 # --- the model over its engine ---
 
 
 class AdoptedModel(ChatTransformers):
     """A `HuggingFacePipeline` or `ChatHuggingFace` over a local engine.
 
-    It gives messages, with usage and `response_metadata`, for a string LLM too.
+    It returns messages, with usage and `response_metadata`, for a string LLM too.
 
     Attributes:
         chat: Whether messages go through the chat template; a string LLM's go as plain text.
-        further: Settings of the pipeline that `ChatTransformers` has no field for; the engine heeds them.
+        further: Settings of the pipeline that `ChatTransformers` has no field for. The engine already has them; here
+            they tell apart models with different settings, for caches.
     """
 
     chat: bool = True
@@ -144,16 +135,16 @@ class AdoptedModel(ChatTransformers):
         return "skeleton-of-thought-adopted"
 
     def _settings(self, stop: Sequence[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        return super()._settings(stop, {name: value for name, value in kwargs.items() if name not in _IN_CALLS})
+        return super()._settings(stop, {name: value for name, value in kwargs.items() if name not in _PIPELINE_KWARGS})
 
 
-class _OwnEngine:
-    """A shared engine as one object's calls are to run on it: `ChatTransformers` talks to it as to an engine.
+class _AdoptedEngine:
+    """A shared engine with the settings of one object's pipeline, which `ChatTransformers` uses like an engine.
 
     Args:
         engine: The model's engine.
-        chat: Whether prompts are messages; else their text is what the model gets.
-        fixed: Settings that every call has.
+        chat: Whether prompts go through the chat template; else as plain text.
+        fixed: Settings of every call.
         min_new_tokens: The shortest completion.
         max_length: The most tokens of prompt and completion together; None for the model's window.
     """
@@ -171,16 +162,18 @@ class _OwnEngine:
         return getattr(self._engine, name)
 
     def stream(self, prompt: Sequence[Mapping[str, Any]], **settings: Any) -> Any:
-        """See `LocalEngine.stream`."""
-        prompt, settings = self._own(prompt, settings)
+        """`LocalEngine.stream` with the pipeline's settings."""
+        prompt, settings = self._request(prompt, settings)
         return self._engine.stream(prompt, **settings)
 
     def astream(self, prompt: Sequence[Mapping[str, Any]], **settings: Any) -> Any:
-        """See `LocalEngine.astream`."""
-        prompt, settings = self._own(prompt, settings)
+        """Async twin of `stream`."""
+        prompt, settings = self._request(prompt, settings)
         return self._engine.astream(prompt, **settings)
 
-    def _own(self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _request(
+        self, messages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
         from skeleton_of_thought.local.generation import fit_settings
 
         own = {**settings, **self._fixed}
@@ -191,7 +184,7 @@ class _OwnEngine:
         used = self._engine.count_tokens(prompt, prefill=own.get("prefill", ""))
         if self._max_length is not None and used >= self._max_length:
             raise PromptTooLong(
-                f"The prompt has {used} tokens, and max_length={self._max_length} counts them: give the pipeline "
+                f"The prompt has {used} tokens, and max_length={self._max_length} includes them: give the pipeline "
                 "max_new_tokens instead, or a larger max_length."
             )
         return prompt, fit_settings(own, used, self._max_length, self._engine.context_window)
@@ -204,89 +197,75 @@ def _plain(messages: Sequence[Mapping[str, Any]], prefill: str) -> str:
     return render_text(Prompt(tuple(turns), prefill=prefill))
 
 
-def _adopted(local: _Local, kwargs: Mapping[str, Any]) -> AdoptedModel:
-    llm, pipeline = local.llm, local.pipeline
-    for name in ("_generate", "_stream"):
-        if getattr(type(llm), name, None) is not getattr(local.owner, name, None):
-            raise _NotAdopted(f"{type(llm).__name__} has a {name} of its own.")
-    if strange := sorted(kwargs.keys() - _UNDERSTOOD):
-        raise _NotAdopted(f"An engine does not know {', '.join(strange)}, which a call brings.")
+def _adopted(local: _LocalModel, kwargs: Mapping[str, Any]) -> AdoptedModel:
     from skeleton_of_thought.local.generation import sampling_settings
 
+    llm, pipeline = local.llm, local.pipeline
+    if (method := overridden(llm, local.owner, ("_generate", "_stream"))) is not None:
+        raise NotAdopted(f"{type(llm).__name__} has a {method} of its own.")
+    if unsupported := sorted(kwargs.keys() - _SUPPORTED):
+        raise NotAdopted(f"An engine does not support {', '.join(unsupported)}, which the call has.")
     given = _generation(pipeline, kwargs.get("pipeline_kwargs") or {})
     settings, fixed = sampling_settings(given)
     if local.chat:
         _add_chat_settings(settings, fixed, llm)
     least = given.get("min_new_tokens") or 0
     total = None if given.get("max_new_tokens") is not None else given.get("max_length")
-    engine = _OwnEngine(
-        _engine_of(pipeline, _tokenizer(local)), chat=local.chat, fixed=fixed, min_new_tokens=least, max_length=total
-    )
-    further = {**fixed, "min_new_tokens": least, "max_length": total}
-    shared = {name: getattr(llm, name) for name in _SHARED_FIELDS if hasattr(llm, name)}
-    name = (
-        getattr(llm, "model_id", None) or getattr(pipeline.model, "name_or_path", "") or type(pipeline.model).__name__
+    engine = _AdoptedEngine(
+        _adoptions.engine(pipeline, pipeline.model, _tokenizer(local)),
+        chat=local.chat,
+        fixed=fixed,
+        min_new_tokens=least,
+        max_length=total,
     )
     return AdoptedModel(
-        engine=engine, model=name, name=type(llm).__name__, chat=local.chat, further=further, **settings, **shared
+        engine=engine,
+        model=getattr(llm, "model_id", None) or model_name(pipeline.model),
+        name=type(llm).__name__,
+        chat=local.chat,
+        further={**fixed, "min_new_tokens": least, "max_length": total},
+        **settings,
+        **{name: getattr(llm, name) for name in _SHARED_FIELDS if hasattr(llm, name)},
     )
 
 
-def _tokenizer(local: _Local) -> Any:
+def _tokenizer(local: _LocalModel) -> Any:
     own = getattr(local.llm, "tokenizer", None) if local.chat else None
     theirs = local.pipeline.tokenizer
-    # `ChatHuggingFace` loads a tokenizer of its own for its template. With the same template the pipeline's does as
-    # well, and then both classes over one pipeline share one engine.
+    # `ChatHuggingFace` loads a tokenizer of its own for its template. If the pipeline's has the same template, it is
+    # used instead, so that both classes over one pipeline share one engine.
     if own is None or getattr(own, "chat_template", None) == getattr(theirs, "chat_template", None):
         return theirs
     return own
 
 
-_engines: WeakKeyDictionary[Any, dict[int, Any]] = WeakKeyDictionary()
-"""Engines by the pipeline that they were adopted from, which keeps them: `LocalEngine.for_model` does not."""
-
-_adopting = threading.Lock()
-
-
-def _engine_of(pipeline: Any, tokenizer: Any) -> Any:
-    from skeleton_of_thought.local import LocalEngine
-
-    # Under the lock: two calls that come first shall not pack the same weights twice.
-    with _adopting:
-        kept = _engines.setdefault(pipeline, {})
-        engine = kept.get(id(tokenizer))
-        if engine is None or engine.closed or engine.model is not pipeline.model:
-            engine = kept[id(tokenizer)] = LocalEngine.for_model(pipeline.model, tokenizer)
-        return engine
-
-
-# --- what the pipeline would have done ---
+# --- the pipeline's settings ---
 
 
 def _generation(pipeline: Any, call: Mapping[str, Any]) -> dict[str, Any]:
     """The generation config that the pipeline would use for a call, as a dict.
 
     Raises:
-        _NotAdopted, InvalidInput: It does something besides that an engine does not.
+        NotAdopted, InvalidInput: The pipeline has a setting that an engine does not have.
     """
     from skeleton_of_thought.local.generation import read_generation
 
     if getattr(pipeline, "task", None) != "text-generation":
-        raise _NotAdopted(f"Its pipeline is for {getattr(pipeline, 'task', None)!r}, not for 'text-generation'.")
+        raise NotAdopted(f"Its pipeline is for {getattr(pipeline, 'task', None)!r}, not for 'text-generation'.")
     if getattr(pipeline, "assistant_model", None) is not None:
-        raise _NotAdopted("Its pipeline has an assistant model.")
+        raise NotAdopted("Its pipeline has an assistant model.")
     call = {name: value for name, value in call.items() if name not in ("batch_size", "num_workers")}
     before, forward, after = pipeline._sanitize_parameters(**call)
     before, after = {**pipeline._preprocess_params, **before}, {**pipeline._postprocess_params, **after}
     for name in ("prefix", "tools", "documents", "handle_long_generation", "tokenizer_encode_kwargs"):
         if before.get(name):
-            raise _NotAdopted(f"Its pipeline has {name}.")
+            raise NotAdopted(f"Its pipeline has {name}.")
     if before.get("add_special_tokens") is False:
-        raise _NotAdopted("Its pipeline has add_special_tokens=False.")
+        raise NotAdopted("Its pipeline has add_special_tokens=False.")
     if after.get("skip_special_tokens") is False:
-        raise _NotAdopted("Its pipeline has skip_special_tokens=False.")
+        raise NotAdopted("Its pipeline has skip_special_tokens=False.")
     if getattr(after.get("return_type"), "name", None) == "TENSORS":
-        raise _NotAdopted("Its pipeline returns tensors.")
+        raise NotAdopted("Its pipeline returns tensors.")
     forward = {**pipeline._forward_params, **forward}
     if hasattr(pipeline, "_prepare_generate_kwargs"):
         forward = pipeline._prepare_generate_kwargs(forward)
@@ -296,8 +275,8 @@ def _generation(pipeline: Any, call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _add_chat_settings(settings: dict[str, Any], fixed: dict[str, Any], llm: Any) -> None:
-    """What was set on a `ChatHuggingFace` itself. With a pipeline that class passes none of it on; whoever sets it
-    means it."""
+    """Adds the settings of a `ChatHuggingFace` itself. With a pipeline that class ignores them; users who set one want
+    it."""
     for name in ("temperature", "top_p", "max_tokens", "seed"):
         if (value := getattr(llm, name, None)) is not None:
             settings[name] = value

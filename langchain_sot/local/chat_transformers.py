@@ -1,4 +1,4 @@
-"""A chat model over a local Hugging Face model, whose concurrent calls are decoded as one batch."""
+"""A chat model over a local Hugging Face model, which decodes concurrent calls as one batch."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from langchain_sot.local.engine_request import EngineRequest, ToolUse, convert_t
 from langchain_sot.local.structured_output import Method, StructuredOutputParser, json_schema, read_format, with_raw
 from langchain_sot.local.tool_calls import ParsedReply
 from langchain_sot.messages import usage_metadata
+from skeleton_of_thought.adapters.engines import EngineModel, find_engine
+from skeleton_of_thought.adapters.replies import completion_metadata
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.settings import first_by_position
 from skeleton_of_thought.types import Completion
@@ -28,31 +30,32 @@ from skeleton_of_thought.types import Completion
 __all__ = ["ChatTransformers"]
 
 _SAMPLING = ("temperature", "top_p", "top_k", "seed")
-_HINTS: dict[str, Any] = {
+_HINT_DEFAULTS: dict[str, Any] = {
     "prefill": "",
     "stop_after_text": (),
     "min_new_tokens": 0,
     "frequency_penalty": 0.0,
     "presence_penalty": 0.0,
 }
-"""What the chain knows about its prompts and the engine takes with each call, and what stands where it is missing."""
-_ASKED = ("tools", "tool_choice", "response_format")
-_REMOTE = ("api_key", "base_url", "max_retries", "streaming", "timeout")
-"""LangChain's standard parameters that mean nothing without a server; accepted so that models can be swapped."""
+"""Hints of the chain's prompts that the engine takes with each call, and their defaults."""
+_REPLY_FORM = ("tools", "tool_choice", "response_format")
+"""Keyword arguments of a call that decide on the form of the reply."""
+_SERVER_SETTINGS = ("api_key", "base_url", "max_retries", "streaming", "timeout")
+"""Standard parameters of LangChain that only servers need. The constructor ignores them, to make models swappable."""
 
 
-class ChatTransformers(BaseChatModel):
+class ChatTransformers(BaseChatModel, EngineModel):
     """A local Hugging Face model as a LangChain chat model.
 
-    All calls that are open at a time, from threads or from tasks, are decoded together as one batch, so a
+    The engine decodes all open calls together as one batch, whether they come from threads or from tasks, so a
     `RunnableParallel` or a Skeleton-of-Thought over it is truly parallel. Instances with the same `model` and
-    `model_kwargs` share one loaded model. A trailing AI message is the start of the model's turn, which it continues.
+    `model_kwargs` share one loaded model. The model continues a trailing AI message as the start of its turn.
 
     Example:
         ChatTransformers()                                      # a small built-in demo model
         ChatTransformers(model="Qwen/Qwen2.5-1.5B-Instruct")    # from the hub, a folder or a .gguf file
         ChatTransformers.from_model(model, tokenizer)           # already loaded
-        ChatTransformers(engine=engine, temperature=0.7)        # an engine of one's own
+        ChatTransformers(engine=engine, temperature=0.7)        # your own engine
         ChatTransformers(model="...", model_kwargs={"dtype": "bfloat16", "device": "cuda", "kv_memory": 0.3})
 
         >>> llm = ChatTransformers(max_tokens=16)
@@ -61,30 +64,30 @@ class ChatTransformers(BaseChatModel):
 
     Attributes:
         model: A hub id, a directory, a path to a .gguf file, or None for the demo model.
-        model_kwargs: How the model is loaded and run: keyword arguments of `LocalEngine.from_pretrained`, such as
+        model_kwargs: Keyword arguments of `LocalEngine.from_pretrained`, which loads and runs the model, such as
             `dtype`, `device`, `optimize`, `kv_memory`, `max_batch_size` or `chat_template_kwargs`.
-        engine: The engine that decodes; loaded from `model` if not given.
+        engine: The engine that decodes; by default the shared one of `model`.
         temperature: 0 for greedy decoding.
         top_p: The probability mass to sample from.
         top_k: The number of tokens to sample from; 0 for all.
         max_tokens: The longest completion, in tokens.
         seed: Makes sampling repeatable.
-        stop: Strings that end the completion; not part of the text.
+        stop: Strings that end the completion. The text does not include them.
         stream_usage: Whether the last chunk of a stream has `usage_metadata`.
 
-    All of these but `model`, `model_kwargs` and `engine` may also be given with a call, or bound; so may `prefill` (the
-    start of the model's turn, not part of the text), `tools`, `tool_choice` and `response_format` (as for OpenAI's).
+    Each call takes all of these but `model`, `model_kwargs` and `engine` as keyword arguments, too, given or bound. It
+    also takes `prefill` (the start of the model's turn, not part of the text), `tools`, `tool_choice` and
+    `response_format` (in OpenAI's form).
 
-    `bind_tools` and `with_structured_output` hold the model to what was asked for by a grammar, with the extra
-    `structured`.
+    With the extra `structured`, a grammar makes replies valid for `bind_tools` and `with_structured_output`.
 
-    `response_metadata["decoding"]` of a reply is what the engine did for it (`skeleton_of_thought.types.Decoding`, as a
-    dict): seconds of waiting, prefill and decoding, and the rows that were decoded at once.
+    `response_metadata["decoding"]` of a reply is the engine's record (`skeleton_of_thought.types.Decoding`, as a dict):
+    seconds of waiting, prefill and decoding, and the rows that were decoded at once.
 
     Raises:
         MissingExtra: torch or transformers are not installed.
         ModelLoadError: The model cannot be found or loaded.
-        InvalidInput: With a call: a message or setting that the model cannot take.
+        InvalidInput: From a call: a message or setting that the model cannot take.
     """
 
     model: str | None = Field(default=None, kw_only=False)
@@ -108,33 +111,17 @@ class ChatTransformers(BaseChatModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _drop_remote(cls, values: Any) -> Any:
-        return {k: v for k, v in values.items() if k not in _REMOTE} if isinstance(values, dict) else values
+    def _drop_server_settings(cls, values: Any) -> Any:
+        return {k: v for k, v in values.items() if k not in _SERVER_SETTINGS} if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _load(self) -> Self:
-        if self.engine is not None and self.model_kwargs:
-            raise InvalidInput("model_kwargs say how an engine is made, but one is given: leave out either.")
-        self._find_engine()
+        self.engine = find_engine(self.model, self.model_kwargs, self.engine)
         return self
 
     @classmethod
-    def from_model(cls, model: Any, tokenizer: Any, **settings: Any) -> Self:
-        """Over a model and tokenizer that are loaded already; several instances share one engine.
-
-        Args:
-            model: A `PreTrainedModel` that generates text.
-            tokenizer: Its tokenizer.
-            settings: The attributes of this class.
-        """
-        from skeleton_of_thought.local import LocalEngine
-
-        name = getattr(model, "name_or_path", "") or type(model).__name__
-        return cls(**{"model": name, **settings}, engine=LocalEngine.for_model(model, tokenizer))
-
-    @classmethod
     def is_lc_serializable(cls) -> bool:
-        """It is; the model is loaded again by its name."""
+        """True; a loaded dump loads the model again by its name."""
         return True
 
     @classmethod
@@ -143,28 +130,22 @@ class ChatTransformers(BaseChatModel):
         return ["langchain_sot", "chat_transformers"] if cls is ChatTransformers else super().get_lc_namespace()
 
     def get_num_tokens(self, text: str) -> int:
-        """The number of tokens that the text takes within a prompt."""
+        """The number of tokens of the text within a prompt."""
         return len(self.engine.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def __getstate__(self) -> dict[Any, Any]:
-        # A worker thread and its model do not travel; they are found again by the model's name.
+        # The engine cannot be pickled: it has a thread and the model's weights. The model's name finds it again.
         state = super().__getstate__()
         return {**state, "__dict__": {**state["__dict__"], "engine": None}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
-        self._find_engine()
-
-    def _find_engine(self) -> None:
-        if self.engine is None:
-            from skeleton_of_thought.local import shared_engine
-
-            self.engine = shared_engine(self.model, self.model_kwargs)
+        self.engine = find_engine(self.model, self.model_kwargs, None)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         return self.model_copy()
 
-    # --- what BaseChatModel asks for ---
+    # --- the hooks of `BaseChatModel` ---
 
     @property
     def _llm_type(self) -> str:
@@ -191,9 +172,9 @@ class ChatTransformers(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         request = self._request(messages, stop, kwargs)
-        show = _shown(request)
+        text_of = _text_filter(request)
         with self.engine.stream(request.messages, **request.settings) as stream:
-            text = "".join([show(piece) for piece in stream])
+            text = "".join([text_of(piece) for piece in stream])
         return self._result(text, request, stream.completion)
 
     async def _agenerate(
@@ -204,9 +185,9 @@ class ChatTransformers(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         request = self._request(messages, stop, kwargs)
-        show = _shown(request)
+        text_of = _text_filter(request)
         async with self.engine.astream(request.messages, **request.settings) as stream:
-            text = "".join([show(piece) async for piece in stream])
+            text = "".join([text_of(piece) async for piece in stream])
         return self._result(text, request, stream.completion)
 
     def _stream(
@@ -219,10 +200,10 @@ class ChatTransformers(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         request = self._request(messages, stop, kwargs)
-        show = _shown(request)
+        text_of = _text_filter(request)
         with self.engine.stream(request.messages, **request.settings) as stream:
             for piece in stream:
-                if text := show(piece):
+                if text := text_of(piece):
                     yield _chunk(text)
         yield from self._last_chunks(request, stream.completion, stream_usage)
 
@@ -236,10 +217,10 @@ class ChatTransformers(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         request = self._request(messages, stop, kwargs)
-        show = _shown(request)
+        text_of = _text_filter(request)
         async with self.engine.astream(request.messages, **request.settings) as stream:
             async for piece in stream:
-                if text := show(piece):
+                if text := text_of(piece):
                     yield _chunk(text)
         for chunk in self._last_chunks(request, stream.completion, stream_usage):
             yield chunk
@@ -254,12 +235,12 @@ class ChatTransformers(BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Lets the model call tools, if its chat template shows them to it.
+        """The model with tools that it can call, if its chat template shows tools to it.
 
-        The model decides whether it calls one, unless `tool_choice` forces it: then a grammar holds the reply to
-        one call that is valid for its tool's schema (extra `structured`). Calls are read in the form of Hermes and
-        Qwen, Llama 3 or Mistral, or by the tokenizer's own `response_template`. What cannot be read as a call is in
-        `invalid_tool_calls`. Streamed, text comes as it is written and calls at the end.
+        The model decides whether it calls one, unless `tool_choice` forces it. Then a grammar limits the reply to one
+        call that is valid for its tool's schema (extra `structured`). Calls in the form of Hermes and Qwen, Llama 3 or
+        Mistral are read, and those that the tokenizer's own `response_template` describes. Unreadable calls are in
+        `invalid_tool_calls`. In a stream, text comes as the model writes it, and calls come at the end.
 
         Example:
             llm = ChatTransformers(model="Qwen/Qwen2.5-1.5B-Instruct").bind_tools([get_weather])
@@ -269,12 +250,13 @@ class ChatTransformers(BaseChatModel):
             tools: LangChain tools, functions, pydantic classes, or descriptions as JSON schemas.
             tool_choice: None or `"auto"`; `"none"`; `"any"` or True for exactly one call, of any tool; or the name
                 of the tool to call.
-            strict: Taken for the sake of other models: a forced call is always valid, others are as they come.
+            strict: No effect, for compatibility with other models: forced calls are always valid, others are not
+                checked.
             kwargs: Settings to bind.
 
         Raises:
             InvalidInput: The model's chat template does not support tools, or a tool or choice cannot work.
-            MissingExtra: A call is to be forced, and llguidance is not installed.
+            MissingExtra: `tool_choice` forces a call, and llguidance is not installed.
         """
         converted = convert_tools(tools)
         use = ToolUse(self.engine, converted, tool_choice)
@@ -292,11 +274,11 @@ class ChatTransformers(BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """The model with an output of a certain form.
+        """The model with output in the form of a schema.
 
-        With the extra `structured` a grammar holds the reply to it: it is valid JSON for the schema, unless
-        `max_tokens` or a stop string cuts it off. Without it the model is only asked to, which small models
-        often fail to do.
+        With the extra `structured`, a grammar makes the reply valid JSON for the schema, unless `max_tokens` or a stop
+        string cuts it off. Without the extra, an instruction asks the model for it, which small models often fail to
+        follow.
 
         Example:
             >>> from pydantic import BaseModel, Field
@@ -310,32 +292,32 @@ class ChatTransformers(BaseChatModel):
 
         Args:
             schema: A pydantic class, a TypedDict or a JSON schema. None for any JSON object, with `"json_mode"`.
-            include_raw: Give `{"raw": message, "parsed": value or None, "parsing_error": error or None}`, and raise
-                nothing for a reply that is not valid.
-            method: `"json_schema"` shows the model the schema and holds it to it; `"json_mode"` asks for any JSON
-                object, which is then checked; `"function_calling"` forces a tool call.
-            strict: Taken for the sake of other models: output is always held to the schema.
+            include_raw: Return `{"raw": message, "parsed": value or None, "parsing_error": error or None}`, and do not
+                raise for an invalid reply.
+            method: `"json_schema"` shows the model the schema and enforces it; `"json_mode"` asks for any JSON object
+                and validates it afterwards; `"function_calling"` forces a tool call.
+            strict: No effect, for compatibility with other models: the schema is always enforced.
 
         Returns:
-            A runnable that gives an instance of the pydantic class, else a dict.
+            A runnable that returns an instance of the pydantic class, else a dict.
 
         Raises:
             InvalidInput: The schema or method cannot work.
-            OutputParserException: With a call: the reply is not valid; the message says why.
+            OutputParserException: From a call: the reply is invalid; the message has the reason.
         """
         if kwargs:
-            raise InvalidInput(f"with_structured_output does not know {sorted(kwargs)}.")
+            raise InvalidInput(f"with_structured_output does not take {sorted(kwargs)}.")
         if schema is None and method != "json_mode":
             raise InvalidInput(f"with_structured_output needs a schema for the method {method!r:.40}.")
-        told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
-        bound: dict[str, Any] = {} if schema is None else {"ls_structured_output_format": told}
+        trace = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+        bound: dict[str, Any] = {} if schema is None else {"ls_structured_output_format": trace}
         if method == "function_calling":
             llm = self.bind_tools([cast("type", schema)], tool_choice="any", **bound)
         elif method in ("json_schema", "json_mode"):
-            asked = _response_format(method, schema)
-            if (grammar := read_format(asked).grammar) is not None:
+            response_format = _response_format(method, schema)
+            if (grammar := read_format(response_format).grammar) is not None:
                 self.engine.prepare(grammar)
-            llm = self.bind(response_format=asked, **bound)
+            llm = self.bind(response_format=response_format, **bound)
         else:
             raise InvalidInput(
                 f"method is {method!r:.40}; it must be 'json_schema', 'json_mode' or 'function_calling'."
@@ -347,30 +329,30 @@ class ChatTransformers(BaseChatModel):
     # --- conversions ---
 
     def _request(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> EngineRequest:
-        asked = {name: kwargs[name] for name in _ASKED if name in kwargs}
-        settings = self._settings(stop, {name: value for name, value in kwargs.items() if name not in asked})
-        return make_request(self.engine, messages, settings, **asked)
+        form = {name: kwargs[name] for name in _REPLY_FORM if name in kwargs}
+        settings = self._settings(stop, {name: value for name, value in kwargs.items() if name not in form})
+        return make_request(self.engine, messages, settings, **form)
 
     def _settings(self, stop: Sequence[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         given = {name: value for name, value in kwargs.items() if name not in ("stream", "stream_usage")}
         settings = {name: given.pop(name, getattr(self, name)) for name in _SAMPLING}
         settings["max_new_tokens"] = given.pop("max_tokens", self.max_tokens)
-        settings |= {name: given.pop(name, default) for name, default in _HINTS.items()}
+        settings |= {name: given.pop(name, default) for name, default in _HINT_DEFAULTS.items()}
         settings["stop"] = tuple(stop if stop is not None else self.stop or ())
         if given:
             raise InvalidInput(
-                f"ChatTransformers does not know {sorted(given)}. With a call it takes {[*_SAMPLING]}, 'max_tokens', "
-                f"'stop', {[*_ASKED]} and {[*_HINTS]}."
+                f"ChatTransformers does not take {sorted(given)}. A call takes {[*_SAMPLING]}, 'max_tokens', "
+                f"'stop', {[*_REPLY_FORM]} and {[*_HINT_DEFAULTS]}."
             )
         return settings
 
     def _result(self, text: str, request: EngineRequest, completion: Completion) -> ChatResult:
-        said = _said(request, completion)
+        rest = _parsed_rest(request, completion)
         message = AIMessage(
-            content=text + said.text,
-            additional_kwargs=_thought(said),
-            tool_calls=[call for call in said.calls if call["type"] == "tool_call"],
-            invalid_tool_calls=[call for call in said.calls if call["type"] == "invalid_tool_call"],
+            content=text + rest.text,
+            additional_kwargs=_reasoning(rest),
+            tool_calls=[call for call in rest.calls if call["type"] == "tool_call"],
+            invalid_tool_calls=[call for call in rest.calls if call["type"] == "invalid_tool_call"],
             usage_metadata=usage_metadata(completion.usage),
             response_metadata=self._metadata(completion),
         )
@@ -379,26 +361,24 @@ class ChatTransformers(BaseChatModel):
     def _last_chunks(
         self, request: EngineRequest, completion: Completion, stream_usage: bool | None
     ) -> Iterator[ChatGenerationChunk]:
-        said = _said(request, completion)
-        if said.text or said.calls or said.reasoning:
-            chunks = [_call_chunk(call, index) for index, call in enumerate(said.calls)]
-            yield _chunk(said.text, tool_call_chunks=chunks, additional_kwargs=_thought(said))
-        told = self.stream_usage if stream_usage is None else stream_usage
+        rest = _parsed_rest(request, completion)
+        if rest.text or rest.calls or rest.reasoning:
+            chunks = [_call_chunk(call, index) for index, call in enumerate(rest.calls)]
+            yield _chunk(rest.text, tool_call_chunks=chunks, additional_kwargs=_reasoning(rest))
+        with_usage = self.stream_usage if stream_usage is None else stream_usage
         yield _chunk(
             "",
-            usage_metadata=usage_metadata(completion.usage) if told else None,
+            usage_metadata=usage_metadata(completion.usage) if with_usage else None,
             response_metadata=self._metadata(completion),
             chunk_position="last",
         )
 
     def _metadata(self, completion: Completion) -> dict[str, Any]:
-        metadata = {
+        return {
             "model_name": self._model_name,
             "model_provider": "transformers",
-            "finish_reason": completion.finish_reason,
+            **completion_metadata(completion),
         }
-        decoding = completion.decoding
-        return metadata if decoding is None else {**metadata, "decoding": decoding.to_dict()}
 
 
 def _response_format(method: str, schema: Any) -> dict[str, Any]:
@@ -408,17 +388,18 @@ def _response_format(method: str, schema: Any) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": str(given.get("title") or "answer"), "schema": given}}
 
 
-def _shown(request: EngineRequest) -> Callable[[str], str]:
-    """What of a piece of the reply is handed out as it comes."""
+def _text_filter(request: EngineRequest) -> Callable[[str], str]:
+    """Turns each piece of the reply into the text that can be streamed."""
     return (lambda piece: piece) if request.reader is None else request.reader.feed
 
 
-def _said(request: EngineRequest, completion: Completion) -> ParsedReply:
+def _parsed_rest(request: EngineRequest, completion: Completion) -> ParsedReply:
+    """The tool calls of a complete reply, and the text that the filter held back."""
     return ParsedReply() if request.reader is None else request.reader.finish(cut=completion.finish_reason == "length")
 
 
-def _thought(said: ParsedReply) -> dict[str, Any]:
-    return {"reasoning_content": said.reasoning} if said.reasoning else {}
+def _reasoning(reply: ParsedReply) -> dict[str, Any]:
+    return {"reasoning_content": reply.reasoning} if reply.reasoning else {}
 
 
 def _chunk(text: str, **parts: Any) -> ChatGenerationChunk:

@@ -20,7 +20,6 @@ __all__ = [
     "find_model",
     "has_fallbacks",
     "is_binding",
-    "library_class",
     "models_in",
     "read_traits",
     "rebound",
@@ -32,8 +31,7 @@ __all__ = [
 
 _RUNNABLES = "langchain_core.runnables"
 _CALL_METHODS = ("invoke", "ainvoke", "batch", "abatch", "stream", "astream")
-_HUGGING_FACE_PACKAGES = ("langchain_huggingface", "langchain_community")
-_HUGGING_FACE_CLASSES = ("HuggingFacePipeline", "ChatHuggingFace")
+_HUGGING_FACE_CLASSES = frozenset({"HuggingFacePipeline", "ChatHuggingFace"})
 _ONE_CALL_AT_A_TIME = frozenset({"ChatLlamaCpp", "LlamaCpp"})
 
 
@@ -52,7 +50,7 @@ class RunnableTraits:
         configurable: It has configurable fields or alternatives.
         text: It completes a string instead of answering a chat.
         native: This package's own model, which takes a prefill, stop strings and a limit with each call.
-        adoptable: One of LangChain's Hugging Face classes, which may hold a model of this process.
+        adoptable: It has the name of one of LangChain's Hugging Face classes, which may hold a model of this process.
         serial: Two calls at a time would break it: llama-cpp-python's model in this process, which has one state.
     """
 
@@ -89,7 +87,7 @@ def _traits_of(cls: type) -> RunnableTraits:
         configurable=f"{_RUNNABLES}.configurable.DynamicRunnable" in bases,
         text="langchain_core.language_models.llms.BaseLLM" in bases,
         native="langchain_sot.local.chat_transformers.ChatTransformers" in bases,
-        adoptable=any(library_class(cls, name) is not None for name in _HUGGING_FACE_CLASSES),
+        adoptable=not names.isdisjoint(_HUGGING_FACE_CLASSES),
         serial=not names.isdisjoint(_ONE_CALL_AT_A_TIME),
     )
 
@@ -98,14 +96,6 @@ def _called_like(cls: type, stock: type | None) -> bool:
     # Many subclasses differ by name only, such as what `BaseChatModel.bind` returns. One that does something of its own
     # when it is called has to be called itself.
     return stock is not None and all(getattr(cls, name) is getattr(stock, name) for name in _CALL_METHODS)
-
-
-def library_class(cls: type, name: str) -> type | None:
-    """LangChain's Hugging Face class of this name, if `cls` is it or a subclass."""
-    for base in cls.__mro__:
-        if base.__name__ == name and base.__module__.partition(".")[0] in _HUGGING_FACE_PACKAGES:
-            return base
-    return None
 
 
 def is_binding(llm: object) -> TypeGuard[RunnableBinding[Any, Any]]:

@@ -220,7 +220,7 @@ def test_without_the_library_a_wrong_reply_is_an_error_that_shows_it(scripted, n
         ({"schema": None}, "needs a schema"),
         ({"schema": {"colour": "red"}}, "no JSON schema"),
         ({"schema": 7}, "no pydantic class"),
-        ({"schema": Trip, "tools": []}, r"does not know \['tools'\]"),
+        ({"schema": Trip, "tools": []}, r"does not take \['tools'\]"),
         ({"schema": Trip, "method": "function_calling"}, "does not support tools"),
     ],
 )
