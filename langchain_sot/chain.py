@@ -23,7 +23,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from langchain_sot.flow_runnable import FlowRunnable
-from langchain_sot.messages import Asked
+from langchain_sot.messages import ParsedInput
 from langchain_sot.results import AnswerChunks, AnswerDict, answer_dict
 from langchain_sot.templates import chat_prompt, prompt_set
 from skeleton_of_thought.errors import InvalidInput
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
     from langchain_sot.expansion import PointExpansion
     from langchain_sot.picking import PickedKeys
-    from langchain_sot.plan import Plan
+    from langchain_sot.plan import AnswerPlan
 
 # What runs an answer, and what only some methods need, is imported there: `benchmarks/orchestration.py` has the time
 # that the import of this package takes.
@@ -183,8 +183,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     def _check(self) -> Self:
         if self.router != "auto" and not isinstance(self.router, Runnable):
             check_router(self.router)
-        # What this makes now for the router is what copies share.
-        self.plan().models({}).prepare()
+        # Copies share the router that the first plan makes.
+        self.plan().prepare()
         return self
 
     def _router(self) -> Any:
@@ -198,14 +198,14 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     # --- how answers are made ---
 
-    def plan(self, skeleton: Skeleton | None = None) -> Plan:
+    def plan(self, skeleton: Skeleton | None = None) -> AnswerPlan:
         """The settings as the core takes them; with a skeleton, only its points are written."""
-        from langchain_sot.plan import Plan
+        from langchain_sot.plan import AnswerPlan
 
         point_llm = self.point_llm if self.point_llm is not None else self.llm
         # Points that are asked for one by one are not to become one text.
         merge = self.merge and skeleton is None
-        return Plan(
+        return AnswerPlan(
             llm=self.llm,
             point_llm=point_llm,
             prompts=prompt_set(self.prompts, self.skeleton_prompt, self.point_prompt, self.merge_prompt),
@@ -217,14 +217,14 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             adopts=self.adopt,
         )
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> AnswerPlan:
         return self.plan()
 
     def _output(self, answer: Answer) -> dict[str, Any]:
         return answer_dict(answer)
 
-    def _chunks(self, asked: Asked) -> AnswerChunks:
-        return AnswerChunks(asked.conversation.question)
+    def _chunks(self, parsed: ParsedInput) -> AnswerChunks:
+        return AnswerChunks(parsed.conversation.question)
 
     # --- its parts, for chains of one's own ---
 

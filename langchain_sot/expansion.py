@@ -10,9 +10,9 @@ from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
 from langchain_core.runnables.base import RunnableSequence
 
 from langchain_sot.flow_runnable import FlowRunnable
-from langchain_sot.messages import Asked, convert_messages, read_input, render_text
-from langchain_sot.models.wrappers import find_backend
-from langchain_sot.plan import Plan
+from langchain_sot.messages import ParsedInput, convert_messages, read_input, render_text
+from langchain_sot.models.resolution import find_model, read_traits
+from langchain_sot.plan import AnswerPlan
 from langchain_sot.results import PointChunks, points_dict
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Answer, Point, Skeleton
@@ -58,7 +58,7 @@ class PointExpansion(FlowRunnable, RunnableParallel[Any]):
 
     def __init__(self, steps__: Mapping[str, Runnable[Any, Any]] | None = None, **kwargs: Any) -> None:
         # `RunnableParallel` takes every keyword for a step.
-        plan: Plan = kwargs["chain"].plan(kwargs["skeleton"])
+        plan: AnswerPlan = kwargs["chain"].plan(kwargs["skeleton"])
         steps = steps__ or {str(point.index): _step(plan, point) for point in kwargs["skeleton"].points}
         fields: dict[str, Any] = {"steps__": steps, **kwargs}
         super(RunnableParallel, self).__init__(**fields)
@@ -77,30 +77,30 @@ class PointExpansion(FlowRunnable, RunnableParallel[Any]):
         """The chain's."""
         return self.chain.get_input_schema(config)
 
-    def _plan(self) -> Plan:
-        plan: Plan = self.chain.plan(self.skeleton)
+    def _plan(self) -> AnswerPlan:
+        plan: AnswerPlan = self.chain.plan(self.skeleton)
         return plan
 
     def _output(self, answer: Answer) -> dict[str, Any]:
         return points_dict(answer)
 
-    def _chunks(self, asked: Asked) -> PointChunks:
+    def _chunks(self, parsed: ParsedInput) -> PointChunks:
         return PointChunks()
 
 
-def _step(plan: Plan, point: Point) -> RunnableSequence[Any, str]:
+def _step(plan: AnswerPlan, point: Point) -> RunnableSequence[Any, str]:
     """One point as a chain, for graphs and for whoever wants a single one."""
+    text = read_traits(find_model(plan.point_llm)).text
 
     def prompt(value: Any) -> Any:
-        asked = read_input(value)
         rendered = plan.prompts.point_prompt(
-            asked.conversation,
+            read_input(value).conversation,
             plan.skeleton or Skeleton((point,)),
             point,
             max_points=plan.settings.max_points,
             words=plan.settings.point_words,
             prefill=False,
         )
-        return render_text(rendered) if find_backend(plan.point_llm).text else convert_messages(rendered)
+        return render_text(rendered) if text else convert_messages(rendered)
 
     return RunnableSequence(RunnableLambda(prompt, name=f"prompt {point.index}"), plan.point_llm, StrOutputParser())

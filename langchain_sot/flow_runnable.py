@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -24,30 +24,23 @@ from langchain_core.runnables.config import (
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
-from langchain_sot.messages import Asked
-from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
+from langchain_sot.messages import ParsedInput
+from langchain_sot.results import Chunks
+from skeleton_of_thought.events import AnswerDone, AnswerFailed
 from skeleton_of_thought.types import Answer
 
 if TYPE_CHECKING:
     # Loaded with the first chain, for what runs an answer is half of the import's time.
-    from langchain_sot.plan import Plan
+    from langchain_sot.plan import AnswerBatch, AnswerPlan
 
-__all__ = ["Chunks", "FlowRunnable"]
-
-
-class Chunks(Protocol):
-    """Turns the events of one answer into what is streamed."""
-
-    def chunk(self, event: Event) -> AddableDict | None:
-        """The chunk that tells this event; None for an event without one."""
-        ...
+__all__ = ["FlowRunnable"]
 
 
 class FlowRunnable(Runnable[Any, dict[str, Any]]):
     """A runnable whose work is done by flows."""
 
     @abstractmethod
-    def _plan(self) -> Plan:
+    def _plan(self) -> AnswerPlan:
         """How answers are made."""
 
     @abstractmethod
@@ -55,7 +48,7 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
         """What is returned for an answer."""
 
     @abstractmethod
-    def _chunks(self, asked: Asked) -> Chunks:
+    def _chunks(self, parsed: ParsedInput) -> Chunks:
         """What is streamed for a question; the sum equals `_output`."""
 
     # --- whole answers ---
@@ -133,7 +126,7 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
             for i, value in enumerate(inputs):
                 roots[i] = self._root(configs[i], value)
             children = [patch_config(c, callbacks=roots[i].get_child()) for i, c in enumerate(configs)]
-            with contextlib.closing(self._plan().work(inputs, children, kwargs, live=False).run()) as events:
+            with contextlib.closing(self._batch(inputs, children, kwargs, live=False).run()) as events:
                 for i, event in events:
                     if isinstance(event, AnswerFailed):
                         if not return_exceptions:
@@ -158,7 +151,7 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
             for i, value in enumerate(inputs):
                 roots[i] = await self._aroot(configs[i], value)
             children = [patch_config(c, callbacks=roots[i].get_child()) for i, c in enumerate(configs)]
-            async with contextlib.aclosing(self._plan().work(inputs, children, kwargs, live=False).arun()) as events:
+            async with contextlib.aclosing(self._batch(inputs, children, kwargs, live=False).arun()) as events:
                 async for i, event in events:
                     if isinstance(event, AnswerFailed):
                         if not return_exceptions:
@@ -173,6 +166,13 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
             for root in roots.values():
                 await root.on_chain_error(error)
             raise
+
+    def _batch(
+        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig], kwargs: Mapping[str, Any], *, live: bool
+    ) -> AnswerBatch:
+        from langchain_sot.plan import AnswerBatch
+
+        return AnswerBatch(self._plan(), inputs, configs, kwargs, live=live)
 
     def _root(self, config: RunnableConfig, value: Any) -> CallbackManagerForChainRun:
         name, run_id = config.get("run_name") or self.get_name(), config.pop("run_id", None)
@@ -195,22 +195,23 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
         """
         config = ensure_config(config)
         root = self._root(config, input)
-        shown = _Shown(root)
+        tap = _tap(root)
+        total = AddableDict()
         try:
-            with contextlib.closing(
-                self._stream(input, patch_config(config, callbacks=root.get_child()), kwargs)
-            ) as own:
-                for chunk in shown.tapped(own):
-                    shown.add(chunk)
+            batch = self._batch([input], [patch_config(config, callbacks=root.get_child())], kwargs, live=True)
+            with contextlib.closing(batch.stream(self._chunks)) as own:
+                for chunk in own if tap is None else tap.tap_output_iter(root.run_id, own):
+                    if root.handlers:
+                        total = total + chunk
                     yield chunk
         except GeneratorExit:
-            root.on_chain_end(shown.total)
+            root.on_chain_end(total)
             raise
         except BaseException as error:
             root.on_chain_error(error)
             raise
         else:
-            root.on_chain_end(shown.total)
+            root.on_chain_end(total)
 
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
@@ -218,21 +219,23 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
         """Async twin of `stream`."""
         config = ensure_config(config)
         root = await self._aroot(config, input)
-        shown = _Shown(root)
-        child = patch_config(config, callbacks=root.get_child())
+        tap = _tap(root)
+        total = AddableDict()
         try:
-            async with contextlib.aclosing(self._astream(input, child, kwargs)) as own:
-                async for chunk in shown.atapped(own):
-                    shown.add(chunk)
+            batch = self._batch([input], [patch_config(config, callbacks=root.get_child())], kwargs, live=True)
+            async with contextlib.aclosing(batch.astream(self._chunks)) as own:
+                async for chunk in own if tap is None else tap.tap_output_aiter(root.run_id, own):
+                    if root.handlers:
+                        total = total + chunk
                     yield chunk
         except GeneratorExit:
-            await root.on_chain_end(shown.total)
+            await root.on_chain_end(total)
             raise
         except BaseException as error:
             await root.on_chain_error(error)
             raise
         else:
-            await root.on_chain_end(shown.total)
+            await root.on_chain_end(total)
 
     def transform(
         self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any | None
@@ -250,48 +253,10 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
                 async for chunk in chunks:
                     yield chunk
 
-    def _stream(self, input: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Generator[AddableDict]:
-        work = self._plan().work([input], [config], kwargs, live=True)
-        chunks = [self._chunks(asked) for asked in work.asked]
-        with contextlib.closing(work.run()) as events:
-            for _, event in events:
-                if isinstance(event, AnswerFailed):
-                    raise event.error
-                if (chunk := chunks[0].chunk(event)) is not None:
-                    yield chunk
 
-    async def _astream(
-        self, input: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
-    ) -> AsyncGenerator[AddableDict]:
-        work = self._plan().work([input], [config], kwargs, live=True)
-        chunks = [self._chunks(asked) for asked in work.asked]
-        async with contextlib.aclosing(work.arun()) as events:
-            async for _, event in events:
-                if isinstance(event, AnswerFailed):
-                    raise event.error
-                if (chunk := chunks[0].chunk(event)) is not None:
-                    yield chunk
-
-
-class _Shown:
-    """What a stream has shown so far, for those who trace it."""
-
-    def __init__(self, root: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun) -> None:
-        self._root = root
-        self._tap = next((h for h in root.handlers if isinstance(h, _StreamingCallbackHandler)), None)
-        self.total = AddableDict()
-
-    def add(self, chunk: AddableDict) -> None:
-        if self._root.handlers:
-            self.total = self.total + chunk
-
-    def tapped(self, chunks: Iterator[AddableDict]) -> Iterator[AddableDict]:
-        """The chunks; `astream_events` hears of them too."""
-        return chunks if self._tap is None else self._tap.tap_output_iter(self._root.run_id, chunks)
-
-    def atapped(self, chunks: AsyncIterator[AddableDict]) -> AsyncIterator[AddableDict]:
-        """Async twin of `tapped`."""
-        return chunks if self._tap is None else self._tap.tap_output_aiter(self._root.run_id, chunks)
+def _tap(root: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun) -> _StreamingCallbackHandler[Any] | None:
+    """The handler of `astream_events`, to which the chunks of a run are reported."""
+    return next((handler for handler in root.handlers if isinstance(handler, _StreamingCallbackHandler)), None)
 
 
 def _sum(chunks: list[Any]) -> list[Any]:

@@ -18,13 +18,15 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.prompt_values import PromptValue
 
+from skeleton_of_thought.adapters.replies import read_usage
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Content, Conversation, Message, Prompt, Usage
 
 __all__ = [
-    "Asked",
+    "ParsedInput",
     "convert_message",
     "convert_messages",
+    "message_usage",
     "read_input",
     "read_messages",
     "render_text",
@@ -36,12 +38,12 @@ _TURNS = {"user": "User", "assistant": "Assistant"}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a caller asks.
+class ParsedInput:
+    """The input of one answer.
 
     Attributes:
-        conversation: The core's view of it.
-        untouched: What a model gets on the direct route: the caller's own objects, or the bare string
+        conversation: The input as the core reads it.
+        untouched: The input of the model on the direct route: the caller's own objects, or the bare string
             where nothing but a string was given.
     """
 
@@ -49,7 +51,7 @@ class Asked:
     untouched: Any
 
 
-def read_input(value: Any) -> Asked:
+def read_input(value: Any) -> ParsedInput:
     """Reads whatever the chain takes as its input.
 
     Args:
@@ -60,7 +62,7 @@ def read_input(value: Any) -> Asked:
         InvalidInput: It is none of these, or holds no question.
     """
     messages, untouched = _read(value)
-    return Asked(Conversation(messages), untouched)
+    return ParsedInput(Conversation(messages), untouched)
 
 
 def read_messages(value: Any) -> tuple[Message, ...]:
@@ -207,6 +209,11 @@ def render_text(prompt: Prompt) -> str:
         for message in prompt.messages
     ]
     return "\n\n".join([*turns, f"Assistant: {prompt.prefill}".rstrip()])
+
+
+def message_usage(message: Any) -> Usage | None:
+    """The tokens that a model's message says were spent; None where it says nothing."""
+    return read_usage(message.usage_metadata) if isinstance(message, AIMessage) and message.usage_metadata else None
 
 
 def usage_metadata(usage: Usage) -> UsageMetadata:

@@ -8,8 +8,8 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
-from langchain_sot.calls import Calls, Models
-from langchain_sot.messages import Asked
+from langchain_sot.calls import AnswerModels, ChainModels, ModelCalls
+from langchain_sot.messages import ParsedInput
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers import prompt as prompt_router
 from skeleton_of_thought.types import Call, Conversation, Prompt, Reply
@@ -55,8 +55,9 @@ class PromptRouter(prompt_router.PromptRouter):
                 "model, use skeleton_of_thought.PromptRouter."
             )
         self.llm = llm
-        self._models = Models(llm, llm, kwargs={} if max_tokens is None else {"max_tokens": max_tokens})
-        self._models.prepare()
+        self._kwargs = {} if max_tokens is None else {"max_tokens": max_tokens}
+        # Adopts a local model now, rather than amid the first answer: an engine packs a model's weights.
+        self._models({})
         # Only engines read the limit in the prompt; other models get it as a keyword argument.
         limit = _LOCAL_TOKENS if max_tokens is None else max_tokens
         super().__init__(self._call_model, aask=self._acall_model, race=race, max_tokens=limit)
@@ -67,5 +68,9 @@ class PromptRouter(prompt_router.PromptRouter):
     def _acall_model(self, prompt: Prompt) -> AsyncIterator[str | Reply]:
         return self._calls(ensure_config(), prompt).aopen(Call(0, "route", prompt), 0)
 
-    def _calls(self, config: RunnableConfig, prompt: Prompt) -> Calls:
-        return Calls(self._models, [Asked(Conversation(prompt.messages), None)], [config], frozenset())
+    def _models(self, config: RunnableConfig) -> AnswerModels:
+        return ChainModels(self.llm, self.llm, kwargs=self._kwargs).resolve(config)
+
+    def _calls(self, config: RunnableConfig, prompt: Prompt) -> ModelCalls:
+        parsed = ParsedInput(Conversation(prompt.messages), None)
+        return ModelCalls([self._models(config)], [parsed], [config], frozenset())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from langchain_core.runnables.utils import AddableDict
 from typing_extensions import TypedDict
 
+from skeleton_of_thought.errors import error_text
 from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerDone,
+    AnswerFailed,
     AnswerRestarted,
     Event,
     MergeDone,
@@ -25,10 +27,10 @@ from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision
 __all__ = [
     "AnswerChunks",
     "AnswerDict",
+    "Chunks",
     "PointChunks",
     "Restart",
     "answer_dict",
-    "error_text",
     "errors_dict",
     "points_dict",
 ]
@@ -117,9 +119,16 @@ def points_dict(answer: Answer) -> dict[str, str]:
     return {str(e.point.index): e.text for e in answer.expansions}
 
 
-def error_text(error: Exception) -> str:
-    """Why a point, or the merge, failed."""
-    return f"{type(error).__name__}: {error}"
+class Chunks(Protocol):
+    """Turns the events of one answer into chunks."""
+
+    def chunk(self, event: Event) -> AddableDict | None:
+        """The chunk for this event; None for an event without one.
+
+        Raises:
+            Exception: The event is the failure of the answer.
+        """
+        ...
 
 
 class AnswerChunks:
@@ -132,15 +141,18 @@ class AnswerChunks:
         self._reason = ""
 
     def chunk(self, event: Event) -> AddableDict | None:
-        """The chunk that tells this event; None for an event without one."""
+        """See `Chunks`."""
         match event:
-            case Routed(decision):
-                self._decision = decision
-                return None
-            case PointFound(point):
-                return self._begin("skeleton", point)
+            case PointDelta(point, text):
+                return AddableDict(points=AddableDict({str(point.index): text}))
             case AnswerDelta(text):
                 return AddableDict(answer=text) if self._begun else self._begin("direct", text=text)
+            case Routed(decision):
+                self._decision = decision
+            case PointFound(point):
+                return self._begin("skeleton", point)
+            case PointRestarted(point, _):
+                return AddableDict(points=AddableDict({str(point.index): Restart("")}))
             case AnswerRestarted():
                 return AddableDict(answer=Restart(""))
             case PointDone(Expansion(point, error=Exception() as error)):
@@ -151,8 +163,9 @@ class AnswerChunks:
                 end = AddableDict(timings=AddableDict(answer.timings.to_dict()))
                 chunk = end if self._begun else self._begin(answer.route) + end
                 return chunk if self._reason else chunk + AddableDict(reason=answer.reason)
-        points = _point_text(event)
-        return AddableDict(points=points) if points else None
+            case AnswerFailed(error):
+                raise error
+        return None
 
     def _begin(self, route: Literal["skeleton", "direct"], point: Point | None = None, text: str = "") -> AddableDict:
         titles = [point.title] if point else []
@@ -180,16 +193,14 @@ class PointChunks:
     """Turns the events of one answer into chunks whose sum is `points_dict` of it."""
 
     def chunk(self, event: Event) -> AddableDict | None:
-        """The chunk that tells this event; None for an event without one."""
-        if isinstance(event, SkeletonDone):
-            return AddableDict({str(point.index): "" for point in event.skeleton.points})
-        return _point_text(event)
-
-
-def _point_text(event: Event) -> AddableDict | None:
-    match event:
-        case PointDelta(point, text):
-            return AddableDict({str(point.index): text})
-        case PointRestarted(point, _):
-            return AddableDict({str(point.index): Restart("")})
-    return None
+        """See `Chunks`."""
+        match event:
+            case PointDelta(point, text):
+                return AddableDict({str(point.index): text})
+            case SkeletonDone(skeleton):
+                return AddableDict({str(point.index): "" for point in skeleton.points})
+            case PointRestarted(point, _):
+                return AddableDict({str(point.index): Restart("")})
+            case AnswerFailed(error):
+                raise error
+        return None

@@ -15,8 +15,8 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs, set_config_context
 from langchain_core.runnables.utils import coro_with_context
 
-from langchain_sot.calls import message_usage
 from langchain_sot.interrupts import lifted
+from langchain_sot.messages import message_usage
 from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import Around, BoundRouter, Router
 from skeleton_of_thought.routers.cost import CostGuard

@@ -12,9 +12,9 @@ from langchain_core.runnables import Runnable, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
 from pydantic import BaseModel, ConfigDict, Field
 
-from langchain_sot.models.kinds import has_fallbacks
+from langchain_sot.models.resolution import has_fallbacks
 
-__all__ = ["SkeletonSchema", "Structured", "ask_structured"]
+__all__ = ["SkeletonSchema", "StructuredReply", "ask_structured"]
 
 
 class SkeletonSchema(BaseModel):
@@ -72,7 +72,7 @@ def _is_model(step: Runnable[Any, Any]) -> bool:
     return isinstance(step, BaseLanguageModel)
 
 
-class Structured:
+class StructuredReply:
     """Reads titles from the reply of a model that was asked for the schema: from a tool call, or from JSON text."""
 
     def __init__(self) -> None:

@@ -17,8 +17,7 @@ from langchain_sot.chain import SkeletonOfThoughtChain
 from langchain_sot.chat_model.call import ChatCall
 from langchain_sot.chat_model.route import CallRoute
 from langchain_sot.messages import convert_message
-from langchain_sot.models.rebinding import rebound
-from langchain_sot.models.wrappers import find_backend, settled, unbound
+from langchain_sot.models.resolution import find_model, read_traits, rebound, resolve, with_bindings
 from skeleton_of_thought.adapters.streams import aclosing_stream, closing_stream
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Conversation
@@ -138,7 +137,7 @@ class DelegatingChatModel(BaseChatModel):
 
     def _llm_input(self, value: Any) -> Any:
         """The input, with a lone question as a string for string LLMs, which prefix messages with "Human:"."""
-        if isinstance(value, str) or not find_backend(self.chain.llm).text:
+        if isinstance(value, str) or not read_traits(find_model(self.chain.llm)).text:
             return value
         messages = self._convert_input(value).to_messages()
         return messages[0].text if len(messages) == 1 and isinstance(messages[0], HumanMessage) else value
@@ -154,14 +153,15 @@ class DelegatingChatModel(BaseChatModel):
         self, config: RunnableConfig, kwargs: Mapping[str, Any]
     ) -> tuple[Runnable[Any, Any], RunnableConfig, dict[str, Any]]:
         """The `llm` that this config chooses, out of its bindings, with their config and keyword arguments."""
-        return unbound(settled(self.chain.llm, config, {}, adopts=False), config, kwargs)
+        chosen = resolve(self.chain.llm, config, kwargs, adopts=False)
+        return chosen.llm, with_bindings(chosen.bindings, config), dict(chosen.kwargs)
 
     # --- parameters, profile and token counts ---
 
     @property
     def _inner(self) -> Runnable[Any, Any]:
         """The `llm` without wrappers."""
-        return find_backend(self.chain.llm).model
+        return find_model(self.chain.llm)
 
     def _model_name(self, kwargs: Mapping[str, Any]) -> str:
         return self._get_ls_params(**kwargs).get("ls_model_name") or self._llm_type
@@ -185,7 +185,7 @@ class DelegatingChatModel(BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         config = ensure_config(self._call.config if self._call else None)
         llm, _, bound = self._chosen(config, kwargs)
-        inner = find_backend(llm).model
+        inner = find_model(llm)
         if not isinstance(inner, BaseLanguageModel):
             return super()._get_ls_params(stop=stop, **kwargs)
         params = inner._get_ls_params(stop=bound.pop("stop", None) if stop is None else stop, **bound)

@@ -13,7 +13,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import RunnableConfig
 
 from langchain_sot.messages import usage_metadata
-from langchain_sot.plan import Plan, Work
+from langchain_sot.plan import AnswerBatch, AnswerPlan
 from langchain_sot.results import errors_dict
 from skeleton_of_thought.adapters.replies import read_usage
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
@@ -38,7 +38,7 @@ class AnswerMessages:
         model_name: The `model_name` in `response_metadata`.
     """
 
-    plan: Plan
+    plan: AnswerPlan
     question: Any
     config: RunnableConfig
     kwargs: Mapping[str, Any]
@@ -79,10 +79,10 @@ class AnswerMessages:
                     yield chunk
                     _drop_usage(chunk, event)
 
-    def _work(self, *, live: bool) -> Work:
-        return Work(self.plan, [self.question], [self.config], self.kwargs, live=live)
+    def _work(self, *, live: bool) -> AnswerBatch:
+        return AnswerBatch(self.plan, [self.question], [self.config], self.kwargs, live=live)
 
-    def _result(self, answer: Answer, work: Work) -> ChatResult:
+    def _result(self, answer: Answer, work: AnswerBatch) -> ChatResult:
         message = _answer_message(answer, self.model_name, work.direct(0))
         return ChatResult(generations=[ChatGeneration(message=message)])
 

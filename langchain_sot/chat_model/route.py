@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from langchain_sot.calls import message_usage
 from langchain_sot.chat_model.message import as_chunk, as_message
 from langchain_sot.interrupts import dropped
-from langchain_sot.messages import convert_message
-from langchain_sot.plan import Plan
+from langchain_sot.messages import convert_message, message_usage
+from langchain_sot.plan import AnswerPlan, with_request
 from langchain_sot.routers import ChildRunRouter
 from skeleton_of_thought.routers.base import AnyRouter, Around, decided_at_once, told
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Span, Timings, Usage
@@ -140,7 +139,7 @@ class CallRoute:
         if self.direct is not None:
             self.direct.end()
 
-    def plan(self, plan: Plan) -> Plan:
+    def plan(self, plan: AnswerPlan) -> AnswerPlan:
         """The plan of an answer by the chain, with the decision in place of the router: it is made only once."""
         if self.decision is None:
             return plan
@@ -148,7 +147,7 @@ class CallRoute:
 
 
 def route_call(
-    plan: Plan, messages: Sequence[BaseMessage], config: RunnableConfig, kwargs: Mapping[str, Any]
+    plan: AnswerPlan, messages: Sequence[BaseMessage], config: RunnableConfig, kwargs: Mapping[str, Any]
 ) -> CallRoute:
     """The route that the router chooses, if it decides without a call; else the route to the chain.
 
@@ -160,9 +159,9 @@ def route_call(
     """
     if plan.router is None:
         return CallRoute(delegated=False)
-    models = plan.models(kwargs)
+    models = plan.models(kwargs).resolve(config)
     conversation = Conversation(tuple(convert_message(message) for message in messages))
-    conversation = plan.requested(conversation, config, models)
+    conversation = with_request(conversation, config, models)
     with dropped():
         decision = decided_at_once(ChildRunRouter(plan.router, config), conversation)
     if decision is None or decision.use_skeleton:

@@ -20,13 +20,14 @@ from pydantic import Field
 
 from langchain_sot.local.chat_transformers import ChatTransformers
 from langchain_sot.messages import render_text
-from langchain_sot.models.kinds import library_class
-from skeleton_of_thought.adapters.adoption import Adoptions, NotAdopted, overridden
+from skeleton_of_thought.adapters.adoption import Adoptions, NotAdopted, library_class, overridden
 from skeleton_of_thought.adapters.engines import model_name
 from skeleton_of_thought.errors import PromptTooLong
 from skeleton_of_thought.types import Message, Prompt
 
 __all__ = ["AdoptedModel", "adopt_runnable", "with_async_methods"]
+
+_PACKAGES = ("langchain_huggingface", "langchain_community")
 
 _PIPELINE_KWARGS = ("skip_prompt", "pipeline_kwargs")
 """Keyword arguments of these classes that an engine does not take. Its texts never repeat the prompt, and adoption has
@@ -65,13 +66,13 @@ class _LocalModel:
 
 
 def _find_local(llm: Any) -> _LocalModel | None:
-    if (owner := library_class(llm, "ChatHuggingFace")) is not None:
+    if (owner := library_class(llm, "ChatHuggingFace", _PACKAGES)) is not None:
         inner = getattr(llm, "llm", None)
         pipeline = getattr(inner, "pipeline", None)
-        if library_class(inner, "HuggingFacePipeline") is None or pipeline is None:
+        if library_class(inner, "HuggingFacePipeline", _PACKAGES) is None or pipeline is None:
             return None  # a remote endpoint
         return _LocalModel(llm, pipeline, True, owner)
-    owner = library_class(llm, "HuggingFacePipeline")
+    owner = library_class(llm, "HuggingFacePipeline", _PACKAGES)
     pipeline = getattr(llm, "pipeline", None)
     return None if owner is None or pipeline is None else _LocalModel(llm, pipeline, False, owner)
 

@@ -12,7 +12,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import set_config_context, var_child_runnable_config
 from langchain_core.runnables.utils import coro_with_context
 
-from langchain_sot.models.kinds import is_string_llm
+from langchain_sot.models.resolution import read_traits
 
 __all__ = ["acomplete", "as_string", "complete"]
 
@@ -44,8 +44,8 @@ def complete(
     Raises:
         Exception: `generate` failed, for all prompts alike.
     """
-    if is_string_llm(llm):
-        return _outputs(llm.generate(list(prompts), **_runs(configs), **kwargs), len(prompts))
+    if read_traits(llm).text:
+        return _outputs(cast(Any, llm).generate(list(prompts), **_runs(configs), **kwargs), len(prompts))
     config, inner = _without_limit(configs)
     with set_config_context(config) as context:
         outputs = context.run(llm.batch, list(prompts), inner, return_exceptions=True, **kwargs)
@@ -56,8 +56,8 @@ async def acomplete(
     llm: Runnable[Any, Any], prompts: Sequence[str], configs: Sequence[RunnableConfig], kwargs: Mapping[str, Any]
 ) -> list[Output]:
     """Async twin of `complete`."""
-    if is_string_llm(llm):
-        return _outputs(await llm.agenerate(list(prompts), **_runs(configs), **kwargs), len(prompts))
+    if read_traits(llm).text:
+        return _outputs(await cast(Any, llm).agenerate(list(prompts), **_runs(configs), **kwargs), len(prompts))
     config, inner = _without_limit(configs)
     with set_config_context(config) as context:
         call = llm.abatch(list(prompts), inner, return_exceptions=True, **kwargs)

@@ -29,7 +29,8 @@ from langchain_core.outputs import (
 )
 from langchain_core.runnables import ConfigurableField
 
-from langchain_sot.calls import Models
+from langchain_sot.calls import ChainModels
+from langchain_sot.local import adoption
 from langchain_sot.local.adoption import AdoptedModel, adopt_runnable
 from skeleton_of_thought.errors import PromptTooLong
 
@@ -434,7 +435,7 @@ def test_sampling_settings_are_kept(llm_of, sent):
 
 def test_points_have_their_start_their_stop_and_a_limit(llm_of, sent):
     llm = llm_of(max_new_tokens=30).bind(stop=["###"])
-    assert Models(llm, llm).continues_prefill("point", {})
+    assert ChainModels(llm, llm).resolve({}).point_llm.continues_turn
     expansion_of(llm).invoke("Why?")
     assert len(sent) == 4
     # Each call is a thread's, so they come in any order.
@@ -550,6 +551,23 @@ async def test_an_object_that_is_left_as_it_is_works_on_all_six_ways(llm_of, gen
     # Not beams, which transformers itself does not stream.
     assert list(await way(expansion_of(llm_of(no_repeat_ngram_size=3)), "Why?")) == ["1", "2", "3", "4"]
     assert len(generated) == 4
+
+
+async def test_a_model_is_adopted_once_for_an_answer(llm_of, way, monkeypatch):
+    adopted: list[Any] = []
+
+    def counted(llm: Any, kwargs: Any) -> Any:
+        adopted.append(llm)
+        return adopt_runnable(llm, kwargs)
+
+    adopt_runnable = adoption.adopt_runnable
+    monkeypatch.setattr(adoption, "adopt_runnable", counted)
+    llm = llm_of(max_new_tokens=3)
+    points = [f"Point {i}" for i in range(1, 8)]
+    expansion = skeleton_chain(llm=llm).expansion(points)
+    adopted.clear()
+    assert len(await way(expansion, "Why?")) == 7
+    assert adopted == [llm]
 
 
 async def test_adoption_can_be_declined(llm_of, generated, way, caplog):

@@ -17,7 +17,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnablePassthrough
 
 from langchain_sot import ChatTransformers, SkeletonOfThoughtChain
-from langchain_sot.calls import Models
+from langchain_sot.calls import AnswerModels, ChainModels
 from skeleton_of_thought.errors import PointError
 
 TITLES = ["Take breaks", "Drink water", "Move", "Sleep"]
@@ -345,22 +345,25 @@ async def test_an_unknown_alternative_fails_before_any_call(kit, way):
     assert llm.watch.seen == []
 
 
+def resolved(llm: Any, name: str, point_llm: Any = None) -> AnswerModels:
+    return ChainModels(llm, point_llm or llm).resolve({"configurable": {"model": name}})
+
+
 @pytest.mark.parametrize("wrap", ["alternatives", "alternatives in a retry"])
 def test_prefill_goes_by_the_model_that_the_config_chooses(kit, wrap):
     # No engine is needed to know what the model is.
     native, other = ChatTransformers(engine=object(), model="tiny"), kit.Chat(script=kit.answering(TITLES))
     llm = WRAPPED[wrap](native, other)
-    models = Models(llm, llm)
-    assert models.continues_prefill("point", {"configurable": {"model": "on"}})
-    assert not models.continues_prefill("point", {"configurable": {"model": "off"}})
+    assert resolved(llm, "on").point_llm.continues_turn
+    assert not resolved(llm, "off").point_llm.continues_turn
 
 
 def test_prefill_is_for_fallbacks_that_all_continue_it(kit):
     native, other = ChatTransformers(engine=object(), model="tiny"), kit.Chat(script=kit.answering(TITLES))
     either = other.configurable_alternatives(ALTERNATIVE, default_key="off", on=native)
-    models = Models(native.with_fallbacks([either]), native)
-    assert models.continues_prefill("skeleton", {"configurable": {"model": "on"}})
-    assert not models.continues_prefill("skeleton", {"configurable": {"model": "off"}})
+    llm = native.with_fallbacks([either])
+    assert resolved(llm, "on", native).continuing("auto") == {"skeleton", "point"}
+    assert resolved(llm, "off", native).continuing("auto") == {"point"}
 
 
 async def test_listeners_of_a_binding_hear_of_their_runs(kit, way):

@@ -145,14 +145,14 @@ async def test_an_answer_tells_what_the_engine_did_in_each_stage(way, told):
 
 
 def test_an_engine_that_does_not_tell_is_not_spoken_for(llm):
-    from langchain_sot.calls import _Outcome
+    from langchain_sot.calls import _ReplyReader
 
     message = llm.invoke("Why?")
     message.response_metadata.pop("decoding", None)
-    outcome = _Outcome()
-    outcome.add(message)
-    assert outcome.reply.decoding is None
-    assert outcome.reply.usage is not None
+    reader = _ReplyReader()
+    reader.add(message)
+    assert reader.end().decoding is None
+    assert reader.end().usage is not None
 
 
 def test_settings_of_a_call_go_before_those_of_the_model(llm):

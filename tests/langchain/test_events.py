@@ -13,7 +13,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableLambda
 
 from langchain_sot import custom_events
-from langchain_sot.custom_events import Announcer
+from langchain_sot.plan import _reporter
 
 TITLES = ["Take breaks", "Move"]
 SKELETON = ("sot_skeleton", {"titles": TITLES})
@@ -168,7 +168,7 @@ async def test_nothing_is_made_where_nobody_listens(kit, way, llm, monkeypatch):
         await way(skeleton_chain(llm=llm), "Q", {"callbacks": callbacks})
     with pytest.raises(AssertionError, match="dispatched"):
         await way(skeleton_chain(llm=llm), "Q", {"callbacks": [Raising(), kit.Runs()]})
-    assert Announcer({})._config is None
+    assert _reporter({}) is None
 
 
 class Raising(BaseCallbackHandler):

@@ -1,0 +1,317 @@
+"""Which model a config chooses, out of the bindings, retries, fallbacks and alternatives that people put around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
+
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables.base import RunnableBindingBase, RunnableParallel, RunnableSequence
+from langchain_core.runnables.config import merge_configs
+
+if TYPE_CHECKING:
+    from langchain_core.runnables import RunnableWithFallbacks
+
+__all__ = [
+    "ResolvedModel",
+    "RunnableTraits",
+    "find_model",
+    "has_fallbacks",
+    "is_binding",
+    "models_in",
+    "read_traits",
+    "rebound",
+    "resolve",
+    "turn_flag",
+    "unbind",
+    "with_bindings",
+]
+
+_RUNNABLES = "langchain_core.runnables"
+_CALL_METHODS = ("invoke", "ainvoke", "batch", "abatch", "stream", "astream")
+_HUGGING_FACE_CLASSES = frozenset({"HuggingFacePipeline", "ChatHuggingFace"})
+_ONE_CALL_AT_A_TIME = frozenset({"ChatLlamaCpp", "LlamaCpp"})
+
+
+# --- what a runnable is, by its class ---
+
+
+@dataclass(frozen=True)
+class RunnableTraits:
+    """What the class of a runnable says about it.
+
+    Attributes:
+        binding: LangChain's own binding, or a subclass that is called the same way.
+        retry: The same for `with_retry`.
+        fallbacks: Anything `with_fallbacks`.
+        stock_fallbacks: LangChain's own `with_fallbacks`, or a subclass that is called the same way.
+        configurable: It has configurable fields or alternatives.
+        text: It completes a string instead of answering a chat.
+        native: This package's own model, which takes a prefill, stop strings and a limit with each call.
+        adoptable: It has the name of one of LangChain's Hugging Face classes, which may hold a model of this process.
+        serial: Two calls at a time would break it: llama-cpp-python's model in this process, which has one state.
+    """
+
+    binding: bool = False
+    retry: bool = False
+    fallbacks: bool = False
+    stock_fallbacks: bool = False
+    configurable: bool = False
+    text: bool = False
+    native: bool = False
+    adoptable: bool = False
+    serial: bool = False
+
+
+def read_traits(llm: object) -> RunnableTraits:
+    """The traits of a runnable, read once for its class.
+
+    Classes are known by their names. The imports of `tenacity` for `with_retry` and of `transformers` for the base
+    class of string LLMs take longer than all other imports of a chain, and most programs use neither.
+    """
+    return _traits_of(type(llm))  # type: ignore[arg-type]  # mypy takes no class for hashable
+
+
+@lru_cache(maxsize=256)
+def _traits_of(cls: type) -> RunnableTraits:
+    bases = {f"{base.__module__}.{base.__qualname__}": base for base in cls.__mro__}
+    names = {base.__name__ for base in cls.__mro__}
+    fallbacks = bases.get(f"{_RUNNABLES}.fallbacks.RunnableWithFallbacks")
+    return RunnableTraits(
+        binding=_called_like(cls, bases.get(f"{_RUNNABLES}.base.RunnableBinding")),
+        retry=_called_like(cls, bases.get(f"{_RUNNABLES}.retry.RunnableRetry")),
+        fallbacks=fallbacks is not None,
+        stock_fallbacks=_called_like(cls, fallbacks),
+        configurable=f"{_RUNNABLES}.configurable.DynamicRunnable" in bases,
+        text="langchain_core.language_models.llms.BaseLLM" in bases,
+        native="langchain_sot.local.chat_transformers.ChatTransformers" in bases,
+        adoptable=not names.isdisjoint(_HUGGING_FACE_CLASSES),
+        serial=not names.isdisjoint(_ONE_CALL_AT_A_TIME),
+    )
+
+
+def _called_like(cls: type, stock: type | None) -> bool:
+    # Many subclasses differ by name only, such as what `BaseChatModel.bind` returns. One that does something of its own
+    # when it is called has to be called itself.
+    return stock is not None and all(getattr(cls, name) is getattr(stock, name) for name in _CALL_METHODS)
+
+
+def is_binding(llm: object) -> TypeGuard[RunnableBinding[Any, Any]]:
+    """Whether it is called as LangChain's own binding is."""
+    return read_traits(llm).binding
+
+
+def has_fallbacks(llm: object) -> TypeGuard[RunnableWithFallbacks[Any, Any]]:
+    """Whether it is something `with_fallbacks`."""
+    return read_traits(llm).fallbacks
+
+
+# --- the model that a config chooses ---
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model as one config chooses it. Nothing in it is configurable any more, and local models are adopted.
+
+    Attributes:
+        llm: What is called: the model with its retries and fallbacks, without the bindings around them.
+        bindings: These bindings, outermost first.
+        kwargs: The call's keyword arguments and those of the bindings.
+        members: Each model that may get the call, with the keyword arguments that come with it.
+        model: The model that decides what a prompt may hold. Fallbacks all get the same input, so what only some of
+            them take is given to none.
+        native: It is this package's own, which takes a prefill, stop strings and a limit with each call.
+        text: It completes a string instead of answering a chat.
+        takes_text: It gets a string: it completes one, or is an adopted string LLM.
+        serial: Two calls at a time would break it.
+        continues_turn: It is known to continue the start of its turn, which it gets as the last message.
+        has_turn_flags: A model among the members has settings that tell its server to continue the last message.
+    """
+
+    llm: Runnable[Any, Any]
+    bindings: tuple[RunnableBinding[Any, Any], ...]
+    kwargs: Mapping[str, Any]
+    members: tuple[tuple[Runnable[Any, Any], Mapping[str, Any]], ...]
+    model: Runnable[Any, Any]
+    native: bool
+    text: bool
+    takes_text: bool
+    serial: bool
+    continues_turn: bool
+    has_turn_flags: bool
+
+
+def resolve(
+    llm: Runnable[Any, Any], config: RunnableConfig, kwargs: Mapping[str, Any], *, adopts: bool
+) -> ResolvedModel:
+    """The model that this config chooses.
+
+    Args:
+        llm: A model with whatever is around it.
+        config: The config of an answer.
+        kwargs: Passed on to the model with each call.
+        adopts: Whether local models of LangChain's Hugging Face classes get an engine.
+
+    Raises:
+        ValueError: The config names an alternative that does not exist.
+    """
+    llm = _choose(llm, config, kwargs, adopts=adopts)
+    llm, bindings, merged = unbind(llm, kwargs)
+    members = tuple(models_in(llm, config, merged))
+    model = _most_limited(model for model, _ in members)
+    traits = read_traits(model)
+    flagged = [bool(turn_flag(member, own)) for member, own in members]
+    return ResolvedModel(
+        llm=llm,
+        bindings=bindings,
+        kwargs=merged,
+        members=members,
+        model=model,
+        native=traits.native,
+        text=traits.text,
+        takes_text=traits.text or (traits.native and not getattr(model, "chat", True)),
+        serial=traits.serial,
+        continues_turn=traits.native or all(flagged),
+        has_turn_flags=any(flagged),
+    )
+
+
+def unbind(
+    llm: Runnable[Any, Any], kwargs: Mapping[str, Any]
+) -> tuple[Runnable[Any, Any], tuple[RunnableBinding[Any, Any], ...], dict[str, Any]]:
+    """The runnable without the bindings around it, the bindings, and all keyword arguments together."""
+    bindings: list[RunnableBinding[Any, Any]] = []
+    merged = dict(kwargs)
+    while is_binding(llm):
+        bindings.append(llm)
+        merged = {**llm.kwargs, **merged}
+        llm = llm.bound
+    return llm, tuple(bindings), merged
+
+
+def with_bindings(bindings: Iterable[RunnableBindingBase[Any, Any]], config: RunnableConfig) -> RunnableConfig:
+    """The config of a call with those of the bindings around its model, whose listeners are made for each call."""
+    for binding in bindings:
+        merged = merge_configs(binding.config, config)
+        config = merge_configs(merged, *(make(merged) for make in binding.config_factories))
+    return config
+
+
+def turn_flag(model: Any, kwargs: Mapping[str, Any]) -> Any:
+    """What `extra_body` says about continuing the last message, as vLLM, SGLang and llama.cpp take it."""
+    body = kwargs["extra_body"] if "extra_body" in kwargs else getattr(model, "extra_body", None)
+    return body.get("continue_final_message") if isinstance(body, Mapping) else None
+
+
+def find_model(llm: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """The model behind whatever is around it; where there is a choice, the default."""
+    return _most_limited(model for model, _ in models_in(llm, None, {}))
+
+
+def _most_limited(models: Iterator[Runnable[Any, Any]]) -> Runnable[Any, Any]:
+    first, *others = models
+    if read_traits(first).native:
+        return next((model for model in others if not read_traits(model).native), first)
+    return first
+
+
+def models_in(
+    llm: Runnable[Any, Any], config: RunnableConfig | None, kwargs: Mapping[str, Any]
+) -> Iterator[tuple[Runnable[Any, Any], Mapping[str, Any]]]:
+    """The models behind bindings, retries, fallbacks and what is configurable.
+
+    Args:
+        llm: A model with whatever is around it.
+        config: The config that chooses where there is a choice; None for the defaults.
+        kwargs: Passed on to the model with each call.
+
+    Returns:
+        Each model that may get the call, with the keyword arguments that come with it.
+    """
+    traits = read_traits(llm)
+    wrapper: Any = llm
+    if traits.configurable:
+        chosen, config = (wrapper.default, None) if config is None else wrapper.prepare(config)
+        yield from models_in(chosen, config, kwargs)
+    elif isinstance(llm, RunnableBindingBase):
+        inner = None if config is None else merge_configs(llm.config, config)
+        yield from models_in(llm.bound, inner, {**llm.kwargs, **kwargs})
+    elif traits.fallbacks:
+        for runnable in wrapper.runnables:
+            yield from models_in(runnable, config, kwargs)
+    else:
+        yield llm, kwargs
+
+
+def _choose(
+    llm: Runnable[Any, Any], config: RunnableConfig, kwargs: Mapping[str, Any], *, adopts: bool
+) -> Runnable[Any, Any]:
+    """The runnable without what is configurable in it, and with local models adopted."""
+    traits = read_traits(llm)
+    wrapper: Any = llm
+    if traits.binding or traits.retry:
+        inner = with_bindings([wrapper], config)
+        bound = _choose(wrapper.bound, inner, {**wrapper.kwargs, **kwargs}, adopts=adopts)
+        return llm if bound is wrapper.bound else _copied(wrapper, bound=bound)
+    if traits.configurable:
+        chosen, prepared = wrapper.prepare(config)
+        bound = _choose(chosen, prepared, kwargs, adopts=adopts)
+        # Alternatives may rename what is configurable inside of them; the rest of the config comes with the call.
+        own = {**(wrapper.config or {}), "configurable": prepared.get("configurable") or {}}
+        return RunnableBinding(bound=bound, kwargs={}, config=cast(RunnableConfig, own))
+    if traits.stock_fallbacks:
+        first, *others = (_choose(runnable, config, kwargs, adopts=adopts) for runnable in wrapper.runnables)
+        return _copied(wrapper, runnable=first, fallbacks=others)
+    if not traits.adoptable:
+        return llm
+    from langchain_sot.local.adoption import adopt_runnable, with_async_methods
+
+    return adopt_runnable(llm, kwargs) if adopts else with_async_methods(llm)
+
+
+def _copied(wrapper: Any, **fields: Any) -> Runnable[Any, Any]:
+    copy: Runnable[Any, Any] = wrapper.model_copy(update=fields)
+    return copy
+
+
+# --- methods of the model, called on what is around it ---
+
+
+def rebound(llm: Runnable[Any, Any], method: str, /, *args: Any, **kwargs: Any) -> Runnable[Any, Any]:
+    """The result of a model's method, such as `bind_tools`, with the wrappers around it that were around the model.
+
+    LangChain's own wrappers either have no such methods (`with_retry`) or hand them to the bare model, so that
+    what was bound before is lost (`llm.bind(...).with_structured_output(...)`).
+
+    Args:
+        llm: A chat model, or bindings, retries and fallbacks around it.
+        method: The name of the method; it returns a runnable.
+        args: Its arguments.
+        kwargs: Its keyword arguments.
+
+    Raises:
+        NotImplementedError: The model has no such method.
+    """
+    if isinstance(llm, RunnableBindingBase):
+        return _wrapped_again(rebound(llm.bound, method, *args, **kwargs), llm)
+    if has_fallbacks(llm):
+        runnable, *fallbacks = (rebound(r, method, *args, **kwargs) for r in llm.runnables)
+        return llm.model_copy(update={"runnable": runnable, "fallbacks": fallbacks})
+    call = getattr(llm, method, None)
+    if call is None:
+        raise NotImplementedError(
+            f"The chain's llm is {type(llm).__name__}, which has no {method}: give the chain a chat model that has it."
+        )
+    result: Runnable[Any, Any] = call(*args, **kwargs)
+    return result
+
+
+def _wrapped_again(result: Runnable[Any, Any], wrapper: RunnableBindingBase[Any, Any]) -> Runnable[Any, Any]:
+    """The result with the wrapper around the model in it, and not around the parsers that may follow."""
+    if isinstance(result, RunnableSequence):
+        return RunnableSequence(_wrapped_again(result.first, wrapper), *result.middle, result.last, name=result.name)
+    if isinstance(result, RunnableParallel):
+        return RunnableParallel({key: _wrapped_again(step, wrapper) for key, step in result.steps__.items()})
+    return wrapper.model_copy(update={"bound": result})
