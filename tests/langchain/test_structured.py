@@ -266,3 +266,7 @@ def test_schemas_are_closed_but_where_that_could_contradict_them():
 def test_the_parser_reads_plain_text():
     assert StructuredOutputParser(target=Trip).parse(SAID) == TRIP
     assert StructuredOutputParser().parse('{"a": 1}') == {"a": 1}
+
+
+def test_pickles_that_name_the_module_of_before_find_the_parser():
+    assert importlib.import_module("langchain_sot.structured").StructuredOutputParser is StructuredOutputParser
