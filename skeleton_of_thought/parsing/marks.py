@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 __all__ = ["Mark", "clean_title", "intro_list", "is_weak", "read_mark", "roman_value", "split_inline"]
 
-Kind = Literal["number", "dotted", "alpha", "bullet", "heading"]
+MarkKind = Literal["number", "dotted", "alpha", "bullet", "heading"]
 
 TITLE_LIMIT = 1000
 """Characters of a title that are kept: far above any outline, low enough to be repeated in prompts."""
@@ -36,7 +36,7 @@ class Mark(NamedTuple):
         opened: Emphasis that was opened before the mark and closes somewhere in `rest`.
     """
 
-    kind: Kind
+    kind: MarkKind
     style: str
     number: int
     word: str

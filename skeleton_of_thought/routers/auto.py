@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, check_router, decided_at_once, races, told
+from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, check_router, decide_at_once, races, report_answer
 from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.routers.embedded import EmbeddedRouter
 from skeleton_of_thought.routers.gate import Gate
@@ -47,7 +47,7 @@ class AutoRouter:
 
     def observe(self, answer: Answer) -> None:
         """Lets the guard, and a router that learns, know of an answer."""
-        told(self.router, answer)
+        report_answer(self.router, answer)
         if self.guard is not None:
             self.guard.observe(answer)
 
@@ -67,7 +67,7 @@ class AutoRouter:
         """The decision where it takes no call: always with the embedded router, else where the gate decides."""
         if (decision := self._barred(conversation)) is not None:
             return decision
-        decision = decided_at_once(self.router, conversation)
+        decision = decide_at_once(self.router, conversation)
         return None if decision is None else self._guarded(conversation, decision)
 
     @property

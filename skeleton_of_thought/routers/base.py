@@ -16,18 +16,18 @@ from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Usage
 __all__ = [
     "FAILED",
     "AnyRouter",
-    "Around",
     "BoundRouter",
     "Combined",
     "Router",
+    "RouterWrapper",
     "all_of",
     "any_of",
     "check_router",
-    "decided_at_once",
-    "failed_router",
+    "decide_at_once",
+    "failure_decision",
     "first_sure",
     "races",
-    "told",
+    "report_answer",
     "with_threshold",
 ]
 
@@ -107,12 +107,12 @@ class BoundRouter:
         return _decision(await result if inspect.isawaitable(result) else result)
 
 
-def decided_at_once(router: AnyRouter, conversation: Conversation) -> RouteDecision | None:
+def decide_at_once(router: AnyRouter, conversation: Conversation) -> RouteDecision | None:
     """The decision of a router that needs no call for it; None where it does."""
     try:
         return _at_once(router, conversation)
     except Exception as error:
-        return failed_router(error)
+        return failure_decision(error)
 
 
 def _at_once(router: AnyRouter, conversation: Conversation) -> RouteDecision | None:
@@ -126,7 +126,7 @@ def races(router: AnyRouter) -> bool:
     return bool(getattr(router, "races", False))
 
 
-def told(router: AnyRouter, answer: Answer) -> None:
+def report_answer(router: AnyRouter, answer: Answer) -> None:
     """Tells a router that learns of a complete answer; what goes wrong there is logged and costs no answer."""
     if (observe := getattr(router, "observe", None)) is not None:
         try:
@@ -135,14 +135,14 @@ def told(router: AnyRouter, answer: Answer) -> None:
             logger.warning("The router could not learn from an answer.", exc_info=True)
 
 
-class Around:
+class RouterWrapper:
     """A router around another, as which it decides at once, races and learns; how it is asked is up to the subclass."""
 
     router: AnyRouter
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
         """The decision where it takes no call."""
-        return decided_at_once(self.router, conversation)
+        return decide_at_once(self.router, conversation)
 
     @property
     def races(self) -> bool:
@@ -151,14 +151,14 @@ class Around:
 
     def observe(self, answer: Answer) -> None:
         """Tells the router of an answer, if it learns."""
-        told(self.router, answer)
+        report_answer(self.router, answer)
 
 
 FAILED = "the router failed: "
 """How the reason of a decision begins that a router did not come to."""
 
 
-def failed_router(error: Exception) -> RouteDecision:
+def failure_decision(error: Exception) -> RouteDecision:
     """What a router that failed has decided: direct, for it is there to save time and must not cost the answer."""
     return RouteDecision(False, reason=f"{FAILED}{type(error).__name__}: {error}")
 
@@ -280,7 +280,7 @@ class Combined:
     def observe(self, answer: Answer) -> None:
         """Tells all of them that learn."""
         for router in self.routers:
-            told(router, answer)
+            report_answer(router, answer)
 
     def _asking(self) -> Generator[AnyRouter, RouteDecision, RouteDecision]:
         """Yields whom to ask next, is sent the decision, and returns the one that stands."""
@@ -313,7 +313,7 @@ class _Failed(RouteDecision):
     """The vote of a router that failed."""
 
     def __init__(self, error: Exception) -> None:
-        failed = failed_router(error)
+        failed = failure_decision(error)
         super().__init__(failed.use_skeleton, reason=failed.reason)
 
 
@@ -328,7 +328,7 @@ def _sent(
 
 
 @dataclass(frozen=True)
-class with_threshold(Around):
+class with_threshold(RouterWrapper):
     """A router that wants a skeleton from another score on than its own.
 
     A decision without a score stays as it is.

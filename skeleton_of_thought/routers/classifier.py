@@ -1,11 +1,17 @@
-"""`ClassifierRouter`: a Hugging Face sequence classification model as a router."""
+"""`ClassifierRouter`: a Hugging Face sequence classification model as a router, and its training."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
+import random
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -13,9 +19,17 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.models import loading
+from skeleton_of_thought.routers.measures import (
+    FALSE_NEGATIVE,
+    FALSE_POSITIVE,
+    LabelledQuestion,
+    best_threshold,
+    majority,
+    measure,
+)
 from skeleton_of_thought.types import Conversation, RouteDecision
 
-__all__ = ["THRESHOLD", "ClassifierRouter", "encode"]
+__all__ = ["THRESHOLD", "ClassifierRouter", "encode", "train_classifier", "tversky_loss"]
 
 THRESHOLD = "sot_threshold"
 """The entry of a model's config that says from which score on a skeleton is used."""
@@ -136,3 +150,187 @@ def _shortened(tokenizer: Any, text: str, room: int) -> str:
     head = (room - 4) * 2 // 3
     tail = room - 4 - head
     return f"{text[: offsets[head - 1][1]]} ... {text[offsets[-tail][0] :]}"
+
+
+# --- training -------------------------------------------------------------------------------------
+
+_HELD_OUT = 0.15
+_PATIENCE = 2
+"""Epochs without a better validation loss before it ends."""
+_TIMED = 50
+
+
+def train_classifier(
+    labelled: Sequence[LabelledQuestion],
+    *,
+    base: str | PathLike[str],
+    out: str | PathLike[str],
+    test: Sequence[LabelledQuestion] | None = None,
+    seed: int = 0,
+    epochs: int = 6,
+    batch_size: int = 16,
+    learning_rate: float = 5e-5,
+    max_length: int = 128,
+    tell: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Trains an encoder and saves it, loadable by `ClassifierRouter.from_pretrained`.
+
+    The loss is the sum of a Tversky loss, as in the paper, and a cross-entropy with class weights, which has a
+    gradient where the first has none. A part of the questions is held out: the weights of the epoch with the least
+    loss on it are kept, and the threshold is chosen on it.
+
+    Args:
+        labelled: What is trained on.
+        base: A hub id or directory of an encoder.
+        out: The directory to write.
+        test: Labelled questions that are only measured on.
+        seed: Of the split, the head and the order.
+        epochs: At most so many.
+        batch_size: Questions a step.
+        learning_rate: The highest; it rises for a tenth of the steps, then falls to zero.
+        max_length: Tokens of a question.
+        tell: Hears of each epoch.
+
+    Returns:
+        The report: measures on the held-out questions and on `test`, the majority baselines, milliseconds a question.
+
+    Raises:
+        InvalidInput: Too few questions of either label.
+        ModelLoadError: The base cannot be loaded.
+    """
+    tell = tell or (lambda line: None)
+    train, held = _split(labelled, seed)
+    torch.manual_seed(seed)
+    with loading(base):
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    recipe = _Recipe(seed, epochs, batch_size, learning_rate, max_length)
+    model.load_state_dict(_fit(model, tokenizer, (train, held), recipe, tell))
+    router = ClassifierRouter(model, tokenizer, max_length=max_length)
+    scores = router.scores([one.question for one in held])
+    threshold = best_threshold(scores, [one.use_skeleton for one in held], careful=False)
+    setattr(model.config, THRESHOLD, threshold)
+    Path(out).mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    saved = ClassifierRouter.from_pretrained(out, max_length=max_length)
+    report = {"base": str(base), "threshold": threshold, "questions": len(train), "held_out": _report(saved, held)}
+    if test is not None:
+        report["test"] = _report(saved, test)
+    report["milliseconds"] = _milliseconds(saved, held)
+    return report
+
+
+def tversky_loss(positive: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """One minus the Tversky index of probabilities and labels (0.0 or 1.0), both of shape (questions,)."""
+    hits = (positive * labels).sum()
+    wrong = FALSE_POSITIVE * (positive * (1 - labels)).sum() + FALSE_NEGATIVE * ((1 - positive) * labels).sum()
+    return 1 - (hits + 1) / (hits + wrong + 1)
+
+
+def _split(labelled: Sequence[LabelledQuestion], seed: int) -> tuple[list[LabelledQuestion], list[LabelledQuestion]]:
+    train: list[LabelledQuestion] = []
+    held: list[LabelledQuestion] = []
+    for label in (False, True):
+        of = [one for one in labelled if one.use_skeleton == label]
+        if len(of) < 4:
+            raise InvalidInput(f"Training needs at least 4 questions of either label; there are {len(of)} of one.")
+        random.Random(seed).shuffle(of)
+        cut = max(1, round(len(of) * _HELD_OUT))
+        held += of[:cut]
+        train += of[cut:]
+    return train, held
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How it is trained; see `train_classifier`."""
+
+    seed: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    max_length: int
+
+
+def _fit(
+    model: Any,
+    tokenizer: Any,
+    split: tuple[list[LabelledQuestion], list[LabelledQuestion]],
+    recipe: _Recipe,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """Trains in place; returns the weights of the best epoch."""
+    train, held = split
+    order = random.Random(recipe.seed)
+    share = sum(one.use_skeleton for one in train) / len(train)
+    weights = torch.tensor([0.5 / (1 - share), 0.5 / share], device=model.device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.01)
+    steps = recipe.epochs * -(-len(train) // recipe.batch_size)
+    warm = max(1, steps // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+    )
+    best: dict[str, Any] = copy.deepcopy(model.state_dict())
+    least, waited = float("inf"), 0
+    for epoch in range(1, recipe.epochs + 1):
+        order.shuffle(train)
+        model.train()
+        for batch in _batches(train, recipe.batch_size):
+            loss: Any = _loss(model, tokenizer, batch, weights, recipe.max_length)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+        value = _held_out_loss(model, tokenizer, held, weights, recipe)
+        tell(f"epoch {epoch} of {recipe.epochs}: loss {value:.4f} on {len(held)} held-out questions")
+        if value < least:
+            best, least, waited = copy.deepcopy(model.state_dict()), value, 0
+        elif (waited := waited + 1) >= _PATIENCE:
+            break
+    return best
+
+
+def _held_out_loss(
+    model: Any, tokenizer: Any, held: Sequence[LabelledQuestion], weights: torch.Tensor, recipe: _Recipe
+) -> float:
+    model.eval()
+    with torch.inference_mode():
+        losses = [
+            float(_loss(model, tokenizer, batch, weights, recipe.max_length)) * len(batch)
+            for batch in _batches(held, recipe.batch_size * 2)
+        ]
+    return sum(losses) / len(held)
+
+
+def _batches(labelled: Sequence[LabelledQuestion], size: int) -> Iterator[Sequence[LabelledQuestion]]:
+    return (labelled[start : start + size] for start in range(0, len(labelled), size))
+
+
+def _loss(
+    model: Any, tokenizer: Any, batch: Sequence[LabelledQuestion], weights: torch.Tensor, max_length: int
+) -> torch.Tensor:
+    inputs = encode(tokenizer, [one.question for one in batch], max_length)
+    labels = torch.tensor([int(one.use_skeleton) for one in batch], device=model.device)
+    logits = model(**{key: value.to(model.device) for key, value in inputs.items()}).logits.float()
+    positive = torch.softmax(logits, dim=-1)[:, 1]
+    return tversky_loss(positive, labels.float()) + torch.nn.functional.cross_entropy(logits, labels, weights)
+
+
+def _report(router: ClassifierRouter, labelled: Sequence[LabelledQuestion]) -> dict[str, Any]:
+    labels = [one.use_skeleton for one in labelled]
+    scores = router.scores([one.question for one in labelled])
+    decided = measure([score >= router.threshold for score in scores], labels, scores)
+    return {"router": decided.to_dict(), "majority": majority(labels).to_dict()}
+
+
+def _milliseconds(router: ClassifierRouter, labelled: Sequence[LabelledQuestion]) -> float:
+    """The median time of one question alone."""
+    seconds = []
+    for one in list(labelled)[:_TIMED]:
+        began = time.perf_counter()
+        router.scores([one.question])
+        seconds.append(time.perf_counter() - began)
+    return round(median(seconds) * 1000, 2)

@@ -10,7 +10,7 @@ from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["Labelled", "Measured", "best_threshold", "majority", "measure", "read_labels"]
+__all__ = ["LabelledQuestion", "Measures", "best_threshold", "majority", "measure", "read_labels"]
 
 FALSE_POSITIVE, FALSE_NEGATIVE = 0.7, 0.3
 """How much the two mistakes weigh: a skeleton where it hurts is worse than a chance missed (as the paper trains)."""
@@ -19,7 +19,7 @@ _BINS = 10
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledQuestion:
     """A question and whether its answer is points that can be written independently of each other."""
 
     question: str
@@ -28,7 +28,7 @@ class Labelled:
     language: str = ""
 
 
-def read_labels(path: str | Path) -> list[Labelled]:
+def read_labels(path: str | Path) -> list[LabelledQuestion]:
     """Reads a CSV file with the columns `label` (0 or 1) and `question`; `form` and `language` where they are there.
 
     Raises:
@@ -47,12 +47,13 @@ def read_labels(path: str | Path) -> list[Labelled]:
                 f"Row {number} of {str(path)!r} has the label {row['label']!r}; it must be 0 or 1, with a question."
             )
     return [
-        Labelled(row["question"], row["label"] == "1", row.get("form") or "", row.get("language") or "") for row in rows
+        LabelledQuestion(row["question"], row["label"] == "1", row.get("form") or "", row.get("language") or "")
+        for row in rows
     ]
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measures:
     """Decisions against labels.
 
     Attributes:
@@ -110,7 +111,7 @@ class Measured:
         return {"questions": self.total, **dict(counts), **rounded}
 
 
-def measure(decisions: Sequence[bool], labels: Sequence[bool], scores: Sequence[float] | None = None) -> Measured:
+def measure(decisions: Sequence[bool], labels: Sequence[bool], scores: Sequence[float] | None = None) -> Measures:
     """Counts decisions against labels.
 
     Example:
@@ -120,9 +121,9 @@ def measure(decisions: Sequence[bool], labels: Sequence[bool], scores: Sequence[
     pairs = list(zip(decisions, labels, strict=True))
     tp, fp, tn, fn = (pairs.count(pair) for pair in ((True, True), (True, False), (False, False), (False, True)))
     if scores is None:
-        return Measured(tp, fp, tn, fn)
+        return Measures(tp, fp, tn, fn)
     brier = sum((score - label) ** 2 for score, label in zip(scores, labels, strict=True)) / len(pairs)
-    return Measured(tp, fp, tn, fn, brier, _calibration(scores, labels))
+    return Measures(tp, fp, tn, fn, brier, _calibration(scores, labels))
 
 
 def _calibration(scores: Sequence[float], labels: Sequence[bool]) -> float:
@@ -132,7 +133,7 @@ def _calibration(scores: Sequence[float], labels: Sequence[bool]) -> float:
     return sum(abs(sum(s for s, _ in of) - sum(label for _, label in of)) for of in bins.values()) / len(scores)
 
 
-def majority(labels: Sequence[bool]) -> Measured:
+def majority(labels: Sequence[bool]) -> Measures:
     """What is reached by always giving the more frequent answer: what any router has to beat."""
     frequent = 2 * sum(labels) > len(labels)
     return measure([frequent] * len(labels), labels)

@@ -15,11 +15,11 @@ from skeleton_of_thought.types import Conversation, Hints, Message, Prompt, Repl
 
 __all__ = ["Ask", "AsyncAsk", "PromptRouter", "route_prompt"]
 
-Said = str | tuple[str, Usage | None]
+AskReply = str | tuple[str, Usage | None]
 """A model's reply: its text, and the tokens that it took where they are known."""
-Ask = Callable[[Prompt], Said | Iterable[str | Reply]]
+Ask = Callable[[Prompt], AskReply | Iterable[str | Reply]]
 """Sends a prompt to a model. Returns the text, the text and its usage, or a stream as a driver's calls are."""
-AsyncAsk = Callable[[Prompt], Awaitable[Said] | AsyncIterator[str | Reply]]
+AsyncAsk = Callable[[Prompt], Awaitable[AskReply] | AsyncIterator[str | Reply]]
 """Async twin of `Ask`."""
 
 _INSTRUCTION = """You sort questions by the form of their best answer. Do not answer the question itself.

@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-
-from skeleton_of_thought.routers.lexicon import LEXICON, STOPWORDS
+from importlib import resources
 
 __all__ = ["LANGUAGES", "Question", "find_question", "read_question"]
 
@@ -138,6 +137,23 @@ def _marks(text: str, words: tuple[str, ...]) -> Iterator[str]:
         yield "statement"
 
 
+# --- the lexicon ----------------------------------------------------------------------------------
+
+_STOPWORDS = "stopwords: "
+
+
+@cache
+def _lexicon() -> Mapping[str, list[str]]:
+    """The lines of each language in `lexicon.txt`, whose head explains them."""
+    sections: dict[str, list[str]] = {}
+    for line in resources.files(__package__).joinpath("lexicon.txt").read_text("utf-8").splitlines():
+        if line.startswith("["):
+            lines = sections.setdefault(line.strip("[]"), [])
+        elif line and not line.startswith("#"):
+            lines.append(line)
+    return sections
+
+
 # --- languages ------------------------------------------------------------------------------------
 
 
@@ -161,10 +177,13 @@ def _language(text: str, words: tuple[str, ...]) -> str:
 
 @cache
 def _stopwords() -> Mapping[str, tuple[str, ...]]:
+    """The languages of each stopword; languages with a script of their own have none."""
     languages: dict[str, tuple[str, ...]] = {}
-    for language, line in STOPWORDS.items():
-        for word in line.split():
-            languages[word] = (*languages.get(word, ()), language)
+    for language, lines in _lexicon().items():
+        for line in lines:
+            if line.startswith(_STOPWORDS):
+                for word in line.removeprefix(_STOPWORDS).split():
+                    languages[word] = (*languages.get(word, ()), language)
     return languages
 
 
@@ -218,7 +237,10 @@ def _classes_of_text(text: str, language: str, found: set[str], opening: set[str
 
 
 def _entries(language: str) -> Iterator[tuple[str, str]]:
-    for line in LEXICON[language]:
+    """Each entry of a language, after its class."""
+    for line in _lexicon()[language]:
+        if line.startswith(_STOPWORDS):
+            continue
         name, _, entries = line.partition(":")
         for entry in entries.split("|"):
             if entry := entry.strip():

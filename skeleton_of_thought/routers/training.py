@@ -10,7 +10,7 @@ from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.embedded import BUCKETS, Weights, features, sigmoid
-from skeleton_of_thought.routers.measures import Labelled, Measured, best_threshold, majority, measure
+from skeleton_of_thought.routers.measures import LabelledQuestion, Measures, best_threshold, majority, measure
 from skeleton_of_thought.routers.question import read_question
 
 __all__ = ["Trained", "train_embedded"]
@@ -22,10 +22,8 @@ _DECAY = 4.0
 _FOLDS = 5
 _LEAST = 2
 """A feature counts where so many questions have it."""
-_FOLLOWS = "follow"
-"""The form of questions that only make sense after an answer."""
 
-Row = tuple[tuple[tuple[int, float], ...], float]
+_Example = tuple[tuple[tuple[int, float], ...], float]
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Trained:
     """
 
     weights: Weights
-    by_source: dict[str, tuple[Measured, Measured]]
+    by_source: dict[str, tuple[Measures, Measures]]
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain JSON-safe data."""
@@ -52,7 +50,7 @@ class Trained:
 
 
 def train_embedded(
-    sources: Mapping[str, Sequence[Labelled]], *, seed: int = 0, tell: Callable[[str], None] | None = None
+    sources: Mapping[str, Sequence[LabelledQuestion]], *, seed: int = 0, tell: Callable[[str], None] | None = None
 ) -> Trained:
     """Trains on all sources together; threshold and calibration come from cross-validation on them.
 
@@ -92,11 +90,11 @@ def train_embedded(
     return Trained(model.weights(slope, offset, threshold, about), by_source)
 
 
-def _row(one: Labelled, *, follows: bool = False) -> Row:
+def _row(one: LabelledQuestion, *, follows: bool = False) -> _Example:
     return tuple(features(read_question(one.question), follows=follows)), float(one.use_skeleton)
 
 
-def _variants(one: Labelled, row: Row) -> Iterator[Row]:
+def _variants(one: LabelledQuestion, row: _Example) -> Iterator[_Example]:
     """The question alone, and where its form is known as one that follows on an answer: most stand for themselves."""
     yield row
     if one.form:
@@ -125,7 +123,7 @@ class _Model:
         return Weights(buckets, unit, self.bias, slope, offset, threshold, about)
 
 
-def _fit(rows: Sequence[Row], seed: int) -> _Model:
+def _fit(rows: Sequence[_Example], seed: int) -> _Model:
     """Stochastic gradient descent with a step size per feature (AdaGrad) and weights pulled towards zero."""
     counts = Counter(bucket for row, _ in rows for bucket in {bucket for bucket, _ in row})
     used = [(tuple(f for f in row if counts[f[0]] >= _LEAST), label) for row, label in rows]
