@@ -32,25 +32,25 @@ from skeleton_of_thought.types import Conversation, RouteDecision
 __all__ = ["THRESHOLD", "ClassifierRouter", "encode", "train_classifier", "tversky_loss"]
 
 THRESHOLD = "sot_threshold"
-"""The entry of a model's config that says from which score on a skeleton is used."""
+"""The entry of a model's config with the lowest score that means a skeleton."""
 
 
 class ClassifierRouter:
-    """Decides by an encoder with a classification head, such as the paper's RoBERTa or what `sot train-router` made.
+    """Decides with an encoder and its classification head, such as the paper's RoBERTa or one by `sot train-router`.
 
-    Any model with one logit, or with two and more of which one means "use a skeleton", on CPU or GPU. Safe to be
-    used from many threads.
+    The model has one logit, or several of which one means "use a skeleton". It runs on CPU or GPU. A router is safe to
+    use from many threads.
 
     Args:
         model: A sequence classification model.
         tokenizer: Its tokenizer.
-        threshold: The score from which on a skeleton is used.
+        threshold: The lowest score that means a skeleton.
         positive: The class that means "use a skeleton".
-        max_length: Tokens of a question that the model sees. Of a longer one it sees the beginning and the end: what
-            is to be done with a long text stands before or after it.
+        max_length: The most tokens of a question for the model. A longer question is cut in the middle: the task
+            stands before or after a long text.
 
     Raises:
-        InvalidInput: The threshold is not from 0 to 1, or the model has no such class.
+        InvalidInput: The threshold is not from 0 to 1, or the model has no class `positive`.
     """
 
     def __init__(
@@ -85,14 +85,15 @@ class ClassifierRouter:
 
         Args:
             name: A hub id or a directory.
-            threshold: None for the one that the model was trained with, 0.5 where it says none.
-            positive: See the class.
-            max_length: See the class.
-            device: Where it runs; None for the GPU if there is one.
-            model_kwargs: For transformers' `from_pretrained`: `revision`, `token`, `local_files_only`, ...
+            threshold: The lowest score that means a skeleton; None for the threshold chosen in training, or 0.5 if the
+                model's config has none.
+            positive: The class that means "use a skeleton".
+            max_length: The most tokens of a question for the model.
+            device: The device of the model; None for the GPU if there is one.
+            model_kwargs: Arguments of transformers' `from_pretrained`: `revision`, `token`, `local_files_only`, ...
 
         Raises:
-            ModelLoadError: There is no such model, or it cannot be loaded.
+            ModelLoadError: The model does not exist or cannot be loaded.
         """
         with loading(name):
             tokenizer = AutoTokenizer.from_pretrained(name, **model_kwargs)
@@ -115,10 +116,10 @@ class ClassifierRouter:
         return await asyncio.to_thread(self.route, conversation)
 
     def scores(self, questions: Sequence[str], *, batch_size: int = 32) -> list[float]:
-        """The probability (0 to 1) that a skeleton suits, for each question; `batch_size` at a time."""
+        """The probability (0 to 1) that a skeleton suits each question, in batches of `batch_size`."""
         found: list[float] = []
         for start in range(0, len(questions), batch_size):
-            # Tokenizers keep their padding in themselves, so two threads must not set it at a time.
+            # A call changes the padding settings inside a fast tokenizer, so threads must take turns.
             with self._lock, torch.inference_mode():
                 batch = encode(self._tokenizer, questions[start : start + batch_size], self._max_length)
                 logits = self._model(**{key: value.to(self._model.device) for key, value in batch.items()}).logits
@@ -132,7 +133,7 @@ class ClassifierRouter:
 
 
 def encode(tokenizer: Any, questions: Sequence[str], max_length: int) -> dict[str, torch.Tensor]:
-    """Questions as a padded batch, the middle left out of those that are too long: tensors of (questions, tokens)."""
+    """Questions as a padded batch of tensors (questions, tokens), with long ones cut in the middle."""
     room = max_length - tokenizer.num_special_tokens_to_add()
     texts = [_shortened(tokenizer, question, room) for question in questions]
     batch = tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
@@ -140,13 +141,13 @@ def encode(tokenizer: Any, questions: Sequence[str], max_length: int) -> dict[st
 
 
 def _shortened(tokenizer: Any, text: str, room: int) -> str:
-    # A token has at least one character, so most questions need not be looked at.
+    # A token has at least one character, so most questions need no tokenization here.
     if len(text) <= room or not tokenizer.is_fast:
         return text
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
     if len(offsets) <= room:
         return text
-    # A word that is cut may become more tokens than it was; the rest is left to the tokenizer's own truncation.
+    # A word that is cut may have more tokens than before, hence the margin of four and the tokenizer's truncation.
     head = (room - 4) * 2 // 3
     tail = room - 4 - head
     return f"{text[: offsets[head - 1][1]]} ... {text[offsets[-tail][0] :]}"
@@ -156,8 +157,9 @@ def _shortened(tokenizer: Any, text: str, room: int) -> str:
 
 _HELD_OUT = 0.15
 _PATIENCE = 2
-"""Epochs without a better validation loss before it ends."""
+"""Epochs without a better validation loss before training ends."""
 _TIMED = 50
+"""Questions whose decision is timed."""
 
 
 def train_classifier(
@@ -173,29 +175,29 @@ def train_classifier(
     max_length: int = 128,
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Trains an encoder and saves it, loadable by `ClassifierRouter.from_pretrained`.
+    """Trains an encoder and saves it for `ClassifierRouter.from_pretrained`.
 
     The loss is the sum of a Tversky loss, as in the paper, and a cross-entropy with class weights, which has a
-    gradient where the first has none. A part of the questions is held out: the weights of the epoch with the least
-    loss on it are kept, and the threshold is chosen on it.
+    gradient where the Tversky loss has none. Held-out questions choose the epoch with the least loss, and the
+    threshold.
 
     Args:
-        labelled: What is trained on.
+        labelled: Questions for training, 15 % of which are held out.
         base: A hub id or directory of an encoder.
         out: The directory to write.
-        test: Labelled questions that are only measured on.
-        seed: Of the split, the head and the order.
-        epochs: At most so many.
-        batch_size: Questions a step.
-        learning_rate: The highest; it rises for a tenth of the steps, then falls to zero.
-        max_length: Tokens of a question.
-        tell: Hears of each epoch.
+        test: Questions for another measurement after training.
+        seed: Seed for the split, the head and the order.
+        epochs: The most epochs.
+        batch_size: Questions per step.
+        learning_rate: The highest rate; it rises for a tenth of the steps, then falls to zero.
+        max_length: The most tokens of a question.
+        tell: Called with a line of text after each epoch.
 
     Returns:
-        The report: measures on the held-out questions and on `test`, the majority baselines, milliseconds a question.
+        The report: measures on the held-out questions and on `test`, majority baselines, milliseconds per question.
 
     Raises:
-        InvalidInput: Too few questions of either label.
+        InvalidInput: There are fewer than four questions of either label.
         ModelLoadError: The base cannot be loaded.
     """
     tell = tell or (lambda line: None)
@@ -245,7 +247,7 @@ def _split(labelled: Sequence[LabelledQuestion], seed: int) -> tuple[list[Labell
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How it is trained; see `train_classifier`."""
+    """The settings of a training, see `train_classifier`."""
 
     seed: int
     epochs: int
@@ -261,7 +263,7 @@ def _fit(
     recipe: _Recipe,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Trains in place; returns the weights of the best epoch."""
+    """Trains the model in place; returns the weights of the best epoch."""
     train, held = split
     order = random.Random(recipe.seed)
     share = sum(one.use_skeleton for one in train) / len(train)
@@ -327,7 +329,7 @@ def _report(router: ClassifierRouter, labelled: Sequence[LabelledQuestion]) -> d
 
 
 def _milliseconds(router: ClassifierRouter, labelled: Sequence[LabelledQuestion]) -> float:
-    """The median time of one question alone."""
+    """The median time for a single question."""
     seconds = []
     for one in list(labelled)[:_TIMED]:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How good a router is against labels: confusion, precision, recall, calibration, and the best threshold."""
+"""The quality of a router on labelled questions: confusion, precision, recall, calibration, and best threshold."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from skeleton_of_thought.errors import InvalidInput
 __all__ = ["LabelledQuestion", "Measures", "best_threshold", "majority", "measure", "read_labels"]
 
 FALSE_POSITIVE, FALSE_NEGATIVE = 0.7, 0.3
-"""How much the two mistakes weigh: a skeleton where it hurts is worse than a chance missed (as the paper trains)."""
+"""The weights of both mistakes, as in the paper: a harmful skeleton is worse than a missed one."""
 
 _BINS = 10
+"""Bins of the calibration error."""
 
 
 @dataclass(frozen=True)
 class LabelledQuestion:
-    """A question and whether its answer is points that can be written independently of each other."""
+    """A question, and whether its answer is a list of points that can be written independently."""
 
     question: str
     use_skeleton: bool
@@ -29,7 +30,7 @@ class LabelledQuestion:
 
 
 def read_labels(path: str | Path) -> list[LabelledQuestion]:
-    """Reads a CSV file with the columns `label` (0 or 1) and `question`; `form` and `language` where they are there.
+    """Reads a CSV file with the columns `label` (0 or 1) and `question`, and optionally `form` and `language`.
 
     Raises:
         InvalidInput: The file cannot be read, a column is missing, or a label is neither 0 nor 1.
@@ -54,12 +55,16 @@ def read_labels(path: str | Path) -> list[LabelledQuestion]:
 
 @dataclass(frozen=True)
 class Measures:
-    """Decisions against labels.
+    """Counts of right and wrong decisions, and measures of the scores.
 
     Attributes:
-        true_positives: A skeleton where it helps; likewise the other three.
+        true_positives: Skeletons for questions with the label 1.
+        false_positives: Skeletons for questions with the label 0.
+        true_negatives: Direct answers to questions with the label 0.
+        false_negatives: Direct answers to questions with the label 1.
         brier: Mean squared distance of scores and labels; None without scores.
-        calibration: Expected calibration error: how far scores are from the share of labels, over ten bins.
+        calibration: Expected calibration error: the distance of scores from the share of labels, over ten bins; None
+            without scores.
     """
 
     true_positives: int
@@ -71,32 +76,32 @@ class Measures:
 
     @property
     def total(self) -> int:
-        """Questions."""
+        """The number of questions."""
         return self.true_positives + self.false_positives + self.true_negatives + self.false_negatives
 
     @property
     def accuracy(self) -> float:
-        """The share that was decided as labelled."""
+        """The share of decisions that agree with the labels."""
         return (self.true_positives + self.true_negatives) / self.total
 
     @property
     def precision(self) -> float:
-        """Of the skeletons, the share that was right; 0 where there was none."""
+        """The share of skeletons that were right; 0 without skeletons."""
         return self.true_positives / max(1, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float:
-        """Of the questions that a skeleton suits, the share that got one."""
+        """The share of questions with the label 1 that got a skeleton."""
         return self.true_positives / max(1, self.true_positives + self.false_negatives)
 
     @property
     def tversky(self) -> float:
-        """The Tversky index: true positives against the mistakes, weighed by how bad they are."""
+        """The Tversky index: true positives against weighted mistakes."""
         wrong = FALSE_POSITIVE * self.false_positives + FALSE_NEGATIVE * self.false_negatives
         return self.true_positives / (self.true_positives + wrong) if self.true_positives else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain JSON-safe data."""
+        """All measures as JSON-safe data."""
         counts = (
             ("tp", self.true_positives),
             ("fp", self.false_positives),
@@ -112,7 +117,7 @@ class Measures:
 
 
 def measure(decisions: Sequence[bool], labels: Sequence[bool], scores: Sequence[float] | None = None) -> Measures:
-    """Counts decisions against labels.
+    """Measures decisions, and scores if there are any, against labels.
 
     Example:
         >>> measure([True, True, False], [True, False, False]).to_dict()["accuracy"]
@@ -134,18 +139,18 @@ def _calibration(scores: Sequence[float], labels: Sequence[bool]) -> float:
 
 
 def majority(labels: Sequence[bool]) -> Measures:
-    """What is reached by always giving the more frequent answer: what any router has to beat."""
+    """The measures of the baseline that always gives the more frequent answer; any router has to beat it."""
     frequent = 2 * sum(labels) > len(labels)
     return measure([frequent] * len(labels), labels)
 
 
 def best_threshold(scores: Sequence[float], labels: Sequence[bool], *, careful: bool = True) -> float:
-    """The threshold with the least weighed error, to two digits; with `careful` the highest that is as good.
+    """The threshold with the least weighted error, to two digits; with `careful` the highest of equal thresholds.
 
-    The error is the share of the labelled-0 that gets a skeleton times `FALSE_POSITIVE`, and the share of the
-    labelled-1 that gets none times `FALSE_NEGATIVE`: shares, so that it does not depend on how many there are of
-    either. As good is what lies within half a standard error of the least: a difference that is chance. Of few
-    questions that error is large, and being careful would cost more than it is worth.
+    The error is `FALSE_POSITIVE` times the share of questions with the label 0 that get a skeleton, plus
+    `FALSE_NEGATIVE` times the share of questions with the label 1 that get none. Shares make it independent of the
+    number of questions with either label. Thresholds within half a standard error of the least error count as equal,
+    because such a difference is chance. With few questions the standard error is large: use `careful=False` there.
     """
     positives = max(1, sum(labels))
     negatives = max(1, len(labels) - sum(labels))

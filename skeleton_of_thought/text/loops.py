@@ -1,37 +1,39 @@
-"""A guard against loops: small models that say the same until they are stopped.
+"""A guard against loops: small models that repeat a passage until they are stopped.
 
-`LoopGuard` reads a text word by word as it streams and looks for a passage that is repeated in a row, word by word. It
-errs on the side of the model: the passage must be real text, and neither the numbers of a list, nor tables, nor what
-the question asks to be repeated counts, and code in fences only where it goes on and on. Work and memory are linear in
-the text.
+`LoopGuard` reads a text word by word as it streams and looks for a passage that repeats itself in a row. In doubt it
+lets the text pass: the passage must be real text. The numbers of a list, tables, and repetitions that the question asks
+for do not count, and code in fences counts only after many repetitions. Work and memory are linear in the text.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from skeleton_of_thought.text.words import DENSE, PIECES, is_unspaced, plain, words_of
 
 __all__ = ["LoopGuard", "asks_to_repeat"]
 
 _GRAM = 4
-"""So many words in a row that were there before begin the suspicion of a repetition."""
+"""A repetition is suspected once this many words in a row have occurred before."""
 
 _LEAST_LETTERS = 20
-"""A repeated passage with fewer letters is no sentence, but a refrain of la la la or a row of closing brackets."""
+"""A repeated passage with fewer letters is no sentence, but a refrain such as la la la, or closing brackets."""
 
 _LONG = 120
-"""From so many letters on a passage is long: nobody says it `_OFTEN_IF_LONG` times in a row on purpose."""
+"""A passage of this many letters is long: nobody repeats it `_OFTEN_IF_LONG` times in a row on purpose."""
 
 _OFTEN, _OFTEN_IF_LONG, _OFTEN_IF_CODE, _OFTEN_IF_FENCED = 5, 3, 20, 100
+"""Repetitions in a row that make a loop: of a short passage, a long one, code, and code in a fence."""
 _LETTERS_IF_SHORT = 400
-"""So many letters of repetitions make a loop even of a passage below `_LEAST_LETTERS`: two hundred times "ha"."""
+"""This many letters of repetitions make a loop even of a passage below `_LEAST_LETTERS`: "ha" two hundred times."""
 
 _LONGEST_WORD = 200
+"""Letters after which a word is cut in two."""
 
 _SYLLABLES = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\uac00-\ud7af"
 _WEIGHTS = ((re.compile(f"[{DENSE}]"), 4), (re.compile(f"[{_SYLLABLES}]"), 2))
-"""A character of these scripts says about as much as so many letters."""
+"""The number of letters that a character of a script stands for."""
 
 _MARKER = re.compile(r"\W{0,4}\d{1,4}[.):]\W{0,4}")
 _ENDS_SENTENCE = re.compile(r"[.!?。！？…][\"'”’)\]*_]*$")
@@ -41,16 +43,16 @@ _FENCE = re.compile(r"`{3,}(?!.*`)|~{3,}")
 
 
 class LoopGuard:
-    """Shows a text as it streams, up to where it begins to loop.
+    """Shows a text as it streams, up to the point where it begins to loop.
 
-    A passage that is said a second time in a row is shown; from the end of that sentence or line on the text is held
-    back until it goes on in another way. When the passage has come five times (a long one three times, one that looks
-    like code twenty times, one in a fence a hundred times), the text is `looping`, and what was held back is dropped.
+    The second occurrence of a passage in a row is still shown. From the end of that sentence or line on, the guard
+    holds the text back until it continues differently. After five occurrences (three of a long passage, twenty of one
+    that looks like code, a hundred in a fence) the text is `looping`, and the guard drops the text it held back.
     Verdict and shown text do not depend on how the text is cut into pieces.
 
     Args:
-        question: What was asked. A question that asks for it ("repeat after me", "write ... 100 times"), or that holds
-            the passage as a part of it ("write 'I am sorry for what I did' often"), gets what it asks for.
+        question: The user's question. Repetitions pass if it asks for them ("repeat after me", "write ... 100 times")
+            or contains the passage ("write 'I am sorry for what I did' often").
 
     Example:
         >>> guard = LoopGuard()
@@ -62,8 +64,8 @@ class LoopGuard:
 
     def __init__(self, question: str = "") -> None:
         self.looping = False
-        self._asked = asks_to_repeat(question)
-        self._question = set(plain(words_of(question)))
+        self._may_repeat = asks_to_repeat(question)
+        self._question = question
         self._word = ""
         self._words: list[str] = []
         self._letters = [0]
@@ -74,16 +76,16 @@ class LoopGuard:
         self._line_start = True
         self._in_table = False
         self._fence = ""
-        """What has opened the fence that the text is in."""
+        """The marks that opened the current fence; empty outside a fence."""
         self._opening = ""
-        """The same for a fence that this line opens, unless it is closed in it."""
+        """The marks of a fence that this line opens, unless the line also closes it."""
         self._holding = False
         self._held: list[str] = []
         self._shown: list[str] = []
 
     def feed(self, text: str) -> str:
-        """More text from the model; returns what may be shown now."""
-        if self._asked:
+        """Takes more text from the model; returns the text that may be shown now."""
+        if self._may_repeat:
             return text
         for found in PIECES.finditer(text):
             if self.looping:
@@ -92,7 +94,7 @@ class LoopGuard:
         return self._show()
 
     def close(self) -> str:
-        """The model has ended its text by itself; returns what was held back: it is no loop."""
+        """Ends a text that the model ended itself; returns the text that was held back, for it is no loop."""
         if not self.looping:
             self._let_go()
         return self._show()
@@ -109,12 +111,14 @@ class LoopGuard:
                 self._open_fence()
                 self._holding = self._holding or self._repeated
             self._keep(piece)
-        elif is_unspaced(piece):
+            return
+        if is_unspaced(piece):
             self._end_word()
             self._word = piece
             self._keep(piece)
             self._end_word()
-        while piece and not (self.looping or piece.isspace() or is_unspaced(piece)):
+            return
+        while piece and not self.looping:
             part = piece[: _LONGEST_WORD - len(self._word)]
             self._word += part
             self._keep(part)
@@ -136,10 +140,10 @@ class LoopGuard:
             return
         at_start, self._line_start = self._line_start, False
         if self._opening and "`" in word:
-            # Code within the line, as in ```pip install x```. A fence of tildes may be told of backticks.
+            # Code within the line, as in ```pip install x```. Backticks do not end a fence of tildes.
             self._opening = self._opening.strip("`")
         if at_start:
-            # What follows the mark of a list or quotation begins a line, too.
+            # The word after the mark of a list or quotation begins a line, too.
             numbered = _MARKER.fullmatch(word) is not None
             self._line_start = numbered or _BULLET.fullmatch(word) is not None
             if self._fence:
@@ -153,7 +157,7 @@ class LoopGuard:
                 self._in_table = True
                 self._forget()
             elif numbered:
-                # The numbers of a list go on while its text repeats itself.
+                # The numbers of a list increase while its text repeats itself.
                 return
         if not self._in_table:
             self._follow(word)
@@ -169,7 +173,7 @@ class LoopGuard:
         self._let_go()
 
     def _follow(self, word: str) -> None:
-        """Goes on with the repetition that is suspected, or looks for another."""
+        """Continues the suspected repetition, or looks for another one."""
         words, now = self._words, len(self._words)
         words.append(word)
         weight = next((weight for script, weight in _WEIGHTS if script.match(word)), 1)
@@ -187,7 +191,7 @@ class LoopGuard:
             self._judge(word)
 
     def _judge(self, word: str) -> None:
-        """A passage stands there twice in a row by now; this word is the last."""
+        """Judges a passage that has occurred at least twice in a row, up to this word."""
         letters = self._letters[-1] - self._letters[-1 - self._period]
         if letters < _LEAST_LETTERS:
             least = _LETTERS_IF_SHORT if not self._fence else _LEAST_LETTERS * _OFTEN_IF_FENCED
@@ -208,23 +212,23 @@ class LoopGuard:
         return _OFTEN if letters < _LONG else _OFTEN_IF_LONG
 
     def _wanted(self) -> bool:
-        """Whether the question holds the passage as a part of it."""
+        """Whether the question contains the passage and more."""
         passage = set(plain(self._words[-self._period :]))
-        return bool(passage) and passage < self._question
+        return bool(passage) and passage < set(plain(words_of(self._question)))
 
 
 # --- questions that ask for a repetition -----------------------------------------------------------
 
 _LONGEST = 4_000
-"""Of a longer question its beginning and its end are read."""
+"""Characters that are read of a question: half from its beginning, half from its end."""
 
 _QUOTED = re.compile(
     r"\"[^\"\n]{1,400}\"|“[^”\n]{1,400}”|«[^»\n]{1,400}»|「[^」\n]{1,400}」|(?<!\w)'[^\n]{1,400}?'(?!\w)"
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 
-# Who asks how, why or whether asks for no repetition; "Can you ..." is a request.
-_ASKS = re.compile(
+# Questions for how, why or whether want no repetition; "Can you ..." is a request.
+_QUESTION = re.compile(
     r"\W*(?:(?:and|but|so|und|et|y|e)\s+)?(?:"
     r"how|what|why|where|which|who|whom|whose|is|are|was|were|am|does|did|should|shall|might|"
     r"when(?:ever)?\s+(?:do|does|did|is|are|was|were|should|will|can)|do\s+(?:i|you|we|they|people|the|my|your)|"
@@ -247,7 +251,7 @@ _NUMBERS = (
     r"drie|vijf|zes|zeven|acht|negen|tien|twintig|honderd|duizend|vele|"
     r"три|четыре|пять|шесть|семь|восемь|девять|десять|двадцать|пятьдесят|сто|тысячу|много|несколько)"
 )
-# "Three times a week" is how often, and "ten times faster" how much.
+# "Three times a week" is a frequency, and "ten times faster" a comparison.
 _NO_COUNT = (
     r"(?!\s+(?:an?|per|each|every|as|more|less|fewer|better|worse|than|when|that|tables?|daily|weekly|\w{2,}er|"
     r"the\s+(?:size|speed|price|cost|amount|number|weight|length|height|rate|value)|"
@@ -291,8 +295,10 @@ _REPEAT = re.compile(
 )
 
 
+# One answer has a guard for each of its texts, all with the same question.
+@lru_cache(maxsize=8)
 def asks_to_repeat(question: str) -> bool:
-    """Whether the question asks for a text that says the same again and again.
+    """Whether the question asks for a text that repeats itself, such as "Write 'I will not lie' 100 times".
 
     Example:
         >>> asks_to_repeat("Write 'I will not lie' 100 times."), asks_to_repeat("How do I stop repeating mistakes?")
@@ -301,7 +307,7 @@ def asks_to_repeat(question: str) -> bool:
     if len(question) > _LONGEST:
         question = f"{question[: _LONGEST // 2]}\n{question[-_LONGEST // 2 :]}"
     for sentence in _SENTENCE.split(_QUOTED.sub('""', question)):
-        asked = sentence.strip()
-        if asked and not _ASKS.match(asked) and (_REPEAT.search(asked) or _TIMES.search(asked)):
+        request = sentence.strip()
+        if request and not _QUESTION.match(request) and (_REPEAT.search(request) or _TIMES.search(request)):
             return True
     return False
