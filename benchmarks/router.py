@@ -35,10 +35,10 @@ from direct_frameworks import framework_pairs
 from skeleton_of_thought._cli.backends import one_line
 from skeleton_of_thought.errors import SotError
 from skeleton_of_thought.routers.auto import AutoRouter
-from skeleton_of_thought.routers.base import Router, failed_router
+from skeleton_of_thought.routers.base import Router, failure_decision
 from skeleton_of_thought.routers.embedded import EmbeddedRouter
 from skeleton_of_thought.routers.gate import Gate
-from skeleton_of_thought.routers.measures import Labelled, majority, measure, read_labels
+from skeleton_of_thought.routers.measures import LabelledQuestion, majority, measure, read_labels
 from skeleton_of_thought.types import Call, Conversation, Prompt, Reply
 
 ROOT = Path(__file__).parent.parent
@@ -156,13 +156,13 @@ def refused(way: Way) -> str | None:
 # --- measuring --------------------------------------------------------------------------------------------
 
 
-def some(labelled: Sequence[Labelled], limit: int | None) -> Sequence[Labelled]:
+def some(labelled: Sequence[LabelledQuestion], limit: int | None) -> Sequence[LabelledQuestion]:
     """So many of the questions, evenly spread: files may be sorted by label."""
     count = len(labelled) if limit is None else min(limit, len(labelled))
     return [labelled[at * len(labelled) // count] for at in range(count)]
 
 
-def measured(name: str, labelled: Sequence[Labelled], ways: Sequence[Way]) -> dict[str, Any]:
+def measured(name: str, labelled: Sequence[LabelledQuestion], ways: Sequence[Way]) -> dict[str, Any]:
     """All routers on one file, each printed as a line of a table as soon as it is done."""
     labels = [one.use_skeleton for one in labelled]
     print(f"{name}: {len(labels)} questions, {sum(labels)} labelled 1")
@@ -186,7 +186,7 @@ def _print_row(name: str, row: Mapping[str, Any]) -> None:
     print(f"  {name:16}{row['accuracy']:>9.3f}{counts}{shares}{times}{notes}", flush=True)
 
 
-def decided(way: Way, labelled: Sequence[Labelled], labels: Sequence[bool]) -> dict[str, Any]:
+def decided(way: Way, labelled: Sequence[LabelledQuestion], labels: Sequence[bool]) -> dict[str, Any]:
     """One router on all questions, one after the other."""
     decisions, seconds = [], []
     failures: list[str] = []
@@ -196,7 +196,7 @@ def decided(way: Way, labelled: Sequence[Labelled], labels: Sequence[bool]) -> d
         try:
             decision = way.router.route(conversation)
         except Exception as error:
-            decision = failed_router(error)
+            decision = failure_decision(error)
             failures.append(way.explain(error))
         seconds.append(time.perf_counter() - began)
         decisions.append(decision)

@@ -14,7 +14,7 @@ from langchain_sot.messages import read_messages
 from langchain_sot.routers import ChildRunRouter, read_request
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.auto import as_router
-from skeleton_of_thought.routers.base import decided_at_once, failed_router, races, told
+from skeleton_of_thought.routers.base import decide_at_once, failure_decision, races, report_answer
 from skeleton_of_thought.routers.gate import Gate
 from skeleton_of_thought.settings import first_by_position
 from skeleton_of_thought.types import Answer, Conversation, Message, Request, RouteDecision
@@ -119,26 +119,26 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
     def _decide(self, conversation: Conversation, config: RunnableConfig) -> RouteDecision:
         router = ChildRunRouter(self._router, config)
         with dropped():
-            decision = decided_at_once(router, conversation)
+            decision = decide_at_once(router, conversation)
             try:
                 return router.route(conversation) if decision is None else decision
             except Exception as error:
-                return failed_router(error)
+                return failure_decision(error)
 
     async def _adecide(self, conversation: Conversation, config: RunnableConfig) -> RouteDecision:
         router = ChildRunRouter(self._router, config)
         with dropped():
-            decision = decided_at_once(router, conversation)
+            decision = decide_at_once(router, conversation)
             try:
                 return await router.aroute(conversation) if decision is None else decision
             except Exception as error:
-                return failed_router(error)
+                return failure_decision(error)
 
     # --- the `Router` protocol ---
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
         """The decision if it takes no call, else None, see `Router`."""
-        return decided_at_once(self._router, conversation)
+        return decide_at_once(self._router, conversation)
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """Decides on the last message of the conversation."""
@@ -155,7 +155,7 @@ class SkeletonOfThoughtRouter(RunnableSerializable[Any, RouteDecision]):
 
     def observe(self, answer: Answer) -> None:
         """Passes a complete answer to the router, which may learn from it."""
-        told(self._router, answer)
+        report_answer(self._router, answer)
 
 
 def _read(value: Any, request: Request) -> Conversation | RouteDecision:

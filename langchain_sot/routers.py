@@ -18,7 +18,7 @@ from langchain_core.runnables.utils import coro_with_context
 from langchain_sot.interrupts import lifted
 from langchain_sot.messages import message_usage
 from skeleton_of_thought.routers.auto import AutoRouter
-from skeleton_of_thought.routers.base import Around, BoundRouter, Router
+from skeleton_of_thought.routers.base import BoundRouter, Router, RouterWrapper
 from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.types import Answer, Conversation, Request, RouteDecision, Usage
 
@@ -54,7 +54,7 @@ def read_request(kwargs: Mapping[str, Any], max_concurrency: int | None) -> Requ
 
 
 @dataclass(frozen=True)
-class ChildRunRouter(Around):
+class ChildRunRouter(RouterWrapper):
     """A router whose runs are children of one run of the chain.
 
     The decision has the tokens that these runs spent. A decision without a call starts no run.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_index_sot.tracing import call_span
-from skeleton_of_thought.routers.base import AnyRouter, Around, BoundRouter
+from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, RouterWrapper
 from skeleton_of_thought.types import Conversation, RouteDecision
 
 __all__ = ["TracedRouter"]
 
 
 @dataclass(frozen=True)
-class TracedRouter(Around):
+class TracedRouter(RouterWrapper):
     """A router whose calls have a span of their own in the answer's, as the other calls have.
 
     A decision that takes no call has none.

@@ -14,7 +14,7 @@ from llama_index.core.schema import QueryBundle
 from llama_index.core.tools.types import ToolMetadata
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, decided_at_once, failed_router
+from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, decide_at_once, failure_decision
 from skeleton_of_thought.types import Conversation, RouteDecision
 
 __all__ = ["SkeletonOfThoughtSelector"]
@@ -70,23 +70,23 @@ class SkeletonOfThoughtSelector(BaseSelector):
     def _select(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
         self._check(choices)
         conversation = Conversation.of(query.query_str)
-        decision = decided_at_once(self._router, conversation)
+        decision = decide_at_once(self._router, conversation)
         if decision is None:
             try:
                 decision = _decided(BoundRouter(self._router, conversation))
             except Exception as error:
-                decision = failed_router(error)
+                decision = failure_decision(error)
         return self._selection(decision)
 
     async def _aselect(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
         self._check(choices)
         conversation = Conversation.of(query.query_str)
-        decision = decided_at_once(self._router, conversation)
+        decision = decide_at_once(self._router, conversation)
         if decision is None:
             try:
                 decision = await BoundRouter(self._router, conversation).adecide()
             except Exception as error:
-                decision = failed_router(error)
+                decision = failure_decision(error)
         return self._selection(decision)
 
     def _check(self, choices: Sequence[ToolMetadata]) -> None:

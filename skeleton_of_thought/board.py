@@ -223,4 +223,4 @@ class Board:
         if any(key[0] == index for key in self._closing):
             return
         flow = self._flows[index]
-        self._events.extend((index, flow.settled(event)) for event in self._last_words.pop(index, ()))
+        self._events.extend((index, flow.last_event(event)) for event in self._last_words.pop(index, ()))

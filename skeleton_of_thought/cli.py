@@ -35,7 +35,7 @@ from skeleton_of_thought.errors import InvalidInput, PointError, SotError, insta
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow, Settings
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.text.assemble import Join
+from skeleton_of_thought.text.assembly import Join
 from skeleton_of_thought.types import Answer, Conversation, Request
 
 if TYPE_CHECKING:

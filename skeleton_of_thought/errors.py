@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from skeleton_of_thought.types import Answer, Point, Skeleton
+    from skeleton_of_thought.types.answer import Answer, Point, Skeleton
 
 __all__ = [
     "EngineClosed",

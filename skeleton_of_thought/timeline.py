@@ -18,7 +18,7 @@ from typing import Any, Literal, SupportsFloat, cast
 
 from skeleton_of_thought._drawing import Bar, Part, as_svg, as_text, in_seconds
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Answer, PointTimes, Span, Timings
+from skeleton_of_thought.types.usage import PointTimes, Span, Timings
 
 __all__ = ["Timeline"]
 
@@ -178,10 +178,10 @@ def _shown(value: object) -> str:
 
 
 def _timings(source: object) -> Timings:
-    if isinstance(source, Answer):
-        return source.timings
-    if isinstance(source, Timings):
-        return source
+    # An `Answer` is known by its timings: it draws itself with this module, which so cannot import it.
+    timings = getattr(source, "timings", source)
+    if isinstance(timings, Timings):
+        return timings
     data = source if isinstance(source, Mapping) else _metadata(source)
     for name in ("sot", "timings"):
         data = data.get(name, data) if isinstance(data, Mapping) else data

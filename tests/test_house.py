@@ -14,7 +14,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
-    {"errors", "types", "events", "settings", "timeline", "_drawing", "_moved"},
+    {"errors", "timeline", "_drawing", "_moved", "types.conversation", "types.usage", "types.answer"},
+    {"types.calls", "settings"},
+    {"types"},
+    {"events"},
     {"adapters", "adapters.hints", "adapters.replies", "adapters.streams"},
     {
         "parsing.marks",
@@ -22,14 +25,18 @@ LAYERS = [
         "parsing.parser",
         "parsing",
         "context",
+        "templates",
         "text.words",
-        "text.wanted",
         "text.loops",
     },
-    {"prompts", "text", "text.assemble", "text.echoes"},
-    {"routers", "routers.base", "routers.lexicon", "routers.measures", "routers.question"},
+    {"default_prompts", "prompt_files"},
+    {"prompts", "text", "text.assembly", "text.echoes"},
+    {"routers", "routers.base", "routers.measures", "routers.question"},
     {"routers.gate", "routers.cost", "routers.embedded", "routers.prompt"},
     {"routers.auto", "routers.training", "gate"},
+    {"writing"},
+    {"call_flow"},
+    {"draft"},
     {"flow"},
     {"board"},
     {"together"},
@@ -39,11 +46,11 @@ LAYERS = [
 
 TOP = {
     *("__init__", "__main__", "cli", "_cli", "local"),
-    *("routers.classifier", "routers.classifier_training", "adapters.adoption", "adapters.engines"),
+    *("routers.classifier", "adapters.adoption", "adapters.engines"),
 }
 """What stands on the core; listed so that a new module must be given its place."""
 
-WITH_TORCH = ["skeleton_of_thought/local/", "skeleton_of_thought/routers/classifier"]
+WITH_TORCH = ["skeleton_of_thought/local/", "skeleton_of_thought/routers/classifier.py"]
 """Who may import torch and transformers."""
 
 

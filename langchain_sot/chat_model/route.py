@@ -15,7 +15,7 @@ from langchain_sot.interrupts import dropped
 from langchain_sot.messages import convert_message, message_usage
 from langchain_sot.plan import AnswerPlan, with_request
 from langchain_sot.routers import ChildRunRouter
-from skeleton_of_thought.routers.base import AnyRouter, Around, decided_at_once, told
+from skeleton_of_thought.routers.base import AnyRouter, RouterWrapper, decide_at_once, report_answer
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Span, Timings, Usage
 
 __all__ = ["CallRoute", "DirectAnswer", "KnownDecision", "route_call"]
@@ -24,7 +24,7 @@ _M = TypeVar("_M", bound=BaseMessage)
 
 
 @dataclass(frozen=True)
-class KnownDecision(Around):
+class KnownDecision(RouterWrapper):
     """A router that has already decided on the question.
 
     Attributes:
@@ -96,7 +96,7 @@ class DirectAnswer:
             reason=self.decision.reason,
             usage_by_stage={"direct": usage} if self._usage else {},
         )
-        told(self.router, answer)
+        report_answer(self.router, answer)
 
     def _count(self, message: BaseMessage) -> None:
         if self._first is None:
@@ -163,7 +163,7 @@ def route_call(
     conversation = Conversation(tuple(convert_message(message) for message in messages))
     conversation = with_request(conversation, config, models)
     with dropped():
-        decision = decided_at_once(ChildRunRouter(plan.router, config), conversation)
+        decision = decide_at_once(ChildRunRouter(plan.router, config), conversation)
     if decision is None or decision.use_skeleton:
         return CallRoute(delegated=False, decision=decision)
     direct = DirectAnswer(plan.router, decision, conversation.question)

@@ -27,7 +27,7 @@ from skeleton_of_thought.events import (
     Routed,
     SkeletonDone,
 )
-from skeleton_of_thought.text.assemble import POINT_BREAK, Join, heading, separator
+from skeleton_of_thought.text.assembly import POINT_BREAK, Join, heading, separator
 from skeleton_of_thought.types import Answer, Expansion, Point
 
 __all__ = ["LiveView"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.routers.measures import Labelled, Measured, measure, read_labels
+from skeleton_of_thought.routers.measures import LabelledQuestion, Measures, measure, read_labels
 
 __all__ = ["train"]
 
@@ -35,7 +35,9 @@ def _tell(line: str) -> None:
     print(f"sot: {line}", file=sys.stderr)
 
 
-def _embedded(args: Namespace, sources: dict[str, list[Labelled]], test: list[Labelled] | None) -> dict[str, Any]:
+def _embedded(
+    args: Namespace, sources: dict[str, list[LabelledQuestion]], test: list[LabelledQuestion] | None
+) -> dict[str, Any]:
     from skeleton_of_thought.routers.embedded import EmbeddedRouter
     from skeleton_of_thought.routers.training import train_embedded
 
@@ -48,8 +50,10 @@ def _embedded(args: Namespace, sources: dict[str, list[Labelled]], test: list[La
     return report
 
 
-def _encoder(args: Namespace, sources: dict[str, list[Labelled]], test: list[Labelled] | None) -> dict[str, Any]:
-    from skeleton_of_thought.routers.classifier_training import train_classifier
+def _encoder(
+    args: Namespace, sources: dict[str, list[LabelledQuestion]], test: list[LabelledQuestion] | None
+) -> dict[str, Any]:
+    from skeleton_of_thought.routers.classifier import train_classifier
 
     labelled = [one for of in sources.values() for one in of]
     return train_classifier(
@@ -66,5 +70,5 @@ def _encoder(args: Namespace, sources: dict[str, list[Labelled]], test: list[Lab
     )
 
 
-def _tested(test: list[Labelled], scores: list[float], threshold: float) -> Measured:
+def _tested(test: list[LabelledQuestion], scores: list[float], threshold: float) -> Measures:
     return measure([score >= threshold for score in scores], [one.use_skeleton for one in test], scores)

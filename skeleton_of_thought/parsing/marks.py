@@ -1,7 +1,7 @@
-"""What one line of a skeleton says: its list mark, the titles on it, and how a title is cleaned.
+"""One line of a skeleton: its list mark, the titles on it, and the clean-up of a title.
 
-Everything here looks at a single line and knows nothing of the lines around it; `parsing` decides which
-marks make points. All patterns are anchored or bounded, so that a line of a megabyte costs linear time.
+All functions look at a single line and know nothing of the lines around it; `outline` decides which marks make points.
+All patterns are anchored or bounded, so that a line of a megabyte takes linear time.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from typing import Any, Literal, NamedTuple, cast
 
 __all__ = ["Mark", "clean_title", "intro_list", "is_weak", "read_mark", "roman_value", "split_inline"]
 
-Kind = Literal["number", "dotted", "alpha", "bullet", "heading"]
+MarkKind = Literal["number", "dotted", "alpha", "bullet", "heading"]
 
 TITLE_LIMIT = 1000
-"""Characters of a title that are kept: far above any outline, low enough to be repeated in prompts."""
+"""The most characters of a title: far above any outline, low enough to be repeated in prompts."""
 
 BOLD_LEVEL = 7
-"""The heading level of a line that is bold as a whole: deeper than the six that Markdown knows."""
+"""The heading level of a line that is bold as a whole: deeper than the six levels of Markdown."""
 
 
 class Mark(NamedTuple):
-    """A list mark and what follows it on its line.
+    """A list mark and the rest of its line.
 
     Attributes:
         kind: The family: `1.`, `Step 1:`, `①`, `一、` are numbers; `1.1` is dotted; `a)`, `IV.` alpha.
-        style: What marks of one list have in common, such as `"."`, `"()"`, `"step"` or the bullet.
-        number: The value of a number, the last component of a dotted one, else 0.
-        word: The letters of an alpha mark, the whole of a dotted one.
+        style: The common feature of the marks of one list, such as `"."`, `"()"`, `"step"` or the bullet.
+        number: The value of a number, the last component of a dotted number, else 0.
+        word: The letters of an alpha mark, or the whole dotted number.
         indent: Columns before the mark.
         level: Heading level of the line, 0 for none.
         rest: The text after the mark, not yet cleaned.
-        opened: Emphasis that was opened before the mark and closes somewhere in `rest`.
+        opened: Emphasis that opens before the mark and closes somewhere in `rest`.
     """
 
-    kind: Kind
+    kind: MarkKind
     style: str
     number: int
     word: str
@@ -46,18 +46,14 @@ class Mark(NamedTuple):
     opened: str = ""
 
 
-# --- the marks ------------------------------------------------------------------------------------
-
-
 class _Pattern:
-    """A regular expression that is compiled when it is first used: all of them take longer than the whole import."""
+    """A regular expression that is compiled at its first use: compiling all takes longer than the whole import."""
 
     def __init__(self, text: str, flags: re.RegexFlag | int) -> None:
-        self._text = text
-        self._flags = flags
+        self._text, self._flags = text, flags
 
     def __getattr__(self, name: str) -> Any:
-        # Asked for what the object does not have yet; from then on it does.
+        # Python calls this for attributes that the object lacks: once for each method of the pattern.
         found = self.__dict__[name] = getattr(re.compile(self._text, self._flags), name)
         return found
 
@@ -173,7 +169,7 @@ def _emphasised_mark(body: str, indent: int, level: int) -> Mark | None:
 
 
 def _bare_mark(body: str, indent: int, level: int, opened: str) -> Mark | None:
-    """The mark at the very start of `body`, whose indent, heading and emphasis are already taken off."""
+    """The mark at the very start of `body`, a line without its indent, heading and emphasis."""
     digit = body[:1].isdecimal()
     if digit and (dotted := _DOTTED.match(body)):
         rest = body[dotted.end() :]
@@ -192,7 +188,7 @@ def _bare_mark(body: str, indent: int, level: int, opened: str) -> Mark | None:
 
 
 def _number_mark(body: str) -> tuple[str, int, re.Match[str]] | None:
-    """Style, value and match of the number that `body` begins with."""
+    """Style, value and match of the number at the start of `body`."""
     start = body[:1]
     if start.isdecimal() or start in _BRACKETS:
         if (found := _NUMBER.match(body)) and (style := _number_style(found, body)):
@@ -207,7 +203,7 @@ def _number_mark(body: str) -> tuple[str, int, re.Match[str]] | None:
 
 
 def _sign_mark(body: str) -> tuple[str, int, re.Match[str]] | None:
-    """Like `_number_mark`, for numbers that are signs or words of their own."""
+    """Like `_number_mark`, for numbers in signs such as ① and in CJK numerals."""
     if found := _CIRCLED.match(body):
         return "circled", int(unicodedata.numeric(found["n"])), found
     if found := _KEYCAP_TEN.match(body):
@@ -228,7 +224,7 @@ def _alpha(found: re.Match[str], mark: Mark) -> Mark | None:
 
 
 def _number_style(found: re.Match[str], body: str) -> str | None:
-    """The style of a number with its delimiter, or None when the text only looks like one."""
+    """The style of a number with its delimiter, or None if the text only looks like a list number."""
     after = body[found.end() : found.end() + 2]
     if found["dash"]:
         return None if found["open"] or body[found.end() :].lstrip()[:1].isdigit() else "-"
@@ -246,7 +242,7 @@ def _number_style(found: re.Match[str], body: str) -> str | None:
 
 
 def _number(style: str, n: int, found: re.Match[str], mark: Mark) -> Mark:
-    """`mark`, whose `rest` still begins with the number, with the number taken off."""
+    """`mark` without the number, with which its `rest` still begins."""
     rest, opened = mark.rest[found.end() :], mark.opened
     if style in (".", ")", "()", "[]") and rest[:1] in (")", ".", ":", "：") and not rest[1:2].strip("*_ "):
         rest = rest[1:]  # "1.) Title", "(1): Title"
@@ -260,7 +256,7 @@ def _number(style: str, n: int, found: re.Match[str], mark: Mark) -> Mark:
 
 
 def _closed(rest: str, opened: str) -> tuple[str, str]:
-    """`rest` and `opened` after an emphasis that closes right behind the mark: `**1.** Title`."""
+    """`rest` and `opened` behind an emphasis that closes right after the mark: `**1.** Title`."""
     if opened and rest.startswith(opened):
         return rest[len(opened) :], ""
     return rest, opened
@@ -292,17 +288,17 @@ def _value(digits: str) -> int:
 
 
 def plain_style(mark: Mark) -> str:
-    """The style of a number without what stands around it: a bullet before it, bold type."""
+    """The style of a number without a bullet before it and without bold type."""
     return mark.style.removeprefix("bullet ").removesuffix("b")
 
 
 def is_weak(mark: Mark) -> bool:
-    """Whether prose shares the mark, as in "7 - Eleven": such a list has to begin at its beginning."""
+    """Whether the mark also occurs in prose, as in "7 - Eleven": such a list has to begin with its first number."""
     return plain_style(mark) in _WEAK
 
 
 def roman_value(word: str) -> int:
-    """The value of a Roman numeral below 40, or 0 when `word` is none."""
+    """The value of a Roman numeral below 40, or 0 for any other word."""
     found = _ROMAN.fullmatch(word)
     if not found:
         return 0
@@ -330,13 +326,13 @@ _LAST_AND = _pattern(r"[,，;]\s+(?:and|y|et|und|e|и)\s*$")
 def split_inline(mark: Mark, first: bool) -> list[tuple[int, str]]:
     """The numbers and raw titles on the line of a number mark: "1. a 2. b 3. c" holds three.
 
-    A number inside a title splits it only when it continues the sequence in the same style. One that
-    continues it by chance ("1. Rule 2. of thermodynamics") is told apart by the case of its letter, and
-    two marks are enough only where one-line lists are to be expected.
+    A number inside a title splits it only if it continues the sequence in the same style. The case of the next letter
+    shows a number that continues it by chance ("1. Rule 2. of thermodynamics"). Two marks are enough only on a line
+    that is likely to hold several points.
 
     Args:
         mark: The mark at the start of the line.
-        first: The line is the first of its list, or follows a line that was split.
+        first: Whether the line is the first of its list, or follows a line that was split.
     """
     whole = [(mark.number, mark.rest)]
     style = plain_style(mark)
@@ -379,7 +375,7 @@ def intro_list(line: str) -> Mark | None:
 
 _TOKENS = _pattern(r"`[^`]*`|\*+|_+")
 _INVISIBLE = dict.fromkeys((*range(9), *range(14, 28), *range(127, 133), *range(134, 160), 0x200B, 0x2060, 0xFEFF))
-# Tokens that end a turn and leak from some servers, and line breaks in HTML.
+# End-of-turn tokens, which leak from some servers, and line breaks in HTML.
 _LEAKED = _pattern(r"<(?:\|[\w ]{1,30}\||/s|eos|end_of_turn|br ?/?)>")
 _SURROGATE = _pattern(r"[\ud800-\udfff]")
 _LEADING = _pattern(rf"(?:[{_DASHES}*+]\s+|[{_DOTS}{_SIGNS}]\ufe0f?\s*|#{{1,6}}\s+)")
@@ -389,12 +385,11 @@ _ABBREVIATION = _pattern(r"(?:^|[\s(])(?:[^\W\d_]\.){2,}$")
 def clean_title(raw: str, opened: str = "") -> str:
     """The words of a title: no list or emphasis marks, one space between words, no closing punctuation.
 
-    Code in backticks, `?`, `!`, an ellipsis and the last dot of "U.S." stay. Returns "" when nothing but
-    punctuation is left.
+    Code in backticks, `?`, `!`, an ellipsis and the last dot of "U.S." stay. Returns "" if only punctuation is left.
 
     Args:
-        raw: What follows the list mark on its line.
-        opened: Emphasis opened before the list mark, to be closed in `raw`.
+        raw: The text after the list mark on its line.
+        opened: Emphasis that opens before the list mark and closes in `raw`.
     """
     return _clean_short(raw, opened) if len(raw) <= _SHORT else _clean_title(raw, opened)
 
@@ -407,17 +402,17 @@ def _clean_title(raw: str, opened: str) -> str:
     text = _without_emphasis(text, opened)
     if len(text) > TITLE_LIMIT:
         text = text[:TITLE_LIMIT].rpartition(" ")[0] or text[:TITLE_LIMIT]
-    text = _without_closing(text)
-    if any(map(str.isalnum, text)) or any(unicodedata.category(c)[0] == "S" for c in text):
-        return text
-    return ""
+    while text and _is_closing(text):
+        text = text[:-1].rstrip()
+    has_words = any(map(str.isalnum, text)) or any(unicodedata.category(c)[0] == "S" for c in text)
+    return text if has_words else ""
 
 
 _clean_short = lru_cache(maxsize=256)(_clean_title)
 
 
 def _without_emphasis(text: str, opened: str) -> str:
-    """`text` without the runs of `*` and `_` that come in pairs, those in code apart."""
+    """`text` without the pairs of `*` and `_` runs around emphasis. Code keeps them."""
     if "*" not in text and "_" not in text:
         return text
     drop: list[tuple[int, int]] = []
@@ -427,7 +422,7 @@ def _without_emphasis(text: str, opened: str) -> str:
         if run[0] == "`" or len(run) > 3:
             continue
         before, after = text[start - 1 : start] if start else "", text[end : end + 1]
-        # Within a word only ** is emphasis (Chinese needs it); snake_case and 2*3*4 are not.
+        # Within a word only ** is emphasis (Chinese needs it), unlike snake_case and 2*3*4.
         inside_ok = run[:2] == "**"
         closes = bool(before.strip()) and (inside_ok or not after.isalnum())
         opens = bool(after.strip()) and (inside_ok or not before.isalnum())
@@ -435,7 +430,7 @@ def _without_emphasis(text: str, opened: str) -> str:
             drop += [waiting[run].pop(), (start, end)]
         elif opens:
             waiting.setdefault(run, []).append((start, end))
-    # A half that lost its other half, to a cut line or to the list mark.
+    # The first half of a pair whose other half is gone with a cut line or with the list mark.
     for run in ("***", "**", "__"):
         drop += [span for span in waiting.get(run, []) if span[0] == 0]
     kept, at = [], 0
@@ -445,12 +440,6 @@ def _without_emphasis(text: str, opened: str) -> str:
     kept.append(text[at:])
     text = "".join(kept).strip()
     return text[:-2].rstrip() if text.endswith("**") and len(text.strip("*")) > 0 else text
-
-
-def _without_closing(text: str) -> str:
-    while text and _is_closing(text):
-        text = text[:-1].rstrip()
-    return text
 
 
 def _is_closing(text: str) -> bool:

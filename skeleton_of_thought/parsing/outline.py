@@ -1,8 +1,8 @@
-"""Which lines of a text are the points of its skeleton.
+"""The outline of a text: which of its lines are the points of a skeleton.
 
-`Outline.read` judges one complete line from the lines before it. The first list mark decides what the top
-level looks like (style and indent); marks of other kinds, deeper ones and dotted numbers then belong to
-the point above them. What `read` returned is final.
+`Outline.read` judges one complete line from the lines before it. The first list mark sets the style and indent of the
+top level. Marks of another style, deeper marks and dotted numbers then belong to the point above them. Titles that
+`read` has returned are final.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Title(NamedTuple):
 
 @dataclass
 class _Top:
-    """What the marks of the top level look like, and the number of the last point."""
+    """Style and position of the marks of the top level, and the number of the last point."""
 
     kind: str
     style: str
@@ -57,36 +57,38 @@ class Outline:
         self._found = False
         self._cut = False
         self._ended = False
-        # Styles of numbered lists nested under the current point: their "2." is not the next point.
+        # Styles of the numbered lists nested under the current point: their "2." is not the next point.
         self._nested: set[tuple[str, int]] = set()
-        # A mark without a title, which the next line may give.
+        # A mark without a title, which may follow on the next line.
         self._untitled: Mark | None = None
-        # Headings so far, and bullets below them that are points only if the headings are not.
+        # The headings so far, and the bullets below them, which are points only if the headings are not.
         self._headings: list[tuple[int, Title]] = []
         self._held: list[Title] = []
         self._holding = False
-        # The last line was prose or blank, or ended in a colon: a numbered list may begin here.
+        # Whether the last line was prose or blank, or ended in a colon: a numbered list may begin here.
         self._loose = True
         self._inline = True
         self._fence = ""
         self._list_in_fence = False
-        self._json: list[str] | None = None
-        self._blank_so_far = True
+        # The lines of a text that begins like JSON; None for other texts.
+        self._json: list[str] | None = []
 
     def read(self, line: str, cut: bool = False) -> list[Title]:
         """The titles of the points that this line completes.
 
         Args:
             line: One line without its line end.
-            cut: The text was cut off in this line.
+            cut: Whether the text was cut off in this line.
         """
         self._cut, self._out = cut, []
-        if self._ended or self._in_code(line):
+        may_be_code = self._fence or "```" in line or "~~~" in line
+        if self._ended or (may_be_code and self._in_code(line)):
             return []
         if not line.strip():
             self._loose = True
             return []
-        self._keep_json(line)
+        if self._json is not None:
+            self._keep_json(line)
         mark = read_mark(line)
         if self._untitled is not None and self._give_title(line, mark):
             return self._out
@@ -98,7 +100,7 @@ class Outline:
         return self._out
 
     def finish(self) -> list[Title]:
-        """The titles that could only be told from the whole text."""
+        """The titles that only the whole text shows."""
         if self._found:
             return []
         levels = [level for level, _ in self._headings]
@@ -110,8 +112,8 @@ class Outline:
     # --- fences, prose, JSON ----------------------------------------------------------------------
 
     def _in_code(self, line: str) -> bool:
-        """Whether the line is a code fence, or inside one that is not the list itself."""
-        found = _FENCE.fullmatch(line) if "```" in line or "~~~" in line else None
+        """Whether the line is a code fence, or code within a fence that does not hold the list."""
+        found = _FENCE.fullmatch(line)
         if self._fence and not self._list_in_fence:
             if found and not found[2] and found[1].startswith(self._fence):
                 self._fence = ""
@@ -119,7 +121,7 @@ class Outline:
         if not found:
             return False
         if self._fence:
-            # The list had a fence of its own; what follows only talks about it.
+            # The list had a fence of its own; the text after it only comments on the list.
             self._ended = self._found or bool(self._held)
             self._fence, self._list_in_fence = "", False
             return True
@@ -137,23 +139,20 @@ class Outline:
             self._number(mark)
 
     def _give_title(self, line: str, mark: Mark | None) -> bool:
-        """Give the point that has no title yet this line as its title; False if it is no title."""
+        """Takes the line as the title of the mark that has none yet; False if it is no title."""
         empty, self._untitled = self._untitled, None
         if mark is not None and mark.kind == "number":
             if not self._found:
-                self._top = None  # A prefilled "1." on a line of its own, then the real list.
+                self._top = None  # A prefilled "1." stood on a line of its own, and the real list begins here.
             return False
         self._emit(clean_title(mark.rest, mark.opened) if mark else clean_title(line, empty.opened if empty else ""))
         return True
 
     def _keep_json(self, line: str) -> None:
-        if self._blank_so_far:
-            self._blank_so_far = False
-            self._json = [] if line.lstrip()[:1] in ("[", "{") else None
-        if self._json is not None:
+        if self._json is not None and not self._found and (self._json or line.lstrip()[0] in "[{"):
             self._json.append(line)
-            if self._found:
-                self._json = None
+        else:
+            self._json = None
 
     # --- marks ------------------------------------------------------------------------------------
 
@@ -176,11 +175,11 @@ class Outline:
             self._begin(mark)
 
     def _outranks(self, mark: Mark, top: _Top) -> bool:
-        """Whether a number begins the list anew, above the marks that were taken for the top level."""
+        """Whether a number begins the real list, above the marks that looked like its top level."""
         if mark.indent > top.indent + 1 or not _begins(mark):
             return False
         if top.kind == "bullet":
-            # "- Topic" directly followed by "1. part" is a topic with its parts.
+            # "- Topic" with "1. part" on the very next line is a topic with its parts.
             return self._loose and mark.number <= 1
         if top.kind == "dotted":
             return mark.number <= 2
@@ -197,7 +196,7 @@ class Outline:
         )
 
     def _continues(self, mark: Mark, top: _Top) -> bool:
-        """Whether a mark of another style or indent is still the next of this list."""
+        """Whether a mark of another style or indent is nevertheless the next of this list."""
         return mark.number == top.number + 1 and (mark.style, mark.indent // 2) not in self._nested
 
     def _begin(self, mark: Mark) -> None:
@@ -226,7 +225,7 @@ class Outline:
             self._untitled = mark
 
     def _dotted(self, mark: Mark) -> None:
-        """`1.1` belongs to a point, unless the whole list is written so, or a prefilled "1." is repeated."""
+        """Judges `1.1`: part of a point, unless the whole list is written so, or a prefilled "1." is repeated."""
         top = self._top
         if top is None or self._holding:
             first = bool(mark.style) or (mark.word == "1.1" and not mark.rest.lstrip(" *_")[:1].islower())
@@ -293,7 +292,7 @@ class Outline:
 
 
 def _begins(mark: Mark) -> bool:
-    """Whether a numbered mark is a likely first of a list: "2024." and "7 - Eleven" are not."""
+    """Whether a number is likely to begin a list, unlike "2024." and "7 - Eleven"."""
     return mark.number <= (1 if is_weak(mark) else 99)
 
 
@@ -306,7 +305,7 @@ def _is_sentence(mark: Mark) -> bool:
 
 
 def _json_titles(source: str) -> list[str]:
-    """Titles from a JSON list of strings or objects, or an object that holds one."""
+    """The titles in a JSON list of strings or objects, or in an object that holds such a list."""
     try:
         data: Any = json.JSONDecoder().raw_decode(source[:_JSON_LIMIT].lstrip())[0]
     except (ValueError, RecursionError):
@@ -326,7 +325,7 @@ def _json_titles(source: str) -> list[str]:
 
 
 def plain_title(text: str) -> str:
-    """A title that came as data: without marks, and without a number that the model put before it all the same."""
+    """A title that a model gave as data, without its marks and without a number that the model put before it."""
     mark = read_mark(text)
     numbered = mark if mark and mark.kind == "number" else None
     return clean_title(numbered.rest, numbered.opened) if numbered else clean_title(text)

@@ -1,14 +1,14 @@
-"""From the text of a model to the points of a skeleton, while it is still being written.
+"""From the text of a model to the points of a skeleton, while the model still writes it.
 
-`SkeletonParser` is the one implementation: text goes through `ReasoningFilter`, is cut into lines, and
-each complete line is judged once, by `Outline`, from what came before it. What was returned is never
-revised, and the result does not depend on how the text was cut into pieces.
+`SkeletonParser` is the only implementation: text goes through `ReasoningFilter` and is cut into lines, and `Outline`
+judges each complete line once, from the lines before it. Returned points are never revised, and the result does not
+depend on how the text was cut into pieces.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.parsing.outline import Outline, Title, plain_title
@@ -26,15 +26,15 @@ _STARTS = frozenset(tag[:n] for name in _NAMES for tag in (f"<{name}>", f"</{nam
 _LONGEST = max(map(len, _STARTS))
 
 MOST_POINTS = 1000
-"""No answer has more points than this. A model that loops until its window is full is not read to the end."""
+"""The most points of any answer. The parser stops here when a model loops until its window is full."""
 
 
 class ReasoningFilter:
     """Takes `<think>`, `<thinking>` and `<reasoning>` blocks out of text that arrives in pieces.
 
     At most the possible start of a tag (eleven characters) is held back. A block that is never closed is
-    dropped. A `</think>` without its opening, which some chat templates put into the prompt, is swallowed;
-    the text before it is already out, so whoever can still take it back (as `SkeletonParser` does) has to.
+    dropped. So is a `</think>` without its opening, which some chat templates put into the prompt. The text before
+    that tag is out already: a caller that can still discard it, as `SkeletonParser` does, has to.
     """
 
     def __init__(self) -> None:
@@ -42,47 +42,46 @@ class ReasoningFilter:
         self._inside = ""
 
     def feed(self, text: str) -> str:
-        """The part of `text` (and of what was held back) that is known not to be reasoning."""
-        return "".join(part for part in self.parts(text) if part)
+        """The part of `text` (and of the text held back before) that is known not to be reasoning."""
+        if not self._held and not self._inside and "<" not in text:
+            return text
+        return "".join(filter(None, self.parts(text)))
 
     def close(self) -> str:
-        """What was still held back. The filter is then as new."""
+        """The text that was still held back. The filter can be used for another text then."""
         rest = "" if self._inside else self._held
         self._held = self._inside = ""
         return rest
 
-    def parts(self, text: str) -> Iterator[str | None]:
-        """Like `feed`, in pieces; None stands where a block was closed that this text never opened."""
+    def parts(self, text: str) -> list[str | None]:
+        """Like `feed`, in pieces; None marks a closing tag of a block that this text never opened."""
         if not self._held and not self._inside and "<" not in text:
-            yield text
-            return
+            return [text]
+        parts: list[str | None] = []
         text, self._held = self._held + text, ""
         at = 0
         while True:
+            pattern = _CLOSING[self._inside] if self._inside else _TAG
+            found = pattern.search(text, at)
+            if not found:
+                break
             if self._inside:
-                found = _CLOSING[self._inside].search(text, at)
-                if not found:
-                    break
                 self._inside = ""
             else:
-                found = _TAG.search(text, at)
-                if not found:
-                    break
-                yield text[at : found.start()]
+                parts.append(text[at : found.start()])
                 if found[1]:
-                    yield None
+                    parts.append(None)
                 else:
                     self._inside = found[2].lower()
             at = found.end()
-        keep = self._possible_start(text, at)
+        # The start of a tag may be at the end of the text.
+        keep = text.rfind("<", max(at, len(text) - _LONGEST))
+        if keep < 0 or not text[keep:].isascii() or text[keep:].lower() not in _STARTS:
+            keep = len(text)
         self._held = text[keep:]
         if not self._inside and keep > at:
-            yield text[at:keep]
-
-    @staticmethod
-    def _possible_start(text: str, at: int) -> int:
-        last = text.rfind("<", max(at, len(text) - _LONGEST))
-        return last if last >= 0 and text[last:].isascii() and text[last:].lower() in _STARTS else len(text)
+            parts.append(text[at:keep])
+        return parts
 
 
 # --- the parser -----------------------------------------------------------------------------------
@@ -93,13 +92,13 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 class SkeletonParser:
     """Reads a skeleton from text that arrives in pieces, as a person would read it.
 
-    A point is returned by the `feed` that completes its line. Three kinds of text need a longer look: a
-    mark without a title waits for the next line; outlines of Markdown headings or bold lines wait for the
-    second heading, and bullets below a single heading for the end (are the headings the points, or one
-    heading the title of the list?); a JSON list is read by `close`.
+    The `feed` that completes the line of a point returns the point. Three kinds of text take longer: a mark without
+    a title waits for the next line; outlines of Markdown headings or bold lines wait for the second heading, and
+    bullets below a single heading wait for the end (either the headings are the points, or one heading is the title
+    of the list); a JSON list is read by `close`.
 
     Text inside reasoning tags is skipped. When only the closing `</think>` arrives, all text before it was
-    reasoning: the parser starts anew, unless points were returned already, which are never revised.
+    reasoning: the parser starts again, unless it has returned points, which are never revised.
 
     Args:
         max_points: Points after this many are ignored; never more than `MOST_POINTS`.
@@ -127,7 +126,7 @@ class SkeletonParser:
 
     @property
     def full(self) -> bool:
-        """Whether as many points as are wanted are complete, so that the model may be stopped."""
+        """Whether `max_points` points are complete, so that the model may be stopped."""
         return len(self._points) >= self._most
 
     def feed(self, text: str) -> list[Point]:
@@ -135,26 +134,25 @@ class SkeletonParser:
         if self._skeleton is not None:
             return []
         self._text.append(text)
-        if self.full:
-            return []
         before = len(self._points)
-        for part in self._filter.parts(text):
-            if part is None:
-                self._restart()
-            elif part:
-                self._take(part)
+        if before < self._most:
+            for part in self._filter.parts(text):
+                if part is None:
+                    self._restart()
+                elif part:
+                    self._read(part)
         return self._points[before:]
 
     def close(self, truncated: bool = False) -> Skeleton:
-        """End the text; the line that is still open is read as well.
+        """Ends the text; reads the line that is still open as well.
 
         Args:
-            truncated: The model was cut off (it reached its token limit): a point whose line was cut is
-                dropped if there are others.
+            truncated: Whether the model was cut off (it reached its token limit): the point on a line that was cut
+                is dropped if there are others.
         """
         if self._skeleton is None:
             if not self.full:
-                self._take(self._filter.close())
+                self._read(self._filter.close())
                 titles = self._outline.read("".join(self._line), cut=truncated)
                 titles += self._outline.finish()
                 if titles and titles[-1].cut and len(self._points) + len(titles) > 1:
@@ -163,7 +161,7 @@ class SkeletonParser:
             self._skeleton = Skeleton(tuple(self._points), "".join(self._text))
         return self._skeleton
 
-    def _take(self, part: str) -> None:
+    def _read(self, part: str) -> None:
         if self._after_return and part.startswith("\n"):
             part = part[1:]
         if part:
@@ -176,14 +174,15 @@ class SkeletonParser:
         lines[0] = "".join(self._line) + lines[0]
         self._line = [rest]
         for line in lines:
-            self._add(self._outline.read(line))
-            if self.full:
-                break
+            if titles := self._outline.read(line):
+                self._add(titles)
+                if self.full:
+                    break
 
     def _add(self, titles: list[Title]) -> None:
-        for title in titles:
-            if not self.full:
-                self._points.append(Point(len(self._points) + 1, title.text))
+        count = len(self._points)
+        for index, title in enumerate(titles[: self._most - count], count + 1):
+            self._points.append(Point(index, title.text))
 
     def _restart(self) -> None:
         if not self._points:
@@ -208,7 +207,7 @@ def parse_skeleton(text: str, max_points: int | None = None) -> Skeleton:
 
 
 def skeleton_of_titles(titles: Iterable[str]) -> Skeleton:
-    """The skeleton of titles that came as data; those without any words are left out."""
+    """The skeleton of titles that a model gave as data; titles without any words are left out."""
     plain = [plain_title(" ".join(title.split())) for title in titles]
     points = tuple(Point(i, title) for i, title in enumerate(filter(None, plain), 1))
     return Skeleton(points, "\n".join(plain))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, check_router, decided_at_once, races, told
+from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, check_router, decide_at_once, races, report_answer
 from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.routers.embedded import EmbeddedRouter
 from skeleton_of_thought.routers.gate import Gate
@@ -15,15 +15,17 @@ __all__ = ["AutoRouter", "as_router"]
 
 
 class AutoRouter:
-    """A skeleton where it helps, the model as it is where it would hurt; no call, and well under a millisecond.
+    """A skeleton where it helps and a direct answer where it would hurt, decided in well under a millisecond.
+
+    The decision needs no call, unless `router` does.
 
     Args:
-        router: Asked where no rule of the gate is against a skeleton; the embedded router unless another is given.
-        gate: The rules before it; None for none.
-        guard: What weighs cost against time after it; None for none. `observe` feeds it.
+        router: Decides the questions that pass the gate; None for the embedded router.
+        gate: The rules before the router; None for no rules.
+        guard: Weighs cost against time after the router; None for no guard. It learns from `observe`.
 
     Raises:
-        InvalidInput: The router is none.
+        InvalidInput: `router` is no router.
 
     Example:
         >>> router = AutoRouter()
@@ -46,8 +48,8 @@ class AutoRouter:
         self.guard = guard
 
     def observe(self, answer: Answer) -> None:
-        """Lets the guard, and a router that learns, know of an answer."""
-        told(self.router, answer)
+        """Reports an answer to the guard, and to a router that learns."""
+        report_answer(self.router, answer)
         if self.guard is not None:
             self.guard.observe(answer)
 
@@ -64,15 +66,15 @@ class AutoRouter:
         return self._guarded(conversation, await BoundRouter(self.router, conversation).adecide())
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
-        """The decision where it takes no call: always with the embedded router, else where the gate decides."""
+        """The decision if it needs no call: always with the embedded router, with another one if the gate decides."""
         if (decision := self._barred(conversation)) is not None:
             return decision
-        decision = decided_at_once(self.router, conversation)
+        decision = decide_at_once(self.router, conversation)
         return None if decision is None else self._guarded(conversation, decision)
 
     @property
     def races(self) -> bool:
-        """Whether the skeleton is written while the router decides, as its own `races` says."""
+        """Whether the skeleton is written while the router decides, see `Router`."""
         return races(self.router)
 
     def _barred(self, conversation: Conversation) -> RouteDecision | None:
@@ -92,10 +94,10 @@ class AutoRouter:
 
 
 def as_router(router: AnyRouter | Literal["auto"] | None, *, guard: CostGuard | None = None) -> AnyRouter | None:
-    """What an adapter's `router` argument means: `"auto"` for an `AutoRouter` with this guard, the rest as it is.
+    """The router for an adapter's `router` argument: an `AutoRouter` with this guard for `"auto"`, else the argument.
 
     Raises:
-        InvalidInput: It is no router.
+        InvalidInput: The argument is no router.
 
     Example:
         >>> as_router("auto").route(Conversation.of("Why?")).use_skeleton

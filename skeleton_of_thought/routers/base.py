@@ -1,4 +1,4 @@
-"""Whether a question is answered through a skeleton: the `Router` protocol, functions as routers, and combinations."""
+"""The `Router` protocol, functions as routers, and combinations of routers."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Usage
 __all__ = [
     "FAILED",
     "AnyRouter",
-    "Around",
     "BoundRouter",
     "Combined",
     "Router",
+    "RouterWrapper",
     "all_of",
     "any_of",
     "check_router",
-    "decided_at_once",
-    "failed_router",
+    "decide_at_once",
+    "failure_decision",
     "first_sure",
     "races",
-    "told",
+    "report_answer",
     "with_threshold",
 ]
 
@@ -36,11 +36,12 @@ __all__ = [
 class Router(Protocol):
     """Decides whether a conversation's question is answered through a skeleton (SoT-R in the paper).
 
-    Three more attributes are optional. `at_once(conversation)` returns the decision, or None where it takes a call: a
-    flow asks it first, and opens no call of stage `route` where it decides. It has to be over at once (below a
-    millisecond), for it runs where the flow does. `races=True` has the skeleton's call run beside the router's; the
-    skeleton waits for the decision, and is cancelled if that is direct. `observe(answer)` is told every answer that
-    is complete, for routers that learn from timings (but those of a batch, which wait for each other).
+    Three more attributes are optional. `at_once(conversation)` returns the decision, or None if it needs a call: a
+    flow tries it first, and opens no call of stage `route` if there is a decision. It has to return within a
+    millisecond, because it runs in the thread or on the loop of the flow. With `races=True` the skeleton's call
+    runs beside the router's: its text is read once the decision is there, and a direct decision cancels the call.
+    `observe(answer)` receives every complete answer, for routers that learn from timings, except the answers of a
+    batch, which wait for each other.
 
     Example:
         >>> class NoProofs:
@@ -65,29 +66,29 @@ class Router(Protocol):
 logger = logging.getLogger(__name__)
 
 AnyRouter = Router | Callable[[str], Any]
-"""What may stand where a router is wanted: a `Router`, or a function of the question, async or not."""
+"""A `Router`, or a function of the question, async or not."""
 
 
 def check_router(router: object) -> None:
-    """Raises `InvalidInput` for what is neither a `Router`, a function of the question, nor None."""
+    """Raises `InvalidInput` unless the object is a `Router`, a function of the question, or None."""
     if router is None or isinstance(router, Router) or callable(router):
         return
     what = repr(router) if isinstance(router, str) else type(router).__name__
     raise InvalidInput(
         f"router is {what}, but must be a Router, a function of the question that returns whether to use a skeleton, "
-        'or None to use one always. Chains and engines take "auto" besides; here that is AutoRouter().'
+        'or None to use one always. Chains and engines also take "auto"; here that is AutoRouter().'
     )
 
 
 @dataclass(frozen=True)
 class BoundRouter:
-    """A router together with what it is asked; the drivers call it wherever they make their calls."""
+    """A router with its conversation. The drivers call it in the threads or on the loops of their other calls."""
 
     router: AnyRouter
     conversation: Conversation
 
     def decide(self) -> RouteDecision:
-        """Asks the router. An async function is run to its end on a loop of this thread's own."""
+        """Asks the router. An async function runs to its end on a new loop of this thread."""
         if isinstance(self.router, Router):
             return self.router.route(self.conversation)
         result = self.router(self.conversation.question)
@@ -96,23 +97,23 @@ class BoundRouter:
         return _decision(result)
 
     async def adecide(self) -> RouteDecision:
-        """Asks the router without holding up the event loop."""
+        """Asks the router without blocking the event loop."""
         if isinstance(self.router, Router):
             return await self.router.aroute(self.conversation)
         if inspect.iscoroutinefunction(self.router) or inspect.iscoroutinefunction(
-            getattr(self.router, "__call__", None)  # noqa: B004 - the method itself is looked at
+            getattr(self.router, "__call__", None)  # noqa: B004 - the method itself is inspected
         ):
             return _decision(await self.router(self.conversation.question))
         result = await asyncio.to_thread(self.router, self.conversation.question)
         return _decision(await result if inspect.isawaitable(result) else result)
 
 
-def decided_at_once(router: AnyRouter, conversation: Conversation) -> RouteDecision | None:
-    """The decision of a router that needs no call for it; None where it does."""
+def decide_at_once(router: AnyRouter, conversation: Conversation) -> RouteDecision | None:
+    """The decision of a router that needs no call; None if it needs one."""
     try:
         return _at_once(router, conversation)
     except Exception as error:
-        return failed_router(error)
+        return failure_decision(error)
 
 
 def _at_once(router: AnyRouter, conversation: Conversation) -> RouteDecision | None:
@@ -122,12 +123,12 @@ def _at_once(router: AnyRouter, conversation: Conversation) -> RouteDecision | N
 
 
 def races(router: AnyRouter) -> bool:
-    """Whether the skeleton is written while the router decides."""
+    """Whether the skeleton is written while the router decides, see `Router`."""
     return bool(getattr(router, "races", False))
 
 
-def told(router: AnyRouter, answer: Answer) -> None:
-    """Tells a router that learns of a complete answer; what goes wrong there is logged and costs no answer."""
+def report_answer(router: AnyRouter, answer: Answer) -> None:
+    """Reports a complete answer to a router that learns. An error there is logged, and the answer stands."""
     if (observe := getattr(router, "observe", None)) is not None:
         try:
             observe(answer)
@@ -135,31 +136,31 @@ def told(router: AnyRouter, answer: Answer) -> None:
             logger.warning("The router could not learn from an answer.", exc_info=True)
 
 
-class Around:
-    """A router around another, as which it decides at once, races and learns; how it is asked is up to the subclass."""
+class RouterWrapper:
+    """A router around another one: passes on `at_once`, `races` and `observe`. Subclasses define `route`."""
 
     router: AnyRouter
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
-        """The decision where it takes no call."""
-        return decided_at_once(self.router, conversation)
+        """The decision of the inner router if it needs no call."""
+        return decide_at_once(self.router, conversation)
 
     @property
     def races(self) -> bool:
-        """Whether the skeleton is written while the router decides."""
+        """Whether the inner router races."""
         return races(self.router)
 
     def observe(self, answer: Answer) -> None:
-        """Tells the router of an answer, if it learns."""
-        told(self.router, answer)
+        """Reports an answer to the inner router, if it learns."""
+        report_answer(self.router, answer)
 
 
 FAILED = "the router failed: "
-"""How the reason of a decision begins that a router did not come to."""
+"""The start of the reason if a router raised an error."""
 
 
-def failed_router(error: Exception) -> RouteDecision:
-    """What a router that failed has decided: direct, for it is there to save time and must not cost the answer."""
+def failure_decision(error: Exception) -> RouteDecision:
+    """The decision for a router that failed: direct, because a router must never cost the answer."""
     return RouteDecision(False, reason=f"{FAILED}{type(error).__name__}: {error}")
 
 
@@ -167,7 +168,7 @@ def failed_router(error: Exception) -> RouteDecision:
 
 
 def all_of(*routers: AnyRouter) -> Combined:
-    """A skeleton where every router wants one. The first that does not decides, and later ones are not asked.
+    """A skeleton if every router wants one. The first that wants none decides, and later ones are not asked.
 
     A router that fails wants none, and the reason says so.
 
@@ -183,21 +184,21 @@ def all_of(*routers: AnyRouter) -> Combined:
 
 
 def any_of(*routers: AnyRouter) -> Combined:
-    """A skeleton where any router wants one. The first that does decides, and later ones are not asked.
+    """A skeleton if any router wants one. The first that wants one decides, and later ones are not asked.
 
-    A router that fails wants none; the others are asked all the same.
+    A router that fails wants none; the others are still asked.
     """
     return Combined(routers, "any")
 
 
 def first_sure(*routers: AnyRouter, low: float = 0.2, high: float = 0.8) -> Combined:
-    """The first router that is sure decides; where none is, the last one that did not fail.
+    """The first sure router decides; if none is sure, the last one that did not fail.
 
-    Cheap routers go first, dear ones last: `first_sure(EmbeddedRouter(), PromptRouter(ask))` spends a call on the
-    doubtful questions alone.
+    Put cheap routers first and expensive ones last: `first_sure(EmbeddedRouter(), PromptRouter(ask))` spends a call
+    on doubtful questions only.
 
     Args:
-        routers: Asked in this order.
+        routers: The routers in their order.
         low: A score of at most this is sure.
         high: A score of at least this is sure. A decision without a score is sure.
 
@@ -209,11 +210,10 @@ def first_sure(*routers: AnyRouter, low: float = 0.2, high: float = 0.8) -> Comb
 
 @dataclass(frozen=True)
 class Combined:
-    """Routers that decide together: see `all_of`, `any_of` and `first_sure`, which make one.
+    """Routers that decide together, made by `all_of`, `any_of` and `first_sure`.
 
-    Asks one after another and stops when the decision stands. Usage is the sum over those that were asked. An
-    `Exception` of one is that router's vote for direct and shows in the reason; what is none (a cancellation, Ctrl-C)
-    goes through.
+    Asks one after another and stops when the decision stands. Usage is the sum over the routers that were asked. An
+    `Exception` counts as that router's vote for direct and shows in the reason; a cancellation or Ctrl-C is raised.
     """
 
     routers: tuple[AnyRouter, ...]
@@ -258,7 +258,7 @@ class Combined:
             router = step
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
-        """The decision, as long as none of those that have to be asked for it takes a call."""
+        """The decision, unless one of the routers on the way to it needs a call."""
         asking = self._asking()
         router = next(asking)
         while True:
@@ -274,16 +274,16 @@ class Combined:
 
     @property
     def races(self) -> bool:
-        """Whether the skeleton is written meanwhile: as one of them says."""
+        """Whether any of the routers races."""
         return any(map(races, self.routers))
 
     def observe(self, answer: Answer) -> None:
-        """Tells all of them that learn."""
+        """Reports an answer to the routers that learn."""
         for router in self.routers:
-            told(router, answer)
+            report_answer(router, answer)
 
     def _asking(self) -> Generator[AnyRouter, RouteDecision, RouteDecision]:
-        """Yields whom to ask next, is sent the decision, and returns the one that stands."""
+        """Yields the next router, receives its decision, and returns the decision that stands."""
         usage: Usage | None = None
         failures: list[str] = []
         decided: RouteDecision | None = None
@@ -313,7 +313,7 @@ class _Failed(RouteDecision):
     """The vote of a router that failed."""
 
     def __init__(self, error: Exception) -> None:
-        failed = failed_router(error)
+        failed = failure_decision(error)
         super().__init__(failed.use_skeleton, reason=failed.reason)
 
 
@@ -328,8 +328,8 @@ def _sent(
 
 
 @dataclass(frozen=True)
-class with_threshold(Around):
-    """A router that wants a skeleton from another score on than its own.
+class with_threshold(RouterWrapper):
+    """A router with another threshold of its score.
 
     A decision without a score stays as it is.
 
@@ -356,7 +356,7 @@ class with_threshold(Around):
         return self._decided(await BoundRouter(self.router, conversation).adecide())
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
-        """The decision where it takes no call."""
+        """The decision if it needs no call."""
         decision = super().at_once(conversation)
         return None if decision is None else self._decided(decision)
 

@@ -1,8 +1,8 @@
-"""The cost guard: whether a skeleton pays, by what this process has measured of the model so far.
+"""The cost guard: whether a skeleton pays off, by the measurements of this process so far.
 
-A skeleton costs prompt tokens, once for itself and once for every point, and pays only where points really are
-written side by side. How fast that is differs between a server with free capacity and one that is full, so it is
-learnt from the answers of this process.
+A skeleton costs prompt tokens, once for itself and once for every point. It pays off only if the points are really
+written side by side. Their speed differs between a server with free capacity and a busy one, so the guard learns it
+from the answers of this process.
 """
 
 from __future__ import annotations
@@ -10,101 +10,99 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Answer, Conversation, Expansion, RouteDecision
+from skeleton_of_thought.types import Answer, Conversation, RouteDecision
 
 __all__ = ["CostGuard", "Estimate", "Pace"]
 
 _NEWEST = 0.3
-"""The share of the newest measurement in a mean: it follows a server whose load changes."""
+"""The share of the newest measurement in a mean, so that the mean follows a server whose load changes."""
 _DENSE = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _CHARACTERS_PER_TOKEN = 4
 _MESSAGE_TOKENS = 4
 _SKELETON_WORDING = 120
-"""Tokens that the skeleton's prompt adds to the conversation, about; likewise that of a point."""
+"""Tokens that the prompt of a skeleton adds to the conversation, roughly."""
 _POINT_WORDING = 60
+"""Tokens that the prompt of a point adds to the conversation, roughly."""
 _AT_ONCE = 0.02
-"""A text of which so small a share of its time lay between its first piece and its end was not streamed."""
+"""A text was not streamed if the time from its first piece to its end is at most this share of its whole time."""
 _INSTANT = 0.25
-"""Seconds below which no one waits, and measurements are mostly noise: nothing is held back for them."""
+"""Below this many seconds nobody waits and measurements are mostly noise: the guard then refuses nothing."""
 
 
-@dataclass(frozen=True)
 class _Mean:
-    """A mean that forgets; None before the first measurement."""
+    """A mean as pickles of 0.1 hold it."""
 
-    value: float | None = None
-
-    def __add__(self, measured: float) -> _Mean:
-        if self.value is None:
-            return _Mean(measured)
-        return _Mean(self.value + _NEWEST * (measured - self.value))
-
-    def otherwise(self, default: float) -> float:
-        return default if self.value is None else self.value
+    value: float
 
 
 class Pace:
-    """What has been measured of one model; safe to be fed and read from many threads.
+    """The measurements of one model. Safe to be fed and read from many threads.
 
-    Flows feed it every answer of theirs (`observe`). Answers whose backend tells no usage are counted in words, at
-    four tokens for three words, which is good enough to compare one way with the other.
+    Flows report all their answers (`observe`). If a backend reports no usage, words are counted, at four tokens for
+    three words, which is precise enough to compare a skeleton with a direct answer.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._means: dict[str, _Mean] = {}
+        self._means: dict[str, float] = {}
         self._answers = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        # Locks do not travel; what holds a router (engines, chains) is copied and pickled.
+        # Locks cannot be copied or pickled; engines and chains, which hold a router, are.
         with self._lock:
             return {"means": dict(self._means), "answers": self._answers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._lock = threading.Lock()
-        self._means, self._answers = dict(state["means"]), state["answers"]
+        self._means = {name: getattr(mean, "value", mean) for name, mean in state["means"].items()}
+        self._answers = state["answers"]
 
     def observe(self, answer: Answer) -> None:
         """Learns from an answer's timings and usage."""
-        found = dict(_alone(answer))
+        found = _alone(answer)
         if answer.route == "skeleton" and answer.expansions:
-            found |= _side_by_side(answer)
-            found |= _gain(answer, found)
+            _add_points(answer, found)
         with self._lock:
             for name, value in found.items():
-                self._means[name] = self._means.get(name, _Mean()) + value
-            # Only what has both paces can be compared.
+                mean = self._means.get(name, value)
+                self._means[name] = mean + _NEWEST * (value - mean)
+            # A comparison needs both paces.
             alone = {"pace", "skeleton_whole", "direct_whole"} & self._means.keys()
             self._answers += "point_pace" in found and bool(alone)
 
     @property
     def answers(self) -> int:
-        """How many answers with points have been measured."""
+        """The number of answers with points that were measured."""
         with self._lock:
             return self._answers
 
     @property
     def doubt(self) -> float:
-        """By which factor the speed-ups of single answers lie around their mean: 1 where all were the same.
+        """The factor by which the speed-ups of single answers lie around their mean: 1 if all were the same.
 
-        It is large where load comes and goes, or where answers wait for others of this process.
+        It is large when load comes and goes, or when answers wait for others of this process.
         """
-        mean, square = self.get("gain", 0.0), self.get("gain_squared", 0.0)
-        return math.exp(max(0.0, square - mean * mean) ** 0.5)
+        means = self.means()
+        mean = means.get("gain", 0.0)
+        return math.exp(max(0.0, means.get("gain_squared", 0.0) - mean * mean) ** 0.5)
 
     def get(self, name: str, default: float) -> float:
-        """A mean by its name, or the default before anything was measured."""
+        """A mean by its name, or the default before the first measurement."""
+        return self.means().get(name, default)
+
+    def means(self) -> dict[str, float]:
+        """All means by their names, as they are now."""
         with self._lock:
-            return self._means.get(name, _Mean()).otherwise(default)
+            return dict(self._means)
 
 
 def _alone(answer: Answer) -> dict[str, float]:
-    """Latency and pace of a call that runs alone: the skeleton's, or a direct answer's."""
+    """Latency and pace of a call that runs alone: the call for the skeleton, or for a direct answer."""
     stage = "skeleton" if answer.route == "skeleton" else "direct"
     span = answer.timings.stages.get(stage)
     if span is None or span.first is None:
@@ -114,7 +112,7 @@ def _alone(answer: Answer) -> dict[str, float]:
     tokens = (usage.output_tokens if usage else 0) or _words_as_tokens(text)
     found = {f"{stage}_tokens": float(tokens)}
     if span.end - span.first <= _AT_ONCE * span.seconds:
-        # The text came in one piece: what of the time was latency cannot be told.
+        # The text came in one piece: its latency is unknown.
         return found | {f"{stage}_whole": span.seconds / tokens}
     found["latency"] = span.first - span.start
     # The first token came with the latency.
@@ -123,44 +121,33 @@ def _alone(answer: Answer) -> dict[str, float]:
     return found
 
 
-def _side_by_side(answer: Answer) -> dict[str, float]:
-    """How many points there were, how long, and how fast they were written beside each other."""
+def _add_points(answer: Answer, found: dict[str, float]) -> None:
+    """Adds the points' number, length and pace, and the logarithm of this answer's speed-up by its own paces."""
     good = [one for one in answer.expansions if one.error is None and one.text]
     if not good:
-        return {}
-    tokens = sum(map(_tokens, good))
-    found = {"points": float(len(answer.expansions)), "point_tokens": tokens / len(good)}
-    span = answer.timings.stages.get("point")
-    if span is not None and span.end > span.start:
-        # Seconds per token of all points together: batching, waiting for room and latency are in it.
-        found["point_pace"] = (span.end - span.start) / max(1, tokens)
+        return
+    tokens = sum([one.usage.output_tokens or _words_as_tokens(one.text) for one in good])
+    found["points"] = float(len(answer.expansions))
+    found["point_tokens"] = tokens / len(good)
     usage = answer.usage_by_stage.get("point")
     if usage is not None and usage.input_tokens:
         found["cached"] = usage.cached_tokens / usage.input_tokens
-    return found
-
-
-def _gain(answer: Answer, found: Mapping[str, float]) -> dict[str, float]:
-    """The logarithm of the speed-up of this one answer, by its own paces."""
-    if "point_pace" not in found:
-        return {}
-    tokens = found["point_tokens"] * len([one for one in answer.expansions if one.error is None and one.text])
+    stages = answer.timings.stages
+    span = stages.get("point")
+    if span is None or span.end <= span.start:
+        return
+    # Seconds per token of all points together, with batching, latency and the wait for room.
+    found["point_pace"] = (span.end - span.start) / max(1, tokens)
     if "pace" in found:
         alone = found["latency"] + tokens * found["pace"]
     elif "skeleton_whole" in found:
         alone = tokens * found["skeleton_whole"]
     else:
-        return {}
-    stages = answer.timings.stages
-    beside = stages["point"].end - stages["skeleton"].start
-    if alone <= 0 or beside <= 0:
-        return {}
-    gain = math.log(alone / beside)
-    return {"gain": gain, "gain_squared": gain * gain}
-
-
-def _tokens(expansion: Expansion) -> int:
-    return expansion.usage.output_tokens or _words_as_tokens(expansion.text)
+        return
+    beside = span.end - stages["skeleton"].start
+    if alone > 0 and beside > 0:
+        gain = math.log(alone / beside)
+        found |= {"gain": gain, "gain_squared": gain * gain}
 
 
 def _words_as_tokens(text: str) -> int:
@@ -170,12 +157,12 @@ def _words_as_tokens(text: str) -> int:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a skeleton would cost and save.
+    """The estimated costs of a skeleton, and the time it saves.
 
     Attributes:
-        extra_tokens: Prompt tokens beyond those of a direct answer, less what the backend has cached.
-        direct_seconds: How long a direct answer of the same length would take.
-        skeleton_seconds: How long the skeleton and its points would take.
+        extra_tokens: Prompt tokens beyond those of a direct answer, without cached ones.
+        direct_seconds: The time for a direct answer of the same length.
+        skeleton_seconds: The time for the skeleton and its points.
     """
 
     extra_tokens: int
@@ -189,27 +176,27 @@ class Estimate:
 
     @property
     def speedup(self) -> float:
-        """How many times faster."""
+        """The ratio of both times; above 1 the skeleton is faster."""
         return self.direct_seconds / self.skeleton_seconds if self.skeleton_seconds > 0 else math.inf
 
 
 class CostGuard:
-    """Sends questions the direct way where a skeleton would cost too much or save too little. A `Router` itself.
+    """Refuses skeletons that would cost too much or save too little time. A `Router` itself.
 
     Args:
         max_extra_tokens: The most prompt tokens that a skeleton may cost beyond a direct answer; None for any number.
-        min_speedup: How many times faster it has to be; 0 for any. Counts once `enough` answers were measured, and as
-            far as they agree: see `Pace.doubt`.
-        max_points: The most points that there may be, as in `Settings`.
-        capacity: How many calls can run at a time now: a number, a function that tells, or None for enough. What the
-            request allows (`Request.max_concurrency`) is kept to besides. With room for one call a skeleton is no
-            faster, whatever was measured.
-        pace: What was measured; give the same to all guards of one model.
-        enough: So many answers have to be measured before seconds are compared.
-        retry: After so many refusals for seconds, one question goes through to measure anew: load changes.
+        min_speedup: The least ratio of the time for a direct answer to the time with a skeleton; 0 for any. It applies
+            once `enough` answers are measured, and leaves a margin if they disagree: see `Pace.doubt`.
+        max_points: The most points of a skeleton, as in `Settings`.
+        capacity: The number of calls that can run at a time now: a number, a function that returns it, or None for
+            enough. The limit of the request (`Request.max_concurrency`) holds as well. With room for one call a
+            skeleton is no faster, whatever the measurements are.
+        pace: The measurements; share one between all guards of a model.
+        enough: The number of measured answers from which on times are compared.
+        retry: After this many refusals because of time, one question passes as a new measurement: load changes.
 
     Raises:
-        InvalidInput: A number that cannot work.
+        InvalidInput: A number is out of its range.
 
     Example:
         >>> guard = CostGuard(max_extra_tokens=2000)
@@ -261,34 +248,35 @@ class CostGuard:
 
     @property
     def has_measured(self) -> bool:
-        """Whether enough answers were measured to compare seconds."""
+        """Whether enough answers are measured to compare times."""
         return self.pace.answers >= self._enough
 
     def estimate(self, conversation: Conversation) -> Estimate:
-        """What a skeleton would cost and save for this conversation, by what was measured so far."""
-        pace = self.pace
-        points = max(1.0, min(pace.get("points", 7.0), float(self._max_points)))
-        point_tokens = pace.get("point_tokens", 60.0)
-        skeleton_tokens = pace.get("skeleton_tokens", 50.0)
-        prompt = sum(_prompt_tokens(message.text) for message in conversation.messages)
-        fresh = 1 - pace.get("cached", 0.0)
+        """The costs of a skeleton for this conversation and the time it saves, by the measurements so far."""
+        mean = self.pace.means().get
+        points = max(1.0, min(mean("points", 7.0), float(self._max_points)))
+        point_tokens = mean("point_tokens", 60.0)
+        skeleton_tokens = mean("skeleton_tokens", 50.0)
+        prompt = sum([_prompt_tokens(message.text) for message in conversation.messages])
+        fresh = 1 - mean("cached", 0.0)
         extra = _SKELETON_WORDING + points * (prompt + skeleton_tokens + _POINT_WORDING) * fresh
-        latency, seconds = pace.get("latency", 0.5), pace.get("pace", 0.02)
+        latency, seconds = mean("latency", 0.5), mean("pace", 0.02)
         direct_seconds = skeleton_seconds = seconds
-        if (whole := pace.get("skeleton_whole", 0.0) or pace.get("direct_whole", 0.0)) and not pace.get("pace", 0.0):
-            # Without streams the latency is in the seconds per token: fewer in a long text, so each has its own.
+        if (whole := mean("skeleton_whole", 0.0) or mean("direct_whole", 0.0)) and not mean("pace", 0.0):
+            # Without streams the seconds per token contain the latency. A long text has fewer of them, so a direct
+            # answer and a skeleton each have their own.
             latency, skeleton_seconds = 0.0, whole
-            direct_seconds = seconds = pace.get("direct_whole", whole)
-        together = pace.get("point_pace", seconds / points)
+            direct_seconds = seconds = mean("direct_whole", whole)
+        together = mean("point_pace", seconds / points)
         if (room := self._room(conversation)) is not None:
-            # Measured with all of them side by side; with less room they come in waves.
+            # Measured with all points side by side; with less room they run in waves.
             together = max(together, seconds / room)
         length = points * point_tokens
         direct = latency + length * direct_seconds
         return Estimate(round(extra), direct, latency + skeleton_tokens * skeleton_seconds + length * together)
 
     def route(self, conversation: Conversation) -> RouteDecision:
-        """Direct where a skeleton would cost too much or save too little, with the numbers as the reason."""
+        """Direct if a skeleton would cost too much or save too little, with the numbers as the reason."""
         estimate = self.estimate(conversation)
         limit = self.max_extra_tokens
         if limit is not None and estimate.extra_tokens > limit:
@@ -306,7 +294,7 @@ class CostGuard:
             f"for about {estimate.extra_tokens:,} more prompt tokens"
         )
         instant = max(estimate.direct_seconds, estimate.skeleton_seconds) < _INSTANT
-        # What may well be faster is not held back: a refusal takes measurements that agree.
+        # A refusal takes measurements that agree.
         if instant or estimate.speedup * self.pace.doubt >= self.min_speedup:
             return RouteDecision(True, reason=saves)
         if self._may_retry():
@@ -321,8 +309,10 @@ class CostGuard:
 
     def _room(self, conversation: Conversation) -> int | None:
         own = max(1, self._capacity()) if callable(self._capacity) else self._capacity
-        limits = [limit for limit in (own, conversation.request.max_concurrency) if limit is not None]
-        return min(limits, default=None)
+        allowed = conversation.request.max_concurrency
+        if own is None or allowed is None:
+            return allowed if own is None else own
+        return min(own, allowed)
 
     def _may_retry(self) -> bool:
         with self._lock:

@@ -1,22 +1,22 @@
-"""The embedded router: a small model that ships with the package. No call, no GPU, no dependency, no wait.
+"""The embedded router: a small model that ships with the package. It needs no call, no GPU and no dependency.
 
-A logistic regression over features of the question: what it asks for by the lexicon of `question`, alone and in pairs,
-its first words, its words, their stems and pairs, what stands last where it has several sentences, its length, and
-whether it follows on a dialogue. Features are hashed, so the weights are numbers alone. `sot train-router --embedded`
-makes such weights from labelled questions.
+The model is a logistic regression over features of the question: its classes in the lexicon of `question`, alone and in
+pairs, its first words, its words, their stems and pairs, its last question where it has several sentences, its length,
+and whether it follows a dialogue. Features are hashed, so the weights hold no words. `sot train-router --embedded`
+trains such weights on labelled questions.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from itertools import chain, combinations, pairwise, starmap
 from pathlib import Path
 from typing import Any
 
@@ -29,22 +29,23 @@ __all__ = ["EmbeddedRouter", "Weights", "features"]
 BUCKETS = 1 << 17
 _FORMAT = "sot-embedded-router 2"
 _WORDS = 120
-"""So many of a question's words count."""
+"""The number of words of a question that count."""
 _PLACED = 10
-"""So many first words count with their place."""
+"""The number of first words that count with their place."""
 _STEM = 5
+"""Letters of a stem."""
 _ENDS = frozenset(".!?。！？")
 _COUNTED = frozenset(("what", "which", "some", "several", "various", "different", "main", "key", "common", "best"))
-"""Words that a plural follows where a list is asked for."""
+"""Words before a plural in questions for a list."""
 
 
 class EmbeddedRouter:
-    """Decides by a small model inside the package, in well under a millisecond.
+    """Decides with a small model inside the package, in well under a millisecond.
 
     The score is a calibrated probability that the answer is a list of points which can be written independently.
 
     Args:
-        threshold: The score from which on a skeleton is used; None for the one that was chosen in training.
+        threshold: The lowest score that means a skeleton; None for the threshold chosen in training.
         weights: A file that `sot train-router --embedded` wrote; None for the package's own.
 
     Raises:
@@ -69,7 +70,8 @@ class EmbeddedRouter:
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """See `Router.route`."""
-        score = self.score(conversation.question, follows=_follows(conversation))
+        follows = any(message.role == "assistant" for message in conversation.messages)
+        score = self.score(conversation.question, follows=follows)
         use = score >= self.threshold
         reason = "the embedded router takes it for " + (
             "independent points" if use else "a question without such points"
@@ -79,16 +81,17 @@ class EmbeddedRouter:
     at_once = route
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
-        """Async twin of `route`; it is over sooner than another thread would have started."""
+        """Async twin of `route`, without a thread: starting one takes longer."""
         return self.route(conversation)
 
     def score(self, question: str, *, follows: bool = False) -> float:
-        """The probability (0 to 1) that a skeleton suits the question; `follows` for one that follows on an answer."""
+        """The probability (0 to 1) that a skeleton suits the question.
+
+        Args:
+            question: The text of the message.
+            follows: Whether the conversation holds an earlier answer.
+        """
         return self._weights.score(read_question(find_question(question)), follows=follows)
-
-
-def _follows(conversation: Conversation) -> bool:
-    return any(message.role == "assistant" for message in conversation.turns)
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,13 @@ class Weights:
     """The numbers of the model.
 
     Attributes:
-        buckets: One signed byte per bucket.
-        unit: What one step of these bytes is worth.
+        buckets: One byte per bucket: its weight in units, plus 128.
+        unit: The weight of one unit.
         bias: Added to every sum.
-        slope: The sum is multiplied by it before it becomes a probability (Platt's calibration, as is `offset`).
-        offset: Added after that.
-        threshold: The score from which on a skeleton is used.
-        about: How they were made: number of questions, figures of cross-validation.
+        slope: Factor of the sum before it becomes a probability (Platt's calibration, as is `offset`).
+        offset: Added after the slope.
+        threshold: The lowest score that means a skeleton.
+        about: Their origin: number of questions, figures of cross-validation.
     """
 
     buckets: bytes
@@ -116,24 +119,27 @@ class Weights:
     def score(self, question: Question, *, follows: bool = False) -> float:
         """The probability that a skeleton suits the question."""
         buckets = self.buckets
-        # Bytes count from 0 to 255: what they mean lies 128 lower.
-        total = sum(value * (buckets[bucket] - 128) for bucket, value in features(question, follows=follows))
+        total = sum([value * (buckets[bucket] - 128) for bucket, value in features(question, follows=follows)])
         return sigmoid(self.slope * (total * self.unit + self.bias) + self.offset)
 
     def write(self, path: Path) -> None:
-        """Writes them to a file: a length, the numbers that describe the rest as JSON, the bytes packed."""
+        """Writes the weights to a file: the length of a JSON head, the head with all other fields, packed bytes."""
         fields = ("unit", "bias", "slope", "offset", "threshold", "about")
         head = json.dumps({"format": _FORMAT, **{name: getattr(self, name) for name in fields}}).encode()
         path.write_bytes(struct.pack("<I", len(head)) + head + zlib.compress(self.buckets, 9))
 
     @classmethod
     def read(cls, path: Path) -> Weights:
-        """Reads what `write` wrote."""
+        """Reads a file that `write` made.
+
+        Raises:
+            InvalidInput: The file cannot be read or holds no weights.
+        """
         try:
             return cls.from_bytes(path.read_bytes())
         except (OSError, ValueError, KeyError, struct.error, zlib.error) as error:
             raise InvalidInput(
-                f"{str(path)!r} holds no weights of an embedded router ({error}): make some with "
+                f"{str(path)!r} holds no weights of an embedded router ({error}): train some with "
                 "sot train-router --embedded --data LABELS.csv --out FILE."
             ) from error
 
@@ -160,36 +166,51 @@ def sigmoid(value: float) -> float:
 
 # --- features -------------------------------------------------------------------------------------
 
+_Group = tuple[Iterable[str], float]
+"""Names of features with the value that they share."""
 
-def features(question: Question, *, follows: bool = False) -> Iterator[tuple[int, float]]:
+
+def features(question: Question, *, follows: bool = False) -> list[tuple[int, float]]:
     """The question's features as buckets and values."""
-    classes, opening = sorted(question.classes), sorted(question.opening)
-    yield from _hashed((f"c {name}" for name in classes), 1.0)
-    yield from _hashed((f"o {name}" for name in opening), 1.0)
+    classes, opening, words = sorted(question.classes), sorted(question.opening), question.words[:_WORDS]
     pairs = [f"x {first} {name}" for first in opening for name in classes if name != first]
-    pairs += [f"y {first} {name}" for i, first in enumerate(classes) for name in classes[i + 1 :]]
-    yield from _hashed(pairs, _share(len(pairs)))
-    words = question.words[:_WORDS]
-    grams = [f"w {word}" for word in words]
-    grams += [f"b {first} {second}" for first, second in itertools.pairwise(words)]
-    yield from _hashed(dict.fromkeys(grams), _share(len(words)))
-    stems = {word[:_STEM] for word in words if len(word) >= _STEM and word.isalpha()}
-    yield from _hashed((f"s {stem}" for stem in sorted(stems)), _share(len(stems)))
-    yield from _hashed((f"p{n} {' '.join(words[:n])}" for n in (1, 2, 3)), 1.0)
-    yield from _hashed((f"t{min(i // 2, 2)} {word}" for i, word in enumerate(words[:_PLACED])), 0.6)
-    yield from _asked(question.words)
-    yield from _hashed(_shape(question, follows), 1.0)
+    pairs += starmap("y {} {}".format, combinations(classes, 2))
+    grams = chain(map("w {}".format, words), starmap("b {} {}".format, pairwise(words)))
+    stems = sorted({word[:_STEM] for word in words if len(word) >= _STEM and word.isalpha()})
+    groups: list[_Group] = [
+        (map("c {}".format, classes), 1.0),
+        (map("o {}".format, opening), 1.0),
+        (pairs, _share(len(pairs))),
+        (dict.fromkeys(grams), _share(len(words))),
+        (map("s {}".format, stems), _share(len(stems))),
+        (_beginnings("p", words), 1.0),
+        ([f"t{min(i // 2, 2)} {word}" for i, word in enumerate(words[:_PLACED])], 0.6),
+        *_last_question(question.words),
+        (_shape(question, follows), 1.0),
+    ]
+    crc32 = zlib.crc32
+    return [(crc32(name.encode()) & (BUCKETS - 1), value) for names, value in groups for name in names]
 
 
-def _asked(words: Sequence[str]) -> Iterator[tuple[int, float]]:
-    """What stands last in a text of several sentences: after a long story, that alone says what is asked for."""
+def _share(count: int) -> float:
+    # Long questions have many words: together they must not outweigh the classes of the question.
+    return math.sqrt(8 / max(count, 8))
+
+
+def _beginnings(mark: str, words: Sequence[str]) -> list[str]:
+    return [f"{mark}{n} {' '.join(words[:n])}" for n in (1, 2, 3)]
+
+
+def _last_question(words: Sequence[str]) -> list[_Group]:
+    """Features of the last question or sentence of several: after a long story, it alone tells the task."""
     sentences = list(_sentences(words))
     if len(sentences) < 2:
-        yield from _hashed(["one sentence"], 1.0)
-        return
-    asked = next((sentence for sentence in reversed(sentences) if sentence[-1] in "?？"), sentences[-1])
-    yield from _hashed(["sentences", *(f"q{n} {' '.join(asked[:n])}" for n in (1, 2, 3))], 1.0)
-    yield from _hashed(dict.fromkeys(f"q {word}" for word in asked), _share(len(asked)))
+        return [(["one sentence"], 1.0)]
+    last = next((sentence for sentence in reversed(sentences) if sentence[-1] in "?？"), sentences[-1])
+    return [
+        (["sentences", *_beginnings("q", last)], 1.0),
+        (dict.fromkeys(map("q {}".format, last)), _share(len(last))),
+    ]
 
 
 def _sentences(words: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -203,40 +224,25 @@ def _sentences(words: Sequence[str]) -> Iterator[Sequence[str]]:
         yield words[begin:]
 
 
-def _shape(question: Question, follows: bool) -> Iterator[str]:
-    yield f"length {min(6, int(math.log2(max(question.length, 8) / 8)))}"
-    yield "words few" if len(question.words) < 5 else "words enough"
-    if any(word[-1] == "s" and len(word) > 3 for word in question.words[1:5]):
-        yield f"plural {question.words[0]}"
-    if question.words[:1] in (("what",), ("which",)) and question.words[1:2] in (("are",), ("were",)):
-        yield "what are"
-    yield from _counted(question.words[:40])
+def _shape(question: Question, follows: bool) -> list[str]:
+    """Features of the question's length and form."""
+    words = question.words
+    names = [f"length {min(6, int(math.log2(max(question.length, 8) / 8)))}"]
+    names.append("words few" if len(words) < 5 else "words enough")
+    if any(word[-1] == "s" and len(word) > 3 for word in words[1:5]):
+        names.append(f"plural {words[0]}")
+    if words[:1] in (("what",), ("which",)) and words[1:2] in (("are",), ("were",)):
+        names.append("what are")
+    for i, word in enumerate(words[:40]):
+        if word in _COUNTED and any(map(_is_plural, words[i + 1 : min(i + 4, 40)])):
+            names.append(f"several {word}")
     if not question.language:
-        yield "language unknown"
+        names.append("language unknown")
     if follows:
-        yield "follows"
-        yield f"follows {len(question.words) < 8}"
-        for name in ("followup", "anaphora"):
-            if question.has(name) or question.opens(name):
-                yield f"follows {name}"
-
-
-def _counted(words: Sequence[str]) -> Iterator[str]:
-    for i, word in enumerate(words):
-        if word in _COUNTED and any(map(_is_plural, words[i + 1 : i + 4])):
-            yield f"several {word}"
+        names += ["follows", f"follows {len(words) < 8}"]
+        names += [f"follows {name}" for name in ("followup", "anaphora") if question.has(name) or question.opens(name)]
+    return names
 
 
 def _is_plural(word: str) -> bool:
     return len(word) > 3 and word[-1] == "s" and word[-2:] not in ("ss", "us", "is")
-
-
-def _share(count: int) -> float:
-    # Long questions have many words: together they shall not outweigh what is asked for.
-    return math.sqrt(8 / max(count, 8))
-
-
-def _hashed(names: Any, value: float) -> Iterator[tuple[int, float]]:
-    crc32 = zlib.crc32
-    for name in names:
-        yield crc32(name.encode()) & (BUCKETS - 1), value

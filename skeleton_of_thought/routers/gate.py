@@ -1,6 +1,6 @@
 """The gate: cheap rules before any router, each for questions that a list of points would answer badly.
 
-A rule speaks against a skeleton, never for one. All look at the words alone, in all `question.LANGUAGES`.
+A rule can only reject a skeleton. The rules look at nothing but words, in all `question.LANGUAGES`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _PASSED = "no rule of the gate is against a skeleton"
 
 @dataclass(frozen=True)
 class Gate:
-    """Rules that send a question the direct way before a router is asked. A `Router` itself.
+    """Rules that have a question answered directly, without asking the router behind them. A `Router` itself.
 
     Args:
-        off: Rules that do not apply; see `RULES` for all names.
-        max_words: A length that the question asks for in words sends it the direct way up to this many.
-        extra: Rules of one's own: functions of the conversation that return why it goes the direct way, or None.
+        off: Names of rules that do not apply, out of `RULES`.
+        max_words: Questions that ask for at most this many words are answered directly.
+        extra: Your own rules: functions of the conversation that return the reason for a direct answer, or None.
 
     Raises:
-        InvalidInput: A rule that there is not, or a length below 0.
+        InvalidInput: `off` names an unknown rule, or `max_words` is negative.
 
     Example:
         >>> gate = Gate(off=["yes_no"], extra=[lambda c: "it is about us" if "Acme" in c.question else None])
@@ -52,12 +52,14 @@ class Gate:
             raise InvalidInput(f"max_words must be 0 or more, not {self.max_words!r}.")
 
     def route(self, conversation: Conversation) -> RouteDecision:
-        """Direct with the rule as the reason, or a skeleton where no rule speaks against it (without a score)."""
+        """Direct with the first matching rule as the reason; a skeleton, without a score, if none matches."""
         reason = self.against(conversation.messages, conversation.request)
-        if reason is None:
-            own = filter(None, (rule(conversation) for rule in self.extra))
-            reason = next((f"gate: {why}" for why in own), None)
-        return RouteDecision(True, reason=_PASSED) if reason is None else RouteDecision(False, 0.0, reason)
+        if reason is not None:
+            return RouteDecision(False, 0.0, reason)
+        for rule in self.extra:
+            if why := rule(conversation):
+                return RouteDecision(False, 0.0, f"gate: {why}")
+        return RouteDecision(True, reason=_PASSED)
 
     at_once = route
 
@@ -66,44 +68,50 @@ class Gate:
         return self.route(conversation)
 
     def against(self, messages: Iterable[Message], request: Request = Request()) -> str | None:  # noqa: B008 - frozen
-        """Why these messages go the direct way; None where no rule says so.
+        """The reason to answer these messages directly; None if no rule matches.
 
-        Takes messages that are no `Conversation` too, such as those that end with a tool's result.
+        Also takes messages that make no `Conversation`, such as those that end with a tool's result.
         """
-        asked = _Asked.of(tuple(messages), request, self.max_words)
+        turn = _Turn.read(tuple(messages), request, self.max_words)
         for name, (rule, why) in RULES.items():
-            if name not in self.off and rule(asked):
+            if name not in self.off and rule(turn):
                 return f"gate ({name}): {why}"
         return None
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What the rules look at."""
+class _Turn:
+    """The input of the rules.
+
+    Attributes:
+        messages: The chat up to the question.
+        request: Other facts about the request.
+        question: The labelled question of a prompt with a context, else the whole message.
+        whole: The whole message: in a prompt with a context, instructions about the answer stand there.
+        max_words: See `Gate`.
+        follows: Whether the question may refer to an earlier answer.
+    """
 
     messages: tuple[Message, ...]
     request: Request
     question: Question
     whole: Question
-    """The whole message: where a question stands in a prompt with a context, what is said about the answer is there."""
     max_words: int
+    follows: bool
 
     @classmethod
-    def of(cls, messages: tuple[Message, ...], request: Request, max_words: int) -> _Asked:
+    def read(cls, messages: tuple[Message, ...], request: Request, max_words: int) -> _Turn:
+        """Reads the last message."""
         text = messages[-1].text.strip() if messages else ""
-        whole, asked = read_question(text), find_question(text)
-        return cls(messages, request, whole if asked is text else read_question(asked), whole, max_words)
-
-    @property
-    def follows(self) -> bool:
-        """Whether there is an answer that the question may refer to."""
-        return any(message.role == "assistant" for message in self.messages[:-1])
+        question, whole = read_question(find_question(text)), read_question(text)
+        follows = any(message.role == "assistant" for message in messages[:-1])
+        return cls(messages, request, question, whole, max_words, follows)
 
 
 # --- the rules ------------------------------------------------------------------------------------
 
 _MANY = ("list", "pros", "diff", "whatif", "plan", "advice", "recommend", "many")
-"""Classes of questions whose answer may well be points, whatever their form."""
+"""Classes of questions that points may answer well, whatever their form."""
 
 _NUMBER = r"(?P<number>\d+)|one|two|three|four|five|six|zwei|drei|deux|trois|dos|tres|due|tre|dois|três|twee|drie|两|三"
 _IN_WORDS = re.compile(
@@ -123,41 +131,38 @@ _AS_FORMAT = re.compile(
 )
 
 
-def _last_message(asked: _Asked) -> bool:
-    return not asked.messages or asked.messages[-1].role != "user"
+def _last_message(turn: _Turn) -> bool:
+    return not turn.messages or turn.messages[-1].role != "user"
 
 
-def _attachments(asked: _Asked) -> bool:
-    return bool(asked.messages[-1].attachments)
+def _attachments(turn: _Turn) -> bool:
+    return bool(turn.messages[-1].attachments)
 
 
-def _language(asked: _Asked) -> bool:
-    return bool(asked.question.text) and not asked.question.language
+def _language(turn: _Turn) -> bool:
+    return bool(turn.question.text) and not turn.question.language
 
 
-def _follow_up(asked: _Asked) -> bool:
-    question = asked.question
+def _follow_up(turn: _Turn) -> bool:
+    question = turn.question
     if not question.text:
         return False
     refers = question.opens("followup") or question.has("anaphora")
-    if asked.follows:
+    if turn.follows:
         return question.size <= 4 or (refers and question.size <= 12)
-    # What only makes sense after something: "why?", "and the second one?".
+    # A question that needs something before it: "why?", "and the second one?".
     return question.size <= 6 and refers and not question.has("list", "pros", "diff", "whatif", "howto")
 
 
-def _length(asked: _Asked) -> bool:
-    text = asked.whole.text
-    words = [int(number) for number in _IN_WORDS.findall(text)]
-    return (
-        any(number <= asked.max_words for number in words)
-        or asked.question.has("short")
-        or bool(_IN_SENTENCES.search(text))
-    )
+def _length(turn: _Turn) -> bool:
+    text = turn.whole.text
+    if turn.question.has("short") or _IN_SENTENCES.search(text):
+        return True
+    return any(number <= turn.max_words for number in map(int, _IN_WORDS.findall(text)))
 
 
-def _code(asked: _Asked) -> bool:
-    question = asked.question
+def _code(turn: _Turn) -> bool:
+    question = turn.question
     if question.has("snippet"):
         return not question.has("diff", "pros")
     return question.has("code") and (
@@ -165,28 +170,28 @@ def _code(asked: _Asked) -> bool:
     )
 
 
-def _arithmetic(asked: _Asked) -> bool:
-    question = asked.question
+def _arithmetic(turn: _Turn) -> bool:
+    question = turn.question
     return question.has("arithmetic", "formula") or (question.has("math") and question.has("numbers"))
 
 
-def _yes_no(asked: _Asked) -> bool:
-    question = asked.question
+def _yes_no(turn: _Turn) -> bool:
+    question = turn.question
     if not question.opens("yesno") or question.opens("request") or question.size > 25:
         return False
     forms = ("why", "howto", "which", "what", "who", "when", "where", "howmany")
     return not question.has(*_MANY, "why", "howto", "fact", "estimate", "meaning") and not question.opens(*forms)
 
 
-def _fact(asked: _Asked) -> bool:
-    question = asked.question
+def _fact(turn: _Turn) -> bool:
+    question = turn.question
     if question.size > 20 or question.has(*_MANY, "why", "effect") or question.opens("situation"):
         return False
     return question.opens("who", "when", "where", "howmany")
 
 
-def _format(asked: _Asked) -> bool:
-    question, whole = asked.question, asked.whole
+def _format(turn: _Turn) -> bool:
+    question, whole = turn.question, turn.whole
     if question is not whole and whole.has("format") and _AS_FORMAT.search(whole.text):
         return True
     if question.has("diff", "pros") or not question.has("format"):
@@ -194,15 +199,15 @@ def _format(asked: _Asked) -> bool:
     return question.has("statement") or bool(_AS_FORMAT.search(question.text))
 
 
-def _writing(asked: _Asked) -> bool:
-    question = asked.question
+def _writing(turn: _Turn) -> bool:
+    question = turn.question
     if question.opens("write") and question.has("story", "letter", "essay"):
         return not question.opens("howto")
     return question.has("story") and question.has("statement") and not question.has(*_MANY)
 
 
-def _given_text(asked: _Asked) -> bool:
-    question = asked.question
+def _given_text(turn: _Turn) -> bool:
+    question = turn.question
     if question.opens("translate", "summary") and not question.opens("howto", "why"):
         return True
     if question.has("rewrite", "translate") and question.has("given"):
@@ -210,11 +215,11 @@ def _given_text(asked: _Asked) -> bool:
     return question.opens("rewrite") and question.has("statement") and not question.has(*_MANY)
 
 
-RULES: Mapping[str, tuple[Callable[[_Asked], bool], str]] = MappingProxyType(
+RULES: Mapping[str, tuple[Callable[[_Turn], bool], str]] = MappingProxyType(
     {
         "last_message": (_last_message, "the last message is not the user's"),
-        "tools": (lambda asked: asked.request.tools, "tools are bound"),
-        "response_format": (lambda asked: asked.request.response_format, "a response format is asked for"),
+        "tools": (lambda turn: turn.request.tools, "tools are bound"),
+        "response_format": (lambda turn: turn.request.response_format, "a response format is asked for"),
         "attachments": (_attachments, "there is more than text to look at"),
         "language": (_language, "a language whose questions are not known"),
         "follow_up": (_follow_up, "it follows on what was said before"),
@@ -228,4 +233,4 @@ RULES: Mapping[str, tuple[Callable[[_Asked], bool], str]] = MappingProxyType(
         "fact": (_fact, "one fact is asked for"),
     }
 )
-"""The rules in the order in which they are asked: what they look for, and what their reason says."""
+"""The rules in their order: the test of each, and the text of its reason."""

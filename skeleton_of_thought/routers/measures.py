@@ -1,4 +1,4 @@
-"""How good a router is against labels: confusion, precision, recall, calibration, and the best threshold."""
+"""The quality of a router on labelled questions: confusion, precision, recall, calibration, and best threshold."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["Labelled", "Measured", "best_threshold", "majority", "measure", "read_labels"]
+__all__ = ["LabelledQuestion", "Measures", "best_threshold", "majority", "measure", "read_labels"]
 
 FALSE_POSITIVE, FALSE_NEGATIVE = 0.7, 0.3
-"""How much the two mistakes weigh: a skeleton where it hurts is worse than a chance missed (as the paper trains)."""
+"""The weights of both mistakes, as in the paper: a harmful skeleton is worse than a missed one."""
 
 _BINS = 10
+"""Bins of the calibration error."""
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A question and whether its answer is points that can be written independently of each other."""
+class LabelledQuestion:
+    """A question, and whether its answer is a list of points that can be written independently."""
 
     question: str
     use_skeleton: bool
@@ -28,8 +29,8 @@ class Labelled:
     language: str = ""
 
 
-def read_labels(path: str | Path) -> list[Labelled]:
-    """Reads a CSV file with the columns `label` (0 or 1) and `question`; `form` and `language` where they are there.
+def read_labels(path: str | Path) -> list[LabelledQuestion]:
+    """Reads a CSV file with the columns `label` (0 or 1) and `question`, and optionally `form` and `language`.
 
     Raises:
         InvalidInput: The file cannot be read, a column is missing, or a label is neither 0 nor 1.
@@ -47,18 +48,23 @@ def read_labels(path: str | Path) -> list[Labelled]:
                 f"Row {number} of {str(path)!r} has the label {row['label']!r}; it must be 0 or 1, with a question."
             )
     return [
-        Labelled(row["question"], row["label"] == "1", row.get("form") or "", row.get("language") or "") for row in rows
+        LabelledQuestion(row["question"], row["label"] == "1", row.get("form") or "", row.get("language") or "")
+        for row in rows
     ]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Decisions against labels.
+class Measures:
+    """Counts of right and wrong decisions, and measures of the scores.
 
     Attributes:
-        true_positives: A skeleton where it helps; likewise the other three.
+        true_positives: Skeletons for questions with the label 1.
+        false_positives: Skeletons for questions with the label 0.
+        true_negatives: Direct answers to questions with the label 0.
+        false_negatives: Direct answers to questions with the label 1.
         brier: Mean squared distance of scores and labels; None without scores.
-        calibration: Expected calibration error: how far scores are from the share of labels, over ten bins.
+        calibration: Expected calibration error: the distance of scores from the share of labels, over ten bins; None
+            without scores.
     """
 
     true_positives: int
@@ -70,32 +76,32 @@ class Measured:
 
     @property
     def total(self) -> int:
-        """Questions."""
+        """The number of questions."""
         return self.true_positives + self.false_positives + self.true_negatives + self.false_negatives
 
     @property
     def accuracy(self) -> float:
-        """The share that was decided as labelled."""
+        """The share of decisions that agree with the labels."""
         return (self.true_positives + self.true_negatives) / self.total
 
     @property
     def precision(self) -> float:
-        """Of the skeletons, the share that was right; 0 where there was none."""
+        """The share of skeletons that were right; 0 without skeletons."""
         return self.true_positives / max(1, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float:
-        """Of the questions that a skeleton suits, the share that got one."""
+        """The share of questions with the label 1 that got a skeleton."""
         return self.true_positives / max(1, self.true_positives + self.false_negatives)
 
     @property
     def tversky(self) -> float:
-        """The Tversky index: true positives against the mistakes, weighed by how bad they are."""
+        """The Tversky index: true positives against weighted mistakes."""
         wrong = FALSE_POSITIVE * self.false_positives + FALSE_NEGATIVE * self.false_negatives
         return self.true_positives / (self.true_positives + wrong) if self.true_positives else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain JSON-safe data."""
+        """All measures as JSON-safe data."""
         counts = (
             ("tp", self.true_positives),
             ("fp", self.false_positives),
@@ -110,8 +116,8 @@ class Measured:
         return {"questions": self.total, **dict(counts), **rounded}
 
 
-def measure(decisions: Sequence[bool], labels: Sequence[bool], scores: Sequence[float] | None = None) -> Measured:
-    """Counts decisions against labels.
+def measure(decisions: Sequence[bool], labels: Sequence[bool], scores: Sequence[float] | None = None) -> Measures:
+    """Measures decisions, and scores if there are any, against labels.
 
     Example:
         >>> measure([True, True, False], [True, False, False]).to_dict()["accuracy"]
@@ -120,9 +126,9 @@ def measure(decisions: Sequence[bool], labels: Sequence[bool], scores: Sequence[
     pairs = list(zip(decisions, labels, strict=True))
     tp, fp, tn, fn = (pairs.count(pair) for pair in ((True, True), (True, False), (False, False), (False, True)))
     if scores is None:
-        return Measured(tp, fp, tn, fn)
+        return Measures(tp, fp, tn, fn)
     brier = sum((score - label) ** 2 for score, label in zip(scores, labels, strict=True)) / len(pairs)
-    return Measured(tp, fp, tn, fn, brier, _calibration(scores, labels))
+    return Measures(tp, fp, tn, fn, brier, _calibration(scores, labels))
 
 
 def _calibration(scores: Sequence[float], labels: Sequence[bool]) -> float:
@@ -132,19 +138,19 @@ def _calibration(scores: Sequence[float], labels: Sequence[bool]) -> float:
     return sum(abs(sum(s for s, _ in of) - sum(label for _, label in of)) for of in bins.values()) / len(scores)
 
 
-def majority(labels: Sequence[bool]) -> Measured:
-    """What is reached by always giving the more frequent answer: what any router has to beat."""
+def majority(labels: Sequence[bool]) -> Measures:
+    """The measures of the baseline that always gives the more frequent answer; any router has to beat it."""
     frequent = 2 * sum(labels) > len(labels)
     return measure([frequent] * len(labels), labels)
 
 
 def best_threshold(scores: Sequence[float], labels: Sequence[bool], *, careful: bool = True) -> float:
-    """The threshold with the least weighed error, to two digits; with `careful` the highest that is as good.
+    """The threshold with the least weighted error, to two digits; with `careful` the highest of equal thresholds.
 
-    The error is the share of the labelled-0 that gets a skeleton times `FALSE_POSITIVE`, and the share of the
-    labelled-1 that gets none times `FALSE_NEGATIVE`: shares, so that it does not depend on how many there are of
-    either. As good is what lies within half a standard error of the least: a difference that is chance. Of few
-    questions that error is large, and being careful would cost more than it is worth.
+    The error is `FALSE_POSITIVE` times the share of questions with the label 0 that get a skeleton, plus
+    `FALSE_NEGATIVE` times the share of questions with the label 1 that get none. Shares make it independent of the
+    number of questions with either label. Thresholds within half a standard error of the least error count as equal,
+    because such a difference is chance. With few questions the standard error is large: use `careful=False` there.
     """
     positives = max(1, sum(labels))
     negatives = max(1, len(labels) - sum(labels))

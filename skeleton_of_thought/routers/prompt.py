@@ -1,4 +1,4 @@
-"""A router that asks a model: one short call, a three-way answer."""
+"""A router that asks a model, with one short call and a three-way answer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from skeleton_of_thought.types import Conversation, Hints, Message, Prompt, Repl
 
 __all__ = ["Ask", "AsyncAsk", "PromptRouter", "route_prompt"]
 
-Said = str | tuple[str, Usage | None]
-"""A model's reply: its text, and the tokens that it took where they are known."""
-Ask = Callable[[Prompt], Said | Iterable[str | Reply]]
-"""Sends a prompt to a model. Returns the text, the text and its usage, or a stream as a driver's calls are."""
-AsyncAsk = Callable[[Prompt], Awaitable[Said] | AsyncIterator[str | Reply]]
+AskReply = str | tuple[str, Usage | None]
+"""A model's reply: its text, with its usage if that is known."""
+Ask = Callable[[Prompt], AskReply | Iterable[str | Reply]]
+"""Sends a prompt to a model. Returns the text, the text with its usage, or a stream of text that ends in a `Reply`."""
+AsyncAsk = Callable[[Prompt], Awaitable[AskReply] | AsyncIterator[str | Reply]]
 """Async twin of `Ask`."""
 
 _INSTRUCTION = """You sort questions by the form of their best answer. Do not answer the question itself.
@@ -42,27 +42,27 @@ _CONTEXT = "It was asked in a conversation whose last messages were:\n{turns}\n\
 _WORD = re.compile(r"\b(independent|dependent|none)\b", re.I)
 _THOUGHTS = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.S | re.I)
 _ADAPTERS = {"langchain_core": "langchain_sot", "llama_index": "llama_index_sot"}
-"""Which package knows the models of a framework. By name: nothing of them is loaded before there is such a model."""
+"""The package for the models of a framework. Names only, so that nothing is imported without such a model."""
 _LONGEST, _LONGEST_TURN = 2000, 300
-"""Characters of the question and of an earlier message that are shown: the rest decides nothing."""
+"""The most characters of the question and of an earlier message in the prompt."""
 
 
 class PromptRouter:
     """Asks a model whether an answer is a list of points that can be written independently.
 
-    A reply that says nothing clear, or two things, is answered directly. Errors of the call are raised, and a flow
-    reports them and answers directly. What the call cost is in the decision's `usage`.
+    An unclear or contradictory reply means a direct answer. Errors of the call are raised; a flow reports them and
+    answers directly. The decision's `usage` is that of the call.
 
     Args:
-        ask: Sends a prompt to the model, in this thread. A coroutine function counts as `aask`. A model of LangChain
-            or LlamaIndex gives the `PromptRouter` of `langchain_sot` or `llama_index_sot`.
-        aask: The same on the event loop. Without it `ask` runs in a thread there.
-        race: Have the skeleton written while the router decides: its time is hidden, at the price of a skeleton that
-            is thrown away where the answer is direct.
-        max_tokens: The longest reply; None for the model's own limit, which models that think first need.
+        ask: Sends a prompt to the model, in this thread. A coroutine function counts as `aask`. With a model of
+            LangChain or LlamaIndex this class returns the `PromptRouter` of `langchain_sot` or `llama_index_sot`.
+        aask: Async twin of `ask`. Without it `ask` runs in a thread there.
+        race: Whether the skeleton is written while the router decides. This hides the router's time, and wastes a
+            skeleton if the answer is direct.
+        max_tokens: The most tokens of the reply; None for the model's own limit, for models that reason first.
 
     Raises:
-        InvalidInput: Neither function is given, what is given is none, or `max_tokens` is no number of tokens.
+        InvalidInput: There is no function, something is given that is no function, or `max_tokens` is less than 1.
 
     Example:
         >>> def ask(prompt):
@@ -74,7 +74,7 @@ class PromptRouter:
     """
 
     def __new__(cls, ask: Any = None, **kwargs: Any) -> Self:
-        """The framework's own, for a model of one."""
+        """Returns the adapter's router for a model of a framework."""
         adapter = _adapter(kwargs.get("llm", ask)) if cls is PromptRouter else None
         return cast(Self, object.__new__(adapter or cls))
 
@@ -122,14 +122,14 @@ class PromptRouter:
 
 
 def _adapter(model: Any) -> Any:
-    """The router for models of this one's framework; None for what is of none."""
+    """The router class for models of this one's framework; None for other objects."""
     frameworks = {kind.__module__.split(".")[0] for kind in type(model).__mro__}
     name = next((adapter for framework, adapter in _ADAPTERS.items() if framework in frameworks), None)
     return None if name is None else import_module(name).PromptRouter
 
 
 def route_prompt(conversation: Conversation) -> Prompt:
-    """What the model is asked: one user message, with the beginning and the end of what is long."""
+    """The router's prompt: one user message, with the beginning and the end of long texts."""
     turns = "\n".join(
         f"{message.role}: {_cut(message.text, _LONGEST_TURN)}" for message in conversation.turns[-2:] if message.text
     )
@@ -149,50 +149,50 @@ def _read(text: str, usage: Usage | None) -> RouteDecision:
     if len(words) != 1:
         return RouteDecision(False, reason=f"the router's reply was not understood: {text.strip()[:60]!r}", usage=usage)
     word = words.pop()
-    kinds = {"independent": "independent points", "dependent": "points that build on each other", "none": "no list"}
-    return RouteDecision(word == "independent", reason=f"the model takes the answer for {kinds[word]}", usage=usage)
+    forms = {"independent": "independent points", "dependent": "points that build on each other", "none": "no list"}
+    return RouteDecision(word == "independent", reason=f"the model takes the answer for {forms[word]}", usage=usage)
 
 
 def _is_async(function: Any) -> bool:
-    call = getattr(function, "__call__", None)  # noqa: B004 - the method itself is looked at
+    call = getattr(function, "__call__", None)  # noqa: B004 - the method itself is inspected
     return any(test(f) for test in (inspect.iscoroutinefunction, inspect.isasyncgenfunction) for f in (function, call))
 
 
-def _collected(said: Any) -> tuple[str, Usage | None]:
-    if (plain := _plain(said)) is not None:
+def _collected(reply: Any) -> tuple[str, Usage | None]:
+    if (plain := _plain(reply)) is not None:
         return plain
     pieces: list[str] = []
     usage: Usage | None = None
     try:
-        for item in said:
+        for item in reply:
             usage = _taken(item, pieces, usage)
     finally:
-        if (close := getattr(said, "close", None)) is not None:
+        if (close := getattr(reply, "close", None)) is not None:
             close()
     return "".join(pieces), usage
 
 
-async def _acollected(said: Any) -> tuple[str, Usage | None]:
-    if inspect.isawaitable(said):
-        said = await said
-    if (plain := _plain(said)) is not None:
+async def _acollected(reply: Any) -> tuple[str, Usage | None]:
+    if inspect.isawaitable(reply):
+        reply = await reply
+    if (plain := _plain(reply)) is not None:
         return plain
     pieces: list[str] = []
     usage: Usage | None = None
     try:
-        async for item in said:
+        async for item in reply:
             usage = _taken(item, pieces, usage)
     finally:
-        if (close := getattr(said, "aclose", None)) is not None:
+        if (close := getattr(reply, "aclose", None)) is not None:
             await close()
     return "".join(pieces), usage
 
 
-def _plain(said: Any) -> tuple[str, Usage | None] | None:
-    if isinstance(said, str):
-        return said, None
-    if isinstance(said, tuple):
-        text, usage = said
+def _plain(reply: Any) -> tuple[str, Usage | None] | None:
+    if isinstance(reply, str):
+        return reply, None
+    if isinstance(reply, tuple):
+        text, usage = reply
         return text, usage
     return None
 

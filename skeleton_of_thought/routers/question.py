@@ -1,7 +1,7 @@
-"""What a question asks for, read off its words: the same features whatever its language.
+"""The task of a question, read off its words, in the same classes for every language.
 
-A lexicon of ten languages turns words into classes ("asks for reasons", "asks for a story"), so that what is learnt
-from questions in one language holds in the others. Used by the gate and the embedded router.
+A lexicon of ten languages turns words into classes ("asks for reasons", "asks for a story"), so that a router trained
+on questions in one language works in the others. The gate and the embedded router use it.
 """
 
 from __future__ import annotations
@@ -9,58 +9,60 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-
-from skeleton_of_thought.routers.lexicon import LEXICON, STOPWORDS
+from functools import cache, lru_cache
+from importlib import resources
 
 __all__ = ["LANGUAGES", "Question", "find_question", "read_question"]
 
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja")
-"""Languages whose question forms are known."""
+"""Languages of the lexicon."""
 
 _HEAD, _TAIL = 700, 300
-"""Characters looked at: what is to be done with a long text stands before or after it."""
+"""Characters that are read of a longer question: the task stands before or after a long text."""
 
 _WORD = re.compile(r"c\+\+|c#|[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s\"'’‘“”„«»「」『』]", re.I)
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
 _LATIN = re.compile(r"[^\W\d_]", re.I)
-_FENCE = re.compile(r"```|~~~|<\w+[^>]*>.*</|^\s*(?:def|class|import|#include|public|SELECT)\b|[;{]\s*$|\w\(\)", re.M)
-_FORMULA = re.compile(r"\\(?:frac|int|sum|sqrt|lim)|\$[^$\d][^$]*\$|[a-z0-9)]\s*[\^=]\s*[-(a-z0-9]", re.I)
-_ARITHMETIC = re.compile(
-    r"\d\s*(?:[-+*/×÷^]|plus|minus|times|mal|fois|por|per|keer|умножить на|乘以?|加|减|かける|たす)\s*\d|\d\s*%\s"
-)
-_GIVEN = re.compile(r"[:：]\s*\n|\n\s*\n|[:：]\s*[\"“„«「']|[\"“„«「].{60,}|\n\s*[-*•\d]", re.S)
+_FORMS = {
+    "snippet": re.compile(
+        r"```|~~~|<\w+[^>]*>.*</|^\s*(?:def|class|import|#include|public|SELECT)\b|[;{]\s*$|\w\(\)", re.M
+    ),
+    "formula": re.compile(r"\\(?:frac|int|sum|sqrt|lim)|\$[^$\d][^$]*\$|[a-z0-9)]\s*[\^=]\s*[-(a-z0-9]", re.I),
+    "arithmetic": re.compile(
+        r"\d\s*(?:[-+*/×÷^]|plus|minus|times|mal|fois|por|per|keer|умножить на|乘以?|加|减|かける|たす)\s*\d|\d\s*%\s"
+    ),
+    "given": re.compile(r"[:：]\s*\n|\n\s*\n|[:：]\s*[\"“„«「']|[\"“„«「].{60,}|\n\s*[-*•\d]", re.S),
+}
 
-
-_ASKED = "question|query|frage|pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
-_BESIDE = (
+_LABELS = "question|query|frage|pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
+_OTHER_LABELS = (
     "context|sources?|documents?|(?:(?:helpful|final|short|your) )?answer|kontext|antwort|contexte|réponse|contexto|"
     "respuesta|contesto|risposta|resposta|antwoord|контекст|ответ|上下文|回答|答案|文脈"
 )
 _LABEL = r"^[ \t>*#\[]*(?:the |user(?:'s)? )?(?:{})[ \t\]*]*[:：][ \t*]*"
 _LABELLED = re.compile(
-    rf"{_LABEL.format(_ASKED)}(?P<line>.{{1,600}}?)(?={_LABEL.format(_BESIDE)}|\Z)|"
-    rf"<(?P<tag>{_ASKED})>(?P<tagged>.{{1,600}}?)</(?P=tag)>",
+    rf"{_LABEL.format(_LABELS)}(?P<line>.{{1,600}}?)(?={_LABEL.format(_OTHER_LABELS)}|\Z)|"
+    rf"<(?P<tag>{_LABELS})>(?P<tagged>.{{1,600}}?)</(?P=tag)>",
     re.I | re.M | re.S,
 )
 _IN_STEPS = re.compile(r"^\s*(?:thought|action|observation)\s*:", re.I | re.M)
-"""Prompts of agents that reason in a form of their own."""
+"""Lines of prompts for agents, which reason in a form of their own."""
 _BEGINNING = _END = 2000
-"""Characters in which such a question is looked for: it stands before or after the context."""
+"""Characters that are searched for a labelled question: it stands before or after the context."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question's words and what they say about it.
+    """A question's words and their classes.
 
     Attributes:
-        text: The part that was read: a long text's beginning and end.
-        words: Its words in lower case, marks included.
+        text: The part that was read: the beginning and the end of a long text.
+        words: Its words in lower case, with punctuation marks as words.
         language: One of `LANGUAGES`, or "" for another.
-        classes: What it asks for, by the lexicon: `"list"`, `"story"`, `"code"`, ...
-        opening: The classes of its first words, those of the question's form (`"howto"`, `"yesno"`) among them.
+        classes: The classes of its words in the lexicon: `"list"`, `"story"`, `"code"`, ...
+        opening: The classes of its first words, among them the question's form (`"howto"`, `"yesno"`).
         length: Characters of the whole question.
     """
 
@@ -73,33 +75,37 @@ class Question:
 
     @property
     def size(self) -> int:
-        """How many words it has, about: of Chinese and Japanese, which have no spaces, half the characters."""
+        """Roughly the number of words: half the characters in Chinese and Japanese, which have no spaces."""
         return len(self.text) // 2 if self.language in ("zh", "ja") else len(self.words)
 
     def has(self, *classes: str) -> bool:
-        """Whether it has any of these classes."""
+        """Whether the question has any of these classes."""
         return not self.classes.isdisjoint(classes)
 
     def opens(self, *classes: str) -> bool:
-        """Whether its first words have any of these classes."""
+        """Whether the question's first words have any of these classes."""
         return not self.opening.isdisjoint(classes)
 
 
+# The gate and the embedded router read the same message, one after the other.
+@lru_cache(maxsize=8)
 def find_question(text: str) -> str:
-    """The question in a prompt that brings a context along and says where the question is; else the text.
+    """The labelled question in a prompt with a context; the whole text where no question is labelled.
 
     Example:
         >>> find_question("Use this context:\\nTea is a drink.\\n\\nQuestion: What are the kinds of tea?\\nAnswer:")
         'What are the kinds of tea?'
     """
     seen = text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n{text[-_END:]}"
-    labelled = [found["line"] or found["tagged"] for found in _LABELLED.finditer(seen)]
-    question = labelled[-1].strip() if labelled else ""
+    question = ""
+    for found in _LABELLED.finditer(seen):
+        question = (found["line"] or found["tagged"]).strip()
     return text if not question or _IN_STEPS.search(seen) else question
 
 
+@lru_cache(maxsize=8)
 def read_question(text: str) -> Question:
-    """Reads a question.
+    """The words, language and classes of a question.
 
     Example:
         >>> question = read_question("Welche Vorteile hat ein Garten auf dem Dach?")
@@ -120,22 +126,32 @@ def read_question(text: str) -> Question:
     return Question(seen, words, language, frozenset(found), frozenset(opening), len(text))
 
 
-def _marks(text: str, words: tuple[str, ...]) -> Iterator[str]:
-    if _FENCE.search(text):
-        yield "snippet"
-    if _FORMULA.search(text):
-        yield "formula"
-    if _ARITHMETIC.search(text):
-        yield "arithmetic"
-    if _GIVEN.search(text):
-        yield "given"
-    if sum(word[0].isdigit() for word in words) > 2:
-        yield "numbers"
-    marks = text.count("?") + text.count("？")
-    if marks > 1:
-        yield "questions"
-    elif not marks:
-        yield "statement"
+def _marks(text: str, words: tuple[str, ...]) -> list[str]:
+    """Classes that show in the text's form."""
+    marks = [name for name, pattern in _FORMS.items() if pattern.search(text)]
+    if len([word for word in words if word[0].isdigit()]) > 2:
+        marks.append("numbers")
+    questions = text.count("?") + text.count("？")
+    if questions != 1:
+        marks.append("questions" if questions else "statement")
+    return marks
+
+
+# --- the lexicon ----------------------------------------------------------------------------------
+
+_STOPWORDS = "stopwords: "
+
+
+@cache
+def _lexicon() -> Mapping[str, list[str]]:
+    """The lines of each language in `lexicon.txt`, whose head explains them."""
+    sections: dict[str, list[str]] = {}
+    for line in resources.files(__package__).joinpath("lexicon.txt").read_text("utf-8").splitlines():
+        if line.startswith("["):
+            lines = sections.setdefault(line.strip("[]"), [])
+        elif line and not line.startswith("#"):
+            lines.append(line)
+    return sections
 
 
 # --- languages ------------------------------------------------------------------------------------
@@ -154,17 +170,21 @@ def _language(text: str, words: tuple[str, ...]) -> str:
     for word in words:
         for language in stopwords.get(word, ()):
             counts[language] = counts.get(language, 0) + 1
-    if counts:
-        return max(counts, key=lambda language: (counts[language], language == "en"))
-    return "en" if text.isascii() else ""
+    if not counts:
+        return "en" if text.isascii() else ""
+    most = max(counts.values())
+    return "en" if counts.get("en") == most else next(language for language in counts if counts[language] == most)
 
 
 @cache
 def _stopwords() -> Mapping[str, tuple[str, ...]]:
+    """The languages of each stopword; languages with a script of their own have none."""
     languages: dict[str, tuple[str, ...]] = {}
-    for language, line in STOPWORDS.items():
-        for word in line.split():
-            languages[word] = (*languages.get(word, ()), language)
+    for language, lines in _lexicon().items():
+        for line in lines:
+            if line.startswith(_STOPWORDS):
+                for word in line.removeprefix(_STOPWORDS).split():
+                    languages[word] = (*languages.get(word, ()), language)
     return languages
 
 
@@ -173,7 +193,7 @@ def _stopwords() -> Mapping[str, tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class _Words:
-    """A language's part of the lexicon: phrases by their first word, and stems (`reason*`)."""
+    """The words of a language: phrases by their first word, and stems (`reason*`)."""
 
     phrases: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]]
     stems: Mapping[str, tuple[str, ...]]
@@ -181,7 +201,7 @@ class _Words:
 
 
 _FIRST = 4
-"""A phrase that begins at one of so many first words is part of the opening."""
+"""Phrases that begin within this many words belong to the opening."""
 
 
 def _classes_of_words(words: tuple[str, ...], language: str, found: set[str], opening: set[str]) -> None:
@@ -218,7 +238,10 @@ def _classes_of_text(text: str, language: str, found: set[str], opening: set[str
 
 
 def _entries(language: str) -> Iterator[tuple[str, str]]:
-    for line in LEXICON[language]:
+    """Each entry of a language, after its class."""
+    for line in _lexicon()[language]:
+        if line.startswith(_STOPWORDS):
+            continue
         name, _, entries = line.partition(":")
         for entry in entries.split("|"):
             if entry := entry.strip():

@@ -1,4 +1,4 @@
-"""Training of the embedded router: a logistic regression in plain Python, repeatable and with no dependency."""
+"""Training of the embedded router: a logistic regression in plain Python, reproducible and without dependencies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.embedded import BUCKETS, Weights, features, sigmoid
-from skeleton_of_thought.routers.measures import Labelled, Measured, best_threshold, majority, measure
+from skeleton_of_thought.routers.measures import LabelledQuestion, Measures, best_threshold, majority, measure
 from skeleton_of_thought.routers.question import read_question
 
 __all__ = ["Trained", "train_embedded"]
@@ -18,30 +18,29 @@ __all__ = ["Trained", "train_embedded"]
 _EPOCHS = 12
 _RATE = 0.15
 _DECAY = 4.0
-"""The strength of the pull towards zero, over all questions together."""
+"""The strength of weight decay over one pass through all questions."""
 _FOLDS = 5
 _LEAST = 2
-"""A feature counts where so many questions have it."""
-_FOLLOWS = "follow"
-"""The form of questions that only make sense after an answer."""
+"""A feature counts if at least this many questions have it."""
 
-Row = tuple[tuple[tuple[int, float], ...], float]
+_Example = tuple[tuple[tuple[int, float], ...], float]
+"""The features of a question, and its label."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights, and how good they are by cross-validation: each question decided by a model that has not seen it.
+    """Trained weights and their cross-validation, in which no model decides a question that it was trained on.
 
     Attributes:
-        weights: Of the model trained on all questions.
-        by_source: Per file of labels: the measures, and those of the majority baseline.
+        weights: The weights of a model trained on all questions.
+        by_source: The measures of the router and of the majority baseline for each source of labels.
     """
 
     weights: Weights
-    by_source: dict[str, tuple[Measured, Measured]]
+    by_source: dict[str, tuple[Measures, Measures]]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain JSON-safe data."""
+        """The figures as JSON-safe data."""
         return {
             "threshold": self.weights.threshold,
             "cross_validation": {
@@ -52,17 +51,17 @@ class Trained:
 
 
 def train_embedded(
-    sources: Mapping[str, Sequence[Labelled]], *, seed: int = 0, tell: Callable[[str], None] | None = None
+    sources: Mapping[str, Sequence[LabelledQuestion]], *, seed: int = 0, tell: Callable[[str], None] | None = None
 ) -> Trained:
     """Trains on all sources together; threshold and calibration come from cross-validation on them.
 
     Args:
-        sources: Labelled questions, by the name of their source.
-        seed: Of the order of questions and of the folds.
-        tell: Hears of each step.
+        sources: Labelled questions by the name of their source.
+        seed: Seed for the order of questions and for the folds.
+        tell: Called with a line of text before each step.
 
     Raises:
-        InvalidInput: Fewer than `_FOLDS` questions with either label.
+        InvalidInput: There are fewer than five questions with either label.
     """
     tell = tell or (lambda line: None)
     labelled = [(name, one) for name, of in sources.items() for one in of]
@@ -92,12 +91,15 @@ def train_embedded(
     return Trained(model.weights(slope, offset, threshold, about), by_source)
 
 
-def _row(one: Labelled, *, follows: bool = False) -> Row:
+def _row(one: LabelledQuestion, *, follows: bool = False) -> _Example:
     return tuple(features(read_question(one.question), follows=follows)), float(one.use_skeleton)
 
 
-def _variants(one: Labelled, row: Row) -> Iterator[Row]:
-    """The question alone, and where its form is known as one that follows on an answer: most stand for themselves."""
+def _variants(one: LabelledQuestion, row: _Example) -> Iterator[_Example]:
+    """The question by itself, and, if its form is labelled, the same question after an earlier answer.
+
+    The second one teaches that most questions in a dialogue need no earlier answer.
+    """
     yield row
     if one.form:
         yield _row(one, follows=True)
@@ -125,14 +127,14 @@ class _Model:
         return Weights(buckets, unit, self.bias, slope, offset, threshold, about)
 
 
-def _fit(rows: Sequence[Row], seed: int) -> _Model:
-    """Stochastic gradient descent with a step size per feature (AdaGrad) and weights pulled towards zero."""
+def _fit(rows: Sequence[_Example], seed: int) -> _Model:
+    """Stochastic gradient descent with a step size per feature (AdaGrad) and weight decay."""
     counts = Counter(bucket for row, _ in rows for bucket in {bucket for bucket, _ in row})
     used = [(tuple(f for f in row if counts[f[0]] >= _LEAST), label) for row, label in rows]
     model = _Model([0.0] * BUCKETS, 0.0)
     values, squares, bias_square = model.values, [1e-8] * BUCKETS, 1e-8
     shuffler = random.Random(seed)
-    # Each row pulls on its own features only, so that rare ones are pulled as often as they are pushed.
+    # Each question decays the weights of its own features only, so rare features decay as often as they learn.
     pull = {bucket: _DECAY / count for bucket, count in counts.items()}
     for _ in range(_EPOCHS):
         shuffler.shuffle(used)
@@ -150,8 +152,8 @@ def _fit(rows: Sequence[Row], seed: int) -> _Model:
 def _calibrate(sums: Sequence[float], labels: Sequence[bool], shares: Sequence[float]) -> tuple[float, float]:
     """Platt's slope and offset, by Newton's method.
 
-    All sources count the same (`shares` sees to that): the larger one may be the easier one, and scores that fit it
-    alone would be too sure of themselves elsewhere.
+    `shares` gives all sources the same weight: the largest may be the easiest, and scores that fit it alone would be
+    overconfident on the others.
     """
     slope, offset = 1.0, 0.0
     for _ in range(50):

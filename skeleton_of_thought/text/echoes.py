@@ -1,4 +1,4 @@
-"""A guard against replies that repeat the words of their own prompt, as those of small models at times do."""
+"""A guard against replies that repeat their own prompt, as small models sometimes do."""
 
 from __future__ import annotations
 
@@ -11,35 +11,37 @@ from skeleton_of_thought.types import Prompt
 __all__ = ["PromptEcho"]
 
 _FEW, _MANY = 6, 10
-"""So many words in a row: from where a part of the instruction begins, and from anywhere in it."""
+"""Words in a row that make an echo: from the beginning of a part of the instruction, and from anywhere in it."""
 
 _LEAD_IN = 12
-"""A reply still begins after so many words, such as "Sure, here is the text that you asked for:"."""
+"""Words at the beginning of a reply that may precede an echo: "Sure, here is the text that you asked for:"."""
 
 _UNSPACED = 7 / 3
-"""Characters of scripts without spaces that say about as much as a word."""
+"""Characters of scripts without spaces that stand for a word."""
 
 _MOST = 2 / 3
+"""The share of the instruction that makes an echo in the middle of a reply, if the words may be quoted."""
 
 _LONGEST_HEAD = 200
-"""Words before the instruction, at most, that are held back for as long as a reply copies its prompt."""
+"""The most words before the instruction that are held back while a reply copies its prompt."""
 
 
 class PromptEcho:
     """Shows a reply as it streams, until it repeats the words of its prompt.
 
-    What the prompt was made of may be repeated; the words around it are the instruction, in one part or several. An
-    echo is a run of six words from the beginning of such a part, or of ten words from anywhere in it. Where the
-    instruction may have asked for some of its own words ("end with this sentence: ..."), an echo always begins where a
-    part begins, and has six words at the beginning of the reply, or elsewhere ten and two thirds of the instruction.
+    A reply may repeat the material of the prompt. The words around the material are the instruction, in one or more
+    parts. An echo is a run of six words from the beginning of a part, or of ten words from anywhere in it. If the
+    instruction may ask for some of its own words ("end with this sentence: ..."), only a run from the beginning of a
+    part counts: six words at the beginning of the reply, elsewhere at least ten words and two thirds of the
+    instruction.
 
-    What may become an echo is held back, so that nothing of an echo shows. So is a reply that copies its prompt, from
-    the question before the instruction on. Verdict and shown text do not depend on how the text is cut into pieces.
+    Text that may become an echo is held back, so that no part of an echo shows. The same holds for a reply that copies
+    its prompt from the first word on. Verdict and shown text do not depend on how the text is cut into pieces.
 
     Args:
-        prompt: What was sent.
+        prompt: The prompt of the reply.
         material: The texts in the prompt that a reply may repeat, such as the question and a draft.
-        quotable: Whether the instruction may have asked for some of its own words.
+        quotable: Whether the instruction may ask for some of its own words.
 
     Example:
         >>> from skeleton_of_thought.types import Message
@@ -60,7 +62,7 @@ class PromptEcho:
         total = sum(map(len, parts))
         self._needs = (few, max(many, round(_MOST * total)), None) if quotable else (few, few, many)
         self._frame: list[str] = []
-        self._begins: list[int] = []  # for each word of the frame: where its part begins
+        self._begins: list[int] = []  # for each word of the frame, the beginning of its part
         self._ends: list[int] = []
         for words in parts:
             begin = len(self._frame)
@@ -77,13 +79,13 @@ class PromptEcho:
         self._word = ""
         self._count = 0
         self._runs: dict[int, int] = {}
-        """The runs that may become an echo, by the position of their last word: how many words they have."""
+        """The lengths of the runs that may become an echo, by the position of their last word."""
         self._held: list[tuple[int, str]] = []
-        """Text, each with the number of the word that it belongs to."""
+        """Held text, each piece with the number of its word."""
         self._shown: list[str] = []
 
     def feed(self, text: str) -> str:
-        """More text of the reply; returns what may be shown now."""
+        """Takes more text of the reply; returns the text that may be shown now."""
         for found in PIECES.finditer(text):
             if self.found:
                 break
@@ -107,7 +109,7 @@ class PromptEcho:
         return self._show()
 
     def close(self) -> str:
-        """The reply is complete; returns what was held back and is no echo."""
+        """Ends the reply; returns the text that was held back and is no echo."""
         self._end_word()
         self._copies = False
         self._let_go()
@@ -122,7 +124,7 @@ class PromptEcho:
             self._held.append((self._count, piece))
 
     def _let_go(self, before: int | None = None) -> None:
-        """Shows what is held of the words before this one."""
+        """Shows the held text of the words before this one, or all of it."""
         if self._copies:
             return
         kept = 0
@@ -132,7 +134,7 @@ class PromptEcho:
         del self._held[:kept]
 
     def _may_go_on(self) -> bool:
-        """Whether what there is of a word may begin a run, or become the next word of one."""
+        """Whether the word so far may begin a run, or become the next word of one."""
         begun = "".join(plain([self._word]))
         if not begun or begun in self._beginnings:
             return True
@@ -143,7 +145,7 @@ class PromptEcho:
         )
 
     def _end_word(self) -> None:
-        """Judges the runs that end with this word, and lets go of what is in none that may become an echo."""
+        """Judges the runs that end with this word, and shows the text outside of runs that may become an echo."""
         words, self._word = plain([self._word]), ""
         if not words or self.found:
             return
@@ -164,7 +166,7 @@ class PromptEcho:
         return self._runs.get(position - 1, 0) if position > self._begins[position] else 0
 
     def _need(self, first: int, start: int) -> int | None:
-        """How many words an echo has that begins with this word of the frame and at this word of the reply."""
+        """The least words of an echo that begins with this word of the frame and at this word of the reply."""
         at_beginning, from_first, from_any = self._needs
         if first != self._begins[first]:
             return from_any
@@ -185,7 +187,7 @@ class PromptEcho:
 
 
 def _head(prompt: Prompt, parts: list[list[str]]) -> list[str]:
-    """The words that the prompt begins with, to the end of the first part of its instruction."""
+    """The first words of the prompt, up to the end of the first part of its instruction."""
     words = plain(words_of(prompt.messages[-1].text)) if prompt.messages else []
     for start in range(min(len(words), _LONGEST_HEAD)):
         for part in parts:
@@ -195,7 +197,7 @@ def _head(prompt: Prompt, parts: list[list[str]]) -> list[str]:
 
 
 def _parts(prompt: Prompt, material: list[str]) -> Iterator[list[str]]:
-    """The words of the prompt around the material, part by part. What an assistant says in it is no instruction."""
+    """The words of the prompt around the material, part by part. An assistant's messages hold no instruction."""
     texts = sorted({text.strip() for text in material} - {""}, key=len, reverse=True)
     between = re.compile("|".join(map(_whole, texts)) or r"(?!)")
     for message in prompt.messages:
@@ -206,7 +208,7 @@ def _parts(prompt: Prompt, material: list[str]) -> Iterator[list[str]]:
 
 
 def _whole(text: str) -> str:
-    """A pattern for the text where it is no part of other words."""
+    """A pattern for the text that does not match inside other words."""
     before, after = (r"\b" if re.match(r"\w", end) and not is_unspaced(end) else "" for end in (text[0], text[-1]))
     return f"{before}{re.escape(text)}{after}"
 

@@ -1,4 +1,4 @@
-"""Texts as words, in pieces as they stream; where a script has no spaces, each character is a word."""
+"""The words of a text, also while it streams; in scripts without spaces, each character is a word."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _ONE = re.compile(f"[{_UNSPACED}]")
 _NO_LETTER = re.compile(r"[\W_]+")
 
 PIECES = re.compile(rf"\n|[^\S\n]+|[{_UNSPACED}]|[^\s{_UNSPACED}]+")
-"""Line ends, other space, characters that are words, and (parts of) other words."""
+"""Matches line ends, other white space, characters that are words, and (parts of) other words."""
 
 
 def is_unspaced(piece: str) -> bool:
-    """Whether the piece is a word by itself, whatever follows."""
+    """Whether the piece is a word by itself, so that no later text can continue it."""
     return _ONE.match(piece) is not None
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a whole text, with their punctuation."""
+    """The words of a complete text, with their punctuation."""
     return [piece for piece in PIECES.findall(text) if not piece.isspace()]
 
 
 def plain(words: Iterable[str]) -> list[str]:
-    """Words without case and punctuation; those that are nothing else are left out."""
+    """The words without case and punctuation; words of punctuation alone are left out."""
     bare = (_NO_LETTER.sub("", word).casefold() for word in words)
     return [word for word in bare if word]

@@ -19,7 +19,7 @@ from skeleton_of_thought._cli.report import statistics
 from skeleton_of_thought._cli.views import Outcome
 from skeleton_of_thought.errors import install_line
 from skeleton_of_thought.events import AnswerDelta, AnswerRestarted, MergeStarted, PointDelta, PointFound, PointStarted
-from skeleton_of_thought.text.assemble import render
+from skeleton_of_thought.text.assembly import render
 from skeleton_of_thought.types import Answer, Decoding, Expansion, Point, Span, Timings
 
 Script = scripted.Script

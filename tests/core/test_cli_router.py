@@ -369,7 +369,7 @@ def test_the_router_is_loaded_only_where_it_is_used():
     code = (
         "import sys\nfrom skeleton_of_thought.cli import main\nmain(['ask', '--help'])\n"
         "main(['ask', 'q', '--no-router', '--model', './nowhere'])\nmain(['ask', 'q', '--model', './nowhere'])\n"
-        "names = ['auto', 'gate', 'embedded', 'cost', 'lexicon']\n"
+        "names = ['auto', 'gate', 'embedded', 'cost', 'question']\n"
         "print([name for name in names if 'skeleton_of_thought.routers.' + name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import pickle
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -307,3 +308,11 @@ def test_a_guard_travels_with_what_it_has_measured(copied):
     other.observe(answer())
     # A shallow copy shares what it measures by; the others go their own way.
     assert guard.pace.answers == (2 if copied is copy.copy else 1)
+
+
+def test_a_pickle_of_version_0_1_keeps_its_measurements():
+    pickled = (Path(__file__).parent.parent / "data" / "dumps" / "guard.pickle").read_bytes()
+    guard = pickle.loads(pickled)
+    assert (guard.pace.answers, guard.pace.get("pace", 0.0)) == (1, pytest.approx(0.05))
+    guard.observe(answer())
+    assert guard.pace.answers == 2

@@ -13,7 +13,7 @@ import pytest
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.embedded import BUCKETS, EmbeddedRouter, Weights, features
-from skeleton_of_thought.routers.measures import Labelled, best_threshold, majority, measure, read_labels
+from skeleton_of_thought.routers.measures import LabelledQuestion, best_threshold, majority, measure, read_labels
 from skeleton_of_thought.routers.question import LANGUAGES, read_question
 from skeleton_of_thought.routers.training import _calibrate, train_embedded
 from skeleton_of_thought.types import Conversation, Message
@@ -177,7 +177,7 @@ class TestTraining:
 
     def test_too_few_questions_are_refused(self):
         with pytest.raises(InvalidInput, match="either label"):
-            train_embedded({"one": [Labelled("What is tea?", False)] * 20})
+            train_embedded({"one": [LabelledQuestion("What is tea?", False)] * 20})
 
     def test_the_command_writes_weights_and_a_report(self, tmp_path):
         labels = tmp_path / "labels.csv"

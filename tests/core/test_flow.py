@@ -776,7 +776,7 @@ class TestAccounts:
         (last,) = only(flow.done(point.id, Reply(Usage(20, 5))), AnswerDone)
         assert last.answer.usage_by_stage == {"point": Usage(20, 5)}
         flow.cancelled(skeleton, Usage(10, 3), decoding=Decoding(steps=3))
-        settled = flow.settled(last).answer
+        settled = flow.last_event(last).answer
         assert settled.usage_by_stage == {"point": Usage(20, 5), "skeleton": Usage(10, 3)}
         assert (settled.usage, settled.timings.decoding) == (Usage(30, 8), {"skeleton": Decoding(steps=3)})
         assert (settled.text, settled.timings.total) == (last.answer.text, last.answer.timings.total)
@@ -794,7 +794,7 @@ class TestAccounts:
         flow.done(opened[1].id, Reply(Usage(20, 5)))
         (last,) = only(flow.delta(opened[2].id, "It is a good day to be outside. " * 9), AnswerDone)
         flow.cancelled(opened[2], Usage(20, 90))
-        answer = flow.settled(last).answer
+        answer = flow.last_event(last).answer
         assert [e.usage for e in answer.expansions] == [Usage(20, 5), Usage(20, 90)]
         assert answer.usage == Usage(40, 95)
 
@@ -802,7 +802,7 @@ class TestAccounts:
         flow, opened, _ = with_points("1. Sleep\n2. Eat\n", settings=Settings(max_retries=0))
         (last,) = only(flow.failed(opened[1].id, ConnectionError("reset"), usage=Usage(20, 1)), AnswerFailed)
         flow.cancelled(opened[2], Usage(20, 9), decoding=Decoding(steps=9))
-        settled = flow.settled(last)
+        settled = flow.last_event(last)
         answer = settled.error.answer
         assert (settled, answer.usage) == (last, Usage(40, 10))
         assert answer.usage_by_stage == {"point": Usage(40, 10)}

@@ -291,7 +291,9 @@ def test_the_length_of_a_point_is_asked_for_in_sentences(words: int, asked: str,
 
 
 def test_a_limit_grows_with_the_length_that_is_asked_for() -> None:
-    assert point_prompt(PromptSet(), words=80).hints.max_tokens == 2 * point_prompt(PromptSet(), words=40).hints.max_tokens
+    assert (
+        point_prompt(PromptSet(), words=80).hints.max_tokens == 2 * point_prompt(PromptSet(), words=40).hints.max_tokens
+    )
     prompts = PromptSet(point=PromptTemplate("{title}"))
     assert point_prompt(prompts).hints.max_tokens is None
 

@@ -95,7 +95,7 @@ def test_what_the_router_needs_is_loaded_with_the_first_engine_and_not_before():
     code = (
         "import sys; from llama_index.core.llms import MockLLM; from llama_index_sot import "
         "SkeletonOfThoughtQueryEngine as Engine, SkeletonOfThoughtSynthesizer, SkeletonOfThoughtWorkflow; "
-        "needs = ['skeleton_of_thought.routers.' + name for name in ('auto', 'embedded', 'gate', 'cost', 'lexicon')]; "
+        "needs = ['skeleton_of_thought.routers.' + name for name in ('auto', 'embedded', 'gate', 'cost', 'question')]; "
         "before = [name for name in needs if name in sys.modules]; Engine.from_defaults(MockLLM()); "
         "print(before, [name for name in needs if name not in sys.modules])"
     )

@@ -16,16 +16,15 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 import skeleton_of_thought
 from skeleton_of_thought.cli import main
 from skeleton_of_thought.errors import InvalidInput, ModelLoadError
-from skeleton_of_thought.routers.classifier import ClassifierRouter, encode
-from skeleton_of_thought.routers.classifier_training import train_classifier, tversky_loss
-from skeleton_of_thought.routers.measures import Labelled
+from skeleton_of_thought.routers.classifier import ClassifierRouter, encode, train_classifier, tversky_loss
+from skeleton_of_thought.routers.measures import LabelledQuestion
 from skeleton_of_thought.types import Conversation
 
 SUITED = [f"tips for {thing}" for thing in ("sleep", "work", "sport", "tea", "trips", "boats", "cats", "dogs")]
 UNSUITED = [
     f"write poem about {thing}" for thing in ("sleep", "work", "sport", "tea", "trips", "boats", "cats", "dogs")
 ]
-LABELLED = [Labelled(q, True) for q in SUITED] * 3 + [Labelled(q, False) for q in UNSUITED] * 3
+LABELLED = [LabelledQuestion(q, True) for q in SUITED] * 3 + [LabelledQuestion(q, False) for q in UNSUITED] * 3
 
 
 @pytest.fixture(scope="module")

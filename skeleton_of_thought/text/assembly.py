@@ -1,4 +1,4 @@
-"""From the texts of the points to the text of the answer: clean-up of expansions, and joining in order."""
+"""From the texts of the points to the text of the answer: clean-up of model text, headings, and their order."""
 
 from __future__ import annotations
 
@@ -13,20 +13,14 @@ from skeleton_of_thought.types import Expansion, Point
 __all__ = ["POINT_BREAK", "ExpansionText", "Join", "PrefillEcho", "WholeText", "heading", "render", "separator"]
 
 POINT_BREAK = "\n\n"
-"""What stands between two points of an answer."""
+"""The text between two points of an answer."""
 
 Join = Literal["numbered", "headings", "paragraphs"]
-"""How the points stand in an answer, see `skeleton_of_thought.settings.Settings.join`."""
-
-_MARKS = frozenset("#*_>\"'“”`([ \t\r\n")
-_AFTER_NUMBER = frozenset(".):、．：]")
-_AFTER_TITLE = frozenset(":：.-–—\n")
-_LONGEST_ECHO = 120
-_WORD = re.compile(r"(?:point|step|item|section)\s*", re.IGNORECASE)
+"""How an answer sets off its points, see `skeleton_of_thought.settings.Settings.join`."""
 
 
 def heading(point: Point, join: Join = "numbered") -> str:
-    """How a point begins in the answer; empty for paragraphs."""
+    """The first words of a point in the answer; empty for paragraphs."""
     if join == "paragraphs":
         return ""
     if join == "headings":
@@ -36,7 +30,7 @@ def heading(point: Point, join: Join = "numbered") -> str:
 
 
 def separator(point: Point, join: Join = "numbered") -> str:
-    """What stands between a point's heading and its text."""
+    """The characters between a point's heading and its text."""
     if join != "numbered":
         return POINT_BREAK if join == "headings" else ""
     last = point.title[-1:]
@@ -45,9 +39,15 @@ def separator(point: Point, join: Join = "numbered") -> str:
 
 def render(expansions: Iterable[Expansion], join: Join = "numbered") -> str:
     """The text of a whole answer: the points in order, each with its heading."""
-    points = (heading(e.point, join) + (separator(e.point, join) + e.text if e.text else "") for e in expansions)
-    # A paragraph without text is none.
-    return POINT_BREAK.join(point for point in points if point)
+    points = []
+    for expansion in expansions:
+        text = heading(expansion.point, join)
+        if expansion.text:
+            text += separator(expansion.point, join) + expansion.text
+        # A paragraph without text is left out.
+        if text:
+            points.append(text)
+    return POINT_BREAK.join(points)
 
 
 class WholeText:
@@ -58,43 +58,36 @@ class WholeText:
 
     def __init__(self) -> None:
         self._reasoning = ReasoningFilter()
-        self._trimmed = _Trimmed()
-
-    def feed(self, text: str) -> str:
-        """More text from the model; returns what of it can be shown now."""
-        return self._trimmed.feed(self._reasoning.feed(text))
-
-    def close(self) -> str:
-        """The text is complete; returns what was held back and belongs to it."""
-        return self._trimmed.feed(self._reasoning.close())
-
-
-class _Trimmed:
-    """Text without the white space around it: what may be at the end is held back."""
-
-    def __init__(self) -> None:
         self._begun = False
         self._spaces = ""
 
     def feed(self, text: str) -> str:
+        """Takes more text from the model; returns the text that can be shown now."""
+        return self._trim(self._reasoning.feed(text))
+
+    def close(self) -> str:
+        """Ends the text; returns the text that was held back and belongs to it."""
+        return self._trim(self._reasoning.close())
+
+    def _trim(self, text: str) -> str:
+        """Drops white space at the start, and holds back white space that may turn out to be the end."""
         if not self._begun:
             text = text.lstrip()
         body = text.rstrip()
         if not body:
             self._spaces += text
             return ""
-        self._begun = True
         shown = self._spaces + body
-        self._spaces = text[len(body) :]
+        self._begun, self._spaces = True, text[len(body) :]
         return shown
 
 
 class PrefillEcho:
     """Takes a repeated prefill off the start of a reply as it streams.
 
-    Some servers send the start of the turn that they were given back before what the model adds to it, and some do
-    so only when the reply is not streamed. `feed` and `close` return the model's own text; their join does not
-    depend on the chunking.
+    Some servers return the prefilled start of the turn before the text that the model adds to it, and some do so only
+    when the reply is not streamed. `feed` and `close` return the model's own text; their join does not depend on the
+    chunking.
 
     Example:
         >>> echo = PrefillEcho("1.")
@@ -108,7 +101,7 @@ class PrefillEcho:
         self._head: str | None = "" if self._prefill else None
 
     def feed(self, text: str) -> str:
-        """More text of the reply; returns what of it is the model's own."""
+        """Takes more text of the reply; returns the part of it that is the model's own."""
         if self._head is None:
             return text
         self._head += text
@@ -118,12 +111,12 @@ class PrefillEcho:
         return own
 
     def close(self) -> str:
-        """The reply is complete; returns what was held back and is no repetition."""
+        """Ends the reply; returns the text that was held back and is no repetition."""
         own, self._head = self._head or "", None
         return own
 
 
-class ExpansionText:
+class ExpansionText(WholeText):
     """Cleans the text of one point as it streams.
 
     Drops reasoning blocks, an echo of the point's number or title at the start, and white space around
@@ -132,42 +125,56 @@ class ExpansionText:
     """
 
     def __init__(self, point: Point) -> None:
+        super().__init__()
         self._point = point
-        self._reasoning = ReasoningFilter()
         self._head: str | None = ""
-        self._trimmed = _Trimmed()
 
     def feed(self, text: str) -> str:
-        """More text from the model; returns what of it can be shown now."""
-        return self._visible(self._reasoning.feed(text), final=False)
+        """Takes more text from the model; returns the text that can be shown now."""
+        text = self._reasoning.feed(text)
+        return self._trim(text) if self._head is None else self._after_echo(text, final=False)
 
     def close(self) -> str:
-        """The text is complete; returns what was held back and belongs to it."""
-        return self._visible(self._reasoning.close(), final=True)
+        """Ends the text; returns the text that was held back and belongs to it."""
+        return self._after_echo(self._reasoning.close(), final=True)
 
-    def _visible(self, text: str, *, final: bool) -> str:
+    def _after_echo(self, text: str, *, final: bool) -> str:
         if self._head is not None:
             self._head += text
             # No echo is longer than this; the cap keeps endless marks or blanks from being read again and again.
-            final_head = final or len(self._head) > len(self._point.title) + _LONGEST_ECHO
-            end = _echo_end(self._head, self._point, final=final_head)
+            final = final or len(self._head) > len(self._point.title) + _LONGEST_ECHO
+            end = _echo_end(self._head, self._point, final=final)
             if end is None:
                 return ""
             text, self._head = self._head[end:], None
-        return self._trimmed.feed(text)
+        return self._trim(text)
+
+
+# --- echoes of a point's number and title ---------------------------------------------------------
+
+_LONGEST_ECHO = 120
+_WORD = re.compile(r"(?:point|step|item|section)\s*", re.IGNORECASE)
+_WORD_STARTS = frozenset(word[:n] for word in ("point", "step", "item", "section") for n in range(1, len(word) + 1))
+
+_MARKS = "#*_>\"'“”`([ \t\r\n"
+_AFTER_NUMBER = ".):、．：]"
+_IN_TITLE = " \t\r\n*_"
+_CLOSING = "*_\"'”` )]"
+_AFTER_TITLE = ":：.-–—\n"
 
 
 def _echo_end(text: str, point: Point, *, final: bool) -> int | None:
-    """Where the echo of `point` at the start of `text` ends; 0 for none, None while it is undecided."""
+    """The end of the echo of `point` at the start of `text`; 0 for none, None while it is undecided."""
     undecided = None if not final else 0
-    marks = _skip(text, 0, _MARKS)
-    if marks == len(text):
+    length = len(text)
+    marks = length - len(text.lstrip(_MARKS))
+    if marks == length:
         return undecided
     number = _number_end(text, marks, str(point.index), final=final)
     if number is None:
         return undecided
-    start = _skip(text, number or marks, _MARKS)
-    if number and start == len(text):
+    start = length - len(text[number or marks :].lstrip(_MARKS))
+    if number and start == length:
         return start if final else None
     title = _title_end(text, start, point.title)
     if title is None:
@@ -175,27 +182,26 @@ def _echo_end(text: str, point: Point, *, final: bool) -> int | None:
         return (number or 0) if final else None
     if not title:
         return number or 0
-    if title == len(text):
-        return len(text) if final else None
-    after = _skip(text, title, frozenset("*_\"'”` )]"))
-    if after == len(text):
-        return len(text) if final else None
+    if title == length:
+        return length if final else None
+    after = length - len(text[title:].lstrip(_CLOSING))
+    if after == length:
+        return length if final else None
     if text[after] not in _AFTER_TITLE and text[title] not in "*_":
         return number or 0
     # A hyphen without a space before it is part of a word, as in "Self-care" after the title "Self".
-    if text[after] in "-.–" and not (text[after] == "." or after > title):
+    if text[after] in "-–" and after == title:
         return number or 0
-    end = _skip(text, after, _AFTER_TITLE | frozenset("*_\"'”` \t\r\n"))
-    return None if end == len(text) and not final else end
+    end = length - len(text[after:].lstrip(_AFTER_TITLE + "*_\"'”` \t\r\n"))
+    return None if end == length and not final else end
 
 
 def _number_end(text: str, start: int, number: str, *, final: bool) -> int | None:
-    """The end of "3." or "Point 3:" at `start`, `0` for no such thing, None while undecided."""
-    rest = text[start:]
-    word = _WORD.match(rest)
-    if word is None and not final and any(w.startswith(rest.lower()) for w in ("point", "step", "item", "section")):
+    """The end of "3." or "Point 3:" at `start`; 0 where there is no such number, None while it is undecided."""
+    word = _WORD.match(text, start)
+    if word is None and not final and text[start:].lower() in _WORD_STARTS:
         return None
-    begin = start + (word.end() if word else 0)
+    begin = word.end() if word else start
     digits = text[begin : begin + len(number)]
     if digits != number:
         return None if not final and number.startswith(digits) else 0
@@ -204,7 +210,7 @@ def _number_end(text: str, start: int, number: str, *, final: bool) -> int | Non
         return 0 if final else None
     if text[end] not in _AFTER_NUMBER:
         return 0
-    after = _skip(text, end, _AFTER_NUMBER | frozenset("*_"))
+    after = len(text) - len(text[end:].lstrip(_AFTER_NUMBER + "*_"))
     if after == len(text):
         return after if final else None
     # "2.5 litres" is no number of a point.
@@ -217,16 +223,10 @@ def _title_end(text: str, start: int, title: str) -> int | None:
         return 0
     position = start
     for word in title.split():
-        position = _skip(text, position, frozenset(" \t\r\n*_"))
+        position = len(text) - len(text[position:].lstrip(_IN_TITLE))
         piece = text[position : position + len(word)]
         if piece.casefold() != word.casefold():
             inside = position + len(piece) == len(text) and word.casefold().startswith(piece.casefold())
             return None if inside else 0
         position += len(word)
     return position
-
-
-def _skip(text: str, start: int, characters: frozenset[str]) -> int:
-    while start < len(text) and text[start] in characters:
-        start += 1
-    return start

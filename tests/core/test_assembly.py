@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skeleton_of_thought.text.assemble import ExpansionText, PrefillEcho, WholeText, heading, render, separator
+from skeleton_of_thought.text.assembly import ExpansionText, PrefillEcho, WholeText, heading, render, separator
 from skeleton_of_thought.types import Expansion, Point
 
 POINT = Point(2, "Take breaks")

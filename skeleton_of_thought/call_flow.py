@@ -1,0 +1,171 @@
+"""The calls of a state machine: what it opens and cancels, what its driver reports, and what the calls take."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from skeleton_of_thought.events import Event
+from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.text.assembly import PrefillEcho
+from skeleton_of_thought.types import Call, Cancel, Decoding, Prompt, Reply, Span, Stage, Usage
+from skeleton_of_thought.writing import PointWriting
+
+__all__ = ["Action", "CallFlow", "Ledger"]
+
+Action = Call | Cancel | Event
+"""What a driver is to do: open a call, cancel one, or show an event."""
+
+
+class CallFlow(ABC):
+    """A state machine whose steps are reports on its calls.
+
+    `delta`, `done` and `failed` return the actions that follow, in order. Reports on calls that were cancelled or have
+    ended are ignored. `now` is the driver's clock in seconds; the flow only subtracts.
+
+    Args:
+        settings: How the answer is made.
+        ledger: Keeps the open calls, and counts what they take.
+    """
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self.settings = settings
+        self._ledger = ledger
+        self._began = self._offset = 0.0
+        self._actions: list[Action] = []
+
+    def opened(self, call_id: int, now: float = 0.0) -> None:
+        """The driver has opened this call (it may have waited for room until now)."""
+        self._offset = now - self._began
+        if (call := self._ledger.calls.get(call_id)) is not None:
+            self._ledger.start(call, self._offset)
+
+    def delta(self, call_id: int, text: str, now: float = 0.0) -> list[Action]:
+        """A call has sent more text."""
+        self._offset, self._actions = now - self._began, []
+        call = self._ledger.calls.get(call_id)
+        # The sources come with the reply; text of such a call is no text of the answer.
+        if call is not None and text and call.stage != "sources":
+            self._read(call, self._ledger.read(call, text, self._offset))
+        return self._actions
+
+    def done(self, call_id: int, reply: Reply | None = None, now: float = 0.0) -> list[Action]:
+        """A call has succeeded."""
+        self._offset, self._actions = now - self._began, []
+        if (call := self._ledger.calls.get(call_id)) is not None:
+            reply = reply or Reply()
+            rest = self._ledger.end(call, self._offset)
+            self._ledger.count(call, reply.usage, reply.decoding)
+            self._end(call, rest, reply)
+        return self._actions
+
+    def failed(
+        self,
+        call_id: int,
+        error: Exception,
+        now: float = 0.0,
+        usage: Usage | None = None,
+        decoding: Decoding | None = None,
+    ) -> list[Action]:
+        """A call has failed; `usage` and `decoding` are what it had cost, if the backend knows."""
+        self._offset, self._actions = now - self._began, []
+        if (call := self._ledger.calls.get(call_id)) is not None:
+            self._ledger.end(call, self._offset)
+            self._ledger.count(call, usage, decoding)
+            self._fail(call, error)
+        return self._actions
+
+    def cancelled(
+        self, call: Call, usage: Usage | None = None, now: float = 0.0, decoding: Decoding | None = None
+    ) -> None:
+        """A call that was cancelled has ended; `usage` and `decoding` are what it had cost, if the backend knows."""
+        self._ledger.count(call, usage, decoding)
+
+    def _open(self, stage: Stage, prompt: Prompt | None = None, *, attempt: int = 1, **details: Any) -> None:
+        """Opens a call; from the second attempt on after a pause."""
+        delay = self.settings.backoff * 2.0 ** (attempt - 2) if attempt > 1 else 0.0
+        timeout = None if details.get("point") is None else self.settings.point_timeout
+        self._actions.append(self._ledger.add(stage, prompt, attempt=attempt, delay=delay, timeout=timeout, **details))
+
+    def _cancel(self, call: Call) -> None:
+        """Cancels an open or waiting call."""
+        self._ledger.end(call, self._offset)
+        self._actions.append(Cancel(call.id))
+
+    @abstractmethod
+    def _read(self, call: Call, text: str) -> None:
+        """A call has sent more text."""
+
+    @abstractmethod
+    def _end(self, call: Call, rest: str, reply: Reply) -> None:
+        """A call has succeeded; `rest` is text that was held back until now."""
+
+    @abstractmethod
+    def _fail(self, call: Call, error: Exception) -> None:
+        """A call has failed."""
+
+
+class Ledger:
+    """Keeps the open calls, and counts tokens, seconds and decoding. Times are seconds since the answer began.
+
+    Args:
+        points: The points under way by index, which count their own calls, too.
+
+    Attributes:
+        calls: The calls that are open or wait for room, by their ids.
+        usage: Tokens by stage.
+        decoding: The work of a local engine by stage.
+        spans: By stage, from the start of its first call to the end of its last one.
+    """
+
+    def __init__(self, points: Mapping[int, PointWriting]) -> None:
+        self.calls: dict[int, Call] = {}
+        self.usage: dict[str, Usage] = {}
+        self.decoding: dict[Stage, Decoding] = {}
+        self.spans: dict[str, Span] = {}
+        self._points = points
+        self._echoes: dict[int, PrefillEcho] = {}
+        self._last_id = 0
+
+    def add(self, stage: Stage, prompt: Prompt | None, **details: Any) -> Call:
+        """A new call, with an id of its own."""
+        self._last_id += 1
+        call = self.calls[self._last_id] = Call(self._last_id, stage, prompt, **details)
+        if prompt is not None and prompt.prefill:
+            self._echoes[call.id] = PrefillEcho(prompt.prefill)
+        return call
+
+    def start(self, call: Call, offset: float) -> None:
+        """Counts a call as running from now on."""
+        self.spans.setdefault(call.stage, Span(offset, offset))
+        if call.point is not None:
+            self._points[call.point.index].start(call.stage, offset)
+
+    def read(self, call: Call, text: str, offset: float) -> str:
+        """Notes the first text of a stage; returns the text without a repeated prefill."""
+        span = self.spans.get(call.stage)
+        if span is not None and span.first is None:
+            self.spans[call.stage] = dataclasses.replace(span, first=offset)
+        echo = self._echoes.get(call.id)
+        return text if echo is None else echo.feed(text)
+
+    def end(self, call: Call, offset: float) -> str:
+        """Ends a call; returns text that was held back, because it could have been a repeated prefill."""
+        self.calls.pop(call.id, None)
+        if (span := self.spans.get(call.stage)) is not None:
+            self.spans[call.stage] = dataclasses.replace(span, end=offset)
+        if call.point is not None:
+            self._points[call.point.index].end(call.stage, offset)
+        echo = self._echoes.pop(call.id, None)
+        return "" if echo is None else echo.close()
+
+    def count(self, call: Call, usage: Usage | None, decoding: Decoding | None) -> None:
+        """Adds what a call has used, as far as its backend reported it."""
+        if usage is not None:
+            self.usage[call.stage] = self.usage.get(call.stage, Usage()) + usage
+            if call.point is not None:
+                self._points[call.point.index].count(usage)
+        if decoding is not None:
+            self.decoding[call.stage] = self.decoding.get(call.stage, Decoding()) + decoding

@@ -1,0 +1,219 @@
+"""The draft of an answer: all that is known of it while it is made, and its release to the reader."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from skeleton_of_thought.call_flow import Ledger
+from skeleton_of_thought.errors import PointError
+from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
+from skeleton_of_thought.prompts import AnswerPrompts
+from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.text.assembly import POINT_BREAK, Join, heading, render, separator
+from skeleton_of_thought.text.loops import LoopGuard
+from skeleton_of_thought.types import Answer, Expansion, Point, Prompt, RouteDecision, Skeleton, Timings, Usage
+from skeleton_of_thought.writing import DirectWriting, MergeWriting, PointWriting, SkeletonWriting
+
+__all__ = ["Draft", "Release"]
+
+
+class Release:
+    """Releases points in document order: those that are done, and the first open one as far as it is written.
+
+    Args:
+        join: How the points stand in the answer.
+        live: Whether text is released while it is written, or none before the end of the answer.
+        held: Whether the points wait, because a merge may take their place.
+
+    Attributes:
+        live: As given; set at the end of the answer.
+        held: As given; set once the skeleton is complete.
+        first_text: Seconds from the start of the answer to its first text; None while there is none.
+    """
+
+    def __init__(self, join: Join, *, live: bool, held: bool) -> None:
+        self.held = held
+        self.first_text: float | None = None
+        self._join: Join = join
+        self.live = live
+        self._points: deque[PointWriting] = deque()
+        self._headed = False
+
+    def add(self, writing: PointWriting) -> None:
+        """Puts a point at the end of the answer."""
+        self._points.append(writing)
+
+    def text(self, text: str, offset: float) -> list[AnswerDelta]:
+        """Releases a text as it is."""
+        if not text or not self.live:
+            return []
+        if self.first_text is None:
+            self.first_text = offset
+        return [AnswerDelta(text)]
+
+    def points(self, offset: float) -> list[AnswerDelta]:
+        """Releases what of the points can be released by now, with their headings."""
+        deltas: list[AnswerDelta] = []
+        if self.held or not self.live:
+            return deltas
+        while self._points:
+            writing = self._points[0]
+            text = "".join(writing.pieces[writing.released :])
+            if text and not writing.released:
+                writing.shown = offset
+                text = separator(writing.point, self._join) + text
+            if not self._headed:
+                text = self._heading(writing) + text
+            if text:
+                deltas.append(AnswerDelta(text))
+                if self.first_text is None:
+                    self.first_text = offset
+            writing.released = len(writing.pieces)
+            if writing.expansion is None:
+                break
+            self._points.popleft()
+            self._headed = False
+        return deltas
+
+    def _heading(self, writing: PointWriting) -> str:
+        head = heading(writing.point, self._join)
+        # A paragraph has no heading, so nothing of it shows before its text: it may stay without any.
+        if not head and not writing.pieces:
+            return ""
+        self._headed = True
+        # The first text of an answer has nothing to be set off from, whichever point it belongs to.
+        return head if self.first_text is None else POINT_BREAK + head
+
+
+class Draft:
+    """An answer under way.
+
+    Args:
+        question: The question's text.
+        settings: How the answer is made.
+        reason: Why the route is taken.
+        live: Whether text is released while it is written.
+
+    Attributes:
+        route: The route that is taken.
+        decision: The router's decision.
+        sources: What was retrieved for the question; None before that.
+        reading: The skeleton under way.
+        skeleton: The skeleton; None until it is complete.
+        points: The points that were opened, by index, in document order.
+        direct: The text of a direct answer.
+        finish_reason: Why a direct answer ended.
+        merge: The text of the merge; None where there is none.
+        merged: Whether the merge has succeeded.
+        merge_error: Why the merge failed.
+        ledger: The calls, and what they took.
+        release: What the reader has.
+    """
+
+    def __init__(self, question: str, settings: Settings, *, reason: str, live: bool) -> None:
+        self.question = question
+        self.reason = reason
+        self.route: Literal["skeleton", "direct"] = "skeleton"
+        self.decision: RouteDecision | None = None
+        self.sources: tuple[Any, ...] | None = None
+        self.reading = SkeletonWriting(settings.min_points, settings.max_points)
+        self.skeleton: Skeleton | None = None
+        self.points: dict[int, PointWriting] = {}
+        self.finish_reason: str | None = None
+        self.merge: MergeWriting | None = None
+        self.merged = False
+        self.merge_error: Exception | None = None
+        self.ledger = Ledger(self.points)
+        self.release = Release(settings.join, live=live, held=settings.merge)
+        self._settings = settings
+        self.direct = DirectWriting(self.loop_guard())
+
+    def loop_guard(self) -> LoopGuard | None:
+        """A new guard for one text; None where the settings keep texts that repeat themselves."""
+        return LoopGuard(self.question) if self._settings.stop_loops else None
+
+    def add_point(self, point: Point) -> PointWriting:
+        """Opens the next point of the answer."""
+        writing = self.points[point.index] = PointWriting(point, self.loop_guard())
+        self.release.add(writing)
+        return writing
+
+    def open_merge(self, prompts: AnswerPrompts) -> Prompt:
+        """Begins the text of a merge; returns the prompt for it.
+
+        Raises:
+            Exception: Whatever a template of the caller's raises.
+        """
+        self.merge = None
+        skeleton, text = self.skeleton or Skeleton(), self.join(self.written())
+        prompt = prompts.merge(skeleton, text)
+        material = prompts.merge_material(skeleton, text)
+        self.merge = MergeWriting(prompt, material, quotable=prompts.has_own_merge, loops=self.loop_guard())
+        return prompt
+
+    def shows_merge(self) -> bool:
+        """Whether the reader has text of the merge."""
+        return self.release.live and self.merge is not None and bool(self.merge.pieces)
+
+    def written(self) -> list[Expansion]:
+        """The points that have a text and did not fail, of which a merge is made."""
+        expansions = (writing.expansion for writing in self.points.values())
+        return [each for each in expansions if each is not None and each.error is None and each.text]
+
+    def failed(self) -> str:
+        """The text of the points that failed."""
+        return self.join(e for w in self.points.values() if (e := w.expansion) is not None and e.error is not None)
+
+    def join(self, expansions: Iterable[Expansion]) -> str:
+        """The text of these points, one after the other."""
+        return render(expansions, self._settings.join)
+
+    def answer(self, offset: float) -> Answer:
+        """The answer as far as it is, so many seconds after its beginning."""
+        writings, ledger = self.points.values(), self.ledger
+        expansions = tuple([writing.expansion or writing.result(offset) for writing in writings])
+        times = tuple([writing.times(offset) for writing in writings])
+        return Answer(
+            text=self._text(expansions),
+            question=self.question,
+            route=self.route,
+            skeleton=Skeleton(tuple(self.reading.points)) if self.skeleton is None else self.skeleton,
+            expansions=expansions,
+            usage=sum(ledger.usage.values(), Usage()),
+            timings=Timings(offset, self.release.first_text, dict(ledger.spans), dict(ledger.decoding), times),
+            decision=self.decision,
+            reason=self.reason,
+            usage_by_stage=dict(ledger.usage),
+            finish_reason=self.finish_reason,
+            merged=self.merged,
+            merge_error=self.merge_error,
+            sources=self.sources or (),
+        )
+
+    def last_event(self, event: Event) -> Event:
+        """The last event, with what the calls took by now."""
+        if isinstance(event, AnswerDone):
+            return AnswerDone(self._recount(event.answer))
+        if isinstance(event, AnswerFailed) and isinstance(event.error, PointError):
+            event.error.answer = self._recount(event.error.answer)
+        return event
+
+    def _recount(self, answer: Answer) -> Answer:
+        expansions = [dataclasses.replace(e, usage=self.points[e.point.index].usage) for e in answer.expansions]
+        return dataclasses.replace(
+            answer,
+            expansions=tuple(expansions),
+            timings=dataclasses.replace(answer.timings, decoding=dict(self.ledger.decoding)),
+            usage=sum(self.ledger.usage.values(), Usage()),
+            usage_by_stage=dict(self.ledger.usage),
+        )
+
+    def _text(self, expansions: Iterable[Expansion]) -> str:
+        if self.route == "direct":
+            return "".join(self.direct.pieces)
+        if not self.merged or self.merge is None:
+            return self.join(expansions)
+        return POINT_BREAK.join(filter(None, ("".join(self.merge.pieces), self.failed())))
