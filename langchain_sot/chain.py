@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SkeletonOfThoughtChain"]
 
+_NO_TEMPLATES = (None, None, None)
+
 _SETTINGS = (
     "max_points",
     "min_points",
@@ -203,12 +205,14 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         from langchain_sot.plan import AnswerPlan
 
         point_llm = self.point_llm if self.point_llm is not None else self.llm
-        # Points that are asked for one by one are not to become one text.
+        templates = (self.skeleton_prompt, self.point_prompt, self.merge_prompt)
+        prompts = self.prompts or PromptSet()
+        # The points of a given skeleton stay apart: the caller gets each of them.
         merge = self.merge and skeleton is None
         return AnswerPlan(
             llm=self.llm,
             point_llm=point_llm,
-            prompts=prompt_set(self.prompts, self.skeleton_prompt, self.point_prompt, self.merge_prompt),
+            prompts=prompts if templates == _NO_TEMPLATES else prompt_set(prompts, *templates),
             settings=Settings(merge=merge, **{name: getattr(self, name) for name in _SETTINGS}),
             router=self._router(),
             prefill=self.prefill,
