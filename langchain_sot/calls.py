@@ -159,6 +159,18 @@ class _Request:
     model: ResolvedModel
     structured: bool = False
 
+    def stream(self) -> Iterator[Any]:
+        """Starts the call. Closing the iterator closes the model's own stream."""
+        if self.llm is self.model.model:
+            return self.llm.stream(self.input, self.config, **self.kwargs)
+        return open_stream(self.llm, self.input, self.config, self.kwargs)
+
+    def astream(self, config: RunnableConfig) -> AsyncIterator[Any]:
+        """Async twin of `stream`, with this config in place of its own."""
+        if self.llm is self.model.model:
+            return self.llm.astream(self.input, config, **self.kwargs)
+        return aopen_stream(self.llm, self.input, config, self.kwargs)
+
     def reader(self) -> _ReplyReader:
         """Reads the reply."""
         return _ReplyReader(self.input if self.model.text else "", structured=self.structured)
@@ -198,7 +210,7 @@ class ModelCalls:
                 self._keep(call, position, output)
             yield from reader.whole(output)
             return
-        stream = open_stream(request.llm, request.input, request.config, request.kwargs)
+        stream = request.stream()
         try:
             for chunk in stream:
                 yield reader.add(chunk)
@@ -223,7 +235,7 @@ class ModelCalls:
                 for item in reader.whole(output):
                     yield item
                 return
-            stream = aopen_stream(request.llm, request.input, config, request.kwargs)
+            stream = request.astream(config)
             try:
                 async for chunk in stream:
                     yield reader.add(chunk)

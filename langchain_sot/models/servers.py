@@ -17,10 +17,10 @@ _FLAGS = ("continue_final_message", "add_generation_prompt")
 _MARGIN = 1.0
 """Seconds by which a request may outlast its point, so that the driver reports the timeout, not the client."""
 
-Model = Runnable[Any, Any]
+_Model = Runnable[Any, Any]
 
 
-def begin_turn(llm: Model, config: RunnableConfig, kwargs: Mapping[str, Any]) -> tuple[Model, dict[str, Any]]:
+def begin_turn(llm: _Model, config: RunnableConfig, kwargs: Mapping[str, Any]) -> tuple[_Model, dict[str, Any]]:
     """The model and keyword arguments for a call that ends with the user's turn, which no server may continue.
 
     Returns:
@@ -32,7 +32,7 @@ def begin_turn(llm: Model, config: RunnableConfig, kwargs: Mapping[str, Any]) ->
     return llm, {**kwargs, "extra_body": _unflagged(body or {})}
 
 
-def _without_turn_flags(llm: Model, config: RunnableConfig) -> Model:
+def _without_turn_flags(llm: _Model, config: RunnableConfig) -> _Model:
     if read_traits(llm).configurable:
         llm, config = cast(Any, llm).prepare(config)
     if has_fallbacks(llm):
@@ -54,7 +54,7 @@ def _unflagged(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_timeout(
-    members: Iterable[tuple[Model, Mapping[str, Any]]], kwargs: Mapping[str, Any], seconds: float
+    members: Iterable[tuple[_Model, Mapping[str, Any]]], kwargs: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
     """The keyword arguments of a call that nobody waits for any longer than this.
 
