@@ -231,11 +231,11 @@ def _adopted(local: _LocalModel, kwargs: Mapping[str, Any]) -> AdoptedModel:
 
 def _tokenizer(local: _LocalModel) -> Any:
     own = getattr(local.llm, "tokenizer", None) if local.chat else None
-    theirs = local.pipeline.tokenizer
+    pipelines = local.pipeline.tokenizer
     # `ChatHuggingFace` loads a tokenizer of its own for its template. If the pipeline's has the same template, it is
     # used instead, so that both classes over one pipeline share one engine.
-    if own is None or getattr(own, "chat_template", None) == getattr(theirs, "chat_template", None):
-        return theirs
+    if own is None or getattr(own, "chat_template", None) == getattr(pipelines, "chat_template", None):
+        return pipelines
     return own
 
 
@@ -275,8 +275,7 @@ def _generation(pipeline: Any, call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _add_chat_settings(settings: dict[str, Any], fixed: dict[str, Any], llm: Any) -> None:
-    """Adds the settings of a `ChatHuggingFace` itself. With a pipeline that class ignores them; users who set one want
-    it."""
+    """Adds the settings of a `ChatHuggingFace` itself, which that class does not pass on to a pipeline."""
     for name in ("temperature", "top_p", "max_tokens", "seed"):
         if (value := getattr(llm, name, None)) is not None:
             settings[name] = value
