@@ -149,9 +149,9 @@ class AnswerBatch:
             self._positions.append(i)
             self._flows.append(flow)
             self._reporters.append(_reporter(config))
+            if models.serial:
+                self._limit = 1
         self._calls = ModelCalls(chosen, self.inputs, children, plan.streamed(live=live))
-        if any(models.serial for models in chosen):
-            self._limit = 1
 
     def direct(self, position: int) -> AIMessage | None:
         """The model's message of this input's direct answer, where that came whole."""
@@ -224,9 +224,9 @@ class AnswerBatch:
 
 def _reporter(config: RunnableConfig) -> CustomEventReporter | None:
     """Reports the events of one answer to the handlers of its run; None where none wants custom events."""
-    handlers = getattr(config.get("callbacks"), "handlers", None) or ()
-    if all(handler.ignore_custom_event for handler in handlers):
-        return None
-    from langchain_sot.custom_events import CustomEventReporter
+    for handler in getattr(config.get("callbacks"), "handlers", None) or ():
+        if not handler.ignore_custom_event:
+            from langchain_sot.custom_events import CustomEventReporter
 
-    return CustomEventReporter(config)
+            return CustomEventReporter(config)
+    return None

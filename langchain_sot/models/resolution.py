@@ -19,7 +19,6 @@ __all__ = [
     "RunnableTraits",
     "find_model",
     "has_fallbacks",
-    "is_binding",
     "models_in",
     "read_traits",
     "rebound",
@@ -96,11 +95,6 @@ def _called_like(cls: type, stock: type | None) -> bool:
     # Many subclasses differ by name only, such as what `BaseChatModel.bind` returns. One that does something of its own
     # when it is called has to be called itself.
     return stock is not None and all(getattr(cls, name) is getattr(stock, name) for name in _CALL_METHODS)
-
-
-def is_binding(llm: object) -> TypeGuard[RunnableBinding[Any, Any]]:
-    """Whether it is called as LangChain's own binding is."""
-    return read_traits(llm).binding
 
 
 def has_fallbacks(llm: object) -> TypeGuard[RunnableWithFallbacks[Any, Any]]:
@@ -184,10 +178,11 @@ def unbind(
     """The runnable without the bindings around it, the bindings, and all keyword arguments together."""
     bindings: list[RunnableBinding[Any, Any]] = []
     merged = dict(kwargs)
-    while is_binding(llm):
-        bindings.append(llm)
-        merged = {**llm.kwargs, **merged}
-        llm = llm.bound
+    while read_traits(llm).binding:
+        binding = cast(RunnableBinding[Any, Any], llm)
+        bindings.append(binding)
+        merged = {**binding.kwargs, **merged}
+        llm = binding.bound
     return llm, tuple(bindings), merged
 
 
