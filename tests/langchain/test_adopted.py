@@ -90,7 +90,7 @@ class HuggingFaceEndpoint(BaseLLM):
 
 
 class ChatHuggingFace(BaseChatModel):
-    """Renders messages for the model behind it; over a pipeline it is not async."""
+    """Renders messages for the model in it; over a pipeline its async methods fail."""
 
     llm: Any
     tokenizer: Any = None
@@ -195,7 +195,7 @@ def pipe_of(loaded: Any) -> Any:
 
 @pytest.fixture(params=["HuggingFacePipeline", "ChatHuggingFace"])
 def llm_of(request: pytest.FixtureRequest, library: Any, pipe_of: Any, loaded: Any) -> Any:
-    """Makes one of the two from the pipeline's settings."""
+    """Makes an object of either class from the pipeline's settings."""
 
     def make(**settings: Any) -> Any:
         llm = library.HuggingFacePipeline(pipeline=pipe_of(**settings), model_id="tiny")
@@ -226,7 +226,7 @@ def direct_of(llm: Any, **settings: Any) -> Any:
 
 
 def own_text(llm: Any, question: str = "Why?", **kwargs: Any) -> str:
-    """What the object itself says, without the prompt."""
+    """The text of the object itself, without the prompt."""
     answer = llm.invoke(question, **kwargs)
     text = answer if isinstance(answer, str) else answer.text
     return text.removeprefix(question).split("<assistant>", 1)[-1]
@@ -235,7 +235,7 @@ def own_text(llm: Any, question: str = "Why?", **kwargs: Any) -> str:
 # --- one batch ---
 
 LONG = {"min_new_tokens": 60, "max_new_tokens": 60}
-"""So long that rows which begin together are decoded together."""
+"""Long enough that rows which begin together are decoded together."""
 
 
 async def test_all_points_are_one_batch_on_all_six_ways(llm_of, engine, generated, way, local_models):
@@ -397,7 +397,7 @@ def test_a_string_llm_gets_messages_as_langchain_writes_them_out(library, pipe_o
     assert direct_of(llm).invoke(messages)["answer"] == llm.invoke(messages).removeprefix(text)
 
 
-# --- what is sent ---
+# --- the prompts and settings of the engine ---
 
 
 @pytest.fixture
@@ -438,7 +438,7 @@ def test_points_have_their_start_their_stop_and_a_limit(llm_of, sent):
     assert ChainModels(llm, llm).resolve({}).point_llm.continues_turn
     expansion_of(llm).invoke("Why?")
     assert len(sent) == 4
-    # Each call is a thread's, so they come in any order.
+    # Each call has a thread of its own, so they come in any order.
     sent.sort(key=lambda one: next(i for i, title in enumerate(TITLES) if f'"{title}" -' in f"{one}"))
     for (prompt, settings), title in zip(sent, TITLES, strict=True):
         assert settings["stop"] == ("###",)
@@ -483,7 +483,7 @@ def test_a_limit_that_does_not_fit_is_cut_instead_of_refused(llm_of, engine):
 # --- usage and traces ---
 
 
-async def test_usage_is_told_on_all_six_ways(llm_of, engine, way):
+async def test_usage_is_reported_on_all_six_ways(llm_of, engine, way):
     with get_usage_metadata_callback() as usage:
         await way(direct_of(llm_of(max_new_tokens=6)), "Why?")
     assert 1 <= usage.usage_metadata["tiny"]["output_tokens"] <= 6
@@ -514,7 +514,7 @@ async def test_nothing_is_left_when_a_stream_is_closed_early(llm_of, engine):
     assert engine.stats().rows == 0
 
 
-# --- who is not adopted ---
+# --- objects that are not adopted ---
 
 
 class Shout:
