@@ -98,7 +98,7 @@ class ChainModels:
         self._kwargs = kwargs or {}
         self._resolved: list[tuple[RunnableConfig, AnswerModels]] = []
 
-    def resolve(self, config: RunnableConfig) -> AnswerModels:
+    def for_config(self, config: RunnableConfig) -> AnswerModels:
         """The models that this config chooses.
 
         Raises:

@@ -62,7 +62,7 @@ class AnswerPlan:
 
     def prepare(self) -> None:
         """Adopts local models now, rather than amid the first answer: an engine packs a model's weights."""
-        self.models({}).resolve({})
+        self.models({}).for_config({})
 
     def flow(
         self, parsed: ParsedInput, config: RunnableConfig, models: AnswerModels, *, live: bool, learns: bool = True
@@ -137,7 +137,7 @@ class AnswerBatch:
         for i, (value, config) in enumerate(zip(inputs, configs, strict=True)):
             try:
                 parsed = read_input(value)
-                models = chain_models.resolve(config)
+                models = chain_models.for_config(config)
                 # Answers that wait for each other say nothing about the pace of one alone.
                 flow = plan.flow(parsed, config, models, live=live, learns=len(inputs) == 1)
             except Exception as error:  # of one input, not of the batch
