@@ -59,17 +59,19 @@ class AnswerModels:
         """How many calls can really run side by side under this limit; None for any number."""
         if self.serial:
             return 1
-        limits = [max_concurrency]
-        if self.point_llm.native:
-            limits.append(cast("ChatTransformers", self.point_llm.model).engine.parallel_rows)
-        return min((limit for limit in limits if limit is not None), default=None)
+        if not self.point_llm.native:
+            return max_concurrency
+        rows: int = cast("ChatTransformers", self.point_llm.model).engine.parallel_rows
+        return rows if max_concurrency is None else min(rows, max_concurrency)
 
     def continuing(self, prefill: Literal["auto"] | bool) -> frozenset[Stage]:
         """The stages whose model gets the start of its turn."""
-        if prefill != "auto":
-            return frozenset(("skeleton", "point") if prefill else ())
-        models: tuple[tuple[Stage, ResolvedModel], ...] = (("skeleton", self.llm), ("point", self.point_llm))
-        return frozenset(stage for stage, model in models if model.continues_turn)
+        stages: set[Stage] = set()
+        if prefill is True or (prefill and self.llm.continues_turn):
+            stages.add("skeleton")
+        if prefill is True or (prefill and self.point_llm.continues_turn):
+            stages.add("point")
+        return frozenset(stages)
 
 
 class ChainModels:
@@ -96,7 +98,7 @@ class ChainModels:
         self._kwargs = kwargs or {}
         self._resolved: list[tuple[RunnableConfig, AnswerModels]] = []
 
-    def resolve(self, config: RunnableConfig) -> AnswerModels:
+    def for_config(self, config: RunnableConfig) -> AnswerModels:
         """The models that this config chooses.
 
         Raises:

@@ -224,9 +224,6 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             adopts=self.adopt,
         )
 
-    def _plan(self) -> AnswerPlan:
-        return self.plan()
-
     def _output(self, answer: Answer) -> dict[str, Any]:
         return answer_dict(answer)
 

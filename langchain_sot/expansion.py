@@ -77,7 +77,8 @@ class PointExpansion(FlowRunnable, RunnableParallel[Any]):
         """The chain's input schema."""
         return self.chain.get_input_schema(config)
 
-    def _plan(self) -> AnswerPlan:
+    def plan(self) -> AnswerPlan:
+        """The chain's plan with the points of the skeleton."""
         plan: AnswerPlan = self.chain.plan(self.skeleton)
         return plan
 

@@ -39,7 +39,7 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
     """A runnable that answers by flows."""
 
     @abstractmethod
-    def _plan(self) -> AnswerPlan:
+    def plan(self) -> AnswerPlan:
         """The plan of the answers."""
 
     @abstractmethod
@@ -171,7 +171,7 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
     ) -> AnswerBatch:
         from langchain_sot.plan import AnswerBatch
 
-        return AnswerBatch(self._plan(), inputs, configs, kwargs, live=live)
+        return AnswerBatch(self.plan(), inputs, configs, kwargs, live=live)
 
     def _root(self, config: RunnableConfig, value: Any) -> CallbackManagerForChainRun:
         name, run_id = config.get("run_name") or self.get_name(), config.pop("run_id", None)
@@ -255,7 +255,10 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
 
 def _tap(root: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun) -> _StreamingCallbackHandler[Any] | None:
     """The handler of `astream_events`, to which the chunks of a run are reported."""
-    return next((handler for handler in root.handlers if isinstance(handler, _StreamingCallbackHandler)), None)
+    for handler in root.handlers:
+        if isinstance(handler, _StreamingCallbackHandler):
+            return handler
+    return None
 
 
 def _sum(chunks: list[Any]) -> list[Any]:

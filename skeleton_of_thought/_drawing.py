@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-__all__ = ["Bar", "Part", "as_svg", "as_text", "in_seconds"]
+__all__ = ["Bar", "Part", "draw_svg", "draw_text", "in_seconds"]
 
-Kind = Literal["waiting", "writing", "retrieval", "failed", "normal"]
+PartKind = Literal["waiting", "writing", "retrieval", "failed", "normal"]
 
-_MEANING: dict[Kind | Literal["released"], str] = {
+_MEANING: dict[PartKind | Literal["released"], str] = {
     "retrieval": "retrieval",
     "waiting": "until its first text",
     "writing": "writing",
@@ -30,7 +30,7 @@ class Part:
 
     start: float
     end: float
-    kind: Kind
+    kind: PartKind
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Bar:
     attempts: int = 1
 
     @property
-    def kind(self) -> Kind | None:
+    def kind(self) -> PartKind | None:
         """What its last part is; None where there is none."""
         return self.parts[-1].kind if self.parts else None
 
@@ -161,7 +161,7 @@ _STYLE = "@media(prefers-color-scheme:dark){{{}}}".format(
 )
 
 
-def as_svg(bars: Sequence[Bar], heading: str, seconds: float) -> str:
+def draw_svg(bars: Sequence[Bar], heading: str, seconds: float) -> str:
     """The picture as one SVG element."""
     pitch = 22 if len(bars) < _CROWD else 15
     bottom = _TOP + pitch * len(bars)
@@ -257,7 +257,7 @@ _MARKS = {"waiting": "░", "writing": "█", "retrieval": "▒", "failed": "x",
 _TEXT_LABEL, _TEXT_BAR = 26, 42
 
 
-def as_text(bars: Sequence[Bar], heading: str, seconds: float) -> str:
+def draw_text(bars: Sequence[Bar], heading: str, seconds: float) -> str:
     """The same for a terminal of 80 columns."""
     lines = [heading]
     if bars:

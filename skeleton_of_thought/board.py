@@ -1,4 +1,4 @@
-"""What both drivers need: the budget of open calls, calls that wait, deadlines, and the events to be shown."""
+"""The state that both drivers share: the budget of open calls, calls that wait, deadlines, and events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Text:
 
 @dataclass(frozen=True)
 class End:
-    """The last word of a worker: its stream is closed."""
+    """A call has ended and its stream is closed."""
 
     key: Key
     reply: Reply
@@ -38,9 +38,17 @@ class End:
 
 
 class Board:
-    """Which calls wait, are open, or are closing; and the events that may be shown. No I/O, no waiting.
+    """The calls that wait, are open, or are closing, and the events that may be shown. No I/O, no waiting.
 
-    It belongs to no thread and no event loop: while no call is open, one driver may leave it and another go on.
+    A board belongs to no thread and no event loop: while no call is open, another driver may take over.
+
+    Args:
+        flows: Flows that have not been started.
+        limit: The most calls that are open at any time, over all flows; None for no limit.
+        grace: Seconds until a cancelled call that does not end is given up.
+
+    Raises:
+        InvalidInput: The limit is less than 1.
     """
 
     def __init__(self, flows: Sequence[AnswerFlow], limit: int | None, grace: float) -> None:
@@ -55,7 +63,7 @@ class Board:
         self._open: dict[Key, Call] = {}
         self._deadlines: dict[Key, float] = {}
         self._closing: dict[Key, tuple[Call, float]] = {}
-        self._last_words: dict[int, list[Event]] = {}
+        self._last_events: dict[int, list[Event]] = {}
         self._events: list[tuple[int, Event]] = []
         self._cancels: list[Key] = []
         self._started = False
@@ -63,10 +71,10 @@ class Board:
         self._held: list[tuple[int, Key, Call]] = []
         self._sourced: set[int] = set()
 
-    # --- what has happened ---
+    # --- reports ---
 
     def go_on(self, now: float, *, until_sources: bool = False) -> None:
-        """Starts every flow, or goes on where an earlier driver has left off; see `drive.run` for `until_sources`."""
+        """Starts every flow, or goes on where an earlier driver has stopped; see `drive.run` for `until_sources`."""
         self._holding = until_sources
         held, self._held = self._held, []
         for order, key, call in held:
@@ -74,39 +82,39 @@ class Board:
         if not self._started:
             self._started = True
             for index, flow in enumerate(self._flows):
-                self._take(index, flow.start(now), now)
+                self._follow(index, flow.start(now), now)
 
-    def handle(self, message: Text | End, now: float) -> None:
-        """Passes on what a call has sent; what a cancelled call still sends changes nothing."""
-        index, call_id = message.key
-        if isinstance(message, Text):
-            if message.key in self._open:
-                self._take(index, self._flows[index].delta(call_id, message.text, now), now)
+    def handle(self, report: Text | End, now: float) -> None:
+        """Passes a report on a call to its flow. Text of a cancelled call is ignored."""
+        index, call_id = report.key
+        if isinstance(report, Text):
+            if report.key in self._open:
+                self._follow(index, self._flows[index].delta(call_id, report.text, now), now)
             return
-        call = self._open.pop(message.key, None)
-        self._deadlines.pop(message.key, None)
+        call = self._open.pop(report.key, None)
+        self._deadlines.pop(report.key, None)
         if call is None:
-            closing = self._closing.pop(message.key, None)
+            closing = self._closing.pop(report.key, None)
             if closing is not None:
-                self._flows[index].cancelled(closing[0], message.reply.usage, now, message.reply.decoding)
-                self._say_last_words(index)
-        elif message.error is None:
-            self._take(index, self._flows[index].done(call_id, message.reply, now), now)
+                self._flows[index].cancelled(closing[0], report.reply.usage, now, report.reply.decoding)
+                self._emit_last_events(index)
+        elif report.error is None:
+            self._follow(index, self._flows[index].done(call_id, report.reply, now), now)
         else:
-            error = message.error
+            error = report.error
             if not isinstance(error, Exception):
                 raise error
-            self._take(
-                index, self._flows[index].failed(call_id, error, now, message.reply.usage, message.reply.decoding), now
+            self._follow(
+                index, self._flows[index].failed(call_id, error, now, report.reply.usage, report.reply.decoding), now
             )
 
     def expire(self, now: float) -> None:
-        """Ends the calls that took too long, and gives up on cancelled ones that do not end."""
+        """Ends calls that take too long, and gives up cancelled calls that do not end."""
         for key, deadline in list(self._deadlines.items()):
             if deadline <= now and (call := self._open.get(key)) is not None:
                 self._close(key, call, now)
                 error = PointTimeout(f"It took longer than point_timeout={call.timeout:g} seconds.")
-                self._take(key[0], self._flows[key[0]].failed(key[1], error, now), now)
+                self._follow(key[0], self._flows[key[0]].failed(key[1], error, now), now)
         for key, (call, until) in list(self._closing.items()):
             if until <= now:
                 del self._closing[key]
@@ -115,16 +123,16 @@ class Board:
                     call.stage,
                     self._grace,
                 )
-                self._say_last_words(key[0])
+                self._emit_last_events(key[0])
 
-    # --- what is to be done ---
+    # --- what the driver does next ---
 
     def openings(self, now: float) -> Iterator[tuple[Key, Call]]:
-        """The calls that are to be opened now."""
+        """The calls that the driver opens now."""
         while self._delayed and self._delayed[0][0] <= now:
             _, order, key, call = heapq.heappop(self._delayed)
             self._wait_for_room(order, key, call)
-        while self._ready and self._has_room():
+        while self._ready and (self._limit is None or len(self._open) + len(self._closing) < self._limit):
             _, _, key, call = heapq.heappop(self._ready)
             self._open[key] = call
             if call.timeout is not None:
@@ -133,36 +141,36 @@ class Board:
             yield key, call
 
     def is_direct(self, groups: Sequence[Sequence[tuple[Key, Call]]]) -> bool:
-        """Whether these openings are the one call of a direct answer, and nothing else can happen meanwhile."""
+        """Whether these are the one call of a direct answer, so that nothing else can happen meanwhile."""
         calls = [call for group in groups for _, call in group]
         return len(self._flows) == 1 and len(calls) == 1 and calls[0].stage == "direct" and calls[0].timeout is None
 
     def still_open(self, openings: Iterable[tuple[Key, Call]]) -> Iterator[tuple[Key, Call]]:
-        """Those of these calls that were not cancelled while another way to make them failed; the others have ended."""
+        """Those calls of a failed batch that were not cancelled meanwhile; the others have ended."""
         for key, call in openings:
             if key in self._open:
                 yield key, call
             elif key in self._closing:
                 del self._closing[key]
-                self._say_last_words(key[0])
+                self._emit_last_events(key[0])
 
     def cancels(self) -> list[Key]:
-        """The open calls that are to be cancelled now."""
+        """The open calls that the driver cancels now."""
         keys, self._cancels = self._cancels, []
         return keys
 
     def events(self) -> list[tuple[int, Event]]:
-        """The events that may be shown now."""
+        """The events that the driver shows now."""
         events, self._events = self._events, []
         return events
 
     @property
     def finished(self) -> bool:
-        """Whether every flow has ended, or is held, and every call is closed."""
+        """Whether every flow has ended or is held, and every call is closed."""
         return not (self._open or self._closing or self._ready or self._delayed)
 
     def seconds_to_wait(self, now: float) -> float | None:
-        """How long nothing can happen but messages; None for as long as they take."""
+        """Seconds until the next deadline or delayed call; None if only a report can come next."""
         moments = [*self._deadlines.values(), *(until for _, until in self._closing.values())]
         if self._delayed:
             moments.append(self._delayed[0][0])
@@ -170,10 +178,7 @@ class Board:
 
     # --- inside ---
 
-    def _has_room(self) -> bool:
-        return self._limit is None or len(self._open) + len(self._closing) < self._limit
-
-    def _take(self, index: int, actions: Iterable[Action], now: float) -> None:
+    def _follow(self, index: int, actions: Iterable[Action], now: float) -> None:
         for action in actions:
             if isinstance(action, Call):
                 self._order += 1
@@ -185,16 +190,16 @@ class Board:
             elif isinstance(action, Cancel):
                 self._cancel((index, action.id), now)
             elif isinstance(action, AnswerDone | AnswerFailed):
-                self._last_words.setdefault(index, []).append(action)
-                self._say_last_words(index)
+                self._last_events.setdefault(index, []).append(action)
+                self._emit_last_events(index)
             else:
                 if isinstance(action, SourcesDone):
                     self._sourced.add(index)
                 self._events.append((index, action))
 
     def _wait_for_room(self, order: int, key: Key, call: Call) -> None:
-        # An answer that has begun goes before one that has not: a batch then finishes its first answers
-        # early instead of all of them late.
+        # An answer that has begun goes before one that has not: a batch then finishes its first answers early
+        # instead of all of them late.
         if self._holding and (call.stage == "point" or key[0] in self._sourced):
             self._held.append((order, key, call))
             return
@@ -217,10 +222,10 @@ class Board:
         self._closing[key] = (call, now + self._grace)
         self._cancels.append(key)
 
-    def _say_last_words(self, index: int) -> None:
-        # An answer's end is told only when none of its calls is open any more: whoever hears of it may
-        # rely on nothing being left running.
+    def _emit_last_events(self, index: int) -> None:
+        # An answer's last event is emitted once none of its calls is open: its reader may rely on nothing being
+        # left running.
         if any(key[0] == index for key in self._closing):
             return
         flow = self._flows[index]
-        self._events.extend((index, flow.last_event(event)) for event in self._last_words.pop(index, ()))
+        self._events.extend((index, flow.last_event(event)) for event in self._last_events.pop(index, ()))

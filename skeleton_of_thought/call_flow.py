@@ -48,7 +48,12 @@ class CallFlow(ABC):
         call = self._ledger.calls.get(call_id)
         # The sources come with the reply; text of such a call is no text of the answer.
         if call is not None and text and call.stage != "sources":
-            self._read(call, self._ledger.read(call, text, self._offset))
+            span = self._ledger.spans.get(call.stage)
+            if span is not None and span.first is None:
+                self._ledger.spans[call.stage] = dataclasses.replace(span, first=self._offset)
+            if (echo := self._ledger.echoes.get(call_id)) is not None:
+                text = echo.feed(text)
+            self._read(call, text)
         return self._actions
 
     def done(self, call_id: int, reply: Reply | None = None, now: float = 0.0) -> list[Action]:
@@ -115,6 +120,7 @@ class Ledger:
 
     Attributes:
         calls: The calls that are open or wait for room, by their ids.
+        echoes: Take a repeated prefill off the replies of calls that have one.
         usage: Tokens by stage.
         decoding: The work of a local engine by stage.
         spans: By stage, from the start of its first call to the end of its last one.
@@ -126,7 +132,7 @@ class Ledger:
         self.decoding: dict[Stage, Decoding] = {}
         self.spans: dict[str, Span] = {}
         self._points = points
-        self._echoes: dict[int, PrefillEcho] = {}
+        self.echoes: dict[int, PrefillEcho] = {}
         self._last_id = 0
 
     def add(self, stage: Stage, prompt: Prompt | None, **details: Any) -> Call:
@@ -134,7 +140,7 @@ class Ledger:
         self._last_id += 1
         call = self.calls[self._last_id] = Call(self._last_id, stage, prompt, **details)
         if prompt is not None and prompt.prefill:
-            self._echoes[call.id] = PrefillEcho(prompt.prefill)
+            self.echoes[call.id] = PrefillEcho(prompt.prefill)
         return call
 
     def start(self, call: Call, offset: float) -> None:
@@ -143,14 +149,6 @@ class Ledger:
         if call.point is not None:
             self._points[call.point.index].start(call.stage, offset)
 
-    def read(self, call: Call, text: str, offset: float) -> str:
-        """Notes the first text of a stage; returns the text without a repeated prefill."""
-        span = self.spans.get(call.stage)
-        if span is not None and span.first is None:
-            self.spans[call.stage] = dataclasses.replace(span, first=offset)
-        echo = self._echoes.get(call.id)
-        return text if echo is None else echo.feed(text)
-
     def end(self, call: Call, offset: float) -> str:
         """Ends a call; returns text that was held back, because it could have been a repeated prefill."""
         self.calls.pop(call.id, None)
@@ -158,7 +156,7 @@ class Ledger:
             self.spans[call.stage] = dataclasses.replace(span, end=offset)
         if call.point is not None:
             self._points[call.point.index].end(call.stage, offset)
-        echo = self._echoes.pop(call.id, None)
+        echo = self.echoes.pop(call.id, None)
         return "" if echo is None else echo.close()
 
     def count(self, call: Call, usage: Usage | None, decoding: Decoding | None) -> None:

@@ -25,7 +25,7 @@ def with_context(
 
     Args:
         render: Renders the template; called again with other values where the template leaves the context out.
-        values: The template's values; `context` is among them.
+        values: The template's values; `context` is among them, and not blank.
         block: How the context is shown where the template leaves it out.
         own: Whether it is the context of one point. It then stands before the paragraph that first differs from
             another point's prompt; a context of the question before the turn that asks it.
@@ -39,7 +39,7 @@ def with_context(
     # The ends are left out of it: template engines may take white space off them. That the text is there is not
     # enough, a short one may be there by chance.
     shown = any(context in message.text for message in prompt.messages)
-    if not context or (shown and otherwise("context") != prompt.messages):
+    if shown and otherwise("context") != prompt.messages:
         return prompt
     turn, other = _first_change(prompt.messages, otherwise(*(("index", "title") if own else ("question",))))
     place = _paragraph(prompt.messages[turn].text, other) if own else 0

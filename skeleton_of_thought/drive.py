@@ -1,9 +1,8 @@
 """Drivers: pump flows with bounded concurrency, in threads (`run`) or on the event loop (`arun`).
 
-A driver waits, and does nothing else. It is given one function that opens a call and streams its text;
-that stream yields `str` for text and may yield one `Reply` to say how the call ended. A backend that takes
-several calls at once gives a `Together` besides. The flows decide everything; what both drivers need (the budget,
-waiting calls, deadlines) is one `Board`.
+A driver only waits. It gets one function that opens a call and streams its text: that stream yields `str` for text, and
+may yield one `Reply` for how the call ended. A backend that takes several calls at once gives a `Together` as well. The
+flows decide everything; the state that both drivers share (the budget, waiting calls, deadlines) is one `Board`.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from skeleton_of_thought.together import (
     AsyncTogether,
     BatchTask,
     BatchThread,
-    Message,
     Opening,
     Together,
+    WorkerReport,
     in_groups,
 )
 from skeleton_of_thought.types import Call, Reply
@@ -38,38 +37,41 @@ __all__ = ["AsyncOpen", "AsyncTogether", "Open", "Together", "arun", "run"]
 logger = logging.getLogger(__name__)
 
 Open = Callable[[Call, int], Iterable[str | Reply]]
-"""Opens a call of the flow with this position and streams its text."""
+"""Opens a call of the flow at this position and streams its text."""
 AsyncOpen = Callable[[Call, int], AsyncIterator[str | Reply]]
 """Async twin of `Open`."""
 
 GRACE = 2.0
-"""Seconds that a cancelled call is waited for. Python cannot interrupt a thread that is blocked in a
-library; after this the call is left to end by itself, with a warning, and its place is given away."""
+"""Seconds that a driver waits for a cancelled call.
+
+Python cannot interrupt a thread that is blocked in a library. After this time the driver logs a warning, leaves the
+call to end by itself, and gives its place to another one.
+"""
 
 
 class _Worker:
     """A thread that opens one call and passes its text on."""
 
-    def __init__(self, key: Key, call: Call, open_call: Open, inbox: queue.SimpleQueue[list[Message]]) -> None:
+    def __init__(self, key: Key, call: Call, open_call: Open, inbox: queue.SimpleQueue[list[WorkerReport]]) -> None:
         self._key = key
         self._call = call
         self._open_call = open_call
         self._inbox = inbox
         self._cancelled = threading.Event()
         self._stream: Any = None
-        self._reply = Reply()  # kept when the call fails after it: that has its price, too
-        # Callbacks, tracing and user context live in context variables, which threads do not inherit.
+        self._reply = Reply()  # kept if the call fails later: its usage counts, too
+        # Callbacks and tracing live in context variables, which threads do not inherit.
         context = contextvars.copy_context()
         name = f"sot-{call.stage}-{key[0]}-{key[1]}"
         self.thread = threading.Thread(target=context.run, args=(self._work,), name=name, daemon=True)
         self.thread.start()
 
     def join(self, timeout: float) -> None:
-        """Waits for the thread, which has told its end."""
+        """Waits for the thread, which has reported its end."""
         self.thread.join(timeout)
 
     def cancel(self, key: Key) -> None:
-        """Asks the worker to end: at once where its stream can be cancelled from here, else at its next text."""
+        """Ends the worker: at once if its stream can be cancelled from here, else at its next text."""
         self._cancelled.set()
         cancel = getattr(self._stream, "cancel", None)
         if cancel is not None:
@@ -79,7 +81,7 @@ class _Worker:
         error = None
         try:
             self._pass_on()
-        except BaseException as caught:  # the pump raises it where the caller is
+        except BaseException as caught:  # the driver raises it in the caller's thread
             error = caught
         self._inbox.put([End(self._key, self._reply, error)])
 
@@ -92,7 +94,7 @@ class _Worker:
             return
         stream = self._stream = self._open_call(self._call, self._key[0])
         try:
-            # Again: a cancel that came while the call was opened found no stream to cancel.
+            # Checked again: a cancellation while the call was opened found no stream to cancel.
             if self._cancelled.is_set():
                 return
             for item in stream:
@@ -100,7 +102,7 @@ class _Worker:
                     self._reply = item
                 elif item and not self._cancelled.is_set():
                     self._inbox.put([Text(self._key, item)])
-                # One that can be cancelled ends by itself now, and says what it had cost.
+                # A stream that can be cancelled ends by itself now, and reports its usage.
                 if self._cancelled.is_set() and getattr(stream, "cancel", None) is None:
                     break
         finally:
@@ -117,27 +119,27 @@ def run(
     until_sources: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[int, Event]]:
-    """Runs flows to their end, each call in a thread of its own; a direct answer's, alone, in the caller's.
+    """Runs flows to their end, each call in a thread of its own.
 
-    The last event of each flow is an `AnswerDone` or an `AnswerFailed`; it comes when all calls of that
-    flow are closed. Errors of a call never escape from here otherwise. Closing the iterator cancels
-    everything and returns when it is closed (within `GRACE` seconds).
+    The single call of a lone direct answer runs in the caller's thread. The last event of each flow is an `AnswerDone`
+    or an `AnswerFailed`, emitted once all calls of the flow are closed; errors of calls are raised in no other way.
+    Closing the iterator cancels all calls and waits up to `GRACE` seconds for them.
 
     Args:
         flows: Flows that have not been started; or the `Board` of such flows, which has a budget of its own.
         open_call: Opens a call; called in the call's thread, with the position of its flow.
-        together: Answers several calls in one thread, where the backend takes them at once; each of them counts.
+        together: Answers several calls in one thread, if the backend takes them at once; each of them counts.
         max_concurrency: The most calls that are open at any time, over all flows; None for no limit.
         until_sources: End as soon as every flow has all its sources (or has failed), before anything is written with
-            them. No call is open then, and a later driver, be it this one or its twin, in another thread or on
-            another loop, goes on with the same `Board`. Of no use for flows that retrieve nothing.
+            them. No call is open then, and `run` or `arun` can go on with the same `Board`, in any thread or loop. Of
+            no use for flows that retrieve nothing.
         clock: Seconds, monotonic.
 
     Yields:
         The position of a flow, and its event.
     """
     board = flows if isinstance(flows, Board) else Board(flows, max_concurrency, GRACE)
-    inbox: queue.SimpleQueue[list[Message]] = queue.SimpleQueue()
+    inbox: queue.SimpleQueue[list[WorkerReport]] = queue.SimpleQueue()
     workers: dict[Key, _Worker | BatchThread] = {}
 
     def begin(openings: list[Opening]) -> None:
@@ -164,15 +166,15 @@ def run(
             yield from board.events()
             if board.finished:
                 return
-            for message in _messages(inbox, board.seconds_to_wait(clock())):
-                if isinstance(message, Apart):
-                    for key, call in board.still_open(message.openings):
+            for report in _wait_for_reports(inbox, board.seconds_to_wait(clock())):
+                if isinstance(report, Apart):
+                    for key, call in board.still_open(report.openings):
                         workers[key] = _Worker(key, call, open_call, inbox)
                     continue
-                if isinstance(message, End):
-                    workers.pop(message.key).join(GRACE)
-                board.handle(message, clock())
-            # After the messages: a call that ended while the caller was busy elsewhere was not late.
+                if isinstance(report, End):
+                    workers.pop(report.key).join(GRACE)
+                board.handle(report, clock())
+            # After the reports: a call that ended while the caller was busy elsewhere was not late.
             board.expire(clock())
     finally:
         for key, worker in workers.items():
@@ -183,9 +185,9 @@ def run(
 def _in_place(
     key: Key, call: Call, open_call: Open, board: Board, clock: Callable[[], float]
 ) -> Iterator[tuple[int, Event]]:
-    """Makes a call that none can run beside in the caller's own thread, as the caller would without a flow."""
+    """Makes the only call there is in the caller's own thread, as the caller would without a flow."""
     reply, error = Reply(), None
-    # As in a thread: what the call sets stays with the call, and each piece may be read in another context.
+    # Variables that the call sets stay with the call, as in a thread; each piece may be read in another context.
     context = contextvars.copy_context()
     opened: list[Any] = []
     items = _read(open_call, call, key[0], opened)
@@ -206,7 +208,7 @@ def _in_place(
                 if key in board.cancels():
                     if (cancel := getattr(opened[0], "cancel", None)) is None:
                         break
-                    # It ends by itself now, and says what it had cost.
+                    # The stream ends by itself now, and reports its usage.
                     cancel()
     finally:
         context.run(items.close)
@@ -223,12 +225,14 @@ def _read(open_call: Open, call: Call, position: int, opened: list[Any]) -> Gene
             close()
 
 
-def _messages(inbox: queue.SimpleQueue[list[Message]], timeout: float | None) -> Iterator[Message]:
-    """What has arrived by now; waits for the first."""
+def _wait_for_reports(inbox: queue.SimpleQueue[list[WorkerReport]], timeout: float | None) -> list[WorkerReport]:
+    """The reports that have arrived by now; waits for the first one."""
+    arrived: list[WorkerReport] = []
     with contextlib.suppress(queue.Empty):
-        yield from inbox.get(timeout=timeout)
+        arrived += inbox.get(timeout=timeout)
         for _ in range(inbox.qsize()):
-            yield from inbox.get_nowait()
+            arrived += inbox.get_nowait()
+    return arrived
 
 
 def _join(workers: Iterable[_Worker | BatchThread]) -> None:
@@ -254,7 +258,7 @@ async def arun(
 ) -> AsyncIterator[tuple[int, Event]]:
     """Async twin of `run`: each call is a task. Close it with `contextlib.aclosing`, or exhaust it."""
     board = flows if isinstance(flows, Board) else Board(flows, max_concurrency, GRACE)
-    inbox: asyncio.Queue[list[Message]] = asyncio.Queue()
+    inbox: asyncio.Queue[list[WorkerReport]] = asyncio.Queue()
     tasks: dict[Key, _Task | BatchTask] = {}
 
     def begin(openings: list[Opening]) -> None:
@@ -277,14 +281,14 @@ async def arun(
                 yield event
             if board.finished:
                 return
-            for message in await _arrived(inbox, board.seconds_to_wait(clock())):
-                if isinstance(message, Apart):
-                    for key, call in board.still_open(message.openings):
+            for report in await _await_reports(inbox, board.seconds_to_wait(clock())):
+                if isinstance(report, Apart):
+                    for key, call in board.still_open(report.openings):
                         tasks[key] = _Task(key, call, open_call, inbox)
                     continue
-                if isinstance(message, End):
-                    tasks.pop(message.key, None)
-                board.handle(message, clock())
+                if isinstance(report, End):
+                    tasks.pop(report.key, None)
+                board.handle(report, clock())
             board.expire(clock())
     finally:
         for key, task in tasks.items():
@@ -295,9 +299,9 @@ async def arun(
                 logger.warning("%d cancelled call(s) do not end; they are left to end by themselves.", len(stuck))
 
 
-async def _arrived(inbox: asyncio.Queue[list[Message]], seconds: float | None) -> list[Message]:
-    """What has arrived by now; waits for the first."""
-    arrived: list[Message] = []
+async def _await_reports(inbox: asyncio.Queue[list[WorkerReport]], seconds: float | None) -> list[WorkerReport]:
+    """Async twin of `_wait_for_reports`."""
+    arrived: list[WorkerReport] = []
     if inbox.empty():
         try:
             arrived += await (inbox.get() if seconds is None else asyncio.wait_for(inbox.get(), seconds))
@@ -311,9 +315,9 @@ async def _arrived(inbox: asyncio.Queue[list[Message]], seconds: float | None) -
 class _Task:
     """A task that opens one call and passes its text on."""
 
-    def __init__(self, key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue[list[Message]]) -> None:
-        # Tasks and a queue, not a TaskGroup: each step of an async generator may run in another task, where
-        # cancel scopes that span a yield break.
+    def __init__(self, key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue[list[WorkerReport]]) -> None:
+        # Tasks and a queue instead of a TaskGroup: each step of an async generator may run in another task, and there
+        # a cancel scope around a `yield` breaks.
         self.task = asyncio.create_task(_work(key, call, open_call, inbox))
         self.task.add_done_callback(_unstarted(key, inbox))
 
@@ -322,7 +326,7 @@ class _Task:
         self.task.cancel()
 
 
-def _unstarted(key: Key, inbox: asyncio.Queue[list[Message]]) -> Callable[[asyncio.Task[None]], None]:
+def _unstarted(key: Key, inbox: asyncio.Queue[list[WorkerReport]]) -> Callable[[asyncio.Task[None]], None]:
     # A task that is cancelled before its first step never runs its own `finally`.
     def report(task: asyncio.Task[None]) -> None:
         if task.cancelled():
@@ -331,7 +335,7 @@ def _unstarted(key: Key, inbox: asyncio.Queue[list[Message]]) -> Callable[[async
     return report
 
 
-async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue[list[Message]]) -> None:
+async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue[list[WorkerReport]]) -> None:
     reply = Reply()
     error: BaseException | None = None
     try:
@@ -342,7 +346,7 @@ async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue
             async with _closing(open_call(call, key[0])) as stream:
                 async for item in stream:
                     if _cancelling():
-                        # A client below has swallowed the cancellation, and would read on for ever.
+                        # A client below has swallowed the cancellation, and would read on forever.
                         raise asyncio.CancelledError
                     if isinstance(item, Reply):
                         reply = item
@@ -351,10 +355,10 @@ async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue
     except asyncio.CancelledError as cancelled:
         if _cancelling():
             raise
-        # The backend cancelled itself; for the answer that is a failure like any other.
+        # The backend cancelled itself, which is a failure like any other.
         error = ConnectionAbortedError("The backend cancelled the call.")
         error.__cause__ = cancelled
-    except BaseException as caught:  # the pump raises it where the caller is
+    except BaseException as caught:  # the driver raises it in the caller's thread
         error = caught
     inbox.put_nowait([End(key, reply, error)])
 

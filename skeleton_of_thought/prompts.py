@@ -33,7 +33,6 @@ from skeleton_of_thought.templates import (
     how_long,
     how_many,
     mentions,
-    point_values,
     shared_values,
     skeleton_values,
 )
@@ -108,7 +107,7 @@ class PromptSet:
             if isinstance(template, str):
                 template = PromptTemplate(template)
                 object.__setattr__(self, name, template)
-            if isinstance(template, PromptTemplate) and not all(mentions(template, needed)):
+            if isinstance(template, PromptTemplate) and not mentions(template, needed):
                 wanted = " or ".join(f"{{{n}}}" for n in needed)
                 raise PromptFileError(
                     f"The {name} prompt never mentions {wanted}, so the model would not know what to write: "
@@ -194,7 +193,7 @@ class PromptSet:
             context: What was retrieved.
             own_context: Whether that was for this point alone. If not it was for the question, and all points show it.
         """
-        values = shared_values(conversation, max_points, words) | point_values(skeleton, point)
+        values = shared_values(conversation, max_points, words) | skeleton_values(skeleton, point)
         values["context"] = context
         return self._render(self.point, conversation, values, prefill=prefill, own_context=own_context)
 
@@ -215,23 +214,23 @@ class PromptSet:
         prefill: bool,
         own_context: bool = False,
     ) -> Prompt:
-        def render(values: Mapping[str, str]) -> Prompt:
-            return _made(template).render(conversation, values, prefill=prefill)
+        # `__post_init__` has made templates of strings; `isinstance` would look for each member of the protocol.
+        own = cast(Template, template)
+        context = values.get("context", "")
+        if not context.strip():
+            return own.render(conversation, values, prefill=prefill)
 
-        block = fill(self.context, {"context": values["context"]})
-        return with_context(render, values, block, own=own_context)
+        def render(values: Mapping[str, str]) -> Prompt:
+            return own.render(conversation, values, prefill=prefill)
+
+        return with_context(render, values, fill(self.context, {"context": context}), own=own_context)
 
     def merge_prompt(
         self, conversation: Conversation, skeleton: Skeleton, draft: str, *, max_points: int, words: int
     ) -> Prompt:
         """The prompt that asks for one text in place of the points; `draft` is the points, joined."""
         values = shared_values(conversation, max_points, words) | skeleton_values(skeleton) | {"draft": draft}
-        return _made(self.merge).render(conversation, values, prefill=False)
-
-
-def _made(template: Template | str) -> Template:
-    # `PromptSet` has made templates of strings. `isinstance` would ask a protocol for its members with each call.
-    return cast(Template, template)
+        return self._render(self.merge, conversation, values, prefill=False)
 
 
 class AnswerPrompts:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import Protocol, runtime_checkable
 
@@ -22,7 +23,6 @@ __all__ = [
     "how_long",
     "how_many",
     "mentions",
-    "point_values",
     "shared_values",
     "skeleton_values",
 ]
@@ -98,7 +98,7 @@ class Example:
         values = {"question": self.question, "context": self.context}
         if self.titles:
             points = tuple(Point(i, title) for i, title in enumerate(self.titles, 1))
-            values |= point_values(Skeleton(points), points[self.index - 1])
+            values |= skeleton_values(Skeleton(points), points[self.index - 1])
         return values
 
     def turn(self, prefill: str, values: Mapping[str, str]) -> str:
@@ -161,17 +161,19 @@ class PromptTemplate:
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
         """See `Template.render`."""
-        text, start = self.instruction, ""
-        messages: Iterable[Message] | None = None
-        if prefill and self.prefill:
-            text, start = self.text, fill(self.prefill, values)
-            if self.few_shot is not None:
-                messages = self._turns(self.few_shot, conversation, values)
-        if messages is None:
-            messages = (*conversation.history, _user(fill(text, values), conversation))
-        return Prompt(tuple(messages), start, replace(self.hints, max_tokens=self._limit(values)))
+        prefill = prefill and bool(self.prefill)
+        if prefill and self.few_shot is not None:
+            messages = tuple(self._turns(self.few_shot, conversation, values))
+        else:
+            text = fill(self.text if prefill else self.instruction, values)
+            messages = (*conversation.history, _user(text, conversation))
+        hints = self.hints
+        if hints.max_tokens is None and self.tokens_per is not None:
+            name, tokens = self.tokens_per
+            hints = replace(hints, max_tokens=tokens * _size(values[name]))
+        return Prompt(messages, fill(self.prefill, values) if prefill else "", hints)
 
-    @property
+    @cached_property
     def instruction(self) -> str:
         """The user's turn, with its placeholders, for backends that do not continue a prefill."""
         if self.instead is not None:
@@ -200,12 +202,10 @@ class PromptTemplate:
             yield Message("assistant", fill(opening[1], values))
             yield Message("user", asked)
 
-    def _limit(self, values: Mapping[str, str]) -> int | None:
-        if self.hints.max_tokens is not None or self.tokens_per is None:
-            return self.hints.max_tokens
-        name, tokens = self.tokens_per
-        value = values[name]
-        return (int(value) if value.isdecimal() else len(value.encode()) // 2 + 64) * tokens
+
+def _size(value: str) -> int:
+    """A number, or about the number of tokens that a text has at the most."""
+    return int(value) if value.isdecimal() else len(value.encode()) // 2 + 64
 
 
 def begin_with(text: str, start: str) -> str:
@@ -218,19 +218,26 @@ def _user(text: str, conversation: Conversation) -> Message:
     return Message("user", ({"type": "text", "text": text}, *attachments) if attachments else text)
 
 
-def mentions(template: PromptTemplate, names: Iterable[str]) -> Iterator[bool]:
-    """Whether what a backend gets has one of these placeholders, for each kind of backend."""
+def mentions(template: PromptTemplate, names: Collection[str]) -> bool:
+    """Whether every kind of backend gets a prompt that has one of these placeholders."""
     texts = [template.text + template.prefill + (template.instead or "")]
-    if (shown := template.few_shot) is not None:
-        texts.append("".join((shown.text or template.text, template.prefill, *(shown.opening or ()))))
+    if (few_shot := template.few_shot) is not None:
+        texts.append("".join((few_shot.text or template.text, template.prefill, *(few_shot.opening or ()))))
     for text in texts:
-        yield any(ALIASES.get(name, name) in names for name in _PLACEHOLDER.findall(text))
+        found = _PLACEHOLDER.findall(text)
+        if set(names).isdisjoint(map(ALIASES.get, found, found)):
+            return False
+    return True
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
     """The text with values for its placeholders; a placeholder without a value stays as it is."""
-    # One pass over the template alone: what a value holds, braces included, is never read as a template.
-    return _PLACEHOLDER.sub(lambda m: values.get(ALIASES.get(m[1], m[1]), m[0]), text)
+    # The template is split once: what a value holds, braces included, is never read as a template.
+    parts = _PLACEHOLDER.split(text)
+    for i in range(1, len(parts), 2):
+        name = parts[i]
+        parts[i] = values.get(ALIASES.get(name, name), f"{{{name}}}")
+    return "".join(parts)
 
 
 def shared_values(conversation: Conversation, max_points: int, words: int) -> dict[str, str]:
@@ -244,14 +251,12 @@ def shared_values(conversation: Conversation, max_points: int, words: int) -> di
     }
 
 
-def skeleton_values(skeleton: Skeleton) -> dict[str, str]:
-    """The values of a stage that shows the skeleton."""
-    return {"skeleton": str(skeleton), "titles": "; ".join(skeleton.titles), "count": str(len(skeleton))}
-
-
-def point_values(skeleton: Skeleton, point: Point) -> dict[str, str]:
-    """The values of a stage that shows the skeleton and one of its points."""
-    return {**skeleton_values(skeleton), "index": str(point.index), "title": point.title}
+def skeleton_values(skeleton: Skeleton, point: Point | None = None) -> dict[str, str]:
+    """The values of a stage that shows the skeleton, and perhaps one of its points."""
+    values = {"skeleton": str(skeleton), "titles": "; ".join(skeleton.titles), "count": str(len(skeleton.points))}
+    if point is not None:
+        values |= {"index": str(point.index), "title": point.title}
+    return values
 
 
 def how_many(max_points: int) -> str:
@@ -261,5 +266,8 @@ def how_many(max_points: int) -> str:
 
 def how_long(words: int) -> str:
     """The length of a point of so many words, in sentences: small models heed that better than a number."""
-    lengths = ((20, "one sentence"), (60, "one or two sentences"), (150, "a short paragraph"))
-    return next((length for most, length in lengths if words <= most), "a paragraph")
+    if words <= 20:
+        return "one sentence"
+    if words <= 60:
+        return "one or two sentences"
+    return "a short paragraph" if words <= 150 else "a paragraph"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, SupportsFloat, cast
 
-from skeleton_of_thought._drawing import Bar, Part, as_svg, as_text, in_seconds
+from skeleton_of_thought._drawing import Bar, Part, draw_svg, draw_text, in_seconds
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types.usage import PointTimes, Span, Timings
 
@@ -77,7 +77,7 @@ class Timeline:
     @property
     def svg(self) -> str:
         """The picture as an SVG document, which may also stand in the middle of a page."""
-        return as_svg(self.bars, self._heading, self.seconds)
+        return draw_svg(self.bars, self._heading, self.seconds)
 
     def save(self, path: str | Path) -> Path:
         """Writes the picture into a file, and returns its path.
@@ -93,7 +93,7 @@ class Timeline:
         return path
 
     def __str__(self) -> str:
-        return as_text(self.bars, self._heading, self.seconds)
+        return draw_text(self.bars, self._heading, self.seconds)
 
     def _repr_svg_(self) -> str:
         return self.svg

@@ -1,9 +1,9 @@
-"""Calls that a backend takes several at once: which start together, and what becomes of each.
+"""Calls that a backend takes several at once.
 
-Some backends answer a list of prompts in one request. They give a driver a `Together` (or an `AsyncTogether`), and
-calls that start at the same moment go to it as one. Each of them stays a call of its own: it has its place in the
-budget, its deadline and its error, and may be cancelled without the others. Where the whole list fails, its calls
-are made one at a time, so that one bad prompt does not cost the others their answers.
+Some backends answer a list of prompts in one request. They give a driver a `Together` (or an `AsyncTogether`), which
+takes calls that start at the same moment as one batch. Each of them stays a call of its own: it has its place in the
+budget, its deadline and its error, and may be cancelled without the others. If the whole batch fails, the driver makes
+its calls one at a time, so that one bad prompt does not cost the others their answers.
 """
 
 from __future__ import annotations
@@ -20,32 +20,41 @@ from typing import Generic, TypeVar
 from skeleton_of_thought.board import End, Key, Text
 from skeleton_of_thought.types import Call, Reply
 
-__all__ = ["Apart", "AsyncTogether", "BatchTask", "BatchThread", "Inbox", "Message", "Together", "Whole", "in_groups"]
+__all__ = [
+    "Apart",
+    "AsyncTogether",
+    "BatchTask",
+    "BatchThread",
+    "Inbox",
+    "Together",
+    "Whole",
+    "WorkerReport",
+    "in_groups",
+]
 
 logger = logging.getLogger(__name__)
 
 Whole = tuple[str, Reply]
-"""All of a call's text, and how it ended."""
+"""A call's whole text and its reply."""
 
 Opening = tuple[Key, Call]
 
-Answer = TypeVar("Answer", bound=Callable[..., object])
+_AnswerFunction = TypeVar("_AnswerFunction", bound=Callable[..., object])
 
 
 @dataclass(frozen=True)
-class _Together(Generic[Answer]):
+class _Together(Generic[_AnswerFunction]):
     """A backend that takes several calls at once and answers all of them at once.
 
     Attributes:
-        key: Called with a call and the position of its flow, before it is opened. Calls with equal keys that start
-            together are answered together; None for a call that is opened by itself.
-        answer: Answers such calls, each with its flow's position: returns text and reply of each, in their order,
-            or an error in its place. Never called with fewer than two. Where it raises, the calls are opened one at
-            a time.
+        key: Called with a call and the position of its flow, before the call is opened. Calls with equal keys that
+            start together make a batch; None opens the call by itself.
+        answer: Answers a batch of two or more calls, each given with its flow's position. Returns the text and reply
+            of each in their order, or an error in its place. If it raises, the calls are opened one at a time.
     """
 
     key: Callable[[Call, int], Hashable | None]
-    answer: Answer
+    answer: _AnswerFunction
 
 
 Together = _Together[Callable[[Sequence[tuple[Call, int]]], Sequence[Whole | Exception]]]
@@ -56,18 +65,18 @@ AsyncTogether = _Together[Callable[[Sequence[tuple[Call, int]]], Awaitable[Seque
 
 @dataclass(frozen=True)
 class Apart:
-    """A batch failed as a whole: these of its calls are still wanted, and are to be opened one at a time."""
+    """A batch failed as a whole; these of its calls are still wanted, and the driver opens them one at a time."""
 
     openings: tuple[Opening, ...]
 
 
-Message = Text | End | Apart
-Inbox = Callable[[Sequence[Message]], None]
-"""Takes messages that are to be dealt with at one moment: what follows from them starts together."""
+WorkerReport = Text | End | Apart
+Inbox = Callable[[Sequence[WorkerReport]], None]
+"""Takes reports that the driver handles at one moment, so that the calls that follow from them start together."""
 
 
-def in_groups(openings: Iterable[Opening], together: _Together[Answer] | None) -> Iterator[list[Opening]]:
-    """The calls that are to be opened now, in order of their first ones; most groups are single calls."""
+def in_groups(openings: Iterable[Opening], together: _Together[_AnswerFunction] | None) -> Iterator[list[Opening]]:
+    """Groups the calls that start now into batches, in order of their first calls. Most groups hold one call."""
     groups: dict[Hashable, list[Opening]] = {}
     for key, call in openings:
         shared = None if together is None or call.prompt is None else together.key(call, key[0])
@@ -87,27 +96,27 @@ class _Members:
         self._lock = threading.Lock()
 
     def drop(self, key: Key) -> bool:
-        """A call is cancelled; returns whether nobody waits for the batch any more."""
+        """Cancels a call; returns whether it was the last one that was wanted."""
         with self._lock:
             if self._ended or key not in self._wanted:
                 return False
             self._wanted.remove(key)
             if self._wanted:
-                # The batch goes on for the others; as far as this call is concerned it is over.
+                # The batch goes on for the others; this call has ended.
                 self._inbox([End(key, Reply(), None)])
                 return False
-            # The last one ends when the batch does: nobody is to be told too early that nothing runs.
+            # The last one ends with the batch. An earlier report would say that nothing runs while the batch does.
             self._last = key
             return True
 
-    def end(self, tell: Callable[[Sequence[Opening]], Iterable[Message]]) -> None:
-        """The batch is over; `tell` says what became of the calls that are still wanted."""
+    def end(self, reports: Callable[[Sequence[Opening]], Iterable[WorkerReport]]) -> None:
+        """Ends the batch with the reports on the calls that are still wanted."""
         with self._lock:
             if self._ended:
                 return
             self._ended = True
             if self._wanted:
-                self._inbox(list(tell([opening for opening in self._openings if opening[0] in self._wanted])))
+                self._inbox(list(reports([opening for opening in self._openings if opening[0] in self._wanted])))
             else:
                 self._inbox([End(self._last, Reply(), None)])
 
@@ -119,13 +128,13 @@ class _Members:
     def arguments(self) -> list[tuple[Call, int]]:
         return [(call, key[0]) for key, call in self._openings]
 
-    def told(self, results: Sequence[Whole | Exception]) -> None:
-        """Every call has its result."""
+    def succeed(self, results: Sequence[Whole | Exception]) -> None:
+        """Ends the batch with a result for each call."""
         if len(results) != len(self._openings):
             raise RuntimeError(f"The backend gave {len(results)} results for {len(self._openings)} calls.")
         found = {key: result for (key, _), result in zip(self._openings, results, strict=True)}
 
-        def tell(openings: Sequence[Opening]) -> Iterator[Message]:
+        def reports(openings: Sequence[Opening]) -> Iterator[WorkerReport]:
             for key, _ in openings:
                 result = found[key]
                 if isinstance(result, Exception):
@@ -136,10 +145,10 @@ class _Members:
                     yield Text(key, text)
                 yield End(key, reply, None)
 
-        self.end(tell)
+        self.end(reports)
 
-    def failed(self, error: BaseException) -> None:
-        """The batch has failed as a whole."""
+    def fail(self, error: BaseException) -> None:
+        """Ends a batch that has failed as a whole."""
         if isinstance(error, Exception):
             logger.warning(
                 "%d calls that were made together failed (%s: %s); they are made one at a time.",
@@ -152,7 +161,7 @@ class _Members:
             self.end(lambda openings: [End(openings[0][0], Reply(), error)])
 
 
-def _dropped(openings: Sequence[Opening]) -> Iterator[Message]:
+def _empty_ends(openings: Sequence[Opening]) -> Iterator[WorkerReport]:
     for key, _ in openings:
         yield End(key, Reply(), None)
 
@@ -161,7 +170,7 @@ class BatchThread:
     """A thread that makes several calls at once."""
 
     def __init__(
-        self, openings: Sequence[Opening], together: Together, inbox: queue.SimpleQueue[list[Message]]
+        self, openings: Sequence[Opening], together: Together, inbox: queue.SimpleQueue[list[WorkerReport]]
     ) -> None:
         self._members = _Members(openings, lambda messages: inbox.put(list(messages)))
         self._together = together
@@ -172,7 +181,7 @@ class BatchThread:
         self.thread.start()
 
     def cancel(self, key: Key) -> None:
-        """Forgets one of its calls. The thread itself cannot be interrupted."""
+        """Drops one of its calls. The thread itself cannot be interrupted."""
         self._members.drop(key)
 
     def join(self, timeout: float) -> None:
@@ -182,37 +191,37 @@ class BatchThread:
 
     def _work(self) -> None:
         try:
-            self._members.told(self._together.answer(self._members.arguments))
-        except BaseException as error:  # the pump deals with it where the caller is
-            self._members.failed(error)
+            self._members.succeed(self._together.answer(self._members.arguments))
+        except BaseException as error:  # handled in the caller's thread
+            self._members.fail(error)
 
 
 class BatchTask:
     """A task that makes several calls at once; it is cancelled once all of them are."""
 
     def __init__(
-        self, openings: Sequence[Opening], together: AsyncTogether, inbox: asyncio.Queue[list[Message]]
+        self, openings: Sequence[Opening], together: AsyncTogether, inbox: asyncio.Queue[list[WorkerReport]]
     ) -> None:
         self._members = _Members(openings, lambda messages: inbox.put_nowait(list(messages)))
         self._together = together
         self.task = asyncio.create_task(self._work())
         # A task that is cancelled before its first step never runs its own `except`.
-        self.task.add_done_callback(lambda _: self._members.end(_dropped))
+        self.task.add_done_callback(lambda _: self._members.end(_empty_ends))
 
     def cancel(self, key: Key) -> None:
-        """Forgets one of its calls."""
+        """Drops one of its calls."""
         if self._members.drop(key):
             self.task.cancel()
 
     async def _work(self) -> None:
         try:
-            self._members.told(await self._together.answer(self._members.arguments))
+            self._members.succeed(await self._together.answer(self._members.arguments))
         except asyncio.CancelledError as cancelled:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             error = ConnectionAbortedError("The backend cancelled the calls.")
             error.__cause__ = cancelled
-            self._members.failed(error)
-        except BaseException as error:  # the pump deals with it where the caller is
-            self._members.failed(error)
+            self._members.fail(error)
+        except BaseException as error:  # handled in the caller's thread
+            self._members.fail(error)

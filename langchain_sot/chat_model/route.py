@@ -153,7 +153,7 @@ def route_call(
     """
     if plan.router is None:
         return CallRoute(delegated=False, plan=plan)
-    models = plan.models(kwargs).resolve(config)
+    models = plan.models(kwargs).for_config(config)
     conversation = Conversation(tuple(convert_message(message) for message in messages))
     conversation = with_request(conversation, config, models)
     with dropped():

@@ -1,4 +1,4 @@
-"""Which model a config chooses, out of the bindings, retries, fallbacks and alternatives that people put around it."""
+"""Finds the model that a config chooses, behind its bindings, retries, fallbacks and alternatives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ __all__ = [
     "RunnableTraits",
     "find_model",
     "has_fallbacks",
-    "is_binding",
     "models_in",
     "read_traits",
     "rebound",
@@ -40,7 +39,7 @@ _ONE_CALL_AT_A_TIME = frozenset({"ChatLlamaCpp", "LlamaCpp"})
 
 @dataclass(frozen=True)
 class RunnableTraits:
-    """What the class of a runnable says about it.
+    """The properties of a runnable that its class determines.
 
     Attributes:
         binding: LangChain's own binding, or a subclass that is called the same way.
@@ -93,14 +92,9 @@ def _traits_of(cls: type) -> RunnableTraits:
 
 
 def _called_like(cls: type, stock: type | None) -> bool:
-    # Many subclasses differ by name only, such as what `BaseChatModel.bind` returns. One that does something of its own
-    # when it is called has to be called itself.
+    # Many subclasses differ by name only, such as the result of `BaseChatModel.bind`. A subclass with call methods of
+    # its own has to be called itself.
     return stock is not None and all(getattr(cls, name) is getattr(stock, name) for name in _CALL_METHODS)
-
-
-def is_binding(llm: object) -> TypeGuard[RunnableBinding[Any, Any]]:
-    """Whether it is called as LangChain's own binding is."""
-    return read_traits(llm).binding
 
 
 def has_fallbacks(llm: object) -> TypeGuard[RunnableWithFallbacks[Any, Any]]:
@@ -116,15 +110,15 @@ class ResolvedModel:
     """A model as one config chooses it. Nothing in it is configurable any more, and local models are adopted.
 
     Attributes:
-        llm: What is called: the model with its retries and fallbacks, without the bindings around them.
+        llm: The runnable to call: the model with its retries and fallbacks, without the bindings around them.
         bindings: These bindings, outermost first.
         kwargs: The call's keyword arguments and those of the bindings.
         members: Each model that may get the call, with the keyword arguments that come with it.
-        model: The model that decides what a prompt may hold. Fallbacks all get the same input, so what only some of
-            them take is given to none.
+        model: The model that the prompts are made for. All fallbacks get the same input, so it is one that takes the
+            least.
         native: It is this package's own, which takes a prefill, stop strings and a limit with each call.
         text: It completes a string instead of answering a chat.
-        takes_text: It gets a string: it completes one, or is an adopted string LLM.
+        takes_text: Its prompt is a string: it completes a string, or is an adopted string LLM.
         serial: Two calls at a time would break it.
         continues_turn: It is known to continue the start of its turn, which it gets as the last message.
         has_turn_flags: A model among the members has settings that tell its server to continue the last message.
@@ -184,10 +178,11 @@ def unbind(
     """The runnable without the bindings around it, the bindings, and all keyword arguments together."""
     bindings: list[RunnableBinding[Any, Any]] = []
     merged = dict(kwargs)
-    while is_binding(llm):
-        bindings.append(llm)
-        merged = {**llm.kwargs, **merged}
-        llm = llm.bound
+    while read_traits(llm).binding:
+        binding = cast(RunnableBinding[Any, Any], llm)
+        bindings.append(binding)
+        merged = {**binding.kwargs, **merged}
+        llm = binding.bound
     return llm, tuple(bindings), merged
 
 

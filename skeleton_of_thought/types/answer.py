@@ -57,7 +57,7 @@ class Skeleton:
     @cached_property
     def _lines(self) -> str:
         # Kept: each point's prompt shows it.
-        return "\n".join(str(point) for point in self.points)
+        return "\n".join([f"{point.index}. {point.title}" for point in self.points])
 
     def __len__(self) -> int:
         return len(self.points)
@@ -65,7 +65,7 @@ class Skeleton:
     @cached_property
     def titles(self) -> tuple[str, ...]:
         """The titles in order."""
-        return tuple(point.title for point in self.points)
+        return tuple([point.title for point in self.points])
 
 
 @dataclass(frozen=True)

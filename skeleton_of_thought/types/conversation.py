@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
@@ -102,27 +103,27 @@ class Conversation:
         head = (Message("system", system),) if system else ()
         return cls((*head, *history, Message("user", question)))
 
-    @property
+    @cached_property
     def question(self) -> str:
         """The text of the last message, stripped."""
         return self.messages[-1].text.strip()
 
-    @property
+    @cached_property
     def history(self) -> tuple[Message, ...]:
         """Everything before the question: system message and earlier turns."""
         return self.messages[:-1]
 
-    @property
+    @cached_property
     def system(self) -> tuple[Message, ...]:
         """The system messages at the front of the history."""
         return tuple(takewhile(lambda message: message.role == "system", self.history))
 
-    @property
+    @cached_property
     def turns(self) -> tuple[Message, ...]:
         """The history without the system messages at its front."""
         return self.history[len(self.system) :]
 
-    @property
+    @cached_property
     def attachments(self) -> tuple[Mapping[str, Any], ...]:
         """The question's content blocks that are not text."""
         return self.messages[-1].attachments

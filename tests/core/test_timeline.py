@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from skeleton_of_thought import Timeline
-from skeleton_of_thought._drawing import _COLOURS, Bar, Part, as_svg, as_text
+from skeleton_of_thought._drawing import _COLOURS, Bar, Part, draw_svg, draw_text
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Answer, PointTimes, Span, Timings
 
@@ -385,9 +385,9 @@ def test_an_answer_that_came_at_once_has_no_first_text_of_its_own(first):
 
 def test_a_bar_without_length_is_still_seen():
     bars = [Bar("blink", (Part(1.0, 1.0, "writing"),)), Bar("long", (Part(0.0, 1000.0, "normal"),))]
-    assert "█" in as_text(bars, "", 1000.0)
-    assert 'width="1.0"' in as_svg(bars, "", 1000.0)
-    assert "█" in as_text(bars[:1], "", 0.0)
+    assert "█" in draw_text(bars, "", 1000.0)
+    assert 'width="1.0"' in draw_svg(bars, "", 1000.0)
+    assert "█" in draw_text(bars[:1], "", 0.0)
 
 
 # --- where it is used ---

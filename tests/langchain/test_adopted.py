@@ -435,7 +435,7 @@ def test_sampling_settings_are_kept(llm_of, sent):
 
 def test_points_have_their_start_their_stop_and_a_limit(llm_of, sent):
     llm = llm_of(max_new_tokens=30).bind(stop=["###"])
-    assert ChainModels(llm, llm).resolve({}).point_llm.continues_turn
+    assert ChainModels(llm, llm).for_config({}).point_llm.continues_turn
     expansion_of(llm).invoke("Why?")
     assert len(sent) == 4
     # Each call has a thread of its own, so they come in any order.

@@ -1,4 +1,4 @@
-"""How often a chain looks behind what people put around a model: once for each answer, model and config."""
+"""How a model is resolved: once for each answer and config, by the classes of what is around it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from always import skeleton_chain
-from langchain_core.runnables import ConfigurableField
+from langchain_core.language_models import FakeListLLM
+from langchain_core.runnables import ConfigurableField, RunnableBinding
 
-from langchain_sot import PromptRouter, SkeletonOfThoughtChain, calls
+from langchain_sot import ChatTransformers, PromptRouter, SkeletonOfThoughtChain, calls
+from langchain_sot.models.resolution import RunnableTraits, read_traits
 
 TITLES = ["One", "Two", "Three", "Four", "Five", "Six", "Seven"]
 WRAPPED = {
@@ -105,3 +107,45 @@ async def test_a_prompt_router_resolves_its_model_once_for_a_question(way, kit, 
     resolved.clear()
     await way(chain, "Why?")
     assert sorted(map(id, resolved)) == sorted(map(id, [llm, small]))
+
+
+# --- what a class says ---
+
+
+def test_classes_of_langchain_are_known_by_their_names(llm):
+    field = ConfigurableField(id="tags")
+    traits = {
+        "binding": llm.bind(stop=["#"]),
+        "retry": llm.with_retry(),
+        "stock_fallbacks": llm.with_fallbacks([llm]),
+        "configurable": llm.configurable_fields(tags=field),
+        "text": FakeListLLM(responses=["Yes."]),
+        "native": ChatTransformers(engine=object(), model="tiny"),
+    }
+    for name, runnable in traits.items():
+        found = read_traits(runnable)
+        assert [other for other in traits if getattr(found, other)] == [name], name
+    assert read_traits(llm) == RunnableTraits()
+    assert read_traits(llm.configurable_alternatives(field, default_key="off", on=llm)).configurable
+
+
+def test_a_binding_that_is_called_in_its_own_way_is_called_itself(llm):
+    class Loud(RunnableBinding):
+        def invoke(self, *args: Any, **kwargs: Any) -> Any:
+            return super().invoke(*args, **kwargs)
+
+    class Renamed(RunnableBinding):
+        pass
+
+    assert not read_traits(Loud(bound=llm)).binding
+    assert read_traits(Renamed(bound=llm)).binding
+
+
+@pytest.mark.parametrize("name", ["ChatLlamaCpp", "LlamaCpp"])
+def test_models_with_one_state_are_known_by_name(kit, name):
+    def answer_models(cls: type) -> calls.AnswerModels:
+        one = cls(script=kit.answering(TITLES))
+        return calls.ChainModels(one, one).for_config({})
+
+    assert answer_models(type(name, (kit.Chat,), {"__module__": "elsewhere"})).serial
+    assert not answer_models(kit.Chat).serial
