@@ -8,14 +8,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from skeleton_of_thought._moved import keep_old_names
 from skeleton_of_thought.errors import MissingExtra, is_missing
 
 if TYPE_CHECKING:
+    from llama_index_sot.local.transformers_llm import TransformersLLM as TransformersLLM
     from llama_index_sot.prompt_router import PromptRouter as PromptRouter
     from llama_index_sot.query_engine import SkeletonOfThoughtQueryEngine as SkeletonOfThoughtQueryEngine
     from llama_index_sot.selector import SkeletonOfThoughtSelector as SkeletonOfThoughtSelector
     from llama_index_sot.synthesizer import SkeletonOfThoughtSynthesizer as SkeletonOfThoughtSynthesizer
-    from llama_index_sot.transformers_llm import TransformersLLM as TransformersLLM
     from llama_index_sot.workflow import SkeletonOfThoughtWorkflow as SkeletonOfThoughtWorkflow
 
 __all__ = [
@@ -27,13 +28,15 @@ __all__ = [
     "TransformersLLM",
 ]
 
+keep_old_names(__name__, {"transformers_llm": "local.transformers_llm"})
+
 _MODULES = {
     "PromptRouter": "prompt_router",
     "SkeletonOfThoughtQueryEngine": "query_engine",
     "SkeletonOfThoughtSelector": "selector",
     "SkeletonOfThoughtSynthesizer": "synthesizer",
     "SkeletonOfThoughtWorkflow": "workflow",
-    "TransformersLLM": "transformers_llm",
+    "TransformersLLM": "local.transformers_llm",
 }
 
 

@@ -1,12 +1,12 @@
-"""What happens on the way to an answer, as typed events.
+"""The typed events of an answer.
 
-They go to the handlers of LlamaIndex's instrumentation with every answer, however it is asked for; to whoever iterates
-`SkeletonOfThoughtQueryEngine.astream_events`; and to the event stream of `SkeletonOfThoughtWorkflow`. Texts come in
-pieces where somebody streams, else whole.
+Every answer emits them to the handlers of LlamaIndex's instrumentation. `SkeletonOfThoughtQueryEngine.astream_events`
+yields them, and `SkeletonOfThoughtWorkflow` writes them to its event stream. Streamed texts come in pieces, others
+whole.
 
-`Routed` comes first, where a router is asked. A direct answer has `AnswerDelta`s besides, and nothing else. Otherwise
-`SkeletonReady` follows, with `eager=True` among the first points; then of each point its `PointSources` (with
-retrieval per point), `PointDelta`s and `PointDone`, points interleaved. `AnswerDelta`s add up to the answer.
+`Routed` comes first, if there is a router. A direct answer then has `AnswerDelta`s and nothing else. Any other answer
+has a `SkeletonReady`, with `eager=True` among the first points; then for each point its `PointSources` (with retrieval
+per point), `PointDelta`s and `PointDone`, points interleaved. The `AnswerDelta`s add up to the answer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 
 class SkeletonOfThoughtEvent(BaseEvent, Event):
-    """The base of them all: an event of the instrumentation and of workflows."""
+    """The base of all events here: an event of the instrumentation and of workflows."""
 
     @classmethod
     def class_name(cls) -> str:
@@ -45,11 +45,11 @@ class SkeletonOfThoughtEvent(BaseEvent, Event):
 
 
 class Routed(SkeletonOfThoughtEvent):
-    """The router has decided; one that failed has decided for a direct answer, which its reason says."""
+    """The router has decided. A router that failed leads to a direct answer, with the failure as the reason."""
 
     use_skeleton: bool = Field(description="Whether the answer is written through a skeleton.")
-    score: float | None = Field(default=None, description="How sure that is, from 0 (direct) to 1, if it is known.")
-    reason: str = Field(default="", description="Why.")
+    score: float | None = Field(default=None, description="Its score, from 0 (direct) to 1; None if it has none.")
+    reason: str = Field(default="", description="The router's reason.")
 
 
 class SkeletonReady(SkeletonOfThoughtEvent):
@@ -63,8 +63,8 @@ class PointSources(SkeletonOfThoughtEvent):
 
     index: int | None = Field(description="The point's number, from 1; None for a retrieval for the whole question.")
     title: str = Field(default="", description="The point's title.")
-    node_ids: list[str] = Field(description="What was found, best first.")
-    nodes: list[Any] = Field(default_factory=list, description="The same as `NodeWithScore`s.", exclude=True)
+    node_ids: list[str] = Field(description="The nodes' ids, best first.")
+    nodes: list[Any] = Field(default_factory=list, description="The nodes as `NodeWithScore`s.", exclude=True)
 
 
 class PointDelta(SkeletonOfThoughtEvent):
@@ -76,7 +76,7 @@ class PointDelta(SkeletonOfThoughtEvent):
 
 
 class PointRestarted(SkeletonOfThoughtEvent):
-    """A point failed and is written anew: the text of its `PointDelta`s so far is void."""
+    """A point failed and is written again: discard the text of its `PointDelta`s so far."""
 
     index: int = Field(description="The point's number, from 1.")
     title: str = Field(description="The point's title.")
@@ -89,7 +89,7 @@ class PointDone(SkeletonOfThoughtEvent):
     index: int = Field(description="The point's number, from 1.")
     title: str = Field(description="The point's title.")
     text: str = Field(description="Its text, without number and title.")
-    node_ids: list[str] = Field(description="What was retrieved for it.")
+    node_ids: list[str] = Field(description="The ids of its nodes.")
     error: str | None = Field(default=None, description="Why it failed; None for a point that succeeded.")
 
 
@@ -100,19 +100,19 @@ class AnswerDelta(SkeletonOfThoughtEvent):
 
 
 class AnswerRestarted(SkeletonOfThoughtEvent):
-    """The merge failed in the middle of its text: the `AnswerDelta`s so far are void, the whole answer follows."""
+    """The merge failed in the middle of its text: discard the `AnswerDelta`s so far, the whole answer follows."""
 
     error: str = Field(description="Why it failed.")
 
 
 class AnswerReady(SkeletonOfThoughtEvent):
-    """The answer is complete. Told by `astream_events` alone; the instrumentation has `QueryEndEvent`."""
+    """The answer is complete. Only `astream_events` yields this; the instrumentation has `QueryEndEvent`."""
 
     response: Any = Field(description="The `SkeletonOfThoughtResponse`.")
 
 
 def typed_event(event: events.Event) -> SkeletonOfThoughtEvent | None:
-    """The event that tells one of the core's; None for one that is not told."""
+    """The typed event for one of the core's; None where there is none."""
     match event:
         case events.Routed(decision):
             return Routed(use_skeleton=decision.use_skeleton, score=decision.score, reason=decision.reason)

@@ -1,20 +1,23 @@
-"""Between the core's messages and LlamaIndex's."""
+"""Prompts and replies between the core and LlamaIndex."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole, TextBlock
 from llama_index.core.llms.llm import LLM
 
-from skeleton_of_thought.types import Message, Prompt
+from skeleton_of_thought.adapters.replies import ReplyEnd, read_decoding, read_finish_reason, read_usage
+from skeleton_of_thought.types import Message, Prompt, Reply
 
-__all__ = ["as_text", "chat_messages", "core_message"]
+__all__ = ["ResponseReader", "chat_messages", "completion_text", "core_message"]
+
+# --- prompts ---
 
 
 def core_message(message: ChatMessage) -> Message:
-    """A message of LlamaIndex as the core's. Blocks that are no text go through it as they are."""
+    """A LlamaIndex message as the core's. Blocks other than text are carried along unchanged."""
     if all(isinstance(block, TextBlock) for block in message.blocks):
         return Message(_role(message), message.content or "", raw=message)
     blocks = tuple(
@@ -51,20 +54,20 @@ def _block(block: Mapping[str, Any]) -> Any:
     return TextBlock(text=str(block.get("text", ""))) if block.get("type") == "text" else block["block"]
 
 
-def as_text(prompt: Prompt, llm: LLM, *, chat: bool = False) -> str:
-    """A prompt as the text that a model completes, formatted as LlamaIndex formats it.
+def completion_text(prompt: Prompt, llm: LLM, *, chat: bool = False) -> str:
+    """A prompt as text for a completion, formatted as LlamaIndex formats it.
 
     Args:
-        prompt: What is asked.
-        llm: Who is asked.
-        chat: Whether the model takes its text as a chat, even of one message.
+        prompt: The prompt.
+        llm: The LLM, whose own formats are used.
+        chat: Whether the LLM formats even a single message as a chat.
     """
     if chat or len(prompt.messages) > 1:
         return _from_messages(llm, chat_messages(prompt, llm))
     text = prompt.messages[0].text
     if llm.completion_to_prompt is not None:
         text = llm.completion_to_prompt(text)
-    # As `LLM.predict` has it: what the model's owner wants around every prompt.
+    # As in `LLM.predict`: the user's own text around every prompt.
     if llm.system_prompt:
         text = f"{llm.system_prompt}\n\n{text}"
     if llm.query_wrapper_prompt is not None:
@@ -73,5 +76,67 @@ def as_text(prompt: Prompt, llm: LLM, *, chat: bool = False) -> str:
 
 
 def _from_messages(llm: LLM, messages: Sequence[ChatMessage]) -> str:
-    assert llm.messages_to_prompt is not None, "LLM fills it in"
+    assert llm.messages_to_prompt is not None, "LLM sets a default"
     return llm.messages_to_prompt(messages)
+
+
+# --- replies ---
+
+
+class ResponseReader:
+    """Reads the text and the end of one call's responses."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._end = ReplyEnd()
+
+    def whole(self, response: ChatResponse | CompletionResponse) -> tuple[str, Reply]:
+        """The text and the end of a response that came at once."""
+        self._read_end(response)
+        return _text(response), self.reply
+
+    def add(self, response: ChatResponse | CompletionResponse) -> str:
+        """Reads the next response of a stream and returns its new text."""
+        self._read_end(response)
+        delta = response.delta
+        if delta is None:
+            # Some LLMs give only the text so far.
+            text = _text(response)
+            delta = text[len(self._text) :] if text.startswith(self._text) else ""
+        self._text += delta
+        return delta
+
+    @property
+    def reply(self) -> Reply:
+        """How the call ended.
+
+        Raises:
+            ConnectionError: The stream broke off: some clients end it without an error then.
+        """
+        return self._end.reply()
+
+    def _read_end(self, response: ChatResponse | CompletionResponse) -> None:
+        raw, end = response.raw, self._end
+        if (raw is None or (isinstance(raw, dict) and not raw)) and not response.additional_kwargs:
+            return  # most pieces of a stream
+        usage = read_usage(_get(raw, "usage") or _get(raw, "usage_metadata") or raw)
+        # The last count replaces earlier ones: streams that send several send running totals.
+        end.usage = usage or read_usage(response.additional_kwargs) or end.usage
+        choices = _get(raw, "choices")
+        if isinstance(choices, list | tuple) and choices:
+            end.finish_reason = read_finish_reason(choices[0]) or end.finish_reason
+            end.cut = end.finish_reason is None
+        else:
+            end.finish_reason = read_finish_reason(raw) or end.finish_reason
+        end.decoding = read_decoding(_get(raw, "decoding")) or end.decoding
+
+
+def _text(response: ChatResponse | CompletionResponse) -> str:
+    return (response.message.content if isinstance(response, ChatResponse) else response.text) or ""
+
+
+def _get(data: Any, name: str) -> Any:
+    # Dicts first: the check for a `Mapping` costs more than everything else here, for every piece.
+    if isinstance(data, dict | Mapping):
+        return data.get(name)
+    return getattr(data, name, None)

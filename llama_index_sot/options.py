@@ -1,22 +1,41 @@
-"""The options that everything here has in common, and their checks."""
+"""The options that the query engine, the synthesizer and the workflow share, and their checks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, cast
 
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.indices.prompt_helper import PromptHelper
 from llama_index.core.llms.llm import LLM
 from llama_index.core.llms.structured_llm import StructuredLLM
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.prompts import BasePromptTemplate
 
-from llama_index_sot.backends import Concurrency, check_concurrency, find_backend
+from llama_index_sot.llm_calls import Concurrency, check_concurrency, resolve_llm
+from llama_index_sot.templates import KEYS
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routers.base import AnyRouter
 from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.types import Retrieval
 
-__all__ = ["RouterOption", "SettingsOptions", "check_llm", "check_options"]
+__all__ = [
+    "AnswerOptions",
+    "EngineOptions",
+    "RouterOption",
+    "SettingsOptions",
+    "WorkflowOptions",
+    "check_llm",
+    "check_options",
+    "split_options",
+]
 
 RouterOption = AnyRouter | Literal["auto"] | None
-"""What decides whether a query is answered through a skeleton; None for always."""
+"""The option `router`, see `AnswerOptions`."""
 
 
 class SettingsOptions(TypedDict, total=False):
@@ -37,19 +56,131 @@ class SettingsOptions(TypedDict, total=False):
     stop_loops: bool
 
 
-def check_llm(name: str, llm: LLM) -> None:
-    """Raises `InvalidInput` for what is no LLM that writes text.
+class AnswerOptions(SettingsOptions, total=False):
+    """The options of everything here that answers queries, besides the `llm`.
+
+    Attributes:
+        point_llm: Another LLM for the points.
+        router: Decides whether a query is answered through a skeleton, or directly, as the LLM answers without this
+            package. `"auto"` (the default): where a skeleton helps, by rules and a small model inside the package,
+            without a call (`skeleton_of_thought.AutoRouter`); a `CostGuard` learns from the answers. A function of the
+            query, sync or async, or a core `Router`, such as `llama_index_sot.PromptRouter`. None for a skeleton
+            always. `response.metadata["sot"]` has the `route` and the `reason`.
+        streaming: Return streaming responses; False by default.
+        num_workers: The most calls, of models and retrievals, that are open at a time in one answer (8 by default);
+            None for no limit.
+        concurrency: How the LLM's calls run side by side on an event loop. `"async"`: by its async methods. `"thread"`:
+            by its sync methods, each call in a thread of its own; retrievals, too. `"batch"`: a local model, all calls
+            decoded as one batch. `"auto"` (the default): the best that the LLM can do. Sync methods have no event loop:
+            they use threads, or the batch. `response.metadata["sot"]["concurrency"]` has the choice.
+        citations: Number the sources, and ask the model to cite them: `[3]` is `response.source_nodes[2]`. False by
+            default.
+        prompts: The core's prompts; None for the project's own.
+        skeleton_template: Asks for the skeleton. It must mention `{query_str}`.
+        point_template: Asks for one point. It must mention `{title}` or `{index}`; `{skeleton}` is the numbered list.
+        merge_template: Asks for one text in place of the points, `{draft}`.
+        direct_template: Asks for a direct answer over retrieved nodes. It must mention `{query_str}`.
+        context_template: Shows the nodes, `{context_str}`, in templates that do not mention them.
+        prompt_helper: Makes a context fit the LLM's window; None for one by `llm.metadata`.
+        callback_manager: For the legacy callbacks; None for `Settings.callback_manager`. The LLM keeps its own.
+    """
+
+    point_llm: LLM | None
+    router: RouterOption
+    streaming: bool
+    num_workers: int | None
+    concurrency: Concurrency
+    citations: bool
+    prompts: PromptSet | None
+    skeleton_template: BasePromptTemplate | str | None
+    point_template: BasePromptTemplate | str | None
+    merge_template: BasePromptTemplate | str | None
+    direct_template: BasePromptTemplate | str | None
+    context_template: BasePromptTemplate | str | None
+    prompt_helper: PromptHelper | None
+    callback_manager: CallbackManager | None
+
+
+class EngineOptions(AnswerOptions, total=False):
+    """The options of `SkeletonOfThoughtQueryEngine.from_defaults`, besides the `llm` and the `retriever`.
+
+    Attributes:
+        query_engine: An engine that retrieves, such as `index.as_query_engine()`, in place of a retriever: its
+            retriever, with its own postprocessors. Its response synthesizer is not used.
+        retrieval: `"per_point"`: for each point, which sees its own nodes only. `"once"`: for the query, and every
+            prompt shows the nodes. `"none"`: the LLM alone. None for per point if there is a retriever.
+        node_postprocessors: Applied to the nodes of each retrieval, with the query that they were retrieved for.
+        point_query_template: The query for a point, of `{query_str}` and `{title}`. The default, `{title}
+            ({query_str})`, is embedded as the mean of itself and the title alone; a template of yours as it is.
+    """
+
+    query_engine: BaseQueryEngine | None
+    retrieval: Retrieval | None
+    node_postprocessors: Sequence[BaseNodePostprocessor] | None
+    point_query_template: BasePromptTemplate | str | None
+
+
+class WorkflowOptions(EngineOptions, total=False):
+    """All options of `SkeletonOfThoughtQueryEngine.from_defaults`.
+
+    Attributes:
+        llm: Writes skeletons, merges and direct answers, and the points, too; None for `Settings.llm`.
+        retriever: Retrieves the nodes.
+    """
+
+    llm: LLM | None
+    retriever: BaseRetriever | None
+
+
+@dataclass(frozen=True)
+class _SplitOptions:
+    """Options by their use.
+
+    Attributes:
+        settings: The settings of an answer.
+        templates: The templates by their keys.
+        others: All other options by their names.
+    """
+
+    settings: Settings
+    templates: dict[str, BasePromptTemplate | str | None]
+    others: dict[str, Any]
+
+
+def split_options(caller: str, known: type, options: Mapping[str, Any]) -> _SplitOptions:
+    """Sorts options by their use.
 
     Args:
-        name: The option's.
-        llm: What it was given.
+        caller: The name of the function that got them.
+        known: The `TypedDict` of its options.
+        options: Values by name.
+
+    Raises:
+        InvalidInput: A setting cannot work.
+        TypeError: There is no such option.
+    """
+    names = frozenset(cast(Any, known).__optional_keys__)
+    if unknown := sorted(options.keys() - names):
+        raise TypeError(f"{caller} has no option {', '.join(unknown)}; its options are {', '.join(sorted(names))}.")
+    settings = {name: options[name] for name in SettingsOptions.__optional_keys__ & options.keys()}
+    templates = {key: options[key] for key in KEYS if key in options}
+    others = {name: value for name, value in options.items() if name not in settings and name not in templates}
+    return _SplitOptions(Settings(**settings), templates, others)
+
+
+def check_llm(name: str, llm: LLM) -> None:
+    """Raises `InvalidInput` for anything but an LLM that writes text.
+
+    Args:
+        name: The option's name.
+        llm: Its value.
     """
     if not isinstance(llm, LLM):
         raise InvalidInput(f"{name} must be an LLM of LlamaIndex, not {type(llm).__name__}.")
     if isinstance(llm, StructuredLLM):
         raise InvalidInput(
-            f"{name} gives data and not text, of which skeletons and points are made: pass the LLM that it is "
-            f"made of, {type(llm.llm).__name__}."
+            f"{name} gives data, but skeletons and points are made of text: pass the LLM inside of it, "
+            f"{type(llm.llm).__name__}."
         )
 
 
@@ -60,28 +191,28 @@ def check_options(
     concurrency: Concurrency,
     num_workers: int | None,
 ) -> AnyRouter | None:
-    """Checks what answers are made with, and makes a router of what stands for one.
+    """Checks options, and makes the router.
 
     Args:
         llms: The models, by the names of their options.
-        router: As for the engine.
-        settings: How many points there may be.
-        concurrency: As for the engine.
-        num_workers: As for the engine.
+        router: The option.
+        settings: They limit the number of points.
+        concurrency: The option.
+        num_workers: The option.
 
     Returns:
-        The router, to be kept: the cost guard of `"auto"` learns from the answers that it is told of.
+        The router. Keep it: the cost guard of `"auto"` learns from the answers.
 
     Raises:
-        InvalidInput: Something cannot work; no call was made.
+        InvalidInput: An option cannot work; no call was made.
     """
     for name, llm in llms.items():
         check_llm(name, llm)
     found = _router(router, settings)
     check_concurrency(concurrency)
     for llm in llms.values():
-        # Now, rather than amid the first answer: an engine packs a model's weights.
-        find_backend(llm, concurrency)
+        # Adopted models pack their weights now, and not during the first answer.
+        resolve_llm(llm, concurrency)
     whole = isinstance(num_workers, int) and not isinstance(num_workers, bool)
     if num_workers is not None and (not whole or num_workers < 1):
         raise InvalidInput(f"num_workers must be at least 1, or None for no limit, not {num_workers!r}.")
@@ -89,7 +220,7 @@ def check_options(
 
 
 def _router(router: RouterOption, settings: Settings) -> AnyRouter | None:
-    # Not with the module: weights and word lists are loaded by whoever makes an engine.
+    # Imported late: only those who make an engine load the weights and word lists.
     from skeleton_of_thought.routers.auto import as_router
     from skeleton_of_thought.routers.cost import CostGuard
 

@@ -7,8 +7,8 @@ import dataclasses
 from llama_index.core import Settings as LlamaIndexSettings
 from llama_index.core.llms.llm import LLM
 
-from llama_index_sot.backends import Backend, find_backend
-from llama_index_sot.llm_responses import ResponseReader
+from llama_index_sot.llm_calls import ResolvedLLM, resolve_llm
+from llama_index_sot.messages import ResponseReader
 from llama_index_sot.options import check_llm
 from skeleton_of_thought.routers import prompt as core
 from skeleton_of_thought.types import Call, Hints, Prompt, Usage
@@ -16,16 +16,16 @@ from skeleton_of_thought.types import Call, Hints, Prompt, Usage
 __all__ = ["PromptRouter"]
 
 _LOCAL_TOKENS = 16
-"""The longest reply of a local model where nothing else is said: one word is asked for."""
+"""The default limit of a local model's reply, in tokens: the prompt asks for one word."""
 
 
 class PromptRouter(core.PromptRouter):
     """Asks an LLM whether an answer is a list of points that can be written independently: one short call.
 
-    A reply that says nothing clear is answered directly, and so is a question whose call fails; the answer's
-    `metadata["sot"]` has the reason. What the call cost is in the decision's `usage`, and so in the answer's.
+    An unclear reply leads to a direct answer, and so does a failed call; the answer's `metadata["sot"]` has the reason.
+    The call's tokens are in the decision's `usage`, and so in the answer's.
 
-    Beside an event loop an LLM whose async methods block runs in a thread.
+    On an event loop, an LLM whose async methods block runs in a thread.
 
     Example:
         >>> from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
@@ -44,20 +44,20 @@ class PromptRouter(core.PromptRouter):
         Just as it is. | the model takes the answer for no list
 
     Args:
-        llm: Who is asked, such as a smaller one than that which answers; None for `Settings.llm` at the time.
-        race: Have the skeleton written while the router decides: its time is hidden, at the price of a skeleton that
-            is thrown away where the answer is direct.
-        max_tokens: The longest reply, given to the LLM with the call. None for 16 with local models on an engine and
-            the LLM's own limit with others, for those that think first need room.
+        llm: Decides, such as a smaller LLM than the one that answers; None for the `Settings.llm` of the moment.
+        race: Write the skeleton while the router decides. That hides the router's time, and wastes a skeleton where
+            the answer is direct.
+        max_tokens: The longest reply, passed to the LLM with the call. None for 16 with local models on an engine, and
+            for the LLM's own limit with others, because models that think first need room.
 
     Raises:
-        InvalidInput: What is given is no LLM that writes text, or `max_tokens` is no number of tokens.
+        InvalidInput: `llm` is not an LLM that writes text, or `max_tokens` is not a number of tokens.
     """
 
     def __init__(self, llm: LLM | None = None, *, race: bool = False, max_tokens: int | None = None) -> None:
         if llm is not None:
             check_llm("llm", llm)
-            find_backend(llm, "auto")  # an engine packs a model's weights: now, rather than amid the first answer
+            resolve_llm(llm, "auto")  # an adopted model packs its weights now, and not during the first answer
         self._llm = llm
         super().__init__(self._complete, aask=self._acomplete, race=race, max_tokens=max_tokens)
 
@@ -66,20 +66,20 @@ class PromptRouter(core.PromptRouter):
         return f"PromptRouter({llm}, race={self.races}, max_tokens={self._max_tokens})"
 
     def _complete(self, prompt: Prompt) -> tuple[str, Usage | None]:
-        backend = self._backend()
-        text, reply = ResponseReader().whole(backend.whole(_call(backend, prompt)))
+        llm = self._resolved()
+        text, reply = ResponseReader().whole(llm.whole(_call(llm, prompt)))
         return text, reply.usage
 
     async def _acomplete(self, prompt: Prompt) -> tuple[str, Usage | None]:
-        backend = self._backend()
-        text, reply = ResponseReader().whole(await backend.awhole(_call(backend, prompt)))
+        llm = self._resolved()
+        text, reply = ResponseReader().whole(await llm.awhole(_call(llm, prompt)))
         return text, reply.usage
 
-    def _backend(self) -> Backend:
-        return find_backend(self._llm or LlamaIndexSettings.llm, "auto")
+    def _resolved(self) -> ResolvedLLM:
+        return resolve_llm(self._llm or LlamaIndexSettings.llm, "auto")
 
 
-def _call(backend: Backend, prompt: Prompt) -> Call:
-    if prompt.hints.max_tokens is None and backend.native is not None:
+def _call(llm: ResolvedLLM, prompt: Prompt) -> Call:
+    if prompt.hints.max_tokens is None and llm.native is not None:
         prompt = dataclasses.replace(prompt, hints=Hints(max_tokens=_LOCAL_TOKENS))
     return Call(1, "route", prompt)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
-from typing import Any, Literal, Never, get_args
+from collections.abc import AsyncGenerator
+from typing import Any, Never, Unpack, get_args
 
 from llama_index.core import Settings as LlamaIndexSettings
 from llama_index.core.base.base_query_engine import BaseQueryEngine
@@ -13,24 +13,21 @@ from llama_index.core.base.response.schema import RESPONSE_TYPE
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.indices.prompt_helper import PromptHelper
 from llama_index.core.llms.llm import LLM
-from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.prompts.mixin import PromptDictType, PromptMixinType
 from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
 
-from llama_index_sot.answering import Answering, Plan
-from llama_index_sot.backends import Concurrency, find_backend
+from llama_index_sot.answer import AnswerConfig, AnswerRun
+from llama_index_sot.context import make_packer
 from llama_index_sot.events import AnswerReady, SkeletonOfThoughtEvent, typed_event
-from llama_index_sot.options import RouterOption, check_options
-from llama_index_sot.packing import packer_of
-from llama_index_sot.responding import astreaming_response, streaming_response, whole_response
-from llama_index_sot.retrieval import Retrieval
-from llama_index_sot.templates import KEYS, Templates
-from llama_index_sot.tracing import outer_span, query_event
+from llama_index_sot.llm_calls import Concurrency, resolve_both
+from llama_index_sot.options import EngineOptions, RouterOption, check_options, split_options
+from llama_index_sot.retrieval import RetrieverFinder
+from llama_index_sot.templates import Templates
+from llama_index_sot.tracing import event_span, query_event
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import Retrieval as RetrievalMode
+from skeleton_of_thought.types import Retrieval
 
 __all__ = ["SkeletonOfThoughtQueryEngine"]
 
@@ -39,7 +36,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
     """Answers a query by Skeleton-of-Thought.
 
     `query` and `aquery` return a `SkeletonOfThoughtResponse`; with `streaming=True` a
-    `SkeletonOfThoughtStreamingResponse` or its async twin. `astream_events` yields what happens on the way.
+    `SkeletonOfThoughtStreamingResponse` or its async twin. `astream_events` yields the events of the answer.
 
     Example:
         >>> from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
@@ -62,7 +59,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         >>> [point.title for point in response.points]
         ['Move', 'Drink water']
 
-    Args: see `from_defaults`, which fills them in.
+    Make engines by `from_defaults`.
     """
 
     def __init__(
@@ -70,8 +67,8 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         llm: LLM,
         *,
         point_llm: LLM | None = None,
-        finder: Retrieval | None = None,
-        retrieval: RetrievalMode = "none",
+        finder: RetrieverFinder | None = None,
+        retrieval: Retrieval = "none",
         templates: Templates | None = None,
         settings: Settings | None = None,
         router: RouterOption = "auto",
@@ -85,7 +82,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
     ) -> None:
         if others:
             raise InvalidInput(
-                f"{', '.join(others)}: such options are taken by SkeletonOfThoughtQueryEngine.from_defaults(llm, ...)."
+                f"{', '.join(others)}: SkeletonOfThoughtQueryEngine.from_defaults(llm, ...) takes these options."
             )
         self._llm = llm
         self._point_llm = point_llm or llm
@@ -93,7 +90,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         llms = {"llm": self._llm, "point_llm": self._point_llm}
         self._router = check_options(llms, router, self._settings, concurrency, num_workers)
         self._finder = finder
-        self._retrieval: RetrievalMode = _retrieval(retrieval, finder)
+        self._retrieval: Retrieval = _check_retrieval(retrieval, finder)
         self._citations = citations
         self._templates = templates or Templates(PromptSet(), llm, citations)
         self._concurrency: Concurrency = concurrency
@@ -107,156 +104,71 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         cls,
         llm: LLM | None = None,
         *,
-        point_llm: LLM | None = None,
         retriever: BaseRetriever | None = None,
-        query_engine: BaseQueryEngine | None = None,
-        retrieval: RetrievalMode | None = None,
-        node_postprocessors: Sequence[BaseNodePostprocessor] | None = None,
-        citations: bool = False,
-        router: RouterOption = "auto",
-        streaming: bool = False,
-        num_workers: int | None = 8,
-        concurrency: Concurrency = "auto",
-        max_points: int = 10,
-        min_points: int = 1,
-        eager: bool = False,
-        on_empty_skeleton: Literal["direct", "raise"] = "direct",
-        on_point_error: Literal["raise", "placeholder"] = "raise",
-        placeholder: str = Settings.placeholder,
-        max_retries: int = 1,
-        backoff: float = 0.5,
-        point_timeout: float | None = None,
-        point_words: int = 40,
-        join: Literal["numbered", "headings", "paragraphs"] = "numbered",
-        merge: bool = False,
-        stop_loops: bool = False,
-        prompts: PromptSet | None = None,
-        skeleton_template: BasePromptTemplate | str | None = None,
-        point_template: BasePromptTemplate | str | None = None,
-        merge_template: BasePromptTemplate | str | None = None,
-        direct_template: BasePromptTemplate | str | None = None,
-        context_template: BasePromptTemplate | str | None = None,
-        point_query_template: BasePromptTemplate | str | None = None,
-        prompt_helper: PromptHelper | None = None,
-        callback_manager: CallbackManager | None = None,
+        **options: Unpack[EngineOptions],
     ) -> SkeletonOfThoughtQueryEngine:
-        """An engine with LlamaIndex's defaults for what is not given.
+        """Makes an engine, with LlamaIndex's defaults for missing options.
 
         Args:
             llm: Writes skeletons, merges and direct answers, and the points, too; None for `Settings.llm`.
-            point_llm: Another one for the points.
-            retriever: Where nodes come from.
-            query_engine: An engine that retrieves, such as `index.as_query_engine()`, in place of a retriever: its
-                retriever, with its own postprocessors. Its response synthesizer is not used.
-            retrieval: `"per_point"`: for each point, which sees its own nodes only. `"once"`: for the query, and every
-                prompt shows the nodes. `"none"`: the LLM alone. None for per point if there is a retriever.
-            node_postprocessors: Applied to the nodes of each retrieval, with the query that they were retrieved for.
-            citations: Number the sources, and ask the model to cite them: `[3]` is `response.source_nodes[2]`.
-            router: Decides whether a query is answered through a skeleton, or directly, as the LLM answers without
-                this engine. `"auto"`: where a skeleton helps, by rules and a small model inside the package, without
-                a call (`skeleton_of_thought.AutoRouter`); a `CostGuard` learns from this engine's answers. A function
-                of the query, sync or async, or a core `Router`, such as `llama_index_sot.PromptRouter`. None for a
-                skeleton always. `response.metadata["sot"]` has the `route` and the `reason`.
-            streaming: Return streaming responses.
-            num_workers: The most calls, of models and retrievals, that are open at a time in one answer; None for no
-                limit.
-            concurrency: How the LLM's calls run side by side under `aquery`. `"async"`: its async methods. `"thread"`:
-                its sync methods, each call in a thread of its own; retrievals, too. `"batch"`: a local model, all calls
-                decoded as one batch. `"auto"`: what it is fit for. `response.metadata["sot"]["concurrency"]` says
-                what was chosen. `query` has no loop: it uses threads, or the batch.
-            max_points: See `skeleton_of_thought.settings.Settings`, and so for all settings down to `stop_loops`.
-            min_points: See there.
-            eager: See there.
-            on_empty_skeleton: See there.
-            on_point_error: See there.
-            placeholder: See there.
-            max_retries: See there.
-            backoff: See there.
-            point_timeout: See there.
-            point_words: See there.
-            join: See there.
-            merge: See there.
-            stop_loops: See there.
-            prompts: The core's prompts; None for the project's own.
-            skeleton_template: Asks for the skeleton. `{query_str}` is needed.
-            point_template: Asks for one point. `{title}` or `{index}` is needed; `{skeleton}` is the numbered list.
-            merge_template: Asks for one text in place of the points, `{draft}`.
-            direct_template: Asks for a direct answer where something was retrieved. `{query_str}` is needed.
-            context_template: How nodes are shown, `{context_str}`, by templates that do not mention it themselves.
-            point_query_template: What is retrieved for a point, of `{query_str}` and `{title}`. The default,
-                `{title} ({query_str})`, is embedded as the mean of itself and the title alone; one of yours as it is.
-            prompt_helper: Makes a context fit the LLM's window; None for one by `llm.metadata`.
-            callback_manager: For the legacy callbacks; None for `Settings.callback_manager`.
+            retriever: Retrieves the nodes.
+            options: Documented at `llama_index_sot.options.EngineOptions`: how nodes are retrieved (`query_engine`,
+                `retrieval`, `node_postprocessors`); at `AnswerOptions`: another `point_llm`, the `router`, `streaming`,
+                `num_workers`, `concurrency`, `citations`, templates and other prompts; and at
+                `skeleton_of_thought.settings.Settings`: `max_points`, `eager`, `merge` and the other settings.
 
         Raises:
             InvalidInput: A value that cannot work; a `ValueError`.
+            TypeError: There is no such option.
         """
+        split = split_options("SkeletonOfThoughtQueryEngine.from_defaults", EngineOptions, options)
+        others = split.others
+        query_engine = others.pop("query_engine", None)
         if retriever is not None and query_engine is not None:
             raise InvalidInput("Give a retriever or a query_engine to retrieve by, not both.")
         llm = llm or _llm_of(query_engine) or LlamaIndexSettings.llm
-        templates = Templates(prompts or PromptSet(), llm, citations)
-        given = (
-            skeleton_template, point_template, merge_template, direct_template, context_template, point_query_template,
-        )  # fmt: skip
-        templates.update(dict(zip(KEYS, given, strict=True)))
-        callback_manager = callback_manager or LlamaIndexSettings.callback_manager
+        templates = Templates(others.pop("prompts", None) or PromptSet(), llm, others.get("citations", False))
+        templates.update(split.templates)
+        callback_manager = others.pop("callback_manager", None) or LlamaIndexSettings.callback_manager
+        postprocessors = tuple(others.pop("node_postprocessors", None) or ())
         source = retriever if retriever is not None else query_engine
-        finder = None
-        if source is not None:
-            for postprocessor in node_postprocessors or ():
-                postprocessor.callback_manager = callback_manager
-            finder = Retrieval(source, tuple(node_postprocessors or ()), threads=concurrency == "thread")
-        elif node_postprocessors:
+        if source is None and postprocessors:
             raise InvalidInput("There are node_postprocessors, but nothing is retrieved: give a retriever, too.")
+        for postprocessor in postprocessors:
+            postprocessor.callback_manager = callback_manager
+        threads = others.get("concurrency") == "thread"
+        finder = None if source is None else RetrieverFinder(source, postprocessors, threads=threads)
         return cls(
             llm,
-            point_llm=point_llm,
             finder=finder,
-            retrieval=retrieval or ("none" if finder is None else "per_point"),
+            retrieval=others.pop("retrieval", None) or ("none" if finder is None else "per_point"),
             templates=templates,
-            settings=Settings(
-                max_points=max_points,
-                min_points=min_points,
-                eager=eager,
-                on_empty_skeleton=on_empty_skeleton,
-                on_point_error=on_point_error,
-                placeholder=placeholder,
-                max_retries=max_retries,
-                backoff=backoff,
-                point_timeout=point_timeout,
-                point_words=point_words,
-                join=join,
-                merge=merge,
-                stop_loops=stop_loops,
-            ),
-            router=router,
-            concurrency=concurrency,
-            num_workers=num_workers,
-            streaming=streaming,
-            citations=citations,
-            prompt_helper=prompt_helper,
+            settings=split.settings,
             callback_manager=callback_manager,
+            **others,
         )
 
     @classmethod
-    def from_args(cls, retriever: BaseRetriever, llm: LLM | None = None, **kwargs: Any) -> SkeletonOfThoughtQueryEngine:
-        """An engine over a retriever, as `RetrieverQueryEngine.from_args` makes one.
+    def from_args(
+        cls, retriever: BaseRetriever, llm: LLM | None = None, **options: Unpack[EngineOptions]
+    ) -> SkeletonOfThoughtQueryEngine:
+        """Makes an engine over a retriever, as `RetrieverQueryEngine.from_args` does.
 
         Args:
-            retriever: Where nodes come from.
+            retriever: Retrieves the nodes.
             llm: None for `Settings.llm`.
-            kwargs: As for `from_defaults`.
+            options: As for `from_defaults`.
         """
-        return cls.from_defaults(llm, retriever=retriever, **kwargs)
+        return cls.from_defaults(llm, retriever=retriever, **options)
 
-    # --- what LlamaIndex asks of an engine ---
+    # --- the interface of LlamaIndex's engines ---
 
     def _get_prompts(self) -> PromptDictType:
         return self._templates.shown()
 
     def _get_prompt_modules(self) -> PromptMixinType:
-        # None, not even the retriever: an engine around this one could list their prompts, but not update them,
-        # for `update_prompts` splits its keys at every colon.
+        # Not even the retriever: an engine around this one could list their prompts, but not update them, because
+        # `update_prompts` splits its keys at every colon.
         return {}
 
     def _update_prompts(self, prompts_dict: PromptDictType) -> None:
@@ -279,36 +191,24 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         return await self._finder.afind(query_bundle)
 
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        with query_event(self.callback_manager, query_bundle) as told:
-            answering = self._answering(query_bundle, live=self._streaming, sync=True)
-            response: RESPONSE_TYPE
-            if self._streaming:
-                response = streaming_response(answering)
-            else:
-                answering.whole()
-                response = whole_response(answering)
-            told.append(response)
+        with query_event(self.callback_manager, query_bundle) as responses:
+            response = self._begin(query_bundle, live=self._streaming, sync=True).respond()
+            responses.append(response)
             return response
 
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
-        with query_event(self.callback_manager, query_bundle) as told:
-            answering = self._answering(query_bundle, live=self._streaming, sync=False)
-            response: RESPONSE_TYPE
-            if self._streaming:
-                response = await astreaming_response(answering)
-            else:
-                await answering.awhole()
-                response = whole_response(answering)
-            told.append(response)
+        with query_event(self.callback_manager, query_bundle) as responses:
+            response = await self._begin(query_bundle, live=self._streaming, sync=False).arespond()
+            responses.append(response)
             return response
 
     # --- events ---
 
     async def astream_events(self, str_or_query_bundle: QueryType) -> AsyncGenerator[SkeletonOfThoughtEvent]:
-        """Answers a query and yields what happens on the way; see `llama_index_sot.events`.
+        """Answers a query and yields the events of the answer; see `llama_index_sot.events`.
 
-        The last event is an `AnswerReady` with the response. Close it early by `contextlib.aclosing`: what is under way
-        is then cancelled.
+        The last event is an `AnswerReady` with the response. To stop early, close it by `contextlib.aclosing`: all open
+        calls are then cancelled.
 
         Example:
             >>> async def show(engine, query):
@@ -322,39 +222,42 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
             ...                 print(event.response)
         """
         query = QueryBundle(str_or_query_bundle) if isinstance(str_or_query_bundle, str) else str_or_query_bundle
-        async with outer_span(self, query) as (context, told):
-            answering = context.run(lambda: self._answering(query, live=True, sync=False))
-            async with contextlib.aclosing(answering.aevents()) as events:
+        async with event_span(self, query) as (context, responses):
+            run = context.run(lambda: self._begin(query, live=True, sync=False))
+            async with contextlib.aclosing(run.aevents()) as events:
                 async for event in events:
                     if (typed := context.run(typed_event, event)) is not None:
                         yield typed
-            response = whole_response(answering)
-            told.append(response)
+            response = run.response()
+            responses.append(response)
             yield context.run(lambda: AnswerReady(response=response))
 
-    # --- inside ---
+    # --- answers ---
 
-    def _answering(self, query: QueryBundle, *, live: bool, sync: bool) -> Answering:
-        llm, point_llm = (find_backend(llm, self._concurrency) for llm in (self._llm, self._point_llm))
-        plan = Plan(
+    def _begin(self, query: QueryBundle, *, live: bool, sync: bool) -> AnswerRun:
+        llm, point_llm = resolve_both(self._llm, self._point_llm, self._concurrency)
+        packer = None
+        if self._finder is not None:
+            packer = make_packer(self._prompt_helper, (llm, point_llm), self._templates, self._settings)
+        config = AnswerConfig(
             llm=llm,
             point_llm=point_llm,
-            prompts=self._templates.core(),
+            prompts=self._templates.prompt_set(),
             settings=self._settings,
             router=self._router,
             num_workers=self._num_workers,
             retrieval=self._retrieval,
             finder=self._finder,
             point_query=self._templates.point_query,
-            packer=packer_of(self._prompt_helper, (llm, point_llm), self._templates, self._settings),
+            packer=packer,
             citations=self._citations,
         )
-        return Answering(plan, query, self.callback_manager, live=live, sync=sync)
+        return AnswerRun(config, query, self.callback_manager, live=live, sync=sync)
 
 
-def _retrieval(retrieval: str, finder: Retrieval | None) -> Any:
-    if retrieval not in get_args(RetrievalMode):
-        raise InvalidInput(f"retrieval must be {' or '.join(map(repr, get_args(RetrievalMode)))}, not {retrieval!r}.")
+def _check_retrieval(retrieval: str, finder: RetrieverFinder | None) -> Any:
+    if retrieval not in get_args(Retrieval):
+        raise InvalidInput(f"retrieval must be {' or '.join(map(repr, get_args(Retrieval)))}, not {retrieval!r}.")
     if retrieval != "none" and finder is None:
         raise InvalidInput(f"retrieval={retrieval!r} needs a retriever: give one, such as index.as_retriever().")
     if retrieval == "none" and finder is not None:

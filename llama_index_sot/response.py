@@ -1,4 +1,4 @@
-"""What an answer is to LlamaIndex: `Response` objects that know their points."""
+"""LlamaIndex `Response` objects with the points of an answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
     "ResponsePoint",
     "SkeletonOfThoughtResponse",
     "SkeletonOfThoughtStreamingResponse",
-    "about",
+    "response_metadata",
     "response_points",
     "union",
 ]
@@ -49,32 +49,32 @@ class ResponsePoint:
     citations: tuple[int, ...] = ()
 
 
-class _Drawn:
-    """What all responses have beside their texts."""
+class _WithTimeline:
+    """The time line, which all responses have."""
 
     def timeline(self, normal: float | Mapping[str, float] | None = None) -> Timeline:
         """A picture of when each call of this answer ran; notebooks show it, `str` of it is one for terminals.
 
-        Of a response that is being streamed it shows what ran as far as `metadata` knows, at the end all of it.
+        While a response is streamed, it shows the calls that `metadata` has so far; at the end it shows all of them.
 
         Args:
-            normal: Seconds that normal decoding took for the same query, to be shown beside it; or several ways' by
-                their names.
+            normal: Seconds that normal decoding took for the same query, shown for comparison; or the seconds of
+                several methods, by their names.
 
         Raises:
-            InvalidInput: Seconds that are not positive and finite; or `metadata` was taken away.
+            InvalidInput: Seconds are not positive and finite; or `metadata` has no `"sot"` entry any more.
         """
         return Timeline.of(self, normal)
 
 
 @dataclass
-class SkeletonOfThoughtResponse(_Drawn, Response):
+class SkeletonOfThoughtResponse(_WithTimeline, Response):
     """A whole answer.
 
     Attributes:
         response: The text.
         source_nodes: All nodes that were retrieved, each once.
-        metadata: `metadata["sot"]` says in plain data how the answer came about: `route` and `reason`, the router's
+        metadata: `metadata["sot"]` records in plain data how the answer was made: `route` and `reason`, the router's
             `decision` (with its `score`, 0 to 1, where it has one), `concurrency`, `retrieval`, `timings` in seconds,
             `usage` in tokens, also by stage.
         points: The points, in document order; empty for a direct answer.
@@ -83,16 +83,16 @@ class SkeletonOfThoughtResponse(_Drawn, Response):
     points: list[ResponsePoint] = field(default_factory=list)
 
     def __str__(self) -> str:
-        # An empty text is one; the base class says "None".
+        # The base class would return "None" for an empty text.
         return self.response or ""
 
 
 @dataclass
-class SkeletonOfThoughtStreamingResponse(_Drawn, StreamingResponse):
+class SkeletonOfThoughtStreamingResponse(_WithTimeline, StreamingResponse):
     """An answer that is written while `response_gen` is iterated, and not before.
 
-    `source_nodes` is complete from the beginning. The points have their titles and nodes as soon as these are known,
-    and their texts at the end, when `metadata["sot"]` is filled in, too.
+    `source_nodes` is complete from the beginning. The points get their titles and nodes as soon as these are known.
+    Their texts and `metadata["sot"]` are filled in at the end.
 
     Attributes:
         points: The points, in document order.
@@ -104,18 +104,18 @@ class SkeletonOfThoughtStreamingResponse(_Drawn, StreamingResponse):
         return self.get_response().response or ""
 
     def get_response(self) -> SkeletonOfThoughtResponse:
-        """The whole answer; writes it to its end."""
+        """Writes the rest of the answer and returns all of it."""
         if self.response_txt is None:
             self.response_txt = "".join(self.response_gen or ())
         return SkeletonOfThoughtResponse(self.response_txt, self.source_nodes, self.metadata, self.points)
 
 
 @dataclass
-class AsyncSkeletonOfThoughtStreamingResponse(_Drawn, AsyncStreamingResponse):
+class AsyncSkeletonOfThoughtStreamingResponse(_WithTimeline, AsyncStreamingResponse):
     """Async twin of `SkeletonOfThoughtStreamingResponse`.
 
-    `str(response)` blocks until the answer is whole, and works on a running event loop, too, where tools call it: it
-    is then written in threads, as by `query`.
+    `str(response)` blocks until the answer is complete. It works on a running event loop, too, where tools call it: the
+    answer is then written in threads, as by `query`.
 
     Attributes:
         points: The points, in document order.
@@ -126,8 +126,8 @@ class AsyncSkeletonOfThoughtStreamingResponse(_Drawn, AsyncStreamingResponse):
     write_blocking: Callable[[], str] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
-        # The base class iterates the stream on another loop, where clients of this one would not work, and
-        # turns every RuntimeError into one about nested loops.
+        # The base class iterates the stream on another loop, where clients of this loop do not work, and turns every
+        # RuntimeError into one about nested loops.
         if self.response_txt is None and self.write_blocking is not None:
             self.response_txt = self.write_blocking()
         return self.response_txt or ""
@@ -138,7 +138,7 @@ class AsyncSkeletonOfThoughtStreamingResponse(_Drawn, AsyncStreamingResponse):
                 yield self.response_txt
                 return
             pieces: list[str] = []
-            # Closed with whoever reads it, and not when it is collected: nothing is to run on unread.
+            # Closed with its reader, not when it is garbage-collected: no call may run on unread.
             async with contextlib.aclosing(self.response_gen) as stream:
                 async for text in stream:
                     pieces.append(text)
@@ -146,20 +146,20 @@ class AsyncSkeletonOfThoughtStreamingResponse(_Drawn, AsyncStreamingResponse):
             self.response_txt = "".join(pieces)
 
     async def async_response_gen(self) -> AsyncGenerator[str]:
-        """The text as it is written. Closing it early ends what is under way, and returns when that has ended."""
+        """The text as it is written. Closing it early ends all open calls, and returns when they have ended."""
         async with contextlib.aclosing(self._yield_response()) as texts:
             async for text in texts:
                 yield text
 
     async def get_response(self) -> SkeletonOfThoughtResponse:
-        """The whole answer; writes it to its end."""
+        """Writes the rest of the answer and returns all of it."""
         async for _ in self._yield_response():
             pass
         return SkeletonOfThoughtResponse(self.response_txt, self.source_nodes, self.metadata, self.points)
 
 
 def union(groups: Iterable[Iterable[NodeWithScore]]) -> list[NodeWithScore]:
-    """All nodes of these groups, each once, in their order."""
+    """The nodes of all groups in order, each once."""
     found: dict[str, NodeWithScore] = {}
     for group in groups:
         for source in group:
@@ -168,7 +168,13 @@ def union(groups: Iterable[Iterable[NodeWithScore]]) -> list[NodeWithScore]:
 
 
 def response_points(answer: Answer, sources: list[NodeWithScore], *, citations: bool) -> list[ResponsePoint]:
-    """The points of an answer."""
+    """The points of an answer.
+
+    Args:
+        answer: The answer.
+        sources: All its nodes, in the order of their numbers.
+        citations: Whether the texts may cite these numbers.
+    """
     return [_point(expansion, len(sources) if citations else 0) for expansion in answer.expansions]
 
 
@@ -184,9 +190,14 @@ def _point(expansion: Expansion, numbers: int) -> ResponsePoint:
     )
 
 
-def about(answer: Answer, **more: Any) -> dict[str, Any]:
-    """What `metadata["sot"]` says of an answer: plain data, with its titles and without its texts."""
-    told = answer.to_dict()
+def response_metadata(answer: Answer, **more: Any) -> dict[str, Any]:
+    """The entry `metadata["sot"]`: plain data about an answer, without its texts.
+
+    Args:
+        answer: The answer.
+        more: Further entries.
+    """
+    data = answer.to_dict()
     names = ("route", "reason", "decision", "finish_reason", "merged", "merge_error")
-    spent = ("timings", "usage", "usage_by_stage")
-    return {**{name: told[name] for name in names}, **more, **{name: told[name] for name in spent}}
+    costs = ("timings", "usage", "usage_by_stage")
+    return {**{name: data[name] for name in names}, **more, **{name: data[name] for name in costs}}

@@ -1,4 +1,4 @@
-"""A router as a selector: between an engine that answers by Skeleton-of-Thought, and one that does not."""
+"""A router as a selector between two engines: one answers by Skeleton-of-Thought, the other does not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["SkeletonOfThoughtSelector"]
 
 
 class SkeletonOfThoughtSelector(BaseSelector):
-    """Selects the engine that answers through a skeleton where a router wants one, else the other.
+    """Selects the engine that answers through a skeleton if a router decides for one, else the other engine.
 
     The engine behind `skeleton` needs no router of its own: give it `router=None`. A router that fails selects
     `direct`, and the selection's reason says so.
@@ -38,11 +38,11 @@ class SkeletonOfThoughtSelector(BaseSelector):
     Args:
         router: Decides: `"auto"`, a function of the query, sync or async, or a core `Router`, as for
             `SkeletonOfThoughtQueryEngine`.
-        skeleton: The place of the engine with points among the choices, from 0.
-        direct: The place of the other.
+        skeleton: The index of the engine with points among the choices, from 0.
+        direct: The index of the other engine.
 
     Raises:
-        InvalidInput: The router is none, or a place is none; when choices are given, a place that none of them has.
+        InvalidInput: The router or an index cannot work; with a selection: there are fewer choices than an index needs.
     """
 
     def __init__(self, router: AnyRouter | Literal["auto"] = "auto", *, skeleton: int = 0, direct: int = 1) -> None:

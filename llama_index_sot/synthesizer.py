@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
 from llama_index.core.base.response.schema import RESPONSE_TYPE
-from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
-from llama_index.core.indices.prompt_helper import PromptHelper
-from llama_index.core.instrumentation.events.synthesis import SynthesizeEndEvent, SynthesizeStartEvent
 from llama_index.core.llms.llm import LLM
-from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.response_synthesizers import BaseSynthesizer
 from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType, TextNode
 from llama_index.core.types import RESPONSE_TEXT_TYPE
-from llama_index_instrumentation import get_dispatcher
 
-from llama_index_sot.answering import Answering, Plan
-from llama_index_sot.backends import Concurrency, find_backend
-from llama_index_sot.options import RouterOption, SettingsOptions, check_options
-from llama_index_sot.packing import packer_of
-from llama_index_sot.responding import astreaming_response, streaming_response, whole_response
+from llama_index_sot.answer import AnswerConfig, AnswerRun
+from llama_index_sot.context import make_packer
+from llama_index_sot.llm_calls import Concurrency, resolve_both
+from llama_index_sot.options import AnswerOptions, check_options, split_options
 from llama_index_sot.response import (
     AsyncSkeletonOfThoughtStreamingResponse,
     SkeletonOfThoughtResponse,
@@ -31,16 +24,14 @@ from llama_index_sot.response import (
     union,
 )
 from llama_index_sot.templates import KEYS, Templates
+from llama_index_sot.tracing import synthesize_event
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.settings import Settings
 
 __all__ = ["SkeletonOfThoughtSynthesizer"]
 
-dispatcher = get_dispatcher(__name__)
-
 _EMPTY = "Empty Response"
-"""What LlamaIndex's synthesizers answer where there are no nodes."""
+"""The answer of LlamaIndex's synthesizers where there are no nodes."""
 _KEYS = tuple(key for key in KEYS if key != "point_query_template")
 
 
@@ -48,8 +39,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
     """Answers a query by Skeleton-of-Thought over the nodes it is given.
 
     All prompts of an answer show the nodes. Where they do not fit the LLM's window together, each is cut to its share
-    by LlamaIndex's `PromptHelper`. For retrieval per point, which a synthesizer cannot do, there is
-    `SkeletonOfThoughtQueryEngine`.
+    by LlamaIndex's `PromptHelper`. A synthesizer cannot retrieve per point; `SkeletonOfThoughtQueryEngine` can.
 
     `synthesize` returns a `SkeletonOfThoughtResponse`, whose `metadata` has that of the nodes and `"sot"`; with
     `streaming=True` a streaming one.
@@ -70,70 +60,51 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
 
     Args:
         llm: Writes skeletons, merges and direct answers, and the points, too; None for `Settings.llm`.
-        point_llm: Another one for the points.
-        streaming: Return streaming responses.
-        on_no_nodes: What is answered where nothing was retrieved: `"empty_response"`, the text of that name, without
-            any call, as LlamaIndex's synthesizers do; `"answer"`, by the LLM alone.
+        on_no_nodes: The answer where nothing was retrieved: `"empty_response"`, the text of that name, without any
+            call, as LlamaIndex's synthesizers do; `"answer"`, by the LLM alone.
         empty_response: That text; None for LlamaIndex's own.
-        router: As for the engine. A direct answer is asked for by `direct_template`, over the nodes.
-        num_workers: The most calls that are open at a time in one answer; None for no limit.
-        concurrency: As for the engine.
-        citations: Number the nodes, and ask the model to cite them: `[3]` is `response.source_nodes[2]`.
-        prompts: The core's prompts; None for the project's own.
-        skeleton_template: As for the engine, and so are the others.
-        point_template: See there.
-        merge_template: See there.
-        direct_template: See there.
-        context_template: See there.
-        prompt_helper: Makes a context fit the LLM's window; None for one by `llm.metadata`.
-        callback_manager: For the legacy callbacks; that of the LLM stays what it is.
-        settings: See `skeleton_of_thought.settings.Settings`.
+        options: Documented at `llama_index_sot.options.AnswerOptions`: another `point_llm`, the `router`, `streaming`,
+            `num_workers`, `concurrency`, `citations`, templates and other prompts; and at
+            `skeleton_of_thought.settings.Settings`: `max_points`, `merge` and the other settings. A direct answer is
+            written over the nodes, too, by `direct_template`.
 
     Raises:
         InvalidInput: A value that cannot work; a `ValueError`.
+        TypeError: There is no such option.
     """
 
     def __init__(
         self,
         llm: LLM | None = None,
         *,
-        point_llm: LLM | None = None,
-        streaming: bool = False,
         on_no_nodes: Literal["empty_response", "answer"] = "empty_response",
         empty_response: str | None = None,
-        router: RouterOption = "auto",
-        num_workers: int | None = 8,
-        concurrency: Concurrency = "auto",
-        citations: bool = False,
-        prompts: PromptSet | None = None,
-        skeleton_template: BasePromptTemplate | str | None = None,
-        point_template: BasePromptTemplate | str | None = None,
-        merge_template: BasePromptTemplate | str | None = None,
-        direct_template: BasePromptTemplate | str | None = None,
-        context_template: BasePromptTemplate | str | None = None,
-        prompt_helper: PromptHelper | None = None,
-        callback_manager: CallbackManager | None = None,
-        **settings: Unpack[SettingsOptions],
+        **options: Unpack[AnswerOptions],
     ) -> None:
         if on_no_nodes not in ("empty_response", "answer"):
             raise InvalidInput(f"on_no_nodes must be 'empty_response' or 'answer', not {on_no_nodes!r}.")
-        # Without the callback manager: the base class would put it into the LLM, which may be others', too.
-        super().__init__(llm, prompt_helper=prompt_helper, streaming=streaming)
+        split = split_options("SkeletonOfThoughtSynthesizer", AnswerOptions, options)
+        helper = options.get("prompt_helper")
+        # Without the callback manager: the base class would put it into the LLM, which others may use, too.
+        super().__init__(llm, prompt_helper=helper, streaming=options.get("streaming", False))
         self._empty_response = _EMPTY if empty_response is None else empty_response
-        if callback_manager is not None:
-            self._callback_manager = callback_manager
-        self._own_prompt_helper = prompt_helper
-        self._point_llm = point_llm or self._llm
-        self._settings = Settings(**settings)
-        llms = {"llm": self._llm, "point_llm": self._point_llm}
-        self._router = check_options(llms, router, self._settings, concurrency, num_workers)
+        self._callback_manager = options.get("callback_manager") or self._callback_manager
+        self._own_prompt_helper = helper
+        self._point_llm = options.get("point_llm") or self._llm
+        self._settings = split.settings
         self._on_no_nodes = on_no_nodes
-        self._num_workers = num_workers
-        self._concurrency: Concurrency = concurrency
-        self._citations = citations
-        self._templates = Templates(prompts or PromptSet(), self._llm, citations, _KEYS)
-        given = (skeleton_template, point_template, merge_template, direct_template, context_template)
-        self._templates.update(dict(zip(_KEYS, given, strict=True)))
+        self._num_workers = options.get("num_workers", 8)
+        self._concurrency: Concurrency = options.get("concurrency", "auto")
+        self._router = check_options(
+            {"llm": self._llm, "point_llm": self._point_llm},
+            options.get("router", "auto"),
+            self._settings,
+            self._concurrency,
+            self._num_workers,
+        )
+        self._citations = options.get("citations", False)
+        self._templates = Templates(options.get("prompts") or PromptSet(), self._llm, self._citations, _KEYS)
+        self._templates.update(split.templates)
 
     # --- prompts ---
 
@@ -149,19 +120,19 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         """The text of an answer over these chunks; a generator of it with `streaming=True`.
 
         Args:
-            query_str: What is asked.
+            query_str: The question.
             text_chunks: The context.
-            response_kwargs: Values that the templates may mention.
+            response_kwargs: Variables that the templates may mention.
         """
-        answering = self._answering(QueryBundle(query_str), _as_nodes(text_chunks), response_kwargs, sync=True)
-        return answering.texts() if self._streaming else answering.whole()
+        run = self._begin(QueryBundle(query_str), _as_nodes(text_chunks), response_kwargs, sync=True)
+        return run.texts() if self._streaming else run.whole()
 
     async def aget_response(
         self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any
     ) -> RESPONSE_TEXT_TYPE:
         """Async twin of `get_response`."""
-        answering = self._answering(QueryBundle(query_str), _as_nodes(text_chunks), response_kwargs, sync=False)
-        return answering.atexts() if self._streaming else await answering.awhole()
+        run = self._begin(QueryBundle(query_str), _as_nodes(text_chunks), response_kwargs, sync=False)
+        return run.atexts() if self._streaming else await run.awhole()
 
     # --- responses ---
 
@@ -175,23 +146,17 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         """The answer to a query over these nodes.
 
         Args:
-            query: What is asked.
-            nodes: What every prompt shows.
-            additional_source_nodes: What is told as sources besides.
-            response_kwargs: Values that the templates may mention.
+            query: The question.
+            nodes: The nodes that every prompt shows.
+            additional_source_nodes: Further nodes for the response's sources.
+            response_kwargs: Variables that the templates may mention.
         """
-        with self._told(query) as (bundle, told):
-            response: RESPONSE_TYPE
+        with synthesize_event(self._callback_manager, query) as (bundle, responses):
             if not nodes and self._on_no_nodes == "empty_response":
                 response = self._empty()
             else:
-                answering = self._answering(bundle, nodes, response_kwargs, sync=True)
-                if self._streaming:
-                    response = streaming_response(answering)
-                else:
-                    answering.whole()
-                    response = whole_response(answering)
-            told.append(self._with_sources(response, [*nodes, *(additional_source_nodes or ())]))
+                response = self._begin(bundle, nodes, response_kwargs, sync=True).respond()
+            responses.append(self._with_sources(response, [*nodes, *(additional_source_nodes or ())]))
         return response
 
     async def asynthesize(
@@ -202,41 +167,36 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         **response_kwargs: Any,
     ) -> RESPONSE_TYPE:
         """Async twin of `synthesize`."""
-        with self._told(query) as (bundle, told):
+        with synthesize_event(self._callback_manager, query) as (bundle, responses):
             response: RESPONSE_TYPE
             if not nodes and self._on_no_nodes == "empty_response":
                 response = self._aempty()
             else:
-                answering = self._answering(bundle, nodes, response_kwargs, sync=False)
-                if self._streaming:
-                    response = await astreaming_response(answering)
-                else:
-                    await answering.awhole()
-                    response = whole_response(answering)
-            told.append(self._with_sources(response, [*nodes, *(additional_source_nodes or ())]))
+                response = await self._begin(bundle, nodes, response_kwargs, sync=False).arespond()
+            responses.append(self._with_sources(response, [*nodes, *(additional_source_nodes or ())]))
         return response
 
-    # --- inside ---
+    # --- answers ---
 
-    def _answering(
+    def _begin(
         self, query: QueryBundle, nodes: Sequence[NodeWithScore], response_kwargs: Mapping[str, Any], *, sync: bool
-    ) -> Answering:
-        llm, point_llm = (find_backend(llm, self._concurrency) for llm in (self._llm, self._point_llm))
-        plan = Plan(
+    ) -> AnswerRun:
+        llm, point_llm = resolve_both(self._llm, self._point_llm, self._concurrency)
+        config = AnswerConfig(
             llm=llm,
             point_llm=point_llm,
-            prompts=self._templates.core(response_kwargs),
+            prompts=self._templates.prompt_set(response_kwargs),
             settings=self._settings,
             router=self._router,
             num_workers=self._num_workers,
             retrieval="once" if nodes else "none",
-            finder=_Given(list(nodes)),
-            packer=packer_of(
+            finder=_GivenNodes(list(nodes)),
+            packer=make_packer(
                 self._own_prompt_helper, (llm, point_llm), self._templates, self._settings, response_kwargs
             ),
             citations=self._citations,
         )
-        return Answering(plan, query, self._callback_manager, live=self._streaming, sync=sync)
+        return AnswerRun(config, query, self._callback_manager, live=self._streaming, sync=sync)
 
     def _empty(self) -> RESPONSE_TYPE:
         if self._streaming:
@@ -250,28 +210,16 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         return AsyncSkeletonOfThoughtStreamingResponse(_aone(text), metadata={}, write_blocking=lambda: text)
 
     def _with_sources(self, response: Any, nodes: list[NodeWithScore]) -> RESPONSE_TYPE:
-        """The response with the sources as LlamaIndex's synthesizers tell them: all that were given, with metadata."""
-        # Cited nodes have numbers, so there each of them stands once.
+        """The response with the sources that LlamaIndex's synthesizers report: all given nodes, and their metadata."""
+        # Cited nodes have numbers, so each is listed once.
         response.source_nodes[:] = union([nodes]) if self._citations else nodes
         response.metadata |= {source.node.node_id: source.node.metadata for source in nodes}
         return response  # type: ignore[no-any-return]
 
-    @contextlib.contextmanager
-    def _told(self, query: QueryType) -> Iterator[tuple[QueryBundle, list[RESPONSE_TYPE]]]:
-        """What `BaseSynthesizer` tells of a synthesis; it ends with the response that is put into the list."""
-        told: list[RESPONSE_TYPE] = []
-        dispatcher.event(SynthesizeStartEvent(query=query))
-        bundle = QueryBundle(query) if isinstance(query, str) else query
-        payload: dict[str, Any] = {EventPayload.QUERY_STR: bundle.query_str}
-        with self._callback_manager.event(CBEventType.SYNTHESIZE, payload=payload) as event:
-            yield bundle, told
-            event.on_end(payload={EventPayload.RESPONSE: told[-1]})
-        dispatcher.event(SynthesizeEndEvent(query=bundle, response=told[-1]))
-
 
 @dataclass(frozen=True)
-class _Given:
-    """Finds what there is already."""
+class _GivenNodes:
+    """A finder of nodes that were retrieved before."""
 
     nodes: list[NodeWithScore]
 

@@ -1,4 +1,4 @@
-"""LlamaIndex's prompt templates as the core's, and the core's prompts as LlamaIndex templates."""
+"""LlamaIndex's prompt templates in the core's prompt sets, and the core's prompts as LlamaIndex templates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skeleton_of_thought.types import Conversation, Message, Prompt
 __all__ = ["KEYS", "LlamaIndexTemplate", "Templates"]
 
 _NAMES = {"question": "query_str", "context": "context_str"}
-"""The core's placeholders that LlamaIndex has other words for; templates may use either."""
+"""The core's placeholders with other names in LlamaIndex; templates may use either."""
 
 _STAGES = {
     "skeleton_template": "skeleton",
@@ -42,7 +42,7 @@ _CITED = (
     "<context>\n{context_str}\n</context>\n\nKeep to the facts in the context, and put the number of its source after "
     "each of them, such as [1]."
 )
-# For keywords and rerankers. For embeddings see `Templates.point_query`.
+# This text is for keyword search and rerankers; `Templates.point_query` sets others for embeddings.
 _POINT_QUERY = PromptTemplate("{title} ({query_str})")
 _BRACED = re.compile(r"\{(\w+)\}")
 
@@ -52,21 +52,21 @@ class LlamaIndexTemplate:
     """A LlamaIndex template in the core's prompt set.
 
     The caller's history stands right after the template's system messages. An assistant message at the end is the
-    start of the model's turn: a prefill where the backend continues it, else an instruction to begin so.
+    start of the model's turn: a prefill if the backend continues it, else an instruction to begin that way.
 
     Attributes:
         template: The template; it formats its values itself, so braces in them are safe.
-        llm: Which of a `SelectorPromptTemplate`'s templates counts.
-        more: Values of the caller's own.
+        llm: Selects one template of a `SelectorPromptTemplate`.
+        variables: The caller's own variables.
     """
 
     template: BasePromptTemplate
     llm: LLM | None = None
-    more: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, Any] = field(default_factory=dict)
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
-        """See `skeleton_of_thought.prompts.Template.render`."""
-        messages = self.template.format_messages(llm=self.llm, **self.more, **_named(values))
+        """Fills in the template, as `skeleton_of_thought.prompts.Template.render` requires."""
+        messages = self.template.format_messages(llm=self.llm, **self.variables, **_with_aliases(values))
         turns = [core_message(message) for message in messages]
         start = ""
         if len(turns) > 1 and turns[-1].role == "assistant":
@@ -74,7 +74,7 @@ class LlamaIndexTemplate:
             if prefill:
                 start = last
             else:
-                # A backend that does not continue the turn would answer it, or reject it.
+                # Other backends would answer the assistant's message, or reject it.
                 turns[-1] = _with_text(turns[-1], core.begin_with(turns[-1].text, last))
         own = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
         return Prompt((*conversation.system, *turns[:own], *conversation.turns, *turns[own:]), prefill=start)
@@ -86,20 +86,20 @@ def _with_text(message: Message, text: str) -> Message:
     return Message(message.role, ({"type": "text", "text": text}, *message.attachments))
 
 
-def _named(values: Mapping[str, str]) -> dict[str, str]:
-    return {**values, **{ours: values[name] for name, ours in _NAMES.items() if name in values}}
+def _with_aliases(values: Mapping[str, str]) -> dict[str, str]:
+    return {**values, **{alias: values[name] for name, alias in _NAMES.items() if name in values}}
 
 
 @dataclass
 class Templates:
-    """The prompts of an engine: the core's, and those that its user has put in their place.
+    """The prompts of an engine or synthesizer: the core's, and the user's templates that replace some of them.
 
     Attributes:
-        base: The core's.
-        llm: Which of a `SelectorPromptTemplate`'s templates counts.
+        base: The core's prompts.
+        llm: Selects one template of a `SelectorPromptTemplate`.
         citations: Whether the wording for a context asks for citations.
-        keys: Which of them there are.
-        own: The user's, by their keys.
+        keys: The keys of the templates that can be replaced.
+        own: The user's templates, by their keys.
     """
 
     base: core.PromptSet
@@ -109,28 +109,34 @@ class Templates:
     own: dict[str, BasePromptTemplate] = field(default_factory=dict)
 
     def shown(self) -> dict[str, BasePromptTemplate]:
-        """All of them as LlamaIndex templates. Those of the core have more for models that continue a prefill."""
+        """All prompts as LlamaIndex templates, without the core's examples for models that continue a prefill."""
         defaults = {key: self._default(key) for key in self.keys}
         return {key: self.own.get(key, default) for key, default in defaults.items() if default is not None}
 
     def update(self, templates: Mapping[str, BasePromptTemplate | str | None]) -> None:
-        """Puts the user's templates in the place of the present ones; leaves out those that are None.
+        """Replaces prompts by the user's templates, except where a template is None.
 
         Raises:
-            InvalidInput: There is no such prompt, or it is none.
-            PromptFileError: It lacks a placeholder without which it cannot work.
+            InvalidInput: A key is unknown, or its value is not a template.
+            PromptFileError: A template lacks a placeholder that it needs.
         """
         checked = {key: self._checked(key, template) for key, template in templates.items() if template is not None}
         for key, template in checked.items():
             self.own.pop(key, None)
-            # Shown and put back unchanged, a prompt stays the core's, with all that it has.
+            # A prompt that was shown and put back unchanged stays the core's, with its examples.
             if template != self._default(key):
                 self.own[key] = template
 
-    def core(self, more: Mapping[str, Any] | None = None) -> core.PromptSet:
-        """The same for the core; `more` are values of the caller's own that the user's templates may mention."""
+    def prompt_set(self, variables: Mapping[str, Any] | None = None) -> core.PromptSet:
+        """The core's prompt set with the user's templates.
+
+        Args:
+            variables: The caller's own variables, which the user's templates may mention.
+        """
         own = {key: template for key, template in self.own.items() if key in _STAGES}
-        stages = {_STAGES[key]: LlamaIndexTemplate(template, self.llm, more or {}) for key, template in own.items()}
+        stages = {
+            _STAGES[key]: LlamaIndexTemplate(template, self.llm, variables or {}) for key, template in own.items()
+        }
         context = self._shown("context_template")
         wording = context.format(llm=self.llm, context_str="{context}", context="{context}")
         if not stages and wording == self.base.context:
@@ -138,19 +144,21 @@ class Templates:
         return replace(self.base, context=wording, **stages)
 
     def point_query(self, question: str, title: str) -> QueryBundle:
-        """What is retrieved for a point.
+        """The query for a point's nodes.
 
-        A template of the user's is what is searched with. The default is embedded as the mean of the title alone and
-        of title and question: with the question in it, a title finds what the question finds, for that is most of the
-        text, and without it "Storage" finds anything that is stored (`benchmarks/retrieval.py`).
+        A user's template is embedded as it is. The default is embedded as the mean of the title alone and of title and
+        question: together with the question, every title finds the question's nodes, because the question is most of
+        the text; without the question, "Storage" finds anything about storing (`benchmarks/retrieval.py`).
         """
-        values = {"question": question, "title": title}
-        query = self._shown("point_query_template").format(llm=self.llm, **_named(values))
-        return QueryBundle(query, custom_embedding_strs=None if "point_query_template" in self.own else [title, query])
+        if "point_query_template" not in self.own:
+            query = f"{title} ({question})"
+            return QueryBundle(query, custom_embedding_strs=[title, query])
+        values = _with_aliases({"question": question, "title": title})
+        return QueryBundle(self.own["point_query_template"].format(llm=self.llm, **values))
 
     def _shown(self, key: str) -> BasePromptTemplate:
         template = self.own.get(key) or self._default(key)
-        assert template is not None, "only stages may have templates of another kind"
+        assert template is not None, "only stages may have templates without a text"
         return template
 
     def _default(self, key: str) -> BasePromptTemplate | None:
@@ -166,7 +174,7 @@ class Templates:
             return template.template
         if isinstance(template, core.PromptTemplate):
             return PromptTemplate(_renamed(template.instruction))
-        return None  # a template of another kind has no text to be shown
+        return None  # any other class of template has no text to show
 
     def _checked(self, key: str, template: BasePromptTemplate | str) -> BasePromptTemplate:
         if key not in self.keys:
@@ -182,7 +190,7 @@ class Templates:
         if not computed and not any(renamed.get(name, name) in chosen.template_vars for name in needed):
             wanted = " or ".join(f"{{{renamed.get(name, name)}}}" for name in needed)
             raise PromptFileError(
-                f"The {key} never mentions {wanted}, so it could not work: {chosen.get_template()[:60]!r}. "
+                f"The {key} never mentions {wanted}, so it cannot work: {chosen.get_template()[:60]!r}. "
                 f"Put {wanted} into it."
             )
         return template

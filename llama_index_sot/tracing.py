@@ -1,103 +1,101 @@
-"""The calls of an answer in LlamaIndex's instrumentation, and in its legacy callbacks."""
+"""An answer and its calls in LlamaIndex's instrumentation, and in its legacy callbacks."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
 import inspect
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.callbacks import CallbackManager, CBEventType, EventPayload
 from llama_index.core.instrumentation.events.query import QueryEndEvent, QueryStartEvent
+from llama_index.core.instrumentation.events.synthesis import SynthesizeEndEvent, SynthesizeStartEvent
 from llama_index.core.query_engine.sub_question_query_engine import SubQuestionAnswerPair
 from llama_index.core.question_gen.types import SubQuestion
-from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType
+from llama_index.core.schema import QueryBundle, QueryType
 from llama_index_instrumentation import get_dispatcher
 from llama_index_instrumentation.dispatcher import Dispatcher
 from llama_index_instrumentation.event_handlers import NullEventHandler
 from llama_index_instrumentation.span import active_span_id
 
-from skeleton_of_thought.types import Call, Point, Reply, Stage
+from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, RouterWrapper
+from skeleton_of_thought.types import Call, Conversation, Point, RouteDecision, Stage
 
-__all__ = ["Trace", "call_span", "is_heard", "outer_span", "query_event", "traced"]
+__all__ = [
+    "RouterWithSpan",
+    "call_span",
+    "dispatcher",
+    "event_span",
+    "has_handlers",
+    "query_event",
+    "synthesize_event",
+    "traced",
+]
 
 dispatcher = get_dispatcher(__name__)
+"""Emits the events and spans of all modules here."""
 
 TOOL = "skeleton_of_thought"
-"""What the legacy callbacks get as the name of the tool that answers a point."""
+"""The tool's name in the legacy callbacks of a point."""
 
 
-def is_heard(dispatcher: Dispatcher) -> bool:
-    """Whether there is anybody who handles the events of this dispatcher."""
+def has_handlers(dispatcher: Dispatcher) -> bool:
+    """Whether any event handler listens to this dispatcher."""
     at: Dispatcher | None = dispatcher
     while at is not None:
-        if any(type(handler) is not NullEventHandler for handler in at.event_handlers):
-            return True
+        for handler in at.event_handlers:
+            if type(handler) is not NullEventHandler:
+                return True
         at = at.parent if at.propagate else None
     return False
 
 
-@dataclass
-class Trace:
-    """What has come of a call."""
-
-    pieces: list[str] = field(default_factory=list)
-    nodes: Sequence[NodeWithScore] = ()
-
-    def text(self, text: str) -> str:
-        """More text."""
-        self.pieces.append(text)
-        return text
-
-    def found(self, nodes: Sequence[NodeWithScore], context: str) -> Reply:
-        """What was retrieved, and how the model reads it."""
-        self.nodes = nodes
-        return Reply(sources=tuple(nodes), context=context)
+# --- calls ---
 
 
 @contextlib.contextmanager
-def traced(call: Call, callbacks: CallbackManager, question: str) -> Iterator[Trace]:
-    """A span around one call, named by its stage and point; of a point's call, a `SUB_QUESTION` event besides.
+def traced(call: Call, callbacks: CallbackManager, question: str) -> Iterator[list[str]]:
+    """A span around one call, named by its stage and point; for a point's call, a `SUB_QUESTION` event, too.
 
     Runs within the call's own thread or task, whose context variables are its own.
+
+    Yields:
+        A list for the pieces of the call's text, which the event ends with.
     """
-    trace = Trace()
-    with call_span(call.stage, call.point, call.attempt), contextlib.ExitStack() as stack:
+    pieces: list[str] = []
+    with call_span(call.stage, call.point, call.attempt):
         if call.stage != "point":
-            yield trace
+            yield pieces
             return
         asked = SubQuestion(sub_question=question, tool_name=TOOL)
-        event = stack.enter_context(
-            callbacks.event(
-                CBEventType.SUB_QUESTION, payload={EventPayload.SUB_QUESTION: SubQuestionAnswerPair(sub_q=asked)}
-            )
-        )
-        yield trace
-        answered = SubQuestionAnswerPair(sub_q=asked, answer="".join(trace.pieces))
-        event.on_end(payload={EventPayload.SUB_QUESTION: answered})
+        started: dict[str, Any] = {EventPayload.SUB_QUESTION: SubQuestionAnswerPair(sub_q=asked)}
+        with callbacks.event(CBEventType.SUB_QUESTION, payload=started) as event:
+            yield pieces
+            answered = SubQuestionAnswerPair(sub_q=asked, answer="".join(pieces))
+            event.on_end(payload={EventPayload.SUB_QUESTION: answered})
 
 
-def _enter(stage: str, point: int | None, title: str | None, attempt: int) -> None:
+def _call_arguments(stage: str, point: int | None, title: str | None, attempt: int) -> None:
     """The arguments that a call's span shows."""
 
 
-_ENTER = inspect.signature(_enter)
+_CALL_SIGNATURE = inspect.signature(_call_arguments)
 
 
 @contextlib.contextmanager
 def call_span(stage: Stage, point: Point | None = None, attempt: int = 1) -> Iterator[None]:
-    """A span around one call, the parent of what is called within; the call has its context to itself."""
+    """A span around one call, the parent of everything within; the call must have a context of its own."""
     name = stage if point is None else f"{stage}_{point.index}"
     span_id = f"SkeletonOfThought.{name}-{uuid4()}"
     index, title = (None, None) if point is None else (point.index, point.title)
-    arguments = _ENTER.bind(stage, index, title, attempt)
+    arguments = _CALL_SIGNATURE.bind(stage, index, title, attempt)
     parent = active_span_id.get()
     dispatcher.span_enter(span_id, arguments, parent_id=parent)
-    # Not reset: the call's context ends with it.
+    # Not reset: the call's context ends with the call.
     active_span_id.set(span_id)
     try:
         yield
@@ -107,31 +105,75 @@ def call_span(stage: Stage, point: Point | None = None, attempt: int = 1) -> Ite
     dispatcher.span_exit(span_id, arguments)
 
 
+@dataclass(frozen=True)
+class RouterWithSpan(RouterWrapper):
+    """A router whose calls have a span in the answer's trace; a decision without a call has none."""
+
+    router: AnyRouter
+
+    def route(self, conversation: Conversation) -> RouteDecision:
+        """Decides within a span."""
+        with call_span("route"):
+            return BoundRouter(self.router, conversation).decide()
+
+    async def aroute(self, conversation: Conversation) -> RouteDecision:
+        """Async twin of `route`."""
+        with call_span("route"):
+            return await BoundRouter(self.router, conversation).adecide()
+
+
+# --- answers ---
+
+
 @contextlib.contextmanager
 def query_event(callbacks: CallbackManager, query: QueryBundle) -> Iterator[list[Any]]:
-    """The legacy `QUERY` event around an answer; it ends with the response that is put into the list."""
-    told: list[Any] = []
+    """The legacy `QUERY` event around an answer.
+
+    Yields:
+        A list for the response, which the event ends with.
+    """
+    responses: list[Any] = []
     payload: dict[str, Any] = {EventPayload.QUERY_STR: query.query_str}
     with callbacks.event(CBEventType.QUERY, payload=payload) as event:
-        yield told
-        event.on_end(payload={EventPayload.RESPONSE: told[-1]})
+        yield responses
+        event.on_end(payload={EventPayload.RESPONSE: responses[-1]})
 
 
-def _asked(query: QueryType) -> None:
+@contextlib.contextmanager
+def synthesize_event(callbacks: CallbackManager, query: QueryType) -> Iterator[tuple[QueryBundle, list[Any]]]:
+    """The events that `BaseSynthesizer.synthesize` emits.
+
+    Yields:
+        The query as a bundle, and a list for the response, which the events end with.
+    """
+    responses: list[Any] = []
+    dispatcher.event(SynthesizeStartEvent(query=query))
+    bundle = QueryBundle(query) if isinstance(query, str) else query
+    payload: dict[str, Any] = {EventPayload.QUERY_STR: bundle.query_str}
+    with callbacks.event(CBEventType.SYNTHESIZE, payload=payload) as event:
+        yield bundle, responses
+        event.on_end(payload={EventPayload.RESPONSE: responses[-1]})
+    dispatcher.event(SynthesizeEndEvent(query=bundle, response=responses[-1]))
+
+
+def _query_arguments(query: QueryType) -> None:
     """The arguments that the span of `astream_events` shows."""
 
 
 @contextlib.asynccontextmanager
-async def outer_span(
+async def event_span(
     engine: BaseQueryEngine, query: QueryBundle
 ) -> AsyncIterator[tuple[contextvars.Context, list[Any]]]:
-    """What `aquery` does around `_aquery`, for a generator: in a context of its own, for it shares that of its reader.
+    """The events and the span of `astream_events`, the same as `aquery` has.
+
+    They get a context of their own, because a generator shares the context of its reader.
 
     Yields:
-        The context, in which all that belongs to the answer is to run; and a list for the response.
+        The context in which everything of the answer has to run; and a list for the response.
     """
-    context, told = contextvars.copy_context(), list[Any]()
-    name, arguments = f"{type(engine).__name__}.astream_events-{uuid4()}", inspect.signature(_asked).bind(query)
+    context, responses = contextvars.copy_context(), list[Any]()
+    arguments = inspect.signature(_query_arguments).bind(query)
+    name = f"{type(engine).__name__}.astream_events-{uuid4()}"
     callbacks = engine.callback_manager
     dispatcher.span_enter(name, arguments, instance=engine, parent_id=context.get(active_span_id))
     context.run(active_span_id.set, name)
@@ -141,10 +183,10 @@ async def outer_span(
     event = context.run(lambda: callbacks.on_event_start(CBEventType.QUERY, payload))
     end: dict[str, Any] = {}
     try:
-        yield context, told
-        end = {EventPayload.RESPONSE: told[-1]}
-        context.run(lambda: dispatcher.event(QueryEndEvent(query=query, response=told[-1])))
-        dispatcher.span_exit(name, arguments, instance=engine, result=told[-1])
+        yield context, responses
+        end = {EventPayload.RESPONSE: responses[-1]}
+        context.run(lambda: dispatcher.event(QueryEndEvent(query=query, response=responses[-1])))
+        dispatcher.span_exit(name, arguments, instance=engine, result=responses[-1])
     except BaseException as error:
         end = end or {EventPayload.EXCEPTION: error}
         dispatcher.span_drop(name, arguments, instance=engine, err=error)

@@ -1,14 +1,15 @@
-"""The workflow: the engine's answer and its events, for those who build with workflows."""
+"""A LlamaIndex workflow that answers queries by an engine."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Unpack
 
 from llama_index.core.schema import QueryBundle
 from llama_index.core.workflow import Context, StartEvent, StopEvent, Workflow, step
 
 from llama_index_sot.events import AnswerReady
+from llama_index_sot.options import WorkflowOptions
 from llama_index_sot.query_engine import SkeletonOfThoughtQueryEngine
 from llama_index_sot.response import SkeletonOfThoughtResponse
 from skeleton_of_thought.errors import InvalidInput
@@ -19,8 +20,8 @@ __all__ = ["SkeletonOfThoughtWorkflow"]
 class SkeletonOfThoughtWorkflow(Workflow):
     """Answers a query by an engine, and streams the events of the answer; see `llama_index_sot.events`.
 
-    Its result is the `SkeletonOfThoughtResponse`. Where the run is cancelled, or takes longer than `timeout`, what is
-    under way is cancelled, too.
+    Its result is the `SkeletonOfThoughtResponse`. A run that is cancelled, or takes longer than `timeout`, cancels all
+    open calls.
 
     Example:
         >>> import asyncio
@@ -40,13 +41,14 @@ class SkeletonOfThoughtWorkflow(Workflow):
         1. Rain (Bergen): All about Rain (Bergen)
 
     Args:
-        engine: What answers; None for one of its options.
+        engine: Answers the queries; None to make an engine from `options`.
         timeout: Seconds that a run may take; None for no limit.
-        verbose: As for every workflow.
-        options: Options of `SkeletonOfThoughtQueryEngine.from_defaults`, in place of an engine.
+        verbose: Print the steps, as every workflow can.
+        options: Options of `SkeletonOfThoughtQueryEngine.from_defaults`, see `llama_index_sot.options.WorkflowOptions`.
 
     Raises:
         InvalidInput: There are both an engine and options, or options that cannot work.
+        TypeError: There is no such option.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class SkeletonOfThoughtWorkflow(Workflow):
         *,
         timeout: float | None = None,
         verbose: bool = False,
-        **options: Any,
+        **options: Unpack[WorkflowOptions],
     ) -> None:
         if engine is not None and options:
             raise InvalidInput(f"Give an engine, or the options for one ({', '.join(options)}), not both.")
@@ -67,7 +69,7 @@ class SkeletonOfThoughtWorkflow(Workflow):
 
     @step
     async def answer(self, ctx: Context, ev: StartEvent) -> StopEvent:
-        """Answers `query`, a string or a `QueryBundle`."""
+        """Answers the event's `query`, a string or a `QueryBundle`."""
         query = ev.get("query")
         if not isinstance(query, str | QueryBundle):
             raise InvalidInput(f"run(query=...) needs a string or a QueryBundle, not {type(query).__name__}.")

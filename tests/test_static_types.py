@@ -18,9 +18,11 @@ ROOT = Path(__file__).parents[1]
 SNIPPET = """
 from langchain_core.language_models import BaseChatModel
 from langchain_sot import ChatTransformers, SkeletonOfThoughtChain, SkeletonOfThoughtChatModel, SkeletonOfThoughtRouter
+from llama_index.core.llms import LLM
+from llama_index_sot import SkeletonOfThoughtQueryEngine, SkeletonOfThoughtSynthesizer, SkeletonOfThoughtWorkflow
 from llama_index_sot import TransformersLLM
 
-def use(llm: BaseChatModel, chain: SkeletonOfThoughtChain) -> None:
+def use(llm: BaseChatModel, chain: SkeletonOfThoughtChain, lm: LLM) -> None:
     SkeletonOfThoughtChain(llm, max_points=3, name="mine")
     SkeletonOfThoughtChain(llm=llm, router=None)
     SkeletonOfThoughtChain(None)  # Argument 1 .* incompatible type "None"
@@ -45,6 +47,13 @@ def use(llm: BaseChatModel, chain: SkeletonOfThoughtChain) -> None:
     TransformersLLM("a/model", max_new_tokens=20)
     TransformersLLM(model="a/model", max_tokens=20)
     TransformersLLM("a/model", max_token=20)  # Unexpected keyword argument "max_token"
+    SkeletonOfThoughtQueryEngine.from_defaults(lm, router=None, max_points=3, point_template="{title}", streaming=True)
+    SkeletonOfThoughtQueryEngine.from_defaults(lm, max_points="x")  # Argument "max_points" .* incompatible type "str"
+    SkeletonOfThoughtQueryEngine.from_defaults(lm, max_pointz=3)  # Unexpected keyword argument "max_pointz"
+    SkeletonOfThoughtSynthesizer(lm, on_no_nodes="answer", citations=True, merge=True)
+    SkeletonOfThoughtSynthesizer(lm, retrieval="once")  # Unexpected keyword argument "retrieval"
+    SkeletonOfThoughtWorkflow(llm=lm, eager=True, timeout=3)
+    SkeletonOfThoughtWorkflow(llm=3)  # Argument "llm" .* incompatible type "int"
 """
 """Each line, and what a type checker has to say of it."""
 

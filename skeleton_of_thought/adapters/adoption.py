@@ -10,6 +10,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from skeleton_of_thought.errors import InvalidInput, error_text
@@ -17,7 +18,7 @@ from skeleton_of_thought.errors import InvalidInput, error_text
 if TYPE_CHECKING:
     from skeleton_of_thought.local import LocalEngine
 
-__all__ = ["Adoptions", "NotAdopted", "library_class", "overridden"]
+__all__ = ["Adoptions", "NotAdopted", "library_base", "library_class", "overridden"]
 
 AdoptedT = TypeVar("AdoptedT")
 
@@ -97,7 +98,14 @@ class Adoptions:
 
 def library_class(value: Any, name: str, packages: Iterable[str]) -> type | None:
     """The class of this name from one of these packages, if the value is an instance of it or of a subclass."""
-    for cls in type(value).__mro__:
+    kind: Any = type(value)
+    return library_base(kind, name, tuple(packages))
+
+
+@lru_cache(maxsize=1024)
+def library_base(kind: type, name: str, packages: tuple[str, ...]) -> type | None:
+    """`library_class` for the class of a value; cached, because every answer needs it."""
+    for cls in kind.__mro__:
         if cls.__name__ == name and any(f"{cls.__module__}.".startswith(f"{package}.") for package in packages):
             return cls
     return None

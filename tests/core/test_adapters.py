@@ -148,9 +148,9 @@ class Subclass(Library):
 
 
 def test_a_librarys_class_is_found_by_its_name_and_package():
-    assert library_class(Subclass(), "Library", [__name__]) is Library
-    assert library_class(Subclass(), "Library", ["elsewhere"]) is None
-    assert library_class(object(), "Library", [__name__]) is None
+    assert library_class(Subclass(), "Library", (__name__,)) is Library
+    assert library_class(Subclass(), "Library", ("elsewhere",)) is None
+    assert library_class(object(), "Library", (__name__,)) is None
     assert overridden(Subclass(), Library, ["generate"]) == "generate"
     assert overridden(Library(), Library, ["generate", "missing"]) is None
 

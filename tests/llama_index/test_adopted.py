@@ -15,8 +15,8 @@ from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.prompts import PromptTemplate
 
-from llama_index_sot import adoption
-from llama_index_sot.adoption import adopt_llm
+from llama_index_sot.local import adoption
+from llama_index_sot.local.adoption import adopt_llm
 
 huggingface = pytest.importorskip(
     "llama_index.llms.huggingface", reason="its class is not installed: pip install llama-index-llms-huggingface"

@@ -32,3 +32,12 @@ def test_a_name_that_there_is_not_is_an_attribute_error():
     with pytest.raises(AttributeError, match="SkeletonOfThoughtPack"):
         _ = llama_index_sot.SkeletonOfThoughtPack
     assert set(llama_index_sot.__all__) <= set(dir(llama_index_sot))
+
+
+def test_pickles_of_before_the_move_find_the_local_model():
+    code = (
+        "import pickle, sys, llama_index_sot; "
+        "print(pickle.loads(b'cllama_index_sot.transformers_llm\\nTransformersLLM\\n.').__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "llama_index_sot.local.transformers_llm"

@@ -13,7 +13,8 @@ from llama_index.core.base.llms.types import CompletionResponse
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.schema import NodeWithScore, TextNode
 
-from llama_index_sot import SkeletonOfThoughtSynthesizer, TransformersLLM, adoption
+from llama_index_sot import SkeletonOfThoughtSynthesizer, TransformersLLM
+from llama_index_sot.local import adoption
 
 huggingface = pytest.importorskip(
     "llama_index.llms.huggingface", reason="its class is not installed: pip install llama-index-llms-huggingface"

@@ -256,7 +256,7 @@ class Word(BaseModel):
     ("settings", "message"),
     [
         ({"llm": "gpt"}, "llm must be an LLM of LlamaIndex, not str"),
-        ({"llm": StructuredLLM(llm=MockLLM(), output_cls=Word)}, "pass the LLM that it is made of, MockLLM"),
+        ({"llm": StructuredLLM(llm=MockLLM(), output_cls=Word)}, "pass the LLM inside of it, MockLLM"),
         ({"max_tokens": 0}, "max_tokens must be at least 1"),
         ({"max_tokens": "16"}, "max_tokens must be at least 1"),
     ],

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
+from typing import Any
 
 import pytest
 from llama_index.core import Settings
 from llama_index.core.base.llms.types import LLMMetadata, MessageRole
+from llama_index.core.llms import MockLLM
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import RetryQueryEngine
 from llama_index.core.schema import QueryBundle
 
-from llama_index_sot import SkeletonOfThoughtQueryEngine
-from skeleton_of_thought import Timeline
+from llama_index_sot import (
+    SkeletonOfThoughtQueryEngine,
+    SkeletonOfThoughtSynthesizer,
+    SkeletonOfThoughtWorkflow,
+    llm_calls,
+)
+from llama_index_sot.options import AnswerOptions, EngineOptions, SettingsOptions, WorkflowOptions
+from skeleton_of_thought import Timeline, settings
 from skeleton_of_thought.errors import PointError, SkeletonError
 
 TITLES = ["Move", "Drink water", "Sleep more"]
@@ -305,3 +314,56 @@ def test_nothing_is_left_running(kit):
     asyncio.run(kit.make(kit.SyncLLM(script=kit.answering(TITLES))).aquery("How?"))
     kit.make(kit.SyncLLM(script=kit.answering(TITLES))).query("How?")
     assert set(threading.enumerate()) <= before
+
+
+# --- options ---------------------------------------------------------------------------------------
+
+
+async def test_each_llm_is_resolved_once_per_answer(way, kit, monkeypatch):
+    resolved: list[Any] = []
+    asked: list[str] = []
+    resolve, reads = llm_calls.resolve_llm, llm_calls.is_truly_async
+
+    def counted(llm: Any, concurrency: Any) -> Any:
+        resolved.append(llm)
+        return resolve(llm, concurrency)
+
+    def read(llm: Any, method: str) -> bool:
+        asked.append(method)
+        return reads(llm, method)
+
+    monkeypatch.setattr(llm_calls, "resolve_llm", counted)
+    monkeypatch.setattr(llm_calls, "is_truly_async", read)
+    llm, point_llm = kit.ChatLLM(script=kit.answering(TITLES)), kit.ChatLLM(script=kit.answering(TITLES))
+    response = await way(llm, "How?")
+    assert len(response.points) == 3
+    assert resolved == [llm]
+    assert len(asked) <= 2, "the whole and the streaming method, once each"
+    resolved.clear()
+    await way(llm, "How?", point_llm=point_llm)
+    assert resolved == [llm, point_llm]
+
+
+def test_the_typed_options_are_all_that_there_are():
+    assert SettingsOptions.__optional_keys__ == set(settings.Settings.__dataclass_fields__)
+    assert EngineOptions.__optional_keys__ == AnswerOptions.__optional_keys__ | {
+        *("query_engine", "retrieval", "node_postprocessors", "point_query_template")
+    }
+    assert WorkflowOptions.__optional_keys__ == EngineOptions.__optional_keys__ | {"llm", "retriever"}
+    documented = {
+        name for kind in (AnswerOptions, EngineOptions) for name in re.findall(r"^ {8}(\w+): ", kind.__doc__, re.M)
+    }
+    assert documented == EngineOptions.__optional_keys__ - SettingsOptions.__optional_keys__
+
+
+@pytest.mark.parametrize(
+    ("make", "caller"),
+    [
+        (SkeletonOfThoughtQueryEngine.from_defaults, "SkeletonOfThoughtQueryEngine.from_defaults"),
+        (SkeletonOfThoughtSynthesizer, "SkeletonOfThoughtSynthesizer"),
+        (SkeletonOfThoughtWorkflow, "SkeletonOfThoughtQueryEngine.from_defaults"),
+    ],
+)
+def test_a_misspelt_option_is_named(make, caller):
+    with pytest.raises(TypeError, match=rf"{caller} has no option max_pionts; its options are .*max_points"):
+        make(llm=MockLLM(), max_pionts=3)

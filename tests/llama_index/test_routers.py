@@ -24,8 +24,8 @@ from llama_index_sot import (
     SkeletonOfThoughtWorkflow,
     TransformersLLM,
 )
-from llama_index_sot.backends import find_backend
 from llama_index_sot.events import AnswerDelta, Routed, SkeletonOfThoughtEvent, SkeletonReady
+from llama_index_sot.llm_calls import resolve_llm
 from skeleton_of_thought import AutoRouter, CostGuard
 from skeleton_of_thought.types import RouteDecision
 
@@ -325,7 +325,7 @@ async def test_an_llm_whose_async_methods_block_has_room_for_one_call_on_the_loo
 
 def test_an_engine_has_room_for_its_rows(kit, local_models):
     with local_models.LocalEngine(local_models.make_llama(), local_models.make_tokenizer(None), max_batch_size=5) as e:
-        assert find_backend(TransformersLLM(engine=e), "auto").room(streamed=False, sync=True) == 5
+        assert resolve_llm(TransformersLLM(engine=e), "auto").room(streamed=False, sync=True) == 5
     # The scripted model has no cache that could be batched: its rows run one after another.
     with local_models.scripted_engine("Just so.", local_models.PLAIN) as engine:
         response = kit.make(TransformersLLM(engine=engine), router="auto").query(LIST)
@@ -336,7 +336,7 @@ def test_a_stock_object_that_no_engine_runs_has_room_for_one_call(local_models):
     huggingface = pytest.importorskip("llama_index.llms.huggingface", reason="its class is not installed")
     parts = {"model": local_models.make_llama(), "tokenizer": local_models.make_tokenizer(None)}
     llm = huggingface.HuggingFaceLLM(**parts)
-    assert find_backend(llm, "thread").room(streamed=False, sync=True) == 1
+    assert resolve_llm(llm, "thread").room(streamed=False, sync=True) == 1
 
     class Served(huggingface.HuggingFaceLLM):
         """Its way to complete is its own, and may serve many at a time."""
@@ -344,7 +344,7 @@ def test_a_stock_object_that_no_engine_runs_has_room_for_one_call(local_models):
         def complete(self, prompt, formatted=False, **kwargs):
             raise NotImplementedError
 
-    assert find_backend(Served(**parts), "thread").room(streamed=False, sync=True) is None
+    assert resolve_llm(Served(**parts), "thread").room(streamed=False, sync=True) is None
 
 
 def test_engines_can_be_copied_and_pickled_with_what_they_have_learnt():

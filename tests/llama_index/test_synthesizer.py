@@ -187,7 +187,7 @@ class Name(BaseModel):
         ({"max_points": 0}, "max_points"),
         ({"concurrency": "fast"}, "concurrency"),
         ({"num_workers": 0}, "num_workers"),
-        ({"llm": StructuredLLM(llm=MockLLM(), output_cls=Name)}, "pass the LLM that it is"),
+        ({"llm": StructuredLLM(llm=MockLLM(), output_cls=Name)}, "pass the LLM inside of it, MockLLM"),
         ({"skeleton_template": "Hm."}, "query_str"),
     ],
 )

@@ -29,7 +29,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.types import BasePydanticProgram
 from pydantic import BaseModel, Field, ValidationError
 
-from llama_index_sot.transformers_llm import TransformersLLM
+from llama_index_sot.local.transformers_llm import TransformersLLM
 from skeleton_of_thought.errors import InvalidInput, ModelLoadError, PromptTooLong
 
 pytest.importorskip("transformers", reason="the local engine needs transformers")
@@ -680,7 +680,7 @@ def test_a_model_that_is_not_there_says_so_on_arrival(folder, tmp_path):
 
 def test_an_import_loads_no_model_library():
     code = (
-        "import sys, llama_index_sot.transformers_llm, llama_index_sot.adoption; "
+        "import sys, llama_index_sot.local.transformers_llm, llama_index_sot.local.adoption; "
         "print([m for m in ('torch', 'transformers', 'langchain_core', 'openai') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""One call of `TransformersLLM` on its engine: the settings that go in, the responses that come out."""
+"""One call of `TransformersLLM` on its engine: its settings, and its responses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
 
-from llama_index_sot.local_prompts import LocalPrompt
+from llama_index_sot.local.prompts import LocalPrompt
 from skeleton_of_thought.adapters.hints import engine_settings
 from skeleton_of_thought.adapters.replies import completion_metadata
 from skeleton_of_thought.errors import InvalidInput
@@ -16,11 +16,11 @@ from skeleton_of_thought.types import Completion, Hints
 if TYPE_CHECKING:
     from skeleton_of_thought.local import AsyncCompletionStream, CompletionStream
 
-__all__ = ["Call", "astreamed", "awhole", "chat_response", "completion_response", "streamed", "whole"]
+__all__ = ["LocalCall", "astreamed", "awhole", "chat_response", "completion_response", "streamed", "whole"]
 
-Response = TypeVar("Response")
-Respond = Callable[[str, str | None, Completion | None], Response]
-"""Makes a response of the text so far, what is new of it, and the whole completion once there is one."""
+ResponseT = TypeVar("ResponseT")
+MakeResponse = Callable[[str, str | None, Completion | None], ResponseT]
+"""Makes a response from the text so far, its new part, and the completion, which is None before the end."""
 
 _HINTS: dict[str, Any] = {**engine_settings(Hints()), "prefill": "", "grammar": None}
 """Keywords of a call that are no settings of the LLM, and their defaults."""
@@ -28,17 +28,17 @@ _HINTS: dict[str, Any] = {**engine_settings(Hints()), "prefill": "", "grammar": 
 _LIMITS = ("max_tokens", "max_new_tokens")
 
 
-class Call:
-    """One call, ready to be made.
+class LocalCall:
+    """One call of an engine, prepared.
 
     Args:
         engine: The engine.
         prompt: The prompt.
         defaults: The LLM's own settings, `max_tokens` among them.
-        given: What the call's keywords say instead; None says nothing.
+        given: The call's keyword arguments; None stands for the default.
 
     Raises:
-        InvalidInput: There is no such keyword, two of them say the same, or the prompt cannot work.
+        InvalidInput: There is no such keyword, two of them contradict each other, or the prompt cannot work.
     """
 
     def __init__(self, engine: Any, prompt: LocalPrompt, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -52,7 +52,7 @@ class Call:
         self._settings = fit_settings(settings, used, engine.context_window)
 
     def open(self) -> CompletionStream:
-        """Decoded from now on, to be read by a thread."""
+        """Begins to decode; a thread reads the stream."""
         stream: CompletionStream = self._engine.stream(self._prompt, **self._settings)
         return stream
 
@@ -63,84 +63,87 @@ class Call:
 
 
 def _settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    said = {name: value for name, value in given.items() if value is not None}
-    if strange := sorted(said.keys() - {*defaults, *_HINTS, *_LIMITS}):
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if unknown := sorted(chosen.keys() - {*defaults, *_HINTS, *_LIMITS}):
         raise InvalidInput(
-            f"TransformersLLM does not know {', '.join(strange)}. With a call it takes "
+            f"TransformersLLM does not know {', '.join(unknown)}. With a call it takes "
             f"{', '.join(sorted({*defaults, *_HINTS, *_LIMITS}))}."
         )
-    if all(name in said for name in _LIMITS):
+    if all(name in chosen for name in _LIMITS):
         raise InvalidInput("max_tokens and max_new_tokens say the same: give one of them.")
-    settings = {**_HINTS, **defaults, **said}
+    settings = {**_HINTS, **defaults, **chosen}
     limit = settings.pop("max_tokens")
     settings.setdefault("max_new_tokens", limit)
     settings["stop"] = settings["stop"] or ()
-    if settings["grammar"] is not None and "min_new_tokens" not in said:
-        settings["min_new_tokens"] = 0  # a grammar says itself when the text may end
+    if settings["grammar"] is not None and "min_new_tokens" not in chosen:
+        settings["min_new_tokens"] = 0  # the grammar decides when the text may end
     return settings
 
 
 # --- streams ---
 
 
-def whole(stream: CompletionStream, respond: Respond[Response]) -> Response:
+def whole(stream: CompletionStream, make: MakeResponse[ResponseT]) -> ResponseT:
     """The response of a stream, once it has ended."""
     with stream:
         for _ in stream:
             pass
     completion = stream.completion
-    return respond(completion.text, None, completion)
+    return make(completion.text, None, completion)
 
 
-async def awhole(stream: AsyncCompletionStream, respond: Respond[Response]) -> Response:
+async def awhole(stream: AsyncCompletionStream, make: MakeResponse[ResponseT]) -> ResponseT:
     """Async twin of `whole`."""
     async with stream:
         async for _ in stream:
             pass
     completion = stream.completion
-    return respond(completion.text, None, completion)
+    return make(completion.text, None, completion)
 
 
-def streamed(stream: CompletionStream, respond: Respond[Response]) -> Generator[Response, None, None]:
-    """The responses of a stream, the last with what it cost. Closing it frees the row."""
+def streamed(stream: CompletionStream, make: MakeResponse[ResponseT]) -> Generator[ResponseT, None, None]:
+    """The responses of a stream; the last one has the usage. Closing it frees the row."""
     text = ""
     with stream:
         for piece in stream:
             text += piece
-            yield respond(text, piece, None)
-    yield respond(text, "", stream.completion)
+            yield make(text, piece, None)
+    yield make(text, "", stream.completion)
 
 
-def astreamed(stream: AsyncCompletionStream, respond: Respond[Response]) -> AsyncGenerator[Response, None]:
+def astreamed(stream: AsyncCompletionStream, make: MakeResponse[ResponseT]) -> AsyncGenerator[ResponseT, None]:
     """Async twin of `streamed`."""
-    return _Responses(stream, respond)
+    return _Responses(stream, make)
 
 
-class _Responses(AsyncGenerator[Response, None]):
-    """Not a generator function: one that is dropped unfinished, as LlamaIndex's callbacks drop it when their own
-    generator is closed, only ends when the event loop gets to it. This one's row is free at once."""
+class _Responses(AsyncGenerator[ResponseT, None]):
+    """The responses of an async stream.
 
-    def __init__(self, stream: AsyncCompletionStream, respond: Respond[Response]) -> None:
+    This is no generator function, because LlamaIndex's callbacks drop theirs unfinished when their own generator is
+    closed, and a dropped generator only ends when the event loop gets to it. This class frees its row at once.
+    """
+
+    def __init__(self, stream: AsyncCompletionStream, make: MakeResponse[ResponseT]) -> None:
         self._stream = stream
-        self._respond: Respond[Response] = respond
+        self._make: MakeResponse[ResponseT] = make
         self._text = ""
         self._ended = False
 
-    async def asend(self, value: None) -> Response:
+    async def asend(self, value: None) -> ResponseT:
         if self._ended:
             raise StopAsyncIteration
         try:
             piece = await anext(self._stream)
         except StopAsyncIteration:
             self._ended = True
-            return self._respond(self._text, "", self._stream.completion)
+            return self._make(self._text, "", self._stream.completion)
         except BaseException:
             self._ended = True
             raise
         self._text += piece
-        return self._respond(self._text, piece, None)
+        return self._make(self._text, piece, None)
 
-    async def athrow(self, *error: Any) -> Response:
+    async def athrow(self, *error: Any) -> ResponseT:
         self._ended = True
         await self._stream.aclose()
         return await super().athrow(*error)
@@ -150,18 +153,18 @@ class _Responses(AsyncGenerator[Response, None]):
 
 
 def chat_response(text: str, delta: str | None, completion: Completion | None) -> ChatResponse:
-    """A message of the assistant's."""
+    """A response with the assistant's message."""
     message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
     return ChatResponse(message=message, delta=delta, raw=_raw(completion))
 
 
 def completion_response(text: str, delta: str | None, completion: Completion | None) -> CompletionResponse:
-    """A text."""
+    """A response with a text."""
     return CompletionResponse(text=text, delta=delta, raw=_raw(completion))
 
 
 def _raw(completion: Completion | None) -> dict[str, Any] | None:
-    """What a completion cost and why it ended, in the form of OpenAI's servers, which LlamaIndex counts by."""
+    """Usage and finish reason in the form of OpenAI's servers, which LlamaIndex reads for its token counts."""
     if completion is None:
         return None
     usage = completion.usage

@@ -25,8 +25,8 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.types import Model
 from pydantic import ConfigDict, Field, model_validator
 
-from llama_index_sot.local_calls import (
-    Call,
+from llama_index_sot.local.calls import (
+    LocalCall,
     astreamed,
     awhole,
     chat_response,
@@ -34,12 +34,12 @@ from llama_index_sot.local_calls import (
     streamed,
     whole,
 )
-from llama_index_sot.local_prompts import (
+from llama_index_sot.local.prompts import (
     LocalPrompt,
     has_own_completion_format,
     has_own_messages_format,
-    prompt_of,
-    prompt_of_messages,
+    messages_prompt,
+    text_prompt,
 )
 from skeleton_of_thought.adapters.engines import EngineModel, find_engine
 from skeleton_of_thought.errors import InvalidInput
@@ -47,26 +47,27 @@ from skeleton_of_thought.settings import first_by_position
 
 __all__ = ["TransformersLLM"]
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _SETTINGS = (
     *("temperature", "top_p", "top_k", "max_tokens", "min_new_tokens", "repetition_penalty"),
     *("seed", "stop", "stop_token_ids"),
 )
-"""What of the LLM each call of the engine is told."""
+"""Fields passed to every engine call."""
 
 
 class TransformersLLM(LLM, EngineModel):
     """A local Hugging Face model as a LlamaIndex LLM.
 
-    All calls that are open at a time, from threads or from tasks, are decoded together as one batch, so concurrent
-    `acomplete`s, or a Skeleton-of-Thought, are truly parallel. Async methods never block the event loop, streams come
-    as they are written, and a stream that is closed early stops decoding. Instances with the same `model` and
-    `model_kwargs` share one loaded model.
+    All open calls, from threads or from tasks, are decoded together as one batch, so concurrent `acomplete`s, or a
+    Skeleton-of-Thought, are truly parallel. Async methods never block the event loop, streams yield text as it is
+    written, and a stream that is closed early stops decoding. Instances with the same `model` and `model_kwargs` share
+    one loaded model.
 
-    Messages go through the model's chat template where it has one, or through `messages_to_prompt` where that is given;
-    a last message of the assistant's is the start of the model's turn, which it continues. So does `complete`, unless
-    `completion_to_prompt` or `query_wrapper_prompt` say otherwise or the prompt is `formatted`: then it is plain text.
+    Messages go through `messages_to_prompt` if that is given, else through the model's chat template if it has one. A
+    last message of the assistant's is the start of the model's turn, which the model continues. The prompt of
+    `complete` goes the same way, unless `completion_to_prompt` or `query_wrapper_prompt` is given. A prompt that is
+    `formatted` stays plain text.
 
     Example:
         TransformersLLM()                                      # a small built-in demo model
@@ -84,30 +85,29 @@ class TransformersLLM(LLM, EngineModel):
         model_kwargs: How the model is loaded and run: keyword arguments of `LocalEngine.from_pretrained`, such as
             `dtype`, `device`, `optimize`, `kv_memory`, `max_batch_size` or `chat_template_kwargs`.
         engine: The engine that decodes; loaded from `model` if not given.
-        context_window: The most tokens of prompt and completion that LlamaIndex is to plan for, if that is to be fewer
-            than the model can take.
-        is_chat_model: Whether LlamaIndex gives it messages. By default it does if there is a chat template or
+        context_window: The most tokens of prompt and completion that LlamaIndex plans for; None for the model's window.
+        is_chat_model: Whether LlamaIndex calls it with messages. None: if there is a chat template or
             `messages_to_prompt`, and nothing that wraps completions.
         temperature: 0 for greedy decoding.
         top_p: The probability mass to sample from.
         top_k: The number of tokens to sample from; 0 for all.
-        max_tokens: The longest completion, in tokens, as far as the window has room; also called `max_new_tokens`.
-        min_new_tokens: The model may not end its text before so many tokens; stop strings still may.
+        max_tokens: The longest completion, in tokens, if the window has room for it; also called `max_new_tokens`.
+        min_new_tokens: The shortest completion, in tokens; stop strings may end it earlier.
         repetition_penalty: Above 1 makes tokens of the prompt and of the text so far less likely.
         seed: Makes sampling repeatable.
         stop: Strings that end the completion; not part of the text.
-        stop_token_ids: Tokens that end it, besides the model's own ends.
+        stop_token_ids: Tokens that end the completion, besides the model's own end tokens.
         system_prompt: The system message of chats that have none.
 
-    The settings from `temperature` on, but `system_prompt`, may also be given with a call; so may `prefill` (the start
-    of the model's turn, not part of the text), `stop_after_text` (strings that end it once it has any text),
+    The settings from `temperature` to `stop_token_ids` may also be given with a call; so may `prefill` (the start of
+    the model's turn, not part of the text), `stop_after_text` (strings that end the completion once it has any text),
     `frequency_penalty`, `presence_penalty` and `grammar` (a `skeleton_of_thought.local.Grammar`).
 
-    A response's `raw`, and that of a stream's last chunk, holds `usage` in tokens as OpenAI's servers tell it,
-    `finish_reason` (`"stop"` or `"length"`), and `decoding`: what the engine did for it
+    The `raw` of a response, and of a stream's last chunk, holds `usage` in tokens as OpenAI's servers report it,
+    `finish_reason` (`"stop"` or `"length"`), and `decoding`: the engine's record of the completion
     (`skeleton_of_thought.types.Decoding`, as a dict).
 
-    With the extra `structured`, `structured_predict` and `as_structured_llm` hold the model to the schema by a grammar.
+    With the extra `structured`, `structured_predict` and `as_structured_llm` enforce the schema by a grammar.
 
     Raises:
         MissingExtra: torch or transformers are not installed.
@@ -132,7 +132,7 @@ class TransformersLLM(LLM, EngineModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
 
-    if TYPE_CHECKING:  # the other name of max_tokens
+    if TYPE_CHECKING:  # another name for max_tokens
         max_new_tokens: InitVar[int] = 512
     else:
 
@@ -161,7 +161,7 @@ class TransformersLLM(LLM, EngineModel):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex plans with: the window, the longest completion, whether it takes messages."""
+        """The facts that LlamaIndex plans with: window, longest completion, whether it takes messages."""
         windows = [window for window in (self.context_window, self.engine.context_window) if window is not None]
         return LLMMetadata(
             context_window=min(windows, default=DEFAULT_CONTEXT_WINDOW),
@@ -175,13 +175,13 @@ class TransformersLLM(LLM, EngineModel):
         able = self.engine.has_chat_template or has_own_messages_format(self)
         return bool(able) and not has_own_completion_format(self)
 
-    # --- travelling: a worker thread and its model do not; they are found again by the model's name ---
+    # --- pickles and copies: without the engine, which is found again by the model's name ---
 
     def __getstate__(self) -> dict[str, Any]:
         return super(TransformersLLM, self.model_copy(update={"engine": None})).__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # BaseComponent's would keep an object without an engine where the model cannot be loaded.
+        # Not BaseComponent's: that would make an object without an engine if the model cannot be loaded.
         self.__init__(**state["__dict__"])  # type: ignore[misc]
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
@@ -191,7 +191,7 @@ class TransformersLLM(LLM, EngineModel):
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """The model's reply. Keywords: see the class."""
+        """The model's reply; the class documents the keyword arguments."""
         return whole(self._chat_call(messages, kwargs).open(), chat_response)
 
     @llm_chat_callback()
@@ -201,7 +201,7 @@ class TransformersLLM(LLM, EngineModel):
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """The reply as it is written, which it is from now on, whether or not it is read."""
+        """The reply as it is written; decoding begins now, even if nobody reads it."""
         return streamed(self._chat_call(messages, kwargs).open(), chat_response)
 
     @llm_chat_callback()
@@ -211,7 +211,7 @@ class TransformersLLM(LLM, EngineModel):
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """The completion of a prompt; of the very text if it is `formatted`. Keywords: see the class."""
+        """The completion of a prompt, used as it is if `formatted`; the class documents the keyword arguments."""
         return whole(self._text_call(prompt, formatted, kwargs).open(), completion_response)
 
     @llm_completion_callback()
@@ -221,7 +221,7 @@ class TransformersLLM(LLM, EngineModel):
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
-        """The completion as it is written, which it is from now on, whether or not it is read."""
+        """The completion as it is written; decoding begins now, even if nobody reads it."""
         return streamed(self._text_call(prompt, formatted, kwargs).open(), completion_response)
 
     @llm_completion_callback()
@@ -229,16 +229,16 @@ class TransformersLLM(LLM, EngineModel):
         """Async twin of `stream_complete`."""
         return astreamed(self._text_call(prompt, formatted, kwargs).aopen(), completion_response)
 
-    def _chat_call(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> Call:
-        return self._call(prompt_of_messages(self, messages, template=self.engine.has_chat_template), kwargs)
+    def _chat_call(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> LocalCall:
+        return self._call(messages_prompt(self, messages, template=self.engine.has_chat_template), kwargs)
 
-    def _text_call(self, prompt: str, formatted: bool, kwargs: Mapping[str, Any]) -> Call:
+    def _text_call(self, prompt: str, formatted: bool, kwargs: Mapping[str, Any]) -> LocalCall:
         if formatted:
             return self._call(LocalPrompt(prompt), kwargs)
-        return self._call(prompt_of(self, prompt, template=self.engine.has_chat_template), kwargs)
+        return self._call(text_prompt(self, prompt, template=self.engine.has_chat_template), kwargs)
 
-    def _call(self, prompt: LocalPrompt, kwargs: Mapping[str, Any]) -> Call:
-        return Call(self.engine, prompt, {name: getattr(self, name) for name in _SETTINGS}, kwargs)
+    def _call(self, prompt: LocalPrompt, kwargs: Mapping[str, Any]) -> LocalCall:
+        return LocalCall(self.engine, prompt, {name: getattr(self, name) for name in _SETTINGS}, kwargs)
 
     # --- structured output ---
 
@@ -249,9 +249,9 @@ class TransformersLLM(LLM, EngineModel):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Model:
-        """An instance of a pydantic class; the model is held to its schema by a grammar (extra `structured`)."""
-        held = self._held(output_cls, llm_kwargs)
-        predicted: Model = super().structured_predict(output_cls, prompt, held, **prompt_args)
+        """An instance of a pydantic class; a grammar enforces its schema (extra `structured`)."""
+        kwargs = self._with_grammar(output_cls, llm_kwargs)
+        predicted: Model = super().structured_predict(output_cls, prompt, kwargs, **prompt_args)
         return predicted
 
     async def astructured_predict(
@@ -262,24 +262,24 @@ class TransformersLLM(LLM, EngineModel):
         **prompt_args: Any,
     ) -> Model:
         """Async twin of `structured_predict`."""
-        held = self._held(output_cls, llm_kwargs)
-        predicted: Model = await super().astructured_predict(output_cls, prompt, held, **prompt_args)
+        kwargs = self._with_grammar(output_cls, llm_kwargs)
+        predicted: Model = await super().astructured_predict(output_cls, prompt, kwargs, **prompt_args)
         return predicted
 
     def _structured_stream_call(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Any:
-        held = self._held(output_cls, llm_kwargs)
-        return super()._structured_stream_call(output_cls, prompt, held, **prompt_args)
+        kwargs = self._with_grammar(output_cls, llm_kwargs)
+        return super()._structured_stream_call(output_cls, prompt, kwargs, **prompt_args)
 
     async def _structured_astream_call(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Any:
-        held = self._held(output_cls, llm_kwargs)
-        return await super()._structured_astream_call(output_cls, prompt, held, **prompt_args)
+        kwargs = self._with_grammar(output_cls, llm_kwargs)
+        return await super()._structured_astream_call(output_cls, prompt, kwargs, **prompt_args)
 
-    def _held(self, output_cls: Any, llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Keywords for a call whose output has to be JSON for a class, as far as that can be seen to."""
+    def _with_grammar(self, output_cls: Any, llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The keyword arguments of a call for JSON of this class; with a grammar if one can be made."""
         given = dict(llm_kwargs or {})
         if "grammar" in given or importlib.util.find_spec("llguidance") is None:
             return given
@@ -289,6 +289,6 @@ class TransformersLLM(LLM, EngineModel):
             grammar = Grammar.from_json_schema(output_cls.model_json_schema())
             self.engine.prepare(grammar)
         except InvalidInput as error:
-            logger.warning("The model is only asked for %s, not held to it: %s", output_cls.__name__, error)
+            _logger.warning("The prompt asks for %s, but the model is not held to it: %s", output_cls.__name__, error)
             return given
         return {**given, "grammar": grammar}

@@ -10,7 +10,7 @@ from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.retrievers import VectorIndexRetriever
 
-from llama_index_sot.awaiting import lets_the_loop_go
+from llama_index_sot.event_loop import is_truly_async
 
 
 class Methods:
@@ -63,20 +63,20 @@ class Methods:
         ("decorated_work", False),
     ],
 )
-def test_what_awaits_lets_the_loop_go(method, wanted):
-    assert lets_the_loop_go(Methods(), method) == wanted
+def test_what_awaits_is_truly_async(method, wanted):
+    assert is_truly_async(Methods(), method) == wanted
 
 
 @pytest.mark.parametrize("method", ["acomplete", "achat", "astream_complete", "astream_chat"])
 def test_custom_llms_block_by_default(method):
-    assert not lets_the_loop_go(MockLLM(), method)
-    assert not lets_the_loop_go(CustomLLM, method)
+    assert not is_truly_async(MockLLM(), method)
+    assert not is_truly_async(CustomLLM, method)
 
 
 def test_a_real_retriever_does_not():
-    assert lets_the_loop_go(VectorIndexRetriever, "_aretrieve")
+    assert is_truly_async(VectorIndexRetriever, "_aretrieve")
 
 
 def test_what_is_not_written_in_python_is_taken_at_its_word():
-    assert lets_the_loop_go(object(), "__repr__")
-    assert lets_the_loop_go(object(), "missing")
+    assert is_truly_async(object(), "__repr__")
+    assert is_truly_async(object(), "missing")

@@ -1,4 +1,4 @@
-"""What `TransformersLLM` hands to its engine: text, or messages as chat templates take them."""
+"""The prompts of `TransformersLLM`: text, or messages for a chat template."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llama_index.core.llms.llm import LLM, default_completion_to_prompt
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["LocalPrompt", "has_own_completion_format", "has_own_messages_format", "prompt_of", "prompt_of_messages"]
+__all__ = ["LocalPrompt", "has_own_completion_format", "has_own_messages_format", "messages_prompt", "text_prompt"]
 
 _ROLES = {
     MessageRole.DEVELOPER: "system",
@@ -20,10 +20,10 @@ _ROLES = {
     MessageRole.MODEL: "assistant",
     MessageRole.FUNCTION: "tool",
 }
-"""Roles that chat templates know by another name."""
+"""Roles with another name in chat templates."""
 
-_UNSEEN = frozenset({"thinking", "cache"})
-"""Blocks that a model is not shown again: what it thought before, and marks for a provider's cache."""
+_HIDDEN = frozenset({"thinking", "cache"})
+"""Blocks that are left out of prompts: earlier thoughts of the model, and marks for a provider's cache."""
 
 _PLAIN_WRAPPER = "{query_str}"
 
@@ -34,7 +34,7 @@ class LocalPrompt:
 
     Attributes:
         content: Text, or messages with role and content.
-        prefill: The start of the model's turn, which it continues.
+        prefill: The start of the model's turn, which the model continues.
     """
 
     content: str | list[dict[str, Any]]
@@ -42,7 +42,7 @@ class LocalPrompt:
 
 
 def has_own_completion_format(llm: LLM) -> bool:
-    """Whether somebody said what a completion's prompt is to be wrapped in."""
+    """Whether the user gave a wrapper for a completion's prompt."""
     wrapper = llm.query_wrapper_prompt
     return llm.completion_to_prompt not in (None, default_completion_to_prompt) or (
         wrapper is not None and wrapper.get_template(llm=llm) != _PLAIN_WRAPPER
@@ -50,21 +50,21 @@ def has_own_completion_format(llm: LLM) -> bool:
 
 
 def has_own_messages_format(llm: LLM) -> bool:
-    """Whether somebody said how messages become text."""
+    """Whether the user gave a function that writes messages as text."""
     return llm.messages_to_prompt not in (None, generic_messages_to_prompt)
 
 
-def prompt_of(llm: LLM, text: str, *, template: bool) -> LocalPrompt:
+def text_prompt(llm: LLM, text: str, *, template: bool) -> LocalPrompt:
     """The prompt of a completion, formatted.
 
     Args:
-        llm: Whose wrappers and system prompt count.
-        text: What is to be completed.
+        llm: Has the wrappers and the system prompt.
+        text: The user's text.
         template: Whether the model has a chat template.
     """
     if llm.metadata.is_chat_model and not has_own_completion_format(llm):
-        return prompt_of_messages(llm, [ChatMessage(role=MessageRole.USER, content=text)], template=template)
-    # In the order of HuggingFaceLLM: templates that have a place for the system prompt write it themselves.
+        return messages_prompt(llm, [ChatMessage(role=MessageRole.USER, content=text)], template=template)
+    # HuggingFaceLLM's order: templates with a place for the system prompt write it themselves.
     if llm.query_wrapper_prompt is not None:
         text = llm.query_wrapper_prompt.format(query_str=text)
     if llm.completion_to_prompt not in (None, default_completion_to_prompt):
@@ -72,9 +72,16 @@ def prompt_of(llm: LLM, text: str, *, template: bool) -> LocalPrompt:
     return LocalPrompt(f"{llm.system_prompt} {text}" if llm.system_prompt else text)
 
 
-def prompt_of_messages(llm: LLM, messages: Sequence[ChatMessage], *, template: bool) -> LocalPrompt:
-    """The prompt of a chat: by `messages_to_prompt` where it was given, else by the model's chat template, else as
-    LlamaIndex writes messages as text. A last message of the assistant's is the start of its turn.
+def messages_prompt(llm: LLM, messages: Sequence[ChatMessage], *, template: bool) -> LocalPrompt:
+    """The prompt of a chat.
+
+    Written by `messages_to_prompt` if that was given, else by the model's chat template, else by LlamaIndex's default.
+    A last message of the assistant's is the start of its turn.
+
+    Args:
+        llm: Has the formats and the system prompt.
+        messages: The chat.
+        template: Whether the model has a chat template.
 
     Raises:
         InvalidInput: There are no messages, or they hold more than text.
@@ -101,7 +108,7 @@ def _role(message: ChatMessage) -> str:
 
 
 def _extras(message: ChatMessage) -> dict[str, Any]:
-    """What templates know of a tool's answer besides its text."""
+    """The fields of a tool's reply that templates use besides its text."""
     return {
         name: message.additional_kwargs[name]
         for name in ("name", "tool_call_id")
@@ -110,10 +117,10 @@ def _extras(message: ChatMessage) -> dict[str, Any]:
 
 
 def _text(message: ChatMessage) -> str:
-    blocks = [block for block in message.blocks if block.block_type not in _UNSEEN]
-    if kinds := sorted({block.block_type for block in blocks} - {"text"}):
+    blocks = [block for block in message.blocks if block.block_type not in _HIDDEN]
+    if others := sorted({block.block_type for block in blocks} - {"text"}):
         raise InvalidInput(
             f"TransformersLLM reads text only, but a message of role {message.role.value} holds blocks of type "
-            f"{', '.join(kinds)}: leave them out, or ask a model that takes them."
+            f"{', '.join(others)}: leave them out, or use a model that takes them."
         )
     return "".join(getattr(block, "text", "") for block in blocks)

@@ -20,13 +20,14 @@ from typing import Any
 
 from llama_index.core.llms.llm import LLM
 
-from llama_index_sot.transformers_llm import TransformersLLM
+from llama_index_sot.local.transformers_llm import TransformersLLM
 from skeleton_of_thought.adapters.adoption import Adoptions, NotAdopted, library_class, overridden
 from skeleton_of_thought.adapters.engines import model_name
 
-__all__ = ["adopt_llm", "is_stock"]
+__all__ = ["STOCK_CLASS", "adopt_llm", "is_stock"]
 
-_PACKAGES = ("llama_index.llms.huggingface",)
+STOCK_CLASS = ("HuggingFaceLLM", ("llama_index.llms.huggingface",))
+"""The name of the class that can be adopted, and the package that has it."""
 
 _METHODS = (
     *("complete", "stream_complete", "chat", "stream_chat"),
@@ -53,7 +54,7 @@ def adopt_llm(llm: LLM) -> TransformersLLM | None:
         The LLM to use instead; None for any other LLM, and where an engine cannot do what this one does (a warning in
         the log then says why).
     """
-    owner = _stock_class(llm)
+    owner = library_class(llm, *STOCK_CLASS)
     if owner is None:
         return None
     return _adoptions.attempt(llm, type(llm).__name__, lambda: _adopted(llm, owner))
@@ -61,12 +62,8 @@ def adopt_llm(llm: LLM) -> TransformersLLM | None:
 
 def is_stock(llm: LLM) -> bool:
     """Whether it is a `HuggingFaceLLM`, adopted or not: by itself it runs one prompt after another."""
-    owner = _stock_class(llm)
+    owner = library_class(llm, *STOCK_CLASS)
     return owner is not None and overridden(llm, owner, _METHODS) is None
-
-
-def _stock_class(llm: Any) -> type | None:
-    return library_class(llm, "HuggingFaceLLM", _PACKAGES)
 
 
 def _adopted(llm: Any, owner: type) -> TransformersLLM:

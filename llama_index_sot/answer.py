@@ -1,0 +1,394 @@
+"""One answer from its question to its response: the flow, and the calls that it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.schema import NodeWithScore, QueryBundle
+
+from llama_index_sot.context import ContextPacker, ContextWriter
+from llama_index_sot.events import typed_event
+from llama_index_sot.llm_calls import ResolvedLLM, UsedConcurrency
+from llama_index_sot.messages import ResponseReader
+from llama_index_sot.response import (
+    AsyncSkeletonOfThoughtStreamingResponse,
+    ResponsePoint,
+    SkeletonOfThoughtResponse,
+    SkeletonOfThoughtStreamingResponse,
+    response_metadata,
+    response_points,
+    union,
+)
+from llama_index_sot.retrieval import NodeFinder
+from llama_index_sot.tracing import RouterWithSpan, dispatcher, has_handlers, traced
+from skeleton_of_thought import drive
+from skeleton_of_thought.adapters.streams import aclosing_stream, closing_stream
+from skeleton_of_thought.board import Board
+from skeleton_of_thought.events import AnswerDelta, AnswerFailed, Event
+from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.routers.base import AnyRouter
+from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.types import Answer, Call, Conversation, Message, Reply, Request, Retrieval, Stage
+
+__all__ = ["AnswerConfig", "AnswerRun"]
+
+_Streaming = SkeletonOfThoughtStreamingResponse | AsyncSkeletonOfThoughtStreamingResponse
+
+
+@dataclass(frozen=True)
+class AnswerConfig:
+    """Everything that one answer is made with, resolved when the answer begins.
+
+    Attributes:
+        llm: Writes skeletons, merges and direct answers.
+        point_llm: Writes points.
+        prompts: The prompts.
+        settings: The core's settings.
+        router: Decides between a skeleton and a direct answer, and learns from finished answers; None for a skeleton
+            always.
+        num_workers: The most calls that are open at a time in one answer; None for no limit.
+        retrieval: Whether nodes are retrieved for the question, for each point, or not at all.
+        finder: Retrieves the nodes; None where nothing is retrieved.
+        point_query: Makes the query for a point from the question and the point's title.
+        packer: Makes contexts fit the model's window, for a question; None where they fit.
+        citations: Whether sources have numbers for citations.
+    """
+
+    llm: ResolvedLLM
+    point_llm: ResolvedLLM
+    prompts: PromptSet
+    settings: Settings
+    router: AnyRouter | None = None
+    num_workers: int | None = 8
+    retrieval: Retrieval = "none"
+    finder: NodeFinder | None = None
+    point_query: Callable[[str, str], QueryBundle] = lambda question, title: QueryBundle(f"{title} ({question})")
+    packer: Callable[[str], ContextPacker] | None = None
+    citations: bool = False
+
+    def writer(self, stage: Stage) -> ResolvedLLM:
+        """The LLM that writes this stage."""
+        return self.point_llm if stage == "point" else self.llm
+
+    def flow(self, question: str, *, live: bool, sync: bool) -> AnswerFlow:
+        """The flow of an answer to this question.
+
+        Args:
+            question: The question.
+            live: Whether text is shown while it is written.
+            sync: Whether calls are made without an event loop.
+        """
+        limits = (self.num_workers, self.point_llm.room(streamed=live, sync=sync))
+        room = min((limit for limit in limits if limit is not None), default=None)
+        stages: tuple[Stage, ...] = ("skeleton", "point")
+        return AnswerFlow(
+            Conversation((Message("user", question),), Request(max_concurrency=room)),
+            prompts=self.prompts,
+            settings=self.settings,
+            router=None if self.router is None else RouterWithSpan(self.router),
+            prefill=frozenset(stage for stage in stages if self.writer(stage).native is not None),
+            live=live,
+            retrieval=self.retrieval,
+        )
+
+
+class AnswerRun:
+    """The making of one answer.
+
+    Nothing happens before `find_sources` or `events` (or their twins) are iterated, and no call is open between two of
+    these: the next one may run in another thread or on another loop, and by the other kind of driver.
+
+    Everything runs in the context in which this was made, so spans and callbacks keep their parents wherever and
+    whenever the answer is read.
+
+    Args:
+        config: What it is made with.
+        query: The question.
+        callback_manager: For the legacy callbacks.
+        live: Whether text is shown while it is written.
+        sync: Whether calls are made without an event loop.
+
+    Raises:
+        InvalidInput: There is no question.
+    """
+
+    def __init__(
+        self, config: AnswerConfig, query: QueryBundle, callback_manager: CallbackManager, *, live: bool, sync: bool
+    ) -> None:
+        self._config = config
+        self._query = query
+        self._callbacks = callback_manager
+        self._live = live
+        self._flow = config.flow(query.query_str, live=live, sync=sync)
+        packer = config.packer(query.query_str) if config.packer and config.retrieval != "none" else None
+        self._contexts = ContextWriter(packer, config.citations)
+        self._board = Board([self._flow], config.num_workers, drive.GRACE)
+        self._context = contextvars.copy_context()
+        self._used: UsedConcurrency = "thread"
+        self._begun = False
+        self._finished: Answer | None = None
+        # Events from the time when the sources were found, for the reader of the answer.
+        self._early: list[Event] = []
+
+    # --- responses ---
+
+    def respond(self) -> SkeletonOfThoughtResponse | SkeletonOfThoughtStreamingResponse:
+        """Makes the response: the whole one, or, if live, one whose sources are found and whose text is not written."""
+        if not self._live:
+            self.whole()
+            return self.response()
+        self.find_sources()
+        response = SkeletonOfThoughtStreamingResponse(_no_texts(), self.source_nodes, metadata={})
+        self._fill(response)
+        response.response_gen = self._filling_texts(response)
+        return response
+
+    async def arespond(self) -> SkeletonOfThoughtResponse | AsyncSkeletonOfThoughtStreamingResponse:
+        """Async twin of `respond`.
+
+        No task runs when it returns a streaming response: its reader may block the loop until it has the text.
+        """
+        if not self._live:
+            await self.awhole()
+            return self.response()
+        await self.afind_sources()
+        response = AsyncSkeletonOfThoughtStreamingResponse(_no_atexts(), self.source_nodes, metadata={})
+        self._fill(response)
+        response.response_gen = self._filling_atexts(response)
+        response.write_blocking = lambda: self._write(response)
+        return response
+
+    def response(self) -> SkeletonOfThoughtResponse:
+        """The response of a complete answer."""
+        return SkeletonOfThoughtResponse(
+            self.answer.text,
+            source_nodes=self.source_nodes,
+            metadata={"sot": self._metadata},
+            points=self._points,
+        )
+
+    def _filling_texts(self, response: _Streaming) -> Generator[str]:
+        try:
+            yield from self.texts()
+        finally:
+            self._fill(response)
+
+    async def _filling_atexts(self, response: _Streaming) -> AsyncGenerator[str]:
+        try:
+            async with contextlib.aclosing(self.atexts()) as texts:
+                async for text in texts:
+                    yield text
+        finally:
+            self._fill(response)
+
+    def _write(self, response: _Streaming) -> str:
+        if self._begun:
+            raise RuntimeError(
+                "The response is being streamed: read its stream to the end before you ask for its text."
+            )
+        return "".join(self._filling_texts(response))
+
+    def _fill(self, response: _Streaming) -> None:
+        response.points[:] = self._points
+        response.metadata = response.metadata or {}
+        response.metadata["sot"] = self._metadata
+
+    # --- the answer so far ---
+
+    @property
+    def answer(self) -> Answer:
+        """The answer so far."""
+        if not self._flow.finished:
+            return self._flow.answer
+        # Kept: the flow puts it together anew each time, and a response needs it several times.
+        if self._finished is None:
+            self._finished = self._flow.answer
+        return self._finished
+
+    @property
+    def source_nodes(self) -> list[NodeWithScore]:
+        """All retrieved nodes, each once; nodes with citation numbers come first, by their numbers."""
+        answer = self.answer
+        groups = [answer.sources, *(expansion.sources for expansion in answer.expansions)]
+        return union([self._contexts.cited, *groups] if self._config.citations else groups)
+
+    @property
+    def _points(self) -> list[ResponsePoint]:
+        return response_points(self.answer, self.source_nodes, citations=self._config.citations)
+
+    @property
+    def _metadata(self) -> dict[str, Any]:
+        return response_metadata(self.answer, concurrency=self._used, retrieval=self._config.retrieval)
+
+    # --- to its end ---
+
+    def whole(self) -> str:
+        """Makes the whole answer and returns its text."""
+        for _ in self.events():
+            pass
+        return self.answer.text
+
+    async def awhole(self) -> str:
+        """Async twin of `whole`."""
+        async with contextlib.aclosing(self.aevents()) as events:
+            async for _ in events:
+                pass
+        return self.answer.text
+
+    def texts(self) -> Generator[str]:
+        """The answer's text as it is written, in document order."""
+        with contextlib.closing(self.events()) as events:
+            for event in events:
+                if isinstance(event, AnswerDelta):
+                    yield event.text
+
+    async def atexts(self) -> AsyncGenerator[str]:
+        """Async twin of `texts`."""
+        async with contextlib.aclosing(self.aevents()) as events:
+            async for event in events:
+                if isinstance(event, AnswerDelta):
+                    yield event.text
+
+    def find_sources(self) -> None:
+        """Makes the answer until all its sources are found. `events`, `texts` or `whole` make the rest."""
+        if self._config.retrieval != "none":
+            self._early.extend(self._run(until_sources=True))
+
+    async def afind_sources(self) -> None:
+        """Async twin of `find_sources`."""
+        if self._config.retrieval != "none":
+            async with contextlib.aclosing(self._arun(until_sources=True)) as events:
+                self._early += [event async for event in events]
+
+    # --- its events ---
+
+    def events(self) -> Generator[Event]:
+        """Makes the answer, its calls in threads.
+
+        Raises:
+            Exception: The answer could not be completed.
+        """
+        self._begun = True
+        yield from self._early
+        yield from self._run()
+
+    async def aevents(self) -> AsyncGenerator[Event]:
+        """Makes the answer, its calls as tasks, or in threads beside the loop."""
+        self._begun = True
+        for early in self._early:
+            yield early
+        async with contextlib.aclosing(self._arun()) as events:
+            async for event in events:
+                yield event
+
+    def _run(self, *, until_sources: bool = False) -> Generator[Event]:
+        self._used = self._config.point_llm.used(streamed=self._live, sync=True)
+        events = cast(Generator[tuple[int, Event]], drive.run(self._board, self._open, until_sources=until_sources))
+        heard = has_handlers(dispatcher)
+        try:
+            while (item := self._context.run(next, events, None)) is not None:
+                yield self._emit(item[1], heard)
+        finally:
+            self._context.run(events.close)
+
+    async def _arun(self, *, until_sources: bool = False) -> AsyncGenerator[Event]:
+        self._used = self._config.point_llm.used(streamed=self._live, sync=False)
+        events = cast(
+            AsyncGenerator[tuple[int, Event]], drive.arun(self._board, self._aopen, until_sources=until_sources)
+        )
+        loop = asyncio.get_running_loop()
+        heard = has_handlers(dispatcher)
+        try:
+            while (item := await loop.create_task(_next(events), context=self._context)) is not None:
+                yield self._emit(item[1], heard)
+        finally:
+            await loop.create_task(events.aclose(), context=self._context)
+
+    def _emit(self, event: Event, heard: bool) -> Event:
+        """Emits an event to the instrumentation, if any handler is there to hear it."""
+        if isinstance(event, AnswerFailed):
+            raise event.error
+        # A typed event for each piece of a stream costs as much as the piece.
+        if heard and (typed := self._context.run(typed_event, event)) is not None:
+            self._context.run(dispatcher.event, typed)
+        return event
+
+    # --- its calls ---
+
+    def _streamed(self, call: Call) -> bool:
+        # An eager skeleton has to be read while it is written.
+        return self._live or (call.stage == "skeleton" and self._config.settings.eager)
+
+    def _open(self, call: Call, position: int) -> Iterator[str | Reply]:
+        query = self._node_query(call)
+        with traced(call, self._callbacks, query.query_str) as pieces:
+            if call.stage == "sources":
+                yield self._found(self._finder.find(query))
+                return
+            llm, reader = self._config.writer(call.stage), ResponseReader()
+            if not self._streamed(call):
+                text, reply = reader.whole(llm.whole(call))
+                pieces.append(text)
+                yield text
+                yield reply
+                return
+            with closing_stream(llm.stream(call)) as responses:
+                for response in responses:
+                    pieces.append(reader.add(response))
+                    yield pieces[-1]
+            yield reader.reply
+
+    async def _aopen(self, call: Call, position: int) -> AsyncIterator[str | Reply]:
+        query = self._node_query(call)
+        with traced(call, self._callbacks, query.query_str) as pieces:
+            if call.stage == "sources":
+                yield self._found(await self._finder.afind(query))
+                return
+            llm, reader = self._config.writer(call.stage), ResponseReader()
+            if not self._streamed(call):
+                text, reply = reader.whole(await llm.awhole(call))
+                pieces.append(text)
+                yield text
+                yield reply
+                return
+            async with aclosing_stream(await llm.astream(call)) as responses:
+                async for response in responses:
+                    pieces.append(reader.add(response))
+                    yield pieces[-1]
+            yield reader.reply
+
+    @property
+    def _finder(self) -> NodeFinder:
+        assert self._config.finder is not None, "only answers with retrieval have calls for sources"
+        return self._config.finder
+
+    def _found(self, nodes: list[NodeWithScore]) -> Reply:
+        return Reply(sources=tuple(nodes), context=self._contexts.text(nodes))
+
+    def _node_query(self, call: Call) -> QueryBundle:
+        """The query for a call's nodes: its point's, or the question's."""
+        if call.point is None:
+            # A copy: some retrievers write an embedding into it.
+            return replace(self._query)
+        return self._config.point_query(self._query.query_str, call.point.title)
+
+
+async def _next(events: AsyncGenerator[tuple[int, Event]]) -> tuple[int, Event] | None:
+    return await anext(events, None)
+
+
+def _no_texts() -> Generator[str]:
+    yield from ()
+
+
+async def _no_atexts() -> AsyncGenerator[str]:
+    nothing: tuple[str, ...] = ()
+    for text in nothing:
+        yield text

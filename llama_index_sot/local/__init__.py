@@ -1,0 +1,1 @@
+"""Local Hugging Face models on an engine."""
