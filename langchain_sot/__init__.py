@@ -1,6 +1,6 @@
 """Skeleton-of-Thought for LangChain: outline the answer first, then write all points in parallel.
 
-What not every program uses is imported when its name is first used. `SkeletonOfThoughtMiddleware` is here too; it needs
+Names that few programs use are imported at their first use. `SkeletonOfThoughtMiddleware` is one of them; it needs
 `langchain` (extra `agents`).
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from langchain_sot.route_runnable import SkeletonOfThoughtRouter
     from langchain_sot.skeleton_parser import SkeletonOutputParser
 
-# Without the middleware: `from langchain_sot import *` works whatever is installed.
+# Without the middleware: `from langchain_sot import *` must work without the extras.
 __all__ = [
     "ChatTransformers",
     "PromptRouter",

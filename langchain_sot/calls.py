@@ -14,13 +14,16 @@ from langchain_core.runnables.config import merge_configs
 from langchain_sot.messages import ParsedInput, convert_messages, message_usage, render_text
 from langchain_sot.models.open_runs import ended_runs
 from langchain_sot.models.resolution import ResolvedModel, resolve, unbind, with_bindings
-from langchain_sot.models.servers import ReplyEnd, begin_turn, with_timeout
-from langchain_sot.models.streams import aclose, aopen_stream, close, open_stream
+from langchain_sot.models.servers import begin_turn, with_timeout
+from langchain_sot.models.streams import aopen_stream, open_stream
 from langchain_sot.models.text_calls import acomplete, as_string, complete
 from langchain_sot.skeleton_schema import StructuredReply, ask_structured
+from skeleton_of_thought.adapters.hints import engine_settings, token_limit
+from skeleton_of_thought.adapters.replies import ReplyEnd, read_decoding, read_finish_reason
+from skeleton_of_thought.adapters.streams import aclose_stream, close_stream
 from skeleton_of_thought.drive import AsyncTogether, Together
 from skeleton_of_thought.together import Whole
-from skeleton_of_thought.types import Call, Decoding, Prompt, Reply, Stage, Usage
+from skeleton_of_thought.types import Call, Decoding, Reply, Stage, Usage
 
 if TYPE_CHECKING:
     from langchain_sot.local.chat_transformers import ChatTransformers
@@ -56,17 +59,19 @@ class AnswerModels:
         """How many calls can really run side by side under this limit; None for any number."""
         if self.serial:
             return 1
-        limits = [max_concurrency]
-        if self.point_llm.native:
-            limits.append(cast("ChatTransformers", self.point_llm.model).engine.parallel_rows)
-        return min((limit for limit in limits if limit is not None), default=None)
+        if not self.point_llm.native:
+            return max_concurrency
+        rows: int = cast("ChatTransformers", self.point_llm.model).engine.parallel_rows
+        return rows if max_concurrency is None else min(rows, max_concurrency)
 
     def continuing(self, prefill: Literal["auto"] | bool) -> frozenset[Stage]:
         """The stages whose model gets the start of its turn."""
-        if prefill != "auto":
-            return frozenset(("skeleton", "point") if prefill else ())
-        models: tuple[tuple[Stage, ResolvedModel], ...] = (("skeleton", self.llm), ("point", self.point_llm))
-        return frozenset(stage for stage, model in models if model.continues_turn)
+        stages: set[Stage] = set()
+        if prefill is True or (prefill and self.llm.continues_turn):
+            stages.add("skeleton")
+        if prefill is True or (prefill and self.point_llm.continues_turn):
+            stages.add("point")
+        return frozenset(stages)
 
 
 class ChainModels:
@@ -93,7 +98,7 @@ class ChainModels:
         self._kwargs = kwargs or {}
         self._resolved: list[tuple[RunnableConfig, AnswerModels]] = []
 
-    def resolve(self, config: RunnableConfig) -> AnswerModels:
+    def for_config(self, config: RunnableConfig) -> AnswerModels:
         """The models that this config chooses.
 
         Raises:
@@ -156,6 +161,18 @@ class _Request:
     model: ResolvedModel
     structured: bool = False
 
+    def stream(self) -> Iterator[Any]:
+        """Starts the call. Closing the iterator closes the model's own stream."""
+        if self.llm is self.model.model:
+            return self.llm.stream(self.input, self.config, **self.kwargs)
+        return open_stream(self.llm, self.input, self.config, self.kwargs)
+
+    def astream(self, config: RunnableConfig) -> AsyncIterator[Any]:
+        """Async twin of `stream`, with this config in place of its own."""
+        if self.llm is self.model.model:
+            return self.llm.astream(self.input, config, **self.kwargs)
+        return aopen_stream(self.llm, self.input, config, self.kwargs)
+
     def reader(self) -> _ReplyReader:
         """Reads the reply."""
         return _ReplyReader(self.input if self.model.text else "", structured=self.structured)
@@ -195,13 +212,13 @@ class ModelCalls:
                 self._keep(call, position, output)
             yield from reader.whole(output)
             return
-        stream = open_stream(request.llm, request.input, request.config, request.kwargs)
+        stream = request.stream()
         try:
             for chunk in stream:
                 yield reader.add(chunk)
         finally:
             # Closed here and not when it is collected: the call's run has to end before its parent's.
-            close(stream)
+            close_stream(stream)
         if request.structured:
             yield reader.rest
         yield reader.end()
@@ -220,12 +237,12 @@ class ModelCalls:
                 for item in reader.whole(output):
                     yield item
                 return
-            stream = aopen_stream(request.llm, request.input, config, request.kwargs)
+            stream = request.astream(config)
             try:
                 async for chunk in stream:
                     yield reader.add(chunk)
             finally:
-                await aclose(stream)
+                await aclose_stream(stream)
             if request.structured:
                 yield reader.rest
         yield reader.end()
@@ -281,7 +298,7 @@ class ModelCalls:
             return _Request(llm, as_string(untouched) if model.takes_text else untouched, config, kwargs, model)
         if call.timeout is not None:
             kwargs = with_timeout(model.members, kwargs, call.timeout)
-        if call.structured and (structured := _structured(llm, kwargs, prompt, model)) is not None:
+        if call.structured and (structured := _structured(llm, kwargs, call, model)) is not None:
             llm, bindings, kwargs = unbind(structured, {})
             config = with_bindings(bindings, config)
             return _Request(llm, convert_messages(prompt), config, kwargs, model, structured=True)
@@ -296,34 +313,23 @@ class ModelCalls:
 
 
 def _structured(
-    llm: Runnable[Any, Any], kwargs: Mapping[str, Any], prompt: Prompt, model: ResolvedModel
+    llm: Runnable[Any, Any], kwargs: Mapping[str, Any], call: Call, model: ResolvedModel
 ) -> Runnable[Any, Any] | None:
     if model.native:
-        # What follows no schema writes for as long as it may.
-        kwargs = {**kwargs, "max_tokens": _limit(kwargs, prompt, cast("ChatTransformers", model.model))}
+        # Text that follows no schema goes on for as long as it may.
+        own = kwargs.get("max_tokens", cast("ChatTransformers", model.model).max_tokens)
+        kwargs = {**kwargs, "max_tokens": token_limit(call, own, chosen=True)}
     return ask_structured(llm, kwargs)
-
-
-def _limit(kwargs: Mapping[str, Any], prompt: Prompt, model: ChatTransformers) -> int:
-    own: int = kwargs.get("max_tokens", model.max_tokens)
-    return own if prompt.hints.max_tokens is None else min(own, prompt.hints.max_tokens)
 
 
 def _native(kwargs: Mapping[str, Any], call: Call, model: ChatTransformers) -> dict[str, Any]:
     assert call.prompt is not None
-    prompt = call.prompt
-    limit = _limit(kwargs, prompt, model)
-    if call.stage == "merge" and prompt.hints.max_tokens and not {"max_tokens"} & {*kwargs, *model.model_fields_set}:
-        # The model's default is meant for one reply; a merge that is cut there would be in vain.
-        limit = prompt.hints.max_tokens
-    hints = {"prefill": prompt.prefill, "stop_after_text": prompt.hints.stop, "max_tokens": limit}
-    # What the caller has set goes before these.
-    defaults = {
-        "min_new_tokens": prompt.hints.min_tokens,
-        "frequency_penalty": prompt.hints.frequency_penalty,
-        "presence_penalty": prompt.hints.presence_penalty,
-    }
-    return {**defaults, **kwargs, **hints}
+    chosen = "max_tokens" in kwargs or "max_tokens" in model.model_fields_set
+    # Settings of the caller go before those of the prompt, but each part of an answer ends where its prompt says.
+    settings = {**engine_settings(call.prompt.hints), **kwargs}
+    settings["stop_after_text"] = call.prompt.hints.stop
+    settings["max_tokens"] = token_limit(call, kwargs.get("max_tokens", model.max_tokens), chosen=chosen)
+    return {**settings, "prefill": call.prompt.prefill}
 
 
 # --- what comes back ---
@@ -351,9 +357,8 @@ class _ReplyReader:
     def __init__(self, echo: str = "", *, structured: bool = False) -> None:
         self._echo = echo
         self._structured = StructuredReply() if structured else None
-        self._usage: Usage | None = None
-        self._end = ReplyEnd()
-        self._decoding: Decoding | None = None
+        self._reply_end = ReplyEnd()
+        self._promised = self._stated = False
 
     def add(self, chunk: Any) -> str:
         """Takes a chunk, or the whole message; returns its text."""
@@ -365,10 +370,10 @@ class _ReplyReader:
                 "without a parser that turns its text into something else."
             )
         if chunk.response_metadata:
-            self._end.add(chunk.response_metadata)
-            self._decoding = _decoding(chunk) or self._decoding
+            self._read_metadata(chunk.response_metadata)
+            self._reply_end.decoding = _decoding(chunk) or self._reply_end.decoding
         if getattr(chunk, "usage_metadata", None) and (usage := message_usage(chunk)) is not None:
-            self._usage = (self._usage or Usage()) + usage
+            self._reply_end.usage = (self._reply_end.usage or Usage()) + usage
         if self._structured is not None:
             self._structured.add(chunk)
             return ""
@@ -384,7 +389,7 @@ class _ReplyReader:
             raise output
         if isinstance(output, tuple):
             output, info = output
-            self._end.add(info)
+            self._read_metadata(info)
         text = self.add(output).removeprefix(self._echo)
         return text + self.rest, self.end()
 
@@ -401,19 +406,20 @@ class _ReplyReader:
         Raises:
             ConnectionError: It did not end, it broke off.
         """
-        if self._end.missing and self._usage is None:
-            raise ConnectionError("The server's stream ended before its answer was complete.")
-        titles = None if self._structured is None else self._structured.titles
-        return Reply(usage=self._usage, finish_reason=self._end.finish_reason, decoding=self._decoding, titles=titles)
+        return self._reply_end.reply(None if self._structured is None else self._structured.titles)
+
+    def _read_metadata(self, metadata: Mapping[str, Any]) -> None:
+        end = self._reply_end
+        end.finish_reason = read_finish_reason(metadata) or end.finish_reason
+        # In OpenAI's protocol every stream says how it ended. The message of a reply that was not streamed has the
+        # key, whatever the server put there: it is whole.
+        self._promised = self._promised or metadata.get("model_provider") == "openai"
+        self._stated = self._stated or "finish_reason" in metadata or "status" in metadata
+        end.cut = self._promised and not self._stated
 
 
 def _decoding(message: BaseMessage) -> Decoding | None:
-    """What the engine of `ChatTransformers` did for this reply."""
-    stated, names = message.response_metadata.get("decoding"), Decoding.__dataclass_fields__
-    if not isinstance(stated, Mapping) or not stated.keys() >= names.keys():
-        return None
-    usage: Mapping[str, Any] = (isinstance(message, AIMessage) and message.usage_metadata) or {}
-    if usage.get("total_cost") == 0:
-        # LangChain marks what its cache returns this way, and for that nothing was decoded.
-        return None
-    return Decoding(**{name: stated[name] for name in names})
+    """The record of the engine of `ChatTransformers` for this reply."""
+    usage: Mapping[str, Any] = getattr(message, "usage_metadata", None) or {}
+    # LangChain marks what its cache returns with this cost, and for that nothing was decoded.
+    return None if usage.get("total_cost") == 0 else read_decoding(message.response_metadata.get("decoding"))

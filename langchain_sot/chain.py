@@ -40,10 +40,12 @@ if TYPE_CHECKING:
     from langchain_sot.picking import PickedKeys
     from langchain_sot.plan import AnswerPlan
 
-# What runs an answer, and what only some methods need, is imported there: `benchmarks/orchestration.py` has the time
-# that the import of this package takes.
+# Modules that run an answer, or that only some methods need, are imported in those methods. The benchmark
+# `benchmarks/orchestration.py` measures the time that the import of this package takes.
 
 __all__ = ["SkeletonOfThoughtChain"]
+
+_NO_TEMPLATES = (None, None, None)
 
 _SETTINGS = (
     "max_points",
@@ -62,18 +64,18 @@ _SETTINGS = (
 
 
 class ChainInput(TypedDict):
-    """A question, and what was said before it."""
+    """A question, and the conversation before it."""
 
     question: Any
     chat_history: NotRequired[Any]
 
 
 class _SignatureOfFields:
-    """Builds a class, which pydantic has no signature for before, when somebody asks for its signature."""
+    """The signature of a pydantic class that is built late: this builds the class first."""
 
     def __get__(self, instance: object, owner: type[BaseModel]) -> Any:
         if instance is not None:
-            raise AttributeError("__signature__ is that of the class.")
+            raise AttributeError("__signature__ belongs to the class.")
         owner.model_rebuild()
         return owner.__signature__
 
@@ -81,11 +83,11 @@ class _SignatureOfFields:
 class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, Any]]):
     """Answers a question by Skeleton-of-Thought.
 
-    The input is a string, `{"question": ..., "chat_history": [...]}`, a message, a list of messages (or of what
-    LangChain takes for them), or a prompt value; its last message is the question. The output is a dict
+    The input is a string, `{"question": ..., "chat_history": [...]}`, a message, a list of messages (or of values that
+    LangChain converts to messages), or a prompt value. Its last message is the question. The output is a dict
     with `question`, `route`, `skeleton`, `points`, `answer`, `errors` and `timings` (see `AnswerDict`). Streams yield
     chunks that add up to it: `chain.pick("answer").stream(...)` gives the text in document order,
-    `chain.pick("points")` all points as they grow. See `Restart` for points that are written anew.
+    `chain.pick("points")` all points as they grow. A point that is written anew sends a `Restart`.
 
     `config["max_concurrency"]` bounds the open calls of a whole `invoke`, `stream` or `batch`; without it every
     point is in flight at once.
@@ -98,8 +100,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         '1. Move: A short walk helps.'
 
     Attributes:
-        llm: A chat model or string LLM, with whatever is around it: what is bound, retries, fallbacks, configurable
-            fields and alternatives. By position or by name; the rest goes by name.
+        llm: A chat model or string LLM, with its bindings, retries, fallbacks, configurable fields and alternatives.
+            By position or by name; all other settings go by name.
         point_llm: Another model for the points; None for the same.
         router: Decides whether a question is answered through a skeleton. "auto": rules and a small model of this
             package, without a call, which learn how fast the chain's models are (`skeleton_of_thought.AutoRouter`). Or
@@ -110,25 +112,24 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         point_prompt: The same for the point prompt, with `skeleton`, `titles`, `count`, `index`, `title` too.
         merge_prompt: The same for the prompt of the merge, with `skeleton`, `titles`, `count`, `draft` too: `draft` is
             the points, joined.
-        skeleton_mode: "text": the skeleton is read from the model's text. "structured": it is asked for as data by
-            `with_structured_output`, where the model has that; elsewhere, and where the reply does not fit, by text.
-        prefill: Whether the model is given the start of its turn, as a last message of the assistant. "auto": where it
-            is known to continue it, which are this package's own models, and servers that are told to by
+        skeleton_mode: "text": the skeleton is read from the model's text. "structured": `with_structured_output` asks
+            for it as data. Models without it, and replies that do not fit the schema, are read as text.
+        prefill: Whether the model gets the start of its turn, as a last message of the assistant. "auto": for models
+            that are known to continue it. These are this package's own, and those of servers with
             `extra_body={"continue_final_message": True}` (docs/servers.md).
         adopt: Whether the local model of a `HuggingFacePipeline` or `ChatHuggingFace` gets an engine that writes all
-            points as one batch, with its settings kept. False leaves it to that class, which writes them one by one.
+            points as one batch, with the same settings. If False, that class writes them one by one.
 
-    The other settings are those of `skeleton_of_thought.settings.Settings`.
+    The other settings are described at `skeleton_of_thought.settings.Settings`.
 
     In a trace the calls are runs named `skeleton`, `point 3: Take breaks`, `merge` and `answer` (for a direct one),
     tagged `sot:skeleton` and so on, with `sot_stage`, `sot_point` and `sot_attempt` in their metadata. The chain's own
-    run has custom events: `sot_skeleton`, `sot_point_start`, `sot_point_end`, `sot_merge_start`, `sot_merge_end`, see
-    `langchain_sot.custom_events`.
+    run has the custom events that `langchain_sot.custom_events` lists.
 
     Raises:
         ValueError: A setting, prompt or router that cannot work.
-        InvalidInput: An input that holds no question, before any call.
-        PointError: A point failed and `on_point_error="raise"`; it has the partial answer.
+        InvalidInput: An input without a question, before any call.
+        PointError: A point failed and `on_point_error="raise"`; the error has the partial answer.
         SkeletonError: No usable skeleton and `on_empty_skeleton="raise"`.
     """
 
@@ -156,7 +157,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     prefill: Literal["auto"] | bool = Field(default="auto")
     adopt: bool = True
 
-    # Built with the first chain: much of the import would be this.
+    # Built with the first chain: it would take much of the import's time.
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", defer_build=True)
 
     _automatic: Any = PrivateAttr(default=None)
@@ -199,16 +200,22 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     # --- how answers are made ---
 
     def plan(self, skeleton: Skeleton | None = None) -> AnswerPlan:
-        """The settings as the core takes them; with a skeleton, only its points are written."""
+        """The settings as the core takes them.
+
+        Args:
+            skeleton: Points that are known already: only they are written.
+        """
         from langchain_sot.plan import AnswerPlan
 
         point_llm = self.point_llm if self.point_llm is not None else self.llm
-        # Points that are asked for one by one are not to become one text.
+        templates = (self.skeleton_prompt, self.point_prompt, self.merge_prompt)
+        prompts = self.prompts or PromptSet()
+        # The points of a given skeleton stay apart: the caller gets each of them.
         merge = self.merge and skeleton is None
         return AnswerPlan(
             llm=self.llm,
             point_llm=point_llm,
-            prompts=prompt_set(self.prompts, self.skeleton_prompt, self.point_prompt, self.merge_prompt),
+            prompts=prompts if templates == _NO_TEMPLATES else prompt_set(prompts, *templates),
             settings=Settings(merge=merge, **{name: getattr(self, name) for name in _SETTINGS}),
             router=self._router(),
             prefill=self.prefill,
@@ -217,16 +224,13 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             adopts=self.adopt,
         )
 
-    def _plan(self) -> AnswerPlan:
-        return self.plan()
-
     def _output(self, answer: Answer) -> dict[str, Any]:
         return answer_dict(answer)
 
     def _chunks(self, parsed: ParsedInput) -> AnswerChunks:
         return AnswerChunks(parsed.conversation.question)
 
-    # --- its parts, for chains of one's own ---
+    # --- its parts, for chains of your own ---
 
     def get_skeleton_prompt(self) -> ChatPromptTemplate:
         """The skeleton prompt as a template with `question` (and optionally `chat_history`).
@@ -236,11 +240,11 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         return chat_prompt(self.plan().prompts.skeleton, **self._known_values())
 
     def get_point_prompt(self) -> ChatPromptTemplate:
-        """The point prompt as a template; what it asks for is in its `input_variables`."""
+        """The point prompt as a template; its `input_variables` are the values that it needs."""
         return chat_prompt(self.plan().prompts.point, **self._known_values())
 
     def get_merge_prompt(self) -> ChatPromptTemplate:
-        """The prompt of the merge as a template; what it asks for is in its `input_variables`."""
+        """The prompt of the merge as a template; its `input_variables` are the values that it needs."""
         return chat_prompt(self.plan().prompts.merge, **self._known_values())
 
     def _known_values(self) -> dict[str, str]:
@@ -271,7 +275,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         return PickedKeys(chain=self, keys=keys)
 
     def as_chat_model(self) -> SkeletonOfThoughtChatModel:
-        """A chat model that answers by this chain, for whatever expects a chat model.
+        """A chat model that answers by this chain, for code that expects a chat model.
 
         Example:
             >>> from langchain_core.language_models import FakeListChatModel
@@ -284,11 +288,11 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
         return SkeletonOfThoughtChatModel(chain=self)
 
-    # --- what LangChain asks of a runnable ---
+    # --- the interface of LangChain's runnables ---
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """It is, with models, templates and routers that are."""
+        """A chain is serializable if its models, templates and routers are."""
         return True
 
     @classmethod
@@ -298,12 +302,12 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     @property
     def InputType(self) -> Any:
-        """Text, messages or a dict; see the class."""
+        """Text, messages or a dict, as the class describes."""
         return str | ChainInput | list[Any]
 
     @property
     def OutputType(self) -> Any:
-        """See `AnswerDict`."""
+        """`AnswerDict`."""
         return AnswerDict
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
@@ -313,7 +317,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        """What is configurable in the models and the router."""
+        """The configurable fields of the models and the router."""
         parts = [part for part in (self.llm, self.point_llm, self.router) if isinstance(part, Runnable)]
         return get_unique_config_specs(spec for part in parts for spec in part.config_specs)
 

@@ -20,7 +20,7 @@ from typing import Any
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.runnables import RunnableConfig
 
-from langchain_sot.results import describe_error
+from skeleton_of_thought.errors import error_text
 from skeleton_of_thought.events import Event, MergeDone, MergeStarted, PointDone, PointStarted, Routed, SkeletonDone
 
 __all__ = ["CustomEventReporter", "custom_event"]
@@ -38,11 +38,11 @@ def custom_event(event: Event) -> tuple[str, dict[str, Any]] | None:
             return "sot_point_start", {"index": point.index, "title": point.title, "attempt": attempt}
         case PointDone(expansion):
             written = {"index": expansion.point.index, "title": expansion.point.title, "text": expansion.text}
-            return "sot_point_end", {**written, "error": expansion.error and describe_error(expansion.error)}
+            return "sot_point_end", {**written, "error": expansion.error and error_text(expansion.error)}
         case MergeStarted(attempt):
             return "sot_merge_start", {"attempt": attempt}
         case MergeDone(text, error):
-            return "sot_merge_end", {"text": text, "error": error and describe_error(error)}
+            return "sot_merge_end", {"text": text, "error": error and error_text(error)}
     return None
 
 

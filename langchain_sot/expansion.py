@@ -21,7 +21,7 @@ __all__ = ["PointExpansion", "as_skeleton"]
 
 
 def as_skeleton(points: Skeleton | Sequence[str | Point]) -> Skeleton:
-    """A skeleton from titles.
+    """The skeleton with these points.
 
     Raises:
         InvalidInput: There are no points, or one without a title.
@@ -44,9 +44,9 @@ def as_skeleton(points: Skeleton | Sequence[str | Point]) -> Skeleton:
 class PointExpansion(FlowRunnable, RunnableParallel[Any]):
     """A `RunnableParallel` with one step per point, whose result is `{"1": text, "2": text, ...}`.
 
-    Unlike a plain one it keeps to `max_concurrency` on all paths, runs every point at once without it
-    whatever the number of cores, and leaves no call open when one fails or the stream is closed.
-    Made by `SkeletonOfThoughtChain.expansion`.
+    Unlike a plain one, it keeps to `max_concurrency` in every method, writes all points at once without a limit on any
+    number of cores, and leaves no call open when one fails or the stream is closed.
+    `SkeletonOfThoughtChain.expansion` makes it.
 
     Attributes:
         chain: The chain whose models, prompts and settings are used.
@@ -65,19 +65,20 @@ class PointExpansion(FlowRunnable, RunnableParallel[Any]):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Not by itself: serialize the chain, and call `expansion` again."""
+        """Never: serialize the chain, and call `expansion` again."""
         return False
 
     @property
     def InputType(self) -> Any:
-        """What the chain takes."""
+        """The chain's input type."""
         return self.chain.InputType
 
     def get_input_schema(self, config: Any = None) -> Any:
-        """The chain's."""
+        """The chain's input schema."""
         return self.chain.get_input_schema(config)
 
-    def _plan(self) -> AnswerPlan:
+    def plan(self) -> AnswerPlan:
+        """The chain's plan with the points of the skeleton."""
         plan: AnswerPlan = self.chain.plan(self.skeleton)
         return plan
 
@@ -89,8 +90,8 @@ class PointExpansion(FlowRunnable, RunnableParallel[Any]):
 
 
 def _step(plan: AnswerPlan, point: Point) -> RunnableSequence[Any, str]:
-    """One point as a chain, for graphs and for whoever wants a single one."""
-    text = read_traits(type(find_model(plan.point_llm))).text
+    """One point as a chain, for graphs, and for users who take a single step."""
+    text = read_traits(find_model(plan.point_llm)).text
 
     def prompt(value: Any) -> Any:
         rendered = plan.prompts.point_prompt(

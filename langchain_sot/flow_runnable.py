@@ -1,8 +1,7 @@
-"""What every runnable here has in common: all six ways to run it, over one driver and one budget.
+"""The methods that run a chain: `invoke`, `batch`, `stream` and their twins, over one driver and one budget.
 
-`invoke` is a batch of one, `batch` collects `batch_as_completed`, and that runs all its flows in one
-`drive.run`, so `max_concurrency` bounds the open calls of the whole. Each input has a root run of its own,
-which ends when its answer does.
+`invoke` is a batch of one, and `batch` collects `batch_as_completed`. One `drive.run` runs all flows of a batch, so
+`max_concurrency` bounds its open calls together. Each input has its own root run, which ends with its answer.
 """
 
 from __future__ import annotations
@@ -30,26 +29,26 @@ from skeleton_of_thought.events import AnswerDone, AnswerFailed
 from skeleton_of_thought.types import Answer
 
 if TYPE_CHECKING:
-    # Loaded with the first chain, for what runs an answer is half of the import's time.
+    # Loaded with the first chain: these modules would double the time of the import.
     from langchain_sot.plan import AnswerBatch, AnswerPlan
 
 __all__ = ["FlowRunnable"]
 
 
 class FlowRunnable(Runnable[Any, dict[str, Any]]):
-    """A runnable whose work is done by flows."""
+    """A runnable that answers by flows."""
 
     @abstractmethod
-    def _plan(self) -> AnswerPlan:
-        """How answers are made."""
+    def plan(self) -> AnswerPlan:
+        """The plan of the answers."""
 
     @abstractmethod
     def _output(self, answer: Answer) -> dict[str, Any]:
-        """What is returned for an answer."""
+        """The output for an answer."""
 
     @abstractmethod
     def _chunks(self, parsed: ParsedInput) -> Chunks:
-        """What is streamed for a question; the sum equals `_output`."""
+        """Makes the chunks for one input; their sum equals `_output`."""
 
     # --- whole answers ---
 
@@ -75,7 +74,7 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
             inputs: The questions.
             config: One config for all, or one each. The first one's `max_concurrency` bounds the calls.
             return_exceptions: Put the error of a question into its place. Without it the first error is
-                raised at once, and what is still running is cancelled.
+                raised at once, and all open calls are cancelled.
             kwargs: Passed on to the models.
         """
         results = dict(self._as_completed(inputs, config, return_exceptions, kwargs))
@@ -172,7 +171,7 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
     ) -> AnswerBatch:
         from langchain_sot.plan import AnswerBatch
 
-        return AnswerBatch(self._plan(), inputs, configs, kwargs, live=live)
+        return AnswerBatch(self.plan(), inputs, configs, kwargs, live=live)
 
     def _root(self, config: RunnableConfig, value: Any) -> CallbackManagerForChainRun:
         name, run_id = config.get("run_name") or self.get_name(), config.pop("run_id", None)
@@ -185,13 +184,13 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
 
     # --- streams ---
 
-    # LangChain's `_transform_stream_with_config` ends the root run before it closes what it iterates, so the
-    # calls' runs would end after their parent's. Here the calls are closed first.
+    # LangChain's `_transform_stream_with_config` ends the root run before it closes its iterator, so the runs of the
+    # calls would end after their parent's. Here the calls are closed first.
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[dict[str, Any]]:
         """Answers one question in chunks that add up to what `invoke` returns.
 
-        Closing the iterator cancels all calls, and returns when they have ended.
+        `close` on the iterator cancels all calls, and returns when they have ended.
         """
         config = ensure_config(config)
         root = self._root(config, input)
@@ -256,7 +255,10 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
 
 def _tap(root: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun) -> _StreamingCallbackHandler[Any] | None:
     """The handler of `astream_events`, to which the chunks of a run are reported."""
-    return next((handler for handler in root.handlers if isinstance(handler, _StreamingCallbackHandler)), None)
+    for handler in root.handlers:
+        if isinstance(handler, _StreamingCallbackHandler):
+            return handler
+    return None
 
 
 def _sum(chunks: list[Any]) -> list[Any]:

@@ -1,8 +1,8 @@
 """LangGraph's control flow through an answer: an interrupt pauses the graph, it is no failed call.
 
-`interrupt()` and its kin leave a node by an exception. Within an answer such an exception would count as a call
-that failed: retried, replaced by a placeholder, or by the direct route where a router raised it. Here it is lifted
-above all of that, to where the answer was asked for.
+`interrupt()` and similar functions leave a node by an exception. Within an answer such an exception would count as a
+failed call, which is retried, replaced by a placeholder, or by the direct route if a router raised it. Here it is
+lifted past all of these, to the caller of the answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["alifting", "dropped", "lifted", "lifting"]
 
 
 class _Lifted(BaseException):
-    """Carries an exception of LangGraph past what handles failures; drivers raise it where the caller is."""
+    """Carries an exception of LangGraph past all handlers of failures; drivers raise it in the caller's thread."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -24,13 +24,13 @@ class _Lifted(BaseException):
 
 
 def _graph_errors() -> Any:
-    # Not imported: without a graph around us there is none of its exceptions either.
+    # Not imported: without a graph that runs the chain, none of its exceptions can occur.
     return sys.modules.get("langgraph.errors")
 
 
 @contextlib.contextmanager
 def lifted() -> Iterator[None]:
-    """Lifts what LangGraph raises in the block."""
+    """Lifts the exceptions that LangGraph raises in the block."""
     try:
         yield
     except Exception as error:
@@ -42,7 +42,7 @@ def lifted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def dropped() -> Iterator[None]:
-    """Raises what was lifted in the block as what it was."""
+    """Raises a lifted exception of the block as the original one."""
     try:
         yield
     except _Lifted as lifted_error:
@@ -50,7 +50,7 @@ def dropped() -> Iterator[None]:
 
 
 def lifting(open_call: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """A function that opens calls, with what LangGraph raises in them lifted."""
+    """The function that opens calls, with LangGraph's exceptions in them lifted."""
     if _graph_errors() is None:
         return open_call
 

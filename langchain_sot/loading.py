@@ -1,4 +1,4 @@
-"""Chains that were dumped to JSON, made again."""
+"""Loads chains that were dumped to JSON."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _CLASSES: tuple[type[Serializable], ...] = (
 def load_chain(
     dumped: str | Mapping[str, Any], *, secrets_map: Mapping[str, str] | None = None, secrets_from_env: bool = False
 ) -> Any:
-    """A chain, or whatever it is a part of, from what `langchain_core.load.dumps` or `dumpd` made of it.
+    """Loads a chain, or a runnable with a chain in it, that `langchain_core.load.dumps` or `dumpd` made.
 
-    LangChain's own `load` knows its classes and those of its partners, and has to be told of others; this tells it.
-    What is loaded is as good as code: it may name any model and server. Load nothing that you do not trust.
+    LangChain's own `load` knows its classes and those of its partners; this function adds those of this package.
+    A dump can do as much as code: it may name any model and server. Load only dumps that you trust.
 
     Example:
         >>> from langchain_core.load import dumps
@@ -48,13 +48,13 @@ def load_chain(
         ['Move', 'Rest']
 
     Args:
-        dumped: JSON, or the dict of it.
+        dumped: JSON, or a dict.
         secrets_map: API keys by their names, which are not part of a dump: `{"OPENAI_API_KEY": ...}`.
-        secrets_from_env: Whether to take those that are missing there from the environment.
+        secrets_from_env: Whether to take missing keys from the environment.
 
     Raises:
-        NotImplementedError: A part of it cannot be dumped, such as a function that is a router.
-        ValueError: It is no dump, or names a class that LangChain does not allow.
+        NotImplementedError: A part of the chain could not be dumped, such as a function as the router.
+        ValueError: This is no dump, or it names a class that LangChain does not allow.
     """
     value = json.loads(dumped) if isinstance(dumped, str) else dumped
     if not isinstance(value, Mapping) or "lc" not in value:
@@ -67,7 +67,7 @@ def load_chain(
         "additional_import_mappings": own,
     }
     if "allowed_objects" in inspect.signature(load).parameters:
-        # Without it, newer versions load prompts and messages only, and no model. Older ones do not know it.
+        # Without it, newer versions load only prompts and messages, no model. Older versions do not have it.
         settings["allowed_objects"] = "all"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LangChainBetaWarning)

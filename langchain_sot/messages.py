@@ -1,4 +1,4 @@
-"""LangChain's inputs and messages, to the core's and back."""
+"""Where a question enters: LangChain's inputs and messages as the core's, and back."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.prompt_values import PromptValue
 
+from skeleton_of_thought.adapters.replies import read_usage
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Content, Conversation, Message, Prompt, Usage
 
@@ -51,24 +52,24 @@ class ParsedInput:
 
 
 def read_input(value: Any) -> ParsedInput:
-    """Reads whatever the chain takes as its input.
+    """Reads an input of the chain.
 
     Args:
-        value: A string, a message, a list of what LangChain takes for messages, a prompt value, or a
+        value: A string, a message, a list of values that LangChain converts to messages, a prompt value, or a
             mapping with `question` and optionally `chat_history`.
 
     Raises:
-        InvalidInput: It is none of these, or holds no question.
+        InvalidInput: It is none of these, or has no question.
     """
     messages, untouched = _read(value)
     return ParsedInput(Conversation(messages), untouched)
 
 
 def read_messages(value: Any) -> tuple[Message, ...]:
-    """The messages of what the chain takes as its input, whether or not they end with a question.
+    """The messages of an input of the chain, whether or not they end with a question.
 
     Raises:
-        InvalidInput: It cannot be read.
+        InvalidInput: The input cannot be read.
     """
     return _read(value)[0]
 
@@ -126,7 +127,7 @@ def _question(value: Any) -> BaseMessage:
     messages = [HumanMessage(value)] if isinstance(value, str) else _messages(value)
     if len(messages) != 1:
         raise InvalidInput(
-            f"'question' holds {len(messages)} messages, but must be one question: put what came before it into "
+            f"'question' holds {len(messages)} messages, but must be one question: put the earlier messages into "
             "'chat_history'."
         )
     return messages[0]
@@ -136,7 +137,7 @@ def _history(value: Any) -> list[BaseMessage]:
     if value is None or value == "":
         return []
     if isinstance(value, str):
-        # A memory that was rendered to text has lost who said what; as context it still serves.
+        # A memory as text has no speakers any more, but still serves as context.
         return [SystemMessage(f"The conversation so far:\n{value}")]
     if isinstance(value, PromptValue):
         return value.to_messages()
@@ -144,7 +145,7 @@ def _history(value: Any) -> list[BaseMessage]:
 
 
 def convert_message(message: BaseMessage) -> Message:
-    """A LangChain message as the core's, with the original in `raw`."""
+    """A message of LangChain as the core's, with the original in `raw`."""
     return Message(_role(message), _content(message.content), raw=message)
 
 
@@ -169,7 +170,7 @@ def _content(content: str | Sequence[str | dict[str, Any]]) -> Content:
 
 
 def convert_messages(prompt: Prompt) -> list[BaseMessage]:
-    """The messages of a prompt as LangChain's; the caller's own come back untouched. Without the prefill."""
+    """The messages of a prompt as LangChain's, without the prefill. Messages of the caller are the original objects."""
     return [
         message.raw if isinstance(message.raw, BaseMessage) else _langchain_message(message)
         for message in prompt.messages
@@ -193,7 +194,7 @@ def render_text(prompt: Prompt) -> str:
     """The prompt as plain text, for models that complete a string; ends with the prefill.
 
     Raises:
-        InvalidInput: The question holds images or files, which a string cannot carry.
+        InvalidInput: The question has images or files, which a string cannot hold.
     """
     *head, last = prompt.messages
     if last.attachments:
@@ -212,11 +213,7 @@ def render_text(prompt: Prompt) -> str:
 
 def message_usage(message: Any) -> Usage | None:
     """The tokens that a model's message says were spent; None where it says nothing."""
-    if not isinstance(message, AIMessage) or not message.usage_metadata:
-        return None
-    usage = message.usage_metadata
-    cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
-    return Usage(usage.get("input_tokens", 0), usage.get("output_tokens", 0), cached)
+    return read_usage(message.usage_metadata) if isinstance(message, AIMessage) and message.usage_metadata else None
 
 
 def usage_metadata(usage: Usage) -> UsageMetadata:

@@ -69,31 +69,31 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         self, request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]
     ) -> ModelResponse | AIMessage:
         """Answers by the chain, or calls the handler."""
-        if not _suits(request):
+        if not _suits_chain(request):
             return handler(request)
         model, messages = self._model(request), _messages(request)
         route = model.call_route(messages, **request.model_settings)
         if route.delegated:
-            return _noted(handler(request), route)
-        return _named(model.with_route(route).invoke(messages, **request.model_settings))
+            return _with_reason(handler(request), route)
+        return _with_agent_name(model.with_route(route).invoke(messages, **request.model_settings))
 
     async def awrap_model_call(
         self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[ModelResponse]]
     ) -> ModelResponse | AIMessage:
         """Async twin of `wrap_model_call`."""
-        if not _suits(request):
+        if not _suits_chain(request):
             return await handler(request)
         model, messages = self._model(request), _messages(request)
         route = model.call_route(messages, **request.model_settings)
         if route.delegated:
-            return _noted(await handler(request), route)
-        return _named(await model.with_route(route).ainvoke(messages, **request.model_settings))
+            return _with_reason(await handler(request), route)
+        return _with_agent_name(await model.with_route(route).ainvoke(messages, **request.model_settings))
 
     def _model(self, request: ModelRequest) -> SkeletonOfThoughtChatModel:
         return self._chain.model_copy(update={"llm": request.model}).as_chat_model()
 
 
-def _suits(request: ModelRequest) -> bool:
+def _suits_chain(request: ModelRequest) -> bool:
     if request.tools or request.tool_choice is not None or request.response_format is not None:
         return False
     if isinstance(request.model, SkeletonOfThoughtChatModel):
@@ -108,7 +108,7 @@ def _messages(request: ModelRequest) -> list[BaseMessage]:
     return [*([system] if system is not None else []), *request.messages]
 
 
-def _noted(response: ModelResponse, route: CallRoute) -> ModelResponse | AIMessage:
+def _with_reason(response: ModelResponse, route: CallRoute) -> ModelResponse | AIMessage:
     """The response of the agent's own call, with the router's reason in its messages."""
     if isinstance(response, AIMessage):  # other middleware may return one
         return route.message(response)
@@ -116,7 +116,7 @@ def _noted(response: ModelResponse, route: CallRoute) -> ModelResponse | AIMessa
     return replace(response, result=result)
 
 
-def _named(message: AIMessage) -> AIMessage:
+def _with_agent_name(message: AIMessage) -> AIMessage:
     # `create_agent` names the messages of its own calls like this, for graphs of several agents.
     name = ensure_config().get("metadata", {}).get("lc_agent_name")
     return message.model_copy(update={"name": name}) if name else message

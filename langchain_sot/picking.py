@@ -17,8 +17,8 @@ __all__ = ["PickedKeys"]
 class PickedKeys(RunnableSerializable[Any, Any]):
     """Some keys of what the chain returns.
 
-    LangChain's own `chain | RunnablePick(key)` reads the chain's stream to its end when it is closed, so whoever
-    stops reading would wait for the whole answer. This one closes the chain's stream.
+    LangChain's own `chain | RunnablePick(key)` reads the chain's stream to its end when it is closed, so a reader that
+    stops early would wait for the whole answer. This runnable closes the chain's stream instead.
 
     Attributes:
         chain: The chain.
@@ -32,7 +32,7 @@ class PickedKeys(RunnableSerializable[Any, Any]):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """It is if the chain is."""
+        """Serializable if the chain is."""
         return True
 
     @classmethod
@@ -42,21 +42,21 @@ class PickedKeys(RunnableSerializable[Any, Any]):
 
     @property
     def InputType(self) -> Any:
-        """The chain's."""
+        """The chain's input type."""
         return self.chain.InputType
 
     @property
     def OutputType(self) -> Any:
-        """Anything that the chain has under the keys."""
+        """Any value that the chain has under the keys."""
         return Any
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        """The chain's."""
+        """The chain's configurable fields."""
         return cast(list[ConfigurableFieldSpec], self.chain.config_specs)
 
     def get_graph(self, config: RunnableConfig | None = None) -> Any:
-        """The chain's, and the pick."""
+        """The chain's graph with the pick after it."""
         return (self.chain | RunnablePick(self.keys)).get_graph(config)
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:

@@ -62,7 +62,7 @@ class AnswerPlan:
 
     def prepare(self) -> None:
         """Adopts local models now, rather than amid the first answer: an engine packs a model's weights."""
-        self.models({}).resolve({})
+        self.models({}).for_config({})
 
     def flow(
         self, parsed: ParsedInput, config: RunnableConfig, models: AnswerModels, *, live: bool, learns: bool = True
@@ -137,7 +137,7 @@ class AnswerBatch:
         for i, (value, config) in enumerate(zip(inputs, configs, strict=True)):
             try:
                 parsed = read_input(value)
-                models = chain_models.resolve(config)
+                models = chain_models.for_config(config)
                 # Answers that wait for each other say nothing about the pace of one alone.
                 flow = plan.flow(parsed, config, models, live=live, learns=len(inputs) == 1)
             except Exception as error:  # of one input, not of the batch
@@ -149,9 +149,9 @@ class AnswerBatch:
             self._positions.append(i)
             self._flows.append(flow)
             self._reporters.append(_reporter(config))
+            if models.serial:
+                self._limit = 1
         self._calls = ModelCalls(chosen, self.inputs, children, plan.streamed(live=live))
-        if any(models.serial for models in chosen):
-            self._limit = 1
 
     def direct(self, position: int) -> AIMessage | None:
         """The model's message of this input's direct answer, where that came whole."""
@@ -224,9 +224,9 @@ class AnswerBatch:
 
 def _reporter(config: RunnableConfig) -> CustomEventReporter | None:
     """Reports the events of one answer to the handlers of its run; None where none wants custom events."""
-    handlers = getattr(config.get("callbacks"), "handlers", None) or ()
-    if all(handler.ignore_custom_event for handler in handlers):
-        return None
-    from langchain_sot.custom_events import CustomEventReporter
+    for handler in getattr(config.get("callbacks"), "handlers", None) or ():
+        if not handler.ignore_custom_event:
+            from langchain_sot.custom_events import CustomEventReporter
 
-    return CustomEventReporter(config)
+            return CustomEventReporter(config)
+    return None

@@ -69,7 +69,7 @@ class PromptRouter(prompt_router.PromptRouter):
         return self._calls(ensure_config(), prompt).aopen(Call(0, "route", prompt), 0)
 
     def _models(self, config: RunnableConfig) -> AnswerModels:
-        return ChainModels(self.llm, self.llm, kwargs=self._kwargs).resolve(config)
+        return ChainModels(self.llm, self.llm, kwargs=self._kwargs).for_config(config)
 
     def _calls(self, config: RunnableConfig, prompt: Prompt) -> ModelCalls:
         parsed = ParsedInput(Conversation(prompt.messages), None)

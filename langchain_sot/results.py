@@ -1,4 +1,4 @@
-"""From the flow's events to what LangChain callers get: dicts, and chunks that add up to them."""
+"""Where an answer leaves: the flow's events as dicts, and as chunks that add up to them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 from langchain_core.runnables.utils import AddableDict
 from typing_extensions import TypedDict
 
+from skeleton_of_thought.errors import error_text
 from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerDone,
@@ -30,27 +31,26 @@ __all__ = [
     "PointChunks",
     "Restart",
     "answer_dict",
-    "describe_error",
     "errors_dict",
     "points_dict",
 ]
 
 
 class AnswerDict(TypedDict):
-    """What the chain returns.
+    """The chain's output.
 
     Attributes:
         question: The question's text.
         route: `"skeleton"`, or `"direct"` for an answer as the model gives it without a skeleton.
-        reason: Why, in words: what the router says, or what was wrong with the skeleton.
+        reason: Why, in words: the router's reason, or the fault of the skeleton.
         skeleton: The titles of the points; empty for a direct answer.
         points: The text of each point by its number, "1", "2", ...
         answer: The whole answer.
-        errors: Why points failed, by their number, and under "merge" why the merge did (the answer is then the points
-            as they are); empty when none did.
-        timings: Where the time went, see `skeleton_of_thought.types.Timings`: `total` and `first_text` in seconds, a
-            span for each of the `stages`, for local models what was done in each stage (`decoding`), and when each of
-            the `points` was written. `skeleton_of_thought.Timeline.of(result)` makes a picture of it.
+        errors: Why points failed, by their number, and under "merge" why the merge failed (the answer is then the
+            points as they are); empty without a failure.
+        timings: The fields of `skeleton_of_thought.types.Timings`: `total` and `first_text` in seconds, a span for
+            each of the `stages`, the engine's record of each stage for local models (`decoding`), and when each of the
+            `points` was written. `skeleton_of_thought.Timeline.of(result)` makes a picture of it.
     """
 
     question: str
@@ -66,15 +66,15 @@ class AnswerDict(TypedDict):
 class Restart(str):
     """A chunk of text that replaces what came before it, where plain text is appended.
 
-    A point whose call broke is written anew, and what was streamed of it is void. Adding chunks is all that
-    LangChain does with a stream, so this is told by the addition itself:
+    A point whose call broke is written anew, and its streamed text is void. LangChain only ever adds chunks, so the
+    addition itself has to drop that text:
 
         >>> "half a sent" + Restart("") + "A whole sentence."
         'A whole sentence.'
 
-    Whoever shows `points` live can test for it with `isinstance(chunk, Restart)`. The `answer` is restarted only
-    where `merge=True` and the merge breaks in the middle of its text: the joined points follow. To JSON and pickle it
-    is a plain string.
+    Code that shows `points` live can test for it with `isinstance(chunk, Restart)`. The `answer` is restarted only
+    if `merge=True` and the merge breaks in the middle of its text: the joined points follow. JSON and pickle see a
+    plain string.
     """
 
     __slots__ = ()
@@ -85,7 +85,7 @@ class Restart(str):
         return Restart(str.__add__(self, other)) if isinstance(other, str) else NotImplemented
 
     def __radd__(self, other: str) -> str:
-        # Python asks the right operand first because its type is a subclass of the left one's.
+        # Python calls this before the left operand's `__add__`, because this type is a subclass of `str`.
         return self if isinstance(other, str) else NotImplemented
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
@@ -107,21 +107,16 @@ def answer_dict(answer: Answer) -> dict[str, Any]:
 
 
 def errors_dict(answer: Answer) -> dict[str, str]:
-    """Why points failed, by their number, and under "merge" why the merge did."""
-    errors = {str(index): describe_error(error) for index, error in answer.errors.items()}
+    """Why points failed, by their number, and under "merge" why the merge failed."""
+    errors = {str(index): error_text(error) for index, error in answer.errors.items()}
     if answer.merge_error is not None:
-        errors["merge"] = describe_error(answer.merge_error)
+        errors["merge"] = error_text(answer.merge_error)
     return errors
 
 
 def points_dict(answer: Answer) -> dict[str, str]:
     """The text of each point by its number."""
     return {str(e.point.index): e.text for e in answer.expansions}
-
-
-def describe_error(error: Exception) -> str:
-    """Why a point, or the merge, failed."""
-    return f"{type(error).__name__}: {error}"
 
 
 class Chunks(Protocol):
@@ -161,9 +156,9 @@ class AnswerChunks:
             case AnswerRestarted():
                 return AddableDict(answer=Restart(""))
             case PointDone(Expansion(point, error=Exception() as error)):
-                return AddableDict(errors=AddableDict({str(point.index): describe_error(error)}))
+                return AddableDict(errors=AddableDict({str(point.index): error_text(error)}))
             case MergeDone(_, Exception() as error):
-                return AddableDict(errors=AddableDict(merge=describe_error(error)))
+                return AddableDict(errors=AddableDict(merge=error_text(error)))
             case AnswerDone(answer):
                 end = AddableDict(timings=AddableDict(answer.timings.to_dict()))
                 chunk = end if self._begun else self._begin(answer.route) + end
@@ -178,10 +173,10 @@ class AnswerChunks:
         if self._begun:
             return AddableDict(skeleton=titles, points=points)
         self._begun = True
-        # A question that was to have a skeleton may be answered directly for another reason, which the end tells.
+        # A direct answer may have another reason than the router's, such as a skeleton without points. It comes last.
         if self._decision is not None and self._decision.use_skeleton == (route == "skeleton"):
             self._reason = self._decision.reason
-        # All keys at once, so that the sum has them in this order whatever comes first.
+        # All keys at once, so that the sum always has them in this order.
         return AddableDict(
             question=self._question,
             route=route,

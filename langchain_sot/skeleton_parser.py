@@ -16,9 +16,9 @@ __all__ = ["SkeletonOutputParser"]
 class SkeletonOutputParser(BaseTransformOutputParser[list[str]]):
     """Reads the titles of a skeleton's points from a model's text.
 
-    It understands what models really write: `1.`, `2)`, bullets, bold, headings, several points on a line.
-    While streaming, each title comes as a list of its own as soon as its line is complete; the lists add up
-    to what `parse` returns. A text without points gives an empty list.
+    It understands the lists that models really write: `1.`, `2)`, bullets, bold, headings, several points on a line.
+    In a stream, each title is emitted as a list of its own as soon as its line is complete; the lists add up
+    to the result of `parse`. A text without points gives an empty list.
 
     Example:
         >>> from langchain_sot import SkeletonOutputParser
@@ -33,7 +33,7 @@ class SkeletonOutputParser(BaseTransformOutputParser[list[str]]):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """It is plain data."""
+        """Always: the parser is plain data."""
         return True
 
     @classmethod

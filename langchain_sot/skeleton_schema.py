@@ -1,4 +1,4 @@
-"""The skeleton as data: asked for by a model's own structured output, read from whatever form its reply has."""
+"""The skeleton as data: a model with structured output is asked for it, and its reply is read in any form."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class SkeletonSchema(BaseModel):
 
 
 def ask_structured(llm: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnable[Any, Any] | None:
-    """The model with these keywords, made to reply in the schema; None where it cannot.
+    """The model with these keyword arguments, made to reply in the schema; None for a model that cannot.
 
-    It gives the model's own message, as `with_structured_output(..., include_raw=True)` would have it under `raw`,
-    for its usage and for what can still be read from a reply that does not fit. The rest of that chain is left
-    out: it would add four runs to every trace, and it drops what is bound to the model and what a call passes on.
+    The result replies with the model's own message, which `with_structured_output(..., include_raw=True)` has under
+    `raw`: it has the usage, and a reply that does not fit the schema can still be read. The rest of that chain is left
+    out: it would add four runs to every trace, and it drops the bindings of the model and the call's arguments.
     """
     if has_fallbacks(llm):
         asking = [ask_structured(runnable, kwargs) for runnable in llm.runnables]
@@ -50,7 +50,7 @@ def ask_structured(llm: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnab
 
 
 def _up_to_the_model(made: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnable[Any, Any] | None:
-    """What `with_structured_output` has made, without what it does with the model's reply."""
+    """The steps of a runnable from `with_structured_output` up to the model, without those that read its reply."""
     steps = made.steps if isinstance(made, RunnableSequence) else [made]
     for i, step in enumerate(steps):
         if _is_model(step):
@@ -60,7 +60,7 @@ def _up_to_the_model(made: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Run
 
 
 def _with(step: Runnable[Any, Any], kwargs: Mapping[str, Any]) -> Runnable[Any, Any]:
-    # Where both set something, the schema's is what it cannot do without.
+    # The schema's own arguments go before equal ones of the call: without them there is no data.
     if isinstance(step, RunnableBindingBase):
         return step.model_copy(update={"kwargs": {**kwargs, **step.kwargs}})
     return step.bind(**kwargs)
@@ -88,7 +88,7 @@ class StructuredReply:
 
     @property
     def titles(self) -> tuple[str, ...] | None:
-        """The titles; None where the reply does not fit the schema."""
+        """The titles; None for a reply that does not fit the schema."""
         calls = self._message.tool_calls if isinstance(self._message, AIMessage) else []
         for data in (*(call["args"] for call in calls), _json(self._text)):
             points = data.get("points") if isinstance(data, dict) else None
@@ -98,7 +98,7 @@ class StructuredReply:
 
     @property
     def text(self) -> str:
-        """What the reply has besides: text, or else the arguments of its tool calls as they are."""
+        """The reply as text: its own text, or else the arguments of its tool calls."""
         if self._text.strip() or not isinstance(self._message, AIMessage):
             return self._text
         whole = [_words(call["args"]) for call in self._message.tool_calls]
@@ -111,7 +111,7 @@ class StructuredReply:
 
 
 def _words(args: Mapping[str, Any]) -> str:
-    # A list that came as one string has its points on its lines.
+    # Some models send the list as one string, with a point on each line.
     points = args.get("points")
     return points if isinstance(points, str) else json.dumps(args, ensure_ascii=False)
 

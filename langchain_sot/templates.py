@@ -32,19 +32,19 @@ _BRACED = re.compile(r"\{(\w+)\}")
 class LangChainTemplate:
     """A LangChain template in the core's prompt set.
 
-    What the caller said before the question stands where the template has a `chat_history` placeholder,
-    else right after the template's system messages. The question's images and files are added to the last
-    human message. An AI message at the end is the start of the model's turn: a prefill where the backend
-    continues it, else an instruction to begin so.
+    The caller's earlier messages take the place of the template's `chat_history` placeholder; without one they follow
+    the template's system messages. The question's images and files are added to the last human message. An AI message
+    at the end is the start of the model's turn: a prefill for a backend that continues it, else an instruction to
+    begin this way.
 
     Attributes:
-        template: The template; its values are formatted by LangChain, so braces in them are safe.
+        template: The template; LangChain formats its values, so braces in them are safe.
     """
 
     template: BasePromptTemplate[Any]
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
-        """See `skeleton_of_thought.prompts.Template.render`."""
+        """The template with these values, as `skeleton_of_thought.prompts.Template.render` describes."""
         history = [message.raw or message for message in conversation.history]
         placed = [name for name in _HISTORY if name in _variables(self.template)]
         known = {name: value for name, value in values.items() if name in _variables(self.template)}
@@ -71,14 +71,14 @@ def _take_prefill(turns: list[Message], *, prefill: bool) -> tuple[list[Message]
     *rest, last = turns
     if prefill:
         return rest, last.text
-    # A backend that does not continue the turn would answer it, or reject it.
+    # A backend that does not continue the turn would reply to it, or reject it.
     text = begin_with(rest[-1].text, last.text)
     blocks = ({"type": "text", "text": text}, *rest[-1].attachments)
     return [*rest[:-1], Message(rest[-1].role, blocks if rest[-1].attachments else text)], ""
 
 
 def _with_history(turns: list[Message], conversation: Conversation) -> list[Message]:
-    # Several backends take system messages at the very start only: the caller's, then the template's.
+    # Several backends take system messages only at the very start: the caller's, then the template's.
     own = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
     return [*conversation.system, *turns[:own], *conversation.turns, *turns[own:]]
 
@@ -96,10 +96,16 @@ def prompt_set(
     point: BasePromptTemplate[Any] | str | None,
     merge: BasePromptTemplate[Any] | str | None = None,
 ) -> PromptSet:
-    """The prompts of a chain: those of `base`, with the given ones in their place.
+    """The prompts of a chain.
+
+    Args:
+        base: The prompts to start from; None for the project's own.
+        skeleton: A template in place of its skeleton prompt.
+        point: A template in place of its point prompt.
+        merge: A template in place of its prompt of the merge.
 
     Raises:
-        PromptFileError: A template lacks what it needs, or asks for a value that there is not.
+        PromptFileError: A template lacks a value that it needs, or asks for a value that does not exist.
     """
     prompts = base or PromptSet()
     if skeleton is not None:
@@ -114,7 +120,7 @@ def prompt_set(
 def _template(template: BasePromptTemplate[Any] | str, name: str, needed: set[str]) -> Template | str:
     if isinstance(template, str):
         return template
-    # Nothing is retrieved here, so a context would be promised and always empty.
+    # There is no retrieval here: a context would always be empty.
     names, known = _variables(template), PLACEHOLDERS[name] - {"context"}
     if unknown := set(template.input_variables) - known - set(_HISTORY):
         raise PromptFileError(
@@ -128,14 +134,14 @@ def _template(template: BasePromptTemplate[Any] | str, name: str, needed: set[st
 
 
 def chat_prompt(template: Template | str, **partial: str) -> ChatPromptTemplate:
-    """A prompt of the core as a LangChain template, for chains of one's own.
+    """A prompt of the core as a template of LangChain, for chains of your own.
 
     Args:
         template: A part of a `PromptSet`.
         partial: Values that are known already.
 
     Raises:
-        PromptFileError: It is of a kind that cannot be written as a template.
+        PromptFileError: A prompt of this type cannot be written as a template.
     """
     if isinstance(template, LangChainTemplate):
         inner: BasePromptTemplate[Any] = template.template
@@ -153,7 +159,7 @@ def chat_prompt(template: Template | str, **partial: str) -> ChatPromptTemplate:
 
 
 def _f_string(text: str) -> str:
-    # All braces are doubled but those of the placeholders, so that f-string formatting changes nothing else.
+    # All braces except those of placeholders are doubled, so that f-string formatting changes nothing else.
     def braces(match: re.Match[str]) -> str:
         name = ALIASES.get(match[1], match[1])
         return f"{{{name}}}" if name in _KNOWN else f"{{{{{match[1]}}}}}"

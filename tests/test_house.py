@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,9 @@ TOP = {
 
 WITH_TORCH = ["skeleton_of_thought/local/", "skeleton_of_thought/routers/classifier.py"]
 """Who may import torch and transformers."""
+
+MOST_FLOORS = 12
+"""The longest chain of imports within `langchain_sot`, which a reader follows to get to the bottom of a module."""
 
 
 MOST_LINES = 450
@@ -126,6 +130,76 @@ def test_adapters_import_neither_each_other_nor_langchain_community():
             names = roots(imports(path))
             assert not {n for n in names if n.startswith(other)}, path
             assert not names & {"langchain_community", "langchain_classic"}, path
+
+
+def at_import(body: list[ast.stmt]) -> list[ast.stmt]:
+    """The imports that run when a module is imported: all but those in functions and those for type checkers."""
+    found: list[ast.stmt] = []
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append(node)
+        elif isinstance(node, ast.If):
+            found += at_import(node.orelse if "TYPE_CHECKING" in ast.unparse(node.test) else node.body + node.orelse)
+        elif isinstance(node, ast.Try):
+            found += at_import(node.body + node.orelse + node.finalbody + [s for h in node.handlers for s in h.body])
+    return found
+
+
+def import_graph(package: str) -> dict[str, set[str]]:
+    """The modules of the package that each of its modules imports when it is imported."""
+    paths = {dotted(path): path for path in modules(package)}
+    graph: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        wanted: set[str] = set()
+        for node in at_import(ast.parse(path.read_text(encoding="utf-8")).body):
+            if isinstance(node, ast.Import):
+                wanted |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                full = {f"{node.module}.{alias.name}" for alias in node.names}
+                wanted |= full & paths.keys() or {node.module or ""}
+        graph[name] = wanted & paths.keys() - {name}
+    return graph
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_imports_itself_through_others(package):
+    circles = list(import_circles(import_graph(package)))
+    assert not circles, circles
+
+
+def import_circles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
+    done: set[str] = set()
+
+    def visit(name: str, above: list[str]) -> Iterator[list[str]]:
+        if name in above:
+            yield [*above[above.index(name) :], name]
+        elif name not in done:
+            for other in sorted(graph[name]):
+                yield from visit(other, [*above, name])
+            done.add(name)
+
+    for name in sorted(graph):
+        yield from visit(name, [])
+
+
+def test_circles_of_imports_are_found():
+    assert list(import_circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == [["a", "b", "c", "a"]]
+    assert list(import_circles({"a": {"b", "c"}, "b": {"c"}, "c": set()})) == []
+
+
+def test_the_langchain_package_has_few_floors():
+    graph = import_graph("langchain_sot")
+
+    def chain(name: str) -> list[str]:
+        return [name, *max((chain(other) for other in graph[name]), key=len, default=[])]
+
+    longest = max((chain(name) for name in graph), key=len)
+    assert len(longest) <= MOST_FLOORS, longest
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -19,8 +19,8 @@ from langchain_sot.chat_model.route import CallRoute
 __all__ = ["ChatCall", "GenerateCall", "with_stop"]
 
 _HIDDEN_FROM_STREAMS = ("nostream", "langsmith:nostream")
-"""LangGraph does not stream the tokens of model runs with these tags. The tokens of the answer's own run come in order,
-those of its calls would come twice and mixed."""
+"""LangGraph does not stream the tokens of model runs with these tags. The answer's own run streams its tokens in order;
+from its calls they would come a second time, mixed."""
 
 
 class _RunListener(BaseCallbackHandler):
@@ -47,8 +47,8 @@ class _AsyncRunListener(_RunListener):
 class ChatCall:
     """One call on the chat model.
 
-    `BaseChatModel` does not hand the caller's config to `_generate` and `_stream`, and not always the run. A copy of
-    the model, made for the call, holds them here.
+    `BaseChatModel` does not pass the caller's config to `_generate` and `_stream`, and the run only sometimes. A copy
+    of the model, made for the call, holds both here.
 
     Attributes:
         config: The caller's config.

@@ -18,7 +18,7 @@ from langchain_sot.chat_model.call import ChatCall
 from langchain_sot.chat_model.route import CallRoute
 from langchain_sot.messages import convert_message
 from langchain_sot.models.resolution import find_model, read_traits, rebound, resolve, with_bindings
-from langchain_sot.models.streams import aclose, close
+from skeleton_of_thought.adapters.streams import aclosing_stream, closing_stream
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Conversation
 
@@ -117,24 +117,18 @@ class DelegatingChatModel(BaseChatModel):
     ) -> Generator[AIMessageChunk]:
         # Out of its bindings: a binding's stream, when closed early, leaves the stream of its model open.
         llm, config, kwargs = self._chosen(ensure_config(config), kwargs)
-        chunks = llm.stream(self._delegated_input(route, value), config, **kwargs)
-        try:
+        with closing_stream(llm.stream(self._delegated_input(route, value), config, **kwargs)) as chunks:
             for chunk in chunks:
                 yield route.chunk(chunk)
-        finally:
-            close(chunks)
         route.end()
 
     async def _astream_llm(
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> AsyncGenerator[AIMessageChunk]:
         llm, config, kwargs = self._chosen(ensure_config(config), kwargs)
-        chunks = llm.astream(self._delegated_input(route, value), config, **kwargs)
-        try:
+        async with aclosing_stream(llm.astream(self._delegated_input(route, value), config, **kwargs)) as chunks:
             async for chunk in chunks:
                 yield route.chunk(chunk)
-        finally:
-            await aclose(chunks)
         route.end()
 
     def _delegated_input(self, route: CallRoute, value: LanguageModelInput) -> LanguageModelInput:
@@ -143,7 +137,7 @@ class DelegatingChatModel(BaseChatModel):
 
     def _llm_input(self, value: Any) -> Any:
         """The input, with a lone question as a string for string LLMs, which prefix messages with "Human:"."""
-        if isinstance(value, str) or not read_traits(type(find_model(self.chain.llm))).text:
+        if isinstance(value, str) or not read_traits(find_model(self.chain.llm)).text:
             return value
         messages = self._convert_input(value).to_messages()
         return messages[0].text if len(messages) == 1 and isinstance(messages[0], HumanMessage) else value

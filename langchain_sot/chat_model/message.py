@@ -15,6 +15,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_sot.messages import usage_metadata
 from langchain_sot.plan import AnswerBatch, AnswerPlan
 from langchain_sot.results import errors_dict
+from skeleton_of_thought.adapters.replies import read_usage
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
 from skeleton_of_thought.types import Answer, Usage
 
@@ -197,8 +198,4 @@ def _total(stages: Mapping[str, UsageMetadata]) -> UsageMetadata | None:
     """The sum over all stages; None where no model reported its usage."""
     if not stages:
         return None
-    total = Usage()
-    for usage in stages.values():
-        cached = (usage.get("input_token_details") or {}).get("cache_read") or 0
-        total += Usage(usage["input_tokens"], usage["output_tokens"], cached)
-    return usage_metadata(total)
+    return usage_metadata(sum((read_usage(usage) or Usage() for usage in stages.values()), Usage()))

@@ -437,9 +437,9 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
 
     def _answer(self, messages: list[BaseMessage], run: Any, kwargs: Mapping[str, Any]) -> AnswerMessages:
         call = self._call or ChatCall({})
-        plan = self.chain.plan()
+        plan = None if call.route is None else call.route.plan
         return AnswerMessages(
-            plan=plan if call.route is None else call.route.plan(plan),
+            plan=self.chain.plan() if plan is None else plan,
             question=self._llm_input(messages),
             config=call.child_config(run),
             kwargs={name: value for name, value in kwargs.items() if name != "stream" and value is not None},

@@ -116,13 +116,13 @@ class CallRoute:
 
     Attributes:
         delegated: Whether the call goes to the `llm` itself.
-        decision: The router's decision; None if the router was not consulted, or needs a call to decide.
         direct: The direct answer, if the router chose that route.
+        plan: How the chain answers, with the decision in place of a router that has decided; None if it does not.
     """
 
     delegated: bool
-    decision: RouteDecision | None = None
     direct: DirectAnswer | None = None
+    plan: AnswerPlan | None = None
 
     def message(self, output: Any) -> AIMessage:
         """The output of the `llm` as a message."""
@@ -139,12 +139,6 @@ class CallRoute:
         if self.direct is not None:
             self.direct.end()
 
-    def plan(self, plan: AnswerPlan) -> AnswerPlan:
-        """The plan of an answer by the chain, with the decision in place of the router: it is made only once."""
-        if self.decision is None:
-            return plan
-        return replace(plan, router=KnownDecision(plan.router, self.decision))
-
 
 def route_call(
     plan: AnswerPlan, messages: Sequence[BaseMessage], config: RunnableConfig, kwargs: Mapping[str, Any]
@@ -158,13 +152,14 @@ def route_call(
         kwargs: Keyword arguments for the models.
     """
     if plan.router is None:
-        return CallRoute(delegated=False)
-    models = plan.models(kwargs).resolve(config)
+        return CallRoute(delegated=False, plan=plan)
+    models = plan.models(kwargs).for_config(config)
     conversation = Conversation(tuple(convert_message(message) for message in messages))
     conversation = with_request(conversation, config, models)
     with dropped():
         decision = decide_at_once(ChildRunRouter(plan.router, config), conversation)
-    if decision is None or decision.use_skeleton:
-        return CallRoute(delegated=False, decision=decision)
-    direct = DirectAnswer(plan.router, decision, conversation.question)
-    return CallRoute(delegated=True, decision=decision, direct=direct)
+    if decision is None:
+        return CallRoute(delegated=False, plan=plan)
+    if decision.use_skeleton:
+        return CallRoute(delegated=False, plan=replace(plan, router=KnownDecision(plan.router, decision)))
+    return CallRoute(delegated=True, direct=DirectAnswer(plan.router, decision, conversation.question))

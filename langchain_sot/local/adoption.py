@@ -20,13 +20,14 @@ from pydantic import Field
 
 from langchain_sot.local.chat_transformers import ChatTransformers
 from langchain_sot.messages import render_text
-from langchain_sot.models.resolution import library_class
-from skeleton_of_thought.adapters.adoption import Adoptions, NotAdopted, overridden
+from skeleton_of_thought.adapters.adoption import Adoptions, NotAdopted, library_class, overridden
 from skeleton_of_thought.adapters.engines import model_name
 from skeleton_of_thought.errors import PromptTooLong
 from skeleton_of_thought.types import Message, Prompt
 
 __all__ = ["AdoptedModel", "adopt_runnable", "with_async_methods"]
+
+_PACKAGES = ("langchain_huggingface", "langchain_community")
 
 _PIPELINE_KWARGS = ("skip_prompt", "pipeline_kwargs")
 """Keyword arguments of these classes that an engine does not take. Its texts never repeat the prompt, and adoption has
@@ -65,13 +66,13 @@ class _LocalModel:
 
 
 def _find_local(llm: Any) -> _LocalModel | None:
-    if (owner := library_class(type(llm), "ChatHuggingFace")) is not None:
+    if (owner := library_class(llm, "ChatHuggingFace", _PACKAGES)) is not None:
         inner = getattr(llm, "llm", None)
         pipeline = getattr(inner, "pipeline", None)
-        if library_class(type(inner), "HuggingFacePipeline") is None or pipeline is None:
+        if library_class(inner, "HuggingFacePipeline", _PACKAGES) is None or pipeline is None:
             return None  # a remote endpoint
         return _LocalModel(llm, pipeline, True, owner)
-    owner = library_class(type(llm), "HuggingFacePipeline")
+    owner = library_class(llm, "HuggingFacePipeline", _PACKAGES)
     pipeline = getattr(llm, "pipeline", None)
     return None if owner is None or pipeline is None else _LocalModel(llm, pipeline, False, owner)
 
@@ -230,11 +231,11 @@ def _adopted(local: _LocalModel, kwargs: Mapping[str, Any]) -> AdoptedModel:
 
 def _tokenizer(local: _LocalModel) -> Any:
     own = getattr(local.llm, "tokenizer", None) if local.chat else None
-    theirs = local.pipeline.tokenizer
+    pipelines = local.pipeline.tokenizer
     # `ChatHuggingFace` loads a tokenizer of its own for its template. If the pipeline's has the same template, it is
     # used instead, so that both classes over one pipeline share one engine.
-    if own is None or getattr(own, "chat_template", None) == getattr(theirs, "chat_template", None):
-        return theirs
+    if own is None or getattr(own, "chat_template", None) == getattr(pipelines, "chat_template", None):
+        return pipelines
     return own
 
 
@@ -274,8 +275,7 @@ def _generation(pipeline: Any, call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _add_chat_settings(settings: dict[str, Any], fixed: dict[str, Any], llm: Any) -> None:
-    """Adds the settings of a `ChatHuggingFace` itself. With a pipeline that class ignores them; users who set one want
-    it."""
+    """Adds the settings of a `ChatHuggingFace` itself, which that class does not pass on to a pipeline."""
     for name in ("temperature", "top_p", "max_tokens", "seed"):
         if (value := getattr(llm, name, None)) is not None:
             settings[name] = value

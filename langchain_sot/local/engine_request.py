@@ -1,4 +1,4 @@
-"""What `ChatTransformers` asks of its engine: messages, tools and response formats as a request."""
+"""The request that `ChatTransformers` sends to its engine: messages, tools and response formats, converted."""
 
 from __future__ import annotations
 
@@ -30,12 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineRequest", "ToolUse", "convert_tools", "make_request"]
 
-_KNOWN_OTHERWISE = frozenset({"tool_use", "tool_call", "tool_call_chunk", "function_call", "reasoning", "thinking"})
-"""Blocks of earlier replies that say again what `tool_calls` says, or what models are not shown again."""
+_IGNORED_BLOCKS = frozenset({"tool_use", "tool_call", "tool_call_chunk", "function_call", "reasoning", "thinking"})
+"""Blocks of earlier replies that repeat `tool_calls`, and reasoning, which models do not get again."""
 
-
-_KINDS = ("function", "object")
-"""Types of tool descriptions that name functions; others are the server's own tools of some provider."""
+_FUNCTION_TYPES = ("function", "object")
+"""Types of tool descriptions that describe functions. Others are tools that a provider's server runs."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class EngineRequest:
     """One call of the engine.
 
     Attributes:
-        messages: As chat templates take them.
-        settings: The engine's, for this call.
-        reader: Tells tool calls from text; None where there can be none.
+        messages: The messages in the form of chat templates.
+        settings: The engine's settings for this call.
+        reader: Separates tool calls from text; None for a call without tools.
     """
 
     messages: list[dict[str, Any]]
@@ -54,10 +53,10 @@ class EngineRequest:
 
 
 def convert_tools(tools: Iterable[Any]) -> list[Tool]:
-    """Tools, pydantic classes, functions and schemas as descriptions.
+    """Describes tools, pydantic classes, functions and schemas to a model.
 
     Raises:
-        InvalidInput: One of them cannot be described.
+        InvalidInput: One of them cannot be described, or runs on a provider's server.
     """
     converted: list[Tool] = []
     for tool in tools:
@@ -66,23 +65,23 @@ def convert_tools(tools: Iterable[Any]) -> list[Tool]:
         except Exception as error:
             raise InvalidInput(f"The tool {tool!r:.80} cannot be described to a model: {error}") from error
         if "function" not in converted[-1] or (
-            isinstance(tool, Mapping) and tool.get("type", "function") not in _KINDS
+            isinstance(tool, Mapping) and tool.get("type", "function") not in _FUNCTION_TYPES
         ):
             raise InvalidInput(f"The tool {tool!r:.80} is a provider's own; a local model can call functions only.")
     return converted
 
 
 class ToolUse:
-    """The tools of a call, how the model calls them, and whether it has to.
+    """The tools of a request, the format of their calls, and the grammar of a forced call.
 
     Args:
         engine: The engine.
-        tools: What the model may call.
+        tools: The tools that the model can call.
         choice: None or `"auto"`; `"none"`; `"any"`, `"required"` or True for some tool; or the name of one.
 
     Raises:
         InvalidInput: The model cannot call tools, or not these, or cannot be forced to.
-        MissingExtra: A call is to be forced, and the library for it is not installed.
+        MissingExtra: A call is forced, and llguidance is not installed.
     """
 
     def __init__(self, engine: LocalEngine, tools: Sequence[Tool], choice: Any = None) -> None:
@@ -95,7 +94,7 @@ class ToolUse:
     def _grammar(self, forced: Sequence[Tool]) -> Any:
         if not self.format.known:
             raise InvalidInput(
-                "tool_choice cannot force this model: how it writes its calls is known to its tokenizer alone. Leave "
+                "tool_choice cannot force this model: only its tokenizer knows the format of its calls. Leave "
                 "tool_choice out."
             )
         from skeleton_of_thought.local import Grammar
@@ -103,16 +102,16 @@ class ToolUse:
         return Grammar.from_json_schema(call_schema(self.format, forced))
 
     def settings(self) -> dict[str, Any]:
-        """What the engine is to be told."""
+        """The engine's settings for these tools."""
         if not self.tools:
             return {}
-        told: dict[str, Any] = {"tools": self.tools, "skip_special_tokens": False}
+        settings: dict[str, Any] = {"tools": self.tools, "skip_special_tokens": False}
         if self.grammar is not None:
-            told |= {"grammar": self.grammar, "prefill": self.format.opener and f"{self.format.opener}\n"}
-        return told
+            settings |= {"grammar": self.grammar, "prefill": self.format.opener and f"{self.format.opener}\n"}
+        return settings
 
     def reader(self, messages: list[dict[str, Any]]) -> Reader | None:
-        """Reads the reply."""
+        """The reader of the reply; None without tools."""
         if not self.tools:
             return None
         if self.grammar is not None:
@@ -123,7 +122,7 @@ class ToolUse:
 
 
 def _forced(tools: Sequence[Tool], choice: Any) -> list[Tool] | None:
-    """The tools of which one has to be called; None where none has to."""
+    """The tools of which the model has to call one; None if it is free."""
     if isinstance(choice, Mapping):
         function = choice.get("function")
         choice = function.get("name") if isinstance(function, Mapping) else choice.get("name", choice)
@@ -151,18 +150,18 @@ def make_request(
     tool_choice: Any = None,
     response_format: Any = None,
 ) -> EngineRequest:
-    """The request of a call.
+    """Converts one call on the chat model to a request.
 
     Args:
         engine: The engine.
         messages: The prompt.
-        settings: What the engine is told besides.
-        tools: What the model may call.
-        tool_choice: See `ToolUse`.
-        response_format: What the reply has to look like, in OpenAI's form.
+        settings: The engine's settings besides those for tools and formats.
+        tools: The tools that the model can call.
+        tool_choice: The choice among them, as `ToolUse` takes it.
+        response_format: The form of the reply, as OpenAI's `response_format`.
 
     Raises:
-        InvalidInput: Something of this cannot work.
+        InvalidInput: The messages, tools or format cannot be converted, or exclude each other.
     """
     use = ToolUse(engine, convert_tools(tools), tool_choice) if tools else None
     past = use.format if use is not None else find_format(engine) if _calls_in(messages) else None
@@ -176,14 +175,14 @@ def make_request(
         return EngineRequest(chat, settings if grammar is None else {**settings, "grammar": grammar})
     if use is None:
         return EngineRequest(chat, settings)
-    told = use.settings()
-    if told.get("prefill") and settings.get("prefill"):
+    tool_settings = use.settings()
+    if tool_settings.get("prefill") and settings.get("prefill"):
         raise InvalidInput("A prefill and a forced tool call exclude each other: leave one of them out.")
-    return EngineRequest(chat, {**settings, **told}, use.reader(chat))
+    return EngineRequest(chat, {**settings, **tool_settings}, use.reader(chat))
 
 
 def _instruct(chat: list[dict[str, Any]], instruction: str) -> None:
-    """Tell the model what its answer has to look like, where it reads it last."""
+    """Adds the instruction to the last message of the user, near the reply."""
     for message in reversed(chat):
         if message["role"] == "user":
             message["content"] = f"{message['content']}\n\n{instruction}"
@@ -196,7 +195,7 @@ def _calls_in(messages: Sequence[BaseMessage]) -> bool:
 
 
 def _chat(messages: Sequence[BaseMessage], format_: ToolFormat | None) -> list[dict[str, Any]]:
-    """The messages as chat templates take them; tool calls in the way that the model writes them."""
+    """The messages in the form of chat templates, with tool calls in the model's format."""
     names: dict[str | None, str] = {}
     chat: list[dict[str, Any]] = []
     for message in messages:
@@ -220,7 +219,7 @@ def _text(message: BaseMessage) -> str:
     blocks = [
         block
         for block in converted.attachments
-        if not (isinstance(message, AIMessage) and block.get("type") in _KNOWN_OTHERWISE)
+        if not (isinstance(message, AIMessage) and block.get("type") in _IGNORED_BLOCKS)
     ]
     if blocks:
         kinds = sorted({str(block.get("type")) for block in blocks})
@@ -237,7 +236,7 @@ def _call(call: Mapping[str, Any], format_: ToolFormat | None) -> dict[str, Any]
 
 
 def _id(given: str | None, format_: ToolFormat | None) -> str:
-    """The id of a call; another one, but always the same, where the template takes short ones only."""
+    """The id of a call; for templates that take short ids only, a short hash of it."""
     own = given or ""
     if format_ is None or not format_.short_ids or (len(own) == 9 and own.isalnum()):
         return own

@@ -1,4 +1,4 @@
-"""Structured output of local models: schemas, what the model is told of them, and the parser."""
+"""Structured output of local models: schemas, the instruction and grammar for a reply, and its parser."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _ANY_OBJECT: dict[str, Any] = {"type": "object"}
 
 
 class ResponseFormat:
-    """What `response_format` asks of a reply.
+    """The form of a reply that `response_format` asks for.
 
     Args:
-        schema: What the reply has to be valid against; None for any JSON object.
+        schema: The JSON schema of the reply; None for any JSON object.
     """
 
     def __init__(self, schema: dict[str, Any] | None) -> None:
@@ -38,7 +38,7 @@ class ResponseFormat:
 
     @property
     def instruction(self) -> str:
-        """What the model is told of it."""
+        """The instruction for the model."""
         if self._schema is None:
             return "Answer with nothing but a JSON object."
         schema = json.dumps(self._schema, ensure_ascii=False)
@@ -46,10 +46,10 @@ class ResponseFormat:
 
     @property
     def grammar(self) -> Any:
-        """What holds the reply to it; None where the library for that is not installed.
+        """The grammar that enforces the form; None if llguidance is not installed.
 
         Raises:
-            InvalidInput: The schema cannot be enforced.
+            InvalidInput: A grammar cannot express the schema.
         """
         if importlib.util.find_spec("llguidance") is None:
             return None
@@ -62,7 +62,7 @@ def read_format(value: Any) -> ResponseFormat:
     """Reads `response_format`, in OpenAI's form.
 
     Raises:
-        InvalidInput: It is none.
+        InvalidInput: The value has neither of OpenAI's two forms.
     """
     if isinstance(value, Mapping):
         if value.get("type") == "json_object":
@@ -84,7 +84,7 @@ def json_schema(schema: Any) -> dict[str, Any]:
     """The JSON schema of a pydantic class, a TypedDict, a function description or a JSON schema.
 
     Raises:
-        InvalidInput: It is none of these.
+        InvalidInput: The value is none of these.
     """
     if isinstance(schema, type) and is_basemodel_subclass(schema):
         describe = getattr(schema, "model_json_schema", None) or getattr(schema, "schema")  # noqa: B009
@@ -92,33 +92,33 @@ def json_schema(schema: Any) -> dict[str, Any]:
         return own
     if isinstance(schema, Mapping) and not {"function", "parameters"} & set(schema):
         if not set(schema) & {"type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const"}:
-            raise InvalidInput(f"The schema {dict(schema)!r:.80} is no JSON schema: it has no 'type' or 'properties'.")
+            raise InvalidInput(f"{dict(schema)!r:.80} is not a JSON schema: it has no 'type' or 'properties'.")
         return dict(schema)
     try:
         return convert_to_json_schema(schema)
     except Exception as error:
         raise InvalidInput(
-            f"The schema {schema!r:.80} is no pydantic class, TypedDict or JSON schema: {error}"
+            f"The schema {schema!r:.80} is not a pydantic class, TypedDict or JSON schema: {error}"
         ) from error
 
 
 def without_extra_properties(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without room for properties that it does not name, which a small model would add without end."""
-    # Within allOf each part sees the properties of the others.
-    return schema if "allOf" in json.dumps(schema) else _closed(schema)
+    """The schema with `additionalProperties: false` in its objects, as small models add properties without end."""
+    # Within allOf each part has to allow the properties of the others.
+    return schema if "allOf" in json.dumps(schema) else _restricted(schema)
 
 
-def _closed(value: Any, *, named: bool = False) -> Any:
-    """Closes what is a schema; `named` says that the keys are names of the user's."""
+def _restricted(value: Any, *, named: bool = False) -> Any:
+    """Restricts a schema and those within it; with `named`, the keys are names of properties or definitions."""
     if isinstance(value, list):
-        return [_closed(item) for item in value]
+        return [_restricted(item) for item in value]
     if not isinstance(value, dict):
         return value
     if named:
-        return {name: _closed(part) for name, part in value.items()}
+        return {name: _restricted(part) for name, part in value.items()}
     literal = ("const", "enum", "default", "examples")
     result = {
-        key: part if key in literal else _closed(part, named=key in ("properties", "$defs", "definitions"))
+        key: part if key in literal else _restricted(part, named=key in ("properties", "$defs", "definitions"))
         for key, part in value.items()
     }
     parts = {"anyOf", "oneOf", "patternProperties", "$ref", "if", "unevaluatedProperties"} & set(value)
@@ -128,16 +128,16 @@ def _closed(value: Any, *, named: bool = False) -> Any:
 
 
 class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
-    """Reads the reply of a model that was asked for structured output.
+    """Parses a reply with structured output.
 
-    Streamed, it gives what is there so far; a pydantic object once it is valid.
+    In a stream it yields the part of the value that has come so far; a pydantic object once it is valid.
 
     Attributes:
-        target: The pydantic class to make; None for plain JSON.
-        from_tool: The output is the first tool call's arguments, not the text.
+        target: The pydantic class of the value; None for plain JSON.
+        from_tool: Take the value from the first tool call's arguments, not from the text.
 
     Raises:
-        OutputParserException: The reply is not valid; the message says why.
+        OutputParserException: The reply is invalid; the message has the reason.
     """
 
     target: Any = None
@@ -148,7 +148,7 @@ class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
         return "structured_output"
 
     def parse_result(self, result: list[Generation], *, partial: bool = False) -> Any:
-        """The value of a reply; of one that is not complete, with `partial`, what there is of it."""
+        """The value of a reply; with `partial`, the part of it that an incomplete reply has, or None."""
         message = result[0].message if isinstance(result[0], ChatGeneration) else None
         reason = message.response_metadata.get("finish_reason") if message is not None else None
         partial = partial and reason is None
@@ -180,14 +180,14 @@ class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):
 
 
 def _explained(error: Exception, text: str, reason: Any) -> str:
-    begin = f"The model's output is not what the schema asks for: {error}"
+    begin = f"The model's output does not match the schema: {error}"
     if reason == "length":
         begin = "The model's output was cut off by max_tokens before it was complete: raise max_tokens"
     return f"{begin} Output: {text[:200]!r}"
 
 
 def with_raw(llm: Runnable[Any, Any], parser: StructuredOutputParser) -> Runnable[Any, Any]:
-    """Gives `raw`, `parsed` and `parsing_error`, and raises nothing of the parser's."""
+    """A runnable with the output `raw`, `parsed` and `parsing_error`, which does not raise the parser's errors."""
     parsed = RunnablePassthrough.assign(parsed=itemgetter("raw") | parser, parsing_error=lambda _: None)
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
     return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")

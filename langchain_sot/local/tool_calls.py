@@ -1,7 +1,7 @@
-"""Tool calls of local models: who can make them, how they are written, and reading them out of text.
+"""Tool calls of local models: the models that can make them, how these write calls, and parsing calls from text.
 
-What tools look like in a prompt is the chat template's business. How calls look in a reply, tokenizers tell in a
-`response_template`; for those that have none, three ways of writing are known by the template.
+The chat template decides how tools look in a prompt. How a model writes calls is in its tokenizer's
+`response_template`; for tokenizers without one, three formats are recognised by the chat template.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 Tool = dict[str, Any]
-"""A tool as `convert_to_openai_tool` gives it."""
+"""A tool as `convert_to_openai_tool` describes it."""
 
 _PROBE: Tool = {
     "type": "function",
@@ -43,7 +43,7 @@ _PROBE: Tool = {
         "parameters": {"type": "object", "properties": {}},
     },
 }
-_ASK = [{"role": "user", "content": "Hello"}]
+_PROBE_MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class ToolFormat:
     """How a model writes tool calls.
 
     Attributes:
-        name: Of the format.
-        opener: What comes before a call; empty where the call is the whole reply.
-        closer: What comes after it.
-        arguments: The key under which the arguments stand.
-        listed: Calls are written as one JSON list.
-        short_ids: The template takes ids of nine letters and digits only.
-        known: Whether calls are written as told here; else the tokenizer's `response_template` reads them.
+        name: The format's name.
+        opener: The mark before a call; empty where the call is the whole reply.
+        closer: The mark after a call.
+        arguments: The key of the arguments.
+        listed: Whether the calls are one JSON list.
+        short_ids: Whether the template takes only ids of nine letters and digits.
+        known: Whether these attributes describe the format; else only the tokenizer's `response_template` does.
     """
 
     name: str
@@ -75,14 +75,14 @@ LLAMA = ToolFormat("llama", arguments="parameters")
 TEMPLATE = ToolFormat("response_template", known=False)
 
 _PYTHON_TAG = "<|python_tag|>"
-"""Llama's mark before calls, which is often missing."""
+"""Llama's mark before calls. The model often leaves it out."""
 
 
 def find_format(engine: LocalEngine) -> ToolFormat:
-    """How the engine's model writes tool calls.
+    """The format in which the engine's model writes tool calls.
 
     Raises:
-        InvalidInput: Its chat template shows it no tools, or its calls are written in a way that is not known.
+        InvalidInput: The chat template does not show tools to the model, or the format is unknown.
     """
     if not _shows_tools(engine):
         raise InvalidInput(
@@ -90,21 +90,18 @@ def find_format(engine: LocalEngine) -> ToolFormat:
             "model's card says so), or ask for structured output instead: with_structured_output(schema)."
         )
     tokenizer = engine.tokenizer
-    template = str(tokenizer.get_chat_template(tools=[_PROBE]))
-    own = TEMPLATE if getattr(tokenizer, "response_template", None) else None
-    known = _known_format(template)
-    if known is None and own is None:
+    known = _known_format(str(tokenizer.get_chat_template(tools=[_PROBE])))
+    if known is None and not getattr(tokenizer, "response_template", None):
         raise InvalidInput(
-            "The chat template of this model supports tools, but the way in which the model writes its calls is not "
-            "known here (Hermes and Qwen, Llama 3, Mistral are): set tokenizer.response_template, with which "
-            "transformers can read them."
+            "The chat template of this model supports tools, but the format of its calls is unknown (Hermes and Qwen, "
+            "Llama 3 and Mistral are known): set tokenizer.response_template, with which transformers can parse them."
         )
     return known or TEMPLATE
 
 
 def _known_format(template: str) -> ToolFormat | None:
     if HERMES.opener in template:
-        others = ("<function=", "<arg_key>", "<parameter=")  # XML inside of the same mark
+        others = ("<function=", "<arg_key>", "<parameter=")  # XML within the same mark
         return None if any(mark in template for mark in others) else HERMES
     if MISTRAL.opener in template:
         return None if "[ARGS]" in template else MISTRAL
@@ -117,13 +114,13 @@ def _shows_tools(engine: LocalEngine) -> bool:
     if not engine.has_chat_template:
         return False
     try:
-        return _PROBE["function"]["name"] in engine.render(_ASK, tools=[_PROBE])
+        return _PROBE["function"]["name"] in engine.render(_PROBE_MESSAGES, tools=[_PROBE])
     except InvalidInput:
         return False
 
 
 def call_schema(format_: ToolFormat, tools: Sequence[Tool]) -> dict[str, Any]:
-    """The JSON schema of one call to one of these tools, as the model writes it."""
+    """The JSON schema of one call to one of these tools, in the model's format."""
     calls = [
         {
             "type": "object",
@@ -140,23 +137,23 @@ def call_schema(format_: ToolFormat, tools: Sequence[Tool]) -> dict[str, Any]:
 def _parameters(tool: Tool) -> dict[str, Any]:
     parameters = dict(tool["function"].get("parameters") or {})
     if "$defs" in parameters or "definitions" in parameters:
-        # References count from the root, which is another one here.
+        # References are paths from the root of the schema, and here the parameters are no longer the root.
         parameters = dereference_refs(parameters)
         parameters = {key: value for key, value in parameters.items() if key not in ("$defs", "definitions")}
     return {"type": "object", "properties": {}, "additionalProperties": False, **parameters}
 
 
-# --- reading replies ---
+# --- parsing replies ---
 
 
 @dataclass(frozen=True)
 class ParsedReply:
-    """What a reply says.
+    """The content of a reply.
 
     Attributes:
-        text: Its text, or what of it was not handed out before.
-        calls: The tool calls in it, those that cannot be read included, in order.
-        reasoning: What the model thought, where its tokenizer tells that apart.
+        text: The text, without the part that `feed` returned before.
+        calls: The tool calls in order, invalid ones included.
+        reasoning: The model's reasoning, where its tokenizer can separate it.
     """
 
     text: str = ""
@@ -165,17 +162,17 @@ class ParsedReply:
 
 
 class Reader(Protocol):
-    """Tells text from tool calls while a reply comes in."""
+    """Separates text from tool calls while a reply streams."""
 
     def feed(self, text: str) -> str:
-        """More of the reply. Returns the text that can be handed out."""
+        """Takes the next piece of the reply; returns text that is surely not part of a call."""
 
     def finish(self, *, cut: bool) -> ParsedReply:
-        """The reply has ended, cut off or not. Returns what was not handed out."""
+        """Parses the calls and the rest of the text of a complete reply; `cut` says whether a limit ended it."""
 
 
 class MarkedReader:
-    """For formats that are known.
+    """Reads calls in a known format.
 
     Args:
         format_: The format.
@@ -188,7 +185,7 @@ class MarkedReader:
         self._begun = False
 
     def feed(self, text: str) -> str:
-        """More of the reply. What may be a call, or the space before one, is held back."""
+        """Takes the next piece; holds back text that may belong to a call, and space before it."""
         self._held += text
         if self._calling or not self._held.strip():
             return ""
@@ -198,7 +195,7 @@ class MarkedReader:
         return out
 
     def _start_of_calls(self) -> int:
-        """Up to where the held text is surely no call."""
+        """The length of the held text that is surely not part of a call."""
         held = self._held
         if self._format.opener:
             at = held.find(self._format.opener)
@@ -213,7 +210,7 @@ class MarkedReader:
         return len(held[:end].rstrip()) if end < len(held) or self._format.opener else end
 
     def finish(self, *, cut: bool) -> ParsedReply:
-        """The reply has ended."""
+        """Parses the complete reply."""
         if not self._calling:
             return ParsedReply(self._held)
         if self._format.opener:
@@ -222,29 +219,29 @@ class MarkedReader:
 
 
 class ForcedReader:
-    """For replies that a grammar holds to one call: JSON, and nothing besides."""
+    """Reads replies that a grammar limits to one call: nothing but JSON."""
 
     def __init__(self) -> None:
         self._text = ""
 
     def feed(self, text: str) -> str:
-        """More of the reply."""
+        """Takes the next piece; returns no text before the end."""
         self._text += text
         return ""
 
     def finish(self, *, cut: bool) -> ParsedReply:
-        """The reply has ended."""
+        """Parses the complete reply."""
         value = _read(self._text)
         return ParsedReply(calls=[_invalid(self._text, cut)] if value is None else _calls(value[0], self._text))
 
 
 class TemplateReader:
-    """By the tokenizer's own `response_template`, once the reply is complete.
+    """Reads complete replies with the tokenizer's own `response_template`.
 
     Args:
         engine: The engine.
-        prompt: The prompt as the model saw it.
-        tools: What it could call.
+        prompt: The rendered prompt.
+        tools: The tools that the model can call.
     """
 
     def __init__(self, engine: LocalEngine, prompt: str, tools: Sequence[Tool]) -> None:
@@ -254,16 +251,16 @@ class TemplateReader:
         self._text = ""
 
     def feed(self, text: str) -> str:
-        """More of the reply."""
+        """Takes the next piece; returns no text before the end."""
         self._text += text
         return ""
 
     def finish(self, *, cut: bool) -> ParsedReply:
-        """The reply has ended."""
+        """Parses the complete reply."""
         try:
             message = self._tokenizer.parse_response(self._text, prefix=self._prompt, tools=self._tools)
         except Exception:
-            # Whatever a template's author did not foresee. The text is all there is, and no call is lost from sight.
+            # The template does not fit this reply. An invalid call with the whole text shows it to the caller.
             return ParsedReply(calls=[_invalid(self._text, cut)])
         found = [call.get("function", call) for call in message.get("tool_calls") or ()]
         calls = [call for value in found for call in _calls(value, json.dumps(value, default=str))]
@@ -272,7 +269,7 @@ class TemplateReader:
 
 
 def _marked(text: str, format_: ToolFormat, cut: bool) -> ParsedReply:
-    """Calls behind marks; what stands between them is text."""
+    """Parses calls behind marks, with text between them."""
     calls: list[ToolCall | InvalidToolCall] = []
     between: list[str] = []
     at = 0
@@ -294,7 +291,7 @@ def _marked(text: str, format_: ToolFormat, cut: bool) -> ParsedReply:
 
 
 def _bare(text: str, cut: bool) -> ParsedReply:
-    """Calls that are the whole reply, if it consists of calls."""
+    """Parses a reply that consists of calls; any other reply is text."""
     body = text.strip()
     tagged = body.startswith(_PYTHON_TAG)
     at = len(_PYTHON_TAG) if tagged else 0
@@ -302,7 +299,7 @@ def _bare(text: str, cut: bool) -> ParsedReply:
     while at < len(body):
         found = _read(body, at)
         if found is None or not (isinstance(found[0], dict) and "name" in found[0]):
-            # An answer may well begin with a brace; only the mark says that it was meant for a call.
+            # Text may begin with a brace, too. Only the mark, or an earlier call, shows that a call was meant.
             return ParsedReply(calls=[*calls, _invalid(body, cut)]) if tagged or calls else ParsedReply(text)
         value, end = found
         calls += _calls(value, body[at:end])
@@ -311,7 +308,7 @@ def _bare(text: str, cut: bool) -> ParsedReply:
 
 
 def _read(text: str, at: int = 0) -> tuple[Any, int] | None:
-    """The JSON value that begins here, and where it ends."""
+    """The JSON value at this position and its end, or None."""
     start = len(text) - len(text[at:].lstrip())
     try:
         return json.JSONDecoder().raw_decode(text, start)
@@ -333,21 +330,22 @@ def _call(value: Any, raw: str) -> ToolCall | InvalidToolCall:
     if args is None:
         args = {}
     if not isinstance(args, Mapping):
-        return _invalid(raw, False, "its arguments are no JSON object", name=value["name"])
-    return tool_call(name=value["name"], args=dict(args), id=new_id())
+        return _invalid(raw, False, "its arguments are not a JSON object", name=value["name"])
+    return tool_call(name=value["name"], args=dict(args), id=_new_id())
 
 
-def _invalid(raw: str, cut: bool, why: str = "it is no valid JSON", name: str | None = None) -> InvalidToolCall:
+def _invalid(raw: str, cut: bool, why: str = "it is not valid JSON", name: str | None = None) -> InvalidToolCall:
     why = "it was cut off by max_tokens or a stop string" if cut else why
-    # Chunks of messages complete JSON that breaks off, and would make a call of half a one: not of this.
-    return invalid_tool_call(name=name, args=f"Unreadable: {raw}", id=new_id(), error=f"The call is not valid: {why}.")
+    # Message chunks complete truncated JSON when they are added, which would turn half a call into a whole one. The
+    # prefix prevents that.
+    return invalid_tool_call(name=name, args=f"Unreadable: {raw}", id=_new_id(), error=f"The call is invalid: {why}.")
 
 
-def new_id() -> str:
+def _new_id() -> str:
     """An id for a call: nine letters and digits, which all templates take."""
     return secrets.token_hex(5)[:9]
 
 
 def _overlap(text: str, mark: str) -> int:
-    """The length of the longest end of `text` that is a beginning of `mark`."""
+    """The length of the longest suffix of `text` that is a prefix of `mark`."""
     return next((n for n in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:n])), 0)

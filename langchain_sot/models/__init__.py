@@ -1,1 +1,1 @@
-"""What the models that people pass in can do, and how each kind is called."""
+"""The models of a chain: which one a config chooses, what it can do, and how it is called."""

@@ -1,4 +1,4 @@
-"""Which model a config chooses, out of the bindings, retries, fallbacks and alternatives that people put around it."""
+"""Finds the model that a config chooses, behind its bindings, retries, fallbacks and alternatives."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ __all__ = [
     "RunnableTraits",
     "find_model",
     "has_fallbacks",
-    "is_binding",
-    "library_class",
     "models_in",
     "read_traits",
     "rebound",
@@ -32,8 +30,7 @@ __all__ = [
 
 _RUNNABLES = "langchain_core.runnables"
 _CALL_METHODS = ("invoke", "ainvoke", "batch", "abatch", "stream", "astream")
-_HUGGING_FACE_PACKAGES = ("langchain_huggingface", "langchain_community")
-_HUGGING_FACE_CLASSES = ("HuggingFacePipeline", "ChatHuggingFace")
+_HUGGING_FACE_CLASSES = frozenset({"HuggingFacePipeline", "ChatHuggingFace"})
 _ONE_CALL_AT_A_TIME = frozenset({"ChatLlamaCpp", "LlamaCpp"})
 
 
@@ -42,7 +39,7 @@ _ONE_CALL_AT_A_TIME = frozenset({"ChatLlamaCpp", "LlamaCpp"})
 
 @dataclass(frozen=True)
 class RunnableTraits:
-    """What the class of a runnable says about it.
+    """The properties of a runnable that its class determines.
 
     Attributes:
         binding: LangChain's own binding, or a subclass that is called the same way.
@@ -52,7 +49,7 @@ class RunnableTraits:
         configurable: It has configurable fields or alternatives.
         text: It completes a string instead of answering a chat.
         native: This package's own model, which takes a prefill, stop strings and a limit with each call.
-        adoptable: One of LangChain's Hugging Face classes, which may hold a model of this process.
+        adoptable: It has the name of one of LangChain's Hugging Face classes, which may hold a model of this process.
         serial: Two calls at a time would break it: llama-cpp-python's model in this process, which has one state.
     """
 
@@ -67,13 +64,17 @@ class RunnableTraits:
     serial: bool = False
 
 
-@lru_cache(maxsize=256)
-def read_traits(cls: type) -> RunnableTraits:
-    """The traits of a class of runnables.
+def read_traits(llm: object) -> RunnableTraits:
+    """The traits of a runnable, read once for its class.
 
-    Classes are known by their names. To import `tenacity` for `with_retry`, or `transformers` for the base class of
-    string LLMs, takes longer than the rest of a chain together, and most programs use neither.
+    Classes are known by their names. The imports of `tenacity` for `with_retry` and of `transformers` for the base
+    class of string LLMs take longer than all other imports of a chain, and most programs use neither.
     """
+    return _traits_of(type(llm))  # type: ignore[arg-type]  # mypy takes no class for hashable
+
+
+@lru_cache(maxsize=256)
+def _traits_of(cls: type) -> RunnableTraits:
     bases = {f"{base.__module__}.{base.__qualname__}": base for base in cls.__mro__}
     names = {base.__name__ for base in cls.__mro__}
     fallbacks = bases.get(f"{_RUNNABLES}.fallbacks.RunnableWithFallbacks")
@@ -85,33 +86,20 @@ def read_traits(cls: type) -> RunnableTraits:
         configurable=f"{_RUNNABLES}.configurable.DynamicRunnable" in bases,
         text="langchain_core.language_models.llms.BaseLLM" in bases,
         native="langchain_sot.local.chat_transformers.ChatTransformers" in bases,
-        adoptable=any(library_class(cls, name) is not None for name in _HUGGING_FACE_CLASSES),
+        adoptable=not names.isdisjoint(_HUGGING_FACE_CLASSES),
         serial=not names.isdisjoint(_ONE_CALL_AT_A_TIME),
     )
 
 
 def _called_like(cls: type, stock: type | None) -> bool:
-    # Many subclasses differ by name only, such as what `BaseChatModel.bind` returns. One that does something of its own
-    # when it is called has to be called itself.
+    # Many subclasses differ by name only, such as the result of `BaseChatModel.bind`. A subclass with call methods of
+    # its own has to be called itself.
     return stock is not None and all(getattr(cls, name) is getattr(stock, name) for name in _CALL_METHODS)
-
-
-def library_class(cls: type, name: str) -> type | None:
-    """LangChain's Hugging Face class of this name, if `cls` is it or a subclass."""
-    for base in cls.__mro__:
-        if base.__name__ == name and base.__module__.partition(".")[0] in _HUGGING_FACE_PACKAGES:
-            return base
-    return None
-
-
-def is_binding(llm: object) -> TypeGuard[RunnableBinding[Any, Any]]:
-    """Whether it is called as LangChain's own binding is."""
-    return read_traits(type(llm)).binding
 
 
 def has_fallbacks(llm: object) -> TypeGuard[RunnableWithFallbacks[Any, Any]]:
     """Whether it is something `with_fallbacks`."""
-    return read_traits(type(llm)).fallbacks
+    return read_traits(llm).fallbacks
 
 
 # --- the model that a config chooses ---
@@ -122,15 +110,15 @@ class ResolvedModel:
     """A model as one config chooses it. Nothing in it is configurable any more, and local models are adopted.
 
     Attributes:
-        llm: What is called: the model with its retries and fallbacks, without the bindings around them.
+        llm: The runnable to call: the model with its retries and fallbacks, without the bindings around them.
         bindings: These bindings, outermost first.
         kwargs: The call's keyword arguments and those of the bindings.
         members: Each model that may get the call, with the keyword arguments that come with it.
-        model: The model that decides what a prompt may hold. Fallbacks all get the same input, so what only some of
-            them take is given to none.
+        model: The model that the prompts are made for. All fallbacks get the same input, so it is one that takes the
+            least.
         native: It is this package's own, which takes a prefill, stop strings and a limit with each call.
         text: It completes a string instead of answering a chat.
-        takes_text: It gets a string: it completes one, or is an adopted string LLM.
+        takes_text: Its prompt is a string: it completes a string, or is an adopted string LLM.
         serial: Two calls at a time would break it.
         continues_turn: It is known to continue the start of its turn, which it gets as the last message.
         has_turn_flags: A model among the members has settings that tell its server to continue the last message.
@@ -167,7 +155,7 @@ def resolve(
     llm, bindings, merged = unbind(llm, kwargs)
     members = tuple(models_in(llm, config, merged))
     model = _most_limited(model for model, _ in members)
-    traits = read_traits(type(model))
+    traits = read_traits(model)
     flagged = [bool(turn_flag(member, own)) for member, own in members]
     return ResolvedModel(
         llm=llm,
@@ -190,10 +178,11 @@ def unbind(
     """The runnable without the bindings around it, the bindings, and all keyword arguments together."""
     bindings: list[RunnableBinding[Any, Any]] = []
     merged = dict(kwargs)
-    while is_binding(llm):
-        bindings.append(llm)
-        merged = {**llm.kwargs, **merged}
-        llm = llm.bound
+    while read_traits(llm).binding:
+        binding = cast(RunnableBinding[Any, Any], llm)
+        bindings.append(binding)
+        merged = {**binding.kwargs, **merged}
+        llm = binding.bound
     return llm, tuple(bindings), merged
 
 
@@ -218,8 +207,8 @@ def find_model(llm: Runnable[Any, Any]) -> Runnable[Any, Any]:
 
 def _most_limited(models: Iterator[Runnable[Any, Any]]) -> Runnable[Any, Any]:
     first, *others = models
-    if read_traits(type(first)).native:
-        return next((model for model in others if not read_traits(type(model)).native), first)
+    if read_traits(first).native:
+        return next((model for model in others if not read_traits(model).native), first)
     return first
 
 
@@ -236,7 +225,7 @@ def models_in(
     Returns:
         Each model that may get the call, with the keyword arguments that come with it.
     """
-    traits = read_traits(type(llm))
+    traits = read_traits(llm)
     wrapper: Any = llm
     if traits.configurable:
         chosen, config = (wrapper.default, None) if config is None else wrapper.prepare(config)
@@ -255,7 +244,7 @@ def _choose(
     llm: Runnable[Any, Any], config: RunnableConfig, kwargs: Mapping[str, Any], *, adopts: bool
 ) -> Runnable[Any, Any]:
     """The runnable without what is configurable in it, and with local models adopted."""
-    traits = read_traits(type(llm))
+    traits = read_traits(llm)
     wrapper: Any = llm
     if traits.binding or traits.retry:
         inner = with_bindings([wrapper], config)

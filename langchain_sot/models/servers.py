@@ -1,4 +1,4 @@
-"""Settings that servers of OpenAI's protocol need with a call, and how their replies end."""
+"""Settings that servers of OpenAI's protocol need with a call."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from langchain_core.runnables.config import merge_configs
 
 from langchain_sot.models.resolution import has_fallbacks, read_traits, turn_flag
 
-__all__ = ["ReplyEnd", "begin_turn", "with_timeout"]
+__all__ = ["begin_turn", "with_timeout"]
 
 _FLAGS = ("continue_final_message", "add_generation_prompt")
 _MARGIN = 1.0
 """Seconds by which a request may outlast its point, so that the driver reports the timeout, not the client."""
-_LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
 
-Model = Runnable[Any, Any]
+_Model = Runnable[Any, Any]
 
 
-def begin_turn(llm: Model, config: RunnableConfig, kwargs: Mapping[str, Any]) -> tuple[Model, dict[str, Any]]:
+def begin_turn(llm: _Model, config: RunnableConfig, kwargs: Mapping[str, Any]) -> tuple[_Model, dict[str, Any]]:
     """The model and keyword arguments for a call that ends with the user's turn, which no server may continue.
 
     Returns:
         Both without `continue_final_message` and `add_generation_prompt`; everything else stays as it is.
     """
-    if isinstance(llm, RunnableBindingBase) or has_fallbacks(llm) or read_traits(type(llm)).configurable:
+    if isinstance(llm, RunnableBindingBase) or has_fallbacks(llm) or read_traits(llm).configurable:
         return _without_turn_flags(llm, config), _without_flags(kwargs)
     body = kwargs["extra_body"] if "extra_body" in kwargs else getattr(llm, "extra_body", None)
     return llm, {**kwargs, "extra_body": _unflagged(body or {})}
 
 
-def _without_turn_flags(llm: Model, config: RunnableConfig) -> Model:
-    if read_traits(type(llm)).configurable:
+def _without_turn_flags(llm: _Model, config: RunnableConfig) -> _Model:
+    if read_traits(llm).configurable:
         llm, config = cast(Any, llm).prepare(config)
     if has_fallbacks(llm):
         first, *others = (_without_turn_flags(runnable, config) for runnable in llm.runnables)
@@ -55,7 +54,7 @@ def _unflagged(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_timeout(
-    members: Iterable[tuple[Model, Mapping[str, Any]]], kwargs: Mapping[str, Any], seconds: float
+    members: Iterable[tuple[_Model, Mapping[str, Any]]], kwargs: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
     """The keyword arguments of a call that nobody waits for any longer than this.
 
@@ -76,42 +75,3 @@ def with_timeout(
     if not all(timeout is None or isinstance(timeout, int | float) for timeout in timeouts):
         return dict(kwargs)
     return {**kwargs, "timeout": min([seconds + _MARGIN, *(timeout for timeout in timeouts if timeout is not None)])}
-
-
-class ReplyEnd:
-    """How a reply ended, read from the metadata of its chunks, or of the whole message.
-
-    Attributes:
-        finish_reason: Why it ended, as far as the backend says.
-        missing: Whether the reply should have said how it ended, and did not. In OpenAI's protocol every stream says
-            it. The client takes a connection that is cut between two chunks for the end of the stream, so nothing else
-            tells a cut reply from a whole one.
-    """
-
-    def __init__(self) -> None:
-        self.finish_reason: str | None = None
-        self._promised = False
-        self._stated = False
-
-    def add(self, metadata: Mapping[str, Any]) -> None:
-        """Takes the metadata of a chunk."""
-        # A reply that was not streamed has the key, whatever the server put there: it is whole.
-        self._stated = self._stated or "finish_reason" in metadata or "status" in metadata
-        self._promised = self._promised or metadata.get("model_provider") == "openai"
-        self.finish_reason = _finish_reason(metadata) or self.finish_reason
-
-    @property
-    def missing(self) -> bool:
-        """See the class."""
-        return self._promised and not self._stated
-
-
-def _finish_reason(metadata: Mapping[str, Any]) -> str | None:
-    # The Responses API has a status, and why a response is incomplete beside it.
-    details = metadata.get("incomplete_details")
-    incomplete = details.get("reason") if isinstance(details, Mapping) else None
-    completed = "stop" if metadata.get("status") == "completed" else None
-    for key in ("finish_reason", "stop_reason", "done_reason"):
-        if isinstance(reason := metadata.get(key), str) and reason:
-            return "length" if reason.lower() in _LENGTH else reason
-    return "length" if incomplete in _LENGTH else incomplete or completed

@@ -16,19 +16,20 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import merge_configs
 
 from langchain_sot.models.resolution import read_traits, with_bindings
+from skeleton_of_thought.adapters.streams import aclose_stream, close_stream
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableWithFallbacks
     from langchain_core.runnables.retry import RunnableRetry
 
-__all__ = ["aclose", "aopen_stream", "close", "open_stream"]
+__all__ = ["aopen_stream", "open_stream"]
 
 _NOTHING: Any = object()
 
 
 def open_stream(llm: object, input: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Iterator[Any]:
     """Streams from a model of a `ResolvedModel`. Closing the iterator closes the model's own stream."""
-    traits = read_traits(type(llm))
+    traits = read_traits(llm)
     runnable: Any = llm
     if traits.binding:
         return open_stream(*_inside(runnable, input, config, kwargs))
@@ -42,7 +43,7 @@ def open_stream(llm: object, input: Any, config: RunnableConfig, kwargs: Mapping
 
 def aopen_stream(llm: object, input: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> AsyncIterator[Any]:
     """Async twin of `open_stream`."""
-    traits = read_traits(type(llm))
+    traits = read_traits(llm)
     runnable: Any = llm
     if traits.binding:
         return aopen_stream(*_inside(runnable, input, config, kwargs))
@@ -52,18 +53,6 @@ def aopen_stream(llm: object, input: Any, config: RunnableConfig, kwargs: Mappin
         return _afirst_that_begins(runnable, input, config, kwargs)
     stream: AsyncIterator[Any] = runnable.astream(input, config, **kwargs)
     return stream
-
-
-def close(stream: Any) -> None:
-    """Closes a stream, where it can be closed."""
-    if (end := getattr(stream, "close", None)) is not None:
-        end()
-
-
-async def aclose(stream: Any) -> None:
-    """Async twin of `close`."""
-    if (end := getattr(stream, "aclose", None)) is not None:
-        await end()
 
 
 def _inside(
@@ -81,14 +70,14 @@ def _retried(
         first = _NOTHING
         for attempt in llm._sync_retrying(reraise=True):
             with attempt:
-                close(stream)
+                close_stream(stream)
                 stream = open_stream(bound, input, _attempt_config(config, attempt.retry_state.attempt_number), kwargs)
                 first = next(stream, _NOTHING)
         if first is not _NOTHING:
             yield first
             yield from stream
     finally:
-        close(stream)
+        close_stream(stream)
 
 
 async def _aretried(
@@ -100,7 +89,7 @@ async def _aretried(
         first = _NOTHING
         async for attempt in llm._async_retrying(reraise=True):
             with attempt:
-                await aclose(stream)
+                await aclose_stream(stream)
                 stream = aopen_stream(bound, input, _attempt_config(config, attempt.retry_state.attempt_number), kwargs)
                 first = await anext(stream, _NOTHING)
         if first is not _NOTHING:
@@ -108,7 +97,7 @@ async def _aretried(
             async for chunk in stream:
                 yield chunk
     finally:
-        await aclose(stream)
+        await aclose_stream(stream)
 
 
 def _attempt_config(config: RunnableConfig, attempt: int) -> RunnableConfig:
@@ -134,7 +123,7 @@ def _first_that_begins(
                 yield from stream
             return
         finally:
-            close(stream)
+            close_stream(stream)
     assert error is not None
     raise error
 
@@ -158,6 +147,6 @@ async def _afirst_that_begins(
                     yield chunk
             return
         finally:
-            await aclose(stream)
+            await aclose_stream(stream)
     assert error is not None
     raise error

@@ -1,4 +1,4 @@
-"""Calls on string LLMs: any number of prompts in one `generate`, each with a run of its own."""
+"""Calls of string LLMs: any number of prompts in one `generate`, each with a run of its own."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from langchain_sot.models.resolution import read_traits
 
 __all__ = ["acomplete", "as_string", "complete"]
 
-Output = Any
-"""A string with what is known of it as `(text, generation_info)`, a message, or the error of one prompt."""
+PromptReply = Any
+"""The reply to one prompt: `(text, generation_info)`, a message, or an error."""
 
 
 def as_string(value: Any) -> str:
-    """What a string LLM makes of an input: a string, a prompt value or messages."""
+    """A string, a prompt value or messages as the string that a string LLM gets."""
     if isinstance(value, str):
         return value
     if isinstance(value, PromptValue):
@@ -32,7 +32,7 @@ def as_string(value: Any) -> str:
 
 def complete(
     llm: Runnable[Any, Any], prompts: Sequence[str], configs: Sequence[RunnableConfig], kwargs: Mapping[str, Any]
-) -> list[Output]:
+) -> list[PromptReply]:
     """Completes all prompts by one `generate`.
 
     Args:
@@ -44,7 +44,7 @@ def complete(
     Raises:
         Exception: `generate` failed, for all prompts alike.
     """
-    if read_traits(type(llm)).text:
+    if read_traits(llm).text:
         return _outputs(cast(Any, llm).generate(list(prompts), **_runs(configs), **kwargs), len(prompts))
     config, inner = _without_limit(configs)
     with set_config_context(config) as context:
@@ -54,9 +54,9 @@ def complete(
 
 async def acomplete(
     llm: Runnable[Any, Any], prompts: Sequence[str], configs: Sequence[RunnableConfig], kwargs: Mapping[str, Any]
-) -> list[Output]:
+) -> list[PromptReply]:
     """Async twin of `complete`."""
-    if read_traits(type(llm)).text:
+    if read_traits(llm).text:
         return _outputs(await cast(Any, llm).agenerate(list(prompts), **_runs(configs), **kwargs), len(prompts))
     config, inner = _without_limit(configs)
     with set_config_context(config) as context:
@@ -74,7 +74,7 @@ def _runs(configs: Sequence[RunnableConfig]) -> dict[str, Any]:
     }
 
 
-def _outputs(result: LLMResult, count: int) -> list[Output]:
+def _outputs(result: LLMResult, count: int) -> list[PromptReply]:
     if len(result.generations) != count:
         raise RuntimeError(f"The model gave {len(result.generations)} generations for {count} prompts.")
     return [(generations[0].text, generations[0].generation_info or {}) for generations in result.generations]
@@ -84,15 +84,15 @@ def _without_limit(configs: Sequence[RunnableConfig]) -> tuple[RunnableConfig, l
     # `BaseLLM.batch` calls itself with `max_concurrency=None` for each chunk, but `ensure_config` drops what is None
     # and takes the limit from the context again: with a limit in the config of any parent it raises RecursionError
     # (`langchain_core/language_models/llms.py`, `batch` and `abatch`; `runnables/config.py`, `ensure_config`). So the
-    # limit goes from both places. It is kept all the same: the driver asks for no more prompts than it allows.
+    # limit is removed from both places. It is kept all the same: the driver never opens more calls than it allows.
     context = {key: value for key, value in (var_child_runnable_config.get() or {}).items() if key != "max_concurrency"}
     inner = [{key: value for key, value in config.items() if key != "max_concurrency"} for config in configs]
     return cast(RunnableConfig, context), cast(list[RunnableConfig], inner)
 
 
-def _apart(outputs: Sequence[Output]) -> list[Output]:
+def _apart(outputs: Sequence[PromptReply]) -> list[PromptReply]:
     errors = {id(output): output for output in outputs if isinstance(output, Exception)}
     if len(errors) == 1 and len(outputs) > 1 and all(isinstance(output, Exception) for output in outputs):
-        # One error for all of them is that of the one `generate`.
+        # One error for all prompts is the error of the one `generate`.
         raise next(iter(errors.values()))
     return list(outputs)

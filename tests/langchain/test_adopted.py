@@ -30,6 +30,7 @@ from langchain_core.outputs import (
 from langchain_core.runnables import ConfigurableField
 
 from langchain_sot.calls import ChainModels
+from langchain_sot.local import adoption
 from langchain_sot.local.adoption import AdoptedModel, adopt_runnable
 from skeleton_of_thought.errors import PromptTooLong
 
@@ -89,7 +90,7 @@ class HuggingFaceEndpoint(BaseLLM):
 
 
 class ChatHuggingFace(BaseChatModel):
-    """Renders messages for the model behind it; over a pipeline it is not async."""
+    """Renders messages for the model in it; over a pipeline its async methods fail."""
 
     llm: Any
     tokenizer: Any = None
@@ -194,7 +195,7 @@ def pipe_of(loaded: Any) -> Any:
 
 @pytest.fixture(params=["HuggingFacePipeline", "ChatHuggingFace"])
 def llm_of(request: pytest.FixtureRequest, library: Any, pipe_of: Any, loaded: Any) -> Any:
-    """Makes one of the two from the pipeline's settings."""
+    """Makes an object of either class from the pipeline's settings."""
 
     def make(**settings: Any) -> Any:
         llm = library.HuggingFacePipeline(pipeline=pipe_of(**settings), model_id="tiny")
@@ -225,7 +226,7 @@ def direct_of(llm: Any, **settings: Any) -> Any:
 
 
 def own_text(llm: Any, question: str = "Why?", **kwargs: Any) -> str:
-    """What the object itself says, without the prompt."""
+    """The text of the object itself, without the prompt."""
     answer = llm.invoke(question, **kwargs)
     text = answer if isinstance(answer, str) else answer.text
     return text.removeprefix(question).split("<assistant>", 1)[-1]
@@ -234,7 +235,7 @@ def own_text(llm: Any, question: str = "Why?", **kwargs: Any) -> str:
 # --- one batch ---
 
 LONG = {"min_new_tokens": 60, "max_new_tokens": 60}
-"""So long that rows which begin together are decoded together."""
+"""Long enough that rows which begin together are decoded together."""
 
 
 async def test_all_points_are_one_batch_on_all_six_ways(llm_of, engine, generated, way, local_models):
@@ -396,7 +397,7 @@ def test_a_string_llm_gets_messages_as_langchain_writes_them_out(library, pipe_o
     assert direct_of(llm).invoke(messages)["answer"] == llm.invoke(messages).removeprefix(text)
 
 
-# --- what is sent ---
+# --- the prompts and settings of the engine ---
 
 
 @pytest.fixture
@@ -434,10 +435,10 @@ def test_sampling_settings_are_kept(llm_of, sent):
 
 def test_points_have_their_start_their_stop_and_a_limit(llm_of, sent):
     llm = llm_of(max_new_tokens=30).bind(stop=["###"])
-    assert ChainModels(llm, llm).resolve({}).point_llm.continues_turn
+    assert ChainModels(llm, llm).for_config({}).point_llm.continues_turn
     expansion_of(llm).invoke("Why?")
     assert len(sent) == 4
-    # Each call is a thread's, so they come in any order.
+    # Each call has a thread of its own, so they come in any order.
     sent.sort(key=lambda one: next(i for i, title in enumerate(TITLES) if f'"{title}" -' in f"{one}"))
     for (prompt, settings), title in zip(sent, TITLES, strict=True):
         assert settings["stop"] == ("###",)
@@ -482,7 +483,7 @@ def test_a_limit_that_does_not_fit_is_cut_instead_of_refused(llm_of, engine):
 # --- usage and traces ---
 
 
-async def test_usage_is_told_on_all_six_ways(llm_of, engine, way):
+async def test_usage_is_reported_on_all_six_ways(llm_of, engine, way):
     with get_usage_metadata_callback() as usage:
         await way(direct_of(llm_of(max_new_tokens=6)), "Why?")
     assert 1 <= usage.usage_metadata["tiny"]["output_tokens"] <= 6
@@ -513,7 +514,7 @@ async def test_nothing_is_left_when_a_stream_is_closed_early(llm_of, engine):
     assert engine.stats().rows == 0
 
 
-# --- who is not adopted ---
+# --- objects that are not adopted ---
 
 
 class Shout:
@@ -550,6 +551,23 @@ async def test_an_object_that_is_left_as_it_is_works_on_all_six_ways(llm_of, gen
     # Not beams, which transformers itself does not stream.
     assert list(await way(expansion_of(llm_of(no_repeat_ngram_size=3)), "Why?")) == ["1", "2", "3", "4"]
     assert len(generated) == 4
+
+
+async def test_a_model_is_adopted_once_for_an_answer(llm_of, way, monkeypatch):
+    adopted: list[Any] = []
+
+    def counted(llm: Any, kwargs: Any) -> Any:
+        adopted.append(llm)
+        return adopt_runnable(llm, kwargs)
+
+    adopt_runnable = adoption.adopt_runnable
+    monkeypatch.setattr(adoption, "adopt_runnable", counted)
+    llm = llm_of(max_new_tokens=3)
+    points = [f"Point {i}" for i in range(1, 8)]
+    expansion = skeleton_chain(llm=llm).expansion(points)
+    adopted.clear()
+    assert len(await way(expansion, "Why?")) == 7
+    assert adopted == [llm]
 
 
 async def test_adoption_can_be_declined(llm_of, generated, way, caplog):

@@ -228,7 +228,7 @@ def weather(place: str) -> str:
 
 def tool_calling(kit: Any) -> type:
     class ToolChat(kit.Chat):
-        """Calls its tool once, then says what came of it."""
+        """Calls its tool once, then reports the result."""
 
         def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
             return self.bind(tools=tools)
@@ -313,7 +313,7 @@ class Forecast(BaseModel):
 
 
 def model_request(**given: Any) -> ModelRequest:
-    """A request of an agent that has nothing but this; in langchain 1.0 most arguments have no default."""
+    """A request with nothing but these arguments; in langchain 1.0 most have no default."""
     parameters = inspect.signature(ModelRequest).parameters.values()
     return ModelRequest(**{**{p.name: None for p in parameters if p.default is p.empty}, "tools": [], **given})
 
@@ -330,7 +330,7 @@ UNSUITED = {
 
 
 @pytest.mark.parametrize("change", UNSUITED.values(), ids=list(UNSUITED))
-async def test_what_cannot_be_answered_by_points_goes_to_the_handler_untouched(llm, is_async, change):
+async def test_requests_that_points_cannot_answer_go_to_the_handler_unchanged(llm, is_async, change):
     request = model_request(**{"model": llm, "messages": [HumanMessage("Why?")], **change})
     given: list[Any] = []
     reply = object()
@@ -403,7 +403,7 @@ def test_settings_are_checked_when_the_middleware_is_made(llm):
 
 WITHOUT_LANGCHAIN = """
 import sys
-sys.modules["langchain"] = None  # as if it were not installed
+sys.modules["langchain"] = None  # an import then fails as if it were not installed
 from langchain_sot import *
 import langchain_sot
 try:
@@ -445,7 +445,7 @@ class Counting(AgentMiddleware):
         return await handler(request)
 
 
-async def test_by_default_the_middleware_makes_the_agents_own_call_for_what_does_not_suit(llm, is_async):
+async def test_by_default_the_agent_makes_its_own_call_for_unsuitable_questions(llm, is_async):
     counting = Counting()
     agent = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware(), counting])
     message = (await run(agent, UNSUITED, is_async=is_async))["messages"][-1]
@@ -457,7 +457,7 @@ async def test_by_default_the_middleware_makes_the_agents_own_call_for_what_does
     assert counting.calls == 1
 
 
-async def test_the_middlewares_router_is_asked_once_a_turn_and_learns_across_turns(llm, is_async):
+async def test_the_middlewares_router_decides_once_a_turn_and_learns_across_turns(llm, is_async):
     middleware = SkeletonOfThoughtMiddleware()
     agent = create_agent(llm, middleware=[middleware])
     for _ in range(3):

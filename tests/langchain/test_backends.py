@@ -346,7 +346,7 @@ async def test_an_unknown_alternative_fails_before_any_call(kit, way):
 
 
 def resolved(llm: Any, name: str, point_llm: Any = None) -> AnswerModels:
-    return ChainModels(llm, point_llm or llm).resolve({"configurable": {"model": name}})
+    return ChainModels(llm, point_llm or llm).for_config({"configurable": {"model": name}})
 
 
 @pytest.mark.parametrize("wrap", ["alternatives", "alternatives in a retry"])

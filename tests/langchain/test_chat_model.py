@@ -1,4 +1,4 @@
-"""The chain as a chat model: messages, usage, runs, streams, limits, and what passes through untouched."""
+"""The chain as a chat model: messages, usage, runs, streams, limits, and calls that go to the `llm` unchanged."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Forecast(BaseModel):
 
 def tool_calling(kit: Any) -> type:
     class ToolChat(kit.Chat):
-        """Calls the first of its tools, where it has any and a human asks."""
+        """Calls the first of its tools, if it has any and the last message is a human's."""
 
         def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
             names = [t["title"] if isinstance(t, dict) else getattr(t, "name", None) or t.__name__ for t in tools]
@@ -193,7 +193,7 @@ async def test_a_direct_answer_says_so(way, llm):
     assert message.usage_metadata["total_tokens"] > 0
 
 
-async def test_usage_is_none_where_the_model_does_not_tell(way):
+async def test_usage_is_none_where_the_model_reports_none(way):
     llm = FakeListChatModel(responses=["1. Move", "A walk helps."])
     message = await way(skeleton_chain(llm=llm).as_chat_model(), "Why?")
     assert message.text == "1. Move: A walk helps."
@@ -209,7 +209,7 @@ async def test_a_string_llm_gives_messages_too(way):
     assert passed.text == "1. Move"
 
 
-async def test_failed_points_are_told_in_the_metadata(kit, way):
+async def test_failed_points_are_in_the_metadata(kit, way):
     def script(seen):
         return [ValueError("boom")] if seen.point == 2 else kit.answering(TITLES)(seen)
 
@@ -366,7 +366,7 @@ async def test_a_task_that_is_cancelled_leaves_nothing_running(kit, way_in):
 
 
 class Interrupted(AsyncCallbackHandler):
-    """Works for ever on the first piece of a point that the answer shows."""
+    """Never finishes its work on the first piece of a point in the answer."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
@@ -405,7 +405,7 @@ async def test_a_task_that_is_cancelled_twice_still_ends_the_calls(kit, use):
     closing, gate = asyncio.Event(), asyncio.Event()
 
     class Slow(kit.Chat):
-        """Takes its time to end a call."""
+        """Ends a call slowly."""
 
         async def _astream(self, *args: Any, **kwargs: Any) -> Any:
             try:
@@ -476,7 +476,7 @@ async def test_the_v1_format_of_content_is_kept(way, llm):
     assert message.text == ANSWER
 
 
-# --- what passes through untouched ---
+# --- calls that go to the `llm` unchanged ---
 
 CONVERSATIONS = {
     "tool result": [
@@ -766,7 +766,7 @@ def test_it_is_pickled_as_the_chain_is():
     assert pickle.loads(pickle.dumps(model)).invoke("Why?").text == "1. Move: A walk."
 
 
-def test_what_is_asked_about_the_model_is_the_llm_s_answer(kit):
+def test_parameters_and_token_counts_are_those_of_the_llm(kit):
     class Known(kit.Chat):
         model_name: str = "known"
 

@@ -20,12 +20,12 @@ from langchain_tests import integration_tests as integration  # noqa: E402
 
 from langchain_sot import SkeletonOfThoughtChatModel  # noqa: E402
 
-# The suite's own: its benchmark and its beta events warn.
+# The suite's own benchmark and beta events warn.
 pytestmark = pytest.mark.filterwarnings("ignore:.*beta.*:Warning", "ignore:.*v3.*:Warning")
 
 
 class Assistant(BaseChatModel):
-    """Writes a skeleton where it is asked for one, calls tools where it has them, and else says a sentence."""
+    """Replies to the skeleton prompt with a skeleton, calls tools if it has them, and else writes a sentence."""
 
     model_name: str = "assistant"
 
@@ -74,7 +74,7 @@ class Assistant(BaseChatModel):
 
 
 def called(tools: list[Any], choice: str | None, asked: str) -> tuple[str, dict[str, Any]]:
-    """The tool that is called, with arguments of the types that it takes, drawn from the question."""
+    """A call of the tool, with arguments of the right types from the question."""
     functions = {tool["function"]["name"]: tool["function"] for tool in tools}
     function = functions.get(choice or "", tools[0]["function"])
     number = re.search(r"\d+", asked)

@@ -50,7 +50,7 @@ def llm(engine):
 
 
 class ToldStream:
-    """A stream of the engine whose completion tells known figures, whatever the clock says."""
+    """A stream of the engine whose completion has fixed figures, independent of the clock."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -80,7 +80,7 @@ class ToldStream:
 
 @pytest.fixture
 def told(loaded):
-    """A model over an engine that tells what it did."""
+    """A model over an engine with a fixed record."""
     from skeleton_of_thought.local import LocalEngine
 
     class ToldEngine(LocalEngine):
@@ -124,20 +124,20 @@ async def test_all_ways_to_call_it_give_the_same(way, llm):
     assert output.response_metadata["finish_reason"] in ("stop", "length")
 
 
-def test_cached_tokens_are_told(llm):
+def test_cached_tokens_are_in_the_usage(llm):
     messages = [SystemMessage("A long system message. " * 5), HumanMessage("Why?")]
     llm.invoke(messages)
     usage = llm.invoke(messages).usage_metadata
     assert 0 < usage["input_token_details"]["cache_read"] <= usage["input_tokens"]
 
 
-async def test_a_reply_tells_what_the_engine_did_for_it(way, told):
+async def test_a_reply_has_the_engines_record(way, told):
     decoding = (await way(told, "Why?")).response_metadata["decoding"]
     assert decoding == {**dataclasses.asdict(DECODING), "tokens_per_second": 12.0}
     assert json.loads(json.dumps(decoding)) == decoding
 
 
-async def test_an_answer_tells_what_the_engine_did_in_each_stage(way, told):
+async def test_an_answer_has_the_engines_record_of_each_stage(way, told):
     chain = skeleton_chain(llm=told, min_points=4)
     timings = (await way(chain, "Why?"))["timings"]
     assert {"skeleton"} < set(timings["decoding"]) == set(timings["stages"])
@@ -322,7 +322,7 @@ def test_the_demo_model_merges_its_points():
     output = chain.invoke("How can I improve my time management skills?")
     assert output["route"] == "skeleton"
     assert set(output["timings"]["stages"]) == {"skeleton", "point", "merge"}
-    # Either its text, or the joined points and why.
+    # Either the merged text, or the joined points with the reason.
     joined = all(text in output["answer"] for text in output["points"].values())
     assert joined if "merge" in output["errors"] else output["answer"]
 
@@ -334,7 +334,7 @@ def test_a_structured_skeleton_of_the_demo_model_has_a_limit():
     output = chain.invoke("How can I improve my time management skills?")
     assert output["answer"]
     assert output["timings"]["decoding"]["skeleton"]["output_tokens"] <= 4 * 24
-    # It is far too small to follow a schema; held to the form it repeats itself, and the answer is a direct one.
+    # The model is far too small for a schema: the grammar makes it repeat itself, and the answer is a direct one.
     assert output["route"] == ("skeleton" if output["skeleton"] else "direct")
 
 
@@ -349,7 +349,7 @@ def test_the_examples_in_the_documentation_run(name):
     assert doctest.DocTestRunner().run(found) == (0, len(found.examples))
 
 
-def test_a_stream_tells_its_usage_unless_it_shall_not(llm, engine):
+def test_a_stream_has_usage_unless_stream_usage_is_off(llm, engine):
     def usages(model, **kwargs):
         return [chunk.usage_metadata for chunk in model.stream("Why?", **kwargs) if chunk.usage_metadata]
 

@@ -104,13 +104,13 @@ def test_a_limit_goes_to_other_models_with_the_call(kit):
             PromptRouter(small, max_tokens=wrong)
 
 
-def test_what_is_no_model_is_refused():
+def test_anything_but_a_model_is_refused():
     for wrong in (None, "gpt-9", lambda prompt: "NONE"):
         with pytest.raises(InvalidInput, match="model of LangChain"):
             PromptRouter(wrong)
 
 
-async def test_among_others_it_is_asked_in_doubt_only(way, kit, llm):
+async def test_among_others_it_decides_in_doubt_only(way, kit, llm):
     class Sure:
         def at_once(self, conversation):
             return RouteDecision("sure" in conversation.question, 0.9 if "sure" in conversation.question else 0.5)
@@ -146,7 +146,7 @@ async def test_in_a_race_the_skeleton_is_written_meanwhile_and_thrown_away_where
             ended.append("skeleton")
 
     llm = kit.Chat(script=script)
-    # It decides only when the skeleton is on its way.
+    # The router decides only after the skeleton has begun.
     router = PromptRouter(kit.Chat(script=lambda seen: [outlining, "NONE", lambda: ended.append("route")]), race=True)
     output = await way(SkeletonOfThoughtChain(llm=llm, router=router), QUESTION)
     assert (output["answer"], output["route"]) == ("Somehow.", "direct")

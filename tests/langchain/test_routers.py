@@ -1,4 +1,4 @@
-"""Routers in LangChain: the default, direct answers as the model gives them, and what routers are told."""
+"""Routers in LangChain: the default, direct answers of the model itself, and what routers get."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def chain(llm):
 
 
 class Quick:
-    """Decides at once, and counts how often it was asked and what it was told."""
+    """Decides at once; counts its decisions and keeps the answers that it observes."""
 
     def __init__(self, use=False, error=None):
         self.use, self.error, self.asked, self.heard = use, error, [], []
@@ -116,7 +116,7 @@ def test_the_first_chunk_of_a_direct_answer_has_the_reason(chain):
     assert (first["route"], first["reason"]) == ("direct", "gate (arithmetic): something to be calculated")
 
 
-def test_the_setting_is_part_of_the_chain_and_what_was_learnt_is_not():
+def test_the_setting_is_part_of_the_chains_value_and_what_the_guard_learnt_is_not():
     model = FakeListChatModel(responses=["a"])
     one, other = SkeletonOfThoughtChain(llm=model), SkeletonOfThoughtChain(llm=model)
     one.invoke(UNSUITED)
@@ -127,12 +127,12 @@ def test_the_setting_is_part_of_the_chain_and_what_was_learnt_is_not():
 
 
 @pytest.mark.parametrize("wrong", ["always", 3, True])
-def test_what_is_no_router_is_refused(llm, wrong):
+def test_anything_but_a_router_is_refused(llm, wrong):
     with pytest.raises(ValueError, match="AutoRouter"):
         SkeletonOfThoughtChain(llm=llm, router=wrong)
 
 
-# --- what routers are told --------------------------------------------------------------------------
+# --- requests and answers that routers get --------------------------------------------------------------------------
 
 
 async def test_tools_and_formats_that_are_bound_to_the_model_go_the_direct_way(way, llm):
@@ -163,10 +163,10 @@ async def test_room_for_one_call_means_no_skeleton(way, chain):
 
 
 class ChatLlamaCpp(FakeListChatModel):
-    """One of those that must not be called twice at a time."""
+    """A model that must not get two calls at a time."""
 
 
-def test_a_model_that_serves_one_call_at_a_time_is_asked_directly():
+def test_a_model_that_serves_one_call_at_a_time_answers_directly():
     output = SkeletonOfThoughtChain(llm=ChatLlamaCpp(responses=["All right."])).invoke(SUITED)
     assert (output["answer"], output["route"]) == ("All right.", "direct")
 
@@ -178,7 +178,7 @@ def test_so_is_a_local_model_whose_rows_run_one_after_another(local_models):
     assert (output["answer"], output["route"]) == ("All right.", "direct")
 
 
-async def test_a_router_is_asked_once_and_told_the_answer(way, llm):
+async def test_a_router_decides_once_and_observes_the_answer(way, llm):
     for use in (True, False):
         router = Quick(use)
         await way(SkeletonOfThoughtChain(llm=llm, router=router), [("system", "Be kind."), ("human", "Why so?")])
@@ -188,7 +188,7 @@ async def test_a_router_is_asked_once_and_told_the_answer(way, llm):
         assert answer.route == ("skeleton" if use else "direct")
 
 
-def test_the_guard_learns_of_a_chains_answers_and_copies_share_what_it_knows(kit, chain, llm):
+def test_the_guard_learns_from_a_chains_answers_and_copies_share_it(kit, chain, llm):
     router = chain.plan().router
     assert isinstance(router, AutoRouter)
     for _ in range(3):
@@ -329,7 +329,7 @@ def test_generate_passes_each_list_its_own_way(chain, llm):
         assert skeleton.response_metadata["skeleton"] == TITLES
 
 
-async def test_it_asks_a_router_once_and_tells_it_the_answer(way, llm):
+async def test_the_chat_models_router_decides_once_and_observes_the_answer(way, llm):
     for use in (True, False):
         router = Quick(use)
         model = SkeletonOfThoughtChain(llm=llm, router=router).as_chat_model()
@@ -341,7 +341,7 @@ async def test_it_asks_a_router_once_and_tells_it_the_answer(way, llm):
         assert answer.question == SUITED
 
 
-def test_a_generate_asks_a_router_once_for_each_list(llm):
+def test_a_generate_needs_one_decision_for_each_list(llm):
     router = Quick(True)
     model = SkeletonOfThoughtChain(llm=llm, router=router).as_chat_model()
     model.generate([[HumanMessage("One?")], [HumanMessage("Two?")]])
@@ -364,7 +364,7 @@ def test_a_stream_that_is_closed_early_closes_the_models(kit):
     assert llm.watch.open == 0
 
 
-async def test_a_router_that_takes_a_call_is_asked_within_the_run(way, kit, llm):
+async def test_a_router_that_takes_a_call_decides_within_the_run(way, kit, llm):
     runs = kit.Runs()
     model = SkeletonOfThoughtChain(llm=llm, router=lambda question: False).as_chat_model()
     message = await way(model, SUITED, {"callbacks": [runs]})

@@ -1,4 +1,4 @@
-"""Who shares a loaded model with whom."""
+"""Instances that share one loaded model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def loads(monkeypatch):
 
 
 def together(count, work):
-    """What many threads get that all begin at once."""
+    """The results of many threads that begin at once."""
     barrier, results = threading.Barrier(count), []
 
     def run():
@@ -80,7 +80,7 @@ def test_other_settings_of_a_call_share_and_other_ways_of_loading_do_not(folder,
     small = ChatTransformers(model=folder, model_kwargs={"kv_memory": 10_000_000, "optimize": "none"})
     assert small.engine.optimization == "none"
     assert len({id(llm.engine) for llm in (first, wide, small)}) == 3
-    # The same, said otherwise.
+    # The same settings in another form.
     same = ChatTransformers(model=folder, model_kwargs={"dtype": torch.float64})
     assert same.engine is wide.engine
     other = ChatTransformers(model=folder, model_kwargs={"optimize": "none", "kv_memory": 10_000_000})

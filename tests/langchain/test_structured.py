@@ -1,4 +1,4 @@
-"""Structured output of `ChatTransformers`: over a random model held by grammars, and over a scripted one."""
+"""Structured output of `ChatTransformers`: over a random model limited by grammars, and over a scripted one."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SAID = TRIP.model_dump_json()
 
 @pytest.fixture
 def random_llm(local_models):
-    """A model with random weights: whatever it says is the grammar's doing."""
+    """A model with random weights: its replies are valid by the grammar alone."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -72,7 +72,7 @@ def random_llm(local_models):
 
 @pytest.fixture
 def scripted(local_models):
-    """Makes models that say this."""
+    """Makes models with these replies."""
     engines = []
 
     def make(said, **settings):
@@ -86,7 +86,7 @@ def scripted(local_models):
 
 @pytest.fixture(params=["invoke", "ainvoke", "batch", "abatch", "stream", "astream"])
 def last(request, ways):
-    """The output in each way; of a stream the last, since objects that grow cannot be added."""
+    """The output of each method; of a stream the last, since growing objects cannot be added."""
 
     async def run(llm, value):
         if request.param == "stream":
@@ -100,7 +100,7 @@ def last(request, ways):
 
 @pytest.fixture
 def no_library(monkeypatch):
-    """As if llguidance were not installed."""
+    """Hides llguidance from imports."""
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "llguidance" else find(name, *a))
 
@@ -153,7 +153,7 @@ def test_json_mode_holds_to_an_object_and_checks_the_schema_afterwards(scripted)
 
 @needs_grammars
 @pytest.mark.parametrize("stream", [False, True])
-def test_output_that_max_tokens_cuts_off_says_so(random_llm, stream):
+def test_the_error_for_cut_output_names_max_tokens(random_llm, stream):
     llm = random_llm.model_copy(update={"max_tokens": 8}).with_structured_output(Trip)
     with pytest.raises(OutputParserException, match="cut off by max_tokens") as caught:
         list(llm.stream("Go?")) if stream else llm.invoke("Go?")
@@ -203,7 +203,7 @@ async def test_without_the_library_the_reply_is_parsed(last, scripted, no_librar
 @pytest.mark.parametrize("said", ["No.", '{"mode": "boat"}', '{"mode": "boat", "legs": ['])
 def test_without_the_library_a_wrong_reply_is_an_error_that_shows_it(scripted, no_library, said):
     llm = scripted(said)
-    with pytest.raises(OutputParserException, match="not what the schema asks for") as caught:
+    with pytest.raises(OutputParserException, match="does not match the schema") as caught:
         llm.with_structured_output(Trip).invoke("Go?")
     assert caught.value.llm_output == said
     with pytest.raises(OutputParserException):
@@ -218,13 +218,13 @@ def test_without_the_library_a_wrong_reply_is_an_error_that_shows_it(scripted, n
     [
         ({"schema": Trip, "method": "magic"}, "must be 'json_schema'"),
         ({"schema": None}, "needs a schema"),
-        ({"schema": {"colour": "red"}}, "no JSON schema"),
-        ({"schema": 7}, "no pydantic class"),
+        ({"schema": {"colour": "red"}}, "not a JSON schema"),
+        ({"schema": 7}, "not a pydantic class"),
         ({"schema": Trip, "tools": []}, r"does not take \['tools'\]"),
         ({"schema": Trip, "method": "function_calling"}, "does not support tools"),
     ],
 )
-def test_what_cannot_work_is_refused_at_once(scripted, arguments, message):
+def test_impossible_arguments_raise_at_once(scripted, arguments, message):
     with pytest.raises(InvalidInput, match=message):
         scripted("").with_structured_output(**arguments)
 
@@ -266,3 +266,7 @@ def test_schemas_are_closed_but_where_that_could_contradict_them():
 def test_the_parser_reads_plain_text():
     assert StructuredOutputParser(target=Trip).parse(SAID) == TRIP
     assert StructuredOutputParser().parse('{"a": 1}') == {"a": 1}
+
+
+def test_pickles_that_name_the_module_of_before_find_the_parser():
+    assert importlib.import_module("langchain_sot.structured").StructuredOutputParser is StructuredOutputParser

@@ -56,7 +56,7 @@ SAID = {
 
 @pytest.fixture
 def scripted(local_models):
-    """Makes models that say this, in the way of one family."""
+    """Makes models with these replies, in the format of one family."""
     engines = []
 
     def make(said, family="hermes", **settings):
@@ -101,7 +101,7 @@ def test_text_before_a_call_streams_and_calls_come_at_the_end(scripted):
     steps, read = itertools.count(1), threading.Event()
 
     def say(prompt):
-        # The model waits in the middle of the text until its beginning has been read.
+        # The model waits in the middle of the text until the test has read its beginning.
         assert next(steps) != len("Let me s") or read.wait(PATIENCE)
         return f"Let me see.\n{SAID['hermes']}"
 
@@ -127,12 +127,12 @@ def test_a_closing_mark_within_an_argument_does_not_end_the_call(scripted):
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        ('<tool_call>{"name": "add", "arguments": {"a": 1,</tool_call>', "no valid JSON"),
+        ('<tool_call>{"name": "add", "arguments": {"a": 1,</tool_call>', "not valid JSON"),
         ('<tool_call>{"arguments": {}}</tool_call>', "names no tool"),
-        ('<tool_call>{"name": "add", "arguments": [1, 2]}</tool_call>', "no JSON object"),
+        ('<tool_call>{"name": "add", "arguments": [1, 2]}</tool_call>', "not a JSON object"),
     ],
 )
-async def test_what_is_no_call_is_an_invalid_one_and_the_others_stand(way, scripted, said, why):
+async def test_an_unreadable_call_is_invalid_and_the_others_stay(way, scripted, said, why):
     message = await way(scripted(f"{said}\n<tool_call>{NOW}</tool_call>").bind_tools([add, now]), "1 + 2?")
     [broken] = message.invalid_tool_calls
     assert said.removesuffix("</tool_call>").removeprefix("<tool_call>") in broken["args"]

@@ -1,0 +1,151 @@
+"""How a model is resolved: once for each answer and config, by the classes of what is around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from always import skeleton_chain
+from langchain_core.language_models import FakeListLLM
+from langchain_core.runnables import ConfigurableField, RunnableBinding
+
+from langchain_sot import ChatTransformers, PromptRouter, SkeletonOfThoughtChain, calls
+from langchain_sot.models.resolution import RunnableTraits, read_traits
+
+TITLES = ["One", "Two", "Three", "Four", "Five", "Six", "Seven"]
+WRAPPED = {
+    "bare": lambda llm: llm,
+    "bound": lambda llm: llm.bind(stop=["###"]).with_config(tags=["mine"]),
+    "alternatives": lambda llm: llm.configurable_alternatives(ConfigurableField(id="model"), default_key="off", on=llm),
+    "all of them": lambda llm: llm.bind(stop=["#"]).with_retry().with_fallbacks([llm]).with_config(tags=["mine"]),
+}
+
+
+@pytest.fixture
+def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every runnable that was resolved."""
+    seen: list[Any] = []
+
+    def counted(llm: Any, *args: Any, **kwargs: Any) -> Any:
+        seen.append(llm)
+        return original(llm, *args, **kwargs)
+
+    original = calls.resolve
+    monkeypatch.setattr(calls, "resolve", counted)
+    return seen
+
+
+@pytest.fixture
+def llm(kit: Any) -> Any:
+    return kit.Chat(script=kit.answering(TITLES))
+
+
+@pytest.mark.parametrize("wrap", list(WRAPPED))
+async def test_one_model_is_resolved_once_for_an_answer(way, llm, resolved, wrap):
+    chain = skeleton_chain(llm=WRAPPED[wrap](llm))
+    resolved.clear()
+    assert len((await way(chain, "Why?"))["points"]) == 7
+    assert resolved == [chain.llm]
+
+
+async def test_two_models_are_resolved_once_each(way, kit, llm, resolved):
+    chain = skeleton_chain(llm=llm, point_llm=kit.Chat(script=kit.answering(TITLES)).bind(stop=["#"]))
+    resolved.clear()
+    await way(chain, "Why?")
+    assert [id(each) for each in resolved] == [id(chain.llm), id(chain.point_llm)]
+
+
+@pytest.mark.parametrize("settings", [{"router": "auto"}, {"merge": True}, {"eager": True}, {"max_retries": 2}])
+async def test_settings_do_not_add_to_it(way, llm, resolved, settings):
+    chain = skeleton_chain(llm=llm, **settings)
+    resolved.clear()
+    await way(chain, "What are good ways to stay awake at night?")
+    assert resolved == [llm]
+
+
+async def test_a_point_that_is_written_anew_asks_no_model_anew(way, kit, resolved):
+    answer, failures = kit.answering(TITLES), [ConnectionError("busy"), ConnectionError("busy")]
+    llm = kit.Chat(script=lambda seen: [failures.pop()] if seen.point == 2 and failures else answer(seen))
+    chain = skeleton_chain(llm=llm, max_retries=2, backoff=0.0)
+    resolved.clear()
+    await way(chain, "Why?")
+    assert resolved == [llm]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_answers_of_a_batch_with_equal_configs_share_it(llm, resolved, is_async):
+    chosen = WRAPPED["alternatives"](llm)
+    chain = skeleton_chain(llm=chosen)
+    resolved.clear()
+    configs = [{"configurable": {"model": name, "thread": i}} for i, name in enumerate(["on", "off", "on", "on"])]
+    questions = ["A?", "B?", "C?", "D?"]
+    outputs = await chain.abatch(questions, configs) if is_async else chain.batch(questions, configs)
+    assert [output["question"] for output in outputs] == questions
+    assert resolved == [chosen] * 2
+
+
+def test_values_that_cannot_be_compared_share_nothing(llm, resolved):
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("neither equal nor different")
+
+        __hash__ = None
+
+    chosen = llm.configurable_fields(tags=ConfigurableField(id="tags"))
+    chain = skeleton_chain(llm=chosen)
+    resolved.clear()
+    models = calls.ChainModels(chosen, chosen)
+    one, other = ({"configurable": {"tags": Odd()}} for _ in range(2))
+    assert not models._choose_alike(one, other)
+    assert len(chain.batch(["A?", "B?"])) == 2
+    assert resolved == [chosen]
+
+
+async def test_a_prompt_router_resolves_its_model_once_for_a_question(way, kit, llm, resolved):
+    small = kit.Chat(script=lambda seen: ["LIST"])
+    chain = SkeletonOfThoughtChain(llm=llm, router=PromptRouter(small))
+    resolved.clear()
+    await way(chain, "Why?")
+    assert sorted(map(id, resolved)) == sorted(map(id, [llm, small]))
+
+
+# --- what a class says ---
+
+
+def test_classes_of_langchain_are_known_by_their_names(llm):
+    field = ConfigurableField(id="tags")
+    traits = {
+        "binding": llm.bind(stop=["#"]),
+        "retry": llm.with_retry(),
+        "stock_fallbacks": llm.with_fallbacks([llm]),
+        "configurable": llm.configurable_fields(tags=field),
+        "text": FakeListLLM(responses=["Yes."]),
+        "native": ChatTransformers(engine=object(), model="tiny"),
+    }
+    for name, runnable in traits.items():
+        found = read_traits(runnable)
+        assert [other for other in traits if getattr(found, other)] == [name], name
+    assert read_traits(llm) == RunnableTraits()
+    assert read_traits(llm.configurable_alternatives(field, default_key="off", on=llm)).configurable
+
+
+def test_a_binding_that_is_called_in_its_own_way_is_called_itself(llm):
+    class Loud(RunnableBinding):
+        def invoke(self, *args: Any, **kwargs: Any) -> Any:
+            return super().invoke(*args, **kwargs)
+
+    class Renamed(RunnableBinding):
+        pass
+
+    assert not read_traits(Loud(bound=llm)).binding
+    assert read_traits(Renamed(bound=llm)).binding
+
+
+@pytest.mark.parametrize("name", ["ChatLlamaCpp", "LlamaCpp"])
+def test_models_with_one_state_are_known_by_name(kit, name):
+    def answer_models(cls: type) -> calls.AnswerModels:
+        one = cls(script=kit.answering(TITLES))
+        return calls.ChainModels(one, one).for_config({})
+
+    assert answer_models(type(name, (kit.Chat,), {"__module__": "elsewhere"})).serial
+    assert not answer_models(kit.Chat).serial
