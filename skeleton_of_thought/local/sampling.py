@@ -7,14 +7,13 @@ import math
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.codec import Tools
 from skeleton_of_thought.local.grammar import Grammar
-from skeleton_of_thought.types import Hints
 
 __all__ = [
     "DecodingSettings",
@@ -23,7 +22,6 @@ __all__ = [
     "SamplingParams",
     "TopK",
     "WholeVocabulary",
-    "with_hints",
 ]
 
 _PARTS = 32
@@ -143,28 +141,6 @@ class DecodingSettings(TypedDict, total=False):
     skip_special_tokens: bool
     prefill: str
     tools: Tools
-
-
-def with_hints(settings: DecodingSettings, hints: Hints) -> dict[str, Any]:
-    """A request's settings; those that the caller left out come from the prompt's hints.
-
-    Raises:
-        InvalidInput: There is a setting that no engine knows.
-    """
-    if unknown := settings.keys() - _SETTINGS:
-        raise InvalidInput(
-            f"There is no setting {', '.join(sorted(unknown))}; the settings are {', '.join(_SETTINGS)}."
-        )
-    return {
-        "frequency_penalty": hints.frequency_penalty,
-        "presence_penalty": hints.presence_penalty,
-        "stop_after_text": hints.stop,
-        "min_new_tokens": hints.min_tokens,
-        **settings,
-    }
-
-
-_SETTINGS = dict.fromkeys((*SamplingParams.__dataclass_fields__, "prefill", "tools"))
 
 
 def _check_int(name: str, value: object, least: int, *, optional: bool = False) -> None:
