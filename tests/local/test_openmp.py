@@ -109,7 +109,7 @@ def test_torch_that_was_imported_before_is_left_alone() -> None:
 
 
 def test_other_systems_have_no_such_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in openmp._CHOSEN:
+    for name in openmp._CHOICES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(sys.modules, "torch")
     with openmp.short_waits():
@@ -120,7 +120,7 @@ def test_other_systems_have_no_such_variable(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_environment_is_as_before_when_the_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in openmp._CHOSEN:
+    for name in openmp._CHOICES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(sys.modules, "torch")
     with pytest.raises(ModuleNotFoundError), openmp.short_waits():
