@@ -1,7 +1,8 @@
-"""A tiny local model that says what its script says, byte by byte, through a real engine.
+"""A tiny local model that writes a scripted reply, byte by byte, through a real engine.
 
-It keeps no cache, so each forward sees the whole text: it finds what it has said of its reply and puts the next
-token first. Where a grammar forbids that, or there is nothing more to say, it prefers to end strings and objects.
+It keeps no cache, so each forward sees the whole text: it finds the part of the reply that is already there and makes
+the next token the likeliest. Where a grammar forbids that token, and after the reply, it prefers to end strings and
+objects.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from skeleton_of_thought.local import LocalEngine
 from skeleton_of_thought.local.worker import Worker
 
-# Tiny models gain nothing from more threads, and on a busy machine they lose a lot.
+# Tiny models gain nothing from more threads, and lose a lot on a busy machine.
 torch.set_num_threads(1)
 
 PLAIN = (
@@ -57,7 +58,7 @@ Script = Callable[[str], str]
 
 
 def make_tokenizer(template: str | None, *special: str, adds_bos: bool = False) -> PreTrainedTokenizerFast:
-    """Bytes as tokens. With a BOS, `<s>`, it comes before every text."""
+    """A tokenizer with a token per byte, and perhaps a BOS, `<s>`, before every text."""
     names = ["</s>", *special, *(["<s>"] if adds_bos else [])]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {name: i for i, name in enumerate([*names, *alphabet])}
@@ -117,7 +118,7 @@ class ScriptedModel(torch.nn.Module):
     def forward(self, input_ids: torch.Tensor, **kwargs: Any) -> CausalLMOutput:
         logits = self._fallback.expand(*input_ids.shape, -1).clone()
         for row, ids in enumerate(input_ids.tolist()):
-            # By tokens, not by text: half of a character is no text.
+            # By tokens, not by text: half a character cannot be decoded.
             at = max(i for i in range(len(ids)) if ids[i : i + len(self._mark)] == self._mark)
             prompt, begun = self.tokenizer.decode(ids[:at]), ids[at + len(self._mark) :]
             if not begun:
@@ -129,7 +130,7 @@ class ScriptedModel(torch.nn.Module):
 
 
 def scripted_engine(script: Script | str, template: str = HERMES, *special: str) -> LocalEngine:
-    """An engine whose model says this, or what this gives for the text of a prompt."""
+    """An engine whose model writes this text, or the text that this function returns for a prompt."""
     tokenizer = make_tokenizer(template, *special)
     say = script if callable(script) else (lambda prompt: script)
     return LocalEngine(ScriptedModel(tokenizer, say).eval(), tokenizer)
@@ -137,10 +138,11 @@ def scripted_engine(script: Script | str, template: str = HERMES, *special: str)
 
 @contextlib.contextmanager
 def gathered(count: int, patience: float = 20.0) -> Iterator[None]:
-    """Engines decode nothing before they were asked for so many texts; those then begin together.
+    """Holds requests to engines back until there are this many; these then begin together.
 
-    Whether calls of several threads meet in one batch depends on how busy the machine is, if the first may end before
-    the last has begun. Where fewer calls come, because they wait for one another, what is there goes on in the end.
+    Otherwise the first call could end before the last one begins, and a busy machine would decide whether calls of
+    several threads meet in one batch. If fewer calls come, because they wait for one another, these begin after
+    `patience` seconds.
     """
     lock, kept = threading.Lock(), []
     submit, passing = Worker.submit, threading.Event()

@@ -1,8 +1,8 @@
-"""Attention over segments that rows share and over what each row holds for itself, merged exactly.
+"""Attention over segments that rows share and over each row's own keys and values, merged exactly.
 
 A softmax over two sets of keys is the mean of the softmaxes over each, weighted by the sums of their exponentials.
-So the keys of a shared beginning are read once for all rows, however many there are, and never copied. (The idea is
-that of cascade inference, FlashInfer, and of Hydragen, arXiv 2402.05099.)
+So one read of a shared beginning's keys serves all rows, and nothing is copied. (The idea comes from cascade inference
+in FlashInfer and from Hydragen, arXiv 2402.05099.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from skeleton_of_thought.local.kv import RowsCache, Segment, bias_of
 __all__ = ["ATTENTION", "CurrentCache", "attend", "register_attention"]
 
 ATTENTION = "skeleton_of_thought"
-"""The name under which transformers' modules find `attend`."""
+"""The name of `attend` in transformers' registry."""
 
 
 def attend(
@@ -36,13 +36,13 @@ def attend(
 
     Args:
         query: `[rows, heads, tokens, size]`.
-        key: The rows' own, the new tokens included, `[rows, key heads, slots, size]`.
-        value: The same.
-        segments: What comes before.
+        key: Keys of the rows' own tokens, the new ones included, `[rows, key heads, slots, size]`.
+        value: Values of the same tokens.
+        segments: The tokens before the rows' own.
         layer: The number of the layer.
-        bias: Added to the scores of own tokens, `[rows or 1, 1, tokens or 1, slots]`; None for plain causal
-            attention, in which no own token comes before the new ones unless there is just one per row.
-        scale: By which scores are multiplied.
+        bias: Added to the scores of own tokens, `[rows or 1, 1, tokens or 1, slots]`. None for plain causal
+            attention: then either each row has one new token, or its own tokens are all new.
+        scale: The factor of the scores.
 
     Returns:
         `[rows, tokens, heads, size of values]`.
@@ -50,7 +50,7 @@ def attend(
     rows, heads, tokens, size = query.shape
     kv_heads = key.shape[1]
     if tokens == 1:
-        # The queries that share a key head are queries of one head: nothing is repeated.
+        # Queries that share a key head become queries of one head, so that no key is repeated.
         query = query.reshape(rows, kv_heads, -1, size)
     causal = tokens > 1 and bias is None
     if not segments:
@@ -80,10 +80,10 @@ def _merged(
     scale: float,
     last: bool,
 ) -> torch.Tensor:
-    """Attention so far, `out`, and to a segment. The logarithms of its sums, `weight`, change in place."""
+    """Attention so far, `out`, merged with a segment. Updates `weight`, the logarithms of its sums, in place."""
     some, kept, before = (query, out, weight) if rows is None else (query[rows], out[rows], weight[rows])
     count, kv_heads, queries, size = some.shape
-    # All rows' queries to one key head are queries of one sequence.
+    # All rows' queries to one key head become queries of one sequence.
     together = some.transpose(0, 1).reshape(1, kv_heads, count * queries, size)
     part, sums = _part(together, *segment, scale=scale)
     part = part.view(kv_heads, count, queries, -1).transpose(0, 1)
@@ -92,7 +92,7 @@ def _merged(
     if not last:
         weight[slice(None) if rows is None else rows] = torch.logaddexp(before, sums)
     if rows is None:
-        # In the order in which the next product wants it.
+        # In the memory order of the next product.
         return torch.lerp(kept, part, share, out=out.new_empty(out.shape))
     out[rows] = torch.lerp(kept, part, share)
     return out
@@ -124,11 +124,11 @@ def _part(
     return torch.matmul(scores.softmax(-1).to(value.dtype), value), scores.logsumexp(-1)
 
 
-# --- the same for transformers' own modules ---------------------------------------------------------
+# --- attention of transformers' own modules ---------------------------------------------------------
 
 
 class _Running(threading.local):
-    """The cache of the forward that runs on this thread: attention functions are not told."""
+    """The cache of the forward that runs on this thread, since attention functions do not receive it."""
 
     cache: RowsCache | None = None
 
@@ -137,7 +137,7 @@ _running = _Running()
 
 
 class CurrentCache:
-    """While a forward runs over this cache."""
+    """A context in which attention functions find the cache of the running forward."""
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache if isinstance(cache, RowsCache) and cache.segments else None
@@ -150,7 +150,7 @@ class CurrentCache:
 
 
 def register_attention() -> None:
-    """Make `attend` known to transformers under the name `ATTENTION`."""
+    """Register `attend` in transformers under the name `ATTENTION`."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask

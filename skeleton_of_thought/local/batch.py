@@ -1,4 +1,4 @@
-"""Rows that are being decoded. A lane takes rows in, runs one step for all of them, and lets rows go."""
+"""Lanes: groups of rows that are decoded in the same way, step by step."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ __all__ = ["BatchedLane", "Lane", "SeparateLane"]
 
 
 class Lane(Protocol):
-    """Rows that are decoded in the same way."""
+    """A group of rows, each of which can join and leave between two steps."""
 
     rows: list[Row]
 
     def admit(self, rows: Sequence[Row]) -> Iterator[None]:
-        """Run the prompts of new rows and take them in, in pieces. A failure ends the rows concerned alone."""
+        """Run the prompts of new rows piece by piece and add the rows."""
 
     def step(self) -> None:
-        """One more token for every row."""
+        """Decode one more token for every row."""
 
     def drop(self, row: Row) -> None:
-        """Forget a row."""
+        """Remove a row."""
 
     def clear(self) -> None:
-        """Forget everything and free its memory."""
+        """Remove all rows and free their memory."""
 
 
 class BatchedLane:
@@ -50,9 +50,9 @@ class BatchedLane:
 
     Args:
         runner: The model.
-        store: Beginnings of prompts.
-        counters: Where to count.
-        chunk: Prompt tokens in one forward while rows are being decoded.
+        store: The kept beginnings of prompts.
+        counters: The engine's counters.
+        chunk: The most prompt tokens in one forward while rows are being decoded.
     """
 
     def __init__(self, runner: ModelRunner, store: PrefixStore, counters: Counters, chunk: int) -> None:
@@ -63,11 +63,11 @@ class BatchedLane:
         self._chooser = Chooser()
         self._prefiller = Prefiller(runner, store, lambda: chunk if self.rows else MAX_FORWARD_TOKENS)
         self._cache = BatchCache()
-        self._places: list[Place] = []  # what of each row's text lies in strips
-        self._attached: list[int] = []  # how much of that is attended to there, and not copied
+        self._places: list[Place] = []  # the part of each row's text that lies in strips
+        self._attached: list[int] = []  # the tokens of that part that the row attends to there, without a copy
 
     def admit(self, rows: Sequence[Row]) -> Iterator[None]:
-        """Run the prompts of new rows, what they share once, and join them to the batch."""
+        """Run the prompts of new rows, common beginnings once, and add the rows to the batch."""
         for group in self._prefiller.run(rows):
             if group is None:
                 yield
@@ -78,7 +78,7 @@ class BatchedLane:
             yield
 
     def step(self) -> None:
-        """One forward for all rows."""
+        """Decode one more token for every row, by one forward."""
         device = self._runner.device
         self._cache.reserve(1)
         ids = torch.tensor([[row.next_input] for row in self.rows], device=device)
@@ -101,12 +101,12 @@ class BatchedLane:
             self._attach(self._wanted())
 
     def drop(self, row: Row) -> None:
-        """Forget a row."""
+        """Remove a row."""
         self._remove(row)
         self._attach(self._wanted())
 
     def _remove(self, row: Row) -> None:
-        """Take a row out; the last one takes its place. What rows share is to be looked at anew afterwards."""
+        """Remove a row; the last one takes its place. Call `_attach` afterwards: what the others share may change."""
         at = self.rows.index(row)
         self._cache.remove(at)
         for items in (self.rows, self._places, self._attached):
@@ -116,18 +116,18 @@ class BatchedLane:
         self._chooser.clear()
 
     def clear(self) -> None:
-        """Forget everything and free its memory."""
+        """Remove all rows and free their memory."""
         self.rows, self._places, self._attached = [], [], []
         self._cache = BatchCache()
         self._chooser.clear()
 
     def kv_bytes(self) -> int:
-        """The memory of all keys and values, those that are kept for later prompts included."""
+        """The bytes of all keys and values, those kept for later prompts included."""
         strips = reachable([*self._store.strips, *(place.strip for place in self._places)])
         return self._cache.nbytes + sum(strip.nbytes for strip in strips)
 
     def _join(self, group: Prefilled) -> None:
-        # A row can be finished by its first token, or given up meanwhile.
+        # A row can end with its first token, or be cancelled meanwhile.
         going = [i for i, row in enumerate(group.rows) if not row.finished and not row.cancelled]
         if not going:
             return
@@ -146,12 +146,12 @@ class BatchedLane:
         self._attach(wanted)
 
     def _wanted(self, more: Sequence[Place] = ()) -> list[int]:
-        """How much of their strips rows should attend to where it lies, once rows with these places join."""
+        """The tokens that each row should attend to in strips, once rows with these places join."""
         attached = [*self._attached, *(0 for _ in more)]
         return attached_tokens([*self._places, *more], attached) if self._runner.shares else attached
 
     def _attach(self, wanted: Sequence[int]) -> None:
-        """Have rows attend to so much of what they share where it lies, and forget the copies they had of it."""
+        """Have each row attend to this many tokens in strips, and drop its copies of them."""
         if not self._runner.shares:
             return
         for row, depth in enumerate(wanted):
@@ -162,7 +162,7 @@ class BatchedLane:
         self._cache.segments = segments_of(shared, self._runner.device)
 
     def _keep(self, row: Row) -> None:
-        """Keep what a row has written, for prompts that go on from there."""
+        """Keep a row's keys and values for prompts that continue its text."""
         at = self.rows.index(row)
         place, owned = self._places[at], self._cache.lengths()[at]
         total = self._attached[at] + owned
@@ -179,9 +179,9 @@ class BatchedLane:
 
 
 class SeparateLane:
-    """Each row with a cache of its own, or none: one forward per row and step.
+    """Decodes each row by a forward of its own, with a cache of its own or none.
 
-    The slow but right way for models whose state cannot be cut and joined by position.
+    Slow but correct for models whose state cannot be cut and joined by position.
     """
 
     def __init__(self, runner: ModelRunner, counters: Counters, *, cached: bool) -> None:
@@ -193,7 +193,7 @@ class SeparateLane:
         self._chooser = Chooser()
 
     def admit(self, rows: Sequence[Row]) -> Iterator[None]:
-        """Run each prompt by itself."""
+        """Run each prompt by itself and add its row."""
         for row in rows:
             if row.cancelled or row.finished:
                 continue
@@ -206,7 +206,7 @@ class SeparateLane:
             yield
 
     def step(self) -> None:
-        """One forward per row."""
+        """Decode one more token for every row, by one forward per row."""
         for row in list(self.rows):
             text = (*row.prompt_ids, *row.output_ids)
             start = len(text) - 1 if self._cached else 0
@@ -219,18 +219,18 @@ class SeparateLane:
                 self.drop(row)
 
     def drop(self, row: Row) -> None:
-        """Forget a row and its cache."""
+        """Remove a row and its cache."""
         self.rows.remove(row)
         del self._caches[id(row)]
 
     def clear(self) -> None:
-        """Forget everything and free its memory."""
+        """Remove all rows and free their memory."""
         self.rows = []
         self._caches = {}
         self._chooser.clear()
 
 
 def _choose(chooser: Chooser, rows: Sequence[Row], logits: torch.Tensor, counters: Counters) -> None:
-    """Give each row its next token, from logits of shape `[rows, vocabulary]`."""
+    """Choose each row's next token, from logits of shape `[rows, vocabulary]`."""
     counters.decode_tokens += len(rows)
     chooser.choose(rows, logits)

@@ -1,9 +1,9 @@
-"""Choosing the next tokens of a whole batch: settings differ from row to row, the work is done once for all.
+"""The choice of the next tokens of a whole batch, whose rows may have different settings.
 
-Plain greedy rows cost one argmax. Penalties and least lengths are changes at single places of the logits, which are
-kept from step to step. Rows with a grammar have all other tokens masked, in their own logits alone. Rows that sample
-draw one number each from a generator of their own and look it up in their distribution, so what a row draws hangs on
-nothing but its own logits and seed.
+Plain greedy rows cost one argmax. Penalties and minimum lengths change single entries of the logits; the list of these
+entries is kept from step to step. A grammar masks the tokens that it forbids, in the logits of its row alone. A row
+that samples draws one number from its own generator and looks it up in its distribution, so its token depends on
+nothing but its logits and its seed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["Chooser"]
 _Sampler = type[TopK] | type[Nucleus] | type[WholeVocabulary]
 
 _ROOM = 64
-"""Tokens per row that come to the changes of a batch before these are laid out anew."""
+"""Tokens per row that the changes of a batch can grow by before their tensors are rebuilt."""
 
 
 class Chooser:
-    """Gives the rows of one batch their next tokens. Rows may come, go and change places between steps."""
+    """Chooses the next tokens of one batch. Rows may join, leave and change places between steps."""
 
     def __init__(self) -> None:
         self._plan: _Plan | None = None
@@ -36,11 +36,11 @@ class Chooser:
     def choose(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
         """Choose a token for every row and have the row accept it.
 
-        What a row's own settings or text break fails that row and no other.
+        An error that one row's settings or text cause fails that row alone.
 
         Args:
             rows: The rows, none of them finished.
-            logits: Of their next tokens, in float32, `[rows, vocabulary]`. They are left as they were.
+            logits: The logits of their next tokens, in float32, `[rows, vocabulary]`; unchanged afterwards.
         """
         try:
             plan = self._plan_for(rows, logits)
@@ -56,13 +56,13 @@ class Chooser:
         for row, token in zip(rows, tokens, strict=True):
             try:
                 if token < 0:
-                    raise ArithmeticError("The model's logits are no numbers (NaN): nothing can be sampled from them.")
+                    raise ArithmeticError("The model's logits are not numbers (NaN), so no token can be sampled.")
                 row.accept(token)
             except Exception as error:
                 row.fail(error)
             going = going and row.result is None
         if not going:
-            self.clear()  # the rows differ from now on, and finished ones shall not be kept alive here
+            self.clear()  # the next rows are others, and the plan must not keep finished rows alive
 
     def clear(self) -> None:
         """Forget the rows."""
@@ -70,22 +70,22 @@ class Chooser:
 
     def _plan_for(self, rows: Sequence[Row], logits: torch.Tensor) -> _Plan:
         plan = self._plan
-        # Lists of rows are equal when they hold the same objects, and those live as long as the plan holds them.
-        if plan is None or plan.rows != list(rows) or not plan.follow():
+        # Equal lists hold the same row objects. The plan keeps them alive, so no new row can reuse their ids.
+        if plan is None or plan.rows != list(rows) or not plan.update():
             plan = self._plan = _Plan(rows, logits)
         return plan
 
 
 class _Plan:
-    """How the tokens of certain rows are chosen, as long as they stay the same rows."""
+    """The samplers, masks and changes for one list of rows, used until the list changes."""
 
     def __init__(self, rows: Sequence[Row], logits: torch.Tensor) -> None:
         self.rows = list(rows)
         vocabulary, device = logits.shape[-1], logits.device
         changed = [(i, row) for i, row in enumerate(rows) if _Changes.concern(row)]
         self._changes = _Changes(changed, vocabulary, device) if changed else None
-        held = [(i, row.constraint) for i, row in enumerate(rows) if row.constraint is not None]
-        self._masks = _Masks(held, vocabulary, device) if held else None
+        constrained = [(i, row.constraint) for i, row in enumerate(rows) if row.constraint is not None]
+        self._masks = _Masks(constrained, vocabulary, device) if constrained else None
         places: dict[_Sampler | None, list[int]] = {}
         for i, row in enumerate(rows):
             places.setdefault(_sampler(row.sampler.params, vocabulary), []).append(i)
@@ -96,14 +96,14 @@ class _Plan:
             sampler = None if kind is None else kind(params, vocabulary, device)
             self._groups.append((at, torch.tensor(at, device=device), sampler))
 
-    def follow(self) -> bool:
-        """Take up what the rows generated since. Returns whether the plan still holds."""
-        return self._changes is None or self._changes.follow()
+    def update(self) -> bool:
+        """Count the tokens that the rows generated since. Returns whether the plan is still valid."""
+        return self._changes is None or self._changes.update()
 
     def tokens(self, logits: torch.Tensor) -> list[int]:
-        """A token per row; below 0 where there is none to be had."""
+        """A token per row; below 0 where the logits are NaN."""
         with contextlib.ExitStack() as changed:
-            # Masks first: what they take away, no penalty brings back.
+            # Masks first: no penalty can bring a masked token back.
             for change in (self._masks, self._changes):
                 if change is not None:
                     changed.callback(change.undo, logits, change.apply(logits))
@@ -111,13 +111,13 @@ class _Plan:
 
     def _pick(self, logits: torch.Tensor) -> list[int]:
         if self._greedy:
-            return _likeliest(logits).tolist()
+            return _argmax(logits).tolist()
         order: list[int] = []
         picked: list[torch.Tensor] = []
         for at, index, sampler in self._groups:
             own = logits if len(at) == len(self.rows) else logits[index]
             if sampler is None:
-                picked.append(_likeliest(own))
+                picked.append(_argmax(own))
             else:
                 draws = [self.rows[i].sampler.draw(len(self.rows[i].output_ids)) for i in at]
                 picked.append(sampler.pick(own, torch.tensor(draws, device=logits.device)[:, None]))
@@ -129,25 +129,25 @@ class _Plan:
 
 
 class _Masks:
-    """Which tokens the grammars of some rows allow.
+    """The tokens that the grammars of some rows allow.
 
     Args:
-        held: The rows that have a grammar: their places in the batch and what holds them to it.
-        vocabulary: Tokens that the logits know.
-        device: Where the logits are.
+        constrained: The rows that have a grammar: their places in the batch, and their constraints.
+        vocabulary: The number of tokens in the logits.
+        device: The device of the logits.
     """
 
-    def __init__(self, held: Sequence[tuple[int, Constraint]], vocabulary: int, device: torch.device) -> None:
-        self._constraints = [constraint for _, constraint in held]
-        self._at = torch.tensor([at for at, _ in held], device=device)
+    def __init__(self, constrained: Sequence[tuple[int, Constraint]], vocabulary: int, device: torch.device) -> None:
+        self._constraints = [constraint for _, constraint in constrained]
+        self._at = torch.tensor([at for at, _ in constrained], device=device)
         self._vocabulary = vocabulary
-        # As wide as the logits at least: tokens that the tokenizer does not know are not allowed.
+        # At least as wide as the logits: tokens outside the tokenizer's vocabulary are not allowed.
         words = max((vocabulary + 31) // 32, *(constraint.words for constraint in self._constraints))
-        self._bits = torch.zeros((len(held), words), dtype=torch.int32)
+        self._bits = torch.zeros((len(constrained), words), dtype=torch.int32)
         self._shifts = torch.arange(32, dtype=torch.int32, device=device)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Mask the logits in place. Returns what `undo` needs."""
+        """Mask the logits in place. Returns the argument of `undo`."""
         for bits, constraint in zip(self._bits, self._constraints, strict=True):
             constraint.fill(bits)
         bits = self._bits.to(logits.device)[:, :, None] >> self._shifts & 1
@@ -159,12 +159,12 @@ class _Masks:
         return before
 
     def undo(self, logits: torch.Tensor, before: torch.Tensor) -> None:
-        """Make the logits what they were."""
+        """Restore the logits."""
         logits[self._at] = before
 
 
 class _Tally:
-    """The tokens of one row whose logits are changed: how often each was generated, and where its entry is.
+    """The tokens of one row whose logits change: how often each was generated, and the place of its entry.
 
     Args:
         at: The row's place in the batch.
@@ -177,29 +177,29 @@ class _Tally:
         self.row = row
         self.penalty = params.repetition_penalty
         self.frequency, self.presence = params.frequency_penalty, params.presence_penalty
-        self.counting = _counting(row)
-        self.held = _held(row)
-        self.known = len(row.output_ids)
-        self.counts: dict[int, int] = Counter(row.output_ids) if self.counting else {}
+        self.penalised = _penalised(row)
+        self.below_minimum = _below_minimum(row)
+        self.counted = len(row.output_ids)
+        self.counts: dict[int, int] = Counter(row.output_ids) if self.penalised else {}
         self.entries: dict[int, int] = {}
 
     def amounts(self) -> dict[int, float]:
-        """What is taken from the logits of each token concerned."""
+        """The amount to subtract from the logit of each token concerned."""
         amounts = dict.fromkeys(self.row.sampler.prompt_tokens, 0.0) if self.penalty != 1.0 else {}
         for token, count in self.counts.items():
             amounts[token] = self.frequency * count + self.presence
-        for token in self.row.sampler.eos_ids if self.held else ():
+        for token in self.row.sampler.eos_ids if self.below_minimum else ():
             amounts[token] = math.inf
         return amounts
 
 
 class _Changes:
-    """What penalties and least lengths change in the logits of a batch: an entry per row and token concerned.
+    """The changes of a batch's logits by penalties and minimum lengths: an entry per row and token concerned.
 
     Args:
         rows: The rows concerned, each with its place in the batch.
-        vocabulary: Tokens that the logits know.
-        device: Where the logits are.
+        vocabulary: The number of tokens in the logits.
+        device: The device of the logits.
     """
 
     def __init__(self, rows: Sequence[tuple[int, Row]], vocabulary: int, device: torch.device) -> None:
@@ -209,7 +209,7 @@ class _Changes:
         new = _Entries()
         for tally in self._tallies:
             for token, less in tally.amounts().items():
-                if token < vocabulary:  # a tokenizer can know ends of text that the model has no logits for
+                if token < vocabulary:  # a tokenizer can have end tokens that the model has no logits for
                     tally.entries[token] = len(new.tokens)
                     new.add(tally, token, less)
         room = len(new.tokens) + _ROOM * len(rows)
@@ -219,23 +219,23 @@ class _Changes:
 
     @staticmethod
     def concern(row: Row) -> bool:
-        """Whether a row's next logits are to be changed."""
-        return _counting(row) or _held(row)
+        """Whether a row's next logits change."""
+        return _penalised(row) or _below_minimum(row)
 
-    def follow(self) -> bool:
-        """Take up what the rows generated since. Returns whether the entries can go on being used."""
+    def update(self) -> bool:
+        """Count the tokens that the rows generated since. Returns whether the entries are still valid."""
         new = _Entries()
         more: dict[int, float] = {}
         for tally in self._tallies:
-            if tally.held and not _held(tally.row):
+            if tally.below_minimum and not _below_minimum(tally.row):
                 return False
             output = tally.row.output_ids
-            if not tally.counting or len(output) == tally.known:
+            if not tally.penalised or len(output) == tally.counted:
                 continue
-            if len(output) > tally.known + 1:
+            if len(output) > tally.counted + 1:
                 return False
             token = output[-1]
-            tally.known += 1
+            tally.counted += 1
             tally.counts[token] = count = tally.counts.get(token, 0) + 1
             less = tally.frequency * count + tally.presence
             entry = tally.entries.setdefault(token, self._size + len(new.tokens))
@@ -252,7 +252,7 @@ class _Changes:
         return True
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """Change the logits in place. Returns what `undo` needs."""
+        """Change the logits in place. Returns the argument of `undo`."""
         rows, tokens = self._places[:, : self._size]
         penalty, less = self._amounts[:, : self._size]
         before = logits[rows, tokens]
@@ -261,7 +261,7 @@ class _Changes:
         return before
 
     def undo(self, logits: torch.Tensor, before: torch.Tensor) -> None:
-        """Make the logits what they were."""
+        """Restore the logits."""
         rows, tokens = self._places[:, : self._size]
         logits[rows, tokens] = before
 
@@ -273,7 +273,7 @@ class _Changes:
 
 
 class _Entries:
-    """Entries on their way into the tensors of a batch."""
+    """New entries, before they are written into the tensors of a batch."""
 
     def __init__(self) -> None:
         self.rows: list[int] = []
@@ -282,7 +282,7 @@ class _Entries:
         self.less: list[float] = []
 
     def add(self, tally: _Tally, token: int, less: float) -> None:
-        """One more, for a token of a row."""
+        """Add an entry for a token of a row."""
         self.rows.append(tally.at)
         self.tokens.append(token)
         self.penalties.append(tally.penalty)
@@ -290,7 +290,7 @@ class _Entries:
 
 
 def _sampler(params: SamplingParams, vocabulary: int) -> _Sampler | None:
-    """What draws with these settings; None where the most likely token is taken."""
+    """The sampler for these settings; None for greedy decoding."""
     if params.greedy:
         return None
     if 0 < params.top_k < vocabulary:
@@ -298,19 +298,19 @@ def _sampler(params: SamplingParams, vocabulary: int) -> _Sampler | None:
     return Nucleus if params.top_p < 1.0 else WholeVocabulary
 
 
-def _counting(row: Row) -> bool:
-    """Whether it matters to a row's logits what it generated."""
+def _penalised(row: Row) -> bool:
+    """Whether a row's logits depend on its earlier tokens, by a penalty."""
     params = row.sampler.params
     return params.repetition_penalty != 1.0 or params.frequency_penalty != 0.0 or params.presence_penalty != 0.0
 
 
-def _held(row: Row) -> bool:
-    """Whether a row may not end its text yet."""
+def _below_minimum(row: Row) -> bool:
+    """Whether a row must not end its text yet."""
     return bool(row.sampler.eos_ids) and len(row.output_ids) < row.sampler.params.min_new_tokens
 
 
-def _likeliest(logits: torch.Tensor) -> torch.Tensor:
-    # On a CPU numpy's argmax is several times as fast as torch's. Both take the first of equals.
+def _argmax(logits: torch.Tensor) -> torch.Tensor:
+    # On CPUs numpy's argmax is several times as fast as torch's. Both return the first of equal values.
     if logits.device.type == "cpu" and logits.dtype == torch.float32:
         return torch.from_numpy(logits.numpy().argmax(-1))
     return logits.argmax(-1)

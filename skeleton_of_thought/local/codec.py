@@ -16,26 +16,26 @@ _T = TypeVar("_T")
 
 ChatInput = Sequence[Message | Mapping[str, Any]]
 PromptInput = str | Prompt | ChatInput
-"""Raw text; or a chat, as a `Prompt` or as messages. A chat that ends with the assistant is continued.
+"""Raw text; or a chat, as a `Prompt` or as messages. A chat that ends with the assistant's turn is continued.
 
-A message that is a mapping has a role and content, and may have what chat templates know besides: `name`,
-`tool_calls` and `tool_call_id`, as transformers documents them.
+A message can be a mapping with a role and content. It may also have `name`, `tool_calls` and `tool_call_id`, in the
+form that transformers documents for chat templates.
 """
 
 Tools = Sequence[Mapping[str, Any]]
-"""What the model may call: function descriptions as JSON schemas, in the form that chat templates take."""
+"""Descriptions of the functions that the model may call: JSON schemas in the form that chat templates take."""
 
 _EXTRAS = ("name", "tool_calls", "tool_call_id")
 
 _CONTEXT = 8
-"""Tokens of the prompt that decide how the first generated token is spaced."""
+"""Tokens at the end of the prompt that decide whether the first generated token begins with a space."""
 
 _UNFINISHED = "\ufffd"
 _MAX_HELD = 32
-"""Tokens held back for an unfinished character before they are taken for broken text."""
+"""The most tokens held back for an unfinished character; after these the text counts as broken."""
 _WINDOW = 6
-"""Tokens that are decoded together at most, but for those of an unfinished character: a longer window makes each
-decoding dearer, a shorter one costs a second decoding more often."""
+"""The most tokens decoded together, those of an unfinished character aside. A longer window makes each decoding slower,
+a shorter one needs a second decoding more often."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class EncodedPrompt:
 
     Attributes:
         ids: All tokens of the prompt, its prefill included.
-        context: The end of the ids, where generated text continues text; empty where a new turn begins.
+        context: The last ids, if the generated text continues a text; empty if it begins a new turn.
     """
 
     ids: tuple[int, ...]
@@ -66,11 +66,11 @@ class TextCodec:
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether messages can be given."""
+        """Whether prompts can be messages."""
         return bool(getattr(self.tokenizer, "chat_template", None))
 
     def exclusively(self, work: Callable[[], _T]) -> _T:
-        """Call a function while nobody else uses the tokenizer."""
+        """Call a function while no other thread uses the tokenizer."""
         return self._guard.run(work)
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
@@ -84,7 +84,7 @@ class TextCodec:
         )
 
     def render(self, prompt: PromptInput, prefill: str = "", tools: Tools = ()) -> str:
-        """The text of a prompt, as the model sees it. Arguments and errors as for `encode`."""
+        """The text of a prompt, as the model reads it. Arguments and errors as for `encode`."""
         return self._text(prompt, prefill, tools)[0]
 
     def encode(self, prompt: PromptInput, prefill: str = "", tools: Tools = ()) -> EncodedPrompt:
@@ -93,12 +93,12 @@ class TextCodec:
         Args:
             prompt: Raw text, a `Prompt` or messages.
             prefill: Text to append, as the start of the assistant's turn or of the continuation.
-            tools: What the model may call.
+            tools: Descriptions of the functions that the model may call.
 
         Raises:
-            InvalidInput: The prompt is empty, or is a chat that this model's template does not take.
+            InvalidInput: The prompt is empty, or the model's template does not accept the chat.
             EngineForked: The codec was made before this process was forked.
-            EngineReentered: The calling thread is using a tokenizer already, and was interrupted.
+            EngineReentered: The call interrupted another use of a tokenizer on the same thread.
         """
         text, continued = self._text(prompt, prefill, tools)
         ids = self._tokenize(text)
@@ -118,11 +118,11 @@ class TextCodec:
     def _tokenize(self, text: str) -> tuple[int, ...]:
         tokenizer = self.tokenizer
         bos, eos = tokenizer.bos_token, tokenizer.eos_token
-        # Many templates write the BOS themselves; a tokenizer that adds its own would make it two.
+        # Many templates write the BOS themselves; the tokenizer must not add a second one.
         add = not (bos and text.startswith(bos))
         encoded = self._guard.run(lambda: tokenizer(text, add_special_tokens=add, verbose=False))
         ids: list[int] = list(encoded["input_ids"])
-        # A tokenizer that also appends an end of sequence would have the model start a new text.
+        # After an end of sequence, which some tokenizers append, the model would begin a new text.
         if add and eos and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(eos):
             ids.pop()
         return tuple(ids)
@@ -140,19 +140,19 @@ class TextCodec:
                 "The model has no chat template, so it takes no messages: pass raw text (a string), or set "
                 "tokenizer.chat_template."
             )
-        given = {"tools": [dict(tool) for tool in tools]} if tools else {}
+        variables = {"tools": [dict(tool) for tool in tools]} if tools else {}
         try:
             return self._guard.run(
                 lambda: str(
                     self.tokenizer.apply_chat_template(
-                        chat, **given, tokenize=False, add_generation_prompt=True, **self._template_kwargs
+                        chat, **variables, tokenize=False, add_generation_prompt=True, **self._template_kwargs
                     )
                 )
             )
         except (ImportError, EngineForked, EngineReentered):
             raise
         except Exception as error:
-            # Templates raise whatever their author wrote, of jinja2's types or Python's own.
+            # Templates raise errors of their author's choice, of jinja2's types or of Python's.
             roles = ", ".join(message["role"] for message in chat)
             advice = (
                 "; put the system message's text at the start of the first user message"
@@ -165,16 +165,16 @@ class TextCodec:
 
 
 class Detokenizer:
-    """Turns tokens into text as they come. The pieces joined are the text of all tokens.
+    """Turns tokens into text one by one. The joined pieces are the text of all tokens.
 
-    A token may hold half a character, and what a token adds can depend on the one before it (leading spaces
-    of sentencepiece models). So each piece is the difference between two decodings of a short window, and a
-    window whose text ends in U+FFFD waits for the rest of its character. The window grows for a few tokens,
-    since the decoding with one token is the one to compare the next with; then it starts anew, one piece earlier.
+    A token may hold half a character, and a token's text can depend on the token before it (leading spaces of
+    sentencepiece models). So each piece is the difference between two decodings of a short window, and a window whose
+    text ends in U+FFFD waits for the rest of its character. The window grows for a few tokens, because each decoding is
+    also the one that the next is compared with; then it starts again with the tokens of the last piece.
 
     Args:
         decode: Ids to text.
-        context: The last tokens of the text that is being continued; empty when a new text begins.
+        context: The last tokens of the text to continue; empty when a new text begins.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], context: Sequence[int] = ()) -> None:
@@ -182,7 +182,7 @@ class Detokenizer:
         self._ids = list(context)
         self._known = len(self._ids)
         self._known_text = decode(self._ids) if context else ""
-        self._sent = 0  # characters after _known_text that were already given out
+        self._sent = 0  # characters after _known_text that were already returned
 
     def push(self, token: int) -> str:
         """The text that this token completes; empty while a character is unfinished."""
@@ -200,7 +200,7 @@ class Detokenizer:
         return piece
 
     def flush(self) -> str:
-        """What is still held back, once no more tokens come."""
+        """The text that is still held back, at the end."""
         if len(self._ids) == self._known:
             return ""
         piece = self._decode(self._ids)[len(self._known_text) + self._sent :]
@@ -208,8 +208,8 @@ class Detokenizer:
         return piece
 
     def _whole_part(self, text: str) -> str:
-        # The characters before the unfinished one can go out, unless the decoder shows the whole run of
-        # bytes as broken until it is complete (byte fallback): then what was known no longer matches.
+        # The characters before the unfinished one can be returned, unless the decoder shows the whole run of bytes as
+        # broken until it is complete (byte fallback): then the known text no longer matches.
         whole = text.rstrip(_UNFINISHED)
         fresh = whole[len(self._known_text) :]
         if not whole.startswith(self._known_text) or _UNFINISHED in fresh or len(fresh) <= self._sent:
@@ -225,12 +225,12 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Lets text through up to the first stop string, holding back what may be the start of one.
+    """Passes text on up to the first stop string, and holds back a possible start of one.
 
     Args:
-        stops: Strings that end the text wherever they are.
-        after_text: Strings that end it only once there is something to see: small models often begin with
-            the line break that is to end them.
+        stops: Strings that end the text anywhere.
+        after_text: Strings that end the text only after visible characters: small models often begin with the line
+            break that would end them.
     """
 
     def __init__(self, stops: Sequence[str], after_text: Sequence[str] = ()) -> None:
@@ -241,7 +241,7 @@ class StopStrings:
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """The text that may go out, and whether a stop string was met."""
+        """The text that can be passed on, and whether a stop string was found."""
         if not text or not self._every:
             return text, False
         held = self._held + text
@@ -255,12 +255,12 @@ class StopStrings:
         return out, False
 
     def flush(self) -> str:
-        """What is held back, once no more text comes."""
+        """The text that is still held back, at the end."""
         out, self._held = self._held, ""
         return out
 
     def _end(self, held: str) -> int:
-        """Where the first stop string begins; -1 where there is none."""
+        """The place where the first stop string begins; -1 where there is none."""
         ends = [held.find(stop) for stop in self._stops]
         if self._after_text:
             start = 0 if self._begun else len(held) - len(held.lstrip())
@@ -269,7 +269,7 @@ class StopStrings:
 
 
 def _as_chat(prompt: ChatInput) -> list[dict[str, Any]]:
-    """Messages as chat templates take them."""
+    """Messages in the form that chat templates take."""
     chat: list[dict[str, Any]] = []
     for item in prompt:
         extras: dict[str, Any] = {}
@@ -293,7 +293,7 @@ def _text_of(message: Message) -> str:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that is a beginning of `stop`, short of all of it."""
+    """The length of the longest end of `text` that is a beginning of `stop`, but not all of it."""
     at = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while at >= 0:
         if stop.startswith(text[at:]):

@@ -1,8 +1,8 @@
-"""How a model's rows can be decoded: inferred from its configuration, then checked by running it.
+"""The decoding path of a model, inferred from its configuration and then checked by a trial run.
 
-What a configuration and a signature suggest can be wrong: transformers renames arguments, and remote code does as it
-likes. So a few tokens are run in the way that was inferred, and what comes out is compared with one plain forward of
-the whole text. A model that fails takes the next slower way, and the reason is kept for whoever wonders.
+A configuration and a signature can mislead: transformers renames arguments, and remote code follows no rules. So a
+trial run decodes a few tokens on the inferred path and compares their logits with one plain forward of the whole text.
+If they differ, the model gets the next slower path, and the path keeps the reason.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ logger = logging.getLogger(__name__)
 
 CacheKind = Literal["batched", "separate", "none"]
 Run = Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor]
-"""A forward: new tokens `[rows, tokens]`, a cache or None, positions `[rows, tokens]`; the last tokens' logits."""
+"""A forward of tokens `[rows, tokens]`, a cache or None, and positions `[rows, tokens]`; returns the last logits."""
 
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params")
-"""What transformers calls a forward's cache: the first since 5.24, the others before it."""
+"""The names of the cache argument in transformers: the first since 5.24, the others before."""
 
 _CACHE_TYPE = re.compile(r"\b\w*Cache\b")
 
@@ -53,10 +53,10 @@ class DecodingPath:
     """How a model's rows are decoded.
 
     Attributes:
-        kind: `"batched"`: keys and values of several rows in one batch; `"separate"`: each row has a cache of the
-            model's own kind; `"none"`: no cache, so each token runs the whole text.
-        reason: Why it is not `"batched"`, as the end of a sentence; empty where it is.
-        expected: Whether the model's own architecture asks for it. False where a trial run failed.
+        kind: `"batched"`: keys and values of several rows in one batch; `"separate"`: a cache of the model's own kind
+            for each row; `"none"`: no cache, so each token runs the whole text.
+        reason: Why the kind is not `"batched"`, as the end of a sentence; otherwise empty.
+        expected: Whether the model's architecture requires this kind. False if a trial run failed.
     """
 
     kind: CacheKind
@@ -74,21 +74,21 @@ class DecodingPath:
         return f"{line} A trial run with transformers {transformers.__version__} found that; please report it."
 
 
-# --- what a model's configuration and signature suggest ---------------------------------------------
+# --- inference from the configuration and the signature ---------------------------------------------
 
 
 def forward_parameters(model: Any) -> dict[str, inspect.Parameter]:
     """The arguments of a model's forward, by name."""
-    # Adapters of peft and torch.compile take anything and pass it on: what counts is the model inside.
+    # Adapters of peft and torch.compile accept any arguments and pass them on: the inner model's signature counts.
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     base = getattr(base, "_orig_mod", base)
     return dict(inspect.signature(base.forward).parameters)
 
 
 def cache_argument(model: Any) -> str | None:
-    """The argument by which a model's forward takes its cache; None where it has none.
+    """The name of the cache argument of a model's forward; None if there is none.
 
-    A known name, or else the argument that is annotated as a cache.
+    A known name, otherwise the argument whose annotation is a cache.
     """
     known = forward_parameters(model)
     for name in _CACHE_NAMES:
@@ -103,7 +103,7 @@ def cache_argument(model: Any) -> str | None:
 
 
 def infer_path(model: Any, config: Any) -> DecodingPath:
-    """How a model's rows can be decoded, as far as its configuration and its signature say.
+    """The decoding path that a model's configuration and signature suggest.
 
     Args:
         model: A causal language model.
@@ -118,7 +118,7 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
     try:
         layers = DynamicCache(config=config).layers
     except Exception as error:
-        # A configuration that names no layers transformers could build a cache from: remote code.
+        # Remote code whose configuration names no layers that transformers could build a cache from.
         return DecodingPath("none", f"transformers builds no cache from its configuration ({type(error).__name__})")
     kinds = set(getattr(config, "layer_types", None) or ())
     others = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
@@ -132,7 +132,7 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
     return DecodingPath("batched")
 
 
-# --- what a trial run says --------------------------------------------------------------------------
+# --- the trial run --------------------------------------------------------------------------
 
 
 def probe_tokens(model: Any, device: torch.device) -> torch.Tensor:
@@ -142,7 +142,7 @@ def probe_tokens(model: Any, device: torch.device) -> torch.Tensor:
 
 
 def logit_tolerance(model: Any) -> float:
-    """How far logits of the same text may lie apart, relative to the largest, for the order of summation."""
+    """The allowed difference between logits of the same text, relative to the largest, as sums may differ in order."""
     weight = model.get_input_embeddings().weight
     if weight.dtype != torch.float32:
         return 0.02
@@ -151,13 +151,13 @@ def logit_tolerance(model: Any) -> float:
 
 
 _FORBIDDEN = -3e4
-"""Some models give tokens that they never say minus infinity, or the least number of their type: no logit is so low."""
+"""No logit of an allowed token is lower. Some models set forbidden tokens to minus infinity or their type's minimum."""
 
 
 def logit_distance(wanted: torch.Tensor, got: torch.Tensor) -> float:
-    """The largest difference of logits that are wanted, relative to the largest of these.
+    """The largest difference between two sets of logits, relative to the largest wanted one.
 
-    Tokens that the model forbids do not count. NaN where nothing else is wanted, or where NaN came.
+    Tokens that the model forbids do not count. NaN if it forbids all tokens, or if `got` has NaN.
     """
     usable = torch.isfinite(wanted) & (wanted > _FORBIDDEN)
     if not usable.any():
@@ -169,28 +169,28 @@ def logit_distance(wanted: torch.Tensor, got: torch.Tensor) -> float:
 def check_path(
     model: Any, path: DecodingPath, run: Run, new_cache: Callable[[], Any], device: torch.device
 ) -> DecodingPath:
-    """The path if it gives the model's own logits, else the fastest slower one that does.
+    """The path if it gives the model's own logits, otherwise the fastest slower one that does.
 
-    Five forwards of at most eight tokens where all is well.
+    Runs five forwards of at most eight tokens if the path is right.
 
     Args:
         model: The model, in evaluation mode.
-        path: What was inferred.
+        path: The inferred path.
         run: A forward of the model.
         new_cache: Makes an empty cache of the model's own kind.
-        device: Where tokens have to be.
+        device: The device of tokens.
     """
     if path.kind == "none":
         return path
     ids = probe_tokens(model, device)
     try:
         own = plain_logits(model, ids)
-        # Where products depend on their neighbours (activations quantised together), a model's own texts differ too.
+        # A model that quantises the activations of all tokens together has different logits for parts of its text.
         noise = logit_distance(own[:5], plain_logits(model, ids[:, :5]))
         if not math.isfinite(noise):
-            raise ValueError("its logits are no numbers")
+            raise ValueError("its logits are not numbers")
     except Exception as error:
-        logger.warning("%s could not be tried out: %s: %s", type(model).__name__, type(error).__name__, error)
+        logger.warning("The trial run of %s failed: %s: %s", type(model).__name__, type(error).__name__, error)
         return path
     slack = max(logit_tolerance(model), min(4 * noise, 0.2))
     if path.kind == "batched":
@@ -214,7 +214,7 @@ _PLAIN = {"use_cache": False, "return_dict": True}
 
 
 def _fault(trial: Callable[[], bool]) -> str:
-    """What went wrong in a trial, as the end of a sentence; empty if nothing did."""
+    """The failure of a trial, as the end of a sentence; empty if it succeeded."""
     try:
         return "" if trial() else "its logits are not those of the text by itself"
     except Exception as error:
@@ -233,8 +233,8 @@ def _batched(ids: torch.Tensor, own: torch.Tensor, run: Run, slack: float) -> bo
         if not logit_distance(own[stop - 1], got[0, -1].float()) <= slack:
             return False
     rows = BatchCache()
-    # The shorter row is the beginning of the longer one, so one run of the whole text says what both should give. Most
-    # of what it must not see is the other's: a mask that goes unheard makes a difference that no rounding does.
+    # The shorter row is the beginning of the longer one, so one run of the whole text has the right logits of both.
+    # Most hidden slots hold the other row's tokens: an ignored mask makes a far larger difference than rounding.
     rows.join([[alone.own(0, 0, 7)], [alone.own(0, 0, 1)]])
     rows.reserve(1)
     got = run(ids[0, [7, 1]][:, None], rows, torch.tensor([[7], [1]], device=device))

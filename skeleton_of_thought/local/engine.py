@@ -12,6 +12,7 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, Self, Unpack, get_args
 
+from skeleton_of_thought.adapters.hints import engine_settings
 from skeleton_of_thought.errors import InvalidInput, PromptTooLong
 from skeleton_of_thought.local.codec import PromptInput, TextCodec, Tools
 from skeleton_of_thought.local.grammar import Grammar, Grammars
@@ -19,11 +20,11 @@ from skeleton_of_thought.local.guard import Guard
 from skeleton_of_thought.local.models import load_model
 from skeleton_of_thought.local.row import Row, Sink
 from skeleton_of_thought.local.runner import ModelRunner, Optimization, Optimize
-from skeleton_of_thought.local.sampling import DecodingSettings, SamplingParams, with_hints
+from skeleton_of_thought.local.sampling import DecodingSettings, SamplingParams
 from skeleton_of_thought.local.stats import EngineStats
 from skeleton_of_thought.local.stream import AsyncCompletionStream, AsyncSink, CompletionStream, QueueSink
 from skeleton_of_thought.local.worker import Worker
-from skeleton_of_thought.types import Completion, Hints, Prompt
+from skeleton_of_thought.types import Completion, Prompt
 
 __all__ = ["LocalEngine", "shared_engine"]
 
@@ -295,15 +296,19 @@ class LocalEngine:
 
     def _row(self, prompt: PromptInput, sink: Sink, settings: DecodingSettings) -> Row:
         self._worker.check()
-        hints = prompt.hints if isinstance(prompt, Prompt) else Hints()
-        given = with_hints(settings, hints)
+        hints = prompt.hints if isinstance(prompt, Prompt) else None
+        given: dict[str, Any] = {**(engine_settings(hints) if hints else {}), **settings}
         prefill, tools = given.pop("prefill", ""), given.pop("tools", ())
+        fields = SamplingParams.__dataclass_fields__
+        if unknown := given.keys() - fields:
+            known = ", ".join((*fields, "prefill", "tools"))
+            raise InvalidInput(f"There is no setting {', '.join(sorted(unknown))}; the settings are {known}.")
         params = SamplingParams(**given)
         encoded = self._codec.encode(prompt, prefill, tools)
         return Row(
             encoded,
             params,
-            limit=self._limit(len(encoded.ids), params.max_new_tokens, hints.max_tokens),
+            limit=self._limit(len(encoded.ids), params.max_new_tokens, hints.max_tokens if hints else None),
             eos_ids=self._eos_ids,
             decode=functools.partial(self._codec.decode, special=not params.skip_special_tokens),
             sink=sink,

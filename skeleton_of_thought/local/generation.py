@@ -1,4 +1,4 @@
-"""Generation settings of transformers as settings of an engine, for adopting what others have configured."""
+"""Generation configs of transformers as settings of an engine, for models that users have configured elsewhere."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _HONOURED = frozenset(
     {"max_new_tokens", "max_length", "min_new_tokens", "do_sample", "temperature", "top_k", "top_p"}
     | {"repetition_penalty", "stop_strings", "eos_token_id"}
 )
-"""Settings of a generation config that an engine has, too."""
+"""Settings of a generation config that an engine follows."""
 
 _SAMPLED = frozenset({"min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff"})
-"""Settings that do nothing without sampling."""
+"""Settings without effect on greedy decoding."""
 
 _WITHOUT_EFFECT = frozenset(
-    # How the work is done; which tokens pad; what is returned besides text; what only counts with beams or an
-    # assistant (which are looked at by themselves); more than one sequence, of which adopted classes take the first.
+    # The execution; tokens for padding; outputs besides text; settings of beams and assistants (whose own switches are
+    # checked); the number of sequences, of which adopted classes use the first.
     {"pad_token_id", "bos_token_id", "decoder_start_token_id", "transformers_version", "use_cache", "cache_config"}
     | {"cache_implementation", "max_cache_len", "compile_config", "disable_compile", "prefill_chunk_size", "low_memory"}
     | {"output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"}
@@ -37,10 +37,10 @@ def read_generation(model: Any, tokenizer: Any, given: Mapping[str, Any]) -> dic
     Args:
         model: A `PreTrainedModel`.
         tokenizer: Its tokenizer.
-        given: Keyword arguments of `generate`, `generation_config` among them.
+        given: Keyword arguments of `generate`, which may include `generation_config`.
 
     Raises:
-        InvalidInput: `generate` would do something that an engine does not.
+        InvalidInput: `generate` would follow a setting that an engine does not have.
     """
     if not any(cls.__name__ == "PreTrainedModel" for cls in type(model).__mro__):
         raise InvalidInput(f"{type(model).__name__} is no model of transformers.")
@@ -65,7 +65,7 @@ def _check(config: Any) -> None:
         neutral |= plain._get_default_generation_params()
     skipped = _HONOURED | _WITHOUT_EFFECT | (frozenset() if config.do_sample else _SAMPLED)
     for name, value in vars(config).items():
-        # What a config does not have by itself is an entry of some model's author, which transformers passes over.
+        # Entries that a new config lacks come from the model's author; transformers ignores them too.
         if name.startswith("_") or name in skipped or name not in neutral:
             continue
         if value and value != neutral[name]:
@@ -81,13 +81,13 @@ def _ids(value: Any) -> set[int]:
 
 
 def sampling_settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What an engine is to be told for a generation config: first what chat models have as settings, too.
+    """A generation config as settings of a chat model, and those that only an engine has.
 
     Args:
-        given: As `read_generation` gives it.
+        given: The config, as `read_generation` returns it.
 
     Returns:
-        `max_tokens`, `temperature`, `top_k`, `top_p` and `stop`, as far as they matter; and `repetition_penalty`.
+        `max_tokens`, `temperature`, `top_k`, `top_p` and `stop`, where they have an effect; and `repetition_penalty`.
     """
     limit = given.get("max_new_tokens")
     settings: dict[str, Any] = {"max_tokens": limit if limit is not None else given["max_length"], "temperature": 0.0}
@@ -102,14 +102,14 @@ def sampling_settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
 
 
 def fit_settings(settings: Mapping[str, Any], used: int, *windows: int | None) -> dict[str, Any]:
-    """Settings of a request that ask for no more tokens than fit.
+    """A request's settings, with its limits lowered to the tokens that fit.
 
-    `generate` may be asked for more than fits, and stops where the window ends; an engine would refuse.
+    `generate` accepts a higher limit and stops at the end of the window; an engine would refuse it.
 
     Args:
-        settings: With `max_new_tokens` and `min_new_tokens`.
+        settings: The settings, with `max_new_tokens` and `min_new_tokens`.
         used: Tokens of the prompt.
-        windows: What prompt and completion may have together; None for no limit.
+        windows: Limits for prompt and completion together, in tokens; None for no limit.
     """
     wanted = settings["max_new_tokens"]
     room = min((window - used for window in windows if window is not None), default=wanted)

@@ -1,4 +1,4 @@
-"""Converted copies of GGUF files, kept in the user's cache: unpacking one takes far longer than reading it."""
+"""Converted copies of GGUF files in the user's cache directory: reading one is far faster than unpacking the file."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["cache_root", "copy_name", "load_converted"]
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
-"""To be raised when copies made by earlier versions must not be used any more."""
+"""The version of the copies. Raise it when copies of earlier versions must not be used any more."""
 
 _SAMPLE = 1 << 20
-_ASIDE = (".new-", ".old-")
-"""How the names of folders begin that nobody reads: copies on their way in, and on their way out."""
+_TEMPORARY = (".new-", ".old-")
+"""Prefixes of temporary folders, which nobody reads: unfinished copies, and copies that are being removed."""
 _ABANDONED = 24 * 3600.0
-"""Seconds after which a folder aside belongs to nobody, whoever made it."""
+"""Seconds after which a temporary folder is removed, whoever made it."""
 
 _UNREAD = 90 * 24 * 3600.0
-"""Seconds after which a copy that nobody has read is wanted by nobody: versions of transformers leave theirs behind."""
+"""Seconds after which an unread copy is removed: earlier versions of transformers leave theirs behind."""
 
 Loaded = tuple[Any, Any]
 
@@ -41,9 +41,9 @@ def cache_root() -> Path:
 
 
 def copy_name(path: Path) -> str:
-    """A name for the copy of a file: its own name, and a digest of its size, beginning and end, and of who copies it.
+    """The name of a file's copy: the file's name, and a digest of its size, beginning and end and of the converter.
 
-    Versions of transformers read GGUF files differently: of the demo model's tokenizer 5.0 makes one that writes "Ġ" in
+    Versions of transformers read GGUF files differently: 5.0 makes a tokenizer of the demo model that writes "Ġ" in
     place of spaces. So each version has copies of its own.
     """
     size = path.stat().st_size
@@ -62,29 +62,29 @@ def _converter() -> str:
 
 
 def load_converted(path: Path, *, convert: Callable[[], Loaded], read: Callable[[Path], Loaded]) -> Loaded:
-    """The model of a GGUF file, from its converted copy, which is made when there is none.
+    """The model of a GGUF file, from its converted copy. Makes the copy when there is none.
 
     An interruption at any moment leaves either no copy or a whole one.
 
     Args:
         path: The file.
         convert: Unpacks the file into a model and a tokenizer, both with `save_pretrained`.
-        read: Loads them from a directory.
+        read: Loads a model and a tokenizer from a directory.
     """
     try:
         folder = cache_root() / copy_name(path)
     except RuntimeError as error:  # no home directory
-        logger.warning("No place for a converted copy of %s: %s", path, error)
+        logger.warning("There is no directory for a converted copy of %s: %s", path, error)
         return convert()
     damaged = False
     if folder.is_dir():
         try:
             loaded = read(folder)
-            with contextlib.suppress(OSError):  # a folder that others may not write to
+            with contextlib.suppress(OSError):  # a folder that this user may not write to
                 os.utime(folder)
             return loaded
         except (ImportError, MemoryError):
-            raise  # not the copy's fault: one made anew could not be read either
+            raise  # the copy is not the cause: a new one could not be read either
         except Exception as error:
             logger.warning("The converted copy %s cannot be read (%s); making a new one", folder, error)
             damaged = True
@@ -92,27 +92,27 @@ def load_converted(path: Path, *, convert: Callable[[], Loaded], read: Callable[
     if not _save(folder, model, tokenizer, damaged=damaged):
         return model, tokenizer
     try:
-        # What was just unpacked is read back, so that the first run decodes with the same weights as later ones.
+        # Read the new copy back, so that the first run decodes with the same weights as later ones.
         return read(folder)
     except MemoryError:
         raise
     except Exception as error:
-        logger.warning(
-            "The converted copy %s, just made, cannot be read (%s); using what it was made of", folder, error
-        )
+        logger.warning("The new converted copy %s cannot be read (%s); using the unpacked model", folder, error)
         return model, tokenizer
 
 
 def _save(folder: Path, model: Any, tokenizer: Any, *, damaged: bool) -> bool:
-    """Write a copy under a temporary name, then rename it: nobody ever sees half of one.
+    """Write a copy under a temporary name, then rename it, so that nobody reads half a copy.
+
+    A damaged copy stays until the new one is whole.
 
     Returns:
-        Whether there is a copy now, this process's or another one's. A damaged one stays until the new one is whole.
+        Whether there is a copy now, made by this process or another one.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder.parent)
-        with _aside(folder.parent) as temporary:
+        with _temporary_folder(folder.parent) as temporary:
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
             _flush(temporary)
@@ -128,9 +128,9 @@ def _save(folder: Path, model: Any, tokenizer: Any, *, damaged: bool) -> bool:
 
 
 @contextlib.contextmanager
-def _aside(parent: Path) -> Iterator[str]:
-    """A folder for what is on its way in. It goes if it is still there at the end, also after Ctrl-C."""
-    temporary = tempfile.mkdtemp(dir=parent, prefix=f"{_ASIDE[0]}{_owner()}-")
+def _temporary_folder(parent: Path) -> Iterator[str]:
+    """A temporary folder for an unfinished copy, removed at the end if it still exists, also after Ctrl-C."""
+    temporary = tempfile.mkdtemp(dir=parent, prefix=f"{_TEMPORARY[0]}{_owner()}-")
     try:
         yield temporary
     finally:
@@ -138,16 +138,16 @@ def _aside(parent: Path) -> Iterator[str]:
 
 
 def _discard(folder: Path) -> None:
-    """Takes a copy away in one move; a rename onto a folder that holds files would fail."""
-    away = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_ASIDE[1]}{_owner()}-"))
+    """Remove a copy by one rename: renaming the new copy onto a folder that holds files would fail."""
+    away = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_TEMPORARY[1]}{_owner()}-"))
     try:
-        os.replace(folder, away / folder.name)  # into it, as Windows renames onto nothing that exists
+        os.replace(folder, away / folder.name)  # into the folder, because Windows does not rename onto existing folders
     finally:
         shutil.rmtree(away, ignore_errors=True)
 
 
 def _flush(folder: str) -> None:
-    """Puts the files on the disk, so that not even a power cut leaves a folder of empty ones under the final name."""
+    """Write the files through to the disk, so that a power cut leaves no empty files under the final name."""
     for file in Path(folder).rglob("*"):
         if file.is_file():
             with file.open("rb+") as opened:
@@ -159,19 +159,16 @@ def _owner() -> str:
 
 
 def _sweep(parent: Path) -> None:
-    """Removes what nobody wants: a copy is as large as the model.
-
-    That is what processes left behind that were killed in mid-copy, and copies that were not read for long.
-    """
+    """Remove unfinished copies of killed processes, and copies that nobody has read for long: they are large."""
     for folder in parent.iterdir():
-        if _abandoned(folder) if folder.name.startswith(_ASIDE) else _is_older(folder, _UNREAD):
+        if _abandoned(folder) if folder.name.startswith(_TEMPORARY) else _is_older(folder, _UNREAD):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _abandoned(folder: Path) -> bool:
     if _is_older(folder, _ABANDONED):
-        # Of another machine that shares this folder, of an earlier version, or with a number that is in use again: only
-        # time tells.
+        # Its process may run on another machine that shares this folder, and process numbers are used again: beyond
+        # this age that does not matter.
         return True
     host, _, process = folder.name.split("-", 1)[1].rpartition("-")[0].rpartition("-")
     return host == socket.gethostname() and process.isdecimal() and not _is_running(int(process))
@@ -185,6 +182,6 @@ def _is_older(folder: Path, seconds: float) -> bool:
 
 
 def _is_running(process: int) -> bool:
-    import psutil  # `os.kill(process, 0)` would end it on Windows
+    import psutil  # on Windows `os.kill(process, 0)` would end the process
 
     return bool(psutil.pid_exists(process))

@@ -1,7 +1,7 @@
-"""What a completion may look like: grammars that its tokens have to follow. Following one needs the extra `structured`.
+"""Grammars that a completion follows. Needs the extra `structured`.
 
-The work is llguidance's: it knows which tokens of a vocabulary may come next. This module gives it the engine's
-tokenizer, and its rows what to ask it.
+llguidance finds the tokens of a vocabulary that may come next. This module connects it with the engine's tokenizer and
+rows.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ __all__ = ["Constraint", "Grammar", "Grammars"]
 _T = TypeVar("_T")
 
 _KEPT = 32
-"""Compiled grammars that are kept, since the same ones tend to come again."""
+"""The number of compiled grammars that are kept, since requests often repeat a grammar."""
 
-# One line, as json.dumps writes it. Where white space is free, small models write it without end.
+# One line, in the style of json.dumps. With free white space, small models write white space without end.
 _JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 @dataclass(frozen=True)
 class Grammar:
-    """What a text may look like, for the setting `grammar` of a request.
+    """A description of the texts that a request allows, for its setting `grammar`.
 
-    The model chooses among the tokens with which the text can still become what the grammar describes. It may end
-    where the text is complete, and ends by itself where nothing more can follow. Only `max_new_tokens`, the stop
-    strings of the request or a cancellation end it before.
+    The model chooses among the tokens after which the text can still match the grammar. It may end a complete text, and
+    the text ends by itself when nothing more can follow. Only `max_new_tokens`, the stop strings of the request and a
+    cancellation end it earlier.
 
         colour = Grammar.from_regex("red|green|blue")
         engine.generate(["The sky is "], grammar=colour)[0].text                   # "blue"
@@ -46,7 +46,7 @@ class Grammar:
         text: The grammar in llguidance's own form.
 
     Raises:
-        InvalidInput: The grammar cannot be followed; the message says which part of it.
+        InvalidInput: The grammar has an error, or a part that llguidance does not know; the message names it.
         MissingExtra: llguidance is not installed.
     """
 
@@ -69,21 +69,21 @@ class Grammar:
 
     @classmethod
     def from_regex(cls, pattern: str) -> Self:
-        """A text that matches a regular expression (of Rust's kind) from its first to its last character."""
+        """A text that matches a regular expression, in Rust's syntax, from its first to its last character."""
         return cls(_library().LLMatcher.grammar_from_regex(pattern))
 
     @classmethod
     def from_lark(cls, grammar: str) -> Self:
-        """A text that a context-free grammar in Lark's syntax describes; see llguidance for what of it is known."""
+        """A text of a context-free grammar in Lark's syntax; llguidance documents the supported subset."""
         return cls(_library().LLMatcher.grammar_from_lark(grammar))
 
 
 class Constraint:
-    """Holds one row to its grammar. Used by one thread at a time.
+    """The state of one row within its grammar. Used by one thread at a time.
 
     Args:
-        matcher: At the beginning of the text.
-        words: Numbers of 32 bits in a mask of the tokenizer's vocabulary.
+        matcher: A matcher at the beginning of the text.
+        words: The number of 32-bit words in a mask of the tokenizer's vocabulary.
     """
 
     def __init__(self, matcher: LLMatcher, words: int) -> None:
@@ -91,10 +91,10 @@ class Constraint:
         self.words = words
 
     def fill(self, bits: torch.Tensor) -> None:
-        """Write which tokens may come next, one bit for each, lowest first; the same when asked again.
+        """Write a mask of the allowed next tokens, one bit per token, lowest bit first. May be called again.
 
         Args:
-            bits: `[words]`, int32, in the processor's memory.
+            bits: `[words]`, int32, in main memory.
 
         Raises:
             RuntimeError: The grammar became too complex to follow.
@@ -103,7 +103,7 @@ class Constraint:
         self._check()
 
     def accept(self, token: int) -> bool:
-        """Take the token that was chosen. Returns whether the text is complete and nothing can follow.
+        """Add the chosen token to the text. Returns whether the text is complete and nothing can follow.
 
         Raises:
             RuntimeError: The token was not allowed, or the grammar became too complex to follow.
@@ -118,12 +118,12 @@ class Constraint:
 
 
 class Grammars:
-    """Makes the constraints of one engine.
+    """Compiles grammars for one engine.
 
     Args:
-        tokenizer: The engine's.
+        tokenizer: The engine's tokenizer.
         eos_ids: Tokens that end a text.
-        exclusively: Calls a function while nobody else uses the tokenizer.
+        exclusively: Calls a function while no other thread uses the tokenizer.
     """
 
     def __init__(
@@ -132,11 +132,11 @@ class Grammars:
         self._tokenizer = tokenizer
         self._eos_ids = sorted(eos_ids)
         self._exclusively = exclusively
-        # Per object, and touched by one thread at a time alone.
+        # A cache per object, used by one thread at a time.
         self._compiled = functools.lru_cache(maxsize=_KEPT)(self._compile)
 
     def constraint(self, grammar: Grammar) -> Constraint:
-        """A new constraint, at the beginning of its text. The first one takes about a second: it reads the tokenizer.
+        """A new constraint, at the beginning of its text. The first call takes about a second to read the tokenizer.
 
         Raises:
             InvalidInput: The grammar, or the tokenizer, cannot be used.
@@ -163,7 +163,7 @@ class Grammars:
         return from_tokenizer(self._tokenizer, eos_token=ids or None)
 
     def _compile(self, grammar: str) -> LLMatcher:
-        # Silent: what it has to say comes with the error.
+        # No log output: the error has the message.
         matcher: LLMatcher = _library().LLMatcher(self._known, grammar, log_level=0)
         if matcher.is_error():
             raise InvalidInput(f"The output cannot be held to this grammar: {matcher.get_error():.300}")

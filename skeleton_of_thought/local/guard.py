@@ -1,4 +1,4 @@
-"""A lock that speaks up where another would wait for ever: in a forked process, and for its own holder."""
+"""A lock that raises an error where a plain lock would wait for ever: in a forked process, and for its own holder."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _here = _Thread()
 
 
 class OwnerProcess:
-    """The process in which something was made. A fork takes memory along, but no threads."""
+    """The process that made an object. A fork copies its memory, but not its threads."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
 
     @property
     def forked(self) -> bool:
-        """Whether this process is a fork of the one that it was made in."""
+        """Whether this process is a fork of that process."""
         return os.getpid() != self._pid
 
     def check(self) -> None:
-        """Refuse to go on where the thread that would answer does not exist.
+        """Raise an error in a fork, where the engine's thread does not exist.
 
         Raises:
-            EngineForked: This process is a fork of the one that it was made in.
+            EngineForked: This process is a fork of that process.
         """
         if self.forked:
             raise EngineForked(
@@ -46,14 +46,14 @@ class OwnerProcess:
 
 
 class Guard:
-    """One caller at a time, as with a lock.
+    """A lock for one caller at a time.
 
-    A signal handler and a finalizer run on a thread that may be anywhere, inside of a guard too. A lock would
-    have them wait for the very code that they interrupted; here they are told. One thread is inside of one
-    guard at most, of whichever engine, so a thread that may enter holds nothing that others wait for.
+    A signal handler or a finalizer can interrupt its thread inside a guard. With a plain lock it would wait for the
+    very code that it interrupted; here it gets an error. A thread is inside at most one guard of all engines, so a
+    thread that enters holds nothing that others wait for.
 
-    `run` takes a function, for a `with` statement over a class in Python leaks its lock when Ctrl-C arrives
-    between taking it and entering the block; over the lock itself it does not.
+    `run` takes a function because a `with` statement over a class written in Python leaks its lock when Ctrl-C arrives
+    between acquiring it and entering the block. A `with` statement over the lock itself does not.
     """
 
     def __init__(self) -> None:
@@ -61,17 +61,17 @@ class Guard:
         self._lock = threading.Lock()
 
     def run(self, work: Callable[[], _T]) -> _T:
-        """Call `work` while nobody else is inside.
+        """Call `work` while no other thread is inside.
 
         Raises:
-            EngineForked: This process is a fork of the one that the guard was made in.
-            EngineReentered: The calling thread is inside of a guard already.
+            EngineForked: This process is a fork of the one that made the guard.
+            EngineReentered: The calling thread is already inside a guard.
         """
         self.owner.check()
         if _here.inside:
             raise reentry_error()
         try:
-            # Before the lock is taken: a handler in between is refused once too often, never once too seldom.
+            # Set before the lock is taken: a handler between the two lines gets an error without need, but never waits.
             _here.inside = True
             with self._lock:
                 return work()
@@ -80,14 +80,14 @@ class Guard:
 
 
 def holds_guard() -> bool:
-    """Whether the calling thread is inside of a guard, and so must not wait for another thread."""
+    """Whether the calling thread is inside a guard, and so must not wait for another thread."""
     return _here.inside
 
 
 def reentry_error() -> EngineReentered:
     """The error for a call that would wait for itself."""
     return EngineReentered(
-        "The local engine was called from inside of itself (by a signal handler or a finalizer that interrupted a "
+        "The local engine was called from inside itself (by a signal handler or a finalizer that interrupted a "
         "call on the same thread, or by a hook of the model) and would wait for itself: have the handler set a "
         "flag, or call the engine from another thread."
     )

@@ -1,17 +1,17 @@
-"""Keys and values of rows that run together: what each row holds for itself, and the segments that rows share.
+"""Keys and values of rows that run together: each row's own, and the segments that rows share.
 
-`RowsCache` is what a forward extends. `BatchCache` is the one of the running batch, which rows join and leave
-without moving the others. All its rows end at the same slot, so a row of n tokens occupies the last n slots
-before `end`, and the shorter ones have padding at their left:
+A forward extends a `RowsCache`. The running batch has a `BatchCache`, which rows join and leave without moving the
+others. All its rows end at the same slot, so a row of n tokens occupies the last n slots before `end`, and shorter
+rows have padding at their left:
 
         start           end   capacity
     row 0 | a b c d e f g |          |
     row 1 | . . . p q r s |          |
 
-No row has a gap. The distance between two slots of a row is then the distance between their tokens, which
-is what sliding windows and relative positions rely on, and a batch of equal rows needs no mask at all.
+No row has a gap. So the distance between two slots of a row is the distance between their tokens, as sliding windows
+and relative positions require, and a batch of rows of equal length needs no mask.
 
-A `Segment` comes before a row's own tokens and is attended to where it lies, once for all rows that share it.
+A `Segment` precedes the rows' own tokens. Rows attend to it without copying it, all rows that share it at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from transformers.cache_utils import DynamicLayer
 __all__ = ["BatchCache", "Layers", "RowsCache", "Segment", "bias_of"]
 
 _ROOM = 256
-"""Slots added at least when slabs grow."""
+"""The least number of slots by which slabs grow."""
 
 _ROWS_BY = 4
 """Row capacities are multiples of this."""
@@ -37,7 +37,7 @@ Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
 def bias_of(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What is added to scores so that these places, a tensor of booleans, get no weight."""
+    """The bias that hides places from attention: minus infinity where `hidden` is true, 0 elsewhere."""
     return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))
 
 
@@ -47,7 +47,7 @@ class Segment:
 
     Attributes:
         layers: Their keys and values.
-        rows: The rows that have them; None for all.
+        rows: The rows with these tokens; None for all.
     """
 
     layers: Layers
@@ -55,7 +55,7 @@ class Segment:
 
 
 class _Frame:
-    """The part of the slabs in use, shared by all layers."""
+    """The bounds of the used part of the slabs, shared by all layers."""
 
     def __init__(self, rows: int = 0, slots: int = 0) -> None:
         self.rows = rows
@@ -66,7 +66,7 @@ class _Frame:
 
 
 class _OwnLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """One layer's slabs, `[row capacity, heads, slots, head size]`; `update` writes in place, returns views."""
+    """One layer's slabs, `[row capacity, heads, slots, head size]`. `update` writes in place and returns views."""
 
     keys: Any
     values: Any
@@ -76,20 +76,20 @@ class _OwnLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.frame = frame
 
     def allocate(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Make slabs for keys and values of this kind, with nothing in them yet."""
+        """Allocate slabs for keys and values of these shapes, without initial values."""
         frame = self.frame
         self.hold(*(part.new_empty((frame.row_capacity, part.shape[1], frame.slots, part.shape[3]))
                     for part in (keys, values)))  # fmt: skip
 
     def hold(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Have these slabs."""
+        """Use these slabs."""
         self.keys, self.values = keys, values
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new tokens behind the frame. The frame itself moves once all layers are done."""
+        """Write the new tokens after the frame. The frame itself moves when all layers are done."""
         if not self.is_initialized:
             self.allocate(key_states, value_states)
         frame = self.frame
@@ -107,9 +107,9 @@ class RowsCache(Cache):
     """A cache for rows that begin together, for a known number of tokens.
 
     Args:
-        rows: How many.
-        slots: The tokens that each row will have of its own.
-        segments: What comes before these.
+        rows: The number of rows.
+        slots: The number of tokens that each row will hold itself.
+        segments: The tokens before these.
     """
 
     def __init__(self, rows: int, slots: int, segments: Sequence[Segment] = ()) -> None:
@@ -118,7 +118,7 @@ class RowsCache(Cache):
         new_layer: Any = lambda: _OwnLayer(self.frame)  # noqa: E731
         super().__init__(layer_class_to_replicate=new_layer)
         self.segments = segments
-        # All layers' slabs where these are alike, `[layers, 2, row capacity, heads, slots, size]`.
+        # One tensor with all layers' slabs, if these are alike: `[layers, 2, row capacity, heads, slots, size]`.
         self._slab: torch.Tensor | None = None
 
     @property
@@ -132,18 +132,18 @@ class RowsCache(Cache):
 
     @property
     def nbytes(self) -> int:
-        """The memory of the rows' own keys and values."""
+        """The bytes of the rows' own keys and values."""
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in self.layers if layer.is_initialized)
 
     def open(
         self, tokens: int, layers: int, heads: int, size: int, like: torch.Tensor
     ) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor], Sequence[torch.Tensor]]:
-        """Where a forward of layers that are all alike writes its new tokens and reads all of them.
+        """Views for a forward of layers of equal shapes, to write its new tokens and to read all of them.
 
-        Views for all layers are cut by a few operations here, rather than by a few in each layer.
+        A few operations cut the views of all layers, instead of a few operations in each layer.
 
         Returns:
-            Per layer: the place of the new keys and values, `[rows, tokens, 2, heads, size]`; all keys, the new
+            Per layer: the slots of the new keys and values, `[rows, tokens, 2, heads, size]`; all keys, the new
             ones included; all values, both `[rows, heads, slots, size]`.
         """
         frame = self.frame
@@ -154,7 +154,7 @@ class RowsCache(Cache):
         return new.unbind(0), keys.unbind(0), values.unbind(0)
 
     def preload(self, pieces: Sequence[Layers]) -> None:
-        """Copy what comes first into every row, for models that cannot attend to segments."""
+        """Copy the first tokens into every row, for models that cannot attend to segments."""
         for layers in pieces:
             self._need_layers(layers)
             end = self.frame.end + layers[0][0].shape[2]
@@ -164,11 +164,11 @@ class RowsCache(Cache):
             self.frame.end = end
 
     def advance(self, tokens: int = 1) -> None:
-        """Count the tokens per row that a forward has just written."""
+        """Move the frame over the tokens that a forward has just written to every row."""
         self.frame.end += tokens
 
     def own(self, row: int, start: int, stop: int) -> Layers:
-        """Views of a row's slots."""
+        """Views of some of a row's slots."""
         return [(layer.keys[row : row + 1, :, start:stop], layer.values[row : row + 1, :, start:stop])
                 for layer in self.layers]  # fmt: skip
 
@@ -184,9 +184,9 @@ class RowsCache(Cache):
             layer.allocate(keys, values)
 
     def _allocate(self, layers: int, heads: int, size: int, like: torch.Tensor) -> torch.Tensor:
-        """Make one slab for all layers, with nothing in it yet."""
+        """Allocate one slab for all layers, without initial values."""
         frame = self.frame
-        # Whoever comes fills what will be looked at: most of a slab never is, and clearing it takes long.
+        # Rows that join fill the slots that will be read. Most of a slab is never read, and clearing it takes long.
         slab = self._slab = like.new_empty((layers, 2, frame.row_capacity, heads, frame.slots, size))
         self.layers = [_OwnLayer(frame) for _ in slab]
         for layer, (keys, values) in zip(self.layers, slab, strict=True):
@@ -194,7 +194,7 @@ class RowsCache(Cache):
         return slab
 
     def _slabs(self) -> list[torch.Tensor]:
-        """What has to change when rows do, `[row capacity, ..., slots, size]`."""
+        """The tensors that hold rows, `[row capacity, ..., slots, size]`."""
         if self._slab is not None:
             return [self._slab.permute(2, 0, 1, 3, 4, 5)]
         return [slab for layer in self.layers if layer.is_initialized for slab in (layer.keys, layer.values)]
@@ -213,19 +213,19 @@ class BatchCache(RowsCache):
         self._bias: torch.Tensor | None = None
 
     def lengths(self) -> list[int]:
-        """Tokens that each row holds of its own."""
+        """The number of tokens that each row holds itself."""
         return [self.frame.end - start for start in self.starts]
 
     def reserve(self, tokens: int = 1) -> None:
-        """Make room for that many more tokens per row."""
+        """Make room for this many more tokens per row."""
         frame = self.frame
         if frame.end + tokens > frame.slots:
             self._rebase(frame.row_capacity, self.width, self.width + max(tokens, _ROOM, self.width // 2))
 
     def join(self, rows: Sequence[Sequence[Layers]]) -> None:
-        """Add rows, each with copies of these pieces, which may be none.
+        """Add rows, each with copies of its pieces, which may be none.
 
-        If this fails for lack of memory, the rows that were there before stay as they were.
+        If memory runs out, the earlier rows are unchanged.
         """
         lengths = [sum(piece[0][0].shape[2] for piece in pieces) for pieces in rows]
         frame, first = self.frame, len(self.starts)
@@ -239,8 +239,8 @@ class BatchCache(RowsCache):
             self._need_layers(like)
         start = min(frame.start, frame.end - longest)
         for slab in self._slabs():
-            # Zeros: what a mask hides still takes part as 0 * value, which must not be NaN. Left of their own
-            # start the old rows may have what earlier rows left there.
+            # Zeros: a hidden slot still takes part as 0 * value, which must not be NaN. Left of their own start the
+            # old rows may have values of earlier rows.
             slab[:first, ..., start : frame.start, :] = 0
             for i, length in enumerate(lengths):
                 slab[first + i, ..., start : frame.end - length, :] = 0
@@ -257,12 +257,12 @@ class BatchCache(RowsCache):
         self._bias = None
 
     def trim(self, row: int, tokens: int) -> None:
-        """Forget the first tokens of a row, which it has in a segment from now on."""
+        """Drop the first tokens of a row, which are in a segment from now on."""
         self.starts[row] += tokens
         self._restart()
 
     def remove(self, row: int) -> None:
-        """Drop a row; the last row takes its place."""
+        """Remove a row; the last row takes its place."""
         last, frame = len(self.starts) - 1, self.frame
         if row != last:
             for slab in self._slabs():
@@ -273,14 +273,14 @@ class BatchCache(RowsCache):
         self._restart()
 
     def mask(self, new: int, device: torch.device) -> torch.Tensor | None:
-        """Which slots hold tokens once `new` more per row are written, `[rows, slots]`; None for all."""
+        """The slots that hold tokens after `new` more per row, as 1 and 0, `[rows, slots]`; None for all."""
         if self._even():
             return None
         slots = torch.arange(self.frame.start, self.frame.end + new, device=device)
         return (slots >= torch.tensor(self.starts, device=device)[:, None]).long()
 
     def bias(self, new: int, like: torch.Tensor) -> torch.Tensor | None:
-        """The same as what is added to scores, `[rows, 1, 1, slots]`. Made anew only when rows have changed."""
+        """The mask as a bias of scores, `[rows, 1, 1, slots]`. Rebuilt only when rows have changed."""
         if self._even():
             return None
         frame = self.frame
@@ -298,10 +298,10 @@ class BatchCache(RowsCache):
         self._bias = None
 
     def _rebase(self, rows: int, end: int, slots: int) -> None:
-        """Move what is in use into new slabs so that it ends at `end`: to grow, or to close a gap at the left.
+        """Move the used slots into new slabs so that they end at `end`: to grow, or to close a gap at the left.
 
-        The old slabs are let go only when all layers have moved: running out of memory in between must not
-        leave the rows half moved.
+        The old slabs are freed only after all layers have moved, so that running out of memory does not leave the rows
+        half moved.
         """
         old, width = self.frame, self.width
         frame = _Frame(old.rows, slots)

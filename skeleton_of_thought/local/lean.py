@@ -1,11 +1,11 @@
-"""The forward of Llama and its close relatives, in as few operations as it can be done.
+"""A forward of Llama and its close relatives with few operations.
 
-Each product of a small batch reads megabytes of weights, after which the little operations between products find
-nothing of theirs in the processor's caches and take longer than by themselves. So there are few here: what is done to
-the same input is one product (query, key and value; gate and up), a residual goes along with its product, the weights
-of norms lie in the products that follow them, the rotation of queries and keys is one complex product, keys and values
-are written at once, and what all layers need is cut once per step. It is used only where the model's layout is one of
-those below and its logits were found equal to the model's own.
+Each product of a small batch reads megabytes of weights. These push the data of the small operations between products
+out of the processor's caches, so that each of these takes longer than it would alone. So there are few here: products
+of the same input are one product (query, key and value; gate and up), a residual is added within its product, the
+weights of norms are folded into the next product, one complex product rotates queries and keys, keys and values are
+written together, and views for all layers are cut once per step. The engine uses this forward only for the layouts
+below, and only after its logits were found equal to the model's own.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LeanModel:
         model: A model for which `fits` holds.
 
     Attributes:
-        dtype: The type it computes in.
+        dtype: The type of its weights and results.
     """
 
     def __init__(self, model: Any) -> None:
@@ -64,20 +64,20 @@ class LeanModel:
         self._size: int = attention.head_dim
         self._scale: float = attention.scaling
         self._eps: float = model.model.norm.variance_epsilon
-        # Types of few digits keep the weights of norms apart: folded in, they would be rounded twice.
+        # Types of few digits keep the weights of norms separate: folded in, they would be rounded twice.
         self._folds = self.dtype == torch.float32
         width = model.config.hidden_size
         self._floor = torch.tensor((self._eps * width) ** 0.5)
         self._embedding = model.model.embed_tokens.weight.detach()
         final = model.model.norm.weight
-        self._norm = self._apart(final)
+        self._norm = self._separate(final)
         self._head = PackedWeight(self._folded(model.lm_head.weight, final), model.lm_head.bias)
         self._layers = [self._pack(layer) for layer in model.model.layers]
         self._rotations = torch.empty(0)
 
     @staticmethod
     def supports(model: Any) -> bool:
-        """Whether the model is laid out as this module expects it."""
+        """Whether the model has a layout that this module knows."""
         if type(model).__name__ not in _FAMILY or not hasattr(model, "lm_head"):
             return False
         config, inner = model.config, model.model
@@ -105,8 +105,8 @@ class LeanModel:
         Args:
             ids: New tokens, `[rows, tokens]`.
             cache: The cache to extend.
-            positions: Of the new tokens, `[rows, tokens]`.
-            keep: How many of the last positions need logits.
+            positions: The positions of the new tokens, `[rows, tokens]`.
+            keep: The number of last positions that need logits.
 
         Returns:
             `[rows, keep, vocabulary]`.
@@ -116,7 +116,7 @@ class LeanModel:
         new, keys, values = cache.open(tokens, len(self._layers), kv_heads, size, self._embedding)
         segments, past = cache.segments, cache.width
         if rows == 1 and tokens > 1 and past:
-            # A row's earlier tokens are another segment: what a causal mask would hide is then not computed.
+            # The row's earlier tokens become another segment, so that no hidden score is computed.
             before = [(key[:, :, :past], value[:, :, :past]) for key, value in zip(keys, values, strict=True)]
             segments = (*segments, Segment(before))
             keys, values = [key[:, :, past:] for key in keys], [value[:, :, past:] for value in values]
@@ -145,14 +145,14 @@ class LeanModel:
         return self._head(self._normed(last.reshape(rows * keep, -1), self._norm)).view(rows, keep, -1)
 
     def _normed(self, x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
-        """`x` over its root mean square, times a weight, or as the products expect it that hold the weight."""
+        """`x` over its root mean square, times the weight; without one, the input of products with folded weights."""
         if weight is not None:
             return functional.rms_norm(x, (x.shape[-1],), weight, self._eps)
         size: torch.Tensor = torch.linalg.vector_norm(x, 2, -1, True)
         return x / size.hypot_(self._floor)
 
     def _bias(self, cache: RowsCache, tokens: int, past: int) -> torch.Tensor | None:
-        """What is added to the scores of own tokens, `past` of which come before the new ones, see `attend`."""
+        """The `bias` of `attend`, for rows with `past` own tokens before the new ones."""
         if isinstance(cache, BatchCache):
             return cache.bias(tokens, self._embedding)
         if tokens == 1 or not past:
@@ -161,7 +161,7 @@ class LeanModel:
         return bias_of(hidden, self.dtype)[None, None]
 
     def _rotated(self, layer: _Layer, heads: torch.Tensor, rotations: torch.Tensor) -> torch.Tensor:
-        """Queries and keys turned by their positions, values as they are, `[tokens, heads, size]`."""
+        """Queries and keys rotated by their positions, and values unchanged, `[tokens, heads, size]`."""
         if layer.query_norm is not None:
             heads = heads.view(len(heads), -1, self._size)
             query, key, value = torch.split(heads, [self._heads, self._kv_heads, self._kv_heads], 1)
@@ -172,7 +172,7 @@ class LeanModel:
         return torch.view_as_real(pairs * rotations).to(heads.dtype)
 
     def _table(self, length: int) -> torch.Tensor:
-        """Rotations by position, head and pair; those of values are 1."""
+        """The rotations by position, head and pair; 1 for values."""
         if length > len(self._rotations):
             length = -(-length // _TABLE) * _TABLE
             rotary = self._original.model.rotary_emb
@@ -195,12 +195,12 @@ class LeanModel:
         first, second = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
         gate_up_bias = None if mlp.gate_proj.bias is None else torch.cat([mlp.gate_proj.bias, mlp.up_proj.bias])
         return _Layer(
-            before_attention=self._apart(first),
+            before_attention=self._separate(first),
             query_key_value=PackedWeight(self._folded(weight, first), bias),
             query_norm=None if norms[0] is None else self._interleaved(norms[0]),
             key_norm=None if norms[1] is None else self._interleaved(norms[1]),
             output=PackedWeight(attention.o_proj.weight, attention.o_proj.bias),
-            before_mlp=self._apart(second),
+            before_mlp=self._separate(second),
             gate_up=PackedWeight(
                 self._folded(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]), second), gate_up_bias
             ),
@@ -208,11 +208,11 @@ class LeanModel:
         )
 
     def _folded(self, weight: torch.Tensor, norm: torch.Tensor) -> torch.Tensor:
-        """A product's weight that includes what the norm before it multiplies by, see `_normed`."""
+        """A product's weight with the weight of the norm before it folded in, for `_normed` without a weight."""
         weight = weight.detach()
         return weight * (norm.detach() * len(norm) ** 0.5) if self._folds else weight
 
-    def _apart(self, norm: torch.Tensor) -> torch.Tensor | None:
+    def _separate(self, norm: torch.Tensor) -> torch.Tensor | None:
         return None if self._folds else norm.detach()
 
     def _interleaved(self, part: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
-"""Loading models: from the hub, from a directory, from a GGUF file, or the embedded demo model.
+"""Loading of models from the hub, a directory or a GGUF file, and of the embedded demo model.
 
-Every failure becomes one `ModelLoadError` line that says what was tried and what to do.
+Every failure becomes a `ModelLoadError` of one line that says what failed and what to do.
 """
 
 from __future__ import annotations
@@ -53,26 +53,26 @@ def load_model(
         ModelLoadError: There is no such model, or it cannot be loaded.
         MissingExtra: A package that the model needs is not installed.
     """
-    tell = progress or (lambda line: None)
+    report = progress or (lambda line: None)
     kwargs = {"dtype": "auto" if dtype is None else dtype, **model_kwargs}
     with _errors_of(name), _quiet(download_bars=progress is not None):
         source = _locate(name)
         if source.is_dir():
             model, tokenizer = _from_pretrained(str(source), kwargs)
         elif source.is_file():
-            model, tokenizer = _from_gguf(source, kwargs, tell)
+            model, tokenizer = _from_gguf(source, kwargs, report)
         else:
-            model, tokenizer = _from_hub(str(name), kwargs, tell)
+            model, tokenizer = _from_hub(str(name), kwargs, report)
         return _placed(model, device, kwargs), tokenizer
 
 
 def demo_model_path() -> Path:
-    """Where the embedded demo model lies.
+    """The file of the embedded demo model.
 
     Raises:
         ModelLoadError: Its package is not installed.
     """
-    # Found without importing it: the package's own imports need what is not installed along with it.
+    # Not imported: the package imports others that are not installed along with it.
     spec = importlib.util.find_spec(_DEMO_PACKAGE)
     for folder in (spec.submodule_search_locations if spec else None) or ():
         path = Path(folder) / _DEMO_FILE
@@ -105,18 +105,18 @@ def _locate(name: str | PathLike[str] | None) -> Path:
 
 def _from_pretrained(source: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
     for_tokenizer = {key: kwargs[key] for key in _FOR_TOKENIZER if key in kwargs}
-    # The tokenizer first: it is quick, and what is wrong with a model shows there already.
+    # The tokenizer first: it loads fast, and most problems with a model show there already.
     tokenizer = AutoTokenizer.from_pretrained(source, **for_tokenizer)
     return AutoModelForCausalLM.from_pretrained(source, **kwargs), tokenizer
 
 
-def _from_gguf(path: Path, kwargs: dict[str, Any], tell: Progress) -> tuple[Any, Any]:
+def _from_gguf(path: Path, kwargs: dict[str, Any], report: Progress) -> tuple[Any, Any]:
     for package in ("gguf", "accelerate"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(f"GGUF files need {package}, which is not installed", "local")
 
     def convert() -> tuple[Any, Any]:
-        tell(f"Converting {path.name} (once; later starts use the converted copy) ...")
+        report(f"Converting {path.name} (once; later starts use the converted copy) ...")
         with _no_bar():
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
             extra: dict[str, Any] = {}
@@ -127,14 +127,14 @@ def _from_gguf(path: Path, kwargs: dict[str, Any], tell: Progress) -> tuple[Any,
         return model, tokenizer
 
     def read(folder: Path) -> tuple[Any, Any]:
-        tell(f"Loading {path.stem} ...")
+        report(f"Loading {path.stem} ...")
         return _from_pretrained(str(folder), kwargs)
 
     return load_converted(path, convert=convert, read=read)
 
 
 def _forget_quantisation(model: Any) -> None:
-    # The weights are plain by now, but transformers refuses to save what was loaded from blocks.
+    # The weights are plain now, but transformers refuses to save a model that was loaded from quantised blocks.
     model.hf_quantizer = None
     for name in ("is_quantized", "quantization_method"):
         if name in vars(model):
@@ -143,7 +143,7 @@ def _forget_quantisation(model: Any) -> None:
         del model.config.quantization_config
 
 
-def _from_hub(name: str, kwargs: dict[str, Any], tell: Progress) -> tuple[Any, Any]:
+def _from_hub(name: str, kwargs: dict[str, Any], report: Progress) -> tuple[Any, Any]:
     import huggingface_hub
     from huggingface_hub import constants
 
@@ -151,7 +151,7 @@ def _from_hub(name: str, kwargs: dict[str, Any], tell: Progress) -> tuple[Any, A
     cached = isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json", **cache), str)
     offline = bool(kwargs.get("local_files_only")) or constants.HF_HUB_OFFLINE
     if not offline:
-        # transformers would retry each file for half a minute before it says that there is no network.
+        # Without network, transformers would retry each file for half a minute.
         offline = not _hub_answers(name, kwargs)
     if offline:
         if not cached:
@@ -160,7 +160,7 @@ def _from_hub(name: str, kwargs: dict[str, Any], tell: Progress) -> tuple[Any, A
                 'be reached: check the name and the connection, or use a directory, a .gguf file or "demo".'
             )
         kwargs = {**kwargs, "local_files_only": True}
-    tell(f"Loading {name} ..." if cached else f"Downloading {name} from the Hugging Face hub ...")
+    report(f"Loading {name} ..." if cached else f"Downloading {name} from the Hugging Face hub ...")
     return _from_pretrained(name, kwargs)
 
 
@@ -190,7 +190,7 @@ def _hub_answers(name: str, kwargs: dict[str, Any]) -> bool:
             f"The model {name!r} has no revision {kwargs.get('revision')!r} on the Hugging Face hub."
         ) from None
     except HfHubHTTPError:
-        return True  # it answers, if only with an error of its own: loading will tell
+        return True  # the hub answers, with an error of its own: loading will report it
     except Exception as error:
         logger.debug("The Hugging Face hub cannot be reached", exc_info=error)
         return False
@@ -208,14 +208,14 @@ def _placed(model: Any, device: Any, kwargs: dict[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def loading(name: object) -> Iterator[None]:
-    """Around the loading of any model of transformers: quiet, and failures as one `ModelLoadError` line."""
+    """A context for loading any model of transformers: no output, and failures as a `ModelLoadError` of one line."""
     with _errors_of(name), _quiet(download_bars=False):
         yield
 
 
 @contextlib.contextmanager
 def _errors_of(name: object) -> Iterator[None]:
-    """Whatever goes wrong, as one `ModelLoadError` line."""
+    """Turn any error into a `ModelLoadError` of one line."""
     try:
         yield
     except (ModelLoadError, MissingExtra):
@@ -233,7 +233,7 @@ _quiet_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _quiet(*, download_bars: bool) -> Iterator[None]:
-    """No warnings, log lines or bars from transformers meanwhile; everything as before afterwards."""
+    """Suppress warnings, log lines and bars of transformers; restore its settings afterwards."""
     from huggingface_hub import utils
 
     hf_logging: Any = transformers_logging
@@ -259,7 +259,7 @@ def _quiet(*, download_bars: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_bar() -> Iterator[None]:
-    """Hide the conversion's bar, which heeds no setting of transformers."""
+    """Hide the progress bar of the conversion, which ignores all settings of transformers."""
     module: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
     bar = getattr(module, "tqdm", None)
     if bar is None:

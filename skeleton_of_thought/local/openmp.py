@@ -1,17 +1,17 @@
-"""How GNU OpenMP, which torch uses on Linux, waits: two things to set right from outside.
+"""The waiting of GNU OpenMP's threads, which torch uses on Linux.
 
-**Helpers of other threads.** Each thread that runs torch has helpers of its own, which stay when it is done. As soon as
-all of these together are more than the processors, libgomp no longer has helpers wait actively for the next parallel
-piece of work, a few microseconds away, but puts them to sleep after each (the rule stands in libgomp's manual under
-GOMP_SPINCOUNT). A model that was loaded on one thread and decodes on another then waits for sleepers in each product of
-each step. So who submits work to an engine on a CPU lets its own helpers go first, and an engine that has nothing to do
-lets go of its. They come back when that thread runs torch again.
+**Helpers of other threads.** Each thread that runs torch has its own helper threads, which stay when its work is done.
+When all helpers together outnumber the processors, libgomp puts helpers to sleep after each parallel piece of work; up
+to then they wait actively for the next piece, a few microseconds later (libgomp's manual, GOMP_SPINCOUNT). A model that
+was loaded on one thread and decodes on another would so wait for sleeping helpers in each product of each step.
+Therefore a thread that submits work to an engine on a CPU ends its own helpers first, and an idle engine ends its
+helpers too. OpenMP starts them again when the thread next runs torch.
 
-**Other processes.** Of those libgomp knows nothing. Beside a busy one, a thread that spins for its sibling keeps the
-processor from it: both wait for the scheduler, and a step takes several times as long. By default libgomp spins for
-milliseconds. The next piece of a step is microseconds away, so a spin of that length is as good on an idle machine,
-and on a busy one it ends before it does harm (`benchmarks/contention.py`). libgomp reads the length when it is loaded,
-which torch does: so it is set for the import, where torch is imported through us.
+**Other processes.** libgomp does not know about them. Beside a busy process, a spinning thread keeps the processor from
+the thread that it waits for: both wait for the scheduler, and a step takes several times as long. By default libgomp
+spins for milliseconds. The next piece of a step is microseconds away, so a spin of microseconds is as good on an idle
+machine, and on a busy one it ends before it does harm (`benchmarks/contention.py`). libgomp reads the length when torch
+loads it, so this module sets it while torch is imported.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from collections.abc import Callable, Iterator
 __all__ = ["release_helpers", "short_waits"]
 
 _HARD = 2
-"""`omp_pause_hard` of OpenMP 5.0: free what can be made again."""
+"""`omp_pause_hard` of OpenMP 5.0: free all resources that can be allocated again."""
 
 _SPINS = "1000"
-"""Turns of a spin, of a few nanoseconds each: longer than the pauses within a step, far shorter than a time slice."""
+"""Turns of a spin, a few nanoseconds each: longer than the pauses within a step, far shorter than a time slice."""
 
-_CHOSEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "KMP_LIBRARY")
-"""By these the user has decided how OpenMP waits: GNU's, of the standard, and Intel's and LLVM's."""
+_CHOICES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME", "KMP_LIBRARY")
+"""Variables by which users choose how OpenMP waits: GNU's, the standard's, and two of Intel's and LLVM's."""
 
 
 @contextlib.contextmanager
 def short_waits() -> Iterator[None]:
-    """While torch is imported for the first time: have OpenMP's threads spin for a short time only.
+    """A context for the first import of torch: OpenMP's threads will spin for a short time only.
 
-    Does nothing where torch is loaded already, on other systems than Linux, and where the environment says how to
-    wait. The environment is as before afterwards: processes that are started later are not concerned.
+    Does nothing if torch is loaded already, on systems other than Linux, and if the environment chooses how to wait.
+    Restores the environment afterwards, so that later child processes are not affected.
     """
-    if sys.platform != "linux" or "torch" in sys.modules or any(name in os.environ for name in _CHOSEN):
+    if sys.platform != "linux" or "torch" in sys.modules or any(name in os.environ for name in _CHOICES):
         yield
         return
     os.environ["GOMP_SPINCOUNT"] = _SPINS
@@ -53,16 +53,16 @@ def short_waits() -> Iterator[None]:
 
 
 def release_helpers() -> None:
-    """End the OpenMP helpers of the calling thread. Without libgomp this does nothing."""
+    """End the OpenMP helpers of the calling thread. Does nothing without libgomp."""
     _pause()(_HARD)
 
 
 @functools.cache
 def _pause() -> Callable[[int], object]:
     if sys.platform == "linux":
-        # torch puts its OpenMP among the global symbols.
+        # torch loads its OpenMP into the global symbols.
         with contextlib.suppress(OSError, AttributeError):
             whole = ctypes.CDLL(None)
-            whole.GOMP_parallel  # noqa: B018 - other OpenMP libraries wait by other rules
+            whole.GOMP_parallel  # noqa: B018 - missing in other OpenMP libraries, which wait by other rules
             return whole.omp_pause_resource_all
     return lambda kind: None

@@ -1,8 +1,8 @@
-"""Linear layers whose weights lie in the order in which oneDNN multiplies few rows by them.
+"""Linear layers with weights in the memory order of oneDNN's products of few rows.
 
-A step of a small batch reads every weight once and does little with it. The usual kernels rearrange a weight
-for each product, which on a CPU takes two thirds of a step; weights that were rearranged once, beforehand, are
-read at the pace of memory. torch's own compiler uses the same operators when it freezes a model.
+A step of a small batch reads every weight once and does little with it. The usual kernels rearrange a weight for each
+product, which takes two thirds of a step on a CPU. Weights that were rearranged once, beforehand, are read at the speed
+of memory. torch's own compiler uses the same operators when it freezes a model.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ __all__ = ["PackedLinear", "PackedWeight", "fingerprint", "packable_layers", "pa
 logger = logging.getLogger(__name__)
 
 _ROWS = 16
-"""The rows that weights are packed for. One order serves all numbers of rows well; only that for 1 does not."""
+"""The number of rows that weights are packed for. The order for any number but 1 is fast for all numbers."""
 
 _SHARE = 0.5
 """The share of free memory that packed copies of the weights may take."""
 
 _SAMPLES = 8
-"""Values of each weight that are looked at for changes."""
+"""Values of each weight that are compared to detect changes."""
 
 _TYPES = (torch.float32, torch.bfloat16)
 
 
 class PackedWeight:
-    """A weight `[out, in]` and perhaps a bias `[out]`, as a product that takes what follows it along."""
+    """A packed weight `[out, in]`, perhaps with a bias `[out]`."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         ops: Any = torch.ops.mkldnn
@@ -52,16 +52,16 @@ class PackedWeight:
 
 
 class PackedLinear(nn.Module):
-    """Does what a `torch.nn.Linear` does, on a packed copy of its weight.
+    """A `torch.nn.Linear` on a packed copy of its weight.
 
     Args:
-        linear: The layer; stays as it is.
+        linear: The layer; unchanged.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        # No parameter: nothing may move or save it. But there are models that look at their layers' `weight`.
+        # Not a parameter, so that nothing moves or saves it; but some models read their layers' `weight`.
         self.__dict__["weight"] = linear.weight
         self.__dict__["bias"] = linear.bias
         self._packed = PackedWeight(linear.weight, linear.bias)
@@ -79,22 +79,22 @@ def packable_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
 
 
 def packing_fits_memory(model: nn.Module) -> bool:
-    """Whether there is something to pack, and memory for packed copies beside the weights themselves."""
+    """Whether a model has layers to pack, and the free memory holds packed copies beside the weights."""
     needed = sum(linear.weight.nbytes for _, linear in packable_layers(model))
     if needed > _SHARE * psutil.virtual_memory().available:
-        logger.info("No memory for packed copies of the weights (%d MB): the model runs as it is", needed >> 20)
+        logger.info("Not enough memory for packed copies of the weights (%d MB): the model runs as it is", needed >> 20)
         return False
     return needed > 0
 
 
 def fingerprint(parts: Iterable[torch.Tensor]) -> list[tuple[object, ...]]:
-    """What changes when one of these tensors is written to in place, or replaced."""
+    """A value for each tensor that changes when the tensor is written to in place, or replaced."""
     return [_fingerprint(part) for part in parts]
 
 
 def _fingerprint(part: torch.Tensor) -> tuple[object, ...]:
-    # Tensors made in inference mode count no versions, and neither do changes through `.data`: those show in a few
-    # samples, unless they leave most of a weight as it was.
+    # Tensors made in inference mode have no version count, and changes through `.data` are not counted: a few samples
+    # show these changes, unless they leave most of a weight unchanged.
     version = 0 if part.is_inference() else part._version
     flat = part.detach().view(-1) if part.is_contiguous() else part.detach().flatten()
     samples = tuple(flat[:: max(1, part.numel() // _SAMPLES)].tolist()) if part.device.type == "cpu" else ()
@@ -103,7 +103,7 @@ def _fingerprint(part: torch.Tensor) -> tuple[object, ...]:
 
 @functools.cache
 def packing_works(dtype: torch.dtype) -> bool:
-    """Whether this build of torch has the operators and they give the right products."""
+    """Whether this build of torch has the operators, and their products are right."""
     try:
         weight, x, other = (torch.randn(*shape, dtype=dtype) for shape in ((48, 32), (3, 32), (3, 48)))
         packed, plain = PackedWeight(weight), x.float() @ weight.float().t()

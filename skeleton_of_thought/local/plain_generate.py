@@ -1,4 +1,4 @@
-"""`model.generate` of transformers as a stream: what people have without this package, for comparisons with it."""
+"""`model.generate` of transformers as a stream, for comparisons with the engine."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["GenerateStream"]
 
 _DEFAULT_NEW_TOKENS = 512
 _PATIENCE = 10.0
-"""Seconds to wait for the step that is running when a stream is closed: a thread that is left within torch while the
-interpreter ends can crash the process."""
+"""Seconds to wait for the current step when a stream is closed: a thread inside torch at the end of the
+interpreter can crash the process."""
 
 
 class GenerateStream:
-    """The model's answer to a prompt, by one call of `model.generate` that is streamed.
+    """The model's answer to a prompt, streamed from one call of `model.generate`.
 
-    The model is the engine's own as it was loaded, without the engine's faster forwards, and the prompt is rendered as
-    the engine renders it. Reading it calls `generate` on a thread of its own.
+    The model is the engine's as it was loaded, without the faster forwards, and the prompt is rendered as the engine
+    renders it. Iteration calls `generate` on a thread of its own.
 
     Args:
-        engine: The engine whose model and tokenizer are used. It should have nothing else to do meanwhile.
-        prompt: What to answer. `max_tokens` and `min_tokens` are heeded; stop strings, prefill and penalties are not,
-            for nobody has these in a plain call.
-        temperature: 0 is greedy; above, tokens are drawn from the whole vocabulary, as the engine draws them.
+        engine: The engine whose model and tokenizer are used. It should be idle meanwhile.
+        prompt: The prompt. Its `max_tokens` and `min_tokens` apply; stop strings, prefill and penalties do not, since a
+            plain call has none.
+        temperature: 0 is greedy; above 0, tokens are drawn from the whole vocabulary, as the engine draws them.
         seed: Makes sampling repeatable.
     """
 
@@ -61,11 +61,11 @@ class GenerateStream:
             self.close()
 
     def cancel(self) -> None:
-        """Ends the call after the step that is running, without waiting for it; from any thread."""
+        """End the call after its current step, without waiting for it. Callable from any thread."""
         self._stopped.set()
 
     def close(self) -> None:
-        """Ends the call, and waits for the step that is running."""
+        """End the call and wait for its current step."""
         self._stopped.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(_PATIENCE)
@@ -78,7 +78,7 @@ class GenerateStream:
 
     def _generate(self) -> Reply:
         ids = torch.tensor([self._ids], device=self._model.device)
-        # Drawing uses torch's one generator; its state is given back, so that nobody else notices.
+        # `generate` draws from torch's global generator; its state is restored afterwards.
         with torch.random.fork_rng(devices=[self._model.device] if ids.is_cuda else []):
             if self._seed is not None:
                 torch.manual_seed(self._seed)
@@ -101,8 +101,8 @@ def _settings(engine: LocalEngine, prompt: Prompt, temperature: float) -> dict[s
     return {
         "max_new_tokens": limit,
         "min_new_tokens": min(prompt.hints.min_tokens, limit),
-        # Said in full, since a model's own generation config may say otherwise. 50 is what `generate` expects
-        # where it does not draw.
+        # All given, since the model's generation config may have other values. For greedy decoding `generate` expects
+        # a top_k of 50.
         "do_sample": temperature > 0,
         "temperature": temperature or 1.0,
         "top_k": 0 if temperature > 0 else 50,
@@ -115,14 +115,14 @@ def _settings(engine: LocalEngine, prompt: Prompt, temperature: float) -> dict[s
 
 
 class _Streamer(TextStreamer):
-    """Puts text into a queue as soon as words are whole."""
+    """Puts text into a queue, whole words at a time."""
 
     def __init__(self, tokenizer: Any, inbox: queue.SimpleQueue[Any]) -> None:
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._inbox = inbox
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """See `TextStreamer`."""
+        """Put a piece of text into the queue."""
         if text:
             self._inbox.put(text)
 

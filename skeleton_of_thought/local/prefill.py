@@ -1,8 +1,8 @@
-"""Running prompts before they are decoded: what several prompts share is computed once.
+"""Prefill: the forwards over prompts, which compute common beginnings once.
 
-Prompts that are admitted together form a tree of common beginnings. Each inner node runs on a single row;
-the leaves, what is particular to each prompt, run as one batch behind it. Beginnings are also kept for a while,
-for prompts that come later. All runs in pieces, between which the rows that are being decoded take their steps.
+Prompts that are admitted together form a tree of common beginnings. Each inner node runs on a single row. The leaves,
+the remainders of the prompts, run as one batch after it. Beginnings are also kept for a while, for later prompts. All
+of this runs in pieces; between two pieces the rows of the batch take a step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from skeleton_of_thought.local.runner import ModelRunner
 __all__ = ["Prefilled", "Prefiller"]
 
 _TAIL_BUDGET = 4096
-"""Tokens, padding included, in one batch of several tails."""
+"""The most tokens, padding included, in one batch of several tails."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Prefilled:
 
     Attributes:
         rows: The rows.
-        place: Tokens that all of them begin with.
-        own: Keys and values of the tokens after these, per row; none where the place is the whole prompt.
-        logits: `[rows, vocabulary]`, to choose the first token from; None where the last token of the
-            prompts is still to run.
+        place: The tokens that all of them begin with.
+        own: Keys and values of the tokens after these, per row; none if the place is the whole prompt.
+        logits: Logits of the first generated tokens, `[rows, vocabulary]`; None if the last token of each prompt
+            has not run yet.
     """
 
     rows: list[Row]
@@ -47,7 +47,7 @@ class Prefiller:
     Args:
         runner: The model.
         store: Beginnings of earlier prompts.
-        chunk: The most tokens in the next forward.
+        chunk: Returns the most tokens for the next forward.
     """
 
     def __init__(self, runner: ModelRunner, store: PrefixStore, chunk: Callable[[], int]) -> None:
@@ -56,9 +56,9 @@ class Prefiller:
         self._chunk = chunk
 
     def run(self, rows: Sequence[Row]) -> Iterator[Prefilled | None]:
-        """Run all prompts, in as few tokens as possible. Yields groups of rows as they are ready.
+        """Run all prompts, with as few tokens as possible. Yields each group of rows when it is ready.
 
-        After each forward that leaves a group unfinished it yields None.
+        Yields None after each forward that leaves a group unfinished.
         """
         for place, group in self._known(rows):
             for row in group:
@@ -74,7 +74,7 @@ class Prefiller:
         for members in by_strip.values():
             left = sorted(members, key=lambda member: -member[0].depth)
             while left:
-                # Rows that would lose only a few tokens stay together: one batch is worth more.
+                # Rows stay together if that costs them only a few stored tokens: one batch saves more.
                 least = left[0][0].depth - 2 * MIN_SHARED_TOKENS
                 near = [member for member in left if member[0].depth >= least]
                 left = left[len(near) :]
@@ -101,7 +101,7 @@ class Prefiller:
                 yield Prefilled(batch, whole, [[]], logits)
 
     def _strip(self, ids: tuple[int, ...], place: Place) -> Generator[None, None, tuple[Place, torch.Tensor | None]]:
-        """Run the tokens after a place, on one row, and keep them. Returns the new place and the last logits."""
+        """Run the tokens after a place on one row, and keep them. Returns the new place and the last logits."""
         cache, held = self._begin(place, 1, len(ids))
         logits: torch.Tensor | None = None
         at = place.depth
@@ -119,10 +119,10 @@ class Prefiller:
         return Place(strip, len(ids)), logits
 
     def _tails(self, rows: list[Row], place: Place) -> Iterator[Prefilled | None]:
-        """Run the tails as one batch, padded at the right, where a causal model cannot see the padding.
+        """Run the tails as one batch, padded at the right, where causal attention ignores the padding.
 
-        The last token of each prompt is left to the first decoding step, which yields the logits of all
-        rows at once, whatever their lengths.
+        The first decoding step runs the last token of each prompt: it has the logits of all rows together, whatever
+        their lengths.
         """
         depth, device = place.depth, self._runner.device
         lengths = [len(row.prompt_ids) - 1 for row in rows]
@@ -136,7 +136,7 @@ class Prefiller:
                 [*row.prompt_ids[at : min(stop, n)], *[row.prompt_ids[-1]] * (stop - max(at, min(stop, n)))]
                 for row, n in zip(rows, lengths, strict=True)
             ]
-            # Padding repeats the last position: models with learned positions have none past their window.
+            # Padding repeats the last position: models with learned positions have none beyond their window.
             positions = torch.arange(at, stop, device=device).expand(len(rows), -1).minimum(last.clamp(min=0))
             self._runner.forward(torch.tensor(ids, device=device), cache, positions)
             cache.advance(stop - at)
@@ -147,7 +147,7 @@ class Prefiller:
         yield Prefilled(rows, place, own)
 
     def _begin(self, place: Place, rows: int, length: int) -> tuple[RowsCache, int]:
-        """A cache for tokens after a place, up to this length; and the slot of the first of them."""
+        """A cache for the tokens after a place, up to this length; and the slot of the first of them."""
         if self._runner.shares:
             return RowsCache(rows, length - place.depth, segments_of([place], self._runner.device)), 0
         cache = RowsCache(rows, length)
@@ -156,8 +156,8 @@ class Prefiller:
 
 
 def _shared(rows: Sequence[Row]) -> int:
-    """The beginning that all rows share, short of the last token of the shortest: that one yields logits."""
-    # Of sorted sequences, the first and the last differ the earliest.
+    """The length of the beginning that all rows share, without the shortest prompt's last token, which gives logits."""
+    # In sorted order, the first and the last sequence differ the earliest.
     low, high = min(row.prompt_ids for row in rows), max(row.prompt_ids for row in rows)
     return min(common_prefix(low, high), min(len(row.prompt_ids) for row in rows) - 1)
 
@@ -170,7 +170,7 @@ def _branches(rows: Sequence[Row], depth: int) -> list[list[Row]]:
 
 
 def _similar(rows: Sequence[Row], depth: int) -> Iterator[list[Row]]:
-    """Batches of tails of similar length, so that padding stays below half of the work."""
+    """Batches of tails of similar length, in which padding is less than half of the work."""
     batch: list[Row] = []
     total = 0
     for row in sorted(rows, key=lambda row: len(row.prompt_ids)):

@@ -1,7 +1,7 @@
-"""Beginnings of prompts whose keys and values are at hand, and which of them the rows of a batch share.
+"""Beginnings of prompts with their keys and values, and the beginnings that rows of a batch share.
 
-A `Strip` holds the keys and values of some tokens of one text; what comes before these lies in the strip that it
-extends. Nothing is ever copied or cut: a place in a text is a strip and a number of tokens.
+A `Strip` holds the keys and values of some tokens of one text; the tokens before these lie in the strip that it
+extends. Strips are never copied or cut: a place in a text is a strip and a number of tokens.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ __all__ = [
 ]
 
 MIN_SHARED_TOKENS = 8
-"""Tokens that sharing a beginning must save, for it to be worth a forward of its own."""
+"""The least number of tokens that a common beginning must save to get a forward of its own."""
 
 _MIN_SEGMENT_BYTES = 1_500_000
-"""Bytes in each layer that need not be copied and read again, for a segment to be worth its own part of each step.
+"""The least number of bytes per layer that a segment must save from being copied and read again.
 
-On processors the operations of one more segment take as long as it takes to read so much, see `benchmarks/segments.py`.
+On CPUs the operations for one more segment take as long as reading this many bytes (`benchmarks/segments.py`).
 """
 
 _MIN_LONE_TOKENS = 1024
-"""Tokens from which a beginning is attended to where it lies even by a single row: copying would hold it twice."""
+"""The length from which even a single row attends to a beginning without copying it: a copy would hold it twice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +48,9 @@ class Strip:
 
     Attributes:
         ids: All tokens of the text.
-        start: How many of them come before.
-        layers: Keys and values of the others.
-        base: The strip that holds those before.
+        start: The number of tokens before the strip's own.
+        layers: Keys and values of the strip's own tokens.
+        base: The strip with the tokens before these.
     """
 
     ids: tuple[int, ...]
@@ -60,12 +60,12 @@ class Strip:
 
     @functools.cached_property
     def nbytes(self) -> int:
-        """The memory of its own tokens."""
+        """The bytes of its own tokens."""
         return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
 
     @functools.cached_property
     def token_bytes(self) -> float:
-        """The memory of one token in one layer."""
+        """The bytes of one token in one layer."""
         keys, values = self.layers[0]
         return (keys.nbytes + values.nbytes) / max(1, keys.shape[2])
 
@@ -82,7 +82,7 @@ class Place(NamedTuple):
     depth: int
 
     def pieces(self) -> list[tuple[Strip, int, int]]:
-        """The strips that hold these tokens, with the tokens from and to which they are needed."""
+        """The strips that hold these tokens, each with the first and the end of its tokens among them."""
         found: list[tuple[Strip, int, int]] = []
         strip, depth = self
         while strip is not None and depth > 0:
@@ -101,10 +101,10 @@ NOWHERE = Place(None, 0)
 
 
 class PrefixStore:
-    """Keys and values of recent prompts, least recently used dropped first.
+    """Keys and values of recent prompts. Drops the least recently used ones first.
 
     Args:
-        capacity: Tokens to hold at most; 0 holds nothing.
+        capacity: The most tokens to hold; 0 holds none.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -112,9 +112,9 @@ class PrefixStore:
         self._strips: list[Strip] = []
 
     def find(self, ids: Sequence[int]) -> Place:
-        """The longest stored beginning of these ids; of several, what was found or added last.
+        """The longest stored beginning of these ids; of several, the one found or added last.
 
-        So prompts with a common beginning get the same strip, and are recognised by it.
+        So prompts with a common beginning get the same strip, which shows that they share it.
         """
         best, found = 0, None
         for strip in reversed(self._strips):
@@ -128,12 +128,12 @@ class PrefixStore:
         return Place(found, best)
 
     def wants(self, ids: tuple[int, ...]) -> bool:
-        """Whether a strip of this text would be kept: it is neither too long nor there already."""
+        """Whether the store would keep a strip of this text: its length fits, and no other strip includes it."""
         fits = MIN_SHARED_TOKENS <= len(ids) <= self._capacity
         return fits and not any(ids == held.ids[: len(ids)] for held in self._strips)
 
     def add(self, strip: Strip) -> None:
-        """Keep a strip, if it is wanted."""
+        """Keep a strip, if `wants` it."""
         if not self.wants(strip.ids):
             return
         self._strips = [held for held in self._strips if held.ids != strip.ids[: len(held.ids)]]
@@ -141,27 +141,27 @@ class PrefixStore:
         self.shrink(self._capacity)
 
     def keep_only(self, strips: Sequence[Strip]) -> None:
-        """Go back to what was kept before, and forget everything since."""
+        """Keep these strips and drop all others."""
         self._strips = list(strips)
         self.shrink(self._capacity)
 
     def shrink(self, tokens: int) -> None:
-        """Drop what was not used for the longest time, until so many tokens are left."""
+        """Drop the least recently used strips, down to this number of tokens."""
         while self._strips and self.tokens > tokens:
             self._strips.pop(0)
 
     @property
     def tokens(self) -> int:
-        """Tokens held, each once."""
+        """The number of tokens held, each counted once."""
         return sum(len(strip.ids) - strip.start for strip in reachable(self._strips))
 
     @property
     def strips(self) -> Sequence[Strip]:
-        """What is kept."""
+        """The strips that are kept."""
         return self._strips
 
     def clear(self) -> None:
-        """Forget everything, to free memory."""
+        """Drop all strips, to free memory."""
         self._strips.clear()
 
 
@@ -177,16 +177,16 @@ def reachable(strips: Sequence[Strip | None]) -> list[Strip]:
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two sequences share at their beginning."""
+    """The number of tokens that two sequences share at their beginning."""
     low, high = 0, min(len(a), len(b))
-    while low < high:  # halving, since slices compare much faster than single items
+    while low < high:  # by halving: comparing slices is much faster than comparing single items
         middle = (low + high + 1) // 2
         low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
     return low
 
 
 def attached_tokens(places: Sequence[Place], attached: Sequence[int]) -> list[int]:
-    """How many tokens each row should have in segments rather than for itself; never fewer than it has now."""
+    """The number of tokens that each row should have in segments, without a copy; never fewer than it has now."""
     stretches, sharers = _stretches(places)
     wanted = []
     for row, now in enumerate(attached):
@@ -199,22 +199,22 @@ def attached_tokens(places: Sequence[Place], attached: Sequence[int]) -> list[in
 
 
 def _should_attend(tokens: int, rows: int, token_bytes: float) -> bool:
-    """Whether so many rows should attend to a stretch where it lies."""
+    """Whether this many rows should attend to a stretch without copying it."""
     return (rows - 1) * tokens * token_bytes >= _MIN_SEGMENT_BYTES or tokens >= _MIN_LONE_TOKENS
 
 
 def shared_tokens(prompts: Sequence[Sequence[int]], token_bytes: float) -> int:
-    """How many tokens' keys and values rows with these prompts need not hold, since others hold them.
+    """The number of tokens whose keys and values rows with these prompts share instead of holding copies.
 
     Args:
-        prompts: Sorted.
-        token_bytes: The memory of one token in one layer.
+        prompts: The prompts' tokens, sorted.
+        token_bytes: The bytes of one token in one layer.
     """
     saved = 0
     groups = [(prompts, 0)]
     while groups:
         group, depth = groups.pop()
-        # Of sorted sequences, the first and the last differ the earliest.
+        # In sorted order, the first and the last sequence differ the earliest.
         shared = min(common_prefix(group[0], group[-1]), min(map(len, group)) - 1)
         if shared > depth:
             if _should_attend(shared - depth, len(group), token_bytes):
@@ -227,7 +227,7 @@ def shared_tokens(prompts: Sequence[Sequence[int]], token_bytes: float) -> int:
 
 
 def segments_of(places: Sequence[Place], device: torch.device) -> list[Segment]:
-    """The segments of rows that have the tokens of these places in segments."""
+    """The segments of rows that attend to the tokens of these places."""
     stretches, sharers = _stretches(places)
     known = {(id(strip), start, stop): strip for row in stretches for strip, start, stop in row}
     segments = []
@@ -245,7 +245,7 @@ _Stretch = tuple[Strip, int, int]
 
 
 def _stretches(places: Sequence[Place]) -> tuple[list[list[_Stretch]], dict[tuple[int, int, int], list[int]]]:
-    """Each row's tokens cut wherever a row's part of a strip ends; and the rows that have each stretch."""
+    """Each row's tokens, cut into stretches wherever a row's part of a strip ends; and the rows of each stretch."""
     pieces = [place.pieces() for place in places]
     cuts: dict[int, set[int]] = {}
     for row in pieces:

@@ -1,4 +1,4 @@
-"""The one type that travels through the engine: a request, what was generated for it, and who waits for it."""
+"""The type that travels through the engine: a request, its generated tokens, and the sink of its text."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 
 class Sink(Protocol):
-    """Where a row's text goes. Called by the worker alone; must neither block nor raise."""
+    """The receiver of a row's text. Only the worker calls it; it must neither block nor raise."""
 
     def text(self, piece: str) -> bool:
-        """More text. Returns whether anyone can still receive it."""
+        """Receive more text. Returns whether a reader can still get it."""
 
     def end(self, result: Completion | BaseException) -> None:
-        """The last call: the completion, or why there is none."""
+        """Receive the completion, or the error that prevented it. The last call."""
 
 
 class Row:
-    """One completion in the making. Only the worker changes it, but for `cancelled`.
+    """One completion in progress. Only the worker changes it, except for `cancelled`.
 
     Args:
         prompt: The prompt in tokens.
@@ -35,19 +35,19 @@ class Row:
         limit: The most tokens to generate.
         eos_ids: Tokens that end the text.
         decode: Ids to text.
-        sink: Where the text goes.
-        constraint: Holds the text to a grammar; None for none.
+        sink: The receiver of the text.
+        constraint: The state of the row's grammar; None without a grammar.
 
     Attributes:
-        cancelled: Set by the consumer, from any thread: nobody waits for this row any more.
-        result: How the row ended; None as long as it has not. The consumer learns it by `deliver`.
-        next_input: The token to run next, which no cache holds yet.
-        reused: Tokens of the prompt that were taken from another row's computation.
-        submitted: When the row was made. Moments are `time.perf_counter()` seconds, 0.0 until they come.
-        admitted: When its prompt began to run. The worker sets this and what follows, but for `ended`.
-        started: When it joined the batch.
-        ended: When it got its result.
-        steps: Decoding steps it took part in. Each counts before its token is chosen, which may be the last.
+        cancelled: Set by the consumer, from any thread, when nobody reads this row any more.
+        result: The completion or error of the row; None until it ends. `deliver` passes it to the consumer.
+        next_input: The next token to run, which no cache holds yet.
+        reused: Tokens of the prompt whose keys and values another row had computed.
+        submitted: The time at which the row was made. Times are `time.perf_counter()` seconds, 0.0 until they are set.
+        admitted: The time at which its prompt began to run. The worker sets this and all that follow, except `ended`.
+        started: The time at which it joined the batch.
+        ended: The time at which it got its result.
+        steps: The row's decoding steps. Each counts before its token is chosen, which may be the last.
         step_rows: Rows in the batch, summed over those steps.
     """
 
@@ -83,11 +83,11 @@ class Row:
 
     @property
     def longest(self) -> int:
-        """Tokens that prompt and output may have together."""
+        """The most tokens of prompt and output together."""
         return len(self.prompt_ids) + self.limit
 
     def accept(self, token: int) -> None:
-        """Take the next token: pass its text on, and finish where the text ends."""
+        """Add the next token: pass its text on, and end the row if the text ends."""
         self.output_ids.append(token)
         self.next_input = token
         if token in self._eos_ids:
@@ -102,7 +102,7 @@ class Row:
             self._finish("length")
 
     def cancel(self) -> None:
-        """End the row because its consumer went away."""
+        """End the row because its consumer cancelled it."""
         self._end("cancelled")
 
     def fail(self, error: BaseException) -> None:
@@ -112,13 +112,13 @@ class Row:
             self.result = error
 
     def deliver(self) -> None:
-        """Tell the consumer the end. Apart from the end itself, so that the row's place is free by then."""
+        """Pass the result to the consumer. Separate from the end itself, so that the row's place is free by then."""
         if self.result is not None:
             self._sink.end(self.result)
 
     @property
     def finished(self) -> bool:
-        """Whether the row takes no more tokens."""
+        """Whether the row has ended."""
         return self.result is not None
 
     def _finish(self, reason: FinishReason) -> None:
@@ -148,7 +148,7 @@ class Row:
     def _decoding(self) -> Decoding | None:
         if not self.admitted:
             return None
-        started = self.started or self.ended  # a row can end with its first token, before it joins
+        started = self.started or self.ended  # a row can end with its first token, before it joins the batch
         return Decoding(
             waiting=self.admitted - self.submitted,
             prefill=started - self.admitted,

@@ -1,4 +1,4 @@
-"""The model behind one narrow call, and what can be known about it from its configuration."""
+"""The forwards of a model, and the facts about it in its configuration."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Optimization = Literal["lean", "packed", "none", "unbatched", "uncached"]
 Optimize = Literal["auto", "lean", "packed", "none"]
 
 MAX_FORWARD_TOKENS = 2048
-"""Prompt tokens in one forward at most: bounds the memory for attention masks and scores."""
+"""The most prompt tokens in one forward; it bounds the memory for attention masks and scores."""
 
 _GROWING_ROPE = ("dynamic", "longrope")
 
@@ -49,15 +49,15 @@ class ModelRunner:
 
     Args:
         model: A Hugging Face causal language model.
-        optimize: `"auto"` runs it in the way that was measured to be fastest on its device: `"lean"` where it
-            fits, else `"packed"`, on CPUs; `"none"`, as it is, elsewhere.
-        share: Whether rows may attend to a beginning that they share, where the model allows it.
+        optimize: `"auto"` picks the forward that was measured to be fastest on the device: on CPUs `"lean"` if the
+            model's layout allows it, otherwise `"packed"`; on other devices `"none"`, the model as it is.
+        share: Whether rows may attend to a common beginning without copies, if the model allows it.
 
     Attributes:
-        path: How its rows are decoded, and why; see `DecodingPath`.
+        path: The decoding path of its rows.
         context_window: The longest text in tokens; None when the configuration names no limit.
-        forwards: How many forwards have run.
-        seconds: How long they took.
+        forwards: The number of forwards so far.
+        seconds: Their duration.
 
     Raises:
         InvalidInput: The model is no causal language model.
@@ -84,7 +84,7 @@ class ModelRunner:
         self._optimize = optimize
         self._share = share
         self._fast: LeanModel | Twin | None = None
-        # No inference mode: what a model keeps of its first forward would be of no use to whoever trains it later.
+        # Not inference mode: tensors that a model caches in its first forward would be unusable for training it later.
         with torch.no_grad(), _evaluating(model):
             self.path = check_path(model, infer_path(model, self.config), self._run, self.new_cache, self.device)
         if warning := self.path.warning(type(model).__name__):
@@ -95,12 +95,12 @@ class ModelRunner:
 
     @property
     def cache_kind(self) -> CacheKind:
-        """How its rows may be decoded, see `DecodingPath.kind`."""
+        """The kind of its decoding path, see `DecodingPath`."""
         return self.path.kind
 
     @property
     def optimization(self) -> Optimization:
-        """What `optimize` came to; for models that are not batched, that they are not."""
+        """The forward in use; for models that cannot be batched, `"unbatched"` or `"uncached"`."""
         if self.cache_kind != "batched":
             return "unbatched" if self.cache_kind == "separate" else "uncached"
         if isinstance(self._fast, LeanModel):
@@ -108,7 +108,7 @@ class ModelRunner:
         return "packed" if self._fast is not None and self._fast.packed else "none"
 
     def refresh(self) -> bool:
-        """Heed changes of the model since the last time; returns whether there were any."""
+        """Detect changes of the model since the last call and follow them. Returns whether there were any."""
         now = self._now()
         changed = now != self._known
         if changed:
@@ -117,7 +117,7 @@ class ModelRunner:
         return changed
 
     def _now(self) -> tuple[bool, list[int], list[tuple[object, ...]]]:
-        """What changes with the model's modules and weights."""
+        """A value that changes with the model's modules and weights."""
         return (
             Twin.supports(self.model),
             [id(module) for module in self.model.modules()],
@@ -126,11 +126,11 @@ class ModelRunner:
 
     @property
     def shares(self) -> bool:
-        """Whether rows can attend to a beginning that they share, instead of having copies of it."""
+        """Whether rows can attend to a common beginning without copies of it."""
         return self._share and (isinstance(self._fast, LeanModel) or (self._fast is not None and self._fast.shares))
 
     def _faster(self) -> LeanModel | Twin | None:
-        """The fastest way to run the model that gives its own logits."""
+        """The fastest forward that gives the model's own logits; None for the model as it is."""
         if not Twin.supports(self.model) or self.cache_kind != "batched":
             return None
         packing = self._optimize != "none" and packing_fits_memory(self.model)
@@ -138,7 +138,7 @@ class ModelRunner:
             lean = LeanModel(self.model)
             if self._equal(lean):
                 return lean
-            logger.warning("%s is not laid out as expected: it runs by its own modules", type(self.model).__name__)
+            logger.warning("%s has an unexpected layout: it runs by its own modules", type(self.model).__name__)
         twin = Twin(self.model, pack=packing)
         if self._share and _full_attention(self.config) and twin.share():
             self._fast = twin
@@ -147,14 +147,14 @@ class ModelRunner:
         return twin if twin.packed or twin.shares else None
 
     def _equal(self, run: Run) -> bool:
-        """Whether a few tokens, in four pieces, of which the first is shared, get the model's own logits."""
+        """Whether a forward gives the model's own logits for a few tokens: four pieces, the first one shared."""
         device = self.device
         ids = probe_tokens(self.model, device)
         with torch.inference_mode(), _evaluating(self.model):
             try:
                 own = plain_logits(self.model, ids)
             except Exception as error:
-                logger.debug("%s cannot be compared with faster ways", type(self.model).__name__, exc_info=error)
+                logger.debug("%s cannot be compared with faster forwards", type(self.model).__name__, exc_info=error)
                 return False
             cache = RowsCache(1, 3)
             for start, stop in ((0, 3), (3, 5), (5, 7), (7, 8)):
@@ -164,7 +164,7 @@ class ModelRunner:
                 try:
                     got = run(ids[:, start:stop], cache, positions)[0, -1].float()
                 except Exception as error:
-                    logger.debug("A faster way of running %s failed", type(self.model).__name__, exc_info=error)
+                    logger.debug("A faster forward of %s failed", type(self.model).__name__, exc_info=error)
                     return False
                 cache.advance(stop - start)
                 if not logit_distance(own[stop - 1], got) <= logit_tolerance(self.model):
@@ -173,14 +173,14 @@ class ModelRunner:
 
     @property
     def device(self) -> torch.device:
-        """Where tokens have to be."""
+        """The device of tokens."""
         embeddings = self.model.get_input_embeddings()
-        # Weights that accelerate moves in for each forward say where they run in their hook alone.
+        # For weights that accelerate loads for each forward, only the hook names the device.
         hook = getattr(embeddings, "_hf_hook", None)
         return torch.device(getattr(hook, "execution_device", None) or embeddings.weight.device)
 
     def tokens_in(self, memory: int | float) -> int:
-        """How many tokens' keys and values go into so many bytes, or into this share of the free memory."""
+        """The number of tokens whose keys and values fit in this many bytes, or in this share of the free memory."""
         if isinstance(memory, float):
             if self.device.type == "cuda":
                 memory = int(memory * torch.cuda.mem_get_info(self.device)[0])
@@ -194,7 +194,7 @@ class ModelRunner:
 
     @property
     def token_bytes(self) -> float:
-        """The memory of one token's keys and values in one layer, as the configuration tells it."""
+        """The bytes of one token's keys and values in one layer, by the configuration."""
         heads = self._number("num_attention_heads")
         size = self._number("head_dim", self._number("hidden_size") // heads)
         each = int(self.model.get_input_embeddings().weight.element_size())
@@ -204,16 +204,16 @@ class ModelRunner:
         return int(getattr(self.config, name, None) or otherwise)
 
     def kind_for(self, length: int) -> CacheKind:
-        """How a row that may grow to this length may be decoded."""
-        # Some rotary embeddings change for all positions, past ones too, once a text outgrows the
-        # original window. Neither a cache nor a neighbour's length may then be relied on.
+        """The kind of decoding path for a row that may grow to this length."""
+        # Some rotary embeddings change for all positions, past ones included, when a text outgrows the original
+        # window. Then neither a cache nor a batch with other lengths is valid.
         if self._rope_limit is not None and length > self._rope_limit:
             return "none"
         return self.cache_kind
 
     def evaluating(self) -> contextlib.AbstractContextManager[None]:
-        """Inference without dropout; a model that is being trained gets its mode back."""
-        # What stands in for the model is never in training.
+        """A context for inference without dropout; a model in training mode gets its mode back."""
+        # The faster forwards are never in training mode.
         return contextlib.nullcontext() if self._fast is not None else _evaluating(self.model)
 
     def forward(self, ids: torch.Tensor, cache: Any, positions: torch.Tensor) -> torch.Tensor:
@@ -222,7 +222,7 @@ class ModelRunner:
         Args:
             ids: New tokens, `[rows, tokens]`.
             cache: The cache to extend; None for none.
-            positions: Of the new tokens, `[rows, tokens]`.
+            positions: The positions of the new tokens, `[rows, tokens]`.
 
         Returns:
             The logits of the last position in float32, `[rows, 1, vocabulary]`.
@@ -258,7 +258,7 @@ class ModelRunner:
             The logits after the last token, `[1, vocabulary]`.
         """
         device = self.device
-        # Recurrent states take a text in one piece, then token by token; not all continue from several.
+        # Models with recurrent states run a prompt in one piece, then token by token: not all accept several pieces.
         step = MAX_FORWARD_TOKENS if self.cache_kind == "batched" and cache is not None else len(ids)
         for at in range(start, len(ids), step):
             part = torch.tensor([ids[at : at + step]], device=device)
@@ -284,7 +284,7 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 
 def _full_attention(config: Any) -> bool:
-    """Whether all layers attend to all tokens, as far as the configuration says."""
+    """Whether all layers attend to all tokens, by the configuration."""
     kinds = getattr(config, "layer_types", None)
     if kinds:
         return set(kinds) == {"full_attention"}
@@ -292,7 +292,7 @@ def _full_attention(config: Any) -> bool:
 
 
 def _growing_rope(config: Any) -> dict[str, Any] | None:
-    """The parameters of rotary embeddings that change once a text outgrows the original window."""
+    """The parameters of rotary embeddings that change when a text outgrows the original window."""
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     # One set of parameters, or one per type of layer.
     for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
@@ -313,7 +313,7 @@ def _context_window(config: Any) -> int | None:
     window = _positive(getattr(config, "max_position_embeddings", None))
     rope = _growing_rope(config)
     if window and rope and rope.get("rope_type", rope.get("type")) == "dynamic":
-        # Here the configuration names the window before it is stretched.
+        # For this type the configuration names the window before it is stretched.
         return int(window * max(1.0, float(rope.get("factor") or 1.0)))
     return window
 

@@ -1,4 +1,4 @@
-"""How tokens are drawn: the settings of one request, what a row keeps for it, and drawing for many rows at once."""
+"""Sampling: the settings of one request, the random numbers of one row, and samplers for many rows at once."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import math
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.codec import Tools
 from skeleton_of_thought.local.grammar import Grammar
-from skeleton_of_thought.types import Hints
 
 __all__ = [
     "DecodingSettings",
@@ -23,17 +22,16 @@ __all__ = [
     "SamplingParams",
     "TopK",
     "WholeVocabulary",
-    "with_hints",
 ]
 
 _PARTS = 32
-"""Parts into which a vocabulary is laid to find a bound for its k-th most likely token."""
+"""Parts of a vocabulary whose maxima give a bound for its k-th most likely token."""
 
 _FEW = 1024
-"""Tokens among which the mass of a distribution mostly lies."""
+"""A number of tokens that have most of the mass of a usual distribution."""
 
 _COLDEST = 1e-30
-"""Temperatures below leave no choice as it is, and would divide logits to infinity."""
+"""The lowest temperature to divide by: lower ones leave one choice as well, and would divide logits to infinity."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +39,21 @@ class SamplingParams:
     """The settings of one completion.
 
     Attributes:
-        max_new_tokens: The longest completion, in tokens; None for the model's own default, as far as its
-            window allows.
-        min_new_tokens: The model may not end the text before so many tokens; stop strings still may.
-        temperature: 0 takes the most likely token (greedy); higher is more varied.
+        max_new_tokens: The longest completion, in tokens; None for the model's own default, within its window.
+        min_new_tokens: The model cannot end the text before this many tokens; stop strings can.
+        temperature: 0 chooses the most likely token (greedy); higher is more varied.
         top_p: Sample among the most likely tokens that together have this probability, 0 < top_p <= 1.
         top_k: Sample among this many of the most likely tokens; 0 for no limit.
         repetition_penalty: Above 1 makes tokens of the prompt and of the text so far less likely.
-        frequency_penalty: Taken from a token's logit for each time it was generated.
-        presence_penalty: Taken once from the logit of every token that was generated.
+        frequency_penalty: Subtracted from a token's logit for each time that it was generated.
+        presence_penalty: Subtracted once from the logit of each token that was generated.
         seed: Makes sampling repeatable, whatever else is decoded at the same time.
         stop: Strings that end the completion; not part of the text.
-        stop_after_text: The same, but counted only once there is something to see before them.
-        stop_token_ids: Tokens that end the completion, besides the model's own ends and heeding no minimum. What one
-            of them says is part of the text, unless it is a special token.
-        ignore_eos: Go on to `max_new_tokens` whatever the model says, for measurements at equal lengths.
-        grammar: What the text has to look like; it then says when the text may end.
+        stop_after_text: Strings that end the completion once it has visible text; not part of the text.
+        stop_token_ids: Tokens that end the completion, besides the model's own end tokens and at any length. Their
+            text is part of the completion, unless they are special tokens.
+        ignore_eos: Go on to `max_new_tokens` past the model's end tokens, for measurements at equal lengths.
+        grammar: The grammar that the text follows; it also decides when the text may end.
         skip_special_tokens: Leave the tokenizer's special tokens out of the text, as is usual. Some models mark
             tool calls by them.
 
@@ -112,11 +109,11 @@ class SamplingParams:
                 f"grammar is {grammar!r:.80}; it must be a Grammar, such as Grammar.from_json_schema(...)."
             )
         if self.min_new_tokens or self.ignore_eos:
-            raise InvalidInput("A grammar says itself when the text may end: leave out min_new_tokens and ignore_eos.")
+            raise InvalidInput("A grammar decides when the text may end: leave out min_new_tokens and ignore_eos.")
 
     @property
     def greedy(self) -> bool:
-        """Whether the most likely token is taken."""
+        """Whether the most likely token is always chosen."""
         return self.temperature == 0.0
 
 
@@ -145,28 +142,6 @@ class DecodingSettings(TypedDict, total=False):
     tools: Tools
 
 
-def with_hints(settings: DecodingSettings, hints: Hints) -> dict[str, Any]:
-    """A request's settings; those that the caller left out come from the prompt's hints.
-
-    Raises:
-        InvalidInput: There is a setting that no engine knows.
-    """
-    if unknown := settings.keys() - _SETTINGS:
-        raise InvalidInput(
-            f"There is no setting {', '.join(sorted(unknown))}; the settings are {', '.join(_SETTINGS)}."
-        )
-    return {
-        "frequency_penalty": hints.frequency_penalty,
-        "presence_penalty": hints.presence_penalty,
-        "stop_after_text": hints.stop,
-        "min_new_tokens": hints.min_tokens,
-        **settings,
-    }
-
-
-_SETTINGS = dict.fromkeys((*SamplingParams.__dataclass_fields__, "prefill", "tools"))
-
-
 def _check_int(name: str, value: object, least: int, *, optional: bool = False) -> None:
     if value is None and optional:
         return
@@ -186,8 +161,8 @@ class RowSampler:
 
     Args:
         params: The row's settings.
-        prompt_ids: The prompt, which a repetition penalty counts as seen.
-        eos_ids: The tokens that `min_new_tokens` holds back.
+        prompt_ids: The prompt's tokens, to which a repetition penalty applies.
+        eos_ids: The tokens that `min_new_tokens` excludes.
     """
 
     def __init__(
@@ -205,23 +180,23 @@ class RowSampler:
         return tuple(dict.fromkeys(self._prompt_ids))
 
     def draw(self, step: int) -> float:
-        """The row's random number for a step, at least 0 and below 1; the same when asked again."""
+        """The row's random number for a step, at least 0 and below 1; the same for the same step."""
         if step != self._draw[0]:
-            # A generator per row: what a row draws depends on neither its neighbours nor the global state.
+            # A generator per row: its numbers depend on neither other rows nor the global state.
             if self._random is None:
                 self._random = random.Random(self.params.seed)
-            # As many bits as float32 holds: a number of more could be rounded up to 1 on the device.
+            # As many bits as float32 holds: a longer number could be rounded up to 1 on the device.
             self._draw = (step, self._random.getrandbits(24) * 2.0**-24)
         return self._draw[1]
 
 
 class WholeVocabulary:
-    """Draws from all tokens, for rows that set a temperature alone.
+    """Draws from all tokens, for rows that set only a temperature.
 
     Args:
         params: The rows' settings.
-        vocabulary: Tokens that the logits know.
-        device: Where the logits are.
+        vocabulary: The number of tokens in the logits.
+        device: The device of the logits.
     """
 
     def __init__(self, params: Sequence[SamplingParams], vocabulary: int, device: torch.device) -> None:
@@ -244,9 +219,9 @@ class Nucleus:
     def __init__(self, params: Sequence[SamplingParams], vocabulary: int, device: torch.device) -> None:
         self._temperature = _temperatures(params, device)
         self._top_p = _column([p.top_p for p in params], device)
-        # What is less likely cannot belong to the nucleus: all of it together has less than 1 - top_p.
+        # Less likely tokens are not in the nucleus: all of them together have less than 1 - top_p.
         self._floor = (1.0 - self._top_p) / vocabulary
-        # Where few tokens have most of the mass, the nucleus lies above this one.
+        # If few tokens have most of the mass, the nucleus lies above this floor.
         self._high_floor = (1.0 - self._top_p) / min(_FEW, vocabulary)
 
     def pick(self, logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
@@ -267,7 +242,7 @@ class Nucleus:
 
 
 class TopK:
-    """Draws from the `top_k` most likely tokens, or from those of them that reach `top_p` of what they have together.
+    """Draws from the `top_k` most likely tokens, or from the first of them that reach `top_p` of their common mass.
 
     Arguments as for `WholeVocabulary`.
     """
@@ -282,7 +257,7 @@ class TopK:
     def pick(self, logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
         """As for `WholeVocabulary`."""
         best, tokens = self._likely(logits)
-        # Not a softmax: its sums would hang, if only in their last bits, on how many tokens the neighbours keep.
+        # Not a softmax: the last bits of its sums would depend on the number of tokens that other rows keep.
         mass = ((best - best[:, :1]) / self._temperature).exp().cumsum(-1)
         last = self._top_k.clamp(max=mass.shape[-1]) - 1
         last = torch.minimum(last, (mass < self._top_p * mass.gather(-1, last)).sum(-1, keepdim=True))
@@ -293,7 +268,7 @@ class TopK:
             return logits.sort(dim=-1, descending=True, stable=True)
         floor = torch.full_like(self._top_p, -math.inf)
         if self._most:
-            # The k-th of the maxima of disjoint parts is a bound: k parts hold a token that likely or more.
+            # The k-th largest maximum of disjoint parts is a bound: k parts hold a token that is at least as likely.
             maxima = logits[:, : self._part * _PARTS].reshape(-1, _PARTS, self._part).amax(1)
             bound = maxima.topk(self._most).values.gather(-1, self._top_k.clamp(max=self._most) - 1)
             floor = bound.where(self._top_k <= self._part, floor)
@@ -301,13 +276,13 @@ class TopK:
 
 
 def _sorts_fast(device: torch.device) -> bool:
-    # Sorting whole vocabularies takes a CPU longer than a small model's step, so there only what may be drawn is
-    # sorted. How much that is, a GPU would have to be waited for to say.
+    # On a CPU, sorting whole vocabularies takes longer than a small model's step, so there only the tokens that can be
+    # drawn are sorted. On a GPU, finding their number would mean waiting for the device.
     return device.type != "cpu"
 
 
 def _at_least(values: torch.Tensor, floor: torch.Tensor, padding: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The values of each row from its floor up, with their tokens, in the order of these; short rows are padded."""
+    """The values of each row that reach its floor, and their tokens, in the order of tokens; short rows are padded."""
     size, vocabulary = values.shape
     # numpy finds the places several times as fast as torch.
     found = torch.from_numpy((values.numpy() >= floor.numpy()).ravel().nonzero()[0])
@@ -322,13 +297,13 @@ def _at_least(values: torch.Tensor, floor: torch.Tensor, padding: float) -> tupl
 
 
 def _sorted(values: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Largest first, equals in the order they had."""
+    """The values and their tokens, largest first; equal values keep their order."""
     values, order = values.sort(dim=-1, descending=True, stable=True)
     return values, tokens.gather(-1, order)
 
 
 def _look_up(mass: torch.Tensor, total: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Where a share of the total falls into growing sums, `[rows, 1]`; -1 where the total is no number."""
+    """The place of a share of the total in growing sums, `[rows, 1]`; -1 where the total is NaN."""
     return torch.searchsorted(mass, draws * total, right=True).where(total > 0.0, -1)
 
 

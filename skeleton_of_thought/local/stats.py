@@ -1,4 +1,4 @@
-"""What the engine counts."""
+"""Counts and times of an engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Counters", "EngineStats"]
 
 @dataclass(frozen=True)
 class EngineStats:
-    """A snapshot of what an engine has done since it was made.
+    """A snapshot of an engine's counts and times since it was made.
 
     Attributes:
         steps: Decoding steps; each gives one token to every row of the batch.
@@ -18,22 +18,22 @@ class EngineStats:
         waiting: Requests that wait for a free row now.
         peak_batch_size: The most rows ever in flight at once.
         prefill_tokens: Prompt tokens that were computed.
-        prefix_tokens_reused: Prompt tokens that were taken from another prompt's computation.
-        prefix_hits: Requests whose prompts began with something that had been computed already.
+        prefix_tokens_reused: Prompt tokens whose keys and values another prompt had computed.
+        prefix_hits: Requests whose prompts had a beginning that was computed before.
         decode_tokens: Tokens generated.
-        slots: Places for tokens that steps looked at, per row; those in shared segments do not count.
-        padding: How many of these were empty.
-        kv_bytes: Memory of all keys and values now, those kept for later prompts included.
-        peak_kv_bytes: The most that it ever was at the end of a request.
+        slots: Slots that steps read, summed over rows and steps; those in shared segments do not count.
+        padding: The empty ones among these slots.
+        kv_bytes: Bytes of all keys and values now, those kept for later prompts included.
+        peak_kv_bytes: The most bytes at the end of any request.
         prefill_seconds: Time spent on prompts.
         decode_seconds: Time spent on steps.
-        python_seconds: The part of both that was not spent in forwards of the model.
-        completed: Rows that came to their own end.
-        cancelled: Rows whose consumer went away.
+        python_seconds: The part of both outside the model's forwards.
+        completed: Rows that ended by themselves.
+        cancelled: Rows that their consumer cancelled.
         failed: Rows that ended with an error.
         cache_kind: How rows are decoded: `"batched"`, `"separate"` (one after another, each with a cache of its own)
             or `"none"` (no cache, so each token runs the whole text).
-        reason: Why they are not batched; empty where they are.
+        reason: Why rows are not batched; empty if they are.
     """
 
     steps: int
@@ -60,12 +60,12 @@ class EngineStats:
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens generated over the time spent on steps; 0.0 before the first."""
+        """Tokens generated per second of steps; 0.0 before the first step."""
         return self.decode_tokens / self.decode_seconds if self.decode_seconds > 0 else 0.0
 
     @property
     def padding_share(self) -> float:
-        """The share of the looked-at places that were empty."""
+        """The empty share of the slots."""
         return self.padding / self.slots if self.slots else 0.0
 
 

@@ -1,7 +1,7 @@
-"""The way of a row's text from the worker to its reader: sinks that the worker fills, and streams that callers read.
+"""The transport of a row's text to its reader: sinks that the worker fills, and streams that callers read.
 
-However slow its reader is, a row costs no more than its text: what was not read yet waits as one string, with
-one wake-up at most, and is read as one piece.
+A slow reader costs no more memory than the text: unread text waits as one string, with at most one wake-up, and is read
+as one piece.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["AsyncCompletionStream", "AsyncSink", "CompletionStream", "QueueSink"
 
 
 class _Unread:
-    """The text that came since the last reading, as one string, and the row's end.
+    """The unread text of a row, as one string, and the row's result.
 
-    One thread puts and any take. Each change is a single operation of a deque and there is no lock, so it does
-    not matter where a signal handler or a finalizer interrupts it.
+    One thread puts, and any thread takes. Each change is a single operation of a deque, without a lock, so a signal
+    handler or a finalizer may interrupt it anywhere.
     """
 
     def __init__(self) -> None:
@@ -35,18 +35,18 @@ class _Unread:
 
     def put(self, piece: str) -> None:
         if self._slot:
-            with contextlib.suppress(IndexError):  # taken just now
+            with contextlib.suppress(IndexError):  # another thread took it in between
                 piece = self._slot.pop() + piece
         self._slot.append(piece)
 
     def take(self) -> str | None:
-        """What there is, which is empty at the end; None where more is to be waited for.
+        """The unread text; empty at the end, None while there is none yet.
 
         Raises:
-            EngineForked: This is a fork of the process in which the text is written.
+            EngineForked: This is a fork of the process that writes the text.
         """
         self.owner.check()
-        ended = self.result is not None  # looked at first: the last text comes before the end
+        ended = self.result is not None  # read first, as the last text comes before the end
         try:
             return self._slot.pop()
         except IndexError:
@@ -54,54 +54,54 @@ class _Unread:
 
 
 class QueueSink:
-    """Hands text to one waiting thread; never blocks the worker, however slow the consumer is."""
+    """Passes text to a waiting thread. Never blocks the worker, however slow the reader is."""
 
     def __init__(self) -> None:
         self._unread = _Unread()
-        # A semaphore that counts to one. Those of the standard library take a lock of their own to count,
-        # and so would wait for themselves in a handler that interrupted them.
+        # A lock as a semaphore that counts to one. The standard library's semaphores take a lock to count, and would
+        # wait for themselves in a handler that interrupted them.
         self._ready = threading.Lock()
         self._ready.acquire()
 
     @property
     def result(self) -> Completion | BaseException | None:
-        """How the row ended; None as long as it has not."""
+        """The completion or error of the row; None until it ends."""
         return self._unread.result
 
     def text(self, piece: str) -> bool:
-        """More text."""
+        """Receive more text."""
         self._unread.put(piece)
         self._wake()
         return True
 
     def end(self, result: Completion | BaseException) -> None:
-        """The completion, or why there is none."""
+        """Receive the completion, or the error that prevented it."""
         self._unread.result = result
         self._wake()
 
     def take(self) -> str:
-        """All text that was not read yet, waiting for some if there is none. Empty at the end alone.
+        """All unread text; waits until there is some. Empty only at the end.
 
         Raises:
-            EngineForked: This is a fork of the process in which the text is written.
-            EngineReentered: There is none yet, and the worker may wait for this very thread.
+            EngineForked: This is a fork of the process that writes the text.
+            EngineReentered: There is no text yet, and the worker may be waiting for this thread.
         """
         while (text := self._unread.take()) is None:
             if holds_guard():
                 raise reentry_error()
             self._ready.acquire()
         if not text:
-            self._wake()  # several may wait for the end: one to read, one that closed
+            self._wake()  # another thread may wait for the end, too: a reader and a closer
         return text
 
     def _wake(self) -> None:
         if self._ready.locked():
-            with contextlib.suppress(RuntimeError):  # two woke it at once
+            with contextlib.suppress(RuntimeError):  # another thread released it in between
                 self._ready.release()
 
 
 class AsyncSink:
-    """Hands text to a task, through its own event loop."""
+    """Passes text to a task through its event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -111,27 +111,27 @@ class AsyncSink:
 
     @property
     def result(self) -> Completion | BaseException | None:
-        """How the row ended; None as long as it has not."""
+        """The completion or error of the row; None until it ends."""
         return self._unread.result
 
     def text(self, piece: str) -> bool:
-        """More text; False when the loop is closed and so nobody is left to read it."""
+        """Receive more text. Returns False if the loop is closed, so that nobody can read it."""
         self._unread.put(piece)
         return self._wake()
 
     def end(self, result: Completion | BaseException) -> None:
-        """The completion, or why there is none."""
+        """Receive the completion, or the error that prevented it."""
         self._unread.result = result
         self._wake()
 
     async def take(self) -> str:
-        """All text that was not read yet, waiting for some if there is none. Empty at the end alone.
+        """All unread text; waits until there is some. Empty only at the end.
 
         Raises:
-            EngineForked: This is a fork of the process in which the text is written.
+            EngineForked: This is a fork of the process that writes the text.
         """
         while (text := self._unread.take()) is None:
-            # Nothing can be missed in between: wake-ups arrive on this loop, and not before it waits.
+            # No wake-up is lost in between: they arrive on this loop, and not before it waits.
             self._ready.clear()
             await self._ready.wait()
         return text
@@ -147,13 +147,13 @@ class AsyncSink:
         return True
 
     def _arrive(self) -> None:
-        # What came before is read by whoever wakes now; what comes from here on calls again.
+        # The task that wakes now reads the text so far; later text causes another wake-up.
         self._waking = False
         self._ready.set()
 
 
 class _Ending:
-    """What both kinds of stream know about their end."""
+    """The end of a stream, for both kinds of stream."""
 
     _result: Completion | BaseException | None = None
     _closed = False
@@ -161,10 +161,10 @@ class _Ending:
     _sink: QueueSink | AsyncSink
 
     def _wait(self) -> None:
-        """Wait for the end, where that is possible."""
+        """Wait for the end, if that is possible."""
 
     def _piece(self, text: str) -> str | None:
-        """What to hand out of the text that was read; None when there is no more to be had.
+        """The text to return to the reader; None at the end.
 
         Raises:
             Exception: The error with which the stream failed.
@@ -173,7 +173,7 @@ class _Ending:
             return None if self._closed else text
         self._result = self._sink.result
         if isinstance(self._result, BaseException):
-            raise _fresh(self._result)
+            raise _copied(self._result)
         return None
 
     @property
@@ -188,23 +188,23 @@ class _Ending:
         if self._result is None:
             raise RuntimeError("The stream has not ended yet: read it to its end or close it first.")
         if isinstance(self._result, BaseException):
-            raise _fresh(self._result)
+            raise _copied(self._result)
         return self._result
 
     def __del__(self) -> None:
-        # A consumer that goes away without closing must not keep its row.
+        # A stream that is dropped without closing must free its row.
         if self._result is None and hasattr(self, "_cancel"):
             self._cancel()
 
 
 class CompletionStream(_Ending, Iterator[str]):
-    """The text of one completion as it is generated. Iterate from one thread; `close()` from any.
+    """The text of one completion as it is generated. Iterate in one thread; call `close()` from any.
 
-    What came since the last piece is the next one, be it a token's text or much.
+    Each piece is all text since the last one, of one token or of many.
 
     Args:
-        sink: Where the worker puts the text.
-        cancel: Tells the engine that nobody waits any more; thread-safe and idempotent.
+        sink: The sink that the worker fills.
+        cancel: Cancels the row; thread-safe and idempotent.
     """
 
     def __init__(self, sink: QueueSink, cancel: Callable[[], None]) -> None:
@@ -223,13 +223,13 @@ class CompletionStream(_Ending, Iterator[str]):
         return piece
 
     def close(self) -> None:
-        """Stop generating; the row is free by the next step. Text that was not read yet is not iterated."""
+        """Stop generating; the row is free by the next step. Iteration skips the unread text."""
         if self._result is None and not self._closed:
             self._closed = True
             self._cancel()
 
     def _wait(self) -> None:
-        # Only a closed stream is waited for, and for one step at most: its row ends with the next.
+        # Waits only for a closed stream, and for one step at most: its row ends before the next.
         while self._closed and self._result is None:
             if not self._sink.take():
                 self._result = self._sink.result
@@ -244,11 +244,11 @@ class CompletionStream(_Ending, Iterator[str]):
 
 
 class AsyncCompletionStream(_Ending, AsyncIterator[str]):
-    """The text of one completion as it is generated, for one task. A cancelled task frees its row.
+    """The text of one completion as it is generated, for one task. Cancelling the task frees the row.
 
     Args:
-        sink: Where the worker puts the text.
-        cancel: Tells the engine that nobody waits any more; thread-safe and idempotent.
+        sink: The sink that the worker fills.
+        cancel: Cancels the row; thread-safe and idempotent.
     """
 
     def __init__(self, sink: AsyncSink, cancel: Callable[[], None]) -> None:
@@ -271,7 +271,7 @@ class AsyncCompletionStream(_Ending, AsyncIterator[str]):
         return piece
 
     async def aclose(self) -> None:
-        """Stop generating and free the row. Text that was not read yet is not iterated."""
+        """Stop generating and free the row. Iteration skips the unread text."""
         if self._result is None:
             self._closed = True
             self._cancel()
@@ -288,8 +288,8 @@ class AsyncCompletionStream(_Ending, AsyncIterator[str]):
         await self.aclose()
 
 
-def _fresh(error: BaseException) -> BaseException:
-    """A copy to raise: one exception object raised in several threads would mix up their tracebacks."""
+def _copied(error: BaseException) -> BaseException:
+    """A copy of an error to raise: one exception object raised in several threads would mix up their tracebacks."""
     try:
         duplicate = copy.copy(error)
     except Exception:
@@ -297,5 +297,5 @@ def _fresh(error: BaseException) -> BaseException:
     if type(duplicate) is not type(error) or str(duplicate) != str(error):
         return error
     if error.__traceback__ is not None:
-        duplicate.__cause__ = error  # which shows where in the model it happened
+        duplicate.__cause__ = error  # its traceback leads into the model
     return duplicate

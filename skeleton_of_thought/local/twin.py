@@ -1,4 +1,4 @@
-"""A second set of modules over a model's own weights, which the engine may change without touching the model."""
+"""A twin: a second set of modules over a model's own weights, which the engine can change without the model."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["Twin"]
 
 
 class Twin:
-    """A model's modules once more, with the same weights, in evaluation mode, its linear layers packed.
+    """A copy of a model's modules with the same weights, in evaluation mode and with packed linear layers.
 
-    Whoever holds the model may train it, change its attention or generate with it meanwhile.
+    Users may train the model, change its attention or generate with it meanwhile.
 
     Args:
-        model: The model; stays as it is.
+        model: The model; unchanged.
         pack: Whether to pack its linear layers.
 
     Attributes:
-        model: The twin.
-        packed: How many layers are packed.
+        model: The copy.
+        packed: The number of packed layers.
         shares: Whether its layers attend to the segments of a cache.
     """
 
@@ -39,7 +39,7 @@ class Twin:
         self.shares = False
 
     def share(self) -> bool:
-        """Have the layers attend to segments; False where they have an attention of another kind."""
+        """Make the layers attend to segments. Returns False if they have another kind of attention."""
         config: Any = self.model.config
         if getattr(config, "_attn_implementation", None) != "sdpa":
             return False
@@ -56,7 +56,7 @@ class Twin:
 
     @staticmethod
     def supports(model: Any) -> bool:
-        """Whether the model is made of transformers' own modules alone, which are known to bear it."""
+        """Whether the model consists of transformers' own modules only, which work as copies."""
         return type(model).__module__.startswith("transformers.models.") and not any(
             module._forward_hooks
             or module._forward_pre_hooks
@@ -68,7 +68,7 @@ class Twin:
 
 
 def _clone(module: nn.Module, known: dict[int, Any]) -> nn.Module:
-    """The module and all below it, anew, over the same parameters and buffers."""
+    """A copy of a module and of all modules in it, with the same parameters and buffers."""
     if id(module) in known:
         return known[id(module)]  # type: ignore[no-any-return]
     twin = copy.copy(module)
@@ -81,7 +81,7 @@ def _clone(module: nn.Module, known: dict[int, Any]) -> nn.Module:
     }
     state["training"] = False
     for name, value in state.items():
-        # A reference to another module of the tree beside the tree itself, or to a configuration.
+        # An attribute that refers to another module of the tree, or to the configuration.
         if isinstance(value, nn.Module) and name != "_modules":
             state[name] = _clone(value, known)
         elif name == "config":

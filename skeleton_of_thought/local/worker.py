@@ -1,7 +1,6 @@
-"""The engine's one thread: takes requests from a queue and decodes all of them together.
+"""The engine's worker: one thread that takes requests from a queue and decodes all of them together.
 
-One turn of the loop: take what was submitted, let go of rows whose consumers left, admit waiting requests,
-run one step.
+One turn of its loop: receive submitted rows, drop cancelled rows, admit waiting rows, run one step.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ _ENDED = object()
 
 
 class _Close:
-    """Asks the worker to end."""
+    """The request to end the thread."""
 
 
 @dataclass(frozen=True)
 class _KeepOnly:
-    """Asks the worker to go back to these beginnings of prompts, if the weights are still those that made them."""
+    """The request to keep only these beginnings of prompts, or none if the weights have changed since."""
 
     strips: Sequence[Strip]
     weights: int
@@ -54,16 +53,16 @@ _Item = Sequence[Row] | _Close | _KeepOnly | None
 
 
 class Worker:
-    """Decodes rows on a thread of its own, which starts with the first of them.
+    """Decodes rows on a thread of its own, which starts with the first row.
 
-    It does not know the engine, so that an engine nobody holds any more can go and take its thread along.
+    The worker holds no reference to the engine, so that an engine without users is freed and ends its thread.
 
     Args:
         runner: The model.
-        max_batch_size: Rows in flight at most; others wait.
+        max_batch_size: The most rows decoded at once; others wait.
         prefix_cache_tokens: Prompt tokens whose keys and values are kept for later prompts.
-        prefill_chunk: Prompt tokens run between two steps.
-        budget: Tokens whose keys and values may be held at once.
+        prefill_chunk: Prompt tokens that run between two steps.
+        budget: The most tokens whose keys and values may be held at once.
     """
 
     def __init__(
@@ -82,12 +81,12 @@ class Worker:
             "none": SeparateLane(runner, self._counters, cached=False),
         }
         self._waiting: deque[Row] = deque()
-        # Rows whose prompts are being run, and what runs the next piece of them.
+        # The rows whose prompts are running, and the iterator that runs the next piece.
         self._joining: list[Row] = []
         self._joins: tuple[Lane, Iterator[None]] | None = None
         self._max_joining = max_batch_size
         self._full_at: int | None = None
-        # A SimpleQueue, since finalizers put into it: its put is reentrant.
+        # A SimpleQueue because finalizers put into it, and its put is reentrant.
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._guard = Guard()
         self._thread: threading.Thread | None = None
@@ -95,58 +94,58 @@ class Worker:
         self._ended = False
 
     def submit(self, rows: Sequence[Row]) -> None:
-        """Have these rows decoded; they are admitted together.
+        """Submit rows for decoding; they are admitted together.
 
         Raises:
             EngineClosed: `close()` was called, or (`EngineForked`) this is a fork of the worker's process.
-            EngineReentered: The call comes from the worker's thread, or interrupted another on this thread.
+            EngineReentered: The call comes from the worker's thread, or interrupted another call on this thread.
         """
         self._guard.run(functools.partial(self._take, rows))
 
     def wake(self) -> None:
-        """Have the worker look at cancelled rows, should it be asleep. Safe in finalizers."""
+        """Wake the worker to drop cancelled rows. Safe in finalizers."""
         self._inbox.put(None)
 
     def close(self, timeout: float | None = None) -> None:
-        """End all rows with `EngineClosed` and the thread with them, after the step that is running.
+        """End all rows with `EngineClosed`, and the thread, after its current step.
 
-        Waits for that, but on the worker's own thread, in a forked process, and in a handler that interrupted
-        a call on this thread: the step might wait for that call.
+        Waits for the end, except on the worker's own thread, in a forked process, and in a handler that interrupted a
+        call on this thread: the step might wait for that call.
         """
         self.abandon()
         if self._guard.owner.forked or holds_guard():
             return
-        # Through the guard: a thread that is being started is joined too.
+        # Through the guard, so that a thread that is just being started is joined too.
         thread = self._guard.run(lambda: self._thread)
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout)
 
     def abandon(self) -> None:
-        """Ask the worker to end, without waiting. Safe in finalizers."""
+        """Request the end of the thread, without waiting. Safe in finalizers."""
         self._closing = True
         self._inbox.put(_Close())
 
     def checkpoint(self) -> Callable[[], None]:
-        """The beginnings of prompts that are kept now: a function that has the worker forget all others.
+        """Remember the beginnings of prompts that are kept now; returns a function that drops all others.
 
-        It does so before it takes the next rows. What other weights have made is forgotten, too.
+        The worker does that before it receives the next rows. It drops all beginnings if the weights have changed.
         """
         kept = _KeepOnly(tuple(self._store.strips), self._weights)
         return lambda: self._inbox.put(kept)
 
     @property
     def closed(self) -> bool:
-        """Whether no more rows are taken."""
+        """Whether the worker refuses rows."""
         return self._closing or self._guard.owner.forked
 
     def check(self) -> None:
-        """Raise what `submit` would raise in this state, before any work is put into rows."""
+        """Raise the error that `submit` would raise now, before rows are made."""
         self._guard.owner.check()
         if self._closing:
             raise EngineClosed(_CLOSED)
 
     def stats(self) -> EngineStats:
-        """What was done so far."""
+        """A snapshot of the counts and times so far."""
         path = self._runner.path
         return EngineStats(
             forwards=self._runner.forwards, **asdict(self._counters), cache_kind=path.kind, reason=path.reason
@@ -159,12 +158,12 @@ class Worker:
         self._release_helpers()
         self._inbox.put(rows)
         if not self._ended and (self._thread is None or not self._thread.is_alive()):
-            # Daemon: a forgotten engine must not keep the interpreter from ending.
+            # A daemon, so that an unclosed engine does not keep the interpreter from ending.
             thread = threading.Thread(target=self._run, name="skeleton-of-thought-engine", daemon=True)
             thread.start()
             self._thread = thread
             _running.add(self)
-        # Closing waits for no lock, so it may have happened since the check.
+        # Closing takes no lock, so it may have happened since the check.
         if self._ended:
             self._refuse()
 
@@ -176,16 +175,16 @@ class Worker:
                 try:
                     self._turn()
                 except BaseException as error:
-                    # Nothing may leave a caller waiting for ever, a mistake in this file included.
+                    # No error may leave a caller waiting for ever, not even a mistake in this file.
                     logger.exception("The local engine failed between two steps")
                     self._end_all(error)
             self._end_all(EngineClosed(_CLOSED))
-        # In this order: rows that are put after the last look find that the thread has ended.
+        # In this order: rows submitted after the last look see that the thread has ended.
         self._ended = True
         self._refuse()
 
     def _refuse(self) -> None:
-        """End the rows that came when nobody was to take them any more."""
+        """End the rows that were submitted too late."""
         while True:
             try:
                 rows = self._inbox.get_nowait()
@@ -204,7 +203,7 @@ class Worker:
                 self._step(lane)
 
     def _receive(self) -> bool:
-        """Take what is in the inbox, and wait for something when there is nothing to do."""
+        """Process the inbox; wait for an item when there is nothing to do. Returns False when the thread must end."""
         if not self._has_work():
             self._free_resources()
             self._count()
@@ -224,13 +223,13 @@ class Worker:
         return bool(self._waiting or self._joining or any(lane.rows for lane in self._lanes.values()))
 
     def _free_resources(self) -> None:
-        """Free the batch's memory, and processors for other threads, while there is nothing to decode."""
+        """Free the batch's memory and end the OpenMP helpers, while there is nothing to decode."""
         for lane in self._lanes.values():
             lane.clear()
         self._release_helpers()
 
     def _release_helpers(self) -> None:
-        """End this thread's OpenMP helpers, which would slow those of the others, where forwards use them."""
+        """End this thread's OpenMP helpers, which slow down those of other threads, if the model runs on a CPU."""
         if self._runner.device.type == "cpu":
             release_helpers()
 
@@ -250,7 +249,7 @@ class Worker:
         self._report_ended(gone)
 
     def _admit(self) -> None:
-        """Run the next piece of the prompts of rows that are joining, or let the next ones in."""
+        """Run the next piece of the joining rows' prompts; without joining rows, admit the next ones first."""
         if self._joins is None:
             self._start_admission()
         if self._joins is None:
@@ -276,12 +275,12 @@ class Worker:
         self._report_ended([row for row in rows if row.finished])
 
     def _start_admission(self) -> None:
-        """Choose who joins next: first come, first served, as many as there is room for."""
+        """Move waiting rows to the joining ones, first come, first served, as many as fit."""
         free = self._max_rows - sum(len(lane.rows) for lane in self._lanes.values())
         if not self._waiting or free <= 0 or self._short_of_memory():
             return
         kind = self._runner.kind_for(self._waiting[0].longest)
-        # Known as joining at once, so that a failure on the way here ends them too.
+        # Assigned at once, so that a failure below ends these rows too.
         rows = self._joining = []
         most = min(free, self._max_joining)
         while self._waiting and len(rows) < most and self._runner.kind_for(self._waiting[0].longest) == kind:
@@ -300,31 +299,31 @@ class Worker:
         self._joins = (lane, lane.admit(rows))
 
     def _short_of_memory(self) -> bool:
-        """Whether there was no memory for one more row, and none has left since."""
+        """Whether memory ran out for one more row, and no row has left since."""
         if self._full_at is not None and sum(len(lane.rows) for lane in self._lanes.values()) >= self._full_at:
             return True
         self._full_at = None
         return False
 
     def _fits(self, joining: Sequence[Row], row: Row) -> bool:
-        """Whether the budget for keys and values allows for one more row, at the longest that all may become."""
+        """Whether the budget for keys and values has room for one more row, if all rows reach their longest text."""
         rows = [*(row for lane in self._lanes.values() for row in lane.rows), *joining, row]
         tokens = sum(other.longest for other in rows)
         if self._runner.shares:
             tokens -= shared_tokens(sorted(row.prompt_ids for row in rows), self._runner.token_bytes)
         if tokens <= self._budget or len(rows) == 1:
-            # What is kept for later prompts makes room.
+            # The beginnings kept for later prompts make room.
             self._store.shrink(max(0, self._budget - tokens))
             return True
         return False
 
     def _requeue_or_fail(self, lane: Lane, error: BaseException) -> None:
-        """Rows whose prompts failed: after running out of memory they try again, fewer at once."""
-        # Rows that were taken in before the failure, and older ones, go on.
+        """End the rows whose prompts failed. If memory ran out, they wait and try again, fewer at once."""
+        # Older rows, and rows that joined the batch before the failure, go on.
         rows = [row for row in self._joining if row not in lane.rows and not row.finished]
         running = sum(len(other.rows) for other in self._lanes.values())
         if _out_of_memory(error) and (len(rows) > 1 or running):
-            logger.warning("Out of memory for the prompts of %d rows: they wait, and try again", len(rows))
+            logger.warning("Out of memory for the prompts of %d rows: they wait and try again", len(rows))
             _release(error)
             self._store.clear()
             self._max_joining = max(1, len(rows) // 2)
@@ -372,7 +371,7 @@ class Worker:
         self._report_ended(rows)
 
     def _report_ended(self, rows: Sequence[Row]) -> None:
-        """Count the rows that ended and tell their consumers."""
+        """Count the rows that ended, and pass their results to their consumers."""
         counters, ended = self._counters, [row for row in rows if row.result is not None]
         for row in ended:
             if isinstance(row.result, BaseException):
@@ -402,10 +401,9 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _release(error: BaseException) -> None:
-    """Let go of the tensors of a failed forward.
+    """Free the tensors of a failed forward.
 
-    The frames of the traceback hold them, which callers who keep the error would keep with it: after running
-    out of memory, for good.
+    The frames of the traceback hold them, so a caller who keeps the error would keep the tensors too.
     """
     link: BaseException | None = error
     while link is not None:
@@ -420,6 +418,6 @@ _running: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 @atexit.register
 def _end_workers() -> None:
-    # A daemon thread inside a forward while the interpreter goes down can crash the process.
+    # A daemon thread inside a forward at the end of the interpreter can crash the process.
     for worker in list(_running):
         worker.close(_EXIT_PATIENCE)

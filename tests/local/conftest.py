@@ -29,7 +29,7 @@ from transformers import (
 
 from skeleton_of_thought.local import LocalEngine, prefix
 
-# Tiny models gain nothing from more threads, and on a busy machine they lose a lot.
+# Tiny models gain nothing from more threads, and lose a lot on a busy machine.
 torch.set_num_threads(1)
 
 SENTENCES = [
@@ -81,7 +81,7 @@ COMMON = {
     "eos_token_id": 2,
     "pad_token_id": 2,
     "max_position_embeddings": 512,
-    # Far from the usual small values, so that the next token hangs on the whole text before it.
+    # Far larger than usual, so that the next token depends on the whole text before it.
     "initializer_range": 0.4,
 }
 
@@ -103,14 +103,14 @@ def make_model(kind: str) -> Any:
         model = GPT2LMHeadModel(config)
     else:
         raise ValueError(kind)
-    # Random models end at random: tests of lengths want them to go on.
+    # Random models end at random, but tests of lengths need long texts.
     model.generation_config.eos_token_id = 2
     return model.eval()
 
 
 @pytest.fixture(scope="package", autouse=True)
 def shares_little() -> Iterator[None]:
-    """Tiny models have few bytes per token: without this they would never share a beginning where it lies."""
+    """Lower the least size of a segment: tiny models have few bytes per token, and would copy every beginning."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prefix, "_MIN_SEGMENT_BYTES", 2_000)
         yield
@@ -118,14 +118,14 @@ def shares_little() -> Iterator[None]:
 
 @pytest.fixture(scope="package", autouse=True)
 def poisoned() -> Iterator[None]:
-    """New memory is full of NaN, so that looking at what nobody has written shows."""
+    """Fill new memory with NaN, so that a read of unwritten memory shows."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
 
 
 def eventually(condition: Callable[[], bool], patience: float = 60.0) -> None:
-    """Wait until something is so; give up after very long."""
+    """Wait until a condition holds; fail after a long time."""
     end = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < end, "it never happened"
@@ -139,7 +139,7 @@ def runs(engine: LocalEngine) -> bool:
 
 
 class Gate(LlamaForCausalLM):
-    """A model whose forwards can be held, counted and made to fail."""
+    """A model whose forwards a test can hold, count and fail."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -157,7 +157,7 @@ class Gate(LlamaForCausalLM):
             raise self.error
         return super().forward(input_ids=input_ids, **kwargs)
 
-    # What the engine learns from the signature.
+    # The engine reads the signature.
     forward.__signature__ = inspect.signature(LlamaForCausalLM.forward)  # type: ignore[attr-defined]
 
 

@@ -1,8 +1,8 @@
 """Every architecture writes greedily, token for token, what `model.generate` writes for each prompt alone.
 
-The models are tiny and random, with weights so large that the next token hangs on the whole text. Their
-tokenizer has one letter per token, so a text is as long as it looks, and a prompt that continues an answer has
-just the answer's tokens.
+The models are tiny and random, with weights so large that the next token depends on the whole text. Their tokenizer
+has one letter per token, so a text has as many tokens as letters, and a prompt that continues an answer has exactly
+the answer's tokens.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class Kind:
     """A tiny model of one architecture.
 
     Attributes:
-        name: Of its class, without the ending.
-        changes: Of its configuration.
-        seed: The first one tried; with it the texts have no near ties.
+        name: The name of its class, without the ending.
+        changes: Changes of its configuration.
+        seed: The first seed to try for texts without near ties.
         attention: The implementation of attention; empty for the model's own choice.
     """
 
@@ -151,7 +151,7 @@ SLOWER = {
 
 
 def letters(count: int, seed: int) -> str:
-    """A random text of that many tokens."""
+    """A random text of this many tokens."""
     source = random.Random(seed)
     return "".join(chr(0x100 + source.randrange(3, VOCABULARY)) for _ in range(count))
 
@@ -185,7 +185,7 @@ def make_model(kind: Kind, seed: int) -> Any:
     model = found[0](found[0].config_class(**{**BASE, **kind.changes})).eval()
     with torch.no_grad():
         for weights in model.parameters():
-            if weights.dim() == 1:  # biases and norms begin as zeros and ones, which hides that one is left out
+            if weights.dim() == 1:  # biases and norms begin as zeros and ones, which would hide a missing one
                 weights.add_(0.2 * torch.randn_like(weights))
     if kind.attention:
         model.set_attn_implementation(kind.attention)
@@ -194,7 +194,7 @@ def make_model(kind: Kind, seed: int) -> Any:
 
 
 def alone(model: Any, prompt: str, tokens: int) -> tuple[tuple[int, ...], float]:
-    """What the model writes for one prompt, and the least gap between the two likeliest tokens on the way."""
+    """The model's text for one prompt, and the smallest gap between its two likeliest tokens at any step."""
     ids = torch.tensor([TOKENIZER(prompt)["input_ids"]])
     with torch.inference_mode():
         out = model.generate(
@@ -206,7 +206,7 @@ def alone(model: Any, prompt: str, tokens: int) -> tuple[tuple[int, ...], float]
 
 
 def settled(**settings: Any) -> dict[str, Any]:
-    """Those of the settings that this engine has."""
+    """The settings that this engine has."""
     known = inspect.signature(LocalEngine.__init__).parameters
     return {name: value for name, value in settings.items() if name in known}
 
@@ -226,14 +226,14 @@ class Subject:
         return [self.texts[p][:n] for p, n in zip(prompts, lengths or [TOKENS] * len(prompts), strict=True)]
 
     def kv_bytes(self, tokens: int) -> int:
-        """What keys and values of that many tokens take."""
+        """The bytes of the keys and values of this many tokens."""
         with torch.inference_mode():
             cache = self.model(torch.arange(3, 11)[None], use_cache=True).past_key_values
         return tokens * sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values)) // 8
 
 
 def subject_of(kind: Kind) -> Subject:
-    """A model whose texts have no near ties and are not dull: else wrong and right would look alike."""
+    """A model whose texts have no near ties and are not dull: otherwise wrong and right texts could be equal."""
     for seed in range(kind.seed, kind.seed + 12):
         model = make_model(kind, seed)
         texts, gaps = {}, []

@@ -1,4 +1,4 @@
-"""The demo model is decoded in one batch, by whatever versions there are. `make test-newest` runs this first."""
+"""The demo model is decoded in one batch, with any installed versions. `make test-newest` runs this first."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def test_rows_take_as_many_steps_as_the_longest_of_them(demo_engine: LocalEngine
     done = demo_engine.generate(prompts)
     after = demo_engine.stats()
     assert [len(completion.token_ids) for completion in done] == list(LENGTHS)
-    # A row's first token may be that of its prompt's own run.
+    # The run of a row's prompt may give its first token.
     assert after.steps - before.steps <= max(LENGTHS)
     assert after.decode_tokens - before.decode_tokens == sum(LENGTHS)

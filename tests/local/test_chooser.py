@@ -1,4 +1,4 @@
-"""A batch's tokens are chosen together, and each row's are what they would be alone."""
+"""A batch's tokens are chosen together, and each row gets the tokens that it would get alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VOCABULARY = 90
 
 
 class Silence:
-    """A sink that keeps what it is given."""
+    """A sink that keeps all text and results."""
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
@@ -59,7 +59,7 @@ def noise(seed: int, rows: int = 1, vocabulary: int = VOCABULARY) -> torch.Tenso
 
 
 def model(row: Row) -> torch.Tensor:
-    """Logits that hang on a row's text alone."""
+    """Logits that depend on the row's text alone."""
     return noise(hash((row.prompt_ids, tuple(row.output_ids))) % 2**31)
 
 
@@ -75,7 +75,7 @@ def text_alone(tokens: int, **given: Any) -> list[int]:
 
 
 def plainly(row: Row, logits: torch.Tensor) -> torch.Tensor:
-    """The logits under a row's settings, written down as simply as can be."""
+    """The logits under a row's settings, computed in the simplest form."""
     params, logits = row.sampler.params, logits.clone()
     for token in range(len(logits)):
         count = row.output_ids.count(token)
@@ -120,7 +120,7 @@ def test_rows_that_come_and_go_write_what_they_write_alone(every: list[dict[str,
         if chance.random() < 0.3:
             chance.shuffle(batch)
         if chance.random() < 0.2:
-            step(chooser, batch[:1])  # as when a prompt's first token is chosen apart
+            step(chooser, batch[:1])  # as when a prompt's first token is chosen separately
             batch = [row for row in batch if not row.finished]
         if batch:
             step(chooser, batch)
@@ -198,12 +198,12 @@ def test_penalties_are_laid_out_once_while_the_rows_stay(monkeypatch: pytest.Mon
     rows.remove(ending)
     for _ in range(25):
         step(chooser, rows)
-    assert made == [3, 2, 1]  # until one ends, until another may end, and from then on
+    assert made == [3, 2, 1]  # until one row ends, until another may end, and after that
 
 
 def test_plain_greedy_rows_cost_one_argmax() -> None:
     rows, chooser = [make_row(), make_row(min_new_tokens=1, eos=[0]), make_row()], Chooser()
-    logits = noise(1, rows=3).double()  # numpy takes float32 alone, out of sight
+    logits = noise(1, rows=3).double()  # not float32, for which numpy would do the work unseen
     chooser.choose(rows, logits)
     with Operations() as operations:
         chooser.choose(rows, logits)
@@ -211,7 +211,7 @@ def test_plain_greedy_rows_cost_one_argmax() -> None:
 
 
 class Operations(TorchDispatchMode):
-    """The names of the tensor operations that run inside."""
+    """Records the names of tensor operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,14 +223,14 @@ class Operations(TorchDispatchMode):
 
 
 class Broken(Silence):
-    """A sink that fails when text comes."""
+    """A sink that fails on the first text."""
 
     def text(self, piece: str) -> bool:
         raise ValueError("the text goes nowhere")
 
 
 class Loaded(RowSampler):
-    """Draws until it may no more."""
+    """A sampler that fails at the third draw."""
 
     def draw(self, step: int) -> float:
         if step == 2:
@@ -275,7 +275,7 @@ def test_finished_rows_are_not_kept_alive() -> None:
 
 def test_a_row_in_the_place_of_another_gets_its_own_penalties() -> None:
     chooser = Chooser()
-    for turn in range(40):  # so often that Python puts a new row where an old one was
+    for turn in range(40):  # often enough for a new row to get an old one's address
         row = make_row([turn], presence_penalty=50.0, repetition_penalty=1.3)
         for _ in range(3):
             expected = int(plainly(row, model(row)[0]).argmax())

@@ -122,7 +122,7 @@ TEXTS = ["你好，世界！", "🙂🚀 ok", "a\u200d👩‍🚀b", "Käfer\n\n
 
 
 def fallback_tokenizer() -> Tokenizer:
-    """A tokenizer as of sentencepiece models: spaces as `▁`, unknown characters byte by byte."""
+    """A tokenizer like those of sentencepiece models: spaces as `▁`, unknown characters as bytes."""
     pieces = [*WORDS, *(f"<0x{byte:02X}>" for byte in range(256))]
     core = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, [], byte_fallback=True))
     core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")

@@ -1,4 +1,4 @@
-"""How a model's rows are decoded: what is inferred of it is tried out, and what fails the trial is said loudly."""
+"""The decoding path of a model is inferred, then checked by a trial run; a failed trial is logged as a warning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME = next(name for name in ("cache", "past_key_values") if name in signature(
 
 
 class Plain(hf.LlamaForCausalLM):
-    """A model as transformers has it; the others change its forward."""
+    """A model of transformers; the subclasses change its forward."""
 
     def _run(self, input_ids: Any, **kwargs: Any) -> Any:
         return super().forward(input_ids=input_ids, **{k: value for k, value in kwargs.items() if value is not None})
@@ -33,7 +33,7 @@ class Plain(hf.LlamaForCausalLM):
 
 
 class Annotated(Plain):
-    """A cache argument of a new name, which its annotation gives away."""
+    """A cache argument with a new name and a cache's annotation."""
 
     def forward(
         self, input_ids: Any = None, memory: Cache | None = None, attention_mask: Any = None, position_ids: Any = None,
@@ -46,7 +46,7 @@ class Annotated(Plain):
 
 
 class Unknown(Plain):
-    """A cache argument of a new name, and nothing says that it is one."""
+    """A cache argument with a new name and no annotation."""
 
     def forward(self, input_ids: Any = None, memory: Any = None, use_cache: bool = True, **kwargs: Any) -> Any:
         return self._run(input_ids, use_cache=False)
@@ -62,7 +62,7 @@ class Forgetful(Plain):
 
 
 class Maskless(Plain):
-    """Uses its cache, and no mask: the shorter of two rows sees what is not its own."""
+    """Uses its cache but no mask: the shorter of two rows attends to slots that are not its own."""
 
     def forward(
         self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, use_cache: bool = True,
@@ -72,7 +72,7 @@ class Maskless(Plain):
 
 
 class Usual(Plain):
-    """The usual arguments by name, for an engine passes what a forward names."""
+    """Names the usual arguments, since the engine passes only arguments that a forward names."""
 
     def forward(
         self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, position_ids: Any = None,
@@ -87,7 +87,7 @@ class Usual(Plain):
         return out
 
     def _check(self, input_ids: Any, cache: Any) -> None:
-        """Refuses nothing."""
+        """Accepts everything."""
 
     def _changed(self, logits: Any) -> Any:
         return logits
@@ -102,14 +102,14 @@ class Failing(Usual):
 
 
 class Drifting(Usual):
-    """Its logits hang on the whole text that one forward sees, as where activations are quantised together."""
+    """Its logits depend on the whole text of one forward, as in models that quantise all activations together."""
 
     def _changed(self, logits: Any) -> Any:
         return logits * (1 + 2e-3 * logits.shape[1])
 
 
 class Forbidding(Usual):
-    """Never says some tokens, as models with a padded vocabulary, or one of images, do."""
+    """Forbids some tokens, like models with padding or images in their vocabulary."""
 
     forbidden = -math.inf
 
@@ -119,20 +119,20 @@ class Forbidding(Usual):
 
 
 class ForbiddingByTheLeastNumber(Forbidding):
-    """Does so by a number that dwarfs all logits."""
+    """Forbids tokens by a number far below all logits."""
 
     forbidden = torch.finfo(torch.float32).min
 
 
 class ForbiddingAndForgetful(ForbiddingByTheLeastNumber):
-    """And does not use its cache."""
+    """Forbids tokens and ignores its cache."""
 
     def _past(self, cache: Any) -> dict[str, Any]:
         return {}
 
 
 class Bare(Plain):
-    """Takes nothing that is not needed."""
+    """Accepts only the arguments that it needs."""
 
     def forward(self, input_ids: Any, cache: Any = None, attention_mask: Any = None, position_ids: Any = None) -> Any:
         return self._run(
@@ -142,7 +142,7 @@ class Bare(Plain):
 
 
 class Empty(Plain):
-    """Gives no numbers at all."""
+    """Has NaN as logits."""
 
     def forward(
         self, input_ids: Any = None, cache: Any = None, use_cache: bool = True, return_dict: bool = True
@@ -153,7 +153,7 @@ class Empty(Plain):
 
 
 class Deaf(Usual):
-    """Fails even at the plain text of a trial: nothing can be compared."""
+    """Fails at the plain text of the trial, so that nothing can be compared."""
 
     def _check(self, input_ids: Any, cache: Any) -> None:
         if cache is None:
@@ -161,14 +161,14 @@ class Deaf(Usual):
 
 
 def of(kind: type[Plain], llama: Any) -> Plain:
-    """The tests' model, of this kind."""
+    """The tests' model as one of this class."""
     model = kind(llama.config).eval()
     model.load_state_dict(llama.state_dict())
     return model
 
 
 def counted(model: Any) -> list[int]:
-    """The rows of each forward from now on."""
+    """Records the rows of each forward from now on."""
     rows: list[int] = []
 
     def note(model: Any, args: Any, kwargs: Any) -> None:
@@ -229,7 +229,7 @@ def test_a_model_takes_the_fastest_way_that_gives_its_own_text(
         assert said[0].startswith(f"{kind.__name__} decodes its rows one after another")
         assert reason in said[0]
         assert ("runs the whole text for each token" in said[0]) == (way == "none")
-        # A model that says by itself that it takes no cache is as it is; one that fails the trial may be our fault.
+        # A model without a cache argument is not our fault; a failed trial may be.
         assert ("please report it" in said[0]) == (kind is not Unknown)
 
 
@@ -258,13 +258,13 @@ def test_few_bits_hide_no_fault(kind: type[Plain], dtype: torch.dtype, llama: An
         assert engine.stats().cache_kind == WAYS[kind][0]
 
 
-@pytest.mark.parametrize(("kind", "why"), [(Deaf, "RuntimeError: only with a cache"), (Empty, "no numbers")])
-def test_a_model_that_cannot_be_tried_out_keeps_what_was_inferred(
+@pytest.mark.parametrize(("kind", "why"), [(Deaf, "RuntimeError: only with a cache"), (Empty, "not numbers")])
+def test_a_model_whose_trial_run_fails_keeps_the_inferred_path(
     kind: type[Plain], why: str, llama: Any, tokenizer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING), LocalEngine(of(kind, llama), tokenizer) as engine:
         assert engine.stats().cache_kind == "batched"
-    assert f"{kind.__name__} could not be tried out: " in caplog.text
+    assert f"The trial run of {kind.__name__} failed: " in caplog.text
     assert why in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""The embedded demo model, for real."""
+"""The embedded demo model itself."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_template_is_counted(demo_engine: LocalEngine) -> None:
 
 
 def asked(engine: LocalEngine, capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    """What `sot ask --json` says over this engine, which stays open for other tests."""
+    """The output of `sot ask --json` over this engine, which stays open for other tests."""
     backend = dataclasses.replace(local_backend(engine, max_new_tokens=24), close=lambda: None)
     assert main(["ask", "--json", *arguments], backend=backend) == 0
     return json.loads(capsys.readouterr().out)
@@ -82,7 +82,7 @@ def test_the_router_sends_a_sum_the_direct_way(demo_engine: LocalEngine, capsys:
 
 def test_the_router_can_be_left_out(demo_engine: LocalEngine, capsys: pytest.CaptureFixture[str]) -> None:
     answer = asked(demo_engine, capsys, "How can I sleep better?", "--no-router", "--max-points", "2")
-    # Whether the small model's list is of any use is another matter.
+    # The quality of the small model's list does not matter here.
     assert answer["decision"] is None
     assert "skeleton" in answer["usage_by_stage"]
 
@@ -95,6 +95,6 @@ def test_a_comparison_has_both_ways_at_the_answers_length(
     ways = answer["compare"]["ways"]
     assert [way["name"] for way in ways] == ["model.generate", "the engine's single row"]
     assert [way["usage"]["output_tokens"] for way in ways] == [tokens, tokens]
-    # The same model and the same prompt: only what runs it differs.
+    # The same model and the same prompt, run by different code.
     assert ways[0]["text"][:40] == ways[1]["text"][:40]
     assert len(answer["compare"]["runs"]) == 3

@@ -1,4 +1,4 @@
-"""One batch for everybody: sharing, admission, endings, failures."""
+"""The engine's one batch: sharing, admission, endings, failures."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_a_prefill_is_continued(engine: LocalEngine) -> None:
     assert ways[0].token_ids != engine.generate([chat], max_new_tokens=12)[0].token_ids
 
 
-# --- what cannot work, told before any work -------------------------------------------------------
+# --- requests that are refused before any work -----------------------------------------------------
 
 
 def test_a_prompt_that_does_not_fit_is_refused(engine: LocalEngine) -> None:
@@ -320,7 +320,7 @@ def test_rows_leave_from_the_middle_of_the_batch(engine: LocalEngine) -> None:
         assert streams[staying].completion.token_ids == expected[staying].token_ids
 
 
-# --- going away -----------------------------------------------------------------------------------
+# --- cancellation ----------------------------------------------------------------------------------
 
 
 def test_a_closed_stream_frees_its_row(engine: LocalEngine, tiny: Any) -> None:

@@ -44,7 +44,7 @@ USES: dict[str, Callable[[LocalEngine], Any]] = {
 
 
 def failure(work: Callable[[], object]) -> str:
-    """The type of the error with which something fails; empty if it does not."""
+    """The type of the error that a function raises; empty if it raises none."""
     try:
         work()
     except Exception as error:
@@ -73,7 +73,7 @@ def test_one_wake_up_waits_for_a_busy_event_loop(engine: LocalEngine, tiny: Any)
     async def read() -> list[str]:
         stream = unending(engine).astream(STORY, max_new_tokens=100)
         before = loop.calls
-        tiny.eventually(lambda: engine.stats().completed == 1)  # on the loop's own thread: it stands still
+        tiny.eventually(lambda: engine.stats().completed == 1)  # on the loop's own thread, so that the loop is blocked
         assert loop.calls - before <= 1
         pieces = [piece async for piece in stream]
         assert pieces == [stream.completion.text]
@@ -117,7 +117,7 @@ def test_everybody_who_waits_for_an_end_is_woken_by_it(gated: LocalEngine, gate:
 
 forks = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
-    # What Python 3.12 and later say to every fork of a process with threads.
+    # Python 3.12 and later warn at every fork of a process with threads.
     pytest.mark.filterwarnings("ignore:.*is multi-threaded, use of fork:DeprecationWarning"),
 ]
 
@@ -129,7 +129,7 @@ def forking(test: Any) -> Any:
 
 
 def in_child(work: Callable[[], object]) -> str:
-    """What `work` gives in a forked child, in words; the child is ended if it hangs."""
+    """The text that `work` returns in a forked child, or its error. Ends a child that hangs."""
     read, write = os.pipe()
     sys.stdout.flush()
     child = os.fork()
@@ -263,7 +263,7 @@ def test_a_child_does_not_wait_for_an_engine_that_its_parent_is_making(llama: An
 
 
 def own(kind: type[PreTrainedTokenizerFast], tiny: Any) -> Any:
-    """The tests' tokenizer, as one of this kind."""
+    """The tests' tokenizer as one of this class."""
     plain = tiny.make_tokenizer()
     tokenizer = kind(tokenizer_object=plain._tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
     tokenizer.chat_template = plain.chat_template
@@ -271,7 +271,7 @@ def own(kind: type[PreTrainedTokenizerFast], tiny: Any) -> Any:
 
 
 class Interrupted(PreTrainedTokenizerFast):
-    """A tokenizer during whose work a signal arrives, when `armed`."""
+    """A tokenizer that sends a signal amid its work, when `armed`."""
 
     armed = False
 
@@ -299,7 +299,7 @@ def interrupted(gate: Any, tiny: Any) -> Iterator[LocalEngine]:
 
 @contextlib.contextmanager
 def handling(work: Callable[[], object]) -> Iterator[None]:
-    """Have a signal handler do this."""
+    """Run this in a signal handler."""
     before = signal.signal(signal.SIGINT, lambda *_: work())
     try:
         yield

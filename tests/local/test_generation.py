@@ -1,4 +1,4 @@
-"""Generation settings of transformers, read as an engine's."""
+"""Generation configs of transformers as settings of an engine."""
 
 from __future__ import annotations
 

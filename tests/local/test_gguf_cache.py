@@ -1,4 +1,4 @@
-"""A converted copy, killed at every step of its way into place."""
+"""Converted copies: processes are killed at every step of making one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ spec = importlib.util.spec_from_file_location("gguf_cache", path)  # without tor
 gguf_cache = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(gguf_cache)
 import psutil
-gguf_cache.metadata.version("transformers")  # what is read once shall not be counted among the steps
+gguf_cache.metadata.version("transformers")  # the first call opens files, which must not count as steps
 
 class Part:
     def __init__(self, name):
@@ -103,10 +103,10 @@ def test_a_process_killed_at_any_step_leaves_a_whole_copy_or_none(tmp_path: Path
     assert len(outcomes) > 20
     assert [code for code, *_ in outcomes] == [-9] * (len(outcomes) - 1) + [0]
     for _, whole, log, tidy in outcomes:
-        # Whoever comes next reads the whole copy, or tries the damaged one, and makes it anew.
+        # The next process reads the whole copy, or tries the damaged one and makes a new one.
         assert log == (["read"] if whole else ["convert", "read"]) or (before == "damaged" and log[-1] == "read")
         assert log.count("convert") == (not whole)
-        # A copy that was made clears away what lay about; one that was there is only read.
+        # Making a copy removes leftovers; reading one does not.
         assert tidy or whole
 
 

@@ -1,4 +1,4 @@
-"""Output that a grammar holds to a form: exact, for its own row alone, and with all other settings."""
+"""Grammars: exact, for their own row alone, and with all other settings."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_rows_without_a_grammar_are_left_as_they_are_and_all_are_one_batch(engin
 def test_logits_are_left_as_they_were(tokenizer):
     grammars = Grammars(tokenizer, {2}, lambda work: work())
     rows = [row(tokenizer, grammars, g) for g in (None, DIGITS, None, JSON)]
-    # Wider than the tokenizer's vocabulary, as models pad it: what is past its end is never allowed.
+    # Wider than the tokenizer's vocabulary, as in padded models: tokens beyond its end are never allowed.
     logits = torch.randn(4, 480, generator=torch.Generator().manual_seed(1))
     logits[:, 470] = 100.0
     before = logits.clone()

@@ -1,4 +1,4 @@
-"""A row's text is its own: what it would be alone, whatever shares the batch and whatever was kept before."""
+"""A row has the text that it would have alone, with any other rows in the batch and any kept beginnings."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ SAMPLED: list[dict[str, Any]] = [
 
 
 def settled(**settings: Any) -> dict[str, Any]:
-    """Those of the settings that this engine has."""
+    """The settings that this engine has."""
     known = inspect.signature(LocalEngine.__init__).parameters
     return {name: value for name, value in settings.items() if name in known}
 
 
 class Alone:
-    """A model, and what it writes for one prompt at a time."""
+    """A model, and its texts for single prompts."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model, tokenizer

@@ -1,4 +1,4 @@
-"""Whatever happens between any two bytecodes: no text is lost or reordered, and nobody waits for ever."""
+"""Interruptions between any two bytecodes: no text is lost or reordered, and no thread waits for ever."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Interruptions:
     """Runs steps between the bytecodes of some modules' functions, as signals and other threads do.
 
     Args:
-        modules: In whose functions.
-        steps: What to run, in this order.
-        at: Before which bytecode each is run, counted from the first on; ascending.
+        modules: The modules whose functions are interrupted.
+        steps: Functions to run, in this order.
+        at: The number of the bytecode before which each step runs; ascending.
     """
 
     def __init__(self, modules: tuple[Any, ...], steps: list[Step], at: tuple[int, ...]) -> None:
@@ -44,7 +44,7 @@ class Interruptions:
             return False
         step = self._steps.pop(0)[1]
         before = sys.gettrace()
-        sys.settrace(None)  # a step is not interrupted by the next: it has a thread of its own in earnest
+        sys.settrace(None)  # a step is not interrupted by the next: outside of tests it runs on another thread
         try:
             step()
         finally:
@@ -72,11 +72,11 @@ class Interruptions:
 
 
 class WouldWait(Exception):
-    """Waiting, in a test where nobody else runs."""
+    """Raised in place of waiting, in tests where no other thread runs."""
 
 
 class Latch:
-    """The lock of a sink, which tells of waiting instead of doing it."""
+    """The lock of a sink that calls a function in place of waiting."""
 
     def __init__(self, while_waiting: Callable[[], bool]) -> None:
         self._free = False
@@ -102,7 +102,7 @@ LATE = (10_000, 10_000, 10_000)
 
 
 def moments(count: int, apart: int) -> Iterator[tuple[int, int]]:
-    """Two moments: each with itself, with none, and with every so many-th later one."""
+    """Pairs of moments: each one with itself, with every `apart`-th later one, and with none."""
     assert count > 20
     for first in range(count):
         yield from ((first, second) for second in (*range(first, count, apart), LATE[0]))
@@ -154,7 +154,7 @@ def test_a_writer_wakes_the_reader_whenever_that_one_reads() -> None:
         interruptions = Interruptions((stream_module,), [reading], (at,))
         with interruptions.running():
             source.text("b")
-        # A reader who waited is to find a wake-up, unless the text was all there before it waited.
+        # A waiting reader must find a wake-up, unless it had read all text before.
         assert not source._ready.locked() or "".join(read) == "ab", at
         source.end(DONE)
         assert not source._ready.locked()
@@ -181,7 +181,7 @@ async def test_a_task_gets_all_text_in_order_whenever_it_is_written() -> None:
             task = asyncio.create_task(reading())
             while not task.done():
                 count = interruptions.count
-                for _ in range(4):  # turns of the loop, enough for a wake-up to come through
+                for _ in range(4):  # turns of the loop, enough for a wake-up to arrive
                     await asyncio.sleep(0)
                 if interruptions.count == count and not task.done():
                     assert interruptions.next(), f"{at}: a wake-up was lost"
@@ -199,7 +199,7 @@ async def test_a_task_gets_all_text_in_order_whenever_it_is_written() -> None:
 
 @pytest.fixture
 def cold(gate: Any, tokenizer: Any) -> Iterator[Callable[[], LocalEngine]]:
-    """Makes engines whose thread has not begun."""
+    """Makes engines whose thread has not started."""
     made: list[LocalEngine] = []
 
     def make() -> LocalEngine:
@@ -216,7 +216,7 @@ def cold(gate: Any, tokenizer: Any) -> Iterator[Callable[[], LocalEngine]]:
 def test_a_handler_may_close_the_engine_wherever_it_interrupts(
     cold: Callable[[], LocalEngine], tiny: Any, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    """The engine's thread has not begun by then; or it ends before the handler returns, or after the call does."""
+    """The engine's thread has not started; or it ends before the handler returns; or it ends after the call returns."""
 
     def closed(at: int) -> tuple[str, int]:
         engine, returned = cold(), threading.Event()
@@ -229,7 +229,7 @@ def test_a_handler_may_close_the_engine_wherever_it_interrupts(
 
         def handler() -> None:
             if not guard.holds_guard():
-                returned.set()  # here it is waited for
+                returned.set()  # outside the guard, closing waits for the thread
             engine.close()
             if moment == "over before the handler":
                 tiny.eventually(lambda: not tiny.runs(engine))

@@ -1,4 +1,4 @@
-"""Adopted models, however they were loaded or changed: run as they are, and left as they were."""
+"""Adopted models, loaded or changed in many forms, run as they are and are not changed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def alone(model: Any, tokenizer: Any, prompt: str) -> list[int]:
             return_dict_in_generate=True, output_logits=True,
         )  # fmt: skip
     best = torch.stack(out.logits)[:, 0].float().topk(2).values
-    # At lower precision near ties are the rule, and nothing is compared.
+    # At lower precision near ties are common, so texts are not compared.
     assert model.dtype.itemsize < 4 or (best[:, 0] - best[:, 1]).min() > LEAST_GAP, f"a near tie after {prompt!r}"
     return out.sequences[0, ids.shape[1] :].tolist()
 
@@ -42,11 +42,11 @@ def written(engine: LocalEngine, **settings: Any) -> list[list[int]]:
     return [list(c.token_ids) for c in engine.generate(PROMPTS, max_new_tokens=TOKENS, **settings)]
 
 
-# --- what the engine leaves alone -----------------------------------------------------------------
+# --- state that the engine must not change ----------------------------------------------------------------
 
 
 def facts(model: Any) -> dict[str, Any]:
-    """What a user would notice if it changed."""
+    """The state of a model that users can observe."""
     return {
         "modules": [(name, type(module), module.training) for name, module in model.named_modules()],
         "hooks": [
@@ -120,7 +120,7 @@ def in_place(layer: nn.Linear) -> None:
 
 
 def through_its_data(layer: nn.Linear) -> None:
-    layer.weight.data.mul_(-1)  # which autograd's version counter does not see: adapters are merged so
+    layer.weight.data.mul_(-1)  # autograd's version counter misses this change, by which adapters are merged
 
 
 def new_data(layer: nn.Linear) -> None:
@@ -258,7 +258,7 @@ def test_low_precision_writes_as_many_tokens(
     assert [len(text) for text in got] == [TOKENS] * len(PROMPTS)
     expected = all_alone(model, tokenizer)
     agreeing = sum(a == b for got_, own in zip(got, expected, strict=True) for a, b in zip(got_, own, strict=False))
-    # Rounding differs with the shape of a batch, so texts may part: by how much is told, not judged.
+    # Rounding differs with the shape of a batch, so texts may differ: the test reports by how much.
     record_property("agreeing_tokens", f"{agreeing} of {sum(len(own) for own in expected)}")
 
 

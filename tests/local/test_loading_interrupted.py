@@ -1,4 +1,4 @@
-"""Ctrl-C while `sot` loads the demo model, for real: while it converts, writes and reads."""
+"""Ctrl-C while `sot` loads the demo model: while it converts, writes and reads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def interrupt(ready: Callable[[PtyProcess], object]) -> None:
-    """Runs the command and types Ctrl-C at a random moment after something has happened."""
+    """Run the command and type Ctrl-C at a random moment after `ready` returns."""
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     argv = [sys.executable, "-m", "skeleton_of_thought", "ask", "--max-tokens", "3", "--model", "demo", "Why?"]
     with PtyProcess(argv, env) as process:

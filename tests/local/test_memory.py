@@ -1,4 +1,4 @@
-"""What keys and values take, who has to wait for room, and prompts that are run in pieces."""
+"""Memory for keys and values, requests that wait for it, and prompts that run in pieces."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_follow_up_takes_all_that_its_dialogue_left(llama: Any, tokenizer: Any
         after = engine.stats()
         reused = after.prefix_tokens_reused - before.prefix_tokens_reused
         assert after.prefix_hits == before.prefix_hits + 1
-        # The text's own end may be cut into other tokens once more text follows.
+        # The end of the text may become other tokens when more text follows.
         ids = tokenizer(whole)["input_ids"]
         written = [*tokenizer(prompt)["input_ids"], *first.token_ids]
         same = next((i for i, (a, b) in enumerate(zip(ids, written, strict=False)) if a != b), len(written))
@@ -210,7 +210,7 @@ def test_a_long_prompt_lets_rows_take_steps_between_its_pieces(gate: Any, tokeni
     with LocalEngine(gate, tokenizer, prefill_chunk=32) as engine:
         expected = unending(engine).generate([WORD * 200], max_new_tokens=4)[0].token_ids
         engine._worker._store.clear()
-        # Held until both are there: the first shall not have ended before the second has come.
+        # Held until both have joined, so that the first does not end before the second begins.
         gate.open.clear()
         gate.entered.clear()
         running = engine.stream("Why do the leaves of a tree", max_new_tokens=60)
@@ -269,7 +269,7 @@ def test_statistics_add_up(llama: Any, tokenizer: Any) -> None:
     assert stats.completed == 2
     assert stats.kv_bytes <= stats.peak_kv_bytes
     assert stats.peak_kv_bytes > 0
-    # One row of 40 tokens beside one of few: nearly half of what steps look at is empty.
+    # One row of 40 tokens and one of few: nearly half of the slots of a step are empty.
     assert 0.3 < stats.padding_share < 0.5
     assert stats.prefill_seconds > 0
     assert stats.decode_seconds > 0

@@ -164,7 +164,7 @@ def test_a_process_that_was_faster_is_trusted(tmp_path: Path, cache: Path) -> No
     file.write_bytes(b"weights")
 
     def convert() -> Any:
-        convert_with(file, log)  # as another process would, meanwhile
+        convert_with(file, log)  # as another process might do meanwhile
         return Writer("model"), Writer("tokenizer")
 
     def read(folder: Path) -> Any:

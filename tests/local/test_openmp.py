@@ -1,4 +1,4 @@
-"""How OpenMP waits: helpers of callers must be gone when the engine's own begin to wait, and spins be short."""
+"""OpenMP's waiting: callers' helper threads end before the engine's begin to wait, and spins are short."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ import sys
 
 import pytest
 
+from skeleton_of_thought.local import openmp
+
+# The module by itself: its package also imports transformers, which takes seconds in each of these processes.
+_OPENMP = f"""
+import importlib.util
+spec = importlib.util.spec_from_file_location("openmp", {openmp.__file__!r})
+openmp = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(openmp)
+"""
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="libgomp is what torch uses on Linux")
 
 _SCRIPT = """
@@ -18,21 +28,19 @@ import time
 
 import torch
 
-from skeleton_of_thought.local.openmp import release_helpers
-
 torch.set_num_threads(3)
 count = lambda: len(os.listdir("/proc/self/task"))
 x = torch.randn(300, 300)
 expected = x @ x
 before = count()
-release_helpers()
+openmp.release_helpers()
 after = count()
 again = x @ x
 print(before - after, count() - after, torch.equal(again, expected))
-threading.Thread(target=release_helpers).start()  # a thread without helpers
-release_helpers()
+threading.Thread(target=openmp.release_helpers).start()  # a thread without helpers
+openmp.release_helpers()
 until = time.monotonic() + 20
-while count() > after and time.monotonic() < until:  # that thread takes its time to end
+while count() > after and time.monotonic() < until:  # that thread may end late
     time.sleep(0.01)
 print(count() - after)
 """
@@ -40,42 +48,45 @@ print(count() - after)
 
 @linux
 def test_helpers_go_and_come_back() -> None:
-    done = subprocess.run([sys.executable, "-c", _SCRIPT], check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", _OPENMP + _SCRIPT], check=False, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first == "2 2 True"
     assert second == "0"
 
 
-_IMPORTS = """
+_THROUGH_US = "import skeleton_of_thought.local"
+_TORCH_ALONE = _OPENMP + "with openmp.short_waits():\n    import torch"
+
+_REPORT = """
 import os
-{first}
-import skeleton_of_thought.local
 # scikit-learn, which transformers may import, sets two of its own.
 others = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 print(sorted(name for name in os.environ if name.startswith(("GOMP_", "OMP_WAIT", "KMP_")) and name not in others))
 """
 
 
-def _loaded(first: str = "", **environment: str) -> tuple[str, str, str]:
-    """The spin count and the policy that libgomp read in a process that imports the engine, and what is left there."""
+def _loaded(imports: str, **environment: str) -> tuple[str, str, str]:
+    """The spin count and the policy that libgomp read in a process with these imports, and the variables left there."""
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
     env = {name: value for name, value in os.environ.items() if name not in names}
     done = subprocess.run(
-        [sys.executable, "-c", _IMPORTS.format(first=first)],
+        [sys.executable, "-c", imports + _REPORT],
         check=True,
         capture_output=True,
         text=True,
         timeout=120,
         env={**env, "OMP_DISPLAY_ENV": "verbose", **environment},
     )
-    told = dict(re.findall(r"^\s*(?:\[host\] )?(\w+) = '(.*)'$", done.stderr, re.M))
-    return told["GOMP_SPINCOUNT"], told["OMP_WAIT_POLICY"], done.stdout.strip()
+    shown = dict(re.findall(r"^\s*(?:\[host\] )?(\w+) = '(.*)'$", done.stderr, re.M))
+    return shown["GOMP_SPINCOUNT"], shown["OMP_WAIT_POLICY"], done.stdout.strip()
 
 
 @linux
-def test_torch_that_is_imported_through_us_waits_shortly_and_no_child_hears_of_it() -> None:
-    assert _loaded() == ("1000", "PASSIVE", "[]")
+def test_torch_imported_through_us_waits_shortly_and_child_processes_are_left_alone() -> None:
+    assert _loaded(_THROUGH_US) == ("1000", "PASSIVE", "[]")
 
 
 @linux
@@ -83,8 +94,8 @@ def test_torch_that_is_imported_through_us_waits_shortly_and_no_child_hears_of_i
     ("name", "value"),
     [("GOMP_SPINCOUNT", "77"), ("OMP_WAIT_POLICY", "active"), ("KMP_BLOCKTIME", "0"), ("KMP_LIBRARY", "serial")],
 )
-def test_who_has_said_how_to_wait_is_left_alone(name: str, value: str) -> None:
-    spins, policy, left = _loaded(**{name: value})
+def test_a_chosen_wait_policy_is_kept(name: str, value: str) -> None:
+    spins, policy, left = _loaded(_TORCH_ALONE, **{name: value})
     assert spins != "1000"
     assert (spins == "77") == (name == "GOMP_SPINCOUNT")
     assert (policy == "ACTIVE") == (name == "OMP_WAIT_POLICY")
@@ -92,15 +103,13 @@ def test_who_has_said_how_to_wait_is_left_alone(name: str, value: str) -> None:
 
 
 @linux
-def test_torch_that_was_there_before_is_left_alone() -> None:
-    spins, _, left = _loaded("import torch")
+def test_torch_that_was_imported_before_is_left_alone() -> None:
+    spins, _, left = _loaded(f"import torch\n{_TORCH_ALONE}")
     assert (spins == "1000", left) == (False, "[]")
 
 
 def test_other_systems_have_no_such_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    from skeleton_of_thought.local import openmp
-
-    for name in openmp._CHOSEN:
+    for name in openmp._CHOICES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(sys.modules, "torch")
     with openmp.short_waits():
@@ -111,9 +120,7 @@ def test_other_systems_have_no_such_variable(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_environment_is_as_before_when_the_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    from skeleton_of_thought.local import openmp
-
-    for name in openmp._CHOSEN:
+    for name in openmp._CHOICES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(sys.modules, "torch")
     with pytest.raises(ModuleNotFoundError), openmp.short_waits():

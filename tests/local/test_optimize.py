@@ -1,4 +1,4 @@
-"""Faster ways to run a model: which is picked, and that they give the model's own text."""
+"""Faster forwards: the engine picks the right one, and each gives the model's own text."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make(kind: str, common: dict[str, Any]) -> Any:
         model = hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=400, **sizes, initializer_range=0.4))
     for name, part in model.named_parameters():
         if "norm" in name and name.endswith("weight"):
-            torch.nn.init.uniform_(part, 0.5, 1.5)  # all ones would hide norms that are left out
+            torch.nn.init.uniform_(part, 0.5, 1.5)  # ones would hide missing norms
     return model.eval()
 
 
@@ -84,7 +84,7 @@ def test_a_lean_forward_gives_the_models_logits_in_any_pieces(tiny: Any) -> None
     for kind in LEAN:
         model = make(kind, tiny.COMMON)
         lean = LeanModel(model)
-        for rows in (1, 2):  # a single row attends to its earlier tokens as to a segment
+        for rows in (1, 2):  # a single row's earlier tokens are a segment
             ids = torch.randint(3, 400, (rows, 24))
             with torch.inference_mode():
                 whole = model(ids).logits
@@ -99,7 +99,7 @@ def test_a_lean_forward_gives_the_models_logits_in_any_pieces(tiny: Any) -> None
 @needs_packing
 def test_a_layout_of_its_own_is_found_out(tiny: Any, tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
     model = make("llama", tiny.COMMON)
-    model.model.layers[1].self_attn.scaling *= 1.5  # looks like any other, but is not
+    model.model.layers[1].self_attn.scaling *= 1.5  # has the usual structure, but another forward
     with caplog.at_level(logging.WARNING), LocalEngine(model, tokenizer) as engine:
         assert engine.optimization == "packed"
     assert "runs by its own modules" in caplog.text

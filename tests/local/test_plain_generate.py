@@ -1,4 +1,4 @@
-"""`model.generate` as a stream, and the engine's way back to what it kept before a measurement."""
+"""`model.generate` as a stream, and the engine's return to a checkpoint before a measurement."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_its_text_is_that_of_a_plain_call(engine):
 
 
 def test_the_engines_row_has_as_many_tokens(engine):
-    # What is set against each other has the same prompt and the same length.
+    # Compared texts have the same prompt and the same length.
     stream = engine.stream(exactly(24))
     list(stream)
     assert stream.completion.usage == read(GenerateStream(engine, exactly(24)))[1].usage

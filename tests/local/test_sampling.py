@@ -1,4 +1,4 @@
-"""Settings are checked at once, and sampling is each row's own affair."""
+"""Settings are checked at once, and rows sample independently of each other."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
 
 
 def likelihood(params: SamplingParams, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What may be drawn and how likely it is, most likely first, from a full sort."""
+    """The tokens that may be drawn and their cumulated probabilities, most likely first, from a full sort."""
     shares, tokens = torch.softmax(logits / params.temperature, -1).sort(descending=True, stable=True)
     kept = min(params.top_k or len(shares), len(shares))
     mass = shares[:kept].cumsum(-1)
@@ -97,7 +97,7 @@ def likelihood(params: SamplingParams, logits: torch.Tensor) -> tuple[torch.Tens
 def test_only_what_may_be_drawn_is_sorted_but_nothing_that_may_is_missed(
     data: st.DataObject, vocabulary: int, noise: int, spread: float
 ) -> None:
-    # Rounded as in low precision, so that many are equally likely.
+    # Rounded as in low precision, so that many tokens are equally likely.
     generator = torch.Generator().manual_seed(noise)
     rows = data.draw(st.integers(1, 5))
     logits = (torch.randn(rows, vocabulary, generator=generator) * spread).to(torch.bfloat16).to(torch.float32)
@@ -106,7 +106,7 @@ def test_only_what_may_be_drawn_is_sorted_but_nothing_that_may_is_missed(
     every = [
         SamplingParams(
             temperature=data.draw(st.sampled_from([0.05, 0.8, 2.0])),
-            # Uneven, so that no number of equally likely tokens has just this share, give or take a rounding.
+            # Uneven, so that no number of equally likely tokens has exactly this share.
             top_p=data.draw(st.sampled_from([1e-6, 0.3123, 0.9017, 0.9871])),
             top_k=least * data.draw(st.one_of(st.integers(1, 4), st.integers(1, vocabulary - 1))),
         )
@@ -130,7 +130,7 @@ def test_a_row_draws_a_number_per_step_from_its_own_seed() -> None:
     params = SamplingParams(temperature=1.0, seed=4)
     row, twin = RowSampler(params, [0]), RowSampler(params, [7])
     first = [row.draw(step) for step in range(5)]
-    assert row.draw(4) == first[4]  # a step that is tried again draws the same
+    assert row.draw(4) == first[4]  # a repeated step draws the same number
     assert [twin.draw(step) for step in range(5)] == first
     assert len(set(first)) == 5
     unseeded = SamplingParams(temperature=1.0)

@@ -1,4 +1,4 @@
-"""Random schedules: whatever is asked for, read, left and continued in whatever order, each text is its own."""
+"""Random schedules of requests, reads, cancellations and continuations: each text is the one it would be alone."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 def letters(count: int, seed: int) -> str:
-    """A random text of that many tokens."""
+    """A random text of this many tokens."""
     source = random.Random(seed)
     return "".join(chr(0x100 + source.randrange(3, VOCABULARY)) for _ in range(count))
 
 
 def make_tokenizer() -> Any:
-    """One letter per token, so that a prompt that continues an answer has just the answer's tokens."""
+    """One letter per token, so that a prompt that continues an answer has exactly the answer's tokens."""
     letter = {2: "</s>"}
     core = Tokenizer(models.WordLevel({letter.get(i, chr(0x100 + i)): i for i in range(VOCABULARY)}, unk_token="Ā"))
     core.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
@@ -59,13 +59,13 @@ PROMPTS = [START, START, START[:25] + letters(9, 2), START + letters(3, 3), STAR
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for.
+    """A request of a schedule.
 
     Attributes:
         prompt: The text to continue.
         tokens: The most tokens to write.
-        seed: For sampling; None for greedy.
-        stop_at: Where in its whole text there are the two letters that shall stop it; None for none.
+        seed: The seed for sampling; None for greedy.
+        stop_at: The place in its whole text of the two letters that stop it; None for none.
     """
 
     prompt: str
@@ -75,26 +75,26 @@ class Request:
 
 
 class Alone:
-    """A model, and what it writes when there is one request in the world."""
+    """A model, and its text for a single request."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         self._known: dict[tuple[str, int | None], tuple[int, ...] | None] = {}
 
     def engine(self, **wanted: Any) -> LocalEngine:
-        """An engine with those of the settings that this version has."""
+        """An engine with the settings that this version has."""
         known = inspect.signature(LocalEngine.__init__).parameters
         return LocalEngine(self.model, TOKENIZER, **{name: v for name, v in wanted.items() if name in known})
 
     def tokens(self, prompt: str, seed: int | None) -> tuple[int, ...] | None:
-        """The first tokens after a prompt; None where they hang on a near tie."""
+        """The first tokens after a prompt; None if they depend on a near tie."""
         key = (prompt, seed)
         if key not in self._known:
             self._known[key] = self._greedy(prompt) if seed is None else self._sampled(prompt, seed)
         return self._known[key]
 
     def expected(self, request: Request) -> tuple[str, tuple[int, ...], str] | None:
-        """Text, tokens and reason of the end; None where they hang on a near tie."""
+        """Text, tokens and finish reason; None if they depend on a near tie."""
         known = self.tokens(request.prompt, request.seed)
         if known is None:
             return None
@@ -106,7 +106,7 @@ class Alone:
         return text, ids, "stop" if 2 in ids else "length"
 
     def kv_bytes(self, tokens: int) -> int:
-        """What keys and values of that many tokens take."""
+        """The bytes of the keys and values of this many tokens."""
         with torch.inference_mode():
             cache = self.model(torch.arange(3, 11)[None], use_cache=True).past_key_values
         return tokens * sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values)) // 8
@@ -140,7 +140,7 @@ class Alone:
 
 @dataclass
 class Reader:
-    """Who waits for one request."""
+    """The reader of one request."""
 
     request: Request
     stream: Any
@@ -169,13 +169,13 @@ class Reader:
             assert expected[1][: len(done.token_ids)] == done.token_ids
         else:
             assert (done.text, done.token_ids, done.finish_reason) == expected
-        # Whoever leaves early has read a beginning.
+        # A reader that leaves early has read a beginning.
         read = "".join(self.pieces)
         assert done.text.startswith(read) if self.left else done.text == read
 
 
 class Schedule:
-    """Plays a list of actions on one engine. What an action names by number is taken in turn of those there are."""
+    """Plays a list of actions on one engine. The numbers in actions choose among the readers of that moment."""
 
     def __init__(self, alone: Alone, engine: LocalEngine) -> None:
         self._alone, self._engine = alone, engine
@@ -186,7 +186,7 @@ class Schedule:
             self.readers.append(Reader(request, self._engine.stream(request.prompt, **self._alone.settings(request))))
 
     def follow(self, which: int, tail: str, tokens: int) -> None:
-        """Wait for an answer and ask on from there."""
+        """Wait for an answer and continue it by another request."""
         if reader := self._pick(which):
             reader.read()
             prompt = reader.request.prompt + reader.stream.completion.text + tail
@@ -243,7 +243,7 @@ def alone(request: pytest.FixtureRequest) -> Alone:
     model = build(build.config_class(**{**BASE, **changes})).eval()
     model.generation_config.eos_token_id = model.generation_config.pad_token_id = 2
     reference = Alone(model)
-    # All beforehand, so that a schedule does not wait for them while its rows come to their ends.
+    # All beforehand, so that a schedule does not wait for them while its rows end.
     texts = {reference.tokens(prompt, seed) for prompt in PROMPTS for seed in (None, 1, 2)} - {None}
     assert len(texts) >= 3 * (len(set(PROMPTS)) - 1), "near ties or equal texts: take another seed"
     return reference

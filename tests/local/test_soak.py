@@ -1,4 +1,4 @@
-"""Thousands of short requests, of which many are left early, leave everything as it was."""
+"""Thousands of short requests, many cancelled early, leave no rows, threads or memory behind."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_thousands_of_requests_leave_nothing_behind(llama: Any, tokenizer: Any, 
         threads = set(threading.enumerate())
         files = process.num_fds() if hasattr(process, "num_fds") else 0
         grown, asked = [], REQUESTS // 2
-        # What leaks grows with every storm; what allocators keep depends on how threads met, and comes to its end.
+        # A leak grows with every storm; the memory that allocators keep depends on the threads, and stops growing.
         while not grown or (grown[-1] >= ROOM and len(grown) < 3):
             memory = process.memory_info().rss
             storm(engine, REQUESTS, 1000 * (1 + len(grown)))

@@ -1,4 +1,4 @@
-"""Tools and tool messages on their way through the chat template."""
+"""Tools and tool messages in the chat template."""
 
 from __future__ import annotations
 
