@@ -1,3 +1,5 @@
+"""Tiny random models, a tokenizer for them, and engines over them."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -29,7 +31,7 @@ from transformers import (
 
 from skeleton_of_thought.local import LocalEngine, prefix
 
-# Tiny models gain nothing from more threads, and on a busy machine they lose a lot.
+# Tiny models gain nothing from more threads, and on a busy machine they lose much.
 torch.set_num_threads(1)
 
 SENTENCES = [
@@ -47,7 +49,7 @@ CHATML = (
 
 
 def make_tokenizer(*, template: str | None = CHATML, adds_bos: bool = False) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer that knows a few sentences."""
+    """A byte-level BPE tokenizer trained on `SENTENCES`."""
     special = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
     core = Tokenizer(models.BPE(unk_token=None))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -81,13 +83,13 @@ COMMON = {
     "eos_token_id": 2,
     "pad_token_id": 2,
     "max_position_embeddings": 512,
-    # Far from the usual small values, so that the next token hangs on the whole text before it.
+    # Large values, so that the next token depends on the whole text before it.
     "initializer_range": 0.4,
 }
 
 
 def make_model(kind: str) -> Any:
-    """A tiny random model, the same each time."""
+    """A tiny random model with the same weights each time."""
     torch.manual_seed(7)
     if kind == "llama":
         model: Any = LlamaForCausalLM(LlamaConfig(**COMMON))
@@ -103,14 +105,14 @@ def make_model(kind: str) -> Any:
         model = GPT2LMHeadModel(config)
     else:
         raise ValueError(kind)
-    # Random models end at random: tests of lengths want them to go on.
+    # The one token that ends a text: a random model rarely draws it.
     model.generation_config.eos_token_id = 2
     return model.eval()
 
 
 @pytest.fixture(scope="package", autouse=True)
 def shares_little() -> Iterator[None]:
-    """Tiny models have few bytes per token: without this they would never share a beginning where it lies."""
+    """Lowers the bytes from which on prefixes are shared in place: tiny models have few bytes per token."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prefix, "_WORTH_ATTENDING", 2_000)
         yield
@@ -118,22 +120,22 @@ def shares_little() -> Iterator[None]:
 
 @pytest.fixture(scope="package", autouse=True)
 def poisoned() -> Iterator[None]:
-    """New memory is full of NaN, so that looking at what nobody has written shows."""
+    """Fills new memory with NaN, so that a read of memory that nothing has written shows."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
 
 
 def eventually(condition: Callable[[], bool], patience: float = 60.0) -> None:
-    """Wait until something is so; give up after very long."""
+    """Waits until the condition holds, and fails the test after `patience` seconds."""
     end = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < end, "it never happened"
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.002)
 
 
 class Gate(LlamaForCausalLM):
-    """A model whose forwards can be held, counted and made to fail."""
+    """A model whose forwards a test can hold, count and fail."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -151,13 +153,13 @@ class Gate(LlamaForCausalLM):
             raise self.error
         return super().forward(input_ids=input_ids, **kwargs)
 
-    # What the engine learns from the signature.
+    # The engine reads the arguments of a forward from its signature.
     forward.__signature__ = inspect.signature(LlamaForCausalLM.forward)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")
 def tiny() -> SimpleNamespace:
-    """The helpers above: test modules cannot import a conftest."""
+    """The helpers of this file, which test modules cannot import."""
     return SimpleNamespace(
         COMMON=COMMON,
         SENTENCES=SENTENCES,
