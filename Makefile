@@ -117,8 +117,8 @@ $(VENV)/.lowest-local: $(VENV)/.test pyproject.toml tests/lowest_local.in
 
 # Not test_architectures.py: it compares the engine with `model.generate`, which early versions of transformers 5 get wrong
 # for some models (Gemma 3n, Mamba, LFM2, Phi 3 with a growing rope).
-LOWEST_LOCAL_TESTS = $(addprefix tests/local/test_,batching.py contracts.py demo.py engine.py generation.py identity.py models.py path.py \
-	plain_generate.py sampling.py)
+LOWEST_LOCAL_TESTS = $(addprefix tests/local/test_,batching.py contracts.py demo.py engine.py generation.py identity.py models.py \
+	path.py plain_generate.py sampling.py)
 test-lowest-local: $(VENV)/.lowest-local
 	@PYTHONPATH=$(LOWEST_LOCAL) $(BIN)/python -m pytest $(LOWEST_LOCAL_TESTS)
 

@@ -140,8 +140,8 @@ def gathered(count: int, patience: float = 20.0) -> Iterator[None]:
     """Holds calls back until engines have received `count` of them, then starts all at once.
 
     Without it, the calls of several threads meet in one batch only if none ends before the last has begun, which
-    depends on the load of the machine. If fewer calls come, because they wait for each other, those that are there start
-    after `patience` seconds.
+    depends on the load of the machine. If fewer calls come, because they wait for each other, they start after
+    `patience` seconds.
     """
     lock, kept = threading.Lock(), []
     submit, passing = Worker.submit, threading.Event()
