@@ -46,6 +46,20 @@ async def wait_until(condition: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(0.005)
 
 
+LONGEST = (
+    *("test_docs.py", "test_notebooks.py", "test_benchmarks.py", "test_architectures.py", "test_many_benchmark.py"),
+    *("test_llama_cpp.py", "test_soak.py", "test_chat_transformers.py", "test_loading_interrupted.py"),
+    *("test_openmp.py", "test_faults.py", "test_static_types.py", "test_demo.py", "test_adopted.py"),
+)
+"""Files that take long. Workers take whole files in this order, so none of these is left alone to the end."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 @pytest.fixture
 def eventually() -> Callable[[Callable[[], bool], str], Awaitable[None]]:
     """`await eventually(condition, what)`."""

@@ -17,9 +17,13 @@ CTRL_C, CTRL_D = "\x03", "\x04"
 PATIENCE = 120.0
 """Seconds after which a wait fails the test, so that the test does not hang."""
 
-_ON_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-)
+_ON_TERMINAL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+# Shells make programs in the background ignore SIGINT, and child processes inherit that.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 """Makes standard input the controlling terminal, in a new program: the tests may have threads and must not fork."""
 
 
