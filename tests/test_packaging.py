@@ -1,4 +1,4 @@
-"""What an index and a clone show of the package: links that lead somewhere, versions that agree, extras that exist."""
+"""The package as an index and a clone show it: links work, versions agree, extras exist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md")
 
 
 def links(text: str) -> list[str]:
-    """The targets of links and pictures, not those within code."""
+    """The targets of links and pictures outside of code."""
     text = re.sub(r"^```.*?^```|`[^`\n]*`(?!\]\()", "", text, flags=re.M | re.S)
     return re.findall(r"\]\(([^)\s]+)\)", text)
 
@@ -30,7 +30,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_to_files_and_titles_that_there_are(page):
+def test_links_lead_to_files_and_titles_that_exist(page):
     for target in links((ROOT / page).read_text(encoding="utf-8")):
         if re.match(r"\w+:", target):
             continue
@@ -40,7 +40,7 @@ def test_links_lead_to_files_and_titles_that_there_are(page):
         assert not anchor or anchor in anchors(file), f"{page} links to {target}"
 
 
-def test_no_link_of_the_page_on_an_index_is_relative():
+def test_the_page_on_an_index_has_no_relative_link():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert any(not re.match(r"\w+:", target) for target in links(text))
     for rule in PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
@@ -59,24 +59,24 @@ def test_all_addresses_are_of_one_repository():
     assert f"git clone {HOME} " in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_newest_entry_of_the_changelog_is_this_version_with_its_day():
+def test_the_newest_entry_of_the_changelog_is_this_version_with_its_date():
     version = PROJECT["project"]["version"]
     first = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     assert first is not None
     assert re.fullmatch(rf"{re.escape(version)} - \d{{4}}-\d\d-\d\d", first[1])
 
 
-def test_the_sdist_has_what_there_is():
+def test_the_sdist_has_every_tracked_file():
     included = {name.removeprefix("/") for name in PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]}
     assert all((ROOT / name).exists() for name in included)
     if not (ROOT / ".git").exists():
-        pytest.skip("not a clone, so whatever is there came with the sdist")
+        pytest.skip("this is no clone: every file came with the sdist")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    # hatchling adds these two by itself.
+    # hatchling adds these two itself.
     assert {name.split("/")[0] for name in listed.split("\0") if name} - {".gitignore", "pyproject.toml"} <= included
 
 
-def test_all_is_every_extra():
+def test_all_names_every_extra():
     (everything,) = EXTRAS["all"]
     named = re.fullmatch(r"skeleton-of-thought\[(.*)\]", everything)
     assert named is not None
@@ -98,7 +98,7 @@ def test_every_extra_that_an_error_or_a_page_names_exists():
     assert named <= set(EXTRAS)
 
 
-def test_readme_says_what_its_commands_need_beside_all():
+def test_readme_names_the_packages_that_its_commands_need_beyond_all():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     installed = {re.match(r"[\w-]+", one)[0] for ones in EXTRAS.values() for one in ones}
     providers = re.findall(r"^\$ sot .*--model langchain:(\w+):(.*)$", text, re.M)
@@ -107,7 +107,7 @@ def test_readme_says_what_its_commands_need_beside_all():
         assert f"langchain-{provider}" in installed or f"pip install langchain-{provider}" in rest
 
 
-def test_constraints_pin_what_the_ranges_ask_for():
+def test_constraints_pin_every_requirement():
     pinned = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
     wanted = [one for group in (EXTRAS, PROJECT["dependency-groups"]) for ones in group.values() for one in ones]
     names = {re.match(r"[\w-]+", one)[0].lower() for one in wanted if isinstance(one, str)}

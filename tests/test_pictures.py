@@ -1,4 +1,4 @@
-"""The pictures of the live view in README: drawn from a record by a script, and small."""
+"""README's pictures of the live view: a script draws them from a record, and they are small."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def test_the_record_plays_to_its_end(record: ModuleType) -> None:
     player.play(player.length)
     lines = ["".join(text for text, _ in line) for line in player.lines()]
     boxes = sum(line.count("╭") for line in lines)
-    assert boxes >= 3, "a picture of side by side needs a few points"
+    assert boxes >= 3, "the picture shows several points side by side"
     assert lines[1].startswith(f"points done: {boxes} of {boxes} - ")
     assert len(lines) <= record.SIZE[1]
 
 
 @pytest.mark.parametrize("name", ["live.png", "live.gif"])
-def test_pictures_are_small_and_of_the_scripts_size(record: ModuleType, name: str) -> None:
+def test_pictures_are_small_and_have_the_scripts_size(record: ModuleType, name: str) -> None:
     from PIL import Image
 
     assert (PICTURES / name).stat().st_size < 400_000
     with Image.open(PICTURES / name) as image:
         columns, rows = record.SIZE
-        # Cells of a terminal are about twice as high as wide.
+        # A cell of a terminal is about twice as high as wide.
         assert 1.5 < (image.height / rows) / (image.width / columns) < 2.5

@@ -1,4 +1,4 @@
-"""What the tests of the core share."""
+"""Fixtures for the tests of the core."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from driving import in_threads, on_the_loop
 
 @pytest.fixture(params=[in_threads, on_the_loop], ids=["threads", "loop"])
 def pump(request: pytest.FixtureRequest) -> Callable[..., list]:
-    """`pump(backend, flows, until=None, **options)`: the events of the flows, by each of the two drivers."""
+    """`pump(backend, flows, until=None, **options)`: the events of the flows. One test per driver."""
     return request.param

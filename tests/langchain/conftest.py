@@ -1,4 +1,4 @@
-"""A scripted chat model that watches its own calls, and the six ways to run a chain."""
+"""A scripted chat model that records its calls, and the six methods that run a chain."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from scripted_calls import PATIENCE, Gate, Script, Step, Watch
 
 @dataclass(frozen=True)
 class Seen:
-    """One call as the model saw it."""
+    """One call of the model."""
 
     stage: str
     point: int | None
@@ -34,13 +34,13 @@ class Seen:
 
 
 def seen_as(messages: list[BaseMessage], kwargs: dict[str, Any]) -> Seen:
-    """The stage is read off the prompt: `BaseChatModel` does not tell `_stream` about its run."""
+    """Reads the stage from the prompt: `BaseChatModel` passes no run to `_stream`."""
     text = next((m.text for m in reversed(messages) if m.type == "human"), "")
     if point := re.search(r"The point to write: (\d+)\.", text):
         return Seen("point", int(point[1]), messages, kwargs)
     if point := re.search(r'has these headings: (.*)\.\n\n.*under the heading "(.*?)":', text):
         return Seen("point", point[1].split("; ").index(point[2]) + 1, messages, kwargs)
-    if point := re.search(r", explain: (.*)$", text):  # with examples: the skeleton is the turn before
+    if point := re.search(r", explain: (.*)$", text):  # with examples, the skeleton is the turn before
         skeleton = [m.text for m in messages if m.type == "ai" and m.text.startswith("1. ")][-1]
         found = re.search(rf"^(\d+)\. {re.escape(point[1])}$", skeleton, re.M)
         assert found, f"{point[1]!r} is not in the skeleton {skeleton!r}"
@@ -52,7 +52,7 @@ def seen_as(messages: list[BaseMessage], kwargs: dict[str, Any]) -> Seen:
 
 
 class ScriptedChat(BaseChatModel):
-    """A chat model that does what its script says: yields text, raises, waits, calls."""
+    """A chat model that runs its script: it yields text, raises, waits, or calls a function."""
 
     script: Any
     watch: Any = None
@@ -141,12 +141,12 @@ def whole(chunks: list[BaseMessage]) -> ChatResult:
 
 
 def pieces(text: str) -> list[str]:
-    """The text in chunks of a few characters."""
+    """The text in chunks of five characters."""
     return [text[i : i + 5] for i in range(0, len(text), 5)]
 
 
 def answering(titles: Iterable[str], *, direct: str = "Just so.", merge: str = "All in one.") -> Script:
-    """A script that writes this skeleton, a sentence for each point, and one text of them where it is asked to."""
+    """A script that writes a skeleton of these titles, a sentence for each point, and the text of a merge."""
     names = list(titles)
 
     def script(seen: Seen) -> Iterable[Step]:
@@ -162,7 +162,7 @@ def answering(titles: Iterable[str], *, direct: str = "Just so.", merge: str = "
 
 
 class Runs(BaseCallbackHandler):
-    """Every run: its name, parent, and the order of starts and ends."""
+    """Records every run: its name, its parent, and the order in which runs started and ended."""
 
     run_inline = True
 
@@ -226,7 +226,7 @@ class Runs(BaseCallbackHandler):
 
 
 def untimed(output: dict[str, Any]) -> dict[str, Any]:
-    """The output without its timings, in which no two runs are alike."""
+    """The output without its timings, which differ from run to run."""
     return {key: value for key, value in output.items() if key != "timings"}
 
 
@@ -277,7 +277,7 @@ WAYS = {
 
 @pytest.fixture(params=list(WAYS))
 def way(request: pytest.FixtureRequest) -> Way:
-    """`await way(chain, input, config)`: the output by each of the six ways to run a chain."""
+    """`await way(chain, input, config)`: the output of the chain. One test per method in `WAYS`."""
     return WAYS[request.param]
 
 
@@ -288,7 +288,7 @@ def ways() -> dict[str, Way]:
 
 @pytest.fixture
 def kit() -> SimpleNamespace:
-    """The parts of this file, for tests to build with."""
+    """The classes and functions of this file, which test modules cannot import."""
     return SimpleNamespace(
         Chat=ScriptedChat,
         SyncOnlyChat=SyncOnlyChat,

@@ -1,4 +1,4 @@
-"""Scripted LLMs and retrievers that watch their own calls, and the ways to ask an engine."""
+"""Scripted LLMs and retrievers that record their calls, and the methods that ask an engine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from llama_index_sot.events import AnswerReady
 
 @dataclass(frozen=True)
 class Seen:
-    """One call as the LLM saw it."""
+    """One call of the LLM."""
 
     stage: str
     point: int | None
@@ -50,7 +50,7 @@ class Seen:
 
 
 def seen_as(text: str, **details: Any) -> Seen:
-    """The stage is read off the prompt."""
+    """Reads the stage from the prompt."""
     try:
         asyncio.get_running_loop()
         on_loop = True
@@ -100,7 +100,7 @@ def usage(prompt: str, written: int) -> dict[str, Any]:
 
 
 class SyncLLM(CustomLLM):
-    """An LLM with sync methods alone; its async ones are those of `CustomLLM`, which block the loop."""
+    """An LLM with sync methods only. Its async methods are those of `CustomLLM`, which block the loop."""
 
     script: Any
     watch: Any = None
@@ -135,7 +135,7 @@ class SyncLLM(CustomLLM):
 
 
 class ChatLLM(LLM):
-    """A chat model with true async methods, as clients of APIs are."""
+    """A chat model with async methods of its own, as clients of APIs have them."""
 
     script: Any
     watch: Any = None
@@ -189,16 +189,16 @@ class ChatLLM(LLM):
         return responses()
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        raise AssertionError("a chat model is asked by messages")
+        raise AssertionError("a chat model takes messages")
 
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
-        raise AssertionError("a chat model is asked by messages")
+        raise AssertionError("a chat model takes messages")
 
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        raise AssertionError("a chat model is asked by messages")
+        raise AssertionError("a chat model takes messages")
 
     async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
-        raise AssertionError("a chat model is asked by messages")
+        raise AssertionError("a chat model takes messages")
 
 
 def _said(messages: Sequence[ChatMessage], pieces: list[str], delta: str | None, raw: Any = None) -> ChatResponse:
@@ -208,12 +208,12 @@ def _said(messages: Sequence[ChatMessage], pieces: list[str], delta: str | None,
 
 
 def pieces(text: str) -> list[str]:
-    """The text in chunks of a few characters."""
+    """The text in chunks of five characters."""
     return [text[i : i + 5] for i in range(0, len(text), 5)]
 
 
 def answering(titles: Iterable[str], *, direct: str = "Just so.", merge: str = "All in one.") -> Script:
-    """A script that writes this skeleton, a sentence for each point, and one text of them where it is asked to."""
+    """A script that writes a skeleton of these titles, a sentence for each point, and the text of a merge."""
     names = list(titles)
 
     def script(seen: Seen) -> Iterable[Step]:
@@ -237,7 +237,7 @@ def node(name: str, text: str = "", score: float = 1.0) -> NodeWithScore:
 
 @dataclass(frozen=True)
 class Sought:
-    """One retrieval as the retriever saw it."""
+    """One call of the retriever."""
 
     query: QueryBundle
     way: str
@@ -248,7 +248,7 @@ Find = Callable[[str], Iterable[NodeWithScore]]
 
 
 class SyncRetriever(BaseRetriever):
-    """Finds what `find` gives for the query's text; it has no async method of its own."""
+    """Returns `find(query)`. It has no async method of its own."""
 
     def __init__(self, find: Find, hook: Callable[[str], Any] | None = None) -> None:
         self.watch = Watch()
@@ -266,7 +266,7 @@ class SyncRetriever(BaseRetriever):
 
 
 class AsyncRetriever(SyncRetriever):
-    """The same with an async method of its own."""
+    """A `SyncRetriever` with an async method of its own."""
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         with self.watch.call(Sought(query_bundle, "aretrieve", True)):
@@ -281,7 +281,7 @@ class AsyncRetriever(SyncRetriever):
 
 
 class Events(BaseEventHandler):
-    """Every event of the instrumentation."""
+    """Records every event of the instrumentation."""
 
     seen: list[Any] = Field(default_factory=list)
 
@@ -297,7 +297,7 @@ class Events(BaseEventHandler):
 
 
 class Spans(BaseSpanHandler[BaseSpan]):
-    """Every span: its parent, and how it ended."""
+    """Records every span: its parent, and whether it ended or was dropped."""
 
     parents: dict[str, Any] = Field(default_factory=dict)
     ended: list[str] = Field(default_factory=list)
@@ -324,7 +324,7 @@ class Spans(BaseSpanHandler[BaseSpan]):
 
 @pytest.fixture
 def instrumented() -> Iterator[SimpleNamespace]:
-    """Everything that LlamaIndex's instrumentation tells during the test."""
+    """The events and spans that LlamaIndex's instrumentation emits during the test."""
     root = get_dispatcher()
     before = list(root.event_handlers), list(root.span_handlers)
     found = SimpleNamespace(events=Events(), spans=Spans())
@@ -335,7 +335,7 @@ def instrumented() -> Iterator[SimpleNamespace]:
 
 
 class Legacy(BaseCallbackHandler):
-    """Every legacy callback."""
+    """Records every legacy callback."""
 
     def __init__(self) -> None:
         super().__init__([], [])
@@ -357,14 +357,14 @@ class Legacy(BaseCallbackHandler):
         self.traces.append(f"end {trace_id}")
 
 
-# --- ways to ask -----------------------------------------------------------------------------------
+# --- methods that ask an engine -----------------------------------------------------------------------------------
 
 Make = Callable[..., SkeletonOfThoughtQueryEngine]
 Way = Callable[..., Awaitable[Any]]
 
 
 def make(llm: LLM, **settings: Any) -> SkeletonOfThoughtQueryEngine:
-    """An engine that writes a skeleton always, and does not wait before it tries again."""
+    """An engine that writes a skeleton for every question and retries at once."""
     return SkeletonOfThoughtQueryEngine.from_defaults(llm, **{"router": None, "backoff": 0.0, **settings})
 
 
@@ -387,7 +387,7 @@ async def _astream(llm: LLM, query: Any, **settings: Any) -> Any:
 
 
 async def _astream_str(llm: LLM, query: Any, **settings: Any) -> Any:
-    """As `QueryEngineTool.acall` reads a streaming response: blocking the loop."""
+    """Reads a streaming response as `QueryEngineTool.acall` does, which blocks the loop."""
     response = await make(llm, streaming=True, **settings).aquery(query)
     str(response)
     return await response.get_response()
@@ -411,7 +411,7 @@ WAYS = {
 
 @pytest.fixture(params=list(WAYS))
 def way(request: pytest.FixtureRequest) -> Way:
-    """`await way(llm, query, **settings)`: the whole response, by each of the ways to ask an engine."""
+    """`await way(llm, query, **settings)`: the whole response. One test per method in `WAYS`."""
     return WAYS[request.param]
 
 
@@ -422,13 +422,13 @@ def ways() -> dict[str, Way]:
 
 @pytest.fixture(params=[SyncLLM, ChatLLM], ids=["sync", "chat"])
 def LLMClass(request: pytest.FixtureRequest) -> type[LLM]:
-    """An LLM with sync methods alone, or a chat model with true async ones."""
+    """An LLM with sync methods only, or a chat model with async methods of its own."""
     return request.param
 
 
 @pytest.fixture
 def kit() -> SimpleNamespace:
-    """The parts of this file, for tests to build with."""
+    """The classes and functions of this file, which test modules cannot import."""
     return SimpleNamespace(
         SyncLLM=SyncLLM,
         ChatLLM=ChatLLM,

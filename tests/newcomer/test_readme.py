@@ -1,7 +1,7 @@
-"""README as a newcomer follows it: an empty environment, the wheel, and each block of commands and Python in its order.
+"""README as a newcomer follows it: its commands and Python, in order, from the wheel in an empty environment.
 
-`make test-readme` builds the wheel and runs this. Where a command cannot be run as it stands, `INSTEAD` says what is
-run and why; everything else is run to the letter.
+`make test-readme` builds the wheel and runs these tests. `INSTEAD` lists the commands that cannot run unchanged here,
+with their replacements and the reasons.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ ROOT = Path(__file__).parents[2]
 DIST = os.environ.get("DIST", "")
 needs_wheel = pytest.mark.skipif(not DIST, reason="needs the wheel that would be released: make test-readme")
 PATIENCE = 1500
-"""Seconds until a command that hangs fails the test."""
+"""Seconds after which a command fails the test, so that the test does not hang."""
 
 
 class Block(NamedTuple):
-    """A block of README: `console` or `python`, the line that it begins at, and its text."""
+    """A block of README: its kind (`console` or `python`), the line at which it begins, and its text."""
 
     kind: str
     line: int
@@ -41,19 +41,19 @@ def blocks() -> list[Block]:
 
 
 INSTEAD = [
-    (r"^git clone \S+ && cd \S+$", "", "no network: README's folder is only needed to install from, see below"),
-    (r'"\.(\[[\w,-]+\])"', r'"{wheel}\1"', "the wheel that would be released, not the folder that it was made of"),
-    (r" --model Qwen/\S+", "", "no network to load a model from: the tiny one"),
-    (r"http://127\.0\.0\.1:8000", "{server}", "a scripted server, on a port that is free"),
+    (r"^git clone \S+ && cd \S+$", "", "no network; the wheel is installed instead of a clone"),
+    (r'"\.(\[[\w,-]+\])"', r'"{wheel}\1"', "installs the wheel that would be released"),
+    (r" --model Qwen/\S+", "", "no network to load a model: the demo model answers"),
+    (r"http://127\.0\.0\.1:8000", "{server}", "a scripted server on a free port"),
     (r"^.* langchain:anthropic:\S+$", "", "needs an account"),
-    (r"^sot chat$", 'echo "Name a colour." | sot chat', "nobody types here"),
-    (r"\| less$", "| cat", "nobody leafs here"),
-    (r"~/\.sot-completion", "completion", "the home folder is the tester's own"),
+    (r"^sot chat$", 'echo "Name a colour." | sot chat', "a question from standard input"),
+    (r"\| less$", "| cat", "no terminal for a pager"),
+    (r"~/\.sot-completion", "completion", "the tests do not write to the home folder"),
 ]
-"""Patterns in commands, what is run instead ("" for nothing), and why."""
+"""Patterns in commands, their replacements (an empty command is skipped), and the reasons."""
 
-AT_HAND = (r" --index-url https://download\.pytorch\.org/whl/cpu$", "", "pip knows of a torch for CPUs by itself here")
-"""One more, for machines whose pip is told where torch lies (`find-links`)."""
+AT_HAND = (r" --index-url https://download\.pytorch\.org/whl/cpu$", "", "pip finds torch without the index here")
+"""A further replacement, for machines whose pip is configured to find torch (`find-links`)."""
 
 SAYS = [
     (r"^sot ask .*--json", r'"text": "1\. Plan the lesson'),
@@ -64,30 +64,30 @@ SAYS = [
     (r"^sot chat", r"\w+"),
     (r"^sot config", r"model"),
 ]
-"""What commands print, on either output; the first pattern that fits counts."""
+"""Patterns of commands and of what they print, on either output. The first pattern that fits a command counts."""
 
 SILENT = r"^pip |.* > \S+$"
-"""Commands that may print nothing: what they do is installed, or redirected."""
+"""Commands that may print nothing: they install, or redirect their output."""
 
 
 def check_printed(command: str, printed: str) -> None:
-    """Whether a command printed what it should, which for most is something."""
+    """Checks that a command printed what `SAYS` expects of it."""
     if re.match(SILENT, command):
         return
     says = next((says for pattern, says in SAYS if re.search(pattern, command)), None)
-    assert says is not None, f"say in SAYS what {command!r} prints, or in SILENT that it may print nothing"
+    assert says is not None, f"add what {command!r} prints to SAYS, or let it be silent in SILENT"
     assert re.search(says, printed), f"$ {command}\n{printed}"
 
 
 def commands(block: Block) -> list[str]:
-    """What the block has one type, without its comments."""
+    """The commands of a block, without comments."""
     lines = [line for line in block.text.splitlines() if line.startswith("$ ")]
     assert lines
     return [re.sub(r"\s+#.*$", "", line.removeprefix("$ ")) for line in lines]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """A server of OpenAI's protocol whose model has planned a lesson."""
+    """A server of OpenAI's protocol, with scripted answers about planning a lesson."""
 
     def do_GET(self) -> None:
         self._send("application/json", json.dumps({"object": "list", "data": [{"id": "my-model", "object": "model"}]}))
@@ -113,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
-        """Keeps quiet."""
+        """Logs nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +138,11 @@ for line in sys.stdin:
             failed = traceback.format_exc()
     print(json.dumps([printed.getvalue(), failed]), flush=True)
 """
-"""Runs what it is sent in one interpreter, as a notebook does: later blocks use what earlier ones have made."""
+"""Runs the code that it reads in one interpreter, as a notebook does: later blocks use variables of earlier ones."""
 
 
 class Newcomer:
-    """An environment of its own, an empty folder to work in, and one interpreter for all Python."""
+    """A new environment, an empty working folder, and one interpreter for all Python blocks."""
 
     def __init__(self, home: Path, server: str) -> None:
         self.home = home
@@ -155,7 +155,7 @@ class Newcomer:
         }
         self.env = kept | {
             "PATH": f"{home / 'env' / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            # A newcomer has no converted model yet, and no options of their own.
+            # A newcomer has neither a converted model nor a configuration.
             "XDG_CACHE_HOME": str(home / "cache"),
             "SOT_CONFIG": str(home / "config.toml"),
             "PIP_CACHE_DIR": self._pip("cache", "dir"),
@@ -178,7 +178,7 @@ class Newcomer:
         return done.stdout.strip()
 
     def types(self, command: str) -> str | None:
-        """Runs a command, and returns what it printed; None where nothing stands in for it."""
+        """Runs a command and returns what it printed; None if the command is skipped."""
         for pattern, new in self.instead:
             command = re.sub(pattern, new, command)
         if not command:
@@ -200,7 +200,7 @@ class Newcomer:
         return done.stdout + done.stderr
 
     def runs(self, code: str) -> str:
-        """Runs Python where all blocks before were run, and returns what it printed."""
+        """Runs Python in the interpreter of all earlier blocks, and returns what it printed."""
         if self._python is None:
             self._python = subprocess.Popen(
                 [str(self.home / "env" / "bin" / "python"), "-c", NOTEBOOK],
@@ -255,12 +255,12 @@ def test_the_points_were_decoded_as_one_batch(newcomer: Newcomer) -> None:
 TYPED = [command for block in blocks() if block.kind == "console" for command in commands(block)]
 
 
-def test_every_stand_in_is_for_something() -> None:
+def test_every_replacement_is_needed() -> None:
     for pattern, _, reason in [*INSTEAD, AT_HAND]:
         assert any(re.search(pattern, command) for command in TYPED), f"README has no {pattern!r} any more ({reason})"
 
 
-def test_a_command_that_prints_nothing_is_told_unless_it_installs_or_is_redirected() -> None:
+def test_a_command_that_prints_nothing_is_an_error_unless_it_installs_or_redirects() -> None:
     silent = [command for command in TYPED if re.match(SILENT, command)]
     assert any("> " in command for command in silent)
     assert all(command.startswith("pip ") or " > " in command for command in silent)

@@ -1,4 +1,4 @@
-"""Chains that make a skeleton of every question: what happens then is what most tests are about."""
+"""Chains without a router, which most tests use: they write a skeleton for every question."""
 
 from __future__ import annotations
 

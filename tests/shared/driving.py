@@ -1,4 +1,4 @@
-"""Flows driven to their end, or until something happens, by each of the two drivers; and a clock to drive them by."""
+"""The two drivers as functions that run flows to an end or a condition, and a clock for them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def on_the_loop(model: Any, flows: list[AnswerFlow], until: Callable | None = No
 
 
 class Clock:
-    """Stands still, however busy the machine is, and jumps ahead once: when it is told, or after so many points."""
+    """A clock that stands still on any machine and jumps ahead once: by `jump`, or after `after` points."""
 
     def __init__(self, after: int | None = None) -> None:
         self._now = 0.0
@@ -51,7 +51,7 @@ class Clock:
         self._now = 100.0
 
     def watch(self, event: Any) -> bool:
-        """For `until`, which it never is."""
+        """An `until` that is never true; it counts the points."""
         if self._left is not None and isinstance(event, PointDone):
             self._left -= 1
             if self._left == 0:

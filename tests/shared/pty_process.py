@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, as a user has it: Ctrl-C is typed, and the program gets the signal."""
+"""A program on a terminal of its own, where a typed Ctrl-C sends the program a signal."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from pexpect import fdpexpect
 
 CTRL_C, CTRL_D = "\x03", "\x04"
 PATIENCE = 120.0
-"""Seconds until something that does not come fails the test."""
+"""Seconds after which a wait fails the test, so that the test does not hang."""
 
-_ON_TERMINAL = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
-)
-"""Takes standard input as the terminal that sends signals. Not by a fork in the tests, which may have threads."""
+_ON_TERMINAL = """
+import fcntl, os, signal, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+# Shells make programs in the background ignore SIGINT, and child processes inherit that.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Makes standard input the controlling terminal, in a new program: the tests may have threads and must not fork."""
 
 
 class PtyProcess:
@@ -28,7 +32,7 @@ class PtyProcess:
 
     Attributes:
         process: The process.
-        shown: All that it has shown so far, as far as `until` has read.
+        shown: The output that `until` and `rest` have read so far.
     """
 
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], *, rows: int = 24, columns: int = 80) -> None:
@@ -55,12 +59,12 @@ class PtyProcess:
         os.close(self._ours)
 
     def until(self, text: str) -> str:
-        """What it shows up to the first such text, this included."""
+        """Reads up to the first occurrence of the text, and returns what it read."""
         self._screen.expect_exact(text)
         return self._read(text)
 
     def rest(self) -> str:
-        """What it shows until it ends."""
+        """Reads until the program ends, and returns what it read."""
         self._screen.expect(pexpect.EOF)
         return self._read("")
 
@@ -70,9 +74,9 @@ class PtyProcess:
         return read
 
     def type(self, keys: str) -> None:
-        """Types; the Enter key is a line end."""
+        """Types keys; Enter is a line end."""
         os.write(self._ours, keys.encode())
 
     def code(self) -> int:
-        """Its exit code, once it has ended."""
+        """Waits for the end, and returns the exit code."""
         return self.process.wait(PATIENCE)

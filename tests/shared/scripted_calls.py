@@ -1,4 +1,4 @@
-"""What scripted models of all frameworks have in common: steps that wait, and a watch over their calls."""
+"""Parts of the scripted models of all frameworks: steps that wait, and a record of calls."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PATIENCE = 20.0
-"""Seconds until a wait that should have ended fails the test instead of hanging it."""
+"""Seconds after which a wait fails the test, so that the test does not hang."""
 
 
 class Gate:
-    """Something to wait for, in a thread or in a task."""
+    """A condition that a thread or a task can wait for."""
 
     def __init__(self, condition: Callable[[], bool] | None = None) -> None:
         self._open = threading.Event()
@@ -45,7 +45,7 @@ Script = Callable[[Any], Iterable[Step]]
 
 @dataclass
 class Watch:
-    """What became of the calls of a model or a retriever: each as it was seen, and how many were open."""
+    """Records the calls of a model or a retriever, and how many are open."""
 
     seen: list[Any] = field(default_factory=list)
     open: int = 0
@@ -68,5 +68,5 @@ class Watch:
         return [s for s in self.seen if s.stage == stage and (point is None or s.point == point)]
 
     def together(self, count: int) -> Gate:
-        """Opens once so many calls have been in flight at a time."""
+        """A gate that opens when this many calls have been open at once."""
         return Gate(lambda: self.peak >= count)

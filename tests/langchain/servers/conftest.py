@@ -1,4 +1,4 @@
-"""A server for `ChatOpenAI` that breaks on command. llama.cpp's own is in the tests' first conftest."""
+"""A scripted server for `ChatOpenAI` that injects faults. `tests/conftest.py` starts llama.cpp's."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from langchain_openai import ChatOpenAI
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 30.0
-"""Seconds until a wait that should have ended fails the test instead of hanging it."""
+"""Seconds after which a wait fails the test, so that the test does not hang."""
 TITLES = ("Take breaks", "Move", "Drink water")
 
 
-# --- a server that breaks on command ---------------------------------------------------------------------
+# --- a server with faults ---------------------------------------------------------------------
 
 
 @dataclass
 class Fault:
-    """What goes wrong with the calls for a point.
+    """What goes wrong with the requests for a point.
 
     Attributes:
-        kind: The name of a method of `Handler` without its `_fault_`.
-        times: How many calls; the later ones are answered as they should be.
+        kind: The name of a method of `Handler`, without `_fault_`.
+        times: The number of requests that fail. Later ones get a proper reply.
         headers: Added to the reply.
     """
 
@@ -49,7 +49,7 @@ class Fault:
 
 @dataclass
 class Request:
-    """One request as the server saw it.
+    """One request that the server received.
 
     Attributes:
         stage: `"skeleton"`, `"point"` or `"direct"`.
@@ -67,17 +67,17 @@ class Request:
 
 
 class FaultServer(Watch, ThreadingHTTPServer):
-    """Answers chat completions, and responses, by a script.
+    """Serves chat completions and the Responses API by a script.
 
     Attributes:
-        faults: By a point's number, or by `"skeleton"` or `"direct"`.
-        holds: By the same: a condition that is waited for before the first byte of the reply.
+        faults: Faults by the number of a point, or by `"skeleton"` or `"direct"`.
+        holds: By the same keys, the condition that the server waits for before it replies.
         seen: All requests.
-        open: Requests whose reply is not over.
-        peak: The most that were open.
-        usage: Tokens that it said were spent: input, output.
+        open: The number of requests whose reply has not ended.
+        peak: The highest number of open requests.
+        usage: The tokens that the replies reported: input, output.
         ends: Whether streams end with `[DONE]`.
-        echo: Whether replies that are not streamed repeat the start of the turn that they were given.
+        echo: Whether whole replies repeat the start of the turn that the request ended with.
     """
 
     daemon_threads = True
@@ -99,9 +99,9 @@ class FaultServer(Watch, ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away are what is tested here; anything else is a mistake in this file."""
+        """Ignores clients that hang up, which the tests provoke. Any other error is a mistake in this file."""
         error = sys.exc_info()[1]
-        if not isinstance(error, OSError | ValueError):  # ValueError: it wrote to what it had closed
+        if not isinstance(error, OSError | ValueError):  # ValueError: it wrote to a closed file
             self.mistakes.append(error)
 
 
@@ -141,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self._answer()
 
-    # --- as it should be ---
+    # --- proper replies ---
 
     def _answer(self) -> None:
         if not self.streamed:
@@ -264,7 +264,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def _wait(self, condition: Callable[[], bool] = lambda: False) -> bool:
-        """Waits for the condition, and gives up when the client has hung up."""
+        """Waits for the condition; returns False when the client has hung up."""
         while not self.server.stopping.is_set() and not condition():
             readable, _, _ = select.select([self.connection], [], [], 0.005)
             if readable and not self.connection.recv(1, socket.MSG_PEEK):
@@ -274,7 +274,7 @@ class Handler(BaseHTTPRequestHandler):
     # --- faults ---
 
     def _some(self) -> None:
-        """The first words of the reply."""
+        """Sends the first words of the reply."""
         if self.streamed:
             self._begin()
             where = self._created() if self.newer else {}
@@ -299,7 +299,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _fault_reset(self) -> None:
         self._some()
-        # With this the connection is not closed in order, but reset.
+        # A linger time of zero resets the connection on close.
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         for part in (self.wfile, self.rfile, self.connection):
             part.close()
@@ -355,7 +355,7 @@ class Handler(BaseHTTPRequestHandler):
             self._whole(200, json.dumps({**self._frame("chat.completion"), "choices": []}))
 
     def _fault_no_reason(self) -> None:
-        """A server that never says why it stopped, but what it cost."""
+        """Reports the usage but no reason for the end."""
         self._begin()
         for piece in pieces(self.text):
             self._delta(piece)
@@ -363,7 +363,7 @@ class Handler(BaseHTTPRequestHandler):
         self._end(b"data: [DONE]\n\n")
 
     def _fault_usage_at_the_finish(self) -> None:
-        """No `[DONE]`, no chunk of its own for the usage."""
+        """Sends the usage with the last choice, and no `[DONE]`."""
         self._begin()
         for piece in pieces(self.text):
             self._delta(piece)
@@ -426,7 +426,7 @@ def fault() -> type[Fault]:
 
 @pytest.fixture
 async def nothing_left(server: FaultServer, clients: dict[str, Any], eventually: Any) -> AsyncIterator[None]:
-    """After the test, and before its clients are closed: no call is open on either side."""
+    """Checks after the test, before its clients close, that no call is open on either side."""
     yield
     await eventually(lambda: server.open == 0, "the server sees every connection closed")
     threads = threading.enumerate
@@ -435,7 +435,7 @@ async def nothing_left(server: FaultServer, clients: dict[str, Any], eventually:
 
 @pytest.fixture
 async def clients() -> AsyncIterator[dict[str, Any]]:
-    """HTTP clients of the test's own: LangChain's are shared by all tests, and so by event loops that are closed."""
+    """HTTP clients for one test. LangChain's own are shared by all tests, whose event loops close."""
     sync, asynchronous = openai.DefaultHttpxClient(), openai.DefaultAsyncHttpxClient()
     yield {"http_client": sync, "http_async_client": asynchronous}
     sync.close()
@@ -444,7 +444,7 @@ async def clients() -> AsyncIterator[dict[str, Any]]:
 
 @pytest.fixture
 def chat(clients: dict[str, Any]) -> Callable[..., ChatOpenAI]:
-    """`chat(address, **settings)`: a `ChatOpenAI` that does not retry."""
+    """`chat(address, **settings)`: a `ChatOpenAI` without retries."""
 
     def make(address: str, **settings: Any) -> ChatOpenAI:
         known = {"model": "model", "api_key": "none", "max_retries": 0, **clients}

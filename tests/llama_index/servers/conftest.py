@@ -1,4 +1,4 @@
-"""`OpenAILike` on llama.cpp's own server, which the tests' first conftest starts."""
+"""`OpenAILike` on llama.cpp's server, which `tests/conftest.py` starts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import pytest
 
 @pytest.fixture
 async def open_ai_like(llama: Any) -> AsyncIterator[Callable[..., Any]]:
-    """`open_ai_like(**settings)`: greedy, short, and with the retries of its client, since the server drops
-    connections at times. What a request says besides goes into `extra_body`."""
+    """`open_ai_like(**settings)`: an LLM that writes short greedy texts.
+
+    Its client retries, because the server drops connections at times. Further fields of a request go into `extra_body`.
+    """
     library = pytest.importorskip("llama_index.llms.openai_like", reason="`make test-llama-index` installs OpenAILike")
     import openai
 
-    # Clients of the test's own, which it can close.
+    # The test closes these clients; those that the library makes would stay open.
     sync, asynchronous = openai.DefaultHttpxClient(), openai.DefaultAsyncHttpxClient()
 
     def make(extra_body: dict[str, Any] | None = None, **settings: Any) -> Any:
