@@ -1,8 +1,8 @@
-"""A whole answer by the engine, against normal decoding of as many tokens.
+"""A whole answer by the engine, against normal decoding of the same number of tokens.
 
-The prompts are those that the project makes for a skeleton and its points. The outline is written here, since a small
-model seldom writes one of a given length. The engine keeps its defaults, as in use: it remembers what prompts have in
-common, and each answer is to another question.
+The prompts are the project's own for a skeleton and its points. The outline is fixed, since a small model seldom writes
+one of a given length. The engine keeps its defaults, as in use: it stores shared prefixes of prompts, and each answer
+is to another question.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _TITLES = (
 
 @dataclass(frozen=True)
 class _Outline:
-    """Stands in for an engine where a plan is made: whatever it is asked, it answers with the outline."""
+    """An engine that answers every prompt with the outline, to make a plan."""
 
     titles: tuple[str, ...]
 
     @contextlib.contextmanager
     def stream(self, prompt: Prompt) -> Iterator[Iterator[str]]:
-        # A prefill begins the list already.
+        # The prefill already begins the list.
         text = "\n".join(f"{number}. {title}" for number, title in enumerate(self.titles, start=1))
         yield iter([text.removeprefix(prompt.prefill.strip())])
 
@@ -50,17 +50,17 @@ class _Outline:
 def measure_answers(
     engine: LocalEngine, *, answers: int, skeleton_tokens: int, points: int, point_tokens: int
 ) -> dict[str, Any]:
-    """Decode so many answers in both ways, in turns.
+    """Decodes answers by both methods, in turns.
 
     Args:
-        engine: Not used before, with its defaults.
-        answers: Each to another question.
+        engine: A new engine with its defaults.
+        answers: The number of answers, each to another question.
         skeleton_tokens: Tokens of the skeleton.
         points: Points of each answer, at most 8.
         point_tokens: Tokens of each point.
 
     Returns:
-        Seconds of each answer in each way, and the median of normal decoding's over the engine's.
+        Seconds of each answer by each method, and the median ratio of normal decoding's to the engine's.
     """
     generate = Generate(engine)
     seconds: dict[str, list[float]] = {"normal": [], "engine": []}
@@ -70,14 +70,14 @@ def measure_answers(
         assert planned is not None
         assert len(planned[1]) == points
         skeleton, prompts = bare(planned[0]), [bare(prompt) for prompt in planned[1]]
-        asked = Prompt(Conversation.of(question.text).messages)
+        whole = Prompt(Conversation.of(question.text).messages)
 
         def ours(skeleton: Prompt = skeleton, prompts: list[Prompt] = prompts) -> int:
             done = engine.generate([skeleton], max_new_tokens=skeleton_tokens, ignore_eos=True)
             done += engine.generate(prompts, max_new_tokens=point_tokens, ignore_eos=True)
             return sum(completion.usage.output_tokens for completion in done)
 
-        ways = {"normal": lambda asked=asked: generate([asked], tokens), "engine": ours}
+        ways = {"normal": lambda whole=whole: generate([whole], tokens), "engine": ours}
         for name in sorted(ways, reverse=number % 2 == 0):
             start = time.perf_counter()
             decoded = ways[name]()

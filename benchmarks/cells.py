@@ -1,4 +1,4 @@
-"""The places in the tables of the engine's benchmark: what is decoded there, what was measured, and how it is shown."""
+"""The cells in the tables of the engine's benchmark: their prompts, their figures, and the tables."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["Cell", "Measured", "measure", "show"]
 
 @dataclass(frozen=True)
 class Cell:
-    """What the columns decode at one place.
+    """The prompts that the columns decode in one cell.
 
     Attributes:
-        rows: How many prompts.
-        prefix: Tokens that they share.
-        tails: The lengths of what they do not share.
-        columns: Which decode it.
+        rows: The number of prompts.
+        prefix: Tokens that the prompts share.
+        tails: The kind of lengths after the prefix.
+        columns: Names of the columns that decode the prompts.
     """
 
     rows: int
@@ -36,14 +36,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured in a cell.
+    """The figures of a cell.
 
     Attributes:
-        cell: Where.
-        runs: What each column did.
-        skipped: Why others could not.
-        machine: The rates, medians over the time that the cell took.
-        limit: The least seconds that a step can take.
+        cell: The cell.
+        runs: The runs of each column.
+        skipped: The errors of columns without figures.
+        machine: The rates of the machine, medians over the time of the cell.
+        limit: The least possible seconds of a step.
         limited_by: `bytes` or `flops`.
     """
 
@@ -55,7 +55,7 @@ class Measured:
     limited_by: str
 
     def rate(self, name: str) -> float | None:
-        """Tokens per second of a column, the prompts included."""
+        """Tokens per second of a column, including the time for the prompts."""
         runs = self.runs.get(name)
         return statistics.median(run.tokens / run.seconds for run in runs) if runs else None
 
@@ -66,7 +66,7 @@ class Measured:
 
     @property
     def share(self) -> float | None:
-        """How much of the limit the engine reaches: 1 is all of it."""
+        """The engine's speed as a share of the limit: 1 reaches it."""
         step = self.step("engine")
         return None if step is None else self.limit / step
 
@@ -76,7 +76,7 @@ class Measured:
         return None if ours is None or rate is None else ours / rate
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The figures as JSON-safe data."""
         return {
             "rows": self.cell.rows,
             "prefix": self.cell.prefix,
@@ -96,7 +96,7 @@ class Measured:
 
 
 def measured_rows(name: str, rows: int) -> int:
-    """How many of a cell's rows a column decodes."""
+    """The number of a cell's rows that a column decodes."""
     return min(rows, SEQUENTIAL_ROWS) if name == "sequential" else rows
 
 
@@ -111,16 +111,16 @@ def measure(
     repeats: int,
     patience: float,
 ) -> Measured:
-    """Have every column of a cell decode it, in turns.
+    """Decodes a cell with each of its columns, in turns.
 
     Args:
-        cell: What to decode.
-        columns: By name; those of the cell that are not here are left out.
+        cell: The cell to decode.
+        columns: The available columns by name; the others of the cell are left out.
         workload: Makes the prompts.
-        shape: Of the model.
+        shape: The shape of the model.
         probe: Measures the machine.
         tokens: New tokens for each row.
-        repeats: How often.
+        repeats: The number of runs of each column.
         patience: Seconds; a column that takes longer is not repeated.
     """
     runs: dict[str, list[Run]] = {}
@@ -141,7 +141,7 @@ def measure(
                 if run.tokens != wanted:
                     raise RuntimeError(f"it decoded {run.tokens} tokens, not {wanted}")
             except Exception as error:
-                # What one column cannot do must not cost the figures of the others.
+                # An error of one column must not cost the figures of the others.
                 skipped[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
                 print(f"{cell}: {name} skipped: {skipped[name]}", flush=True)
                 continue
@@ -154,7 +154,7 @@ def measure(
 
 
 def show(group: Sequence[Measured]) -> None:
-    """Print the tables of cells that differ in their rows alone."""
+    """Prints the tables of cells that differ only in their rows."""
     names = [name for name in group[0].cell.columns if any(name in cell.runs for cell in group)]
     print(f"\nprefix {group[0].cell.prefix}, {group[0].cell.tails} tails")
     _table("tokens/s", group, names, lambda cell, name: _text(cell.rate(name)))

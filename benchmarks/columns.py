@@ -1,7 +1,7 @@
-"""The ways of decoding that the engine's benchmark puts side by side, each behind the same call.
+"""The decoding methods that the engine's benchmark compares, each as a function of the same signature.
 
-A column takes prompts and a number of tokens, decodes exactly so many for each, greedily, and says how long that took,
-the prompts included. Servers are asked with streams, as the chains ask them.
+A column decodes exactly the given number of tokens for each prompt, greedily, and returns the time that this took,
+including the prompts. Servers get streaming requests, as from the chains.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from skeleton_of_thought.local import LocalEngine
 __all__ = ["Column", "Run", "continuous", "padded", "sequential", "served", "threads", "with_engine"]
 
 SEQUENTIAL_ROWS = 2
-"""How many rows `sequential` decodes where there are more: each takes as long as the others."""
+"""The most rows that `sequential` decodes: each takes as long as the others."""
 
 _GLANCE = 0.005
 _PAGE, _BATCH_TOKENS = 16, 512
@@ -34,12 +34,12 @@ _PAGE, _BATCH_TOKENS = 16, 512
 
 @dataclass(frozen=True)
 class Run:
-    """What a column did.
+    """One run of a column.
 
     Attributes:
         tokens: Tokens decoded.
-        seconds: From the first prompt to the last token.
-        step: Seconds between two tokens of a row while all rows were decoding; None where it is not known.
+        seconds: Seconds from the first prompt to the last token.
+        step: Seconds between two tokens of a row while all rows were decoding; None if unknown.
     """
 
     tokens: int
@@ -54,7 +54,7 @@ Column = Callable[[Prompts, int], Run]
 
 
 class _Stamps(StoppingCriteria):
-    """Notes when each token came, and never stops."""
+    """Records the time of each token, and never stops the generation."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -65,13 +65,13 @@ class _Stamps(StoppingCriteria):
 
 
 class _Generate:
-    """`model.generate`, greedy, for exactly so many tokens of each row."""
+    """`model.generate`, greedy, for a fixed number of tokens of each row."""
 
     def __init__(self, model: Any, pad: int) -> None:
         self._model, self._pad = model, pad
 
     def __call__(self, rows: Sequence[Sequence[int]], tokens: int) -> tuple[int, list[float]]:
-        """Decodes; returns how many tokens, and when each step was done."""
+        """Decodes; returns the number of tokens, and the time at which each step ended."""
         width = max(len(row) for row in rows)
         ids = torch.tensor([[self._pad] * (width - len(row)) + list(row) for row in rows], device=self._model.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self._model.device)
@@ -104,7 +104,7 @@ def sequential(model: Any, pad: int) -> Column:
 
 
 def threads(model: Any, pad: int) -> Column:
-    """As many threads as rows, each in `generate` on the same model."""
+    """One thread per row, each in `generate` on the same model."""
     generate = _Generate(model, pad)
 
     def run(prompts: Prompts, tokens: int) -> Run:
@@ -131,11 +131,11 @@ def padded(model: Any, pad: int) -> Column:
 def continuous(model: Any, pad: int) -> Column:
     """transformers' own continuous batching, with shared blocks.
 
-    Its defaults suit GPUs. On a CPU it was several times faster with short batches of prompt tokens, which bound
-    its masks and let later rows find the blocks of earlier ones, and with pages shorter than the prefix.
+    Its defaults suit GPUs. On a CPU it was several times faster with short batches of prompt tokens, which limit the
+    size of its masks and let later rows reuse the blocks of earlier ones, and with pages shorter than the prefix.
 
     Raises:
-        ImportError: This transformers has none, or not in this form.
+        ImportError: This version of transformers has no such continuous batching.
     """
     from transformers import ContinuousBatchingConfig
 
@@ -153,7 +153,7 @@ def continuous(model: Any, pad: int) -> Column:
         with model.continuous_batching_context_manager(
             generation_config=settings, continuous_batching_config=config, block=True, timeout=5
         ) as manager:
-            _finish(manager, [prompts.ids[0][-1:]], 2)  # its first batch allocates
+            _finish(manager, [prompts.ids[0][-1:]], 2)  # the first batch allocates memory
             start = time.perf_counter()
             done = _finish(manager, prompts.ids, tokens)
             seconds = time.perf_counter() - start
@@ -180,7 +180,7 @@ def _finish(manager: Any, rows: Sequence[Sequence[int]], tokens: int) -> list[An
 
 
 def served(url: str, model: str) -> Column:
-    """A server, asked for all rows at once."""
+    """A server that gets the requests for all rows at once."""
 
     def run(prompts: Prompts, tokens: int) -> Run:
         start = time.perf_counter()
@@ -188,14 +188,14 @@ def served(url: str, model: str) -> Column:
         seconds = time.perf_counter() - start
         step = _common_gap([row.times for row in done])
         pieces, count = sum(len(row.times) for row in done), sum(row.tokens for row in done)
-        # A piece may hold more than one token.
+        # A piece of text may hold more than one token.
         return Run(count, seconds, None if step is None else step * pieces / count)
 
     return run
 
 
 def with_engine(engine: LocalEngine) -> Column:
-    """The local engine, given all rows at once."""
+    """The local engine with all rows at once."""
 
     def run(prompts: Prompts, tokens: int) -> Run:
         with _watched(engine) as steps:
@@ -214,7 +214,7 @@ def with_engine(engine: LocalEngine) -> Column:
 
 @contextlib.contextmanager
 def _watched(engine: LocalEngine) -> Iterator[list[tuple[int, float]]]:
-    """How many decoding steps were done when, each new count noted as soon as it is seen."""
+    """Records the number of decoding steps, with the time at which each new number is seen."""
     seen: list[tuple[int, float]] = []
     before, end = engine.stats().steps, threading.Event()
 
@@ -243,7 +243,7 @@ def _mean_gap(times: Sequence[float]) -> float | None:
 def _common_gap(rows: Sequence[Sequence[float]]) -> float | None:
     """The mean time between two tokens of a row while all rows are decoding.
 
-    Some begin while others are still being read, and end before them: neither time is that of a whole step.
+    Rows begin while the prompts of others are still being read, and end before others. Those times are no whole steps.
     """
     if not all(rows):
         return None

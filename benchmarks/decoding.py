@@ -1,20 +1,19 @@
-"""How long a whole answer takes on a local model: normal decoding, two ways, against Skeleton-of-Thought, four ways.
+"""The time of a whole answer on a local model: two methods of normal decoding against four of Skeleton-of-Thought.
 
-For each question the engine writes a skeleton once; that gives the points. Then, with the same prompts (their
-examples included, which the engine keeps from question to question), the same number of tokens
-(skeleton + points x `--point-tokens`, end-of-text ignored, greedy) is decoded in each of these ways:
+For each question the engine writes a skeleton once, which gives the points. Then each method decodes the same number of
+tokens (skeleton + points x `--point-tokens`, greedily, ignoring end-of-text) from the same prompts. The prompts contain
+examples, which the engine stores from question to question.
 
-    normal      one answer of that many tokens by `model.generate`
-    single      the same as one row of `LocalEngine`: what the engine gains without a skeleton
+    normal      one answer of all tokens by `model.generate`
+    single      one answer of all tokens as a single row of `LocalEngine`: the engine's gain without a skeleton
     sequential  the skeleton, then one point after another by `model.generate`
-    threads     the skeleton, then all points by `model.generate` in as many threads (what a fan-out of
-                calls to a local pipeline does)
+    threads     the skeleton, then all points by `model.generate` in a thread per point, like a fan-out of calls to a
+                local pipeline
     padded      the skeleton, then all points by one left-padded `model.generate`
     engine      the skeleton, then all points, by `LocalEngine`
 
-The order of the ways rotates from question to question, so that a machine that slows down does not favour
-one of them. Figures are seconds per answer, medians over questions; the speed-up is the median over
-questions of normal's time divided by the way's own.
+The order of the methods rotates from question to question, so that a machine that slows down favours none. Figures are
+median seconds per answer. The speed-up is the median over questions of normal's time divided by the method's.
 
     python benchmarks/decoding.py --questions 4
 
@@ -44,7 +43,7 @@ from skeleton_of_thought.types import Call, Conversation, Prompt, Reply
 
 
 def plan(engine: LocalEngine, question: str, max_points: int) -> tuple[Prompt, list[Prompt]] | None:
-    """The skeleton's prompt and the points' prompts, as the flow makes them; None without 3 points."""
+    """The flow's prompts for the skeleton and for the points; None with fewer than 3 points."""
     prompts: dict[str, list[Prompt]] = {"skeleton": [], "point": []}
 
     def open_call(call: Call, _: int):
@@ -69,18 +68,18 @@ def plan(engine: LocalEngine, question: str, max_points: int) -> tuple[Prompt, l
 
 
 class Generate:
-    """`model.generate`, greedy, for exactly so many tokens."""
+    """`model.generate`, greedy, for a fixed number of tokens."""
 
     def __init__(self, engine: LocalEngine) -> None:
         self.model, self.tokenizer = engine.model, engine.tokenizer
 
     def text(self, prompt: Prompt) -> str:
-        """The prompt as the chat template renders it."""
+        """The prompt, rendered by the chat template."""
         chat = [{"role": m.role, "content": m.text} for m in prompt.messages]
         return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) + prompt.prefill
 
     def __call__(self, prompts: Sequence[Prompt], tokens: int) -> int:
-        """Decodes so many tokens per prompt; returns how many that were."""
+        """Decodes `tokens` per prompt; returns the number of tokens of all prompts."""
         self.tokenizer.padding_side = "left"
         self.tokenizer.pad_token = self.tokenizer.pad_token or self.tokenizer.eos_token
         batch = self.tokenizer(
@@ -98,7 +97,7 @@ class Generate:
 
 
 def ways(engine: LocalEngine, point_tokens: int, skeleton_tokens: int) -> dict[str, Callable[..., int]]:
-    """The ways to decode one answer; each returns the number of tokens that it decoded."""
+    """The methods to decode one answer; each returns the number of tokens that it decoded."""
     generate = Generate(engine)
 
     def normal(question: Prompt, skeleton: Prompt, points: list[Prompt]) -> int:
@@ -135,7 +134,7 @@ def ways(engine: LocalEngine, point_tokens: int, skeleton_tokens: int) -> dict[s
 
 
 def bare(prompt: Prompt) -> Prompt:
-    """The prompt without its own limits: every way decodes the same number of tokens."""
+    """The prompt without its own limits, so that every method decodes the same number of tokens."""
     return Prompt(prompt.messages, prompt.prefill)
 
 
@@ -150,7 +149,7 @@ def main() -> None:
     args = parser.parse_args()
 
     engine = LocalEngine.from_pretrained(args.model)
-    # Planning is not measured, so it must not fill the measured engine's store of prefixes.
+    # The planner must not fill the prefix store of the measured engine.
     planner = LocalEngine(engine.model, engine.tokenizer, prefix_cache_tokens=0)
     table = ways(engine, args.point_tokens, args.skeleton_tokens)
     names = list(table)
@@ -164,12 +163,12 @@ def main() -> None:
             print(f"question {number + 1}: fewer than 3 points, skipped", flush=True)
             continue
         skeleton, point_prompts = planned
-        asked = Prompt(Conversation.of(question.text).messages)
+        whole = Prompt(Conversation.of(question.text).messages)
         tokens = args.skeleton_tokens + args.point_tokens * len(point_prompts)
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
             start = time.perf_counter()
-            decoded = table[name](asked, skeleton, point_prompts)
+            decoded = table[name](whole, skeleton, point_prompts)
             seconds[name].append(time.perf_counter() - start)
             assert decoded == tokens, f"{name} decoded {decoded} tokens, not {tokens}"
         points.append(len(point_prompts))
@@ -185,7 +184,7 @@ def main() -> None:
         name: statistics.median(n / t for n, t in zip(seconds["normal"], values, strict=True))
         for name, values in seconds.items()
     }
-    print(f"\n{'way':<12}{'median s':>10}{'speed-up':>10}")
+    print(f"\n{'method':<12}{'median s':>10}{'speed-up':>10}")
     for name in names:
         print(f"{name:<12}{medians[name]:>10.2f}{speedups[name]:>9.2f}x")
     print(

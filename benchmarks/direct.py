@@ -1,8 +1,8 @@
-"""What a direct answer costs beside the same call without us: pairs of ways to the same text.
+"""The overhead of a direct answer over the same call without this project.
 
-The models here wait for nothing, so the difference is the machinery. A pair is two functions that begin an answer and
-give its text piece by piece, as an iterator or an async iterator; `PAIRS` names those of the core,
-`direct_frameworks.py` has those of LangChain and LlamaIndex. `router.py` measures all as its section `overhead`.
+The scripted models answer at once, so all of the difference is overhead. A pair is two functions that begin an answer
+and return its text piece by piece, as an iterator or an async iterator. `PAIRS` holds the pairs of the core,
+`direct_frameworks.py` those of LangChain and LlamaIndex. `router.py` measures all of them in its section `overhead`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.types import Call, Conversation, Prompt, Reply, Usage
 
 QUESTIONS = {"gate": "What is 17 * 4?", "model": "How is cheese made?"}
-"""One that a rule of the gate sends the direct way, and one that all rules let pass and the embedded model does not."""
+"""A question that a rule of the gate answers directly, and one that only the embedded model does."""
 
 Pieces = Iterator[str] | AsyncIterator[str]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two ways to one text.
+    """Two calls that return the same text.
 
     Attributes:
-        plain: The call without us.
-        ours: The same question through us, answered directly.
+        plain: The call without this project.
+        ours: The same question through this project, answered directly.
     """
 
     plain: Callable[[], Pieces]
@@ -44,12 +44,12 @@ class Pair:
 # --- the core ---------------------------------------------------------------------------------------------
 
 PIECES = ("word ",) * 50
-"""What the scripted model says."""
+"""The text of the scripted model."""
 _ROUTER = as_router("auto", guard=CostGuard())
 
 
 def reply(call: Call, index: int) -> Iterator[str | Reply]:
-    """The scripted model: a call as the drivers open it. It has no skeletons to give."""
+    """The scripted model as a call of the drivers. It writes no skeletons."""
     assert call.stage == "direct", call.stage
     yield from PIECES
     yield Reply(Usage(20, len(PIECES)), "stop")
@@ -64,7 +64,7 @@ async def areply(call: Call, index: int) -> AsyncIterator[str | Reply]:
 
 
 def core_pairs(name: str, question: str) -> dict[str, Pair]:
-    """`AnswerFlow` under each driver. What is made anew for every answer is so here."""
+    """`AnswerFlow` under each driver, with a new flow for every answer, as in use."""
 
     def plain() -> Iterator[str]:
         call = Call(1, "direct", Prompt(Conversation.of(question).messages))
@@ -108,10 +108,10 @@ class Took:
 
 
 def overhead(pairs: Mapping[str, Pair], runs: int) -> dict[str, Any]:
-    """Milliseconds of both ways, the medians of so many runs in turns; printed as a table.
+    """Prints and returns the milliseconds of both calls, medians of `runs` runs in turns.
 
     Raises:
-        AssertionError: The two ways of a pair do not give the same text.
+        AssertionError: The two calls of a pair return different texts.
     """
     rows: dict[str, Any] = {}
     print(f"overhead of a direct answer, ms, median of {runs}; `first` is until the first text")
@@ -125,8 +125,8 @@ def overhead(pairs: Mapping[str, Pair], runs: int) -> dict[str, Any]:
 
 
 async def _measured(name: str, pair: Pair, runs: int) -> dict[str, float]:
-    # Both ways, sync or not, run on the thread of a loop: nothing but the way itself differs between them.
-    await _timed(pair.plain), await _timed(pair.ours)  # the first pays for what later ones find done
+    # Both calls, sync or not, run on the thread of an event loop, so that only the calls themselves differ.
+    await _timed(pair.plain), await _timed(pair.ours)  # the first run fills caches
     plain, ours = [], []
     for turn in range(runs):
         for way, found in ((pair.plain, plain), (pair.ours, ours))[:: 1 if turn % 2 else -1]:

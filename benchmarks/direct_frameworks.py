@@ -1,6 +1,6 @@
-"""The pairs of `direct.py` for LangChain and LlamaIndex: a scripted model asked by its own methods, and through us.
+"""The pairs of `direct.py` for LangChain and LlamaIndex: a scripted model called by its own methods and through us.
 
-A framework that is not installed has none.
+Frameworks that are not installed are left out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from direct import PIECES, Pair
 
 __all__ = ["framework_pairs"]
 
-# `llama_index.py` beside this file would be taken for the package.
+# Python would import `llama_index.py` beside this file instead of the package.
 sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
 
 QUESTION = "What is 17 * 4?"
@@ -110,7 +110,7 @@ def llama_index_pairs() -> dict[str, Pair]:
         return ChatResponse(message=ChatMessage(role="assistant", content=text), delta=delta)
 
     class Scripted(LLM):
-        """A chat model; what is not asked for here is not there."""
+        """A chat model with only the methods that are used here."""
 
         @property
         def metadata(self) -> LLMMetadata:
@@ -122,7 +122,7 @@ def llama_index_pairs() -> dict[str, Pair]:
 
         @llm_chat_callback()
         async def achat(self, messages: Any, **kwargs: Any) -> ChatResponse:
-            await asyncio.sleep(0)  # what never waits counts as blocking, and gets a thread
+            await asyncio.sleep(0)  # a method that never waits counts as blocking and runs in a thread
             return response("".join(PIECES))
 
         @llm_chat_callback()
@@ -152,16 +152,16 @@ def llama_index_pairs() -> dict[str, Pair]:
     llm = Scripted()
     engine = SkeletonOfThoughtQueryEngine.from_defaults(llm)
     streaming = SkeletonOfThoughtQueryEngine.from_defaults(llm, streaming=True)
-    asked = [ChatMessage(role="user", content=QUESTION)]
+    messages = [ChatMessage(role="user", content=QUESTION)]
 
     async def plain() -> AsyncIterator[str]:
-        yield (await llm.achat(asked)).message.content or ""
+        yield (await llm.achat(messages)).message.content or ""
 
     async def ours() -> AsyncIterator[str]:
         yield str(await engine.aquery(QUESTION))
 
     async def plain_stream() -> AsyncIterator[str]:
-        async for one in await llm.astream_chat(asked):
+        async for one in await llm.astream_chat(messages):
             yield one.delta or ""
 
     async def our_stream() -> AsyncIterator[str]:
@@ -175,9 +175,9 @@ def llama_index_pairs() -> dict[str, Pair]:
 
     return {
         "engine.query": Pair(
-            lambda: iter([llm.chat(asked).message.content or ""]), lambda: iter([str(engine.query(QUESTION))])
+            lambda: iter([llm.chat(messages).message.content or ""]), lambda: iter([str(engine.query(QUESTION))])
         ),
         "engine.aquery": Pair(plain, ours),
-        "engine.query, streaming": Pair(lambda: (one.delta or "" for one in llm.stream_chat(asked)), our_texts),
+        "engine.query, streaming": Pair(lambda: (one.delta or "" for one in llm.stream_chat(messages)), our_texts),
         "engine.aquery, streaming": Pair(plain_stream, our_stream),
     }

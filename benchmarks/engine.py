@@ -1,35 +1,35 @@
-"""How fast the local engine decodes prompts that begin alike, beside other ways and beside what the machine allows.
+"""The local engine's decoding speed on prompts with a common prefix, against other methods and the machine's limit.
 
 Everything is measured in one run on one machine: greedy, exactly `--tokens` new tokens for every row, prompts of exact
 lengths. For each number of rows, length of the shared prefix and kind of tails (`equal`: 15 tokens each, `mixed`: 5 to
 60), these columns decode the same prompts:
 
-    sequential  `model.generate`, one row after another; measured on 2 rows, since each takes as long
+    sequential  `model.generate`, one row after another; measured on 2 rows, since all rows take the same time
     threads     one `model.generate` per thread, all on one model
     padded      one left-padded `model.generate`
     continuous  transformers' own continuous batching, with block sharing
-    llama.cpp   its server (xllamacpp), started here with the same weights in float32; its keys and values are
-                float16, as is its default
-    vllm        a server that is running at `--vllm URL` with the same model (docs/servers.md says how)
-    engine      `LocalEngine.generate`, with `prefix_cache_tokens=0`: nothing is kept from one run to the next
+    llama.cpp   its server (xllamacpp), started here with the same weights in float32, and with its default of
+                float16 for keys and values
+    vllm        a server that is running at `--vllm URL` with the same model (see docs/servers.md)
+    engine      `LocalEngine.generate`, with `prefix_cache_tokens=0`, so that no run reuses another one's prefix
     copied      the same engine, but with the shared prefix copied to every row; measured at the longest prefix
                 with `--copied-rows` rows only
 
-The first table of each prefix has tokens per second, the prompts included; the second the milliseconds of one decoding
-step while all rows decode. The limit of a step is the longer of two times: the bytes of the weights and of all keys and
-values, a shared prefix counted once, over the rate at which memory is read; and the operations over the rate of a
-1024 x 1024 x 1024 product. Both rates are measured between the columns of each repeat.
+The first table of each prefix shows tokens per second, including the time for the prompts. The second shows the
+milliseconds of one decoding step while all rows decode. The limit of a step is the longer of two times: the bytes of
+the weights and of all keys and values, a shared prefix counted once, over the rate of reading memory; and the
+operations over the rate of a 1024 x 1024 x 1024 product. Both rates are measured between the columns of each repeat.
 
-Every repeat has new prompts from their first word on, so that no server's cache makes it quicker than the first. The
+Every repeat has new prompts from their first word on, so that no server's cache makes it faster than the first. The
 order of the columns rotates from repeat to repeat. Figures are medians; a column that took longer than `--patience`
-seconds is not repeated. At last, a whole answer (a skeleton of 40 tokens, then 8 points of 64) by the engine is set
-against normal decoding of as many tokens.
+seconds is not repeated. The last figure compares a whole answer by the engine (a skeleton of 40 tokens, then 8 points
+of 64) with normal decoding of the same number of tokens.
 
     python benchmarks/engine.py                                       # a few minutes
     python benchmarks/engine.py --rows 1,4,8,16,32 --prefixes 250,1000,4000 --tails equal,mixed      # hours
     python benchmarks/engine.py --rows 8,16 --columns padded,engine --answers 0
 
-What cannot be measured is named with the reason. The last line is JSON.
+Columns that cannot run are listed with the reason. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -61,15 +61,15 @@ _ANSWER = {"skeleton_tokens": 40, "points": 8, "point_tokens": 64}
 
 
 class _Missing(Exception):
-    """Why a column cannot run, in one line."""
+    """The reason why a column cannot run, in one line."""
 
 
 class Bench:
-    """The model and the columns over it; what they started ends with the `with` block.
+    """The model and its columns. Engines and servers end with the `with` block.
 
     Attributes:
-        columns: Those that can run.
-        skipped: Why the others cannot.
+        columns: The columns that can run.
+        skipped: The reasons why the others cannot.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -106,7 +106,7 @@ class Bench:
                 return self._llama_cpp()
             case "vllm":
                 if self.args.vllm is None:
-                    raise _Missing("no server was named (--vllm URL)")
+                    raise _Missing("it needs the address of a server (--vllm URL)")
                 return ways.served(self.args.vllm, servers.served_model(self.args.vllm))
         pads = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         column: Column = getattr(ways, name)(self.model, next(pad for pad in pads if pad is not None))
@@ -122,7 +122,7 @@ class Bench:
             raise _Missing("xllamacpp is not installed (pip install xllamacpp)")
         source = demo_model_path() if self.args.model in (None, "demo") else Path(self.args.model)
         if source.suffix != ".gguf":
-            raise _Missing("its server takes GGUF files, and the model is none (--model FILE.gguf)")
+            raise _Missing("its server needs a GGUF file (--model FILE.gguf)")
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         servers.write_float32(source, folder / "float32.gguf")
         server = servers.llama_cpp(
@@ -136,7 +136,7 @@ class Bench:
 
 
 def cells(args: argparse.Namespace, open_columns: Collection[str]) -> Iterator[list[Cell]]:
-    """The places of the tables, in groups that are shown together."""
+    """The cells of the tables, in groups that are shown together."""
     everywhere = tuple(name for name in args.columns if name != "copied")
     for prefix in args.prefixes:
         for tails in args.tails:
@@ -151,10 +151,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=numbers, default=[1, 8], help="rows decoded at once (default 1,8)")
     parser.add_argument("--prefixes", type=numbers, default=[250], help="tokens that all rows share (default 250)")
     parser.add_argument("--tails", type=names, default=["equal"], help="equal, mixed or both (default equal)")
-    parser.add_argument("--columns", type=names, default=list(COLUMNS), help="which to measure (default all)")
+    parser.add_argument("--columns", type=names, default=list(COLUMNS), help="columns to measure (default all)")
     parser.add_argument("--tokens", type=int, default=64, help="new tokens for each row (default 64)")
-    parser.add_argument("--repeats", type=int, default=3, help="how often each is measured (default 3)")
-    parser.add_argument("--patience", type=float, default=60, help="longer ones are not repeated, in s (default 60)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each column (default 3)")
+    parser.add_argument(
+        "--patience", type=float, default=60, help="seconds after which a column is not repeated (default 60)"
+    )
     parser.add_argument("--model", help="hub id, directory or GGUF file (default: the demo model)")
     parser.add_argument("--vllm", metavar="URL", help="address of a running vLLM server with the same model")
     parser.add_argument("--copied-rows", type=int, default=10, help="rows for the column `copied` (default 10)")
@@ -164,19 +166,19 @@ def arguments() -> argparse.Namespace:
         if unknown := set(getattr(args, option)) - set(known):
             parser.error(f"--{option} takes {', '.join(known)}, not {', '.join(sorted(unknown))}")
     if min(*args.rows, *args.prefixes, args.tokens, args.repeats, args.copied_rows) < 1:
-        parser.error("rows, prefixes, tokens and repeats are 1 or more")
+        parser.error("--rows, --prefixes, --tokens, --repeats and --copied-rows must be at least 1")
     return args
 
 
 def answers(bench: Bench, count: int) -> dict[str, Any]:
-    """Whole answers, or why there are none."""
+    """The figures of whole answers, or the reason why there are none."""
     if count < 1:
-        return {"skipped": "not asked for (--answers)"}
+        return {"skipped": "switched off (--answers 0)"}
     try:
         with LocalEngine(bench.model, bench.tokenizer) as engine:
             return measure_answers(engine, answers=count, **_ANSWER)
     except Exception as error:
-        # The tables above must not be lost to a model without a chat template, or with too short a window.
+        # A model without a chat template, or with too short a window, must not cost the tables above.
         return {"skipped": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
 
 
@@ -197,7 +199,7 @@ def main() -> None:
         }
         counts = {"tokens": args.tokens, "repeats": args.repeats, "patience": args.patience}
         warm = Cell(min(args.rows), min(args.prefixes), "equal", tuple(args.columns))
-        print("Each column once, not counted:")
+        print("Each column once, as a warm-up:")
         measure(warm, **common, **counts | {"tokens": 4, "repeats": 1})
         for group in cells(args, bench.columns):
             print()

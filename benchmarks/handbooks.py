@@ -1,15 +1,15 @@
-"""Three small handbooks and an encyclopaedia, and questions whose points each have a page that answers them.
+"""Three small handbooks and an encyclopaedia, and questions with a page for each of their points.
 
-The handbooks treat the same matters in different houses: a title such as "Heating" says what is sought within one of
-them, and not in which. The encyclopaedia has the same four articles about eight things: there a title alone says next
-to nothing.
+The handbooks cover the same subjects for different houses: a title such as "Heating" identifies a page within one of
+them, but not the house. The encyclopaedia has the same four articles about eight things: there a title alone identifies
+almost nothing.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["HANDBOOKS", "QUESTIONS", "Asked"]
+__all__ = ["HANDBOOKS", "QUESTIONS", "HandbookQuestion"]
 
 HANDBOOKS: dict[str, dict[str, str]] = {
     "hut": {
@@ -157,7 +157,7 @@ HANDBOOKS: dict[str, dict[str, str]] = {
 _ASPECTS = {"Origin": "origin", "How it is made": "making", "What it is good for": "uses", "Storage": "storage"}
 
 
-class Asked(NamedTuple):
+class HandbookQuestion(NamedTuple):
     """A question about one handbook, and for each title of a skeleton the page that answers it."""
 
     handbook: str
@@ -166,17 +166,17 @@ class Asked(NamedTuple):
 
 
 QUESTIONS = (
-    Asked(
+    HandbookQuestion(
         "hut",
         "What should a new keeper of the hut know about water, power, weather and guests?",
         {"Water": "spring", "Power": "panels", "Weather": "barometer", "Guests": "beds"},
     ),
-    Asked(
+    HandbookQuestion(
         "hut",
         "How do I run the hut?",
         {"Heating": "stove", "Food": "meals", "Payment": "till", "Rubbish": "lift", "Staff": "helpers"},
     ),
-    Asked(
+    HandbookQuestion(
         "hut",
         "What has to be done in the hut before the winter comes?",
         {
@@ -186,7 +186,7 @@ QUESTIONS = (
             "Protect from freezing": "spring",
         },
     ),
-    Asked(
+    HandbookQuestion(
         "hut",
         "How do I keep visitors of the hut safe in the mountains?",
         {
@@ -196,17 +196,17 @@ QUESTIONS = (
             "Late arrivals": "beds",
         },
     ),
-    Asked(
+    HandbookQuestion(
         "hut",
         "What does a stay at the hut look like for somebody who comes with a dog and wants to leave early?",
         {"Prices": "till", "Sleeping": "beds", "Eating": "meals", "Electricity": "panels"},
     ),
-    Asked(
+    HandbookQuestion(
         "library",
         "What should a new librarian know about fees, opening hours, rules and the building?",
         {"Fees": "cards", "Opening hours": "desk", "Rules of conduct": "quiet", "Heating": "boiler"},
     ),
-    Asked(
+    HandbookQuestion(
         "library",
         "How does the library work?",
         {
@@ -217,48 +217,50 @@ QUESTIONS = (
             "New books": "shelves",
         },
     ),
-    Asked(
+    HandbookQuestion(
         "library",
         "How can the library take good care of its books?",
         {"Repairs": "damage", "Sorting": "shelves", "Late returns": "cards", "Cleanliness": "janitor"},
     ),
-    Asked(
+    HandbookQuestion(
         "library",
         "What can families do in the library on a rainy afternoon?",
         {"Story time": "children", "Games": "computers", "Take home a film": "loans", "Snacks": "quiet"},
     ),
-    Asked(
+    HandbookQuestion(
         "library",
         "What has to be done in the library when something goes wrong?",
         {"Fire": "alarm", "Water damage": "damage", "Cold rooms": "boiler", "Illness": "staff", "Noise": "quiet"},
     ),
-    Asked(
+    HandbookQuestion(
         "garden",
         "What should a new tenant of the garden know about money, water, tools and animals?",
         {"Money": "rent", "Water": "pump", "Tools": "shed", "Animals": "bees"},
     ),
-    Asked(
+    HandbookQuestion(
         "garden",
         "How do I get a plot in the garden?",
         {"Waiting list": "plots", "Costs": "rent", "Access": "gate", "Duties": "rent"},
     ),
-    Asked(
+    HandbookQuestion(
         "garden",
         "How do I grow healthy vegetables and fruit in the garden without chemicals?",
         {"Pest control": "pests", "Soil": "compost", "Watering": "pump", "Pruning": "trees", "Pollination": "bees"},
     ),
-    Asked(
+    HandbookQuestion(
         "garden",
         "What has to be done in the garden before the winter comes?",
         {"Taps and pipes": "frost", "Garden waste": "compost", "Delicate flowers": "frost", "Equipment": "shed"},
     ),
-    Asked(
+    HandbookQuestion(
         "garden",
         "How do we keep peace among the neighbours in the garden?",
         {"Celebrate together": "party", "Height of trees": "trees", "Noise": "party", "Visitors": "gate"},
     ),
     *(
-        Asked("encyclopaedia", ask.format(thing), {title: f"{thing} {page}" for title, page in _ASPECTS.items()})
+        HandbookQuestion(
+            "encyclopaedia", ask.format(thing), {title: f"{thing} {page}" for title, page in _ASPECTS.items()}
+        )
         for thing, ask in {
             "honey": "Tell me all about {}.",
             "bread": "What should I know about {}?",

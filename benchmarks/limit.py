@@ -1,7 +1,7 @@
-"""What this machine allows at most: how fast it reads memory and multiplies, and how long a decoding step must take.
+"""The machine's limit: its rates of reading memory and multiplying, and the least time of a decoding step.
 
-A step has to read every weight once, and the keys and values of all rows, those of a shared beginning once; and it has
-to do its multiplications. It cannot take less than the longer of the two takes at the measured rates.
+A step has to read every weight once, and the keys and values of all rows, those of a shared prefix once. It also has to
+do its multiplications. At the measured rates it takes at least the longer of both times.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REPEATS = 5
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured.
+    """The measured rates.
 
     Attributes:
         bandwidth: Bytes read per second.
@@ -43,10 +43,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a step of a model costs.
+    """The costs of a decoding step.
 
     Attributes:
-        weights: Parameters that a step uses: all but embeddings that are only looked up in.
+        weights: Parameters that a step reads: all but the tables of input embeddings.
         itemsize: Bytes of one parameter, and of one key or value.
         kv_values: Keys and values of one token, over all layers.
         attention: Operations of one new token for each token that it attends to.
@@ -59,7 +59,7 @@ class Shape:
 
     @classmethod
     def of(cls, model: Any) -> Shape:
-        """Read off a Hugging Face model; windows of attention and experts that rest are not considered."""
+        """The shape of a Hugging Face model, without regard to attention windows and unused experts."""
         config = model.config.get_text_config(decoder=True)
         heads = config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -71,7 +71,7 @@ class Shape:
             for module in model.modules()
             if isinstance(module, torch.nn.Embedding) and module.weight is not head
         )
-        # `parameters` gives a tied one once.
+        # `parameters` yields a tied parameter once.
         weights = sum(parameter.numel() for parameter in model.parameters()) - looked_up
         return cls(weights, head.element_size(), 2 * layers * kv_heads * width, 4 * layers * heads * width)
 
@@ -80,22 +80,22 @@ class Shape:
 
         Args:
             prefix: Tokens that all rows share.
-            own: Each row's other tokens, its new ones included.
+            own: The other tokens of each row, including its new tokens.
         """
         return self.itemsize * (self.weights + (prefix + sum(own)) * self.kv_values)
 
     def step_flops(self, prefix: int, own: Sequence[float]) -> float:
-        """The operations of a step: every row attends to the whole prefix. Arguments as for `step_bytes`."""
+        """The operations of a step, in which every row attends to the whole prefix. Arguments as in `step_bytes`."""
         return 2.0 * self.weights * len(own) + self.attention * (len(own) * prefix + sum(own))
 
     def step_seconds(self, machine: Machine, *, prefix: int, tails: Sequence[int], tokens: int) -> tuple[float, str]:
-        """The least seconds that a step can take, the mean over all steps, and which takes them: `bytes` or `flops`.
+        """The least seconds of a step, as a mean over all steps, and the limiting factor: `bytes` or `flops`.
 
         Args:
             machine: The rates.
             prefix: Tokens that all rows share.
             tails: The other tokens of each row's prompt.
-            tokens: New tokens of each row in the end.
+            tokens: New tokens of each row after the last step.
         """
         own = [tail + tokens / 2 for tail in tails]
         reading = self.step_bytes(prefix, own) / machine.bandwidth
@@ -104,11 +104,11 @@ class Shape:
 
 
 class Probe:
-    """Measures the machine, as often as it is called.
+    """Measures the machine with each call.
 
     Args:
-        numbers: How many are read at a time: as many as there are weights, so that no cache holds them.
-        like: A tensor of the type and on the device that are measured.
+        numbers: The count of numbers to read: that of the model's weights, so that no cache holds them.
+        like: A tensor of the measured type on the measured device.
     """
 
     def __init__(self, numbers: int, like: torch.Tensor) -> None:
@@ -126,7 +126,7 @@ class Probe:
         times = []
         for _ in range(_REPEATS + 1):
             start = time.perf_counter()
-            # Reading one number waits for a device that works on its own.
+            # Reading one number waits for an asynchronous device.
             work().flatten()[0].item()
             times.append(time.perf_counter() - start)
         return statistics.median(times[1:])

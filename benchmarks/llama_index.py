@@ -1,21 +1,21 @@
 """One query of several points over a stock `HuggingFaceLLM`: LlamaIndex alone, two recipes, and the query engine.
 
-The model, its tokens and the machine are the same in every way, greedy:
+All methods decode greedily with the same model, number of tokens and machine:
 
-    stock          LlamaIndex's own engine: one answer of as many tokens as all points together have
-    acomplete      what a recipe does: the skeleton, then `asyncio.gather` of `acomplete` for all points
-    sub-questions  a query engine for each point, run as `SubQuestionQueryEngine` runs its own (`run_async_tasks`)
-    ours           `SkeletonOfThoughtQueryEngine` over the same object, with nothing else said
-    ours, thread   the same told not to adopt the model (`concurrency="thread"`)
+    stock          LlamaIndex's own engine: one answer of as many tokens as all points together
+    acomplete      a common recipe: the skeleton, then `asyncio.gather` of `acomplete` for all points
+    sub-questions  a query engine for each point, run like those of `SubQuestionQueryEngine` (`run_async_tasks`)
+    ours           `SkeletonOfThoughtQueryEngine` over the same object, with its defaults
+    ours, thread   the same without adopting the model (`concurrency="thread"`)
 
-All calls write `--point-tokens` tokens, the skeleton's included: the model is held to them, so the ways differ by how
-they run and not by what the model says. The skeleton is a list that the prompt holds already. Each way runs in a
-process of its own, for the peak of its memory; the ways take turns, `--repeats` times.
+All calls, also the skeleton's, write exactly `--point-tokens` tokens, so the methods do not differ in the length of
+their texts. The skeleton is a list that the prompt already contains. Each method runs in a process of its own, because
+of its peak memory; the methods take turns, `--repeats` times.
 
-    seconds     the query, without loading the model; the median, and the ratio to `stock`
+    seconds     the median time of the query, without loading the model, and the ratio to `stock`
     generate    calls of `model.generate`
-    steps       decoding steps: forwards of the model after its prompts
-    peak MB     the most memory that the process held (resident set), and how much of it the query added
+    steps       decoding steps: forward passes of the model after its prompts
+    peak MB     the peak memory of the process (resident set), and the part of it that the query added
 
     python benchmarks/llama_index.py
 
@@ -36,7 +36,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# This file has the name of the package that it imports, and its folder is the first where Python looks.
+# This file has the name of a package that it imports, and Python searches its folder first.
 sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).resolve().parent]
 
 TITLES = (
@@ -55,13 +55,13 @@ WAYS = ("stock", "acomplete", "sub-questions", "ours", "ours, thread")
 
 
 def skeleton_template(points: int) -> str:
-    """Asks for a skeleton that the prompt holds already, so that every model writes the same one."""
+    """A prompt that already contains its skeleton, so that every model writes the same one."""
     listed = "\n".join(f"{i}. {title}" for i, title in enumerate(TITLES[:points], 1))
     return f"{{query_str}}\n\nThe list:\n{listed}\n\nThe same list, copied:\n"
 
 
 def load(args: argparse.Namespace, tokens: int) -> Any:
-    """The stock object over the demo model, held to so many tokens a call."""
+    """The stock object over the demo model, with a fixed number of tokens per call."""
     from llama_index.llms.huggingface import HuggingFaceLLM
 
     from skeleton_of_thought.local.models import load_model
@@ -75,11 +75,11 @@ def load(args: argparse.Namespace, tokens: int) -> Any:
     )
 
 
-# --- the ways ---
+# --- the methods ---
 
 
 def stock(llm: Any, args: argparse.Namespace) -> str:
-    """LlamaIndex's own engine, over one page that says nothing."""
+    """LlamaIndex's own engine, over one page without content."""
     from llama_index.core import Document, SummaryIndex
 
     engine = SummaryIndex.from_documents([Document(text="A week has seven days.")]).as_query_engine(llm=llm)
@@ -94,7 +94,7 @@ def _point_prompts(skeleton: str, args: argparse.Namespace) -> list[str]:
 
 
 def acomplete(llm: Any, args: argparse.Namespace) -> list[str]:
-    """The recipe: all points' `acomplete` gathered."""
+    """The recipe: `acomplete` of all points under `asyncio.gather`."""
 
     async def answer() -> list[str]:
         skeleton = await llm.acomplete(skeleton_template(args.points).format(query_str=QUESTION))
@@ -105,12 +105,12 @@ def acomplete(llm: Any, args: argparse.Namespace) -> list[str]:
 
 
 def sub_questions(llm: Any, args: argparse.Namespace) -> list[str]:
-    """A query engine a point, run as `SubQuestionQueryEngine` runs its own."""
+    """A query engine per point, run like those of `SubQuestionQueryEngine`."""
     from llama_index.core.async_utils import run_async_tasks
     from llama_index.core.query_engine import CustomQueryEngine
 
     class Completes(CustomQueryEngine):
-        """A query is a prompt."""
+        """Completes the query as a prompt."""
 
         def custom_query(self, query_str: str) -> str:
             return str(llm.complete(query_str))
@@ -139,11 +139,11 @@ def ours(llm: Any, args: argparse.Namespace, **settings: Any) -> Any:
     return engine.query(QUESTION)
 
 
-# --- one way, in a process of its own ---
+# --- one method, in a process of its own ---
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """What one way takes, with its model loaded."""
+    """The figures of one method, after its model is loaded."""
     tokens = args.point_tokens * (args.points if args.way == "stock" else 1)
     llm = load(args, tokens)
     model, counted = llm._model, {"generate": 0}
@@ -165,7 +165,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     written = 1 if args.way == "stock" else len(result) if isinstance(result, list) else len(result.points)
     if args.way != "stock" and written != args.points:
         raise SystemExit(
-            f"The model wrote {written} points and not {args.points}: the ways would not do the same work."
+            f"The model wrote {written} points and not {args.points}: the methods would not do the same work."
         )
     model.generate = generate
     steps = _engine_steps(llm) if args.way == "ours" else None
@@ -173,7 +173,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "way": args.way,
         "seconds": seconds,
         "generate": counted["generate"],
-        # `generate` takes a step for each token but the first, which its prompt gives.
+        # `generate` takes a step for each token but the first, which follows from the prompt.
         "steps": steps if steps is not None else counted["generate"] * (tokens - 1),
         "peak_mb": peak / 1024,
         "added_mb": (peak - before) / 1024,
@@ -202,7 +202,7 @@ def _engine_steps(llm: Any) -> int:
 
 
 def measured(args: argparse.Namespace, way: str) -> dict[str, Any]:
-    """One way, in a process of its own."""
+    """One method, in a process of its own."""
     command = [sys.executable, __file__, "--way", way, "--points", str(args.points)]
     command += ["--point-tokens", str(args.point_tokens)]
     if args.model is not None:
@@ -216,10 +216,12 @@ def measured(args: argparse.Namespace, way: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=8, help="of the answer (default 8, at most 8)")
-    parser.add_argument("--point-tokens", type=int, default=64, help="of a point, and of the skeleton (default 64)")
+    parser.add_argument("--points", type=int, default=8, help="points of the answer (default 8, at most 8)")
+    parser.add_argument(
+        "--point-tokens", type=int, default=64, help="tokens of a point, and of the skeleton (default 64)"
+    )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--ways", default=";".join(WAYS), help="some of them, with semicolons between")
+    parser.add_argument("--ways", default=";".join(WAYS), help="methods, separated by semicolons (default all)")
     parser.add_argument("--model", help="a hub id, folder or .gguf file; the demo model otherwise")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -230,14 +232,14 @@ def main() -> None:
         return
     ways = [way.strip() for way in args.ways.split(";")]
     if unknown := sorted(set(ways) - set(WAYS)):
-        parser.error(f"There are no ways {unknown}; there are {list(WAYS)}.")
+        parser.error(f"Unknown methods {unknown}; known are {list(WAYS)}.")
     runs: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for turn in range(args.repeats):
         for way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
             runs[way].append(measured(args, way))
     cells = [{key: _middle([run[key] for run in done]) for key in done[0]} for done in runs.values()]
     first = cells[0]["seconds"]
-    print(f"{'way':<15}{'seconds':>9}{'ratio':>8}{'generate':>10}{'steps':>7}{'peak MB':>9}{'added':>7}")
+    print(f"{'method':<15}{'seconds':>9}{'ratio':>8}{'generate':>10}{'steps':>7}{'peak MB':>9}{'added':>7}")
     for cell in cells:
         cell["ratio"] = first / cell["seconds"]
         print(

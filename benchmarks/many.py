@@ -1,25 +1,25 @@
-"""Many questions at the same time: how much more a local model answers than one question after another.
+"""Many questions at the same time: the throughput of a local model against one question after another.
 
-The questions go through one `SkeletonOfThoughtChain` over one `ChatTransformers`, greedy, in three ways:
+The questions go through one `SkeletonOfThoughtChain` over one `ChatTransformers`, greedy, by three methods:
 
-    one by one   `chain.invoke` for each
-    batch        `chain.batch` of all of them
-    abatch       `chain.abatch` of all of them
+    one by one   `chain.invoke` for each question
+    batch        `chain.batch` of all questions
+    abatch       `chain.abatch` of all questions
 
-Each way and number of questions has an engine of its own over the same loaded model, which has answered one other
-question before it is measured: what all prompts begin with, the examples, is in its memory then, as it is in use. It is
-closed before the next one is made. The order of the ways rotates, so that a machine that slows down does not favour one
-of them. All do the same work: the JSON says how many tokens each decoded, and how many answers came out the same as one
+Each method and number of questions has an engine of its own over the same loaded model. The engine answers another
+question before the measurement, so that it has stored the common prefix of all prompts, their examples, as in use. It
+is closed before the next one is made. The order of the methods rotates, so that a machine that slows down favours none.
+All do the same work: the JSON reports the tokens that each decoded, and the number of answers that are the same as one
 by one.
 
-One question alone is the same work in the same code in every way: what the ways differ by there is the noise of the
-machine, and no speed-up below it means anything. Measure on a machine that does nothing else.
+A single question is the same work in the same code for every method. Its differences are noise of the machine, and a
+smaller speed-up means nothing. Measure on a machine that does nothing else.
 
     questions/s  answered questions over the time until the last answer
-    tokens/s     generated tokens, those of the skeletons included, over the same time
-    latency      seconds from when all were asked until a question's answer was complete: median, 95 % of them
+    tokens/s     generated tokens, including those of the skeletons, over the same time
+    latency      seconds from the start until a question's answer was complete: median and 95th percentile
     peak         the most rows that the engine decoded at once
-    reused       prompt tokens that were not computed because another prompt began alike
+    reused       prompt tokens taken from stored prefixes
 
     python benchmarks/many.py --questions 1,4,16,64
 
@@ -66,26 +66,26 @@ _WHAT = (
     "prepare for a long winter",
 )
 _FIRST = "What should I know before I keep bees?"
-"""The question that an engine answers before it is measured; none of the others."""
+"""The question that an engine answers before the measurement."""
 
 
 def questions(count: int) -> list[str]:
-    """So many different questions of our own, at most 64, that suit a skeleton."""
-    # Diagonally, so that few of them have much in common, however many are asked.
+    """Different questions that suit a skeleton, at most 64."""
+    # Diagonally, so that few of them have words in common, for any count.
     numbers = range(min(count, len(_WHO) * len(_WHAT)))
     return [f"How can {_WHO[i % len(_WHO)]} {_WHAT[(i + i // len(_WHO)) % len(_WHAT)]}?" for i in numbers]
 
 
 @dataclass(frozen=True)
 class Run:
-    """What was measured.
+    """The figures of a method.
 
     Attributes:
-        latencies: Seconds until each question's answer was complete, from when all were asked.
-        tokens: Generated, over all questions.
+        latencies: Seconds from the start until each question's answer was complete.
+        tokens: Generated tokens over all questions.
         peak: The most rows in the engine's batch.
-        reused: Prompt tokens that were not computed.
-        answers: In the order of the questions.
+        reused: Prompt tokens taken from stored prefixes.
+        answers: The answers in the order of the questions.
     """
 
     latencies: Sequence[float]
@@ -96,7 +96,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Until the last answer."""
+        """Seconds until the last answer."""
         return max(self.latencies)
 
     @property
@@ -113,7 +113,7 @@ class Run:
         }
 
 
-class Asked:
+class WarmChain:
     """A chain over an engine that has answered one question.
 
     Args:
@@ -125,21 +125,21 @@ class Asked:
 
     def __init__(self, model: Any, tokenizer: Any, *, points: int, point_tokens: int) -> None:
         self._engine = LocalEngine(model, tokenizer)
-        # A question without a skeleton is answered directly, with as many tokens as its points would have.
+        # A question without a skeleton gets a direct answer of as many tokens as its points would have.
         llm = ChatTransformers(engine=self._engine, max_tokens=points * max(point_tokens, 12))
         point_llm = ChatTransformers(engine=self._engine, max_tokens=point_tokens)
-        # Prompts ask for no more than three tokens a word.
+        # Prompts allow three tokens per word.
         words = max(40, math.ceil(point_tokens / 3))
         self.chain = SkeletonOfThoughtChain(
             llm=llm, point_llm=point_llm, router=None, max_points=points, point_words=words
         )
-        # A single point, which leaves the peak to what is measured.
+        # A single point, so that the peak is that of the measurement.
         first = {"router": None, "max_points": 1, "point_words": words}
         SkeletonOfThoughtChain(llm=llm, point_llm=point_llm, **first).invoke(_FIRST)
         self._before = self._engine.stats()
 
     def run(self, latencies: Sequence[float], answers: Sequence[str]) -> Run:
-        """What the engine did since, with what the caller has measured."""
+        """The engine's figures since its first question, with those of the caller."""
         now, before = self._engine.stats(), self._before
         return Run(
             tuple(latencies),
@@ -150,33 +150,33 @@ class Asked:
         )
 
     def close(self) -> None:
-        """End the engine; the model stays."""
+        """Closes the engine; the model stays loaded."""
         self._engine.close()
 
 
-def one_by_one(asked: Asked, texts: Sequence[str]) -> Run:
+def one_by_one(warm: WarmChain, texts: Sequence[str]) -> Run:
     """One question after another."""
     start = time.perf_counter()
     ends, answers = [], []
     for text in texts:
-        answers.append(asked.chain.invoke(text)["answer"])
+        answers.append(warm.chain.invoke(text)["answer"])
         ends.append(time.perf_counter() - start)
-    return asked.run(ends, answers)
+    return warm.run(ends, answers)
 
 
-def batch(asked: Asked, texts: Sequence[str]) -> Run:
+def batch(warm: WarmChain, texts: Sequence[str]) -> Run:
     """All questions at the same time, in threads."""
-    return together(asked, asked.chain.batch(list(texts)))
+    return together(warm, warm.chain.batch(list(texts)))
 
 
-def abatch(asked: Asked, texts: Sequence[str]) -> Run:
+def abatch(warm: WarmChain, texts: Sequence[str]) -> Run:
     """All questions at the same time, in tasks."""
-    return together(asked, asyncio.run(asked.chain.abatch(list(texts))))
+    return together(warm, asyncio.run(warm.chain.abatch(list(texts))))
 
 
-def together(asked: Asked, outputs: Sequence[Mapping[str, Any]]) -> Run:
-    """What was measured of answers that began together, each of which knows how long it took."""
-    return asked.run([output["timings"]["total"] for output in outputs], [output["answer"] for output in outputs])
+def together(warm: WarmChain, outputs: Sequence[Mapping[str, Any]]) -> Run:
+    """The figures of answers that began together, by their own timings."""
+    return warm.run([output["timings"]["total"] for output in outputs], [output["answer"] for output in outputs])
 
 
 WAYS = {ONE_BY_ONE: one_by_one, "batch": batch, "abatch": abatch}
@@ -185,7 +185,7 @@ WAYS = {ONE_BY_ONE: one_by_one, "batch": batch, "abatch": abatch}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--questions", type=_numbers, default=[1, 4, 16, 64], help="how many at a time, at most 64 (default 1,4,16,64)"
+        "--questions", type=_numbers, default=[1, 4, 16, 64], help="questions at a time, at most 64 (default 1,4,16,64)"
     )
     parser.add_argument("--points", type=int, default=4, help="the most points of an answer (default 4)")
     parser.add_argument("--point-tokens", type=int, default=32, help="the most tokens of a point (default 32)")
@@ -201,9 +201,9 @@ def main() -> None:
         runs: dict[str, Run] = {}
         shift = number % len(names)
         for way in names[shift:] + names[:shift]:
-            asked = Asked(model, tokenizer, points=args.points, point_tokens=args.point_tokens)
-            runs[way] = WAYS[way](asked, questions(count))
-            asked.close()
+            warm = WarmChain(model, tokenizer, points=args.points, point_tokens=args.point_tokens)
+            runs[way] = WAYS[way](warm, questions(count))
+            warm.close()
             print(f"{count} questions: {way} {runs[way].seconds:.1f} s, {runs[way].tokens} tokens", flush=True)
         table[count] = {way: runs[way] for way in names}
     show(table)
@@ -218,15 +218,15 @@ def _numbers(text: str) -> list[int]:
 
 
 def show(table: dict[int, dict[str, Run]]) -> None:
-    """Print the table."""
+    """Prints the table."""
     names = list(next(iter(table.values()))[ONE_BY_ONE].figures)
-    print(f"\n{'questions':<10}{'way':<11}" + "".join(f"{name:>13}" for name in names) + f"{'speed-up':>10}")
+    print(f"\n{'questions':<10}{'method':<11}" + "".join(f"{name:>13}" for name in names) + f"{'speed-up':>10}")
     for count, runs in table.items():
         for way, run in runs.items():
             cells = "".join(f"{_text(value):>13}" for value in run.figures.values())
             print(f"{count:<10}{way:<11}{cells}{runs[ONE_BY_ONE].seconds / run.seconds:>9.2f}x")
     if 1 in table:
-        print("(1 question is the same work in every way: what it is off 1.00x by is noise)")
+        print("(1 question is the same work for every method: its distance from 1.00x is noise)")
 
 
 def _text(value: float) -> str:
@@ -234,7 +234,7 @@ def _text(value: float) -> str:
 
 
 def report(table: dict[int, dict[str, Run]], args: argparse.Namespace) -> dict[str, Any]:
-    """The figures as plain data."""
+    """The figures as JSON-safe data."""
     rows = []
     for count, runs in table.items():
         reference = runs[ONE_BY_ONE]

@@ -1,23 +1,23 @@
-"""What libraries offer to run a step of a local model faster on a CPU, beside what the engine picks.
+"""The options of libraries for faster decoding steps on a CPU, against the engine's choice.
 
-The same float32 weights, the same rows behind the same `--prefix` tokens, one new token each; nothing but forwards:
+All run forward passes of one new token per row, with the same float32 weights and the same `--prefix` tokens before:
 
     eager, sdpa        transformers with this implementation of attention, a `DynamicCache`
     compiled           `torch.compile` of the model over a `StaticCache`; it needs a C++ compiler
-    bfloat16           the model in this type
+    bfloat16           the model in bfloat16
     int8, float16      torch's dynamic quantisation of all linear layers (fbgemm): weights of 8 bits, or of 16
     torchao int8       torchao's weight-only quantisation, where it is installed
-    packed, lean       the engine's ways, float32: `LocalEngine(optimize=...)` picks the last of them that fits
+    packed, lean       the engine's own, float32: `LocalEngine(optimize=...)` picks the last that suits the model
     packed bfloat16,
-    lean bfloat16      the same in this type
+    lean bfloat16      the same in bfloat16
 
-Per way: the median milliseconds of a step for each number of rows, interleaved with `sdpa` as often as it is measured
-and given as a ratio to it; the seconds of its first step, which may compile; and how far its logits are from those of
-`sdpa` in float32, at most, as a share of the largest: the ways that change numbers say by how much.
+Each option has: the median milliseconds of a step for each number of rows, in turns with steps of `sdpa`, and the ratio
+to those; the seconds of its first step, which may compile; and the largest distance of its logits from those of `sdpa`
+in float32, as a share of the largest logit.
 
     python benchmarks/options.py --rows 1,8,16
 
-What cannot be measured is named with the reason. The last line is JSON.
+Options that cannot run are listed with the reason. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ from skeleton_of_thought.local.runner import ModelRunner, Optimize
 
 Step = Callable[[torch.Tensor], torch.Tensor]
 """Runs the next token of every row, `[rows, 1]`; returns logits, `[rows, vocabulary]`."""
-Way = Callable[[Any, torch.Tensor, int], Step]
-"""Takes a float32 model, the rows' first tokens `[rows, prefix]`, and how many will follow; runs these."""
+Option = Callable[[Any, torch.Tensor, int], Step]
+"""Takes a float32 model, the rows' first tokens `[rows, prefix]` and the number of steps; runs the first tokens."""
 
 
 def transformers_step(model: Any, first: torch.Tensor, steps: int) -> Step:
-    """Forwards of transformers over its growing cache."""
+    """Forward passes of transformers over its growing cache."""
     cache = {str(cache_argument(model)): DynamicCache(config=model.config)}
     model(input_ids=first, **cache, logits_to_keep=1)
     return lambda ids: model(input_ids=ids, **cache, logits_to_keep=1).logits[:, -1]
 
 
-def with_attention(name: str) -> Way:
+def with_attention(name: str) -> Option:
     """Transformers with an implementation of attention."""
 
-    def way(model: Any, first: torch.Tensor, steps: int) -> Step:
+    def option(model: Any, first: torch.Tensor, steps: int) -> Step:
         changed = copy.deepcopy(model)
         changed.set_attn_implementation(name)
         return transformers_step(changed, first, steps)
 
-    return way
+    return option
 
 
 def compiled(model: Any, first: torch.Tensor, steps: int) -> Step:
-    """`torch.compile` over a cache whose shapes do not change."""
+    """`torch.compile` over a cache of constant shapes."""
     cache = {str(cache_argument(model)): StaticCache(config=model.config, max_cache_len=first.shape[1] + steps)}
     model(input_ids=first, **cache, logits_to_keep=1)
     forward = torch.compile(model.forward, dynamic=False)
@@ -88,14 +88,14 @@ def cast(model: Any, first: torch.Tensor, steps: int) -> Step:
     return transformers_step(copy.deepcopy(model).to(torch.bfloat16), first, steps)
 
 
-def quantised(dtype: torch.dtype) -> Way:
+def quantised(dtype: torch.dtype) -> Option:
     """Torch's dynamic quantisation."""
 
-    def way(model: Any, first: torch.Tensor, steps: int) -> Step:
+    def option(model: Any, first: torch.Tensor, steps: int) -> Step:
         changed = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=dtype)
         return transformers_step(changed, first, steps)
 
-    return way
+    return option
 
 
 def torchao_int8(model: Any, first: torch.Tensor, steps: int) -> Step:
@@ -107,10 +107,10 @@ def torchao_int8(model: Any, first: torch.Tensor, steps: int) -> Step:
     return transformers_step(changed, first, steps)
 
 
-def ours(optimize: Optimize, dtype: torch.dtype = torch.float32) -> Way:
-    """The engine's way."""
+def ours(optimize: Optimize, dtype: torch.dtype = torch.float32) -> Option:
+    """An optimization of the engine."""
 
-    def way(model: Any, first: torch.Tensor, steps: int) -> Step:
+    def option(model: Any, first: torch.Tensor, steps: int) -> Step:
         if dtype != torch.float32:
             model = copy.deepcopy(model).to(dtype)
         runner = ModelRunner(model, optimize)
@@ -128,10 +128,10 @@ def ours(optimize: Optimize, dtype: torch.dtype = torch.float32) -> Way:
 
         return step
 
-    return way
+    return option
 
 
-WAYS: dict[str, Way] = {
+WAYS: dict[str, Option] = {
     "eager": with_attention("eager"),
     "compiled": compiled,
     "bfloat16": cast,
@@ -147,7 +147,14 @@ WAYS: dict[str, Way] = {
 
 @dataclass
 class Result:
-    """One way with one number of rows: seconds, and the largest error of its logits as a share of the largest."""
+    """One option with one number of rows.
+
+    Attributes:
+        step: Median seconds of a step.
+        baseline: Median seconds of a step of `sdpa`.
+        first: Seconds of the first step.
+        error: The largest error of its logits, as a share of the largest logit.
+    """
 
     step: float
     baseline: float
@@ -155,10 +162,10 @@ class Result:
     error: float
 
 
-def measure(way: Way, model: Any, first: torch.Tensor, next_ids: torch.Tensor) -> Result:
-    """Take a way's steps and those of `sdpa` in turns."""
+def measure(option: Option, model: Any, first: torch.Tensor, next_ids: torch.Tensor) -> Result:
+    """Measures the steps of an option and of `sdpa` in turns."""
     steps = next_ids.shape[1]
-    theirs, own = way(model, first, steps), transformers_step(model, first, steps)
+    theirs, own = option(model, first, steps), transformers_step(model, first, steps)
     times: list[float] = []
     baseline: list[float] = []
     error = 0.0
@@ -180,9 +187,9 @@ def main() -> None:
     )
     parser.add_argument("--rows", default="1,8,16", help="rows of a step (default 1,8,16)")
     parser.add_argument("--prefix", type=int, default=250, help="tokens before the new ones (default 250)")
-    parser.add_argument("--steps", type=int, default=24, help="steps of each way (default 24)")
+    parser.add_argument("--steps", type=int, default=24, help="steps of each option (default 24)")
     parser.add_argument("--model", default="demo", help="hub id, directory or GGUF file (default: the demo model)")
-    parser.add_argument("--ways", default=",".join(WAYS), help="which (default all)")
+    parser.add_argument("--ways", default=",".join(WAYS), help="options, separated by commas (default all)")
     args = parser.parse_args()
     if args.steps < 4:
         parser.error("--steps must be at least 4")
@@ -195,7 +202,7 @@ def main() -> None:
     model.set_attn_implementation("sdpa")
     torch.manual_seed(0)
     report: dict[str, Any] = {"rows": {}, "skipped": {}, "prefix": args.prefix, "steps": args.steps}
-    print(f"{'rows':>4}  {'way':16} {'ms a step':>10} {'sdpa':>7} {'ratio':>6} {'first, s':>9} {'error':>8}")
+    print(f"{'rows':>4}  {'option':16} {'step, ms':>10} {'sdpa':>7} {'ratio':>6} {'first, s':>9} {'error':>8}")
     for rows in (int(part) for part in args.rows.split(",")):
         tokens = torch.randint(100, model.config.vocab_size, (rows, args.prefix + args.steps))
         first, next_ids = tokens[:, : args.prefix], tokens[:, args.prefix :]

@@ -1,23 +1,24 @@
-"""What the chain itself costs: the time that answers take over the least they can take, with models of known delays.
+"""The overhead of the chain: the time of answers over the least possible time, with models of known delays.
 
-The models here wait instead of computing, so whatever an answer takes over its ideal is overhead of the machinery:
+The models wait instead of computing, so all time over the ideal is overhead:
 
-    ideal          the skeleton's delay and a point's; with `eager`, the same, since the last line starts the last point
+    ideal          the delays of the skeleton and of a point; the same with `eager`, since the last line starts the last
+                   point
     ours           `SkeletonOfThoughtChain`
     ours eager     the same with `eager=True`, whose skeleton comes line by line
     map            `prompt | llm | parser | (prompt | llm | parser).map()`, the usual recipe
     parallel       the same over a `RunnableParallel` that is built from the titles
-    map, parallel told    the same two, with `max_concurrency` set to all calls; LangChain's threads are few otherwise
-    calls          the model's own `invoke`s and nothing else, each in a thread or all gathered: what LangChain takes
-                   for as many calls, whoever makes them
+    map, parallel wide    the same two, with `max_concurrency` set to all calls; LangChain has few threads otherwise
+    calls          the model's own `invoke`s and nothing else, each in a thread or all gathered: LangChain's own time
+                   for the same calls
 
-Each with `--points` for one question, and with `--questions` at once of `--batch-points` points, sync (`invoke`,
-`batch`) and async (`ainvoke`, `abatch`). Printed: the median seconds of `--repeats`, interleaved (map and parallel
-untold: one run, they take long), and the milliseconds and per cent over the ideal.
+Each runs with `--points` for one question, and with `--questions` at once of `--batch-points` points, sync (`invoke`,
+`batch`) and async (`ainvoke`, `abatch`). Printed are the median seconds of `--repeats` runs in turns (one run for map
+and parallel with few threads, which take long), and the milliseconds and per cent over the ideal.
 
-Then the cost of streaming: microseconds a token from `llm.stream` by itself, and through the chain, of models that
-do not wait at all. And the time to import `langchain_sot` after `langchain_core`'s runnables, chat models, prompts and
-output parsers, in fresh interpreters, from compiled files as an installed package has them.
+Then follow the cost of streaming, as microseconds per token from `llm.stream` alone and through the chain, with models
+that do not wait, and the time to import `langchain_sot` after `langchain_core`'s runnables, chat models, prompts and
+output parsers, in new interpreters, from compiled files as in an installed package.
 
     python benchmarks/orchestration.py
 
@@ -60,16 +61,16 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnableParallel
 """
 
-Measured = dict[str, float]
+Seconds = dict[str, float]
 
 
 class Waiting(BaseChatModel):
-    """A chat model that waits, and then says what it was to say.
+    """A chat model that waits before it returns a fixed text.
 
     Attributes:
         points: Lines of a skeleton.
-        skeleton_seconds: How long a skeleton takes, its lines evenly.
-        point_seconds: How long a point takes.
+        skeleton_seconds: Seconds of a skeleton, spread evenly over its lines.
+        point_seconds: Seconds of a point.
         tokens: Pieces of a streamed point.
     """
 
@@ -118,13 +119,13 @@ class Waiting(BaseChatModel):
 
 
 def ours(llm: Waiting, **settings: Any) -> Runnable[Any, Any]:
-    """The chain, with prompts that the models here tell apart."""
+    """The chain, with prompts that the scripted models recognise."""
     settings = {"router": None, "skeleton_prompt": _SKELETON, "point_prompt": _POINT, **settings}
     return SkeletonOfThoughtChain(llm=llm, max_points=llm.points, **settings)
 
 
 def recipe(llm: Waiting, kind: str) -> Runnable[Any, Any]:
-    """What people write by hand."""
+    """The usual recipe, written by hand."""
     outline = ChatPromptTemplate.from_template(_SKELETON) | llm | SkeletonOutputParser(max_points=llm.points)
     expand = ChatPromptTemplate.from_template(_POINT) | llm | StrOutputParser()
 
@@ -141,7 +142,7 @@ def recipe(llm: Waiting, kind: str) -> Runnable[Any, Any]:
 
 
 class Calls:
-    """The calls of answers, and nothing else."""
+    """Only the calls of the answers."""
 
     def __init__(self, llm: Waiting) -> None:
         self._llm = llm
@@ -155,7 +156,7 @@ class Calls:
             ]
 
     def invoke(self, value: Any, config: Any) -> Any:
-        """One answer's calls."""
+        """The calls of one answer."""
         return self.batch([value], config)
 
     async def abatch(self, inputs: Sequence[Any], config: Any) -> list[Any]:
@@ -174,14 +175,14 @@ class Calls:
         return [f"Point {i} of: {value}" for value in inputs for i in range(self._llm.points)]
 
 
-def measured(ways: Mapping[str, tuple[Any, dict[str, Any]]], questions: int, repeats: int, *, sync: bool) -> Measured:
-    """The median seconds of each way for so many questions at once."""
-    asked = [f"question {i}" for i in range(questions)]
+def measured(ways: Mapping[str, tuple[Any, dict[str, Any]]], questions: int, repeats: int, *, sync: bool) -> Seconds:
+    """The median seconds of each method for a number of questions at once."""
+    texts = [f"question {i}" for i in range(questions)]
     took: dict[str, list[float]] = {name: [] for name in ways}
 
     def once(name: str) -> float:
         runnable, config = ways[name]
-        inputs: list[Any] = list(asked) if name.startswith("ours") else [{"question": text} for text in asked]
+        inputs: list[Any] = list(texts) if name.startswith("ours") else [{"question": text} for text in texts]
         start = time.perf_counter()
         if sync:
             done = runnable.batch(inputs, config) if questions > 1 else [runnable.invoke(inputs[0], config)]
@@ -207,20 +208,20 @@ async def _whole(one: Any) -> Any:
 
 
 def cells(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """All cases, measured."""
+    """Measures all cases."""
     cases = [(1, points) for points in args.points] + [(q, args.batch_points) for q in args.questions if q > 1]
     ideal = args.skeleton_seconds + args.point_seconds
     for questions, points in cases:
         llm = Waiting(points=points, skeleton_seconds=args.skeleton_seconds, point_seconds=args.point_seconds)
-        told = {"max_concurrency": questions * points}
+        wide = {"max_concurrency": questions * points}
         ways: dict[str, tuple[Any, dict[str, Any]]] = {
             "calls": (Calls(llm), {}),
             "ours": (ours(llm), {}),
             "ours eager": (ours(llm, eager=True), {}),
             "map": (recipe(llm, "map"), {}),
             "parallel": (recipe(llm, "parallel"), {}),
-            "map told": (recipe(llm, "map"), told),
-            "parallel told": (recipe(llm, "parallel"), told),
+            "map wide": (recipe(llm, "map"), wide),
+            "parallel wide": (recipe(llm, "parallel"), wide),
         }
         for sync in (True, False):
             for name, seconds in measured(ways, questions, args.repeats, sync=sync).items():
@@ -237,7 +238,7 @@ def cells(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def streaming(args: argparse.Namespace) -> dict[str, float]:
-    """Microseconds a token, plain and through the chain."""
+    """Microseconds per token, from the model alone and through the chain."""
     points, tokens = 8, args.tokens // 8
     llm = Waiting(points=points, tokens=tokens)
     one = Waiting(points=points, tokens=points * tokens)
@@ -267,7 +268,7 @@ def streaming(args: argparse.Namespace) -> dict[str, float]:
 
 
 def importing(repeats: int) -> dict[str, float]:
-    """Milliseconds to import LangChain's core, and ours after it."""
+    """Milliseconds to import this package after LangChain's core."""
     code = f"{_CORE}\nimport time\nstart = time.perf_counter()\nimport langchain_sot\n"
     code += "langchain_sot.SkeletonOfThoughtChain\nprint((time.perf_counter() - start) * 1e3)"
     own = []
@@ -277,22 +278,22 @@ def importing(repeats: int) -> dict[str, float]:
             command = [sys.executable, "-c", code]
             done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
             own.append(float(done.stdout))
-    own = own[1:]  # the first one compiled
+    own = own[1:]  # the first run compiled the files
     return {"over_langchain_core_ms": round(statistics.median(own), 1)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=_numbers, default=[8, 32, 128], help="of one question (default 8,32,128)")
-    parser.add_argument("--questions", type=_numbers, default=[4, 16, 64], help="at once (default 4,16,64)")
-    parser.add_argument("--batch-points", type=int, default=8, help="of each of several questions (default 8)")
+    parser.add_argument("--points", type=_numbers, default=[8, 32, 128], help="points per question (default 8,32,128)")
+    parser.add_argument("--questions", type=_numbers, default=[4, 16, 64], help="questions at once (default 4,16,64)")
+    parser.add_argument("--batch-points", type=int, default=8, help="points of each of several questions (default 8)")
     parser.add_argument("--skeleton-seconds", type=float, default=1.0)
     parser.add_argument("--point-seconds", type=float, default=2.0)
-    parser.add_argument("--tokens", type=int, default=4000, help="streamed (default 4000)")
+    parser.add_argument("--tokens", type=int, default=4000, help="tokens to stream (default 4000)")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
 
-    print(f"{'questions':>9}{'points':>7} {'mode':<6}{'way':<14}{'seconds':>9}{'over ms':>9}{'over':>8}")
+    print(f"{'questions':>9}{'points':>7} {'mode':<6}{'method':<14}{'seconds':>9}{'over ms':>9}{'over':>8}")
     rows = []
     with contextlib.suppress(KeyboardInterrupt):
         for row in cells(args):
@@ -303,7 +304,7 @@ def main() -> None:
                 flush=True,
             )
     streams, imports = streaming(args), importing(max(5, args.repeats))
-    print("\nmicroseconds a token: " + ", ".join(f"{name} {value}" for name, value in streams.items()))
+    print("\nmicroseconds per token: " + ", ".join(f"{name} {value}" for name, value in streams.items()))
     print(f"import langchain_sot: {imports['over_langchain_core_ms']} ms over langchain_core")
     print(json.dumps({"benchmark": "orchestration", "cells": rows, "us_per_token": streams, "import": imports}))
 

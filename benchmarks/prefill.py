@@ -1,9 +1,8 @@
-"""Skeletons that a small model writes on a real server, asked without and with a prefill.
+"""Skeletons of a small model on a real server, without and with a prefill.
 
-Not every server continues the start of an assistant's turn, and a small model that is only told what to write at times
-copies a placeholder ("[Add a title]") instead of filling it in. Both ways are sent to a llama.cpp server with the demo
-model, greedily; `usable` are skeletons of 3 to 10 points without a placeholder, as the flow's parser reads them, titles
-counted once.
+Not every server continues the start of an assistant's turn, and without it a small model sometimes copies a placeholder
+("[Add a title]") instead of filling it in. A llama.cpp server with the demo model gets both requests, greedily.
+`usable` counts skeletons with 3 to 10 different titles, as the flow's parser reads them, and without a placeholder.
 
     python benchmarks/prefill.py --questions 20
 
@@ -40,7 +39,7 @@ def skeleton_prompt(question: str, *, prefill: bool) -> Prompt:
 
 
 def written(url: str, prompt: Prompt, max_tokens: int) -> str:
-    """What the model wrote, with the prefill in front."""
+    """The model's text, with the prefill in front."""
     messages = [{"role": message.role, "content": message.text} for message in prompt.messages]
     if prompt.prefill:
         messages.append({"role": "assistant", "content": prompt.prefill})
@@ -54,7 +53,7 @@ def written(url: str, prompt: Prompt, max_tokens: int) -> str:
 
 
 def count(texts: Sequence[str]) -> dict[str, int]:
-    """How many skeletons have a placeholder, and how many can be used."""
+    """Counts the skeletons with a placeholder, and the usable ones."""
     placeholders = usable = 0
     for text in texts:
         copied = bool(PLACEHOLDER.search(text))
@@ -69,21 +68,21 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=20, help="ask the first N questions (default 20)")
     parser.add_argument("--csv", type=Path, help=f"a CSV file with a column `question` (default {QUESTIONS})")
     parser.add_argument("--max-tokens", type=int, default=120, help="the most tokens of a skeleton (default 120)")
-    parser.add_argument("--show", action="store_true", help="print what was written")
+    parser.add_argument("--show", action="store_true", help="print the skeletons")
     args = parser.parse_args()
 
-    asked = [question.text for question in load_questions(args.csv, args.questions)]
+    questions = [question.text for question in load_questions(args.csv, args.questions)]
     counts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(SLOTS) as pool:
         log = Path(folder) / "log"
         with llama_cpp(demo_model_path(), slots=SLOTS, context=2048, threads=2, log=log) as url:
             for way, prefill in (("without", False), ("with", True)):
-                prompts = [skeleton_prompt(question, prefill=prefill) for question in asked]
+                prompts = [skeleton_prompt(question, prefill=prefill) for question in questions]
                 texts = list(pool.map(lambda prompt: written(url, prompt, args.max_tokens), prompts))
                 counts[way] = count(texts)
                 print(f"{way} a prefill: {counts[way]}", file=sys.stderr)
                 if args.show:
-                    for question, text in zip(asked, texts, strict=True):
+                    for question, text in zip(questions, texts, strict=True):
                         print(f"\n## {question}\n{text}")
     print(json.dumps({"benchmark": "prefill", **counts}))
 

@@ -1,29 +1,29 @@
-"""What the project's prompts bring out of a small local model: how many skeletons and expansions are usable.
+"""The quality of the project's prompts with a small local model: the number of usable skeletons and expansions.
 
-A large model copes with any wording; a small one tells a good wording from a bad one. The answers are made as
-a user gets them: `AnswerFlow`, pumped by `drive.run`, over a `LocalEngine`, greedy. All questions are counted,
-and once more, by themselves, those that the file labels as suited to a skeleton. What is counted:
+A large model copes with any wording; a small one shows the difference between a good and a bad wording. The answers are
+made as in use: `AnswerFlow`, pumped by `drive.run`, over a `LocalEngine`, greedy. The counts cover all questions, and
+separately those with the label of a suitable question.
 
 Skeletons, per question
     raw          the list as written has 3 to 10 points
-    raw, clean   the same, no title in it twice, and every title short
+    raw, clean   the same, without a repeated title, and every title is short
     usable       3 to 10 points are left after the flow's de-duplication and its cut at 10
     all short    usable, and every title has at most 8 words
     direct       no point at all: a user gets a direct answer (not written here)
 
-Expansions, per point; "stays" means that none of the following is wrong
-    empty        there is no word in it
-    off topic    no word (first five letters) in common with its own title or the question, stop words apart
-    drifts       it covers more of a sibling's title (half at least) than of its own; words that both titles have,
-                 and words of the question, do not count
-    lists        a line that begins with a list mark, two numbers as of a list within a line, or two siblings' titles
-    echoes       8 words in a row from the prompt, examples included; 12 for a long title of its own
-    loops        more than a fifth of its 4-word sequences have been there before
-    repeats      more than a third of its 4-word sequences stand in an earlier point of the same answer
-    unfinished   it does not end as a sentence does
+Expansions, per point; "stays" counts those without any of the following faults
+    empty        the text has no word
+    off topic    it shares no word (first five letters) with its own title or the question, apart from stop words
+    drifts       it covers more of a sibling's title (at least half) than of its own, without words of both titles and
+                 words of the question
+    lists        it has a line with a list mark, two list numbers within a line, or two siblings' titles
+    echoes       it has 8 words in a row from the prompt, examples included; 12 if its own title is long
+    loops        more than a fifth of its 4-word sequences occur before in the text
+    repeats      more than a third of its 4-word sequences occur in an earlier point of the same answer
+    unfinished   it does not end like a sentence
 
-"own words" is stricter than "off topic" and no part of "stays": it has a word of its title, not just of the
-question. All of these are counted by machine and say nothing about whether a text is true or good.
+"own words" is stricter than "off topic" and no part of "stays": the text has a word of its title, not only of the
+question. All counts are automatic and do not show whether a text is true or good.
 
     python benchmarks/prompts.py --questions 80
 
@@ -77,7 +77,7 @@ def words(text: str) -> list[str]:
 
 
 def stems(text: str) -> set[str]:
-    """The content words of a text, each cut to five letters: crude, but the same for all."""
+    """The content words of a text, each cut to five letters: a crude stem, but the same for all texts."""
     return {word[:5] for word in words(text) if word not in _STOP_WORDS}
 
 
@@ -88,28 +88,28 @@ def runs(text: str, length: int) -> list[tuple[str, ...]]:
 
 
 def covered(title: set[str], text: set[str]) -> float:
-    """The share of a title's content words that a text has."""
+    """The share of a title's content words that occur in a text."""
     return len(title & text) / len(title) if title else 0.0
 
 
 def faults(expansion: Expansion, answer: Answer, prompt: str) -> set[str]:
-    """What is wrong with an expansion; see the top of this file."""
+    """The faults of an expansion, as the module docstring defines them."""
     text = expansion.text
     if not words(text):
         return {"empty"}
-    own, said = stems(expansion.point.title), stems(text)
+    own, written = stems(expansion.point.title), stems(text)
     siblings = [e for e in answer.expansions if e.point.index != expansion.point.index]
     theirs = [stems(e.point.title) for e in siblings]
-    asked = stems(answer.question)
-    known = own | asked
+    question = stems(answer.question)
+    known = own | question
     fours = runs(text, 4)
     earlier = {run for e in siblings if e.point.index < expansion.point.index for run in runs(e.text, 4)}
     echo = 12 if len(words(expansion.point.title)) >= 8 else 8
     titles = sum(_has_title(text, e.point.title) for e in siblings)
     checks = {
-        # Where title and question have no content word there is nothing to compare with.
-        "off topic": bool(known) and not known & said,
-        "drifts": any(_drifts(own - asked, other - asked, said) for other in theirs),
+        # Without a content word in title and question there is nothing to compare with.
+        "off topic": bool(known) and not known & written,
+        "drifts": any(_drifts(own - question, other - question, written) for other in theirs),
         "lists": bool(_MARKED_LINE.search(text)) or len(_INLINE_NUMBER.findall(text)) > 1 or titles > 1,
         "echoes": bool(set(runs(text, echo)) & set(runs(prompt, echo))),
         "loops": len(fours) - len(set(fours)) > len(fours) / 5,
@@ -119,16 +119,16 @@ def faults(expansion: Expansion, answer: Answer, prompt: str) -> set[str]:
     return {name for name, found in checks.items() if found}
 
 
-def _drifts(own: set[str], other: set[str], said: set[str]) -> bool:
-    # Without a word of its own on each side the two titles cannot be told apart.
+def _drifts(own: set[str], other: set[str], text: set[str]) -> bool:
+    # Two titles can be distinguished only if each has a word of its own.
     if own <= other or other <= own:
         return False
-    theirs = covered(other - own, said)
-    return theirs >= 0.5 and theirs > covered(own - other, said)
+    theirs = covered(other - own, text)
+    return theirs >= 0.5 and theirs > covered(own - other, text)
 
 
 def _has_title(text: str, title: str) -> bool:
-    # A title of one word is in many texts by chance.
+    # A title of one word occurs in many texts by chance.
     return len(words(title)) > 1 and f" {' '.join(words(title))} " in f" {' '.join(words(text))} "
 
 
@@ -149,7 +149,7 @@ def all_different(titles: Sequence[str]) -> bool:
 
 @dataclass
 class Made:
-    """An answer, what the model wrote as its skeleton, and the prompt of each point by its index."""
+    """An answer, the model's text for its skeleton, and the prompt of each point by its index."""
 
     answer: Answer
     skeleton: str
@@ -157,7 +157,7 @@ class Made:
 
 
 class _Stream:
-    """One completion, as a driver reads it and cancels it; it keeps what the skeleton call wrote."""
+    """A completion for a driver to read or cancel. It keeps the text of the skeleton's call."""
 
     def __init__(self, stream: CompletionStream, keep: list[str]) -> None:
         self._stream = stream
@@ -172,7 +172,7 @@ class _Stream:
 
 
 def answers(engine: LocalEngine, questions: Sequence[str], max_tokens: int) -> list[Made]:
-    """The answers to all questions, made at once, as many calls open as the engine has rows."""
+    """The answers to all questions, made at the same time, with up to 64 open calls."""
     written: list[list[str]] = [[] for _ in questions]
     prompts: list[dict[int, str]] = [{} for _ in questions]
 
@@ -181,7 +181,7 @@ def answers(engine: LocalEngine, questions: Sequence[str], max_tokens: int) -> l
         if call.stage == "direct":
             return iter([Reply()])
         if call.point is not None:
-            # All turns: what a point could echo need not stand in the last of them.
+            # All turns, since a point may echo any of them.
             prompts[index][call.point.index] = "\n\n".join(message.text for message in call.prompt.messages)
             return _Stream(engine.stream(call.prompt, max_new_tokens=max_tokens), [])
         written[index][:] = [call.prompt.prefill]

@@ -1,17 +1,17 @@
-"""With what a point is searched: its title alone, the question with it, or both, and in which words.
+"""The search query for the sources of a point: its title, the question, or both, in different templates.
 
-Each point of the questions in `handbooks.py` has one page that answers it. Every form of a query is embedded by a small
-model and searched for in an index, as often as there are points:
+Each point of the questions in `handbooks.py` has one page that answers it. A small model embeds every form of a query,
+which then searches the pages for each point:
 
-    handbook   64 points about a house, in the pages of its own handbook, where a title says what is sought
-    handbooks  the same in all pages together: the title says what is sought, and not for which house
+    handbook   64 points about a house, in the pages of its own handbook, where a title identifies its page
+    handbooks  the same in the pages of all handbooks: the title does not identify the house
     articles   32 points in an encyclopaedia of eight things, where a title such as "Storage" fits eight articles
 
     hit@2      the share of points whose page is among the first two results
-    MRR        the mean of one through the page's rank; 1 if it is always the first result
+    MRR        the mean of 1 / rank of the page; 1 if it is always the first result
 
-`SkeletonOfThoughtQueryEngine` does what the last row says. A template of your own (`point_query_template`) is searched
-with as it is, as in the other rows.
+The last row is the query of `SkeletonOfThoughtQueryEngine`. A template of your own (`point_query_template`) searches as
+it is, like the other rows.
 
     python benchmarks/retrieval.py
 
@@ -40,15 +40,15 @@ TEMPLATES = (
     "{title}, {title}, {title} ({query_str})",
     "{query_str}",
 )
-"""Those of the engine's own, and what others do."""
+"""Query templates to compare with the engine's query."""
 
 Form = Callable[[str, str], list[str]]
-"""The texts that are embedded for a question and a title; their mean is searched with."""
+"""Returns the texts for a question and a title; the mean of their embeddings is the query."""
 
 
 def forms() -> dict[str, Form]:
-    """What is searched with, by name."""
-    # A file of this folder has the name of a package that is imported here.
+    """All forms of a query by name."""
+    # A file in this folder has the name of a package that is imported here.
     here = Path(__file__).resolve().parent
     sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != here]
     from llama_index.core.llms import MockLLM
@@ -69,16 +69,16 @@ def _filled(template: str) -> Form:
 
 
 def ranks(form: Form, embed: Callable[[str], np.ndarray]) -> dict[str, list[int]]:
-    """For each point, in the order of the questions, where its page stands among the results, from 1."""
+    """The rank of each point's page among the results, from 1, in the order of the questions."""
     pages = {(book, name): embed(text) for book, texts in HANDBOOKS.items() for name, text in texts.items()}
     found: dict[str, list[int]] = {"handbook": [], "handbooks": [], "articles": []}
-    for asked in QUESTIONS:
-        for title, page in asked.points.items():
-            mean = sum(map(embed, form(asked.question, title)))
+    for item in QUESTIONS:
+        for title, page in item.points.items():
+            mean = sum(map(embed, form(item.question, title)))
             near = {place: float(mean @ vector) for place, vector in pages.items()}
-            own = {place: score for place, score in near.items() if place[0] == asked.handbook}
-            place = (asked.handbook, page)
-            if asked.handbook == "encyclopaedia":
+            own = {place: score for place, score in near.items() if place[0] == item.handbook}
+            place = (item.handbook, page)
+            if item.handbook == "encyclopaedia":
                 found["articles"].append(_rank(own, place))
             else:
                 found["handbook"].append(_rank(own, place))
@@ -99,7 +99,7 @@ def measured(ranks: list[int]) -> dict[str, float]:
 
 
 def embedder(model: str | None) -> Callable[[str], np.ndarray]:
-    """An embedding model, each text embedded once; vectors have length 1."""
+    """An embedding model that embeds each text once. Its vectors have length 1."""
     from llama_index.embeddings.huggingface import HuggingFaceEmbedding
     from transformers.utils import logging
 
@@ -120,17 +120,17 @@ def embedder(model: str | None) -> Callable[[str], np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure with what the pages of a point are found.")
+    parser = argparse.ArgumentParser(description="Compare search queries for the pages of a point.")
     parser.add_argument("--model", help="another embedding model: a folder or a hub id")
     args = parser.parse_args()
     searched, embed = forms(), embedder(args.model)
     result: dict[str, Any] = {}
     print(f"{'':50}{'handbook':>14}{'handbooks':>14}{'articles':>14}")
-    print(f"{'searched with':50}" + f"{'hit@2':>8}{'MRR':>6}" * 3)
+    print(f"{'query':50}" + f"{'hit@2':>8}{'MRR':>6}" * 3)
     for name, form in searched.items():
         result[name] = {where: measured(found) for where, found in ranks(form, embed).items()}
         print(f"{name:50}" + "".join(f"{m['hit@2']:8.2f}{m['MRR']:6.2f}" for m in result[name].values()))
-    print(json.dumps({"points": sum(len(asked.points) for asked in QUESTIONS), "forms": result}))
+    print(json.dumps({"points": sum(len(item.points) for item in QUESTIONS), "forms": result}))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Every router against labelled questions: confusion, calibration, and the time that a decision takes.
+"""All routers on labelled questions: confusion, calibration, and the time of a decision.
 
-What is labelled 1 has an answer of points that can be written independently. `train` is what the embedded router was
-trained on, so its own line there says little: cross-validation says more, and so do files it has not seen (`test`).
-Of these, the held-out questions are by the same hand as those trained on: strangers' questions fare worse. The majority
-baseline gives the more frequent answer always. The encoder is one that `sot train-router --base` made.
-The prompt router is asked of any server of OpenAI's protocol, or of a model on this machine (`demo` is the small
-one); a reply that says nothing clear counts as direct, as it does in an answer, and so does a call that fails.
+A question with the label 1 has an answer of points that can be written independently. The embedded router was trained
+on the files of `--train`, so its own line there means little: look at cross-validation and at the files of `--test`,
+which it has not seen. The held-out questions among these have the same authors as the training questions, and routers
+do worse on questions of strangers. The majority baseline always gives the more frequent answer. The encoder comes from
+`sot train-router --base`. The prompt router uses any server with OpenAI's protocol, or a model on this machine (`demo`
+is the small one). An unclear reply counts as direct, as in use, and so does a call that fails.
 
-The section `overhead` is what a direct answer costs beside the same call without us, see `direct.py`.
+The section `overhead` measures a direct answer against the same call without this project, see `direct.py`.
 
-    python benchmarks/router.py                                   # the files in ../shared/data and our own questions
+    python benchmarks/router.py                                   # all files of labels that are there
     python benchmarks/router.py --test my_labels.csv --encoder out/encoder --prompt-model openai:NAME@http://host/v1
     python benchmarks/router.py --train --prompt-model demo --limit 30
     python benchmarks/router.py --cross-validate                  # trains six times, one to two minutes
@@ -53,16 +53,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     with contextlib.ExitStack() as stack:
         try:
             sets = {Path(path).stem: read_labels(path) for path in [*args.train, *args.test]}
-            ways = routers(args, stack) if sets else []
+            candidates = routers(args, stack) if sets else []
         except SotError as error:
             raise SystemExit(f"router.py: {error}") from error
-        for way in ways[:]:
-            if (why := refused(way)) is not None:
-                ways.remove(way)
-                result["skipped"][way.name] = why
-                print(f"{way.name}: skipped: {why}\n")
+        for candidate in candidates[:]:
+            if (why := refused(candidate)) is not None:
+                candidates.remove(candidate)
+                result["skipped"][candidate.name] = why
+                print(f"{candidate.name}: skipped: {why}\n")
         for name, labelled in sets.items():
-            result["sets"][name] = measured(name, some(labelled, args.limit), ways)
+            result["sets"][name] = measured(name, some(labelled, args.limit), candidates)
     if args.cross_validate:
         result["cross_validation"] = cross_validated(args.train)
     if args.overhead:
@@ -73,27 +73,27 @@ def main(argv: Sequence[str] | None = None) -> None:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--train", nargs="*", metavar="CSV", default=_there(DATA / "lima_router.csv", OWN), help="what was trained on")
+    add("--train", nargs="*", metavar="CSV", default=_there(DATA / "lima_router.csv", OWN), help="training files")
     unseen = _there(HELD_OUT, DATA / "vicuna_router.csv")
-    add("--test", nargs="*", metavar="CSV", default=unseen, help="what no router has seen")
-    add("--encoder", help="a directory that sot train-router --base wrote")
-    add("--prompt-model", metavar="MODEL", help="a model for the prompt router, as sot ask --model takes it")
-    add("--prompt-tokens", type=int, default=16, help="its longest reply; models that think first need hundreds")
-    add("--limit", type=int, help="so many questions of each file, evenly spread")
-    add("--cross-validate", action="store_true", help="train the embedded router anew, fold by fold")
-    add("--overhead", type=int, default=300, metavar="RUNS", help="runs of each way to a direct answer; 0 for none")
+    add("--test", nargs="*", metavar="CSV", default=unseen, help="files that no router was trained on")
+    add("--encoder", help="a directory made by sot train-router --base")
+    add("--prompt-model", metavar="MODEL", help="a model for the prompt router, as for sot ask --model")
+    add("--prompt-tokens", type=int, default=16, help="the most tokens of its reply; reasoning models need hundreds")
+    add("--limit", type=int, help="the number of questions of each file, evenly spread")
+    add("--cross-validate", action="store_true", help="cross-validate the embedded router")
+    add("--overhead", type=int, default=300, metavar="RUNS", help="runs of each direct call; 0 for none")
     args = parser.parse_args(argv)
     if args.limit is not None and args.limit < 1:
         parser.error(f"--limit must be at least 1, not {args.limit}")
     if args.overhead < 0 or args.prompt_tokens < 1:
         parser.error("--overhead must be at least 0, and --prompt-tokens at least 1")
     if not (args.train or args.test or args.overhead):
-        parser.error("there is nothing to measure: name files of labels by --train and --test")
+        parser.error("there is nothing to measure: give files of labels with --train and --test")
     return args
 
 
 def _there(*paths: Path) -> list[str]:
-    """Those of the files that are there: not everybody has all of them."""
+    """The files that exist: not every checkout has all of them."""
     return [str(path) for path in paths if path.is_file()]
 
 
@@ -101,13 +101,13 @@ def _there(*paths: Path) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Way:
-    """A router under the name that the tables have for it.
+class Candidate:
+    """A router with its name in the tables.
 
     Attributes:
-        name: Its name.
+        name: The name.
         router: The router.
-        explain: An error of its backend in a line.
+        explain: Describes an error of the router's backend in a line.
     """
 
     name: str
@@ -115,40 +115,40 @@ class Way:
     explain: Callable[[BaseException], str] = one_line
 
 
-def routers(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Way]:
-    """All routers that were asked for; the stack closes what they hold open."""
-    ways = [Way("gate", Gate()), Way("embedded", EmbeddedRouter()), Way("auto", AutoRouter())]
+def routers(args: argparse.Namespace, stack: contextlib.ExitStack) -> list[Candidate]:
+    """The routers to measure; the stack closes their backends."""
+    candidates = [Candidate("gate", Gate()), Candidate("embedded", EmbeddedRouter()), Candidate("auto", AutoRouter())]
     if args.encoder is not None:
         from skeleton_of_thought import ClassifierRouter
 
         encoder = ClassifierRouter.from_pretrained(args.encoder)
-        ways += [Way("encoder", encoder), Way("auto, encoder", AutoRouter(encoder))]
+        candidates += [Candidate("encoder", encoder), Candidate("auto, encoder", AutoRouter(encoder))]
     if args.prompt_model is not None:
-        ways.append(prompt_way(args.prompt_model, args.prompt_tokens, stack))
-    return ways
+        candidates.append(prompt_candidate(args.prompt_model, args.prompt_tokens, stack))
+    return candidates
 
 
-def prompt_way(model: str, tokens: int, stack: contextlib.ExitStack) -> Way:
-    """A prompt router over a backend of `sot`, greedy where that can be asked for."""
+def prompt_candidate(model: str, tokens: int, stack: contextlib.ExitStack) -> Candidate:
+    """A prompt router over a backend of `sot`, greedy if the backend supports that."""
     from skeleton_of_thought import PromptRouter
     from skeleton_of_thought._cli.models import ModelSpec, load_backend
 
-    # The limit twice: servers are told it by the backend, the local engine by the prompt.
+    # Servers take the limit from the backend, the local engine from the prompt.
     backend = load_backend(ModelSpec.parse(model), temperature=0.0, max_tokens=tokens)
     stack.callback(backend.close)
 
     def ask(prompt: Prompt) -> Iterable[str | Reply]:
         return backend.open_call(Call(1, "route", prompt), 0)
 
-    return Way("prompt", PromptRouter(ask, max_tokens=tokens), backend.explain)
+    return Candidate("prompt", PromptRouter(ask, max_tokens=tokens), backend.explain)
 
 
-def refused(way: Way) -> str | None:
-    """Why the router cannot be asked at all. Its first question also pays for what later ones find loaded."""
+def refused(candidate: Candidate) -> str | None:
+    """The reason why a router cannot decide at all. This first question also warms it up."""
     try:
-        way.router.route(Conversation.of("Which question comes first?"))
+        candidate.router.route(Conversation.of("Which question comes first?"))
     except Exception as error:
-        return way.explain(error)
+        return candidate.explain(error)
     return None
 
 
@@ -156,22 +156,22 @@ def refused(way: Way) -> str | None:
 
 
 def some(labelled: Sequence[LabelledQuestion], limit: int | None) -> Sequence[LabelledQuestion]:
-    """So many of the questions, evenly spread: files may be sorted by label."""
+    """At most `limit` questions, evenly spread, since files may be sorted by label."""
     count = len(labelled) if limit is None else min(limit, len(labelled))
     return [labelled[at * len(labelled) // count] for at in range(count)]
 
 
-def measured(name: str, labelled: Sequence[LabelledQuestion], ways: Sequence[Way]) -> dict[str, Any]:
-    """All routers on one file, each printed as a line of a table as soon as it is done."""
+def measured(name: str, labelled: Sequence[LabelledQuestion], candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """Measures all routers on one file, and prints a line of the table after each."""
     labels = [one.use_skeleton for one in labelled]
     print(f"{name}: {len(labels)} questions, {sum(labels)} labelled 1")
     heads = (("accuracy", 9), ("TP", 6), ("FP", 6), ("TN", 6), ("FN", 6), ("precision", 11), ("recall", 8), ("ECE", 7))
     print(" " * 18 + "".join(f"{head:>{width}}" for head, width in (*heads, ("ms", 11), ("p99", 11))))
     rows: dict[str, Any] = {"majority": majority(labels).to_dict()}
     _print_row("majority", rows["majority"])
-    for way in ways:
-        rows[way.name] = decided(way, labelled, labels)
-        _print_row(way.name, rows[way.name])
+    for candidate in candidates:
+        rows[candidate.name] = decided(candidate, labelled, labels)
+        _print_row(candidate.name, rows[candidate.name])
     print()
     return rows
 
@@ -185,24 +185,24 @@ def _print_row(name: str, row: Mapping[str, Any]) -> None:
     print(f"  {name:16}{row['accuracy']:>9.3f}{counts}{shares}{times}{notes}", flush=True)
 
 
-def decided(way: Way, labelled: Sequence[LabelledQuestion], labels: Sequence[bool]) -> dict[str, Any]:
-    """One router on all questions, one after the other."""
+def decided(candidate: Candidate, labelled: Sequence[LabelledQuestion], labels: Sequence[bool]) -> dict[str, Any]:
+    """Measures one router on all questions, one after the other."""
     decisions, seconds = [], []
     failures: list[str] = []
     for one in labelled:
         conversation = Conversation.of(one.question)
         began = time.perf_counter()
         try:
-            decision = way.router.route(conversation)
+            decision = candidate.router.route(conversation)
         except Exception as error:
             decision = failure_decision(error)
-            failures.append(way.explain(error))
+            failures.append(candidate.explain(error))
         seconds.append(time.perf_counter() - began)
         decisions.append(decision)
     scores = [decision.score for decision in decisions]
     known = [score for score in scores if score is not None]
     found = measure([d.use_skeleton for d in decisions], labels, known if len(known) == len(scores) else None)
-    # Inclusive: what was never measured is no percentile.
+    # Inclusive, so that a percentile never exceeds the measurements.
     late = quantiles(seconds, n=100, method="inclusive")[-1] if len(seconds) > 1 else seconds[0]
     row = {**found.to_dict(), "ms": round(median(seconds) * 1e3, 4), "ms_p99": round(late * 1e3, 4)}
     if usage := [decision.usage for decision in decisions if decision.usage is not None]:
@@ -215,7 +215,7 @@ def decided(way: Way, labelled: Sequence[LabelledQuestion], labels: Sequence[boo
 
 
 def cross_validated(paths: Sequence[str]) -> dict[str, Any]:
-    """The embedded router on questions that its model has not seen, fold by fold, with the majority baseline."""
+    """Cross-validation of the embedded router, with the majority baseline."""
     from skeleton_of_thought.routers.training import train_embedded
 
     trained = train_embedded({Path(path).stem: read_labels(path) for path in paths})

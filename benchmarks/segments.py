@@ -1,14 +1,14 @@
-"""From how much on a beginning that rows share is worth being attended to where it lies, instead of being copied.
+"""The size from which on a shared prefix is better attended to in place than copied to every row.
 
-One decoding step's attention, over all layers of a model of these `--layers`, `--heads`, `--kv-heads` and `--size`
-(those of the demo model), float32: rows in groups, each group behind a beginning of its own, and `--own` tokens per
-row. Once with the beginnings as segments, once with copies of them in each row; interleaved, with other memory read in
-between, as products with weights do. Printed per case: the bytes per layer that one group does not copy, and how many
-microseconds a layer and group save, or lose.
+Measured is the attention of one decoding step in float32, over all layers of a model with the given `--layers`,
+`--heads`, `--kv-heads` and `--size` (by default those of the demo model). Rows are in groups, with a prefix per group
+and `--own` tokens per row. Prefixes are segments in one run and copies in each row in the other. The runs take turns
+and read other memory in between, like products with weights. Printed are, for each case, the bytes per layer that a
+group does not copy, and the microseconds saved (or lost) per layer and group.
 
     python benchmarks/segments.py
 
-The engine shares from the bytes on where nothing is lost any more. The last line is JSON.
+The engine shares prefixes from the size on at which no time is lost. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ELSEWHERE = 20_000_000
 
 
 def interleaved(ways: Sequence[Callable[[int], object]], layers: int, repeats: int) -> list[float]:
-    """The median seconds of each way over all layers."""
+    """The median seconds of each function over all layers."""
     elsewhere = torch.zeros(_ELSEWHERE)
     seconds: list[list[float]] = [[] for _ in ways]
     for _ in range(repeats):
@@ -44,7 +44,7 @@ def interleaved(ways: Sequence[Callable[[int], object]], layers: int, repeats: i
 
 
 def case(rows: int, group: int, length: int, args: argparse.Namespace) -> dict[str, float]:
-    """Both ways for rows in groups of this size, each behind this many tokens of its own."""
+    """Measures rows in groups of this size, each with a prefix of this length, shared and copied."""
     heads, size = args.kv_heads, args.size
 
     def held(count: int, slots: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -53,7 +53,7 @@ def case(rows: int, group: int, length: int, args: argparse.Namespace) -> dict[s
 
     query = torch.randn(rows, args.heads, 1, size)
     own, whole = held(rows, args.own), held(rows, args.own + length)
-    # Rows of unlike lengths have a mask.
+    # Rows of different lengths have a mask.
     own_bias, whole_bias = (torch.zeros(rows, 1, 1, slots) for slots in (args.own, args.own + length))
     segments = [
         Segment(held(1, length), None if group == rows else slice(first, first + group))
@@ -82,8 +82,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--heads", type=int, default=9)
     parser.add_argument("--kv-heads", type=int, default=3)
-    parser.add_argument("--size", type=int, default=64, help="of a head")
-    parser.add_argument("--own", type=int, default=80, help="tokens that each row has of its own (default 80)")
+    parser.add_argument("--size", type=int, default=64, help="values of a head (default 64)")
+    parser.add_argument("--own", type=int, default=80, help="tokens of each row after its prefix (default 80)")
     parser.add_argument("--repeats", type=int, default=11)
     args = parser.parse_args()
     torch.manual_seed(0)

@@ -1,13 +1,13 @@
-"""Servers that the engine's benchmark compares with: llama.cpp's, started here, and any that speaks OpenAI's protocol.
+"""The servers of the engine's benchmark: llama.cpp's, started here, and any other with OpenAI's protocol.
 
-A llama.cpp server of our own runs in a process of its own, on a free port of 127.0.0.1, with the weights of the model
-in float32, and ends with the block that started it; should the benchmark be killed, the server sees its standard input
-close and ends too. The command line below is that process.
+A llama.cpp server runs in a process of its own, on a free port of 127.0.0.1, with the model's weights in float32. It
+ends with the block that started it. If the benchmark is killed, the server's standard input closes, and it ends too.
+This command line is that process:
 
     python benchmarks/servers.py MODEL.gguf --port 8080 --slots 8 --context 4096 --threads 2
 
-Its threads wait for one another in each step, and poll meanwhile, which beside a busy process keeps the processor from
-those that are waited for: `--poll 0` has them sleep (`benchmarks/contention.py` measures both).
+Its threads poll while they wait for each other in each step. Beside a busy process, polling takes the processor from
+the threads they wait for: with `--poll 0` they sleep instead (`benchmarks/contention.py` measures both).
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ _HOST = "127.0.0.1"
 
 
 class ServerError(Exception):
-    """A server did not start, or did not do what it was asked; the text is one line that says so."""
+    """A server did not start, or did not complete a request; the text is one line."""
 
 
 def write_float32(source: Path, target: Path) -> None:
-    """Write a copy of a GGUF file with all its weights unpacked to float32; everything else stays as it is.
+    """Writes a copy of a GGUF file with all weights unpacked to float32; everything else stays the same.
 
     Args:
         source: A GGUF file in any format that the `gguf` package can unpack.
-        target: Where the copy goes.
+        target: The path of the copy.
     """
     import gguf
 
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
     for name, field in reader.fields.items():
-        # What describes the file itself is written by the writer.
+        # The writer adds the fields that describe the file itself.
         if name.startswith("GGUF.") or name == "general.architecture":
             continue
         if name == "general.file_type":
@@ -73,19 +73,19 @@ def write_float32(source: Path, target: Path) -> None:
 def llama_cpp(
     model: Path, *, slots: int, context: int, threads: int, log: Path, watched: bool = False, poll: int | None = None
 ) -> Iterator[str]:
-    """A llama.cpp server for the length of a block; gives its address, such as `http://127.0.0.1:40123`.
+    """Runs a llama.cpp server for the length of a block; yields its address, such as `http://127.0.0.1:40123`.
 
     Args:
         model: A GGUF file.
         slots: Requests that it decodes at once.
-        context: Tokens that each of them may hold.
+        context: Tokens per request.
         threads: CPU threads.
-        log: Where its output goes.
-        watched: Whether it tells what it does, at `/slots` and `/metrics`.
-        poll: How much its threads poll while they wait, from 0 to 100; None for its own default.
+        log: The file for its output.
+        watched: Whether it serves `/slots` and `/metrics`.
+        poll: The polling level of its threads, from 0 to 100; None for the server's default.
 
     Raises:
-        ServerError: It ended, or did not get ready in time.
+        ServerError: The server ended, or was not ready in time.
     """
     port = _free_port()
     command = [sys.executable, __file__, str(model), "--port", str(port), "--slots", str(slots)]
@@ -108,28 +108,28 @@ def llama_cpp(
 
 
 def served_model(url: str) -> str:
-    """The name of the first model that a server offers.
+    """The name of the first model of a server.
 
     Args:
-        url: Its address, with or without `/v1`.
+        url: The server's address, with or without `/v1`.
 
     Raises:
-        ServerError: It cannot be reached, or offers none.
+        ServerError: The server cannot be reached, or lists no model.
     """
     try:
         with urllib.request.urlopen(_endpoint(url, "models"), timeout=_STOP_PATIENCE) as response:
             return str(json.load(response)["data"][0]["id"])
     except (OSError, http.client.HTTPException, ValueError, KeyError, IndexError, TypeError) as error:
-        raise ServerError(f"The server at {url} names no model: {type(error).__name__}: {error}") from error
+        raise ServerError(f"The server at {url} lists no model: {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
 class Completed:
-    """What a server sent for one prompt.
+    """A server's completion of one prompt.
 
     Attributes:
-        tokens: How many it says it generated.
-        times: When its pieces came, by `time.perf_counter()`; a piece may hold more than one token.
+        tokens: Generated tokens, as the server reports them.
+        times: The arrival of each piece, by `time.perf_counter()`; a piece may hold more than one token.
     """
 
     tokens: int
@@ -137,16 +137,16 @@ class Completed:
 
 
 def complete(url: str, model: str, prompts: Sequence[Sequence[int]], tokens: int) -> list[Completed]:
-    """Have prompts completed all at once, greedily, with exactly so many tokens each.
+    """Completes all prompts at once, greedily, with a fixed number of tokens.
 
     Args:
         url: The server's address, with or without `/v1`.
-        model: Its name for the model.
-        prompts: In tokens, so that every server decodes the same.
-        tokens: How many for each prompt, past any end of text.
+        model: The server's name for the model.
+        prompts: Prompts as tokens, so that every server decodes the same.
+        tokens: New tokens for each prompt, ignoring any end of text.
 
     Raises:
-        ServerError: It cannot be reached, refuses, or breaks off.
+        ServerError: The server cannot be reached, refuses, or breaks off.
     """
     settings: dict[str, Any] = {"model": model, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
     settings |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -161,8 +161,8 @@ def _complete_one(url: str, body: bytes) -> Completed:
         with urllib.request.urlopen(request, timeout=_REQUEST_PATIENCE) as response:
             return _read(response)
     except urllib.error.HTTPError as error:
-        said = " ".join(error.read().decode(errors="replace").split())
-        raise ServerError(f"The server at {url} answered {error.code}: {said:.200}") from error
+        body_text = " ".join(error.read().decode(errors="replace").split())
+        raise ServerError(f"The server at {url} answered {error.code}: {body_text:.200}") from error
     except (OSError, http.client.HTTPException) as error:
         raise ServerError(f"The server at {url} broke off: {type(error).__name__}: {error}") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -170,7 +170,7 @@ def _complete_one(url: str, body: bytes) -> Completed:
 
 
 def _read(lines: Iterable[bytes]) -> Completed:
-    """Reads an event stream up to its end."""
+    """Reads an event stream to its end."""
     tokens, times = 0, []
     for line in lines:
         data = line.removeprefix(b"data: ").strip()
@@ -199,14 +199,14 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> 
     while time.monotonic() < end:
         if process.poll() is not None:
             lines = log.read_text(errors="replace").split("\n")
-            said = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-            raise ServerError(f"The llama.cpp server ended with {process.returncode} and said: {said:.200}")
+            last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+            raise ServerError(f"The llama.cpp server ended with {process.returncode} and wrote: {last:.200}")
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=_STOP_PATIENCE) as response:
                 if response.status == http.client.OK:
                     return
         except (OSError, http.client.HTTPException):
-            pass  # not listening yet, or 503 while it loads
+            pass  # not listening yet, or status 503 while it loads the model
         time.sleep(0.1)
     raise ServerError(f"The llama.cpp server was not ready after {_START_PATIENCE:.0f} s")
 
@@ -216,12 +216,12 @@ def main() -> None:
     parser.add_argument("model", help="a GGUF file")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--slots", type=int, default=8, help="requests decoded at once (default 8)")
-    parser.add_argument("--context", type=int, default=4096, help="tokens that each may hold (default 4096)")
+    parser.add_argument("--context", type=int, default=4096, help="tokens per request (default 4096)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     parser.add_argument(
-        "--poll", type=int, help="how much waiting threads poll, 0 to 100 (default: llama.cpp's own, 50)"
+        "--poll", type=int, help="polling level of waiting threads, 0 to 100 (default: llama.cpp's own, 50)"
     )
-    parser.add_argument("--watched", action="store_true", help="tell what it does at /slots and /metrics")
+    parser.add_argument("--watched", action="store_true", help="serve /slots and /metrics")
     args = parser.parse_args()
 
     import xllamacpp
@@ -235,7 +235,7 @@ def main() -> None:
     if args.poll is not None:
         params.cpuparams.poll = params.cpuparams_batch.poll = args.poll
     params.model_alias = {"model"}
-    params.cache_ram_mib = 0  # copies of idle slots would only cost time: no prompt comes twice
+    params.cache_ram_mib = 0  # no prompt comes twice, so copies of idle slots would only cost time
     params.endpoint_slots = params.endpoint_metrics = args.watched
     server = xllamacpp.Server(params)
     sys.stdin.read()

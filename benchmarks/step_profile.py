@@ -1,7 +1,7 @@
-"""Where the time of a decoding step of the local engine goes, by kind of operation.
+"""The time of a decoding step of the local engine, by kind of operation.
 
-Rows behind a shared beginning, as `benchmarks/engine.py` has them, are decoded by a `LocalEngine`; some of its steps
-run under torch's profiler. Each operation's own time is counted to one of
+A `LocalEngine` decodes rows with a shared prefix, as in `benchmarks/engine.py`; some of its steps run under torch's
+profiler. The own time of each operation counts as one of
 
     products     matrix products with weights
     attention    keys and values: attention itself, and merging its parts
@@ -9,10 +9,10 @@ run under torch's profiler. Each operation's own time is counted to one of
     norms        root mean squares and divisions by them
     activation   SiLU and the products after it
     others       all other operations of torch
-    between      what is left of the step: Python, and the dispatch of operations
+    between      the rest of the step: Python, and the dispatch of operations
 
-The profiler itself takes time in and between operations, so `step` is given with and without it, and shares are those
-of the profiled steps. It writes lines of its own to stderr.
+The profiler itself takes time in and between operations, so the table shows `step` with and without it; shares are
+those of the profiled steps. The profiler writes lines of its own to stderr.
 
     python benchmarks/step_profile.py --rows 1,8,16
 
@@ -47,13 +47,13 @@ def kind_of(name: str) -> str:
     return next((kind for kind, parts in _KINDS.items() if any(part in name for part in parts)), "others")
 
 
-class Watched:
-    """Measures the steps of full batches: some plainly, then some under the profiler.
+class StepTimer:
+    """Measures the steps of full batches: first without the profiler, then with it.
 
     Args:
-        rows: How many make a batch full.
-        plain: Steps to time.
-        profiled: Steps to profile, after these.
+        rows: Rows of a full batch.
+        plain: Steps without the profiler.
+        profiled: Steps with the profiler.
     """
 
     def __init__(self, rows: int, plain: int, profiled: int) -> None:
@@ -63,7 +63,7 @@ class Watched:
         self.seconds: dict[str, float] = dict.fromkeys([*_KINDS, "others"], 0.0)
 
     def step(self, lane: BatchedLane, original: Any) -> None:
-        """One step."""
+        """Runs one step, measured if its batch is full."""
         full = len(lane.rows) == self._rows
         profiling = full and len(self.plain) == self._plain and len(self.profiled) < self._profiled
         if not full or (len(self.plain) == self._plain and not profiling):
@@ -83,25 +83,25 @@ class Watched:
 
 def measure(model: Any, tokenizer: Any, rows: int, prefix: int) -> dict[str, Any]:
     """The parts of a step, in milliseconds."""
-    watched = Watched(rows, plain=20, profiled=10)
+    timer = StepTimer(rows, plain=20, profiled=10)
     original = BatchedLane.step
-    BatchedLane.step = lambda lane: watched.step(lane, original)  # type: ignore[method-assign]
+    BatchedLane.step = lambda lane: timer.step(lane, original)  # type: ignore[method-assign]
     try:
         with LocalEngine(model, tokenizer) as engine:
-            beginning = " ".join(["river"] * prefix)
-            prompts = [f"{beginning} {i} tail of the prompt" for i in range(rows)]
+            shared = " ".join(["river"] * prefix)
+            prompts = [f"{shared} {i} tail of the prompt" for i in range(rows)]
             engine.generate(prompts, max_new_tokens=40, ignore_eos=True)
             optimization = engine.optimization
     finally:
         BatchedLane.step = original  # type: ignore[method-assign]
-    count = len(watched.profiled)
-    parts = {kind: seconds / count * 1e3 for kind, seconds in watched.seconds.items()}
-    step = sum(watched.profiled) / count * 1e3
+    count = len(timer.profiled)
+    parts = {kind: seconds / count * 1e3 for kind, seconds in timer.seconds.items()}
+    step = sum(timer.profiled) / count * 1e3
     parts["between"] = max(0.0, step - sum(parts.values()))
     return {
         "rows": rows,
         "optimization": optimization,
-        "step_ms": round(statistics.median(watched.plain) * 1e3, 1),
+        "step_ms": round(statistics.median(timer.plain) * 1e3, 1),
         "profiled_step_ms": round(step, 1),
         "parts_ms": {kind: round(value, 2) for kind, value in parts.items()},
         "share": {kind: round(value / step, 3) for kind, value in parts.items()},
@@ -110,7 +110,7 @@ def measure(model: Any, tokenizer: Any, rows: int, prefix: int) -> dict[str, Any
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="1,8,16", help="decoded at once (default 1,8,16)")
+    parser.add_argument("--rows", default="1,8,16", help="rows decoded at once (default 1,8,16)")
     parser.add_argument("--prefix", type=int, default=250, help="tokens that all rows share (default 250)")
     parser.add_argument("--model", help="hub id, directory or GGUF file (default: the demo model)")
     args = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Prompts of exact lengths for the engine's benchmark: a beginning that all rows share, and a tail for each.
+"""Prompts of exact lengths for the engine's benchmark: a prefix that all rows share, and a tail for each row.
 
-The texts are random words of one token each, so that their tokens can be counted out, and every workload begins with
-another word: no server and no cache can take anything over from the one before.
+The texts are random words of one token each, so that each text has an exact number of tokens. Every set of prompts
+begins with another word, so that no server and no cache can reuse an earlier one.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _MAX_WORDS = 2000
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts that begin alike.
+    """Prompts with a common prefix.
 
     Attributes:
-        texts: One for each row.
-        ids: The tokens of each, a BOS included where the tokenizer adds one.
-        prefix: How many of the tokens all rows share.
+        texts: The text of each row.
+        ids: The tokens of each row, with a BOS if the tokenizer adds one.
+        prefix: The number of tokens that all rows share.
     """
 
     texts: tuple[str, ...]
@@ -37,7 +37,7 @@ class Prompts:
 
 
 def tail_lengths(tails: Tails, rows: int) -> list[int]:
-    """The tokens of each row's own tail: 15 each, or from 5 to 60 in even steps, in no order."""
+    """The tokens of each row's tail: 15 each, or from 5 to 60 in even steps and random order."""
     if tails == "equal" or rows == 1:
         return [_EQUAL] * rows
     spread = [_SHORTEST + round(i * (_LONGEST - _SHORTEST) / (rows - 1)) for i in range(rows)]
@@ -46,12 +46,12 @@ def tail_lengths(tails: Tails, rows: int) -> list[int]:
 
 
 def longest_tail() -> int:
-    """The tokens of the longest tail that there can be."""
+    """The tokens of the longest possible tail."""
     return max(_EQUAL, _LONGEST)
 
 
 class Workload:
-    """Makes prompts, each time with a new beginning; the same ones in every run.
+    """Makes prompts with a new prefix each time; every run makes the same ones.
 
     Args:
         tokenizer: A Hugging Face tokenizer of the byte-level or sentencepiece kind.
@@ -71,15 +71,15 @@ class Workload:
         """A prompt for each tail.
 
         Args:
-            prefix: The tokens that all share.
-            tails: The tokens of each row's own, at least 1.
+            prefix: The number of tokens that all rows share.
+            tails: The tokens of each row's tail, at least 1.
 
         Raises:
-            ValueError: The tokenizer does not keep the words apart.
+            ValueError: The tokenizer merges words.
         """
         words, pick = self._words, self._random.choices
         opening = words[self._made % len(words)]
-        # Tails that differ in their first word end the shared beginning where it is said to end.
+        # Tails differ in their first word, so that the shared prefix has the given length.
         branch = self._random.randrange(len(words))
         self._made += 1
         shared = [opening, *pick(words, k=max(0, prefix - self._specials - 1))]
@@ -95,11 +95,11 @@ class Workload:
 
 
 def _words(tokenizer: Any) -> tuple[list[str], str]:
-    """Words that are one token after a space, and what a text has to begin with for its first word to be one too."""
+    """Words that are one token after a space, and the lead of a text that makes its first word one token too."""
     pieces = [piece for piece in tokenizer.get_vocab() if piece[:1] in "Ġ▁" and piece[1:].isascii()]
     words = sorted(piece[1:] for piece in pieces if piece[1:].isalpha() and piece[1:].islower())
     if len(words) < 2:
         raise ValueError(f"{type(tokenizer).__name__} has too few whole words for prompts of exact lengths")
     random.Random(0).shuffle(words)
-    # Sentencepiece adds the space before the first word by itself.
+    # Sentencepiece itself adds the space before the first word.
     return words[:_MAX_WORDS], " " if any(piece[0] == "Ġ" for piece in pieces) else ""

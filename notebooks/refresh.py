@@ -1,11 +1,11 @@
-"""Runs the notebooks on the demo model and keeps what they print, so that they can be read where nothing runs.
+"""Runs the notebooks on the demo model and stores their outputs, so that they can be read without running them.
 
-python notebooks/refresh.py            # all of them
-python notebooks/refresh.py --check    # runs nothing: are the outputs those of the code that stands there?
-python notebooks/refresh.py langchain  # those whose names have this in them
+python notebooks/refresh.py            # runs all notebooks
+python notebooks/refresh.py --check    # runs nothing; checks that the outputs belong to the current code
+python notebooks/refresh.py langchain  # runs the notebooks with this word in their names
 
-Each notebook keeps a digest of the cells that its outputs came from; the tests compare it. Run it on an idle machine:
-the seconds in the pictures are measured.
+Each notebook stores a digest of the code that made its outputs; the tests compare it. Run this on an idle machine: the
+pictures show measured seconds.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = ["FOLDER", "PICTURE", "PUT_BY_PACKAGE", "by_package", "digest", "execu
 
 FOLDER = Path(__file__).resolve().parent
 PICTURE = ("first_answers", FOLDER.parent / "docs" / "pictures" / "timeline.svg")
-"""A notebook, and the file that its first picture is kept in for other pages."""
+"""A notebook, and the file for a copy of its first picture, which other pages show."""
 
 _KEY = "outputs_of"
-"""Where a notebook's metadata has the digest."""
+"""The key of the digest in a notebook's metadata."""
 
 _MOST = 60_000
-"""Bytes of a notebook with its outputs; more is hard to review."""
+"""The most bytes of a notebook with its outputs; more is hard to review."""
 
 PUT_BY_PACKAGE = {
     "a route": r"^skeleton (?=\[)",
@@ -43,7 +43,7 @@ PUT_BY_PACKAGE = {
     "a time line's heading": r"^(?:The whole answer|First text) after .*",
     "a time line's colours": r"<style>.*?</style>",
 }
-"""Names and patterns of what is the package's own in an output: neither a model's words nor the machine's speed."""
+"""Names and patterns of output that the package itself writes, unlike a model's words and measured seconds."""
 
 _GARBAGE = {
     "a path of the machine": re.compile(r"/(?:home|root|work|tmp|Users|usr|opt|var)/|site-packages|[A-Z]:\\\\Users"),
@@ -55,13 +55,13 @@ _GARBAGE = {
 
 
 def digest(notebook: Any) -> str:
-    """Of the code, cell by cell; texts between may change without a new run."""
+    """A digest of all code cells; other cells may change without a new run."""
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     return hashlib.sha256("\0".join(code).encode()).hexdigest()[:16]
 
 
 def texts(cell: Any) -> list[str]:
-    """What a code cell put out, each piece as text."""
+    """The outputs of a code cell, each as text."""
     found = []
     for output in cell.outputs:
         found += [output[key] for key in ("text", "evalue") if key in output]
@@ -70,7 +70,7 @@ def texts(cell: Any) -> list[str]:
 
 
 def faults(notebook: Any) -> list[str]:
-    """Why the stored outputs are not what a reader should see; empty when they are."""
+    """The faults of the stored outputs; empty if they are current and clean."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     found = []
     if notebook.metadata.get(_KEY) != digest(notebook):
@@ -92,8 +92,8 @@ def faults(notebook: Any) -> list[str]:
 
 
 def normalized(cell: Any) -> list[str]:
-    """What stays the same when a cell runs again: the shape of its outputs, not seconds or a model's words."""
-    # A stream comes in as many pieces as it happens to.
+    """The shape of a cell's outputs, which stays the same in another run, unlike seconds and a model's words."""
+    # The number of pieces of a stream varies between runs.
     kinds = [
         f"stream {output.name}" if output.output_type == "stream" else " ".join(sorted(output.get("data", {})))
         for output in cell.outputs
@@ -102,10 +102,9 @@ def normalized(cell: Any) -> list[str]:
 
 
 def by_package(cell: Any) -> list[str]:
-    """What the package itself put into a cell's outputs, with numbers masked and each text told once.
+    """The texts in a cell's outputs that the package itself wrote, each once and with masked numbers.
 
-    A model's words may differ from one processor to the next, even where none is drawn by chance, and so may the number
-    of its points.
+    A model's words, and so the number of its points, may differ between processors, even with greedy decoding.
     """
     patterns = re.compile("|".join(f"(?:{pattern})" for pattern in PUT_BY_PACKAGE.values()), re.M)
     found = [match[0] for text in texts(cell) for match in patterns.finditer(text)]
@@ -114,13 +113,13 @@ def by_package(cell: Any) -> list[str]:
 
 
 def picture(notebook: Any) -> str | None:
-    """The first picture in the outputs; None where there is none."""
+    """The first picture in the outputs; None without a picture."""
     shown = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", ()))
     return next((data["image/svg+xml"] for data in shown if "image/svg+xml" in data), None)
 
 
 def execute(notebook: Any) -> Any:
-    """Runs it from its first cell, in a kernel of its own whose working directory is the checkout; returns it.
+    """Runs a notebook in a new kernel, with the checkout as its working directory; returns it with its outputs.
 
     Raises:
         nbclient.exceptions.CellExecutionError: A cell failed.
@@ -130,16 +129,16 @@ def execute(notebook: Any) -> Any:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    # tqdm's, where there are no widgets, and of no use to a reader.
+    # A warning of tqdm without widgets, of no use to a reader.
     os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     client = nbclient.NotebookClient(
         notebook, timeout=900, resources={"metadata": {"path": str(FOLDER.parent)}}, coalesce_streams=True
     )
     client.execute()
     for cell in notebook.cells:
-        # When each cell ran would change every line of every review.
+        # The times of execution would add changes to every review.
         cell.metadata.pop("execution", None)
-    # The version of Python is whoever's ran it last.
+    # Without the version of Python, which depends on the machine.
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.metadata[_KEY] = digest(notebook)
     return notebook
@@ -147,8 +146,8 @@ def execute(notebook: Any) -> Any:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the notebooks and keep their outputs.")
-    parser.add_argument("names", nargs="*", help="parts of the names of those to run; none for all")
-    parser.add_argument("--check", action="store_true", help="run nothing; say which outputs are not current")
+    parser.add_argument("names", nargs="*", help="words in the names of the notebooks to run (default all)")
+    parser.add_argument("--check", action="store_true", help="run nothing; list the outputs that are not current")
     args = parser.parse_args()
     paths = [p for p in sorted(FOLDER.glob("*.ipynb")) if not args.names or any(name in p.stem for name in args.names)]
     if not paths:

@@ -359,7 +359,7 @@ def test_a_server_that_sends_too_little_or_nothing_is_an_error(server):
     server.window = 4
     with pytest.raises(servers.ServerError, match="answered 400"):
         servers.complete(server.url, "tiny", [[1, 2]], 5)
-    with pytest.raises(servers.ServerError, match="names no model"):
+    with pytest.raises(servers.ServerError, match="lists no model"):
         servers.served_model("http://127.0.0.1:9/v1")
 
 

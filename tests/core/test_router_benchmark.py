@@ -54,7 +54,7 @@ def test_a_file_that_is_not_there_is_named(bench, tmp_path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--train", "--test", "--overhead", "0"], "name files of labels by --train and --test"),
+        (["--train", "--test", "--overhead", "0"], "give files of labels with --train and --test"),
         (["--limit", "0"], "--limit must be at least 1"),
         (["--overhead", "-1"], "--overhead must be at least 0"),
         (["--prompt-tokens", "0"], "--prompt-tokens at least 1"),

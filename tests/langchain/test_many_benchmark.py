@@ -83,7 +83,7 @@ def test_no_way_is_measured_beside_the_engine_of_another(many, monkeypatch, caps
         def __exit__(self, *error):
             pass
 
-    class Asked:
+    class WarmChain:
         def __init__(self, *args, **settings):
             nonlocal open_engines, most
             open_engines += 1
@@ -101,7 +101,7 @@ def test_no_way_is_measured_beside_the_engine_of_another(many, monkeypatch, caps
         return run
 
     monkeypatch.setattr(many, "LocalEngine", Loader)
-    monkeypatch.setattr(many, "Asked", Asked)
+    monkeypatch.setattr(many, "WarmChain", WarmChain)
     monkeypatch.setattr(many, "WAYS", {name: way(name) for name in many.WAYS})
     monkeypatch.setattr(sys, "argv", ["many.py", "--questions", "4,1"])
     many.main()
