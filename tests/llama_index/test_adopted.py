@@ -164,7 +164,7 @@ def test_sampling_settings_are_kept(hugging):
     )
 
 
-def test_what_the_plan_is_made_with_is_kept(hugging):
+def test_the_metadata_for_planning_is_kept(hugging):
     llm = hugging(context_window=300, max_new_tokens=7, callback_manager=CallbackManager([]))
     adopted = adopt_llm(llm)
     assert adopted.metadata.context_window == llm.metadata.context_window == 300
@@ -182,7 +182,7 @@ def test_a_window_that_is_too_small_for_all_that_is_asked_for_ends_the_text(hugg
 
 
 def said_by_hand(llm: Any, text: str) -> str:
-    """What the model says to a text with exactly one BOS."""
+    """The model's reply to a text with exactly one BOS."""
     ids = llm._tokenizer(text, return_tensors="pt", add_special_tokens=False)
     out = llm._model.generate(**ids, max_new_tokens=llm.max_new_tokens, do_sample=False)
     return llm._tokenizer.decode(out[0][ids["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -300,8 +300,9 @@ async def test_closing_early_leaves_nothing_running(hugging, eventually):
     for stream in streams:
         await anext(stream)
         await stream.aclose()
-    await eventually(lambda: adopted.engine.stats().rows == 0, "all rows are free")
-    assert adopted.engine.stats().cancelled == len(QUESTIONS)
+    # On a busy machine the figures lag behind the text: the last row may not have joined in them yet.
+    await eventually(lambda: adopted.engine.stats().cancelled == len(QUESTIONS), "all rows are cancelled")
+    assert adopted.engine.stats().rows == 0
 
 
 async def test_tokens_are_counted_alike_in_a_batch_and_one_after_another(hugging):
@@ -319,11 +320,11 @@ async def test_tokens_are_counted_alike_in_a_batch_and_one_after_another(hugging
     assert counts[0][0] == sum(1 + len(question) for question in QUESTIONS)
 
 
-# --- who is not adopted ---
+# --- objects that are not adopted ---
 
 
 class Shout:
-    """A logits processor of the caller's."""
+    """The caller's logits processor."""
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         return scores
@@ -398,7 +399,7 @@ class Other(CustomLLM):
 Other.__name__ = "HuggingFaceLLM"
 
 
-def test_others_are_not_meant(caplog):
+def test_other_classes_are_not_adopted(caplog):
     assert adopt_llm(Other()) is None
     assert caplog.text == ""
 

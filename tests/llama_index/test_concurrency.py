@@ -1,4 +1,4 @@
-"""Calls side by side: how many, where, and what is left when somebody stops reading."""
+"""Calls side by side: how many, where, and nothing left running when a reader stops."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ async def test_sync_postprocessors_run_side_by_side_whatever_the_default_executo
 
 
 class Counting:
-    """Counts what is asked of it; as `llama_index.core.rate_limiter.BaseRateLimiter`, which older versions lack."""
+    """Counts its acquisitions; as `llama_index.core.rate_limiter.BaseRateLimiter`, which older versions lack."""
 
     def __init__(self):
         self.taken = 0
@@ -240,7 +240,7 @@ class Counting:
         self.acquire()
 
 
-async def test_the_rate_limiter_is_asked_once_for_each_call(way, LLMClass, kit):
+async def test_the_rate_limiter_is_acquired_once_for_each_call(way, LLMClass, kit):
     if "rate_limiter" not in LLMClass.model_fields:
         pytest.skip("this llama-index-core has no rate limiters")
     llm = LLMClass(script=kit.answering(TITLES), rate_limiter=Counting())

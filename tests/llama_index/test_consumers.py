@@ -1,4 +1,4 @@
-"""The engine inside what LlamaIndex builds of engines: tools, agents, routers, and engines of engines."""
+"""The engine inside LlamaIndex's tools, agents, routers, and engines of engines."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def calling(kit, script):
 @of_agents
 async def test_a_function_agent_calls_it(kit, tool):
     def script(seen):
-        told = next((message.content for message in seen.messages if message.role == "tool"), None)
-        return ["CALL How?"] if told is None else [f"It says: {told}"]
+        output = next((message.content for message in seen.messages if message.role == "tool"), None)
+        return ["CALL How?"] if output is None else [f"It says: {output}"]
 
     agent = FunctionAgent(tools=[tool], llm=calling(kit, script), streaming=False)
     assert str(await agent.run("Find out.")) == f"It says: {TEXT}"

@@ -1,4 +1,4 @@
-"""Which async methods let the event loop go, as seen in their code."""
+"""Which async methods block the event loop, as seen in their code."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def test_custom_llms_block_by_default(method):
     assert not is_truly_async(CustomLLM, method)
 
 
-def test_a_real_retriever_does_not():
+def test_a_vector_index_retriever_is_truly_async():
     assert is_truly_async(VectorIndexRetriever, "_aretrieve")
 
 
-def test_what_is_not_written_in_python_is_taken_at_its_word():
+def test_methods_that_are_not_written_in_python_count_as_async():
     assert is_truly_async(object(), "__repr__")
     assert is_truly_async(object(), "missing")

@@ -1,4 +1,4 @@
-"""What is told on the way: typed events, spans, and the legacy callbacks."""
+"""The events of an answer: typed events, spans, and the legacy callbacks."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ async def test_the_instrumentation_hears_of_everything(way, LLMClass, kit, retri
 
 async def test_events_belong_to_the_span_of_the_engine(way, kit, instrumented):
     await way(kit.ChatLLM(script=kit.answering(TITLES)), "How?")
-    told = instrumented.events.of(SkeletonReady, PointDone, AnswerDelta)
-    assert {event.span_id.split("-")[0] for event in told} <= {
+    emitted = instrumented.events.of(SkeletonReady, PointDone, AnswerDelta)
+    assert {event.span_id.split("-")[0] for event in emitted} <= {
         "SkeletonOfThoughtQueryEngine._query",
         "SkeletonOfThoughtQueryEngine._aquery",
         "SkeletonOfThoughtQueryEngine.astream_events",
     }
-    assert len({event.span_id for event in told}) == 1
+    assert len({event.span_id for event in emitted}) == 1
 
 
 async def test_events_stream_in_order_and_end_with_the_response(LLMClass, kit, retriever):
@@ -84,14 +84,14 @@ async def test_events_stream_in_order_and_end_with_the_response(LLMClass, kit, r
         assert len(own) > 3, "the text of a point comes in pieces"
 
 
-async def test_what_is_retrieved_for_the_whole_query_has_no_index(kit, retriever):
+async def test_sources_of_the_whole_query_have_no_index(kit, retriever):
     engine = kit.make(kit.ChatLLM(script=kit.answering(TITLES)), retriever=retriever, retrieval="once")
     (sources,) = [e async for e in engine.astream_events("How?") if isinstance(e, PointSources)]
     assert (sources.index, sources.node_ids) == (None, ["How?"])
     assert sources.nodes[0].node.node_id == "How?"
 
 
-async def test_a_point_that_is_written_anew_is_told(kit):
+async def test_a_point_that_is_written_again_has_a_restart_event(kit):
     failed = []
 
     def script(seen):
@@ -157,12 +157,12 @@ async def test_all_spans_descend_from_the_engines_and_none_stays_open(way, LLMCl
 async def test_calls_of_the_llm_are_in_the_span_of_their_point(way, LLMClass, kit, instrumented):
     await way(LLMClass(script=kit.answering(TITLES)), "How?")
     spans = instrumented.spans
-    asked = instrumented.events.of(LLMChatStartEvent, LLMCompletionStartEvent)
-    assert len(asked) == 4
+    started = instrumented.events.of(LLMChatStartEvent, LLMCompletionStartEvent)
+    assert len(started) == 4
     assert len(instrumented.events.of(LLMChatEndEvent, LLMCompletionEndEvent)) == 4
     owners = sorted(
         next(id_.split("-")[0] for id_ in spans.lineage(event.span_id) if id_.startswith("SkeletonOfThought."))
-        for event in asked
+        for event in started
     )
     assert owners == [f"SkeletonOfThought.{name}" for name in ("point_1", "point_2", "point_3", "skeleton")]
 

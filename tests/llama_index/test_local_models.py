@@ -23,11 +23,11 @@ huggingface = pytest.importorskip(
 TITLES = ["Move", "Drink much cold water", "Sleep", "Go out"]
 
 
-# --- a model that says what it is to say, over its engine ---------------------------------------------
+# --- a scripted model, over its engine ---------------------------------------------
 
 
 def script(prompt: str) -> str:
-    """What the model says to the few-shot prompts, the prefill included."""
+    """The scripted model's replies to the few-shot prompts, the prefill included."""
     last = re.findall(r"<user>(.*?)</s>", prompt, re.S)[-1]
     if point := re.search(r", explain: (.*)$", last):
         return f'"{point[1]}" - All about {point[1].lower()}.'
@@ -49,15 +49,15 @@ async def test_the_prefill_reaches_the_model_and_is_no_part_of_the_text(way, nat
         (title, f"All about {title.lower()}.") for title in TITLES
     ]
     assert response.metadata["sot"]["concurrency"] == "batch"
-    # The script is only asked for what follows the prefill: no prompt ends where the model's turn begins.
+    # The script writes only the text after the prefill: no prompt ends where the model's turn begins.
     assert native.engine.model.prompts == []
 
 
-async def test_what_the_engine_did_stands_in_the_metadata(way, native):
-    told = (await way(native, "How?")).metadata["sot"]
-    assert set(told["timings"]["decoding"]) == {"skeleton", "point"}
-    assert told["timings"]["decoding"]["point"]["output_tokens"] > 0
-    assert told["usage"]["input_tokens"] > told["usage"]["cached_tokens"]
+async def test_the_engines_record_is_in_the_metadata(way, native):
+    entry = (await way(native, "How?")).metadata["sot"]
+    assert set(entry["timings"]["decoding"]) == {"skeleton", "point"}
+    assert entry["timings"]["decoding"]["point"]["output_tokens"] > 0
+    assert entry["usage"]["input_tokens"] > entry["usage"]["cached_tokens"]
 
 
 async def test_a_direct_answer_has_no_prefill(way, native):
@@ -169,7 +169,7 @@ async def test_threads_can_be_asked_for_and_leave_the_object_as_it_is(kit, plann
     assert generated
 
 
-async def test_one_that_is_not_adopted_answers_beside_the_loop(kit, loaded):
+async def test_an_llm_that_is_not_adopted_runs_beside_the_loop(kit, loaded):
     class Own(huggingface.HuggingFaceLLM):
         """Its own way to complete, which adoption respects."""
 

@@ -1,4 +1,4 @@
-"""The router that asks an LLM: what it sends, what it costs, how it runs beside the skeleton."""
+"""The router that asks an LLM: its prompts, its usage, and its race with the skeleton."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_route(seen):
 
 @pytest.fixture
 def replying(kit):
-    """A script that gives the router this word, and writes the answer."""
+    """A script that replies to the router with this word, and writes the answer."""
 
     def script_of(word, *steps):
         answer = kit.answering(TITLES)
@@ -37,7 +37,7 @@ def replying(kit):
     return script_of
 
 
-def kinds(llm):
+def stages_of(llm):
     return ["route" if is_route(seen) else seen.stage for seen in llm.watch.seen]
 
 
@@ -48,8 +48,8 @@ async def test_independent_points_get_a_skeleton(way, LLMClass, replying):
     llm = LLMClass(script=replying("INDEPENDENT"))
     response = await way(llm, "How?", router=PromptRouter(llm))
     assert str(response) == TEXT
-    assert kinds(llm)[:2] == ["route", "skeleton"]
-    assert sorted(kinds(llm)[2:]) == ["point", "point"]
+    assert stages_of(llm)[:2] == ["route", "skeleton"]
+    assert sorted(stages_of(llm)[2:]) == ["point", "point"]
     assert response.metadata["sot"]["reason"] == "the model takes the answer for independent points"
 
 
@@ -61,26 +61,26 @@ async def test_independent_points_get_a_skeleton(way, LLMClass, replying):
         ("Hm, let me see.", "the router's reply was not understood: 'Hm, let me see.'"),
     ],
 )
-async def test_all_else_goes_the_direct_way(way, LLMClass, replying, reply, reason):
+async def test_any_other_reply_leads_to_a_direct_answer(way, LLMClass, replying, reply, reason):
     llm = LLMClass(script=replying(reply))
     response = await way(llm, "How?", router=PromptRouter(llm))
     assert str(response) == "Just so."
-    assert kinds(llm) == ["route", "direct"]
+    assert stages_of(llm) == ["route", "direct"]
     assert llm.watch.seen[1].text == "How?"
     assert response.metadata["sot"]["reason"] == reason
 
 
-async def test_what_asking_had_cost_is_counted(ways, kit, replying):
+async def test_the_usage_of_its_call_is_counted(ways, kit, replying):
     usages = []
     for way in ways.values():
         llm = kit.ChatLLM(script=replying("NONE"))
-        told = (await way(llm, "How?", router=PromptRouter(llm))).metadata["sot"]
-        stages = told["usage_by_stage"]
+        entry = (await way(llm, "How?", router=PromptRouter(llm))).metadata["sot"]
+        stages = entry["usage_by_stage"]
         assert stages.keys() == {"route", "direct"}
         assert stages["route"]["input_tokens"] == len(llm.watch.seen[0].text.split())
         assert stages["route"]["output_tokens"] == len(kit.pieces("NONE"))
-        assert told["decision"]["usage"]["output_tokens"] == stages["route"]["output_tokens"]
-        assert told["usage"]["total_tokens"] == sum(stage["total_tokens"] for stage in stages.values())
+        assert entry["decision"]["usage"]["output_tokens"] == stages["route"]["output_tokens"]
+        assert entry["usage"]["total_tokens"] == sum(stage["total_tokens"] for stage in stages.values())
         usages.append(stages["route"])
     assert all(usage == usages[0] for usage in usages)
 
@@ -88,7 +88,7 @@ async def test_what_asking_had_cost_is_counted(ways, kit, replying):
 async def test_another_llm_may_be_asked(way, LLMClass, kit, replying):
     llm, small = LLMClass(script=kit.answering(TITLES)), LLMClass(script=replying("NONE"))
     assert str(await way(llm, "How?", router=PromptRouter(small))) == "Just so."
-    assert (kinds(small), kinds(llm)) == (["route"], ["direct"])
+    assert (stages_of(small), stages_of(llm)) == (["route"], ["direct"])
 
 
 async def test_an_llm_that_fails_costs_no_answer(way, LLMClass, kit):
@@ -97,7 +97,7 @@ async def test_an_llm_that_fails_costs_no_answer(way, LLMClass, kit):
 
     llm = LLMClass(script=script)
     response = await way(llm, "How?", router=PromptRouter(llm))
-    assert (str(response), kinds(llm)) == ("Just so.", ["route", "direct"])
+    assert (str(response), stages_of(llm)) == ("Just so.", ["route", "direct"])
     assert response.metadata["sot"]["reason"] == "the router failed: OSError: cut"
 
 
@@ -114,9 +114,9 @@ async def test_behind_the_gate_it_is_asked_only_where_no_rule_decides(way, LLMCl
     llm = LLMClass(script=replying("INDEPENDENT"))
     router = AutoRouter(PromptRouter(llm))
     await way(llm, "What is 17 * 4?", router=router)
-    assert kinds(llm) == ["direct"]
+    assert stages_of(llm) == ["direct"]
     await way(llm, "What makes a good teacher?", router=router)
-    assert kinds(llm)[1:3] == ["route", "skeleton"]
+    assert stages_of(llm)[1:3] == ["route", "skeleton"]
 
 
 async def test_settings_llm_is_asked_where_none_is_given(kit, replying, monkeypatch):
@@ -124,10 +124,10 @@ async def test_settings_llm_is_asked_where_none_is_given(kit, replying, monkeypa
     llm = kit.SyncLLM(script=replying("NONE"))
     monkeypatch.setattr(Settings, "_llm", llm)
     response = await SkeletonOfThoughtQueryEngine.from_defaults(router=router).aquery("How?")
-    assert (str(response), kinds(llm)) == ("Just so.", ["route", "direct"])
+    assert (str(response), stages_of(llm)) == ("Just so.", ["route", "direct"])
 
 
-# --- what is told of it -----------------------------------------------------------------------------
+# --- its spans and events -----------------------------------------------------------------------------
 
 
 async def test_its_call_is_a_span_of_the_answer(way, LLMClass, replying, instrumented):
@@ -172,7 +172,7 @@ async def test_in_a_race_the_skeleton_is_written_while_it_decides(way, LLMClass,
     llm = LLMClass(script=replying("INDEPENDENT", begun))
     response = await way(llm, "How?", router=PromptRouter(llm, race=True))
     assert str(response) == TEXT
-    assert sorted(kinds(llm)) == ["point", "point", "route", "skeleton"]
+    assert sorted(stages_of(llm)) == ["point", "point", "route", "skeleton"]
 
 
 async def test_the_loser_of_a_race_is_cancelled(way, LLMClass, kit):
@@ -190,7 +190,7 @@ async def test_the_loser_of_a_race_is_cancelled(way, LLMClass, kit):
     llm = LLMClass(script=script)
     response = await way(llm, "How?", router=PromptRouter(llm, race=True))
     assert (str(response), response.points) == ("Just so.", [])
-    assert sorted(kinds(llm)) == ["direct", "route", "skeleton"]
+    assert sorted(stages_of(llm)) == ["direct", "route", "skeleton"]
     assert llm.watch.open == 0
     assert response.metadata["sot"]["route"] == "direct"
 
@@ -228,7 +228,7 @@ async def test_the_cores_own_makes_one_for_an_llm(kit, replying):
     assert isinstance(router, PromptRouter)
     assert router.races
     assert not (await router.aroute(Conversation.of("How?"))).use_skeleton
-    assert kinds(llm) == ["route"]
+    assert stages_of(llm) == ["route"]
 
 
 async def test_the_limit_is_the_llms_own_unless_one_is_given(LLMClass, replying):

@@ -55,12 +55,12 @@ async def test_a_bundle_is_taken_and_not_changed(way, kit):
 
 async def test_the_metadata_is_plain_and_small_data(way, LLMClass, kit):
     response = await way(LLMClass(script=kit.answering(TITLES)), "How?")
-    told = json.loads(json.dumps(response.metadata))["sot"]
-    assert {"route", "reason", "concurrency", "retrieval", "timings", "usage"} <= told.keys()
-    assert "All about" not in json.dumps(told)
-    assert told["usage"]["total_tokens"] == told["usage"]["input_tokens"] + told["usage"]["output_tokens"] > 0
-    assert set(told["timings"]["stages"]) == {"skeleton", "point"}
-    assert Timeline.of(told) == Timeline.of(response)
+    entry = json.loads(json.dumps(response.metadata))["sot"]
+    assert {"route", "reason", "concurrency", "retrieval", "timings", "usage"} <= entry.keys()
+    assert "All about" not in json.dumps(entry)
+    assert entry["usage"]["total_tokens"] == entry["usage"]["input_tokens"] + entry["usage"]["output_tokens"] > 0
+    assert set(entry["timings"]["stages"]) == {"skeleton", "point"}
+    assert Timeline.of(entry) == Timeline.of(response)
 
 
 async def test_every_way_has_a_time_line(way, LLMClass, kit):
@@ -103,9 +103,9 @@ async def test_an_empty_answer_is_an_empty_string(way, LLMClass, kit):
 
 async def test_a_router_may_send_a_query_the_direct_way(way, LLMClass, kit):
     llm = LLMClass(script=kit.answering(TITLES))
-    asked = []
-    response = await way(llm, "What is 2 + 2?", router=lambda query: bool(asked.append(query)))
-    assert asked == ["What is 2 + 2?"]
+    queries = []
+    response = await way(llm, "What is 2 + 2?", router=lambda query: bool(queries.append(query)))
+    assert queries == ["What is 2 + 2?"]
     assert str(response) == "Just so."
     assert [seen.stage for seen in llm.watch.seen] == ["direct"]
     assert response.metadata["sot"]["route"] == "direct"
@@ -321,7 +321,7 @@ def test_nothing_is_left_running(kit):
 
 async def test_each_llm_is_resolved_once_per_answer(way, kit, monkeypatch):
     resolved: list[Any] = []
-    asked: list[str] = []
+    methods: list[str] = []
     resolve, reads = llm_calls.resolve_llm, llm_calls.is_truly_async
 
     def counted(llm: Any, concurrency: Any) -> Any:
@@ -329,7 +329,7 @@ async def test_each_llm_is_resolved_once_per_answer(way, kit, monkeypatch):
         return resolve(llm, concurrency)
 
     def read(llm: Any, method: str) -> bool:
-        asked.append(method)
+        methods.append(method)
         return reads(llm, method)
 
     monkeypatch.setattr(llm_calls, "resolve_llm", counted)
@@ -338,7 +338,7 @@ async def test_each_llm_is_resolved_once_per_answer(way, kit, monkeypatch):
     response = await way(llm, "How?")
     assert len(response.points) == 3
     assert resolved == [llm]
-    assert len(asked) <= 2, "the whole and the streaming method, once each"
+    assert len(methods) <= 2, "each of the two async methods is read once"
     resolved.clear()
     await way(llm, "How?", point_llm=point_llm)
     assert resolved == [llm, point_llm]

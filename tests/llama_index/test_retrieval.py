@@ -1,4 +1,4 @@
-"""Retrieval once and per point: what is asked, what each prompt shows, and where the sources are told."""
+"""Retrieval once and per point: its queries, the contexts of prompts, and the sources of responses."""
 
 from __future__ import annotations
 

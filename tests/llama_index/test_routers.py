@@ -1,4 +1,4 @@
-"""Which way a query goes, and what a direct answer is: what the LLM gives without us."""
+"""Routes of queries, and direct answers: the same as the LLM gives without this package."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def by_workflow(llm, kit):
 
 
 @pytest.mark.parametrize("made", [by_init, by_defaults, by_retriever, by_synthesizer, by_workflow])
-def test_everything_asks_the_automatic_router_by_default(made, llm, kit):
+def test_everything_has_the_auto_router_by_default(made, llm, kit):
     ask = made(llm, kit)
     response = ask(FACT)
     assert (str(response), response.points) == ("Just so.", [])
@@ -87,8 +87,8 @@ def test_everything_asks_the_automatic_router_by_default(made, llm, kit):
 async def test_no_router_means_a_skeleton_always(way, llm, query):
     response = await way(llm, query, router=None)
     assert stages(llm)[0] == "skeleton"
-    told = response.metadata["sot"]
-    assert (told["route"], told["reason"], told["decision"]) == ("skeleton", "no router", None)
+    entry = response.metadata["sot"]
+    assert (entry["route"], entry["reason"], entry["decision"]) == ("skeleton", "no router", None)
 
 
 def test_what_the_router_needs_is_loaded_with_the_first_engine_and_not_before():
@@ -103,7 +103,7 @@ def test_what_the_router_needs_is_loaded_with_the_first_engine_and_not_before():
     assert done.stdout.strip() == "[] []"
 
 
-# --- a direct answer is what the LLM gives without us ------------------------------------------------
+# --- a direct answer is the LLM's own ------------------------------------------------
 
 
 async def test_a_direct_answer_is_one_call_with_the_very_query(way, llm):
@@ -156,7 +156,7 @@ async def test_a_stream_has_the_pieces_of_the_llms_own(llm, kit):
 
 
 class Recording(TransformersLLM):
-    """Keeps what its streams gave: an engine's next piece is all that came since the last."""
+    """Records the pieces of its streams: an engine's next piece holds all text since the last one."""
 
     given: list = []  # noqa: RUF012 - a field
 
@@ -195,7 +195,7 @@ async def test_a_direct_answers_error_is_the_llms_own_and_comes_after_one_call(w
     assert len(llm.watch.seen) == 1
 
 
-async def test_nothing_is_told_of_a_direct_answer_but_its_own(way, llm, instrumented):
+async def test_a_direct_answer_emits_only_its_own_events(way, llm, instrumented):
     response = await way(llm, FACT, router="auto")
     events, spans = instrumented.events, instrumented.spans
     own = events.of(SkeletonOfThoughtEvent)
@@ -204,9 +204,9 @@ async def test_nothing_is_told_of_a_direct_answer_but_its_own(way, llm, instrume
     assert [id_.split("-")[0] for id_ in spans.parents if id_.startswith("SkeletonOfThought.")] == [
         "SkeletonOfThought.direct"
     ]
-    (asked,) = events.of(LLMChatStartEvent, LLMCompletionStartEvent)
-    assert any(id_.startswith("SkeletonOfThought.direct-") for id_ in spans.lineage(asked.span_id))
-    # What is told of the answer belongs to the engine, also where the call runs in the reader's own thread.
+    (started,) = events.of(LLMChatStartEvent, LLMCompletionStartEvent)
+    assert any(id_.startswith("SkeletonOfThought.direct-") for id_ in spans.lineage(started.span_id))
+    # The answer's events belong to the engine, also where the call runs in the reader's own thread.
     assert len({event.span_id for event in own}) == 1
     assert own[0].span_id.startswith("SkeletonOfThoughtQueryEngine.")
     assert spans.open_spans == {}
@@ -237,7 +237,7 @@ async def test_closing_a_direct_stream_early_closes_the_llms(llm, kit):
     assert llm.watch.open == 0
 
 
-# --- the decision is told --------------------------------------------------------------------------
+# --- the decision is reported --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -250,9 +250,9 @@ async def test_closing_a_direct_stream_early_closes_the_llms(llm, kit):
     ],
 )
 async def test_the_decision_stands_in_the_metadata_and_is_an_event(way, llm, instrumented, query, route, reason):
-    told = (await way(llm, query, router="auto")).metadata["sot"]
-    assert (told["route"], told["reason"]) == (route, reason)
-    decision = told["decision"]
+    entry = (await way(llm, query, router="auto")).metadata["sot"]
+    assert (entry["route"], entry["reason"]) == (route, reason)
+    decision = entry["decision"]
     assert decision["use_skeleton"] == (route == "skeleton")
     assert 0 <= decision["score"] <= 1
     (routed,) = instrumented.events.of(Routed)
@@ -307,7 +307,7 @@ async def test_a_synthesizer_has_a_guard_of_its_own(llm, kit):
 NO_ROOM = "there is room for one call at a time"
 
 
-async def test_one_worker_goes_the_direct_way(way, llm):
+async def test_one_worker_leads_to_a_direct_answer(way, llm):
     response = await way(llm, LIST, router="auto", num_workers=1)
     assert (stages(llm), str(response)) == (["direct"], "Just so.")
     assert NO_ROOM in response.metadata["sot"]["reason"]
@@ -326,7 +326,7 @@ async def test_an_llm_whose_async_methods_block_has_room_for_one_call_on_the_loo
 def test_an_engine_has_room_for_its_rows(kit, local_models):
     with local_models.LocalEngine(local_models.make_llama(), local_models.make_tokenizer(None), max_batch_size=5) as e:
         assert resolve_llm(TransformersLLM(engine=e), "auto").room(streamed=False, sync=True) == 5
-    # The scripted model has no cache that could be batched: its rows run one after another.
+    # The scripted model has no cache to batch: its rows run one after another.
     with local_models.scripted_engine("Just so.", local_models.PLAIN) as engine:
         response = kit.make(TransformersLLM(engine=engine), router="auto").query(LIST)
         assert (str(response), NO_ROOM in response.metadata["sot"]["reason"]) == ("Just so.", True)
@@ -386,7 +386,7 @@ async def test_a_function_decides(way, llm, instrumented, router):
     assert spans.open_spans == {}
 
 
-async def test_a_router_that_fails_goes_the_direct_way_and_says_so(way, llm, instrumented):
+async def test_a_router_that_fails_leads_to_a_direct_answer_and_is_the_reason(way, llm, instrumented):
     def router(query):
         raise OSError("no route")
 
@@ -427,10 +427,10 @@ async def test_a_direct_answer_over_nodes_is_asked_for_by_the_direct_template(ll
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
 async def test_in_a_chat_the_condensed_question_is_what_is_routed(llm, kit, streaming):
-    asked = []
+    prompts = []
 
     def script(seen):
-        asked.append(seen.text)
+        prompts.append(seen.text)
         return [LIST if "on land" in seen.text else FACT]
 
     condensing = kit.SyncLLM(script=script)
@@ -451,4 +451,4 @@ async def test_in_a_chat_the_condensed_question_is_what_is_routed(llm, kit, stre
     assert stages(llm) == ["direct"]
     assert (await say("And how is it compared with one on land?")).startswith("1. Move: ")
     assert stages(llm)[0] == "skeleton"
-    assert FACT not in asked[-1]
+    assert FACT not in prompts[-1]

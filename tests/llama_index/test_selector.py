@@ -20,7 +20,7 @@ CHOICES = ["points", "as it is"]
 
 
 class Plain(CustomQueryEngine):
-    """What there was before."""
+    """The engine for direct answers."""
 
     def custom_query(self, query_str):
         return f"Plainly: {query_str}"
@@ -91,8 +91,8 @@ async def test_the_llm_that_it_asks_is_called_once_and_in_its_span(kit, instrume
     assert [point.title for point in response.points] == TITLES
     assert len(llm.watch.seen) == 1
     spans = instrumented.spans
-    asked = next(id_ for id_ in spans.parents if id_.startswith("ChatLLM.achat"))
-    assert any(id_.startswith("SkeletonOfThoughtSelector.") for id_ in spans.lineage(asked))
+    parent = next(id_ for id_ in spans.parents if id_.startswith("ChatLLM.achat"))
+    assert any(id_.startswith("SkeletonOfThoughtSelector.") for id_ in spans.lineage(parent))
     assert spans.open_spans == {}
 
 
@@ -102,7 +102,7 @@ def test_choices_may_be_metadata_and_more_than_two():
     assert [selector.select(metadata, query).ind for query in (LIST, FACT)] == [2, 1]
 
 
-async def test_a_place_that_no_choice_has_is_an_error_whichever_way_the_query_goes():
+async def test_an_index_without_a_choice_is_an_error_for_every_route():
     for places, name in (({"skeleton": 2, "direct": 0}, "skeleton=2"), ({"direct": 3}, "direct=3")):
         selector = SkeletonOfThoughtSelector(**places)
         for query in (LIST, FACT):

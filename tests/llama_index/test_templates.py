@@ -1,4 +1,4 @@
-"""Prompts as LlamaIndex templates: shown, updated, and what the LLM and the retriever then receive."""
+"""Prompts as LlamaIndex templates: listed, updated, and sent to the LLM and the retriever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`TransformersLLM`: prompts, settings, ways to call it, what it tells LlamaIndex, and how it travels."""
+"""`TransformersLLM`: prompts, settings, methods, events, and pickles."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def llm(loaded: Any) -> Any:
 
 @pytest.fixture
 def scripted(local_models: Any) -> Any:
-    """`scripted(what it says, **settings)`: an LLM, and in `.prompts` what its model read."""
+    """`scripted(text, **settings)`: an LLM that writes this text; `.prompts` has the prompts that its model read."""
     engines = []
 
     def make(script: Any, template: str = PLAIN, **settings: Any) -> Any:
@@ -127,7 +127,7 @@ async def test_all_eight_ways_say_the_same(llm, way):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "stream" in name])
-async def test_a_stream_gives_what_is_new_and_what_there_is(scripted, name):
+async def test_a_stream_gives_the_new_text_and_all_text_so_far(scripted, name):
     setup = scripted("Grüße, 世界! Three words more.")
     responses = await way_of(name)(setup.llm, "Why?")
     assert "".join(response.delta for response in responses) == "Grüße, 世界! Three words more."
@@ -480,7 +480,7 @@ async def test_the_models_own_error_reaches_the_caller(scripted, way):
     assert setup.llm.engine.stats().rows == 0
 
 
-# --- what LlamaIndex is told ---
+# --- tokens and events ---
 
 
 async def test_tokens_are_counted_alike_on_all_ways(llm):
@@ -536,9 +536,9 @@ def seen() -> Any:
 
 async def test_instrumentation_sees_start_pieces_and_end(llm, seen):
     responses = await way_of("astream_chat")(llm, "Why?")
-    kinds = [type(event) for event in seen.events]
-    assert kinds.count(LLMChatStartEvent) == kinds.count(LLMChatEndEvent) == 1
-    assert kinds.count(LLMChatInProgressEvent) == len(responses)
+    types = [type(event) for event in seen.events]
+    assert types.count(LLMChatStartEvent) == types.count(LLMChatEndEvent) == 1
+    assert types.count(LLMChatInProgressEvent) == len(responses)
     assert seen.events[-1].response.raw["usage"]["completion_tokens"] == 12
     assert seen.events[0].model_dict["class_name"] == "TransformersLLM"
     seen.events.clear()
@@ -546,23 +546,23 @@ async def test_instrumentation_sees_start_pieces_and_end(llm, seen):
     assert [type(event) for event in seen.events] == [LLMCompletionStartEvent, LLMCompletionEndEvent]
 
 
-async def test_the_rate_limiter_is_asked_once_per_call(llm, way):
+async def test_the_rate_limiter_is_acquired_once_per_call(llm, way):
     limits = pytest.importorskip(
         "llama_index.core.rate_limiter", reason="this version of llama-index-core has no rate limiters"
     )
 
     class Counting(limits.BaseRateLimiter):
-        asked: int = 0
+        acquired: int = 0
 
         def acquire(self, num_tokens: int = 0) -> None:
-            self.asked += 1
+            self.acquired += 1
 
         async def async_acquire(self, num_tokens: int = 0) -> None:
-            self.asked += 1
+            self.acquired += 1
 
     llm.rate_limiter = Counting()
     await way(llm, "Why?")
-    assert llm.rate_limiter.asked == 1
+    assert llm.rate_limiter.acquired == 1
 
 
 # --- structured output ---
@@ -580,7 +580,7 @@ ASK = PromptTemplate("Who is {who}?")
 
 @pytest.fixture
 def held(llm: Any) -> Any:
-    """A model whose own words would never be JSON."""
+    """A model that would never write JSON by itself."""
     pytest.importorskip("llguidance", reason="grammars need llguidance")
     return TransformersLLM(engine=llm.engine, max_tokens=200, min_new_tokens=12)
 
@@ -623,7 +623,7 @@ def test_a_schema_that_no_grammar_can_follow_is_asked_for(scripted, caplog):
     assert "not held to it" in caplog.text
 
 
-# --- travelling, sharing ---
+# --- pickles, copies, sharing ---
 
 
 @pytest.fixture
@@ -658,7 +658,7 @@ def test_llms_over_one_model_share_its_engine(loaded):
     ],
     ids=["pickle", "dict", "json", "deepcopy"],
 )
-def test_it_travels_and_finds_its_model_again(folder, travel, caplog):
+def test_a_pickle_or_copy_finds_its_model_again(folder, travel, caplog):
     llm = TransformersLLM(model=folder, max_tokens=7, temperature=0.5, seed=1, stop=["x"], system_prompt="Be brief.")
     arrived = travel(llm)
     assert arrived.engine is llm.engine
@@ -670,7 +670,7 @@ def test_it_travels_and_finds_its_model_again(folder, travel, caplog):
     llm.engine.close()
 
 
-def test_a_model_that_is_not_there_says_so_on_arrival(folder, tmp_path):
+def test_a_pickle_whose_model_is_missing_names_it(folder, tmp_path):
     llm = TransformersLLM(model=folder)
     llm.model = str(tmp_path / "moved")
     with pytest.raises(ModelLoadError, match="moved"):

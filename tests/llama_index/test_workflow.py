@@ -23,8 +23,8 @@ async def test_it_streams_the_events_and_gives_the_response(LLMClass, kit, query
     response = await handler
     assert str(response) == "1. Move: All about move.\n\n2. Drink water: All about drink water."
     assert "".join(event.text for event in events if isinstance(event, AnswerDelta)) == str(response)
-    kinds = {type(event) for event in events}
-    assert {SkeletonReady, PointSources, PointDelta, PointDone, AnswerDelta, StopEvent} == kinds
+    types = {type(event) for event in events}
+    assert {SkeletonReady, PointSources, PointDelta, PointDone, AnswerDelta, StopEvent} == types
     assert len(response.source_nodes) == 2
 
 
