@@ -1,4 +1,4 @@
-"""Lanes: groups of rows that are decoded in the same way, step by step."""
+"""Lanes: groups of rows that share their kind of cache and are decoded step by step."""
 
 from __future__ import annotations
 

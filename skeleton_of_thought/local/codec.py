@@ -287,8 +287,8 @@ def _as_chat(prompt: ChatInput) -> list[dict[str, Any]]:
 
 def _text_of(message: Message) -> str:
     if message.attachments:
-        kinds = sorted({str(block.get("type")) for block in message.attachments})
-        raise InvalidInput(f"This model takes text only, but a message has content of type {', '.join(kinds)}.")
+        types = sorted({str(block.get("type")) for block in message.attachments})
+        raise InvalidInput(f"This model takes text only, but a message has content of type {', '.join(types)}.")
     return message.text
 
 

@@ -120,9 +120,9 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
     except Exception as error:
         # Remote code whose configuration names no layers that transformers could build a cache from.
         return DecodingPath("none", f"transformers builds no cache from its configuration ({type(error).__name__})")
-    kinds = set(getattr(config, "layer_types", None) or ())
+    layer_types = set(getattr(config, "layer_types", None) or ())
     others = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
-    others |= kinds - {"full_attention", "sliding_attention"}
+    others |= layer_types - {"full_attention", "sliding_attention"}
     if others:
         return DecodingPath("separate", f"it has layers whose state cannot be batched ({', '.join(sorted(others))})")
     if getattr(config, "attention_chunk_size", None) is not None:

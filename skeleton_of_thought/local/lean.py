@@ -83,7 +83,7 @@ class LeanModel:
         config, inner = model.config, model.model
         weight = inner.embed_tokens.weight
         rope = getattr(config, "rope_parameters", None) or {}
-        kinds = set(getattr(config, "layer_types", None) or ())
+        layer_types = set(getattr(config, "layer_types", None) or ())
         return (
             weight.device.type == "cpu"
             and weight.dtype in (torch.float32, torch.bfloat16)
@@ -91,7 +91,7 @@ class LeanModel:
             and len({(p.dtype, p.device) for p in model.parameters()}) == 1
             and rope.get("rope_type") in _STATIC_ROPE
             and rope.get("partial_rotary_factor", 1.0) == 1.0
-            and kinds <= {"full_attention"}
+            and layer_types <= {"full_attention"}
             and (type(model).__name__ != "MistralForCausalLM" or not config.sliding_window)
             and config.hidden_act == "silu"
             and inner.layers[0].self_attn.head_dim % 2 == 0

@@ -285,9 +285,9 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 def _full_attention(config: Any) -> bool:
     """Whether all layers attend to all tokens, by the configuration."""
-    kinds = getattr(config, "layer_types", None)
-    if kinds:
-        return set(kinds) == {"full_attention"}
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types:
+        return set(layer_types) == {"full_attention"}
     return not getattr(config, "sliding_window", None)
 
 

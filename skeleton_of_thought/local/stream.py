@@ -153,7 +153,7 @@ class AsyncSink:
 
 
 class _Ending:
-    """The end of a stream, for both kinds of stream."""
+    """The end of a stream: the code that both stream classes share."""
 
     _result: Completion | BaseException | None = None
     _closed = False

@@ -194,7 +194,7 @@ def decoded(engine: LocalEngine) -> list[tuple[int, ...]]:
     return [c.token_ids for c in engine.generate(PROMPTS, max_new_tokens=TOKENS, min_new_tokens=TOKENS)]
 
 
-WAYS = {
+PATHS = {
     Plain: ("batched", ""),
     Annotated: ("batched", ""),
     Drifting: ("batched", ""),
@@ -209,28 +209,28 @@ WAYS = {
 OPTIMIZATION = {"batched": "none", "separate": "unbatched", "none": "uncached"}
 
 
-@pytest.mark.parametrize("kind", WAYS)
-def test_a_model_takes_the_fastest_way_that_gives_its_own_text(
+@pytest.mark.parametrize("kind", PATHS)
+def test_a_model_gets_the_fastest_path_with_its_own_text(
     kind: type[Plain], llama: Any, tokenizer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    way, reason = WAYS[kind]
+    path, reason = PATHS[kind]
     model = of(kind, llama)
     with caplog.at_level(logging.WARNING), LocalEngine(model, tokenizer, optimize="none") as engine:
-        assert (engine.stats().cache_kind, engine.optimization) == (way, OPTIMIZATION[way])
+        assert (engine.stats().cache_kind, engine.optimization) == (path, OPTIMIZATION[path])
         assert reason in engine.stats().reason
-        assert (engine.stats().reason == "") == (way == "batched")
+        assert (engine.stats().reason == "") == (path == "batched")
         forbidden = list(range(390, 400)) if issubclass(kind, Forbidding) else None
         assert decoded(engine) == own_texts(llama, tokenizer, forbidden)
-    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    if way == "batched":
-        assert said == []
+    messages = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    if path == "batched":
+        assert messages == []
     else:
-        assert len(said) == 1
-        assert said[0].startswith(f"{kind.__name__} decodes its rows one after another")
-        assert reason in said[0]
-        assert ("runs the whole text for each token" in said[0]) == (way == "none")
+        assert len(messages) == 1
+        assert messages[0].startswith(f"{kind.__name__} decodes its rows one after another")
+        assert reason in messages[0]
+        assert ("runs the whole text for each token" in messages[0]) == (path == "none")
         # A model without a cache argument is not our fault; a failed trial may be.
-        assert ("please report it" in said[0]) == (kind is not Unknown)
+        assert ("please report it" in messages[0]) == (kind is not Unknown)
 
 
 @pytest.mark.parametrize("kind", [Plain, Annotated])
@@ -255,7 +255,7 @@ def test_the_trial_is_a_few_short_forwards(llama: Any, tokenizer: Any) -> None:
 @pytest.mark.parametrize("kind", [Plain, Annotated, Maskless, Forgetful, Failing, Forbidding])
 def test_few_bits_hide_no_fault(kind: type[Plain], dtype: torch.dtype, llama: Any, tokenizer: Any) -> None:
     with LocalEngine(of(kind, llama).to(dtype), tokenizer, optimize="none") as engine:
-        assert engine.stats().cache_kind == WAYS[kind][0]
+        assert engine.stats().cache_kind == PATHS[kind][0]
 
 
 @pytest.mark.parametrize(("kind", "why"), [(Deaf, "RuntimeError: only with a cache"), (Empty, "not numbers")])
