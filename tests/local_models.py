@@ -1,7 +1,7 @@
-"""A tiny local model that writes a scripted reply, byte by byte, through a real engine.
+"""A tiny local model that says what its script says, byte by byte, through a real engine.
 
-The model keeps no cache, so each forward sees the whole text, finds the end of the reply so far and makes the next byte
-the likeliest token. Where a grammar forbids that byte, or the reply is complete, it prefers to end strings and objects.
+It keeps no cache, so each forward sees the whole text: it finds what it has said of its reply and puts the next
+token first. Where a grammar forbids that, or there is nothing more to say, it prefers to end strings and objects.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from transformers.modeling_outputs import CausalLMOutput
 from skeleton_of_thought.local import LocalEngine
 from skeleton_of_thought.local.worker import Worker
 
-# Tiny models gain nothing from more threads, and on a busy machine they lose much.
+# Tiny models gain nothing from more threads, and on a busy machine they lose a lot.
 torch.set_num_threads(1)
 
 PLAIN = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-"""A chat template without tools."""
+"""A chat template that knows of no tools."""
 
 _SHOWN = "{% if tools %}<tools>{% for t in tools %}{{ t | tojson }}{% endfor %}</s>{% endif %}"
 
@@ -75,7 +75,7 @@ def make_tokenizer(template: str | None, *special: str, adds_bos: bool = False) 
 
 
 def make_llama(**settings: Any) -> LlamaForCausalLM:
-    """A random model over the bytes of `make_tokenizer`, with the same weights each time."""
+    """A random model over the bytes of `make_tokenizer`, the same each time."""
     torch.manual_seed(3)
     own = {
         "vocab_size": 257,
@@ -93,7 +93,7 @@ def make_llama(**settings: Any) -> LlamaForCausalLM:
 
 
 class ScriptedModel(torch.nn.Module):
-    """A model that replies to a prompt by a script."""
+    """Replies to a prompt by a script."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, script: Script) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class ScriptedModel(torch.nn.Module):
     def forward(self, input_ids: torch.Tensor, **kwargs: Any) -> CausalLMOutput:
         logits = self._fallback.expand(*input_ids.shape, -1).clone()
         for row, ids in enumerate(input_ids.tolist()):
-            # Compare tokens, not text: a token may be half of a character.
+            # By tokens, not by text: half of a character is no text.
             at = max(i for i in range(len(ids)) if ids[i : i + len(self._mark)] == self._mark)
             prompt, begun = self.tokenizer.decode(ids[:at]), ids[at + len(self._mark) :]
             if not begun:
@@ -129,7 +129,7 @@ class ScriptedModel(torch.nn.Module):
 
 
 def scripted_engine(script: Script | str, template: str = HERMES, *special: str) -> LocalEngine:
-    """An engine whose model writes this text, or the text that this function returns for a prompt."""
+    """An engine whose model says this, or what this gives for the text of a prompt."""
     tokenizer = make_tokenizer(template, *special)
     say = script if callable(script) else (lambda prompt: script)
     return LocalEngine(ScriptedModel(tokenizer, say).eval(), tokenizer)
@@ -137,11 +137,10 @@ def scripted_engine(script: Script | str, template: str = HERMES, *special: str)
 
 @contextlib.contextmanager
 def gathered(count: int, patience: float = 20.0) -> Iterator[None]:
-    """Holds calls back until engines have received `count` of them, then starts all at once.
+    """Engines decode nothing before they were asked for so many texts; those then begin together.
 
-    Without it, the calls of several threads meet in one batch only if none ends before the last has begun, which
-    depends on the load of the machine. If fewer calls come, because they wait for each other, they start after
-    `patience` seconds.
+    Whether calls of several threads meet in one batch depends on how busy the machine is, if the first may end before
+    the last has begun. Where fewer calls come, because they wait for one another, what is there goes on in the end.
     """
     lock, kept = threading.Lock(), []
     submit, passing = Worker.submit, threading.Event()

@@ -1,5 +1,3 @@
-"""Tiny random models, a tokenizer for them, and engines over them."""
-
 from __future__ import annotations
 
 import importlib.util
@@ -31,7 +29,7 @@ from transformers import (
 
 from skeleton_of_thought.local import LocalEngine, prefix
 
-# Tiny models gain nothing from more threads, and on a busy machine they lose much.
+# Tiny models gain nothing from more threads, and on a busy machine they lose a lot.
 torch.set_num_threads(1)
 
 SENTENCES = [
@@ -49,7 +47,7 @@ CHATML = (
 
 
 def make_tokenizer(*, template: str | None = CHATML, adds_bos: bool = False) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained on `SENTENCES`."""
+    """A byte-level BPE tokenizer that knows a few sentences."""
     special = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
     core = Tokenizer(models.BPE(unk_token=None))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -83,13 +81,13 @@ COMMON = {
     "eos_token_id": 2,
     "pad_token_id": 2,
     "max_position_embeddings": 512,
-    # Large values, so that the next token depends on the whole text before it.
+    # Far from the usual small values, so that the next token hangs on the whole text before it.
     "initializer_range": 0.4,
 }
 
 
 def make_model(kind: str) -> Any:
-    """A tiny random model with the same weights each time."""
+    """A tiny random model, the same each time."""
     torch.manual_seed(7)
     if kind == "llama":
         model: Any = LlamaForCausalLM(LlamaConfig(**COMMON))
@@ -105,14 +103,14 @@ def make_model(kind: str) -> Any:
         model = GPT2LMHeadModel(config)
     else:
         raise ValueError(kind)
-    # The one token that ends a text: a random model rarely draws it.
+    # Random models end at random: tests of lengths want them to go on.
     model.generation_config.eos_token_id = 2
     return model.eval()
 
 
 @pytest.fixture(scope="package", autouse=True)
 def shares_little() -> Iterator[None]:
-    """Lowers the bytes from which on prefixes are shared in place: tiny models have few bytes per token."""
+    """Tiny models have few bytes per token: without this they would never share a beginning where it lies."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prefix, "_WORTH_ATTENDING", 2_000)
         yield
@@ -120,22 +118,22 @@ def shares_little() -> Iterator[None]:
 
 @pytest.fixture(scope="package", autouse=True)
 def poisoned() -> Iterator[None]:
-    """Fills new memory with NaN, so that a read of memory that nothing has written shows."""
+    """New memory is full of NaN, so that looking at what nobody has written shows."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
 
 
 def eventually(condition: Callable[[], bool], patience: float = 60.0) -> None:
-    """Waits until the condition holds, and fails the test after `patience` seconds."""
+    """Wait until something is so; give up after very long."""
     end = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < end, "the condition never held"
+        assert time.monotonic() < end, "it never happened"
         time.sleep(0.002)
 
 
 class Gate(LlamaForCausalLM):
-    """A model whose forwards a test can hold, count and fail."""
+    """A model whose forwards can be held, counted and made to fail."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -153,13 +151,13 @@ class Gate(LlamaForCausalLM):
             raise self.error
         return super().forward(input_ids=input_ids, **kwargs)
 
-    # The engine reads the arguments of a forward from its signature.
+    # What the engine learns from the signature.
     forward.__signature__ = inspect.signature(LlamaForCausalLM.forward)  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")
 def tiny() -> SimpleNamespace:
-    """The helpers of this file, which test modules cannot import."""
+    """The helpers above: test modules cannot import a conftest."""
     return SimpleNamespace(
         COMMON=COMMON,
         SENTENCES=SENTENCES,

@@ -1,8 +1,8 @@
-"""A scripted backend for the tests of the `sot` command; run as a program, the command with that backend.
+"""A scripted backend for the tests of the `sot` command; as a program, the command with that backend.
 
-Usage of the program: scripted_cli.py DELAY ARGUMENT..., with DELAY seconds before each piece of text. If DELAY is
-"stdin", the skeleton comes at once, and every other text stops after a few words until standard input ends. So a test
-can act in the middle of an answer, however busy the machine is.
+Usage of the program: scripted_cli.py DELAY ARGUMENT..., with DELAY seconds before each piece of text. Where DELAY is
+"stdin", the skeleton comes at once, and every other text stops after a few words until standard input ends: what is to
+happen in mid-answer then does, however busy the machine is.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from skeleton_of_thought.types import Call, Decoding, Reply, Usage
 TITLES = ("Keep a schedule", "Dim the lights", "Avoid caffeine", "Cool the room", "Put screens away")
 SENTENCE = "This helps because the body expects rest at the same hour and slowly learns the habit. "
 _HELD = 5
-"""Pieces of a text that the script writes before it waits for the gate."""
+"""Pieces of a text that come before the gate."""
 
 
 class Script:
-    """Streams a skeleton, points, or a direct answer. Records its calls and the number of open streams."""
+    """Streams a skeleton, points, or a direct answer, and notes what it was asked and what is open."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class ScriptedStream:
 
 
 def until_stdin_ends() -> threading.Event:
-    """An event that is set when standard input has ended."""
+    """Is set when standard input has ended."""
     ended = threading.Event()
 
     def wait() -> None:
@@ -111,7 +111,7 @@ def until_stdin_ends() -> threading.Event:
 
 
 if __name__ == "__main__":
-    # Shells make programs in the background ignore SIGINT, and child processes inherit that.
+    # A shell that starts programs in the background has them ignore SIGINT, and they pass that on.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gated = sys.argv[1] == "stdin"
     script = Script(gate=until_stdin_ends()) if gated else Script(delay=float(sys.argv[1]))
