@@ -115,12 +115,12 @@ $(VENV)/.lowest-local: $(VENV)/.test pyproject.toml tests/lowest_local.in
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(LOWEST_LOCAL) -r $(VENV)/lowest-local.txt
 	@touch $@
 
-# Not test_architectures.py: it compares the engine with `model.generate`, which early versions of transformers 5 get wrong
-# for some models (Gemma 3n, Mamba, LFM2, Phi 3 with a growing rope).
-LOWEST_LOCAL_TESTS = $(addprefix tests/local/test_,batching.py contracts.py demo.py engine.py generation.py identity.py models.py \
-	path.py plain_generate.py sampling.py)
+# Not test_architectures.py: it holds the engine to the text of `model.generate`, which in early versions of transformers 5 is
+# not that of the whole text for some models (Gemma 3n, Mamba, LFM2, Phi 3 with a growing rope); the engine's is.
+LOWEST_LOCAL_TESTS = $(addprefix tests/local/test_,batching.py demo.py engine.py generation.py identity.py models.py path.py \
+	plain_generate.py sampling.py)
 test-lowest-local: $(VENV)/.lowest-local
-	@PYTHONPATH=$(LOWEST_LOCAL) $(BIN)/python -m pytest $(LOWEST_LOCAL_TESTS)
+	@PYTHONPATH=$(LOWEST_LOCAL) $(BIN)/python -m pytest $(LOWEST_LOCAL_TESTS) tests/local/test_contracts.py
 
 # The files of a release. The wheel is built from the sdist, so it is the wheel that others build from it.
 DIST = $(CURDIR)/dist
