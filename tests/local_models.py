@@ -1,4 +1,4 @@
-"""A tiny local model that writes a scripted reply, byte by byte, through a real engine.
+"""A tiny local model that says what its script says, byte by byte, through a real engine.
 
 It keeps no cache, so each forward sees the whole text: it finds the part of the reply that is already there and makes
 the next token the likeliest. Where a grammar forbids that token, and after the reply, it prefers to end strings and
@@ -28,7 +28,7 @@ PLAIN = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-"""A chat template without tools."""
+"""A chat template that knows of no tools."""
 
 _SHOWN = "{% if tools %}<tools>{% for t in tools %}{{ t | tojson }}{% endfor %}</s>{% endif %}"
 
@@ -76,7 +76,7 @@ def make_tokenizer(template: str | None, *special: str, adds_bos: bool = False) 
 
 
 def make_llama(**settings: Any) -> LlamaForCausalLM:
-    """A random model over the bytes of `make_tokenizer`, with the same weights each time."""
+    """A random model over the bytes of `make_tokenizer`, the same each time."""
     torch.manual_seed(3)
     own = {
         "vocab_size": 257,
@@ -94,7 +94,7 @@ def make_llama(**settings: Any) -> LlamaForCausalLM:
 
 
 class ScriptedModel(torch.nn.Module):
-    """A model that replies to a prompt by a script."""
+    """Replies to a prompt by a script."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, script: Script) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class ScriptedModel(torch.nn.Module):
 
 
 def scripted_engine(script: Script | str, template: str = HERMES, *special: str) -> LocalEngine:
-    """An engine whose model writes this text, or the text that this function returns for a prompt."""
+    """An engine whose model says this, or what this gives for the text of a prompt."""
     tokenizer = make_tokenizer(template, *special)
     say = script if callable(script) else (lambda prompt: script)
     return LocalEngine(ScriptedModel(tokenizer, say).eval(), tokenizer)

@@ -1,5 +1,3 @@
-"""Tiny random models, a tokenizer for them, and engines over them."""
-
 from __future__ import annotations
 
 import importlib.util
@@ -49,7 +47,7 @@ CHATML = (
 
 
 def make_tokenizer(*, template: str | None = CHATML, adds_bos: bool = False) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer trained on `SENTENCES`."""
+    """A byte-level BPE tokenizer that knows a few sentences."""
     special = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
     core = Tokenizer(models.BPE(unk_token=None))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -89,7 +87,7 @@ COMMON = {
 
 
 def make_model(kind: str) -> Any:
-    """A tiny random model with the same weights each time."""
+    """A tiny random model, the same each time."""
     torch.manual_seed(7)
     if kind == "llama":
         model: Any = LlamaForCausalLM(LlamaConfig(**COMMON))
@@ -130,7 +128,7 @@ def eventually(condition: Callable[[], bool], patience: float = 60.0) -> None:
     """Wait until a condition holds; fail after a long time."""
     end = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < end, "the condition never held"
+        assert time.monotonic() < end, "it never happened"
         time.sleep(0.002)
 
 
@@ -141,7 +139,7 @@ def runs(engine: LocalEngine) -> bool:
 
 
 class Gate(LlamaForCausalLM):
-    """A model whose forwards a test can hold, count and fail."""
+    """A model whose forwards can be held, counted and made to fail."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__(config)
@@ -165,7 +163,7 @@ class Gate(LlamaForCausalLM):
 
 @pytest.fixture(scope="session")
 def tiny() -> SimpleNamespace:
-    """The helpers of this file, which test modules cannot import."""
+    """The helpers above: test modules cannot import a conftest."""
     return SimpleNamespace(
         COMMON=COMMON,
         SENTENCES=SENTENCES,

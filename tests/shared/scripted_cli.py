@@ -1,4 +1,4 @@
-"""A scripted backend for the tests of the `sot` command; run as a program, the command with that backend.
+"""A scripted backend for the tests of the `sot` command; as a program, the command with that backend.
 
 Usage of the program: scripted_cli.py DELAY ARGUMENT..., with DELAY seconds before each piece of text. If DELAY is
 "stdin" or "held", the skeleton comes at once, and every other text stops after a few words: until standard input ends,
@@ -20,7 +20,7 @@ from skeleton_of_thought.types import Call, Decoding, Reply, Usage
 TITLES = ("Keep a schedule", "Dim the lights", "Avoid caffeine", "Cool the room", "Put screens away")
 SENTENCE = "This helps because the body expects rest at the same hour and slowly learns the habit. "
 _HELD = 5
-"""Pieces of a text that the script writes before it waits for the gate."""
+"""Pieces of a text that come before the gate."""
 
 
 class Script:

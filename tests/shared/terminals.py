@@ -1,4 +1,4 @@
-"""A live view on a terminal that rich emulates."""
+"""A terminal of rich's own making, and a live view on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
 def live_view(
     question: str, width: int, height: int, encoding: str = "utf-8"
 ) -> tuple[LiveView, Callable[[], list[str]], Any]:
-    """A view, a function that renders the view to lines, and the view's console."""
+    """A view, a function that renders it to lines, and its console."""
     from rich.console import Console
 
     class File(Terminal):

@@ -26,7 +26,7 @@ def llm(llama, chat):
     return make
 
 
-@pytest.mark.parametrize("name", ["invoke", "ainvoke", "stream", "astream", "batch"])
+@pytest.mark.parametrize("name", ["invoke", "ainvoke", "stream", "astream"])
 async def test_a_whole_answer(llm, ways, name):
     cached = {"cache_prompt": True}
     chain = skeleton_chain(
