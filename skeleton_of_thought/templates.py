@@ -193,13 +193,13 @@ class PromptTemplate:
             yield Message("user", fill(text, known))
             yield Message("assistant", example.turn(fill(self.prefill, known), known))
         yield from conversation.turns
-        asked = fill(text, values)
+        turn = fill(text, values)
         if opening is None:
-            yield _user(asked, conversation)
+            yield _user(turn, conversation)
         else:
             yield _user(fill(opening[0], values), conversation)
             yield Message("assistant", fill(opening[1], values))
-            yield Message("user", asked)
+            yield Message("user", turn)
 
 
 def _size(value: str) -> int:
