@@ -76,7 +76,7 @@ _LAZY = {
     "PromptRouter": "routers.prompt",
     "Timeline": "timeline",
 }
-"""Loaded by whoever asks for them: one needs torch, and the others cost an import that many programs never use."""
+"""Imported at their first use: one needs torch, and many programs never use the others."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Bars over an axis in seconds, drawn as SVG and as text. What they stand for is `timeline`'s business."""
+"""Bars over an axis in seconds, drawn as SVG and as text; `timeline` gives them their meaning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MEANING: dict[PartKind | Literal["released"], str] = {
     "released": "first text shown",
     "normal": "normal decoding",
 }
-"""What the legend says, in its order."""
+"""The texts of the legend, in order."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Bar:
-    """One call, or several of one kind.
+    """A bar for one call, or for several calls of a stage.
 
     Attributes:
-        label: What it was for, in any length.
-        parts: What it did when, in order; empty where it never ran.
+        label: Its label, of any length.
+        parts: Its parts, in order; empty if it never ran.
         number: A point's number.
-        released: When the reader got its first text; None where nobody knows.
-        attempts: How many calls were made for it.
+        released: When the reader got its first text; None if that is unknown.
+        attempts: The number of calls made for it.
     """
 
     label: str
@@ -53,27 +53,27 @@ class Bar:
 
     @property
     def kind(self) -> PartKind | None:
-        """What its last part is; None where there is none."""
+        """The kind of its last part; None without any."""
         return self.parts[-1].kind if self.parts else None
 
     @property
     def end(self) -> float:
-        """When all of it was over."""
+        """The end of its last part, or its release if that is later."""
         return max([0.0, *(part.end for part in self.parts), *([self.released] if self.released else [])])
 
     @property
     def took(self) -> str:
-        """Its seconds in words, from its first part to its last."""
+        """Its duration in words, from its first part to its last."""
         if not self.parts:
             return "not run"
         return in_seconds(self.parts[-1].end - self.parts[0].start)
 
     def shortened(self, width: int, *, isolated: bool = False) -> str:
-        """Number and label in at most so many columns of a terminal.
+        """Number and label, cut to a width.
 
         Args:
-            width: The columns.
-            isolated: Keep a title of another direction apart from the number, for what knows such marks.
+            width: The most columns of a terminal.
+            isolated: Put marks around the title that isolate its writing direction from the number.
         """
         number = "" if self.number is None else f"{self.number}. "
         title = _cut(_clean(self.label), width - len(number))
@@ -81,7 +81,7 @@ class Bar:
 
 
 def in_seconds(seconds: float) -> str:
-    """A time in words, with the digits that tell something."""
+    """A time in words, with its significant digits."""
     return f"{seconds:.2f} s" if seconds >= 0.1 or seconds < 0.0001 else f"{seconds:.2g} s"
 
 
@@ -89,7 +89,7 @@ def in_seconds(seconds: float) -> str:
 
 
 def _clean(text: str) -> str:
-    """On one line, without what XML forbids, terminals obey or turns the direction of the rest."""
+    """The text on one line, without characters that XML forbids, that control terminals, or that turn the direction."""
     return " ".join("".join(map(_printable, text)).split())
 
 
@@ -126,7 +126,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def _ticks(seconds: float, most: int) -> list[tuple[float, str]]:
-    """At most so many round numbers from 0 to `seconds`, and their names."""
+    """At most `most` round numbers from 0 to `seconds`, with their labels."""
     least = seconds / (most - 1)
     power = 10.0 ** math.floor(math.log10(least))
     step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if step >= least * (1 - 1e-9))
@@ -139,12 +139,12 @@ def _ticks(seconds: float, most: int) -> list[tuple[float, str]]:
 
 _WIDTH, _LEFT, _RIGHT, _TOP = 760, 222, 672, 40
 _LABEL = 31
-"""Columns of a label; a letter is about 6.5 wide."""
+"""Columns of a label, at about 6.5 units a letter."""
 _CROWD = 30
-"""From so many bars on they are drawn closer together."""
+"""With at least this many bars, they stand closer together."""
 
-# Both the ground and what stands on it have colours of their own, in pairs: a viewer that shows the picture as an image
-# (GitHub, JupyterLab) tells it the system's mode and not the page's, and one that drops styles leaves the light pair.
+# Colours in pairs, for light and dark mode, also for the background: a viewer that shows the picture as an image
+# (GitHub, JupyterLab) applies the system's mode and not the page's, and one that drops styles shows the light colours.
 _COLOURS: dict[str, tuple[str, str]] = {
     "ground": ("#ffffff", "#15191f"),
     "text": ("#1f2328", "#e6e9ed"),
@@ -199,7 +199,7 @@ def _row(bar: Bar, top: float, pitch: float, scale: float) -> Iterator[str]:
     tries = f" ({bar.attempts} attempts)" if bar.attempts > 1 else ""
     full = _cut(_clean(bar.label), 200)
     yield f"<g><title>{escape(full)}: {bar.took}{tries}</title>"
-    # An element of its own, which cuts off what wide letters would write into the bars.
+    # An element of its own, which clips wide letters before they reach the bars.
     yield f'<svg x="14" y="{top:g}" width="{_LEFT - 22}" height="{pitch:g}" overflow="hidden">{label}</svg>'
     for part in bar.parts:
         width = max(1.0, (part.end - part.start) * scale)
@@ -258,7 +258,7 @@ _TEXT_LABEL, _TEXT_BAR = 26, 42
 
 
 def draw_text(bars: Sequence[Bar], heading: str, seconds: float) -> str:
-    """The same for a terminal of 80 columns."""
+    """The picture as text for a terminal of 80 columns."""
     lines = [heading]
     if bars:
         seconds = seconds or 1.0

@@ -1,4 +1,4 @@
-"""Modules that moved in 0.2.0, under the names that pickles of 0.1 hold."""
+"""Old names of modules that moved in 0.2.0, for pickles made with 0.1."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["keep_old_names"]
 
 
 class _Moved(ModuleType):
-    """A module that takes its names from another one, imported when the first is asked for."""
+    """A module under its old name, which imports the new one when a name is read from it."""
 
     def __init__(self, old: str, new: str) -> None:
         super().__init__(old, f"Moved to `{new}` in 0.2.0.")
@@ -27,7 +27,7 @@ def keep_old_names(package: str, moved: Mapping[str, str]) -> None:
     """Makes modules that moved importable by their old names; imports none of them.
 
     Args:
-        package: The package that they are in.
+        package: The package of the modules.
         moved: New names by old ones, both within the package.
     """
     for old, new in moved.items():

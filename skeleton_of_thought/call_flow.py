@@ -1,4 +1,4 @@
-"""The calls of a state machine: what it opens and cancels, what its driver reports, and what the calls take."""
+"""The calls of a state machine: opened and cancelled by it, reported by its driver, counted in a ledger."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skeleton_of_thought.writing import PointWriting
 __all__ = ["Action", "CallFlow", "Ledger"]
 
 Action = Call | Cancel | Event
-"""What a driver is to do: open a call, cancel one, or show an event."""
+"""An instruction to the driver: open a call, cancel one, or show an event."""
 
 
 class CallFlow(ABC):
@@ -27,7 +27,7 @@ class CallFlow(ABC):
 
     Args:
         settings: How the answer is made.
-        ledger: Keeps the open calls, and counts what they take.
+        ledger: Keeps the open calls, and counts their cost.
     """
 
     def __init__(self, settings: Settings, ledger: Ledger) -> None:
@@ -37,7 +37,7 @@ class CallFlow(ABC):
         self._actions: list[Action] = []
 
     def opened(self, call_id: int, now: float = 0.0) -> None:
-        """The driver has opened this call (it may have waited for room until now)."""
+        """The driver has opened this call, which may have waited for room until now."""
         self._offset = now - self._began
         if (call := self._ledger.calls.get(call_id)) is not None:
             self._ledger.start(call, self._offset)
@@ -74,7 +74,7 @@ class CallFlow(ABC):
         usage: Usage | None = None,
         decoding: Decoding | None = None,
     ) -> list[Action]:
-        """A call has failed; `usage` and `decoding` are what it had cost, if the backend knows."""
+        """A call has failed; `usage` and `decoding` are its cost, if the backend reports it."""
         self._offset, self._actions = now - self._began, []
         if (call := self._ledger.calls.get(call_id)) is not None:
             self._ledger.end(call, self._offset)
@@ -85,7 +85,7 @@ class CallFlow(ABC):
     def cancelled(
         self, call: Call, usage: Usage | None = None, now: float = 0.0, decoding: Decoding | None = None
     ) -> None:
-        """A call that was cancelled has ended; `usage` and `decoding` are what it had cost, if the backend knows."""
+        """A call that was cancelled has ended; `usage` and `decoding` are its cost, if the backend reports it."""
         self._ledger.count(call, usage, decoding)
 
     def _open(self, stage: Stage, prompt: Prompt | None = None, *, attempt: int = 1, **details: Any) -> None:
@@ -160,7 +160,7 @@ class Ledger:
         return "" if echo is None else echo.close()
 
     def count(self, call: Call, usage: Usage | None, decoding: Decoding | None) -> None:
-        """Adds what a call has used, as far as its backend reported it."""
+        """Adds the cost of a call, as far as its backend reported it."""
         if usage is not None:
             self.usage[call.stage] = self.usage.get(call.stage, Usage()) + usage
             if call.point is not None:

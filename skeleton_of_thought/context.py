@@ -1,7 +1,7 @@
-"""Where a context goes in a prompt whose template does not mention it.
+"""The place of a context in a prompt whose template does not mention it.
 
-A template of any kind is only known by what it renders. So the place is found by what changes in the prompt when a
-value changes: the turn that asks the question, or the paragraph from which on a point's prompt is its own.
+Templates of other frameworks can only be rendered. So the place is found by rendering them with other values: the
+context goes before the turn that changes with the question, or before the paragraph that changes with the point.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from skeleton_of_thought.types import Message, Prompt
 __all__ = ["with_context"]
 
 _OTHER = "\N{OBJECT REPLACEMENT CHARACTER}"
-"""Stands for a value where only what changes with it is looked at; nobody writes it."""
+"""Stands for a value, to find the text that changes with it; nobody writes this character."""
 
 
 def with_context(
     render: Callable[[Mapping[str, str]], Prompt], values: Mapping[str, str], block: str, *, own: bool = False
 ) -> Prompt:
-    """The prompt of a template, with the context in it.
+    """The prompt of a template with the context in it.
 
     Args:
-        render: Renders the template; called again with other values where the template leaves the context out.
-        values: The template's values; `context` is among them, and not blank.
-        block: How the context is shown where the template leaves it out.
-        own: Whether it is the context of one point. It then stands before the paragraph that first differs from
-            another point's prompt; a context of the question before the turn that asks it.
+        render: Renders the template; called again with other values if the template leaves the context out.
+        values: The template's values, with a `context` that is not blank.
+        block: The text to insert if the template leaves the context out.
+        own: Whether it is the context of one point, which goes before the paragraph that first differs from another
+            point's prompt. The context of the question goes before the turn that asks it.
     """
     prompt = render(values)
     context = values["context"].strip()
@@ -36,8 +36,8 @@ def with_context(
     def otherwise(*names: str) -> tuple[Message, ...]:
         return render({name: _OTHER if name in names else value for name, value in values.items()}).messages
 
-    # The ends are left out of it: template engines may take white space off them. That the text is there is not
-    # enough, a short one may be there by chance.
+    # Without the white space at the ends, which template engines may remove. Finding the text is not enough: a short
+    # context may be there by chance.
     shown = any(context in message.text for message in prompt.messages)
     if shown and otherwise("context") != prompt.messages:
         return prompt
@@ -47,7 +47,7 @@ def with_context(
 
 
 def _first_change(messages: tuple[Message, ...], others: tuple[Message, ...]) -> tuple[int, str]:
-    """The first user's turn that differs from the other prompt's, and its text there; else the last user's turn."""
+    """The first user's turn that differs in the other prompt, and its text there; else the last user's turn."""
     turns = [i for i, message in enumerate(messages) if message.role == "user"] or [len(messages) - 1]
     if len(messages) == len(others):
         for i in turns:
@@ -57,7 +57,7 @@ def _first_change(messages: tuple[Message, ...], others: tuple[Message, ...]) ->
 
 
 def _paragraph(text: str, other: str) -> int:
-    """Where the paragraph (of a single one, the line) begins in which a text first differs from another."""
+    """The start of the paragraph in which a text first differs from another; with a single paragraph, of the line."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False)))
     for mark in ("\n\n", "\n"):
         if (end := text.rfind(mark, 0, same)) >= 0:

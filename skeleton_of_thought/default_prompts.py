@@ -1,4 +1,4 @@
-"""The project"s own prompts, with the examples that they show."""
+"""The default prompts, with their examples."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ SKELETON = PromptTemplate(
     instead="",
     hints=Hints(
         stop=("\n\n",),
-        # Three headings have about as many.
+        # About as many as three headings have.
         min_tokens=20,
-        # Without them small models repeat a heading until they are stopped. A larger frequency penalty would make
-        # them avoid the line ends, and so end the list early.
+        # Without penalties small models repeat a heading until they are stopped. A larger frequency penalty makes
+        # them avoid line ends, and so end the list early.
         frequency_penalty=0.2,
         presence_penalty=1.5,
     ),
-    # A heading takes about half of that; a model that writes something else is stopped here.
+    # A heading takes about half of that; a model that writes something else stops here.
     tokens_per=("max_points", 12),
     few_shot=FewShot(
         examples=(Example(_BICYCLE, _BICYCLE_TITLES), Example(_PRINTING, _PRINTING_TITLES)),
@@ -56,10 +56,10 @@ SKELETON = PromptTemplate(
 
 STRUCTURED = PromptTemplate(
     text="{question}\n\nGive only the headings of the answer, in order: {how_many} different headings of 2 to 5 words.",
-    # What follows no schema repeats itself for as long as it may.
+    # A model that does not follow the schema repeats itself up to this limit.
     tokens_per=("max_points", 24),
 )
-"""The skeleton as data: the schema has the form, so the words ask for none."""
+"""For the skeleton as data: the schema gives the form, so the prompt asks for none."""
 
 POINT = PromptTemplate(
     text=(
@@ -69,15 +69,15 @@ POINT = PromptTemplate(
     ),
     prefill='"{title}" -',
     instead=" Begin with the text itself, without number or heading.",
-    # A small model at times repeats the title and ends there.
+    # A small model sometimes repeats the title and ends there.
     hints=Hints(stop=("\n",), min_tokens=10, frequency_penalty=0.5, presence_penalty=0.8),
     tokens_per=("words", 3),
     few_shot=FewShot(
-        # The point as the next turn after the skeleton: nearer to the point's own title, a small model copies
-        # the other titles; and the question with all that was given with it stands before what the model wrote.
+        # The point is the next turn after the skeleton: with the skeleton in the same turn as the point's title, a
+        # small model copies the other titles.
         opening=(_HEADINGS, "{skeleton}"),
         text="In {how_long}, explain: {title}",
-        # Two points of the same answer show that each text keeps to its own heading.
+        # Two points of one answer show that each text keeps to its own heading.
         examples=(
             Example(
                 _BICYCLE,
@@ -114,11 +114,11 @@ POINT = PromptTemplate(
 MERGE = PromptTemplate(
     text=(
         "{question}\n\n"
-        # The draft last: a small model then rewrites it, and else tends to reply to the instruction.
+        # The draft comes last: a small model then rewrites it, while it would else reply to the instruction.
         "The parts of the answer below were written separately. Rewrite it as one text that reads smoothly: leave out "
         "what is said twice, keep all else, the order and the form. Write only the text.\n\n{draft}"
     ),
-    # Well over the draft's length in most languages. A model that loops ends here.
+    # Well over the draft's length in most languages. A model in a loop stops here.
     tokens_per=("draft", 1),
     hints=Hints(frequency_penalty=0.2),
 )

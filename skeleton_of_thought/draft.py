@@ -1,4 +1,4 @@
-"""The draft of an answer: all that is known of it while it is made, and its release to the reader."""
+"""The draft of an answer while it is made, and its release to the reader."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Release:
         return [AnswerDelta(text)]
 
     def points(self, offset: float) -> list[AnswerDelta]:
-        """Releases what of the points can be released by now, with their headings."""
+        """Releases all text of points that may show by now, with their headings."""
         deltas: list[AnswerDelta] = []
         if self.held or not self.live:
             return deltas
@@ -100,7 +100,7 @@ class Draft:
     Attributes:
         route: The route that is taken.
         decision: The router's decision.
-        sources: What was retrieved for the question; None before that.
+        sources: The sources of the question; None before its retrieval.
         reading: The skeleton under way.
         skeleton: The skeleton; None until it is complete.
         points: The points that were opened, by index, in document order.
@@ -109,8 +109,8 @@ class Draft:
         merge: The text of the merge; None where there is none.
         merged: Whether the merge has succeeded.
         merge_error: Why the merge failed.
-        ledger: The calls, and what they took.
-        release: What the reader has.
+        ledger: The calls and their cost.
+        release: Releases the text to the reader.
     """
 
     def __init__(self, question: str, settings: Settings, *, reason: str, live: bool) -> None:
@@ -145,7 +145,7 @@ class Draft:
         """Begins the text of a merge; returns the prompt for it.
 
         Raises:
-            Exception: Whatever a template of the caller's raises.
+            Exception: Any error of a template of the caller's.
         """
         self.merge = None
         skeleton, text = self.skeleton or Skeleton(), self.join(self.written())
@@ -172,7 +172,7 @@ class Draft:
         return render(expansions, self._settings.join)
 
     def answer(self, offset: float) -> Answer:
-        """The answer as far as it is, so many seconds after its beginning."""
+        """The answer as far as it is, `offset` seconds after its start."""
         writings, ledger = self.points.values(), self.ledger
         expansions = tuple([writing.expansion or writing.result(offset) for writing in writings])
         times = tuple([writing.times(offset) for writing in writings])
@@ -194,7 +194,7 @@ class Draft:
         )
 
     def last_event(self, event: Event) -> Event:
-        """The last event, with what the calls took by now."""
+        """The last event, with the cost of all calls that have ended by now."""
         if isinstance(event, AnswerDone):
             return AnswerDone(self._recount(event.answer))
         if isinstance(event, AnswerFailed) and isinstance(event.error, PointError):

@@ -1,22 +1,22 @@
 """The errors of Skeleton-of-Thought.
 
     SotError
-    ├── InvalidInput (ValueError)        a setting, question or prompt that cannot work; no call was made
-    │   ├── PromptFileError              a prompt file or template that lacks what it needs
+    ├── InvalidInput (ValueError)        an invalid setting, question or prompt; no call was made
+    │   ├── PromptFileError              an invalid prompt file or template
     │   └── PromptTooLong                a prompt that does not fit the model's window
     ├── MissingExtra (ImportError)       an optional dependency is not installed
     ├── ModelLoadError                   a model that cannot be found or loaded
     ├── SkeletonError                    the model wrote no usable skeleton
     ├── PointError                       a point of the answer failed; carries the partial answer
-    ├── MergeError                       the merge gave no whole text; never raised, see `Answer.merge_error`
+    ├── MergeError                       the merge gave no complete text; never raised, see `Answer.merge_error`
     ├── PointTimeout (TimeoutError)      a point, or its retrieval, took longer than `point_timeout`
     ├── EngineClosed (RuntimeError)      the local engine was used after `close()`
     │   └── EngineForked                 the local engine was used in a fork of the process that made it
     └── EngineReentered (RuntimeError)   the local engine was called from inside of itself
 
-An error of the model itself (a rate limit, a lost connection) in the route, skeleton or direct call, and of a
-retrieval for the question as a whole, is raised as it is, with its own type; in a point, or in the retrieval for
-it, it becomes the `__cause__` of a `PointError`.
+An error of the model itself (a rate limit, a lost connection) in the route, skeleton or direct call is raised as it is,
+with its own type; so is an error in a retrieval for the question as a whole. In a point, or in the retrieval for it, it
+becomes the `__cause__` of a `PointError`.
 """
 
 from __future__ import annotations
@@ -65,15 +65,15 @@ class SotError(Exception):
 
 
 class InvalidInput(SotError, ValueError):
-    """A setting, question or prompt that cannot work. Raised before any call is made."""
+    """A setting, question or prompt is invalid. Raised before any call is made."""
 
 
 class PromptFileError(InvalidInput):
-    """A prompt file or template that lacks what it needs."""
+    """A prompt file or template cannot be read, or lacks a key or placeholder."""
 
 
 class PromptTooLong(InvalidInput):
-    """A prompt (with the tokens asked for) that does not fit the model's window."""
+    """A prompt, together with the tokens to generate, does not fit the model's window."""
 
 
 class MissingExtra(SotError, ImportError):
@@ -85,14 +85,14 @@ class MissingExtra(SotError, ImportError):
 
 
 class ModelLoadError(SotError):
-    """A model that cannot be found or loaded; the message says what to check."""
+    """A model cannot be found or loaded; the message says what to check."""
 
 
 class SkeletonError(SotError):
     """The model wrote no usable skeleton and `on_empty_skeleton="raise"`.
 
     Attributes:
-        skeleton: What was parsed, its `text` being all that the model wrote.
+        skeleton: The skeleton as parsed, with the model's whole text in its `text`.
     """
 
     def __init__(self, message: str, skeleton: Skeleton) -> None:
@@ -105,7 +105,7 @@ class PointError(SotError):
 
     Attributes:
         point: The point that failed.
-        answer: All that had been written when it failed, as a partial `Answer`.
+        answer: The text written until then, as a partial `Answer`.
     """
 
     def __init__(self, message: str, point: Point, answer: Answer) -> None:
@@ -115,7 +115,7 @@ class PointError(SotError):
 
 
 class MergeError(SotError):
-    """The merge gave no whole text, so the answer is the points as they are. Never raised: `Answer.merge_error`."""
+    """The merge gave no complete text, so the answer is the joined points. Never raised: see `Answer.merge_error`."""
 
 
 class PointTimeout(SotError, TimeoutError):
@@ -131,7 +131,7 @@ class EngineForked(EngineClosed):
 
 
 class EngineReentered(SotError, RuntimeError):
-    """The local engine was called from inside of itself, such as by a signal handler, and would never answer."""
+    """The local engine was called from inside itself, for example by a signal handler, and could never answer."""
 
 
 def error_text(error: BaseException) -> str:
@@ -143,18 +143,20 @@ def error_text(error: BaseException) -> str:
 
 
 def is_missing(error: ImportError, *packages: str) -> bool:
-    """Whether an import failed because one of these packages is not installed, and not within one that is.
+    """Whether an import failed because one of these packages is not installed.
+
+    An import that fails inside an installed package does not count.
 
     Args:
-        error: What the import raised.
-        packages: Names as they are imported, such as `llama_index.core`.
+        error: The error of the import.
+        packages: Import names, such as `llama_index.core`.
     """
     if not isinstance(error, ModuleNotFoundError):
         return False
 
     def concerns(package: str) -> bool:
-        # Of `a.b.c` the message may name `a` or `a.b`, whichever is not there. It has no name where an import hook
-        # that hides packages raised it.
+        # For `a.b.c` the error names `a` or `a.b`, whichever is missing. It has no name if an import hook that hides
+        # packages raised it.
         name = error.name
         return name is None or f"{package}.".startswith(f"{name}.") or name.startswith(f"{package}.")
 
@@ -162,15 +164,16 @@ def is_missing(error: ImportError, *packages: str) -> bool:
 
 
 def install_line(extra: str) -> str:
-    """The `pip install` command that adds an extra to this package, from where the package itself came from.
+    """The `pip install` command that adds an extra to this package, from the same source as the package itself.
 
-    pip notes where that was (PEP 610): a directory, a file or a repository. An index has no such note, and a file or
-    directory that is gone, or a note that cannot be read, helps nobody; then the command has the package's name alone.
+    pip records that source (PEP 610) if it was a directory, a file or a repository. The command has the package's name
+    alone if there is no record (the package came from an index), if the record cannot be read, or if the file or
+    directory is gone.
 
     Args:
         extra: One of the extras in pyproject.toml, such as `local`.
     """
-    # Here, for they take longer to import than the rest of the core, and this is for those who miss something.
+    # Imported here: they take longer to import than the rest of the core, and are only needed for this error.
     import importlib.metadata
     import json
 
@@ -181,13 +184,13 @@ def install_line(extra: str) -> str:
     try:
         source = _source(extra, json.loads(distribution.read_text("direct_url.json") or "{}"))
     except (ValueError, LookupError, TypeError, AttributeError, OSError):
-        # Whatever else is in the note than pip writes: this tells of another error, which is not to be lost.
+        # The record may hold anything; an error in reading it must not hide the error that this text is for.
         source = _by_name(extra)
     return f"pip install {source}"
 
 
 def _from_a_clone(extra: str) -> str:
-    """For a package that is on the path without being installed."""
+    """The command for a package that is on the path without being installed."""
     from pathlib import Path
 
     root = Path(__file__).parents[1]
@@ -197,7 +200,7 @@ def _from_a_clone(extra: str) -> str:
 
 
 def _is_ours(project: Path) -> bool:
-    """Whether it is this project's pyproject.toml, and not that of one which has a copy of this package."""
+    """Whether it is this project's pyproject.toml, and not that of a project with a copy of this package."""
     import tomllib
 
     try:
@@ -211,21 +214,21 @@ def _by_name(extra: str) -> str:
     return f'"{_NAME}[{extra}]"'
 
 
-def _source(extra: str, noted: dict[str, Any]) -> str:
-    """What `pip install` is given, in quotes, for what the note of PEP 610 says."""
-    url = noted.get("url", "")
+def _source(extra: str, record: dict[str, Any]) -> str:
+    """The quoted argument of `pip install` for a record of PEP 610."""
+    url = record.get("url", "")
     if not isinstance(url, str):
         return _by_name(extra)
     by_url = f'"{_NAME}[{extra}] @ {{}}"'
-    if vcs := noted.get("vcs_info"):
-        place = f"#subdirectory={noted['subdirectory']}" if noted.get("subdirectory") else ""
+    if vcs := record.get("vcs_info"):
+        place = f"#subdirectory={record['subdirectory']}" if record.get("subdirectory") else ""
         revision = vcs.get("requested_revision") or vcs["commit_id"]
         return by_url.format(f"{vcs['vcs']}+{url}@{revision}{place}")
     path = _local_path(url)
     if not url or (path is not None and not path.exists()):
         return _by_name(extra)
-    if path is not None and "dir_info" in noted:
-        editable = "-e " if noted["dir_info"].get("editable") else ""
+    if path is not None and "dir_info" in record:
+        editable = "-e " if record["dir_info"].get("editable") else ""
         return f'{editable}"{path}[{extra}]"'
     return by_url.format(url)
 

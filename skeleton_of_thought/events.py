@@ -1,4 +1,4 @@
-"""What an answer reports while it is made, as typed events. All are frozen; none knows a framework."""
+"""The events that an answer emits while it is made. All are frozen; none knows a framework."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Routed:
-    """The router has decided (or failed, which its reason says)."""
+    """The router has decided, or has failed; the reason says which."""
 
     decision: RouteDecision
 
@@ -50,7 +50,7 @@ class SkeletonDone:
 
 @dataclass(frozen=True)
 class SourcesFound:
-    """A retrieval has ended as it should: for a point, or with `point` None for the question as a whole."""
+    """A retrieval has succeeded: for a point, or with `point` None for the question as a whole."""
 
     point: Point | None
     sources: tuple[Any, ...]
@@ -58,12 +58,12 @@ class SourcesFound:
 
 @dataclass(frozen=True)
 class SourcesDone:
-    """No more sources will come: all retrievals have ended, or have failed for good. Told once, if any was wanted."""
+    """All retrievals have ended or failed for good. Emitted once, if the answer has any."""
 
 
 @dataclass(frozen=True)
 class PointStarted:
-    """A call that writes this point was asked for."""
+    """A call that writes this point was requested."""
 
     point: Point
     attempt: int = 1
@@ -71,7 +71,7 @@ class PointStarted:
 
 @dataclass(frozen=True)
 class PointDelta:
-    """More text of a point, in order of arrival, points interleaved. Not yet final: see `PointRestarted`."""
+    """More text of a point, in order of arrival. A `PointRestarted` may void it."""
 
     point: Point
     text: str
@@ -79,7 +79,7 @@ class PointDelta:
 
 @dataclass(frozen=True)
 class PointRestarted:
-    """A point failed and is written anew: the text of its `PointDelta`s so far is void."""
+    """A point failed and is written again; the text of its `PointDelta`s so far is void."""
 
     point: Point
     error: Exception
@@ -87,21 +87,21 @@ class PointRestarted:
 
 @dataclass(frozen=True)
 class PointDone:
-    """A point is written, or has failed for good (`expansion.error`): before it was started, if its retrieval did."""
+    """A point is written, or it or its retrieval has failed for good (`expansion.error`)."""
 
     expansion: Expansion
 
 
 @dataclass(frozen=True)
 class MergeStarted:
-    """All points are done, and a call that makes one text of them was asked for."""
+    """All points are done, and a call that makes one text of them was requested."""
 
     attempt: int = 1
 
 
 @dataclass(frozen=True)
 class MergeDone:
-    """The merge has ended: `text` is what it gave, or is empty where it failed for good (`error`)."""
+    """The merge has ended with `text`, or has failed for good with `error`."""
 
     text: str
     error: Exception | None = None
@@ -111,7 +111,7 @@ class MergeDone:
 class AnswerDelta:
     """More text of the answer, in document order.
 
-    Final: what was released never changes, unless a merge fails while it is written (`AnswerRestarted`).
+    Released text is final, unless a merge fails while it is written (`AnswerRestarted`).
     """
 
     text: str
@@ -119,7 +119,7 @@ class AnswerDelta:
 
 @dataclass(frozen=True)
 class AnswerRestarted:
-    """The merge failed in the middle of its text: the `AnswerDelta`s so far are void, the whole answer follows."""
+    """The merge failed in the middle of its text. The `AnswerDelta`s so far are void, and the whole answer follows."""
 
     error: Exception
 

@@ -56,7 +56,7 @@ class AnswerFlow(CallFlow):
             `AnswerDelta` at the end, and a point may be retried whatever it had written.
         structured: Whether the backend gives the skeleton as data (`Reply.titles`). A call that fails is tried
             again as text: its server may not take the schema.
-        retrieval: What is retrieved, by calls of stage `sources`; see `Retrieval`.
+        retrieval: When calls of stage `sources` retrieve; see `Retrieval`.
 
     Attributes:
         finished: Whether the last event was emitted.
@@ -116,7 +116,11 @@ class AnswerFlow(CallFlow):
 
     def _read(self, call: Call, text: str) -> None:
         if call.point is not None:
-            self._read_point(call, self._points[call.point.index], text)
+            writing = self._points[call.point.index]
+            self._show(writing, writing.feed(text, self._offset))
+            if writing.loops is not None and writing.loops.looping:
+                self._cancel(call)
+                self._close_point(writing, REPEATED)
         elif call.stage == "skeleton":
             self._when_routed(self._read_skeleton, call, text)
         elif call.stage == "direct":
@@ -315,12 +319,6 @@ class AnswerFlow(CallFlow):
         self._actions.append(events.PointStarted(writing.point, writing.attempt))
         self._open("point", prompt, point=writing.point, attempt=writing.attempt)
 
-    def _read_point(self, call: Call, writing: PointWriting, text: str) -> None:
-        self._show(writing, writing.feed(text, self._offset))
-        if writing.loops is not None and writing.loops.looping:
-            self._cancel(call)
-            self._close_point(writing, REPEATED)
-
     def _show(self, writing: PointWriting, text: str) -> None:
         if text:
             writing.pieces.append(text)
@@ -350,8 +348,8 @@ class AnswerFlow(CallFlow):
 
     def _give_up_point(self, writing: PointWriting, error: Exception, retrieval: Call | None = None) -> None:
         """Ends a point that has failed for good: itself, or the `retrieval` for it."""
-        # What was written is kept: with its text already shown in order there is no other way, and
-        # a reader of the stream and a caller of the whole answer get the same.
+        # The text written so far is kept: a reader of the stream has it already, and a caller of the whole answer gets
+        # the same.
         self._show(writing, writing.close())
         if self.settings.on_point_error == "placeholder":
             gap = " " if writing.pieces else ""

@@ -14,11 +14,11 @@ from skeleton_of_thought.templates import PromptTemplate
 __all__ = ["read_prompt_file", "template_of_file"]
 
 _ROLE_SWITCH = "[ROLESWITCHING assistant:]"
-"""How the paper's prompt files mark the place where the assistant's turn begins."""
+"""The mark in the paper's prompt files before the start of the assistant's turn."""
 
 
 def read_prompt_file(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
-    """The content of a prompt file, which may be given as a mapping.
+    """Reads a prompt file; a mapping is its content already.
 
     Raises:
         PromptFileError: The file cannot be read, or is no JSON object.

@@ -1,12 +1,12 @@
-"""What the model is asked: the prompts for skeleton, points, merge and route, and the loading of prompt files.
+"""The prompts for skeleton, points, merge, route and direct answers.
 
-Every point's prompt has the same order: the caller's system message, examples for backends that need them,
-the caller's history, the question, the skeleton, and only at the very end what is particular to the point. So
-the prompts of one answer share the longest possible prefix, which providers and servers cache and the local
-engine computes once; and points that start before the skeleton is complete share all but its last lines.
+Every point's prompt has the same order: the caller's system message, examples for backends that need them, the caller's
+history, the question, the skeleton, and at the very end the words of this point alone. So the prompts of one answer
+share the longest possible prefix, which providers and servers cache and the local engine computes once. Points that
+start before the skeleton is complete share all but its last lines.
 
-What was retrieved for the question stands before the question, in every prompt of the answer; what was retrieved
-for a point stands right before what is particular to the point. A template may say otherwise by `{context}`.
+The context of the question stands before the question, in every prompt of the answer. The context of a point stands
+right before the words of this point alone. A template can place either with `{context}`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class PromptSet:
         >>> from skeleton_of_thought import PromptSet
         >>> prompts = PromptSet(point="Q: {question}\\n{skeleton}\\nWrite point {index}, {title}.")
 
-        What was retrieved is put into prompts that do not mention it:
+        A context is put into prompts that do not mention it:
 
         >>> from skeleton_of_thought.types import Conversation
         >>> prompts = PromptSet(context="Facts:\\n{context}")
@@ -76,13 +76,13 @@ class PromptSet:
         point: Asks for one point; a `Template`, or a string with `{question}` and `{index}` or `{title}`.
         route: Asks whether the question suits a skeleton; used by routers that ask a model.
         merge: Asks for one text in place of the points; a `Template`, or a string with `{draft}`.
-        direct: Asks for a direct answer where something was retrieved; a `Template`, or a string with `{question}`.
-            None for the question as it is, with the context. Without a context a direct answer is what the model
-            says to the conversation as it is, and this has no part in it.
-        context: How what was retrieved is shown by prompts for skeleton, points and direct answers that do not
-            mention `{context}` themselves; a string with `{context}`. What was retrieved for the question comes
-            before the turn that asks it, so that all prompts of an answer begin alike; what was retrieved for a point
-            comes before the paragraph in which the point is first named.
+        direct: Asks for a direct answer with a context; a `Template`, or a string with `{question}`. None for the
+            question as it is, with the context. Without a context this is not used: the model gets the conversation
+            as it is.
+        context: The wording for a context in prompts for skeleton, points and direct answers that do not mention
+            `{context}` themselves; a string with `{context}`. The context of the question comes before the turn that
+            asks it, so that all prompts of an answer begin alike. The context of a point comes before the paragraph
+            that first names the point.
 
     Raises:
         PromptFileError: A template lacks a placeholder without which it cannot work.
@@ -158,12 +158,12 @@ class PromptSet:
         """The prompt that asks for the skeleton.
 
         Args:
-            conversation: The question and what was said before it.
+            conversation: The question and the turns before it.
             max_points: The most points.
             words: The length of a point.
-            prefill: Whether the backend continues the start of the assistant's turn.
-            structured: Whether the backend gives it as data. A prompt of the caller's own serves for both.
-            context: What was retrieved for the question.
+            prefill: Whether the backend continues the start of an assistant's turn.
+            structured: Whether the backend gives the skeleton as data. A prompt of the caller's own serves for both.
+            context: The context of the question.
         """
         template = STRUCTURED if structured and self.skeleton == SKELETON else self.skeleton
         values = shared_values(conversation, max_points, words) | {"context": context}
@@ -184,21 +184,21 @@ class PromptSet:
         """The prompt that asks for one point.
 
         Args:
-            conversation: The question and what was said before it.
+            conversation: The question and the turns before it.
             skeleton: The points that are known by now.
             point: The point.
             max_points: The most points.
             words: The length of a point.
-            prefill: Whether the backend continues the start of the assistant's turn.
-            context: What was retrieved.
-            own_context: Whether that was for this point alone. If not it was for the question, and all points show it.
+            prefill: Whether the backend continues the start of an assistant's turn.
+            context: The context of the point or of the question.
+            own_context: Whether the context is of this point alone, and not of the question.
         """
         values = shared_values(conversation, max_points, words) | skeleton_values(skeleton, point)
         values["context"] = context
         return self._render(self.point, conversation, values, prefill=prefill, own_context=own_context)
 
     def direct_prompt(self, conversation: Conversation, context: str = "") -> Prompt:
-        """The prompt of a direct answer: the conversation as it is; with a context, the question together with that."""
+        """The prompt of a direct answer: the conversation as it is, or with a context both together."""
         if not context.strip():
             return Prompt(conversation.messages)
         template = DIRECT if self.direct is None else self.direct
@@ -238,13 +238,13 @@ class AnswerPrompts:
 
     Args:
         prompts: The templates.
-        conversation: The question and what was said before it.
+        conversation: The question and the turns before it.
         settings: How the answer is made.
         prefill: The stages whose backend continues the start of an assistant's turn.
-        retrieval: What is retrieved.
+        retrieval: When calls retrieve.
 
     Attributes:
-        context: What was retrieved for the question; empty before that.
+        context: The context of the question; empty before its retrieval.
     """
 
     def __init__(
@@ -274,7 +274,7 @@ class AnswerPrompts:
         )
 
     def point(self, skeleton: Skeleton, point: Point, context: str) -> Prompt:
-        """Asks for a point; `context` was retrieved for it."""
+        """Asks for a point; `context` is its own, if it has one."""
         return self._prompts.point_prompt(
             self._conversation,
             skeleton,
@@ -299,6 +299,6 @@ class AnswerPrompts:
         return self._prompts.merge != PromptSet.merge
 
     def merge_material(self, skeleton: Skeleton, draft: str) -> list[str]:
-        """The texts that the prompt of a merge may be made of, besides its instruction."""
+        """The texts that the prompt of a merge may hold besides its instruction."""
         texts = [message.text for message in self._conversation.messages]
         return [*texts, draft, str(skeleton), "; ".join(skeleton.titles)]

@@ -1,4 +1,4 @@
-"""How an answer is made: the settings of a flow."""
+"""The settings of an answer, and arguments by position."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ __all__ = ["Settings", "first_by_position"]
 
 @dataclass(frozen=True)
 class Settings:
-    """How an answer is made.
+    """The settings of an answer.
 
     Attributes:
         max_points: The most points that are expanded; a longer skeleton is cut and its call cancelled.
-        min_points: With fewer points than this a skeleton counts as unusable.
-        eager: Start a point (with retrieval per point, its retrieval) as soon as its own line of the skeleton is
-            complete. Its prompt then shows the points up to its own only, unless the skeleton is complete by then.
-        on_empty_skeleton: An unusable skeleton falls back to a direct answer, or raises `SkeletonError`.
-        on_point_error: A point that failed for good, or whose retrieval did, raises `PointError` and cancels the
-            others, or keeps its place with `placeholder` while the others go on.
-        placeholder: What stands for the missing text of a failed point.
-        max_retries: How often a failed point is written anew. The skeleton is too, while no line of it
-            is complete. A retrieval is tried again as often by itself: a point that is written anew keeps its sources.
+        min_points: A skeleton with fewer points is unusable.
+        eager: Start a point (with retrieval per point, its retrieval) as soon as its line of the skeleton is complete.
+            Its prompt then shows the points up to its own only, unless the skeleton is complete by then.
+        on_empty_skeleton: `"direct"` falls back to a direct answer if the skeleton is unusable; `"raise"` raises
+            `SkeletonError`.
+        on_point_error: For a point that failed for good, or whose retrieval did: `"raise"` raises `PointError` and
+            cancels the others; `"placeholder"` keeps its place with `placeholder` while the others go on.
+        placeholder: The text in place of the missing text of a failed point.
+        max_retries: How often a failed point is written again. A skeleton is too, while no line of it is complete. A
+            retrieval is retried as often by itself: a point that is written again keeps its sources.
         backoff: Seconds before the first retry; doubled for each further one.
-        point_timeout: Seconds that one attempt at a point may take, and apart from that one attempt at the retrieval
-            for it; None for no limit. A retrieval for the question as a whole has none, as the skeleton has none.
+        point_timeout: Seconds that one attempt at a point may take, and separately one attempt at the retrieval for
+            it; None for no limit. The skeleton and a retrieval for the question as a whole have no limit.
         point_words: The length hint per point, in words.
         join: How the points stand in the answer: `"numbered"`, each with its number and title before its text;
             `"headings"`, the titles as Markdown headings; `"paragraphs"`, the texts alone.
-        merge: Once all points are done, have one more call make one text of them: transitions smoothed,
-            repetition removed. The answer is that text, and streams while it is written. Where the call fails, or
-            its text is empty or cut, the answer is the joined points (`Answer.merge_error` says why). Points that
-            failed follow the merged text as they are; with fewer than two others there is nothing to merge.
-            A merge that repeats its own instruction has failed too, and with `stop_loops` one that loops.
-        stop_loops: End a text in which the model says the same passage again and again, as small models do, after the
-            second time (`skeleton_of_thought.text.loops`). Its call is cancelled, and the `finish_reason` of the
-            answer (of a point: of its `Expansion`) is `"loop"`. False keeps the model's text as it is.
+        merge: Once all points are done, make one text of them by one more call: transitions smoothed, repetition
+            removed. The answer is that text, and streams while it is written. If the call fails, or its text is empty
+            or cut, the answer is the joined points (`Answer.merge_error` says why). Failed points follow the merged
+            text as they are; with fewer than two others nothing is merged. A merge that repeats its own instruction
+            counts as failed, and so does one that loops, with `stop_loops`.
+        stop_loops: Cancel a call whose text repeats the same passage again and again, as small models do; the text ends
+            after the second time (`skeleton_of_thought.text.loops`). The `finish_reason` of the answer (of a point: of
+            its `Expansion`) is then `"loop"`. False keeps the model's text as it is.
 
     Raises:
-        InvalidInput: A value that cannot work.
+        InvalidInput: A value is out of range, or none of its choices.
     """
 
     max_points: int = 10
@@ -95,15 +96,15 @@ def _is_number(value: object) -> bool:
 def first_by_position(
     name: str, annotation: Any = Parameter.empty, default: Any = Parameter.empty
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Lets the first argument of a class, whose `__init__` takes all by name, come by position, too.
+    """Decorates an `__init__` that takes all arguments by name, so that the first one may also come by position.
 
-    Type checkers should not see the `__init__` (`if not TYPE_CHECKING:`): they make one of the fields of a pydantic
-    model, which tells misspelt names and wrong types. `Field(kw_only=False)` says there what may come by position.
+    Hide the `__init__` from type checkers (`if not TYPE_CHECKING:`): they make their own from the fields of a pydantic
+    model, which finds misspelt names and wrong types. There `Field(kw_only=False)` allows an argument by position.
 
     Args:
         name: The argument's name.
         annotation: Its type, for the signature.
-        default: What stands for it in the signature where it may be left out.
+        default: Its default in the signature, if it has one.
 
     Raises:
         TypeError: When called: more than one by position, or the first one twice.

@@ -1,4 +1,4 @@
-"""Templates: what turns a question and the values of a stage into a prompt."""
+"""Templates, which make a prompt of a conversation and the values of a stage."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ALIASES: Mapping[str, str] = {
     "point": "index",
     "point_outline": "title",
 }
-"""The placeholders of the paper's prompt files, and ours for the same thing."""
+"""Our placeholders by those of the paper's prompt files."""
 
 PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "skeleton": frozenset({"question", "context", "max_points", "how_many", "words", "how_long"}),
@@ -48,14 +48,14 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     ),
     "direct": frozenset({"question", "context"}),
 }
-"""What the prompts of a stage may mention. `context` is empty where nothing was retrieved."""
+"""The placeholders of each stage. `context` is empty without retrieval."""
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 @runtime_checkable
 class Template(Protocol):
-    """Anything that turns a conversation and the values of a stage into a prompt.
+    """Makes a prompt of a conversation and the values of a stage.
 
     Adapters implement it over their framework's own template objects.
     """
@@ -63,7 +63,7 @@ class Template(Protocol):
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
         """The prompt of one call, the same for the same values.
 
-        A template need not know of `context`: what it leaves out is put into its prompt, see `PromptSet`.
+        A template may leave `context` out; it is then put into the prompt, see `PromptSet`.
 
         Args:
             conversation: The caller's messages; all but the last are kept as they are.
@@ -75,16 +75,16 @@ class Template(Protocol):
 
 @dataclass(frozen=True)
 class Example:
-    """A question of another conversation and what a model should have replied.
+    """A question of another conversation, and a good reply to it.
 
     Attributes:
         question: The question.
         titles: The titles of the skeleton.
-        reply: The reply, from where the template's prefill ends; or its sentences, of which as many are shown as
-            make no more than `{words}` words: the model writes as much as the examples do. None for the
-            skeleton itself, of no more than `{max_points}` points, as the whole reply.
-        index: For a point's prompt: which of the titles the reply is about, from 1.
-        context: What stands for `{context}`, where the template mentions it.
+        reply: The reply without the template's prefill; or its sentences, of which as many are shown as make no more
+            than `{words}` words, because the model writes as much as the examples do. None for the skeleton itself, of
+            no more than `{max_points}` points, as the whole reply.
+        index: For a point's prompt: the number of the title that the reply is about, from 1.
+        context: The value of `{context}`.
     """
 
     question: str
@@ -94,7 +94,7 @@ class Example:
     context: str = ""
 
     def values(self) -> dict[str, str]:
-        """What stands for the placeholders of the template."""
+        """The values for the placeholders of the template."""
         values = {"question": self.question, "context": self.context}
         if self.titles:
             points = tuple(Point(i, title) for i, title in enumerate(self.titles, 1))
@@ -102,7 +102,7 @@ class Example:
         return values
 
     def turn(self, prefill: str, values: Mapping[str, str]) -> str:
-        """The assistant's turn, as long as the values ask for."""
+        """The assistant's turn, of the length that the values ask for."""
         if self.reply is None:
             titles = self.titles[: int(values["max_points"])]
             return "\n".join(f"{i}. {title}" for i, title in enumerate(titles, 1))
@@ -115,16 +115,16 @@ class Example:
 
 @dataclass(frozen=True)
 class FewShot:
-    """How a backend that continues a prefill is asked: by examples, in turns before the caller's own.
+    """Examples for backends that continue a prefill, as turns before the caller's own.
 
-    There a small model is likely, and small models follow examples better than instructions. The examples are
-    the same for every question, so an engine that keeps prefixes computes them once.
+    Such a backend is likely to have a small model, and small models follow examples better than instructions. The
+    examples are the same for every question, so an engine that keeps prefixes computes them once.
 
     Attributes:
         examples: Shown as turns: the text and prefill with the example's values, and its reply.
         text: The user's turn, in the examples and for the question; None for the template's own.
-        opening: A user's turn and the reply to it that come before `text`, once for each question: of the
-            examples (those of one question stand together) and of the caller.
+        opening: A user's turn and its reply that come before `text`, once for each question: of the examples (those of
+            one question stand together) and of the caller.
     """
 
     examples: tuple[Example, ...]
@@ -138,18 +138,17 @@ class PromptTemplate:
 
     Placeholders: `{question}`, `{max_points}`, `{how_many}` ("3 to 10"), `{words}` and `{how_long}` ("one or two
     sentences"); for points also `{skeleton}` (the numbered list), `{titles}` (the same in one line), `{count}`
-    (the number of points), `{index}` and `{title}`; `{context}` for what was retrieved, empty where nothing was. Any
-    other braces stay as they are, and braces in the values are never looked at.
+    (the number of points), `{index}` and `{title}`; `{context}`, which is empty without retrieval. All other braces
+    stay as they are, also those in values.
 
     Attributes:
         text: The user's turn.
         prefill: The start of the assistant's turn, for backends that continue it.
-        instead: What is added to `text` for backends that do not; None for a plain
-            "begin your answer with".
-        hints: Settings that suit the prompt, for backends that follow them.
-        tokens_per: `hints.max_tokens` as so many tokens per unit of a value, for example `("words", 3)`; for a value
-            that is a text, per two bytes of it, and 64 more. It counts where `hints` has no `max_tokens`.
-        few_shot: What backends that continue a prefill get instead of `text` alone.
+        instead: Added to `text` for backends that do not continue a prefill; None for "Begin your answer with".
+        hints: Settings that suit the prompt.
+        tokens_per: `hints.max_tokens` as a number of tokens per unit of a value, for example `("words", 3)`; for a
+            text, per two bytes of it, plus 64. Used if `hints` has no `max_tokens`.
+        few_shot: Examples for backends that continue a prefill.
     """
 
     text: str
@@ -160,7 +159,7 @@ class PromptTemplate:
     few_shot: FewShot | None = None
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
-        """See `Template.render`."""
+        """The prompt of one call, as `Template.render` describes."""
         prefill = prefill and bool(self.prefill)
         if prefill and self.few_shot is not None:
             messages = tuple(self._turns(self.few_shot, conversation, values))
@@ -194,22 +193,22 @@ class PromptTemplate:
             yield Message("user", fill(text, known))
             yield Message("assistant", example.turn(fill(self.prefill, known), known))
         yield from conversation.turns
-        asked = fill(text, values)
+        turn = fill(text, values)
         if opening is None:
-            yield _user(asked, conversation)
+            yield _user(turn, conversation)
         else:
             yield _user(fill(opening[0], values), conversation)
             yield Message("assistant", fill(opening[1], values))
-            yield Message("user", asked)
+            yield Message("user", turn)
 
 
 def _size(value: str) -> int:
-    """A number, or about the number of tokens that a text has at the most."""
+    """The number that the value is, or the most tokens that the text is likely to have."""
     return int(value) if value.isdecimal() else len(value.encode()) // 2 + 64
 
 
 def begin_with(text: str, start: str) -> str:
-    """The text of a user's turn that asks for what a prefill would have given."""
+    """The text of a user's turn that asks the model to begin as a prefill would."""
     return f"{text}\n\nBegin your answer with: {start.strip()}"
 
 
@@ -219,7 +218,7 @@ def _user(text: str, conversation: Conversation) -> Message:
 
 
 def mentions(template: PromptTemplate, names: Collection[str]) -> bool:
-    """Whether every kind of backend gets a prompt that has one of these placeholders."""
+    """Whether the prompts for all backends have one of these placeholders."""
     texts = [template.text + template.prefill + (template.instead or "")]
     if (few_shot := template.few_shot) is not None:
         texts.append("".join((few_shot.text or template.text, template.prefill, *(few_shot.opening or ()))))
@@ -232,7 +231,7 @@ def mentions(template: PromptTemplate, names: Collection[str]) -> bool:
 
 def fill(text: str, values: Mapping[str, str]) -> str:
     """The text with values for its placeholders; a placeholder without a value stays as it is."""
-    # The template is split once: what a value holds, braces included, is never read as a template.
+    # The template is split once, so braces in values are never read as placeholders.
     parts = _PLACEHOLDER.split(text)
     for i in range(1, len(parts), 2):
         name = parts[i]
@@ -260,12 +259,12 @@ def skeleton_values(skeleton: Skeleton, point: Point | None = None) -> dict[str,
 
 
 def how_many(max_points: int) -> str:
-    """The number of points that a skeleton is asked for, in words."""
+    """The number of points in words, for the skeleton's prompt."""
     return f"3 to {max_points}" if max_points > 3 else f"at most {max_points}"
 
 
 def how_long(words: int) -> str:
-    """The length of a point of so many words, in sentences: small models heed that better than a number."""
+    """The length of a point in sentences, which small models follow better than a number of words."""
     if words <= 20:
         return "one sentence"
     if words <= 60:

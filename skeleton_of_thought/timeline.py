@@ -1,9 +1,9 @@
-"""The time line of an answer: a picture of when each call ran, for notebooks and reports, as SVG and as text.
+"""The time line of an answer: a picture of when each call ran, as SVG for notebooks and as text for terminals.
 
 answer.timeline()                                            # of an `Answer`; a notebook shows it
-answer.timeline({"model.generate": 21.3, "one row": 18.0})   # beside what normal decoding takes
-Timeline.of(result)                                          # of what LangChain's chain returns
-Timeline.of(message)                                         # of what LangChain's chat model returns
+answer.timeline({"model.generate": 21.3, "one row": 18.0})   # beside normal decoding
+Timeline.of(result)                                          # of a result of LangChain's chain
+Timeline.of(message)                                         # of a message of LangChain's chat model
 response.timeline()                                          # of a LlamaIndex response
 Timeline.of(answer).save("answer.svg")                       # for a report; str() of it is for terminals
 """
@@ -30,10 +30,10 @@ _STAGES = {
     "merge": "merge",
     "direct": "direct answer",
 }
-"""The stages in the order of their bars, as a reader calls them."""
+"""Display names of the stages, in the order of their bars."""
 
 _AT_ONCE = 0.02
-"""The share of a call's time after its first text below which its text came at once: it was not streamed."""
+"""A call was not streamed if less than this share of its time came after its first text."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Timeline:
     A notebook shows the picture, `print` its text version. Colours follow the reader's dark or light mode.
 
     Attributes:
-        bars: The router, retrieval, the skeleton, each point in document order, the merge, the direct answer, as far as
-            they ran; then normal decoding.
-        total: Seconds that the answer took.
-        first_text: Seconds until its first text; None where it had none.
+        bars: The router, retrieval, the skeleton, each point in document order, the merge, the direct answer, if they
+            ran; then normal decoding.
+        total: Seconds until the end of the answer.
+        first_text: Seconds until its first text; None if it had none.
     """
 
     bars: tuple[Bar, ...] = ()
@@ -58,12 +58,12 @@ class Timeline:
         """The time line of an answer.
 
         Args:
-            source: An `Answer` or its `Timings`; what LangChain's chain returns, or a message of its chat model; a
-                LlamaIndex response; or the plain data of any of these, such as what `sot ask --json` prints.
-            normal: Seconds that normal decoding took, or several ways' by their names.
+            source: An `Answer` or its `Timings`; a result of LangChain's chain, or a message of its chat model; a
+                LlamaIndex response; or the plain data of any of these, such as the output of `sot ask --json`.
+            normal: Seconds that normal decoding took, or seconds by name.
 
         Raises:
-            InvalidInput: The source has no timings, or there are seconds that are not finite numbers, or below zero.
+            InvalidInput: The source has no timings, or some seconds are not finite, or below zero.
         """
         timings = _timings(source)
         bars = (*_bars(timings), *_normal(normal))
@@ -71,12 +71,12 @@ class Timeline:
 
     @property
     def seconds(self) -> float:
-        """Where the axis ends at the least: the end of whatever ended last."""
+        """The least length of the axis: the end of the last bar."""
         return max((self.total, *(bar.end for bar in self.bars)))
 
     @property
     def svg(self) -> str:
-        """The picture as an SVG document, which may also stand in the middle of a page."""
+        """The picture as an SVG document, which can also be embedded in a page."""
         return draw_svg(self.bars, self._heading, self.seconds)
 
     def save(self, path: str | Path) -> Path:
@@ -99,7 +99,7 @@ class Timeline:
         return self.svg
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        # What IPython shows in a terminal, and keeps in a notebook beside the picture.
+        # IPython shows this in a terminal, and keeps it in a notebook beside the picture.
         printer.text(str(self))
 
     @property
@@ -156,8 +156,8 @@ def _normal(normal: float | Mapping[str, float] | None) -> Iterator[Bar]:
 
 
 def _number(value: object) -> float | None:
-    """A finite real number of any kind, such as numpy's; None for all else."""
-    # `float` takes these, too.
+    """The value as a float if it is a finite real number of any type, such as numpy's; else None."""
+    # `float` accepts these, too.
     if isinstance(value, bool | str | bytes | bytearray):
         return None
     try:
@@ -197,7 +197,7 @@ def _timings(source: object) -> Timings:
 
 
 def _metadata(source: object) -> Mapping[str, Any]:
-    # What messages of LangChain and responses of LlamaIndex carry it in; the core knows neither of them.
+    # The attributes of LangChain's messages and LlamaIndex's responses; the core imports neither.
     for name in ("response_metadata", "metadata"):
         found = getattr(source, name, None)
         if isinstance(found, Mapping):
@@ -244,7 +244,7 @@ def _span(field: str, data: object) -> Span:
     if end < start:
         raise _unreadable(f"{field}.end", end, f"a number from its start, {start}, on")
     first = _perhaps(f"{field}.first", known.get("first"))
-    # It may lie after the end: an answer that broke off has not heard of the end of every call.
+    # It may lie after the end: the timings of an aborted answer lack the ends of some calls.
     if first is not None and first < start:
         raise _unreadable(f"{field}.first", first, f"a number from its start, {start}, on")
     return Span(start, end, first)
@@ -254,7 +254,7 @@ def _fields(field: str, data: object, kind: type[Span | PointTimes]) -> Mapping[
     if not isinstance(data, Mapping):
         raise _unreadable(field, data, "a mapping")
     if more := sorted(map(str, data.keys() - {one.name for one in fields(kind)})):
-        raise InvalidInput(f"The timings cannot be read: {field} has {more[0]!r}, which is none of its names.")
+        raise InvalidInput(f"The timings cannot be read: {field} has {more[0]!r}, which is no field of it.")
     return data
 
 

@@ -23,7 +23,7 @@ _LOOP = 3
 
 
 class SkeletonWriting:
-    """The points of a skeleton that is being written: numbered anew, without repeats, no more than wanted.
+    """The points of a skeleton that is being written: numbered from 1, without repeats, and no more than `max_points`.
 
     `feed` and `close` return the points that may show now. None may before there are enough: the answer may still
     become a direct one.
@@ -150,7 +150,7 @@ class PointWriting:
         self.loops = loops
 
     def feed(self, text: str, offset: float) -> str:
-        """Takes more text of the model; returns what of it belongs to the point and is no loop."""
+        """Takes more text of the model; returns the text that belongs to the point and is no loop."""
         if self._first is None and text:
             self._first = offset
         text = self._cleaner.feed(text)
@@ -239,7 +239,7 @@ class MergeWriting:
     Args:
         prompt: The prompt of its call.
         material: Texts in the prompt that the merge may repeat.
-        quotable: Whether the instruction may have asked for some of its own words.
+        quotable: Whether the instruction may want some of its own words in the text.
         loops: Ends a text that repeats itself; None to keep it.
 
     Attributes:
@@ -253,7 +253,7 @@ class MergeWriting:
         self._loops = loops
 
     def feed(self, text: str) -> str:
-        """Takes more text of the model; returns what of it belongs to the answer."""
+        """Takes more text of the model; returns the text that belongs to the answer."""
         text = self._echo.feed(self._cleaner.feed(text))
         return self._keep(text if self._loops is None else self._loops.feed(text))
 
@@ -301,7 +301,7 @@ class DirectWriting:
         self._loops = loops
 
     def feed(self, text: str) -> str:
-        """Takes more text of the model; returns what of it may show now."""
+        """Takes more text of the model; returns the text that may show now."""
         shown = text if self._loops is None else self._loops.feed(text)
         self.pieces.append(shown)
         return shown

@@ -1,4 +1,4 @@
-"""The values that travel through an answer. All are frozen; none knows a framework."""
+"""The values that an answer is made of and its calls exchange. All are frozen; none knows a framework."""
 
 from __future__ import annotations
 

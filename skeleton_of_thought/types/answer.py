@@ -43,7 +43,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The points of an answer, and the text that they were read from.
+    """The points of an answer, and the text that they were parsed from.
 
     `str(skeleton)` is the numbered list, one point a line, which `parse_skeleton` reads back.
     """
@@ -56,7 +56,7 @@ class Skeleton:
 
     @cached_property
     def _lines(self) -> str:
-        # Kept: each point's prompt shows it.
+        # Cached, because the prompt of each point shows it.
         return "\n".join([f"{point.index}. {point.title}" for point in self.points])
 
     def __len__(self) -> int:
@@ -70,7 +70,14 @@ class Skeleton:
 
 @dataclass(frozen=True)
 class RouteDecision:
-    """Whether a question is answered through a skeleton, how sure that is (0 to 1), why, and what asking had cost."""
+    """The decision of a router.
+
+    Attributes:
+        use_skeleton: Whether the question is answered through a skeleton.
+        score: How sure the router is, from 0 to 1; None if it does not say.
+        reason: Why, in words.
+        usage: Tokens that the decision took; None if it took none.
+    """
 
     use_skeleton: bool
     score: float | None = None
@@ -84,16 +91,16 @@ class Expansion:
 
     Attributes:
         point: The point of the skeleton.
-        text: Its text without number and title. For a failed point: what had been written, followed
-            by the placeholder.
+        text: Its text without number and title. For a failed point: the text that had been written, followed by the
+            placeholder.
         error: Why the point failed; None for a point that succeeded.
-        usage: Tokens of all its attempts, as far as the backend told. A `PointDone` may come before a cancelled
-            attempt has told; the answer of the last event has its tokens.
-        sources: What was retrieved for this point, with retrieval per point. A point that failed has them, too,
-            unless it failed for want of them.
-        attempts: How many calls were made to write it; 0 where its retrieval failed.
+        usage: Tokens of all its attempts, as far as the backend reported them. A `PointDone` may come before the usage
+            of a cancelled attempt; the answer of the last event includes it.
+        sources: The sources retrieved for this point, with retrieval per point. A failed point has them, too, unless
+            its retrieval failed.
+        attempts: The number of calls made to write it; 0 if its retrieval failed.
         finish_reason: The backend's word for why the text ended.
-        span: When it was written; its retrieval is no part of that.
+        span: When it was written, without its retrieval.
     """
 
     point: Point
@@ -108,25 +115,25 @@ class Expansion:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer and how it came about.
+    """An answer, its parts, and how it was made.
 
     Attributes:
         text: The whole answer. Equal to the join of all `AnswerDelta` texts since the last `AnswerRestarted`.
         question: The question's text.
-        route: `"skeleton"`, or `"direct"` when the model answered as it would without us.
+        route: `"skeleton"`, or `"direct"` if the model answered as it does without Skeleton-of-Thought.
         skeleton: The points; empty for a direct answer.
         expansions: One per point, in document order.
-        usage: Tokens of all calls, as far as the backend told.
-        timings: Where the time went.
-        decision: The router's decision; None when there was no router.
+        usage: Tokens of all calls, as far as the backend reported them.
+        timings: The times of its stages and points.
+        decision: The router's decision; None without a router.
         reason: Why the route was taken, in words.
         usage_by_stage: `usage`, split by stage.
-        finish_reason: The backend's word for why a direct answer ended; `"loop"` where we ended it, for it repeated
-            itself (`Settings.stop_loops`).
-        merged: Whether `text` is that of the merge, and not the points as they are.
-        merge_error: Why the merge failed; None where it did not, or where there was none.
-        sources: What was retrieved for the question as a whole: with retrieval once, and for a direct answer. What
-            was retrieved for a point is in its expansion.
+        finish_reason: The backend's word for why a direct answer ended; `"loop"` if its call was cancelled because it
+            repeated itself (`Settings.stop_loops`).
+        merged: Whether `text` is that of the merge instead of the joined points.
+        merge_error: Why the merge failed; None if it did not, or if there was none.
+        sources: The sources retrieved for the question as a whole: with retrieval once, and for a direct answer. The
+            sources of a point are in its expansion.
     """
 
     text: str
@@ -153,18 +160,18 @@ class Answer:
         """A picture of when each call of this answer ran; notebooks show it, `str` of it is one for terminals.
 
         Args:
-            normal: Seconds that normal decoding took for the same question, to be shown beside it; or several
-                ways' by their names, such as `{"model.generate": 21.3, "one row": 18.0}`.
+            normal: Seconds that normal decoding took for the same question, shown beside it; or seconds by name, such
+                as `{"model.generate": 21.3, "one row": 18.0}`.
 
         Raises:
             InvalidInput: Seconds that are not positive and finite.
         """
-        from skeleton_of_thought.timeline import Timeline  # most answers are never drawn
+        from skeleton_of_thought.timeline import Timeline  # imported here, because most answers are never drawn
 
         return Timeline.of(self, normal)
 
     def to_dict(self) -> dict[str, Any]:
-        """The answer as plain JSON-safe data. Of sources it has the number: the core does not know what they are."""
+        """The answer as plain JSON-safe data. Sources, which may be any objects, are counted."""
         return {
             "text": self.text,
             "question": self.question,

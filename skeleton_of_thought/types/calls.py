@@ -1,4 +1,4 @@
-"""A call to a model or a retriever: the prompt that goes out, and the reply that comes back."""
+"""Calls to models and retrievers: prompts, replies, and completions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 Retrieval = Literal["none", "once", "per_point"]
-"""What is retrieved for an answer, by calls of stage `sources`.
+"""When calls of stage `sources` retrieve for an answer.
 
 `"once"`: for the question, before anything is written. Every prompt shows the context, but for that of the merge, which
 changes no content. `"per_point"`: for each point, before it is written; its prompt alone shows the context. A direct
@@ -30,13 +30,12 @@ answer has one retrieval for the question.
 
 @dataclass(frozen=True)
 class Hints:
-    """Settings that suit a prompt. A backend follows those that it can; the caller's own settings go first.
+    """Settings that suit a prompt. A backend applies those that it has; the caller's own settings take precedence.
 
     Attributes:
         stop: Strings that end the completion once it has any text; not part of the text.
-        max_tokens: The longest completion that makes sense, in tokens; None for the backend's own limit.
-        min_tokens: The shortest completion that makes sense, in tokens: small models at times end before they
-            have begun.
+        max_tokens: The longest useful completion, in tokens; None for the backend's own limit.
+        min_tokens: The shortest useful completion, in tokens: small models sometimes end before they have begun.
         frequency_penalty: Subtracted from a token's logit for each time that it was generated; it keeps small models
             from looping.
         presence_penalty: Subtracted once from the logit of each token that was generated.
@@ -51,13 +50,13 @@ class Hints:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What one call sends to a model.
+    """The input of one call to a model.
 
     Attributes:
         messages: The chat, ending with the user's turn.
-        prefill: The start of the assistant's turn, which the model is to continue; empty where the
-            backend does not continue it (the messages then hold an instruction instead).
-        hints: Settings that suit this prompt; a backend follows those that it can.
+        prefill: The start of the assistant's turn, which the model continues; empty if the backend does not continue
+            it (the messages then hold an instruction instead).
+        hints: Settings that suit this prompt.
     """
 
     messages: tuple[Message, ...]
@@ -67,18 +66,18 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Call:
-    """A call that the driver is to open.
+    """A call that the driver opens.
 
     Attributes:
         id: Unique within the flow.
-        stage: What the call is for.
-        prompt: What to send; None where no model is asked: a route call asks `router`, and a call of stage `sources`
-            retrieves and replies with `Reply.sources` and `Reply.context`.
-        point: The point to be written or to be retrieved for; None for a retrieval for the question as a whole.
+        stage: The stage that the call belongs to.
+        prompt: The input; None for calls without a model: the driver itself asks the `router` of a route call, and a
+            call of stage `sources` retrieves and replies with `Reply.sources` and `Reply.context`.
+        point: The point that is written or retrieved for; None for a retrieval for the question as a whole.
         attempt: 1, 2, ...
         delay: Seconds to wait before opening (backoff); a waiting call uses no part of the budget.
         timeout: Seconds from opening after which the driver gives up and reports `PointTimeout`.
-        router: The router to ask, for calls of stage `route`; the driver asks it by itself.
+        router: The router, for calls of stage `route`.
         structured: Whether the titles of a skeleton are wanted as data, see `Reply.titles`.
     """
 
@@ -102,18 +101,18 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Reply:
-    """How a call ended, told by the backend after its last text.
+    """How a call ended, reported by the backend after its last text.
 
     Attributes:
-        usage: Tokens spent, where the backend says so.
-        finish_reason: `"stop"`, `"length"`, or the backend's own word; None where it says nothing.
+        usage: Tokens, if the backend reports them.
+        finish_reason: `"stop"`, `"length"`, or the backend's own word; None if it gives none.
         decision: The routing decision, for calls of stage `route`.
-        decoding: What a local engine did for it, where the backend is one and says so.
-        titles: The titles of a skeleton, where the backend gives them as data; they then count instead of the
-            call's text. None for text alone.
-        sources: What was found, best first, for calls of stage `sources`; any objects, the core hands them on.
-        context: The text of the sources as the model is to read it, for calls of stage `sources`; empty where
-            nothing was found: the prompts are then those without retrieval.
+        decoding: The work of a local engine, if the backend is one and reports it.
+        titles: The titles of a skeleton, if the backend gives them as data; they then count instead of the call's
+            text. None for text alone.
+        sources: The sources found, best first, for calls of stage `sources`; any objects, which the core passes on.
+        context: The text of the sources for the model, for calls of stage `sources`; empty if nothing was found: the
+            prompts are then those without retrieval.
     """
 
     usage: Usage | None = None
@@ -133,8 +132,8 @@ class Completion:
         text: The generated text, without the prompt and without the stop string.
         token_ids: The generated ids, the end-of-sequence id included when it was generated.
         finish_reason: `"stop"` (end of sequence or stop string), `"length"` or `"cancelled"`.
-        usage: Tokens of the prompt, of the completion, and how many of the prompt were reused.
-        decoding: Where its time went, and how many were decoded beside it; None where nobody kept count.
+        usage: Tokens of the prompt and of the completion, and the tokens of the prompt that were reused.
+        decoding: Its times, and how many rows were decoded beside it; None if these were not counted.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""What the caller asks: messages, and the conversation that ends with the question."""
+"""Messages, and the conversation that ends with the question."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Message:
     Attributes:
         role: `"system"`, `"user"`, `"assistant"`, or any other role that the backend knows.
         content: Text or content blocks.
-        raw: The framework's own message object, when this message is the caller's and unchanged.
-            Adapters hand it on as it is, so that nothing the core does not model is lost.
+        raw: The framework's own message object, if this is the caller's unchanged message. Adapters pass it on as it
+            is, so that fields that the core does not know are kept.
     """
 
     role: str
@@ -57,12 +57,12 @@ def _is_text(block: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Request:
-    """What an adapter knows of a request besides its messages, for routers to go by.
+    """Facts about a request besides its messages, for routers.
 
     Attributes:
-        tools: Tools are bound: the model may want to call one.
-        response_format: The answer has to fit a schema or another format of the backend.
-        max_concurrency: The most calls that may be open at a time for it; None for as many as there are points.
+        tools: Whether tools are bound, of which the model may want to call one.
+        response_format: Whether the answer has to fit a schema or another format of the backend.
+        max_concurrency: The most calls that may be open at a time; None for as many as there are points.
     """
 
     tools: bool = False
@@ -72,11 +72,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Conversation:
-    """What the caller asks: a chat whose last message is the user's question.
+    """A chat whose last message is the user's question.
 
     Attributes:
         messages: The chat.
-        request: What is known of the request besides; routers look at it, nothing else does.
+        request: Facts about the request besides its messages; only routers read them.
 
     Raises:
         InvalidInput: The last message is not the user's, or holds neither text nor attachments.
@@ -110,7 +110,7 @@ class Conversation:
 
     @cached_property
     def history(self) -> tuple[Message, ...]:
-        """Everything before the question: system message and earlier turns."""
+        """The messages before the question: system message and earlier turns."""
         return self.messages[:-1]
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What calls and answers took: tokens, seconds, and the work of a local engine."""
+"""The cost of calls and answers: tokens, seconds, and the work of a local engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Stage = Literal["route", "sources", "skeleton", "point", "merge", "direct"]
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens spent. `cached_tokens` is the share of `input_tokens` that the backend had cached."""
+    """Tokens. `cached_tokens` is the share of `input_tokens` that the backend had cached."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -42,17 +42,17 @@ class Usage:
 
 @dataclass(frozen=True)
 class Decoding:
-    """What a local engine did for one completion, or for several of them together.
+    """The work of a local engine for one completion, or for several of them together.
 
-    A sum adds seconds, steps and tokens of completions that may have been decoded side by side, so its seconds
-    can be more than the clock showed, and its pace is the mean pace of one completion.
+    A sum adds seconds, steps and tokens of completions that may have been decoded side by side. So its seconds can be
+    more than the time that passed, and its pace is the mean pace of one completion.
 
     Attributes:
         waiting: Seconds from the submission until the prompt began to run.
         prefill: Seconds from then until the completion joined the batch.
         decode: Seconds from then until its end.
         steps: Decoding steps that it took part in.
-        mean_rows: Rows in the batch, the mean over its steps: how parallel it really was. A sum weighs by steps.
+        mean_rows: The mean number of rows in the batch over its steps. A sum weighs by steps.
         output_tokens: Tokens generated.
     """
 
@@ -65,7 +65,7 @@ class Decoding:
 
     @property
     def tokens_per_second(self) -> float:
-        """Tokens over the time in the batch; 0.0 where there was none."""
+        """Tokens over the time in the batch; 0.0 without any."""
         return self.output_tokens / self.decode if self.decode > 0 else 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Span:
-    """When a piece of work ran: seconds since the answer began. `first` is its first text."""
+    """When a piece of work ran, in seconds since the answer began. `first` is the time of its first text."""
 
     start: float
     end: float
@@ -95,22 +95,22 @@ class Span:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Its duration."""
         return self.end - self.start
 
 
 @dataclass(frozen=True)
 class PointTimes:
-    """When one point was retrieved for, written and released, on the clock of `Span`.
+    """When one point was retrieved for, written and released, in seconds since the answer began.
 
     Attributes:
         index: The point's number.
         title: Its title.
-        written: When its last call ran; None where none was opened.
-        retrieved: When it was retrieved for, all attempts together; None without retrieval per point.
-        released: When the reader got its first text, in document order. None where there was none, and where the
-            answer's text comes at once, at its end.
-        attempts: How many calls were made to write it.
+        written: The time of its last call; None if none was opened.
+        retrieved: The time of its retrieval, all attempts together; None without retrieval per point.
+        released: When the reader got its first text, in document order. None if there was none, or if the answer's
+            text comes at once, at its end.
+        attempts: The number of calls made to write it.
         failed: Whether it failed for good.
     """
 
@@ -125,15 +125,15 @@ class PointTimes:
 
 @dataclass(frozen=True)
 class Timings:
-    """Where an answer's time went, in seconds.
+    """The times of an answer, in seconds.
 
     Attributes:
         total: From the start to the end of the answer.
-        first_text: From the start to the first text of the answer; None when there was none.
+        first_text: From the start to the first text of the answer; None if there was none.
         stages: A `Span` per stage that ran: `route`, `sources`, `skeleton`, `point` (of several calls, from the
             first one's start to the last one's end), `merge`, `direct`.
-        decoding: What the local engine did for the calls of a stage, summed; no entry for a stage whose
-            backend does not tell.
+        decoding: The work of the local engine for the calls of a stage, summed; no entry for a stage whose backend does
+            not report it.
         points: When each point was written, in document order; see `skeleton_of_thought.timeline` for a picture.
     """
 
