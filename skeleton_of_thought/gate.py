@@ -1,4 +1,4 @@
-"""The gate moved to `skeleton_of_thought.routers.gate` in 0.2.0; this name stays for those who import it."""
+"""The gate moved to `skeleton_of_thought.routers.gate` in 0.2.0; this module keeps the documented import working."""
 
 from __future__ import annotations
 

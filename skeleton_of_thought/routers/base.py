@@ -331,7 +331,7 @@ def _sent(
 class with_threshold(RouterWrapper):
     """A router with another threshold of its score.
 
-    A decision without a score stays as it is.
+    A decision without a score stays unchanged.
 
     Example:
         >>> keen = lambda question: RouteDecision(True, score=0.6)

@@ -298,7 +298,7 @@ class CostGuard:
         if instant or estimate.speedup * self.pace.doubt >= self.min_speedup:
             return RouteDecision(True, reason=saves)
         if self._may_retry():
-            return RouteDecision(True, reason=f"{saves}; measured anew after {self._retry} direct answers")
+            return RouteDecision(True, reason=f"{saves}; measured again after {self._retry} direct answers")
         return RouteDecision(False, reason=f"{saves} (min_speedup={self.min_speedup:g})")
 
     at_once = route

@@ -1,1 +1,1 @@
-"""What is done to the texts that models write: clean-up, joining, and guards against repetition."""
+"""Clean-up and joining of the texts that models write, and guards against repetition."""

@@ -16,7 +16,7 @@ POINT_BREAK = "\n\n"
 """The text between two points of an answer."""
 
 Join = Literal["numbered", "headings", "paragraphs"]
-"""How an answer sets off its points, see `skeleton_of_thought.settings.Settings.join`."""
+"""The layout of points in an answer, see `skeleton_of_thought.settings.Settings.join`."""
 
 
 def heading(point: Point, join: Join = "numbered") -> str:
