@@ -180,7 +180,7 @@ async def test_an_llm_that_is_not_adopted_runs_beside_the_loop(kit, loaded):
     llm = Own(model=loaded.model, tokenizer=loaded.tokenizer, context_window=4096)
     response = await kit.make(llm).aquery("How?")
     assert response.metadata["sot"]["concurrency"] == "thread"
-    with pytest.raises(ValueError, match="an engine can run"):
+    with pytest.raises(ValueError, match="an engine cannot run Own"):
         kit.make(llm, concurrency="batch")
 
 
