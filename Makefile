@@ -120,7 +120,7 @@ $(VENV)/.lowest-local: $(VENV)/.test pyproject.toml tests/lowest_local.in
 LOWEST_LOCAL_TESTS = $(addprefix tests/local/test_,batching.py contracts.py demo.py engine.py generation.py identity.py models.py \
 	decoding_path.py plain_generate.py sampling.py)
 test-lowest-local: $(VENV)/.lowest-local
-	@PYTHONPATH=$(LOWEST_LOCAL) $(BIN)/python -m pytest $(LOWEST_LOCAL_TESTS) tests/local/test_contracts.py
+	@PYTHONPATH=$(LOWEST_LOCAL) $(BIN)/python -m pytest $(LOWEST_LOCAL_TESTS)
 
 # The files of a release. The wheel is built from the sdist, so it is the wheel that others build from it.
 DIST = $(CURDIR)/dist

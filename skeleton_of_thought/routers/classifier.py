@@ -14,11 +14,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+# Before torch: this import names the extra if torch is missing, and sets how OpenMP waits.
+from skeleton_of_thought.local.models import loading  # isort: skip
+
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.local.models import loading
 from skeleton_of_thought.routers.measures import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
