@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 LIMITS = {
     "langchain": {"modules": 22, "functions": 220, "calls": 2500},
     "llama_index": {"modules": 22, "functions": 303, "calls": 2259},
-    "engine": {"modules": 21, "functions": 218, "calls": 1225},
+    # Its calls depend on how long the caller waits for each token.
+    "engine": {"modules": 20, "functions": 225},
 }
 """The most that an answer may take. If one is exceeded, `--modules` and `--functions` show where the path has grown."""
 
