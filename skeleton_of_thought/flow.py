@@ -27,10 +27,8 @@ from skeleton_of_thought.routers.base import (
 )
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.text.assembly import POINT_BREAK
-from skeleton_of_thought.types.answer import Answer, Point, RouteDecision, Skeleton
+from skeleton_of_thought.types.answer import Answer, Conversation, Point, RouteDecision, Skeleton, Stage
 from skeleton_of_thought.types.calls import Call, Reply, Retrieval
-from skeleton_of_thought.types.conversation import Conversation
-from skeleton_of_thought.types.usage import Stage
 from skeleton_of_thought.writing import PointWriting, SkeletonWriting, check_skeleton
 
 __all__ = ["REPEATED", "Action", "AnswerFlow", "Settings"]
