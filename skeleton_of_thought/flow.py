@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection
 from typing import Any, get_args
 
 from skeleton_of_thought import events
-from skeleton_of_thought.call_flow import Action, CallFlow
-from skeleton_of_thought.draft import Draft
+from skeleton_of_thought.board import Action, CallFlow
+from skeleton_of_thought.draft import Draft, PointWriting
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.events import Event
+from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton
 from skeleton_of_thought.prompts import AnswerPrompts, PromptSet
 from skeleton_of_thought.routers.base import (
     BoundRouter,
@@ -29,7 +30,6 @@ from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.text.assembly import POINT_BREAK
 from skeleton_of_thought.types.answer import Answer, Conversation, Point, RouteDecision, Skeleton, Stage
 from skeleton_of_thought.types.calls import Call, Reply, Retrieval
-from skeleton_of_thought.writing import PointWriting, SkeletonWriting, check_skeleton
 
 __all__ = ["REPEATED", "Action", "AnswerFlow", "Settings"]
 

@@ -35,11 +35,9 @@ LAYERS = [
     {"routers", "routers.base", "routers.measures", "routers.question"},
     {"routers.gate", "routers.cost", "routers.embedded", "routers.prompt"},
     {"routers.auto", "routers.training", "gate"},
-    {"writing"},
-    {"call_flow"},
+    {"board"},
     {"draft"},
     {"flow"},
-    {"board"},
     {"together"},
     {"drive"},
 ]
