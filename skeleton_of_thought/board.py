@@ -134,8 +134,8 @@ class PointCalls(Protocol):
     def start(self, stage: Stage, offset: float) -> None:
         """One of its calls is open from now on."""
 
-    def end(self, stage: Stage, offset: float) -> None:
-        """One of its calls has ended."""
+    def end_retrieval(self, offset: float) -> None:
+        """Its retrieval has ended, or an attempt at it."""
 
     def count(self, usage: Usage) -> None:
         """Adds the tokens of one of its calls."""
@@ -183,8 +183,8 @@ class Ledger:
         self.calls.pop(call.id, None)
         if (span := self.spans.get(call.stage)) is not None:
             self.spans[call.stage] = dataclasses.replace(span, end=offset)
-        if call.point is not None:
-            self._points[call.point.index].end(call.stage, offset)
+        if call.point is not None and call.stage == "sources":
+            self._points[call.point.index].end_retrieval(offset)
         echo = self.echoes.pop(call.id, None)
         return "" if echo is None else echo.close()
 
@@ -305,8 +305,9 @@ class Board:
 
     # --- what the driver does next ---
 
-    def openings(self, now: float) -> Iterator[tuple[Key, Call]]:
+    def openings(self, now: float) -> list[tuple[Key, Call]]:
         """The calls that the driver opens now."""
+        openings: list[tuple[Key, Call]] = []
         while self._delayed and self._delayed[0][0] <= now:
             _, order, key, call = heapq.heappop(self._delayed)
             self._wait_for_room(order, key, call)
@@ -316,12 +317,15 @@ class Board:
             if call.timeout is not None:
                 self._deadlines[key] = now + call.timeout
             self._flows[key[0]].opened(key[1], now)
-            yield key, call
+            openings.append((key, call))
+        return openings
 
-    def is_direct(self, groups: Sequence[Sequence[tuple[Key, Call]]]) -> bool:
+    def is_direct(self, openings: Sequence[tuple[Key, Call]]) -> bool:
         """Whether these are the one call of a direct answer, so that nothing else can happen meanwhile."""
-        calls = [call for group in groups for _, call in group]
-        return len(self._flows) == 1 and len(calls) == 1 and calls[0].stage == "direct" and calls[0].timeout is None
+        if len(self._flows) != 1 or len(openings) != 1:
+            return False
+        _, call = openings[0]
+        return call.stage == "direct" and call.timeout is None
 
     def still_open(self, openings: Iterable[tuple[Key, Call]]) -> Iterator[tuple[Key, Call]]:
         """Those calls of a failed batch that were not cancelled meanwhile; the others have ended."""
@@ -349,7 +353,9 @@ class Board:
 
     def seconds_to_wait(self, now: float) -> float | None:
         """Seconds until the next deadline or delayed call; None if only a report can come next."""
-        moments = [*self._deadlines.values(), *(until for _, until in self._closing.values())]
+        moments = list(self._deadlines.values())
+        for _, until in self._closing.values():
+            moments.append(until)
         if self._delayed:
             moments.append(self._delayed[0][0])
         return max(0.0, min(moments) - now) if moments else None
@@ -367,7 +373,7 @@ class Board:
                     self._wait_for_room(self._order, key, action)
             elif isinstance(action, Cancel):
                 self._cancel((index, action.id), now)
-            elif isinstance(action, AnswerDone | AnswerFailed):
+            elif self._closing and isinstance(action, AnswerDone | AnswerFailed):
                 self._last_events.setdefault(index, []).append(action)
                 self._emit_last_events(index)
             else:

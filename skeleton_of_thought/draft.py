@@ -11,8 +11,8 @@ from skeleton_of_thought.board import Ledger
 from skeleton_of_thought.errors import MergeError, PointError
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.parsing.parser import SkeletonWriting
-from skeleton_of_thought.prompts import AnswerPrompts
 from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.templates import AnswerPrompts
 from skeleton_of_thought.text.assembly import POINT_BREAK, ExpansionText, Join, WholeText, heading, render, separator
 from skeleton_of_thought.text.echoes import PromptEcho
 from skeleton_of_thought.text.loops import LoopGuard
@@ -31,7 +31,10 @@ from skeleton_of_thought.types import (
     Usage,
 )
 
-__all__ = ["DirectWriting", "Draft", "MergeWriting", "PointWriting", "Release"]
+__all__ = ["REPEATED", "DirectWriting", "Draft", "MergeWriting", "PointWriting", "Release"]
+
+REPEATED = "loop"
+"""The finish reason of a text that was ended because it repeated itself."""
 
 _CUT = frozenset({"length", "content_filter"})
 """Finish reasons of a text that lacks its end."""
@@ -99,9 +102,9 @@ class PointWriting:
         elif self._retrieved is None:
             self._retrieved = Span(offset, offset)
 
-    def end(self, stage: Stage, offset: float) -> None:
-        """A call that writes the point or retrieves for it has ended."""
-        if stage == "sources" and self._retrieved is not None:
+    def end_retrieval(self, offset: float) -> None:
+        """A call that retrieves for the point has ended."""
+        if self._retrieved is not None:
             self._retrieved = dataclasses.replace(self._retrieved, end=offset)
 
     def count(self, usage: Usage) -> None:
@@ -255,6 +258,7 @@ class Release:
     Attributes:
         live: As given; set at the end of the answer.
         held: As given; set once the skeleton is complete.
+        queue: The points that are not yet released as a whole, in document order.
         first_text: Seconds from the start of the answer to its first text; None while there is none.
     """
 
@@ -263,12 +267,8 @@ class Release:
         self.first_text: float | None = None
         self._join: Join = join
         self.live = live
-        self._points: deque[PointWriting] = deque()
+        self.queue: deque[PointWriting] = deque()
         self._headed = False
-
-    def add(self, writing: PointWriting) -> None:
-        """Puts a point at the end of the answer."""
-        self._points.append(writing)
 
     def text(self, text: str, offset: float) -> list[AnswerDelta]:
         """Releases a text as it is."""
@@ -283,8 +283,8 @@ class Release:
         deltas: list[AnswerDelta] = []
         if self.held or not self.live:
             return deltas
-        while self._points:
-            writing = self._points[0]
+        while self.queue:
+            writing = self.queue[0]
             text = "".join(writing.pieces[writing.released :])
             if text and not writing.released:
                 writing.shown = offset
@@ -298,7 +298,7 @@ class Release:
             writing.released = len(writing.pieces)
             if writing.expansion is None:
                 break
-            self._points.popleft()
+            self.queue.popleft()
             self._headed = False
         return deltas
 
@@ -362,7 +362,7 @@ class Draft:
     def add_point(self, point: Point) -> PointWriting:
         """Opens the next point of the answer."""
         writing = self.points[point.index] = PointWriting(point, self.loop_guard())
-        self.release.add(writing)
+        self.release.queue.append(writing)
         return writing
 
     def open_merge(self, prompts: AnswerPrompts) -> Prompt:
@@ -397,17 +397,18 @@ class Draft:
 
     def answer(self, offset: float) -> Answer:
         """The answer as far as it is, `offset` seconds after its start."""
-        writings, ledger = self.points.values(), self.ledger
-        expansions = tuple([writing.expansion or writing.result(offset) for writing in writings])
-        times = tuple([writing.times(offset) for writing in writings])
+        ledger, expansions, times = self.ledger, [], []
+        for writing in self.points.values():
+            expansions.append(writing.expansion or writing.result(offset))
+            times.append(writing.times(offset))
         return Answer(
             text=self._text(expansions),
             question=self.question,
             route=self.route,
             skeleton=Skeleton(tuple(self.reading.points)) if self.skeleton is None else self.skeleton,
-            expansions=expansions,
+            expansions=tuple(expansions),
             usage=sum(ledger.usage.values(), Usage()),
-            timings=Timings(offset, self.release.first_text, dict(ledger.spans), dict(ledger.decoding), times),
+            timings=Timings(offset, self.release.first_text, dict(ledger.spans), dict(ledger.decoding), tuple(times)),
             decision=self.decision,
             reason=self.reason,
             usage_by_stage=dict(ledger.usage),
