@@ -19,7 +19,7 @@ LAYERS = [
     {"settings"},
     {"types"},
     {"events"},
-    {"adapters", "adapters.hints", "adapters.replies", "adapters.streams"},
+    {"adapters", "adapters.hints", "adapters.replies"},
     {
         "parsing.marks",
         "parsing.outline",
