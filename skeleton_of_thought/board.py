@@ -7,7 +7,7 @@ import heapq
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from skeleton_of_thought.errors import InvalidInput, PointTimeout
@@ -42,6 +42,7 @@ class CallFlow(ABC):
         self.settings = settings
         self._ledger = ledger
         self._began = self._offset = 0.0
+        self._last_id = 0
         self._actions: list[Action] = []
 
     @abstractmethod
@@ -52,7 +53,9 @@ class CallFlow(ABC):
         """The driver has opened this call, which may have waited for room until now."""
         self._offset = now - self._began
         if (call := self._ledger.calls.get(call_id)) is not None:
-            self._ledger.start(call, self._offset)
+            self._ledger.spans.setdefault(call.stage, Span(self._offset, self._offset))
+            if call.point is not None:
+                self._ledger.points[call.point.index].start(call.stage, self._offset)
 
     def delta(self, call_id: int, text: str, now: float = 0.0) -> list[Action]:
         """A call has sent more text."""
@@ -73,8 +76,8 @@ class CallFlow(ABC):
         self._offset, self._actions = now - self._began, []
         if (call := self._ledger.calls.get(call_id)) is not None:
             reply = reply or Reply()
-            rest = self._ledger.end(call, self._offset)
-            self._ledger.count(call, reply.usage, reply.decoding)
+            rest = self._close(call)
+            self._count(call, reply.usage, reply.decoding)
             self._end(call, rest, reply)
         return self._actions
 
@@ -89,8 +92,8 @@ class CallFlow(ABC):
         """A call has failed; `usage` and `decoding` are its cost, if the backend reports it."""
         self._offset, self._actions = now - self._began, []
         if (call := self._ledger.calls.get(call_id)) is not None:
-            self._ledger.end(call, self._offset)
-            self._ledger.count(call, usage, decoding)
+            self._close(call)
+            self._count(call, usage, decoding)
             self._fail(call, error)
         return self._actions
 
@@ -98,18 +101,44 @@ class CallFlow(ABC):
         self, call: Call, usage: Usage | None = None, now: float = 0.0, decoding: Decoding | None = None
     ) -> None:
         """A call that was cancelled has ended; `usage` and `decoding` are its cost, if the backend reports it."""
-        self._ledger.count(call, usage, decoding)
+        self._count(call, usage, decoding)
 
     def _open(self, stage: Stage, prompt: Prompt | None = None, *, attempt: int = 1, **details: Any) -> None:
         """Opens a call; from the second attempt on after a pause."""
         delay = self.settings.backoff * 2.0 ** (attempt - 2) if attempt > 1 else 0.0
         timeout = None if details.get("point") is None else self.settings.point_timeout
-        self._actions.append(self._ledger.add(stage, prompt, attempt=attempt, delay=delay, timeout=timeout, **details))
+        self._last_id += 1
+        call = Call(self._last_id, stage, prompt, attempt=attempt, delay=delay, timeout=timeout, **details)
+        self._ledger.calls[call.id] = call
+        if prompt is not None and prompt.prefill:
+            self._ledger.echoes[call.id] = PrefillEcho(prompt.prefill)
+        self._actions.append(call)
 
     def _cancel(self, call: Call) -> None:
         """Cancels an open or waiting call."""
-        self._ledger.end(call, self._offset)
+        self._close(call)
         self._actions.append(Cancel(call.id))
+
+    def _close(self, call: Call) -> str:
+        """Takes a call off the ledger; returns text that was held back, as it could have been a repeated prefill."""
+        ledger = self._ledger
+        ledger.calls.pop(call.id, None)
+        if (span := ledger.spans.get(call.stage)) is not None:
+            ledger.spans[call.stage] = dataclasses.replace(span, end=self._offset)
+        if call.point is not None and call.stage == "sources":
+            ledger.points[call.point.index].end_retrieval(self._offset)
+        echo = ledger.echoes.pop(call.id, None)
+        return "" if echo is None else echo.close()
+
+    def _count(self, call: Call, usage: Usage | None, decoding: Decoding | None) -> None:
+        """Adds the cost of a call, as far as its backend reported it."""
+        ledger = self._ledger
+        if usage is not None:
+            ledger.usage[call.stage] = ledger.usage.get(call.stage, Usage()) + usage
+            if call.point is not None:
+                ledger.points[call.point.index].count(usage)
+        if decoding is not None:
+            ledger.decoding[call.stage] = ledger.decoding.get(call.stage, Decoding()) + decoding
 
     @abstractmethod
     def _read(self, call: Call, text: str) -> None:
@@ -141,61 +170,25 @@ class PointCalls(Protocol):
         """Adds the tokens of one of its calls."""
 
 
+@dataclass
 class Ledger:
-    """Keeps the open calls, and counts tokens, seconds and decoding. Times are seconds since the answer began.
-
-    Args:
-        points: The points under way by index, which count their own calls, too.
+    """The open calls of an answer, and the tokens, seconds and decoding of all its calls.
 
     Attributes:
+        points: The points under way by index, which count their own calls, too.
         calls: The calls that are open or wait for room, by their ids.
         echoes: Take a repeated prefill off the replies of calls that have one.
         usage: Tokens by stage.
         decoding: The work of a local engine by stage.
-        spans: By stage, from the start of its first call to the end of its last one.
+        spans: By stage, from the start of its first call to the end of its last one, in seconds since the answer began.
     """
 
-    def __init__(self, points: Mapping[int, PointCalls]) -> None:
-        self.calls: dict[int, Call] = {}
-        self.usage: dict[str, Usage] = {}
-        self.decoding: dict[Stage, Decoding] = {}
-        self.spans: dict[str, Span] = {}
-        self._points = points
-        self.echoes: dict[int, PrefillEcho] = {}
-        self._last_id = 0
-
-    def add(self, stage: Stage, prompt: Prompt | None, **details: Any) -> Call:
-        """A new call, with an id of its own."""
-        self._last_id += 1
-        call = self.calls[self._last_id] = Call(self._last_id, stage, prompt, **details)
-        if prompt is not None and prompt.prefill:
-            self.echoes[call.id] = PrefillEcho(prompt.prefill)
-        return call
-
-    def start(self, call: Call, offset: float) -> None:
-        """Counts a call as running from now on."""
-        self.spans.setdefault(call.stage, Span(offset, offset))
-        if call.point is not None:
-            self._points[call.point.index].start(call.stage, offset)
-
-    def end(self, call: Call, offset: float) -> str:
-        """Ends a call; returns text that was held back, because it could have been a repeated prefill."""
-        self.calls.pop(call.id, None)
-        if (span := self.spans.get(call.stage)) is not None:
-            self.spans[call.stage] = dataclasses.replace(span, end=offset)
-        if call.point is not None and call.stage == "sources":
-            self._points[call.point.index].end_retrieval(offset)
-        echo = self.echoes.pop(call.id, None)
-        return "" if echo is None else echo.close()
-
-    def count(self, call: Call, usage: Usage | None, decoding: Decoding | None) -> None:
-        """Adds the cost of a call, as far as its backend reported it."""
-        if usage is not None:
-            self.usage[call.stage] = self.usage.get(call.stage, Usage()) + usage
-            if call.point is not None:
-                self._points[call.point.index].count(usage)
-        if decoding is not None:
-            self.decoding[call.stage] = self.decoding.get(call.stage, Decoding()) + decoding
+    points: Mapping[int, PointCalls]
+    calls: dict[int, Call] = field(default_factory=dict)
+    echoes: dict[int, PrefillEcho] = field(default_factory=dict)
+    usage: dict[str, Usage] = field(default_factory=dict)
+    decoding: dict[Stage, Decoding] = field(default_factory=dict)
+    spans: dict[str, Span] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

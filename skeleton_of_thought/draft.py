@@ -289,8 +289,12 @@ class Release:
             if text and not writing.released:
                 writing.shown = offset
                 text = separator(writing.point, self._join) + text
-            if not self._headed:
-                text = self._heading(writing) + text
+            head = "" if self._headed else heading(writing.point, self._join)
+            # A paragraph has no heading, so nothing of it shows before its text: it may stay without any.
+            if not self._headed and (head or writing.pieces):
+                self._headed = True
+                # The first text of an answer has nothing to be set off from, whichever point it belongs to.
+                text = head + text if self.first_text is None else POINT_BREAK + head + text
             if text:
                 deltas.append(AnswerDelta(text))
                 if self.first_text is None:
@@ -301,15 +305,6 @@ class Release:
             self.queue.popleft()
             self._headed = False
         return deltas
-
-    def _heading(self, writing: PointWriting) -> str:
-        head = heading(writing.point, self._join)
-        # A paragraph has no heading, so nothing of it shows before its text: it may stay without any.
-        if not head and not writing.pieces:
-            return ""
-        self._headed = True
-        # The first text of an answer has nothing to be set off from, whichever point it belongs to.
-        return head if self.first_text is None else POINT_BREAK + head
 
 
 class Draft:
