@@ -19,8 +19,13 @@ from langchain_sot.models.streams import aopen_stream, open_stream
 from langchain_sot.models.text_calls import acomplete, as_string, complete
 from langchain_sot.skeleton_schema import StructuredReply, ask_structured
 from skeleton_of_thought.adapters.hints import engine_settings, token_limit
-from skeleton_of_thought.adapters.replies import ReplyEnd, read_decoding, read_finish_reason
-from skeleton_of_thought.adapters.streams import aclose_stream, close_stream
+from skeleton_of_thought.adapters.replies import (
+    ReplyEnd,
+    aclose_stream,
+    close_stream,
+    read_decoding,
+    read_finish_reason,
+)
 from skeleton_of_thought.drive import AsyncTogether, Together
 from skeleton_of_thought.together import Whole
 from skeleton_of_thought.types import Call, Decoding, Reply, Stage, Usage

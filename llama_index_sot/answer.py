@@ -28,7 +28,7 @@ from llama_index_sot.response import (
 from llama_index_sot.retrieval import NodeFinder
 from llama_index_sot.tracing import RouterWithSpan, dispatcher, has_handlers, traced
 from skeleton_of_thought import drive
-from skeleton_of_thought.adapters.streams import aclosing_stream, closing_stream
+from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
 from skeleton_of_thought.board import Board
 from skeleton_of_thought.events import AnswerDelta, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any, TypeVar
 
-from skeleton_of_thought.adapters.streams import closing_stream
+from skeleton_of_thought.adapters.replies import closing_stream
 
 __all__ = ["call_in_thread", "is_truly_async", "stream_in_thread"]
 

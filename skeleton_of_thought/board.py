@@ -1,23 +1,194 @@
-"""The state that both drivers share: the budget of open calls, calls that wait, deadlines, and events."""
+"""The calls of an answer: opened by its flow, made by a driver within a budget, and counted in a ledger."""
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from skeleton_of_thought.errors import InvalidInput, PointTimeout
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event, SourcesDone
-from skeleton_of_thought.flow import Action, AnswerFlow
-from skeleton_of_thought.types import Call, Cancel, Reply
+from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.text.assembly import PrefillEcho
+from skeleton_of_thought.types import Call, Cancel, Decoding, Prompt, Reply, Span, Stage, Usage
 
-__all__ = ["Board", "End", "Key", "Text"]
+__all__ = ["Action", "Board", "CallFlow", "End", "Key", "Ledger", "Text"]
 
 logger = logging.getLogger(__name__)
 
+Action = Call | Cancel | Event
+"""An instruction to the driver: open a call, cancel one, or show an event."""
+
 Key = tuple[int, int]
 """The position of a flow, and the id of one of its calls."""
+
+
+class CallFlow(ABC):
+    """A state machine whose steps are reports on its calls.
+
+    `delta`, `done` and `failed` return the actions that follow, in order. Reports on calls that were cancelled or have
+    ended are ignored. `now` is the driver's clock in seconds; the flow only subtracts.
+
+    Args:
+        settings: How the answer is made.
+        ledger: Keeps the open calls, and counts their cost.
+    """
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self.settings = settings
+        self._ledger = ledger
+        self._began = self._offset = 0.0
+        self._last_id = 0
+        self._actions: list[Action] = []
+
+    @abstractmethod
+    def start(self, now: float = 0.0) -> list[Action]:
+        """Begins the answer; returns the first calls."""
+
+    def opened(self, call_id: int, now: float = 0.0) -> None:
+        """The driver has opened this call, which may have waited for room until now."""
+        self._offset = now - self._began
+        if (call := self._ledger.calls.get(call_id)) is not None:
+            self._ledger.spans.setdefault(call.stage, Span(self._offset, self._offset))
+            if call.point is not None:
+                self._ledger.points[call.point.index].start(call.stage, self._offset)
+
+    def delta(self, call_id: int, text: str, now: float = 0.0) -> list[Action]:
+        """A call has sent more text."""
+        self._offset, self._actions = now - self._began, []
+        call = self._ledger.calls.get(call_id)
+        # The sources come with the reply; text of such a call is no text of the answer.
+        if call is not None and text and call.stage != "sources":
+            span = self._ledger.spans.get(call.stage)
+            if span is not None and span.first is None:
+                self._ledger.spans[call.stage] = dataclasses.replace(span, first=self._offset)
+            if (echo := self._ledger.echoes.get(call_id)) is not None:
+                text = echo.feed(text)
+            self._read(call, text)
+        return self._actions
+
+    def done(self, call_id: int, reply: Reply | None = None, now: float = 0.0) -> list[Action]:
+        """A call has succeeded."""
+        self._offset, self._actions = now - self._began, []
+        if (call := self._ledger.calls.get(call_id)) is not None:
+            reply = reply or Reply()
+            rest = self._close(call)
+            self._count(call, reply.usage, reply.decoding)
+            self._end(call, rest, reply)
+        return self._actions
+
+    def failed(
+        self,
+        call_id: int,
+        error: Exception,
+        now: float = 0.0,
+        usage: Usage | None = None,
+        decoding: Decoding | None = None,
+    ) -> list[Action]:
+        """A call has failed; `usage` and `decoding` are its cost, if the backend reports it."""
+        self._offset, self._actions = now - self._began, []
+        if (call := self._ledger.calls.get(call_id)) is not None:
+            self._close(call)
+            self._count(call, usage, decoding)
+            self._fail(call, error)
+        return self._actions
+
+    def cancelled(
+        self, call: Call, usage: Usage | None = None, now: float = 0.0, decoding: Decoding | None = None
+    ) -> None:
+        """A call that was cancelled has ended; `usage` and `decoding` are its cost, if the backend reports it."""
+        self._count(call, usage, decoding)
+
+    def _open(self, stage: Stage, prompt: Prompt | None = None, *, attempt: int = 1, **details: Any) -> None:
+        """Opens a call; from the second attempt on after a pause."""
+        delay = self.settings.backoff * 2.0 ** (attempt - 2) if attempt > 1 else 0.0
+        timeout = None if details.get("point") is None else self.settings.point_timeout
+        self._last_id += 1
+        call = Call(self._last_id, stage, prompt, attempt=attempt, delay=delay, timeout=timeout, **details)
+        self._ledger.calls[call.id] = call
+        if prompt is not None and prompt.prefill:
+            self._ledger.echoes[call.id] = PrefillEcho(prompt.prefill)
+        self._actions.append(call)
+
+    def _cancel(self, call: Call) -> None:
+        """Cancels an open or waiting call."""
+        self._close(call)
+        self._actions.append(Cancel(call.id))
+
+    def _close(self, call: Call) -> str:
+        """Takes a call off the ledger; returns text that was held back, as it could have been a repeated prefill."""
+        ledger = self._ledger
+        ledger.calls.pop(call.id, None)
+        if (span := ledger.spans.get(call.stage)) is not None:
+            ledger.spans[call.stage] = dataclasses.replace(span, end=self._offset)
+        if call.point is not None and call.stage == "sources":
+            ledger.points[call.point.index].end_retrieval(self._offset)
+        echo = ledger.echoes.pop(call.id, None)
+        return "" if echo is None else echo.close()
+
+    def _count(self, call: Call, usage: Usage | None, decoding: Decoding | None) -> None:
+        """Adds the cost of a call, as far as its backend reported it."""
+        ledger = self._ledger
+        if usage is not None:
+            ledger.usage[call.stage] = ledger.usage.get(call.stage, Usage()) + usage
+            if call.point is not None:
+                ledger.points[call.point.index].count(usage)
+        if decoding is not None:
+            ledger.decoding[call.stage] = ledger.decoding.get(call.stage, Decoding()) + decoding
+
+    @abstractmethod
+    def _read(self, call: Call, text: str) -> None:
+        """A call has sent more text."""
+
+    @abstractmethod
+    def _end(self, call: Call, rest: str, reply: Reply) -> None:
+        """A call has succeeded; `rest` is text that was held back until now."""
+
+    @abstractmethod
+    def _fail(self, call: Call, error: Exception) -> None:
+        """A call has failed."""
+
+    @abstractmethod
+    def last_event(self, event: Event) -> Event:
+        """The last event, with the costs of calls that were cancelled before it and have ended since."""
+
+
+class PointCalls(Protocol):
+    """A point under way, which counts its own calls. Times are seconds since the answer began."""
+
+    def start(self, stage: Stage, offset: float) -> None:
+        """One of its calls is open from now on."""
+
+    def end_retrieval(self, offset: float) -> None:
+        """Its retrieval has ended, or an attempt at it."""
+
+    def count(self, usage: Usage) -> None:
+        """Adds the tokens of one of its calls."""
+
+
+@dataclass
+class Ledger:
+    """The open calls of an answer, and the tokens, seconds and decoding of all its calls.
+
+    Attributes:
+        points: The points under way by index, which count their own calls, too.
+        calls: The calls that are open or wait for room, by their ids.
+        echoes: Take a repeated prefill off the replies of calls that have one.
+        usage: Tokens by stage.
+        decoding: The work of a local engine by stage.
+        spans: By stage, from the start of its first call to the end of its last one, in seconds since the answer began.
+    """
+
+    points: Mapping[int, PointCalls]
+    calls: dict[int, Call] = field(default_factory=dict)
+    echoes: dict[int, PrefillEcho] = field(default_factory=dict)
+    usage: dict[str, Usage] = field(default_factory=dict)
+    decoding: dict[Stage, Decoding] = field(default_factory=dict)
+    spans: dict[str, Span] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,7 +222,7 @@ class Board:
         InvalidInput: The limit is less than 1.
     """
 
-    def __init__(self, flows: Sequence[AnswerFlow], limit: int | None, grace: float) -> None:
+    def __init__(self, flows: Sequence[CallFlow], limit: int | None, grace: float) -> None:
         if limit is not None and limit < 1:
             raise InvalidInput(f"max_concurrency must be at least 1, or None for no limit, not {limit!r}.")
         self._flows = flows
@@ -127,8 +298,9 @@ class Board:
 
     # --- what the driver does next ---
 
-    def openings(self, now: float) -> Iterator[tuple[Key, Call]]:
+    def openings(self, now: float) -> list[tuple[Key, Call]]:
         """The calls that the driver opens now."""
+        openings: list[tuple[Key, Call]] = []
         while self._delayed and self._delayed[0][0] <= now:
             _, order, key, call = heapq.heappop(self._delayed)
             self._wait_for_room(order, key, call)
@@ -138,12 +310,15 @@ class Board:
             if call.timeout is not None:
                 self._deadlines[key] = now + call.timeout
             self._flows[key[0]].opened(key[1], now)
-            yield key, call
+            openings.append((key, call))
+        return openings
 
-    def is_direct(self, groups: Sequence[Sequence[tuple[Key, Call]]]) -> bool:
+    def is_direct(self, openings: Sequence[tuple[Key, Call]]) -> bool:
         """Whether these are the one call of a direct answer, so that nothing else can happen meanwhile."""
-        calls = [call for group in groups for _, call in group]
-        return len(self._flows) == 1 and len(calls) == 1 and calls[0].stage == "direct" and calls[0].timeout is None
+        if len(self._flows) != 1 or len(openings) != 1:
+            return False
+        _, call = openings[0]
+        return call.stage == "direct" and call.timeout is None
 
     def still_open(self, openings: Iterable[tuple[Key, Call]]) -> Iterator[tuple[Key, Call]]:
         """Those calls of a failed batch that were not cancelled meanwhile; the others have ended."""
@@ -171,7 +346,9 @@ class Board:
 
     def seconds_to_wait(self, now: float) -> float | None:
         """Seconds until the next deadline or delayed call; None if only a report can come next."""
-        moments = [*self._deadlines.values(), *(until for _, until in self._closing.values())]
+        moments = list(self._deadlines.values())
+        for _, until in self._closing.values():
+            moments.append(until)
         if self._delayed:
             moments.append(self._delayed[0][0])
         return max(0.0, min(moments) - now) if moments else None
@@ -189,7 +366,7 @@ class Board:
                     self._wait_for_room(self._order, key, action)
             elif isinstance(action, Cancel):
                 self._cancel((index, action.id), now)
-            elif isinstance(action, AnswerDone | AnswerFailed):
+            elif self._closing and isinstance(action, AnswerDone | AnswerFailed):
                 self._last_events.setdefault(index, []).append(action)
                 self._emit_last_events(index)
             else:

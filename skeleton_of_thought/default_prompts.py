@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from skeleton_of_thought.templates import Example, FewShot, PromptTemplate
+from skeleton_of_thought.examples import Example, FewShot
+from skeleton_of_thought.templates import PromptTemplate
 from skeleton_of_thought.types import Hints
 
 __all__ = ["CONTEXT", "DIRECT", "MERGE", "POINT", "SKELETON", "STRUCTURED"]

@@ -1,4 +1,4 @@
-"""The draft of an answer while it is made, and its release to the reader."""
+"""The draft of an answer: its texts under way, their release to the reader, and the answer as far as it is."""
 
 from __future__ import annotations
 
@@ -7,17 +7,244 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from skeleton_of_thought.call_flow import Ledger
-from skeleton_of_thought.errors import PointError
+from skeleton_of_thought.board import Ledger
+from skeleton_of_thought.errors import MergeError, PointError
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
-from skeleton_of_thought.prompts import AnswerPrompts
+from skeleton_of_thought.parsing.parser import SkeletonWriting
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.text.assembly import POINT_BREAK, Join, heading, render, separator
+from skeleton_of_thought.templates import AnswerPrompts
+from skeleton_of_thought.text.assembly import POINT_BREAK, ExpansionText, Join, WholeText, heading, render, separator
+from skeleton_of_thought.text.echoes import PromptEcho
 from skeleton_of_thought.text.loops import LoopGuard
-from skeleton_of_thought.types import Answer, Expansion, Point, Prompt, RouteDecision, Skeleton, Timings, Usage
-from skeleton_of_thought.writing import DirectWriting, MergeWriting, PointWriting, SkeletonWriting
+from skeleton_of_thought.types import (
+    Answer,
+    Call,
+    Expansion,
+    Point,
+    PointTimes,
+    Prompt,
+    RouteDecision,
+    Skeleton,
+    Span,
+    Stage,
+    Timings,
+    Usage,
+)
 
-__all__ = ["Draft", "Release"]
+__all__ = ["REPEATED", "DirectWriting", "Draft", "MergeWriting", "PointWriting", "Release"]
+
+REPEATED = "loop"
+"""The finish reason of a text that was ended because it repeated itself."""
+
+_CUT = frozenset({"length", "content_filter"})
+"""Finish reasons of a text that lacks its end."""
+
+
+class PointWriting:
+    """A point under way: its sources, the text of its present attempt, its times, and in the end its expansion.
+
+    Times are seconds since the answer began.
+
+    Args:
+        point: The point.
+        loops: Ends a text that repeats itself; None to keep it.
+
+    Attributes:
+        attempt: The number of calls that were made to write it.
+        pieces: The cleaned text of the present attempt.
+        loops: As given, for the present attempt.
+        released: The number of pieces that the reader has.
+        shown: When the reader got the first one.
+        expansion: The result; None while the point is under way.
+    """
+
+    def __init__(self, point: Point, loops: LoopGuard | None) -> None:
+        self.point = point
+        self.attempt = 0
+        self.sources: tuple[Any, ...] = ()
+        self.context = ""
+        self.usage = Usage()
+        self.released = 0
+        self.shown: float | None = None
+        self.expansion: Expansion | None = None
+        self._start: float | None = None
+        self._first: float | None = None
+        self._retrieved: Span | None = None
+        self.restart(loops)
+
+    def restart(self, loops: LoopGuard | None) -> None:
+        """Drops the text of the present attempt."""
+        self.pieces: list[str] = []
+        self._cleaner = ExpansionText(self.point)
+        self.loops = loops
+
+    def feed(self, text: str, offset: float) -> str:
+        """Takes more text of the model; returns the text that belongs to the point and is no loop."""
+        if self._first is None and text:
+            self._first = offset
+        text = self._cleaner.feed(text)
+        return text if self.loops is None else self.loops.feed(text)
+
+    def close(self) -> str:
+        """Ends the text; returns the rest of it."""
+        text = self._cleaner.close()
+        return text if self.loops is None else self.loops.feed(text) + self.loops.close()
+
+    @property
+    def looping(self) -> bool:
+        """Whether the text repeats itself and is to be ended."""
+        return self.loops is not None and self.loops.looping
+
+    def start(self, stage: Stage, offset: float) -> None:
+        """A call that writes the point or retrieves for it is open from now on."""
+        if stage == "point":
+            self._start, self._first = offset, None
+        elif self._retrieved is None:
+            self._retrieved = Span(offset, offset)
+
+    def end_retrieval(self, offset: float) -> None:
+        """A call that retrieves for the point has ended."""
+        if self._retrieved is not None:
+            self._retrieved = dataclasses.replace(self._retrieved, end=offset)
+
+    def count(self, usage: Usage) -> None:
+        """Adds the tokens of one of its calls, which may come after the point is done."""
+        self.usage += usage
+        if self.expansion is not None:
+            self.expansion = dataclasses.replace(self.expansion, usage=self.usage)
+
+    def result(self, offset: float, error: Exception | None = None, finish_reason: str | None = None) -> Expansion:
+        """The expansion, as far as it is written."""
+        return Expansion(
+            point=self.point,
+            text="".join(self.pieces),
+            error=error,
+            usage=self.usage,
+            sources=self.sources,
+            attempts=self.attempt,
+            finish_reason=finish_reason,
+            span=Span(offset if self._start is None else self._start, offset, self._first),
+        )
+
+    def failure(self, error: Exception, retrieval: Call | None, answer: Answer) -> PointError:
+        """The error of an answer whose point has failed for good.
+
+        Args:
+            error: The error of the last attempt.
+            retrieval: The last retrieval for the point, if that has failed and not the point itself.
+            answer: The answer as far as it is.
+        """
+        what, attempts = ("Point", self.attempt)
+        if retrieval is not None:
+            what, attempts = ("The retrieval for point", retrieval.attempt)
+        failure = PointError(
+            f"{what} {self.point.index} ({self.point.title[:60]!r}) failed after {attempts} attempt(s): "
+            f"{type(error).__name__}: {error}. The error's `answer` holds the rest; "
+            'on_point_error="placeholder" keeps it as the result.',
+            self.point,
+            answer,
+        )
+        failure.__cause__ = error
+        return failure
+
+    def times(self, offset: float) -> PointTimes:
+        """When it was retrieved for, written and released; a call that is open has run until `offset`."""
+        done = self.expansion
+        written = None if self._start is None else done.span if done else Span(self._start, offset, self._first)
+        return PointTimes(
+            index=self.point.index,
+            title=self.point.title,
+            written=written,
+            retrieved=self._retrieved,
+            released=self.shown,
+            attempts=self.attempt,
+            failed=done is not None and done.error is not None,
+        )
+
+
+class MergeWriting:
+    """The text of a merge under way.
+
+    Args:
+        prompt: The prompt of its call.
+        material: Texts in the prompt that the merge may repeat.
+        quotable: Whether the instruction may want some of its own words in the text.
+        loops: Ends a text that repeats itself; None to keep it.
+
+    Attributes:
+        pieces: The cleaned text.
+    """
+
+    def __init__(self, prompt: Prompt, material: Iterable[str], *, quotable: bool, loops: LoopGuard | None) -> None:
+        self.pieces: list[str] = []
+        self._cleaner = WholeText()
+        self._echo = PromptEcho(prompt, material, quotable=quotable)
+        self._loops = loops
+
+    def feed(self, text: str) -> str:
+        """Takes more text of the model; returns the text that belongs to the answer."""
+        text = self._echo.feed(self._cleaner.feed(text))
+        return self._keep(text if self._loops is None else self._loops.feed(text))
+
+    def close(self) -> str:
+        """Ends the text; returns the rest of it."""
+        text = self._echo.feed(self._cleaner.close()) + self._echo.close()
+        return self._keep(text if self._loops is None else self._loops.feed(text) + self._loops.close())
+
+    def _keep(self, text: str) -> str:
+        if text:
+            self.pieces.append(text)
+        return text
+
+    @property
+    def fault(self) -> MergeError | None:
+        """Why the text is of no use, as far as that shows while it is written."""
+        if self._echo.found:
+            return MergeError("The model repeated its instruction. Try a larger model, or a merge prompt of your own.")
+        if self._loops is not None and self._loops.looping:
+            return MergeError("The model repeated the same passage again and again. Try a larger model.")
+        return None
+
+    def final_fault(self, finish_reason: str | None) -> MergeError | None:
+        """Why the text is of no use, now that it has ended."""
+        if (fault := self.fault) is not None:
+            return fault
+        if finish_reason in _CUT:
+            why = f"The model ended its text before it was complete (finish reason {finish_reason!r})."
+            return MergeError(f"{why} Allow it more tokens, or fewer or shorter points.")
+        return None if self.pieces else MergeError("The model gave no text.")
+
+
+class DirectWriting:
+    """The text of a direct answer under way.
+
+    Args:
+        loops: Ends a text that repeats itself; None to keep it.
+
+    Attributes:
+        pieces: The text.
+    """
+
+    def __init__(self, loops: LoopGuard | None) -> None:
+        self.pieces: list[str] = []
+        self._loops = loops
+
+    def feed(self, text: str) -> str:
+        """Takes more text of the model; returns the text that may show now."""
+        shown = text if self._loops is None else self._loops.feed(text)
+        self.pieces.append(shown)
+        return shown
+
+    def close(self) -> str:
+        """Ends the text; returns the rest of it."""
+        rest = "" if self._loops is None else self._loops.close()
+        self.pieces.append(rest)
+        return rest
+
+    @property
+    def looping(self) -> bool:
+        """Whether the text repeats itself and is to be ended."""
+        return self._loops is not None and self._loops.looping
 
 
 class Release:
@@ -31,6 +258,7 @@ class Release:
     Attributes:
         live: As given; set at the end of the answer.
         held: As given; set once the skeleton is complete.
+        queue: The points that are not yet released as a whole, in document order.
         first_text: Seconds from the start of the answer to its first text; None while there is none.
     """
 
@@ -39,12 +267,8 @@ class Release:
         self.first_text: float | None = None
         self._join: Join = join
         self.live = live
-        self._points: deque[PointWriting] = deque()
+        self.queue: deque[PointWriting] = deque()
         self._headed = False
-
-    def add(self, writing: PointWriting) -> None:
-        """Puts a point at the end of the answer."""
-        self._points.append(writing)
 
     def text(self, text: str, offset: float) -> list[AnswerDelta]:
         """Releases a text as it is."""
@@ -59,14 +283,18 @@ class Release:
         deltas: list[AnswerDelta] = []
         if self.held or not self.live:
             return deltas
-        while self._points:
-            writing = self._points[0]
+        while self.queue:
+            writing = self.queue[0]
             text = "".join(writing.pieces[writing.released :])
             if text and not writing.released:
                 writing.shown = offset
                 text = separator(writing.point, self._join) + text
-            if not self._headed:
-                text = self._heading(writing) + text
+            head = "" if self._headed else heading(writing.point, self._join)
+            # A paragraph has no heading, so nothing of it shows before its text: it may stay without any.
+            if not self._headed and (head or writing.pieces):
+                self._headed = True
+                # The first text of an answer has nothing to be set off from, whichever point it belongs to.
+                text = head + text if self.first_text is None else POINT_BREAK + head + text
             if text:
                 deltas.append(AnswerDelta(text))
                 if self.first_text is None:
@@ -74,18 +302,9 @@ class Release:
             writing.released = len(writing.pieces)
             if writing.expansion is None:
                 break
-            self._points.popleft()
+            self.queue.popleft()
             self._headed = False
         return deltas
-
-    def _heading(self, writing: PointWriting) -> str:
-        head = heading(writing.point, self._join)
-        # A paragraph has no heading, so nothing of it shows before its text: it may stay without any.
-        if not head and not writing.pieces:
-            return ""
-        self._headed = True
-        # The first text of an answer has nothing to be set off from, whichever point it belongs to.
-        return head if self.first_text is None else POINT_BREAK + head
 
 
 class Draft:
@@ -138,7 +357,7 @@ class Draft:
     def add_point(self, point: Point) -> PointWriting:
         """Opens the next point of the answer."""
         writing = self.points[point.index] = PointWriting(point, self.loop_guard())
-        self.release.add(writing)
+        self.release.queue.append(writing)
         return writing
 
     def open_merge(self, prompts: AnswerPrompts) -> Prompt:
@@ -173,17 +392,18 @@ class Draft:
 
     def answer(self, offset: float) -> Answer:
         """The answer as far as it is, `offset` seconds after its start."""
-        writings, ledger = self.points.values(), self.ledger
-        expansions = tuple([writing.expansion or writing.result(offset) for writing in writings])
-        times = tuple([writing.times(offset) for writing in writings])
+        ledger, expansions, times = self.ledger, [], []
+        for writing in self.points.values():
+            expansions.append(writing.expansion or writing.result(offset))
+            times.append(writing.times(offset))
         return Answer(
             text=self._text(expansions),
             question=self.question,
             route=self.route,
             skeleton=Skeleton(tuple(self.reading.points)) if self.skeleton is None else self.skeleton,
-            expansions=expansions,
+            expansions=tuple(expansions),
             usage=sum(ledger.usage.values(), Usage()),
-            timings=Timings(offset, self.release.first_text, dict(ledger.spans), dict(ledger.decoding), times),
+            timings=Timings(offset, self.release.first_text, dict(ledger.spans), dict(ledger.decoding), tuple(times)),
             decision=self.decision,
             reason=self.reason,
             usage_by_stage=dict(ledger.usage),

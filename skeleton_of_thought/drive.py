@@ -25,10 +25,9 @@ from skeleton_of_thought.together import (
     AsyncTogether,
     BatchTask,
     BatchThread,
-    Opening,
     Together,
     WorkerReport,
-    in_groups,
+    in_batches,
 )
 from skeleton_of_thought.types import Call, Reply
 
@@ -142,13 +141,6 @@ def run(
     inbox: queue.SimpleQueue[list[WorkerReport]] = queue.SimpleQueue()
     workers: dict[Key, _Worker | BatchThread] = {}
 
-    def begin(openings: list[Opening]) -> None:
-        if together is not None and len(openings) > 1:
-            workers.update(dict.fromkeys((key for key, _ in openings), BatchThread(openings, together, inbox)))
-            return
-        for key, call in openings:
-            workers[key] = _Worker(key, call, open_call, inbox)
-
     try:
         board.go_on(clock(), until_sources=until_sources)
         while True:
@@ -156,13 +148,17 @@ def run(
                 # A call that was cancelled may have ended by itself in the meantime.
                 if (worker := workers.get(key)) is not None:
                     worker.cancel(key)
-            groups = list(in_groups(board.openings(clock()), together))
-            if not workers and board.is_direct(groups):
+            openings = board.openings(clock())
+            if not workers and board.is_direct(openings):
                 yield from board.events()
-                yield from _in_place(*groups[0][0], open_call, board, clock)
+                yield from _in_place(*openings[0], open_call, board, clock)
                 continue
-            for group in groups:
-                begin(group)
+            if together is not None:
+                batches, openings = in_batches(openings, together)
+                for batch in batches:
+                    workers.update(dict.fromkeys((key for key, _ in batch), BatchThread(batch, together, inbox)))
+            for key, call in openings:
+                workers[key] = _Worker(key, call, open_call, inbox)
             yield from board.events()
             if board.finished:
                 return
@@ -179,7 +175,8 @@ def run(
     finally:
         for key, worker in workers.items():
             worker.cancel(key)
-        _join(dict.fromkeys(workers.values()))
+        if workers:
+            _join(dict.fromkeys(workers.values()))
 
 
 def _in_place(
@@ -261,13 +258,6 @@ async def arun(
     inbox: asyncio.Queue[list[WorkerReport]] = asyncio.Queue()
     tasks: dict[Key, _Task | BatchTask] = {}
 
-    def begin(openings: list[Opening]) -> None:
-        if together is not None and len(openings) > 1:
-            tasks.update(dict.fromkeys((key for key, _ in openings), BatchTask(openings, together, inbox)))
-            return
-        for key, call in openings:
-            tasks[key] = _Task(key, call, open_call, inbox)
-
     try:
         board.go_on(clock(), until_sources=until_sources)
         while True:
@@ -275,8 +265,13 @@ async def arun(
                 # A call that was cancelled may have ended by itself in the meantime.
                 if (task := tasks.get(key)) is not None:
                     task.cancel(key)
-            for group in in_groups(board.openings(clock()), together):
-                begin(group)
+            openings = board.openings(clock())
+            if together is not None:
+                batches, openings = in_batches(openings, together)
+                for batch in batches:
+                    tasks.update(dict.fromkeys((key for key, _ in batch), BatchTask(batch, together, inbox)))
+            for key, call in openings:
+                tasks[key] = _Task(key, call, open_call, inbox)
             for event in board.events():
                 yield event
             if board.finished:

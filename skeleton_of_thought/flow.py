@@ -7,43 +7,30 @@ are in `skeleton_of_thought.drive`; adapters supply the calls.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from typing import Any, get_args
 
 from skeleton_of_thought import events
-from skeleton_of_thought.call_flow import Action, CallFlow
-from skeleton_of_thought.draft import Draft
+from skeleton_of_thought.board import Action, CallFlow
+from skeleton_of_thought.draft import REPEATED, Draft, PointWriting
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.events import Event
-from skeleton_of_thought.prompts import AnswerPrompts, PromptSet
-from skeleton_of_thought.routers.base import (
-    BoundRouter,
-    Router,
-    check_router,
-    decide_at_once,
-    failure_decision,
-    races,
-    report_answer,
-)
+from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton
+from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
+from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, Router, check_router, failure_decision, races
 from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.templates import AnswerPrompts
 from skeleton_of_thought.text.assembly import POINT_BREAK
-from skeleton_of_thought.types.answer import Answer, Point, RouteDecision, Skeleton
+from skeleton_of_thought.types.answer import Answer, Conversation, Point, RouteDecision, Skeleton, Stage
 from skeleton_of_thought.types.calls import Call, Reply, Retrieval
-from skeleton_of_thought.types.conversation import Conversation
-from skeleton_of_thought.types.usage import Stage
-from skeleton_of_thought.writing import PointWriting, SkeletonWriting, check_skeleton
 
 __all__ = ["REPEATED", "Action", "AnswerFlow", "Settings"]
 
-REPEATED = "loop"
-"""The finish reason of a text that was ended because it repeated itself."""
+logger = logging.getLogger(__name__)
 
 
 class AnswerFlow(CallFlow):
     """The life of one answer.
-
-    `start`, `delta`, `done` and `failed` return the actions that follow, in order. Reports on calls that were cancelled
-    or have ended are ignored. `now` is the driver's clock in seconds; the flow only subtracts.
 
     Args:
         conversation: The caller's messages; the last one is the question.
@@ -71,7 +58,7 @@ class AnswerFlow(CallFlow):
         *,
         prompts: PromptSet | None = None,
         settings: Settings | None = None,
-        router: Router | Callable[[str], Any] | None = None,
+        router: AnyRouter | None = None,
         skeleton: Skeleton | None = None,
         prefill: Collection[Stage] = (),
         live: bool = True,
@@ -81,18 +68,19 @@ class AnswerFlow(CallFlow):
         if retrieval not in get_args(Retrieval):
             raise InvalidInput(f"retrieval must be {' or '.join(map(repr, get_args(Retrieval)))}, not {retrieval!r}.")
         check_skeleton(skeleton)
-        check_router(router)
+        if not (router is None or isinstance(router, Router)):
+            check_router(router)
         settings = settings or Settings()
         reason = "given skeleton" if skeleton else "no router" if router is None else "not decided yet"
         self._draft = Draft(conversation.question, settings, reason=reason, live=live)
         super().__init__(settings, self._draft.ledger)
         self.conversation = conversation
-        self.prompts = prompts or PromptSet()
         self.finished = False
-        self._prompts = AnswerPrompts(self.prompts, conversation, settings, prefill=prefill, retrieval=retrieval)
+        size, own_context = (settings.max_points, settings.point_words), retrieval == "per_point"
+        prompts = prompts or DEFAULT_PROMPTS
+        self._prompts = AnswerPrompts(prompts, conversation, *size, prefill=prefill, own_context=own_context)
         self._release, self._points = self._draft.release, self._draft.points
-        self._router, self._given, self._retrieval = router, skeleton, retrieval
-        self._structured = structured
+        self._router, self._given, self._retrieval, self._structured = router, skeleton, retrieval, structured
         self._racing = False
         self._raced: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._points_done = self._points_sourced = 0
@@ -104,14 +92,8 @@ class AnswerFlow(CallFlow):
         self._began, self._actions = now, []
         if self._given is not None or self._router is None:
             self._answer_by_points()
-        elif (decision := decide_at_once(self._router, self.conversation)) is not None:
-            self._take_route(decision)
         else:
-            self._open("route", router=BoundRouter(self._router, self.conversation))
-            # A skeleton that is to be written from sources cannot begin before them.
-            if races(self._router) and self._retrieval != "once":
-                self._open_skeleton()
-                self._racing = True
+            self._route(self._router)
         return self._actions
 
     def _read(self, call: Call, text: str) -> None:
@@ -158,6 +140,22 @@ class AnswerFlow(CallFlow):
             self._fail_answer(error)
 
     # --- route ---
+
+    def _route(self, router: AnyRouter) -> None:
+        """Takes the decision of a router that needs no call, and opens a call for one that does."""
+        at_once = getattr(router, "at_once", None)
+        try:
+            decision = None if at_once is None else at_once(self.conversation)
+        except Exception as error:
+            decision = failure_decision(error)
+        if decision is not None:
+            self._take_route(decision)
+            return
+        self._open("route", router=BoundRouter(router, self.conversation))
+        # A skeleton that is to be written from sources cannot begin before them.
+        if races(router) and self._retrieval != "once":
+            self._open_skeleton()
+            self._racing = True
 
     def _take_route(self, decision: RouteDecision) -> None:
         self._draft.decision = decision
@@ -241,7 +239,7 @@ class AnswerFlow(CallFlow):
 
     def _end_sources_if_complete(self) -> None:
         skeleton = self._draft.skeleton
-        if self._retrieval == "per_point" and skeleton is not None and self._points_sourced == len(skeleton):
+        if skeleton is not None and self._points_sourced == len(skeleton):
             self._actions.append(events.SourcesDone())
 
     # --- skeleton ---
@@ -292,8 +290,9 @@ class AnswerFlow(CallFlow):
         # One point has nothing to be merged with.
         self._release.held = self.settings.merge and len(skeleton) > 1
         self._actions.append(events.SkeletonDone(skeleton))
-        # Of eager points all sources may have been found before the skeleton's end.
-        self._end_sources_if_complete()
+        if self._retrieval == "per_point":
+            # Of eager points all sources may have been found before the skeleton's end.
+            self._end_sources_if_complete()
         for point in skeleton.points:
             if point.index not in self._points:
                 self._open_point(point)
@@ -426,11 +425,14 @@ class AnswerFlow(CallFlow):
         if not self._release.live:
             self._release.live = True
             self._show_text(self.answer.text)
-        answer = self.answer
+        answer = self._draft.answer(self._offset)
         self._actions.append(events.AnswerDone(answer))
         self.finished = True
-        if self._router is not None:
-            report_answer(self._router, answer)
+        if (observe := getattr(self._router, "observe", None)) is not None:
+            try:
+                observe(answer)
+            except Exception:
+                logger.warning("The router could not learn from an answer.", exc_info=True)
 
     def _fail_answer(self, error: Exception) -> None:
         for call in list(self._ledger.calls.values()):
@@ -438,7 +440,7 @@ class AnswerFlow(CallFlow):
         self._actions.append(events.AnswerFailed(error))
         self.finished = True
 
-    def last_event(self, event: Event) -> Event:
+    def last_event(self, event: events.Event) -> events.Event:
         """The last event, with the costs of calls that were cancelled before it and have ended since."""
         return self._draft.last_event(event)
 

@@ -1,45 +1,32 @@
-"""The prompts for skeleton, points, merge, route and direct answers.
-
-Every point's prompt has the same order: the caller's system message, examples for backends that need them, the caller's
-history, the question, the skeleton, and at the very end the words of this point alone. So the prompts of one answer
-share the longest possible prefix, which providers and servers cache and the local engine computes once. Points that
-start before the skeleton is complete share all but its last lines.
-
-The context of the question stands before the question, in every prompt of the answer. The context of a point stands
-right before the words of this point alone. A template can place either with `{context}`.
-"""
+"""The set of prompts that the user can replace, for skeleton, points, merge, route and direct answers."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from skeleton_of_thought.context import with_context
 from skeleton_of_thought.default_prompts import CONTEXT, DIRECT, MERGE, POINT, SKELETON, STRUCTURED
 from skeleton_of_thought.errors import PromptFileError
+from skeleton_of_thought.examples import Example, FewShot
 from skeleton_of_thought.prompt_files import read_prompt_file, template_of_file
-from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.templates import (
     ALIASES,
     PLACEHOLDERS,
-    Example,
-    FewShot,
+    AnswerPrompts,
     PromptTemplate,
     Template,
     begin_with,
-    fill,
     how_long,
     how_many,
     mentions,
-    shared_values,
-    skeleton_values,
 )
-from skeleton_of_thought.types import Conversation, Point, Prompt, Retrieval, Skeleton
+from skeleton_of_thought.types import Conversation, Point, Prompt, Skeleton
 
 __all__ = [
     "ALIASES",
+    "DEFAULT_PROMPTS",
     "PLACEHOLDERS",
     "AnswerPrompts",
     "Example",
@@ -165,9 +152,10 @@ class PromptSet:
             structured: Whether the backend gives the skeleton as data. A prompt of the caller's own serves for both.
             context: The context of the question.
         """
-        template = STRUCTURED if structured and self.skeleton == SKELETON else self.skeleton
-        values = shared_values(conversation, max_points, words) | {"context": context}
-        return self._render(template, conversation, values, prefill=prefill and not structured)
+        stages = ["skeleton"] if prefill else []
+        prompts = AnswerPrompts(self, conversation, max_points=max_points, words=words, prefill=stages)
+        prompts.context = context
+        return prompts.skeleton(structured=structured)
 
     def point_prompt(
         self,
@@ -193,112 +181,39 @@ class PromptSet:
             context: The context of the point or of the question.
             own_context: Whether the context is of this point alone, and not of the question.
         """
-        values = shared_values(conversation, max_points, words) | skeleton_values(skeleton, point)
-        values["context"] = context
-        return self._render(self.point, conversation, values, prefill=prefill, own_context=own_context)
+        stages = ["point"] if prefill else []
+        prompts = AnswerPrompts(
+            self, conversation, max_points=max_points, words=words, prefill=stages, own_context=own_context
+        )
+        return prompts.point(skeleton, point, context)
 
     def direct_prompt(self, conversation: Conversation, context: str = "") -> Prompt:
         """The prompt of a direct answer: the conversation as it is, or with a context both together."""
-        if not context.strip():
-            return Prompt(conversation.messages)
-        template = DIRECT if self.direct is None else self.direct
-        values = {"question": conversation.question, "context": context}
-        return self._render(template, conversation, values, prefill=False)
-
-    def _render(
-        self,
-        template: Template | str,
-        conversation: Conversation,
-        values: Mapping[str, str],
-        *,
-        prefill: bool,
-        own_context: bool = False,
-    ) -> Prompt:
-        # `__post_init__` has made templates of strings; `isinstance` would look for each member of the protocol.
-        own = cast(Template, template)
-        context = values.get("context", "")
-        if not context.strip():
-            return own.render(conversation, values, prefill=prefill)
-
-        def render(values: Mapping[str, str]) -> Prompt:
-            return own.render(conversation, values, prefill=prefill)
-
-        return with_context(render, values, fill(self.context, {"context": context}), own=own_context)
+        prompts = AnswerPrompts(self, conversation, max_points=1, words=1)
+        prompts.context = context
+        return prompts.direct()
 
     def merge_prompt(
         self, conversation: Conversation, skeleton: Skeleton, draft: str, *, max_points: int, words: int
     ) -> Prompt:
         """The prompt that asks for one text in place of the points; `draft` is the points, joined."""
-        values = shared_values(conversation, max_points, words) | skeleton_values(skeleton) | {"draft": draft}
-        return self._render(self.merge, conversation, values, prefill=False)
+        return AnswerPrompts(self, conversation, max_points=max_points, words=words).merge(skeleton, draft)
 
+    @property
+    def structured_skeleton(self) -> Template | str:
+        """Asks for the skeleton where the backend gives it as data. A template of the caller's serves for both."""
+        return STRUCTURED if self.skeleton == SKELETON else self.skeleton
 
-class AnswerPrompts:
-    """The prompts of one answer.
-
-    Args:
-        prompts: The templates.
-        conversation: The question and the turns before it.
-        settings: How the answer is made.
-        prefill: The stages whose backend continues the start of an assistant's turn.
-        retrieval: When calls retrieve.
-
-    Attributes:
-        context: The context of the question; empty before its retrieval.
-    """
-
-    def __init__(
-        self,
-        prompts: PromptSet,
-        conversation: Conversation,
-        settings: Settings,
-        *,
-        prefill: Collection[str],
-        retrieval: Retrieval,
-    ) -> None:
-        self.context = ""
-        self._prompts = prompts
-        self._conversation = conversation
-        self._size = {"max_points": settings.max_points, "words": settings.point_words}
-        self._prefill = frozenset(prefill)
-        self._own_context = retrieval == "per_point"
-
-    def skeleton(self, *, structured: bool) -> Prompt:
-        """Asks for the skeleton."""
-        return self._prompts.skeleton_prompt(
-            self._conversation,
-            prefill="skeleton" in self._prefill,
-            structured=structured,
-            context=self.context,
-            **self._size,
-        )
-
-    def point(self, skeleton: Skeleton, point: Point, context: str) -> Prompt:
-        """Asks for a point; `context` is its own, if it has one."""
-        return self._prompts.point_prompt(
-            self._conversation,
-            skeleton,
-            point,
-            prefill="point" in self._prefill,
-            context=context or self.context,
-            own_context=self._own_context,
-            **self._size,
-        )
-
-    def direct(self) -> Prompt:
-        """Asks for a direct answer."""
-        return self._prompts.direct_prompt(self._conversation, self.context)
-
-    def merge(self, skeleton: Skeleton, draft: str) -> Prompt:
-        """Asks for one text in place of the points."""
-        return self._prompts.merge_prompt(self._conversation, skeleton, draft, **self._size)
+    @property
+    def direct_with_context(self) -> Template | str:
+        """Asks for a direct answer with a context."""
+        return DIRECT if self.direct is None else self.direct
 
     @property
     def has_own_merge(self) -> bool:
         """Whether the caller has given a template for the merge."""
-        return self._prompts.merge != PromptSet.merge
+        return self.merge != MERGE
 
-    def merge_material(self, skeleton: Skeleton, draft: str) -> list[str]:
-        """The texts that the prompt of a merge may hold besides its instruction."""
-        texts = [message.text for message in self._conversation.messages]
-        return [*texts, draft, str(skeleton), "; ".join(skeleton.titles)]
+
+DEFAULT_PROMPTS = PromptSet()
+"""The project's own prompts, made once for all answers."""

@@ -1,21 +1,33 @@
-"""Templates, which make a prompt of a conversation and the values of a stage."""
+"""Templates, and the prompts of one answer that they make.
+
+Every point's prompt has the same order: the caller's system message, examples for backends that need them, the caller's
+history, the question, the skeleton, and at the very end the words of this point alone. So the prompts of one answer
+share the longest possible prefix, which providers and servers cache and the local engine computes once. Points that
+start before the skeleton is complete share all but its last lines.
+
+The context of the question stands before the question, in every prompt of the answer. The context of a point stands
+right before the words of this point alone. A template can place either with `{context}`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
+from skeleton_of_thought.context import with_context
 from skeleton_of_thought.types import Conversation, Hints, Message, Point, Prompt, Skeleton
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.examples import FewShot
+    from skeleton_of_thought.prompts import PromptSet
 
 __all__ = [
     "ALIASES",
     "PLACEHOLDERS",
-    "Example",
-    "FewShot",
+    "AnswerPrompts",
     "PromptTemplate",
     "Template",
     "begin_with",
@@ -23,8 +35,8 @@ __all__ = [
     "how_long",
     "how_many",
     "mentions",
-    "shared_values",
     "skeleton_values",
+    "user_turn",
 ]
 
 ALIASES: Mapping[str, str] = {
@@ -74,65 +86,6 @@ class Template(Protocol):
 
 
 @dataclass(frozen=True)
-class Example:
-    """A question of another conversation, and a good reply to it.
-
-    Attributes:
-        question: The question.
-        titles: The titles of the skeleton.
-        reply: The reply without the template's prefill; or its sentences, of which as many are shown as make no more
-            than `{words}` words, because the model writes as much as the examples do. None for the skeleton itself, of
-            no more than `{max_points}` points, as the whole reply.
-        index: For a point's prompt: the number of the title that the reply is about, from 1.
-        context: The value of `{context}`.
-    """
-
-    question: str
-    titles: tuple[str, ...] = ()
-    reply: str | tuple[str, ...] | None = None
-    index: int = 1
-    context: str = ""
-
-    def values(self) -> dict[str, str]:
-        """The values for the placeholders of the template."""
-        values = {"question": self.question, "context": self.context}
-        if self.titles:
-            points = tuple(Point(i, title) for i, title in enumerate(self.titles, 1))
-            values |= skeleton_values(Skeleton(points), points[self.index - 1])
-        return values
-
-    def turn(self, prefill: str, values: Mapping[str, str]) -> str:
-        """The assistant's turn, of the length that the values ask for."""
-        if self.reply is None:
-            titles = self.titles[: int(values["max_points"])]
-            return "\n".join(f"{i}. {title}" for i, title in enumerate(titles, 1))
-        if isinstance(self.reply, str):
-            return prefill + self.reply
-        lengths = accumulate(len(sentence.split()) for sentence in self.reply)
-        fitting = sum(length <= int(values["words"]) for length in lengths)
-        return " ".join((prefill, *self.reply[: max(1, fitting)]))
-
-
-@dataclass(frozen=True)
-class FewShot:
-    """Examples for backends that continue a prefill, as turns before the caller's own.
-
-    Such a backend is likely to have a small model, and small models follow examples better than instructions. The
-    examples are the same for every question, so an engine that keeps prefixes computes them once.
-
-    Attributes:
-        examples: Shown as turns: the text and prefill with the example's values, and its reply.
-        text: The user's turn, in the examples and for the question; None for the template's own.
-        opening: A user's turn and its reply that come before `text`, once for each question: of the examples (those of
-            one question stand together) and of the caller.
-    """
-
-    examples: tuple[Example, ...]
-    text: str | None = None
-    opening: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True)
 class PromptTemplate:
     """A user turn with `{placeholders}`, and the start of the assistant's turn.
 
@@ -162,14 +115,17 @@ class PromptTemplate:
         """The prompt of one call, as `Template.render` describes."""
         prefill = prefill and bool(self.prefill)
         if prefill and self.few_shot is not None:
-            messages = tuple(self._turns(self.few_shot, conversation, values))
+            messages = tuple(self.few_shot.turns(self, conversation, values))
         else:
             text = fill(self.text if prefill else self.instruction, values)
-            messages = (*conversation.history, _user(text, conversation))
+            messages = (*conversation.history, user_turn(text, conversation))
         hints = self.hints
         if hints.max_tokens is None and self.tokens_per is not None:
             name, tokens = self.tokens_per
-            hints = replace(hints, max_tokens=tokens * _size(values[name]))
+            value = values[name]
+            # A number as it is; for a text, the most tokens that it is likely to have.
+            units = int(value) if value.isdecimal() else len(value.encode()) // 2 + 64
+            hints = replace(hints, max_tokens=tokens * units)
         return Prompt(messages, fill(self.prefill, values) if prefill else "", hints)
 
     @cached_property
@@ -179,40 +135,14 @@ class PromptTemplate:
             return self.text + self.instead
         return begin_with(self.text, self.prefill) if self.prefill else self.text
 
-    def _turns(self, few_shot: FewShot, conversation: Conversation, values: Mapping[str, str]) -> Iterator[Message]:
-        """The caller's system message, the examples, the caller's history, the question."""
-        text, opening = few_shot.text or self.text, few_shot.opening
-        yield from conversation.system
-        question = None
-        for example in few_shot.examples:
-            known = {**values, **example.values()}
-            if opening is not None and example.question != question:
-                yield Message("user", fill(opening[0], known))
-                yield Message("assistant", fill(opening[1], known))
-            question = example.question
-            yield Message("user", fill(text, known))
-            yield Message("assistant", example.turn(fill(self.prefill, known), known))
-        yield from conversation.turns
-        turn = fill(text, values)
-        if opening is None:
-            yield _user(turn, conversation)
-        else:
-            yield _user(fill(opening[0], values), conversation)
-            yield Message("assistant", fill(opening[1], values))
-            yield Message("user", turn)
-
-
-def _size(value: str) -> int:
-    """The number that the value is, or the most tokens that the text is likely to have."""
-    return int(value) if value.isdecimal() else len(value.encode()) // 2 + 64
-
 
 def begin_with(text: str, start: str) -> str:
     """The text of a user's turn that asks the model to begin as a prefill would."""
     return f"{text}\n\nBegin your answer with: {start.strip()}"
 
 
-def _user(text: str, conversation: Conversation) -> Message:
+def user_turn(text: str, conversation: Conversation) -> Message:
+    """The user's turn that asks the question in these words, with the question's attachments."""
     attachments = conversation.attachments
     return Message("user", ({"type": "text", "text": text}, *attachments) if attachments else text)
 
@@ -239,17 +169,6 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     return "".join(parts)
 
 
-def shared_values(conversation: Conversation, max_points: int, words: int) -> dict[str, str]:
-    """The values that all stages have."""
-    return {
-        "question": conversation.question,
-        "max_points": str(max_points),
-        "how_many": how_many(max_points),
-        "words": str(words),
-        "how_long": how_long(words),
-    }
-
-
 def skeleton_values(skeleton: Skeleton, point: Point | None = None) -> dict[str, str]:
     """The values of a stage that shows the skeleton, and perhaps one of its points."""
     values = {"skeleton": str(skeleton), "titles": "; ".join(skeleton.titles), "count": str(len(skeleton.points))}
@@ -270,3 +189,95 @@ def how_long(words: int) -> str:
     if words <= 60:
         return "one or two sentences"
     return "a short paragraph" if words <= 150 else "a paragraph"
+
+
+class AnswerPrompts:
+    """The prompts of one answer.
+
+    Args:
+        prompts: The templates.
+        conversation: The question and the turns before it.
+        max_points: The most points.
+        words: The length of a point.
+        prefill: The stages whose backend continues the start of an assistant's turn.
+        own_context: Whether each point has a context of its own.
+
+    Attributes:
+        context: The context of the question; empty before its retrieval.
+    """
+
+    def __init__(
+        self,
+        prompts: PromptSet,
+        conversation: Conversation,
+        max_points: int,
+        words: int,
+        *,
+        prefill: Collection[str] = (),
+        own_context: bool = False,
+    ) -> None:
+        self.context = ""
+        self._prompts = prompts
+        self._conversation = conversation
+        self._prefill = prefill
+        self._own_context = own_context
+        self._values = {
+            "question": conversation.question,
+            "max_points": str(max_points),
+            "how_many": how_many(max_points),
+            "words": str(words),
+            "how_long": how_long(words),
+        }
+
+    def skeleton(self, *, structured: bool) -> Prompt:
+        """Asks for the skeleton."""
+        template = self._prompts.structured_skeleton if structured else self._prompts.skeleton
+        prefill = "skeleton" in self._prefill and not structured
+        return self._render(template, {**self._values, "context": self.context}, prefill=prefill)
+
+    def point(self, skeleton: Skeleton, point: Point, context: str) -> Prompt:
+        """Asks for a point; `context` is its own, if it has one."""
+        values = {**self._values, **skeleton_values(skeleton, point), "context": context or self.context}
+        return self._render(
+            self._prompts.point, values, prefill="point" in self._prefill, own_context=self._own_context
+        )
+
+    def direct(self) -> Prompt:
+        """Asks for a direct answer: with the conversation as it is, or with a context both together."""
+        if not self.context.strip():
+            return Prompt(self._conversation.messages)
+        values = {"question": self._conversation.question, "context": self.context}
+        return self._render(self._prompts.direct_with_context, values)
+
+    def merge(self, skeleton: Skeleton, draft: str) -> Prompt:
+        """Asks for one text in place of the points; `draft` is the points, joined."""
+        return self._render(self._prompts.merge, {**self._values, **skeleton_values(skeleton), "draft": draft})
+
+    @property
+    def has_own_merge(self) -> bool:
+        """Whether the caller has given a template for the merge."""
+        return self._prompts.has_own_merge
+
+    def merge_material(self, skeleton: Skeleton, draft: str) -> list[str]:
+        """The texts that the prompt of a merge may hold besides its instruction."""
+        texts = [message.text for message in self._conversation.messages]
+        return [*texts, draft, str(skeleton), "; ".join(skeleton.titles)]
+
+    def _render(
+        self,
+        template: Template | str,
+        values: Mapping[str, str],
+        *,
+        prefill: bool = False,
+        own_context: bool = False,
+    ) -> Prompt:
+        # `PromptSet` has made templates of strings; `isinstance` would look for each member of the protocol.
+        own = cast(Template, template)
+        context = values.get("context", "")
+        if not context.strip():
+            return own.render(self._conversation, values, prefill=prefill)
+
+        def render(values: Mapping[str, str]) -> Prompt:
+            return own.render(self._conversation, values, prefill=prefill)
+
+        return with_context(render, values, fill(self._prompts.context, {"context": context}), own=own_context)

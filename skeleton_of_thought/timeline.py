@@ -18,7 +18,7 @@ from typing import Any, Literal, SupportsFloat, cast
 
 from skeleton_of_thought._drawing import Bar, Part, draw_svg, draw_text, in_seconds
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types.usage import PointTimes, Span, Timings
+from skeleton_of_thought.types.answer import PointTimes, Span, Timings
 
 __all__ = ["Timeline"]
 

@@ -29,7 +29,7 @@ __all__ = [
     "Together",
     "Whole",
     "WorkerReport",
-    "in_groups",
+    "in_batches",
 ]
 
 logger = logging.getLogger(__name__)
@@ -75,13 +75,16 @@ Inbox = Callable[[Sequence[WorkerReport]], None]
 """Takes reports that the driver handles at one moment, so that the calls that follow from them start together."""
 
 
-def in_groups(openings: Iterable[Opening], together: _Together[_AnswerFunction] | None) -> Iterator[list[Opening]]:
-    """Groups the calls that start now into batches, in order of their first calls. Most groups hold one call."""
+def in_batches(
+    openings: Iterable[Opening], together: _Together[_AnswerFunction]
+) -> tuple[list[list[Opening]], list[Opening]]:
+    """Splits the calls that start now into batches of two or more, and calls that are opened by themselves."""
     groups: dict[Hashable, list[Opening]] = {}
     for key, call in openings:
-        shared = None if together is None or call.prompt is None else together.key(call, key[0])
+        shared = None if call.prompt is None else together.key(call, key[0])
         groups.setdefault((key, None) if shared is None else (None, shared), []).append((key, call))
-    yield from groups.values()
+    batches = [group for group in groups.values() if len(group) > 1]
+    return batches, [group[0] for group in groups.values() if len(group) == 1]
 
 
 class _Members:

@@ -16,7 +16,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import merge_configs
 
 from langchain_sot.models.resolution import read_traits, with_bindings
-from skeleton_of_thought.adapters.streams import aclose_stream, close_stream
+from skeleton_of_thought.adapters.replies import aclose_stream, close_stream
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableWithFallbacks

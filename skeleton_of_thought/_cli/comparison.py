@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from skeleton_of_thought._cli.backend import Baseline, ModelBackend
 from skeleton_of_thought._cli.report import BaselineAnswer, Comparison, length
 from skeleton_of_thought._cli.views import View
-from skeleton_of_thought.adapters.streams import close_stream
+from skeleton_of_thought.adapters.replies import close_stream
 from skeleton_of_thought.drive import Open
 from skeleton_of_thought.types import Answer, Call, Conversation, Hints, Prompt, Reply, Usage
 

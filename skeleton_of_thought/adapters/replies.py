@@ -1,14 +1,27 @@
-"""How a model's reply ended: its usage, its finish reason, and what a local engine did for it."""
+"""A model's reply: closing its stream, and how it ended (usage, finish reason, the work of a local engine)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from skeleton_of_thought.types import Completion, Decoding, Reply, Usage
 
-__all__ = ["ReplyEnd", "completion_metadata", "read_decoding", "read_finish_reason", "read_usage"]
+__all__ = [
+    "ReplyEnd",
+    "aclose_stream",
+    "aclosing_stream",
+    "close_stream",
+    "closing_stream",
+    "completion_metadata",
+    "read_decoding",
+    "read_finish_reason",
+    "read_usage",
+]
+
+StreamT = TypeVar("StreamT")
 
 _INPUT = ("prompt_tokens", "input_tokens", "prompt_token_count", "prompt_eval_count")
 _OUTPUT = ("completion_tokens", "output_tokens", "candidates_token_count", "eval_count")
@@ -107,3 +120,36 @@ def _getter(data: Any) -> Callable[[str], Any]:
 
 def _first_count(get: Callable[[str], Any], names: tuple[str, ...]) -> int | None:
     return next((value for name in names if isinstance(value := get(name), int)), None)
+
+
+# --- closing streams: some iterators have `close` or `aclose`, others have neither ------------------
+
+
+def close_stream(stream: Any) -> None:
+    """Closes a stream that has a `close` method."""
+    if (close := getattr(stream, "close", None)) is not None:
+        close()
+
+
+async def aclose_stream(stream: Any) -> None:
+    """Closes a stream that has an `aclose` method."""
+    if (aclose := getattr(stream, "aclose", None)) is not None:
+        await aclose()
+
+
+@contextmanager
+def closing_stream(stream: StreamT) -> Iterator[StreamT]:
+    """`contextlib.closing` for any iterator."""
+    try:
+        yield stream
+    finally:
+        close_stream(stream)
+
+
+@asynccontextmanager
+async def aclosing_stream(stream: StreamT) -> AsyncIterator[StreamT]:
+    """`contextlib.aclosing` for any async iterator."""
+    try:
+        yield stream
+    finally:
+        await aclose_stream(stream)

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from skeleton_of_thought.types.answer import Answer, Expansion, Point, RouteDecision, Skeleton
-from skeleton_of_thought.types.calls import Call, Cancel, Completion, Hints, Prompt, Reply, Retrieval
-from skeleton_of_thought.types.conversation import Content, Conversation, Message, Request
-from skeleton_of_thought.types.usage import Decoding, PointTimes, Span, Stage, Timings, Usage
+from skeleton_of_thought.types.answer import (
+    Answer,
+    Content,
+    Conversation,
+    Expansion,
+    Message,
+    Point,
+    PointTimes,
+    Request,
+    RouteDecision,
+    Skeleton,
+    Span,
+    Stage,
+    Timings,
+    Usage,
+)
+from skeleton_of_thought.types.calls import Call, Cancel, Completion, Decoding, Hints, Prompt, Reply, Retrieval
 
 __all__ = [
     "Answer",

@@ -1,26 +1,150 @@
-"""An answer and its parts: points, skeleton, route, expansions."""
+"""The values that an answer is made of, from the conversation to its text, tokens and times."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from skeleton_of_thought.types.usage import Span, Timings, Usage
+from skeleton_of_thought.errors import InvalidInput
 
 if TYPE_CHECKING:
     from skeleton_of_thought.timeline import Timeline
+    from skeleton_of_thought.types.calls import Decoding
 
 __all__ = [
     "Answer",
+    "Content",
+    "Conversation",
     "Expansion",
+    "Message",
     "Point",
+    "PointTimes",
+    "Request",
     "RouteDecision",
     "Skeleton",
+    "Span",
+    "Stage",
+    "Timings",
+    "Usage",
 ]
+
+Stage = Literal["route", "sources", "skeleton", "point", "merge", "direct"]
+
+Content = str | tuple[Mapping[str, Any], ...]
+"""Text, or content blocks as chat APIs take them (`{"type": "text", "text": ...}`, images, files)."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One chat message.
+
+    Attributes:
+        role: `"system"`, `"user"`, `"assistant"`, or any other role that the backend knows.
+        content: Text or content blocks.
+        raw: The framework's own message object, if this is the caller's unchanged message. Adapters pass it on as it
+            is, so that fields that the core does not know are kept.
+    """
+
+    role: str
+    content: Content
+    raw: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def text(self) -> str:
+        """The text of the content, its text blocks joined."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(str(block.get("text", "")) for block in self.content if _is_text(block))
+
+    @property
+    def attachments(self) -> tuple[Mapping[str, Any], ...]:
+        """The content blocks that are not text: images, files, audio."""
+        if isinstance(self.content, str):
+            return ()
+        return tuple(block for block in self.content if not _is_text(block))
+
+
+def _is_text(block: Mapping[str, Any]) -> bool:
+    return block.get("type") == "text"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Facts about a request besides its messages, for routers.
+
+    Attributes:
+        tools: Whether tools are bound, of which the model may want to call one.
+        response_format: Whether the answer has to fit a schema or another format of the backend.
+        max_concurrency: The most calls that may be open at a time; None for as many as there are points.
+    """
+
+    tools: bool = False
+    response_format: bool = False
+    max_concurrency: int | None = None
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A chat whose last message is the user's question.
+
+    Attributes:
+        messages: The chat.
+        request: Facts about the request besides its messages; only routers read them.
+
+    Raises:
+        InvalidInput: The last message is not the user's, or holds neither text nor attachments.
+    """
+
+    messages: tuple[Message, ...]
+    request: Request = Request()
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise InvalidInput("There is no question: give a question, or messages that end with the user's.")
+        last = self.messages[-1]
+        if last.role != "user":
+            raise InvalidInput(
+                f"The last message is of role {last.role!r}, but Skeleton-of-Thought answers the user's last "
+                "message: let the conversation end with a user (human) message."
+            )
+        if not last.text.strip() and not last.attachments:
+            raise InvalidInput("The question is empty: give a question with some text.")
+
+    @classmethod
+    def of(cls, question: str, *, system: str | None = None, history: Iterable[Message] = ()) -> Conversation:
+        """A conversation from a question, with an optional system message and earlier turns before it."""
+        head = (Message("system", system),) if system else ()
+        return cls((*head, *history, Message("user", question)))
+
+    @cached_property
+    def question(self) -> str:
+        """The text of the last message, stripped."""
+        return self.messages[-1].text.strip()
+
+    @cached_property
+    def history(self) -> tuple[Message, ...]:
+        """The messages before the question: system message and earlier turns."""
+        return self.messages[:-1]
+
+    @cached_property
+    def system(self) -> tuple[Message, ...]:
+        """The system messages at the front of the history."""
+        return tuple(takewhile(lambda message: message.role == "system", self.history))
+
+    @cached_property
+    def turns(self) -> tuple[Message, ...]:
+        """The history without the system messages at its front."""
+        return self.history[len(self.system) :]
+
+    @cached_property
+    def attachments(self) -> tuple[Mapping[str, Any], ...]:
+        """The question's content blocks that are not text."""
+        return self.messages[-1].attachments
 
 
 @dataclass(frozen=True)
@@ -83,6 +207,96 @@ class RouteDecision:
     score: float | None = None
     reason: str = ""
     usage: Usage | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens. `cached_tokens` is the share of `input_tokens` that the backend had cached."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class Span:
+    """When a piece of work ran, in seconds since the answer began. `first` is the time of its first text."""
+
+    start: float
+    end: float
+    first: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Its duration."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class PointTimes:
+    """When one point was retrieved for, written and released, in seconds since the answer began.
+
+    Attributes:
+        index: The point's number.
+        title: Its title.
+        written: The time of its last call; None if none was opened.
+        retrieved: The time of its retrieval, all attempts together; None without retrieval per point.
+        released: When the reader got its first text, in document order. None if there was none, or if the answer's
+            text comes at once, at its end.
+        attempts: The number of calls made to write it.
+        failed: Whether it failed for good.
+    """
+
+    index: int
+    title: str
+    written: Span | None = None
+    retrieved: Span | None = None
+    released: float | None = None
+    attempts: int = 0
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Timings:
+    """The times of an answer, in seconds.
+
+    Attributes:
+        total: From the start to the end of the answer.
+        first_text: From the start to the first text of the answer; None if there was none.
+        stages: A `Span` per stage that ran: `route`, `sources`, `skeleton`, `point` (of several calls, from the
+            first one's start to the last one's end), `merge`, `direct`.
+        decoding: The work of the local engine for the calls of a stage, summed; no entry for a stage whose backend does
+            not report it.
+        points: When each point was written, in document order; see `skeleton_of_thought.timeline` for a picture.
+    """
+
+    total: float = 0.0
+    first_text: float | None = None
+    stages: Mapping[str, Span] = field(default_factory=dict)
+    decoding: Mapping[Stage, Decoding] = field(default_factory=dict)
+    points: tuple[PointTimes, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The timings as plain JSON-safe data."""
+        return {
+            "total": self.total,
+            "first_text": self.first_text,
+            "stages": {stage: dataclasses.asdict(span) for stage, span in self.stages.items()},
+            "decoding": {stage: done.to_dict() for stage, done in self.decoding.items()},
+            "points": [dataclasses.asdict(point) for point in self.points],
+        }
 
 
 @dataclass(frozen=True)

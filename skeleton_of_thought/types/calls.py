@@ -1,18 +1,18 @@
-"""Calls to models and retrievers: prompts, replies, and completions."""
+"""Calls to models and retrievers: prompts, replies, completions, and the work of a local engine."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from skeleton_of_thought.types.answer import Point, RouteDecision
-from skeleton_of_thought.types.conversation import Message
-from skeleton_of_thought.types.usage import Decoding, Stage, Usage
+from skeleton_of_thought.types.answer import Message, Point, RouteDecision, Stage, Usage
 
 __all__ = [
     "Call",
     "Cancel",
     "Completion",
+    "Decoding",
     "Hints",
     "Prompt",
     "Reply",
@@ -97,6 +97,51 @@ class Cancel:
     """An open or waiting call whose text is no longer wanted."""
 
     id: int
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The work of a local engine for one completion, or for several of them together.
+
+    A sum adds seconds, steps and tokens of completions that may have been decoded side by side. So its seconds can be
+    more than the time that passed, and its pace is the mean pace of one completion.
+
+    Attributes:
+        waiting: Seconds from the submission until the prompt began to run.
+        prefill: Seconds from then until the completion joined the batch.
+        decode: Seconds from then until its end.
+        steps: Decoding steps that it took part in.
+        mean_rows: The mean number of rows in the batch over its steps. A sum weighs by steps.
+        output_tokens: Tokens generated.
+    """
+
+    waiting: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+    steps: int = 0
+    mean_rows: float = 0.0
+    output_tokens: int = 0
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens over the time in the batch; 0.0 without any."""
+        return self.output_tokens / self.decode if self.decode > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields and the pace as plain JSON-safe data."""
+        return {**dataclasses.asdict(self), "tokens_per_second": self.tokens_per_second}
+
+    def __add__(self, other: Decoding) -> Decoding:
+        steps = self.steps + other.steps
+        rows = self.mean_rows * self.steps + other.mean_rows * other.steps
+        return Decoding(
+            self.waiting + other.waiting,
+            self.prefill + other.prefill,
+            self.decode + other.decode,
+            steps,
+            rows / steps if steps else 0.0,
+            self.output_tokens + other.output_tokens,
+        )
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from skeleton_of_thought.adapters.adoption import Adoptions, NotAdopted, library
 from skeleton_of_thought.adapters.hints import engine_settings, token_limit
 from skeleton_of_thought.adapters.replies import (
     ReplyEnd,
+    aclosing_stream,
+    closing_stream,
     completion_metadata,
     read_decoding,
     read_finish_reason,
     read_usage,
 )
-from skeleton_of_thought.adapters.streams import aclosing_stream, closing_stream
 from skeleton_of_thought.types import Call, Completion, Decoding, Hints, Message, Prompt, Reply, Usage
 
 # --- the end of a reply ---
