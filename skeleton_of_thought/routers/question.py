@@ -24,7 +24,7 @@ _WORD = re.compile(r"c\+\+|c#|[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
-_LATIN = re.compile(r"[^\W\d_]", re.I)
+_LETTER = re.compile(r"[^\W\d_]")
 _FORMS = {
     "snippet": re.compile(
         r"```|~~~|<\w+[^>]*>.*</|^\s*(?:def|class|import|#include|public|SELECT)\b|[;{]\s*$|\w\(\)", re.M
@@ -63,6 +63,7 @@ class Question:
         language: One of `LANGUAGES`, or "" for another.
         classes: The classes of its words in the lexicon: `"list"`, `"story"`, `"code"`, ...
         opening: The classes of its first words, among them the question's form (`"howto"`, `"yesno"`).
+        size: Roughly the number of words: half the characters in Chinese and Japanese, which have no spaces.
         length: Characters of the whole question.
     """
 
@@ -71,20 +72,8 @@ class Question:
     language: str
     classes: frozenset[str]
     opening: frozenset[str]
+    size: int
     length: int
-
-    @property
-    def size(self) -> int:
-        """Roughly the number of words: half the characters in Chinese and Japanese, which have no spaces."""
-        return len(self.text) // 2 if self.language in ("zh", "ja") else len(self.words)
-
-    def has(self, *classes: str) -> bool:
-        """Whether the question has any of these classes."""
-        return not self.classes.isdisjoint(classes)
-
-    def opens(self, *classes: str) -> bool:
-        """Whether the question's first words have any of these classes."""
-        return not self.opening.isdisjoint(classes)
 
 
 # The gate and the embedded router read the same message, one after the other.
@@ -109,7 +98,7 @@ def read_question(text: str) -> Question:
 
     Example:
         >>> question = read_question("Welche Vorteile hat ein Garten auf dem Dach?")
-        >>> question.language, question.has("list"), question.has("code")
+        >>> question.language, "list" in question.classes, "code" in question.classes
         ('de', True, False)
     """
     seen = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} … {text[-_TAIL:]}"
@@ -117,24 +106,29 @@ def read_question(text: str) -> Question:
     lower = seen.casefold().replace("’", "'").lstrip(' \n\t¿¡"“„«「『([*#>-–—')
     words = tuple(_WORD.findall(lower))
     language = _language(seen, words)
-    found, opening = set[str](), set[str]()
+    found, opening, size = set[str](), set[str](), len(words)
     if language in ("zh", "ja"):
         _classes_of_text(lower, language, found, opening)
+        size = len(seen) // 2
     # English words stand in questions of every language, above all technical ones.
     _classes_of_words(words, language, found, opening)
-    found.update(_marks(seen, words))
-    return Question(seen, words, language, frozenset(found), frozenset(opening), len(text))
+    _add_marks(seen, words, found)
+    return Question(seen, words, language, frozenset(found), frozenset(opening), size, len(text))
 
 
-def _marks(text: str, words: tuple[str, ...]) -> list[str]:
-    """Classes that show in the text's form."""
-    marks = [name for name, pattern in _FORMS.items() if pattern.search(text)]
-    if len([word for word in words if word[0].isdigit()]) > 2:
-        marks.append("numbers")
+def _add_marks(text: str, words: tuple[str, ...], found: set[str]) -> None:
+    """Adds the classes that show in the text's form."""
+    for name, pattern in _FORMS.items():
+        if pattern.search(text):
+            found.add(name)
+    numbers = 0
+    for word in words:
+        numbers += word[0].isdigit()
+    if numbers > 2:
+        found.add("numbers")
     questions = text.count("?") + text.count("？")
     if questions != 1:
-        marks.append("questions" if questions else "statement")
-    return marks
+        found.add("questions" if questions else "statement")
 
 
 # --- the lexicon ----------------------------------------------------------------------------------
@@ -158,13 +152,14 @@ def _lexicon() -> Mapping[str, list[str]]:
 
 
 def _language(text: str, words: tuple[str, ...]) -> str:
-    letters = len(_LATIN.findall(text)) or 1
-    if _KANA.search(text):
-        return "ja"
-    if len(_HAN.findall(text)) * 3 > letters:
-        return "zh"
-    if len(_CYRILLIC.findall(text)) * 2 > letters:
-        return "ru"
+    if not text.isascii():
+        letters = len(_LETTER.findall(text)) or 1
+        if _KANA.search(text):
+            return "ja"
+        if len(_HAN.findall(text)) * 3 > letters:
+            return "zh"
+        if len(_CYRILLIC.findall(text)) * 2 > letters:
+            return "ru"
     stopwords = _stopwords()
     counts: dict[str, int] = {}
     for word in words:
