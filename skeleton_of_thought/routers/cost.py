@@ -45,22 +45,25 @@ class Pace:
 
     Flows report all their answers (`observe`). If a backend reports no usage, words are counted, at four tokens for
     three words, which is precise enough to compare a skeleton with a direct answer.
+
+    Attributes:
+        answers: The number of answers with points that were measured.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._means: dict[str, float] = {}
-        self._answers = 0
+        self.answers = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks cannot be copied or pickled; engines and chains, which hold a router, are.
         with self._lock:
-            return {"means": dict(self._means), "answers": self._answers}
+            return {"means": dict(self._means), "answers": self.answers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._lock = threading.Lock()
         self._means = {name: getattr(mean, "value", mean) for name, mean in state["means"].items()}
-        self._answers = state["answers"]
+        self.answers = state["answers"]
 
     def observe(self, answer: Answer) -> None:
         """Learns from an answer's timings and usage."""
@@ -73,13 +76,7 @@ class Pace:
                 self._means[name] = mean + _NEWEST * (value - mean)
             # A comparison needs both paces.
             alone = {"pace", "skeleton_whole", "direct_whole"} & self._means.keys()
-            self._answers += "point_pace" in found and bool(alone)
-
-    @property
-    def answers(self) -> int:
-        """The number of answers with points that were measured."""
-        with self._lock:
-            return self._answers
+            self.answers += "point_pace" in found and bool(alone)
 
     @property
     def doubt(self) -> float:
@@ -123,12 +120,15 @@ def _alone(answer: Answer) -> dict[str, float]:
 
 def _add_points(answer: Answer, found: dict[str, float]) -> None:
     """Adds the points' number, length and pace, and the logarithm of this answer's speed-up by its own paces."""
-    good = [one for one in answer.expansions if one.error is None and one.text]
+    good = tokens = 0
+    for one in answer.expansions:
+        if one.error is None and one.text:
+            good += 1
+            tokens += one.usage.output_tokens or _words_as_tokens(one.text)
     if not good:
         return
-    tokens = sum([one.usage.output_tokens or _words_as_tokens(one.text) for one in good])
     found["points"] = float(len(answer.expansions))
-    found["point_tokens"] = tokens / len(good)
+    found["point_tokens"] = tokens / good
     usage = answer.usage_by_stage.get("point")
     if usage is not None and usage.input_tokens:
         found["cached"] = usage.cached_tokens / usage.input_tokens
@@ -163,11 +163,13 @@ class Estimate:
         extra_tokens: Prompt tokens beyond those of a direct answer, without cached ones.
         direct_seconds: The time for a direct answer of the same length.
         skeleton_seconds: The time for the skeleton and its points.
+        room: The number of calls that can run at a time; None for enough.
     """
 
     extra_tokens: int
     direct_seconds: float
     skeleton_seconds: float
+    room: int | None = None
 
     @property
     def saved(self) -> float:
@@ -257,7 +259,7 @@ class CostGuard:
         points = max(1.0, min(mean("points", 7.0), float(self._max_points)))
         point_tokens = mean("point_tokens", 60.0)
         skeleton_tokens = mean("skeleton_tokens", 50.0)
-        prompt = sum([_prompt_tokens(message.text) for message in conversation.messages])
+        prompt = _prompt_tokens(conversation)
         fresh = 1 - mean("cached", 0.0)
         extra = _SKELETON_WORDING + points * (prompt + skeleton_tokens + _POINT_WORDING) * fresh
         latency, seconds = mean("latency", 0.5), mean("pace", 0.02)
@@ -268,12 +270,17 @@ class CostGuard:
             latency, skeleton_seconds = 0.0, whole
             direct_seconds = seconds = mean("direct_whole", whole)
         together = mean("point_pace", seconds / points)
-        if (room := self._room(conversation)) is not None:
+        room = conversation.request.max_concurrency
+        if self._capacity is not None:
+            capacity = max(1, self._capacity()) if callable(self._capacity) else self._capacity
+            room = capacity if room is None else min(capacity, room)
+        if room is not None:
             # Measured with all points side by side; with less room they run in waves.
             together = max(together, seconds / room)
         length = points * point_tokens
         direct = latency + length * direct_seconds
-        return Estimate(round(extra), direct, latency + skeleton_tokens * skeleton_seconds + length * together)
+        skeleton = latency + skeleton_tokens * skeleton_seconds + length * together
+        return Estimate(round(extra), direct, skeleton, room)
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """Direct if a skeleton would cost too much or save too little, with the numbers as the reason."""
@@ -285,7 +292,7 @@ class CostGuard:
                 reason=f"cost guard: a skeleton would cost about {estimate.extra_tokens:,} more prompt tokens, "
                 f"more than max_extra_tokens={limit:,}",
             )
-        if self._room(conversation) == 1 and self.min_speedup >= 1:
+        if estimate.room == 1 and self.min_speedup >= 1:
             return RouteDecision(False, reason="cost guard: there is room for one call at a time, points would wait")
         if not self.has_measured:
             return RouteDecision(True, reason="cost guard: too little was measured to compare")
@@ -307,19 +314,16 @@ class CostGuard:
         """Async twin of `route`."""
         return self.route(conversation)
 
-    def _room(self, conversation: Conversation) -> int | None:
-        own = max(1, self._capacity()) if callable(self._capacity) else self._capacity
-        allowed = conversation.request.max_concurrency
-        if own is None or allowed is None:
-            return allowed if own is None else own
-        return min(own, allowed)
-
     def _may_retry(self) -> bool:
         with self._lock:
             self._refused = (self._refused + 1) % (self._retry + 1)
             return self._refused == 0
 
 
-def _prompt_tokens(text: str) -> int:
-    dense = len(_DENSE.findall(text))
-    return dense + (len(text) - dense) // _CHARACTERS_PER_TOKEN + _MESSAGE_TOKENS
+def _prompt_tokens(conversation: Conversation) -> int:
+    tokens = 0
+    for message in conversation.messages:
+        text = message.text
+        dense = len(_DENSE.findall(text))
+        tokens += dense + (len(text) - dense) // _CHARACTERS_PER_TOKEN + _MESSAGE_TOKENS
+    return tokens
