@@ -188,13 +188,14 @@ def _stopwords() -> Mapping[str, tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class _Words:
-    """The words of a language: phrases by their first word, and stems (`reason*`)."""
+    """The words of a language: phrases by their first word, and stems (`reason*`) by their first letters."""
 
     phrases: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]]
-    stems: Mapping[str, tuple[str, ...]]
-    longest: int
+    stems: Mapping[str, tuple[tuple[str, str], ...]]
 
 
+_SHORTEST = 3
+"""Letters of the shortest stem."""
 _FIRST = 4
 """Phrases that begin within this many words belong to the opening."""
 
@@ -213,8 +214,8 @@ def _classes_of_words(words: tuple[str, ...], language: str, found: set[str], op
                 found.add(name)
                 if i < _FIRST:
                     opening.add(name)
-            for end in range(3, min(len(word), table.longest) + 1):
-                for name in table.stems.get(word[:end], ()):
+            for stem, name in table.stems.get(word[:_SHORTEST], ()):
+                if word.startswith(stem):
                     found.add(name)
                     if i < _FIRST:
                         opening.add(name)
@@ -246,17 +247,17 @@ def _entries(language: str) -> Iterator[tuple[str, str]]:
 @cache
 def _words(language: str) -> _Words:
     phrases: dict[str, list[tuple[tuple[str, ...], str]]] = {}
-    stems: dict[str, list[str]] = {}
+    stems: dict[str, list[tuple[str, str]]] = {}
     for name, entry in _entries(language):
         if entry.endswith("*") and " " not in entry:
-            stems.setdefault(entry[:-1].casefold(), []).append(name)
+            stem = entry[:-1].casefold()
+            stems.setdefault(stem[:_SHORTEST], []).append((stem, name))
         else:
             phrase = tuple(_WORD.findall(entry.casefold()))
             phrases.setdefault(phrase[0], []).append((phrase, name))
     return _Words(
         {first: tuple(of) for first, of in phrases.items()},
-        {stem: tuple(names) for stem, names in stems.items()},
-        max(map(len, stems), default=0),
+        {letters: tuple(of) for letters, of in stems.items()},
     )
 
 
