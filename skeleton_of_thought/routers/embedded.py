@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from itertools import combinations, pairwise, starmap
+from itertools import combinations, pairwise
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ BUCKETS = 1 << 17
 _FORMAT = "sot-embedded-router 2"
 _WORDS = 120
 """The number of words of a question that count."""
-_PLACED = 10
-"""The number of first words that count with their place."""
+_PLACES = (0, 0, 1, 1, 2, 2, 2, 2, 2, 2)
+"""The places of the first words, which count with their place."""
 _STEM = 5
 """Letters of a stem."""
 _ENDS = frozenset(".!?。！？")
@@ -174,38 +174,37 @@ _LIST_OPENINGS = frozenset((("what", "are"), ("what", "were"), ("which", "are"),
 def features(question: Question, *, follows: bool = False) -> list[tuple[int, float]]:
     """The question's features as buckets and values."""
     classes, opening, words = sorted(question.classes), sorted(question.opening), question.words[:_WORDS]
-    pairs, stems, placed = list[str](), set[str](), list[str]()
+    pairs, stems = list[str](), set[str]()
     for first in opening:
         for name in classes:
             if name != first:
                 pairs.append(f"x {first} {name}")
-    pairs += starmap("y {} {}".format, combinations(classes, 2))
-    for i, word in enumerate(words):
+    pairs += map("y ".__add__, map(" ".join, combinations(classes, 2)))
+    for word in words:
         if len(word) >= _STEM and word.isalpha():
             stems.add(word[:_STEM])
-        if i < _PLACED:
-            placed.append(f"t{min(i // 2, 2)} {word}")
     last = _last_sentence(question.words)
     # The names of a group, their value, and how many share it. Long questions have many words: together they must not
     # outweigh the classes of the question.
     groups: tuple[tuple[Iterable[str], float, int], ...] = (
-        (map("c {}".format, classes), 1.0, 1),
-        (map("o {}".format, opening), 1.0, 1),
+        (map("c ".__add__, classes), 1.0, 1),
+        (map("o ".__add__, opening), 1.0, 1),
         (pairs, 1.0, len(pairs)),
-        (map("w {}".format, dict.fromkeys(words)), 1.0, len(words)),
-        (starmap("b {} {}".format, dict.fromkeys(pairwise(words))), 1.0, len(words)),
-        (map("s {}".format, sorted(stems)), 1.0, len(stems)),
+        (map("w ".__add__, dict.fromkeys(words)), 1.0, len(words)),
+        (map("b ".__add__, map(" ".join, dict.fromkeys(pairwise(words)))), 1.0, len(words)),
+        (map("s ".__add__, sorted(stems)), 1.0, len(stems)),
         (_beginnings("p", words), 1.0, 1),
-        (placed, 0.6, 1),
+        (map("t{} {}".format, _PLACES, words), 0.6, 1),
         (("sentences", *_beginnings("q", last)) if last else ("one sentence",), 1.0, 1),
-        (map("q {}".format, dict.fromkeys(last)), 1.0, len(last)),
+        (map("q ".__add__, dict.fromkeys(last)), 1.0, len(last)),
         (_shape(question, follows), 1.0, 1),
     )
-    found = list[tuple[int, float]]()
-    for names, value, count in groups:
-        share = value * math.sqrt(8 / max(count, 8))
-        found += [(zlib.crc32(name.encode()) & (BUCKETS - 1), share) for name in names]
-    return found
+    return [
+        (hashed % BUCKETS, share)
+        for names, value, count in groups
+        for share in [value * math.sqrt(8 / max(count, 8))]
+        for hashed in map(zlib.crc32, map(str.encode, names))
+    ]
 
 
 def _beginnings(mark: str, words: tuple[str, ...]) -> tuple[str, str, str]:
@@ -217,6 +216,8 @@ def _last_sentence(words: tuple[str, ...]) -> tuple[str, ...]:
 
     After a long story, it alone states the task.
     """
+    if _ENDS.isdisjoint(words[:-1]):
+        return ()
     last, question = (), ()
     count = begin = 0
     for i, word in enumerate((*words, ".")):
