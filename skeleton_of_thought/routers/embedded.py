@@ -103,7 +103,7 @@ class Weights:
         buckets: One byte per bucket: its weight in units, plus 128.
         unit: The weight of one unit.
         bias: Added to every sum.
-        slope: Factor of the sum before it becomes a probability (Platt's calibration, as is `offset`).
+        slope: Factor of the sum before it becomes a probability (Platt's calibration, with `offset`).
         offset: Added after the slope.
         threshold: The lowest score that means a skeleton.
         about: Their origin: number of questions, figures of cross-validation.
@@ -218,7 +218,8 @@ def _last_sentence(words: tuple[str, ...]) -> tuple[str, ...]:
     """
     if _ENDS.isdisjoint(words[:-1]):
         return ()
-    last, question = (), ()
+    last: tuple[str, ...] = ()
+    question: tuple[str, ...] = ()
     count = begin = 0
     for i, word in enumerate((*words, ".")):
         if word not in _ENDS:
