@@ -74,7 +74,7 @@ class AutoRouter:
         return self._guarded(conversation, await BoundRouter(self.router, conversation).adecide())
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
-        """The decision if it needs no call: always with the embedded router, with another one if the gate decides."""
+        """The decision if it needs no call: the gate and the embedded router need none, other routers may."""
         if (decision := self._barred(conversation)) is not None:
             return decision
         at_once = getattr(self.router, "at_once", None)

@@ -35,13 +35,13 @@ _INSTANT = 0.25
 
 
 class _Mean:
-    """A mean as pickles of 0.1 hold it."""
+    """A mean in a pickle of version 0.1."""
 
     value: float
 
 
 class Pace:
-    """The measurements of one model. Safe to be fed and read from many threads.
+    """The measurements of one model. Safe to update and read from many threads.
 
     Flows report all their answers (`observe`). If a backend reports no usage, words are counted, at four tokens for
     three words, which is precise enough to compare a skeleton with a direct answer.
@@ -80,9 +80,9 @@ class Pace:
 
     @property
     def doubt(self) -> float:
-        """The factor by which the speed-ups of single answers lie around their mean: 1 if all were the same.
+        """The spread of the answers' speed-ups around their mean, as a factor: 1 if all were the same.
 
-        It is large when load comes and goes, or when answers wait for others of this process.
+        It is large if load changes often, or if answers wait for others of this process.
         """
         means = self.means()
         mean = means.get("gain", 0.0)
@@ -163,7 +163,7 @@ class Estimate:
         extra_tokens: Prompt tokens beyond those of a direct answer, without cached ones.
         direct_seconds: The time for a direct answer of the same length.
         skeleton_seconds: The time for the skeleton and its points.
-        room: The number of calls that can run at a time; None for enough.
+        room: The number of calls that can run at the same time; None for enough.
     """
 
     extra_tokens: int
@@ -190,12 +190,12 @@ class CostGuard:
         min_speedup: The least ratio of the time for a direct answer to the time with a skeleton; 0 for any. It applies
             once `enough` answers are measured, and leaves a margin if they disagree: see `Pace.doubt`.
         max_points: The most points of a skeleton, as in `Settings`.
-        capacity: The number of calls that can run at a time now: a number, a function that returns it, or None for
+        capacity: The number of calls that can run at the same time: a number, a function that returns it, or None for
             enough. The limit of the request (`Request.max_concurrency`) holds as well. With room for one call a
             skeleton is no faster, whatever the measurements are.
         pace: The measurements; share one between all guards of a model.
-        enough: The number of measured answers from which on times are compared.
-        retry: After this many refusals because of time, one question passes as a new measurement: load changes.
+        enough: The guard compares times once this many answers are measured.
+        retry: After this many refusals because of time, one question passes, to measure again: load may have changed.
 
     Raises:
         InvalidInput: A number is out of its range.
@@ -301,7 +301,7 @@ class CostGuard:
             f"for about {estimate.extra_tokens:,} more prompt tokens"
         )
         instant = max(estimate.direct_seconds, estimate.skeleton_seconds) < _INSTANT
-        # A refusal takes measurements that agree.
+        # The guard refuses only if the measurements agree.
         if instant or estimate.speedup * self.pace.doubt >= self.min_speedup:
             return RouteDecision(True, reason=saves)
         if self._may_retry():

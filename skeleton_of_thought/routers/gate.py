@@ -23,7 +23,7 @@ _PASSED = "no rule of the gate is against a skeleton"
 
 @dataclass(frozen=True)
 class Gate:
-    """Rules that have a question answered directly, without asking the router behind them. A `Router` itself.
+    """Rules that reject a skeleton before the router is asked. A `Router` itself.
 
     Args:
         off: Names of rules that do not apply, out of `RULES`.
@@ -91,7 +91,7 @@ class Gate:
 
 # --- signs ----------------------------------------------------------------------------------------
 
-_NUMBER = r"(?P<number>\d+)|one|two|three|four|five|six|zwei|drei|deux|trois|dos|tres|due|tre|dois|três|twee|drie|两|三"
+_NUMBER = r"\d+|one|two|three|four|five|six|zwei|drei|deux|trois|dos|tres|due|tre|dois|três|twee|drie|两|三"
 _IN_WORDS = re.compile(
     r"(\d+)[\s-]*(?:words?|wörtern?|worten?|mots|palabras|parole|palavras|woorden|слов\w*|字|語|文字)(?!\w*[-\s]+essay)",
     re.I,
@@ -110,11 +110,11 @@ _AS_FORMAT = re.compile(
 
 
 def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> tuple[set[str], int]:
-    """The signs that the rules look for, and the size of the question.
+    """The signs that the rules look for, and the question's size in words.
 
-    Signs are the classes of the question's words, the classes of its first words after a "^" (as in the lexicon), and
-    facts of the request in words. The question is the labelled one of a prompt with a context. Instructions about the
-    answer's form stand anywhere in such a prompt.
+    A sign is a class of the question's words, a class of its first words after "^" (as in the lexicon), or a fact about
+    the request. In a prompt with a context, only the labelled question has classes. Instructions about the answer's
+    form count anywhere in the prompt.
     """
     text = messages[-1].text.strip() if messages else ""
     asked = find_question(text)
@@ -163,6 +163,7 @@ class _Form:
 _MANY = {"list", "pros", "diff", "whatif", "plan", "advice", "recommend", "many"}
 """Classes of questions that points may answer well, whatever their form."""
 _REFERS = {"^followup", "anaphora"}
+"""Words that refer to something said before."""
 _FACT = {"^who", "^when", "^where", "^howmany"}
 _OPEN = {"^why", "^howto", "^which", "^what", *_FACT}
 

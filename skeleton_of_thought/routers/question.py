@@ -18,7 +18,7 @@ LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja")
 """Languages of the lexicon."""
 
 _HEAD, _TAIL = 700, 300
-"""Characters that are read of a longer question: the task stands before or after a long text."""
+"""The numbers of first and last characters that are read of a longer question: the task stands at either end."""
 
 _WORD = re.compile(r"c\+\+|c#|[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s\"'’‘“”„«»「」『』]", re.I)
 _HAN = re.compile(r"[\u4e00-\u9fff]")
@@ -48,7 +48,7 @@ _LABELLED = re.compile(
     re.I | re.M | re.S,
 )
 _IN_STEPS = re.compile(r"^\s*(?:thought|action|observation)\s*:", re.I | re.M)
-"""Lines of prompts for agents, which reason in a form of their own."""
+"""Lines of prompts for agents that reason in steps: there the whole prompt counts as the question."""
 _BEGINNING = _END = 2000
 """Characters that are searched for a labelled question: it stands before or after the context."""
 
@@ -102,7 +102,7 @@ def read_question(text: str) -> Question:
         ('de', True, False)
     """
     seen = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} … {text[-_TAIL:]}"
-    # A quote or a Spanish mark before the first word must not stand in for it.
+    # A quote or a Spanish mark before the first word must not count as the first word.
     lower = seen.casefold().replace("’", "'").lstrip(' \n\t¿¡"“„«「『([*#>-–—')
     words = tuple(_WORD.findall(lower))
     language = _language(seen, words)
@@ -110,7 +110,7 @@ def read_question(text: str) -> Question:
     if language in ("zh", "ja"):
         _classes_of_text(lower, language, found, opening)
         size = len(seen) // 2
-    # English words stand in questions of every language, above all technical ones.
+    # English words occur in questions of every language, above all in technical ones.
     _classes_of_words(words, language, found, opening)
     _add_marks(seen, words, found)
     return Question(seen, words, language, frozenset(found), frozenset(opening), size, len(text))
@@ -234,7 +234,7 @@ def _classes_of_text(text: str, language: str, found: set[str], opening: set[str
 
 
 def _entries(language: str) -> Iterator[tuple[str, str]]:
-    """Each entry of a language, after its class."""
+    """Yields the class and the text of each entry of a language."""
     for line in _lexicon()[language]:
         if line.startswith(_STOPWORDS):
             continue
