@@ -5,7 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, check_router, decide_at_once, races, report_answer
+from skeleton_of_thought.routers.base import (
+    AnyRouter,
+    BoundRouter,
+    check_router,
+    failure_decision,
+    races,
+    report_answer,
+)
 from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.routers.embedded import EmbeddedRouter
 from skeleton_of_thought.routers.gate import Gate
@@ -49,7 +56,8 @@ class AutoRouter:
 
     def observe(self, answer: Answer) -> None:
         """Reports an answer to the guard, and to a router that learns."""
-        report_answer(self.router, answer)
+        if hasattr(self.router, "observe"):
+            report_answer(self.router, answer)
         if self.guard is not None:
             self.guard.observe(answer)
 
@@ -66,10 +74,16 @@ class AutoRouter:
         return self._guarded(conversation, await BoundRouter(self.router, conversation).adecide())
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
-        """The decision if it needs no call: always with the embedded router, with another one if the gate decides."""
+        """The decision if it needs no call: the gate and the embedded router need none, other routers may."""
         if (decision := self._barred(conversation)) is not None:
             return decision
-        decision = decide_at_once(self.router, conversation)
+        at_once = getattr(self.router, "at_once", None)
+        if at_once is None:
+            return None
+        try:
+            decision = at_once(conversation)
+        except Exception as error:
+            return failure_decision(error)
         return None if decision is None else self._guarded(conversation, decision)
 
     @property

@@ -39,9 +39,9 @@ class Router(Protocol):
     Three more attributes are optional. `at_once(conversation)` returns the decision, or None if it needs a call: a
     flow tries it first, and opens no call of stage `route` if there is a decision. It has to return within a
     millisecond, because it runs in the thread or on the loop of the flow. With `races=True` the skeleton's call
-    runs beside the router's: its text is read once the decision is there, and a direct decision cancels the call.
-    `observe(answer)` receives every complete answer, for routers that learn from timings, except the answers of a
-    batch, which wait for each other.
+    runs beside the router's: the flow reads its text once the router has decided, and a direct decision cancels the
+    call. `observe(answer)` receives every complete answer, for routers that learn from timings, except the answers
+    of a batch, whose calls wait for each other.
 
     Example:
         >>> class NoProofs:
@@ -88,7 +88,7 @@ class BoundRouter:
     conversation: Conversation
 
     def decide(self) -> RouteDecision:
-        """Asks the router. An async function runs to its end on a new loop of this thread."""
+        """Asks the router. An async function runs on a new event loop in this thread."""
         if isinstance(self.router, Router):
             return self.router.route(self.conversation)
         result = self.router(self.conversation.question)
@@ -170,7 +170,7 @@ def failure_decision(error: Exception) -> RouteDecision:
 def all_of(*routers: AnyRouter) -> Combined:
     """A skeleton if every router wants one. The first that wants none decides, and later ones are not asked.
 
-    A router that fails wants none, and the reason says so.
+    A router that fails counts as wanting none, and the reason says so.
 
     Example:
         >>> short = lambda question: RouteDecision(len(question) < 40, reason="is it short?")
@@ -186,7 +186,7 @@ def all_of(*routers: AnyRouter) -> Combined:
 def any_of(*routers: AnyRouter) -> Combined:
     """A skeleton if any router wants one. The first that wants one decides, and later ones are not asked.
 
-    A router that fails wants none; the others are still asked.
+    A router that fails counts as wanting none; the others are still asked.
     """
     return Combined(routers, "any")
 
@@ -233,34 +233,34 @@ class Combined:
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """See `Router.route`."""
-        asking = self._asking()
-        router = next(asking)
+        poll = self._poll()
+        router = next(poll)
         while True:
             try:
                 decision = BoundRouter(router, conversation).decide()
             except Exception as error:
                 decision = _Failed(error)
-            if isinstance(step := _sent(asking, decision), RouteDecision):
+            if isinstance(step := _advance(poll, decision), RouteDecision):
                 return step
             router = step
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
-        asking = self._asking()
-        router = next(asking)
+        poll = self._poll()
+        router = next(poll)
         while True:
             try:
                 decision = await BoundRouter(router, conversation).adecide()
             except Exception as error:
                 decision = _Failed(error)
-            if isinstance(step := _sent(asking, decision), RouteDecision):
+            if isinstance(step := _advance(poll, decision), RouteDecision):
                 return step
             router = step
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
         """The decision, unless one of the routers on the way to it needs a call."""
-        asking = self._asking()
-        router = next(asking)
+        poll = self._poll()
+        router = next(poll)
         while True:
             try:
                 decision = _at_once(router, conversation)
@@ -268,7 +268,7 @@ class Combined:
                 decision = _Failed(error)
             if decision is None:
                 return None
-            if isinstance(step := _sent(asking, decision), RouteDecision):
+            if isinstance(step := _advance(poll, decision), RouteDecision):
                 return step
             router = step
 
@@ -282,7 +282,7 @@ class Combined:
         for router in self.routers:
             report_answer(router, answer)
 
-    def _asking(self) -> Generator[AnyRouter, RouteDecision, RouteDecision]:
+    def _poll(self) -> Generator[AnyRouter, RouteDecision, RouteDecision]:
         """Yields the next router, receives its decision, and returns the decision that stands."""
         usage: Usage | None = None
         failures: list[str] = []
@@ -317,11 +317,11 @@ class _Failed(RouteDecision):
         super().__init__(failed.use_skeleton, reason=failed.reason)
 
 
-def _sent(
-    asking: Generator[AnyRouter, RouteDecision, RouteDecision], decision: RouteDecision
+def _advance(
+    poll: Generator[AnyRouter, RouteDecision, RouteDecision], decision: RouteDecision
 ) -> AnyRouter | RouteDecision:
     try:
-        return asking.send(decision)
+        return poll.send(decision)
     except StopIteration as end:
         standing: RouteDecision = end.value
         return standing

@@ -180,8 +180,8 @@ def train_classifier(
     """Trains an encoder and saves it for `ClassifierRouter.from_pretrained`.
 
     The loss is the sum of a Tversky loss, as in the paper, and a cross-entropy with class weights, which has a
-    gradient where the Tversky loss has none. Held-out questions choose the epoch with the least loss, and the
-    threshold.
+    gradient where the Tversky loss has none. Training keeps the epoch with the least loss on held-out questions and
+    chooses the threshold on them.
 
     Args:
         labelled: Questions for training, 15 % of which are held out.

@@ -35,32 +35,35 @@ _INSTANT = 0.25
 
 
 class _Mean:
-    """A mean as pickles of 0.1 hold it."""
+    """A mean in a pickle of version 0.1."""
 
     value: float
 
 
 class Pace:
-    """The measurements of one model. Safe to be fed and read from many threads.
+    """The measurements of one model. Safe to update and read from many threads.
 
     Flows report all their answers (`observe`). If a backend reports no usage, words are counted, at four tokens for
     three words, which is precise enough to compare a skeleton with a direct answer.
+
+    Attributes:
+        answers: The number of answers with points that were measured.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._means: dict[str, float] = {}
-        self._answers = 0
+        self.answers = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks cannot be copied or pickled; engines and chains, which hold a router, are.
         with self._lock:
-            return {"means": dict(self._means), "answers": self._answers}
+            return {"means": dict(self._means), "answers": self.answers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._lock = threading.Lock()
         self._means = {name: getattr(mean, "value", mean) for name, mean in state["means"].items()}
-        self._answers = state["answers"]
+        self.answers = state["answers"]
 
     def observe(self, answer: Answer) -> None:
         """Learns from an answer's timings and usage."""
@@ -73,19 +76,13 @@ class Pace:
                 self._means[name] = mean + _NEWEST * (value - mean)
             # A comparison needs both paces.
             alone = {"pace", "skeleton_whole", "direct_whole"} & self._means.keys()
-            self._answers += "point_pace" in found and bool(alone)
-
-    @property
-    def answers(self) -> int:
-        """The number of answers with points that were measured."""
-        with self._lock:
-            return self._answers
+            self.answers += "point_pace" in found and bool(alone)
 
     @property
     def doubt(self) -> float:
-        """The factor by which the speed-ups of single answers lie around their mean: 1 if all were the same.
+        """The spread of the answers' speed-ups around their mean, as a factor: 1 if all were the same.
 
-        It is large when load comes and goes, or when answers wait for others of this process.
+        It is large if load changes often, or if answers wait for others of this process.
         """
         means = self.means()
         mean = means.get("gain", 0.0)
@@ -123,12 +120,15 @@ def _alone(answer: Answer) -> dict[str, float]:
 
 def _add_points(answer: Answer, found: dict[str, float]) -> None:
     """Adds the points' number, length and pace, and the logarithm of this answer's speed-up by its own paces."""
-    good = [one for one in answer.expansions if one.error is None and one.text]
+    good = tokens = 0
+    for one in answer.expansions:
+        if one.error is None and one.text:
+            good += 1
+            tokens += one.usage.output_tokens or _words_as_tokens(one.text)
     if not good:
         return
-    tokens = sum([one.usage.output_tokens or _words_as_tokens(one.text) for one in good])
     found["points"] = float(len(answer.expansions))
-    found["point_tokens"] = tokens / len(good)
+    found["point_tokens"] = tokens / good
     usage = answer.usage_by_stage.get("point")
     if usage is not None and usage.input_tokens:
         found["cached"] = usage.cached_tokens / usage.input_tokens
@@ -163,11 +163,13 @@ class Estimate:
         extra_tokens: Prompt tokens beyond those of a direct answer, without cached ones.
         direct_seconds: The time for a direct answer of the same length.
         skeleton_seconds: The time for the skeleton and its points.
+        room: The number of calls that can run at the same time; None for enough.
     """
 
     extra_tokens: int
     direct_seconds: float
     skeleton_seconds: float
+    room: int | None = None
 
     @property
     def saved(self) -> float:
@@ -188,12 +190,12 @@ class CostGuard:
         min_speedup: The least ratio of the time for a direct answer to the time with a skeleton; 0 for any. It applies
             once `enough` answers are measured, and leaves a margin if they disagree: see `Pace.doubt`.
         max_points: The most points of a skeleton, as in `Settings`.
-        capacity: The number of calls that can run at a time now: a number, a function that returns it, or None for
+        capacity: The number of calls that can run at the same time: a number, a function that returns it, or None for
             enough. The limit of the request (`Request.max_concurrency`) holds as well. With room for one call a
             skeleton is no faster, whatever the measurements are.
         pace: The measurements; share one between all guards of a model.
-        enough: The number of measured answers from which on times are compared.
-        retry: After this many refusals because of time, one question passes as a new measurement: load changes.
+        enough: The guard compares times once this many answers are measured.
+        retry: After this many refusals because of time, one question passes, to measure again: load may have changed.
 
     Raises:
         InvalidInput: A number is out of its range.
@@ -257,7 +259,7 @@ class CostGuard:
         points = max(1.0, min(mean("points", 7.0), float(self._max_points)))
         point_tokens = mean("point_tokens", 60.0)
         skeleton_tokens = mean("skeleton_tokens", 50.0)
-        prompt = sum([_prompt_tokens(message.text) for message in conversation.messages])
+        prompt = _prompt_tokens(conversation)
         fresh = 1 - mean("cached", 0.0)
         extra = _SKELETON_WORDING + points * (prompt + skeleton_tokens + _POINT_WORDING) * fresh
         latency, seconds = mean("latency", 0.5), mean("pace", 0.02)
@@ -268,12 +270,17 @@ class CostGuard:
             latency, skeleton_seconds = 0.0, whole
             direct_seconds = seconds = mean("direct_whole", whole)
         together = mean("point_pace", seconds / points)
-        if (room := self._room(conversation)) is not None:
+        room = conversation.request.max_concurrency
+        if self._capacity is not None:
+            capacity = max(1, self._capacity()) if callable(self._capacity) else self._capacity
+            room = capacity if room is None else min(capacity, room)
+        if room is not None:
             # Measured with all points side by side; with less room they run in waves.
             together = max(together, seconds / room)
         length = points * point_tokens
         direct = latency + length * direct_seconds
-        return Estimate(round(extra), direct, latency + skeleton_tokens * skeleton_seconds + length * together)
+        skeleton = latency + skeleton_tokens * skeleton_seconds + length * together
+        return Estimate(round(extra), direct, skeleton, room)
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """Direct if a skeleton would cost too much or save too little, with the numbers as the reason."""
@@ -285,7 +292,7 @@ class CostGuard:
                 reason=f"cost guard: a skeleton would cost about {estimate.extra_tokens:,} more prompt tokens, "
                 f"more than max_extra_tokens={limit:,}",
             )
-        if self._room(conversation) == 1 and self.min_speedup >= 1:
+        if estimate.room == 1 and self.min_speedup >= 1:
             return RouteDecision(False, reason="cost guard: there is room for one call at a time, points would wait")
         if not self.has_measured:
             return RouteDecision(True, reason="cost guard: too little was measured to compare")
@@ -294,7 +301,7 @@ class CostGuard:
             f"for about {estimate.extra_tokens:,} more prompt tokens"
         )
         instant = max(estimate.direct_seconds, estimate.skeleton_seconds) < _INSTANT
-        # A refusal takes measurements that agree.
+        # The guard refuses only if the measurements agree.
         if instant or estimate.speedup * self.pace.doubt >= self.min_speedup:
             return RouteDecision(True, reason=saves)
         if self._may_retry():
@@ -307,19 +314,16 @@ class CostGuard:
         """Async twin of `route`."""
         return self.route(conversation)
 
-    def _room(self, conversation: Conversation) -> int | None:
-        own = max(1, self._capacity()) if callable(self._capacity) else self._capacity
-        allowed = conversation.request.max_concurrency
-        if own is None or allowed is None:
-            return allowed if own is None else own
-        return min(own, allowed)
-
     def _may_retry(self) -> bool:
         with self._lock:
             self._refused = (self._refused + 1) % (self._retry + 1)
             return self._refused == 0
 
 
-def _prompt_tokens(text: str) -> int:
-    dense = len(_DENSE.findall(text))
-    return dense + (len(text) - dense) // _CHARACTERS_PER_TOKEN + _MESSAGE_TOKENS
+def _prompt_tokens(conversation: Conversation) -> int:
+    tokens = 0
+    for message in conversation.messages:
+        text = message.text
+        dense = len(_DENSE.findall(text))
+        tokens += dense + (len(text) - dense) // _CHARACTERS_PER_TOKEN + _MESSAGE_TOKENS
+    return tokens

@@ -12,11 +12,12 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from itertools import chain, combinations, pairwise, starmap
+from itertools import combinations, pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ BUCKETS = 1 << 17
 _FORMAT = "sot-embedded-router 2"
 _WORDS = 120
 """The number of words of a question that count."""
-_PLACED = 10
-"""The number of first words that count with their place."""
+_PLACES = (0, 0, 1, 1, 2, 2, 2, 2, 2, 2)
+"""The places of the first words, which count with their place."""
 _STEM = 5
 """Letters of a stem."""
 _ENDS = frozenset(".!?。！？")
@@ -70,7 +71,7 @@ class EmbeddedRouter:
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """See `Router.route`."""
-        follows = any(message.role == "assistant" for message in conversation.messages)
+        follows = "assistant" in map(attrgetter("role"), conversation.messages)
         score = self.score(conversation.question, follows=follows)
         use = score >= self.threshold
         reason = "the embedded router takes it for " + (
@@ -102,7 +103,7 @@ class Weights:
         buckets: One byte per bucket: its weight in units, plus 128.
         unit: The weight of one unit.
         bias: Added to every sum.
-        slope: Factor of the sum before it becomes a probability (Platt's calibration, as is `offset`).
+        slope: Factor of the sum before it becomes a probability (Platt's calibration, with `offset`).
         offset: Added after the slope.
         threshold: The lowest score that means a skeleton.
         about: Their origin: number of questions, figures of cross-validation.
@@ -118,8 +119,9 @@ class Weights:
 
     def score(self, question: Question, *, follows: bool = False) -> float:
         """The probability that a skeleton suits the question."""
-        buckets = self.buckets
-        total = sum([value * (buckets[bucket] - 128) for bucket, value in features(question, follows=follows)])
+        total = 0.0
+        for bucket, value in features(question, follows=follows):
+            total += value * (self.buckets[bucket] - 128)
         return sigmoid(self.slope * (total * self.unit + self.bias) + self.offset)
 
     def write(self, path: Path) -> None:
@@ -166,62 +168,69 @@ def sigmoid(value: float) -> float:
 
 # --- features -------------------------------------------------------------------------------------
 
-_Group = tuple[Iterable[str], float]
-"""Names of features with the value that they share."""
+_LIST_OPENINGS = frozenset((("what", "are"), ("what", "were"), ("which", "are"), ("which", "were")))
 
 
 def features(question: Question, *, follows: bool = False) -> list[tuple[int, float]]:
     """The question's features as buckets and values."""
     classes, opening, words = sorted(question.classes), sorted(question.opening), question.words[:_WORDS]
-    pairs = [f"x {first} {name}" for first in opening for name in classes if name != first]
-    pairs += starmap("y {} {}".format, combinations(classes, 2))
-    grams = chain(map("w {}".format, words), starmap("b {} {}".format, pairwise(words)))
-    stems = sorted({word[:_STEM] for word in words if len(word) >= _STEM and word.isalpha()})
-    groups: list[_Group] = [
-        (map("c {}".format, classes), 1.0),
-        (map("o {}".format, opening), 1.0),
-        (pairs, _share(len(pairs))),
-        (dict.fromkeys(grams), _share(len(words))),
-        (map("s {}".format, stems), _share(len(stems))),
-        (_beginnings("p", words), 1.0),
-        ([f"t{min(i // 2, 2)} {word}" for i, word in enumerate(words[:_PLACED])], 0.6),
-        *_last_question(question.words),
-        (_shape(question, follows), 1.0),
-    ]
-    crc32 = zlib.crc32
-    return [(crc32(name.encode()) & (BUCKETS - 1), value) for names, value in groups for name in names]
-
-
-def _share(count: int) -> float:
-    # Long questions have many words: together they must not outweigh the classes of the question.
-    return math.sqrt(8 / max(count, 8))
-
-
-def _beginnings(mark: str, words: Sequence[str]) -> list[str]:
-    return [f"{mark}{n} {' '.join(words[:n])}" for n in (1, 2, 3)]
-
-
-def _last_question(words: Sequence[str]) -> list[_Group]:
-    """Features of the last question or sentence of several: after a long story, it alone tells the task."""
-    sentences = list(_sentences(words))
-    if len(sentences) < 2:
-        return [(["one sentence"], 1.0)]
-    last = next((sentence for sentence in reversed(sentences) if sentence[-1] in "?？"), sentences[-1])
+    pairs, stems = list[str](), set[str]()
+    for first in opening:
+        for name in classes:
+            if name != first:
+                pairs.append(f"x {first} {name}")
+    pairs += map("y ".__add__, map(" ".join, combinations(classes, 2)))
+    for word in words:
+        if len(word) >= _STEM and word.isalpha():
+            stems.add(word[:_STEM])
+    last = _last_sentence(question.words)
+    # The names of a group, their value, and how many share it. Long questions have many words: together they must not
+    # outweigh the classes of the question.
+    groups: tuple[tuple[Iterable[str], float, int], ...] = (
+        (map("c ".__add__, classes), 1.0, 1),
+        (map("o ".__add__, opening), 1.0, 1),
+        (pairs, 1.0, len(pairs)),
+        (map("w ".__add__, dict.fromkeys(words)), 1.0, len(words)),
+        (map("b ".__add__, map(" ".join, dict.fromkeys(pairwise(words)))), 1.0, len(words)),
+        (map("s ".__add__, sorted(stems)), 1.0, len(stems)),
+        (_beginnings("p", words), 1.0, 1),
+        (map("t{} {}".format, _PLACES, words), 0.6, 1),
+        (("sentences", *_beginnings("q", last)) if last else ("one sentence",), 1.0, 1),
+        (map("q ".__add__, dict.fromkeys(last)), 1.0, len(last)),
+        (_shape(question, follows), 1.0, 1),
+    )
     return [
-        (["sentences", *_beginnings("q", last)], 1.0),
-        (dict.fromkeys(map("q {}".format, last)), _share(len(last))),
+        (hashed % BUCKETS, share)
+        for names, value, count in groups
+        for share in [value * math.sqrt(8 / max(count, 8))]
+        for hashed in map(zlib.crc32, map(str.encode, names))
     ]
 
 
-def _sentences(words: Sequence[str]) -> Iterator[Sequence[str]]:
-    begin = 0
-    for i, word in enumerate(words):
-        if word in _ENDS:
-            if i > begin:
-                yield words[begin : i + 1]
-            begin = i + 1
-    if begin < len(words):
-        yield words[begin:]
+def _beginnings(mark: str, words: tuple[str, ...]) -> tuple[str, str, str]:
+    return f"{mark}1 {' '.join(words[:1])}", f"{mark}2 {' '.join(words[:2])}", f"{mark}3 {' '.join(words[:3])}"
+
+
+def _last_sentence(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The last question of several sentences, or the last sentence if none is a question; () for a single sentence.
+
+    After a long story, it alone states the task.
+    """
+    if _ENDS.isdisjoint(words[:-1]):
+        return ()
+    last: tuple[str, ...] = ()
+    question: tuple[str, ...] = ()
+    count = begin = 0
+    for i, word in enumerate((*words, ".")):
+        if word not in _ENDS:
+            continue
+        if i > begin:
+            count += 1
+            last = words[begin : i + 1]
+            if word in "?？":
+                question = last
+        begin = i + 1
+    return question or last if count > 1 else ()
 
 
 def _shape(question: Question, follows: bool) -> list[str]:
@@ -229,20 +238,23 @@ def _shape(question: Question, follows: bool) -> list[str]:
     words = question.words
     names = [f"length {min(6, int(math.log2(max(question.length, 8) / 8)))}"]
     names.append("words few" if len(words) < 5 else "words enough")
-    if any(word[-1] == "s" and len(word) > 3 for word in words[1:5]):
-        names.append(f"plural {words[0]}")
-    if words[:1] in (("what",), ("which",)) and words[1:2] in (("are",), ("were",)):
+    for word in words[1:5]:
+        if word[-1] == "s" and len(word) > 3:
+            names.append(f"plural {words[0]}")
+            break
+    if words[:2] in _LIST_OPENINGS:
         names.append("what are")
     for i, word in enumerate(words[:40]):
-        if word in _COUNTED and any(map(_is_plural, words[i + 1 : min(i + 4, 40)])):
-            names.append(f"several {word}")
+        if word in _COUNTED:
+            for other in words[i + 1 : min(i + 4, 40)]:
+                if len(other) > 3 and other[-1] == "s" and other[-2:] not in ("ss", "us", "is"):
+                    names.append(f"several {word}")
+                    break
     if not question.language:
         names.append("language unknown")
     if follows:
         names += ["follows", f"follows {len(words) < 8}"]
-        names += [f"follows {name}" for name in ("followup", "anaphora") if question.has(name) or question.opens(name)]
+        for name in ("followup", "anaphora"):
+            if name in question.classes or name in question.opening:
+                names.append(f"follows {name}")
     return names
-
-
-def _is_plural(word: str) -> bool:
-    return len(word) > 3 and word[-1] == "s" and word[-2:] not in ("ss", "us", "is")

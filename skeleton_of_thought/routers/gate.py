@@ -5,13 +5,15 @@ A rule can only reject a skeleton. The rules look at nothing but words, in all `
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
+from operator import attrgetter
 from types import MappingProxyType
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.routers.question import Question, find_question, read_question
+from skeleton_of_thought.routers.question import find_question, read_question
 from skeleton_of_thought.types import Conversation, Message, Request, RouteDecision
 
 __all__ = ["RULES", "Gate"]
@@ -21,7 +23,7 @@ _PASSED = "no rule of the gate is against a skeleton"
 
 @dataclass(frozen=True)
 class Gate:
-    """Rules that have a question answered directly, without asking the router behind them. A `Router` itself.
+    """Rules that reject a skeleton before the router is asked. A `Router` itself.
 
     Args:
         off: Names of rules that do not apply, out of `RULES`.
@@ -72,48 +74,24 @@ class Gate:
 
         Also takes messages that make no `Conversation`, such as those that end with a tool's result.
         """
-        turn = _Turn.read(tuple(messages), request, self.max_words)
-        for name, (rule, why) in RULES.items():
-            if name not in self.off and rule(turn):
-                return f"gate ({name}): {why}"
+        signs, size = _signs(tuple(messages), request, self.max_words)
+        for name, (forms, why) in RULES.items():
+            if name in self.off:
+                continue
+            for form in forms:
+                if (
+                    size <= form.size
+                    and form.all_of <= signs
+                    and not (form.any_of and form.any_of.isdisjoint(signs))
+                    and form.none_of.isdisjoint(signs)
+                ):
+                    return f"gate ({name}): {why}"
         return None
 
 
-@dataclass(frozen=True)
-class _Turn:
-    """The input of the rules.
+# --- signs ----------------------------------------------------------------------------------------
 
-    Attributes:
-        messages: The chat up to the question.
-        request: Other facts about the request.
-        question: The labelled question of a prompt with a context, else the whole message.
-        whole: The whole message: in a prompt with a context, instructions about the answer stand there.
-        max_words: See `Gate`.
-        follows: Whether the question may refer to an earlier answer.
-    """
-
-    messages: tuple[Message, ...]
-    request: Request
-    question: Question
-    whole: Question
-    max_words: int
-    follows: bool
-
-    @classmethod
-    def read(cls, messages: tuple[Message, ...], request: Request, max_words: int) -> _Turn:
-        """Reads the last message."""
-        text = messages[-1].text.strip() if messages else ""
-        question, whole = read_question(find_question(text)), read_question(text)
-        follows = any(message.role == "assistant" for message in messages[:-1])
-        return cls(messages, request, question, whole, max_words, follows)
-
-
-# --- the rules ------------------------------------------------------------------------------------
-
-_MANY = ("list", "pros", "diff", "whatif", "plan", "advice", "recommend", "many")
-"""Classes of questions that points may answer well, whatever their form."""
-
-_NUMBER = r"(?P<number>\d+)|one|two|three|four|five|six|zwei|drei|deux|trois|dos|tres|due|tre|dois|três|twee|drie|两|三"
+_NUMBER = r"\d+|one|two|three|four|five|six|zwei|drei|deux|trois|dos|tres|due|tre|dois|três|twee|drie|两|三"
 _IN_WORDS = re.compile(
     r"(\d+)[\s-]*(?:words?|wörtern?|worten?|mots|palabras|parole|palavras|woorden|слов\w*|字|語|文字)(?!\w*[-\s]+essay)",
     re.I,
@@ -131,106 +109,126 @@ _AS_FORMAT = re.compile(
 )
 
 
-def _last_message(turn: _Turn) -> bool:
-    return not turn.messages or turn.messages[-1].role != "user"
+def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> tuple[set[str], int]:
+    """The signs that the rules look for, and the question's size in words.
+
+    A sign is a class of the question's words, a class of its first words after "^" (as in the lexicon), or a fact about
+    the request. In a prompt with a context, only the labelled question has classes. Instructions about the answer's
+    form count anywhere in the prompt.
+    """
+    text = messages[-1].text.strip() if messages else ""
+    asked = find_question(text)
+    question = whole = read_question(asked)
+    if asked != text:
+        whole = read_question(text)
+    signs = {*question.classes, *map("^{}".format, question.opening)}
+    facts = {
+        "no user message": not messages or messages[-1].role != "user",
+        "tools bound": request.tools,
+        "response format": request.response_format,
+        "with attachments": messages and messages[-1].attachments,
+        "unknown language": question.text and not question.language,
+        "after an answer": question.text and "assistant" in map(attrgetter("role"), messages[:-1]),
+        "in sentences": _IN_SENTENCES.search(whole.text),
+        "in few words": min(map(int, _IN_WORDS.findall(whole.text)), default=math.inf) <= max_words,
+        "as a format": "format" in question.classes and _AS_FORMAT.search(question.text),
+        "context as a format": whole is not question and "format" in whole.classes and _AS_FORMAT.search(whole.text),
+    }
+    for sign, shows in facts.items():
+        if shows:
+            signs.add(sign)
+    return signs, question.size
 
 
-def _attachments(turn: _Turn) -> bool:
-    return bool(turn.messages[-1].attachments)
+# --- the rules ------------------------------------------------------------------------------------
 
 
-def _language(turn: _Turn) -> bool:
-    return bool(turn.question.text) and not turn.question.language
+@dataclass(frozen=True)
+class _Form:
+    """A form of question, by its signs.
+
+    Attributes:
+        all_of: Signs that it must all have.
+        any_of: Signs of which it must have at least one, if any are named.
+        none_of: Signs of which it may have none.
+        size: The most words.
+    """
+
+    all_of: Set[str] = frozenset()
+    any_of: Set[str] = frozenset()
+    none_of: Set[str] = frozenset()
+    size: float = math.inf
 
 
-def _follow_up(turn: _Turn) -> bool:
-    question = turn.question
-    if not question.text:
-        return False
-    refers = question.opens("followup") or question.has("anaphora")
-    if turn.follows:
-        return question.size <= 4 or (refers and question.size <= 12)
-    # A question that needs something before it: "why?", "and the second one?".
-    return question.size <= 6 and refers and not question.has("list", "pros", "diff", "whatif", "howto")
+_MANY = {"list", "pros", "diff", "whatif", "plan", "advice", "recommend", "many"}
+"""Classes of questions that points may answer well, whatever their form."""
+_REFERS = {"^followup", "anaphora"}
+"""Words that refer to something said before."""
+_FACT = {"^who", "^when", "^where", "^howmany"}
+_OPEN = {"^why", "^howto", "^which", "^what", *_FACT}
 
-
-def _length(turn: _Turn) -> bool:
-    text = turn.whole.text
-    if turn.question.has("short") or _IN_SENTENCES.search(text):
-        return True
-    return any(number <= turn.max_words for number in map(int, _IN_WORDS.findall(text)))
-
-
-def _code(turn: _Turn) -> bool:
-    question = turn.question
-    if question.has("snippet"):
-        return not question.has("diff", "pros")
-    return question.has("code") and (
-        question.opens("write", "code") or (question.has("write") and question.has("tech"))
-    )
-
-
-def _arithmetic(turn: _Turn) -> bool:
-    question = turn.question
-    return question.has("arithmetic", "formula") or (question.has("math") and question.has("numbers"))
-
-
-def _yes_no(turn: _Turn) -> bool:
-    question = turn.question
-    if not question.opens("yesno") or question.opens("request") or question.size > 25:
-        return False
-    forms = ("why", "howto", "which", "what", "who", "when", "where", "howmany")
-    return not question.has(*_MANY, "why", "howto", "fact", "estimate", "meaning") and not question.opens(*forms)
-
-
-def _fact(turn: _Turn) -> bool:
-    question = turn.question
-    if question.size > 20 or question.has(*_MANY, "why", "effect") or question.opens("situation"):
-        return False
-    return question.opens("who", "when", "where", "howmany")
-
-
-def _format(turn: _Turn) -> bool:
-    question, whole = turn.question, turn.whole
-    if question is not whole and whole.has("format") and _AS_FORMAT.search(whole.text):
-        return True
-    if question.has("diff", "pros") or not question.has("format"):
-        return False
-    return question.has("statement") or bool(_AS_FORMAT.search(question.text))
-
-
-def _writing(turn: _Turn) -> bool:
-    question = turn.question
-    if question.opens("write") and question.has("story", "letter", "essay"):
-        return not question.opens("howto")
-    return question.has("story") and question.has("statement") and not question.has(*_MANY)
-
-
-def _given_text(turn: _Turn) -> bool:
-    question = turn.question
-    if question.opens("translate", "summary") and not question.opens("howto", "why"):
-        return True
-    if question.has("rewrite", "translate") and question.has("given"):
-        return True
-    return question.opens("rewrite") and question.has("statement") and not question.has(*_MANY)
-
-
-RULES: Mapping[str, tuple[Callable[[_Turn], bool], str]] = MappingProxyType(
+RULES: Mapping[str, tuple[tuple[_Form, ...], str]] = MappingProxyType(
     {
-        "last_message": (_last_message, "the last message is not the user's"),
-        "tools": (lambda turn: turn.request.tools, "tools are bound"),
-        "response_format": (lambda turn: turn.request.response_format, "a response format is asked for"),
-        "attachments": (_attachments, "there is more than text to look at"),
-        "language": (_language, "a language whose questions are not known"),
-        "follow_up": (_follow_up, "it follows on what was said before"),
-        "length": (_length, "a short answer is asked for"),
-        "code": (_code, "code to read or to write"),
-        "arithmetic": (_arithmetic, "something to be calculated"),
-        "format": (_format, "a format that a list would break"),
-        "writing": (_writing, "a text in one piece"),
-        "given_text": (_given_text, "a given text is to be worked on"),
-        "yes_no": (_yes_no, "a yes or no question"),
-        "fact": (_fact, "one fact is asked for"),
+        "last_message": ((_Form({"no user message"}),), "the last message is not the user's"),
+        "tools": ((_Form({"tools bound"}),), "tools are bound"),
+        "response_format": ((_Form({"response format"}),), "a response format is asked for"),
+        "attachments": ((_Form({"with attachments"}),), "there is more than text to look at"),
+        "language": ((_Form({"unknown language"}),), "a language whose questions are not known"),
+        "follow_up": (
+            (
+                _Form({"after an answer"}, size=4),
+                _Form({"after an answer"}, _REFERS, size=12),
+                # Without an answer before it, such a question lacks its subject: "why?", "and the second one?".
+                _Form(any_of=_REFERS, none_of={"after an answer", "list", "pros", "diff", "whatif", "howto"}, size=6),
+            ),
+            "it follows on what was said before",
+        ),
+        "length": ((_Form(any_of={"short", "in sentences", "in few words"}),), "a short answer is asked for"),
+        "code": (
+            (
+                _Form({"snippet"}, none_of={"diff", "pros"}),
+                _Form({"code"}, {"^write", "^code"}, {"snippet"}),
+                _Form({"code", "write", "tech"}, none_of={"snippet"}),
+            ),
+            "code to read or to write",
+        ),
+        "arithmetic": (
+            (_Form(any_of={"arithmetic", "formula"}), _Form({"math", "numbers"})),
+            "something to be calculated",
+        ),
+        "format": (
+            (_Form({"context as a format"}), _Form({"format"}, {"statement", "as a format"}, {"diff", "pros"})),
+            "a format that a list would break",
+        ),
+        "writing": (
+            (
+                _Form({"^write"}, {"story", "letter", "essay"}, {"^howto"}),
+                _Form({"story", "statement"}, none_of={*_MANY, "^write"}),
+            ),
+            "a text in one piece",
+        ),
+        "given_text": (
+            (
+                _Form(any_of={"^translate", "^summary"}, none_of={"^howto", "^why"}),
+                _Form({"given"}, {"rewrite", "translate"}),
+                _Form({"^rewrite", "statement"}, none_of=_MANY),
+            ),
+            "a given text is to be worked on",
+        ),
+        "yes_no": (
+            (
+                _Form(
+                    {"^yesno"},
+                    none_of={*_MANY, "why", "howto", "fact", "estimate", "meaning", "^request", *_OPEN},
+                    size=25,
+                ),
+            ),
+            "a yes or no question",
+        ),
+        "fact": (
+            (_Form(any_of=_FACT, none_of={*_MANY, "why", "effect", "^situation"}, size=20),),
+            "one fact is asked for",
+        ),
     }
 )
-"""The rules in their order: the test of each, and the text of its reason."""
+"""The rules in their order: the forms of question that each rejects, and the text of its reason."""

@@ -56,13 +56,13 @@ class PromptRouter:
     Args:
         ask: Sends a prompt to the model, in this thread. A coroutine function counts as `aask`. With a model of
             LangChain or LlamaIndex this class returns the `PromptRouter` of `langchain_sot` or `llama_index_sot`.
-        aask: Async twin of `ask`. Without it `ask` runs in a thread there.
+        aask: Async twin of `ask`. Without it, `ask` runs in a thread.
         race: Whether the skeleton is written while the router decides. This hides the router's time, and wastes a
             skeleton if the answer is direct.
         max_tokens: The most tokens of the reply; None for the model's own limit, for models that reason first.
 
     Raises:
-        InvalidInput: There is no function, something is given that is no function, or `max_tokens` is less than 1.
+        InvalidInput: There is no function, an argument is no function, or `max_tokens` is less than 1.
 
     Example:
         >>> def ask(prompt):
@@ -122,7 +122,7 @@ class PromptRouter:
 
 
 def _adapter(model: Any) -> Any:
-    """The router class for models of this one's framework; None for other objects."""
+    """The adapter's router class for a model of a framework; None for any other object."""
     frameworks = {kind.__module__.split(".")[0] for kind in type(model).__mro__}
     name = next((adapter for framework, adapter in _ADAPTERS.items() if framework in frameworks), None)
     return None if name is None else import_module(name).PromptRouter

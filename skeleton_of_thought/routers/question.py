@@ -18,13 +18,13 @@ LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja")
 """Languages of the lexicon."""
 
 _HEAD, _TAIL = 700, 300
-"""Characters that are read of a longer question: the task stands before or after a long text."""
+"""The numbers of first and last characters that are read of a longer question: the task stands at either end."""
 
 _WORD = re.compile(r"c\+\+|c#|[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s\"'’‘“”„«»「」『』]", re.I)
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
-_LATIN = re.compile(r"[^\W\d_]", re.I)
+_LETTER = re.compile(r"[^\W\d_]")
 _FORMS = {
     "snippet": re.compile(
         r"```|~~~|<\w+[^>]*>.*</|^\s*(?:def|class|import|#include|public|SELECT)\b|[;{]\s*$|\w\(\)", re.M
@@ -48,7 +48,7 @@ _LABELLED = re.compile(
     re.I | re.M | re.S,
 )
 _IN_STEPS = re.compile(r"^\s*(?:thought|action|observation)\s*:", re.I | re.M)
-"""Lines of prompts for agents, which reason in a form of their own."""
+"""Lines of prompts for agents that reason in steps: there the whole prompt counts as the question."""
 _BEGINNING = _END = 2000
 """Characters that are searched for a labelled question: it stands before or after the context."""
 
@@ -63,6 +63,7 @@ class Question:
         language: One of `LANGUAGES`, or "" for another.
         classes: The classes of its words in the lexicon: `"list"`, `"story"`, `"code"`, ...
         opening: The classes of its first words, among them the question's form (`"howto"`, `"yesno"`).
+        size: Roughly the number of words: half the characters in Chinese and Japanese, which have no spaces.
         length: Characters of the whole question.
     """
 
@@ -71,20 +72,8 @@ class Question:
     language: str
     classes: frozenset[str]
     opening: frozenset[str]
+    size: int
     length: int
-
-    @property
-    def size(self) -> int:
-        """Roughly the number of words: half the characters in Chinese and Japanese, which have no spaces."""
-        return len(self.text) // 2 if self.language in ("zh", "ja") else len(self.words)
-
-    def has(self, *classes: str) -> bool:
-        """Whether the question has any of these classes."""
-        return not self.classes.isdisjoint(classes)
-
-    def opens(self, *classes: str) -> bool:
-        """Whether the question's first words have any of these classes."""
-        return not self.opening.isdisjoint(classes)
 
 
 # The gate and the embedded router read the same message, one after the other.
@@ -109,32 +98,37 @@ def read_question(text: str) -> Question:
 
     Example:
         >>> question = read_question("Welche Vorteile hat ein Garten auf dem Dach?")
-        >>> question.language, question.has("list"), question.has("code")
+        >>> question.language, "list" in question.classes, "code" in question.classes
         ('de', True, False)
     """
     seen = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} … {text[-_TAIL:]}"
-    # A quote or a Spanish mark before the first word must not stand in for it.
+    # A quote or a Spanish mark before the first word must not count as the first word.
     lower = seen.casefold().replace("’", "'").lstrip(' \n\t¿¡"“„«「『([*#>-–—')
     words = tuple(_WORD.findall(lower))
     language = _language(seen, words)
-    found, opening = set[str](), set[str]()
+    found, opening, size = set[str](), set[str](), len(words)
     if language in ("zh", "ja"):
         _classes_of_text(lower, language, found, opening)
-    # English words stand in questions of every language, above all technical ones.
+        size = len(seen) // 2
+    # English words occur in questions of every language, above all in technical ones.
     _classes_of_words(words, language, found, opening)
-    found.update(_marks(seen, words))
-    return Question(seen, words, language, frozenset(found), frozenset(opening), len(text))
+    _add_marks(seen, words, found)
+    return Question(seen, words, language, frozenset(found), frozenset(opening), size, len(text))
 
 
-def _marks(text: str, words: tuple[str, ...]) -> list[str]:
-    """Classes that show in the text's form."""
-    marks = [name for name, pattern in _FORMS.items() if pattern.search(text)]
-    if len([word for word in words if word[0].isdigit()]) > 2:
-        marks.append("numbers")
+def _add_marks(text: str, words: tuple[str, ...], found: set[str]) -> None:
+    """Adds the classes that show in the text's form."""
+    for name, pattern in _FORMS.items():
+        if pattern.search(text):
+            found.add(name)
+    numbers = 0
+    for word in words:
+        numbers += word[0].isdigit()
+    if numbers > 2:
+        found.add("numbers")
     questions = text.count("?") + text.count("？")
     if questions != 1:
-        marks.append("questions" if questions else "statement")
-    return marks
+        found.add("questions" if questions else "statement")
 
 
 # --- the lexicon ----------------------------------------------------------------------------------
@@ -158,13 +152,14 @@ def _lexicon() -> Mapping[str, list[str]]:
 
 
 def _language(text: str, words: tuple[str, ...]) -> str:
-    letters = len(_LATIN.findall(text)) or 1
-    if _KANA.search(text):
-        return "ja"
-    if len(_HAN.findall(text)) * 3 > letters:
-        return "zh"
-    if len(_CYRILLIC.findall(text)) * 2 > letters:
-        return "ru"
+    if not text.isascii():
+        letters = len(_LETTER.findall(text)) or 1
+        if _KANA.search(text):
+            return "ja"
+        if len(_HAN.findall(text)) * 3 > letters:
+            return "zh"
+        if len(_CYRILLIC.findall(text)) * 2 > letters:
+            return "ru"
     stopwords = _stopwords()
     counts: dict[str, int] = {}
     for word in words:
@@ -193,13 +188,14 @@ def _stopwords() -> Mapping[str, tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class _Words:
-    """The words of a language: phrases by their first word, and stems (`reason*`)."""
+    """The words of a language: phrases by their first word, and stems (`reason*`) by their first letters."""
 
     phrases: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]]
-    stems: Mapping[str, tuple[str, ...]]
-    longest: int
+    stems: Mapping[str, tuple[tuple[str, str], ...]]
 
 
+_SHORTEST = 3
+"""Letters of the shortest stem."""
 _FIRST = 4
 """Phrases that begin within this many words belong to the opening."""
 
@@ -218,8 +214,8 @@ def _classes_of_words(words: tuple[str, ...], language: str, found: set[str], op
                 found.add(name)
                 if i < _FIRST:
                     opening.add(name)
-            for end in range(3, min(len(word), table.longest) + 1):
-                for name in table.stems.get(word[:end], ()):
+            for stem, name in table.stems.get(word[:_SHORTEST], ()):
+                if word.startswith(stem):
                     found.add(name)
                     if i < _FIRST:
                         opening.add(name)
@@ -238,7 +234,7 @@ def _classes_of_text(text: str, language: str, found: set[str], opening: set[str
 
 
 def _entries(language: str) -> Iterator[tuple[str, str]]:
-    """Each entry of a language, after its class."""
+    """Yields the class and the text of each entry of a language."""
     for line in _lexicon()[language]:
         if line.startswith(_STOPWORDS):
             continue
@@ -251,17 +247,17 @@ def _entries(language: str) -> Iterator[tuple[str, str]]:
 @cache
 def _words(language: str) -> _Words:
     phrases: dict[str, list[tuple[tuple[str, ...], str]]] = {}
-    stems: dict[str, list[str]] = {}
+    stems: dict[str, list[tuple[str, str]]] = {}
     for name, entry in _entries(language):
         if entry.endswith("*") and " " not in entry:
-            stems.setdefault(entry[:-1].casefold(), []).append(name)
+            stem = entry[:-1].casefold()
+            stems.setdefault(stem[:_SHORTEST], []).append((stem, name))
         else:
             phrase = tuple(_WORD.findall(entry.casefold()))
             phrases.setdefault(phrase[0], []).append((phrase, name))
     return _Words(
         {first: tuple(of) for first, of in phrases.items()},
-        {stem: tuple(names) for stem, names in stems.items()},
-        max(map(len, stems), default=0),
+        {letters: tuple(of) for letters, of in stems.items()},
     )
 
 
