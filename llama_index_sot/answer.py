@@ -14,8 +14,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from llama_index_sot.context import ContextPacker, ContextWriter
 from llama_index_sot.events import typed_event
-from llama_index_sot.llm_calls import ResolvedLLM, UsedConcurrency
-from llama_index_sot.messages import ResponseReader
+from llama_index_sot.llm_calls import ResolvedLLM, ResponseReader, UsedConcurrency
 from llama_index_sot.response import (
     AsyncSkeletonOfThoughtStreamingResponse,
     ResponsePoint,

@@ -7,8 +7,7 @@ import dataclasses
 from llama_index.core import Settings as LlamaIndexSettings
 from llama_index.core.llms.llm import LLM
 
-from llama_index_sot.llm_calls import ResolvedLLM, resolve_llm
-from llama_index_sot.messages import ResponseReader
+from llama_index_sot.llm_calls import ResolvedLLM, ResponseReader, resolve_llm
 from llama_index_sot.options import check_llm
 from skeleton_of_thought.routers import prompt as core
 from skeleton_of_thought.types import Call, Hints, Prompt, Usage

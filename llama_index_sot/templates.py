@@ -11,7 +11,7 @@ from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate, SelectorPromptTemplate
 from llama_index.core.schema import QueryBundle
 
-from llama_index_sot.messages import core_message
+from llama_index_sot.llm_calls import core_message
 from skeleton_of_thought import prompts as core
 from skeleton_of_thought.errors import InvalidInput, PromptFileError
 from skeleton_of_thought.types import Conversation, Message, Prompt
