@@ -116,5 +116,11 @@ async def _apostprocess(
     )
 
 
+def __getattr__(name: str) -> Any:
+    if name == "Retrieval":  # the name in pickles made with 0.1
+        return RetrieverFinder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def _overrides(thing: object, method: str, base: type) -> bool:
     return inspect.getattr_static(type(thing), method) is not inspect.getattr_static(base, method, None)
