@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, cast
 
 from llama_index.core.callbacks import CallbackManager
@@ -38,6 +39,7 @@ from skeleton_of_thought.types import Answer, Call, Conversation, Message, Reply
 
 __all__ = ["AnswerConfig", "AnswerRun"]
 
+_SOURCES = attrgetter("sources")
 _Streaming = SkeletonOfThoughtStreamingResponse | AsyncSkeletonOfThoughtStreamingResponse
 
 
@@ -85,14 +87,18 @@ class AnswerConfig:
             sync: Whether calls are made without an event loop.
         """
         limits = (self.num_workers, self.point_llm.room(streamed=live, sync=sync))
-        room = min((limit for limit in limits if limit is not None), default=None)
-        stages: tuple[Stage, ...] = ("skeleton", "point")
+        room = min(filter(None, limits), default=None)
+        prefill: list[Stage] = []
+        if self.llm.native is not None:
+            prefill.append("skeleton")
+        if self.point_llm.native is not None:
+            prefill.append("point")
         return AnswerFlow(
             Conversation((Message("user", question),), Request(max_concurrency=room)),
             prompts=self.prompts,
             settings=self.settings,
             router=None if self.router is None else RouterWithSpan(self.router),
-            prefill=frozenset(stage for stage in stages if self.writer(stage).native is not None),
+            prefill=frozenset(prefill),
             live=live,
             retrieval=self.retrieval,
         )
@@ -215,8 +221,8 @@ class AnswerRun:
     def source_nodes(self) -> list[NodeWithScore]:
         """All retrieved nodes, each once; nodes with citation numbers come first, by their numbers."""
         answer = self.answer
-        groups = [answer.sources, *(expansion.sources for expansion in answer.expansions)]
-        return union([self._contexts.cited, *groups] if self._config.citations else groups)
+        cited = self._contexts.cited if self._config.citations else ()
+        return union([cited, answer.sources, *map(_SOURCES, answer.expansions)])
 
     @property
     def _points(self) -> list[ResponsePoint]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
@@ -281,17 +281,17 @@ def _from_messages(llm: LLM, messages: Sequence[ChatMessage]) -> str:
 # --- replies ---
 
 
+@dataclass
 class ResponseReader:
     """Reads the text and the end of one call's responses."""
 
-    def __init__(self) -> None:
-        self._text = ""
-        self._end = ReplyEnd()
+    _text: str = ""
+    _end: ReplyEnd = field(default_factory=ReplyEnd)
 
     def whole(self, response: ChatResponse | CompletionResponse) -> tuple[str, Reply]:
         """The text and the end of a response that came at once."""
         self._read_end(response)
-        return _text(response), self.reply
+        return _text(response), self._end.reply()
 
     def add(self, response: ChatResponse | CompletionResponse) -> str:
         """Reads the next response of a stream and returns its new text."""

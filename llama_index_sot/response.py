@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
@@ -13,7 +14,7 @@ from llama_index.core.schema import NodeWithScore
 
 from skeleton_of_thought.errors import error_text
 from skeleton_of_thought.timeline import Timeline
-from skeleton_of_thought.types import Answer, Expansion
+from skeleton_of_thought.types import Answer
 
 __all__ = [
     "AsyncSkeletonOfThoughtStreamingResponse",
@@ -26,6 +27,12 @@ __all__ = [
 ]
 
 _CITED = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
+_NODE_ID = attrgetter("node.node_id")
+_METADATA = (
+    *("route", "reason", "decision", "finish_reason", "merged", "merge_error"),
+    *("concurrency", "retrieval", "timings", "usage", "usage_by_stage"),
+)
+"""The entries of `metadata["sot"]`, in their order."""
 
 
 @dataclass(frozen=True)
@@ -175,29 +182,32 @@ def response_points(answer: Answer, sources: list[NodeWithScore], *, citations: 
         sources: All its nodes, in the order of their numbers.
         citations: Whether the texts may cite these numbers.
     """
-    return [_point(expansion, len(sources) if citations else 0) for expansion in answer.expansions]
+    numbers = len(sources) if citations else 0
+    return [
+        ResponsePoint(
+            index=expansion.point.index,
+            title=expansion.point.title,
+            text=expansion.text,
+            node_ids=tuple(map(_NODE_ID, expansion.sources)),
+            error=None if expansion.error is None else error_text(expansion.error),
+            citations=_cited_numbers(expansion.text, numbers) if numbers else (),
+        )
+        for expansion in answer.expansions
+    ]
 
 
-def _point(expansion: Expansion, numbers: int) -> ResponsePoint:
-    found = [int(number) for group in _CITED.findall(expansion.text) for number in group.split(",")]
-    return ResponsePoint(
-        index=expansion.point.index,
-        title=expansion.point.title,
-        text=expansion.text,
-        node_ids=tuple(source.node.node_id for source in expansion.sources),
-        error=None if expansion.error is None else error_text(expansion.error),
-        citations=tuple(dict.fromkeys(number for number in found if 1 <= number <= numbers)),
-    )
+def _cited_numbers(text: str, numbers: int) -> tuple[int, ...]:
+    found = [int(number) for group in _CITED.findall(text) for number in group.split(",")]
+    return tuple(dict.fromkeys(number for number in found if 1 <= number <= numbers))
 
 
-def response_metadata(answer: Answer, **more: Any) -> dict[str, Any]:
+def response_metadata(answer: Answer, *, concurrency: str, retrieval: str) -> dict[str, Any]:
     """The entry `metadata["sot"]`: plain data about an answer, without its texts.
 
     Args:
         answer: The answer.
-        more: Further entries.
+        concurrency: How its calls ran side by side.
+        retrieval: What its nodes were retrieved for.
     """
-    data = answer.to_dict()
-    names = ("route", "reason", "decision", "finish_reason", "merged", "merge_error")
-    costs = ("timings", "usage", "usage_by_stage")
-    return {**{name: data[name] for name in names}, **more, **{name: data[name] for name in costs}}
+    data = answer.to_dict() | {"concurrency": concurrency, "retrieval": retrieval}
+    return {name: data[name] for name in _METADATA}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from llama_index.core.llms.llm import LLM
@@ -133,15 +134,25 @@ class Templates:
         Args:
             variables: The caller's own variables, which the user's templates may mention.
         """
+        if not self.own:
+            return self._default_set
         own = {key: template for key, template in self.own.items() if key in _STAGES}
         stages = {
             _STAGES[key]: LlamaIndexTemplate(template, self.llm, variables or {}) for key, template in own.items()
         }
-        context = self._shown("context_template")
-        wording = context.format(llm=self.llm, context_str="{context}", context="{context}")
-        if not stages and wording == self.base.context:
-            return self.base
-        return replace(self.base, context=wording, **stages)
+        return replace(self.base, context=self._context_wording(), **stages)
+
+    @cached_property
+    def _default_set(self) -> core.PromptSet:
+        # Made once: the user's templates may compute their values anew for each answer, these do not.
+        wording = self._context_wording()
+        return self.base if wording == self.base.context else replace(self.base, context=wording)
+
+    def _context_wording(self) -> str:
+        template = self.own.get("context_template") or self._default("context_template")
+        assert template is not None, "only stages may have templates without a text"
+        wording: str = template.format(llm=self.llm, context_str="{context}", context="{context}")
+        return wording
 
     def point_query(self, question: str, title: str) -> QueryBundle:
         """The query for a point's nodes.
@@ -155,11 +166,6 @@ class Templates:
             return QueryBundle(query, custom_embedding_strs=[title, query])
         values = _with_aliases({"question": question, "title": title})
         return QueryBundle(self.own["point_query_template"].format(llm=self.llm, **values))
-
-    def _shown(self, key: str) -> BasePromptTemplate:
-        template = self.own.get(key) or self._default(key)
-        assert template is not None, "only stages may have templates without a text"
-        return template
 
     def _default(self, key: str) -> BasePromptTemplate | None:
         if key == "point_query_template":

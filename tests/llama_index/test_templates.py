@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from llama_index.core.base.llms.types import ImageBlock, MessageRole
 from llama_index.core.prompts import (
@@ -160,6 +162,28 @@ def test_variables_may_have_other_names_or_be_computed(kit, llm):
         "The point to write: 1. MOVE",
         "The point to write: 2. DRINK WATER",
     }
+
+
+def test_the_default_prompts_are_made_once_and_replaced_by_an_update(kit, llm, retriever):
+    made = kit.make(llm, retriever=retriever, citations=True)
+    first = made._templates.prompt_set()
+    assert "such as [1]" in first.context
+    assert made._templates.prompt_set() is first
+    made.update_prompts({"context_template": "MINE {context_str}"})
+    assert made._templates.prompt_set().context == "MINE {context}"
+    made.update_prompts({"context_template": made._templates._default("context_template")})
+    assert made._templates.prompt_set() is first
+
+
+def test_a_context_template_computes_its_values_for_each_answer(kit, llm, retriever):
+    today = {"day": "Monday"}
+    template = PromptTemplate("On {day}: {context_str}", function_mappings={"day": lambda **_: today["day"]})
+    made = kit.make(llm, retriever=retriever, context_template=template)
+    made.query("How?")
+    today["day"] = "Tuesday"
+    made.query("How?")
+    days = [re.findall(r"On (\w+): A fact\.", seen.text) for seen in llm.watch.of("point")]
+    assert days == [["Monday"]] * 2 + [["Tuesday"]] * 2
 
 
 def test_partial_values_count(kit, llm):
