@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict, TypeVar, cast
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -31,8 +32,11 @@ __all__ = [
     "WorkflowOptions",
     "check_llm",
     "check_options",
+    "document_options",
     "split_options",
 ]
+
+DocumentedT = TypeVar("DocumentedT", bound=Any)
 
 RouterOption = AnyRouter | Literal["auto"] | None
 """The option `router`, see `AnswerOptions`."""
@@ -130,6 +134,34 @@ class WorkflowOptions(EngineOptions, total=False):
 
     llm: LLM | None
     retriever: BaseRetriever | None
+
+
+def document_options(*groups: type) -> Callable[[DocumentedT], DocumentedT]:
+    """A decorator that adds options to a docstring: `help` shows nothing of the keys of `**options` by itself.
+
+    Args:
+        groups: Classes whose docstrings list the options as attributes.
+    """
+
+    def add(documented: DocumentedT) -> DocumentedT:
+        if documented.__doc__:  # `python -OO` removes docstrings
+            options = "\n".join(map(_attributes, groups))
+            documented.__doc__ = f"{inspect.cleandoc(documented.__doc__)}\n\nOptions:\n{options}\n"
+        return documented
+
+    return add
+
+
+def _attributes(group: type) -> str:
+    """The entries under `Attributes:` in a class's docstring, with the defaults that the class has."""
+    _, _, section = inspect.cleandoc(group.__doc__ or "").partition("Attributes:\n")
+    lines = []
+    for line in section.partition("\n\n")[0].splitlines():
+        name, colon, rest = line.partition(":")
+        if hasattr(group, name.strip()):
+            name += f" (default {getattr(group, name.strip())!r})"
+        lines.append(name + colon + rest)
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from llama_index.core.types import RESPONSE_TEXT_TYPE
 from llama_index_sot.answer import AnswerConfig, AnswerRun
 from llama_index_sot.context import make_packer
 from llama_index_sot.llm_calls import Concurrency, resolve_both
-from llama_index_sot.options import AnswerOptions, check_options, split_options
+from llama_index_sot.options import AnswerOptions, check_options, document_options, split_options
 from llama_index_sot.response import (
     AsyncSkeletonOfThoughtStreamingResponse,
     SkeletonOfThoughtResponse,
@@ -27,6 +27,7 @@ from llama_index_sot.templates import KEYS, Templates
 from llama_index_sot.tracing import synthesize_event
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.settings import Settings
 
 __all__ = ["SkeletonOfThoughtSynthesizer"]
 
@@ -35,6 +36,7 @@ _EMPTY = "Empty Response"
 _KEYS = tuple(key for key in KEYS if key != "point_query_template")
 
 
+@document_options(AnswerOptions, Settings)
 class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
     """Answers a query by Skeleton-of-Thought over the nodes it is given.
 
@@ -63,10 +65,10 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         on_no_nodes: The answer where nothing was retrieved: `"empty_response"`, the text of that name, without any
             call, as LlamaIndex's synthesizers do; `"answer"`, by the LLM alone.
         empty_response: That text; None for LlamaIndex's own.
-        options: Documented at `llama_index_sot.options.AnswerOptions`: another `point_llm`, the `router`, `streaming`,
-            `num_workers`, `concurrency`, `citations`, templates and other prompts; and at
-            `skeleton_of_thought.settings.Settings`: `max_points`, `merge` and the other settings. A direct answer is
-            written over the nodes, too, by `direct_template`.
+        options: `llama_index_sot.options.AnswerOptions` has another `point_llm`, the `router`, `streaming`,
+            `num_workers`, `concurrency`, `citations`, templates and other prompts;
+            `skeleton_of_thought.settings.Settings` has `max_points`, `merge` and the other settings. `help` lists all
+            of them. A direct answer is written over the nodes, too, by `direct_template`.
 
     Raises:
         InvalidInput: A value that cannot work; a `ValueError`.

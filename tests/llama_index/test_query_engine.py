@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pydoc
 import re
 import threading
 from typing import Any
@@ -354,6 +355,23 @@ def test_the_typed_options_are_all_that_there_are():
         name for kind in (AnswerOptions, EngineOptions) for name in re.findall(r"^ {8}(\w+): ", kind.__doc__, re.M)
     }
     assert documented == EngineOptions.__optional_keys__ - SettingsOptions.__optional_keys__
+
+
+@pytest.mark.parametrize(
+    ("documented", "options"),
+    [
+        (SkeletonOfThoughtQueryEngine.from_defaults, EngineOptions),
+        (SkeletonOfThoughtSynthesizer, AnswerOptions),
+        (SkeletonOfThoughtWorkflow, WorkflowOptions),
+    ],
+)
+def test_help_shows_each_option_with_its_meaning(documented, options):
+    shown = pydoc.plain(pydoc.render_doc(documented))
+    listed = shown.split("Options:\n")[1]
+    meanings = dict(re.findall(r"^[ |]*?(\w+)(?: \(default .*?\))?: (\S.*)$", listed, re.MULTILINE))
+    assert options.__optional_keys__ <= meanings.keys()
+    assert "max_points (default 10): The most points that are expanded" in listed
+    assert "`llama_index_sot.options." in shown.split("Options:\n")[0], "editors show the source without the list"
 
 
 @pytest.mark.parametrize(
