@@ -35,12 +35,12 @@ __all__ = [
 UsedConcurrency = Literal["async", "thread", "batch"]
 """How the calls of an answer ran side by side."""
 Concurrency = Literal["auto", "async", "thread", "batch"]
-"""The option for it; `"auto"` for the best that the LLM can do."""
+"""The option `concurrency`; `"auto"` chooses the best that the LLM supports."""
 LLMResponse = ChatResponse | CompletionResponse
 
 
 def check_concurrency(concurrency: str) -> None:
-    """Raises `InvalidInput` for a word that is none of `Concurrency`."""
+    """Raises `InvalidInput` for a value that is not in `Concurrency`."""
     if concurrency not in get_args(Concurrency):
         choices = " or ".join(map(repr, get_args(Concurrency)))
         raise InvalidInput(f"concurrency must be {choices}, not {concurrency!r}.")
@@ -89,9 +89,9 @@ class ResolvedLLM:
     """An LLM, and how it is called during one answer.
 
     Attributes:
-        llm: The LLM that gets the calls: the user's, or the model adopted from it.
-        native: The same, if it is a local model on an engine, which decodes all open calls as one batch.
-        concurrency: The user's option.
+        llm: Receives the calls: the user's LLM, or the model adopted from it.
+        native: `llm`, if it is a local model on an engine, which decodes all open calls as one batch; else None.
+        concurrency: The option of the engine or synthesizer.
         is_chat_model: Whether the LLM calls itself a chat model.
         takes_messages: Whether calls are messages, and not text. A `CustomLLM` that is a chat model only by its own
             `complete` gets text, too: its `chat` would make the same call with two LLM events, and charge its rate
@@ -118,11 +118,11 @@ class ResolvedLLM:
         return "async" if self._is_async(streamed=streamed) else "thread"
 
     def room(self, *, streamed: bool, sync: bool) -> int | None:
-        """How many calls really run side by side; None where no limit is known."""
+        """The most calls that really run side by side; None where no limit is known."""
         if self.native is not None:
             room: int = self.native.engine.parallel_rows
             return room
-        # The threads of a stock model share it and gain next to nothing; async methods that block run one by one.
+        # Threads that share a stock model gain next to nothing; async methods that block run one by one.
         blocks = self.concurrency == "async" and not sync and not self._is_async(streamed=streamed)
         return 1 if blocks or self.serial else None
 
@@ -173,12 +173,12 @@ class ResolvedLLM:
     def _request(self, call: Call) -> _Request:
         assert call.prompt is not None, "retrievals call no model"
         if self.native is not None:
-            # Text is passed on as it is: the model formats it as the LLM that it was adopted from would.
+            # Text is passed on unchanged: an adopted model formats it as the original LLM would.
             kwargs = _native_kwargs(self.native, call)
             if self.takes_messages or len(call.prompt.messages) > 1:
                 return _Request(True, chat_messages(call.prompt, self.llm), kwargs)
             return _Request(False, call.prompt.messages[0].text, kwargs)
-        # A router's limit is its user's choice. Those of other prompts are estimates for small models.
+        # Users choose a router's limit; the limits of other prompts are estimates for small models.
         limit = call.prompt.hints.max_tokens if call.stage == "route" else None
         limited = {"max_tokens": limit} if limit else {}
         if self.takes_messages:
@@ -215,7 +215,7 @@ def _thread_name(call: Call) -> str:
 
 
 def core_message(message: ChatMessage) -> Message:
-    """A LlamaIndex message as the core's. Blocks other than text are carried along unchanged."""
+    """A LlamaIndex message as the core's. Blocks other than text are kept unchanged."""
     if all(isinstance(block, TextBlock) for block in message.blocks):
         return Message(_role(message), message.content or "", raw=message)
     blocks = tuple(
@@ -265,7 +265,7 @@ def completion_text(prompt: Prompt, llm: LLM, *, chat: bool = False) -> str:
     text = prompt.messages[0].text
     if llm.completion_to_prompt is not None:
         text = llm.completion_to_prompt(text)
-    # As in `LLM.predict`: the user's own text around every prompt.
+    # As `LLM.predict` does: the user's texts stand around every prompt.
     if llm.system_prompt:
         text = f"{llm.system_prompt}\n\n{text}"
     if llm.query_wrapper_prompt is not None:
@@ -309,7 +309,7 @@ class ResponseReader:
         """How the call ended.
 
         Raises:
-            ConnectionError: The stream broke off: some clients end it without an error then.
+            ConnectionError: The stream broke off. Some clients end it without an error then.
         """
         return self._end.reply()
 
@@ -318,7 +318,7 @@ class ResponseReader:
         if (raw is None or (isinstance(raw, dict) and not raw)) and not response.additional_kwargs:
             return  # most pieces of a stream
         usage = read_usage(_get(raw, "usage") or _get(raw, "usage_metadata") or raw)
-        # The last count replaces earlier ones: streams that send several send running totals.
+        # The last count replaces earlier ones: streams with several counts send running totals.
         end.usage = usage or read_usage(response.additional_kwargs) or end.usage
         choices = _get(raw, "choices")
         if isinstance(choices, list | tuple) and choices:

@@ -66,7 +66,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         >>> [point.title for point in response.points]
         ['Move', 'Drink water']
 
-    Make engines by `from_defaults`.
+    `from_defaults` makes an engine.
     """
 
     def __init__(
@@ -175,8 +175,8 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         return self._templates.shown()
 
     def _get_prompt_modules(self) -> PromptMixinType:
-        # Not even the retriever: an engine around this one could list their prompts, but not update them, because
-        # `update_prompts` splits its keys at every colon.
+        # The retriever is left out, too: an outer engine would list its prompts but could not update them, because
+        # `update_prompts` splits keys at every colon.
         return {}
 
     def _update_prompts(self, prompts_dict: PromptDictType) -> None:

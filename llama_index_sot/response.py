@@ -57,12 +57,12 @@ class ResponsePoint:
 
 
 class _WithTimeline:
-    """The time line, which all responses have."""
+    """The time line of any response."""
 
     def timeline(self, normal: float | Mapping[str, float] | None = None) -> Timeline:
-        """A picture of when each call of this answer ran; notebooks show it, `str` of it is one for terminals.
+        """A picture of when each call of this answer ran. Notebooks show it, and `str` draws it for terminals.
 
-        While a response is streamed, it shows the calls that `metadata` has so far; at the end it shows all of them.
+        While a response is streamed, the picture has the calls that `metadata` has so far; at the end it has all.
 
         Args:
             normal: Seconds that normal decoding took for the same query, shown for comparison; or the seconds of
@@ -145,7 +145,7 @@ class AsyncSkeletonOfThoughtStreamingResponse(_WithTimeline, AsyncStreamingRespo
                 yield self.response_txt
                 return
             pieces: list[str] = []
-            # Closed with its reader, not when it is garbage-collected: no call may run on unread.
+            # Closed as soon as its reader stops, not at garbage collection: until then its calls would go on.
             async with contextlib.aclosing(self.response_gen) as stream:
                 async for text in stream:
                     pieces.append(text)

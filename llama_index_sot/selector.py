@@ -42,7 +42,7 @@ class SkeletonOfThoughtSelector(BaseSelector):
         direct: The index of the other engine.
 
     Raises:
-        InvalidInput: The router or an index cannot work; with a selection: there are fewer choices than an index needs.
+        InvalidInput: The router or an index cannot work. `select` raises it if there is no choice at an index.
     """
 
     def __init__(self, router: AnyRouter | Literal["auto"] = "auto", *, skeleton: int = 0, direct: int = 1) -> None:
@@ -73,7 +73,7 @@ class SkeletonOfThoughtSelector(BaseSelector):
         decision = decide_at_once(self._router, conversation)
         if decision is None:
             try:
-                decision = _decided(BoundRouter(self._router, conversation))
+                decision = _decide(BoundRouter(self._router, conversation))
             except Exception as error:
                 decision = failure_decision(error)
         return self._selection(decision)
@@ -102,11 +102,11 @@ class SkeletonOfThoughtSelector(BaseSelector):
         return SelectorResult(selections=[SingleSelection(index=place, reason=decision.reason or "the router decided")])
 
 
-def _decided(router: BoundRouter) -> RouteDecision:
+def _decide(router: BoundRouter) -> RouteDecision:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return router.decide()
-    # In a notebook a loop runs already: an async function gets another one, in a thread.
+    # A notebook has a running loop: an async router needs another one, in a thread.
     with ThreadPoolExecutor(1, thread_name_prefix="sot-route") as threads:
         return threads.submit(contextvars.copy_context().run, router.decide).result()

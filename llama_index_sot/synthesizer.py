@@ -32,7 +32,7 @@ from skeleton_of_thought.settings import Settings
 __all__ = ["SkeletonOfThoughtSynthesizer"]
 
 _EMPTY = "Empty Response"
-"""The answer of LlamaIndex's synthesizers where there are no nodes."""
+"""The answer of LlamaIndex's synthesizers to a query without nodes."""
 _KEYS = tuple(key for key in KEYS if key != "point_query_template")
 
 
@@ -62,9 +62,9 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
 
     Args:
         llm: Writes skeletons, merges and direct answers, and the points, too; None for `Settings.llm`.
-        on_no_nodes: The answer where nothing was retrieved: `"empty_response"`, the text of that name, without any
-            call, as LlamaIndex's synthesizers do; `"answer"`, by the LLM alone.
-        empty_response: That text; None for LlamaIndex's own.
+        on_no_nodes: The answer where nothing was retrieved. `"empty_response"`: the text `empty_response`, without any
+            call, as LlamaIndex's synthesizers do. `"answer"`: an answer by the LLM alone.
+        empty_response: The text of an empty response; None for LlamaIndex's own.
         options: `llama_index_sot.options.AnswerOptions` has another `point_llm`, the `router`, `streaming`,
             `num_workers`, `concurrency`, `citations`, templates and other prompts;
             `skeleton_of_thought.settings.Settings` has `max_points`, `merge` and the other settings. `help` lists all
@@ -116,7 +116,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
     def _update_prompts(self, prompts_dict: PromptDictType) -> None:
         self._templates.update({key: prompt for key, prompt in prompts_dict.items() if ":" not in key})
 
-    # --- the text alone ---
+    # --- text ---
 
     def get_response(self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any) -> RESPONSE_TEXT_TYPE:
         """The text of an answer over these chunks; a generator of it with `streaming=True`.
@@ -221,7 +221,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
 
 @dataclass(frozen=True)
 class _GivenNodes:
-    """A finder of nodes that were retrieved before."""
+    """Finds the nodes that another engine has retrieved."""
 
     nodes: list[NodeWithScore]
 

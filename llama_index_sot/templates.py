@@ -58,7 +58,7 @@ class LlamaIndexTemplate:
     Attributes:
         template: The template; it formats its values itself, so braces in them are safe.
         llm: Selects one template of a `SelectorPromptTemplate`.
-        variables: The caller's own variables.
+        variables: The caller's own variables, which the template may mention.
     """
 
     template: BasePromptTemplate
@@ -144,7 +144,7 @@ class Templates:
 
     @cached_property
     def _default_set(self) -> core.PromptSet:
-        # Made once: the user's templates may compute their values anew for each answer, these do not.
+        # Made once. Only the user's templates may compute values anew for each answer.
         wording = self._context_wording()
         return self.base if wording == self.base.context else replace(self.base, context=wording)
 
@@ -180,7 +180,7 @@ class Templates:
             return template.template
         if isinstance(template, core.PromptTemplate):
             return PromptTemplate(_renamed(template.instruction))
-        return None  # any other class of template has no text to show
+        return None  # other classes of templates have no text to show
 
     def _checked(self, key: str, template: BasePromptTemplate | str) -> BasePromptTemplate:
         if key not in self.keys:
@@ -203,8 +203,8 @@ class Templates:
 
 
 def _renamed(text: str) -> str:
-    def name(match: re.Match[str]) -> str:
+    def placeholder(match: re.Match[str]) -> str:
         core_name = core.ALIASES.get(match[1], match[1])
         return f"{{{_NAMES.get(core_name, core_name)}}}"
 
-    return _BRACED.sub(name, text)
+    return _BRACED.sub(placeholder, text)

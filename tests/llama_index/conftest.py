@@ -135,7 +135,7 @@ class SyncLLM(CustomLLM):
 
 
 class ChatLLM(LLM):
-    """A chat model with async methods of its own, as clients of APIs have them."""
+    """A chat model with its own async methods, like clients of APIs."""
 
     script: Any
     watch: Any = None
@@ -261,7 +261,7 @@ class SyncRetriever(BaseRetriever):
         with self.watch.call(Sought(query_bundle, "retrieve", seen.on_loop)):
             if isinstance(step := self._hook(query_bundle.query_str), Gate):
                 step.wait()
-            query_bundle.embedding = [0.5]  # as vector retrievers do
+            query_bundle.embedding = [0.5]  # vector retrievers write embeddings into it
             return list(self._find(query_bundle.query_str))
 
 
@@ -387,7 +387,7 @@ async def _astream(llm: LLM, query: Any, **settings: Any) -> Any:
 
 
 async def _astream_str(llm: LLM, query: Any, **settings: Any) -> Any:
-    """Reads a streaming response as `QueryEngineTool.acall` does, which blocks the loop."""
+    """Reads a streaming response like `QueryEngineTool.acall`, which blocks the loop."""
     response = await make(llm, streaming=True, **settings).aquery(query)
     str(response)
     return await response.get_response()

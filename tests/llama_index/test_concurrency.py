@@ -63,7 +63,7 @@ async def test_a_sync_llm_never_runs_on_the_loop(ways, kit, way_name):
     script = kit.answering(TITLES)
 
     def slow(seen):
-        # In lockstep with the loop: were this on the loop, the gate would never open.
+        # Waits for the loop: on the loop itself, this gate would never open.
         begun = len(beats)
         return [kit.Gate(lambda: len(beats) > begun + 3), *script(seen)]
 
@@ -120,7 +120,7 @@ async def test_a_local_embedding_model_of_a_vector_index_never_runs_on_the_loop(
     loops = []
 
     class Local(MockEmbedding):
-        """As local embedding models are: its async method calls the sync one."""
+        """Like local embedding models: its async method calls the sync one."""
 
         def _get_query_embedding(self, query):
             loops.append(kit.seen_as("", way="").on_loop)
@@ -134,7 +134,7 @@ async def test_a_local_embedding_model_of_a_vector_index_never_runs_on_the_loop(
     source = {"query_engine": index.as_query_engine(llm=llm)} if wrapped else {"retriever": index.as_retriever()}
     response = await kit.make(llm, **source).aquery("How?")
     assert len(response.source_nodes) == 1
-    # Two embeddings a point: its title alone, and beside the question.
+    # Two embeddings for each point: the title alone, and the title with the question.
     assert loops == [False] * 16
 
 
@@ -146,7 +146,7 @@ async def test_an_async_llm_runs_on_the_loop_by_its_own_methods(ways, kit, way_n
     assert {seen.way for seen in llm.watch.seen} == {"achat" if way_name == "aquery" else "astream_chat"}
 
 
-async def test_threads_can_be_asked_for(kit):
+async def test_threads_can_be_chosen(kit):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
     retriever = kit.AsyncRetriever(lambda query: [kit.node(query)])
     response = await kit.make(llm, concurrency="thread", retriever=retriever).aquery("How?")
@@ -155,14 +155,14 @@ async def test_threads_can_be_asked_for(kit):
     assert not any(seen.on_loop for seen in (*llm.watch.seen, *retriever.watch.seen))
 
 
-async def test_async_methods_can_be_asked_for(kit):
+async def test_async_methods_can_be_chosen(kit):
     llm = kit.SyncLLM(script=kit.answering(TITLES))
     response = await kit.make(llm, concurrency="async").aquery("How?")
     assert response.metadata["sot"]["concurrency"] == "async"
     assert all(seen.on_loop for seen in llm.watch.seen)
 
 
-async def test_a_custom_llm_with_an_async_method_of_its_own_is_asked_by_it(kit):
+async def test_the_async_method_of_a_custom_llm_is_used(kit):
     class WithAsync(kit.SyncLLM):
         async def acomplete(self, prompt, formatted=False, **kwargs):
             await asyncio.sleep(0)
@@ -173,7 +173,7 @@ async def test_a_custom_llm_with_an_async_method_of_its_own_is_asked_by_it(kit):
     assert response.metadata["sot"]["concurrency"] == "async"
     assert all(seen.on_loop for seen in llm.watch.seen)
     llm.watch.seen.clear()
-    # It has none that streams.
+    # It has no async method that streams.
     response = await kit.make(llm, streaming=True).aquery("How?")
     await response.get_response()
     assert response.metadata["sot"]["concurrency"] == "thread"
@@ -197,7 +197,7 @@ async def test_a_sync_retriever_and_postprocessor_never_run_on_the_loop(kit):
 
 
 class _Together(BaseNodePostprocessor):
-    """Waits until all points' nodes are here."""
+    """Waits until the nodes of all points have arrived."""
 
     gate: Any
 
@@ -226,7 +226,7 @@ async def test_sync_postprocessors_run_side_by_side_whatever_the_default_executo
 
 
 class Counting:
-    """Counts its acquisitions; as `llama_index.core.rate_limiter.BaseRateLimiter`, which older versions lack."""
+    """Counts its acquisitions. It stands for LlamaIndex's `BaseRateLimiter`, which older versions lack."""
 
     def __init__(self):
         self.taken = 0
@@ -443,7 +443,7 @@ async def test_a_stream_that_is_being_read_is_not_written_twice(kit):
 
 async def test_a_stream_that_breaks_off_is_no_whole_answer(way, kit):
     class Broken(kit.ChatLLM):
-        """Ends its stream as clients of chat servers do when the connection is cut: quietly."""
+        """Ends its stream without an error, as clients of chat servers do when the connection is cut."""
 
         async def astream_chat(self, messages, **kwargs):
             async def responses():

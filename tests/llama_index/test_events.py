@@ -39,7 +39,7 @@ def retriever(kit):
 # --- typed events ----------------------------------------------------------------------------------
 
 
-async def test_the_instrumentation_hears_of_everything(way, LLMClass, kit, retriever, instrumented):
+async def test_all_events_reach_the_instrumentation(way, LLMClass, kit, retriever, instrumented):
     response = await way(LLMClass(script=kit.answering(TITLES)), "How?", retriever=retriever)
     events = instrumented.events
     (ready,) = events.of(SkeletonReady)
@@ -221,7 +221,7 @@ async def test_context_variables_of_the_caller_reach_every_call(way, LLMClass, k
 # --- legacy callbacks ------------------------------------------------------------------------------
 
 
-async def test_the_legacy_callbacks_hear_of_query_points_and_calls(way, LLMClass, kit, retriever):
+async def test_query_points_and_calls_reach_the_legacy_callbacks(way, LLMClass, kit, retriever):
     legacy = kit.Legacy()
     manager = CallbackManager([legacy])
     llm = LLMClass(script=kit.answering(TITLES), callback_manager=manager)
@@ -255,7 +255,7 @@ async def test_a_failing_query_ends_its_legacy_events(way, LLMClass, kit):
     assert {e.id for e in legacy.started if e.type == CBEventType.QUERY} <= {e.id for e in legacy.ended}
 
 
-async def test_tokens_are_counted_the_same_by_every_way(ways, kit):
+async def test_tokens_are_counted_the_same_by_every_method(ways, kit):
     counts = set()
     for way in ways.values():
         counter = TokenCountingHandler()

@@ -139,7 +139,7 @@ async def test_tokens_are_counted_the_same_in_a_batch_and_one_by_one(kit, planne
     assert counts[0][1] > 0
 
 
-async def test_what_is_streamed_is_what_is_given_whole(ways, planner, hugging):
+async def test_a_stream_has_the_text_of_the_whole_response(ways, planner, hugging):
     texts = {name: str(await way(planner, "How?", point_llm=hugging)) for name, way in ways.items()}
     assert len(set(texts.values())) == 1
 
@@ -163,15 +163,15 @@ async def test_closing_a_stream_stops_decoding(kit, planner, hugging, eventually
     await eventually(lambda: engine_of(hugging).stats().rows == 0, "no row is left")
 
 
-async def test_threads_can_be_asked_for_and_leave_the_object_as_it_is(kit, planner, hugging, generated):
-    with pytest.raises(Exception, match="failed"):  # its generate gives nothing here
+async def test_threads_can_be_chosen_and_leave_the_object_as_it_is(kit, planner, hugging, generated):
+    with pytest.raises(Exception, match="failed"):  # the test records its `generate`, which returns nothing
         await kit.make(planner, point_llm=hugging, concurrency="thread", max_retries=0).aquery("How?")
     assert generated
 
 
 async def test_an_llm_that_is_not_adopted_runs_beside_the_loop(kit, loaded):
     class Own(huggingface.HuggingFaceLLM):
-        """Its own way to complete, which adoption respects."""
+        """Has its own `complete`, so it is not adopted."""
 
         def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
             assert not kit.seen_as("", way="").on_loop

@@ -120,7 +120,7 @@ async def test_behind_the_gate_it_is_asked_only_where_no_rule_decides(way, LLMCl
 
 
 async def test_settings_llm_is_asked_where_none_is_given(kit, replying, monkeypatch):
-    router = PromptRouter()  # made before there is one
+    router = PromptRouter()  # made before `Settings.llm` is set
     llm = kit.SyncLLM(script=replying("NONE"))
     monkeypatch.setattr(Settings, "_llm", llm)
     response = await SkeletonOfThoughtQueryEngine.from_defaults(router=router).aquery("How?")
@@ -183,7 +183,7 @@ async def test_the_loser_of_a_race_is_cancelled(way, LLMClass, kit):
         if is_route(seen):
             return [begun, "NONE"]
         if seen.stage == "skeleton":
-            # A thread cannot be interrupted: it goes on to its next text, once it is known to be the loser.
+            # A thread cannot be interrupted: the losing call runs until its next piece of text.
             return ["1. Move\n", direct, "2. Drink water", "\n3. Sleep"]
         return ["Just so."]
 
@@ -261,11 +261,11 @@ class Word(BaseModel):
         ({"max_tokens": "16"}, "max_tokens must be at least 1"),
     ],
 )
-def test_what_cannot_work_is_refused(settings, message):
+def test_values_that_cannot_work_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         PromptRouter(**settings)
 
 
-def test_it_says_what_it_is():
+def test_its_repr_has_its_options():
     assert repr(PromptRouter(MockLLM(), race=True)) == "PromptRouter(MockLLM, race=True, max_tokens=None)"
     assert repr(PromptRouter(max_tokens=5)) == "PromptRouter(Settings.llm, race=False, max_tokens=5)"

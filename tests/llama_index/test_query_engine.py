@@ -1,4 +1,4 @@
-"""The engine over an LLM alone: every way to ask it, sync and async, whole and streaming."""
+"""The engine over an LLM alone: all its methods, sync and async, whole and streaming."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ TITLES = ["Move", "Drink water", "Sleep more"]
 TEXT = "1. Move: All about move.\n\n2. Drink water: All about drink water.\n\n3. Sleep more: All about sleep more."
 
 
-# --- the same by every way -------------------------------------------------------------------------
+# --- the same by every method -------------------------------------------------------------------------
 
 
-async def test_every_way_gives_the_same(way, LLMClass, kit):
+async def test_every_method_gives_the_same_answer(way, LLMClass, kit):
     llm = LLMClass(script=kit.answering(TITLES))
     response = await way(llm, "How do I stay awake?")
     assert str(response) == response.response == TEXT
@@ -64,7 +64,7 @@ async def test_the_metadata_is_plain_and_small_data(way, LLMClass, kit):
     assert Timeline.of(entry) == Timeline.of(response)
 
 
-async def test_every_way_has_a_time_line(way, LLMClass, kit):
+async def test_every_method_gives_a_time_line(way, LLMClass, kit):
     response = await way(LLMClass(script=kit.answering(TITLES)), "How?")
     bars = response.timeline(normal=3.0).bars
     numbered = [f"{number}. {title}" for number, title in enumerate(TITLES, 1)]
@@ -82,7 +82,7 @@ async def test_a_streamed_answer_has_a_time_line_as_far_as_it_is(kit):
     assert [len(response.timeline().bars) for response in (blocking, beside)] == [1 + len(TITLES)] * 2
 
 
-async def test_usage_is_the_same_by_every_way(ways, kit):
+async def test_usage_is_the_same_by_every_method(ways, kit):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
     usages = [(await way(llm, "How?")).metadata["sot"]["usage"] for way in ways.values()]
     assert all(usage == usages[0] for usage in usages)
@@ -102,7 +102,7 @@ async def test_an_empty_answer_is_an_empty_string(way, LLMClass, kit):
     assert response.metadata["sot"]["route"] == "direct"
 
 
-async def test_a_router_may_send_a_query_the_direct_way(way, LLMClass, kit):
+async def test_a_router_may_choose_a_direct_answer(way, LLMClass, kit):
     llm = LLMClass(script=kit.answering(TITLES))
     queries = []
     response = await way(llm, "What is 2 + 2?", router=lambda query: bool(queries.append(query)))
@@ -169,7 +169,7 @@ async def test_a_text_model_gets_a_formatted_prompt(way, kit):
     )
     await way(llm, "How?")
     for seen in llm.watch.seen:
-        # As LLM.predict has it.
+        # As `LLM.predict` formats it.
         assert seen.text.startswith("[Be brief.\n\n<|user|>How?")
         assert seen.text.endswith("<|assistant|>]")
         assert seen.kwargs["formatted"] is True
@@ -270,7 +270,7 @@ async def test_no_skeleton_is_an_error_where_that_is_wanted(way, LLMClass, kit):
         ({"merge_template": 5}, "merge_template"),
     ],
 )
-def test_what_cannot_work_is_refused_before_any_call(settings, message, kit):
+def test_values_that_cannot_work_are_refused_before_any_call(settings, message, kit):
     llm = kit.SyncLLM(script=kit.answering(TITLES))
     with pytest.raises(ValueError, match=message):
         kit.make(llm, **settings)
@@ -345,7 +345,7 @@ async def test_each_llm_is_resolved_once_per_answer(way, kit, monkeypatch):
     assert resolved == [llm, point_llm]
 
 
-def test_the_typed_options_are_all_that_there_are():
+def test_the_typed_options_are_complete():
     assert SettingsOptions.__optional_keys__ == set(settings.Settings.__dataclass_fields__)
     assert EngineOptions.__optional_keys__ == AnswerOptions.__optional_keys__ | {
         *("query_engine", "retrieval", "node_postprocessors", "point_query_template")

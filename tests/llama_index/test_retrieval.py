@@ -23,7 +23,7 @@ TITLES = ["Move", "Drink water", "Sleep more"]
 
 
 def by_point(kit):
-    """Two nodes for each query: one of its own, one that all share."""
+    """Two nodes for each query: its own, and one that all queries share."""
 
     def find(query):
         name = query.partition(" (")[0]
@@ -142,7 +142,7 @@ async def test_a_retrieval_that_fails_fails_the_answer(way, llm, kit):
 
 
 @pytest.mark.parametrize("retrieval", ["once", "per_point"])
-async def test_without_any_nodes_the_prompts_are_those_without_retrieval(way, llm, kit, retrieval):
+async def test_without_nodes_the_prompts_are_those_without_retrieval(way, llm, kit, retrieval):
     response = await way(llm, "How?", retriever=kit.AsyncRetriever(lambda query: []), retrieval=retrieval)
     assert response.source_nodes == []
     assert not any("<context>" in seen.text for seen in llm.watch.seen)
@@ -153,7 +153,7 @@ async def test_without_any_nodes_the_prompts_are_those_without_retrieval(way, ll
 
 
 class Marking(BaseNodePostprocessor):
-    """Notes the query, and keeps the first node."""
+    """Records the query, and keeps the first node."""
 
     queries: list
 

@@ -91,7 +91,7 @@ async def test_no_router_means_a_skeleton_always(way, llm, query):
     assert (entry["route"], entry["reason"], entry["decision"]) == ("skeleton", "no router", None)
 
 
-def test_what_the_router_needs_is_loaded_with_the_first_engine_and_not_before():
+def test_a_routers_data_is_loaded_with_the_first_engine_and_not_before():
     code = (
         "import sys; from llama_index.core.llms import MockLLM; from llama_index_sot import "
         "SkeletonOfThoughtQueryEngine as Engine, SkeletonOfThoughtSynthesizer, SkeletonOfThoughtWorkflow; "
@@ -206,14 +206,14 @@ async def test_a_direct_answer_emits_only_its_own_events(way, llm, instrumented)
     ]
     (started,) = events.of(LLMChatStartEvent, LLMCompletionStartEvent)
     assert any(id_.startswith("SkeletonOfThought.direct-") for id_ in spans.lineage(started.span_id))
-    # The answer's events belong to the engine, also where the call runs in the reader's own thread.
+    # The answer's events belong to the engine, even where the call runs in the reader's thread.
     assert len({event.span_id for event in own}) == 1
     assert own[0].span_id.startswith("SkeletonOfThoughtQueryEngine.")
     assert spans.open_spans == {}
     assert set(spans.ended) == set(spans.parents)
 
 
-async def test_the_legacy_callbacks_hear_of_one_call_in_the_query(way, LLMClass, kit):
+async def test_one_call_in_the_query_reaches_the_legacy_callbacks(way, LLMClass, kit):
     legacy = kit.Legacy()
     manager = CallbackManager([legacy])
     llm = LLMClass(script=kit.answering(TITLES), callback_manager=manager)
@@ -274,7 +274,7 @@ async def test_the_decision_is_the_first_of_the_events(llm, kit):
     assert [isinstance(event, Routed) for event in events[:2]] == [True, False]
     assert events[0].model_dump(mode="json")["class_name"] == "Routed"
     handler = SkeletonOfThoughtWorkflow(kit.make(llm, router="auto")).run(query=FACT)
-    assert [type(e).__name__ async for e in handler.stream_events()][0] == "Routed"  # noqa: RUF015 - it is to end
+    assert [type(e).__name__ async for e in handler.stream_events()][0] == "Routed"  # noqa: RUF015 - reads the stream to its end
     await handler
 
 
@@ -339,7 +339,7 @@ def test_a_stock_object_that_no_engine_runs_has_room_for_one_call(local_models):
     assert resolve_llm(llm, "thread").room(streamed=False, sync=True) == 1
 
     class Served(huggingface.HuggingFaceLLM):
-        """Its way to complete is its own, and may serve many at a time."""
+        """Has its own `complete`, which may serve many calls at a time."""
 
         def complete(self, prompt, formatted=False, **kwargs):
             raise NotImplementedError
@@ -399,7 +399,7 @@ async def test_a_router_that_fails_leads_to_a_direct_answer_and_is_the_reason(wa
 
 
 @pytest.mark.parametrize("router", [5, "always", object()])
-def test_what_is_no_router_is_refused_before_any_call(llm, kit, router):
+def test_anything_but_a_router_is_refused_before_any_call(llm, kit, router):
     for make in (SkeletonOfThoughtQueryEngine, SkeletonOfThoughtSynthesizer):
         with pytest.raises(ValueError, match="router"):
             make(llm, router=router)
@@ -426,7 +426,7 @@ async def test_a_direct_answer_over_nodes_is_asked_for_by_the_direct_template(ll
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-async def test_in_a_chat_the_condensed_question_is_what_is_routed(llm, kit, streaming):
+async def test_in_a_chat_the_condensed_question_is_routed(llm, kit, streaming):
     prompts = []
 
     def script(seen):

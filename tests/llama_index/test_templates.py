@@ -51,7 +51,7 @@ def engine(kit, llm, retriever, key, **settings):
 
 @pytest.mark.parametrize("key", MARKS)
 @pytest.mark.parametrize("how", ["given", "updated", "rich"])
-def test_every_prompt_can_be_replaced_and_is_what_is_received(kit, llm, retriever, key, how):
+def test_every_prompt_can_be_replaced_and_reaches_its_receiver(kit, llm, retriever, key, how):
     text = MARKS[key].replace("{", "{{ ").replace("}", " }}") if how == "rich" else MARKS[key]
     template = RichPromptTemplate(text) if how == "rich" else PromptTemplate(text)
     made = engine(kit, llm, retriever, key, **({key: template} if how != "updated" else {}))
@@ -116,7 +116,7 @@ def test_a_chat_template_keeps_its_roles_and_the_systems_come_first(kit, llm):
     made.query("How?")
     (seen,) = llm.watch.of("skeleton")
     assert [message.role for message in seen.messages] == [MessageRole.SYSTEM, MessageRole.USER]
-    # This model is not known to continue its turn.
+    # This model does not continue a prefill.
     assert seen.text.startswith("outline How?")
     assert seen.text.endswith("Begin your answer with: 1.")
 

@@ -47,7 +47,7 @@ def assistant(text: str) -> ChatMessage:
     return ChatMessage(role=MessageRole.ASSISTANT, content=text)
 
 
-# --- the eight ways ---
+# --- the eight methods ---
 
 
 async def _astream(gen: Any) -> list[Any]:
@@ -61,7 +61,7 @@ def text_of(response: Any) -> str:
 WAYS: dict[str, Callable[..., Any]] = {}
 
 
-def way_of(name: str) -> Callable[..., Any]:
+def call_of(name: str) -> Callable[..., Any]:
     """Asks a question on one of the eight ways; gives all responses."""
 
     async def ask(llm: TransformersLLM, question: str, **kwargs: Any) -> list[Any]:
@@ -83,7 +83,7 @@ NAMES = (
 
 @pytest.fixture(params=NAMES)
 def way(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    return way_of(request.param)
+    return call_of(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def scripted(local_models: Any) -> Any:
         engine.close()
 
 
-async def test_all_eight_ways_say_the_same(llm, way):
+async def test_all_eight_methods_write_the_same(llm, way):
     [expected] = llm.engine.generate([[{"role": "user", "content": "Why?"}]], max_new_tokens=12, min_new_tokens=12)
     responses = await way(llm, "Why?")
     last = responses[-1]
@@ -129,7 +129,7 @@ async def test_all_eight_ways_say_the_same(llm, way):
 @pytest.mark.parametrize("name", [name for name in NAMES if "stream" in name])
 async def test_a_stream_gives_the_new_text_and_all_text_so_far(scripted, name):
     setup = scripted("Grüße, 世界! Three words more.")
-    responses = await way_of(name)(setup.llm, "Why?")
+    responses = await call_of(name)(setup.llm, "Why?")
     assert "".join(response.delta for response in responses) == "Grüße, 世界! Three words more."
     so_far = ""
     for response in responses:
@@ -167,7 +167,7 @@ async def test_the_system_prompt_comes_first_and_once(scripted, way):
     assert setup.prompts == ["<system>Be brief.</s><user>Why?</s>"]
 
 
-async def test_the_system_prompt_is_not_said_again_where_there_is_one(scripted):
+async def test_the_system_prompt_is_not_added_to_a_chat_that_has_one(scripted):
     setup = scripted("Because.", system_prompt="Be brief.")
     setup.llm.chat([ChatMessage(role=MessageRole.SYSTEM, content="Be long."), user("Why?")])
     setup.llm.predict(PromptTemplate("{question}"), question="Why?")
@@ -187,7 +187,7 @@ async def test_a_last_message_of_the_assistant_is_continued(scripted, name):
     last = list(result)[-1] if name == "stream_chat" else result
     last = (await _astream(result))[-1] if name == "astream_chat" else last
     assert text_of(last) == " is so."
-    # The model begins no turn of its own: its first step is already inside of one.
+    # The template adds no new turn: the model's first step is inside the given one.
     assert setup.prompts == []
 
 
@@ -222,7 +222,7 @@ def test_messages_to_prompt_is_used_where_it_is_given(scripted):
     ],
     ids=["completion_to_prompt", "query_wrapper_prompt"],
 )
-async def test_what_wraps_completions_makes_them_text(scripted, format_):
+async def test_a_wrapped_completion_is_text(scripted, format_):
     setup = scripted("Because.", **format_)
     assert not setup.llm.metadata.is_chat_model
     setup.llm.complete("Why?")
@@ -250,7 +250,7 @@ def test_without_a_template_messages_are_text(loaded, local_models):
     plain.engine.close()
 
 
-def test_is_chat_model_can_be_said(scripted):
+def test_is_chat_model_can_be_set(scripted):
     setup = scripted("Because.", is_chat_model=False)
     assert not setup.llm.metadata.is_chat_model
     setup.llm.complete("Why?<assistant>")
@@ -300,13 +300,13 @@ async def test_an_unknown_keyword_is_an_error_before_any_call(llm, way):
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_new_tokens"])
-async def test_a_call_says_how_long(llm, way, name):
+async def test_a_call_may_limit_its_length(llm, way, name):
     last = (await way(llm, "Why?", **{name: 5, "min_new_tokens": 0}))[-1]
     assert last.raw["usage"]["completion_tokens"] == 5
     assert (await way(llm, "Why?", max_tokens=None))[-1].raw["usage"]["completion_tokens"] == 12
 
 
-async def test_lengths_are_said_once(llm, way):
+async def test_a_length_is_given_once(llm, way):
     with pytest.raises(InvalidInput, match="say the same"):
         await way(llm, "Why?", max_tokens=5, max_new_tokens=5)
     with pytest.raises(ValidationError, match="say the same"):
@@ -369,7 +369,7 @@ def test_a_completion_is_as_long_as_the_window_allows(local_models):
     llm.engine.close()
 
 
-def test_what_llama_index_plans_with(llm):
+def test_the_metadata_that_llama_index_plans_with(llm):
     assert llm.metadata.num_output == 12
     assert llm.metadata.is_chat_model
     assert llm.metadata.context_window == 4096
@@ -397,7 +397,7 @@ async def test_tasks_are_one_batch_and_the_loop_goes_on(llm, name, local_models)
             ticks += 1
 
     ticker = asyncio.create_task(tick())
-    ask = way_of(name)
+    ask = call_of(name)
     with local_models.gathered(8):
         answers = await asyncio.gather(*(ask(llm, question, **LONG) for question in questions))
     over = True
@@ -427,7 +427,7 @@ def test_threads_are_one_batch(llm, local_models):
     assert len(texts) == 4
 
 
-# --- ends before the end ---
+# --- calls that end early ---
 
 ENDLESS = {"max_tokens": 4000, "min_new_tokens": 4000}
 
@@ -457,7 +457,7 @@ async def test_a_stream_that_nobody_reads_on_frees_its_row(llm, eventually, name
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("a")])
 async def test_a_cancelled_task_frees_its_row(llm, eventually, name):
-    task = asyncio.create_task(way_of(name)(llm, "Why?", **ENDLESS))
+    task = asyncio.create_task(call_of(name)(llm, "Why?", **ENDLESS))
     await eventually(lambda: llm.engine.stats().rows == 1, "it decodes")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -483,12 +483,13 @@ async def test_the_models_own_error_reaches_the_caller(scripted, way):
 # --- tokens and events ---
 
 
-async def test_tokens_are_counted_alike_on_all_ways(llm):
+async def test_tokens_are_counted_alike_by_all_methods(llm):
     counts = []
     for name in NAMES:
-        counter = TokenCountingHandler(tokenizer=lambda text: [])  # so that only the model's own numbers count
+        # This tokenizer counts nothing: the model's own counts are used.
+        counter = TokenCountingHandler(tokenizer=lambda text: [])
         llm.callback_manager = CallbackManager([counter])
-        await way_of(name)(llm, "Why?")
+        await call_of(name)(llm, "Why?")
         counts.append((counter.prompt_llm_token_count, counter.completion_llm_token_count))
     assert counts == [(len("<user>Why?") + 1 + len("<assistant>"), 12)] * 8
 
@@ -535,7 +536,7 @@ def seen() -> Any:
 
 
 async def test_instrumentation_sees_start_pieces_and_end(llm, seen):
-    responses = await way_of("astream_chat")(llm, "Why?")
+    responses = await call_of("astream_chat")(llm, "Why?")
     types = [type(event) for event in seen.events]
     assert types.count(LLMChatStartEvent) == types.count(LLMChatEndEvent) == 1
     assert types.count(LLMChatInProgressEvent) == len(responses)
@@ -620,7 +621,7 @@ def test_a_schema_that_no_grammar_can_follow_is_asked_for(scripted, caplog):
 
     setup = scripted('{"code": "ab"}')
     assert setup.llm.structured_predict(Odd, ASK, who="it").code == "ab"
-    assert "not held to it" in caplog.text
+    assert "no grammar enforces it" in caplog.text
 
 
 # --- pickles, copies, sharing ---

@@ -1,4 +1,4 @@
-"""What `OpenAILike` does on a real server: llama.cpp's, with the demo model; counted by what the server itself says."""
+"""`OpenAILike` on llama.cpp's server with the demo model, checked against the server's own counts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def responses(llm: Any, way: str, messages: list[ChatMessage], **kwargs: A
 
 
 @pytest.mark.parametrize("way", WAYS[1:])
-async def test_all_ways_say_the_same(open_ai_like, way):
+async def test_all_methods_write_the_same(open_ai_like, way):
     expected = open_ai_like().chat(asking()).message.content
     assert expected
     said = await responses(open_ai_like(), way, asking())
@@ -53,7 +53,7 @@ async def test_usage_is_what_the_server_counted(llama, open_ai_like, way):
 
 @pytest.mark.parametrize("way", ["achat", "astream_chat"])
 async def test_tasks_are_served_side_by_side(llama, open_ai_like, way):
-    # With no end of its own every answer lasts long enough to be seen.
+    # Without an end token each answer lasts long enough to be observed.
     llm = open_ai_like(max_tokens=24, extra_body={"ignore_eos": True})
     with llama.watched() as samples:
         answers = await asyncio.gather(*(responses(llm, way, asking(f"What is {i}?")) for i in range(4)))

@@ -1,4 +1,4 @@
-"""The query engine over `OpenAILike` on a real server: llama.cpp's; counted by what the server itself says."""
+"""The query engine over `OpenAILike` on llama.cpp's server, checked against the server's own counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAYS = ("query", "aquery", "stream", "astream")
 
 
 class Skeleton(CustomLLM):
-    """Writes the skeleton, so that the points are known."""
+    """Writes a fixed skeleton, so that the points are known."""
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -58,7 +58,7 @@ async def test_a_whole_answer_by_one_llm(open_ai_like, way):
     ("way", "workers"), [("query", 8), ("aquery", 8), ("aquery", 2), ("stream", 2), ("astream", 8)]
 )
 async def test_the_server_decodes_points_side_by_side(llama, open_ai_like, way, workers):
-    # With no end of its own every point lasts long enough to be seen.
+    # Without an end token each point lasts long enough to be observed.
     point_llm = open_ai_like(max_tokens=12, extra_body={"ignore_eos": True})
     with llama.watched() as samples:
         response = await answered(way, Skeleton(), point_llm=point_llm, num_workers=workers)
