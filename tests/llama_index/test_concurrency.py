@@ -26,38 +26,38 @@ async def soon(condition, patience=20.0):
         await asyncio.sleep(0.001)
 
 
-async def test_all_points_are_in_flight_at_once(way, LLMClass, kit):
+async def test_all_points_are_in_flight_at_once(ask, LLMClass, kit):
     watch = kit.Watch()
     script = kit.answering(TITLES)
     together = watch.together(8)
     llm = LLMClass(script=lambda seen: [together, *script(seen)] if seen.point else script(seen), watch=watch)
-    await way(llm, "How?")
+    await ask(llm, "How?")
     assert watch.peak == 8
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-async def test_no_more_calls_than_workers(way, LLMClass, kit, workers):
+async def test_no_more_calls_than_workers(ask, LLMClass, kit, workers):
     watch = kit.Watch()
     script = kit.answering(TITLES)
     llm = LLMClass(script=lambda seen: [watch.together(workers), *script(seen)] if seen.point else script(seen))
     llm.watch = watch
-    await way(llm, "How?", num_workers=workers)
+    await ask(llm, "How?", num_workers=workers)
     assert watch.peak == workers
     assert len(watch.of("point")) == 8
 
 
-async def test_workers_bound_retrievals_and_calls_together(way, kit):
+async def test_workers_bound_retrievals_and_calls_together(ask, kit):
     retriever = kit.AsyncRetriever(lambda query: [kit.node(query)], lambda query: retriever.watch.together(3))
     llm = kit.ChatLLM(script=kit.answering(TITLES), watch=retriever.watch)
-    await way(llm, "How?", retriever=retriever, num_workers=3)
+    await ask(llm, "How?", retriever=retriever, num_workers=3)
     assert retriever.watch.peak == 3
 
 
 # --- beside an event loop --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way_name", ["aquery", "astream", "events"])
-async def test_a_sync_llm_never_runs_on_the_loop(ways, kit, way_name):
+@pytest.mark.parametrize("method", ["aquery", "astream", "events"])
+async def test_a_sync_llm_never_runs_on_the_loop(methods, kit, method):
     beats = []
     watch = kit.Watch()
     script = kit.answering(TITLES)
@@ -74,7 +74,7 @@ async def test_a_sync_llm_never_runs_on_the_loop(ways, kit, way_name):
 
     heart = asyncio.create_task(beat())
     llm = kit.SyncLLM(script=slow, watch=watch)
-    response = await ways[way_name](llm, "How?")
+    response = await methods[method](llm, "How?")
     heart.cancel()
     assert response.metadata["sot"]["concurrency"] == "thread"
     assert not any(seen.on_loop for seen in watch.seen)
@@ -123,7 +123,7 @@ async def test_a_local_embedding_model_of_a_vector_index_never_runs_on_the_loop(
         """Like local embedding models: its async method calls the sync one."""
 
         def _get_query_embedding(self, query):
-            loops.append(kit.seen_as("", way="").on_loop)
+            loops.append(kit.seen_as("", method="").on_loop)
             return super()._get_query_embedding(query)
 
         async def _aget_query_embedding(self, query):
@@ -138,12 +138,12 @@ async def test_a_local_embedding_model_of_a_vector_index_never_runs_on_the_loop(
     assert loops == [False] * 16
 
 
-@pytest.mark.parametrize("way_name", ["aquery", "astream", "events"])
-async def test_an_async_llm_runs_on_the_loop_by_its_own_methods(ways, kit, way_name):
+@pytest.mark.parametrize("method", ["aquery", "astream", "events"])
+async def test_an_async_llm_runs_on_the_loop_by_its_own_methods(methods, kit, method):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
-    response = await ways[way_name](llm, "How?")
+    response = await methods[method](llm, "How?")
     assert response.metadata["sot"]["concurrency"] == "async"
-    assert {seen.way for seen in llm.watch.seen} == {"achat" if way_name == "aquery" else "astream_chat"}
+    assert {seen.method for seen in llm.watch.seen} == {"achat" if method == "aquery" else "astream_chat"}
 
 
 async def test_threads_can_be_chosen(kit):
@@ -151,7 +151,7 @@ async def test_threads_can_be_chosen(kit):
     retriever = kit.AsyncRetriever(lambda query: [kit.node(query)])
     response = await kit.make(llm, concurrency="thread", retriever=retriever).aquery("How?")
     assert response.metadata["sot"]["concurrency"] == "thread"
-    assert {seen.way for seen in llm.watch.seen} == {"chat"}
+    assert {seen.method for seen in llm.watch.seen} == {"chat"}
     assert not any(seen.on_loop for seen in (*llm.watch.seen, *retriever.watch.seen))
 
 
@@ -166,7 +166,7 @@ async def test_the_async_method_of_a_custom_llm_is_used(kit):
     class WithAsync(kit.SyncLLM):
         async def acomplete(self, prompt, formatted=False, **kwargs):
             await asyncio.sleep(0)
-            return self.complete(prompt, formatted=formatted, way="acomplete")
+            return self.complete(prompt, formatted=formatted, method="acomplete")
 
     llm = WithAsync(script=kit.answering(TITLES))
     response = await kit.make(llm).aquery("How?")
@@ -185,13 +185,13 @@ async def test_a_sync_retriever_and_postprocessor_never_run_on_the_loop(kit):
 
     class Watching(BaseNodePostprocessor):
         def _postprocess_nodes(self, nodes, query_bundle=None):
-            loops.append(kit.seen_as("", way="").on_loop)
+            loops.append(kit.seen_as("", method="").on_loop)
             return nodes
 
     retriever = kit.SyncRetriever(lambda query: [kit.node(query)])
     engine = kit.make(kit.ChatLLM(script=kit.answering(TITLES)), retriever=retriever, node_postprocessors=[Watching()])
     await engine.aquery("How?")
-    assert [seen.way for seen in retriever.watch.seen] == ["retrieve"] * 8
+    assert [seen.method for seen in retriever.watch.seen] == ["retrieve"] * 8
     assert not any(seen.on_loop for seen in retriever.watch.seen)
     assert loops == [False] * 8
 
@@ -240,20 +240,20 @@ class Counting:
         self.acquire()
 
 
-async def test_the_rate_limiter_is_acquired_once_for_each_call(way, LLMClass, kit):
+async def test_the_rate_limiter_is_acquired_once_for_each_call(ask, LLMClass, kit):
     if "rate_limiter" not in LLMClass.model_fields:
         pytest.skip("this llama-index-core has no rate limiters")
     llm = LLMClass(script=kit.answering(TITLES), rate_limiter=Counting())
-    await way(llm, "How?")
+    await ask(llm, "How?")
     assert llm.rate_limiter.taken == len(llm.watch.seen) == 9
 
 
-async def test_a_custom_llm_that_is_a_chat_model_is_charged_once_for_each_call(way, kit):
+async def test_a_custom_llm_that_is_a_chat_model_is_charged_once_for_each_call(ask, kit):
     if "rate_limiter" not in kit.SyncLLM.model_fields:
         pytest.skip("this llama-index-core has no rate limiters")
     meta = LLMMetadata(is_chat_model=True)
     llm = kit.SyncLLM(script=kit.answering(TITLES), rate_limiter=Counting(), meta=meta)
-    await way(llm, "How?")
+    await ask(llm, "How?")
     assert llm.rate_limiter.taken == len(llm.watch.seen) == 9
 
 
@@ -441,7 +441,7 @@ async def test_a_stream_that_is_being_read_is_not_written_twice(kit):
         pass
 
 
-async def test_a_stream_that_breaks_off_is_no_whole_answer(way, kit):
+async def test_a_stream_that_breaks_off_is_no_whole_answer(ask, kit):
     class Broken(kit.ChatLLM):
         """Ends its stream without an error, as clients of chat servers do when the connection is cut."""
 
@@ -465,4 +465,4 @@ async def test_a_stream_that_breaks_off_is_no_whole_answer(way, kit):
         return ChatResponse(message=message, delta="Half a", raw={"choices": [{"finish_reason": None}]})
 
     with pytest.raises(ConnectionError, match="ended before"):
-        await way(Broken(script=None), "How?", router=lambda query: False, max_retries=0)
+        await ask(Broken(script=None), "How?", router=lambda query: False, max_retries=0)

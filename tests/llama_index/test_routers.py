@@ -84,8 +84,8 @@ def test_everything_has_the_auto_router_by_default(made, llm, kit):
 
 
 @pytest.mark.parametrize("query", [LIST, FACT, SUM, "Why?"])
-async def test_no_router_means_a_skeleton_always(way, llm, query):
-    response = await way(llm, query, router=None)
+async def test_no_router_means_a_skeleton_always(ask, llm, query):
+    response = await ask(llm, query, router=None)
     assert stages(llm)[0] == "skeleton"
     entry = response.metadata["sot"]
     assert (entry["route"], entry["reason"], entry["decision"]) == ("skeleton", "no router", None)
@@ -106,9 +106,9 @@ def test_a_routers_data_is_loaded_with_the_first_engine_and_not_before():
 # --- a direct answer is the LLM's own ------------------------------------------------
 
 
-async def test_a_direct_answer_is_one_call_with_the_very_query(way, llm):
+async def test_a_direct_answer_is_one_call_with_the_very_query(ask, llm):
     query = f"  {FACT}\n"
-    response = await way(llm, query, router="auto")
+    response = await ask(llm, query, router="auto")
     (seen,) = llm.watch.seen
     if seen.messages:
         assert seen.messages == [ChatMessage(role="user", content=query)]
@@ -127,11 +127,11 @@ WRAPPED = {
 
 @pytest.mark.parametrize("settings", [{}, WRAPPED], ids=["plain", "wrapped"])
 @pytest.mark.parametrize(("name", "is_chat_model"), [("SyncLLM", False), ("SyncLLM", True), ("ChatLLM", True)])
-async def test_the_llm_gets_what_its_own_predict_sends(way, kit, settings, name, is_chat_model):
+async def test_the_llm_gets_what_its_own_predict_sends(ask, kit, settings, name, is_chat_model):
     meta = LLMMetadata(is_chat_model=is_chat_model)
     llm = getattr(kit, name)(script=kit.answering(TITLES), meta=meta, **settings)
     text = llm.predict(PromptTemplate("{query_str}"), query_str=FACT)
-    assert str(await way(llm, FACT, router="auto")) == text
+    assert str(await ask(llm, FACT, router="auto")) == text
     own, ours = llm.watch.seen
     assert ours.text == own.text
     assert ours.messages == own.messages
@@ -172,13 +172,13 @@ class Recording(TransformersLLM):
         return response
 
 
-async def test_a_local_models_direct_answer_is_its_own(ways, kit, local_models):
+async def test_a_local_models_direct_answer_is_its_own(methods, kit, local_models):
     with local_models.scripted_engine("The capital is Paris – as it were.", local_models.PLAIN) as engine:
         llm = Recording(engine=engine)
         text = llm.complete(FACT).text
-        for way in ways.values():
-            assert str(await way(llm, FACT, router="auto")) == text
-        assert len(engine.model.prompts) == len(ways) + 1
+        for ask in methods.values():
+            assert str(await ask(llm, FACT, router="auto")) == text
+        assert len(engine.model.prompts) == len(methods) + 1
         assert len(set(engine.model.prompts)) == 1
         streaming = kit.make(llm, router="auto", streaming=True)
         llm.given.clear()
@@ -188,15 +188,15 @@ async def test_a_local_models_direct_answer_is_its_own(ways, kit, local_models):
         assert pieces == list(filter(None, llm.given))
 
 
-async def test_a_direct_answers_error_is_the_llms_own_and_comes_after_one_call(way, LLMClass):
+async def test_a_direct_answers_error_is_the_llms_own_and_comes_after_one_call(ask, LLMClass):
     llm = LLMClass(script=lambda seen: [OSError("no route")])
     with pytest.raises(OSError, match=r"^no route$"):
-        await way(llm, FACT, router="auto")
+        await ask(llm, FACT, router="auto")
     assert len(llm.watch.seen) == 1
 
 
-async def test_a_direct_answer_emits_only_its_own_events(way, llm, instrumented):
-    response = await way(llm, FACT, router="auto")
+async def test_a_direct_answer_emits_only_its_own_events(ask, llm, instrumented):
+    response = await ask(llm, FACT, router="auto")
     events, spans = instrumented.events, instrumented.spans
     own = events.of(SkeletonOfThoughtEvent)
     assert {type(event).__name__ for event in own} <= {"Routed", "AnswerDelta", "AnswerReady"}
@@ -213,11 +213,11 @@ async def test_a_direct_answer_emits_only_its_own_events(way, llm, instrumented)
     assert set(spans.ended) == set(spans.parents)
 
 
-async def test_one_call_in_the_query_reaches_the_legacy_callbacks(way, LLMClass, kit):
+async def test_one_call_in_the_query_reaches_the_legacy_callbacks(ask, LLMClass, kit):
     legacy = kit.Legacy()
     manager = CallbackManager([legacy])
     llm = LLMClass(script=kit.answering(TITLES), callback_manager=manager)
-    await way(llm, FACT, router="auto", callback_manager=manager)
+    await ask(llm, FACT, router="auto", callback_manager=manager)
     query, call = legacy.started
     assert (query.type, call.type) == (CBEventType.QUERY, CBEventType.LLM)
     assert sorted(e.id for e in legacy.started) == sorted(e.id for e in legacy.ended)
@@ -249,8 +249,8 @@ async def test_closing_a_direct_stream_early_closes_the_llms(llm, kit):
         (LIST, "skeleton", "the embedded router takes it for independent points"),
     ],
 )
-async def test_the_decision_stands_in_the_metadata_and_is_an_event(way, llm, instrumented, query, route, reason):
-    entry = (await way(llm, query, router="auto")).metadata["sot"]
+async def test_the_decision_stands_in_the_metadata_and_is_an_event(ask, llm, instrumented, query, route, reason):
+    entry = (await ask(llm, query, router="auto")).metadata["sot"]
     assert (entry["route"], entry["reason"]) == (route, reason)
     decision = entry["decision"]
     assert decision["use_skeleton"] == (route == "skeleton")
@@ -307,11 +307,11 @@ async def test_a_synthesizer_has_a_guard_of_its_own(llm, kit):
 NO_ROOM = "there is room for one call at a time"
 
 
-async def test_one_worker_leads_to_a_direct_answer(way, llm):
-    response = await way(llm, LIST, router="auto", num_workers=1)
+async def test_one_worker_leads_to_a_direct_answer(ask, llm):
+    response = await ask(llm, LIST, router="auto", num_workers=1)
     assert (stages(llm), str(response)) == (["direct"], "Just so.")
     assert NO_ROOM in response.metadata["sot"]["reason"]
-    response = await way(llm, LIST, router="auto", num_workers=2)
+    response = await ask(llm, LIST, router="auto", num_workers=2)
     assert response.metadata["sot"]["route"] == "skeleton"
 
 
@@ -374,9 +374,9 @@ async def wants_pros(query):
 
 
 @pytest.mark.parametrize("router", [lambda query: "pros" in query, wants_pros], ids=["sync", "async"])
-async def test_a_function_decides(way, llm, instrumented, router):
-    assert (await way(llm, LIST, router=router)).metadata["sot"]["route"] == "skeleton"
-    response = await way(llm, FACT, router=router)
+async def test_a_function_decides(ask, llm, instrumented, router):
+    assert (await ask(llm, LIST, router=router)).metadata["sot"]["route"] == "skeleton"
+    response = await ask(llm, FACT, router=router)
     assert (response.metadata["sot"]["route"], str(response)) == ("direct", "Just so.")
     assert stages(llm).count("direct") == 1
     spans = instrumented.spans
@@ -386,11 +386,11 @@ async def test_a_function_decides(way, llm, instrumented, router):
     assert spans.open_spans == {}
 
 
-async def test_a_router_that_fails_leads_to_a_direct_answer_and_is_the_reason(way, llm, instrumented):
+async def test_a_router_that_fails_leads_to_a_direct_answer_and_is_the_reason(ask, llm, instrumented):
     def router(query):
         raise OSError("no route")
 
-    response = await way(llm, LIST, router=router)
+    response = await ask(llm, LIST, router=router)
     assert (stages(llm), str(response)) == (["direct"], "Just so.")
     assert response.metadata["sot"]["reason"] == "the router failed: OSError: no route"
     (routed,) = instrumented.events.of(Routed)

@@ -59,7 +59,7 @@ async def _astream_str(synthesizer, query, nodes, **more):
     return await response.get_response()
 
 
-WAYS = {
+METHODS = {
     "synthesize": _synthesize,
     "asynthesize": _asynthesize,
     "stream": _stream,
@@ -68,9 +68,9 @@ WAYS = {
 }
 
 
-@pytest.fixture(params=list(WAYS))
+@pytest.fixture(params=list(METHODS))
 def synthesize(request):
-    return WAYS[request.param]
+    return METHODS[request.param]
 
 
 def synthesizer(llm, **settings):

@@ -58,11 +58,11 @@ def text_of(response: Any) -> str:
     return response.message.content if hasattr(response, "message") else response.text
 
 
-WAYS: dict[str, Callable[..., Any]] = {}
+METHODS: dict[str, Callable[..., Any]] = {}
 
 
 def call_of(name: str) -> Callable[..., Any]:
-    """Asks a question on one of the eight ways; gives all responses."""
+    """A function that asks a question by one of the eight methods and returns all responses."""
 
     async def ask(llm: TransformersLLM, question: str, **kwargs: Any) -> list[Any]:
         argument: Any = [user(question)] if "chat" in name else question
@@ -82,7 +82,7 @@ NAMES = (
 
 
 @pytest.fixture(params=NAMES)
-def way(request: pytest.FixtureRequest) -> Callable[..., Any]:
+def ask(request: pytest.FixtureRequest) -> Callable[..., Any]:
     return call_of(request.param)
 
 
@@ -114,9 +114,9 @@ def scripted(local_models: Any) -> Any:
         engine.close()
 
 
-async def test_all_eight_methods_write_the_same(llm, way):
+async def test_all_eight_methods_write_the_same(llm, ask):
     [expected] = llm.engine.generate([[{"role": "user", "content": "Why?"}]], max_new_tokens=12, min_new_tokens=12)
-    responses = await way(llm, "Why?")
+    responses = await ask(llm, "Why?")
     last = responses[-1]
     assert text_of(last) == expected.text
     assert last.raw["finish_reason"] == "length"
@@ -139,9 +139,9 @@ async def test_a_stream_gives_the_new_text_and_all_text_so_far(scripted, name):
     assert [response.raw is None for response in responses] == [True] * (len(responses) - 1) + [False]
 
 
-async def test_the_model_ends_its_own_text(scripted, way):
+async def test_the_model_ends_its_own_text(scripted, ask):
     setup = scripted("Because.")
-    last = (await way(setup.llm, "Why?"))[-1]
+    last = (await ask(setup.llm, "Why?"))[-1]
     assert text_of(last) == "Because."
     assert last.raw["finish_reason"] == "stop"
 
@@ -149,9 +149,9 @@ async def test_the_model_ends_its_own_text(scripted, way):
 # --- prompts ---
 
 
-async def test_questions_go_through_the_chat_template(scripted, way):
+async def test_questions_go_through_the_chat_template(scripted, ask):
     setup = scripted("Because.")
-    await way(setup.llm, "Why?")
+    await ask(setup.llm, "Why?")
     assert setup.prompts == ["<user>Why?</s>"]
 
 
@@ -161,9 +161,9 @@ def test_a_formatted_prompt_is_the_very_text(scripted):
     assert setup.prompts == ["Say:"]
 
 
-async def test_the_system_prompt_comes_first_and_once(scripted, way):
+async def test_the_system_prompt_comes_first_and_once(scripted, ask):
     setup = scripted("Because.", system_prompt="Be brief.")
-    await way(setup.llm, "Why?")
+    await ask(setup.llm, "Why?")
     assert setup.prompts == ["<system>Be brief.</s><user>Why?</s>"]
 
 
@@ -191,9 +191,9 @@ async def test_a_last_message_of_the_assistant_is_continued(scripted, name):
     assert setup.prompts == []
 
 
-async def test_a_prefill_is_continued_and_no_part_of_the_text(scripted, way):
+async def test_a_prefill_is_continued_and_no_part_of_the_text(scripted, ask):
     setup = scripted("Because it is so.")
-    assert text_of((await way(setup.llm, "Why?", prefill="Because"))[-1]) == " it is so."
+    assert text_of((await ask(setup.llm, "Why?", prefill="Because"))[-1]) == " it is so."
 
 
 def test_roles_get_the_names_that_templates_know(scripted):
@@ -257,11 +257,11 @@ def test_is_chat_model_can_be_set(scripted):
     assert setup.prompts == ["Why?"]
 
 
-async def test_there_is_one_bos(local_models, way):
+async def test_there_is_one_bos(local_models, ask):
     template = "<s>" + PLAIN
     model = local_models.make_llama(vocab_size=258)
     llm = TransformersLLM.from_model(model, local_models.make_tokenizer(template, adds_bos=True), max_tokens=2)
-    last = (await way(llm, "Why?"))[-1]
+    last = (await ask(llm, "Why?"))[-1]
     # <s>, "<user>Why?", </s>, "<assistant>": bytes but for the special tokens
     assert last.raw["usage"]["prompt_tokens"] == 1 + len("<user>Why?") + 1 + len("<assistant>")
     llm.engine.close()
@@ -293,38 +293,38 @@ def test_thoughts_are_not_shown_again(scripted):
 # --- settings ---
 
 
-async def test_an_unknown_keyword_is_an_error_before_any_call(llm, way):
+async def test_an_unknown_keyword_is_an_error_before_any_call(llm, ask):
     with pytest.raises(InvalidInput, match=r"does not know max_token\..*max_tokens"):
-        await way(llm, "Why?", max_token=5)
+        await ask(llm, "Why?", max_token=5)
     assert llm.engine.stats().rows == llm.engine.stats().completed == llm.engine.stats().forwards == 0
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_new_tokens"])
-async def test_a_call_may_limit_its_length(llm, way, name):
-    last = (await way(llm, "Why?", **{name: 5, "min_new_tokens": 0}))[-1]
+async def test_a_call_may_limit_its_length(llm, ask, name):
+    last = (await ask(llm, "Why?", **{name: 5, "min_new_tokens": 0}))[-1]
     assert last.raw["usage"]["completion_tokens"] == 5
-    assert (await way(llm, "Why?", max_tokens=None))[-1].raw["usage"]["completion_tokens"] == 12
+    assert (await ask(llm, "Why?", max_tokens=None))[-1].raw["usage"]["completion_tokens"] == 12
 
 
-async def test_a_length_is_given_once(llm, way):
+async def test_a_length_is_given_once(llm, ask):
     with pytest.raises(InvalidInput, match="say the same"):
-        await way(llm, "Why?", max_tokens=5, max_new_tokens=5)
+        await ask(llm, "Why?", max_tokens=5, max_new_tokens=5)
     with pytest.raises(ValidationError, match="say the same"):
         TransformersLLM(engine=llm.engine, max_tokens=5, max_new_tokens=5)
     assert TransformersLLM(engine=llm.engine, max_new_tokens=5).max_tokens == 5
 
 
-async def test_stop_strings_end_the_text(scripted, way):
+async def test_stop_strings_end_the_text(scripted, ask):
     setup = scripted("\nOne\nTwo", stop=["Two"])
-    assert text_of((await way(setup.llm, "Why?"))[-1]) == "\nOne\n"
-    assert text_of((await way(setup.llm, "Why?", stop="n"))[-1]) == "\nO"
-    assert text_of((await way(setup.llm, "Why?", stop=[], stop_after_text=("\n",)))[-1]) == "\nOne"
+    assert text_of((await ask(setup.llm, "Why?"))[-1]) == "\nOne\n"
+    assert text_of((await ask(setup.llm, "Why?", stop="n"))[-1]) == "\nO"
+    assert text_of((await ask(setup.llm, "Why?", stop=[], stop_after_text=("\n",)))[-1]) == "\nOne"
 
 
-async def test_stopping_tokens_end_the_text_and_belong_to_it(scripted, local_models, way):
+async def test_stopping_tokens_end_the_text_and_belong_to_it(scripted, local_models, ask):
     setup = scripted("One. Two.")
     [dot] = local_models.make_tokenizer(PLAIN)(".")["input_ids"]
-    last = (await way(setup.llm, "Why?", stop_token_ids=[dot]))[-1]
+    last = (await ask(setup.llm, "Why?", stop_token_ids=[dot]))[-1]
     assert text_of(last) == "One."
     assert last.raw["finish_reason"] == "stop"
 
@@ -470,13 +470,13 @@ class OutOfMemory(Exception):
     pass
 
 
-async def test_the_models_own_error_reaches_the_caller(scripted, way):
+async def test_the_models_own_error_reaches_the_caller(scripted, ask):
     def fail(prompt: str) -> str:
         raise OutOfMemory("no more")
 
     setup = scripted(fail)
     with pytest.raises(OutOfMemory, match="no more"):
-        await way(setup.llm, "Why?")
+        await ask(setup.llm, "Why?")
     assert setup.llm.engine.stats().rows == 0
 
 
@@ -510,10 +510,10 @@ async def test_tokens_are_counted_alike_in_a_batch_and_one_after_another(llm):
     assert counts[0][1] == 36
 
 
-async def test_each_call_is_one_llm_event(llm, way):
+async def test_each_call_is_one_llm_event(llm, ask):
     debug = LlamaDebugHandler(print_trace_on_end=False)
     llm.callback_manager = CallbackManager([debug])
-    await way(llm, "Why?")
+    await ask(llm, "Why?")
     [(_, end)] = debug.get_event_pairs(CBEventType.LLM)
     response = end.payload.get("response") or end.payload["completion"]
     assert response.raw["usage"]["completion_tokens"] == 12
@@ -547,7 +547,7 @@ async def test_instrumentation_sees_start_pieces_and_end(llm, seen):
     assert [type(event) for event in seen.events] == [LLMCompletionStartEvent, LLMCompletionEndEvent]
 
 
-async def test_the_rate_limiter_is_acquired_once_per_call(llm, way):
+async def test_the_rate_limiter_is_acquired_once_per_call(llm, ask):
     limits = pytest.importorskip(
         "llama_index.core.rate_limiter", reason="this version of llama-index-core has no rate limiters"
     )
@@ -562,7 +562,7 @@ async def test_the_rate_limiter_is_acquired_once_per_call(llm, way):
             self.acquired += 1
 
     llm.rate_limiter = Counting()
-    await way(llm, "Why?")
+    await ask(llm, "Why?")
     assert llm.rate_limiter.acquired == 1
 
 
