@@ -58,7 +58,7 @@ class AnswerConfig:
         retrieval: Whether nodes are retrieved for the question, for each point, or not at all.
         finder: Retrieves the nodes; None where nothing is retrieved.
         point_query: Makes the query for a point from the question and the point's title.
-        packer: Makes contexts fit the model's window, for a question; None where they fit.
+        packer: Makes the `ContextPacker` for a question; None where no context has to fit.
         citations: Whether sources have numbers for citations.
     """
 

@@ -137,7 +137,7 @@ class WorkflowOptions(EngineOptions, total=False):
 
 
 def document_options(*groups: type) -> Callable[[DocumentedT], DocumentedT]:
-    """A decorator that adds options to a docstring: `help` shows nothing of the keys of `**options` by itself.
+    """A decorator that adds options to a docstring, because `help` does not show the keys of `**options`.
 
     Args:
         groups: Classes whose docstrings list the options as attributes.

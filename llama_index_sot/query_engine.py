@@ -269,7 +269,7 @@ def _check_retrieval(retrieval: str, finder: RetrieverFinder | None) -> Any:
     if retrieval != "none" and finder is None:
         raise InvalidInput(f"retrieval={retrieval!r} needs a retriever: give one, such as index.as_retriever().")
     if retrieval == "none" and finder is not None:
-        raise InvalidInput('There is a retriever, but retrieval="none" never asks it. Use "once" or "per_point".')
+        raise InvalidInput('There is a retriever, but retrieval="none" never uses it. Use "once" or "per_point".')
     return retrieval
 
 

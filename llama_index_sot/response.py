@@ -207,7 +207,7 @@ def response_metadata(answer: Answer, *, concurrency: str, retrieval: str) -> di
     Args:
         answer: The answer.
         concurrency: How its calls ran side by side.
-        retrieval: What its nodes were retrieved for.
+        retrieval: The option of that name: `"once"`, `"per_point"` or `"none"`.
     """
     data = answer.to_dict() | {"concurrency": concurrency, "retrieval": retrieval}
     return {name: data[name] for name in _METADATA}

@@ -65,8 +65,8 @@ class SkeletonOfThoughtWorkflow(Workflow):
         if engine is not None and options:
             raise InvalidInput(f"Give an engine, or the options for one ({', '.join(options)}), not both.")
         if engine is not None and not isinstance(engine, SkeletonOfThoughtQueryEngine):
-            kind = type(engine).__name__
-            raise InvalidInput(f"engine must be a SkeletonOfThoughtQueryEngine, not {kind}; an LLM is given as llm=...")
+            name = type(engine).__name__
+            raise InvalidInput(f"engine must be a SkeletonOfThoughtQueryEngine, not {name}; pass an LLM as llm=...")
         super().__init__(timeout=timeout, verbose=verbose)
         self._engine = engine or SkeletonOfThoughtQueryEngine.from_defaults(**options)
 

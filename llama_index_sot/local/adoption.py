@@ -1,13 +1,13 @@
 """Adoption of a `HuggingFaceLLM`: its model on a local engine.
 
-`HuggingFaceLLM` runs one prompt after another, and its async methods stop the event loop meanwhile. Adopted, its model
-and tokenizer get the model's `LocalEngine`, which decodes all open calls as one batch. The object's settings are kept:
+`HuggingFaceLLM` runs one prompt after another, and its async methods block the event loop. Adopted, its model and
+tokenizer get the model's `LocalEngine`, which decodes all open calls as one batch. The object's settings are kept:
 limits, sampling, penalties, stopping ids, and how it writes prompts. An object with settings that an engine does not
 have (beams, custom logits processors, ...) stays as it is, and a line in the log names the setting.
 
 The adopted model differs from the object where the object contradicts itself or its model: it uses a chat template
 that exists unless the user said how to write prompts; it adds one BOS token where template and tokenizer would both
-add one; the system prompt counts in `complete` as in `stream_complete`, and `completion_to_prompt` in both; a stop
+add one; `complete` uses the system prompt, as `stream_complete` does, and both use `completion_to_prompt`; a stop
 string of `generate_kwargs` is no part of the text.
 
 The class is recognised by its name, so its package is not imported.

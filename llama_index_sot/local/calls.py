@@ -70,7 +70,7 @@ def _settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
             f"{', '.join(sorted({*defaults, *_HINTS, *_LIMITS}))}."
         )
     if all(name in chosen for name in _LIMITS):
-        raise InvalidInput("max_tokens and max_new_tokens say the same: give one of them.")
+        raise InvalidInput("max_tokens and max_new_tokens mean the same: give one of them.")
     settings = {**_HINTS, **defaults, **chosen}
     limit = settings.pop("max_tokens")
     settings.setdefault("max_new_tokens", limit)

@@ -86,8 +86,8 @@ class TransformersLLM(LLM, EngineModel):
             `dtype`, `device`, `optimize`, `kv_memory`, `max_batch_size` or `chat_template_kwargs`.
         engine: The engine that decodes; loaded from `model` if not given.
         context_window: The most tokens of prompt and completion that LlamaIndex plans for; None for the model's window.
-        is_chat_model: Whether LlamaIndex calls it with messages. None: if there is a chat template or
-            `messages_to_prompt`, and nothing that wraps completions.
+        is_chat_model: Whether LlamaIndex calls it with messages. None for yes where there is a chat template or
+            `messages_to_prompt`, and no wrapper for completions.
         temperature: 0 for greedy decoding.
         top_p: The probability mass to sample from.
         top_k: The number of tokens to sample from; 0 for all.
@@ -146,7 +146,7 @@ class TransformersLLM(LLM, EngineModel):
         if not isinstance(values, dict) or "max_new_tokens" not in values:
             return values
         if "max_tokens" in values:
-            raise InvalidInput("max_tokens and max_new_tokens say the same: give one of them.")
+            raise InvalidInput("max_tokens and max_new_tokens mean the same: give one of them.")
         return {"max_tokens" if name == "max_new_tokens" else name: value for name, value in values.items()}
 
     @model_validator(mode="after")

@@ -227,7 +227,7 @@ def test_a_retriever_and_an_engine_or_a_retriever_for_nothing_are_refused(kit, l
     inner = RetrieverQueryEngine(retriever, response_synthesizer=CompactAndRefine(llm=llm))
     with pytest.raises(ValueError, match="not both"):
         kit.make(llm, query_engine=inner, retriever=retriever)
-    with pytest.raises(ValueError, match="never asks it"):
+    with pytest.raises(ValueError, match="never uses it"):
         kit.make(llm, retriever=retriever, retrieval="none")
 
 

@@ -118,9 +118,9 @@ async def test_an_index_without_a_choice_is_an_error_for_every_route():
         ({"router": None}, "A selector needs a router"),
         ({"router": 5}, "router is int"),
         ({"router": "always"}, "always"),
-        ({"skeleton": -1}, "skeleton must be the place of a choice"),
-        ({"direct": "plain"}, "direct must be the place of a choice"),
-        ({"direct": True}, "direct must be the place of a choice"),
+        ({"skeleton": -1}, "skeleton must be the index of a choice"),
+        ({"direct": "plain"}, "direct must be the index of a choice"),
+        ({"direct": True}, "direct must be the index of a choice"),
         ({"skeleton": 1}, "nothing to select"),
     ],
 )

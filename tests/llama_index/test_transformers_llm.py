@@ -307,9 +307,9 @@ async def test_a_call_may_limit_its_length(llm, ask, name):
 
 
 async def test_a_length_is_given_once(llm, ask):
-    with pytest.raises(InvalidInput, match="say the same"):
+    with pytest.raises(InvalidInput, match="mean the same"):
         await ask(llm, "Why?", max_tokens=5, max_new_tokens=5)
-    with pytest.raises(ValidationError, match="say the same"):
+    with pytest.raises(ValidationError, match="mean the same"):
         TransformersLLM(engine=llm.engine, max_tokens=5, max_new_tokens=5)
     assert TransformersLLM(engine=llm.engine, max_new_tokens=5).max_tokens == 5
 
