@@ -46,7 +46,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f"llama_index_sot.{_MODULES[name]}"), name)
     except ModuleNotFoundError as error:
-        # The folder `llama_index` is there as soon as any integration is, without the core of it.
+        # Every integration installs a folder `llama_index`, even without LlamaIndex's core.
         if not is_missing(error, "llama_index.core"):
             raise
         raise MissingExtra(f"{name} needs llama-index-core, which is not installed", "llama-index") from error

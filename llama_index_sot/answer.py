@@ -1,4 +1,4 @@
-"""One answer from its question to its response: the flow, and the calls that it asks for."""
+"""One answer, from its question to its response: drives the flow and makes its calls."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, cast
 
 from llama_index.core.callbacks import CallbackManager
@@ -14,8 +15,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from llama_index_sot.context import ContextPacker, ContextWriter
 from llama_index_sot.events import typed_event
-from llama_index_sot.llm_calls import ResolvedLLM, UsedConcurrency
-from llama_index_sot.messages import ResponseReader
+from llama_index_sot.llm_calls import ResolvedLLM, ResponseReader, UsedConcurrency
 from llama_index_sot.response import (
     AsyncSkeletonOfThoughtStreamingResponse,
     ResponsePoint,
@@ -39,12 +39,13 @@ from skeleton_of_thought.types import Answer, Call, Conversation, Message, Reply
 
 __all__ = ["AnswerConfig", "AnswerRun"]
 
+_SOURCES = attrgetter("sources")
 _Streaming = SkeletonOfThoughtStreamingResponse | AsyncSkeletonOfThoughtStreamingResponse
 
 
 @dataclass(frozen=True)
 class AnswerConfig:
-    """Everything that one answer is made with, resolved when the answer begins.
+    """The LLMs, prompts, settings and retrieval of one answer, resolved when the answer begins.
 
     Attributes:
         llm: Writes skeletons, merges and direct answers.
@@ -57,7 +58,7 @@ class AnswerConfig:
         retrieval: Whether nodes are retrieved for the question, for each point, or not at all.
         finder: Retrieves the nodes; None where nothing is retrieved.
         point_query: Makes the query for a point from the question and the point's title.
-        packer: Makes contexts fit the model's window, for a question; None where they fit.
+        packer: Makes the `ContextPacker` for a question; None where no context has to fit.
         citations: Whether sources have numbers for citations.
     """
 
@@ -86,32 +87,36 @@ class AnswerConfig:
             sync: Whether calls are made without an event loop.
         """
         limits = (self.num_workers, self.point_llm.room(streamed=live, sync=sync))
-        room = min((limit for limit in limits if limit is not None), default=None)
-        stages: tuple[Stage, ...] = ("skeleton", "point")
+        room = min(filter(None, limits), default=None)
+        prefill: list[Stage] = []
+        if self.llm.native is not None:
+            prefill.append("skeleton")
+        if self.point_llm.native is not None:
+            prefill.append("point")
         return AnswerFlow(
             Conversation((Message("user", question),), Request(max_concurrency=room)),
             prompts=self.prompts,
             settings=self.settings,
             router=None if self.router is None else RouterWithSpan(self.router),
-            prefill=frozenset(stage for stage in stages if self.writer(stage).native is not None),
+            prefill=frozenset(prefill),
             live=live,
             retrieval=self.retrieval,
         )
 
 
 class AnswerRun:
-    """The making of one answer.
+    """One answer while it is made.
 
-    Nothing happens before `find_sources` or `events` (or their twins) are iterated, and no call is open between two of
-    these: the next one may run in another thread or on another loop, and by the other kind of driver.
+    Nothing runs before `find_sources` or `events` (or an async twin) is iterated. No call is open between two of these,
+    so the second may run in another thread, on another event loop, or async after a sync one.
 
-    Everything runs in the context in which this was made, so spans and callbacks keep their parents wherever and
-    whenever the answer is read.
+    Everything runs in the context variables of the code that made this object, so spans and callbacks keep their
+    parents wherever and whenever the answer is read.
 
     Args:
-        config: What it is made with.
+        config: The LLMs, prompts, settings and retrieval.
         query: The question.
-        callback_manager: For the legacy callbacks.
+        callback_manager: Receives the legacy callbacks.
         live: Whether text is shown while it is written.
         sync: Whether calls are made without an event loop.
 
@@ -134,13 +139,13 @@ class AnswerRun:
         self._used: UsedConcurrency = "thread"
         self._begun = False
         self._finished: Answer | None = None
-        # Events from the time when the sources were found, for the reader of the answer.
+        # Emitted while the sources were found; `events` yields them first.
         self._early: list[Event] = []
 
     # --- responses ---
 
     def respond(self) -> SkeletonOfThoughtResponse | SkeletonOfThoughtStreamingResponse:
-        """Makes the response: the whole one, or, if live, one whose sources are found and whose text is not written."""
+        """Makes the response. A live one has its sources; its text is written while it is read."""
         if not self._live:
             self.whole()
             return self.response()
@@ -153,7 +158,7 @@ class AnswerRun:
     async def arespond(self) -> SkeletonOfThoughtResponse | AsyncSkeletonOfThoughtStreamingResponse:
         """Async twin of `respond`.
 
-        No task runs when it returns a streaming response: its reader may block the loop until it has the text.
+        No task runs when this returns a streaming response, so a reader may block the loop until it has the text.
         """
         if not self._live:
             await self.awhole()
@@ -207,7 +212,7 @@ class AnswerRun:
         """The answer so far."""
         if not self._flow.finished:
             return self._flow.answer
-        # Kept: the flow puts it together anew each time, and a response needs it several times.
+        # Cached: the flow assembles it anew at each access, and a response reads it several times.
         if self._finished is None:
             self._finished = self._flow.answer
         return self._finished
@@ -216,8 +221,8 @@ class AnswerRun:
     def source_nodes(self) -> list[NodeWithScore]:
         """All retrieved nodes, each once; nodes with citation numbers come first, by their numbers."""
         answer = self.answer
-        groups = [answer.sources, *(expansion.sources for expansion in answer.expansions)]
-        return union([self._contexts.cited, *groups] if self._config.citations else groups)
+        cited = self._contexts.cited if self._config.citations else ()
+        return union([cited, answer.sources, *map(_SOURCES, answer.expansions)])
 
     @property
     def _points(self) -> list[ResponsePoint]:
@@ -227,7 +232,7 @@ class AnswerRun:
     def _metadata(self) -> dict[str, Any]:
         return response_metadata(self.answer, concurrency=self._used, retrieval=self._config.retrieval)
 
-    # --- to its end ---
+    # --- the whole answer, and its text ---
 
     def whole(self) -> str:
         """Makes the whole answer and returns its text."""
@@ -257,7 +262,7 @@ class AnswerRun:
                     yield event.text
 
     def find_sources(self) -> None:
-        """Makes the answer until all its sources are found. `events`, `texts` or `whole` make the rest."""
+        """Runs the answer until all its sources are found. `events`, `texts` or `whole` run the rest."""
         if self._config.retrieval != "none":
             self._early.extend(self._run(until_sources=True))
 
@@ -267,10 +272,10 @@ class AnswerRun:
             async with contextlib.aclosing(self._arun(until_sources=True)) as events:
                 self._early += [event async for event in events]
 
-    # --- its events ---
+    # --- events ---
 
     def events(self) -> Generator[Event]:
-        """Makes the answer, its calls in threads.
+        """Runs the answer, with its calls in threads.
 
         Raises:
             Exception: The answer could not be completed.
@@ -280,7 +285,7 @@ class AnswerRun:
         yield from self._run()
 
     async def aevents(self) -> AsyncGenerator[Event]:
-        """Makes the answer, its calls as tasks, or in threads beside the loop."""
+        """Runs the answer, with its calls as tasks, or in threads beside the loop."""
         self._begun = True
         for early in self._early:
             yield early
@@ -291,10 +296,10 @@ class AnswerRun:
     def _run(self, *, until_sources: bool = False) -> Generator[Event]:
         self._used = self._config.point_llm.used(streamed=self._live, sync=True)
         events = cast(Generator[tuple[int, Event]], drive.run(self._board, self._open, until_sources=until_sources))
-        heard = has_handlers(dispatcher)
+        has_listener = has_handlers(dispatcher)
         try:
             while (item := self._context.run(next, events, None)) is not None:
-                yield self._emit(item[1], heard)
+                yield self._emit(item[1], has_listener)
         finally:
             self._context.run(events.close)
 
@@ -304,23 +309,23 @@ class AnswerRun:
             AsyncGenerator[tuple[int, Event]], drive.arun(self._board, self._aopen, until_sources=until_sources)
         )
         loop = asyncio.get_running_loop()
-        heard = has_handlers(dispatcher)
+        has_listener = has_handlers(dispatcher)
         try:
             while (item := await loop.create_task(_next(events), context=self._context)) is not None:
-                yield self._emit(item[1], heard)
+                yield self._emit(item[1], has_listener)
         finally:
             await loop.create_task(events.aclose(), context=self._context)
 
-    def _emit(self, event: Event, heard: bool) -> Event:
-        """Emits an event to the instrumentation, if any handler is there to hear it."""
+    def _emit(self, event: Event, has_listener: bool) -> Event:
+        """Emits an event to the instrumentation if a handler listens."""
         if isinstance(event, AnswerFailed):
             raise event.error
-        # A typed event for each piece of a stream costs as much as the piece.
-        if heard and (typed := self._context.run(typed_event, event)) is not None:
+        # To make a typed event takes as long as to read a piece of a stream.
+        if has_listener and (typed := self._context.run(typed_event, event)) is not None:
             self._context.run(dispatcher.event, typed)
         return event
 
-    # --- its calls ---
+    # --- calls ---
 
     def _streamed(self, call: Call) -> bool:
         # An eager skeleton has to be read while it is written.
@@ -366,7 +371,7 @@ class AnswerRun:
 
     @property
     def _finder(self) -> NodeFinder:
-        assert self._config.finder is not None, "only answers with retrieval have calls for sources"
+        assert self._config.finder is not None, "only answers with retrieval call for sources"
         return self._config.finder
 
     def _found(self, nodes: list[NodeWithScore]) -> Reply:

@@ -21,7 +21,7 @@ from skeleton_of_thought.types import Conversation, Point, Skeleton
 __all__ = ["ContextPacker", "ContextWriter", "make_packer"]
 
 _TITLE = "a heading of several words"
-"""A title of the usual length: the skeleton is not known before the context is."""
+"""A title of the usual length. The context is made before the skeleton is known."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def make_packer(
         helper: The user's; None for LlamaIndex's default for the model.
         llms: The models; the one with the smallest window counts.
         templates: The prompts.
-        settings: They limit the number of points.
-        variables: The caller's own variables for the prompts.
+        settings: The settings, which limit the number of points.
+        variables: The caller's own variables, which the user's templates may mention.
     """
 
     def packer(question: str) -> ContextPacker:

@@ -1,4 +1,4 @@
-"""Work beside an event loop: which async methods block it, and threads for the work of those that do."""
+"""Async methods that block their event loop, and threads in which blocking work runs beside it."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def is_truly_async(thing: object, method: str) -> bool:
     """Whether an async method of this object, or class, awaits anything.
 
     LlamaIndex requires async methods of its integrations, and many have
-    `async def aretrieve(...): return self.retrieve(...)`. A coroutine function whose code awaits nothing, and makes
-    nothing that does, blocks the event loop until it has finished.
+    `async def aretrieve(...): return self.retrieve(...)`. A coroutine function blocks the event loop until it returns
+    if its code awaits nothing and has no inner function that does.
 
     Methods are looked up statically: LlamaIndex wraps them in descriptors that give another object at each access.
     """
     found: Any = inspect.getattr_static(thing, method, None)
     functions = list(_functions(found))
-    # The code of methods that are not written in Python cannot be read; those count as async.
+    # Methods that are not written in Python have no code to read; they count as async.
     return not functions or any(_awaits(function.__code__) for function in functions)
 
 
@@ -86,7 +86,7 @@ async def stream_in_thread(open_stream: Callable[[], Iterable[ItemT]], name: str
     """Iterates a blocking stream in a thread, with the caller's context variables.
 
     Each stream has a thread of its own: the loop's default executor has few workers (six on two cores), and ten points
-    would wait for each other. Closing the iterator closes the stream, at its next item, and waits for that.
+    would wait for each other. Closing the iterator closes the stream at its next item, and waits until it is closed.
 
     Args:
         open_stream: Called in the thread.
@@ -97,7 +97,7 @@ async def stream_in_thread(open_stream: Callable[[], Iterable[ItemT]], name: str
     stop = threading.Event()
 
     def put(item: tuple[ItemT] | _Ended) -> None:
-        # A closed loop refuses it, and nobody waits for the item there.
+        # A closed loop raises; nobody waits for the item any more.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(inbox.put_nowait, item)
 

@@ -36,7 +36,7 @@ __all__ = [
 
 
 class SkeletonOfThoughtEvent(BaseEvent, Event):
-    """The base of all events here: an event of the instrumentation and of workflows."""
+    """The base of these events: an event of the instrumentation, and of workflows."""
 
     @classmethod
     def class_name(cls) -> str:

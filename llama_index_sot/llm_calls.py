@@ -1,37 +1,46 @@
-"""How an LLM is called: resolved once per answer, by the methods that the LLM has."""
+"""LLM calls: the LLM resolved once per answer, prompts in LlamaIndex's types, and the reading of responses."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
-from llama_index.core.base.llms.types import ChatResponse, CompletionResponse
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole, TextBlock
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 
 from llama_index_sot.event_loop import call_in_thread, is_truly_async, stream_in_thread
 from llama_index_sot.local.adoption import STOCK_CLASS, adopt_llm, is_stock
 from llama_index_sot.local.transformers_llm import TransformersLLM
-from llama_index_sot.messages import chat_messages, completion_text
 from skeleton_of_thought.adapters.adoption import library_base
 from skeleton_of_thought.adapters.hints import engine_settings, token_limit
+from skeleton_of_thought.adapters.replies import ReplyEnd, read_decoding, read_finish_reason, read_usage
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Call
+from skeleton_of_thought.types import Call, Message, Prompt, Reply
 
-__all__ = ["Concurrency", "ResolvedLLM", "UsedConcurrency", "check_concurrency", "resolve_both", "resolve_llm"]
+__all__ = [
+    "Concurrency",
+    "ResolvedLLM",
+    "ResponseReader",
+    "UsedConcurrency",
+    "check_concurrency",
+    "core_message",
+    "resolve_both",
+    "resolve_llm",
+]
 
 UsedConcurrency = Literal["async", "thread", "batch"]
 """How the calls of an answer ran side by side."""
 Concurrency = Literal["auto", "async", "thread", "batch"]
-"""The option for it; `"auto"` for the best that the LLM can do."""
+"""The option `concurrency`; `"auto"` chooses the best that the LLM supports."""
 LLMResponse = ChatResponse | CompletionResponse
 
 
 def check_concurrency(concurrency: str) -> None:
-    """Raises `InvalidInput` for a word that is none of `Concurrency`."""
+    """Raises `InvalidInput` for a value that is not in `Concurrency`."""
     if concurrency not in get_args(Concurrency):
         choices = " or ".join(map(repr, get_args(Concurrency)))
         raise InvalidInput(f"concurrency must be {choices}, not {concurrency!r}.")
@@ -80,9 +89,9 @@ class ResolvedLLM:
     """An LLM, and how it is called during one answer.
 
     Attributes:
-        llm: The LLM that gets the calls: the user's, or the model adopted from it.
-        native: The same, if it is a local model on an engine, which decodes all open calls as one batch.
-        concurrency: The user's option.
+        llm: Receives the calls: the user's LLM, or the model adopted from it.
+        native: `llm`, if it is a local model on an engine, which decodes all open calls as one batch; else None.
+        concurrency: The option of the engine or synthesizer.
         is_chat_model: Whether the LLM calls itself a chat model.
         takes_messages: Whether calls are messages, and not text. A `CustomLLM` that is a chat model only by its own
             `complete` gets text, too: its `chat` would make the same call with two LLM events, and charge its rate
@@ -109,11 +118,11 @@ class ResolvedLLM:
         return "async" if self._is_async(streamed=streamed) else "thread"
 
     def room(self, *, streamed: bool, sync: bool) -> int | None:
-        """How many calls really run side by side; None where no limit is known."""
+        """The most calls that really run side by side; None where no limit is known."""
         if self.native is not None:
             room: int = self.native.engine.parallel_rows
             return room
-        # The threads of a stock model share it and gain next to nothing; async methods that block run one by one.
+        # Threads that share a stock model gain next to nothing; async methods that block run one by one.
         blocks = self.concurrency == "async" and not sync and not self._is_async(streamed=streamed)
         return 1 if blocks or self.serial else None
 
@@ -164,12 +173,12 @@ class ResolvedLLM:
     def _request(self, call: Call) -> _Request:
         assert call.prompt is not None, "retrievals call no model"
         if self.native is not None:
-            # Text is passed on as it is: the model formats it as the LLM that it was adopted from would.
+            # Text is passed on unchanged: an adopted model formats it as the original LLM would.
             kwargs = _native_kwargs(self.native, call)
             if self.takes_messages or len(call.prompt.messages) > 1:
                 return _Request(True, chat_messages(call.prompt, self.llm), kwargs)
             return _Request(False, call.prompt.messages[0].text, kwargs)
-        # A router's limit is its user's choice. Those of other prompts are estimates for small models.
+        # Users choose a router's limit; the limits of other prompts are estimates for small models.
         limit = call.prompt.hints.max_tokens if call.stage == "route" else None
         limited = {"max_tokens": limit} if limit else {}
         if self.takes_messages:
@@ -200,3 +209,132 @@ def _native_kwargs(llm: TransformersLLM, call: Call) -> dict[str, Any]:
 
 def _thread_name(call: Call) -> str:
     return f"sot-{call.stage}" if call.point is None else f"sot-{call.stage}-{call.point.index}"
+
+
+# --- prompts ---
+
+
+def core_message(message: ChatMessage) -> Message:
+    """A LlamaIndex message as the core's. Blocks other than text are kept unchanged."""
+    if all(isinstance(block, TextBlock) for block in message.blocks):
+        return Message(_role(message), message.content or "", raw=message)
+    blocks = tuple(
+        {"type": "text", "text": block.text}
+        if isinstance(block, TextBlock)
+        else {"type": block.block_type, "block": block}
+        for block in message.blocks
+    )
+    return Message(_role(message), blocks, raw=message)
+
+
+def _role(message: ChatMessage) -> str:
+    return message.role.value if isinstance(message.role, MessageRole) else str(message.role)
+
+
+def chat_messages(prompt: Prompt, llm: LLM) -> list[ChatMessage]:
+    """A prompt as messages for a chat model, its own system prompt first."""
+    messages = [_chat_message(message) for message in prompt.messages]
+    if llm.system_prompt:
+        messages.insert(0, ChatMessage(role=MessageRole.SYSTEM, content=llm.system_prompt))
+    return messages
+
+
+def _chat_message(message: Message) -> ChatMessage:
+    if isinstance(message.raw, ChatMessage):
+        return message.raw
+    role = MessageRole(message.role)
+    if isinstance(message.content, str):
+        return ChatMessage(role=role, content=message.content)
+    return ChatMessage(role=role, blocks=[_block(block) for block in message.content])
+
+
+def _block(block: Mapping[str, Any]) -> Any:
+    return TextBlock(text=str(block.get("text", ""))) if block.get("type") == "text" else block["block"]
+
+
+def completion_text(prompt: Prompt, llm: LLM, *, chat: bool = False) -> str:
+    """A prompt as text for a completion, formatted as LlamaIndex formats it.
+
+    Args:
+        prompt: The prompt.
+        llm: The LLM, whose own formats are used.
+        chat: Whether the LLM formats even a single message as a chat.
+    """
+    if chat or len(prompt.messages) > 1:
+        return _from_messages(llm, chat_messages(prompt, llm))
+    text = prompt.messages[0].text
+    if llm.completion_to_prompt is not None:
+        text = llm.completion_to_prompt(text)
+    # As `LLM.predict` does: the user's texts stand around every prompt.
+    if llm.system_prompt:
+        text = f"{llm.system_prompt}\n\n{text}"
+    if llm.query_wrapper_prompt is not None:
+        text = llm.query_wrapper_prompt.format(query_str=text)
+    return text
+
+
+def _from_messages(llm: LLM, messages: Sequence[ChatMessage]) -> str:
+    assert llm.messages_to_prompt is not None, "LLM sets a default"
+    return llm.messages_to_prompt(messages)
+
+
+# --- replies ---
+
+
+@dataclass
+class ResponseReader:
+    """Reads the text and the end of one call's responses."""
+
+    _text: str = ""
+    _end: ReplyEnd = field(default_factory=ReplyEnd)
+
+    def whole(self, response: ChatResponse | CompletionResponse) -> tuple[str, Reply]:
+        """The text and the end of a response that came at once."""
+        self._read_end(response)
+        return _text(response), self._end.reply()
+
+    def add(self, response: ChatResponse | CompletionResponse) -> str:
+        """Reads the next response of a stream and returns its new text."""
+        self._read_end(response)
+        delta = response.delta
+        if delta is None:
+            # Some LLMs give only the text so far.
+            text = _text(response)
+            delta = text[len(self._text) :] if text.startswith(self._text) else ""
+        self._text += delta
+        return delta
+
+    @property
+    def reply(self) -> Reply:
+        """How the call ended.
+
+        Raises:
+            ConnectionError: The stream broke off. Some clients end it without an error then.
+        """
+        return self._end.reply()
+
+    def _read_end(self, response: ChatResponse | CompletionResponse) -> None:
+        raw, end = response.raw, self._end
+        if (raw is None or (isinstance(raw, dict) and not raw)) and not response.additional_kwargs:
+            return  # most pieces of a stream
+        usage = read_usage(_get(raw, "usage") or _get(raw, "usage_metadata") or raw)
+        # The last count replaces earlier ones: streams with several counts send running totals.
+        end.usage = usage or read_usage(response.additional_kwargs) or end.usage
+        choices = _get(raw, "choices")
+        if isinstance(choices, list | tuple) and choices:
+            end.finish_reason = read_finish_reason(choices[0]) or end.finish_reason
+            end.cut = end.finish_reason is None
+        else:
+            end.finish_reason = read_finish_reason(raw) or end.finish_reason
+        end.decoding = read_decoding(_get(raw, "decoding")) or end.decoding
+
+
+def _text(response: ChatResponse | CompletionResponse) -> str:
+    return (response.message.content if isinstance(response, ChatResponse) else response.text) or ""
+
+
+def _get(data: Any, name: str) -> Any:
+    # Dicts first: the check for a `Mapping` costs more than everything else here, for every piece.
+    if isinstance(data, dict | Mapping):
+        return data.get(name)
+    return getattr(data, name, None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict, TypeVar, cast
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -31,8 +32,11 @@ __all__ = [
     "WorkflowOptions",
     "check_llm",
     "check_options",
+    "document_options",
     "split_options",
 ]
+
+DocumentedT = TypeVar("DocumentedT", bound=Any)
 
 RouterOption = AnyRouter | Literal["auto"] | None
 """The option `router`, see `AnswerOptions`."""
@@ -57,7 +61,7 @@ class SettingsOptions(TypedDict, total=False):
 
 
 class AnswerOptions(SettingsOptions, total=False):
-    """The options of everything here that answers queries, besides the `llm`.
+    """The options of the query engine, the synthesizer and the workflow, besides the `llm`.
 
     Attributes:
         point_llm: Another LLM for the points.
@@ -71,8 +75,8 @@ class AnswerOptions(SettingsOptions, total=False):
             None for no limit.
         concurrency: How the LLM's calls run side by side on an event loop. `"async"`: by its async methods. `"thread"`:
             by its sync methods, each call in a thread of its own; retrievals, too. `"batch"`: a local model, all calls
-            decoded as one batch. `"auto"` (the default): the best that the LLM can do. Sync methods have no event loop:
-            they use threads, or the batch. `response.metadata["sot"]["concurrency"]` has the choice.
+            decoded as one batch. `"auto"` (the default): the best that the LLM supports. Sync methods have no event
+            loop: they use threads, or the batch. `response.metadata["sot"]["concurrency"]` has the choice.
         citations: Number the sources, and ask the model to cite them: `[3]` is `response.source_nodes[2]`. False by
             default.
         prompts: The core's prompts; None for the project's own.
@@ -81,8 +85,8 @@ class AnswerOptions(SettingsOptions, total=False):
         merge_template: Asks for one text in place of the points, `{draft}`.
         direct_template: Asks for a direct answer over retrieved nodes. It must mention `{query_str}`.
         context_template: Shows the nodes, `{context_str}`, in templates that do not mention them.
-        prompt_helper: Makes a context fit the LLM's window; None for one by `llm.metadata`.
-        callback_manager: For the legacy callbacks; None for `Settings.callback_manager`. The LLM keeps its own.
+        prompt_helper: Makes a context fit the LLM's window; None for one made from `llm.metadata`.
+        callback_manager: Receives the legacy callbacks; None for `Settings.callback_manager`. The LLM keeps its own.
     """
 
     point_llm: LLM | None
@@ -108,10 +112,10 @@ class EngineOptions(AnswerOptions, total=False):
         query_engine: An engine that retrieves, such as `index.as_query_engine()`, in place of a retriever: its
             retriever, with its own postprocessors. Its response synthesizer is not used.
         retrieval: `"per_point"`: for each point, which sees its own nodes only. `"once"`: for the query, and every
-            prompt shows the nodes. `"none"`: the LLM alone. None for per point if there is a retriever.
+            prompt shows the nodes. `"none"`: the LLM alone. Default: `"per_point"` with a retriever.
         node_postprocessors: Applied to the nodes of each retrieval, with the query that they were retrieved for.
         point_query_template: The query for a point, of `{query_str}` and `{title}`. The default, `{title}
-            ({query_str})`, is embedded as the mean of itself and the title alone; a template of yours as it is.
+            ({query_str})`, is embedded as the mean of itself and the title alone; your own template, as it is.
     """
 
     query_engine: BaseQueryEngine | None
@@ -130,6 +134,34 @@ class WorkflowOptions(EngineOptions, total=False):
 
     llm: LLM | None
     retriever: BaseRetriever | None
+
+
+def document_options(*groups: type) -> Callable[[DocumentedT], DocumentedT]:
+    """A decorator that adds options to a docstring, because `help` does not show the keys of `**options`.
+
+    Args:
+        groups: Classes whose docstrings list the options as attributes.
+    """
+
+    def add(documented: DocumentedT) -> DocumentedT:
+        if documented.__doc__:  # `python -OO` removes docstrings
+            options = "\n".join(map(_attributes, groups))
+            documented.__doc__ = f"{inspect.cleandoc(documented.__doc__)}\n\nOptions:\n{options}\n"
+        return documented
+
+    return add
+
+
+def _attributes(group: type) -> str:
+    """The entries under `Attributes:` in a class's docstring, with the defaults that the class has."""
+    _, _, section = inspect.cleandoc(group.__doc__ or "").partition("Attributes:\n")
+    lines = []
+    for line in section.partition("\n\n")[0].splitlines():
+        name, colon, rest = line.partition(":")
+        if hasattr(group, name.strip()):
+            name += f" (default {getattr(group, name.strip())!r})"
+        lines.append(name + colon + rest)
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -151,8 +183,8 @@ def split_options(caller: str, known: type, options: Mapping[str, Any]) -> _Spli
     """Sorts options by their use.
 
     Args:
-        caller: The name of the function that got them.
-        known: The `TypedDict` of its options.
+        caller: The name of the function that was called, for the error text.
+        known: The `TypedDict` of that function's options.
         options: Values by name.
 
     Raises:
@@ -195,10 +227,10 @@ def check_options(
 
     Args:
         llms: The models, by the names of their options.
-        router: The option.
-        settings: They limit the number of points.
-        concurrency: The option.
-        num_workers: The option.
+        router: As in `AnswerOptions`.
+        settings: The settings, whose `max_points` the router's cost guard needs.
+        concurrency: As in `AnswerOptions`.
+        num_workers: As in `AnswerOptions`.
 
     Returns:
         The router. Keep it: the cost guard of `"auto"` learns from the answers.
@@ -220,7 +252,7 @@ def check_options(
 
 
 def _router(router: RouterOption, settings: Settings) -> AnyRouter | None:
-    # Imported late: only those who make an engine load the weights and word lists.
+    # Imported late: only programs that make an engine load the weights and word lists.
     from skeleton_of_thought.routers.auto import as_router
     from skeleton_of_thought.routers.cost import CostGuard
 

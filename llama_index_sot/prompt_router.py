@@ -7,8 +7,7 @@ import dataclasses
 from llama_index.core import Settings as LlamaIndexSettings
 from llama_index.core.llms.llm import LLM
 
-from llama_index_sot.llm_calls import ResolvedLLM, resolve_llm
-from llama_index_sot.messages import ResponseReader
+from llama_index_sot.llm_calls import ResolvedLLM, ResponseReader, resolve_llm
 from llama_index_sot.options import check_llm
 from skeleton_of_thought.routers import prompt as core
 from skeleton_of_thought.types import Call, Hints, Prompt, Usage
@@ -44,11 +43,11 @@ class PromptRouter(core.PromptRouter):
         Just as it is. | the model takes the answer for no list
 
     Args:
-        llm: Decides, such as a smaller LLM than the one that answers; None for the `Settings.llm` of the moment.
-        race: Write the skeleton while the router decides. That hides the router's time, and wastes a skeleton where
-            the answer is direct.
-        max_tokens: The longest reply, passed to the LLM with the call. None for 16 with local models on an engine, and
-            for the LLM's own limit with others, because models that think first need room.
+        llm: Decides, such as a smaller LLM than the one that answers; None for `Settings.llm`, read at each call.
+        race: Write the skeleton while the router decides. That hides the router's time, and wastes the skeleton of a
+            direct answer.
+        max_tokens: The longest reply, passed to the LLM with the call. None: 16 for local models on an engine; for
+            other LLMs their own limit, because models that think first need room.
 
     Raises:
         InvalidInput: `llm` is not an LLM that writes text, or `max_tokens` is not a number of tokens.

@@ -20,7 +20,14 @@ from llama_index_sot.answer import AnswerConfig, AnswerRun
 from llama_index_sot.context import make_packer
 from llama_index_sot.events import AnswerReady, SkeletonOfThoughtEvent, typed_event
 from llama_index_sot.llm_calls import Concurrency, resolve_both
-from llama_index_sot.options import EngineOptions, RouterOption, check_options, split_options
+from llama_index_sot.options import (
+    AnswerOptions,
+    EngineOptions,
+    RouterOption,
+    check_options,
+    document_options,
+    split_options,
+)
 from llama_index_sot.retrieval import RetrieverFinder
 from llama_index_sot.templates import Templates
 from llama_index_sot.tracing import event_span, query_event
@@ -59,7 +66,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         >>> [point.title for point in response.points]
         ['Move', 'Drink water']
 
-    Make engines by `from_defaults`.
+    `from_defaults` makes an engine.
     """
 
     def __init__(
@@ -100,6 +107,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         super().__init__(callback_manager=callback_manager or LlamaIndexSettings.callback_manager)
 
     @classmethod
+    @document_options(EngineOptions, AnswerOptions, Settings)
     def from_defaults(
         cls,
         llm: LLM | None = None,
@@ -112,10 +120,10 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         Args:
             llm: Writes skeletons, merges and direct answers, and the points, too; None for `Settings.llm`.
             retriever: Retrieves the nodes.
-            options: Documented at `llama_index_sot.options.EngineOptions`: how nodes are retrieved (`query_engine`,
-                `retrieval`, `node_postprocessors`); at `AnswerOptions`: another `point_llm`, the `router`, `streaming`,
-                `num_workers`, `concurrency`, `citations`, templates and other prompts; and at
-                `skeleton_of_thought.settings.Settings`: `max_points`, `eager`, `merge` and the other settings.
+            options: `llama_index_sot.options.EngineOptions` has how nodes are retrieved (`query_engine`, `retrieval`,
+                `node_postprocessors`); `AnswerOptions` another `point_llm`, the `router`, `streaming`, `num_workers`,
+                `concurrency`, `citations`, templates and other prompts; `skeleton_of_thought.settings.Settings` has
+                `max_points`, `eager`, `merge` and the other settings. `help` lists all of them.
 
         Raises:
             InvalidInput: A value that cannot work; a `ValueError`.
@@ -167,8 +175,8 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         return self._templates.shown()
 
     def _get_prompt_modules(self) -> PromptMixinType:
-        # Not even the retriever: an engine around this one could list their prompts, but not update them, because
-        # `update_prompts` splits its keys at every colon.
+        # The retriever is left out, too: an outer engine would list its prompts but could not update them, because
+        # `update_prompts` splits keys at every colon.
         return {}
 
     def _update_prompts(self, prompts_dict: PromptDictType) -> None:
@@ -261,7 +269,7 @@ def _check_retrieval(retrieval: str, finder: RetrieverFinder | None) -> Any:
     if retrieval != "none" and finder is None:
         raise InvalidInput(f"retrieval={retrieval!r} needs a retriever: give one, such as index.as_retriever().")
     if retrieval == "none" and finder is not None:
-        raise InvalidInput('There is a retriever, but retrieval="none" never asks it. Use "once" or "per_point".')
+        raise InvalidInput('There is a retriever, but retrieval="none" never uses it. Use "once" or "per_point".')
     return retrieval
 
 

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
@@ -13,7 +14,7 @@ from llama_index.core.schema import NodeWithScore
 
 from skeleton_of_thought.errors import error_text
 from skeleton_of_thought.timeline import Timeline
-from skeleton_of_thought.types import Answer, Expansion
+from skeleton_of_thought.types import Answer
 
 __all__ = [
     "AsyncSkeletonOfThoughtStreamingResponse",
@@ -26,6 +27,12 @@ __all__ = [
 ]
 
 _CITED = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
+_NODE_ID = attrgetter("node.node_id")
+_METADATA = (
+    *("route", "reason", "decision", "finish_reason", "merged", "merge_error"),
+    *("concurrency", "retrieval", "timings", "usage", "usage_by_stage"),
+)
+"""The entries of `metadata["sot"]`, in their order."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +57,12 @@ class ResponsePoint:
 
 
 class _WithTimeline:
-    """The time line, which all responses have."""
+    """The time line of any response."""
 
     def timeline(self, normal: float | Mapping[str, float] | None = None) -> Timeline:
-        """A picture of when each call of this answer ran; notebooks show it, `str` of it is one for terminals.
+        """A picture of when each call of this answer ran. Notebooks show it, and `str` draws it for terminals.
 
-        While a response is streamed, it shows the calls that `metadata` has so far; at the end it shows all of them.
+        While a response is streamed, the picture has the calls that `metadata` has so far; at the end it has all.
 
         Args:
             normal: Seconds that normal decoding took for the same query, shown for comparison; or the seconds of
@@ -138,7 +145,7 @@ class AsyncSkeletonOfThoughtStreamingResponse(_WithTimeline, AsyncStreamingRespo
                 yield self.response_txt
                 return
             pieces: list[str] = []
-            # Closed with its reader, not when it is garbage-collected: no call may run on unread.
+            # Closed as soon as its reader stops, not at garbage collection: until then its calls would go on.
             async with contextlib.aclosing(self.response_gen) as stream:
                 async for text in stream:
                     pieces.append(text)
@@ -175,29 +182,32 @@ def response_points(answer: Answer, sources: list[NodeWithScore], *, citations: 
         sources: All its nodes, in the order of their numbers.
         citations: Whether the texts may cite these numbers.
     """
-    return [_point(expansion, len(sources) if citations else 0) for expansion in answer.expansions]
+    numbers = len(sources) if citations else 0
+    return [
+        ResponsePoint(
+            index=expansion.point.index,
+            title=expansion.point.title,
+            text=expansion.text,
+            node_ids=tuple(map(_NODE_ID, expansion.sources)),
+            error=None if expansion.error is None else error_text(expansion.error),
+            citations=_cited_numbers(expansion.text, numbers) if numbers else (),
+        )
+        for expansion in answer.expansions
+    ]
 
 
-def _point(expansion: Expansion, numbers: int) -> ResponsePoint:
-    found = [int(number) for group in _CITED.findall(expansion.text) for number in group.split(",")]
-    return ResponsePoint(
-        index=expansion.point.index,
-        title=expansion.point.title,
-        text=expansion.text,
-        node_ids=tuple(source.node.node_id for source in expansion.sources),
-        error=None if expansion.error is None else error_text(expansion.error),
-        citations=tuple(dict.fromkeys(number for number in found if 1 <= number <= numbers)),
-    )
+def _cited_numbers(text: str, numbers: int) -> tuple[int, ...]:
+    found = [int(number) for group in _CITED.findall(text) for number in group.split(",")]
+    return tuple(dict.fromkeys(number for number in found if 1 <= number <= numbers))
 
 
-def response_metadata(answer: Answer, **more: Any) -> dict[str, Any]:
+def response_metadata(answer: Answer, *, concurrency: str, retrieval: str) -> dict[str, Any]:
     """The entry `metadata["sot"]`: plain data about an answer, without its texts.
 
     Args:
         answer: The answer.
-        more: Further entries.
+        concurrency: How its calls ran side by side.
+        retrieval: The option of that name: `"once"`, `"per_point"` or `"none"`.
     """
-    data = answer.to_dict()
-    names = ("route", "reason", "decision", "finish_reason", "merged", "merge_error")
-    costs = ("timings", "usage", "usage_by_stage")
-    return {**{name: data[name] for name in names}, **more, **{name: data[name] for name in costs}}
+    data = answer.to_dict() | {"concurrency": concurrency, "retrieval": retrieval}
+    return {name: data[name] for name in _METADATA}

@@ -42,7 +42,7 @@ class RetrieverFinder:
     Attributes:
         source: The retriever or query engine.
         postprocessors: Applied to the nodes, in order; each gets the query that they were retrieved for.
-        threads: Whether everything runs in threads, even async methods that do not block.
+        threads: Whether all retrieval runs in threads, though its async methods do not block.
     """
 
     source: BaseRetriever | BaseQueryEngine
@@ -89,14 +89,14 @@ class RetrieverFinder:
 
 
 def _all_async(part: object) -> bool:
-    """Whether a retriever and all its parts await their work, and none of them blocks the loop."""
-    for kind, method in (
+    """Whether the async methods of a retriever and of all its parts leave the event loop free."""
+    for base, method in (
         (BaseEmbedding, "_aget_query_embedding"),
         (BasePydanticVectorStore, "aquery"),
         (BaseRetriever, "_aretrieve"),
         (BaseQueryEngine, "aretrieve"),
     ):
-        if isinstance(part, kind) and not is_truly_async(part, method):
+        if isinstance(part, base) and not is_truly_async(part, method):
             return False
     if not isinstance(part, BaseRetriever | BaseQueryEngine):
         return True
@@ -114,6 +114,12 @@ async def _apostprocess(
     return await call_in_thread(
         lambda: postprocessor.postprocess_nodes(nodes, query_bundle=query), "sot-postprocess-nodes"
     )
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Retrieval":  # the name in pickles made with 0.1
+        return RetrieverFinder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _overrides(thing: object, method: str, base: type) -> bool:

@@ -42,7 +42,7 @@ class SkeletonOfThoughtSelector(BaseSelector):
         direct: The index of the other engine.
 
     Raises:
-        InvalidInput: The router or an index cannot work; with a selection: there are fewer choices than an index needs.
+        InvalidInput: The router or an index cannot work. `select` raises it if there is no choice at an index.
     """
 
     def __init__(self, router: AnyRouter | Literal["auto"] = "auto", *, skeleton: int = 0, direct: int = 1) -> None:
@@ -51,9 +51,9 @@ class SkeletonOfThoughtSelector(BaseSelector):
         found = as_router(router)
         if found is None:
             raise InvalidInput('A selector needs a router: "auto", a function of the query, or a Router, not None.')
-        for name, place in (("skeleton", skeleton), ("direct", direct)):
-            if not isinstance(place, int) or isinstance(place, bool) or place < 0:
-                raise InvalidInput(f"{name} must be the place of a choice, 0 or more, not {place!r}.")
+        for name, index in (("skeleton", skeleton), ("direct", direct)):
+            if not isinstance(index, int) or isinstance(index, bool) or index < 0:
+                raise InvalidInput(f"{name} must be the index of a choice, 0 or more, not {index!r}.")
         if skeleton == direct:
             raise InvalidInput(f"skeleton and direct are both {skeleton}: there would be nothing to select.")
         self._router = found
@@ -73,7 +73,7 @@ class SkeletonOfThoughtSelector(BaseSelector):
         decision = decide_at_once(self._router, conversation)
         if decision is None:
             try:
-                decision = _decided(BoundRouter(self._router, conversation))
+                decision = _decide(BoundRouter(self._router, conversation))
             except Exception as error:
                 decision = failure_decision(error)
         return self._selection(decision)
@@ -90,23 +90,23 @@ class SkeletonOfThoughtSelector(BaseSelector):
         return self._selection(decision)
 
     def _check(self, choices: Sequence[ToolMetadata]) -> None:
-        for name, place in (("skeleton", self._skeleton), ("direct", self._direct)):
-            if place >= len(choices):
+        for name, index in (("skeleton", self._skeleton), ("direct", self._direct)):
+            if index >= len(choices):
                 raise InvalidInput(
-                    f"{name}={place} is none of the {len(choices)} choices, whose places begin with 0. Give both "
-                    "engines as tools, and their places as skeleton and direct."
+                    f"{name}={index} is none of the {len(choices)} choices, whose indices begin with 0. Give both "
+                    "engines as tools, and their indices as skeleton and direct."
                 )
 
     def _selection(self, decision: RouteDecision) -> SelectorResult:
-        place = self._skeleton if decision.use_skeleton else self._direct
-        return SelectorResult(selections=[SingleSelection(index=place, reason=decision.reason or "the router decided")])
+        index = self._skeleton if decision.use_skeleton else self._direct
+        return SelectorResult(selections=[SingleSelection(index=index, reason=decision.reason or "the router decided")])
 
 
-def _decided(router: BoundRouter) -> RouteDecision:
+def _decide(router: BoundRouter) -> RouteDecision:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return router.decide()
-    # In a notebook a loop runs already: an async function gets another one, in a thread.
+    # A notebook has a running loop: an async router needs another one, in a thread.
     with ThreadPoolExecutor(1, thread_name_prefix="sot-route") as threads:
         return threads.submit(contextvars.copy_context().run, router.decide).result()

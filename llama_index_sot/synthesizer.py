@@ -16,7 +16,7 @@ from llama_index.core.types import RESPONSE_TEXT_TYPE
 from llama_index_sot.answer import AnswerConfig, AnswerRun
 from llama_index_sot.context import make_packer
 from llama_index_sot.llm_calls import Concurrency, resolve_both
-from llama_index_sot.options import AnswerOptions, check_options, split_options
+from llama_index_sot.options import AnswerOptions, check_options, document_options, split_options
 from llama_index_sot.response import (
     AsyncSkeletonOfThoughtStreamingResponse,
     SkeletonOfThoughtResponse,
@@ -27,14 +27,16 @@ from llama_index_sot.templates import KEYS, Templates
 from llama_index_sot.tracing import synthesize_event
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.settings import Settings
 
 __all__ = ["SkeletonOfThoughtSynthesizer"]
 
 _EMPTY = "Empty Response"
-"""The answer of LlamaIndex's synthesizers where there are no nodes."""
+"""The answer of LlamaIndex's synthesizers to a query without nodes."""
 _KEYS = tuple(key for key in KEYS if key != "point_query_template")
 
 
+@document_options(AnswerOptions, Settings)
 class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
     """Answers a query by Skeleton-of-Thought over the nodes it is given.
 
@@ -60,13 +62,13 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
 
     Args:
         llm: Writes skeletons, merges and direct answers, and the points, too; None for `Settings.llm`.
-        on_no_nodes: The answer where nothing was retrieved: `"empty_response"`, the text of that name, without any
-            call, as LlamaIndex's synthesizers do; `"answer"`, by the LLM alone.
-        empty_response: That text; None for LlamaIndex's own.
-        options: Documented at `llama_index_sot.options.AnswerOptions`: another `point_llm`, the `router`, `streaming`,
-            `num_workers`, `concurrency`, `citations`, templates and other prompts; and at
-            `skeleton_of_thought.settings.Settings`: `max_points`, `merge` and the other settings. A direct answer is
-            written over the nodes, too, by `direct_template`.
+        on_no_nodes: The answer where nothing was retrieved. `"empty_response"`: the text `empty_response`, without any
+            call, as LlamaIndex's synthesizers do. `"answer"`: an answer by the LLM alone.
+        empty_response: The text of an empty response; None for LlamaIndex's own.
+        options: `llama_index_sot.options.AnswerOptions` has another `point_llm`, the `router`, `streaming`,
+            `num_workers`, `concurrency`, `citations`, templates and other prompts;
+            `skeleton_of_thought.settings.Settings` has `max_points`, `merge` and the other settings. `help` lists all
+            of them. A direct answer is written over the nodes, too, by `direct_template`.
 
     Raises:
         InvalidInput: A value that cannot work; a `ValueError`.
@@ -114,7 +116,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
     def _update_prompts(self, prompts_dict: PromptDictType) -> None:
         self._templates.update({key: prompt for key, prompt in prompts_dict.items() if ":" not in key})
 
-    # --- the text alone ---
+    # --- text ---
 
     def get_response(self, query_str: str, text_chunks: Sequence[str], **response_kwargs: Any) -> RESPONSE_TEXT_TYPE:
         """The text of an answer over these chunks; a generator of it with `streaming=True`.
@@ -219,7 +221,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
 
 @dataclass(frozen=True)
 class _GivenNodes:
-    """A finder of nodes that were retrieved before."""
+    """Finds the nodes that another engine has retrieved."""
 
     nodes: list[NodeWithScore]
 

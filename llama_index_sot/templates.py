@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate, SelectorPromptTemplate
 from llama_index.core.schema import QueryBundle
 
-from llama_index_sot.messages import core_message
+from llama_index_sot.llm_calls import core_message
 from skeleton_of_thought import prompts as core
 from skeleton_of_thought.errors import InvalidInput, PromptFileError
 from skeleton_of_thought.types import Conversation, Message, Prompt
@@ -57,7 +58,7 @@ class LlamaIndexTemplate:
     Attributes:
         template: The template; it formats its values itself, so braces in them are safe.
         llm: Selects one template of a `SelectorPromptTemplate`.
-        variables: The caller's own variables.
+        variables: The caller's own variables, which the template may mention.
     """
 
     template: BasePromptTemplate
@@ -133,15 +134,25 @@ class Templates:
         Args:
             variables: The caller's own variables, which the user's templates may mention.
         """
+        if not self.own:
+            return self._default_set
         own = {key: template for key, template in self.own.items() if key in _STAGES}
         stages = {
             _STAGES[key]: LlamaIndexTemplate(template, self.llm, variables or {}) for key, template in own.items()
         }
-        context = self._shown("context_template")
-        wording = context.format(llm=self.llm, context_str="{context}", context="{context}")
-        if not stages and wording == self.base.context:
-            return self.base
-        return replace(self.base, context=wording, **stages)
+        return replace(self.base, context=self._context_wording(), **stages)
+
+    @cached_property
+    def _default_set(self) -> core.PromptSet:
+        # Made once. Only the user's templates may compute values anew for each answer.
+        wording = self._context_wording()
+        return self.base if wording == self.base.context else replace(self.base, context=wording)
+
+    def _context_wording(self) -> str:
+        template = self.own.get("context_template") or self._default("context_template")
+        assert template is not None, "only stages may have templates without a text"
+        wording: str = template.format(llm=self.llm, context_str="{context}", context="{context}")
+        return wording
 
     def point_query(self, question: str, title: str) -> QueryBundle:
         """The query for a point's nodes.
@@ -156,11 +167,6 @@ class Templates:
         values = _with_aliases({"question": question, "title": title})
         return QueryBundle(self.own["point_query_template"].format(llm=self.llm, **values))
 
-    def _shown(self, key: str) -> BasePromptTemplate:
-        template = self.own.get(key) or self._default(key)
-        assert template is not None, "only stages may have templates without a text"
-        return template
-
     def _default(self, key: str) -> BasePromptTemplate | None:
         if key == "point_query_template":
             return _POINT_QUERY
@@ -174,7 +180,7 @@ class Templates:
             return template.template
         if isinstance(template, core.PromptTemplate):
             return PromptTemplate(_renamed(template.instruction))
-        return None  # any other class of template has no text to show
+        return None  # other classes of templates have no text to show
 
     def _checked(self, key: str, template: BasePromptTemplate | str) -> BasePromptTemplate:
         if key not in self.keys:
@@ -197,8 +203,8 @@ class Templates:
 
 
 def _renamed(text: str) -> str:
-    def name(match: re.Match[str]) -> str:
+    def placeholder(match: re.Match[str]) -> str:
         core_name = core.ALIASES.get(match[1], match[1])
         return f"{{{_NAMES.get(core_name, core_name)}}}"
 
-    return _BRACED.sub(name, text)
+    return _BRACED.sub(placeholder, text)

@@ -1,4 +1,4 @@
-"""An answer and its calls in LlamaIndex's instrumentation, and in its legacy callbacks."""
+"""Spans and events of an answer and its calls, for LlamaIndex's instrumentation and legacy callbacks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 dispatcher = get_dispatcher(__name__)
-"""Emits the events and spans of all modules here."""
+"""Emits the events and spans of this package."""
 
 TOOL = "skeleton_of_thought"
 """The tool's name in the legacy callbacks of a point."""
@@ -64,19 +64,19 @@ def traced(call: Call, callbacks: CallbackManager, question: str) -> Iterator[li
     Runs within the call's own thread or task, whose context variables are its own.
 
     Yields:
-        A list for the pieces of the call's text, which the event ends with.
+        A list that collects the pieces of the call's text; the end of the event has them.
     """
     pieces: list[str] = []
     with call_span(call.stage, call.point, call.attempt):
         if call.stage != "point":
             yield pieces
             return
-        asked = SubQuestion(sub_question=question, tool_name=TOOL)
-        started: dict[str, Any] = {EventPayload.SUB_QUESTION: SubQuestionAnswerPair(sub_q=asked)}
-        with callbacks.event(CBEventType.SUB_QUESTION, payload=started) as event:
+        sub_question = SubQuestion(sub_question=question, tool_name=TOOL)
+        payload: dict[str, Any] = {EventPayload.SUB_QUESTION: SubQuestionAnswerPair(sub_q=sub_question)}
+        with callbacks.event(CBEventType.SUB_QUESTION, payload=payload) as event:
             yield pieces
-            answered = SubQuestionAnswerPair(sub_q=asked, answer="".join(pieces))
-            event.on_end(payload={EventPayload.SUB_QUESTION: answered})
+            pair = SubQuestionAnswerPair(sub_q=sub_question, answer="".join(pieces))
+            event.on_end(payload={EventPayload.SUB_QUESTION: pair})
 
 
 def _call_arguments(stage: str, point: int | None, title: str | None, attempt: int) -> None:
@@ -88,7 +88,7 @@ _CALL_SIGNATURE = inspect.signature(_call_arguments)
 
 @contextlib.contextmanager
 def call_span(stage: Stage, point: Point | None = None, attempt: int = 1) -> Iterator[None]:
-    """A span around one call, the parent of everything within; the call must have a context of its own."""
+    """A span around one call, the parent of all spans within it. The call needs context variables of its own."""
     name = stage if point is None else f"{stage}_{point.index}"
     span_id = f"SkeletonOfThought.{name}-{uuid4()}"
     index, title = (None, None) if point is None else (point.index, point.title)
@@ -130,7 +130,7 @@ def query_event(callbacks: CallbackManager, query: QueryBundle) -> Iterator[list
     """The legacy `QUERY` event around an answer.
 
     Yields:
-        A list for the response, which the event ends with.
+        A list that receives the response; the end of the event has it.
     """
     responses: list[Any] = []
     payload: dict[str, Any] = {EventPayload.QUERY_STR: query.query_str}
@@ -144,7 +144,7 @@ def synthesize_event(callbacks: CallbackManager, query: QueryType) -> Iterator[t
     """The events that `BaseSynthesizer.synthesize` emits.
 
     Yields:
-        The query as a bundle, and a list for the response, which the events end with.
+        The query as a bundle, and a list that receives the response; the last events have it.
     """
     responses: list[Any] = []
     dispatcher.event(SynthesizeStartEvent(query=query))
@@ -164,12 +164,12 @@ def _query_arguments(query: QueryType) -> None:
 async def event_span(
     engine: BaseQueryEngine, query: QueryBundle
 ) -> AsyncIterator[tuple[contextvars.Context, list[Any]]]:
-    """The events and the span of `astream_events`, the same as `aquery` has.
+    """The events and the span of `astream_events`, the same as those of `aquery`.
 
-    They get a context of their own, because a generator shares the context of its reader.
+    They have a context of their own, because a generator shares the context of its reader.
 
     Yields:
-        The context in which everything of the answer has to run; and a list for the response.
+        The context in which the answer must run, and a list that receives the response.
     """
     context, responses = contextvars.copy_context(), list[Any]()
     arguments = inspect.signature(_query_arguments).bind(query)

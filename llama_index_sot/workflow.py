@@ -9,14 +9,16 @@ from llama_index.core.schema import QueryBundle
 from llama_index.core.workflow import Context, StartEvent, StopEvent, Workflow, step
 
 from llama_index_sot.events import AnswerReady
-from llama_index_sot.options import WorkflowOptions
+from llama_index_sot.options import AnswerOptions, EngineOptions, WorkflowOptions, document_options
 from llama_index_sot.query_engine import SkeletonOfThoughtQueryEngine
 from llama_index_sot.response import SkeletonOfThoughtResponse
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.settings import Settings
 
 __all__ = ["SkeletonOfThoughtWorkflow"]
 
 
+@document_options(WorkflowOptions, EngineOptions, AnswerOptions, Settings)
 class SkeletonOfThoughtWorkflow(Workflow):
     """Answers a query by an engine, and streams the events of the answer; see `llama_index_sot.events`.
 
@@ -44,7 +46,8 @@ class SkeletonOfThoughtWorkflow(Workflow):
         engine: Answers the queries; None to make an engine from `options`.
         timeout: Seconds that a run may take; None for no limit.
         verbose: Print the steps, as every workflow can.
-        options: Options of `SkeletonOfThoughtQueryEngine.from_defaults`, see `llama_index_sot.options.WorkflowOptions`.
+        options: The arguments of `SkeletonOfThoughtQueryEngine.from_defaults`, typed in
+            `llama_index_sot.options.WorkflowOptions`. `help` lists all of them.
 
     Raises:
         InvalidInput: There are both an engine and options, or options that cannot work.
@@ -62,8 +65,8 @@ class SkeletonOfThoughtWorkflow(Workflow):
         if engine is not None and options:
             raise InvalidInput(f"Give an engine, or the options for one ({', '.join(options)}), not both.")
         if engine is not None and not isinstance(engine, SkeletonOfThoughtQueryEngine):
-            kind = type(engine).__name__
-            raise InvalidInput(f"engine must be a SkeletonOfThoughtQueryEngine, not {kind}; an LLM is given as llm=...")
+            name = type(engine).__name__
+            raise InvalidInput(f"engine must be a SkeletonOfThoughtQueryEngine, not {name}; pass an LLM as llm=...")
         super().__init__(timeout=timeout, verbose=verbose)
         self._engine = engine or SkeletonOfThoughtQueryEngine.from_defaults(**options)
 

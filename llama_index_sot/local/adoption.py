@@ -1,16 +1,16 @@
-"""Running the model of a `HuggingFaceLLM` on a local engine.
+"""Adoption of a `HuggingFaceLLM`: its model on a local engine.
 
-`HuggingFaceLLM` runs one prompt after another, and its async methods stop the event loop meanwhile. Adopted, its model
-and tokenizer get the model's `LocalEngine`, which decodes all open calls as one batch. The object's settings are kept:
+`HuggingFaceLLM` runs one prompt after another, and its async methods block the event loop. Adopted, its model and
+tokenizer get the model's `LocalEngine`, which decodes all open calls as one batch. The object's settings are kept:
 limits, sampling, penalties, stopping ids, and how it writes prompts. An object with settings that an engine does not
 have (beams, custom logits processors, ...) stays as it is, and a line in the log names the setting.
 
 The adopted model differs from the object where the object contradicts itself or its model: it uses a chat template
 that exists unless the user said how to write prompts; it adds one BOS token where template and tokenizer would both
-add one; the system prompt counts in `complete` as in `stream_complete`, and `completion_to_prompt` in both; a stop
+add one; `complete` uses the system prompt, as `stream_complete` does, and both use `completion_to_prompt`; a stop
 string of `generate_kwargs` is no part of the text.
 
-The class is known by its name, so nothing is imported for it.
+The class is recognised by its name, so its package is not imported.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _adoptions = Adoptions(logging.getLogger(__name__))
 def adopt_llm(llm: LLM) -> TransformersLLM | None:
     """The model of a `HuggingFaceLLM` over its local engine, with the object's present settings.
 
-    All that are adopted from one object, or from objects over the same model and tokenizer, share one engine.
+    All LLMs adopted from one object, or from objects over the same model and tokenizer, share one engine.
 
     Args:
         llm: Any LLM.
 
     Returns:
-        The LLM to use instead; None for any other LLM, and where an engine cannot do what this one does (a warning in
-        the log then says why).
+        The LLM to use instead; None for any other class, and for settings that an engine does not have (a warning in
+        the log then names them).
     """
     owner = library_class(llm, *STOCK_CLASS)
     if owner is None:
@@ -61,7 +61,7 @@ def adopt_llm(llm: LLM) -> TransformersLLM | None:
 
 
 def is_stock(llm: LLM) -> bool:
-    """Whether it is a `HuggingFaceLLM`, adopted or not: by itself it runs one prompt after another."""
+    """Whether an LLM is a `HuggingFaceLLM`, adopted or not: by itself it runs one prompt after another."""
     owner = library_class(llm, *STOCK_CLASS)
     return owner is not None and overridden(llm, owner, _METHODS) is None
 
@@ -72,7 +72,7 @@ def _adopted(llm: Any, owner: type) -> TransformersLLM:
     if (name := overridden(llm, owner, _METHODS)) is not None:
         raise NotAdopted(f"{type(llm).__name__} has a {name} of its own.")
     if "max_new_tokens" in llm.generate_kwargs:
-        raise NotAdopted("Its generate_kwargs have max_new_tokens, which the class passes itself: its calls fail.")
+        raise NotAdopted("Its generate_kwargs have max_new_tokens, which the class passes, too: its calls fail.")
     generate = {**llm.generate_kwargs, "max_new_tokens": llm.max_new_tokens}
     given = read_generation(llm._model, llm._tokenizer, generate)
     settings, further = sampling_settings(given)

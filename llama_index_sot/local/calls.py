@@ -1,4 +1,4 @@
-"""One call of `TransformersLLM` on its engine: its settings, and its responses."""
+"""One call of `TransformersLLM` on its engine: settings and responses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MakeResponse = Callable[[str, str | None, Completion | None], ResponseT]
 """Makes a response from the text so far, its new part, and the completion, which is None before the end."""
 
 _HINTS: dict[str, Any] = {**engine_settings(Hints()), "prefill": "", "grammar": None}
-"""Keywords of a call that are no settings of the LLM, and their defaults."""
+"""Keywords that only a call takes, not the LLM, and their defaults."""
 
 _LIMITS = ("max_tokens", "max_new_tokens")
 
@@ -70,7 +70,7 @@ def _settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
             f"{', '.join(sorted({*defaults, *_HINTS, *_LIMITS}))}."
         )
     if all(name in chosen for name in _LIMITS):
-        raise InvalidInput("max_tokens and max_new_tokens say the same: give one of them.")
+        raise InvalidInput("max_tokens and max_new_tokens mean the same: give one of them.")
     settings = {**_HINTS, **defaults, **chosen}
     limit = settings.pop("max_tokens")
     settings.setdefault("max_new_tokens", limit)
@@ -119,8 +119,8 @@ def astreamed(stream: AsyncCompletionStream, make: MakeResponse[ResponseT]) -> A
 class _Responses(AsyncGenerator[ResponseT, None]):
     """The responses of an async stream.
 
-    This is no generator function, because LlamaIndex's callbacks drop theirs unfinished when their own generator is
-    closed, and a dropped generator only ends when the event loop gets to it. This class frees its row at once.
+    Not a generator function: LlamaIndex's callbacks drop the inner generator when their own is closed, and a dropped
+    generator ends only when the event loop gets to it. This class frees its row at once.
     """
 
     def __init__(self, stream: AsyncCompletionStream, make: MakeResponse[ResponseT]) -> None:

@@ -65,15 +65,15 @@ class TransformersLLM(LLM, EngineModel):
     one loaded model.
 
     Messages go through `messages_to_prompt` if that is given, else through the model's chat template if it has one. A
-    last message of the assistant's is the start of the model's turn, which the model continues. The prompt of
-    `complete` goes the same way, unless `completion_to_prompt` or `query_wrapper_prompt` is given. A prompt that is
+    last message of the assistant's is the start of the model's turn, which the model continues. `complete` makes a
+    message of its prompt, unless `completion_to_prompt` or `query_wrapper_prompt` is given. A prompt that is
     `formatted` stays plain text.
 
     Example:
         TransformersLLM()                                      # a small built-in demo model
         TransformersLLM(model="Qwen/Qwen2.5-1.5B-Instruct")    # from the hub, a folder or a .gguf file
         TransformersLLM.from_model(model, tokenizer)           # already loaded
-        TransformersLLM(engine=engine, temperature=0.7)        # an engine of one's own
+        TransformersLLM(engine=engine, temperature=0.7)        # an engine that you made
         TransformersLLM(model="...", model_kwargs={"dtype": "bfloat16", "device": "cuda", "kv_memory": 0.3})
 
         >>> llm = TransformersLLM(max_tokens=16)
@@ -86,8 +86,8 @@ class TransformersLLM(LLM, EngineModel):
             `dtype`, `device`, `optimize`, `kv_memory`, `max_batch_size` or `chat_template_kwargs`.
         engine: The engine that decodes; loaded from `model` if not given.
         context_window: The most tokens of prompt and completion that LlamaIndex plans for; None for the model's window.
-        is_chat_model: Whether LlamaIndex calls it with messages. None: if there is a chat template or
-            `messages_to_prompt`, and nothing that wraps completions.
+        is_chat_model: Whether LlamaIndex calls it with messages. None for yes where there is a chat template or
+            `messages_to_prompt`, and no wrapper for completions.
         temperature: 0 for greedy decoding.
         top_p: The probability mass to sample from.
         top_k: The number of tokens to sample from; 0 for all.
@@ -146,7 +146,7 @@ class TransformersLLM(LLM, EngineModel):
         if not isinstance(values, dict) or "max_new_tokens" not in values:
             return values
         if "max_tokens" in values:
-            raise InvalidInput("max_tokens and max_new_tokens say the same: give one of them.")
+            raise InvalidInput("max_tokens and max_new_tokens mean the same: give one of them.")
         return {"max_tokens" if name == "max_new_tokens" else name: value for name, value in values.items()}
 
     @model_validator(mode="after")
@@ -161,7 +161,7 @@ class TransformersLLM(LLM, EngineModel):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """The facts that LlamaIndex plans with: window, longest completion, whether it takes messages."""
+        """What LlamaIndex plans with: the window, the longest completion, whether calls are messages."""
         windows = [window for window in (self.context_window, self.engine.context_window) if window is not None]
         return LLMMetadata(
             context_window=min(windows, default=DEFAULT_CONTEXT_WINDOW),
@@ -181,7 +181,7 @@ class TransformersLLM(LLM, EngineModel):
         return super(TransformersLLM, self.model_copy(update={"engine": None})).__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Not BaseComponent's: that would make an object without an engine if the model cannot be loaded.
+        # BaseComponent's method would make an object without an engine if the model cannot be loaded.
         self.__init__(**state["__dict__"])  # type: ignore[misc]
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
@@ -279,7 +279,7 @@ class TransformersLLM(LLM, EngineModel):
         return await super()._structured_astream_call(output_cls, prompt, kwargs, **prompt_args)
 
     def _with_grammar(self, output_cls: Any, llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The keyword arguments of a call for JSON of this class; with a grammar if one can be made."""
+        """The keyword arguments of a call for JSON of this class, with a grammar where one can be made."""
         given = dict(llm_kwargs or {})
         if "grammar" in given or importlib.util.find_spec("llguidance") is None:
             return given
@@ -289,6 +289,6 @@ class TransformersLLM(LLM, EngineModel):
             grammar = Grammar.from_json_schema(output_cls.model_json_schema())
             self.engine.prepare(grammar)
         except InvalidInput as error:
-            _logger.warning("The prompt asks for %s, but the model is not held to it: %s", output_cls.__name__, error)
+            _logger.warning("The prompt asks for %s, but no grammar enforces it: %s", output_cls.__name__, error)
             return given
         return {**given, "grammar": grammar}

@@ -44,7 +44,7 @@ class Seen:
     text: str
     messages: list[ChatMessage]
     kwargs: dict[str, Any]
-    way: str
+    method: str
     thread: int
     on_loop: bool
 
@@ -116,14 +116,14 @@ class SyncLLM(CustomLLM):
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        seen = seen_as(prompt, kwargs={"formatted": formatted, **kwargs}, way="complete")
+        seen = seen_as(prompt, kwargs={"formatted": formatted, **kwargs}, method="complete")
         pieces = list(run_steps(self.watch, self.script, seen))
         return CompletionResponse(text="".join(pieces), raw=usage(prompt, len(pieces)))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
         def responses() -> Iterator[CompletionResponse]:
-            seen = seen_as(prompt, kwargs={"formatted": formatted, **kwargs}, way="stream_complete")
+            seen = seen_as(prompt, kwargs={"formatted": formatted, **kwargs}, method="stream_complete")
             pieces: list[str] = []
             with contextlib.closing(run_steps(self.watch, self.script, seen)) as steps:
                 for piece in steps:
@@ -135,7 +135,7 @@ class SyncLLM(CustomLLM):
 
 
 class ChatLLM(LLM):
-    """A chat model with async methods of its own, as clients of APIs have them."""
+    """A chat model with its own async methods, like clients of APIs."""
 
     script: Any
     watch: Any = None
@@ -149,18 +149,18 @@ class ChatLLM(LLM):
     def metadata(self) -> LLMMetadata:
         return self.meta or LLMMetadata(is_chat_model=True)
 
-    def _seen(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], way: str) -> Seen:
-        return seen_as(messages[-1].content or "", messages=list(messages), kwargs=kwargs, way=way)
+    def _seen(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], method: str) -> Seen:
+        return seen_as(messages[-1].content or "", messages=list(messages), kwargs=kwargs, method=method)
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         pieces = list(run_steps(self.watch, self.script, self._seen(messages, kwargs, "chat")))
-        return _said(messages, pieces, None)
+        return _chat_response(messages, pieces, None)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         seen = self._seen(messages, kwargs, "achat")
-        return _said(messages, [piece async for piece in arun_steps(self.watch, self.script, seen)], None)
+        return _chat_response(messages, [piece async for piece in arun_steps(self.watch, self.script, seen)], None)
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> Any:
@@ -170,8 +170,8 @@ class ChatLLM(LLM):
             with contextlib.closing(run_steps(self.watch, self.script, seen)) as steps:
                 for piece in steps:
                     pieces.append(piece)
-                    yield _said(messages, pieces, piece, raw={})
-            yield _said(messages, pieces, "")
+                    yield _chat_response(messages, pieces, piece, raw={})
+            yield _chat_response(messages, pieces, "")
 
         return responses()
 
@@ -183,8 +183,8 @@ class ChatLLM(LLM):
             async with contextlib.aclosing(arun_steps(self.watch, self.script, seen)) as steps:
                 async for piece in steps:
                     pieces.append(piece)
-                    yield _said(messages, pieces, piece, raw={})
-            yield _said(messages, pieces, "")
+                    yield _chat_response(messages, pieces, piece, raw={})
+            yield _chat_response(messages, pieces, "")
 
         return responses()
 
@@ -201,7 +201,9 @@ class ChatLLM(LLM):
         raise AssertionError("a chat model takes messages")
 
 
-def _said(messages: Sequence[ChatMessage], pieces: list[str], delta: str | None, raw: Any = None) -> ChatResponse:
+def _chat_response(
+    messages: Sequence[ChatMessage], pieces: list[str], delta: str | None, raw: Any = None
+) -> ChatResponse:
     if raw is None:
         raw = usage(" ".join(m.content or "" for m in messages), len(pieces))
     return ChatResponse(message=ChatMessage(role="assistant", content="".join(pieces)), delta=delta, raw=raw)
@@ -240,7 +242,7 @@ class Sought:
     """One call of the retriever."""
 
     query: QueryBundle
-    way: str
+    method: str
     on_loop: bool
 
 
@@ -257,11 +259,11 @@ class SyncRetriever(BaseRetriever):
         super().__init__()
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        seen = seen_as("", way="")
+        seen = seen_as("", method="")
         with self.watch.call(Sought(query_bundle, "retrieve", seen.on_loop)):
             if isinstance(step := self._hook(query_bundle.query_str), Gate):
                 step.wait()
-            query_bundle.embedding = [0.5]  # as vector retrievers do
+            query_bundle.embedding = [0.5]  # vector retrievers write embeddings into it
             return list(self._find(query_bundle.query_str))
 
 
@@ -360,7 +362,7 @@ class Legacy(BaseCallbackHandler):
 # --- methods that ask an engine -----------------------------------------------------------------------------------
 
 Make = Callable[..., SkeletonOfThoughtQueryEngine]
-Way = Callable[..., Awaitable[Any]]
+Ask = Callable[..., Awaitable[Any]]
 
 
 def make(llm: LLM, **settings: Any) -> SkeletonOfThoughtQueryEngine:
@@ -387,7 +389,7 @@ async def _astream(llm: LLM, query: Any, **settings: Any) -> Any:
 
 
 async def _astream_str(llm: LLM, query: Any, **settings: Any) -> Any:
-    """Reads a streaming response as `QueryEngineTool.acall` does, which blocks the loop."""
+    """Reads a streaming response like `QueryEngineTool.acall`, which blocks the loop."""
     response = await make(llm, streaming=True, **settings).aquery(query)
     str(response)
     return await response.get_response()
@@ -399,7 +401,7 @@ async def _events(llm: LLM, query: Any, **settings: Any) -> Any:
     return events[-1].response
 
 
-WAYS = {
+METHODS = {
     "query": _query,
     "aquery": _aquery,
     "stream": _stream,
@@ -409,15 +411,15 @@ WAYS = {
 }
 
 
-@pytest.fixture(params=list(WAYS))
-def way(request: pytest.FixtureRequest) -> Way:
-    """`await way(llm, query, **settings)`: the whole response. One test per method in `WAYS`."""
-    return WAYS[request.param]
+@pytest.fixture(params=list(METHODS))
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """`await ask(llm, query, **settings)`: the whole response. One test per method in `METHODS`."""
+    return METHODS[request.param]
 
 
 @pytest.fixture
-def ways() -> dict[str, Way]:
-    return WAYS
+def methods() -> dict[str, Ask]:
+    return METHODS
 
 
 @pytest.fixture(params=[SyncLLM, ChatLLM], ids=["sync", "chat"])

@@ -30,14 +30,14 @@ QUESTIONS = ["Why?", "How does a boat cross the river?", "1. Plan the day", "So,
 
 @pytest.fixture(scope="module")
 def loaded(local_models: Any) -> Any:
-    """A random model that at times ends its text, and a tokenizer that has no template and adds a BOS."""
+    """A random model that sometimes ends its text, and a tokenizer that has no template and adds a BOS."""
     model = local_models.make_llama(initializer_range=0.4, vocab_size=258, max_position_embeddings=512)
     return model, local_models.make_tokenizer(None, adds_bos=True)
 
 
 @pytest.fixture
 def chatty(loaded: Any, local_models: Any) -> Any:
-    """The same with a chat template."""
+    """The model of `loaded`, and its tokenizer with a chat template."""
     return loaded[0], local_models.make_tokenizer(TEMPLATE, adds_bos=True)
 
 
@@ -79,9 +79,7 @@ def user(text: str) -> ChatMessage:
 # --- the same text, in one batch ---
 
 
-async def test_points_of_unequal_lengths_are_one_batch_and_say_what_one_by_one_decoding_says(
-    hugging, generated, local_models
-):
+async def test_points_of_unequal_lengths_are_one_batch_and_read_as_decoded_one_by_one(hugging, generated, local_models):
     llm = hugging()
     expected = [llm.complete(question).text for question in QUESTIONS]
     assert len(generated) == len(QUESTIONS)
@@ -96,7 +94,7 @@ async def test_points_of_unequal_lengths_are_one_batch_and_say_what_one_by_one_d
 
 
 async def test_texts_end_at_different_steps_and_hold_no_special_tokens(hugging, loaded, generated):
-    # Tokens that the texts really have, at different places.
+    # Tokens that the texts have, at different places.
     model, tokenizer = loaded
     llm = hugging(max_new_tokens=40)
     texts = [
@@ -118,7 +116,7 @@ async def test_texts_end_at_different_steps_and_hold_no_special_tokens(hugging, 
     assert not any(mark in text for text in expected for mark in ("</s>", "<s>"))
 
 
-async def test_streams_say_the_same(hugging):
+async def test_streams_have_the_same_text(hugging):
     llm = hugging()
     adopted = adopt_llm(llm)
     for question in QUESTIONS:
@@ -133,7 +131,8 @@ async def test_streams_say_the_same(hugging):
         {"generate_kwargs": {"repetition_penalty": 1.7}},
         {"generate_kwargs": {"min_new_tokens": 20}},
         {"generate_kwargs": {"pad_token_id": 0, "use_cache": True}},
-        {"generate_kwargs": {"temperature": 0.3, "top_p": 0.5}},  # without do_sample, which is a warning and greedy
+        # Without do_sample: transformers warns and decodes greedily.
+        {"generate_kwargs": {"temperature": 0.3, "top_p": 0.5}},
         {"generate_kwargs": {}},
         {"max_new_tokens": 5},
         {"max_new_tokens": 5, "tokenizer_outputs_to_remove": ["token_type_ids"]},
@@ -173,7 +172,7 @@ def test_the_metadata_for_planning_is_kept(hugging):
     assert adopted.metadata.is_chat_model == llm.metadata.is_chat_model is False
 
 
-def test_a_window_that_is_too_small_for_all_that_is_asked_for_ends_the_text(hugging):
+def test_a_window_that_is_too_small_for_the_limit_ends_the_text(hugging):
     adopted = adopt_llm(hugging(max_new_tokens=4000))
     assert adopted.complete("Why?", min_new_tokens=4000).raw["usage"]["total_tokens"] == 512
 
@@ -181,7 +180,7 @@ def test_a_window_that_is_too_small_for_all_that_is_asked_for_ends_the_text(hugg
 # --- prompts ---
 
 
-def said_by_hand(llm: Any, text: str) -> str:
+def replied_by_hand(llm: Any, text: str) -> str:
     """The model's reply to a text with exactly one BOS."""
     ids = llm._tokenizer(text, return_tensors="pt", add_special_tokens=False)
     out = llm._model.generate(**ids, max_new_tokens=llm.max_new_tokens, do_sample=False)
@@ -193,7 +192,7 @@ async def test_a_chat_template_is_used_and_there_is_one_bos(hugging, loaded, loc
     llm = hugging(tokenizer=local_models.make_tokenizer(template, adds_bos=True))
     adopted = adopt_llm(llm)
     assert adopted.metadata.is_chat_model
-    expected = said_by_hand(llm, "<s><user>Why?</s><assistant>")
+    expected = replied_by_hand(llm, "<s><user>Why?</s><assistant>")
     assert adopted.chat([user("Why?")]).message.content == expected
     assert adopted.complete("Why?").text == expected
     assert (await adopted.apredict(PromptTemplate("{q}"), q="Why?")) == expected
@@ -204,12 +203,12 @@ async def test_a_chat_template_is_used_and_there_is_one_bos(hugging, loaded, loc
 def test_a_prefill_reaches_the_model(hugging, chatty):
     llm = hugging(tokenizer=chatty[1], system_prompt="Be brief.")
     adopted = adopt_llm(llm)
-    expected = said_by_hand(llm, "<s><system>Be brief.</s><user>Why?</s><assistant>Because")
+    expected = replied_by_hand(llm, "<s><system>Be brief.</s><user>Why?</s><assistant>Because")
     assert adopted.chat([user("Why?"), ChatMessage(role="assistant", content="Because")]).message.content == expected
     assert adopted.complete("Why?", prefill="Because").text == expected
 
 
-def test_an_own_way_of_writing_messages_is_kept(hugging, chatty):
+def test_the_users_messages_to_prompt_is_kept(hugging, chatty):
     llm = hugging(
         tokenizer=chatty[1], messages_to_prompt=lambda ms: "|".join(str(m.content) for m in ms), is_chat_model=True
     )
@@ -219,7 +218,7 @@ def test_an_own_way_of_writing_messages_is_kept(hugging, chatty):
     assert adopted.predict(PromptTemplate("{q}"), q="Why?") == llm.predict(PromptTemplate("{q}"), q="Why?")
 
 
-def test_an_own_way_of_writing_completions_is_kept_with_a_template_too(hugging, chatty):
+def test_the_users_completion_format_is_kept_with_a_template_too(hugging, chatty):
     llm = hugging(tokenizer=chatty[1], completion_to_prompt=lambda prompt: f"[[{prompt}]]")
     adopted = adopt_llm(llm)
     assert not adopted.metadata.is_chat_model
@@ -239,7 +238,7 @@ def test_a_system_prompt_stands_before_a_base_models_text(hugging):
 # --- one engine ---
 
 
-def test_all_that_are_adopted_of_one_object_share_one_engine(hugging, loaded):
+def test_all_llms_adopted_from_one_object_share_one_engine(hugging, loaded):
     llm = hugging()
     one, two = adopt_llm(llm), adopt_llm(llm)
     other = adopt_llm(hugging(max_new_tokens=3))
@@ -280,7 +279,7 @@ def test_an_engine_that_was_closed_is_made_anew(hugging):
     assert adopt_llm(llm).complete("Why?").text == llm.complete("Why?").text
 
 
-def test_nothing_is_kept_of_an_object_that_is_gone(loaded):
+def test_an_object_that_is_deleted_leaves_no_engine(loaded):
     llm = huggingface.HuggingFaceLLM(model=loaded[0], tokenizer=loaded[1], max_new_tokens=3, context_window=512)
     adopt_llm(llm).complete("Why?")
     key = id(llm)
@@ -300,7 +299,7 @@ async def test_closing_early_leaves_nothing_running(hugging, eventually):
     for stream in streams:
         await anext(stream)
         await stream.aclose()
-    # On a busy machine the figures lag behind the text: the last row may not have joined in them yet.
+    # On a busy machine the figures lag behind the text: they may not count the last row yet.
     await eventually(lambda: adopted.engine.stats().cancelled == len(QUESTIONS), "all rows are cancelled")
     assert adopted.engine.stats().rows == 0
 
@@ -341,7 +340,7 @@ class Shout:
     ],
     ids=str,
 )
-def test_what_an_engine_cannot_do_leaves_the_object_as_it_is(hugging, generated, generate, reason, caplog):
+def test_settings_that_no_engine_has_leave_the_object_as_it_is(hugging, generated, generate, reason, caplog):
     llm = hugging(generate_kwargs=generate)
     assert adopt_llm(llm) is None
     assert adopt_llm(llm) is None
@@ -353,7 +352,7 @@ def test_what_an_engine_cannot_do_leaves_the_object_as_it_is(hugging, generated,
 
 
 @pytest.mark.parametrize("generate", [{"max_new_tokens": 5}, {"stopping_criteria": []}], ids=str)
-def test_what_the_class_itself_fails_on_it_still_fails_on(hugging, generate, caplog):
+def test_calls_that_fail_in_the_class_itself_still_fail(hugging, generate, caplog):
     llm = hugging(generate_kwargs=generate)
     assert adopt_llm(llm) is None
     assert next(iter(generate)) in caplog.text
@@ -361,7 +360,7 @@ def test_what_the_class_itself_fails_on_it_still_fails_on(hugging, generate, cap
         llm.complete("Why?")
 
 
-def test_a_class_that_generates_in_its_own_way_is_left_alone(hugging, caplog):
+def test_a_class_with_its_own_generation_is_not_adopted(hugging, caplog):
     class Mine(huggingface.HuggingFaceLLM):
         @llm_completion_callback()
         def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -381,7 +380,7 @@ def test_a_subclass_that_changes_nothing_is_adopted(hugging):
 
 
 class Other(CustomLLM):
-    """An LLM of another library that has the same name."""
+    """An LLM of another library, with the same class name."""
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -405,7 +404,7 @@ def test_other_classes_are_not_adopted(caplog):
 
 
 @pytest.mark.model
-async def test_the_demo_model_says_the_same_in_a_batch(caplog, local_models):
+async def test_the_demo_model_writes_the_same_in_a_batch(caplog, local_models):
     from skeleton_of_thought.local.models import load_model
 
     model, tokenizer = load_model("demo", dtype="float32")

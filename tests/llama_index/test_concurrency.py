@@ -26,44 +26,44 @@ async def soon(condition, patience=20.0):
         await asyncio.sleep(0.001)
 
 
-async def test_all_points_are_in_flight_at_once(way, LLMClass, kit):
+async def test_all_points_are_in_flight_at_once(ask, LLMClass, kit):
     watch = kit.Watch()
     script = kit.answering(TITLES)
     together = watch.together(8)
     llm = LLMClass(script=lambda seen: [together, *script(seen)] if seen.point else script(seen), watch=watch)
-    await way(llm, "How?")
+    await ask(llm, "How?")
     assert watch.peak == 8
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-async def test_no_more_calls_than_workers(way, LLMClass, kit, workers):
+async def test_no_more_calls_than_workers(ask, LLMClass, kit, workers):
     watch = kit.Watch()
     script = kit.answering(TITLES)
     llm = LLMClass(script=lambda seen: [watch.together(workers), *script(seen)] if seen.point else script(seen))
     llm.watch = watch
-    await way(llm, "How?", num_workers=workers)
+    await ask(llm, "How?", num_workers=workers)
     assert watch.peak == workers
     assert len(watch.of("point")) == 8
 
 
-async def test_workers_bound_retrievals_and_calls_together(way, kit):
+async def test_workers_bound_retrievals_and_calls_together(ask, kit):
     retriever = kit.AsyncRetriever(lambda query: [kit.node(query)], lambda query: retriever.watch.together(3))
     llm = kit.ChatLLM(script=kit.answering(TITLES), watch=retriever.watch)
-    await way(llm, "How?", retriever=retriever, num_workers=3)
+    await ask(llm, "How?", retriever=retriever, num_workers=3)
     assert retriever.watch.peak == 3
 
 
 # --- beside an event loop --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way_name", ["aquery", "astream", "events"])
-async def test_a_sync_llm_never_runs_on_the_loop(ways, kit, way_name):
+@pytest.mark.parametrize("method", ["aquery", "astream", "events"])
+async def test_a_sync_llm_never_runs_on_the_loop(methods, kit, method):
     beats = []
     watch = kit.Watch()
     script = kit.answering(TITLES)
 
     def slow(seen):
-        # In lockstep with the loop: were this on the loop, the gate would never open.
+        # Waits for the loop: on the loop itself, this gate would never open.
         begun = len(beats)
         return [kit.Gate(lambda: len(beats) > begun + 3), *script(seen)]
 
@@ -74,7 +74,7 @@ async def test_a_sync_llm_never_runs_on_the_loop(ways, kit, way_name):
 
     heart = asyncio.create_task(beat())
     llm = kit.SyncLLM(script=slow, watch=watch)
-    response = await ways[way_name](llm, "How?")
+    response = await methods[method](llm, "How?")
     heart.cancel()
     assert response.metadata["sot"]["concurrency"] == "thread"
     assert not any(seen.on_loop for seen in watch.seen)
@@ -120,10 +120,10 @@ async def test_a_local_embedding_model_of_a_vector_index_never_runs_on_the_loop(
     loops = []
 
     class Local(MockEmbedding):
-        """As local embedding models are: its async method calls the sync one."""
+        """Like local embedding models: its async method calls the sync one."""
 
         def _get_query_embedding(self, query):
-            loops.append(kit.seen_as("", way="").on_loop)
+            loops.append(kit.seen_as("", method="").on_loop)
             return super()._get_query_embedding(query)
 
         async def _aget_query_embedding(self, query):
@@ -134,46 +134,46 @@ async def test_a_local_embedding_model_of_a_vector_index_never_runs_on_the_loop(
     source = {"query_engine": index.as_query_engine(llm=llm)} if wrapped else {"retriever": index.as_retriever()}
     response = await kit.make(llm, **source).aquery("How?")
     assert len(response.source_nodes) == 1
-    # Two embeddings a point: its title alone, and beside the question.
+    # Two embeddings for each point: the title alone, and the title with the question.
     assert loops == [False] * 16
 
 
-@pytest.mark.parametrize("way_name", ["aquery", "astream", "events"])
-async def test_an_async_llm_runs_on_the_loop_by_its_own_methods(ways, kit, way_name):
+@pytest.mark.parametrize("method", ["aquery", "astream", "events"])
+async def test_an_async_llm_runs_on_the_loop_by_its_own_methods(methods, kit, method):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
-    response = await ways[way_name](llm, "How?")
+    response = await methods[method](llm, "How?")
     assert response.metadata["sot"]["concurrency"] == "async"
-    assert {seen.way for seen in llm.watch.seen} == {"achat" if way_name == "aquery" else "astream_chat"}
+    assert {seen.method for seen in llm.watch.seen} == {"achat" if method == "aquery" else "astream_chat"}
 
 
-async def test_threads_can_be_asked_for(kit):
+async def test_threads_can_be_chosen(kit):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
     retriever = kit.AsyncRetriever(lambda query: [kit.node(query)])
     response = await kit.make(llm, concurrency="thread", retriever=retriever).aquery("How?")
     assert response.metadata["sot"]["concurrency"] == "thread"
-    assert {seen.way for seen in llm.watch.seen} == {"chat"}
+    assert {seen.method for seen in llm.watch.seen} == {"chat"}
     assert not any(seen.on_loop for seen in (*llm.watch.seen, *retriever.watch.seen))
 
 
-async def test_async_methods_can_be_asked_for(kit):
+async def test_async_methods_can_be_chosen(kit):
     llm = kit.SyncLLM(script=kit.answering(TITLES))
     response = await kit.make(llm, concurrency="async").aquery("How?")
     assert response.metadata["sot"]["concurrency"] == "async"
     assert all(seen.on_loop for seen in llm.watch.seen)
 
 
-async def test_a_custom_llm_with_an_async_method_of_its_own_is_asked_by_it(kit):
+async def test_the_async_method_of_a_custom_llm_is_used(kit):
     class WithAsync(kit.SyncLLM):
         async def acomplete(self, prompt, formatted=False, **kwargs):
             await asyncio.sleep(0)
-            return self.complete(prompt, formatted=formatted, way="acomplete")
+            return self.complete(prompt, formatted=formatted, method="acomplete")
 
     llm = WithAsync(script=kit.answering(TITLES))
     response = await kit.make(llm).aquery("How?")
     assert response.metadata["sot"]["concurrency"] == "async"
     assert all(seen.on_loop for seen in llm.watch.seen)
     llm.watch.seen.clear()
-    # It has none that streams.
+    # It has no async method that streams.
     response = await kit.make(llm, streaming=True).aquery("How?")
     await response.get_response()
     assert response.metadata["sot"]["concurrency"] == "thread"
@@ -185,19 +185,19 @@ async def test_a_sync_retriever_and_postprocessor_never_run_on_the_loop(kit):
 
     class Watching(BaseNodePostprocessor):
         def _postprocess_nodes(self, nodes, query_bundle=None):
-            loops.append(kit.seen_as("", way="").on_loop)
+            loops.append(kit.seen_as("", method="").on_loop)
             return nodes
 
     retriever = kit.SyncRetriever(lambda query: [kit.node(query)])
     engine = kit.make(kit.ChatLLM(script=kit.answering(TITLES)), retriever=retriever, node_postprocessors=[Watching()])
     await engine.aquery("How?")
-    assert [seen.way for seen in retriever.watch.seen] == ["retrieve"] * 8
+    assert [seen.method for seen in retriever.watch.seen] == ["retrieve"] * 8
     assert not any(seen.on_loop for seen in retriever.watch.seen)
     assert loops == [False] * 8
 
 
 class _Together(BaseNodePostprocessor):
-    """Waits until all points' nodes are here."""
+    """Waits until the nodes of all points have arrived."""
 
     gate: Any
 
@@ -226,7 +226,7 @@ async def test_sync_postprocessors_run_side_by_side_whatever_the_default_executo
 
 
 class Counting:
-    """Counts its acquisitions; as `llama_index.core.rate_limiter.BaseRateLimiter`, which older versions lack."""
+    """Counts its acquisitions. It stands for LlamaIndex's `BaseRateLimiter`, which older versions lack."""
 
     def __init__(self):
         self.taken = 0
@@ -240,20 +240,20 @@ class Counting:
         self.acquire()
 
 
-async def test_the_rate_limiter_is_acquired_once_for_each_call(way, LLMClass, kit):
+async def test_the_rate_limiter_is_acquired_once_for_each_call(ask, LLMClass, kit):
     if "rate_limiter" not in LLMClass.model_fields:
         pytest.skip("this llama-index-core has no rate limiters")
     llm = LLMClass(script=kit.answering(TITLES), rate_limiter=Counting())
-    await way(llm, "How?")
+    await ask(llm, "How?")
     assert llm.rate_limiter.taken == len(llm.watch.seen) == 9
 
 
-async def test_a_custom_llm_that_is_a_chat_model_is_charged_once_for_each_call(way, kit):
+async def test_a_custom_llm_that_is_a_chat_model_is_charged_once_for_each_call(ask, kit):
     if "rate_limiter" not in kit.SyncLLM.model_fields:
         pytest.skip("this llama-index-core has no rate limiters")
     meta = LLMMetadata(is_chat_model=True)
     llm = kit.SyncLLM(script=kit.answering(TITLES), rate_limiter=Counting(), meta=meta)
-    await way(llm, "How?")
+    await ask(llm, "How?")
     assert llm.rate_limiter.taken == len(llm.watch.seen) == 9
 
 
@@ -441,9 +441,9 @@ async def test_a_stream_that_is_being_read_is_not_written_twice(kit):
         pass
 
 
-async def test_a_stream_that_breaks_off_is_no_whole_answer(way, kit):
+async def test_a_stream_that_breaks_off_is_no_whole_answer(ask, kit):
     class Broken(kit.ChatLLM):
-        """Ends its stream as clients of chat servers do when the connection is cut: quietly."""
+        """Ends its stream without an error, as clients of chat servers do when the connection is cut."""
 
         async def astream_chat(self, messages, **kwargs):
             async def responses():
@@ -465,4 +465,4 @@ async def test_a_stream_that_breaks_off_is_no_whole_answer(way, kit):
         return ChatResponse(message=message, delta="Half a", raw={"choices": [{"finish_reason": None}]})
 
     with pytest.raises(ConnectionError, match="ended before"):
-        await way(Broken(script=None), "How?", router=lambda query: False, max_retries=0)
+        await ask(Broken(script=None), "How?", router=lambda query: False, max_retries=0)

@@ -54,12 +54,12 @@ async def test_a_tool_gives_the_text_and_the_response(tool, streaming):
         assert isinstance(output.raw_output, SkeletonOfThoughtResponse)
 
 
-# LlamaIndex's agents look at deprecated attributes of pydantic's models.
+# LlamaIndex's agents read deprecated attributes of pydantic models.
 of_agents = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 
 
 def calling(kit, script):
-    """A chat model that calls the tool `answers` where it writes "CALL" and a question."""
+    """A chat model that calls the tool `answers` when its script is "CALL" and a question."""
 
     class Calling(kit.ChatLLM, FunctionCallingLLM):
         def _prepare_chat_with_tools(self, tools, user_msg=None, chat_history=None, **kwargs):
@@ -128,7 +128,7 @@ async def test_a_router_engine_chooses_it(kit, tool, streaming):
 
 
 class Passing(BaseEvaluator):
-    """Passes the second answer."""
+    """An evaluator that accepts the second answer."""
 
     def __init__(self):
         self.seen = []

@@ -1,4 +1,4 @@
-"""Which async methods block the event loop, as seen in their code."""
+"""Which async methods block the event loop, judged by their code."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Methods:
         ("decorated_work", False),
     ],
 )
-def test_what_awaits_is_truly_async(method, wanted):
+def test_methods_that_await_are_truly_async(method, wanted):
     assert is_truly_async(Methods(), method) == wanted
 
 

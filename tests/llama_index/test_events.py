@@ -39,8 +39,8 @@ def retriever(kit):
 # --- typed events ----------------------------------------------------------------------------------
 
 
-async def test_the_instrumentation_hears_of_everything(way, LLMClass, kit, retriever, instrumented):
-    response = await way(LLMClass(script=kit.answering(TITLES)), "How?", retriever=retriever)
+async def test_all_events_reach_the_instrumentation(ask, LLMClass, kit, retriever, instrumented):
+    response = await ask(LLMClass(script=kit.answering(TITLES)), "How?", retriever=retriever)
     events = instrumented.events
     (ready,) = events.of(SkeletonReady)
     assert ready.titles == TITLES
@@ -59,8 +59,8 @@ async def test_the_instrumentation_hears_of_everything(way, LLMClass, kit, retri
     assert order.index(PointSources) < order.index(PointDone)
 
 
-async def test_events_belong_to_the_span_of_the_engine(way, kit, instrumented):
-    await way(kit.ChatLLM(script=kit.answering(TITLES)), "How?")
+async def test_events_belong_to_the_span_of_the_engine(ask, kit, instrumented):
+    await ask(kit.ChatLLM(script=kit.answering(TITLES)), "How?")
     emitted = instrumented.events.of(SkeletonReady, PointDone, AnswerDelta)
     assert {event.span_id.split("-")[0] for event in emitted} <= {
         "SkeletonOfThoughtQueryEngine._query",
@@ -138,8 +138,8 @@ def test_events_become_json():
 # --- spans -----------------------------------------------------------------------------------------
 
 
-async def test_all_spans_descend_from_the_engines_and_none_stays_open(way, LLMClass, kit, retriever, instrumented):
-    await way(LLMClass(script=kit.answering(TITLES)), "How?", retriever=retriever)
+async def test_all_spans_descend_from_the_engines_and_none_stays_open(ask, LLMClass, kit, retriever, instrumented):
+    await ask(LLMClass(script=kit.answering(TITLES)), "How?", retriever=retriever)
     spans = instrumented.spans
     roots = [id_ for id_, parent in spans.parents.items() if parent is None]
     assert len(roots) == 1
@@ -154,8 +154,8 @@ async def test_all_spans_descend_from_the_engines_and_none_stays_open(way, LLMCl
     )
 
 
-async def test_calls_of_the_llm_are_in_the_span_of_their_point(way, LLMClass, kit, instrumented):
-    await way(LLMClass(script=kit.answering(TITLES)), "How?")
+async def test_calls_of_the_llm_are_in_the_span_of_their_point(ask, LLMClass, kit, instrumented):
+    await ask(LLMClass(script=kit.answering(TITLES)), "How?")
     spans = instrumented.spans
     started = instrumented.events.of(LLMChatStartEvent, LLMCompletionStartEvent)
     assert len(started) == 4
@@ -167,11 +167,11 @@ async def test_calls_of_the_llm_are_in_the_span_of_their_point(way, LLMClass, ki
     assert owners == [f"SkeletonOfThought.{name}" for name in ("point_1", "point_2", "point_3", "skeleton")]
 
 
-async def test_a_failing_call_drops_its_span(way, LLMClass, kit, instrumented):
+async def test_a_failing_call_drops_its_span(ask, LLMClass, kit, instrumented):
     def script(seen):
         return [OSError("cut")] if seen.point == 2 else kit.answering(TITLES)(seen)
 
-    await way(LLMClass(script=script), "How?", on_point_error="placeholder", max_retries=0)
+    await ask(LLMClass(script=script), "How?", on_point_error="placeholder", max_retries=0)
     spans = instrumented.spans
     assert [id_.split("-")[0] for id_ in spans.dropped if id_.startswith("SkeletonOfThought.")] == [
         "SkeletonOfThought.point_2"
@@ -204,7 +204,7 @@ async def test_a_readers_own_context_is_left_alone(kit, instrumented):
         assert active_span_id.get() is None
 
 
-async def test_context_variables_of_the_caller_reach_every_call(way, LLMClass, kit, retriever):
+async def test_context_variables_of_the_caller_reach_every_call(ask, LLMClass, kit, retriever):
     name = contextvars.ContextVar("name", default="nobody")
     found = []
 
@@ -214,19 +214,19 @@ async def test_context_variables_of_the_caller_reach_every_call(way, LLMClass, k
 
     retriever._hook = lambda query: found.append(name.get())
     name.set("caller")
-    await way(LLMClass(script=script), "How?", retriever=retriever)
+    await ask(LLMClass(script=script), "How?", retriever=retriever)
     assert found == ["caller"] * 7
 
 
 # --- legacy callbacks ------------------------------------------------------------------------------
 
 
-async def test_the_legacy_callbacks_hear_of_query_points_and_calls(way, LLMClass, kit, retriever):
+async def test_query_points_and_calls_reach_the_legacy_callbacks(ask, LLMClass, kit, retriever):
     legacy = kit.Legacy()
     manager = CallbackManager([legacy])
     llm = LLMClass(script=kit.answering(TITLES), callback_manager=manager)
     retriever.callback_manager = manager
-    response = await way(llm, "How?", retriever=retriever, callback_manager=manager)
+    response = await ask(llm, "How?", retriever=retriever, callback_manager=manager)
     (query,) = [e for e in legacy.started if e.type == CBEventType.QUERY]
     assert query.payload[EventPayload.QUERY_STR] == "How?"
     points = [e for e in legacy.started if e.type == CBEventType.SUB_QUESTION]
@@ -247,20 +247,20 @@ async def test_the_legacy_callbacks_hear_of_query_points_and_calls(way, LLMClass
     assert EventPayload.RESPONSE in end.payload
 
 
-async def test_a_failing_query_ends_its_legacy_events(way, LLMClass, kit):
+async def test_a_failing_query_ends_its_legacy_events(ask, LLMClass, kit):
     legacy = kit.Legacy()
     llm = LLMClass(script=lambda seen: [OSError("cut")])
     with pytest.raises(OSError, match="cut"):
-        await way(llm, "How?", callback_manager=CallbackManager([legacy]), max_retries=0)
+        await ask(llm, "How?", callback_manager=CallbackManager([legacy]), max_retries=0)
     assert {e.id for e in legacy.started if e.type == CBEventType.QUERY} <= {e.id for e in legacy.ended}
 
 
-async def test_tokens_are_counted_the_same_by_every_way(ways, kit):
+async def test_tokens_are_counted_the_same_by_every_method(methods, kit):
     counts = set()
-    for way in ways.values():
+    for ask in methods.values():
         counter = TokenCountingHandler()
         llm = kit.ChatLLM(script=kit.answering(TITLES), callback_manager=CallbackManager([counter]))
-        await way(llm, "How?")
+        await ask(llm, "How?")
         assert len(counter.llm_token_counts) == 4
         counts.add((counter.prompt_llm_token_count, counter.completion_llm_token_count))
     assert len(counts) == 1

@@ -1,4 +1,4 @@
-"""What the imports load, and what goes into the wheel."""
+"""Modules that the imports load, and old module names."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def test_the_package_alone_loads_not_even_llama_index():
     assert done.stdout.strip() == "False"
 
 
-def test_a_name_that_there_is_not_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="SkeletonOfThoughtPack"):
         _ = llama_index_sot.SkeletonOfThoughtPack
     assert set(llama_index_sot.__all__) <= set(dir(llama_index_sot))
 
 
-def test_pickles_of_before_the_move_find_the_local_model():
+def test_pickles_by_the_old_module_name_find_the_local_model():
     code = (
         "import pickle, sys, llama_index_sot; "
         "print(pickle.loads(b'cllama_index_sot.transformers_llm\\nTransformersLLM\\n.').__module__)"

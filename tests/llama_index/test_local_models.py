@@ -43,8 +43,8 @@ def native(local_models: Any) -> Iterator[TransformersLLM]:
     engine.close()
 
 
-async def test_the_prefill_reaches_the_model_and_is_no_part_of_the_text(way, native):
-    response = await way(native, "How?")
+async def test_the_prefill_reaches_the_model_and_is_no_part_of_the_text(ask, native):
+    response = await ask(native, "How?")
     assert [(point.title, point.text) for point in response.points] == [
         (title, f"All about {title.lower()}.") for title in TITLES
     ]
@@ -53,15 +53,15 @@ async def test_the_prefill_reaches_the_model_and_is_no_part_of_the_text(way, nat
     assert native.engine.model.prompts == []
 
 
-async def test_the_engines_record_is_in_the_metadata(way, native):
-    entry = (await way(native, "How?")).metadata["sot"]
+async def test_the_engines_record_is_in_the_metadata(ask, native):
+    entry = (await ask(native, "How?")).metadata["sot"]
     assert set(entry["timings"]["decoding"]) == {"skeleton", "point"}
     assert entry["timings"]["decoding"]["point"]["output_tokens"] > 0
     assert entry["usage"]["input_tokens"] > entry["usage"]["cached_tokens"]
 
 
-async def test_a_direct_answer_has_no_prefill(way, native):
-    assert str(await way(native, "How?", router=lambda query: False)) == "Just so."
+async def test_a_direct_answer_has_no_prefill(ask, native):
+    assert str(await ask(native, "How?", router=lambda query: False)) == "Just so."
 
 
 # --- stock objects -----------------------------------------------------------------------------------
@@ -108,9 +108,9 @@ def planner(kit: Any) -> Any:
     return kit.SyncLLM(script=kit.answering(TITLES))
 
 
-async def test_all_points_of_an_answer_are_rows_of_one_batch(way, planner, hugging, generated, local_models):
+async def test_all_points_of_an_answer_are_rows_of_one_batch(ask, planner, hugging, generated, local_models):
     with local_models.gathered(len(TITLES)):
-        response = await way(planner, "How?", point_llm=hugging)
+        response = await ask(planner, "How?", point_llm=hugging)
     assert len(response.points) == len(TITLES)
     assert response.metadata["sot"]["concurrency"] == "batch"
     assert engine_of(hugging).stats().peak_batch_size == len(TITLES)
@@ -139,8 +139,8 @@ async def test_tokens_are_counted_the_same_in_a_batch_and_one_by_one(kit, planne
     assert counts[0][1] > 0
 
 
-async def test_what_is_streamed_is_what_is_given_whole(ways, planner, hugging):
-    texts = {name: str(await way(planner, "How?", point_llm=hugging)) for name, way in ways.items()}
+async def test_a_stream_has_the_text_of_the_whole_response(methods, planner, hugging):
+    texts = {name: str(await ask(planner, "How?", point_llm=hugging)) for name, ask in methods.items()}
     assert len(set(texts.values())) == 1
 
 
@@ -163,18 +163,18 @@ async def test_closing_a_stream_stops_decoding(kit, planner, hugging, eventually
     await eventually(lambda: engine_of(hugging).stats().rows == 0, "no row is left")
 
 
-async def test_threads_can_be_asked_for_and_leave_the_object_as_it_is(kit, planner, hugging, generated):
-    with pytest.raises(Exception, match="failed"):  # its generate gives nothing here
+async def test_threads_can_be_chosen_and_leave_the_object_as_it_is(kit, planner, hugging, generated):
+    with pytest.raises(Exception, match="failed"):  # the test records its `generate`, which returns nothing
         await kit.make(planner, point_llm=hugging, concurrency="thread", max_retries=0).aquery("How?")
     assert generated
 
 
 async def test_an_llm_that_is_not_adopted_runs_beside_the_loop(kit, loaded):
     class Own(huggingface.HuggingFaceLLM):
-        """Its own way to complete, which adoption respects."""
+        """Has its own `complete`, so it is not adopted."""
 
         def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
-            assert not kit.seen_as("", way="").on_loop
+            assert not kit.seen_as("", method="").on_loop
             return CompletionResponse(text="1. Move\n2. Sleep" if "headings" in prompt[-200:] else "Yes.")
 
     llm = Own(model=loaded.model, tokenizer=loaded.tokenizer, context_window=4096)

@@ -44,9 +44,9 @@ def stages_of(llm):
 # --- in an engine ----------------------------------------------------------------------------------
 
 
-async def test_independent_points_get_a_skeleton(way, LLMClass, replying):
+async def test_independent_points_get_a_skeleton(ask, LLMClass, replying):
     llm = LLMClass(script=replying("INDEPENDENT"))
-    response = await way(llm, "How?", router=PromptRouter(llm))
+    response = await ask(llm, "How?", router=PromptRouter(llm))
     assert str(response) == TEXT
     assert stages_of(llm)[:2] == ["route", "skeleton"]
     assert sorted(stages_of(llm)[2:]) == ["point", "point"]
@@ -61,20 +61,20 @@ async def test_independent_points_get_a_skeleton(way, LLMClass, replying):
         ("Hm, let me see.", "the router's reply was not understood: 'Hm, let me see.'"),
     ],
 )
-async def test_any_other_reply_leads_to_a_direct_answer(way, LLMClass, replying, reply, reason):
+async def test_any_other_reply_leads_to_a_direct_answer(ask, LLMClass, replying, reply, reason):
     llm = LLMClass(script=replying(reply))
-    response = await way(llm, "How?", router=PromptRouter(llm))
+    response = await ask(llm, "How?", router=PromptRouter(llm))
     assert str(response) == "Just so."
     assert stages_of(llm) == ["route", "direct"]
     assert llm.watch.seen[1].text == "How?"
     assert response.metadata["sot"]["reason"] == reason
 
 
-async def test_the_usage_of_its_call_is_counted(ways, kit, replying):
+async def test_the_usage_of_its_call_is_counted(methods, kit, replying):
     usages = []
-    for way in ways.values():
+    for ask in methods.values():
         llm = kit.ChatLLM(script=replying("NONE"))
-        entry = (await way(llm, "How?", router=PromptRouter(llm))).metadata["sot"]
+        entry = (await ask(llm, "How?", router=PromptRouter(llm))).metadata["sot"]
         stages = entry["usage_by_stage"]
         assert stages.keys() == {"route", "direct"}
         assert stages["route"]["input_tokens"] == len(llm.watch.seen[0].text.split())
@@ -85,18 +85,18 @@ async def test_the_usage_of_its_call_is_counted(ways, kit, replying):
     assert all(usage == usages[0] for usage in usages)
 
 
-async def test_another_llm_may_be_asked(way, LLMClass, kit, replying):
+async def test_another_llm_may_be_asked(ask, LLMClass, kit, replying):
     llm, small = LLMClass(script=kit.answering(TITLES)), LLMClass(script=replying("NONE"))
-    assert str(await way(llm, "How?", router=PromptRouter(small))) == "Just so."
+    assert str(await ask(llm, "How?", router=PromptRouter(small))) == "Just so."
     assert (stages_of(small), stages_of(llm)) == (["route"], ["direct"])
 
 
-async def test_an_llm_that_fails_costs_no_answer(way, LLMClass, kit):
+async def test_an_llm_that_fails_costs_no_answer(ask, LLMClass, kit):
     def script(seen):
         return [OSError("cut")] if is_route(seen) else kit.answering(TITLES)(seen)
 
     llm = LLMClass(script=script)
-    response = await way(llm, "How?", router=PromptRouter(llm))
+    response = await ask(llm, "How?", router=PromptRouter(llm))
     assert (str(response), stages_of(llm)) == ("Just so.", ["route", "direct"])
     assert response.metadata["sot"]["reason"] == "the router failed: OSError: cut"
 
@@ -104,23 +104,23 @@ async def test_an_llm_that_fails_costs_no_answer(way, LLMClass, kit):
 async def test_an_llm_with_sync_methods_alone_is_asked_beside_the_loop(kit, replying):
     llm = kit.SyncLLM(script=replying("NONE"))
     await kit.make(llm, router=PromptRouter(llm)).aquery("How?")
-    assert [(seen.way, seen.on_loop) for seen in llm.watch.seen] == [("complete", False)] * 2
+    assert [(seen.method, seen.on_loop) for seen in llm.watch.seen] == [("complete", False)] * 2
     llm = kit.ChatLLM(script=replying("NONE"))
     await kit.make(llm, router=PromptRouter(llm)).aquery("How?")
-    assert [(seen.way, seen.on_loop) for seen in llm.watch.seen] == [("achat", True)] * 2
+    assert [(seen.method, seen.on_loop) for seen in llm.watch.seen] == [("achat", True)] * 2
 
 
-async def test_behind_the_gate_it_is_asked_only_where_no_rule_decides(way, LLMClass, replying):
+async def test_behind_the_gate_it_is_asked_only_where_no_rule_decides(ask, LLMClass, replying):
     llm = LLMClass(script=replying("INDEPENDENT"))
     router = AutoRouter(PromptRouter(llm))
-    await way(llm, "What is 17 * 4?", router=router)
+    await ask(llm, "What is 17 * 4?", router=router)
     assert stages_of(llm) == ["direct"]
-    await way(llm, "What makes a good teacher?", router=router)
+    await ask(llm, "What makes a good teacher?", router=router)
     assert stages_of(llm)[1:3] == ["route", "skeleton"]
 
 
 async def test_settings_llm_is_asked_where_none_is_given(kit, replying, monkeypatch):
-    router = PromptRouter()  # made before there is one
+    router = PromptRouter()  # made before `Settings.llm` is set
     llm = kit.SyncLLM(script=replying("NONE"))
     monkeypatch.setattr(Settings, "_llm", llm)
     response = await SkeletonOfThoughtQueryEngine.from_defaults(router=router).aquery("How?")
@@ -130,9 +130,9 @@ async def test_settings_llm_is_asked_where_none_is_given(kit, replying, monkeypa
 # --- its spans and events -----------------------------------------------------------------------------
 
 
-async def test_its_call_is_a_span_of_the_answer(way, LLMClass, replying, instrumented):
+async def test_its_call_is_a_span_of_the_answer(ask, LLMClass, replying, instrumented):
     llm = LLMClass(script=replying("NONE"))
-    await way(llm, "How?", router=PromptRouter(llm))
+    await ask(llm, "How?", router=PromptRouter(llm))
     spans, events = instrumented.spans, instrumented.events
     asked = events.of(LLMChatStartEvent, LLMCompletionStartEvent)
     owners = [
@@ -145,19 +145,19 @@ async def test_its_call_is_a_span_of_the_answer(way, LLMClass, replying, instrum
     assert spans.open_spans == {}
 
 
-async def test_a_call_that_fails_drops_its_span(way, LLMClass, kit, instrumented):
+async def test_a_call_that_fails_drops_its_span(ask, LLMClass, kit, instrumented):
     llm = LLMClass(script=lambda seen: [OSError("cut")] if is_route(seen) else ["Just so."])
-    await way(llm, "How?", router=PromptRouter(llm))
+    await ask(llm, "How?", router=PromptRouter(llm))
     spans = instrumented.spans
     assert "SkeletonOfThought.route" in {id_.split("-")[0] for id_ in spans.dropped}
     assert spans.open_spans == {}
 
 
-async def test_its_legacy_event_is_within_the_query(way, LLMClass, kit, replying):
+async def test_its_legacy_event_is_within_the_query(ask, LLMClass, kit, replying):
     legacy = kit.Legacy()
     manager = CallbackManager([legacy])
     llm = LLMClass(script=replying("NONE"), callback_manager=manager)
-    await way(llm, "How?", router=PromptRouter(llm), callback_manager=manager)
+    await ask(llm, "How?", router=PromptRouter(llm), callback_manager=manager)
     (query,) = [event for event in legacy.started if event.type == CBEventType.QUERY]
     calls = [event for event in legacy.started if event.type == CBEventType.LLM]
     assert [event.parent for event in calls] == [query.id, query.id]
@@ -167,15 +167,15 @@ async def test_its_legacy_event_is_within_the_query(way, LLMClass, kit, replying
 # --- a race with the skeleton -----------------------------------------------------------------------
 
 
-async def test_in_a_race_the_skeleton_is_written_while_it_decides(way, LLMClass, kit, replying):
+async def test_in_a_race_the_skeleton_is_written_while_it_decides(ask, LLMClass, kit, replying):
     begun = kit.Gate(lambda: any(seen.stage == "skeleton" for seen in llm.watch.seen))
     llm = LLMClass(script=replying("INDEPENDENT", begun))
-    response = await way(llm, "How?", router=PromptRouter(llm, race=True))
+    response = await ask(llm, "How?", router=PromptRouter(llm, race=True))
     assert str(response) == TEXT
     assert sorted(stages_of(llm)) == ["point", "point", "route", "skeleton"]
 
 
-async def test_the_loser_of_a_race_is_cancelled(way, LLMClass, kit):
+async def test_the_loser_of_a_race_is_cancelled(ask, LLMClass, kit):
     direct = kit.Gate(lambda: any(seen.stage == "direct" and not is_route(seen) for seen in llm.watch.seen))
     begun = kit.Gate(lambda: any(seen.stage == "skeleton" for seen in llm.watch.seen))
 
@@ -183,12 +183,12 @@ async def test_the_loser_of_a_race_is_cancelled(way, LLMClass, kit):
         if is_route(seen):
             return [begun, "NONE"]
         if seen.stage == "skeleton":
-            # A thread cannot be interrupted: it goes on to its next text, once it is known to be the loser.
+            # A thread cannot be interrupted: the losing call runs until its next piece of text.
             return ["1. Move\n", direct, "2. Drink water", "\n3. Sleep"]
         return ["Just so."]
 
     llm = LLMClass(script=script)
-    response = await way(llm, "How?", router=PromptRouter(llm, race=True))
+    response = await ask(llm, "How?", router=PromptRouter(llm, race=True))
     assert (str(response), response.points) == ("Just so.", [])
     assert sorted(stages_of(llm)) == ["direct", "route", "skeleton"]
     assert llm.watch.open == 0
@@ -261,11 +261,11 @@ class Word(BaseModel):
         ({"max_tokens": "16"}, "max_tokens must be at least 1"),
     ],
 )
-def test_what_cannot_work_is_refused(settings, message):
+def test_values_that_cannot_work_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         PromptRouter(**settings)
 
 
-def test_it_says_what_it_is():
+def test_its_repr_has_its_options():
     assert repr(PromptRouter(MockLLM(), race=True)) == "PromptRouter(MockLLM, race=True, max_tokens=None)"
     assert repr(PromptRouter(max_tokens=5)) == "PromptRouter(Settings.llm, race=False, max_tokens=5)"

@@ -1,9 +1,10 @@
-"""The engine over an LLM alone: every way to ask it, sync and async, whole and streaming."""
+"""The engine over an LLM alone: all its methods, sync and async, whole and streaming."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import pydoc
 import re
 import threading
 from typing import Any
@@ -30,12 +31,12 @@ TITLES = ["Move", "Drink water", "Sleep more"]
 TEXT = "1. Move: All about move.\n\n2. Drink water: All about drink water.\n\n3. Sleep more: All about sleep more."
 
 
-# --- the same by every way -------------------------------------------------------------------------
+# --- the same by every method -------------------------------------------------------------------------
 
 
-async def test_every_way_gives_the_same(way, LLMClass, kit):
+async def test_every_method_gives_the_same_answer(ask, LLMClass, kit):
     llm = LLMClass(script=kit.answering(TITLES))
-    response = await way(llm, "How do I stay awake?")
+    response = await ask(llm, "How do I stay awake?")
     assert str(response) == response.response == TEXT
     assert [(p.index, p.title, p.text, p.error) for p in response.points] == [
         (i, title, f"All about {title.lower()}.", None) for i, title in enumerate(TITLES, 1)
@@ -47,14 +48,14 @@ async def test_every_way_gives_the_same(way, LLMClass, kit):
     assert llm.watch.open == 0
 
 
-async def test_a_bundle_is_taken_and_not_changed(way, kit):
+async def test_a_bundle_is_taken_and_not_changed(ask, kit):
     bundle = QueryBundle("How?", custom_embedding_strs=["a", "b"])
-    await way(kit.ChatLLM(script=kit.answering(TITLES)), bundle)
+    await ask(kit.ChatLLM(script=kit.answering(TITLES)), bundle)
     assert bundle == QueryBundle("How?", custom_embedding_strs=["a", "b"])
 
 
-async def test_the_metadata_is_plain_and_small_data(way, LLMClass, kit):
-    response = await way(LLMClass(script=kit.answering(TITLES)), "How?")
+async def test_the_metadata_is_plain_and_small_data(ask, LLMClass, kit):
+    response = await ask(LLMClass(script=kit.answering(TITLES)), "How?")
     entry = json.loads(json.dumps(response.metadata))["sot"]
     assert {"route", "reason", "concurrency", "retrieval", "timings", "usage"} <= entry.keys()
     assert "All about" not in json.dumps(entry)
@@ -63,8 +64,8 @@ async def test_the_metadata_is_plain_and_small_data(way, LLMClass, kit):
     assert Timeline.of(entry) == Timeline.of(response)
 
 
-async def test_every_way_has_a_time_line(way, LLMClass, kit):
-    response = await way(LLMClass(script=kit.answering(TITLES)), "How?")
+async def test_every_method_gives_a_time_line(ask, LLMClass, kit):
+    response = await ask(LLMClass(script=kit.answering(TITLES)), "How?")
     bars = response.timeline(normal=3.0).bars
     numbered = [f"{number}. {title}" for number, title in enumerate(TITLES, 1)]
     assert [bar.shortened(40) for bar in bars] == ["skeleton", *numbered, "normal decoding"]
@@ -81,9 +82,9 @@ async def test_a_streamed_answer_has_a_time_line_as_far_as_it_is(kit):
     assert [len(response.timeline().bars) for response in (blocking, beside)] == [1 + len(TITLES)] * 2
 
 
-async def test_usage_is_the_same_by_every_way(ways, kit):
+async def test_usage_is_the_same_by_every_method(methods, kit):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
-    usages = [(await way(llm, "How?")).metadata["sot"]["usage"] for way in ways.values()]
+    usages = [(await ask(llm, "How?")).metadata["sot"]["usage"] for ask in methods.values()]
     assert all(usage == usages[0] for usage in usages)
 
 
@@ -94,42 +95,42 @@ async def test_settings_llm_is_the_default(kit, monkeypatch):
     assert len(llm.watch.seen) == 4
 
 
-async def test_an_empty_answer_is_an_empty_string(way, LLMClass, kit):
-    response = await way(LLMClass(script=lambda seen: []), "How?")
+async def test_an_empty_answer_is_an_empty_string(ask, LLMClass, kit):
+    response = await ask(LLMClass(script=lambda seen: []), "How?")
     assert str(response) == ""
     assert response.points == []
     assert response.metadata["sot"]["route"] == "direct"
 
 
-async def test_a_router_may_send_a_query_the_direct_way(way, LLMClass, kit):
+async def test_a_router_may_choose_a_direct_answer(ask, LLMClass, kit):
     llm = LLMClass(script=kit.answering(TITLES))
     queries = []
-    response = await way(llm, "What is 2 + 2?", router=lambda query: bool(queries.append(query)))
+    response = await ask(llm, "What is 2 + 2?", router=lambda query: bool(queries.append(query)))
     assert queries == ["What is 2 + 2?"]
     assert str(response) == "Just so."
     assert [seen.stage for seen in llm.watch.seen] == ["direct"]
     assert response.metadata["sot"]["route"] == "direct"
 
 
-async def test_the_merge_is_the_answer(way, LLMClass, kit):
-    response = await way(LLMClass(script=kit.answering(TITLES)), "How?", merge=True)
+async def test_the_merge_is_the_answer(ask, LLMClass, kit):
+    response = await ask(LLMClass(script=kit.answering(TITLES)), "How?", merge=True)
     assert str(response) == "All in one."
     assert [point.text for point in response.points] == [f"All about {title.lower()}." for title in TITLES]
 
 
 @pytest.mark.parametrize(("stop_loops", "times", "reason"), [(True, 2, "loop"), (False, 40, "stop")])
-async def test_a_direct_answer_that_loops_is_ended_where_that_is_wanted(way, LLMClass, stop_loops, times, reason):
+async def test_a_direct_answer_that_loops_is_ended_where_that_is_wanted(ask, LLMClass, stop_loops, times, reason):
     again = "It is a good day to be outside. "
     llm = LLMClass(script=lambda seen: [again] * 40)
-    response = await way(llm, "Q", router=lambda query: False, stop_loops=stop_loops)
+    response = await ask(llm, "Q", router=lambda query: False, stop_loops=stop_loops)
     assert str(response).strip() == (again * times).strip()
     assert response.metadata["sot"].get("finish_reason") == reason
     assert llm.watch.open == 0
 
 
-async def test_points_may_have_another_llm(way, kit):
+async def test_points_may_have_another_llm(ask, kit):
     llm, point_llm = kit.SyncLLM(script=kit.answering(TITLES)), kit.ChatLLM(script=kit.answering(TITLES))
-    assert str(await way(llm, "How?", point_llm=point_llm)) == TEXT
+    assert str(await ask(llm, "How?", point_llm=point_llm)) == TEXT
     assert {seen.stage for seen in llm.watch.seen} == {"skeleton"}
     assert {seen.stage for seen in point_llm.watch.seen} == {"point"}
 
@@ -151,45 +152,45 @@ async def test_concurrent_queries_do_not_mix(kit):
 # --- what the LLM receives -------------------------------------------------------------------------
 
 
-async def test_a_chat_model_gets_messages_and_its_system_prompt_once(way, kit):
+async def test_a_chat_model_gets_messages_and_its_system_prompt_once(ask, kit):
     llm = kit.ChatLLM(script=kit.answering(TITLES), system_prompt="Be brief.")
-    await way(llm, "How?")
+    await ask(llm, "How?")
     for seen in llm.watch.seen:
         assert [message.role for message in seen.messages] == [MessageRole.SYSTEM, MessageRole.USER]
         assert seen.messages[0].content == "Be brief."
 
 
-async def test_a_text_model_gets_a_formatted_prompt(way, kit):
+async def test_a_text_model_gets_a_formatted_prompt(ask, kit):
     llm = kit.SyncLLM(
         script=kit.answering(TITLES),
         system_prompt="Be brief.",
         completion_to_prompt=lambda text: f"<|user|>{text}<|assistant|>",
         query_wrapper_prompt=PromptTemplate("[{query_str}]"),
     )
-    await way(llm, "How?")
+    await ask(llm, "How?")
     for seen in llm.watch.seen:
-        # As LLM.predict has it.
+        # As `LLM.predict` formats it.
         assert seen.text.startswith("[Be brief.\n\n<|user|>How?")
         assert seen.text.endswith("<|assistant|>]")
         assert seen.kwargs["formatted"] is True
 
 
-async def test_a_custom_llm_that_is_a_chat_model_gets_the_text_that_its_chat_would_make(way, kit):
+async def test_a_custom_llm_that_is_a_chat_model_gets_the_text_that_its_chat_would_make(ask, kit):
     llm = kit.SyncLLM(
         script=kit.answering(TITLES),
         meta=LLMMetadata(is_chat_model=True),
         messages_to_prompt=lambda messages: "".join(f"<{m.role.value}>{m.content}" for m in messages) + "<assistant>",
         system_prompt="Be brief.",
     )
-    assert str(await way(llm, "How?")) == TEXT
+    assert str(await ask(llm, "How?")) == TEXT
     for seen in llm.watch.seen:
         assert seen.text.startswith("<system>Be brief.<user>How?")
         assert seen.text.endswith("<assistant>")
 
 
-async def test_braces_in_the_query_and_in_titles_are_just_text(way, LLMClass, kit):
+async def test_braces_in_the_query_and_in_titles_are_just_text(ask, LLMClass, kit):
     llm = LLMClass(script=kit.answering(["Use {title}", "Avoid {{x}}"]))
-    response = await way(llm, "What of {query_str} and {index}?")
+    response = await ask(llm, "What of {query_str} and {index}?")
     assert all("What of {query_str} and {index}?" in seen.text for seen in llm.watch.seen)
     assert [point.title for point in response.points] == ["Use {title}", "Avoid {{x}}"]
 
@@ -200,13 +201,13 @@ def test_a_whole_answer_uses_whole_calls_and_a_stream_streams(kit):
         (kit.ChatLLM(script=kit.answering(TITLES)), "chat", "stream_chat"),
     ):
         kit.make(llm).query("How?")
-        assert {seen.way for seen in llm.watch.seen} == {whole}
+        assert {seen.method for seen in llm.watch.seen} == {whole}
         llm.watch.seen.clear()
         kit.make(llm, eager=True).query("How?")
-        assert {(seen.stage, seen.way) for seen in llm.watch.seen} == {("skeleton", streamed), ("point", whole)}
+        assert {(seen.stage, seen.method) for seen in llm.watch.seen} == {("skeleton", streamed), ("point", whole)}
         llm.watch.seen.clear()
         list(kit.make(llm, streaming=True).query("How?").response_gen)
-        assert {seen.way for seen in llm.watch.seen} == {streamed}
+        assert {seen.method for seen in llm.watch.seen} == {streamed}
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -217,36 +218,36 @@ def failing(kit, error):
     return lambda seen: [error] if seen.point == 2 else script(seen)
 
 
-async def test_a_failing_point_is_raised_with_the_rest_of_the_answer(way, LLMClass, kit):
+async def test_a_failing_point_is_raised_with_the_rest_of_the_answer(ask, LLMClass, kit):
     llm = LLMClass(script=failing(kit, OSError("no route")))
     with pytest.raises(PointError, match=r"Point 2 .'Drink water'. failed") as caught:
-        await way(llm, "How?", max_retries=0)
+        await ask(llm, "How?", max_retries=0)
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.point.index == 2
     assert llm.watch.open == 0
 
 
-async def test_a_failing_point_keeps_its_place_by_policy(way, LLMClass, kit):
+async def test_a_failing_point_keeps_its_place_by_policy(ask, LLMClass, kit):
     llm = LLMClass(script=failing(kit, OSError("no route")))
-    response = await way(llm, "How?", on_point_error="placeholder", placeholder="(missing)")
+    response = await ask(llm, "How?", on_point_error="placeholder", placeholder="(missing)")
     assert str(response) == TEXT.replace("All about drink water.", "(missing)")
     assert [point.error for point in response.points] == [None, "OSError: no route", None]
     assert len(llm.watch.of("point", 2)) == 2
 
 
-async def test_an_error_of_the_llm_keeps_its_type(way, LLMClass, kit):
+async def test_an_error_of_the_llm_keeps_its_type(ask, LLMClass, kit):
     class OutOfMemory(RuntimeError):
         pass
 
     llm = LLMClass(script=lambda seen: [OutOfMemory("no memory is left")])
     with pytest.raises(OutOfMemory, match="no memory is left"):
-        await way(llm, "How?", max_retries=0)
+        await ask(llm, "How?", max_retries=0)
 
 
-async def test_no_skeleton_is_an_error_where_that_is_wanted(way, LLMClass, kit):
+async def test_no_skeleton_is_an_error_where_that_is_wanted(ask, LLMClass, kit):
     llm = LLMClass(script=lambda seen: ["I would rather not."])
     with pytest.raises(SkeletonError):
-        await way(llm, "How?", on_empty_skeleton="raise", min_points=2)
+        await ask(llm, "How?", on_empty_skeleton="raise", min_points=2)
 
 
 @pytest.mark.parametrize(
@@ -269,17 +270,17 @@ async def test_no_skeleton_is_an_error_where_that_is_wanted(way, LLMClass, kit):
         ({"merge_template": 5}, "merge_template"),
     ],
 )
-def test_what_cannot_work_is_refused_before_any_call(settings, message, kit):
+def test_values_that_cannot_work_are_refused_before_any_call(settings, message, kit):
     llm = kit.SyncLLM(script=kit.answering(TITLES))
     with pytest.raises(ValueError, match=message):
         kit.make(llm, **settings)
     assert llm.watch.seen == []
 
 
-async def test_an_empty_query_is_refused_before_any_call(way, LLMClass, kit):
+async def test_an_empty_query_is_refused_before_any_call(ask, LLMClass, kit):
     llm = LLMClass(script=kit.answering(TITLES))
     with pytest.raises(ValueError, match="question is empty"):
-        await way(llm, "  ")
+        await ask(llm, "  ")
     assert llm.watch.seen == []
 
 
@@ -319,7 +320,7 @@ def test_nothing_is_left_running(kit):
 # --- options ---------------------------------------------------------------------------------------
 
 
-async def test_each_llm_is_resolved_once_per_answer(way, kit, monkeypatch):
+async def test_each_llm_is_resolved_once_per_answer(ask, kit, monkeypatch):
     resolved: list[Any] = []
     methods: list[str] = []
     resolve, reads = llm_calls.resolve_llm, llm_calls.is_truly_async
@@ -335,16 +336,16 @@ async def test_each_llm_is_resolved_once_per_answer(way, kit, monkeypatch):
     monkeypatch.setattr(llm_calls, "resolve_llm", counted)
     monkeypatch.setattr(llm_calls, "is_truly_async", read)
     llm, point_llm = kit.ChatLLM(script=kit.answering(TITLES)), kit.ChatLLM(script=kit.answering(TITLES))
-    response = await way(llm, "How?")
+    response = await ask(llm, "How?")
     assert len(response.points) == 3
     assert resolved == [llm]
     assert len(methods) <= 2, "each of the two async methods is read once"
     resolved.clear()
-    await way(llm, "How?", point_llm=point_llm)
+    await ask(llm, "How?", point_llm=point_llm)
     assert resolved == [llm, point_llm]
 
 
-def test_the_typed_options_are_all_that_there_are():
+def test_the_typed_options_are_complete():
     assert SettingsOptions.__optional_keys__ == set(settings.Settings.__dataclass_fields__)
     assert EngineOptions.__optional_keys__ == AnswerOptions.__optional_keys__ | {
         *("query_engine", "retrieval", "node_postprocessors", "point_query_template")
@@ -354,6 +355,23 @@ def test_the_typed_options_are_all_that_there_are():
         name for kind in (AnswerOptions, EngineOptions) for name in re.findall(r"^ {8}(\w+): ", kind.__doc__, re.M)
     }
     assert documented == EngineOptions.__optional_keys__ - SettingsOptions.__optional_keys__
+
+
+@pytest.mark.parametrize(
+    ("documented", "options"),
+    [
+        (SkeletonOfThoughtQueryEngine.from_defaults, EngineOptions),
+        (SkeletonOfThoughtSynthesizer, AnswerOptions),
+        (SkeletonOfThoughtWorkflow, WorkflowOptions),
+    ],
+)
+def test_help_shows_each_option_with_its_meaning(documented, options):
+    shown = pydoc.plain(pydoc.render_doc(documented))
+    listed = shown.split("Options:\n")[1]
+    meanings = dict(re.findall(r"^[ |]*?(\w+)(?: \(default .*?\))?: (\S.*)$", listed, re.MULTILINE))
+    assert options.__optional_keys__ <= meanings.keys()
+    assert "max_points (default 10): The most points that are expanded" in listed
+    assert "`llama_index_sot.options." in shown.split("Options:\n")[0], "editors show the source without the list"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ TITLES = ["Move", "Drink water", "Sleep more"]
 
 
 def by_point(kit):
-    """Two nodes for each query: one of its own, one that all share."""
+    """Two nodes for each query: its own, and one that all queries share."""
 
     def find(query):
         name = query.partition(" (")[0]
@@ -49,14 +49,14 @@ def ids(nodes):
 # --- per point -------------------------------------------------------------------------------------
 
 
-async def test_a_point_is_embedded_by_its_title_alone_and_beside_the_question(way, llm, retriever):
-    await way(llm, "How?", retriever=retriever)
+async def test_a_point_is_embedded_by_its_title_alone_and_beside_the_question(ask, llm, retriever):
+    await ask(llm, "How?", retriever=retriever)
     embedded = sorted(seen.query.embedding_strs for seen in retriever.watch.seen)
     assert embedded == sorted([title, f"{title} (How?)"] for title in TITLES)
 
 
-async def test_each_point_has_one_retrieval_and_sees_its_own_nodes_only(way, llm, retriever):
-    response = await way(llm, "How?", retriever=retriever)
+async def test_each_point_has_one_retrieval_and_sees_its_own_nodes_only(ask, llm, retriever):
+    response = await ask(llm, "How?", retriever=retriever)
     assert sorted(seen.query.query_str for seen in retriever.watch.seen) == sorted(f"{t} (How?)" for t in TITLES)
     for i, title in enumerate(TITLES, 1):
         (seen,) = llm.watch.of("point", i)
@@ -68,8 +68,8 @@ async def test_each_point_has_one_retrieval_and_sees_its_own_nodes_only(way, llm
     assert response.metadata["sot"]["retrieval"] == "per_point"
 
 
-async def test_the_union_of_all_nodes_has_each_once_in_document_order(way, llm, retriever):
-    response = await way(llm, "How?", retriever=retriever)
+async def test_the_union_of_all_nodes_has_each_once_in_document_order(ask, llm, retriever):
+    response = await ask(llm, "How?", retriever=retriever)
     assert ids(response.source_nodes) == ["own-Move", "shared", "own-Drink water", "own-Sleep more"]
 
 
@@ -92,7 +92,7 @@ async def test_sources_are_complete_before_a_stream_is_read(llm, retriever, kit,
     assert await asyncio.to_thread(str, sync) == str(whole)
 
 
-async def test_a_retrieval_that_fails_is_a_failure_of_its_point(way, llm, kit):
+async def test_a_retrieval_that_fails_is_a_failure_of_its_point(ask, llm, kit):
     def find(query):
         if "water" in query:
             raise LookupError("no such index")
@@ -100,15 +100,15 @@ async def test_a_retrieval_that_fails_is_a_failure_of_its_point(way, llm, kit):
 
     retriever = kit.AsyncRetriever(find)
     with pytest.raises(PointError, match="retrieval for point 2") as caught:
-        await way(llm, "How?", retriever=retriever, max_retries=0)
+        await ask(llm, "How?", retriever=retriever, max_retries=0)
     assert isinstance(caught.value.__cause__, LookupError)
-    response = await way(llm, "How?", retriever=retriever, on_point_error="placeholder")
+    response = await ask(llm, "How?", retriever=retriever, on_point_error="placeholder")
     assert [point.error for point in response.points] == [None, "LookupError: no such index", None]
     assert len(response.source_nodes) == 2
 
 
-async def test_a_direct_answer_has_one_retrieval_for_the_query(way, llm, retriever):
-    response = await way(llm, "What?", retriever=retriever, router=lambda query: False)
+async def test_a_direct_answer_has_one_retrieval_for_the_query(ask, llm, retriever):
+    response = await ask(llm, "What?", retriever=retriever, router=lambda query: False)
     assert [seen.query.query_str for seen in retriever.watch.seen] == ["What?"]
     assert "A fact about What?." in llm.watch.of("direct")[0].text
     assert ids(response.source_nodes) == ["own-What?", "shared"]
@@ -117,33 +117,33 @@ async def test_a_direct_answer_has_one_retrieval_for_the_query(way, llm, retriev
 # --- once ------------------------------------------------------------------------------------------
 
 
-async def test_once_every_prompt_shows_the_nodes(way, llm, retriever):
-    response = await way(llm, "How?", retriever=retriever, retrieval="once")
+async def test_once_every_prompt_shows_the_nodes(ask, llm, retriever):
+    response = await ask(llm, "How?", retriever=retriever, retrieval="once")
     assert [seen.query.query_str for seen in retriever.watch.seen] == ["How?"]
     assert all("A fact about How?." in seen.text for seen in llm.watch.seen)
     assert ids(response.source_nodes) == ["own-How?", "shared"]
 
 
-async def test_the_bundle_reaches_the_retriever_and_is_not_written_into(way, llm, retriever):
+async def test_the_bundle_reaches_the_retriever_and_is_not_written_into(ask, llm, retriever):
     bundle = QueryBundle("How?", custom_embedding_strs=["a", "b"])
-    await way(llm, bundle, retriever=retriever, retrieval="once")
+    await ask(llm, bundle, retriever=retriever, retrieval="once")
     (seen,) = retriever.watch.seen
     assert seen.query.embedding_strs == ["a", "b"]
     assert bundle.embedding is None
 
 
-async def test_a_retrieval_that_fails_fails_the_answer(way, llm, kit):
+async def test_a_retrieval_that_fails_fails_the_answer(ask, llm, kit):
     def find(query):
         raise LookupError("no such index")
 
     with pytest.raises(LookupError, match="no such index"):
-        await way(llm, "How?", retriever=kit.AsyncRetriever(find), retrieval="once", max_retries=0)
+        await ask(llm, "How?", retriever=kit.AsyncRetriever(find), retrieval="once", max_retries=0)
     assert llm.watch.seen == []
 
 
 @pytest.mark.parametrize("retrieval", ["once", "per_point"])
-async def test_without_any_nodes_the_prompts_are_those_without_retrieval(way, llm, kit, retrieval):
-    response = await way(llm, "How?", retriever=kit.AsyncRetriever(lambda query: []), retrieval=retrieval)
+async def test_without_nodes_the_prompts_are_those_without_retrieval(ask, llm, kit, retrieval):
+    response = await ask(llm, "How?", retriever=kit.AsyncRetriever(lambda query: []), retrieval=retrieval)
     assert response.source_nodes == []
     assert not any("<context>" in seen.text for seen in llm.watch.seen)
     assert len(response.points) == 3
@@ -153,7 +153,7 @@ async def test_without_any_nodes_the_prompts_are_those_without_retrieval(way, ll
 
 
 class Marking(BaseNodePostprocessor):
-    """Notes the query, and keeps the first node."""
+    """Records the query, and keeps the first node."""
 
     queries: list
 
@@ -170,19 +170,19 @@ class AsyncMarking(Marking):
 
 @pytest.mark.parametrize("kind", [Marking, AsyncMarking])
 @pytest.mark.parametrize(("retrieval", "wanted"), [("once", ["How?"]), ("per_point", [f"{t} (How?)" for t in TITLES])])
-async def test_postprocessors_get_the_query_that_was_retrieved_for(way, llm, retriever, kind, retrieval, wanted):
+async def test_postprocessors_get_the_query_that_was_retrieved_for(ask, llm, retriever, kind, retrieval, wanted):
     marking = kind(queries=[])
-    response = await way(llm, "How?", retriever=retriever, retrieval=retrieval, node_postprocessors=[marking])
+    response = await ask(llm, "How?", retriever=retriever, retrieval=retrieval, node_postprocessors=[marking])
     assert sorted(marking.queries) == sorted(wanted)
     assert "shared" not in ids(response.source_nodes)
     assert not any("A fact for all." in seen.text for seen in llm.watch.seen)
 
 
-async def test_postprocessors_run_in_order_and_know_the_callbacks(way, llm, kit):
+async def test_postprocessors_run_in_order_and_know_the_callbacks(ask, llm, kit):
     manager = CallbackManager([kit.Legacy()])
     cutoff, marking = SimilarityPostprocessor(similarity_cutoff=0.5), Marking(queries=[])
     retriever = kit.AsyncRetriever(lambda query: [kit.node("low", score=0.1), kit.node("high", score=0.9)])
-    response = await way(
+    response = await ask(
         llm, "How?", retriever=retriever, node_postprocessors=[cutoff, marking], callback_manager=manager
     )
     assert ids(response.source_nodes) == ["high"]
@@ -192,12 +192,12 @@ async def test_postprocessors_run_in_order_and_know_the_callbacks(way, llm, kit)
 # --- engines as retrievers -------------------------------------------------------------------------
 
 
-async def test_an_engine_that_retrieves_takes_the_place_of_a_retriever(way, kit, retriever, llm):
+async def test_an_engine_that_retrieves_takes_the_place_of_a_retriever(ask, kit, retriever, llm):
     marking = Marking(queries=[])
     inner = RetrieverQueryEngine(
         retriever, response_synthesizer=CompactAndRefine(llm=kit.SyncLLM(script=None)), node_postprocessors=[marking]
     )
-    response = await way(llm, "How?", query_engine=inner)
+    response = await ask(llm, "How?", query_engine=inner)
     assert [point.node_ids for point in response.points] == [(f"own-{title}",) for title in TITLES]
     assert sorted(marking.queries) == sorted(f"{title} (How?)" for title in TITLES)
 
@@ -227,7 +227,7 @@ def test_a_retriever_and_an_engine_or_a_retriever_for_nothing_are_refused(kit, l
     inner = RetrieverQueryEngine(retriever, response_synthesizer=CompactAndRefine(llm=llm))
     with pytest.raises(ValueError, match="not both"):
         kit.make(llm, query_engine=inner, retriever=retriever)
-    with pytest.raises(ValueError, match="never asks it"):
+    with pytest.raises(ValueError, match="never uses it"):
         kit.make(llm, retriever=retriever, retrieval="none")
 
 
@@ -249,7 +249,7 @@ async def test_the_engine_retrieves_for_others(kit, llm, retriever):
 # --- citations -------------------------------------------------------------------------------------
 
 
-async def test_markers_resolve_to_source_nodes(way, kit, retriever):
+async def test_markers_resolve_to_source_nodes(ask, kit, retriever):
     def script(seen):
         if seen.stage == "skeleton":
             return ["1. Move\n2. Drink water\n3. Sleep more"]
@@ -258,7 +258,7 @@ async def test_markers_resolve_to_source_nodes(way, kit, retriever):
         return [f"So it is [{own}, {shared}] and so [{own}], not [99]."]
 
     llm = kit.ChatLLM(script=script)
-    response = await way(llm, "How?", retriever=retriever, citations=True)
+    response = await ask(llm, "How?", retriever=retriever, citations=True)
     assert len(response.source_nodes) == 4
     for point, title in zip(response.points, TITLES, strict=True):
         cited = ids(response.source_nodes[number - 1] for number in point.citations)
@@ -266,15 +266,15 @@ async def test_markers_resolve_to_source_nodes(way, kit, retriever):
     assert all("the number of its source" in seen.text for seen in llm.watch.of("point"))
 
 
-async def test_once_the_numbers_are_those_of_the_source_nodes(way, kit, retriever):
+async def test_once_the_numbers_are_those_of_the_source_nodes(ask, kit, retriever):
     llm = kit.ChatLLM(script=kit.answering(["Move [2]"]))
-    response = await way(llm, "How?", retriever=retriever, retrieval="once", citations=True)
+    response = await ask(llm, "How?", retriever=retriever, retrieval="once", citations=True)
     assert "[1] A fact about How?.\n\n[2] A fact for all." in llm.watch.of("point")[0].text
     assert ids(response.source_nodes) == ["own-How?", "shared"]
 
 
-async def test_without_citations_there_are_no_numbers(way, llm, retriever):
-    response = await way(llm, "How?", retriever=retriever)
+async def test_without_citations_there_are_no_numbers(ask, llm, retriever):
+    response = await ask(llm, "How?", retriever=retriever)
     assert not any("[1]" in seen.text for seen in llm.watch.seen)
     assert all(point.citations == () for point in response.points)
 
@@ -283,7 +283,7 @@ async def test_without_citations_there_are_no_numbers(way, llm, retriever):
 
 
 @pytest.mark.parametrize("retrieval", ["once", "per_point"])
-async def test_a_context_longer_than_the_window_is_cut_and_each_node_keeps_a_share(way, kit, retrieval):
+async def test_a_context_longer_than_the_window_is_cut_and_each_node_keeps_a_share(ask, kit, retrieval):
     window, output = 1500, 100
     llm = kit.ChatLLM(
         script=kit.answering(TITLES),
@@ -291,23 +291,23 @@ async def test_a_context_longer_than_the_window_is_cut_and_each_node_keeps_a_sha
     )
     retriever = kit.AsyncRetriever(lambda query: [kit.node(f"n{i}", f"word{i} " * 2000) for i in range(3)])
     count = PromptHelper()._token_counter.get_string_tokens
-    await way(llm, "How?", retriever=retriever, retrieval=retrieval)
+    await ask(llm, "How?", retriever=retriever, retrieval=retrieval)
     for seen in llm.watch.of("point"):
         assert count(seen.text) + output <= window
         assert all(f"word{i} word{i}" in seen.text for i in range(3))
 
 
-async def test_a_context_that_fits_is_left_as_it_is(way, kit):
+async def test_a_context_that_fits_is_left_as_it_is(ask, kit):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
     texts = ["short", "long " * 600]
     retriever = kit.AsyncRetriever(lambda query: [kit.node(f"n{i}", text) for i, text in enumerate(texts)])
-    await way(llm, "How?", retriever=retriever)
+    await ask(llm, "How?", retriever=retriever)
     assert all("\n\n".join(text.strip() for text in texts) in seen.text for seen in llm.watch.of("point"))
 
 
-async def test_a_prompt_helper_of_ones_own_counts(way, kit):
+async def test_a_prompt_helper_of_ones_own_counts(ask, kit):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
     retriever = kit.AsyncRetriever(lambda query: [kit.node("n", "word " * 500)])
     helper = PromptHelper(context_window=3900, num_output=100, chunk_size_limit=50)
-    await way(llm, "How?", retriever=retriever, prompt_helper=helper)
+    await ask(llm, "How?", retriever=retriever, prompt_helper=helper)
     assert all(10 < seen.text.count("word ") < 60 for seen in llm.watch.of("point"))

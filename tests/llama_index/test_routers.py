@@ -84,14 +84,14 @@ def test_everything_has_the_auto_router_by_default(made, llm, kit):
 
 
 @pytest.mark.parametrize("query", [LIST, FACT, SUM, "Why?"])
-async def test_no_router_means_a_skeleton_always(way, llm, query):
-    response = await way(llm, query, router=None)
+async def test_no_router_means_a_skeleton_always(ask, llm, query):
+    response = await ask(llm, query, router=None)
     assert stages(llm)[0] == "skeleton"
     entry = response.metadata["sot"]
     assert (entry["route"], entry["reason"], entry["decision"]) == ("skeleton", "no router", None)
 
 
-def test_what_the_router_needs_is_loaded_with_the_first_engine_and_not_before():
+def test_a_routers_data_is_loaded_with_the_first_engine_and_not_before():
     code = (
         "import sys; from llama_index.core.llms import MockLLM; from llama_index_sot import "
         "SkeletonOfThoughtQueryEngine as Engine, SkeletonOfThoughtSynthesizer, SkeletonOfThoughtWorkflow; "
@@ -106,9 +106,9 @@ def test_what_the_router_needs_is_loaded_with_the_first_engine_and_not_before():
 # --- a direct answer is the LLM's own ------------------------------------------------
 
 
-async def test_a_direct_answer_is_one_call_with_the_very_query(way, llm):
+async def test_a_direct_answer_is_one_call_with_the_very_query(ask, llm):
     query = f"  {FACT}\n"
-    response = await way(llm, query, router="auto")
+    response = await ask(llm, query, router="auto")
     (seen,) = llm.watch.seen
     if seen.messages:
         assert seen.messages == [ChatMessage(role="user", content=query)]
@@ -127,11 +127,11 @@ WRAPPED = {
 
 @pytest.mark.parametrize("settings", [{}, WRAPPED], ids=["plain", "wrapped"])
 @pytest.mark.parametrize(("name", "is_chat_model"), [("SyncLLM", False), ("SyncLLM", True), ("ChatLLM", True)])
-async def test_the_llm_gets_what_its_own_predict_sends(way, kit, settings, name, is_chat_model):
+async def test_the_llm_gets_what_its_own_predict_sends(ask, kit, settings, name, is_chat_model):
     meta = LLMMetadata(is_chat_model=is_chat_model)
     llm = getattr(kit, name)(script=kit.answering(TITLES), meta=meta, **settings)
     text = llm.predict(PromptTemplate("{query_str}"), query_str=FACT)
-    assert str(await way(llm, FACT, router="auto")) == text
+    assert str(await ask(llm, FACT, router="auto")) == text
     own, ours = llm.watch.seen
     assert ours.text == own.text
     assert ours.messages == own.messages
@@ -172,13 +172,13 @@ class Recording(TransformersLLM):
         return response
 
 
-async def test_a_local_models_direct_answer_is_its_own(ways, kit, local_models):
+async def test_a_local_models_direct_answer_is_its_own(methods, kit, local_models):
     with local_models.scripted_engine("The capital is Paris – as it were.", local_models.PLAIN) as engine:
         llm = Recording(engine=engine)
         text = llm.complete(FACT).text
-        for way in ways.values():
-            assert str(await way(llm, FACT, router="auto")) == text
-        assert len(engine.model.prompts) == len(ways) + 1
+        for ask in methods.values():
+            assert str(await ask(llm, FACT, router="auto")) == text
+        assert len(engine.model.prompts) == len(methods) + 1
         assert len(set(engine.model.prompts)) == 1
         streaming = kit.make(llm, router="auto", streaming=True)
         llm.given.clear()
@@ -188,15 +188,15 @@ async def test_a_local_models_direct_answer_is_its_own(ways, kit, local_models):
         assert pieces == list(filter(None, llm.given))
 
 
-async def test_a_direct_answers_error_is_the_llms_own_and_comes_after_one_call(way, LLMClass):
+async def test_a_direct_answers_error_is_the_llms_own_and_comes_after_one_call(ask, LLMClass):
     llm = LLMClass(script=lambda seen: [OSError("no route")])
     with pytest.raises(OSError, match=r"^no route$"):
-        await way(llm, FACT, router="auto")
+        await ask(llm, FACT, router="auto")
     assert len(llm.watch.seen) == 1
 
 
-async def test_a_direct_answer_emits_only_its_own_events(way, llm, instrumented):
-    response = await way(llm, FACT, router="auto")
+async def test_a_direct_answer_emits_only_its_own_events(ask, llm, instrumented):
+    response = await ask(llm, FACT, router="auto")
     events, spans = instrumented.events, instrumented.spans
     own = events.of(SkeletonOfThoughtEvent)
     assert {type(event).__name__ for event in own} <= {"Routed", "AnswerDelta", "AnswerReady"}
@@ -206,18 +206,18 @@ async def test_a_direct_answer_emits_only_its_own_events(way, llm, instrumented)
     ]
     (started,) = events.of(LLMChatStartEvent, LLMCompletionStartEvent)
     assert any(id_.startswith("SkeletonOfThought.direct-") for id_ in spans.lineage(started.span_id))
-    # The answer's events belong to the engine, also where the call runs in the reader's own thread.
+    # The answer's events belong to the engine, even where the call runs in the reader's thread.
     assert len({event.span_id for event in own}) == 1
     assert own[0].span_id.startswith("SkeletonOfThoughtQueryEngine.")
     assert spans.open_spans == {}
     assert set(spans.ended) == set(spans.parents)
 
 
-async def test_the_legacy_callbacks_hear_of_one_call_in_the_query(way, LLMClass, kit):
+async def test_one_call_in_the_query_reaches_the_legacy_callbacks(ask, LLMClass, kit):
     legacy = kit.Legacy()
     manager = CallbackManager([legacy])
     llm = LLMClass(script=kit.answering(TITLES), callback_manager=manager)
-    await way(llm, FACT, router="auto", callback_manager=manager)
+    await ask(llm, FACT, router="auto", callback_manager=manager)
     query, call = legacy.started
     assert (query.type, call.type) == (CBEventType.QUERY, CBEventType.LLM)
     assert sorted(e.id for e in legacy.started) == sorted(e.id for e in legacy.ended)
@@ -249,8 +249,8 @@ async def test_closing_a_direct_stream_early_closes_the_llms(llm, kit):
         (LIST, "skeleton", "the embedded router takes it for independent points"),
     ],
 )
-async def test_the_decision_stands_in_the_metadata_and_is_an_event(way, llm, instrumented, query, route, reason):
-    entry = (await way(llm, query, router="auto")).metadata["sot"]
+async def test_the_decision_stands_in_the_metadata_and_is_an_event(ask, llm, instrumented, query, route, reason):
+    entry = (await ask(llm, query, router="auto")).metadata["sot"]
     assert (entry["route"], entry["reason"]) == (route, reason)
     decision = entry["decision"]
     assert decision["use_skeleton"] == (route == "skeleton")
@@ -274,7 +274,7 @@ async def test_the_decision_is_the_first_of_the_events(llm, kit):
     assert [isinstance(event, Routed) for event in events[:2]] == [True, False]
     assert events[0].model_dump(mode="json")["class_name"] == "Routed"
     handler = SkeletonOfThoughtWorkflow(kit.make(llm, router="auto")).run(query=FACT)
-    assert [type(e).__name__ async for e in handler.stream_events()][0] == "Routed"  # noqa: RUF015 - it is to end
+    assert [type(e).__name__ async for e in handler.stream_events()][0] == "Routed"  # noqa: RUF015 - reads the stream to its end
     await handler
 
 
@@ -307,11 +307,11 @@ async def test_a_synthesizer_has_a_guard_of_its_own(llm, kit):
 NO_ROOM = "there is room for one call at a time"
 
 
-async def test_one_worker_leads_to_a_direct_answer(way, llm):
-    response = await way(llm, LIST, router="auto", num_workers=1)
+async def test_one_worker_leads_to_a_direct_answer(ask, llm):
+    response = await ask(llm, LIST, router="auto", num_workers=1)
     assert (stages(llm), str(response)) == (["direct"], "Just so.")
     assert NO_ROOM in response.metadata["sot"]["reason"]
-    response = await way(llm, LIST, router="auto", num_workers=2)
+    response = await ask(llm, LIST, router="auto", num_workers=2)
     assert response.metadata["sot"]["route"] == "skeleton"
 
 
@@ -339,7 +339,7 @@ def test_a_stock_object_that_no_engine_runs_has_room_for_one_call(local_models):
     assert resolve_llm(llm, "thread").room(streamed=False, sync=True) == 1
 
     class Served(huggingface.HuggingFaceLLM):
-        """Its way to complete is its own, and may serve many at a time."""
+        """Has its own `complete`, which may serve many calls at a time."""
 
         def complete(self, prompt, formatted=False, **kwargs):
             raise NotImplementedError
@@ -374,9 +374,9 @@ async def wants_pros(query):
 
 
 @pytest.mark.parametrize("router", [lambda query: "pros" in query, wants_pros], ids=["sync", "async"])
-async def test_a_function_decides(way, llm, instrumented, router):
-    assert (await way(llm, LIST, router=router)).metadata["sot"]["route"] == "skeleton"
-    response = await way(llm, FACT, router=router)
+async def test_a_function_decides(ask, llm, instrumented, router):
+    assert (await ask(llm, LIST, router=router)).metadata["sot"]["route"] == "skeleton"
+    response = await ask(llm, FACT, router=router)
     assert (response.metadata["sot"]["route"], str(response)) == ("direct", "Just so.")
     assert stages(llm).count("direct") == 1
     spans = instrumented.spans
@@ -386,11 +386,11 @@ async def test_a_function_decides(way, llm, instrumented, router):
     assert spans.open_spans == {}
 
 
-async def test_a_router_that_fails_leads_to_a_direct_answer_and_is_the_reason(way, llm, instrumented):
+async def test_a_router_that_fails_leads_to_a_direct_answer_and_is_the_reason(ask, llm, instrumented):
     def router(query):
         raise OSError("no route")
 
-    response = await way(llm, LIST, router=router)
+    response = await ask(llm, LIST, router=router)
     assert (stages(llm), str(response)) == (["direct"], "Just so.")
     assert response.metadata["sot"]["reason"] == "the router failed: OSError: no route"
     (routed,) = instrumented.events.of(Routed)
@@ -399,7 +399,7 @@ async def test_a_router_that_fails_leads_to_a_direct_answer_and_is_the_reason(wa
 
 
 @pytest.mark.parametrize("router", [5, "always", object()])
-def test_what_is_no_router_is_refused_before_any_call(llm, kit, router):
+def test_anything_but_a_router_is_refused_before_any_call(llm, kit, router):
     for make in (SkeletonOfThoughtQueryEngine, SkeletonOfThoughtSynthesizer):
         with pytest.raises(ValueError, match="router"):
             make(llm, router=router)
@@ -426,7 +426,7 @@ async def test_a_direct_answer_over_nodes_is_asked_for_by_the_direct_template(ll
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-async def test_in_a_chat_the_condensed_question_is_what_is_routed(llm, kit, streaming):
+async def test_in_a_chat_the_condensed_question_is_routed(llm, kit, streaming):
     prompts = []
 
     def script(seen):

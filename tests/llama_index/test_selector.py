@@ -61,7 +61,7 @@ async def wants_pros(query):
 async def test_it_takes_any_router(router):
     selector = SkeletonOfThoughtSelector(router)
     for query, place in ((LIST, 0), (FACT, 1)):
-        # Synchronously also where a loop runs, as in a notebook.
+        # Sync, although a loop is running, as in a notebook.
         for result in (selector.select(CHOICES, query), await selector.aselect(CHOICES, query)):
             assert result.ind == place
             assert result.reason
@@ -118,13 +118,13 @@ async def test_an_index_without_a_choice_is_an_error_for_every_route():
         ({"router": None}, "A selector needs a router"),
         ({"router": 5}, "router is int"),
         ({"router": "always"}, "always"),
-        ({"skeleton": -1}, "skeleton must be the place of a choice"),
-        ({"direct": "plain"}, "direct must be the place of a choice"),
-        ({"direct": True}, "direct must be the place of a choice"),
+        ({"skeleton": -1}, "skeleton must be the index of a choice"),
+        ({"direct": "plain"}, "direct must be the index of a choice"),
+        ({"direct": True}, "direct must be the index of a choice"),
         ({"skeleton": 1}, "nothing to select"),
     ],
 )
-def test_what_cannot_work_is_refused(settings, message):
+def test_values_that_cannot_work_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         SkeletonOfThoughtSelector(**settings)
 

@@ -59,7 +59,7 @@ async def _astream_str(synthesizer, query, nodes, **more):
     return await response.get_response()
 
 
-WAYS = {
+METHODS = {
     "synthesize": _synthesize,
     "asynthesize": _asynthesize,
     "stream": _stream,
@@ -68,9 +68,9 @@ WAYS = {
 }
 
 
-@pytest.fixture(params=list(WAYS))
+@pytest.fixture(params=list(METHODS))
 def synthesize(request):
-    return WAYS[request.param]
+    return METHODS[request.param]
 
 
 def synthesizer(llm, **settings):
@@ -168,7 +168,7 @@ def test_the_llms_own_callbacks_stay(kit, nodes):
     assert str(end.payload[EventPayload.RESPONSE]) == TEXT
 
 
-async def test_the_instrumentation_hears_of_it(synthesize, LLMClass, kit, nodes, instrumented):
+async def test_its_events_reach_the_instrumentation(synthesize, LLMClass, kit, nodes, instrumented):
     await synthesize(synthesizer(LLMClass(script=kit.answering(TITLES))), "How?", nodes)
     assert len(instrumented.events.of(SynthesizeStartEvent)) == len(instrumented.events.of(SynthesizeEndEvent)) == 1
     spans = instrumented.spans
@@ -191,7 +191,7 @@ class Name(BaseModel):
         ({"skeleton_template": "Hm."}, "query_str"),
     ],
 )
-def test_what_cannot_work_is_refused(settings, message):
+def test_values_that_cannot_work_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         SkeletonOfThoughtSynthesizer(**{"llm": MockLLM(), **settings})
 

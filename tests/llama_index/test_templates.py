@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from llama_index.core.base.llms.types import ImageBlock, MessageRole
 from llama_index.core.prompts import (
@@ -49,7 +51,7 @@ def engine(kit, llm, retriever, key, **settings):
 
 @pytest.mark.parametrize("key", MARKS)
 @pytest.mark.parametrize("how", ["given", "updated", "rich"])
-def test_every_prompt_can_be_replaced_and_is_what_is_received(kit, llm, retriever, key, how):
+def test_every_prompt_can_be_replaced_and_reaches_its_receiver(kit, llm, retriever, key, how):
     text = MARKS[key].replace("{", "{{ ").replace("}", " }}") if how == "rich" else MARKS[key]
     template = RichPromptTemplate(text) if how == "rich" else PromptTemplate(text)
     made = engine(kit, llm, retriever, key, **({key: template} if how != "updated" else {}))
@@ -114,7 +116,7 @@ def test_a_chat_template_keeps_its_roles_and_the_systems_come_first(kit, llm):
     made.query("How?")
     (seen,) = llm.watch.of("skeleton")
     assert [message.role for message in seen.messages] == [MessageRole.SYSTEM, MessageRole.USER]
-    # This model is not known to continue its turn.
+    # This model does not continue a prefill.
     assert seen.text.startswith("outline How?")
     assert seen.text.endswith("Begin your answer with: 1.")
 
@@ -160,6 +162,28 @@ def test_variables_may_have_other_names_or_be_computed(kit, llm):
         "The point to write: 1. MOVE",
         "The point to write: 2. DRINK WATER",
     }
+
+
+def test_the_default_prompts_are_made_once_and_replaced_by_an_update(kit, llm, retriever):
+    made = kit.make(llm, retriever=retriever, citations=True)
+    first = made._templates.prompt_set()
+    assert "such as [1]" in first.context
+    assert made._templates.prompt_set() is first
+    made.update_prompts({"context_template": "MINE {context_str}"})
+    assert made._templates.prompt_set().context == "MINE {context}"
+    made.update_prompts({"context_template": made._templates._default("context_template")})
+    assert made._templates.prompt_set() is first
+
+
+def test_a_context_template_computes_its_values_for_each_answer(kit, llm, retriever):
+    today = {"day": "Monday"}
+    template = PromptTemplate("On {day}: {context_str}", function_mappings={"day": lambda **_: today["day"]})
+    made = kit.make(llm, retriever=retriever, context_template=template)
+    made.query("How?")
+    today["day"] = "Tuesday"
+    made.query("How?")
+    days = [re.findall(r"On (\w+): A fact\.", seen.text) for seen in llm.watch.of("point")]
+    assert days == [["Monday"]] * 2 + [["Tuesday"]] * 2
 
 
 def test_partial_values_count(kit, llm):

@@ -47,7 +47,7 @@ def assistant(text: str) -> ChatMessage:
     return ChatMessage(role=MessageRole.ASSISTANT, content=text)
 
 
-# --- the eight ways ---
+# --- the eight methods ---
 
 
 async def _astream(gen: Any) -> list[Any]:
@@ -58,11 +58,11 @@ def text_of(response: Any) -> str:
     return response.message.content if hasattr(response, "message") else response.text
 
 
-WAYS: dict[str, Callable[..., Any]] = {}
+METHODS: dict[str, Callable[..., Any]] = {}
 
 
-def way_of(name: str) -> Callable[..., Any]:
-    """Asks a question on one of the eight ways; gives all responses."""
+def call_of(name: str) -> Callable[..., Any]:
+    """A function that asks a question by one of the eight methods and returns all responses."""
 
     async def ask(llm: TransformersLLM, question: str, **kwargs: Any) -> list[Any]:
         argument: Any = [user(question)] if "chat" in name else question
@@ -82,8 +82,8 @@ NAMES = (
 
 
 @pytest.fixture(params=NAMES)
-def way(request: pytest.FixtureRequest) -> Callable[..., Any]:
-    return way_of(request.param)
+def ask(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    return call_of(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +114,9 @@ def scripted(local_models: Any) -> Any:
         engine.close()
 
 
-async def test_all_eight_ways_say_the_same(llm, way):
+async def test_all_eight_methods_write_the_same(llm, ask):
     [expected] = llm.engine.generate([[{"role": "user", "content": "Why?"}]], max_new_tokens=12, min_new_tokens=12)
-    responses = await way(llm, "Why?")
+    responses = await ask(llm, "Why?")
     last = responses[-1]
     assert text_of(last) == expected.text
     assert last.raw["finish_reason"] == "length"
@@ -129,7 +129,7 @@ async def test_all_eight_ways_say_the_same(llm, way):
 @pytest.mark.parametrize("name", [name for name in NAMES if "stream" in name])
 async def test_a_stream_gives_the_new_text_and_all_text_so_far(scripted, name):
     setup = scripted("Grüße, 世界! Three words more.")
-    responses = await way_of(name)(setup.llm, "Why?")
+    responses = await call_of(name)(setup.llm, "Why?")
     assert "".join(response.delta for response in responses) == "Grüße, 世界! Three words more."
     so_far = ""
     for response in responses:
@@ -139,9 +139,9 @@ async def test_a_stream_gives_the_new_text_and_all_text_so_far(scripted, name):
     assert [response.raw is None for response in responses] == [True] * (len(responses) - 1) + [False]
 
 
-async def test_the_model_ends_its_own_text(scripted, way):
+async def test_the_model_ends_its_own_text(scripted, ask):
     setup = scripted("Because.")
-    last = (await way(setup.llm, "Why?"))[-1]
+    last = (await ask(setup.llm, "Why?"))[-1]
     assert text_of(last) == "Because."
     assert last.raw["finish_reason"] == "stop"
 
@@ -149,9 +149,9 @@ async def test_the_model_ends_its_own_text(scripted, way):
 # --- prompts ---
 
 
-async def test_questions_go_through_the_chat_template(scripted, way):
+async def test_questions_go_through_the_chat_template(scripted, ask):
     setup = scripted("Because.")
-    await way(setup.llm, "Why?")
+    await ask(setup.llm, "Why?")
     assert setup.prompts == ["<user>Why?</s>"]
 
 
@@ -161,13 +161,13 @@ def test_a_formatted_prompt_is_the_very_text(scripted):
     assert setup.prompts == ["Say:"]
 
 
-async def test_the_system_prompt_comes_first_and_once(scripted, way):
+async def test_the_system_prompt_comes_first_and_once(scripted, ask):
     setup = scripted("Because.", system_prompt="Be brief.")
-    await way(setup.llm, "Why?")
+    await ask(setup.llm, "Why?")
     assert setup.prompts == ["<system>Be brief.</s><user>Why?</s>"]
 
 
-async def test_the_system_prompt_is_not_said_again_where_there_is_one(scripted):
+async def test_the_system_prompt_is_not_added_to_a_chat_that_has_one(scripted):
     setup = scripted("Because.", system_prompt="Be brief.")
     setup.llm.chat([ChatMessage(role=MessageRole.SYSTEM, content="Be long."), user("Why?")])
     setup.llm.predict(PromptTemplate("{question}"), question="Why?")
@@ -187,13 +187,13 @@ async def test_a_last_message_of_the_assistant_is_continued(scripted, name):
     last = list(result)[-1] if name == "stream_chat" else result
     last = (await _astream(result))[-1] if name == "astream_chat" else last
     assert text_of(last) == " is so."
-    # The model begins no turn of its own: its first step is already inside of one.
+    # The template adds no new turn: the model's first step is inside the given one.
     assert setup.prompts == []
 
 
-async def test_a_prefill_is_continued_and_no_part_of_the_text(scripted, way):
+async def test_a_prefill_is_continued_and_no_part_of_the_text(scripted, ask):
     setup = scripted("Because it is so.")
-    assert text_of((await way(setup.llm, "Why?", prefill="Because"))[-1]) == " it is so."
+    assert text_of((await ask(setup.llm, "Why?", prefill="Because"))[-1]) == " it is so."
 
 
 def test_roles_get_the_names_that_templates_know(scripted):
@@ -222,7 +222,7 @@ def test_messages_to_prompt_is_used_where_it_is_given(scripted):
     ],
     ids=["completion_to_prompt", "query_wrapper_prompt"],
 )
-async def test_what_wraps_completions_makes_them_text(scripted, format_):
+async def test_a_wrapped_completion_is_text(scripted, format_):
     setup = scripted("Because.", **format_)
     assert not setup.llm.metadata.is_chat_model
     setup.llm.complete("Why?")
@@ -250,18 +250,18 @@ def test_without_a_template_messages_are_text(loaded, local_models):
     plain.engine.close()
 
 
-def test_is_chat_model_can_be_said(scripted):
+def test_is_chat_model_can_be_set(scripted):
     setup = scripted("Because.", is_chat_model=False)
     assert not setup.llm.metadata.is_chat_model
     setup.llm.complete("Why?<assistant>")
     assert setup.prompts == ["Why?"]
 
 
-async def test_there_is_one_bos(local_models, way):
+async def test_there_is_one_bos(local_models, ask):
     template = "<s>" + PLAIN
     model = local_models.make_llama(vocab_size=258)
     llm = TransformersLLM.from_model(model, local_models.make_tokenizer(template, adds_bos=True), max_tokens=2)
-    last = (await way(llm, "Why?"))[-1]
+    last = (await ask(llm, "Why?"))[-1]
     # <s>, "<user>Why?", </s>, "<assistant>": bytes but for the special tokens
     assert last.raw["usage"]["prompt_tokens"] == 1 + len("<user>Why?") + 1 + len("<assistant>")
     llm.engine.close()
@@ -293,38 +293,38 @@ def test_thoughts_are_not_shown_again(scripted):
 # --- settings ---
 
 
-async def test_an_unknown_keyword_is_an_error_before_any_call(llm, way):
+async def test_an_unknown_keyword_is_an_error_before_any_call(llm, ask):
     with pytest.raises(InvalidInput, match=r"does not know max_token\..*max_tokens"):
-        await way(llm, "Why?", max_token=5)
+        await ask(llm, "Why?", max_token=5)
     assert llm.engine.stats().rows == llm.engine.stats().completed == llm.engine.stats().forwards == 0
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_new_tokens"])
-async def test_a_call_says_how_long(llm, way, name):
-    last = (await way(llm, "Why?", **{name: 5, "min_new_tokens": 0}))[-1]
+async def test_a_call_may_limit_its_length(llm, ask, name):
+    last = (await ask(llm, "Why?", **{name: 5, "min_new_tokens": 0}))[-1]
     assert last.raw["usage"]["completion_tokens"] == 5
-    assert (await way(llm, "Why?", max_tokens=None))[-1].raw["usage"]["completion_tokens"] == 12
+    assert (await ask(llm, "Why?", max_tokens=None))[-1].raw["usage"]["completion_tokens"] == 12
 
 
-async def test_lengths_are_said_once(llm, way):
-    with pytest.raises(InvalidInput, match="say the same"):
-        await way(llm, "Why?", max_tokens=5, max_new_tokens=5)
-    with pytest.raises(ValidationError, match="say the same"):
+async def test_a_length_is_given_once(llm, ask):
+    with pytest.raises(InvalidInput, match="mean the same"):
+        await ask(llm, "Why?", max_tokens=5, max_new_tokens=5)
+    with pytest.raises(ValidationError, match="mean the same"):
         TransformersLLM(engine=llm.engine, max_tokens=5, max_new_tokens=5)
     assert TransformersLLM(engine=llm.engine, max_new_tokens=5).max_tokens == 5
 
 
-async def test_stop_strings_end_the_text(scripted, way):
+async def test_stop_strings_end_the_text(scripted, ask):
     setup = scripted("\nOne\nTwo", stop=["Two"])
-    assert text_of((await way(setup.llm, "Why?"))[-1]) == "\nOne\n"
-    assert text_of((await way(setup.llm, "Why?", stop="n"))[-1]) == "\nO"
-    assert text_of((await way(setup.llm, "Why?", stop=[], stop_after_text=("\n",)))[-1]) == "\nOne"
+    assert text_of((await ask(setup.llm, "Why?"))[-1]) == "\nOne\n"
+    assert text_of((await ask(setup.llm, "Why?", stop="n"))[-1]) == "\nO"
+    assert text_of((await ask(setup.llm, "Why?", stop=[], stop_after_text=("\n",)))[-1]) == "\nOne"
 
 
-async def test_stopping_tokens_end_the_text_and_belong_to_it(scripted, local_models, way):
+async def test_stopping_tokens_end_the_text_and_belong_to_it(scripted, local_models, ask):
     setup = scripted("One. Two.")
     [dot] = local_models.make_tokenizer(PLAIN)(".")["input_ids"]
-    last = (await way(setup.llm, "Why?", stop_token_ids=[dot]))[-1]
+    last = (await ask(setup.llm, "Why?", stop_token_ids=[dot]))[-1]
     assert text_of(last) == "One."
     assert last.raw["finish_reason"] == "stop"
 
@@ -369,7 +369,7 @@ def test_a_completion_is_as_long_as_the_window_allows(local_models):
     llm.engine.close()
 
 
-def test_what_llama_index_plans_with(llm):
+def test_the_metadata_that_llama_index_plans_with(llm):
     assert llm.metadata.num_output == 12
     assert llm.metadata.is_chat_model
     assert llm.metadata.context_window == 4096
@@ -397,7 +397,7 @@ async def test_tasks_are_one_batch_and_the_loop_goes_on(llm, name, local_models)
             ticks += 1
 
     ticker = asyncio.create_task(tick())
-    ask = way_of(name)
+    ask = call_of(name)
     with local_models.gathered(8):
         answers = await asyncio.gather(*(ask(llm, question, **LONG) for question in questions))
     over = True
@@ -427,7 +427,7 @@ def test_threads_are_one_batch(llm, local_models):
     assert len(texts) == 4
 
 
-# --- ends before the end ---
+# --- calls that end early ---
 
 ENDLESS = {"max_tokens": 4000, "min_new_tokens": 4000}
 
@@ -457,7 +457,7 @@ async def test_a_stream_that_nobody_reads_on_frees_its_row(llm, eventually, name
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("a")])
 async def test_a_cancelled_task_frees_its_row(llm, eventually, name):
-    task = asyncio.create_task(way_of(name)(llm, "Why?", **ENDLESS))
+    task = asyncio.create_task(call_of(name)(llm, "Why?", **ENDLESS))
     await eventually(lambda: llm.engine.stats().rows == 1, "it decodes")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -470,25 +470,26 @@ class OutOfMemory(Exception):
     pass
 
 
-async def test_the_models_own_error_reaches_the_caller(scripted, way):
+async def test_the_models_own_error_reaches_the_caller(scripted, ask):
     def fail(prompt: str) -> str:
         raise OutOfMemory("no more")
 
     setup = scripted(fail)
     with pytest.raises(OutOfMemory, match="no more"):
-        await way(setup.llm, "Why?")
+        await ask(setup.llm, "Why?")
     assert setup.llm.engine.stats().rows == 0
 
 
 # --- tokens and events ---
 
 
-async def test_tokens_are_counted_alike_on_all_ways(llm):
+async def test_tokens_are_counted_alike_by_all_methods(llm):
     counts = []
     for name in NAMES:
-        counter = TokenCountingHandler(tokenizer=lambda text: [])  # so that only the model's own numbers count
+        # This tokenizer counts nothing: the model's own counts are used.
+        counter = TokenCountingHandler(tokenizer=lambda text: [])
         llm.callback_manager = CallbackManager([counter])
-        await way_of(name)(llm, "Why?")
+        await call_of(name)(llm, "Why?")
         counts.append((counter.prompt_llm_token_count, counter.completion_llm_token_count))
     assert counts == [(len("<user>Why?") + 1 + len("<assistant>"), 12)] * 8
 
@@ -509,10 +510,10 @@ async def test_tokens_are_counted_alike_in_a_batch_and_one_after_another(llm):
     assert counts[0][1] == 36
 
 
-async def test_each_call_is_one_llm_event(llm, way):
+async def test_each_call_is_one_llm_event(llm, ask):
     debug = LlamaDebugHandler(print_trace_on_end=False)
     llm.callback_manager = CallbackManager([debug])
-    await way(llm, "Why?")
+    await ask(llm, "Why?")
     [(_, end)] = debug.get_event_pairs(CBEventType.LLM)
     response = end.payload.get("response") or end.payload["completion"]
     assert response.raw["usage"]["completion_tokens"] == 12
@@ -535,7 +536,7 @@ def seen() -> Any:
 
 
 async def test_instrumentation_sees_start_pieces_and_end(llm, seen):
-    responses = await way_of("astream_chat")(llm, "Why?")
+    responses = await call_of("astream_chat")(llm, "Why?")
     types = [type(event) for event in seen.events]
     assert types.count(LLMChatStartEvent) == types.count(LLMChatEndEvent) == 1
     assert types.count(LLMChatInProgressEvent) == len(responses)
@@ -546,7 +547,7 @@ async def test_instrumentation_sees_start_pieces_and_end(llm, seen):
     assert [type(event) for event in seen.events] == [LLMCompletionStartEvent, LLMCompletionEndEvent]
 
 
-async def test_the_rate_limiter_is_acquired_once_per_call(llm, way):
+async def test_the_rate_limiter_is_acquired_once_per_call(llm, ask):
     limits = pytest.importorskip(
         "llama_index.core.rate_limiter", reason="this version of llama-index-core has no rate limiters"
     )
@@ -561,7 +562,7 @@ async def test_the_rate_limiter_is_acquired_once_per_call(llm, way):
             self.acquired += 1
 
     llm.rate_limiter = Counting()
-    await way(llm, "Why?")
+    await ask(llm, "Why?")
     assert llm.rate_limiter.acquired == 1
 
 
@@ -620,7 +621,7 @@ def test_a_schema_that_no_grammar_can_follow_is_asked_for(scripted, caplog):
 
     setup = scripted('{"code": "ab"}')
     assert setup.llm.structured_predict(Odd, ASK, who="it").code == "ab"
-    assert "not held to it" in caplog.text
+    assert "no grammar enforces it" in caplog.text
 
 
 # --- pickles, copies, sharing ---

@@ -1,4 +1,4 @@
-"""The workflow facade: the same answer, its events on the stream, and cancellation."""
+"""The workflow: the same answer, its events on the stream, and cancellation."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_cancelling_a_run_cancels_its_calls(kit):
         await asyncio.sleep(0.001)
 
 
-async def test_what_cannot_work_is_refused(kit):
+async def test_values_that_cannot_work_are_refused(kit):
     engine = kit.make(kit.ChatLLM(script=kit.answering(TITLES)))
     with pytest.raises(ValueError, match="not both"):
         SkeletonOfThoughtWorkflow(engine, max_points=3)

@@ -17,7 +17,7 @@ async def open_ai_like(llama: Any) -> AsyncIterator[Callable[..., Any]]:
     library = pytest.importorskip("llama_index.llms.openai_like", reason="`make test-llama-index` installs OpenAILike")
     import openai
 
-    # The test closes these clients; those that the library makes would stay open.
+    # The test closes these clients. Clients made by the library would stay open.
     sync, asynchronous = openai.DefaultHttpxClient(), openai.DefaultAsyncHttpxClient()
 
     def make(extra_body: dict[str, Any] | None = None, **settings: Any) -> Any:

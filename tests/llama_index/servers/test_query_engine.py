@@ -1,4 +1,4 @@
-"""The query engine over `OpenAILike` on a real server: llama.cpp's; counted by what the server itself says."""
+"""The query engine over `OpenAILike` on llama.cpp's server, checked against the server's own counts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ pytestmark = pytest.mark.model
 QUESTION = "How can I improve my time management skills?"
 TITLES = ["Plan the day", "Take breaks", "Say no", "Sleep well"]
 LIST = "\n".join(f"{i}. {title}" for i, title in enumerate(TITLES, 1))
-WAYS = ("query", "aquery", "stream", "astream")
+METHODS = ("query", "aquery", "stream", "astream")
 
 
 class Skeleton(CustomLLM):
-    """Writes the skeleton, so that the points are known."""
+    """Writes a fixed skeleton, so that the points are known."""
 
     @property
     def metadata(self) -> LLMMetadata:
@@ -32,45 +32,45 @@ class Skeleton(CustomLLM):
         yield CompletionResponse(text=LIST, delta=LIST)
 
 
-async def answered(way: str, llm: Any, **settings: Any) -> Any:
-    engine = SkeletonOfThoughtQueryEngine.from_defaults(llm, router=None, streaming="stream" in way, **settings)
-    if way == "query":
+async def answered(method: str, llm: Any, **settings: Any) -> Any:
+    engine = SkeletonOfThoughtQueryEngine.from_defaults(llm, router=None, streaming="stream" in method, **settings)
+    if method == "query":
         return engine.query(QUESTION)
-    if way == "stream":
+    if method == "stream":
         return engine.query(QUESTION).get_response()
     response = await engine.aquery(QUESTION)
-    return await response.get_response() if way == "astream" else response
+    return await response.get_response() if method == "astream" else response
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_whole_answer_by_one_llm(open_ai_like, way):
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_whole_answer_by_one_llm(open_ai_like, method):
     llm = open_ai_like(max_tokens=40)
     template = f"{{query_str}}\n\nCopy this list, and write nothing else:\n\n{LIST}"
-    response = await answered(way, llm, skeleton_template=template, max_points=4)
+    response = await answered(method, llm, skeleton_template=template, max_points=4)
     assert [point.title for point in response.points] == TITLES
     assert all(point.text and point.error is None for point in response.points)
     assert str(response).startswith(f"1. {TITLES[0]}: {response.points[0].text}\n\n2. {TITLES[1]}")
     assert response.metadata["sot"]["route"] == "skeleton"
-    assert response.metadata["sot"]["concurrency"] == ("async" if way.startswith("a") else "thread")
+    assert response.metadata["sot"]["concurrency"] == ("async" if method.startswith("a") else "thread")
 
 
 @pytest.mark.parametrize(
-    ("way", "workers"), [("query", 8), ("aquery", 8), ("aquery", 2), ("stream", 2), ("astream", 8)]
+    ("method", "workers"), [("query", 8), ("aquery", 8), ("aquery", 2), ("stream", 2), ("astream", 8)]
 )
-async def test_the_server_decodes_points_side_by_side(llama, open_ai_like, way, workers):
-    # With no end of its own every point lasts long enough to be seen.
+async def test_the_server_decodes_points_side_by_side(llama, open_ai_like, method, workers):
+    # Without an end token each point lasts long enough to be observed.
     point_llm = open_ai_like(max_tokens=12, extra_body={"ignore_eos": True})
     with llama.watched() as samples:
-        response = await answered(way, Skeleton(), point_llm=point_llm, num_workers=workers)
+        response = await answered(method, Skeleton(), point_llm=point_llm, num_workers=workers)
     assert [point.title for point in response.points] == TITLES
     assert 1 < max(samples) <= min(workers, len(TITLES))
     assert llama.busy() == 0
 
 
-@pytest.mark.parametrize("way", ["query", "aquery"])
-async def test_usage_is_what_the_server_counted(llama, open_ai_like, way):
+@pytest.mark.parametrize("method", ["query", "aquery"])
+async def test_usage_is_what_the_server_counted(llama, open_ai_like, method):
     before = llama.metrics()
-    response = await answered(way, Skeleton(), point_llm=open_ai_like(max_tokens=4))
+    response = await answered(method, Skeleton(), point_llm=open_ai_like(max_tokens=4))
     after = llama.metrics()
     usage = response.metadata["sot"]["usage"]
     assert usage["input_tokens"] == after["prompt_tokens_total"] - before["prompt_tokens_total"] > 0
