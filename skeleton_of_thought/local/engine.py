@@ -20,7 +20,8 @@ from skeleton_of_thought.local.guard import Guard
 from skeleton_of_thought.local.models import load_model
 from skeleton_of_thought.local.row import Row, Sink
 from skeleton_of_thought.local.runner import ModelRunner, Optimization, Optimize
-from skeleton_of_thought.local.sampling import DecodingSettings, SamplingParams
+from skeleton_of_thought.local.sampling import SamplingParams
+from skeleton_of_thought.local.settings import DecodingSettings, EngineSettings, LoadingSettings
 from skeleton_of_thought.local.stats import EngineStats
 from skeleton_of_thought.local.stream import AsyncCompletionStream, AsyncSink, CompletionStream, QueueSink
 from skeleton_of_thought.local.worker import Worker
@@ -104,11 +105,7 @@ class LocalEngine:
     def from_pretrained(
         cls,
         model: str | PathLike[str] | None = None,
-        *,
-        dtype: Any = None,
-        device: Any = None,
-        progress: Callable[[str], None] | None = None,
-        **settings: Any,
+        **settings: Unpack[LoadingSettings],
     ) -> Self:
         """Load a model and make an engine for it.
 
@@ -118,15 +115,16 @@ class LocalEngine:
             dtype: As for transformers: a torch dtype, its name, or `"auto"`, the default, for the stored one.
             device: The model's device, such as `"cuda"`; by default a GPU if there is one.
             progress: Called with a line of text before each slow step (downloading, converting).
-            **settings: The engine's settings, as for the class; all others are passed on to transformers'
+            **settings: The settings of the class. All other keyword arguments are passed on to transformers'
                 `from_pretrained`.
 
         Raises:
             ModelLoadError: There is no such model, or it cannot be loaded.
             MissingExtra: A package that the model needs is not installed.
         """
-        own = {name: settings.pop(name) for name in _SETTINGS if name in settings}
-        loaded, tokenizer = load_model(model, dtype=dtype, device=device, progress=progress, **settings)
+        given: dict[str, Any] = {**settings}
+        own = {name: given.pop(name) for name in EngineSettings.__optional_keys__ & given.keys()}
+        loaded, tokenizer = load_model(model, **given)
         return cls(loaded, tokenizer, **own)
 
     @classmethod
@@ -369,9 +367,6 @@ def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 # --- shared engines ------------------------------------------------------------------------------------
 
-_SETTINGS = frozenset(LocalEngine.__init__.__kwdefaults__ or ())
-"""The names of the engine's settings, which `from_pretrained` does not pass on to transformers."""
-
 _by_objects: weakref.WeakValueDictionary[tuple[int, int], LocalEngine] = weakref.WeakValueDictionary()
 _by_objects_guard = Guard()
 
@@ -379,8 +374,8 @@ _by_name: weakref.WeakValueDictionary[tuple[str, ...], LocalEngine] = weakref.We
 _loading = threading.Lock()
 
 
-def shared_engine(model: str | None, kwargs: Mapping[str, Any]) -> LocalEngine:
-    """The engine that already serves the model of this name, or a new one. It ends when nobody holds it any more.
+def shared_engine(model: str | None, kwargs: LoadingSettings) -> LocalEngine:
+    """The engine that already serves the model of this name, or a new one. It ends with the last reference to it.
 
     Args:
         model: As for `LocalEngine.from_pretrained`.
