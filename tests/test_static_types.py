@@ -1,4 +1,4 @@
-"""What type checkers and editors make of the classes that take their first argument by position or by name."""
+"""How type checkers and editors see the public classes: first arguments by position or name, and all keywords."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from llama_index_sot import TransformersLLM
 ROOT = Path(__file__).parents[1]
 
 SNIPPET = """
+from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_sot import ChatTransformers, SkeletonOfThoughtChain, SkeletonOfThoughtChatModel, SkeletonOfThoughtRouter
 from llama_index.core.llms import LLM
 from llama_index_sot import SkeletonOfThoughtQueryEngine, SkeletonOfThoughtSynthesizer, SkeletonOfThoughtWorkflow
 from llama_index_sot import TransformersLLM
+from skeleton_of_thought.local import LocalEngine, shared_engine
 
-def use(llm: BaseChatModel, chain: SkeletonOfThoughtChain, lm: LLM) -> None:
+def use(llm: BaseChatModel, chain: SkeletonOfThoughtChain, lm: LLM, more: dict[str, Any]) -> None:
     SkeletonOfThoughtChain(llm, max_points=3, name="mine")
     SkeletonOfThoughtChain(llm=llm, router=None)
     SkeletonOfThoughtChain(None)  # Argument 1 .* incompatible type "None"
@@ -54,6 +56,13 @@ def use(llm: BaseChatModel, chain: SkeletonOfThoughtChain, lm: LLM) -> None:
     SkeletonOfThoughtSynthesizer(lm, retrieval="once")  # Unexpected keyword argument "retrieval"
     SkeletonOfThoughtWorkflow(llm=lm, eager=True, timeout=3)
     SkeletonOfThoughtWorkflow(llm=3)  # Argument "llm" .* incompatible type "int"
+    LocalEngine.from_pretrained("demo", device="cpu", kv_memory=0.3, optimize="lean", revision="main", progress=print)
+    LocalEngine.from_pretrained("demo", **more)
+    LocalEngine.from_pretrained("demo", kv_memry=0.3)  # Unexpected keyword argument "kv_memry"
+    LocalEngine.from_pretrained(max_batch_size="x")  # Argument "max_batch_size" .* incompatible type "str"
+    LocalEngine.from_pretrained(optimize="fast")  # Argument "optimize" .* incompatible type
+    shared_engine("demo", {"dtype": "bfloat16", "prefill_chunk": 32})
+    shared_engine("demo", {"prefil_chunk": 32})  # Extra key "prefil_chunk"
 """
 """Each line, and what a type checker has to say of it."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from skeleton_of_thought.errors import InvalidInput
 
 if TYPE_CHECKING:
     from skeleton_of_thought.local import LocalEngine
+    from skeleton_of_thought.local.settings import LoadingSettings
 
 __all__ = ["EngineModel", "find_engine", "model_name"]
 
@@ -47,7 +48,7 @@ def find_engine(model: str | None, model_kwargs: Mapping[str, Any], engine: Loca
     if engine is None:
         from skeleton_of_thought.local import shared_engine
 
-        return shared_engine(model, model_kwargs)
+        return shared_engine(model, cast("LoadingSettings", model_kwargs))
     if model_kwargs:
         raise InvalidInput("model_kwargs are for making an engine, but an engine is given: leave out either.")
     return engine

@@ -169,7 +169,7 @@ def register_attention() -> None:
         if cache is None:
             return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
         if kwargs.get("position_bias") is not None or kwargs.get("s_aux") is not None:
-            raise NotImplementedError("attention with a bias of its own cannot be split into segments")
+            raise NotImplementedError("attention with its own bias cannot be split into segments")
         bias = attention_mask
         if bias is not None and bias.dtype == torch.bool:
             bias = bias_of(~bias, query.dtype)

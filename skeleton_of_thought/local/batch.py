@@ -179,7 +179,7 @@ class BatchedLane:
 
 
 class SeparateLane:
-    """Decodes each row by a forward of its own, with a cache of its own or none.
+    """Decodes each row by a separate forward, with a separate cache or none.
 
     Slow but correct for models whose state cannot be cut and joined by position.
     """

@@ -111,7 +111,7 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
     """
     supports = getattr(model, "_supports_default_dynamic_cache", None)
     if getattr(model, "_is_stateful", False) or (supports is not None and not supports()):
-        return DecodingPath("none", "it keeps a state of its own instead of keys and values")
+        return DecodingPath("none", "it keeps its own state instead of keys and values")
     if cache_argument(model) is None:
         names = ", ".join(forward_parameters(model)) or "none"
         return DecodingPath("none", f"its forward takes no cache (its arguments: {names:.200})")
@@ -216,7 +216,7 @@ _PLAIN = {"use_cache": False, "return_dict": True}
 def _fault(trial: Callable[[], bool]) -> str:
     """The failure of a trial, as the end of a sentence; empty if it succeeded."""
     try:
-        return "" if trial() else "its logits are not those of the text by itself"
+        return "" if trial() else "its logits differ from those of the whole text"
     except Exception as error:
         logger.debug("A trial run failed", exc_info=error)
         text = " ".join(str(error).split())

@@ -20,7 +20,8 @@ from skeleton_of_thought.local.guard import Guard
 from skeleton_of_thought.local.models import load_model
 from skeleton_of_thought.local.row import Row, Sink
 from skeleton_of_thought.local.runner import ModelRunner, Optimization, Optimize
-from skeleton_of_thought.local.sampling import DecodingSettings, SamplingParams
+from skeleton_of_thought.local.sampling import SamplingParams
+from skeleton_of_thought.local.settings import DecodingSettings, EngineSettings, LoadingSettings
 from skeleton_of_thought.local.stats import EngineStats
 from skeleton_of_thought.local.stream import AsyncCompletionStream, AsyncSink, CompletionStream, QueueSink
 from skeleton_of_thought.local.worker import Worker
@@ -34,7 +35,7 @@ _DEFAULT_NEW_TOKENS = 512
 class LocalEngine:
     """Decodes a Hugging Face causal language model for any number of callers at once.
 
-    Each caller gets a stream of its own. All open streams are rows of one batch: a row joins and leaves between two
+    Each caller gets a separate stream. All open streams are rows of one batch: a row joins and leaves between two
     steps, and prompts that begin alike compute their beginning once. Safe to use from any thread or task; the model
     runs on one thread that the engine owns.
 
@@ -58,7 +59,7 @@ class LocalEngine:
             `optimization` names it. On CPUs, in float32 and bfloat16, that is `"lean"` for Llama and its close
             relatives (a forward of fewer operations, on packed copies of the weights), otherwise `"packed"` (the
             model's own forward on packed copies), provided the copies fit half of the free memory. On other devices
-            it is `"none"`, the model as it is. Any of these names limits the engine to that forward and slower ones.
+            it is `"none"`, the unchanged model. Any of these names limits the engine to that forward and slower ones.
         chat_template_kwargs: Extra variables for the chat template, such as `{"enable_thinking": False}`.
 
     Raises:
@@ -104,11 +105,7 @@ class LocalEngine:
     def from_pretrained(
         cls,
         model: str | PathLike[str] | None = None,
-        *,
-        dtype: Any = None,
-        device: Any = None,
-        progress: Callable[[str], None] | None = None,
-        **settings: Any,
+        **settings: Unpack[LoadingSettings],
     ) -> Self:
         """Load a model and make an engine for it.
 
@@ -118,23 +115,24 @@ class LocalEngine:
             dtype: As for transformers: a torch dtype, its name, or `"auto"`, the default, for the stored one.
             device: The model's device, such as `"cuda"`; by default a GPU if there is one.
             progress: Called with a line of text before each slow step (downloading, converting).
-            **settings: The engine's settings, as for the class; all others are passed on to transformers'
+            **settings: The settings of the class. All other keyword arguments are passed on to transformers'
                 `from_pretrained`.
 
         Raises:
             ModelLoadError: There is no such model, or it cannot be loaded.
             MissingExtra: A package that the model needs is not installed.
         """
-        own = {name: settings.pop(name) for name in _SETTINGS if name in settings}
-        loaded, tokenizer = load_model(model, dtype=dtype, device=device, progress=progress, **settings)
+        given: dict[str, Any] = {**settings}
+        own = {name: given.pop(name) for name in EngineSettings.__optional_keys__ & given.keys()}
+        loaded, tokenizer = load_model(model, **given)
         return cls(loaded, tokenizer, **own)
 
     @classmethod
     def for_model(cls, model: Any, tokenizer: Any) -> LocalEngine:
         """The engine that already serves this model, or a new one.
 
-        All callers with the same model and tokenizer objects share one engine, and so one batch, as long as
-        one of them holds it. A forked process has engines of its own.
+        All callers with the same model and tokenizer objects share one engine, and so one batch, while any of them
+        holds a reference to it. A forked process makes new engines.
         """
         key = (id(model), id(tokenizer))
 
@@ -230,8 +228,8 @@ class LocalEngine:
     def checkpoint(self) -> Callable[[], None]:
         """Remember which beginnings of prompts are kept now; returns a function that forgets all later ones.
 
-        A measurement can so repeat requests at their first cost. Call the function any number of times, each time
-        after the requests before it have ended, and while nobody else uses the engine.
+        Measurements use it to repeat requests at their first cost. Call the function any number of times, but only
+        after all earlier requests have ended and while no other caller uses the engine.
         """
         return self._worker.checkpoint()
 
@@ -259,7 +257,7 @@ class LocalEngine:
     def optimization(self) -> Optimization:
         """How the model runs.
 
-        `"lean"` or `"packed"`, or `"none"` for the model as it is. `"unbatched"`: its rows are decoded one after
+        `"lean"` or `"packed"`, or `"none"` for the unchanged model. `"unbatched"`: its rows are decoded one after
         another. `"uncached"`: each token runs the whole text as well. `stats().reason` says why.
         """
         return self._runner.optimization
@@ -279,7 +277,7 @@ class LocalEngine:
         return self._worker.stats()
 
     def close(self) -> None:
-        """End the engine's thread; open streams fail with `EngineClosed`. The model stays as it is.
+        """End the engine's thread; open streams fail with `EngineClosed`. The model stays usable.
 
         Safe in any thread and any signal handler; a second call does nothing. Waits for the thread, except inside
         the model and during another call on this thread: there the thread ends after its current step.
@@ -320,8 +318,8 @@ class LocalEngine:
 
         Args:
             prompt: Tokens of the prompt.
-            wanted: The caller's limit.
-            suited: The limit that suits the prompt.
+            wanted: The caller's limit, in tokens; None for no limit.
+            suited: The limit in the prompt's hints, in tokens; None for no limit.
         """
         window = self.context_window
         room = None if window is None else window - prompt
@@ -369,9 +367,6 @@ def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
 
 # --- shared engines ------------------------------------------------------------------------------------
 
-_SETTINGS = frozenset(LocalEngine.__init__.__kwdefaults__ or ())
-"""The names of the engine's settings, which `from_pretrained` does not pass on to transformers."""
-
 _by_objects: weakref.WeakValueDictionary[tuple[int, int], LocalEngine] = weakref.WeakValueDictionary()
 _by_objects_guard = Guard()
 
@@ -379,8 +374,8 @@ _by_name: weakref.WeakValueDictionary[tuple[str, ...], LocalEngine] = weakref.We
 _loading = threading.Lock()
 
 
-def shared_engine(model: str | None, kwargs: Mapping[str, Any]) -> LocalEngine:
-    """The engine that already serves the model of this name, or a new one. It ends when nobody holds it any more.
+def shared_engine(model: str | None, kwargs: LoadingSettings) -> LocalEngine:
+    """The engine that already serves the model of this name, or a new one. It ends with the last reference to it.
 
     Args:
         model: As for `LocalEngine.from_pretrained`.

@@ -1,4 +1,4 @@
-"""Generation configs of transformers as settings of an engine, for models that users have configured elsewhere."""
+"""Generation configs of transformers as settings of an engine, for models that are configured for `generate`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _SAMPLED = frozenset({"min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cuto
 """Settings without effect on greedy decoding."""
 
 _WITHOUT_EFFECT = frozenset(
-    # The execution; tokens for padding; outputs besides text; settings of beams and assistants (whose own switches are
-    # checked); the number of sequences, of which adopted classes use the first.
+    # How `generate` runs; tokens for padding; outputs besides text; settings of beams and assistants, which only work
+    # together with settings that are checked; the number of sequences, since adopted classes return the first only.
     {"pad_token_id", "bos_token_id", "decoder_start_token_id", "transformers_version", "use_cache", "cache_config"}
     | {"cache_implementation", "max_cache_len", "compile_config", "disable_compile", "prefill_chunk_size", "low_memory"}
     | {"output_attentions", "output_hidden_states", "output_scores", "output_logits", "return_dict_in_generate"}
@@ -47,14 +47,16 @@ def read_generation(model: Any, tokenizer: Any, given: Mapping[str, Any]) -> dic
     kwargs = dict(given)
     config, rest = model._prepare_generation_config(kwargs.pop("generation_config", None), **kwargs)
     if strange := sorted(name for name, value in rest.items() if value is not None and name != "tokenizer"):
-        raise InvalidInput(f"An engine does not know {', '.join(strange)}, which it would generate with.")
+        raise InvalidInput(f"It passes {', '.join(strange)} to generate, which the local engine does not support.")
     _check(config)
     known = _ids(getattr(model.generation_config, "eos_token_id", None)) or _ids(
         getattr(model.config, "eos_token_id", None)
     )
     known |= _ids(getattr(tokenizer, "eos_token_id", None))
     if strange_ids := sorted(_ids(config.eos_token_id) - known):
-        raise InvalidInput(f"It also ends at the tokens {strange_ids}: put eos_token_id into model.generation_config.")
+        raise InvalidInput(
+            f"It also ends texts at the tokens {strange_ids}: put eos_token_id into model.generation_config."
+        )
     return dict(vars(config))
 
 
@@ -69,9 +71,9 @@ def _check(config: Any) -> None:
         if name.startswith("_") or name in skipped or name not in neutral:
             continue
         if value and value != neutral[name]:
-            raise InvalidInput(f"An engine has no {name}={value!r:.60}.")
+            raise InvalidInput(f"It generates with {name}={value!r:.60}, which the local engine does not support.")
     if config.max_new_tokens is None and config.max_length is None:
-        raise InvalidInput("It has neither max_new_tokens nor max_length.")
+        raise InvalidInput("It generates with neither max_new_tokens nor max_length.")
 
 
 def _ids(value: Any) -> set[int]:
@@ -81,7 +83,7 @@ def _ids(value: Any) -> set[int]:
 
 
 def sampling_settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A generation config as settings of a chat model, and those that only an engine has.
+    """A generation config as settings of a chat model, and the settings that only an engine has.
 
     Args:
         given: The config, as `read_generation` returns it.
@@ -104,7 +106,7 @@ def sampling_settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
 def fit_settings(settings: Mapping[str, Any], used: int, *windows: int | None) -> dict[str, Any]:
     """A request's settings, with its limits lowered to the tokens that fit.
 
-    `generate` accepts a higher limit and stops at the end of the window; an engine would refuse it.
+    `generate` accepts a higher limit and stops at the end of the window; an engine refuses it.
 
     Args:
         settings: The settings, with `max_new_tokens` and `min_new_tokens`.

@@ -20,13 +20,13 @@ __all__ = ["cache_root", "copy_name", "load_converted"]
 logger = logging.getLogger(__name__)
 
 _FORMAT = 1
-"""The version of the copies. Raise it when copies of earlier versions must not be used any more."""
+"""The version of the copies. Raise it to make the engine ignore copies of earlier versions."""
 
 _SAMPLE = 1 << 20
 _TEMPORARY = (".new-", ".old-")
-"""Prefixes of temporary folders, which nobody reads: unfinished copies, and copies that are being removed."""
+"""Prefixes of temporary folders, which are never read: unfinished copies, and copies that are being removed."""
 _ABANDONED = 24 * 3600.0
-"""Seconds after which a temporary folder is removed, whoever made it."""
+"""Seconds after which any process removes a temporary folder."""
 
 _UNREAD = 90 * 24 * 3600.0
 """Seconds after which an unread copy is removed: earlier versions of transformers leave theirs behind."""
@@ -44,7 +44,7 @@ def copy_name(path: Path) -> str:
     """The name of a file's copy: the file's name, and a digest of its size, beginning and end and of the converter.
 
     Versions of transformers read GGUF files differently: 5.0 makes a tokenizer of the demo model that writes "Ġ" in
-    place of spaces. So each version has copies of its own.
+    place of spaces. So each version has separate copies.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(f"{_FORMAT}:{_converter()}:{size}:".encode())
@@ -102,7 +102,7 @@ def load_converted(path: Path, *, convert: Callable[[], Loaded], read: Callable[
 
 
 def _save(folder: Path, model: Any, tokenizer: Any, *, damaged: bool) -> bool:
-    """Write a copy under a temporary name, then rename it, so that nobody reads half a copy.
+    """Write a copy under a temporary name, then rename it, so that no process reads half a copy.
 
     A damaged copy stays until the new one is whole.
 
@@ -159,7 +159,7 @@ def _owner() -> str:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove unfinished copies of killed processes, and copies that nobody has read for long: they are large."""
+    """Remove unfinished copies of killed processes, and copies that were not read for long: they are large."""
     for folder in parent.iterdir():
         if _abandoned(folder) if folder.name.startswith(_TEMPORARY) else _is_older(folder, _UNREAD):
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A lock that raises an error where a plain lock would wait for ever: in a forked process, and for its own holder."""
+"""A lock that raises an error where a plain lock would deadlock: in a forked process, and for its own holder."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """A forward of Llama and its close relatives with few operations.
 
-Each product of a small batch reads megabytes of weights. These push the data of the small operations between products
-out of the processor's caches, so that each of these takes longer than it would alone. So there are few here: products
-of the same input are one product (query, key and value; gate and up), a residual is added within its product, the
-weights of norms are folded into the next product, one complex product rotates queries and keys, keys and values are
-written together, and views for all layers are cut once per step. The engine uses this forward only for the layouts
-below, and only after its logits were found equal to the model's own.
+Each product of a small batch reads megabytes of weights, which push all other data out of the processor's caches. The
+small operations between products then wait for memory. This forward therefore has few operations: products of the same
+input are one product (query, key and value; gate and up), a residual is added within its product, the weights of norms
+are folded into the next product, one complex product rotates queries and keys, keys and values are written together,
+and views for all layers are cut once per step. The engine uses this forward only for the layouts below, and only after
+its logits were found equal to the model's own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LeanModel:
     """Runs a model's weights without its modules.
 
     Args:
-        model: A model for which `fits` holds.
+        model: A model that `supports` accepts.
 
     Attributes:
         dtype: The type of its weights and results.

@@ -72,7 +72,7 @@ def demo_model_path() -> Path:
     Raises:
         ModelLoadError: Its package is not installed.
     """
-    # Not imported: the package imports others that are not installed along with it.
+    # Not imported: the package imports others, which need not be installed.
     spec = importlib.util.find_spec(_DEMO_PACKAGE)
     for folder in (spec.submodule_search_locations if spec else None) or ():
         path = Path(folder) / _DEMO_FILE
@@ -190,7 +190,7 @@ def _hub_answers(name: str, kwargs: dict[str, Any]) -> bool:
             f"The model {name!r} has no revision {kwargs.get('revision')!r} on the Hugging Face hub."
         ) from None
     except HfHubHTTPError:
-        return True  # the hub answers, with an error of its own: loading will report it
+        return True  # the hub answers with an error, which loading will report
     except Exception as error:
         logger.debug("The Hugging Face hub cannot be reached", exc_info=error)
         return False

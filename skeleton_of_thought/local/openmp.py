@@ -3,7 +3,7 @@
 **Helpers of other threads.** Each thread that runs torch has its own helper threads, which stay when its work is done.
 When all helpers together outnumber the processors, libgomp puts helpers to sleep after each parallel piece of work; up
 to then they wait actively for the next piece, a few microseconds later (libgomp's manual, GOMP_SPINCOUNT). A model that
-was loaded on one thread and decodes on another would so wait for sleeping helpers in each product of each step.
+was loaded on one thread and decodes on another would then wait for sleeping helpers in each product of each step.
 Therefore a thread that submits work to an engine on a CPU ends its own helpers first, and an idle engine ends its
 helpers too. OpenMP starts them again when the thread next runs torch.
 

@@ -33,7 +33,7 @@ _TYPES = (torch.float32, torch.bfloat16)
 
 
 class PackedWeight:
-    """A packed weight `[out, in]`, perhaps with a bias `[out]`."""
+    """A packed weight `[out, in]`, with or without a bias `[out]`."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         ops: Any = torch.ops.mkldnn
@@ -82,7 +82,7 @@ def packing_fits_memory(model: nn.Module) -> bool:
     """Whether a model has layers to pack, and the free memory holds packed copies beside the weights."""
     needed = sum(linear.weight.nbytes for _, linear in packable_layers(model))
     if needed > _SHARE * psutil.virtual_memory().available:
-        logger.info("Not enough memory for packed copies of the weights (%d MB): the model runs as it is", needed >> 20)
+        logger.info("Not enough memory for packed copies of the weights (%d MB): the model runs unpacked", needed >> 20)
         return False
     return needed > 0
 

@@ -25,8 +25,8 @@ interpreter can crash the process."""
 class GenerateStream:
     """The model's answer to a prompt, streamed from one call of `model.generate`.
 
-    The model is the engine's as it was loaded, without the faster forwards, and the prompt is rendered as the engine
-    renders it. Iteration calls `generate` on a thread of its own.
+    Runs the engine's model as it was loaded, without the faster forwards. The prompt has the engine's chat template.
+    Iteration calls `generate` on a separate thread.
 
     Args:
         engine: The engine whose model and tokenizer are used. It should be idle meanwhile.

@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 MIN_SHARED_TOKENS = 8
-"""The least number of tokens that a common beginning must save to get a forward of its own."""
+"""The least number of tokens that a common beginning must save to get a separate forward."""
 
 _MIN_SEGMENT_BYTES = 1_500_000
 """The least number of bytes per layer that a segment must save from being copied and read again.

@@ -39,7 +39,7 @@ class Row:
         constraint: The state of the row's grammar; None without a grammar.
 
     Attributes:
-        cancelled: Set by the consumer, from any thread, when nobody reads this row any more.
+        cancelled: Set by the consumer, from any thread, when it stops reading.
         result: The completion or error of the row; None until it ends. `deliver` passes it to the consumer.
         next_input: The next token to run, which no cache holds yet.
         reused: Tokens of the prompt whose keys and values another row had computed.

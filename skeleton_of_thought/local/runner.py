@@ -50,7 +50,7 @@ class ModelRunner:
     Args:
         model: A Hugging Face causal language model.
         optimize: `"auto"` picks the forward that was measured to be fastest on the device: on CPUs `"lean"` if the
-            model's layout allows it, otherwise `"packed"`; on other devices `"none"`, the model as it is.
+            model's layout allows it, otherwise `"packed"`; on other devices `"none"`, the unchanged model.
         share: Whether rows may attend to a common beginning without copies, if the model allows it.
 
     Attributes:
@@ -130,7 +130,7 @@ class ModelRunner:
         return self._share and (isinstance(self._fast, LeanModel) or (self._fast is not None and self._fast.shares))
 
     def _faster(self) -> LeanModel | Twin | None:
-        """The fastest forward that gives the model's own logits; None for the model as it is."""
+        """The fastest forward that gives the model's own logits; None for the unchanged model."""
         if not Twin.supports(self.model) or self.cache_kind != "batched":
             return None
         packing = self._optimize != "none" and packing_fits_memory(self.model)

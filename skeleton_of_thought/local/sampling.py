@@ -7,16 +7,13 @@ import math
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 import torch
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.local.codec import Tools
 from skeleton_of_thought.local.grammar import Grammar
 
 __all__ = [
-    "DecodingSettings",
     "Nucleus",
     "RowSampler",
     "SamplingParams",
@@ -115,31 +112,6 @@ class SamplingParams:
     def greedy(self) -> bool:
         """Whether the most likely token is always chosen."""
         return self.temperature == 0.0
-
-
-class DecodingSettings(TypedDict, total=False):
-    """The keyword arguments of a request to the engine.
-
-    `prefill` is a start of the answer that the model continues; the text does not repeat it. `tools` are descriptions
-    of functions that the model may call, for models whose chat template shows them. The others are fields of
-    `SamplingParams`.
-    """
-
-    max_new_tokens: int | None
-    min_new_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    repetition_penalty: float
-    frequency_penalty: float
-    presence_penalty: float
-    seed: int | None
-    stop: str | Sequence[str]
-    stop_token_ids: Sequence[int]
-    grammar: Grammar | None
-    skip_special_tokens: bool
-    prefill: str
-    tools: Tools
 
 
 def _check_int(name: str, value: object, least: int, *, optional: bool = False) -> None:

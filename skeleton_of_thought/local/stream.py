@@ -115,7 +115,7 @@ class AsyncSink:
         return self._unread.result
 
     def text(self, piece: str) -> bool:
-        """Receive more text. Returns False if the loop is closed, so that nobody can read it."""
+        """Receive more text. Returns False if the loop is closed, since then no task can read it."""
         self._unread.put(piece)
         return self._wake()
 

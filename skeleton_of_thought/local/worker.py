@@ -53,7 +53,7 @@ _Item = Sequence[Row] | _Close | _KeepOnly | None
 
 
 class Worker:
-    """Decodes rows on a thread of its own, which starts with the first row.
+    """Decodes rows on a separate thread, which starts with the first row.
 
     The worker holds no reference to the engine, so that an engine without users is freed and ends its thread.
 
@@ -175,7 +175,7 @@ class Worker:
                 try:
                     self._turn()
                 except BaseException as error:
-                    # No error may leave a caller waiting for ever, not even a mistake in this file.
+                    # An error must not leave callers waiting, even if it is a mistake in this file.
                     logger.exception("The local engine failed between two steps")
                     self._end_all(error)
             self._end_all(EngineClosed(_CLOSED))

@@ -200,10 +200,10 @@ PATHS = {
     Drifting: ("batched", ""),
     Forbidding: ("batched", ""),
     ForbiddingByTheLeastNumber: ("batched", ""),
-    ForbiddingAndForgetful: ("none", "its logits are not those of the text by itself"),
-    Maskless: ("separate", "its logits are not those of the text by itself"),
+    ForbiddingAndForgetful: ("none", "its logits differ from those of the whole text"),
+    Maskless: ("separate", "its logits differ from those of the whole text"),
     Failing: ("separate", "fails with NotImplementedError: one row at a time, please"),
-    Forgetful: ("none", "its logits are not those of the text by itself"),
+    Forgetful: ("none", "its logits differ from those of the whole text"),
     Unknown: ("none", "takes no cache (its arguments: input_ids, memory, use_cache, kwargs)"),
 }
 OPTIMIZATION = {"batched": "none", "separate": "unbatched", "none": "uncached"}

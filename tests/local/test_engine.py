@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
 from skeleton_of_thought.errors import EngineClosed, InvalidInput, PromptTooLong
-from skeleton_of_thought.local import LocalEngine
+from skeleton_of_thought.local import LocalEngine, SamplingParams
+from skeleton_of_thought.local.models import load_model
+from skeleton_of_thought.local.settings import DecodingSettings, EngineSettings, LoadingSettings
 from skeleton_of_thought.types import Hints, Message, Prompt
 
 STORY = "The small boat crossed the wide river before the evening came."
@@ -226,6 +229,19 @@ def test_unknown_and_bad_settings_are_refused(engine: LocalEngine) -> None:
         engine.stream("x", max_tokens=3)  # type: ignore[call-arg]
     with pytest.raises(InvalidInput, match="list of prompts"):
         engine.generate("x")
+
+
+def test_the_typed_keywords_are_those_that_the_engine_takes() -> None:
+    own = {k: v for k, v in inspect.signature(LocalEngine).parameters.items() if k not in ("model", "tokenizer")}
+    assert EngineSettings.__annotations__.keys() == own.keys()
+    for name, expected in get_type_hints(LocalEngine.__init__).items():
+        if name in own:
+            assert get_type_hints(EngineSettings)[name] == expected
+    assert DecodingSettings.__annotations__.keys() == {*SamplingParams.__dataclass_fields__, "prefill", "tools"}
+    assert LoadingSettings.__annotations__.keys() > {*own, *inspect.signature(load_model).parameters} - {
+        "name",
+        "model_kwargs",
+    }
 
 
 def test_a_model_that_is_no_causal_language_model_is_refused(tokenizer: Any) -> None:

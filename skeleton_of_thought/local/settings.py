@@ -1,0 +1,85 @@
+"""The keyword arguments of the engine, as type checkers see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import Any, TypedDict
+
+import torch
+
+from skeleton_of_thought.local.codec import Tools
+from skeleton_of_thought.local.grammar import Grammar
+from skeleton_of_thought.local.runner import Optimize
+
+__all__ = ["DecodingSettings", "EngineSettings", "LoadingSettings"]
+
+
+class EngineSettings(TypedDict, total=False):
+    """The settings of an engine, which the docstring of `LocalEngine` explains."""
+
+    max_batch_size: int
+    prefix_cache_tokens: int
+    kv_memory: int | float
+    prefill_chunk: int
+    share_prefix: bool
+    optimize: Optimize
+    chat_template_kwargs: Mapping[str, Any] | None
+
+
+class LoadingSettings(EngineSettings, total=False):
+    """The keyword arguments of `LocalEngine.from_pretrained`.
+
+    The settings of the engine, `dtype`, `device` and `progress` as its docstring explains them, and common keyword
+    arguments of transformers' `from_pretrained`. The engine passes on the rare ones of transformers, too; type checkers
+    accept those from a `dict[str, Any]`, unpacked with `**`.
+    """
+
+    dtype: str | torch.dtype | Mapping[str, Any] | None
+    device: str | int | torch.device | None
+    progress: Callable[[str], None] | None
+
+    attn_implementation: str | Mapping[str, str] | None
+    cache_dir: str | PathLike[str] | None
+    config: Any
+    device_map: Any
+    force_download: bool
+    key_mapping: Mapping[str, str] | None
+    local_files_only: bool
+    max_memory: Mapping[Any, int | str] | None
+    offload_folder: str | PathLike[str] | None
+    quantization_config: Any
+    revision: str
+    subfolder: str
+    token: str | bool | None
+    tp_plan: str | Mapping[str, str] | None
+    trust_remote_code: bool
+    use_safetensors: bool | None
+    variant: str | None
+
+
+class DecodingSettings(TypedDict, total=False):
+    """The keyword arguments of a request to the engine.
+
+    `prefill` is a start of the answer that the model continues; the text does not repeat it. `tools` are descriptions
+    of functions that the model may call, for models whose chat template shows them. The others are the fields of
+    `SamplingParams`.
+    """
+
+    max_new_tokens: int | None
+    min_new_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    seed: int | None
+    stop: str | Sequence[str]
+    stop_after_text: str | Sequence[str]
+    stop_token_ids: Sequence[int]
+    ignore_eos: bool
+    grammar: Grammar | None
+    skip_special_tokens: bool
+    prefill: str
+    tools: Tools
