@@ -106,14 +106,14 @@ class PlanCache:
         self._last: tuple[tuple[Any, ...], AnswerPlan] | None = None
         self._routers: list[tuple[tuple[Any, Any, int], AutoRouter]] = []
 
-    def plan(self, fields: tuple[Any, ...], make: Callable[[], AnswerPlan]) -> AnswerPlan:
-        """The plan that was made of these very objects, or a new one."""
+    def plan(self, values: tuple[Any, ...], make: Callable[[], AnswerPlan]) -> AnswerPlan:
+        """The plan that was made of these very values, or a new one."""
         # Read and replaced as one value: threads may ask for the plans of different copies.
         last = self._last
-        if last is not None and all(map(operator.is_, last[0], fields)):
+        if last is not None and all(map(operator.is_, last[0], values)):
             return last[1]
         plan = make()
-        self._last = (fields, plan)
+        self._last = (values, plan)
         return plan
 
     def auto_router(self, llm: Any, point_llm: Any, max_points: int) -> AutoRouter:
@@ -304,7 +304,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             prompts=prompts,
             settings=Settings(**settings),
             router=router,
-            routes_by_runs=not is_auto,
+            routes_by_runs=router is not None and not is_auto,
             prefill=self.prefill,
             structured=self.skeleton_mode == "structured",
             skeleton=skeleton,

@@ -113,6 +113,16 @@ def test_a_value_that_is_equal_but_not_valid_is_refused(llm):
     assert chain.plan().settings.max_points == 1
 
 
+async def test_a_template_that_is_changed_in_place_is_used_as_it_is(way, llm):
+    template = PromptTemplate.from_template("List: {question}")
+    chain = skeleton_chain(llm=llm, skeleton_prompt=template)
+    await way(chain, QUESTION)
+    template.template = "Name: {question}"
+    llm.watch.seen.clear()
+    await way(chain, QUESTION)
+    assert llm.watch.seen[0].text == f"Name: {QUESTION}"
+
+
 async def test_configurable_fields_are_in_the_plan(way, llm):
     chain = skeleton_chain(llm=llm).configurable_fields(max_points=ConfigurableField(id="points"))
     for points in (2, 1, 2):
