@@ -40,7 +40,7 @@ __all__ = [
 keep_old_names(
     __name__,
     {
-        "automatic": "routers",
+        "automatic": "chain",
         "chat_transformers": "local.chat_transformers",
         "structured": "local.structured_output",
     },

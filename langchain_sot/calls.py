@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
-from langchain_sot.messages import ParsedInput, convert_messages, message_usage, render_text
+from langchain_sot.messages import ParsedInput, convert_messages, message_usage, read_request, render_text
 from langchain_sot.models.open_runs import ended_runs
 from langchain_sot.models.resolution import ResolvedModel, resolve, unbind, with_bindings
 from langchain_sot.models.servers import begin_turn, with_timeout
@@ -22,13 +22,12 @@ from skeleton_of_thought.adapters.hints import engine_settings, token_limit
 from skeleton_of_thought.adapters.replies import (
     ReplyEnd,
     aclose_stream,
-    close_stream,
     read_decoding,
     read_finish_reason,
 )
 from skeleton_of_thought.drive import AsyncTogether, Together
 from skeleton_of_thought.together import Whole
-from skeleton_of_thought.types import Call, Decoding, Reply, Stage, Usage
+from skeleton_of_thought.types import Call, Decoding, Reply, Request, Stage, Usage
 
 if TYPE_CHECKING:
     from langchain_sot.local.chat_transformers import ChatTransformers
@@ -60,8 +59,12 @@ class AnswerModels:
         """Whether two calls at a time would break one of the models."""
         return self.llm.serial or self.point_llm.serial
 
-    def room(self, max_concurrency: int | None) -> int | None:
-        """How many calls can really run side by side under this limit; None for any number."""
+    def request(self, max_concurrency: int | None) -> Request:
+        """What routers may know of a request besides its question, under this limit of open calls."""
+        return read_request(self.llm.kwargs, self._room(max_concurrency))
+
+    def _room(self, max_concurrency: int | None) -> int | None:
+        # How many calls can really run side by side under this limit.
         if self.serial:
             return 1
         if not self.point_llm.native:
@@ -103,6 +106,12 @@ class ChainModels:
         self._kwargs = kwargs or {}
         self._resolved: list[tuple[RunnableConfig, AnswerModels]] = []
 
+    def with_kwargs(self, kwargs: Mapping[str, Any]) -> ChainModels:
+        """The same models for calls with these keyword arguments; equal ones share what is resolved."""
+        if _equal(self._kwargs, kwargs):
+            return self
+        return ChainModels(self._llm, self._point_llm, adopts=self._adopts, kwargs=kwargs)
+
     def for_config(self, config: RunnableConfig) -> AnswerModels:
         """The models that this config chooses.
 
@@ -124,13 +133,20 @@ class ChainModels:
         # What makes a model of a runnable is what the config has under the names of its specs.
         try:
             one, other = ([(c.get("configurable") or {}).get(name) for name in self._names] for c in configs)
-            return bool(one == other)
-        except Exception:  # specs that contradict each other, or values that cannot be compared: nothing is shared
+        except Exception:  # specs that contradict each other: nothing is shared
             return False
+        return _equal(one, other)
 
     @cached_property
     def _names(self) -> list[str]:
         return sorted({spec.id for llm in (self._llm, self._point_llm) for spec in llm.config_specs})
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # values that cannot be compared
+        return False
 
 
 # --- calls ---
@@ -223,7 +239,8 @@ class ModelCalls:
                 yield reader.add(chunk)
         finally:
             # Closed here and not when it is collected: the call's run has to end before its parent's.
-            close_stream(stream)
+            if (close := getattr(stream, "close", None)) is not None:
+                close()
         if request.structured:
             yield reader.rest
         yield reader.end()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, cast, get_type_hints
 
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
@@ -22,10 +25,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from langchain_sot.flow_runnable import FlowRunnable
-from langchain_sot.messages import ParsedInput
-from langchain_sot.results import AnswerChunks, AnswerDict, answer_dict
-from langchain_sot.templates import chat_prompt, prompt_set
+from langchain_sot.entry import FlowRunnable
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet, how_long, how_many
 from skeleton_of_thought.routers.base import check_router
@@ -35,32 +35,112 @@ from skeleton_of_thought.types import Answer, Point, Skeleton
 if TYPE_CHECKING:
     from langchain_core.runnables.graph import Graph
 
+    from langchain_sot.calls import ChainModels
     from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
     from langchain_sot.expansion import PointExpansion
+    from langchain_sot.messages import ParsedInput
     from langchain_sot.picking import PickedKeys
-    from langchain_sot.plan import AnswerPlan
+    from langchain_sot.results import AnswerChunks
+    from skeleton_of_thought.routers.auto import AutoRouter
 
 # Modules that run an answer, or that only some methods need, are imported in those methods. The benchmark
 # `benchmarks/orchestration.py` measures the time that the import of this package takes.
 
-__all__ = ["SkeletonOfThoughtChain"]
+__all__ = ["AnswerPlan", "SkeletonOfThoughtChain"]
 
-_NO_TEMPLATES = (None, None, None)
+_SETTINGS = tuple(field.name for field in fields(Settings))
+_TEMPLATES = ("skeleton_prompt", "point_prompt", "merge_prompt")
+_OTHERS = ("llm", "point_llm", "router", "prompts", "skeleton_mode", "prefill", "adopt")
+_planned_fields = operator.attrgetter(*_OTHERS, *_TEMPLATES, *_SETTINGS)
+"""Reads the fields of a chain that its plan is made of."""
 
-_SETTINGS = (
-    "max_points",
-    "min_points",
-    "eager",
-    "on_empty_skeleton",
-    "on_point_error",
-    "placeholder",
-    "max_retries",
-    "backoff",
-    "point_timeout",
-    "point_words",
-    "join",
-    "stop_loops",
-)
+_MOST_ROUTERS = 8
+"""The most routers that one chain and its copies keep."""
+
+
+@dataclass(frozen=True)
+class AnswerPlan:
+    """How a chain makes its answers: the core's settings, and the models.
+
+    Attributes:
+        llm: Writes skeletons, merges and direct answers.
+        point_llm: Writes points.
+        prompts: The prompts of both.
+        settings: The core's settings.
+        router: A runnable, a function of the question, a core `Router`, or None.
+        routes_by_runs: Whether the router may start runs, which are then children of the answer's run.
+        prefill: Whether models are given the start of their turn; "auto" for where they are known to continue it.
+        structured: Whether the skeleton is asked for as data, where the model can give it.
+        skeleton: Points that are known already.
+        adopts: Whether local models of LangChain's Hugging Face classes get an engine.
+    """
+
+    llm: Runnable[Any, Any]
+    point_llm: Runnable[Any, Any]
+    prompts: PromptSet
+    settings: Settings
+    router: Any
+    routes_by_runs: bool
+    prefill: Literal["auto"] | bool
+    structured: bool
+    skeleton: Skeleton | None
+    adopts: bool
+
+    def models(self, kwargs: Mapping[str, Any]) -> ChainModels:
+        """The models, and the keyword arguments that each call passes on to them."""
+        from langchain_sot.calls import ChainModels
+
+        return ChainModels(self.llm, self.point_llm, adopts=self.adopts, kwargs=kwargs)
+
+
+class PlanCache:
+    """The last plan of a chain and its copies, and their routers for `router="auto"`, one for each pair of models.
+
+    Each router learns how fast its models are. Copies of a chain, such as those that an agent's middleware makes for
+    each request, share the router of the same models. None of this is part of a chain's value: all caches compare
+    equal, and a pickled or deep-copied one starts empty.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last: tuple[tuple[Any, ...], AnswerPlan] | None = None
+        self._routers: list[tuple[tuple[Any, Any, int], AutoRouter]] = []
+
+    def plan(self, values: tuple[Any, ...], make: Callable[[], AnswerPlan]) -> AnswerPlan:
+        """The plan that was made of these very values, or a new one."""
+        # Read and replaced as one value: threads may ask for the plans of different copies.
+        last = self._last
+        if last is not None and all(map(operator.is_, last[0], values)):
+            return last[1]
+        plan = make()
+        self._last = (values, plan)
+        return plan
+
+    def auto_router(self, llm: Any, point_llm: Any, max_points: int) -> AutoRouter:
+        """The router for these models and this limit of points."""
+        from skeleton_of_thought.routers.auto import AutoRouter
+        from skeleton_of_thought.routers.cost import CostGuard
+
+        with self._lock:
+            for (known_llm, known_point_llm, known_points), router in self._routers:
+                if known_llm is llm and known_point_llm is point_llm and known_points == max_points:
+                    return router
+            router = AutoRouter(guard=CostGuard(max_points=max_points))
+            # The entry keeps the models alive: a new object could get the identity of a collected one.
+            self._routers = [((llm, point_llm, max_points), router), *self._routers[: _MOST_ROUTERS - 1]]
+            return router
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PlanCache)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[type[PlanCache], tuple[()]]:
+        return PlanCache, ()
+
+
+AutoRouters = PlanCache
+"""The name of the class in pickles of 0.1."""
 
 
 class ChainInput(TypedDict):
@@ -160,7 +240,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     # Built with the first chain: it would take much of the import's time.
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", defer_build=True)
 
-    _automatic: Any = PrivateAttr(default=None)
+    _plans: PlanCache = PrivateAttr(default_factory=PlanCache)
 
     if not TYPE_CHECKING:
         __signature__ = _SignatureOfFields()
@@ -184,18 +264,15 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     def _check(self) -> Self:
         if self.router != "auto" and not isinstance(self.router, Runnable):
             check_router(self.router)
-        # Copies share the router that the first plan makes.
-        self.plan().prepare()
+        # Adopts local models now, rather than amid the first answer: an engine packs a model's weights.
+        self.plan().models({}).for_config({})
         return self
 
-    def _router(self) -> Any:
-        from langchain_sot.routers import AutoRouters
-
-        if not isinstance(self.router, str):
-            return self.router
-        if self._automatic is None:  # made without checks
-            self._automatic = AutoRouters()
-        return self._automatic.get(self.llm, self.point_llm, self.max_points)
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        # A pickle of 0.1 has the routers of "auto" in an attribute of another name.
+        private = (state.get("__pydantic_private__") or {}).items()
+        known = {name: value for name, value in private if name in self.__private_attributes__}
+        super().__setstate__({**state, "__pydantic_private__": {**known, "_plans": PlanCache()}})
 
     # --- how answers are made ---
 
@@ -205,19 +282,29 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         Args:
             skeleton: Points that are known already: only they are written.
         """
-        from langchain_sot.plan import AnswerPlan
+        if skeleton is not None:
+            return self._make_plan(skeleton)
+        return self._plans.plan(_planned_fields(self), self._make_plan)
 
-        point_llm = self.point_llm if self.point_llm is not None else self.llm
-        templates = (self.skeleton_prompt, self.point_prompt, self.merge_prompt)
-        prompts = self.prompts or PromptSet()
-        # The points of a given skeleton stay apart: the caller gets each of them.
-        merge = self.merge and skeleton is None
+    def _make_plan(self, skeleton: Skeleton | None = None) -> AnswerPlan:
+        router, is_auto = self.router, isinstance(self.router, str)
+        if is_auto:
+            router = self._plans.auto_router(self.llm, self.point_llm, self.max_points)
+        prompts, templates = self.prompts or PromptSet(), [getattr(self, name) for name in _TEMPLATES]
+        if any(template is not None for template in templates):
+            from langchain_sot.templates import prompt_set
+
+            prompts = prompt_set(prompts, *templates)
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        if skeleton is not None:  # its points stay apart: the caller gets each of them
+            settings["merge"] = False
         return AnswerPlan(
             llm=self.llm,
-            point_llm=point_llm,
-            prompts=prompts if templates == _NO_TEMPLATES else prompt_set(prompts, *templates),
-            settings=Settings(merge=merge, **{name: getattr(self, name) for name in _SETTINGS}),
-            router=self._router(),
+            point_llm=self.point_llm if self.point_llm is not None else self.llm,
+            prompts=prompts,
+            settings=Settings(**settings),
+            router=router,
+            routes_by_runs=router is not None and not is_auto,
             prefill=self.prefill,
             structured=self.skeleton_mode == "structured",
             skeleton=skeleton,
@@ -225,9 +312,13 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         )
 
     def _output(self, answer: Answer) -> dict[str, Any]:
+        from langchain_sot.results import answer_dict
+
         return answer_dict(answer)
 
     def _chunks(self, parsed: ParsedInput) -> AnswerChunks:
+        from langchain_sot.results import AnswerChunks
+
         return AnswerChunks(parsed.conversation.question)
 
     # --- its parts, for chains of your own ---
@@ -237,23 +328,23 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
         `chain.get_skeleton_prompt() | llm | SkeletonOutputParser()` gives the titles of a skeleton.
         """
-        return chat_prompt(self.plan().prompts.skeleton, **self._known_values())
+        return self._chat_prompt("skeleton")
 
     def get_point_prompt(self) -> ChatPromptTemplate:
         """The point prompt as a template; its `input_variables` are the values that it needs."""
-        return chat_prompt(self.plan().prompts.point, **self._known_values())
+        return self._chat_prompt("point")
 
     def get_merge_prompt(self) -> ChatPromptTemplate:
         """The prompt of the merge as a template; its `input_variables` are the values that it needs."""
-        return chat_prompt(self.plan().prompts.merge, **self._known_values())
+        return self._chat_prompt("merge")
 
-    def _known_values(self) -> dict[str, str]:
-        return {
-            "max_points": str(self.max_points),
-            "how_many": how_many(self.max_points),
-            "words": str(self.point_words),
-            "how_long": how_long(self.point_words),
-        }
+    def _chat_prompt(self, name: str) -> ChatPromptTemplate:
+        from langchain_sot.templates import chat_prompt
+
+        points, words = self.max_points, self.point_words
+        known = {"max_points": str(points), "how_many": how_many(points)}
+        known |= {"words": str(words), "how_long": how_long(words)}
+        return chat_prompt(getattr(self.plan().prompts, name), **known)
 
     def expansion(self, points: Skeleton | Sequence[str | Point]) -> PointExpansion:
         """A `RunnableParallel` that writes these points: same inputs, output `{"1": text, "2": text, ...}`.
@@ -308,11 +399,13 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     @property
     def OutputType(self) -> Any:
         """`AnswerDict`."""
+        from langchain_sot.results import AnswerDict
+
         return AnswerDict
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
         """`AnswerDict` as a model with a field for each key."""
-        fields: dict[str, Any] = {name: (kind, ...) for name, kind in get_type_hints(AnswerDict).items()}
+        fields: dict[str, Any] = {name: (kind, ...) for name, kind in get_type_hints(self.OutputType).items()}
         return create_model(self.get_name("Output"), **fields)
 
     @property

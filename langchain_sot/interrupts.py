@@ -8,11 +8,12 @@ lifted past all of these, to the caller of the answer.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from typing import Any, cast
+from typing import Any
 
-__all__ = ["alifting", "dropped", "lifted", "lifting"]
+__all__ = ["dropped", "lifted", "lifting"]
 
 
 class _Lifted(BaseException):
@@ -23,18 +24,13 @@ class _Lifted(BaseException):
         super().__init__(str(error))
 
 
-def _graph_errors() -> Any:
-    # Not imported: without a graph that runs the chain, none of its exceptions can occur.
-    return sys.modules.get("langgraph.errors")
-
-
 @contextlib.contextmanager
 def lifted() -> Iterator[None]:
     """Lifts the exceptions that LangGraph raises in the block."""
     try:
         yield
     except Exception as error:
-        errors = _graph_errors()
+        errors: Any = sys.modules.get("langgraph.errors")
         if errors is not None and isinstance(error, errors.GraphBubbleUp):
             raise _Lifted(error) from None
         raise
@@ -49,26 +45,48 @@ def dropped() -> Iterator[None]:
         raise lifted_error.error from None
 
 
-def lifting(open_call: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """The function that opens calls, with LangGraph's exceptions in them lifted."""
-    if _graph_errors() is None:
-        return open_call
+def lifting(run: Callable[..., Any], open_call: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """A driver, and the function that opens its calls, with LangGraph's exceptions in them lifted past the flows.
 
+    Args:
+        run: `drive.run` or `drive.arun`.
+        open_call: Opens a call for this driver.
+    """
+    if inspect.isasyncgenfunction(run):
+        return _arun_dropping(run), _aopen_lifting(open_call)
+    return _run_dropping(run), _open_lifting(open_call)
+
+
+def _run_dropping(run: Callable[..., Any]) -> Callable[..., Generator[Any]]:
+    def events(*args: Any, **kwargs: Any) -> Generator[Any]:
+        with dropped(), contextlib.closing(run(*args, **kwargs)) as own:
+            yield from own
+
+    return events
+
+
+def _arun_dropping(run: Callable[..., Any]) -> Callable[..., AsyncGenerator[Any]]:
+    async def events(*args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
+        with dropped():
+            async with contextlib.aclosing(run(*args, **kwargs)) as own:
+                async for event in own:
+                    yield event
+
+    return events
+
+
+def _open_lifting(open_call: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
     def opened(*args: Any) -> Iterator[Any]:
-        with lifted(), contextlib.closing(cast(Generator[Any], open_call(*args))) as stream:
+        with lifted(), contextlib.closing(open_call(*args)) as stream:
             yield from stream
 
     return opened
 
 
-def alifting(open_call: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
-    """Async twin of `lifting`."""
-    if _graph_errors() is None:
-        return open_call
-
+def _aopen_lifting(open_call: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
     async def opened(*args: Any) -> AsyncIterator[Any]:
         with lifted():
-            async with contextlib.aclosing(cast(AsyncGenerator[Any], open_call(*args))) as stream:
+            async with contextlib.aclosing(open_call(*args)) as stream:
                 async for item in stream:
                     yield item
 

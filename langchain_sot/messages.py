@@ -1,4 +1,4 @@
-"""Where a question enters: LangChain's inputs and messages as the core's, and back."""
+"""LangChain's inputs and messages as the core's, and back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from langchain_core.prompt_values import PromptValue
 
 from skeleton_of_thought.adapters.replies import read_usage
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Content, Conversation, Message, Prompt, Usage
+from skeleton_of_thought.types import Content, Conversation, Message, Prompt, Request, Usage
 
 __all__ = [
     "ParsedInput",
@@ -29,12 +29,27 @@ __all__ = [
     "message_usage",
     "read_input",
     "read_messages",
+    "read_request",
     "render_text",
     "usage_metadata",
 ]
 
 _ROLES = frozenset({"human", "user", "ai", "assistant", "system", "developer", "tool"})
 _TURNS = {"user": "User", "assistant": "Assistant"}
+_TOOLS = frozenset({"tools", "functions", "tool_choice", "function_call"})
+_FORMATS = frozenset(
+    {
+        "response_format",
+        "ls_structured_output_format",
+        "format",
+        "json_schema",
+        "response_schema",
+        "response_json_schema",
+        "response_mime_type",
+        "text_format",
+    }
+)
+"""Keyword arguments by which the models of LangChain's partner packages take a response format."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,17 @@ def read_messages(value: Any) -> tuple[Message, ...]:
         InvalidInput: The input cannot be read.
     """
     return _read(value)[0]
+
+
+def read_request(kwargs: Mapping[str, Any], max_concurrency: int | None) -> Request:
+    """The core's view of a request: whether it has tools or a response format, and how many calls may be open.
+
+    Args:
+        kwargs: The call's keyword arguments, with those that are bound to the model.
+        max_concurrency: The most calls that may be open at a time; None for no limit.
+    """
+    given = frozenset(filter(kwargs.get, kwargs))
+    return Request(bool(given & _TOOLS), bool(given & _FORMATS), max_concurrency)
 
 
 def _read(value: Any) -> tuple[tuple[Message, ...], Any]:
@@ -171,13 +197,12 @@ def _content(content: str | Sequence[str | dict[str, Any]]) -> Content:
 
 def convert_messages(prompt: Prompt) -> list[BaseMessage]:
     """The messages of a prompt as LangChain's, without the prefill. Messages of the caller are the original objects."""
-    return [
-        message.raw if isinstance(message.raw, BaseMessage) else _langchain_message(message)
-        for message in prompt.messages
-    ]
+    return list(map(_langchain_message, prompt.messages))
 
 
 def _langchain_message(message: Message) -> BaseMessage:
+    if isinstance(message.raw, BaseMessage):
+        return message.raw
     content: Any = message.content
     if not isinstance(content, str):
         content = [dict(block) for block in content]

@@ -10,8 +10,8 @@ from langchain_core.runnables.config import ensure_config
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
 
 from langchain_sot.interrupts import dropped
-from langchain_sot.messages import read_messages
-from langchain_sot.routers import ChildRunRouter, read_request
+from langchain_sot.messages import read_messages, read_request
+from langchain_sot.routers import ChildRunRouter
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.auto import as_router
 from skeleton_of_thought.routers.base import decide_at_once, failure_decision, races, report_answer

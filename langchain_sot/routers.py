@@ -1,10 +1,9 @@
-"""The routers of a chain: `router="auto"`, and any router as part of one run."""
+"""A router whose runs belong to one run of a chain."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,40 +16,10 @@ from langchain_core.runnables.utils import coro_with_context
 
 from langchain_sot.interrupts import lifted
 from langchain_sot.messages import message_usage
-from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import BoundRouter, Router, RouterWrapper
-from skeleton_of_thought.routers.cost import CostGuard
-from skeleton_of_thought.types import Answer, Conversation, Request, RouteDecision, Usage
+from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Usage
 
-__all__ = ["AutoRouters", "ChildRunRouter", "read_request"]
-
-_MOST_ROUTERS = 8
-"""The most routers that one chain and its copies keep."""
-_TOOLS = frozenset({"tools", "functions", "tool_choice", "function_call"})
-_FORMATS = frozenset(
-    {
-        "response_format",
-        "ls_structured_output_format",
-        "format",
-        "json_schema",
-        "response_schema",
-        "response_json_schema",
-        "response_mime_type",
-        "text_format",
-    }
-)
-"""Keyword arguments by which the models of LangChain's partner packages take a response format."""
-
-
-def read_request(kwargs: Mapping[str, Any], max_concurrency: int | None) -> Request:
-    """The core's view of a request: whether it has tools or a response format, and how many calls may be open.
-
-    Args:
-        kwargs: The call's keyword arguments, with those that are bound to the model.
-        max_concurrency: The most calls that may be open at a time; None for no limit.
-    """
-    given = {name for name, value in kwargs.items() if value}
-    return Request(bool(given & _TOOLS), bool(given & _FORMATS), max_concurrency)
+__all__ = ["ChildRunRouter"]
 
 
 @dataclass(frozen=True)
@@ -155,35 +124,3 @@ def _decision(result: Any) -> RouteDecision:
             "returns True or False."
         )
     return RouteDecision(bool(result))
-
-
-class AutoRouters:
-    """The routers of a chain with `router="auto"` and of its copies, one for each pair of models.
-
-    Each learns how fast its models are. Copies of a chain, such as those that an agent's middleware makes for each
-    request, share the router of the same models. Routers are not part of a chain's value: all `AutoRouters` compare
-    equal, and a pickled or deep-copied one starts empty.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: list[tuple[tuple[Any, Any, int], AutoRouter]] = []
-
-    def get(self, llm: Any, point_llm: Any, max_points: int) -> AutoRouter:
-        """The router for these models and this limit of points."""
-        with self._lock:
-            for (known_llm, known_point_llm, known_points), router in self._known:
-                if known_llm is llm and known_point_llm is point_llm and known_points == max_points:
-                    return router
-            router = AutoRouter(guard=CostGuard(max_points=max_points))
-            # The entry keeps the models alive: a new object could get the identity of a collected one.
-            self._known = [((llm, point_llm, max_points), router), *self._known[: _MOST_ROUTERS - 1]]
-            return router
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, AutoRouters)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __reduce__(self) -> tuple[type[AutoRouters], tuple[()]]:
-        return AutoRouters, ()

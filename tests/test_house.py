@@ -220,7 +220,13 @@ def test_the_chain_loads_what_it_needs_and_no_more():
     # The time of the import is measured by `benchmarks/orchestration.py`; most of it would be these.
     slow = ["tenacity", "langchain_core.runnables.retry", "langchain_core.runnables.configurable"]
     slow += ["langchain_core.language_models.llms", "langchain_core.runnables.graph", "langchain_core.tools"]
-    slow += ["langchain_sot.chat_model", "langchain_sot.local.chat_transformers", "langchain_sot.plan"]
+    slow += ["langchain_sot.chat_model", "langchain_sot.local.chat_transformers", "langchain_sot.calls"]
+    slow += [
+        "langchain_sot.templates",
+        "langchain_sot.results",
+        "skeleton_of_thought.flow",
+        "skeleton_of_thought.drive",
+    ]
     code = (
         "import sys, langchain_core.language_models.chat_models, langchain_core.prompts.chat; "
         "before = set(sys.modules); from langchain_sot import SkeletonOfThoughtChain; "

@@ -116,7 +116,7 @@ class DelegatingChatModel(BaseChatModel):
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> Generator[AIMessageChunk]:
         # Out of its bindings: a binding's stream, when closed early, leaves the stream of its model open.
-        llm, config, kwargs = self._chosen(ensure_config(config), kwargs)
+        llm, config, kwargs = self._chosen(route, ensure_config(config), kwargs)
         with closing_stream(llm.stream(self._delegated_input(route, value), config, **kwargs)) as chunks:
             for chunk in chunks:
                 yield route.chunk(chunk)
@@ -125,7 +125,7 @@ class DelegatingChatModel(BaseChatModel):
     async def _astream_llm(
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> AsyncGenerator[AIMessageChunk]:
-        llm, config, kwargs = self._chosen(ensure_config(config), kwargs)
+        llm, config, kwargs = self._chosen(route, ensure_config(config), kwargs)
         async with aclosing_stream(llm.astream(self._delegated_input(route, value), config, **kwargs)) as chunks:
             async for chunk in chunks:
                 yield route.chunk(chunk)
@@ -150,10 +150,15 @@ class DelegatingChatModel(BaseChatModel):
         return config
 
     def _chosen(
-        self, config: RunnableConfig, kwargs: Mapping[str, Any]
+        self, route: CallRoute | None, config: RunnableConfig, kwargs: Mapping[str, Any]
     ) -> tuple[Runnable[Any, Any], RunnableConfig, dict[str, Any]]:
         """The `llm` that this config chooses, out of its bindings, with their config and keyword arguments."""
-        chosen = resolve(self.chain.llm, config, kwargs, adopts=False)
+        chosen = None
+        if route is not None and route.models is not None:
+            chosen = route.models.with_kwargs(kwargs).for_config(config).llm
+        if chosen is None or any(read_traits(member).adopted for member, _ in chosen.members):
+            # Calls that the chain does not answer go to the model itself, not to its engine.
+            chosen = resolve(self.chain.llm, config, kwargs, adopts=False)
         return chosen.llm, with_bindings(chosen.bindings, config), dict(chosen.kwargs)
 
     # --- parameters, profile and token counts ---
@@ -183,8 +188,8 @@ class DelegatingChatModel(BaseChatModel):
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        config = ensure_config(self._call.config if self._call else None)
-        llm, _, bound = self._chosen(config, kwargs)
+        call = self._call or ChatCall({})
+        llm, _, bound = self._chosen(call.route, ensure_config(call.config), kwargs)
         inner = find_model(llm)
         if not isinstance(inner, BaseLanguageModel):
             return super()._get_ls_params(stop=stop, **kwargs)

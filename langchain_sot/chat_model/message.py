@@ -12,8 +12,10 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import RunnableConfig
 
+from langchain_sot.calls import ChainModels
+from langchain_sot.chain import AnswerPlan
+from langchain_sot.entry import AnswerBatch
 from langchain_sot.messages import usage_metadata
-from langchain_sot.plan import AnswerBatch, AnswerPlan
 from langchain_sot.results import errors_dict
 from skeleton_of_thought.adapters.replies import read_usage
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
@@ -32,6 +34,7 @@ class AnswerMessages:
 
     Attributes:
         plan: How the answer is made.
+        models: The plan's models, as far as the route of the call resolved them.
         question: The chain's input.
         config: The config of the answer's calls.
         kwargs: Keyword arguments of every call.
@@ -39,6 +42,7 @@ class AnswerMessages:
     """
 
     plan: AnswerPlan
+    models: ChainModels | None
     question: Any
     config: RunnableConfig
     kwargs: Mapping[str, Any]
@@ -80,7 +84,7 @@ class AnswerMessages:
                     _drop_usage(chunk, event)
 
     def _work(self, *, live: bool) -> AnswerBatch:
-        return AnswerBatch(self.plan, [self.question], [self.config], self.kwargs, live=live)
+        return AnswerBatch(self.plan, [self.question], [self.config], self.kwargs, live=live, models=self.models)
 
     def _result(self, answer: Answer, work: AnswerBatch) -> ChatResult:
         message = _answer_message(answer, self.model_name, work.direct(0))

@@ -245,7 +245,7 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
         settings = {name: setting for name, setting in kwargs.items() if name not in ("version", "stop")}
         route = self._route(value, config, kwargs.get("stop"), settings)
         if route.delegated:
-            return self._chosen(ensure_config(config), kwargs)
+            return self._chosen(route, ensure_config(config), kwargs)
         config = ensure_config(config)
         # The proxy calls the methods of `BaseChatModel`; those of the copy would lead back here.
         return super(SkeletonOfThoughtChatModel, self._copy_for(route, config)), config, dict(kwargs)
@@ -440,6 +440,7 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
         plan = None if call.route is None else call.route.plan
         return AnswerMessages(
             plan=self.chain.plan() if plan is None else plan,
+            models=None if plan is None or call.route is None else call.route.models,
             question=self._llm_input(messages),
             config=call.child_config(run),
             kwargs={name: value for name, value in kwargs.items() if name != "stream" and value is not None},

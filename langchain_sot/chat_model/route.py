@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import RunnableConfig
 
+from langchain_sot.calls import ChainModels
+from langchain_sot.chain import AnswerPlan
 from langchain_sot.chat_model.message import as_chunk, as_message
 from langchain_sot.interrupts import dropped
 from langchain_sot.messages import convert_message, message_usage
-from langchain_sot.plan import AnswerPlan, with_request
 from langchain_sot.routers import ChildRunRouter
 from skeleton_of_thought.routers.base import AnyRouter, RouterWrapper, decide_at_once, report_answer
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Span, Timings, Usage
@@ -118,11 +119,14 @@ class CallRoute:
         delegated: Whether the call goes to the `llm` itself.
         direct: The direct answer, if the router chose that route.
         plan: How the chain answers, with the decision in place of a router that has decided; None if it does not.
+        models: The chain's models, as far as they are resolved for this call; None where the call itself says that the
+            `llm` answers.
     """
 
     delegated: bool
     direct: DirectAnswer | None = None
     plan: AnswerPlan | None = None
+    models: ChainModels | None = None
 
     def message(self, output: Any) -> AIMessage:
         """The output of the `llm` as a message."""
@@ -151,15 +155,17 @@ def route_call(
         config: The caller's config.
         kwargs: Keyword arguments for the models.
     """
+    models = plan.models(kwargs)
     if plan.router is None:
-        return CallRoute(delegated=False, plan=plan)
-    models = plan.models(kwargs).for_config(config)
-    conversation = Conversation(tuple(convert_message(message) for message in messages))
-    conversation = with_request(conversation, config, models)
+        return CallRoute(delegated=False, plan=plan, models=models)
+    request = models.for_config(config).request(config.get("max_concurrency"))
+    conversation = Conversation(tuple(convert_message(message) for message in messages), request)
     with dropped():
         decision = decide_at_once(ChildRunRouter(plan.router, config), conversation)
     if decision is None:
-        return CallRoute(delegated=False, plan=plan)
+        return CallRoute(delegated=False, plan=plan, models=models)
     if decision.use_skeleton:
-        return CallRoute(delegated=False, plan=replace(plan, router=KnownDecision(plan.router, decision)))
-    return CallRoute(delegated=True, direct=DirectAnswer(plan.router, decision, conversation.question))
+        known = replace(plan, router=KnownDecision(plan.router, decision))
+        return CallRoute(delegated=False, plan=known, models=models)
+    direct = DirectAnswer(plan.router, decision, conversation.question)
+    return CallRoute(delegated=True, direct=direct, models=models)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import starmap
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
@@ -49,6 +50,7 @@ class RunnableTraits:
         configurable: It has configurable fields or alternatives.
         text: It completes a string instead of answering a chat.
         native: This package's own model, which takes a prefill, stop strings and a limit with each call.
+        adopted: One of LangChain's Hugging Face models over an engine.
         adoptable: It has the name of one of LangChain's Hugging Face classes, which may hold a model of this process.
         serial: Two calls at a time would break it: llama-cpp-python's model in this process, which has one state.
     """
@@ -60,6 +62,7 @@ class RunnableTraits:
     configurable: bool = False
     text: bool = False
     native: bool = False
+    adopted: bool = False
     adoptable: bool = False
     serial: bool = False
 
@@ -86,6 +89,7 @@ def _traits_of(cls: type) -> RunnableTraits:
         configurable=f"{_RUNNABLES}.configurable.DynamicRunnable" in bases,
         text="langchain_core.language_models.llms.BaseLLM" in bases,
         native="langchain_sot.local.chat_transformers.ChatTransformers" in bases,
+        adopted="langchain_sot.local.adoption.AdoptedModel" in bases,
         adoptable=not names.isdisjoint(_HUGGING_FACE_CLASSES),
         serial=not names.isdisjoint(_ONE_CALL_AT_A_TIME),
     )
@@ -154,9 +158,9 @@ def resolve(
     llm = _choose(llm, config, kwargs, adopts=adopts)
     llm, bindings, merged = unbind(llm, kwargs)
     members = tuple(models_in(llm, config, merged))
-    model = _most_limited(model for model, _ in members)
+    model = _most_limited(members)
     traits = read_traits(model)
-    flagged = [bool(turn_flag(member, own)) for member, own in members]
+    flags = list(starmap(turn_flag, members))
     return ResolvedModel(
         llm=llm,
         bindings=bindings,
@@ -167,8 +171,8 @@ def resolve(
         text=traits.text,
         takes_text=traits.text or (traits.native and not getattr(model, "chat", True)),
         serial=traits.serial,
-        continues_turn=traits.native or all(flagged),
-        has_turn_flags=any(flagged),
+        continues_turn=traits.native or all(flags),
+        has_turn_flags=any(flags),
     )
 
 
@@ -202,13 +206,13 @@ def turn_flag(model: Any, kwargs: Mapping[str, Any]) -> Any:
 
 def find_model(llm: Runnable[Any, Any]) -> Runnable[Any, Any]:
     """The model behind whatever is around it; where there is a choice, the default."""
-    return _most_limited(model for model, _ in models_in(llm, None, {}))
+    return _most_limited(models_in(llm, None, {}))
 
 
-def _most_limited(models: Iterator[Runnable[Any, Any]]) -> Runnable[Any, Any]:
-    first, *others = models
+def _most_limited(members: Iterable[tuple[Runnable[Any, Any], Mapping[str, Any]]]) -> Runnable[Any, Any]:
+    (first, _), *others = members
     if read_traits(first).native:
-        return next((model for model in others if not read_traits(model).native), first)
+        return next((model for model, _ in others if not read_traits(model).native), first)
     return first
 
 

@@ -27,7 +27,7 @@ from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypedDict
 
-from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtMiddleware
+from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtMiddleware, interrupts
 from skeleton_of_thought.errors import InvalidInput, PointError, install_line
 
 TITLES = ["Take breaks", "Drink water", "Move"]
@@ -164,6 +164,36 @@ async def test_an_interrupt_in_a_point_is_no_failure_of_the_point(kit, is_async,
         assert len(llm.watch.of("point", 2)) == 1, "it is not tried again"
         assert llm.watch.open == 0
         runs.assert_all_ended_before_the_root()
+
+
+async def test_a_router_may_load_langgraph_itself(llm, is_async, monkeypatch):
+    errors = sys.modules["langgraph.errors"]
+    monkeypatch.delitem(sys.modules, "langgraph.errors")
+
+    def pause(question: str) -> bool:
+        monkeypatch.setitem(sys.modules, "langgraph.errors", errors)
+        raise GraphInterrupt(())
+
+    with pytest.raises(GraphInterrupt):
+        await run(skeleton_chain(llm=llm, router=pause), "Why?", is_async=is_async)
+    assert llm.watch.seen == []
+
+
+async def test_without_langgraph_nothing_looks_for_its_exceptions(llm, is_async, monkeypatch):
+    question, lifted = "What are good ways to stay awake at night?", []
+    original = interrupts.lifting
+
+    def lifting(*args: Any) -> Any:
+        lifted.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(interrupts, "lifting", lifting)
+    for loaded in (True, False):
+        if not loaded:
+            monkeypatch.delitem(sys.modules, "langgraph.errors")
+        output = await run(SkeletonOfThoughtChain(llm=llm), question, is_async=is_async)
+        assert output["skeleton"] == TITLES
+        assert len(lifted) == 1
 
 
 async def test_errors_of_an_answer_reach_the_graph_s_caller(kit, is_async):

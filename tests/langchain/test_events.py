@@ -13,7 +13,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableLambda
 
 from langchain_sot import custom_events
-from langchain_sot.plan import _reporter
+from langchain_sot.entry import _reporter
 
 TITLES = ["Take breaks", "Move"]
 SKELETON = ("sot_skeleton", {"titles": TITLES})

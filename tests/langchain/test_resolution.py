@@ -10,6 +10,7 @@ from langchain_core.language_models import FakeListLLM
 from langchain_core.runnables import ConfigurableField, RunnableBinding
 
 from langchain_sot import ChatTransformers, PromptRouter, SkeletonOfThoughtChain, calls
+from langchain_sot.chat_model import delegation
 from langchain_sot.models.resolution import RunnableTraits, read_traits
 
 TITLES = ["One", "Two", "Three", "Four", "Five", "Six", "Seven"]
@@ -31,7 +32,8 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return original(llm, *args, **kwargs)
 
     original = calls.resolve
-    monkeypatch.setattr(calls, "resolve", counted)
+    for module in (calls, delegation):
+        monkeypatch.setattr(module, "resolve", counted)
     return seen
 
 
@@ -107,6 +109,54 @@ async def test_a_prompt_router_resolves_its_model_once_for_a_question(way, kit, 
     resolved.clear()
     await way(chain, "Why?")
     assert sorted(map(id, resolved)) == sorted(map(id, [llm, small]))
+
+
+@pytest.mark.parametrize("wrap", list(WRAPPED))
+@pytest.mark.parametrize("settings", [{"router": "auto"}, {"router": None}, {"router": lambda question: True}], ids=str)
+async def test_a_chat_model_resolves_its_model_once_for_an_answer(way, llm, resolved, wrap, settings):
+    model = SkeletonOfThoughtChain(llm=WRAPPED[wrap](llm), **settings).as_chat_model()
+    resolved.clear()
+    message = await way(model, "What are good ways to stay awake at night?")
+    assert message.response_metadata["skeleton"] == TITLES
+    assert resolved == [model.chain.llm]
+
+
+@pytest.mark.parametrize("wrap", list(WRAPPED))
+async def test_a_chat_model_resolves_its_model_once_for_a_direct_answer(way, llm, resolved, wrap):
+    model = SkeletonOfThoughtChain(llm=WRAPPED[wrap](llm)).as_chat_model()
+    resolved.clear()
+    message = await way(model, "What is 17 * 4?", {"temperature": 0.5})
+    assert message.response_metadata["route"] == "direct"
+    assert resolved == [model.chain.llm]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_keyword_arguments_of_a_call_are_resolved_with_it(kit, llm, resolved, is_async):
+    model = SkeletonOfThoughtChain(llm=llm, router=None).as_chat_model()
+    resolved.clear()
+    kwargs = {"temperature": 0.5, "stream": True, "user": None}
+    if is_async:
+        assert [chunk async for chunk in model.astream("Why?", **kwargs)]
+    else:
+        assert list(model.stream("Why?", **kwargs))
+    # What LangSmith shows has all arguments; the calls of the answer have those that are theirs.
+    assert resolved == [llm] * 2
+    assert {seen.kwargs.get("temperature") for seen in llm.watch.seen} == {0.5}
+
+
+def test_equal_keyword_arguments_share_what_is_resolved(llm, resolved):
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("neither equal nor different")
+
+        __hash__ = None
+
+    models = calls.ChainModels(llm, llm, kwargs={"top_k": 3})
+    assert models.with_kwargs({"top_k": 3}) is models
+    other = models.with_kwargs({"top_k": 4})
+    assert other.for_config({}).llm.kwargs == {"top_k": 4}
+    assert models.for_config({}).llm.kwargs == {"top_k": 3}
+    assert models.with_kwargs({"top_k": Odd()}) is not models
 
 
 # --- what a class says ---

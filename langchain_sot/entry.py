@@ -1,4 +1,4 @@
-"""The methods that run a chain: `invoke`, `batch`, `stream` and their twins, over one driver and one budget.
+"""Where questions enter: `invoke`, `batch`, `stream` and their twins, over one driver and one budget.
 
 `invoke` is a batch of one, and `batch` collects `batch_as_completed`. One `drive.run` runs all flows of a batch, so
 `max_concurrency` bounds its open calls together. Each input has its own root run, which ends with its answer.
@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
@@ -23,16 +25,21 @@ from langchain_core.runnables.config import (
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
-from langchain_sot.messages import ParsedInput
-from langchain_sot.results import Chunks
-from skeleton_of_thought.events import AnswerDone, AnswerFailed
-from skeleton_of_thought.types import Answer
-
 if TYPE_CHECKING:
-    # Loaded with the first chain: these modules would double the time of the import.
-    from langchain_sot.plan import AnswerBatch, AnswerPlan
+    from langchain_core.messages import AIMessage
 
-__all__ = ["FlowRunnable"]
+    from langchain_sot.calls import AnswerModels, ChainModels
+    from langchain_sot.chain import AnswerPlan
+    from langchain_sot.custom_events import CustomEventReporter
+    from langchain_sot.messages import ParsedInput
+    from langchain_sot.results import Chunks
+    from skeleton_of_thought.events import AnswerFailed, Event
+    from skeleton_of_thought.flow import AnswerFlow
+    from skeleton_of_thought.types import Answer
+
+# Modules that run an answer are imported with the first answer: they would double the time of the package's import.
+
+__all__ = ["AnswerBatch", "FlowRunnable"]
 
 
 class FlowRunnable(Runnable[Any, dict[str, Any]]):
@@ -119,13 +126,16 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
     def _as_completed(
         self, inputs: Sequence[Any], config: Any, return_exceptions: bool, kwargs: Mapping[str, Any]
     ) -> Generator[tuple[int, dict[str, Any] | Exception]]:
+        from skeleton_of_thought.events import AnswerDone, AnswerFailed
+
         configs = get_config_list(config, len(inputs)) if inputs else []
         roots: dict[int, CallbackManagerForChainRun] = {}
         try:
             for i, value in enumerate(inputs):
                 roots[i] = self._root(configs[i], value)
             children = [patch_config(c, callbacks=roots[i].get_child()) for i, c in enumerate(configs)]
-            with contextlib.closing(self._batch(inputs, children, kwargs, live=False).run()) as events:
+            batch = AnswerBatch(self.plan(), inputs, children, kwargs, live=False)
+            with contextlib.closing(batch.run()) as events:
                 for i, event in events:
                     if isinstance(event, AnswerFailed):
                         if not return_exceptions:
@@ -144,13 +154,16 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
     async def _aas_completed(
         self, inputs: Sequence[Any], config: Any, return_exceptions: bool, kwargs: Mapping[str, Any]
     ) -> AsyncGenerator[tuple[int, dict[str, Any] | Exception]]:
+        from skeleton_of_thought.events import AnswerDone, AnswerFailed
+
         configs = get_config_list(config, len(inputs)) if inputs else []
         roots: dict[int, AsyncCallbackManagerForChainRun] = {}
         try:
             for i, value in enumerate(inputs):
                 roots[i] = await self._aroot(configs[i], value)
             children = [patch_config(c, callbacks=roots[i].get_child()) for i, c in enumerate(configs)]
-            async with contextlib.aclosing(self._batch(inputs, children, kwargs, live=False).arun()) as events:
+            batch = AnswerBatch(self.plan(), inputs, children, kwargs, live=False)
+            async with contextlib.aclosing(batch.arun()) as events:
                 async for i, event in events:
                     if isinstance(event, AnswerFailed):
                         if not return_exceptions:
@@ -165,13 +178,6 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
             for root in roots.values():
                 await root.on_chain_error(error)
             raise
-
-    def _batch(
-        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig], kwargs: Mapping[str, Any], *, live: bool
-    ) -> AnswerBatch:
-        from langchain_sot.plan import AnswerBatch
-
-        return AnswerBatch(self.plan(), inputs, configs, kwargs, live=live)
 
     def _root(self, config: RunnableConfig, value: Any) -> CallbackManagerForChainRun:
         name, run_id = config.get("run_name") or self.get_name(), config.pop("run_id", None)
@@ -197,7 +203,8 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
         tap = _tap(root)
         total = AddableDict()
         try:
-            batch = self._batch([input], [patch_config(config, callbacks=root.get_child())], kwargs, live=True)
+            child = patch_config(config, callbacks=root.get_child())
+            batch = AnswerBatch(self.plan(), [input], [child], kwargs, live=True)
             with contextlib.closing(batch.stream(self._chunks)) as own:
                 for chunk in own if tap is None else tap.tap_output_iter(root.run_id, own):
                     if root.handlers:
@@ -221,7 +228,8 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
         tap = _tap(root)
         total = AddableDict()
         try:
-            batch = self._batch([input], [patch_config(config, callbacks=root.get_child())], kwargs, live=True)
+            child = patch_config(config, callbacks=root.get_child())
+            batch = AnswerBatch(self.plan(), [input], [child], kwargs, live=True)
             async with contextlib.aclosing(batch.astream(self._chunks)) as own:
                 async for chunk in own if tap is None else tap.tap_output_aiter(root.run_id, own):
                     if root.handlers:
@@ -251,6 +259,165 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
             async with contextlib.aclosing(cast(AsyncGenerator[Any], self.astream(whole, config, **kwargs))) as chunks:
                 async for chunk in chunks:
                     yield chunk
+
+
+# --- the answers behind these methods ---
+
+
+class AnswerBatch:
+    """The answers to a batch of inputs, not started yet. An input that cannot be read fails alone.
+
+    Args:
+        plan: How the answers are made.
+        inputs: The inputs.
+        configs: One per input: a child of its root run. The first one's `max_concurrency` bounds the open calls of
+            the whole batch.
+        kwargs: Passed on to the models.
+        live: Whether text is shown while it is written.
+        models: The plan's models, if some are resolved already.
+    """
+
+    def __init__(
+        self,
+        plan: AnswerPlan,
+        inputs: Sequence[Any],
+        configs: Sequence[RunnableConfig],
+        kwargs: Mapping[str, Any],
+        *,
+        live: bool,
+        models: ChainModels | None = None,
+    ) -> None:
+        from langchain_sot.calls import ModelCalls
+        from langchain_sot.messages import read_input
+        from skeleton_of_thought.events import AnswerFailed
+
+        self._plan = plan
+        self._limit = configs[0].get("max_concurrency") if configs else None
+        self._unreadable: list[tuple[int, AnswerFailed]] = []
+        self._positions: list[int] = []
+        self._flows: list[AnswerFlow] = []
+        self._reporters: list[CustomEventReporter | None] = []
+        self.inputs: list[ParsedInput] = []
+        children: list[RunnableConfig] = []
+        chosen: list[AnswerModels] = []
+        models = plan.models(kwargs) if models is None else models.with_kwargs(kwargs)
+        for i, (value, config) in enumerate(zip(inputs, configs, strict=True)):
+            try:
+                parsed = read_input(value)
+                own = models.for_config(config)
+                # Answers that wait for each other say nothing about the pace of one alone.
+                flow = self._flow(parsed, config, own, live=live, learns=len(inputs) == 1)
+            except Exception as error:  # of one input, not of the batch
+                self._unreadable.append((i, AnswerFailed(error)))
+                continue
+            self.inputs.append(parsed)
+            children.append(config)
+            chosen.append(own)
+            self._positions.append(i)
+            self._flows.append(flow)
+            self._reporters.append(_reporter(config))
+            if own.serial:
+                self._limit = 1
+        # An eager skeleton is read while it is written, whoever waits for the answer.
+        streamed = {"skeleton", "point", "merge", "direct"} if live else {"skeleton"} if plan.settings.eager else ()
+        self._calls = ModelCalls(chosen, self.inputs, children, frozenset(streamed))
+
+    def _flow(
+        self, parsed: ParsedInput, config: RunnableConfig, models: AnswerModels, *, live: bool, learns: bool
+    ) -> AnswerFlow:
+        from langchain_sot.skeleton_schema import ask_structured
+        from skeleton_of_thought.flow import AnswerFlow
+
+        plan, router, conversation = self._plan, None, parsed.conversation
+        if plan.router is not None and plan.skeleton is None:
+            router = plan.router
+            if plan.routes_by_runs or not learns:
+                from langchain_sot.routers import ChildRunRouter
+
+                router = ChildRunRouter(router, config, learns)
+            conversation = replace(conversation, request=models.request(config.get("max_concurrency")))
+        return AnswerFlow(
+            conversation,
+            prompts=plan.prompts,
+            settings=plan.settings,
+            router=router,
+            skeleton=plan.skeleton,
+            prefill=models.continuing(plan.prefill),
+            live=live,
+            structured=plan.structured and ask_structured(models.llm.llm, models.llm.kwargs) is not None,
+        )
+
+    def direct(self, position: int) -> AIMessage | None:
+        """The model's message of this input's direct answer, where that came whole."""
+        return self._calls.direct.get(self._positions.index(position))
+
+    def run(self) -> Generator[tuple[int, Event]]:
+        """The events, each with the position of its input. Handlers of the root runs get them as custom events."""
+        from skeleton_of_thought import drive
+
+        yield from self._unreadable
+        with contextlib.closing(self._drive(drive.run, self._calls.open, self._calls.together)) as events:
+            for position, event in events:
+                if (reporter := self._reporters[position]) is not None:
+                    reporter.report(event)
+                yield self._positions[position], event
+
+    async def arun(self) -> AsyncGenerator[tuple[int, Event]]:
+        """Async twin of `run`."""
+        from skeleton_of_thought import drive
+
+        for unreadable in self._unreadable:
+            yield unreadable
+        async with contextlib.aclosing(self._drive(drive.arun, self._calls.aopen, self._calls.atogether)) as events:
+            async for position, event in events:
+                if (reporter := self._reporters[position]) is not None:
+                    await reporter.areport(event)
+                yield self._positions[position], event
+
+    def stream(self, chunks: Callable[[ParsedInput], Chunks]) -> Generator[AddableDict]:
+        """The answer to the one input of this batch, in chunks.
+
+        Args:
+            chunks: Makes what turns events into chunks.
+
+        Raises:
+            Exception: The answer failed.
+        """
+        for _, failed in self._unreadable:
+            raise failed.error
+        chunk_of = chunks(self.inputs[0]).chunk
+        with contextlib.closing(self.run()) as events:
+            for _, event in events:
+                if (chunk := chunk_of(event)) is not None:
+                    yield chunk
+
+    async def astream(self, chunks: Callable[[ParsedInput], Chunks]) -> AsyncGenerator[AddableDict]:
+        """Async twin of `stream`."""
+        for _, failed in self._unreadable:
+            raise failed.error
+        chunk_of = chunks(self.inputs[0]).chunk
+        async with contextlib.aclosing(self.arun()) as events:
+            async for _, event in events:
+                if (chunk := chunk_of(event)) is not None:
+                    yield chunk
+
+    def _drive(self, run: Any, open_call: Any, together: Any) -> Any:
+        # The exceptions of LangGraph cannot be raised before it is loaded. A router may load it.
+        if "langgraph.errors" in sys.modules or self._plan.routes_by_runs:
+            from langchain_sot.interrupts import lifting
+
+            run, open_call = lifting(run, open_call)
+        return run(self._flows, open_call, together=together, max_concurrency=self._limit)
+
+
+def _reporter(config: RunnableConfig) -> CustomEventReporter | None:
+    """Reports the events of one answer to the handlers of its run; None where none wants custom events."""
+    for handler in getattr(config.get("callbacks"), "handlers", None) or ():
+        if not handler.ignore_custom_event:
+            from langchain_sot.custom_events import CustomEventReporter
+
+            return CustomEventReporter(config)
+    return None
 
 
 def _tap(root: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun) -> _StreamingCallbackHandler[Any] | None:
