@@ -1,4 +1,4 @@
-"""Scripted LLMs and retrievers that record their calls, and the methods that ask an engine."""
+"""Scripted LLMs and retrievers that record their calls, and the query methods of an engine."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class SyncLLM(CustomLLM):
 
 
 class ChatLLM(LLM):
-    """A chat model with async methods of its own, as clients of APIs have them."""
+    """A chat model with real async methods, like clients of APIs."""
 
     script: Any
     watch: Any = None
@@ -248,7 +248,7 @@ Find = Callable[[str], Iterable[NodeWithScore]]
 
 
 class SyncRetriever(BaseRetriever):
-    """Returns `find(query)`. It has no async method of its own."""
+    """Returns `find(query)`. It defines no async method."""
 
     def __init__(self, find: Find, hook: Callable[[str], Any] | None = None) -> None:
         self.watch = Watch()
@@ -261,12 +261,12 @@ class SyncRetriever(BaseRetriever):
         with self.watch.call(Sought(query_bundle, "retrieve", seen.on_loop)):
             if isinstance(step := self._hook(query_bundle.query_str), Gate):
                 step.wait()
-            query_bundle.embedding = [0.5]  # as vector retrievers do
+            query_bundle.embedding = [0.5]  # like vector retrievers
             return list(self._find(query_bundle.query_str))
 
 
 class AsyncRetriever(SyncRetriever):
-    """A `SyncRetriever` with an async method of its own."""
+    """A `SyncRetriever` with a real async method."""
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         with self.watch.call(Sought(query_bundle, "aretrieve", True)):
@@ -357,7 +357,7 @@ class Legacy(BaseCallbackHandler):
         self.traces.append(f"end {trace_id}")
 
 
-# --- methods that ask an engine -----------------------------------------------------------------------------------
+# --- query methods of an engine -----------------------------------------------------------------------------------
 
 Make = Callable[..., SkeletonOfThoughtQueryEngine]
 Way = Callable[..., Awaitable[Any]]
@@ -422,7 +422,7 @@ def ways() -> dict[str, Way]:
 
 @pytest.fixture(params=[SyncLLM, ChatLLM], ids=["sync", "chat"])
 def LLMClass(request: pytest.FixtureRequest) -> type[LLM]:
-    """An LLM with sync methods only, or a chat model with async methods of its own."""
+    """An LLM with sync methods only, or a chat model with real async methods."""
     return request.param
 
 

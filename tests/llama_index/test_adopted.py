@@ -79,9 +79,7 @@ def user(text: str) -> ChatMessage:
 # --- the same text, in one batch ---
 
 
-async def test_points_of_unequal_lengths_are_one_batch_and_say_what_one_by_one_decoding_says(
-    hugging, generated, local_models
-):
+async def test_points_of_unequal_lengths_share_one_batch_and_keep_their_texts(hugging, generated, local_models):
     llm = hugging()
     expected = [llm.complete(question).text for question in QUESTIONS]
     assert len(generated) == len(QUESTIONS)
@@ -89,14 +87,14 @@ async def test_points_of_unequal_lengths_are_one_batch_and_say_what_one_by_one_d
     with local_models.gathered(len(QUESTIONS)):
         responses = await asyncio.gather(*(adopted.acomplete(question) for question in QUESTIONS))
     assert [response.text for response in responses] == expected
-    assert len(generated) == len(QUESTIONS), "the model's own generate was not called again"
+    assert len(generated) == len(QUESTIONS), "the model's own generate was called again"
     stats = adopted.engine.stats()
     assert stats.peak_batch_size == len(QUESTIONS)
     assert stats.rows == 0
 
 
-async def test_texts_end_at_different_steps_and_hold_no_special_tokens(hugging, loaded, generated):
-    # Tokens that the texts really have, at different places.
+async def test_rows_end_at_different_steps_without_special_tokens(hugging, loaded, generated):
+    # Tokens that occur in the texts, at different places.
     model, tokenizer = loaded
     llm = hugging(max_new_tokens=40)
     texts = [
@@ -118,7 +116,7 @@ async def test_texts_end_at_different_steps_and_hold_no_special_tokens(hugging, 
     assert not any(mark in text for text in expected for mark in ("</s>", "<s>"))
 
 
-async def test_streams_say_the_same(hugging):
+async def test_streams_give_the_same_text(hugging):
     llm = hugging()
     adopted = adopt_llm(llm)
     for question in QUESTIONS:
@@ -133,7 +131,7 @@ async def test_streams_say_the_same(hugging):
         {"generate_kwargs": {"repetition_penalty": 1.7}},
         {"generate_kwargs": {"min_new_tokens": 20}},
         {"generate_kwargs": {"pad_token_id": 0, "use_cache": True}},
-        {"generate_kwargs": {"temperature": 0.3, "top_p": 0.5}},  # without do_sample, which is a warning and greedy
+        {"generate_kwargs": {"temperature": 0.3, "top_p": 0.5}},  # without do_sample: a warning, and greedy decoding
         {"generate_kwargs": {}},
         {"max_new_tokens": 5},
         {"max_new_tokens": 5, "tokenizer_outputs_to_remove": ["token_type_ids"]},
@@ -173,7 +171,7 @@ def test_the_metadata_for_planning_is_kept(hugging):
     assert adopted.metadata.is_chat_model == llm.metadata.is_chat_model is False
 
 
-def test_a_window_that_is_too_small_for_all_that_is_asked_for_ends_the_text(hugging):
+def test_a_small_window_ends_the_text(hugging):
     adopted = adopt_llm(hugging(max_new_tokens=4000))
     assert adopted.complete("Why?", min_new_tokens=4000).raw["usage"]["total_tokens"] == 512
 
@@ -189,7 +187,7 @@ def said_by_hand(llm: Any, text: str) -> str:
 
 
 @pytest.mark.parametrize("template", [TEMPLATE, "{{ bos_token }}" + TEMPLATE], ids=["without BOS", "with BOS"])
-async def test_a_chat_template_is_used_and_there_is_one_bos(hugging, loaded, local_models, template):
+async def test_a_chat_template_is_used_with_one_bos(hugging, loaded, local_models, template):
     llm = hugging(tokenizer=local_models.make_tokenizer(template, adds_bos=True))
     adopted = adopt_llm(llm)
     assert adopted.metadata.is_chat_model
@@ -209,7 +207,7 @@ def test_a_prefill_reaches_the_model(hugging, chatty):
     assert adopted.complete("Why?", prefill="Because").text == expected
 
 
-def test_an_own_way_of_writing_messages_is_kept(hugging, chatty):
+def test_a_custom_messages_to_prompt_is_kept(hugging, chatty):
     llm = hugging(
         tokenizer=chatty[1], messages_to_prompt=lambda ms: "|".join(str(m.content) for m in ms), is_chat_model=True
     )
@@ -219,7 +217,7 @@ def test_an_own_way_of_writing_messages_is_kept(hugging, chatty):
     assert adopted.predict(PromptTemplate("{q}"), q="Why?") == llm.predict(PromptTemplate("{q}"), q="Why?")
 
 
-def test_an_own_way_of_writing_completions_is_kept_with_a_template_too(hugging, chatty):
+def test_a_custom_completion_to_prompt_is_kept_with_a_template(hugging, chatty):
     llm = hugging(tokenizer=chatty[1], completion_to_prompt=lambda prompt: f"[[{prompt}]]")
     adopted = adopt_llm(llm)
     assert not adopted.metadata.is_chat_model
@@ -227,7 +225,7 @@ def test_an_own_way_of_writing_completions_is_kept_with_a_template_too(hugging, 
     assert adopted.predict(PromptTemplate("{q}"), q="Why?") == llm.predict(PromptTemplate("{q}"), q="Why?")
 
 
-def test_a_system_prompt_stands_before_a_base_models_text(hugging):
+def test_a_system_prompt_precedes_a_base_models_text(hugging):
     llm = hugging(system_prompt="Be brief.")
     adopted = adopt_llm(llm)
     expected = "".join(r.delta for r in llm.stream_complete("Why?"))
@@ -239,7 +237,7 @@ def test_a_system_prompt_stands_before_a_base_models_text(hugging):
 # --- one engine ---
 
 
-def test_all_that_are_adopted_of_one_object_share_one_engine(hugging, loaded):
+def test_repeated_adoptions_of_one_object_share_one_engine(hugging, loaded):
     llm = hugging()
     one, two = adopt_llm(llm), adopt_llm(llm)
     other = adopt_llm(hugging(max_new_tokens=3))
@@ -247,7 +245,7 @@ def test_all_that_are_adopted_of_one_object_share_one_engine(hugging, loaded):
     engine = one.engine
     del one, two, other
     gc.collect()
-    assert adopt_llm(llm).engine is engine, "it is kept while the object lives"
+    assert adopt_llm(llm).engine is engine, "the engine is not kept while the object lives"
 
 
 def test_threads_that_adopt_at_once_share_one_engine(hugging):
@@ -267,20 +265,20 @@ def test_threads_that_adopt_at_once_share_one_engine(hugging):
     assert len({id(engine) for engine in found}) == 1
 
 
-def test_settings_are_read_when_it_is_adopted(hugging):
+def test_settings_are_read_at_adoption(hugging):
     llm = hugging()
     adopt_llm(llm)
     llm.max_new_tokens = 3
     assert adopt_llm(llm).complete("Why?").text == llm.complete("Why?").text
 
 
-def test_an_engine_that_was_closed_is_made_anew(hugging):
+def test_a_closed_engine_is_replaced(hugging):
     llm = hugging()
     adopt_llm(llm).engine.close()
     assert adopt_llm(llm).complete("Why?").text == llm.complete("Why?").text
 
 
-def test_nothing_is_kept_of_an_object_that_is_gone(loaded):
+def test_an_adopted_object_is_freed_with_its_engine(loaded):
     llm = huggingface.HuggingFaceLLM(model=loaded[0], tokenizer=loaded[1], max_new_tokens=3, context_window=512)
     adopt_llm(llm).complete("Why?")
     key = id(llm)
@@ -288,7 +286,7 @@ def test_nothing_is_kept_of_an_object_that_is_gone(loaded):
     del llm
     gc.collect()
     assert key not in adoption._adoptions._records
-    # Its worker thread ends with it.
+    # The engine's worker thread ends with the object.
     for thread in [t for t in threading.enumerate() if t.name.startswith("sot-engine")]:
         thread.join(timeout=20)
         assert not thread.is_alive()
@@ -300,12 +298,12 @@ async def test_closing_early_leaves_nothing_running(hugging, eventually):
     for stream in streams:
         await anext(stream)
         await stream.aclose()
-    # On a busy machine the figures lag behind the text: the last row may not have joined in them yet.
+    # On a busy machine the statistics lag behind the text: they may not count the last row yet.
     await eventually(lambda: adopted.engine.stats().cancelled == len(QUESTIONS), "all rows are cancelled")
     assert adopted.engine.stats().rows == 0
 
 
-async def test_tokens_are_counted_alike_in_a_batch_and_one_after_another(hugging):
+async def test_tokens_are_counted_alike_in_a_batch_and_one_by_one(hugging):
     counts = []
     for together in (False, True):
         counter = TokenCountingHandler(tokenizer=lambda text: [])
@@ -341,7 +339,7 @@ class Shout:
     ],
     ids=str,
 )
-def test_what_an_engine_cannot_do_leaves_the_object_as_it_is(hugging, generated, generate, reason, caplog):
+def test_unsupported_settings_leave_the_object_unchanged(hugging, generated, generate, reason, caplog):
     llm = hugging(generate_kwargs=generate)
     assert adopt_llm(llm) is None
     assert adopt_llm(llm) is None
@@ -353,7 +351,7 @@ def test_what_an_engine_cannot_do_leaves_the_object_as_it_is(hugging, generated,
 
 
 @pytest.mark.parametrize("generate", [{"max_new_tokens": 5}, {"stopping_criteria": []}], ids=str)
-def test_what_the_class_itself_fails_on_it_still_fails_on(hugging, generate, caplog):
+def test_errors_of_the_class_itself_remain(hugging, generate, caplog):
     llm = hugging(generate_kwargs=generate)
     assert adopt_llm(llm) is None
     assert next(iter(generate)) in caplog.text
@@ -361,7 +359,7 @@ def test_what_the_class_itself_fails_on_it_still_fails_on(hugging, generate, cap
         llm.complete("Why?")
 
 
-def test_a_class_that_generates_in_its_own_way_is_left_alone(hugging, caplog):
+def test_a_class_that_overrides_generation_is_not_adopted(hugging, caplog):
     class Mine(huggingface.HuggingFaceLLM):
         @llm_completion_callback()
         def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -405,7 +403,7 @@ def test_other_classes_are_not_adopted(caplog):
 
 
 @pytest.mark.model
-async def test_the_demo_model_says_the_same_in_a_batch(caplog, local_models):
+async def test_the_demo_model_writes_the_same_text_in_a_batch(caplog, local_models):
     from skeleton_of_thought.local.models import load_model
 
     model, tokenizer = load_model("demo", dtype="float32")

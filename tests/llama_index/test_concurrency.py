@@ -1,4 +1,4 @@
-"""Calls side by side: how many, where, and nothing left running when a reader stops."""
+"""Concurrent calls: their number, their threads, and their end when a reader stops."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TITLES = [f"Point {letter}" for letter in "abcdefgh"]
 async def soon(condition, patience=20.0):
     until = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < until, "it never came true"
+        assert time.monotonic() < until, "the condition never held"
         await asyncio.sleep(0.001)
 
 
@@ -36,7 +36,7 @@ async def test_all_points_are_in_flight_at_once(way, LLMClass, kit):
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-async def test_no_more_calls_than_workers(way, LLMClass, kit, workers):
+async def test_num_workers_limits_the_calls_in_flight(way, LLMClass, kit, workers):
     watch = kit.Watch()
     script = kit.answering(TITLES)
     llm = LLMClass(script=lambda seen: [watch.together(workers), *script(seen)] if seen.point else script(seen))
@@ -53,7 +53,7 @@ async def test_workers_bound_retrievals_and_calls_together(way, kit):
     assert retriever.watch.peak == 3
 
 
-# --- beside an event loop --------------------------------------------------------------------------
+# --- outside the event loop --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way_name", ["aquery", "astream", "events"])
@@ -63,7 +63,7 @@ async def test_a_sync_llm_never_runs_on_the_loop(ways, kit, way_name):
     script = kit.answering(TITLES)
 
     def slow(seen):
-        # In lockstep with the loop: were this on the loop, the gate would never open.
+        # In lockstep with the event loop: on the loop itself the gate would never open.
         begun = len(beats)
         return [kit.Gate(lambda: len(beats) > begun + 3), *script(seen)]
 
@@ -120,7 +120,7 @@ async def test_a_local_embedding_model_of_a_vector_index_never_runs_on_the_loop(
     loops = []
 
     class Local(MockEmbedding):
-        """As local embedding models are: its async method calls the sync one."""
+        """Like local embedding models: its async method calls the sync one."""
 
         def _get_query_embedding(self, query):
             loops.append(kit.seen_as("", way="").on_loop)
@@ -134,19 +134,19 @@ async def test_a_local_embedding_model_of_a_vector_index_never_runs_on_the_loop(
     source = {"query_engine": index.as_query_engine(llm=llm)} if wrapped else {"retriever": index.as_retriever()}
     response = await kit.make(llm, **source).aquery("How?")
     assert len(response.source_nodes) == 1
-    # Two embeddings a point: its title alone, and beside the question.
+    # Two embeddings per point: its title alone, and with the question.
     assert loops == [False] * 16
 
 
 @pytest.mark.parametrize("way_name", ["aquery", "astream", "events"])
-async def test_an_async_llm_runs_on_the_loop_by_its_own_methods(ways, kit, way_name):
+async def test_an_async_llm_runs_on_the_loop_through_its_own_methods(ways, kit, way_name):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
     response = await ways[way_name](llm, "How?")
     assert response.metadata["sot"]["concurrency"] == "async"
     assert {seen.way for seen in llm.watch.seen} == {"achat" if way_name == "aquery" else "astream_chat"}
 
 
-async def test_threads_can_be_asked_for(kit):
+async def test_thread_concurrency_can_be_chosen(kit):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
     retriever = kit.AsyncRetriever(lambda query: [kit.node(query)])
     response = await kit.make(llm, concurrency="thread", retriever=retriever).aquery("How?")
@@ -155,14 +155,14 @@ async def test_threads_can_be_asked_for(kit):
     assert not any(seen.on_loop for seen in (*llm.watch.seen, *retriever.watch.seen))
 
 
-async def test_async_methods_can_be_asked_for(kit):
+async def test_async_concurrency_can_be_chosen(kit):
     llm = kit.SyncLLM(script=kit.answering(TITLES))
     response = await kit.make(llm, concurrency="async").aquery("How?")
     assert response.metadata["sot"]["concurrency"] == "async"
     assert all(seen.on_loop for seen in llm.watch.seen)
 
 
-async def test_a_custom_llm_with_an_async_method_of_its_own_is_asked_by_it(kit):
+async def test_a_custom_llm_with_an_async_method_runs_through_it(kit):
     class WithAsync(kit.SyncLLM):
         async def acomplete(self, prompt, formatted=False, **kwargs):
             await asyncio.sleep(0)
@@ -173,7 +173,7 @@ async def test_a_custom_llm_with_an_async_method_of_its_own_is_asked_by_it(kit):
     assert response.metadata["sot"]["concurrency"] == "async"
     assert all(seen.on_loop for seen in llm.watch.seen)
     llm.watch.seen.clear()
-    # It has none that streams.
+    # It has no streaming async method.
     response = await kit.make(llm, streaming=True).aquery("How?")
     await response.get_response()
     assert response.metadata["sot"]["concurrency"] == "thread"
@@ -197,7 +197,7 @@ async def test_a_sync_retriever_and_postprocessor_never_run_on_the_loop(kit):
 
 
 class _Together(BaseNodePostprocessor):
-    """Waits until all points' nodes are here."""
+    """Waits for the nodes of all points."""
 
     gate: Any
 
@@ -213,7 +213,7 @@ class _Blocking(_Together):
 
 
 @pytest.mark.parametrize("kind", [_Together, _Blocking])
-async def test_sync_postprocessors_run_side_by_side_whatever_the_default_executor(kit, kind):
+async def test_sync_postprocessors_run_in_parallel_with_any_default_executor(kit, kind):
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     together = kind(gate=kit.Watch())
     retriever = kit.AsyncRetriever(lambda query: [kit.node(query)])
@@ -226,7 +226,7 @@ async def test_sync_postprocessors_run_side_by_side_whatever_the_default_executo
 
 
 class Counting:
-    """Counts its acquisitions; as `llama_index.core.rate_limiter.BaseRateLimiter`, which older versions lack."""
+    """Counts its acquisitions, like `llama_index.core.rate_limiter.BaseRateLimiter`, which older versions lack."""
 
     def __init__(self):
         self.taken = 0
@@ -248,7 +248,7 @@ async def test_the_rate_limiter_is_acquired_once_for_each_call(way, LLMClass, ki
     assert llm.rate_limiter.taken == len(llm.watch.seen) == 9
 
 
-async def test_a_custom_llm_that_is_a_chat_model_is_charged_once_for_each_call(way, kit):
+async def test_a_custom_chat_llm_acquires_the_rate_limiter_once_for_each_call(way, kit):
     if "rate_limiter" not in kit.SyncLLM.model_fields:
         pytest.skip("this llama-index-core has no rate limiters")
     meta = LLMMetadata(is_chat_model=True)
@@ -425,14 +425,14 @@ async def test_a_sync_call_that_cannot_be_interrupted_ends_with_its_query(kit):
     query.cancel()
     for _ in range(100):
         await asyncio.sleep(0)
-    assert not query.done(), "it waits for its calls"
+    assert not query.done(), "the query did not wait for its calls"
     release.open()
     with pytest.raises(asyncio.CancelledError):
         await query
     assert llm.watch.open == 0
 
 
-async def test_a_stream_that_is_being_read_is_not_written_twice(kit):
+async def test_a_stream_in_progress_is_not_started_again(kit):
     response = await kit.make(kit.ChatLLM(script=kit.answering(TITLES)), streaming=True).aquery("How?")
     await anext(response.response_gen)
     with pytest.raises(RuntimeError, match="being streamed"):
@@ -441,9 +441,9 @@ async def test_a_stream_that_is_being_read_is_not_written_twice(kit):
         pass
 
 
-async def test_a_stream_that_breaks_off_is_no_whole_answer(way, kit):
+async def test_a_broken_stream_is_not_a_complete_answer(way, kit):
     class Broken(kit.ChatLLM):
-        """Ends its stream as clients of chat servers do when the connection is cut: quietly."""
+        """Ends its stream without an error, like clients of chat servers after a lost connection."""
 
         async def astream_chat(self, messages, **kwargs):
             async def responses():

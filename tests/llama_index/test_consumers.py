@@ -45,7 +45,7 @@ def tool(engine):
 # --- tools and agents ------------------------------------------------------------------------------
 
 
-async def test_a_tool_gives_the_text_and_the_response(tool, streaming):
+async def test_a_tool_returns_the_text_and_the_response(tool, streaming):
     for output in (await asyncio.to_thread(tool.call, "How?"), await tool.acall("How?"), tool.call("How?")):
         assert output.content == TEXT
         assert [point.title for point in output.raw_output.points] == TITLES
@@ -75,7 +75,7 @@ def calling(kit, script):
 
 
 @of_agents
-async def test_a_function_agent_calls_it(kit, tool):
+async def test_a_function_agent_calls_the_engine(kit, tool):
     def script(seen):
         output = next((message.content for message in seen.messages if message.role == "tool"), None)
         return ["CALL How?"] if output is None else [f"It says: {output}"]
@@ -86,7 +86,7 @@ async def test_a_function_agent_calls_it(kit, tool):
 
 @of_agents
 @pytest.mark.filterwarnings("ignore:is_running called from within a step:DeprecationWarning")
-async def test_a_react_agent_calls_it(kit, tool):
+async def test_a_react_agent_calls_the_engine(kit, tool):
     def script(seen):
         said = "\n".join(message.content or "" for message in seen.messages)
         if "Observation: 1. Move" in said:
@@ -116,7 +116,7 @@ class First(BaseSelector):
         pass
 
 
-async def test_a_router_engine_chooses_it(kit, tool, streaming):
+async def test_a_router_engine_chooses_the_engine(kit, tool, streaming):
     router = RouterQueryEngine(First(), [tool], llm=kit.SyncLLM(script=None))
     assert str(await asyncio.to_thread(router.query, "How?")) == TEXT
     response = await router.aquery("How?")
@@ -145,7 +145,7 @@ class Passing(BaseEvaluator):
         return EvaluationResult(query=query, response=response, passing=passing, feedback="Shorter, please.")
 
 
-def test_a_retry_engine_asks_it_again(engine, monkeypatch):
+def test_a_retry_engine_queries_the_engine_again(engine, monkeypatch):
     monkeypatch.setattr(Settings, "_llm", MockLLM())  # rewrites the question
     evaluator = Passing()
     response = RetryQueryEngine(engine, evaluator).query("How?")
@@ -170,7 +170,7 @@ class Splitting(BaseQuestionGenerator):
         pass
 
 
-async def test_a_sub_question_engine_consumes_it(kit, tool):
+async def test_a_sub_question_engine_queries_the_engine(kit, tool):
     last = kit.SyncLLM(script=lambda seen: ["All in all."])
     consumer = SubQuestionQueryEngine(Splitting(), CompactAndRefine(llm=last), [tool], verbose=False, use_async=True)
     response = await consumer.aquery("How?")
@@ -178,7 +178,7 @@ async def test_a_sub_question_engine_consumes_it(kit, tool):
     assert last.watch.seen[0].text.count(TEXT) == 2
 
 
-async def test_a_condense_question_chat_engine_asks_it(kit, engine, streaming):
+async def test_a_condense_question_chat_engine_queries_the_engine(kit, engine, streaming):
     llm = kit.SyncLLM(script=lambda seen: ["How?"])
     chat = CondenseQuestionChatEngine.from_defaults(
         query_engine=engine, llm=llm, memory=ChatMemoryBuffer.from_defaults(llm=llm)

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 
 class Retriever(BaseRetriever):
-    """Finds nothing, and notes which of its methods did that."""
+    """Finds nothing, and records the called methods."""
 
     def __init__(self) -> None:
         self.passed: list[str] = []
@@ -131,7 +131,7 @@ class Colour(BaseModel):
 
 
 class Structured(MockLLM):
-    """Streams one object, and notes its keywords."""
+    """Streams one object, and records its keyword arguments."""
 
     def _structured_stream_call(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any

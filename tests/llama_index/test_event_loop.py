@@ -63,7 +63,7 @@ class Methods:
         ("decorated_work", False),
     ],
 )
-def test_what_awaits_is_truly_async(method, wanted):
+def test_methods_that_await_are_async(method, wanted):
     assert is_truly_async(Methods(), method) == wanted
 
 
@@ -73,10 +73,10 @@ def test_custom_llms_block_by_default(method):
     assert not is_truly_async(CustomLLM, method)
 
 
-def test_a_vector_index_retriever_is_truly_async():
+def test_a_vector_index_retriever_is_async():
     assert is_truly_async(VectorIndexRetriever, "_aretrieve")
 
 
-def test_methods_that_are_not_written_in_python_count_as_async():
+def test_native_methods_count_as_async():
     assert is_truly_async(object(), "__repr__")
     assert is_truly_async(object(), "missing")

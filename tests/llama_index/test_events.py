@@ -39,7 +39,7 @@ def retriever(kit):
 # --- typed events ----------------------------------------------------------------------------------
 
 
-async def test_the_instrumentation_hears_of_everything(way, LLMClass, kit, retriever, instrumented):
+async def test_the_instrumentation_gets_every_event(way, LLMClass, kit, retriever, instrumented):
     response = await way(LLMClass(script=kit.answering(TITLES)), "How?", retriever=retriever)
     events = instrumented.events
     (ready,) = events.of(SkeletonReady)
@@ -59,7 +59,7 @@ async def test_the_instrumentation_hears_of_everything(way, LLMClass, kit, retri
     assert order.index(PointSources) < order.index(PointDone)
 
 
-async def test_events_belong_to_the_span_of_the_engine(way, kit, instrumented):
+async def test_events_have_the_engines_span(way, kit, instrumented):
     await way(kit.ChatLLM(script=kit.answering(TITLES)), "How?")
     emitted = instrumented.events.of(SkeletonReady, PointDone, AnswerDelta)
     assert {event.span_id.split("-")[0] for event in emitted} <= {
@@ -81,7 +81,7 @@ async def test_events_stream_in_order_and_end_with_the_response(LLMClass, kit, r
         assert own[0] == "PointSources"
         assert own[-1] == "PointDone"
         assert set(own[1:-1]) == {"PointDelta"}
-        assert len(own) > 3, "the text of a point comes in pieces"
+        assert len(own) > 3, "the text of a point did not come in pieces"
 
 
 async def test_sources_of_the_whole_query_have_no_index(kit, retriever):
@@ -193,7 +193,7 @@ async def test_closing_early_leaves_no_span_open(LLMClass, kit, instrumented):
     assert instrumented.spans.open_spans == {}
 
 
-async def test_a_readers_own_context_is_left_alone(kit, instrumented):
+async def test_a_readers_own_context_is_unchanged(kit, instrumented):
     from llama_index.core.instrumentation.span import active_span_id
 
     engine = kit.make(kit.ChatLLM(script=kit.answering(TITLES)))
@@ -221,7 +221,7 @@ async def test_context_variables_of_the_caller_reach_every_call(way, LLMClass, k
 # --- legacy callbacks ------------------------------------------------------------------------------
 
 
-async def test_the_legacy_callbacks_hear_of_query_points_and_calls(way, LLMClass, kit, retriever):
+async def test_the_legacy_callbacks_get_query_points_and_calls(way, LLMClass, kit, retriever):
     legacy = kit.Legacy()
     manager = CallbackManager([legacy])
     llm = LLMClass(script=kit.answering(TITLES), callback_manager=manager)
@@ -255,7 +255,7 @@ async def test_a_failing_query_ends_its_legacy_events(way, LLMClass, kit):
     assert {e.id for e in legacy.started if e.type == CBEventType.QUERY} <= {e.id for e in legacy.ended}
 
 
-async def test_tokens_are_counted_the_same_by_every_way(ways, kit):
+async def test_tokens_are_counted_the_same_by_every_method(ways, kit):
     counts = set()
     for way in ways.values():
         counter = TokenCountingHandler()
@@ -266,7 +266,7 @@ async def test_tokens_are_counted_the_same_by_every_way(ways, kit):
     assert len(counts) == 1
 
 
-def test_the_llms_own_callback_manager_is_kept(kit):
+def test_the_llm_keeps_its_own_callback_manager(kit):
     manager = CallbackManager([])
     llm = kit.SyncLLM(script=kit.answering(TITLES), callback_manager=manager)
     kit.make(llm, callback_manager=CallbackManager([kit.Legacy()])).query("How?")

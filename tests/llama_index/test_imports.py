@@ -1,4 +1,4 @@
-"""What the imports load, and what goes into the wheel."""
+"""The modules that imports load, and the files in the wheel."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def test_no_name_loads_torch_transformers_or_langchain():
     assert done.stdout.split() == llama_index_sot.__all__
 
 
-def test_the_package_alone_loads_not_even_llama_index():
+def test_importing_the_package_does_not_load_llama_index():
     code = "import sys, llama_index_sot; print('llama_index' in sys.modules)"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
-def test_a_name_that_there_is_not_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="SkeletonOfThoughtPack"):
         _ = llama_index_sot.SkeletonOfThoughtPack
     assert set(llama_index_sot.__all__) <= set(dir(llama_index_sot))
 
 
-def test_pickles_of_before_the_move_find_the_local_model():
+def test_old_pickles_load_the_local_model():
     code = (
         "import pickle, sys, llama_index_sot; "
         "print(pickle.loads(b'cllama_index_sot.transformers_llm\\nTransformersLLM\\n.').__module__)"

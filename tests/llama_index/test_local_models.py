@@ -43,13 +43,13 @@ def native(local_models: Any) -> Iterator[TransformersLLM]:
     engine.close()
 
 
-async def test_the_prefill_reaches_the_model_and_is_no_part_of_the_text(way, native):
+async def test_the_prefill_reaches_the_model_and_is_not_part_of_the_text(way, native):
     response = await way(native, "How?")
     assert [(point.title, point.text) for point in response.points] == [
         (title, f"All about {title.lower()}.") for title in TITLES
     ]
     assert response.metadata["sot"]["concurrency"] == "batch"
-    # The script writes only the text after the prefill: no prompt ends where the model's turn begins.
+    # The script writes only the text after the prefill: every prompt ends inside the model's turn.
     assert native.engine.model.prompts == []
 
 
@@ -104,11 +104,11 @@ def engine_of(llm: Any) -> Any:
 
 @pytest.fixture
 def planner(kit: Any) -> Any:
-    """Writes the skeleton: the random model cannot."""
+    """Writes the skeleton, which a random model cannot write."""
     return kit.SyncLLM(script=kit.answering(TITLES))
 
 
-async def test_all_points_of_an_answer_are_rows_of_one_batch(way, planner, hugging, generated, local_models):
+async def test_all_points_of_an_answer_share_one_batch(way, planner, hugging, generated, local_models):
     with local_models.gathered(len(TITLES)):
         response = await way(planner, "How?", point_llm=hugging)
     assert len(response.points) == len(TITLES)
@@ -119,7 +119,7 @@ async def test_all_points_of_an_answer_are_rows_of_one_batch(way, planner, huggi
     assert generated == []
 
 
-async def test_points_read_as_they_would_one_by_one(kit, planner, hugging):
+async def test_batched_points_equal_points_written_one_by_one(kit, planner, hugging):
     together = await kit.make(planner, point_llm=hugging).aquery("How?")
     alone = await kit.make(planner, point_llm=hugging, num_workers=1).aquery("How?")
     assert [point.text for point in together.points] == [point.text for point in alone.points]
@@ -139,7 +139,7 @@ async def test_tokens_are_counted_the_same_in_a_batch_and_one_by_one(kit, planne
     assert counts[0][1] > 0
 
 
-async def test_what_is_streamed_is_what_is_given_whole(ways, planner, hugging):
+async def test_streamed_text_equals_the_whole_text(ways, planner, hugging):
     texts = {name: str(await way(planner, "How?", point_llm=hugging)) for name, way in ways.items()}
     assert len(set(texts.values())) == 1
 
@@ -163,15 +163,15 @@ async def test_closing_a_stream_stops_decoding(kit, planner, hugging, eventually
     await eventually(lambda: engine_of(hugging).stats().rows == 0, "no row is left")
 
 
-async def test_threads_can_be_asked_for_and_leave_the_object_as_it_is(kit, planner, hugging, generated):
-    with pytest.raises(Exception, match="failed"):  # its generate gives nothing here
+async def test_thread_concurrency_leaves_the_object_unchanged(kit, planner, hugging, generated):
+    with pytest.raises(Exception, match="failed"):  # its `generate` returns nothing here
         await kit.make(planner, point_llm=hugging, concurrency="thread", max_retries=0).aquery("How?")
     assert generated
 
 
-async def test_an_llm_that_is_not_adopted_runs_beside_the_loop(kit, loaded):
+async def test_an_llm_that_is_not_adopted_runs_outside_the_event_loop(kit, loaded):
     class Own(huggingface.HuggingFaceLLM):
-        """Its own way to complete, which adoption respects."""
+        """An overridden `complete`, which adoption keeps."""
 
         def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
             assert not kit.seen_as("", way="").on_loop
@@ -184,6 +184,6 @@ async def test_an_llm_that_is_not_adopted_runs_beside_the_loop(kit, loaded):
         kit.make(llm, concurrency="batch")
 
 
-def test_a_batch_needs_a_local_model(planner, kit):
+def test_batch_concurrency_needs_a_local_model(planner, kit):
     with pytest.raises(ValueError, match="needs a local model"):
         kit.make(planner, concurrency="batch")

@@ -70,7 +70,7 @@ async def test_any_other_reply_leads_to_a_direct_answer(way, LLMClass, replying,
     assert response.metadata["sot"]["reason"] == reason
 
 
-async def test_the_usage_of_its_call_is_counted(ways, kit, replying):
+async def test_the_usage_of_the_routing_call_is_counted(ways, kit, replying):
     usages = []
     for way in ways.values():
         llm = kit.ChatLLM(script=replying("NONE"))
@@ -85,13 +85,13 @@ async def test_the_usage_of_its_call_is_counted(ways, kit, replying):
     assert all(usage == usages[0] for usage in usages)
 
 
-async def test_another_llm_may_be_asked(way, LLMClass, kit, replying):
+async def test_another_llm_may_decide(way, LLMClass, kit, replying):
     llm, small = LLMClass(script=kit.answering(TITLES)), LLMClass(script=replying("NONE"))
     assert str(await way(llm, "How?", router=PromptRouter(small))) == "Just so."
     assert (stages_of(small), stages_of(llm)) == (["route"], ["direct"])
 
 
-async def test_an_llm_that_fails_costs_no_answer(way, LLMClass, kit):
+async def test_a_failed_routing_call_leads_to_a_direct_answer(way, LLMClass, kit):
     def script(seen):
         return [OSError("cut")] if is_route(seen) else kit.answering(TITLES)(seen)
 
@@ -101,7 +101,7 @@ async def test_an_llm_that_fails_costs_no_answer(way, LLMClass, kit):
     assert response.metadata["sot"]["reason"] == "the router failed: OSError: cut"
 
 
-async def test_an_llm_with_sync_methods_alone_is_asked_beside_the_loop(kit, replying):
+async def test_a_sync_llm_routes_outside_the_event_loop(kit, replying):
     llm = kit.SyncLLM(script=replying("NONE"))
     await kit.make(llm, router=PromptRouter(llm)).aquery("How?")
     assert [(seen.way, seen.on_loop) for seen in llm.watch.seen] == [("complete", False)] * 2
@@ -110,7 +110,7 @@ async def test_an_llm_with_sync_methods_alone_is_asked_beside_the_loop(kit, repl
     assert [(seen.way, seen.on_loop) for seen in llm.watch.seen] == [("achat", True)] * 2
 
 
-async def test_behind_the_gate_it_is_asked_only_where_no_rule_decides(way, LLMClass, replying):
+async def test_behind_the_gate_the_llm_decides_only_if_no_rule_does(way, LLMClass, replying):
     llm = LLMClass(script=replying("INDEPENDENT"))
     router = AutoRouter(PromptRouter(llm))
     await way(llm, "What is 17 * 4?", router=router)
@@ -119,18 +119,18 @@ async def test_behind_the_gate_it_is_asked_only_where_no_rule_decides(way, LLMCl
     assert stages_of(llm)[1:3] == ["route", "skeleton"]
 
 
-async def test_settings_llm_is_asked_where_none_is_given(kit, replying, monkeypatch):
-    router = PromptRouter()  # made before there is one
+async def test_settings_llm_is_the_default(kit, replying, monkeypatch):
+    router = PromptRouter()  # made before `Settings.llm` is set
     llm = kit.SyncLLM(script=replying("NONE"))
     monkeypatch.setattr(Settings, "_llm", llm)
     response = await SkeletonOfThoughtQueryEngine.from_defaults(router=router).aquery("How?")
     assert (str(response), stages_of(llm)) == ("Just so.", ["route", "direct"])
 
 
-# --- its spans and events -----------------------------------------------------------------------------
+# --- spans and events -----------------------------------------------------------------------------
 
 
-async def test_its_call_is_a_span_of_the_answer(way, LLMClass, replying, instrumented):
+async def test_the_routing_call_is_a_span_of_the_answer(way, LLMClass, replying, instrumented):
     llm = LLMClass(script=replying("NONE"))
     await way(llm, "How?", router=PromptRouter(llm))
     spans, events = instrumented.spans, instrumented.events
@@ -145,7 +145,7 @@ async def test_its_call_is_a_span_of_the_answer(way, LLMClass, replying, instrum
     assert spans.open_spans == {}
 
 
-async def test_a_call_that_fails_drops_its_span(way, LLMClass, kit, instrumented):
+async def test_a_failed_routing_call_drops_its_span(way, LLMClass, kit, instrumented):
     llm = LLMClass(script=lambda seen: [OSError("cut")] if is_route(seen) else ["Just so."])
     await way(llm, "How?", router=PromptRouter(llm))
     spans = instrumented.spans
@@ -153,7 +153,7 @@ async def test_a_call_that_fails_drops_its_span(way, LLMClass, kit, instrumented
     assert spans.open_spans == {}
 
 
-async def test_its_legacy_event_is_within_the_query(way, LLMClass, kit, replying):
+async def test_the_legacy_event_of_the_routing_call_is_within_the_query(way, LLMClass, kit, replying):
     legacy = kit.Legacy()
     manager = CallbackManager([legacy])
     llm = LLMClass(script=replying("NONE"), callback_manager=manager)
@@ -167,7 +167,7 @@ async def test_its_legacy_event_is_within_the_query(way, LLMClass, kit, replying
 # --- a race with the skeleton -----------------------------------------------------------------------
 
 
-async def test_in_a_race_the_skeleton_is_written_while_it_decides(way, LLMClass, kit, replying):
+async def test_in_a_race_the_skeleton_is_written_during_the_decision(way, LLMClass, kit, replying):
     begun = kit.Gate(lambda: any(seen.stage == "skeleton" for seen in llm.watch.seen))
     llm = LLMClass(script=replying("INDEPENDENT", begun))
     response = await way(llm, "How?", router=PromptRouter(llm, race=True))
@@ -183,7 +183,7 @@ async def test_the_loser_of_a_race_is_cancelled(way, LLMClass, kit):
         if is_route(seen):
             return [begun, "NONE"]
         if seen.stage == "skeleton":
-            # A thread cannot be interrupted: it goes on to its next text, once it is known to be the loser.
+            # A thread cannot be interrupted: after it has lost, it runs on to its next text.
             return ["1. Move\n", direct, "2. Drink water", "\n3. Sleep"]
         return ["Just so."]
 
@@ -195,7 +195,7 @@ async def test_the_loser_of_a_race_is_cancelled(way, LLMClass, kit):
     assert response.metadata["sot"]["route"] == "direct"
 
 
-async def test_a_task_that_loses_is_cancelled_where_it_waits(kit):
+async def test_a_losing_task_is_cancelled_while_it_waits(kit):
     begun = kit.Gate(lambda: any(seen.stage == "skeleton" for seen in llm.watch.seen))
     never, over = kit.Gate(lambda: False), []
 
@@ -209,10 +209,10 @@ async def test_a_task_that_loses_is_cancelled_where_it_waits(kit):
     assert (over, llm.watch.open) == ([], 0)
 
 
-# --- by itself ---------------------------------------------------------------------------------------
+# --- without an engine ---------------------------------------------------------------------------------------
 
 
-async def test_it_may_be_asked_without_an_engine(LLMClass, kit, replying):
+async def test_the_router_decides_without_an_engine(LLMClass, kit, replying):
     llm = LLMClass(script=replying("INDEPENDENT"))
     router = PromptRouter(llm)
     asked = Conversation.of("Any tips for a first marathon?")
@@ -222,7 +222,7 @@ async def test_it_may_be_asked_without_an_engine(LLMClass, kit, replying):
     assert "Any tips for a first marathon?" in llm.watch.seen[0].text
 
 
-async def test_the_cores_own_makes_one_for_an_llm(kit, replying):
+async def test_the_cores_prompt_router_takes_an_llm(kit, replying):
     llm = kit.ChatLLM(script=replying("NONE"))
     router = skeleton_of_thought.PromptRouter(llm, race=True)
     assert isinstance(router, PromptRouter)
@@ -231,7 +231,7 @@ async def test_the_cores_own_makes_one_for_an_llm(kit, replying):
     assert stages_of(llm) == ["route"]
 
 
-async def test_the_limit_is_the_llms_own_unless_one_is_given(LLMClass, replying):
+async def test_the_llms_own_limit_applies_unless_one_is_given(LLMClass, replying):
     llm = LLMClass(script=replying("NONE"))
     for router in (PromptRouter(llm), PromptRouter(llm, max_tokens=50)):
         await asyncio.to_thread(router.route, Conversation.of("How?"))
@@ -261,11 +261,11 @@ class Word(BaseModel):
         ({"max_tokens": "16"}, "max_tokens must be at least 1"),
     ],
 )
-def test_what_cannot_work_is_refused(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         PromptRouter(**settings)
 
 
-def test_it_says_what_it_is():
+def test_the_router_has_a_readable_repr():
     assert repr(PromptRouter(MockLLM(), race=True)) == "PromptRouter(MockLLM, race=True, max_tokens=None)"
     assert repr(PromptRouter(max_tokens=5)) == "PromptRouter(Settings.llm, race=False, max_tokens=5)"

@@ -1,4 +1,4 @@
-"""The engine over an LLM alone: every way to ask it, sync and async, whole and streaming."""
+"""The engine over an LLM alone, by every query method: sync and async, whole and streaming."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ TITLES = ["Move", "Drink water", "Sleep more"]
 TEXT = "1. Move: All about move.\n\n2. Drink water: All about drink water.\n\n3. Sleep more: All about sleep more."
 
 
-# --- the same by every way -------------------------------------------------------------------------
+# --- every query method -------------------------------------------------------------------------
 
 
-async def test_every_way_gives_the_same(way, LLMClass, kit):
+async def test_every_method_gives_the_same_response(way, LLMClass, kit):
     llm = LLMClass(script=kit.answering(TITLES))
     response = await way(llm, "How do I stay awake?")
     assert str(response) == response.response == TEXT
@@ -47,13 +47,13 @@ async def test_every_way_gives_the_same(way, LLMClass, kit):
     assert llm.watch.open == 0
 
 
-async def test_a_bundle_is_taken_and_not_changed(way, kit):
+async def test_a_query_bundle_is_accepted_and_not_changed(way, kit):
     bundle = QueryBundle("How?", custom_embedding_strs=["a", "b"])
     await way(kit.ChatLLM(script=kit.answering(TITLES)), bundle)
     assert bundle == QueryBundle("How?", custom_embedding_strs=["a", "b"])
 
 
-async def test_the_metadata_is_plain_and_small_data(way, LLMClass, kit):
+async def test_the_metadata_is_small_and_plain_data(way, LLMClass, kit):
     response = await way(LLMClass(script=kit.answering(TITLES)), "How?")
     entry = json.loads(json.dumps(response.metadata))["sot"]
     assert {"route", "reason", "concurrency", "retrieval", "timings", "usage"} <= entry.keys()
@@ -63,7 +63,7 @@ async def test_the_metadata_is_plain_and_small_data(way, LLMClass, kit):
     assert Timeline.of(entry) == Timeline.of(response)
 
 
-async def test_every_way_has_a_time_line(way, LLMClass, kit):
+async def test_every_method_gives_a_time_line(way, LLMClass, kit):
     response = await way(LLMClass(script=kit.answering(TITLES)), "How?")
     bars = response.timeline(normal=3.0).bars
     numbered = [f"{number}. {title}" for number, title in enumerate(TITLES, 1)]
@@ -71,7 +71,7 @@ async def test_every_way_has_a_time_line(way, LLMClass, kit):
     assert response.timeline({"one row": 3.0}).bars[-1].label == "one row"
 
 
-async def test_a_streamed_answer_has_a_time_line_as_far_as_it_is(kit):
+async def test_a_stream_has_a_time_line_once_it_is_read(kit):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
     engine = SkeletonOfThoughtQueryEngine.from_defaults(llm=llm, router=None, streaming=True)
     blocking, beside = engine.query("How?"), await engine.aquery("How?")
@@ -81,7 +81,7 @@ async def test_a_streamed_answer_has_a_time_line_as_far_as_it_is(kit):
     assert [len(response.timeline().bars) for response in (blocking, beside)] == [1 + len(TITLES)] * 2
 
 
-async def test_usage_is_the_same_by_every_way(ways, kit):
+async def test_usage_is_the_same_by_every_method(ways, kit):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
     usages = [(await way(llm, "How?")).metadata["sot"]["usage"] for way in ways.values()]
     assert all(usage == usages[0] for usage in usages)
@@ -101,7 +101,7 @@ async def test_an_empty_answer_is_an_empty_string(way, LLMClass, kit):
     assert response.metadata["sot"]["route"] == "direct"
 
 
-async def test_a_router_may_send_a_query_the_direct_way(way, LLMClass, kit):
+async def test_a_router_may_choose_a_direct_answer(way, LLMClass, kit):
     llm = LLMClass(script=kit.answering(TITLES))
     queries = []
     response = await way(llm, "What is 2 + 2?", router=lambda query: bool(queries.append(query)))
@@ -118,7 +118,7 @@ async def test_the_merge_is_the_answer(way, LLMClass, kit):
 
 
 @pytest.mark.parametrize(("stop_loops", "times", "reason"), [(True, 2, "loop"), (False, 40, "stop")])
-async def test_a_direct_answer_that_loops_is_ended_where_that_is_wanted(way, LLMClass, stop_loops, times, reason):
+async def test_a_looping_direct_answer_is_ended_on_request(way, LLMClass, stop_loops, times, reason):
     again = "It is a good day to be outside. "
     llm = LLMClass(script=lambda seen: [again] * 40)
     response = await way(llm, "Q", router=lambda query: False, stop_loops=stop_loops)
@@ -148,7 +148,7 @@ async def test_concurrent_queries_do_not_mix(kit):
     assert len(red.points) == len(blue.points) == 2
 
 
-# --- what the LLM receives -------------------------------------------------------------------------
+# --- inputs of the LLM -------------------------------------------------------------------------
 
 
 async def test_a_chat_model_gets_messages_and_its_system_prompt_once(way, kit):
@@ -168,13 +168,13 @@ async def test_a_text_model_gets_a_formatted_prompt(way, kit):
     )
     await way(llm, "How?")
     for seen in llm.watch.seen:
-        # As LLM.predict has it.
+        # As in `LLM.predict`.
         assert seen.text.startswith("[Be brief.\n\n<|user|>How?")
         assert seen.text.endswith("<|assistant|>]")
         assert seen.kwargs["formatted"] is True
 
 
-async def test_a_custom_llm_that_is_a_chat_model_gets_the_text_that_its_chat_would_make(way, kit):
+async def test_a_custom_llm_that_is_a_chat_model_gets_the_text_of_its_chat(way, kit):
     llm = kit.SyncLLM(
         script=kit.answering(TITLES),
         meta=LLMMetadata(is_chat_model=True),
@@ -187,14 +187,14 @@ async def test_a_custom_llm_that_is_a_chat_model_gets_the_text_that_its_chat_wou
         assert seen.text.endswith("<assistant>")
 
 
-async def test_braces_in_the_query_and_in_titles_are_just_text(way, LLMClass, kit):
+async def test_braces_in_the_query_and_in_titles_are_kept(way, LLMClass, kit):
     llm = LLMClass(script=kit.answering(["Use {title}", "Avoid {{x}}"]))
     response = await way(llm, "What of {query_str} and {index}?")
     assert all("What of {query_str} and {index}?" in seen.text for seen in llm.watch.seen)
     assert [point.title for point in response.points] == ["Use {title}", "Avoid {{x}}"]
 
 
-def test_a_whole_answer_uses_whole_calls_and_a_stream_streams(kit):
+def test_whole_answers_use_whole_calls_and_streams_use_streaming_calls(kit):
     for llm, whole, streamed in (
         (kit.SyncLLM(script=kit.answering(TITLES)), "complete", "stream_complete"),
         (kit.ChatLLM(script=kit.answering(TITLES)), "chat", "stream_chat"),
@@ -217,7 +217,7 @@ def failing(kit, error):
     return lambda seen: [error] if seen.point == 2 else script(seen)
 
 
-async def test_a_failing_point_is_raised_with_the_rest_of_the_answer(way, LLMClass, kit):
+async def test_a_failing_point_raises_with_the_rest_of_the_answer(way, LLMClass, kit):
     llm = LLMClass(script=failing(kit, OSError("no route")))
     with pytest.raises(PointError, match=r"Point 2 .'Drink water'. failed") as caught:
         await way(llm, "How?", max_retries=0)
@@ -226,7 +226,7 @@ async def test_a_failing_point_is_raised_with_the_rest_of_the_answer(way, LLMCla
     assert llm.watch.open == 0
 
 
-async def test_a_failing_point_keeps_its_place_by_policy(way, LLMClass, kit):
+async def test_a_failing_point_leaves_a_placeholder_by_policy(way, LLMClass, kit):
     llm = LLMClass(script=failing(kit, OSError("no route")))
     response = await way(llm, "How?", on_point_error="placeholder", placeholder="(missing)")
     assert str(response) == TEXT.replace("All about drink water.", "(missing)")
@@ -243,7 +243,7 @@ async def test_an_error_of_the_llm_keeps_its_type(way, LLMClass, kit):
         await way(llm, "How?", max_retries=0)
 
 
-async def test_no_skeleton_is_an_error_where_that_is_wanted(way, LLMClass, kit):
+async def test_a_missing_skeleton_raises_on_request(way, LLMClass, kit):
     llm = LLMClass(script=lambda seen: ["I would rather not."])
     with pytest.raises(SkeletonError):
         await way(llm, "How?", on_empty_skeleton="raise", min_points=2)
@@ -269,7 +269,7 @@ async def test_no_skeleton_is_an_error_where_that_is_wanted(way, LLMClass, kit):
         ({"merge_template": 5}, "merge_template"),
     ],
 )
-def test_what_cannot_work_is_refused_before_any_call(settings, message, kit):
+def test_invalid_settings_are_refused_before_any_call(settings, message, kit):
     llm = kit.SyncLLM(script=kit.answering(TITLES))
     with pytest.raises(ValueError, match=message):
         kit.make(llm, **settings)
@@ -283,7 +283,7 @@ async def test_an_empty_query_is_refused_before_any_call(way, LLMClass, kit):
     assert llm.watch.seen == []
 
 
-# --- other engines around it ----------------------------------------------------------------------
+# --- inside other engines ----------------------------------------------------------------------
 
 
 def test_query_works_inside_a_running_loop_again_and_again(kit):
@@ -309,7 +309,7 @@ def test_prompts_of_an_engine_inside_another_can_be_updated(kit):
     assert llm.watch.of("skeleton")[0].text == "My own headings: How?"
 
 
-def test_nothing_is_left_running(kit):
+def test_an_answer_leaves_nothing_running(kit):
     before = set(threading.enumerate())
     asyncio.run(kit.make(kit.SyncLLM(script=kit.answering(TITLES))).aquery("How?"))
     kit.make(kit.SyncLLM(script=kit.answering(TITLES))).query("How?")
@@ -338,13 +338,13 @@ async def test_each_llm_is_resolved_once_per_answer(way, kit, monkeypatch):
     response = await way(llm, "How?")
     assert len(response.points) == 3
     assert resolved == [llm]
-    assert len(methods) <= 2, "each of the two async methods is read once"
+    assert len(methods) <= 2, "an async method was read twice"
     resolved.clear()
     await way(llm, "How?", point_llm=point_llm)
     assert resolved == [llm, point_llm]
 
 
-def test_the_typed_options_are_all_that_there_are():
+def test_the_typed_options_are_complete():
     assert SettingsOptions.__optional_keys__ == set(settings.Settings.__dataclass_fields__)
     assert EngineOptions.__optional_keys__ == AnswerOptions.__optional_keys__ | {
         *("query_engine", "retrieval", "node_postprocessors", "point_query_template")

@@ -23,7 +23,7 @@ TITLES = ["Move", "Drink water", "Sleep more"]
 
 
 def by_point(kit):
-    """Two nodes for each query: one of its own, one that all share."""
+    """Two nodes for each query: one for this query, one for all."""
 
     def find(query):
         name = query.partition(" (")[0]
@@ -49,13 +49,13 @@ def ids(nodes):
 # --- per point -------------------------------------------------------------------------------------
 
 
-async def test_a_point_is_embedded_by_its_title_alone_and_beside_the_question(way, llm, retriever):
+async def test_a_point_is_embedded_by_its_title_alone_and_with_the_question(way, llm, retriever):
     await way(llm, "How?", retriever=retriever)
     embedded = sorted(seen.query.embedding_strs for seen in retriever.watch.seen)
     assert embedded == sorted([title, f"{title} (How?)"] for title in TITLES)
 
 
-async def test_each_point_has_one_retrieval_and_sees_its_own_nodes_only(way, llm, retriever):
+async def test_each_point_has_one_retrieval_and_sees_only_its_nodes(way, llm, retriever):
     response = await way(llm, "How?", retriever=retriever)
     assert sorted(seen.query.query_str for seen in retriever.watch.seen) == sorted(f"{t} (How?)" for t in TITLES)
     for i, title in enumerate(TITLES, 1):
@@ -68,7 +68,7 @@ async def test_each_point_has_one_retrieval_and_sees_its_own_nodes_only(way, llm
     assert response.metadata["sot"]["retrieval"] == "per_point"
 
 
-async def test_the_union_of_all_nodes_has_each_once_in_document_order(way, llm, retriever):
+async def test_source_nodes_are_unique_and_in_document_order(way, llm, retriever):
     response = await way(llm, "How?", retriever=retriever)
     assert ids(response.source_nodes) == ["own-Move", "shared", "own-Drink water", "own-Sleep more"]
 
@@ -92,7 +92,7 @@ async def test_sources_are_complete_before_a_stream_is_read(llm, retriever, kit,
     assert await asyncio.to_thread(str, sync) == str(whole)
 
 
-async def test_a_retrieval_that_fails_is_a_failure_of_its_point(way, llm, kit):
+async def test_a_failed_retrieval_fails_its_point(way, llm, kit):
     def find(query):
         if "water" in query:
             raise LookupError("no such index")
@@ -124,7 +124,7 @@ async def test_once_every_prompt_shows_the_nodes(way, llm, retriever):
     assert ids(response.source_nodes) == ["own-How?", "shared"]
 
 
-async def test_the_bundle_reaches_the_retriever_and_is_not_written_into(way, llm, retriever):
+async def test_the_bundle_reaches_the_retriever_unchanged(way, llm, retriever):
     bundle = QueryBundle("How?", custom_embedding_strs=["a", "b"])
     await way(llm, bundle, retriever=retriever, retrieval="once")
     (seen,) = retriever.watch.seen
@@ -132,7 +132,7 @@ async def test_the_bundle_reaches_the_retriever_and_is_not_written_into(way, llm
     assert bundle.embedding is None
 
 
-async def test_a_retrieval_that_fails_fails_the_answer(way, llm, kit):
+async def test_a_failed_retrieval_for_the_query_fails_the_answer(way, llm, kit):
     def find(query):
         raise LookupError("no such index")
 
@@ -142,7 +142,7 @@ async def test_a_retrieval_that_fails_fails_the_answer(way, llm, kit):
 
 
 @pytest.mark.parametrize("retrieval", ["once", "per_point"])
-async def test_without_any_nodes_the_prompts_are_those_without_retrieval(way, llm, kit, retrieval):
+async def test_without_nodes_the_prompts_have_no_context(way, llm, kit, retrieval):
     response = await way(llm, "How?", retriever=kit.AsyncRetriever(lambda query: []), retrieval=retrieval)
     assert response.source_nodes == []
     assert not any("<context>" in seen.text for seen in llm.watch.seen)
@@ -153,7 +153,7 @@ async def test_without_any_nodes_the_prompts_are_those_without_retrieval(way, ll
 
 
 class Marking(BaseNodePostprocessor):
-    """Notes the query, and keeps the first node."""
+    """Records the query, and keeps the first node."""
 
     queries: list
 
@@ -170,7 +170,7 @@ class AsyncMarking(Marking):
 
 @pytest.mark.parametrize("kind", [Marking, AsyncMarking])
 @pytest.mark.parametrize(("retrieval", "wanted"), [("once", ["How?"]), ("per_point", [f"{t} (How?)" for t in TITLES])])
-async def test_postprocessors_get_the_query_that_was_retrieved_for(way, llm, retriever, kind, retrieval, wanted):
+async def test_postprocessors_get_the_retrieved_query(way, llm, retriever, kind, retrieval, wanted):
     marking = kind(queries=[])
     response = await way(llm, "How?", retriever=retriever, retrieval=retrieval, node_postprocessors=[marking])
     assert sorted(marking.queries) == sorted(wanted)
@@ -178,7 +178,7 @@ async def test_postprocessors_get_the_query_that_was_retrieved_for(way, llm, ret
     assert not any("A fact for all." in seen.text for seen in llm.watch.seen)
 
 
-async def test_postprocessors_run_in_order_and_know_the_callbacks(way, llm, kit):
+async def test_postprocessors_run_in_order_with_the_callback_manager(way, llm, kit):
     manager = CallbackManager([kit.Legacy()])
     cutoff, marking = SimilarityPostprocessor(similarity_cutoff=0.5), Marking(queries=[])
     retriever = kit.AsyncRetriever(lambda query: [kit.node("low", score=0.1), kit.node("high", score=0.9)])
@@ -192,7 +192,7 @@ async def test_postprocessors_run_in_order_and_know_the_callbacks(way, llm, kit)
 # --- engines as retrievers -------------------------------------------------------------------------
 
 
-async def test_an_engine_that_retrieves_takes_the_place_of_a_retriever(way, kit, retriever, llm):
+async def test_a_query_engine_serves_as_retriever(way, kit, retriever, llm):
     marking = Marking(queries=[])
     inner = RetrieverQueryEngine(
         retriever, response_synthesizer=CompactAndRefine(llm=kit.SyncLLM(script=None)), node_postprocessors=[marking]
@@ -223,7 +223,7 @@ def test_an_engine_that_cannot_retrieve_is_refused(kit, llm):
         kit.make(llm, query_engine=Plain(None))
 
 
-def test_a_retriever_and_an_engine_or_a_retriever_for_nothing_are_refused(kit, llm, retriever):
+def test_a_second_or_unused_retriever_is_refused(kit, llm, retriever):
     inner = RetrieverQueryEngine(retriever, response_synthesizer=CompactAndRefine(llm=llm))
     with pytest.raises(ValueError, match="not both"):
         kit.make(llm, query_engine=inner, retriever=retriever)
@@ -238,7 +238,7 @@ def test_from_args_takes_the_retriever_first(kit, llm, retriever, monkeypatch):
     assert response.metadata["sot"]["retrieval"] == "per_point"
 
 
-async def test_the_engine_retrieves_for_others(kit, llm, retriever):
+async def test_the_engine_offers_retrieve(kit, llm, retriever):
     engine = kit.make(llm, retriever=retriever, node_postprocessors=[Marking(queries=[])])
     assert ids(engine.retrieve(QueryBundle("How?"))) == ["own-How?"]
     assert ids(await engine.aretrieve(QueryBundle("How?"))) == ["own-How?"]
@@ -266,7 +266,7 @@ async def test_markers_resolve_to_source_nodes(way, kit, retriever):
     assert all("the number of its source" in seen.text for seen in llm.watch.of("point"))
 
 
-async def test_once_the_numbers_are_those_of_the_source_nodes(way, kit, retriever):
+async def test_with_one_retrieval_citation_numbers_are_those_of_the_source_nodes(way, kit, retriever):
     llm = kit.ChatLLM(script=kit.answering(["Move [2]"]))
     response = await way(llm, "How?", retriever=retriever, retrieval="once", citations=True)
     assert "[1] A fact about How?.\n\n[2] A fact for all." in llm.watch.of("point")[0].text
@@ -283,7 +283,7 @@ async def test_without_citations_there_are_no_numbers(way, llm, retriever):
 
 
 @pytest.mark.parametrize("retrieval", ["once", "per_point"])
-async def test_a_context_longer_than_the_window_is_cut_and_each_node_keeps_a_share(way, kit, retrieval):
+async def test_a_context_longer_than_the_window_is_cut_evenly(way, kit, retrieval):
     window, output = 1500, 100
     llm = kit.ChatLLM(
         script=kit.answering(TITLES),
@@ -297,7 +297,7 @@ async def test_a_context_longer_than_the_window_is_cut_and_each_node_keeps_a_sha
         assert all(f"word{i} word{i}" in seen.text for i in range(3))
 
 
-async def test_a_context_that_fits_is_left_as_it_is(way, kit):
+async def test_a_context_that_fits_is_unchanged(way, kit):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
     texts = ["short", "long " * 600]
     retriever = kit.AsyncRetriever(lambda query: [kit.node(f"n{i}", text) for i, text in enumerate(texts)])
@@ -305,7 +305,7 @@ async def test_a_context_that_fits_is_left_as_it_is(way, kit):
     assert all("\n\n".join(text.strip() for text in texts) in seen.text for seen in llm.watch.of("point"))
 
 
-async def test_a_prompt_helper_of_ones_own_counts(way, kit):
+async def test_a_custom_prompt_helper_is_used(way, kit):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
     retriever = kit.AsyncRetriever(lambda query: [kit.node("n", "word " * 500)])
     helper = PromptHelper(context_window=3900, num_output=100, chunk_size_limit=50)

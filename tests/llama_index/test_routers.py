@@ -1,4 +1,4 @@
-"""Routes of queries, and direct answers: the same as the LLM gives without this package."""
+"""Routes of queries, and direct answers: identical to those of the LLM without this package."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def by_workflow(llm, kit):
 
 
 @pytest.mark.parametrize("made", [by_init, by_defaults, by_retriever, by_synthesizer, by_workflow])
-def test_everything_has_the_auto_router_by_default(made, llm, kit):
+def test_every_class_has_the_auto_router_by_default(made, llm, kit):
     ask = made(llm, kit)
     response = ask(FACT)
     assert (str(response), response.points) == ("Just so.", [])
@@ -84,14 +84,14 @@ def test_everything_has_the_auto_router_by_default(made, llm, kit):
 
 
 @pytest.mark.parametrize("query", [LIST, FACT, SUM, "Why?"])
-async def test_no_router_means_a_skeleton_always(way, llm, query):
+async def test_without_a_router_every_query_gets_a_skeleton(way, llm, query):
     response = await way(llm, query, router=None)
     assert stages(llm)[0] == "skeleton"
     entry = response.metadata["sot"]
     assert (entry["route"], entry["reason"], entry["decision"]) == ("skeleton", "no router", None)
 
 
-def test_what_the_router_needs_is_loaded_with_the_first_engine_and_not_before():
+def test_the_first_engine_loads_the_routers_modules():
     code = (
         "import sys; from llama_index.core.llms import MockLLM; from llama_index_sot import "
         "SkeletonOfThoughtQueryEngine as Engine, SkeletonOfThoughtSynthesizer, SkeletonOfThoughtWorkflow; "
@@ -106,7 +106,7 @@ def test_what_the_router_needs_is_loaded_with_the_first_engine_and_not_before():
 # --- a direct answer is the LLM's own ------------------------------------------------
 
 
-async def test_a_direct_answer_is_one_call_with_the_very_query(way, llm):
+async def test_a_direct_answer_is_one_call_with_the_unchanged_query(way, llm):
     query = f"  {FACT}\n"
     response = await way(llm, query, router="auto")
     (seen,) = llm.watch.seen
@@ -127,7 +127,7 @@ WRAPPED = {
 
 @pytest.mark.parametrize("settings", [{}, WRAPPED], ids=["plain", "wrapped"])
 @pytest.mark.parametrize(("name", "is_chat_model"), [("SyncLLM", False), ("SyncLLM", True), ("ChatLLM", True)])
-async def test_the_llm_gets_what_its_own_predict_sends(way, kit, settings, name, is_chat_model):
+async def test_a_direct_answer_sends_the_same_prompt_as_predict(way, kit, settings, name, is_chat_model):
     meta = LLMMetadata(is_chat_model=is_chat_model)
     llm = getattr(kit, name)(script=kit.answering(TITLES), meta=meta, **settings)
     text = llm.predict(PromptTemplate("{query_str}"), query_str=FACT)
@@ -142,7 +142,7 @@ def deltas(responses):
     return [response.delta for response in responses if response.delta]
 
 
-async def test_a_stream_has_the_pieces_of_the_llms_own(llm, kit):
+async def test_a_direct_stream_has_the_pieces_of_the_llms_own_stream(llm, kit):
     llm.script = lambda seen: ["The ", "capital", " ", "is", "\n\nParis", ".", " "]
     messages = [ChatMessage(role="user", content=FACT)]
     own = deltas(llm.stream_chat(messages) if isinstance(llm, kit.ChatLLM) else llm.stream_complete(FACT))
@@ -172,7 +172,7 @@ class Recording(TransformersLLM):
         return response
 
 
-async def test_a_local_models_direct_answer_is_its_own(ways, kit, local_models):
+async def test_a_direct_answer_of_a_local_model_equals_its_completion(ways, kit, local_models):
     with local_models.scripted_engine("The capital is Paris – as it were.", local_models.PLAIN) as engine:
         llm = Recording(engine=engine)
         text = llm.complete(FACT).text
@@ -188,7 +188,7 @@ async def test_a_local_models_direct_answer_is_its_own(ways, kit, local_models):
         assert pieces == list(filter(None, llm.given))
 
 
-async def test_a_direct_answers_error_is_the_llms_own_and_comes_after_one_call(way, LLMClass):
+async def test_a_failed_direct_answer_raises_the_llms_error_after_one_call(way, LLMClass):
     llm = LLMClass(script=lambda seen: [OSError("no route")])
     with pytest.raises(OSError, match=r"^no route$"):
         await way(llm, FACT, router="auto")
@@ -206,14 +206,14 @@ async def test_a_direct_answer_emits_only_its_own_events(way, llm, instrumented)
     ]
     (started,) = events.of(LLMChatStartEvent, LLMCompletionStartEvent)
     assert any(id_.startswith("SkeletonOfThought.direct-") for id_ in spans.lineage(started.span_id))
-    # The answer's events belong to the engine, also where the call runs in the reader's own thread.
+    # The answer's events have the engine's span, even if the call runs in the reader's thread.
     assert len({event.span_id for event in own}) == 1
     assert own[0].span_id.startswith("SkeletonOfThoughtQueryEngine.")
     assert spans.open_spans == {}
     assert set(spans.ended) == set(spans.parents)
 
 
-async def test_the_legacy_callbacks_hear_of_one_call_in_the_query(way, LLMClass, kit):
+async def test_the_legacy_callbacks_get_one_call_in_the_query(way, LLMClass, kit):
     legacy = kit.Legacy()
     manager = CallbackManager([legacy])
     llm = LLMClass(script=kit.answering(TITLES), callback_manager=manager)
@@ -223,7 +223,7 @@ async def test_the_legacy_callbacks_hear_of_one_call_in_the_query(way, LLMClass,
     assert sorted(e.id for e in legacy.started) == sorted(e.id for e in legacy.ended)
 
 
-async def test_closing_a_direct_stream_early_closes_the_llms(llm, kit):
+async def test_closing_a_direct_stream_early_closes_the_llms_stream(llm, kit):
     llm.script = lambda seen: ("and " for _ in iter(int, 1))
     engine = kit.make(llm, router="auto", streaming=True)
     texts = engine.query(FACT).response_gen
@@ -249,7 +249,7 @@ async def test_closing_a_direct_stream_early_closes_the_llms(llm, kit):
         (LIST, "skeleton", "the embedded router takes it for independent points"),
     ],
 )
-async def test_the_decision_stands_in_the_metadata_and_is_an_event(way, llm, instrumented, query, route, reason):
+async def test_the_decision_is_in_the_metadata_and_in_an_event(way, llm, instrumented, query, route, reason):
     entry = (await way(llm, query, router="auto")).metadata["sot"]
     assert (entry["route"], entry["reason"]) == (route, reason)
     decision = entry["decision"]
@@ -261,7 +261,7 @@ async def test_the_decision_stands_in_the_metadata_and_is_an_event(way, llm, ins
         assert instrumented.events.seen.index(routed) < instrumented.events.seen.index(ready[0])
 
 
-async def test_a_stream_that_nobody_has_read_is_not_decided(llm, kit):
+async def test_an_unread_stream_is_not_decided(llm, kit):
     response = kit.make(llm, router="auto", streaming=True).query(FACT)
     assert (response.metadata["sot"]["reason"], response.metadata["sot"]["decision"]) == ("not decided yet", None)
     assert str(response) == "Just so."
@@ -269,7 +269,7 @@ async def test_a_stream_that_nobody_has_read_is_not_decided(llm, kit):
     assert "embedded router" in response.metadata["sot"]["reason"]
 
 
-async def test_the_decision_is_the_first_of_the_events(llm, kit):
+async def test_the_decision_is_the_first_event(llm, kit):
     events = [event async for event in kit.make(llm, router="auto").astream_events(LIST)]
     assert [isinstance(event, Routed) for event in events[:2]] == [True, False]
     assert events[0].model_dump(mode="json")["class_name"] == "Routed"
@@ -281,7 +281,7 @@ async def test_the_decision_is_the_first_of_the_events(llm, kit):
 # --- the cost guard --------------------------------------------------------------------------------
 
 
-async def test_the_guard_learns_from_the_answers_of_one_engine_and_not_of_another(llm, kit):
+async def test_the_guard_observes_only_answers_of_its_own_engine(llm, kit):
     first, second = kit.make(llm, router="auto"), kit.make(llm, router="auto")
     for _ in range(3):
         assert "cost guard" not in (await first.aquery(LIST)).metadata["sot"]["reason"]
@@ -289,7 +289,7 @@ async def test_the_guard_learns_from_the_answers_of_one_engine_and_not_of_anothe
     assert "cost guard" not in second.query(LIST).metadata["sot"]["reason"]
 
 
-async def test_streamed_answers_and_those_of_a_workflow_teach_it_too(llm, kit):
+async def test_the_guard_observes_streamed_answers_and_workflow_runs(llm, kit):
     engine = kit.make(llm, router="auto", streaming=True)
     await asyncio.to_thread(engine.query(LIST).get_response)
     await (await engine.aquery(LIST)).get_response()
@@ -298,7 +298,7 @@ async def test_streamed_answers_and_those_of_a_workflow_teach_it_too(llm, kit):
     assert "cost guard: about" in response.metadata["sot"]["reason"]
 
 
-async def test_a_synthesizer_has_a_guard_of_its_own(llm, kit):
+async def test_a_synthesizer_has_its_own_guard(llm, kit):
     synthesizer = SkeletonOfThoughtSynthesizer(llm)
     reasons = [synthesizer.synthesize(LIST, [kit.node("a")]).metadata["sot"]["reason"] for _ in range(4)]
     assert ["cost guard: about" in reason for reason in reasons] == [False, False, False, True]
@@ -315,7 +315,7 @@ async def test_one_worker_leads_to_a_direct_answer(way, llm):
     assert response.metadata["sot"]["route"] == "skeleton"
 
 
-async def test_an_llm_whose_async_methods_block_has_room_for_one_call_on_the_loop(kit):
+async def test_an_llm_with_blocking_async_methods_has_room_for_one_call_on_the_loop(kit):
     engine = kit.make(kit.SyncLLM(script=kit.answering(TITLES)), router="auto", concurrency="async")
     assert NO_ROOM in (await engine.aquery(LIST)).metadata["sot"]["reason"]
     assert engine.query(LIST).metadata["sot"]["route"] == "skeleton"
@@ -332,14 +332,14 @@ def test_an_engine_has_room_for_its_rows(kit, local_models):
         assert (str(response), NO_ROOM in response.metadata["sot"]["reason"]) == ("Just so.", True)
 
 
-def test_a_stock_object_that_no_engine_runs_has_room_for_one_call(local_models):
+def test_a_stock_object_without_an_engine_has_room_for_one_call(local_models):
     huggingface = pytest.importorskip("llama_index.llms.huggingface", reason="its class is not installed")
     parts = {"model": local_models.make_llama(), "tokenizer": local_models.make_tokenizer(None)}
     llm = huggingface.HuggingFaceLLM(**parts)
     assert resolve_llm(llm, "thread").room(streamed=False, sync=True) == 1
 
     class Served(huggingface.HuggingFaceLLM):
-        """Its way to complete is its own, and may serve many at a time."""
+        """An overridden `complete` may serve many calls at a time."""
 
         def complete(self, prompt, formatted=False, **kwargs):
             raise NotImplementedError
@@ -347,7 +347,7 @@ def test_a_stock_object_that_no_engine_runs_has_room_for_one_call(local_models):
     assert resolve_llm(Served(**parts), "thread").room(streamed=False, sync=True) is None
 
 
-def test_engines_can_be_copied_and_pickled_with_what_they_have_learnt():
+def test_copied_and_pickled_engines_keep_their_guards_measurements():
     ask = {"skeleton_template": "1. Rain\n2. Sun ({query_str})", "point_template": "All about {title}, {index}."}
     engine = SkeletonOfThoughtQueryEngine.from_defaults(MockLLM(), **ask)
     for _ in range(3):
@@ -358,14 +358,14 @@ def test_engines_can_be_copied_and_pickled_with_what_they_have_learnt():
     assert len(synthesizer.get_response(LIST, ["A fact."])) > 0
 
 
-def test_a_guard_of_ones_own_is_kept(llm, kit):
+def test_a_custom_guard_is_kept(llm, kit):
     router = AutoRouter(guard=CostGuard(max_extra_tokens=10))
     response = kit.make(llm, router=router).query(LIST)
     assert response.metadata["sot"]["route"] == "direct"
     assert "max_extra_tokens=10" in response.metadata["sot"]["reason"]
 
 
-# --- routers of one's own ---------------------------------------------------------------------------
+# --- custom routers ---------------------------------------------------------------------------
 
 
 async def wants_pros(query):
@@ -386,7 +386,7 @@ async def test_a_function_decides(way, llm, instrumented, router):
     assert spans.open_spans == {}
 
 
-async def test_a_router_that_fails_leads_to_a_direct_answer_and_is_the_reason(way, llm, instrumented):
+async def test_a_failed_router_leads_to_a_direct_answer_and_is_the_reason(way, llm, instrumented):
     def router(query):
         raise OSError("no route")
 
@@ -399,7 +399,7 @@ async def test_a_router_that_fails_leads_to_a_direct_answer_and_is_the_reason(wa
 
 
 @pytest.mark.parametrize("router", [5, "always", object()])
-def test_what_is_no_router_is_refused_before_any_call(llm, kit, router):
+def test_an_invalid_router_is_refused_before_any_call(llm, kit, router):
     for make in (SkeletonOfThoughtQueryEngine, SkeletonOfThoughtSynthesizer):
         with pytest.raises(ValueError, match="router"):
             make(llm, router=router)
@@ -410,7 +410,7 @@ def test_what_is_no_router_is_refused_before_any_call(llm, kit, router):
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["template", "own template"])
-async def test_a_direct_answer_over_nodes_is_asked_for_by_the_direct_template(llm, kit, own):
+async def test_a_direct_answer_over_nodes_uses_the_direct_template(llm, kit, own):
     templates = {"direct_template": "By {context_str}: {query_str}"} if own else {}
     synthesizer = SkeletonOfThoughtSynthesizer(llm, **templates)
     nodes = [kit.node("a", "Paris is the capital.")]
@@ -426,7 +426,7 @@ async def test_a_direct_answer_over_nodes_is_asked_for_by_the_direct_template(ll
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["whole", "streaming"])
-async def test_in_a_chat_the_condensed_question_is_what_is_routed(llm, kit, streaming):
+async def test_a_chat_engine_routes_the_condensed_question(llm, kit, streaming):
     prompts = []
 
     def script(seen):

@@ -36,7 +36,7 @@ def selecting(kit, selector, *, swapped=False):
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-async def test_a_router_engine_asks_the_engine_that_the_router_is_for(kit, swapped):
+async def test_a_router_engine_queries_the_selected_engine(kit, swapped):
     places = {"skeleton": 1, "direct": 0} if swapped else {}
     engine = selecting(kit, SkeletonOfThoughtSelector(**places), swapped=swapped)
     for ask in (lambda query: asyncio.to_thread(engine.query, query), engine.aquery):
@@ -58,17 +58,17 @@ async def wants_pros(query):
     ["auto", EmbeddedRouter(), lambda query: "pros" in query, wants_pros, first_sure(wants_pros)],
     ids=["auto", "router", "function", "async function", "combination"],
 )
-async def test_it_takes_any_router(router):
+async def test_the_selector_takes_any_router(router):
     selector = SkeletonOfThoughtSelector(router)
     for query, place in ((LIST, 0), (FACT, 1)):
-        # Synchronously also where a loop runs, as in a notebook.
+        # `select` also works inside a running event loop, as in a notebook.
         for result in (selector.select(CHOICES, query), await selector.aselect(CHOICES, query)):
             assert result.ind == place
             assert result.reason
 
 
 @pytest.mark.parametrize("fails", ["sync", "async"])
-async def test_a_router_that_fails_selects_the_direct_one_and_says_so(fails):
+async def test_a_failed_router_selects_the_direct_engine_and_is_the_reason(fails):
     def router(query):
         raise OSError("no route")
 
@@ -84,7 +84,7 @@ async def test_a_router_that_fails_selects_the_direct_one_and_says_so(fails):
         assert (result.ind, result.reason) == (1, "the router failed: OSError: no route")
 
 
-async def test_the_llm_that_it_asks_is_called_once_and_in_its_span(kit, instrumented):
+async def test_the_routing_llm_is_called_once_in_the_selectors_span(kit, instrumented):
     llm = kit.ChatLLM(script=lambda seen: ["INDEPENDENT"])
     engine = selecting(kit, SkeletonOfThoughtSelector(PromptRouter(llm)))
     response = await engine.aquery(FACT)
@@ -96,7 +96,7 @@ async def test_the_llm_that_it_asks_is_called_once_and_in_its_span(kit, instrume
     assert spans.open_spans == {}
 
 
-def test_choices_may_be_metadata_and_more_than_two():
+def test_choices_may_be_metadata_of_more_than_two_engines():
     metadata = [ToolMetadata(description=name) for name in ("other", "plain", "points")]
     selector = SkeletonOfThoughtSelector(skeleton=2, direct=1)
     assert [selector.select(metadata, query).ind for query in (LIST, FACT)] == [2, 1]
@@ -124,7 +124,7 @@ async def test_an_index_without_a_choice_is_an_error_for_every_route():
         ({"skeleton": 1}, "nothing to select"),
     ],
 )
-def test_what_cannot_work_is_refused(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         SkeletonOfThoughtSelector(**settings)
 
@@ -134,7 +134,7 @@ def test_an_empty_query_is_refused():
         SkeletonOfThoughtSelector().select(CHOICES, " ")
 
 
-def test_it_has_no_prompts(kit):
+def test_the_selector_has_no_prompts(kit):
     selector = SkeletonOfThoughtSelector()
     assert selector.get_prompts() == {}
     selector.update_prompts({})

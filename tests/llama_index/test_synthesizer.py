@@ -94,7 +94,7 @@ async def test_every_prompt_shows_all_nodes(synthesize, LLMClass, kit, nodes, qu
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_the_text_alone_can_be_asked_for(LLMClass, kit, streaming):
+async def test_get_response_returns_the_text_alone(LLMClass, kit, streaming):
     made = synthesizer(LLMClass(script=kit.answering(TITLES)), streaming=streaming)
     text = await asyncio.to_thread(made.get_response, "How?", ["Fact A."])
     assert await asyncio.to_thread("".join, text) == TEXT
@@ -102,7 +102,7 @@ async def test_the_text_alone_can_be_asked_for(LLMClass, kit, streaming):
     assert (text if isinstance(text, str) else "".join([piece async for piece in text])) == TEXT
 
 
-async def test_no_nodes_give_the_empty_response_without_any_call(synthesize, LLMClass, kit):
+async def test_without_nodes_the_empty_response_needs_no_call(synthesize, LLMClass, kit):
     llm = LLMClass(script=kit.answering(TITLES))
     response = await synthesize(synthesizer(llm), "How?", [])
     assert (str(response), response.source_nodes, response.points) == ("Empty Response", [], [])
@@ -110,7 +110,7 @@ async def test_no_nodes_give_the_empty_response_without_any_call(synthesize, LLM
     assert llm.watch.seen == []
 
 
-async def test_no_nodes_may_leave_it_to_the_llm_alone(synthesize, LLMClass, kit):
+async def test_without_nodes_the_llm_may_answer_alone(synthesize, LLMClass, kit):
     llm = LLMClass(script=kit.answering(TITLES))
     response = await synthesize(synthesizer(llm, on_no_nodes="answer"), "How?", [])
     assert str(response) == TEXT
@@ -145,7 +145,7 @@ async def test_values_of_the_caller_reach_the_templates(synthesize, kit, nodes):
     assert "outline How? in verse" in llm.watch.of("skeleton")[0].text
 
 
-def test_its_prompts_round_trip(kit, nodes):
+def test_the_synthesizers_prompts_round_trip(kit, nodes):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
     made = synthesizer(llm)
     assert "point_query_template" not in made.get_prompts()
@@ -156,7 +156,7 @@ def test_its_prompts_round_trip(kit, nodes):
     assert all("KNOWN Fact A." in seen.text for seen in llm.watch.seen)
 
 
-def test_the_llms_own_callbacks_stay(kit, nodes):
+def test_the_llm_keeps_its_own_callbacks(kit, nodes):
     manager, legacy = CallbackManager([]), kit.Legacy()
     llm = kit.SyncLLM(script=kit.answering(TITLES), callback_manager=manager)
     made = synthesizer(llm, callback_manager=CallbackManager([legacy]))
@@ -168,7 +168,9 @@ def test_the_llms_own_callbacks_stay(kit, nodes):
     assert str(end.payload[EventPayload.RESPONSE]) == TEXT
 
 
-async def test_the_instrumentation_hears_of_it(synthesize, LLMClass, kit, nodes, instrumented):
+async def test_the_instrumentation_gets_the_synthesizers_events_and_spans(
+    synthesize, LLMClass, kit, nodes, instrumented
+):
     await synthesize(synthesizer(LLMClass(script=kit.answering(TITLES))), "How?", nodes)
     assert len(instrumented.events.of(SynthesizeStartEvent)) == len(instrumented.events.of(SynthesizeEndEvent)) == 1
     spans = instrumented.spans
@@ -191,7 +193,7 @@ class Name(BaseModel):
         ({"skeleton_template": "Hm."}, "query_str"),
     ],
 )
-def test_what_cannot_work_is_refused(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         SkeletonOfThoughtSynthesizer(**{"llm": MockLLM(), **settings})
 
@@ -205,7 +207,7 @@ def index():
     return VectorStoreIndex.from_documents(documents, embed_model=MockEmbedding(embed_dim=4))
 
 
-async def test_an_indexs_query_engine_takes_it(LLMClass, kit, index):
+async def test_an_indexs_query_engine_uses_the_synthesizer(LLMClass, kit, index):
     llm = LLMClass(script=kit.answering(TITLES))
     engine = index.as_query_engine(response_synthesizer=synthesizer(llm), llm=llm)
     for response in (engine.query("How?"), await engine.aquery("How?")):
@@ -215,7 +217,7 @@ async def test_an_indexs_query_engine_takes_it(LLMClass, kit, index):
     assert all("Bergen is rainy." in seen.text for seen in llm.watch.seen)
 
 
-async def test_it_streams_in_an_indexs_query_engine(LLMClass, kit, index):
+async def test_the_synthesizer_streams_in_an_indexs_query_engine(LLMClass, kit, index):
     llm = LLMClass(script=kit.answering(TITLES))
     engine = index.as_query_engine(response_synthesizer=synthesizer(llm, streaming=True), llm=llm)
     response = engine.query("How?")
@@ -227,7 +229,7 @@ async def test_it_streams_in_an_indexs_query_engine(LLMClass, kit, index):
     assert len(response.source_nodes) == 2
 
 
-async def test_a_condense_question_chat_engine_takes_it(kit, index):
+async def test_a_condense_question_chat_engine_uses_the_synthesizer(kit, index):
     llm = kit.SyncLLM(script=kit.answering(TITLES))
     # The default memory keeps a database open until it is collected.
     memory = ChatMemoryBuffer.from_defaults(llm=llm)
@@ -244,7 +246,7 @@ async def test_a_condense_question_chat_engine_takes_it(kit, index):
     assert engine.chat_history[-1].content.strip() == TEXT
 
 
-async def test_a_citation_engine_takes_it(kit, index):
+async def test_a_citation_engine_uses_the_synthesizer(kit, index):
     def script(seen):
         return ["1. Move\n2. Drink water"] if seen.stage == "skeleton" else ["It rains [1]."]
 
@@ -257,7 +259,7 @@ async def test_a_citation_engine_takes_it(kit, index):
     assert "response_synthesizer:point_template" in engine.get_prompts()
 
 
-async def test_an_engine_that_finds_nothing_gives_the_empty_response(kit):
+async def test_an_engine_without_nodes_returns_the_empty_response(kit):
     llm = kit.ChatLLM(script=kit.answering(TITLES))
     engine = RetrieverQueryEngine(kit.AsyncRetriever(lambda query: []), response_synthesizer=synthesizer(llm))
     assert str(engine.query("How?")) == "Empty Response"

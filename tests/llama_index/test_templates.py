@@ -49,7 +49,7 @@ def engine(kit, llm, retriever, key, **settings):
 
 @pytest.mark.parametrize("key", MARKS)
 @pytest.mark.parametrize("how", ["given", "updated", "rich"])
-def test_every_prompt_can_be_replaced_and_is_what_is_received(kit, llm, retriever, key, how):
+def test_the_llm_receives_every_replaced_prompt(kit, llm, retriever, key, how):
     text = MARKS[key].replace("{", "{{ ").replace("}", " }}") if how == "rich" else MARKS[key]
     template = RichPromptTemplate(text) if how == "rich" else PromptTemplate(text)
     made = engine(kit, llm, retriever, key, **({key: template} if how != "updated" else {}))
@@ -89,7 +89,7 @@ def test_every_prompt_is_a_template_and_round_trips(kit, llm, retriever, key):
     assert made._templates.own == {}
 
 
-def test_an_update_can_be_taken_back(kit, llm):
+def test_an_update_can_be_reverted(kit, llm):
     made = kit.make(llm)
     original = made.get_prompts()["skeleton_template"]
     made.update_prompts({"skeleton_template": PromptTemplate(MARKS["skeleton_template"])})
@@ -98,7 +98,7 @@ def test_an_update_can_be_taken_back(kit, llm):
     assert "MINE" not in llm.watch.of("skeleton")[0].text
 
 
-def test_a_template_places_the_context_itself(kit, llm, retriever):
+def test_a_template_may_place_the_context_itself(kit, llm, retriever):
     made = kit.make(llm, retriever=retriever, point_template="{title} The point to write: {index}. after {context_str}")
     made.query("How?")
     assert {seen.text for seen in llm.watch.of("point")} == {
@@ -114,12 +114,12 @@ def test_a_chat_template_keeps_its_roles_and_the_systems_come_first(kit, llm):
     made.query("How?")
     (seen,) = llm.watch.of("skeleton")
     assert [message.role for message in seen.messages] == [MessageRole.SYSTEM, MessageRole.USER]
-    # This model is not known to continue its turn.
+    # This model's class is not known to continue a prefill.
     assert seen.text.startswith("outline How?")
     assert seen.text.endswith("Begin your answer with: 1.")
 
 
-def test_a_rich_chat_template_may_show_images(kit, llm):
+def test_a_rich_chat_template_may_contain_images(kit, llm):
     pixel = "data:image/png;base64,iVBORw0KGgo="
     template = RichPromptTemplate(
         '{% chat role="user" %}outline {{ query_str }}{{ "' + pixel + '" | image }}{% endchat %}'
@@ -129,7 +129,7 @@ def test_a_rich_chat_template_may_show_images(kit, llm):
     assert any(isinstance(block, ImageBlock) for block in seen.messages[-1].blocks)
 
 
-def test_images_of_a_template_stay_where_a_context_is_put_before_it(kit, llm, retriever):
+def test_a_context_before_a_template_keeps_its_images(kit, llm, retriever):
     pixel = "data:image/png;base64,iVBORw0KGgo="
     template = RichPromptTemplate(
         '{% chat role="user" %}outline {{ query_str }}{{ "' + pixel + '" | image }}{% endchat %}'
@@ -140,7 +140,7 @@ def test_images_of_a_template_stay_where_a_context_is_put_before_it(kit, llm, re
     assert any(isinstance(block, ImageBlock) for block in seen.messages[-1].blocks)
 
 
-def test_a_selector_gives_the_template_for_the_llm(kit, llm):
+def test_a_selector_chooses_the_template_for_the_llm(kit, llm):
     template = SelectorPromptTemplate(
         default_template=PromptTemplate("no"),
         conditionals=[(lambda llm: llm.metadata.is_chat_model, PromptTemplate("outline for a chat model {query_str}"))],
@@ -162,7 +162,7 @@ def test_variables_may_have_other_names_or_be_computed(kit, llm):
     }
 
 
-def test_partial_values_count(kit, llm):
+def test_partial_values_are_filled_in(kit, llm):
     template = PromptTemplate("outline {query_str} in {style}").partial_format(style="verse")
     kit.make(llm, skeleton_template=template).query("How?")
     assert llm.watch.of("skeleton")[0].text == "outline How? in verse"
@@ -177,7 +177,7 @@ def test_prompts_of_the_core_are_shown_and_used(kit, llm):
     assert llm.watch.of("skeleton")[0].text == "outline How?"
 
 
-def test_an_unknown_or_useless_prompt_is_refused_and_nothing_changes(kit, llm):
+def test_an_invalid_prompt_is_refused_and_changes_nothing(kit, llm):
     made = kit.make(llm)
     with pytest.raises(ValueError, match=r"no prompt 'text_qa_template'.*skeleton_template"):
         made.update_prompts({"text_qa_template": PromptTemplate("{query_str}")})

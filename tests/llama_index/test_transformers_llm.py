@@ -47,7 +47,7 @@ def assistant(text: str) -> ChatMessage:
     return ChatMessage(role=MessageRole.ASSISTANT, content=text)
 
 
-# --- the eight ways ---
+# --- the eight methods ---
 
 
 async def _astream(gen: Any) -> list[Any]:
@@ -62,7 +62,7 @@ WAYS: dict[str, Callable[..., Any]] = {}
 
 
 def way_of(name: str) -> Callable[..., Any]:
-    """Asks a question on one of the eight ways; gives all responses."""
+    """Asks a question by one of the eight methods; returns all responses."""
 
     async def ask(llm: TransformersLLM, question: str, **kwargs: Any) -> list[Any]:
         argument: Any = [user(question)] if "chat" in name else question
@@ -114,7 +114,7 @@ def scripted(local_models: Any) -> Any:
         engine.close()
 
 
-async def test_all_eight_ways_say_the_same(llm, way):
+async def test_all_eight_methods_return_the_same_text(llm, way):
     [expected] = llm.engine.generate([[{"role": "user", "content": "Why?"}]], max_new_tokens=12, min_new_tokens=12)
     responses = await way(llm, "Why?")
     last = responses[-1]
@@ -155,7 +155,7 @@ async def test_questions_go_through_the_chat_template(scripted, way):
     assert setup.prompts == ["<user>Why?</s>"]
 
 
-def test_a_formatted_prompt_is_the_very_text(scripted):
+def test_a_formatted_prompt_is_sent_unchanged(scripted):
     setup = scripted("Because.")
     assert setup.llm.complete("Say:<assistant>", formatted=True).text == "Because."
     assert setup.prompts == ["Say:"]
@@ -167,7 +167,7 @@ async def test_the_system_prompt_comes_first_and_once(scripted, way):
     assert setup.prompts == ["<system>Be brief.</s><user>Why?</s>"]
 
 
-async def test_the_system_prompt_is_not_said_again_where_there_is_one(scripted):
+async def test_a_second_system_prompt_is_not_added(scripted):
     setup = scripted("Because.", system_prompt="Be brief.")
     setup.llm.chat([ChatMessage(role=MessageRole.SYSTEM, content="Be long."), user("Why?")])
     setup.llm.predict(PromptTemplate("{question}"), question="Why?")
@@ -187,23 +187,23 @@ async def test_a_last_message_of_the_assistant_is_continued(scripted, name):
     last = list(result)[-1] if name == "stream_chat" else result
     last = (await _astream(result))[-1] if name == "astream_chat" else last
     assert text_of(last) == " is so."
-    # The model begins no turn of its own: its first step is already inside of one.
+    # The model begins no new turn: its first step continues the given one.
     assert setup.prompts == []
 
 
-async def test_a_prefill_is_continued_and_no_part_of_the_text(scripted, way):
+async def test_a_prefill_is_continued_and_is_not_part_of_the_text(scripted, way):
     setup = scripted("Because it is so.")
     assert text_of((await way(setup.llm, "Why?", prefill="Because"))[-1]) == " it is so."
 
 
-def test_roles_get_the_names_that_templates_know(scripted):
+def test_roles_are_renamed_for_the_template(scripted):
     setup = scripted("Because.")
     roles = ["developer", "user", "chatbot", "user", "model", "user"]
     setup.llm.chat([ChatMessage(role=MessageRole(role), content=str(i)) for i, role in enumerate(roles)])
     assert setup.prompts == ["<system>0</s><user>1</s><assistant>2</s><user>3</s><assistant>4</s><user>5</s>"]
 
 
-def test_messages_to_prompt_is_used_where_it_is_given(scripted):
+def test_a_custom_messages_to_prompt_is_used(scripted):
     setup = scripted(
         "Because.", messages_to_prompt=lambda messages: f"{len(messages)}: {messages[-1].content}<assistant>"
     )
@@ -222,7 +222,7 @@ def test_messages_to_prompt_is_used_where_it_is_given(scripted):
     ],
     ids=["completion_to_prompt", "query_wrapper_prompt"],
 )
-async def test_what_wraps_completions_makes_them_text(scripted, format_):
+async def test_completion_to_prompt_turns_completions_into_text(scripted, format_):
     setup = scripted("Because.", **format_)
     assert not setup.llm.metadata.is_chat_model
     setup.llm.complete("Why?")
@@ -232,14 +232,14 @@ async def test_what_wraps_completions_makes_them_text(scripted, format_):
     assert setup.prompts == ["[Why?]", "[How?]", "<user>When?</s>", "[Who?]"]
 
 
-def test_a_system_prompt_stands_before_a_wrapped_completion(scripted):
+def test_a_system_prompt_precedes_a_wrapped_completion(scripted):
     wrapper = PromptTemplate("<user>{query_str}<assistant>")
     setup = scripted("Because.", system_prompt="Be brief.", query_wrapper_prompt=wrapper)
     setup.llm.complete("Why?")
     assert setup.prompts == ["Be brief. <user>Why?"]
 
 
-def test_without_a_template_messages_are_text(loaded, local_models):
+def test_messages_become_text_without_a_template(loaded, local_models):
     tokenizer = local_models.make_tokenizer(None)
     plain = TransformersLLM.from_model(loaded[0], tokenizer, max_tokens=3)
     assert not plain.metadata.is_chat_model
@@ -250,14 +250,14 @@ def test_without_a_template_messages_are_text(loaded, local_models):
     plain.engine.close()
 
 
-def test_is_chat_model_can_be_said(scripted):
+def test_is_chat_model_can_be_set(scripted):
     setup = scripted("Because.", is_chat_model=False)
     assert not setup.llm.metadata.is_chat_model
     setup.llm.complete("Why?<assistant>")
     assert setup.prompts == ["Why?"]
 
 
-async def test_there_is_one_bos(local_models, way):
+async def test_a_prompt_has_exactly_one_bos(local_models, way):
     template = "<s>" + PLAIN
     model = local_models.make_llama(vocab_size=258)
     llm = TransformersLLM.from_model(model, local_models.make_tokenizer(template, adds_bos=True), max_tokens=2)
@@ -267,7 +267,7 @@ async def test_there_is_one_bos(local_models, way):
     llm.engine.close()
 
 
-def test_text_alone_is_read(scripted):
+def test_only_text_blocks_are_read(scripted):
     setup = scripted("Because.")
     picture = ChatMessage(role="user", blocks=[TextBlock(text="What is this?"), ImageBlock(url="http://x/y.png")])
     with pytest.raises(InvalidInput, match=r"text only.*role user.*image"):
@@ -280,7 +280,7 @@ def test_text_alone_is_read(scripted):
     assert setup.prompts == ["<user>One, two</s>"]
 
 
-def test_thoughts_are_not_shown_again(scripted):
+def test_earlier_reasoning_is_left_out(scripted):
     types = pytest.importorskip("llama_index.core.base.llms.types")
     if not hasattr(types, "ThinkingBlock"):
         pytest.skip("this version of llama-index-core has no thoughts in messages")
@@ -300,13 +300,13 @@ async def test_an_unknown_keyword_is_an_error_before_any_call(llm, way):
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_new_tokens"])
-async def test_a_call_says_how_long(llm, way, name):
+async def test_a_call_sets_its_length(llm, way, name):
     last = (await way(llm, "Why?", **{name: 5, "min_new_tokens": 0}))[-1]
     assert last.raw["usage"]["completion_tokens"] == 5
     assert (await way(llm, "Why?", max_tokens=None))[-1].raw["usage"]["completion_tokens"] == 12
 
 
-async def test_lengths_are_said_once(llm, way):
+async def test_a_length_given_twice_is_refused(llm, way):
     with pytest.raises(InvalidInput, match="say the same"):
         await way(llm, "Why?", max_tokens=5, max_new_tokens=5)
     with pytest.raises(ValidationError, match="say the same"):
@@ -321,7 +321,7 @@ async def test_stop_strings_end_the_text(scripted, way):
     assert text_of((await way(setup.llm, "Why?", stop=[], stop_after_text=("\n",)))[-1]) == "\nOne"
 
 
-async def test_stopping_tokens_end_the_text_and_belong_to_it(scripted, local_models, way):
+async def test_stopping_tokens_end_the_text_and_are_part_of_it(scripted, local_models, way):
     setup = scripted("One. Two.")
     [dot] = local_models.make_tokenizer(PLAIN)(".")["input_ids"]
     last = (await way(setup.llm, "Why?", stop_token_ids=[dot]))[-1]
@@ -369,7 +369,7 @@ def test_a_completion_is_as_long_as_the_window_allows(local_models):
     llm.engine.close()
 
 
-def test_what_llama_index_plans_with(llm):
+def test_the_metadata_reports_window_output_and_model(llm):
     assert llm.metadata.num_output == 12
     assert llm.metadata.is_chat_model
     assert llm.metadata.context_window == 4096
@@ -385,7 +385,7 @@ LONG = {"max_tokens": 60, "min_new_tokens": 60}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("a")])
-async def test_tasks_are_one_batch_and_the_loop_goes_on(llm, name, local_models):
+async def test_tasks_share_one_batch_and_do_not_block_the_loop(llm, name, local_models):
     questions = ["Why?" * (1 + i) for i in range(8)]
     ticks = 0
     over = False
@@ -411,7 +411,7 @@ async def test_tasks_are_one_batch_and_the_loop_goes_on(llm, name, local_models)
     assert [text_of(answer[-1]) for answer in answers] == [only.text for [only] in alone]
 
 
-def test_threads_are_one_batch(llm, local_models):
+def test_threads_share_one_batch(llm, local_models):
     texts: dict[int, str] = {}
 
     def ask(i: int) -> None:
@@ -427,14 +427,14 @@ def test_threads_are_one_batch(llm, local_models):
     assert len(texts) == 4
 
 
-# --- ends before the end ---
+# --- early ends ---
 
 ENDLESS = {"max_tokens": 4000, "min_new_tokens": 4000}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "stream" in name])
 @pytest.mark.parametrize("how", ["closed", "dropped", "never read"])
-async def test_a_stream_that_nobody_reads_on_frees_its_row(llm, eventually, name, how):
+async def test_an_abandoned_stream_frees_its_row(llm, eventually, name, how):
     stream = getattr(llm, name)([user("Why?")] if "chat" in name else "Why?", **ENDLESS)
     if name.startswith("a"):
         stream = await stream
@@ -483,17 +483,17 @@ async def test_the_models_own_error_reaches_the_caller(scripted, way):
 # --- tokens and events ---
 
 
-async def test_tokens_are_counted_alike_on_all_ways(llm):
+async def test_tokens_are_counted_alike_by_all_methods(llm):
     counts = []
     for name in NAMES:
-        counter = TokenCountingHandler(tokenizer=lambda text: [])  # so that only the model's own numbers count
+        counter = TokenCountingHandler(tokenizer=lambda text: [])  # so that only the model's own counts are summed
         llm.callback_manager = CallbackManager([counter])
         await way_of(name)(llm, "Why?")
         counts.append((counter.prompt_llm_token_count, counter.completion_llm_token_count))
     assert counts == [(len("<user>Why?") + 1 + len("<assistant>"), 12)] * 8
 
 
-async def test_tokens_are_counted_alike_in_a_batch_and_one_after_another(llm):
+async def test_tokens_are_counted_alike_in_a_batch_and_one_by_one(llm):
     questions = ["Why?", "How come?", "When was that?"]
     counts = []
     for together in (False, True):
@@ -580,12 +580,12 @@ ASK = PromptTemplate("Who is {who}?")
 
 @pytest.fixture
 def held(llm: Any) -> Any:
-    """A model that would never write JSON by itself."""
+    """A model that writes no JSON without a grammar."""
     pytest.importorskip("llguidance", reason="grammars need llguidance")
     return TransformersLLM(engine=llm.engine, max_tokens=200, min_new_tokens=12)
 
 
-async def test_structured_output_is_held_to_its_schema(held):
+async def test_structured_output_follows_its_schema(held):
     people = [
         held.structured_predict(Person, ASK, who="Ann"),
         await held.astructured_predict(Person, ASK, who="Ann"),
@@ -596,7 +596,7 @@ async def test_structured_output_is_held_to_its_schema(held):
     assert len({person.model_dump_json() for person in people}) == 1
 
 
-async def test_structured_output_is_held_to_its_schema_in_streams(held):
+async def test_structured_output_follows_its_schema_in_streams(held):
     if LLMTextCompletionProgram.stream_call is BasePydanticProgram.stream_call:
         pytest.skip("this version of llama-index-core streams no structured output of models without function calls")
     person = held.structured_predict(Person, ASK, who="Ann")
@@ -604,7 +604,7 @@ async def test_structured_output_is_held_to_its_schema_in_streams(held):
     assert [p async for p in await held.astream_structured_predict(Person, ASK, who="Ann")][-1] == person
 
 
-def test_without_llguidance_the_model_is_asked(scripted, monkeypatch):
+def test_without_llguidance_the_prompt_asks_for_the_schema(scripted, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     setup = scripted('{"name": "Ann", "age": 35}')
     assert setup.llm.structured_predict(Person, ASK, who="Ann") == Person(name="Ann", age=35)
@@ -612,7 +612,7 @@ def test_without_llguidance_the_model_is_asked(scripted, monkeypatch):
     assert '"age"' in setup.prompts[0]
 
 
-def test_a_schema_that_no_grammar_can_follow_is_asked_for(scripted, caplog):
+def test_the_prompt_asks_for_a_schema_without_a_grammar(scripted, caplog):
     pytest.importorskip("llguidance", reason="grammars need llguidance")
 
     class Odd(BaseModel):
@@ -658,7 +658,7 @@ def test_llms_over_one_model_share_its_engine(loaded):
     ],
     ids=["pickle", "dict", "json", "deepcopy"],
 )
-def test_a_pickle_or_copy_finds_its_model_again(folder, travel, caplog):
+def test_a_pickle_or_copy_uses_the_same_model(folder, travel, caplog):
     llm = TransformersLLM(model=folder, max_tokens=7, temperature=0.5, seed=1, stop=["x"], system_prompt="Be brief.")
     arrived = travel(llm)
     assert arrived.engine is llm.engine

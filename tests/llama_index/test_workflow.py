@@ -15,7 +15,7 @@ TITLES = ["Move", "Drink water"]
 
 
 @pytest.mark.parametrize("query", ["How?", QueryBundle("How?")], ids=["str", "bundle"])
-async def test_it_streams_the_events_and_gives_the_response(LLMClass, kit, query):
+async def test_a_workflow_streams_the_events_and_returns_the_response(LLMClass, kit, query):
     retriever = kit.AsyncRetriever(lambda query: [kit.node(query)])
     engine = kit.make(LLMClass(script=kit.answering(TITLES)), retriever=retriever)
     handler = SkeletonOfThoughtWorkflow(engine).run(query=query)
@@ -28,12 +28,12 @@ async def test_it_streams_the_events_and_gives_the_response(LLMClass, kit, query
     assert len(response.source_nodes) == 2
 
 
-async def test_it_may_be_made_of_an_engines_options(kit):
+async def test_a_workflow_takes_an_engines_options(kit):
     flow = SkeletonOfThoughtWorkflow(llm=kit.ChatLLM(script=kit.answering(TITLES)), max_points=1, router=None)
     assert len((await flow.run(query="How?")).points) == 1
 
 
-async def test_an_error_of_the_llm_is_the_runs(LLMClass, kit):
+async def test_an_error_of_the_llm_fails_the_run(LLMClass, kit):
     flow = SkeletonOfThoughtWorkflow(kit.make(LLMClass(script=lambda seen: [OSError("no route")]), max_retries=0))
     with pytest.raises(OSError, match="no route"):
         await flow.run(query="How?")
@@ -55,7 +55,7 @@ async def test_cancelling_a_run_cancels_its_calls(kit):
         await asyncio.sleep(0.001)
 
 
-async def test_what_cannot_work_is_refused(kit):
+async def test_invalid_settings_are_refused(kit):
     engine = kit.make(kit.ChatLLM(script=kit.answering(TITLES)))
     with pytest.raises(ValueError, match="not both"):
         SkeletonOfThoughtWorkflow(engine, max_points=3)

@@ -1,4 +1,4 @@
-"""What `OpenAILike` does on a real server: llama.cpp's, with the demo model; counted by what the server itself says."""
+"""`OpenAILike` on a real server, llama.cpp with the demo model, checked against the server's own counts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def responses(llm: Any, way: str, messages: list[ChatMessage], **kwargs: A
 
 
 @pytest.mark.parametrize("way", WAYS[1:])
-async def test_all_ways_say_the_same(open_ai_like, way):
+async def test_all_methods_return_the_same_text(open_ai_like, way):
     expected = open_ai_like().chat(asking()).message.content
     assert expected
     said = await responses(open_ai_like(), way, asking())
@@ -41,10 +41,10 @@ async def test_all_ways_say_the_same(open_ai_like, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_usage_is_what_the_server_counted(llama, open_ai_like, way):
+async def test_usage_equals_the_servers_own_counts(llama, open_ai_like, way):
     before = llama.metrics()
-    told = {"additional_kwargs": USAGE} if "stream" in way else {}
-    said = await responses(open_ai_like(**told), way, asking())
+    settings = {"additional_kwargs": USAGE} if "stream" in way else {}
+    said = await responses(open_ai_like(**settings), way, asking())
     after = llama.metrics()
     usage = said[-1].raw.usage
     assert usage.prompt_tokens == after["prompt_tokens_total"] - before["prompt_tokens_total"] > 0
@@ -52,8 +52,8 @@ async def test_usage_is_what_the_server_counted(llama, open_ai_like, way):
 
 
 @pytest.mark.parametrize("way", ["achat", "astream_chat"])
-async def test_tasks_are_served_side_by_side(llama, open_ai_like, way):
-    # With no end of its own every answer lasts long enough to be seen.
+async def test_the_server_decodes_tasks_in_parallel(llama, open_ai_like, way):
+    # Without an end of text every answer lasts long enough for the check.
     llm = open_ai_like(max_tokens=24, extra_body={"ignore_eos": True})
     with llama.watched() as samples:
         answers = await asyncio.gather(*(responses(llm, way, asking(f"What is {i}?")) for i in range(4)))
@@ -62,7 +62,7 @@ async def test_tasks_are_served_side_by_side(llama, open_ai_like, way):
     assert llama.busy() == 0
 
 
-def test_threads_are_served_side_by_side(llama, open_ai_like):
+def test_the_server_decodes_threads_in_parallel(llama, open_ai_like):
     llm = open_ai_like(max_tokens=24, extra_body={"ignore_eos": True})
     threads = [threading.Thread(target=llm.chat, args=(asking(f"What is {i}?"),)) for i in range(4)]
     with llama.watched() as samples:
@@ -79,10 +79,10 @@ async def test_a_last_message_of_the_assistant_is_continued(open_ai_like):
     assert "Paris" in said[-1].message.content
 
 
-async def test_a_stream_that_is_closed_early_frees_its_slot(llama, open_ai_like, eventually):
+async def test_closing_a_stream_early_frees_its_slot(llama, open_ai_like, eventually):
     llm = open_ai_like(max_tokens=900, extra_body={"ignore_eos": True})
     stream = await llm.astream_chat(asking())
     await anext(stream)
     assert llama.busy() == 1
     await stream.aclose()
-    await eventually(lambda: llama.busy() == 0, "the server stops what nobody reads")
+    await eventually(lambda: llama.busy() == 0, "the server stops the unread answer")

@@ -1,4 +1,4 @@
-"""The query engine over `OpenAILike` on a real server: llama.cpp's; counted by what the server itself says."""
+"""The query engine over `OpenAILike` on a real server, llama.cpp, checked against the server's own counts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def answered(way: str, llm: Any, **settings: Any) -> Any:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_whole_answer_by_one_llm(open_ai_like, way):
+async def test_one_llm_writes_a_whole_answer(open_ai_like, way):
     llm = open_ai_like(max_tokens=40)
     template = f"{{query_str}}\n\nCopy this list, and write nothing else:\n\n{LIST}"
     response = await answered(way, llm, skeleton_template=template, max_points=4)
@@ -58,7 +58,7 @@ async def test_a_whole_answer_by_one_llm(open_ai_like, way):
     ("way", "workers"), [("query", 8), ("aquery", 8), ("aquery", 2), ("stream", 2), ("astream", 8)]
 )
 async def test_the_server_decodes_points_side_by_side(llama, open_ai_like, way, workers):
-    # With no end of its own every point lasts long enough to be seen.
+    # Without an end of text every point lasts long enough for the check.
     point_llm = open_ai_like(max_tokens=12, extra_body={"ignore_eos": True})
     with llama.watched() as samples:
         response = await answered(way, Skeleton(), point_llm=point_llm, num_workers=workers)
@@ -68,7 +68,7 @@ async def test_the_server_decodes_points_side_by_side(llama, open_ai_like, way, 
 
 
 @pytest.mark.parametrize("way", ["query", "aquery"])
-async def test_usage_is_what_the_server_counted(llama, open_ai_like, way):
+async def test_usage_equals_the_servers_own_counts(llama, open_ai_like, way):
     before = llama.metrics()
     response = await answered(way, Skeleton(), point_llm=open_ai_like(max_tokens=4))
     after = llama.metrics()
