@@ -1,4 +1,4 @@
-"""What the adapters of all frameworks share."""
+"""Helpers that the adapters of all frameworks share."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Subclass(Library):
         return "mine"
 
 
-def test_a_librarys_class_is_found_by_its_name_and_package():
+def test_a_library_class_is_recognized_by_name_and_package():
     assert library_class(Subclass(), "Library", (__name__,)) is Library
     assert library_class(Subclass(), "Library", ("elsewhere",)) is None
     assert library_class(object(), "Library", (__name__,)) is None

@@ -1,4 +1,4 @@
-"""Clean-up of expansions: echoes, reasoning and white space go, the model's own words stay."""
+"""Clean-up of expansions: it removes echoes, reasoning and white space, and keeps the model's own words."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def clean(text: str, point: Point = POINT, *, pieces: list[str] | None = None) -
         ("- a\n- b", "- a\n- b"),
     ],
 )
-def test_echoes_go_and_the_models_words_stay(text, expected):
+def test_echoes_are_removed_and_the_models_words_stay(text, expected):
     assert clean(text) == expected
     assert clean(text, pieces=list(text)) == expected
 
@@ -117,7 +117,7 @@ def test_a_heading_and_its_text_read_well(title, expected):
     assert render([Expansion(point, "text")]) == expected
 
 
-# --- what a server repeats of the prefill ---
+# --- prefills that a server repeats ---
 
 
 def without_echo(prefill: str, parts: list[str]) -> str:
@@ -142,19 +142,19 @@ def without_echo(prefill: str, parts: list[str]) -> str:
         (" ", "Move", "Move"),
     ],
 )
-def test_a_repeated_prefill_goes_and_nothing_else(prefill, text, expected):
+def test_only_a_repeated_prefill_is_removed(prefill, text, expected):
     assert without_echo(prefill, [text]) == expected
     assert without_echo(prefill, list(text)) == expected
 
 
 @given(st.text("1. a", max_size=6), st.lists(st.text("1. a", max_size=4)))
-def test_a_repeated_prefill_goes_however_the_text_is_cut(prefill, parts):
+def test_a_repeated_prefill_is_removed_from_any_chunking(prefill, parts):
     text = "".join(parts)
     assert without_echo(prefill, parts) == without_echo(prefill, [text])
     assert without_echo(prefill, [prefill.strip() + text]) == text
 
 
-def test_nothing_is_held_back_that_cannot_be_a_repetition():
+def test_only_a_possible_repetition_is_held_back():
     echo = PrefillEcho("1. Move")
     assert echo.feed("1. M") == ""
     assert echo.feed("a") == "1. Ma"
@@ -205,7 +205,7 @@ def test_paragraphs_are_the_texts_alone():
         ("<thi", "<thi"),
     ],
 )
-def test_a_whole_text_loses_reasoning_and_the_space_around_it(text, expected):
+def test_a_whole_text_loses_reasoning_and_surrounding_space(text, expected):
     for pieces in ([text], list(text)):
         cleaner = WholeText()
         assert "".join(map(cleaner.feed, pieces)) + cleaner.close() == expected

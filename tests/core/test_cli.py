@@ -142,7 +142,7 @@ def test_a_direct_answer_has_its_pace(capsys):
     assert [part.split(":")[0] for part in line.removeprefix("decoding: ").split("; ")] == ["skeleton", "answer"]
 
 
-def test_a_server_that_reports_no_decoding_has_no_such_line(capsys):
+def test_a_server_that_reports_no_decoding_has_no_decoding_line(capsys):
     _, _, err = ask(Script(), "--plain", "--stats", capsys=capsys)
     assert "normal decoding: about" in err
     assert "decoding: " not in err.replace("normal decoding: ", "")
@@ -473,7 +473,7 @@ def merges(*, fail=None, **settings):
     return Script(skeleton="1. Dim the lights\n2. Cool the room\n", sentences=1, fail=failing, **settings)
 
 
-def test_headings_and_paragraphs(capsys):
+def test_the_style_option_joins_points_by_headings_or_paragraphs(capsys):
     _, out, _ = ask(merges(), "--plain", "--join", "headings", capsys=capsys)
     assert out.startswith("## Dim the lights\n\nThis helps")
     assert out.count("## ") == 2
@@ -503,7 +503,7 @@ def test_a_merge_is_the_answer_and_its_cost_is_reported(capsys):
     assert "merge 50/81" in err
 
 
-def test_a_merge_in_json(capsys):
+def test_json_has_the_merge_and_its_usage(capsys):
     _, out, _ = ask(merges(), "--json", "--merge", capsys=capsys)
     answer = json.loads(out)
     assert (answer["merged"], answer["merge_error"]) == (True, None)
@@ -568,13 +568,13 @@ class Looping(Script):
         return dataclasses.replace(super().backend(), stop_loops=True, remark="a tiny model")
 
 
-def test_a_local_models_loop_is_ended_and_reported(capsys):
+def test_the_command_ends_and_reports_a_local_models_loop(capsys):
     _, out, err = ask(Looping(skeleton="No list."), "--plain", capsys=capsys)
     assert out.strip() == (scripted.SENTENCE * 2).strip()
     assert "sot: the model repeated itself, so its answer was ended" in err.splitlines()
 
 
-def test_a_points_loop_is_ended_and_reported(capsys):
+def test_the_command_ends_and_reports_a_points_loop(capsys):
     _, out, err = ask(Looping(sentences=9), "--plain", capsys=capsys)
     assert out.count(scripted.SENTENCE.strip()) == 2 * len(scripted.TITLES)
     reported = [line for line in err.splitlines() if line.endswith("repeated itself, so it was ended")]

@@ -1,4 +1,4 @@
-"""Defaults of the `sot` command: the command line overrides the environment, and that the file."""
+"""Defaults of the `sot` command: the command line overrides the environment, which overrides the file."""
 
 from __future__ import annotations
 

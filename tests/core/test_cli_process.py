@@ -68,7 +68,7 @@ def test_ctrl_c_while_a_backend_is_silent_ends_cleanly(asked):
     if "--no-router" in asked:
         _wait_for_threads(process)
     else:
-        # A direct answer has no thread of its own. After this line there is only its call.
+        # A direct answer runs in the caller's thread. After this line there is only its call.
         assert json.loads(process.stdout.readline())["event"] == "Routed"
     process.send_signal(signal.SIGINT)
     out, err = finish(process)
@@ -77,7 +77,7 @@ def test_ctrl_c_while_a_backend_is_silent_ends_cleanly(asked):
 
 
 def _wait_for_threads(process):
-    # A silent call has no output to wait for, but a thread of its own.
+    # A silent call has no output to wait for, but it starts a thread.
     tasks = Path(f"/proc/{process.pid}/task")
     if not tasks.exists():
         pytest.skip("needs /proc")

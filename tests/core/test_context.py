@@ -1,4 +1,4 @@
-"""What was retrieved, in the prompts: it always reaches the model, and where, so that prompts share their start."""
+"""The retrieved context in the prompts: it always reaches the model, and its place lets prompts share their start."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def common_start(texts: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Foreign:
-    """A template of a framework's own kind, of several turns."""
+    """A template of a framework's type, with several turns."""
 
     turns: tuple[tuple[str, str], ...]
 
@@ -88,7 +88,7 @@ prefilled = pytest.mark.parametrize("prefill", [False, True], ids=["instruction"
 @kinds
 @prefilled
 def test_all_prompts_of_an_answer_share_the_context_of_the_question(prompts: PromptSet, prefill: bool) -> None:
-    """Or a prefix cache would compute it anew for every point."""
+    """Otherwise a prefix cache would compute the context again for every point."""
     texts = [whole(point_prompt(prompts, index, prefill=prefill)) for index in (1, 2, 3)]
     shared = common_start(texts)
     assert CONTEXT in shared
@@ -97,13 +97,13 @@ def test_all_prompts_of_an_answer_share_the_context_of_the_question(prompts: Pro
 
 
 @pytest.mark.parametrize("kind", ["default", "string", "foreign"])
-def test_with_the_skeleton_s_prompt_too(kind: str) -> None:
+def test_points_share_the_context_with_the_skeleton_prompt(kind: str) -> None:
     texts = [whole(skeleton_prompt(KINDS[kind])), whole(point_prompt(KINDS[kind]))]
     assert QUESTION.question in common_start(texts)
     assert CONTEXT in common_start(texts)
 
 
-def test_a_backend_that_gets_examples_has_it_with_the_question_and_not_in_them() -> None:
+def test_the_context_stands_with_the_question_and_not_in_the_examples() -> None:
     plain = point_prompt(PromptSet(), context="", prefill=True)
     prompt = point_prompt(PromptSet(), prefill=True)
     changed = [i for i, (a, b) in enumerate(zip(prompt.messages, plain.messages, strict=True)) if a != b]
@@ -114,7 +114,7 @@ def test_a_backend_that_gets_examples_has_it_with_the_question_and_not_in_them()
     assert [CONTEXT in message.text for message in skeleton.messages].index(True) == len(skeleton.messages) - 1
 
 
-def test_it_stands_before_all_of_the_turn_that_asks_the_question() -> None:
+def test_the_context_begins_the_turn_that_asks_the_question() -> None:
     for prompt in (skeleton_prompt(KINDS["file"]), point_prompt(KINDS["file"])):
         assert prompt.messages[-1].text.startswith("<context>")
     twice = Foreign((("user", "{question}"), ("assistant", "{skeleton}"), ("user", "For {question}, write {title}")))
@@ -122,13 +122,13 @@ def test_it_stands_before_all_of_the_turn_that_asks_the_question() -> None:
     assert [CONTEXT in turn.text for turn in turns] == [True, False, False]
 
 
-def test_points_that_start_early_share_it() -> None:
+def test_eager_points_share_the_context() -> None:
     early = [Skeleton(SKELETON.points[:index]) for index in (1, 2)]
     texts = [whole(point_prompt(PromptSet(), i, skeleton=s, prefill=True)) for i, s in enumerate(early, 1)]
     assert CONTEXT in common_start(texts)
 
 
-def test_a_skeleton_as_data_has_it() -> None:
+def test_a_structured_skeletons_prompt_has_the_context() -> None:
     assert CONTEXT in skeleton_prompt(PromptSet(), structured=True).messages[-1].text
 
 
@@ -137,7 +137,7 @@ def test_a_skeleton_as_data_has_it() -> None:
 
 @kinds
 @prefilled
-def test_a_point_s_own_context_shortens_what_points_share_by_nothing(prompts: PromptSet, prefill: bool) -> None:
+def test_a_points_own_context_keeps_the_shared_prefix(prompts: PromptSet, prefill: bool) -> None:
     contexts = [f"Fact {index}.{{title}}" for index in (1, 2, 3)]
     texts = [
         whole(point_prompt(prompts, index, context=context, own=True, prefill=prefill))
@@ -150,7 +150,7 @@ def test_a_point_s_own_context_shortens_what_points_share_by_nothing(prompts: Pr
     assert str(SKELETON) in common_start(texts) or "; ".join(SKELETON.titles) in common_start(texts)
 
 
-def test_it_stands_before_the_instruction() -> None:
+def test_a_points_context_stands_before_the_instruction() -> None:
     prompt = point_prompt(PromptSet(), context="Fact.", own=True)
     before, after = prompt.messages[-1].text.split("Fact.")
     assert SKELETON.titles[2] in before
@@ -169,7 +169,7 @@ def test_it_stands_before_the_instruction() -> None:
         ("Write {title} of {skeleton}", f"[c]\n\nWrite Dim the lights of {SKELETON}"),
     ],
 )
-def test_it_stands_before_the_paragraph_that_names_the_point(template: str, expected: str) -> None:
+def test_a_points_context_stands_before_the_paragraph_that_names_the_point(template: str, expected: str) -> None:
     prompts = PromptSet(point=template, context="[{context}]")
     assert point_prompt(prompts, context="c", own=True).messages[-1].text == expected
 
@@ -183,34 +183,34 @@ def test_it_stands_before_the_paragraph_that_names_the_point(template: str, expe
     ["{question} {index}: {context}!", Foreign((("system", "Now {index}: {context}!"), ("user", "{question}")))],
     ids=["string", "foreign"],
 )
-def test_a_template_that_mentions_it_has_it_there_alone(template: Any, own: bool) -> None:
+def test_a_template_with_a_context_placeholder_has_the_context_only_there(template: Any, own: bool) -> None:
     prompt = point_prompt(PromptSet(point=template), context="  Facts.\n", own=own)
     assert whole(prompt).count("Facts.") == 1
     assert "2:   Facts.\n!" in whole(prompt)
 
 
-def test_a_template_that_takes_white_space_off_mentions_it_all_the_same() -> None:
+def test_a_template_that_strips_the_context_still_counts_as_showing_it() -> None:
     prompt = point_prompt(PromptSet(point=Foreign((("user", "{title} {context}"),))), context="Facts.\n")
     assert prompt.messages[-1].text == "Dim the lights Facts."
 
 
-def test_a_short_context_that_is_in_the_prompt_by_chance_is_shown_all_the_same() -> None:
+def test_a_short_context_that_occurs_in_the_prompt_by_chance_is_still_added() -> None:
     prompts = PromptSet(point="{question} {title}", context="[{context}]")
     assert point_prompt(prompts, context="sleep").messages[-1].text.startswith("[sleep]\n\nHow do I sleep")
 
 
-def test_a_template_without_the_question_shows_it_too() -> None:
+def test_a_template_without_the_question_shows_the_context() -> None:
     prompts = PromptSet(point="Write {title}.", context="[{context}]")
     assert point_prompt(prompts, context="c").messages[-1].text == "[c]\n\nWrite Dim the lights."
 
 
-def test_a_template_without_a_user_s_turn_shows_it_too() -> None:
+def test_a_template_without_a_user_turn_shows_the_context() -> None:
     prompts = PromptSet(point=Foreign((("system", "Be brief."), ("system", "Write {title}."))), context="[{context}]")
     alone = Conversation.of("Why?")
     assert point_prompt(prompts, asked=alone, context="c").messages[-1].text == "[c]\n\nWrite Dim the lights."
 
 
-def test_a_template_whose_turns_change_with_the_values_shows_it_too() -> None:
+def test_a_template_with_varying_turns_shows_the_context() -> None:
     class Moody:
         def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
             turns = [Message("user", "So."), Message("assistant", "Yes.")] if "sleep" in values["question"] else []
@@ -231,7 +231,7 @@ def test_attachments_stay_with_their_turn(own: bool) -> None:
         assert sum(CONTEXT in message.text for message in messages) == 1
 
 
-def test_what_was_said_before_stays_as_it_is() -> None:
+def test_the_history_stays_unchanged() -> None:
     for own in (False, True):
         messages = point_prompt(PromptSet(), own=own).messages
         assert all(a is b for a, b in zip(messages, QUESTION.history, strict=False))
@@ -254,7 +254,7 @@ def test_braces_in_a_context_are_never_read_as_a_template() -> None:
 @pytest.mark.parametrize("context", ["", " \n"])
 @kinds
 @prefilled
-def test_without_a_context_prompts_are_as_ever(prompts: PromptSet, prefill: bool, context: str) -> None:
+def test_without_a_context_prompts_are_unchanged(prompts: PromptSet, prefill: bool, context: str) -> None:
     assert isinstance(prompts.point, PromptTemplate | Foreign)
     prompt = point_prompt(prompts, context=context, prefill=prefill, own=True)
     assert "context" not in whole(prompt)
@@ -262,7 +262,7 @@ def test_without_a_context_prompts_are_as_ever(prompts: PromptSet, prefill: bool
     assert "context" not in whole(skeleton_prompt(prompts, context=context, prefill=prefill))
 
 
-def test_a_template_that_mentions_it_has_nothing_there_when_nothing_was_found() -> None:
+def test_a_context_placeholder_is_empty_without_sources() -> None:
     assert point_prompt(PromptSet(point="[{context}] {title}"), context="").messages[-1].text == "[] Dim the lights"
 
 
@@ -273,7 +273,7 @@ def test_examples_have_contexts_of_their_own() -> None:
     assert texts == ["[Roses.] Colour", "[] Shape", "Hello", "[Facts.] Dim the lights"]
 
 
-def test_examples_without_a_place_for_it_are_left_alone() -> None:
+def test_examples_without_a_context_placeholder_are_unchanged() -> None:
     shown = FewShot((Example("A?", ("Colour",), " red"),), text="{question} {title}")
     prompts = PromptSet(point=PromptTemplate("{context} {title}", prefill=":", few_shot=shown), context="[{context}]")
     for own in (False, True):
@@ -301,7 +301,7 @@ def test_a_wording_that_cannot_work_is_refused(wording: Any) -> None:
 
 
 @pytest.mark.parametrize("prompts", [PromptSet(), PromptSet(direct="Answer {question}")], ids=["default", "own"])
-def test_without_a_context_a_direct_answer_is_asked_for_by_the_conversation_as_it_is(prompts: PromptSet) -> None:
+def test_a_direct_answer_without_a_context_sends_the_conversation_unchanged(prompts: PromptSet) -> None:
     assert prompts.direct_prompt(QUESTION).messages is QUESTION.messages
     assert prompts.direct_prompt(QUESTION, " \n").messages is QUESTION.messages
 
@@ -315,7 +315,7 @@ def test_a_direct_answer_has_the_context_in_its_last_turn() -> None:
     assert (prompt.prefill, prompt.hints.stop, prompt.hints.max_tokens) == ("", (), None)
 
 
-def test_a_direct_prompt_of_ones_own() -> None:
+def test_a_custom_direct_prompt_is_used() -> None:
     prompts = PromptSet(direct="From {context}: {question}")
     assert prompts.direct_prompt(QUESTION, "facts").messages[-1].text == "From facts: How do I sleep better?"
     template = Foreign((("user", "Well: {question}"),))

@@ -1,4 +1,4 @@
-"""The cost guard and what it learns from, and the automatic router around them."""
+"""The cost guard, its measurements, and the automatic router around them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ALONE = 0.05
 
 
 def answer(*, points: int = 5, tokens: int = 50, together: float = 1.0, usage: bool = True, cached: int = 0) -> Answer:
-    """An answer whose points took `together` times what the same text would have taken alone."""
+    """An answer whose points took `together` times as long as the same text alone."""
     text = "word " * tokens
     skeleton = Span(0.0, 1.0 + 39 * ALONE, 1.0)
     seconds = points * tokens * ALONE * together
@@ -68,13 +68,13 @@ def direct(tokens: int = 200, pace: float = ALONE) -> Answer:
 
 
 def unstreamed(one: Answer) -> Answer:
-    """The same, had nothing of it been shown before its end."""
+    """The same answer, shown only at its end."""
     stages = {name: dataclasses.replace(span, first=span.end) for name, span in one.timings.stages.items()}
     return dataclasses.replace(one, timings=Timings(stages=stages))
 
 
 def faster(one: Answer, times: float) -> Answer:
-    """The same by a model that is so many times as fast."""
+    """The same answer by a model that is `times` times as fast."""
     stages = {n: Span(s.start / times, s.end / times, s.first / times) for n, s in one.timings.stages.items()}
     return dataclasses.replace(one, timings=Timings(stages=stages))
 
@@ -86,17 +86,17 @@ def fed(guard: CostGuard, one: Answer, times: int = 3) -> CostGuard:
 
 
 class TestGuard:
-    def test_before_anything_was_measured_seconds_hold_nothing_back(self):
+    def test_without_measurements_the_guard_allows_a_skeleton(self):
         decision = CostGuard(min_speedup=5).route(QUESTION)
         assert decision.use_skeleton is True
         assert "too little was measured" in decision.reason
 
-    def test_points_that_are_really_written_side_by_side_pay(self):
+    def test_the_guard_allows_points_written_in_parallel(self):
         decision = fed(CostGuard(), answer(together=0.25)).route(QUESTION)
         assert decision.use_skeleton is True
         assert "s instead of" in decision.reason
 
-    def test_points_that_are_written_one_after_another_do_not(self):
+    def test_the_guard_refuses_points_written_one_after_another(self):
         decision = fed(CostGuard(), answer(together=1.0)).route(QUESTION)
         assert decision.use_skeleton is False
         assert "min_speedup=1" in decision.reason
@@ -110,7 +110,7 @@ class TestGuard:
         )
         assert fed(CostGuard(min_speedup=0), answer(together=2.0)).route(QUESTION).use_skeleton is True
 
-    def test_estimates_follow_what_was_measured(self):
+    def test_estimates_follow_the_measurements(self):
         guard = fed(CostGuard(), answer(points=5, tokens=50, together=0.2), 20)
         estimate = guard.estimate(QUESTION)
         assert estimate.direct_seconds == pytest.approx(1.0 + 250 * ALONE)
@@ -128,7 +128,7 @@ class TestGuard:
         assert decision.use_skeleton is False
         assert "max_extra_tokens=3,000" in decision.reason
 
-    def test_what_the_backend_has_cached_costs_nothing_again(self):
+    def test_cached_prompt_tokens_cost_nothing(self):
         fresh, cached = (fed(CostGuard(), answer(cached=n), 20).estimate(QUESTION) for n in (0, 90))
         assert cached.extra_tokens < fresh.extra_tokens / 2
 
@@ -139,7 +139,7 @@ class TestGuard:
         room[0] = 8
         assert fed(guard, answer(together=0.2)).route(QUESTION).use_skeleton is True
 
-    def test_what_the_request_allows_is_room_too(self):
+    def test_the_requests_limit_bounds_the_capacity(self):
         narrow, wide = (Conversation(QUESTION.messages, Request(max_concurrency=limit)) for limit in (1, 8))
         decision = CostGuard().route(narrow)
         assert decision.use_skeleton is False
@@ -159,7 +159,7 @@ class TestGuard:
         assert fed(guard, unstreamed(direct(tokens=250, pace=0.001)), 20).route(QUESTION).use_skeleton is False
         assert fed(CostGuard(), unstreamed(answer(together=1.0)), 3).estimate(QUESTION).speedup < 1.5
 
-    def test_measurements_that_disagree_hold_nothing_back(self):
+    def test_inconsistent_measurements_allow_a_skeleton(self):
         agreed, mixed = CostGuard(), CostGuard()
         for i in range(12):
             fed(agreed, answer(together=1.0), 1)
@@ -170,12 +170,12 @@ class TestGuard:
         assert mixed.route(QUESTION).use_skeleton is True
         assert agreed.route(QUESTION).use_skeleton is False
 
-    def test_what_is_over_in_an_instant_is_not_worth_a_refusal(self):
+    def test_the_guard_does_not_refuse_a_very_short_answer(self):
         quick = fed(CostGuard(), faster(answer(together=2.0), 1000.0))
         assert quick.estimate(QUESTION).speedup < 1
         assert quick.route(QUESTION).use_skeleton is True
 
-    def test_after_many_refusals_one_goes_through_to_measure_anew(self):
+    def test_after_many_refusals_the_guard_allows_one_to_measure_again(self):
         guard = fed(CostGuard(retry=3), answer(together=1.0))
         assert [guard.route(QUESTION).use_skeleton for _ in range(8)] == [False, False, False, True] * 2
         fed(guard, answer(together=0.2), 20)
@@ -194,21 +194,21 @@ class TestGuard:
 
 
 class TestPace:
-    def test_direct_answers_teach_latency_and_pace_but_not_how_points_go(self):
+    def test_direct_answers_update_latency_and_pace_but_no_point_figures(self):
         pace = Pace()
         pace.observe(direct(pace=0.02))
         assert pace.answers == 0
         assert pace.get("pace", 0.0) == pytest.approx(0.02)
         assert pace.get("latency", 0.0) == pytest.approx(1.0)
 
-    def test_answers_without_text_or_timings_teach_nothing_wrong(self):
+    def test_answers_without_text_or_timings_update_nothing(self):
         pace = Pace()
         for empty in (Answer("", "?", "direct"), Answer("", "?", "skeleton", expansions=(Expansion(Point(1, "t")),))):
             pace.observe(empty)
         assert pace.answers == 0
         assert pace.get("pace", 9.0) == 9.0
 
-    def test_many_threads_may_feed_it(self):
+    def test_many_threads_may_observe_answers(self):
         pace = Pace()
         threads = [threading.Thread(target=lambda: [pace.observe(answer()) for _ in range(50)]) for _ in range(4)]
         for thread in threads:
@@ -228,12 +228,12 @@ class TestAuto:
         assert "embedded" in decision.reason
         assert "cost guard" in decision.reason
 
-    def test_each_can_be_left_out_or_replaced(self):
+    def test_each_part_can_be_left_out_or_replaced(self):
         assert AutoRouter(lambda question: False, gate=None).route(QUESTION).use_skeleton is False
         assert AutoRouter(lambda question: True, gate=None).route(Conversation.of("2 + 2?")).use_skeleton is True
         assert AutoRouter(gate=Gate(off=["yes_no"])).route(Conversation.of("Is tea good for me?")).score != 0.0
 
-    def test_with_the_embedded_router_a_flow_opens_no_call_for_it(self):
+    def test_a_flow_opens_no_call_for_the_embedded_router(self):
         for question, stage in ((QUESTION, "skeleton"), (Conversation.of("What is 2 + 2?"), "direct")):
             flow = AnswerFlow(question, router=AutoRouter())
             assert [action.stage for action in flow.start() if isinstance(action, Call)] == [stage]
@@ -245,7 +245,7 @@ class TestAuto:
         held = AnswerFlow(Conversation.of("What is 2 + 2?"), router=router)
         assert [a.stage for a in held.start() if isinstance(a, Call)] == ["direct"]
 
-    async def test_the_loop_gets_the_same(self):
+    async def test_the_async_method_decides_the_same(self):
         async def router(question: str) -> RouteDecision:
             return RouteDecision(True, 0.9, "async")
 
@@ -261,7 +261,7 @@ class TestAuto:
         AutoRouter().observe(answer())
         assert guard.pace.answers == 1
 
-    def test_a_flow_tells_the_router_of_its_answer(self):
+    def test_a_flow_reports_its_answer_to_the_router(self):
         guard = CostGuard()
         flow = AnswerFlow(QUESTION, router=AutoRouter(guard=guard))
         (call,) = [action for action in flow.start() if isinstance(action, Call)]
@@ -288,7 +288,7 @@ class TestAuto:
         assert flow.finished
         assert "could not learn" in caplog.text
 
-    def test_what_an_adapters_argument_means(self):
+    def test_an_adapters_router_argument_selects_the_router(self):
         auto = as_router("auto")
         assert isinstance(auto, AutoRouter)
         assert isinstance(auto.router, EmbeddedRouter)
@@ -299,14 +299,14 @@ class TestAuto:
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda guard: pickle.loads(pickle.dumps(guard))])
-def test_a_guard_travels_with_what_it_has_measured(copied):
+def test_a_pickled_guard_keeps_its_measurements(copied):
     guard = CostGuard(max_points=5, enough=1)
     guard.observe(answer())
     other = copied(guard)
     assert other.pace.answers == 1
     assert other.route(Conversation.of("How?")) == guard.route(Conversation.of("How?"))
     other.observe(answer())
-    # A shallow copy shares what it measures by; the others go their own way.
+    # A shallow copy shares the measurements; deep copies and pickles have their own.
     assert guard.pace.answers == (2 if copied is copy.copy else 1)
 
 

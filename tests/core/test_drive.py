@@ -32,7 +32,7 @@ from skeleton_of_thought.routers.prompt import PromptRouter
 from skeleton_of_thought.types import Call, Conversation, Decoding, Point, Prompt, Reply, RouteDecision, Skeleton, Usage
 
 WAIT = 20.0
-"""A guard against hanging for ever, far above what any of this takes."""
+"""Seconds until a hanging test fails, far above the time that any of these needs."""
 
 
 def skeleton_of(n: int) -> list[str]:
@@ -40,7 +40,7 @@ def skeleton_of(n: int) -> list[str]:
 
 
 class Barrier:
-    """Lets its parties pass when so many of them wait at the same time, in threads or tasks."""
+    """Lets its parties pass once enough of them wait at the same time, in threads or tasks."""
 
     def __init__(self, parties: int) -> None:
         self._left = parties
@@ -221,20 +221,20 @@ def test_eager_points_run_while_the_skeleton_is_still_written(pump):
     assert [e.text for e in answer.expansions] == ["text", "text"]
 
 
-def test_siblings_are_closed_when_one_point_fails_and_before_it_is_told(pump):
+def test_siblings_are_closed_before_a_points_failure_is_emitted(pump):
     barrier = Barrier(4)
     model = Model(points(4, lambda c: [barrier, ValueError("boom") if c.point.index == 2 else ENDLESS]))
-    live_when_told: list[int] = []
+    live_when_emitted: list[int] = []
 
     def until(event):
         if isinstance(event, AnswerFailed):
-            live_when_told.append(model.live)
+            live_when_emitted.append(model.live)
         return False
 
     error = error_of(pump(model, [flow(settings={"max_retries": 0})], until=until))
     assert isinstance(error, PointError)
     assert isinstance(error.__cause__, ValueError)
-    assert live_when_told == [0]
+    assert live_when_emitted == [0]
 
 
 def test_one_failing_flow_leaves_the_others_alone(pump):
@@ -266,12 +266,12 @@ def test_a_failed_point_is_retried_and_its_partial_text_discarded(pump):
     assert [e.attempts for e in answer.expansions] == [1, 2]
 
 
-def test_what_a_failed_call_had_cost_is_counted(pump):
+def test_the_usage_of_a_failed_call_is_counted(pump):
     work = Decoding(1.0, 0.5, 2.0, steps=4, mean_rows=2.0, output_tokens=4)
 
     def write(call: Call) -> list[object]:
-        told = Reply(Usage(5, 2), decoding=work)
-        return [told, ConnectionError("reset")] if call.attempt == 1 else ["whole", told]
+        reply = Reply(Usage(5, 2), decoding=work)
+        return [reply, ConnectionError("reset")] if call.attempt == 1 else ["whole", reply]
 
     answer = answer_of(pump(Model(points(2, write)), [flow()]))
     assert answer.usage_by_stage["point"] == Usage(20, 8)
@@ -301,7 +301,7 @@ def test_a_point_that_takes_too_long_times_out_and_the_others_stay(pump):
 
 
 def stalls_once(clock: Clock, stalled: threading.Event) -> Callable[[Call], list[object]]:
-    """Two points; the first try at the first is late as soon as it has begun, and nothing else ever is."""
+    """Two points; only the first attempt at point 1 times out, as soon as it has begun."""
 
     def write(call: Call) -> list[object]:
         if (call.point.index, call.attempt) != (1, 1):
@@ -338,7 +338,7 @@ def test_closing_early_closes_every_stream(pump):
     assert model.live == 0
 
 
-def test_a_stream_with_a_cancel_of_its_own_is_cancelled_though_it_is_blocked():
+def test_a_blocked_stream_with_a_cancel_method_is_cancelled():
     class Stream:
         def __init__(self) -> None:
             self.gone = threading.Event()
@@ -386,7 +386,7 @@ async def test_cancelling_the_task_that_consumes_closes_every_stream():
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_a_client_that_swallows_the_cancellation_is_closed_all_the_same():
+async def test_a_client_that_swallows_the_cancellation_is_still_closed():
     ended = []
 
     async def deaf(call: Call, flow: int) -> AsyncIterator[str | Reply]:
@@ -411,7 +411,7 @@ async def test_a_client_that_swallows_the_cancellation_is_closed_all_the_same():
 
 
 async def test_steps_may_run_in_different_tasks():
-    """As `asyncio.wait_for(anext(...))` and LangChain's async streams do."""
+    """As in `asyncio.wait_for(anext(...))` and LangChain's async streams."""
     model = Model(points(3, lambda c: ["te", "xt"]))
     events = drive.arun([flow()], model.aopen)
     seen = []
@@ -437,7 +437,7 @@ def test_context_variables_reach_every_call(pump):
     user.set("nobody")
 
 
-def test_what_is_no_ordinary_exception_ends_the_run_and_closes_the_rest():
+def test_a_base_exception_ends_the_run_and_closes_the_rest():
     class Exit(BaseException):
         pass
 
@@ -530,13 +530,13 @@ def test_a_call_that_ended_while_the_caller_was_busy_is_not_late():
 
 
 class TestADirectAnswer:
-    """Its one call is made where the caller is."""
+    """A direct answer makes its one call in the caller's thread or task."""
 
     @staticmethod
     def flow() -> AnswerFlow:
         return flow(router=_AtOnce())
 
-    def test_it_is_made_in_the_callers_thread_with_each_piece_as_it_comes(self):
+    def test_a_direct_answer_streams_in_the_callers_thread(self):
         threads, read = [], []
 
         def open_call(call: Call, position: int) -> Iterator[str | Reply]:
@@ -555,7 +555,7 @@ class TestADirectAnswer:
         assert event.answer.finish_reason == "stop"
 
     @pytest.mark.parametrize("where", ["open", "next", "close"])
-    def test_an_error_of_any_step_is_told(self, where):
+    def test_an_error_of_any_step_is_emitted(self, where):
         class Stream:
             def __init__(self) -> None:
                 self._items = iter(["4", Reply(Usage(3, 1))])
@@ -584,7 +584,7 @@ class TestADirectAnswer:
         error = error_of(events)
         assert (type(error), str(error)) == (ConnectionError, where)
 
-    def test_it_has_a_context_of_its_own_whoever_reads(self):
+    def test_a_direct_answer_keeps_its_own_context(self):
         name = contextvars.ContextVar("name", default="outside")
         seen = []
 
@@ -603,18 +603,18 @@ class TestADirectAnswer:
         assert name.get() == "outside"
         assert item is None
 
-    def test_who_stops_reading_closes_the_stream(self, pump):
+    def test_stopping_to_read_closes_the_stream(self, pump):
         model = Model(lambda c: [ENDLESS])
         pump(model, [self.flow()], until=lambda event: isinstance(event, AnswerDelta))
         assert model.live == 0
 
-    def test_what_is_no_ordinary_exception_goes_through(self):
+    def test_a_base_exception_passes_through(self):
         model = Model(lambda c: ["4", KeyboardInterrupt()])
         with pytest.raises(KeyboardInterrupt):
             list(drive.run([self.flow()], model.open))
         assert model.live == 0
 
-    def test_two_of_them_are_made_side_by_side(self, pump):
+    def test_two_direct_answers_run_side_by_side(self, pump):
         both = Barrier(2)
         events = pump(Model(lambda c: [both, "4"]), [self.flow(), self.flow()])
         assert [answer_of(events, i).text for i in (0, 1)] == ["4", "4"]
@@ -631,7 +631,7 @@ class _AtOnce:
 
 
 class Ending(Model):
-    """A model that tells when a skeleton's call is over, however it ended."""
+    """A model that signals the end of a skeleton's call, by success or failure."""
 
     def __init__(self, script: Callable[[Call], list[object]], end: Callable[[], None]) -> None:
         super().__init__(script)
@@ -648,7 +648,7 @@ class Ending(Model):
 
 
 class TestRace:
-    """A router that takes a call, and the skeleton beside it."""
+    """A router that makes a call while the skeleton is written."""
 
     @staticmethod
     def router(word: str, gate: threading.Event | None = None) -> PromptRouter:
@@ -659,7 +659,7 @@ class TestRace:
 
         return PromptRouter(ask, race=True)
 
-    def test_the_skeleton_is_written_meanwhile_and_its_points_wait_for_the_decision(self, pump):
+    def test_the_skeleton_is_written_during_the_race_and_its_points_wait(self, pump):
         go = threading.Event()
 
         def script(call: Call) -> list[object]:
@@ -678,7 +678,7 @@ class TestRace:
         assert isinstance(events[0][1], Routed)
         assert first > 0
 
-    def test_direct_cancels_the_skeleton_and_nothing_of_it_shows(self, pump):
+    def test_a_direct_decision_cancels_the_skeleton_and_shows_nothing_of_it(self, pump):
         begun = threading.Event()
 
         class Watched(Model):
@@ -696,7 +696,7 @@ class TestRace:
         assert not [e for _, e in events if isinstance(e, PointFound | SkeletonDone)]
         assert model.live == 0
 
-    def test_a_skeleton_that_failed_meanwhile_is_written_anew_only_if_it_is_wanted(self, pump):
+    def test_a_skeleton_that_failed_during_the_race_is_retried_only_if_wanted(self, pump):
         for word, stages in (("INDEPENDENT", ["skeleton", "skeleton", "point"]), ("NONE", ["skeleton", "direct"])):
             failed = threading.Event()
             tries: list[int] = []
@@ -712,7 +712,7 @@ class TestRace:
             assert [call.stage for call in model.opened] == stages
             assert answer.text.endswith("text")
 
-    def test_a_router_that_fails_meanwhile_answers_directly(self, pump):
+    def test_a_router_that_fails_during_the_race_leads_to_a_direct_answer(self, pump):
         def ask(prompt: Prompt) -> str:
             raise RuntimeError("no such model")
 
@@ -733,13 +733,13 @@ class TestRace:
         assert answer_of(pump(model, [flow(router=PromptRouter(ask))])).route == "skeleton"
         assert asked == [0]
 
-    def test_with_one_call_at_a_time_both_get_their_turn(self, pump):
+    def test_with_one_call_at_a_time_router_and_skeleton_take_turns(self, pump):
         model = Model(points(2, lambda call: ["text"]))
         events = pump(model, [flow(router=self.router("INDEPENDENT"))], max_concurrency=1)
         assert answer_of(events).route == "skeleton"
         assert model.peak == 1
 
-    def test_a_long_skeleton_that_ended_meanwhile_is_cut_as_any_other(self, pump):
+    def test_a_long_skeleton_that_ended_during_the_race_is_cut(self, pump):
         go = threading.Event()
         model = Ending(points(6, lambda call: ["text"]), go.set)
         events = pump(model, [flow(router=self.router("INDEPENDENT", go), settings={"max_points": 2})])
@@ -756,7 +756,7 @@ TWICE = (AGAIN * 2).strip()
 
 
 def loops(read: list[str], last: Reply | None = None) -> Iterator[object]:
-    """A text that never ends, and what was read of it."""
+    """A text that never ends; it counts the pieces that were read."""
     for _ in range(100_000):
         read.append(AGAIN)
         yield AGAIN
@@ -778,7 +778,7 @@ def test_a_direct_answer_that_loops_is_ended_and_says_so(pump, many):
     assert len(read) < 100_000
 
 
-def test_without_the_setting_a_direct_answer_is_the_models_own(pump):
+def test_without_the_loop_setting_a_direct_answer_is_unchanged(pump):
     answer = answer_of(pump(Model(lambda c: [AGAIN] * 20), [flow(router=lambda q: False)]))
     assert (answer.text, answer.finish_reason) == (AGAIN * 20, None)
 
@@ -802,7 +802,7 @@ def test_a_merge_that_loops_gives_way_to_the_points(pump):
 
 
 class _Cancellable:
-    """A stream as an engine's: told to cancel, it ends by itself and says what it had cost."""
+    """A stream like an engine's: after `cancel` it ends by itself and reports its usage."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
@@ -817,7 +817,7 @@ class _Cancellable:
 
 
 @pytest.mark.parametrize("many", [1, 2], ids=["alone", "beside another"])
-def test_what_a_loop_had_cost_is_counted(many, monkeypatch):
+def test_the_usage_of_an_ended_loop_is_counted(many, monkeypatch):
     # On a busy machine the streams may not get to their end within the usual time.
     monkeypatch.setattr(drive, "GRACE", 60.0)
     asked = [flow(router=lambda q: False, settings={"stop_loops": True}) for _ in range(many)]
@@ -829,7 +829,7 @@ def test_what_a_loop_had_cost_is_counted(many, monkeypatch):
         assert answer.timings.decoding == {"direct": Decoding(steps=40)}
 
 
-def test_what_a_points_loop_had_cost_is_counted_for_the_point(monkeypatch):
+def test_the_usage_of_a_points_loop_is_counted_for_the_point(monkeypatch):
     monkeypatch.setattr(drive, "GRACE", 60.0)
     asked = flow(skeleton=Skeleton((Point(1, "Sleep"), Point(2, "Eat"))), settings={"stop_loops": True})
 

@@ -26,7 +26,7 @@ def guard(prompt: Prompt = PROMPT, material: tuple[str, ...] = (QUESTION, DRAFT)
 
 
 def read(echo: PromptEcho, text: str, size: int | None = None) -> tuple[bool, str]:
-    """Whether the text is an echo, and what is shown of it."""
+    """Whether the text is an echo, and the text that the guard shows."""
     size = size or max(1, len(text))
     shown = "".join(echo.feed(text[start : start + size]) for start in range(0, len(text), size))
     shown += echo.close()
@@ -57,7 +57,7 @@ def test_an_echo_after_other_text_ends_what_is_shown(size):
 
 
 @pytest.mark.parametrize("size", [None, 1, 5])
-def test_of_a_copy_of_the_whole_prompt_nothing_shows(size):
+def test_a_copy_of_the_whole_prompt_shows_nothing(size):
     assert read(guard(), TEXT, size) == (True, "")
 
 
@@ -65,7 +65,7 @@ def test_of_a_copy_of_the_whole_prompt_nothing_shows(size):
 @pytest.mark.parametrize(
     "more", ["", "\n\nGo to bed at the same hour each day.", " The light matters.", "\n\nThe parts agree."]
 )
-def test_the_question_may_be_said_again(more, size):
+def test_a_reply_may_repeat_the_question(more, size):
     assert read(guard(), f"{QUESTION}{more}", size) == (False, f"{QUESTION}{more}")
 
 
@@ -98,7 +98,7 @@ def test_a_report_on_the_instruction_after_the_text_is_an_echo():
         "",
     ],
 )
-def test_what_the_prompt_was_made_of_and_chance_are_no_echo(text, size):
+def test_text_of_the_prompts_inputs_and_chance_matches_are_no_echo(text, size):
     assert read(guard(), text, size) == (False, text)
 
 
@@ -107,7 +107,7 @@ ASKED = "Rewrite this as one text that reads well. Keep the order. End with this
 
 
 def own(template: str, *, question: str = QUESTION) -> PromptEcho:
-    """The guard for a prompt of the caller's own."""
+    """The guard for a custom prompt."""
     text = template.format(question=question, draft=DRAFT)
     return PromptEcho(Prompt((Message("user", text),)), [question, DRAFT], quotable=True)
 
@@ -121,7 +121,7 @@ def own(template: str, *, question: str = QUESTION) -> PromptEcho:
         f"{{question}}\n\nEnd with: {CLOSING}\n\n{{draft}}",
     ],
 )
-def test_what_a_prompt_of_ones_own_asks_for_is_no_echo(template, size):
+def test_text_that_a_custom_prompt_asks_for_is_no_echo(template, size):
     text = f"{DRAFT}\n\n{CLOSING}"
     assert read(own(template), text, size) == (False, text)
 
@@ -130,7 +130,7 @@ def test_what_a_prompt_of_ones_own_asks_for_is_no_echo(template, size):
 @pytest.mark.parametrize(
     "before", ["", "**", "Sure, here is the rewritten text:\n\n> ", f"{QUESTION}\n\n", DRAFT + "\n\n"]
 )
-def test_a_prompt_of_ones_own_is_an_echo_from_its_beginning_on(before, size):
+def test_a_custom_prompt_is_an_echo_from_its_beginning_on(before, size):
     template = f"{{question}}\n\n{ASKED}{CLOSING}\n\n{{draft}}"
     found, shown = read(own(template), f"{before}{ASKED}{CLOSING}\n\n{DRAFT}", size)
     assert found
@@ -138,7 +138,7 @@ def test_a_prompt_of_ones_own_is_an_echo_from_its_beginning_on(before, size):
     assert shown.strip() == ("" if before.startswith(QUESTION) else before.strip().strip(">*").strip())
 
 
-def test_few_words_of_ones_own_prompt_are_an_echo_where_the_reply_begins_and_nowhere_else():
+def test_few_words_of_a_custom_prompt_are_an_echo_only_at_the_replys_beginning():
     template = f"{ASKED}{CLOSING}\n\n{{draft}}"
     begun = "Rewrite this as one text that"
     assert read(own(template), f"Sure: {begun} follows.") == (True, "Sure: ")
@@ -151,13 +151,13 @@ def test_the_default_prompt_is_an_echo_whole_and_after_the_question():
         assert read(guard(), f"{before}{TEXT}", 4) == (True, seen)
 
 
-def test_what_an_assistant_says_in_the_prompt_is_no_instruction():
+def test_assistant_text_in_the_prompt_is_no_instruction():
     example = "Sleep is what the body needs most of all, every night and all year round."
     prompt = Prompt((Message("user", "Write a text."), Message("assistant", example), Message("user", DRAFT)))
     assert read(PromptEcho(prompt, [DRAFT], quotable=True), example) == (False, example)
 
 
-def test_a_first_word_that_is_none_of_the_instruction_shows_at_once():
+def test_a_first_word_that_is_not_in_the_instruction_shows_at_once():
     echo = guard()
     assert [echo.feed(piece) for piece in ("Go", " to ", "bed")] == ["Go", " to ", "bed"]
 
@@ -168,7 +168,7 @@ def test_a_beginning_that_may_be_an_echo_shows_when_it_is_none():
     assert echo.feed("a good night ") == "The parts of a good night "
 
 
-def test_an_instruction_without_spaces():
+def test_the_guard_finds_an_echo_of_an_instruction_without_spaces():
     instruction = "请把下面的要点改写成一篇通顺的短文，删去重复的内容，保持原来的顺序。"
     prompt = Prompt((Message("user", f"怎样才能睡得更好？{instruction}每天同一时间睡觉。睡前把灯调暗。"),))
     material = ("怎样才能睡得更好？", "每天同一时间睡觉。睡前把灯调暗。")
@@ -208,7 +208,7 @@ def test_white_space_before_an_echo_shows_the_same_however_it_is_cut(before, siz
 
 @many
 @given(texts)
-def test_what_is_shown_is_the_beginning_and_without_an_echo_all(text):
+def test_the_guard_shows_a_beginning_or_all_of_the_text(text):
     found, shown = read(guard(), text)
     assert text.startswith(shown)
     assert found or shown == text

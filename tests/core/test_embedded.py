@@ -21,7 +21,7 @@ from skeleton_of_thought.types import Conversation, Message
 DATA = Path(__file__).parent.parent / "data" / "router_questions.csv"
 OWN = read_labels(DATA)
 HELD_OUT = read_labels(DATA.with_name("router_heldout.csv"))
-"""Questions of our own that no weights are trained on: set aside before they were first measured."""
+"""Questions of our own that no weights are trained on, set aside before the first measurement."""
 SHIPPED = Path(sys.modules[EmbeddedRouter.__module__].__file__ or "").with_name("embedded_router.bin")
 
 UNSEEN = {
@@ -62,12 +62,12 @@ UNSEEN = {
 
 
 @pytest.mark.parametrize(("label", "question"), [(label, q) for label, of in UNSEEN.items() for q in of])
-def test_questions_that_it_was_not_trained_on(label, question):
+def test_the_router_decides_questions_outside_its_training_data(label, question):
     assert question not in {one.question for one in OWN}
     assert EmbeddedRouter().route(Conversation.of(question)).use_skeleton is label
 
 
-def test_every_form_and_language_of_our_questions_is_learnt():
+def test_the_router_learns_every_form_and_language_of_our_questions():
     router = EmbeddedRouter()
     wrong = Counter(q.form for q in OWN if (router.score(q.question) >= router.threshold) != q.use_skeleton)
     assert sum(wrong.values()) <= len(OWN) / 50, wrong
@@ -92,7 +92,7 @@ def test_no_question_is_labelled_twice_or_both_trained_on_and_held_out():
     assert {one.form for one in HELD_OUT} <= {one.form for one in OWN}
 
 
-def test_what_stands_last_in_a_long_text_counts():
+def test_the_end_of_a_long_text_counts():
     story = "We moved here in May. The house is old and the garden is large. My wife likes it. "
     router = EmbeddedRouter()
     points, fact = (
@@ -142,7 +142,7 @@ def test_the_weights_are_small_and_hold_no_words():
     }  # fmt: skip
 
 
-def test_what_is_no_weights_file_is_refused(tmp_path):
+def test_an_invalid_weights_file_is_refused(tmp_path):
     bad = tmp_path / "bad.bin"
     for content in (b"", b"\x02\x00\x00\x00{}", b"\xff" * 40):
         bad.write_bytes(content)
@@ -156,7 +156,7 @@ SMALL = [one for one in OWN if one.language == "nl"]
 
 
 class TestTraining:
-    def test_it_learns_repeats_itself_and_can_be_loaded(self, tmp_path):
+    def test_training_is_repeatable_and_its_weights_load(self, tmp_path):
         first, second = (train_embedded({"nl": SMALL}, seed=3) for _ in range(2))
         assert first.weights == second.weights
         router, baseline = first.by_source["nl"]
@@ -168,7 +168,7 @@ class TestTraining:
         right = [(loaded.score(q.question) >= loaded.threshold) == q.use_skeleton for q in SMALL]
         assert sum(right) > 0.9 * len(right)
 
-    def test_in_the_calibration_a_question_counts_by_its_share(self):
+    def test_calibration_weighs_each_question_by_its_share(self):
         sums, labels = [-2.0, -1.0, -0.5, 0.5, 1.0, 2.0], [False, False, True, False, True, True]
         alone = _calibrate(sums, labels, [1.0] * 6)
         others = _calibrate([*sums, -3.0, 3.0], [*labels, True, False], [1.0] * 6 + [0.0] * 2)
@@ -195,7 +195,7 @@ class TestTraining:
 
 
 class TestMeasures:
-    def test_counts_and_shares(self):
+    def test_measures_report_counts_and_shares(self):
         found = measure([True, True, False, False], [True, False, False, True], [0.9, 0.8, 0.1, 0.2])
         assert (found.true_positives, found.false_positives, found.true_negatives, found.false_negatives) == (
             1,
@@ -209,7 +209,7 @@ class TestMeasures:
         assert majority([True, False, False]).accuracy == pytest.approx(2 / 3)
 
     def test_a_false_positive_costs_more_than_a_false_negative(self):
-        # One of either kind: the threshold goes where the false positive is avoided.
+        # One question of either label: the threshold avoids the false positive.
         assert best_threshold([0.3, 0.5, 0.4, 0.9], [False, False, True, True]) > 0.5
 
     @pytest.mark.parametrize("text", ["question\nWhy?\n", "label,question\n2,Why?\n", "label,question\n1,\n", ""])

@@ -1,4 +1,4 @@
-"""What an error says is missing, and the command that it gives for it."""
+"""Errors about missing packages: the name of the package, and the install command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """Stands in for the package as pip installed it; `installed(note)` writes what pip notes of where it came from."""
+    """Stands in for the installed package; `installed(note)` writes pip's record of the package's source."""
     info = tmp_path / "site" / "skeleton_of_thought-9.9.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.4\nName: skeleton-of-thought\nVersion: 9.9\n")
@@ -31,13 +31,13 @@ def installed(tmp_path, monkeypatch):
     return write
 
 
-def test_from_an_index_the_name_is_enough(installed):
+def test_the_hint_for_an_index_install_gives_the_name(installed):
     installed(None)
     assert install_line("local") == 'pip install "skeleton-of-thought[local]"'
     assert str(MissingExtra("It needs torch", "local")) == f"It needs torch: {install_line('local')}"
 
 
-def test_from_a_wheel_the_wheel_is_named(installed, tmp_path):
+def test_the_hint_for_a_wheel_install_names_the_wheel(installed, tmp_path):
     wheel = tmp_path / "with a space" / "skeleton_of_thought-9.9-py3-none-any.whl"
     wheel.parent.mkdir()
     wheel.touch()
@@ -47,7 +47,7 @@ def test_from_a_wheel_the_wheel_is_named(installed, tmp_path):
 
 
 @pytest.mark.parametrize(("editable", "option"), [(True, "-e "), (False, "")])
-def test_from_a_directory_the_directory_is_named(installed, tmp_path, editable, option):
+def test_the_hint_for_a_directory_install_names_the_directory(installed, tmp_path, editable, option):
     folder = tmp_path / "my clone"
     folder.mkdir()
     installed({"url": folder.as_uri(), "dir_info": {"editable": editable}})
@@ -61,7 +61,7 @@ def test_from_a_directory_the_directory_is_named(installed, tmp_path, editable, 
         ({"requested_revision": "main"}, "git+https://example.org/sot.git@main"),
     ],
 )
-def test_from_a_repository_the_repository_is_named(installed, note, end):
+def test_the_hint_for_a_repository_install_names_the_repository(installed, note, end):
     vcs = {"vcs": "git", "commit_id": COMMIT, **note}
     installed({"url": "https://example.org/sot.git", "vcs_info": vcs})
     assert install_line("openai") == f'pip install "skeleton-of-thought[openai] @ {end}"'
@@ -69,13 +69,13 @@ def test_from_a_repository_the_repository_is_named(installed, note, end):
     assert install_line("openai").endswith(f'{end}#subdirectory=python"')
 
 
-def test_from_an_address_the_address_is_named(installed):
+def test_the_hint_for_a_url_install_names_the_url(installed):
     installed({"url": "https://example.org/sot.whl", "archive_info": {}})
     assert install_line("local") == 'pip install "skeleton-of-thought[local] @ https://example.org/sot.whl"'
 
 
 @pytest.mark.parametrize("kind", [{"archive_info": {}}, {"dir_info": {"editable": True}}])
-def test_what_is_gone_is_not_named(installed, tmp_path, kind):
+def test_the_hint_does_not_name_a_missing_source(installed, tmp_path, kind):
     installed({"url": (tmp_path / "gone.whl").as_uri(), **kind})
     assert install_line("local") == 'pip install "skeleton-of-thought[local]"'
 
@@ -97,7 +97,7 @@ def test_what_is_gone_is_not_named(installed, tmp_path, kind):
         '{"url": "https://x", "vcs_info": {"commit_id": "1"}}',
     ],
 )
-def test_a_note_that_cannot_be_read_hides_no_error(installed, tmp_path, note):
+def test_an_unreadable_install_record_hides_no_error(installed, tmp_path, note):
     installed({})
     (tmp_path / "site" / "skeleton_of_thought-9.9.dist-info" / "direct_url.json").write_bytes(
         note.encode(errors="surrogateescape")
@@ -106,14 +106,14 @@ def test_a_note_that_cannot_be_read_hides_no_error(installed, tmp_path, note):
 
 
 def line_from(root: Path, cwd: Path) -> str:
-    """What the package says that lies in this folder, without site-packages, where it may be installed."""
+    """The message of the package in this folder, without site-packages, where it may be installed."""
     code = f"import sys; sys.path.insert(0, {str(root)!r})\nfrom skeleton_of_thought.errors import install_line\n"
     code += "print(install_line('local'))"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True, cwd=cwd)
     return done.stdout.strip()
 
 
-def test_a_clone_on_the_path_names_itself(tmp_path):
+def test_the_hint_for_a_clone_on_the_path_names_the_clone(tmp_path):
     assert line_from(ROOT, tmp_path) == f'pip install -e "{ROOT}[local]"'
 
 
@@ -155,7 +155,7 @@ PARTS = {
         "local",
     ),
 }
-"""For a package that is not there (and one that it takes to see that): what is tried, the error, the extra it names."""
+"""For a missing package (and one that the attempt needs): the attempt, the error, the extra that it names."""
 
 BLOCKERS = {
     "by None": "import sys; sys.modules[{!r}] = None\n",
@@ -173,7 +173,7 @@ sys.meta_path.insert(0, Hidden())
 
 @pytest.mark.parametrize("blocker", BLOCKERS)
 @pytest.mark.parametrize("missing", PARTS, ids="-".join)
-def test_what_is_missing_is_named_with_its_remedy(missing, blocker):
+def test_a_missing_package_is_named_with_its_install_command(missing, blocker):
     tried, words, extra = PARTS[missing]
     absent, needed = missing
     if needed:
@@ -189,7 +189,7 @@ def test_what_is_missing_is_named_with_its_remedy(missing, blocker):
     assert done.stdout.rstrip().endswith(install_line(extra).removeprefix("pip install "))
 
 
-def test_an_error_of_the_framework_itself_is_not_taken_for_its_absence(tmp_path):
+def test_an_import_error_inside_the_framework_is_raised_unchanged(tmp_path):
     broken = tmp_path / "langchain_core"
     broken.mkdir()
     (broken / "__init__.py").write_text("import something_that_langchain_needs")

@@ -135,7 +135,7 @@ class TestSkeleton:
         assert flow.delta(skeleton.id, "4. More\n") == []
         assert flow.done(skeleton.id) == []
 
-    def test_repeated_titles_are_left_out_and_the_rest_numbered_anew(self):
+    def test_repeated_titles_are_dropped_and_the_rest_renumbered(self):
         _, open_calls, actions = with_points("1. Sleep\n2. SLEEP\n3. Eat\n")
         assert only(actions, SkeletonDone)[0].skeleton.points == (Point(1, "Sleep"), Point(2, "Eat"))
         assert sorted(open_calls) == [1, 2]
@@ -166,7 +166,7 @@ class TestSkeleton:
 
     @pytest.mark.parametrize("size", [1, 7, 1000])
     @pytest.mark.parametrize("echo", ["", "Well:\n1.", "As asked:"])
-    def test_what_a_backend_repeats_of_ones_own_prefill_is_taken_off(self, echo, size):
+    def test_a_custom_prefill_that_the_backend_repeats_is_removed(self, echo, size):
         prompts = PromptSet(
             skeleton=PromptTemplate("Outline {question}", prefill="Well:\n1."),
             point=PromptTemplate("Write {title}", prefill="As asked:"),
@@ -185,7 +185,7 @@ class TestSkeleton:
         (again,) = calls(flow.failed(point.id, OSError("gone")))
         assert the_answer(write(again, " it helps.")).text == "1. Sleep: it helps."
 
-    def test_a_reply_that_is_a_part_of_the_prefill_is_the_models_own(self):
+    def test_a_reply_that_equals_part_of_the_prefill_is_kept(self):
         flow = AnswerFlow(QUESTION, skeleton=Skeleton((Point(1, "Sleep"),)), prefill={"point"})
         (point,) = calls(flow.start())
         assert point.prompt.prefill == '"Sleep" -'
@@ -231,7 +231,7 @@ class TestSkeleton:
         flow.delta(again.id, "1. Eat\n")
         assert only(flow.done(again.id), SkeletonDone)[0].skeleton.titles == ("Eat",)
 
-    def test_a_skeleton_that_fails_for_good_raises_the_models_own_error(self):
+    def test_a_skeleton_without_retries_left_raises_the_models_own_error(self):
         flow = AnswerFlow(QUESTION, settings=Settings(max_retries=0))
         (skeleton,) = calls(flow.start())
         error = ConnectionError("reset")
@@ -274,7 +274,7 @@ class TestRoute:
         answer = the_answer(flow.done(direct.id))
         assert "ValueError: no weights" in answer.reason
 
-    def test_what_is_no_router_is_refused(self):
+    def test_an_object_that_is_no_router_is_refused(self):
         with pytest.raises(InvalidInput, match="function of the question"):
             AnswerFlow(QUESTION, router=3)  # type: ignore[arg-type]
 
@@ -315,7 +315,7 @@ class TestOrder:
         actions += flow.delta(opened[2].id, "Well.") + flow.done(opened[2].id)
         assert the_answer(actions).text == released(actions) == "1. Sleep\n\n2. Eat: Well."
 
-    def test_not_live_all_text_comes_at_the_end_in_one_piece(self):
+    def test_without_live_all_text_comes_at_the_end_in_one_piece(self):
         flow, opened, actions = with_points(live=False)
         assert released(actions) == ""
         actions = finish(flow, opened)
@@ -323,7 +323,7 @@ class TestOrder:
 
 
 class TestFailures:
-    def test_a_point_that_fails_before_its_first_token_is_written_anew(self):
+    def test_a_point_that_fails_before_its_first_token_is_retried(self):
         flow, opened, actions = with_points()
         error = ConnectionError("reset")
         actions += (again := flow.failed(opened[2].id, error))
@@ -356,7 +356,7 @@ class TestFailures:
         assert answer.expansions[0].text == "At te (gone)"
         assert released(actions) == answer.text
 
-    def test_not_live_even_a_first_point_with_text_may_be_written_anew(self):
+    def test_without_live_even_a_first_point_with_text_is_retried(self):
         flow, opened, _ = with_points(live=False)
         flow.delta(opened[1].id, "At te")
         (opened[1],) = calls(flow.failed(opened[1].id, ConnectionError("reset")))
@@ -375,7 +375,7 @@ class TestFailures:
         (again,) = calls(flow.failed(opened[1].id, TimeoutError()))
         assert [opened[1].timeout, again.timeout] == [3.0, 3.0]
 
-    def test_a_point_that_fails_for_good_cancels_its_siblings_and_carries_the_partial_answer(self):
+    def test_a_point_without_retries_left_cancels_its_siblings_and_carries_the_partial_answer(self):
         flow, opened, _ = with_points(settings=Settings(max_retries=0))
         flow.delta(opened[1].id, "At ten.")
         flow.done(opened[1].id)
@@ -478,7 +478,7 @@ JOINED = "1. Sleep: text 1.\n\n2. Eat: text 2."
 
 
 class TestMerge:
-    def test_one_more_call_makes_the_answer_of_the_points(self):
+    def test_one_merge_call_makes_the_answer_from_the_points(self):
         flow, call, actions = merging()
         assert (call.stage, call.point, call.timeout) == ("merge", None, None)
         prompt = call.prompt.messages[-1].text
@@ -500,18 +500,18 @@ class TestMerge:
         _, call, _ = merging(join="headings")
         assert "## Sleep\n\ntext 1.\n\n## Eat\n\ntext 2." in call.prompt.messages[-1].text
 
-    def test_not_live_its_text_comes_in_one_piece(self):
+    def test_without_live_the_merged_text_comes_in_one_piece(self):
         flow, call, actions = merging(live=False)
         actions += flow.delta(call.id, "One ") + flow.delta(call.id, "text.") + flow.done(call.id)
         assert [a.text for a in only(actions, AnswerDelta)] == ["One text."]
 
-    def test_its_reasoning_does_not_show(self):
+    def test_a_merges_reasoning_is_not_shown(self):
         flow, call, actions = merging()
         actions += flow.delta(call.id, "<think>Hm.</think>\n\nOne.") + flow.done(call.id)
         assert released(actions) == the_answer(actions).text == "One."
 
     @pytest.mark.parametrize("live", [True, False])
-    def test_a_merge_that_fails_costs_its_call_and_not_the_answer(self, live):
+    def test_a_failed_merge_leaves_the_points_as_the_answer(self, live):
         flow, call, actions = merging(live=live, max_retries=0)
         error = ConnectionError("reset")
         actions += flow.failed(call.id, error)
@@ -521,19 +521,19 @@ class TestMerge:
         assert only(actions, MergeDone) == [MergeDone("", error)]
         assert only(actions, AnswerRestarted) == [], "nothing had shown"
 
-    def test_a_merge_that_breaks_in_its_text_starts_the_answer_anew(self):
+    def test_a_merge_that_breaks_in_its_text_restarts_the_answer(self):
         flow, call, actions = merging()
         actions += flow.delta(call.id, "Restful ni")
         assert released(actions) == "Restful ni"
         error = ConnectionError("reset")
         last = flow.failed(call.id, error)
         assert only(last, AnswerRestarted) == [AnswerRestarted(error)]
-        assert calls(last) == [], "what has shown is not written twice"
+        assert calls(last) == [], "shown text is not written twice"
         assert released(last[last.index(AnswerRestarted(error)) :]) == the_answer(last).text == JOINED
 
     @pytest.mark.parametrize("reason", ["length", "content_filter"])
     @pytest.mark.parametrize("live", [True, False])
-    def test_a_merge_that_is_cut_is_not_taken(self, reason, live):
+    def test_a_truncated_merge_is_not_used(self, reason, live):
         flow, call, actions = merging(live=live)
         actions += flow.delta(call.id, "Restful ni") + flow.done(call.id, Reply(finish_reason=reason))
         answer = the_answer(actions)
@@ -542,14 +542,14 @@ class TestMerge:
         assert reason in str(answer.merge_error)
 
     @pytest.mark.parametrize("text", ["", " \n", "<think>Nothing to do.</think>"])
-    def test_a_merge_without_text_is_not_taken(self, text):
+    def test_a_merge_without_text_is_not_used(self, text):
         flow, call, actions = merging()
         actions += flow.delta(call.id, text) + flow.done(call.id)
         answer = the_answer(actions)
         assert released(actions) == answer.text == JOINED
         assert isinstance(answer.merge_error, MergeError)
 
-    def test_it_is_tried_again_while_nothing_of_it_shows(self):
+    def test_a_merge_without_shown_text_is_retried(self):
         flow, call, actions = merging(backoff=0.25)
         last = flow.failed(call.id, ConnectionError("reset"))
         (again,) = calls(last)
@@ -558,7 +558,7 @@ class TestMerge:
         actions += flow.delta(again.id, "Rest.") + flow.done(again.id)
         assert released(actions) == the_answer(actions).text == "Rest."
 
-    def test_not_live_it_is_tried_again_whatever_it_had_written(self):
+    def test_without_live_a_merge_with_text_is_retried(self):
         flow, call, _ = merging(live=False)
         flow.delta(call.id, "Restful ni")
         (again,) = calls(flow.failed(call.id, ConnectionError("reset")))
@@ -566,7 +566,7 @@ class TestMerge:
         assert the_answer(flow.done(again.id)).text == "Two."
 
     @pytest.mark.parametrize("live", [True, False])
-    def test_points_that_failed_follow_the_merged_text_as_they_are(self, live):
+    def test_failed_points_follow_the_merged_text_unchanged(self, live):
         settings = Settings(merge=True, max_retries=0, on_point_error="placeholder", placeholder="(gone)")
         flow, opened, actions = with_points(settings=settings, live=live)
         actions += flow.failed(opened.pop(2).id, ConnectionError())
@@ -579,7 +579,7 @@ class TestMerge:
         assert answer.merged
         assert list(answer.errors) == [2]
 
-    def test_a_sentence_that_a_prompt_of_ones_own_asks_for_is_no_echo(self):
+    def test_a_sentence_that_a_custom_prompt_asks_for_is_no_echo(self):
         closing = "Please talk to your doctor before you change anything."
         prompts = PromptSet(merge=f"Make one text of this. End with this sentence: {closing}\n\n{{draft}}")
         flow = AnswerFlow(QUESTION, settings=Settings(merge=True), prompts=prompts)
@@ -590,7 +590,7 @@ class TestMerge:
         answer = the_answer(flow.delta(merge.id, text) + flow.done(merge.id))
         assert (answer.text, answer.merged) == (text, True)
 
-    def test_with_one_good_point_there_is_nothing_to_merge(self):
+    def test_a_single_good_point_is_not_merged(self):
         settings = Settings(merge=True, max_retries=0, on_point_error="placeholder", placeholder="(gone)")
         flow, opened, actions = with_points("1. Sleep\n2. Eat\n", settings=settings)
         actions += flow.failed(opened.pop(2).id, ConnectionError())
@@ -616,13 +616,13 @@ class TestMerge:
         assert answer.text == JOINED
         assert isinstance(answer.merge_error, KeyError)
 
-    def test_a_skeleton_of_one_point_streams_as_ever(self):
+    def test_a_skeleton_of_one_point_streams_without_a_merge(self):
         flow, opened, actions = with_points("1. Sleep\n", settings=Settings(merge=True))
         actions += flow.delta(opened[1].id, "Lo")
         assert released(actions) == "1. Sleep: Lo"
         assert calls(flow.done(opened[1].id)) == []
 
-    def test_eager_points_show_nothing_either(self):
+    def test_eager_points_show_nothing_before_the_merge(self):
         flow = AnswerFlow(QUESTION, settings=Settings(merge=True, eager=True))
         (skeleton,) = calls(flow.start())
         actions = flow.delta(skeleton.id, "1. Sleep\n")
@@ -642,13 +642,13 @@ class TestMerge:
         assert released(actions) == "So."
         assert the_answer(flow.done(direct.id)).merged is False
 
-    def test_a_point_that_raises_comes_before_any_merge(self):
+    def test_a_point_that_raises_prevents_the_merge(self):
         flow, opened, _ = with_points(settings=Settings(merge=True, max_retries=0))
         flow.delta(opened[1].id, "At ten.")
         (failed,) = only(flow.failed(opened[2].id, ConnectionError()), AnswerFailed)
         assert failed.error.answer.text.startswith("1. Keep regular hours: At ten.")
 
-    def test_its_cost_is_counted_failed_attempts_included(self):
+    def test_the_usage_of_a_merge_counts_failed_attempts(self):
         flow = AnswerFlow(QUESTION, settings=Settings(merge=True), skeleton=Skeleton((Point(1, "a"), Point(2, "b"))))
         one, two = calls(flow.start(0.0))
         for call in (one, two):
@@ -669,10 +669,10 @@ class TestMerge:
         assert answer.timings.decoding == {"merge": Decoding(steps=9)}
         assert answer.to_dict()["merged"] is True
 
-    def test_why_it_failed_is_in_the_dict(self):
+    def test_the_dict_has_the_error_of_the_merge(self):
         flow, call, _ = merging(max_retries=0)
-        told = the_answer(flow.failed(call.id, ConnectionError("reset"))).to_dict()
-        assert (told["merged"], told["merge_error"]) == (False, {"type": "ConnectionError", "message": "reset"})
+        data = the_answer(flow.failed(call.id, ConnectionError("reset"))).to_dict()
+        assert (data["merged"], data["merge_error"]) == (False, {"type": "ConnectionError", "message": "reset"})
 
 
 class TestStructured:
@@ -700,18 +700,18 @@ class TestStructured:
         flow, call = self.structured(max_points=2)
         assert len(calls(flow.done(call.id, Reply(titles=("a", "b", "c"))))) == 2
 
-    def test_of_a_list_that_was_cut_the_last_title_is_left_out(self):
+    def test_a_truncated_list_loses_its_last_title(self):
         flow, call = self.structured()
         actions = flow.done(call.id, Reply(titles=("Sleep", "Eat we"), finish_reason="length"))
         assert [c.point.title for c in calls(actions)] == ["Sleep"]
         flow, call = self.structured()
         assert len(calls(flow.done(call.id, Reply(titles=("Sleep",), finish_reason="length")))) == 1
 
-    def test_eager_or_not_they_come_at_once(self):
+    def test_structured_titles_come_at_once_eager_or_not(self):
         flow, call = self.structured(eager=True)
         assert [c.point.title for c in calls(flow.done(call.id, Reply(titles=("a", "b"))))] == ["a", "b"]
 
-    def test_text_is_read_where_there_is_no_data(self):
+    def test_a_reply_without_data_is_read_as_text(self):
         flow, call = self.structured()
         actions = flow.delta(call.id, THREE) + flow.done(call.id)
         assert len(calls(actions)) == 3
@@ -721,7 +721,7 @@ class TestStructured:
         flow, call = self.structured()
         assert [c.stage for c in calls(flow.done(call.id, Reply(titles=titles)))] == ["direct"]
 
-    def test_a_call_that_fails_is_tried_again_as_text(self):
+    def test_a_failed_structured_call_is_retried_as_text(self):
         flow, call = self.structured()
         (again,) = calls(flow.failed(call.id, ValueError("unknown field response_format")))
         assert not again.structured
@@ -741,7 +741,7 @@ class TestAccounts:
         assert answer.usage == Usage(70, 21, 15)
         assert [e.usage for e in answer.expansions] == [Usage(20, 7, 15), Usage(40, 9)]
 
-    def test_usage_of_a_cancelled_skeleton_counts_when_it_is_known(self):
+    def test_known_usage_of_a_cancelled_skeleton_is_counted(self):
         flow = AnswerFlow(QUESTION, settings=Settings(max_points=1))
         (skeleton,) = calls(flow.start())
         (point,) = calls(flow.delta(skeleton.id, "1. Sleep\n"))
@@ -763,13 +763,13 @@ class TestAccounts:
         }
         assert answer.usage_by_stage == {}
 
-    def test_decoding_is_told_of_the_stages_whose_backend_tells(self):
+    def test_decoding_is_reported_for_the_stages_whose_backend_reports_it(self):
         flow, opened, _ = with_points("1. Sleep\n2. Eat\n")
         flow.done(opened[1].id, Reply(Usage(10, 5)))
-        told = Decoding(0.0, 0.5, 1.0, 8, 1.0, 8)
-        assert the_answer(flow.done(opened[2].id, Reply(decoding=told))).timings.decoding == {"point": told}
+        decoding = Decoding(0.0, 0.5, 1.0, 8, 1.0, 8)
+        assert the_answer(flow.done(opened[2].id, Reply(decoding=decoding))).timings.decoding == {"point": decoding}
 
-    def test_the_last_event_tells_what_a_call_had_cost_that_was_cancelled_before_it(self):
+    def test_the_last_event_counts_the_usage_of_a_cancelled_call(self):
         flow = AnswerFlow(QUESTION, settings=Settings(max_points=1))
         (skeleton,) = calls(flow.start())
         (point,) = calls(flow.delta(skeleton.id, THREE))
@@ -781,7 +781,7 @@ class TestAccounts:
         assert (settled.usage, settled.timings.decoding) == (Usage(30, 8), {"skeleton": Decoding(steps=3)})
         assert (settled.text, settled.timings.total) == (last.answer.text, last.answer.timings.total)
 
-    def test_what_an_ended_loop_had_cost_is_its_points_too(self):
+    def test_the_usage_of_an_ended_loop_is_counted_for_its_point(self):
         flow, opened, _ = with_points("1. Sleep\n2. Eat\n", settings=Settings(stop_loops=True))
         assert Cancel(opened[2].id) in flow.delta(opened[2].id, "It is a good day to be outside. " * 9)
         flow.cancelled(opened[2], Usage(20, 90))
@@ -789,7 +789,7 @@ class TestAccounts:
         assert [e.usage for e in answer.expansions] == [Usage(20, 5), Usage(20, 90)]
         assert answer.usage_by_stage == {"point": Usage(40, 95)}
 
-    def test_what_the_last_ended_loop_had_cost_is_its_points_too(self):
+    def test_the_usage_of_the_last_ended_loop_is_counted_for_its_point(self):
         flow, opened, _ = with_points("1. Sleep\n2. Eat\n", settings=Settings(stop_loops=True))
         flow.done(opened[1].id, Reply(Usage(20, 5)))
         (last,) = only(flow.delta(opened[2].id, "It is a good day to be outside. " * 9), AnswerDone)
@@ -798,7 +798,7 @@ class TestAccounts:
         assert [e.usage for e in answer.expansions] == [Usage(20, 5), Usage(20, 90)]
         assert answer.usage == Usage(40, 95)
 
-    def test_the_answer_of_an_error_tells_what_the_cancelled_points_had_cost(self):
+    def test_the_answer_of_an_error_counts_the_usage_of_cancelled_points(self):
         flow, opened, _ = with_points("1. Sleep\n2. Eat\n", settings=Settings(max_retries=0))
         (last,) = only(flow.failed(opened[1].id, ConnectionError("reset"), usage=Usage(20, 1)), AnswerFailed)
         flow.cancelled(opened[2], Usage(20, 9), decoding=Decoding(steps=9))
@@ -825,7 +825,7 @@ class TestAccounts:
         span = answer.expansions[0].span
         assert (span.start, span.first, span.end, span.seconds) == (3.0, 4.0, 6.0, 3.0)
 
-    def test_timings_tell_when_each_point_was_written_and_shown(self):
+    def test_timings_record_when_each_point_was_written_and_shown(self):
         flow, opened, _ = with_points("1. Sleep\n2. Eat\n3. Move\n", settings=Settings(on_point_error="placeholder"))
         for index, call in opened.items():
             flow.opened(call.id, float(index))
@@ -839,7 +839,7 @@ class TestAccounts:
         answer = the_answer(flow.failed(again.id, ConnectionError("reset"), 10.0))
         assert answer.timings.points == (
             PointTimes(1, "Sleep", Span(1.0, 7.0, 5.0), None, 5.0, 1),
-            # It was there before its turn came.
+            # Its text arrived before its turn.
             PointTimes(2, "Eat", Span(2.0, 6.0, 4.0), None, 7.0, 1),
             PointTimes(3, "Move", Span(9.0, 10.0), None, 10.0, 2, failed=True),
         )

@@ -1,4 +1,4 @@
-"""Random schedules of deltas, failures and ends: what must hold whatever happens, in whatever order."""
+"""Random schedules of deltas, failures and ends: properties that hold in any order."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LINES = st.sampled_from(
 
 
 class World:
-    """Holds the flow to its contract while it is driven at random."""
+    """Checks the flow's contract while events arrive at random."""
 
     def __init__(self, flow: AnswerFlow) -> None:
         self.flow = flow

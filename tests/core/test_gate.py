@@ -74,13 +74,13 @@ def test_each_rule_holds_its_questions_back_and_can_be_switched_off(rule, questi
     assert Gate(off=RULES).route(Conversation.of(question)).use_skeleton is True
 
 
-def test_of_our_questions_for_points_hardly_one_is_held_back():
+def test_the_gate_holds_back_few_of_our_questions_for_points():
     held = [q.question for q in OWN if q.use_skeleton and not Gate().route(Conversation.of(q.question)).use_skeleton]
     assert len(held) <= sum(q.use_skeleton for q in OWN) / 100, held
 
 
 @pytest.mark.parametrize("language", ["en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja"])
-def test_no_language_is_always_held_back_and_none_never(language):
+def test_the_gate_passes_and_holds_back_questions_of_each_language(language):
     ways = Counter(
         (q.use_skeleton, Gate().route(Conversation.of(q.question)).use_skeleton) for q in OWN if q.language == language
     )
@@ -88,7 +88,7 @@ def test_no_language_is_always_held_back_and_none_never(language):
     assert ways[False, False] > ways[False, True] / 2
 
 
-def test_whole_questions_are_not_held_back_for_words_that_refer():
+def test_complete_questions_with_pronouns_pass_the_gate():
     for question in (
         "Why do people collect stamps, and what do they get out of it?",
         "What else can I do with old jeans?",
@@ -99,7 +99,7 @@ def test_whole_questions_are_not_held_back_for_words_that_refer():
         assert Gate().route(Conversation.of(question)).use_skeleton is True, question
 
 
-def test_short_questions_after_an_answer_follow_on_it():
+def test_short_questions_after_an_answer_are_follow_ups():
     for question in ("Which is taller?", "What about their leaves?", "Tell me more about the first one, please."):
         decision = Gate().route(Conversation.of(question, history=HISTORY))
         assert decision.reason.startswith("gate (follow_up)"), question
@@ -110,7 +110,7 @@ def test_short_questions_after_an_answer_follow_on_it():
     )
 
 
-def test_what_an_adapter_knows_counts():
+def test_hints_of_an_adapter_count():
     question = (Message("user", "What are good ways to learn to swim?"),)
     assert Gate().against(question) is None
     assert "tools" in Gate().route(Conversation(question, Request(tools=True))).reason
@@ -123,17 +123,17 @@ def test_what_an_adapter_knows_counts():
     assert Gate(off=["attachments"]).route(Conversation((alone,))).use_skeleton is True
 
 
-def test_the_length_that_counts_as_short_is_adjustable():
+def test_the_length_of_a_short_question_is_adjustable():
     question = Conversation.of("Describe the advantages of trams in 300 words.")
     assert Gate().route(question).use_skeleton is True
     assert "length" in Gate(max_words=300).route(question).reason
 
 
-def test_rules_of_ones_own():
-    gate = Gate(extra=[lambda conversation: "too dear" if len(conversation.question) > 40 else None])
+def test_custom_rules_decide():
+    gate = Gate(extra=[lambda conversation: "too long" if len(conversation.question) > 40 else None])
     assert gate.route(Conversation.of("What are good ways to save money?")).use_skeleton is True
     assert (
-        gate.route(Conversation.of("What are good ways to save money in a very dear city?")).reason == "gate: too dear"
+        gate.route(Conversation.of("What are good ways to save money in a very large city?")).reason == "gate: too long"
     )
 
 
@@ -143,7 +143,7 @@ def test_bad_settings_are_refused():
             Gate(**wrong)
 
 
-async def test_the_loop_gets_the_same():
+async def test_the_async_method_decides_the_same():
     conversation = Conversation.of("Is a whale a fish?")
     assert await Gate().aroute(conversation) == Gate().route(conversation) == Gate().at_once(conversation)
 
@@ -168,7 +168,7 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("frame", FRAMES)
-def test_what_counts_in_a_prompt_with_a_context_is_the_question(frame):
+def test_the_gate_reads_the_question_in_a_prompt_with_a_context(frame):
     for question, use in (
         ("What are the benefits of keeping bees?", True),
         ("What should a beginner consider before buying a hive?", True),
@@ -188,7 +188,7 @@ def test_what_counts_in_a_prompt_with_a_context_is_the_question(frame):
         ("Return the answer as JSON.", "format"),
     ],
 )
-def test_what_such_a_prompt_says_of_the_answer_counts_too(demand, rule):
+def test_the_gate_reads_the_answers_instructions_in_such_a_prompt(demand, rule):
     prompt = f"{demand}\n\n{CONTEXT}\n\nQuestion: What are the benefits of keeping bees?"
     assert Gate().route(Conversation.of(prompt)).reason.startswith(f"gate ({rule})")
 
@@ -203,5 +203,5 @@ def test_what_such_a_prompt_says_of_the_answer_counts_too(demand, rule):
         "Question: " + "word " * 200,
     ],
 )
-def test_what_is_no_such_prompt_is_read_as_a_whole(prompt):
+def test_the_gate_reads_any_other_prompt_as_a_whole(prompt):
     assert find_question(prompt) == prompt

@@ -1,4 +1,4 @@
-"""The guard against loops: what ends a text, and what never does."""
+"""The guard against loops: the texts that it ends, and those that it passes on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PARAGRAPH = (
 
 
 def guarded(text: str, question: str = "What shall I do?", size: int | None = None) -> tuple[bool, str]:
-    """Whether the text loops, and what is shown of it."""
+    """Whether the text loops, and the text that the guard shows."""
     guard = LoopGuard(question)
     size = size or max(1, len(text))
     shown = [guard.feed(text[start : start + size]) for start in range(0, len(text), size)]
@@ -125,7 +125,7 @@ FINE = {
 
 @pytest.mark.parametrize("size", [None, 1, 7])
 @pytest.mark.parametrize("name", FINE)
-def test_what_is_no_loop_is_shown_whole(name, size):
+def test_text_without_a_loop_is_shown_whole(name, size):
     assert guarded(FINE[name], size=size) == (False, FINE[name])
 
 
@@ -141,7 +141,7 @@ def test_what_is_no_loop_is_shown_whole(name, size):
         "把这句话写10遍",
     ],
 )
-def test_what_the_question_asks_to_be_repeated_is_no_loop(question):
+def test_a_repetition_that_the_question_asks_for_is_no_loop(question):
     assert guarded(SENTENCE * 10, question) == (False, SENTENCE * 10)
 
 
@@ -171,7 +171,7 @@ def test_what_the_question_asks_to_be_repeated_is_no_loop(question):
         "この文を繰り返してください",
     ],
 )
-def test_questions_that_ask_for_a_repetition(question):
+def test_the_guard_recognizes_questions_that_ask_for_a_repetition(question):
     assert guarded(SENTENCE * 10, question)[0] is False
 
 
@@ -206,24 +206,24 @@ def test_questions_about_repetitions_ask_for_none(question):
 
 
 @pytest.mark.parametrize("text", [SENTENCE + "\n", "ha ha\n"])
-def test_a_fence_that_is_never_closed_does_not_let_a_loop_go_on_for_ever(text):
+def test_a_loop_in_an_unclosed_fence_is_ended(text):
     looping, shown = guarded("```python\n" + text * 2000)
     assert looping
     assert len(shown) < len(text) * 1000
 
 
 @pytest.mark.parametrize("begin", ["say ", "say write ", "'a ", "1", "say 1,", "a hundred ", "写", " ", "please ", '"'])
-def test_a_long_question_is_read_in_no_time(begin):
+def test_the_guard_reads_a_long_question_quickly(begin):
     started = time.perf_counter()
     guarded("", begin * 20_000)
     assert time.perf_counter() - started < 2
 
 
-def test_a_question_with_the_words_in_it_allows_no_other_loop():
+def test_a_repetition_asked_for_allows_no_other_loop():
     assert guarded(PARAGRAPH * 5, "Is it a good day to be outside?")[0] is True
 
 
-def test_text_is_held_back_from_the_second_time_on_until_it_goes_on_in_another_way():
+def test_repeated_text_is_held_back_until_it_differs():
     guard = LoopGuard()
     assert guard.feed(SENTENCE * 2) == (SENTENCE * 2).strip()
     assert guard.feed(SENTENCE) == ""
@@ -231,7 +231,7 @@ def test_text_is_held_back_from_the_second_time_on_until_it_goes_on_in_another_w
     assert guard.looping is False
 
 
-def test_the_end_of_the_text_shows_what_was_held_back():
+def test_the_end_of_the_text_releases_the_held_text():
     guard = LoopGuard()
     assert guard.feed(SENTENCE * 3) == (SENTENCE * 2).strip()
     assert guard.close() == " " + SENTENCE
@@ -284,7 +284,7 @@ def test_neither_verdict_nor_text_depends_on_the_pieces(text, data):
 
 @many
 @given(st.lists(texts, max_size=4).map("".join))
-def test_what_is_shown_is_the_beginning_and_without_a_loop_all(text):
+def test_the_guard_shows_a_beginning_or_all_of_the_text(text):
     looping, shown = guarded(text)
     assert text.startswith(shown)
     assert looping or shown == text
@@ -302,7 +302,7 @@ words = st.text(st.characters(categories=["Ll"], max_codepoint=0x24F), min_size=
 
 @many
 @given(st.lists(words, min_size=8, max_size=40, unique=True), st.lists(words, max_size=30, unique=True))
-def test_any_sentence_that_goes_on_and_on_is_ended_after_its_second_time(passage, before):
+def test_any_repeated_sentence_is_ended_after_its_second_time(passage, before):
     sentence = " ".join(passage).capitalize() + ". "
     start = " ".join(word.upper() for word in before) + (". " if before else "")
     looping, shown = guarded(start + sentence * 8)

@@ -1,4 +1,4 @@
-"""Skeletons as models write them, and what a person reads in them."""
+"""Skeletons as models write them, and the points that a person reads in them."""
 
 from __future__ import annotations
 
@@ -349,7 +349,7 @@ TEXTS: list[tuple[str, str, list[str]]] = [
 
 
 @pytest.mark.parametrize(("text", "titles"), [case[1:] for case in TEXTS], ids=[case[0] for case in TEXTS])
-def test_skeleton_is_read_as_a_person_would(text: str, titles: list[str]) -> None:
+def test_the_parser_reads_the_points_of_a_skeleton(text: str, titles: list[str]) -> None:
     skeleton = parse_skeleton(text)
     assert list(skeleton.titles) == titles
     assert [point.index for point in skeleton.points] == list(range(1, len(titles) + 1))
@@ -467,7 +467,7 @@ def test_returned_points_survive_a_late_closing_tag() -> None:
         ("", ""),
     ],
 )
-def test_reasoning_is_taken_out_however_the_text_is_cut(text: str, left: str) -> None:
+def test_reasoning_is_removed_from_any_chunking(text: str, left: str) -> None:
     for size in (1, 2, 3, 7, 100):
         reasoning = ReasoningFilter()
         pieces = [reasoning.feed(text[at : at + size]) for at in range(0, len(text), size)]

@@ -1,4 +1,4 @@
-"""What holds for every text that a model can write."""
+"""Properties of parsing that hold for every text that a model can write."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ last_word = st.text(st.characters(categories=["L"]), min_size=2, max_size=8) | s
 def is_clean(title: str) -> bool:
     """A clean title is one line of words that begins and ends in no list mark or closing punctuation.
 
-    What it may not hold is what a reader takes for a second mark: a number with a dot or parenthesis.
+    It never holds a number with a dot or parenthesis, which a reader would take for a second mark.
     """
     words = title.split()
     return title == " ".join(words) and not any(w[:1].isdecimal() and w[-1:] in ".)、" for w in words)
@@ -216,6 +216,6 @@ def test_work_grows_linearly(unit: str, prefix: str) -> None:
 @pytest.mark.parametrize("prefix", ["", "1. ", "1. A\n2. B "], ids=["alone", "title", "second"])
 @pytest.mark.parametrize("unit", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_megabyte_does_not_hang(unit: str, prefix: str) -> None:
-    # Quadratic work on a megabyte takes hours; the run as a whole is guarded, not a number of seconds.
+    # Quadratic work on a megabyte takes hours, so the timeout of the run catches it without a limit in seconds.
     text = prefix + unit * (1_000_000 // len(unit))
     assert parse_skeleton(text).text == text

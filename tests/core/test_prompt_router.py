@@ -1,4 +1,4 @@
-"""The router that asks a model: what it asks, how it reads the reply, and how it races with the skeleton."""
+"""The router that asks a model: its prompt, its reading of the reply, and its race with the skeleton."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUESTION = Conversation.of("How do I sleep better?")
 
 
 class Model:
-    """Replies with a text, in each of the ways that a model may be asked."""
+    """Replies with a text, by every method that a model may offer."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -47,7 +47,7 @@ WAYS = ("plain", "counted", "streamed", "acounted", "astreamed")
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_models_of_every_kind_can_be_asked_from_the_loop(way):
+async def test_models_of_every_kind_route_on_the_event_loop(way):
     model = Model("INDEPENDENT")
     decision = await PromptRouter(getattr(model, way)).aroute(QUESTION)
     assert decision.use_skeleton is True
@@ -56,7 +56,7 @@ async def test_models_of_every_kind_can_be_asked_from_the_loop(way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_models_of_every_kind_can_be_asked_in_threads(way):
+def test_models_of_every_kind_route_in_threads(way):
     model = Model("DEPENDENT")
     decision = PromptRouter(getattr(model, way)).route(QUESTION)
     assert decision.use_skeleton is False
@@ -64,7 +64,7 @@ def test_models_of_every_kind_can_be_asked_in_threads(way):
     assert model.closed == ("stream" in way)
 
 
-def test_the_twin_for_the_loop_is_not_used_in_threads():
+def test_threads_do_not_use_the_async_method():
     sync, on_loop = Model("NONE"), Model("NONE")
     PromptRouter(sync.plain, aask=on_loop.acounted).route(QUESTION)
     assert (len(sync.prompts), len(on_loop.prompts)) == (1, 0)
@@ -87,11 +87,11 @@ def test_the_twin_for_the_loop_is_not_used_in_threads():
         ("", False),
     ],
 )
-def test_replies_are_read_with_care(reply, use):
+def test_the_router_reads_a_models_reply_as_a_decision(reply, use):
     assert PromptRouter(Model(reply).plain).route(QUESTION).use_skeleton is use
 
 
-def test_a_reply_that_is_not_understood_is_reported_with_what_it_cost():
+def test_an_unreadable_reply_is_reported_with_its_usage():
     decision = PromptRouter(Model("Sleep is important because" * 9).counted).route(QUESTION)
     assert decision.use_skeleton is False
     assert "not understood" in decision.reason
@@ -99,7 +99,7 @@ def test_a_reply_that_is_not_understood_is_reported_with_what_it_cost():
     assert decision.usage == Usage(100, 3)
 
 
-def test_the_prompt_is_short_whatever_is_asked_and_shows_the_last_turns():
+def test_the_prompt_is_short_for_any_question_and_shows_the_last_turns():
     history = (
         Message("system", "Be kind."),
         Message("user", "First " + "x" * 5000),

@@ -1,4 +1,4 @@
-"""What the model is asked: layout of the prompts, prefill or instruction, and prompt files."""
+"""Prompts sent to the model: their layout, prefill or instruction, and prompt files."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def all_text(prompt: Prompt) -> str:
 
 
 @pytest.mark.parametrize("prefill", [True, False])
-def test_points_share_everything_up_to_what_is_their_own(prefill: bool) -> None:
+def test_point_prompts_share_everything_before_their_own_title(prefill: bool) -> None:
     texts = [all_text(point_prompt(PromptSet(), index, prefill=prefill)) for index in (1, 2, 3)]
     shared = common_start(texts)
     places = [shared.index(known) for known in (QUESTION.question, *SKELETON.titles)]
     assert places == sorted(places)
     for text, point in zip(texts, SKELETON.points, strict=True):
         assert point.title in text[len(shared) :]
-        # What follows is short: the shared part is computed once, the rest once per point.
+        # The rest is short: the shared part is computed once, the rest once per point.
         assert len(text) - len(shared) < 120 + 2 * len(point.title)
 
 
@@ -82,8 +82,8 @@ def test_limits_reach_the_model() -> None:
 
 
 @pytest.mark.parametrize("prefill", [True, False])
-def test_default_prompts_hold_nothing_to_fill_in(prefill: bool) -> None:
-    # Small models copy such places ("[Add a title]", "1. <point>", "1. ...") instead of filling them in.
+def test_default_prompts_leave_no_placeholder(prefill: bool) -> None:
+    # Small models copy placeholders ("[Add a title]", "1. <point>", "1. ...") instead of filling them in.
     prompts = PromptSet()
     for prompt in (
         skeleton_prompt(prompts, prefill=prefill),
@@ -101,7 +101,7 @@ def test_a_prefill_never_ends_in_white_space() -> None:
         assert prompt.prefill == prompt.prefill.rstrip()
 
 
-def test_backends_without_prefill_are_told_instead() -> None:
+def test_backends_without_prefill_get_an_instruction() -> None:
     with_prefill, without = point_prompt(PromptSet(), prefill=True), point_prompt(PromptSet(), prefill=False)
     assert without.prefill == ""
     assert without.messages[-1].role == "user"
@@ -111,7 +111,7 @@ def test_backends_without_prefill_are_told_instead() -> None:
 # --- the caller's messages -------------------------------------------------------------------------
 
 
-def test_system_message_and_history_stay_in_front_as_they_are() -> None:
+def test_system_message_and_history_come_first_unchanged() -> None:
     history = [Message("user", "Hello"), Message("assistant", "Hi {question}!", raw=object())]
     conversation = Conversation.of("Why is the sky blue?", system="Be {brief}.", history=history)
     for prompt in (skeleton_prompt(PromptSet(), conversation), point_prompt(PromptSet(), 1, conversation)):
@@ -129,7 +129,7 @@ def test_attachments_reach_every_call() -> None:
         assert "What is in here?" in prompt.messages[-1].text
 
 
-def test_braces_in_what_the_user_and_the_model_write_are_left_alone() -> None:
+def test_braces_in_questions_and_titles_are_kept() -> None:
     question = "What does {index} do in f'{title}' and {0} and {}?"
     skeleton = Skeleton((Point(1, "The {skeleton} case"), Point(2, "{question}")))
     own = PromptSet(point="{question}\n{skeleton}\n{title}")
@@ -140,12 +140,12 @@ def test_braces_in_what_the_user_and_the_model_write_are_left_alone() -> None:
     assert all(title in text for title in skeleton.titles)
 
 
-def test_other_braces_in_a_template_are_left_alone() -> None:
+def test_other_braces_in_a_template_are_kept() -> None:
     prompts = PromptSet(skeleton='Answer {question} as {"points": [...]} or {other} or {}')
     assert all_text(skeleton_prompt(prompts)).endswith(' as {"points": [...]} or {other} or {}')
 
 
-# --- templates of one's own ------------------------------------------------------------------------
+# --- custom templates ------------------------------------------------------------------------------
 
 
 def test_a_string_becomes_a_template() -> None:
@@ -154,7 +154,7 @@ def test_a_string_becomes_a_template() -> None:
     assert all_text(point_prompt(prompts)) == "2 of 3: Dim the lights"
 
 
-def test_an_instruction_replaces_the_prefill_where_it_is_not_continued() -> None:
+def test_an_instruction_replaces_a_prefill_that_the_backend_does_not_continue() -> None:
     plain = PromptTemplate("{question}", prefill=" 1. ")
     assert "Begin your answer with: 1." in skeleton_prompt(PromptSet(skeleton=plain)).messages[-1].text
     own = PromptTemplate("{question}", prefill="1.", instead=" Number them up to {max_points}.")
@@ -225,7 +225,7 @@ def test_points_that_start_early_share_all_but_the_last_lines_of_the_skeleton() 
 
 
 @pytest.mark.parametrize("most", [1, 2, 4])
-def test_a_skeleton_that_is_shown_has_no_more_points_than_are_wanted(most: int) -> None:
+def test_an_example_skeleton_has_at_most_max_points(most: int) -> None:
     shown = skeleton_prompt(PromptSet(), prefill=True, most=most).messages
     assert {len(parse_skeleton(turn.text)) for turn in shown if turn.role == "assistant"} == {most}
 
@@ -233,13 +233,13 @@ def test_a_skeleton_that_is_shown_has_no_more_points_than_are_wanted(most: int) 
 @pytest.mark.parametrize(
     ("words", "shown"), [(1, " One two."), (2, " One two."), (4, " One two."), (5, " One two. Three four five.")]
 )
-def test_the_sentences_of_an_example_are_as_many_as_the_length_that_is_asked_for(words: int, shown: str) -> None:
+def test_an_example_has_as_many_sentences_as_the_requested_length(words: int, shown: str) -> None:
     few_shot = FewShot((Example("A?", reply=("One two.", "Three four five.")),))
     prompts = PromptSet(point=PromptTemplate("{title}", prefill="So", few_shot=few_shot))
     assert point_prompt(prompts, words=words, prefill=True).messages[1].text == f"So{shown}"
 
 
-def test_the_default_examples_are_longer_where_points_shall_be_longer() -> None:
+def test_the_default_examples_grow_with_the_requested_length() -> None:
     def lengths(words: int) -> list[int]:
         turns = point_prompt(PromptSet(), words=words, prefill=True).messages
         return [len(turn.text.split()) for turn in turns if turn.role == "assistant"][1:-1]
@@ -255,13 +255,13 @@ def test_a_backend_that_takes_no_prefill_gets_the_instruction_without_examples()
     assert [turn.text for turn in prompt.messages] == ["About Dim the lights now"]
 
 
-def test_examples_use_the_template_s_own_text_without_one_of_theirs() -> None:
+def test_examples_without_text_of_their_own_use_the_template() -> None:
     template = PromptTemplate("List: {question}", prefill="1.", few_shot=FewShot((Example("A?", reply=" red"),)))
     turns = skeleton_prompt(PromptSet(skeleton=template), prefill=True).messages
     assert [turn.text for turn in turns] == ["List: A?", "1. red", f"List: {QUESTION.question}"]
 
 
-def test_what_examples_ask_must_mention_what_is_wanted_too() -> None:
+def test_example_templates_must_mention_the_required_placeholders() -> None:
     shown = FewShot((Example("A?", reply=" red"),), text="{titles}", opening=("{question}", "{titles}"))
     with pytest.raises(PromptFileError, match=r"never mentions \{index\} or \{title\}"):
         PromptSet(point=PromptTemplate("About {title}", prefill="So", few_shot=shown))
@@ -284,13 +284,13 @@ def test_the_default_examples_read_like_answers() -> None:
     ("words", "asked"),
     [(10, "one sentence"), (40, "one or two sentences"), (100, "a short paragraph"), (300, "a paragraph")],
 )
-def test_the_length_of_a_point_is_asked_for_in_sentences(words: int, asked: str, prefill: bool) -> None:
+def test_a_prompt_asks_for_a_points_length_in_sentences(words: int, asked: str, prefill: bool) -> None:
     text = point_prompt(PromptSet(), words=words, prefill=prefill).messages[-1].text
     assert asked in text
     assert prefill or f"at most {words} words" in text
 
 
-def test_a_limit_grows_with_the_length_that_is_asked_for() -> None:
+def test_a_limit_grows_with_the_requested_length() -> None:
     assert (
         point_prompt(PromptSet(), words=80).hints.max_tokens == 2 * point_prompt(PromptSet(), words=40).hints.max_tokens
     )
@@ -299,13 +299,13 @@ def test_a_limit_grows_with_the_length_that_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(("most", "asked"), [(10, "3 to 10"), (4, "3 to 4"), (3, "at most 3"), (1, "at most 1")])
-def test_the_number_of_points_that_is_asked_for_makes_sense(most: int, asked: str) -> None:
+def test_the_prompt_asks_for_a_valid_number_of_points(most: int, asked: str) -> None:
     prompt = PromptSet().skeleton_prompt(QUESTION, max_points=most, words=40, prefill=False)
     assert f"{asked} different headings" in prompt.messages[-1].text
 
 
 class Shouting:
-    """A template of a framework's own kind."""
+    """A template of a framework's type."""
 
     def render(self, conversation: Conversation, values: Any, *, prefill: bool) -> Prompt:
         return Prompt((Message("user", values["question"].upper()),))
@@ -351,7 +351,7 @@ def test_published_files_load_from_wherever_they_are(kind: str, tmp_path: Path) 
     assert written.prefill == "2. Dim the lights"
 
 
-def test_a_published_prefill_becomes_an_instruction_where_it_is_not_continued() -> None:
+def test_a_published_prefill_becomes_an_instruction_if_the_backend_does_not_continue_it() -> None:
     prompt = point_prompt(PromptSet.from_json(FILE))
     assert prompt.prefill == ""
     assert prompt.messages[-1].text.endswith("Begin your answer with: 2. Dim the lights")
@@ -387,13 +387,13 @@ def test_a_file_that_cannot_work_is_refused(content: object, message: str, tmp_p
     assert message in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PromptFileError, match=r"nowhere\.json.* cannot be read"):
         PromptSet.from_json(tmp_path / "nowhere.json")
 
 
 @pytest.mark.parametrize("content", [b"{not json", b"\xff\xfe\x00", b""])
-def test_a_file_that_is_no_json_is_named(content: bytes, tmp_path: Path) -> None:
+def test_an_invalid_json_file_is_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.json"
     path.write_bytes(content)
     with pytest.raises(PromptFileError, match=r"broken\.json"):
@@ -416,14 +416,14 @@ def test_the_published_files_load_unchanged(name: str) -> None:
     assert str(SKELETON) in all_text(point_prompt(prompts, prefill=True))
 
 
-# --- the merge, and the skeleton as data --------------------------------------------------------------
+# --- the merge, and structured skeletons --------------------------------------------------------------
 
 
 def merge_prompt(prompts: PromptSet, draft: str, conversation: Conversation = QUESTION) -> Prompt:
     return prompts.merge_prompt(conversation, SKELETON, draft, max_points=10, words=40)
 
 
-def test_a_merge_shows_question_history_and_draft_and_nothing_in_them_is_read_as_a_template() -> None:
+def test_a_merge_shows_question_history_and_draft_with_their_braces() -> None:
     history = (Message("user", "Hi"), Message("assistant", "Hello"))
     conversation = Conversation.of("Why {draft}?", system="Be brief.", history=history)
     prompt = merge_prompt(PromptSet(), "1. A: {question}", conversation)
@@ -433,7 +433,7 @@ def test_a_merge_shows_question_history_and_draft_and_nothing_in_them_is_read_as
     assert prompt.prefill == ""
 
 
-def test_a_merge_may_be_somewhat_longer_than_its_draft_in_any_script() -> None:
+def test_a_merges_limit_exceeds_its_draft_in_any_script() -> None:
     # About four characters a token in English, about one in Chinese.
     for draft, tokens in (("Rest your eyes. " * 100, 400), ("多休息。" * 100, 400)):
         limit = merge_prompt(PromptSet(), draft).hints.max_tokens
@@ -444,7 +444,7 @@ def test_a_merge_may_be_somewhat_longer_than_its_draft_in_any_script() -> None:
     assert short >= 64
 
 
-def test_a_merge_prompt_of_ones_own() -> None:
+def test_a_custom_merge_prompt_is_used() -> None:
     prompts = PromptSet(merge="{count} parts, {titles}: {draft}")
     assert (
         merge_prompt(prompts, "x").messages[-1].text == "3 parts, Keep regular hours; Dim the lights; Avoid coffee: x"
@@ -453,7 +453,7 @@ def test_a_merge_prompt_of_ones_own() -> None:
         PromptSet(merge="Merge {question}.")
 
 
-def test_a_skeleton_as_data_is_asked_for_without_a_form() -> None:
+def test_the_prompt_for_a_structured_skeleton_asks_for_no_format() -> None:
     def asked(prompts: PromptSet) -> Prompt:
         return prompts.skeleton_prompt(QUESTION, max_points=5, words=40, prefill=True, structured=True)
 

@@ -1,4 +1,4 @@
-"""Retrieval as a stage of the flow: what is retrieved when, what becomes of it, and how both drivers do it."""
+"""Retrieval as a stage of the flow: its order, its place in the prompts, its failures, and both drivers."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ QUESTION = Conversation.of("How do I sleep better?")
 TWO = "1. Sleep\n2. Eat\n"
 GIVEN = Skeleton((Point(2, "Sleep"), Point(5, "Eat")))
 WAIT = 20.0
-"""A guard against hanging for ever, far above what any of this takes."""
+"""Seconds until a hanging test fails, far above the time that any of these needs."""
 
 
 def found(what: object = "all") -> Reply:
     return Reply(sources=(f"node {what}",), context=f"Fact {what}.")
 
 
-class Told:
-    """A flow that is driven by hand, and all that it said."""
+class DrivenFlow:
+    """A flow driven by hand, with every action that it returned."""
 
     def __init__(self, *, settings: dict | None = None, start: float = 0.0, **options) -> None:
         self.flow = AnswerFlow(QUESTION, settings=Settings(**(settings or {})), **options)
@@ -105,7 +105,7 @@ class Told:
         return [action for action in self.said if isinstance(action, kinds)]
 
     def shown(self, stage: str, index: int | None = None) -> str:
-        """What the prompts of such calls show, all of them."""
+        """Text of all prompts of these calls."""
         calls = [c for c in self.events(Call) if c.stage == stage and (index is None or c.point.index == index)]
         return "\n".join(message.text for call in calls for message in call.prompt.messages)
 
@@ -114,137 +114,137 @@ class Told:
 
 
 class TestOnce:
-    def test_it_comes_first_and_all_prompts_show_what_it_found(self):
-        told = Told(retrieval="once")
-        assert told.waiting == [("sources", None)]
-        assert told.call("sources").prompt is None
-        assert told.end("sources", reply=found())[:2] == [SourcesFound(None, ("node all",)), SourcesDone()]
-        assert told.waiting == [("skeleton", None)]
-        told.skeleton()
-        assert told.waiting == [("point", 1), ("point", 2)]
-        answer = told.finish()
+    def test_the_retrieval_comes_first_and_all_prompts_show_its_sources(self):
+        driven = DrivenFlow(retrieval="once")
+        assert driven.waiting == [("sources", None)]
+        assert driven.call("sources").prompt is None
+        assert driven.end("sources", reply=found())[:2] == [SourcesFound(None, ("node all",)), SourcesDone()]
+        assert driven.waiting == [("skeleton", None)]
+        driven.skeleton()
+        assert driven.waiting == [("point", 1), ("point", 2)]
+        answer = driven.finish()
         for stage, index in (("skeleton", None), ("point", 1), ("point", 2)):
-            assert told.shown(stage, index).count("Fact all.") == 1
+            assert driven.shown(stage, index).count("Fact all.") == 1
         assert answer.sources == ("node all",)
         assert [e.sources for e in answer.expansions] == [(), ()]
-        assert len(told.events(SourcesDone)) == 1
+        assert len(driven.events(SourcesDone)) == 1
 
     @pytest.mark.parametrize("eager", [False, True])
-    def test_all_points_of_an_answer_share_it_in_their_prompts(self, eager):
-        told = Told(retrieval="once", settings={"eager": eager}, prefill={"skeleton", "point"})
-        told.finish()
-        one, two = (told.shown("point", index) for index in (1, 2))
+    def test_all_point_prompts_share_the_context(self, eager):
+        driven = DrivenFlow(retrieval="once", settings={"eager": eager}, prefill={"skeleton", "point"})
+        driven.finish()
+        one, two = (driven.shown("point", index) for index in (1, 2))
         shared = next(i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
         assert "Fact all." in one[:shared]
 
     @pytest.mark.parametrize("use_skeleton", [True, False])
-    def test_it_comes_after_the_route(self, use_skeleton):
-        told = Told(retrieval="once", router=lambda question: use_skeleton)
-        assert told.waiting == [("route", None)]
-        told.end("route", reply=Reply(decision=told.call("route").router.decide()))
-        assert told.waiting == [("sources", None)]
-        told.end("sources", reply=found())
-        assert told.waiting == [("skeleton" if use_skeleton else "direct", None)]
-        answer = told.finish()
-        assert "Fact all." in told.shown("skeleton" if use_skeleton else "direct")
+    def test_the_retrieval_follows_the_route(self, use_skeleton):
+        driven = DrivenFlow(retrieval="once", router=lambda question: use_skeleton)
+        assert driven.waiting == [("route", None)]
+        driven.end("route", reply=Reply(decision=driven.call("route").router.decide()))
+        assert driven.waiting == [("sources", None)]
+        driven.end("sources", reply=found())
+        assert driven.waiting == [("skeleton" if use_skeleton else "direct", None)]
+        answer = driven.finish()
+        assert "Fact all." in driven.shown("skeleton" if use_skeleton else "direct")
         assert (answer.sources, answer.route) == (("node all",), "skeleton" if use_skeleton else "direct")
-        kinds = [type(event) for event in told.events(Routed, SourcesFound, SourcesDone)]
+        kinds = [type(event) for event in driven.events(Routed, SourcesFound, SourcesDone)]
         assert kinds == [Routed, SourcesFound, SourcesDone]
 
     def test_a_router_that_fails_leaves_a_direct_answer_with_its_sources(self):
-        told = Told(retrieval="once", router=lambda question: True)
-        told.fail("route")
-        answer = told.finish()
+        driven = DrivenFlow(retrieval="once", router=lambda question: True)
+        driven.fail("route")
+        answer = driven.finish()
         assert (answer.route, answer.sources) == ("direct", ("node all",))
-        assert "Fact all." in told.shown("direct")
+        assert "Fact all." in driven.shown("direct")
 
-    def test_points_that_are_given_wait_for_it(self):
-        told = Told(retrieval="once", skeleton=GIVEN)
-        assert told.waiting == [("sources", None)]
-        assert told.events(SkeletonDone) == []
-        told.end("sources", reply=found())
-        assert told.waiting == [("point", 2), ("point", 5)]
-        answer = told.finish()
-        assert told.shown("point", 5).count("Fact all.") == 1
+    def test_given_points_wait_for_the_retrieval(self):
+        driven = DrivenFlow(retrieval="once", skeleton=GIVEN)
+        assert driven.waiting == [("sources", None)]
+        assert driven.events(SkeletonDone) == []
+        driven.end("sources", reply=found())
+        assert driven.waiting == [("point", 2), ("point", 5)]
+        answer = driven.finish()
+        assert driven.shown("point", 5).count("Fact all.") == 1
         assert (answer.sources, answer.skeleton) == (("node all",), GIVEN)
 
     def test_an_unusable_skeleton_needs_no_second_retrieval(self):
-        told = Told(retrieval="once")
-        told.end("sources", reply=found())
-        told.skeleton("It depends.")
-        assert told.waiting == [("direct", None)]
-        answer = told.finish()
-        assert "Fact all." in told.shown("direct")
-        assert (answer.sources, len(told.events(SourcesDone))) == (("node all",), 1)
+        driven = DrivenFlow(retrieval="once")
+        driven.end("sources", reply=found())
+        driven.skeleton("It depends.")
+        assert driven.waiting == [("direct", None)]
+        answer = driven.finish()
+        assert "Fact all." in driven.shown("direct")
+        assert (answer.sources, len(driven.events(SourcesDone))) == (("node all",), 1)
 
-    def test_what_is_written_anew_shows_it_again(self):
-        told = Told(retrieval="once")
-        told.end("sources", reply=found())
-        told.fail("skeleton")
-        told.skeleton()
-        told.fail("point", 2)
-        told.finish()
-        assert told.shown("skeleton").count("Fact all.") == 2
-        assert told.shown("point", 2).count("Fact all.") == 2
-        assert [call.stage for call in told.events(Call)].count("sources") == 1
+    def test_a_retried_call_shows_the_context_again(self):
+        driven = DrivenFlow(retrieval="once")
+        driven.end("sources", reply=found())
+        driven.fail("skeleton")
+        driven.skeleton()
+        driven.fail("point", 2)
+        driven.finish()
+        assert driven.shown("skeleton").count("Fact all.") == 2
+        assert driven.shown("point", 2).count("Fact all.") == 2
+        assert [call.stage for call in driven.events(Call)].count("sources") == 1
 
-    def test_it_is_tried_again_after_a_while(self):
-        told = Told(retrieval="once", settings={"max_retries": 2, "backoff": 0.25, "point_timeout": 3.0})
-        told.fail("sources")
-        told.fail("sources")
-        told.end("sources", reply=found())
-        calls = [call for call in told.events(Call) if call.stage == "sources"]
+    def test_a_failed_retrieval_is_retried_after_a_delay(self):
+        driven = DrivenFlow(retrieval="once", settings={"max_retries": 2, "backoff": 0.25, "point_timeout": 3.0})
+        driven.fail("sources")
+        driven.fail("sources")
+        driven.end("sources", reply=found())
+        calls = [call for call in driven.events(Call) if call.stage == "sources"]
         assert [(call.attempt, call.delay, call.timeout) for call in calls] == [
             (1, 0.0, None),
             (2, 0.25, None),
             (3, 0.5, None),
         ]
-        assert told.finish().sources == ("node all",)
+        assert driven.finish().sources == ("node all",)
 
     @pytest.mark.parametrize("policy", ["raise", "placeholder"])
-    def test_when_it_fails_for_good_so_does_the_answer_with_its_error(self, policy):
-        told = Told(retrieval="once", settings={"max_retries": 0, "on_point_error": policy})
+    def test_a_retrieval_without_retries_left_raises_its_error(self, policy):
+        driven = DrivenFlow(retrieval="once", settings={"max_retries": 0, "on_point_error": policy})
         error = ConnectionError("no index")
-        assert told.fail("sources", error=error) == [AnswerFailed(error)]
-        assert told.flow.finished
+        assert driven.fail("sources", error=error) == [AnswerFailed(error)]
+        assert driven.flow.finished
 
-    def test_when_nothing_was_found_the_prompts_are_those_without_retrieval(self):
-        told, plain = Told(retrieval="once"), Told()
-        told.end("sources", reply=Reply(sources=(), context=" \n"))
-        assert told.events(SourcesFound) == [SourcesFound(None, ())]
-        for one in (told, plain):
+    def test_an_empty_retrieval_leaves_the_prompts_unchanged(self):
+        driven, plain = DrivenFlow(retrieval="once"), DrivenFlow()
+        driven.end("sources", reply=Reply(sources=(), context=" \n"))
+        assert driven.events(SourcesFound) == [SourcesFound(None, ())]
+        for one in (driven, plain):
             one.finish()
-        assert [c.prompt for c in told.events(Call)[1:]] == [c.prompt for c in plain.events(Call)]
+        assert [c.prompt for c in driven.events(Call)[1:]] == [c.prompt for c in plain.events(Call)]
 
 
 # --- per point ------------------------------------------------------------------------------------------
 
 
 class TestPerPoint:
-    def test_each_point_is_written_from_what_was_found_for_it(self):
-        told = Told(retrieval="per_point")
-        assert told.waiting == [("skeleton", None)]
-        told.skeleton()
-        assert told.waiting == [("sources", 1), ("sources", 2)]
-        assert told.events(PointStarted) == []
-        told.end("sources", 2, found(2))
-        assert told.waiting == [("sources", 1), ("point", 2)]
-        answer = told.finish()
+    def test_each_point_prompt_shows_the_sources_of_its_point(self):
+        driven = DrivenFlow(retrieval="per_point")
+        assert driven.waiting == [("skeleton", None)]
+        driven.skeleton()
+        assert driven.waiting == [("sources", 1), ("sources", 2)]
+        assert driven.events(PointStarted) == []
+        driven.end("sources", 2, found(2))
+        assert driven.waiting == [("sources", 1), ("point", 2)]
+        answer = driven.finish()
         assert [e.sources for e in answer.expansions] == [("node 1",), ("node 2",)]
         assert answer.sources == ()
-        assert "Fact" not in told.shown("skeleton")
+        assert "Fact" not in driven.shown("skeleton")
         for index, other in ((1, 2), (2, 1)):
-            assert told.shown("point", index).count(f"Fact {index}.") == 1
-            assert f"Fact {other}." not in told.shown("point", index)
-        # All that the points share stands before what is one point's own.
-        assert told.shown("point", 2).index("Sleep; Eat") < told.shown("point", 2).index("Fact 2.")
+            assert driven.shown("point", index).count(f"Fact {index}.") == 1
+            assert f"Fact {other}." not in driven.shown("point", index)
+        # Everything that the points share stands before the text of a single point.
+        assert driven.shown("point", 2).index("Sleep; Eat") < driven.shown("point", 2).index("Fact 2.")
 
-    def test_what_happens_is_told_in_order(self):
-        told = Told(retrieval="per_point")
-        told.skeleton()
-        told.find(2, 1)
-        one, two = told.flow.answer.skeleton.points
-        assert told.events(SkeletonDone, SourcesFound, SourcesDone, PointStarted)[1:] == [
+    def test_events_are_emitted_in_order(self):
+        driven = DrivenFlow(retrieval="per_point")
+        driven.skeleton()
+        driven.find(2, 1)
+        one, two = driven.flow.answer.skeleton.points
+        assert driven.events(SkeletonDone, SourcesFound, SourcesDone, PointStarted)[1:] == [
             SourcesFound(two, ("node 2",)),
             PointStarted(two),
             SourcesFound(one, ("node 1",)),
@@ -252,126 +252,126 @@ class TestPerPoint:
             PointStarted(one),
         ]
 
-    def test_eager_it_starts_when_a_line_of_the_skeleton_is_complete(self):
-        told = Told(retrieval="per_point", settings={"eager": True})
-        told.write("skeleton", "1. Sleep\n2. E")
-        assert told.waiting == [("skeleton", None), ("sources", 1)]
-        told.find(1)
-        told.end("point", 1, text="Long.")
-        told.write("skeleton", "at\n")
-        told.find(2)
-        told.end("point", 2, text="Well.")
-        assert told.events(SourcesDone) == [], "the skeleton may have more points"
-        last = told.end("skeleton")
+    def test_an_eager_retrieval_starts_when_a_skeleton_line_is_complete(self):
+        driven = DrivenFlow(retrieval="per_point", settings={"eager": True})
+        driven.write("skeleton", "1. Sleep\n2. E")
+        assert driven.waiting == [("skeleton", None), ("sources", 1)]
+        driven.find(1)
+        driven.end("point", 1, text="Long.")
+        driven.write("skeleton", "at\n")
+        driven.find(2)
+        driven.end("point", 2, text="Well.")
+        assert driven.events(SourcesDone) == [], "the skeleton may have more points"
+        last = driven.end("skeleton")
         assert [type(action) for action in last] == [SkeletonDone, SourcesDone, AnswerDone]
 
-    def test_an_eager_point_shows_the_skeleton_as_it_is_when_it_is_written(self):
-        told = Told(retrieval="per_point", settings={"eager": True})
-        told.write("skeleton", "1. Sleep\n2. Eat\n")
-        told.find(1)
-        told.end("skeleton", text="3. Walk\n")
-        told.find(2)
-        assert "Walk" not in told.shown("point", 1)
-        assert "Walk" in told.shown("point", 2)
+    def test_an_eager_point_shows_the_skeleton_known_when_its_call_starts(self):
+        driven = DrivenFlow(retrieval="per_point", settings={"eager": True})
+        driven.write("skeleton", "1. Sleep\n2. Eat\n")
+        driven.find(1)
+        driven.end("skeleton", text="3. Walk\n")
+        driven.find(2)
+        assert "Walk" not in driven.shown("point", 1)
+        assert "Walk" in driven.shown("point", 2)
 
-    def test_nothing_is_retrieved_for_points_of_a_skeleton_that_may_be_unusable(self):
-        told = Told(retrieval="per_point", settings={"eager": True, "min_points": 2})
-        told.write("skeleton", "1. Sleep\n")
-        assert told.waiting == [("skeleton", None)]
-        told.end("skeleton")
-        assert told.waiting == [("sources", None)]
+    def test_no_retrieval_starts_while_the_skeleton_may_be_unusable(self):
+        driven = DrivenFlow(retrieval="per_point", settings={"eager": True, "min_points": 2})
+        driven.write("skeleton", "1. Sleep\n")
+        assert driven.waiting == [("skeleton", None)]
+        driven.end("skeleton")
+        assert driven.waiting == [("sources", None)]
 
-    def test_points_that_are_given_are_retrieved_for_at_once(self):
-        told = Told(retrieval="per_point", skeleton=GIVEN)
-        assert told.waiting == [("sources", 2), ("sources", 5)]
-        assert [e.sources for e in told.finish().expansions] == [("node 2",), ("node 5",)]
-        assert len(told.events(SourcesDone)) == 1
+    def test_retrievals_for_given_points_start_at_once(self):
+        driven = DrivenFlow(retrieval="per_point", skeleton=GIVEN)
+        assert driven.waiting == [("sources", 2), ("sources", 5)]
+        assert [e.sources for e in driven.finish().expansions] == [("node 2",), ("node 5",)]
+        assert len(driven.events(SourcesDone)) == 1
 
     @pytest.mark.parametrize("way", ["routed", "empty skeleton"])
-    def test_an_answer_that_turns_out_direct_has_a_retrieval_for_the_question(self, way):
-        told = Told(retrieval="per_point", router=(lambda question: False) if way == "routed" else None)
+    def test_a_direct_answer_has_one_retrieval_for_the_question(self, way):
+        driven = DrivenFlow(retrieval="per_point", router=(lambda question: False) if way == "routed" else None)
         if way == "routed":
-            told.fail("route")
+            driven.fail("route")
         else:
-            told.skeleton("It depends.")
-        assert told.waiting == [("sources", None)]
-        assert told.end("sources", reply=found())[:2] == [SourcesFound(None, ("node all",)), SourcesDone()]
-        assert told.waiting == [("direct", None)]
-        answer = told.finish()
+            driven.skeleton("It depends.")
+        assert driven.waiting == [("sources", None)]
+        assert driven.end("sources", reply=found())[:2] == [SourcesFound(None, ("node all",)), SourcesDone()]
+        assert driven.waiting == [("direct", None)]
+        answer = driven.finish()
         assert (answer.route, answer.sources, answer.text) == ("direct", ("node all",), "Well.")
-        assert "Fact all." in told.shown("direct")
-        assert len(told.events(SourcesDone)) == 1
+        assert "Fact all." in driven.shown("direct")
+        assert len(driven.events(SourcesDone)) == 1
 
-    def test_a_point_that_is_written_anew_is_not_retrieved_for_again(self):
-        told = Told(retrieval="per_point")
-        told.skeleton()
-        told.find(1, 2)
-        told.fail("point", 2)
-        assert told.waiting == [("point", 1), ("point", 2)]
-        assert told.shown("point", 2).count("Fact 2.") == 2
-        expansion = told.finish().expansions[1]
+    def test_a_retried_point_keeps_its_first_retrieval(self):
+        driven = DrivenFlow(retrieval="per_point")
+        driven.skeleton()
+        driven.find(1, 2)
+        driven.fail("point", 2)
+        assert driven.waiting == [("point", 1), ("point", 2)]
+        assert driven.shown("point", 2).count("Fact 2.") == 2
+        expansion = driven.finish().expansions[1]
         assert (expansion.sources, expansion.attempts) == (("node 2",), 2)
-        assert len(told.events(PointRestarted)) == 1
+        assert len(driven.events(PointRestarted)) == 1
 
     def test_a_point_that_fails_keeps_its_sources(self):
-        told = Told(retrieval="per_point", settings={"max_retries": 0, "on_point_error": "placeholder"})
-        told.skeleton()
-        told.find(1, 2)
-        told.fail("point", 2)
-        expansion = told.finish().expansions[1]
+        driven = DrivenFlow(retrieval="per_point", settings={"max_retries": 0, "on_point_error": "placeholder"})
+        driven.skeleton()
+        driven.find(1, 2)
+        driven.fail("point", 2)
+        expansion = driven.finish().expansions[1]
         assert isinstance(expansion.error, ConnectionError)
         assert expansion.sources == ("node 2",)
 
-    def test_a_retrieval_is_tried_again_without_a_word(self):
-        told = Told(retrieval="per_point", settings={"max_retries": 2, "backoff": 0.25, "point_timeout": 3.0})
-        told.skeleton()
-        assert [type(action) for action in told.fail("sources", 2)] == [Call]
-        told.fail("sources", 2)
-        calls = [c for c in told.events(Call) if c.stage == "sources" and c.point.index == 2]
+    def test_a_retried_retrieval_emits_no_event(self):
+        driven = DrivenFlow(retrieval="per_point", settings={"max_retries": 2, "backoff": 0.25, "point_timeout": 3.0})
+        driven.skeleton()
+        assert [type(action) for action in driven.fail("sources", 2)] == [Call]
+        driven.fail("sources", 2)
+        calls = [c for c in driven.events(Call) if c.stage == "sources" and c.point.index == 2]
         assert [(c.attempt, c.delay, c.timeout) for c in calls] == [(1, 0.0, 3.0), (2, 0.25, 3.0), (3, 0.5, 3.0)]
-        told.find(1, 2)
-        # A point's own attempts are not used up by those of its retrieval.
-        told.fail("point", 2)
-        told.fail("point", 2)
-        assert [e.attempts for e in told.finish().expansions] == [1, 3]
+        driven.find(1, 2)
+        # Retries of a retrieval do not count as attempts of its point.
+        driven.fail("point", 2)
+        driven.fail("point", 2)
+        assert [e.attempts for e in driven.finish().expansions] == [1, 3]
 
-    def test_a_retrieval_that_fails_for_good_leaves_a_placeholder(self):
+    def test_a_retrieval_without_retries_left_leaves_a_placeholder(self):
         settings = {"max_retries": 0, "on_point_error": "placeholder", "placeholder": "(gone)"}
-        told = Told(retrieval="per_point", settings=settings)
-        told.skeleton()
-        told.find(1)
-        assert told.events(SourcesDone) == []
+        driven = DrivenFlow(retrieval="per_point", settings=settings)
+        driven.skeleton()
+        driven.find(1)
+        assert driven.events(SourcesDone) == []
         error = ConnectionError("no index")
-        kinds = [type(action) for action in told.fail("sources", 2, error)]
+        kinds = [type(action) for action in driven.fail("sources", 2, error)]
         assert kinds[0] is SourcesDone, "the failed retrieval was the last"
         assert kinds.count(PointDone) == 1
-        answer = told.finish()
+        answer = driven.finish()
         assert answer.text == "1. Sleep: Well.\n\n2. Eat: (gone)"
         failed = answer.expansions[1]
         assert (failed.error, failed.sources, failed.attempts) == (error, (), 0)
-        assert [event.point.index for event in told.events(PointStarted)] == [1]
-        assert len(told.events(SourcesDone)) == 1
+        assert [event.point.index for event in driven.events(PointStarted)] == [1]
+        assert len(driven.events(SourcesDone)) == 1
 
     def test_the_answer_ends_when_all_retrievals_have_failed(self):
         settings = {"max_retries": 0, "on_point_error": "placeholder", "placeholder": "", "eager": True}
-        told = Told(retrieval="per_point", settings=settings)
-        told.write("skeleton", TWO)
-        told.fail("sources", 1)
-        told.fail("sources", 2)
-        told.end("skeleton")
-        assert list(told.answer.errors) == [1, 2]
-        assert len(told.events(SourcesDone)) == 1
+        driven = DrivenFlow(retrieval="per_point", settings=settings)
+        driven.write("skeleton", TWO)
+        driven.fail("sources", 1)
+        driven.fail("sources", 2)
+        driven.end("skeleton")
+        assert list(driven.answer.errors) == [1, 2]
+        assert len(driven.events(SourcesDone)) == 1
 
-    def test_a_retrieval_that_fails_for_good_raises_and_cancels_the_others(self):
-        told = Told(retrieval="per_point", settings={"max_retries": 1})
-        told.skeleton("1. Sleep\n2. Eat\n3. Walk\n")
-        told.end("sources", 1, found(1))
-        told.write("point", "Long.", 1)
+    def test_a_retrieval_without_retries_left_raises_and_cancels_the_others(self):
+        driven = DrivenFlow(retrieval="per_point", settings={"max_retries": 1})
+        driven.skeleton("1. Sleep\n2. Eat\n3. Walk\n")
+        driven.end("sources", 1, found(1))
+        driven.write("point", "Long.", 1)
         error = ConnectionError("no index")
-        told.fail("sources", 2, ConnectionError("reset"))
-        told.fail("sources", 2, error)
-        (failed,) = told.events(AnswerFailed)
-        assert told.said[-1] is failed
+        driven.fail("sources", 2, ConnectionError("reset"))
+        driven.fail("sources", 2, error)
+        (failed,) = driven.events(AnswerFailed)
+        assert driven.said[-1] is failed
         assert isinstance(failed.error, PointError)
         assert failed.error.__cause__ is error
         assert "The retrieval for point 2 ('Eat') failed after 2 attempt(s): ConnectionError: no index" in str(
@@ -379,49 +379,49 @@ class TestPerPoint:
         )
         assert failed.error.answer.expansions[0].sources == ("node 1",)
         assert failed.error.answer.text.startswith("1. Sleep: Long.")
-        assert told.open == []
-        assert len(told.events(Cancel)) == 2
-        assert told.events(SourcesDone) == []
+        assert driven.open == []
+        assert len(driven.events(Cancel)) == 2
+        assert driven.events(SourcesDone) == []
 
-    def test_no_end_of_the_sources_is_told_by_the_one_that_fails_the_answer(self):
-        told = Told(retrieval="per_point", settings={"max_retries": 0})
-        told.skeleton()
-        told.find(1)
-        assert [type(action) for action in told.fail("sources", 2)] == [Cancel, AnswerFailed]
-        assert told.events(SourcesDone) == []
+    def test_the_retrieval_that_fails_the_answer_emits_no_sources_done(self):
+        driven = DrivenFlow(retrieval="per_point", settings={"max_retries": 0})
+        driven.skeleton()
+        driven.find(1)
+        assert [type(action) for action in driven.fail("sources", 2)] == [Cancel, AnswerFailed]
+        assert driven.events(SourcesDone) == []
 
-    def test_what_comes_after_the_end_changes_nothing(self):
-        told = Told(retrieval="per_point", settings={"max_retries": 0})
-        told.skeleton()
-        late = told.call("sources", 1)
-        told.fail("sources", 2)
-        assert told.flow.done(late.id, found(1)) == told.flow.failed(late.id, OSError()) == []
-        assert told.flow.answer.expansions[0].sources == ()
+    def test_reports_after_the_end_of_the_answer_change_nothing(self):
+        driven = DrivenFlow(retrieval="per_point", settings={"max_retries": 0})
+        driven.skeleton()
+        late = driven.call("sources", 1)
+        driven.fail("sources", 2)
+        assert driven.flow.done(late.id, found(1)) == driven.flow.failed(late.id, OSError()) == []
+        assert driven.flow.answer.expansions[0].sources == ()
 
     def test_a_retrieval_has_no_text(self):
-        told = Told(retrieval="per_point")
-        told.skeleton()
-        assert told.write("sources", "Looking it up ...", 1) == []
-        assert told.finish().text == "1. Sleep: Well.\n\n2. Eat: Well."
+        driven = DrivenFlow(retrieval="per_point")
+        driven.skeleton()
+        assert driven.write("sources", "Looking it up ...", 1) == []
+        assert driven.finish().text == "1. Sleep: Well.\n\n2. Eat: Well."
 
-    def test_a_reply_without_anything_is_a_retrieval_that_found_nothing(self):
-        told = Told(retrieval="per_point")
-        told.skeleton()
-        told.end("sources", 1)
-        assert told.events(SourcesFound)[0].sources == ()
-        assert "context" not in told.shown("point", 1)
-        assert told.finish().expansions[0].sources == ()
+    def test_an_empty_reply_counts_as_a_retrieval_without_sources(self):
+        driven = DrivenFlow(retrieval="per_point")
+        driven.skeleton()
+        driven.end("sources", 1)
+        assert driven.events(SourcesFound)[0].sources == ()
+        assert "context" not in driven.shown("point", 1)
+        assert driven.finish().expansions[0].sources == ()
 
     @pytest.mark.parametrize("live", [True, False])
-    def test_a_merge_is_as_ever(self, live):
-        told = Told(retrieval="per_point", settings={"merge": True}, live=live)
-        told.skeleton()
-        told.find(1, 2)
-        told.end("point", 1, text="Long.")
-        told.end("point", 2, text="Well.")
-        assert told.waiting == [("merge", None)]
-        assert "Fact" not in told.shown("merge")
-        answer = told.finish()
+    def test_retrieval_does_not_change_the_merge(self, live):
+        driven = DrivenFlow(retrieval="per_point", settings={"merge": True}, live=live)
+        driven.skeleton()
+        driven.find(1, 2)
+        driven.end("point", 1, text="Long.")
+        driven.end("point", 2, text="Well.")
+        assert driven.waiting == [("merge", None)]
+        assert "Fact" not in driven.shown("merge")
+        answer = driven.finish()
         assert (answer.text, answer.merged) == ("Well.", True)
         assert [e.sources for e in answer.expansions] == [("node 1",), ("node 2",)]
 
@@ -429,33 +429,35 @@ class TestPerPoint:
 # --- accounts -------------------------------------------------------------------------------------------
 
 
-def test_without_retrieval_nothing_is_retrieved_and_nothing_told_of_it():
+def test_without_retrieval_a_flow_emits_no_retrieval_event():
     for options in ({}, {"skeleton": GIVEN}, {"router": lambda question: False}):
-        told = Told(**options)
+        driven = DrivenFlow(**options)
         if "router" in options:
-            told.fail("route")
-        answer = told.finish()
-        assert told.events(SourcesFound, SourcesDone) == []
-        assert "sources" not in {call.stage for call in told.events(Call)}
+            driven.fail("route")
+        answer = driven.finish()
+        assert driven.events(SourcesFound, SourcesDone) == []
+        assert "sources" not in {call.stage for call in driven.events(Call)}
         assert answer.sources == ()
 
 
-def test_a_direct_answer_without_a_context_is_asked_for_as_the_caller_did():
-    told = Told(retrieval="once", router=lambda question: False, prompts=PromptSet(direct="Say {question} {context}"))
-    told.fail("route")
-    told.end("sources", reply=Reply(sources=("node",)))
-    assert told.call("direct").prompt.messages is QUESTION.messages
+def test_a_direct_answer_without_a_context_sends_the_callers_conversation():
+    driven = DrivenFlow(
+        retrieval="once", router=lambda question: False, prompts=PromptSet(direct="Say {question} {context}")
+    )
+    driven.fail("route")
+    driven.end("sources", reply=Reply(sources=("node",)))
+    assert driven.call("direct").prompt.messages is QUESTION.messages
 
 
-def test_usage_is_that_of_the_model_unless_a_retrieval_tells_its_own():
-    told = Told(retrieval="per_point")
-    told.skeleton()
-    told.end("sources", 1, Reply(Usage(7, 1), sources=("node",), context="Fact."))
-    told.find(2)
-    told.end("point", 1, Reply(Usage(20, 5)), "Long.")
-    told.end("point", 2, Reply(Usage(20, 5)), "Well.")
-    assert told.answer.usage_by_stage == {"sources": Usage(7, 1), "point": Usage(40, 10)}
-    assert [e.usage for e in told.answer.expansions] == [Usage(27, 6), Usage(20, 5)]
+def test_usage_counts_a_retrieval_that_reports_tokens():
+    driven = DrivenFlow(retrieval="per_point")
+    driven.skeleton()
+    driven.end("sources", 1, Reply(Usage(7, 1), sources=("node",), context="Fact."))
+    driven.find(2)
+    driven.end("point", 1, Reply(Usage(20, 5)), "Long.")
+    driven.end("point", 2, Reply(Usage(20, 5)), "Well.")
+    assert driven.answer.usage_by_stage == {"sources": Usage(7, 1), "point": Usage(40, 10)}
+    assert [e.usage for e in driven.answer.expansions] == [Usage(27, 6), Usage(20, 5)]
 
 
 def test_timings_have_a_span_from_the_first_retrieval_to_the_last():
@@ -472,13 +474,13 @@ def test_timings_have_a_span_from_the_first_retrieval_to_the_last():
     flow.done(second.id, None, 16.0)
     spans = {stage: (span.start, span.first, span.end) for stage, span in flow.answer.timings.stages.items()}
     assert spans == {"sources": (0.5, None, 3.0), "point": (2.5, 4.5, 6.0)}
-    # A point's span is that of its writing.
+    # The span of a point covers the time while it was written.
     assert [(e.span.start, e.span.end) for e in flow.answer.expansions] == [(2.5, 5.0), (4.0, 6.0)]
     sought = [point.retrieved for point in flow.answer.timings.points]
     assert [(span.start, span.end) for span in sought] == [(0.5, 2.0), (1.0, 3.0)]
 
 
-def test_a_retrieval_that_is_tried_again_is_one_stretch_of_time():
+def test_a_retried_retrieval_has_one_time_span():
     flow = AnswerFlow(QUESTION, skeleton=GIVEN, retrieval="per_point")
     one, _ = (a for a in flow.start(10.0) if isinstance(a, Call))
     flow.opened(one.id, 11.0)
@@ -501,20 +503,20 @@ def test_a_point_that_was_never_written_took_no_time():
     assert (times.retrieved.start, times.retrieved.end, times.written, times.failed) == (1.0, 3.0, None, True)
 
 
-def test_an_answer_becomes_json_whatever_its_sources_are():
-    told = Told(retrieval="per_point")
-    told.skeleton()
-    told.end("sources", 1, Reply(sources=(object(), object())))
-    data = json.loads(json.dumps(told.finish().to_dict()))
+def test_an_answer_becomes_json_with_sources_of_any_type():
+    driven = DrivenFlow(retrieval="per_point")
+    driven.skeleton()
+    driven.end("sources", 1, Reply(sources=(object(), object())))
+    data = json.loads(json.dumps(driven.finish().to_dict()))
     assert data["sources"] == 0
     assert [e["sources"] for e in data["expansions"]] == [2, 1]
     assert data["timings"]["stages"].keys() <= {"sources", "skeleton", "point"}
-    once = Told(retrieval="once")
+    once = DrivenFlow(retrieval="once")
     once.end("sources", reply=Reply(sources=(object(),)))
     assert once.finish().to_dict()["sources"] == 1
 
 
-def test_a_mode_that_does_not_exist_is_refused():
+def test_an_unknown_retrieval_mode_is_refused():
     with pytest.raises(InvalidInput, match="retrieval must be 'none' or 'once' or 'per_point', not 'always'"):
         AnswerFlow(QUESTION, retrieval="always")  # type: ignore[arg-type]
 
@@ -525,7 +527,7 @@ ENDLESS = object()
 
 
 class Backend:
-    """Retrieves and writes by a script, and keeps count; `ENDLESS` waits until the call is closed."""
+    """Retrieves and writes by a script, and counts its calls; `ENDLESS` waits until the call is closed."""
 
     def __init__(self, script: Callable[[Call], list[object]]) -> None:
         self.script = script
@@ -580,7 +582,7 @@ def script(call: Call) -> list[object]:
 
 
 def but(stage: str, index: int | None, *steps: object) -> Callable[[Call], list[object]]:
-    """The script, but for one call."""
+    """The script with one call replaced."""
 
     def scripted(call: Call) -> list[object]:
         mine = call.stage == stage and (call.point.index if call.point else None) == index
@@ -615,7 +617,7 @@ def test_an_answer_has_its_sources_with_either_driver(pump, retrieval, eager):
     assert backend.live == 0
 
 
-def test_a_route_is_asked_of_the_router_and_a_retrieval_of_the_backend(pump):
+def test_the_router_makes_the_route_call_and_the_backend_retrieves(pump):
     backend = Backend(script)
     flows = [flow(question="Why?", router=lambda q: q == "Why?"), flow(question="2 + 2?", router=lambda q: q == "Why?")]
     events = pump(backend, flows)
@@ -632,13 +634,13 @@ def test_retrievals_run_side_by_side(pump):
 
 
 @pytest.mark.parametrize("limit", [1, 2])
-def test_they_count_in_the_budget(pump, limit):
+def test_retrievals_count_against_the_concurrency_limit(pump, limit):
     together = threading.Barrier(limit)
 
     def scripted(call: Call) -> list[object]:
         if call.stage == "skeleton":
             return ["1. A\n2. B\n3. C\n4. D\n"]
-        # The budget is used: so many of them wait for each other.
+        # As many calls as the limit allows wait for each other, so the limit is reached.
         waits = call.stage == "sources" and call.point is not None and call.point.index <= limit
         return [together, *script(call)] if waits else script(call)
 
@@ -662,7 +664,7 @@ def test_a_retrieval_that_fails_cancels_those_that_wait_and_those_that_run(pump)
     assert sorted(call.point.index for call in backend.opened if call.point) == [1, 2], "the others waited for room"
 
 
-def test_one_that_stalls_times_out_and_costs_its_point_alone(pump):
+def test_a_stalled_retrieval_times_out_and_fails_its_point_alone(pump):
     backend = Backend(but("sources", 2, ENDLESS))
     settings = {"point_timeout": 0.2, "max_retries": 0, "on_point_error": "placeholder", "placeholder": "(gone)"}
     clock = Clock(after=1)
@@ -672,7 +674,7 @@ def test_one_that_stalls_times_out_and_costs_its_point_alone(pump):
     assert backend.live == 0
 
 
-def test_one_that_fails_once_is_made_again(pump):
+def test_a_retrieval_that_fails_once_is_retried(pump):
     failed = []
 
     def scripted(call: Call) -> list[object]:
@@ -686,7 +688,7 @@ def test_one_that_fails_once_is_made_again(pump):
     assert answer.expansions[1].sources == ("node 2",)
 
 
-def test_whoever_leaves_early_leaves_no_retrieval_running(pump):
+def test_closing_early_leaves_no_retrieval_running(pump):
     backend = Backend(lambda c: [ENDLESS] if c.stage == "sources" else script(c))
     pump(backend, [flow(eager=True)], until=lambda event: isinstance(event, PointFound))
     assert backend.live == 0

@@ -1,4 +1,4 @@
-"""The benchmark of the routers counts what it says, on our own questions and a scripted model."""
+"""The routers' benchmark: its counts, on our own questions and a scripted model."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_every_router_is_measured_on_every_file(bench, tmp_path, capsys):
     assert "labels: 3 questions, 1 labelled 1" in out
 
 
-def test_a_file_that_is_not_there_is_named(bench, tmp_path):
+def test_a_missing_file_is_named(bench, tmp_path):
     with pytest.raises(SystemExit, match=r"router.py: The labels '.*none.csv' cannot be read"):
         bench.main(["--train", str(tmp_path / "none.csv"), "--test"])
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--train", "--test", "--overhead", "0"], "give files of labels with --train and --test"),
         (["--limit", "0"], "--limit must be at least 1"),
@@ -60,11 +60,11 @@ def test_a_file_that_is_not_there_is_named(bench, tmp_path):
         (["--prompt-tokens", "0"], "--prompt-tokens at least 1"),
     ],
 )
-def test_bad_options_are_refused(bench, options, told, capsys):
+def test_bad_options_are_refused(bench, options, message, capsys):
     with pytest.raises(SystemExit) as ended:
         bench.main(options)
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_limit_takes_questions_from_the_whole_file(bench, count, limit, places
 
 
 class Asked:
-    """A backend that replies to the router's prompt by the question in it, and notes what it was asked."""
+    """A backend that replies to the router's prompt by the question in it, and records the questions."""
 
     def __init__(self, *replies):
         self.replies = list(replies)
@@ -103,7 +103,7 @@ class Asked:
 
 
 def ask_model(bench, monkeypatch, tmp_path, capsys, *replies):
-    """The benchmark with a model that gives these replies; the first is to the question before all others."""
+    """The benchmark with a model that gives these replies; the first answers the probe before all questions."""
     backend = Asked(*replies)
     monkeypatch.setattr("skeleton_of_thought._cli.models.load_backend", backend.load)
     labels = tmp_path / "labels.csv"
@@ -126,7 +126,7 @@ def test_a_prompt_router_is_measured_beside_the_others(bench, monkeypatch, tmp_p
     assert backend.settings == {"temperature": 0.0, "max_tokens": 16}
 
 
-def test_a_call_that_fails_counts_as_direct_and_is_told(bench, monkeypatch, tmp_path, capsys):
+def test_a_failed_call_counts_as_direct_and_is_reported(bench, monkeypatch, tmp_path, capsys):
     replies = ("NONE", ConnectionError("cut"), "NONE", ConnectionError("cut again"))
     _, result, out = ask_model(bench, monkeypatch, tmp_path, capsys, *replies)
     row = result["sets"]["labels"]["prompt"]
@@ -135,7 +135,7 @@ def test_a_call_that_fails_counts_as_direct_and_is_told(bench, monkeypatch, tmp_
     assert "  2 failed\n" in out
 
 
-def test_a_model_that_cannot_be_asked_is_left_out(bench, monkeypatch, tmp_path, capsys):
+def test_an_unreachable_model_is_left_out(bench, monkeypatch, tmp_path, capsys):
     backend, result, out = ask_model(bench, monkeypatch, tmp_path, capsys, ConnectionError("refused"))
     assert len(backend.calls) == 1
     assert result["skipped"] == {"prompt": "explained: refused"}
@@ -143,7 +143,7 @@ def test_a_model_that_cannot_be_asked_is_left_out(bench, monkeypatch, tmp_path, 
     assert "prompt: skipped: explained: refused\n" in out
 
 
-def test_a_model_that_is_not_there_is_told_in_a_line(bench, tmp_path):
+def test_a_missing_model_is_reported_in_one_line(bench, tmp_path):
     with pytest.raises(SystemExit, match=r"router.py: The model './nowhere' is not there"):
         bench.main(["--train", str(OWN), "--test", "--prompt-model", "./nowhere"])
 
@@ -151,7 +151,7 @@ def test_a_model_that_is_not_there_is_told_in_a_line(bench, tmp_path):
 # --- the overhead ---
 
 
-def test_the_overhead_is_that_of_direct_answers(direct):
+def test_the_benchmark_measures_the_overhead_of_direct_answers(direct):
     for question in direct.QUESTIONS.values():
         assert not direct._ROUTER.route(Conversation.of(question)).use_skeleton
     assert {direct._ROUTER.route(Conversation.of(q)).reason.split()[0] for q in direct.QUESTIONS.values()} == {
@@ -184,6 +184,6 @@ def test_the_ways_of_a_pair_take_turns_in_being_first(direct):
     assert began == ["plain", "ours", *("ours", "plain"), *("plain", "ours"), *("ours", "plain")]
 
 
-def test_two_ways_to_different_texts_are_no_pair(direct):
+def test_answers_with_different_texts_are_no_pair(direct):
     with pytest.raises(AssertionError, match="two: the texts differ"):
         direct.overhead({"two": direct.Pair(lambda: iter("ab"), lambda: iter("ac"))}, 1)

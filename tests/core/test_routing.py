@@ -1,4 +1,4 @@
-"""Routers together: who is asked, whose decision stands, what a failure does."""
+"""Combined routers: the order of their calls, the decision that stands, and failures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUESTION = Conversation.of("How do I sleep better?")
 
 
 class Says:
-    """A router that has made up its mind, and counts how often it was asked."""
+    """A router with a fixed decision that counts its calls."""
 
     def __init__(self, use: bool, score: float | None = None, *, reason: str = "", usage: Usage | None = None) -> None:
         self.decision = RouteDecision(use, score, reason, usage)
@@ -83,7 +83,7 @@ def test_the_first_sure_router_decides_and_else_the_last(ask, scores, use, asked
     assert tuple(router.asked for router in routers) == asked
 
 
-def test_usage_is_that_of_all_who_were_asked(ask):
+def test_usage_sums_all_routers_that_decided(ask):
     routers = [Says(True, usage=Usage(10, 1)), Says(True), Says(True, usage=Usage(5, 2))]
     assert ask(all_of(*routers)).usage == Usage(15, 3)
 
@@ -95,7 +95,7 @@ def test_a_failing_router_votes_for_direct_and_is_reported(ask, combine):
     assert decision.reason == "the router failed: RuntimeError: no weights"
 
 
-def test_after_a_failure_any_and_sure_ask_on_and_all_does_not(ask):
+def test_after_a_failure_any_and_sure_ask_the_next_router_and_all_stops(ask):
     for combine, asked in ((any_of, 1), (first_sure, 1), (all_of, 0)):
         other = Says(True, 0.9, reason="sure")
         decision = ask(combine(Fails(OSError("gone")), other))
@@ -104,7 +104,7 @@ def test_after_a_failure_any_and_sure_ask_on_and_all_does_not(ask):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), asyncio.CancelledError()])
-def test_what_ends_the_program_or_the_task_goes_through(error):
+def test_interrupts_and_cancellations_pass_through(error):
     with pytest.raises(type(error)):
         any_of(Fails(error)).route(QUESTION)
 
@@ -124,7 +124,7 @@ def test_bad_combinations_are_refused():
         with_threshold(Says(True), 1.5)
 
 
-def test_another_threshold_decides_by_the_score_where_there_is_one(ask):
+def test_a_custom_threshold_decides_by_the_score(ask):
     assert ask(with_threshold(Says(True, 0.7), 0.8)).use_skeleton is False
     assert ask(with_threshold(Says(False, 0.7), 0.6)).use_skeleton is True
     assert ask(with_threshold(Says(True), 0.9)).use_skeleton is True
@@ -142,7 +142,7 @@ class TestAtOnce:
         assert isinstance(second, Call)
         assert second.stage == "direct"
 
-    def test_where_it_cannot_tell_the_call_is_made(self):
+    def test_an_undecided_router_makes_its_call(self):
         (call,) = AnswerFlow(QUESTION, router=AtOnce(True)).start()
         assert isinstance(call, Call)
         assert call.stage == "route"
@@ -161,7 +161,7 @@ class TestAtOnce:
 
 
 class Quick(Says):
-    """One that decides without a call, and races or learns besides."""
+    """A router that decides without a call, and may race or observe answers."""
 
     races = False
 
@@ -197,12 +197,12 @@ class FailsQuickly(Fails):
         (with_threshold(Says(True, 0.6), 0.7), "route"),
     ],
 )
-def test_a_flow_opens_no_call_where_all_who_are_asked_decide_at_once(router, stage):
+def test_a_flow_opens_no_call_if_all_routers_decide_at_once(router, stage):
     flow = AnswerFlow(QUESTION, router=router)
     assert [action.stage for action in flow.start() if isinstance(action, Call)] == [stage]
 
 
-def test_who_is_asked_at_once_and_fails_is_reported():
+def test_a_router_that_fails_at_once_is_reported():
     decision = all_of(FailsQuickly(ValueError("no weights")), Quick(True)).at_once(QUESTION)
     assert decision.use_skeleton is False
     assert decision.reason == "the router failed: ValueError: no weights"
@@ -211,7 +211,7 @@ def test_who_is_asked_at_once_and_fails_is_reported():
 @pytest.mark.parametrize(
     "around", [lambda router: any_of(Says(False), router), lambda router: with_threshold(router, 0.5)]
 )
-def test_races_and_what_is_learnt_go_through_to_the_routers(around):
+def test_combinations_pass_races_and_answers_on_to_their_routers(around):
     inner = Quick(True, races=True)
     assert around(inner).races is True
     assert around(Quick(True)).races is False

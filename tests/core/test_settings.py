@@ -1,4 +1,4 @@
-"""What settings refuse, by the name of the setting and before anything is asked."""
+"""Invalid settings are refused by name, before any call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time line of an answer: what is drawn, for every kind of answer and title."""
+"""The time line of an answer: its bars, labels and colours, for every kind of answer and title."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def of_points(*points: PointTimes, total: float = 4.0) -> Timeline:
 
 
 def texts(timeline: Timeline) -> list[str]:
-    """What the picture says, from top to bottom, without its tooltips."""
+    """The text of the picture from top to bottom, without its tooltips."""
     return [element.text or "" for element in ET.fromstring(timeline.svg).iter(f"{SVG}text")]
 
 
@@ -55,7 +55,7 @@ def test_there_is_a_bar_for_each_call_in_the_order_of_a_reader():
     assert Timeline.of(TIMINGS) == Answer("", "", "skeleton", timings=TIMINGS).timeline()
 
 
-def test_a_bar_tells_its_first_text_and_when_the_reader_got_it():
+def test_a_bar_marks_its_first_text_and_when_the_reader_got_it():
     _, skeleton, first, second, _ = Timeline.of(TIMINGS).bars
     assert parts(skeleton) == [(0.1, 0.4, "waiting"), (0.4, 1.0, "writing")]
     assert parts(first) == [(1.0, 1.5, "waiting"), (1.5, 3.0, "writing")]
@@ -76,7 +76,7 @@ def test_retrieval_for_a_point_stands_before_it_and_retrieval_for_all_has_a_bar(
     assert labels(Timeline.of(once)) == ["retrieval", "1. Sleep"]
 
 
-def test_a_failed_point_is_drawn_as_failed_whatever_it_failed_by():
+def test_any_kind_of_failure_is_drawn_as_a_failed_point():
     written = PointTimes(1, "Sleep", Span(1.0, 3.0, 2.0), failed=True)
     sought = PointTimes(2, "Eat", None, Span(1.0, 2.0), failed=True)
     first, second = of_points(written, sought).bars
@@ -100,7 +100,7 @@ def test_timings_without_points_show_them_as_one():
     assert labels(Timeline.of(Timings(3.0, None, {"point": Span(1.0, 3.0)}))) == ["points"]
 
 
-def test_a_call_whose_end_was_not_heard_of_is_read_from_plain_data_too():
+def test_plain_data_may_hold_a_call_without_an_end():
     broken = Timings(2.0, None, {"skeleton": Span(1.0, 1.0, 1.5)})
     assert Timeline.of(broken.to_dict()) == Timeline.of(broken)
 
@@ -128,7 +128,7 @@ def test_several_ways_have_their_names():
 
 
 class Narrow:
-    """A number as numpy's and torch's are: none of Python's, but `float` takes it."""
+    """A number like numpy's and torch's: not a Python number, but `float` converts it."""
 
     def __float__(self) -> float:
         return 1.5
@@ -141,7 +141,7 @@ def test_seconds_may_be_numbers_of_any_kind(number):
     assert "1.50 s" in str(read)
 
 
-def test_seconds_may_be_those_of_numpy():
+def test_seconds_may_be_numpy_numbers():
     numpy = pytest.importorskip("numpy")
     assert (
         Timeline.of(TIMINGS, numpy.float32(1.5))
@@ -158,7 +158,7 @@ def test_seconds_that_cannot_be_drawn_are_refused(bad):
         Timeline.of(TIMINGS, bad)
 
 
-# --- what it is made of ---
+# --- sources of a time line ---
 
 
 @pytest.mark.parametrize("wrap", [lambda d: d, lambda d: {"timings": d}, lambda d: {"timings": TIMINGS}])
@@ -168,7 +168,7 @@ def test_plain_data_makes_the_same_picture(wrap):
 
 
 @pytest.mark.parametrize("name", ["metadata", "response_metadata"])
-def test_what_carries_its_timings_in_metadata_makes_the_same_picture(name):
+def test_timings_in_metadata_make_the_same_picture(name):
     carrier = SimpleNamespace(**{name: {"timings": TIMINGS.to_dict()}})
     assert Timeline.of(carrier) == Timeline.of(TIMINGS)
 
@@ -186,7 +186,7 @@ def test_what_carries_its_timings_in_metadata_makes_the_same_picture(name):
         (SimpleNamespace(metadata=None), "not a SimpleNamespace"),
     ],
 )
-def test_what_has_no_timings_is_refused_and_told_what_has(bad, has):
+def test_an_object_without_timings_is_refused_and_the_error_names_valid_types(bad, has):
     with pytest.raises(InvalidInput, match=f"needs an answer with its timings: .*{has}"):
         Timeline.of(bad)
 
@@ -213,7 +213,7 @@ WHOLE = {"total": 4.0, "stages": {"point": {"start": 1.0, "end": 3.0}}, "points"
         "points[0].index",
     ],
 )
-def test_numbers_that_were_changed_on_the_way_are_refused_by_their_names(field, bad):
+def test_altered_numbers_are_refused_by_name(field, bad):
     data = copy.deepcopy(WHOLE)
     data["points"][0] |= {"written": {"start": 1, "end": 2}, "retrieved": {"start": 0, "end": 1}}
     assert str(Timeline.of(data))
@@ -244,7 +244,7 @@ def test_numbers_that_were_changed_on_the_way_are_refused_by_their_names(field, 
         ({"points": [{"index": 1, "title": "x", "written": 3}]}, r"points\[0\].written is '3'"),
     ],
 )
-def test_timings_that_were_changed_on_the_way_are_refused_by_their_names(changed, field):
+def test_altered_timings_are_refused_by_name(changed, field):
     with pytest.raises(InvalidInput, match=f"cannot be read: {field}"):
         Timeline.of(WHOLE | changed)
 
@@ -332,7 +332,7 @@ def test_text_stands_out_from_its_ground_in_both_modes(mode):
 
 
 def luminance(colour: str) -> float:
-    """What WCAG calls relative luminance, 0 to 1."""
+    """Relative luminance as WCAG defines it, 0 to 1."""
     red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
@@ -346,7 +346,7 @@ def test_rows_do_not_overlap(points):
     assert len(labels) == points
     for (top, height), (below, _) in pairwise(labels):
         assert top + height <= below
-    # What stands below the rows: the axis, and the legend after it.
+    # The axis stands below the rows, and the legend below the axis.
     lower = sorted({float(e.attrib["y"]) for e in root.iter(f"{SVG}text") if e.text in ("seconds", "writing")})
     assert labels[-1][0] + labels[-1][1] < lower[0] < lower[1] - 11
     assert lower[1] < float(root.attrib["height"])
@@ -363,14 +363,14 @@ def test_every_colour_has_a_pair_and_holds_where_styles_are_dropped():
         assert element.attrib["fill"].startswith("#")
 
 
-def test_the_legend_explains_what_is_there_and_nothing_else():
+def test_the_legend_explains_only_the_drawn_parts():
     legend = texts(Timeline.of(TIMINGS, 5.0))[-4:]
     assert legend == ["until its first text", "writing", "first text shown", "normal decoding"]
     assert texts(of_points(PointTimes(1, "Sleep", Span(1.0, 3.0))))[-1:] == ["writing"]
 
 
 def test_the_text_version_fits_a_terminal():
-    lines = str(Timeline.of(TIMINGS, {"a way with a very long name of its own": 9.0})).splitlines()
+    lines = str(Timeline.of(TIMINGS, {"a way with a very, very long name here": 9.0})).splitlines()
     assert max(map(len, lines[:-1])) <= 80
     assert lines[0] == "First text after 1.50 s, the whole answer after 4.00 s"
     assert [line.split("  ")[0] for line in lines[1:4]] == ["router", "skeleton", "1. Sleep"]
@@ -378,7 +378,7 @@ def test_the_text_version_fits_a_terminal():
 
 
 @pytest.mark.parametrize("first", [None, 4.0, 3.99])
-def test_an_answer_that_came_at_once_has_no_first_text_of_its_own(first):
+def test_an_answer_that_came_at_once_has_no_separate_first_text(first):
     timings = Timings(4.0, first, {"direct": Span(0.0, 4.0)})
     assert str(Timeline.of(timings)).startswith("The whole answer after 4.00 s\n")
 
@@ -404,7 +404,7 @@ def test_a_notebook_gets_the_picture_and_the_text(tmp_path):
     assert printer.said == str(timeline)
 
 
-def test_it_is_saved_as_svg_and_under_no_other_name(tmp_path):
+def test_a_timeline_is_saved_as_svg_only(tmp_path):
     timeline = of_points(PointTimes(1, "时间", Span(1.0, 3.0)))
     path = timeline.save(tmp_path / "line.svg")
     assert path.read_text(encoding="utf-8") == timeline.svg
@@ -412,7 +412,7 @@ def test_it_is_saved_as_svg_and_under_no_other_name(tmp_path):
         timeline.save(tmp_path / "line.png")
 
 
-def test_whoever_draws_nothing_does_not_load_it():
+def test_the_timeline_is_loaded_only_when_drawing():
     code = "import sys, skeleton_of_thought.flow; print('skeleton_of_thought.timeline' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

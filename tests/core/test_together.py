@@ -1,4 +1,4 @@
-"""Backends that take several calls at once: what goes to them together, and what becomes of each call."""
+"""Backends that take several calls at once: the grouping of calls, and the result of each call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from skeleton_of_thought.flow import AnswerFlow, Settings
 from skeleton_of_thought.types import Call, Conversation, Reply
 
 WAIT = 20.0
-"""A guard against hanging for ever, far above what any of this takes."""
+"""Seconds until a hanging test fails, far above the time that any of these needs."""
 
 Asked = Sequence[tuple[Call, int]]
 
@@ -28,7 +28,7 @@ def text_of(call: Call) -> str:
 
 
 class Backend:
-    """Answers lists of calls and single ones; `lists` says how long they were, `singles` what came alone."""
+    """Answers lists of calls and single calls; `lists` holds their lengths, `singles` the stages of single calls."""
 
     def __init__(self, answer: Callable[[Asked], Any] | None = None) -> None:
         self.lists: list[list[str]] = []
@@ -106,7 +106,7 @@ def test_a_single_call_is_opened_by_itself(run):
     assert backend.lists == [["point 1", "point 2", "point 3"]]
 
 
-def test_no_more_go_together_than_may_be_open(run):
+def test_a_group_is_no_larger_than_the_limit(run):
     backend = Backend()
     done = answers(run(flows(2), backend, 2))
     assert len(done) == 2
@@ -119,11 +119,11 @@ def test_keys_keep_calls_apart(run):
     backend.key = lambda call, position: None if position == 0 else position
     run(flows(3), backend)
     assert backend.singles[0] == "skeleton"
-    assert backend.singles.count("skeleton") == 3  # each position has a key of its own: nothing to share
+    assert backend.singles.count("skeleton") == 3  # each position has another key, so no calls are grouped
     assert backend.lists == [["point 1", "point 2", "point 3"]] * 2
 
 
-def test_an_error_in_the_place_of_a_result_is_that_calls_alone(run):
+def test_an_error_in_place_of_a_result_fails_that_call_alone(run):
     def answer(calls):
         return [
             ValueError("bad") if call.point and call.point.index == 2 else (text_of(call), Reply()) for call, _ in calls
@@ -149,7 +149,7 @@ def test_when_a_whole_list_fails_its_calls_are_made_one_at_a_time(run, fault, ca
     assert ("lost" if fault == "error" else "1 results for 3 calls") in caplog.text
 
 
-def test_one_at_a_time_only_the_bad_one_fails(run):
+def test_calls_made_one_at_a_time_fail_one_at_a_time(run):
     def answer(calls):
         raise ConnectionError("lost")
 
@@ -172,7 +172,7 @@ def test_one_at_a_time_only_the_bad_one_fails(run):
     assert [str(e.error) for e in answer.expansions] == ["None", "bad", "None"]
 
 
-def test_what_is_no_error_of_the_backend_reaches_the_caller(run):
+def test_an_exception_that_is_no_backend_error_reaches_the_caller(run):
     def answer(calls):
         raise InterruptedByUser
 
@@ -246,7 +246,7 @@ async def test_a_given_up_call_leaves_the_task_to_the_others():
 
 
 def sleeper():
-    """What never answers, and how many calls it had when it was cancelled."""
+    """Never answers; records the number of its calls when it is cancelled."""
     ended = []
 
     async def answer(calls):
@@ -294,6 +294,6 @@ async def test_a_backend_that_cancels_itself_has_failed():
     assert sorted(backend.singles) == ["point 1", "point 2", "point 3", "skeleton"]
 
 
-def test_limits_are_checked_as_ever(run):
+def test_invalid_limits_are_refused(run):
     with pytest.raises(InvalidInput):
         run(flows(1), Backend(), 0)

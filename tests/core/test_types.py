@@ -1,4 +1,4 @@
-"""The values that travel through an answer: what adds up, and what becomes JSON."""
+"""The values that travel through an answer: their sums, and their JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_sum_of_decoding_is_the_same_in_any_order(order):
     assert sum(order, Decoding()) == Decoding(3.75, 1.5, 6.0, 40, 4.0, 42)
 
 
-def test_backends_need_not_tell_what_they_did():
+def test_backends_may_omit_decoding():
     assert Reply().decoding is None
     assert Completion("", (), "stop", Usage()).decoding is None
     assert Timings().decoding == {}

@@ -1,4 +1,4 @@
-"""A driver that ends when the sources are complete, and another that goes on with what it has left."""
+"""A driver that ends once the sources are complete, and a second driver that continues the same flow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RETRIEVALS = ("once", "per_point")
 
 
 class Backend:
-    """Writes three points; finds one source for whatever is asked."""
+    """Writes three points; finds one source for any query."""
 
     def __init__(self, failing: int | None = None) -> None:
         self.opened: list[tuple[str, int | None]] = []
@@ -64,7 +64,7 @@ DRIVERS = {"threads": run, "loop": arun}
 
 @pytest.fixture(params=list(itertools.product(DRIVERS, DRIVERS)), ids="-".join)
 def drivers(request):
-    """Who goes until the sources, and who goes on: each `asyncio.run` has a loop of its own."""
+    """The first and the second driver: each `asyncio.run` has another event loop."""
     return tuple(DRIVERS[name] for name in request.param)
 
 
@@ -105,7 +105,7 @@ def test_a_direct_answer_waits_for_the_second_too(drivers, retrieval):
     assert backend.opened[1:] == [("direct", None)]
 
 
-def test_a_failure_before_the_sources_are_complete_is_told_by_the_first(drivers):
+def test_the_first_driver_reports_a_failure_before_the_sources_are_complete(drivers):
     first, second = drivers
     backend, board = Backend(failing=2), board_of("per_point", max_retries=0)
     last = first(board, backend, until_sources=True)[-1][1]
@@ -125,7 +125,7 @@ def test_a_point_without_sources_by_policy_is_done_early_and_the_others_wait(dri
     assert [expansion.error is None for expansion in answer.expansions] == [True, False, True]
 
 
-def test_who_never_goes_on_has_nothing_running(drivers):
+def test_without_the_second_driver_nothing_is_left_running(drivers):
     backend = Backend()
     drivers[0](board_of("per_point"), backend, until_sources=True)
     assert backend.live == 0

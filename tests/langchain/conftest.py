@@ -115,7 +115,7 @@ class ScriptedChat(BaseChatModel):
 
 
 class SyncOnlyChat(ScriptedChat):
-    """A model without async methods of its own."""
+    """A model that defines no async methods."""
 
     _agenerate = BaseChatModel._agenerate
     _astream = BaseChatModel._astream

@@ -37,7 +37,7 @@ from skeleton_of_thought.errors import PromptTooLong
 torch = pytest.importorskip("torch", reason="the local engine needs torch")
 transformers = pytest.importorskip("transformers", reason="the local engine needs transformers")
 
-# `ChatHuggingFace` looks for classes of langchain-community where that is installed, which warns.
+# `ChatHuggingFace` looks for classes of langchain-community if it is installed, which warns.
 pytestmark = pytest.mark.filterwarnings("ignore:.langchain-community. is being sunset:DeprecationWarning")
 
 TITLES = ["Take breaks", "Drink water", "Move", "Sleep"]
@@ -235,10 +235,10 @@ def own_text(llm: Any, question: str = "Why?", **kwargs: Any) -> str:
 # --- one batch ---
 
 LONG = {"min_new_tokens": 60, "max_new_tokens": 60}
-"""Long enough that rows which begin together are decoded together."""
+"""Long enough for rows that begin together to share steps."""
 
 
-async def test_all_points_are_one_batch_on_all_six_ways(llm_of, engine, generated, way, local_models):
+async def test_all_points_share_one_batch_by_all_six_methods(llm_of, engine, generated, way, local_models):
     expansion = expansion_of(llm_of(**LONG))
     with local_models.gathered(4):
         points = await way(expansion, "Why?")
@@ -248,14 +248,14 @@ async def test_all_points_are_one_batch_on_all_six_ways(llm_of, engine, generate
     assert engine.stats().completed == 4
 
 
-async def test_all_six_ways_give_the_same(llm_of, engine, ways):
+async def test_all_six_methods_give_the_same_points(llm_of, engine, ways):
     expansion = expansion_of(llm_of())
     outputs = [await way(expansion, "Why?") for way in ways.values()]
     assert all(output == outputs[0] for output in outputs)
     assert any(outputs[0].values())
 
 
-async def test_the_points_of_many_questions_are_one_batch(llm_of, engine, generated, local_models):
+async def test_the_points_of_many_questions_share_one_batch(llm_of, engine, generated, local_models):
     with local_models.gathered(12):
         await expansion_of(llm_of(**LONG)).abatch(["Why?", "How?", "When?"])
     assert generated == []
@@ -279,7 +279,7 @@ async def test_a_limit_holds(llm_of, engine, local_models):
     ],
     ids=["bind", "with_retry", "with_fallbacks", "alternatives", "all"],
 )
-async def test_what_is_around_the_object_stays(llm_of, engine, generated, way, wrap, local_models):
+async def test_a_wrapped_object_is_adopted(llm_of, engine, generated, way, wrap, local_models):
     with local_models.gathered(4):
         await way(expansion_of(wrap(llm_of(**LONG))), "Why?")
     assert generated == []
@@ -294,7 +294,7 @@ def test_both_classes_over_one_model_share_its_engine(library, pipe_of, loaded, 
     assert engine.stats().completed == 8
 
 
-def test_a_tokenizer_with_another_template_is_heeded(library, pipe_of, loaded, engine):
+def test_the_chat_objects_own_template_is_used(library, pipe_of, loaded, engine):
     import copy
 
     tokenizer = copy.deepcopy(loaded[1])
@@ -305,7 +305,7 @@ def test_a_tokenizer_with_another_template_is_heeded(library, pipe_of, loaded, e
     assert answer == chat.invoke("Why?").text.split("<bot>", 1)[1]
 
 
-def test_two_models_of_two_kinds(llm_of, engine, generated, kit, local_models):
+def test_a_chat_model_and_an_adopted_model_write_one_answer(llm_of, engine, generated, kit, local_models):
     writer = llm_of(**LONG)
     chat = kit.Chat(script=kit.answering(TITLES))
     with local_models.gathered(len(TITLES)):
@@ -350,7 +350,7 @@ def test_an_engine_lives_as_long_as_its_pipeline(library, loaded):
 async def test_greedy_text_is_the_pipelines_own(llm_of, engine, generated, way, settings):
     llm = llm_of(**settings)
     expected = own_text(llm)
-    if "stop_sequence" in settings:  # which transformers leaves in the text
+    if "stop_sequence" in settings:  # transformers leaves it in the text
         expected = expected.partition("e")[0]
     generated.clear()
     output = await way(direct_of(llm), "Why?")
@@ -358,7 +358,7 @@ async def test_greedy_text_is_the_pipelines_own(llm_of, engine, generated, way, 
     assert generated == []
 
 
-def test_settings_of_the_models_generation_config_count(llm_of, engine, loaded, monkeypatch):
+def test_settings_of_the_models_generation_config_apply(llm_of, engine, loaded, monkeypatch):
     monkeypatch.setattr(loaded[0].generation_config, "repetition_penalty", 1.7)
     monkeypatch.setattr(loaded[0].generation_config, "max_new_tokens", 9)
     llm = llm_of(alone=True, do_sample=False)
@@ -372,7 +372,7 @@ def test_a_total_length_counts_the_prompt(llm_of, engine):
         direct_of(llm).invoke("Why? " * 20)
 
 
-def test_settings_with_a_call_count(llm_of, engine, generated):
+def test_settings_of_a_call_apply(llm_of, engine, generated):
     llm = llm_of()
     expected = own_text(llm, pipeline_kwargs={"max_new_tokens": 3})
     generated.clear()
@@ -390,7 +390,7 @@ def test_chat_history_goes_through_the_template(library, pipe_of, loaded, engine
     assert direct_of(chat).invoke(messages)["answer"] == expected
 
 
-def test_a_string_llm_gets_messages_as_langchain_writes_them_out(library, pipe_of, engine):
+def test_a_string_llm_gets_messages_as_langchains_text(library, pipe_of, engine):
     llm = library.HuggingFacePipeline(pipeline=pipe_of(), model_id="tiny")
     messages = [HumanMessage("Hi"), AIMessage("Hello"), HumanMessage("Why?")]
     text = "Human: Hi\nAI: Hello\nHuman: Why?"
@@ -414,7 +414,7 @@ def sent(engine: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[s
     return seen
 
 
-def test_by_default_it_samples_as_the_pipeline_does(llm_of, sent):
+def test_by_default_the_engine_samples_like_the_pipeline(llm_of, sent):
     direct_of(llm_of(alone=True, max_new_tokens=4)).invoke("Why?")
     [(_, settings)] = sent
     assert (settings["temperature"], settings["top_k"], settings["top_p"]) == (0.7, 50, 1.0)
@@ -433,12 +433,12 @@ def test_sampling_settings_are_kept(llm_of, sent):
     assert (settings["temperature"], settings["top_k"], settings["top_p"]) == (0.4, 7, 0.9)
 
 
-def test_points_have_their_start_their_stop_and_a_limit(llm_of, sent):
+def test_points_have_a_prefill_a_stop_and_a_limit(llm_of, sent):
     llm = llm_of(max_new_tokens=30).bind(stop=["###"])
     assert ChainModels(llm, llm).for_config({}).point_llm.continues_turn
     expansion_of(llm).invoke("Why?")
     assert len(sent) == 4
-    # Each call has a thread of its own, so they come in any order.
+    # Each call runs in another thread, so they arrive in any order.
     sent.sort(key=lambda one: next(i for i, title in enumerate(TITLES) if f'"{title}" -' in f"{one}"))
     for (prompt, settings), title in zip(sent, TITLES, strict=True):
         assert settings["stop"] == ("###",)
@@ -459,7 +459,7 @@ def test_stop_ends_the_text(llm_of, engine):
     assert direct_of(llm.bind(stop=[mark])).invoke("Why?")["answer"] == whole.partition(mark)[0]
 
 
-def test_what_is_set_on_a_chat_object_itself_counts(library, pipe_of, loaded, sent):
+def test_settings_of_the_chat_object_apply(library, pipe_of, loaded, sent):
     chat = library.ChatHuggingFace(
         llm=library.HuggingFacePipeline(pipeline=pipe_of(), model_id="tiny"),
         tokenizer=loaded[1],
@@ -483,14 +483,14 @@ def test_a_limit_that_does_not_fit_is_cut_instead_of_refused(llm_of, engine):
 # --- usage and traces ---
 
 
-async def test_usage_is_reported_on_all_six_ways(llm_of, engine, way):
+async def test_usage_is_reported_by_all_six_methods(llm_of, engine, way):
     with get_usage_metadata_callback() as usage:
         await way(direct_of(llm_of(max_new_tokens=6)), "Why?")
     assert 1 <= usage.usage_metadata["tiny"]["output_tokens"] <= 6
     assert usage.usage_metadata["tiny"]["input_tokens"] > 3
 
 
-async def test_runs_and_the_objects_own_callbacks(llm_of, engine, way, kit):
+async def test_runs_are_traced_and_the_objects_own_callbacks_fire(llm_of, engine, way, kit):
     runs, own = kit.Runs(), kit.Runs()
     llm = llm_of()
     llm.callbacks, llm.tags = [own], ["mine"]
@@ -504,7 +504,7 @@ async def test_runs_and_the_objects_own_callbacks(llm_of, engine, way, kit):
     runs.assert_all_ended_before_the_root()
 
 
-async def test_nothing_is_left_when_a_stream_is_closed_early(llm_of, engine):
+async def test_closing_a_stream_early_leaves_no_rows(llm_of, engine):
     import contextlib
 
     async with contextlib.aclosing(expansion_of(llm_of(max_new_tokens=400)).astream("Why?")) as chunks:
@@ -537,7 +537,7 @@ class Shout:
     ],
     ids=str,
 )
-async def test_what_an_engine_cannot_do_leaves_the_object_as_it_is(llm_of, generated, settings, reason, caplog):
+async def test_unsupported_settings_leave_the_object_unchanged(llm_of, generated, settings, reason, caplog):
     llm = llm_of(**settings)
     points = await expansion_of(llm).ainvoke("Why?")
     assert list(points) == ["1", "2", "3", "4"]
@@ -547,8 +547,8 @@ async def test_what_an_engine_cannot_do_leaves_the_object_as_it_is(llm_of, gener
     assert type(llm).__name__ in record.message
 
 
-async def test_an_object_that_is_left_as_it_is_works_on_all_six_ways(llm_of, generated, way):
-    # Not beams, which transformers itself does not stream.
+async def test_an_unadopted_object_works_by_all_six_methods(llm_of, generated, way):
+    # Not beam search, which transformers itself does not stream.
     assert list(await way(expansion_of(llm_of(no_repeat_ngram_size=3)), "Why?")) == ["1", "2", "3", "4"]
     assert len(generated) == 4
 
@@ -570,25 +570,25 @@ async def test_a_model_is_adopted_once_for_an_answer(llm_of, way, monkeypatch):
     assert adopted == [llm]
 
 
-async def test_adoption_can_be_declined(llm_of, generated, way, caplog):
+async def test_adoption_can_be_switched_off(llm_of, generated, way, caplog):
     await way(expansion_of(llm_of(), adopt=False), "Why?")
     assert len(generated) == 4
     assert caplog.text == ""
 
 
-def test_no_sampling_no_matter(llm_of, engine, generated, recwarn):
+def test_an_unsupported_sampling_setting_without_sampling_is_ignored(llm_of, engine, generated, recwarn):
     llm = llm_of(min_p=0.1)
     direct_of(llm).invoke("Why?")
     assert generated == []
 
 
-async def test_tools_are_no_business_of_an_engine(llm_of, generated, caplog):
+async def test_a_model_with_tools_is_not_adopted(llm_of, generated, caplog):
     adopted = adopt_runnable(llm_of(), {"tools": []})
     assert not isinstance(adopted, AdoptedModel)
     assert "tools" in caplog.text
 
 
-def test_a_class_that_generates_in_its_own_way_is_left_alone(library, pipe_of, caplog):
+def test_a_class_that_overrides_generation_is_not_adopted(library, pipe_of, caplog):
     class Mine(library.HuggingFacePipeline):
         def _generate(self, prompts: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> Any:
             return LLMResult(generations=[[Generation(text="Mine.")] for _ in prompts])
@@ -605,7 +605,7 @@ def test_a_subclass_that_changes_nothing_is_adopted(library, pipe_of, engine, ge
     assert generated == []
 
 
-def test_a_class_of_that_name_from_elsewhere_is_not_meant(pipe_of, generated):
+def test_a_class_of_the_same_name_from_another_package_is_not_adopted(pipe_of, generated):
     class Other(BaseLLM):
         pipeline: Any = None
 
@@ -622,7 +622,7 @@ def test_a_class_of_that_name_from_elsewhere_is_not_meant(pipe_of, generated):
     assert direct_of(other).invoke("Why?")["answer"] == "Other."
 
 
-async def test_remote_models_go_the_concurrent_way(way, caplog):
+async def test_remote_models_get_concurrent_calls(way, caplog):
     chat = ChatHuggingFace(llm=HuggingFaceEndpoint())
     assert await way(expansion_of(chat), "Why?") == dict.fromkeys("1234", "Remote.")
     assert caplog.text == ""

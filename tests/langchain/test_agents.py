@@ -79,8 +79,8 @@ async def test_a_graph_shows_the_answer_s_tokens_in_document_order_and_no_others
     graph = answering_graph(skeleton_chain(llm=llm).as_chat_model(), is_async=is_async)
     tokens = await streamed(graph, QUESTION, is_async=is_async)
     assert text_of(tokens) == ANSWER
-    assert len(tokens) > 3, "the text comes in pieces"
-    assert {message.id for message, _ in tokens} == {tokens[0][0].id}, "and the whole message is not shown again"
+    assert len(tokens) > 3, "the text did not come in pieces"
+    assert {message.id for message, _ in tokens} == {tokens[0][0].id}, "the whole message is shown again"
     assert [bool(message.usage_metadata) for message, _ in tokens] == [False] * (len(tokens) - 1) + [True]
     assert {metadata["langgraph_node"] for _, metadata in tokens} == {"answer"}
 
@@ -96,7 +96,7 @@ async def test_the_message_in_the_state_has_the_usage_and_callbacks_count_it_onc
     assert again.usage_metadata == usage.usage_metadata
 
 
-async def test_a_stream_in_a_node_shows_the_same(llm, is_async):
+async def test_a_stream_in_a_node_shows_the_same_tokens(llm, is_async):
     model = skeleton_chain(llm=llm).as_chat_model()
 
     class Streaming:
@@ -151,7 +151,7 @@ async def test_an_interrupt_in_the_router_pauses_the_graph_and_its_answer_decide
 
 
 @pytest.mark.parametrize("settings", [{}, {"on_point_error": "placeholder"}, {"max_retries": 3}])
-async def test_an_interrupt_in_a_point_is_no_failure_of_the_point(kit, is_async, settings):
+async def test_an_interrupt_in_a_point_does_not_fail_the_point(kit, is_async, settings):
     def script(seen):
         return [GraphInterrupt(())] if seen.point == 2 else kit.answering(TITLES)(seen)
 
@@ -161,7 +161,7 @@ async def test_an_interrupt_in_a_point_is_no_failure_of_the_point(kit, is_async,
         llm.watch.seen.clear()
         with pytest.raises(GraphInterrupt):
             await run(runnable, "Why?", {"callbacks": [runs]}, is_async=is_async)
-        assert len(llm.watch.of("point", 2)) == 1, "it is not tried again"
+        assert len(llm.watch.of("point", 2)) == 1, "the point was retried"
         assert llm.watch.open == 0
         runs.assert_all_ended_before_the_root()
 
@@ -212,7 +212,7 @@ class Questions(TypedDict, total=False):
 
 
 @pytest.mark.parametrize(("own", "peak"), [(None, 4), (1, 2)])
-async def test_a_fan_out_keeps_to_the_limit_of_tasks_times_that_of_an_answer(llm, is_async, own, peak):
+async def test_a_fan_out_keeps_the_limits_of_the_graph_and_of_each_answer(llm, is_async, own, peak):
     chain = skeleton_chain(llm=llm)
     limits = {"max_concurrency": own} if own else None
 
@@ -291,7 +291,7 @@ async def test_an_agent_answers_by_the_chain_with_its_system_prompt_and_history(
         assert isinstance(seen.messages[0], SystemMessage)
 
 
-async def test_the_message_has_the_agent_s_name_where_langchain_gives_it_to_its_own(kit, llm, is_async):
+async def test_the_message_has_the_agent_s_name_as_in_langchains_own_agents(kit, llm, is_async):
     with_it = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware(router=None)], name="helper")
     plain = create_agent(kit.Chat(script=kit.answering(TITLES)), name="helper")
     names = [(await run(agent, QUESTION, is_async=is_async))["messages"][-1].name for agent in (with_it, plain)]
@@ -312,7 +312,7 @@ async def test_an_agent_streams_one_answer_in_document_order(kit, is_async):
     assert {message.id for message, _ in tokens} == {tokens[0][0].id}
 
 
-async def test_an_agent_with_tools_calls_them_as_without_the_middleware(kit, is_async):
+async def test_an_agent_with_the_middleware_calls_its_tools_as_usual(kit, is_async):
     llm = tool_calling(kit)(script=kit.answering(TITLES))
     agent = create_agent(llm, tools=[weather], middleware=[SkeletonOfThoughtMiddleware(router=None)])
     plain = create_agent(llm, tools=[weather])
@@ -324,7 +324,7 @@ async def test_an_agent_with_tools_calls_them_as_without_the_middleware(kit, is_
     assert {seen.stage for seen in llm.watch.seen} == {"direct"}
 
 
-async def test_an_agent_over_the_chat_model_does_both(kit, is_async):
+async def test_an_agent_over_the_chat_model_calls_tools_and_writes_skeletons(kit, is_async):
     llm = tool_calling(kit)(script=kit.answering(TITLES))
     model = skeleton_chain(llm=llm).as_chat_model()
     with_tools = (await run(create_agent(model, tools=[weather]), QUESTION, is_async=is_async))["messages"]
@@ -333,17 +333,17 @@ async def test_an_agent_over_the_chat_model_does_both(kit, is_async):
         llm.watch.seen.clear()
         agent = create_agent(model, middleware=middleware)
         assert (await run(agent, QUESTION, is_async=is_async))["messages"][-1].text == ANSWER
-        assert len(llm.watch.seen) == 4, "one skeleton, not a skeleton of skeletons"
+        assert len(llm.watch.seen) == 4, "one answer has more than one skeleton"
 
 
 class Forecast(BaseModel):
-    """What the weather will be."""
+    """A weather forecast."""
 
     place: str
 
 
 def model_request(**given: Any) -> ModelRequest:
-    """A request with nothing but these arguments; in langchain 1.0 most have no default."""
+    """A request with only these arguments; in langchain 1.0 most have no default."""
     parameters = inspect.signature(ModelRequest).parameters.values()
     return ModelRequest(**{**{p.name: None for p in parameters if p.default is p.empty}, "tools": [], **given})
 
@@ -360,7 +360,7 @@ UNSUITED = {
 
 
 @pytest.mark.parametrize("change", UNSUITED.values(), ids=list(UNSUITED))
-async def test_requests_that_points_cannot_answer_go_to_the_handler_unchanged(llm, is_async, change):
+async def test_requests_unsuitable_for_points_reach_the_handler_unchanged(llm, is_async, change):
     request = model_request(**{"model": llm, "messages": [HumanMessage("Why?")], **change})
     given: list[Any] = []
     reply = object()
@@ -392,7 +392,7 @@ class Hotter(AgentMiddleware):
         return await handler(request.override(model_settings={"temperature": 0.9, "seed": None}))
 
 
-async def test_model_settings_that_each_call_can_take_reach_each_call(kit, llm, is_async):
+async def test_model_settings_reach_each_call(kit, llm, is_async):
     writer = kit.Chat(script=kit.answering(TITLES))
     agent = create_agent(
         llm, middleware=[Hotter(), SkeletonOfThoughtMiddleware(router=None, point_llm=writer, max_points=2)]
@@ -433,7 +433,7 @@ def test_settings_are_checked_when_the_middleware_is_made(llm):
 
 WITHOUT_LANGCHAIN = """
 import sys
-sys.modules["langchain"] = None  # an import then fails as if it were not installed
+sys.modules["langchain"] = None  # an import fails as without the package
 from langchain_sot import *
 import langchain_sot
 try:
@@ -443,7 +443,7 @@ except ImportError as error:
 """
 
 
-def test_without_langchain_the_rest_works_and_the_middleware_says_what_to_install():
+def test_without_langchain_only_the_middleware_fails_and_gives_the_install_line():
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_LANGCHAIN], capture_output=True, text=True, check=True, cwd=root
@@ -487,7 +487,7 @@ async def test_by_default_the_agent_makes_its_own_call_for_unsuitable_questions(
     assert counting.calls == 1
 
 
-async def test_the_middlewares_router_decides_once_a_turn_and_learns_across_turns(llm, is_async):
+async def test_the_middlewares_router_decides_once_a_turn_and_observes_every_turn(llm, is_async):
     middleware = SkeletonOfThoughtMiddleware()
     agent = create_agent(llm, middleware=[middleware])
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""What comes out, by every way to run the chain."""
+"""The output of the chain, by every method that runs it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("eager", [False, True])
-async def test_all_six_ways_give_the_same_answer(kit, way, eager):
+async def test_all_six_methods_give_the_same_answer(kit, way, eager):
     chain = skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES)), eager=eager)
     output = await way(chain, "How do I stay awake?")
     assert kit.untimed(output) == EXPECTED
@@ -55,7 +55,7 @@ async def test_prose_instead_of_a_skeleton_falls_back_to_a_direct_answer(kit, wa
     assert [seen.stage for seen in llm.watch.seen] == ["skeleton", "direct"]
 
 
-async def test_prose_instead_of_a_skeleton_raises_if_told_to(kit, way):
+async def test_prose_instead_of_a_skeleton_raises_on_request(kit, way):
     llm = kit.Chat(script=lambda seen: ["It depends."])
     with pytest.raises(SkeletonError, match="0 usable"):
         await way(skeleton_chain(llm=llm, on_empty_skeleton="raise"), "Why?")
@@ -71,7 +71,7 @@ async def test_prose_instead_of_a_skeleton_raises_if_told_to(kit, way):
         "1. Take breaks\n1. Drink water\n1. Move\n1. Move",
     ],
 )
-async def test_skeletons_as_models_write_them(kit, ways, skeleton):
+async def test_the_chain_reads_skeletons_as_models_write_them(kit, ways, skeleton):
     llm = kit.Chat(script=lambda s: kit.pieces(skeleton) if s.stage == "skeleton" else ["Text."])
     for way in (ways["invoke"], ways["astream"]):
         assert (await way(skeleton_chain(llm=llm), "Why?"))["skeleton"] == TITLES
@@ -116,7 +116,7 @@ async def test_a_failing_point_raises_with_the_partial_answer(kit, way):
     assert llm.watch.open == 0
 
 
-async def test_a_failing_point_keeps_its_place_and_the_others_are_intact(kit, way):
+async def test_a_failing_point_leaves_a_placeholder_and_the_others_are_intact(kit, way):
     llm = kit.Chat(script=failing(kit))
     chain = skeleton_chain(llm=llm, max_retries=0, on_point_error="placeholder", placeholder="(gap)")
     output = await way(chain, "How do I stay awake?")
@@ -127,7 +127,7 @@ async def test_a_failing_point_keeps_its_place_and_the_others_are_intact(kit, wa
     assert "(gap)" in output["answer"]
 
 
-async def test_a_point_is_written_anew_and_leaves_no_trace_of_its_first_attempt(kit, way):
+async def test_a_retried_point_leaves_no_trace_of_its_first_attempt(kit, way):
     llm = kit.Chat(script=failing(kit, times=1))
     chain = skeleton_chain(llm=llm, max_retries=1, backoff=0)
     first = kit.Gate(lambda: len(llm.watch.of("point", 2)) >= 2)
@@ -138,7 +138,7 @@ async def test_a_point_is_written_anew_and_leaves_no_trace_of_its_first_attempt(
     assert len(llm.watch.of("point", 2)) == 2
 
 
-def test_a_restart_is_seen_in_the_stream_and_undone_in_the_sum(kit):
+def test_a_restart_shows_in_the_stream_and_not_in_the_sum(kit):
     from langchain_sot.results import Restart
 
     llm = kit.Chat(script=failing(kit, times=1))
@@ -158,7 +158,7 @@ async def test_a_point_that_takes_too_long_fails_alone(kit, ways):
     def script(seen):
         return [never, "late"] if seen.point == 2 else kit.answering(TITLES)(seen)
 
-    # Long enough for the other points on any machine: a chain has no other clock than that.
+    # Long enough for the other points on any machine: a chain uses only the real clock.
     chain = skeleton_chain(llm=kit.Chat(script=script), point_timeout=1.0, max_retries=0, on_point_error="placeholder")
     for way in (ways["ainvoke"], ways["astream"]):
         output = await way(chain, "How do I stay awake?")

@@ -1,4 +1,4 @@
-"""Two models, and whatever people put around them; string LLMs, whose phases are one `generate` each."""
+"""Two models in every kind of wrapper; string LLMs, with one `generate` call per phase."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WHOLE = ("invoke", "ainvoke", "batch", "abatch")
 
 
 class ScriptedText(BaseLLM):
-    """A string LLM that does what its script says; knows each `_generate` and each stream."""
+    """A string LLM that follows its script, and records each `_generate` and each stream."""
 
     kit: Any
     script: Any
@@ -166,7 +166,7 @@ WRAPPED = {
 
 
 @pytest.mark.parametrize("wrap", list(WRAPPED))
-async def test_any_wrapping_answers_on_all_six_ways(kit, way, model_of, wrap):
+async def test_any_wrapped_model_answers_by_all_six_methods(kit, way, model_of, wrap):
     llm = WRAPPED[wrap](model_of(), model_of(failing(kit)))
     output = await way(chain_of(llm), "Why?", {"configurable": {"model": "on"}})
     expected = chain_of(kit.Chat(script=kit.answering(TITLES))).invoke("Why?")
@@ -174,7 +174,7 @@ async def test_any_wrapping_answers_on_all_six_ways(kit, way, model_of, wrap):
 
 
 @pytest.mark.parametrize("wrap", list(WRAPPED))
-async def test_two_models_wrapped_alike_do_their_own_part(kit, way, wrap):
+async def test_two_equally_wrapped_models_write_their_own_stage(kit, way, wrap):
     writer, outliner, broken = (
         kit.Chat(script=kit.answering(TITLES)),
         kit.Chat(script=kit.answering(TITLES)),
@@ -190,7 +190,7 @@ async def test_two_models_wrapped_alike_do_their_own_part(kit, way, wrap):
 
 
 def failing_at_first(kit: Any, times: int) -> Any:
-    """Point 2 fails so many times, before its first text."""
+    """Point 2 fails this many times, before its first text."""
     answer, left = kit.answering(TITLES), [times]
 
     def script(seen: Any) -> Any:
@@ -217,7 +217,7 @@ async def test_a_retry_gives_up_after_its_attempts(kit, way):
     assert len(llm.watch.of("point", 2)) == 3
 
 
-async def test_a_retry_heeds_which_errors_it_is_for(kit, way):
+async def test_a_retry_repeats_only_its_exception_types(kit, way):
     llm = kit.Chat(script=failing_at_first(kit, 9))
     picky = llm.with_retry(retry_if_exception_type=(KeyError,), wait_exponential_jitter=False)
     with pytest.raises(PointError, match="busy"):
@@ -236,7 +236,7 @@ async def test_attempts_of_a_stream_are_tagged_as_langchain_tags_them(kit, ways,
 
 
 @pytest.mark.parametrize("name", ["stream", "astream"])
-async def test_a_stream_that_breaks_later_is_the_chains_to_retry(kit, ways, name):
+async def test_the_chain_retries_a_stream_that_breaks_after_its_first_text(kit, ways, name):
     answer, left = kit.answering(TITLES), [1]
     llm = kit.Chat(script=None)
     again = kit.Gate(lambda: len(llm.watch.of("point", 2)) == 2)
@@ -245,7 +245,7 @@ async def test_a_stream_that_breaks_later_is_the_chains_to_retry(kit, ways, name
         if seen.point == 2 and left[0]:
             left[0] = 0
             return ["All ", ConnectionError("lost")]
-        # While point 1 is unwritten nothing of point 2 is final.
+        # No text of point 2 is final before point 1 is written.
         return [again, *answer(seen)] if seen.point == 1 else answer(seen)
 
     llm.script = script
@@ -256,7 +256,7 @@ async def test_a_stream_that_breaks_later_is_the_chains_to_retry(kit, ways, name
 
 
 @pytest.mark.parametrize("name", ["stream", "astream"])
-async def test_without_retries_of_its_own_the_chain_tells_that_a_stream_broke(kit, ways, name):
+async def test_without_retries_the_chain_reports_a_broken_stream(kit, ways, name):
     answer = kit.answering(TITLES)
     llm = kit.Chat(script=lambda seen: ["All ", ConnectionError("lost")] if seen.point == 2 else answer(seen))
     output = await ways[name](chain_of(quick_retry(llm), on_point_error="placeholder"), "Why?")
@@ -280,21 +280,21 @@ async def test_only_the_failing_point_goes_to_the_fallback(kit, way):
     assert [(seen.stage, seen.point) for seen in second.watch.seen] == [("point", 2)]
 
 
-async def test_an_error_that_fallbacks_are_not_for_is_raised(kit, way):
+async def test_an_error_that_fallbacks_do_not_handle_is_raised(kit, way):
     first, second = kit.Chat(script=failing_at_first(kit, 9)), kit.Chat(script=kit.answering(TITLES))
     with pytest.raises(PointError, match="busy"):
         await way(chain_of(first.with_fallbacks([second], exceptions_to_handle=(KeyError,))), "Why?")
     assert second.watch.seen == []
 
 
-async def test_when_all_fail_the_first_error_is_told(kit, way):
+async def test_when_all_fallbacks_fail_the_first_error_is_raised(kit, way):
     chats = [kit.Chat(script=lambda seen, n=n: [ConnectionError(f"down {n}")]) for n in (1, 2)]
     with pytest.raises(ConnectionError, match="down 1"):
         await way(chain_of(chats[0].with_fallbacks(chats[1:])), "Why?")
 
 
 @pytest.mark.parametrize("wrap", list(WRAPPED))
-async def test_closing_a_stream_early_closes_what_is_inside_of_the_wrappers(kit, wrap):
+async def test_closing_a_stream_early_closes_wrapped_models(kit, wrap):
     answer = kit.answering(TITLES)
     hold = kit.Gate()
     llm = kit.Chat(script=lambda seen: ["Some ", hold] if seen.stage == "point" else answer(seen))
@@ -311,10 +311,10 @@ async def test_closing_a_stream_early_closes_what_is_inside_of_the_wrappers(kit,
     runs.assert_all_ended_before_the_root()
 
 
-# --- what a config chooses ---
+# --- choices of a config ---
 
 
-async def test_a_config_chooses_within_other_runnables(kit, way, model_of):
+async def test_a_config_chooses_an_alternative_inside_other_runnables(kit, way, model_of):
     chain = chain_of(model_of(failing(kit)).configurable_alternatives(ALTERNATIVE, default_key="off", on=model_of()))
     nested = RunnablePassthrough() | chain.with_config(tags=["inner"]) | RunnableLambda(lambda out: out)
     output = await way(nested, "Why?", {"configurable": {"model": "on"}})
@@ -327,7 +327,7 @@ async def test_fields_are_configured_at_run_time(kit, way):
     assert output["skeleton"] == ["One", "Two"]
 
 
-async def test_alternatives_by_the_name_of_their_own_fields(kit, way):
+async def test_prefixed_fields_of_an_alternative_are_configurable(kit, way):
     chosen = kit.Chat(script=failing(kit)).configurable_fields(script=ConfigurableField(id="script"))
     llm = kit.Chat(script=failing(kit)).configurable_alternatives(
         ALTERNATIVE, default_key="off", prefix_keys=True, on=chosen
@@ -350,15 +350,15 @@ def resolved(llm: Any, name: str, point_llm: Any = None) -> AnswerModels:
 
 
 @pytest.mark.parametrize("wrap", ["alternatives", "alternatives in a retry"])
-def test_prefill_goes_by_the_model_that_the_config_chooses(kit, wrap):
-    # No engine is needed to know what the model is.
+def test_the_configured_model_decides_the_prefill(kit, wrap):
+    # The model's class is known without an engine.
     native, other = ChatTransformers(engine=object(), model="tiny"), kit.Chat(script=kit.answering(TITLES))
     llm = WRAPPED[wrap](native, other)
     assert resolved(llm, "on").point_llm.continues_turn
     assert not resolved(llm, "off").point_llm.continues_turn
 
 
-def test_prefill_is_for_fallbacks_that_all_continue_it(kit):
+def test_fallbacks_get_a_prefill_only_if_all_continue_it(kit):
     native, other = ChatTransformers(engine=object(), model="tiny"), kit.Chat(script=kit.answering(TITLES))
     either = other.configurable_alternatives(ALTERNATIVE, default_key="off", on=native)
     llm = native.with_fallbacks([either])
@@ -366,7 +366,7 @@ def test_prefill_is_for_fallbacks_that_all_continue_it(kit):
     assert resolved(llm, "off", native).continuing("auto") == {"point"}
 
 
-async def test_listeners_of_a_binding_hear_of_their_runs(kit, way):
+async def test_listeners_of_a_binding_receive_its_runs(kit, way):
     heard = []
     llm = kit.Chat(script=kit.answering(TITLES)).with_listeners(on_end=lambda run: heard.append(run.name))
     await way(chain_of(llm), "Why?")
@@ -377,7 +377,7 @@ async def test_listeners_of_a_binding_hear_of_their_runs(kit, way):
 
 
 @pytest.mark.parametrize("name", WHOLE)
-async def test_a_phase_is_one_generate(text_of, ways, name):
+async def test_a_phase_makes_one_generate_call(text_of, ways, name):
     llm = text_of()
     output = await ways[name](chain_of(llm), "Why?")
     assert llm.sizes == [1, 4]
@@ -386,14 +386,14 @@ async def test_a_phase_is_one_generate(text_of, ways, name):
 
 
 @pytest.mark.parametrize("name", ["stream", "astream"])
-async def test_streams_stay_one_for_each_point(text_of, ways, name):
+async def test_streaming_makes_one_stream_per_call(text_of, ways, name):
     llm = text_of()
     await ways[name](chain_of(llm), "Why?")
     assert llm.lists == []
     assert len(llm.streams) == 5
 
 
-async def test_all_questions_of_a_batch_share_the_generates(text_of):
+async def test_all_questions_of_a_batch_share_the_generate_calls(text_of):
     for path in ("batch", "abatch"):
         llm = text_of()
         chain, questions = chain_of(llm), ["A?", "B?", "C?"]
@@ -405,7 +405,7 @@ async def test_all_questions_of_a_batch_share_the_generates(text_of):
 
 @pytest.mark.parametrize("wrap", list(WRAPPED))
 @pytest.mark.parametrize("name", WHOLE)
-async def test_a_phase_is_one_generate_within_any_wrapping(kit, text_of, ways, name, wrap):
+async def test_a_phase_of_any_wrapped_llm_makes_one_generate_call(kit, text_of, ways, name, wrap):
     llm = text_of()
     chain = chain_of(WRAPPED[wrap](llm, text_of(failing(kit))))
     await ways[name](chain, "Why?", {"configurable": {"model": "on"}})
@@ -414,7 +414,7 @@ async def test_a_phase_is_one_generate_within_any_wrapping(kit, text_of, ways, n
 
 @pytest.mark.parametrize("wrap", list(WRAPPED))
 @pytest.mark.parametrize("name", WHOLE)
-async def test_under_a_limit_prompts_go_in_chunks(kit, text_of, ways, name, wrap):
+async def test_a_limit_splits_the_prompts_into_chunks(kit, text_of, ways, name, wrap):
     llm = text_of()
     chain = RunnablePassthrough() | chain_of(WRAPPED[wrap](llm, text_of(failing(kit))))
     output = await ways[name](chain, "Why?", {"configurable": {"model": "on"}, "max_concurrency": 3})
@@ -422,7 +422,7 @@ async def test_under_a_limit_prompts_go_in_chunks(kit, text_of, ways, name, wrap
     assert len(output["points"]) == 4
 
 
-async def test_what_chooses_between_models_keeps_their_prompts_apart(text_of):
+async def test_prompts_of_different_alternatives_are_not_mixed(text_of):
     first, second = text_of(), text_of()
     chain = chain_of(first.configurable_alternatives(ALTERNATIVE, default_key="first", second=second))
     configs = [{"configurable": {"model": name, "thread": i}} for i, name in enumerate(["first", "second", "first"])]
@@ -433,14 +433,14 @@ async def test_what_chooses_between_models_keeps_their_prompts_apart(text_of):
 
 
 @pytest.mark.parametrize("name", WHOLE)
-async def test_two_string_models_have_a_generate_each(text_of, ways, name):
+async def test_each_of_two_string_llms_gets_its_own_generate_call(text_of, ways, name):
     outliner, writer = text_of(), text_of()
     await ways[name](chain_of(outliner, point_llm=writer), "Why?")
     assert (outliner.sizes, writer.sizes) == ([1], [4])
 
 
 @pytest.mark.parametrize("name", WHOLE)
-async def test_each_prompt_has_a_run_of_its_own(kit, text_of, ways, name):
+async def test_each_prompt_has_its_own_run(kit, text_of, ways, name):
     class Runs(kit.Runs):
         def on_llm_start(self, serialized: Any, prompts: Any, *, run_id: Any, parent_run_id: Any = None, **kw: Any):
             self._start(run_id, parent_run_id, kw)
@@ -466,7 +466,7 @@ async def test_one_failing_prompt_does_not_lose_the_others(kit, text_of, ways, n
 
 
 @pytest.mark.parametrize("name", WHOLE)
-async def test_a_generate_within_a_retry_is_tried_again_as_one(kit, text_of, ways, name):
+async def test_a_generate_call_in_a_retry_is_repeated_as_a_whole(kit, text_of, ways, name):
     llm = text_of(failing_at_first(kit, 2))
     output = await ways[name](chain_of(quick_retry(llm)), "Why?")
     assert output["errors"] == {}
@@ -474,7 +474,7 @@ async def test_a_generate_within_a_retry_is_tried_again_as_one(kit, text_of, way
 
 
 @pytest.mark.parametrize("name", WHOLE)
-async def test_a_generate_that_gives_too_little_is_made_one_at_a_time(kit, text_of, ways, name):
+async def test_a_generate_call_with_missing_results_is_repeated_one_prompt_at_a_time(kit, text_of, ways, name):
     class Short(ScriptedText):
         def _result(self, texts: list[str]) -> LLMResult:
             return super()._result(texts[:1])
@@ -487,7 +487,7 @@ async def test_a_generate_that_gives_too_little_is_made_one_at_a_time(kit, text_
 
 @pytest.mark.parametrize("name", WHOLE)
 @pytest.mark.parametrize("everywhere", [False, True])
-async def test_caches_answer_for_a_string_llm(text_of, ways, name, everywhere):
+async def test_a_cache_answers_for_a_string_llm(text_of, ways, name, everywhere):
     llm = text_of(cache=None if everywhere else InMemoryCache())
     if everywhere:
         set_llm_cache(InMemoryCache())
@@ -500,13 +500,13 @@ async def test_caches_answer_for_a_string_llm(text_of, ways, name, everywhere):
 
 
 @pytest.mark.parametrize("name", WHOLE)
-async def test_a_skeleton_that_was_cut_off_loses_its_last_line(text_of, ways, name):
+async def test_a_truncated_skeleton_loses_its_last_line(text_of, ways, name):
     output = await ways[name](chain_of(text_of(finish="length")), "Why?")
     assert output["skeleton"] == TITLES[:-1]
 
 
 @pytest.mark.parametrize("name", WHOLE)
-async def test_a_string_llm_that_repeats_its_prompt_is_read_past_it(kit, text_of, ways, name):
+async def test_a_repeated_prompt_of_a_string_llm_is_removed(kit, text_of, ways, name):
     class Echoing(ScriptedText):
         def _steps(self, prompt: str) -> Iterable[Any]:
             return [prompt, *super()._steps(prompt)]
@@ -517,7 +517,7 @@ async def test_a_string_llm_that_repeats_its_prompt_is_read_past_it(kit, text_of
     assert output["skeleton"] == TITLES
 
 
-async def test_points_that_take_too_long_cancel_their_generate(kit, text_of):
+async def test_points_that_time_out_cancel_their_generate_call(kit, text_of):
     answer, never = kit.answering(TITLES), kit.Gate()
     llm = text_of(lambda seen: [never] if seen.stage == "point" else answer(seen))
     before = asyncio.all_tasks()
@@ -528,10 +528,10 @@ async def test_points_that_take_too_long_cancel_their_generate(kit, text_of):
 
 
 @pytest.mark.parametrize("name", WHOLE)
-async def test_direct_answers_share_a_generate_too(text_of, ways, name):
+async def test_direct_answers_share_a_generate_call(text_of, ways, name):
     llm = text_of()
     chain = chain_of(llm, router=lambda question: False)
     assert (await ways[name](chain, "Why?"))["answer"] == "Just so."
     assert llm.lists == [["Why?"]]
     assert [out["answer"] for out in chain.batch(["A?", "B?"])] == ["Just so."] * 2
-    assert llm.lists[-1] in (["A?", "B?"], ["A?"], ["B?"])  # two routers may end at two moments
+    assert llm.lists[-1] in (["A?", "B?"], ["A?"], ["B?"])  # two routers may end at different times

@@ -1,4 +1,4 @@
-"""What comes first may come by position, and whatever else is given so is refused with a clear word."""
+"""The first argument may be positional; any other positional argument raises a clear error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def llm():
     return FakeListChatModel(responses=["1. Move", "A walk helps."])
 
 
-def test_the_model_is_taken_by_position_and_the_rest_by_name(llm):
+def test_the_chain_takes_only_its_model_by_position(llm):
     chain = SkeletonOfThoughtChain(llm, max_points=3)
     assert chain.llm is llm
     assert chain.max_points == 3
@@ -42,7 +42,7 @@ def test_a_chat_model_takes_its_chain_by_position(llm):
     assert SkeletonOfThoughtChatModel(chain).invoke(QUESTION).text == ANSWER
 
 
-def test_a_local_model_is_named_by_position(scripted_engine):
+def test_a_local_model_takes_its_name_by_position(scripted_engine):
     assert ChatTransformers("tiny", engine=scripted_engine, max_tokens=7).model == "tiny"
 
 
@@ -55,12 +55,12 @@ def scripted_engine(local_models):
 @pytest.mark.parametrize(
     "cls", [SkeletonOfThoughtChain, SkeletonOfThoughtChatModel, ChatTransformers, SkeletonOfThoughtRouter]
 )
-def test_a_second_one_by_position_is_refused(cls, llm):
+def test_a_second_positional_argument_is_refused(cls, llm):
     with pytest.raises(TypeError, match=rf"{cls.__name__} takes \w+ by position and all else by name.* 2 were given"):
         cls(llm, llm)
 
 
-def test_the_same_twice_is_refused(llm):
+def test_a_model_given_by_position_and_name_is_refused(llm):
     with pytest.raises(TypeError, match="llm twice"):
         SkeletonOfThoughtChain(llm, llm=llm)
 
@@ -73,7 +73,7 @@ def test_the_same_twice_is_refused(llm):
         (7, "llm must be a chat model or LLM of LangChain, not int"),
     ],
 )
-def test_what_is_no_model_is_refused_with_what_to_pass(given, words):
+def test_an_object_that_is_no_model_is_refused_and_the_error_names_valid_types(given, words):
     with pytest.raises(ValidationError, match=words):
         SkeletonOfThoughtChain(given)
 
@@ -88,12 +88,12 @@ def test_without_a_model_the_field_is_named():
         SkeletonOfThoughtChain()
 
 
-def test_a_chat_model_over_a_model_says_how_a_chain_is_made(llm):
+def test_the_error_of_a_chat_model_over_a_model_shows_how_to_make_a_chain(llm):
     with pytest.raises(ValidationError, match=r"SkeletonOfThoughtChatModel\(SkeletonOfThoughtChain\(llm\)\)"):
         SkeletonOfThoughtChatModel(llm)
 
 
-# --- what pydantic and LangChain make of such objects ---
+# --- such objects in pydantic and LangChain ---
 
 
 COPIES = {
@@ -106,7 +106,7 @@ COPIES = {
 
 
 @pytest.mark.parametrize("how", COPIES)
-def test_copies_are_alike_and_answer(llm, how):
+def test_copies_are_equal_and_answer(llm, how):
     chain = COPIES[how](SkeletonOfThoughtChain(llm, max_points=4))
     assert chain.max_points == 4
     assert chain.invoke(QUESTION)["answer"] == ANSWER
@@ -119,12 +119,12 @@ def test_fields_can_be_configured(llm):
     assert chain.invoke(QUESTION, {"configurable": {"most": 1}})["skeleton"] == ["Move"]
 
 
-def test_a_dump_is_that_of_a_chain_made_by_name():
+def test_a_dump_equals_that_of_a_chain_made_by_name():
     llm = RunnablePassthrough()
     assert dumps(SkeletonOfThoughtChain(llm)) == dumps(SkeletonOfThoughtChain(llm=llm))
     assert isinstance(load_chain(dumps(SkeletonOfThoughtChain(llm))), SkeletonOfThoughtChain)
 
 
-def test_the_fields_are_still_there():
+def test_positional_arguments_change_no_field():
     assert {"llm", "point_llm", "router", "max_points"} <= set(SkeletonOfThoughtChain.model_fields)
     assert SkeletonOfThoughtChain.model_fields["llm"].is_required()

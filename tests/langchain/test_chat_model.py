@@ -51,7 +51,7 @@ def weather(place: str) -> str:
 
 
 class Forecast(BaseModel):
-    """What the weather will be."""
+    """A weather forecast."""
 
     place: str
 
@@ -98,7 +98,7 @@ def tool_calling(kit: Any) -> type:
 # --- the message ---
 
 
-async def test_every_way_gives_the_chain_s_answer_as_a_message(way, model):
+async def test_every_method_returns_the_chain_s_answer_as_a_message(way, model):
     message = await way(model, "Why?")
     assert isinstance(message, AIMessage)
     assert message.text == ANSWER
@@ -142,7 +142,7 @@ async def test_usage_callbacks_count_no_token_twice(way, model):
     assert usage.usage_metadata["scripted"]["total_tokens"] == message.usage_metadata["total_tokens"]
 
 
-async def test_usage_callbacks_count_no_token_twice_where_callbacks_want_tokens(model):
+async def test_usage_callbacks_count_no_token_twice_with_token_callbacks(model):
     with get_usage_metadata_callback() as usage:
         end = [event async for event in model.astream_events("Why?", version="v2")][-1]
     assert end["data"]["output"].text == ANSWER
@@ -163,7 +163,7 @@ def test_events_of_version_3_count_no_token_twice(model):
     assert usage.usage_metadata["scripted"]["total_tokens"] == sum(stage["total_tokens"] for stage in stages)
 
 
-async def test_events_that_langchain_does_not_know_are_refused_as_by_other_models(llm, model):
+async def test_unknown_event_versions_are_refused(llm, model):
     assert hasattr(model, "stream_events") == hasattr(llm, "stream_events")
     versions = ["v0"] if hasattr(llm, "stream_events") else ["v0", "v3"]
     for version in versions:
@@ -175,7 +175,7 @@ async def test_events_that_langchain_does_not_know_are_refused_as_by_other_model
     assert llm.watch.seen == []
 
 
-async def test_what_the_router_spends_is_part_of_the_sum(kit, way, llm):
+async def test_usage_includes_the_router(kit, way, llm):
     judge = kit.Chat(script=lambda seen: ["yes"])
     for router in (judge | RunnableLambda(lambda m: m.text == "yes"), lambda question: bool(judge.invoke(question))):
         with get_usage_metadata_callback() as usage:
@@ -186,7 +186,7 @@ async def test_what_the_router_spends_is_part_of_the_sum(kit, way, llm):
         assert usage.usage_metadata["scripted"]["total_tokens"] == message.usage_metadata["total_tokens"]
 
 
-async def test_a_direct_answer_says_so(way, llm):
+async def test_a_direct_answer_is_marked_in_the_metadata(way, llm):
     message = await way(skeleton_chain(llm=llm, router=lambda q: False).as_chat_model(), "Why?")
     assert message.text == "Just so."
     assert (message.response_metadata["route"], message.response_metadata["skeleton"]) == ("direct", [])
@@ -200,7 +200,7 @@ async def test_usage_is_none_where_the_model_reports_none(way):
     assert message.usage_metadata is None
 
 
-async def test_a_string_llm_gives_messages_too(way):
+async def test_a_string_llm_returns_messages(way):
     llm = FakeListLLM(responses=["1. Move", "A walk helps."])
     model = skeleton_chain(llm=llm).as_chat_model()
     assert (await way(model, "Why?")).text == "1. Move: A walk helps."
@@ -219,7 +219,7 @@ async def test_failed_points_are_in_the_metadata(kit, way):
     assert "All about move." in message.text
 
 
-async def test_an_answer_that_was_cut_says_so(kit, way):
+async def test_a_truncated_answer_is_marked_in_the_metadata(kit, way):
     class Short(kit.Chat):
         def _stream(self, *args: Any, **kwargs: Any) -> Any:
             for chunk in super()._stream(*args, **kwargs):
@@ -255,7 +255,7 @@ async def test_the_model_s_run_is_the_parent_of_all_calls(kit, way, model):
     runs.assert_all_ended_before_the_root()
 
 
-async def test_callbacks_of_the_model_itself_are_not_those_of_its_calls(kit, way, llm):
+async def test_the_models_own_callbacks_do_not_reach_its_calls(kit, way, llm):
     own = kit.Runs()
     await way(SkeletonOfThoughtChatModel(chain=skeleton_chain(llm=llm), callbacks=[own]), "Why?")
     assert len(own.started) == 1
@@ -303,7 +303,7 @@ def test_text_comes_in_document_order_while_later_points_are_written(kit):
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_usage_comes_with_the_last_chunk_alone(model, is_async):
+async def test_only_the_last_chunk_has_usage(model, is_async):
     chunks = [c async for c in model.astream("Why?")] if is_async else list(model.stream("Why?"))
     assert [bool(chunk.usage_metadata) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert chunks[-1].chunk_position == "last"
@@ -497,7 +497,7 @@ async def test_a_conversation_without_a_question_goes_to_the_llm(kit, way, llm, 
     assert message.text == "Just so."
     (seen,) = llm.watch.seen
     assert [id(m) for m in seen.messages] == [id(m) for m in messages]
-    assert len(runs.started) == 1, "nothing stands between the caller and the model"
+    assert len(runs.started) == 1, "there is another run than the model's"
     assert "route" not in message.response_metadata
     assert message.usage_metadata == (await way(llm, messages)).usage_metadata
 
@@ -545,7 +545,7 @@ async def test_bound_tools_are_called_by_the_llm(kit, way):
     assert [seen.stage for seen in llm.watch.seen] == ["direct"]
 
 
-async def test_structured_output_is_the_llm_s(kit, way):
+async def test_the_llm_makes_structured_output(kit, way):
     llm = tool_calling(kit)(script=kit.answering(TITLES))
     model = skeleton_chain(llm=llm).as_chat_model()
     assert model.with_structured_output(Forecast).invoke("Is it sunny?") == Forecast(place="Rome")
@@ -553,7 +553,7 @@ async def test_structured_output_is_the_llm_s(kit, way):
 
 
 @pytest.mark.parametrize("include_raw", [False, True])
-def test_what_was_bound_before_stays_bound_with_tools_and_structured_output(kit, include_raw):
+def test_earlier_bindings_stay_with_tools_and_structured_output(kit, include_raw):
     llm = tool_calling(kit)(script=kit.answering(TITLES))
     other = tool_calling(kit)(script=lambda seen: [ValueError("down")])
     wrapped = other.bind(seed=2).with_fallbacks([llm.bind(seed=1).with_retry(stop_after_attempt=2)])
@@ -565,7 +565,7 @@ def test_what_was_bound_before_stays_bound_with_tools_and_structured_output(kit,
     assert [seen.kwargs["seed"] for seen in other.watch.seen] == [2, 2]
 
 
-def test_a_model_without_tools_says_so():
+def test_a_model_without_tools_is_named_in_the_error():
     model = skeleton_chain(llm=RunnableLambda(lambda x: AIMessage("hi"))).as_chat_model()
     with pytest.raises(NotImplementedError, match="RunnableLambda, which has no bind_tools"):
         model.bind_tools([weather])
@@ -584,7 +584,7 @@ async def test_streams_that_pass_through_are_closed_early_too(kit):
     assert llm.watch.open == 0
 
 
-async def test_generate_takes_questions_and_others_side_by_side(model):
+async def test_generate_takes_questions_and_other_conversations_together(model):
     lists = [[HumanMessage("Why?")], [SystemMessage("Say hello.")]]
     for result in (await asyncio.to_thread(model.generate, lists), await model.agenerate(lists)):
         assert [row[0].text for row in result.generations] == [ANSWER, "Just so."]
@@ -628,7 +628,7 @@ async def test_without_a_limit_all_questions_of_a_batch_run_at_once(kit, is_asyn
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_batch_keeps_errors_in_their_places(kit, is_async):
+async def test_a_batch_returns_errors_in_place(kit, is_async):
     def script(seen):
         asked = " ".join(m.text for m in seen.messages)
         return [ValueError("boom")] if "B?" in asked else kit.answering(TITLES)(seen)
@@ -658,7 +658,7 @@ async def test_an_error_in_an_async_batch_cancels_the_other_answers(kit):
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_answers_come_as_they_are_completed(kit, is_async):
+async def test_answers_are_yielded_as_they_are_completed(kit, is_async):
     first = kit.Gate()
 
     def script(seen):
@@ -678,7 +678,7 @@ async def test_answers_come_as_they_are_completed(kit, is_async):
     assert order == [1, 0]
 
 
-async def test_the_llm_s_cache_answers_its_calls_and_the_model_has_none(kit, llm):
+async def test_the_llm_s_cache_answers_its_calls_and_the_chat_model_has_no_cache(kit, llm):
     llm.cache = InMemoryCache()
     model = skeleton_chain(llm=llm).as_chat_model()
     first, second = model.invoke("Why?"), await model.ainvoke("Why?")
@@ -710,7 +710,7 @@ async def test_the_llm_s_rate_limiter_counts_calls_and_the_model_s_answers(way, 
 # --- composition, configuration, serialisation ---
 
 
-async def test_it_composes_like_any_chat_model(way, model):
+async def test_the_chat_model_composes_like_any_other(way, model):
     pipe = RunnableLambda(lambda q: [("system", "Be brief."), ("human", q)]) | model | RunnableLambda(lambda m: m.text)
     assert await way(pipe, "Why?") == ANSWER
     assert (await way(model.with_retry(), "Why?")).text == ANSWER
@@ -723,7 +723,7 @@ async def test_system_message_and_history_reach_every_call(way, llm, model):
     assert all([m.text for m in seen.messages][:3] == ["Be brief.", "Hi", "Hello"] for seen in llm.watch.seen)
 
 
-async def test_what_is_configurable_in_the_llm_is_so_in_the_model(way):
+async def test_configurable_fields_of_the_llm_are_configurable_in_the_chat_model(way):
     llm = FakeListChatModel(responses=["1. Move", "A walk."]).configurable_fields(
         responses=ConfigurableField(id="responses")
     )
@@ -733,7 +733,7 @@ async def test_what_is_configurable_in_the_llm_is_so_in_the_model(way):
     assert (await way(configured, "Why?")).response_metadata["skeleton"] == ["Rest"]
 
 
-async def test_the_name_is_that_of_the_alternative_that_was_chosen(kit, way):
+async def test_the_chosen_alternative_gives_the_model_name(kit, way):
     class Named(kit.Chat):
         model_name: str = "one"
 
@@ -750,7 +750,7 @@ def test_the_chain_itself_is_configurable(llm):
     assert model.invoke("Why?", {"configurable": {"chain": two}}).response_metadata["skeleton"] == TITLES[:2]
 
 
-def test_it_is_dumped_and_loaded_without_secrets():
+def test_the_chat_model_is_dumped_and_loaded_without_secrets():
     openai = pytest.importorskip("langchain_openai", reason="a model that can be dumped and loaded is needed")
     llm = openai.ChatOpenAI(model="m", api_key="hush", base_url="http://127.0.0.1:1/v1", temperature=0.5)
     model = skeleton_chain(llm=llm, max_points=4).as_chat_model()
@@ -761,12 +761,12 @@ def test_it_is_dumped_and_loaded_without_secrets():
     assert dumpd(loaded) == dumpd(model)
 
 
-def test_it_is_pickled_as_the_chain_is():
+def test_the_chat_model_is_pickled_like_the_chain():
     model = skeleton_chain(llm=FakeListChatModel(responses=["1. Move", "A walk."])).as_chat_model()
     assert pickle.loads(pickle.dumps(model)).invoke("Why?").text == "1. Move: A walk."
 
 
-def test_parameters_and_token_counts_are_those_of_the_llm(kit):
+def test_the_llm_gives_parameters_and_token_counts(kit):
     class Known(kit.Chat):
         model_name: str = "known"
 
@@ -784,7 +784,7 @@ def test_parameters_and_token_counts_are_those_of_the_llm(kit):
 
 
 @pytest.mark.skipif("profile" not in BaseChatModel.model_fields, reason="models of this langchain-core have no profile")
-def test_the_profile_is_the_llm_s(kit):
+def test_the_llm_gives_the_profile(kit):
     llm = kit.Chat(script=None, profile={"max_input_tokens": 9})
     model = skeleton_chain(llm=llm.bind(temperature=0.5)).as_chat_model()
     assert model.profile == {"max_input_tokens": 9}

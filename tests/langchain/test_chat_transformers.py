@@ -79,7 +79,7 @@ class ToldStream:
 
 
 @pytest.fixture
-def told(loaded):
+def recorded(loaded):
     """A model over an engine with a fixed record."""
     from skeleton_of_thought.local import LocalEngine
 
@@ -94,7 +94,7 @@ def told(loaded):
         yield ChatTransformers(engine=engine, model="tiny", max_tokens=24)
 
 
-def test_the_class_is_there_without_torch():
+def test_the_class_is_importable_without_torch():
     code = (
         "import sys; sys.modules['torch'] = None\n"
         "from langchain_sot import ChatTransformers\n"
@@ -106,12 +106,12 @@ def test_the_class_is_there_without_torch():
     assert install_line("local") in done.stdout
 
 
-def test_a_model_that_is_not_there_is_a_clear_error(tmp_path):
+def test_a_missing_model_raises_a_clear_error(tmp_path):
     with pytest.raises(ModelLoadError, match="no-such-model"):
         ChatTransformers(model=str(tmp_path / "no-such-model"))
 
 
-async def test_all_ways_to_call_it_give_the_same(way, llm):
+async def test_all_methods_return_the_same_text(way, llm):
     expected = llm.invoke("Why?")
     output = await way(llm, "Why?")
     assert output.text == expected.text
@@ -131,20 +131,20 @@ def test_cached_tokens_are_in_the_usage(llm):
     assert 0 < usage["input_token_details"]["cache_read"] <= usage["input_tokens"]
 
 
-async def test_a_reply_has_the_engines_record(way, told):
-    decoding = (await way(told, "Why?")).response_metadata["decoding"]
+async def test_a_reply_has_the_engines_record(way, recorded):
+    decoding = (await way(recorded, "Why?")).response_metadata["decoding"]
     assert decoding == {**dataclasses.asdict(DECODING), "tokens_per_second": 12.0}
     assert json.loads(json.dumps(decoding)) == decoding
 
 
-async def test_an_answer_has_the_engines_record_of_each_stage(way, told):
-    chain = skeleton_chain(llm=told, min_points=4)
+async def test_an_answer_has_the_engines_record_of_each_stage(way, recorded):
+    chain = skeleton_chain(llm=recorded, min_points=4)
     timings = (await way(chain, "Why?"))["timings"]
     assert {"skeleton"} < set(timings["decoding"]) == set(timings["stages"])
     assert timings["decoding"]["skeleton"] == DECODING.to_dict()
 
 
-def test_an_engine_that_does_not_tell_is_not_spoken_for(llm):
+def test_no_decoding_is_reported_for_an_engine_that_reports_none(llm):
     from langchain_sot.calls import _ReplyReader
 
     message = llm.invoke("Why?")
@@ -155,7 +155,7 @@ def test_an_engine_that_does_not_tell_is_not_spoken_for(llm):
     assert reader.end().usage is not None
 
 
-def test_settings_of_a_call_go_before_those_of_the_model(llm):
+def test_settings_of_a_call_override_those_of_the_model(llm):
     assert llm.invoke("Why?", max_tokens=3).usage_metadata["output_tokens"] == 3
     assert llm.bind(max_tokens=3).invoke("Why?").response_metadata["finish_reason"] == "length"
     one, two = (llm.invoke("Why?", temperature=1.5, seed=5).text for _ in range(2))
@@ -198,7 +198,7 @@ async def test_closing_a_stream_frees_its_row(llm, engine):
     assert engine.stats().cancelled == 2
 
 
-def test_concurrent_calls_are_one_batch(llm, engine, local_models):
+def test_concurrent_calls_share_one_batch(llm, engine, local_models):
     llm = llm.bind(max_tokens=100)
     parallel = RunnableParallel({str(i): (lambda x, i=i: f"{x} {i}") | llm for i in range(3)})
     with local_models.gathered(3):
@@ -207,7 +207,7 @@ def test_concurrent_calls_are_one_batch(llm, engine, local_models):
     assert engine.stats().peak_batch_size == 3
 
 
-async def test_all_points_of_an_answer_are_one_batch(way, llm, engine, local_models):
+async def test_all_points_of_an_answer_share_one_batch(way, llm, engine, local_models):
     long = llm.bind(max_tokens=100)
     chain = skeleton_chain(llm=long, point_prompt="{question} {skeleton} {index}", max_retries=0)
     with local_models.gathered(len(TITLES)):
@@ -217,7 +217,7 @@ async def test_all_points_of_an_answer_are_one_batch(way, llm, engine, local_mod
     assert engine.stats().prefix_tokens_reused > 0
 
 
-async def test_the_chain_prefills_stops_and_limits_on_its_own_model(llm):
+async def test_the_chain_sends_prefill_stop_and_limit_to_its_own_model(llm):
     sent = []
 
     class Spy(ChatTransformers):
@@ -245,7 +245,7 @@ async def test_the_chain_prefills_stops_and_limits_on_its_own_model(llm):
     assert {settings["prefill"] for settings in sent} == {f'"{title}" -' for title in TITLES}
 
 
-def test_other_models_beside_it_get_no_prefill(llm, kit):
+def test_other_models_in_the_same_chain_get_no_prefill(llm, kit):
     other = kit.Chat(script=kit.answering(TITLES))
     either = llm.configurable_alternatives(ConfigurableField(id="model"), default_key="tiny", other=other)
     skeleton_chain(llm=either).invoke("Why?", {"configurable": {"model": "other"}})
@@ -267,7 +267,7 @@ def test_a_closed_engine_says_so(llm, engine):
         llm.invoke("Why?")
 
 
-def test_models_that_are_loaded_already_share_an_engine(loaded):
+def test_instances_over_a_loaded_model_share_an_engine(loaded):
     first, second = (ChatTransformers.from_model(*loaded, max_tokens=4) for _ in range(2))
     assert first.engine is second.engine
     assert first.invoke("Why?").text == second.invoke("Why?").text
@@ -291,7 +291,7 @@ def test_the_same_model_is_loaded_once(loaded, tmp_path):
     assert ChatTransformers(model=str(tmp_path)).engine is not made[0].engine
 
 
-async def test_async_calls_do_not_hold_up_the_loop(llm):
+async def test_async_calls_do_not_block_the_event_loop(llm):
     ticks = 0
 
     async def tick():
@@ -362,7 +362,7 @@ def test_a_stream_has_usage_unless_stream_usage_is_off(llm, engine):
 
 
 @pytest.mark.model
-def test_the_demo_model_is_held_to_a_schema_and_says_that_it_knows_no_tools():
+def test_the_demo_model_follows_a_schema_and_rejects_tools():
     pytest.importorskip("llguidance", reason="output by a grammar needs llguidance")
     llm = ChatTransformers(max_tokens=60)
     schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"]}

@@ -1,4 +1,4 @@
-"""What people still have from langchain-community: its cache, and its llama.cpp model."""
+"""Parts of langchain-community that are still in use: its cache, and its llama.cpp model."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_a_cache_in_a_file_answers_the_second_time(kit: Any, sqlite_cache:
 
 
 class Llama:
-    """What `ChatLlamaCpp` needs of `llama_cpp.Llama`. Like it, it must not be used by two threads at once."""
+    """The part of `llama_cpp.Llama` that `ChatLlamaCpp` uses. Two threads must not use it at once."""
 
     def __init__(self, model_path: str, **params: Any) -> None:
         self.calls = self.crashes = 0
@@ -103,13 +103,13 @@ def llama_cpp(monkeypatch: pytest.MonkeyPatch) -> Any:
     return ChatLlamaCpp(model_path="any.gguf")
 
 
-async def test_a_llama_cpp_model_in_this_process_is_called_by_one_at_a_time(way: Any, llama_cpp: Any) -> None:
+async def test_a_llama_cpp_model_in_this_process_gets_one_call_at_a_time(way: Any, llama_cpp: Any) -> None:
     assert (await way(skeleton_chain(llm=llama_cpp), "Q"))["answer"] == ANSWER
     assert (llama_cpp.client.calls, llama_cpp.client.crashes) == (3, 0)
 
 
 class Counting(BaseRateLimiter):
-    """Lets everybody through, and counts."""
+    """Lets every call through, and counts."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -124,7 +124,7 @@ class Counting(BaseRateLimiter):
         return self.acquire(blocking=blocking)
 
 
-async def test_a_rate_limiter_is_asked_once_for_each_call(way: Any, kit: Any) -> None:
+async def test_each_call_acquires_the_rate_limiter_once(way: Any, kit: Any) -> None:
     limiter = Counting()
     llm = kit.Chat(script=kit.answering(TITLES), rate_limiter=limiter)
     assert (await way(skeleton_chain(llm=llm), "Q"))["answer"] == ANSWER

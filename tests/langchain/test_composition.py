@@ -39,31 +39,31 @@ def chain(llm):
     return skeleton_chain(llm=llm)
 
 
-async def test_pick(way, chain):
+async def test_pick_returns_the_chosen_keys(way, chain):
     assert await way(chain.pick("answer"), "Q") == ANSWER
     assert await way(chain.pick(["route", "skeleton"]), "Q") == {"route": "skeleton", "skeleton": TITLES}
     assert await way(chain.pick("answer") | StrOutputParser(), "Q") == ANSWER
 
 
-async def test_pick_as_completed(chain):
+async def test_pick_as_completed_yields_the_chosen_key(chain):
     picked = chain.pick("question")
     assert sorted(picked.batch_as_completed(["A", "B"])) == [(0, "A"), (1, "B")]
     assert sorted([out async for out in picked.abatch_as_completed(["A", "B"])]) == [(0, "A"), (1, "B")]
 
 
-async def test_assign(way, chain):
+async def test_assign_adds_a_key_to_the_output(way, chain):
     output = await way(chain.assign(length=lambda out: len(out["answer"])), "Q")
     assert output["length"] == len(ANSWER)
     assert output["answer"] == ANSWER
 
 
-async def test_pipes_on_both_sides(way, chain):
+async def test_the_chain_runs_between_two_runnables(way, chain):
     prompt = ChatPromptTemplate.from_messages([("system", "Be kind."), ("human", "{topic}?")])
     piped = prompt | chain | RunnableLambda(lambda out: out["question"] + " " + out["answer"])
     assert await way(piped, {"topic": "Why"}) == "Why? " + ANSWER
 
 
-async def test_streamed_input(chain, kit):
+async def test_a_streamed_question_is_joined(chain, kit):
     assert kit.total(chain.transform(iter(["Wh", "y?"])))["question"] == "Why?"
 
     async def parts():
@@ -73,18 +73,18 @@ async def test_streamed_input(chain, kit):
     assert kit.total([chunk async for chunk in chain.atransform(parts())])["question"] == "Why?"
 
 
-async def test_inside_a_parallel(way, chain):
+async def test_the_chain_runs_inside_a_runnable_parallel(way, chain):
     parallel = RunnableParallel(sot=chain.pick("answer"), asked=RunnablePassthrough())
     assert await way(parallel, "Q") == {"sot": ANSWER, "asked": "Q"}
 
 
-async def test_with_config_and_bind(way, chain, kit):
+async def test_with_config_and_bind_reach_the_calls(way, chain, kit):
     runs = kit.Runs()
     await way(chain.with_config(callbacks=[runs], run_name="mine").bind(), "Q")
     assert runs.roots[0].name == "mine"
 
 
-async def test_with_retry(kit):
+async def test_with_retry_repeats_a_failed_answer(kit):
     left = [RuntimeError("one"), RuntimeError("two")]
 
     def script(seen):
@@ -97,19 +97,19 @@ async def test_with_retry(kit):
     assert (await retrying.ainvoke("Q"))["answer"] == ANSWER
 
 
-async def test_with_fallbacks(way, chain, kit):
+async def test_with_fallbacks_answers_for_a_broken_runnable(way, chain, kit):
     broken = skeleton_chain(llm=kit.Chat(script=lambda seen: [OSError("down")]), max_retries=0)
     assert (await way(broken.with_fallbacks([chain]), "Q"))["answer"] == ANSWER
 
 
-async def test_the_models_own_fallbacks_and_retries(way, llm, kit):
+async def test_fallbacks_and_retries_of_the_model_work_in_the_chain(way, llm, kit):
     broken = kit.Chat(script=lambda seen: [OSError("down")])
     for model in (broken.with_fallbacks([llm]), llm.with_retry()):
         assert (await way(skeleton_chain(llm=model), "Q"))["answer"] == ANSWER
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_batch_keeps_exceptions_in_their_place(kit, is_async):
+async def test_a_batch_returns_exceptions_in_place(kit, is_async):
     def script(seen):
         broken = any("Bad" in m.text for m in seen.messages)
         return [ValueError("no")] if broken else kit.answering(TITLES)(seen)
@@ -128,7 +128,7 @@ async def test_a_batch_keeps_exceptions_in_their_place(kit, is_async):
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_an_alternative_that_there_is_not_fails_its_own_input_alone(llm, is_async):
+async def test_an_unknown_alternative_fails_its_own_input_alone(llm, is_async):
     chain = skeleton_chain(llm=llm.configurable_alternatives(ConfigurableField(id="llm"), default_key="this"))
     configs = [{"configurable": {"llm": "this"}}, {"configurable": {"llm": "none"}}]
     if is_async:
@@ -157,7 +157,7 @@ def test_the_llm_cache_answers_the_second_time(kit):
     assert len(llm.watch.seen) == 3
 
 
-def test_configurable_fields_of_the_chain_and_of_the_model(kit, llm):
+def test_fields_of_the_chain_and_of_the_model_are_configurable(kit, llm):
     other = kit.Chat(script=kit.answering(["Other"]))
     chain = skeleton_chain(
         llm=llm.configurable_alternatives(ConfigurableField(id="model"), default_key="one", other=other)
@@ -171,7 +171,7 @@ def test_configurable_fields_of_the_chain_and_of_the_model(kit, llm):
 # --- schemas, graph, serialisation ---
 
 
-def test_schemas(chain):
+def test_the_chain_has_input_output_and_config_schemas(chain):
     output = chain.get_output_jsonschema()
     keys = {"question", "route", "reason", "skeleton", "points", "answer", "errors", "timings"}
     assert set(output["properties"]) == keys
@@ -191,7 +191,7 @@ def test_the_graph_shows_prompts_and_models(llm, router):
     assert chain.pick("answer").get_graph().draw_mermaid()
 
 
-def test_dumped_and_loaded_it_is_the_same():
+def test_a_dumped_chain_loads_as_an_equal_chain():
     prompt = ChatPromptTemplate.from_messages([("human", "Outline {question}")])
     llm = FakeListChatModel(responses=["1. Move", "Walk."])
     chain = skeleton_chain(llm=llm, max_points=4, skeleton_prompt=prompt)
@@ -206,7 +206,7 @@ def test_dumped_and_loaded_it_is_the_same():
     assert again.max_points == 4
 
 
-def test_a_chain_over_a_real_model_goes_to_json_and_back_without_its_key():
+def test_a_chain_over_a_real_model_is_dumped_and_loaded_without_its_key():
     openai = pytest.importorskip("langchain_openai", reason="needs the extra openai")
     llm = openai.ChatOpenAI(model="some-model", api_key="sk-of-mine", base_url="http://127.0.0.1:9/v1")
     chain = skeleton_chain(llm=llm.bind(temperature=0.2), point_llm=llm, on_point_error="placeholder")
@@ -219,7 +219,7 @@ def test_a_chain_over_a_real_model_goes_to_json_and_back_without_its_key():
         load_chain(dumps(chain))
 
 
-def test_what_is_no_dump_or_cannot_be_dumped_is_not_loaded():
+def test_invalid_dumps_and_dumps_of_unserializable_models_are_refused():
     with pytest.raises(ValueError, match="no dump"):
         load_chain('{"question": "Q"}')
     with pytest.raises(ValueError, match="no dump"):
@@ -229,7 +229,7 @@ def test_what_is_no_dump_or_cannot_be_dumped_is_not_loaded():
         load_chain(dumps(routed))
 
 
-def test_it_can_be_pickled():
+def test_the_chain_can_be_pickled():
     chain = skeleton_chain(llm=FakeListChatModel(responses=["1. Move", "Walk."]), max_points=4)
     again = pickle.loads(pickle.dumps(chain))
     assert again == chain
@@ -239,7 +239,7 @@ def test_it_can_be_pickled():
 # --- restarts ---
 
 
-def test_a_restart_replaces_what_came_before():
+def test_a_restart_replaces_the_earlier_text():
     assert "abc" + Restart("x") == "x"
     assert isinstance("abc" + Restart("x"), Restart)
     assert Restart("x") + "y" == "xy"

@@ -1,4 +1,4 @@
-"""How many calls are open, and that none is left behind."""
+"""The number of concurrent calls; no call stays open."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_without_a_limit_all_sixteen_points_are_in_flight(kit, way):
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5])
-async def test_a_limit_holds_on_all_six_ways(kit, way, limit):
+async def test_a_limit_holds_for_all_six_methods(kit, way, limit):
     llm = kit.Chat(script=None)
     enough = llm.watch.together(limit)
     answer = kit.answering(SIXTEEN)
@@ -71,11 +71,11 @@ async def test_a_limit_below_one_is_refused_before_any_call(kit, way):
     assert not llm.watch.seen
 
 
-# --- nothing is left behind ---
+# --- no call stays open ---
 
 
 def failing_beside_open_ones(kit):
-    """Point 3 fails once all others are open; those write for ever."""
+    """Point 3 fails once all others are open; the others never end."""
     llm = kit.Chat(script=None)
     all_there = llm.watch.together(4)
 
@@ -142,7 +142,7 @@ async def test_closing_an_async_stream_closes_every_call(kit, pick):
     runs.assert_all_ended_before_the_root()
 
 
-async def test_closing_closes_a_bound_model_too(kit):
+async def test_closing_a_stream_closes_a_bound_model(kit):
     llm = endless_model(kit)
     stream = chain_of(llm.bind(user="me").with_config(tags=["mine"])).astream("Why?")
     while llm.watch.peak < 4:

@@ -17,7 +17,7 @@ from langchain_core.runnables import RunnableLambda
 
 
 class Model(BaseChatModel):
-    """Notes the methods that a call goes through."""
+    """Records the methods that a call goes through."""
 
     passed: list[Any] = []  # noqa: RUF012 - pydantic copies it for each object
 

@@ -27,7 +27,7 @@ def test_a_chain_loads_with_its_settings():
 
 
 @pytest.mark.parametrize("name", ["chain", "chat_model", "router", "parser", "picked"])
-def test_what_is_dumped_again_has_the_same_ids(name):
+def test_a_loaded_object_is_dumped_with_the_same_ids(name):
     old = json.loads((OLD / f"{name}.json").read_text(encoding="utf-8"))
     again = json.loads(dumps(loaded(name)))
     assert ids(again) == ids(old) != []
@@ -40,7 +40,7 @@ def ids(value) -> list[list[str]]:
     return [each for item in value for each in ids(item)] if isinstance(value, list) else []
 
 
-def test_others_load():
+def test_the_other_dumped_classes_load():
     assert type(loaded("chat_model")) is SkeletonOfThoughtChatModel
     assert loaded("chat_model").chain.max_points == 4
     assert loaded("parser").invoke("1. Move\n2. Rest") == ["Move", "Rest"]
@@ -48,7 +48,7 @@ def test_others_load():
     assert loaded("picked").chain.max_points == 4
 
 
-def test_a_local_model_keeps_its_id_and_its_subclasses_have_their_own():
+def test_a_local_model_keeps_its_id_and_its_subclasses_have_other_ids():
     class Own(ChatTransformers):
         pass
 

@@ -1,4 +1,4 @@
-"""Custom events on the answer's own run, and what a trace shows of the calls."""
+"""Custom events on the answer's own run, and the calls in a trace."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def by_index(events):
     return sorted(events, key=lambda event: event[1]["index"])
 
 
-async def test_they_come_on_every_path(kit, way, llm):
+async def test_every_method_emits_the_events(kit, way, llm):
     heard, runs = Heard(), kit.Runs()
     config = {"callbacks": [heard, runs], "tags": ["mine"], "metadata": {"user": "ada"}}
     await way(skeleton_chain(llm=llm, merge=True), "Q", config)
@@ -73,7 +73,7 @@ async def test_they_come_on_every_path(kit, way, llm):
         assert metadata["user"] == "ada"
 
 
-async def test_the_chat_model_tells_the_same_of_its_own_run(kit, way, llm):
+async def test_the_chat_model_emits_the_same_events_on_its_own_run(kit, way, llm):
     heard, runs = Heard(), kit.Runs()
     await way(skeleton_chain(llm=llm).as_chat_model(), "Q", {"callbacks": [heard, runs]})
     assert heard.events[:3] == [SKELETON, *STARTS]
@@ -82,29 +82,29 @@ async def test_the_chat_model_tells_the_same_of_its_own_run(kit, way, llm):
     assert {run_id for run_id, _, _ in heard.about} == {root.id}
 
 
-async def test_async_handlers_hear_the_same(way, llm):
+async def test_async_handlers_receive_the_same_events(way, llm):
     heard = HeardAsync()
     await way(skeleton_chain(llm=llm), "Q", {"callbacks": [heard]})
     assert heard.events[:3] == [SKELETON, *STARTS]
     assert by_index(heard.events[3:]) == ENDS
 
 
-async def test_they_come_as_things_happen(kit, llm):
-    """The skeleton is told while no point is written, a point's end while another is."""
+async def test_events_are_emitted_at_once(kit, llm):
+    """The skeleton's event comes before any point has text, a point's end while another point is written."""
     heard = Heard()
-    told = kit.Gate(lambda: any(name == "sot_point_end" for name, _ in heard.events))
+    ended = kit.Gate(lambda: any(name == "sot_point_end" for name, _ in heard.events))
     skeleton = kit.Gate(lambda: any(name == "sot_skeleton" for name, _ in heard.events))
     script = llm.script
 
     def waiting(seen):
-        return [skeleton, *([told] if seen.point == 1 else []), *script(seen)] if seen.point else script(seen)
+        return [skeleton, *([ended] if seen.point == 1 else []), *script(seen)] if seen.point else script(seen)
 
     llm.script = waiting
     await skeleton_chain(llm=llm).ainvoke("Q", {"callbacks": [heard]})
     assert [data["index"] for name, data in heard.events if name == "sot_point_end"] == [2, 1]
 
 
-async def test_each_question_of_a_batch_has_its_own(kit, llm):
+async def test_each_question_of_a_batch_has_its_own_events(kit, llm):
     for is_async in (False, True):
         heard, runs = Heard(), kit.Runs()
         chain, config = skeleton_chain(llm=llm), {"callbacks": [heard, runs]}
@@ -112,19 +112,19 @@ async def test_each_question_of_a_batch_has_its_own(kit, llm):
             await chain.abatch(["A?", "B?", "C?"], config)
         else:
             chain.batch(["A?", "B?", "C?"], config)
-        told = Counter(run_id for run_id, *_ in heard.about)
-        assert told == {root.id: 5 for root in runs.roots}
-        assert len(told) == 3
+        counts = Counter(run_id for run_id, *_ in heard.about)
+        assert counts == {root.id: 5 for root in runs.roots}
+        assert len(counts) == 3
 
 
-async def test_an_input_that_cannot_be_read_disturbs_no_other(kit, llm):
+async def test_an_unreadable_input_does_not_affect_the_others(kit, llm):
     heard, runs = Heard(), kit.Runs()
     chain = skeleton_chain(llm=llm)
     chain.batch(["", "B?"], {"callbacks": [heard, runs]}, return_exceptions=True)
     assert {run_id for run_id, *_ in heard.about} == {runs.roots[1].id}
 
 
-async def test_failures_are_told(kit, way):
+async def test_failures_are_emitted(kit, way):
     written = kit.answering([*TITLES, "Rest"])
 
     def failing(seen):
@@ -144,7 +144,7 @@ async def test_failures_are_told(kit, way):
     assert heard.events[-1] == ("sot_merge_end", {"text": "", "error": "OSError: down"})
 
 
-async def test_they_are_in_astream_events(llm):
+async def test_astream_events_yields_the_custom_events(llm):
     chain = RunnableLambda(lambda q: q) | skeleton_chain(llm=llm)
     events = [event async for event in chain.astream_events("Q", version="v2")]
     custom = [event for event in events if event["event"] == "on_custom_event"]
@@ -155,7 +155,7 @@ async def test_they_are_in_astream_events(llm):
     assert all(e["parent_ids"] == root["parent_ids"] for e in custom)
 
 
-async def test_nothing_is_made_where_nobody_listens(kit, way, llm, monkeypatch):
+async def test_without_handlers_no_event_is_made(kit, way, llm, monkeypatch):
     class Deaf(BaseCallbackHandler):
         ignore_custom_event = True
 
@@ -172,7 +172,7 @@ async def test_nothing_is_made_where_nobody_listens(kit, way, llm, monkeypatch):
 
 
 class Raising(BaseCallbackHandler):
-    """A handler whose mistakes are the caller's to hear of."""
+    """A handler whose errors reach the caller."""
 
     raise_error = True
     run_inline = True
@@ -189,7 +189,7 @@ async def test_a_handler_that_raises_leaves_nothing_running(kit, way, llm):
     runs.assert_all_ended_before_the_root()
 
 
-async def test_direct_answers_and_single_points_tell_what_applies(kit, way, llm):
+async def test_direct_answers_and_single_points_emit_only_the_events_that_apply(kit, way, llm):
     heard = Heard()
     await way(skeleton_chain(llm=llm, router=lambda q: False), "Q", {"callbacks": [heard]})
     routed = ("sot_route", {"use_skeleton": False, "score": None, "reason": ""})
@@ -204,7 +204,7 @@ async def test_direct_answers_and_single_points_tell_what_applies(kit, way, llm)
 
 
 class Words(BaseLLM):
-    """A string LLM that writes a skeleton, points, and a text of them."""
+    """A string LLM that writes a skeleton, points, and a merge of them."""
 
     @property
     def _llm_type(self):
@@ -250,7 +250,7 @@ class Started(BaseCallbackHandler):
 
 
 @pytest.mark.parametrize("kind", ["chat model", "string LLM"])
-async def test_each_call_is_one_run_and_there_is_no_other_but_the_root(kit, way, llm, kind):
+async def test_each_call_is_one_run_below_the_root(kit, way, llm, kind):
     started = Started()
     model = llm if kind == "chat model" else Words()
     await way(skeleton_chain(llm=model, merge=True), "Q", {"callbacks": [started]})

@@ -26,7 +26,7 @@ EXPECTED = {str(i): f"All about {title.lower()}." for i, title in enumerate(TITL
         [Point(7, title) for title in TITLES],
     ],
 )
-async def test_it_writes_the_points_and_nothing_else(kit, way, points):
+async def test_an_expansion_writes_only_the_points(kit, way, points):
     llm = kit.Chat(script=kit.answering(TITLES))
     expansion = skeleton_chain(llm=llm).expansion(points)
     assert isinstance(expansion, RunnableParallel)
@@ -38,13 +38,13 @@ async def test_it_writes_the_points_and_nothing_else(kit, way, points):
 
 
 @pytest.mark.parametrize("points", [[], (), "1. Move", ["Move", "  "], [None]])
-def test_points_that_cannot_be_written_are_refused(kit, points):
+def test_unusable_titles_are_refused(kit, points):
     with pytest.raises(InvalidInput):
         skeleton_chain(llm=kit.Chat(script=None)).expansion(points)
 
 
 @pytest.mark.parametrize("limit", [None, 2])
-async def test_it_keeps_to_the_limit_and_to_nothing_else(kit, way, limit):
+async def test_an_expansion_keeps_the_concurrency_limit(kit, way, limit):
     llm = kit.Chat(script=None)
     peak = limit or len(TITLES)
     enough = llm.watch.together(peak)
@@ -73,7 +73,7 @@ async def test_siblings_are_closed_when_one_fails(kit, ways, way_name):
     runs.assert_all_ended_before_the_root()
 
 
-async def test_siblings_are_closed_when_the_stream_is(kit):
+async def test_closing_the_stream_closes_all_siblings(kit):
     llm = kit.Chat(script=lambda seen: endless())
     expansion = skeleton_chain(llm=llm).expansion(TITLES)
     stream = expansion.stream("Why?")
@@ -94,7 +94,7 @@ def test_a_failed_point_has_its_placeholder(kit):
     assert chain.expansion(TITLES[:2]).invoke("Why?") == {"1": "(gap)", "2": EXPECTED["2"]}
 
 
-def test_a_chain_of_ones_own_from_the_parts(kit):
+def test_a_custom_chain_can_be_built_from_the_parts(kit):
     from langchain_sot import SkeletonOutputParser
 
     llm = kit.Chat(script=kit.answering(TITLES[:3]))
@@ -110,7 +110,7 @@ def test_a_chain_of_ones_own_from_the_parts(kit):
     assert own.invoke({"question": "Why?"}) == " / ".join(list(EXPECTED.values())[:3])
 
 
-def test_each_step_is_a_runnable_of_its_own(kit):
+def test_each_step_is_a_separate_runnable(kit):
     llm = kit.Chat(script=kit.answering(TITLES))
     expansion = skeleton_chain(llm=llm).expansion(TITLES)
     assert list(expansion.steps__) == list(EXPECTED)
@@ -118,7 +118,7 @@ def test_each_step_is_a_runnable_of_its_own(kit):
     assert set(expansion.get_output_schema().model_json_schema()["properties"]) == set(EXPECTED)
 
 
-def test_it_can_be_configured_and_bound_and_piped(kit):
+def test_an_expansion_can_be_configured_bound_and_piped(kit):
     llm = kit.Chat(script=kit.answering(TITLES[:1]))
     expansion = skeleton_chain(llm=llm).expansion(TITLES[:1])
     piped = expansion.with_config(tags=["t"]) | RunnableLambda(lambda points: points["1"])

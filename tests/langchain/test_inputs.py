@@ -1,4 +1,4 @@
-"""What the chain takes, and what of it the model sees."""
+"""The inputs of the chain, and the messages that reach the model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def llm(kit):
         ChatPromptValue(messages=[SYSTEM, HumanMessage("Why?")]),
     ],
 )
-async def test_inputs_of_all_forms(ways, llm, value):
+async def test_the_chain_reads_inputs_of_all_forms(ways, llm, value):
     for way in (ways["invoke"], ways["astream"]):
         output = await way(skeleton_chain(llm=llm), value)
         assert output["question"] == "Why?"
@@ -70,7 +70,7 @@ async def test_inputs_of_all_forms(ways, llm, value):
         {"question": [HELLO, HELLO]},
         [HELLO, HI],
         [SYSTEM],
-        [("nobody", "Why?", 3)],
+        [("someone", "Why?", 3)],
         [object()],
     ],
 )
@@ -115,7 +115,7 @@ async def test_images_reach_every_call(way, llm):
 
 
 @pytest.mark.parametrize("question", ["What is {x} in {}?", "{question} {title}", "a }{ b", "{{double}}"])
-async def test_braces_in_a_question_stay_as_they_are(kit, way, question):
+async def test_braces_in_a_question_are_kept(kit, way, question):
     llm = kit.Chat(script=kit.answering(["Use {braces}", "Do }{ not"]))
     output = await way(skeleton_chain(llm=llm), question)
     assert output["question"] == question
@@ -128,7 +128,7 @@ async def test_braces_in_a_question_stay_as_they_are(kit, way, question):
 
 
 class Completing(FakeListLLM):
-    """A string LLM that knows what it was sent."""
+    """A string LLM that records its prompts."""
 
     prompts: list[str] = []  # noqa: RUF012 - pydantic copies defaults
 
@@ -166,7 +166,7 @@ async def test_string_models_get_the_bare_question_on_the_direct_route(way):
     assert llm.prompts == ["Why? "]
 
 
-def test_a_forced_prefill_is_the_end_of_a_string_prompt():
+def test_a_forced_prefill_ends_a_string_prompt():
     llm = Completing(responses=[])
     skeleton_chain(llm=llm, prefill=True).invoke("Why?")
     assert llm.prompts[0].endswith("\n\nAssistant: 1.")

@@ -1,4 +1,4 @@
-"""The benchmark of many questions at the same time measures every way, and each does the same work."""
+"""The benchmark of many concurrent questions measures every variant on the same work."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def many(monkeypatch):
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up while they are made.
+    # Dataclasses look up their module at definition.
     monkeypatch.setitem(sys.modules, spec.name, module)
     spec.loader.exec_module(module)
     return module
 
 
 @pytest.mark.model
-def test_every_way_answers_every_number_of_questions_alike():
+def test_every_variant_answers_every_number_of_questions_alike():
     command = [sys.executable, str(SCRIPT), "--questions", "2,1", "--points", "2", "--point-tokens", "4"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -45,14 +45,14 @@ def test_every_way_answers_every_number_of_questions_alike():
         assert len({row["tokens"] for row in runs if row["questions"] == count}) == 1
 
 
-def test_there_are_64_questions_none_twice(many):
+def test_the_benchmark_has_64_different_questions(many):
     asked = many.questions(64)
     assert len(set(asked)) == 64
     assert many.questions(5) == asked[:5]
     assert many.questions(65) == asked
 
 
-def test_latencies_are_sorted_into_median_and_the_time_of_95_percent(many):
+def test_the_benchmark_reports_the_median_and_95th_percentile_latency(many):
     run = many.Run(latencies=[*range(20, 0, -1)], tokens=40, peak=3, reused=7, answers=[""] * 20)
     figures = run.figures
     assert (figures["median s"], figures["95 % s"], run.seconds) == (10.5, 19, 20)
@@ -62,12 +62,12 @@ def test_latencies_are_sorted_into_median_and_the_time_of_95_percent(many):
 
 
 @pytest.mark.parametrize("text", ["0", "65", "-1,4"])
-def test_a_number_of_questions_that_there_are_not_is_refused(many, text):
+def test_an_invalid_number_of_questions_is_refused(many, text):
     with pytest.raises(argparse.ArgumentTypeError, match="from 1 to 64"):
         many._numbers(text)
 
 
-def test_no_way_is_measured_beside_the_engine_of_another(many, monkeypatch, capsys):
+def test_each_variant_is_measured_without_the_engines_of_others(many, monkeypatch, capsys):
     open_engines, most, order = 0, 0, []
 
     class Loader:

@@ -1,4 +1,4 @@
-"""`merge=True`: one more call that makes one text of the points."""
+"""`merge=True`: one more call that merges the points into one text."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def llm(kit):
 
 
 def scripted(kit, llm, *steps):
-    """The same model, whose merges do this."""
+    """The same model with these steps as its merge."""
     script = llm.script
     llm.script = lambda seen: list(steps) if seen.stage == "merge" else script(seen)
     return llm
 
 
 @pytest.mark.parametrize("eager", [False, True])
-async def test_all_six_ways_give_the_same_answer(kit, way, llm, eager):
+async def test_all_six_methods_give_the_same_answer(kit, way, llm, eager):
     output = await way(skeleton_chain(llm=llm, merge=True, eager=eager), "Q")
     assert kit.untimed(output) == {
         "question": "Q",
@@ -51,13 +51,13 @@ async def test_all_six_ways_give_the_same_answer(kit, way, llm, eager):
     assert [seen.stage for seen in llm.watch.seen] == ["skeleton", "point", "point", "merge"]
 
 
-async def test_the_text_streams_while_it_is_written_and_the_points_before_it(kit, llm):
+async def test_the_merged_text_streams_after_the_points(kit, llm):
     gate = kit.Gate()
     scripted(kit, llm, "Breaks, ", gate, "and moving too.")
     answer, points = "", {}
     async for chunk in skeleton_chain(llm=llm, merge=True).astream("Q"):
         for index, text in chunk.get("points", {}).items():
-            assert not answer, "points come before"
+            assert not answer, "a point came after the merge"
             points[index] = points.get(index, "") + text
         answer += chunk.get("answer", "")
         if answer == "Breaks,":
@@ -66,7 +66,7 @@ async def test_the_text_streams_while_it_is_written_and_the_points_before_it(kit
     assert answer == "Breaks, and moving too."
 
 
-async def test_its_usage_is_counted_the_same_way_on_every_path(ways, llm):
+async def test_every_method_counts_the_merges_usage_alike(ways, llm):
     totals = []
     for way in ways.values():
         with get_usage_metadata_callback() as usage:
@@ -78,7 +78,7 @@ async def test_its_usage_is_counted_the_same_way_on_every_path(ways, llm):
     assert totals[0]["scripted"]["output_tokens"] == usage.usage_metadata["scripted"]["output_tokens"] + 5
 
 
-async def test_it_is_a_run_named_merge(kit, way, llm):
+async def test_the_merge_is_a_run_named_merge(kit, way, llm):
     runs = kit.Runs()
     await way(skeleton_chain(llm=llm, merge=True), "Q", {"callbacks": [runs]})
     (root,) = runs.roots
@@ -90,7 +90,7 @@ async def test_it_is_a_run_named_merge(kit, way, llm):
     runs.assert_all_ended_before_the_root()
 
 
-async def test_each_question_of_a_batch_has_its_own(kit, llm):
+async def test_each_question_of_a_batch_has_its_own_merge(kit, llm):
     chain = skeleton_chain(llm=llm, merge=True)
     for outputs in (chain.batch(["A?", "B?"]), await chain.abatch(["A?", "B?"])):
         assert [output["answer"] for output in outputs] == ["Breaks, and moving too."] * 2
@@ -111,7 +111,7 @@ async def test_each_question_of_a_batch_has_its_own(kit, llm):
     ],
     ids=["fails", "breaks", "empty", "thinks"],
 )
-async def test_a_merge_that_fails_leaves_the_points_as_they_are(kit, way, llm, steps, why):
+async def test_a_failed_merge_leaves_the_points_unchanged(kit, way, llm, steps, why):
     runs = kit.Runs()
     scripted(kit, llm, *steps)
     chain = skeleton_chain(llm=llm, merge=True, max_retries=0)
@@ -130,7 +130,7 @@ async def test_a_merge_that_fails_leaves_the_points_as_they_are(kit, way, llm, s
     assert runs.roots[0].id not in runs.errors
 
 
-async def test_a_merge_that_is_cut_leaves_the_points_as_they_are(kit, way):
+async def test_a_truncated_merge_leaves_the_points_unchanged(kit, way):
     class Cut(kit.Chat):
         def _cut(self, chunk):
             if chunk.message.response_metadata:
@@ -152,7 +152,7 @@ async def test_a_merge_that_is_cut_leaves_the_points_as_they_are(kit, way):
     assert output["errors"]["merge"].startswith("MergeError: The model ended its text before it was complete")
 
 
-def test_a_break_in_the_text_is_told_by_a_restart(kit, llm):
+def test_a_broken_merge_streams_a_restart(kit, llm):
     scripted(kit, llm, "Breaks, ", OSError("down"))
     chain = skeleton_chain(llm=llm, merge=True)
     texts = [chunk["answer"] for chunk in chain.stream("Q") if "answer" in chunk]
@@ -163,7 +163,7 @@ def test_a_break_in_the_text_is_told_by_a_restart(kit, llm):
     assert kit.total(chain.pick("answer").stream("Q")) == JOINED
 
 
-async def test_it_is_tried_again(kit, way, llm):
+async def test_a_failed_merge_is_retried(kit, way, llm):
     script = llm.script
 
     def once(seen):
@@ -174,7 +174,7 @@ async def test_it_is_tried_again(kit, way, llm):
     assert (output["answer"], output["errors"]) == ("Breaks, and moving too.", {})
 
 
-async def test_points_that_failed_follow_it(kit, way):
+async def test_failed_points_follow_the_merged_text(kit, way):
     llm = kit.Chat(script=None)
     good = kit.answering([*TITLES, "Rest"], merge="All in one.")
     llm.script = lambda seen: [OSError("down")] if seen.point == 2 else good(seen)
@@ -201,7 +201,7 @@ async def test_closing_the_stream_in_the_merge_leaves_nothing_open(kit, llm):
 # --- prompts and models ---
 
 
-async def test_strings_and_templates_as_prompt(kit, ways, llm):
+async def test_strings_and_templates_serve_as_merge_prompt(kit, ways, llm):
     template = ChatPromptTemplate.from_messages(
         [("system", "Be brief."), ("human", "{question} {count} {titles} (were written separately) {draft}")]
     )
@@ -226,7 +226,7 @@ def test_a_prompt_that_never_shows_the_draft_is_refused(llm):
         skeleton_chain(llm=llm, merge_prompt=PromptTemplate.from_template("{draft} {mood}"))
 
 
-def test_the_prompt_as_a_template(llm):
+def test_the_merge_prompt_is_returned_as_a_template(llm):
     prompt = skeleton_chain(llm=llm).get_merge_prompt()
     assert set(prompt.input_variables) == {"question", "draft"}
     text = prompt.format(question="Why {so}?", draft="A {b}")
@@ -234,19 +234,19 @@ def test_the_prompt_as_a_template(llm):
     assert "A {b}" in text
 
 
-async def test_the_skeletons_model_writes_it(kit, way, llm):
+async def test_the_skeletons_model_writes_the_merge(kit, way, llm):
     other = kit.Chat(script=lambda seen: ["Other words."])
     output = await way(skeleton_chain(llm=llm, point_llm=other, merge=True), "Q")
     assert output["answer"] == "Breaks, and moving too."
     assert {seen.stage for seen in other.watch.seen} == {"point"}
 
 
-async def test_points_by_themselves_are_not_merged(way, llm):
+async def test_an_expansion_is_not_merged(way, llm):
     assert await way(skeleton_chain(llm=llm, merge=True).expansion(TITLES), "Q") == POINTS
     assert llm.watch.of("merge") == []
 
 
-def test_the_graph_shows_it(llm):
+def test_the_graph_shows_the_merge(llm):
     chain = skeleton_chain(llm=llm, merge=True, router=lambda question: True)
     assert [node.name for node in chain.get_graph().nodes.values()].count("ScriptedChat") == 4
     assert chain.get_prompts() == [chain.get_skeleton_prompt(), chain.get_point_prompt(), chain.get_merge_prompt()]
@@ -254,7 +254,7 @@ def test_the_graph_shows_it(llm):
 
 
 class Engine:
-    """Stands for an engine that is never asked."""
+    """Stands in for an engine that gets no call."""
 
     closed = False
 
@@ -263,7 +263,7 @@ class Engine:
     ("settings", "kwargs", "limit"),
     [({}, {}, 900), ({"max_tokens": 600}, {}, 600), ({}, {"max_tokens": 700}, 700), ({"max_tokens": 999}, {}, 900)],
 )
-def test_a_local_models_default_limit_does_not_cut_it(settings, kwargs, limit):
+def test_a_local_models_default_limit_does_not_truncate_a_merge(settings, kwargs, limit):
     model = ChatTransformers(model="none", engine=Engine(), **settings)
     prompt = Prompt((Message("user", "Merge"),), hints=Hints(max_tokens=900))
     assert _native(kwargs, Call(1, "merge", prompt), model)["max_tokens"] == limit
@@ -287,18 +287,18 @@ def test_text_blocks_of_a_merge_are_read_as_text(kit):
 # --- as a chat model ---
 
 
-async def test_the_chat_model_gives_the_merged_text(way, llm):
+async def test_the_chat_model_returns_the_merged_text(way, llm):
     message = await way(skeleton_chain(llm=llm, merge=True).as_chat_model(), "Q")
     assert message.text == "Breaks, and moving too."
     assert set(message.response_metadata["usage_by_stage"]) == {"skeleton", "point", "merge"}
     assert message.response_metadata["errors"] == {}
 
 
-async def test_the_chat_model_says_why_a_merge_failed(kit, ways, llm):
+async def test_the_chat_model_reports_why_a_merge_failed(kit, ways, llm):
     scripted(kit, llm, "Breaks, ", OSError("down"))
     model = skeleton_chain(llm=llm, merge=True, max_retries=0).as_chat_model()
     for name, way in ways.items():
         message = await way(model, "Q")
-        # A message's text cannot be taken back while it streams.
+        # A message cannot withdraw text that it has streamed.
         assert message.text == (f"Breaks,\n\n{JOINED}" if "stream" in name else JOINED)
         assert message.response_metadata["errors"] == {"merge": "OSError: down"}

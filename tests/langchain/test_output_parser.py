@@ -1,4 +1,4 @@
-"""`SkeletonOutputParser` in chains of one's own, and the templates that go with it."""
+"""`SkeletonOutputParser` in custom chains, and its templates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TITLES = ["Take breaks", "Drink water", "Move"]
 
 
 @pytest.mark.parametrize("value", [TEXT, AIMessage(TEXT), AIMessage([{"type": "text", "text": TEXT}])])
-async def test_it_gives_the_titles(value):
+async def test_the_parser_returns_the_titles(value):
     parser = SkeletonOutputParser()
     assert parser.invoke(value) == TITLES
     assert await parser.ainvoke(value) == TITLES
@@ -92,7 +92,7 @@ def test_the_point_prompt_is_what_the_chain_sends(kit):
     assert chain.get_point_prompt().invoke(values).to_messages() == [HumanMessage(sent.text)]
 
 
-def test_braces_that_are_no_placeholders_survive_as_a_template(kit):
+def test_braces_that_are_no_placeholders_are_kept_in_a_template(kit):
     chain = skeleton_chain(
         llm=kit.Chat(script=None),
         prompts=PromptSet(skeleton='Say {"a": {x}} about {request}.', point="{question} {point} {"),
@@ -101,7 +101,7 @@ def test_braces_that_are_no_placeholders_survive_as_a_template(kit):
     assert chain.get_point_prompt().invoke({"question": "Q", "index": 1}).to_messages()[0].text == "Q 1 {"
 
 
-def test_own_templates_come_back_as_chat_templates(kit):
+def test_custom_templates_are_returned_as_chat_templates(kit):
     own = ChatPromptTemplate.from_messages([MessagesPlaceholder("chat_history"), ("human", "{question}")])
     chain = skeleton_chain(
         llm=kit.Chat(script=None),

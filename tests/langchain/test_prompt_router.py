@@ -1,4 +1,4 @@
-"""`PromptRouter` over LangChain's models: its call in the trace, its tokens, its failures, and its race."""
+"""`PromptRouter` over LangChain's models: its call in the trace, its tokens, failures and race."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def saying(kit, *steps):
     return kit.Chat(script=lambda seen: steps)
 
 
-async def test_its_word_decides_and_its_call_counts(way, kit, llm):
+async def test_the_reply_decides_and_its_call_is_traced(way, kit, llm):
     for word, use in (("INDEPENDENT", True), ("Dependent.", False), ("NONE", False), ("Well, maybe", False)):
         small, runs = saying(kit, word), kit.Runs()
         chain = SkeletonOfThoughtChain(llm=llm, router=PromptRouter(small))
@@ -43,7 +43,7 @@ async def test_its_word_decides_and_its_call_counts(way, kit, llm):
         runs.assert_all_ended_before_the_root()
 
 
-async def test_its_tokens_are_in_the_answers_usage(way, kit, llm):
+async def test_the_answers_usage_counts_the_routers_tokens(way, kit, llm):
     model = SkeletonOfThoughtChain(llm=llm, router=PromptRouter(saying(kit, "INDE", "PENDENT"))).as_chat_model()
     message = await way(model, QUESTION)
     stages = message.response_metadata["usage_by_stage"]
@@ -51,7 +51,7 @@ async def test_its_tokens_are_in_the_answers_usage(way, kit, llm):
     assert sum(usage["total_tokens"] for usage in stages.values()) == message.usage_metadata["total_tokens"]
 
 
-async def test_a_call_that_fails_is_reported_and_the_answer_direct(way, kit, llm):
+async def test_a_failed_call_is_reported_and_leads_to_a_direct_answer(way, kit, llm):
     router = PromptRouter(saying(kit, ConnectionError("line cut")))
     output = await way(SkeletonOfThoughtChain(llm=llm, router=router), QUESTION)
     assert (output["answer"], output["route"]) == ("Somehow.", "direct")
@@ -68,7 +68,7 @@ async def test_a_call_that_fails_is_reported_and_the_answer_direct(way, kit, llm
     ],
     ids=["chat", "string", "bound", "retried"],
 )
-async def test_any_model_will_do_and_alone_too(llm):
+async def test_any_model_can_route_inside_or_outside_a_chain(llm):
     router = PromptRouter(llm)
     for decision in (await asyncio.to_thread(router.route, CONVERSATION), await router.aroute(CONVERSATION)):
         assert decision.use_skeleton is True
@@ -76,7 +76,7 @@ async def test_any_model_will_do_and_alone_too(llm):
     assert (await SkeletonOfThoughtRouter(router).ainvoke(QUESTION)).use_skeleton is True
 
 
-def test_a_local_model_writes_a_word_and_no_more(local_models):
+def test_a_local_model_replies_with_one_word(local_models):
     engine = local_models.scripted_engine("INDEPENDENT, for it would be a long list of many points")
     with engine:
         llm = ChatTransformers(engine=engine, model="scripted")
@@ -87,14 +87,14 @@ def test_a_local_model_writes_a_word_and_no_more(local_models):
         assert PromptRouter(llm, max_tokens=30).route(CONVERSATION).usage.output_tokens == 30
 
 
-def test_the_cores_takes_models_of_langchain_too():
+def test_the_cores_prompt_router_takes_models_of_langchain():
     router = skeleton_of_thought.PromptRouter(FakeListChatModel(responses=["NONE"]), race=True)
     assert isinstance(router, PromptRouter)
     assert router.races is True
     assert router.route(CONVERSATION).use_skeleton is False
 
 
-def test_a_limit_goes_to_other_models_with_the_call(kit):
+def test_other_models_get_the_limit_with_the_call(kit):
     small = saying(kit, "NONE")
     PromptRouter(small, max_tokens=30).route(CONVERSATION)
     PromptRouter(small).route(CONVERSATION)
@@ -110,7 +110,7 @@ def test_anything_but_a_model_is_refused():
             PromptRouter(wrong)
 
 
-async def test_among_others_it_decides_in_doubt_only(way, kit, llm):
+async def test_a_combined_prompt_router_decides_only_in_doubt(way, kit, llm):
     class Sure:
         def at_once(self, conversation):
             return RouteDecision("sure" in conversation.question, 0.9 if "sure" in conversation.question else 0.5)
@@ -129,7 +129,7 @@ async def test_among_others_it_decides_in_doubt_only(way, kit, llm):
     assert len(small.watch.seen) == 1
 
 
-async def test_in_a_race_the_skeleton_is_written_meanwhile_and_thrown_away_where_it_loses(way, kit):
+async def test_a_race_writes_the_skeleton_early_and_discards_it_after_a_direct_decision(way, kit):
     outlining, ended = kit.Gate(), []
 
     def script(seen):
@@ -155,7 +155,7 @@ async def test_in_a_race_the_skeleton_is_written_meanwhile_and_thrown_away_where
     assert llm.watch.open == 0
 
 
-async def test_a_race_that_the_skeleton_wins_costs_no_second_one(way, kit):
+async def test_a_race_won_by_the_skeleton_needs_no_second_skeleton(way, kit):
     outlined = kit.Gate()
 
     def script(seen):

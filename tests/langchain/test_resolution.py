@@ -1,4 +1,4 @@
-"""How a model is resolved: once for each answer and config, by the classes of what is around it."""
+"""Resolution of a model: once for each answer and config, by the classes of its wrappers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WRAPPED = {
 
 @pytest.fixture
 def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Every runnable that was resolved."""
+    """Every resolved runnable."""
     seen: list[Any] = []
 
     def counted(llm: Any, *args: Any, **kwargs: Any) -> Any:
@@ -58,14 +58,14 @@ async def test_two_models_are_resolved_once_each(way, kit, llm, resolved):
 
 
 @pytest.mark.parametrize("settings", [{"router": "auto"}, {"merge": True}, {"eager": True}, {"max_retries": 2}])
-async def test_settings_do_not_add_to_it(way, llm, resolved, settings):
+async def test_settings_add_no_resolution(way, llm, resolved, settings):
     chain = skeleton_chain(llm=llm, **settings)
     resolved.clear()
     await way(chain, "What are good ways to stay awake at night?")
     assert resolved == [llm]
 
 
-async def test_a_point_that_is_written_anew_asks_no_model_anew(way, kit, resolved):
+async def test_a_retried_point_resolves_no_model_again(way, kit, resolved):
     answer, failures = kit.answering(TITLES), [ConnectionError("busy"), ConnectionError("busy")]
     llm = kit.Chat(script=lambda seen: [failures.pop()] if seen.point == 2 and failures else answer(seen))
     chain = skeleton_chain(llm=llm, max_retries=2, backoff=0.0)
@@ -75,7 +75,7 @@ async def test_a_point_that_is_written_anew_asks_no_model_anew(way, kit, resolve
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_answers_of_a_batch_with_equal_configs_share_it(llm, resolved, is_async):
+async def test_answers_of_a_batch_with_equal_configs_share_a_resolution(llm, resolved, is_async):
     chosen = WRAPPED["alternatives"](llm)
     chain = skeleton_chain(llm=chosen)
     resolved.clear()
@@ -86,7 +86,7 @@ async def test_answers_of_a_batch_with_equal_configs_share_it(llm, resolved, is_
     assert resolved == [chosen] * 2
 
 
-def test_values_that_cannot_be_compared_share_nothing(llm, resolved):
+def test_configs_with_incomparable_values_share_no_resolution(llm, resolved):
     class Odd:
         def __eq__(self, other: object) -> bool:
             raise RuntimeError("neither equal nor different")
@@ -162,7 +162,7 @@ def test_equal_keyword_arguments_share_what_is_resolved(llm, resolved):
 # --- what a class says ---
 
 
-def test_classes_of_langchain_are_known_by_their_names(llm):
+def test_classes_of_langchain_are_recognized_by_name(llm):
     field = ConfigurableField(id="tags")
     traits = {
         "binding": llm.bind(stop=["#"]),
@@ -179,7 +179,7 @@ def test_classes_of_langchain_are_known_by_their_names(llm):
     assert read_traits(llm.configurable_alternatives(field, default_key="off", on=llm)).configurable
 
 
-def test_a_binding_that_is_called_in_its_own_way_is_called_itself(llm):
+def test_a_binding_that_overrides_its_call_is_called_itself(llm):
     class Loud(RunnableBinding):
         def invoke(self, *args: Any, **kwargs: Any) -> Any:
             return super().invoke(*args, **kwargs)
@@ -192,7 +192,7 @@ def test_a_binding_that_is_called_in_its_own_way_is_called_itself(llm):
 
 
 @pytest.mark.parametrize("name", ["ChatLlamaCpp", "LlamaCpp"])
-def test_models_with_one_state_are_known_by_name(kit, name):
+def test_models_that_serve_one_call_at_a_time_are_recognized_by_name(kit, name):
     def answer_models(cls: type) -> calls.AnswerModels:
         one = cls(script=kit.answering(TITLES))
         return calls.ChainModels(one, one).for_config({})

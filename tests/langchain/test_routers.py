@@ -1,4 +1,4 @@
-"""Routers in LangChain: the default, direct answers of the model itself, and what routers get."""
+"""Routers in LangChain: the default, direct answers of the model itself, and the inputs of routers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def stages(llm):
 # --- the default ------------------------------------------------------------------------------------
 
 
-async def test_by_default_questions_that_suit_get_a_skeleton_and_others_do_not(way, chain, llm):
+async def test_by_default_only_suitable_questions_get_a_skeleton(way, chain, llm):
     output = await way(chain, SUITED)
     assert output["skeleton"] == TITLES
     assert output["reason"].startswith("the embedded router takes it for independent points")
@@ -77,13 +77,13 @@ async def test_by_default_questions_that_suit_get_a_skeleton_and_others_do_not(w
     assert llm.watch.seen[0].messages == [HumanMessage(UNSUITED)]
 
 
-async def test_without_a_router_every_question_gets_one(way, llm):
+async def test_without_a_router_every_question_gets_a_skeleton(way, llm):
     output = await way(SkeletonOfThoughtChain(llm=llm, router=None), UNSUITED)
     assert output["skeleton"] == TITLES
     assert output["reason"] == "no router"
 
 
-async def test_in_a_prompt_with_a_context_the_question_decides(way, llm):
+async def test_the_router_reads_the_question_in_a_prompt_with_a_context(way, llm):
     template = "Use only this context:\n{context}\n\nQuestion: {question}\nAnswer:"
     chain = ChatPromptTemplate.from_template(template) | SkeletonOfThoughtChain(llm=llm)
     context = "Chickens lay eggs. They eat snails."
@@ -91,7 +91,7 @@ async def test_in_a_prompt_with_a_context_the_question_decides(way, llm):
     assert (await way(chain, {"context": context, "question": "Do they eat snails?"}))["route"] == "direct"
 
 
-async def test_follow_ups_go_the_direct_way(way, chain):
+async def test_follow_ups_get_a_direct_answer(way, chain):
     history = [("human", SUITED), ("ai", "1. Eggs\n2. Manure")]
     for question in ("And the second one?", "Why?"):
         output = await way(chain, {"question": question, "chat_history": history})
@@ -116,7 +116,7 @@ def test_the_first_chunk_of_a_direct_answer_has_the_reason(chain):
     assert (first["route"], first["reason"]) == ("direct", "gate (arithmetic): something to be calculated")
 
 
-def test_the_setting_is_part_of_the_chains_value_and_what_the_guard_learnt_is_not():
+def test_equality_of_chains_ignores_the_guards_measurements():
     model = FakeListChatModel(responses=["a"])
     one, other = SkeletonOfThoughtChain(llm=model), SkeletonOfThoughtChain(llm=model)
     one.invoke(UNSUITED)
@@ -135,7 +135,7 @@ def test_anything_but_a_router_is_refused(llm, wrong):
 # --- requests and answers that routers get --------------------------------------------------------------------------
 
 
-async def test_tools_and_formats_that_are_bound_to_the_model_go_the_direct_way(way, llm):
+async def test_models_with_bound_tools_or_formats_answer_directly(way, llm):
     schema = {"schema": {"title": "Sum", "type": "object", "properties": {}}, "kwargs": {}}
     for name in ("tools", "functions", "response_format", "ls_structured_output_format"):
         bound = SkeletonOfThoughtChain(llm=llm.bind(**{name: schema}).with_config(tags=["bound"]))
@@ -145,7 +145,7 @@ async def test_tools_and_formats_that_are_bound_to_the_model_go_the_direct_way(w
     assert (await way(SkeletonOfThoughtChain(llm=llm.bind(tools=[], seed=3)), SUITED))["route"] == "skeleton"
 
 
-async def test_tools_of_the_alternative_that_the_config_chooses_count(way, kit, llm):
+async def test_the_router_sees_tools_of_the_chosen_alternative(way, kit, llm):
     from langchain_core.runnables import ConfigurableField
 
     field = ConfigurableField(id="model")
@@ -171,8 +171,8 @@ def test_a_model_that_serves_one_call_at_a_time_answers_directly():
     assert (output["answer"], output["route"]) == ("All right.", "direct")
 
 
-def test_so_is_a_local_model_whose_rows_run_one_after_another(local_models):
-    with local_models.scripted_engine("All right.") as engine:  # it keeps no cache that a batch could share
+def test_a_local_model_without_batching_answers_directly(local_models):
+    with local_models.scripted_engine("All right.") as engine:  # it has no cache for a batch
         assert engine.parallel_rows == 1
         output = SkeletonOfThoughtChain(llm=ChatTransformers(engine=engine, model="scripted")).invoke(SUITED)
     assert (output["answer"], output["route"]) == ("All right.", "direct")
@@ -188,7 +188,7 @@ async def test_a_router_decides_once_and_observes_the_answer(way, llm):
         assert answer.route == ("skeleton" if use else "direct")
 
 
-def test_the_guard_learns_from_a_chains_answers_and_copies_share_it(kit, chain, llm):
+def test_the_guard_observes_a_chains_answers_and_copies_share_it(kit, chain, llm):
     router = chain.plan().router
     assert isinstance(router, AutoRouter)
     for _ in range(3):
@@ -203,7 +203,7 @@ def test_the_guard_learns_from_a_chains_answers_and_copies_share_it(kit, chain, 
     assert SkeletonOfThoughtChain(llm=llm).plan().router is not router
 
 
-def test_answers_of_a_batch_wait_for_each_other_and_teach_nothing(llm):
+def test_the_router_does_not_observe_answers_of_a_batch(llm):
     router = Quick(True)
     chain = SkeletonOfThoughtChain(llm=llm, router=router)
     chain.batch([SUITED, SUITED])
@@ -212,7 +212,7 @@ def test_answers_of_a_batch_wait_for_each_other_and_teach_nothing(llm):
     assert len(router.heard) == 1
 
 
-async def test_what_the_guard_decides_is_in_the_answer(way, llm):
+async def test_the_answer_has_the_guards_reason(way, llm):
     router = AutoRouter(guard=CostGuard(max_extra_tokens=10))
     output = await way(SkeletonOfThoughtChain(llm=llm, router=router), SUITED)
     assert output["route"] == "direct"
@@ -245,7 +245,7 @@ async def test_a_router_that_fails_is_reported_and_the_answer_is_direct(way, llm
     assert "no such weights" in message.response_metadata["reason"]
 
 
-async def test_an_error_of_the_model_on_the_direct_way_is_raised_as_it_is(way, kit):
+async def test_an_error_of_the_model_in_a_direct_answer_is_raised_unchanged(way, kit):
     chain = SkeletonOfThoughtChain(llm=kit.Chat(script=lambda seen: [ConnectionError("line cut")]))
     for runnable in (chain, chain.as_chat_model()):
         with pytest.raises(ConnectionError, match="line cut"):
@@ -287,7 +287,7 @@ def bare(message):
     return message.model_copy(update={"response_metadata": about})
 
 
-async def test_the_chat_model_gives_the_models_own_message_and_the_reason(way):
+async def test_the_chat_model_returns_the_models_own_message_and_the_reason(way):
     llm = Rich(responses=[])
     message = await way(SkeletonOfThoughtChain(llm=llm).as_chat_model(), UNSUITED)
     assert {name: message.response_metadata[name] for name in ADDED} == ADDED
@@ -295,7 +295,7 @@ async def test_the_chat_model_gives_the_models_own_message_and_the_reason(way):
 
 
 @pytest.mark.parametrize("name", ["invoke", "ainvoke", "batch", "abatch"])
-async def test_a_router_that_takes_a_call_leaves_the_models_message_whole_too(ways, name):
+async def test_a_router_that_makes_a_call_keeps_the_models_message_whole(ways, name):
     llm = Rich(responses=[])
     model = SkeletonOfThoughtChain(llm=llm, router=lambda question: False).as_chat_model()
     message, plain = await ways[name](model, UNSUITED), await ways[name](llm, UNSUITED)
@@ -305,14 +305,14 @@ async def test_a_router_that_takes_a_call_leaves_the_models_message_whole_too(wa
     assert message.response_metadata["reason"] == "the router decided"
 
 
-def test_its_stream_is_the_models_own_chunk_by_chunk():
+def test_the_chat_models_direct_stream_equals_the_models_chunk_by_chunk():
     llm = Rich(responses=[])
     chunks = list(SkeletonOfThoughtChain(llm=llm).as_chat_model().stream(UNSUITED))
     assert {name: chunks[0].response_metadata[name] for name in ADDED} == ADDED
     assert [bare(chunk) for chunk in chunks] == list(llm.stream(UNSUITED))
 
 
-def test_its_direct_run_is_the_models_and_tokens_count_once(kit, chain):
+def test_a_direct_answer_of_the_chat_model_has_one_run_and_counts_tokens_once(kit, chain):
     model, runs = chain.as_chat_model(), kit.Runs()
     with get_usage_metadata_callback() as usage:
         message = model.invoke(UNSUITED, {"callbacks": [runs]})
@@ -321,7 +321,7 @@ def test_its_direct_run_is_the_models_and_tokens_count_once(kit, chain):
     assert usage.usage_metadata["scripted"]["total_tokens"] == message.usage_metadata["total_tokens"]
 
 
-def test_generate_passes_each_list_its_own_way(chain, llm):
+def test_generate_routes_each_list_separately(chain, llm):
     lists = [[HumanMessage(UNSUITED)], [HumanMessage(SUITED)]]
     for result in (chain.as_chat_model().generate(lists), asyncio.run(chain.as_chat_model().agenerate(lists))):
         direct, skeleton = (row[0].message for row in result.generations)
@@ -341,20 +341,20 @@ async def test_the_chat_models_router_decides_once_and_observes_the_answer(way, 
         assert answer.question == SUITED
 
 
-def test_a_generate_needs_one_decision_for_each_list(llm):
+def test_generate_decides_once_for_each_list(llm):
     router = Quick(True)
     model = SkeletonOfThoughtChain(llm=llm, router=router).as_chat_model()
     model.generate([[HumanMessage("One?")], [HumanMessage("Two?")]])
     assert [conversation.question for conversation in router.asked] == ["One?", "Two?"]
 
 
-def test_its_direct_answers_teach_the_guard(chain):
+def test_the_guard_observes_direct_answers_of_the_chat_model(chain):
     chain.as_chat_model().invoke(UNSUITED)
     list(chain.as_chat_model().stream(UNSUITED))
     assert chain.plan().router.guard.pace.get("direct_tokens", 0.0) > 0
 
 
-def test_a_stream_that_is_closed_early_closes_the_models(kit):
+def test_closing_a_direct_stream_early_closes_the_models_stream(kit):
     gate = kit.Gate()
     llm = kit.Chat(script=lambda seen: ["96", gate, "!"])
     stream = SkeletonOfThoughtChain(llm=llm).as_chat_model().stream(UNSUITED)
@@ -364,7 +364,7 @@ def test_a_stream_that_is_closed_early_closes_the_models(kit):
     assert llm.watch.open == 0
 
 
-async def test_a_router_that_takes_a_call_decides_within_the_run(way, kit, llm):
+async def test_a_router_that_makes_a_call_decides_within_the_run(way, kit, llm):
     runs = kit.Runs()
     model = SkeletonOfThoughtChain(llm=llm, router=lambda question: False).as_chat_model()
     message = await way(model, SUITED, {"callbacks": [runs]})
@@ -373,7 +373,7 @@ async def test_a_router_that_takes_a_call_decides_within_the_run(way, kit, llm):
     assert [run.name for run in runs.children(root)] == ["answer"]
 
 
-def test_a_question_alone_goes_to_a_string_llm_as_it_is():
+def test_a_string_llm_gets_a_single_question_unchanged():
     class Echo(FakeListLLM):
         def _call(self, prompt, stop=None, run_manager=None, **kwargs):
             return f"<{prompt}>"
@@ -384,7 +384,7 @@ def test_a_question_alone_goes_to_a_string_llm_as_it_is():
 
 
 @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
-async def test_version_3_events_of_a_direct_answer_are_the_models(chain, llm):
+async def test_a_direct_answer_has_the_models_version_3_events(chain, llm):
     if not hasattr(type(llm), "stream_events"):
         pytest.skip("this langchain-core has no events of version 3")
     stream = await chain.as_chat_model().astream_events(UNSUITED, version="v3")
@@ -405,7 +405,7 @@ def ask(request):
     return asked
 
 
-async def test_the_runnable_decides_on_whatever_the_chain_takes(ask):
+async def test_the_runnable_routes_every_input_of_the_chain(ask):
     router = SkeletonOfThoughtRouter()
     history = [("human", "Which kinds are there?"), ("ai", "Two.")]
     for value in (SUITED, {"question": SUITED}, [("system", "Be kind."), ("human", SUITED)], HumanMessage(SUITED)):
@@ -418,7 +418,7 @@ async def test_the_runnable_decides_on_whatever_the_chain_takes(ask):
         assert (await ask(router, value)).use_skeleton is False
 
 
-async def test_messages_that_ask_nothing_and_requests_for_tools_go_direct(ask):
+async def test_messages_without_a_question_and_requests_for_tools_are_routed_directly(ask):
     router = SkeletonOfThoughtRouter()
     call = AIMessage("", tool_calls=[{"name": "add", "args": {}, "id": "1"}])
     decision = await ask(router, [HumanMessage(SUITED), call, ToolMessage("3", tool_call_id="1")])
@@ -438,7 +438,7 @@ async def test_the_runnable_reports_a_router_that_fails(ask):
         assert "no such weights" in decision.reason
 
 
-async def test_the_runnable_is_one_like_any_other(kit, ask):
+async def test_the_runnable_takes_configs_batches_and_branches(kit, ask):
     runs = kit.Runs()
     router = SkeletonOfThoughtRouter().with_config(run_name="suits")
     await ask(router, SUITED, {"callbacks": [runs]})
@@ -462,7 +462,7 @@ def test_the_runnable_needs_a_router():
             SkeletonOfThoughtRouter(wrong)
 
 
-async def test_a_chain_takes_the_runnable_as_the_router_that_it_holds(way, llm):
+async def test_a_chain_uses_the_router_inside_the_runnable(way, llm):
     quick = Quick(False)
     chain = SkeletonOfThoughtChain(llm=llm, router=SkeletonOfThoughtRouter(quick))
     history = [("human", "Hi"), ("ai", "Hello")]

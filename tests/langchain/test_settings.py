@@ -52,7 +52,7 @@ def marked(text):
     return f"{text} (outline of an answer)"
 
 
-async def test_strings_as_prompts(way, llm):
+async def test_strings_serve_as_prompts(way, llm):
     chain = skeleton_chain(
         llm=llm, skeleton_prompt=marked("Outline {question}!"), point_prompt="The point to write: {index}. {title}!"
     )
@@ -63,7 +63,7 @@ async def test_strings_as_prompts(way, llm):
     }
 
 
-async def test_langchain_templates_as_prompts(way, llm):
+async def test_langchain_templates_serve_as_prompts(way, llm):
     chain = skeleton_chain(
         llm=llm,
         skeleton_prompt=ChatPromptTemplate.from_messages(
@@ -118,12 +118,12 @@ def test_a_context_of_the_core_s_reaches_templates_that_do_not_know_of_it(own):
     (turn,) = prompt.messages
     before = ("", "[{facts}]\n\n") if own else ("[{facts}]\n\n", "")
     assert turn.text == f"{before[0]}Why {{so}}?\n\n1. Sleep\n2. Eat\n\n{before[1]}Write Eat."
-    # The framework's message has the text without it, and would be sent in its place.
+    # The framework's message lacks the context and must not be sent instead.
     assert turn.raw is None
     assert prompt.prefill == "So"
 
 
-def test_prompt_files_of_the_paper(llm, tmp_path):
+def test_the_chain_takes_the_papers_prompt_files(llm, tmp_path):
     file = tmp_path / "prompts.json"
     prompts = {
         "outline_prompt": marked("{request}") + "[ROLESWITCHING assistant:]1.",
@@ -134,7 +134,7 @@ def test_prompt_files_of_the_paper(llm, tmp_path):
     assert output["skeleton"] == ["Take breaks", "Move"]
 
 
-def test_another_model_for_the_points(kit, llm):
+def test_another_model_may_write_the_points(kit, llm):
     other = kit.Chat(script=lambda seen: ["Other words."])
     output = skeleton_chain(llm=llm, point_llm=other).invoke("Q")
     assert output["points"] == {"1": "Other words.", "2": "Other words."}
@@ -158,7 +158,7 @@ async def test_a_forced_prefill_is_a_trailing_ai_message(way, llm):
     assert llm.watch.of("point", 2)[0].messages[-1] == AIMessage('"Move" -')
 
 
-async def test_keywords_of_a_call_reach_the_model(llm):
+async def test_arguments_of_a_call_reach_the_model(llm):
     chain = skeleton_chain(llm=llm)
     chain.invoke("Q", user="me")
     await chain.bind(user="me").ainvoke("Q")
@@ -197,7 +197,7 @@ class Callable:
         RunnableLambda(lambda q: q) | (lambda q: "list" in q),
     ],
 )
-async def test_routers_of_all_kinds(way, llm, router):
+async def test_the_chain_takes_routers_of_all_kinds(way, llm, router):
     chain = skeleton_chain(llm=llm, router=router)
     assert (await way(chain, "A list, please"))["route"] == "skeleton"
     assert (await way(chain, "Prove it"))["route"] == "direct"
@@ -207,7 +207,7 @@ async def test_routers_of_all_kinds(way, llm, router):
     "router",
     [RunnableLambda(lambda question: 1 / 0), RunnableLambda(lambda question: AIMessage("no"))],
 )
-async def test_a_router_that_fails_costs_nothing_but_the_skeleton(way, llm, router):
+async def test_a_failed_router_leads_to_a_direct_answer(way, llm, router):
     assert (await way(skeleton_chain(llm=llm, router=router), "Q"))["route"] == "direct"
 
 

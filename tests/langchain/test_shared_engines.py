@@ -71,7 +71,7 @@ def iter_invoke(models):
     return lambda: left.pop().invoke("Why?").text
 
 
-def test_other_settings_of_a_call_share_and_other_ways_of_loading_do_not(folder, loads):
+def test_instances_share_an_engine_unless_their_loading_settings_differ(folder, loads):
     first = ChatTransformers(model=folder)
     assert ChatTransformers(model=folder, temperature=0.7, max_tokens=3).engine is first.engine
     wide = ChatTransformers(model=folder, model_kwargs={"dtype": "float64"})
@@ -88,7 +88,7 @@ def test_other_settings_of_a_call_share_and_other_ways_of_loading_do_not(folder,
     assert len(loads) == 3
 
 
-def test_a_model_goes_when_nobody_holds_it_any_more(folder, loads):
+def test_a_model_is_freed_with_its_last_reference(folder, loads):
     llm = ChatTransformers(model=folder)
     llm.invoke("Why?", max_tokens=1)
     del llm
@@ -97,7 +97,7 @@ def test_a_model_goes_when_nobody_holds_it_any_more(folder, loads):
     assert len(loads) == 2
 
 
-def test_copies_find_the_engine_of_their_own_settings_again(folder):
+def test_copies_use_the_engine_of_their_settings(folder):
     llm = ChatTransformers(model=folder, model_kwargs={"dtype": "float64"})
     assert pickle.loads(pickle.dumps(llm)).engine is llm.engine
     again = load_chain(dumpd(llm))
@@ -105,12 +105,12 @@ def test_copies_find_the_engine_of_their_own_settings_again(folder):
     assert again.model_kwargs == {"dtype": "float64"}
 
 
-def test_an_engine_and_ways_to_make_one_exclude_each_other(folder):
+def test_an_engine_and_loading_settings_exclude_each_other(folder):
     engine = ChatTransformers(model=folder).engine
     with pytest.raises(ValueError, match="leave out either"):
         ChatTransformers(engine=engine, model_kwargs={"dtype": "float64"})
 
 
-def test_a_way_of_loading_that_cannot_work_is_said_at_once(folder):
+def test_invalid_loading_settings_are_refused_at_once(folder):
     with pytest.raises(ValueError, match="optimize is"):
         ChatTransformers(model=folder, model_kwargs={"optimize": "magic"})

@@ -27,7 +27,7 @@ def call(name: str, **args: Any) -> str:
 
 
 class Suite:
-    """What is true of `ChatTransformers`, for both suites."""
+    """The abilities of `ChatTransformers`, for both suites."""
 
     engine: Any
 
@@ -116,7 +116,7 @@ def add(chunks: list[Any]) -> Any:
 @pytest.mark.model
 @pytest.mark.usefixtures("demo")
 class TestDemoModel(Suite, integration.ChatModelIntegrationTests):
-    """On the real demo model: what does not hang on its wit. Its template knows no tools."""
+    """Tests on the real demo model that do not depend on its quality. Its template has no tools."""
 
     @property
     def chat_model_params(self) -> dict[str, Any]:

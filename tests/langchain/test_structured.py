@@ -112,7 +112,7 @@ needs_grammars = pytest.mark.skipif(
 
 @needs_grammars
 @pytest.mark.parametrize("schema", [Trip, OldTrip], ids=["pydantic", "pydantic-v1"])
-async def test_a_random_model_gives_valid_objects_in_all_ways(last, random_llm, schema):
+async def test_a_random_model_gives_valid_objects_by_every_method(last, random_llm, schema):
     for seed in range(3):
         llm = random_llm.model_copy(update={"seed": seed})
         assert isinstance(await last(llm.with_structured_output(schema), "Go?"), schema)
@@ -142,7 +142,7 @@ def test_streamed_dicts_grow_and_end_as_invoked(random_llm):
 
 
 @needs_grammars
-def test_json_mode_holds_to_an_object_and_checks_the_schema_afterwards(scripted):
+def test_json_mode_forces_an_object_and_checks_the_schema_afterwards(scripted):
     llm = scripted('So: {"mode": "boat", "legs": []}')
     assert llm.with_structured_output(method="json_mode").invoke("Go?") is not None
     wrong = scripted('{"mode": "plane", "legs": []}').with_structured_output(Trip, method="json_mode", include_raw=True)
@@ -161,7 +161,7 @@ def test_the_error_for_cut_output_names_max_tokens(random_llm, stream):
 
 
 @needs_grammars
-def test_raw_output_brings_its_error_along(random_llm):
+def test_raw_output_includes_its_parsing_error(random_llm):
     llm = random_llm.model_copy(update={"max_tokens": 8}).with_structured_output(Trip, include_raw=True)
     output = llm.invoke("Go?")
     assert isinstance(output["raw"], AIMessage)
@@ -173,7 +173,7 @@ def test_raw_output_brings_its_error_along(random_llm):
 
 
 @needs_grammars
-def test_concurrent_calls_of_different_forms_are_one_batch(random_llm):
+def test_concurrent_calls_with_different_schemas_share_one_batch(random_llm):
     from langchain_core.runnables import RunnableParallel
 
     both = RunnableParallel(
@@ -236,18 +236,18 @@ def test_a_schema_that_cannot_be_enforced_is_refused_at_once(scripted):
 
 
 @pytest.mark.parametrize("given", ["json", {"type": "text"}, {"type": "json_schema"}])
-def test_response_formats_that_are_none_are_refused(scripted, given):
+def test_invalid_response_formats_are_refused(scripted, given):
     with pytest.raises(InvalidInput, match="response_format is"):
         scripted("").invoke("Go?", response_format=given)
 
 
 @needs_grammars
-def test_a_grammar_and_a_least_length_exclude_each_other(scripted):
+def test_a_grammar_and_a_minimum_length_exclude_each_other(scripted):
     with pytest.raises(InvalidInput, match="leave out min_new_tokens"):
         scripted("").invoke("Go?", response_format={"type": "json_object"}, min_new_tokens=3)
 
 
-def test_schemas_are_closed_but_where_that_could_contradict_them():
+def test_schemas_are_closed_unless_that_could_contradict_them():
     open_ = {"type": "object", "properties": {"properties": {"type": "object"}, "a": {"properties": {}}}}
     assert without_extra_properties(open_) == {
         "type": "object",
@@ -268,5 +268,5 @@ def test_the_parser_reads_plain_text():
     assert StructuredOutputParser().parse('{"a": 1}') == {"a": 1}
 
 
-def test_pickles_that_name_the_module_of_before_find_the_parser():
+def test_pickles_that_name_the_old_module_load_the_parser():
     assert importlib.import_module("langchain_sot.structured").StructuredOutputParser is StructuredOutputParser

@@ -1,4 +1,4 @@
-"""`skeleton_mode="structured"`: the skeleton as data, where the model has that."""
+"""`skeleton_mode="structured"`: the skeleton as data, if the model supports it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def script(seen):
 
 @pytest.fixture
 def tools(kit):
-    """A model that calls tools: `reply` is the arguments of its call, as JSON, or a message of another kind."""
+    """A model that calls tools: `reply` holds the arguments of its call as JSON, or another message."""
 
     class ToolChat(kit.Chat):
         reply: str | AIMessageChunk = ""
@@ -72,7 +72,7 @@ def tools(kit):
             return self._result([c async for c in self._astream(messages, stop, run_manager, **kwargs)])
 
     def make(reply, **fields):
-        # One chunk of text, in whose place the reply comes.
+        # One chunk of text, which the reply replaces.
         def asked(seen):
             return ["x"] if seen.kwargs.get("tools") else script(seen)
 
@@ -87,7 +87,7 @@ def structured(llm, **settings):
 
 
 @pytest.mark.parametrize("eager", [False, True])
-async def test_the_titles_come_as_data(kit, way, tools, eager):
+async def test_the_model_returns_titles_as_data(kit, way, tools, eager):
     llm = tools(TITLES)
     output = await way(structured(llm, eager=eager), "Q")
     assert output["skeleton"] == TITLES
@@ -105,7 +105,7 @@ async def test_titles_are_cleaned_and_counted_as_those_of_a_text(way, tools):
     assert output["skeleton"] == ["Move", "Rest", "Two lines"]
 
 
-async def test_it_is_one_run_and_its_usage_is_counted(kit, way, tools):
+async def test_a_structured_skeleton_is_one_run_and_its_usage_is_counted(kit, way, tools):
     runs = kit.Runs()
     with get_usage_metadata_callback() as usage:
         await way(structured(tools(TITLES)), "Q", {"callbacks": [runs]})
@@ -116,7 +116,7 @@ async def test_it_is_one_run_and_its_usage_is_counted(kit, way, tools):
     runs.assert_all_ended_before_the_root()
 
 
-async def test_a_model_without_it_is_asked_for_text(kit, way):
+async def test_a_model_without_structured_output_is_asked_for_text(kit, way):
     llm = kit.Chat(script=script)
     assert ask_structured(llm, {}) is None
     assert (await way(structured(llm), "Q"))["skeleton"] == ["As", "text"]
@@ -155,7 +155,7 @@ async def test_other_replies_are_read_as_text(way, tools, reply, skeleton):
         assert (output["route"], output["answer"]) == ("direct", "Directly.")
 
 
-async def test_no_skeleton_raises_if_told_to(way, tools):
+async def test_a_missing_skeleton_raises_on_request(way, tools):
     with pytest.raises(Exception, match="0 usable"):
         await way(structured(tools([]), on_empty_skeleton="raise"), "Q")
 
@@ -173,7 +173,7 @@ async def test_a_server_that_does_not_take_the_schema_is_asked_for_text(way, too
 # --- models in wrappers ---
 
 
-async def test_what_is_bound_and_what_a_call_passes_on_reach_the_structured_call(ways, tools):
+async def test_bound_arguments_and_arguments_of_a_call_reach_the_structured_call(ways, tools):
     llm = tools(TITLES)
     for way in ways.values():
         await way(structured(llm.bind(user="me")).bind(trace="on"), "Q")
@@ -182,7 +182,7 @@ async def test_what_is_bound_and_what_a_call_passes_on_reach_the_structured_call
         assert kwargs["tools"]
 
 
-async def test_tools_that_are_bound_give_way_to_the_schema(way, tools):
+async def test_the_schema_replaces_bound_tools(way, tools):
     llm = tools(TITLES)
     other = {"type": "function", "function": {"name": "search", "parameters": {}}}
     assert (await way(structured(llm.bind(tools=[other])), "Q"))["skeleton"] == TITLES
@@ -199,11 +199,11 @@ def wrappers(tools):
 
 
 @pytest.mark.parametrize("name", ["retry", "fallbacks", "retry in binding", "binding in fallbacks"])
-async def test_wrapped_models(way, tools, name):
+async def test_wrapped_models_write_a_structured_skeleton(way, tools, name):
     assert (await way(structured(wrappers(tools)[name]), "Q"))["skeleton"] == TITLES
 
 
-async def test_configured_alternatives(way, tools, kit):
+async def test_configured_alternatives_write_a_structured_skeleton(way, tools, kit):
     llm = kit.Chat(script=script).configurable_alternatives(
         ConfigurableField(id="model"), default_key="text", data=tools(TITLES)
     )
@@ -212,14 +212,14 @@ async def test_configured_alternatives(way, tools, kit):
     assert output["skeleton"] == TITLES
 
 
-async def test_fallbacks_of_which_one_cannot_are_asked_for_text(way, tools, kit):
+async def test_fallbacks_with_one_text_model_are_asked_for_text(way, tools, kit):
     llm = tools(TITLES).with_fallbacks([kit.Chat(script=script)])
     assert (await way(structured(llm), "Q"))["skeleton"] == ["As", "text"]
 
 
-async def test_a_model_that_puts_steps_of_its_own_around_itself(way, kit):
+async def test_a_structured_model_may_add_its_own_steps(way, kit):
     class Json(kit.Chat):
-        """Asks for JSON in words, as models do that have no tools."""
+        """Asks for JSON in words, like models without tools."""
 
         def with_structured_output(self, schema, *, include_raw=False, **kwargs):
             def ask(messages):
@@ -235,7 +235,7 @@ async def test_a_model_that_puts_steps_of_its_own_around_itself(way, kit):
     assert output["skeleton"] == ["Take breaks"]
 
 
-async def test_one_that_gives_no_chain_over_a_model_is_asked_for_text(way, kit):
+async def test_a_structured_output_without_a_model_in_it_is_asked_for_text(way, kit):
     class Odd(kit.Chat):
         def with_structured_output(self, schema, *, include_raw=False, **kwargs):
             return RunnableLambda(lambda messages: {"points": ["Not", "this"]})

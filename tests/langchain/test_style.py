@@ -1,4 +1,4 @@
-"""How the points stand in the answer, by every way to run the chain."""
+"""The form of the points in the answer, by every method that runs the chain."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def llm(kit):
 
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("join", list(ANSWERS))
-async def test_all_six_ways_give_the_same_answer(kit, way, llm, join, eager):
+async def test_all_six_methods_give_the_same_answer(kit, way, llm, join, eager):
     output = await way(skeleton_chain(llm=llm, join=join, eager=eager), "Q")
     assert output["answer"] == ANSWERS[join]
     assert output["skeleton"] == TITLES
-    assert output["points"]["3"] == "All about why move?.", "points are the same in every form"
+    assert output["points"]["3"] == "All about why move?.", "points are the same in every style"
 
 
 @pytest.mark.parametrize("join", list(ANSWERS))
-async def test_it_streams_in_document_order(kit, llm, join):
+async def test_every_style_streams_in_document_order(kit, llm, join):
     gate = kit.Gate()
     script = llm.script
     llm.script = lambda seen: ["All about ", gate, "take breaks."] if seen.point == 1 else script(seen)
@@ -55,7 +55,7 @@ async def test_it_streams_in_document_order(kit, llm, join):
         ("paragraphs", "All about take breaks.\n\n(gap)"),
     ],
 )
-async def test_failed_and_empty_points(kit, way, llm, join, answer):
+async def test_every_style_shows_failed_and_empty_points(kit, way, llm, join, answer):
     script = llm.script
 
     def broken(seen):
@@ -68,7 +68,7 @@ async def test_failed_and_empty_points(kit, way, llm, join, answer):
     assert output["errors"] == {"2": "OSError: down"}
 
 
-async def test_an_echo_of_the_title_goes_in_every_form(kit, ways):
+async def test_an_echo_of_the_title_is_removed_in_every_style(kit, ways):
     llm = kit.Chat(script=lambda s: ["1. Move"] if s.stage == "skeleton" else ["## 1. Mo", "ve\n\nWalk", " a lot."])
     answers = {"numbered": "1. Move: Walk a lot.", "headings": "## Move\n\nWalk a lot.", "paragraphs": "Walk a lot."}
     for join, answer in answers.items():
@@ -77,7 +77,7 @@ async def test_an_echo_of_the_title_goes_in_every_form(kit, ways):
             assert (await way(chain, "Q"))["answer"] == answer
 
 
-async def test_a_direct_answer_is_left_as_it_is(kit, way):
+async def test_a_direct_answer_is_unchanged_in_every_style(kit, way):
     llm = kit.Chat(script=kit.answering([], direct="Just so."))
     chain = skeleton_chain(llm=llm, join="headings", merge=True, router=lambda question: False)
     assert (await way(chain, "Q"))["answer"] == "Just so."

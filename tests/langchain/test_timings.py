@@ -1,4 +1,4 @@
-"""The timings of an answer, by every way to run the chain."""
+"""The timings of an answer, by every method that runs the chain."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def in_order(span):
     return 0 <= span["start"] <= span["first"] <= span["end"]
 
 
-async def test_every_way_tells_where_the_time_went(way, kit):
+async def test_every_method_reports_timings(way, kit):
     timings = (await way(skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES))), "Why?"))["timings"]
     assert list(timings) == ["total", "first_text", "stages", "decoding", "points"]
     assert list(timings["stages"]) == ["skeleton", "point"]
@@ -38,7 +38,7 @@ async def test_every_way_tells_where_the_time_went(way, kit):
     assert json.loads(json.dumps(timings)) == timings
 
 
-async def test_every_way_has_a_time_line(way, kit):
+async def test_every_method_gives_a_time_line(way, kit):
     result = await way(skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES))), "Why?")
     bars = Timeline.of(result, normal=3.0).bars
     assert [bar.shortened(40) for bar in bars] == ["skeleton", "1. Take breaks", "2. Move", "normal decoding"]
@@ -58,7 +58,7 @@ async def test_an_answer_without_any_text_has_timings_too(way, kit):
     assert output["timings"]["first_text"] is None
 
 
-def test_timings_come_last_in_a_stream_and_nowhere_in_its_picks(kit):
+def test_timings_come_last_in_a_stream_and_not_in_other_picks(kit):
     chain = skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES)))
     *before, last = chain.stream("Why?")
     assert list(last) == ["timings", "reason"]
@@ -68,8 +68,8 @@ def test_timings_come_last_in_a_stream_and_nowhere_in_its_picks(kit):
 
 
 @pytest.fixture
-def told(kit):
-    """A model that tells what an engine did for it, as `ChatTransformers` does."""
+def decoding_llm(kit):
+    """A model whose messages report an engine's decoding, like those of `ChatTransformers`."""
 
     class Told(kit.Chat):
         def _generate(self, messages, stop=None, run_manager=None, **kwargs):
@@ -78,32 +78,32 @@ def told(kit):
             seen = self.watch.seen[-1]
             decoding = POINTS[seen.point] if seen.stage == "point" else SKELETON
             metadata = {**message.response_metadata, "decoding": decoding.to_dict()}
-            told = AIMessage(message.text, usage_metadata=message.usage_metadata, response_metadata=metadata)
-            return ChatResult(generations=[ChatGeneration(message=told)])
+            recorded = AIMessage(message.text, usage_metadata=message.usage_metadata, response_metadata=metadata)
+            return ChatResult(generations=[ChatGeneration(message=recorded)])
 
     return Told(script=kit.answering(TITLES))
 
 
-def test_what_an_engine_did_is_summed_over_the_points(told):
-    # One call at a time: the model tells its calls apart by which began last.
-    output = skeleton_chain(llm=told).invoke("Why?", {"max_concurrency": 1})
+def test_decoding_is_summed_over_the_points(decoding_llm):
+    # One call at a time: the model identifies a call as the one that began last.
+    output = skeleton_chain(llm=decoding_llm).invoke("Why?", {"max_concurrency": 1})
     assert output["timings"]["decoding"] == {
         "skeleton": SKELETON.to_dict(),
         "point": Decoding(0.5, 1.0, 3.0, 40, 2.5, 40).to_dict(),
     }
 
 
-def test_an_answer_out_of_the_cache_took_no_decoding(told):
-    chain = skeleton_chain(llm=told.model_copy(update={"cache": InMemoryCache()}))
+def test_an_answer_out_of_the_cache_took_no_decoding(decoding_llm):
+    chain = skeleton_chain(llm=decoding_llm.model_copy(update={"cache": InMemoryCache()}))
     first, second = (chain.invoke("Why?", {"max_concurrency": 1}) for _ in range(2))
-    assert len(told.watch.seen) == 3
+    assert len(decoding_llm.watch.seen) == 3
     assert first["answer"] == second["answer"]
     assert set(first["timings"]["decoding"]) == {"skeleton", "point"}
     assert second["timings"]["decoding"] == {}
 
 
 @pytest.mark.parametrize("metadata", [{"decoding": "greedy"}, {"decoding": {"steps": 3}}, {"decoding": None}])
-def test_what_other_models_call_decoding_is_not_taken_for_ours(kit, metadata):
+def test_other_decoding_metadata_is_ignored(kit, metadata):
     class Other(kit.Chat):
         def _generate(self, messages, stop=None, run_manager=None, **kwargs):
             result = super()._generate(messages, stop, run_manager, **kwargs)

@@ -72,7 +72,7 @@ def scripted(local_models):
 
 
 @pytest.mark.parametrize("family", list(SAID))
-async def test_calls_are_read_in_all_ways(way, scripted, family):
+async def test_every_method_reads_tool_calls(way, scripted, family):
     message = await way(scripted(SAID[family], family).bind_tools([add, now]), "1 + 2?")
     assert [(call["name"], call["args"]) for call in message.tool_calls] == [("add", {"a": 1, "b": 2}), ("now", {})]
     assert all(len(call["id"]) == 9 for call in message.tool_calls)
@@ -140,7 +140,7 @@ async def test_an_unreadable_call_is_invalid_and_the_others_stay(way, scripted, 
     assert [call["name"] for call in message.tool_calls] == ["now"]
 
 
-async def test_a_call_that_is_cut_off_is_invalid_even_streamed(way, scripted):
+async def test_a_truncated_call_is_invalid_even_if_streamed(way, scripted):
     message = await way(scripted(SAID["hermes"], max_tokens=45).bind_tools([add, now]), "1 + 2?")
     assert message.tool_calls == []
     assert len(message.invalid_tool_calls) == 1
@@ -151,7 +151,7 @@ def test_arguments_that_are_json_within_json_are_read(scripted):
     assert scripted(said).bind_tools([add]).invoke("Go").tool_calls[0]["args"] == {"a": 1, "b": 2}
 
 
-def test_llama_calls_by_its_mark_too_and_json_of_another_kind_is_text():
+def test_llamas_mark_begins_a_call_and_other_json_is_text():
     def read(text):
         reader = MarkedReader(LLAMA)
         shown = "".join(reader.feed(c) for c in text)
@@ -165,7 +165,7 @@ def test_llama_calls_by_its_mark_too_and_json_of_another_kind_is_text():
 
 
 @pytest.mark.parametrize("family", ["hermes", "mistral", "llama"])
-def test_the_conversation_goes_back_in_the_models_own_form(scripted, family):
+def test_the_conversation_is_rendered_in_the_models_own_format(scripted, family):
     llm = scripted("Three.", family).bind_tools([add])
     call = {"name": "add", "args": {"a": 1, "b": 2}, "id": "call_of_another_model", "type": "tool_call"}
     question = [
@@ -184,7 +184,7 @@ def test_the_conversation_goes_back_in_the_models_own_form(scripted, family):
         assert f"<tool>3#{made}" in prompt
 
 
-def test_tools_are_in_the_prompt_and_in_no_other(scripted):
+def test_only_calls_with_bound_tools_show_tools_in_the_prompt(scripted):
     llm = scripted("Yes.")
     llm.bind_tools([add]).invoke("1 + 2?")
     assert '"name": "add"' in llm.engine.model.prompts[-1]
@@ -199,7 +199,7 @@ def test_tools_are_in_the_prompt_and_in_no_other(scripted):
 @pytest.mark.parametrize(
     "choice", ["any", True, "required", "Search", {"type": "function", "function": {"name": "Search"}}]
 )
-def test_a_forced_call_is_made_and_valid_whatever_the_model_would_say(scripted, family, choice):
+def test_a_forced_call_is_valid_for_any_model(scripted, family, choice):
     llm = scripted("I would rather not.", family).bind_tools([Search, add], tool_choice=choice)
     message = llm.invoke("Hello")
     [call] = message.tool_calls
@@ -209,26 +209,26 @@ def test_a_forced_call_is_made_and_valid_whatever_the_model_would_say(scripted, 
 
 
 @needs_grammars
-async def test_a_forced_call_in_all_ways(way, scripted):
+async def test_every_method_makes_a_forced_call(way, scripted):
     message = await way(scripted("No.").bind_tools([now], tool_choice="any"), "Hello")
     assert [(call["name"], call["args"]) for call in message.tool_calls] == [("now", {})]
 
 
 @needs_grammars
-def test_a_forced_call_that_is_cut_off_is_invalid(scripted):
+def test_a_truncated_forced_call_is_invalid(scripted):
     message = scripted("No.", max_tokens=12).bind_tools([add], tool_choice="any").invoke("Hello")
     assert message.tool_calls == []
     assert "cut off" in message.invalid_tool_calls[0]["error"]
 
 
 @needs_grammars
-def test_structured_output_by_a_forced_call(scripted):
+def test_a_forced_call_gives_structured_output(scripted):
     assert isinstance(scripted("No.").with_structured_output(Search, method="function_calling").invoke("Go"), Search)
     cut = scripted("No.", max_tokens=12).with_structured_output(Search, method="function_calling", include_raw=True)
     assert "cut off" in str(cut.invoke("Go")["parsing_error"])
 
 
-def test_forcing_needs_the_library(scripted, monkeypatch):
+def test_forcing_a_call_needs_the_library(scripted, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "llguidance", None)
@@ -247,7 +247,7 @@ def test_a_template_without_tools_says_so_when_they_are_bound(scripted, local_mo
         llm.invoke([HumanMessage("Hi"), AIMessage("", tool_calls=[call]), ToolMessage("3", tool_call_id="x")])
 
 
-def test_a_form_that_is_not_known_is_refused_but_for_a_response_template(scripted, local_models):
+def test_an_unknown_format_is_refused_unless_the_tokenizer_has_a_response_template(scripted, local_models):
     llm = scripted("<call>add 1</call>", local_models.OTHER)
     with pytest.raises(InvalidInput, match=r"tokenizer\.response_template"):
         llm.bind_tools([add])
@@ -292,7 +292,7 @@ def test_tools_and_choices_that_cannot_work_are_refused_at_once(scripted, tools,
 
 
 @needs_grammars
-def test_what_excludes_each_other_is_refused(scripted):
+def test_contradictory_options_are_refused(scripted):
     llm = scripted("")
     with pytest.raises(InvalidInput, match="response_format and tools"):
         llm.invoke("Hi", tools=[add], response_format={"type": "json_object"})
@@ -300,14 +300,14 @@ def test_what_excludes_each_other_is_refused(scripted):
         llm.invoke("Hi", tools=[add], tool_choice="any", prefill="So")
 
 
-def test_invalid_calls_of_the_past_are_shown_as_they_were_written(scripted):
+def test_earlier_invalid_calls_are_rendered_unchanged(scripted):
     said = '<tool_call>{"name": nothing</tool_call>'
     llm = scripted(said).bind_tools([add])
     llm.invoke([HumanMessage("Hi"), llm.invoke("Hi"), HumanMessage("Again")])
     assert f"<assistant>{said}</s><user>Again" in llm.bound.engine.model.prompts[-1]
 
 
-def test_schemas_with_references_stand_alone():
+def test_schemas_with_references_are_made_self_contained():
     class Node(BaseModel):
         name: str
 

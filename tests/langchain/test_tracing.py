@@ -17,7 +17,7 @@ def llm(kit):
     return kit.Chat(script=kit.answering(TITLES))
 
 
-async def test_one_root_run_whose_children_are_the_calls(kit, way, llm):
+async def test_an_answer_is_one_root_run_with_a_child_per_call(kit, way, llm):
     runs = kit.Runs()
     await way(skeleton_chain(llm=llm), "Why?", {"callbacks": [runs], "run_name": "mine", "tags": ["t"]})
     (root,) = runs.roots
@@ -51,7 +51,7 @@ async def test_all_runs_end_before_the_root_when_a_point_fails(kit, way):
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_each_question_of_a_batch_has_a_root_of_its_own(kit, llm, is_async):
+async def test_each_question_of_a_batch_has_its_own_root_run(kit, llm, is_async):
     runs, chain = kit.Runs(), skeleton_chain(llm=llm)
     config = {"callbacks": [runs]}
     if is_async:
@@ -62,7 +62,7 @@ async def test_each_question_of_a_batch_has_a_root_of_its_own(kit, llm, is_async
     runs.assert_all_ended_before_the_root()
 
 
-async def test_usage_is_complete_and_the_same_for_every_way(ways, llm):
+async def test_usage_is_complete_and_the_same_for_every_method(ways, llm):
     totals = []
     for way in ways.values():
         with get_usage_metadata_callback() as usage:

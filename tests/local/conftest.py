@@ -128,7 +128,7 @@ def eventually(condition: Callable[[], bool], patience: float = 60.0) -> None:
     """Wait until a condition holds; fail after a long time."""
     end = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < end, "it never happened"
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.002)
 
 

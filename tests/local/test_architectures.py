@@ -273,7 +273,7 @@ def in_mid_flight(engine: LocalEngine, prompts: Sequence[str], lengths: Sequence
     return [stream.completion.token_ids for stream in streams]
 
 
-def test_mixed_lengths_in_one_batch(subject: Subject) -> None:
+def test_prompts_of_mixed_lengths_keep_their_texts(subject: Subject) -> None:
     with subject.engine() as engine:
         done = engine.generate(MIXED, max_new_tokens=TOKENS)
         assert engine.stats().peak_batch_size == len(MIXED)
@@ -282,7 +282,7 @@ def test_mixed_lengths_in_one_batch(subject: Subject) -> None:
     assert [c.token_ids for c in done] == subject.expected(MIXED)
 
 
-def test_several_groups_with_shared_beginnings(subject: Subject) -> None:
+def test_groups_with_shared_beginnings_keep_their_texts(subject: Subject) -> None:
     prompts = [*SHARED, *MIXED[:2]]
     with subject.engine() as engine:
         first = engine.generate(prompts, max_new_tokens=TOKENS)
@@ -292,7 +292,7 @@ def test_several_groups_with_shared_beginnings(subject: Subject) -> None:
     assert [c.token_ids for c in again] == subject.expected(prompts)
 
 
-def test_follow_ups_that_continue_an_earlier_answer(subject: Subject) -> None:
+def test_follow_ups_that_continue_an_answer_keep_their_texts(subject: Subject) -> None:
     with subject.engine() as engine:
         engine.generate([LASTING], max_new_tokens=LONG)
         done = engine.generate([*subject.follow_ups, LASTING], max_new_tokens=TOKENS)
@@ -309,7 +309,7 @@ def test_follow_ups_that_continue_an_earlier_answer(subject: Subject) -> None:
     ],
     ids=["few places, small pieces", "prefixes copied and dropped, packed", "nothing kept, nothing optimised"],
 )
-def test_rows_that_join_and_leave_in_mid_flight(subject: Subject, settings: dict[str, Any]) -> None:
+def test_rows_that_join_and_leave_keep_their_texts(subject: Subject, settings: dict[str, Any]) -> None:
     prompts = [LASTING, subject.follow_ups[1], *SHARED, *MIXED]
     lengths = [LONG, *([TOKENS, 3, 9, 1, 6, TOKENS, 2] * 2)[: len(prompts) - 1]]
     with subject.engine(**settings) as engine:
@@ -318,7 +318,7 @@ def test_rows_that_join_and_leave_in_mid_flight(subject: Subject, settings: dict
     assert got == subject.expected(prompts, lengths)
 
 
-def test_memory_for_a_few_rows_only(subject: Subject) -> None:
+def test_rows_that_wait_for_memory_keep_their_texts(subject: Subject) -> None:
     prompts = [*SHARED, *MIXED]
     settings = {"kv_memory": subject.kv_bytes(3 * 160), "share_prefix": False, "prefill_chunk": 32}
     with subject.engine(**settings) as engine:
@@ -328,7 +328,7 @@ def test_memory_for_a_few_rows_only(subject: Subject) -> None:
     assert [c.token_ids for c in done] == subject.expected(prompts)
 
 
-def test_models_that_are_not_batched_write_their_own_text_too(slower: Subject) -> None:
+def test_models_that_are_not_batched_write_their_own_text(slower: Subject) -> None:
     prompts = [LASTING, *MIXED, SHARED[0], SHARED[2], SHARED[4], slower.follow_ups[1]]
     lengths = [16, *([7, 3, TOKENS] * 4)[: len(prompts) - 1]]
     with slower.engine(prefill_chunk=5) as engine:

@@ -79,7 +79,7 @@ async def test_errors_keep_their_type(unending: LocalEngine, gate: Any) -> None:
     assert await collect(unending, STORY, max_new_tokens=3)
 
 
-async def test_what_cannot_work_is_told_by_the_call(unending: LocalEngine) -> None:
+async def test_the_call_rejects_invalid_input_before_a_stream_is_read(unending: LocalEngine) -> None:
     with pytest.raises(PromptTooLong):
         unending.astream(STORY, max_new_tokens=5000)
 
@@ -93,7 +93,7 @@ async def test_close_reaches_waiting_tasks(unending: LocalEngine) -> None:
             pass
 
 
-def test_a_loop_that_ended_early_frees_its_row(unending: LocalEngine, tiny: Any) -> None:
+def test_an_event_loop_that_ends_early_frees_its_row(unending: LocalEngine, tiny: Any) -> None:
     async def start() -> Any:
         return unending.astream(STORY, max_new_tokens=450)
 
@@ -103,7 +103,7 @@ def test_a_loop_that_ended_early_frees_its_row(unending: LocalEngine, tiny: Any)
     del stream
 
 
-def test_a_loop_that_closes_with_a_wake_up_on_its_way_frees_its_row(unending: LocalEngine, tiny: Any) -> None:
+def test_an_event_loop_that_closes_before_a_wake_up_frees_its_row(unending: LocalEngine, tiny: Any) -> None:
     async def start() -> Any:
         return unending.astream(STORY, max_new_tokens=450)
 
@@ -116,7 +116,7 @@ def test_a_loop_that_closes_with_a_wake_up_on_its_way_frees_its_row(unending: Lo
     del stream
 
 
-async def test_a_stream_that_was_closed_hands_out_no_more_text(unending: LocalEngine, tiny: Any) -> None:
+async def test_a_closed_stream_yields_no_more_text(unending: LocalEngine, tiny: Any) -> None:
     stream = unending.astream(STORY, max_new_tokens=450)
     tiny.eventually(lambda: unending.stats().decode_tokens >= 10)
     await stream.aclose()

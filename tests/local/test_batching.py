@@ -19,7 +19,7 @@ def test_the_demo_model_is_batched(demo_engine: LocalEngine) -> None:
     assert demo_engine.optimization == "lean"
 
 
-def test_rows_take_as_many_steps_as_the_longest_of_them(demo_engine: LocalEngine) -> None:
+def test_a_batch_takes_as_many_steps_as_its_longest_row(demo_engine: LocalEngine) -> None:
     prompts = [
         Prompt((Message("user", f"Tell me the story of number {n}."),), hints=Hints(min_tokens=n, max_tokens=n))
         for n in LENGTHS

@@ -1,4 +1,4 @@
-"""A batch's tokens are chosen together, and each row gets the tokens that it would get alone."""
+"""A batch's tokens are chosen together, and each row gets the same tokens as alone."""
 
 from __future__ import annotations
 
@@ -111,7 +111,9 @@ def seeded(given: dict[str, Any]) -> dict[str, Any]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(SETTINGS, min_size=1, max_size=6), st.randoms(use_true_random=False))
-def test_rows_that_come_and_go_write_what_they_write_alone(every: list[dict[str, Any]], chance: random.Random) -> None:
+def test_rows_that_join_and_leave_keep_the_text_that_they_have_alone(
+    every: list[dict[str, Any]], chance: random.Random
+) -> None:
     waiting = [make_row(limit=12, **seeded(given)) for given in every]
     everyone, batch, chooser = list(waiting), [], Chooser()
     while waiting or batch:
@@ -151,14 +153,14 @@ def test_greedy_rows_take_the_likeliest_under_their_penalties(every: list[dict[s
         ({"min_new_tokens": 2, "eos": [1, 2]}, [0, 0, 1]),  # and then greedily
     ],
 )
-def test_penalties_and_least_lengths(given: dict[str, Any], tokens: list[int]) -> None:
+def test_penalties_and_minimum_lengths_change_the_chosen_tokens(given: dict[str, Any], tokens: list[int]) -> None:
     row, chooser, logits = make_row([1, 1, 1], **given), Chooser(), torch.tensor([[0.0, 2.5, 1.8]])
     for _ in tokens:
         chooser.choose([row], logits)
     assert row.output_ids == tokens
 
 
-def test_penalties_follow_a_text_for_longer_than_there_was_room() -> None:
+def test_penalties_follow_a_text_beyond_the_allocated_length() -> None:
     given: dict[str, Any] = {"frequency_penalty": 0.5, "repetition_penalty": 1.1}
     row, chooser, vocabulary = make_row(**given), Chooser(), 400
     for turn in range(150):
@@ -238,7 +240,7 @@ class Loaded(RowSampler):
         return super().draw(step)
 
 
-def test_what_one_row_breaks_fails_that_row_alone() -> None:
+def test_an_error_of_one_row_fails_that_row_alone() -> None:
     given: dict[str, Any] = {"temperature": 0.8, "seed": 2, "frequency_penalty": 0.5}
     good, broken, loaded, plain = make_row(**given), make_row(), make_row(**given), make_row()
     broken._sink = Broken()
@@ -255,7 +257,7 @@ def test_what_one_row_breaks_fails_that_row_alone() -> None:
 
 
 @pytest.mark.parametrize("given", [{}, {"top_p": 0.9}, {"top_k": 5}])
-def test_nothing_is_sampled_from_what_is_no_number(given: dict[str, Any]) -> None:
+def test_nan_logits_are_not_sampled(given: dict[str, Any]) -> None:
     sick, well = make_row(temperature=1.0, **given), make_row(temperature=1.0, seed=1, **given)
     logits = torch.cat([torch.full((1, VOCABULARY), torch.nan), noise(8)])
     Chooser().choose([sick, well], logits)
@@ -285,5 +287,5 @@ def test_a_row_in_the_place_of_another_gets_its_own_penalties() -> None:
             chooser.clear()
 
 
-def test_no_rows_are_no_work() -> None:
+def test_a_batch_without_rows_does_no_work() -> None:
     Chooser().choose([], torch.empty(0, VOCABULARY))

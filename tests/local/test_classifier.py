@@ -76,11 +76,11 @@ def test_a_long_question_keeps_its_beginning_and_its_end(base):
     assert "last" in tokens
 
 
-def test_models_longer_than_their_positions_are_not_asked_for_more(base):
+def test_the_models_positions_limit_the_length(base):
     assert 0 < ClassifierRouter.from_pretrained(base, max_length=4096).scores(["tea " * 5000])[0] < 1
 
 
-def test_one_logit_is_a_probability_and_classes_can_be_named(base):
+def test_one_logit_is_a_probability_and_the_positive_class_is_selectable(base):
     other = BertForSequenceClassification.from_pretrained(base, num_labels=1, ignore_mismatched_sizes=True)
     router = ClassifierRouter.from_pretrained(base)
     single = ClassifierRouter(other, router._tokenizer)
@@ -89,7 +89,7 @@ def test_one_logit_is_a_probability_and_classes_can_be_named(base):
     assert flipped.scores(["tea"])[0] == pytest.approx(1 - router.scores(["tea"])[0], abs=1e-5)
 
 
-def test_threads_and_the_loop_get_the_same(base):
+def test_threads_and_the_event_loop_get_the_same_scores(base):
     router = ClassifierRouter.from_pretrained(base, threshold=0.0)
     expected = router.scores(SUITED)
     found: dict[int, list[float]] = {}
@@ -104,7 +104,7 @@ def test_threads_and_the_loop_get_the_same(base):
     assert decision.use_skeleton is True
 
 
-def test_what_cannot_be_used_is_refused(base, tmp_path):
+def test_unusable_models_and_settings_are_refused(base, tmp_path):
     with pytest.raises(ModelLoadError):
         ClassifierRouter.from_pretrained(tmp_path / "none")
     for wrong in ({"threshold": 2.0}, {"positive": 5}):
@@ -112,7 +112,7 @@ def test_what_cannot_be_used_is_refused(base, tmp_path):
             ClassifierRouter.from_pretrained(base, **wrong)
 
 
-def test_the_core_names_it_without_loading_torch_first():
+def test_the_core_exports_the_classifier_router():
     assert skeleton_of_thought.ClassifierRouter is ClassifierRouter
 
 
@@ -131,8 +131,8 @@ class TestTraining:
         assert tversky_loss(one_more, many) > 0
         assert negative > 0
 
-    def test_it_learns_saves_and_reports(self, base, tmp_path):
-        told: list[str] = []
+    def test_training_learns_saves_and_reports(self, base, tmp_path):
+        messages: list[str] = []
         report = train_classifier(
             LABELLED,
             base=base,
@@ -140,12 +140,12 @@ class TestTraining:
             test=LABELLED[:4],
             epochs=12,
             learning_rate=5e-3,
-            tell=told.append,
+            tell=messages.append,
         )
         assert report["held_out"]["router"]["accuracy"] == 1.0
         assert report["test"]["majority"]["questions"] == 4
         assert report["milliseconds"] > 0
-        assert told
+        assert messages
         router = ClassifierRouter.from_pretrained(tmp_path / "out")
         assert router.threshold == report["threshold"]
         assert router.route(Conversation.of("tips for boats")).use_skeleton is True

@@ -25,7 +25,7 @@ NO_SYSTEM = (
 
 @pytest.mark.parametrize("template", [PLAIN, WITH_BOS])
 @pytest.mark.parametrize("adds_bos", [True, False])
-def test_there_is_one_bos_at_most_and_one_where_the_model_has_it(tiny: Any, template: str, adds_bos: bool) -> None:
+def test_a_prompt_has_one_bos_if_the_model_has_it(tiny: Any, template: str, adds_bos: bool) -> None:
     tokenizer = tiny.make_tokenizer(template=template, adds_bos=adds_bos)
     ids = TextCodec(tokenizer).encode(CHAT, prefill="1.").ids
     expected = 1 if adds_bos or template == WITH_BOS else 0
@@ -40,7 +40,7 @@ def test_raw_text_has_one_bos(tiny: Any, text: str) -> None:
     assert TextCodec(tokenizer).encode(text).ids.count(tokenizer.bos_token_id) == 1
 
 
-def test_an_end_that_the_tokenizer_appends_is_taken_off(tiny: Any) -> None:
+def test_an_appended_end_token_is_removed(tiny: Any) -> None:
     from tokenizers import processors
 
     tokenizer = tiny.make_tokenizer()
@@ -52,7 +52,7 @@ def test_an_end_that_the_tokenizer_appends_is_taken_off(tiny: Any) -> None:
     assert 2 not in ids
 
 
-def test_messages_may_be_of_any_kind(tokenizer: Any) -> None:
+def test_messages_of_every_type_are_rendered(tokenizer: Any) -> None:
     codec = TextCodec(tokenizer)
     blocks = Message("user", ({"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}))
     ways = [
@@ -65,7 +65,7 @@ def test_messages_may_be_of_any_kind(tokenizer: Any) -> None:
     assert len({way.ids for way in ways}) == 1
 
 
-def test_tokens_are_counted_with_their_template(engine: LocalEngine) -> None:
+def test_token_counts_include_the_template(engine: LocalEngine) -> None:
     assert engine.count_tokens([Message("user", "Hello")]) > engine.count_tokens("Hello")
     assert engine.count_tokens("Hello", prefill=" you") > engine.count_tokens("Hello")
 
@@ -102,7 +102,7 @@ def test_template_variables_reach_the_template(tiny: Any) -> None:
         ([Message("user", ({"type": "image", "url": "x"},))], "type image"),
     ],
 )
-def test_what_is_no_prompt_is_refused(engine: LocalEngine, prompt: Any, message: str) -> None:
+def test_invalid_prompts_are_refused(engine: LocalEngine, prompt: Any, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         engine.stream(prompt)
     assert engine.stats().forwards == 0
@@ -161,7 +161,7 @@ def _share(tokenizer: Any) -> None:
     SHARED["tokenizer"] = tokenizer
 
 
-def test_bytes_of_a_fallback_wait_for_their_character() -> None:
+def test_fallback_bytes_wait_for_their_character() -> None:
     core = fallback_tokenizer()
     ids = [core.token_to_id("▁Hello"), core.token_to_id("▁world"), core.token_to_id("▁")]
     ids += [core.token_to_id(f"<0x{byte:02X}>") for byte in "你好🙂".encode()]
@@ -175,7 +175,7 @@ def test_bytes_of_a_fallback_wait_for_their_character() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.sampled_from([*WORDS, *"你好🙂é"]), max_size=30), st.integers(0, 4))
-def test_the_pieces_of_a_fallback_join_to_their_text(parts: list[str], context: int) -> None:
+def test_the_pieces_of_fallback_bytes_join_to_their_text(parts: list[str], context: int) -> None:
     core = FALLBACK
     ids: list[int] = []
     for part in parts:
@@ -217,7 +217,7 @@ def test_an_unfinished_character_is_shown_once_nothing_follows(tokenizer: Any) -
     assert detokenizer.flush() == ""
 
 
-def test_broken_bytes_do_not_hold_the_text_for_ever(tokenizer: Any) -> None:
+def test_invalid_bytes_do_not_hold_the_text_back(tokenizer: Any) -> None:
     broken = tokenizer("🐙").input_ids[0]
     detokenizer = Detokenizer(tokenizer.decode)
     assert any(detokenizer.push(broken) for _ in range(100))
@@ -236,7 +236,7 @@ def test_broken_bytes_do_not_hold_the_text_for_ever(tokenizer: Any) -> None:
         (["S", "T", "O"], ["STOP"], "STO", False),
     ],
 )
-def test_stop_strings_are_met_across_pieces(pieces: list[str], stops: list[str], text: str, met: bool) -> None:
+def test_stop_strings_are_found_across_pieces(pieces: list[str], stops: list[str], text: str, met: bool) -> None:
     watch, got = StopStrings(stops), ""
     for piece in pieces:
         out, stopped = watch.push(piece)
@@ -250,7 +250,7 @@ def test_stop_strings_are_met_across_pieces(pieces: list[str], stops: list[str],
 
 
 @given(st.text("ab\n", max_size=30), st.lists(st.text("ab\n", min_size=1, max_size=4), min_size=1, max_size=3))
-def test_stop_strings_cut_where_the_first_is_complete(text: str, stops: list[str]) -> None:
+def test_the_first_complete_stop_string_ends_the_text(text: str, stops: list[str]) -> None:
     watch, got, met = StopStrings(stops), "", False
     for character in text:
         out, met = watch.push(character)
@@ -269,9 +269,7 @@ def test_stop_strings_cut_where_the_first_is_complete(text: str, stops: list[str
     st.lists(st.text("ab", min_size=1, max_size=5), max_size=3),
     st.lists(st.integers(1, 4), min_size=20, max_size=20),
 )
-def test_text_is_held_back_for_no_longer_than_a_stop_string_may_come(
-    text: str, stops: list[str], sizes: list[int]
-) -> None:
+def test_text_is_held_back_only_while_it_may_begin_a_stop_string(text: str, stops: list[str], sizes: list[int]) -> None:
     watch, got, at = StopStrings(stops), "", 0
     for size in sizes:
         out, met = watch.push(text[at : at + size])

@@ -253,7 +253,7 @@ def test_the_trial_is_a_few_short_forwards(llama: Any, tokenizer: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", [Plain, Annotated, Maskless, Forgetful, Failing, Forbidding])
-def test_few_bits_hide_no_fault(kind: type[Plain], dtype: torch.dtype, llama: Any, tokenizer: Any) -> None:
+def test_low_precision_hides_no_fault(kind: type[Plain], dtype: torch.dtype, llama: Any, tokenizer: Any) -> None:
     with LocalEngine(of(kind, llama).to(dtype), tokenizer, optimize="none") as engine:
         assert engine.stats().cache_kind == PATHS[kind][0]
 
@@ -274,7 +274,7 @@ def test_a_trial_passes_only_what_a_forward_takes(llama: Any) -> None:
         assert torch.equal(plain_logits(of(Bare, llama), ids), plain_logits(llama, ids))
 
 
-def test_what_a_model_keeps_of_its_trial_can_be_trained_with(llama: Any, tokenizer: Any) -> None:
+def test_tensors_that_a_model_keeps_from_its_trial_can_be_trained(llama: Any, tokenizer: Any) -> None:
     class Lazy(Usual):
         def _changed(self, logits: Any) -> Any:
             if not hasattr(self, "kept"):
@@ -314,7 +314,7 @@ def test_the_argument_of_a_cache_is_found_by_name_or_by_its_kind() -> None:
     assert found == ["cache", "past_key_values", "cache_params", "memory", "memory", "past_key_values", None, None]
 
 
-def test_what_stands_around_a_model_does_not_hide_its_cache(llama: Any) -> None:
+def test_wrappers_of_a_model_do_not_hide_its_cache(llama: Any) -> None:
     inner = cache_argument(llama)
     assert inner in ("cache", "past_key_values")
     assert cache_argument(torch.compile(llama, backend="eager")) == inner

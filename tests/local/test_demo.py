@@ -52,12 +52,12 @@ def test_a_prefill_is_continued(demo_engine: LocalEngine) -> None:
 
 
 @pytest.mark.usefixtures("demo_engine")
-def test_its_converted_copy_is_kept() -> None:
+def test_the_converted_copy_is_kept() -> None:
     folder = gguf_cache.cache_root() / gguf_cache.copy_name(models.demo_model_path())
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in folder.iterdir()}
 
 
-def test_the_template_is_counted(demo_engine: LocalEngine) -> None:
+def test_token_counts_include_the_template(demo_engine: LocalEngine) -> None:
     assert demo_engine.has_chat_template
     assert demo_engine.context_window == 8192
     assert demo_engine.count_tokens(chat("Hello")) > 20
@@ -73,7 +73,7 @@ def asked(engine: LocalEngine, capsys: pytest.CaptureFixture[str], *arguments: s
     return json.loads(capsys.readouterr().out)
 
 
-def test_the_router_sends_a_sum_the_direct_way(demo_engine: LocalEngine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_router_answers_a_sum_directly(demo_engine: LocalEngine, capsys: pytest.CaptureFixture[str]) -> None:
     question = "What is 17 * 4?"
     answer = asked(demo_engine, capsys, question)
     assert (answer["route"], answer["reason"]) == ("direct", "gate (arithmetic): something to be calculated")
@@ -87,7 +87,7 @@ def test_the_router_can_be_left_out(demo_engine: LocalEngine, capsys: pytest.Cap
     assert "skeleton" in answer["usage_by_stage"]
 
 
-def test_a_comparison_has_both_ways_at_the_answers_length(
+def test_a_comparison_has_both_baselines_at_the_answers_length(
     demo_engine: LocalEngine, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answer = asked(demo_engine, capsys, "How can I sleep better?", "--compare", "--max-points", "2")

@@ -49,7 +49,7 @@ def test_callers_in_many_threads_share_the_batch(engine: LocalEngine, local_mode
     assert engine.stats().steps < 8 * 20 / 2
 
 
-def test_what_prompts_share_is_computed_once(engine: LocalEngine) -> None:
+def test_shared_beginnings_are_computed_once(engine: LocalEngine) -> None:
     prompts = [f"{STORY} {tail}" for tail in ("Why", "Bread needs", "1. Plan the day")]
     lengths = [engine.count_tokens(p) for p in prompts]
     shared = engine.count_tokens(STORY)
@@ -61,7 +61,7 @@ def test_what_prompts_share_is_computed_once(engine: LocalEngine) -> None:
     assert sum(c.usage.cached_tokens for c in done) == stats.prefix_tokens_reused
 
 
-def test_two_questions_with_points_share_what_each_of_them_can(engine: LocalEngine) -> None:
+def test_points_of_two_questions_share_their_common_beginnings(engine: LocalEngine) -> None:
     questions = [f"{STORY} Why do the leaves", f"{STORY} Bread needs flour, water, salt"]
     prompts = [f"{q} Point {i}" for q in questions for i in range(4)]
     engine.generate(prompts, max_new_tokens=2)
@@ -71,7 +71,7 @@ def test_two_questions_with_points_share_what_each_of_them_can(engine: LocalEngi
     assert stats.prefill_tokens < engine.count_tokens(STORY) + own / 2
 
 
-def test_later_prompts_take_what_each_of_them_shares_with_an_earlier_one(engine: LocalEngine) -> None:
+def test_later_prompts_reuse_the_beginnings_of_earlier_ones(engine: LocalEngine) -> None:
     start, question = "Bread needs flour, water, salt", f" {STORY} Why do the leaves"
     engine.generate([start + question + " 1."], max_new_tokens=2)
     near, far = engine.generate([start + question + " 2.", start + " and a tree"], max_new_tokens=2)
@@ -80,7 +80,7 @@ def test_later_prompts_take_what_each_of_them_shares_with_an_earlier_one(engine:
     assert far.usage.cached_tokens < near.usage.cached_tokens
 
 
-def test_nothing_is_kept_when_no_tokens_are_allowed_for_it(llama: Any, tokenizer: Any) -> None:
+def test_without_prefix_cache_tokens_no_prompt_is_kept(llama: Any, tokenizer: Any) -> None:
     with LocalEngine(llama, tokenizer, prefix_cache_tokens=0) as engine:
         engine.generate([STORY], max_new_tokens=2)
         assert engine.generate([STORY], max_new_tokens=2)[0].usage.cached_tokens == 0
@@ -181,7 +181,7 @@ def test_the_pieces_joined_are_the_text(engine: LocalEngine) -> None:
     assert len(done.token_ids) == done.usage.output_tokens == 200
 
 
-def test_a_prompts_own_stop_and_limit_are_heeded(engine: LocalEngine) -> None:
+def test_a_prompts_own_stop_and_limit_apply(engine: LocalEngine) -> None:
     messages = (Message("user", "Hello"),)
     whole = unending(engine).generate([Prompt(messages)], max_new_tokens=30)[0]
     stop = whole.text[6:9]
@@ -264,7 +264,7 @@ class OddError(Exception):
 @pytest.mark.parametrize(
     "error", [ValueError("broken weights"), torch.OutOfMemoryError("no memory left"), OddError(7, "x")]
 )
-def test_a_failing_step_reaches_every_caller_and_the_engine_lives_on(
+def test_a_failing_step_reaches_every_caller_and_the_engine_keeps_working(
     gated: LocalEngine, gate: Any, error: Exception
 ) -> None:
     unending(gated)
@@ -288,7 +288,7 @@ def test_a_failing_step_reaches_every_caller_and_the_engine_lives_on(
     assert gated.stats().rows == 0
 
 
-def test_a_failing_prompt_leaves_running_rows_alone(
+def test_a_failing_prompt_does_not_affect_running_rows(
     gated: LocalEngine, gate: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unending(gated)
@@ -310,9 +310,7 @@ def test_a_failing_prompt_leaves_running_rows_alone(
     assert running.completion.token_ids == expected
 
 
-def test_a_mistake_between_two_steps_reaches_the_callers_too(
-    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_between_two_steps_reaches_the_callers(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> None:
         raise RuntimeError("lost count")
 
@@ -351,7 +349,7 @@ def test_a_closed_stream_frees_its_row(engine: LocalEngine, tiny: Any) -> None:
     stream.close()
 
 
-def test_a_stream_left_by_its_block_is_closed(engine: LocalEngine) -> None:
+def test_leaving_the_with_block_closes_the_stream(engine: LocalEngine) -> None:
     with unending(engine).stream(STORY, max_new_tokens=400) as stream:
         next(stream)
     assert stream.completion.finish_reason == "cancelled"
@@ -389,7 +387,7 @@ def test_a_stream_closed_by_another_thread_ends_for_its_reader(gated: LocalEngin
     assert stream.completion.finish_reason == "cancelled"
 
 
-def test_a_slow_consumer_stalls_nobody(engine: LocalEngine) -> None:
+def test_a_slow_consumer_does_not_stall_other_streams(engine: LocalEngine) -> None:
     slow = unending(engine).stream(STORY, max_new_tokens=100)
     assert len(engine.generate([STORY], max_new_tokens=100)[0].token_ids) == 100
     assert "".join(slow) == slow.completion.text

@@ -55,14 +55,14 @@ def failure(work: Callable[[], object]) -> str:
 # --- slow readers ---------------------------------------------------------------------------------
 
 
-def test_what_a_thread_did_not_read_waits_as_one_piece(engine: LocalEngine, tiny: Any) -> None:
+def test_text_that_a_thread_has_not_read_waits_as_one_piece(engine: LocalEngine, tiny: Any) -> None:
     stream = unending(engine).stream(STORY, max_new_tokens=100)
     tiny.eventually(lambda: engine.stats().completed == 1)
     assert list(stream) == [stream.completion.text]
     assert len(stream.completion.token_ids) == 100
 
 
-def test_one_wake_up_waits_for_a_busy_event_loop(engine: LocalEngine, tiny: Any) -> None:
+def test_a_busy_event_loop_gets_a_single_wake_up(engine: LocalEngine, tiny: Any) -> None:
     class Loop(asyncio.SelectorEventLoop):
         calls = 0
 
@@ -85,7 +85,7 @@ def test_one_wake_up_waits_for_a_busy_event_loop(engine: LocalEngine, tiny: Any)
         assert runner.run(read())
 
 
-def test_a_task_that_closes_a_stream_ends_it_for_the_one_that_reads(gated: LocalEngine, gate: Any) -> None:
+def test_a_task_that_closes_a_stream_ends_it_for_its_reader(gated: LocalEngine, gate: Any) -> None:
     async def main() -> str:
         gate.open.clear()
         stream = unending(gated).astream(STORY, max_new_tokens=400)
@@ -100,7 +100,7 @@ def test_a_task_that_closes_a_stream_ends_it_for_the_one_that_reads(gated: Local
     assert asyncio.run(main()) == "the end"
 
 
-def test_everybody_who_waits_for_an_end_is_woken_by_it(gated: LocalEngine, gate: Any) -> None:
+def test_the_end_of_a_stream_wakes_all_waiting_threads(gated: LocalEngine, gate: Any) -> None:
     gate.open.clear()
     stream = unending(gated).stream(STORY, max_new_tokens=400)
     with ThreadPoolExecutor(4) as pool:
@@ -168,7 +168,7 @@ def test_a_child_cannot_use_its_parents_engine(engine: LocalEngine, used: bool, 
 
 
 @forking
-def test_a_child_makes_an_engine_of_its_own_for_the_same_model(llama: Any, tokenizer: Any) -> None:
+def test_a_child_makes_another_engine_for_the_same_model(llama: Any, tokenizer: Any) -> None:
     with LocalEngine.for_model(llama, tokenizer) as engine:
         expected = unending(engine).generate([STORY], max_new_tokens=20)[0].token_ids
 
@@ -309,7 +309,7 @@ def handling(work: Callable[[], object]) -> Iterator[None]:
 
 @pytest.mark.parametrize("prompt", [STORY, CHAT], ids=["text", "chat"])
 @pytest.mark.parametrize("use", [name for name in USES if name not in ("astream", "generate nothing")])
-def test_a_handler_that_interrupts_a_call_is_told_so(interrupted: LocalEngine, use: str, prompt: Any) -> None:
+def test_a_handler_that_interrupts_a_call_gets_an_error(interrupted: LocalEngine, use: str, prompt: Any) -> None:
     expected = interrupted.generate([prompt], max_new_tokens=5)[0].token_ids
     failures: list[str] = []
     with handling(lambda: failures.append(failure(lambda: USES[use](interrupted)))):
@@ -319,7 +319,7 @@ def test_a_handler_that_interrupts_a_call_is_told_so(interrupted: LocalEngine, u
 
 
 @pytest.mark.parametrize("prompt", [STORY, CHAT], ids=["text", "chat"])
-def test_an_error_of_the_handler_reaches_the_caller_as_it_is(interrupted: LocalEngine, prompt: Any) -> None:
+def test_an_error_of_the_handler_reaches_the_caller_unchanged(interrupted: LocalEngine, prompt: Any) -> None:
     with handling(lambda: interrupted.count_tokens(STORY)):
         interrupted.tokenizer.armed = True
         with pytest.raises(EngineReentered, match="have the handler set a flag"):
@@ -327,7 +327,7 @@ def test_an_error_of_the_handler_reaches_the_caller_as_it_is(interrupted: LocalE
     assert interrupted.generate([prompt], max_new_tokens=2)
 
 
-def test_a_handler_does_not_wait_for_text_whose_writer_may_wait_for_it(interrupted: LocalEngine, gate: Any) -> None:
+def test_a_handler_does_not_wait_for_a_writer_that_may_wait_for_it(interrupted: LocalEngine, gate: Any) -> None:
     gate.open.clear()
     stream = interrupted.stream(STORY, max_new_tokens=5)
     assert gate.entered.wait(60)

@@ -27,16 +27,16 @@ from skeleton_of_thought.local.generation import fit_settings, read_generation, 
     ],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_what_an_engine_can_do_is_read(llama: Any, tokenizer: Any, given: Any, expected: Any) -> None:
+def test_supported_settings_are_read(llama: Any, tokenizer: Any, given: Any, expected: Any) -> None:
     assert sampling_settings(read_generation(llama, tokenizer, {"max_new_tokens": 9, **given})) == expected
 
 
-def test_a_config_counts_and_keywords_count_more(llama: Any, tokenizer: Any) -> None:
+def test_keywords_override_the_generation_config(llama: Any, tokenizer: Any) -> None:
     config = type(llama.generation_config)(max_new_tokens=4, do_sample=True, temperature=0.3)
     given = {"generation_config": config, "max_new_tokens": 6}
     assert sampling_settings(read_generation(llama, tokenizer, given))[0]["max_tokens"] == 6
     assert sampling_settings(read_generation(llama, tokenizer, given))[0]["temperature"] == 0.3
-    assert "generation_config" in given, "what was given is left as it is"
+    assert "generation_config" in given, "the caller's dict is not changed"
 
 
 @pytest.mark.parametrize(
@@ -48,12 +48,12 @@ def test_a_config_counts_and_keywords_count_more(llama: Any, tokenizer: Any) -> 
         ({"eos_token_id": [2, 5]}, r"\[5\]"),
     ],
 )
-def test_what_it_cannot_do_is_refused(llama: Any, tokenizer: Any, given: Any, reason: str) -> None:
+def test_unsupported_settings_are_refused(llama: Any, tokenizer: Any, given: Any, reason: str) -> None:
     with pytest.raises(InvalidInput, match=reason):
         read_generation(llama, tokenizer, {"max_new_tokens": 9, **given})
 
 
-def test_a_model_of_another_library_is_refused(tokenizer: Any) -> None:
+def test_an_object_that_is_no_transformers_model_is_refused(tokenizer: Any) -> None:
     with pytest.raises(InvalidInput, match="object is no model of transformers"):
         read_generation(object(), tokenizer, {})
 
@@ -62,7 +62,7 @@ def test_a_model_of_another_library_is_refused(tokenizer: Any) -> None:
     ("wanted", "used", "windows", "limit"),
     [(10, 5, (None,), 10), (10, 5, (12, None), 7), (10, 5, (12, 9), 4), (10, 12, (12,), 1), (10, 5, (), 10)],
 )
-def test_no_more_is_asked_for_than_fits(wanted: int, used: int, windows: Any, limit: int) -> None:
+def test_lengths_are_cut_to_the_window(wanted: int, used: int, windows: Any, limit: int) -> None:
     given = {"max_new_tokens": wanted, "min_new_tokens": 6, "top_k": 3}
     fitted = fit_settings(given, used, *windows)
     assert fitted == {"max_new_tokens": limit, "min_new_tokens": min(6, limit), "top_k": 3}

@@ -117,7 +117,7 @@ def leftover(folder: Path, name: str, age: float = 0.0) -> Path:
     return made
 
 
-def test_only_what_nobody_is_writing_is_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cleanup_removes_only_abandoned_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = gguf_cache.socket.gethostname()
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait(60)
@@ -141,7 +141,7 @@ def test_only_what_nobody_is_writing_is_cleared_away(tmp_path: Path, monkeypatch
     assert all(folder.exists() for folder in stays)
 
 
-def test_each_version_of_transformers_has_copies_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_version_of_transformers_has_separate_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "m.gguf"
     file.write_bytes(b"weights")
     name = gguf_cache.copy_name(file)
@@ -150,7 +150,7 @@ def test_each_version_of_transformers_has_copies_of_its_own(tmp_path: Path, monk
     assert gguf_cache.copy_name(file) != name
 
 
-def test_a_copy_that_is_read_counts_as_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_a_copy_protects_it_from_cleanup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     file = tmp_path / "m.gguf"
     file.write_bytes(b"weights")

@@ -1,4 +1,4 @@
-"""Grammars: exact, for their own row alone, and with all other settings."""
+"""Grammars hold exactly, for their own row alone, and together with all other settings."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_text_is_always_valid_and_ends_by_itself(engine, settings):
         jsonschema.validate(json.loads(done.text), SCHEMA)
 
 
-def test_what_is_drawn_hangs_on_the_seed_alone(engine):
+def test_the_drawn_tokens_depend_on_the_seed_alone(engine):
     one, two, other = (
         engine.generate(["Why?"], grammar=JSON, temperature=1.5, seed=seed, max_new_tokens=400)[0].text
         for seed in (1, 1, 2)
@@ -62,7 +62,7 @@ def test_what_is_drawn_hangs_on_the_seed_alone(engine):
     assert one == two != other
 
 
-def test_the_likeliest_of_the_allowed_tokens_is_taken(llama, tokenizer, engine):
+def test_the_likeliest_allowed_token_is_chosen(llama, tokenizer, engine):
     ids = tokenizer("Why?")["input_ids"]
     with torch.inference_mode():
         logits = llama(torch.tensor([ids])).logits[0, -1]
@@ -72,7 +72,7 @@ def test_the_likeliest_of_the_allowed_tokens_is_taken(llama, tokenizer, engine):
     assert done.finish_reason == "length"
 
 
-def test_rows_without_a_grammar_are_left_as_they_are_and_all_are_one_batch(engine, local_models):
+def test_rows_without_a_grammar_are_unchanged_and_share_the_batch(engine, local_models):
     plain = {"max_new_tokens": 40, "stop": ()}
     alone = [c.text for c in engine.generate(["Why?", "The river"], **plain)]
     held = engine.generate(["Why?"], grammar=JSON, max_new_tokens=300)[0].text
@@ -126,7 +126,7 @@ def row(tokenizer, grammars, grammar):
     )
 
 
-def test_nothing_is_masked_where_no_row_has_a_grammar(tokenizer, monkeypatch):
+def test_without_a_grammar_no_mask_is_made(tokenizer, monkeypatch):
     from skeleton_of_thought.local import chooser
 
     monkeypatch.setattr(chooser, "_Masks", None)  # would fail if it were made
@@ -140,13 +140,13 @@ def test_a_stop_string_still_ends_the_text(engine):
     assert (done.text, done.finish_reason) == ("aaa", "stop")
 
 
-def test_a_grammar_that_could_go_on_ends_where_the_model_ends_it_or_at_the_limit(engine):
+def test_an_open_ended_grammar_ends_at_the_models_end_or_at_the_limit(engine):
     [done] = engine.generate(["Why?"], grammar=Grammar.from_regex("(ab)+"), max_new_tokens=9)
     assert re.fullmatch("(ab)*a?", done.text)
     assert done.finish_reason == "length" or done.text.endswith("b")
 
 
-async def test_async_streams_and_threads_have_each_their_own_place_in_the_grammar(engine):
+async def test_each_stream_keeps_its_own_place_in_the_grammar(engine):
     async with engine.astream("Why?", grammar=JSON, max_new_tokens=300) as stream:
         expected = "".join([piece async for piece in stream])
     texts = []
@@ -170,7 +170,7 @@ def test_closing_frees_the_row(engine):
     assert engine.generate(["Why?"], grammar=DIGITS)[0].text.isdigit()
 
 
-def test_a_prefill_is_outside_of_the_grammar(engine):
+def test_a_prefill_is_not_part_of_the_grammar(engine):
     [done] = engine.generate([[{"role": "user", "content": "Why?"}]], grammar=DIGITS, prefill="No: ")
     assert re.fullmatch("[0-9]{5}", done.text)
 
@@ -224,7 +224,7 @@ def test_preparing_compiles_once(engine, monkeypatch):
         fresh.prepare(DIGITS)
 
 
-def test_without_the_library_the_message_says_what_to_install(monkeypatch):
+def test_without_the_library_the_error_gives_the_install_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(MissingExtra, match=re.escape(install_line("structured"))):
         Grammar.from_regex("a")
@@ -245,7 +245,7 @@ def test_slow_tokenizers_are_refused(llama, tokenizer):
         engine.stream("Why?", grammar=DIGITS)
 
 
-def test_special_tokens_are_in_the_text_if_asked_for(engine, tokenizer):
+def test_special_tokens_are_in_the_text_if_requested(engine, tokenizer):
     mark = Grammar.from_lark('start: <|im_start|> "a"')
     assert engine.generate(["Why?"], grammar=mark, skip_special_tokens=False)[0].text == "<|im_start|>a"
     assert engine.generate(["Why?"], grammar=mark)[0].text == "a"

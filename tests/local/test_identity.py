@@ -1,4 +1,4 @@
-"""A row has the text that it would have alone, with any other rows in the batch and any kept beginnings."""
+"""A row writes the same text as alone, with any other rows in the batch and any kept beginnings."""
 
 from __future__ import annotations
 
@@ -89,14 +89,14 @@ def tokens_of(streams: Sequence[Any]) -> list[list[int]]:
     return [list(stream.completion.token_ids) for stream in streams]
 
 
-def test_a_batch_of_mixed_lengths(own: Alone) -> None:
+def test_prompts_of_mixed_lengths_keep_their_texts(own: Alone) -> None:
     with own.engine() as engine:
         done = engine.generate(PROMPTS, max_new_tokens=40)
     assert [list(c.token_ids) for c in done] == own.texts(PROMPTS, 40)
 
 
 @pytest.mark.parametrize("chunk", [3, 4096])
-def test_rows_that_join_and_leave_in_mid_flight(own: Alone, chunk: int) -> None:
+def test_rows_that_join_and_leave_keep_their_texts(own: Alone, chunk: int) -> None:
     lengths = [50, 3, 30, 17, 1, 44, 9]
     with own.engine(max_batch_size=4, prefix_cache_tokens=0, prefill_chunk=chunk) as engine:
         streams = []
@@ -107,7 +107,7 @@ def test_rows_that_join_and_leave_in_mid_flight(own: Alone, chunk: int) -> None:
     assert got == own.texts(PROMPTS, lengths)
 
 
-def test_rows_whose_neighbours_go_away(own: Alone) -> None:
+def test_rows_keep_their_texts_when_their_neighbours_close(own: Alone) -> None:
     with own.engine() as engine:
         streams = [engine.stream(prompt, max_new_tokens=50) for prompt in PROMPTS]
         for stream in streams:
@@ -121,7 +121,7 @@ def test_rows_whose_neighbours_go_away(own: Alone) -> None:
     assert got[::2] == [text[: len(part)] for text, part in zip(expected[::2], got[::2], strict=True)]
 
 
-def test_a_prompt_whose_beginning_was_kept_from_an_earlier_one(own: Alone) -> None:
+def test_a_prompt_that_reuses_a_kept_beginning_keeps_its_text(own: Alone) -> None:
     with own.engine() as engine:
         first = engine.generate([PROMPTS[4]], max_new_tokens=30)[0]
         again = engine.generate([PROMPTS[4]], max_new_tokens=30)[0]
@@ -132,7 +132,7 @@ def test_a_prompt_whose_beginning_was_kept_from_an_earlier_one(own: Alone) -> No
     assert list(other.token_ids) == own.texts([PROMPTS[3]], 30)[0]
 
 
-def test_beginnings_that_push_each_other_out(own: Alone) -> None:
+def test_evicted_beginnings_do_not_change_a_text(own: Alone) -> None:
     prompts = [PROMPTS[2], PROMPTS[5], PROMPTS[4], PROMPTS[3]] * 2
     with own.engine(prefix_cache_tokens=own.engine().count_tokens(PROMPTS[2]) + 4) as engine:
         got = [list(engine.generate([prompt], max_new_tokens=12)[0].token_ids) for prompt in prompts]
@@ -140,7 +140,7 @@ def test_beginnings_that_push_each_other_out(own: Alone) -> None:
     assert got == own.texts(prompts, 12)
 
 
-def test_a_batch_that_outgrows_its_memory(own: Alone) -> None:
+def test_a_batch_that_outgrows_its_memory_keeps_its_texts(own: Alone) -> None:
     small = own.model.config.model_type == "gpt2"  # its window is no longer
     prompts, lengths = [PROMPTS[0 if small else 6], PROMPTS[4]], [230 if small else 270, 40]
     with own.engine() as engine:
@@ -159,7 +159,7 @@ def test_repetition_penalty_is_that_of_transformers(own: Alone) -> None:
     assert [list(c.token_ids) for c in done] == own.texts(prompts, 25, repetition_penalty=1.3)
 
 
-def test_a_seeded_text_is_the_same_whatever_else_is_in_the_batch(own: Alone) -> None:
+def test_a_seeded_text_is_the_same_in_any_batch(own: Alone) -> None:
     requests = [{**settings, "max_new_tokens": 24} for settings in SAMPLED]
     prompts = [PROMPTS[4], PROMPTS[3], PROMPTS[4], PROMPTS[0], PROMPTS[5]]
     alone = []
@@ -180,7 +180,7 @@ def test_a_seeded_text_is_the_same_whatever_else_is_in_the_batch(own: Alone) -> 
     assert len({tuple(text) for text in alone}) == len(alone)
 
 
-def test_rows_of_one_seed_draw_alike_and_those_of_others_do_not(own: Alone) -> None:
+def test_rows_with_equal_seeds_draw_equal_texts(own: Alone) -> None:
     with own.engine() as engine:
         streams = [engine.stream(STORY, max_new_tokens=24, temperature=1.0, seed=seed) for seed in (1, 2, 1, 3)]
         one, two, again, three = tokens_of(streams)

@@ -1,4 +1,4 @@
-"""Interruptions between any two bytecodes: no text is lost or reordered, and no thread waits for ever."""
+"""Interruptions between any two bytecodes: no text is lost or reordered, and no thread hangs."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Latch:
 
 
 LATE = (10_000, 10_000, 10_000)
-"""Steps that come only when somebody waits for them."""
+"""Steps that run only while a reader waits."""
 
 
 def moments(count: int, apart: int) -> Iterator[tuple[int, int]]:
@@ -136,7 +136,7 @@ def test_a_reader_gets_all_text_in_order_whenever_it_is_written() -> None:
             assert read(moment, begun=begun)[0] == text, moment
 
 
-def test_a_writer_wakes_the_reader_whenever_that_one_reads() -> None:
+def test_a_writer_wakes_the_reader_whenever_the_reader_reads() -> None:
     def write(at: int) -> tuple[str, int]:
         source = QueueSink()
         source._ready = Latch(lambda: False)  # type: ignore[assignment]
@@ -253,7 +253,7 @@ def test_a_handler_may_close_the_engine_wherever_it_interrupts(
     assert {closed(at)[0] for at in range(0, count, 2)} == {"refused", "failed"}
 
 
-def test_a_handler_that_asks_for_text_gets_it_or_is_told_why_not(cold: Callable[[], LocalEngine]) -> None:
+def test_a_handler_that_reads_text_gets_it_or_an_error(cold: Callable[[], LocalEngine]) -> None:
     engine = cold()
     expected = engine.generate([STORY], max_new_tokens=3)[0].text
 

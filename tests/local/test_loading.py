@@ -1,4 +1,4 @@
-"""Adopted models, loaded or changed in many forms, run as they are and are not changed."""
+"""Models loaded or changed in many forms run with their own weights, and the engine does not change them."""
 
 from __future__ import annotations
 
@@ -146,9 +146,7 @@ CHANGES = [in_place, through_its_data, new_data, new_parameter, loaded, trained]
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("name", ["lm_head", "model.layers.0.mlp.down_proj", "model.layers.1.self_attn.q_proj"])
-def test_weights_changed_later_are_heeded(
-    name: str, change: Callable[[nn.Linear], None], tiny: Any, tokenizer: Any
-) -> None:
+def test_changed_weights_are_used(name: str, change: Callable[[nn.Linear], None], tiny: Any, tokenizer: Any) -> None:
     model = tiny.make_model("llama")
     with LocalEngine(model, tokenizer, prefix_cache_tokens=0) as engine:
         before = written(engine)
@@ -158,7 +156,7 @@ def test_weights_changed_later_are_heeded(
     assert after == all_alone(model, tokenizer)
 
 
-def test_what_was_kept_of_a_prompt_is_not_used_with_other_weights(tiny: Any, tokenizer: Any) -> None:
+def test_kept_prompts_are_not_reused_with_other_weights(tiny: Any, tokenizer: Any) -> None:
     model = tiny.make_model("llama")
     with LocalEngine(model, tokenizer) as engine:
         before = written(engine)
@@ -172,7 +170,7 @@ def test_what_was_kept_of_a_prompt_is_not_used_with_other_weights(tiny: Any, tok
 
 
 class Adapted(nn.Module):
-    """A linear layer with a low-rank correction beside it."""
+    """A linear layer with a low-rank correction."""
 
     def __init__(self, base: nn.Linear) -> None:
         super().__init__()
@@ -227,7 +225,7 @@ def own_forward(model: Any) -> None:
 
 @pytest.mark.parametrize("change", [adapt, quantise, hook, pre_hook, own_forward])
 @pytest.mark.parametrize("when", ["before the engine is made", "after its first text"])
-def test_layers_of_other_kinds_and_hooks_are_heeded(
+def test_the_engine_runs_other_layers_and_hooks(
     change: Callable[[Any], None], when: str, tiny: Any, tokenizer: Any
 ) -> None:
     model = tiny.make_model("llama")
@@ -248,7 +246,7 @@ def test_layers_of_other_kinds_and_hooks_are_heeded(
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral"])
-def test_low_precision_writes_as_many_tokens(
+def test_low_precision_writes_the_same_number_of_tokens(
     kind: str, dtype: torch.dtype, tiny: Any, tokenizer: Any, record_property: Callable[[str, object], None]
 ) -> None:
     model = tiny.make_model(kind).to(dtype)

@@ -53,7 +53,7 @@ def test_a_shared_beginning_is_held_once(long_llama: Any, tokenizer: Any) -> Non
     assert prefix <= held[True] < prefix + 12 * 300
 
 
-def test_a_follow_up_takes_all_that_its_dialogue_left(llama: Any, tokenizer: Any) -> None:
+def test_a_follow_up_reuses_the_whole_kept_dialogue(llama: Any, tokenizer: Any) -> None:
     with LocalEngine(llama, tokenizer) as engine:
         unending(engine)
         prompt = "Bread needs flour, water, salt and a little patience."
@@ -77,7 +77,7 @@ def test_a_follow_up_takes_all_that_its_dialogue_left(llama: Any, tokenizer: Any
 # --- the budget -----------------------------------------------------------------------------------
 
 
-def test_rows_wait_for_room_and_come_in_order(
+def test_rows_wait_for_memory_and_start_in_order(
     llama: Any, tokenizer: Any, local_models: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = [f"{i}{WORD * (5 + i)}" for i in range(9)]
@@ -104,7 +104,7 @@ def test_rows_wait_for_room_and_come_in_order(
     assert admitted == [tuple(tokenizer(prompt)["input_ids"]) for prompt in prompts]
 
 
-def test_what_never_fits_is_refused_at_once_and_the_rest_goes_on(llama: Any, tokenizer: Any) -> None:
+def test_a_prompt_that_never_fits_is_refused_at_once_and_the_rest_runs(llama: Any, tokenizer: Any) -> None:
     with LocalEngine(llama, tokenizer, kv_memory=60 * TOKEN_BYTES) as engine:
         running = unending(engine).stream(WORD * 5, max_new_tokens=30)
         with pytest.raises(PromptTooLong, match="kv_memory"):
@@ -130,12 +130,12 @@ def test_kept_prompts_make_room_for_rows(llama: Any, tokenizer: Any) -> None:
 
 
 @pytest.mark.parametrize("bad", [0, -1, 0.0, 1.5, True, "1GB", float("nan")])
-def test_a_budget_that_means_nothing_is_refused(llama: Any, tokenizer: Any, bad: Any) -> None:
+def test_an_invalid_budget_is_refused(llama: Any, tokenizer: Any, bad: Any) -> None:
     with pytest.raises(InvalidInput, match="kv_memory"):
         LocalEngine(llama, tokenizer, kv_memory=bad)
 
 
-def test_a_piece_of_a_prompt_has_a_token_at_least(llama: Any, tokenizer: Any) -> None:
+def test_a_prompt_piece_has_at_least_one_token(llama: Any, tokenizer: Any) -> None:
     with pytest.raises(InvalidInput, match="prefill_chunk"):
         LocalEngine(llama, tokenizer, prefill_chunk=0)
 
@@ -146,7 +146,7 @@ def test_a_piece_of_a_prompt_has_a_token_at_least(llama: Any, tokenizer: Any) ->
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("no room"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
-def test_prompts_without_memory_come_again_fewer_at_once(
+def test_prompts_without_memory_are_retried_in_smaller_groups(
     gated: LocalEngine, gate: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     prompts = [f"{i}{WORD * 9} {i}" for i in range(8)]
@@ -230,14 +230,14 @@ def test_a_long_prompt_lets_rows_take_steps_between_its_pieces(gate: Any, tokeni
         assert len(running.completion.token_ids) == 60
 
 
-def test_a_prompt_is_run_at_once_while_nobody_waits(gate: Any, tokenizer: Any) -> None:
+def test_a_prompt_runs_in_one_piece_if_no_row_waits(gate: Any, tokenizer: Any) -> None:
     with LocalEngine(gate, tokenizer, prefill_chunk=8) as engine:
         gate.batches.clear()
         unending(engine).generate([WORD * 200], max_new_tokens=1)
         assert len(gate.batches) == 1
 
 
-def test_a_consumer_that_leaves_amid_its_prompt_ends_it(gate: Any, tokenizer: Any, tiny: Any) -> None:
+def test_closing_a_stream_during_its_prompt_ends_the_prompt(gate: Any, tokenizer: Any, tiny: Any) -> None:
     with LocalEngine(gate, tokenizer, prefill_chunk=4) as engine:
         running = unending(engine).stream("Why do the leaves of a tree", max_new_tokens=300)
         next(running)
@@ -290,14 +290,14 @@ def test_statistics_add_up(llama: Any, tokenizer: Any) -> None:
         (1, [b"abcX", b"abcY", b"defX", b"defY", b"ghi"], 3 + 3),
     ],
 )
-def test_what_rows_need_not_hold_is_what_they_share_where_it_is_worth_it(
+def test_shared_tokens_counts_only_beginnings_worth_sharing(
     monkeypatch: pytest.MonkeyPatch, worth: int, prompts: list[bytes], saved: int
 ) -> None:
     monkeypatch.setattr(prefix, "_MIN_SEGMENT_BYTES", worth)
     assert shared_tokens(sorted(prompts), 1.0) == saved
 
 
-def test_points_of_several_questions_share_what_their_question_has(llama: Any, tokenizer: Any) -> None:
+def test_points_of_several_questions_share_their_questions_beginning(llama: Any, tokenizer: Any) -> None:
     examples, questions = WORD * 20, ("Why do leaves fall?", "Bread needs salt.", "Start early, rest.")
     tails = [[f"{question * 3}{point}" for point in "abc"] for question in questions]
     with LocalEngine(llama, tokenizer) as engine:
@@ -312,9 +312,7 @@ def test_points_of_several_questions_share_what_their_question_has(llama: Any, t
     assert computed <= once + own
 
 
-def test_a_failure_on_the_way_in_ends_the_rows_concerned(
-    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_at_admission_ends_only_its_rows(llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: Any) -> int:
         raise ZeroDivisionError("a mistake")
 

@@ -51,7 +51,7 @@ def test_a_directory_is_loaded_without_noise(saved: Path, capfd: Any, engine: Lo
     assert capfd.readouterr() == ("", "")
 
 
-def test_settings_of_transformers_are_as_before_afterwards(saved: Path) -> None:
+def test_loading_restores_the_settings_of_transformers(saved: Path) -> None:
     from transformers.utils import logging
 
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -151,7 +151,7 @@ def test_a_conversion_is_made_once_and_read_from_then_on(tmp_path: Path, cache: 
     assert log[3:] == ["convert", "read"]
 
 
-def test_a_copy_that_cannot_be_kept_does_no_harm(tmp_path: Path, cache: Path) -> None:
+def test_a_copy_that_cannot_be_stored_does_not_prevent_loading(tmp_path: Path, cache: Path) -> None:
     file, log = tmp_path / "m.gguf", []
     file.write_bytes(b"weights")
     assert isinstance(convert_with(file, log, fails=True)[0], Writer)
@@ -159,7 +159,7 @@ def test_a_copy_that_cannot_be_kept_does_no_harm(tmp_path: Path, cache: Path) ->
     assert list(cache.iterdir()) == []
 
 
-def test_a_process_that_was_faster_is_trusted(tmp_path: Path, cache: Path) -> None:
+def test_the_copy_of_a_faster_process_is_used(tmp_path: Path, cache: Path) -> None:
     file, log = tmp_path / "m.gguf", []
     file.write_bytes(b"weights")
 
@@ -174,7 +174,7 @@ def test_a_process_that_was_faster_is_trusted(tmp_path: Path, cache: Path) -> No
     assert len(list(cache.iterdir())) == 1
 
 
-def test_a_copy_that_cannot_be_read_is_made_anew(tmp_path: Path, cache: Path) -> None:
+def test_an_unreadable_copy_is_replaced(tmp_path: Path, cache: Path) -> None:
     file, log = tmp_path / "m.gguf", []
     file.write_bytes(b"weights")
     (cache / gguf_cache.copy_name(file)).mkdir(parents=True)
@@ -190,7 +190,7 @@ def test_a_copy_that_cannot_be_read_is_made_anew(tmp_path: Path, cache: Path) ->
     assert log == ["convert"]
 
 
-def test_a_new_copy_that_cannot_be_read_is_left_aside(tmp_path: Path, cache: Path) -> None:
+def test_a_new_copy_that_cannot_be_read_is_not_used(tmp_path: Path, cache: Path) -> None:
     file = tmp_path / "m.gguf"
     file.write_bytes(b"weights")
 

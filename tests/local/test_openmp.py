@@ -47,7 +47,7 @@ print(count() - after)
 
 
 @linux
-def test_helpers_go_and_come_back() -> None:
+def test_helper_threads_end_and_restart() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _OPENMP + _SCRIPT], check=False, capture_output=True, text=True, timeout=120
     )
@@ -62,7 +62,7 @@ _TORCH_ALONE = _OPENMP + "with openmp.short_waits():\n    import torch"
 
 _REPORT = """
 import os
-# scikit-learn, which transformers may import, sets two of its own.
+# transformers may import scikit-learn, which sets two other variables.
 others = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
 print(sorted(name for name in os.environ if name.startswith(("GOMP_", "OMP_WAIT", "KMP_")) and name not in others))
 """
@@ -85,7 +85,7 @@ def _loaded(imports: str, **environment: str) -> tuple[str, str, str]:
 
 
 @linux
-def test_torch_imported_through_us_waits_shortly_and_child_processes_are_left_alone() -> None:
+def test_torch_imported_through_the_package_spins_briefly_and_child_processes_are_unaffected() -> None:
     assert _loaded(_THROUGH_US) == ("1000", "PASSIVE", "[]")
 
 
@@ -103,7 +103,7 @@ def test_a_chosen_wait_policy_is_kept(name: str, value: str) -> None:
 
 
 @linux
-def test_torch_that_was_imported_before_is_left_alone() -> None:
+def test_torch_imported_earlier_is_not_changed() -> None:
     spins, _, left = _loaded(f"import torch\n{_TORCH_ALONE}")
     assert (spins == "1000", left) == (False, "[]")
 
@@ -119,7 +119,7 @@ def test_other_systems_have_no_such_variable(monkeypatch: pytest.MonkeyPatch) ->
         assert "GOMP_SPINCOUNT" not in os.environ
 
 
-def test_the_environment_is_as_before_when_the_import_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_import_restores_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in openmp._CHOICES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(sys.modules, "torch")

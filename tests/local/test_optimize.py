@@ -60,7 +60,7 @@ PICKED = {**dict.fromkeys(LEAN, "lean"), "mistral with a window": "packed", "gem
 
 @needs_packing
 @pytest.mark.parametrize("kind", PICKED)
-def test_each_way_gives_the_models_own_text_and_says_its_name(kind: str, tiny: Any, tokenizer: Any) -> None:
+def test_each_optimization_gives_the_models_own_text_and_reports_its_name(kind: str, tiny: Any, tokenizer: Any) -> None:
     model = make(kind, tiny.COMMON)
     texts = []
     for optimize, expected in {"auto": PICKED[kind], "lean": PICKED[kind], "packed": "packed", "none": "none"}.items():
@@ -97,7 +97,9 @@ def test_a_lean_forward_gives_the_models_logits_in_any_pieces(tiny: Any) -> None
 
 
 @needs_packing
-def test_a_layout_of_its_own_is_found_out(tiny: Any, tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_model_with_another_forward_does_not_run_lean(
+    tiny: Any, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     model = make("llama", tiny.COMMON)
     model.model.layers[1].self_attn.scaling *= 1.5  # has the usual structure, but another forward
     with caplog.at_level(logging.WARNING), LocalEngine(model, tokenizer) as engine:
@@ -106,7 +108,7 @@ def test_a_layout_of_its_own_is_found_out(tiny: Any, tokenizer: Any, caplog: pyt
 
 
 @needs_packing
-def test_without_memory_for_copies_a_model_runs_as_it_is(
+def test_without_memory_for_copies_a_model_runs_unchanged(
     tiny: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make("llama", tiny.COMMON)
@@ -117,21 +119,21 @@ def test_without_memory_for_copies_a_model_runs_as_it_is(
         assert engine.generate(PROMPTS, max_new_tokens=4)
 
 
-def test_layers_of_another_kind_run_as_they_are(tiny: Any, tokenizer: Any) -> None:
+def test_other_layer_types_run_unchanged(tiny: Any, tokenizer: Any) -> None:
     with LocalEngine(make("gpt2", tiny.COMMON), tokenizer) as engine:
         engine.generate(PROMPTS, max_new_tokens=4)
         assert engine.optimization in ("packed", "none")
 
 
 @pytest.mark.parametrize("bad", ["fast", "", None, True])
-def test_a_way_that_does_not_exist_is_refused(llama: Any, tokenizer: Any, bad: Any) -> None:
+def test_an_unknown_optimization_is_refused(llama: Any, tokenizer: Any, bad: Any) -> None:
     with pytest.raises(InvalidInput, match="optimize"):
         LocalEngine(llama, tokenizer, optimize=bad)
 
 
 @needs_packing
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_packed_products_are_products(dtype: torch.dtype) -> None:
+def test_packed_products_equal_plain_products(dtype: torch.dtype) -> None:
     if not packing_works(dtype):
         pytest.skip(f"no packed products in {dtype} here")
     torch.manual_seed(1)
@@ -149,7 +151,7 @@ def test_packed_products_are_products(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("tokens", [1, 5])
 @pytest.mark.parametrize("heads", [(4, 4), (6, 2)])
 @pytest.mark.parametrize("value_size", [8, 12])
-def test_attention_in_parts_is_attention(tokens: int, heads: tuple[int, int], value_size: int) -> None:
+def test_attention_in_parts_equals_plain_attention(tokens: int, heads: tuple[int, int], value_size: int) -> None:
     torch.manual_seed(tokens + heads[0])
     rows, slots, size, scale = 4, 9, 8, 0.3
     count, kv_heads = heads

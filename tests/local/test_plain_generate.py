@@ -26,13 +26,13 @@ def exactly(tokens):
 
 
 @pytest.mark.parametrize("tokens", [1, 24])
-def test_it_writes_exactly_as_many_tokens_as_are_asked_for(engine, tokens):
+def test_plain_generate_writes_the_requested_number_of_tokens(engine, tokens):
     text, reply = read(GenerateStream(engine, exactly(tokens)))
     assert reply.usage == Usage(engine.count_tokens(MESSAGES), tokens)
     assert text
 
 
-def test_its_text_is_that_of_a_plain_call(engine):
+def test_plain_generate_writes_the_text_of_model_generate(engine):
     ids = engine.tokenizer(engine.render(MESSAGES), add_special_tokens=False, return_tensors="pt").input_ids
     out = engine.model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, min_new_tokens=24, do_sample=False
@@ -48,7 +48,7 @@ def test_the_engines_row_has_as_many_tokens(engine):
     assert stream.completion.usage == read(GenerateStream(engine, exactly(24)))[1].usage
 
 
-def test_a_seed_repeats_what_was_drawn_and_leaves_torchs_own_alone(engine):
+def test_a_seed_repeats_the_text_and_keeps_torchs_global_state(engine):
     before = torch.random.get_rng_state()
     first, again = (read(GenerateStream(engine, exactly(24), temperature=1.0, seed=3))[0] for _ in range(2))
     other = read(GenerateStream(engine, exactly(24), temperature=1.0, seed=4))[0]
@@ -62,7 +62,7 @@ def test_a_length_beyond_the_window_is_cut_to_it(engine):
 
 
 @pytest.mark.parametrize("how", ["cancel", "close"])
-def test_a_stream_that_is_left_ends_after_the_step_that_is_running(engine, how):
+def test_a_closed_stream_ends_after_the_running_step(engine, how):
     stream = GenerateStream(engine, exactly(400))
     reading = iter(stream)
     next(reading)
@@ -77,7 +77,7 @@ def test_the_models_own_error_is_raised(gated, gate):
         read(GenerateStream(gated, exactly(4)))
 
 
-def test_the_ways_of_a_comparison_heed_its_length_and_no_other(engine):
+def test_the_baselines_of_a_comparison_use_only_its_length(engine):
     backend = local_backend(engine, max_new_tokens=3, temperature=0.7, seed=1)
     written = {}
     for baseline in backend.baselines:
@@ -87,7 +87,7 @@ def test_the_ways_of_a_comparison_heed_its_length_and_no_other(engine):
     assert written == {"model.generate": usage, "the engine's single row": usage}
 
 
-def test_a_checkpoint_forgets_what_came_after_it_and_no_more(llama, tokenizer):
+def test_a_checkpoint_discards_only_later_prompts(llama, tokenizer):
     def reused(prompt):
         stream = engine.stream(prompt, max_new_tokens=2)
         list(stream)
@@ -106,7 +106,7 @@ def test_a_checkpoint_forgets_what_came_after_it_and_no_more(llama, tokenizer):
         assert reused(before) > 0
 
 
-def test_a_checkpoint_brings_nothing_back_that_other_weights_have_made(tiny, tokenizer):
+def test_a_checkpoint_restores_nothing_made_by_other_weights(tiny, tokenizer):
     model = tiny.make_model("llama")
     prompt = "The small boat crossed the wide river. " * 4
     with LocalEngine(model, tokenizer) as engine:
@@ -120,7 +120,7 @@ def test_a_checkpoint_brings_nothing_back_that_other_weights_have_made(tiny, tok
         assert (again.token_ids, again.usage.cached_tokens) == (right, 0)
 
 
-def test_a_model_that_usually_searches_by_beams_is_greedy_here(engine):
+def test_a_model_configured_for_beam_search_decodes_greedily(engine):
     greedy = read(GenerateStream(engine, exactly(12)))[0]
     engine.model.generation_config.num_beams = 4
     try:

@@ -56,13 +56,13 @@ def draws(logits: torch.Tensor, count: int = 300, **limits: Any) -> list[int]:
     return sampler.pick(logits.expand(count, -1), numbers[:, None]).tolist()
 
 
-def test_top_k_leaves_the_most_likely() -> None:
+def test_top_k_keeps_the_most_likely_tokens() -> None:
     logits = torch.tensor([0.0, 3.0, 2.0, 2.9, -1.0])
     assert set(draws(logits, top_k=3)) == {1, 2, 3}
     assert set(draws(logits, top_k=99)) >= {0, 1, 2, 3}
 
 
-def test_top_p_leaves_the_fewest_that_reach_it() -> None:
+def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     assert set(draws(logits, top_p=0.75)) == {0, 1}
     assert set(draws(logits, top_p=0.4)) == {0}
@@ -70,7 +70,7 @@ def test_top_p_leaves_the_fewest_that_reach_it() -> None:
     assert set(draws(logits, top_p=0.5, top_k=2)) == {0}
 
 
-def test_top_p_looks_at_the_whole_vocabulary_where_it_must() -> None:
+def test_top_p_reads_the_whole_vocabulary_if_needed() -> None:
     flat = torch.zeros(5000)
     assert len(set(draws(flat, count=2000, top_p=0.9))) > 1000
 
@@ -94,7 +94,7 @@ def likelihood(params: SamplingParams, logits: torch.Tensor) -> tuple[torch.Tens
 
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.sampled_from([3, 40, 700, 6000]), st.integers(0, 2**31), st.sampled_from([0.0, 0.5, 3.0, 12.0]))
-def test_only_what_may_be_drawn_is_sorted_but_nothing_that_may_is_missed(
+def test_only_candidate_tokens_are_sorted_and_none_is_missed(
     data: st.DataObject, vocabulary: int, noise: int, spread: float
 ) -> None:
     # Rounded as in low precision, so that many tokens are equally likely.
@@ -137,7 +137,7 @@ def test_a_row_draws_a_number_per_step_from_its_own_seed() -> None:
     assert RowSampler(unseeded, [0]).draw(0) != RowSampler(unseeded, [0]).draw(0)
 
 
-def test_a_seed_gives_the_same_text_in_any_company(engine: LocalEngine) -> None:
+def test_a_seed_gives_the_same_text_in_any_batch(engine: LocalEngine) -> None:
     chosen: dict[str, Any] = {"temperature": 1.0, "seed": 11, "max_new_tokens": 25, "top_p": 0.95}
     alone = engine.generate([STORY], **chosen)[0]
     crowd = [engine.stream(f"{i} Bread", temperature=1.0, max_new_tokens=40) for i in range(5)]
@@ -148,7 +148,7 @@ def test_a_seed_gives_the_same_text_in_any_company(engine: LocalEngine) -> None:
     assert engine.generate([STORY], **{**chosen, "seed": 12})[0].token_ids != alone.token_ids
 
 
-def test_without_a_seed_texts_differ_and_the_global_state_is_left_alone(engine: LocalEngine) -> None:
+def test_without_a_seed_texts_differ_and_the_global_state_is_kept(engine: LocalEngine) -> None:
     before = torch.random.get_rng_state()
     done = engine.generate([STORY] * 3, temperature=1.5, max_new_tokens=20)
     assert len({c.token_ids for c in done}) == 3
@@ -170,7 +170,7 @@ def test_rows_of_one_batch_keep_their_own_settings(engine: LocalEngine) -> None:
     assert third == first[:5]
 
 
-def test_a_least_length_holds_the_end_of_the_text_back(
+def test_a_minimum_length_delays_the_end_of_the_text(
     llama: Any, tokenizer: PreTrainedTokenizerFast, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = engine.generate([STORY], max_new_tokens=12)[0].token_ids

@@ -1,4 +1,4 @@
-"""Random schedules of requests, reads, cancellations and continuations: each text is the one it would be alone."""
+"""Random schedules of requests, reads, cancellations and continuations: each text equals that of one request."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ ENGINES = st.fixed_dictionaries(
     }
 )
 WORTH = st.sampled_from([1, 2_000, 1_000_000_000])
-"""Bytes from which a beginning is shared where it lies: always, mostly, never."""
+"""Bytes from which a beginning is shared in place: always, mostly, never."""
 ROOMS = st.sampled_from([None, 2 * (LONGEST_PROMPT + TOKENS)])
 
 
@@ -243,7 +243,7 @@ def alone(request: pytest.FixtureRequest) -> Alone:
     model = build(build.config_class(**{**BASE, **changes})).eval()
     model.generation_config.eos_token_id = model.generation_config.pad_token_id = 2
     reference = Alone(model)
-    # All beforehand, so that a schedule does not wait for them while its rows end.
+    # Computed beforehand, so that a schedule does not wait for them while its rows end.
     texts = {reference.tokens(prompt, seed) for prompt in PROMPTS for seed in (None, 1, 2)} - {None}
     assert len(texts) >= 3 * (len(set(PROMPTS)) - 1), "near ties or equal texts: take another seed"
     return reference

@@ -15,7 +15,7 @@ from skeleton_of_thought.local.row import Row
 REQUESTS = 2400
 THREADS = 4
 ROOM = 24 << 20
-"""Bytes that a process may grow by in a storm: allocators keep some of what was freed."""
+"""Bytes that a process may grow by in a storm: allocators keep some freed memory."""
 
 
 def requests(engine: LocalEngine, count: int, seed: int, errors: list[BaseException]) -> None:
@@ -60,7 +60,7 @@ def rows() -> int:
     return sum(type(thing) is Row for thing in gc.get_objects())
 
 
-def test_thousands_of_requests_leave_nothing_behind(llama: Any, tokenizer: Any, tiny: Any) -> None:
+def test_thousands_of_requests_leak_no_rows_threads_or_memory(llama: Any, tokenizer: Any, tiny: Any) -> None:
     process, before = psutil.Process(), rows()
     with LocalEngine(llama, tokenizer, prefix_cache_tokens=256, max_batch_size=8) as engine:
         engine._eos_ids = frozenset()

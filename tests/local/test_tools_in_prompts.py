@@ -40,12 +40,12 @@ def test_a_reply_that_calls_a_tool_is_not_continued(codec):
     assert codec.render([chat[0], {"role": "assistant", "content": "Well"}]).endswith("<assistant>Well")
 
 
-def test_raw_text_shows_no_tools(codec):
+def test_raw_text_with_tools_is_refused(codec):
     with pytest.raises(InvalidInput, match="as messages"):
         codec.encode("1 + 1?", tools=[TOOL])
 
 
-def test_an_engine_renders_counts_and_takes_tools(llama, tiny):
+def test_an_engine_renders_and_counts_tools_and_decodes_with_them(llama, tiny):
     from skeleton_of_thought.local import LocalEngine
 
     chat = [{"role": "user", "content": "1 + 1?"}]

@@ -34,7 +34,7 @@ TITLES = ("Take breaks", "Move", "Drink water")
 
 @dataclass
 class Fault:
-    """What goes wrong with the requests for a point.
+    """A fault in the requests for a point.
 
     Attributes:
         kind: The name of a method of `Handler`, without `_fault_`.

@@ -31,7 +31,7 @@ FAILURES = {
     "error": "APIError|ValueError",
     "empty": "ValueError|IndexError",
 }
-"""Each fault that ends by itself, and the errors that the client makes of it, streamed and whole."""
+"""Each fault that ends by itself, and the client's errors for it, streamed and whole."""
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 EVERYWHERE = pytest.mark.parametrize("name", [*WHOLE, *STREAMS])
@@ -39,7 +39,7 @@ EVERYWHERE = pytest.mark.parametrize("name", [*WHOLE, *STREAMS])
 
 @EVERYWHERE
 @pytest.mark.parametrize("kind", FAILURES)
-async def test_a_point_that_fails_costs_no_other(server, chat, fault, ways, name, kind):
+async def test_a_failed_point_leaves_the_others_complete(server, chat, fault, ways, name, kind):
     server.faults[2] = fault(kind)
     chain = skeleton_chain(llm=chat(server.address), on_point_error="placeholder", max_retries=0)
     output = await ways[name](chain, "Q")
@@ -54,9 +54,9 @@ async def test_a_point_that_fails_costs_no_other(server, chat, fault, ways, name
 
 @EVERYWHERE
 @pytest.mark.parametrize("kind", FAILURES)
-async def test_a_failed_point_is_written_anew(server, chat, fault, ways, name, kind):
+async def test_a_failed_point_is_retried(server, chat, fault, ways, name, kind):
     server.faults[2] = fault(kind, times=2)
-    # The text of an earlier point would be shown, and what is shown is not written anew.
+    # An earlier point's text would be shown, and a point with shown text is not retried.
     server.holds[1] = lambda: len(server.of("point", 2)) == 3
     chain = skeleton_chain(llm=chat(server.address), max_retries=2, backoff=0)
     output = await ways[name](chain, "Q")
@@ -67,7 +67,7 @@ async def test_a_failed_point_is_written_anew(server, chat, fault, ways, name, k
 
 @EVERYWHERE
 @pytest.mark.parametrize("kind", FAILURES)
-async def test_an_error_that_is_raised_carries_the_others(server, chat, fault, ways, name, kind):
+async def test_a_raised_error_carries_the_other_points(server, chat, fault, ways, name, kind):
     server.faults[2] = fault(kind)
     chain = skeleton_chain(llm=chat(server.address), max_retries=1, backoff=0)
     # One at a time: the first point is complete when the second fails.
@@ -76,13 +76,13 @@ async def test_an_error_that_is_raised_carries_the_others(server, chat, fault, w
     assert caught.value.point.index == 2
     assert caught.value.answer.expansions[0].text == TEXTS["1"]
     assert type(caught.value.__cause__).__name__ in FAILURES[kind].split("|")
-    # Streamed, the point was the next to be shown: where it had text, that was out, and there was no second call.
+    # In a stream this point was the next one shown: any text of it was out, so it was not retried.
     shown = name in STREAMS and kind not in ("429", "500", "empty")
     assert len(server.of("point", 2)) == (1 if shown else 2)
 
 
 @pytest.mark.parametrize("name", STREAMS)
-async def test_what_was_written_before_the_fault_is_kept(server, chat, fault, ways, name):
+async def test_text_written_before_the_fault_is_kept(server, chat, fault, ways, name):
     server.faults[2] = fault("cut")
     chain = skeleton_chain(llm=chat(server.address), on_point_error="placeholder", max_retries=0)
     output = await ways[name](chain, "Q")
@@ -99,7 +99,7 @@ async def test_what_was_written_before_the_fault_is_kept(server, chat, fault, wa
     + [("silence", name) for name in (*WHOLE, *STREAMS)]
     + [("endless", name) for name in ("ainvoke", *STREAMS)],
 )
-async def test_a_point_that_does_not_end_is_given_up(server, chat, fault, ways, name, kind):
+async def test_an_endless_point_times_out(server, chat, fault, ways, name, kind):
     server.faults[2] = fault(kind)
     chain = skeleton_chain(llm=chat(server.address), on_point_error="placeholder", max_retries=0, point_timeout=1.5)
     output = await ways[name](chain, "Q")
@@ -108,7 +108,7 @@ async def test_a_point_that_does_not_end_is_given_up(server, chat, fault, ways, 
     assert output["errors"] == {"2": "PointTimeout: It took longer than point_timeout=1.5 seconds."}
 
 
-async def test_a_timeout_of_the_models_own_holds_too(server, chat, fault, ways):
+async def test_the_models_own_timeout_applies(server, chat, fault, ways):
     server.faults[2] = fault("stall")
     llm = chat(server.address, timeout=1.0)
     chain = skeleton_chain(llm=llm, on_point_error="placeholder", max_retries=0, point_timeout=60)
@@ -174,7 +174,7 @@ async def test_the_clients_retries_come_before_the_chains(server, chat, fault, w
 
 
 @pytest.mark.parametrize("name", STREAMS)
-async def test_a_direct_answer_that_is_cut_is_an_error(server, chat, fault, ways, name):
+async def test_a_broken_direct_answer_is_an_error(server, chat, fault, ways, name):
     server.faults["direct"] = fault("cut")
     with pytest.raises(ConnectionError, match="before its answer was complete"):
         await ways[name](skeleton_chain(llm=chat(server.address), router=lambda q: False), "Q")
@@ -182,7 +182,7 @@ async def test_a_direct_answer_that_is_cut_is_an_error(server, chat, fault, ways
 
 @EVERYWHERE
 @pytest.mark.parametrize("kind", ["500", "empty"])
-async def test_a_skeleton_that_fails_is_asked_for_again(server, chat, fault, ways, name, kind):
+async def test_a_failed_skeleton_is_retried(server, chat, fault, ways, name, kind):
     server.faults["skeleton"] = fault(kind, times=1)
     output = await ways[name](skeleton_chain(llm=chat(server.address), backoff=0), "Q")
     assert output["points"] == TEXTS
@@ -190,17 +190,17 @@ async def test_a_skeleton_that_fails_is_asked_for_again(server, chat, fault, way
 
 
 @EVERYWHERE
-async def test_a_skeleton_that_was_cut_by_its_limit_loses_its_last_line(server, chat, fault, ways, name):
+async def test_a_skeleton_truncated_by_its_limit_loses_its_last_line(server, chat, fault, ways, name):
     server.faults["skeleton"] = fault("length")
     output = await ways[name](skeleton_chain(llm=chat(server.address)), "Q")
     assert output["skeleton"] == ["Take breaks", "Move"]
 
 
-# --- what is no fault ------------------------------------------------------------------------------------
+# --- complete answers ------------------------------------------------------------------------------------
 
 
 @EVERYWHERE
-async def test_a_stream_without_an_end_mark_is_whole(server, chat, ways, name):
+async def test_a_stream_without_an_end_mark_is_complete(server, chat, ways, name):
     server.ends = False
     output = await ways[name](skeleton_chain(llm=chat(server.address), max_retries=0), "Q")
     assert output["points"] == TEXTS
@@ -209,7 +209,7 @@ async def test_a_stream_without_an_end_mark_is_whole(server, chat, ways, name):
 
 @pytest.mark.parametrize("name", STREAMS)
 @pytest.mark.parametrize("kind", ["no_reason", "usage_at_the_finish"])
-async def test_a_stream_with_usage_is_whole(server, chat, fault, ways, name, kind):
+async def test_a_stream_with_usage_is_complete(server, chat, fault, ways, name, kind):
     server.faults = dict.fromkeys((1, 2, 3, "skeleton"), fault(kind))
     chain = skeleton_chain(llm=chat(server.address, stream_usage=True), max_retries=0)
     output = await ways[name](chain, "Q")
@@ -217,7 +217,7 @@ async def test_a_stream_with_usage_is_whole(server, chat, fault, ways, name, kin
 
 
 @EVERYWHERE
-async def test_usage_is_what_the_server_said(server, chat, ways, name):
+async def test_usage_equals_the_servers_report(server, chat, ways, name):
     counted = UsageMetadataCallbackHandler()
     chain = skeleton_chain(llm=chat(server.address, stream_usage=True))
     await ways[name](chain, "Q", {"callbacks": [counted]})
@@ -227,7 +227,7 @@ async def test_usage_is_what_the_server_said(server, chat, ways, name):
 
 
 @EVERYWHERE
-async def test_usage_of_what_failed_is_in_the_error(server, chat, fault, ways, name):
+async def test_the_error_has_the_usage_of_failed_calls(server, chat, fault, ways, name):
     server.faults[2] = fault("500")
     chain = skeleton_chain(llm=chat(server.address, stream_usage=True), max_retries=0)
     with pytest.raises(PointError) as caught:
@@ -249,7 +249,7 @@ async def test_streams_count_nothing_without_stream_usage(server, chat, ways, na
 
 @EVERYWHERE
 @pytest.mark.parametrize("limit", [None, 2])
-async def test_the_server_sees_as_many_at_once_as_were_allowed(server, chat, ways, name, limit):
+async def test_the_server_gets_at_most_the_allowed_number_of_concurrent_calls(server, chat, ways, name, limit):
     server.holds = dict.fromkeys((1, 2, 3), lambda: server.peak >= (limit or 3))
     await ways[name](skeleton_chain(llm=chat(server.address)), "Q", {"max_concurrency": limit})
     assert server.peak == (limit or 3)

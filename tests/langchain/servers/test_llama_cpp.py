@@ -1,4 +1,4 @@
-"""The chain over a real server: llama.cpp's, with the demo model; counted by what the server itself says."""
+"""The chain over a real server, llama.cpp with the demo model, checked against the server's own counts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def llm(llama, chat):
 
 
 @pytest.mark.parametrize("name", ["invoke", "ainvoke", "stream", "astream"])
-async def test_a_whole_answer(llm, ways, name):
+async def test_the_server_writes_a_whole_answer(llm, ways, name):
     cached = {"cache_prompt": True}
     chain = skeleton_chain(
         llm=llm(max_tokens=24, extra_body=cached), point_llm=llm(extra_body=cached), prefill=True, max_points=2
@@ -41,7 +41,7 @@ async def test_a_whole_answer(llm, ways, name):
 
 
 @pytest.mark.parametrize("name", ["invoke", "astream"])
-async def test_usage_is_what_the_server_counted(llama, llm, ways, name):
+async def test_usage_equals_the_servers_own_counts(llama, llm, ways, name):
     before, counted = llama.metrics(), UsageMetadataCallbackHandler()
     chain = skeleton_chain(llm=llm(max_tokens=3))
     await ways[name](chain.expansion(TITLES), QUESTION, {"callbacks": [counted]})
@@ -53,7 +53,7 @@ async def test_usage_is_what_the_server_counted(llama, llm, ways, name):
 
 @pytest.mark.parametrize(("name", "limit"), [("invoke", None), ("astream", None), ("ainvoke", 2), ("stream", 2)])
 async def test_the_server_decodes_points_side_by_side(llama, llm, ways, name, limit):
-    # With no end of its own every point lasts long enough to be seen.
+    # Without an end of text every point lasts long enough for the check.
     chain = skeleton_chain(llm=llm(max_tokens=10, extra_body={"ignore_eos": True}))
     with llama.watched() as samples:
         output = await ways[name](chain.expansion(TITLES), QUESTION, {"max_concurrency": limit})
@@ -62,7 +62,7 @@ async def test_the_server_decodes_points_side_by_side(llama, llm, ways, name, li
     assert llama.busy() == 0
 
 
-async def test_a_shared_beginning_comes_out_of_the_cache(llama, llm):
+async def test_a_shared_beginning_is_read_from_the_cache(llama, llm):
     chain = skeleton_chain(llm=llm(max_tokens=2, extra_body={"cache_prompt": True}), prefill=True)
     one_by_one = {"max_concurrency": 1}
     chain.expansion(TITLES[:1]).invoke(QUESTION, one_by_one)
@@ -72,14 +72,14 @@ async def test_a_shared_beginning_comes_out_of_the_cache(llama, llm):
     (usage,) = counted.usage_metadata.values()
     cached = usage["input_token_details"]["cache_read"]
     assert cached == after["prompt_tokens_cached_total"] - before["prompt_tokens_cached_total"]
-    # All but the point's own end of the prompt.
+    # Everything except the point's own end of the prompt.
     assert cached > 0.8 * usage["input_tokens"]
 
 
 async def test_the_start_of_a_turn_is_continued_and_not_repeated(llm, ways):
     turn = [HumanMessage("Name a colour."), AIMessage("My favourite colour is")]
     model = llm(max_tokens=4)
-    # What the server does: it is why the chain takes something off.
+    # The server repeats the prefill, which the chain therefore removes.
     assert model.invoke(turn).text.startswith("My favourite colour is")
     assert not "".join(chunk.text for chunk in model.stream(turn)).strip().startswith("My")
 
@@ -92,18 +92,18 @@ async def test_the_start_of_a_turn_is_continued_and_not_repeated(llm, ways):
     assert "Sleep well" not in texts["invoke"][:15]
 
 
-async def test_the_servers_own_flag_switches_the_start_on(llm, ways):
-    told = skeleton_chain(llm=llm(extra_body=FLAGS))
+async def test_the_servers_own_flags_switch_the_prefill_on(llm, ways):
+    flagged = skeleton_chain(llm=llm(extra_body=FLAGS))
     forced = skeleton_chain(llm=llm(), prefill=True)
     for name in ("invoke", "astream"):
-        texts = [await ways[name](chain.expansion(["Sleep well"]), QUESTION) for chain in (told, forced)]
+        texts = [await ways[name](chain.expansion(["Sleep well"]), QUESTION) for chain in (flagged, forced)]
         assert texts[0] == texts[1]
     direct = skeleton_chain(llm=llm(extra_body=FLAGS), router=lambda question: False)
     plain = skeleton_chain(llm=llm(), router=lambda question: False)
     assert direct.invoke(QUESTION)["answer"] == plain.invoke(QUESTION)["answer"] != ""
 
 
-async def test_an_answer_that_is_closed_early_frees_the_servers_slots(llama, llm, eventually):
+async def test_closing_an_answer_early_frees_the_servers_slots(llama, llm, eventually):
     model = llm(max_tokens=600, extra_body={"ignore_eos": True})
     stream = skeleton_chain(llm=model).expansion(TITLES).stream(QUESTION)
     for chunk in stream:
@@ -111,4 +111,4 @@ async def test_an_answer_that_is_closed_early_frees_the_servers_slots(llama, llm
             break
     assert llama.busy() > 0
     stream.close()
-    await eventually(lambda: llama.busy() == 0, "the server stops what nobody reads")
+    await eventually(lambda: llama.busy() == 0, "the server stops the unread answer")

@@ -1,4 +1,4 @@
-"""The start of the model's turn: when a server is given it, how it is told to continue, and what comes back."""
+"""The prefill: which servers get it, the flags that make them continue it, and the text that they return."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TITLES = ["Take breaks", "Move", "Drink water"]
 
 
 def begun(request):
-    """The start of the model's turn in this request."""
+    """The prefill in this request."""
     last = request.body["messages"][-1]
     return last["content"] if last["role"] == "assistant" else None
 
@@ -25,7 +25,7 @@ def flags(request):
 
 
 @pytest.mark.parametrize("echo", [True, False])
-async def test_what_a_server_repeats_is_taken_off(server, chat, way, echo):
+async def test_a_prefill_that_a_server_repeats_is_removed(server, chat, way, echo):
     server.echo = echo
     output = await way(skeleton_chain(llm=chat(server.address), prefill=True), "Q")
     assert output["skeleton"] == TITLES
@@ -34,7 +34,7 @@ async def test_what_a_server_repeats_is_taken_off(server, chat, way, echo):
     assert begun(server.of("point", 2)[0]) == '"Move" -'
 
 
-async def test_so_is_a_start_of_ones_own(server, chat, way):
+async def test_a_custom_prefill_that_a_server_repeats_is_removed(server, chat, way):
     skeleton = ChatPromptTemplate.from_messages(
         [("human", "{question} Write only the headings."), ("ai", "With pleasure. My headings are:\n1.")]
     )
@@ -79,7 +79,7 @@ KINDS = pytest.mark.parametrize(
 
 
 @KINDS
-async def test_a_server_that_is_told_to_continue_gets_a_start(server, chat, ways, make):
+async def test_a_server_with_continuation_flags_gets_a_prefill(server, chat, ways, make):
     for name in ("invoke", "astream"):
         await ways[name](skeleton_chain(llm=make(chat, server.address)), "Q")
     assert len(server.seen) == 8
@@ -90,7 +90,7 @@ async def test_a_server_that_is_told_to_continue_gets_a_start(server, chat, ways
 
 
 @KINDS
-async def test_calls_that_end_with_the_users_turn_do_without_the_flags(server, chat, ways, make):
+async def test_calls_that_end_with_the_users_turn_omit_the_flags(server, chat, ways, make):
     llm = make(chat, server.address)
     for name in ("ainvoke", "stream"):
         await ways[name](skeleton_chain(llm=llm, router=lambda q: False), "Q")
@@ -111,14 +111,14 @@ async def test_the_flags_may_come_with_the_call(server, chat):
     assert all(begun(request) and flags(request) == FLAGS for request in server.seen)
 
 
-async def test_only_the_model_that_is_told_to_continue_gets_a_start(server, chat, way):
+async def test_only_the_model_with_continuation_flags_gets_a_prefill(server, chat, way):
     chain = skeleton_chain(llm=chat(server.address), point_llm=chat(server.address, extra_body=FLAGS))
     await way(chain, "Q")
     assert begun(server.of("skeleton")[0]) is None
     assert all(begun(request) for request in server.of("point"))
 
 
-async def test_a_prompt_without_a_start_does_without_the_flags(server, chat, way):
+async def test_a_prompt_without_a_prefill_omits_the_flags(server, chat, way):
     chain = skeleton_chain(
         llm=chat(server.address, extra_body=FLAGS),
         skeleton_prompt="{question} Write only the headings.",
@@ -128,7 +128,7 @@ async def test_a_prompt_without_a_start_does_without_the_flags(server, chat, way
     assert all(flags(request) == FLAGS for request in server.of("point"))
 
 
-async def test_nothing_is_guessed_where_only_a_fallback_continues(server, chat, fault, way):
+async def test_flags_of_a_fallback_alone_give_no_prefill(server, chat, fault, way):
     server.faults["skeleton"] = fault("500", times=1)
     llm = chat(server.address).with_fallbacks([chat(server.address, extra_body=BODY)])
     output = await way(skeleton_chain(llm=llm), "Q")
@@ -139,6 +139,6 @@ async def test_nothing_is_guessed_where_only_a_fallback_continues(server, chat, 
         assert flags(request) == {}
 
 
-async def test_a_plain_server_gets_no_start(server, chat, way):
+async def test_a_plain_server_gets_no_prefill(server, chat, way):
     await way(skeleton_chain(llm=chat(server.address)), "Q")
     assert all(begun(request) is None and "extra_body" not in request.body for request in server.seen)

@@ -40,7 +40,7 @@ def responses(server, chat):
     return chat(server.address, use_responses_api=True, max_tokens=50)
 
 
-async def test_azure(server, azure, way):
+async def test_azure_serves_every_method(server, azure, way):
     counted = UsageMetadataCallbackHandler()
     output = await way(skeleton_chain(llm=azure), "Q", {"callbacks": [counted]})
     assert output["points"] == TEXTS
@@ -53,7 +53,7 @@ async def test_azure(server, azure, way):
 
 
 @pytest.mark.parametrize("name", ["ainvoke", "stream", "astream"])
-async def test_azure_when_a_point_hangs_or_breaks(server, azure, fault, ways, name):
+async def test_azure_faults_fail_their_points_alone(server, azure, fault, ways, name):
     server.faults |= {1: fault("stall"), 2: fault("500")}
     chain = skeleton_chain(llm=azure, max_retries=0, point_timeout=1.5, on_point_error="placeholder")
     output = await ways[name](chain, "Q")
@@ -62,10 +62,10 @@ async def test_azure_when_a_point_hangs_or_breaks(server, azure, fault, ways, na
     assert "refused with 500" in output["errors"]["2"]
 
 
-async def test_the_responses_api(server, responses, way):
+async def test_the_responses_api_serves_every_method(server, responses, way):
     counted = UsageMetadataCallbackHandler()
     output = await way(skeleton_chain(llm=responses), "Q", {"callbacks": [counted]})
-    # The model's reasoning, which has a list of its own, is no part of the skeleton.
+    # The model's reasoning contains another list, which is not part of the skeleton.
     assert output["skeleton"] == ["Take breaks", "Move", "Drink water"]
     assert output["points"] == TEXTS
     assert {request.path for request in server.seen} == {"/v1/responses"}
@@ -73,7 +73,7 @@ async def test_the_responses_api(server, responses, way):
     assert [usage["input_tokens"], usage["output_tokens"]] == server.usage
 
 
-async def test_the_responses_api_by_the_direct_route(responses, way):
+async def test_the_responses_api_gives_a_direct_answer(responses, way):
     output = await way(skeleton_chain(llm=responses, router=lambda q: False), "Q")
     assert output["answer"] == "Just so."
 
@@ -85,7 +85,7 @@ async def test_a_response_that_reached_its_limit_loses_its_last_line(server, res
 
 
 @pytest.mark.parametrize("name", ["stream", "astream"])
-async def test_a_response_that_is_cut_is_an_error(server, responses, fault, ways, name):
+async def test_a_broken_response_is_an_error(server, responses, fault, ways, name):
     server.faults[2] = fault("cut")
     chain = skeleton_chain(llm=responses, max_retries=0, on_point_error="placeholder")
     output = await ways[name](chain, "Q")
