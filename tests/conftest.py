@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# The tests ignore the `sot` settings of the person who runs them. This stands here and not in a fixture because the
+# The tests ignore the user's `sot` settings. This is not a fixture because the
 # processes that test modules start inherit it.
 os.environ["SOT_CONFIG"] = os.devnull
 
@@ -42,7 +42,7 @@ PATIENCE = 30.0
 async def wait_until(condition: Callable[[], bool], what: str) -> None:
     until = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < until, f"this never happened: {what}"
+        assert time.monotonic() < until, f"this condition never held: {what}"
         await asyncio.sleep(0.005)
 
 

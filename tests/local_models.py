@@ -1,4 +1,4 @@
-"""A tiny local model that says what its script says, byte by byte, through a real engine.
+"""A tiny local model that writes its script's replies byte by byte, through a real engine.
 
 It keeps no cache, so each forward sees the whole text: it finds the part of the reply that is already there and makes
 the next token the likeliest. Where a grammar forbids that token, and after the reply, it prefers to end strings and
@@ -28,7 +28,7 @@ PLAIN = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-"""A chat template that knows of no tools."""
+"""A chat template without tools."""
 
 _SHOWN = "{% if tools %}<tools>{% for t in tools %}{{ t | tojson }}{% endfor %}</s>{% endif %}"
 
@@ -130,7 +130,7 @@ class ScriptedModel(torch.nn.Module):
 
 
 def scripted_engine(script: Script | str, template: str = HERMES, *special: str) -> LocalEngine:
-    """An engine whose model says this, or what this gives for the text of a prompt."""
+    """An engine whose model replies with this text, or with the script's reply to the prompt."""
     tokenizer = make_tokenizer(template, *special)
     say = script if callable(script) else (lambda prompt: script)
     return LocalEngine(ScriptedModel(tokenizer, say).eval(), tokenizer)
@@ -138,7 +138,7 @@ def scripted_engine(script: Script | str, template: str = HERMES, *special: str)
 
 @contextlib.contextmanager
 def gathered(count: int, patience: float = 20.0) -> Iterator[None]:
-    """Holds requests to engines back until there are this many; these then begin together.
+    """Holds requests to engines back until this many have arrived; these then begin together.
 
     Otherwise the first call could end before the last one begins, and a busy machine would decide whether calls of
     several threads meet in one batch. If fewer calls come, because they wait for one another, these begin after

@@ -1,4 +1,4 @@
-"""The engine's benchmark: it measures what it says, names what it leaves out, and its parts count right."""
+"""The engine's benchmarks: their columns, their skipped columns, and their counts."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def benchmark(*arguments: str) -> dict[str, Any]:
 
 
 class CompletionServer(ThreadingHTTPServer):
-    """Speaks as much of OpenAI's completions as the benchmark asks for, and keeps what it was asked."""
+    """Serves the part of OpenAI's completions that the benchmark uses, and records the requests."""
 
     daemon_threads = True
 
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(server: CompletionServer) -> Iterator[CompletionServer]:
-    """Ends the server whatever happens: its thread would keep the interpreter from ending."""
+    """Ends the server after any error: its thread would keep the interpreter alive."""
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
@@ -149,7 +149,7 @@ def server() -> Iterator[CompletionServer]:
 
 @pytest.fixture(scope="module")
 def narrow(model: Path) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """A run beside a server whose window takes the shorter prompts only, and what that was asked."""
+    """A run with a server whose window fits only the shorter prompts, and the server's requests."""
     with serving(CompletionServer(window=90)) as server:
         result = benchmark(
             *("--model", str(model), "--vllm", server.url, "--columns", "vllm,engine", "--rows", "3"),
@@ -186,7 +186,7 @@ def test_every_column_is_measured_or_says_why_not(model, server):
     assert {name: len(seconds) for name, seconds in result["answer"]["seconds"].items()} == {"normal": 1, "engine": 1}
 
 
-def test_a_server_is_asked_for_new_prompts_of_the_right_lengths_each_time(narrow):
+def test_each_server_run_sends_new_prompts_of_the_right_lengths(narrow):
     _, asked = narrow
     counted = [request for request in asked if request["max_tokens"] == 5 and len(request["prompt"]) <= 80]
     groups = [counted[i : i + 3] for i in range(0, len(counted), 3)]
@@ -198,7 +198,7 @@ def test_a_server_is_asked_for_new_prompts_of_the_right_lengths_each_time(narrow
     assert all(request["ignore_eos"] and request["temperature"] == 0 for request in counted)
 
 
-def test_a_column_that_fails_is_named_and_costs_no_other(narrow):
+def test_a_failed_column_is_reported_and_the_others_run(narrow):
     result, _ = narrow
     short, long = result["cells"]
     assert set(short["tokens_per_second"]) == {"vllm", "engine"}
@@ -225,7 +225,7 @@ def test_llama_cpp_decodes_the_demo_models_weights():
 
 @pytest.mark.parametrize("tails", ["equal", "mixed"])
 @pytest.mark.parametrize("rows", [1, 5, 16])
-def test_prompts_have_the_lengths_that_were_asked_for(tails, rows):
+def test_prompts_have_the_requested_lengths(tails, rows):
     workload = part("workload")
     tokenizer = make_tokenizer()
     maker = workload.Workload(tokenizer)
@@ -242,7 +242,7 @@ def test_prompts_have_the_lengths_that_were_asked_for(tails, rows):
     assert len({prompts.ids[0][0] for prompts in made}) == len(made)
 
 
-def test_a_begin_of_text_counts_as_part_of_the_prefix():
+def test_a_bos_token_counts_as_part_of_the_prefix():
     tokenizer = make_tokenizer()
     processor = importlib.import_module("tokenizers").processors
     core = tokenizer.backend_tokenizer
@@ -261,7 +261,7 @@ def tiny_llama(*, tied: bool) -> Any:
     )  # fmt: skip
 
 
-def test_a_step_reads_every_weight_once_and_no_embedding_that_is_looked_up():
+def test_a_step_reads_every_weight_once_except_embeddings():
     shape = part("limit").Shape.of
     tied, untied = shape(tiny_llama(tied=True)), shape(tiny_llama(tied=False))
     layer = 2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 24 + 2 * 16
@@ -283,7 +283,7 @@ def test_the_limit_counts_a_shared_prefix_once_in_bytes_and_for_every_row_in_ope
 
 
 class Ways:
-    """Columns that note who was called when, and say that they took so long."""
+    """Columns that record the order of their calls, and report these times."""
 
     def __init__(self, **seconds: float) -> None:
         self.calls: list[str] = []
@@ -325,7 +325,7 @@ def test_the_columns_take_turns_in_being_first():
     assert done.rate("vllm") is None
 
 
-def test_a_column_that_takes_too_long_is_not_repeated():
+def test_a_slow_column_is_not_repeated():
     ways = Ways(threads=11.0, engine=1.0)
     done = measure(ways, "threads", "engine")
     assert ways.calls.count("threads") == 1
@@ -363,7 +363,7 @@ def test_a_server_that_sends_too_little_or_nothing_is_an_error(server):
         servers.served_model("http://127.0.0.1:9/v1")
 
 
-def test_a_float32_copy_has_the_same_weights_and_says_the_same_of_itself(tmp_path):
+def test_a_float32_copy_has_the_same_weights_and_description(tmp_path):
     gguf, numpy = pytest.importorskip("gguf"), pytest.importorskip("numpy")
     weights = numpy.array([random.Random(i).random() for i in range(64 * 32)], dtype="float32").reshape(64, 32)
     packed = gguf.quantize(weights, gguf.GGMLQuantizationType.Q8_0)
@@ -395,7 +395,7 @@ def test_a_float32_copy_has_the_same_weights_and_says_the_same_of_itself(tmp_pat
     assert all(copy.fields[name].types == small.fields[name].types for name in small.fields)
 
 
-def test_a_server_that_cannot_start_says_why(tmp_path):
+def test_the_error_of_a_server_that_cannot_start_gives_the_reason(tmp_path):
     servers = part("servers")
     (tmp_path / "none.gguf").write_bytes(b"not a model")
     settings = {"slots": 1, "context": 64, "threads": 1, "log": tmp_path / "log"}
@@ -434,10 +434,10 @@ def test_the_chain_on_the_servers_page_runs(tmp_path, capsys):
     assert capsys.readouterr().out.strip()
 
 
-# --- what libraries offer ---------------------------------------------------------------------------
+# --- options of other libraries ---------------------------------------------------------------------------
 
 
-def test_options_are_measured_and_their_errors_told(model: Path) -> None:
+def test_the_options_benchmark_reports_times_and_errors(model: Path) -> None:
     command = [sys.executable, "benchmarks/options.py", "--model", str(model), "--rows", "1,2", "--prefix", "20",
                "--steps", "4", "--ways", "eager,bfloat16,torchao int8,packed,lean"]  # fmt: skip
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -451,11 +451,11 @@ def test_options_are_measured_and_their_errors_told(model: Path) -> None:
         for name, row in table.items():
             assert row["ms"] > 0
             assert row["ratio"] == pytest.approx(row["sdpa_ms"] / row["ms"], abs=0.2, rel=0.3)
-            # Another order of summation, or numbers of fewer digits.
+            # The error is small for another order of summation, and larger at lower precision.
             assert (row["error"] < 1e-4) == (name in ("eager", "packed", "lean"))
 
 
-def test_options_that_do_not_exist_are_refused() -> None:
+def test_unknown_options_are_refused() -> None:
     command = [sys.executable, "benchmarks/options.py", "--ways", "magic"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
     assert done.returncode == 2
@@ -465,7 +465,7 @@ def test_options_that_do_not_exist_are_refused() -> None:
 # --- the routers ------------------------------------------------------------------------------------
 
 
-def test_the_routers_benchmark_runs_as_it_says(tmp_path: Path) -> None:
+def test_the_routers_benchmark_reports_every_set_and_pair(tmp_path: Path) -> None:
     labels = tmp_path / "labels.csv"
     labels.write_text("label,question\n1,What are the benefits of tea?\n0,What is 2 + 2?\n")
     command = [sys.executable, "benchmarks/router.py", "--train", "--test", str(labels), "--overhead", "3"]
@@ -481,7 +481,7 @@ def test_the_routers_benchmark_runs_as_it_says(tmp_path: Path) -> None:
     assert "overhead of a direct answer" in done.stdout
 
 
-def test_steps_are_counted_beside_busy_processes(model: Path) -> None:
+def test_the_contention_benchmark_counts_steps_beside_busy_processes(model: Path) -> None:
     command = [sys.executable, "benchmarks/contention.py", "--model", str(model), "--ways"]
     command += ["default,spincount", "--rows", "1,2", "--busy", "0,1", "--steps", "4", "--rounds", "1"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=900)

@@ -1,4 +1,4 @@
-"""The benchmark of busy machines: it measures what it says, with nothing of the caller's settings."""
+"""The benchmark of busy machines: its measurements, independent of the caller's settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def contention(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 class Runs:
-    """Stands for `subprocess.run`: says what is scripted, and keeps what it was asked."""
+    """Stands in for `subprocess.run`: returns scripted outputs, and records commands and environments."""
 
     def __init__(self, *outputs: str) -> None:
         self.outputs = list(outputs)
@@ -51,14 +51,14 @@ def test_busy_processes_last_as_long_as_their_block(contention: Any) -> None:
     assert not [process for process in running if process.is_running()]
 
 
-def test_a_busy_process_ends_when_whoever_started_it_is_gone(contention: Any) -> None:
+def test_a_busy_process_ends_with_its_parent(contention: Any) -> None:
     process = subprocess.Popen([sys.executable, "-c", contention._BUSY], stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(60) == 0
 
 
-def test_each_number_of_rows_is_warmed_up_and_measured_beside_each_number_of_neighbours(contention: Any) -> None:
+def test_each_combination_of_rows_and_busy_processes_is_warmed_up_and_measured(contention: Any) -> None:
     asked: list[tuple[int, int]] = []
 
     def measure(rows: int, steps: int) -> float:
@@ -72,7 +72,7 @@ def test_each_number_of_rows_is_warmed_up_and_measured_beside_each_number_of_nei
     ]  # fmt: skip
 
 
-def test_ways_differ_in_their_environment_alone_and_take_turns(contention: Any, monkeypatch: Any) -> None:
+def test_variants_differ_only_in_their_environment_and_take_turns(contention: Any, monkeypatch: Any) -> None:
     for name, value in WAITS.items():
         monkeypatch.setenv(name, value)
     runs = Runs(*(cell(1, 0, pace) for pace in (1, 2, 30, 40, 50, 6)))
@@ -91,7 +91,7 @@ def test_ways_differ_in_their_environment_alone_and_take_turns(contention: Any, 
     }  # fmt: skip
 
 
-def test_what_cannot_be_measured_is_named_with_the_reason(contention: Any, tmp_path: Path, capsys: Any) -> None:
+def test_skipped_variants_are_reported_with_the_reason(contention: Any, tmp_path: Path, capsys: Any) -> None:
     args = contention.arguments(["--ways", "llama.cpp,llama.cpp 0", "--model", str(tmp_path)])
     result = contention.measured(args)
     assert result["cells"] == []
@@ -100,7 +100,7 @@ def test_what_cannot_be_measured_is_named_with_the_reason(contention: Any, tmp_p
     assert "llama.cpp 0: " in capsys.readouterr().out
 
 
-def test_the_demo_is_counted_by_its_speed_up_at_equal_tokens(contention: Any, monkeypatch: Any, capsys: Any) -> None:
+def test_the_demo_counts_runs_by_their_speedup_at_equal_tokens(contention: Any, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     ratios = [2.5, 1.9, 2.0, 3.1]
     runs = Runs(*(json.dumps({"compare": {"speedup": {"wall": 9.0, "per_token": ratio}}}) for ratio in ratios))
@@ -112,7 +112,7 @@ def test_the_demo_is_counted_by_its_speed_up_at_equal_tokens(contention: Any, mo
     assert "above 2x in 2 of 4 runs" in capsys.readouterr().out
 
 
-def test_an_unknown_way_is_refused(contention: Any, capsys: Any) -> None:
+def test_an_unknown_variant_is_refused(contention: Any, capsys: Any) -> None:
     with pytest.raises(SystemExit):
         contention.arguments(["--ways", "fast"])
     assert "no such way: fast" in capsys.readouterr().err

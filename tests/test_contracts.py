@@ -23,13 +23,13 @@ STANDARD_LIBRARY = {
     *("_SubParsersAction", "_actions", "_exit", "_fill_text", "_format_action_invocation", "_replace", "_width"),
     *("_abc_impl", "_step_functions"),  # metaclasses write these into classes
 }
-"""Private names of the standard library and what it gives to classes."""
+"""Private names that the standard library defines or writes into classes."""
 
 DOCUMENTED = {
     *("_generate", "_agenerate", "_stream", "_astream", "_llm_type", "_identifying_params", "_type"),
     *("_query", "_aquery", "_select", "_aselect", "_get_prompts", "_update_prompts", "_get_prompt_modules"),
 }
-"""What LangChain and LlamaIndex ask subclasses to implement."""
+"""Methods that LangChain and LlamaIndex require of subclasses."""
 
 NO_NAMES = {"_do_", "_proj", "_"}
 """Strings in our code that look like private names."""
@@ -39,7 +39,7 @@ SEEN_BY_NAME = {"GraphBubbleUp", "LangChainBetaWarning"}
 
 
 def own_names(tree: ast.AST) -> Iterator[str]:
-    """What this code defines or assigns: functions, classes, variables, attributes of `self`."""
+    """Names that this code defines or assigns: functions, classes, variables, attributes of `self`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield node.name
@@ -83,7 +83,7 @@ def inherited(cls: type) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def used() -> set[str]:
-    """Private names of other packages that our code uses, but for those that are names of ours as well."""
+    """Private names of other packages that our code uses, except those that our code also defines."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FILES]
     own = {name for tree in trees for name in own_names(tree)}
     looked_up = {name for tree in trees for name in used_names(tree)}
@@ -111,7 +111,7 @@ def test_every_row_has_one_contract_test() -> None:
     assert {name: tests.count(f'"{name}"') for name in rows()} == dict.fromkeys(rows(), 1)
 
 
-def test_a_broken_contract_says_what_to_do() -> None:
+def test_the_error_of_a_broken_contract_gives_the_remedy() -> None:
     with pytest.raises(pytest.fail.Exception) as caught, contract("langgraph.errors.GraphBubbleUp"):
         raise AttributeError("gone")
     text = str(caught.value)

@@ -84,7 +84,7 @@ def test_the_decoding_benchmark_measures_every_column():
 
 
 @pytest.mark.model
-def test_the_prompt_benchmark_counts():
+def test_the_prompt_benchmark_counts_tokens():
     assert last_json("benchmarks/prompts.py", "--questions", "1")["questions"] == 1
 
 

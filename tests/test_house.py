@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, what an import loads, and what is public."""
+"""Rules of the packages: allowed imports, modules that an import loads, and public names."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ TOP = {
     *("__init__", "__main__", "cli", "_cli", "local"),
     *("routers.classifier", "adapters.adoption", "adapters.engines"),
 }
-"""What stands on the core; listed so that a new module must be given its place."""
+"""Modules on top of the core; listed so that each new module gets a place."""
 
 WITH_TORCH = ["skeleton_of_thought/local/", "skeleton_of_thought/routers/classifier.py"]
-"""Who may import torch and transformers."""
+"""Modules that may import torch and transformers."""
 
 MOST_FLOORS = 12
-"""The longest chain of imports within `langchain_sot`, which a reader follows to get to the bottom of a module."""
+"""The longest chain of imports within `langchain_sot` that a reader may have to follow."""
 
 
 MOST_LINES = 450
@@ -184,12 +184,12 @@ def import_circles(graph: dict[str, set[str]]) -> Iterator[list[str]]:
         yield from visit(name, [])
 
 
-def test_circles_of_imports_are_found():
+def test_the_search_finds_import_circles():
     assert list(import_circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == [["a", "b", "c", "a"]]
     assert list(import_circles({"a": {"b", "c"}, "b": {"c"}, "c": set()})) == []
 
 
-def test_the_langchain_package_has_few_floors():
+def test_the_langchain_package_has_short_import_chains():
     graph = import_graph("langchain_sot")
 
     def chain(name: str) -> list[str]:
@@ -200,12 +200,12 @@ def test_the_langchain_package_has_few_floors():
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_an_import_is_light_and_quiet(package):
+def test_importing_a_package_loads_no_heavy_module_and_prints_nothing(package):
     heavy = ["torch", "transformers", "langchain_community", "numpy", "rich", "openai"]
     heavy += {"langchain_sot": ["llama_index", "langchain", "langgraph"], "llama_index_sot": ["langchain_core"]}.get(
         package, ["llama_index", "langchain_core", "pydantic"]
     )
-    # What langchain-core loads is its own business: numpy, and older versions transformers.
+    # Modules that langchain-core loads do not count: numpy, and in older versions transformers.
     first = "langchain_core.language_models.chat_models" if package == "langchain_sot" else "sys"
     code = (
         f"import sys, {first}; before = set(sys.modules); import {package}; "
@@ -216,8 +216,8 @@ def test_an_import_is_light_and_quiet(package):
     assert done.stderr == ""
 
 
-def test_the_chain_loads_what_it_needs_and_no_more():
-    # The time of the import is measured by `benchmarks/orchestration.py`; most of it would be these.
+def test_importing_the_chain_loads_no_slow_module():
+    # `benchmarks/orchestration.py` measures the import's time; these modules would take most of it.
     slow = ["tenacity", "langchain_core.runnables.retry", "langchain_core.runnables.configurable"]
     slow += ["langchain_core.language_models.llms", "langchain_core.runnables.graph", "langchain_core.tools"]
     slow += ["langchain_sot.chat_model", "langchain_sot.local.chat_transformers", "langchain_sot.calls"]
@@ -236,7 +236,7 @@ def test_the_chain_loads_what_it_needs_and_no_more():
     assert done.stdout.strip() == "[]"
 
 
-def test_public_names_are_these():
+def test_the_public_names_are_pinned():
     import langchain_sot
     import llama_index_sot
     import skeleton_of_thought
@@ -291,7 +291,7 @@ def test_public_names_are_these():
 def test_no_file_is_long():
     lengths = {path: path.read_text(encoding="utf-8").count("\n") for package in PACKAGES for path in modules(package)}
     long = {path.relative_to(ROOT).as_posix(): length for path, length in lengths.items() if length > MOST_LINES}
-    assert not long, f"split by noun what has more than {MOST_LINES} lines: {long}"
+    assert not long, f"split by noun these files of more than {MOST_LINES} lines: {long}"
 
 
 def test_the_top_of_the_langchain_package_is_narrow():

@@ -1,4 +1,4 @@
-"""The notebooks run, and their stored outputs are those of their cells."""
+"""The notebooks run, and their stored outputs match their cells."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def test_stored_outputs_are_current_and_readable(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_every_notebook_shows_a_time_line_that_the_package_drew(path):
+def test_every_notebook_shows_a_time_line_of_the_package(path):
     notebook = nbformat.read(path, as_version=4)
     data = [output.data for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
     assert any('role="img"' in shown.get("image/svg+xml", "") and "█" in shown["text/plain"] for shown in data)
     assert not any("<rect" in cell.source for cell in notebook.cells)
 
 
-def test_the_picture_of_other_pages_is_that_of_the_notebook():
+def test_other_pages_show_the_notebooks_picture():
     name, path = refresh.PICTURE
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     assert path.read_text(encoding="utf-8") == refresh.picture(notebook)
@@ -103,7 +103,7 @@ def _clear(notebook: Any) -> None:
         (_put_out("x" * 70_000), "it has 7.... bytes, more than"),
     ],
 )
-def test_outputs_that_a_reader_should_not_see_are_named(change, fault):
+def test_unwanted_outputs_are_reported(change, fault):
     notebook = good()
     change(notebook)
     with pytest.raises(AssertionError, match=fault):
@@ -152,12 +152,12 @@ def test_every_pattern_of_the_packages_own_text_occurs_in_a_stored_output():
         ("['Listen well']\n['Explain simply']", "['Listen well', 'Explain simply']", False),
     ],
 )
-def test_the_packages_own_text_is_compared_and_the_models_words_are_not(before, now, same):
+def test_the_check_compares_the_packages_text_and_ignores_the_models_words(before, now, same):
     cells = [v4.new_code_cell("", outputs=[v4.new_output("stream", text=text)]) for text in (before, now)]
     assert (refresh.by_package(cells[0]) == refresh.by_package(cells[1])) is same
 
 
-def test_a_check_names_what_is_not_current(tmp_path, monkeypatch, capsys):
+def test_a_check_names_stale_notebooks(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(refresh, "FOLDER", tmp_path)
     nbformat.write(good(), tmp_path / "good.ipynb")
     changed = good()
@@ -174,7 +174,7 @@ def test_a_check_names_what_is_not_current(tmp_path, monkeypatch, capsys):
 
 # Jupyter's own packages warn on a machine without a configuration.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning")
-def test_a_run_leaves_outputs_that_are_current():
+def test_a_run_stores_current_outputs():
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     notebook = good()
@@ -193,7 +193,7 @@ def test_a_run_leaves_outputs_that_are_current():
 @pytest.mark.model
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::ResourceWarning")
-def test_notebooks_run_and_outputs_differ_from_the_stored_ones_only_in_times_and_the_models_words(path):
+def test_a_new_run_changes_only_times_and_the_models_words(path):
     pytest.importorskip("nbclient")
     stored = nbformat.read(path, as_version=4)
     ran = refresh.execute(copy.deepcopy(stored))

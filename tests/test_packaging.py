@@ -40,7 +40,7 @@ def test_links_lead_to_files_and_titles_that_exist(page):
         assert not anchor or anchor in anchors(file), f"{page} links to {target}"
 
 
-def test_the_page_on_an_index_has_no_relative_link():
+def test_the_readme_on_a_package_index_has_no_relative_link():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert any(not re.match(r"\w+:", target) for target in links(text))
     for rule in PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
@@ -53,7 +53,7 @@ def test_the_page_on_an_index_has_no_relative_link():
     assert f"]({HOME}/blob/main/docs/local.md" in text
 
 
-def test_all_addresses_are_of_one_repository():
+def test_all_urls_name_one_repository():
     assert set(PROJECT["project"]["urls"]) == {"Homepage", "Documentation", "Changelog", "Issues", "Source"}
     assert all(url.startswith(HOME) for url in PROJECT["project"]["urls"].values())
     assert f"git clone {HOME} " in (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,14 +76,14 @@ def test_the_sdist_has_every_tracked_file():
     assert {name.split("/")[0] for name in listed.split("\0") if name} - {".gitignore", "pyproject.toml"} <= included
 
 
-def test_all_names_every_extra():
+def test_the_all_extra_includes_every_extra():
     (everything,) = EXTRAS["all"]
     named = re.fullmatch(r"skeleton-of-thought\[(.*)\]", everything)
     assert named is not None
     assert set(named[1].split(",")) == set(EXTRAS) - {"all"}
 
 
-def test_every_extra_that_an_error_or_a_page_names_exists():
+def test_every_extra_named_in_an_error_or_a_page_exists():
     named = set()
     for folder in ("skeleton_of_thought", "langchain_sot", "llama_index_sot"):
         for path in (ROOT / folder).rglob("*.py"):
@@ -98,7 +98,7 @@ def test_every_extra_that_an_error_or_a_page_names_exists():
     assert named <= set(EXTRAS)
 
 
-def test_readme_names_the_packages_that_its_commands_need_beyond_all():
+def test_readme_names_the_packages_that_the_all_extra_lacks():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     installed = {re.match(r"[\w-]+", one)[0] for ones in EXTRAS.values() for one in ones}
     providers = re.findall(r"^\$ sot .*--model langchain:(\w+):(.*)$", text, re.M)

@@ -17,7 +17,7 @@ LIMITS = {
     # Its calls depend on how long the caller waits for each token.
     "engine": {"modules": 20, "functions": 225},
 }
-"""The most that an answer may take. If one is exceeded, `--modules` and `--functions` show where the path has grown."""
+"""The limits of an answer. If one is exceeded, `--modules` and `--functions` show where the path has grown."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_an_answer_goes_through_few_modules_functions_and_calls(counted, way):
 
 
 @pytest.mark.parametrize("way", ["langchain", "llama_index"])
-def test_a_model_is_resolved_once_for_each_of_its_roles(counted, way):
+def test_a_model_is_resolved_once_per_role(counted, way):
     assert counted[way]["resolved"] <= 2
 
 

@@ -28,13 +28,13 @@ def test_the_record_plays_to_its_end(record: ModuleType) -> None:
     player.play(player.length)
     lines = ["".join(text for text, _ in line) for line in player.lines()]
     boxes = sum(line.count("╭") for line in lines)
-    assert boxes >= 3, "the picture shows several points side by side"
+    assert boxes >= 3, "the picture shows too few points"
     assert lines[1].startswith(f"points done: {boxes} of {boxes} - ")
     assert len(lines) <= record.SIZE[1]
 
 
 @pytest.mark.parametrize("name", ["live.png", "live.gif"])
-def test_pictures_are_small_and_have_the_scripts_size(record: ModuleType, name: str) -> None:
+def test_pictures_are_small_and_fit_the_terminals_size(record: ModuleType, name: str) -> None:
     from PIL import Image
 
     assert (PICTURES / name).stat().st_size < 400_000

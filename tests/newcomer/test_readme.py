@@ -64,7 +64,7 @@ SAYS = [
     (r"^sot chat", r"\w+"),
     (r"^sot config", r"model"),
 ]
-"""Patterns of commands and of what they print, on either output. The first pattern that fits a command counts."""
+"""Patterns of commands and of their output on either stream. The first pattern that fits a command counts."""
 
 SILENT = r"^pip |.* > \S+$"
 """Commands that may print nothing: they install, or redirect their output."""
@@ -234,7 +234,7 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory, server: str) -> Iterator[
 @pytest.mark.model
 @needs_wheel
 @pytest.mark.parametrize("block", blocks(), ids=lambda block: f"line {block.line}")
-def test_every_block_works_in_its_order(newcomer: Newcomer, block: Block) -> None:
+def test_every_block_runs_in_order(newcomer: Newcomer, block: Block) -> None:
     if block.kind == "python":
         assert re.search(r"(?m)^1\. ", newcomer.runs(block.text))
         return
@@ -246,7 +246,7 @@ def test_every_block_works_in_its_order(newcomer: Newcomer, block: Block) -> Non
 
 @pytest.mark.model
 @needs_wheel
-def test_the_points_were_decoded_as_one_batch(newcomer: Newcomer) -> None:
+def test_the_points_are_decoded_in_one_batch(newcomer: Newcomer) -> None:
     assert newcomer.runs("print(chain.llm.engine.parallel_rows > 1, chain.llm.engine.stats().peak_batch_size > 1)") == (
         "True True\n"
     )
@@ -260,7 +260,7 @@ def test_every_replacement_is_needed() -> None:
         assert any(re.search(pattern, command) for command in TYPED), f"README has no {pattern!r} any more ({reason})"
 
 
-def test_a_command_that_prints_nothing_is_an_error_unless_it_installs_or_redirects() -> None:
+def test_a_silent_command_is_an_error_unless_it_installs_or_redirects() -> None:
     silent = [command for command in TYPED if re.match(SILENT, command)]
     assert any("> " in command for command in silent)
     assert all(command.startswith("pip ") or " > " in command for command in silent)

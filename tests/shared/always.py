@@ -1,4 +1,4 @@
-"""Chains without a router, which most tests use: they write a skeleton for every question."""
+"""Chains without a router, which write a skeleton for every question. Most tests use them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Contracts: what we rely on in private names of other packages, and what a failing test says about it."""
+"""Contracts: the private names of other packages that we use, and the error text of a failing test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PACKAGES = {
 
 
 class Row(NamedTuple):
-    """A row of the table: the name, the modules of ours that use it, why, and what to do without it."""
+    """A row of the table: the name, the modules of ours that use it, the reason, and the alternative."""
 
     name: str
     users: str

@@ -51,7 +51,7 @@ class Clock:
         self._now = 100.0
 
     def watch(self, event: Any) -> bool:
-        """An `until` that is never true; it counts the points."""
+        """An `until` that is always false; it counts the points."""
         if self._left is not None and isinstance(event, PointDone):
             self._left -= 1
             if self._left == 0:

@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, where a typed Ctrl-C sends the program a signal."""
+"""A program on its own terminal, where a typed Ctrl-C sends the program a signal."""
 
 from __future__ import annotations
 

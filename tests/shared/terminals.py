@@ -1,4 +1,4 @@
-"""A terminal of rich's own making, and a live view on it."""
+"""A terminal made by rich, and a live view on it."""
 
 from __future__ import annotations
 
