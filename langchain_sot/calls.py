@@ -60,17 +60,16 @@ class AnswerModels:
         return self.llm.serial or self.point_llm.serial
 
     def request(self, max_concurrency: int | None) -> Request:
-        """What routers may know of a request besides its question, under this limit of open calls."""
-        return read_request(self.llm.kwargs, self._room(max_concurrency))
+        """What routers may know of a request besides its question.
 
-    def _room(self, max_concurrency: int | None) -> int | None:
-        # How many calls can really run side by side under this limit.
-        if self.serial:
-            return 1
-        if not self.point_llm.native:
-            return max_concurrency
-        rows: int = cast("ChatTransformers", self.point_llm.model).engine.parallel_rows
-        return rows if max_concurrency is None else min(rows, max_concurrency)
+        Args:
+            max_concurrency: The most calls that may be open; fewer where the models cannot run that many side by side.
+        """
+        room = 1 if self.serial else max_concurrency
+        if self.point_llm.native and not self.serial:
+            rows: int = cast("ChatTransformers", self.point_llm.model).engine.parallel_rows
+            room = rows if max_concurrency is None else min(rows, max_concurrency)
+        return read_request(self.llm.kwargs, room)
 
     def continuing(self, prefill: Literal["auto"] | bool) -> frozenset[Stage]:
         """The stages whose model gets the start of its turn."""
