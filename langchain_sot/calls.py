@@ -22,6 +22,7 @@ from skeleton_of_thought.adapters.hints import engine_settings, token_limit
 from skeleton_of_thought.adapters.replies import (
     ReplyEnd,
     aclose_stream,
+    close_stream,
     read_decoding,
     read_finish_reason,
 )
@@ -238,8 +239,7 @@ class ModelCalls:
                 yield reader.add(chunk)
         finally:
             # Closed here and not when it is collected: the call's run has to end before its parent's.
-            if (close := getattr(stream, "close", None)) is not None:
-                close()
+            close_stream(stream)
         if request.structured:
             yield reader.rest
         yield reader.end()

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
+from skeleton_of_thought.adapters.replies import aclosing_stream, close_stream
 from skeleton_of_thought.board import Board, End, Key, Text
 from skeleton_of_thought.events import Event
 from skeleton_of_thought.flow import AnswerFlow
@@ -105,8 +106,7 @@ class _Worker:
                 if self._cancelled.is_set() and getattr(stream, "cancel", None) is None:
                     break
         finally:
-            if (close := getattr(stream, "close", None)) is not None:
-                close()
+            close_stream(stream)
 
 
 def run(
@@ -218,8 +218,7 @@ def _read(open_call: Open, call: Call, position: int, opened: list[Any]) -> Gene
     try:
         yield from iter(stream)
     finally:
-        if (close := getattr(stream, "close", None)) is not None:
-            close()
+        close_stream(stream)
 
 
 def _wait_for_reports(inbox: queue.SimpleQueue[list[WorkerReport]], timeout: float | None) -> list[WorkerReport]:
@@ -338,7 +337,7 @@ async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue
             decision = await call.router.adecide()
             reply = Reply(decision=decision, usage=decision.usage)
         else:
-            async with _closing(open_call(call, key[0])) as stream:
+            async with aclosing_stream(open_call(call, key[0])) as stream:
                 async for item in stream:
                     if _cancelling():
                         # A client below has swallowed the cancellation, and would read on forever.
@@ -361,12 +360,3 @@ async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue
 def _cancelling() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-@contextlib.asynccontextmanager
-async def _closing(stream: AsyncIterator[str | Reply]) -> AsyncIterator[AsyncIterator[str | Reply]]:
-    try:
-        yield stream
-    finally:
-        if (close := getattr(stream, "aclose", None)) is not None:
-            await close()

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from importlib import import_module
 from typing import Any, Self, cast
 
+from skeleton_of_thought.adapters.replies import aclose_stream, close_stream
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Conversation, Hints, Message, Prompt, Reply, RouteDecision, Usage
 
@@ -167,8 +168,7 @@ def _collected(reply: Any) -> tuple[str, Usage | None]:
         for item in reply:
             usage = _taken(item, pieces, usage)
     finally:
-        if (close := getattr(reply, "close", None)) is not None:
-            close()
+        close_stream(reply)
     return "".join(pieces), usage
 
 
@@ -183,8 +183,7 @@ async def _acollected(reply: Any) -> tuple[str, Usage | None]:
         async for item in reply:
             usage = _taken(item, pieces, usage)
     finally:
-        if (close := getattr(reply, "aclose", None)) is not None:
-            await close()
+        await aclose_stream(reply)
     return "".join(pieces), usage
 
 
