@@ -112,7 +112,11 @@ async def test_a_prompt_router_resolves_its_model_once_for_a_question(way, kit, 
 
 
 @pytest.mark.parametrize("wrap", list(WRAPPED))
-@pytest.mark.parametrize("settings", [{"router": "auto"}, {"router": None}, {"router": lambda question: True}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{"router": "auto"}, {"router": None}, {"router": lambda question: True}],
+    ids=["auto", "none", "function"],
+)
 async def test_a_chat_model_resolves_its_model_once_for_an_answer(way, llm, resolved, wrap, settings):
     model = SkeletonOfThoughtChain(llm=WRAPPED[wrap](llm), **settings).as_chat_model()
     resolved.clear()
