@@ -28,6 +28,7 @@ from langchain_core.outputs import (
     LLMResult,
 )
 from langchain_core.runnables import ConfigurableField
+from parameter_ids import stable_id
 
 from langchain_sot.calls import ChainModels
 from langchain_sot.local import adoption
@@ -345,7 +346,7 @@ def test_an_engine_lives_as_long_as_its_pipeline(library, loaded):
 @pytest.mark.parametrize(
     "settings",
     [{}, {"repetition_penalty": 1.7}, {"max_new_tokens": 5}, {"min_new_tokens": 9}, {"stop_sequence": "e"}],
-    ids=str,
+    ids=stable_id,
 )
 async def test_greedy_text_is_the_pipelines_own(llm_of, engine, generated, way, settings):
     llm = llm_of(**settings)
@@ -535,7 +536,7 @@ class Shout:
         ({"do_sample": True, "min_p": 0.1}, "min_p=0.1"),
         ({"add_special_tokens": False}, "add_special_tokens"),
     ],
-    ids=str,
+    ids=stable_id,
 )
 async def test_unsupported_settings_leave_the_object_unchanged(llm_of, generated, settings, reason, caplog):
     llm = llm_of(**settings)

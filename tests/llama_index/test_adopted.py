@@ -14,6 +14,7 @@ from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.llms.callbacks import llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.prompts import PromptTemplate
+from parameter_ids import stable_id
 
 from llama_index_sot.local import adoption
 from llama_index_sot.local.adoption import adopt_llm
@@ -141,7 +142,7 @@ async def test_streams_have_the_same_text(hugging):
         {"completion_to_prompt": lambda prompt: f"[[{prompt}]]"},
         {"query_wrapper_prompt": "<<{query_str}>>", "completion_to_prompt": lambda prompt: f"[[{prompt}]]"},
     ],
-    ids=str,
+    ids=stable_id,
 )
 @pytest.mark.filterwarnings("ignore:.*temperature.*:UserWarning", "ignore:.*top_p.*:UserWarning")
 def test_settings_are_kept(hugging, settings):
@@ -338,7 +339,7 @@ class Shout:
         ({"do_sample": True, "min_p": 0.1}, "min_p=0.1"),
         ({"eos_token_id": [0, 5]}, "[5]"),
     ],
-    ids=str,
+    ids=stable_id,
 )
 def test_settings_that_no_engine_has_leave_the_object_as_it_is(hugging, generated, generate, reason, caplog):
     llm = hugging(generate_kwargs=generate)
@@ -351,7 +352,7 @@ def test_settings_that_no_engine_has_leave_the_object_as_it_is(hugging, generate
     assert len(generated) == 1
 
 
-@pytest.mark.parametrize("generate", [{"max_new_tokens": 5}, {"stopping_criteria": []}], ids=str)
+@pytest.mark.parametrize("generate", [{"max_new_tokens": 5}, {"stopping_criteria": []}], ids=stable_id)
 def test_calls_that_fail_in_the_class_itself_still_fail(hugging, generate, caplog):
     llm = hugging(generate_kwargs=generate)
     assert adopt_llm(llm) is None
