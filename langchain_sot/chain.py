@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, cast, get_type_hints
 
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
@@ -26,6 +27,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from langchain_sot.entry import FlowRunnable
+from langchain_sot.plan import AnswerPlan
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet, how_long, how_many
 from skeleton_of_thought.routers.base import check_router
@@ -35,7 +37,6 @@ from skeleton_of_thought.types import Answer, Point, Skeleton
 if TYPE_CHECKING:
     from langchain_core.runnables.graph import Graph
 
-    from langchain_sot.calls import ChainModels
     from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
     from langchain_sot.expansion import PointExpansion
     from langchain_sot.messages import ParsedInput
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 # Modules that run an answer, or that only some methods need, are imported in those methods. The benchmark
 # `benchmarks/orchestration.py` measures the time that the import of this package takes.
 
-__all__ = ["AnswerPlan", "SkeletonOfThoughtChain"]
+__all__ = ["SkeletonOfThoughtChain"]
 
 _SETTINGS = tuple(field.name for field in fields(Settings))
 _TEMPLATES = ("skeleton_prompt", "point_prompt", "merge_prompt")
@@ -56,41 +57,6 @@ _planned_fields = operator.attrgetter(*_OTHERS, *_TEMPLATES, *_SETTINGS)
 
 _MOST_ROUTERS = 8
 """The most routers that one chain and its copies keep."""
-
-
-@dataclass(frozen=True)
-class AnswerPlan:
-    """How a chain makes its answers: the core's settings, and the models.
-
-    Attributes:
-        llm: Writes skeletons, merges and direct answers.
-        point_llm: Writes points.
-        prompts: The prompts of both.
-        settings: The core's settings.
-        router: A runnable, a function of the question, a core `Router`, or None.
-        routes_by_runs: Whether the router may start runs, which are then children of the answer's run.
-        prefill: Whether models are given the start of their turn; "auto" for where they are known to continue it.
-        structured: Whether the skeleton is asked for as data, where the model can give it.
-        skeleton: Points that are known already.
-        adopts: Whether local models of LangChain's Hugging Face classes get an engine.
-    """
-
-    llm: Runnable[Any, Any]
-    point_llm: Runnable[Any, Any]
-    prompts: PromptSet
-    settings: Settings
-    router: Any
-    routes_by_runs: bool
-    prefill: Literal["auto"] | bool
-    structured: bool
-    skeleton: Skeleton | None
-    adopts: bool
-
-    def models(self, kwargs: Mapping[str, Any]) -> ChainModels:
-        """The models, and the keyword arguments that each call passes on to them."""
-        from langchain_sot.calls import ChainModels
-
-        return ChainModels(self.llm, self.point_llm, adopts=self.adopts, kwargs=kwargs)
 
 
 class PlanCache:
@@ -264,8 +230,11 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     def _check(self) -> Self:
         if self.router != "auto" and not isinstance(self.router, Runnable):
             check_router(self.router)
+        from langchain_sot.calls import ChainModels
+
         # Adopts local models now, rather than amid the first answer: an engine packs a model's weights.
-        self.plan().models({}).for_config({})
+        plan = self.plan()
+        ChainModels(plan.llm, plan.point_llm, adopts=plan.adopts).for_config({})
         return self
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
@@ -375,9 +344,9 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             >>> SkeletonOfThoughtChain(llm=llm).as_chat_model().invoke("What are good ways to stay awake?").text
             '1. Move: A short walk helps.'
         """
-        from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
-
-        return SkeletonOfThoughtChatModel(chain=self)
+        # By name, because that package imports this module.
+        model: type[SkeletonOfThoughtChatModel] = import_module("langchain_sot.chat_model").SkeletonOfThoughtChatModel
+        return model(chain=self)
 
     # --- the interface of LangChain's runnables ---
 

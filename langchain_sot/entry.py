@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
 
     from langchain_sot.calls import AnswerModels, ChainModels
-    from langchain_sot.chain import AnswerPlan
     from langchain_sot.custom_events import CustomEventReporter
     from langchain_sot.messages import ParsedInput
+    from langchain_sot.plan import AnswerPlan
     from langchain_sot.results import Chunks
     from skeleton_of_thought.events import AnswerFailed, Event
     from skeleton_of_thought.flow import AnswerFlow
@@ -287,7 +287,7 @@ class AnswerBatch:
         live: bool,
         models: ChainModels | None = None,
     ) -> None:
-        from langchain_sot.calls import ModelCalls
+        from langchain_sot.calls import ChainModels, ModelCalls
         from langchain_sot.messages import read_input
         from skeleton_of_thought.events import AnswerFailed
 
@@ -300,7 +300,9 @@ class AnswerBatch:
         self.inputs: list[ParsedInput] = []
         children: list[RunnableConfig] = []
         chosen: list[AnswerModels] = []
-        models = plan.models(kwargs) if models is None else models.with_kwargs(kwargs)
+        if models is None:
+            models = ChainModels(plan.llm, plan.point_llm, adopts=plan.adopts, kwargs=kwargs)
+        models = models.with_kwargs(kwargs)
         for i, (value, config) in enumerate(zip(inputs, configs, strict=True)):
             try:
                 parsed = read_input(value)

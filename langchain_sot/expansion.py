@@ -9,10 +9,10 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
 from langchain_core.runnables.base import RunnableSequence
 
-from langchain_sot.chain import AnswerPlan
 from langchain_sot.entry import FlowRunnable
 from langchain_sot.messages import ParsedInput, convert_messages, read_input, render_text
 from langchain_sot.models.resolution import find_model, read_traits
+from langchain_sot.plan import AnswerPlan
 from langchain_sot.results import PointChunks, points_dict
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Answer, Point, Skeleton

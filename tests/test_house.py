@@ -6,7 +6,7 @@ import ast
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -129,26 +129,21 @@ def test_adapters_import_neither_each_other_nor_langchain_community():
             assert not names & {"langchain_community", "langchain_classic"}, path
 
 
-def at_import(body: list[ast.stmt]) -> list[ast.stmt]:
-    """The imports that run when a module is imported: all but those in functions and those for type checkers."""
-    found: list[ast.stmt] = []
-    for node in body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            found.append(node)
-        elif isinstance(node, ast.If):
-            found += at_import(node.orelse if "TYPE_CHECKING" in ast.unparse(node.test) else node.body + node.orelse)
-        elif isinstance(node, ast.Try):
-            found += at_import(node.body + node.orelse + node.finalbody + [s for h in node.handlers for s in h.body])
-    return found
+def at_run_time(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """All nodes, those in functions included, but for the imports that only type checkers see."""
+    for node in nodes:
+        yield node
+        for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        yield from at_run_time(node.orelse if for_types else ast.iter_child_nodes(node))
 
 
 def import_graph(package: str) -> dict[str, set[str]]:
-    """The modules of the package that each of its modules imports when it is imported."""
+    """The modules of the package that each of its modules imports, in its functions, too."""
     paths = {dotted(path): path for path in modules(package)}
     graph: dict[str, set[str]] = {}
     for name, path in paths.items():
         wanted: set[str] = set()
-        for node in at_import(ast.parse(path.read_text(encoding="utf-8")).body):
+        for node in at_run_time(ast.parse(path.read_text(encoding="utf-8")).body):
             if isinstance(node, ast.Import):
                 wanted |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):

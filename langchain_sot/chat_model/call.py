@@ -1,22 +1,19 @@
-"""One call on the chat model: its config and run, and one conversation of a `generate`."""
+"""One call on the chat model: its config, its run and its route."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForLLMRun, CallbackManager
 from langchain_core.callbacks.base import BaseCallbackHandler
-from langchain_core.language_models import BaseChatModel
-from langchain_core.outputs import ChatGeneration, LLMResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import RunnableConfig
 
-from langchain_sot.chat_model.message import with_usage
-from langchain_sot.chat_model.route import CallRoute
+if TYPE_CHECKING:
+    from langchain_sot.chat_model.route import CallRoute
 
-__all__ = ["ChatCall", "GenerateCall", "with_stop"]
+__all__ = ["ChatCall"]
 
 _HIDDEN_FROM_STREAMS = ("nostream", "langsmith:nostream")
 """LangGraph does not stream the tokens of model runs with these tags. The answer's own run streams its tokens in order;
@@ -115,54 +112,3 @@ class ChatCall:
         if self._closing is None:
             self._closing = asyncio.ensure_future(self.source.aclose())
         await asyncio.shield(self._closing)
-
-
-@dataclass(frozen=True)
-class GenerateCall:
-    """One conversation of a `generate` or `agenerate`.
-
-    Attributes:
-        model: The chain's `llm` where the route is delegated, else a copy of the chat model for this call.
-        value: The messages, or the text that a string LLM gets in their place.
-        stop: The stop strings.
-        config: The parts of the run's config, as keyword arguments of `generate`.
-        kwargs: Keyword arguments for the model.
-        route: The route of the call.
-    """
-
-    model: Runnable[Any, Any]
-    value: Any
-    stop: list[str] | None
-    config: dict[str, Any]
-    kwargs: Mapping[str, Any]
-    route: CallRoute
-
-    def result(self) -> LLMResult:
-        """The result for this conversation alone."""
-        if self.route.delegated:
-            return self._result(self.model.invoke(self.value, self._config, **with_stop(self.stop, self.kwargs)))
-        return with_usage(BaseChatModel.generate(self._chat, [self.value], self.stop, **self.config, **self.kwargs))
-
-    async def aresult(self) -> LLMResult:
-        """Async twin of `result`."""
-        if self.route.delegated:
-            output = await self.model.ainvoke(self.value, self._config, **with_stop(self.stop, self.kwargs))
-            return self._result(output)
-        generated = BaseChatModel.agenerate(self._chat, [self.value], self.stop, **self.config, **self.kwargs)
-        return with_usage(await generated)
-
-    @property
-    def _chat(self) -> BaseChatModel:
-        return cast(BaseChatModel, self.model)
-
-    @property
-    def _config(self) -> RunnableConfig:
-        return cast(RunnableConfig, {name: value for name, value in self.config.items() if value is not None})
-
-    def _result(self, output: Any) -> LLMResult:
-        return LLMResult(generations=[[ChatGeneration(message=self.route.message(output))]])
-
-
-def with_stop(stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword arguments with `stop`, if there is one: some runnables do not take `stop=None`."""
-    return dict(kwargs) if stop is None else {"stop": stop, **kwargs}

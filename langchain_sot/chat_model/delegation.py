@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.language_models import BaseChatModel, BaseLanguageModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
@@ -13,14 +13,16 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.runnables.utils import ConfigurableFieldSpec
 from pydantic import PrivateAttr
 
-from langchain_sot.chain import SkeletonOfThoughtChain
 from langchain_sot.chat_model.call import ChatCall
-from langchain_sot.chat_model.route import CallRoute
 from langchain_sot.messages import convert_message
 from langchain_sot.models.resolution import find_model, read_traits, rebound, resolve, with_bindings
 from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Conversation
+
+if TYPE_CHECKING:
+    from langchain_sot.chain import SkeletonOfThoughtChain
+    from langchain_sot.chat_model.route import CallRoute
 
 __all__ = ["PER_CALL_SETTINGS", "DelegatingChatModel", "suits_chain"]
 
@@ -75,13 +77,11 @@ def suits_chain(messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) -> b
 
 
 class DelegatingChatModel(BaseChatModel):
-    """A chat model whose tools, structured output, token counts, profile and parameters are those of a chain's `llm`.
+    """A chat model whose tools, structured output, token counts, profile and parameters are its chain's `llm`'s."""
 
-    Attributes:
-        chain: The chain.
-    """
-
-    chain: SkeletonOfThoughtChain
+    if TYPE_CHECKING:
+        # The subclass declares the field.
+        chain: SkeletonOfThoughtChain
 
     _call: ChatCall | None = PrivateAttr(default=None)
 

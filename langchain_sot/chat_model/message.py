@@ -13,9 +13,9 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import RunnableConfig
 
 from langchain_sot.calls import ChainModels
-from langchain_sot.chain import AnswerPlan
 from langchain_sot.entry import AnswerBatch
 from langchain_sot.messages import usage_metadata
+from langchain_sot.plan import AnswerPlan
 from langchain_sot.results import errors_dict
 from skeleton_of_thought.adapters.replies import read_usage
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event

@@ -27,10 +27,10 @@ from langchain_core.runnables.config import (
 from pydantic import ConfigDict, Field, model_validator
 
 from langchain_sot.chain import SkeletonOfThoughtChain
-from langchain_sot.chat_model.call import ChatCall, GenerateCall, with_stop
+from langchain_sot.chat_model.call import ChatCall
 from langchain_sot.chat_model.delegation import DelegatingChatModel, suits_chain
 from langchain_sot.chat_model.message import AnswerMessages, joined_results
-from langchain_sot.chat_model.route import CallRoute, route_call
+from langchain_sot.chat_model.route import CallRoute, GenerateCall, route_call, with_stop
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.settings import first_by_position
 

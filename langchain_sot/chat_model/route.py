@@ -5,21 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.runnables import RunnableConfig
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.runnables import Runnable, RunnableConfig
 
 from langchain_sot.calls import ChainModels
-from langchain_sot.chain import AnswerPlan
-from langchain_sot.chat_model.message import as_chunk, as_message
+from langchain_sot.chat_model.message import as_chunk, as_message, with_usage
 from langchain_sot.interrupts import dropped
 from langchain_sot.messages import convert_message, message_usage
+from langchain_sot.plan import AnswerPlan
 from langchain_sot.routers import ChildRunRouter
 from skeleton_of_thought.routers.base import AnyRouter, RouterWrapper, decide_at_once, report_answer
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Span, Timings, Usage
 
-__all__ = ["CallRoute", "DirectAnswer", "KnownDecision", "route_call"]
+__all__ = ["CallRoute", "DirectAnswer", "GenerateCall", "KnownDecision", "route_call", "with_stop"]
 
 _M = TypeVar("_M", bound=BaseMessage)
 
@@ -155,7 +157,7 @@ def route_call(
         config: The caller's config.
         kwargs: Keyword arguments for the models.
     """
-    models = plan.models(kwargs)
+    models = ChainModels(plan.llm, plan.point_llm, adopts=plan.adopts, kwargs=kwargs)
     if plan.router is None:
         return CallRoute(delegated=False, plan=plan, models=models)
     request = models.for_config(config).request(config.get("max_concurrency"))
@@ -169,3 +171,54 @@ def route_call(
         return CallRoute(delegated=False, plan=known, models=models)
     direct = DirectAnswer(plan.router, decision, conversation.question)
     return CallRoute(delegated=True, direct=direct, models=models)
+
+
+@dataclass(frozen=True)
+class GenerateCall:
+    """One conversation of a `generate` or `agenerate`.
+
+    Attributes:
+        model: The chain's `llm` where the route is delegated, else a copy of the chat model for this call.
+        value: The messages, or the text that a string LLM gets in their place.
+        stop: The stop strings.
+        config: The parts of the run's config, as keyword arguments of `generate`.
+        kwargs: Keyword arguments for the model.
+        route: The route of the call.
+    """
+
+    model: Runnable[Any, Any]
+    value: Any
+    stop: list[str] | None
+    config: dict[str, Any]
+    kwargs: Mapping[str, Any]
+    route: CallRoute
+
+    def result(self) -> LLMResult:
+        """The result for this conversation alone."""
+        if self.route.delegated:
+            return self._result(self.model.invoke(self.value, self._config, **with_stop(self.stop, self.kwargs)))
+        return with_usage(BaseChatModel.generate(self._chat, [self.value], self.stop, **self.config, **self.kwargs))
+
+    async def aresult(self) -> LLMResult:
+        """Async twin of `result`."""
+        if self.route.delegated:
+            output = await self.model.ainvoke(self.value, self._config, **with_stop(self.stop, self.kwargs))
+            return self._result(output)
+        generated = BaseChatModel.agenerate(self._chat, [self.value], self.stop, **self.config, **self.kwargs)
+        return with_usage(await generated)
+
+    @property
+    def _chat(self) -> BaseChatModel:
+        return cast(BaseChatModel, self.model)
+
+    @property
+    def _config(self) -> RunnableConfig:
+        return cast(RunnableConfig, {name: value for name, value in self.config.items() if value is not None})
+
+    def _result(self, output: Any) -> LLMResult:
+        return LLMResult(generations=[[ChatGeneration(message=self.route.message(output))]])
+
+
+def with_stop(stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments with `stop`, if there is one: some runnables do not take `stop=None`."""
+    return dict(kwargs) if stop is None else {"stop": stop, **kwargs}

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from itertools import takewhile
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -380,9 +381,9 @@ class Answer:
         Raises:
             InvalidInput: Seconds that are not positive and finite.
         """
-        from skeleton_of_thought.timeline import Timeline  # imported here, because most answers are never drawn
-
-        return Timeline.of(self, normal)
+        # Most answers are never drawn. By name, because that module imports this one.
+        timeline: type[Timeline] = import_module("skeleton_of_thought.timeline").Timeline
+        return timeline.of(self, normal)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain JSON-safe data. Sources, which may be any objects, are counted."""
