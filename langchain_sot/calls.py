@@ -13,7 +13,7 @@ from langchain_core.runnables.config import merge_configs
 
 from langchain_sot.messages import ParsedInput, convert_messages, message_usage, read_request, render_text
 from langchain_sot.models.open_runs import ended_runs
-from langchain_sot.models.resolution import ResolvedModel, resolve, unbind, with_bindings
+from langchain_sot.models.resolution import ResolvedModel, makes_configs, resolve, unbind, with_bindings
 from langchain_sot.models.servers import begin_turn, with_timeout
 from langchain_sot.models.streams import aopen_stream, open_stream
 from langchain_sot.models.text_calls import acomplete, as_string, complete
@@ -130,15 +130,19 @@ class ChainModels:
         return models
 
     def _choose_alike(self, *configs: RunnableConfig) -> bool:
-        # What makes a model of a runnable is what the config has under the names of its specs.
+        # Only the values named in `config_specs` choose a model, unless a binding makes configs of its own.
         try:
+            if self._names is None:
+                return False
             one, other = ([(c.get("configurable") or {}).get(name) for name in self._names] for c in configs)
-        except Exception:  # specs that contradict each other: nothing is shared
+        except Exception:  # contradictory specs: resolve for each config
             return False
         return _equal(one, other)
 
     @cached_property
-    def _names(self) -> list[str]:
+    def _names(self) -> list[str] | None:
+        if makes_configs(self._llm) or makes_configs(self._point_llm):
+            return None
         return sorted({spec.id for llm in (self._llm, self._point_llm) for spec in llm.config_specs})
 
 

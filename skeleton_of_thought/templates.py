@@ -15,10 +15,11 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from skeleton_of_thought.context import with_context
 from skeleton_of_thought.types import Conversation, Hints, Message, Point, Prompt, Skeleton
+from skeleton_of_thought.types.calls import with_hints
 
 if TYPE_CHECKING:
     from skeleton_of_thought.examples import FewShot
@@ -127,6 +128,9 @@ class PromptTemplate:
             units = int(value) if value.isdecimal() else len(value.encode()) // 2 + 64
             hints = replace(hints, max_tokens=tokens * units)
         return Prompt(messages, fill(self.prefill, values) if prefill else "", hints)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(with_hints(state))
 
     @cached_property
     def instruction(self) -> str:

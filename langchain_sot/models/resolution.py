@@ -20,6 +20,7 @@ __all__ = [
     "RunnableTraits",
     "find_model",
     "has_fallbacks",
+    "makes_configs",
     "models_in",
     "read_traits",
     "rebound",
@@ -214,6 +215,17 @@ def _most_limited(members: Iterable[tuple[Runnable[Any, Any], Mapping[str, Any]]
     if read_traits(first).native:
         return next((model for model, _ in others if not read_traits(model).native), first)
     return first
+
+
+def makes_configs(llm: Any) -> bool:
+    """Whether a binding in or around a model makes a config for each call, and with it may choose the model."""
+    if isinstance(llm, RunnableBindingBase) and llm.config_factories:
+        return True
+    inner = [getattr(llm, name, None) for name in ("bound", "runnable", "default")]
+    inner += [*(getattr(llm, "fallbacks", None) or ())]
+    alternatives = getattr(llm, "alternatives", None)
+    inner += alternatives.values() if isinstance(alternatives, dict) else ()
+    return any(isinstance(each, Runnable) and makes_configs(each) for each in inner)
 
 
 def models_in(

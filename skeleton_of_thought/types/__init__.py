@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from skeleton_of_thought.types.answer import (
     Answer,
     Content,
@@ -44,3 +47,11 @@ __all__ = [
     "Timings",
     "Usage",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The events were here in 0.1, and pickles name this module. By name, because the events import these types.
+    events = import_module("skeleton_of_thought.events")
+    if name not in events.__all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(events, name)

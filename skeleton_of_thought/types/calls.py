@@ -17,6 +17,7 @@ __all__ = [
     "Prompt",
     "Reply",
     "Retrieval",
+    "with_hints",
 ]
 
 Retrieval = Literal["none", "once", "per_point"]
@@ -62,6 +63,18 @@ class Prompt:
     messages: tuple[Message, ...]
     prefill: str = ""
     hints: Hints = Hints()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(with_hints(state))
+
+
+def with_hints(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of a pickled prompt or template; those of 0.1 have the fields of `Hints` as fields of their own."""
+    if "hints" in state:
+        return state
+    names = {field.name for field in dataclasses.fields(Hints)}
+    hints = Hints(**{name: value for name, value in state.items() if name in names})
+    return {**{name: value for name, value in state.items() if name not in names}, "hints": hints}
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
+import subprocess
+import sys
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 
-from skeleton_of_thought.types import Answer, Completion, Decoding, Reply, Span, Timings, Usage
+from skeleton_of_thought import PromptSet
+from skeleton_of_thought.types import Answer, Completion, Decoding, Hints, Reply, Span, Timings, Usage
 
 alone = Decoding(waiting=0.5, prefill=1.0, decode=2.0, steps=10, mean_rows=1.0, output_tokens=11)
 crowded = Decoding(waiting=0.25, prefill=0.5, decode=4.0, steps=30, mean_rows=5.0, output_tokens=31)
@@ -58,3 +63,31 @@ def test_timings_become_json_with_the_pace():
         },
         "points": [],
     }
+
+
+def test_events_are_still_found_among_the_types() -> None:
+    from skeleton_of_thought import events, types
+
+    assert types.AnswerDone is events.AnswerDone
+    with pytest.raises(AttributeError, match="NoSuchEvent"):
+        _ = types.NoSuchEvent
+
+
+def test_modules_that_moved_are_found_by_their_old_names() -> None:
+    code = (
+        "import importlib.util, skeleton_of_thought.auto\n"
+        "from skeleton_of_thought.cost import *\n"
+        "from skeleton_of_thought.routers.cost import CostGuard as now\n"
+        "print(skeleton_of_thought.auto.AutoRouter.__name__, CostGuard is now)\n"
+        "print(importlib.util.find_spec('skeleton_of_thought.routing').name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["AutoRouter", "True", "skeleton_of_thought.routing"]
+
+
+def test_prompts_that_0_1_pickled_get_their_hints() -> None:
+    dumps = Path(__file__).parents[1] / "data" / "dumps"
+    prompts = pickle.loads((dumps / "prompt_set.pickle").read_bytes())
+    assert prompts == PromptSet()
+    prompt = pickle.loads((dumps / "prompt.pickle").read_bytes())
+    assert (prompt.prefill, prompt.hints) == ("1.", Hints(stop=("END",), max_tokens=7, frequency_penalty=0.5))

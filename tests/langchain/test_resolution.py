@@ -203,3 +203,18 @@ def test_models_that_serve_one_call_at_a_time_are_recognized_by_name(kit, name):
 
     assert answer_models(type(name, (kit.Chat,), {"__module__": "elsewhere"})).serial
     assert not answer_models(kit.Chat).serial
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_binding_that_makes_its_configs_chooses_a_model_for_each_answer_of_a_batch(kit, is_async):
+    off, on = (kit.Chat(script=kit.answering(TITLES[:count])) for count in (2, 3))
+    alternatives = off.configurable_alternatives(ConfigurableField(id="model"), default_key="off", on=on)
+    binding = RunnableBinding(
+        bound=alternatives,
+        config_factories=[lambda config: {"configurable": {"model": config["metadata"].get("choice", "off")}}],
+    )
+    chain = skeleton_chain(llm=binding.with_config(tags=["mine"]))
+    configs = [{"metadata": {"choice": choice}} for choice in ("off", "on")]
+    questions = ["Why?", "How?"]
+    outputs = await chain.abatch(questions, configs) if is_async else chain.batch(questions, configs)
+    assert [len(output["skeleton"]) for output in outputs] == [2, 3]

@@ -45,6 +45,12 @@ def test_an_engine_with_a_retriever_answers_over_its_nodes():
         assert response.metadata["sot"]["retrieval"] == "per_point"
 
 
+def test_an_engine_with_default_prompts_answers():
+    response = unpickled("default_engine").query(QUERY)
+    assert response.metadata["sot"]["route"] == "direct"  # MockLLM repeats its prompt, which is no skeleton
+    assert QUERY in str(response)
+
+
 async def test_an_engine_with_a_retriever_answers_on_an_event_loop():
     assert str(await unpickled("query_engine").aquery(QUERY)) == ANSWER
 
