@@ -1,7 +1,7 @@
 # The first target that needs .venv sets it up; later ones do so only after a change of its requirements.
 # Needs Python 3.11 or newer, make and pip. `make demo` installs only what the demo needs.
 
-PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
