@@ -61,7 +61,7 @@ class AnswerModels:
         return self.llm.serial or self.point_llm.serial
 
     def request(self, max_concurrency: int | None) -> Request:
-        """What routers may know of a request besides its question.
+        """The request's tools, format and limits, for routers.
 
         Args:
             max_concurrency: The most calls that may be open; fewer where the models cannot run that many side by side.
@@ -83,7 +83,7 @@ class AnswerModels:
 
 
 class ChainModels:
-    """The two models of a chain, for the answers of one batch: answers with equal configs share what is resolved.
+    """The two models of a chain, for the answers of one batch: answers with equal configs share the resolved models.
 
     Args:
         llm: Writes the skeletons, the merges and the direct answers.
@@ -107,7 +107,7 @@ class ChainModels:
         self._resolved: list[tuple[RunnableConfig, AnswerModels]] = []
 
     def with_kwargs(self, kwargs: Mapping[str, Any]) -> ChainModels:
-        """The same models for calls with these keyword arguments; equal ones share what is resolved."""
+        """The same models for calls with these keyword arguments; equal ones share the resolved models."""
         if _equal(self._kwargs, kwargs):
             return self
         return ChainModels(self._llm, self._point_llm, adopts=self._adopts, kwargs=kwargs)
@@ -168,14 +168,14 @@ def call_config(config: RunnableConfig, call: Call) -> RunnableConfig:
 
 @dataclass(frozen=True)
 class _Request:
-    """What one call sends.
+    """The arguments of one model call.
 
     Attributes:
-        llm: What is called.
+        llm: The runnable to call.
         input: Messages or a string.
         config: The config of its run.
         kwargs: Its keyword arguments.
-        model: The model that `llm` was made of.
+        model: The resolved model behind `llm`.
         structured: Whether it asks for data.
     """
 
@@ -341,7 +341,7 @@ def _structured(
     llm: Runnable[Any, Any], kwargs: Mapping[str, Any], call: Call, model: ResolvedModel
 ) -> Runnable[Any, Any] | None:
     if model.native:
-        # Text that follows no schema goes on for as long as it may.
+        # A model that ignores the schema writes until its limit.
         own = kwargs.get("max_tokens", cast("ChatTransformers", model.model).max_tokens)
         kwargs = {**kwargs, "max_tokens": token_limit(call, own, chosen=True)}
     return ask_structured(llm, kwargs)
@@ -350,7 +350,7 @@ def _structured(
 def _native(kwargs: Mapping[str, Any], call: Call, model: ChatTransformers) -> dict[str, Any]:
     assert call.prompt is not None
     chosen = "max_tokens" in kwargs or "max_tokens" in model.model_fields_set
-    # Settings of the caller go before those of the prompt, but each part of an answer ends where its prompt says.
+    # The caller's settings win, but the prompt sets the stop string and may lower the limit.
     settings = {**engine_settings(call.prompt.hints), **kwargs}
     settings["stop_after_text"] = call.prompt.hints.stop
     settings["max_tokens"] = token_limit(call, kwargs.get("max_tokens", model.max_tokens), chosen=chosen)
@@ -375,7 +375,7 @@ class _ReplyReader:
     """Reads the text of a reply, and how it ended, from its chunks or from the whole message.
 
     Args:
-        echo: What a whole output may begin with that is not part of it: `HuggingFacePipeline` repeats its prompt.
+        echo: The prompt, which some models repeat before their reply, such as `HuggingFacePipeline`.
         structured: Whether data was asked for: the text is then known only at the end (`rest`).
     """
 
@@ -429,7 +429,7 @@ class _ReplyReader:
         """How the call ended.
 
         Raises:
-            ConnectionError: It did not end, it broke off.
+            ConnectionError: The stream broke off.
         """
         return self._reply_end.reply(None if self._structured is None else self._structured.titles)
 
@@ -437,7 +437,7 @@ class _ReplyReader:
         end = self._reply_end
         end.finish_reason = read_finish_reason(metadata) or end.finish_reason
         # In OpenAI's protocol every stream says how it ended. The message of a reply that was not streamed has the
-        # key, whatever the server put there: it is whole.
+        # key with any value, because such a reply is always complete.
         self._promised = self._promised or metadata.get("model_provider") == "openai"
         self._stated = self._stated or "finish_reason" in metadata or "status" in metadata
         end.cut = self._promised and not self._stated
@@ -446,5 +446,5 @@ class _ReplyReader:
 def _decoding(message: BaseMessage) -> Decoding | None:
     """The record of the engine of `ChatTransformers` for this reply."""
     usage: Mapping[str, Any] = getattr(message, "usage_metadata", None) or {}
-    # LangChain marks what its cache returns with this cost, and for that nothing was decoded.
+    # A cost of 0 marks a cached reply, for which the engine decoded nothing.
     return None if usage.get("total_cost") == 0 else read_decoding(message.response_metadata.get("decoding"))

@@ -307,7 +307,7 @@ class AnswerBatch:
             try:
                 parsed = read_input(value)
                 own = models.for_config(config)
-                # Answers that wait for each other say nothing about the pace of one alone.
+                # Answers of a batch slow each other down, so the router does not learn from them.
                 flow = self._flow(parsed, config, own, live=live, learns=len(inputs) == 1)
             except Exception as error:  # of one input, not of the batch
                 self._unreadable.append((i, AnswerFailed(error)))
@@ -380,7 +380,7 @@ class AnswerBatch:
         """The answer to the one input of this batch, in chunks.
 
         Args:
-            chunks: Makes what turns events into chunks.
+            chunks: Makes the converter from events to chunks.
 
         Raises:
             Exception: The answer failed.

@@ -44,8 +44,8 @@ def as_skeleton(points: Skeleton | Sequence[str | Point]) -> Skeleton:
 class PointExpansion(FlowRunnable, RunnableParallel[Any]):
     """A `RunnableParallel` with one step per point, whose result is `{"1": text, "2": text, ...}`.
 
-    Unlike a plain one, it keeps to `max_concurrency` in every method, writes all points at once without a limit on any
-    number of cores, and leaves no call open when one fails or the stream is closed.
+    Unlike a plain one, it keeps to `max_concurrency` in every method, writes all points at once, whatever the number of
+    cores, unless a limit is set, and leaves no call open when one fails or the stream is closed.
     `SkeletonOfThoughtChain.expansion` makes it.
 
     Attributes:

@@ -62,11 +62,20 @@ class PromptRouter(prompt_router.PromptRouter):
         limit = _LOCAL_TOKENS if max_tokens is None else max_tokens
         super().__init__(self._call_model, aask=self._acall_model, race=race, max_tokens=limit)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores a copy or a pickle. Version 0.1 kept the keyword arguments in an object named `_models`."""
+        self.__dict__.update(state)
+        if (models := self.__dict__.pop("_models", None)) is not None:
+            self._kwargs = dict(models.kwargs)
+
     def _call_model(self, prompt: Prompt) -> Iterator[str | Reply]:
         return self._calls(ensure_config(), prompt).open(Call(0, "route", prompt), 0)
 
     def _acall_model(self, prompt: Prompt) -> AsyncIterator[str | Reply]:
         return self._calls(ensure_config(), prompt).aopen(Call(0, "route", prompt), 0)
+
+    # Pickles of 0.1 name these methods.
+    _asked, _aasked = _call_model, _acall_model
 
     def _models(self, config: RunnableConfig) -> AnswerModels:
         return ChainModels(self.llm, self.llm, kwargs=self._kwargs).for_config(config)

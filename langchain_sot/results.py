@@ -46,8 +46,8 @@ class AnswerDict(TypedDict):
         skeleton: The titles of the points; empty for a direct answer.
         points: The text of each point by its number, "1", "2", ...
         answer: The whole answer.
-        errors: Why points failed, by their number, and under "merge" why the merge failed (the answer is then the
-            points as they are); empty without a failure.
+        errors: Error messages by point number; the merge's error under "merge" (the answer is then the points as they
+            are). Empty without a failure.
         timings: The fields of `skeleton_of_thought.types.Timings`: `total` and `first_text` in seconds, a span for
             each of the `stages`, the engine's record of each stage for local models (`decoding`), and when each of the
             `points` was written. `skeleton_of_thought.Timeline.of(result)` makes a picture of it.
@@ -107,7 +107,7 @@ def answer_dict(answer: Answer) -> dict[str, Any]:
 
 
 def errors_dict(answer: Answer) -> dict[str, str]:
-    """Why points failed, by their number, and under "merge" why the merge failed."""
+    """Error messages by point number; the merge's error under "merge"."""
     errors = {str(index): error_text(error) for index, error in answer.errors.items()}
     if answer.merge_error is not None:
         errors["merge"] = error_text(answer.merge_error)

@@ -1,4 +1,4 @@
-"""The skeleton as data: a model with structured output is asked for it, and its reply is read in any form."""
+"""Asks a model for a structured skeleton, and reads any form of reply."""
 
 from __future__ import annotations
 

@@ -34,8 +34,11 @@ DOCUMENTED = {
 NO_NAMES = {"_do_", "_proj", "_"}
 """Strings in our code that look like private names."""
 
-SEEN_BY_NAME = {"GraphBubbleUp", "LangChainBetaWarning"}
-"""Names without an underscore that are not documented for others, or stand in a private module."""
+SEEN_BY_NAME = {
+    *("GraphBubbleUp", "LangChainBetaWarning"),
+    *("BaseChatOpenAI", "ChatHuggingFace", "ChatLlamaCpp", "HuggingFacePipeline", "LlamaCpp"),
+}
+"""Names without an underscore: not documented for others, in a private module, or compared as strings."""
 
 
 def own_names(tree: ast.AST) -> Iterator[str]:
@@ -58,6 +61,13 @@ def used_names(tree: ast.AST) -> Iterator[str]:
             yield node.value
         elif isinstance(node, ast.ImportFrom):
             yield from (alias.name for alias in node.names)
+
+
+def class_names(tree: ast.AST) -> Iterator[str]:
+    """Names of classes in strings that also have the module, whole or in part."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and re.fullmatch(r"[a-z_.]*\.[A-Z]\w+", str(node.value)):
+            yield str(node.value).rpartition(".")[2]
 
 
 def is_private(name: str) -> bool:
@@ -88,6 +98,7 @@ def used() -> set[str]:
     own = {name for tree in trees for name in own_names(tree)}
     looked_up = {name for tree in trees for name in used_names(tree)}
     private = {name for name in looked_up - own if is_private(name)} | (looked_up & SEEN_BY_NAME)
+    private |= {name for tree in trees for name in class_names(tree)} - own
     return (private | set(overridden())) - STANDARD_LIBRARY - DOCUMENTED - NO_NAMES
 
 

@@ -44,8 +44,8 @@ class _AsyncRunListener(_RunListener):
 class ChatCall:
     """One call on the chat model.
 
-    `BaseChatModel` does not pass the caller's config to `_generate` and `_stream`, and the run only sometimes. A copy
-    of the model, made for the call, holds both here.
+    `BaseChatModel` never passes the caller's config to `_generate` and `_stream`, and passes the run only sometimes. A
+    copy of the model, made for the call, holds both here.
 
     Attributes:
         config: The caller's config.

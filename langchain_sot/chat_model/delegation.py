@@ -1,4 +1,4 @@
-"""The part of the chat model that its chain's `llm` does: calls without a skeleton, tools, token counts, parameters."""
+"""Calls that the chat model forwards to its chain's `llm`: without a skeleton, with tools, token counts, parameters."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def suits_chain(messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) -> b
 
 
 class DelegatingChatModel(BaseChatModel):
-    """A chat model whose tools, structured output, token counts, profile and parameters are its chain's `llm`'s."""
+    """A chat model whose tools, structured output, token counts, profile and parameters come from the chain's `llm`."""
 
     if TYPE_CHECKING:
         # The subclass declares the field.
@@ -115,7 +115,7 @@ class DelegatingChatModel(BaseChatModel):
     def _stream_llm(
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> Generator[AIMessageChunk]:
-        # Out of its bindings: a binding's stream, when closed early, leaves the stream of its model open.
+        # Unwrapped, because a binding that is closed early leaves its model's stream open.
         llm, config, kwargs = self._chosen(route, ensure_config(config), kwargs)
         with closing_stream(llm.stream(self._delegated_input(route, value), config, **kwargs)) as chunks:
             for chunk in chunks:
@@ -152,7 +152,7 @@ class DelegatingChatModel(BaseChatModel):
     def _chosen(
         self, route: CallRoute | None, config: RunnableConfig, kwargs: Mapping[str, Any]
     ) -> tuple[Runnable[Any, Any], RunnableConfig, dict[str, Any]]:
-        """The `llm` that this config chooses, out of its bindings, with their config and keyword arguments."""
+        """The `llm` that this config chooses, unwrapped, with the config and keyword arguments of its bindings."""
         chosen = None
         if route is not None and route.models is not None:
             chosen = route.models.with_kwargs(kwargs).for_config(config).llm

@@ -1,4 +1,4 @@
-"""The chain as a chat model, for graphs, agents and all else that expects one."""
+"""The chain as a chat model, for code that expects a chat model."""
 
 from __future__ import annotations
 

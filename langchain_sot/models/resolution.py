@@ -1,4 +1,8 @@
-"""Finds the model that a config chooses, behind its bindings, retries, fallbacks and alternatives."""
+"""Finds the model that a config chooses, behind its bindings, retries, fallbacks and alternatives.
+
+LangChain's runnables are known by the names of their classes, because importing `configurable`, `llms`, `retry` and
+`fallbacks` costs several milliseconds each, and most programs use few of them.
+"""
 
 from __future__ import annotations
 
@@ -44,16 +48,17 @@ class RunnableTraits:
     """The properties of a runnable that its class determines.
 
     Attributes:
-        binding: LangChain's own binding, or a subclass that is called the same way.
+        binding: Whether it is LangChain's own binding, or a subclass that is called the same way.
         retry: The same for `with_retry`.
-        fallbacks: Anything `with_fallbacks`.
-        stock_fallbacks: LangChain's own `with_fallbacks`, or a subclass that is called the same way.
-        configurable: It has configurable fields or alternatives.
-        text: It completes a string instead of answering a chat.
-        native: This package's own model, which takes a prefill, stop strings and a limit with each call.
-        adopted: One of LangChain's Hugging Face models over an engine.
-        adoptable: It has the name of one of LangChain's Hugging Face classes, which may hold a model of this process.
-        serial: Two calls at a time would break it: llama-cpp-python's model in this process, which has one state.
+        fallbacks: Whether it is any kind of `with_fallbacks`.
+        stock_fallbacks: Whether it is LangChain's own `with_fallbacks`, or a subclass that is called the same way.
+        configurable: Whether it has configurable fields or alternatives.
+        text: Whether the model completes a string instead of answering a chat.
+        native: Whether the model is this package's own, which takes a prefill, stop strings and a limit with each call.
+        adopted: Whether the model is one of LangChain's Hugging Face models over an engine.
+        adoptable: Whether the model has the name of one of LangChain's Hugging Face classes, which may hold a model of
+            this process.
+        serial: Whether two calls at a time would break the model: llama-cpp-python's in this process has one state.
     """
 
     binding: bool = False
@@ -69,11 +74,7 @@ class RunnableTraits:
 
 
 def read_traits(llm: object) -> RunnableTraits:
-    """The traits of a runnable, read once for its class.
-
-    Classes are known by their names. The imports of `tenacity` for `with_retry` and of `transformers` for the base
-    class of string LLMs take longer than all other imports of a chain, and most programs use neither.
-    """
+    """The traits of a runnable, read once for its class."""
     return _traits_of(type(llm))  # type: ignore[arg-type]  # mypy takes no class for hashable
 
 
@@ -119,14 +120,14 @@ class ResolvedModel:
         bindings: These bindings, outermost first.
         kwargs: The call's keyword arguments and those of the bindings.
         members: Each model that may get the call, with the keyword arguments that come with it.
-        model: The model that the prompts are made for. All fallbacks get the same input, so it is one that takes the
-            least.
-        native: It is this package's own, which takes a prefill, stop strings and a limit with each call.
-        text: It completes a string instead of answering a chat.
-        takes_text: Its prompt is a string: it completes a string, or is an adopted string LLM.
-        serial: Two calls at a time would break it.
-        continues_turn: It is known to continue the start of its turn, which it gets as the last message.
-        has_turn_flags: A model among the members has settings that tell its server to continue the last message.
+        model: The model that the prompts are made for. All fallbacks get the same input, so it is the one with the
+            fewest features.
+        native: Whether the model is this package's own, which takes a prefill, stop strings and a limit with each call.
+        text: Whether the model completes a string instead of answering a chat.
+        takes_text: Whether the prompt is a string: for a model that completes a string, and for an adopted string LLM.
+        serial: Whether two calls at a time would break the model.
+        continues_turn: Whether the model is known to continue the start of its turn, which it gets as the last message.
+        has_turn_flags: Whether a member has settings that tell its server to continue the last message.
     """
 
     llm: Runnable[Any, Any]
@@ -148,7 +149,7 @@ def resolve(
     """The model that this config chooses.
 
     Args:
-        llm: A model with whatever is around it.
+        llm: A model with its wrappers.
         config: The config of an answer.
         kwargs: Passed on to the model with each call.
         adopts: Whether local models of LangChain's Hugging Face classes get an engine.
@@ -200,13 +201,13 @@ def with_bindings(bindings: Iterable[RunnableBindingBase[Any, Any]], config: Run
 
 
 def turn_flag(model: Any, kwargs: Mapping[str, Any]) -> Any:
-    """What `extra_body` says about continuing the last message, as vLLM, SGLang and llama.cpp take it."""
+    """The value of `continue_final_message` in `extra_body`, as vLLM, SGLang and llama.cpp take it."""
     body = kwargs["extra_body"] if "extra_body" in kwargs else getattr(model, "extra_body", None)
     return body.get("continue_final_message") if isinstance(body, Mapping) else None
 
 
 def find_model(llm: Runnable[Any, Any]) -> Runnable[Any, Any]:
-    """The model behind whatever is around it; where there is a choice, the default."""
+    """The model behind its wrappers; where there is a choice, the default."""
     return _most_limited(models_in(llm, None, {}))
 
 
@@ -234,7 +235,7 @@ def models_in(
     """The models behind bindings, retries, fallbacks and what is configurable.
 
     Args:
-        llm: A model with whatever is around it.
+        llm: A model with its wrappers.
         config: The config that chooses where there is a choice; None for the defaults.
         kwargs: Passed on to the model with each call.
 
@@ -287,11 +288,11 @@ def _copied(wrapper: Any, **fields: Any) -> Runnable[Any, Any]:
     return copy
 
 
-# --- methods of the model, called on what is around it ---
+# --- methods of the model, called on its wrappers ---
 
 
 def rebound(llm: Runnable[Any, Any], method: str, /, *args: Any, **kwargs: Any) -> Runnable[Any, Any]:
-    """The result of a model's method, such as `bind_tools`, with the wrappers around it that were around the model.
+    """The result of a model's method, such as `bind_tools`, in the model's wrappers.
 
     LangChain's own wrappers either have no such methods (`with_retry`) or hand them to the bare model, so that
     what was bound before is lost (`llm.bind(...).with_structured_output(...)`).

@@ -56,11 +56,11 @@ def _unflagged(body: Mapping[str, Any]) -> dict[str, Any]:
 def with_timeout(
     members: Iterable[tuple[_Model, Mapping[str, Any]]], kwargs: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
-    """The keyword arguments of a call that nobody waits for any longer than this.
+    """Adds a timeout, so that the call ends when its point's time is over.
 
     A thread that waits for a silent server cannot be interrupted, but `ChatOpenAI` and its relatives take a timeout
-    with each call, and then it ends by itself. A shorter timeout of the model's own stays, and so does one that is
-    more than a number.
+    with each call, and then it ends by itself. A shorter timeout of the model's own stays, and so does an
+    `httpx.Timeout`.
 
     Args:
         members: Each model that may get the call, with the keyword arguments that come with it.

@@ -93,6 +93,6 @@ def _without_limit(configs: Sequence[RunnableConfig]) -> tuple[RunnableConfig, l
 def _apart(outputs: Sequence[PromptReply]) -> list[PromptReply]:
     errors = {id(output): output for output in outputs if isinstance(output, Exception)}
     if len(errors) == 1 and len(outputs) > 1 and all(isinstance(output, Exception) for output in outputs):
-        # One error for all prompts is the error of the one `generate`.
+        # If all prompts failed with one error, `generate` raised it.
         raise next(iter(errors.values()))
     return list(outputs)

@@ -1,4 +1,4 @@
-"""LangChain's and LangGraph's private names, used here as our code uses them."""
+"""LangChain's and LangGraph's private names and class names, used here as our code uses them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from contracts import contract, version
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import ConfigurableField, RunnableLambda
+
+from langchain_sot.models.resolution import read_traits
+from langchain_sot.models.servers import with_timeout
 
 
 class Model(BaseChatModel):
@@ -166,6 +169,101 @@ async def test_async_retrying():
                 if len(attempts) < 3:
                     raise ValueError("not yet")
         assert attempts == [1, 2, 3]
+
+
+def test_base_llm():
+    with contract("langchain_core.language_models.llms.BaseLLM"):
+        from langchain_core.language_models import FakeListLLM
+        from langchain_core.language_models.llms import BaseLLM
+
+        llm = FakeListLLM(responses=["Yes."])
+        assert isinstance(llm, BaseLLM)
+        assert read_traits(llm).text
+        assert not read_traits(Model()).text
+
+
+def test_runnable_binding():
+    with contract("langchain_core.runnables.base.RunnableBinding"):
+        from langchain_core.runnables.base import RunnableBinding
+
+        bound = Model().bind(stop=["x"])
+        assert isinstance(bound, RunnableBinding)
+        assert read_traits(bound).binding
+
+
+def test_dynamic_runnable():
+    with contract("langchain_core.runnables.configurable.DynamicRunnable"):
+        from langchain_core.runnables.configurable import DynamicRunnable
+
+        fields = Model().configurable_fields(cache=ConfigurableField(id="cache"))
+        alternatives = Model().configurable_alternatives(ConfigurableField(id="model"), other=Model())
+        for runnable in (fields, alternatives):
+            assert isinstance(runnable, DynamicRunnable)
+            assert read_traits(runnable).configurable
+
+
+def test_runnable_with_fallbacks():
+    with contract("langchain_core.runnables.fallbacks.RunnableWithFallbacks"):
+        from langchain_core.runnables.fallbacks import RunnableWithFallbacks
+
+        runnable = Model().with_fallbacks([Model()])
+        assert isinstance(runnable, RunnableWithFallbacks)
+        assert read_traits(runnable).fallbacks
+        assert read_traits(runnable).stock_fallbacks
+
+
+def test_runnable_retry():
+    with contract("langchain_core.runnables.retry.RunnableRetry"):
+        from langchain_core.runnables.retry import RunnableRetry
+
+        retry = Model().with_retry()
+        assert isinstance(retry, RunnableRetry)
+        assert read_traits(retry).retry
+
+
+def test_base_chat_openai():
+    pytest.importorskip("langchain_openai", reason="langchain-openai is not installed")
+    with contract("langchain_openai.chat_models.base.BaseChatOpenAI"):
+        from langchain_openai import ChatOpenAI
+        from langchain_openai.chat_models.base import BaseChatOpenAI
+
+        llm = ChatOpenAI(model="m", api_key="none")
+        assert isinstance(llm, BaseChatOpenAI)
+        assert with_timeout([(llm, {})], {}, 5.0)["timeout"] > 5.0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # langchain-community announces its end
+def test_chat_llama_cpp():
+    pytest.importorskip("langchain_community", reason="langchain-community is in the dev group only")
+    with contract("langchain_community.chat_models.ChatLlamaCpp"):
+        from langchain_community.chat_models import ChatLlamaCpp
+
+        assert read_traits(ChatLlamaCpp.model_construct()).serial
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_llama_cpp():
+    pytest.importorskip("langchain_community", reason="langchain-community is in the dev group only")
+    with contract("langchain_community.llms.LlamaCpp"):
+        from langchain_community.llms import LlamaCpp
+
+        assert read_traits(LlamaCpp.model_construct()).serial
+
+
+def test_chat_hugging_face():
+    pytest.importorskip("langchain_huggingface", reason="langchain-huggingface is not installed")
+    with contract("langchain_huggingface.ChatHuggingFace"):
+        from langchain_huggingface import ChatHuggingFace
+
+        assert read_traits(ChatHuggingFace.model_construct()).adoptable
+
+
+def test_hugging_face_pipeline():
+    pytest.importorskip("langchain_huggingface", reason="langchain-huggingface is not installed")
+    with contract("langchain_huggingface.HuggingFacePipeline"):
+        from langchain_huggingface import HuggingFacePipeline
+
+        assert read_traits(HuggingFacePipeline.model_construct()).adoptable
 
 
 async def test_streaming_callback_handler():

@@ -9,8 +9,15 @@ from pathlib import Path
 import pytest
 from langchain_core.load import dumps
 
-from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtChatModel, SkeletonOfThoughtRouter, load_chain
+from langchain_sot import (
+    PromptRouter,
+    SkeletonOfThoughtChain,
+    SkeletonOfThoughtChatModel,
+    SkeletonOfThoughtRouter,
+    load_chain,
+)
 from langchain_sot.local.chat_transformers import ChatTransformers
+from skeleton_of_thought.types import Conversation
 
 OLD = Path(__file__).parent.parent / "data" / "dumps"
 
@@ -65,3 +72,21 @@ def test_pickles_load():
     assert type(router) is SkeletonOfThoughtRouter
     assert router.invoke("What is 2 + 2?").use_skeleton is False
     assert model.chain.max_points == 4
+
+
+async def test_a_pickled_prompt_router_loads_and_routes():
+    router = pickle.loads((OLD / "prompt_router.pickle").read_bytes())
+    conversation = Conversation.of("How far away is the moon?")
+    for each in (router, pickle.loads(pickle.dumps(router))):
+        assert type(each) is PromptRouter
+        assert (each.races, each._kwargs, each._prompt(conversation).hints.max_tokens) == (True, {"max_tokens": 7}, 7)
+        for decision in (each.route(conversation), await each.aroute(conversation)):
+            assert (decision.use_skeleton, decision.reason) == (False, "the model takes the answer for no list")
+
+
+async def test_a_pickled_chain_with_a_prompt_router_answers():
+    chain = pickle.loads((OLD / "chain_with_prompt_router.pickle").read_bytes())
+    assert chain.max_points == 4
+    for answer in (chain.invoke("How far away is the moon?"), await chain.ainvoke("How far away is the moon?")):
+        assert (answer["route"], answer["reason"]) == ("direct", "the model takes the answer for no list")
+        assert answer["answer"] == "About 384,400 km."

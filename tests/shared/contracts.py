@@ -16,7 +16,10 @@ TITLE = "## Private names that we use"
 
 _PACKAGES = {
     "accelerate": "accelerate",
+    "langchain_community": "langchain-community",
     "langchain_core": "langchain-core",
+    "langchain_huggingface": "langchain-huggingface",
+    "langchain_openai": "langchain-openai",
     "langgraph": "langgraph",
     "llama_index.core": "llama-index-core",
     "llama_index.llms.huggingface": "llama-index-llms-huggingface",
