@@ -24,7 +24,7 @@ from skeleton_of_thought.text.assembly import POINT_BREAK
 from skeleton_of_thought.types.answer import Answer, Conversation, Point, RouteDecision, Skeleton, Stage
 from skeleton_of_thought.types.calls import Call, Reply, Retrieval
 
-__all__ = ["REPEATED", "Action", "AnswerFlow", "Settings"]
+__all__ = ["AnswerFlow"]
 
 logger = logging.getLogger(__name__)
 
