@@ -58,8 +58,7 @@ class ContextWriter:
 
     Attributes:
         packer: Makes a context fit the window; None for contexts that fit.
-        citations: Whether each node has a number. That is the node's place in `cited`, in order of arrival, and the
-            same wherever the node turns up again.
+        citations: Whether each node has a number. The number is the node's position in `cited` and never changes.
         cited: The nodes with numbers.
     """
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, TypeVar, cast
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypedDict, TypeVar
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -31,6 +31,7 @@ __all__ = [
     "SettingsOptions",
     "WorkflowOptions",
     "check_llm",
+    "check_names",
     "check_options",
     "document_options",
     "split_options",
@@ -136,20 +137,55 @@ class WorkflowOptions(EngineOptions, total=False):
     retriever: BaseRetriever | None
 
 
+_DEFAULTS: dict[str, Any] = {
+    **{field.name: field.default for field in fields(Settings)},
+    "router": "auto",
+    "streaming": False,
+    "num_workers": 8,
+    "concurrency": "auto",
+    "citations": False,
+}
+"""The defaults of options; None for all others."""
+
+
 def document_options(*groups: type) -> Callable[[DocumentedT], DocumentedT]:
-    """A decorator that adds options to a docstring, because `help` does not show the keys of `**options`.
+    """A decorator that shows options in the docstring and the signature, where Python shows `**options` alone.
 
     Args:
-        groups: Classes whose docstrings list the options as attributes.
+        groups: Classes whose docstrings list the options as attributes: the `TypedDict` of all options first, then
+            those that it inherits from, and `Settings`.
     """
 
     def add(documented: DocumentedT) -> DocumentedT:
         if documented.__doc__:  # `python -OO` removes docstrings
             options = "\n".join(map(_attributes, groups))
             documented.__doc__ = f"{inspect.cleandoc(documented.__doc__)}\n\nOptions:\n{options}\n"
+        # A class would hand its own `__signature__` down to subclasses with other constructors.
+        function: Any = documented.__init__ if isinstance(documented, type) else documented
+        function.__signature__ = _full_signature(function, groups)
         return documented
 
     return add
+
+
+def _full_signature(function: Callable[..., Any], groups: Sequence[type]) -> inspect.Signature:
+    """A function's signature with the options of the groups in place of `**options`."""
+    short = inspect.signature(function)
+    named = [parameter for parameter in short.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+    names: list[str] = []
+    for group in reversed(groups):
+        names = [name for name in group.__annotations__ if name not in names] + names
+    options = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_DEFAULTS.get(name),
+            # Text, like the annotations of the named parameters.
+            annotation=groups[0].__annotations__[name].__forward_arg__,
+        )
+        for name in names
+    ]
+    return short.replace(parameters=[*named, *options])
 
 
 def _attributes(group: type) -> str:
@@ -179,21 +215,34 @@ class _SplitOptions:
     others: dict[str, Any]
 
 
-def split_options(caller: str, known: type, options: Mapping[str, Any]) -> _SplitOptions:
+def check_names(caller: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuses options that a function does not have.
+
+    Args:
+        caller: The function or class that was called, decorated by `document_options`.
+        options: Values by name.
+
+    Raises:
+        TypeError: There is no such option.
+    """
+    names = inspect.signature(caller).parameters.keys()
+    if unknown := sorted(options.keys() - names):
+        name = caller.__qualname__
+        raise TypeError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(sorted(names))}.")
+
+
+def split_options(caller: Callable[..., Any], options: Mapping[str, Any]) -> _SplitOptions:
     """Sorts options by their use.
 
     Args:
-        caller: The name of the function that was called, for the error text.
-        known: The `TypedDict` of that function's options.
+        caller: As in `check_names`.
         options: Values by name.
 
     Raises:
         InvalidInput: A setting cannot work.
         TypeError: There is no such option.
     """
-    names = frozenset(cast(Any, known).__optional_keys__)
-    if unknown := sorted(options.keys() - names):
-        raise TypeError(f"{caller} has no option {', '.join(unknown)}; its options are {', '.join(sorted(names))}.")
+    check_names(caller, options)
     settings = {name: options[name] for name in SettingsOptions.__optional_keys__ & options.keys()}
     templates = {key: options[key] for key in KEYS if key in options}
     others = {name: value for name, value in options.items() if name not in settings and name not in templates}

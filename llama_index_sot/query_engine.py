@@ -24,6 +24,7 @@ from llama_index_sot.options import (
     AnswerOptions,
     EngineOptions,
     RouterOption,
+    check_names,
     check_options,
     document_options,
     split_options,
@@ -129,7 +130,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
             InvalidInput: A value that cannot work; a `ValueError`.
             TypeError: There is no such option.
         """
-        split = split_options("SkeletonOfThoughtQueryEngine.from_defaults", EngineOptions, options)
+        split = split_options(SkeletonOfThoughtQueryEngine.from_defaults, options)
         others = split.others
         query_engine = others.pop("query_engine", None)
         if retriever is not None and query_engine is not None:
@@ -157,6 +158,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         )
 
     @classmethod
+    @document_options(EngineOptions, AnswerOptions, Settings)
     def from_args(
         cls, retriever: BaseRetriever, llm: LLM | None = None, **options: Unpack[EngineOptions]
     ) -> SkeletonOfThoughtQueryEngine:
@@ -166,7 +168,12 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
             retriever: Retrieves the nodes.
             llm: None for `Settings.llm`.
             options: As for `from_defaults`.
+
+        Raises:
+            InvalidInput: A value that cannot work; a `ValueError`.
+            TypeError: There is no such option.
         """
+        check_names(SkeletonOfThoughtQueryEngine.from_args, options)
         return cls.from_defaults(llm, retriever=retriever, **options)
 
     # --- the interface of LlamaIndex's engines ---

@@ -85,7 +85,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
     ) -> None:
         if on_no_nodes not in ("empty_response", "answer"):
             raise InvalidInput(f"on_no_nodes must be 'empty_response' or 'answer', not {on_no_nodes!r}.")
-        split = split_options("SkeletonOfThoughtSynthesizer", AnswerOptions, options)
+        split = split_options(SkeletonOfThoughtSynthesizer, options)
         helper = options.get("prompt_helper")
         # Without the callback manager: the base class would put it into the LLM, which others may use, too.
         super().__init__(llm, prompt_helper=helper, streaming=options.get("streaming", False))

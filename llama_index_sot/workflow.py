@@ -9,7 +9,7 @@ from llama_index.core.schema import QueryBundle
 from llama_index.core.workflow import Context, StartEvent, StopEvent, Workflow, step
 
 from llama_index_sot.events import AnswerReady
-from llama_index_sot.options import AnswerOptions, EngineOptions, WorkflowOptions, document_options
+from llama_index_sot.options import AnswerOptions, EngineOptions, WorkflowOptions, check_names, document_options
 from llama_index_sot.query_engine import SkeletonOfThoughtQueryEngine
 from llama_index_sot.response import SkeletonOfThoughtResponse
 from skeleton_of_thought.errors import InvalidInput
@@ -62,6 +62,7 @@ class SkeletonOfThoughtWorkflow(Workflow):
         verbose: bool = False,
         **options: Unpack[WorkflowOptions],
     ) -> None:
+        check_names(SkeletonOfThoughtWorkflow, options)
         if engine is not None and options:
             raise InvalidInput(f"Give an engine, or the options for one ({', '.join(options)}), not both.")
         if engine is not None and not isinstance(engine, SkeletonOfThoughtQueryEngine):

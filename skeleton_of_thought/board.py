@@ -321,7 +321,7 @@ class Board:
         return call.stage == "direct" and call.timeout is None
 
     def still_open(self, openings: Iterable[tuple[Key, Call]]) -> Iterator[tuple[Key, Call]]:
-        """Those calls of a failed batch that were not cancelled meanwhile; the others have ended."""
+        """Yields the calls of a failed batch that are still open; closes the cancelled ones."""
         for key, call in openings:
             if key in self._open:
                 yield key, call

@@ -37,8 +37,9 @@ from skeleton_of_thought._cli.streams import (
 from skeleton_of_thought._cli.views import AnswerResult, JsonView, PlainView, View
 from skeleton_of_thought.errors import InvalidInput, PointError, SotError, install_line
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
-from skeleton_of_thought.flow import AnswerFlow, Settings
+from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Conversation
 
 if TYPE_CHECKING:

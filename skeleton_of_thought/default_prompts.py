@@ -115,7 +115,7 @@ POINT = PromptTemplate(
 MERGE = PromptTemplate(
     text=(
         "{question}\n\n"
-        # The draft comes last: a small model then rewrites it, while it would else reply to the instruction.
+        # The draft comes last. Otherwise a small model replies to the instruction instead of rewriting the draft.
         "The parts of the answer below were written separately. Rewrite it as one text that reads smoothly: leave out "
         "what is said twice, keep all else, the order and the form. Write only the text.\n\n{draft}"
     ),

@@ -198,7 +198,7 @@ class MergeWriting:
 
     @property
     def fault(self) -> MergeError | None:
-        """Why the text is of no use, as far as that shows while it is written."""
+        """The fault found so far in the merge; None if there is none."""
         if self._echo.found:
             return MergeError("The model repeated its instruction. Try a larger model, or a merge prompt of your own.")
         if self._loops is not None and self._loops.looping:
@@ -206,7 +206,7 @@ class MergeWriting:
         return None
 
     def final_fault(self, finish_reason: str | None) -> MergeError | None:
-        """Why the text is of no use, now that it has ended."""
+        """The fault of the ended merge; None if there is none."""
         if (fault := self.fault) is not None:
             return fault
         if finish_reason in _CUT:

@@ -24,7 +24,7 @@ from skeleton_of_thought.text.assembly import POINT_BREAK
 from skeleton_of_thought.types.answer import Answer, Conversation, Point, RouteDecision, Skeleton, Stage
 from skeleton_of_thought.types.calls import Call, Reply, Retrieval
 
-__all__ = ["REPEATED", "Action", "AnswerFlow", "Settings"]
+__all__ = ["AnswerFlow"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class AnswerFlow(CallFlow):
         skeleton: Points to be expanded, if they are known: there is no route and no skeleton call then.
         prefill: The stages (`"skeleton"`, `"point"`) whose backend continues the start of an assistant's turn.
         live: Whether text is released while it is written. If not, the answer's text comes as one
-            `AnswerDelta` at the end, and a point may be retried whatever it had written.
+            `AnswerDelta` at the end, and a point may be retried even after it wrote text.
         structured: Whether the backend gives the skeleton as data (`Reply.titles`). A call that fails is tried
             again as text: its server may not take the schema.
         retrieval: When calls of stage `sources` retrieve; see `Retrieval`.
@@ -152,7 +152,7 @@ class AnswerFlow(CallFlow):
             self._take_route(decision)
             return
         self._open("route", router=BoundRouter(router, self.conversation))
-        # A skeleton that is to be written from sources cannot begin before them.
+        # With retrieval, the skeleton waits for its sources.
         if races(router) and self._retrieval != "once":
             self._open_skeleton()
             self._racing = True
@@ -219,7 +219,7 @@ class AnswerFlow(CallFlow):
             self._write_point(writing)
             return
         self._draft.sources, self._prompts.context = sources, context
-        # Neither retrieval once nor a direct answer has more than one.
+        # Both routes retrieve only once for the question.
         self._actions.append(events.SourcesDone())
         if self._draft.route == "direct":
             self._answer_directly()
@@ -291,13 +291,13 @@ class AnswerFlow(CallFlow):
         self._release.held = self.settings.merge and len(skeleton) > 1
         self._actions.append(events.SkeletonDone(skeleton))
         if self._retrieval == "per_point":
-            # Of eager points all sources may have been found before the skeleton's end.
+            # Eager points may have all their sources before the skeleton ends.
             self._end_sources_if_complete()
         for point in skeleton.points:
             if point.index not in self._points:
                 self._open_point(point)
         self._actions += self._release.points(self._offset)
-        # Eager points may all have ended before the skeleton did.
+        # Eager points may all end before the skeleton does.
         self._finish_if_complete()
 
     # --- points ---
@@ -397,7 +397,7 @@ class AnswerFlow(CallFlow):
             self._give_up_merge(error)
 
     def _give_up_merge(self, error: Exception) -> None:
-        """Ends the answer with its points as they are: a merge may cost its call, never the answer."""
+        """Ends the answer with its points as they are: a failed merge never loses the answer."""
         self._draft.merge_error = error
         self._actions.append(events.MergeDone("", error))
         if self._draft.shows_merge():

@@ -45,8 +45,9 @@ def ask(question: str) -> dict[str, Any]:
     """Lets the demo model answer after a warm-up; returns the view's events as [seconds, kind, number, text]."""
     from skeleton_of_thought._cli.local_backend import local_backend
     from skeleton_of_thought.drive import run
-    from skeleton_of_thought.flow import AnswerFlow, Settings
+    from skeleton_of_thought.flow import AnswerFlow
     from skeleton_of_thought.local import LocalEngine
+    from skeleton_of_thought.settings import Settings
     from skeleton_of_thought.types import Conversation
 
     with LocalEngine.from_pretrained("demo") as engine:

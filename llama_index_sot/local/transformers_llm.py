@@ -161,7 +161,7 @@ class TransformersLLM(LLM, EngineModel):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex plans with: the window, the longest completion, whether calls are messages."""
+        """The metadata that LlamaIndex reads: window, longest completion, chat or text."""
         windows = [window for window in (self.context_window, self.engine.context_window) if window is not None]
         return LLMMetadata(
             context_window=min(windows, default=DEFAULT_CONTEXT_WINDOW),

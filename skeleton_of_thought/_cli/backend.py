@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from skeleton_of_thought._cli.diagnostics import one_line
 from skeleton_of_thought.drive import GRACE, Open, run
 from skeleton_of_thought.events import Event
-from skeleton_of_thought.flow import AnswerFlow, Settings
+from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Conversation, Message, Prompt, Reply, Request, Stage
 
 if TYPE_CHECKING:

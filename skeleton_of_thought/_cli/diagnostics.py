@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from skeleton_of_thought.draft import REPEATED
 from skeleton_of_thought.errors import PointError, SotError
-from skeleton_of_thought.flow import REPEATED
 from skeleton_of_thought.routers.base import FAILED
 from skeleton_of_thought.types import Answer
 

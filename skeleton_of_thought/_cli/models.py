@@ -51,7 +51,7 @@ _SERVED: Sequence[tuple[re.Pattern[str], str]] = [
         (r"deepseek-(chat|reasoner)$", f"{_LANGCHAIN}deepseek:"),
     )
 ]
-"""How names of models begin that only servers have, and the prefix that they need. Hub ids have the form OWNER/NAME."""
+"""Prefixes of model names that only servers know, each with its provider. Hub ids have the form OWNER/NAME."""
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def check_address(url: str, what: str) -> None:
 
     Args:
         url: The address.
-        what: What errors call it.
+        what: Its name in errors.
 
     Raises:
         InvalidInput: The address is invalid.

@@ -22,7 +22,7 @@ from skeleton_of_thought._cli.backend import PREFILL
 from skeleton_of_thought._cli.completion import SHELLS
 from skeleton_of_thought._cli.config import Defaults, Options, read_defaults, settable
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.flow import Settings
+from skeleton_of_thought.settings import Settings
 
 __all__ = ["parse", "parser"]
 

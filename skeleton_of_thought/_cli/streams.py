@@ -125,7 +125,7 @@ def as_utf8(text: str, what: str) -> str:
 
     Args:
         text: Text from the command line or a stream.
-        what: What errors call it.
+        what: Its name in errors.
 
     Raises:
         InvalidInput: The bytes are not UTF-8. Servers and tokenizers would refuse the text.

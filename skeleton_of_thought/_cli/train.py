@@ -41,7 +41,7 @@ def _embedded(
     from skeleton_of_thought.routers.embedded import EmbeddedRouter
     from skeleton_of_thought.routers.training import train_embedded
 
-    trained = train_embedded(sources, seed=args.seed, tell=_report)
+    trained = train_embedded(sources, seed=args.seed, report=_report)
     trained.weights.write(Path(args.out))
     report = trained.to_dict()
     if test is not None:
@@ -67,7 +67,7 @@ def _encoder(
         batch_size=args.batch_size,
         learning_rate=args.learning_rate,
         max_length=args.max_length,
-        tell=_report,
+        report=_report,
     )
 
 

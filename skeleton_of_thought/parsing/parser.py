@@ -230,8 +230,8 @@ _LOOP = 3
 class SkeletonWriting:
     """The points of a skeleton that is being written: numbered from 1, without repeats, and no more than `max_points`.
 
-    `feed` and `close` return the points that may show now. None may before there are enough: the answer may still
-    become a direct one.
+    `feed` and `close` return the points that may show now. Neither returns any until `min_points` are
+    found, because the answer may still become direct.
 
     Args:
         min_points: With fewer points the skeleton is unusable.

@@ -175,7 +175,7 @@ def train_classifier(
     batch_size: int = 16,
     learning_rate: float = 5e-5,
     max_length: int = 128,
-    tell: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Trains an encoder and saves it for `ClassifierRouter.from_pretrained`.
 
@@ -193,7 +193,7 @@ def train_classifier(
         batch_size: Questions per step.
         learning_rate: The highest rate; it rises for a tenth of the steps, then falls to zero.
         max_length: The most tokens of a question.
-        tell: Called with a line of text after each epoch.
+        report: Called with a line of text after each epoch.
 
     Returns:
         The report: measures on the held-out questions and on `test`, majority baselines, milliseconds per question.
@@ -202,7 +202,7 @@ def train_classifier(
         InvalidInput: There are fewer than four questions of either label.
         ModelLoadError: The base cannot be loaded.
     """
-    tell = tell or (lambda line: None)
+    report = report or (lambda line: None)
     train, held = _split(labelled, seed)
     torch.manual_seed(seed)
     with loading(base):
@@ -210,7 +210,7 @@ def train_classifier(
         model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     recipe = _Recipe(seed, epochs, batch_size, learning_rate, max_length)
-    model.load_state_dict(_fit(model, tokenizer, (train, held), recipe, tell))
+    model.load_state_dict(_fit(model, tokenizer, (train, held), recipe, report))
     router = ClassifierRouter(model, tokenizer, max_length=max_length)
     scores = router.scores([one.question for one in held])
     threshold = best_threshold(scores, [one.use_skeleton for one in held], careful=False)
@@ -219,11 +219,11 @@ def train_classifier(
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     saved = ClassifierRouter.from_pretrained(out, max_length=max_length)
-    report = {"base": str(base), "threshold": threshold, "questions": len(train), "held_out": _report(saved, held)}
+    measures = {"base": str(base), "threshold": threshold, "questions": len(train), "held_out": _report(saved, held)}
     if test is not None:
-        report["test"] = _report(saved, test)
-    report["milliseconds"] = _milliseconds(saved, held)
-    return report
+        measures["test"] = _report(saved, test)
+    measures["milliseconds"] = _milliseconds(saved, held)
+    return measures
 
 
 def tversky_loss(positive: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -263,7 +263,7 @@ def _fit(
     tokenizer: Any,
     split: tuple[list[LabelledQuestion], list[LabelledQuestion]],
     recipe: _Recipe,
-    tell: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> dict[str, Any]:
     """Trains the model in place; returns the weights of the best epoch."""
     train, held = split
@@ -289,7 +289,7 @@ def _fit(
             optimizer.step()
             schedule.step()
         value = _held_out_loss(model, tokenizer, held, weights, recipe)
-        tell(f"epoch {epoch} of {recipe.epochs}: loss {value:.4f} on {len(held)} held-out questions")
+        report(f"epoch {epoch} of {recipe.epochs}: loss {value:.4f} on {len(held)} held-out questions")
         if value < least:
             best, least, waited = copy.deepcopy(model.state_dict()), value, 0
         elif (waited := waited + 1) >= _PATIENCE:

@@ -265,8 +265,8 @@ class CostGuard:
         latency, seconds = mean("latency", 0.5), mean("pace", 0.02)
         direct_seconds = skeleton_seconds = seconds
         if (whole := mean("skeleton_whole", 0.0) or mean("direct_whole", 0.0)) and not mean("pace", 0.0):
-            # Without streams the seconds per token contain the latency. A long text has fewer of them, so a direct
-            # answer and a skeleton each have their own.
+            # Without streams the seconds per token contain the latency. Long texts spread the latency over more
+            # tokens, so each route has its own rate.
             latency, skeleton_seconds = 0.0, whole
             direct_seconds = seconds = mean("direct_whole", whole)
         together = mean("point_pace", seconds / points)

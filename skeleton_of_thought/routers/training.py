@@ -51,19 +51,19 @@ class Trained:
 
 
 def train_embedded(
-    sources: Mapping[str, Sequence[LabelledQuestion]], *, seed: int = 0, tell: Callable[[str], None] | None = None
+    sources: Mapping[str, Sequence[LabelledQuestion]], *, seed: int = 0, report: Callable[[str], None] | None = None
 ) -> Trained:
     """Trains on all sources together; threshold and calibration come from cross-validation on them.
 
     Args:
         sources: Labelled questions by the name of their source.
         seed: Seed for the order of questions and for the folds.
-        tell: Called with a line of text before each step.
+        report: Called with a line of text before each step.
 
     Raises:
         InvalidInput: There are fewer than five questions with either label.
     """
-    tell = tell or (lambda line: None)
+    report = report or (lambda line: None)
     labelled = [(name, one) for name, of in sources.items() for one in of]
     rows = [_row(one) for _, one in labelled]
     labels = [one.use_skeleton for _, one in labelled]
@@ -71,7 +71,7 @@ def train_embedded(
         raise InvalidInput(f"Training needs at least {_FOLDS} questions of either label.")
     sums = [0.0] * len(rows)
     for number, (seen, held) in enumerate(_folds(labels, seed), 1):
-        tell(f"cross-validation, fold {number} of {_FOLDS}")
+        report(f"cross-validation, fold {number} of {_FOLDS}")
         model = _fit([row for i in seen for row in _variants(labelled[i][1], rows[i])], seed)
         for i in held:
             sums[i] = model.sum(rows[i][0])
@@ -79,7 +79,7 @@ def train_embedded(
     slope, offset = _calibrate(sums, labels, [len(rows) / len(sizes) / sizes[name] for name, _ in labelled])
     scores = [sigmoid(slope * total + offset) for total in sums]
     threshold = best_threshold(scores, labels)
-    tell("all questions together")
+    report("all questions together")
     model = _fit([row for (_, one), row in zip(labelled, rows, strict=True) for row in _variants(one, row)], seed)
     by_source = {}
     for name in sources:

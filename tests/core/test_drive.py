@@ -27,8 +27,9 @@ from skeleton_of_thought.events import (
     Routed,
     SkeletonDone,
 )
-from skeleton_of_thought.flow import AnswerFlow, Settings
+from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.routers.prompt import PromptRouter
+from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Call, Conversation, Decoding, Point, Prompt, Reply, RouteDecision, Skeleton, Usage
 
 WAIT = 20.0

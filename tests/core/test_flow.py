@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from skeleton_of_thought.board import Action
 from skeleton_of_thought.errors import InvalidInput, MergeError, PointError, SkeletonError, SotError
 from skeleton_of_thought.events import (
     AnswerDelta,
@@ -20,8 +21,9 @@ from skeleton_of_thought.events import (
     Routed,
     SkeletonDone,
 )
-from skeleton_of_thought.flow import Action, AnswerFlow, Settings
+from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet, PromptTemplate
+from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import (
     Answer,
     Call,

@@ -7,6 +7,7 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skeleton_of_thought.board import Action
 from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerDone,
@@ -22,7 +23,8 @@ from skeleton_of_thought.events import (
     SourcesDone,
     SourcesFound,
 )
-from skeleton_of_thought.flow import Action, AnswerFlow, Settings
+from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Call, Cancel, Conversation, Point, Reply, RouteDecision, Skeleton, Usage
 
 TEXTS = st.sampled_from([" ", "\n", "word ", "1. ", "2. Eat: ", "**", "Sleep", ": ", "é", "<think>x</think>", "end. "])

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 from driving import Clock
 
+from skeleton_of_thought.board import Action
 from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
 from skeleton_of_thought.events import (
     AnswerDone,
@@ -24,8 +25,9 @@ from skeleton_of_thought.events import (
     SourcesDone,
     SourcesFound,
 )
-from skeleton_of_thought.flow import Action, AnswerFlow, Settings
+from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Call, Cancel, Conversation, Point, Reply, Skeleton, Usage
 
 QUESTION = Conversation.of("How do I sleep better?")

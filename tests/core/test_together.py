@@ -14,7 +14,8 @@ from skeleton_of_thought import drive
 from skeleton_of_thought.drive import AsyncTogether, Together
 from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
 from skeleton_of_thought.events import AnswerDone, AnswerFailed
-from skeleton_of_thought.flow import AnswerFlow, Settings
+from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Call, Conversation, Reply
 
 WAIT = 20.0

@@ -12,7 +12,8 @@ from skeleton_of_thought import drive
 from skeleton_of_thought.board import Board
 from skeleton_of_thought.errors import PointError
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, PointDone, SourcesDone
-from skeleton_of_thought.flow import AnswerFlow, Settings
+from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Conversation, Reply
 
 RETRIEVALS = ("once", "per_point")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import pydoc
 import re
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -374,14 +376,111 @@ def test_help_shows_each_option_with_its_meaning(documented, options):
     assert "`llama_index_sot.options." in shown.split("Options:\n")[0], "editors show the source without the list"
 
 
+_TEMPLATE = ("BasePromptTemplate | str | None", None)
+_SETTINGS = {
+    "max_points": ("int", 10),
+    "min_points": ("int", 1),
+    "eager": ("bool", False),
+    "on_empty_skeleton": ("Literal['direct', 'raise']", "direct"),
+    "on_point_error": ("Literal['raise', 'placeholder']", "raise"),
+    "placeholder": ("str", "(This point could not be completed.)"),
+    "max_retries": ("int", 1),
+    "backoff": ("float", 0.5),
+    "point_timeout": ("float | None", None),
+    "point_words": ("int", 40),
+    "join": ("Literal['numbered', 'headings', 'paragraphs']", "numbered"),
+    "merge": ("bool", False),
+    "stop_loops": ("bool", False),
+}
+_ANSWER = _SETTINGS | {
+    "llm": ("LLM | None", None),
+    "point_llm": ("LLM | None", None),
+    "router": ("RouterOption", "auto"),
+    "streaming": ("bool", False),
+    "num_workers": ("int | None", 8),
+    "concurrency": ("Concurrency", "auto"),
+    "citations": ("bool", False),
+    "prompts": ("PromptSet | None", None),
+    "skeleton_template": _TEMPLATE,
+    "point_template": _TEMPLATE,
+    "merge_template": _TEMPLATE,
+    "direct_template": _TEMPLATE,
+    "context_template": _TEMPLATE,
+    "prompt_helper": ("PromptHelper | None", None),
+    "callback_manager": ("CallbackManager | None", None),
+}
+_ENGINE = _ANSWER | {
+    "retriever": ("BaseRetriever | None", None),
+    "query_engine": ("BaseQueryEngine | None", None),
+    "retrieval": ("Retrieval | None", None),
+    "node_postprocessors": ("Sequence[BaseNodePostprocessor] | None", None),
+    "point_query_template": _TEMPLATE,
+}
+_SYNTHESIZER = _ANSWER | {
+    "on_no_nodes": ("Literal['empty_response', 'answer']", "empty_response"),
+    "empty_response": ("str | None", None),
+}
+_WORKFLOW = _ENGINE | {
+    "engine": ("SkeletonOfThoughtQueryEngine | None", None),
+    "timeout": ("float | None", None),
+    "verbose": ("bool", False),
+}
+
+
 @pytest.mark.parametrize(
-    ("make", "caller"),
+    ("made", "by_position", "shown"),
     [
-        (SkeletonOfThoughtQueryEngine.from_defaults, "SkeletonOfThoughtQueryEngine.from_defaults"),
-        (SkeletonOfThoughtSynthesizer, "SkeletonOfThoughtSynthesizer"),
-        (SkeletonOfThoughtWorkflow, "SkeletonOfThoughtQueryEngine.from_defaults"),
+        (SkeletonOfThoughtQueryEngine.from_defaults, ["llm"], _ENGINE),
+        (
+            SkeletonOfThoughtQueryEngine.from_args,
+            ["retriever", "llm"],
+            _ENGINE | {"retriever": ("BaseRetriever", inspect.Parameter.empty)},
+        ),
+        (SkeletonOfThoughtSynthesizer, ["llm"], _SYNTHESIZER),
+        (SkeletonOfThoughtWorkflow, ["engine"], _WORKFLOW),
     ],
 )
-def test_a_misspelt_option_is_named(make, caller):
-    with pytest.raises(TypeError, match=rf"{caller} has no option max_pionts; its options are .*max_points"):
+def test_the_signature_shows_each_option_with_its_type_and_default(made, by_position, shown):
+    parameters = inspect.signature(made).parameters
+    assert {name: (one.annotation, one.default) for name, one in parameters.items()} == shown
+    assert [name for name, one in parameters.items() if one.kind is one.POSITIONAL_OR_KEYWORD] == by_position
+    assert {one.kind for one in parameters.values()} == {
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
+    }
+
+
+def test_the_defaults_in_signatures_are_those_of_the_engine():
+    parameters = inspect.signature(SkeletonOfThoughtQueryEngine.__init__).parameters
+    for name in ("router", "streaming", "num_workers", "concurrency", "citations", "prompt_helper"):
+        assert parameters[name].default == _ENGINE[name][1]
+
+
+def test_a_subclass_shows_its_own_constructor():
+    class Own(SkeletonOfThoughtSynthesizer):
+        def __init__(self, tone: str) -> None:
+            super().__init__(MockLLM(), router=None)
+            self.tone = tone
+
+    assert list(inspect.signature(Own).parameters) == ["tone"]
+    assert Own("dry").tone == "dry"
+
+
+@pytest.mark.parametrize(
+    ("make", "caller", "options"),
+    [
+        (SkeletonOfThoughtQueryEngine.from_defaults, "SkeletonOfThoughtQueryEngine.from_defaults", _ENGINE),
+        (
+            partial(SkeletonOfThoughtQueryEngine.from_args, None),
+            "SkeletonOfThoughtQueryEngine.from_args",
+            _ENGINE,
+        ),
+        (SkeletonOfThoughtSynthesizer, "SkeletonOfThoughtSynthesizer", _SYNTHESIZER),
+        (SkeletonOfThoughtWorkflow, "SkeletonOfThoughtWorkflow", _WORKFLOW),
+    ],
+)
+def test_a_misspelt_option_is_named(make, caller, options):
+    with pytest.raises(TypeError) as caught:
         make(llm=MockLLM(), max_pionts=3)
+    known = ", ".join(sorted(options))
+    assert str(caught.value) == f"{caller} has no option max_pionts; its options are {known}."

@@ -140,7 +140,7 @@ class TestTraining:
             test=LABELLED[:4],
             epochs=12,
             learning_rate=5e-3,
-            tell=messages.append,
+            report=messages.append,
         )
         assert report["held_out"]["router"]["accuracy"] == 1.0
         assert report["test"]["majority"]["questions"] == 4
