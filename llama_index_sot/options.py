@@ -161,7 +161,7 @@ def document_options(*groups: type) -> Callable[[DocumentedT], DocumentedT]:
             options = "\n".join(map(_attributes, groups))
             documented.__doc__ = f"{inspect.cleandoc(documented.__doc__)}\n\nOptions:\n{options}\n"
         # A class would hand its own `__signature__` down to subclasses with other constructors.
-        function: Any = documented.__init__ if isinstance(documented, type) else documented
+        function: Any = vars(documented)["__init__"] if isinstance(documented, type) else documented
         function.__signature__ = _full_signature(function, groups)
         return documented
 

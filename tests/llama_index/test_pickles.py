@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llama_index.core.indices import prompt_helper
 from llama_index.core.schema import NodeWithScore, TextNode
 
 from llama_index_sot import (
@@ -64,6 +65,9 @@ def test_an_engine_with_a_prompt_router_asks_its_llm():
     assert "reply was not understood" in response.metadata["sot"]["reason"]
 
 
+@pytest.mark.skipif(
+    not hasattr(prompt_helper, "ChatPromptHelper"), reason="the pickle holds a class of LlamaIndex that is newer"
+)
 def test_a_synthesizer_answers_over_nodes():
     synthesizer = unpickled("synthesizer")
     assert type(synthesizer) is SkeletonOfThoughtSynthesizer
