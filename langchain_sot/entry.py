@@ -302,7 +302,8 @@ class AnswerBatch:
         chosen: list[AnswerModels] = []
         if models is None:
             models = ChainModels(plan.llm, plan.point_llm, adopts=plan.adopts, kwargs=kwargs)
-        models = models.with_kwargs(kwargs)
+        else:
+            models = models.with_kwargs(kwargs)
         for i, (value, config) in enumerate(zip(inputs, configs, strict=True)):
             try:
                 parsed = read_input(value)
