@@ -19,6 +19,7 @@ from langchain_core.prompts import (
 from langchain_sot.messages import convert_message
 from skeleton_of_thought.errors import PromptFileError
 from skeleton_of_thought.prompts import ALIASES, PLACEHOLDERS, PromptSet, PromptTemplate, Template, begin_with
+from skeleton_of_thought.templates import with_history, with_system
 from skeleton_of_thought.types import Conversation, Message, Prompt
 
 __all__ = ["LangChainTemplate", "chat_prompt", "prompt_set"]
@@ -32,10 +33,9 @@ _BRACED = re.compile(r"\{(\w+)\}")
 class LangChainTemplate:
     """A LangChain template in the core's prompt set.
 
-    The caller's earlier messages take the place of the template's `chat_history` placeholder; without one they follow
-    the template's system messages. The question's images and files are added to the last human message. An AI message
-    at the end is the start of the model's turn: a prefill for a backend that continues it, else an instruction to
-    begin this way.
+    The caller's earlier turns take the place of the template's `chat_history` placeholder; without one they follow
+    the template's system messages. The caller's system message and the template's are one. An AI message at the end is
+    the start of the model's turn: a prefill for a backend that continues it, else an instruction to begin this way.
 
     Attributes:
         template: The template; LangChain formats its values, so braces in them are safe.
@@ -45,15 +45,16 @@ class LangChainTemplate:
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
         """The template with these values, as `skeleton_of_thought.prompts.Template.render` describes."""
-        history = [message.raw or message for message in conversation.history]
+        history = [message.raw or message for message in conversation.turns]
         placed = [name for name in _HISTORY if name in _variables(self.template)]
         known = {name: value for name, value in values.items() if name in _variables(self.template)}
         value = self.template.format_prompt(**known, **dict.fromkeys(placed, history))
         turns = [_core_message(message, conversation) for message in value.to_messages()]
         turns, start = _take_prefill(turns, prefill=prefill)
         if not placed:
-            turns = _with_history(turns, conversation)
-        return Prompt(messages=_attach(turns, conversation), prefill=start)
+            return Prompt(with_history(turns, conversation), prefill=start)
+        system, others = with_system(turns, conversation)
+        return Prompt((*system, *others), prefill=start)
 
 
 def _variables(template: BasePromptTemplate[Any]) -> set[str]:
@@ -75,19 +76,6 @@ def _take_prefill(turns: list[Message], *, prefill: bool) -> tuple[list[Message]
     text = begin_with(rest[-1].text, last.text)
     blocks = ({"type": "text", "text": text}, *rest[-1].attachments)
     return [*rest[:-1], Message(rest[-1].role, blocks if rest[-1].attachments else text)], ""
-
-
-def _with_history(turns: list[Message], conversation: Conversation) -> list[Message]:
-    # Several backends take system messages only at the very start: the caller's, then the template's.
-    own = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
-    return [*conversation.system, *turns[:own], *conversation.turns, *turns[own:]]
-
-
-def _attach(turns: list[Message], conversation: Conversation) -> tuple[Message, ...]:
-    if not conversation.attachments or turns[-1].attachments:
-        return tuple(turns)
-    content = ({"type": "text", "text": turns[-1].text}, *conversation.attachments)
-    return (*turns[:-1], Message("user", content))
 
 
 def prompt_set(

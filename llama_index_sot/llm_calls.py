@@ -232,10 +232,16 @@ def _role(message: ChatMessage) -> str:
 
 
 def chat_messages(prompt: Prompt, llm: LLM) -> list[ChatMessage]:
-    """A prompt as messages for a chat model, its own system prompt first."""
+    """A prompt as messages for a chat model, its own system prompt first. Strict servers take one system message."""
     messages = [_chat_message(message) for message in prompt.messages]
     if llm.system_prompt:
-        messages.insert(0, ChatMessage(role=MessageRole.SYSTEM, content=llm.system_prompt))
+        own: list[Any] = [TextBlock(text=llm.system_prompt)]
+        if messages[0].role is MessageRole.SYSTEM:
+            blocks = messages.pop(0).blocks
+            if all(isinstance(block, TextBlock) for block in blocks):
+                blocks = [TextBlock(text="\n\n".join(block.text for block in (*own, *blocks)))]
+            own = blocks if len(blocks) == 1 else [*own, *blocks]
+        messages.insert(0, ChatMessage(role=MessageRole.SYSTEM, blocks=own))
     return messages
 
 

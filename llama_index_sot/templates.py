@@ -15,6 +15,7 @@ from llama_index.core.schema import QueryBundle
 from llama_index_sot.llm_calls import core_message
 from skeleton_of_thought import prompts as core
 from skeleton_of_thought.errors import InvalidInput, PromptFileError
+from skeleton_of_thought.templates import with_history
 from skeleton_of_thought.types import Conversation, Message, Prompt
 
 __all__ = ["KEYS", "LlamaIndexTemplate", "Templates"]
@@ -52,8 +53,9 @@ _BRACED = re.compile(r"\{(\w+)\}")
 class LlamaIndexTemplate:
     """A LlamaIndex template in the core's prompt set.
 
-    The caller's history stands right after the template's system messages. An assistant message at the end is the
-    start of the model's turn: a prefill if the backend continues it, else an instruction to begin that way.
+    The caller's history stands right after the system message, which is the caller's and the template's in one. An
+    assistant message at the end is the start of the model's turn: a prefill if the backend continues it, else an
+    instruction to begin that way.
 
     Attributes:
         template: The template; it formats its values itself, so braces in them are safe.
@@ -77,8 +79,7 @@ class LlamaIndexTemplate:
             else:
                 # Other backends would answer the assistant's message, or reject it.
                 turns[-1] = _with_text(turns[-1], core.begin_with(turns[-1].text, last))
-        own = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
-        return Prompt((*conversation.system, *turns[:own], *conversation.turns, *turns[own:]), prefill=start)
+        return Prompt(with_history(turns, conversation), prefill=start)
 
 
 def _with_text(message: Message, text: str) -> Message:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-from skeleton_of_thought.templates import PromptTemplate, fill, skeleton_values, user_turn
+from skeleton_of_thought.templates import PromptTemplate, fill, skeleton_values
 from skeleton_of_thought.types import Conversation, Message, Point, Skeleton
 
 __all__ = ["Example", "FewShot"]
@@ -88,8 +88,8 @@ class FewShot:
         yield from conversation.turns
         turn = fill(text, values)
         if opening is None:
-            yield user_turn(turn, conversation)
+            yield Message("user", turn)
         else:
-            yield user_turn(fill(opening[0], values), conversation)
+            yield Message("user", fill(opening[0], values))
             yield Message("assistant", fill(opening[1], values))
             yield Message("user", turn)

@@ -12,9 +12,10 @@ right before the words of this point alone. A template can place either with `{c
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from skeleton_of_thought.context import with_context
@@ -37,7 +38,8 @@ __all__ = [
     "how_many",
     "mentions",
     "skeleton_values",
-    "user_turn",
+    "with_history",
+    "with_system",
 ]
 
 ALIASES: Mapping[str, str] = {
@@ -119,7 +121,7 @@ class PromptTemplate:
             messages = tuple(self.few_shot.turns(self, conversation, values))
         else:
             text = fill(self.text if prefill else self.instruction, values)
-            messages = (*conversation.history, user_turn(text, conversation))
+            messages = (*conversation.history, Message("user", text))
         hints = self.hints
         if hints.max_tokens is None and self.tokens_per is not None:
             name, tokens = self.tokens_per
@@ -145,10 +147,29 @@ def begin_with(text: str, start: str) -> str:
     return f"{text}\n\nBegin your answer with: {start.strip()}"
 
 
-def user_turn(text: str, conversation: Conversation) -> Message:
-    """The user's turn that asks the question in these words, with the question's attachments."""
-    attachments = conversation.attachments
-    return Message("user", ({"type": "text", "text": text}, *attachments) if attachments else text)
+def with_history(turns: Sequence[Message], conversation: Conversation) -> tuple[Message, ...]:
+    """A template's turns, with the caller's history after the template's system messages."""
+    system, turns = with_system(turns, conversation)
+    return (*system, *conversation.turns, *turns)
+
+
+def with_system(
+    turns: Sequence[Message], conversation: Conversation
+) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    """The caller's system messages with those at the front of a template's turns, and the other turns.
+
+    A template's system message and the caller's become one, because strict servers reject a second one.
+    """
+    count = next((i for i, turn in enumerate(turns) if turn.role != "system"), len(turns))
+    messages = (*conversation.system, *turns[:count])
+    if count and len(messages) > 1:
+        contents = [message.content for message in messages if message.content]
+        if all(isinstance(content, str) for content in contents):
+            messages = (Message("system", "\n\n".join(map(str, contents))),)
+        else:  # content blocks stay apart
+            blocks = [({"type": "text", "text": c},) if isinstance(c, str) else c for c in contents]
+            messages = (Message("system", tuple(chain.from_iterable(blocks))),)
+    return messages, tuple(turns[count:])
 
 
 def mentions(template: PromptTemplate, names: Collection[str]) -> bool:
@@ -225,6 +246,7 @@ class AnswerPrompts:
         self._conversation = conversation
         self._prefill = prefill
         self._own_context = own_context
+        self._has_blocks = not isinstance(conversation.messages[-1].content, str)
         self._values = {
             "question": conversation.question,
             "max_points": str(max_points),
@@ -279,9 +301,17 @@ class AnswerPrompts:
         own = cast(Template, template)
         context = values.get("context", "")
         if not context.strip():
-            return own.render(self._conversation, values, prefill=prefill)
+            prompt = own.render(self._conversation, values, prefill=prefill)
+            return self._with_blocks(prompt) if self._has_blocks else prompt
 
         def render(values: Mapping[str, str]) -> Prompt:
             return own.render(self._conversation, values, prefill=prefill)
 
-        return with_context(render, values, fill(self._prompts.context, {"context": context}), own=own_context)
+        prompt = with_context(render, values, fill(self._prompts.context, {"context": context}), own=own_context)
+        return self._with_blocks(prompt) if self._has_blocks else prompt
+
+    def _with_blocks(self, prompt: Prompt) -> Prompt:
+        # Most questions are plain texts.
+        from skeleton_of_thought.blocks import with_blocks
+
+        return with_blocks(prompt, self._conversation)

@@ -57,10 +57,17 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The text of the content, its text blocks joined."""
+        """The text of the content. A blank line separates its text blocks, except in a model's reply."""
         if isinstance(self.content, str):
             return self.content
-        return "".join(str(block.get("text", "")) for block in self.content if _is_text(block))
+        texts = [str(block.get("text") or "") for block in self.content if _is_text(block)]
+        if self.role == "assistant":
+            return "".join(texts)
+        text = ""
+        for piece in texts:
+            apart = text and piece and "\n" not in text[-1] + piece[0]
+            text += f"\n\n{piece}" if apart else piece
+        return text
 
     @property
     def attachments(self) -> tuple[Mapping[str, Any], ...]:
@@ -71,7 +78,8 @@ class Message:
 
 
 def _is_text(block: Mapping[str, Any]) -> bool:
-    return block.get("type") == "text"
+    # OpenAI's Responses API calls them "input_text".
+    return block.get("type") in ("text", "input_text")
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,12 @@ class Conversation:
     def attachments(self) -> tuple[Mapping[str, Any], ...]:
         """The question's content blocks that are not text."""
         return self.messages[-1].attachments
+
+    @property
+    def blocks(self) -> tuple[Mapping[str, Any], ...]:
+        """The question's content blocks; empty for a plain text."""
+        content = self.messages[-1].content
+        return () if isinstance(content, str) else content
 
 
 @dataclass(frozen=True)
