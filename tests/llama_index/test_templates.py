@@ -121,6 +121,29 @@ def test_a_chat_template_keeps_its_roles_and_the_systems_come_first(kit, llm):
     assert seen.text.endswith("Begin your answer with: 1.")
 
 
+@pytest.mark.parametrize("own", [None, "Be brief."])
+def test_a_model_gets_one_system_message(kit, own):
+    llm = kit.ChatLLM(script=kit.answering(TITLES), system_prompt=own)
+    template = ChatPromptTemplate.from_messages([("system", "You are terse."), ("user", "outline {query_str}")])
+    kit.make(llm, skeleton_template=template).query("How?")
+    (seen,) = llm.watch.of("skeleton")
+    assert [message.role for message in seen.messages] == [MessageRole.SYSTEM, MessageRole.USER]
+    assert seen.messages[0].content == ("Be brief.\n\nYou are terse." if own else "You are terse.")
+
+
+def test_blocks_of_a_system_message_stay_beside_the_models_own(kit):
+    pixel = "data:image/png;base64,iVBORw0KGgo="
+    template = RichPromptTemplate(
+        '{% chat role="system" %}You see {{ "' + pixel + '" | image }}{% endchat %}'
+        '{% chat role="user" %}outline {{ query_str }}{% endchat %}'
+    )
+    llm = kit.ChatLLM(script=kit.answering(TITLES), system_prompt="Be brief.")
+    kit.make(llm, skeleton_template=template).query("How?")
+    (seen,) = llm.watch.of("skeleton")
+    assert [message.role for message in seen.messages] == [MessageRole.SYSTEM, MessageRole.USER]
+    assert [block.block_type for block in seen.messages[0].blocks] == ["text", "text", "image"]
+
+
 def test_a_rich_chat_template_may_show_images(kit, llm):
     pixel = "data:image/png;base64,iVBORw0KGgo="
     template = RichPromptTemplate(
