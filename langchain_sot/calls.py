@@ -20,6 +20,7 @@ from langchain_sot.models.text_calls import acomplete, as_string, complete
 from langchain_sot.skeleton_schema import StructuredReply, ask_structured
 from skeleton_of_thought.adapters.hints import engine_settings, token_limit
 from skeleton_of_thought.adapters.replies import (
+    FinishReasons,
     ReplyEnd,
     aclose_stream,
     close_stream,
@@ -177,6 +178,7 @@ class _Request:
         kwargs: Its keyword arguments.
         model: The resolved model behind `llm`.
         structured: Whether it asks for data.
+        direct: Whether it is a direct answer.
     """
 
     llm: Runnable[Any, Any]
@@ -185,6 +187,7 @@ class _Request:
     kwargs: Mapping[str, Any]
     model: ResolvedModel
     structured: bool = False
+    direct: bool = False
 
     def stream(self) -> Iterator[Any]:
         """Starts the call. Closing the iterator closes the model's own stream."""
@@ -200,7 +203,9 @@ class _Request:
 
     def reader(self) -> _ReplyReader:
         """Reads the reply."""
-        return _ReplyReader(self.input if self.model.text else "", structured=self.structured)
+        # A direct answer that breaks off without an error ends as the plain model's does.
+        reasons = FinishReasons() if self.direct else self.model.reasons
+        return _ReplyReader(self.input if self.model.text else "", structured=self.structured, reasons=reasons)
 
 
 @dataclass(frozen=True)
@@ -320,7 +325,8 @@ class ModelCalls:
             llm, kwargs = begin_turn(llm, config, kwargs)
         if call.stage == "direct":
             untouched = self.inputs[position].untouched
-            return _Request(llm, as_string(untouched) if model.takes_text else untouched, config, kwargs, model)
+            given = as_string(untouched) if model.takes_text else untouched
+            return _Request(llm, given, config, kwargs, model, direct=True)
         if call.timeout is not None:
             kwargs = with_timeout(model.members, kwargs, call.timeout)
         if call.structured and (structured := _structured(llm, kwargs, call, model)) is not None:
@@ -377,12 +383,13 @@ class _ReplyReader:
     Args:
         echo: The prompt, which some models repeat before their reply, such as `HuggingFacePipeline`.
         structured: Whether data was asked for: the text is then known only at the end (`rest`).
+        reasons: Whether the model gives finish reasons.
     """
 
-    def __init__(self, echo: str = "", *, structured: bool = False) -> None:
+    def __init__(self, echo: str, *, structured: bool, reasons: FinishReasons) -> None:
         self._echo = echo
         self._structured = StructuredReply() if structured else None
-        self._reply_end = ReplyEnd()
+        self._reply_end = ReplyEnd(reasons=reasons)
         self._promised = self._stated = False
 
     def add(self, chunk: Any) -> str:

@@ -15,7 +15,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from llama_index_sot.context import ContextPacker, ContextWriter
 from llama_index_sot.events import typed_event
-from llama_index_sot.llm_calls import ResolvedLLM, ResponseReader, UsedConcurrency
+from llama_index_sot.llm_calls import ResolvedLLM, UsedConcurrency
 from llama_index_sot.response import (
     AsyncSkeletonOfThoughtStreamingResponse,
     ResponsePoint,
@@ -337,7 +337,8 @@ class AnswerRun:
             if call.stage == "sources":
                 yield self._found(self._finder.find(query))
                 return
-            llm, reader = self._config.writer(call.stage), ResponseReader()
+            llm = self._config.writer(call.stage)
+            reader = llm.reader(call)
             if not self._streamed(call):
                 text, reply = reader.whole(llm.whole(call))
                 pieces.append(text)
@@ -356,7 +357,8 @@ class AnswerRun:
             if call.stage == "sources":
                 yield self._found(await self._finder.afind(query))
                 return
-            llm, reader = self._config.writer(call.stage), ResponseReader()
+            llm = self._config.writer(call.stage)
+            reader = llm.reader(call)
             if not self._streamed(call):
                 text, reply = reader.whole(await llm.awhole(call))
                 pieces.append(text)

@@ -17,7 +17,7 @@ from llama_index_sot.local.adoption import STOCK_CLASS, adopt_llm, is_stock
 from llama_index_sot.local.transformers_llm import TransformersLLM
 from skeleton_of_thought.adapters.adoption import library_base
 from skeleton_of_thought.adapters.hints import engine_settings, token_limit
-from skeleton_of_thought.adapters.replies import ReplyEnd, read_decoding, read_finish_reason, read_usage
+from skeleton_of_thought.adapters.replies import FinishReasons, ReplyEnd, read_decoding, read_finish_reason, read_usage
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Call, Message, Prompt, Reply
 
@@ -97,6 +97,7 @@ class ResolvedLLM:
             `complete` gets text, too: its `chat` would make the same call with two LLM events, and charge its rate
             limiter twice.
         serial: Whether the LLM runs one prompt after another.
+        reasons: Whether its replies have had finish reasons so far.
     """
 
     llm: LLM
@@ -105,6 +106,7 @@ class ResolvedLLM:
     is_chat_model: bool = False
     takes_messages: bool = False
     serial: bool = False
+    reasons: FinishReasons = field(default_factory=FinishReasons, compare=False)
 
     def used(self, *, streamed: bool, sync: bool) -> UsedConcurrency:
         """How calls run side by side: in threads, as tasks, or as rows of one batch."""
@@ -140,6 +142,11 @@ class ResolvedLLM:
         return is_truly_async(self.llm, "astream_chat" if self.takes_messages else "astream_complete")
 
     # --- calls ---
+
+    def reader(self, call: Call) -> ResponseReader:
+        """Reads the responses of a call."""
+        # A direct answer that breaks off without an error ends as the plain LLM's does.
+        return ResponseReader(FinishReasons() if call.stage == "direct" else self.reasons)
 
     def whole(self, call: Call) -> LLMResponse:
         """Makes a call and returns its whole response."""
@@ -287,12 +294,16 @@ def _from_messages(llm: LLM, messages: Sequence[ChatMessage]) -> str:
 # --- replies ---
 
 
-@dataclass
 class ResponseReader:
-    """Reads the text and the end of one call's responses."""
+    """Reads the text and the end of one call's responses.
 
-    _text: str = ""
-    _end: ReplyEnd = field(default_factory=ReplyEnd)
+    Args:
+        reasons: Whether the LLM gives finish reasons.
+    """
+
+    def __init__(self, reasons: FinishReasons) -> None:
+        self._text = ""
+        self._end = ReplyEnd(reasons=reasons)
 
     def whole(self, response: ChatResponse | CompletionResponse) -> tuple[str, Reply]:
         """The text and the end of a response that came at once."""

@@ -66,12 +66,12 @@ class PromptRouter(core.PromptRouter):
 
     def _complete(self, prompt: Prompt) -> tuple[str, Usage | None]:
         llm = self._resolved()
-        text, reply = ResponseReader().whole(llm.whole(_call(llm, prompt)))
+        text, reply = ResponseReader(llm.reasons).whole(llm.whole(_call(llm, prompt)))
         return text, reply.usage
 
     async def _acomplete(self, prompt: Prompt) -> tuple[str, Usage | None]:
         llm = self._resolved()
-        text, reply = ResponseReader().whole(await llm.awhole(_call(llm, prompt)))
+        text, reply = ResponseReader(llm.reasons).whole(await llm.awhole(_call(llm, prompt)))
         return text, reply.usage
 
     def _resolved(self) -> ResolvedLLM:

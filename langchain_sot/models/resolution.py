@@ -7,7 +7,7 @@ LangChain's runnables are known by the names of their classes, because importing
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard, cast
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase, RunnableParallel, RunnableSequence
 from langchain_core.runnables.config import merge_configs
+
+from skeleton_of_thought.adapters.replies import FinishReasons
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableWithFallbacks
@@ -128,6 +130,7 @@ class ResolvedModel:
         serial: Whether two calls at a time would break the model.
         continues_turn: Whether the model is known to continue the start of its turn, which it gets as the last message.
         has_turn_flags: Whether a member has settings that tell its server to continue the last message.
+        reasons: Whether its replies have had finish reasons so far.
     """
 
     llm: Runnable[Any, Any]
@@ -141,6 +144,7 @@ class ResolvedModel:
     serial: bool
     continues_turn: bool
     has_turn_flags: bool
+    reasons: FinishReasons = field(default_factory=FinishReasons, compare=False)
 
 
 def resolve(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from skeleton_of_thought.types import Completion, Decoding, Reply, Usage
 
 __all__ = [
+    "FinishReasons",
     "ReplyEnd",
     "aclose_stream",
     "aclosing_stream",
@@ -35,6 +36,19 @@ _LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
 
 
 @dataclass
+class FinishReasons:
+    """Whether a model gives finish reasons, by its replies so far.
+
+    Some servers give none, or give them in a form that a client drops, such as `"delta": null` beside the reason.
+
+    Attributes:
+        seen: Whether one of its replies had a reason.
+    """
+
+    seen: bool = False
+
+
+@dataclass
 class ReplyEnd:
     """The end of one reply, collected from its chunks.
 
@@ -45,12 +59,14 @@ class ReplyEnd:
         cut: Whether the protocol promises a finish reason that has not come. Clients of OpenAI's protocol take a
             connection that breaks between two chunks for the end of the stream, so only this and the missing usage
             tell a cut reply from a whole one.
+        reasons: Whether the model gives finish reasons. If it does not, no reply of it counts as cut.
     """
 
     usage: Usage | None = None
     finish_reason: str | None = None
     decoding: Decoding | None = None
     cut: bool = False
+    reasons: FinishReasons = field(default_factory=lambda: FinishReasons(seen=True))
 
     def reply(self, titles: tuple[str, ...] | None = None) -> Reply:
         """The core's record of the end.
@@ -61,7 +77,9 @@ class ReplyEnd:
         Raises:
             ConnectionError: The stream broke off.
         """
-        if self.cut and self.usage is None:
+        if self.finish_reason is not None:
+            self.reasons.seen = True
+        if self.cut and self.usage is None and self.reasons.seen:
             raise ConnectionError("The server's stream ended before its answer was complete.")
         return Reply(usage=self.usage, finish_reason=self.finish_reason, decoding=self.decoding, titles=titles)
 

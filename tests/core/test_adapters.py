@@ -11,6 +11,7 @@ import pytest
 from skeleton_of_thought.adapters.adoption import Adoptions, NotAdopted, library_class, overridden
 from skeleton_of_thought.adapters.hints import engine_settings, token_limit
 from skeleton_of_thought.adapters.replies import (
+    FinishReasons,
     ReplyEnd,
     aclosing_stream,
     closing_stream,
@@ -66,6 +67,14 @@ def test_a_reply_that_broke_off_is_an_error_unless_its_usage_came():
         ReplyEnd(cut=True).reply()
     assert ReplyEnd(Usage(1, 2), cut=True).reply() == Reply(usage=Usage(1, 2))
     assert ReplyEnd(finish_reason="stop").reply(("Rain",)) == Reply(finish_reason="stop", titles=("Rain",))
+
+
+def test_a_reply_without_an_end_is_whole_where_its_model_never_gives_a_reason():
+    reasons = FinishReasons()
+    assert ReplyEnd(cut=True, reasons=reasons).reply() == Reply()
+    ReplyEnd(finish_reason="stop", reasons=reasons).reply()
+    with pytest.raises(ConnectionError):
+        ReplyEnd(cut=True, reasons=reasons).reply()
 
 
 def test_an_engines_record_is_read_back_from_its_metadata():

@@ -16,6 +16,8 @@ from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.tools import QueryEngineTool
 
+from skeleton_of_thought.errors import PointError
+
 TITLES = [f"Point {letter}" for letter in "abcdefgh"]
 
 
@@ -441,28 +443,46 @@ async def test_a_stream_that_is_being_read_is_not_written_twice(kit):
         pass
 
 
-async def test_a_stream_that_breaks_off_is_no_whole_answer(ask, kit):
-    class Broken(kit.ChatLLM):
-        """Ends its stream without an error, as clients of chat servers do when the connection is cut."""
+def ending(kit, reasons):
+    """An LLM whose replies end with these reasons, by stage; others end without one, as after a cut connection."""
+    texts = {"skeleton": "1. Move\n2. Drink water", "point": "Half a", "direct": "Half a"}
 
+    def responses(messages):
+        asked = messages[-1].content
+        stage = "point" if "under the heading" in asked else "skeleton" if "headings" in asked else "direct"
+        message = ChatMessage(role="assistant", content=texts[stage])
+        raw = {"choices": [{"finish_reason": reasons.get(stage)}]}
+        return [ChatResponse(message=message, delta=texts[stage], raw=raw)]
+
+    class Ending(kit.ChatLLM):
         async def astream_chat(self, messages, **kwargs):
-            async def responses():
-                yield cut()
+            async def stream():
+                for response in responses(messages):
+                    yield response
 
-            return responses()
+            return stream()
 
         def stream_chat(self, messages, **kwargs):
-            return iter([cut()])
+            return iter(responses(messages))
 
         def chat(self, messages, **kwargs):
-            return cut()
+            return responses(messages)[-1]
 
         async def achat(self, messages, **kwargs):
-            return cut()
+            return responses(messages)[-1]
 
-    def cut():
-        message = ChatMessage(role="assistant", content="Half a")
-        return ChatResponse(message=message, delta="Half a", raw={"choices": [{"finish_reason": None}]})
+    return Ending(script=None)
 
-    with pytest.raises(ConnectionError, match="ended before"):
-        await ask(Broken(script=None), "How?", router=lambda query: False, max_retries=0)
+
+async def test_a_point_that_breaks_off_is_no_whole_one(ask, kit):
+    with pytest.raises(PointError, match="ended before"):
+        await ask(ending(kit, {"skeleton": "stop"}), "How?", router=None, max_retries=0)
+
+
+async def test_an_llm_that_never_says_how_a_reply_ended_is_taken_as_it_is(ask, kit):
+    response = await ask(ending(kit, {}), "How?", router=None, max_retries=0)
+    assert [point.text for point in response.points] == ["Half a", "Half a"]
+
+
+async def test_a_direct_answer_ends_as_the_plain_llms_does(ask, kit):
+    assert str(await ask(ending(kit, {"skeleton": "stop"}), "How?", router=lambda query: False)) == "Half a"

@@ -362,6 +362,29 @@ class Handler(BaseHTTPRequestHandler):
         self._chunk([], usage=self._usage())
         self._end(b"data: [DONE]\n\n")
 
+    def _fault_null_delta(self) -> None:
+        """Ends with a reason beside `"delta": null`, which the client drops."""
+        self._ending([{"index": 0, "delta": None, "finish_reason": "stop"}])
+
+    def _fault_empty_choices(self) -> None:
+        """Ends with a chunk without choices."""
+        self._ending([])
+
+    def _fault_no_end(self) -> None:
+        """Ends without a word on the end."""
+        self._ending(None)
+
+    def _ending(self, choices: list[Any] | None) -> None:
+        if not self.streamed:
+            self._whole(200, json.dumps(self._completion()))
+            return
+        self._begin()
+        for piece in pieces(self.text):
+            self._delta(piece)
+        if choices is not None:
+            self._chunk(choices)
+        self._end(b"data: [DONE]\n\n")
+
     def _fault_usage_at_the_finish(self) -> None:
         """Sends the usage with the last choice, and no `[DONE]`."""
         self._begin()

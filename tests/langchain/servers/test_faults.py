@@ -8,6 +8,7 @@ from itertools import accumulate
 import pytest
 from always import skeleton_chain
 from langchain_core.callbacks import UsageMetadataCallbackHandler
+from langchain_core.output_parsers import StrOutputParser
 
 from skeleton_of_thought.errors import PointError
 
@@ -32,6 +33,9 @@ FAILURES = {
     "empty": "ValueError|IndexError",
 }
 """Each fault that ends by itself, and the client's errors for it, streamed and whole."""
+
+ENDINGS = ("null_delta", "empty_choices", "no_end")
+"""How servers end a complete stream without a reason that the client passes on."""
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 EVERYWHERE = pytest.mark.parametrize("name", [*WHOLE, *STREAMS])
@@ -173,11 +177,41 @@ async def test_the_clients_retries_come_before_the_chains(server, chat, fault, w
 # --- the other stages ------------------------------------------------------------------------------------
 
 
+@EVERYWHERE
+@pytest.mark.parametrize("kind", ["cut", "reset", "hang_up", "error", "empty", "garbage", *ENDINGS])
+async def test_a_direct_answer_ends_as_the_plain_models_does(server, chat, fault, ways, name, kind):
+    async def outcome(runnable):
+        try:
+            return await ways[name](runnable, "Q")
+        except Exception as error:
+            return type(error).__name__
+
+    server.faults["direct"] = fault(kind)
+    llm = chat(server.address)
+    plain = await outcome(llm | StrOutputParser())
+    chain = skeleton_chain(llm=llm, router=lambda q: False)
+    for runnable in (chain.pick("answer"), chain.as_chat_model() | StrOutputParser()):
+        assert await outcome(runnable) == plain
+    if kind in ENDINGS:
+        assert plain == "Just so."
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("kind", ENDINGS)
+async def test_a_server_that_never_says_how_a_reply_ended_is_no_broken_one(server, chat, fault, ways, name, kind):
+    server.faults = dict.fromkeys(["skeleton", 1, 2, 3, "merge"], fault(kind))
+    output = await ways[name](skeleton_chain(llm=chat(server.address)), "Q")
+    assert output["points"] == TEXTS
+    assert output["errors"] == {}
+    assert [len(server.of("point", i)) for i in (1, 2, 3)] == [1, 1, 1]
+
+
 @pytest.mark.parametrize("name", STREAMS)
-async def test_a_broken_direct_answer_is_an_error(server, chat, fault, ways, name):
-    server.faults["direct"] = fault("cut")
-    with pytest.raises(ConnectionError, match="before its answer was complete"):
-        await ways[name](skeleton_chain(llm=chat(server.address), router=lambda q: False), "Q")
+async def test_each_models_server_is_judged_by_its_own_replies(server, chat, fault, ways, name):
+    # The skeleton's server says how replies end, and the points' server does not.
+    server.faults = dict.fromkeys([1, 2, 3], fault("null_delta"))
+    chain = skeleton_chain(llm=chat(server.address), point_llm=chat(server.address), max_retries=0)
+    assert (await ways[name](chain, "Q"))["points"] == TEXTS
 
 
 @EVERYWHERE
