@@ -5,16 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from skeleton_of_thought.board import Ledger
-from skeleton_of_thought.errors import MergeError, PointError
+from skeleton_of_thought.errors import PointError
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.parsing.parser import SkeletonWriting
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.templates import AnswerPrompts
-from skeleton_of_thought.text.assembly import POINT_BREAK, ExpansionText, Join, WholeText, heading, render, separator
-from skeleton_of_thought.text.echoes import PromptEcho
+from skeleton_of_thought.text.assembly import POINT_BREAK, ExpansionText, Join, heading, render, separator
 from skeleton_of_thought.text.loops import LoopGuard
 from skeleton_of_thought.types import (
     Answer,
@@ -22,7 +20,6 @@ from skeleton_of_thought.types import (
     Expansion,
     Point,
     PointTimes,
-    Prompt,
     RouteDecision,
     Skeleton,
     Span,
@@ -31,13 +28,13 @@ from skeleton_of_thought.types import (
     Usage,
 )
 
-__all__ = ["REPEATED", "DirectWriting", "Draft", "MergeWriting", "PointWriting", "Release"]
+if TYPE_CHECKING:
+    from skeleton_of_thought.merging import MergeWriting
+
+__all__ = ["REPEATED", "DirectWriting", "Draft", "PointWriting", "Release"]
 
 REPEATED = "loop"
 """The finish reason of a text that was ended because it repeated itself."""
-
-_CUT = frozenset({"length", "content_filter"})
-"""Finish reasons of a text that lacks its end."""
 
 
 class PointWriting:
@@ -160,59 +157,6 @@ class PointWriting:
             attempts=self.attempt,
             failed=done is not None and done.error is not None,
         )
-
-
-class MergeWriting:
-    """The text of a merge under way.
-
-    Args:
-        prompt: The prompt of its call.
-        material: Texts in the prompt that the merge may repeat.
-        quotable: Whether the instruction may want some of its own words in the text.
-        loops: Ends a text that repeats itself; None to keep it.
-
-    Attributes:
-        pieces: The cleaned text.
-    """
-
-    def __init__(self, prompt: Prompt, material: Iterable[str], *, quotable: bool, loops: LoopGuard | None) -> None:
-        self.pieces: list[str] = []
-        self._cleaner = WholeText()
-        self._echo = PromptEcho(prompt, material, quotable=quotable)
-        self._loops = loops
-
-    def feed(self, text: str) -> str:
-        """Takes more text of the model; returns the text that belongs to the answer."""
-        text = self._echo.feed(self._cleaner.feed(text))
-        return self._keep(text if self._loops is None else self._loops.feed(text))
-
-    def close(self) -> str:
-        """Ends the text; returns the rest of it."""
-        text = self._echo.feed(self._cleaner.close()) + self._echo.close()
-        return self._keep(text if self._loops is None else self._loops.feed(text) + self._loops.close())
-
-    def _keep(self, text: str) -> str:
-        if text:
-            self.pieces.append(text)
-        return text
-
-    @property
-    def fault(self) -> MergeError | None:
-        """The fault found so far in the merge; None if there is none."""
-        if self._echo.found:
-            return MergeError("The model repeated its instruction. Try a larger model, or a merge prompt of your own.")
-        if self._loops is not None and self._loops.looping:
-            return MergeError("The model repeated the same passage again and again. Try a larger model.")
-        return None
-
-    def final_fault(self, finish_reason: str | None) -> MergeError | None:
-        """The fault of the ended merge; None if there is none."""
-        if (fault := self.fault) is not None:
-            return fault
-        if finish_reason in _CUT:
-            why = f"The model ended its text before it was complete (finish reason {finish_reason!r})."
-            return MergeError(f"{why} Allow it more tokens, or fewer or shorter points.")
-        return None if self.pieces else MergeError("The model gave no text.")
 
 
 class DirectWriting:
@@ -359,23 +303,6 @@ class Draft:
         writing = self.points[point.index] = PointWriting(point, self.loop_guard())
         self.release.queue.append(writing)
         return writing
-
-    def open_merge(self, prompts: AnswerPrompts) -> Prompt:
-        """Begins the text of a merge; returns the prompt for it.
-
-        Raises:
-            Exception: Any error of a template of the caller's.
-        """
-        self.merge = None
-        skeleton, text = self.skeleton or Skeleton(), self.join(self.written())
-        prompt = prompts.merge(skeleton, text)
-        material = prompts.merge_material(skeleton, text)
-        self.merge = MergeWriting(prompt, material, quotable=prompts.has_own_merge, loops=self.loop_guard())
-        return prompt
-
-    def shows_merge(self) -> bool:
-        """Whether the reader has text of the merge."""
-        return self.release.live and self.merge is not None and bool(self.merge.pieces)
 
     def written(self) -> list[Expansion]:
         """The points that have a text and did not fail, of which a merge is made."""

@@ -12,15 +12,15 @@ from collections.abc import Callable, Collection
 from typing import Any, get_args
 
 from skeleton_of_thought import events
-from skeleton_of_thought.board import Action, CallFlow
+from skeleton_of_thought.board import Action
 from skeleton_of_thought.draft import REPEATED, Draft, PointWriting
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.merging import MergeFlow
 from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, Router, check_router, failure_decision, races
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.templates import AnswerPrompts
-from skeleton_of_thought.text.assembly import POINT_BREAK
 from skeleton_of_thought.types.answer import Answer, Conversation, Point, RouteDecision, Skeleton, Stage
 from skeleton_of_thought.types.calls import Call, Reply, Retrieval
 
@@ -29,7 +29,7 @@ __all__ = ["AnswerFlow"]
 logger = logging.getLogger(__name__)
 
 
-class AnswerFlow(CallFlow):
+class AnswerFlow(MergeFlow):
     """The life of one answer.
 
     Args:
@@ -357,53 +357,6 @@ class AnswerFlow(CallFlow):
         else:
             writing.expansion = writing.result(self._offset, error)
             self._fail_answer(writing.failure(error, retrieval, self.answer))
-
-    # --- merge ---
-
-    def _open_merge(self, attempt: int = 1) -> None:
-        self._actions.append(events.MergeStarted(attempt))
-        try:
-            prompt = self._draft.open_merge(self._prompts)
-        except Exception as error:  # of a template of the caller's: with all points written, no reason to lose them
-            self._give_up_merge(error)
-        else:
-            self._open("merge", prompt, attempt=attempt)
-
-    def _read_merge(self, call: Call, text: str) -> None:
-        merge = self._draft.merge
-        assert merge is not None
-        self._show_text(merge.feed(text))
-        if (fault := merge.fault) is not None:
-            self._cancel(call)
-            self._give_up_merge(fault)
-
-    def _end_merge(self, finish_reason: str | None) -> None:
-        merge = self._draft.merge
-        assert merge is not None
-        self._show_text(merge.close())
-        if (fault := merge.final_fault(finish_reason)) is not None:
-            self._give_up_merge(fault)
-            return
-        self._draft.merged = True
-        self._actions.append(events.MergeDone("".join(merge.pieces)))
-        if failed := self._draft.failed():
-            self._show_text(POINT_BREAK + failed)
-        self._finish()
-
-    def _fail_merge(self, error: Exception, attempt: int) -> None:
-        if attempt <= self.settings.max_retries and not self._draft.shows_merge():
-            self._open_merge(attempt + 1)
-        else:
-            self._give_up_merge(error)
-
-    def _give_up_merge(self, error: Exception) -> None:
-        """Ends the answer with its points as they are: a failed merge never loses the answer."""
-        self._draft.merge_error = error
-        self._actions.append(events.MergeDone("", error))
-        if self._draft.shows_merge():
-            self._actions.append(events.AnswerRestarted(error))
-        self._show_text(self.answer.text)
-        self._finish()
 
     # --- the end ---
 

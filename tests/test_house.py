@@ -35,7 +35,7 @@ LAYERS = [
     {"routers.gate", "routers.cost", "routers.embedded", "routers.prompt"},
     {"routers.auto", "routers.training", "gate"},
     {"board"},
-    {"draft"},
+    {"draft", "merging"},
     {"flow"},
     {"together"},
     {"drive"},

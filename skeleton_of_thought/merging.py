@@ -1,0 +1,158 @@
+"""The merge of an answer: its steps, and its text under way."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+
+from skeleton_of_thought import events
+from skeleton_of_thought.board import CallFlow
+from skeleton_of_thought.draft import Draft
+from skeleton_of_thought.errors import MergeError
+from skeleton_of_thought.templates import AnswerPrompts
+from skeleton_of_thought.text.assembly import POINT_BREAK, WholeText
+from skeleton_of_thought.text.echoes import PromptEcho
+from skeleton_of_thought.text.loops import LoopGuard
+from skeleton_of_thought.types import Answer, Call, Prompt, Skeleton
+
+__all__ = ["MergeFlow", "MergeWriting"]
+
+_CUT = frozenset({"length", "content_filter"})
+"""Finish reasons of a text that lacks its end."""
+
+
+class MergeWriting:
+    """The text of a merge under way.
+
+    Args:
+        prompt: The prompt of its call.
+        material: Texts in the prompt that the merge may repeat.
+        quotable: Whether the instruction may want some of its own words in the text.
+        loops: Ends a text that repeats itself; None to keep it.
+
+    Attributes:
+        pieces: The cleaned text.
+    """
+
+    def __init__(self, prompt: Prompt, material: Iterable[str], *, quotable: bool, loops: LoopGuard | None) -> None:
+        self.pieces: list[str] = []
+        self._cleaner = WholeText()
+        self._echo = PromptEcho(prompt, material, quotable=quotable)
+        self._loops = loops
+
+    def feed(self, text: str) -> str:
+        """Takes more text of the model; returns the text that belongs to the answer."""
+        text = self._echo.feed(self._cleaner.feed(text))
+        return self._keep(text if self._loops is None else self._loops.feed(text))
+
+    def close(self) -> str:
+        """Ends the text; returns the rest of it."""
+        text = self._echo.feed(self._cleaner.close()) + self._echo.close()
+        return self._keep(text if self._loops is None else self._loops.feed(text) + self._loops.close())
+
+    def _keep(self, text: str) -> str:
+        if text:
+            self.pieces.append(text)
+        return text
+
+    @property
+    def fault(self) -> MergeError | None:
+        """The fault found so far in the merge; None if there is none."""
+        if self._echo.found:
+            return MergeError("The model repeated its instruction. Try a larger model, or a merge prompt of your own.")
+        if self._loops is not None and self._loops.looping:
+            return MergeError("The model repeated the same passage again and again. Try a larger model.")
+        return None
+
+    def final_fault(self, finish_reason: str | None) -> MergeError | None:
+        """The fault of the ended merge; None if there is none."""
+        if (fault := self.fault) is not None:
+            return fault
+        if finish_reason in _CUT:
+            why = f"The model ended its text before it was complete (finish reason {finish_reason!r})."
+            return MergeError(f"{why} Allow it more tokens, or fewer or shorter points.")
+        return None if self.pieces else MergeError("The model gave no text.")
+
+
+class MergeFlow(CallFlow):
+    """The steps of an answer's merge. The steps before it, and the end of the answer, are those of `AnswerFlow`."""
+
+    _draft: Draft
+    _prompts: AnswerPrompts
+
+    @property
+    @abstractmethod
+    def answer(self) -> Answer:
+        """The answer as far as it is."""
+
+    @abstractmethod
+    def _show_text(self, text: str) -> None:
+        """Shows a text as it is."""
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Ends the answer."""
+
+    def _open_merge(self, attempt: int = 1) -> None:
+        self._actions.append(events.MergeStarted(attempt))
+        try:
+            prompt = self._begin_merge()
+        except Exception as error:  # of a template of the caller's: with all points written, no reason to lose them
+            self._give_up_merge(error)
+        else:
+            self._open("merge", prompt, attempt=attempt)
+
+    def _begin_merge(self) -> Prompt:
+        """Begins the text of a merge; returns the prompt for it.
+
+        Raises:
+            Exception: Any error of a template of the caller's.
+        """
+        draft, prompts = self._draft, self._prompts
+        draft.merge = None
+        skeleton, text = draft.skeleton or Skeleton(), draft.join(draft.written())
+        prompt = prompts.merge(skeleton, text)
+        material = prompts.merge_material(skeleton, text)
+        draft.merge = MergeWriting(prompt, material, quotable=prompts.has_own_merge, loops=draft.loop_guard())
+        return prompt
+
+    def _shows_merge(self) -> bool:
+        """Whether the reader has text of the merge."""
+        merge = self._draft.merge
+        return self._draft.release.live and merge is not None and bool(merge.pieces)
+
+    def _read_merge(self, call: Call, text: str) -> None:
+        merge = self._draft.merge
+        assert merge is not None
+        self._show_text(merge.feed(text))
+        if (fault := merge.fault) is not None:
+            self._cancel(call)
+            self._give_up_merge(fault)
+
+    def _end_merge(self, finish_reason: str | None) -> None:
+        merge = self._draft.merge
+        assert merge is not None
+        self._show_text(merge.close())
+        if (fault := merge.final_fault(finish_reason)) is not None:
+            self._give_up_merge(fault)
+            return
+        self._draft.merged = True
+        self._actions.append(events.MergeDone("".join(merge.pieces)))
+        if failed := self._draft.failed():
+            self._show_text(POINT_BREAK + failed)
+        self._finish()
+
+    def _fail_merge(self, error: Exception, attempt: int) -> None:
+        if attempt <= self.settings.max_retries and not self._shows_merge():
+            self._open_merge(attempt + 1)
+        else:
+            self._give_up_merge(error)
+
+    def _give_up_merge(self, error: Exception) -> None:
+        """Ends the answer with its points as they are: a failed merge never loses the answer."""
+        self._draft.merge_error = error
+        self._actions.append(events.MergeDone("", error))
+        if self._shows_merge():
+            self._actions.append(events.AnswerRestarted(error))
+        self._show_text(self.answer.text)
+        self._finish()
