@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
-from langchain_sot.messages import ParsedInput, convert_messages, message_usage, read_request, render_text
+from langchain_sot.messages import ParsedInput, convert_messages, message_usage, render_text
 from langchain_sot.models.open_runs import ended_runs
-from langchain_sot.models.resolution import ResolvedModel, makes_configs, resolve, unbind, with_bindings
+from langchain_sot.models.resolution import AnswerModels, ResolvedModel, unbind, with_bindings
 from langchain_sot.models.servers import begin_turn, with_timeout
 from langchain_sot.models.streams import aopen_stream, open_stream
 from langchain_sot.models.text_calls import acomplete, as_string, complete
@@ -29,129 +28,12 @@ from skeleton_of_thought.adapters.replies import (
 )
 from skeleton_of_thought.drive import AsyncTogether, Together
 from skeleton_of_thought.together import Whole
-from skeleton_of_thought.types import Call, Decoding, Reply, Request, Stage, Usage
+from skeleton_of_thought.types import Call, Decoding, Reply, Usage
 
 if TYPE_CHECKING:
     from langchain_sot.local.chat_transformers import ChatTransformers
 
-__all__ = ["AnswerModels", "ChainModels", "ModelCalls"]
-
-
-# --- the models of a chain, and of one of its answers ---
-
-
-@dataclass(frozen=True)
-class AnswerModels:
-    """The models of one answer, as its config chooses them.
-
-    Attributes:
-        llm: Writes the skeleton, the merge and a direct answer.
-        point_llm: Writes the points.
-    """
-
-    llm: ResolvedModel
-    point_llm: ResolvedModel
-
-    def of(self, stage: Stage) -> ResolvedModel:
-        """The model that writes this stage."""
-        return self.point_llm if stage == "point" else self.llm
-
-    @property
-    def serial(self) -> bool:
-        """Whether two calls at a time would break one of the models."""
-        return self.llm.serial or self.point_llm.serial
-
-    def request(self, max_concurrency: int | None) -> Request:
-        """The request's tools, format and limits, for routers.
-
-        Args:
-            max_concurrency: The most calls that may be open; fewer where the models cannot run that many side by side.
-        """
-        room = 1 if self.serial else max_concurrency
-        if self.point_llm.native and not self.serial:
-            rows: int = cast("ChatTransformers", self.point_llm.model).engine.parallel_rows
-            room = rows if max_concurrency is None else min(rows, max_concurrency)
-        return read_request(self.llm.kwargs, room)
-
-    def continuing(self, prefill: Literal["auto"] | bool) -> frozenset[Stage]:
-        """The stages whose model gets the start of its turn."""
-        stages: set[Stage] = set()
-        if prefill is True or (prefill and self.llm.continues_turn):
-            stages.add("skeleton")
-        if prefill is True or (prefill and self.point_llm.continues_turn):
-            stages.add("point")
-        return frozenset(stages)
-
-
-class ChainModels:
-    """The two models of a chain, for the answers of one batch: answers with equal configs share the resolved models.
-
-    Args:
-        llm: Writes the skeletons, the merges and the direct answers.
-        point_llm: Writes the points.
-        adopts: Whether local models of LangChain's Hugging Face classes get an engine.
-        kwargs: Passed on to the models.
-    """
-
-    def __init__(
-        self,
-        llm: Runnable[Any, Any],
-        point_llm: Runnable[Any, Any],
-        *,
-        adopts: bool = True,
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._llm = llm
-        self._point_llm = point_llm
-        self._adopts = adopts
-        self._kwargs = kwargs or {}
-        self._resolved: list[tuple[RunnableConfig, AnswerModels]] = []
-
-    def with_kwargs(self, kwargs: Mapping[str, Any]) -> ChainModels:
-        """The same models for calls with these keyword arguments; equal ones share the resolved models."""
-        if _equal(self._kwargs, kwargs):
-            return self
-        return ChainModels(self._llm, self._point_llm, adopts=self._adopts, kwargs=kwargs)
-
-    def for_config(self, config: RunnableConfig) -> AnswerModels:
-        """The models that this config chooses.
-
-        Raises:
-            ValueError: The config names an alternative that does not exist.
-        """
-        for known, models in self._resolved:
-            if self._choose_alike(known, config):
-                return models
-        llm = resolve(self._llm, config, self._kwargs, adopts=self._adopts)
-        point_llm = llm
-        if self._point_llm is not self._llm:
-            point_llm = resolve(self._point_llm, config, self._kwargs, adopts=self._adopts)
-        models = AnswerModels(llm, point_llm)
-        self._resolved.append((config, models))
-        return models
-
-    def _choose_alike(self, *configs: RunnableConfig) -> bool:
-        # Only the values named in `config_specs` choose a model, unless a binding makes configs of its own.
-        try:
-            if self._names is None:
-                return False
-            one, other = ([(c.get("configurable") or {}).get(name) for name in self._names] for c in configs)
-        except Exception:  # contradictory specs: resolve for each config
-            return False
-        return _equal(one, other)
-
-    @cached_property
-    def _names(self) -> list[str] | None:
-        if makes_configs(self._llm) or makes_configs(self._point_llm):
-            return None
-        return sorted({spec.id for llm in (self._llm, self._point_llm) for spec in llm.config_specs})
-
-
-def _equal(one: Any, other: Any) -> bool:
-    try:
-        return bool(one == other)
-    except Exception:  # values that cannot be compared
-        return False
+__all__ = ["ModelCalls"]
 
 
 # --- calls ---

@@ -230,7 +230,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     def _check(self) -> Self:
         if self.router != "auto" and not isinstance(self.router, Runnable):
             check_router(self.router)
-        from langchain_sot.calls import ChainModels
+        from langchain_sot.models.resolution import ChainModels
 
         # Adopts local models now, rather than amid the first answer: an engine packs a model's weights.
         plan = self.plan()

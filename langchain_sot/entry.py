@@ -28,9 +28,9 @@ from langchain_core.tracers._streaming import _StreamingCallbackHandler
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
 
-    from langchain_sot.calls import AnswerModels, ChainModels
     from langchain_sot.custom_events import CustomEventReporter
     from langchain_sot.messages import ParsedInput
+    from langchain_sot.models.resolution import AnswerModels, ChainModels
     from langchain_sot.plan import AnswerPlan
     from langchain_sot.results import Chunks
     from skeleton_of_thought.events import AnswerFailed, Event
@@ -287,8 +287,9 @@ class AnswerBatch:
         live: bool,
         models: ChainModels | None = None,
     ) -> None:
-        from langchain_sot.calls import ChainModels, ModelCalls
+        from langchain_sot.calls import ModelCalls
         from langchain_sot.messages import read_input
+        from langchain_sot.models.resolution import ChainModels
         from skeleton_of_thought.events import AnswerFailed
 
         self._plan = plan

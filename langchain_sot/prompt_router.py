@@ -8,8 +8,9 @@ from typing import Any
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
-from langchain_sot.calls import AnswerModels, ChainModels, ModelCalls
+from langchain_sot.calls import ModelCalls
 from langchain_sot.messages import ParsedInput
+from langchain_sot.models.resolution import AnswerModels, ChainModels
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers import prompt as prompt_router
 from skeleton_of_thought.types import Call, Conversation, Prompt, Reply

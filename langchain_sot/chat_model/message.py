@@ -12,9 +12,9 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import RunnableConfig
 
-from langchain_sot.calls import ChainModels
 from langchain_sot.entry import AnswerBatch
 from langchain_sot.messages import usage_metadata
+from langchain_sot.models.resolution import ChainModels
 from langchain_sot.plan import AnswerPlan
 from langchain_sot.results import errors_dict
 from skeleton_of_thought.adapters.replies import read_usage

@@ -12,10 +12,10 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from langchain_sot.calls import ChainModels
 from langchain_sot.chat_model.message import as_chunk, as_message, with_usage
 from langchain_sot.interrupts import dropped
 from langchain_sot.messages import convert_message, message_usage
+from langchain_sot.models.resolution import ChainModels
 from langchain_sot.plan import AnswerPlan
 from langchain_sot.routers import ChildRunRouter
 from skeleton_of_thought.routers.base import AnyRouter, RouterWrapper, decide_at_once, report_answer

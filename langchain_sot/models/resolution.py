@@ -1,4 +1,4 @@
-"""Finds the model that a config chooses, behind its bindings, retries, fallbacks and alternatives.
+"""The models of a chain: finds the one that a config chooses, behind bindings, retries, fallbacks and alternatives.
 
 LangChain's runnables are known by the names of their classes, because importing `configurable`, `llms`, `retry` and
 `fallbacks` costs several milliseconds each, and most programs use few of them.
@@ -8,20 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import starmap
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
 
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
-from langchain_core.runnables.base import RunnableBindingBase, RunnableParallel, RunnableSequence
+from langchain_core.runnables.base import RunnableBindingBase
 from langchain_core.runnables.config import merge_configs
 
+from langchain_sot.messages import read_request
 from skeleton_of_thought.adapters.replies import FinishReasons
+from skeleton_of_thought.types import Request, Stage
 
 if TYPE_CHECKING:
     from langchain_core.runnables import RunnableWithFallbacks
 
+    from langchain_sot.local.chat_transformers import ChatTransformers
+
 __all__ = [
+    "AnswerModels",
+    "ChainModels",
     "ResolvedModel",
     "RunnableTraits",
     "find_model",
@@ -29,7 +35,6 @@ __all__ = [
     "makes_configs",
     "models_in",
     "read_traits",
-    "rebound",
     "resolve",
     "turn_flag",
     "unbind",
@@ -292,42 +297,118 @@ def _copied(wrapper: Any, **fields: Any) -> Runnable[Any, Any]:
     return copy
 
 
-# --- methods of the model, called on its wrappers ---
+# --- the models of a chain, and of one of its answers ---
 
 
-def rebound(llm: Runnable[Any, Any], method: str, /, *args: Any, **kwargs: Any) -> Runnable[Any, Any]:
-    """The result of a model's method, such as `bind_tools`, in the model's wrappers.
+@dataclass(frozen=True)
+class AnswerModels:
+    """The models of one answer, as its config chooses them.
 
-    LangChain's own wrappers either have no such methods (`with_retry`) or hand them to the bare model, so that
-    what was bound before is lost (`llm.bind(...).with_structured_output(...)`).
+    Attributes:
+        llm: Writes the skeleton, the merge and a direct answer.
+        point_llm: Writes the points.
+    """
+
+    llm: ResolvedModel
+    point_llm: ResolvedModel
+
+    def of(self, stage: Stage) -> ResolvedModel:
+        """The model that writes this stage."""
+        return self.point_llm if stage == "point" else self.llm
+
+    @property
+    def serial(self) -> bool:
+        """Whether two calls at a time would break one of the models."""
+        return self.llm.serial or self.point_llm.serial
+
+    def request(self, max_concurrency: int | None) -> Request:
+        """The request's tools, format and limits, for routers.
+
+        Args:
+            max_concurrency: The most calls that may be open; fewer where the models cannot run that many side by side.
+        """
+        room = 1 if self.serial else max_concurrency
+        if self.point_llm.native and not self.serial:
+            rows: int = cast("ChatTransformers", self.point_llm.model).engine.parallel_rows
+            room = rows if max_concurrency is None else min(rows, max_concurrency)
+        return read_request(self.llm.kwargs, room)
+
+    def continuing(self, prefill: Literal["auto"] | bool) -> frozenset[Stage]:
+        """The stages whose model gets the start of its turn."""
+        stages: set[Stage] = set()
+        if prefill is True or (prefill and self.llm.continues_turn):
+            stages.add("skeleton")
+        if prefill is True or (prefill and self.point_llm.continues_turn):
+            stages.add("point")
+        return frozenset(stages)
+
+
+class ChainModels:
+    """The two models of a chain, for the answers of one batch: answers with equal configs share the resolved models.
 
     Args:
-        llm: A chat model, or bindings, retries and fallbacks around it.
-        method: The name of the method; it returns a runnable.
-        args: Its arguments.
-        kwargs: Its keyword arguments.
-
-    Raises:
-        NotImplementedError: The model has no such method.
+        llm: Writes the skeletons, the merges and the direct answers.
+        point_llm: Writes the points.
+        adopts: Whether local models of LangChain's Hugging Face classes get an engine.
+        kwargs: Passed on to the models.
     """
-    if isinstance(llm, RunnableBindingBase):
-        return _wrapped_again(rebound(llm.bound, method, *args, **kwargs), llm)
-    if has_fallbacks(llm):
-        runnable, *fallbacks = (rebound(r, method, *args, **kwargs) for r in llm.runnables)
-        return llm.model_copy(update={"runnable": runnable, "fallbacks": fallbacks})
-    call = getattr(llm, method, None)
-    if call is None:
-        raise NotImplementedError(
-            f"The chain's llm is {type(llm).__name__}, which has no {method}: give the chain a chat model that has it."
-        )
-    result: Runnable[Any, Any] = call(*args, **kwargs)
-    return result
+
+    def __init__(
+        self,
+        llm: Runnable[Any, Any],
+        point_llm: Runnable[Any, Any],
+        *,
+        adopts: bool = True,
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._llm = llm
+        self._point_llm = point_llm
+        self._adopts = adopts
+        self._kwargs = kwargs or {}
+        self._resolved: list[tuple[RunnableConfig, AnswerModels]] = []
+
+    def with_kwargs(self, kwargs: Mapping[str, Any]) -> ChainModels:
+        """The same models for calls with these keyword arguments; equal ones share the resolved models."""
+        if _equal(self._kwargs, kwargs):
+            return self
+        return ChainModels(self._llm, self._point_llm, adopts=self._adopts, kwargs=kwargs)
+
+    def for_config(self, config: RunnableConfig) -> AnswerModels:
+        """The models that this config chooses.
+
+        Raises:
+            ValueError: The config names an alternative that does not exist.
+        """
+        for known, models in self._resolved:
+            if self._choose_alike(known, config):
+                return models
+        llm = resolve(self._llm, config, self._kwargs, adopts=self._adopts)
+        point_llm = llm
+        if self._point_llm is not self._llm:
+            point_llm = resolve(self._point_llm, config, self._kwargs, adopts=self._adopts)
+        models = AnswerModels(llm, point_llm)
+        self._resolved.append((config, models))
+        return models
+
+    def _choose_alike(self, *configs: RunnableConfig) -> bool:
+        # Only the values named in `config_specs` choose a model, unless a binding makes configs of its own.
+        try:
+            if self._names is None:
+                return False
+            one, other = ([(c.get("configurable") or {}).get(name) for name in self._names] for c in configs)
+        except Exception:  # contradictory specs: resolve for each config
+            return False
+        return _equal(one, other)
+
+    @cached_property
+    def _names(self) -> list[str] | None:
+        if makes_configs(self._llm) or makes_configs(self._point_llm):
+            return None
+        return sorted({spec.id for llm in (self._llm, self._point_llm) for spec in llm.config_specs})
 
 
-def _wrapped_again(result: Runnable[Any, Any], wrapper: RunnableBindingBase[Any, Any]) -> Runnable[Any, Any]:
-    """The result with the wrapper around the model in it, and not around the parsers that may follow."""
-    if isinstance(result, RunnableSequence):
-        return RunnableSequence(_wrapped_again(result.first, wrapper), *result.middle, result.last, name=result.name)
-    if isinstance(result, RunnableParallel):
-        return RunnableParallel({key: _wrapped_again(step, wrapper) for key, step in result.steps__.items()})
-    return wrapper.model_copy(update={"bound": result})
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # values that cannot be compared
+        return False

@@ -30,9 +30,9 @@ from langchain_core.outputs import (
 from langchain_core.runnables import ConfigurableField
 from parameter_ids import stable_id
 
-from langchain_sot.calls import ChainModels
 from langchain_sot.local import adoption
 from langchain_sot.local.adoption import AdoptedModel, adopt_runnable
+from langchain_sot.models.resolution import ChainModels
 from skeleton_of_thought.errors import PromptTooLong
 
 torch = pytest.importorskip("torch", reason="the local engine needs torch")

@@ -17,7 +17,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from langchain_core.runnables import ConfigurableField, RunnableLambda, RunnablePassthrough
 
 from langchain_sot import ChatTransformers, SkeletonOfThoughtChain
-from langchain_sot.calls import AnswerModels, ChainModels
+from langchain_sot.models.resolution import AnswerModels, ChainModels
 from skeleton_of_thought.errors import PointError
 
 TITLES = ["Take breaks", "Drink water", "Move", "Sleep"]

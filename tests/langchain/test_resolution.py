@@ -9,8 +9,9 @@ from always import skeleton_chain
 from langchain_core.language_models import FakeListLLM
 from langchain_core.runnables import ConfigurableField, RunnableBinding
 
-from langchain_sot import ChatTransformers, PromptRouter, SkeletonOfThoughtChain, calls
+from langchain_sot import ChatTransformers, PromptRouter, SkeletonOfThoughtChain
 from langchain_sot.chat_model import delegation
+from langchain_sot.models import resolution
 from langchain_sot.models.resolution import RunnableTraits, read_traits
 
 TITLES = ["One", "Two", "Three", "Four", "Five", "Six", "Seven"]
@@ -31,8 +32,8 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         seen.append(llm)
         return original(llm, *args, **kwargs)
 
-    original = calls.resolve
-    for module in (calls, delegation):
+    original = resolution.resolve
+    for module in (resolution, delegation):
         monkeypatch.setattr(module, "resolve", counted)
     return seen
 
@@ -96,7 +97,7 @@ def test_configs_with_incomparable_values_share_no_resolution(llm, resolved):
     chosen = llm.configurable_fields(tags=ConfigurableField(id="tags"))
     chain = skeleton_chain(llm=chosen)
     resolved.clear()
-    models = calls.ChainModels(chosen, chosen)
+    models = resolution.ChainModels(chosen, chosen)
     one, other = ({"configurable": {"tags": Odd()}} for _ in range(2))
     assert not models._choose_alike(one, other)
     assert len(chain.batch(["A?", "B?"])) == 2
@@ -155,7 +156,7 @@ def test_equal_keyword_arguments_share_what_is_resolved(llm, resolved):
 
         __hash__ = None
 
-    models = calls.ChainModels(llm, llm, kwargs={"top_k": 3})
+    models = resolution.ChainModels(llm, llm, kwargs={"top_k": 3})
     assert models.with_kwargs({"top_k": 3}) is models
     other = models.with_kwargs({"top_k": 4})
     assert other.for_config({}).llm.kwargs == {"top_k": 4}
@@ -197,9 +198,9 @@ def test_a_binding_that_overrides_its_call_is_called_itself(llm):
 
 @pytest.mark.parametrize("name", ["ChatLlamaCpp", "LlamaCpp"])
 def test_models_that_serve_one_call_at_a_time_are_recognized_by_name(kit, name):
-    def answer_models(cls: type) -> calls.AnswerModels:
+    def answer_models(cls: type) -> resolution.AnswerModels:
         one = cls(script=kit.answering(TITLES))
-        return calls.ChainModels(one, one).for_config({})
+        return resolution.ChainModels(one, one).for_config({})
 
     assert answer_models(type(name, (kit.Chat,), {"__module__": "elsewhere"})).serial
     assert not answer_models(kit.Chat).serial
