@@ -26,6 +26,7 @@ LAYERS = [
         "parsing.parser",
         "parsing",
         "context",
+        "blocks",
         "text.words",
         "text.loops",
     },
