@@ -36,6 +36,9 @@ __all__ = ["REPEATED", "DirectWriting", "Draft", "PointWriting", "Release"]
 REPEATED = "loop"
 """The finish reason of a text that was ended because it repeated itself."""
 
+_WORST_FIRST = ("error", "content_filter", "refusal", "length", REPEATED)
+"""Finish reasons of points that an answer takes over as its own."""
+
 
 class PointWriting:
     """A point under way: its sources, the text of its present attempt, its times, and in the end its expansion.
@@ -86,6 +89,11 @@ class PointWriting:
         """Ends the text; returns the rest of it."""
         text = self._cleaner.close()
         return text if self.loops is None else self.loops.feed(text) + self.loops.close()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the model has sent any text in the present attempt, whatever is left of it."""
+        return self._first is not None
 
     @property
     def looping(self) -> bool:
@@ -268,7 +276,8 @@ class Draft:
         skeleton: The skeleton; None until it is complete.
         points: The points that were opened, by index, in document order.
         direct: The text of a direct answer.
-        finish_reason: Why a direct answer ended.
+        finish_reason: Why a direct answer ended; of an answer with points, why its skeleton failed although it has
+            points.
         merge: The text of the merge; None where there is none.
         merged: Whether the merge has succeeded.
         merge_error: Why the merge failed.
@@ -334,11 +343,20 @@ class Draft:
             decision=self.decision,
             reason=self.reason,
             usage_by_stage=dict(ledger.usage),
-            finish_reason=self.finish_reason,
+            finish_reason=self._finish_reason(expansions),
             merged=self.merged,
             merge_error=self.merge_error,
             sources=self.sources or (),
         )
+
+    def _finish_reason(self, expansions: Iterable[Expansion]) -> str | None:
+        if self.route == "direct":
+            return self.finish_reason
+        found = {self.finish_reason, *[expansion.finish_reason for expansion in expansions]}
+        for reason in _WORST_FIRST:
+            if reason in found:
+                return reason
+        return "stop"
 
     def last_event(self, event: Event) -> Event:
         """The last event, with the cost of all calls that have ended by now."""

@@ -8,6 +8,7 @@
     ├── ModelLoadError                   a model that cannot be found or loaded
     ├── SkeletonError                    the model wrote no usable skeleton
     ├── PointError                       a point of the answer failed; carries the partial answer
+    ├── ReplyError                       a reply that ended as a failure, or without text
     ├── MergeError                       the merge gave no complete text; never raised, see `Answer.merge_error`
     ├── PointTimeout (TimeoutError)      a point, or its retrieval, took longer than `point_timeout`
     ├── EngineClosed (RuntimeError)      the local engine was used after `close()`
@@ -16,7 +17,7 @@
 
 An error of the model itself (a rate limit, a lost connection) in the route, skeleton or direct call is raised as it is,
 with its own type; so is an error in a retrieval for the question as a whole. In a point, or in the retrieval for it, it
-becomes the `__cause__` of a `PointError`.
+becomes the `__cause__` of a `PointError`. So does a `ReplyError`: the call raised nothing, but its reply is of no use.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ __all__ = [
     "PointTimeout",
     "PromptFileError",
     "PromptTooLong",
+    "ReplyError",
     "SkeletonError",
     "SotError",
     "error_text",
@@ -111,6 +113,19 @@ class PointError(SotError):
     def __init__(self, message: str, point: Point, answer: Answer) -> None:
         self.point = point
         self.answer = answer
+        super().__init__(message)
+
+
+class ReplyError(SotError):
+    """A model's reply failed although its call succeeded: it was blocked or refused, or it has no text.
+
+    Attributes:
+        finish_reason: `"content_filter"`, `"refusal"`; `"length"` if the token limit was reached before any text;
+            `"error"` for everything else.
+    """
+
+    def __init__(self, message: str, finish_reason: str = "error") -> None:
+        self.finish_reason = finish_reason
         super().__init__(message)
 
 

@@ -12,9 +12,11 @@ from collections.abc import Callable, Collection
 from typing import Any, get_args
 
 from skeleton_of_thought import events
+from skeleton_of_thought.adapters.finish_reasons import FAILED, describe_failure, reply_error
+from skeleton_of_thought.adapters.replies import ending
 from skeleton_of_thought.board import Action
 from skeleton_of_thought.draft import REPEATED, Draft, PointWriting
-from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.errors import InvalidInput, ReplyError
 from skeleton_of_thought.merging import MergeFlow
 from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
@@ -116,13 +118,13 @@ class AnswerFlow(MergeFlow):
         elif call.stage == "sources":
             self._take_sources(call.point, tuple(reply.sources), reply.context)
         elif call.stage == "skeleton":
-            self._when_routed(self._end_skeleton, rest, reply.finish_reason == "length", reply.titles)
+            self._when_routed(self._end_skeleton, call, rest, reply)
         elif call.stage == "direct":
             self._end_direct(reply.finish_reason)
         elif call.stage == "merge":
-            self._end_merge(reply.finish_reason)
+            self._end_merge(reply)
         elif call.point is not None:
-            self._end_point(self._points[call.point.index], rest, reply.finish_reason)
+            self._end_point(self._points[call.point.index], rest, reply)
 
     def _fail(self, call: Call, error: Exception) -> None:
         if call.stage == "route":
@@ -134,7 +136,8 @@ class AnswerFlow(MergeFlow):
         elif call.stage == "merge":
             self._fail_merge(error, call.attempt)
         elif call.point is not None:
-            self._fail_point(self._points[call.point.index], error)
+            writing = self._points[call.point.index]
+            self._fail_point(writing, error, writing.close())
         else:
             self._show_text(self._draft.direct.close())
             self._fail_answer(error)
@@ -256,7 +259,7 @@ class AnswerFlow(MergeFlow):
             self._show_points(points)
         if self._draft.reading.complete:
             self._cancel(call)
-            self._end_skeleton(truncated=True)
+            self._end_skeleton(call, "", Reply(finish_reason="length"))
 
     def _show_points(self, points: Collection[Point]) -> None:
         for point in points:
@@ -266,16 +269,27 @@ class AnswerFlow(MergeFlow):
         if self.settings.eager:
             self._actions += self._release.points(self._offset)
 
-    def _end_skeleton(self, rest: str = "", truncated: bool = False, titles: Collection[str] | None = None) -> None:
-        reading = self._draft.reading
+    def _end_skeleton(self, call: Call, rest: str, reply: Reply) -> None:
+        reading, reason = self._draft.reading, ending(reply)
+        failed = reason in FAILED
+        if reason == "error" and call.attempt <= self.settings.max_retries and not reading.points:
+            self._open_skeleton(call.attempt + 1)
+            return
         self._show_points(reading.feed(rest))
-        self._show_points(reading.close(truncated=truncated, titles=titles))
+        self._show_points(reading.close(truncated=failed or reason == "length", titles=reply.titles))
+        given = call.prompt.prefill.strip() if call.prompt else ""
+        failed = failed or (reply.titles is None and reading.written.text.strip() == given)
         if len(reading.points) >= self.settings.min_points:
+            self._draft.finish_reason = reason if failed else None
             self._complete_skeleton(reading.skeleton)
         elif self.settings.on_empty_skeleton == "raise":
-            self._fail_answer(reading.error)
+            error = reading.error
+            error.__cause__ = reply_error(reply) if failed else None
+            self._fail_answer(error)
         else:
-            self._draft.reason = f"the skeleton had {len(reading.points)} usable point(s)"
+            # The model then answers, or does not, as it does without a skeleton.
+            fault = f"there is no skeleton: {describe_failure(reply)[0]}" if failed else ""
+            self._draft.reason = fault or f"the skeleton had {len(reading.points)} usable point(s)"
             reading.points = []
             self._answer_directly()
 
@@ -324,11 +338,14 @@ class AnswerFlow(MergeFlow):
             self._actions.append(events.PointDelta(writing.point, text))
             self._actions += self._release.points(self._offset)
 
-    def _end_point(self, writing: PointWriting, rest: str, finish_reason: str | None) -> None:
-        if rest:
-            self._show(writing, writing.feed(rest, self._offset))
-        self._show(writing, writing.close())
-        self._close_point(writing, REPEATED if writing.looping else finish_reason)
+    def _end_point(self, writing: PointWriting, rest: str, reply: Reply) -> None:
+        text = (writing.feed(rest, self._offset) if rest else "") + writing.close()
+        reason = REPEATED if writing.looping else ending(reply)
+        if reason in FAILED or not (text or writing.pieces):
+            self._fail_point(writing, reply_error(reply, wrote=writing.begun), text)
+        else:
+            self._show(writing, text)
+            self._close_point(writing, reason)
 
     def _close_point(self, writing: PointWriting, reason: str | None, error: Exception | None = None) -> None:
         writing.expansion = writing.result(self._offset, error, reason)
@@ -337,25 +354,27 @@ class AnswerFlow(MergeFlow):
         self._actions += self._release.points(self._offset)
         self._finish_if_complete()
 
-    def _fail_point(self, writing: PointWriting, error: Exception) -> None:
+    def _fail_point(self, writing: PointWriting, error: Exception, rest: str) -> None:
+        """Ends an attempt that has failed; `rest` is text of it that was held back until now."""
         if writing.attempt <= self.settings.max_retries and not writing.released:
             writing.restart(self._draft.loop_guard())
             self._actions.append(events.PointRestarted(writing.point, error))
             self._write_point(writing)
         else:
+            # The text written so far is kept: a reader of the stream has it already, and a caller of the whole answer
+            # gets the same.
+            self._show(writing, rest)
             self._give_up_point(writing, error)
 
     def _give_up_point(self, writing: PointWriting, error: Exception, retrieval: Call | None = None) -> None:
         """Ends a point that has failed for good: itself, or the `retrieval` for it."""
-        # The text written so far is kept: a reader of the stream has it already, and a caller of the whole answer gets
-        # the same.
-        self._show(writing, writing.close())
+        reason = error.finish_reason if isinstance(error, ReplyError) else "error"
         if self.settings.on_point_error == "placeholder":
             gap = " " if writing.pieces else ""
             self._show(writing, gap + self.settings.placeholder if self.settings.placeholder else "")
-            self._close_point(writing, None, error)
+            self._close_point(writing, reason, error)
         else:
-            writing.expansion = writing.result(self._offset, error)
+            writing.expansion = writing.result(self._offset, error, reason)
             self._fail_answer(writing.failure(error, retrieval, self.answer))
 
     # --- the end ---

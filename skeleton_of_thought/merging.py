@@ -6,6 +6,8 @@ from abc import abstractmethod
 from collections.abc import Iterable
 
 from skeleton_of_thought import events
+from skeleton_of_thought.adapters.finish_reasons import FAILED, reply_error
+from skeleton_of_thought.adapters.replies import ending
 from skeleton_of_thought.board import CallFlow
 from skeleton_of_thought.draft import Draft
 from skeleton_of_thought.errors import MergeError
@@ -13,12 +15,9 @@ from skeleton_of_thought.templates import AnswerPrompts
 from skeleton_of_thought.text.assembly import POINT_BREAK, WholeText
 from skeleton_of_thought.text.echoes import PromptEcho
 from skeleton_of_thought.text.loops import LoopGuard
-from skeleton_of_thought.types import Answer, Call, Prompt, Skeleton
+from skeleton_of_thought.types import Answer, Call, Prompt, Reply, Skeleton
 
 __all__ = ["MergeFlow", "MergeWriting"]
-
-_CUT = frozenset({"length", "content_filter"})
-"""Finish reasons of a text that lacks its end."""
 
 
 class MergeWriting:
@@ -64,12 +63,15 @@ class MergeWriting:
             return MergeError("The model repeated the same passage again and again. Try a larger model.")
         return None
 
-    def final_fault(self, finish_reason: str | None) -> MergeError | None:
+    def final_fault(self, reply: Reply) -> MergeError | None:
         """The fault of the ended merge; None if there is none."""
         if (fault := self.fault) is not None:
             return fault
-        if finish_reason in _CUT:
-            why = f"The model ended its text before it was complete (finish reason {finish_reason!r})."
+        reason = ending(reply)
+        if reason in FAILED:
+            return MergeError(str(reply_error(reply)))
+        if reason == "length":
+            why = f"The model ended its text before it was complete (finish reason {reply.finish_reason!r})."
             return MergeError(f"{why} Allow it more tokens, or fewer or shorter points.")
         return None if self.pieces else MergeError("The model gave no text.")
 
@@ -129,11 +131,11 @@ class MergeFlow(CallFlow):
             self._cancel(call)
             self._give_up_merge(fault)
 
-    def _end_merge(self, finish_reason: str | None) -> None:
+    def _end_merge(self, reply: Reply) -> None:
         merge = self._draft.merge
         assert merge is not None
         self._show_text(merge.close())
-        if (fault := merge.final_fault(finish_reason)) is not None:
+        if (fault := merge.final_fault(reply)) is not None:
             self._give_up_merge(fault)
             return
         self._draft.merged = True

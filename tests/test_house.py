@@ -19,7 +19,7 @@ LAYERS = [
     {"settings"},
     {"types"},
     {"events"},
-    {"adapters", "adapters.hints", "adapters.replies"},
+    {"adapters", "adapters.finish_reasons", "adapters.hints", "adapters.replies"},
     {
         "parsing.marks",
         "parsing.outline",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, TypeVar
 
+from skeleton_of_thought.adapters.finish_reasons import FINISH_REASONS
 from skeleton_of_thought.types import Completion, Decoding, Reply, Usage
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "close_stream",
     "closing_stream",
     "completion_metadata",
+    "ending",
     "read_decoding",
     "read_finish_reason",
     "read_usage",
@@ -31,8 +34,8 @@ _CACHED = (
     ("input_tokens_details", "cached_tokens"),
     ("input_token_details", "cache_read"),
 )
-_REASONS = ("finish_reason", "stop_reason", "done_reason")
-_LENGTH = frozenset({"max_tokens", "max_output_tokens", "length"})
+_REASONS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "finishReason", "completionReason")
+_BLOCKS = ("block_reason", "blockReason")
 
 
 @dataclass
@@ -60,6 +63,8 @@ class ReplyEnd:
             connection that breaks between two chunks for the end of the stream, so only this and the missing usage
             tell a cut reply from a whole one.
         reasons: Whether the model gives finish reasons. If it does not, no reply of it counts as cut.
+        refusal: See `Reply`.
+        instead: See `Reply`.
     """
 
     usage: Usage | None = None
@@ -67,6 +72,8 @@ class ReplyEnd:
     decoding: Decoding | None = None
     cut: bool = False
     reasons: FinishReasons = field(default_factory=lambda: FinishReasons(seen=True))
+    refusal: str = ""
+    instead: str = ""
 
     def reply(self, titles: tuple[str, ...] | None = None) -> Reply:
         """The core's record of the end.
@@ -81,7 +88,14 @@ class ReplyEnd:
             self.reasons.seen = True
         if self.cut and self.usage is None and self.reasons.seen:
             raise ConnectionError("The server's stream ended before its answer was complete.")
-        return Reply(usage=self.usage, finish_reason=self.finish_reason, decoding=self.decoding, titles=titles)
+        return Reply(
+            usage=self.usage,
+            finish_reason=self.finish_reason,
+            decoding=self.decoding,
+            titles=titles,
+            refusal=self.refusal,
+            instead=self.instead,
+        )
 
 
 def read_usage(data: Any) -> Usage | None:
@@ -100,17 +114,42 @@ def read_usage(data: Any) -> Usage | None:
 
 
 def read_finish_reason(data: Any) -> str | None:
-    """Why a reply ended, from a mapping or object; `"length"` for any provider's word for its token limit."""
+    """Why a reply ended, from a mapping or object: `"length"` for any provider's word for it, else the own word.
+
+    Returns:
+        None where it says nothing.
+    """
     get = _getter(data)
     for name in _REASONS:
-        if isinstance(reason := get(name), str) and reason:
-            return "length" if reason.lower() in _LENGTH else reason
+        if (reason := get(name)) and (word := _word(reason)):
+            return "length" if FINISH_REASONS.get(word.lower()) == "length" else word
+    # Google blocks some prompts, and there is no reply then.
+    feedback = get("prompt_feedback")
+    for name in _BLOCKS if feedback else ():
+        if (reason := _getter(feedback)(name)) and (word := _word(reason)):
+            return word
     # OpenAI's Responses API has a status, and beside it the reason why a response is incomplete.
     details = get("incomplete_details")
     incomplete = None if details is None else _getter(details)("reason")
     if incomplete is not None:
-        return "length" if incomplete in _LENGTH else str(incomplete)
-    return "stop" if get("status") == "completed" else None
+        return "length" if FINISH_REASONS.get(str(incomplete)) == "length" else str(incomplete)
+    status = get("status")
+    if status == "completed":
+        return "stop"
+    return status if status in ("failed", "cancelled") else None
+
+
+def _word(reason: Any) -> str | None:
+    """A finish reason as a word. Google's clients give an enum, of strings or of numbers."""
+    if isinstance(reason, Enum):
+        reason = reason.value if isinstance(reason.value, str) else reason.name
+    return reason if isinstance(reason, str) and not reason.lower().endswith("_unspecified") else None
+
+
+def ending(reply: Reply) -> str | None:
+    """Why a reply ended, in the core's words; see `FINISH_REASONS`. None where the backend does not say."""
+    word = reply.finish_reason
+    return "refusal" if reply.refusal else word and FINISH_REASONS.get(word.lower(), word)
 
 
 def read_decoding(data: Any) -> Decoding | None:

@@ -237,6 +237,15 @@ class Usage:
         """Input and output together."""
         return self.input_tokens + self.output_tokens
 
+    def to_dict(self) -> dict[str, int]:
+        """The tokens as plain data, with their total."""
+        return {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cached_tokens": self.cached_tokens,
+            "total_tokens": self.input_tokens + self.output_tokens,
+        }
+
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.input_tokens + other.input_tokens,
@@ -328,7 +337,10 @@ class Expansion:
         sources: The sources retrieved for this point, with retrieval per point. A failed point has them, too, unless
             its retrieval failed.
         attempts: The number of calls made to write it; 0 if its retrieval failed.
-        finish_reason: The backend's word for why the text ended.
+        finish_reason: Why the text ended: `"stop"`, `"length"` (cut by a token limit), `"tool_calls"`, `"loop"`
+            (`Settings.stop_loops`), or the backend's own word where it means none of these; None if the backend says
+            nothing. Of a failed point: `"content_filter"`, `"refusal"`, `"length"` (the limit was reached before any
+            text), or `"error"`.
         span: When it was written, without its retrieval.
     """
 
@@ -357,8 +369,10 @@ class Answer:
         decision: The router's decision; None without a router.
         reason: Why the route was taken, in words.
         usage_by_stage: `usage`, split by stage.
-        finish_reason: The backend's word for why a direct answer ended; `"loop"` if its call was cancelled because it
-            repeated itself (`Settings.stop_loops`).
+        finish_reason: Of a direct answer: the backend's word for why it ended, or None; `"loop"` if its call was
+            cancelled because it repeated itself (`Settings.stop_loops`). With points: the worst end of any of them
+            (`"error"`, `"content_filter"`, `"refusal"`, `"length"` or `"loop"`, in this order), or `"stop"`. A skeleton
+            that broke off after some points counts, too.
         merged: Whether `text` is that of the merge instead of the joined points.
         merge_error: Why the merge failed; None if it did not, or if there was none.
         sources: The sources retrieved for the question as a whole: with retrieval once, and for a direct answer. The
@@ -384,6 +398,16 @@ class Answer:
     def errors(self) -> dict[int, Exception]:
         """The errors of failed points, by point index."""
         return {e.point.index: e.error for e in self.expansions if e.error is not None}
+
+    @property
+    def finish_reasons(self) -> dict[int, str | None]:
+        """Why the text of each point ended, by point index; see `Expansion.finish_reason`."""
+        return {e.point.index: e.finish_reason for e in self.expansions}
+
+    @property
+    def usage_by_point(self) -> dict[int, Usage]:
+        """The tokens of each point, all attempts together, by point index."""
+        return {e.point.index: e.usage for e in self.expansions}
 
     def timeline(self, normal: float | Mapping[str, float] | None = None) -> Timeline:
         """A picture of when each call of this answer ran; notebooks show it, `str` of it is one for terminals.
@@ -413,14 +437,10 @@ class Answer:
             "merge_error": _error_dict(self.merge_error),
             "sources": len(self.sources),
             "expansions": [_expansion_dict(e) for e in self.expansions],
-            "usage": _usage_dict(self.usage),
-            "usage_by_stage": {stage: _usage_dict(usage) for stage, usage in self.usage_by_stage.items()},
+            "usage": self.usage.to_dict(),
+            "usage_by_stage": {stage: usage.to_dict() for stage, usage in self.usage_by_stage.items()},
             "timings": self.timings.to_dict(),
         }
-
-
-def _usage_dict(usage: Usage) -> dict[str, int]:
-    return {**dataclasses.asdict(usage), "total_tokens": usage.total_tokens}
 
 
 def _error_dict(error: Exception | None) -> dict[str, str] | None:
@@ -433,7 +453,7 @@ def _expansion_dict(expansion: Expansion) -> dict[str, Any]:
         "title": expansion.point.title,
         "text": expansion.text,
         "error": _error_dict(expansion.error),
-        "usage": _usage_dict(expansion.usage),
+        "usage": expansion.usage.to_dict(),
         "sources": len(expansion.sources),
         "attempts": expansion.attempts,
         "finish_reason": expansion.finish_reason,

@@ -163,7 +163,8 @@ class Reply:
 
     Attributes:
         usage: Tokens, if the backend reports them.
-        finish_reason: `"stop"`, `"length"`, or the backend's own word; None if it gives none.
+        finish_reason: `"stop"`, `"length"`, or the backend's own word; None if it gives none. The meaning of other
+            words is in `skeleton_of_thought.adapters.finish_reasons`.
         decision: The routing decision, for calls of stage `route`.
         decoding: The work of a local engine, if the backend is one and reports it.
         titles: The titles of a skeleton, if the backend gives them as data; they then count instead of the call's
@@ -171,6 +172,9 @@ class Reply:
         sources: The sources found, best first, for calls of stage `sources`; any objects, which the core passes on.
         context: The text of the sources for the model, for calls of stage `sources`; empty if nothing was found: the
             prompts are then those without retrieval.
+        refusal: What the model says instead of an answer, if its API keeps that apart from text. The reply then failed,
+            whatever its finish reason.
+        instead: What the reply has and text is not, in words, if the backend knows: `"reasoning"`, `"tool calls"`.
     """
 
     usage: Usage | None = None
@@ -180,6 +184,8 @@ class Reply:
     titles: tuple[str, ...] | None = None
     sources: tuple[Any, ...] = ()
     context: str = ""
+    refusal: str = ""
+    instead: str = ""
 
 
 @dataclass(frozen=True)

@@ -312,7 +312,8 @@ class TestOrder:
         assert released(shown) == ": At ten."
 
     def test_a_point_without_text_keeps_its_heading(self):
-        flow, opened, actions = with_points("1. Sleep\n2. Eat\n")
+        settings = Settings(max_retries=0, on_point_error="placeholder", placeholder="")
+        flow, opened, actions = with_points("1. Sleep\n2. Eat\n", settings=settings)
         actions += flow.done(opened[1].id)
         actions += flow.delta(opened[2].id, "Well.") + flow.done(opened[2].id)
         assert the_answer(actions).text == released(actions) == "1. Sleep\n\n2. Eat: Well."
@@ -435,7 +436,8 @@ class TestJoin:
         assert released(actions) == the_answer(actions).text == "## Sleep\n\nLong enough.\n\n## Eat\n\nWell."
 
     def test_paragraphs_stream_in_order_and_an_empty_one_leaves_no_gap(self):
-        flow, opened, actions = with_points("1. Sleep\n2. Eat\n3. Walk\n", settings=Settings(join="paragraphs"))
+        settings = Settings(join="paragraphs", max_retries=0, on_point_error="placeholder", placeholder="")
+        flow, opened, actions = with_points("1. Sleep\n2. Eat\n3. Walk\n", settings=settings)
         assert released(actions) == ""
         actions += flow.done(opened[1].id) + flow.delta(opened[2].id, "Well.")
         assert released(actions) == "Well."
@@ -737,7 +739,9 @@ class TestAccounts:
         flow.delta(skeleton.id, "1. Sleep\n2. Eat\n")
         one, two = calls(flow.done(skeleton.id, Reply(Usage(10, 5))))
         (again,) = calls(flow.failed(two.id, ConnectionError("reset"), usage=Usage(20, 1)))
+        flow.delta(one.id, "Well.")
         flow.done(one.id, Reply(Usage(20, 7, cached_tokens=15)))
+        flow.delta(again.id, "Well.")
         answer = the_answer(flow.done(again.id, Reply(Usage(20, 8))))
         assert answer.usage_by_stage == {"skeleton": Usage(10, 5), "point": Usage(60, 16, 15)}
         assert answer.usage == Usage(70, 21, 15)
@@ -748,6 +752,7 @@ class TestAccounts:
         (skeleton,) = calls(flow.start())
         (point,) = calls(flow.delta(skeleton.id, "1. Sleep\n"))
         flow.cancelled(skeleton, Usage(10, 3))
+        flow.delta(point.id, "Well.")
         assert the_answer(flow.done(point.id, Reply(Usage(20, 4)))).usage == Usage(30, 7)
 
     def test_decoding_is_summed_per_stage_failed_and_cancelled_calls_included(self):
@@ -757,6 +762,8 @@ class TestAccounts:
         flow.cancelled(skeleton, None, decoding=Decoding(0.0, 0.5, 1.0, 8, 1.0, 8))
         failed = flow.failed(two.id, ConnectionError("reset"), decoding=Decoding(0.25, 0.5, 1.0, 4, 2.0, 4))
         (again,) = calls(failed)
+        flow.delta(one.id, "Well.")
+        flow.delta(again.id, "Well.")
         flow.done(one.id, Reply(decoding=Decoding(0.25, 0.5, 2.0, 12, 2.0, 12)))
         answer = the_answer(flow.done(again.id, Reply(decoding=Decoding(0.0, 0.0, 1.0, 8, 1.0, 9))))
         assert answer.timings.decoding == {
@@ -767,6 +774,8 @@ class TestAccounts:
 
     def test_decoding_is_reported_for_the_stages_whose_backend_reports_it(self):
         flow, opened, _ = with_points("1. Sleep\n2. Eat\n")
+        flow.delta(opened[1].id, "Well.")
+        flow.delta(opened[2].id, "Well.")
         flow.done(opened[1].id, Reply(Usage(10, 5)))
         decoding = Decoding(0.0, 0.5, 1.0, 8, 1.0, 8)
         assert the_answer(flow.done(opened[2].id, Reply(decoding=decoding))).timings.decoding == {"point": decoding}
@@ -775,6 +784,7 @@ class TestAccounts:
         flow = AnswerFlow(QUESTION, settings=Settings(max_points=1))
         (skeleton,) = calls(flow.start())
         (point,) = calls(flow.delta(skeleton.id, THREE))
+        flow.delta(point.id, "Well.")
         (last,) = only(flow.done(point.id, Reply(Usage(20, 5))), AnswerDone)
         assert last.answer.usage_by_stage == {"point": Usage(20, 5)}
         flow.cancelled(skeleton, Usage(10, 3), decoding=Decoding(steps=3))
@@ -787,12 +797,14 @@ class TestAccounts:
         flow, opened, _ = with_points("1. Sleep\n2. Eat\n", settings=Settings(stop_loops=True))
         assert Cancel(opened[2].id) in flow.delta(opened[2].id, "It is a good day to be outside. " * 9)
         flow.cancelled(opened[2], Usage(20, 90))
+        flow.delta(opened[1].id, "Well.")
         answer = the_answer(flow.done(opened[1].id, Reply(Usage(20, 5))))
         assert [e.usage for e in answer.expansions] == [Usage(20, 5), Usage(20, 90)]
         assert answer.usage_by_stage == {"point": Usage(40, 95)}
 
     def test_the_usage_of_the_last_ended_loop_is_counted_for_its_point(self):
         flow, opened, _ = with_points("1. Sleep\n2. Eat\n", settings=Settings(stop_loops=True))
+        flow.delta(opened[1].id, "Well.")
         flow.done(opened[1].id, Reply(Usage(20, 5)))
         (last,) = only(flow.delta(opened[2].id, "It is a good day to be outside. " * 9), AnswerDone)
         flow.cancelled(opened[2], Usage(20, 90))
