@@ -12,7 +12,15 @@ from skeleton_of_thought.errors import PointError
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.parsing.parser import SkeletonWriting
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.text.assembly import POINT_BREAK, ExpansionText, Join, heading, render, separator
+from skeleton_of_thought.text.assembly import (
+    MAY_BEGIN_BLOCK,
+    POINT_BREAK,
+    ExpansionText,
+    Join,
+    heading,
+    render,
+    separator,
+)
 from skeleton_of_thought.text.loops import LoopGuard
 from skeleton_of_thought.types import (
     Answer,
@@ -238,9 +246,12 @@ class Release:
         while self.queue:
             writing = self.queue[0]
             text = "".join(writing.pieces[writing.released :])
-            if text and not writing.released:
+            fresh = not writing.released and self._join == "numbered" and writing.expansion is None
+            if waits := fresh and MAY_BEGIN_BLOCK.match(text):
+                text = ""  # "-" may begin a list: the heading shows, and the text waits for more of it
+            elif text and not writing.released:
                 writing.shown = offset
-                text = separator(writing.point, self._join) + text
+                text = separator(writing.point, self._join, text) + text
             head = "" if self._headed else heading(writing.point, self._join)
             # A paragraph has no heading, so nothing of it shows before its text: it may stay without any.
             if not self._headed and (head or writing.pieces):
@@ -251,7 +262,7 @@ class Release:
                 deltas.append(AnswerDelta(text))
                 if self.first_text is None:
                     self.first_text = offset
-            writing.released = len(writing.pieces)
+            writing.released = 0 if waits else len(writing.pieces)
             if writing.expansion is None:
                 break
             self.queue.popleft()

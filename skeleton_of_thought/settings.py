@@ -33,7 +33,8 @@ class Settings:
         point_timeout: Seconds that one attempt at a point may take, and separately one attempt at the retrieval for
             it; None for no limit. The skeleton and a retrieval for the question as a whole have no limit.
         point_words: The length hint per point, in words.
-        join: How the points stand in the answer: `"numbered"`, each with its number and title before its text;
+        join: How the points stand in the answer: `"numbered"`, each with its number and title before its text, which
+            follows after a blank line if it begins with a list, a code fence, a table or another block of Markdown;
             `"headings"`, the titles as Markdown headings; `"paragraphs"`, the texts alone.
         merge: Once all points are done, make one text of them by one more call: transitions smoothed, repetition
             removed. The answer is that text, and streams while it is written. If the call fails, or its text is empty

@@ -267,7 +267,7 @@ def _document(answer: Answer, join: Join) -> Text:
 
 
 def _section(expansion: Expansion, join: Join) -> Text:
-    body = separator(expansion.point, join) + expansion.text if expansion.text else ""
+    body = separator(expansion.point, join, expansion.text) + expansion.text if expansion.text else ""
     return Text.assemble((without_controls(heading(expansion.point, join)), "bold"), without_controls(body))
 
 

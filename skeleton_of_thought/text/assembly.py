@@ -10,13 +10,57 @@ from typing import Literal
 from skeleton_of_thought.parsing.parser import ReasoningFilter
 from skeleton_of_thought.types import Expansion, Point
 
-__all__ = ["POINT_BREAK", "ExpansionText", "Join", "PrefillEcho", "WholeText", "heading", "render", "separator"]
+__all__ = [
+    "MAY_BEGIN_BLOCK",
+    "POINT_BREAK",
+    "ExpansionText",
+    "Join",
+    "PrefillEcho",
+    "WholeText",
+    "heading",
+    "render",
+    "separator",
+]
 
 POINT_BREAK = "\n\n"
 """The text between two points of an answer."""
 
 Join = Literal["numbered", "headings", "paragraphs"]
 """The layout of points in an answer, see `skeleton_of_thought.settings.Settings.join`."""
+
+
+_HTML = (
+    "blockquote",
+    "details",
+    "dl",
+    "div",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "hr",
+    "ol",
+    "p",
+    "pre",
+    "table",
+    "ul",
+)
+_BLOCK = re.compile(
+    rf"""[-*+–—][ \t\r\n] | [•‣▪◦●○■□①❶⑴⒈] | \d{{1,3}}(?:[.)][ \t\r\n]|[、）．]) | \(\d{{1,3}}\)[ \t\r\n]  # lists
+        | ``` | ~~~ | --- | \|                              # code fences, rules, tables
+        | \#{{1,6}}[ \t\r\n] | >[^=] | \$\$ | \\\[ | \\begin\{{  # headings, quotes, display maths
+        | <(?:{"|".join(_HTML)})[\s/>]""",
+    re.VERBOSE,
+)
+"""The start of a text that has to stand on a line of its own, or Markdown shows its marks as words."""
+
+_HTML_STARTS = "|".join(sorted({name[:n] for name in _HTML for n in range(1, len(name) + 1)}))
+MAY_BEGIN_BLOCK = re.compile(
+    rf"(?:[*+–—>$<\\]|--?|\(\d{{0,3}}\)?|\d{{1,3}}[.)]?|``?|~~?|\#{{1,6}}|\\b(?:e(?:g(?:in?)?)?)?|<(?:{_HTML_STARTS}))\Z"
+)
+"""Matches the first characters of a text while they do not show whether `separator` sets the text on its own line."""
 
 
 def heading(point: Point, join: Join = "numbered") -> str:
@@ -29,12 +73,23 @@ def heading(point: Point, join: Join = "numbered") -> str:
     return f"{point.index}. {point.title}" if point.title else f"{point.index}."
 
 
-def separator(point: Point, join: Join = "numbered") -> str:
-    """The characters between a point's heading and its text."""
+def separator(point: Point, join: Join = "numbered", text: str = "") -> str:
+    """The characters between a point's heading and its text.
+
+    In numbered answers, a text that begins with a list, a code fence, a table, a heading, a quote or display maths
+    follows after a blank line: this is what all dialects of Markdown need.
+
+    Args:
+        point: The point.
+        join: The layout of the answer.
+        text: The text, or as much of its start as `MAY_BEGIN_BLOCK` does not match.
+    """
     if join != "numbered":
         return POINT_BREAK if join == "headings" else ""
     last = point.title[-1:]
-    return " " if not last or (unicodedata.category(last) == "Po" and last not in "\"'%") else ": "
+    closed = not last or (unicodedata.category(last) == "Po" and last not in "\"'%")
+    gap = POINT_BREAK if _BLOCK.match(text) else " "
+    return gap if closed else ":" + gap
 
 
 def render(expansions: Iterable[Expansion], join: Join = "numbered") -> str:
@@ -43,7 +98,7 @@ def render(expansions: Iterable[Expansion], join: Join = "numbered") -> str:
     for expansion in expansions:
         text = heading(expansion.point, join)
         if expansion.text:
-            text += separator(expansion.point, join) + expansion.text
+            text += separator(expansion.point, join, expansion.text) + expansion.text
         # A paragraph without text is left out.
         if text:
             points.append(text)

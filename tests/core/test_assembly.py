@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skeleton_of_thought.text.assembly import ExpansionText, PrefillEcho, WholeText, heading, render, separator
+from skeleton_of_thought.draft import PointWriting, Release
+from skeleton_of_thought.text.assembly import ExpansionText, Join, PrefillEcho, WholeText, heading, render, separator
 from skeleton_of_thought.types import Expansion, Point
 
 POINT = Point(2, "Take breaks")
@@ -192,6 +193,133 @@ def test_a_point_without_text_keeps_its_heading_but_makes_no_paragraph():
 def test_paragraphs_are_the_texts_alone():
     expansions = [Expansion(Point(1, "One"), "a\n\n- b"), Expansion(Point(2, "Two"), "c")]
     assert render(expansions, "paragraphs") == "a\n\n- b\n\nc"
+
+
+BLOCKS = [
+    "- hammer\n- saw",
+    "* hammer",
+    "+ hammer",
+    "• hammer",
+    "1. hammer\n2. saw",
+    "12) hammer",
+    "(1) hammer",
+    "1、锤子",
+    "①锤子",
+    "- [ ] hammer",
+    "```python\nprint()\n```",
+    "~~~\ncode\n~~~",
+    "| a | b |\n|---|---|\n| 1 | 2 |",
+    "# Tools",
+    "### Tools",
+    "> Use it.",
+    ">Use it.",
+    "$$x^2$$",
+    "\\[x^2\\]",
+    "\\begin{align}x\\end{align}",
+    "<ul><li>hammer</li></ul>",
+    '<table class="x">',
+    "---\nA rule.",
+]
+WORDS = [
+    "A hammer.",
+    "-5 degrees",
+    "--verbose shows more.",
+    "*Never* that.",
+    "**Hammer**: heavy.",
+    "3.5 litres",
+    "2024. A good year.",
+    "100 tools",
+    "(one of many)",
+    "(2024) was good.",
+    "`hammer` is a command.",
+    "``a`b`` is code.",
+    "~5 tools",
+    "#tools",
+    "#1 is the hammer.",
+    ">= 5 tools",
+    "$5 a piece",
+    "\\beta is small.",
+    "<b>Hammer</b>",
+    "<person> is a tag.",
+    "-",
+    "1.",
+    "``",
+    "<u",
+]
+
+
+@pytest.mark.parametrize("text", BLOCKS)
+def test_a_text_that_begins_with_a_block_stands_on_a_line_of_its_own(text):
+    assert render([Expansion(Point(1, "Tools"), text)]) == f"1. Tools:\n\n{text}"
+    assert render([Expansion(Point(1, "Tools?"), text)]) == f"1. Tools?\n\n{text}"
+    assert render([Expansion(Point(1, ""), text)]) == f"1.\n\n{text}"
+    assert render([Expansion(Point(1, "Tools"), text)], "headings") == f"## Tools\n\n{text}"
+    assert render([Expansion(Point(1, "Tools"), text)], "paragraphs") == text
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_a_text_that_begins_with_words_follows_its_heading(text):
+    assert render([Expansion(Point(1, "Tools"), text)]) == f"1. Tools: {text}"
+
+
+def live(texts: list[list[str]], join: Join) -> list[list[str]]:
+    """What the reader gets with each piece, and at the end, of points that are written one after the other."""
+    release = Release(join, live=True, held=False)
+    shown = []
+    for index, pieces in enumerate(texts, 1):
+        writing = PointWriting(Point(index, "Tools"), None)
+        release.queue.append(writing)
+        shown.append(["".join(delta.text for delta in release.points(0.0))])
+        for piece in pieces:
+            writing.pieces.append(piece)
+            shown[-1].append("".join(delta.text for delta in release.points(0.0)))
+        writing.expansion = writing.result(0.0)
+        shown[-1].append("".join(delta.text for delta in release.points(0.0)))
+    return shown
+
+
+@pytest.mark.parametrize("join", ["numbered", "headings", "paragraphs"])
+@pytest.mark.parametrize("text", BLOCKS + WORDS)
+def test_a_live_answer_reads_as_the_joined_one(text, join):
+    joined = render([Expansion(Point(1, "Tools"), text), Expansion(Point(2, "Tools"), "b")], join)
+    for pieces in ([text], list(text), [text[:2], text[2:]] if text[2:] else [text]):
+        assert "".join(map("".join, live([pieces, ["b"]], join))) == joined
+
+
+@given(st.lists(st.sampled_from([*"-*+1.) `~|#>$\\[<uol>a=(•", "begin{", "\n"]), min_size=1, max_size=10))
+def test_a_live_answer_reads_as_the_joined_one_whatever_it_begins_with(pieces):
+    text = "".join(pieces)
+    assert "".join(live([pieces], "numbered")[0]) == render([Expansion(Point(1, "Tools"), text)])
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (["It", " helps"], ["1. Tools", ": It", " helps", ""]),
+        (["-", " a"], ["1. Tools", "", ":\n\n- a", ""]),
+        (["-", "5"], ["1. Tools", "", ": -5", ""]),
+        (["`", "`", "`py"], ["1. Tools", "", "", ":\n\n```py", ""]),
+        (["`", "a", "`"], ["1. Tools", "", ": `a", "`", ""]),
+        (["2", "0 a"], ["1. Tools", "", ": 20 a", ""]),
+        (["-"], ["1. Tools", "", ": -"]),
+    ],
+)
+def test_only_the_start_of_a_possible_block_is_held_back(pieces, expected):
+    assert live([pieces], "numbered") == [expected]
+
+
+def test_a_point_whose_start_is_held_back_can_be_written_again():
+    release = Release("numbered", live=True, held=False)
+    writing = PointWriting(Point(1, "Tools"), None)
+    release.queue.append(writing)
+    writing.pieces.append("-")
+    assert [delta.text for delta in release.points(0.0)] == ["1. Tools"]
+    assert writing.released == 0
+    assert writing.shown is None
+    writing.restart(None)
+    writing.pieces.append("It helps.")
+    assert [delta.text for delta in release.points(1.0)] == [": It helps."]
+    assert writing.shown == 1.0
 
 
 @pytest.mark.parametrize(
