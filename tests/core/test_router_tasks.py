@@ -1,4 +1,4 @@
-"""The labelled prompts with a question in them: their shape, and what their reader refuses."""
+"""The labelled prompts with a question in them: their shape, their reader, and the decisions of the default router."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.measures import LabelledTask, read_tasks
 from skeleton_of_thought.routers.question import LANGUAGES
+from skeleton_of_thought.types import Conversation
 
 FILE = Path(__file__).parent.parent / "data" / "router_tasks.csv"
 TASKS = read_tasks(FILE)
@@ -102,3 +104,18 @@ def test_wrong_files_are_refused(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(InvalidInput, match=message):
         read_tasks(file)
+
+
+# --- the default router ---
+
+
+def test_the_text_around_a_question_decides():
+    """On prompts that no rule was tuned on. A failure names kinds only, so that they stay unseen."""
+    router = AutoRouter()
+    tasks = [task for task in TASKS if task.split == "heldout"]
+    wrong = Counter(
+        f"{int(task.use_skeleton)} {task.kind} ({task.language})"
+        for task in tasks
+        if router.route(Conversation.of(task.prompt, system=task.system)).use_skeleton is not task.use_skeleton
+    )
+    assert 1 - wrong.total() / len(tasks) >= 0.95, dict(wrong)
