@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables.config import _set_config_context
 
 from langchain_sot.messages import ParsedInput, convert_messages, message_usage, render_text
 from langchain_sot.models.open_runs import ended_runs
@@ -46,7 +46,8 @@ def call_config(config: RunnableConfig, call: Call) -> RunnableConfig:
     if call.point is not None:
         name = f"point {call.point.index}: {call.point.title}"
         metadata |= {"sot_point": call.point.index, "sot_attempt": call.attempt}
-    return merge_configs(config, {"run_name": name, "tags": [f"sot:{call.stage}"], "metadata": metadata})
+    tags = sorted({*(config.get("tags") or ()), f"sot:{call.stage}"})
+    return {**config, "run_name": name, "tags": tags, "metadata": {**(config.get("metadata") or {}), **metadata}}
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ class ModelCalls:
 
     def open(self, call: Call, position: int) -> Iterator[str | Reply]:
         """Makes a call, yields its text as it arrives, and last how it ended."""
+        # What runs inside of the model finds the answer's config around it, not that of the caller's surroundings.
+        _set_config_context(self.configs[position])
         request = self._request(call, position)
         reader = request.reader()
         if call.stage not in self.streamed:
@@ -137,6 +140,7 @@ class ModelCalls:
 
     async def aopen(self, call: Call, position: int) -> AsyncIterator[str | Reply]:
         """Async twin of `open`."""
+        _set_config_context(self.configs[position])
         request = self._request(call, position)
         reader = request.reader()
         async with ended_runs(request.config) as config:
@@ -184,16 +188,22 @@ class ModelCalls:
         return id(model) if model.text and call.stage not in self.streamed else None
 
     def _complete(self, calls: Sequence[tuple[Call, int]]) -> list[Whole | Exception]:
-        requests = [self._request(call, position) for call, position in calls]
+        requests = self._requests(calls)
         first = requests[0]
         prompts, configs = [r.input for r in requests], [r.config for r in requests]
         return _wholes(requests, complete(first.llm, prompts, configs, first.kwargs))
 
     async def _acomplete(self, calls: Sequence[tuple[Call, int]]) -> list[Whole | Exception]:
-        requests = [self._request(call, position) for call, position in calls]
+        requests = self._requests(calls)
         first = requests[0]
         prompts, configs = [r.input for r in requests], [r.config for r in requests]
         return _wholes(requests, await acomplete(first.llm, prompts, configs, first.kwargs))
+
+    def _requests(self, calls: Sequence[tuple[Call, int]]) -> list[_Request]:
+        answers = {position for _, position in calls}
+        # Calls of several answers have no config in common.
+        _set_config_context(self.configs[answers.pop()] if len(answers) == 1 else {})
+        return [self._request(call, position) for call, position in calls]
 
     # --- what is sent ---
 

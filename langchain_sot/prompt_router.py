@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextvars import copy_context
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
@@ -70,10 +72,16 @@ class PromptRouter(prompt_router.PromptRouter):
             self._kwargs = dict(models.kwargs)
 
     def _call_model(self, prompt: Prompt) -> Iterator[str | Reply]:
-        return self._calls(ensure_config(), prompt).open(Call(0, "route", prompt), 0)
+        # In a context of its own: the call sets the config that the runnables in the model find.
+        yield from copy_context().run(list, self._calls(ensure_config(), prompt).open(Call(0, "route", prompt), 0))
 
-    def _acall_model(self, prompt: Prompt) -> AsyncIterator[str | Reply]:
-        return self._calls(ensure_config(), prompt).aopen(Call(0, "route", prompt), 0)
+    async def _acall_model(self, prompt: Prompt) -> AsyncIterator[str | Reply]:
+        async def reply() -> list[str | Reply]:
+            calls = self._calls(ensure_config(), prompt)
+            return [item async for item in calls.aopen(Call(0, "route", prompt), 0)]
+
+        for item in await asyncio.create_task(reply()):
+            yield item
 
     # Pickles of 0.1 name these methods.
     _asked, _aasked = _call_model, _acall_model

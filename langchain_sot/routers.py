@@ -11,11 +11,12 @@ from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.callbacks.base import BaseCallbackHandler
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import merge_configs, set_config_context
+from langchain_core.runnables.config import set_config_context
 from langchain_core.runnables.utils import coro_with_context
 
 from langchain_sot.interrupts import lifted
 from langchain_sot.messages import message_usage
+from langchain_sot.models.resolution import merged_configs
 from skeleton_of_thought.routers.base import BoundRouter, Router, RouterWrapper
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Usage
 
@@ -57,22 +58,22 @@ class ChildRunRouter(RouterWrapper):
         """Decides within a child run, see `Router.route`."""
         counter = _UsageCounter()
         config = counter.added_to(self.config)
-        with lifted():
+        with lifted(), set_config_context(config) as context:
             if (runnable := self._runnable) is not None:
-                return counter.with_usage(_decision(runnable.invoke(conversation.question, _child(config))))
-            with set_config_context(config) as context:
-                return counter.with_usage(context.run(BoundRouter(self.router, conversation).decide))
+                output = context.run(runnable.invoke, conversation.question, _child(config))
+                return counter.with_usage(_decision(output))
+            return counter.with_usage(context.run(BoundRouter(self.router, conversation).decide))
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
         counter = _UsageCounter()
         config = counter.added_to(self.config)
-        with lifted():
+        with lifted(), set_config_context(config) as context:
             if (runnable := self._runnable) is not None:
-                return counter.with_usage(_decision(await runnable.ainvoke(conversation.question, _child(config))))
-            with set_config_context(config) as context:
-                decision = await coro_with_context(BoundRouter(self.router, conversation).adecide(), context)
-                return counter.with_usage(decision)
+                call = runnable.ainvoke(conversation.question, _child(config))
+                return counter.with_usage(_decision(await coro_with_context(call, context)))
+            decision = await coro_with_context(BoundRouter(self.router, conversation).adecide(), context)
+            return counter.with_usage(decision)
 
     @property
     def _runnable(self) -> Runnable[str, Any] | None:
@@ -97,7 +98,7 @@ class _UsageCounter(BaseCallbackHandler):
             manager = callbacks.copy()
             manager.add_handler(self, inherit=True)
             return {**config, "callbacks": manager}
-        return merge_configs(config, {"callbacks": [self]})
+        return merged_configs(config, {"callbacks": [self]})
 
     def with_usage(self, decision: RouteDecision) -> RouteDecision:
         """The decision with the counted tokens, unless it has a usage already."""
@@ -112,7 +113,7 @@ class _UsageCounter(BaseCallbackHandler):
 
 
 def _child(config: RunnableConfig) -> RunnableConfig:
-    return merge_configs(config, {"run_name": "route", "tags": ["sot:route"], "metadata": {"sot_stage": "route"}})
+    return merged_configs(config, {"run_name": "route", "tags": ["sot:route"], "metadata": {"sot_stage": "route"}})
 
 
 def _decision(result: Any) -> RouteDecision:

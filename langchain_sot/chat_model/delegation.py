@@ -104,14 +104,14 @@ class DelegatingChatModel(BaseChatModel):
     def _invoke_llm(
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> AIMessage:
-        llm_input = self._delegated_input(route, value)
-        return route.message(self.chain.llm.invoke(llm_input, self._call_config(config), **kwargs))
+        llm, config, kwargs = self._chosen(route, self._call_config(config), kwargs)
+        return route.message(llm.invoke(self._delegated_input(route, value), config, **kwargs))
 
     async def _ainvoke_llm(
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> AIMessage:
-        llm_input = self._delegated_input(route, value)
-        return route.message(await self.chain.llm.ainvoke(llm_input, self._call_config(config), **kwargs))
+        llm, config, kwargs = self._chosen(route, self._call_config(config), kwargs)
+        return route.message(await llm.ainvoke(self._delegated_input(route, value), config, **kwargs))
 
     def _stream_llm(
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]

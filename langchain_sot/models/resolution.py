@@ -6,15 +6,16 @@ LangChain's runnables are known by the names of their classes, because importing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import starmap
-from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard, TypeVar, cast
 
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables.config import merge_configs, var_child_runnable_config
 
 from langchain_sot.messages import read_request
 from skeleton_of_thought.adapters.replies import FinishReasons
@@ -33,13 +34,17 @@ __all__ = [
     "find_model",
     "has_fallbacks",
     "makes_configs",
+    "merged_configs",
     "models_in",
+    "prepared",
     "read_traits",
     "resolve",
     "turn_flag",
     "unbind",
     "with_bindings",
 ]
+
+_T = TypeVar("_T")
 
 _RUNNABLES = "langchain_core.runnables"
 _CALL_METHODS = ("invoke", "ainvoke", "batch", "abatch", "stream", "astream")
@@ -204,9 +209,30 @@ def unbind(
 def with_bindings(bindings: Iterable[RunnableBindingBase[Any, Any]], config: RunnableConfig) -> RunnableConfig:
     """The config of a call with those of the bindings around its model, whose listeners are made for each call."""
     for binding in bindings:
-        merged = merge_configs(binding.config, config)
-        config = merge_configs(merged, *(make(merged) for make in binding.config_factories))
+        config = merged_configs(binding.config, config)
+        made = [make(config) for make in binding.config_factories]
+        config = merged_configs(config, *made) if made else config
     return config
+
+
+def merged_configs(*configs: RunnableConfig | None) -> RunnableConfig:
+    """These configs merged, later ones first in rank, without the config of the context.
+
+    LangChain's `merge_configs` fills up each of them from the context, and lets that win over the configs before it.
+    """
+    return _out_of_context(merge_configs, *configs)
+
+
+def _out_of_context(function: Callable[..., _T], *args: Any) -> _T:
+    context = copy_context()
+    context.run(var_child_runnable_config.set, None)
+    return context.run(function, *args)
+
+
+def prepared(llm: Any, config: RunnableConfig) -> tuple[Runnable[Any, Any], RunnableConfig]:
+    """What this config chooses of configurable fields or alternatives, and the config for it."""
+    chosen: tuple[Runnable[Any, Any], RunnableConfig] = _out_of_context(llm.prepare, config)
+    return chosen
 
 
 def turn_flag(model: Any, kwargs: Mapping[str, Any]) -> Any:
@@ -254,10 +280,10 @@ def models_in(
     traits = read_traits(llm)
     wrapper: Any = llm
     if traits.configurable:
-        chosen, config = (wrapper.default, None) if config is None else wrapper.prepare(config)
+        chosen, config = (wrapper.default, None) if config is None else prepared(llm, config)
         yield from models_in(chosen, config, kwargs)
     elif isinstance(llm, RunnableBindingBase):
-        inner = None if config is None else merge_configs(llm.config, config)
+        inner = None if config is None else merged_configs(llm.config, config)
         yield from models_in(llm.bound, inner, {**llm.kwargs, **kwargs})
     elif traits.fallbacks:
         for runnable in wrapper.runnables:
@@ -277,10 +303,10 @@ def _choose(
         bound = _choose(wrapper.bound, inner, {**wrapper.kwargs, **kwargs}, adopts=adopts)
         return llm if bound is wrapper.bound else _copied(wrapper, bound=bound)
     if traits.configurable:
-        chosen, prepared = wrapper.prepare(config)
-        bound = _choose(chosen, prepared, kwargs, adopts=adopts)
+        chosen, config = prepared(llm, config)
+        bound = _choose(chosen, config, kwargs, adopts=adopts)
         # Alternatives may rename what is configurable inside of them; the rest of the config comes with the call.
-        own = {**(wrapper.config or {}), "configurable": prepared.get("configurable") or {}}
+        own = {**(wrapper.config or {}), "configurable": config.get("configurable") or {}}
         return RunnableBinding(bound=bound, kwargs={}, config=cast(RunnableConfig, own))
     if traits.stock_fallbacks:
         first, *others = (_choose(runnable, config, kwargs, adopts=adopts) for runnable in wrapper.runnables)

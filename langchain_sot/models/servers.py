@@ -7,9 +7,8 @@ from typing import Any, cast
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import merge_configs
 
-from langchain_sot.models.resolution import has_fallbacks, read_traits, turn_flag
+from langchain_sot.models.resolution import has_fallbacks, merged_configs, prepared, read_traits, turn_flag
 
 __all__ = ["begin_turn", "with_timeout"]
 
@@ -34,12 +33,12 @@ def begin_turn(llm: _Model, config: RunnableConfig, kwargs: Mapping[str, Any]) -
 
 def _without_turn_flags(llm: _Model, config: RunnableConfig) -> _Model:
     if read_traits(llm).configurable:
-        llm, config = cast(Any, llm).prepare(config)
+        llm, config = prepared(llm, config)
     if has_fallbacks(llm):
         first, *others = (_without_turn_flags(runnable, config) for runnable in llm.runnables)
         return llm.model_copy(update={"runnable": first, "fallbacks": others})
     if isinstance(llm, RunnableBindingBase):
-        bound = _without_turn_flags(llm.bound, merge_configs(llm.config, config))
+        bound = _without_turn_flags(llm.bound, merged_configs(llm.config, config))
         return llm.model_copy(update={"bound": bound, "kwargs": _without_flags(llm.kwargs)})
     return llm.bind(extra_body=_unflagged(cast(Any, llm).extra_body)) if turn_flag(llm, {}) else llm
 

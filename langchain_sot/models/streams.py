@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase
-from langchain_core.runnables.config import merge_configs
 
-from langchain_sot.models.resolution import read_traits, with_bindings
+from langchain_sot.models.resolution import merged_configs, read_traits, with_bindings
 from skeleton_of_thought.adapters.replies import aclose_stream, close_stream
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ async def _aretried(
 
 def _attempt_config(config: RunnableConfig, attempt: int) -> RunnableConfig:
     # The tag that `RunnableRetry` gives the attempts of an `invoke`.
-    return merge_configs(config, {"tags": [f"retry:attempt:{attempt}"]}) if attempt > 1 else config
+    return merged_configs(config, {"tags": [f"retry:attempt:{attempt}"]}) if attempt > 1 else config
 
 
 def _first_that_begins(

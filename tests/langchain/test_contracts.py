@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import uuid
 import warnings
@@ -125,6 +126,18 @@ async def test_atransform():
 
     with contract("langchain_core.output_parsers.BaseTransformOutputParser._atransform"):
         assert [text async for text in Parser().atransform(letters())] == ["<a>", "<b>"]
+
+
+def test_set_config_context():
+    with contract("langchain_core.runnables.config._set_config_context"):
+        from langchain_core.runnables.config import _set_config_context, ensure_config
+
+        def tags_within(config: Any) -> list[str]:
+            _set_config_context(config)
+            return ensure_config({"run_name": "mine"})["tags"]
+
+        assert contextvars.copy_context().run(tags_within, {"tags": ["t"]}) == ["t"]
+        assert contextvars.copy_context().run(tags_within, {}) == []
 
 
 def test_call_with_config():
