@@ -14,7 +14,7 @@ from skeleton_of_thought.errors import InvalidInput, PointTimeout
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event, SourcesDone
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.text.assembly import PrefillEcho
-from skeleton_of_thought.types import Call, Cancel, Decoding, Prompt, Reply, Span, Stage, Usage
+from skeleton_of_thought.types import Call, Cancel, Decoding, Point, Prompt, Reply, Span, Stage, Usage
 
 __all__ = ["Action", "Board", "CallFlow", "End", "Key", "Ledger", "Text"]
 
@@ -135,8 +135,10 @@ class CallFlow(ABC):
         ledger = self._ledger
         if usage is not None:
             ledger.usage[call.stage] = ledger.usage.get(call.stage, Usage()) + usage
-            if call.point is not None:
-                ledger.points[call.point.index].count(usage)
+            # Points that turned out to be reasoning are gone, and others may have their numbers.
+            writing = None if call.point is None else ledger.points.get(call.point.index)
+            if writing is not None and writing.point is call.point:
+                writing.count(usage)
         if decoding is not None:
             ledger.decoding[call.stage] = ledger.decoding.get(call.stage, Decoding()) + decoding
 
@@ -158,7 +160,13 @@ class CallFlow(ABC):
 
 
 class PointCalls(Protocol):
-    """A point under way, which counts its own calls. Times are seconds since the answer began."""
+    """A point under way, which counts its own calls. Times are seconds since the answer began.
+
+    Attributes:
+        point: The point.
+    """
+
+    point: Point
 
     def start(self, stage: Stage, offset: float) -> None:
         """One of its calls is open from now on."""

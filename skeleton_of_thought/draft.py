@@ -11,6 +11,7 @@ from skeleton_of_thought.board import Ledger
 from skeleton_of_thought.errors import PointError
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.parsing.parser import SkeletonWriting
+from skeleton_of_thought.restarts import void_text
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.text.assembly import (
     MAY_BEGIN_BLOCK,
@@ -63,6 +64,7 @@ class PointWriting:
         loops: As given, for the present attempt.
         released: The number of pieces that the reader has.
         shown: When the reader got the first one.
+        voided: Whether text that was shown turned out to be reasoning, and is still to be taken back.
         expansion: The result; None while the point is under way.
     """
 
@@ -83,6 +85,7 @@ class PointWriting:
     def restart(self, loops: LoopGuard | None) -> None:
         """Drops the text of the present attempt."""
         self.pieces: list[str] = []
+        self.voided = False
         self._cleaner = ExpansionText(self.point)
         self.loops = loops
 
@@ -91,11 +94,15 @@ class PointWriting:
         if self._first is None and text:
             self._first = offset
         text = self._cleaner.feed(text)
+        if self._cleaner.restarted:
+            void_text(self)
         return text if self.loops is None else self.loops.feed(text)
 
     def close(self) -> str:
         """Ends the text; returns the rest of it."""
         text = self._cleaner.close()
+        if self._cleaner.restarted:
+            void_text(self)
         return text if self.loops is None else self.loops.feed(text) + self.loops.close()
 
     @property
@@ -229,6 +236,12 @@ class Release:
         self.live = live
         self.queue: deque[PointWriting] = deque()
         self._headed = False
+
+    def restart(self, writings: Iterable[PointWriting]) -> None:
+        """Begins again with these points, none of which counts as released."""
+        self.queue, self._headed, self.first_text = deque(writings), False, None
+        for writing in self.queue:
+            writing.released = 0
 
     def text(self, text: str, offset: float) -> list[AnswerDelta]:
         """Releases a text as it is."""

@@ -42,6 +42,7 @@ __all__ = [
     "PointTimeout",
     "PromptFileError",
     "PromptTooLong",
+    "ReasoningShown",
     "ReplyError",
     "SkeletonError",
     "SotError",
@@ -131,6 +132,10 @@ class ReplyError(SotError):
 
 class MergeError(SotError):
     """The merge gave no complete text, so the answer is the joined points. Never raised: see `Answer.merge_error`."""
+
+
+class ReasoningShown(SotError):
+    """Text that was shown is the model's reasoning. Never raised: the reason of a restart in a stream."""
 
 
 class PointTimeout(SotError, TimeoutError):

@@ -22,6 +22,7 @@ __all__ = [
     "PointStarted",
     "Routed",
     "SkeletonDone",
+    "SkeletonRestarted",
     "SourcesDone",
     "SourcesFound",
 ]
@@ -44,6 +45,20 @@ class PointFound:
 @dataclass(frozen=True)
 class SkeletonDone:
     """The skeleton is complete."""
+
+    skeleton: Skeleton
+
+
+@dataclass(frozen=True)
+class SkeletonRestarted:
+    """The points found so far are part of the model's reasoning: all events about them are void.
+
+    Their calls are cancelled. An `AnswerRestarted` follows if text of theirs was released. The points of the answer, or
+    a direct answer, come next.
+
+    Attributes:
+        skeleton: The points that are void.
+    """
 
     skeleton: Skeleton
 
@@ -79,7 +94,10 @@ class PointDelta:
 
 @dataclass(frozen=True)
 class PointRestarted:
-    """A point failed and is written again; the text of its `PointDelta`s so far is void."""
+    """The text of a point's `PointDelta`s so far is void: its call failed, or the text was the model's reasoning.
+
+    A point that failed is written again. Reasoning (`ReasoningShown`) is followed by the text itself.
+    """
 
     point: Point
     error: Exception
@@ -111,7 +129,8 @@ class MergeDone:
 class AnswerDelta:
     """More text of the answer, in document order.
 
-    Released text is final, unless a merge fails while it is written (`AnswerRestarted`).
+    Released text is final, unless a merge fails while it is written, or a model's text turns out to be its reasoning
+    (`AnswerRestarted`).
     """
 
     text: str
@@ -119,7 +138,10 @@ class AnswerDelta:
 
 @dataclass(frozen=True)
 class AnswerRestarted:
-    """The merge failed in the middle of its text. The `AnswerDelta`s so far are void, and the whole answer follows."""
+    """The `AnswerDelta`s so far are void, and the answer follows from its beginning.
+
+    A merge failed in the middle of its text, or text that was released is the model's reasoning (`ReasoningShown`).
+    """
 
     error: Exception
 
@@ -142,6 +164,7 @@ Event = (
     Routed
     | PointFound
     | SkeletonDone
+    | SkeletonRestarted
     | SourcesFound
     | SourcesDone
     | PointStarted

@@ -20,6 +20,7 @@ from skeleton_of_thought.errors import InvalidInput, ReplyError
 from skeleton_of_thought.merging import MergeFlow
 from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
+from skeleton_of_thought.restarts import void_point, void_skeleton
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, Router, check_router, failure_decision, races
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.templates import AnswerPrompts
@@ -248,20 +249,27 @@ class AnswerFlow(MergeFlow):
     # --- skeleton ---
 
     def _open_skeleton(self, attempt: int = 1) -> None:
-        self._draft.reading = SkeletonWriting(self.settings.min_points, self.settings.max_points)
         structured = self._structured and attempt == 1
         prompt = self._prompts.skeleton(structured=structured)
         self._open("skeleton", prompt, attempt=attempt, structured=structured)
-        self._show_points(self._draft.reading.feed(prompt.prefill))
+        reading = SkeletonWriting(self.settings.min_points, self.settings.max_points, prompt.prefill)
+        self._draft.reading = reading
+        self._show_points(reading.feed(""))
 
     def _read_skeleton(self, call: Call, text: str) -> None:
-        if points := self._draft.reading.feed(text):
+        reading = self._draft.reading
+        if (points := reading.feed(text)) or reading.restarted:
             self._show_points(points)
-        if self._draft.reading.complete:
+        if reading.complete:
             self._cancel(call)
             self._end_skeleton(call, "", Reply(finish_reason="length"))
 
     def _show_points(self, points: Collection[Point]) -> None:
+        if self._draft.reading.restarted:
+            for call in [call for call in self._ledger.calls.values() if call.point is not None]:
+                self._cancel(call)
+            self._points_done = self._points_sourced = 0
+            self._actions += void_skeleton(self._draft)
         for point in points:
             self._actions.append(events.PointFound(point))
             if self.settings.eager:
@@ -333,6 +341,8 @@ class AnswerFlow(MergeFlow):
         self._open("point", prompt, point=writing.point, attempt=writing.attempt)
 
     def _show(self, writing: PointWriting, text: str) -> None:
+        if writing.voided:
+            self._actions += void_point(self._draft, writing, self._offset)
         if text:
             writing.pieces.append(text)
             self._actions.append(events.PointDelta(writing.point, text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from functools import partial
 
 from skeleton_of_thought import events
 from skeleton_of_thought.adapters.finish_reasons import FAILED, reply_error
@@ -11,6 +12,7 @@ from skeleton_of_thought.adapters.replies import ending
 from skeleton_of_thought.board import CallFlow
 from skeleton_of_thought.draft import Draft
 from skeleton_of_thought.errors import MergeError
+from skeleton_of_thought.restarts import void_merge, void_text
 from skeleton_of_thought.templates import AnswerPrompts
 from skeleton_of_thought.text.assembly import POINT_BREAK, WholeText
 from skeleton_of_thought.text.echoes import PromptEcho
@@ -31,23 +33,33 @@ class MergeWriting:
 
     Attributes:
         pieces: The cleaned text.
+        loops: As given.
+        voided: Whether text that was shown turned out to be reasoning, and is still to be taken back.
     """
 
     def __init__(self, prompt: Prompt, material: Iterable[str], *, quotable: bool, loops: LoopGuard | None) -> None:
         self.pieces: list[str] = []
+        self.voided = False
+        self.loops = loops
         self._cleaner = WholeText()
-        self._echo = PromptEcho(prompt, material, quotable=quotable)
-        self._loops = loops
+        self._new_echo = partial(PromptEcho, prompt, list(material), quotable=quotable)
+        self._echo = self._new_echo()
 
     def feed(self, text: str) -> str:
         """Takes more text of the model; returns the text that belongs to the answer."""
-        text = self._echo.feed(self._cleaner.feed(text))
-        return self._keep(text if self._loops is None else self._loops.feed(text))
+        text = self._echo.feed(self._cleaned(self._cleaner.feed(text)))
+        return self._keep(text if self.loops is None else self.loops.feed(text))
 
     def close(self) -> str:
         """Ends the text; returns the rest of it."""
-        text = self._echo.feed(self._cleaner.close()) + self._echo.close()
-        return self._keep(text if self._loops is None else self._loops.feed(text) + self._loops.close())
+        text = self._echo.feed(self._cleaned(self._cleaner.close())) + self._echo.close()
+        return self._keep(text if self.loops is None else self.loops.feed(text) + self.loops.close())
+
+    def _cleaned(self, text: str) -> str:
+        if self._cleaner.restarted:
+            void_text(self)
+            self._echo = self._new_echo()
+        return text
 
     def _keep(self, text: str) -> str:
         if text:
@@ -59,7 +71,7 @@ class MergeWriting:
         """The fault found so far in the merge; None if there is none."""
         if self._echo.found:
             return MergeError("The model repeated its instruction. Try a larger model, or a merge prompt of your own.")
-        if self._loops is not None and self._loops.looping:
+        if self.loops is not None and self.loops.looping:
             return MergeError("The model repeated the same passage again and again. Try a larger model.")
         return None
 
@@ -126,15 +138,20 @@ class MergeFlow(CallFlow):
     def _read_merge(self, call: Call, text: str) -> None:
         merge = self._draft.merge
         assert merge is not None
-        self._show_text(merge.feed(text))
+        self._show_merge(merge, merge.feed(text))
         if (fault := merge.fault) is not None:
             self._cancel(call)
             self._give_up_merge(fault)
 
+    def _show_merge(self, merge: MergeWriting, text: str) -> None:
+        if merge.voided:
+            self._actions += void_merge(self._draft, merge)
+        self._show_text(text)
+
     def _end_merge(self, reply: Reply) -> None:
         merge = self._draft.merge
         assert merge is not None
-        self._show_text(merge.close())
+        self._show_merge(merge, merge.close())
         if (fault := merge.final_fault(reply)) is not None:
             self._give_up_merge(fault)
             return

@@ -1,8 +1,8 @@
 """From the text of a model to the points of a skeleton, while the model still writes it.
 
 `SkeletonParser` is the only implementation: text goes through `ReasoningFilter` and is cut into lines, and `Outline`
-judges each complete line once, from the lines before it. Returned points are never revised, and the result does not
-depend on how the text was cut into pieces.
+judges each complete line once, from the lines before it. Returned points are never revised, unless all of them turn out
+to be reasoning. The result does not depend on how the text was cut into pieces.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from skeleton_of_thought.errors import InvalidInput, SkeletonError
 from skeleton_of_thought.parsing.outline import Outline, Title, plain_title
 from skeleton_of_thought.types import Point, Skeleton
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.parsing.reasoning import BlockReader
 
 __all__ = [
     "ReasoningFilter",
@@ -22,74 +26,81 @@ __all__ = [
     "check_skeleton",
     "parse_skeleton",
     "skeleton_of_titles",
+    "without_reasoning",
 ]
 
-
-# --- reasoning ------------------------------------------------------------------------------------
-
-_NAMES = ("think", "thinking", "reasoning")
-_TAG = re.compile(r"<(/?)(think|thinking|reasoning)>", re.ASCII | re.IGNORECASE)
-_CLOSING = {name: re.compile(f"</{name}>", re.ASCII | re.IGNORECASE) for name in _NAMES}
-_STARTS = frozenset(tag[:n] for name in _NAMES for tag in (f"<{name}>", f"</{name}>") for n in range(1, len(tag)))
-_LONGEST = max(map(len, _STARTS))
 
 MOST_POINTS = 1000
 """The most points of any answer. The parser stops here when a model loops until its window is full."""
 
+# --- reasoning ------------------------------------------------------------------------------------
+
+_MARK = re.compile(r"[<\[◁]")
+"""The first characters of the marks of reasoning; `_MARK_WORDS` has those of the marks that are words."""
+_MARK_WORDS = "afH"
+
 
 class ReasoningFilter:
-    """Takes `<think>`, `<thinking>` and `<reasoning>` blocks out of text that arrives in pieces.
+    """Takes a model's reasoning out of its text, which arrives in pieces.
 
-    At most the possible start of a tag (eleven characters) is held back. A block that is never closed is
-    dropped. So is a `</think>` without its opening, which some chat templates put into the prompt. The text before
-    that tag is out already: a caller that can still discard it, as `SkeletonParser` does, has to.
+    Reasoning is one block or several at the beginning of the text, in the marks of `reasoning_marks`. A block that is
+    never closed is dropped, too. Marks that come later are text, but for a closing mark that nothing has opened and
+    that is neither code nor a word of a sentence. Some chat templates open the block in the prompt, so all text before
+    this mark was reasoning. Text that was returned before is void then (`restarted`).
+
+    Only what may be a mark is held back.
+
+    Attributes:
+        restarted: Whether the last `feed` or `close` found that all text returned before it was reasoning.
     """
 
     def __init__(self) -> None:
-        self._held = ""
-        self._inside = ""
+        self.restarted = False
+        self._reader: BlockReader | None = None
+        self._begun = False
+        # Text that passed by the reader. A mark counts or not by the text before it.
+        self._passed: list[str] = []
 
     def feed(self, text: str) -> str:
         """The part of `text` (and of the text held back before) that is known not to be reasoning."""
-        if not self._held and not self._inside and "<" not in text:
-            return text
-        return "".join(filter(None, self.parts(text)))
+        self.restarted = False
+        if not _MARK.search(text):
+            if not self._begun and self._reader is None:
+                words = text.lstrip()
+                if not words:
+                    return text
+                self._begun = words[0] not in _MARK_WORDS
+            if self._begun:
+                self._passed.append(text)
+                return text
+        return self._read(text)
 
     def close(self) -> str:
         """The text that was still held back. The filter can be used for another text then."""
-        rest = "" if self._inside else self._held
-        self._held = self._inside = ""
+        self.restarted = False
+        rest = ""
+        if self._reader is not None:
+            rest = self._reader.close(self._passed)
+            self.restarted = self._reader.restarted
+        self._reader, self._begun, self._passed = None, False, []
         return rest
 
-    def parts(self, text: str) -> list[str | None]:
-        """Like `feed`, in pieces; None marks a closing tag of a block that this text never opened."""
-        if not self._held and not self._inside and "<" not in text:
-            return [text]
-        parts: list[str | None] = []
-        text, self._held = self._held + text, ""
-        at = 0
-        while True:
-            pattern = _CLOSING[self._inside] if self._inside else _TAG
-            found = pattern.search(text, at)
-            if not found:
-                break
-            if self._inside:
-                self._inside = ""
-            else:
-                parts.append(text[at : found.start()])
-                if found[1]:
-                    parts.append(None)
-                else:
-                    self._inside = found[2].lower()
-            at = found.end()
-        # The start of a tag may be at the end of the text.
-        keep = text.rfind("<", max(at, len(text) - _LONGEST))
-        if keep < 0 or not text[keep:].isascii() or text[keep:].lower() not in _STARTS:
-            keep = len(text)
-        self._held = text[keep:]
-        if not self._inside and keep > at:
-            parts.append(text[at:keep])
-        return parts
+    def _read(self, text: str) -> str:
+        if self._reader is None:
+            # Few texts have marks, and the patterns take time to build.
+            from skeleton_of_thought.parsing.reasoning import BlockReader
+
+            self._reader = BlockReader()
+        shown = self._reader.feed(self._passed, text)
+        self.restarted, self._begun = self._reader.restarted, self._reader.idle
+        return shown
+
+
+def without_reasoning(text: str) -> str:
+    """A whole text without its reasoning; see `ReasoningFilter`."""
+    reasoning = ReasoningFilter()
+    shown, rest = reasoning.feed(text), reasoning.close()
+    return rest if reasoning.restarted else shown + rest
 
 
 # --- the parser -----------------------------------------------------------------------------------
@@ -105,17 +116,24 @@ class SkeletonParser:
     bullets below a single heading wait for the end (either the headings are the points, or one heading is the title
     of the list); a JSON list is read by `close`.
 
-    Text inside reasoning tags is skipped. When only the closing `</think>` arrives, all text before it was
-    reasoning: the parser starts again, unless it has returned points, which are never revised.
+    Reasoning at the beginning is skipped. Where only its closing mark arrives, all text before the mark was reasoning,
+    and the parser starts again: the points that it has returned are void (`restarted`), and those that `feed` or
+    `close` returns then are the first ones. This is the only way in which returned points change.
 
     Args:
         max_points: Points after this many are ignored; never more than `MOST_POINTS`.
+        prefill: The start of the reply, where a backend was made to continue it. The model's own text, and so its
+            reasoning, begins after it. Its points are in `points`.
+
+    Attributes:
+        restarted: Whether the last `feed` or `close` found that all points before it are void.
+        introduced: Whether the first point has other text before it.
 
     Raises:
         InvalidInput: `max_points` is less than 1.
     """
 
-    def __init__(self, max_points: int | None = None) -> None:
+    def __init__(self, max_points: int | None = None, *, prefill: str = "") -> None:
         if max_points is not None and max_points < 1:
             raise InvalidInput(f"max_points must be at least 1, or None; it is {max_points!r}.")
         self._most = MOST_POINTS if max_points is None else min(max_points, MOST_POINTS)
@@ -126,6 +144,11 @@ class SkeletonParser:
         self._line: list[str] = []
         self._after_return = False
         self._skeleton: Skeleton | None = None
+        self.restarted = self.introduced = False
+        self._prefill = prefill
+        if prefill:
+            self._text.append(prefill)
+            self._read(prefill)
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -138,17 +161,21 @@ class SkeletonParser:
         return len(self._points) >= self._most
 
     def feed(self, text: str) -> list[Point]:
-        """The points that this next piece of text completes; none after `close`."""
+        """The points that this next piece of text completes; none after `close`.
+
+        A full parser goes on to look for the end of reasoning.
+        """
         if self._skeleton is not None:
             return []
         self._text.append(text)
         before = len(self._points)
-        if before < self._most:
-            for part in self._filter.parts(text):
-                if part is None:
-                    self._restart()
-                elif part:
-                    self._read(part)
+        part = self._filter.feed(text)
+        self.restarted = self._filter.restarted
+        if self.restarted:
+            self._restart()
+            before = 0
+        if part and len(self._points) < self._most:
+            self._read(part)
         return self._points[before:]
 
     def close(self, truncated: bool = False) -> Skeleton:
@@ -159,8 +186,12 @@ class SkeletonParser:
                 is dropped if there are others.
         """
         if self._skeleton is None:
+            part = self._filter.close()
+            self.restarted = self._filter.restarted
+            if self.restarted:
+                self._restart()
             if not self.full:
-                self._read(self._filter.close())
+                self._read(part)
                 titles = self._outline.read("".join(self._line), cut=truncated)
                 titles += self._outline.finish()
                 if titles and titles[-1].cut and len(self._points) + len(titles) > 1:
@@ -186,6 +217,8 @@ class SkeletonParser:
                 self._add(titles)
                 if self.full:
                     break
+            elif not self._points and not line.isspace() and line:
+                self.introduced = True
 
     def _add(self, titles: list[Title]) -> None:
         count = len(self._points)
@@ -193,10 +226,14 @@ class SkeletonParser:
             self._points.append(Point(index, title.text))
 
     def _restart(self) -> None:
-        if not self._points:
-            self._outline = Outline()
-            self._line = []
-            self._after_return = False
+        self._points = []
+        self.introduced = False
+        self._outline = Outline()
+        self._line = []
+        self._after_return = False
+        if self._prefill:
+            # The answer continues it or begins with it once more: a line of its own suits both.
+            self._read(self._prefill + "\n")
 
 
 def parse_skeleton(text: str, max_points: int | None = None) -> Skeleton:
@@ -226,6 +263,9 @@ def skeleton_of_titles(titles: Iterable[str]) -> Skeleton:
 _LOOP = 3
 """A model that repeats so many titles in a row is in a loop: the rest of its skeleton is of no use."""
 
+_READ_ON = 3
+"""A list after other text is read up to so many times the points that are wanted: it may belong to the reasoning."""
+
 
 class SkeletonWriting:
     """The points of a skeleton that is being written: numbered from 1, without repeats, and no more than `max_points`.
@@ -236,27 +276,38 @@ class SkeletonWriting:
     Args:
         min_points: With fewer points the skeleton is unusable.
         max_points: The most points.
+        prefill: The start of the reply, where the backend continues it; see `SkeletonParser`.
 
     Attributes:
         points: The points so far.
-        complete: Whether the rest of the skeleton is of no use: there are enough points, or the model is in a loop.
+        complete: Whether the rest of the skeleton is of no use: there are enough points, or the model is in a loop. A
+            list that comes after other text may be part of the model's reasoning, whose end is still to come. It is
+            read on, up to three times `max_points`.
+        restarted: Whether the points that `feed` and `close` returned were part of the model's reasoning. They are
+            `voided`, and those that are returned now are the first. Whoever takes them back clears it.
+        voided: The points that were returned in vain.
         written: The skeleton as the model wrote it, repeats included; empty until `close`.
     """
 
-    def __init__(self, min_points: int, max_points: int) -> None:
+    def __init__(self, min_points: int, max_points: int, prefill: str = "") -> None:
         self.points: list[Point] = []
         self.complete = False
+        self.restarted = False
+        self.voided: tuple[Point, ...] = ()
         self.written = Skeleton()
         self._min_points = min_points
         self._max_points = max_points
-        self._shown = 0
-        self._parser = SkeletonParser()
+        self._shown = self._found = 0
+        self._parser = SkeletonParser(prefill=prefill)
+        self._prefilled = self._parser.points if prefill else ()
         self._titles: set[str] = set()
         self._repeats = 0
 
     def feed(self, text: str) -> Sequence[Point]:
         """Reads more text; returns the points that may show now."""
         points = self._parser.feed(text)
+        if self._prefilled or self._parser.restarted:
+            points = self._from_the_first()
         return self._add(points) if points else ()
 
     def close(self, *, truncated: bool, titles: Collection[str] | None = None) -> Sequence[Point]:
@@ -269,6 +320,8 @@ class SkeletonWriting:
         known = len(self._parser.points)
         if titles is None:
             self.written = self._parser.close(truncated=truncated)
+            if self._parser.restarted:
+                return self._add(self._from_the_first())
             return self._add(self.written.points[known:])
         self.written = skeleton_of_titles(list(titles)[:-1] if truncated and len(titles) > 1 else titles)
         return self._add(self.written.points)
@@ -288,7 +341,17 @@ class SkeletonWriting:
             self.written,
         )
 
+    def _from_the_first(self) -> list[Point]:
+        """Forgets what was read before the parser restarted; returns the parser's points."""
+        self._prefilled = ()
+        if self._shown:
+            self.restarted, self.voided = True, tuple(self.points[: self._shown])
+        self.points, self._titles = [], set()
+        self._shown = self._found = self._repeats = 0
+        return list(self._parser.points)
+
     def _add(self, points: Collection[Point]) -> Sequence[Point]:
+        self._found += len(points)
         for point in points:
             title = point.title.casefold()
             if title in self._titles:
@@ -299,7 +362,9 @@ class SkeletonWriting:
             if len(self.points) < self._max_points:
                 self._titles.add(title)
                 self.points.append(dataclasses.replace(point, index=len(self.points) + 1))
-        self.complete = len(self.points) >= self._max_points or self._repeats >= _LOOP
+        most = _READ_ON * self._max_points if self._parser.introduced else self._max_points
+        enough = len(self.points) >= self._max_points and self._found >= most
+        self.complete = enough or self._repeats >= _LOOP
         if len(self.points) < self._min_points:
             return ()
         fresh = self.points[self._shown :]

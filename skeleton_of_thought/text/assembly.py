@@ -106,23 +106,40 @@ def render(expansions: Iterable[Expansion], join: Join = "numbered") -> str:
 
 
 class WholeText:
-    """Cleans a text as it streams: drops reasoning blocks, and white space around the whole.
+    """Cleans a text as it streams: drops reasoning, and white space around the whole.
 
     `feed` and `close` return the text that may be shown; their join does not depend on the chunking.
+
+    Attributes:
+        restarted: Whether the last `feed` or `close` found that all text before it was reasoning: what was shown is
+            void.
     """
 
     def __init__(self) -> None:
+        self.restarted = False
         self._reasoning = ReasoningFilter()
         self._begun = False
         self._spaces = ""
 
     def feed(self, text: str) -> str:
         """Takes more text from the model; returns the text that can be shown now."""
-        return self._trim(self._reasoning.feed(text))
+        text = self._reasoning.feed(text)
+        self.restarted = self._reasoning.restarted
+        if self.restarted:
+            self._restart()
+        return self._trim(text)
 
     def close(self) -> str:
         """Ends the text; returns the text that was held back and belongs to it."""
-        return self._trim(self._reasoning.close())
+        text = self._reasoning.close()
+        self.restarted = self._reasoning.restarted
+        if self.restarted:
+            self._restart()
+        return self._trim(text)
+
+    def _restart(self) -> None:
+        self._begun = False
+        self._spaces = ""
 
     def _trim(self, text: str) -> str:
         """Drops white space at the start, and holds back white space that may turn out to be the end."""
@@ -174,7 +191,7 @@ class PrefillEcho:
 class ExpansionText(WholeText):
     """Cleans the text of one point as it streams.
 
-    Drops reasoning blocks, an echo of the point's number or title at the start, and white space around
+    Drops reasoning, an echo of the point's number or title at the start, and white space around
     the whole. `feed` and `close` return the text that may be shown; their join does not depend on the
     chunking. Text is held back only while it may still turn out to be an echo, or is trailing white space.
     """
@@ -187,11 +204,22 @@ class ExpansionText(WholeText):
     def feed(self, text: str) -> str:
         """Takes more text from the model; returns the text that can be shown now."""
         text = self._reasoning.feed(text)
+        self.restarted = self._reasoning.restarted
+        if self.restarted:
+            self._restart()
         return self._trim(text) if self._head is None else self._after_echo(text, final=False)
 
     def close(self) -> str:
         """Ends the text; returns the text that was held back and belongs to it."""
-        return self._after_echo(self._reasoning.close(), final=True)
+        text = self._reasoning.close()
+        self.restarted = self._reasoning.restarted
+        if self.restarted:
+            self._restart()
+        return self._after_echo(text, final=True)
+
+    def _restart(self) -> None:
+        super()._restart()
+        self._head = ""
 
     def _after_echo(self, text: str, *, final: bool) -> str:
         if self._head is not None:

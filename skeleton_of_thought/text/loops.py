@@ -83,6 +83,10 @@ class LoopGuard:
         self._held: list[str] = []
         self._shown: list[str] = []
 
+    def fresh(self) -> LoopGuard:
+        """A guard for another text on the same question."""
+        return LoopGuard(self._question)
+
     def feed(self, text: str) -> str:
         """Takes more text from the model; returns the text that may be shown now."""
         if self._may_repeat:

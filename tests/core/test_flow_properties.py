@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skeleton_of_thought.board import Action
+from skeleton_of_thought.errors import ReasoningShown
 from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerDone,
@@ -20,6 +21,7 @@ from skeleton_of_thought.events import (
     PointRestarted,
     PointStarted,
     SkeletonDone,
+    SkeletonRestarted,
     SourcesDone,
     SourcesFound,
 )
@@ -27,7 +29,9 @@ from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Call, Cancel, Conversation, Point, Reply, RouteDecision, Skeleton, Usage
 
-TEXTS = st.sampled_from([" ", "\n", "word ", "1. ", "2. Eat: ", "**", "Sleep", ": ", "é", "<think>x</think>", "end. "])
+TEXTS = st.sampled_from(
+    [" ", "\n", "word ", "1. ", "2. Eat: ", "**", "Sleep", ": ", "é", "<think>x</think>", "end. ", "</think>\n", "</th"]
+)
 LINES = st.sampled_from(
     [
         "1. Sleep\n",
@@ -40,6 +44,7 @@ LINES = st.sampled_from(
         "prose ",
         "1. Swim\n",
         "6. Sing\n",
+        "</think>\n",
     ]
 )
 
@@ -86,8 +91,16 @@ class World:
                 self.released += action.text
             elif isinstance(action, AnswerRestarted):
                 assert self.released
-                assert self.merges
+                assert self.merges or isinstance(action.error, ReasoningShown)
                 self.released = ""
+            elif isinstance(action, SkeletonRestarted):
+                assert not self.skeleton_done
+                assert action.skeleton.points
+                assert not [call for call in self.open.values() if call.point is not None]
+                # Nothing of these points counts any more.
+                for found in (self.shown, self.done, self.attempts, self.found, self.retrievals):
+                    for index in [index for index in found if index is not None]:
+                        del found[index]
             elif isinstance(action, MergeStarted):
                 assert self.merge_end is None
                 self.merges += 1

@@ -295,9 +295,8 @@ TEXTS: list[tuple[str, str, list[str]]] = [
     ("reasoning", "<reasoning>1. no\n</reasoning>1. A\n2. B", ["A", "B"]),
     ("only the closing tag", "First I consider the user.\nThen\n</think>\n\n1. A\n2. B", ["A", "B"]),
     ("closing tag on the line", "1. no</think>1. A\n2. B", ["A", "B"]),
-    ("closing tag after points", "1. A\n</think>\n2. B", ["A", "B"]),
-    ("thinking after the prefill", "1.<think>\nhm\n</think>\n1. A\n2. B", ["A", "B"]),
-    ("thinking within a title", "1. Ap<think>2. x\n</think>ples\n2. B", ["Apples", "B"]),
+    ("closing tag after points", "1. A\n</think>\n2. B", ["B"]),
+    ("a tag within a title", "1. Ap<think>ples\n2. B", ["Ap<think>ples", "B"]),
     ("no tag", "1. a < b <thin\n2. <b>", ["a < b <thin", "<b>"]),
     # JSON
     ("json", '["A", "B."]', ["A", "B"]),
@@ -442,25 +441,31 @@ def test_limit_below_one_is_refused(limit: int) -> None:
         parse_skeleton("1. A", limit)
 
 
-def test_returned_points_survive_a_late_closing_tag() -> None:
+def test_a_late_closing_tag_voids_the_points_that_were_returned() -> None:
     parser = SkeletonParser()
     assert parser.feed("1. thought\n") == [Point(1, "thought")]
-    parser.feed("</think>\n1. A\n")
-    assert parser.close().titles == ("thought", "A")
+    assert not parser.restarted
+    assert parser.feed("</think>\n1. A\n") == [Point(1, "A")]
+    assert parser.restarted
+    assert parser.feed("2. B\n") == [Point(2, "B")]
+    assert not parser.restarted
+    assert parser.close().titles == ("A", "B")
 
 
 @pytest.mark.parametrize(
     ("text", "left"),
     [
-        ("a<think>b</think>c", "ac"),
+        ("<think>b</think>c", "c"),
         ("<THINK>b</tHiNk>c", "c"),
-        ("a<thinking>b</think>c</thinking>d", "ad"),
-        ("a<reasoning>b\n</reasoning>\nc", "a\nc"),
-        ("a<think>b", "a"),
-        ("a<think>b</thi", "a"),
-        ("a</think>b", "ab"),
+        (" <thinking>b</think>c</thinking>d", " d"),
+        ("\n<reasoning>b\n</reasoning>\nc", "\n\nc"),
+        ("<think>b", ""),
+        ("<think>b</thi", ""),
+        ("a</think>b", "b"),
         ("a<thin", "a<thin"),
-        ("a<<think>b</think>", "a<"),
+        ("a<think>b</think>c", "a<think>b</think>c"),
+        ("a<think>b", "a<think>b"),
+        ("a<<think>b</think>", "a<<think>b</think>"),
         ("a <b> </p> <thinker>", "a <b> </p> <thinker>"),
         ("<think><think>a</think>b", "b"),
         ("a<th\u0130nk>", "a<th\u0130nk>"),
@@ -469,9 +474,12 @@ def test_returned_points_survive_a_late_closing_tag() -> None:
 )
 def test_reasoning_is_removed_from_any_chunking(text: str, left: str) -> None:
     for size in (1, 2, 3, 7, 100):
-        reasoning = ReasoningFilter()
-        pieces = [reasoning.feed(text[at : at + size]) for at in range(0, len(text), size)]
-        assert "".join(pieces) + reasoning.close() == left
+        reasoning, out = ReasoningFilter(), ""
+        for piece in (text[at : at + size] for at in range(0, len(text), size)):
+            shown = reasoning.feed(piece)
+            out = shown if reasoning.restarted else out + shown
+        rest = reasoning.close()
+        assert (rest if reasoning.restarted else out + rest) == left
 
 
 def test_filter_holds_back_only_what_may_be_a_tag() -> None:
@@ -479,6 +487,6 @@ def test_filter_holds_back_only_what_may_be_a_tag() -> None:
     assert reasoning.feed("a < b") == "a < b"
     assert reasoning.feed("c <th") == "c "
     assert reasoning.feed("e") == "<the"
-    assert reasoning.feed("<think") == ""
-    assert reasoning.close() == "<think"
+    assert reasoning.feed("</think") == ""
+    assert reasoning.close() == "</think"
     assert reasoning.feed("new") == "new"

@@ -1,0 +1,62 @@
+"""What is void once a model's text turns out to be its reasoning: a point, a merge, or a whole skeleton.
+
+Only replies whose chat template opens the block of reasoning in the prompt come to this. Text of theirs may have been
+shown by then. The functions here take it back: they change the draft, and return the events that say so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from skeleton_of_thought.errors import ReasoningShown
+from skeleton_of_thought.events import AnswerRestarted, Event, PointRestarted, SkeletonRestarted
+from skeleton_of_thought.types import Skeleton
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.draft import Draft, PointWriting
+    from skeleton_of_thought.merging import MergeWriting
+
+__all__ = ["void_merge", "void_point", "void_skeleton", "void_text"]
+
+_WHY = "The model's text so far was its reasoning, which only a closing mark has shown."
+
+
+def void_text(writing: PointWriting | MergeWriting) -> None:
+    """Drops the text so far; the text that follows is the first."""
+    writing.voided = writing.voided or bool(writing.pieces)
+    writing.pieces = []
+    if writing.loops is not None:
+        writing.loops = writing.loops.fresh()
+
+
+def void_point(draft: Draft, writing: PointWriting, offset: float) -> list[Event]:
+    """Takes back the text of a point, and shows again what has been shown of the others."""
+    writing.voided = False
+    error = ReasoningShown(_WHY)
+    events: list[Event] = [PointRestarted(writing.point, error)]
+    if writing.released:
+        events.append(AnswerRestarted(error))
+        draft.release.restart(draft.points.values())
+        events += draft.release.points(offset)
+    return events
+
+
+def void_merge(draft: Draft, merge: MergeWriting) -> list[Event]:
+    """Takes back the text of a merge."""
+    merge.voided = False
+    if not draft.release.live:
+        return []
+    draft.release.first_text = None
+    return [AnswerRestarted(ReasoningShown(_WHY))]
+
+
+def void_skeleton(draft: Draft) -> list[Event]:
+    """Takes back the points that were found so far, with all that was written for them."""
+    draft.reading.restarted = False
+    void = draft.reading.voided
+    events: list[Event] = [SkeletonRestarted(Skeleton(void))] if void else []
+    if draft.release.first_text is not None:
+        events.append(AnswerRestarted(ReasoningShown(_WHY)))
+    draft.points.clear()
+    draft.release.restart(())
+    return events
