@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
 
-__all__ = ["LANGUAGES", "Question", "find_question", "read_question"]
+__all__ = [
+    "LANGUAGES",
+    "WORD",
+    "LexiconWords",
+    "Question",
+    "find_question",
+    "lexicon",
+    "lexicon_words",
+    "read_question",
+]
 
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja")
 """Languages of the lexicon."""
@@ -20,7 +29,7 @@ LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja")
 _HEAD, _TAIL = 700, 300
 """The numbers of first and last characters that are read of a longer question: the task stands at either end."""
 
-_WORD = re.compile(r"c\+\+|c#|[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s\"'’‘“”„«»「」『』]", re.I)
+WORD = re.compile(r"c\+\+|c#|[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s\"'’‘“”„«»「」『』]", re.I)
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
@@ -104,7 +113,7 @@ def read_question(text: str) -> Question:
     seen = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} … {text[-_TAIL:]}"
     # A quote or a Spanish mark before the first word must not count as the first word.
     lower = seen.casefold().replace("’", "'").lstrip(' \n\t¿¡"“„«「『([*#>-–—')
-    words = tuple(_WORD.findall(lower))
+    words = tuple(WORD.findall(lower))
     language = _language(seen, words)
     found, opening, size = set[str](), set[str](), len(words)
     if language in ("zh", "ja"):
@@ -137,10 +146,10 @@ _STOPWORDS = "stopwords: "
 
 
 @cache
-def _lexicon() -> Mapping[str, list[str]]:
-    """The lines of each language in `lexicon.txt`, whose head explains them."""
+def lexicon(file: str = "lexicon.txt") -> Mapping[str, list[str]]:
+    """The lines of each language in a file of words, whose head explains them."""
     sections: dict[str, list[str]] = {}
-    for line in resources.files(__package__).joinpath("lexicon.txt").read_text("utf-8").splitlines():
+    for line in resources.files(__package__).joinpath(file).read_text("utf-8").splitlines():
         if line.startswith("["):
             lines = sections.setdefault(line.strip("[]"), [])
         elif line and not line.startswith("#"):
@@ -175,7 +184,7 @@ def _language(text: str, words: tuple[str, ...]) -> str:
 def _stopwords() -> Mapping[str, tuple[str, ...]]:
     """The languages of each stopword; languages with a script of their own have none."""
     languages: dict[str, tuple[str, ...]] = {}
-    for language, lines in _lexicon().items():
+    for language, lines in lexicon().items():
         for line in lines:
             if line.startswith(_STOPWORDS):
                 for word in line.removeprefix(_STOPWORDS).split():
@@ -187,7 +196,7 @@ def _stopwords() -> Mapping[str, tuple[str, ...]]:
 
 
 @dataclass(frozen=True)
-class _Words:
+class LexiconWords:
     """The words of a language: phrases by their first word, and stems (`reason*`) by their first letters."""
 
     phrases: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]]
@@ -202,7 +211,7 @@ _FIRST = 4
 
 def _classes_of_words(words: tuple[str, ...], language: str, found: set[str], opening: set[str]) -> None:
     for lexicon in {language or "en", "en"} - {"zh", "ja"}:
-        table = _words(lexicon)
+        table = lexicon_words(lexicon)
         for i, word in enumerate(words):
             for phrase, name in table.phrases.get(word, ()):
                 if words[i : i + len(phrase)] != phrase:
@@ -233,9 +242,9 @@ def _classes_of_text(text: str, language: str, found: set[str], opening: set[str
         opening.add(name)
 
 
-def _entries(language: str) -> Iterator[tuple[str, str]]:
+def _entries(language: str, *file: str) -> Iterator[tuple[str, str]]:
     """Yields the class and the text of each entry of a language."""
-    for line in _lexicon()[language]:
+    for line in lexicon(*file)[language]:
         if line.startswith(_STOPWORDS):
             continue
         name, _, entries = line.partition(":")
@@ -245,17 +254,18 @@ def _entries(language: str) -> Iterator[tuple[str, str]]:
 
 
 @cache
-def _words(language: str) -> _Words:
+def lexicon_words(language: str, *file: str) -> LexiconWords:
+    """The words of a language with spaces, in `lexicon.txt` or another file of its format."""
     phrases: dict[str, list[tuple[tuple[str, ...], str]]] = {}
     stems: dict[str, list[tuple[str, str]]] = {}
-    for name, entry in _entries(language):
+    for name, entry in _entries(language, *file):
         if entry.endswith("*") and " " not in entry:
             stem = entry[:-1].casefold()
             stems.setdefault(stem[:_SHORTEST], []).append((stem, name))
         else:
-            phrase = tuple(_WORD.findall(entry.casefold()))
+            phrase = tuple(WORD.findall(entry.casefold()))
             phrases.setdefault(phrase[0], []).append((phrase, name))
-    return _Words(
+    return LexiconWords(
         {first: tuple(of) for first, of in phrases.items()},
         {letters: tuple(of) for letters, of in stems.items()},
     )
