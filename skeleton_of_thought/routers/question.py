@@ -45,21 +45,62 @@ _FORMS = {
     "given": re.compile(r"[:：]\s*\n|\n\s*\n|[:：]\s*[\"“„«「']|[\"“„«「].{60,}|\n\s*[-*•\d]", re.S),
 }
 
-_LABELS = "question|query|frage|pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
+_LABELS = "question|query|q|frage|pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
 _OTHER_LABELS = (
-    "context|sources?|documents?|(?:(?:helpful|final|short|your) )?answer|kontext|antwort|contexte|réponse|contexto|"
+    "context|sources?|documents?|docs?|instructions?|style|tone|language|notes?|(?:answer|respond) in|"
+    "(?:(?:helpful|final|short|your) )?answer|a|kontext|antwort|contexte|réponse|contexto|"
     "respuesta|contesto|risposta|resposta|antwoord|контекст|ответ|上下文|回答|答案|文脈"
 )
-_LABEL = r"^[ \t>*#\[]*(?:the |user(?:'s)? )?(?:{})[ \t\]*]*[:：][ \t*]*"
+_LABEL = (
+    r"^(?:[ \t>*#\[]*(?:(?:the|my|our|new|original|follow[- ]up|latest|current|(?:end )?user(?:'s)?|customer(?:'s)?) )*"
+    r"(?:{0})(?: (?:of|from|based|for|about|by|is|to|de|des|du|del|der|dell)\b[^\n:?]{{0,60}})?[ \t\]*]*[:：=]|"
+    r"[ \t]*(?:#+|\*\*|\[)[ \t]*(?:{0})[ \t]*(?:\*\*|\])?[ \t]*$)[\s*]*"
+)
 _LABELLED = re.compile(
-    rf"{_LABEL.format(_LABELS)}(?P<line>.{{1,600}}?)(?={_LABEL.format(_OTHER_LABELS)}|\Z)|"
-    rf"<(?P<tag>{_LABELS})>(?P<tagged>.{{1,600}}?)</(?P=tag)>",
+    rf"{_LABEL.format(_LABELS)}(?P<line>.{{1,600}}?)(?=\n\s*\n|{_LABEL.format(_OTHER_LABELS)}|\Z)|"
+    rf"<(?P<tag>(?:user_|end_user_)?(?:{_LABELS}))>(?P<tagged>.{{1,600}}?)</(?P=tag)>",
     re.I | re.M | re.S,
 )
+_TURN = re.compile(
+    r"^[ \t>*]*(?:human|user|user input|new input|you|customer|visitor)[* \t]*[:：-][ \t]*([^\n]{1,600})\s*"
+    r"(?:^[ \t>*]*(?:ai|assistant|bot|answer|response)[* \t]*[:：-]?\s*)?\Z",
+    re.I | re.M,
+)
+"""The last turn of a dialogue within one prompt."""
+_ALONE = re.compile(
+    r"[>\s\"“„«「『']*(?:(?P<before>[^\n?？]{0,160}[:：])[\s\"“„«「『>']*)??"
+    r"(?P<question>[^\n?？.*\s](?:[^\n?？.]|\.(?! )){7,300}[?？])[\s\"”»」』'.]*"
+)
+"""A question that stands alone in its paragraph, perhaps after a few words and a colon."""
+_SOURCES = (
+    r"context|sources?|excerpts?|extracts?|docs?|documents?|materials?|chunks?|rows|passages?|background|articles?|history|"
+    r"memory|information|earlier|retrieved|snippets?|notes|kontext|auszüge|quellen|contexte|extraits|contexto|contesto|"
+    r"контекст|上下文|资料|参考|文脈"
+)
+_CUES = re.compile(
+    r"(?:\A|[.!:;。：\n])[ \t>#*\[|(]*(?:(?:please|now|then|bitte|just|only|por favor|请|请结合) )*"
+    r"(?:(?:answer|respond to|reply to|use|using|based on|given|read|with|below|here (?:is|are)|some|retrieved)"
+    rf"\b[^\n]{{0,60}}\b(?:questions?|{_SOURCES}|query|messages?|this)\b|(?:{_SOURCES})\b|answer (?:in|as|for|with|my)\b|"
+    r"(?:don't|do not) (?:answer|explain|reply)|(?:tell|give|return|wrap|format|write|keep|put|repeat|rewrite|rephrase|translate|"
+    r"paraphrase|summari[sz]e|classify|name|suggest|rate|list|copy|sort|pick|output)\b(?! (?:me|us)\b)|(?:keep it|be)\b|"
+    r"antworte|beantworte|nutze|verwende|répon[ds]\w*|utilise\w*|respond[ae]\b|usa\b|utiliza|rispondi|usa|responda|use\b|"
+    r"beantwoord|antwoord|gebruik|ответь|отвечай|используй|[^\n]{0,12}(?:回答|作答|答え|参考))",
+    re.I,
+)
+"""The beginnings of instructions in a prompt that presents its question."""
+_ASKS = re.compile(
+    rf"\b(?:answer|explain|question|help|using|based on|respond|reply|tell|message|{_SOURCES}|"
+    r"antworte|beantworte|frage|répon[ds]\w*|question|respond\w+|pregunta|rispond\w+|domanda|pergunta|antwoord|vraag|"
+    r"ответ\w*|вопрос\w*)\b|问题|回答|質問|答え",
+    re.I,
+)
+"""Words before the colon of such a question."""
 _IN_STEPS = re.compile(r"^\s*(?:thought|action|observation)\s*:", re.I | re.M)
 """Lines of prompts for agents that reason in steps: there the whole prompt counts as the question."""
+_PRESENTS = re.compile(r"[:：=\n<\"“„«「『]")
+"""What a prompt has that presents a question; most questions have none of it."""
 _BEGINNING = _END = 2000
-"""Characters that are searched for a labelled question: it stands before or after the context."""
+"""Characters that are searched for the question: it stands before or after the context."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +129,38 @@ class Question:
 # The gate and the embedded router read the same message, one after the other.
 @lru_cache(maxsize=8)
 def find_question(text: str) -> str:
-    """The labelled question in a prompt with a context; the whole text where no question is labelled.
+    """The question in a prompt that presents it, with a label or alone in a paragraph; else the whole text.
 
     Example:
         >>> find_question("Use this context:\\nTea is a drink.\\n\\nQuestion: What are the kinds of tea?\\nAnswer:")
         'What are the kinds of tea?'
+        >>> find_question("Answer in a relaxed tone:\\n> What are the kinds of tea?")
+        'What are the kinds of tea?'
     """
+    if not _PRESENTS.search(text):
+        return text
     seen = text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n{text[-_END:]}"
     question = ""
     for found in _LABELLED.finditer(seen):
-        question = (found["line"] or found["tagged"]).strip()
-    return text if not question or _IN_STEPS.search(seen) else question
+        question = (found["line"] or found["tagged"]).strip(" \t\n*`\"'“”")
+    return text if _IN_STEPS.search(seen) else question or _unlabelled(seen) or text
+
+
+def _unlabelled(text: str) -> str:
+    """The question of a dialogue's last turn, or alone in the last or first paragraph; "" if there is none."""
+    if (turn := _TURN.search(text)) is not None:
+        return turn[1].strip()
+    paragraphs = [part for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
+    for number in (-1, 0):
+        lines = paragraphs[number].strip().split("\n")
+        alone = _ALONE.fullmatch(lines[number])
+        if alone is None:
+            continue
+        around = [*paragraphs[: number or None], *paragraphs[1 + number or None :]] if len(paragraphs) > 1 else []
+        rest = "\n".join([alone["before"] or "", *lines[: number or None][: len(lines) - 1], *around])
+        if _CUES.search(rest) or _ASKS.search(alone["before"] or ""):
+            return alone["question"].strip()
+    return ""
 
 
 @lru_cache(maxsize=8)

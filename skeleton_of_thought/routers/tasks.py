@@ -8,18 +8,16 @@ The words are in `tasks.txt`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
+from skeleton_of_thought.routers.instructions import ends_with_label, instruction_lines, sentences
 from skeleton_of_thought.routers.question import WORD, lexicon, lexicon_words, read_question
 
-__all__ = ["Instructions", "instruction_lines", "read_instructions"]
+__all__ = ["Instructions", "read_instructions"]
 
 _FILE = "tasks.txt"
-_BEGINNING, _END = 5000, 2500
-"""The numbers of first and last characters that are read of a longer text: instructions stand at either end."""
-_LINES = 400
 _SENTENCES = 120
 _WORDS = 60
 """The most words of a sentence that are read."""
@@ -55,156 +53,53 @@ def read_instructions(text: str, question: str = "") -> Instructions:
     """
     lines = instruction_lines(text, question)
     whole = " ".join(lines)
-    language = read_question(whole).language
+    languages = _languages(whole)
     signs, form = set[str](), list[str]()
-    if question and _ends_with_label(text):
+    if question and (ends_with_label(text) or _asks_about(whole)):
         signs.add("task")
-    for number, sentence in enumerate(_sentences(lines)):
+    for number, sentence in enumerate(sentences(lines)):
         if number == _SENTENCES:
             break
-        found = _read_sentence(sentence, language)
-        signs |= found
-        if "form" in found:
-            form.append(sentence)
+        for language in languages:
+            found = _read_sentence(sentence, language, bool(question))
+            signs |= found
+            if "form" in found and sentence not in form:
+                form.append(sentence)
     return Instructions(frozenset(signs), "\n".join(form))
 
 
-# --- which lines are instructions -----------------------------------------------------------------
+def _languages(text: str) -> tuple[str, ...]:
+    """The languages that instructions may be in: few words are not enough to tell Italian from Spanish."""
+    question = read_question(text)
+    if question.language in ("zh", "ja", "ru"):
+        return (question.language,)
+    if question.size < _FEW:
+        return ("en", "de", "fr", "es", "it", "pt", "nl")
+    return (question.language or "en",)
 
-_DOCUMENTS = (
-    r"context|documents?|passages?|excerpts?|extracts?|snippets?|articles?|notes|manuals?|handbook|faq|knowledge(?: base)?|"
-    r"transcripts?|(?:chat |conversation )?history|conversation|data|records?|(?:pieces|portions?) of|sources?|results?|"
-    r"information|facts|text|profile|summar(?:y|ies)|reports?|kontext\w*|dokument\w*|auszüg\w*|quellen|wissen|verlauf|texte?|"
-    r"contextes?|documents|extraits|informations|contexto|documentos?|fragmentos|información|contesto|documenti|"
-    r"estratti|informazioni|trechos|informações|documenten|fragmenten|informatie|контекст\w*|документ\w*|"
-    r"фрагмент\w*|информаци\w*|отрывк\w*"
-)
-_ANNOUNCES = re.compile(
-    rf"\b(?:{_DOCUMENTS})\b.*(?:[:：]$|\b(?:below|follow\w*|provided|given|retrieved|here|unten|folgend\w*|suivant\w*|"
-    r"ci-dessous|siguientes?|seguenti?|seguintes?|volgende|onderstaande|ниже|следующ\w*)\b)|"
-    rf"\b(?:below|follow\w*|provided|given|retrieved|these|this|folgend\w*|suivant\w*|siguientes?|seguenti?|seguintes?|"
-    rf"volgende|onderstaande|следующ\w*|dem|les|los|le|os|de)\b[^.!?]*\b(?:{_DOCUMENTS})\b|"
-    r"(?:上下文|文档|资料|参考|背景|文脈|文書|資料|情報|コンテキスト).*(?:[:：]$|以下|如下|下面|次の)|(?:以下|如下|下面|次の).*"
-    r"(?:上下文|文档|资料|参考|背景|文脈|文書|資料|情報|コンテキスト)",
+
+_FEW = 14
+"""Words of instructions whose language is not certain."""
+_REFERS = re.compile(
+    r"\b(?:the|this|that|each|every|following|user's) (?:\w+ )?(?:question|query|message|sentence|text|utterance|input|chat|"
+    r"conversation|log|post)\b|\b(?:die|der|den|dem|das|des) (?:\w+ )?(?:frage|satz|satzes|nachricht|text|textes)\b|"
+    r"\b(?:la|cette|ce) (?:question|phrase|texte|message)\b|\b(?:la|esta) (?:pregunta|frase)\b|\bel (?:texto|mensaje)\b|"
+    r"\b(?:la|questa) (?:domanda|frase)\b|\bil (?:testo|messaggio)\b|\b(?:a|esta|da) (?:pergunta|frase|mensagem)\b|"
+    r"\b(?:de|deze|het) (?:vraag|zin|tekst|bericht|onderstaande)\b|\b(?:вопрос\w*|предложени\w*|сообщени\w*|текст\w*)\b|"
+    r"(?:这个|该|下面的|以下|此)(?:问题|句子|文本|话)|(?:この|次の|以下の)(?:質問|文|文章)",
     re.I,
 )
-_DOCUMENT_LABEL = re.compile(
-    r"[>#*\[\s]*(?:(?:the |retrieved |relevant |provided |reference |background |chat |conversation |current |new )*"
-    rf"(?:{_DOCUMENTS}|content|doc|memory|memories|background|title|url|page|上下文|文档|资料|参考资料|背景|文脈|文書|資料|"
-    r"参考情報|コンテキスト|examples?|beispiele?|exemples?|ejemplos?|esempi\w*|exemplos?|voorbeeld\w*|пример\w*|示例|例)"
-    r"(?:[ \t]*[#(\[]?\d+[)\]]?)?(?: information| begins?| start| \([^)]*\))?[\]* \t]*[:：=]|\[\d+\]|doc(?:ument)?[ \t]*\d+\b)|"
-    r"#+\s*(?:" + _DOCUMENTS + r"|background|memory)\b[^.:]{0,30}$",
+_ANSWERS = re.compile(
+    r"(?<!not )(?<!n't )\b(?:answer(?:ing|s)?|respon[ds]\w*|reply|replies|help|explain|address|say|tell me)\b|beantwort\w*|"
+    r"antwort\w*|répon\w+|respond\w+|rispond\w+|rispost\w+|respuesta|contest\w+|responda|resposta|antwoord\w*|ответ\w*|"
+    r"回答|作答|答え|回应|お答え",
     re.I,
 )
-_LABEL = re.compile(
-    r"[>#*\[\s]*(?:(?:the |your |user(?:'s)? |final |important |output |response |answer |follow[- ]up |original )*"
-    r"(?:tasks?|instructions?|rules?|guidelines?|role|persona|style|tone|(?:output )?format|goals?|objectives?|constraints?|"
-    r"notes?|important|reminder|requirements|question|query|input|answer|response|output|aufgabe|anweisung\w*|regeln|frage|"
-    r"antwort|tâche|consignes?|instructions|règles|réponse|tarea|instrucciones|reglas|pregunta|respuesta|compito|istruzioni|"
-    r"regole|domanda|risposta|tarefa|instruções|regras|pergunta|resposta|taak|instructies|regels|vraag|antwoord|задача|"
-    r"задание|инструкци\w*|правила|вопрос|ответ|任务|指令|规则|要求|问题|回答|答案|指示|タスク|ルール|質問)[\]* \t]*(?:[:：]|$))",
-    re.I,
-)
-_TURN = re.compile(
-    r"[>*\s]*(?:q|a|user|human|assistant|ai|question|answer|helpful answer|final answer|customer|agent|frage|antwort|"
-    r"question|réponse|pregunta|respuesta|domanda|risposta|pergunta|resposta|vraag|antwoord|вопрос|ответ|问|答|问题|回答|质問|質問)"
-    r"[* \t]*\d*[:：]",
-    re.I,
-)
-_RESUMES = re.compile(
-    r"(?:based on|using|given|use|answer|with|from|now|according|please|only|your|you|always|never|do not|don't|respond|"
-    r"reply|return|output|keep|task|remember|if|in|write|provide|generate|translate|summari[sz]e|classify|rewrite|rephrase|"
-    r"extract|make|be|cite|the answer|decide|is|does|list|create|beantworte|antworte|nutze|verwende|basierend|auf|réponds|"
-    r"répondez|utilise|en |à partir|responde|utiliza|usa|basándote|rispondi|in base|responda|use|com base|beantwoord|"
-    r"gebruik|op basis|ответь|отвечай|используй|на основе)\b.{0,200}\b(?:answers?|respon[ds]\w*|repl\w+|questions?|query|"
-    r"context|above|output|users?|messages?|json|frage\w*|antwort\w*|kontext|pregunta|respuesta|contexto|domanda|risposta|"
-    r"contesto|pergunta|resposta|vraag|antwoord\w*|question|réponse|contexte|вопрос\w*|ответ\w*|контекст\w*|documents?|"
-    r"passage|information|facts)\b|.{0,80}(?:问题|回答|上下文|質問|答え|文脈)",
-    re.I,
-)
-_RULE = re.compile(r"(?:[-=_*#~+—]{3,}|[>\"'<]{3,})(?:\s*[\w ]{1,20}\s*[-=_*#~+]{3,})?")
-_TAG = re.compile(r"<([a-z][\w-]*)(?: [^>]*)?>", re.I)
-_INSTRUCTION_TAGS = frozenset(
-    ("instructions", "instruction", "rules", "task", "role", "guidelines", "system", "persona", "format", "output", "s",
-     "output_format", "style", "tone", "goal", "constraints", "prompt", "system_prompt", "policy", "inst", "sys")
-)  # fmt: skip
 
 
-@lru_cache(maxsize=64)
-def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
-    """The lines of a text that instruct the model, without documents, examples, earlier turns and the question."""
-    seen = text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n…\n{text[-_END:]}"
-    if question:
-        seen = seen.replace(question, "\n")
-    lines: list[str] = []
-    inside, blank, announced = "", False, False
-    for line in seen.split("\n", _LINES)[:_LINES]:
-        line = line.strip()[:2000]
-        if inside == "document":
-            resumes = _LABEL.match(line) or (blank and _RESUMES.match(line)) or _RULE.fullmatch(line)
-            if not resumes or _DOCUMENT_LABEL.match(line):
-                blank = not line or (blank and line == "…")
-                continue
-            inside = ""
-            if _RULE.fullmatch(line):
-                inside = "" if not announced else "rule"
-                announced = False
-                continue
-        elif inside:
-            end = _end(inside, line)
-            if end < 0:
-                continue
-            inside, line = "", line[end:].strip()
-        if not line:
-            if announced:
-                inside, blank, announced = "document", True, False
-            lines.append("")
-        elif line.startswith(("```", "~~~", '"""')):
-            inside = line[:3] if line.count(line[:3]) < 2 else ""
-        elif _RULE.fullmatch(line):
-            inside, announced = ("rule" if announced else ""), False
-        elif (tag := _TAG.match(line)) and tag[1].casefold() not in _INSTRUCTION_TAGS:
-            inside = f"</{tag[1]}>"
-            if (end := _end(inside, line)) >= 0:
-                inside = ""
-                lines.append(line[end:].strip())
-        elif _DOCUMENT_LABEL.match(line):
-            inside, blank, announced = "document", False, line.endswith((":", "："))
-        elif not _TURN.match(line):
-            if lines and lines[-1] and (line[0].islower() or lines[-1][-1] in ",;") and not lines[-1].endswith(":"):
-                lines[-1] += f" {line}"
-            else:
-                lines.append(line)
-            announced = announced or bool(_ANNOUNCES.search(line))
-    return tuple(line for line in lines if line)
-
-
-def _end(inside: str, line: str) -> int:
-    """The place in the line where the document ends; -1 if it goes on."""
-    if inside == "rule":
-        return len(line) if _RULE.fullmatch(line) else -1
-    at = line.find(inside)
-    return -1 if at < 0 else at + len(inside)
-
-
-_ANSWER_LABELS = re.compile(
-    r"(?:^|\b)(?:answers?|response|reply|assistant|ai|bot|question|query|input|user|human|here|follows|below|antwort|frage|"
-    r"réponse|question|respuesta|pregunta|risposta|domanda|resposta|pergunta|antwoord|vraag|ответ|вопрос)\b[^:]*$|"
-    r"(?:回答|答案|回复|答え|問題|问题|質問|答)$",
-    re.I,
-)
-_LAST_LABEL = re.compile(r"(?:^|\n)[^\w\n]*([^\n:：]{2,60})[:：][\s\"'`*\[({>]*$")
-
-
-def _ends_with_label(text: str) -> bool:
-    """Whether a prompt ends with the label of the text to be written, and that is no answer: "Summary:"."""
-    label = _LAST_LABEL.search(text[-200:])
-    return label is not None and not _ANSWER_LABELS.search(label[1].strip(" *_#"))
-
-
-def _sentences(lines: tuple[str, ...]) -> Iterator[str]:
-    for line in lines:
-        yield from filter(None, re.split(r"(?<=[.!?;])\s+|(?<=[。！？；])", line))
+def _asks_about(around: str) -> bool:
+    """Whether the text around a question speaks about the question, and not of an answer to it."""
+    return bool("?" in around or "？" in around or _REFERS.search(around)) and not _ANSWERS.search(around)
 
 
 # --- what a sentence asks for ---------------------------------------------------------------------
@@ -245,6 +140,10 @@ _STYLE = frozenset("short simple plain clear full complete brief long varied con
 _MODES = frozenset("as in into valid return returns output outputs only to produce strictly pure raw a an with using using".split())
 _FILE_WORDS = frozenset("object objects only format array output schema list string blob document response".split())
 _KNOWS = frozenset("expert experience experienced knowledge skilled fluent specialist background know knows developers".split())
+_PROFESSIONS = frozenset(
+    "specialist engineer expert researcher teacher professor scientist enthusiast laureate consultant student historian "
+    "veteran developer architect coach manager author librarian lawyer doctor nurse person".split()
+)
 _CAPITALS = re.compile(r"\b[A-Z][A-Z_]+\b")
 _SAYS = frozenset("return returns answer respond reply output say print write choose either label".split())
 _ACTS = re.compile(
@@ -254,15 +153,14 @@ _ACTS = re.compile(
 _BE_DONE = re.compile(r"\b(?:be|being|get|gets|is|are)\s+(?:\w+ly\s+)?(\w+ed|rewritten|put)\b")
 
 
-def _read_sentence(sentence: str, language: str) -> set[str]:
+def _read_sentence(sentence: str, language: str, prompt: bool) -> set[str]:
     """The signs of one sentence, and "form" if it speaks of the form of the whole answer."""
     if language in ("zh", "ja"):
         return _read_unspaced(sentence, language)
     words = WORD.findall(sentence.casefold().replace("’", "'"))[:_WORDS]
     if not words:
         return set()
-    classes = _classes(words, "en" if language in ("", "en") else language)
-    return _Sentence(sentence, words, classes, language in ("", "en")).signs()
+    return _Sentence(sentence, words, _classes(words, language), language == "en", prompt).signs()
 
 
 def _classes(words: list[str], language: str) -> list[set[str]]:
@@ -287,12 +185,14 @@ class _Sentence:
         words: Its words in lower case.
         classes: The classes that begin at each word.
         english: Whether it is English, whose word order is read more closely.
+        prompt: Whether it stands around a question, where any command but to answer is another task.
     """
 
     text: str
     words: list[str]
     classes: list[set[str]]
     english: bool
+    prompt: bool
 
     def signs(self) -> set[str]:
         """The signs of the sentence."""
@@ -305,14 +205,17 @@ class _Sentence:
             return set()
         about_others = self.english and "others" in self.classes[start] and "duty" not in every and start == 0
         hedged = not _IF.isdisjoint(self.words) and "asks" in every and _ELSE.isdisjoint(self.words)
+        hedged = hedged or "refuse" in every
         signs = set[str]()
         if self._passive(every) or self._role(start):
             signs.add("task")
         if about_others:
             return signs
+        if "output" in every and not hedged and "aside" not in every:
+            signs.add("task")
         if self._verdicts(every) or self._commands(start, told, hedged):
             signs.add("task")
-        if not hedged and "aside" not in every and (told or len(self.words) <= 9 or every & {"answer"}):
+        if not hedged and "aside" not in every and (told or self.prompt or len(self.words) <= 9 or "answer" in every):
             signs.add("form")
             signs |= self._form()
         return signs
@@ -348,11 +251,13 @@ class _Sentence:
         if self.english:
             for role in _ACTS.finditer(" ".join(self.words)):
                 words = role[1].split()[:9]
-                for cut in ("for", "with", "in", "at", "from", "of"):
+                for cut in ("for", "with", "in", "at", "from", "of", "by", "and"):
                     if cut in words[1:]:
                         words = words[: words.index(cut, 1)]
-                if any("role" in found for found in _classes(words, "en")):
-                    return True
+                found = _classes(words, "en")
+                if any("role" in one for one in found) and not (words and words[-1] in _PROFESSIONS):
+                    # "A translator who loves questions" is a person.
+                    return " who " not in self.text and "by profession" not in self.text
             return False
         duty = next((i for i, found in enumerate(self.classes) if "duty" in found), None)
         return duty is not None and any("role" in found for found in self.classes[duty : duty + 9])
@@ -383,6 +288,8 @@ class _Sentence:
             helped = helped or word in _AID
             aided = helped and (aided or "others" in classes or word == "how")
             before = self.words[i - 1] if i else ""
+            if not self.english and classes & {"task", "make", "back"} and self._negated(i):
+                continue
             if not negated and not aided and self._is_command(i, word, before, command, told, i == start):
                 if "task" in classes and not (hedged and after_if):
                     return True
@@ -407,6 +314,12 @@ class _Sentence:
     def _has_object(self, i: int) -> bool:
         after = self.words[i + 1] if i + 1 < len(self.words) else ""
         return after in _DETERMINERS or after in ("it", "into", "to", "a", "an", "only") or "input" in self._class(i + 1)
+
+    def _negated(self, i: int) -> bool:
+        """Whether the clause of a word is negated: in some languages the word for "not" comes after the verb."""
+        begin = next((k for k in range(i, -1, -1) if self.words[k] in _STOPS), -1)
+        end = next((k for k in range(i, len(self.words)) if self.words[k] in _STOPS), len(self.words))
+        return not _NOT.isdisjoint(self.words[begin + 1 : end])
 
     def _class(self, i: int) -> set[str]:
         return self.classes[i] if i < len(self.classes) else set()
@@ -470,7 +383,7 @@ class _Sentence:
             return False
         if self.words[i + 1] not in _DETERMINERS:
             return False
-        return not _SENT.isdisjoint(self.words[i + 1 : i + 6])
+        return self.prompt or not _SENT.isdisjoint(self.words[i + 1 : i + 6])
 
 
 # --- Chinese and Japanese -------------------------------------------------------------------------
