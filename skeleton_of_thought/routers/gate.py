@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.question import find_question, read_question
+from skeleton_of_thought.routers.tasks import read_instructions
 from skeleton_of_thought.types import Conversation, Message, Request, RouteDecision
 
 __all__ = ["RULES", "Gate"]
@@ -118,10 +119,18 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
     """
     text = messages[-1].text.strip() if messages else ""
     asked = find_question(text)
-    question = whole = read_question(asked)
-    if asked != text:
-        whole = read_question(text)
+    question = read_question(asked)
     signs = {*question.classes, *map("^{}".format, question.opening)}
+    form = question.text
+    for message in messages[:-1]:
+        if message.role == "system":
+            told = read_instructions(message.text)
+            signs |= told.signs
+            form += f"\n{told.form}"
+    if asked != text:
+        told = read_instructions(text, asked)
+        signs |= told.signs
+        form += f"\n{told.form}"
     facts = {
         "no user message": not messages or messages[-1].role != "user",
         "tools bound": request.tools,
@@ -129,10 +138,10 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
         "with attachments": messages and messages[-1].attachments,
         "unknown language": question.text and not question.language,
         "after an answer": question.text and "assistant" in map(attrgetter("role"), messages[:-1]),
-        "in sentences": _IN_SENTENCES.search(whole.text),
-        "in few words": min(map(int, _IN_WORDS.findall(whole.text)), default=math.inf) <= max_words,
+        "in sentences": _IN_SENTENCES.search(form),
+        "in few words": min(map(int, _IN_WORDS.findall(form)), default=math.inf) <= max_words,
         "as a format": "format" in question.classes and _AS_FORMAT.search(question.text),
-        "context as a format": whole is not question and "format" in whole.classes and _AS_FORMAT.search(whole.text),
+        "format around": form is not question.text and _AS_FORMAT.search(form[len(question.text) :]),
     }
     for sign, shows in facts.items():
         if shows:
@@ -183,7 +192,8 @@ RULES: Mapping[str, tuple[tuple[_Form, ...], str]] = MappingProxyType(
             ),
             "it follows on what was said before",
         ),
-        "length": ((_Form(any_of={"short", "in sentences", "in few words"}),), "a short answer is asked for"),
+        "task": ((_Form({"task"}),), "the text around the question asks for another text than an answer"),
+        "length": ((_Form(any_of={"short", "short around", "in sentences", "in few words"}),), "a short answer is asked for"),
         "code": (
             (
                 _Form({"snippet"}, none_of={"diff", "pros"}),
@@ -197,7 +207,7 @@ RULES: Mapping[str, tuple[tuple[_Form, ...], str]] = MappingProxyType(
             "something to be calculated",
         ),
         "format": (
-            (_Form({"context as a format"}), _Form({"format"}, {"statement", "as a format"}, {"diff", "pros"})),
+            (_Form({"format around"}), _Form({"format"}, {"statement", "as a format"}, {"diff", "pros"})),
             "a format that a list would break",
         ),
         "writing": (

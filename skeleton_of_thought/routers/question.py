@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
 
-__all__ = ["LANGUAGES", "Question", "find_question", "read_question"]
+__all__ = [
+    "LANGUAGES",
+    "WORD",
+    "LexiconWords",
+    "Question",
+    "find_question",
+    "lexicon",
+    "lexicon_words",
+    "read_question",
+]
 
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja")
 """Languages of the lexicon."""
@@ -20,7 +29,7 @@ LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "ru", "zh", "ja")
 _HEAD, _TAIL = 700, 300
 """The numbers of first and last characters that are read of a longer question: the task stands at either end."""
 
-_WORD = re.compile(r"c\+\+|c#|[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s\"'’‘“”„«»「」『』]", re.I)
+WORD = re.compile(r"c\+\+|c#|[^\W\d_]+(?:['’][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s\"'’‘“”„«»「」『』]", re.I)
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _KANA = re.compile(r"[\u3040-\u30ff]")
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
@@ -36,21 +45,62 @@ _FORMS = {
     "given": re.compile(r"[:：]\s*\n|\n\s*\n|[:：]\s*[\"“„«「']|[\"“„«「].{60,}|\n\s*[-*•\d]", re.S),
 }
 
-_LABELS = "question|query|frage|pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
+_LABELS = "question|query|q|frage|pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
 _OTHER_LABELS = (
-    "context|sources?|documents?|(?:(?:helpful|final|short|your) )?answer|kontext|antwort|contexte|réponse|contexto|"
+    "context|sources?|documents?|docs?|instructions?|style|tone|language|notes?|(?:answer|respond) in|"
+    "(?:(?:helpful|final|short|your) )?answer|a|kontext|antwort|contexte|réponse|contexto|"
     "respuesta|contesto|risposta|resposta|antwoord|контекст|ответ|上下文|回答|答案|文脈"
 )
-_LABEL = r"^[ \t>*#\[]*(?:the |user(?:'s)? )?(?:{})[ \t\]*]*[:：][ \t*]*"
+_LABEL = (
+    r"^(?:[ \t>*#\[]*(?:(?:the|my|our|new|original|follow[- ]up|latest|current|(?:end )?user(?:'s)?|customer(?:'s)?) )*"
+    r"(?:{0})(?: (?:of|from|based|for|about|by|is|to|de|des|du|del|der|dell)\b[^\n:?]{{0,60}})?[ \t\]*]*[:：=]|"
+    r"[ \t]*(?:#+|\*\*|\[)[ \t]*(?:{0})[ \t]*(?:\*\*|\])?[ \t]*$)[\s*]*"
+)
 _LABELLED = re.compile(
-    rf"{_LABEL.format(_LABELS)}(?P<line>.{{1,600}}?)(?={_LABEL.format(_OTHER_LABELS)}|\Z)|"
-    rf"<(?P<tag>{_LABELS})>(?P<tagged>.{{1,600}}?)</(?P=tag)>",
+    rf"{_LABEL.format(_LABELS)}(?P<line>.{{1,600}}?)(?=\n\s*\n|{_LABEL.format(_OTHER_LABELS)}|\Z)|"
+    rf"<(?P<tag>(?:user_|end_user_)?(?:{_LABELS}))>(?P<tagged>.{{1,600}}?)</(?P=tag)>",
     re.I | re.M | re.S,
 )
+_TURN = re.compile(
+    r"^[ \t>*]*(?:human|user|user input|new input|you|customer|visitor)[* \t]*[:：-][ \t]*([^\n]{1,600})\s*"
+    r"(?:^[ \t>*]*(?:ai|assistant|bot|answer|response)[* \t]*[:：-]?\s*)?\Z",
+    re.I | re.M,
+)
+"""The last turn of a dialogue within one prompt."""
+_ALONE = re.compile(
+    r"[>\s\"“„«「『']*(?:(?P<before>[^\n?？]{0,160}[:：])[\s\"“„«「『>']*)??"
+    r"(?P<question>[^\n?？.*\s](?:[^\n?？.]|\.(?! )){7,300}[?？])[\s\"”»」』'.]*"
+)
+"""A question that stands alone in its paragraph, perhaps after a few words and a colon."""
+_SOURCES = (
+    r"context|sources?|excerpts?|extracts?|docs?|documents?|materials?|chunks?|rows|passages?|background|articles?|history|"
+    r"memory|information|earlier|retrieved|snippets?|notes|kontext|auszüge|quellen|contexte|extraits|contexto|contesto|"
+    r"контекст|上下文|资料|参考|文脈"
+)
+_CUES = re.compile(
+    r"(?:\A|[.!:;。：\n])[ \t>#*\[|(]*(?:(?:please|now|then|bitte|just|only|por favor|请|请结合) )*"
+    r"(?:(?:answer|respond to|reply to|use|using|based on|given|read|with|below|here (?:is|are)|some|retrieved)"
+    rf"\b[^\n]{{0,60}}\b(?:questions?|{_SOURCES}|query|messages?|this)\b|(?:{_SOURCES})\b|answer (?:in|as|for|with|my)\b|"
+    r"(?:don't|do not) (?:answer|explain|reply)|(?:tell|give|return|wrap|format|write|keep|put|repeat|rewrite|rephrase|translate|"
+    r"paraphrase|summari[sz]e|classify|name|suggest|rate|list|copy|sort|pick|output)\b(?! (?:me|us)\b)|(?:keep it|be)\b|"
+    r"antworte|beantworte|nutze|verwende|répon[ds]\w*|utilise\w*|respond[ae]\b|usa\b|utiliza|rispondi|usa|responda|use\b|"
+    r"beantwoord|antwoord|gebruik|ответь|отвечай|используй|[^\n]{0,12}(?:回答|作答|答え|参考))",
+    re.I,
+)
+"""The beginnings of instructions in a prompt that presents its question."""
+_ASKS = re.compile(
+    rf"\b(?:answer|explain|question|help|using|based on|respond|reply|tell|message|{_SOURCES}|"
+    r"antworte|beantworte|frage|répon[ds]\w*|question|respond\w+|pregunta|rispond\w+|domanda|pergunta|antwoord|vraag|"
+    r"ответ\w*|вопрос\w*)\b|问题|回答|質問|答え",
+    re.I,
+)
+"""Words before the colon of such a question."""
 _IN_STEPS = re.compile(r"^\s*(?:thought|action|observation)\s*:", re.I | re.M)
 """Lines of prompts for agents that reason in steps: there the whole prompt counts as the question."""
+_PRESENTS = re.compile(r"[:：=\n<\"“„«「『]")
+"""What a prompt has that presents a question; most questions have none of it."""
 _BEGINNING = _END = 2000
-"""Characters that are searched for a labelled question: it stands before or after the context."""
+"""Characters that are searched for the question: it stands before or after the context."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +129,38 @@ class Question:
 # The gate and the embedded router read the same message, one after the other.
 @lru_cache(maxsize=8)
 def find_question(text: str) -> str:
-    """The labelled question in a prompt with a context; the whole text where no question is labelled.
+    """The question in a prompt that presents it, with a label or alone in a paragraph; else the whole text.
 
     Example:
         >>> find_question("Use this context:\\nTea is a drink.\\n\\nQuestion: What are the kinds of tea?\\nAnswer:")
         'What are the kinds of tea?'
+        >>> find_question("Answer in a relaxed tone:\\n> What are the kinds of tea?")
+        'What are the kinds of tea?'
     """
+    if not _PRESENTS.search(text):
+        return text
     seen = text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n{text[-_END:]}"
     question = ""
     for found in _LABELLED.finditer(seen):
-        question = (found["line"] or found["tagged"]).strip()
-    return text if not question or _IN_STEPS.search(seen) else question
+        question = (found["line"] or found["tagged"]).strip(" \t\n*`\"'“”")
+    return text if _IN_STEPS.search(seen) else question or _unlabelled(seen) or text
+
+
+def _unlabelled(text: str) -> str:
+    """The question of a dialogue's last turn, or alone in the last or first paragraph; "" if there is none."""
+    if (turn := _TURN.search(text)) is not None:
+        return turn[1].strip()
+    paragraphs = [part for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
+    for number in (-1, 0):
+        lines = paragraphs[number].strip().split("\n")
+        alone = _ALONE.fullmatch(lines[number])
+        if alone is None:
+            continue
+        around = [*paragraphs[: number or None], *paragraphs[1 + number or None :]] if len(paragraphs) > 1 else []
+        rest = "\n".join([alone["before"] or "", *lines[: number or None][: len(lines) - 1], *around])
+        if _CUES.search(rest) or _ASKS.search(alone["before"] or ""):
+            return alone["question"].strip()
+    return ""
 
 
 @lru_cache(maxsize=8)
@@ -104,7 +175,7 @@ def read_question(text: str) -> Question:
     seen = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]} … {text[-_TAIL:]}"
     # A quote or a Spanish mark before the first word must not count as the first word.
     lower = seen.casefold().replace("’", "'").lstrip(' \n\t¿¡"“„«「『([*#>-–—')
-    words = tuple(_WORD.findall(lower))
+    words = tuple(WORD.findall(lower))
     language = _language(seen, words)
     found, opening, size = set[str](), set[str](), len(words)
     if language in ("zh", "ja"):
@@ -137,10 +208,10 @@ _STOPWORDS = "stopwords: "
 
 
 @cache
-def _lexicon() -> Mapping[str, list[str]]:
-    """The lines of each language in `lexicon.txt`, whose head explains them."""
+def lexicon(file: str = "lexicon.txt") -> Mapping[str, list[str]]:
+    """The lines of each language in a file of words, whose head explains them."""
     sections: dict[str, list[str]] = {}
-    for line in resources.files(__package__).joinpath("lexicon.txt").read_text("utf-8").splitlines():
+    for line in resources.files(__package__).joinpath(file).read_text("utf-8").splitlines():
         if line.startswith("["):
             lines = sections.setdefault(line.strip("[]"), [])
         elif line and not line.startswith("#"):
@@ -175,7 +246,7 @@ def _language(text: str, words: tuple[str, ...]) -> str:
 def _stopwords() -> Mapping[str, tuple[str, ...]]:
     """The languages of each stopword; languages with a script of their own have none."""
     languages: dict[str, tuple[str, ...]] = {}
-    for language, lines in _lexicon().items():
+    for language, lines in lexicon().items():
         for line in lines:
             if line.startswith(_STOPWORDS):
                 for word in line.removeprefix(_STOPWORDS).split():
@@ -187,7 +258,7 @@ def _stopwords() -> Mapping[str, tuple[str, ...]]:
 
 
 @dataclass(frozen=True)
-class _Words:
+class LexiconWords:
     """The words of a language: phrases by their first word, and stems (`reason*`) by their first letters."""
 
     phrases: Mapping[str, tuple[tuple[tuple[str, ...], str], ...]]
@@ -202,7 +273,7 @@ _FIRST = 4
 
 def _classes_of_words(words: tuple[str, ...], language: str, found: set[str], opening: set[str]) -> None:
     for lexicon in {language or "en", "en"} - {"zh", "ja"}:
-        table = _words(lexicon)
+        table = lexicon_words(lexicon)
         for i, word in enumerate(words):
             for phrase, name in table.phrases.get(word, ()):
                 if words[i : i + len(phrase)] != phrase:
@@ -233,9 +304,9 @@ def _classes_of_text(text: str, language: str, found: set[str], opening: set[str
         opening.add(name)
 
 
-def _entries(language: str) -> Iterator[tuple[str, str]]:
+def _entries(language: str, *file: str) -> Iterator[tuple[str, str]]:
     """Yields the class and the text of each entry of a language."""
-    for line in _lexicon()[language]:
+    for line in lexicon(*file)[language]:
         if line.startswith(_STOPWORDS):
             continue
         name, _, entries = line.partition(":")
@@ -245,17 +316,18 @@ def _entries(language: str) -> Iterator[tuple[str, str]]:
 
 
 @cache
-def _words(language: str) -> _Words:
+def lexicon_words(language: str, *file: str) -> LexiconWords:
+    """The words of a language with spaces, in `lexicon.txt` or another file of its format."""
     phrases: dict[str, list[tuple[tuple[str, ...], str]]] = {}
     stems: dict[str, list[tuple[str, str]]] = {}
-    for name, entry in _entries(language):
+    for name, entry in _entries(language, *file):
         if entry.endswith("*") and " " not in entry:
             stem = entry[:-1].casefold()
             stems.setdefault(stem[:_SHORTEST], []).append((stem, name))
         else:
-            phrase = tuple(_WORD.findall(entry.casefold()))
+            phrase = tuple(WORD.findall(entry.casefold()))
             phrases.setdefault(phrase[0], []).append((phrase, name))
-    return _Words(
+    return LexiconWords(
         {first: tuple(of) for first, of in phrases.items()},
         {letters: tuple(of) for letters, of in stems.items()},
     )

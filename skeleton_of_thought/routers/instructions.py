@@ -1,0 +1,158 @@
+"""Which lines of a text instruct the model: not its documents, examples, earlier turns, nor the question.
+
+A document begins at a label ("Context:"), a tag, a fence, a dashed line, or in the paragraph after a line that announces
+it, and ends where an instruction or another label follows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+__all__ = ["ends_with_label", "instruction_lines", "sentences"]
+
+_BEGINNING, _END = 5000, 2500
+"""The numbers of first and last characters that are read of a longer text: instructions stand at either end."""
+_LINES = 400
+
+_DOCUMENTS = (
+    r"context|documents?|passages?|excerpts?|extracts?|snippets?|articles?|notes|manuals?|handbook|faq|knowledge(?: base)?|"
+    r"transcripts?|(?:chat |conversation )?history|conversation|data|records?|(?:pieces|portions?) of|sources?|results?|"
+    r"information|facts|text|profile|emails?|threads?|letters?|leaflets?|materials?|chunks?|rows|files|table|cards?|minutes|"
+    r"pages?|papers?|reviews?|lines|search results|summar(?:y|ies)|reports?|kontext\w*|dokument\w*|auszüg\w*|quellen|wissen|verlauf|texte?|"
+    r"contextes?|documents|extraits|informations|contexto|documentos?|fragmentos|información|contesto|documenti|"
+    r"estratti|informazioni|trechos|informações|documenten|fragmenten|informatie|контекст\w*|документ\w*|"
+    r"фрагмент\w*|информаци\w*|отрывк\w*"
+)
+_ANNOUNCES = re.compile(
+    rf"\b(?:{_DOCUMENTS})\b.*(?:[:：]$|\b(?:below|follow\w*|next|provided|given|retrieved|found|here|unten|folgend\w*|suivant\w*|"
+    r"ci-dessous|siguientes?|seguenti?|seguintes?|volgende|onderstaande|ниже|следующ\w*)\b)|"
+    rf"\b(?:below|follow\w*|provided|given|retrieved|these|this|folgend\w*|suivant\w*|siguientes?|seguenti?|seguintes?|"
+    rf"volgende|onderstaande|следующ\w*|dem|les|los|le|os|de)\b[^.!?]*\b(?:{_DOCUMENTS})\b|"
+    r"(?:上下文|文档|资料|参考|背景|文脈|文書|資料|情報|コンテキスト).*(?:[:：]$|以下|如下|下面|次の)|(?:以下|如下|下面|次の).*"
+    r"(?:上下文|文档|资料|参考|背景|文脈|文書|資料|情報|コンテキスト)",
+    re.I,
+)
+_DOCUMENT_LABEL = re.compile(
+    r"[>#*\[\s]*(?:(?:the |retrieved |relevant |provided |reference |background |chat |conversation |current |new )*"
+    rf"(?:{_DOCUMENTS}|content|doc|memory|memories|background|title|url|page|上下文|文档|资料|参考资料|背景|文脈|文書|資料|"
+    r"参考情報|コンテキスト|examples?|beispiele?|exemples?|ejemplos?|esempi\w*|exemplos?|voorbeeld\w*|пример\w*|示例|例)"
+    r"(?:[ \t]*[#(\[]?\d+[)\]]?)?(?: information| begins?| start| \([^)]*\))?[\]* \t]*[:：=]|\[\d+\]|doc(?:ument)?[ \t]*\d+\b)|"
+    r"(?:#+\s*)?(?:" + _DOCUMENTS + r"|background|memory)(?: [(\d][^.:]{0,30})?$|#+\s*(?:" + _DOCUMENTS + r"|background|memory)\b[^.:]{0,30}$|from: |to: |subject: ",
+    re.I,
+)
+_LABEL = re.compile(
+    r"[>#*\[\s]*(?:(?:the |your |user(?:'s)? |final |important |output |response |answer |follow[- ]up |original )*"
+    r"(?:tasks?|instructions?|rules?|guidelines?|role|persona|style|tone|(?:output )?format|goals?|objectives?|constraints?|"
+    r"notes?|important|reminder|requirements|question|query|input|answer|response|output|aufgabe|anweisung\w*|regeln|frage|"
+    r"antwort|tâche|consignes?|instructions|règles|réponse|tarea|instrucciones|reglas|pregunta|respuesta|compito|istruzioni|"
+    r"regole|domanda|risposta|tarefa|instruções|regras|pergunta|resposta|taak|instructies|regels|vraag|antwoord|задача|"
+    r"задание|инструкци\w*|правила|вопрос|ответ|任务|指令|规则|要求|问题|回答|答案|指示|タスク|ルール|質問)[\]* \t]*(?:[:：]|$))",
+    re.I,
+)
+_TURN = re.compile(
+    r"[>*\s]*(?:q|a|user|human|assistant|ai|question|answer|helpful answer|final answer|customer|agent|frage|antwort|"
+    r"question|réponse|pregunta|respuesta|domanda|risposta|pergunta|resposta|vraag|antwoord|вопрос|ответ|问|答|问题|回答|质問|質問)"
+    r"[* \t]*\d*[:：]",
+    re.I,
+)
+_RESUMES = re.compile(
+    r"(?:based on|using|given|use|answer|with|from|now|according|please|only|your|you|always|never|do not|don't|respond|"
+    r"reply|return|output|keep|task|remember|if|in|write|provide|generate|translate|summari[sz]e|classify|rewrite|rephrase|"
+    r"extract|make|be|cite|the answer|decide|is|does|list|create|beantworte|antworte|nutze|verwende|basierend|auf|réponds|"
+    r"répondez|utilise|en |à partir|responde|utiliza|usa|basándote|rispondi|in base|responda|use|com base|beantwoord|"
+    r"gebruik|op basis|ответь|отвечай|используй|на основе)\b.{0,200}\b(?:answers?|respon[ds]\w*|repl\w+|questions?|query|"
+    r"context|above|output|users?|messages?|json|frage\w*|antwort\w*|kontext|pregunta|respuesta|contexto|domanda|risposta|"
+    r"contesto|pergunta|resposta|vraag|antwoord\w*|question|réponse|contexte|вопрос\w*|ответ\w*|контекст\w*|documents?|"
+    r"passage|information|facts)\b|.{0,80}(?:问题|回答|上下文|質問|答え|文脈)",
+    re.I,
+)
+_RULE = re.compile(r"(?:[-=_*#~+—]{3,}|[>\"'<]{3,})(?:\s*[\w ]{1,20}\s*[-=_*#~+]{3,})?")
+_QUOTED_LINE = re.compile(r"[-*•>\s]*[\"“„«「『][^\n]{25,}|\|.*\|.*\||[^\n;]*;[^\n;]*;[^\n;]*;|[-\d.]+ \|\| ")
+"""Lines that quote, or that are rows of a table."""
+_QUOTE = re.compile(r"\"[^\"]{25,}\"|“[^”]{25,}”|„[^“”]{25,}[“”]|«[^»]{25,}»|「[^」]{12,}」|『[^』]{12,}』|“[^”]{12,}”")
+_TAG = re.compile(r"<([a-z][\w-]*)(?: [^>]*)?>", re.I)
+_INSTRUCTION_TAGS = frozenset(
+    ("instructions", "instruction", "rules", "task", "role", "guidelines", "system", "persona", "format", "output", "s",
+     "output_format", "style", "tone", "goal", "constraints", "prompt", "system_prompt", "policy", "inst", "sys")
+)  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
+    """The lines of a text that instruct the model, without documents, examples, earlier turns and the question."""
+    seen = text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n…\n{text[-_END:]}"
+    if question:
+        seen = seen.replace(question, "\n")
+    lines: list[str] = []
+    inside, blank, announced = "", False, False
+    for line in seen.split("\n", _LINES)[:_LINES]:
+        line = line.strip()[:2000]
+        if inside == "document":
+            resumes = _LABEL.match(line) or (blank and _RESUMES.match(line)) or _RULE.fullmatch(line)
+            if not resumes or _DOCUMENT_LABEL.match(line):
+                blank = not line or (blank and line == "…")
+                continue
+            inside = ""
+            if _RULE.fullmatch(line):
+                inside = "" if not announced else "rule"
+                announced = False
+                continue
+        elif inside:
+            end = _end(inside, line)
+            if end < 0:
+                continue
+            inside, line = "", line[end:].strip()
+        if not line:
+            if announced:
+                inside, blank, announced = "document", True, False
+            lines.append("")
+        elif line.startswith(("```", "~~~", '"""')):
+            inside = line[:3] if line.count(line[:3]) < 2 else ""
+        elif _RULE.fullmatch(line):
+            inside, announced = ("rule" if announced else ""), False
+        elif (tag := _TAG.match(line)) and tag[1].casefold() not in _INSTRUCTION_TAGS:
+            inside = f"</{tag[1]}>"
+            if (end := _end(inside, line)) >= 0:
+                inside = ""
+                lines.append(line[end:].strip())
+        elif _DOCUMENT_LABEL.match(line):
+            inside, blank, announced = "document", False, line.endswith((":", "："))
+        elif not _TURN.match(line) and not _QUOTED_LINE.match(line):
+            line = _QUOTE.sub(" … ", line)
+            if lines and lines[-1] and ((line[:1].islower()) or lines[-1][-1] in ",;") and not lines[-1].endswith(":"):
+                lines[-1] += f" {line}"
+            else:
+                lines.append(line)
+            announced = announced or bool(_ANNOUNCES.search(line))
+    return tuple(line for line in lines if line)
+
+
+def _end(inside: str, line: str) -> int:
+    """The place in the line where the document ends; -1 if it goes on."""
+    if inside == "rule":
+        return len(line) if _RULE.fullmatch(line) else -1
+    at = line.find(inside)
+    return -1 if at < 0 else at + len(inside)
+
+
+_ANSWER_LABELS = re.compile(
+    r"(?:^|\b)(?:answers?|response|reply|assistant|ai|bot|question|query|input|user|human|here|follows|below|antwort|frage|"
+    r"réponse|question|respuesta|pregunta|risposta|domanda|resposta|pergunta|antwoord|vraag|ответ|вопрос)\b[^:]*$|"
+    r"(?:回答|答案|回复|答え|問題|问题|質問|答)$",
+    re.I,
+)
+_LAST_LABEL = re.compile(r"(?:^|\n)[^\w\n]*([^\n:：]{2,60})[:：][\s\"'`*\[({>]*$")
+
+
+def ends_with_label(text: str) -> bool:
+    """Whether a prompt ends with the label of the text to be written, and that is no answer: "Summary:"."""
+    label = _LAST_LABEL.search(text[-200:])
+    return label is not None and not _ANSWER_LABELS.search(label[1].strip(" *_#"))
+
+
+def sentences(lines: tuple[str, ...]) -> Iterator[str]:
+    """Yields the sentences of the lines."""
+    for line in lines:
+        yield from filter(None, re.split(r"(?<=[.!?;])\s+|(?<=[。！？；])", line))

@@ -1,0 +1,408 @@
+"""The task around a question, read off the instructions to the model: system messages, and the text of a prompt.
+
+"Translate the user's sentence" asks for another kind of text than an answer, "you are a patient teacher" does not.
+Instructions are read sentence by sentence; retrieved documents, examples and earlier turns among them do not count.
+The words are in `tasks.txt`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+from skeleton_of_thought.routers.instructions import ends_with_label, instruction_lines, sentences
+from skeleton_of_thought.routers.question import WORD, lexicon, lexicon_words, read_question
+
+__all__ = ["Instructions", "read_instructions"]
+
+_FILE = "tasks.txt"
+_SENTENCES = 120
+_WORDS = 60
+"""The most words of a sentence that are read."""
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """What instructions ask for.
+
+    Attributes:
+        signs: "task" for another kind of text than an answer, "short around" for a short answer, "format around" for a
+            form of answer that a list would break.
+        form: The sentences that speak of the form of the whole answer.
+    """
+
+    signs: frozenset[str] = frozenset()
+    form: str = ""
+
+
+@lru_cache(maxsize=64)
+def read_instructions(text: str, question: str = "") -> Instructions:
+    """What the instructions in a text ask for.
+
+    Args:
+        text: A system message, or a prompt.
+        question: The question in the prompt, which is no instruction.
+
+    Example:
+        >>> sorted(read_instructions("Translate the user's sentence into French.").signs)
+        ['task']
+        >>> sorted(read_instructions("You are a patient teacher. Always answer in French.").signs)
+        []
+    """
+    lines = instruction_lines(text, question)
+    whole = " ".join(lines)
+    languages = _languages(whole)
+    signs, form = set[str](), list[str]()
+    if question and (ends_with_label(text) or _asks_about(whole)):
+        signs.add("task")
+    for number, sentence in enumerate(sentences(lines)):
+        if number == _SENTENCES:
+            break
+        for language in languages:
+            found = _read_sentence(sentence, language, bool(question))
+            signs |= found
+            if "form" in found and sentence not in form:
+                form.append(sentence)
+    return Instructions(frozenset(signs), "\n".join(form))
+
+
+def _languages(text: str) -> tuple[str, ...]:
+    """The languages that instructions may be in: few words are not enough to tell Italian from Spanish."""
+    question = read_question(text)
+    if question.language in ("zh", "ja", "ru"):
+        return (question.language,)
+    if question.size < _FEW:
+        return ("en", "de", "fr", "es", "it", "pt", "nl")
+    return (question.language or "en",)
+
+
+_FEW = 14
+"""Words of instructions whose language is not certain."""
+_REFERS = re.compile(
+    r"\b(?:the|this|that|each|every|following|user's) (?:\w+ )?(?:question|query|message|sentence|text|utterance|input|chat|"
+    r"conversation|log|post)\b|\b(?:die|der|den|dem|das|des) (?:\w+ )?(?:frage|satz|satzes|nachricht|text|textes)\b|"
+    r"\b(?:la|cette|ce) (?:question|phrase|texte|message)\b|\b(?:la|esta) (?:pregunta|frase)\b|\bel (?:texto|mensaje)\b|"
+    r"\b(?:la|questa) (?:domanda|frase)\b|\bil (?:testo|messaggio)\b|\b(?:a|esta|da) (?:pergunta|frase|mensagem)\b|"
+    r"\b(?:de|deze|het) (?:vraag|zin|tekst|bericht|onderstaande)\b|\b(?:вопрос\w*|предложени\w*|сообщени\w*|текст\w*)\b|"
+    r"(?:这个|该|下面的|以下|此)(?:问题|句子|文本|话)|(?:この|次の|以下の)(?:質問|文|文章)",
+    re.I,
+)
+_ANSWERS = re.compile(
+    r"(?<!not )(?<!n't )\b(?:answer(?:ing|s)?|respon[ds]\w*|reply|replies|help|explain|address|say|tell me)\b|beantwort\w*|"
+    r"antwort\w*|répon\w+|respond\w+|rispond\w+|rispost\w+|respuesta|contest\w+|responda|resposta|antwoord\w*|ответ\w*|"
+    r"回答|作答|答え|回应|お答え",
+    re.I,
+)
+
+
+def _asks_about(around: str) -> bool:
+    """Whether the text around a question speaks about the question, and not of an answer to it."""
+    return bool("?" in around or "？" in around or _REFERS.search(around)) and not _ANSWERS.search(around)
+
+
+# --- what a sentence asks for ---------------------------------------------------------------------
+
+_STOPS = frozenset(",;:.!?()-–—•*|，。；：、\n")
+_SKIPPED = frozenset(
+    "please always then first instead now just only simply kindly also next finally never-mind carefully strictly you "
+    "your task is must should will shall to and or be sure the ai assistant 1 2 3 4 5 6 7 8 9 directly explicitly "
+    "then once so but i want need would like can bitte immer dann nur und du zuerst toujours puis et tu vous "
+    "seulement siempre luego y solo sempre poi e altijd dan en alleen всегда затем и только ты пожалуйста".split()
+)
+_LEADS = frozenset("to and or must should will shall can please you then only always just first also simply either".split())
+_NOT = frozenset(
+    "not never no don't avoid without cannot shouldn't mustn't nicht nie keine kein niemals ne n pas jamais sans non mai senza "
+    "não nunca jamás sin sem niet nooit geen zonder не никогда без".split()
+)
+_IF = frozenset(
+    "if when whenever unless where wenn falls sofern si quand lorsque cuando se quando als wanneer indien если когда".split()
+)
+_ELSE = frozenset("otherwise else sonst andernfalls sinon altrimenti anders иначе".split())
+_THIRD = frozenset("that who which and or assistant model bot".split())
+_GERUND = frozenset("of for in by at with is and or on".split())
+_AID = frozenset(
+    "help helps helping assist assists teach teaches guide guides advise advises encourage encourages support supports allow "
+    "want wants like likes love loves need needs way ways how able learn learns know knows trying".split()
+)
+_DETERMINERS = frozenset("the this that each every any all my their his her whatever everything following user user's".split())
+_SENT = frozenset(
+    "message messages question questions query queries input inputs text sentence sentences prompt utterance request".split()
+)
+_PLAIN = frozenset(
+    "the a an this that these those any all each in on at for if when with from by as given based to it here below above "
+    "there however my our their his her who what which how why is are was were not no users user question after before "
+    "while since because although unless until about note important given during per like unlike both most many some "
+    "do don't does did never regarding every first second third one two three make".split()
+)
+_STYLE = frozenset("short simple plain clear full complete brief long varied concise".split())
+_MODES = frozenset("as in into valid return returns output outputs only to produce strictly pure raw a an with using using".split())
+_FILE_WORDS = frozenset("object objects only format array output schema list string blob document response".split())
+_KNOWS = frozenset("expert experience experienced knowledge skilled fluent specialist background know knows developers".split())
+_PROFESSIONS = frozenset(
+    "specialist engineer expert researcher teacher professor scientist enthusiast laureate consultant student historian "
+    "veteran developer architect coach manager author librarian lawyer doctor nurse person".split()
+)
+_CAPITALS = re.compile(r"\b[A-Z][A-Z_]+\b")
+_SAYS = frozenset("return returns answer respond reply output say print write choose either label".split())
+_ACTS = re.compile(
+    r"\b(?:you are|you're|act as|acts as|behave as|function as|serve as|acting as|this is|you will be|role of|work as)\s+"
+    r"([^.,;:!?]*?)(?=$|[.,;:!?(]| that | who | which | whose )"
+)
+_BE_DONE = re.compile(r"\b(?:be|being|get|gets|is|are)\s+(?:\w+ly\s+)?(\w+ed|rewritten|put)\b")
+
+
+def _read_sentence(sentence: str, language: str, prompt: bool) -> set[str]:
+    """The signs of one sentence, and "form" if it speaks of the form of the whole answer."""
+    if language in ("zh", "ja"):
+        return _read_unspaced(sentence, language)
+    words = WORD.findall(sentence.casefold().replace("’", "'"))[:_WORDS]
+    if not words:
+        return set()
+    return _Sentence(sentence, words, _classes(words, language), language == "en", prompt).signs()
+
+
+def _classes(words: list[str], language: str) -> list[set[str]]:
+    """The classes of the words and phrases that begin at each word."""
+    table = lexicon_words(language, _FILE)
+    found = list[set[str]]()
+    for i, word in enumerate(words):
+        here = {name for stem, name in table.stems.get(word[:3], ()) if word.startswith(stem)}
+        for phrase, name in table.phrases.get(word, ()):
+            if tuple(words[i : i + len(phrase)]) == phrase:
+                here.add(name)
+        found.append(here)
+    return found
+
+
+@dataclass
+class _Sentence:
+    """A sentence of instructions.
+
+    Attributes:
+        text: The sentence.
+        words: Its words in lower case.
+        classes: The classes that begin at each word.
+        english: Whether it is English, whose word order is read more closely.
+        prompt: Whether it stands around a question, where any command but to answer is another task.
+    """
+
+    text: str
+    words: list[str]
+    classes: list[set[str]]
+    english: bool
+    prompt: bool
+
+    def signs(self) -> set[str]:
+        """The signs of the sentence."""
+        every = set[str]().union(*self.classes)
+        start = next((i for i, word in enumerate(self.words) if word not in _SKIPPED and word not in _STOPS), 0)
+        told = bool(every & {"duty", "you"}) or bool(
+            self.classes[start] & {"task", "unless", "make", "back", "fine", "judge"}
+        )
+        if "others" in self.classes[start] and "duty" not in every and not self.english:
+            return set()
+        about_others = self.english and "others" in self.classes[start] and "duty" not in every and start == 0
+        hedged = not _IF.isdisjoint(self.words) and "asks" in every and _ELSE.isdisjoint(self.words)
+        hedged = hedged or "refuse" in every
+        signs = set[str]()
+        if self._passive(every) or self._role(start):
+            signs.add("task")
+        if about_others:
+            return signs
+        if "output" in every and not hedged and "aside" not in every:
+            signs.add("task")
+        if self._verdicts(every) or self._commands(start, told, hedged):
+            signs.add("task")
+        if not hedged and "aside" not in every and (told or self.prompt or len(self.words) <= 9 or "answer" in every):
+            signs.add("form")
+            signs |= self._form()
+        return signs
+
+    def _form(self) -> set[str]:
+        signs = set[str]()
+        negated = False
+        for i, (word, classes) in enumerate(zip(self.words, self.classes, strict=True)):
+            if word in _STOPS:
+                negated = False
+            if "short" in classes and not negated:
+                signs.add("short around")
+            if "shape" in classes and (not negated or word in _NOT):
+                signs.add("format around")
+            if "filetype" in classes and not negated and _KNOWS.isdisjoint(self.words):
+                before, after = self.words[max(0, i - 1)], self.words[min(i + 1, len(self.words) - 1)]
+                if before in _MODES or after in _FILE_WORDS or len(self.words) <= 4:
+                    signs.add("format around")
+            negated = negated or word in _NOT
+        return signs
+
+    def _passive(self, every: set[str]) -> bool:
+        """Whether something is to be done to the input: "the message is to be translated"."""
+        if not self.english or "input" not in every or not _NOT.isdisjoint(self.words):
+            return False
+        for done in _BE_DONE.finditer(" ".join(self.words)):
+            if "task" in _classes([done[1]], "en")[0]:
+                return True
+        return False
+
+    def _role(self, start: int) -> bool:
+        """Whether the model is a tool for another task: "you are a translation engine"."""
+        if self.english:
+            for role in _ACTS.finditer(" ".join(self.words)):
+                words = role[1].split()[:9]
+                for cut in ("for", "with", "in", "at", "from", "of", "by", "and"):
+                    if cut in words[1:]:
+                        words = words[: words.index(cut, 1)]
+                found = _classes(words, "en")
+                if any("role" in one for one in found) and not (words and words[-1] in _PROFESSIONS):
+                    # "A translator who loves questions" is a person.
+                    return " who " not in self.text and "by profession" not in self.text
+            return False
+        duty = next((i for i, found in enumerate(self.classes) if "duty" in found), None)
+        return duty is not None and any("role" in found for found in self.classes[duty : duty + 9])
+
+    def _verdicts(self, every: set[str]) -> bool:
+        """Whether the answer is one of several words in capitals: "answer YES or NO"."""
+        if _SAYS.isdisjoint(self.words) and "back" not in every and "fine" not in every:
+            return False
+        found = list(dict.fromkeys(_CAPITALS.findall(self.text)))
+        if len(found) < 2:
+            return False
+        between = self.text[self.text.find(found[0]) + len(found[0]) : self.text.find(found[1])]
+        return bool(re.fullmatch(r"[\"'`*)\]]*\s*(?:/|\||,|\bor\b|,?\s*\b(?:if|when|and)\b.*)\s*(?:or\s*)?[\"'`*(\[]*", between, re.S))
+
+    def _commands(self, start: int, told: bool, hedged: bool) -> bool:
+        command, negated, helped, after_if = True, False, False, False
+        aided = False
+        for i, (word, classes) in enumerate(zip(self.words, self.classes, strict=True)):
+            if word in _STOPS:
+                command, negated, helped, aided = True, False, False, False
+                continue
+            after_if = after_if or word in _IF
+            if word in _NOT:
+                negated = True
+                if self._unanswered(i, hedged):
+                    return True
+                continue
+            helped = helped or word in _AID
+            aided = helped and (aided or "others" in classes or word == "how")
+            before = self.words[i - 1] if i else ""
+            if not self.english and classes & {"task", "make", "back"} and self._negated(i):
+                continue
+            if not negated and not aided and self._is_command(i, word, before, command, told, i == start):
+                if "task" in classes and not (hedged and after_if):
+                    return True
+                if not hedged and self._asks_for_text(i, classes):
+                    return True
+                if self.english and i == start and self._unknown(i, classes):
+                    return True
+            command = command and word in _SKIPPED
+        return False
+
+    def _is_command(self, i: int, word: str, before: str, command: bool, told: bool, first: bool) -> bool:
+        if not self.english:
+            return command or told
+        if word.endswith("ing") and len(word) > 5:
+            return told and (before in _GERUND or "duty" in set().union(*self.classes[:i]) or first)
+        if word.endswith("s") and not word.endswith("ss"):
+            return told and before in _THIRD and not first
+        if word.endswith("ed") or word.endswith("ion"):
+            return False
+        return first or (command and (told or self._has_object(i))) or (told and before in _LEADS)
+
+    def _has_object(self, i: int) -> bool:
+        after = self.words[i + 1] if i + 1 < len(self.words) else ""
+        return after in _DETERMINERS or after in ("it", "into", "to", "a", "an", "only") or "input" in self._class(i + 1)
+
+    def _negated(self, i: int) -> bool:
+        """Whether the clause of a word is negated: in some languages the word for "not" comes after the verb."""
+        begin = next((k for k in range(i, -1, -1) if self.words[k] in _STOPS), -1)
+        end = next((k for k in range(i, len(self.words)) if self.words[k] in _STOPS), len(self.words))
+        return not _NOT.isdisjoint(self.words[begin + 1 : end])
+
+    def _class(self, i: int) -> set[str]:
+        return self.classes[i] if i < len(self.classes) else set()
+
+    def _unanswered(self, i: int, hedged: bool) -> bool:
+        """Whether the question must not be answered: "do not answer the question, only rephrase it"."""
+        after = self.words[i + 1 : i + 6]
+        if hedged or not after or after[0] not in ("answer", "respond", "reply"):
+            return False
+        rest = after[1:] if after[0] == "answer" else after[2:]
+        if not rest or rest[0] not in ("the", "it", "this", "user's", "any", "them"):
+            return False
+        at = next((k for k, word in enumerate(self.words[i + 2 : i + 8], i + 2) if word in _SENT or word in ("it", "them")), 0)
+        following = self.words[at + 1] if at and at + 1 < len(self.words) else ""
+        return bool(at) and following not in ("about", "if", "on", "outside", "with", "in", "that", "when", "unless", "from")
+
+    def _asks_for_text(self, i: int, classes: set[str]) -> bool:
+        """Whether the verb at a word has an object that is no answer."""
+        if "aside" in set().union(*self.classes):
+            return False
+        if "back" in classes:
+            return self._returns(i)
+        if "make" in classes:
+            after = self.words[i + 1] if i + 1 < len(self.words) else ""
+            if after in ("in", "for", "at", "with", "like", "as", "clearly", "to", "from", "about", "your"):
+                return False
+            for k in range(i + 1, min(i + 13, len(self.words))):
+                if self.words[k] in _STOPS and self.words[k] not in "-()":
+                    return False
+                if "text" in self.classes[k]:
+                    return self.words[k - 1] not in _STYLE
+                if "answer" in self.classes[k]:
+                    return False
+        if "judge" in classes or "unless" in classes:
+            for k in range(i + 1, min(i + 9, len(self.words))):
+                if self.words[k] in _STOPS:
+                    return False
+                if "input" in self.classes[k] or ("judge" in classes and "answer" in self.classes[k]):
+                    return True
+                if "answer" in self.classes[k]:
+                    return False
+        return False
+
+    def _returns(self, i: int) -> bool:
+        """Whether something else than an answer is to be returned."""
+        if self.words[i + 1 : i + 2] == ["to"]:
+            return False
+        for k in range(i + 1, min(i + 10, len(self.words))):
+            if self.words[k] in ".;" and k > i + 1:
+                break
+            if "text" in self.classes[k]:
+                return True
+            if "answer" in self.classes[k]:
+                return False
+        return True
+
+    def _unknown(self, i: int, classes: set[str]) -> bool:
+        """Whether an unknown verb does something to the input: "reverse the user's message"."""
+        word = self.words[i]
+        if classes or word in _PLAIN or not word.isalpha() or self.words[i + 1 : i + 2] == []:
+            return False
+        if self.words[i + 1] not in _DETERMINERS:
+            return False
+        return self.prompt or not _SENT.isdisjoint(self.words[i + 1 : i + 6])
+
+
+# --- Chinese and Japanese -------------------------------------------------------------------------
+
+
+@cache
+def _patterns(language: str) -> Mapping[str, re.Pattern[str]]:
+    """The patterns of a language without spaces, by class."""
+    lines = (line.partition(":") for line in lexicon(_FILE)[language])
+    return {name: re.compile(pattern.strip(), re.I) for name, _, pattern in lines}
+
+
+def _read_unspaced(sentence: str, language: str) -> set[str]:
+    patterns = _patterns(language)
+    found = {name for name, pattern in patterns.items() if pattern.search(sentence)}
+    if found & {"asks", "fine"}:
+        return set()
+    signs = {"task"} if found & {"task", "role", "make", "back"} and "aside" not in found else set[str]()
+    if "aside" not in found:
+        signs.add("form")
+        signs |= {name for name, of in (("short around", "short"), ("format around", "shape")) if of in found}
+    return signs
