@@ -1,7 +1,7 @@
-"""Where questions enter: `invoke`, `batch`, `stream` and their twins, over one driver and one budget.
+"""Where questions enter: the runs of answers, their streams, and the flows behind them, over one driver and one budget.
 
-`invoke` is a batch of one, and `batch` collects `batch_as_completed`. One `drive.run` runs all flows of a batch, so
-`max_concurrency` bounds its open calls together. Each input has its own root run, which ends with its answer.
+One `drive.run` runs all flows of a batch, so `max_concurrency` bounds its open calls together. Each input has its own
+root run, which ends with its answer.
 """
 
 from __future__ import annotations
@@ -9,21 +9,23 @@ from __future__ import annotations
 import contextlib
 import sys
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from functools import reduce
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import (
-    ensure_config,
     get_async_callback_manager_for_config,
     get_callback_manager_for_config,
     get_config_list,
     patch_config,
 )
-from langchain_core.runnables.utils import AddableDict
+from langchain_core.runnables.utils import AddableDict, Output
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
+
+from langchain_sot.batches import WholeAnswers
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
@@ -39,11 +41,107 @@ if TYPE_CHECKING:
 
 # Modules that run an answer are imported with the first answer: they would double the time of the package's import.
 
-__all__ = ["AnswerBatch", "FlowRunnable"]
+__all__ = ["AnswerBatch", "AnswerRunnable", "FlowRunnable"]
+
+_Configs = Sequence[RunnableConfig]
+_Kwargs = Mapping[str, Any]
 
 
-class FlowRunnable(Runnable[Any, dict[str, Any]]):
+class AnswerRunnable(WholeAnswers[Output]):
+    """A runnable that answers each question in one run of its own, which ends when all runs in it have ended."""
+
+    _nothing: ClassVar[Any] = None  # the output of a stream without a chunk
+
+    @abstractmethod
+    def _parts(self, input: Any, config: RunnableConfig, kwargs: _Kwargs) -> Generator[Any]:
+        """The output for an input in chunks."""
+
+    @abstractmethod
+    def _aparts(self, input: Any, config: RunnableConfig, kwargs: _Kwargs) -> AsyncGenerator[Any]:
+        """Async twin of `_parts`."""
+
+    # --- runs ---
+
+    def _root(self, config: RunnableConfig, value: Any) -> CallbackManagerForChainRun:
+        name, run_id = config.get("run_name") or self.get_name(), config.pop("run_id", None)
+        return get_callback_manager_for_config(config).on_chain_start(None, value, name=name, run_id=run_id)
+
+    async def _aroot(self, config: RunnableConfig, value: Any) -> AsyncCallbackManagerForChainRun:
+        name, run_id = config.get("run_name") or self.get_name(), config.pop("run_id", None)
+        manager = get_async_callback_manager_for_config(config)
+        return await manager.on_chain_start(None, value, name=name, run_id=run_id)
+
+    # --- streams; in LangChain's `_transform_stream_with_config` the runs of the calls would end after the root ---
+
+    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Output]:
+        """Answers one question in chunks that add up to what `invoke` returns.
+
+        `close` on the iterator cancels all calls, and returns when they have ended.
+        """
+        (config,) = self._configs(config, 1)
+        root = self._root(config, input)
+        tap = _tap(root)
+        total = self._nothing
+        try:
+            child = patch_config(config, callbacks=root.get_child())
+            with contextlib.closing(self._parts(input, child, kwargs)) as own:
+                for chunk in own if tap is None else tap.tap_output_iter(root.run_id, own):
+                    if root.handlers:
+                        total = _add(total, chunk)
+                    yield chunk
+        except GeneratorExit:
+            root.on_chain_end(total)
+            raise
+        except BaseException as error:
+            root.on_chain_error(error)
+            raise
+        else:
+            root.on_chain_end(total)
+
+    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Output]:
+        """Async twin of `stream`."""
+        (config,) = self._configs(config, 1)
+        root = await self._aroot(config, input)
+        tap = _tap(root)
+        total = self._nothing
+        try:
+            child = patch_config(config, callbacks=root.get_child())
+            async with contextlib.aclosing(self._aparts(input, child, kwargs)) as own:
+                async for chunk in own if tap is None else tap.tap_output_aiter(root.run_id, own):
+                    if root.handlers:
+                        total = _add(total, chunk)
+                    yield chunk
+        except GeneratorExit:
+            await root.on_chain_end(total)
+            raise
+        except BaseException as error:
+            await root.on_chain_error(error)
+            raise
+        else:
+            await root.on_chain_end(total)
+
+    def transform(
+        self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any | None
+    ) -> Iterator[Any]:
+        """Like `stream`, for an input that is itself streamed; the work begins when it is complete."""
+        if chunks := list(input):
+            yield from self.stream(reduce(_add, chunks), config, **kwargs)
+
+    async def atransform(
+        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any | None
+    ) -> AsyncIterator[Any]:
+        """Async twin of `transform`."""
+        if chunks := [chunk async for chunk in input]:
+            stream = cast(AsyncGenerator[Any], self.astream(reduce(_add, chunks), config, **kwargs))
+            async with contextlib.aclosing(stream) as parts:
+                async for part in parts:
+                    yield part
+
+
+class FlowRunnable(AnswerRunnable[dict[str, Any]]):
     """A runnable that answers by flows."""
+
+    _nothing: ClassVar[Any] = AddableDict()
 
     @abstractmethod
     def plan(self) -> AnswerPlan:
@@ -57,207 +155,55 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
     def _chunks(self, parsed: ParsedInput) -> Chunks:
         """Makes the chunks for one input; their sum equals `_output`."""
 
-    # --- whole answers ---
+    def _configs(self, config: Any, count: int) -> list[RunnableConfig]:
+        configs = get_config_list(config, count) if count else []
+        if config is None and any(each["configurable"] for each in configs):
+            from langchain_sot.models.wrappers import without_own_values
 
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Answers one question."""
-        return self.batch([input], config, **kwargs)[0]
+            return [without_own_values(each, (self.plan().llm, self.plan().point_llm)) for each in configs]
+        return configs
 
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> dict[str, Any]:
-        """Async twin of `invoke`."""
-        return (await self.abatch([input], config, **kwargs))[0]
+    def _answers(self, inputs: Sequence[Any], configs: _Configs, kwargs: _Kwargs) -> Generator[tuple[int, Any]]:
+        batch = AnswerBatch(self.plan(), inputs, configs, kwargs, live=False)
+        with contextlib.closing(batch.run()) as events:
+            for i, event in events:
+                if (output := self._whole(event)) is not None:
+                    yield i, output
 
-    def batch(
-        self,
-        inputs: list[Any],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> list[dict[str, Any]]:
-        """Answers many questions under one budget; the calls of all of them run concurrently.
+    async def _aanswers(
+        self, inputs: Sequence[Any], configs: _Configs, kwargs: _Kwargs
+    ) -> AsyncGenerator[tuple[int, Any]]:
+        batch = AnswerBatch(self.plan(), inputs, configs, kwargs, live=False)
+        async with contextlib.aclosing(batch.arun()) as events:
+            async for i, event in events:
+                if (output := self._whole(event)) is not None:
+                    yield i, output
 
-        Args:
-            inputs: The questions.
-            config: One config for all, or one each. The first one's `max_concurrency` bounds the calls.
-            return_exceptions: Put the error of a question into its place. Without it the first error is
-                raised at once, and all open calls are cancelled.
-            kwargs: Passed on to the models.
-        """
-        results = dict(self._as_completed(inputs, config, return_exceptions, kwargs))
-        return [cast(dict[str, Any], results[i]) for i in range(len(inputs))]
-
-    async def abatch(
-        self,
-        inputs: list[Any],
-        config: RunnableConfig | list[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any | None,
-    ) -> list[dict[str, Any]]:
-        """Async twin of `batch`."""
-        results = {i: out async for i, out in self._aas_completed(inputs, config, return_exceptions, kwargs)}
-        return [cast(dict[str, Any], results[i]) for i in range(len(inputs))]
-
-    def batch_as_completed(  # type: ignore[override]
-        self,
-        inputs: Sequence[Any],
-        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> Iterator[tuple[int, dict[str, Any] | Exception]]:
-        """Like `batch`, but yields each answer with its position as soon as it is complete."""
-        yield from self._as_completed(inputs, config, return_exceptions, kwargs)
-
-    async def abatch_as_completed(  # type: ignore[override]
-        self,
-        inputs: Sequence[Any],
-        config: RunnableConfig | Sequence[RunnableConfig] | None = None,
-        *,
-        return_exceptions: bool = False,
-        **kwargs: Any,
-    ) -> AsyncIterator[tuple[int, dict[str, Any] | Exception]]:
-        """Async twin of `batch_as_completed`."""
-        async with contextlib.aclosing(self._aas_completed(inputs, config, return_exceptions, kwargs)) as results:
-            async for result in results:
-                yield result
-
-    def _as_completed(
-        self, inputs: Sequence[Any], config: Any, return_exceptions: bool, kwargs: Mapping[str, Any]
-    ) -> Generator[tuple[int, dict[str, Any] | Exception]]:
+    def _whole(self, event: Event) -> dict[str, Any] | Exception | None:
         from skeleton_of_thought.events import AnswerDone, AnswerFailed
 
-        configs = get_config_list(config, len(inputs)) if inputs else []
-        roots: dict[int, CallbackManagerForChainRun] = {}
-        try:
-            for i, value in enumerate(inputs):
-                roots[i] = self._root(configs[i], value)
-            children = [patch_config(c, callbacks=roots[i].get_child()) for i, c in enumerate(configs)]
-            batch = AnswerBatch(self.plan(), inputs, children, kwargs, live=False)
-            with contextlib.closing(batch.run()) as events:
-                for i, event in events:
-                    if isinstance(event, AnswerFailed):
-                        if not return_exceptions:
-                            raise event.error
-                        roots.pop(i).on_chain_error(event.error)
-                        yield i, event.error
-                    elif isinstance(event, AnswerDone):
-                        output = self._output(event.answer)
-                        roots.pop(i).on_chain_end(output)
-                        yield i, output
-        except BaseException as error:
-            for root in roots.values():
-                root.on_chain_error(error)
-            raise
+        if isinstance(event, AnswerDone):
+            return self._output(event.answer)
+        return event.error if isinstance(event, AnswerFailed) else None
 
-    async def _aas_completed(
-        self, inputs: Sequence[Any], config: Any, return_exceptions: bool, kwargs: Mapping[str, Any]
-    ) -> AsyncGenerator[tuple[int, dict[str, Any] | Exception]]:
-        from skeleton_of_thought.events import AnswerDone, AnswerFailed
-
-        configs = get_config_list(config, len(inputs)) if inputs else []
-        roots: dict[int, AsyncCallbackManagerForChainRun] = {}
-        try:
-            for i, value in enumerate(inputs):
-                roots[i] = await self._aroot(configs[i], value)
-            children = [patch_config(c, callbacks=roots[i].get_child()) for i, c in enumerate(configs)]
-            batch = AnswerBatch(self.plan(), inputs, children, kwargs, live=False)
-            async with contextlib.aclosing(batch.arun()) as events:
-                async for i, event in events:
-                    if isinstance(event, AnswerFailed):
-                        if not return_exceptions:
-                            raise event.error
-                        await roots.pop(i).on_chain_error(event.error)
-                        yield i, event.error
-                    elif isinstance(event, AnswerDone):
-                        output = self._output(event.answer)
-                        await roots.pop(i).on_chain_end(output)
-                        yield i, output
-        except BaseException as error:
-            for root in roots.values():
-                await root.on_chain_error(error)
-            raise
-
-    def _root(self, config: RunnableConfig, value: Any) -> CallbackManagerForChainRun:
-        name, run_id = config.get("run_name") or self.get_name(), config.pop("run_id", None)
-        return get_callback_manager_for_config(config).on_chain_start(None, value, name=name, run_id=run_id)
-
-    async def _aroot(self, config: RunnableConfig, value: Any) -> AsyncCallbackManagerForChainRun:
-        name, run_id = config.get("run_name") or self.get_name(), config.pop("run_id", None)
-        manager = get_async_callback_manager_for_config(config)
-        return await manager.on_chain_start(None, value, name=name, run_id=run_id)
-
-    # --- streams ---
-
-    # LangChain's `_transform_stream_with_config` ends the root run before it closes its iterator, so the runs of the
-    # calls would end after their parent's. Here the calls are closed first.
-
-    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[dict[str, Any]]:
-        """Answers one question in chunks that add up to what `invoke` returns.
-
-        `close` on the iterator cancels all calls, and returns when they have ended.
-        """
-        config = ensure_config(config)
-        root = self._root(config, input)
-        tap = _tap(root)
-        total = AddableDict()
-        try:
-            child = patch_config(config, callbacks=root.get_child())
-            batch = AnswerBatch(self.plan(), [input], [child], kwargs, live=True)
-            with contextlib.closing(batch.stream(self._chunks)) as own:
-                for chunk in own if tap is None else tap.tap_output_iter(root.run_id, own):
-                    if root.handlers:
-                        total = total + chunk
+    def _parts(self, input: Any, config: RunnableConfig, kwargs: _Kwargs) -> Generator[Any]:
+        batch = AnswerBatch(self.plan(), [input], [config], kwargs, live=True)
+        for _, failed in batch.unreadable:
+            raise failed.error
+        chunk_of = self._chunks(batch.inputs[0]).chunk
+        with contextlib.closing(batch.run()) as events:
+            for _, event in events:
+                if (chunk := chunk_of(event)) is not None:
                     yield chunk
-        except GeneratorExit:
-            root.on_chain_end(total)
-            raise
-        except BaseException as error:
-            root.on_chain_error(error)
-            raise
-        else:
-            root.on_chain_end(total)
 
-    async def astream(
-        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Async twin of `stream`."""
-        config = ensure_config(config)
-        root = await self._aroot(config, input)
-        tap = _tap(root)
-        total = AddableDict()
-        try:
-            child = patch_config(config, callbacks=root.get_child())
-            batch = AnswerBatch(self.plan(), [input], [child], kwargs, live=True)
-            async with contextlib.aclosing(batch.astream(self._chunks)) as own:
-                async for chunk in own if tap is None else tap.tap_output_aiter(root.run_id, own):
-                    if root.handlers:
-                        total = total + chunk
-                    yield chunk
-        except GeneratorExit:
-            await root.on_chain_end(total)
-            raise
-        except BaseException as error:
-            await root.on_chain_error(error)
-            raise
-        else:
-            await root.on_chain_end(total)
-
-    def transform(
-        self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any | None
-    ) -> Iterator[dict[str, Any]]:
-        """Like `stream`, for an input that is itself streamed; the work begins when it is complete."""
-        for whole in _sum(list(input)):
-            yield from self.stream(whole, config, **kwargs)
-
-    async def atransform(
-        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any | None
-    ) -> AsyncIterator[dict[str, Any]]:
-        """Async twin of `transform`."""
-        for whole in _sum([chunk async for chunk in input]):
-            async with contextlib.aclosing(cast(AsyncGenerator[Any], self.astream(whole, config, **kwargs))) as chunks:
-                async for chunk in chunks:
+    async def _aparts(self, input: Any, config: RunnableConfig, kwargs: _Kwargs) -> AsyncGenerator[Any]:
+        batch = AnswerBatch(self.plan(), [input], [config], kwargs, live=True)
+        for _, failed in batch.unreadable:
+            raise failed.error
+        chunk_of = self._chunks(batch.inputs[0]).chunk
+        async with contextlib.aclosing(batch.arun()) as events:
+            async for _, event in events:
+                if (chunk := chunk_of(event)) is not None:
                     yield chunk
 
 
@@ -294,7 +240,7 @@ class AnswerBatch:
 
         self._plan = plan
         self._limit = configs[0].get("max_concurrency") if configs else None
-        self._unreadable: list[tuple[int, AnswerFailed]] = []
+        self.unreadable: list[tuple[int, AnswerFailed]] = []
         self._positions: list[int] = []
         self._flows: list[AnswerFlow] = []
         self._reporters: list[CustomEventReporter | None] = []
@@ -312,7 +258,7 @@ class AnswerBatch:
                 # Answers of a batch slow each other down, so the router does not learn from them.
                 flow = self._flow(parsed, config, own, live=live, learns=len(inputs) == 1)
             except Exception as error:  # of one input, not of the batch
-                self._unreadable.append((i, AnswerFailed(error)))
+                self.unreadable.append((i, AnswerFailed(error)))
                 continue
             self.inputs.append(parsed)
             children.append(config)
@@ -359,7 +305,7 @@ class AnswerBatch:
         """The events, each with the position of its input. Handlers of the root runs get them as custom events."""
         from skeleton_of_thought import drive
 
-        yield from self._unreadable
+        yield from self.unreadable
         with contextlib.closing(self._drive(drive.run, self._calls.open, self._calls.together)) as events:
             for position, event in events:
                 if (reporter := self._reporters[position]) is not None:
@@ -370,40 +316,13 @@ class AnswerBatch:
         """Async twin of `run`."""
         from skeleton_of_thought import drive
 
-        for unreadable in self._unreadable:
+        for unreadable in self.unreadable:
             yield unreadable
         async with contextlib.aclosing(self._drive(drive.arun, self._calls.aopen, self._calls.atogether)) as events:
             async for position, event in events:
                 if (reporter := self._reporters[position]) is not None:
                     await reporter.areport(event)
                 yield self._positions[position], event
-
-    def stream(self, chunks: Callable[[ParsedInput], Chunks]) -> Generator[AddableDict]:
-        """The answer to the one input of this batch, in chunks.
-
-        Args:
-            chunks: Makes the converter from events to chunks.
-
-        Raises:
-            Exception: The answer failed.
-        """
-        for _, failed in self._unreadable:
-            raise failed.error
-        chunk_of = chunks(self.inputs[0]).chunk
-        with contextlib.closing(self.run()) as events:
-            for _, event in events:
-                if (chunk := chunk_of(event)) is not None:
-                    yield chunk
-
-    async def astream(self, chunks: Callable[[ParsedInput], Chunks]) -> AsyncGenerator[AddableDict]:
-        """Async twin of `stream`."""
-        for _, failed in self._unreadable:
-            raise failed.error
-        chunk_of = chunks(self.inputs[0]).chunk
-        async with contextlib.aclosing(self.arun()) as events:
-            async for _, event in events:
-                if (chunk := chunk_of(event)) is not None:
-                    yield chunk
 
     def _drive(self, run: Any, open_call: Any, together: Any) -> Any:
         # The exceptions of LangGraph cannot be raised before it is loaded. A router may load it.
@@ -432,14 +351,9 @@ def _tap(root: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun) -> 
     return None
 
 
-def _sum(chunks: list[Any]) -> list[Any]:
-    """The sum of a streamed input, as LangChain adds: where chunks do not add up, the last one counts."""
-    if not chunks:
-        return []
-    total = chunks[0]
-    for chunk in chunks[1:]:
-        try:
-            total = total + chunk
-        except TypeError:
-            total = chunk
-    return [total]
+def _add(total: Any, chunk: Any) -> Any:
+    """The sum of two chunks, as LangChain adds: where they do not add up, the last one counts."""
+    try:
+        return total + chunk
+    except TypeError:
+        return chunk

@@ -1,21 +1,26 @@
-"""`chain.pick(...)`, whose streams can be closed early."""
+"""`chain.pick(...)`: a runnable of its own, whose streams can be closed early."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig, RunnableSerializable
+from langchain_core.runnables.base import RunnableSequence
 from langchain_core.runnables.passthrough import RunnablePick
 from langchain_core.runnables.utils import AddableDict, ConfigurableFieldSpec
 from pydantic import ConfigDict
 
+from langchain_sot.entry import AnswerRunnable
+
 __all__ = ["PickedKeys"]
 
 
-class PickedKeys(RunnableSerializable[Any, Any]):
+class PickedKeys(AnswerRunnable[Any], RunnableSerializable[Any, Any]):
     """Some keys of what the chain returns.
+
+    Its run has the picked value as its output, and the chain's run as its child, which has all keys.
 
     LangChain's own `chain | RunnablePick(key)` reads the chain's stream to its end when it is closed, so a reader that
     stops early would wait for the whole answer. This runnable closes the chain's stream instead.
@@ -50,6 +55,14 @@ class PickedKeys(RunnableSerializable[Any, Any]):
         """Any value that the chain has under the keys."""
         return Any
 
+    def get_input_schema(self, config: RunnableConfig | None = None) -> Any:
+        """The chain's input schema."""
+        return self._sequence.get_input_schema(config)
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> Any:
+        """The part of the chain's output schema under the keys."""
+        return self._sequence.get_output_schema(config)
+
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
         """The chain's configurable fields."""
@@ -57,68 +70,40 @@ class PickedKeys(RunnableSerializable[Any, Any]):
 
     def get_graph(self, config: RunnableConfig | None = None) -> Any:
         """The chain's graph with the pick after it."""
-        return (self.chain | RunnablePick(self.keys)).get_graph(config)
+        return self._sequence.get_graph(config)
 
-    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """The picked part of one answer."""
-        return self._picked(self.chain.invoke(input, config, **kwargs))
+    @property
+    def _sequence(self) -> RunnableSequence[Any, Any]:
+        """LangChain's form of this runnable, for what describes it."""
+        return RunnableSequence(self.chain, RunnablePick(self.keys))
 
-    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Async twin of `invoke`."""
-        return self._picked(await self.chain.ainvoke(input, config, **kwargs))
+    def _configs(self, config: Any, count: int) -> list[RunnableConfig]:
+        return cast(list[RunnableConfig], self.chain._configs(config, count))
 
-    def batch(self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any) -> Any:
-        """The picked parts of many answers."""
-        outputs = self.chain.batch(inputs, config, return_exceptions=return_exceptions, **kwargs)
-        return [self._picked(output) for output in outputs]
-
-    async def abatch(
-        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
-    ) -> Any:
-        """Async twin of `batch`."""
-        outputs = await self.chain.abatch(inputs, config, return_exceptions=return_exceptions, **kwargs)
-        return [self._picked(output) for output in outputs]
-
-    def batch_as_completed(self, inputs: Any, config: Any = None, **kwargs: Any) -> Iterator[tuple[int, Any]]:
-        """The picked parts of many answers, each as soon as it is complete."""
-        for i, output in self.chain.batch_as_completed(inputs, config, **kwargs):
-            yield i, self._picked(output)
-
-    async def abatch_as_completed(
-        self, inputs: Any, config: Any = None, **kwargs: Any
-    ) -> AsyncIterator[tuple[int, Any]]:
-        """Async twin of `batch_as_completed`."""
-        outputs = self.chain.abatch_as_completed(inputs, config, **kwargs)
-        async with contextlib.aclosing(cast(AsyncGenerator[Any], outputs)) as results:
-            async for i, output in results:
+    def _answers(
+        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig], kwargs: Mapping[str, Any]
+    ) -> Generator[tuple[int, Any]]:
+        answers = self.chain.batch_as_completed(inputs, configs, return_exceptions=True, **kwargs)
+        with contextlib.closing(cast(Generator[Any], answers)) as outputs:
+            for i, output in outputs:
                 yield i, self._picked(output)
 
-    def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
-        """The picked part as it grows."""
-        yield from self.transform(iter([input]), config, **kwargs)
+    async def _aanswers(
+        self, inputs: Sequence[Any], configs: Sequence[RunnableConfig], kwargs: Mapping[str, Any]
+    ) -> AsyncGenerator[tuple[int, Any]]:
+        answers = self.chain.abatch_as_completed(inputs, configs, return_exceptions=True, **kwargs)
+        async with contextlib.aclosing(cast(AsyncGenerator[Any], answers)) as outputs:
+            async for i, output in outputs:
+                yield i, self._picked(output)
 
-    async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Any]:
-        """Async twin of `stream`."""
-
-        async def given() -> AsyncIterator[Any]:
-            yield input
-
-        async with contextlib.aclosing(cast(AsyncGenerator[Any], self.atransform(given(), config, **kwargs))) as parts:
-            async for part in parts:
-                yield part
-
-    def transform(self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
-        """Like `stream`, for an input that is itself streamed."""
-        with contextlib.closing(cast(Generator[Any], self.chain.transform(input, config, **kwargs))) as chunks:
+    def _parts(self, input: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> Generator[Any]:
+        with contextlib.closing(cast(Generator[Any], self.chain.stream(input, config, **kwargs))) as chunks:
             for chunk in chunks:
                 if (part := self._picked(chunk)) is not None:
                     yield part
 
-    async def atransform(
-        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any
-    ) -> AsyncIterator[Any]:
-        """Async twin of `transform`."""
-        stream = cast(AsyncGenerator[Any], self.chain.atransform(input, config, **kwargs))
+    async def _aparts(self, input: Any, config: RunnableConfig, kwargs: Mapping[str, Any]) -> AsyncGenerator[Any]:
+        stream = cast(AsyncGenerator[Any], self.chain.astream(input, config, **kwargs))
         async with contextlib.aclosing(stream) as chunks:
             async for chunk in chunks:
                 if (part := self._picked(chunk)) is not None:

@@ -15,8 +15,8 @@ from pydantic import PrivateAttr
 
 from langchain_sot.chat_model.call import ChatCall
 from langchain_sot.messages import convert_message
-from langchain_sot.models.rebinding import rebound
 from langchain_sot.models.resolution import find_model, read_traits, resolve, with_bindings
+from langchain_sot.models.wrappers import rebound
 from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Conversation

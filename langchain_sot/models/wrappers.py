@@ -1,15 +1,16 @@
-"""Methods of a model, such as `bind_tools`, called on the wrappers around it."""
+"""The wrappers around a model: methods of the model that are called on them, and what their configs set."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableBindingBase, RunnableParallel, RunnableSequence
 
-from langchain_sot.models.resolution import has_fallbacks
+from langchain_sot.models.resolution import has_fallbacks, read_traits
 
-__all__ = ["rebound"]
+__all__ = ["rebound", "without_own_values"]
 
 
 def rebound(llm: Runnable[Any, Any], method: str, /, *args: Any, **kwargs: Any) -> Runnable[Any, Any]:
@@ -48,3 +49,16 @@ def _wrapped_again(result: Runnable[Any, Any], wrapper: RunnableBindingBase[Any,
     if isinstance(result, RunnableParallel):
         return RunnableParallel({key: _wrapped_again(step, wrapper) for key, step in result.steps__.items()})
     return wrapper.model_copy(update={"bound": result})
+
+
+def without_own_values(config: RunnableConfig, llms: Iterable[Runnable[Any, Any]]) -> RunnableConfig:
+    """A config of the context without the configurable values that the models' own configs set.
+
+    A model's own config wins over the context where the caller gives no config, and only there.
+    """
+    own: set[str] = set()
+    for llm in llms:
+        if isinstance(llm, RunnableBindingBase) or read_traits(llm).configurable:
+            own.update((cast(Any, llm).config or {}).get("configurable") or ())
+    values = {name: value for name, value in config["configurable"].items() if name not in own}
+    return {**config, "configurable": values}
