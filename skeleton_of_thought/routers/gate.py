@@ -193,7 +193,10 @@ RULES: Mapping[str, tuple[tuple[_Form, ...], str]] = MappingProxyType(
             "it follows on what was said before",
         ),
         "task": ((_Form({"task"}),), "the text around the question asks for another text than an answer"),
-        "length": ((_Form(any_of={"short", "short around", "in sentences", "in few words"}),), "a short answer is asked for"),
+        "length": (
+            (_Form(any_of={"short", "short around", "in sentences", "in few words"}),),
+            "a short answer is asked for",
+        ),
         "code": (
             (
                 _Form({"snippet"}, none_of={"diff", "pros"}),

@@ -39,7 +39,11 @@ _DOCUMENT_LABEL = re.compile(
     rf"(?:{_DOCUMENTS}|content|doc|memory|memories|background|title|url|page|上下文|文档|资料|参考资料|背景|文脈|文書|資料|"
     r"参考情報|コンテキスト|examples?|beispiele?|exemples?|ejemplos?|esempi\w*|exemplos?|voorbeeld\w*|пример\w*|示例|例)"
     r"(?:[ \t]*[#(\[]?\d+[)\]]?)?(?: information| begins?| start| \([^)]*\))?[\]* \t]*[:：=]|\[\d+\]|doc(?:ument)?[ \t]*\d+\b)|"
-    r"(?:#+\s*)?(?:" + _DOCUMENTS + r"|background|memory)(?: [(\d][^.:]{0,30})?$|#+\s*(?:" + _DOCUMENTS + r"|background|memory)\b[^.:]{0,30}$|from: |to: |subject: ",
+    r"(?:#+\s*)?(?:"
+    + _DOCUMENTS
+    + r"|background|memory)(?: [(\d][^.:]{0,30})?$|#+\s*(?:"
+    + _DOCUMENTS
+    + r"|background|memory)\b[^.:]{0,30}$|from: |to: |subject: ",
     re.I,
 )
 _LABEL = re.compile(

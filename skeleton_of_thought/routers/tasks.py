@@ -111,7 +111,9 @@ _SKIPPED = frozenset(
     "then once so but i want need would like can bitte immer dann nur und du zuerst toujours puis et tu vous "
     "seulement siempre luego y solo sempre poi e altijd dan en alleen всегда затем и только ты пожалуйста".split()
 )
-_LEADS = frozenset("to and or must should will shall can please you then only always just first also simply either".split())
+_LEADS = frozenset(
+    "to and or must should will shall can please you then only always just first also simply either".split()
+)
 _NOT = frozenset(
     "not never no don't avoid without cannot shouldn't mustn't nicht nie keine kein niemals ne n pas jamais sans non mai senza "
     "não nunca jamás sin sem niet nooit geen zonder не никогда без".split()
@@ -126,7 +128,9 @@ _AID = frozenset(
     "help helps helping assist assists teach teaches guide guides advise advises encourage encourages support supports allow "
     "want wants like likes love loves need needs way ways how able learn learns know knows trying".split()
 )
-_DETERMINERS = frozenset("the this that each every any all my their his her whatever everything following user user's".split())
+_DETERMINERS = frozenset(
+    "the this that each every any all my their his her whatever everything following user user's".split()
+)
 _SENT = frozenset(
     "message messages question questions query queries input inputs text sentence sentences prompt utterance request".split()
 )
@@ -137,9 +141,13 @@ _PLAIN = frozenset(
     "do don't does did never regarding every first second third one two three make".split()
 )
 _STYLE = frozenset("short simple plain clear full complete brief long varied concise".split())
-_MODES = frozenset("as in into valid return returns output outputs only to produce strictly pure raw a an with using using".split())
+_MODES = frozenset(
+    "as in into valid return returns output outputs only to produce strictly pure raw a an with using using".split()
+)
 _FILE_WORDS = frozenset("object objects only format array output schema list string blob document response".split())
-_KNOWS = frozenset("expert experience experienced knowledge skilled fluent specialist background know knows developers".split())
+_KNOWS = frozenset(
+    "expert experience experienced knowledge skilled fluent specialist background know knows developers".split()
+)
 _PROFESSIONS = frozenset(
     "specialist engineer expert researcher teacher professor scientist enthusiast laureate consultant student historian "
     "veteran developer architect coach manager author librarian lawyer doctor nurse person".split()
@@ -270,7 +278,11 @@ class _Sentence:
         if len(found) < 2:
             return False
         between = self.text[self.text.find(found[0]) + len(found[0]) : self.text.find(found[1])]
-        return bool(re.fullmatch(r"[\"'`*)\]]*\s*(?:/|\||,|\bor\b|,?\s*\b(?:if|when|and)\b.*)\s*(?:or\s*)?[\"'`*(\[]*", between, re.S))
+        return bool(
+            re.fullmatch(
+                r"[\"'`*)\]]*\s*(?:/|\||,|\bor\b|,?\s*\b(?:if|when|and)\b.*)\s*(?:or\s*)?[\"'`*(\[]*", between, re.S
+            )
+        )
 
     def _commands(self, start: int, told: bool, hedged: bool) -> bool:
         command, negated, helped, after_if = True, False, False, False
@@ -313,7 +325,9 @@ class _Sentence:
 
     def _has_object(self, i: int) -> bool:
         after = self.words[i + 1] if i + 1 < len(self.words) else ""
-        return after in _DETERMINERS or after in ("it", "into", "to", "a", "an", "only") or "input" in self._class(i + 1)
+        return (
+            after in _DETERMINERS or after in ("it", "into", "to", "a", "an", "only") or "input" in self._class(i + 1)
+        )
 
     def _negated(self, i: int) -> bool:
         """Whether the clause of a word is negated: in some languages the word for "not" comes after the verb."""
@@ -332,9 +346,22 @@ class _Sentence:
         rest = after[1:] if after[0] == "answer" else after[2:]
         if not rest or rest[0] not in ("the", "it", "this", "user's", "any", "them"):
             return False
-        at = next((k for k, word in enumerate(self.words[i + 2 : i + 8], i + 2) if word in _SENT or word in ("it", "them")), 0)
+        at = next(
+            (k for k, word in enumerate(self.words[i + 2 : i + 8], i + 2) if word in _SENT or word in ("it", "them")), 0
+        )
         following = self.words[at + 1] if at and at + 1 < len(self.words) else ""
-        return bool(at) and following not in ("about", "if", "on", "outside", "with", "in", "that", "when", "unless", "from")
+        return bool(at) and following not in (
+            "about",
+            "if",
+            "on",
+            "outside",
+            "with",
+            "in",
+            "that",
+            "when",
+            "unless",
+            "from",
+        )
 
     def _asks_for_text(self, i: int, classes: set[str]) -> bool:
         """Whether the verb at a word has an object that is no answer."""
