@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from langchain_sot.models.resolution import AnswerModels, ChainModels
     from langchain_sot.plan import AnswerPlan
     from langchain_sot.results import Chunks
+    from skeleton_of_thought.budget import Budget, Share
     from skeleton_of_thought.events import AnswerFailed, Event
     from skeleton_of_thought.flow import AnswerFlow
     from skeleton_of_thought.types import Answer
@@ -221,6 +222,7 @@ class AnswerBatch:
         kwargs: Passed on to the models.
         live: Whether text is shown while it is written.
         models: The plan's models, if some are resolved already.
+        budget: The budget that the batch shares with others, if `max_concurrency` is not set.
     """
 
     def __init__(
@@ -232,6 +234,7 @@ class AnswerBatch:
         *,
         live: bool,
         models: ChainModels | None = None,
+        budget: Budget | None = None,
     ) -> None:
         from langchain_sot.calls import ModelCalls
         from langchain_sot.messages import read_input
@@ -239,7 +242,7 @@ class AnswerBatch:
         from skeleton_of_thought.events import AnswerFailed
 
         self._plan = plan
-        self._limit = configs[0].get("max_concurrency") if configs else None
+        self._limit: int | Share | None = configs[0].get("max_concurrency") if configs else None
         self.unreadable: list[tuple[int, AnswerFailed]] = []
         self._positions: list[int] = []
         self._flows: list[AnswerFlow] = []
@@ -271,6 +274,8 @@ class AnswerBatch:
         # An eager skeleton is read while it is written, whoever waits for the answer.
         streamed = {"skeleton", "point", "merge", "direct"} if live else {"skeleton"} if plan.settings.eager else ()
         self._calls = ModelCalls(chosen, self.inputs, children, frozenset(streamed))
+        if self._limit is None and (budget is not None or len(self._flows) > 1):
+            self._limit = plan.share(budget, chosen, self._calls.together)
 
     def _flow(
         self, parsed: ParsedInput, config: RunnableConfig, models: AnswerModels, *, live: bool, learns: bool

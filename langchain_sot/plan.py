@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_core.runnables import Runnable
 
@@ -11,7 +12,12 @@ from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Skeleton
 
-__all__ = ["AnswerPlan"]
+if TYPE_CHECKING:
+    from langchain_sot.calls import AnswerModels
+    from skeleton_of_thought.budget import Budget, Share
+    from skeleton_of_thought.together import Together
+
+__all__ = ["AnswerPlan", "rows_of"]
 
 
 @dataclass(frozen=True)
@@ -41,3 +47,33 @@ class AnswerPlan:
     structured: bool
     skeleton: Skeleton | None
     adopts: bool
+
+    def budget(self) -> Budget:
+        """A budget for the open calls of a batch whose caller sets no `max_concurrency`."""
+        from skeleton_of_thought.budget import Budget, default_limit
+
+        return Budget(default_limit(self.settings, self.skeleton))
+
+    def share(self, budget: Budget | None, models: Iterable[AnswerModels], together: Together | None) -> Share:
+        """The share of some answers in a budget that their caller did not set.
+
+        It does not slow down models that take many calls as one: a local engine gets as many as it decodes at once, and
+        the prompts of a string LLM go into one `generate`, however many they are.
+
+        Args:
+            budget: The budget that they share with other answers; None for one of their own.
+            models: The models of each answer.
+            together: Makes calls together, where a model takes several at once.
+        """
+        from skeleton_of_thought.budget import Share
+
+        own = budget or self.budget()
+        own.allow(rows_of(models))
+        exempt = None if together is None else lambda call, position: together.key(call, position) is not None
+        return Share(own, exempt, shared=budget is not None)
+
+
+def rows_of(models: Iterable[AnswerModels]) -> int:
+    """The most calls that the local engines among these models decode at once."""
+    engines = {id(each.model): each.model for own in models for each in (own.llm, own.point_llm) if each.native}
+    return sum(engine.engine.parallel_rows for engine in engines.values())

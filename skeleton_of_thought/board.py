@@ -6,15 +6,18 @@ import dataclasses
 import heapq
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from skeleton_of_thought.errors import InvalidInput, PointTimeout
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event, SourcesDone
+from skeleton_of_thought.ledger import End, Key, Ledger, Text
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.text.assembly import PrefillEcho
-from skeleton_of_thought.types import Call, Cancel, Decoding, Point, Prompt, Reply, Span, Stage, Usage
+from skeleton_of_thought.types import Call, Cancel, Decoding, Prompt, Reply, Span, Stage, Usage
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.budget import Share
 
 __all__ = ["Action", "Board", "CallFlow", "End", "Key", "Ledger", "Text"]
 
@@ -22,9 +25,6 @@ logger = logging.getLogger(__name__)
 
 Action = Call | Cancel | Event
 """An instruction to the driver: open a call, cancel one, or show an event."""
-
-Key = tuple[int, int]
-"""The position of a flow, and the id of one of its calls."""
 
 
 class CallFlow(ABC):
@@ -159,63 +159,6 @@ class CallFlow(ABC):
         """The last event, with the costs of calls that were cancelled before it and have ended since."""
 
 
-class PointCalls(Protocol):
-    """A point under way, which counts its own calls. Times are seconds since the answer began.
-
-    Attributes:
-        point: The point.
-    """
-
-    point: Point
-
-    def start(self, stage: Stage, offset: float) -> None:
-        """One of its calls is open from now on."""
-
-    def end_retrieval(self, offset: float) -> None:
-        """Its retrieval has ended, or an attempt at it."""
-
-    def count(self, usage: Usage) -> None:
-        """Adds the tokens of one of its calls."""
-
-
-@dataclass
-class Ledger:
-    """The open calls of an answer, and the tokens, seconds and decoding of all its calls.
-
-    Attributes:
-        points: The points under way by index, which count their own calls, too.
-        calls: The calls that are open or wait for room, by their ids.
-        echoes: Take a repeated prefill off the replies of calls that have one.
-        usage: Tokens by stage.
-        decoding: The work of a local engine by stage.
-        spans: By stage, from the start of its first call to the end of its last one, in seconds since the answer began.
-    """
-
-    points: Mapping[int, PointCalls]
-    calls: dict[int, Call] = field(default_factory=dict)
-    echoes: dict[int, PrefillEcho] = field(default_factory=dict)
-    usage: dict[str, Usage] = field(default_factory=dict)
-    decoding: dict[Stage, Decoding] = field(default_factory=dict)
-    spans: dict[str, Span] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Text:
-    """More text of a call."""
-
-    key: Key
-    text: str
-
-
-@dataclass(frozen=True)
-class End:
-    """A call has ended and its stream is closed."""
-
-    key: Key
-    reply: Reply
-    error: BaseException | None
-
-
 class Board:
     """The calls that wait, are open, or are closing, and the events that may be shown. No I/O, no waiting.
 
@@ -223,14 +166,24 @@ class Board:
 
     Args:
         flows: Flows that have not been started.
-        limit: The most calls that are open at any time, over all flows; None for no limit.
+        limit: The most calls that are open at any time, over all flows; None for no limit; or a share in a budget.
         grace: Seconds until a cancelled call that does not end is given up.
+
+    Attributes:
+        share: The share in a budget; None while a number is enough.
+
+    A call that a server refuses because of its rate limit, before it has sent any text, is opened again later, and the
+    whole board slows down; see `skeleton_of_thought.budget`. The one call of a lone direct answer is not: it behaves as
+    a call of the model without a flow.
 
     Raises:
         InvalidInput: The limit is less than 1.
     """
 
-    def __init__(self, flows: Sequence[CallFlow], limit: int | None, grace: float) -> None:
+    def __init__(self, flows: Sequence[CallFlow], limit: int | Share | None, grace: float) -> None:
+        self.share: Share | None = None
+        if limit is not None and not isinstance(limit, int):
+            self.share, limit = limit, None
         if limit is not None and limit < 1:
             raise InvalidInput(f"max_concurrency must be at least 1, or None for no limit, not {limit!r}.")
         self._flows = flows
@@ -249,11 +202,20 @@ class Board:
         self._holding = False
         self._held: list[tuple[int, Key, Call]] = []
         self._sourced: set[int] = set()
+        self._heard: set[Key] = set()
 
     # --- reports ---
 
-    def go_on(self, now: float, *, until_sources: bool = False) -> None:
-        """Starts every flow, or goes on where an earlier driver has stopped; see `drive.run` for `until_sources`."""
+    def go_on(self, now: float, *, until_sources: bool = False, wake: Callable[[], object] | None = None) -> None:
+        """Starts every flow, or goes on where an earlier driver has stopped.
+
+        Args:
+            now: The driver's clock.
+            until_sources: See `drive.run`.
+            wake: Called from any thread when other boards leave room in a budget that they share.
+        """
+        if self.share is not None:
+            self.share.begin(wake)
         self._holding = until_sources
         held, self._held = self._held, []
         for order, key, call in held:
@@ -268,6 +230,7 @@ class Board:
         index, call_id = report.key
         if isinstance(report, Text):
             if report.key in self._open:
+                self._heard.add(report.key)
                 self._follow(index, self._flows[index].delta(call_id, report.text, now), now)
             return
         call = self._open.pop(report.key, None)
@@ -283,9 +246,33 @@ class Board:
             error = report.error
             if not isinstance(error, Exception):
                 raise error
-            self._follow(
-                index, self._flows[index].failed(call_id, error, now, report.reply.usage, report.reply.decoding), now
-            )
+            cost = report.reply.usage, report.reply.decoding
+            if self._opens_again(report.key, call, error, now):
+                self._flows[index].cancelled(call, cost[0], now, cost[1])
+                self._put_back(report.key, call)
+            else:
+                self._follow(index, self._flows[index].failed(call_id, error, now, *cost), now)
+        self._heard.discard(report.key)
+        if self.share is not None:
+            self.share.close(report.key, succeeded=call is not None and report.error is None)
+
+    def unopened(self, openings: Sequence[tuple[Key, Call]], error: Exception, now: float) -> None:
+        """The driver could not open these calls: this machine had no thread for the first of them.
+
+        They wait until another call has ended. If none is open, the first one fails.
+        """
+        share = self._taking_share()
+        for key, _ in openings:
+            del self._open[key]
+            self._deadlines.pop(key, None)
+            share.close(key)
+        failing = () if share.budget.open > 0 else openings[:1]
+        for key, call in openings[len(failing) :]:
+            self._put_back(key, call)
+        for key, _ in failing:
+            self._follow(key[0], self._flows[key[0]].failed(key[1], error, now), now)
+        if not failing:
+            share.budget.lower(share.budget.open, error)
 
     def expire(self, now: float) -> None:
         """Ends calls that take too long, and gives up cancelled calls that do not end."""
@@ -296,7 +283,7 @@ class Board:
                 self._follow(key[0], self._flows[key[0]].failed(key[1], error, now), now)
         for key, (call, until) in list(self._closing.items()):
             if until <= now:
-                del self._closing[key]
+                self._forget(key)
                 logger.warning(
                     "A cancelled %s call is still blocked in its backend after %g s; it is left to end by itself.",
                     call.stage,
@@ -313,7 +300,10 @@ class Board:
             _, order, key, call = heapq.heappop(self._delayed)
             self._wait_for_room(order, key, call)
         while self._ready and (self._limit is None or len(self._open) + len(self._closing) < self._limit):
-            _, _, key, call = heapq.heappop(self._ready)
+            _, _, key, call = self._ready[0]
+            if self.share is not None and not self.share.open(key, call, now):
+                break
+            heapq.heappop(self._ready)
             self._open[key] = call
             if call.timeout is not None:
                 self._deadlines[key] = now + call.timeout
@@ -334,7 +324,7 @@ class Board:
             if key in self._open:
                 yield key, call
             elif key in self._closing:
-                del self._closing[key]
+                self._forget(key)
                 self._emit_last_events(key[0])
 
     def cancels(self) -> list[Key]:
@@ -359,6 +349,8 @@ class Board:
             moments.append(until)
         if self._delayed:
             moments.append(self._delayed[0][0])
+        if self._ready and self.share is not None and (resumes := self.share.budget.resumes(now)) is not None:
+            moments.append(resumes)
         return max(0.0, min(moments) - now) if moments else None
 
     # --- inside ---
@@ -400,6 +392,34 @@ class Board:
         # A sorted list is a heap.
         self._ready = sorted(item for item in self._ready if item[2] != key)
         self._delayed = sorted(item for item in self._delayed if item[2] != key)
+
+    def _taking_share(self) -> Share:
+        """The share in a budget, which begins when a call fails for the first time."""
+        if self.share is None:
+            from skeleton_of_thought.budget import Budget, Share
+
+            self.share, self._limit = Share(Budget(self._limit)), None
+            self.share.enter([*self._open, *self._closing])
+        return self.share
+
+    def _opens_again(self, key: Key, call: Call, error: Exception, now: float) -> bool:
+        if call.stage == "direct" and len(self._flows) == 1 and not (self.share is not None and self.share.shared):
+            return False
+        if self.share is None:
+            # The failed call counts among those that were open together.
+            self._taking_share().enter([key])
+        again = self._taking_share().opens_again(key, call, error, self._flows[key[0]].settings.backoff, now)
+        # A reader may have the text that it has sent.
+        return again and key not in self._heard
+
+    def _put_back(self, key: Key, call: Call) -> None:
+        # Before all calls that have not been open yet.
+        self._wait_for_room(0, key, call)
+
+    def _forget(self, key: Key) -> None:
+        del self._closing[key]
+        if self.share is not None:
+            self.share.close(key)
 
     def _close(self, key: Key, call: Call, now: float) -> None:
         del self._open[key]

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from skeleton_of_thought.board import Ledger
 from skeleton_of_thought.errors import PointError
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
+from skeleton_of_thought.ledger import Ledger
 from skeleton_of_thought.parsing.parser import SkeletonWriting
 from skeleton_of_thought.restarts import void_text
 from skeleton_of_thought.settings import Settings

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import itertools
 import logging
 import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from skeleton_of_thought.adapters.replies import aclosing_stream, close_stream
 from skeleton_of_thought.board import Board, End, Key, Text
@@ -31,6 +33,9 @@ from skeleton_of_thought.together import (
     in_batches,
 )
 from skeleton_of_thought.types import Call, Reply
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.budget import Share
 
 __all__ = ["AsyncOpen", "AsyncTogether", "Open", "Together", "arun", "run"]
 
@@ -114,7 +119,7 @@ def run(
     open_call: Open,
     *,
     together: Together | None = None,
-    max_concurrency: int | None = None,
+    max_concurrency: int | Share | None = None,
     until_sources: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[int, Event]]:
@@ -124,11 +129,14 @@ def run(
     or an `AnswerFailed`, emitted once all calls of the flow are closed; errors of calls are raised in no other way.
     Closing the iterator cancels all calls and waits up to `GRACE` seconds for them.
 
+    A call whose server limits its rate, or for which this machine has no thread, is opened again when there is room.
+
     Args:
         flows: Flows that have not been started; or the `Board` of such flows, which has a budget of its own.
         open_call: Opens a call; called in the call's thread, with the position of its flow.
         together: Answers several calls in one thread, if the backend takes them at once; each of them counts.
-        max_concurrency: The most calls that are open at any time, over all flows; None for no limit.
+        max_concurrency: The most calls that are open at any time, over all flows; None for no limit; or a share in a
+            budget (`skeleton_of_thought.budget`), for batches and for several drivers.
         until_sources: End as soon as every flow has all its sources (or has failed), before anything is written with
             them. No call is open then, and `run` or `arun` can go on with the same `Board`, in any thread or loop. Of
             no use for flows that retrieve nothing.
@@ -142,7 +150,7 @@ def run(
     workers: dict[Key, _Worker | BatchThread] = {}
 
     try:
-        board.go_on(clock(), until_sources=until_sources)
+        board.go_on(clock(), until_sources=until_sources, wake=lambda: inbox.put([]))
         while True:
             for key in board.cancels():
                 # A call that was cancelled may have ended by itself in the meantime.
@@ -153,19 +161,17 @@ def run(
                 yield from board.events()
                 yield from _in_place(*openings[0], open_call, board, clock)
                 continue
-            if together is not None:
-                batches, openings = in_batches(openings, together)
-                for batch in batches:
-                    workers.update(dict.fromkeys((key for key, _ in batch), BatchThread(batch, together, inbox)))
-            for key, call in openings:
-                workers[key] = _Worker(key, call, open_call, inbox)
+            if openings and (unopened := _start(openings, open_call, together, inbox, workers)):
+                board.unopened(*unopened, clock())
+                continue
             yield from board.events()
             if board.finished:
                 return
             for report in _wait_for_reports(inbox, board.seconds_to_wait(clock())):
                 if isinstance(report, Apart):
-                    for key, call in board.still_open(report.openings):
-                        workers[key] = _Worker(key, call, open_call, inbox)
+                    apart = list(board.still_open(report.openings))
+                    if unopened := _start(apart, open_call, None, inbox, workers):
+                        board.unopened(*unopened, clock())
                     continue
                 if isinstance(report, End):
                     workers.pop(report.key).join(GRACE)
@@ -177,6 +183,36 @@ def run(
             worker.cancel(key)
         if workers:
             _join(dict.fromkeys(workers.values()))
+        if board.share is not None:
+            board.share.end()
+
+
+def _start(
+    openings: list[tuple[Key, Call]],
+    open_call: Open,
+    together: Together | None,
+    inbox: queue.SimpleQueue[list[WorkerReport]],
+    workers: dict[Key, _Worker | BatchThread],
+) -> tuple[list[tuple[Key, Call]], RuntimeError] | None:
+    """Starts a thread for each call or batch; returns the calls from the first one on that got none, and why."""
+    batches, singles = ([], openings) if together is None else in_batches(openings, together)
+    try:
+        while together is not None and batches:
+            batch = batches[0]
+            workers.update(dict.fromkeys((key for key, _ in batch), BatchThread(batch, together, inbox)))
+            del batches[0]
+        while singles:
+            key, call = singles[0]
+            workers[key] = _Worker(key, call, open_call, inbox)
+            del singles[0]
+    except RuntimeError as error:  # from the start of a thread, which does nothing else
+        failure = RuntimeError(
+            f"This machine could not start a thread for a call ({error}). Set a lower max_concurrency, or use the "
+            "async methods, whose calls need no threads."
+        )
+        failure.__cause__ = error
+        return [*itertools.chain(*batches, singles)], failure
+    return None
 
 
 def _in_place(
@@ -248,7 +284,7 @@ async def arun(
     open_call: AsyncOpen,
     *,
     together: AsyncTogether | None = None,
-    max_concurrency: int | None = None,
+    max_concurrency: int | Share | None = None,
     until_sources: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[tuple[int, Event]]:
@@ -256,9 +292,11 @@ async def arun(
     board = flows if isinstance(flows, Board) else Board(flows, max_concurrency, GRACE)
     inbox: asyncio.Queue[list[WorkerReport]] = asyncio.Queue()
     tasks: dict[Key, _Task | BatchTask] = {}
+    loop = asyncio.get_running_loop()
 
     try:
-        board.go_on(clock(), until_sources=until_sources)
+        wake = partial(loop.call_soon_threadsafe, inbox.put_nowait, [])
+        board.go_on(clock(), until_sources=until_sources, wake=wake)
         while True:
             for key in board.cancels():
                 # A call that was cancelled may have ended by itself in the meantime.
@@ -291,6 +329,8 @@ async def arun(
             _, stuck = await asyncio.wait({task.task for task in tasks.values()}, timeout=GRACE)
             if stuck:
                 logger.warning("%d cancelled call(s) do not end; they are left to end by themselves.", len(stuck))
+        if board.share is not None:
+            board.share.end()
 
 
 async def _await_reports(inbox: asyncio.Queue[list[WorkerReport]], seconds: float | None) -> list[WorkerReport]:

@@ -13,6 +13,7 @@ import contextvars
 import logging
 import queue
 import threading
+import time
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -152,7 +153,10 @@ class _Members:
 
     def fail(self, error: BaseException) -> None:
         """Ends a batch that has failed as a whole."""
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and _has_no_room(error):
+            # Opened one at a time, they would be refused all the more. The board opens them again together.
+            self.end(lambda openings: [End(key, Reply(), error) for key, _ in openings])
+        elif isinstance(error, Exception):
             logger.warning(
                 "%d calls that were made together failed (%s: %s); they are made one at a time.",
                 len(self._openings),
@@ -162,6 +166,12 @@ class _Members:
             self.end(lambda openings: [Apart(tuple(openings))])
         else:
             self.end(lambda openings: [End(openings[0][0], Reply(), error)])
+
+
+def _has_no_room(error: Exception) -> bool:
+    from skeleton_of_thought.rate_limits import is_thread_shortage, read_rate_limit
+
+    return read_rate_limit(error, time.time()) is not None or is_thread_shortage(error)
 
 
 def _empty_ends(openings: Sequence[Opening]) -> Iterator[WorkerReport]:

@@ -37,6 +37,8 @@ LAYERS = [
     {"routers", "routers.base", "routers.measures", "routers.question"},
     {"routers.gate", "routers.cost", "routers.embedded", "routers.prompt"},
     {"routers.auto", "routers.training", "gate"},
+    {"ledger", "rate_limits"},
+    {"budget"},
     {"board"},
     {"draft", "merging", "restarts"},
     {"flow"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,14 @@ from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerF
 from langchain_core.callbacks.base import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
 
+from langchain_sot.calls import ChainModels
+from langchain_sot.plan import AnswerPlan, rows_of
+
 if TYPE_CHECKING:
     from langchain_sot.chat_model.route import CallRoute
+    from skeleton_of_thought.budget import Budget
 
-__all__ = ["ChatCall"]
+__all__ = ["ChatCall", "batch_call"]
 
 _HIDDEN_FROM_STREAMS = ("nostream", "langsmith:nostream")
 """LangGraph does not stream the tokens of model runs with these tags. The answer's own run streams its tokens in order;
@@ -54,6 +59,7 @@ class ChatCall:
         run_id: The id of that run, once it has begun.
         shared: Whether the call is one of a batch.
         share: The most calls that one answer of a batch may have open; None for no limit.
+        budget: The budget that the answers of a batch without a limit share.
         route: The route of the call; None before it is known.
         source: The iterator that `_stream` or `_astream` returned.
     """
@@ -63,6 +69,7 @@ class ChatCall:
     inherited: CallbackManager | AsyncCallbackManager | None = None
     shared: bool = False
     share: int | None = None
+    budget: Budget | None = None
     route: CallRoute | None = None
     run_id: Any = field(default=None, init=False)
     source: Any = field(default=None, init=False)
@@ -112,3 +119,29 @@ class ChatCall:
         if self._closing is None:
             self._closing = asyncio.ensure_future(self.source.aclose())
         await asyncio.shield(self._closing)
+
+
+def batch_call(plan: AnswerPlan, configs: Sequence[RunnableConfig]) -> tuple[ChatCall, int]:
+    """What the calls of a batch have in common, and the most answers that run at once.
+
+    With a limit, each answer that runs gets an equal share of it. Without one, all of them take their calls from one
+    budget, so that the last answers have it for themselves.
+
+    Args:
+        plan: The plan of the answers.
+        configs: A config for each answer; the `max_concurrency` of the first one counts.
+    """
+    limit, count = configs[0].get("max_concurrency") if configs else None, len(configs)
+    if limit is not None:
+        answers = max(1, min(count, limit))
+        share = limit // answers
+        return ChatCall({"max_concurrency": share}, shared=True, share=share), answers
+    if count < 2:
+        return ChatCall({}, shared=True), count
+    budget = plan.budget()
+    try:
+        models = [ChainModels(plan.llm, plan.point_llm, adopts=plan.adopts).for_config(configs[0])]
+    except Exception:  # each answer reports it as its own error
+        models = []
+    budget.allow(rows_of(models))
+    return ChatCall({}, shared=True, budget=budget), min(count, budget.limit or count)

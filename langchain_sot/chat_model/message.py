@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
@@ -20,6 +20,9 @@ from langchain_sot.results import errors_dict
 from skeleton_of_thought.adapters.replies import read_usage
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
 from skeleton_of_thought.types import Answer, Usage
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.budget import Budget
 
 __all__ = ["AnswerMessages", "as_chunk", "as_message", "joined_results", "with_usage"]
 
@@ -39,6 +42,7 @@ class AnswerMessages:
         config: The config of the answer's calls.
         kwargs: Keyword arguments of every call.
         model_name: The `model_name` in `response_metadata`.
+        budget: The budget that the answer shares with others of its batch; None where it shares none.
     """
 
     plan: AnswerPlan
@@ -47,6 +51,7 @@ class AnswerMessages:
     config: RunnableConfig
     kwargs: Mapping[str, Any]
     model_name: str
+    budget: Budget | None = None
 
     def result(self) -> ChatResult:
         """The whole answer."""
@@ -84,7 +89,8 @@ class AnswerMessages:
                     _drop_usage(chunk, event)
 
     def _work(self, *, live: bool) -> AnswerBatch:
-        return AnswerBatch(self.plan, [self.question], [self.config], self.kwargs, live=live, models=self.models)
+        given = (self.plan, [self.question], [self.config], self.kwargs)
+        return AnswerBatch(*given, live=live, models=self.models, budget=self.budget)
 
     def _result(self, answer: Answer, work: AnswerBatch) -> ChatResult:
         message = _answer_message(answer, self.model_name, work.direct(0))

@@ -27,10 +27,10 @@ from langchain_core.runnables.config import (
 from pydantic import ConfigDict, Field, model_validator
 
 from langchain_sot.chain import SkeletonOfThoughtChain
-from langchain_sot.chat_model.call import ChatCall
+from langchain_sot.chat_model.call import ChatCall, batch_call
 from langchain_sot.chat_model.delegation import DelegatingChatModel, suits_chain
 from langchain_sot.chat_model.message import AnswerMessages, joined_results
-from langchain_sot.chat_model.route import CallRoute, GenerateCall, route_call, with_stop
+from langchain_sot.chat_model.route import CallRoute, GenerateCall, route_call, side_by_side, with_stop
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.settings import first_by_position
 
@@ -68,8 +68,9 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
     callbacks see.
 
     **Limits and caches.** `max_concurrency` bounds the calls of one answer. In `batch` it bounds all calls together:
-    the answers that run at once share it. Caches and rate limiters are those of the `llm`; they serve each call of an
-    answer, caches only where the answer is not streamed. A `rate_limiter` of this model counts answers.
+    the answers that run at once share it. Without it, `batch` and `agenerate` have the bound of the chain's `batch`.
+    Caches and rate limiters are those of the `llm`; they serve each call of an answer, caches only where the answer is
+    not streamed. A `rate_limiter` of this model counts answers.
 
     Example:
         >>> from langchain_core.language_models import FakeListChatModel
@@ -260,15 +261,12 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
     async def agenerate(
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
-        """Async twin of `generate`; answers all lists of messages at once."""
-        calls = self._split(messages, stop, callbacks, kwargs)
+        """Async twin of `generate`; answers the lists of messages side by side, within the bound of a batch."""
+        model, configs = self._for_batch(messages, None) if len(messages) > 1 else (self, [{}])
+        calls = model._split(messages, stop, callbacks, kwargs)
         if len(calls) == 1:
             return joined_results([await calls[0].aresult()])
-        results = await asyncio.gather(*(call.aresult() for call in calls), return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return joined_results(cast(list[LLMResult], results))
+        return joined_results(await side_by_side(calls, configs[0]["max_concurrency"] if calls else 1))
 
     def _split(
         self, messages: list[list[BaseMessage]], stop: list[str] | None, callbacks: Any, kwargs: Mapping[str, Any]
@@ -286,7 +284,7 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
     # --- batches, whose answers share `max_concurrency` ---
 
     def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
-        """Answers many questions; `max_concurrency` bounds all their calls together."""
+        """Answers many questions; `max_concurrency`, or else the chain's bound, holds for all their calls together."""
         model, configs = self._for_batch(inputs, config)
         return BaseChatModel.batch(model, inputs, configs, **kwargs)
 
@@ -335,11 +333,8 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
         LangChain's batches bound the answers only, not the calls within them.
         """
         configs = get_config_list(config, len(inputs)) if inputs else []
-        limit = configs[0].get("max_concurrency") if configs else None
-        answers = len(inputs) if limit is None else max(1, min(len(inputs), limit))
-        share = None if limit is None else limit // answers
-        model = self._copy(ChatCall({}, shared=True, share=share))
-        return model, [{**c, "max_concurrency": answers} for c in configs]
+        call, answers = batch_call(self.chain.plan(), configs)
+        return self._copy(call), [{**c, "max_concurrency": answers} for c in configs]
 
     # --- copies for one call ---
 
@@ -356,7 +351,8 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
         manager: CallbackManager | AsyncCallbackManager | None = None,
     ) -> Self:
         """A copy for a call that takes this route; a streamed call comes with its callback manager."""
-        call = ChatCall(self._call_config(config), route=route)
+        budget = None if self._call is None else self._call.budget
+        call = ChatCall(self._call_config(config), route=route, budget=budget)
         if manager is not None:  # `BaseChatModel` does not pass its run to `_stream`
             call.listen(manager)
         return self._copy(call)
@@ -445,4 +441,5 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
             config=call.child_config(run),
             kwargs={name: value for name, value in kwargs.items() if name != "stream" and value is not None},
             model_name=self._model_name(kwargs),
+            budget=call.budget,
         )

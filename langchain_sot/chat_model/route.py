@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from langchain_sot.routers import ChildRunRouter
 from skeleton_of_thought.routers.base import AnyRouter, RouterWrapper, decide_at_once, report_answer
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Span, Timings, Usage
 
-__all__ = ["CallRoute", "DirectAnswer", "GenerateCall", "KnownDecision", "route_call", "with_stop"]
+__all__ = ["CallRoute", "DirectAnswer", "GenerateCall", "KnownDecision", "route_call", "side_by_side", "with_stop"]
 
 _M = TypeVar("_M", bound=BaseMessage)
 
@@ -222,3 +223,22 @@ class GenerateCall:
 def with_stop(stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments with `stop`, if there is one: some runnables do not take `stop=None`."""
     return dict(kwargs) if stop is None else {"stop": stop, **kwargs}
+
+
+async def side_by_side(calls: Sequence[GenerateCall], at_once: int) -> list[LLMResult]:
+    """The results of these calls, of which so many run at once.
+
+    Raises:
+        BaseException: The first one's of the calls that failed, when all have ended.
+    """
+    slots = asyncio.Semaphore(at_once)
+
+    async def result(call: GenerateCall) -> LLMResult:
+        async with slots:
+            return await call.aresult()
+
+    results = await asyncio.gather(*map(result, calls), return_exceptions=True)
+    for found in results:
+        if isinstance(found, BaseException):
+            raise found
+    return cast(list[LLMResult], results)

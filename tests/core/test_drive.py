@@ -15,6 +15,8 @@ import pytest
 from driving import Clock, in_threads, on_the_loop
 
 from skeleton_of_thought import drive
+from skeleton_of_thought.board import Board, End, Text
+from skeleton_of_thought.budget import MAX_WAITS, Budget, Share
 from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
 from skeleton_of_thought.events import (
     AnswerDelta,
@@ -864,3 +866,367 @@ def test_a_merge_that_repeats_its_instruction_gives_way_to_the_points(pump, begi
     assert sum(isinstance(e, AnswerRestarted) for _, e in events) == bool(begin)
     assert [c.stage for c in model.opened].count("merge") == 1
     assert model.live == 0
+
+
+# --- servers that limit their rate, and machines that have no more threads ---------------------------------
+
+
+class RateLimitError(Exception):
+    """A rate limit, as clients of servers name it."""
+
+    def __init__(self, retry_after: float | None = 0.0) -> None:
+        super().__init__("too many requests")
+        self.status_code = 429
+        self.retry_after = retry_after
+
+
+class Narrow:
+    """A model whose server takes `width` calls at a time and refuses all others."""
+
+    def __init__(self, model: Model, width: int) -> None:
+        self.model = model
+        self.width = width
+        self.inside = 0
+        self.asked = 0
+        self.refused: list[Call] = []
+
+    def _enter(self, call: Call) -> None:
+        with self.model.lock:
+            self.asked += 1
+            if self.inside >= self.width:
+                self.refused.append(call)
+                raise RateLimitError
+            self.inside += 1
+
+    def _leave(self) -> None:
+        with self.model.lock:
+            self.inside -= 1
+
+    def open(self, call: Call, flow: int) -> Iterator[str | Reply]:
+        self._enter(call)
+        try:
+            threading.Event().wait(0.003)  # long enough to meet the calls that start at the same time
+            yield from self.model.open(call, flow)
+        finally:
+            self._leave()
+
+    async def aopen(self, call: Call, flow: int) -> AsyncIterator[str | Reply]:
+        self._enter(call)
+        try:
+            await asyncio.sleep(0.003)
+            async for item in self.model.aopen(call, flow):
+                yield item
+        finally:
+            self._leave()
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_a_burst_of_refused_points_costs_no_retry(pump, live):
+    narrow = Narrow(Model(points(10, lambda call: [f"text {call.point.index}"])), 3)
+    answer = answer_of(pump(narrow, [flow(live=live, settings={"max_retries": 0})]))
+    assert [e.text for e in answer.expansions] == [f"text {i}" for i in range(1, 11)]
+    assert [e.attempts for e in answer.expansions] == [1] * 10
+    assert 1 <= len(narrow.refused) <= 20
+    # Whatever was refused was asked once more, and nothing else was.
+    assert narrow.asked == 11 + len(narrow.refused)
+
+
+def test_a_whole_batch_slows_down_together(pump):
+    narrow = Narrow(Model(points(10, lambda call: ["text"])), 4)
+    flows = [flow(settings={"max_retries": 0}) for _ in range(20)]
+    events = pump(narrow, flows, max_concurrency=12)
+    assert [len(answer_of(events, i).expansions) for i in range(20)] == [10] * 20
+    # Each of the 220 calls by itself would be refused again and again.
+    assert len(narrow.refused) <= 60
+    assert narrow.model.peak <= 4
+
+
+@pytest.mark.parametrize("stage", ["skeleton", "point", "merge", "sources", "route"])
+def test_a_refused_call_of_any_stage_is_opened_again(pump, stage):
+    refusals = [RateLimitError(), RateLimitError(None)]
+
+    class Reads:
+        def route(self, conversation):
+            if refusals:
+                raise refusals.pop()
+            return RouteDecision(True)
+
+        async def aroute(self, conversation):
+            return self.route(conversation)
+
+    def script(call):
+        if call.stage == stage and refusals:
+            return [refusals.pop()]
+        if call.stage == "sources":
+            return [Reply(context="A fact.")]
+        return skeleton_of(2) if call.stage == "skeleton" else [f"{call.stage} text"]
+
+    model = Model(script)
+    retrieval = {"retrieval": "per_point"} if stage == "sources" else {}
+    router = {"router": Reads()} if stage == "route" else {}
+    settings = {"max_retries": 0, "merge": stage == "merge"}
+    answer = answer_of(pump(model, [flow(settings=settings, **retrieval, **router)]))
+    assert not refusals
+    assert answer.route == "skeleton"
+    assert answer.text == ("merge text" if stage == "merge" else "1. Title 1: point text\n\n2. Title 2: point text")
+    assert answer.merge_error is None
+
+
+def test_a_server_that_refuses_one_point_for_ever_fails_that_point(pump, caplog):
+    model = Model(points(3, lambda call: [RateLimitError()] if call.point.index == 2 else ["text"]))
+    error = error_of(pump(model, [flow(settings={"max_retries": 1})]))
+    assert isinstance(error, PointError)
+    assert isinstance(error.__cause__, RateLimitError)
+    # The first attempt waits as often as a call may, the second one does not wait at all.
+    asked = [call for call in model.opened if call.point and call.point.index == 2]
+    assert [call.attempt for call in asked] == [*[1] * (1 + MAX_WAITS), 2]
+
+
+def test_a_refused_point_that_fails_for_good_follows_the_policy(pump):
+    model = Model(points(3, lambda call: [RateLimitError()] if call.point.index == 2 else ["text"]))
+    settings = {"max_retries": 0, "on_point_error": "placeholder", "placeholder": "(none)"}
+    answer = answer_of(pump(model, [flow(settings=settings)]))
+    assert [e.text for e in answer.expansions] == ["text", "(none)", "text"]
+    assert isinstance(answer.expansions[1].error, RateLimitError)
+
+
+def test_a_server_that_refuses_everything_ends_a_batch_with_its_errors(pump):
+    model = Model(lambda call: [RateLimitError()])
+    events = pump(model, [flow(settings={"max_retries": 0}) for _ in range(5)], max_concurrency=4)
+    assert all(isinstance(error_of(events, i), RateLimitError) for i in range(5))
+    assert len(model.opened) <= 4 * (MAX_WAITS + 1) + 5
+
+
+@pytest.mark.parametrize("error", [RateLimitError(1000.0), ConnectionError("reset"), RuntimeError("boom")])
+def test_what_no_waiting_helps_is_not_waited_for(pump, error):
+    model = Model(points(2, lambda call: [error] if call.point.index == 2 else ["text"]))
+    assert isinstance(error_of(pump(model, [flow(settings={"max_retries": 0})])), PointError)
+    assert len(model.opened) == 3
+
+
+def test_a_refused_point_that_the_reader_has_text_of_is_not_written_again(pump):
+    model = Model(points(2, lambda call: ["begun ", RateLimitError()] if call.point.index == 1 else ["text"]))
+    error = error_of(pump(model, [flow(settings={"max_retries": 1})]))
+    assert isinstance(error.__cause__, RateLimitError)
+    assert len([call for call in model.opened if call.point and call.point.index == 1]) == 1
+
+
+def test_a_lone_direct_answer_fails_as_the_model_does(pump):
+    model = Model(lambda call: [RateLimitError()])
+    assert isinstance(error_of(pump(model, [flow(router=lambda question: False)])), RateLimitError)
+    assert len(model.opened) == 1
+
+
+def test_direct_answers_of_a_batch_wait_with_the_others(pump):
+    narrow = Narrow(Model(lambda call: ["Just so."]), 2)
+    flows = [flow(router=lambda question: False) for _ in range(8)]
+    events = pump(narrow, flows, max_concurrency=8)
+    assert [answer_of(events, i).text for i in range(8)] == ["Just so."] * 8
+    assert narrow.refused
+
+
+def board_of_points(n: int, **settings) -> tuple[Board, list]:
+    """A board whose points have just been opened, at 0 seconds, and those calls."""
+    board = Board([flow(settings=settings)], None, drive.GRACE)
+    board.go_on(0.0)
+    ((key, _),) = board.openings(0.0)
+    board.handle(Text(key, "".join(skeleton_of(n))), 0.0)
+    board.handle(End(key, Reply(), None), 0.0)
+    return board, board.openings(0.0)
+
+
+def test_no_call_is_opened_before_the_server_takes_calls_again():
+    board, opened = board_of_points(4)
+    for key, _ in opened[:3]:
+        board.handle(End(key, Reply(), RateLimitError(100.0)), 1.0)
+    assert board.openings(1.0) == []
+    assert board.seconds_to_wait(1.0) == 100.0
+    assert board.openings(100.9) == []
+    # Half as many as were open: one of them is still open.
+    assert board.openings(101.0) == opened[:1]
+    assert not board.finished
+
+
+def test_a_retry_waits_for_the_server_as_well():
+    board, opened = board_of_points(2)
+    board.handle(End(opened[0][0], Reply(), RateLimitError(100.0)), 0.0)
+    board.handle(End(opened[1][0], Reply(), ConnectionError("reset")), 0.0)
+    assert board.openings(99.0) == []
+    assert board.openings(100.0) == opened[:1]  # of the two that were open
+
+
+def test_a_refused_point_has_its_whole_time_again():
+    board, opened = board_of_points(1, point_timeout=50.0)
+    board.handle(End(opened[0][0], Reply(), RateLimitError(100.0)), 40.0)
+    board.expire(139.0)
+    assert board.seconds_to_wait(139.0) == 1.0
+    assert board.openings(140.0) == opened
+    assert board.seconds_to_wait(140.0) == 50.0
+    board.handle(End(opened[0][0], Reply(), None), 189.0)
+    (answer,) = [event.answer for _, event in board.events() if isinstance(event, AnswerDone)]
+    assert (answer.expansions[0].span.start, answer.expansions[0].span.end) == (140.0, 189.0)
+
+
+def test_a_point_that_waits_for_the_server_is_dropped_with_its_answer():
+    board, opened = board_of_points(2, max_retries=0)
+    board.handle(End(opened[0][0], Reply(), RateLimitError(100.0)), 0.0)
+    board.handle(End(opened[1][0], Reply(), ConnectionError("reset")), 0.0)
+    assert isinstance([event for _, event in board.events()][-1], AnswerFailed)
+    assert board.finished
+
+
+def test_the_tokens_of_a_refused_call_count():
+    board, opened = board_of_points(1)
+    board.handle(End(opened[0][0], Reply(Usage(7, 0)), RateLimitError(0.0)), 0.0)
+    ((key, _),) = board.openings(0.0)
+    board.handle(Text(key, "text"), 0.0)
+    board.handle(End(key, Reply(Usage(7, 2)), None), 0.0)
+    (answer,) = [event.answer for _, event in board.events() if isinstance(event, AnswerDone)]
+    assert answer.usage == Usage(14, 2)
+
+
+def test_a_task_that_waits_for_a_server_can_be_cancelled():
+    async def main():
+        model = Model(points(2, lambda call: [RateLimitError(60.0)]))
+        events = drive.arun([flow()], model.aopen)
+
+        async def read():
+            async with contextlib.aclosing(events) as stream:
+                return [event async for event in stream]
+
+        task = asyncio.create_task(read())
+        while len(model.opened) < 3:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert len(model.opened) == 3
+
+    asyncio.run(main())
+
+
+class FewThreads:
+    """Lets threads of calls start only while fewer than `most` of them run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+        self.refused = 0
+        self.refusal = threading.Event()
+        start = threading.Thread.start
+
+        def limited(thread: threading.Thread) -> None:
+            running = [t for t in threading.enumerate() if t.name.startswith("sot-")]
+            if thread.name.startswith("sot-") and len(running) >= most:
+                self.refused += 1
+                self.refusal.set()
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", limited)
+
+
+@pytest.mark.parametrize("most", [1, 3, 7])
+def test_calls_without_a_thread_wait_for_another_call_to_end(monkeypatch, most):
+    threads = FewThreads(monkeypatch, most)
+    model = Model(
+        lambda call: [threads.refusal, *(skeleton_of(8) if call.stage == "skeleton" else [f"text {call.point.index}"])]
+    )
+    events = in_threads(model, [flow(settings={"max_retries": 0}) for _ in range(8)])
+    for i in range(8):
+        assert [e.text for e in answer_of(events, i).expansions] == [f"text {n}" for n in range(1, 9)]
+    assert threads.refused
+    assert model.peak <= most
+    assert len(model.opened) == 8 * 9
+
+
+def test_without_any_thread_every_answer_has_its_error(monkeypatch):
+    FewThreads(monkeypatch, 0)
+    model = Model(points(2, lambda call: ["text"]))
+    events = in_threads(model, [flow() for _ in range(3)])
+    for i in range(3):
+        assert isinstance(error_of(events, i), RuntimeError)
+        assert "could not start a thread" in str(error_of(events, i))
+        assert "max_concurrency" in str(error_of(events, i))
+    assert not model.opened
+
+
+def test_a_call_that_finds_no_thread_is_retried(monkeypatch):
+    threads = FewThreads(monkeypatch, 0)
+    start = threading.Thread.start
+
+    def once(thread: threading.Thread) -> None:
+        if threads.refused and thread.name.startswith("sot-"):
+            monkeypatch.undo()
+            threading.Thread.start(thread)
+        else:
+            start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", once)
+    assert len(answer_of(in_threads(Model(points(2, lambda call: ["text"])), [flow()])).expansions) == 2
+    assert threads.refused == 1
+
+
+def test_a_backend_that_finds_no_thread_of_its_own_waits_too(pump):
+    failures = [RuntimeError("can't start new thread")]
+    other = threading.Event()
+
+    def write(call):
+        if call.point.index == 1 and failures:
+            return [failures.pop()]
+        if call.point.index == 1:
+            return ["text 1"]
+        return [other, "text 2"]
+
+    model = Model(points(2, write))
+
+    def until(event):
+        if not failures:
+            other.set()
+        return False
+
+    threading.Timer(0.05, other.set).start()
+    answer = answer_of(pump(model, [flow(settings={"max_retries": 0})], until=until))
+    assert [e.text for e in answer.expansions] == ["text 1", "text 2"]
+
+
+def test_boards_that_share_a_budget_open_no_more_than_it_has(monkeypatch):
+    budget = Budget(3)
+    model = Model(points(6, lambda call: ["text"]))
+    events: dict[int, list] = {}
+
+    def answer(i: int) -> None:
+        events[i] = in_threads(model, [flow()], max_concurrency=Share(budget, shared=True))
+
+    threads = [threading.Thread(target=answer, args=(i,)) for i in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT)
+    assert [len(answer_of(events[i]).expansions) for i in range(5)] == [6] * 5
+    assert model.peak <= 3
+    assert budget.open == 0
+
+
+def test_a_driver_that_is_closed_leaves_its_room_to_the_others():
+    async def main():
+        budget = Budget(2)
+        stuck = Model(points(2, lambda call: [ENDLESS]))
+        events = drive.arun([flow()], stuck.aopen, max_concurrency=Share(budget, shared=True))
+        async for _ in events:
+            if stuck.live == 2:
+                break
+        other = drive.arun(
+            [flow()], Model(points(3, lambda call: ["text"])).aopen, max_concurrency=Share(budget, shared=True)
+        )
+
+        async def read():
+            return [event async for event in other]
+
+        waiting = asyncio.create_task(read())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        await events.aclose()
+        assert len(answer_of(await asyncio.wait_for(waiting, WAIT)).expansions) == 3
+        assert budget.open == 0
+
+    asyncio.run(main())

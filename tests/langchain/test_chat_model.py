@@ -28,7 +28,9 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, ValidationError
 
 from langchain_sot import SkeletonOfThoughtChatModel, load_chain
+from skeleton_of_thought.budget import default_limit
 from skeleton_of_thought.errors import PointError
+from skeleton_of_thought.settings import Settings
 
 TITLES = ["Take breaks", "Drink water", "Move"]
 ANSWER = "1. Take breaks: All about take breaks.\n\n2. Drink water: All about drink water.\n\n3. Move: All about move."
@@ -615,16 +617,26 @@ async def test_the_limit_bounds_the_calls_of_a_whole_batch(kit, is_async, limit)
         assert 1 <= llm.watch.peak <= limit
 
 
-@pytest.mark.parametrize("is_async", [False, True])
-async def test_without_a_limit_all_questions_of_a_batch_run_at_once(kit, is_async):
+@pytest.mark.parametrize("way", ["batch", "abatch", "batch_as_completed", "abatch_as_completed", "agenerate"])
+async def test_without_a_limit_a_batch_opens_as_many_calls_as_one_answer_needs(kit, way):
+    bound = default_limit(Settings())
     watch = kit.Watch()
-    together = watch.together(12)
-    llm = kit.Chat(
-        script=lambda seen: [together, *kit.answering(TITLES)(seen)] if seen.stage == "skeleton" else ["x"], watch=watch
-    )
-    model, questions = skeleton_chain(llm=llm).as_chat_model(), [f"{i}?" for i in range(12)]
-    await (model.abatch(questions) if is_async else asyncio.to_thread(model.batch, questions))
-    assert watch.peak >= 12
+    together = watch.together(bound)
+    titles = [f"Topic {letter}" for letter in "abcdefghij"]
+    llm = kit.Chat(script=lambda seen: [together, *kit.answering(titles)(seen)], watch=watch)
+    model, questions = skeleton_chain(llm=llm).as_chat_model(), [f"{i}?" for i in range(2 * bound)]
+    if way == "abatch_as_completed":
+        messages = [message async for _, message in model.abatch_as_completed(questions)]
+    elif way == "batch_as_completed":
+        messages = [m for _, m in await asyncio.to_thread(lambda: list(model.batch_as_completed(questions)))]
+    elif way == "agenerate":
+        result = await model.agenerate([[HumanMessage(question)] for question in questions])
+        messages = [row[0].message for row in result.generations]
+    else:
+        messages = await (model.abatch(questions) if way == "abatch" else asyncio.to_thread(model.batch, questions))
+    assert [message.response_metadata["skeleton"] for message in messages] == [titles] * len(questions)
+    assert watch.peak == bound
+    assert len(watch.seen) == len(questions) * 11
 
 
 @pytest.mark.parametrize("is_async", [False, True])
