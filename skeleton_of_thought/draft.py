@@ -254,9 +254,7 @@ class Release:
     def points(self, offset: float) -> list[AnswerDelta]:
         """Releases all text of points that may show by now, with their headings."""
         deltas: list[AnswerDelta] = []
-        if self.held or not self.live:
-            return deltas
-        while self.queue:
+        while self.queue and self.live and not self.held:
             writing = self.queue[0]
             text = "".join(writing.pieces[writing.released :])
             fresh = not writing.released and self._join == "numbered" and writing.expansion is None

@@ -22,6 +22,12 @@ LAYERS = [
     {"adapters", "adapters.finish_reasons", "adapters.hints", "adapters.replies"},
     {
         "parsing.marks",
+        "parsing.rare_marks",
+        "parsing.markup",
+        "parsing.data",
+        "parsing.signs",
+        "parsing.mark",
+        "parsing.numerals",
         "parsing.outline",
         "parsing.parser",
         "parsing.reasoning",

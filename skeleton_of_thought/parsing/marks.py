@@ -9,110 +9,64 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, cast
 
-__all__ = ["Mark", "clean_title", "intro_list", "is_weak", "read_mark", "roman_value", "split_inline"]
+from skeleton_of_thought.parsing.mark import Mark, pattern
+from skeleton_of_thought.parsing.numerals import numeral_value
+from skeleton_of_thought.parsing.signs import (
+    BOLD_LEVEL,
+    CJK_NUMBER,
+    CJK_ORDINAL,
+    DASHES,
+    DOTS,
+    ROUND,
+    SIGNS,
+    STEP,
+    TWINS,
+)
 
-MarkKind = Literal["number", "dotted", "alpha", "bullet", "heading"]
+__all__ = [
+    "Mark",
+    "clean_title",
+    "intro_list",
+    "is_weak",
+    "read_mark",
+    "split_inline",
+]
 
 TITLE_LIMIT = 1000
 """The most characters of a title: far above any outline, low enough to be repeated in prompts."""
 
-BOLD_LEVEL = 7
-"""The heading level of a line that is bold as a whole: deeper than the six levels of Markdown."""
 
+_INDENT = pattern(r"[\s>\u200b-\u200f\u2060\ufeff]*")
+_HEADING = pattern(r"(#{1,6})(?:\s+|(?=[*_]{0,3}\d))")
+_EMPHASIS = pattern(r"(\*{1,3}|_{1,3})(?=[^\s*_])")
+_BOLD_LINE = pattern(r"(\*\*|__)(?=\S)([^*_]+)\1\s*[:：]?\s*")
 
-class Mark(NamedTuple):
-    """A list mark and the rest of its line.
+_BULLET = pattern(rf"(?:([{DASHES}*+])(?:\s+|(?<=-)(?=[^\W\d_]))|([{DOTS}{SIGNS}])\ufe0f?\s*)")
+_CHECKBOX = pattern(r"\[[ xX✓✔]?\]\s+")
 
-    Attributes:
-        kind: The family: `1.`, `Step 1:`, `①`, `一、` are numbers; `1.1` is dotted; `a)`, `IV.` alpha.
-        style: The common feature of the marks of one list, such as `"."`, `"()"`, `"step"` or the bullet.
-        number: The value of a number, the last component of a dotted number, else 0.
-        word: The letters of an alpha mark, or the whole dotted number.
-        indent: Columns before the mark.
-        level: Heading level of the line, 0 for none.
-        rest: The text after the mark, not yet cleaned.
-        opened: Emphasis that opens before the mark and closes somewhere in `rest`.
-    """
-
-    kind: MarkKind
-    style: str
-    number: int
-    word: str
-    indent: int
-    level: int
-    rest: str
-    opened: str = ""
-
-
-class _Pattern:
-    """A regular expression that is compiled at its first use: compiling all takes longer than the whole import."""
-
-    def __init__(self, text: str, flags: re.RegexFlag | int) -> None:
-        self._text, self._flags = text, flags
-
-    def __getattr__(self, name: str) -> Any:
-        # Python calls this for attributes that the object lacks: once for each method of the pattern.
-        found = self.__dict__[name] = getattr(re.compile(self._text, self._flags), name)
-        return found
-
-
-def _pattern(text: str, flags: re.RegexFlag | int = 0) -> re.Pattern[str]:
-    return cast("re.Pattern[str]", _Pattern(text, flags))
-
-
-_INDENT = _pattern(r"[\s>\u200b-\u200f\u2060\ufeff]*")
-_HEADING = _pattern(r"(#{1,6})(?:\s+|(?=[*_]{0,3}\d))")
-_EMPHASIS = _pattern(r"(\*{1,3}|_{1,3})(?=[^\s*_])")
-_BOLD_LINE = _pattern(r"(\*\*|__)(?=\S)([^*_]+)\1\s*[:：]?\s*")
-
-_DASHES = "-–—‐‑−"
-_DOTS = "•●∙⦁·・‧"
-_SIGNS = "◦○■□▪▫►▶▸‣⁃➢➤➔→⇒✓✔☑✅★☆⭐◆◇❖🔹🔸🔷🔶👉"
-_BULLET = _pattern(rf"(?:([{_DASHES}*+])(?:\s+|(?<=-)(?=[^\W\d_]))|([{_DOTS}{_SIGNS}])\ufe0f?\s*)")
-_CHECKBOX = _pattern(r"\[[ xX✓✔]?\]\s+")
-
-_NUMBER = _pattern(
+_NUMBER = pattern(
     rf"""(?P<open>[(（\[【])?\s?(?P<n>\d{{1,4}})(?P<inner>[*_]{{0,3}})\\?
-         (?:\s?(?P<close>[.．。﹒、)）\]】:：])|\s?(?P<slash>/)(?=\s)|\s*(?P<dash>[{_DASHES}])(?=\s|$))""",
+         (?:\s?(?P<close>[.．。﹒、)）\]】:：])|\s?(?P<slash>/)(?=\s)|\s*(?P<dash>[{DASHES}])(?=\s|$))""",
     re.VERBOSE,
 )
 _BRACKETS = "(（[【"
 _STYLES = {"．": ".", "。": ".", "﹒": ".", "）": ")", "】": "]", "：": ":"}
-_WEAK = frozenset(":-/#")
+_WEAK = frozenset(":-/#|")
 
-_DOTTED = _pattern(r"(?P<w>\d{1,3}(?:[.．]\d{1,3}){1,5})(?P<d>[.．)）、:：]?)(?![\d.])")
-_DOTTED_LETTER = _pattern(r"\d{1,3}[.\-]?[A-Za-z][.)](?=\s)")
-_SHARP = _pattern(r"(?:\#|№\s?|[Nn][or]\.\s?)(?P<n>\d{1,3})(?P<inner>[*_]{0,3})(?:[.:：)](?!\d)|(?=\s|$))")
+_DOTTED = pattern(r"(?P<w>\d{1,3}(?:[.．]\d{1,3}){1,5})(?P<d>[.．)）、:：]?)(?![\d.])")
+_DOTTED_LETTER = pattern(r"\d{1,3}[.\-]?[A-Za-z][.)](?=\s)")
+_SHARP = pattern(r"(?:\#|№\s?|[Nn][or]\.\s?)(?P<n>\d{1,3})(?P<inner>[*_]{0,3})(?:[.:：)](?!\d)|(?=\s|$))")
 
-_CJK = "[一二三四五六七八九十]{1,3}"
-_CJK_NUMBER = _pattern(rf"(?:(?P<n>{_CJK})[、．.:：]|[(（](?P<m>{_CJK})[)）][、:：]?)")
-_CJK_ORDINAL = _pattern(
-    rf"第\s?(?P<n>\d{{1,3}}|{_CJK})\s?(?:部分|[点點步章节節条條项項個个段])?[*_]{{0,3}}(?:[、，,：:．.]|\s|$)"
-)
-_ROUND = "①-⑳⑴-⒇⒈-⒛⓪-⓿❶-❿➀-➓㈠-㈩㊀-㊉"
-_CIRCLED = _pattern(rf"(?P<n>[{_ROUND}])\s?[.、:：)]?")
-_KEYCAP = _pattern("(?P<n>[0-9])\ufe0f?\u20e3\\s?[.:)]?")
-_KEYCAP_TEN = _pattern("🔟\\s?[.:)]?")
+_CJK_NUMBER = pattern(CJK_NUMBER)
+_CJK_ORDINAL = pattern(CJK_ORDINAL)
+_CIRCLED = pattern(rf"(?P<n>[{ROUND}])\s?[.、:：)]?")
+_KEYCAP = pattern("(?P<n>[0-9])\ufe0f?\u20e3\\s?[.:)]?")
+_KEYCAP_TEN = pattern("🔟\\s?[.:)]?")
 
-_WORDS = (
-    "step|point|key point|main point|part|section|chapter|tip|phase|stage|idea|item|reason|rule|topic"
-    "|paragraph|argument|aspect|factor|strategy|method|day|week|lesson|principle|question|option|example|benefit|myth"
-    "|fact|habit|way|task|trick|mistake|theme|bullet|goal|action|element|pillar|number"
-    "|paso|punto|passo|ponto|parte|étape|etape|partie|schritt|punkt|teil|stap|krok|adım|langkah"
-    "|шаг|пункт|этап|часть|步骤|步驟|要点|要點|ステップ|ポイント|단계|चरण|बिंदु|الخطوة|خطوة|نقطة"
-)
-_ENGLISH = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_COUNT = {w: i for i, w in enumerate(_ENGLISH, 1)}
-_STEP = _pattern(
-    rf"""(?P<w>{_WORDS.replace(" ", r"[ ]")})\s?[#№]?(?P<n>\d{{1,3}}|{_CJK}|(?<=\s)(?:{"|".join(_COUNT)}|[IVX]{{1,5}}))
-         (?P<inner>[*_]{{0,3}})(?:\s?[:：.．)、](?!\d)|\s*[{_DASHES}](?=\s)|\s*$)""",
-    re.VERBOSE | re.IGNORECASE,
-)
+_STEP = pattern(STEP, re.VERBOSE | re.IGNORECASE)
 
-_ALPHA = _pattern(r"(?P<open>[(（])?(?P<w>[A-Za-z]|[IVXLC]{1,6}|[ivxlc]{1,6})[*_]{0,3}\\?(?P<d>[.)）])[*_]{0,3}(?=\s)")
-_ROMAN = _pattern(r"(X{0,3})(IX|IV|V?I{0,3})", re.IGNORECASE)
+_ALPHA = pattern(r"(?P<open>[(（])?(?P<w>[A-Za-z]|[IVXLC]{1,6}|[ivxlc]{1,6})[*_]{0,3}\\?(?P<d>[.)）])[*_]{0,3}(?=\s)")
 
 
 def read_mark(line: str) -> Mark | None:
@@ -133,6 +87,10 @@ def _read_mark(line: str) -> Mark | None:
     elif bullet := _BULLET.match(body):
         return _bullet(bullet[1] or bullet[2], body[bullet.end() :], indent)
     mark = _emphasised_mark(body, indent, level)
+    if mark is None:
+        from skeleton_of_thought.parsing.rare_marks import rare_mark
+
+        mark = rare_mark(body, indent, level)
     if mark or level:
         return mark or Mark("heading", "heading", 0, "", indent, level, body)
     if bold := _BOLD_LINE.fullmatch(body):
@@ -157,7 +115,7 @@ def _bullet(sign: str, rest: str, indent: int) -> Mark:
     inner = _emphasised_mark(rest, indent, 0)
     if inner and inner.kind == "number" and not is_weak(inner) and inner.number <= 99:
         return inner._replace(style="bullet " + inner.style)
-    style = "-" if sign in _DASHES else "•" if sign in _DOTS else sign
+    style = "-" if sign in DASHES else "•" if sign in DOTS else sign.translate(TWINS)
     return Mark("bullet", style, 0, "", indent, 0, rest)
 
 
@@ -196,7 +154,7 @@ def _number_mark(body: str) -> tuple[str, int, re.Match[str]] | None:
         if found := _KEYCAP.match(body):
             return "keycap", int(found["n"]), found
     if found := _STEP.match(body):
-        return f"step {found['w'].lower()}", _value(found["n"]), found
+        return f"step {found['w'].lower()}", numeral_value(found["n"]), found
     if found := _SHARP.match(body):
         return "#", int(found["n"]), found
     return None if start.isascii() and start != "(" else _sign_mark(body)
@@ -209,9 +167,9 @@ def _sign_mark(body: str) -> tuple[str, int, re.Match[str]] | None:
     if found := _KEYCAP_TEN.match(body):
         return "keycap", 10, found
     if found := _CJK_NUMBER.match(body):
-        return "一" if found["n"] else "(一)", _value(found["n"] or found["m"]), found
+        return "一" if found["n"] else "(一)", numeral_value(found["n"] or found["m"]), found
     if found := _CJK_ORDINAL.match(body):
-        return "第", _value(found["n"]), found
+        return "第", numeral_value(found["n"]), found
     return None
 
 
@@ -236,7 +194,7 @@ def _number_style(found: re.Match[str], body: str) -> str | None:
         if close != pair or (pair == "]" and after[:1] == "("):  # "[1](https://...)" is a link
             return None
         return "[]" if pair == "]" else "()"
-    if close == "]" or (close in ".:" and (after[:1].isdigit() or after[:1] == ".")):
+    if close == "]" or (close in ".:" and (after[:1].isdigit() or after[:1] in (".", "º", "ª", "°"))):
         return None
     return close
 
@@ -273,20 +231,6 @@ def _without_echo(rest: str, n: int) -> tuple[str, str] | None:
     return _closed(rest[found.end() :], opened)
 
 
-def _value(digits: str) -> int:
-    """The value of a number written as digits of any script, a CJK numeral up to 99 or an English word."""
-    if digits.isdecimal():
-        return int(digits)
-    if word := _COUNT.get(digits.lower()):
-        return word
-    if digits.isascii():
-        return roman_value(digits)
-    tens, ten, ones = digits.partition("十")
-    signs = "一二三四五六七八九"
-    unit = signs.find((ones or tens)[-1:]) + 1 if (ones or not ten) else 0
-    return unit if not ten else (signs.find(tens[-1:]) + 1 if tens else 1) * 10 + unit
-
-
 def plain_style(mark: Mark) -> str:
     """The style of a number without a bullet before it and without bold type."""
     return mark.style.removeprefix("bullet ").removesuffix("b")
@@ -297,30 +241,19 @@ def is_weak(mark: Mark) -> bool:
     return plain_style(mark) in _WEAK
 
 
-def roman_value(word: str) -> int:
-    """The value of a Roman numeral below 40, or 0 for any other word."""
-    found = _ROMAN.fullmatch(word)
-    if not found:
-        return 0
-    ones = {"IX": 9, "IV": 4}.get(found[2].upper())
-    if ones is None:
-        ones = len(found[2]) + (4 if found[2][:1].upper() == "V" else 0)
-    return 10 * len(found[1]) + ones
-
-
 # --- several points on one line -------------------------------------------------------------------
 
 _EDGE = r"(?:(?<=\s)|(?<=[；;，,。>\u3040-\u30ff\u4e00-\u9fff]))(?:\*\*|__)?"
 _INLINE = {
-    ".": _pattern(_EDGE + r"(?P<n>\d{1,3})[.．](?![\d.])(?:\*\*|__)?"),
-    ")": _pattern(_EDGE + r"(?P<n>\d{1,3})\.?[)）](?:\*\*|__)?"),
-    "()": _pattern(_EDGE + r"[(（](?P<n>\d{1,3})[)）](?:\*\*|__)?"),
-    "、": _pattern(_EDGE + r"(?P<n>\d{1,3})、"),
-    "step": _pattern(_EDGE + r"(?:step|point|步骤|ステップ)\s?(?P<n>\d{1,3})\s?[:：](?:\*\*|__)?", re.IGNORECASE),
-    "circled": _pattern(rf"(?P<n>[{_ROUND}])"),
+    ".": pattern(_EDGE + r"(?P<n>\d{1,3})[.．](?![\d.])(?:\*\*|__)?"),
+    ")": pattern(_EDGE + r"(?P<n>\d{1,3})\.?[)）](?:\*\*|__)?"),
+    "()": pattern(_EDGE + r"[(（](?P<n>\d{1,3})[)）](?:\*\*|__)?"),
+    "、": pattern(_EDGE + r"(?P<n>\d{1,3})、"),
+    "step": pattern(_EDGE + r"(?:step|point|步骤|ステップ)\s?(?P<n>\d{1,3})\s?[:：](?:\*\*|__)?", re.IGNORECASE),
+    "circled": pattern(rf"(?P<n>[{ROUND}])"),
 }
-_INTRO = _pattern(r"[:：][*_]{0,3}\s{0,9}(?=(?:\*\*|__)?[(（]?[1１][.．)）、](?!\d))")
-_LAST_AND = _pattern(r"[,，;]\s+(?:and|y|et|und|e|и)\s*$")
+_INTRO = pattern(r"[:：][*_]{0,3}\s{0,9}(?=(?:\*\*|__)?[(（]?[1１][.．)）、](?!\d))")
+_LAST_AND = pattern(r"[,，;]\s+(?:and|y|et|und|e|и)\s*$")
 
 
 def split_inline(mark: Mark, first: bool) -> list[tuple[int, str]]:
@@ -336,14 +269,14 @@ def split_inline(mark: Mark, first: bool) -> list[tuple[int, str]]:
     """
     whole = [(mark.number, mark.rest)]
     style = plain_style(mark)
-    pattern = _INLINE.get("step" if style.startswith("step ") else style)
-    if pattern is None or len(mark.rest) < 3:
+    marks = _INLINE.get("step" if style.startswith("step ") else style)
+    if marks is None or len(mark.rest) < 3:
         return whole
     text = mark.rest
     head = text.lstrip("*_ \t")[:1]
     pieces: list[tuple[int, str]] = []
     start, number, doubtful = 0, mark.number, False
-    for found in pattern.finditer(text):
+    for found in marks.finditer(text):
         after = text[found.end() : found.end() + 8].lstrip("*_ \t")[:1]
         value = unicodedata.numeric(found["n"]) if len(found["n"]) == 1 else int(found["n"])
         if value != number + 1 or (after.isdigit() and not head.isdigit()):
@@ -373,13 +306,13 @@ def intro_list(line: str) -> Mark | None:
 
 # --- titles ---------------------------------------------------------------------------------------
 
-_TOKENS = _pattern(r"`[^`]*`|\*+|_+")
+_TOKENS = pattern(r"`[^`]*`|\*+|_+")
 _INVISIBLE = dict.fromkeys((*range(9), *range(14, 28), *range(127, 133), *range(134, 160), 0x200B, 0x2060, 0xFEFF))
 # End-of-turn tokens, which leak from some servers, and line breaks in HTML.
-_LEAKED = _pattern(r"<(?:\|[\w ]{1,30}\||/s|eos|end_of_turn|br ?/?)>")
-_SURROGATE = _pattern(r"[\ud800-\udfff]")
-_LEADING = _pattern(rf"(?:[{_DASHES}*+]\s+|[{_DOTS}{_SIGNS}]\ufe0f?\s*|#{{1,6}}\s+)")
-_ABBREVIATION = _pattern(r"(?:^|[\s(])(?:[^\W\d_]\.){2,}$")
+_LEAKED = pattern(r"<(?:\|[\w ]{1,30}\||/s|eos|end_of_turn|br ?/?)>")
+_SURROGATE = pattern(r"[\ud800-\udfff]")
+_LEADING = pattern(rf"(?:[{DASHES}*+]\s+|[{DOTS}{SIGNS}]\ufe0f?\s*|#{{1,6}}\s+)")
+_ABBREVIATION = pattern(r"(?:^|[\s(])(?:[^\W\d_]\.){2,}$")
 
 
 def clean_title(raw: str, opened: str = "") -> str:
@@ -446,4 +379,4 @@ def _is_closing(text: str) -> bool:
     last = text[-1]
     if last == ".":
         return not text.endswith("..") and not _ABBREVIATION.search(text[-12:])
-    return last in ":;,。；：，、" or (last in _DASHES and text[-2:-1].isspace())
+    return last in ":;,。；：，、" or (last in DASHES and text[-2:-1].isspace())

@@ -2,32 +2,35 @@
 
 `Outline.read` judges one complete line from the lines before it. The first list mark sets the style and indent of the
 top level. Marks of another style, deeper marks and dotted numbers then belong to the point above them. Titles that
-`read` has returned are final.
+`read` has returned are final: titles that a later line may turn into parts of a point are held until the end.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from skeleton_of_thought.parsing.mark import Mark
 from skeleton_of_thought.parsing.marks import (
-    Mark,
     clean_title,
     intro_list,
     is_weak,
+    plain_style,
     read_mark,
-    roman_value,
     split_inline,
 )
+from skeleton_of_thought.parsing.numerals import roman_value
 
-__all__ = ["Outline", "Title", "plain_title"]
+if TYPE_CHECKING:
+    from skeleton_of_thought.parsing.markup import Markup
+
+__all__ = ["Outline", "Title"]
 
 _FENCE = re.compile(r"[\s>]*(`{3,}|~{3,})\s*([^`\s]*)[^`]*")
 _PLAIN = frozenset(["", "text", "txt", "plain", "plaintext", "markdown", "md", "list", "outline", "skeleton"])
-_DATA = frozenset(["json", "yaml", "yml"])
-_JSON_LIMIT = 200_000
+_DATA = frozenset(["json", "yaml", "yml", "html", "xml", "latex", "tex", "rst", "org", "asciidoc", "adoc"])
 
 
 class Title(NamedTuple):
@@ -61,17 +64,34 @@ class Outline:
         self._nested: set[tuple[str, int]] = set()
         # A mark without a title, which may follow on the next line.
         self._untitled: Mark | None = None
-        # The headings so far, and the bullets below them, which are points only if the headings are not.
+        # The headings so far, how many of each level, and the last ordinal of each: headings wait for equals.
         self._headings: list[tuple[int, Title]] = []
+        self._levels: Counter[int] = Counter()
+        self._ordinals: dict[int, int] = {}
+        # Titles that are points only if nothing above them is: bullets below a heading or below an introduction, and
+        # numbers there, unless the heading announces them. `_below` is what they stand below.
         self._held: list[Title] = []
         self._holding = False
+        self._below = ""
+        # Whether a heading stands after the last held number, and whether held numbers began again below one.
+        self._headed = False
+        self._restarted = False
+        # The last heading or line of prose; the line of prose right above, and whether it is alone.
+        self._lead = ""
+        self._above = ""
+        self._alone = True
         # Whether the last line was prose or blank, or ended in a colon: a numbered list may begin here.
         self._loose = True
         self._inline = True
         self._fence = ""
         self._list_in_fence = False
-        # The lines of a text that begins like JSON; None for other texts.
-        self._json: list[str] | None = []
+        # The rows of a table without numbers; lines from the first that may begin a JSON value, and whether the text
+        # begins so; the lists in HTML or LaTeX that are open.
+        self._in_table = False
+        self._rows: list[Title] = []
+        self._json: list[str] = []
+        self._bare = False
+        self._markup: Markup | None = None
 
     def read(self, line: str, cut: bool = False) -> list[Title]:
         """The titles of the points that this line completes.
@@ -85,10 +105,10 @@ class Outline:
         if self._ended or (may_be_code and self._in_code(line)):
             return []
         if not line.strip():
-            self._loose = True
+            self._loose, self._above = True, ""
             return []
-        if self._json is not None:
-            self._keep_json(line)
+        if self._json:
+            self._json.append(line)
         mark = read_mark(line)
         if self._untitled is not None and self._give_title(line, mark):
             return self._out
@@ -96,18 +116,22 @@ class Outline:
             self._prose(line)
         else:
             getattr(self, f"_{mark.kind}")(mark)
-            self._loose = line.rstrip().endswith((":", "："))
+            self._loose, self._above = line.rstrip().endswith((":", "：")), ""
         return self._out
 
     def finish(self) -> list[Title]:
         """The titles that only the whole text shows."""
         if self._found:
             return []
-        levels = [level for level, _ in self._headings]
-        for level in sorted(set(levels)):
-            if levels.count(level) > 1:
-                return [title for at, title in self._headings if at == level]
-        return self._held or [Title(text) for text in _json_titles("\n".join(self._json or []))]
+        if self._restarted or not (self._held and self._top and self._top.kind == "number"):
+            for level in sorted(self._levels):
+                if self._levels[level] > 1:
+                    return [title for at, title in self._headings if at == level]
+        if self._held or self._rows or not self._json:
+            return self._held or self._rows
+        from skeleton_of_thought.parsing.data import json_titles
+
+        return [Title(text) for text in json_titles("\n".join(self._json), bare=self._bare)]
 
     # --- fences, prose, JSON ----------------------------------------------------------------------
 
@@ -135,33 +159,85 @@ class Outline:
 
     def _prose(self, line: str) -> None:
         self._loose = True
+        if self._markup is not None or "<" in line or "\\" in line:
+            from skeleton_of_thought.parsing.markup import Markup, has_markup
+
+            if self._markup is not None or has_markup(line):
+                self._markup = self._markup or Markup()
+                self._read_markup(self._markup, line)
+                return
+        self._read_prose(line)
+
+    def _read_markup(self, markup: Markup, line: str) -> None:
+        """Reads a line of HTML or LaTeX as the lines of Markdown that mean the same."""
+        cut, lines = self._cut, markup.lines(line)
+        if not markup.open:
+            self._markup = None
+        for n, each in enumerate(lines, 1):
+            self._cut = cut and markup.unfinished and n == len(lines)
+            if mark := read_mark(each):
+                getattr(self, f"_{mark.kind}")(mark)
+                self._loose, self._above = each.endswith((":", "：")), ""
+            else:
+                self._read_prose(each)
+
+    def _read_prose(self, line: str) -> None:
+        text = line.strip()
         if self._top is None and (mark := intro_list(line)):
             self._number(mark)
+        elif text[0] == "|":
+            self._read_row(text)
+        elif self._above:
+            from skeleton_of_thought.parsing.rare_marks import level_below
+
+            if level := level_below(self._above, text, alone=self._alone):
+                self._heading(Mark("heading", "heading", 0, "", 0, level, self._above))
+                self._above = ""
+                return
+        if not self._found:
+            if not self._json:
+                from skeleton_of_thought.parsing.data import json_start
+
+                if (start := json_start(line)) is not None:
+                    self._json.append(line[start:])
+                    self._bare = not self._lead
+            self._lead = text
+        self._alone, self._above = not self._above, text
+
+    def _read_row(self, text: str) -> None:
+        """Reads the row of a table without numbers: its first cell is the title if the text has no other list."""
+        if "-" in text and not text.strip("|-: "):
+            self._in_table = not self._rows
+        elif self._in_table and (cells := [cell for cell in text.split("|") if clean_title(cell)]):
+            self._rows.append(Title(clean_title(cells[0]), self._cut))
 
     def _give_title(self, line: str, mark: Mark | None) -> bool:
         """Takes the line as the title of the mark that has none yet; False if it is no title."""
         empty, self._untitled = self._untitled, None
         if mark is not None and mark.kind == "number":
-            if not self._found:
+            if not self._found and not self._held:
                 self._top = None  # A prefilled "1." stood on a line of its own, and the real list begins here.
             return False
+        if mark is None and empty is not None and empty.kind == "bullet":
+            from skeleton_of_thought.parsing.data import field_title
+
+            line = field_title(line) or line
         self._emit(clean_title(mark.rest, mark.opened) if mark else clean_title(line, empty.opened if empty else ""))
         return True
-
-    def _keep_json(self, line: str) -> None:
-        if self._json is not None and not self._found and (self._json or line.lstrip()[0] in "[{"):
-            self._json.append(line)
-        else:
-            self._json = None
 
     # --- marks ------------------------------------------------------------------------------------
 
     def _number(self, mark: Mark) -> None:
         top = self._top
-        if top is None or self._holding:
-            if _begins(mark):
-                self._begin(mark)
+        if top is None or (self._holding and top.kind == "bullet"):
+            if _begins(mark) and (top is None or self._outranks(mark, top)):
+                if (self._lead or self._headings) and self._is_part(mark):
+                    self._hold(mark)
+                else:
+                    self._begin(mark)
         elif top.kind == "number":
+            if self._holding and self._is_above_held(mark, top):
+                return
             if self._same_level(mark, top) or self._continues(mark, top):
                 self._point(mark, top)
             elif mark.indent <= top.indent - 2 and _begins(mark):
@@ -174,10 +250,37 @@ class Outline:
         elif self._outranks(mark, top):
             self._begin(mark)
 
+    def _is_part(self, mark: Mark) -> bool:
+        """Whether a numbered list may be part of the section that a heading or an introduction opens."""
+        from skeleton_of_thought.parsing.rare_marks import announces, is_introduction
+
+        if mark.level or _names_section(mark):
+            return False
+        return is_introduction(self._lead) or bool(self._headings and not announces(self._lead))
+
+    def _hold(self, mark: Mark) -> None:
+        self._holding, self._held, self._inline, self._headed = True, [], True, False
+        self._below = "heading" if self._headings else "introduction"
+        self._top = top = _Top(mark.kind, mark.style, mark.indent, mark.level, mark.number)
+        self._point(mark, top)
+
+    def _is_above_held(self, mark: Mark, top: _Top) -> bool:
+        """Whether a number stands above the held ones, as in "Section 1:", or begins their numbering again."""
+        if _begins(mark) and mark.style != top.style and (mark.level or _names_section(mark)):
+            self._begin(mark)
+            return True
+        if self._headed and mark.number <= 1:
+            self._restarted = True
+            self._decide()
+        self._headed = False
+        return not self._holding
+
     def _outranks(self, mark: Mark, top: _Top) -> bool:
         """Whether a number begins the real list, above the marks that looked like its top level."""
         if mark.indent > top.indent + 1 or not _begins(mark):
             return False
+        if self._holding and (self._below == "heading" or _names_section(mark)):
+            return True
         if top.kind == "bullet":
             # "- Topic" with "1. part" on the very next line is a topic with its parts.
             return self._loose and mark.number <= 1
@@ -200,8 +303,8 @@ class Outline:
         return mark.number == top.number + 1 and (mark.style, mark.indent // 2) not in self._nested
 
     def _begin(self, mark: Mark) -> None:
-        self._holding, self._held, self._headings = False, [], []
-        self._inline = True
+        self._holding, self._inline, self._held, self._headings = False, True, [], []
+        self._levels.clear()
         self._top = top = _Top(mark.kind, mark.style, mark.indent, mark.level, mark.number)
         self._point(mark, top)
 
@@ -227,7 +330,7 @@ class Outline:
     def _dotted(self, mark: Mark) -> None:
         """Judges `1.1`: part of a point, unless the whole list is written so, or a prefilled "1." is repeated."""
         top = self._top
-        if top is None or self._holding:
+        if top is None or (self._holding and top.kind == "bullet"):
             first = bool(mark.style) or (mark.word == "1.1" and not mark.rest.lstrip(" *_")[:1].islower())
             if mark.style != "letter" and first and mark.word.startswith(("1.1", "1.0", "١.١")):
                 self._begin(mark)
@@ -236,9 +339,11 @@ class Outline:
 
     def _alpha(self, mark: Mark) -> None:
         top = self._top
-        if top is None:
-            if mark.word in ("I", "i", "A", "a") and not _is_sentence(mark):
-                roman = mark.word in ("I", "i")
+        ascii_word = mark.word.isascii()
+        if top is None or (self._holding and top.kind == "bullet" and self._loose and mark.indent <= top.indent):
+            roman = mark.word in ("I", "i")
+            if (roman or (mark.word in ("A", "a") if ascii_word else _letter(mark, 0) == 1)) and not _is_sentence(mark):
+                self._holding, self._held = False, []
                 self._top = top = _Top("alpha", ("roman" if roman else "letter") + mark.style, mark.indent, 0)
                 self._letter_point(mark, top, 1)
             return
@@ -246,8 +351,10 @@ class Outline:
             return
         if top.style.startswith("roman"):
             value = roman_value(mark.word)
-        else:
+        elif ascii_word:
             value = ord(mark.word.upper()) - 64 if len(mark.word) == 1 else 0
+        else:
+            value = _letter(mark, top.number)
         if value == 1 or top.number < value <= top.number + 3:
             self._letter_point(mark, top, value)
 
@@ -261,13 +368,27 @@ class Outline:
         if not clean_title(mark.rest):
             return
         if top is None:
-            self._holding = bool(self._headings)
+            self._below = self._place_below()
+            self._holding = bool(self._below)
             self._top = top = _Top("bullet", mark.style, mark.indent, 0)
         if top.kind == "bullet" and mark.style == top.style and mark.indent <= top.indent + 1:
+            if ":" in mark.rest:
+                from skeleton_of_thought.parsing.data import field_title
+
+                if (title := field_title(mark.rest)) is not None:
+                    mark = mark._replace(rest=title)
             self._point(mark, top)
 
+    def _place_below(self) -> str:
+        """What a list of bullets stands below that may not mean it as the list of the points; "" for nothing."""
+        if self._headings or not self._lead:
+            return "heading" if self._headings else ""
+        from skeleton_of_thought.parsing.rare_marks import announces, is_introduction
+
+        return "introduction" if is_introduction(self._lead) else "" if announces(self._lead) else "prose"
+
     def _heading(self, mark: Mark) -> None:
-        title = Title(clean_title(mark.rest), self._cut)
+        title = Title(clean_title(mark.rest, mark.opened), self._cut)
         top = self._top
         if not title.text:
             return
@@ -275,13 +396,26 @@ class Outline:
             if top.level and (mark.level == top.level or (top.kind == "heading" and mark.level < top.level)):
                 self._emit(title.text)
             return
+        if mark.number:
+            last = self._ordinals.get(mark.level, 0)
+            if mark.number <= last or (mark.number > 1 and not last):
+                return
+            self._ordinals[mark.level] = mark.number
+        if self._holding and self._below == "prose":
+            return
+        self._lead, self._headed = title.text, True
         self._headings.append((mark.level, title))
-        same = [other for level, other in self._headings if level == mark.level]
-        above = [level for level, _ in self._headings if level < mark.level]
-        if len(same) > 1 and above in ([], [1]):
-            self._top, self._holding, self._held = _Top("heading", "", 0, mark.level), False, []
+        self._levels[mark.level] += 1
+        if top is None or top.kind != "number" or self._restarted:
+            self._decide()
+
+    def _decide(self) -> None:
+        """Makes points of the headings once there are two of the highest level; a single one may be the title."""
+        level = min(self._levels, default=0)
+        if self._levels[level] > 1:
+            self._top, self._holding, self._held = _Top("heading", "", 0, level), False, []
             self._found = True
-            self._out += same
+            self._out += [title for at, title in self._headings if at == level]
 
     def _emit(self, title: str, cut: bool | None = None) -> None:
         if not title:
@@ -289,6 +423,18 @@ class Outline:
         into = self._held if self._holding else self._out
         into.append(Title(title, self._cut if cut is None else cut))
         self._found = self._found or not self._holding
+
+
+def _names_section(mark: Mark) -> bool:
+    """Whether the mark is a word with a number, such as "Section 1:" and 第一部分."""
+    style = plain_style(mark)
+    return style.startswith("step ") or style in ("第", "counter")
+
+
+def _letter(mark: Mark, last: int) -> int:
+    from skeleton_of_thought.parsing.rare_marks import letter_value
+
+    return letter_value(mark.word, last)
 
 
 def _begins(mark: Mark) -> bool:
@@ -302,30 +448,3 @@ def _is_sentence(mark: Mark) -> bool:
     if mark.style != "A.":
         return False
     return words[0][0].islower() or (len(words) > 3 and mark.rest.rstrip().endswith("."))
-
-
-def _json_titles(source: str) -> list[str]:
-    """The titles in a JSON list of strings or objects, or in an object that holds such a list."""
-    try:
-        data: Any = json.JSONDecoder().raw_decode(source[:_JSON_LIMIT].lstrip())[0]
-    except (ValueError, RecursionError):
-        return []
-    if isinstance(data, dict):
-        lists = [value for value in data.values() if isinstance(value, list)]
-        data = lists[0] if lists else list(data.values())
-    titles = []
-    for item in data:
-        text: Any = item
-        if isinstance(item, dict):
-            named = [item[key] for key in ("title", "point", "name", "heading", "text") if key in item]
-            text = next((value for value in (*named, *item.values()) if isinstance(value, str)), None)
-        if isinstance(text, str):
-            titles.append(plain_title(text))
-    return [title for title in titles if title]
-
-
-def plain_title(text: str) -> str:
-    """A title that a model gave as data, without its marks and without a number that the model put before it."""
-    mark = read_mark(text)
-    numbered = mark if mark and mark.kind == "number" else None
-    return clean_title(numbered.rest, numbered.opened) if numbered else clean_title(text)

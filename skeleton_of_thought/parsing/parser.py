@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from skeleton_of_thought.errors import InvalidInput, SkeletonError
-from skeleton_of_thought.parsing.outline import Outline, Title, plain_title
+from skeleton_of_thought.parsing.outline import Outline, Title
 from skeleton_of_thought.types import Point, Skeleton
 
 if TYPE_CHECKING:
@@ -253,6 +253,8 @@ def parse_skeleton(text: str, max_points: int | None = None) -> Skeleton:
 
 def skeleton_of_titles(titles: Iterable[str]) -> Skeleton:
     """The skeleton of titles that a model gave as data; titles without any words are left out."""
+    from skeleton_of_thought.parsing.data import plain_title
+
     plain = [plain_title(" ".join(title.split())) for title in titles]
     points = tuple(Point(i, title) for i, title in enumerate(filter(None, plain), 1))
     return Skeleton(points, "\n".join(plain))

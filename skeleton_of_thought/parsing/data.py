@@ -1,0 +1,120 @@
+"""Titles in skeletons that a model writes as data: JSON, and the fields of YAML."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from skeleton_of_thought.parsing.marks import clean_title, read_mark
+
+__all__ = ["field_title", "json_start", "json_titles", "plain_title"]
+
+_JSON_LIMIT = 200_000
+_TRIES = 8
+"""The most places of a text at which a JSON value is looked for."""
+
+_DEEPEST = 5
+_TITLE_KEYS = ("title", "point", "name", "heading", "topic", "header", "label", "section", "item", "text")
+_LIST_KEYS = (
+    *(
+        "points",
+        "skeleton",
+        "outline",
+        "sections",
+        "items",
+        "headings",
+        "topics",
+        "titles",
+        "steps",
+        "chapters",
+        "parts",
+    ),
+    *("key_points", "main_points", "bullets", "list", "structure", "plan", "ideas", "answer", "result"),
+)
+_START = re.compile(r"(?:^|[:：])\s*(?=[\[{])")
+_BEGIN = re.compile(r"(?:^|(?<=\n))\s*(?=[\[{])")
+_COUNTED = re.compile(r"(?:\w+[ _-])?\d{1,3}")
+_FIELD = re.compile(rf"""(["']?)(?:{"|".join(_TITLE_KEYS)})\1\s*:\s+(?P<value>\S.*)""")
+_ID = re.compile(r"""(["']?)(?:id|index|number|nr|no|order|position|step|level)\1\s*:\s*["']?\d{1,4}["']?\s*,?\s*""")
+
+
+def plain_title(text: str) -> str:
+    """A title that a model gave as data, without its marks and without a number that the model put before it."""
+    mark = read_mark(text)
+    numbered = mark if mark and mark.kind == "number" else None
+    return clean_title(numbered.rest, numbered.opened) if numbered else clean_title(text)
+
+
+def field_title(text: str) -> str | None:
+    """The title in `title: X`, "" for a field such as `id: 1`, which stands before the title; None for other text."""
+    text = text.strip()
+    if _ID.fullmatch(text):
+        return ""
+    field = _FIELD.match(text)
+    if not field:
+        return None
+    value = field["value"].strip()
+    if len(value) > 1 and value[0] in "\"'" and value[-1] == value[0]:
+        value = value[1:-1]
+    return value
+
+
+def json_start(line: str) -> int | None:
+    """Where a JSON value may begin in a line: at its start or behind a colon; None for nowhere."""
+    found = _START.search(line)
+    return found.end() if found else None
+
+
+def json_titles(source: str, *, bare: bool) -> list[str]:
+    """The titles in the first JSON list of strings or objects of a text, or in the first object with such a list.
+
+    Args:
+        source: The text.
+        bare: Whether the text begins with the JSON value: behind prose, an object needs keys that name a list, and a
+            single title is no list.
+    """
+    source = source[:_JSON_LIMIT]
+    decoder = json.JSONDecoder()
+    for number, start in enumerate(_BEGIN.finditer(source)):
+        if number == _TRIES:
+            break
+        try:
+            data: Any = decoder.raw_decode(source, start.end())[0]
+        except (ValueError, RecursionError):
+            continue
+        titles = [title for item in _items(data, bare) if (title := plain_title(_item_text(item)))]
+        if len(titles) > (0 if bare else 1):
+            return titles
+    return []
+
+
+def _items(data: Any, bare: bool, depth: int = 0) -> list[Any]:
+    """The items of the list of points in `data`."""
+    if isinstance(data, list):
+        return data
+    if not isinstance(data, dict) or depth > _DEEPEST:
+        return []
+    known = [data[key] for key in data if str(key).lower().replace(" ", "_") in _LIST_KEYS]
+    for value in known:
+        if isinstance(value, (list, dict)) and (items := _items(value, True, depth + 1)):
+            return items
+    values = list(data.values())
+    if not bare and not all(map(_COUNTED.fullmatch, map(str, data))):
+        return []
+    nested = [value for value in values if isinstance(value, (list, dict))]
+    if len(nested) > 1 and len(nested) == len(values) and not all(map(_COUNTED.fullmatch, map(str, data))):
+        return list(data)  # {"Apples": ["red"], "Bananas": ["yellow"]}
+    if (nested and len(nested) < len(values)) or len(nested) == 1:
+        return _items(nested[0], bare, depth + 1)
+    return values
+
+
+def _item_text(item: Any) -> str:
+    if isinstance(item, dict):
+        fields = {str(key).lower(): value for key, value in item.items()}
+        named = [fields[key] for key in _TITLE_KEYS if key in fields]
+        item = next((value for value in (*named, *fields.values()) if isinstance(value, str)), None)
+    elif isinstance(item, list):
+        item = next((value for value in item if isinstance(value, str)), None)
+    return item if isinstance(item, str) else ""
