@@ -127,7 +127,7 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
             told = read_instructions(message.text)
             signs |= told.signs
             form += f"\n{told.form}"
-    if asked != text:
+    if asked != text or text.endswith((":", "：")):
         told = read_instructions(text, asked)
         signs |= told.signs
         form += f"\n{told.form}"

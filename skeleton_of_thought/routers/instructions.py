@@ -30,14 +30,14 @@ _ANNOUNCES = re.compile(
     r"ci-dessous|siguientes?|seguenti?|seguintes?|volgende|onderstaande|ниже|следующ\w*)\b)|"
     rf"\b(?:below|follow\w*|provided|given|retrieved|these|this|folgend\w*|suivant\w*|siguientes?|seguenti?|seguintes?|"
     rf"volgende|onderstaande|следующ\w*|dem|les|los|le|os|de)\b[^.!?]*\b(?:{_DOCUMENTS})\b|"
-    r"(?:上下文|文档|资料|参考|背景|文脈|文書|資料|情報|コンテキスト).*(?:[:：]$|以下|如下|下面|次の)|(?:以下|如下|下面|次の).*"
-    r"(?:上下文|文档|资料|参考|背景|文脈|文書|資料|情報|コンテキスト)",
+    r"(?:上下文|文档|资料|内容|材料|参考|背景|文脈|文書|資料|情報|コンテキスト).*(?:[:：]$|以下|如下|下面|次の)|(?:以下|如下|下面|次の).*"
+    r"(?:上下文|文档|资料|内容|材料|参考|背景|文脈|文書|資料|情報|コンテキスト)",
     re.I,
 )
 _DOCUMENT_LABEL = re.compile(
     r"[>#*\[\s]*(?:(?:the |retrieved |relevant |provided |reference |background |chat |conversation |current |new )*"
     rf"(?:{_DOCUMENTS}|content|doc|memory|memories|background|title|url|page|上下文|文档|资料|参考资料|背景|文脈|文書|資料|"
-    r"参考情報|コンテキスト|examples?|beispiele?|exemples?|ejemplos?|esempi\w*|exemplos?|voorbeeld\w*|пример\w*|示例|例)"
+    r"参考情報|コンテキスト|内容|正文|材料|原文|本文|記事|examples?|beispiele?|exemples?|ejemplos?|esempi\w*|exemplos?|voorbeeld\w*|пример\w*|示例|例)"
     r"(?:[ \t]*[#(\[]?\d+[)\]]?)?(?: information| begins?| start| \([^)]*\))?[\]* \t]*[:：=]|\[\d+\]|doc(?:ument)?[ \t]*\d+\b)|"
     r"(?:#+\s*)?(?:" + _DOCUMENTS + r"|background|memory)(?: [(\d][^.:]{0,30})?$|#+\s*(?:" + _DOCUMENTS + r"|background|memory)\b[^.:]{0,30}$|from: |to: |subject: ",
     re.I,
@@ -91,13 +91,14 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
         line = line.strip()[:2000]
         if inside == "document":
             resumes = _LABEL.match(line) or (blank and _RESUMES.match(line)) or _RULE.fullmatch(line)
-            if not resumes or _DOCUMENT_LABEL.match(line):
-                blank = not line or (blank and line == "…")
+            if announced and (_RULE.fullmatch(line) or line.startswith(("```", "~~~"))):
+                inside, announced = ("rule" if _RULE.fullmatch(line) else line[:3]), False
                 continue
-            inside = ""
+            if not resumes or _DOCUMENT_LABEL.match(line):
+                blank, announced = not line, announced and not line
+                continue
+            inside, announced = "", False
             if _RULE.fullmatch(line):
-                inside = "" if not announced else "rule"
-                announced = False
                 continue
         elif inside:
             end = _end(inside, line)
@@ -126,6 +127,8 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
             else:
                 lines.append(line)
             announced = announced or bool(_ANNOUNCES.search(line))
+            if announced and line.endswith((":", "：")):
+                inside, blank = "document", True
     return tuple(line for line in lines if line)
 
 

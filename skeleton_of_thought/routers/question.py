@@ -45,7 +45,11 @@ _FORMS = {
     "given": re.compile(r"[:：]\s*\n|\n\s*\n|[:：]\s*[\"“„«「']|[\"“„«「].{60,}|\n\s*[-*•\d]", re.S),
 }
 
-_LABELS = "question|query|q|frage|pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
+_LABELS = (
+    "question|query|q|(?:user )?input|instruction|user message|message|utterance|sentence|original|theme|text|satz|nachricht|phrase|frase|"
+    "oración|testo|texto|tekst|zin|bericht|предложение|текст|句子|文本|入力|文|frage|"
+    "pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
+)
 _OTHER_LABELS = (
     "context|sources?|documents?|docs?|instructions?|style|tone|language|notes?|(?:answer|respond) in|"
     "(?:(?:helpful|final|short|your) )?answer|a|kontext|antwort|contexte|réponse|contexto|"
@@ -54,7 +58,7 @@ _OTHER_LABELS = (
 _LABEL = (
     r"^(?:[ \t>*#\[]*(?:(?:the|my|our|new|original|follow[- ]up|latest|current|(?:end )?user(?:'s)?|customer(?:'s)?) )*"
     r"(?:{0})(?: (?:of|from|based|for|about|by|is|to|de|des|du|del|der|dell)\b[^\n:?]{{0,60}})?[ \t\]*]*[:：=]|"
-    r"[ \t]*(?:#+|\*\*|\[)[ \t]*(?:{0})[ \t]*(?:\*\*|\])?[ \t]*$)[\s*]*"
+    r"\[(?:{0})\]|[ \t]*(?:#+|\*\*|\[)[ \t]*(?:{0})[ \t]*(?:\*\*|\])?[ \t]*$)[\s*]*"
 )
 _LABELLED = re.compile(
     rf"{_LABEL.format(_LABELS)}(?P<line>.{{1,600}}?)(?=\n\s*\n|{_LABEL.format(_OTHER_LABELS)}|\Z)|"
@@ -68,10 +72,15 @@ _TURN = re.compile(
 )
 """The last turn of a dialogue within one prompt."""
 _ALONE = re.compile(
-    r"[>\s\"“„«「『']*(?:(?P<before>[^\n?？]{0,160}[:：])[\s\"“„«「『>']*)??"
+    r"[>\s\"“„«「『']*(?:(?P<before>[^\n?？]{0,160}[:：])[\s\"“„«「『>']*)?"
     r"(?P<question>[^\n?？.*\s](?:[^\n?？.]|\.(?! )){7,300}[?？])[\s\"”»」』'.]*"
 )
 """A question that stands alone in its paragraph, perhaps after a few words and a colon."""
+_THEN = re.compile(r"(?P<question>[^\n?？]{8,300}[?？])\s*(?P<rest>[^\n?？]{3,160})")
+"""A question and a demand after it in one line."""
+_SHORT = 400
+"""Characters of a text that presents a question in a few words."""
+_QUOTES = ">\"“„«「『"
 _SOURCES = (
     r"context|sources?|excerpts?|extracts?|docs?|documents?|materials?|chunks?|rows|passages?|background|articles?|history|"
     r"memory|information|earlier|retrieved|snippets?|notes|kontext|auszüge|quellen|contexte|extraits|contexto|contesto|"
@@ -89,15 +98,15 @@ _CUES = re.compile(
 )
 """The beginnings of instructions in a prompt that presents its question."""
 _ASKS = re.compile(
-    rf"\b(?:answer|explain|question|help|using|based on|respond|reply|tell|message|{_SOURCES}|"
+    rf"\b(?:answer|explain|question|query|quiz|sentence|text|language|help|using|based on|respond|reply|tell|message|{_SOURCES}|"
     r"antworte|beantworte|frage|répon[ds]\w*|question|respond\w+|pregunta|rispond\w+|domanda|pergunta|antwoord|vraag|"
     r"ответ\w*|вопрос\w*)\b|问题|回答|質問|答え",
     re.I,
 )
-"""Words before the colon of such a question."""
+"""Words of a short text that presents a question."""
 _IN_STEPS = re.compile(r"^\s*(?:thought|action|observation)\s*:", re.I | re.M)
 """Lines of prompts for agents that reason in steps: there the whole prompt counts as the question."""
-_PRESENTS = re.compile(r"[:：=\n<\"“„«「『]")
+_PRESENTS = re.compile(r"[:：=\n<\"“„«「『]|[?？]\s*\S")
 """What a prompt has that presents a question; most questions have none of it."""
 _BEGINNING = _END = 2000
 """Characters that are searched for the question: it stands before or after the context."""
@@ -150,15 +159,18 @@ def _unlabelled(text: str) -> str:
     """The question of a dialogue's last turn, or alone in the last or first paragraph; "" if there is none."""
     if (turn := _TURN.search(text)) is not None:
         return turn[1].strip()
+    if (asked := _THEN.fullmatch(text.strip())) is not None and _CUES.match(asked["rest"]):
+        return asked["question"]
     paragraphs = [part for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
     for number in (-1, 0):
         lines = paragraphs[number].strip().split("\n")
         alone = _ALONE.fullmatch(lines[number])
         if alone is None:
             continue
-        around = [*paragraphs[: number or None], *paragraphs[1 + number or None :]] if len(paragraphs) > 1 else []
-        rest = "\n".join([alone["before"] or "", *lines[: number or None][: len(lines) - 1], *around])
-        if _CUES.search(rest) or _ASKS.search(alone["before"] or ""):
+        others = [*paragraphs[:-1], *lines[:-1]] if number else [*lines[1:], *paragraphs[1:]]
+        rest = "\n".join([alone["before"] or "", *others])
+        quoted = lines[number].lstrip()[0] in _QUOTES
+        if quoted or _CUES.search(rest) or (len(rest) < _SHORT and _ASKS.search(rest)):
             return alone["question"].strip()
     return ""
 

@@ -81,8 +81,7 @@ def _languages(text: str) -> tuple[str, ...]:
 _FEW = 14
 """Words of instructions whose language is not certain."""
 _REFERS = re.compile(
-    r"\b(?:the|this|that|each|every|following|user's) (?:\w+ )?(?:question|query|message|sentence|text|utterance|input|chat|"
-    r"conversation|log|post)\b|\b(?:die|der|den|dem|das|des) (?:\w+ )?(?:frage|satz|satzes|nachricht|text|textes)\b|"
+    r"\b(?:the|this|that|each|every|following|user's) (?:\w+ )?(?:question|query|message|sentence|text|utterance|input)\b|\b(?:die|der|den|dem|das|des) (?:\w+ )?(?:frage|satz|satzes|nachricht|text|textes)\b|"
     r"\b(?:la|cette|ce) (?:question|phrase|texte|message)\b|\b(?:la|esta) (?:pregunta|frase)\b|\bel (?:texto|mensaje)\b|"
     r"\b(?:la|questa) (?:domanda|frase)\b|\bil (?:testo|messaggio)\b|\b(?:a|esta|da) (?:pergunta|frase|mensagem)\b|"
     r"\b(?:de|deze|het) (?:vraag|zin|tekst|bericht|onderstaande)\b|\b(?:вопрос\w*|предложени\w*|сообщени\w*|текст\w*)\b|"
@@ -130,6 +129,7 @@ _DETERMINERS = frozenset("the this that each every any all my their his her what
 _SENT = frozenset(
     "message messages question questions query queries input inputs text sentence sentences prompt utterance request".split()
 )
+_INPUT = _SENT - {"sentences"}
 _PLAIN = frozenset(
     "the a an this that these those any all each in on at for if when with from by as given based to it here below above "
     "there however my our their his her who what which how why is are was were not no users user question after before "
@@ -144,10 +144,17 @@ _PROFESSIONS = frozenset(
     "specialist engineer expert researcher teacher professor scientist enthusiast laureate consultant student historian "
     "veteran developer architect coach manager author librarian lawyer doctor nurse person".split()
 )
+_BOUND = frozenset("more longer máximo más mais over exceed above just only plus meer più".split())
+"""After "no" or "not" these make a bound: "no more than one sentence"."""
+_ONE = re.compile(
+    r"(?<!not )\b(?:one|single|exactly one|only a|just a)[\s-](?:[\w-]+ ){0,2}"
+    r"(?:lines?|sentence|word|phrase|number|letter|digit|emoji|character)\b(?! per\b| for each\b| of context)",
+    re.I,
+)
 _CAPITALS = re.compile(r"\b[A-Z][A-Z_]+\b")
 _SAYS = frozenset("return returns answer respond reply output say print write choose either label".split())
 _ACTS = re.compile(
-    r"\b(?:you are|you're|act as|acts as|behave as|function as|serve as|acting as|this is|you will be|role of|work as)\s+"
+    r"\b(?:you are|you're|act as|acts as|behave as|function as|serve as|acting as|this is|you will be|role of|work as|pretend to be|pretend you are|imagine you are|play|simulate|emulate|respond as|reply as|answer as)\s+"
     r"([^.,;:!?]*?)(?=$|[.,;:!?(]| that | who | which | whose )"
 )
 _BE_DONE = re.compile(r"\b(?:be|being|get|gets|is|are)\s+(?:\w+ly\s+)?(\w+ed|rewritten|put)\b")
@@ -218,11 +225,15 @@ class _Sentence:
         if not hedged and "aside" not in every and (told or self.prompt or len(self.words) <= 9 or "answer" in every):
             signs.add("form")
             signs |= self._form()
+        elif not hedged and "shape" in every and told:
+            signs |= self._form() & {"format around"}
         return signs
 
     def _form(self) -> set[str]:
         signs = set[str]()
         negated = False
+        if self.english and _ONE.search(self.text):
+            signs.add("short around")
         for i, (word, classes) in enumerate(zip(self.words, self.classes, strict=True)):
             if word in _STOPS:
                 negated = False
@@ -234,7 +245,7 @@ class _Sentence:
                 before, after = self.words[max(0, i - 1)], self.words[min(i + 1, len(self.words) - 1)]
                 if before in _MODES or after in _FILE_WORDS or len(self.words) <= 4:
                     signs.add("format around")
-            negated = negated or word in _NOT
+            negated = negated or (word in _NOT and " ".join(self.words[i + 1 : i + 2]) not in _BOUND)
         return signs
 
     def _passive(self, every: set[str]) -> bool:
@@ -242,7 +253,7 @@ class _Sentence:
         if not self.english or "input" not in every or not _NOT.isdisjoint(self.words):
             return False
         for done in _BE_DONE.finditer(" ".join(self.words)):
-            if "task" in _classes([done[1]], "en")[0]:
+            if _classes([done[1]], "en")[0] & {"task", "unless"}:
                 return True
         return False
 
@@ -309,7 +320,9 @@ class _Sentence:
             return told and before in _THIRD and not first
         if word.endswith("ed") or word.endswith("ion"):
             return False
-        return first or (command and (told or self._has_object(i))) or (told and before in _LEADS)
+        if first or (command and (told or self._has_object(i) or "back" in self.classes[i])):
+            return True
+        return told and before in _LEADS
 
     def _has_object(self, i: int) -> bool:
         after = self.words[i + 1] if i + 1 < len(self.words) else ""
@@ -329,6 +342,8 @@ class _Sentence:
         after = self.words[i + 1 : i + 6]
         if hedged or not after or after[0] not in ("answer", "respond", "reply"):
             return False
+        if len(after) == 1 or after[1] in _STOPS:
+            return "you" in self.words[:i]
         rest = after[1:] if after[0] == "answer" else after[2:]
         if not rest or rest[0] not in ("the", "it", "this", "user's", "any", "them"):
             return False
@@ -350,17 +365,19 @@ class _Sentence:
                 if self.words[k] in _STOPS and self.words[k] not in "-()":
                     return False
                 if "text" in self.classes[k]:
-                    return self.words[k - 1] not in _STYLE
-                if "answer" in self.classes[k]:
+                    return not (self.words[k - 1] in _STYLE and self.words[k] in ("sentences", "words", "paragraphs"))
+                if "answer" in self.classes[k] and self.words[k - 1] != "-":
                     return False
         if "judge" in classes or "unless" in classes:
             for k in range(i + 1, min(i + 9, len(self.words))):
                 if self.words[k] in _STOPS:
                     return False
-                if "input" in self.classes[k] or ("judge" in classes and "answer" in self.classes[k]):
+                if self.words[k] == "into" and "answer" not in self._class(k + 1) | self._class(k + 2):
                     return True
-                if "answer" in self.classes[k]:
-                    return False
+                if "judge" in classes and "answer" in self.classes[k]:
+                    return True
+                if "input" in self.classes[k] and (k == i + 1 or self.words[k] != "it"):
+                    return True
         return False
 
     def _returns(self, i: int) -> bool:
@@ -379,11 +396,11 @@ class _Sentence:
     def _unknown(self, i: int, classes: set[str]) -> bool:
         """Whether an unknown verb does something to the input: "reverse the user's message"."""
         word = self.words[i]
-        if classes or word in _PLAIN or not word.isalpha() or self.words[i + 1 : i + 2] == []:
+        if classes or word in _PLAIN or not {"i", "we", "you"}.isdisjoint(self.words[:i]) or word.endswith("ing") or not word.isalpha() or self.words[i + 1 : i + 2] == []:
             return False
         if self.words[i + 1] not in _DETERMINERS:
             return False
-        return self.prompt or not _SENT.isdisjoint(self.words[i + 1 : i + 6])
+        return self.prompt or not _INPUT.isdisjoint(self.words[i + 1 : i + 6])
 
 
 # --- Chinese and Japanese -------------------------------------------------------------------------
