@@ -60,12 +60,12 @@ _TURN = re.compile(
 _RESUMES = re.compile(
     r"(?:based on|using|given|use|answer|with|from|now|according|please|only|your|you|always|never|do not|don't|respond|"
     r"reply|return|output|keep|task|remember|if|in|write|provide|generate|translate|summari[sz]e|classify|rewrite|rephrase|"
-    r"extract|make|be|cite|the answer|decide|is|does|list|create|beantworte|antworte|nutze|verwende|basierend|auf|réponds|"
+    r"extract|make|be|cite|which|what|how|rate|score|rank|pick|select|choose|name|sort|compare|the answer|decide|is|does|list|create|beantworte|antworte|nutze|verwende|basierend|auf|réponds|"
     r"répondez|utilise|en |à partir|responde|utiliza|usa|basándote|rispondi|in base|responda|use|com base|beantwoord|"
     r"gebruik|op basis|ответь|отвечай|используй|на основе)\b.{0,200}\b(?:answers?|respon[ds]\w*|repl\w+|questions?|query|"
     r"context|above|output|users?|messages?|json|frage\w*|antwort\w*|kontext|pregunta|respuesta|contexto|domanda|risposta|"
     r"contesto|pergunta|resposta|vraag|antwoord\w*|question|réponse|contexte|вопрос\w*|ответ\w*|контекст\w*|documents?|"
-    r"passage|information|facts)\b|.{0,80}(?:问题|回答|上下文|質問|答え|文脈)",
+    r"passages?|information|facts)\b|.{0,80}(?:问题|回答|上下文|質問|答え|文脈)",
     re.I,
 )
 _RULE = re.compile(r"(?:[-=_*#~+—]{3,}|[>\"'<]{3,})(?:\s*[\w ]{1,20}\s*[-=_*#~+]{3,})?")
@@ -141,7 +141,7 @@ def _end(inside: str, line: str) -> int:
 
 
 _ANSWER_LABELS = re.compile(
-    r"(?:^|\b)(?:answers?|response|reply|assistant|ai|bot|question|query|input|user|human|here|follows|below|antwort|frage|"
+    r"(?:^|\b)(?:answers?|output|result|response|reply|assistant|ai|bot|question|query|input|user|human|here|follows|below|antwort|frage|"
     r"réponse|question|respuesta|pregunta|risposta|domanda|resposta|pergunta|antwoord|vraag|ответ|вопрос)\b[^:]*$|"
     r"(?:回答|答案|回复|答え|問題|问题|質問|答)$",
     re.I,

@@ -57,7 +57,7 @@ _OTHER_LABELS = (
 )
 _LABEL = (
     r"^(?:[ \t>*#\[]*(?:(?:the|my|our|new|original|follow[- ]up|latest|current|(?:end )?user(?:'s)?|customer(?:'s)?) )*"
-    r"(?:{0})(?: (?:of|from|based|for|about|by|is|to|de|des|du|del|der|dell)\b[^\n:?]{{0,60}})?[ \t\]*]*[:：=]|"
+    r"(?:{0})(?: (?:of|from|based|for|about|by|de|des|du|del|der|dell)\b[^\n:?]{{0,60}})?[ \t\]*]*[:：=]|"
     r"\[(?:{0})\]|[ \t]*(?:#+|\*\*|\[)[ \t]*(?:{0})[ \t]*(?:\*\*|\])?[ \t]*$)[\s*]*"
 )
 _LABELLED = re.compile(
@@ -78,6 +78,8 @@ _ALONE = re.compile(
 """A question that stands alone in its paragraph, perhaps after a few words and a colon."""
 _THEN = re.compile(r"(?P<question>[^\n?？]{8,300}[?？])\s*(?P<rest>[^\n?？]{3,160})")
 """A question and a demand after it in one line."""
+_WITHIN = re.compile(r"[^\n\"“„«]*[\"“„«]([^\n\"”“»?？]{8,300}[?？])[\"”“»][^\n\"“„«]{0,160}")
+"""A question in quotation marks within a sentence."""
 _SHORT = 400
 """Characters of a text that presents a question in a few words."""
 _QUOTES = ">\"“„«「『"
@@ -87,18 +89,18 @@ _SOURCES = (
     r"контекст|上下文|资料|参考|文脈"
 )
 _CUES = re.compile(
-    r"(?:\A|[.!:;。：\n])[ \t>#*\[|(]*(?:(?:please|now|then|bitte|just|only|por favor|请|请结合) )*"
+    r"(?:\A|[.!:;。：]\s|\n)[ \t>#*\[|(]*(?:(?:please|now|then|bitte|just|only|por favor|请|请结合) )*"
     r"(?:(?:answer|respond to|reply to|use|using|based on|given|read|with|below|here (?:is|are)|some|retrieved)"
     rf"\b[^\n]{{0,60}}\b(?:questions?|{_SOURCES}|query|messages?|this)\b|(?:{_SOURCES})\b|answer (?:in|as|for|with|my)\b|"
     r"(?:don't|do not) (?:answer|explain|reply)|(?:tell|give|return|wrap|format|write|keep|put|repeat|rewrite|rephrase|translate|"
-    r"paraphrase|summari[sz]e|classify|name|suggest|rate|list|copy|sort|pick|output)\b(?! (?:me|us)\b)|(?:keep it|be)\b|"
+    r"paraphrase|summari[sz]e|classify|suggest|rate|copy|sort|pick|output(?= ))\b(?! (?:me|us)\b)|(?:keep it|be)\b|"
     r"antworte|beantworte|nutze|verwende|répon[ds]\w*|utilise\w*|respond[ae]\b|usa\b|utiliza|rispondi|usa|responda|use\b|"
     r"beantwoord|antwoord|gebruik|ответь|отвечай|используй|[^\n]{0,12}(?:回答|作答|答え|参考))",
     re.I,
 )
 """The beginnings of instructions in a prompt that presents its question."""
 _ASKS = re.compile(
-    rf"\b(?:answer|explain|question|query|quiz|sentence|text|language|help|using|based on|respond|reply|tell|message|{_SOURCES}|"
+    rf"\b(?:answer|explain|question|query|quiz|sentence|text|language|help|using|based on|respond|reply|tell|message|"
     r"antworte|beantworte|frage|répon[ds]\w*|question|respond\w+|pregunta|rispond\w+|domanda|pergunta|antwoord|vraag|"
     r"ответ\w*|вопрос\w*)\b|问题|回答|質問|答え",
     re.I,
@@ -161,6 +163,8 @@ def _unlabelled(text: str) -> str:
         return turn[1].strip()
     if (asked := _THEN.fullmatch(text.strip())) is not None and _CUES.match(asked["rest"]):
         return asked["question"]
+    if len(text) < _SHORT and (quoted := _WITHIN.fullmatch(text.strip())) is not None:
+        return quoted[1].strip()
     paragraphs = [part for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
     for number in (-1, 0):
         lines = paragraphs[number].strip().split("\n")

@@ -225,7 +225,7 @@ class _Sentence:
         if not hedged and "aside" not in every and (told or self.prompt or len(self.words) <= 9 or "answer" in every):
             signs.add("form")
             signs |= self._form()
-        elif not hedged and "shape" in every and told:
+        elif not hedged and "shape" in every and (told or self.prompt):
             signs |= self._form() & {"format around"}
         return signs
 
