@@ -30,6 +30,7 @@ _ANNOUNCES = re.compile(
     r"ci-dessous|siguientes?|seguenti?|seguintes?|volgende|onderstaande|ниже|следующ\w*)\b)|"
     rf"\b(?:below|follow\w*|provided|given|retrieved|these|this|folgend\w*|suivant\w*|siguientes?|seguenti?|seguintes?|"
     rf"volgende|onderstaande|следующ\w*|dem|les|los|le|os|de)\b[^.!?]*\b(?:{_DOCUMENTS})\b|"
+    rf"\b(?:use|using|based on|with|from|given|on)\b[^.!?]{{0,40}}\b(?:{_DOCUMENTS})\b|"
     r"(?:上下文|文档|资料|内容|材料|参考|背景|文脈|文書|資料|情報|コンテキスト).*(?:[:：]$|以下|如下|下面|次の)|(?:以下|如下|下面|次の).*"
     r"(?:上下文|文档|资料|内容|材料|参考|背景|文脈|文書|資料|情報|コンテキスト)",
     re.I,
@@ -84,7 +85,7 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
     """The lines of a text that instruct the model, without documents, examples, earlier turns and the question."""
     seen = text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n…\n{text[-_END:]}"
     if question:
-        seen = seen.replace(question, "\n")
+        seen = re.sub(rf"[\"'“„«「『`]*{re.escape(question)}[\"'”“»」』`]*", "\n", seen)
     lines: list[str] = []
     inside, blank, announced = "", False, False
     for line in seen.split("\n", _LINES)[:_LINES]:

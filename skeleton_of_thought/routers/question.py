@@ -60,11 +60,13 @@ _LABEL = (
     r"(?:{0})(?: (?:of|from|based|for|about|by|de|des|du|del|der|dell)\b[^\n:?]{{0,60}})?[ \t\]*]*[:：=]|"
     r"\[(?:{0})\]|[ \t]*(?:#+|\*\*|\[)[ \t]*(?:{0})[ \t]*(?:\*\*|\])?[ \t]*$)[\s*]*"
 )
-_LABELLED = re.compile(
-    rf"{_LABEL.format(_LABELS)}(?P<line>.{{1,600}}?)(?=\n\s*\n|{_LABEL.format(_OTHER_LABELS)}|\Z)|"
-    rf"<(?P<tag>(?:user_|end_user_)?(?:{_LABELS}))>(?P<tagged>.{{1,600}}?)</(?P=tag)>",
-    re.I | re.M | re.S,
-)
+_LABELLED = re.compile(_LABEL.format(_LABELS), re.I | re.M)
+_LABELLED_END = re.compile(rf"\n\s*\n|{_LABEL.format(_OTHER_LABELS)}", re.I | re.M)
+_TAGGED = re.compile(rf"<(?P<tag>(?:user_|end_user_)?(?:{_LABELS}))>(.{{1,600}}?)</(?P=tag)>", re.I | re.S)
+_LONGEST = 600
+"""Characters of the longest question with a label."""
+_LABELS_READ = 8
+"""The number of last labels that are read."""
 _TURN = re.compile(
     r"^[ \t>*]*(?:human|user|user input|new input|you|customer|visitor)[* \t]*[:：-][ \t]*([^\n]{1,600})\s*"
     r"(?:^[ \t>*]*(?:ai|assistant|bot|answer|response)[* \t]*[:：-]?\s*)?\Z",
@@ -72,12 +74,14 @@ _TURN = re.compile(
 )
 """The last turn of a dialogue within one prompt."""
 _ALONE = re.compile(
-    r"[>\s\"“„«「『']*(?:(?P<before>[^\n?？]{0,160}[:：])[\s\"“„«「『>']*)?"
+    r"[>\s\"“„«「『']*+(?:(?P<before>[^\n?？]{0,600}[:：])[\s\"“„«「『>']*+)?"
     r"(?P<question>[^\n?？.*\s](?:[^\n?？.]|\.(?! )){7,300}[?？])[\s\"”»」』'.]*"
 )
 """A question that stands alone in its paragraph, perhaps after a few words and a colon."""
 _THEN = re.compile(r"(?P<question>[^\n?？]{8,300}[?？])\s*(?P<rest>[^\n?？]{3,160})")
 """A question and a demand after it in one line."""
+_LINE = 1200
+"""Characters of the longest line that is searched for a question."""
 _WITHIN = re.compile(r"[^\n\"“„«]*[\"“„«]([^\n\"”“»?？]{8,300}[?？])[\"”“»][^\n\"“„«]{0,160}")
 """A question in quotation marks within a sentence."""
 _SHORT = 400
@@ -148,13 +152,21 @@ def find_question(text: str) -> str:
         >>> find_question("Answer in a relaxed tone:\\n> What are the kinds of tea?")
         'What are the kinds of tea?'
     """
-    if not _PRESENTS.search(text):
-        return text
     seen = text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n{text[-_END:]}"
+    if not _PRESENTS.search(seen):
+        return text
+    if _IN_STEPS.search(seen):
+        return text
     question = ""
-    for found in _LABELLED.finditer(seen):
-        question = (found["line"] or found["tagged"]).strip(" \t\n*`\"'“”")
-    return text if _IN_STEPS.search(seen) else question or _unlabelled(seen) or text
+    for label in [*_LABELLED.finditer(seen), *_TAGGED.finditer(seen)][-_LABELS_READ:]:
+        if label.re is _TAGGED:
+            question = label[2].strip()
+            continue
+        part = seen[label.end() : label.end() + _LONGEST + 1]
+        end = _LABELLED_END.search(part)
+        if end is not None or len(part) <= _LONGEST:
+            question = part[: end and end.start()].strip(" \t\n*`\"'“”") or question
+    return question or _unlabelled(seen) or text
 
 
 def _unlabelled(text: str) -> str:
@@ -168,13 +180,13 @@ def _unlabelled(text: str) -> str:
     paragraphs = [part for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
     for number in (-1, 0):
         lines = paragraphs[number].strip().split("\n")
-        alone = _ALONE.fullmatch(lines[number])
-        if alone is None:
+        alone = _ALONE.fullmatch(lines[number]) if len(lines[number]) < _LINE else None
+        if alone is None or (alone["before"] and alone["question"][0].islower()):
             continue
         others = [*paragraphs[:-1], *lines[:-1]] if number else [*lines[1:], *paragraphs[1:]]
         rest = "\n".join([alone["before"] or "", *others])
         quoted = lines[number].lstrip()[0] in _QUOTES
-        if quoted or _CUES.search(rest) or (len(rest) < _SHORT and _ASKS.search(rest)):
+        if quoted or _CUES.search(rest) or _ASKS.search(rest if len(rest) < _SHORT else (alone["before"] or "")[-80:]):
             return alone["question"].strip()
     return ""
 

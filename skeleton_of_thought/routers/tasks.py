@@ -8,7 +8,7 @@ The words are in `tasks.txt`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -18,6 +18,7 @@ from skeleton_of_thought.routers.question import WORD, lexicon, lexicon_words, r
 __all__ = ["Instructions", "read_instructions"]
 
 _FILE = "tasks.txt"
+_NONE: frozenset[str] = frozenset()
 _SENTENCES = 120
 _WORDS = 60
 """The most words of a sentence that are read."""
@@ -130,6 +131,7 @@ _SENT = frozenset(
     "message messages question questions query queries input inputs text sentence sentences prompt utterance request".split()
 )
 _INPUT = _SENT - {"sentences"}
+_POLITE = frozenset("please now then first next just only also always - * • # 1 2 3 4 5 6 7 8 9 . )".split())
 _PLAIN = frozenset(
     "the a an this that these those any all each in on at for if when with from by as given based to it here below above "
     "there however my our their his her who what which how why is are was were not no users user question after before "
@@ -170,15 +172,18 @@ def _read_sentence(sentence: str, language: str, prompt: bool) -> set[str]:
     return _Sentence(sentence, words, _classes(words, language), language == "en", prompt).signs()
 
 
-def _classes(words: list[str], language: str) -> list[set[str]]:
+def _classes(words: list[str], language: str) -> list[Set[str]]:
     """The classes of the words and phrases that begin at each word."""
     table = lexicon_words(language, _FILE)
-    found = list[set[str]]()
+    found = list[Set[str]]()
     for i, word in enumerate(words):
-        here = {name for stem, name in table.stems.get(word[:3], ()) if word.startswith(stem)}
+        here: set[str] | frozenset[str] = _NONE
+        for stem, name in table.stems.get(word[:3], ()):
+            if word.startswith(stem):
+                here = here | {name}
         for phrase, name in table.phrases.get(word, ()):
-            if tuple(words[i : i + len(phrase)]) == phrase:
-                here.add(name)
+            if len(phrase) == 1 or tuple(words[i : i + len(phrase)]) == phrase:
+                here = here | {name}
         found.append(here)
     return found
 
@@ -197,7 +202,7 @@ class _Sentence:
 
     text: str
     words: list[str]
-    classes: list[set[str]]
+    classes: list[Set[str]]
     english: bool
     prompt: bool
 
@@ -297,7 +302,7 @@ class _Sentence:
                     return True
                 continue
             helped = helped or word in _AID
-            aided = helped and (aided or "others" in classes or word == "how")
+            aided = helped and (aided or "others" in classes or word in ("how", "able"))
             before = self.words[i - 1] if i else ""
             if not self.english and classes & {"task", "make", "back"} and self._negated(i):
                 continue
@@ -334,8 +339,8 @@ class _Sentence:
         end = next((k for k in range(i, len(self.words)) if self.words[k] in _STOPS), len(self.words))
         return not _NOT.isdisjoint(self.words[begin + 1 : end])
 
-    def _class(self, i: int) -> set[str]:
-        return self.classes[i] if i < len(self.classes) else set()
+    def _class(self, i: int) -> Set[str]:
+        return self.classes[i] if i < len(self.classes) else _NONE
 
     def _unanswered(self, i: int, hedged: bool) -> bool:
         """Whether the question must not be answered: "do not answer the question, only rephrase it"."""
@@ -351,7 +356,7 @@ class _Sentence:
         following = self.words[at + 1] if at and at + 1 < len(self.words) else ""
         return bool(at) and following not in ("about", "if", "on", "outside", "with", "in", "that", "when", "unless", "from")
 
-    def _asks_for_text(self, i: int, classes: set[str]) -> bool:
+    def _asks_for_text(self, i: int, classes: Set[str]) -> bool:
         """Whether the verb at a word has an object that is no answer."""
         if "aside" in set().union(*self.classes):
             return False
@@ -363,7 +368,7 @@ class _Sentence:
                 return False
             for k in range(i + 1, min(i + 13, len(self.words))):
                 if self.words[k] in _STOPS and self.words[k] not in "-()":
-                    return False
+                    break
                 if "text" in self.classes[k]:
                     return not (self.words[k - 1] in _STYLE and self.words[k] in ("sentences", "words", "paragraphs"))
                 if "answer" in self.classes[k] and self.words[k - 1] != "-":
@@ -393,10 +398,14 @@ class _Sentence:
                 return False
         return True
 
-    def _unknown(self, i: int, classes: set[str]) -> bool:
+    def _unknown(self, i: int, classes: Set[str]) -> bool:
         """Whether an unknown verb does something to the input: "reverse the user's message"."""
         word = self.words[i]
-        if classes or word in _PLAIN or not {"i", "we", "you"}.isdisjoint(self.words[:i]) or word.endswith("ing") or not word.isalpha() or self.words[i + 1 : i + 2] == []:
+        if not set(self.words[:i]) <= _POLITE or self.words[i + 1 : i + 2] == []:
+            return False
+        if self.prompt and "unless" in classes and self.words[i + 1] in _DETERMINERS:
+            return not any("answer" in self._class(k) for k in range(i + 1, i + 6))
+        if classes or word in _PLAIN or word.endswith("ing") or not word.isalpha():
             return False
         if self.words[i + 1] not in _DETERMINERS:
             return False
