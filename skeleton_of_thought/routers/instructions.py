@@ -40,7 +40,7 @@ _DOCUMENT_LABEL = re.compile(
     rf"(?:{_DOCUMENTS}|content|doc|memory|memories|background|title|url|page|上下文|文档|资料|参考资料|背景|文脈|文書|資料|"
     r"参考情報|コンテキスト|内容|正文|材料|原文|本文|記事|examples?|beispiele?|exemples?|ejemplos?|esempi\w*|exemplos?|voorbeeld\w*|пример\w*|示例|例)"
     r"(?:[ \t]*[#(\[]?\d+[)\]]?)?(?: information| begins?| start| \([^)]*\))?[\]* \t]*[:：=]|\[\d+\]|doc(?:ument)?[ \t]*\d+\b)|"
-    r"(?:#+\s*)?(?:" + _DOCUMENTS + r"|background|memory)(?: [(\d][^.:]{0,30})?$|#+\s*(?:" + _DOCUMENTS + r"|background|memory)\b[^.:]{0,30}$|from: |to: |subject: ",
+    r"(?:#+\s*)?(?:" + _DOCUMENTS + r"|background|memory)(?: start| begins?)?(?: [(\d][^.:]{0,30})?$|#+\s*(?:" + _DOCUMENTS + r"|background|memory)\b[^.:]{0,30}$|from: |to: |subject: ",
     re.I,
 )
 _LABEL = re.compile(
@@ -53,7 +53,7 @@ _LABEL = re.compile(
     re.I,
 )
 _TURN = re.compile(
-    r"[>*\s]*(?:q|a|user|human|assistant|ai|question|answer|helpful answer|final answer|customer|agent|frage|antwort|"
+    r"[>*\s]*(?:q|a|query|user|human|assistant|ai|question|answer|helpful answer|final answer|customer|agent|frage|antwort|"
     r"question|réponse|pregunta|respuesta|domanda|risposta|pergunta|resposta|vraag|antwoord|вопрос|ответ|问|答|问题|回答|质問|質問)"
     r"[* \t]*\d*[:：]",
     re.I,
@@ -69,6 +69,7 @@ _RESUMES = re.compile(
     r"passages?|information|facts)\b|.{0,80}(?:问题|回答|上下文|質問|答え|文脈)",
     re.I,
 )
+_OVER = re.compile(rf"\W*(?:end of (?:the )?(?:{_DOCUMENTS})|(?:{_DOCUMENTS}) ends?)\W*", re.I)
 _RULE = re.compile(r"(?:[-=_*#~+—]{3,}|[>\"'<]{3,})(?:\s*[\w ]{1,20}\s*[-=_*#~+]{3,})?")
 _QUOTED_LINE = re.compile(r"[-*•>\s]*[\"“„«「『][^\n]{25,}|\|.*\|.*\||[^\n;]*;[^\n;]*;[^\n;]*;|[-\d.]+ \|\| ")
 """Lines that quote, or that are rows of a table."""
@@ -91,6 +92,9 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
     for line in seen.split("\n", _LINES)[:_LINES]:
         line = line.strip()[:2000]
         if inside == "document":
+            if _OVER.fullmatch(line):
+                inside = ""
+                continue
             resumes = _LABEL.match(line) or (blank and _RESUMES.match(line)) or _RULE.fullmatch(line)
             if announced and (_RULE.fullmatch(line) or line.startswith(("```", "~~~"))):
                 inside, announced = ("rule" if _RULE.fullmatch(line) else line[:3]), False
@@ -142,9 +146,10 @@ def _end(inside: str, line: str) -> int:
 
 
 _ANSWER_LABELS = re.compile(
-    r"(?:^|\b)(?:answers?|output|result|response|reply|assistant|ai|bot|question|query|input|user|human|here|follows|below|antwort|frage|"
-    r"réponse|question|respuesta|pregunta|risposta|domanda|resposta|pergunta|antwoord|vraag|ответ|вопрос)\b[^:]*$|"
-    r"(?:回答|答案|回复|答え|問題|问题|質問|答)$",
+    r"(?:(?:the|my|your|a|an|helpful|final|short|detailed|full|ai|bot|assistant|###|##|#|begin|here is|here's) )*"
+    r"(?:answers?|output|result|response|reply|assistant|ai|bot|question|query|input|user|human|you|me|below|follows|"
+    r"antwort|frage|meine frage|réponse|ma question|respuesta|mi pregunta|pregunta|risposta|domanda|resposta|pergunta|"
+    r"antwoord|vraag|ответ|вопрос)(?: (?:utile|finale|útil|final|hilfreich|nuttig|utilmente|текст))?(?: (?:in|to|for|is|here|below|as|with|from|of)\b.*)?|.*(?:回答|答案|回复|答え|問題|问题|質問|答)",
     re.I,
 )
 _LAST_LABEL = re.compile(r"(?:^|\n)[^\w\n]*([^\n:：]{2,60})[:：][\s\"'`*\[({>]*$")
@@ -153,7 +158,7 @@ _LAST_LABEL = re.compile(r"(?:^|\n)[^\w\n]*([^\n:：]{2,60})[:：][\s\"'`*\[({>]
 def ends_with_label(text: str) -> bool:
     """Whether a prompt ends with the label of the text to be written, and that is no answer: "Summary:"."""
     label = _LAST_LABEL.search(text[-200:])
-    return label is not None and not _ANSWER_LABELS.search(label[1].strip(" *_#"))
+    return label is not None and not _ANSWER_LABELS.fullmatch(label[1].strip(" *_#[]<>()"))
 
 
 def sentences(lines: tuple[str, ...]) -> Iterator[str]:

@@ -45,13 +45,17 @@ _FORMS = {
     "given": re.compile(r"[:：]\s*\n|\n\s*\n|[:：]\s*[\"“„«「']|[\"“„«「].{60,}|\n\s*[-*•\d]", re.S),
 }
 
+_TEXTS = (
+    "(?:user )?message|utterance|sentence|original|theme|text|satz|nachricht|phrase|frase|oración|testo|texto|tekst|zin|"
+    "bericht|предложение|текст|句子|文本|文|用户"
+)
+"""Labels of any text; they are those of a question if the text is one."""
 _LABELS = (
-    "question|query|q|(?:user )?input|instruction|user message|message|utterance|sentence|original|theme|text|satz|nachricht|phrase|frase|"
-    "oración|testo|texto|tekst|zin|bericht|предложение|текст|句子|文本|入力|文|frage|"
+    f"{_TEXTS}|question|query|q|(?:user )?input|instruction|入力|frage|"
     "pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
 )
 _OTHER_LABELS = (
-    "context|sources?|documents?|docs?|instructions?|style|tone|language|notes?|(?:answer|respond) in|"
+    "context|sources?|documents?|docs?|instructions?|style|tone|language|notes?|output|result|assistant|ai|bot|(?:answer|respond) in|"
     "(?:(?:helpful|final|short|your) )?answer|a|kontext|antwort|contexte|réponse|contexto|"
     "respuesta|contesto|risposta|resposta|antwoord|контекст|ответ|上下文|回答|答案|文脈"
 )
@@ -61,6 +65,7 @@ _LABEL = (
     r"\[(?:{0})\]|[ \t]*(?:#+|\*\*|\[)[ \t]*(?:{0})[ \t]*(?:\*\*|\])?[ \t]*$)[\s*]*"
 )
 _LABELLED = re.compile(_LABEL.format(_LABELS), re.I | re.M)
+_ANY_TEXT = re.compile(rf"[ \t>#*\[]*(?:{_TEXTS})\b", re.I)
 _LABELLED_END = re.compile(rf"\n\s*\n|{_LABEL.format(_OTHER_LABELS)}", re.I | re.M)
 _TAGGED = re.compile(rf"<(?P<tag>(?:user_|end_user_)?(?:{_LABELS}))>(.{{1,600}}?)</(?P=tag)>", re.I | re.S)
 _LONGEST = 600
@@ -165,7 +170,9 @@ def find_question(text: str) -> str:
         part = seen[label.end() : label.end() + _LONGEST + 1]
         end = _LABELLED_END.search(part)
         if end is not None or len(part) <= _LONGEST:
-            question = part[: end and end.start()].strip(" \t\n*`\"'“”") or question
+            labelled = part[: end and end.start()].strip(" \t\n*`\"'“”")
+            if "?" in labelled or "？" in labelled or not _ANY_TEXT.match(label[0]):
+                question = labelled or question
     return question or _unlabelled(seen) or text
 
 
@@ -186,7 +193,7 @@ def _unlabelled(text: str) -> str:
         others = [*paragraphs[:-1], *lines[:-1]] if number else [*lines[1:], *paragraphs[1:]]
         rest = "\n".join([alone["before"] or "", *others])
         quoted = lines[number].lstrip()[0] in _QUOTES
-        if quoted or _CUES.search(rest) or _ASKS.search(rest if len(rest) < _SHORT else (alone["before"] or "")[-80:]):
+        if quoted or (len(text) < _SHORT and 3 <= (alone["before"] or "").count(" ") < 40) or _CUES.search(rest) or _ASKS.search(rest if len(rest) < _SHORT else (alone["before"] or "")[-80:]):
             return alone["question"].strip()
     return ""
 

@@ -56,7 +56,7 @@ def read_instructions(text: str, question: str = "") -> Instructions:
     whole = " ".join(lines)
     languages = _languages(whole)
     signs, form = set[str](), list[str]()
-    if question and (ends_with_label(text) or _asks_about(whole)):
+    if question and (ends_with_label(text) or _asks_about(whole) or _leads_in(text, question)):
         signs.add("task")
     for number, sentence in enumerate(sentences(lines)):
         if number == _SENTENCES:
@@ -100,6 +100,30 @@ _ANSWERS = re.compile(
 def _asks_about(around: str) -> bool:
     """Whether the text around a question speaks about the question, and not of an answer to it."""
     return bool("?" in around or "？" in around or _REFERS.search(around)) and not _ANSWERS.search(around)
+
+
+_KEEPS = re.compile(
+    r"\b(?:questions?|answer\w*|respon[ds]\w*|reply|explain|help|tell|context|sources?|mind|using|use|based|background|"
+    r"imagine|assume|suppose|given|about|topic|like|as|with|from|for|honest\w*|friendly|please be|input|message|query|hi|hello|thanks|wonder\w*|curious|know|below|frage|"
+    r"antwort\w*|beantwort\w*|erklär\w*|wie|als|question|répon\w+|expli\w+|comme|pregunta|respond\w+|como|domanda|rispond\w+|"
+    r"spiega\w*|come|pergunta|vraag|antwoord\w*|leg|als|вопрос\w*|ответ\w*|объясн\w*|как)\b|问题|回答|解释|質問|答え|説明",
+    re.I,
+)
+
+
+def _leads_in(text: str, question: str) -> bool:
+    """Whether the words before the question in its line speak of anything but a question and its answer."""
+    before = text[: text.find(question)].rsplit("\n", 1)[-1].rstrip(" \"'“„«「『")
+    return before.endswith((":", "：")) and before.count(" ") > 1 and not _KEEPS.search(before)
+
+
+_PAIR = re.compile(
+    r"\b(?:english|german|french|spanish|italian|portuguese|dutch|russian|chinese|japanese|korean|arabic|polish|hindi|turkish|"
+    r"swedish|latin)(?: in)?,? ?(?:to|into|->|→|in,) ?(?:\w+ )?(?:english|german|french|spanish|italian|portuguese|dutch|russian|"
+    r"chinese|japanese|korean|arabic|polish|hindi|turkish|swedish|latin)\b",
+    re.I,
+)
+"""From one language to another."""
 
 
 # --- what a sentence asks for ---------------------------------------------------------------------
@@ -223,6 +247,8 @@ class _Sentence:
             signs.add("task")
         if about_others:
             return signs
+        if self.english and (_PAIR.search(self.text) or (self.text.rstrip().endswith("?") and "input" in every)):
+            signs.add("task")
         if "output" in every and not hedged and "aside" not in every:
             signs.add("task")
         if self._verdicts(every) or self._commands(start, told, hedged):
@@ -286,7 +312,7 @@ class _Sentence:
         if len(found) < 2:
             return False
         between = self.text[self.text.find(found[0]) + len(found[0]) : self.text.find(found[1])]
-        return bool(re.fullmatch(r"[\"'`*)\]]*\s*(?:/|\||,|\bor\b|,?\s*\b(?:if|when|and)\b.*)\s*(?:or\s*)?[\"'`*(\[]*", between, re.S))
+        return bool(re.fullmatch(r"[\"'`*)\]]*\s*(?:/|\||,|\bor\b|,?\s*\b(?:if|when|and)\b.*|\).*\()\s*(?:or\s*)?[\"'`*(\[]*", between, re.S))
 
     def _commands(self, start: int, told: bool, hedged: bool) -> bool:
         command, negated, helped, after_if = True, False, False, False
@@ -409,7 +435,7 @@ class _Sentence:
             return False
         if self.words[i + 1] not in _DETERMINERS:
             return False
-        return self.prompt or not _INPUT.isdisjoint(self.words[i + 1 : i + 6])
+        return True
 
 
 # --- Chinese and Japanese -------------------------------------------------------------------------
