@@ -127,7 +127,7 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
             told = read_instructions(message.text)
             signs |= told.signs
             form += f"\n{told.form}"
-    if asked != text:
+    if asked != text or text.endswith((":", "：")):
         told = read_instructions(text, asked)
         signs |= told.signs
         form += f"\n{told.form}"
@@ -193,10 +193,7 @@ RULES: Mapping[str, tuple[tuple[_Form, ...], str]] = MappingProxyType(
             "it follows on what was said before",
         ),
         "task": ((_Form({"task"}),), "the text around the question asks for another text than an answer"),
-        "length": (
-            (_Form(any_of={"short", "short around", "in sentences", "in few words"}),),
-            "a short answer is asked for",
-        ),
+        "length": ((_Form(any_of={"short", "short around", "in sentences", "in few words"}),), "a short answer is asked for"),
         "code": (
             (
                 _Form({"snippet"}, none_of={"diff", "pros"}),

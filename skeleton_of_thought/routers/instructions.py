@@ -30,20 +30,17 @@ _ANNOUNCES = re.compile(
     r"ci-dessous|siguientes?|seguenti?|seguintes?|volgende|onderstaande|ниже|следующ\w*)\b)|"
     rf"\b(?:below|follow\w*|provided|given|retrieved|these|this|folgend\w*|suivant\w*|siguientes?|seguenti?|seguintes?|"
     rf"volgende|onderstaande|следующ\w*|dem|les|los|le|os|de)\b[^.!?]*\b(?:{_DOCUMENTS})\b|"
-    r"(?:上下文|文档|资料|参考|背景|文脈|文書|資料|情報|コンテキスト).*(?:[:：]$|以下|如下|下面|次の)|(?:以下|如下|下面|次の).*"
-    r"(?:上下文|文档|资料|参考|背景|文脈|文書|資料|情報|コンテキスト)",
+    rf"\b(?:use|using|based on|with|from|given|on)\b[^.!?]{{0,40}}\b(?:{_DOCUMENTS})\b|"
+    r"(?:上下文|文档|资料|内容|材料|参考|背景|文脈|文書|資料|情報|コンテキスト).*(?:[:：]$|以下|如下|下面|次の)|(?:以下|如下|下面|次の).*"
+    r"(?:上下文|文档|资料|内容|材料|参考|背景|文脈|文書|資料|情報|コンテキスト)",
     re.I,
 )
 _DOCUMENT_LABEL = re.compile(
     r"[>#*\[\s]*(?:(?:the |retrieved |relevant |provided |reference |background |chat |conversation |current |new )*"
     rf"(?:{_DOCUMENTS}|content|doc|memory|memories|background|title|url|page|上下文|文档|资料|参考资料|背景|文脈|文書|資料|"
-    r"参考情報|コンテキスト|examples?|beispiele?|exemples?|ejemplos?|esempi\w*|exemplos?|voorbeeld\w*|пример\w*|示例|例)"
+    r"参考情報|コンテキスト|内容|正文|材料|原文|本文|記事|examples?|beispiele?|exemples?|ejemplos?|esempi\w*|exemplos?|voorbeeld\w*|пример\w*|示例|例)"
     r"(?:[ \t]*[#(\[]?\d+[)\]]?)?(?: information| begins?| start| \([^)]*\))?[\]* \t]*[:：=]|\[\d+\]|doc(?:ument)?[ \t]*\d+\b)|"
-    r"(?:#+\s*)?(?:"
-    + _DOCUMENTS
-    + r"|background|memory)(?: [(\d][^.:]{0,30})?$|#+\s*(?:"
-    + _DOCUMENTS
-    + r"|background|memory)\b[^.:]{0,30}$|from: |to: |subject: ",
+    r"(?:#+\s*)?(?:" + _DOCUMENTS + r"|background|memory)(?: start| begins?)?(?: [(\d][^.:]{0,30})?$|#+\s*(?:" + _DOCUMENTS + r"|background|memory)\b[^.:]{0,30}$|from: |to: |subject: ",
     re.I,
 )
 _LABEL = re.compile(
@@ -56,7 +53,7 @@ _LABEL = re.compile(
     re.I,
 )
 _TURN = re.compile(
-    r"[>*\s]*(?:q|a|user|human|assistant|ai|question|answer|helpful answer|final answer|customer|agent|frage|antwort|"
+    r"[>*\s]*(?:q|a|query|user|human|assistant|ai|question|answer|helpful answer|final answer|customer|agent|frage|antwort|"
     r"question|réponse|pregunta|respuesta|domanda|risposta|pergunta|resposta|vraag|antwoord|вопрос|ответ|问|答|问题|回答|质問|質問)"
     r"[* \t]*\d*[:：]",
     re.I,
@@ -64,14 +61,15 @@ _TURN = re.compile(
 _RESUMES = re.compile(
     r"(?:based on|using|given|use|answer|with|from|now|according|please|only|your|you|always|never|do not|don't|respond|"
     r"reply|return|output|keep|task|remember|if|in|write|provide|generate|translate|summari[sz]e|classify|rewrite|rephrase|"
-    r"extract|make|be|cite|the answer|decide|is|does|list|create|beantworte|antworte|nutze|verwende|basierend|auf|réponds|"
+    r"extract|make|be|cite|which|what|how|rate|score|rank|pick|select|choose|name|sort|compare|the answer|decide|is|does|list|create|beantworte|antworte|nutze|verwende|basierend|auf|réponds|"
     r"répondez|utilise|en |à partir|responde|utiliza|usa|basándote|rispondi|in base|responda|use|com base|beantwoord|"
     r"gebruik|op basis|ответь|отвечай|используй|на основе)\b.{0,200}\b(?:answers?|respon[ds]\w*|repl\w+|questions?|query|"
     r"context|above|output|users?|messages?|json|frage\w*|antwort\w*|kontext|pregunta|respuesta|contexto|domanda|risposta|"
     r"contesto|pergunta|resposta|vraag|antwoord\w*|question|réponse|contexte|вопрос\w*|ответ\w*|контекст\w*|documents?|"
-    r"passage|information|facts)\b|.{0,80}(?:问题|回答|上下文|質問|答え|文脈)",
+    r"passages?|information|facts)\b|.{0,80}(?:问题|回答|上下文|質問|答え|文脈)",
     re.I,
 )
+_OVER = re.compile(rf"\W*(?:end of (?:the )?(?:{_DOCUMENTS})|(?:{_DOCUMENTS}) ends?)\W*", re.I)
 _RULE = re.compile(r"(?:[-=_*#~+—]{3,}|[>\"'<]{3,})(?:\s*[\w ]{1,20}\s*[-=_*#~+]{3,})?")
 _QUOTED_LINE = re.compile(r"[-*•>\s]*[\"“„«「『][^\n]{25,}|\|.*\|.*\||[^\n;]*;[^\n;]*;[^\n;]*;|[-\d.]+ \|\| ")
 """Lines that quote, or that are rows of a table."""
@@ -88,20 +86,24 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
     """The lines of a text that instruct the model, without documents, examples, earlier turns and the question."""
     seen = text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n…\n{text[-_END:]}"
     if question:
-        seen = seen.replace(question, "\n")
+        seen = re.sub(rf"[\"'“„«「『`]*{re.escape(question)}[\"'”“»」』`]*", "\n", seen)
     lines: list[str] = []
     inside, blank, announced = "", False, False
     for line in seen.split("\n", _LINES)[:_LINES]:
         line = line.strip()[:2000]
         if inside == "document":
-            resumes = _LABEL.match(line) or (blank and _RESUMES.match(line)) or _RULE.fullmatch(line)
-            if not resumes or _DOCUMENT_LABEL.match(line):
-                blank = not line or (blank and line == "…")
+            if _OVER.fullmatch(line):
+                inside = ""
                 continue
-            inside = ""
+            resumes = _LABEL.match(line) or (blank and _RESUMES.match(line)) or _RULE.fullmatch(line)
+            if announced and (_RULE.fullmatch(line) or line.startswith(("```", "~~~"))):
+                inside, announced = ("rule" if _RULE.fullmatch(line) else line[:3]), False
+                continue
+            if not resumes or _DOCUMENT_LABEL.match(line):
+                blank, announced = not line, announced and not line
+                continue
+            inside, announced = "", False
             if _RULE.fullmatch(line):
-                inside = "" if not announced else "rule"
-                announced = False
                 continue
         elif inside:
             end = _end(inside, line)
@@ -130,6 +132,8 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
             else:
                 lines.append(line)
             announced = announced or bool(_ANNOUNCES.search(line))
+            if announced and line.endswith((":", "：")):
+                inside, blank = "document", True
     return tuple(line for line in lines if line)
 
 
@@ -142,9 +146,10 @@ def _end(inside: str, line: str) -> int:
 
 
 _ANSWER_LABELS = re.compile(
-    r"(?:^|\b)(?:answers?|response|reply|assistant|ai|bot|question|query|input|user|human|here|follows|below|antwort|frage|"
-    r"réponse|question|respuesta|pregunta|risposta|domanda|resposta|pergunta|antwoord|vraag|ответ|вопрос)\b[^:]*$|"
-    r"(?:回答|答案|回复|答え|問題|问题|質問|答)$",
+    r"(?:(?:the|my|your|a|an|helpful|final|short|detailed|full|ai|bot|assistant|###|##|#|begin|here is|here's) )*"
+    r"(?:answers?|output|result|response|reply|assistant|ai|bot|question|query|input|user|human|you|me|below|follows|"
+    r"antwort|frage|meine frage|réponse|ma question|respuesta|mi pregunta|pregunta|risposta|domanda|resposta|pergunta|"
+    r"antwoord|vraag|ответ|вопрос)(?: (?:utile|finale|útil|final|hilfreich|nuttig|utilmente|текст))?(?: (?:in|to|for|is|here|below|as|with|from|of)\b.*)?|.*(?:回答|答案|回复|答え|問題|问题|質問|答)",
     re.I,
 )
 _LAST_LABEL = re.compile(r"(?:^|\n)[^\w\n]*([^\n:：]{2,60})[:：][\s\"'`*\[({>]*$")
@@ -153,7 +158,7 @@ _LAST_LABEL = re.compile(r"(?:^|\n)[^\w\n]*([^\n:：]{2,60})[:：][\s\"'`*\[({>]
 def ends_with_label(text: str) -> bool:
     """Whether a prompt ends with the label of the text to be written, and that is no answer: "Summary:"."""
     label = _LAST_LABEL.search(text[-200:])
-    return label is not None and not _ANSWER_LABELS.search(label[1].strip(" *_#"))
+    return label is not None and not _ANSWER_LABELS.fullmatch(label[1].strip(" *_#[]<>()"))
 
 
 def sentences(lines: tuple[str, ...]) -> Iterator[str]:

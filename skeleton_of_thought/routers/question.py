@@ -45,22 +45,33 @@ _FORMS = {
     "given": re.compile(r"[:：]\s*\n|\n\s*\n|[:：]\s*[\"“„«「']|[\"“„«「].{60,}|\n\s*[-*•\d]", re.S),
 }
 
-_LABELS = "question|query|q|frage|pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
+_TEXTS = (
+    "(?:user )?message|utterance|sentence|original|theme|text|satz|nachricht|phrase|frase|oración|testo|texto|tekst|zin|"
+    "bericht|предложение|текст|句子|文本|文|用户"
+)
+"""Labels of any text; they are those of a question if the text is one."""
+_LABELS = (
+    f"{_TEXTS}|question|query|q|(?:user )?input|instruction|入力|frage|"
+    "pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
+)
 _OTHER_LABELS = (
-    "context|sources?|documents?|docs?|instructions?|style|tone|language|notes?|(?:answer|respond) in|"
+    "context|sources?|documents?|docs?|instructions?|style|tone|language|notes?|output|result|assistant|ai|bot|(?:answer|respond) in|"
     "(?:(?:helpful|final|short|your) )?answer|a|kontext|antwort|contexte|réponse|contexto|"
     "respuesta|contesto|risposta|resposta|antwoord|контекст|ответ|上下文|回答|答案|文脈"
 )
 _LABEL = (
     r"^(?:[ \t>*#\[]*(?:(?:the|my|our|new|original|follow[- ]up|latest|current|(?:end )?user(?:'s)?|customer(?:'s)?) )*"
-    r"(?:{0})(?: (?:of|from|based|for|about|by|is|to|de|des|du|del|der|dell)\b[^\n:?]{{0,60}})?[ \t\]*]*[:：=]|"
-    r"[ \t]*(?:#+|\*\*|\[)[ \t]*(?:{0})[ \t]*(?:\*\*|\])?[ \t]*$)[\s*]*"
+    r"(?:{0})(?: (?:of|from|based|for|about|by|de|des|du|del|der|dell)\b[^\n:?]{{0,60}})?[ \t\]*]*[:：=]|"
+    r"\[(?:{0})\]|[ \t]*(?:#+|\*\*|\[)[ \t]*(?:{0})[ \t]*(?:\*\*|\])?[ \t]*$)[\s*]*"
 )
-_LABELLED = re.compile(
-    rf"{_LABEL.format(_LABELS)}(?P<line>.{{1,600}}?)(?=\n\s*\n|{_LABEL.format(_OTHER_LABELS)}|\Z)|"
-    rf"<(?P<tag>(?:user_|end_user_)?(?:{_LABELS}))>(?P<tagged>.{{1,600}}?)</(?P=tag)>",
-    re.I | re.M | re.S,
-)
+_LABELLED = re.compile(_LABEL.format(_LABELS), re.I | re.M)
+_ANY_TEXT = re.compile(rf"[ \t>#*\[]*(?:{_TEXTS})\b", re.I)
+_LABELLED_END = re.compile(rf"\n\s*\n|{_LABEL.format(_OTHER_LABELS)}", re.I | re.M)
+_TAGGED = re.compile(rf"<(?P<tag>(?:user_|end_user_)?(?:{_LABELS}))>(.{{1,600}}?)</(?P=tag)>", re.I | re.S)
+_LONGEST = 600
+"""Characters of the longest question with a label."""
+_LABELS_READ = 8
+"""The number of last labels that are read."""
 _TURN = re.compile(
     r"^[ \t>*]*(?:human|user|user input|new input|you|customer|visitor)[* \t]*[:：-][ \t]*([^\n]{1,600})\s*"
     r"(?:^[ \t>*]*(?:ai|assistant|bot|answer|response)[* \t]*[:：-]?\s*)?\Z",
@@ -68,36 +79,45 @@ _TURN = re.compile(
 )
 """The last turn of a dialogue within one prompt."""
 _ALONE = re.compile(
-    r"[>\s\"“„«「『']*(?:(?P<before>[^\n?？]{0,160}[:：])[\s\"“„«「『>']*)??"
+    r"[>\s\"“„«「『']*+(?:(?P<before>[^\n?？]{0,600}[:：])[\s\"“„«「『>']*+)?"
     r"(?P<question>[^\n?？.*\s](?:[^\n?？.]|\.(?! )){7,300}[?？])[\s\"”»」』'.]*"
 )
 """A question that stands alone in its paragraph, perhaps after a few words and a colon."""
+_THEN = re.compile(r"(?P<question>[^\n?？]{8,300}[?？])\s*(?P<rest>[^\n?？]{3,160})")
+"""A question and a demand after it in one line."""
+_LINE = 1200
+"""Characters of the longest line that is searched for a question."""
+_WITHIN = re.compile(r"[^\n\"“„«]*[\"“„«]([^\n\"”“»?？]{8,300}[?？])[\"”“»][^\n\"“„«]{0,160}")
+"""A question in quotation marks within a sentence."""
+_SHORT = 400
+"""Characters of a text that presents a question in a few words."""
+_QUOTES = ">\"“„«「『"
 _SOURCES = (
     r"context|sources?|excerpts?|extracts?|docs?|documents?|materials?|chunks?|rows|passages?|background|articles?|history|"
     r"memory|information|earlier|retrieved|snippets?|notes|kontext|auszüge|quellen|contexte|extraits|contexto|contesto|"
     r"контекст|上下文|资料|参考|文脈"
 )
 _CUES = re.compile(
-    r"(?:\A|[.!:;。：\n])[ \t>#*\[|(]*(?:(?:please|now|then|bitte|just|only|por favor|请|请结合) )*"
+    r"(?:\A|[.!:;。：]\s|\n)[ \t>#*\[|(]*(?:(?:please|now|then|bitte|just|only|por favor|请|请结合) )*"
     r"(?:(?:answer|respond to|reply to|use|using|based on|given|read|with|below|here (?:is|are)|some|retrieved)"
     rf"\b[^\n]{{0,60}}\b(?:questions?|{_SOURCES}|query|messages?|this)\b|(?:{_SOURCES})\b|answer (?:in|as|for|with|my)\b|"
     r"(?:don't|do not) (?:answer|explain|reply)|(?:tell|give|return|wrap|format|write|keep|put|repeat|rewrite|rephrase|translate|"
-    r"paraphrase|summari[sz]e|classify|name|suggest|rate|list|copy|sort|pick|output)\b(?! (?:me|us)\b)|(?:keep it|be)\b|"
+    r"paraphrase|summari[sz]e|classify|suggest|rate|copy|sort|pick|output(?= ))\b(?! (?:me|us)\b)|(?:keep it|be)\b|"
     r"antworte|beantworte|nutze|verwende|répon[ds]\w*|utilise\w*|respond[ae]\b|usa\b|utiliza|rispondi|usa|responda|use\b|"
     r"beantwoord|antwoord|gebruik|ответь|отвечай|используй|[^\n]{0,12}(?:回答|作答|答え|参考))",
     re.I,
 )
 """The beginnings of instructions in a prompt that presents its question."""
 _ASKS = re.compile(
-    rf"\b(?:answer|explain|question|help|using|based on|respond|reply|tell|message|{_SOURCES}|"
+    rf"\b(?:answer|explain|question|query|quiz|sentence|text|language|help|using|based on|respond|reply|tell|message|"
     r"antworte|beantworte|frage|répon[ds]\w*|question|respond\w+|pregunta|rispond\w+|domanda|pergunta|antwoord|vraag|"
     r"ответ\w*|вопрос\w*)\b|问题|回答|質問|答え",
     re.I,
 )
-"""Words before the colon of such a question."""
+"""Words of a short text that presents a question."""
 _IN_STEPS = re.compile(r"^\s*(?:thought|action|observation)\s*:", re.I | re.M)
 """Lines of prompts for agents that reason in steps: there the whole prompt counts as the question."""
-_PRESENTS = re.compile(r"[:：=\n<\"“„«「『]")
+_PRESENTS = re.compile(r"[:：=\n<\"“„«「『]|[?？]\s*\S")
 """What a prompt has that presents a question; most questions have none of it."""
 _BEGINNING = _END = 2000
 """Characters that are searched for the question: it stands before or after the context."""
@@ -137,28 +157,43 @@ def find_question(text: str) -> str:
         >>> find_question("Answer in a relaxed tone:\\n> What are the kinds of tea?")
         'What are the kinds of tea?'
     """
-    if not _PRESENTS.search(text):
-        return text
     seen = text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n{text[-_END:]}"
+    if not _PRESENTS.search(seen):
+        return text
+    if _IN_STEPS.search(seen):
+        return text
     question = ""
-    for found in _LABELLED.finditer(seen):
-        question = (found["line"] or found["tagged"]).strip(" \t\n*`\"'“”")
-    return text if _IN_STEPS.search(seen) else question or _unlabelled(seen) or text
+    for label in [*_LABELLED.finditer(seen), *_TAGGED.finditer(seen)][-_LABELS_READ:]:
+        if label.re is _TAGGED:
+            question = label[2].strip()
+            continue
+        part = seen[label.end() : label.end() + _LONGEST + 1]
+        end = _LABELLED_END.search(part)
+        if end is not None or len(part) <= _LONGEST:
+            labelled = part[: end and end.start()].strip(" \t\n*`\"'“”")
+            if "?" in labelled or "？" in labelled or not _ANY_TEXT.match(label[0]):
+                question = labelled or question
+    return question or _unlabelled(seen) or text
 
 
 def _unlabelled(text: str) -> str:
     """The question of a dialogue's last turn, or alone in the last or first paragraph; "" if there is none."""
     if (turn := _TURN.search(text)) is not None:
         return turn[1].strip()
+    if (asked := _THEN.fullmatch(text.strip())) is not None and _CUES.match(asked["rest"]):
+        return asked["question"]
+    if len(text) < _SHORT and (quoted := _WITHIN.fullmatch(text.strip())) is not None:
+        return quoted[1].strip()
     paragraphs = [part for part in re.split(r"\n\s*\n", text.strip()) if part.strip()]
     for number in (-1, 0):
         lines = paragraphs[number].strip().split("\n")
-        alone = _ALONE.fullmatch(lines[number])
-        if alone is None:
+        alone = _ALONE.fullmatch(lines[number]) if len(lines[number]) < _LINE else None
+        if alone is None or (alone["before"] and alone["question"][0].islower()):
             continue
-        around = [*paragraphs[: number or None], *paragraphs[1 + number or None :]] if len(paragraphs) > 1 else []
-        rest = "\n".join([alone["before"] or "", *lines[: number or None][: len(lines) - 1], *around])
-        if _CUES.search(rest) or _ASKS.search(alone["before"] or ""):
+        others = [*paragraphs[:-1], *lines[:-1]] if number else [*lines[1:], *paragraphs[1:]]
+        rest = "\n".join([alone["before"] or "", *others])
+        quoted = lines[number].lstrip()[0] in _QUOTES
+        if quoted or (len(text) < _SHORT and 3 <= (alone["before"] or "").count(" ") < 40) or _CUES.search(rest) or _ASKS.search(rest if len(rest) < _SHORT else (alone["before"] or "")[-80:]):
             return alone["question"].strip()
     return ""
 

@@ -8,7 +8,7 @@ The words are in `tasks.txt`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -18,6 +18,7 @@ from skeleton_of_thought.routers.question import WORD, lexicon, lexicon_words, r
 __all__ = ["Instructions", "read_instructions"]
 
 _FILE = "tasks.txt"
+_NONE: frozenset[str] = frozenset()
 _SENTENCES = 120
 _WORDS = 60
 """The most words of a sentence that are read."""
@@ -55,7 +56,7 @@ def read_instructions(text: str, question: str = "") -> Instructions:
     whole = " ".join(lines)
     languages = _languages(whole)
     signs, form = set[str](), list[str]()
-    if question and (ends_with_label(text) or _asks_about(whole)):
+    if question and (ends_with_label(text) or _asks_about(whole) or _leads_in(text, question)):
         signs.add("task")
     for number, sentence in enumerate(sentences(lines)):
         if number == _SENTENCES:
@@ -81,8 +82,7 @@ def _languages(text: str) -> tuple[str, ...]:
 _FEW = 14
 """Words of instructions whose language is not certain."""
 _REFERS = re.compile(
-    r"\b(?:the|this|that|each|every|following|user's) (?:\w+ )?(?:question|query|message|sentence|text|utterance|input|chat|"
-    r"conversation|log|post)\b|\b(?:die|der|den|dem|das|des) (?:\w+ )?(?:frage|satz|satzes|nachricht|text|textes)\b|"
+    r"\b(?:the|this|that|each|every|following|user's) (?:\w+ )?(?:question|query|message|sentence|text|utterance|input)\b|\b(?:die|der|den|dem|das|des) (?:\w+ )?(?:frage|satz|satzes|nachricht|text|textes)\b|"
     r"\b(?:la|cette|ce) (?:question|phrase|texte|message)\b|\b(?:la|esta) (?:pregunta|frase)\b|\bel (?:texto|mensaje)\b|"
     r"\b(?:la|questa) (?:domanda|frase)\b|\bil (?:testo|messaggio)\b|\b(?:a|esta|da) (?:pergunta|frase|mensagem)\b|"
     r"\b(?:de|deze|het) (?:vraag|zin|tekst|bericht|onderstaande)\b|\b(?:вопрос\w*|предложени\w*|сообщени\w*|текст\w*)\b|"
@@ -102,6 +102,30 @@ def _asks_about(around: str) -> bool:
     return bool("?" in around or "？" in around or _REFERS.search(around)) and not _ANSWERS.search(around)
 
 
+_KEEPS = re.compile(
+    r"\b(?:questions?|answer\w*|respon[ds]\w*|reply|explain|help|tell|context|sources?|mind|using|use|based|background|"
+    r"imagine|assume|suppose|given|about|topic|like|as|with|from|for|honest\w*|friendly|please be|input|message|query|hi|hello|thanks|wonder\w*|curious|know|below|frage|"
+    r"antwort\w*|beantwort\w*|erklär\w*|wie|als|question|répon\w+|expli\w+|comme|pregunta|respond\w+|como|domanda|rispond\w+|"
+    r"spiega\w*|come|pergunta|vraag|antwoord\w*|leg|als|вопрос\w*|ответ\w*|объясн\w*|как)\b|问题|回答|解释|質問|答え|説明",
+    re.I,
+)
+
+
+def _leads_in(text: str, question: str) -> bool:
+    """Whether the words before the question in its line speak of anything but a question and its answer."""
+    before = text[: text.find(question)].rsplit("\n", 1)[-1].rstrip(" \"'“„«「『")
+    return before.endswith((":", "：")) and before.count(" ") > 1 and not _KEEPS.search(before)
+
+
+_PAIR = re.compile(
+    r"\b(?:english|german|french|spanish|italian|portuguese|dutch|russian|chinese|japanese|korean|arabic|polish|hindi|turkish|"
+    r"swedish|latin)(?: in)?,? ?(?:to|into|->|→|in,) ?(?:\w+ )?(?:english|german|french|spanish|italian|portuguese|dutch|russian|"
+    r"chinese|japanese|korean|arabic|polish|hindi|turkish|swedish|latin)\b",
+    re.I,
+)
+"""From one language to another."""
+
+
 # --- what a sentence asks for ---------------------------------------------------------------------
 
 _STOPS = frozenset(",;:.!?()-–—•*|，。；：、\n")
@@ -111,9 +135,7 @@ _SKIPPED = frozenset(
     "then once so but i want need would like can bitte immer dann nur und du zuerst toujours puis et tu vous "
     "seulement siempre luego y solo sempre poi e altijd dan en alleen всегда затем и только ты пожалуйста".split()
 )
-_LEADS = frozenset(
-    "to and or must should will shall can please you then only always just first also simply either".split()
-)
+_LEADS = frozenset("to and or must should will shall can please you then only always just first also simply either".split())
 _NOT = frozenset(
     "not never no don't avoid without cannot shouldn't mustn't nicht nie keine kein niemals ne n pas jamais sans non mai senza "
     "não nunca jamás sin sem niet nooit geen zonder не никогда без".split()
@@ -128,12 +150,12 @@ _AID = frozenset(
     "help helps helping assist assists teach teaches guide guides advise advises encourage encourages support supports allow "
     "want wants like likes love loves need needs way ways how able learn learns know knows trying".split()
 )
-_DETERMINERS = frozenset(
-    "the this that each every any all my their his her whatever everything following user user's".split()
-)
+_DETERMINERS = frozenset("the this that each every any all my their his her whatever everything following user user's".split())
 _SENT = frozenset(
     "message messages question questions query queries input inputs text sentence sentences prompt utterance request".split()
 )
+_INPUT = _SENT - {"sentences"}
+_POLITE = frozenset("please now then first next just only also always - * • # 1 2 3 4 5 6 7 8 9 . )".split())
 _PLAIN = frozenset(
     "the a an this that these those any all each in on at for if when with from by as given based to it here below above "
     "there however my our their his her who what which how why is are was were not no users user question after before "
@@ -141,21 +163,24 @@ _PLAIN = frozenset(
     "do don't does did never regarding every first second third one two three make".split()
 )
 _STYLE = frozenset("short simple plain clear full complete brief long varied concise".split())
-_MODES = frozenset(
-    "as in into valid return returns output outputs only to produce strictly pure raw a an with using using".split()
-)
+_MODES = frozenset("as in into valid return returns output outputs only to produce strictly pure raw a an with using using".split())
 _FILE_WORDS = frozenset("object objects only format array output schema list string blob document response".split())
-_KNOWS = frozenset(
-    "expert experience experienced knowledge skilled fluent specialist background know knows developers".split()
-)
+_KNOWS = frozenset("expert experience experienced knowledge skilled fluent specialist background know knows developers".split())
 _PROFESSIONS = frozenset(
     "specialist engineer expert researcher teacher professor scientist enthusiast laureate consultant student historian "
     "veteran developer architect coach manager author librarian lawyer doctor nurse person".split()
 )
+_BOUND = frozenset("more longer máximo más mais over exceed above just only plus meer più".split())
+"""After "no" or "not" these make a bound: "no more than one sentence"."""
+_ONE = re.compile(
+    r"(?<!not )\b(?:one|single|exactly one|only a|just a)[\s-](?:[\w-]+ ){0,2}"
+    r"(?:lines?|sentence|word|phrase|number|letter|digit|emoji|character)\b(?! per\b| for each\b| of context)",
+    re.I,
+)
 _CAPITALS = re.compile(r"\b[A-Z][A-Z_]+\b")
 _SAYS = frozenset("return returns answer respond reply output say print write choose either label".split())
 _ACTS = re.compile(
-    r"\b(?:you are|you're|act as|acts as|behave as|function as|serve as|acting as|this is|you will be|role of|work as)\s+"
+    r"\b(?:you are|you're|act as|acts as|behave as|function as|serve as|acting as|this is|you will be|role of|work as|pretend to be|pretend you are|imagine you are|play|simulate|emulate|respond as|reply as|answer as)\s+"
     r"([^.,;:!?]*?)(?=$|[.,;:!?(]| that | who | which | whose )"
 )
 _BE_DONE = re.compile(r"\b(?:be|being|get|gets|is|are)\s+(?:\w+ly\s+)?(\w+ed|rewritten|put)\b")
@@ -171,15 +196,18 @@ def _read_sentence(sentence: str, language: str, prompt: bool) -> set[str]:
     return _Sentence(sentence, words, _classes(words, language), language == "en", prompt).signs()
 
 
-def _classes(words: list[str], language: str) -> list[set[str]]:
+def _classes(words: list[str], language: str) -> list[Set[str]]:
     """The classes of the words and phrases that begin at each word."""
     table = lexicon_words(language, _FILE)
-    found = list[set[str]]()
+    found = list[Set[str]]()
     for i, word in enumerate(words):
-        here = {name for stem, name in table.stems.get(word[:3], ()) if word.startswith(stem)}
+        here: set[str] | frozenset[str] = _NONE
+        for stem, name in table.stems.get(word[:3], ()):
+            if word.startswith(stem):
+                here = here | {name}
         for phrase, name in table.phrases.get(word, ()):
-            if tuple(words[i : i + len(phrase)]) == phrase:
-                here.add(name)
+            if len(phrase) == 1 or tuple(words[i : i + len(phrase)]) == phrase:
+                here = here | {name}
         found.append(here)
     return found
 
@@ -198,7 +226,7 @@ class _Sentence:
 
     text: str
     words: list[str]
-    classes: list[set[str]]
+    classes: list[Set[str]]
     english: bool
     prompt: bool
 
@@ -219,6 +247,8 @@ class _Sentence:
             signs.add("task")
         if about_others:
             return signs
+        if self.english and (_PAIR.search(self.text) or (self.text.rstrip().endswith("?") and "input" in every)):
+            signs.add("task")
         if "output" in every and not hedged and "aside" not in every:
             signs.add("task")
         if self._verdicts(every) or self._commands(start, told, hedged):
@@ -226,11 +256,15 @@ class _Sentence:
         if not hedged and "aside" not in every and (told or self.prompt or len(self.words) <= 9 or "answer" in every):
             signs.add("form")
             signs |= self._form()
+        elif not hedged and "shape" in every and (told or self.prompt):
+            signs |= self._form() & {"format around"}
         return signs
 
     def _form(self) -> set[str]:
         signs = set[str]()
         negated = False
+        if self.english and _ONE.search(self.text):
+            signs.add("short around")
         for i, (word, classes) in enumerate(zip(self.words, self.classes, strict=True)):
             if word in _STOPS:
                 negated = False
@@ -242,7 +276,7 @@ class _Sentence:
                 before, after = self.words[max(0, i - 1)], self.words[min(i + 1, len(self.words) - 1)]
                 if before in _MODES or after in _FILE_WORDS or len(self.words) <= 4:
                     signs.add("format around")
-            negated = negated or word in _NOT
+            negated = negated or (word in _NOT and " ".join(self.words[i + 1 : i + 2]) not in _BOUND)
         return signs
 
     def _passive(self, every: set[str]) -> bool:
@@ -250,7 +284,7 @@ class _Sentence:
         if not self.english or "input" not in every or not _NOT.isdisjoint(self.words):
             return False
         for done in _BE_DONE.finditer(" ".join(self.words)):
-            if "task" in _classes([done[1]], "en")[0]:
+            if _classes([done[1]], "en")[0] & {"task", "unless"}:
                 return True
         return False
 
@@ -278,11 +312,7 @@ class _Sentence:
         if len(found) < 2:
             return False
         between = self.text[self.text.find(found[0]) + len(found[0]) : self.text.find(found[1])]
-        return bool(
-            re.fullmatch(
-                r"[\"'`*)\]]*\s*(?:/|\||,|\bor\b|,?\s*\b(?:if|when|and)\b.*)\s*(?:or\s*)?[\"'`*(\[]*", between, re.S
-            )
-        )
+        return bool(re.fullmatch(r"[\"'`*)\]]*\s*(?:/|\||,|\bor\b|,?\s*\b(?:if|when|and)\b.*|\).*\()\s*(?:or\s*)?[\"'`*(\[]*", between, re.S))
 
     def _commands(self, start: int, told: bool, hedged: bool) -> bool:
         command, negated, helped, after_if = True, False, False, False
@@ -298,7 +328,7 @@ class _Sentence:
                     return True
                 continue
             helped = helped or word in _AID
-            aided = helped and (aided or "others" in classes or word == "how")
+            aided = helped and (aided or "others" in classes or word in ("how", "able"))
             before = self.words[i - 1] if i else ""
             if not self.english and classes & {"task", "make", "back"} and self._negated(i):
                 continue
@@ -321,13 +351,13 @@ class _Sentence:
             return told and before in _THIRD and not first
         if word.endswith("ed") or word.endswith("ion"):
             return False
-        return first or (command and (told or self._has_object(i))) or (told and before in _LEADS)
+        if first or (command and (told or self._has_object(i) or "back" in self.classes[i])):
+            return True
+        return told and before in _LEADS
 
     def _has_object(self, i: int) -> bool:
         after = self.words[i + 1] if i + 1 < len(self.words) else ""
-        return (
-            after in _DETERMINERS or after in ("it", "into", "to", "a", "an", "only") or "input" in self._class(i + 1)
-        )
+        return after in _DETERMINERS or after in ("it", "into", "to", "a", "an", "only") or "input" in self._class(i + 1)
 
     def _negated(self, i: int) -> bool:
         """Whether the clause of a word is negated: in some languages the word for "not" comes after the verb."""
@@ -335,35 +365,24 @@ class _Sentence:
         end = next((k for k in range(i, len(self.words)) if self.words[k] in _STOPS), len(self.words))
         return not _NOT.isdisjoint(self.words[begin + 1 : end])
 
-    def _class(self, i: int) -> set[str]:
-        return self.classes[i] if i < len(self.classes) else set()
+    def _class(self, i: int) -> Set[str]:
+        return self.classes[i] if i < len(self.classes) else _NONE
 
     def _unanswered(self, i: int, hedged: bool) -> bool:
         """Whether the question must not be answered: "do not answer the question, only rephrase it"."""
         after = self.words[i + 1 : i + 6]
         if hedged or not after or after[0] not in ("answer", "respond", "reply"):
             return False
+        if len(after) == 1 or after[1] in _STOPS:
+            return "you" in self.words[:i]
         rest = after[1:] if after[0] == "answer" else after[2:]
         if not rest or rest[0] not in ("the", "it", "this", "user's", "any", "them"):
             return False
-        at = next(
-            (k for k, word in enumerate(self.words[i + 2 : i + 8], i + 2) if word in _SENT or word in ("it", "them")), 0
-        )
+        at = next((k for k, word in enumerate(self.words[i + 2 : i + 8], i + 2) if word in _SENT or word in ("it", "them")), 0)
         following = self.words[at + 1] if at and at + 1 < len(self.words) else ""
-        return bool(at) and following not in (
-            "about",
-            "if",
-            "on",
-            "outside",
-            "with",
-            "in",
-            "that",
-            "when",
-            "unless",
-            "from",
-        )
+        return bool(at) and following not in ("about", "if", "on", "outside", "with", "in", "that", "when", "unless", "from")
 
-    def _asks_for_text(self, i: int, classes: set[str]) -> bool:
+    def _asks_for_text(self, i: int, classes: Set[str]) -> bool:
         """Whether the verb at a word has an object that is no answer."""
         if "aside" in set().union(*self.classes):
             return False
@@ -375,19 +394,21 @@ class _Sentence:
                 return False
             for k in range(i + 1, min(i + 13, len(self.words))):
                 if self.words[k] in _STOPS and self.words[k] not in "-()":
-                    return False
+                    break
                 if "text" in self.classes[k]:
-                    return self.words[k - 1] not in _STYLE
-                if "answer" in self.classes[k]:
+                    return not (self.words[k - 1] in _STYLE and self.words[k] in ("sentences", "words", "paragraphs"))
+                if "answer" in self.classes[k] and self.words[k - 1] != "-":
                     return False
         if "judge" in classes or "unless" in classes:
             for k in range(i + 1, min(i + 9, len(self.words))):
                 if self.words[k] in _STOPS:
                     return False
-                if "input" in self.classes[k] or ("judge" in classes and "answer" in self.classes[k]):
+                if self.words[k] == "into" and "answer" not in self._class(k + 1) | self._class(k + 2):
                     return True
-                if "answer" in self.classes[k]:
-                    return False
+                if "judge" in classes and "answer" in self.classes[k]:
+                    return True
+                if "input" in self.classes[k] and (k == i + 1 or self.words[k] != "it"):
+                    return True
         return False
 
     def _returns(self, i: int) -> bool:
@@ -403,14 +424,18 @@ class _Sentence:
                 return False
         return True
 
-    def _unknown(self, i: int, classes: set[str]) -> bool:
+    def _unknown(self, i: int, classes: Set[str]) -> bool:
         """Whether an unknown verb does something to the input: "reverse the user's message"."""
         word = self.words[i]
-        if classes or word in _PLAIN or not word.isalpha() or self.words[i + 1 : i + 2] == []:
+        if not set(self.words[:i]) <= _POLITE or self.words[i + 1 : i + 2] == []:
+            return False
+        if self.prompt and "unless" in classes and self.words[i + 1] in _DETERMINERS:
+            return not any("answer" in self._class(k) for k in range(i + 1, i + 6))
+        if classes or word in _PLAIN or word.endswith("ing") or not word.isalpha():
             return False
         if self.words[i + 1] not in _DETERMINERS:
             return False
-        return self.prompt or not _SENT.isdisjoint(self.words[i + 1 : i + 6])
+        return True
 
 
 # --- Chinese and Japanese -------------------------------------------------------------------------
