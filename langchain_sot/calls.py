@@ -294,7 +294,7 @@ class ModelCalls:
 
     def _group(self, call: Call, position: int) -> Hashable | None:
         model = self.models[position].of(call.stage)
-        return id(model) if model.text and call.stage not in self.streamed else None
+        return id(model) if model.text and call.prompt and call.stage not in self.streamed else None
 
     def _complete(self, calls: Sequence[tuple[Call, int]]) -> list[Whole | Exception]:
         requests = [self._request(call, position) for call, position in calls]
@@ -318,7 +318,7 @@ class ModelCalls:
         llm, kwargs = model.llm, model.kwargs
         if model.has_turn_flags and not prompt.prefill:
             llm, kwargs = begin_turn(llm, config, kwargs)
-        if call.stage == "direct":
+        if call.stage == "direct" and prompt.messages is self.inputs[position].conversation.messages:
             untouched = self.inputs[position].untouched
             return _Request(llm, as_string(untouched) if model.takes_text else untouched, config, kwargs, model)
         if call.timeout is not None:

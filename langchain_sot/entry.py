@@ -248,14 +248,18 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
         self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any | None
     ) -> Iterator[dict[str, Any]]:
         """Like `stream`, for an input that is itself streamed; the work begins when it is complete."""
-        for whole in _sum(list(input)):
+        from langchain_sot.messages import sum_of_chunks
+
+        for whole in sum_of_chunks(list(input)):
             yield from self.stream(whole, config, **kwargs)
 
     async def atransform(
         self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any | None
     ) -> AsyncIterator[dict[str, Any]]:
         """Async twin of `transform`."""
-        for whole in _sum([chunk async for chunk in input]):
+        from langchain_sot.messages import sum_of_chunks
+
+        for whole in sum_of_chunks([chunk async for chunk in input]):
             async with contextlib.aclosing(cast(AsyncGenerator[Any], self.astream(whole, config, **kwargs))) as chunks:
                 async for chunk in chunks:
                     yield chunk
@@ -323,7 +327,12 @@ class AnswerBatch:
                 self._limit = 1
         # An eager skeleton is read while it is written, whoever waits for the answer.
         streamed = {"skeleton", "point", "merge", "direct"} if live else {"skeleton"} if plan.settings.eager else ()
+        self._calls: ModelCalls | RetrievingCalls
         self._calls = ModelCalls(chosen, self.inputs, children, frozenset(streamed))
+        if plan.retriever is not None:
+            from langchain_sot.retrieval import RetrievingCalls
+
+            self._calls = RetrievingCalls(self._calls, plan.retriever)
 
     def _flow(
         self, parsed: ParsedInput, config: RunnableConfig, models: AnswerModels, *, live: bool, learns: bool
@@ -332,6 +341,12 @@ class AnswerBatch:
         from skeleton_of_thought.flow import AnswerFlow
 
         plan, router, conversation = self._plan, None, parsed.conversation
+        prompts, keyed = plan.prompts, parsed.keyed
+        if plan.placeholders or (keyed is not None and keyed.values):
+            from langchain_sot.inputs import filled_prompts
+
+            prompts = filled_prompts(plan, parsed)
+        found = None if keyed is None else keyed.found
         if plan.router is not None and plan.skeleton is None:
             router = plan.router
             if plan.routes_by_runs or not learns:
@@ -341,13 +356,15 @@ class AnswerBatch:
             conversation = replace(conversation, request=models.request(config.get("max_concurrency")))
         return AnswerFlow(
             conversation,
-            prompts=plan.prompts,
+            prompts=prompts,
             settings=plan.settings,
             router=router,
             skeleton=plan.skeleton,
             prefill=models.continuing(plan.prefill),
             live=live,
             structured=plan.structured and ask_structured(models.llm.llm, models.llm.kwargs) is not None,
+            retrieval=plan.retrieval if found is None else "none",
+            found=found,
         )
 
     def direct(self, position: int) -> AIMessage | None:
@@ -429,16 +446,3 @@ def _tap(root: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun) -> 
         if isinstance(handler, _StreamingCallbackHandler):
             return handler
     return None
-
-
-def _sum(chunks: list[Any]) -> list[Any]:
-    """The sum of a streamed input, as LangChain adds: where chunks do not add up, the last one counts."""
-    if not chunks:
-        return []
-    total = chunks[0]
-    for chunk in chunks[1:]:
-        try:
-            total = total + chunk
-        except TypeError:
-            total = chunk
-    return [total]

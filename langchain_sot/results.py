@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
+from langchain_core.documents import Document
 from langchain_core.runnables.utils import AddableDict
 from typing_extensions import TypedDict
 
@@ -21,6 +23,7 @@ from skeleton_of_thought.events import (
     PointRestarted,
     Routed,
     SkeletonDone,
+    SourcesFound,
 )
 from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision
 
@@ -33,6 +36,7 @@ __all__ = [
     "answer_dict",
     "errors_dict",
     "points_dict",
+    "sources_list",
 ]
 
 
@@ -48,6 +52,9 @@ class AnswerDict(TypedDict):
         answer: The whole answer.
         errors: Error messages by point number; the merge's error under "merge" (the answer is then the points as they
             are). Empty without a failure.
+        sources: The documents that the prompts show: those of the input's `context`, or all that were retrieved, each
+            once, in the order of the points. Empty for a context that is text.
+        point_sources: With retrieval per point: the documents for each point by its number, best first.
         timings: The fields of `skeleton_of_thought.types.Timings`: `total` and `first_text` in seconds, a span for
             each of the `stages`, the engine's record of each stage for local models (`decoding`), and when each of the
             `points` was written. `skeleton_of_thought.Timeline.of(result)` makes a picture of it.
@@ -60,6 +67,8 @@ class AnswerDict(TypedDict):
     points: dict[str, str]
     answer: str
     errors: dict[str, str]
+    sources: list[Document]
+    point_sources: dict[str, list[Document]]
     timings: dict[str, Any]
 
 
@@ -102,6 +111,8 @@ def answer_dict(answer: Answer) -> dict[str, Any]:
         "points": points_dict(answer),
         "answer": answer.text,
         "errors": errors_dict(answer),
+        "sources": sources_list(answer),
+        "point_sources": {str(e.point.index): list(e.sources) for e in answer.expansions if e.sources},
         "timings": answer.timings.to_dict(),
     }
 
@@ -112,6 +123,16 @@ def errors_dict(answer: Answer) -> dict[str, str]:
     if answer.merge_error is not None:
         errors["merge"] = error_text(answer.merge_error)
     return errors
+
+
+def sources_list(answer: Answer) -> list[Document]:
+    """The documents of an answer, each once: those for the question, then those of its points."""
+    groups = [sources for sources in (answer.sources, *(e.sources for e in answer.expansions)) if sources]
+    if not groups:
+        return []
+    from langchain_sot.inputs import merged_documents
+
+    return merged_documents(groups)
 
 
 def points_dict(answer: Answer) -> dict[str, str]:
@@ -132,10 +153,17 @@ class Chunks(Protocol):
 
 
 class AnswerChunks:
-    """Turns the events of one answer into chunks whose sum is `answer_dict` of it."""
+    """Turns the events of one answer into chunks whose sum is `answer_dict` of it.
 
-    def __init__(self, question: str) -> None:
+    Args:
+        question: The question's text.
+        sources: The documents of the input's context.
+    """
+
+    def __init__(self, question: str, sources: Sequence[Any] = ()) -> None:
         self._question = question
+        self._sources = list(sources)
+        self._has_point_sources = False
         self._begun = False
         self._decision: RouteDecision | None = None
         self._reason = ""
@@ -151,6 +179,8 @@ class AnswerChunks:
                 self._decision = decision
             case PointFound(point):
                 return self._begin("skeleton", point)
+            case SourcesFound(point, sources) if sources:
+                return self._found(point, sources)
             case PointRestarted(point, _):
                 return AddableDict(points=AddableDict({str(point.index): Restart("")}))
             case AnswerRestarted():
@@ -161,11 +191,22 @@ class AnswerChunks:
                 return AddableDict(errors=AddableDict(merge=error_text(error)))
             case AnswerDone(answer):
                 end = AddableDict(timings=AddableDict(answer.timings.to_dict()))
+                if self._has_point_sources:  # points find theirs in any order, and some of them find the same
+                    end = AddableDict(sources=sources_list(answer)[len(self._sources) :]) + end
                 chunk = end if self._begun else self._begin(answer.route) + end
                 return chunk if self._reason else chunk + AddableDict(reason=answer.reason)
             case AnswerFailed(error):
                 raise error
         return None
+
+    def _found(self, point: Point | None, sources: Sequence[Any]) -> AddableDict | None:
+        if point is not None:
+            self._has_point_sources = True
+            return AddableDict(point_sources=AddableDict({str(point.index): list(sources)}))
+        from langchain_sot.inputs import merged_documents
+
+        self._sources = merged_documents([sources])
+        return AddableDict(sources=self._sources) if self._begun else None
 
     def _begin(self, route: Literal["skeleton", "direct"], point: Point | None = None, text: str = "") -> AddableDict:
         titles = [point.title] if point else []
@@ -185,6 +226,8 @@ class AnswerChunks:
             points=points,
             answer=text,
             errors=AddableDict(),
+            sources=self._sources,
+            point_sources=AddableDict(),
             timings=AddableDict(),
         )
 

@@ -173,7 +173,18 @@ def test_fields_of_the_chain_and_of_the_model_are_configurable(kit, llm):
 
 def test_the_chain_has_input_output_and_config_schemas(chain):
     output = chain.get_output_jsonschema()
-    keys = {"question", "route", "reason", "skeleton", "points", "answer", "errors", "timings"}
+    keys = {
+        "question",
+        "route",
+        "reason",
+        "skeleton",
+        "points",
+        "answer",
+        "errors",
+        "sources",
+        "point_sources",
+        "timings",
+    }
     assert set(output["properties"]) == keys
     assert chain.get_input_schema().model_validate("Q")
     assert chain.get_input_schema().model_validate({"question": "Q"})
