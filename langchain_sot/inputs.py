@@ -17,7 +17,7 @@ from langchain_sot.templates import HISTORY_NAMES, LangChainTemplate
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.templates import PLACEHOLDERS, FilledTemplate, PromptTemplate, unknown_placeholders
-from skeleton_of_thought.types import Reply
+from skeleton_of_thought.types import Point, Reply, Skeleton
 
 if TYPE_CHECKING:
     from langchain_sot.plan import AnswerPlan
@@ -281,7 +281,7 @@ def filled_prompts(plan: AnswerPlan, parsed: ParsedInput) -> PromptSet:
     """
     keyed = parsed.keyed or KeyedInput((), None, {}, False)
     names = frozenset().union(*(own.names for own in plan.placeholders.values()))
-    _check_use(keyed, names)
+    _check_use(keyed, names, plan.skeleton)
     values = {name: value for name, value in keyed.values.items() if name in names}
     # A template may call the question as the input does, and show the history in its own text.
     values |= {name: parsed.conversation.question for name in _QUESTIONS[1:] if name in names & {*keyed.keys}}
@@ -299,8 +299,11 @@ def filled_prompts(plan: AnswerPlan, parsed: ParsedInput) -> PromptSet:
     return dataclasses.replace(plan.prompts, **filled)
 
 
-def _check_use(keyed: KeyedInput, names: Collection[str]) -> None:
+def _check_use(keyed: KeyedInput, names: Collection[str], points: Skeleton | None) -> None:
     unused = [name for name in keyed.values if name not in names]
+    if points is not None:
+        # A chain that makes an expansion of one of its keys passes this key on to it.
+        unused = [name for name in unused if not _are_points(keyed.values[name], points)]
     if keyed.is_state:
         # Messages beside a question may be the conversation, which must not be lost.
         unused = [name for name in unused if name == "messages" and keyed.values[name]]
@@ -311,6 +314,14 @@ def _check_use(keyed: KeyedInput, names: Collection[str]) -> None:
             f"'history') and 'context', or 'messages' in place of a question"
             + (f", and for its own prompts {', '.join(map(repr, own))}." if own else ".")
         )
+
+
+def _are_points(value: Any, points: Skeleton) -> bool:
+    if isinstance(value, Skeleton):
+        return value == points
+    if not isinstance(value, list | tuple):
+        return False
+    return tuple(each.title if isinstance(each, Point) else each for each in value) == points.titles
 
 
 def _given(keyed: KeyedInput) -> str:
