@@ -177,12 +177,16 @@ def unknown_placeholders(template: PromptTemplate, known: Collection[str]) -> tu
     needed: set[str] = set()
     names: set[str] = set()
     for text in (template.text, template.prefill, template.instead or ""):
+        plain_end = -1  # of the braces before, if they are probably text
         for match in _PLACEHOLDER.finditer(text):
             name, before, after = match[1], text[: match.start()][-1:], text[match.end() :][:1]
-            if name.isidentifier() and ALIASES.get(name, name) not in known:
-                names.add(name)
-                if not (before.isalnum() or before in tuple("\\}{^_$") or after in tuple("{}")):
-                    needed.add(name)
+            if not name.isidentifier() or ALIASES.get(name, name) in known:
+                continue
+            names.add(name)
+            if match.start() == plain_end or before.isalnum() or before in tuple("\\{^_$") or after == "}":
+                plain_end = match.end()
+            else:
+                needed.add(name)
     return frozenset(needed), frozenset(names)
 
 
