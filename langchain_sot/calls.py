@@ -191,7 +191,7 @@ class ModelCalls:
 
     def _group(self, call: Call, position: int) -> Hashable | None:
         model = self.models[position].of(call.stage)
-        return id(model) if model.text and call.stage not in self.streamed else None
+        return id(model) if model.text and call.prompt and call.stage not in self.streamed else None
 
     def _complete(self, calls: Sequence[tuple[Call, int]]) -> list[Whole | Exception]:
         requests = self._requests(calls)
@@ -221,7 +221,7 @@ class ModelCalls:
         llm, kwargs = model.llm, model.kwargs
         if model.has_turn_flags and not prompt.prefill:
             llm, kwargs = begin_turn(llm, config, kwargs)
-        if call.stage == "direct":
+        if call.stage == "direct" and prompt.messages is self.inputs[position].conversation.messages:
             untouched = self.inputs[position].untouched
             given = as_string(untouched) if model.takes_text else untouched
             return _Request(llm, given, config, kwargs, model, direct=True)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, get_type_hints
 
 from langchain_core.prompts import BasePromptTemplate, ChatPromptTemplate
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable
@@ -18,7 +18,6 @@ from pydantic import (
     Field,
     InstanceOf,
     PrivateAttr,
-    RootModel,
     ValidationInfo,
     create_model,
     field_validator,
@@ -51,7 +50,7 @@ __all__ = ["SkeletonOfThoughtChain"]
 
 _SETTINGS = tuple(field.name for field in fields(Settings))
 _TEMPLATES = ("skeleton_prompt", "point_prompt", "merge_prompt")
-_OTHERS = ("llm", "point_llm", "router", "prompts", "skeleton_mode", "prefill", "adopt")
+_OTHERS = ("llm", "point_llm", "router", "prompts", "skeleton_mode", "prefill", "adopt", "retriever", "retrieval")
 _planned_fields = operator.attrgetter(*_OTHERS, *_TEMPLATES, *_SETTINGS)
 """Reads the fields of a chain that its plan is made of."""
 
@@ -110,10 +109,11 @@ AutoRouters = PlanCache
 
 
 class ChainInput(TypedDict):
-    """A question, and the conversation before it."""
+    """A question, the conversation before it, and its context."""
 
     question: Any
     chat_history: NotRequired[Any]
+    context: NotRequired[Any]
 
 
 class _SignatureOfFields:
@@ -129,11 +129,17 @@ class _SignatureOfFields:
 class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, Any]]):
     """Answers a question by Skeleton-of-Thought.
 
-    The input is a string, `{"question": ..., "chat_history": [...]}`, a message, a list of messages (or of values that
-    LangChain converts to messages), or a prompt value. Its last message is the question. The output is a dict
-    with `question`, `route`, `skeleton`, `points`, `answer`, `errors` and `timings` (see `AnswerDict`). Streams yield
-    chunks that add up to it: `chain.pick("answer").stream(...)` gives the text in document order,
-    `chain.pick("points")` all points as they grow. A point that is written anew sends a `Restart`.
+    The input is a string, a message, a list of messages (or of values that LangChain converts to messages), a prompt
+    value, or a dict. The last message is the question. The keys of a dict are:
+
+    - `question` (or `input`, or `query`), and `chat_history` (or `history`) for the messages before it;
+    - `context`: text or documents, which every prompt of the answer shows, but for that of a merge;
+    - `messages` in place of these, as the state of a LangGraph graph has it. Other keys of a state are left alone;
+    - any other key for a placeholder of that name in the chain's own templates. A key that nothing uses is an error.
+
+    The output is a dict with `question`, `route`, `skeleton`, `points`, `answer`, `errors`, `timings` and others (see
+    `AnswerDict`). Streams yield chunks that add up to it: `chain.pick("answer").stream(...)` gives the text in document
+    order, `chain.pick("points")` all points as they grow. A point that is written anew sends a `Restart`.
 
     `config["max_concurrency"]` bounds the open calls of a whole `invoke`, `stream` or `batch`; without it every
     point is in flight at once.
@@ -154,7 +160,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             a runnable or function on the question, sync or async, or a `Router`. None for a skeleton always.
         prompts: The prompts; None for the project's own.
         skeleton_prompt: A template, or a string with placeholders, in place of the skeleton prompt:
-            `question`, `max_points`, `how_many`, `words`, `how_long`.
+            `question`, `context`, `max_points`, `how_many`, `words`, `how_long`. Keys of the input fill all others.
         point_prompt: The same for the point prompt, with `skeleton`, `titles`, `count`, `index`, `title` too.
         merge_prompt: The same for the prompt of the merge, with `skeleton`, `titles`, `count`, `draft` too: `draft` is
             the points, joined.
@@ -163,18 +169,23 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         prefill: Whether the model gets the start of its turn, as a last message of the assistant. "auto": for models
             that are known to continue it. These are this package's own, and those of servers with
             `extra_body={"continue_final_message": True}` (docs/servers.md).
+        retriever: Finds the context of inputs that bring none: a retriever, or another runnable or function, sync or
+            async, that takes the query as a string and returns documents (or text).
+        retrieval: "once", the default with a retriever: for the question. "per_point": for each point, by its title
+            and the question, and for the question if the answer is direct.
         adopt: Whether the local model of a `HuggingFacePipeline` or `ChatHuggingFace` gets an engine that writes all
             points as one batch, with the same settings. If False, that class writes them one by one.
 
     The other settings are described at `skeleton_of_thought.settings.Settings`.
 
-    In a trace the calls are runs named `skeleton`, `point 3: Take breaks`, `merge` and `answer` (for a direct one),
+    In a trace the calls are runs named `retrieve`, `skeleton`, `point 3: Take breaks`, `merge` and `answer` (direct),
     tagged `sot:skeleton` and so on, with `sot_stage`, `sot_point` and `sot_attempt` in their metadata. The chain's own
     run has the custom events that `langchain_sot.custom_events` lists.
 
     Raises:
         ValueError: A setting, prompt or router that cannot work.
-        InvalidInput: An input without a question, before any call.
+        InvalidInput: An input without a question, with a key that nothing uses, or without one that a template needs;
+            before any call.
         PointError: A point failed and `on_point_error="raise"`; the error has the partial answer.
         SkeletonError: No usable skeleton and `on_empty_skeleton="raise"`.
     """
@@ -202,6 +213,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     stop_loops: bool = False
     prefill: Literal["auto"] | bool = Field(default="auto")
     adopt: bool = True
+    retriever: Any = None
+    retrieval: Literal["none", "once", "per_point"] | None = None
 
     # Built with the first chain: it would take much of the import's time.
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", defer_build=True)
@@ -238,10 +251,11 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         return self
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        # A pickle of 0.1 has the routers of "auto" in an attribute of another name.
+        # A pickle of 0.1 has the routers of "auto" in an attribute of another name, and no retriever.
         private = (state.get("__pydantic_private__") or {}).items()
         known = {name: value for name, value in private if name in self.__private_attributes__}
-        super().__setstate__({**state, "__pydantic_private__": {**known, "_plans": PlanCache()}})
+        values = {"retriever": None, "retrieval": None, **state["__dict__"]}
+        super().__setstate__({**state, "__dict__": values, "__pydantic_private__": {**known, "_plans": PlanCache()}})
 
     # --- how answers are made ---
 
@@ -260,10 +274,19 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         if is_auto:
             router = self._plans.auto_router(self.llm, self.point_llm, self.max_points)
         prompts, templates = self.prompts or PromptSet(), [getattr(self, name) for name in _TEMPLATES]
-        if any(template is not None for template in templates):
+        more: dict[str, Any] = {}
+        own = [name for name, template in zip(_TEMPLATES, templates, strict=True) if template is not None]
+        if own or self.prompts is not None:
+            from langchain_sot.inputs import find_placeholders
             from langchain_sot.templates import prompt_set
 
             prompts = prompt_set(prompts, *templates)
+            more["placeholders"] = find_placeholders(prompts, [name.removesuffix("_prompt") for name in own])
+        if self.retriever is not None or self.retrieval is not None:
+            from langchain_sot.retrieval import as_retriever, check_retrieval
+
+            more["retrieval"] = check_retrieval(self.retriever, self.retrieval)
+            more["retriever"] = None if self.retriever is None else as_retriever(self.retriever)
         settings = {name: getattr(self, name) for name in _SETTINGS}
         if skeleton is not None:  # its points stay apart: the caller gets each of them
             settings["merge"] = False
@@ -278,6 +301,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             structured=self.skeleton_mode == "structured",
             skeleton=skeleton,
             adopts=self.adopt,
+            **more,
         )
 
     def _output(self, answer: Answer) -> dict[str, Any]:
@@ -288,7 +312,11 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     def _chunks(self, parsed: ParsedInput) -> AnswerChunks:
         from langchain_sot.results import AnswerChunks
 
-        return AnswerChunks(parsed.conversation.question)
+        if parsed.keyed is None or parsed.keyed.found is None:
+            return AnswerChunks(parsed.conversation.question)
+        from langchain_sot.inputs import merged_documents
+
+        return AnswerChunks(parsed.conversation.question, merged_documents([parsed.keyed.found.sources]))
 
     # --- its parts, for chains of your own ---
 
@@ -363,7 +391,11 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     @property
     def InputType(self) -> Any:
         """Text, messages or a dict, as the class describes."""
-        return str | ChainInput | list[Any]
+        if not (placeholders := self.plan().placeholders):
+            return str | ChainInput | list[Any]
+        from langchain_sot.inputs import input_type
+
+        return str | input_type(placeholders, self.retriever is not None) | list[Any]
 
     @property
     def OutputType(self) -> Any:
@@ -379,32 +411,13 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        """The configurable fields of the models and the router."""
-        parts = [part for part in (self.llm, self.point_llm, self.router) if isinstance(part, Runnable)]
+        """The configurable fields of the models, the router and the retriever."""
+        every = (self.llm, self.point_llm, self.router, self.retriever)
+        parts = [part for part in every if isinstance(part, Runnable)]
         return get_unique_config_specs(spec for part in parts for spec in part.config_specs)
 
     def get_graph(self, config: RunnableConfig | None = None) -> Graph:
-        """Input, skeleton, points, merge and output, with the direct route beside them."""
-        from langchain_core.runnables.graph import Graph
+        """Input, retrieval, skeleton, points, merge and output, with the direct route beside them."""
+        from langchain_sot.plan import chain_graph
 
-        from langchain_sot.skeleton_parser import SkeletonOutputParser
-
-        graph = Graph()
-        plan = self.plan()
-        start = graph.add_node(cast(Any, self.get_input_schema(config)))
-        end = graph.add_node(cast(Any, self.get_output_schema(config)))
-        parts: list[Any] = [self.get_skeleton_prompt(), plan.llm, SkeletonOutputParser(max_points=self.max_points)]
-        parts += [self.get_point_prompt(), plan.point_llm]
-        if self.merge:
-            parts += [self.get_merge_prompt(), plan.llm]
-        nodes = [graph.add_node(part) for part in parts]
-        before = start
-        if self.router is not None:
-            router = self.router if isinstance(self.router, Runnable) else RootModel[str]
-            before = graph.add_node(router, metadata={"sot_stage": "route"})
-            graph.add_edge(start, before, conditional=False)
-            graph.add_edge(before, direct := graph.add_node(plan.llm), "direct", conditional=True)
-            graph.add_edge(direct, end)
-        for source, target in zip([before, *nodes], [*nodes, end], strict=True):
-            graph.add_edge(source, target, conditional=source is before and self.router is not None)
-        return graph
+        return chain_graph(self, config)

@@ -6,6 +6,7 @@ whichever method runs the chain:
 | name | data |
 |---|---|
 | `sot_route` | `use_skeleton`, `score` (None or 0 to 1), `reason`: what the router decided |
+| `sot_sources` | `index`, `title` of the point (None and "" for the question), `sources`: the documents retrieved |
 | `sot_skeleton` | `titles`: the titles of all points |
 | `sot_point_start` | `index` (from 1), `title`, `attempt` (from 1; a call may still wait for `max_concurrency`) |
 | `sot_point_end` | `index`, `title`, `text`, `error` (None, or why the point failed for good) |
@@ -21,7 +22,16 @@ from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_eve
 from langchain_core.runnables import RunnableConfig
 
 from skeleton_of_thought.errors import error_text
-from skeleton_of_thought.events import Event, MergeDone, MergeStarted, PointDone, PointStarted, Routed, SkeletonDone
+from skeleton_of_thought.events import (
+    Event,
+    MergeDone,
+    MergeStarted,
+    PointDone,
+    PointStarted,
+    Routed,
+    SkeletonDone,
+    SourcesFound,
+)
 
 __all__ = ["CustomEventReporter", "custom_event"]
 
@@ -32,6 +42,9 @@ def custom_event(event: Event) -> tuple[str, dict[str, Any]] | None:
         case Routed(decision):
             route = {"use_skeleton": decision.use_skeleton, "score": decision.score, "reason": decision.reason}
             return "sot_route", route
+        case SourcesFound(point, sources):
+            index, title = (None, "") if point is None else (point.index, point.title)
+            return "sot_sources", {"index": index, "title": title, "sources": list(sources)}
         case SkeletonDone(skeleton):
             return "sot_skeleton", {"titles": list(skeleton.titles)}
         case PointStarted(point, attempt):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from langchain_sot.models.resolution import AnswerModels, ChainModels
     from langchain_sot.plan import AnswerPlan
     from langchain_sot.results import Chunks
+    from langchain_sot.retrieval import RetrievingCalls
     from skeleton_of_thought.budget import Budget, Share
     from skeleton_of_thought.events import AnswerFailed, Event
     from skeleton_of_thought.flow import AnswerFlow
@@ -273,9 +274,14 @@ class AnswerBatch:
                 self._limit = 1
         # An eager skeleton is read while it is written, whoever waits for the answer.
         streamed = {"skeleton", "point", "merge", "direct"} if live else {"skeleton"} if plan.settings.eager else ()
+        self._calls: ModelCalls | RetrievingCalls
         self._calls = ModelCalls(chosen, self.inputs, children, frozenset(streamed))
         if self._limit is None and (budget is not None or len(self._flows) > 1):
             self._limit = plan.share(budget, chosen, self._calls.together)
+        if plan.retriever is not None:
+            from langchain_sot.retrieval import RetrievingCalls
+
+            self._calls = RetrievingCalls(self._calls, plan.retriever)
 
     def _flow(
         self, parsed: ParsedInput, config: RunnableConfig, models: AnswerModels, *, live: bool, learns: bool
@@ -284,6 +290,12 @@ class AnswerBatch:
         from skeleton_of_thought.flow import AnswerFlow
 
         plan, router, conversation = self._plan, None, parsed.conversation
+        prompts, keyed = plan.prompts, parsed.keyed
+        if plan.placeholders or (keyed is not None and keyed.values):
+            from langchain_sot.inputs import filled_prompts
+
+            prompts = filled_prompts(plan, parsed)
+        found = None if keyed is None else keyed.found
         if plan.router is not None and plan.skeleton is None:
             router = plan.router
             if plan.routes_by_runs or not learns:
@@ -293,13 +305,15 @@ class AnswerBatch:
             conversation = replace(conversation, request=models.request(config.get("max_concurrency")))
         return AnswerFlow(
             conversation,
-            prompts=plan.prompts,
+            prompts=prompts,
             settings=plan.settings,
             router=router,
             skeleton=plan.skeleton,
             prefill=models.continuing(plan.prefill),
             live=live,
             structured=plan.structured and ask_structured(models.llm.llm, models.llm.kwargs) is not None,
+            retrieval=plan.retrieval if found is None else "none",
+            found=found,
         )
 
     def direct(self, position: int) -> AIMessage | None:

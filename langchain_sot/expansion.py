@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.output_parsers import StrOutputParser
-from langchain_core.runnables import Runnable, RunnableLambda, RunnableParallel
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnableParallel
 from langchain_core.runnables.base import RunnableSequence
 
 from langchain_sot.entry import FlowRunnable
+from langchain_sot.inputs import filled_prompts
 from langchain_sot.messages import ParsedInput, convert_messages, read_input, render_text
 from langchain_sot.models.resolution import find_model, read_traits
 from langchain_sot.plan import AnswerPlan
 from langchain_sot.results import PointChunks, points_dict
+from langchain_sot.retrieval import afind, call_config, find, point_query
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Answer, Point, Skeleton
+from skeleton_of_thought.types import Answer, Point, Reply, Skeleton
 
 __all__ = ["PointExpansion", "as_skeleton"]
 
@@ -91,17 +94,60 @@ class PointExpansion(FlowRunnable, RunnableParallel[Any]):
 
 def _step(plan: AnswerPlan, point: Point) -> RunnableSequence[Any, str]:
     """One point as a chain, for graphs, and for users who take a single step."""
-    text = read_traits(find_model(plan.point_llm)).text
+    prompt = _PointPrompt(plan, point)
+    first: RunnableLambda[Any, Any] = RunnableLambda(prompt.make, prompt.amake, name=f"prompt {point.index}")
+    return RunnableSequence(first, plan.point_llm, StrOutputParser())
 
-    def prompt(value: Any) -> Any:
-        rendered = plan.prompts.point_prompt(
-            read_input(value).conversation,
-            plan.skeleton or Skeleton((point,)),
-            point,
+
+@dataclass(frozen=True)
+class _PointPrompt:
+    """Makes the prompt of one point from an input of the chain.
+
+    Attributes:
+        plan: The plan of the points.
+        point: The point.
+    """
+
+    plan: AnswerPlan
+    point: Point
+
+    def make(self, value: Any, config: RunnableConfig) -> Any:
+        """The messages, or the string, for the model of the points."""
+        parsed = read_input(value)
+        found = None if parsed.keyed is None else parsed.keyed.found
+        if found is None and self.plan.retriever is not None:
+            found = find(self.plan.retriever, self._query(parsed), self._config(config))
+        return self._rendered(parsed, found)
+
+    async def amake(self, value: Any, config: RunnableConfig) -> Any:
+        """Async twin of `make`."""
+        parsed = read_input(value)
+        found = None if parsed.keyed is None else parsed.keyed.found
+        if found is None and self.plan.retriever is not None:
+            found = await afind(self.plan.retriever, self._query(parsed), self._config(config))
+        return self._rendered(parsed, found)
+
+    @property
+    def _own(self) -> Point | None:
+        return self.point if self.plan.retrieval == "per_point" else None
+
+    def _query(self, parsed: ParsedInput) -> str:
+        return point_query(parsed.conversation.question, self._own)
+
+    def _config(self, config: RunnableConfig) -> RunnableConfig:
+        return call_config(config, self._own)
+
+    def _rendered(self, parsed: ParsedInput, found: Reply | None) -> Any:
+        plan = self.plan
+        rendered = filled_prompts(plan, parsed).point_prompt(
+            parsed.conversation,
+            plan.skeleton or Skeleton((self.point,)),
+            self.point,
             max_points=plan.settings.max_points,
             words=plan.settings.point_words,
             prefill=False,
+            context="" if found is None else found.context,
+            own_context=self._own is not None and (parsed.keyed is None or parsed.keyed.found is None),
         )
+        text = read_traits(find_model(plan.point_llm)).text
         return render_text(rendered) if text else convert_messages(rendered)
-
-    return RunnableSequence(RunnableLambda(prompt, name=f"prompt {point.index}"), plan.point_llm, StrOutputParser())

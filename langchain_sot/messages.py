@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, is_dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import (
     AIMessage,
@@ -17,13 +18,18 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.prompt_values import PromptValue
+from pydantic import BaseModel
 
 from skeleton_of_thought.adapters.replies import ReplyEnd, read_decoding, read_usage
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Content, Conversation, Decoding, Message, Prompt, Request, Usage
 
+if TYPE_CHECKING:
+    from langchain_sot.inputs import KeyedInput
+
 __all__ = [
     "ParsedInput",
+    "as_messages",
     "convert_message",
     "convert_messages",
     "message_decoding",
@@ -64,10 +70,12 @@ class ParsedInput:
         conversation: The input as the core reads it.
         untouched: The input of the model on the direct route: the caller's own objects, or the bare string
             where nothing but a string was given.
+        keyed: What an input with several keys has besides; None for text and messages.
     """
 
     conversation: Conversation
     untouched: Any
+    keyed: KeyedInput | None = None
 
 
 def read_input(value: Any) -> ParsedInput:
@@ -75,13 +83,13 @@ def read_input(value: Any) -> ParsedInput:
 
     Args:
         value: A string, a message, a list of values that LangChain converts to messages, a prompt value, or a
-            mapping with `question` and optionally `chat_history`.
+            mapping with several keys, see `langchain_sot.inputs`.
 
     Raises:
         InvalidInput: It is none of these, or has no question.
     """
-    messages, untouched = _read(value)
-    return ParsedInput(Conversation(messages), untouched)
+    messages, untouched, keyed = _read(value)
+    return ParsedInput(Conversation(messages), untouched, keyed)
 
 
 def read_messages(value: Any) -> tuple[Message, ...]:
@@ -104,35 +112,39 @@ def read_request(kwargs: Mapping[str, Any], max_concurrency: int | None) -> Requ
     return Request(bool(given & _TOOLS), bool(given & _FORMATS), max_concurrency)
 
 
-def _read(value: Any) -> tuple[tuple[Message, ...], Any]:
+def _read(value: Any) -> tuple[tuple[Message, ...], Any, KeyedInput | None]:
     if isinstance(value, str):
-        return (Message("user", value, raw=HumanMessage(value)),), value
+        return (Message("user", value, raw=HumanMessage(value)),), value, None
     if isinstance(value, PromptValue):
-        return _all_converted(value.to_messages()), value
-    if isinstance(value, Mapping) and "question" in value:
-        history = _history(value.get("chat_history"))
-        question = value["question"]
-        if isinstance(question, str) and not history:
-            return (Message("user", question, raw=HumanMessage(question)),), question
-        messages = [*history, _question(question)]
-        return _all_converted(messages), messages
-    messages = _messages(value)
-    return _all_converted(messages), messages
+        return _all_converted(value.to_messages()), value, None
+    if isinstance(value, Mapping) or _is_state(value):
+        # By name, because that module imports this one.
+        messages, untouched, keyed = import_module("langchain_sot.inputs").read_mapping(value)
+        return _all_converted(messages), untouched, keyed
+    messages = as_messages(value)
+    return _all_converted(messages), messages, None
 
 
 def _all_converted(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
     return tuple(convert_message(message) for message in messages)
 
 
-def _messages(value: Any) -> list[BaseMessage]:
+def _is_state(value: Any) -> bool:
+    """Whether this is the state of a graph as an object."""
+    if isinstance(value, BaseMessage) or not (hasattr(value, "messages") or hasattr(value, "question")):
+        return False
+    return isinstance(value, BaseModel) or (is_dataclass(value) and not isinstance(value, type))
+
+
+def as_messages(value: Any) -> list[BaseMessage]:
+    """A message, or a list of messages, in any form that LangChain converts to messages.
+
+    Raises:
+        InvalidInput: It is something else.
+    """
     if isinstance(value, BaseMessage):
         return [value]
     if isinstance(value, Mapping):
-        if "content" not in value:
-            raise InvalidInput(
-                f"The input has the keys {sorted(map(str, value))}, but no 'question'. Give a string, messages, or "
-                "{'question': ..., 'chat_history': [...]}."
-            )
         return _converted([dict(value)])
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and value[0] in _ROLES:
         return _converted([value])
@@ -140,7 +152,7 @@ def _messages(value: Any) -> list[BaseMessage]:
         return _converted(value)
     raise InvalidInput(
         f"The input is {type(value).__name__} ({repr(value)[:60]}). Give a string, messages, or "
-        "{'question': ..., 'chat_history': [...]}."
+        "{'question': ..., 'chat_history': [...], 'context': ...}."
     )
 
 
@@ -149,29 +161,6 @@ def _converted(values: Sequence[Any]) -> list[BaseMessage]:
         return convert_to_messages(values)
     except (ValueError, TypeError, NotImplementedError, AttributeError, KeyError) as error:
         raise InvalidInput(f"The messages cannot be read: {error} Input: {repr(values)[:100]}") from error
-
-
-def _question(value: Any) -> BaseMessage:
-    if isinstance(value, list) and all(isinstance(block, dict) and "role" not in block for block in value):
-        return HumanMessage(content=value)
-    messages = [HumanMessage(value)] if isinstance(value, str) else _messages(value)
-    if len(messages) != 1:
-        raise InvalidInput(
-            f"'question' holds {len(messages)} messages, but must be one question: put the earlier messages into "
-            "'chat_history'."
-        )
-    return messages[0]
-
-
-def _history(value: Any) -> list[BaseMessage]:
-    if value is None or value == "":
-        return []
-    if isinstance(value, str):
-        # A memory as text has no speakers any more, but still serves as context.
-        return [SystemMessage(f"The conversation so far:\n{value}")]
-    if isinstance(value, PromptValue):
-        return value.to_messages()
-    return _messages(value)
 
 
 def convert_message(message: BaseMessage) -> Message:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
+from langchain_core.documents import Document
 from langchain_core.runnables.utils import AddableDict
 from typing_extensions import TypedDict
 
@@ -21,6 +23,7 @@ from skeleton_of_thought.events import (
     PointRestarted,
     Routed,
     SkeletonDone,
+    SourcesFound,
 )
 from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision
 
@@ -34,6 +37,7 @@ __all__ = [
     "end_dict",
     "errors_dict",
     "points_dict",
+    "sources_list",
 ]
 
 
@@ -49,6 +53,9 @@ class AnswerDict(TypedDict):
         answer: The whole answer.
         errors: Error messages by point number; the merge's error under "merge" (the answer is then the points as they
             are). Empty without a failure.
+        sources: The documents that the prompts show: those of the input's `context`, or all that were retrieved, each
+            once, in the order of the points. Empty for a context that is text.
+        point_sources: With retrieval per point: the documents for each point by its number, best first.
         finish_reason: Why the answer ended. With points: the worst end of any of them, or `"stop"`; of a direct answer:
             the model's own word, None if it gives none. See `skeleton_of_thought.Answer.finish_reason`.
         finish_reasons: Why the text of each point ended, by its number: `"stop"`, `"length"` for a text that a token
@@ -69,6 +76,8 @@ class AnswerDict(TypedDict):
     points: dict[str, str]
     answer: str
     errors: dict[str, str]
+    sources: list[Document]
+    point_sources: dict[str, list[Document]]
     finish_reason: str | None
     finish_reasons: dict[str, str | None]
     usage: dict[str, int]
@@ -116,6 +125,8 @@ def answer_dict(answer: Answer) -> dict[str, Any]:
         "points": points_dict(answer),
         "answer": answer.text,
         "errors": errors_dict(answer),
+        "sources": sources_list(answer),
+        "point_sources": {str(e.point.index): list(e.sources) for e in answer.expansions if e.sources},
         **end_dict(answer),
     }
 
@@ -147,6 +158,16 @@ def errors_dict(answer: Answer) -> dict[str, str]:
     return errors
 
 
+def sources_list(answer: Answer) -> list[Document]:
+    """The documents of an answer, each once: those for the question, then those of its points."""
+    groups = [sources for sources in (answer.sources, *(e.sources for e in answer.expansions)) if sources]
+    if not groups:
+        return []
+    from langchain_sot.inputs import merged_documents
+
+    return merged_documents(groups)
+
+
 def points_dict(answer: Answer) -> dict[str, str]:
     """The text of each point by its number."""
     return {str(e.point.index): e.text for e in answer.expansions}
@@ -165,10 +186,17 @@ class Chunks(Protocol):
 
 
 class AnswerChunks:
-    """Turns the events of one answer into chunks whose sum is `answer_dict` of it."""
+    """Turns the events of one answer into chunks whose sum is `answer_dict` of it.
 
-    def __init__(self, question: str) -> None:
+    Args:
+        question: The question's text.
+        sources: The documents of the input's context.
+    """
+
+    def __init__(self, question: str, sources: Sequence[Any] = ()) -> None:
         self._question = question
+        self._sources = list(sources)
+        self._has_point_sources = False
         self._begun = False
         self._decision: RouteDecision | None = None
         self._reason = ""
@@ -184,6 +212,8 @@ class AnswerChunks:
                 self._decision = decision
             case PointFound(point):
                 return self._begin("skeleton", point)
+            case SourcesFound(point, sources) if sources:
+                return self._found(point, sources)
             case PointRestarted(point, _):
                 return AddableDict(points=AddableDict({str(point.index): Restart("")}))
             case AnswerRestarted():
@@ -194,11 +224,22 @@ class AnswerChunks:
                 return AddableDict(errors=AddableDict(merge=error_text(error)))
             case AnswerDone(answer):
                 end = AddableDict(end_dict(answer))
+                if self._has_point_sources:  # points find theirs in any order, and some of them find the same
+                    end = AddableDict(sources=sources_list(answer)[len(self._sources) :]) + end
                 chunk = end if self._begun else self._begin(answer.route) + end
                 return chunk if self._reason else chunk + AddableDict(reason=answer.reason)
             case AnswerFailed(error):
                 raise error
         return None
+
+    def _found(self, point: Point | None, sources: Sequence[Any]) -> AddableDict | None:
+        if point is not None:
+            self._has_point_sources = True
+            return AddableDict(point_sources=AddableDict({str(point.index): list(sources)}))
+        from langchain_sot.inputs import merged_documents
+
+        self._sources = merged_documents([sources])
+        return AddableDict(sources=self._sources) if self._begun else None
 
     def _begin(self, route: Literal["skeleton", "direct"], point: Point | None = None, text: str = "") -> AddableDict:
         titles = [point.title] if point else []
@@ -218,6 +259,8 @@ class AnswerChunks:
             points=points,
             answer=text,
             errors=AddableDict(),
+            sources=self._sources,
+            point_sources=AddableDict(),
             finish_reason=None,
             finish_reasons=AddableDict(),
             usage=AddableDict(),

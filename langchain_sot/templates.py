@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.messages import BaseMessage
@@ -19,12 +19,13 @@ from langchain_core.prompts import (
 from langchain_sot.messages import convert_message
 from skeleton_of_thought.errors import PromptFileError
 from skeleton_of_thought.prompts import ALIASES, PLACEHOLDERS, PromptSet, PromptTemplate, Template, begin_with
-from skeleton_of_thought.templates import with_history, with_system
+from skeleton_of_thought.templates import unknown_placeholders, with_history, with_system
 from skeleton_of_thought.types import Conversation, Message, Prompt
 
-__all__ = ["LangChainTemplate", "chat_prompt", "prompt_set"]
+__all__ = ["HISTORY_NAMES", "LangChainTemplate", "chat_prompt", "prompt_set"]
 
-_HISTORY = ("chat_history", "history")
+HISTORY_NAMES = ("chat_history", "history")
+"""The names of the messages before the question, as keys of an input and as placeholders."""
 _KNOWN = frozenset().union(*PLACEHOLDERS.values())
 _BRACED = re.compile(r"\{(\w+)\}")
 
@@ -39,16 +40,37 @@ class LangChainTemplate:
 
     Attributes:
         template: The template; LangChain formats its values, so braces in them are safe.
+        values: The input's values for placeholders of the caller's own.
     """
 
     template: BasePromptTemplate[Any]
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def own_placeholders(self, known: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """The placeholders that are not known: those that need a value, and all that take one.
+
+        Args:
+            known: The names of the values that `render` gets.
+        """
+        known = {*known, *HISTORY_NAMES}
+        template = self.template
+        names = {*template.input_variables, *template.optional_variables, *template.partial_variables}
+        return frozenset({*template.input_variables} - known - {"messages"}), frozenset(names - known)
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
         """The template with these values, as `skeleton_of_thought.prompts.Template.render` describes."""
-        history = [message.raw or message for message in conversation.turns]
-        placed = [name for name in _HISTORY if name in _variables(self.template)]
-        known = {name: value for name, value in values.items() if name in _variables(self.template)}
-        value = self.template.format_prompt(**known, **dict.fromkeys(placed, history))
+        names = _variables(self.template)
+        known: dict[str, Any] = {name: value for name, value in values.items() if name in names}
+        placed = [name for name in (*HISTORY_NAMES, "messages") if name in names]
+        if placed:
+            turns = [message.raw or message for message in conversation.turns]
+            question = conversation.messages[-1]
+            known |= {name: [*turns, question.raw or question] if name == "messages" else turns for name in placed}
+        if self.values:
+            names |= {*self.template.partial_variables}
+            own = {name: value for name, value in self.values.items() if name in names}
+            known = {**own, **known} if "messages" not in own else {**own, **known, "messages": own["messages"]}
+        value = self.template.format_prompt(**known)
         turns = [_core_message(message, conversation) for message in value.to_messages()]
         turns, start = _take_prefill(turns, prefill=prefill)
         if not placed:
@@ -62,7 +84,7 @@ def _variables(template: BasePromptTemplate[Any]) -> set[str]:
 
 
 def _core_message(message: BaseMessage, conversation: Conversation) -> Message:
-    own = next((m for m in conversation.history if m.raw is message), None)
+    own = next((m for m in conversation.messages if m.raw is message), None)
     return own or convert_message(message)
 
 
@@ -93,7 +115,7 @@ def prompt_set(
         merge: A template in place of its prompt of the merge.
 
     Raises:
-        PromptFileError: A template lacks a value that it needs, or asks for a value that does not exist.
+        PromptFileError: A template lacks a value that it needs.
     """
     prompts = base or PromptSet()
     if skeleton is not None:
@@ -108,14 +130,7 @@ def prompt_set(
 def _template(template: BasePromptTemplate[Any] | str, name: str, needed: set[str]) -> Template | str:
     if isinstance(template, str):
         return template
-    # There is no retrieval here: a context would always be empty.
-    names, known = _variables(template), PLACEHOLDERS[name] - {"context"}
-    if unknown := set(template.input_variables) - known - set(_HISTORY):
-        raise PromptFileError(
-            f"The {name} prompt asks for {sorted(unknown)}, which Skeleton-of-Thought does not have. It has "
-            f"{sorted(known)} and chat_history; fill in anything else with .partial(...)."
-        )
-    if not names & needed:
+    if not _variables(template) & {*needed, "messages"}:
         wanted = " or ".join(f"{{{n}}}" for n in sorted(needed))
         raise PromptFileError(f"The {name} prompt never mentions {wanted}. Put {wanted} into it.")
     return LangChainTemplate(template)
@@ -140,17 +155,19 @@ def chat_prompt(template: Template | str, **partial: str) -> ChatPromptTemplate:
             return inner.partial(**{name: value for name, value in partial.items() if name in names})
     if isinstance(template, PromptTemplate):
         chat = ChatPromptTemplate.from_messages(
-            [MessagesPlaceholder("chat_history", optional=True), ("human", _f_string(template.instruction))]
+            [MessagesPlaceholder("chat_history", optional=True), ("human", _f_string(template))]
         )
         return chat.partial(**{name: value for name, value in partial.items() if name in chat.input_variables})
     raise PromptFileError(f"A prompt of type {type(template).__name__} cannot be shown as a ChatPromptTemplate.")
 
 
-def _f_string(text: str) -> str:
+def _f_string(template: PromptTemplate) -> str:
     # All braces except those of placeholders are doubled, so that f-string formatting changes nothing else.
+    text, names = template.instruction, _KNOWN | unknown_placeholders(template, _KNOWN)[0]
+
     def braces(match: re.Match[str]) -> str:
         name = ALIASES.get(match[1], match[1])
-        return f"{{{name}}}" if name in _KNOWN else f"{{{{{match[1]}}}}}"
+        return f"{{{name}}}" if name in names else f"{{{{{match[1]}}}}}"
 
     pieces: list[str] = []
     end = 0

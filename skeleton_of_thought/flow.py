@@ -1,8 +1,7 @@
 """Skeleton-of-Thought for one question, as a state machine: the algorithm, written once.
 
 `AnswerFlow` does no I/O and knows no thread, loop or clock. A driver reports what happened (`start`, `delta`, `done`,
-`failed`), and the flow returns what follows: calls to open, calls to cancel, and events for the caller. The drivers
-are in `skeleton_of_thought.drive`; adapters supply the calls.
+`failed`), and the flow returns what follows: calls to open, calls to cancel, and events. Adapters supply the calls.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ class AnswerFlow(MergeFlow):
         prefill: The stages (`"skeleton"`, `"point"`) whose backend continues the start of an assistant's turn.
         live: Whether text is released while it is written. If not, the answer's text comes as one
             `AnswerDelta` at the end, and a point may be retried even after it wrote text.
-        structured: Whether the backend gives the skeleton as data (`Reply.titles`). A call that fails is tried
-            again as text: its server may not take the schema.
+        structured: Whether the backend gives the skeleton as data (`Reply.titles`); a failed call is repeated as text.
         retrieval: When calls of stage `sources` retrieve; see `Retrieval`.
+        found: The context of the question and its sources, where the caller has them already.
 
     Attributes:
         finished: Whether the last event was emitted.
@@ -67,6 +66,7 @@ class AnswerFlow(MergeFlow):
         live: bool = True,
         structured: bool = False,
         retrieval: Retrieval = "none",
+        found: Reply | None = None,
     ) -> None:
         if retrieval not in get_args(Retrieval):
             raise InvalidInput(f"retrieval must be {' or '.join(map(repr, get_args(Retrieval)))}, not {retrieval!r}.")
@@ -82,6 +82,8 @@ class AnswerFlow(MergeFlow):
         size, own_context = (settings.max_points, settings.point_words), retrieval == "per_point"
         prompts = prompts or DEFAULT_PROMPTS
         self._prompts = AnswerPrompts(prompts, conversation, *size, prefill=prefill, own_context=own_context)
+        if found is not None:
+            self._draft.sources, self._prompts.context = found.sources, found.context
         self._release, self._points = self._draft.release, self._draft.points
         self._router, self._given, self._retrieval, self._structured = router, skeleton, retrieval, structured
         self._racing = False
@@ -223,7 +225,6 @@ class AnswerFlow(MergeFlow):
             self._write_point(writing)
             return
         self._draft.sources, self._prompts.context = sources, context
-        # Both routes retrieve only once for the question.
         self._actions.append(events.SourcesDone())
         if self._draft.route == "direct":
             self._answer_directly()

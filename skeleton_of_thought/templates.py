@@ -30,6 +30,7 @@ __all__ = [
     "ALIASES",
     "PLACEHOLDERS",
     "AnswerPrompts",
+    "FilledTemplate",
     "PromptTemplate",
     "Template",
     "begin_with",
@@ -38,6 +39,7 @@ __all__ = [
     "how_many",
     "mentions",
     "skeleton_values",
+    "unknown_placeholders",
     "with_history",
     "with_system",
 ]
@@ -59,7 +61,10 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
         }
     ),
     "merge": frozenset(
-        {"question", "skeleton", "titles", "count", "draft", "max_points", "how_many", "words", "how_long"}
+        {
+            *("question", "context", "skeleton", "titles", "count", "draft"),
+            *("max_points", "how_many", "words", "how_long"),
+        }
     ),
     "direct": frozenset({"question", "context"}),
 }
@@ -184,6 +189,45 @@ def mentions(template: PromptTemplate, names: Collection[str]) -> bool:
     return True
 
 
+def unknown_placeholders(template: PromptTemplate, known: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """The placeholders of a template that are not known: those that need a value, and all of them.
+
+    Braces in the middle of other text, as in `\\frac{a}{b}`, `${HOME}` or `{{name}}`, are probably no placeholder: a
+    value fills them, but they need none.
+    """
+    needed: set[str] = set()
+    names: set[str] = set()
+    for text in (template.text, template.prefill, template.instead or ""):
+        plain_end = -1  # of the braces before, if they are probably text
+        for match in _PLACEHOLDER.finditer(text):
+            name, before, after = match[1], text[: match.start()][-1:], text[match.end() :][:1]
+            if not name.isidentifier() or ALIASES.get(name, name) in known:
+                continue
+            names.add(name)
+            if match.start() == plain_end or before.isalnum() or before in tuple("\\{^_$") or after == "}":
+                plain_end = match.end()
+            else:
+                needed.add(name)
+    return frozenset(needed), frozenset(names)
+
+
+@dataclass(frozen=True)
+class FilledTemplate:
+    """A template with values of the caller's for its own placeholders.
+
+    Attributes:
+        template: The template.
+        values: The values by the placeholders' names. Values of the stage with the same name take precedence.
+    """
+
+    template: Template
+    values: Mapping[str, str]
+
+    def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
+        """The prompt of one call, as `Template.render` describes."""
+        return self.template.render(conversation, {**self.values, **values}, prefill=prefill)
+
+
 def fill(text: str, values: Mapping[str, str]) -> str:
     """The text with values for its placeholders; a placeholder without a value stays as it is."""
     # The template is split once, so braces in values are never read as placeholders.
@@ -276,8 +320,12 @@ class AnswerPrompts:
         return self._render(self._prompts.direct_with_context, values)
 
     def merge(self, skeleton: Skeleton, draft: str) -> Prompt:
-        """Asks for one text in place of the points; `draft` is the points, joined."""
-        return self._render(self._prompts.merge, {**self._values, **skeleton_values(skeleton), "draft": draft})
+        """Asks for one text in place of the points; `draft` is the points, joined.
+
+        A merge changes no content, so its prompt shows the context of the question only where the template asks for it.
+        """
+        values = {**self._values, **skeleton_values(skeleton), "draft": draft, "context": self.context}
+        return cast(Template, self._prompts.merge).render(self._conversation, values, prefill=False)
 
     @property
     def has_own_merge(self) -> bool:

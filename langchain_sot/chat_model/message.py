@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
@@ -16,7 +18,7 @@ from langchain_sot.entry import AnswerBatch
 from langchain_sot.messages import usage_metadata
 from langchain_sot.models.resolution import ChainModels
 from langchain_sot.plan import AnswerPlan
-from langchain_sot.results import errors_dict
+from langchain_sot.results import errors_dict, sources_list
 from skeleton_of_thought.adapters.replies import read_usage
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
 from skeleton_of_thought.types import Answer, Usage
@@ -185,6 +187,7 @@ def as_chunk(output: Any) -> AIMessageChunk:
 
 
 def _metadata(answer: Answer, model_name: str) -> dict[str, Any]:
+    documents = sources_list(answer)
     return {
         "model_name": model_name,
         "finish_reason": answer.finish_reason or "stop",
@@ -193,10 +196,17 @@ def _metadata(answer: Answer, model_name: str) -> dict[str, Any]:
         "reason": answer.reason,
         "skeleton": list(answer.skeleton.titles) if answer.route == "skeleton" else [],
         "errors": errors_dict(answer),
+        **({"sources": _pages(documents)} if documents else {}),
         "timings": answer.timings.to_dict(),
         _STAGES: {stage: usage_metadata(usage) for stage, usage in answer.usage_by_stage.items()},
         "usage_by_point": {str(e.point.index): usage_metadata(e.usage) for e in answer.expansions},
     }
+
+
+def _pages(documents: list[Document]) -> list[dict[str, Any]]:
+    """What documents say about themselves, as JSON-safe data without their texts."""
+    pages = [{"id": document.id, "metadata": document.metadata} for document in documents]
+    return cast(list[dict[str, Any]], json.loads(json.dumps(pages, default=str)))
 
 
 def _total(stages: Mapping[str, UsageMetadata]) -> UsageMetadata | None:

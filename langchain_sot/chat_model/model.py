@@ -48,12 +48,14 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
 
     - `route`: `"skeleton"` or `"direct"`, `reason`: why, and `skeleton`: the titles of the points;
     - `errors`, `timings`: as in the chain's output;
+    - `sources`, if the chain has a retriever: `id` and `metadata` of each document that was found, without its text;
     - `usage_by_stage`: the usage of the `route`, `skeleton`, `point` and `direct` calls, each summed;
     - `finish_reason`: `"length"` if one of the texts was cut, and `model_name`.
 
     **Direct answers.** If the chain's router chooses the direct route without a call, as the default router does, the
     `llm` answers in a run of its own. The message and the chunks are those of the `llm`; only `route`, `reason`,
-    `skeleton` and `errors` are added to the `response_metadata` of the message, or of the first chunk.
+    `skeleton` and `errors` are added to the `response_metadata` of the message, or of the first chunk. A chain with a
+    retriever retrieves for direct answers, too, so it makes them itself.
 
     **Calls that go to the chain's `llm` unchanged.** The `llm` answers alone if the last message is not a human's or is
     empty, and if a call has `stop`, `max_tokens`, tools, functions, a response format, or any other argument that is

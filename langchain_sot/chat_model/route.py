@@ -167,7 +167,8 @@ def route_call(
         decision = decide_at_once(ChildRunRouter(plan.router, config), conversation)
     if decision is None:
         return CallRoute(delegated=False, plan=plan, models=models)
-    if decision.use_skeleton:
+    # A direct answer shows the documents that the chain's retriever finds, too.
+    if decision.use_skeleton or plan.retriever is not None:
         known = replace(plan, router=KnownDecision(plan.router, decision))
         return CallRoute(delegated=False, plan=known, models=models)
     direct = DirectAnswer(plan.router, decision, conversation.question)

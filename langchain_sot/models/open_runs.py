@@ -1,4 +1,4 @@
-"""Model runs that LangChain leaves open when a call is cancelled."""
+"""Model and retriever runs that LangChain leaves open when a call is cancelled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForLLMRun
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    AsyncCallbackManagerForRetrieverRun,
+)
 from langchain_core.callbacks.base import AsyncCallbackHandler
 from langchain_core.runnables import RunnableConfig
 
@@ -16,10 +20,10 @@ __all__ = ["ended_runs"]
 
 @contextlib.asynccontextmanager
 async def ended_runs(config: RunnableConfig) -> AsyncIterator[RunnableConfig]:
-    """Yields a config for one call, and ends its open model runs when the call is cancelled.
+    """Yields a config for one call, and ends its open model and retriever runs when the call is cancelled.
 
-    `BaseChatModel.ainvoke` forgets its run when its task is cancelled: tracers would show the run as open for ever.
-    `astream` forgets it only while its handlers process the start of the run.
+    `BaseChatModel.ainvoke` and `BaseRetriever.ainvoke` forget their run when their task is cancelled: tracers would
+    show it as open for ever. `astream` forgets it only while its handlers process the start of the run.
     """
     callbacks = config.get("callbacks")
     if not isinstance(callbacks, AsyncCallbackManager) or not (callbacks.handlers or callbacks.inheritable_handlers):
@@ -31,36 +35,44 @@ async def ended_runs(config: RunnableConfig) -> AsyncIterator[RunnableConfig]:
     try:
         yield {**config, "callbacks": manager}
     except asyncio.CancelledError as error:
-        for run_id, details in runs.open.items():
-            run = AsyncCallbackManagerForLLMRun(
-                run_id=run_id,
-                handlers=callbacks.handlers,
-                inheritable_handlers=callbacks.inheritable_handlers,
-                **details,
-            )
-            await run.on_llm_error(error)
+        own: dict[str, Any] = {"handlers": callbacks.handlers, "inheritable_handlers": callbacks.inheritable_handlers}
+        for run_id, details in runs.models.items():
+            await AsyncCallbackManagerForLLMRun(run_id=run_id, **own, **details).on_llm_error(error)
+        for run_id, details in runs.retrievers.items():
+            await AsyncCallbackManagerForRetrieverRun(run_id=run_id, **own, **details).on_retriever_error(error)
         raise
 
 
 class _OpenRuns(AsyncCallbackHandler):
-    """Keeps the model runs that have begun and not ended."""
+    """Keeps the runs of models and retrievers that have begun and not ended."""
 
     run_inline = True
 
     def __init__(self) -> None:
-        self.open: dict[Any, dict[str, Any]] = {}
+        self.models: dict[Any, dict[str, Any]] = {}
+        self.retrievers: dict[Any, dict[str, Any]] = {}
 
     async def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: Any, **details: Any) -> None:
-        self._begin(run_id, details)
+        self.models[run_id] = _kept(details)
 
     async def on_llm_start(self, serialized: Any, prompts: Any, *, run_id: Any, **details: Any) -> None:
-        self._begin(run_id, details)
+        self.models[run_id] = _kept(details)
 
     async def on_llm_end(self, response: Any, *, run_id: Any, **_: Any) -> None:
-        self.open.pop(run_id, None)
+        self.models.pop(run_id, None)
 
     async def on_llm_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:
-        self.open.pop(run_id, None)
+        self.models.pop(run_id, None)
 
-    def _begin(self, run_id: Any, details: Mapping[str, Any]) -> None:
-        self.open[run_id] = {key: details.get(key) for key in ("parent_run_id", "tags", "metadata")}
+    async def on_retriever_start(self, serialized: Any, query: str, *, run_id: Any, **details: Any) -> None:
+        self.retrievers[run_id] = _kept(details)
+
+    async def on_retriever_end(self, documents: Any, *, run_id: Any, **_: Any) -> None:
+        self.retrievers.pop(run_id, None)
+
+    async def on_retriever_error(self, error: BaseException, *, run_id: Any, **_: Any) -> None:
+        self.retrievers.pop(run_id, None)
+
+
+def _kept(details: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: details.get(key) for key in ("parent_run_id", "tags", "metadata")}

@@ -13,6 +13,7 @@ import pytest
 from skeleton_of_thought.errors import PromptFileError
 from skeleton_of_thought.parsing.parser import parse_skeleton
 from skeleton_of_thought.prompts import Example, FewShot, PromptSet, PromptTemplate
+from skeleton_of_thought.templates import PLACEHOLDERS, AnswerPrompts, FilledTemplate, unknown_placeholders
 from skeleton_of_thought.types import Conversation, Hints, Message, Point, Prompt, Skeleton
 
 OFFICIAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "official_prompts"
@@ -463,3 +464,36 @@ def test_the_prompt_for_a_structured_skeleton_asks_for_no_format() -> None:
     assert "number" not in prompt.messages[0].text
     assert (prompt.prefill, prompt.hints.stop) == ("", ())
     assert asked(PromptSet(skeleton="Mine: {question}")).messages[0].text == f"Mine: {QUESTION.question}"
+
+
+# --- placeholders of the caller's own ---
+
+
+@pytest.mark.parametrize(
+    ("text", "needed", "names"),
+    [
+        ("{question} {max_points}", set(), set()),
+        ("{request} and {outline}", set(), set()),
+        ("{question}, {tone}.", {"tone"}, {"tone"}),
+        ("{question}{tone}{mood}", {"tone", "mood"}, {"tone", "mood"}),
+        ("({tone})", {"tone"}, {"tone"}),
+        (r"\frac{a}{b}, x_{i}, ${HOME}, {{name}}, [0-9]{3}", set(), {"a", "b", "i", "HOME", "name"}),
+        ('{"a": 1}, {}, {a b}', set(), set()),
+    ],
+)
+def test_the_placeholders_that_a_template_has_besides_ours(text: str, needed: set[str], names: set[str]) -> None:
+    known = PLACEHOLDERS["point"]
+    assert unknown_placeholders(PromptTemplate(text), known) == (needed, names)
+
+
+def test_a_filled_template_has_values_of_the_callers() -> None:
+    template = FilledTemplate(PromptTemplate("{question} {tone} {words}"), {"tone": "{dry}", "words": "lost"})
+    prompt = template.render(Conversation.of("Why?"), {"question": "Why?", "words": "7"}, prefill=False)
+    assert prompt.messages[-1].text == "Why? {dry} 7"
+
+
+def test_a_merge_prompt_shows_the_context_where_it_asks_for_it() -> None:
+    for text, shown in (("{draft}|{context}", "A. B.|Tea."), ("{draft}|", "A. B.|")):
+        prompts = AnswerPrompts(PromptSet(merge=text), QUESTION, max_points=5, words=40)
+        prompts.context = "Tea."
+        assert prompts.merge(SKELETON, "A. B.").messages[-1].text == shown

@@ -28,7 +28,17 @@ from skeleton_of_thought.events import (
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import Answer, Call, Cancel, Conversation, Point, Reply, Skeleton, Usage
+from skeleton_of_thought.types import (
+    Answer,
+    Call,
+    Cancel,
+    Conversation,
+    Point,
+    Reply,
+    RouteDecision,
+    Skeleton,
+    Usage,
+)
 
 QUESTION = Conversation.of("How do I sleep better?")
 TWO = "1. Sleep\n2. Eat\n"
@@ -709,3 +719,29 @@ def test_a_batch_of_questions_keeps_their_sources_apart(pump):
     events = pump(Numbered(script), [flow(), flow("once")])
     assert [e.sources for e in last(events, 0).answer.expansions] == [(0,), (0,)]
     assert last(events, 1).answer.sources == (1,)
+
+
+# --- a context that the caller has ---
+
+
+def test_a_context_that_was_found_before_is_in_every_prompt_and_retrieves_nothing() -> None:
+    for retrieval in ("none", "once"):
+        driven = DrivenFlow(retrieval=retrieval, found=found())
+        (skeleton,) = driven.open
+        assert skeleton.stage == "skeleton"
+        assert "Fact all." in skeleton.prompt.messages[-1].text
+        assert driven.flow.answer.sources == ("node all",)
+
+    class Never:
+        def at_once(self, conversation: Conversation) -> RouteDecision:
+            return RouteDecision(False)
+
+        route = aroute = at_once
+
+    direct = DrivenFlow(router=Never(), retrieval="once", found=found())
+    (call,) = direct.open
+    assert call.stage == "direct"
+    assert "Fact all." in call.prompt.messages[-1].text
+    direct.end("direct", text="So.")
+    assert direct.answer.sources == ("node all",)
+    assert not direct.events(SourcesFound)

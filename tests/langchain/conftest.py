@@ -38,7 +38,7 @@ def seen_as(messages: list[BaseMessage], kwargs: dict[str, Any]) -> Seen:
     text = next((m.text for m in reversed(messages) if m.type == "human"), "")
     if point := re.search(r"The point to write: (\d+)\.", text):
         return Seen("point", int(point[1]), messages, kwargs)
-    if point := re.search(r'has these headings: (.*)\.\n\n.*under the heading "(.*?)":', text):
+    if point := re.search(r'has these headings: (.*)\.\n\n(?:[^"]*\n\n)?.*under the heading "(.*?)":', text):
         return Seen("point", point[1].split("; ").index(point[2]) + 1, messages, kwargs)
     if point := re.search(r", explain: (.*)$", text):  # with examples, the skeleton is the turn before
         skeleton = [m.text for m in messages if m.type == "ai" and m.text.startswith("1. ")][-1]

@@ -19,6 +19,8 @@ EXPECTED = {
         "1. Take breaks: All about take breaks.\n\n2. Drink water: All about drink water.\n\n3. Move: All about move."
     ),
     "errors": {},
+    "sources": [],
+    "point_sources": {},
 }
 
 
@@ -43,6 +45,8 @@ async def test_a_direct_answer_has_no_points_and_is_byte_identical(kit, way):
         "points": {},
         "answer": text,
         "errors": {},
+        "sources": [],
+        "point_sources": {},
     }
     assert [seen.stage for seen in llm.watch.seen] == ["direct"]
     assert llm.watch.seen[0].messages[0].content == "What is 2 + 2?"

@@ -42,6 +42,8 @@ async def test_all_six_methods_give_the_same_answer(kit, way, llm, eager):
         "points": POINTS,
         "answer": "Breaks, and moving too.",
         "errors": {},
+        "sources": [],
+        "point_sources": {},
     }
     assert list(output["timings"]["stages"]) == ["skeleton", "point", "merge"]
     span = output["timings"]["stages"]["merge"]
@@ -124,6 +126,8 @@ async def test_a_failed_merge_leaves_the_points_unchanged(kit, way, llm, steps, 
         "points": POINTS,
         "answer": JOINED,
         "errors": {"merge": why},
+        "sources": [],
+        "point_sources": {},
     }
     assert llm.watch.open == 0
     runs.assert_all_ended_before_the_root()
@@ -222,8 +226,10 @@ def test_a_prompt_that_never_shows_the_draft_is_refused(llm):
     for prompt in ("Merge {question}.", PromptTemplate.from_template("Merge {question}.")):
         with pytest.raises(ValueError, match="draft"):
             skeleton_chain(llm=llm, merge_prompt=prompt)
+    chain = skeleton_chain(llm=llm, merge=True, merge_prompt=PromptTemplate.from_template("{draft} {mood}"))
     with pytest.raises(ValueError, match="mood"):
-        skeleton_chain(llm=llm, merge_prompt=PromptTemplate.from_template("{draft} {mood}"))
+        chain.invoke("Q")
+    assert not llm.watch.seen
 
 
 def test_the_merge_prompt_is_returned_as_a_template(llm):

@@ -11,7 +11,7 @@ import pytest
 from always import skeleton_chain
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.prompts import PromptTemplate
-from langchain_core.runnables import ConfigurableField
+from langchain_core.runnables import ConfigurableField, RunnableLambda
 
 from langchain_sot import SkeletonOfThoughtChain
 from skeleton_of_thought import PromptSet
@@ -44,6 +44,7 @@ CHANGES: dict[str, tuple[Any, Any]] = {
     "merge_prompt": ("Merge {draft}.", lambda plan: plan.prompts.merge.instruction == "Merge {draft}."),
     "skeleton_mode": ("structured", lambda plan: plan.structured),
     "prefill": (True, lambda plan: plan.prefill is True),
+    "retriever": (RunnableLambda(by_hand), lambda plan: plan.retriever is not None and plan.retrieval == "once"),
     "adopt": (False, lambda plan: not plan.adopts),
     "max_points": (4, lambda plan: plan.settings.max_points == plan.router.guard._max_points == 4),
     "min_points": (2, lambda plan: plan.settings.min_points == 2),
@@ -62,7 +63,7 @@ CHANGES: dict[str, tuple[Any, Any]] = {
 
 
 def test_the_table_has_every_field():
-    assert set(CHANGES) == set(SkeletonOfThoughtChain.model_fields) - {"name"}
+    assert set(CHANGES) == set(SkeletonOfThoughtChain.model_fields) - {"name", "retrieval"}  # needs a retriever
 
 
 async def test_answers_share_one_plan(way, llm, monkeypatch):

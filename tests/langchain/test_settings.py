@@ -35,8 +35,8 @@ def llm(kit):
         ({"llm": "gpt"}, "llm"),
         ({"skeleton_prompt": "Make a list."}, "question"),
         ({"point_prompt": PromptTemplate.from_template("Write about {question}.")}, "{index} or {title}"),
-        ({"point_prompt": PromptTemplate.from_template("{title} {mood}")}, r"\['mood'\]"),
-        ({"point_prompt": PromptTemplate.from_template("{title} {context}")}, r"\['context'\]"),
+        ({"retrieval": "once"}, "needs a retriever"),
+        ({"retriever": 7}, "retriever is int"),
     ],
 )
 def test_bad_settings_are_refused_when_the_chain_is_made(llm, settings, message):
