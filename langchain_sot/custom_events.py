@@ -7,6 +7,7 @@ whichever method runs the chain:
 |---|---|
 | `sot_route` | `use_skeleton`, `score` (None or 0 to 1), `reason`: what the router decided |
 | `sot_skeleton` | `titles`: the titles of all points |
+| `sot_skeleton_restart` | `titles`: points that are the model's reasoning; all events about them are void |
 | `sot_point_start` | `index` (from 1), `title`, `attempt` (from 1; a call may still wait for `max_concurrency`) |
 | `sot_point_end` | `index`, `title`, `text`, `error` (None, or why the point failed for good) |
 | `sot_merge_start` | `attempt` |
@@ -21,7 +22,16 @@ from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_eve
 from langchain_core.runnables import RunnableConfig
 
 from skeleton_of_thought.errors import error_text
-from skeleton_of_thought.events import Event, MergeDone, MergeStarted, PointDone, PointStarted, Routed, SkeletonDone
+from skeleton_of_thought.events import (
+    Event,
+    MergeDone,
+    MergeStarted,
+    PointDone,
+    PointStarted,
+    Routed,
+    SkeletonDone,
+    SkeletonRestarted,
+)
 
 __all__ = ["CustomEventReporter", "custom_event"]
 
@@ -34,6 +44,8 @@ def custom_event(event: Event) -> tuple[str, dict[str, Any]] | None:
             return "sot_route", route
         case SkeletonDone(skeleton):
             return "sot_skeleton", {"titles": list(skeleton.titles)}
+        case SkeletonRestarted(skeleton):
+            return "sot_skeleton_restart", {"titles": list(skeleton.titles)}
         case PointStarted(point, attempt):
             return "sot_point_start", {"index": point.index, "title": point.title, "attempt": attempt}
         case PointDone(expansion):

@@ -75,7 +75,7 @@ _OPENING = "([{</=\\"
 _QUOTES = "\"'“”‘’«»‹›„「」『』`*_~"
 _AFTER_MENTION = ".,;:!?)]}…。，、：；！？" + _QUOTES
 _STARTS = '*-–#•_("“«<[|>`'
-_ITEM = re.compile(r"(?:[-*•#>]+|\(?\w{1,3}[.):])\s*")
+_ITEM = re.compile(r"(?:[-*•#>]+|\(?(?:\d{1,3}|[^\W\d_])[.):])\s*")
 
 
 class _Line:
