@@ -205,6 +205,11 @@ def test_the_filter_holds_back_only_what_may_be_a_mark():
     ]
     assert (reasoning.feed(" "), reasoning.feed("x"), reasoning.restarted) == ("", "</think> x", False)
     assert ReasoningFilter().feed("Here is a") == "Here is a"
+    words = ReasoningFilter()
+    assert [words.feed(letter) for letter in "analyse"] == ["a", "n", "", "", "", "", "analyse"[2:]]
+    words = ReasoningFilter()
+    assert [words.feed(piece) for piece in ("an", "alysis", "We need")] == ["an", "", ""]
+    assert words.restarted
 
 
 def test_every_mark_begins_with_a_character_that_the_filter_knows():
