@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
 
+from skeleton_of_thought._cli.typewriter import Typewriter
+from skeleton_of_thought._cli.views import AnswerResult, JsonView, PlainView
 from skeleton_of_thought.board import Action
 from skeleton_of_thought.errors import ReasoningShown
 from skeleton_of_thought.events import (
@@ -599,3 +602,52 @@ def test_the_drivers_close_the_calls_that_were_in_vain(pump: Callable[..., list]
         elif isinstance(event, AnswerDelta):
             text += event.text
     assert flow.answer.text == text == "1. Dark room: It helps."
+
+
+# --- the views of the command ---------------------------------------------------------------------
+
+
+def live_events() -> list:
+    """The events of an answer whose skeleton and first point begin with reasoning that was shown."""
+    reader = Reader(AnswerFlow(QUESTION, settings=Settings(eager=True)))
+    reader.write("1. talk about light\n", stage="skeleton")
+    reader.write("Light is bright.", 1)
+    reader.write("</think>\n1. Dark room\n", stage="skeleton")
+    reader.write("Hm.\n", 1)
+    reader.write("</think>\nIt helps.", 1)
+    reader.end(stage="skeleton")
+    reader.end(1)
+    assert reader.answer().text == "1. Dark room: It helps."
+    return [action for action in reader.actions if not isinstance(action, Call | Cancel)]
+
+
+def test_the_plain_view_writes_the_answer_once_more(capsys):
+    view = PlainView()
+    events = live_events()
+    for event in events:
+        view.show(event)
+    view.finish(AnswerResult(events[-1].answer))
+    assert capsys.readouterr().out.split("\n\n") == [
+        "1. talk about light: Light is bright.",
+        "1. Dark room: Hm.",
+        "1. Dark room: It helps.\n",
+    ]
+
+
+def test_the_events_are_plain_data_with_the_titles_that_are_void(capsys):
+    view = JsonView(events=True)
+    for event in live_events():
+        view.show(event)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line["event"] == "SkeletonRestarted"] == [
+        {"event": "SkeletonRestarted", "skeleton": ["talk about light"]}
+    ]
+    assert {line["error"]["type"] for line in lines if line["event"] == "AnswerRestarted"} == {"ReasoningShown"}
+
+
+def test_the_chat_of_the_command_shows_the_answer_after_a_blank_line(capsys):
+    with Typewriter(quiet=True) as typewriter:
+        for event in live_events():
+            typewriter.show(event)
+    assert typewriter.text == "1. Dark room: It helps."
+    assert capsys.readouterr().out.endswith("\n\n1. Dark room: It helps.\n")
