@@ -8,6 +8,7 @@ whichever method runs the chain:
 | `sot_route` | `use_skeleton`, `score` (None or 0 to 1), `reason`: what the router decided |
 | `sot_sources` | `index`, `title` of the point (None and "" for the question), `sources`: the documents retrieved |
 | `sot_skeleton` | `titles`: the titles of all points |
+| `sot_skeleton_restart` | `titles`: points that are the model's reasoning; all events about them are void |
 | `sot_point_start` | `index` (from 1), `title`, `attempt` (from 1; a call may still wait for `max_concurrency`) |
 | `sot_point_end` | `index`, `title`, `text`, `error` (None, or why the point failed for good) |
 | `sot_merge_start` | `attempt` |
@@ -30,6 +31,7 @@ from skeleton_of_thought.events import (
     PointStarted,
     Routed,
     SkeletonDone,
+    SkeletonRestarted,
     SourcesFound,
 )
 
@@ -47,6 +49,8 @@ def custom_event(event: Event) -> tuple[str, dict[str, Any]] | None:
             return "sot_sources", {"index": index, "title": title, "sources": list(sources)}
         case SkeletonDone(skeleton):
             return "sot_skeleton", {"titles": list(skeleton.titles)}
+        case SkeletonRestarted(skeleton):
+            return "sot_skeleton_restart", {"titles": list(skeleton.titles)}
         case PointStarted(point, attempt):
             return "sot_point_start", {"index": point.index, "title": point.title, "attempt": attempt}
         case PointDone(expansion):

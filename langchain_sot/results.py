@@ -23,6 +23,7 @@ from skeleton_of_thought.events import (
     PointRestarted,
     Routed,
     SkeletonDone,
+    SkeletonRestarted,
     SourcesFound,
 )
 from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision
@@ -33,6 +34,8 @@ __all__ = [
     "Chunks",
     "PointChunks",
     "Restart",
+    "RestartDict",
+    "RestartList",
     "answer_dict",
     "end_dict",
     "errors_dict",
@@ -89,15 +92,15 @@ class AnswerDict(TypedDict):
 class Restart(str):
     """A chunk of text that replaces what came before it, where plain text is appended.
 
-    A point whose call broke is written anew, and its streamed text is void. LangChain only ever adds chunks, so the
-    addition itself has to drop that text:
+    A point whose call broke is written anew, and its streamed text is void. So is text that turns out to be a model's
+    reasoning. LangChain only ever adds chunks, so the addition itself has to drop that text:
 
         >>> "half a sent" + Restart("") + "A whole sentence."
         'A whole sentence.'
 
     Code that shows `points` live can test for it with `isinstance(chunk, Restart)`. The `answer` is restarted only
-    if `merge=True` and the merge breaks in the middle of its text: the joined points follow. JSON and pickle see a
-    plain string.
+    if `merge=True` and the merge breaks in the middle of its text (the joined points follow), or if reasoning was
+    shown. JSON and pickle see a plain string.
     """
 
     __slots__ = ()
@@ -113,6 +116,34 @@ class Restart(str):
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, (str.__str__(self),)
+
+
+class RestartList(list[Any]):
+    """A list that replaces the one it is added to, as `Restart` does: titles so far were part of the reasoning."""
+
+    def __add__(self, other: Any) -> Any:
+        if isinstance(other, RestartList):
+            return other
+        return RestartList([*self, *other]) if isinstance(other, list) else NotImplemented
+
+    def __radd__(self, other: Any) -> Any:
+        return self if isinstance(other, list) else NotImplemented
+
+    def __reduce__(self) -> tuple[type[list[Any]], tuple[list[Any]]]:
+        return list, (list(self),)
+
+
+class RestartDict(AddableDict):
+    """A dict that replaces the one it is added to, as `Restart` does: its points were part of the reasoning."""
+
+    def __add__(self, other: Any) -> Any:
+        return other if isinstance(other, RestartDict) else RestartDict(super().__add__(other))
+
+    def __radd__(self, other: Any) -> Any:
+        return self
+
+    def __reduce__(self) -> tuple[type[AddableDict], tuple[dict[str, Any]]]:
+        return AddableDict, (dict(self),)
 
 
 def answer_dict(answer: Answer) -> dict[str, Any]:
@@ -197,7 +228,7 @@ class AnswerChunks:
         self._question = question
         self._sources = list(sources)
         self._has_point_sources = False
-        self._begun = False
+        self._begun = self._again = False
         self._decision: RouteDecision | None = None
         self._reason = ""
 
@@ -214,6 +245,8 @@ class AnswerChunks:
                 return self._begin("skeleton", point)
             case SourcesFound(point, sources) if sources:
                 return self._found(point, sources)
+            case SkeletonRestarted():
+                return self._begin_again()
             case PointRestarted(point, _):
                 return AddableDict(points=AddableDict({str(point.index): Restart("")}))
             case AnswerRestarted():
@@ -246,20 +279,20 @@ class AnswerChunks:
         points = AddableDict({str(point.index): ""} if point else {})
         if self._begun:
             return AddableDict(skeleton=titles, points=points)
-        self._begun = True
+        self._begun, self._reason = True, ""
         # A direct answer may have another reason than the router's, such as a skeleton without points. It comes last.
         if self._decision is not None and self._decision.use_skeleton == (route == "skeleton"):
             self._reason = self._decision.reason
         # All keys at once, so that the sum always has them in this order.
         return AddableDict(
-            question=self._question,
+            question="" if self._again else self._question,
             route=route,
             reason=self._reason,
             skeleton=titles,
             points=points,
             answer=text,
             errors=AddableDict(),
-            sources=self._sources,
+            sources=[] if self._again else self._sources,
             point_sources=AddableDict(),
             finish_reason=None,
             finish_reasons=AddableDict(),
@@ -267,6 +300,18 @@ class AnswerChunks:
             usage_by_stage=AddableDict(),
             usage_by_point=AddableDict(),
             timings=AddableDict(),
+        )
+
+    def _begin_again(self) -> AddableDict:
+        self._begun, self._again = False, True
+        return AddableDict(
+            route=Restart(""),
+            reason=Restart(""),
+            skeleton=RestartList(),
+            points=RestartDict(),
+            answer=Restart(""),
+            errors=RestartDict(),
+            point_sources=RestartDict(),
         )
 
 

@@ -18,7 +18,8 @@ class SkeletonOutputParser(BaseTransformOutputParser[list[str]]):
 
     It understands the lists that models really write: `1.`, `2)`, bullets, bold, headings, several points on a line.
     In a stream, each title is emitted as a list of its own as soon as its line is complete; the lists add up
-    to the result of `parse`. A text without points gives an empty list.
+    to the result of `parse`. A text without points gives an empty list. If titles turn out to be part of the model's
+    reasoning, the next list is a `langchain_sot.results.RestartList`, which replaces what it is added to.
 
     Example:
         >>> from langchain_sot import SkeletonOutputParser
@@ -52,38 +53,45 @@ class SkeletonOutputParser(BaseTransformOutputParser[list[str]]):
     def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[list[str]]:
         titles = _Titles(self.max_points)
         for chunk in input:
-            for title in titles.feed(chunk):
-                yield [title]
-        for title in titles.close():
-            yield [title]
-        if not titles.count:
-            yield []
+            for found in titles.feed(chunk):
+                yield found
+        for found in titles.close():
+            yield found
 
     async def _atransform(self, input: AsyncIterator[str | BaseMessage]) -> AsyncIterator[list[str]]:
         titles = _Titles(self.max_points)
         async for chunk in input:
-            for title in titles.feed(chunk):
-                yield [title]
-        for title in titles.close():
-            yield [title]
-        if not titles.count:
-            yield []
+            for found in titles.feed(chunk):
+                yield found
+        for found in titles.close():
+            yield found
 
 
 class _Titles:
-    """The titles that are new with each chunk."""
+    """The titles that are new with each chunk, each as a list of its own."""
 
     def __init__(self, max_points: int | None) -> None:
         self._parser = SkeletonParser(max_points)
-        self.count = 0
+        self._count = 0
 
-    def feed(self, chunk: str | BaseMessage) -> list[str]:
+    def feed(self, chunk: str | BaseMessage) -> list[list[str]]:
+        """The lists to emit now."""
         text = chunk if isinstance(chunk, str) else str(chunk.text)
-        titles = [point.title for point in self._parser.feed(text)]
-        self.count += len(titles)
-        return titles
+        return self._lists([point.title for point in self._parser.feed(text)])
 
-    def close(self) -> tuple[str, ...]:
-        titles = self._parser.close().titles[self.count :]
-        self.count += len(titles)
-        return titles
+    def close(self) -> list[list[str]]:
+        """The rest of the lists: at least one in all."""
+        known = self._count
+        titles = self._parser.close().titles
+        lists = self._lists(list(titles) if self._parser.restarted else list(titles[known:]))
+        return lists if lists or self._count else [[]]
+
+    def _lists(self, titles: list[str]) -> list[list[str]]:
+        lists = [[title] for title in titles]
+        if self._parser.restarted and self._count:
+            from langchain_sot.results import RestartList
+
+            lists.insert(0, RestartList())
+            self._count = 0
+        self._count += len(titles)
+        return lists

@@ -30,7 +30,7 @@ from llama_index_sot.tracing import RouterWithSpan, dispatcher, has_handlers, tr
 from skeleton_of_thought import drive
 from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
 from skeleton_of_thought.board import Board
-from skeleton_of_thought.events import AnswerDelta, AnswerFailed, Event
+from skeleton_of_thought.events import AnswerDelta, AnswerFailed, AnswerRestarted, Event
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routers.base import AnyRouter
@@ -137,7 +137,7 @@ class AnswerRun:
         self._board = Board([self._flow], config.num_workers, drive.GRACE)
         self._context = contextvars.copy_context()
         self._used: UsedConcurrency = "thread"
-        self._begun = False
+        self._begun = self._restarted = False
         self._finished: Answer | None = None
         # Emitted while the sources were found; `events` yields them first.
         self._early: list[Event] = []
@@ -198,9 +198,12 @@ class AnswerRun:
             raise RuntimeError(
                 "The response is being streamed: read its stream to the end before you ask for its text."
             )
-        return "".join(self._filling_texts(response))
+        text = "".join(self._filling_texts(response))
+        return text if response.final_txt is None else response.final_txt
 
     def _fill(self, response: _Streaming) -> None:
+        if self._restarted and self._flow.finished:
+            response.final_txt = self.answer.text
         response.points[:] = self._points
         response.metadata = response.metadata or {}
         response.metadata["sot"] = self._metadata
@@ -248,11 +251,18 @@ class AnswerRun:
         return self.answer.text
 
     def texts(self) -> Generator[str]:
-        """The answer's text as it is written, in document order."""
+        """The answer's text as it is written, in document order.
+
+        Text cannot be taken back: after an `AnswerRestarted` the answer follows from its beginning, set apart by a
+        blank line.
+        """
         with contextlib.closing(self.events()) as events:
             for event in events:
                 if isinstance(event, AnswerDelta):
                     yield event.text
+                elif isinstance(event, AnswerRestarted):
+                    self._restarted = True
+                    yield "\n\n"
 
     async def atexts(self) -> AsyncGenerator[str]:
         """Async twin of `texts`."""
@@ -260,6 +270,9 @@ class AnswerRun:
             async for event in events:
                 if isinstance(event, AnswerDelta):
                     yield event.text
+                elif isinstance(event, AnswerRestarted):
+                    self._restarted = True
+                    yield "\n\n"
 
     def find_sources(self) -> None:
         """Runs the answer until all its sources are found. `events`, `texts` or `whole` run the rest."""

@@ -7,6 +7,9 @@ whole.
 `Routed` comes first, if there is a router. A direct answer then has `AnswerDelta`s and nothing else. Any other answer
 has a `SkeletonReady`, with `eager=True` among the first points; then for each point its `PointSources` (with retrieval
 per point), `PointDelta`s and `PointDone`, points interleaved. The `AnswerDelta`s add up to the answer.
+
+Text that was streamed may turn out to be the model's reasoning, if the model marks only its end. A `PointRestarted`, an
+`AnswerRestarted` or, with `eager=True`, a `SkeletonRestarted` then says what is void.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ __all__ = [
     "Routed",
     "SkeletonOfThoughtEvent",
     "SkeletonReady",
+    "SkeletonRestarted",
     "typed_event",
 ]
 
@@ -58,6 +62,12 @@ class SkeletonReady(SkeletonOfThoughtEvent):
     titles: list[str] = Field(description="The titles of all points, in document order.")
 
 
+class SkeletonRestarted(SkeletonOfThoughtEvent):
+    """The points so far are part of the model's reasoning: discard all events about them."""
+
+    titles: list[str] = Field(description="The titles of the discarded points.")
+
+
 class PointSources(SkeletonOfThoughtEvent):
     """A retrieval has ended."""
 
@@ -76,11 +86,11 @@ class PointDelta(SkeletonOfThoughtEvent):
 
 
 class PointRestarted(SkeletonOfThoughtEvent):
-    """A point failed and is written again: discard the text of its `PointDelta`s so far."""
+    """A point failed and is written again, or its text was reasoning: discard its `PointDelta`s so far."""
 
     index: int = Field(description="The point's number, from 1.")
     title: str = Field(description="The point's title.")
-    error: str = Field(description="Why it failed.")
+    error: str = Field(description="Why.")
 
 
 class PointDone(SkeletonOfThoughtEvent):
@@ -100,9 +110,12 @@ class AnswerDelta(SkeletonOfThoughtEvent):
 
 
 class AnswerRestarted(SkeletonOfThoughtEvent):
-    """The merge failed in the middle of its text: discard the `AnswerDelta`s so far, the whole answer follows."""
+    """Discard the `AnswerDelta`s so far, the answer follows from its beginning.
 
-    error: str = Field(description="Why it failed.")
+    A merge failed in the middle of its text, or text of the model's reasoning was shown.
+    """
+
+    error: str = Field(description="Why.")
 
 
 class AnswerReady(SkeletonOfThoughtEvent):
@@ -118,6 +131,8 @@ def typed_event(event: events.Event) -> SkeletonOfThoughtEvent | None:
             return Routed(use_skeleton=decision.use_skeleton, score=decision.score, reason=decision.reason)
         case events.SkeletonDone(skeleton):
             return SkeletonReady(titles=list(skeleton.titles))
+        case events.SkeletonRestarted(skeleton):
+            return SkeletonRestarted(titles=list(skeleton.titles))
         case events.SourcesFound(point, sources):
             return PointSources(
                 index=None if point is None else point.index,

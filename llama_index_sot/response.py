@@ -107,9 +107,11 @@ class SkeletonOfThoughtStreamingResponse(_WithTimeline, StreamingResponse):
 
     Attributes:
         points: The points, in document order.
+        final_txt: The answer's text, where text that was streamed has turned out to be void; else None.
     """
 
     points: list[ResponsePoint] = field(default_factory=list)
+    final_txt: str | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return self.get_response().response or ""
@@ -117,7 +119,8 @@ class SkeletonOfThoughtStreamingResponse(_WithTimeline, StreamingResponse):
     def get_response(self) -> SkeletonOfThoughtResponse:
         """Writes the rest of the answer and returns all of it."""
         if self.response_txt is None:
-            self.response_txt = "".join(self.response_gen or ())
+            text = "".join(self.response_gen or ())
+            self.response_txt = text if self.final_txt is None else self.final_txt
         return SkeletonOfThoughtResponse(self.response_txt, self.source_nodes, self.metadata, self.points)
 
 
@@ -131,10 +134,12 @@ class AsyncSkeletonOfThoughtStreamingResponse(_WithTimeline, AsyncStreamingRespo
     Attributes:
         points: The points, in document order.
         write_blocking: Writes the whole answer without an event loop and returns its text.
+        final_txt: See `SkeletonOfThoughtStreamingResponse`.
     """
 
     points: list[ResponsePoint] = field(default_factory=list)
     write_blocking: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    final_txt: str | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         # The base class iterates the stream on another loop, where clients of this loop do not work, and turns every
@@ -154,7 +159,7 @@ class AsyncSkeletonOfThoughtStreamingResponse(_WithTimeline, AsyncStreamingRespo
                 async for text in stream:
                     pieces.append(text)
                     yield text
-            self.response_txt = "".join(pieces)
+            self.response_txt = "".join(pieces) if self.final_txt is None else self.final_txt
 
     async def async_response_gen(self) -> AsyncGenerator[str]:
         """The text as it is written. Closing it early ends all open calls, and returns when they have ended."""

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from skeleton_of_thought._cli.views import AnswerResult, without_controls
+from skeleton_of_thought.errors import ReasoningShown
 from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerRestarted,
@@ -26,6 +27,7 @@ from skeleton_of_thought.events import (
     PointStarted,
     Routed,
     SkeletonDone,
+    SkeletonRestarted,
 )
 from skeleton_of_thought.text.assembly import POINT_BREAK, Join, heading, separator
 from skeleton_of_thought.types import Answer, Expansion, Point
@@ -102,8 +104,11 @@ class _Page:
                 self.cells[expansion.point.index].state = "failed" if expansion.error else "done"
             case MergeStarted():
                 self.merge = []
-            case AnswerRestarted():
-                self.merge = None
+            case SkeletonRestarted():
+                self.cells = {}
+            case AnswerRestarted(error):
+                # After a failed merge the points follow; a merge whose reasoning was shown goes on.
+                self.merge = [] if self.merge is not None and isinstance(error, ReasoningShown) else None
             case AnswerDelta(text) if self.merge is not None:
                 self.merge.append(text)
             case AnswerDelta(text) if not self.cells:

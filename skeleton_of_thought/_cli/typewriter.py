@@ -10,7 +10,15 @@ import unicodedata
 from typing import Self
 
 from skeleton_of_thought._cli.views import without_controls
-from skeleton_of_thought.events import AnswerDelta, AnswerRestarted, Event, PointFound, Routed, SkeletonDone
+from skeleton_of_thought.events import (
+    AnswerDelta,
+    AnswerRestarted,
+    Event,
+    PointFound,
+    Routed,
+    SkeletonDone,
+    SkeletonRestarted,
+)
 
 __all__ = ["Typewriter", "count_points"]
 
@@ -52,6 +60,9 @@ class Typewriter:
             case PointFound():
                 self._points += 1
                 self._note(f"listing the points: {self._points}")
+            case SkeletonRestarted():
+                self._points = 0
+                self._note("listing the points")
             case SkeletonDone(skeleton):
                 self._note(f"writing {count_points(len(skeleton.points))}")
             case AnswerDelta(text):

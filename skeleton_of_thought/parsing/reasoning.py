@@ -17,6 +17,8 @@ __all__ = ["BlockReader"]
 
 _ATTRIBUTES = 200
 """The most characters of the attributes of a tag."""
+_SHORT = 3
+"""Fewer letters at the beginning are shown at once, though marks that are words begin with them."""
 
 
 def _pattern(mark: str, kind: ReasoningMarks, *, opens: bool = False) -> str:
@@ -75,7 +77,7 @@ _OPENING = "([{</=\\"
 _QUOTES = "\"'“”‘’«»‹›„「」『』`*_~"
 _AFTER_MENTION = ".,;:!?)]}…。，、：；！？" + _QUOTES
 _STARTS = '*-–#•_("“«<[|>`'
-_ITEM = re.compile(r"(?:[-*•#>]+|\(?\w{1,3}[.):])\s*")
+_ITEM = re.compile(r"(?:[-*•#>]+|\(?(?:\d{1,3}|[^\W\d_])[.):])\s*")
 
 
 class _Line:
@@ -196,6 +198,8 @@ class BlockReader:
         self._shown = False
         self._kind: ReasoningMarks | None = None
         self._wrapper: ReasoningMarks | None = None
+        # Letters at the beginning that have shown, and may still be the first of a mark.
+        self._peeked = ""
         self._kept: list[str] = []
 
     def feed(self, seen: list[str], text: str) -> str:
@@ -238,28 +242,36 @@ class BlockReader:
 
     def _begin(self, text: str, at: int, shown: list[str]) -> int:
         """Between the beginning, or a block, and the first words of the answer."""
-        blank = _BLANK.match(text, at)
-        assert blank is not None
-        start = blank.end()
-        shown.append(text[at:start])
-        if start == len(text):
-            return start
-        if found := _START.match(text, start):
+        start = at
+        if not self._peeked:
+            blank = _BLANK.match(text, at)
+            assert blank is not None
+            start = blank.end()
+            shown.append(text[at:start])
+            if start == len(text):
+                return start
+        head = self._peeked + text[start:]
+        if found := _START.match(head):
+            end = start + found.end() - len(self._peeked)
+            if self._peeked:
+                self._void(shown)
             _, kind, is_answer = _AT_START[(found.lastindex or 1) - 1]
             if not is_answer:
                 self._kind, self._kept = kind, [found[0]]
                 if not found[0].endswith("/>"):
                     self._step = self._block
-                return found.end()
+                return end
             if kind.bare_answer or self._kind is kind or (self._kind is not None and self._kind.is_tag and kind.is_tag):
                 self._step, self._wrapper = self._answer, kind
-                return found.end()
-        else:
-            head = text[start:]
-            if len(head) <= 2 * _ATTRIBUTES and (head.lower() in _START_PREFIXES or _OPEN_TAG.fullmatch(head)):
-                self._held = head
-                return len(text)
-        self._step = self._answer
+                return end
+        elif len(head) <= 2 * _ATTRIBUTES and (head.lower() in _START_PREFIXES or _OPEN_TAG.fullmatch(head)):
+            if len(head) < _SHORT and head.isalpha():
+                self._peeked = head
+                self._show(text[start:], shown)
+            else:
+                self._held = text[start:]
+            return len(text)
+        self._step, self._peeked = self._answer, ""
         return start
 
     def _block(self, text: str, at: int, shown: list[str]) -> int:
@@ -309,13 +321,18 @@ class BlockReader:
             self._held = text[found.start() :]
             return len(text)
         if counts:
-            self.restarted = self.restarted or self._shown
-            shown.clear()
-            self._line, self._shown, self._kind = _Line(), False, kind
+            self._void(shown)
+            self._kind = kind
             self._end_block(kind, found[0])
         else:
             self._show(found[0], shown)
         return found.end()
+
+    def _void(self, shown: list[str]) -> None:
+        """Takes back all text so far."""
+        self.restarted = self.restarted or self._shown
+        shown.clear()
+        self._line, self._shown, self._peeked = _Line(), False, ""
 
     def _after_wrapper(self, text: str, at: int, shown: list[str]) -> int:
         """After a mark that ends the answer, if nothing follows it."""

@@ -17,10 +17,19 @@ from skeleton_of_thought._cli.live_view import LiveView, _columns
 from skeleton_of_thought._cli.local_backend import local_backend
 from skeleton_of_thought._cli.report import statistics
 from skeleton_of_thought._cli.views import AnswerResult
-from skeleton_of_thought.errors import install_line
-from skeleton_of_thought.events import AnswerDelta, AnswerRestarted, MergeStarted, PointDelta, PointFound, PointStarted
+from skeleton_of_thought.errors import ReasoningShown, install_line
+from skeleton_of_thought.events import (
+    AnswerDelta,
+    AnswerRestarted,
+    MergeStarted,
+    PointDelta,
+    PointFound,
+    PointRestarted,
+    PointStarted,
+    SkeletonRestarted,
+)
 from skeleton_of_thought.text.assembly import render
-from skeleton_of_thought.types import Answer, Decoding, Expansion, Point, Span, Timings
+from skeleton_of_thought.types import Answer, Decoding, Expansion, Point, Skeleton, Span, Timings
 
 Script = scripted.Script
 
@@ -542,6 +551,35 @@ def test_the_live_view_shows_the_merge_and_then_prints_it(screen):
     with console.capture() as shown:
         view.finish(AnswerResult(Answer("One text.", QUESTION, "skeleton", expansions=points, merged=True)))
     assert shown.get().strip() == f"{QUESTION}\n\nOne text."
+
+
+def test_the_live_view_goes_on_with_a_merge_whose_reasoning_was_shown(screen):
+    view, lines, _ = screen(80, 24)
+    fill(view, 2)
+    for event in (MergeStarted(), AnswerDelta("Let me merge. "), AnswerRestarted(ReasoningShown("so"))):
+        view.show(event)
+    view.show(AnswerDelta("One text "))
+    assert "One text " in lines()
+    assert not any("Let me merge" in line for line in lines())
+
+
+def test_the_live_view_drops_points_of_the_reasoning(screen):
+    view, lines, _ = screen(80, 24)
+    thought, point = Point(1, "Talk about light"), Point(1, "Dark room")
+    view.show(PointFound(thought))
+    view.show(PointStarted(thought))
+    view.show(PointDelta(thought, "Light is bright."))
+    assert any("Talk about light" in line for line in lines())
+    view.show(SkeletonRestarted(Skeleton((thought,))))
+    view.show(PointFound(point))
+    assert not any("light" in line for line in lines())
+    assert any("writing the skeleton" in line for line in lines())
+    view.show(PointStarted(point))
+    view.show(PointDelta(point, "Let me think."))
+    view.show(PointRestarted(point, ReasoningShown("so")))
+    view.show(PointDelta(point, "It helps."))
+    assert any("It helps." in line for line in lines())
+    assert not any("Let me think" in line for line in lines())
 
 
 @pytest.mark.parametrize("join", ["numbered", "headings", "paragraphs"])
