@@ -17,7 +17,7 @@ from skeleton_of_thought.types import Retrieval, Skeleton
 if TYPE_CHECKING:
     from langchain_core.runnables.graph import Graph, Node
 
-    from langchain_sot.calls import AnswerModels
+    from langchain_sot.models.resolution import AnswerModels
     from langchain_sot.chain import SkeletonOfThoughtChain
     from langchain_sot.inputs import OwnPlaceholders
     from skeleton_of_thought.budget import Budget, Share
@@ -87,8 +87,9 @@ class AnswerPlan:
 
 def rows_of(models: Iterable[AnswerModels]) -> int:
     """The most calls that the local engines among these models decode at once."""
-    engines = {id(each.model): each.model for own in models for each in (own.llm, own.point_llm) if each.native}
-    return sum(engine.engine.parallel_rows for engine in engines.values())
+    resolved = [each for own in models for each in (own.llm, own.point_llm) if each.native]
+    engines = {id(each.model): cast(Any, each.model).engine for each in resolved}
+    return sum(engine.parallel_rows for engine in engines.values())
 
 
 def chain_graph(chain: SkeletonOfThoughtChain, config: RunnableConfig | None) -> Graph:

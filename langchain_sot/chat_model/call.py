@@ -11,7 +11,7 @@ from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerF
 from langchain_core.callbacks.base import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
 
-from langchain_sot.calls import ChainModels
+from langchain_sot.models.resolution import ChainModels
 from langchain_sot.plan import AnswerPlan, rows_of
 
 if TYPE_CHECKING:
