@@ -17,9 +17,9 @@ from skeleton_of_thought.types import Retrieval, Skeleton
 if TYPE_CHECKING:
     from langchain_core.runnables.graph import Graph, Node
 
-    from langchain_sot.models.resolution import AnswerModels
     from langchain_sot.chain import SkeletonOfThoughtChain
     from langchain_sot.inputs import OwnPlaceholders
+    from langchain_sot.models.resolution import AnswerModels
     from skeleton_of_thought.budget import Budget, Share
     from skeleton_of_thought.together import Together
 
