@@ -325,7 +325,8 @@ class AnswerPrompts:
         A merge changes no content, so its prompt shows the context of the question only where the template asks for it.
         """
         values = {**self._values, **skeleton_values(skeleton), "draft": draft, "context": self.context}
-        return cast(Template, self._prompts.merge).render(self._conversation, values, prefill=False)
+        prompt = cast(Template, self._prompts.merge).render(self._conversation, values, prefill=False)
+        return self._with_blocks(prompt) if self._has_blocks else prompt
 
     @property
     def has_own_merge(self) -> bool:
