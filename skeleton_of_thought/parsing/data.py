@@ -35,7 +35,7 @@ _LIST_KEYS = (
 _START = re.compile(r"(?:^|[:：])\s*(?=[\[{])")
 _BEGIN = re.compile(r"(?:^|(?<=\n))\s*(?=[\[{])")
 _COUNTED = re.compile(r"(?:\w+[ _-])?\d{1,3}")
-_FIELD = re.compile(rf"""(["']?)(?:{"|".join(_TITLE_KEYS)})\1\s*:\s+(?P<value>\S.*)""")
+_FIELD = re.compile(rf"""(["']?)(?:{"|".join(_TITLE_KEYS)}|Title|Point|Heading)\1\s*:\s+(?P<value>\S.*)""")
 _ID = re.compile(r"""(["']?)(?:id|index|number|nr|no|order|position|step|level)\1\s*:\s*["']?\d{1,4}["']?\s*,?\s*""")
 
 
@@ -46,14 +46,19 @@ def plain_title(text: str) -> str:
     return clean_title(numbered.rest, numbered.opened) if numbered else clean_title(text)
 
 
-def field_title(text: str) -> str | None:
-    """The title in `title: X`, "" for a field such as `id: 1`, which stands before the title; None for other text."""
+def field_title(text: str, *, only_field: bool = True) -> str:
+    """The title in `title: X`; other text as it is.
+
+    Args:
+        text: The text behind a list mark, or a line below it.
+        only_field: False if a field such as `id: 1` may stand before the title: it gives "".
+    """
     text = text.strip()
-    if _ID.fullmatch(text):
+    if not only_field and _ID.fullmatch(text):
         return ""
     field = _FIELD.match(text)
     if not field:
-        return None
+        return text
     value = field["value"].strip()
     if len(value) > 1 and value[0] in "\"'" and value[-1] == value[0]:
         value = value[1:-1]
@@ -111,10 +116,14 @@ def _items(data: Any, bare: bool, depth: int = 0) -> list[Any]:
 
 
 def _item_text(item: Any) -> str:
-    if isinstance(item, dict):
-        fields = {str(key).lower(): value for key, value in item.items()}
-        named = [fields[key] for key in _TITLE_KEYS if key in fields]
-        item = next((value for value in (*named, *fields.values()) if isinstance(value, str)), None)
-    elif isinstance(item, list):
-        item = next((value for value in item if isinstance(value, str)), None)
+    """The title in an item: the text itself, the field that is named so, or else the first text."""
+    for _ in range(_DEEPEST):
+        if isinstance(item, dict):
+            fields = {str(key).lower(): value for key, value in item.items()}
+            values = [*(fields[key] for key in _TITLE_KEYS if key in fields), *fields.values()]
+        elif isinstance(item, list):
+            values = item
+        else:
+            break
+        item = next((value for value in values if isinstance(value, str)), values[0] if values else "")
     return item if isinstance(item, str) else ""

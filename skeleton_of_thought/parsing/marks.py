@@ -28,7 +28,9 @@ __all__ = [
     "Mark",
     "clean_title",
     "intro_list",
+    "is_sentence",
     "is_weak",
+    "names_section",
     "read_mark",
     "split_inline",
 ]
@@ -239,6 +241,20 @@ def plain_style(mark: Mark) -> str:
 def is_weak(mark: Mark) -> bool:
     """Whether the mark also occurs in prose, as in "7 - Eleven": such a list has to begin with its first number."""
     return plain_style(mark) in _WEAK
+
+
+def names_section(mark: Mark) -> bool:
+    """Whether the mark is a word with a number, such as "Section 1:" and 第一部分."""
+    style = plain_style(mark)
+    return style.startswith("step ") or style in ("第", "counter")
+
+
+def is_sentence(mark: Mark) -> bool:
+    """Whether a letter with a dot begins a sentence: "A. Smith writes about plums.", "I. think"."""
+    words = mark.rest.split(None, 4)
+    if mark.style != "A.":
+        return False
+    return words[0][0].islower() or (len(words) > 3 and mark.rest.rstrip().endswith("."))
 
 
 # --- several points on one line -------------------------------------------------------------------

@@ -77,7 +77,7 @@ class Markup:
         text = " ".join("".join(self._text).split())
         self._text = []
         if text:
-            self._lines.append(self._prefix + text.lstrip("<\\"))
+            self._lines.append(self._prefix + text)
         if text or end:
             self._prefix = ""
 

@@ -16,12 +16,14 @@ from skeleton_of_thought.parsing.mark import Mark
 from skeleton_of_thought.parsing.marks import (
     clean_title,
     intro_list,
+    is_sentence,
     is_weak,
-    plain_style,
+    names_section,
     read_mark,
     split_inline,
 )
 from skeleton_of_thought.parsing.numerals import roman_value
+from skeleton_of_thought.parsing.signs import EMOJI_LEVEL, PICTURES
 
 if TYPE_CHECKING:
     from skeleton_of_thought.parsing.markup import Markup
@@ -31,6 +33,9 @@ __all__ = ["Outline", "Title"]
 _FENCE = re.compile(r"[\s>]*(`{3,}|~{3,})\s*([^`\s]*)[^`]*")
 _PLAIN = frozenset(["", "text", "txt", "plain", "plaintext", "markdown", "md", "list", "outline", "skeleton"])
 _DATA = frozenset(["json", "yaml", "yml", "html", "xml", "latex", "tex", "rst", "org", "asciidoc", "adoc"])
+
+
+_FIELD = re.compile(r"""\s*["']?(?:[a-z]{2,8}|Title|Point|Heading)["']?\s?:\s""")
 
 
 class Title(NamedTuple):
@@ -221,7 +226,7 @@ class Outline:
         if mark is None and empty is not None and empty.kind == "bullet":
             from skeleton_of_thought.parsing.data import field_title
 
-            line = field_title(line) or line
+            line = field_title(line)
         self._emit(clean_title(mark.rest, mark.opened) if mark else clean_title(line, empty.opened if empty else ""))
         return True
 
@@ -254,7 +259,7 @@ class Outline:
         """Whether a numbered list may be part of the section that a heading or an introduction opens."""
         from skeleton_of_thought.parsing.rare_marks import announces, is_introduction
 
-        if mark.level or _names_section(mark):
+        if mark.level or names_section(mark):
             return False
         return is_introduction(self._lead) or bool(self._headings and not announces(self._lead))
 
@@ -266,7 +271,7 @@ class Outline:
 
     def _is_above_held(self, mark: Mark, top: _Top) -> bool:
         """Whether a number stands above the held ones, as in "Section 1:", or begins their numbering again."""
-        if _begins(mark) and mark.style != top.style and (mark.level or _names_section(mark)):
+        if _begins(mark) and mark.style != top.style and (mark.level or names_section(mark)):
             self._begin(mark)
             return True
         if self._headed and mark.number <= 1:
@@ -279,7 +284,7 @@ class Outline:
         """Whether a number begins the real list, above the marks that looked like its top level."""
         if mark.indent > top.indent + 1 or not _begins(mark):
             return False
-        if self._holding and (self._below == "heading" or _names_section(mark)):
+        if self._holding and (self._below == "heading" or names_section(mark)):
             return True
         if top.kind == "bullet":
             # "- Topic" with "1. part" on the very next line is a topic with its parts.
@@ -309,6 +314,10 @@ class Outline:
         self._point(mark, top)
 
     def _point(self, mark: Mark, top: _Top) -> None:
+        if _FIELD.match(mark.rest):
+            from skeleton_of_thought.parsing.data import field_title
+
+            mark = mark._replace(rest=field_title(mark.rest, only_field=mark.kind != "bullet"))
         if top.kind != "heading":
             top.style, top.indent, top.level = mark.style, mark.indent, mark.level
         self._nested.clear()
@@ -342,7 +351,7 @@ class Outline:
         ascii_word = mark.word.isascii()
         if top is None or (self._holding and top.kind == "bullet" and self._loose and mark.indent <= top.indent):
             roman = mark.word in ("I", "i")
-            if (roman or (mark.word in ("A", "a") if ascii_word else _letter(mark, 0) == 1)) and not _is_sentence(mark):
+            if (roman or (mark.word in ("A", "a") if ascii_word else _letter(mark, 0) == 1)) and not is_sentence(mark):
                 self._holding, self._held = False, []
                 self._top = top = _Top("alpha", ("roman" if roman else "letter") + mark.style, mark.indent, 0)
                 self._letter_point(mark, top, 1)
@@ -372,11 +381,6 @@ class Outline:
             self._holding = bool(self._below)
             self._top = top = _Top("bullet", mark.style, mark.indent, 0)
         if top.kind == "bullet" and mark.style == top.style and mark.indent <= top.indent + 1:
-            if ":" in mark.rest:
-                from skeleton_of_thought.parsing.data import field_title
-
-                if (title := field_title(mark.rest)) is not None:
-                    mark = mark._replace(rest=title)
             self._point(mark, top)
 
     def _place_below(self) -> str:
@@ -393,7 +397,8 @@ class Outline:
         if not title.text:
             return
         if top is not None and not self._holding:
-            if top.level and (mark.level == top.level or (top.kind == "heading" and mark.level < top.level)):
+            same = top.level and (mark.level == top.level or (top.kind == "heading" and mark.level < top.level))
+            if same or (mark.level == EMOJI_LEVEL and top.style in PICTURES and mark.indent <= top.indent + 1):
                 self._emit(title.text)
             return
         if mark.number:
@@ -425,12 +430,6 @@ class Outline:
         self._found = self._found or not self._holding
 
 
-def _names_section(mark: Mark) -> bool:
-    """Whether the mark is a word with a number, such as "Section 1:" and 第一部分."""
-    style = plain_style(mark)
-    return style.startswith("step ") or style in ("第", "counter")
-
-
 def _letter(mark: Mark, last: int) -> int:
     from skeleton_of_thought.parsing.rare_marks import letter_value
 
@@ -440,11 +439,3 @@ def _letter(mark: Mark, last: int) -> int:
 def _begins(mark: Mark) -> bool:
     """Whether a number is likely to begin a list, unlike "2024." and "7 - Eleven"."""
     return mark.number <= (1 if is_weak(mark) else 99)
-
-
-def _is_sentence(mark: Mark) -> bool:
-    """Whether a letter with a dot begins a sentence: "A. Smith writes about plums.", "I. think"."""
-    words = mark.rest.split(None, 4)
-    if mark.style != "A.":
-        return False
-    return words[0][0].islower() or (len(words) > 3 and mark.rest.rstrip().endswith("."))

@@ -111,10 +111,15 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 class SkeletonParser:
     """Reads a skeleton from text that arrives in pieces, as a person would read it.
 
-    The `feed` that completes the line of a point returns the point. Three kinds of text take longer: a mark without
-    a title waits for the next line; outlines of Markdown headings or bold lines wait for the second heading, and
-    bullets below a single heading wait for the end (either the headings are the points, or one heading is the title
-    of the list); a JSON list is read by `close`.
+    The `feed` that completes the line of a point returns the point. Some texts take longer:
+
+    - A mark without a title waits for the next line.
+    - Marks that sentences also begin with wait for a second line of their kind: headings, bold lines, `1st`, "First,",
+      emoji. Below a single heading they wait for the end: it may be the title, or the first of more points.
+    - Bullets below a heading, and bullets or numbers below a line such as "Introduction:", wait for the sections that
+      they may be part of, until the end. So do bullets below prose, and numbers below a heading, if the line above does
+      not announce a list, as "Here are the points:" and "Outline" do.
+    - JSON, and the rows of a table without numbers, are read by `close`.
 
     Reasoning at the beginning is skipped. Where only its closing mark arrives, all text before the mark was reasoning,
     and the parser starts again: the points that it has returned are void (`restarted`), and those that `feed` or

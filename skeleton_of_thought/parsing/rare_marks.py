@@ -35,16 +35,17 @@ _LONGEST = 200
 """The most characters of a title behind a mark that prose has, too: a longer line is a paragraph."""
 
 _EMPHASIS = pattern(r"(\*{1,3}|_{1,3})(?=[^\s*_])")
-_AFTER = rf"[*_]{{0,3}}(?:\s?[:：.．,，、)）](?!\d)|\s*[{DASHES}](?=\s)|(?=\s)|$)"
+_AFTER = rf"[*_]{{0,3}}(?:\s?[:：.．,，、،)）](?!\d)|\s*[{DASHES}](?=\s)|(?=\s)|$)"
 _COUNTER = pattern(rf"(?:제|第)?\s?(?P<n>\d{{1,3}}|[{CJK}]{{1,3}})\s?(?:{COUNTERS})(?:は|은|는)?{_AFTER}")
 _PLAIN_WORD = pattern(rf"(?P<w>{WORDS})\s+(?P<n>\d{{1,3}}|[IVX]{{1,5}})[*_]{{0,3}}\s+(?=[^{DASHES}\s])", re.IGNORECASE)
+_LETTER_WORD = pattern(rf"(?:{WORDS})\s+(?P<n>(?-i:[A-Z]))[*_]{{0,3}}(?:\s?[:：.)]|\s*[{DASHES}](?=\s))", re.IGNORECASE)
 _ORDINAL = pattern(
     rf"(?P<n>\d{{1,2}})(?:{ORDINAL_ENDS})[*_]{{0,3}}(?:(?P<d>\s?[:：.,)])(?!\d)|(?P<dash>\s*[{DASHES}])(?=\s)|(?=\s))",
     re.IGNORECASE,
 )
 _OF = pattern(r"\s*(?:of|de|du|des|del|di|da|do|von|van|в|из|century|siècle|siglo|degree|degrees)\b", re.IGNORECASE)
 _SEQUENCES = tuple(
-    pattern(rf"(?:{words})[*_]{{0,3}}(?:\s?[,，:：、.)](?!\d)|\s+[{DASHES}](?=\s))[*_]{{0,3}}", re.IGNORECASE)
+    pattern(rf"(?:{words})[*_]{{0,3}}(?:\s?[,，:：、،.)](?!\d)|\s+[{DASHES}](?=\s))[*_]{{0,3}}", re.IGNORECASE)
     for words in SEQUENCES
 )
 # Chinese goes on without a comma: 首先准备材料.
@@ -57,6 +58,7 @@ _LETTER = pattern(
 _SIGN_LETTER = pattern(r"(?P<w>[ⓐ-ⓩⒶ-Ⓩ⒜-⒵🅐-🅩])\s?[.:)]?")
 _ROMAN_SIGN = pattern(r"(?P<n>[Ⅰ-Ⅻⅰ-ⅻ])\s?(?:[.、:：)）．]|(?=\s))")
 _DOUBLE_ROUND = pattern(r"(?P<n>[⓵-⓾])\s?[.、:)]?")
+_ASCIIDOC = pattern(r"(={1,6})\s+(?=[^\s=])")
 _SHARP_DOT = pattern(r"#\.\s+|\.\s+(?=\S)")
 
 _PICTURE = (
@@ -79,7 +81,7 @@ def rare_mark(body: str, indent: int, level: int) -> Mark | None:
     if emphasis := _EMPHASIS.match(body):
         opened, body = emphasis[1], body[emphasis.end() :]
     start = body[:1]
-    if start in "#.|":
+    if start in "#.|=":
         return _ascii_sign(body, indent, opened)
     mark = _counted(body, indent, level, opened) or _lettered(body, indent, level, opened)
     if mark or level or len(body) > _LONGEST:
@@ -90,6 +92,8 @@ def rare_mark(body: str, indent: int, level: int) -> Mark | None:
 def _ascii_sign(body: str, indent: int, opened: str) -> Mark | None:
     if row := _ROW.match(body):
         return Mark("number", "|", int(row["n"]), "", indent, 0, row["title"], opened)
+    if title := _ASCIIDOC.match(body):
+        return Mark("heading", "heading", 0, "", indent, len(title[1]), body[title.end() :].rstrip("= "), opened)
     found = _SHARP_DOT.match(body)
     return Mark("bullet", found[0].strip(), 0, "", indent, 0, body[found.end() :], opened) if found else None
 
@@ -145,6 +149,8 @@ def _doubtful(body: str, indent: int, opened: str) -> Mark | None:
         number, rest = numeral_value(found["n"]), body[found.end() :]
         if rest[0].islower():
             return None
+    elif found := _LETTER_WORD.match(body):
+        number, rest = ord(found["n"]) - 64, body[found.end() :]
     elif sequence := _sequence(body):
         number, rest = sequence
         level = SEQUENCE_LEVEL
@@ -171,16 +177,18 @@ def _sequence(body: str) -> tuple[int, str] | None:
 
 def letter_value(word: str, last: int) -> int:
     """The place of a letter in an alphabet, the one in which it goes on from place `last` if there is one."""
-    letter = unicodedata.normalize("NFKC", word).strip("()")
-    letter = letter.casefold()
-    if len(letter) > 1:
+    letter = word.casefold()
+    if letter not in _LETTERS:
+        letter = unicodedata.normalize("NFKC", letter).strip("()")
+    if len(letter) != 1:
         return 0
     if "a" <= letter <= "z":
         return ord(letter) - 96
     if "🅐" <= word <= "🅩":
         return ord(word) - ord("🅐") + 1
     places = [alphabet.find(letter) + 1 for alphabet in ALPHABETS if letter in alphabet]
-    return next((place for place in places if last < place <= last + 3), min(places, default=0))
+    following = [place for place in places if last < place <= last + 3]
+    return min(following or places, default=0)
 
 
 # --- lines before a list ----------------------------------------------------------------------------

@@ -20,6 +20,7 @@ __all__ = [
     "INTRODUCTIONS",
     "ORDINAL_ENDS",
     "ORDINAL_LEVEL",
+    "PICTURES",
     "ROUND",
     "SEQUENCES",
     "SEQUENCE_LEVEL",
@@ -37,9 +38,12 @@ EMOJI_LEVEL, ORDINAL_LEVEL, SEQUENCE_LEVEL, DEFINITION_LEVEL = 8, 9, 10, 11
 
 DASHES = "-–—‐‑−"
 DOTS = "•●∙⦁·・‧"
-SIGNS = "◦○■□▪▫►▶▸‣⁃➢➤➔→⇒✓✔☑✅★☆⭐◆◇❖🔹🔸🔷🔶👉"
-TWINS = str.maketrans("🔸🔶☑", "🔹🔷✅")
-"""Signs that models use in turn within one list."""
+SIGNS = "◦○■□▪▫►▶▸‣⁃➢➤➔→⇒✓✔☑✅★☆⭐◆◇❖🔹🔸🔷🔶👉❌❎✗✘✖"
+TWINS = str.maketrans("🔸🔶☑❌❎✗✘✖", "🔹🔷✅✅✅✓✔✔")
+"""Signs that models use in turn within one list, each with the one that stands for both."""
+
+PICTURES = "✅⭐🔹🔷👉"
+"""Signs beside which other emoji number the same list."""
 
 ROUND = "①-⑳⑴-⒇⒈-⒛⓪-⓿❶-❿➀-➓㈠-㈩㊀-㊉"
 """Ranges of numbers that are one sign."""
@@ -156,7 +160,7 @@ SEQUENCES = (
 """Words that number the paragraphs of a text: for the first, second, third, fourth, fifth and last point."""
 
 INTRODUCTIONS = (
-    "introduction|introductory|intro|preface|foreword|preamble|opening|background|einleitung|einführung|vorwort"
+    "introduction|introductory|intro|overview|summary|preface|foreword|preamble|opening|background|einleitung|einführung|vorwort"
     "|hintergrund|avant-propos|préface|introducción|prefacio|introdução|introduzione|premessa|inleiding|voorwoord"
     "|введение|вступление|предисловие|вступ|wprowadzenie|wstęp|giriş|önsöz|mở đầu|giới thiệu|pendahuluan|inledning"
     "|innledning|indledning|johdanto|úvod|引言|导言|導言|前言|引子|绪论|緒論|导论|はじめに|序論|導入|序章|서론"
@@ -168,12 +172,12 @@ INTRODUCTIONS = (
 ANNOUNCING = (
     "skeletons?|outlines?|points?|plans?|structure|lists?|steps?|ideas|tips|ways|reasons|topics|sections"
     "|headings|bullets?"
-    "|bullet points|key|overview|summary|answer|response|following|follows|below|here|here's|here’s|sure|certainly"
-    "|of course|okay|ok|absolutely|gliederung|punkte|stichpunkte|folgende[nr]?|hier|skelett|liste|übersicht|schritte"
+    "|bullet points|key|answer|response|following|follows|below|here|here's|here’s|sure|certainly"
+    "|of course|okay|ok|absolutely|gliederung|punkte|stichpunkte|folgende[nr]?|hier|skelett|liste|schritte"
     "|natürlich|gerne|aufbau|voici|suivante?s?|squelette|étapes|bien sûr|idées|conseils|esquema|esqueleto|puntos|aquí"
     "|siguientes?|lista|pasos|claro|consejos|esboço|pontos|aqui|seguintes?|passos|dicas|schema|scaletta"
     "|scheletro|punti"
-    "|ecco|seguenti|elenco|certo|passi|schets|overzicht|punten|volgende|lijst|stappen|план|плана|пункты|пунктов|вот"
+    "|ecco|seguenti|elenco|certo|passi|schets|punten|volgende|lijst|stappen|план|плана|пункты|пунктов|вот"
     "|следующи[ейхм]+|список|скелет|структура|тезисы|конечно|шаги|основные|punkty|oto|następując[aey]|szkielet"
     "|zarys|kroki"
     "|taslak|maddeler|işte|aşağıda|iskelet|adımlar|dàn ý|sau đây|danh sách|dưới đây|kerangka|poin|berikut|daftar"

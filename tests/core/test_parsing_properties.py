@@ -23,7 +23,11 @@ SNIPPETS = (
     '|<think>|</think>|<|</|thinking>|<reasoning>|</reasoning>|[|]|{|"|Apples|red plums|苹果|яблоки|تفاح|3.5|$5|x|X'
     "|[THINK]|[/THINK]|<think a=b>|<answer>|</answer>|◁think▷|◁/think▷|analysis|assistantfinal|a. </think> |`</think>`"
     "|Here is my thought process:|Here is my response:"
-    "|\x00|\ud800|\ufeff|\u2028"
+    "|\x00|\ud800|\ufeff|\u2028|1st |2nd |First, |Second, |首先，|其次，|α) |β) |а) |가. |1단계 |제1장 |🍎 |✅ |#. "
+    "|<ol>|</ol>|<li>|</li>"
+    "|<h2>|</h2>|<td>|</tr>|\\item |\\begin{itemize}|\\end{itemize}|\\section{x}"
+    "|\n===\n|\n---\n|title: |id: 1|Introduction:|Outline|= |== |: "
+    '|\n["A", "B"]\n|{"points": ["A"]}|Section 1: |Part A: '
 )
 CHANNELS = (
     "<|channel|>analysis<|message|>",
@@ -33,7 +37,7 @@ CHANNELS = (
     "<|channel>thought",
     "<channel|>",
 )
-snippets = st.sampled_from([*SNIPPETS.split("|"), *CHANNELS])
+snippets = st.sampled_from([*SNIPPETS.split("|"), *CHANNELS, "|", "| 1 | A |", "|---|"])
 list_like = st.lists(snippets, max_size=40).map("".join)
 texts = anything | list_like
 
@@ -204,6 +208,32 @@ HOSTILE = {
     "step": "Step 1 ",
     "colons": "a: 1. ",
     "bullets": "• a ",
+    "headings": "# a\n## b\n",
+    "headings below one": "## b\n",
+    "numbers below headings": "# a\n1. b\n",
+    "emoji": "🍎",
+    "emoji lines": "🍎 a\n",
+    "first": "First, ",
+    "sequence": "First, a\nThen, b\n",
+    "ordinals": "1st a\n",
+    "items": "<li>a",
+    "lists": "<ul><li>",
+    "open tags": "<li ",
+    "latex items": "\\item a ",
+    "latex lists": "\\begin{itemize}",
+    "latex headings": "\\section{",
+    "latex styles": "\\emph{a ",
+    "rows": "| a ",
+    "table": "|---|\n| a |\n",
+    "underlines": "a\n---\n",
+    "definitions": "a\n: b\n\n",
+    "json lines": "[\n",
+    "json objects": '{"a": [\n',
+    "json after prose": 'a: ["a",\n',
+    "fields": "title: ",
+    "letters": "α) a\n",
+    "introductions": "Introduction:\n- a\n",
+    "equals": "= ",
 }
 
 
