@@ -11,7 +11,15 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
-from langchain_sot.messages import ParsedInput, convert_messages, message_usage, read_request, render_text
+from langchain_sot.messages import (
+    ParsedInput,
+    convert_messages,
+    message_decoding,
+    message_usage,
+    read_other_content,
+    read_request,
+    render_text,
+)
 from langchain_sot.models.open_runs import ended_runs
 from langchain_sot.models.resolution import ResolvedModel, makes_configs, resolve, unbind, with_bindings
 from langchain_sot.models.servers import begin_turn, with_timeout
@@ -19,16 +27,10 @@ from langchain_sot.models.streams import aopen_stream, open_stream
 from langchain_sot.models.text_calls import acomplete, as_string, complete
 from langchain_sot.skeleton_schema import StructuredReply, ask_structured
 from skeleton_of_thought.adapters.hints import engine_settings, token_limit
-from skeleton_of_thought.adapters.replies import (
-    ReplyEnd,
-    aclose_stream,
-    close_stream,
-    read_decoding,
-    read_finish_reason,
-)
+from skeleton_of_thought.adapters.replies import ReplyEnd, aclose_stream, close_stream, read_finish_reason
 from skeleton_of_thought.drive import AsyncTogether, Together
 from skeleton_of_thought.together import Whole
-from skeleton_of_thought.types import Call, Decoding, Reply, Request, Stage, Usage
+from skeleton_of_thought.types import Call, Reply, Request, Stage, Usage
 
 if TYPE_CHECKING:
     from langchain_sot.local.chat_transformers import ChatTransformers
@@ -396,9 +398,11 @@ class _ReplyReader:
             )
         if chunk.response_metadata:
             self._read_metadata(chunk.response_metadata)
-            self._reply_end.decoding = _decoding(chunk) or self._reply_end.decoding
+            self._reply_end.decoding = message_decoding(chunk) or self._reply_end.decoding
         if getattr(chunk, "usage_metadata", None) and (usage := message_usage(chunk)) is not None:
             self._reply_end.usage = (self._reply_end.usage or Usage()) + usage
+        if chunk.additional_kwargs or not isinstance(chunk.content, str) or getattr(chunk, "tool_calls", None):
+            read_other_content(chunk, self._reply_end)
         if self._structured is not None:
             self._structured.add(chunk)
             return ""
@@ -441,10 +445,3 @@ class _ReplyReader:
         self._promised = self._promised or metadata.get("model_provider") == "openai"
         self._stated = self._stated or "finish_reason" in metadata or "status" in metadata
         end.cut = self._promised and not self._stated
-
-
-def _decoding(message: BaseMessage) -> Decoding | None:
-    """The record of the engine of `ChatTransformers` for this reply."""
-    usage: Mapping[str, Any] = getattr(message, "usage_metadata", None) or {}
-    # A cost of 0 marks a cached reply, for which the engine decoded nothing.
-    return None if usage.get("total_cost") == 0 else read_decoding(message.response_metadata.get("decoding"))

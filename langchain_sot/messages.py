@@ -18,23 +18,27 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.prompt_values import PromptValue
 
-from skeleton_of_thought.adapters.replies import read_usage
+from skeleton_of_thought.adapters.replies import ReplyEnd, read_decoding, read_usage
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Content, Conversation, Message, Prompt, Request, Usage
+from skeleton_of_thought.types import Content, Conversation, Decoding, Message, Prompt, Request, Usage
 
 __all__ = [
     "ParsedInput",
     "convert_message",
     "convert_messages",
+    "message_decoding",
     "message_usage",
     "read_input",
     "read_messages",
+    "read_other_content",
     "read_request",
     "render_text",
     "usage_metadata",
 ]
 
 _ROLES = frozenset({"human", "user", "ai", "assistant", "system", "developer", "tool"})
+_REASONING = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
+"""Types of content blocks, and keys of `additional_kwargs`, that hold a model's reasoning."""
 _TURNS = {"user": "User", "assistant": "Assistant"}
 _TOOLS = frozenset({"tools", "functions", "tool_choice", "function_call"})
 _FORMATS = frozenset(
@@ -239,6 +243,34 @@ def render_text(prompt: Prompt) -> str:
 def message_usage(message: Any) -> Usage | None:
     """The tokens that a model's message says were spent; None where it says nothing."""
     return read_usage(message.usage_metadata) if isinstance(message, AIMessage) and message.usage_metadata else None
+
+
+def message_decoding(message: BaseMessage) -> Decoding | None:
+    """The record of the engine of `ChatTransformers` for this reply."""
+    usage: Mapping[str, Any] = getattr(message, "usage_metadata", None) or {}
+    # A cost of 0 marks a cached reply, for which the engine decoded nothing.
+    return None if usage.get("total_cost") == 0 else read_decoding(message.response_metadata.get("decoding"))
+
+
+def read_other_content(message: BaseMessage, end: ReplyEnd) -> None:
+    """Notes in `end` what a message, or a chunk, has besides text: a refusal, tool calls, reasoning."""
+    extras = message.additional_kwargs
+    refusal = extras.get("refusal") or ""
+    reasoning = bool(_REASONING & extras.keys())
+    for block in message.content if isinstance(message.content, list) else ():
+        # Version 1 of the content blocks wraps those that it does not know.
+        own: Any = block.get("value") if isinstance(block, dict) and block.get("type") == "non_standard" else block
+        kind = own.get("type") if isinstance(own, dict) else None
+        if kind == "refusal":
+            refusal = refusal or own.get("refusal") or "no reason given"
+        else:
+            reasoning = reasoning or kind in _REASONING
+    end.refusal += str(refusal)
+    # A tool call is the reason why there is no text, reasoning only what comes before it.
+    if isinstance(message, AIMessage) and message.tool_calls:
+        end.instead = "tool calls"
+    elif reasoning:
+        end.instead = end.instead or "reasoning"
 
 
 def usage_metadata(usage: Usage) -> UsageMetadata:

@@ -34,6 +34,7 @@ __all__ = [
     "RestartDict",
     "RestartList",
     "answer_dict",
+    "end_dict",
     "errors_dict",
     "points_dict",
 ]
@@ -51,6 +52,14 @@ class AnswerDict(TypedDict):
         answer: The whole answer.
         errors: Error messages by point number; the merge's error under "merge" (the answer is then the points as they
             are). Empty without a failure.
+        finish_reason: Why the answer ended. With points: the worst end of any of them, or `"stop"`; of a direct answer:
+            the model's own word, None if it gives none. See `skeleton_of_thought.Answer.finish_reason`.
+        finish_reasons: Why the text of each point ended, by its number: `"stop"`, `"length"` for a text that a token
+            limit cut, ...; None where the model does not say. See `skeleton_of_thought.Expansion.finish_reason`.
+        usage: Tokens of all calls, those of failed attempts included: `input_tokens`, `output_tokens`, `total_tokens`,
+            and `cached_tokens`, which the provider had cached of the input. Zeros where no model reports any.
+        usage_by_stage: The same for each stage whose model reports it: "skeleton", "point", "merge", "direct", ...
+        usage_by_point: The same for each point by its number.
         timings: The fields of `skeleton_of_thought.types.Timings`: `total` and `first_text` in seconds, a span for
             each of the `stages`, the engine's record of each stage for local models (`decoding`), and when each of the
             `points` was written. `skeleton_of_thought.Timeline.of(result)` makes a picture of it.
@@ -63,6 +72,11 @@ class AnswerDict(TypedDict):
     points: dict[str, str]
     answer: str
     errors: dict[str, str]
+    finish_reason: str | None
+    finish_reasons: dict[str, str | None]
+    usage: dict[str, int]
+    usage_by_stage: dict[str, dict[str, int]]
+    usage_by_point: dict[str, dict[str, int]]
     timings: dict[str, Any]
 
 
@@ -133,8 +147,27 @@ def answer_dict(answer: Answer) -> dict[str, Any]:
         "points": points_dict(answer),
         "answer": answer.text,
         "errors": errors_dict(answer),
+        **end_dict(answer),
+    }
+
+
+def end_dict(answer: Answer) -> dict[str, Any]:
+    """What is known only at the end of an answer: why it ended, and what it took."""
+    end: dict[str, Any] = {
+        "finish_reason": answer.finish_reason,
+        "finish_reasons": {},
+        "usage": answer.usage.to_dict(),
+        "usage_by_stage": {},
+        "usage_by_point": {},
         "timings": answer.timings.to_dict(),
     }
+    for stage, usage in answer.usage_by_stage.items():
+        end["usage_by_stage"][stage] = usage.to_dict()
+    for expansion in answer.expansions:
+        number = str(expansion.point.index)
+        end["finish_reasons"][number] = expansion.finish_reason
+        end["usage_by_point"][number] = expansion.usage.to_dict()
+    return end
 
 
 def errors_dict(answer: Answer) -> dict[str, str]:
@@ -193,7 +226,7 @@ class AnswerChunks:
             case MergeDone(_, Exception() as error):
                 return AddableDict(errors=AddableDict(merge=error_text(error)))
             case AnswerDone(answer):
-                end = AddableDict(timings=AddableDict(answer.timings.to_dict()))
+                end = AddableDict(end_dict(answer))
                 chunk = end if self._begun else self._begin(answer.route) + end
                 return chunk if self._reason else chunk + AddableDict(reason=answer.reason)
             case AnswerFailed(error):
@@ -218,6 +251,11 @@ class AnswerChunks:
             points=points,
             answer=text,
             errors=AddableDict(),
+            finish_reason=None,
+            finish_reasons=AddableDict(),
+            usage=AddableDict(),
+            usage_by_stage=AddableDict(),
+            usage_by_point=AddableDict(),
             timings=AddableDict(),
         )
 

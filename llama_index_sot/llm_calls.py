@@ -38,6 +38,11 @@ Concurrency = Literal["auto", "async", "thread", "batch"]
 """The option `concurrency`; `"auto"` chooses the best that the LLM supports."""
 LLMResponse = ChatResponse | CompletionResponse
 
+_EVENTS = ("delta", "response", "messageStop")
+"""Where events of Anthropic's, OpenAI's and Bedrock's streams have the finish reason."""
+_REASONING = frozenset({"thinking", "reasoning", "reasoning_content", "thinking_delta"})
+"""Types of content blocks, and keys of `additional_kwargs`, that hold an LLM's reasoning."""
+
 
 def check_concurrency(concurrency: str) -> None:
     """Raises `InvalidInput` for a value that is not in `Concurrency`."""
@@ -291,7 +296,10 @@ class ResponseReader:
     def whole(self, response: ChatResponse | CompletionResponse) -> tuple[str, Reply]:
         """The text and the end of a response that came at once."""
         self._read_end(response)
-        return _text(response), self._end.reply()
+        text = _text(response)
+        if not text:
+            self._read_other_content(response)
+        return text, self._end.reply()
 
     def add(self, response: ChatResponse | CompletionResponse) -> str:
         """Reads the next response of a stream and returns its new text."""
@@ -301,6 +309,8 @@ class ResponseReader:
             # Some LLMs give only the text so far.
             text = _text(response)
             delta = text[len(self._text) :] if text.startswith(self._text) else ""
+        if not delta:
+            self._read_other_content(response)
         self._text += delta
         return delta
 
@@ -325,8 +335,30 @@ class ResponseReader:
             end.finish_reason = read_finish_reason(choices[0]) or end.finish_reason
             end.cut = end.finish_reason is None
         else:
-            end.finish_reason = read_finish_reason(raw) or end.finish_reason
+            end.finish_reason = _finish_reason(raw) or end.finish_reason
         end.decoding = read_decoding(_get(raw, "decoding")) or end.decoding
+
+    def _read_other_content(self, response: ChatResponse | CompletionResponse) -> None:
+        """Notes what a response without text has instead: a refusal, tool calls, reasoning."""
+        end, own = self._end, response.additional_kwargs
+        message = response.message if isinstance(response, ChatResponse) else ChatMessage()
+        extras = {**own, **message.additional_kwargs}
+        choice = next(iter(_get(response.raw, "choices") or ()), None)
+        said = [_get(_get(choice, name), "refusal") for name in ("message", "delta")]
+        end.refusal += next((str(refusal) for refusal in (extras.get("refusal"), *said) if refusal), "")
+        kinds = {block.block_type for block in message.blocks}
+        if extras.get("tool_calls") or "tool_call" in kinds:
+            end.instead = "tool calls"
+        elif kinds & _REASONING or any(map(extras.get, _REASONING)):
+            end.instead = end.instead or "reasoning"
+
+
+def _finish_reason(raw: Any) -> str | None:
+    """The finish reason of a raw response, or of an event of a raw stream, which has it one level deeper."""
+    reason = read_finish_reason(raw)
+    for name in _EVENTS if reason is None else ():
+        reason = reason or read_finish_reason(_get(raw, name))
+    return reason
 
 
 def _text(response: ChatResponse | CompletionResponse) -> str:

@@ -30,7 +30,7 @@ _CITED = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
 _NODE_ID = attrgetter("node.node_id")
 _METADATA = (
     *("route", "reason", "decision", "finish_reason", "merged", "merge_error"),
-    *("concurrency", "retrieval", "timings", "usage", "usage_by_stage"),
+    *("concurrency", "retrieval", "timings", "usage", "usage_by_stage", "finish_reasons", "usage_by_point"),
 )
 """The entries of `metadata["sot"]`, in their order."""
 
@@ -46,6 +46,8 @@ class ResponsePoint:
         node_ids: The nodes that were retrieved for it, best first; their `NodeWithScore`s are in `source_nodes`.
         error: Why it failed; None for a point that succeeded.
         citations: With `citations=True`: the numbers in its text that name sources. `[3]` is `source_nodes[2]`.
+        finish_reason: Why its text ended: `"stop"`, `"length"` for a text that a token limit cut, ...; None where the
+            LLM does not say, and while the answer is streamed.
     """
 
     index: int
@@ -54,6 +56,7 @@ class ResponsePoint:
     node_ids: tuple[str, ...] = ()
     error: str | None = None
     citations: tuple[int, ...] = ()
+    finish_reason: str | None = None
 
 
 class _WithTimeline:
@@ -83,7 +86,8 @@ class SkeletonOfThoughtResponse(_WithTimeline, Response):
         source_nodes: All nodes that were retrieved, each once.
         metadata: `metadata["sot"]` records in plain data how the answer was made: `route` and `reason`, the router's
             `decision` (with its `score`, 0 to 1, where it has one), `concurrency`, `retrieval`, `timings` in seconds,
-            `usage` in tokens, also by stage.
+            `finish_reason`, also of each point, and `usage` in tokens, also by stage and by point. With points, the
+            `finish_reason` is the worst end of any of them, or `"stop"`; of a direct answer it is the LLM's own.
         points: The points, in document order; empty for a direct answer.
     """
 
@@ -196,6 +200,7 @@ def response_points(answer: Answer, sources: list[NodeWithScore], *, citations: 
             node_ids=tuple(map(_NODE_ID, expansion.sources)),
             error=None if expansion.error is None else error_text(expansion.error),
             citations=_cited_numbers(expansion.text, numbers) if numbers else (),
+            finish_reason=expansion.finish_reason,
         )
         for expansion in answer.expansions
     ]
@@ -215,4 +220,8 @@ def response_metadata(answer: Answer, *, concurrency: str, retrieval: str) -> di
         retrieval: The option of that name: `"once"`, `"per_point"` or `"none"`.
     """
     data = answer.to_dict() | {"concurrency": concurrency, "retrieval": retrieval}
+    data |= {"finish_reasons": {}, "usage_by_point": {}}
+    for expansion in data["expansions"]:
+        data["finish_reasons"][str(expansion["index"])] = expansion["finish_reason"]
+        data["usage_by_point"][str(expansion["index"])] = expansion["usage"]
     return {name: data[name] for name in _METADATA}

@@ -37,8 +37,8 @@ __all__ = ["REPEATED", "DirectWriting", "Draft", "PointWriting", "Release"]
 REPEATED = "loop"
 """The finish reason of a text that was ended because it repeated itself."""
 
-_WORST_FIRST = ("error", "content_filter", "refusal", "length", REPEATED)
-"""Finish reasons of points that an answer takes over as its own."""
+_WORST: dict[str | None, int] = {"error": 0, "content_filter": 1, "refusal": 2, "length": 3, REPEATED: 4}
+"""The finish reasons of points that an answer takes over as its own, the worst first."""
 
 
 class PointWriting:
@@ -341,10 +341,13 @@ class Draft:
 
     def answer(self, offset: float) -> Answer:
         """The answer as far as it is, `offset` seconds after its start."""
-        ledger, expansions, times = self.ledger, [], []
+        ledger, expansions, times, ends = self.ledger, [], [], {self.finish_reason}
         for writing in self.points.values():
-            expansions.append(writing.expansion or writing.result(offset))
+            expansion = writing.expansion or writing.result(offset)
+            expansions.append(expansion)
+            ends.add(expansion.finish_reason)
             times.append(writing.times(offset))
+        worst = min(ends & _WORST.keys(), key=_WORST.__getitem__, default="stop")
         return Answer(
             text=self._text(expansions),
             question=self.question,
@@ -356,20 +359,11 @@ class Draft:
             decision=self.decision,
             reason=self.reason,
             usage_by_stage=dict(ledger.usage),
-            finish_reason=self._finish_reason(expansions),
+            finish_reason=self.finish_reason if self.route == "direct" else worst,
             merged=self.merged,
             merge_error=self.merge_error,
             sources=self.sources or (),
         )
-
-    def _finish_reason(self, expansions: Iterable[Expansion]) -> str | None:
-        if self.route == "direct":
-            return self.finish_reason
-        found = {self.finish_reason, *[expansion.finish_reason for expansion in expansions]}
-        for reason in _WORST_FIRST:
-            if reason in found:
-                return reason
-        return "stop"
 
     def last_event(self, event: Event) -> Event:
         """The last event, with the cost of all calls that have ended by now."""
@@ -380,7 +374,10 @@ class Draft:
         return event
 
     def _recount(self, answer: Answer) -> Answer:
-        expansions = [dataclasses.replace(e, usage=self.points[e.point.index].usage) for e in answer.expansions]
+        expansions = []
+        for expansion in answer.expansions:
+            usage = self.points[expansion.point.index].usage
+            expansions.append(dataclasses.replace(expansion, usage=usage))
         return dataclasses.replace(
             answer,
             expansions=tuple(expansions),

@@ -284,7 +284,8 @@ class AnswerFlow(MergeFlow):
             self._open_skeleton(call.attempt + 1)
             return
         self._show_points(reading.feed(rest))
-        self._show_points(reading.close(truncated=failed or reason == "length", titles=reply.titles))
+        if not failed or reading.points or reply.titles:
+            self._show_points(reading.close(truncated=failed or reason == "length", titles=reply.titles))
         given = call.prompt.prefill.strip() if call.prompt else ""
         failed = failed or (reply.titles is None and reading.written.text.strip() == given)
         if len(reading.points) >= self.settings.min_points:

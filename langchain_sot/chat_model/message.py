@@ -181,21 +181,16 @@ def as_chunk(output: Any) -> AIMessageChunk:
 def _metadata(answer: Answer, model_name: str) -> dict[str, Any]:
     return {
         "model_name": model_name,
-        "finish_reason": _finish_reason(answer),
+        "finish_reason": answer.finish_reason or "stop",
+        "finish_reasons": {str(e.point.index): e.finish_reason for e in answer.expansions},
         "route": answer.route,
         "reason": answer.reason,
         "skeleton": list(answer.skeleton.titles) if answer.route == "skeleton" else [],
         "errors": errors_dict(answer),
         "timings": answer.timings.to_dict(),
         _STAGES: {stage: usage_metadata(usage) for stage, usage in answer.usage_by_stage.items()},
+        "usage_by_point": {str(e.point.index): usage_metadata(e.usage) for e in answer.expansions},
     }
-
-
-def _finish_reason(answer: Answer) -> str:
-    reasons = [answer.finish_reason, *(expansion.finish_reason for expansion in answer.expansions)]
-    if "length" in reasons:
-        return "length"
-    return (answer.route == "direct" and answer.finish_reason) or "stop"
 
 
 def _total(stages: Mapping[str, UsageMetadata]) -> UsageMetadata | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from skeleton_of_thought.adapters import finish_reasons
 from skeleton_of_thought.draft import REPEATED
 from skeleton_of_thought.errors import PointError, SotError
 from skeleton_of_thought.routers.base import FAILED
@@ -47,15 +48,27 @@ def shortcomings(answer: Answer, explain: Callable[[Exception], str]) -> Iterato
     """Lines about the parts of an answer that failed or were cut short."""
     if answer.decision is not None and answer.decision.reason.startswith(FAILED):
         yield f"{' '.join(answer.decision.reason.split())}; the model answered directly"
-    if answer.finish_reason == REPEATED:
+    if answer.route == "direct" and answer.finish_reason == REPEATED:
         yield "the model repeated itself, so its answer was ended"
+    elif answer.route == "direct":
+        yield from _cut_short(answer.finish_reason, "the answer")
     for expansion in answer.expansions:
-        if expansion.finish_reason == REPEATED:
-            yield f"point {expansion.point.index} repeated itself, so it was ended"
+        if expansion.error is None:
+            yield from _cut_short(expansion.finish_reason, f"point {expansion.point.index}")
     for index, error in answer.errors.items():
         yield f"point {index} failed: {explain(error)}"
     if answer.merge_error is not None:
         yield f"merge failed, so the points stand as they are: {explain(answer.merge_error)}"
+
+
+def _cut_short(reason: str | None, what: str) -> Iterator[str]:
+    """A line about a text that lacks its end."""
+    if reason == REPEATED:
+        yield f"{what} repeated itself, so it was ended"
+    elif reason == "length":
+        yield f"{what} was cut at the token limit (--max-tokens)"
+    elif reason and finish_reasons.FINISH_REASONS.get(reason.lower()) in finish_reasons.FAILED:
+        yield f"{what} was ended by the provider (finish reason {reason!r})"
 
 
 def explain(error: Exception, by_backend: Callable[[BaseException], str]) -> str:

@@ -108,6 +108,9 @@ async def _stream(model: BaseChatModel, prompt: Prompt) -> AsyncIterator[str | R
         if (usage := read_usage(getattr(chunk, "usage_metadata", None))) is not None:
             end.usage = (end.usage or Usage()) + usage
         end.finish_reason = read_finish_reason(chunk.response_metadata) or end.finish_reason
+        end.refusal += str(chunk.additional_kwargs.get("refusal") or "")
         if chunk.text:
             yield str(chunk.text)
+        elif chunk.tool_calls:
+            end.instead = "tool calls"
     yield end.reply()

@@ -19,7 +19,7 @@ from skeleton_of_thought._cli.backend import (
     prompt_dicts,
 )
 from skeleton_of_thought._cli.diagnostics import explain_openai, one_line
-from skeleton_of_thought.adapters.replies import ReplyEnd, read_usage
+from skeleton_of_thought.adapters.replies import ReplyEnd, read_finish_reason, read_usage
 from skeleton_of_thought.drive import GRACE
 from skeleton_of_thought.errors import InvalidInput, MissingExtra
 from skeleton_of_thought.types import Call, Prompt, Reply
@@ -144,9 +144,18 @@ class _ChatCompletions:
                     end.usage = read_usage(usage)
                 # The last chunk, with the usage, has no choices.
                 for choice in chunk.choices or ():
-                    end.finish_reason = choice.finish_reason or end.finish_reason
-                    if choice.delta is not None and choice.delta.content:
-                        yield choice.delta.content
+                    if choice.finish_reason:
+                        end.finish_reason = read_finish_reason(choice)
+                    delta = choice.delta
+                    if delta is None:
+                        continue
+                    end.refusal += getattr(delta, "refusal", None) or ""
+                    if delta.content:
+                        yield delta.content
+                    elif delta.tool_calls:
+                        end.instead = "tool calls"
+                    elif getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None):
+                        end.instead = end.instead or "reasoning"
         end.cut = end.finish_reason is None
         yield end.reply()
 

@@ -103,7 +103,8 @@ def read_finish_reason(data: Any) -> str | None:
     """
     get = _getter(data)
     for name in _REASONS:
-        if (reason := get(name)) and (word := _word(reason)):
+        reason = get(name)
+        if reason and (word := reason if type(reason) is str else _word(reason)):
             return "length" if FINISH_REASONS.get(word.lower()) == "length" else word
     # Google blocks some prompts, and there is no reply then.
     feedback = get("prompt_feedback")
@@ -125,7 +126,7 @@ def _word(reason: Any) -> str | None:
     """A finish reason as a word. Google's clients give an enum, of strings or of numbers."""
     if isinstance(reason, Enum):
         reason = reason.value if isinstance(reason.value, str) else reason.name
-    return reason if isinstance(reason, str) and not reason.lower().endswith("_unspecified") else None
+    return reason if isinstance(reason, str) else None
 
 
 def ending(reply: Reply) -> str | None:

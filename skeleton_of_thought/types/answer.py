@@ -305,7 +305,7 @@ class Timings:
             "first_text": self.first_text,
             "stages": {stage: dataclasses.asdict(span) for stage, span in self.stages.items()},
             "decoding": {stage: done.to_dict() for stage, done in self.decoding.items()},
-            "points": [dataclasses.asdict(point) for point in self.points],
+            "points": list(map(dataclasses.asdict, self.points)),
         }
 
 
@@ -384,16 +384,6 @@ class Answer:
     def errors(self) -> dict[int, Exception]:
         """The errors of failed points, by point index."""
         return {e.point.index: e.error for e in self.expansions if e.error is not None}
-
-    @property
-    def finish_reasons(self) -> dict[int, str | None]:
-        """Why the text of each point ended, by point index; see `Expansion.finish_reason`."""
-        return {e.point.index: e.finish_reason for e in self.expansions}
-
-    @property
-    def usage_by_point(self) -> dict[int, Usage]:
-        """The tokens of each point, all attempts together, by point index."""
-        return {e.point.index: e.usage for e in self.expansions}
 
     def timeline(self, normal: float | Mapping[str, float] | None = None) -> Timeline:
         """A picture of when each call of this answer ran; notebooks show it, `str` of it is one for terminals.

@@ -230,6 +230,15 @@ def untimed(output: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in output.items() if key != "timings"}
 
 
+END = ("finish_reason", "finish_reasons", "usage", "usage_by_stage", "usage_by_point", "timings")
+"""The keys of an output that only its end has, in their order."""
+
+
+def texts(output: dict[str, Any]) -> dict[str, Any]:
+    """The output without the keys that only its end has."""
+    return {key: value for key, value in output.items() if key not in END}
+
+
 def total(chunks: Iterable[Any]) -> Any:
     chunks = iter(chunks)
     result = next(chunks)
@@ -300,6 +309,8 @@ def kit() -> SimpleNamespace:
         seen_as=seen_as,
         pieces=pieces,
         total=total,
+        texts=texts,
         untimed=untimed,
+        END=END,
         PATIENCE=PATIENCE,
     )

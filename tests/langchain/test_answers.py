@@ -26,8 +26,8 @@ EXPECTED = {
 async def test_all_six_methods_give_the_same_answer(kit, way, eager):
     chain = skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES)), eager=eager)
     output = await way(chain, "How do I stay awake?")
-    assert kit.untimed(output) == EXPECTED
-    assert list(output) == [*EXPECTED, "timings"]
+    assert kit.texts(output) == EXPECTED
+    assert list(output) == [*EXPECTED, *kit.END]
     assert list(output["points"]) == ["1", "2", "3"]
 
 
@@ -35,7 +35,7 @@ async def test_a_direct_answer_has_no_points_and_is_byte_identical(kit, way):
     text = "  Exactly this, \n\nwith its white space. \n"
     llm = kit.Chat(script=kit.answering([], direct=text))
     chain = skeleton_chain(llm=llm, router=lambda question: False)
-    assert kit.untimed(await way(chain, "What is 2 + 2?")) == {
+    assert kit.texts(await way(chain, "What is 2 + 2?")) == {
         "question": "What is 2 + 2?",
         "route": "direct",
         "reason": "the router decided",
@@ -134,7 +134,7 @@ async def test_a_retried_point_leaves_no_trace_of_its_first_attempt(kit, way):
     script = llm.script
     # Point 1 ends last, so that nothing of point 2 is shown when it fails.
     llm.script = lambda s: [first, *script(s)] if s.point == 1 else script(s)
-    assert kit.untimed(await way(chain, "How do I stay awake?")) == EXPECTED
+    assert kit.texts(await way(chain, "How do I stay awake?")) == EXPECTED
     assert len(llm.watch.of("point", 2)) == 2
 
 
@@ -149,7 +149,7 @@ def test_a_restart_shows_in_the_stream_and_not_in_the_sum(kit):
     texts = [chunk["points"]["2"] for chunk in chunks if "2" in chunk.get("points", {})]
     assert any(isinstance(text, Restart) for text in texts)
     assert texts[1] == "Half a sent"
-    assert kit.untimed(kit.total(chunks)) == EXPECTED
+    assert kit.texts(kit.total(chunks)) == EXPECTED
 
 
 async def test_a_point_that_takes_too_long_fails_alone(kit, ways):
@@ -173,7 +173,7 @@ def test_the_first_chunk_has_every_key(kit):
     chain = skeleton_chain(llm=kit.Chat(script=kit.answering(TITLES)))
     first = next(iter(chain.stream("Why?")))
     assert isinstance(first, AddableDict)
-    assert list(first) == ["question", "route", "reason", "skeleton", "points", "answer", "errors", "timings"]
+    assert list(first) == [*EXPECTED, *kit.END]
 
 
 async def test_text_streams_in_document_order_though_point_1_is_slowest(kit):

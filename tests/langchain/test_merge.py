@@ -34,7 +34,7 @@ def scripted(kit, llm, *steps):
 @pytest.mark.parametrize("eager", [False, True])
 async def test_all_six_methods_give_the_same_answer(kit, way, llm, eager):
     output = await way(skeleton_chain(llm=llm, merge=True, eager=eager), "Q")
-    assert kit.untimed(output) == {
+    assert kit.texts(output) == {
         "question": "Q",
         "route": "skeleton",
         "reason": "no router",
@@ -116,7 +116,7 @@ async def test_a_failed_merge_leaves_the_points_unchanged(kit, way, llm, steps, 
     scripted(kit, llm, *steps)
     chain = skeleton_chain(llm=llm, merge=True, max_retries=0)
     output = await way(chain, "Q", {"callbacks": [runs]})
-    assert kit.untimed(output) == {
+    assert kit.texts(output) == {
         "question": "Q",
         "route": "skeleton",
         "reason": "no router",
