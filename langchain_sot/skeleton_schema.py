@@ -13,6 +13,7 @@ from langchain_core.runnables.base import RunnableBindingBase
 from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_sot.models.resolution import has_fallbacks
+from skeleton_of_thought.parsing.parser import without_reasoning
 
 __all__ = ["SkeletonSchema", "StructuredReply", "ask_structured"]
 
@@ -90,7 +91,7 @@ class StructuredReply:
     def titles(self) -> tuple[str, ...] | None:
         """The titles; None for a reply that does not fit the schema."""
         calls = self._message.tool_calls if isinstance(self._message, AIMessage) else []
-        for data in (*(call["args"] for call in calls), _json(self._text)):
+        for data in (*(call["args"] for call in calls), _json(without_reasoning(self._text))):
             points = data.get("points") if isinstance(data, dict) else None
             if isinstance(points, list) and all(isinstance(point, str) for point in points):
                 return tuple(points)

@@ -138,6 +138,8 @@ async def test_a_string_llm_is_asked_for_text(ways):
         (AIMessageChunk(content="1. Plain\n2. text"), ["Plain", "text"]),
         (AIMessageChunk(content='{"points": ["In", "JSON"]}'), ["In", "JSON"]),
         (AIMessageChunk(content='```json\n{"points": ["In", "a fence"]}\n```'), ["In", "a fence"]),
+        (AIMessageChunk(content='<think>\n1. No\n</think>\n{"points": ["After", "a block"]}'), ["After", "a block"]),
+        (AIMessageChunk(content='Hm:\n1. No\n</think>\n{"points": ["After", "a mark"]}'), ["After", "a mark"]),
         ('{"points": "1. One\\n2. string"}', ["One", "string"]),
         ('{"headings": ["Another", "key"]}', ["Another", "key"]),
         ('{"points": ["Cut", "in the mid', ["Cut", "in the mid"]),
@@ -145,7 +147,7 @@ async def test_a_string_llm_is_asked_for_text(ways):
         (AIMessageChunk(content="I can't help with that."), []),
         ('{"points": []}', []),
     ],
-    ids=["text", "json", "fence", "string", "key", "cut", "refusal", "refusal text", "empty"],
+    ids=["text", "json", "fence", "block", "mark", "string", "key", "cut", "refusal", "refusal text", "empty"],
 )
 async def test_other_replies_are_read_as_text(way, tools, reply, skeleton):
     llm = tools(reply)
