@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForLLMRun
-from langchain_core.callbacks.base import AsyncCallbackHandler
+from langchain_core.callbacks.base import AsyncCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
 
-__all__ = ["ended_runs"]
+__all__ = ["any_inline", "ended_runs"]
 
 
 @contextlib.asynccontextmanager
@@ -26,7 +26,7 @@ async def ended_runs(config: RunnableConfig) -> AsyncIterator[RunnableConfig]:
         yield config
         return
     manager = callbacks.copy()
-    runs = _OpenRuns()
+    runs = _OpenRuns(inline=any_inline(callbacks))
     manager.add_handler(runs, inherit=True)
     try:
         yield {**config, "callbacks": manager}
@@ -42,12 +42,19 @@ async def ended_runs(config: RunnableConfig) -> AsyncIterator[RunnableConfig]:
         raise
 
 
+def any_inline(callbacks: BaseCallbackManager) -> bool:
+    """Whether a handler of these callbacks runs inline, so that one more may do so.
+
+    `AsyncCallbackManager.on_llm_start` passes the others by as soon as one handler does.
+    """
+    return any(handler.run_inline for handler in callbacks.handlers)
+
+
 class _OpenRuns(AsyncCallbackHandler):
     """Keeps the model runs that have begun and not ended."""
 
-    run_inline = True
-
-    def __init__(self) -> None:
+    def __init__(self, *, inline: bool) -> None:
+        self.run_inline = inline
         self.open: dict[Any, dict[str, Any]] = {}
 
     async def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: Any, **details: Any) -> None:
