@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
+import langsmith
 import pytest
 from always import skeleton_chain
 from langchain_core.language_models import FakeListLLM
@@ -325,19 +326,18 @@ class Tracer(BaseTracer):
         pass
 
 
-class Client:
-    """Takes the place of LangSmith's client."""
-
-    tracing_queue = None
+class Client(langsmith.Client):
+    """Keeps the runs that LangSmith would get."""
 
     def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:9", api_key="none", auto_batch_tracing=False)
         self.created: list[Any] = []
         self.updated: list[Any] = []
 
-    def create_run(self, **run: Any) -> None:
+    def create_run(self, **run: Any) -> None:  # type: ignore[override]
         self.created.append(run)
 
-    def update_run(self, run_id: Any, **_: Any) -> None:
+    def update_run(self, run_id: Any, **_: Any) -> None:  # type: ignore[override]
         self.updated.append(run_id)
 
 
@@ -345,8 +345,8 @@ class Client:
 async def test_each_run_is_traced_once_without_an_error(any_way, llm, kind, caplog):
     client, around = Client(), Client()
     chain = skeleton_chain(llm=KINDS[kind](llm))
-    config = {"callbacks": [LangChainTracer(client=client)]}  # type: ignore[arg-type]
-    tracer = LangChainTracer(client=around)  # type: ignore[arg-type]
+    config = {"callbacks": [LangChainTracer(client=client)]}
+    tracer = LangChainTracer(client=around)
     with caplog.at_level(logging.WARNING):
         await within({"callbacks": [tracer]}, lambda: any_way(chain, "Why?", config))
     assert not caplog.records
@@ -364,3 +364,47 @@ async def test_the_tracer_around_sees_each_run_once(any_way, llm, kind, caplog):
         await within({"callbacks": [tracer]}, lambda: any_way(chain, "Why?", {"tags": ["mine"]}))
     assert not caplog.records
     assert len(tracer.created) == len(set(tracer.created)) > 4
+
+
+# --- graphs and traced functions ---
+
+
+async def test_a_node_keeps_an_inner_answer_out_of_the_graphs_messages(kit, llm):
+    graph_module = pytest.importorskip("langgraph.graph", reason="langgraph is in the dev group only")
+    picked = skeleton_chain(llm=llm).pick("answer")
+    said: list[Any] = []
+
+    async def node(state: Any) -> Any:
+        said.append(await picked.ainvoke("Why?", {**B, "callbacks": []}))
+        said.append(await asyncio.to_thread(lambda: "".join(picked.stream("Why?", B))))
+        return {}
+
+    graph = graph_module.StateGraph(graph_module.MessagesState)
+    graph.add_node("node", node)
+    graph.add_edge(graph_module.START, "node")
+    compiled = graph.compile()
+    streamed = [chunk async for chunk, _ in compiled.astream({"messages": []}, A, stream_mode="messages")]
+    assert [names(text) for text in said] == [{"B"}, {"B"}]
+    # Only the second answer is streamed, each call once.
+    assert "".join(chunk.text for chunk in streamed).count("Model B.") == 2
+
+
+async def test_a_traced_function_is_the_parent_of_the_answers_run(any_way, llm, monkeypatch, caplog):
+    client = Client()
+    tracer = LangChainTracer(client=client)
+    chain = skeleton_chain(llm=KINDS["function"](llm))
+    config = {**B, "callbacks": [tracer]}
+
+    @langsmith.traceable(client=client)
+    async def work() -> Any:
+        return await any_way(chain, "Why?", config)
+
+    with caplog.at_level(logging.WARNING), langsmith.tracing_context(enabled=True):
+        around = {**A, "callbacks": [LangChainTracer(client=client)]}
+        assert names(await within(around, work)) == {"B"}
+    assert not caplog.records
+    ids = [str(run["id"]) for run in client.created]
+    assert len(ids) == len(set(ids))
+    (answer,) = [run for run in client.created if run["name"] == "SkeletonOfThoughtChain"]
+    (traced,) = [run for run in client.created if run["name"] == "work"]
+    assert answer["parent_run_id"] == traced["id"]

@@ -171,7 +171,7 @@ async def test_a_failed_answer_fails_both_runs(way, kit):
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_closing_early_ends_the_runs_from_the_calls_up(kit, is_async):
     def script(seen: Any) -> Any:
-        return kit.answering(TITLES)(seen) if seen.stage == "skeleton" else ["word "] * 1000 + [kit.Gate()]
+        return kit.answering(TITLES)(seen) if seen.stage == "skeleton" else ["word "] * 100_000
 
     llm, roots, runs = kit.Chat(script=script), Roots(), kit.Runs()
     picked = skeleton_chain(llm=llm).pick("answer")
