@@ -16,6 +16,7 @@ from langchain_core.runnables.utils import coro_with_context
 
 from langchain_sot.interrupts import lifted
 from langchain_sot.messages import message_usage
+from langchain_sot.models.open_runs import any_inline
 from langchain_sot.models.resolution import merged_configs
 from skeleton_of_thought.routers.base import BoundRouter, Router, RouterWrapper
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Usage
@@ -85,8 +86,6 @@ class ChildRunRouter(RouterWrapper):
 class _UsageCounter(BaseCallbackHandler):
     """Adds up the tokens of the router's model runs."""
 
-    run_inline = True
-
     def __init__(self) -> None:
         self._usage: Usage | None = None
         self._lock = threading.Lock()
@@ -95,6 +94,7 @@ class _UsageCounter(BaseCallbackHandler):
         """The config with this counter among its callbacks."""
         callbacks = config.get("callbacks")
         if isinstance(callbacks, CallbackManager | AsyncCallbackManager):
+            self.run_inline = any_inline(callbacks)
             manager = callbacks.copy()
             manager.add_handler(self, inherit=True)
             return {**config, "callbacks": manager}

@@ -14,6 +14,7 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec
 from pydantic import PrivateAttr
 
 from langchain_sot.chat_model.call import ChatCall
+from langchain_sot.chat_model.route import CallRoute, GenerateCall
 from langchain_sot.messages import convert_message
 from langchain_sot.models.resolution import find_model, read_traits, resolve, with_bindings
 from langchain_sot.models.wrappers import rebound
@@ -23,7 +24,6 @@ from skeleton_of_thought.types import Conversation
 
 if TYPE_CHECKING:
     from langchain_sot.chain import SkeletonOfThoughtChain
-    from langchain_sot.chat_model.route import CallRoute
 
 __all__ = ["PER_CALL_SETTINGS", "DelegatingChatModel", "suits_chain"]
 
@@ -117,7 +117,7 @@ class DelegatingChatModel(BaseChatModel):
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> Generator[AIMessageChunk]:
         # Unwrapped, because a binding that is closed early leaves its model's stream open.
-        llm, config, kwargs = self._chosen(route, ensure_config(config), kwargs)
+        llm, config, kwargs = self._chosen(route, self._call_config(config), kwargs)
         with closing_stream(llm.stream(self._delegated_input(route, value), config, **kwargs)) as chunks:
             for chunk in chunks:
                 yield route.chunk(chunk)
@@ -126,11 +126,18 @@ class DelegatingChatModel(BaseChatModel):
     async def _astream_llm(
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> AsyncGenerator[AIMessageChunk]:
-        llm, config, kwargs = self._chosen(route, ensure_config(config), kwargs)
+        llm, config, kwargs = self._chosen(route, self._call_config(config), kwargs)
         async with aclosing_stream(llm.astream(self._delegated_input(route, value), config, **kwargs)) as chunks:
             async for chunk in chunks:
                 yield route.chunk(chunk)
         route.end()
+
+    def _delegated_call(
+        self, route: CallRoute, value: Any, config: Mapping[str, Any], kwargs: Mapping[str, Any]
+    ) -> GenerateCall:
+        given = cast(RunnableConfig, {name: value for name, value in config.items() if value is not None})
+        llm, chosen, kwargs = self._chosen(route, given, kwargs)
+        return GenerateCall(llm, self._delegated_input(route, value), None, dict(chosen), kwargs, route)
 
     def _delegated_input(self, route: CallRoute, value: LanguageModelInput) -> LanguageModelInput:
         """The `llm`'s input: the caller's own, unless the router chose the direct route, see `_llm_input`."""
@@ -144,8 +151,8 @@ class DelegatingChatModel(BaseChatModel):
         return messages[0].text if len(messages) == 1 and isinstance(messages[0], HumanMessage) else value
 
     def _call_config(self, config: RunnableConfig | None) -> RunnableConfig:
-        """The caller's config; in a batch with the share of this answer as its `max_concurrency`."""
-        config = ensure_config(config)
+        """The caller's config, filled up; in a batch with the share of this answer as its `max_concurrency`."""
+        (config,) = self.chain._configs(config, 1)
         if self._call is not None and self._call.shared:
             return {**config, "max_concurrency": self._call.share}
         return config

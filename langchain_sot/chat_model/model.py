@@ -19,10 +19,8 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import (
-    ensure_config,
     get_async_callback_manager_for_config,
     get_callback_manager_for_config,
-    get_config_list,
 )
 from pydantic import ConfigDict, Field, model_validator
 
@@ -199,7 +197,7 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
         if route.delegated:
             yield from self._stream_llm(route, input, config, with_stop(stop, kwargs))
             return
-        config = ensure_config(config)
+        config = self._call_config(config)
         manager = get_callback_manager_for_config(config)
         model = self._copy_for(route, config, manager)
         yield from BaseChatModel.stream(model, input, {**config, "callbacks": manager}, stop=stop, **kwargs)
@@ -217,7 +215,7 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
         if route.delegated:
             chunks = self._astream_llm(route, input, config, with_stop(stop, kwargs))
         else:
-            config = ensure_config(config)
+            config = self._call_config(config)
             manager = get_async_callback_manager_for_config(config)
             model = self._copy_for(route, config, manager)
             config = {**config, "callbacks": manager}
@@ -248,8 +246,8 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
         settings = {name: setting for name, setting in kwargs.items() if name not in ("version", "stop")}
         route = self._route(value, config, kwargs.get("stop"), settings)
         if route.delegated:
-            return self._chosen(route, ensure_config(config), kwargs)
-        config = ensure_config(config)
+            return self._chosen(route, self._call_config(config), kwargs)
+        config = self._call_config(config)
         # The proxy calls the methods of `BaseChatModel`; those of the copy would lead back here.
         return super(SkeletonOfThoughtChatModel, self._copy_for(route, config)), config, dict(kwargs)
 
@@ -257,31 +255,34 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """Answers each list of messages in turn, see `BaseChatModel.generate`."""
-        calls = self._split(messages, stop, callbacks, kwargs)
-        return joined_results([call.result() for call in calls])
+        return joined_results([call.result() for call in list(self._split(messages, stop, callbacks, kwargs))])
 
     async def agenerate(
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
     ) -> LLMResult:
         """Async twin of `generate`; answers the lists of messages side by side, within the bound of a batch."""
         model, configs = self._for_batch(messages, None) if len(messages) > 1 else (self, [{}])
-        calls = model._split(messages, stop, callbacks, kwargs)
+        calls = list(model._split(messages, stop, callbacks, kwargs))
         if len(calls) == 1:
             return joined_results([await calls[0].aresult()])
         return joined_results(await side_by_side(calls, configs[0].get("max_concurrency") or 1))
 
     def _split(
         self, messages: list[list[BaseMessage]], stop: list[str] | None, callbacks: Any, kwargs: Mapping[str, Any]
-    ) -> list[GenerateCall]:
+    ) -> Iterator[GenerateCall]:
         own = {name: kwargs.get(name) for name in ("tags", "metadata", "run_name", "run_id")}
         rest = {name: value for name, value in kwargs.items() if name not in own}
-        calls = []
+        call = self._call or ChatCall(self._call_config(None))
         for i, conversation in enumerate(messages):
-            config = {**own, "run_id": own["run_id"] if i == 0 else None, "callbacks": callbacks}
-            route = self._route(conversation, {"callbacks": callbacks}, stop, rest)
-            model = self.chain.llm if route.delegated else self._copy(replace(self._call or ChatCall({}), route=route))
-            calls.append(GenerateCall(model, self._delegated_input(route, conversation), stop, config, rest, route))
-        return calls
+            # Callbacks come from the argument alone, never from the context: so it is in `BaseChatModel.generate`.
+            config = {**own, "run_id": own["run_id"] if i == 0 else None, "callbacks": callbacks or []}
+            route = self._route(conversation, None, stop, rest)
+            if route.delegated:
+                whole = {**call.config, **config}
+                yield self._delegated_call(route, conversation, whole, with_stop(stop, rest))
+            else:
+                model = self._copy(replace(call, route=route))
+                yield GenerateCall(model, conversation, stop, config, rest, route)
 
     # --- batches, whose answers share `max_concurrency` ---
 
@@ -334,7 +335,7 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
 
         LangChain's batches bound the answers only, not the calls within them.
         """
-        configs = get_config_list(config, len(inputs)) if inputs else []
+        configs = self.chain._configs(config, len(inputs))
         call, answers = batch_call(self.chain.plan(), configs)
         return self._copy(call), [{**c, "max_concurrency": answers} for c in configs]
 

@@ -180,7 +180,8 @@ class GenerateCall:
     """One conversation of a `generate` or `agenerate`.
 
     Attributes:
-        model: The chain's `llm` where the route is delegated, else a copy of the chat model for this call.
+        model: What the config chooses of the chain's `llm` where the route is delegated, else a copy of the chat model
+            for this call.
         value: The messages, or the text that a string LLM gets in their place.
         stop: The stop strings.
         config: The parts of the run's config, as keyword arguments of `generate`.

@@ -12,10 +12,10 @@ from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
     AsyncCallbackManagerForRetrieverRun,
 )
-from langchain_core.callbacks.base import AsyncCallbackHandler
+from langchain_core.callbacks.base import AsyncCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
 
-__all__ = ["ended_runs"]
+__all__ = ["any_inline", "ended_runs"]
 
 
 @contextlib.asynccontextmanager
@@ -30,7 +30,7 @@ async def ended_runs(config: RunnableConfig) -> AsyncIterator[RunnableConfig]:
         yield config
         return
     manager = callbacks.copy()
-    runs = _OpenRuns()
+    runs = _OpenRuns(inline=any_inline(callbacks))
     manager.add_handler(runs, inherit=True)
     try:
         yield {**config, "callbacks": manager}
@@ -43,12 +43,19 @@ async def ended_runs(config: RunnableConfig) -> AsyncIterator[RunnableConfig]:
         raise
 
 
+def any_inline(callbacks: BaseCallbackManager) -> bool:
+    """Whether a handler of these callbacks runs inline, so that one more may do so.
+
+    `AsyncCallbackManager.on_llm_start` passes the others by as soon as one handler does.
+    """
+    return any(handler.run_inline for handler in callbacks.handlers)
+
+
 class _OpenRuns(AsyncCallbackHandler):
     """Keeps the runs of models and retrievers that have begun and not ended."""
 
-    run_inline = True
-
-    def __init__(self) -> None:
+    def __init__(self, *, inline: bool) -> None:
+        self.run_inline = inline
         self.models: dict[Any, dict[str, Any]] = {}
         self.retrievers: dict[Any, dict[str, Any]] = {}
 
