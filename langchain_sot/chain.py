@@ -137,7 +137,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     - `messages` in place of these, as the state of a LangGraph graph has it. Other keys of a state are left alone;
     - any other key for a placeholder of that name in the chain's own templates. A key that nothing uses is an error.
 
-    The output is a dict with `question`, `route`, `skeleton`, `points`, `answer`, `errors`, `timings` and others (see
+    The output is a dict with `question`, `route`, `skeleton`, `points`, `answer`, `errors`, `usage` and others (see
     `AnswerDict`). Streams yield chunks that add up to it: `chain.pick("answer").stream(...)` gives the text in document
     order, `chain.pick("points")` all points as they grow. A point that is written anew sends a `Restart`.
 
