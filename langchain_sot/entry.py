@@ -223,7 +223,7 @@ class AnswerBatch:
         kwargs: Passed on to the models.
         live: Whether text is shown while it is written.
         models: The plan's models, if some are resolved already.
-        budget: The budget that the batch shares with others, if `max_concurrency` is not set.
+        budget: The budget that these answers share with others.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ class AnswerBatch:
         from skeleton_of_thought.events import AnswerFailed
 
         self._plan = plan
-        self._limit: int | Share | None = configs[0].get("max_concurrency") if configs else None
+        limit = configs[0].get("max_concurrency") if configs else None
         self.unreadable: list[tuple[int, AnswerFailed]] = []
         self._positions: list[int] = []
         self._flows: list[AnswerFlow] = []
@@ -271,13 +271,14 @@ class AnswerBatch:
             self._flows.append(flow)
             self._reporters.append(_reporter(config))
             if own.serial:
-                self._limit = 1
+                limit = 1
         # An eager skeleton is read while it is written, whoever waits for the answer.
         streamed = {"skeleton", "point", "merge", "direct"} if live else {"skeleton"} if plan.settings.eager else ()
         self._calls: ModelCalls | RetrievingCalls
         self._calls = ModelCalls(chosen, self.inputs, children, frozenset(streamed))
-        if self._limit is None and (budget is not None or len(self._flows) > 1):
-            self._limit = plan.share(budget, chosen, self._calls.together)
+        self._limit: int | Share | None = limit
+        if budget is not None or (limit is None and len(self._flows) > 1):
+            self._limit = plan.share(budget, chosen, self._calls.together, limit)
         if plan.retriever is not None:
             from langchain_sot.retrieval import RetrievingCalls
 

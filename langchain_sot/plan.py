@@ -66,23 +66,30 @@ class AnswerPlan:
 
         return Budget(default_limit(self.settings, self.skeleton))
 
-    def share(self, budget: Budget | None, models: Iterable[AnswerModels], together: Together | None) -> Share:
-        """The share of some answers in a budget that their caller did not set.
+    def share(
+        self, budget: Budget | None, models: Iterable[AnswerModels], together: Together | None, most: int | None
+    ) -> Share:
+        """The share of some answers in a budget.
 
-        It does not slow down models that take many calls as one: a local engine gets as many as it decodes at once, and
-        the prompts of a string LLM go into one `generate`, however many they are.
+        Without a limit of the caller's it does not slow down models that take many calls as one: a local engine gets as
+        many as it decodes at once, and the prompts of a string LLM go into one `generate`, however many they are.
 
         Args:
             budget: The budget that they share with other answers; None for one of their own.
             models: The models of each answer.
             together: Makes calls together, where a model takes several at once.
+            most: The most calls that these answers may have open; None without a limit of the caller's.
         """
         from skeleton_of_thought.budget import Share
 
-        own = budget or self.budget()
-        own.allow(rows_of(models))
-        exempt = None if together is None else lambda call, position: together.key(call, position) is not None
-        return Share(own, exempt, shared=budget is not None)
+        own, shared = budget or self.budget(), budget is not None
+        if most is not None or together is None:
+            exempt = None
+        else:
+            exempt = lambda call, position: together.key(call, position) is not None  # noqa: E731
+        if most is None:
+            own.allow(rows_of(models))
+        return Share(own, exempt, most=most, shared=shared)
 
 
 def rows_of(models: Iterable[AnswerModels]) -> int:

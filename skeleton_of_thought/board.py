@@ -183,7 +183,7 @@ class Board:
     def __init__(self, flows: Sequence[CallFlow], limit: int | Share | None, grace: float) -> None:
         self.share: Share | None = None
         if limit is not None and not isinstance(limit, int):
-            self.share, limit = limit, None
+            self.share, limit = limit, limit.most
         if limit is not None and limit < 1:
             raise InvalidInput(f"max_concurrency must be at least 1, or None for no limit, not {limit!r}.")
         self._flows = flows
@@ -349,8 +349,8 @@ class Board:
             moments.append(until)
         if self._delayed:
             moments.append(self._delayed[0][0])
-        if self._ready and self.share is not None and (resumes := self.share.budget.resumes(now)) is not None:
-            moments.append(resumes)
+        if self._ready and self.share is not None and self.share.resumes is not None:
+            moments.append(self.share.resumes)
         return max(0.0, min(moments) - now) if moments else None
 
     # --- inside ---
@@ -398,7 +398,7 @@ class Board:
         if self.share is None:
             from skeleton_of_thought.budget import Budget, Share
 
-            self.share, self._limit = Share(Budget(self._limit)), None
+            self.share = Share(Budget(self._limit))
             self.share.enter([*self._open, *self._closing])
         return self.share
 

@@ -74,7 +74,8 @@ class Budget:
 
     def __init__(self, limit: int | None) -> None:
         self._given = self._limit = limit
-        self._open = 0
+        self._open = 0  # calls that are counted
+        self._beside = 0  # calls that are not
         self._resume = 0.0
         self._slowed = 0  # how often it was lowered
         self._fruitless = 0  # the same since a call has succeeded
@@ -110,6 +111,7 @@ class Budget:
             if now < self._resume:
                 return None
             if exempt and self._ceiling is None:
+                self._beside += 1
                 return _Place(self._slowed, counted=False)
             if self._limit is not None and self._open >= self._limit:
                 return None
@@ -130,7 +132,9 @@ class Budget:
             succeeded: Whether these calls succeeded.
         """
         with self._lock:
-            self._open -= sum(place.counted for place in places)
+            for place in places:
+                self._open -= place.counted
+                self._beside -= not place.counted
             if succeeded:
                 self._recover()
             for wake in self._wakers:
@@ -169,7 +173,7 @@ class Budget:
                 seconds = min(backoff * 2.0**self._fruitless, max(backoff, _LONGEST_PAUSE))
             self._fruitless += 1
             self._resume = max(self._resume, now + seconds)
-            limit = self._lower(max(1, self._open // 2))
+            limit = self._lower(max(1, (self._open + self._beside) // 2))
         logger.warning(
             "The model's server limits its rate (%s: %.200s). No call is opened for %g s, then at most %d at a time.",
             type(error).__name__,
@@ -214,14 +218,25 @@ class Share:
     Args:
         budget: The budget, its own or that of several boards.
         exempt: Called with a call and the position of its flow: whether the call takes up no room.
+        most: The most calls of this board; None for as many as the budget has.
         shared: Whether the budget belongs to several boards.
+
+    Attributes:
+        resumes: When the budget opens calls again, if the last one was refused for its pause.
     """
 
     def __init__(
-        self, budget: Budget, exempt: Callable[[Call, int], bool] | None = None, *, shared: bool = False
+        self,
+        budget: Budget,
+        exempt: Callable[[Call, int], bool] | None = None,
+        *,
+        most: int | None = None,
+        shared: bool = False,
     ) -> None:
         self.budget = budget
+        self.most = most
         self.shared = shared
+        self.resumes: float | None = None
         self._exempt = exempt
         self._places: dict[Key, _Place] = {}
         self._waits: Counter[Any] = Counter()
@@ -249,7 +264,9 @@ class Share:
     def open(self, key: Key, call: Call, now: float) -> bool:
         """Opens a call if there is room."""
         exempt = self._exempt is not None and call.prompt is not None and self._exempt(call, key[0])
+        self.resumes = None
         if (place := self.budget.take(now, exempt=exempt)) is None:
+            self.resumes = self.budget.resumes(now)
             return False
         self._places[key] = place
         return True

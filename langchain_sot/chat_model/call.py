@@ -59,7 +59,7 @@ class ChatCall:
         run_id: The id of that run, once it has begun.
         shared: Whether the call is one of a batch.
         share: The most calls that one answer of a batch may have open; None for no limit.
-        budget: The budget that the answers of a batch without a limit share.
+        budget: The budget that the answers of a batch share.
         route: The route of the call; None before it is known.
         source: The iterator that `_stream` or `_astream` returned.
     """
@@ -124,20 +124,22 @@ class ChatCall:
 def batch_call(plan: AnswerPlan, configs: Sequence[RunnableConfig]) -> tuple[ChatCall, int]:
     """What the calls of a batch have in common, and the most answers that run at once.
 
-    With a limit, each answer that runs gets an equal share of it. Without one, all of them take their calls from one
-    budget, so that the last answers have it for themselves.
+    All answers take their calls from one budget, and slow down together if a server limits its rate. With a limit each
+    has an equal share of it besides, since the `llm` makes direct answers outside the budget.
 
     Args:
         plan: The plan of the answers.
         configs: A config for each answer; the `max_concurrency` of the first one counts.
     """
     limit, count = configs[0].get("max_concurrency") if configs else None, len(configs)
+    if count < 2:
+        return ChatCall({}, shared=True, share=limit), count
     if limit is not None:
+        from skeleton_of_thought.budget import Budget
+
         answers = max(1, min(count, limit))
         share = limit // answers
-        return ChatCall({"max_concurrency": share}, shared=True, share=share), answers
-    if count < 2:
-        return ChatCall({}, shared=True), count
+        return ChatCall({"max_concurrency": share}, shared=True, share=share, budget=Budget(limit)), answers
     budget = plan.budget()
     try:
         models = [ChainModels(plan.llm, plan.point_llm, adopts=plan.adopts).for_config(configs[0])]

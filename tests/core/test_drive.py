@@ -1047,6 +1047,15 @@ def test_no_call_is_opened_before_the_server_takes_calls_again():
     assert not board.finished
 
 
+def test_a_pause_that_ends_before_the_driver_waits_is_not_slept_through():
+    board, opened = board_of_points(1)
+    board.handle(End(opened[0][0], Reply(), RateLimitError(1.0)), 1.0)
+    assert board.openings(1.999) == []
+    assert board.seconds_to_wait(2.001) == 0.0
+    assert board.openings(2.001) == opened
+    assert board.seconds_to_wait(2.001) is None
+
+
 def test_a_retry_waits_for_the_server_as_well():
     board, opened = board_of_points(2)
     board.handle(End(opened[0][0], Reply(), RateLimitError(100.0)), 0.0)
@@ -1059,6 +1068,7 @@ def test_a_refused_point_has_its_whole_time_again():
     board, opened = board_of_points(1, point_timeout=50.0)
     board.handle(End(opened[0][0], Reply(), RateLimitError(100.0)), 40.0)
     board.expire(139.0)
+    assert board.openings(139.0) == []
     assert board.seconds_to_wait(139.0) == 1.0
     assert board.openings(140.0) == opened
     assert board.seconds_to_wait(140.0) == 50.0

@@ -294,9 +294,14 @@ def test_exempt_calls_take_up_no_room_until_the_rate_is_limited():
     calls = Calls(budget)
     assert calls.open() == 2
     calls.refuse(1, seconds=0.0)
+    calls.places.append(budget.take(0.0, exempt=True))
+    assert budget.open == 2
     assert budget.take(0.0, exempt=True) is None
     budget.give(free)
-    assert budget.open == 1
+    assert budget.open == 2
+    calls.succeed(2)
+    calls.open()
+    assert budget.take(0.0, exempt=True) is None  # not before the budget is as wide as it was
 
 
 def test_a_pause_is_logged_once(caplog):

@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -76,6 +77,8 @@ class FaultServer(Watch, ThreadingHTTPServer):
         open: The number of requests whose reply has not ended.
         peak: The highest number of open requests.
         usage: The tokens that the replies reported: input, output.
+        width: How many requests it serves at a time; it refuses others with 429. None for any number.
+        refused: The number of requests that it refused so.
         ends: Whether streams end with `[DONE]`.
         echo: Whether whole replies repeat the start of the turn that the request ended with.
     """
@@ -89,6 +92,8 @@ class FaultServer(Watch, ThreadingHTTPServer):
         self.faults: dict[Any, Fault] = {}
         self.holds: dict[Any, Callable[[], bool]] = {}
         self.usage = [0, 0]
+        self.width: int | None = None
+        self.refused = self.served = 0
         self.ends = True
         self.echo = True
         self.stopping = threading.Event()
@@ -130,6 +135,9 @@ class Handler(BaseHTTPRequestHandler):
             self.counted = self.streamed is False or bool((body.get("stream_options") or {}).get("include_usage"))
             self.request_body = body
             key = point or stage
+            if self.server.width is not None:
+                self._serve_within(self.server.width)
+                return
             if hold := self.server.holds.get(key):
                 self._wait(hold)
             fault = self.server.faults.get(key)
@@ -140,6 +148,23 @@ class Handler(BaseHTTPRequestHandler):
                 self._respond()
             else:
                 self._answer()
+
+    def _serve_within(self, width: int) -> None:
+        """Answers the request, or refuses it if the server serves as many already."""
+        with self.server.lock:
+            full = self.server.served >= width
+            self.server.refused += full
+            self.server.served += not full
+        if full:
+            self.extra = {"Retry-After": "0.02"}
+            self._refuse(429)
+            return
+        try:
+            time.sleep(0.005)  # long enough to meet other requests
+            self._answer()
+        finally:
+            with self.server.lock:
+                self.server.served -= 1
 
     # --- proper replies ---
 
