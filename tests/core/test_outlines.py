@@ -164,6 +164,16 @@ MARKS: list[tuple[str, list[str]]] = [
     ("Pros:\n- x\nCons:\n- y", ["x", "y"]),
 ]
 
+BOLD_AND_BULLETS: list[tuple[str, list[str]]] = [
+    ("**Apples**: red\n**Bananas**: yellow", ["Apples: red", "Bananas: yellow"]),
+    ("**Apples:** red\n\n**Bananas:** yellow", ["Apples: red", "Bananas: yellow"]),
+    ("**Topic**: X\n**Audience**: Y\n\n1. A\n2. B", ["A", "B"]),
+    ("- Introduction\n- Section 1: A\n- Section 2: B\n- Conclusion", ["Introduction", "A", "B", "Conclusion"]),
+    ("- Step 1: A\n- Step 2: B\n- Conclusion", ["A", "B", "Conclusion"]),
+    ("- Step 1: A\n  - x\n- Step 2: B\n  - y", ["A", "B"]),
+    ("⭐ A\n🔥 B\n💡 C", ["A", "B", "C"]),
+]
+
 HTML: list[tuple[str, list[str]]] = [
     ("<ol><li>A</li><li>B</li></ol>", ["A", "B"]),
     ('<ol class="x">\n  <li>A</li>\n  <li><strong>B</strong>: more &amp; more</li>\n</ol>', ["A", "B: more & more"]),
@@ -217,6 +227,12 @@ LATEX: list[tuple[str, list[str]]] = [
 ]
 
 DATA: list[tuple[str, list[str]]] = [
+    ('{"title": "A"}\n{"title": "B"}', ["A", "B"]),
+    ('{"title": "A"}', ["A"]),
+    ('[{"title": "A"}]', ["A"]),
+    ('{"title": "T", "sections": ["A", "B"]}', ["A", "B"]),
+    ('Here: {"title": "T", "sections": ["A", "B"]}', ["A", "B"]),
+    ('points = ["A", "B"]', ["A", "B"]),
     ('Here is the outline:\n["A", "B"]', ["A", "B"]),
     ('Here is the outline: {"title": "X", "points": ["A", "B"]}', ["A", "B"]),
     (
@@ -256,6 +272,19 @@ TABLES: list[tuple[str, list[str]]] = [
 ]
 
 PROSE = [
+    "**Note**: this matters.",
+    'See {"title": "A"} for more.',
+    'It sets {"a": ["x"], "b": ["y"]}:\n{"a": ["x"], "b": ["y"]}',
+    "It was the best of times,\nfirst, because it was warm,\nsecond, because it was long.",
+    "The meeting is on\n1st of May or on\n2nd of May.",
+    "🎉 Done!",
+    "Step 1 is to rest.\nStep 2 is to wait.",
+    "<b>Note:</b> this matters.",
+    "\\[ x = 1 \\]",
+    "We say \\textbf{this} once.",
+    "a | b\nc | d",
+    "He came.\n---\nShe left.\n---",
+    "x = 5\n= 5",
     "1st of May is a holiday.",
     "1st of May is a holiday.\n2nd of June is not.",
     "First, sleep matters.",
@@ -285,7 +314,7 @@ def one_by_one(text: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("text", "titles"),
-    [*HEADINGS, *INTRODUCTIONS, *MARKS, *HTML, *LATEX, *DATA, *TABLES],
+    [*HEADINGS, *INTRODUCTIONS, *MARKS, *BOLD_AND_BULLETS, *HTML, *LATEX, *DATA, *TABLES],
     ids=lambda value: repr(value)[:40],
 )
 def test_an_outline_is_read_as_a_person_reads_it(text: str, titles: list[str]) -> None:
