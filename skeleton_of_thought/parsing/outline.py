@@ -86,7 +86,7 @@ class Outline:
         self._inline = True
         self._fence = ""
         self._list_in_fence = False
-        # Rows of a table without numbers, or bold terms; lines from the first that may begin JSON, and whether the
+        # Rows of a table, or bold terms; lines from the first that may begin JSON, and whether the
         # text begins so; the lists in HTML or LaTeX that are open.
         self._in_table = False
         self._rows: list[Title] = []
@@ -128,9 +128,8 @@ class Outline:
             for level in sorted(self._levels):
                 if self._levels[level] > 1:
                     return [title for at, title in self._headings if at == level]
-        rows = self._rows if len(self._rows) > 1 else []
-        if self._held or rows or not self._json:
-            return self._held or rows
+        if self._held or len(self._rows) > 1 or not self._json:
+            return self._held or self._rows[len(self._rows) == 1 :]
         from skeleton_of_thought.parsing.data import json_titles
 
         return [Title(text) for text in json_titles("\n".join(self._json), bare=self._bare)]
@@ -208,12 +207,14 @@ class Outline:
 
     def _read_row(self, text: str) -> None:
         """Reads a line that is a point if the text has no other list: a row of a table, `**Title**: and more`."""
-        if "-" in text and not text.strip("|-: "):
+        if not text.strip("|-: "):
             self._in_table = not self._rows
         elif _BOLD_TERM.match(text):
             self._rows.append(Title(clean_title(text), self._cut))
-        elif self._in_table and (cells := [cell for cell in text.split("|") if clean_title(cell)]):
-            self._rows.append(Title(clean_title(cells[0]), self._cut))
+        elif text[0] == "|":
+            cells = [title for cell in text.split("|") if (title := clean_title(cell))]
+            if (counted := len(cells) > 1 and cells[0].isdecimal()) or (cells and self._in_table):
+                self._rows.append(Title(cells[counted], self._cut))
 
     def _give_title(self, line: str, mark: Mark | None) -> bool:
         """Takes the line as the title of the mark that has none yet; False if it is no title."""

@@ -108,7 +108,7 @@ class SkeletonParser:
     - Bullets below a heading, and bullets or numbers below a line such as "Introduction:", wait for the sections that
       they may be part of, until the end. So do bullets below prose, and numbers below a heading, if the line above does
       not announce a list, as "Here are the points:" and "Outline" do.
-    - JSON, and the rows of a table without numbers, are read by `close`.
+    - JSON, the rows of a table, and terms in bold with a colon are read by `close`.
 
     Text inside reasoning tags is skipped. When only the closing `</think>` arrives, all text before it was
     reasoning: the parser starts again, unless it has returned points, which are never revised.

@@ -68,8 +68,6 @@ _PICTURE = (
 )
 _EMOJI = pattern(rf"[{_PICTURE}][{_PICTURE}\u200d\ufe0f\u20e3]{{0,12}}\s*(?:[{DASHES}:：]\s+)?")
 
-_ROW = pattern(r"\|\s*(?:[*_`]{0,3})(?P<n>\d{1,3})[.)]?[*_`]{0,3}\s*\|(?P<title>[^|]*\w[^|]*)(?:\||$)")
-
 
 def rare_mark(body: str, indent: int, level: int) -> Mark | None:
     """The rare mark at the start of `body`, a line without its indent and heading.
@@ -83,7 +81,7 @@ def rare_mark(body: str, indent: int, level: int) -> Mark | None:
     if emphasis := _EMPHASIS.match(body):
         opened, body = emphasis[1], body[emphasis.end() :]
     start = body[:1]
-    if start in "#.|=":
+    if start in "#.=":
         return _ascii_sign(body, indent, opened)
     mark = _counted(body, indent, level, opened) or _lettered(body, indent, level, opened)
     if mark or level or len(body) > _LONGEST:
@@ -92,8 +90,6 @@ def rare_mark(body: str, indent: int, level: int) -> Mark | None:
 
 
 def _ascii_sign(body: str, indent: int, opened: str) -> Mark | None:
-    if row := _ROW.match(body):
-        return Mark("number", "|", int(row["n"]), "", indent, 0, row["title"], opened)
     if title := _ASCIIDOC.match(body):
         return Mark("heading", "heading", 0, "", indent, len(title[1]), body[title.end() :].rstrip("= "), opened)
     found = _SHARP_DOT.match(body)
@@ -222,6 +218,6 @@ def level_below(above: str, text: str, *, alone: bool) -> int:
         return 0
     if _UNDERLINE.fullmatch(text):
         if text[0] == "=":
-            return 1
+            return 1 if alone or len(text) >= len(above) else 0
         return 2 if above[-1] not in _SENTENCE_ENDS and (alone or len(text) == len(above)) else 0
     return DEFINITION_LEVEL if alone and text.startswith((": ", ":\t")) else 0

@@ -165,6 +165,8 @@ MARKS: list[tuple[str, list[str]]] = [
 ]
 
 BOLD_AND_BULLETS: list[tuple[str, list[str]]] = [
+    ("Step 1/2: A\nStep 2/2: B", ["A", "B"]),
+    ("Step 1 of 2: A\nStep 2 of 2: B", ["A", "B"]),
     ("**Apples**: red\n**Bananas**: yellow", ["Apples: red", "Bananas: yellow"]),
     ("**Apples:** red\n\n**Bananas:** yellow", ["Apples: red", "Bananas: yellow"]),
     ("**Topic**: X\n**Audience**: Y\n\n1. A\n2. B", ["A", "B"]),
@@ -204,6 +206,10 @@ HTML: list[tuple[str, list[str]]] = [
 ]
 
 LATEX: list[tuple[str, list[str]]] = [
+    ("\\textbf{1. A}\n\\textbf{2. B}", ["A", "B"]),
+    ("\\textbf{A}\n- x\n\n\\textbf{B}\n- y", ["A", "B"]),
+    ("\\documentclass{article}\n\\begin{document}\n\\section{A}\n\\section{B}\n\\end{document}", ["A", "B"]),
+    ("\\begin{enumerate}\n\\item[1.] A\n\\item[2.] B\n\\end{enumerate}", ["A", "B"]),
     ("\\begin{itemize}\n\\item A\n\\item \\textbf{B} more\n\\item[x] C\n\\end{itemize}", ["A", "B more", "C"]),
     ("\\begin{enumerate} \\item A \\item B \\end{enumerate}", ["A", "B"]),
     (
@@ -265,6 +271,9 @@ DATA: list[tuple[str, list[str]]] = [
 ]
 
 TABLES: list[tuple[str, list[str]]] = [
+    ("| code | meaning |\n|---|---|\n| 0 | done |\n| 1 | failed |\n\n- A\n- B", ["A", "B"]),
+    ("| code | meaning |\n|---|---|\n| 0 | done |\n| 1 | failed |\n\n1. A\n2. B", ["A", "B"]),
+    ("1. A\n| 1 | x |\n| 2 | y |\n2. B", ["A", "B"]),
     ("| # | Point |\n|---|-------|\n| 1 | A |\n| 2 | B |", ["A", "B"]),
     ("| Point | Why |\n|---|-------|\n| A | x |\n| B | y |", ["A", "B"]),
     ("| 1 | A | x |\n| 2 | B | y |", ["A", "B"]),
