@@ -12,7 +12,7 @@ __all__ = ["field_title", "json_start", "json_titles", "plain_title"]
 
 _JSON_LIMIT = 200_000
 _TRIES = 8
-"""The most places of a text at which a JSON value is looked for."""
+"""The most places of a text that turn out to be no JSON."""
 
 _DEEPEST = 5
 _TITLE_KEYS = ("title", "point", "name", "heading", "topic", "header", "label", "section", "item", "text")
@@ -32,7 +32,7 @@ _LIST_KEYS = (
     ),
     *("key_points", "main_points", "bullets", "list", "structure", "plan", "ideas", "answer", "result"),
 )
-_START = re.compile(r"(?:^|[:：])\s*(?=[\[{])")
+_START = re.compile(r"(?:^|[:：=])\s*(?=[\[{])")
 _BEGIN = re.compile(r"(?:^|(?<=\n))\s*(?=[\[{])")
 _COUNTED = re.compile(r"(?:\w+[ _-])?\d{1,3}")
 _FIELD = re.compile(rf"""(["']?)(?:{"|".join(_TITLE_KEYS)}|Title|Point|Heading)\1\s*:\s+(?P<value>\S.*)""")
@@ -81,17 +81,29 @@ def json_titles(source: str, *, bare: bool) -> list[str]:
     """
     source = source[:_JSON_LIMIT]
     decoder = json.JSONDecoder()
-    for number, start in enumerate(_BEGIN.finditer(source)):
-        if number == _TRIES:
-            break
-        try:
-            data: Any = decoder.raw_decode(source, start.end())[0]
-        except (ValueError, RecursionError):
+    end = failures = 0
+    objects: list[Any] = []
+    for start in _BEGIN.finditer(source):
+        if start.end() < end:
             continue
-        titles = [title for item in _items(data, bare) if (title := plain_title(_item_text(item)))]
+        try:
+            data, end = decoder.raw_decode(source, start.end())
+        except (ValueError, RecursionError):
+            failures += 1
+            if failures == _TRIES:
+                break
+            continue
+        if isinstance(data, dict) and any(isinstance(data.get(key), str) for key in _TITLE_KEYS):
+            objects.append(data)  # one of several, a line each, or the whole
+            continue
+        titles = _titles(_items(data, bare))
         if len(titles) > (0 if bare else 1):
             return titles
-    return []
+    return _titles(objects if len(objects) > 1 else _items(objects[0], bare) if objects else [])
+
+
+def _titles(items: list[Any]) -> list[str]:
+    return [title for item in items if (title := plain_title(_item_text(item)))]
 
 
 def _items(data: Any, bare: bool, depth: int = 0) -> list[Any]:

@@ -1,11 +1,11 @@
-"""A list mark, and patterns that are compiled when they are first used."""
+"""A list mark, a title, and patterns that are compiled when they are first used."""
 
 from __future__ import annotations
 
 import re
 from typing import Any, Literal, NamedTuple, cast
 
-__all__ = ["Mark", "pattern"]
+__all__ = ["Mark", "Title", "pattern"]
 
 MarkKind = Literal["number", "dotted", "alpha", "bullet", "heading"]
 
@@ -33,6 +33,13 @@ class Mark(NamedTuple):
     level: int
     rest: str
     opened: str = ""
+
+
+class Title(NamedTuple):
+    """A title, and whether it stands on the line at which the text was cut off."""
+
+    text: str
+    cut: bool = False
 
 
 class _Pattern:

@@ -54,7 +54,7 @@ _NUMBER = pattern(
 )
 _BRACKETS = "(（[【"
 _STYLES = {"．": ".", "。": ".", "﹒": ".", "）": ")", "】": "]", "：": ":"}
-_WEAK = frozenset(":-/#|")
+_WEAK = frozenset(":-/#")
 
 _DOTTED = pattern(r"(?P<w>\d{1,3}(?:[.．]\d{1,3}){1,5})(?P<d>[.．)）、:：]?)(?![\d.])")
 _DOTTED_LETTER = pattern(r"\d{1,3}[.\-]?[A-Za-z][.)](?=\s)")

@@ -22,13 +22,14 @@ _LATEX = re.compile(
     rf"|\\item\b\s*(?:\[(?P<label>[^\]]{{0,200}})\])?"
     rf"|\\(?P<heading>{'|'.join(_LEVELS)})\*?{_BRACED}|(?P<line>\\\\)"
 )
+_STRONG = re.compile(rf"\\textbf{_BRACED}")
 _STYLED = re.compile(rf"\\(?:text[a-z]{{2}}|emph|underline|text|mbox|textnormal){_BRACED}")
 _ESCAPED = re.compile(r"\\([&%$#_{}])")
 _COMMENT = re.compile(r"(?<!\\)%.*")
 
 _MARKUP = re.compile(
     r"</?(?:[ou]l|dl|li|dt|h[1-6]|p|b|strong|table|tr)(?:\s[^<>]{0,500})?/?>|^\s*<(?:item|point)[\s>]"
-    rf"|\\item\b|\\begin\{{(?:{'|'.join(sorted(_LATEX_LISTS))})\}}|\\(?:{'|'.join(_LEVELS)})\*?\{{",
+    rf"|\\item\b|^\s*\\textbf\{{|\\begin\{{(?:{'|'.join(sorted(_LATEX_LISTS))})\}}|\\(?:{'|'.join(_LEVELS)})\*?\{{",
     re.IGNORECASE,
 )
 
@@ -63,7 +64,7 @@ class Markup:
     def lines(self, line: str) -> list[str]:
         """The lines of Markdown in one line of HTML or LaTeX."""
         self._lines = []
-        if not _TAG.search(line) and (self._latex or _LATEX.search(line)):
+        if not _TAG.search(line) and (self._latex or _LATEX.search(line) or _STRONG.search(line)):
             self._latex = True
             self._read_latex(_COMMENT.sub("", line))
         else:
@@ -143,6 +144,7 @@ class Markup:
     # --- LaTeX ------------------------------------------------------------------------------------
 
     def _read_latex(self, line: str) -> None:
+        line = _STRONG.sub(r"**\1**", line)
         for _ in range(2):
             line = _STYLED.sub(r"\1", line)
         at = 0

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from skeleton_of_thought.parsing.mark import Mark
+from skeleton_of_thought.parsing.mark import Mark, Title
 from skeleton_of_thought.parsing.marks import (
     clean_title,
     intro_list,
@@ -38,11 +38,7 @@ _DATA = frozenset(["json", "yaml", "yml", "html", "xml", "latex", "tex", "rst", 
 _FIELD = re.compile(r"""\s*["']?(?:[a-z]{2,8}|Title|Point|Heading)["']?\s?:\s""")
 
 
-class Title(NamedTuple):
-    """A title, and whether it stands on the line at which the text was cut off."""
-
-    text: str
-    cut: bool = False
+_BOLD_TERM = re.compile(r"(\*\*|__)(?=\S)([^*_]{1,80})(?:[:：]\1|\1\s*[:：–—-])\s*\S")
 
 
 @dataclass
@@ -90,8 +86,8 @@ class Outline:
         self._inline = True
         self._fence = ""
         self._list_in_fence = False
-        # The rows of a table without numbers; lines from the first that may begin a JSON value, and whether the text
-        # begins so; the lists in HTML or LaTeX that are open.
+        # Rows of a table, or bold terms; lines from the first that may begin JSON, and whether the
+        # text begins so; the lists in HTML or LaTeX that are open.
         self._in_table = False
         self._rows: list[Title] = []
         self._json: list[str] = []
@@ -132,8 +128,8 @@ class Outline:
             for level in sorted(self._levels):
                 if self._levels[level] > 1:
                     return [title for at, title in self._headings if at == level]
-        if self._held or self._rows or not self._json:
-            return self._held or self._rows
+        if self._held or len(self._rows) > 1 or not self._json:
+            return self._held or self._rows[len(self._rows) == 1 :]
         from skeleton_of_thought.parsing.data import json_titles
 
         return [Title(text) for text in json_titles("\n".join(self._json), bare=self._bare)]
@@ -190,7 +186,7 @@ class Outline:
         text = line.strip()
         if self._top is None and (mark := intro_list(line)):
             self._number(mark)
-        elif text[0] == "|":
+        elif text[0] in "|*_":
             self._read_row(text)
         elif self._above:
             from skeleton_of_thought.parsing.rare_marks import level_below
@@ -205,16 +201,20 @@ class Outline:
 
                 if (start := json_start(line)) is not None:
                     self._json.append(line[start:])
-                    self._bare = not self._lead
+                    self._bare = not self._lead and not line[:start].strip()
             self._lead = text
         self._alone, self._above = not self._above, text
 
     def _read_row(self, text: str) -> None:
-        """Reads the row of a table without numbers: its first cell is the title if the text has no other list."""
-        if "-" in text and not text.strip("|-: "):
+        """Reads a line that is a point if the text has no other list: a row of a table, `**Title**: and more`."""
+        if not text.strip("|-: "):
             self._in_table = not self._rows
-        elif self._in_table and (cells := [cell for cell in text.split("|") if clean_title(cell)]):
-            self._rows.append(Title(clean_title(cells[0]), self._cut))
+        elif _BOLD_TERM.match(text):
+            self._rows.append(Title(clean_title(text), self._cut))
+        elif text[0] == "|":
+            cells = [title for cell in text.split("|") if (title := clean_title(cell))]
+            if (counted := len(cells) > 1 and cells[0].isdecimal()) or (cells and self._in_table):
+                self._rows.append(Title(cells[counted], self._cut))
 
     def _give_title(self, line: str, mark: Mark | None) -> bool:
         """Takes the line as the title of the mark that has none yet; False if it is no title."""
@@ -252,8 +252,16 @@ class Outline:
         elif top.kind == "heading":
             if 0 < mark.level <= top.level:
                 self._point(mark, top)
+        elif top.kind == "bullet" and mark.style.startswith("bullet ") and mark.indent <= top.indent + 1:
+            self._sibling(mark, top)
         elif self._outranks(mark, top):
             self._begin(mark)
+
+    def _sibling(self, mark: Mark, top: _Top) -> None:
+        """Takes a bullet with a number among bullets without, or the reverse."""
+        style = top.style
+        self._point(mark, top)
+        top.style = style
 
     def _is_part(self, mark: Mark) -> bool:
         """Whether a numbered list may be part of the section that a heading or an introduction opens."""
@@ -380,8 +388,9 @@ class Outline:
             self._below = self._place_below()
             self._holding = bool(self._below)
             self._top = top = _Top("bullet", mark.style, mark.indent, 0)
-        if top.kind == "bullet" and mark.style == top.style and mark.indent <= top.indent + 1:
-            self._point(mark, top)
+        same = top.kind == "bullet" and mark.style == top.style
+        if (same or top.style.startswith("bullet ")) and mark.indent <= top.indent + 1:
+            self._sibling(mark, top)
 
     def _place_below(self) -> str:
         """What a list of bullets stands below that may not mean it as the list of the points; "" for nothing."""

@@ -119,7 +119,7 @@ class SkeletonParser:
     - Bullets below a heading, and bullets or numbers below a line such as "Introduction:", wait for the sections that
       they may be part of, until the end. So do bullets below prose, and numbers below a heading, if the line above does
       not announce a list, as "Here are the points:" and "Outline" do.
-    - JSON, and the rows of a table without numbers, are read by `close`.
+    - JSON, the rows of a table, and terms in bold with a colon are read by `close`.
 
     Reasoning at the beginning is skipped. Where only its closing mark arrives, all text before the mark was reasoning,
     and the parser starts again: the points that it has returned are void (`restarted`), and those that `feed` or

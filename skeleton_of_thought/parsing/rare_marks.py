@@ -37,24 +37,26 @@ _LONGEST = 200
 _EMPHASIS = pattern(r"(\*{1,3}|_{1,3})(?=[^\s*_])")
 _AFTER = rf"[*_]{{0,3}}(?:\s?[:：.．,，、،)）](?!\d)|\s*[{DASHES}](?=\s)|(?=\s)|$)"
 _COUNTER = pattern(rf"(?:제|第)?\s?(?P<n>\d{{1,3}}|[{CJK}]{{1,3}})\s?(?:{COUNTERS})(?:は|은|는)?{_AFTER}")
-_PLAIN_WORD = pattern(rf"(?P<w>{WORDS})\s+(?P<n>\d{{1,3}}|[IVX]{{1,5}})[*_]{{0,3}}\s+(?=[^{DASHES}\s])", re.IGNORECASE)
-_LETTER_WORD = pattern(rf"(?:{WORDS})\s+(?P<n>(?-i:[A-Z]))[*_]{{0,3}}(?:\s?[:：.)]|\s*[{DASHES}](?=\s))", re.IGNORECASE)
+_WORD = pattern(
+    rf"(?P<w>[^\s\d]{{1,20}}(?: [^\s\d]{{1,20}})?)\s+(?:(?P<n>\d{{1,3}}|[IVX]{{1,5}})[*_]{{0,3}}\s+(?=[^{DASHES}\s])"
+    rf"|(?P<letter>[A-Z])[*_]{{0,3}}(?:\s?[:：.)]|\s*[{DASHES}](?=\s)))"
+)
+_WORDS = frozenset(WORDS.split("|"))
 _ORDINAL = pattern(
     rf"(?P<n>\d{{1,2}})(?:{ORDINAL_ENDS})[*_]{{0,3}}(?:(?P<d>\s?[:：.,)])(?!\d)|(?P<dash>\s*[{DASHES}])(?=\s)|(?=\s))",
     re.IGNORECASE,
 )
 _OF = pattern(r"\s*(?:of|de|du|des|del|di|da|do|von|van|в|из|century|siècle|siglo|degree|degrees)\b", re.IGNORECASE)
-_SEQUENCES = tuple(
-    pattern(rf"(?:{words})[*_]{{0,3}}(?:\s?[,，:：、،.)](?!\d)|\s+[{DASHES}](?=\s))[*_]{{0,3}}", re.IGNORECASE)
-    for words in SEQUENCES
+_SEQUENCE = pattern(
+    rf"(?P<w>[^{DASHES},，:：、،.)*_]{{1,30}}?(?:[{DASHES}][^{DASHES},，:：、،.)*_\s]{{2,12}})?)[*_]{{0,3}}"
+    rf"(?:\s?[,，:：、،.)](?!\d)|\s+[{DASHES}](?=\s))[*_]{{0,3}}"
 )
+_PLACES = {word: place for place, words in enumerate(SEQUENCES, 1) for word in words.split("|")}
 # Chinese goes on without a comma: 首先准备材料.
 _CJK_SEQUENCE = pattern(r"(?:(?P<a>首先)|(?P<b>其次)|(?P<c>再次)|(?P<d>最后|最後))(?=[\u4e00-\u9fff])")
 
-_LETTERS = "".join(sorted(set("".join(ALPHABETS))))
-_LETTER = pattern(
-    rf"(?P<open>[(（])?(?P<w>[{_LETTERS}]|[ａ-ｚＡ-Ｚ])[*_]{{0,3}}\\?(?P<d>[.)）．、:：])[*_]{{0,3}}", re.IGNORECASE
-)
+_LETTERS = "".join(sorted(set("".join(ALPHABETS) + "".join(ALPHABETS).upper())))
+_LETTER = pattern(rf"(?P<open>[(（])?(?P<w>[{_LETTERS}]|[ａ-ｚＡ-Ｚ])[*_]{{0,3}}\\?(?P<d>[.)）．、:：])[*_]{{0,3}}")
 _SIGN_LETTER = pattern(r"(?P<w>[ⓐ-ⓩⒶ-Ⓩ⒜-⒵🅐-🅩])\s?[.:)]?")
 _ROMAN_SIGN = pattern(r"(?P<n>[Ⅰ-Ⅻⅰ-ⅻ])\s?(?:[.、:：)）．]|(?=\s))")
 _DOUBLE_ROUND = pattern(r"(?P<n>[⓵-⓾])\s?[.、:)]?")
@@ -65,8 +67,6 @@ _PICTURE = (
     "\U0001f000-\U0001faff\u2300-\u23ff\u2600-\u27bf\u2b00-\u2bff\u25a0-\u25ff\u2190-\u21ff\u2934\u2935\u3030\u303d"
 )
 _EMOJI = pattern(rf"[{_PICTURE}][{_PICTURE}\u200d\ufe0f\u20e3]{{0,12}}\s*(?:[{DASHES}:：]\s+)?")
-
-_ROW = pattern(r"\|\s*(?:[*_`]{0,3})(?P<n>\d{1,3})[.)]?[*_`]{0,3}\s*\|(?P<title>[^|]*\w[^|]*)(?:\||$)")
 
 
 def rare_mark(body: str, indent: int, level: int) -> Mark | None:
@@ -81,7 +81,7 @@ def rare_mark(body: str, indent: int, level: int) -> Mark | None:
     if emphasis := _EMPHASIS.match(body):
         opened, body = emphasis[1], body[emphasis.end() :]
     start = body[:1]
-    if start in "#.|=":
+    if start in "#.=":
         return _ascii_sign(body, indent, opened)
     mark = _counted(body, indent, level, opened) or _lettered(body, indent, level, opened)
     if mark or level or len(body) > _LONGEST:
@@ -90,8 +90,6 @@ def rare_mark(body: str, indent: int, level: int) -> Mark | None:
 
 
 def _ascii_sign(body: str, indent: int, opened: str) -> Mark | None:
-    if row := _ROW.match(body):
-        return Mark("number", "|", int(row["n"]), "", indent, 0, row["title"], opened)
     if title := _ASCIIDOC.match(body):
         return Mark("heading", "heading", 0, "", indent, len(title[1]), body[title.end() :].rstrip("= "), opened)
     found = _SHARP_DOT.match(body)
@@ -145,12 +143,10 @@ def _doubtful(body: str, indent: int, opened: str) -> Mark | None:
         number, rest = int(found["n"]), body[found.end() :]
         if not found["d"] and not found["dash"] and _OF.match(rest):
             return None
-    elif found := _PLAIN_WORD.match(body):
-        number, rest = numeral_value(found["n"]), body[found.end() :]
-        if rest[0].islower():
+    elif (found := _WORD.match(body)) and found["w"].lower() in _WORDS:
+        number, rest = ord(found["letter"] or "@") - 64 or numeral_value(found["n"] or ""), body[found.end() :]
+        if found["n"] and rest[0].islower():
             return None
-    elif found := _LETTER_WORD.match(body):
-        number, rest = ord(found["n"]) - 64, body[found.end() :]
     elif sequence := _sequence(body):
         number, rest = sequence
         level = SEQUENCE_LEVEL
@@ -167,9 +163,8 @@ def _sequence(body: str) -> tuple[int, str] | None:
     """The number that a word such as "Second," stands for, and the text behind it."""
     if body[0].islower():  # a line within a sentence
         return None
-    for number, words in enumerate(_SEQUENCES, 1):
-        if found := words.match(body):
-            return (_LAST if number == len(_SEQUENCES) else number), body[found.end() :]
+    if (found := _SEQUENCE.match(body)) and (place := _PLACES.get(found["w"].lower().replace("’", "'"))):
+        return (_LAST if place == len(SEQUENCES) else place), body[found.end() :]
     if found := _CJK_SEQUENCE.match(body):
         return (_LAST if found["d"] else "abc".index(found.lastgroup or "a") + 1), body[found.end() :]
     return None
@@ -223,6 +218,6 @@ def level_below(above: str, text: str, *, alone: bool) -> int:
         return 0
     if _UNDERLINE.fullmatch(text):
         if text[0] == "=":
-            return 1
+            return 1 if alone or len(text) >= len(above) else 0
         return 2 if above[-1] not in _SENTENCE_ENDS and (alone or len(text) == len(above)) else 0
     return DEFINITION_LEVEL if alone and text.startswith((": ", ":\t")) else 0

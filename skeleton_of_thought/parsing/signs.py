@@ -83,7 +83,9 @@ _NUMERAL = f"[{CJK}]{{1,3}}"
 CJK_NUMBER = rf"(?:(?P<n>{_NUMERAL})[、．.:：)）]|[(（](?P<m>{_NUMERAL})[)）][、:：]?)"
 CJK_ORDINAL = rf"第\s?(?P<n>\d{{1,3}}|{_NUMERAL})\s?(?:{CJK_UNITS})?[*_]{{0,3}}(?:[、，,：:．.]|\s|$)"
 STEP = rf"""(?P<w>{WORDS.replace(" ", "[ ]")})\s?[#№]?(?P<n>\d{{1,3}}|{_NUMERAL}|(?<=\s)(?:{"|".join(COUNT)}
-            |[IVX]{{1,5}}))(?P<inner>[*_]{{0,3}})(?:\s?[:：.．)、](?!\d)|\s*[{DASHES}](?=\s)|\s*$)"""
+            |[IVX]{{1,5}}))(?P<inner>[*_]{{0,3}})
+            (?:\s?/\s?\d{{1,3}}|\s(?:of|von|de|sur|di|из)\s\d{{1,3}})?
+            (?:\s?[:：.．)、](?!\d)|\s*[{DASHES}](?=\s)|\s*$)"""
 """Patterns of the marks 一、 and 第一, and of "Step 1:" (spaces do not count in the last)."""
 
 COUNTERS = "단계|번째|단원|장|절|부|편|조|과|강|항|일차|주차|つ目|つめ|番目|点目|個目|歩目|章|節|部|회차|步|點"

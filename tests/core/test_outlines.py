@@ -164,6 +164,18 @@ MARKS: list[tuple[str, list[str]]] = [
     ("Pros:\n- x\nCons:\n- y", ["x", "y"]),
 ]
 
+BOLD_AND_BULLETS: list[tuple[str, list[str]]] = [
+    ("Step 1/2: A\nStep 2/2: B", ["A", "B"]),
+    ("Step 1 of 2: A\nStep 2 of 2: B", ["A", "B"]),
+    ("**Apples**: red\n**Bananas**: yellow", ["Apples: red", "Bananas: yellow"]),
+    ("**Apples:** red\n\n**Bananas:** yellow", ["Apples: red", "Bananas: yellow"]),
+    ("**Topic**: X\n**Audience**: Y\n\n1. A\n2. B", ["A", "B"]),
+    ("- Introduction\n- Section 1: A\n- Section 2: B\n- Conclusion", ["Introduction", "A", "B", "Conclusion"]),
+    ("- Step 1: A\n- Step 2: B\n- Conclusion", ["A", "B", "Conclusion"]),
+    ("- Step 1: A\n  - x\n- Step 2: B\n  - y", ["A", "B"]),
+    ("⭐ A\n🔥 B\n💡 C", ["A", "B", "C"]),
+]
+
 HTML: list[tuple[str, list[str]]] = [
     ("<ol><li>A</li><li>B</li></ol>", ["A", "B"]),
     ('<ol class="x">\n  <li>A</li>\n  <li><strong>B</strong>: more &amp; more</li>\n</ol>', ["A", "B: more & more"]),
@@ -194,6 +206,10 @@ HTML: list[tuple[str, list[str]]] = [
 ]
 
 LATEX: list[tuple[str, list[str]]] = [
+    ("\\textbf{1. A}\n\\textbf{2. B}", ["A", "B"]),
+    ("\\textbf{A}\n- x\n\n\\textbf{B}\n- y", ["A", "B"]),
+    ("\\documentclass{article}\n\\begin{document}\n\\section{A}\n\\section{B}\n\\end{document}", ["A", "B"]),
+    ("\\begin{enumerate}\n\\item[1.] A\n\\item[2.] B\n\\end{enumerate}", ["A", "B"]),
     ("\\begin{itemize}\n\\item A\n\\item \\textbf{B} more\n\\item[x] C\n\\end{itemize}", ["A", "B more", "C"]),
     ("\\begin{enumerate} \\item A \\item B \\end{enumerate}", ["A", "B"]),
     (
@@ -217,6 +233,12 @@ LATEX: list[tuple[str, list[str]]] = [
 ]
 
 DATA: list[tuple[str, list[str]]] = [
+    ('{"title": "A"}\n{"title": "B"}', ["A", "B"]),
+    ('{"title": "A"}', ["A"]),
+    ('[{"title": "A"}]', ["A"]),
+    ('{"title": "T", "sections": ["A", "B"]}', ["A", "B"]),
+    ('Here: {"title": "T", "sections": ["A", "B"]}', ["A", "B"]),
+    ('points = ["A", "B"]', ["A", "B"]),
     ('Here is the outline:\n["A", "B"]', ["A", "B"]),
     ('Here is the outline: {"title": "X", "points": ["A", "B"]}', ["A", "B"]),
     (
@@ -249,6 +271,9 @@ DATA: list[tuple[str, list[str]]] = [
 ]
 
 TABLES: list[tuple[str, list[str]]] = [
+    ("| code | meaning |\n|---|---|\n| 0 | done |\n| 1 | failed |\n\n- A\n- B", ["A", "B"]),
+    ("| code | meaning |\n|---|---|\n| 0 | done |\n| 1 | failed |\n\n1. A\n2. B", ["A", "B"]),
+    ("1. A\n| 1 | x |\n| 2 | y |\n2. B", ["A", "B"]),
     ("| # | Point |\n|---|-------|\n| 1 | A |\n| 2 | B |", ["A", "B"]),
     ("| Point | Why |\n|---|-------|\n| A | x |\n| B | y |", ["A", "B"]),
     ("| 1 | A | x |\n| 2 | B | y |", ["A", "B"]),
@@ -256,6 +281,19 @@ TABLES: list[tuple[str, list[str]]] = [
 ]
 
 PROSE = [
+    "**Note**: this matters.",
+    'See {"title": "A"} for more.',
+    'It sets {"a": ["x"], "b": ["y"]}:\n{"a": ["x"], "b": ["y"]}',
+    "It was the best of times,\nfirst, because it was warm,\nsecond, because it was long.",
+    "The meeting is on\n1st of May or on\n2nd of May.",
+    "🎉 Done!",
+    "Step 1 is to rest.\nStep 2 is to wait.",
+    "<b>Note:</b> this matters.",
+    "\\[ x = 1 \\]",
+    "We say \\textbf{this} once.",
+    "a | b\nc | d",
+    "He came.\n---\nShe left.\n---",
+    "x = 5\n= 5",
     "1st of May is a holiday.",
     "1st of May is a holiday.\n2nd of June is not.",
     "First, sleep matters.",
@@ -285,7 +323,7 @@ def one_by_one(text: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("text", "titles"),
-    [*HEADINGS, *INTRODUCTIONS, *MARKS, *HTML, *LATEX, *DATA, *TABLES],
+    [*HEADINGS, *INTRODUCTIONS, *MARKS, *BOLD_AND_BULLETS, *HTML, *LATEX, *DATA, *TABLES],
     ids=lambda value: repr(value)[:40],
 )
 def test_an_outline_is_read_as_a_person_reads_it(text: str, titles: list[str]) -> None:
