@@ -259,7 +259,8 @@ class BlockReader:
         head = self._peeked + text[start:]
         if found := _START.match(head):
             end = start + found.end() - len(self._peeked)
-            if self._peeked:
+            if head[0].isalpha():  # its first letters may have shown
+                self._shown = True
                 self._void(shown)
             _, kind, is_answer = _AT_START[(found.lastindex or 1) - 1]
             if not is_answer:
@@ -339,8 +340,10 @@ class BlockReader:
 
     def _void(self, shown: list[str]) -> None:
         """Takes back all text so far."""
-        self.restarted = self.restarted or self._shown
-        shown.clear()
+        # White space alone may be out already, and nobody has to take it back.
+        if self._shown:
+            self.restarted = True
+            shown.clear()
         self._line, self._shown, self._peeked = _Line(), False, ""
 
     def _show(self, text: str, shown: list[str]) -> None:
