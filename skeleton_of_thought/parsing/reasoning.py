@@ -111,11 +111,14 @@ class _Line:
     def _extend(self, text: str) -> None:
         if not text:
             return
+        if self._own is not None and text.strip():
+            self._own = None
         for found in _OPENED.finditer(text):
             kind = _TAGS.get(found[1].lower())
             if kind is not None:
                 self.opened[kind] = self.opened.get(kind, 0) + 1
-                if self.blank and not text[: found.start()].strip():
+                # Alone on its line, it opens a block whose end stands on another line.
+                if self.blank and not text[: found.start()].strip() and text[found.end() :].strip() == ">":
                     self._own = kind
         self.ticks += text.count("`")
         if len(self._first) < 12:
@@ -138,9 +141,14 @@ class _Line:
             self.opened_above.add(self._own)
         self._new()
 
+    @property
+    def in_code(self) -> bool:
+        """Whether the end of the line so far is code."""
+        return bool(self.fence or self.ticks % 2)
+
     def is_mention(self, kind: ReasoningMarks) -> bool:
         """Whether a closing mark here is code, or closes an opening mark that is text itself."""
-        if self.fence or self.ticks % 2:
+        if self.in_code:
             return True
         if self.opened.get(kind):
             self.opened[kind] -= 1
@@ -224,9 +232,7 @@ class BlockReader:
         if self._step == self._block:
             kept = self._kind is not None and self._kind.keeps_unclosed
             return "".join(self._kept) + self._held if kept else ""
-        if self._step == self._after_wrapper:
-            return ""
-        if self._step == self._answer and (found := _IN_ANSWER[self._wrapper].match(self._held)):
+        if self._step == self._answer and (found := _IN_ANSWER[None].match(self._held)):
             kind = _LONE[(found.lastindex or 1) - 1][1]
             if not self._line.is_mention(kind) and _counts(self._line, self._held[found.end() :], final=True):
                 self.restarted = self._shown
@@ -253,7 +259,8 @@ class BlockReader:
         head = self._peeked + text[start:]
         if found := _START.match(head):
             end = start + found.end() - len(self._peeked)
-            if self._peeked:
+            if head[0].isalpha():  # its first letters may have shown
+                self._shown = True
                 self._void(shown)
             _, kind, is_answer = _AT_START[(found.lastindex or 1) - 1]
             if not is_answer:
@@ -311,7 +318,10 @@ class BlockReader:
         self._show(text[at : found.start()], shown)
         number = (found.lastindex or 1) - 1
         if number >= len(_LONE):
-            self._step, self._kept = self._after_wrapper, [found[0]]
+            if self._line.in_code:
+                self._show(found[0], shown)
+            else:
+                self._wrapper = None
             return found.end()
         kind = _LONE[number][1]
         counts: bool | None = False
@@ -330,19 +340,11 @@ class BlockReader:
 
     def _void(self, shown: list[str]) -> None:
         """Takes back all text so far."""
-        self.restarted = self.restarted or self._shown
-        shown.clear()
+        # White space alone may be out already, and nobody has to take it back.
+        if self._shown:
+            self.restarted = True
+            shown.clear()
         self._line, self._shown, self._peeked = _Line(), False, ""
-
-    def _after_wrapper(self, text: str, at: int, shown: list[str]) -> int:
-        """After a mark that ends the answer, if nothing follows it."""
-        blank = _BLANK.match(text, at)
-        assert blank is not None
-        self._kept.append(text[at : blank.end()])
-        if blank.end() < len(text):
-            self._show("".join(self._kept), shown)
-            self._step, self._kept = self._answer, []
-        return blank.end()
 
     def _show(self, text: str, shown: list[str]) -> None:
         if text:

@@ -96,6 +96,8 @@ FORMATS = [
     "Hm. </think> ",
     "Okay, the user asks.\n1. Hm\n</think>\n",
     "I thought of `</think>` and <think>.\n</think>\n",
+    "Okay.\n<think> is what they ask about.\n</think>\n",
+    "Let me think.\r\n</think>\r\n\r\n",
     "Hm.\n</seed:think>\n",
     "Hm.\n[/THINK]\n",
     "Hm.◁/think▷",
@@ -131,6 +133,10 @@ def test_the_reasoning_of_every_format_is_dropped(reasoning, size):
 @pytest.mark.parametrize(("before", "after"), WRAPPED)
 def test_the_wrapper_of_an_answer_is_peeled_off(before, after, size):
     assert cleaned(WholeText(), f"{before}It helps.{after}", size) == "It helps."
+    mentioned = f"It helps `{after.strip()}`."
+    assert cleaned(WholeText(), f"{before}{mentioned}{after}\n", size) == mentioned
+    rest = after.replace(after.strip(), "")
+    assert cleaned(WholeText(), f"{before}It{after} helps.", size) == f"It{rest} helps."
 
 
 MENTIONED = [
