@@ -114,8 +114,10 @@ def _question(value: Any, *, alone: bool) -> list[BaseMessage]:
     if isinstance(value, list) and value and all(isinstance(part, dict) and "role" not in part for part in value):
         return [HumanMessage(content=value)]
     messages = _turns(value)
-    # A history is put before the question by `RunnableWithMessageHistory` without a key of its own.
-    is_conversation = alone and any(isinstance(message, AIMessage) for message in messages)
+    # `RunnableWithMessageHistory` without a key for the history puts it before the question; a prompt value may begin
+    # with a system message. Several questions without an answer between them are not one question.
+    questions = sum(isinstance(message, HumanMessage) for message in messages)
+    is_conversation = alone and (questions == 1 or any(isinstance(message, AIMessage) for message in messages))
     if len(messages) != 1 and not is_conversation:
         raise InvalidInput(
             f"'question' holds {len(messages)} messages, but must be one question: put the earlier messages into "

@@ -528,6 +528,25 @@ async def test_messages_that_do_not_end_with_a_question_are_refused(way, llm, me
     assert not llm.watch.seen
 
 
+async def test_an_object_with_a_question_is_an_input(way, llm):
+    @dataclass
+    class State:
+        question: str
+        documents: list[Document]
+        context: Any = None
+
+    output = await way(skeleton_chain(llm=llm), State("Why?", [TEA], FACTS))
+    assert output["question"] == "Why?"
+    assert all(BLOCK in text for text in texts(llm))
+
+
+async def test_a_question_may_be_a_prompt_with_a_system_message(way, llm):
+    prompt = ChatPromptTemplate.from_messages([SYSTEM, ("human", "{x}")])
+    pipeline = {"question": prompt, "context": lambda _: FACTS} | skeleton_chain(llm=llm)
+    assert (await way(pipeline, {"x": "Why?"}))["question"] == "Why?"
+    assert all(seen.messages[0] == SYSTEM and BLOCK in seen.text for seen in llm.watch.seen)
+
+
 async def test_a_history_beside_messages_comes_first(way, llm):
     await way(skeleton_chain(llm=llm), {"messages": [HumanMessage("Why?")], "history": [HELLO, HI]})
     assert all(seen.messages[:2] == [HELLO, HI] for seen in llm.watch.seen)
