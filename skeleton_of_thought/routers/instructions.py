@@ -74,6 +74,7 @@ _RULE = re.compile(r"(?:[-=_*#~+—]{3,}|[>\"'<]{3,})(?:\s*[\w ]{1,20}\s*[-=_*#~
 _QUOTED_LINE = re.compile(r"[-*•>\s]*[\"“„«「『][^\n]{25,}|\|.*\|.*\||[^\n;]*;[^\n;]*;[^\n;]*;|[-\d.]+ \|\| ")
 """Lines that quote, or that are rows of a table."""
 _QUOTE = re.compile(r"\"[^\"]{25,}\"|“[^”]{25,}”|„[^“”]{25,}[“”]|«[^»]{25,}»|「[^」]{12,}」|『[^』]{12,}』|“[^”]{12,}”")
+_OPENS = re.compile(r"\b(?:begin|start)", re.I)
 _TAG = re.compile(r"<([a-z][\w-]*)(?: [^>]*)?>", re.I)
 _INSTRUCTION_TAGS = frozenset(
     ("instructions", "instruction", "rules", "task", "role", "guidelines", "system", "persona", "format", "output", "s",
@@ -117,7 +118,7 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
         elif line.startswith(("```", "~~~", '"""')):
             inside = line[:3] if line.count(line[:3]) < 2 else ""
         elif _RULE.fullmatch(line):
-            inside, announced = ("rule" if announced else ""), False
+            inside, announced = ("rule" if announced or _OPENS.search(line) else ""), False
         elif (tag := _TAG.match(line)) and tag[1].casefold() not in _INSTRUCTION_TAGS:
             inside = f"</{tag[1]}>"
             if (end := _end(inside, line)) >= 0:
