@@ -7,6 +7,10 @@ do worse on questions of strangers. The majority baseline always gives the more 
 `sot train-router --base`. The prompt router uses any server with OpenAI's protocol, or a model on this machine (`demo`
 is the small one). An unclear reply counts as direct, as in use, and so does a call that fails.
 
+The section `tasks` measures "auto" and the gate alone on prompts with a question in them: the text around the question
+decides. A third of the rows, `heldout`, was drawn by chance within each label and kind of text after the rows were
+written; rules may be tuned on the others only.
+
 The section `overhead` measures a direct answer against the same call without this project, see `direct.py`.
 
     python benchmarks/router.py                                   # all files of labels that are there
@@ -27,7 +31,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, TypeVar
 
 from direct import PAIRS, overhead
 from direct_frameworks import framework_pairs
@@ -38,22 +42,32 @@ from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import Router, failure_decision
 from skeleton_of_thought.routers.embedded import EmbeddedRouter
 from skeleton_of_thought.routers.gate import Gate
-from skeleton_of_thought.routers.measures import LabelledQuestion, majority, measure, read_labels
-from skeleton_of_thought.types import Call, Conversation, Prompt, Reply
+from skeleton_of_thought.routers.measures import (
+    LabelledQuestion,
+    LabelledTask,
+    majority,
+    measure,
+    read_labels,
+    read_tasks,
+)
+from skeleton_of_thought.types import Call, Conversation, Prompt, Reply, RouteDecision
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT.parent / "shared" / "data"
 OWN = ROOT / "tests" / "data" / "router_questions.csv"
 HELD_OUT = OWN.with_name("router_heldout.csv")
+TASKS = OWN.with_name("router_tasks.csv")
+Row = TypeVar("Row")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
-    result: dict[str, Any] = {"sets": {}, "skipped": {}}
+    result: dict[str, Any] = {"sets": {}, "tasks": {}, "skipped": {}}
     with contextlib.ExitStack() as stack:
         try:
             sets = {Path(path).stem: read_labels(path) for path in [*args.train, *args.test]}
-            candidates = routers(args, stack) if sets else []
+            tasks = {Path(path).stem: read_tasks(path) for path in args.tasks}
+            candidates = routers(args, stack) if sets or tasks else []
         except SotError as error:
             raise SystemExit(f"router.py: {error}") from error
         for candidate in candidates[:]:
@@ -63,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(f"{candidate.name}: skipped: {why}\n")
         for name, labelled in sets.items():
             result["sets"][name] = measured(name, some(labelled, args.limit), candidates)
+        for name, pairs in tasks.items():
+            gated = [candidate for candidate in candidates if candidate.name.startswith(("gate", "auto"))]
+            result["tasks"][name] = measured_tasks(name, some(pairs, args.limit), gated)
     if args.cross_validate:
         result["cross_validation"] = cross_validated(args.train)
     if args.overhead:
@@ -76,6 +93,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--train", nargs="*", metavar="CSV", default=_there(DATA / "lima_router.csv", OWN), help="training files")
     unseen = _there(HELD_OUT, DATA / "vicuna_router.csv")
     add("--test", nargs="*", metavar="CSV", default=unseen, help="files that no router was trained on")
+    add("--tasks", nargs="*", metavar="CSV", default=_there(TASKS), help="files of prompts with a question in them")
     add("--encoder", help="a directory made by sot train-router --base")
     add("--prompt-model", metavar="MODEL", help="a model for the prompt router, as for sot ask --model")
     add("--prompt-tokens", type=int, default=16, help="the most tokens of its reply; reasoning models need hundreds")
@@ -87,8 +105,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--limit must be at least 1, not {args.limit}")
     if args.overhead < 0 or args.prompt_tokens < 1:
         parser.error("--overhead must be at least 0, and --prompt-tokens at least 1")
-    if not (args.train or args.test or args.overhead):
-        parser.error("there is nothing to measure: give files of labels with --train and --test")
+    if not (args.train or args.test or args.tasks or args.overhead):
+        parser.error("there is nothing to measure: give files of labels with --train and --test, or with --tasks")
     return args
 
 
@@ -155,8 +173,8 @@ def refused(candidate: Candidate) -> str | None:
 # --- measuring --------------------------------------------------------------------------------------------
 
 
-def some(labelled: Sequence[LabelledQuestion], limit: int | None) -> Sequence[LabelledQuestion]:
-    """At most `limit` questions, evenly spread, since files may be sorted by label."""
+def some(labelled: Sequence[Row], limit: int | None) -> Sequence[Row]:
+    """At most `limit` rows, evenly spread, since files may be sorted by label."""
     count = len(labelled) if limit is None else min(limit, len(labelled))
     return [labelled[at * len(labelled) // count] for at in range(count)]
 
@@ -164,16 +182,52 @@ def some(labelled: Sequence[LabelledQuestion], limit: int | None) -> Sequence[La
 def measured(name: str, labelled: Sequence[LabelledQuestion], candidates: Sequence[Candidate]) -> dict[str, Any]:
     """Measures all routers on one file, and prints a line of the table after each."""
     labels = [one.use_skeleton for one in labelled]
-    print(f"{name}: {len(labels)} questions, {sum(labels)} labelled 1")
-    heads = (("accuracy", 9), ("TP", 6), ("FP", 6), ("TN", 6), ("FN", 6), ("precision", 11), ("recall", 8), ("ECE", 7))
-    print(" " * 18 + "".join(f"{head:>{width}}" for head, width in (*heads, ("ms", 11), ("p99", 11))))
     rows: dict[str, Any] = {"majority": majority(labels).to_dict()}
-    _print_row("majority", rows["majority"])
+    _print_head(f"{name}: {len(labels)} questions, {sum(labels)} labelled 1", rows["majority"])
     for candidate in candidates:
-        rows[candidate.name] = decided(candidate, labelled, labels)
+        decided = [decide(candidate, Conversation.of(one.question)) for one in labelled]
+        rows[candidate.name] = figures(decided, labels)
         _print_row(candidate.name, rows[candidate.name])
     print()
     return rows
+
+
+def measured_tasks(name: str, tasks: Sequence[LabelledTask], candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """Measures routers on prompts with a question in them: all, each split, and the mistakes of each kind of text."""
+    labels = [task.use_skeleton for task in tasks]
+    rows: dict[str, Any] = {"majority": majority(labels).to_dict()}
+    _print_head(f"{name}: {len(labels)} prompts with a question in them, {sum(labels)} labelled 1", rows["majority"])
+    splits = sorted({task.split for task in tasks if task.split})
+    for candidate in candidates:
+        decided = [decide(candidate, Conversation.of(task.prompt, system=task.system)) for task in tasks]
+        rows[candidate.name] = row = figures(decided, labels)
+        _print_row(candidate.name, row)
+        for split in splits:
+            places = [at for at, task in enumerate(tasks) if task.split == split]
+            row[split] = figures([decided[at] for at in places], [labels[at] for at in places])
+            _print_row(f"  {split}", row[split])
+        row["kinds"] = by_kind(tasks, decided)
+        wrong = (f"{kind} {of['wrong']}/{of['prompts']}" for kind, of in row["kinds"].items() if of["wrong"])
+        print(f"    mistakes by label and kind: {', '.join(wrong) or 'none'}")
+    print()
+    return rows
+
+
+def by_kind(tasks: Sequence[LabelledTask], decided: Sequence[Decided]) -> dict[str, dict[str, int]]:
+    """The prompts and the mistakes of each label and kind, for example of `"0 translate"`."""
+    kinds: dict[str, dict[str, int]] = {}
+    for task, one in zip(tasks, decided, strict=True):
+        row = kinds.setdefault(f"{int(task.use_skeleton)} {task.kind}", {"prompts": 0, "wrong": 0})
+        row["prompts"] += 1
+        row["wrong"] += one.decision.use_skeleton != task.use_skeleton
+    return dict(sorted(kinds.items()))
+
+
+def _print_head(title: str, baseline: Mapping[str, Any]) -> None:
+    print(title)
+    heads = (("accuracy", 9), ("TP", 6), ("FP", 6), ("TN", 6), ("FN", 6), ("precision", 11), ("recall", 8), ("ECE", 7))
+    print(" " * 18 + "".join(f"{head:>{width}}" for head, width in (*heads, ("ms", 11), ("p99", 11))))
+    _print_row("majority", baseline)
 
 
 def _print_row(name: str, row: Mapping[str, Any]) -> None:
@@ -185,20 +239,34 @@ def _print_row(name: str, row: Mapping[str, Any]) -> None:
     print(f"  {name:16}{row['accuracy']:>9.3f}{counts}{shares}{times}{notes}", flush=True)
 
 
-def decided(candidate: Candidate, labelled: Sequence[LabelledQuestion], labels: Sequence[bool]) -> dict[str, Any]:
-    """Measures one router on all questions, one after the other."""
-    decisions, seconds = [], []
-    failures: list[str] = []
-    for one in labelled:
-        conversation = Conversation.of(one.question)
-        began = time.perf_counter()
-        try:
-            decision = candidate.router.route(conversation)
-        except Exception as error:
-            decision = failure_decision(error)
-            failures.append(candidate.explain(error))
-        seconds.append(time.perf_counter() - began)
-        decisions.append(decision)
+@dataclass(frozen=True)
+class Decided:
+    """A router's decision on one conversation.
+
+    Attributes:
+        decision: The decision.
+        seconds: How long it took.
+        failure: The router's error in a line, "" if it did not fail.
+    """
+
+    decision: RouteDecision
+    seconds: float
+    failure: str = ""
+
+
+def decide(candidate: Candidate, conversation: Conversation) -> Decided:
+    """Asks a router and takes the time; a router that fails counts as direct, as in use."""
+    began, failure = time.perf_counter(), ""
+    try:
+        decision = candidate.router.route(conversation)
+    except Exception as error:
+        decision, failure = failure_decision(error), candidate.explain(error)
+    return Decided(decision, time.perf_counter() - began, failure)
+
+
+def figures(decided: Sequence[Decided], labels: Sequence[bool]) -> dict[str, Any]:
+    """The figures of one router: its decisions against the labels, and their times."""
+    decisions, seconds = [one.decision for one in decided], [one.seconds for one in decided]
     scores = [decision.score for decision in decisions]
     known = [score for score in scores if score is not None]
     found = measure([d.use_skeleton for d in decisions], labels, known if len(known) == len(scores) else None)
@@ -209,7 +277,7 @@ def decided(candidate: Candidate, labelled: Sequence[LabelledQuestion], labels: 
         row["tokens_per_question"] = round(sum(one.total_tokens for one in usage) / len(usage), 1)
     if unclear := sum("not understood" in decision.reason for decision in decisions):
         row["not_understood"] = unclear
-    if failures:
+    if failures := [one.failure for one in decided if one.failure]:
         row |= {"failed": len(failures), "first_error": failures[0]}
     return row
 

@@ -10,7 +10,16 @@ from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["LabelledQuestion", "Measures", "best_threshold", "majority", "measure", "read_labels"]
+__all__ = [
+    "LabelledQuestion",
+    "LabelledTask",
+    "Measures",
+    "best_threshold",
+    "majority",
+    "measure",
+    "read_labels",
+    "read_tasks",
+]
 
 FALSE_POSITIVE, FALSE_NEGATIVE = 0.7, 0.3
 """The weights of both mistakes, as in the paper: a harmful skeleton is worse than a missed one."""
@@ -29,28 +38,69 @@ class LabelledQuestion:
     language: str = ""
 
 
+@dataclass(frozen=True)
+class LabelledTask:
+    """A prompt with a question in it, and whether the text around the question leaves it one for a skeleton.
+
+    Attributes:
+        prompt: The user's message: the question, perhaps with a text around it.
+        use_skeleton: Whether a skeleton suits the whole.
+        system: The system message, "" for none.
+        split: `"train"` for rows to tune rules on, `"heldout"` for rows to measure on.
+        kind: What the text around the question is: `"translate"`, `"persona"`, ...
+        language: The question's language.
+    """
+
+    prompt: str
+    use_skeleton: bool
+    system: str = ""
+    split: str = ""
+    kind: str = ""
+    language: str = ""
+
+
 def read_labels(path: str | Path) -> list[LabelledQuestion]:
     """Reads a CSV file with the columns `label` (0 or 1) and `question`, and optionally `form` and `language`.
 
     Raises:
         InvalidInput: The file cannot be read, a column is missing, or a label is neither 0 nor 1.
     """
+    return [
+        LabelledQuestion(row["question"], row["label"] == "1", row.get("form") or "", row.get("language") or "")
+        for row in _labelled_rows(path, "question")
+    ]
+
+
+def read_tasks(path: str | Path) -> list[LabelledTask]:
+    """Reads a CSV file with the columns `label` (0 or 1) and `prompt`, and the other fields of `LabelledTask`.
+
+    The columns of the other fields (`system`, `split`, `kind`, `language`) may be missing.
+
+    Raises:
+        InvalidInput: The file cannot be read, a column is missing, or a label is neither 0 nor 1.
+    """
+    others = ("system", "split", "kind", "language")
+    return [
+        LabelledTask(row["prompt"], row["label"] == "1", **{name: row.get(name) or "" for name in others})
+        for row in _labelled_rows(path, "prompt")
+    ]
+
+
+def _labelled_rows(path: str | Path, text: str) -> list[dict[str, str]]:
+    """The rows of a CSV file, each with a label and a text in the column of that name."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"The labels {str(path)!r} cannot be read: {error}") from error
-    if not rows or not {"label", "question"} <= rows[0].keys():
-        raise InvalidInput(f"The labels {str(path)!r} need the columns label and question, and at least one row.")
+    if not rows or not {"label", text} <= rows[0].keys():
+        raise InvalidInput(f"The labels {str(path)!r} need the columns label and {text}, and at least one row.")
     for number, row in enumerate(rows, 1):
-        if row["label"] not in ("0", "1") or not row["question"]:
+        if row["label"] not in ("0", "1") or not row[text]:
             raise InvalidInput(
-                f"Row {number} of {str(path)!r} has the label {row['label']!r}; it must be 0 or 1, with a question."
+                f"Row {number} of {str(path)!r} has the label {row['label']!r}; it must be 0 or 1, with a {text}."
             )
-    return [
-        LabelledQuestion(row["question"], row["label"] == "1", row.get("form") or "", row.get("language") or "")
-        for row in rows
-    ]
+    return rows
 
 
 @dataclass(frozen=True)

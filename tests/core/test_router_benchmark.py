@@ -46,6 +46,70 @@ def test_every_router_is_measured_on_every_file(bench, tmp_path, capsys):
     assert "labels: 3 questions, 1 labelled 1" in out
 
 
+TASKS = """label,split,kind,system,prompt
+1,train,persona,You are Nora.,What are the benefits of tea?
+1,heldout,no system,,What are the benefits of tea?
+0,train,code,,Write a Python function that counts the words of a question.
+0,heldout,code,,Write a Python function that reverses a question.
+0,heldout,poem,,Write a poem about tea.
+"""
+
+
+def test_tasks_are_measured_by_split_and_kind(bench, tmp_path, capsys):
+    tasks = tmp_path / "pairs.csv"
+    tasks.write_text(TASKS)
+    bench.main(["--train", "--test", "--tasks", str(tasks), "--overhead", "0"])
+    out = capsys.readouterr().out
+    result = json.loads(out.splitlines()[-1])
+    assert result["sets"] == {}
+    rows = result["tasks"]["pairs"]
+    assert set(rows) == {"majority", "gate", "auto"}
+    for name in ("gate", "auto"):
+        assert [rows[name][key] for key in ("tp", "fp", "tn", "fn")] == [2, 0, 3, 0]
+        assert [rows[name][split]["questions"] for split in ("train", "heldout")] == [2, 3]
+        assert [rows[name][split]["tn"] for split in ("train", "heldout")] == [1, 2]
+        assert rows[name]["ms"] > 0
+        assert rows[name]["kinds"] == {
+            "0 code": {"prompts": 2, "wrong": 0},
+            "0 poem": {"prompts": 1, "wrong": 0},
+            "1 no system": {"prompts": 1, "wrong": 0},
+            "1 persona": {"prompts": 1, "wrong": 0},
+        }
+    assert "pairs: 5 prompts with a question in them, 2 labelled 1" in out
+    assert out.count("mistakes by label and kind: none") == 2
+
+
+def test_mistakes_on_tasks_are_named_by_kind(bench, tmp_path, capsys):
+    tasks = tmp_path / "pairs.csv"
+    tasks.write_text(TASKS.replace("1,train,persona", "0,train,persona").replace("0,heldout,poem", "1,heldout,poem"))
+    bench.main(["--train", "--test", "--tasks", str(tasks), "--overhead", "0"])
+    out = capsys.readouterr().out
+    row = json.loads(out.splitlines()[-1])["tasks"]["pairs"]["gate"]
+    assert [row[key] for key in ("tp", "fp", "tn", "fn")] == [1, 1, 2, 1]
+    assert [row["train"]["fp"], row["heldout"]["fn"]] == [1, 1]
+    assert "mistakes by label and kind: 0 persona 1/1, 1 poem 1/1\n" in out
+
+
+def test_the_system_message_is_part_of_a_task(bench):
+    seen = []
+
+    class Direct:
+        def route(self, conversation):
+            seen.append([(message.role, message.text) for message in conversation.messages])
+            return bench.RouteDecision(False)
+
+    tasks = [bench.LabelledTask("Why?", False, "One word."), bench.LabelledTask("Why not?", False)]
+    bench.measured_tasks("pairs", tasks, [bench.Candidate("gate", Direct())])
+    assert seen == [[("system", "One word."), ("user", "Why?")], [("user", "Why not?")]]
+
+
+def test_a_file_without_prompts_is_refused(bench, tmp_path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text(LABELS)
+    with pytest.raises(SystemExit, match="need the columns label and prompt"):
+        bench.main(["--train", "--test", "--tasks", str(labels), "--overhead", "0"])
+
+
 def test_a_missing_file_is_named(bench, tmp_path):
     with pytest.raises(SystemExit, match=r"router.py: The labels '.*none.csv' cannot be read"):
         bench.main(["--train", str(tmp_path / "none.csv"), "--test"])
@@ -54,7 +118,7 @@ def test_a_missing_file_is_named(bench, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--train", "--test", "--overhead", "0"], "give files of labels with --train and --test"),
+        (["--train", "--test", "--tasks", "--overhead", "0"], "give files of labels with --train and --test"),
         (["--limit", "0"], "--limit must be at least 1"),
         (["--overhead", "-1"], "--overhead must be at least 0"),
         (["--prompt-tokens", "0"], "--prompt-tokens at least 1"),
