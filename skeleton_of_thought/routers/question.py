@@ -197,6 +197,9 @@ def _unlabelled(text: str) -> str:
         quoted = lines[number].lstrip()[0] in _QUOTES
         if quoted or (len(text) < _SHORT and 3 <= (alone["before"] or "").count(" ") < 40) or _CUES.search(rest) or _ASKS.search(rest if len(rest) < _SHORT else (alone["before"] or "")[-80:]):
             return alone["question"].strip()
+    for part in paragraphs[1:-1][:_LABELS_READ]:
+        if part.lstrip()[0] in _QUOTES and len(part) < _LINE and (alone := _ALONE.fullmatch(part.strip())) is not None:
+            return alone["question"].strip()
     return ""
 
 
