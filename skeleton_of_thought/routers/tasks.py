@@ -182,6 +182,12 @@ _PROFESSIONS = frozenset(
     "specialist engineer expert researcher teacher professor scientist enthusiast laureate consultant student historian "
     "veteran developer architect coach manager author librarian lawyer doctor nurse person".split()
 )
+_FEW_WORDS = re.compile(
+    r"\b(?:ten|twelve|fifteen|twenty|thirty|forty|fifty|sixty|eighty|hundred|fünf|zehn|zwanzig|dreißig|fünfzig|cinq|dix|vingt|cinco|"
+    r"diez|veinte|cinque|dieci|venti|dez|vinte|vijf|tien|twintig|пят\w+|десят\w+|двадцат\w+) (?:words|wörter\w*|mots|palabras|"
+    r"parole|palavras|woorden|слов\w*)\b|\b\d+ ?(?:characters|chars|zeichen|caractères|caracteres|caratteri|tekens|символ\w*)\b",
+    re.I,
+)
 _BOUND = frozenset("more longer máximo más mais over exceed above just only plus meer più".split())
 """After "no" or "not" these make a bound: "no more than one sentence"."""
 _ONE = re.compile(
@@ -280,7 +286,7 @@ class _Sentence:
     def _form(self) -> set[str]:
         signs = set[str]()
         negated = False
-        if self.english and _ONE.search(self.text):
+        if (self.english and _ONE.search(self.text)) or _FEW_WORDS.search(self.text):
             signs.add("short around")
         for i, (word, classes) in enumerate(zip(self.words, self.classes, strict=True)):
             if word in _STOPS:
