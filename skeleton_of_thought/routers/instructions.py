@@ -15,6 +15,8 @@ __all__ = ["ends_with_label", "instruction_lines", "sentences"]
 _BEGINNING, _END = 5000, 2500
 """The numbers of first and last characters that are read of a longer text: instructions stand at either end."""
 _LINES = 400
+_LONG = 1000
+"""Characters that are read at either end of a line that is longer than both."""
 
 _DOCUMENTS = (
     r"context|documents?|passages?|excerpts?|extracts?|snippets?|articles?|notes|manuals?|handbook|faq|knowledge(?: base)?|"
@@ -64,7 +66,7 @@ _RESUMES = re.compile(
     r"reply|return|output|keep|task|remember|if|in|write|provide|generate|translate|summari[sz]e|classify|rewrite|rephrase|"
     r"extract|make|be|cite|which|what|how|rate|score|rank|pick|select|choose|name|sort|compare|the answer|decide|is|does|list|create|beantworte|antworte|nutze|verwende|basierend|auf|réponds|"
     r"répondez|utilise|en |à partir|responde|utiliza|usa|basándote|rispondi|in base|responda|use|com base|beantwoord|"
-    r"gebruik|op basis|ответь|отвечай|используй|на основе)\b.{0,200}\b(?:answers?|respon[ds]\w*|repl\w+|questions?|query|"
+    r"gebruik|op basis|ответь|отвечай|используй|на основе)\b[^.!?]{0,200}\b(?:answers?|respon[ds]\w*|repl\w+|questions?|query|"
     r"context|above|output|users?|messages?|json|frage\w*|antwort\w*|kontext|pregunta|respuesta|contexto|domanda|risposta|"
     r"contesto|pergunta|resposta|vraag|antwoord\w*|question|réponse|contexte|вопрос\w*|ответ\w*|контекст\w*|documents?|"
     r"passages?|information|facts)\b|.{0,80}(?:问题|回答|上下文|質問|答え|文脈)",
@@ -100,7 +102,9 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
     lines: list[str] = []
     inside, blank, announced = "", False, False
     for line in seen.split("\n", _LINES)[:_LINES]:
-        line = line.strip()[:2000]
+        line = line.strip()
+        if len(line) > 2 * _LONG:
+            line = f"{line[:_LONG]} … {line[-_LONG:]}"
         if inside == "document":
             if _OVER.fullmatch(line):
                 inside = ""

@@ -102,7 +102,7 @@ _CUES = re.compile(
     r"(?:(?:answer|respond to|reply to|use|using|based on|given|read|with|below|here (?:is|are)|some|retrieved)"
     rf"\b[^\n]{{0,60}}\b(?:questions?|{_SOURCES}|query|messages?|this)\b|(?:{_SOURCES})\b|answer (?:in|as|for|with|my)\b|"
     r"(?:don't|do not) (?:answer|explain|reply)|(?:tell|give|return|wrap|format|write|keep|put|repeat|rewrite|rephrase|translate|"
-    r"paraphrase|summari[sz]e|classify|suggest|rate|copy|sort|pick|output(?= ))\b(?! (?:me|us)\b)|(?:keep it|be|max|format|in one (?:word|line|sentence)|in a (?:word|line|sentence)|just (?:a|one|yes)|yes or)\b|nur\b|en une?\b|en una\b|trad\w+|in una\b|em uma\b|"
+    r"paraphrase|summari[sz]e|classify|suggest|rate|copy|sort|pick|output(?= ))\b(?! (?:me|us)\b)|give me (?:only|just|a|the|\d)\b|(?:keep it|be|max|format|in one (?:word|line|sentence)|in a (?:word|line|sentence)|just (?:a|one|yes)|yes or)\b|nur\b|en une?\b|en una\b|trad\w+|in una\b|em uma\b|"
     r"antworte|beantworte|nutze|verwende|répon[ds]\w*|utilise\w*|respond[ae]\b|usa\b|utiliza|rispondi|usa|responda|use\b|"
     r"beantwoord|antwoord|gebruik|ответь|отвечай|используй|[^\n]{0,12}(?:回答|作答|答え|参考))",
     re.I,

@@ -20,6 +20,7 @@ __all__ = ["Instructions", "read_instructions"]
 _FILE = "tasks.txt"
 _NONE: frozenset[str] = frozenset()
 _SENTENCES = 120
+"""The most sentences that are read, half of them at the end."""
 _WORDS = 60
 """The most words of a sentence that are read."""
 
@@ -58,9 +59,8 @@ def read_instructions(text: str, question: str = "") -> Instructions:
     signs, form = set[str](), list[str]()
     if question and (ends_with_label(text) or _asks_about(whole) or _leads_in(text, question)):
         signs.add("task")
-    for number, sentence in enumerate(sentences(lines)):
-        if number == _SENTENCES:
-            break
+    every = list(sentences(lines))
+    for sentence in every if len(every) <= _SENTENCES else every[: _SENTENCES // 2] + every[-_SENTENCES // 2 :]:
         for language in languages:
             found = _read_sentence(sentence, language, bool(question))
             signs |= found
@@ -258,14 +258,15 @@ class _Sentence:
         )
         if "others" in self.classes[start] and "duty" not in every and not self.english:
             return set()
-        about_others = self.english and "others" in self.classes[start] and "duty" not in every and start == 0
+        about_others = self.english and "others" in self.classes[0] and "duty" not in every
         hedged = not _IF.isdisjoint(self.words) and "asks" in every and _ELSE.isdisjoint(self.words)
         hedged = hedged or "refuse" in every
         signs = set[str]()
         if self._passive(every) or self._role(start):
             signs.add("task")
         if about_others:
-            return signs
+            pairs = zip(self.words, self.classes[1:], strict=False)
+            return signs | ({"task"} if any(word == "you" and "task" in then for word, then in pairs) else set())
         asks = self.text.rstrip().endswith("?") and not _INPUT.isdisjoint(self.words)
         if self.english and (asks or _PAIR.search(self.text) or _IS_ONLY.search(self.text)):
             signs.add("task")
