@@ -26,6 +26,7 @@ from llama_index_sot.response import (
     union,
 )
 from llama_index_sot.retrieval import NodeFinder
+from llama_index_sot.templates import TemplateRouter
 from llama_index_sot.tracing import RouterWithSpan, dispatcher, has_handlers, traced
 from skeleton_of_thought import drive
 from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
@@ -93,11 +94,16 @@ class AnswerConfig:
             prefill.append("skeleton")
         if self.point_llm.native is not None:
             prefill.append("point")
+        router = self.router
+        # Without nodes the question is asked as it is, without the template.
+        direct = self.prompts.direct if self.retrieval != "none" else None
+        if router is not None and (direct is not None or self.llm.llm.system_prompt):
+            router = TemplateRouter(router, self.llm.llm.system_prompt, direct)
         return AnswerFlow(
             Conversation((Message("user", question),), Request(max_concurrency=room)),
             prompts=self.prompts,
             settings=self.settings,
-            router=None if self.router is None else RouterWithSpan(self.router),
+            router=None if router is None else RouterWithSpan(router),
             prefill=frozenset(prefill),
             live=live,
             retrieval=self.retrieval,

@@ -15,10 +15,11 @@ from llama_index.core.schema import QueryBundle
 from llama_index_sot.llm_calls import core_message
 from skeleton_of_thought import prompts as core
 from skeleton_of_thought.errors import InvalidInput, PromptFileError
+from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, RouterWrapper, decide_at_once
 from skeleton_of_thought.templates import with_history
-from skeleton_of_thought.types import Conversation, Message, Prompt
+from skeleton_of_thought.types import Conversation, Message, Prompt, RouteDecision
 
-__all__ = ["KEYS", "LlamaIndexTemplate", "Templates"]
+__all__ = ["KEYS", "LlamaIndexTemplate", "Templates", "TemplateRouter"]
 
 _NAMES = {"question": "query_str", "context": "context_str"}
 """The core's placeholders with other names in LlamaIndex; templates may use either."""
@@ -201,6 +202,43 @@ class Templates:
                 f"Put {wanted} into it."
             )
         return template
+
+
+@dataclass(frozen=True)
+class TemplateRouter(RouterWrapper):
+    """A router that sees what the LLM is told besides the question: its system prompt, and the template around it.
+
+    The question itself stays as it is, for routers that are functions of it.
+
+    Attributes:
+        router: The router.
+        system_prompt: The LLM's own system prompt.
+        direct: The caller's template of a direct answer, where that is used.
+    """
+
+    router: AnyRouter
+    system_prompt: str | None = None
+    direct: core.Template | str | None = None
+
+    def at_once(self, conversation: Conversation) -> RouteDecision | None:
+        """The decision if it needs no call."""
+        return decide_at_once(self.router, self._told(conversation))
+
+    def route(self, conversation: Conversation) -> RouteDecision:
+        """Decides on the question and what surrounds it."""
+        return BoundRouter(self.router, self._told(conversation)).decide()
+
+    async def aroute(self, conversation: Conversation) -> RouteDecision:
+        """Async twin of `route`."""
+        return await BoundRouter(self.router, self._told(conversation)).adecide()
+
+    def _told(self, conversation: Conversation) -> Conversation:
+        told = [self.system_prompt] if self.system_prompt else []
+        if self.direct is not None:
+            template = core.PromptTemplate(self.direct) if isinstance(self.direct, str) else self.direct
+            prompt = template.render(Conversation.of("…"), {"question": "…", "context": "…"}, prefill=False)
+            told += [message.text for message in prompt.messages]
+        return replace(conversation, messages=(*(Message("system", text) for text in told), *conversation.messages))
 
 
 def _renamed(text: str) -> str:

@@ -29,11 +29,12 @@ def route(args: Namespace, question: str | None) -> int:
         InvalidInput: The question is empty, or the file cannot be read or lacks the column.
     """
     router = router_of(args)
+    system = None if args.system is None else as_utf8(args.system, "The system message")
     if args.csv is not None:
-        _write_decisions(router, list(_questions(args.csv, args.column)))
+        _write_decisions(router, list(_questions(args.csv, args.column)), system)
         return 0
     assert question is not None
-    decision = router.route(Conversation.of(question))
+    decision = router.route(Conversation.of(question, system=system))
     if args.json:
         print(json.dumps(_as_dict(decision)))
     else:
@@ -82,12 +83,12 @@ def _questions(path: str, column: str) -> Iterator[str]:
             raise InvalidInput(f"{path!r} cannot be read: {error}") from error
 
 
-def _write_decisions(router: Router, questions: list[str]) -> None:
+def _write_decisions(router: Router, questions: list[str], system: str | None) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
     for index, question in enumerate(questions):
         try:
-            decision = router.route(Conversation.of(question))
+            decision = router.route(Conversation.of(question, system=system))
         except InvalidInput as error:  # an empty row has its own line too, and does not stop the others
             decision = RouteDecision(False, reason=str(error))
         fields = _as_dict(decision)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import zlib
 from collections.abc import Iterable
@@ -38,6 +39,13 @@ _STEM = 5
 _ENDS = frozenset(".!?。！？")
 _COUNTED = frozenset(("what", "which", "some", "several", "various", "different", "main", "key", "common", "best"))
 """Words before a plural in questions for a list."""
+
+_TOLD = re.compile(
+    r"(?:i|i'm|we|my|our|hi|hello|hey|bonjour|je|hallo|ich|wir|hola|soy|tengo|ciao|sono|olá|sou|ik|\()\b[^?？:\n]{5,250}[.!)] "
+    r"([^\n?？.!:]{25,200}[?？])|(?:hi|hello|hey|bonjour|hallo|hola|ciao|olá)[\w ]{0,20} ?[.!,] ([^\n?？.!:]{25,200}[?？])",
+    re.I,
+)
+"""A question after a few words of its author about themselves."""
 
 
 class EmbeddedRouter:
@@ -92,7 +100,12 @@ class EmbeddedRouter:
             question: The text of the message.
             follows: Whether the conversation holds an earlier answer.
         """
-        return self._weights.score(read_question(find_question(question)), follows=follows)
+        asked = find_question(question)
+        score = self._weights.score(read_question(asked), follows=follows)
+        if (told := _TOLD.fullmatch(asked.strip())) is not None:
+            # A few facts about the author decide less than the question after them.
+            score = max(score, (score + self._weights.score(read_question(told[1] or told[2]), follows=follows)) / 2)
+        return score
 
 
 @dataclass(frozen=True)

@@ -114,8 +114,8 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
     """The signs that the rules look for, and the question's size in words.
 
     A sign is a class of the question's words, a class of its first words after "^" (as in the lexicon), or a fact about
-    the request. In a prompt with a context, only the labelled question has classes. Instructions about the answer's
-    form count anywhere in the prompt.
+    the request. In a prompt that presents a question, only the question has classes. The instructions around it and in
+    system messages say what is asked for besides.
     """
     text = messages[-1].text.strip() if messages else ""
     asked = find_question(text)
@@ -141,7 +141,7 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
         "in sentences": _IN_SENTENCES.search(form),
         "in few words": min(map(int, _IN_WORDS.findall(form)), default=math.inf) <= max_words,
         "as a format": "format" in question.classes and _AS_FORMAT.search(question.text),
-        "format around": form is not question.text and _AS_FORMAT.search(form[len(question.text) :]),
+        "format around": _AS_FORMAT.search(form, len(question.text)),
     }
     for sign, shows in facts.items():
         if shows:
@@ -192,7 +192,6 @@ RULES: Mapping[str, tuple[tuple[_Form, ...], str]] = MappingProxyType(
             ),
             "it follows on what was said before",
         ),
-        "task": ((_Form({"task"}),), "the text around the question asks for another text than an answer"),
         "length": ((_Form(any_of={"short", "short around", "in sentences", "in few words"}),), "a short answer is asked for"),
         "code": (
             (
@@ -210,6 +209,7 @@ RULES: Mapping[str, tuple[tuple[_Form, ...], str]] = MappingProxyType(
             (_Form({"format around"}), _Form({"format"}, {"statement", "as a format"}, {"diff", "pros"})),
             "a format that a list would break",
         ),
+        "task": ((_Form({"task"}),), "the instructions ask for something else than an answer to the question"),
         "writing": (
             (
                 _Form({"^write"}, {"story", "letter", "essay"}, {"^howto"}),

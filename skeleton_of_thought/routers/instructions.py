@@ -15,12 +15,15 @@ __all__ = ["ends_with_label", "instruction_lines", "sentences"]
 _BEGINNING, _END = 5000, 2500
 """The numbers of first and last characters that are read of a longer text: instructions stand at either end."""
 _LINES = 400
+_LONG = 1000
+"""Characters that are read at either end of a line that is longer than both."""
 
 _DOCUMENTS = (
     r"context|documents?|passages?|excerpts?|extracts?|snippets?|articles?|notes|manuals?|handbook|faq|knowledge(?: base)?|"
     r"transcripts?|(?:chat |conversation )?history|conversation|data|records?|(?:pieces|portions?) of|sources?|results?|"
     r"information|facts|text|profile|emails?|threads?|letters?|leaflets?|materials?|chunks?|rows|files|table|cards?|minutes|"
-    r"pages?|papers?|reviews?|lines|search results|summar(?:y|ies)|reports?|kontext\w*|dokument\w*|auszüg\w*|quellen|wissen|verlauf|texte?|"
+    r"pages?|papers?|reviews?|lines|search results|unterlagen?|protokoll|merkblatt|notiz\w*|bericht\w*|record|records|"
+    r"summar(?:y|ies)|reports?|kontext\w*|dokument\w*|auszüg\w*|quellen|wissen|verlauf|texte?|"
     r"contextes?|documents|extraits|informations|contexto|documentos?|fragmentos|información|contesto|documenti|"
     r"estratti|informazioni|trechos|informações|documenten|fragmenten|informatie|контекст\w*|документ\w*|"
     r"фрагмент\w*|информаци\w*|отрывк\w*"
@@ -40,7 +43,7 @@ _DOCUMENT_LABEL = re.compile(
     rf"(?:{_DOCUMENTS}|content|doc|memory|memories|background|title|url|page|上下文|文档|资料|参考资料|背景|文脈|文書|資料|"
     r"参考情報|コンテキスト|内容|正文|材料|原文|本文|記事|examples?|beispiele?|exemples?|ejemplos?|esempi\w*|exemplos?|voorbeeld\w*|пример\w*|示例|例)"
     r"(?:[ \t]*[#(\[]?\d+[)\]]?)?(?: information| begins?| start| \([^)]*\))?[\]* \t]*[:：=]|\[\d+\]|doc(?:ument)?[ \t]*\d+\b)|"
-    r"(?:#+\s*)?(?:" + _DOCUMENTS + r"|background|memory)(?: start| begins?)?(?: [(\d][^.:]{0,30})?$|#+\s*(?:" + _DOCUMENTS + r"|background|memory)\b[^.:]{0,30}$|from: |to: |subject: ",
+    r"(?:#+\s*)?(?:" + _DOCUMENTS + r"|background|memory)(?: start| begins?)?(?: [(\d][^.:]{0,30})?$|#+\s*(?:" + _DOCUMENTS + r"|background|memory)\b[^.:]{0,30}$|(?:" + _DOCUMENTS + r") (?:[a-h]|\d+)\b[^?!:]{0,60}$|from: |to: |subject: ",
     re.I,
 )
 _LABEL = re.compile(
@@ -63,7 +66,7 @@ _RESUMES = re.compile(
     r"reply|return|output|keep|task|remember|if|in|write|provide|generate|translate|summari[sz]e|classify|rewrite|rephrase|"
     r"extract|make|be|cite|which|what|how|rate|score|rank|pick|select|choose|name|sort|compare|the answer|decide|is|does|list|create|beantworte|antworte|nutze|verwende|basierend|auf|réponds|"
     r"répondez|utilise|en |à partir|responde|utiliza|usa|basándote|rispondi|in base|responda|use|com base|beantwoord|"
-    r"gebruik|op basis|ответь|отвечай|используй|на основе)\b.{0,200}\b(?:answers?|respon[ds]\w*|repl\w+|questions?|query|"
+    r"gebruik|op basis|ответь|отвечай|используй|на основе)\b[^.!?]{0,200}\b(?:answers?|respon[ds]\w*|repl\w+|questions?|query|"
     r"context|above|output|users?|messages?|json|frage\w*|antwort\w*|kontext|pregunta|respuesta|contexto|domanda|risposta|"
     r"contesto|pergunta|resposta|vraag|antwoord\w*|question|réponse|contexte|вопрос\w*|ответ\w*|контекст\w*|documents?|"
     r"passages?|information|facts)\b|.{0,80}(?:问题|回答|上下文|質問|答え|文脈)",
@@ -74,6 +77,15 @@ _RULE = re.compile(r"(?:[-=_*#~+—]{3,}|[>\"'<]{3,})(?:\s*[\w ]{1,20}\s*[-=_*#~
 _QUOTED_LINE = re.compile(r"[-*•>\s]*[\"“„«「『][^\n]{25,}|\|.*\|.*\||[^\n;]*;[^\n;]*;[^\n;]*;|[-\d.]+ \|\| ")
 """Lines that quote, or that are rows of a table."""
 _QUOTE = re.compile(r"\"[^\"]{25,}\"|“[^”]{25,}”|„[^“”]{25,}[“”]|«[^»]{25,}»|「[^」]{12,}」|『[^』]{12,}』|“[^”]{12,}”")
+_HEADED = re.compile(r"[-=<>*#+~]{2,}[^-=<>*#+~\n].*[-=<>*#+~]{2,}")
+"""A heading between marks, with which a document begins."""
+_ENDS = re.compile(r"\bend\b", re.I)
+_INSTRUCTS = re.compile(
+    r"\b(?:questions?|query|instructions?|task|rules?|role|system|prompt|input|message|inst|output|answer|format)\b", re.I
+)
+_SPEAKER = re.compile(r"(?!(?:ROLE|TASK|TONE|RULES?|INPUT|OUTPUT|FORMAT|NOTE|IMPORTANT|AUDIENCE|SYSTEM|STYLE|GOAL)\b)[A-ZÄÖÜÉ][A-ZÄÖÜÉ .]{1,20}: ")
+"""A turn of a transcript."""
+_OPENS = re.compile(r"\b(?:begin|start)", re.I)
 _TAG = re.compile(r"<([a-z][\w-]*)(?: [^>]*)?>", re.I)
 _INSTRUCTION_TAGS = frozenset(
     ("instructions", "instruction", "rules", "task", "role", "guidelines", "system", "persona", "format", "output", "s",
@@ -90,16 +102,21 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
     lines: list[str] = []
     inside, blank, announced = "", False, False
     for line in seen.split("\n", _LINES)[:_LINES]:
-        line = line.strip()[:2000]
+        line = line.strip()
+        if len(line) > 2 * _LONG:
+            line = f"{line[:_LONG]} … {line[-_LONG:]}"
         if inside == "document":
             if _OVER.fullmatch(line):
+                inside = ""
+                continue
+            if (headed := _HEADED.fullmatch(line)) and _ENDS.search(line):
                 inside = ""
                 continue
             resumes = _LABEL.match(line) or (blank and _RESUMES.match(line)) or _RULE.fullmatch(line)
             if announced and (_RULE.fullmatch(line) or line.startswith(("```", "~~~"))):
                 inside, announced = ("rule" if _RULE.fullmatch(line) else line[:3]), False
                 continue
-            if not resumes or _DOCUMENT_LABEL.match(line):
+            if not resumes or headed or _DOCUMENT_LABEL.match(line):
                 blank, announced = not line, announced and not line
                 continue
             inside, announced = "", False
@@ -112,12 +129,14 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
             inside, line = "", line[end:].strip()
         if not line:
             if announced:
-                inside, blank, announced = "document", True, False
+                inside, blank = "document", True
             lines.append("")
         elif line.startswith(("```", "~~~", '"""')):
             inside = line[:3] if line.count(line[:3]) < 2 else ""
+        elif _HEADED.fullmatch(line) and not _INSTRUCTS.search(line):
+            inside, blank, announced = "document", False, False
         elif _RULE.fullmatch(line):
-            inside, announced = ("rule" if announced else ""), False
+            inside, announced = ("rule" if announced or _OPENS.search(line) else ""), False
         elif (tag := _TAG.match(line)) and tag[1].casefold() not in _INSTRUCTION_TAGS:
             inside = f"</{tag[1]}>"
             if (end := _end(inside, line)) >= 0:
@@ -125,7 +144,9 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
                 lines.append(line[end:].strip())
         elif _DOCUMENT_LABEL.match(line):
             inside, blank, announced = "document", False, line.endswith((":", "："))
-        elif not _TURN.match(line) and not _QUOTED_LINE.match(line):
+        elif _TURN.match(line):
+            announced = True
+        elif not _SPEAKER.match(line) and not _QUOTED_LINE.match(line):
             line = _QUOTE.sub(" … ", line)
             if lines and lines[-1] and ((line[:1].islower()) or lines[-1][-1] in ",;") and not lines[-1].endswith(":"):
                 lines[-1] += f" {line}"
@@ -134,7 +155,27 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
             announced = announced or bool(_ANNOUNCES.search(line))
             if announced and line.endswith((":", "：")):
                 inside, blank = "document", True
+    if sum(map(len, lines)) > _MUCH:
+        lines = _addressed(lines)
     return tuple(line for line in lines if line)
+
+
+_MUCH = 900
+"""Characters of instructions from which on most of a text is a document without marks."""
+_ADDRESSES = re.compile(
+    r"\b(?:your (?:answers?|repl(?:y|ies)|responses?|output|task|job)|the user\b|user's|the (?:question|query|message|input)|respond|"
+    r"reply|output|return|answers? (?:in|with|only|must|should)|you (?:are|must|should|will|always|only|never|translate|write)|"
+    r"(?:deine?|ihre?) antwort\w*|antworte|du (?:bist|sollst)|(?:ta|tes|votre|vos) réponses?|répon[ds]\w*|tu (?:es|dois)|"
+    r"tus? respuestas?|responde|rispond[ai]|la tua risposta|responda|antwoord|отвечай\w*|ответь)|回答|输出|答え|出力",
+    re.I,
+)
+
+
+def _addressed(lines: list[str]) -> list[str]:
+    """Of a long text, the lines at its beginning and end, and those between that speak to the model."""
+    filled = [number for number, line in enumerate(lines) if line]
+    ends = {*filled[:2], *filled[-2:]}
+    return [line if number in ends or _ADDRESSES.search(line) else "" for number, line in enumerate(lines)]
 
 
 def _end(inside: str, line: str) -> int:

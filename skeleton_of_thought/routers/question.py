@@ -102,7 +102,7 @@ _CUES = re.compile(
     r"(?:(?:answer|respond to|reply to|use|using|based on|given|read|with|below|here (?:is|are)|some|retrieved)"
     rf"\b[^\n]{{0,60}}\b(?:questions?|{_SOURCES}|query|messages?|this)\b|(?:{_SOURCES})\b|answer (?:in|as|for|with|my)\b|"
     r"(?:don't|do not) (?:answer|explain|reply)|(?:tell|give|return|wrap|format|write|keep|put|repeat|rewrite|rephrase|translate|"
-    r"paraphrase|summari[sz]e|classify|suggest|rate|copy|sort|pick|output(?= ))\b(?! (?:me|us)\b)|(?:keep it|be)\b|"
+    r"paraphrase|summari[sz]e|classify|suggest|rate|copy|sort|pick|output(?= ))\b(?! (?:me|us)\b)|give me (?:only|just|a|the|\d)\b|(?:keep it|be|max|format|in one (?:word|line|sentence)|in a (?:word|line|sentence)|just (?:a|one|yes)|yes or)\b|nur\b|en une?\b|en una\b|trad\w+|in una\b|em uma\b|"
     r"antworte|beantworte|nutze|verwende|répon[ds]\w*|utilise\w*|respond[ae]\b|usa\b|utiliza|rispondi|usa|responda|use\b|"
     r"beantwoord|antwoord|gebruik|ответь|отвечай|используй|[^\n]{0,12}(?:回答|作答|答え|参考))",
     re.I,
@@ -171,6 +171,8 @@ def find_question(text: str) -> str:
         end = _LABELLED_END.search(part)
         if end is not None or len(part) <= _LONGEST:
             labelled = part[: end and end.start()].strip(" \t\n*`\"'“”")
+            first = labelled.partition("\n")[0].rstrip()
+            labelled = first if first.endswith(("?", "？")) else labelled
             if "?" in labelled or "？" in labelled or not _ANY_TEXT.match(label[0]):
                 question = labelled or question
     return question or _unlabelled(seen) or text
@@ -194,6 +196,9 @@ def _unlabelled(text: str) -> str:
         rest = "\n".join([alone["before"] or "", *others])
         quoted = lines[number].lstrip()[0] in _QUOTES
         if quoted or (len(text) < _SHORT and 3 <= (alone["before"] or "").count(" ") < 40) or _CUES.search(rest) or _ASKS.search(rest if len(rest) < _SHORT else (alone["before"] or "")[-80:]):
+            return alone["question"].strip()
+    for part in paragraphs[1:-1][:_LABELS_READ]:
+        if part.lstrip()[0] in _QUOTES and len(part) < _LINE and (alone := _ALONE.fullmatch(part.strip())) is not None:
             return alone["question"].strip()
     return ""
 

@@ -20,6 +20,7 @@ __all__ = ["Instructions", "read_instructions"]
 _FILE = "tasks.txt"
 _NONE: frozenset[str] = frozenset()
 _SENTENCES = 120
+"""The most sentences that are read, half of them at the end."""
 _WORDS = 60
 """The most words of a sentence that are read."""
 
@@ -58,9 +59,8 @@ def read_instructions(text: str, question: str = "") -> Instructions:
     signs, form = set[str](), list[str]()
     if question and (ends_with_label(text) or _asks_about(whole) or _leads_in(text, question)):
         signs.add("task")
-    for number, sentence in enumerate(sentences(lines)):
-        if number == _SENTENCES:
-            break
+    every = list(sentences(lines))
+    for sentence in every if len(every) <= _SENTENCES else every[: _SENTENCES // 2] + every[-_SENTENCES // 2 :]:
         for language in languages:
             found = _read_sentence(sentence, language, bool(question))
             signs |= found
@@ -126,6 +126,18 @@ _PAIR = re.compile(
 """From one language to another."""
 
 
+_IS_ONLY = re.compile(
+    r"\b(?:your|the|each|every) (?:answer|reply|output|response)s? (?:is|are|must be|should be|has to be|consists? of|will be) "
+    r"(?:always |only |just |exactly )*(?:a|an|one|the)\b(?! (?:helpful|detailed|full|complete|long|good|friendly))|"
+    r"^\W*(?:(?!english|german|french|spanish|facts|text|plain|adults|prose)\w+ ){0,2}"
+    r"(?!english|german|french|spanish|italian|facts|text|adults|prose|users|members)\w+ only\W*$|"
+    r"^\W*(?:only|just) (?:the|a|an|one) \w+(?: \w+)?\W*$|[{\[]\s*[\"'<][^\n]{0,200}[}\]].*\b(?:return|output)|"
+    r"\b(?:return|output|format|reply|respond|answer|keys)\b[^\n]{0,60}\{\s*[\"'<]|\bis to be (?:put|turned|sent|brought) ",
+    re.I,
+)
+"""An output that is one thing: "your answer is a category", "letter only"."""
+
+
 # --- what a sentence asks for ---------------------------------------------------------------------
 
 _STOPS = frozenset(",;:.!?()-–—•*|，。；：、\n")
@@ -170,6 +182,12 @@ _PROFESSIONS = frozenset(
     "specialist engineer expert researcher teacher professor scientist enthusiast laureate consultant student historian "
     "veteran developer architect coach manager author librarian lawyer doctor nurse person".split()
 )
+_FEW_WORDS = re.compile(
+    r"\b(?:ten|twelve|fifteen|twenty|thirty|forty|fifty|sixty|eighty|hundred|fünf|zehn|zwanzig|dreißig|fünfzig|cinq|dix|vingt|cinco|"
+    r"diez|veinte|cinque|dieci|venti|dez|vinte|vijf|tien|twintig|пят\w+|десят\w+|двадцат\w+) (?:words|wörter\w*|mots|palabras|"
+    r"parole|palavras|woorden|слов\w*)\b|\b\d+ ?(?:characters|chars|zeichen|caractères|caracteres|caratteri|tekens|символ\w*)\b",
+    re.I,
+)
 _BOUND = frozenset("more longer máximo más mais over exceed above just only plus meer più".split())
 """After "no" or "not" these make a bound: "no more than one sentence"."""
 _ONE = re.compile(
@@ -177,10 +195,11 @@ _ONE = re.compile(
     r"(?:lines?|sentence|word|phrase|number|letter|digit|emoji|character)\b(?! per\b| for each\b| of context)",
     re.I,
 )
+_STYLE_OF_SENTENCES = re.compile(r"\b(?:keep|each|every|write|with|of) (?:your |the )?(?:short )?(?:sentences?|paragraphs?)\b", re.I)
 _CAPITALS = re.compile(r"\b[A-Z][A-Z_]+\b")
 _SAYS = frozenset("return returns answer respond reply output say print write choose either label".split())
 _ACTS = re.compile(
-    r"\b(?:you are|you're|act as|acts as|behave as|function as|serve as|acting as|this is|you will be|role of|work as|pretend to be|pretend you are|imagine you are|play|simulate|emulate|respond as|reply as|answer as)\s+"
+    r"\b(?:you are|you're|act as|acts as|behave as|function as|serve as|acting as|this is|you will be|role of|work as|pretend to be|pretend you are|imagine you are|play|simulate|emulate|be a|be an|respond as|reply as|answer as)\s+"
     r"([^.,;:!?]*?)(?=$|[.,;:!?(]| that | who | which | whose )"
 )
 _BE_DONE = re.compile(r"\b(?:be|being|get|gets|is|are)\s+(?:\w+ly\s+)?(\w+ed|rewritten|put)\b")
@@ -239,22 +258,27 @@ class _Sentence:
         )
         if "others" in self.classes[start] and "duty" not in every and not self.english:
             return set()
-        about_others = self.english and "others" in self.classes[start] and "duty" not in every and start == 0
+        about_others = self.english and "others" in self.classes[0] and "duty" not in every
         hedged = not _IF.isdisjoint(self.words) and "asks" in every and _ELSE.isdisjoint(self.words)
         hedged = hedged or "refuse" in every
         signs = set[str]()
         if self._passive(every) or self._role(start):
             signs.add("task")
         if about_others:
-            return signs
-        if self.english and (_PAIR.search(self.text) or (self.text.rstrip().endswith("?") and "input" in every)):
+            pairs = zip(self.words, self.classes[1:], strict=False)
+            return signs | ({"task"} if any(word == "you" and "task" in then for word, then in pairs) else set())
+        asks = self.text.rstrip().endswith("?") and not _INPUT.isdisjoint(self.words)
+        if self.english and (asks or _PAIR.search(self.text) or _IS_ONLY.search(self.text)):
+            signs.add("task")
+        if "field" in every and len(self.words) < _FEW // 2:
             signs.add("task")
         if "output" in every and not hedged and "aside" not in every:
             signs.add("task")
         if self._verdicts(every) or self._commands(start, told, hedged):
             signs.add("task")
         if not hedged and "aside" not in every and (told or self.prompt or len(self.words) <= 9 or "answer" in every):
-            signs.add("form")
+            if not _STYLE_OF_SENTENCES.search(self.text):
+                signs.add("form")
             signs |= self._form()
         elif not hedged and "shape" in every and (told or self.prompt):
             signs |= self._form() & {"format around"}
@@ -263,7 +287,7 @@ class _Sentence:
     def _form(self) -> set[str]:
         signs = set[str]()
         negated = False
-        if self.english and _ONE.search(self.text):
+        if (self.english and _ONE.search(self.text)) or _FEW_WORDS.search(self.text):
             signs.add("short around")
         for i, (word, classes) in enumerate(zip(self.words, self.classes, strict=True)):
             if word in _STOPS:
@@ -333,7 +357,7 @@ class _Sentence:
             if not self.english and classes & {"task", "make", "back"} and self._negated(i):
                 continue
             if not negated and not aided and self._is_command(i, word, before, command, told, i == start):
-                if "task" in classes and not (hedged and after_if):
+                if "task" in classes and not (hedged and after_if) and not self._if_needed(hedged):
                     return True
                 if not hedged and self._asks_for_text(i, classes):
                     return True
@@ -358,6 +382,10 @@ class _Sentence:
     def _has_object(self, i: int) -> bool:
         after = self.words[i + 1] if i + 1 < len(self.words) else ""
         return after in _DETERMINERS or after in ("it", "into", "to", "a", "an", "only") or "input" in self._class(i + 1)
+
+    def _if_needed(self, hedged: bool) -> bool:
+        """Whether a part of the answer is treated so: "translate technical terms where needed"."""
+        return hedged and not {"where", "if", "when"}.isdisjoint(self.words[-3:])
 
     def _negated(self, i: int) -> bool:
         """Whether the clause of a word is negated: in some languages the word for "not" comes after the verb."""
@@ -397,7 +425,7 @@ class _Sentence:
                     break
                 if "text" in self.classes[k]:
                     return not (self.words[k - 1] in _STYLE and self.words[k] in ("sentences", "words", "paragraphs"))
-                if "answer" in self.classes[k] and self.words[k - 1] != "-":
+                if "answer" in self.classes[k] and self.words[k - 1] != "-" and "text" not in self._class(k + 1):
                     return False
         if "judge" in classes or "unless" in classes:
             for k in range(i + 1, min(i + 9, len(self.words))):
@@ -413,7 +441,7 @@ class _Sentence:
 
     def _returns(self, i: int) -> bool:
         """Whether something else than an answer is to be returned."""
-        if self.words[i + 1 : i + 2] == ["to"]:
+        if "".join(self.words[i + 1 : i + 2]) in ("to", "should", "is", "are", "must", "in", "language", "languages", "will"):
             return False
         for k in range(i + 1, min(i + 10, len(self.words))):
             if self.words[k] in ".;" and k > i + 1:
