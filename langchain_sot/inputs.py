@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NotRequired
 
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, get_buffer_string
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from langchain_sot.messages import ParsedInput, as_messages
-from langchain_sot.templates import HISTORY_NAMES, LangChainTemplate
+from langchain_sot.templates import HISTORY_NAMES, LangChainTemplate, transcript
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.templates import PLACEHOLDERS, FilledTemplate, PromptTemplate, unknown_placeholders
@@ -288,8 +288,7 @@ def filled_prompts(plan: AnswerPlan, parsed: ParsedInput) -> PromptSet:
     # A template may call the question as the input does, and show the history in its own text.
     values |= {name: parsed.conversation.question for name in _QUESTIONS[1:] if name in names & {*keyed.keys}}
     if not names.isdisjoint(HISTORY_NAMES):
-        history = get_buffer_string([message.raw for message in parsed.conversation.history])
-        values |= dict.fromkeys(HISTORY_NAMES, history)
+        values |= dict.fromkeys(HISTORY_NAMES, transcript(parsed.conversation.history))
     available = {*values, *(["context"] if "context" in keyed.keys or plan.retriever is not None else [])}
     for stage in _needed_stages(plan, keyed):
         if missing := plan.placeholders[stage].needed - available:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,10 +22,11 @@ from skeleton_of_thought.prompts import ALIASES, PLACEHOLDERS, PromptSet, Prompt
 from skeleton_of_thought.templates import unknown_placeholders, with_history, with_system
 from skeleton_of_thought.types import Conversation, Message, Prompt
 
-__all__ = ["HISTORY_NAMES", "LangChainTemplate", "chat_prompt", "prompt_set"]
+__all__ = ["HISTORY_NAMES", "LangChainTemplate", "chat_prompt", "prompt_set", "transcript"]
 
 HISTORY_NAMES = ("chat_history", "history")
 """The names of the messages before the question, as keys of an input and as placeholders."""
+_SPEAKERS = {"user": "Human", "assistant": "AI", "system": "System"}
 _KNOWN = frozenset().union(*PLACEHOLDERS.values())
 _BRACED = re.compile(r"\{(\w+)\}")
 
@@ -62,10 +63,11 @@ class LangChainTemplate:
         names = _variables(self.template)
         known: dict[str, Any] = {name: value for name, value in values.items() if name in names}
         placed = [name for name in (*HISTORY_NAMES, "messages") if name in names]
-        if placed:
-            turns = [message.raw or message for message in conversation.turns]
-            question = conversation.messages[-1]
-            known |= {name: [*turns, question.raw or question] if name == "messages" else turns for name in placed}
+        for name in placed:
+            # The system message comes first by itself.
+            messages = (*conversation.turns, conversation.messages[-1]) if name == "messages" else conversation.turns
+            as_text = name not in _message_names(self.template)
+            known[name] = transcript(messages) if as_text else [message.raw or message for message in messages]
         if self.values:
             names |= {*self.template.partial_variables}
             own = {name: value for name, value in self.values.items() if name in names}
@@ -77,6 +79,17 @@ class LangChainTemplate:
             return Prompt(with_history(turns, conversation), prefill=start)
         system, others = with_system(turns, conversation)
         return Prompt((*system, *others), prefill=start)
+
+
+def transcript(messages: Iterable[Message]) -> str:
+    """Messages as text, a line each: `Human: Why?`."""
+    return "\n".join(f"{_SPEAKERS.get(message.role, message.role)}: {message.text}" for message in messages)
+
+
+def _message_names(template: BasePromptTemplate[Any]) -> set[str]:
+    """The placeholders that take messages; all others are within text."""
+    parts = template.messages if isinstance(template, ChatPromptTemplate) else []
+    return {part.variable_name for part in parts if isinstance(part, MessagesPlaceholder)}
 
 
 def _variables(template: BasePromptTemplate[Any]) -> set[str]:

@@ -326,10 +326,22 @@ async def test_the_history_may_be_called_history(way, llm):
         await way(skeleton_chain(llm=llm), {"question": "Why?", "history": [HELLO], "chat_history": [HI]})
 
 
-async def test_a_string_template_shows_the_history_as_text(way, llm):
-    chain = skeleton_chain(llm=llm, skeleton_prompt="{chat_history}\n" + SKELETON)
-    await way(chain, {"question": "Why?", "history": [HELLO, HI]})
+@pytest.mark.parametrize(
+    "own",
+    [
+        "{chat_history}\n" + SKELETON,
+        PromptTemplate.from_template("{history}\n" + SKELETON),
+        ChatPromptTemplate.from_template("{chat_history}\n" + SKELETON),
+        PromptSet(skeleton="{history}\n" + SKELETON),
+    ],
+)
+async def test_a_template_shows_the_history_within_its_text(way, llm, own):
+    prompts = {"prompts" if isinstance(own, PromptSet) else "skeleton_prompt": own}
+    await way(skeleton_chain(llm=llm, **prompts), {"question": "Why?", "history": [HELLO, HI]})
     assert llm.watch.of("skeleton")[0].text.startswith("Human: Hello\nAI: Hi!\n(outline")
+    llm.watch.seen.clear()
+    await way(skeleton_chain(llm=llm, **prompts), "Why?")
+    assert llm.watch.of("skeleton")[0].text.startswith("\n(outline")
 
 
 async def test_a_messages_placeholder_shows_the_whole_conversation(way, llm):
