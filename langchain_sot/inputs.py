@@ -33,8 +33,8 @@ __all__ = [
     "read_mapping",
 ]
 
-_QUESTIONS = ("question", "input", "query")
-"""The keys of a question, the first one before the others: LangChain's older chains have `input` or `query`."""
+_QUESTIONS = ("question", "input")
+"""The keys of a question, the first one before the others: LangChain's older chains have `input`."""
 
 
 # --- the keys of an input ---

@@ -242,7 +242,9 @@ def test_a_system_message_is_read_once(monkeypatch):
     assert len(read) == 1
 
 
-@pytest.mark.parametrize("piece", ["a", "\n", ":", '"', "<", "?", "[", "#", "-", "Q:\n", "> ", "```\n", "Context:\n", "not "])
+@pytest.mark.parametrize(
+    "piece", ["a", "\n", ":", '"', "<", "?", "[", "#", "-", "Q:\n", "> ", "```\n", "Context:\n", "not "]
+)
 def test_any_text_is_read(piece):
     for cached in (question.find_question, instructions.instruction_lines, tasks.read_instructions):
         cached.cache_clear()

@@ -63,7 +63,7 @@ async def test_the_chain_reads_inputs_of_all_forms(ways, llm, value):
         b"Why?",
         [],
         {},
-        {"text": "Why?"},
+        {"query": "Why?"},
         {"query": "Why?", "input": "Why?"},
         {"question": ""},
         {"question": None},
@@ -82,8 +82,8 @@ async def test_unusable_inputs_are_refused_before_any_call(way, llm, value):
 
 
 def test_the_message_for_a_dict_without_a_question_names_its_keys():
-    with pytest.raises(InvalidInput, match=r"\['text'\].*no 'question'"):
-        read_input({"text": "Why?"})
+    with pytest.raises(InvalidInput, match=r"\['query'\].*no 'question'"):
+        read_input({"query": "Why?"})
 
 
 async def test_system_and_history_come_first_and_untouched_in_every_call(way, llm):
