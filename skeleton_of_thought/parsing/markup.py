@@ -98,9 +98,10 @@ class Markup:
         indent = " " * (4 * max(len(self._lists) - 1, 0))
         if self._lists and self._lists[-1] in ("ol", "enumerate", "compactenum"):
             self._counts[-1] += 1
-            self._prefix = f"{indent}{self._counts[-1]}. "
+            # Rare marks: "1." and "-" would continue a list of Markdown that this list stands in.
+            self._prefix = f"{indent}{self._counts[-1]}) "
         else:
-            self._prefix = f"{indent}- "
+            self._prefix = f"{indent}+ "
 
     # --- HTML -------------------------------------------------------------------------------------
 

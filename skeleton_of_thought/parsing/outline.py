@@ -159,7 +159,6 @@ class Outline:
         self._list_in_fence = not begun and found[2].lower() in _PLAIN | _DATA
 
     def _prose(self, line: str) -> None:
-        self._loose = True
         if self._markup is not None or "<" in line or "\\" in line:
             from skeleton_of_thought.parsing.markup import Markup, has_markup
 
@@ -183,7 +182,7 @@ class Outline:
                 self._read_prose(each)
 
     def _read_prose(self, line: str) -> None:
-        text = line.strip()
+        self._loose, text = True, line.strip()
         if self._top is None and (mark := intro_list(line)):
             self._number(mark)
         elif text[0] in "|*_":

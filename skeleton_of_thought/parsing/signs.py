@@ -42,7 +42,7 @@ SIGNS = "◦○■□▪▫►▶▸‣⁃➢➤➔→⇒✓✔☑✅★☆⭐�
 TWINS = str.maketrans("🔸🔶☑❌❎✗✘✖", "🔹🔷✅✅✅✓✔✔")
 """Signs that models use in turn within one list, each with the one that stands for both."""
 
-PICTURES = "✅⭐🔹🔷👉"
+PICTURES = frozenset("✅⭐🔹🔷👉")
 """Signs beside which other emoji number the same list."""
 
 ROUND = "①-⑳⑴-⒇⒈-⒛⓪-⓿❶-❿➀-➓㈠-㈩㊀-㊉"

@@ -338,9 +338,27 @@ def test_prose_has_no_points(text: str) -> None:
     assert one_by_one(text) == []
 
 
-@pytest.mark.parametrize("text", [text for text, titles in HTML + LATEX if len(titles) > 1])
-def test_a_list_below_a_point_is_part_of_it(text: str) -> None:
-    assert parse_skeleton(f"1. One\n{text}\n2. Two").titles[:1] == ("One",)
+@pytest.mark.parametrize("mark", ["{}. ", "- ", "## ", "Step {}: "])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<ul><li>x</li><li>y</li></ul>",
+        "<ol><li>x</li><li>y</li></ol>",
+        "<ol>\n<li>x</li>\n<li>y</li>\n</ol>",
+        "\\begin{itemize}\n\\item x\n\\item y\n\\end{itemize}",
+        "\\begin{enumerate}\n\\item x\n\\item y\n\\end{enumerate}",
+        "First, x\nThen, y",
+        "1st x\n2nd y",
+        "🍎 x\n🍌 y",
+        "| 1 | x |\n| 2 | y |",
+        '["x", "y"]',
+        "**x**: why\n**y**: how",
+        "x\n: y",
+    ],
+)
+def test_a_list_of_another_kind_below_a_point_is_part_of_it(text: str, mark: str) -> None:
+    outline = f"{mark.format(1)}One\n{text}\n{mark.format(2)}Two\n{text}"
+    assert parse_skeleton(outline).titles == ("One", "Two")
 
 
 @pytest.mark.parametrize(
