@@ -130,11 +130,11 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     """Answers a question by Skeleton-of-Thought.
 
     The input is a string, `{"question": ..., "chat_history": [...]}`, a message, a list of messages (or of values that
-    LangChain converts to messages), or a prompt value. Its last message is the question. The output is a dict
-    with `question`, `route`, `skeleton`, `points`, `answer`, `errors` and `timings` (see `AnswerDict`). Streams yield
-    chunks that add up to it: `chain.pick("answer").stream(...)` gives the text in document order,
-    `chain.pick("points")` all points as they grow. A point that is written anew, or whose text so far turns out to be
-    the model's reasoning, sends a `Restart`.
+    LangChain converts to messages), or a prompt value. Its last message is the question. The output is a dict with
+    `question`, `route`, `skeleton`, `points`, `answer`, `errors`, `finish_reasons`, `usage`, `timings` and more (see
+    `AnswerDict`). Streams yield chunks that add up to it: `chain.pick("answer").stream(...)` gives the text in document
+    order, `chain.pick("points")` all points as they grow. A point that is written anew, or whose text so far turns out
+    to be the model's reasoning, sends a `Restart`.
 
     `config["max_concurrency"]` bounds the open calls of a whole `invoke`, `stream` or `batch`; without it every
     point is in flight at once.

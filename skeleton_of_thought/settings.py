@@ -24,7 +24,8 @@ class Settings:
             Its prompt then shows the points up to its own only, unless the skeleton is complete by then.
         on_empty_skeleton: `"direct"` falls back to a direct answer if the skeleton is unusable; `"raise"` raises
             `SkeletonError`.
-        on_point_error: For a point that failed for good, or whose retrieval did: `"raise"` raises `PointError` and
+        on_point_error: For a point that failed for good (its call raised, or its reply was blocked, refused or without
+            text), or whose retrieval did: `"raise"` raises `PointError` and
             cancels the others; `"placeholder"` keeps its place with `placeholder` while the others go on.
         placeholder: The text in place of the missing text of a failed point.
         max_retries: How often a failed point is written again. A skeleton is too, while no line of it is complete. A

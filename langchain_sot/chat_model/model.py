@@ -48,8 +48,8 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
 
     - `route`: `"skeleton"` or `"direct"`, `reason`: why, and `skeleton`: the titles of the points;
     - `errors`, `timings`: as in the chain's output;
-    - `usage_by_stage`: the usage of the `route`, `skeleton`, `point` and `direct` calls, each summed;
-    - `finish_reason`: `"length"` if one of the texts was cut, and `model_name`.
+    - `usage_by_stage`, `usage_by_point`: the usage of all calls of each stage, and of each point;
+    - `finish_reason`, `finish_reasons` by point: see `langchain_sot.results.AnswerDict`; and `model_name`.
 
     **Direct answers.** If the chain's router chooses the direct route without a call, as the default router does, the
     `llm` answers in a run of its own. The message and the chunks are those of the `llm`; only `route`, `reason`,

@@ -54,6 +54,18 @@ class Served:
         return None
 
 
+TOOL = {"index": 0, "id": "1", "type": "function", "function": {"name": "search", "arguments": "{}"}}
+INSTEAD = {
+    "refusal": [{"refusal": "I can"}, {"refusal": "not."}],
+    "tools": [{"tool_calls": [TOOL]}],
+    "reasoning": [{"reasoning_content": "Well."}],
+    "empty": [],
+}
+"""Replies that have something else than text."""
+WORDS = ("content_filter", "length", "model_length")
+"""Finish reasons other than `stop`."""
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     served: Served
@@ -114,10 +126,13 @@ class Handler(BaseHTTPRequestHandler):
                 return
             if written == 2 and kind == "garbage":
                 self.wfile.write(b"data: {broken\n\n")
-            self.chunk([{"index": 0, "delta": {"content": word}, "finish_reason": None}])
+            if kind not in INSTEAD:
+                self.chunk([{"index": 0, "delta": {"content": word}, "finish_reason": None}])
         if kind == "no finish":
             return
-        self.chunk([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+        for delta in INSTEAD.get(kind, ()):
+            self.chunk([{"index": 0, "delta": delta, "finish_reason": None}])
+        self.chunk([{"index": 0, "delta": {}, "finish_reason": kind if kind in WORDS else "stop"}])
         if self.served.usage:
             details = {"cached_tokens": 4}
             usage = {"prompt_tokens": 20, "completion_tokens": len(words), "total_tokens": 20 + len(words)}
@@ -229,6 +244,45 @@ def test_a_stream_without_a_finish_reason_has_broken_off(served, backend):
     served.faults.append(Fault("hi", "no finish"))
     with pytest.raises(ConnectionError, match="before its answer was complete"):
         read(backend)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reply"),
+    [
+        ("refusal", Reply(Usage(20, 4, 4), "stop", refusal="I cannot.")),
+        ("tools", Reply(Usage(20, 4, 4), "stop", instead="tool calls")),
+        ("reasoning", Reply(Usage(20, 4, 4), "stop", instead="reasoning")),
+        ("content_filter", Reply(Usage(20, 4, 4), "content_filter")),
+        ("model_length", Reply(Usage(20, 4, 4), "length")),
+    ],
+)
+def test_what_a_reply_has_besides_text_is_read(served, backend, kind, reply):
+    served.faults.append(Fault("hi", kind))
+    assert read(backend)[1] == [reply]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("refusal", "The model refused: 'I cannot.'"),
+        ("content_filter", "A content filter blocked the reply"),
+        ("empty", "The reply is empty"),
+    ],
+)
+def test_the_command_reports_points_of_no_use_after_another_try(served, kind, words, capsys):
+    served.faults.append(Fault('heading "Second thing"', kind, times=9))
+    code, _, err = ask(served, "--plain", "--on-point-error", "placeholder", capsys=capsys)
+    sent = [request for request in served.requests if 'heading "Second thing"' in request["messages"][-1]["content"]]
+    assert (code, len(sent)) == (0, 2)
+    assert any(line.startswith("sot: point 2 failed: ") and words in line for line in err.splitlines())
+
+
+def test_the_command_reports_a_cut_point(served, capsys):
+    served.faults.append(Fault('heading "Second thing"', "length"))
+    _, out, err = ask(served, "--json", capsys=capsys)
+    data = json.loads(out)
+    assert (data["finish_reason"], data["expansions"][1]["finish_reason"]) == ("length", "length")
+    assert "sot: point 2 was cut at the token limit (--max-tokens)" in err.splitlines()
 
 
 def test_content_blocks_are_sent_unchanged(served, backend):
