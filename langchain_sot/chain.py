@@ -139,7 +139,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     The output is a dict with `question`, `route`, `skeleton`, `points`, `answer`, `errors`, `usage` and others (see
     `AnswerDict`). Streams yield chunks that add up to it: `chain.pick("answer").stream(...)` gives the text in document
-    order, `chain.pick("points")` all points as they grow. A point that is written anew sends a `Restart`.
+    order, `chain.pick("points")` all points as they grow. A point that is written anew, or whose text so far turns out
+    to be the model's reasoning, sends a `Restart`.
 
     `config["max_concurrency"]` bounds the open calls of a whole `invoke`, `stream` or `batch`; without it every
     point is in flight at once.
