@@ -61,7 +61,7 @@ def test_all_urls_name_one_repository():
 
 def test_the_newest_entry_of_the_changelog_is_this_version_with_its_date():
     version = PROJECT["project"]["version"]
-    first = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    first = re.search(r"^## (?!Unreleased$)(.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     assert first is not None
     assert re.fullmatch(rf"{re.escape(version)} - \d{{4}}-\d\d-\d\d", first[1])
 
