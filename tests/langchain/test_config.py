@@ -341,6 +341,7 @@ class Client(langsmith.Client):
         self.updated.append(run_id)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the lowest LangChain calls pydantic by old names
 @pytest.mark.parametrize("kind", KINDS)
 async def test_each_run_is_traced_once_without_an_error(any_way, llm, kind, caplog):
     client, around = Client(), Client()
@@ -389,6 +390,7 @@ async def test_a_node_keeps_an_inner_answer_out_of_the_graphs_messages(kit, llm)
     assert "".join(chunk.text for chunk in streamed).count("Model B.") == 2
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 async def test_a_traced_function_is_the_parent_of_the_answers_run(any_way, llm, monkeypatch, caplog):
     client = Client()
     tracer = LangChainTracer(client=client)
