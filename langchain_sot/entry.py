@@ -1,7 +1,7 @@
 """Where questions enter: `invoke`, `batch`, `stream` and their twins, over one driver and one budget.
 
 `invoke` is a batch of one, and `batch` collects `batch_as_completed`. One `drive.run` runs all flows of a batch, so
-`max_concurrency` bounds its open calls together. Each input has its own root run, which ends with its answer.
+one bound holds for its open calls together. Each input has its own root run, which ends with its answer.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ class FlowRunnable(Runnable[Any, dict[str, Any]]):
 
         Args:
             inputs: The questions.
-            config: One config for all, or one each. The first one's `max_concurrency` bounds the calls.
+            config: One config for all, or one each. The first one's `max_concurrency` bounds the calls; without it
+                they are as many as one answer needs, or as LangChain has for a plain model if that is more.
             return_exceptions: Put the error of a question into its place. Without it the first error is
                 raised at once, and all open calls are cancelled.
             kwargs: Passed on to the models.
@@ -271,8 +272,7 @@ class AnswerBatch:
     Args:
         plan: How the answers are made.
         inputs: The inputs.
-        configs: One per input: a child of its root run. The first one's `max_concurrency` bounds the open calls of
-            the whole batch.
+        configs: One per input: a child of its root run. The first one's `max_concurrency` bounds the open calls.
         kwargs: Passed on to the models.
         live: Whether text is shown while it is written.
         models: The plan's models, if some are resolved already.

@@ -82,5 +82,7 @@ class AnswerPlan:
 
 def rows_of(models: Iterable[AnswerModels]) -> int:
     """The most calls that the local engines among these models decode at once."""
-    engines = {id(each.model): each.model for own in models for each in (own.llm, own.point_llm) if each.native}
-    return sum(engine.engine.parallel_rows for engine in engines.values())
+    engines: dict[int, Any] = {}
+    for own in models:
+        engines |= {id(each.model): each.model for each in (own.llm, own.point_llm) if each.native}
+    return sum(model.engine.parallel_rows for model in engines.values())

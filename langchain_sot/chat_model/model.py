@@ -266,7 +266,7 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
         calls = model._split(messages, stop, callbacks, kwargs)
         if len(calls) == 1:
             return joined_results([await calls[0].aresult()])
-        return joined_results(await side_by_side(calls, configs[0]["max_concurrency"] if calls else 1))
+        return joined_results(await side_by_side(calls, configs[0]["max_concurrency"] or 1 if calls else 1))
 
     def _split(
         self, messages: list[list[BaseMessage]], stop: list[str] | None, callbacks: Any, kwargs: Mapping[str, Any]
