@@ -62,7 +62,8 @@ class WholeAnswers(Runnable[Any, Output]):
 
         Args:
             inputs: The questions.
-            config: One config for all, or one each. The first one's `max_concurrency` bounds the calls.
+            config: One config for all, or one each. The first one's `max_concurrency` bounds the calls; without it
+                they are as many as one answer needs, or as LangChain has for a plain model if that is more.
             return_exceptions: Put errors into their places. Else the first one is raised, and all calls are cancelled.
             kwargs: Passed on to the models.
         """

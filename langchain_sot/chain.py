@@ -142,8 +142,10 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     order, `chain.pick("points")` all points as they grow. A point that is written anew, or whose text so far turns out
     to be the model's reasoning, sends a `Restart`.
 
-    `config["max_concurrency"]` bounds the open calls of a whole `invoke`, `stream` or `batch`; without it every
-    point is in flight at once.
+    `config["max_concurrency"]` bounds the open calls of a whole `invoke`, `stream` or `batch`. Without it all points
+    of one answer are in flight at once. A batch then opens as many calls as one of its answers needs, or, if that is
+    more, four more than there are processors, at most 32. If a server limits its rate, the whole batch slows down and
+    the refused calls are made again; see `skeleton_of_thought.budget`.
 
     Example:
         >>> from langchain_core.language_models import FakeListChatModel

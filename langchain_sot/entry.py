@@ -1,7 +1,7 @@
 """Where questions enter: the runs of answers, their streams, and the flows behind them, over one driver and one budget.
 
-One `drive.run` runs all flows of a batch, so `max_concurrency` bounds its open calls together. Each input has its own
-root run, which ends with its answer.
+One `drive.run` runs all flows of a batch, so one bound holds for its open calls together. Each input has its own root
+run, which ends with its answer.
 """
 
 from __future__ import annotations
@@ -218,8 +218,7 @@ class AnswerBatch:
     Args:
         plan: How the answers are made.
         inputs: The inputs.
-        configs: One per input: a child of its root run. The first one's `max_concurrency` bounds the open calls of
-            the whole batch.
+        configs: One per input: a child of its root run. The first one's `max_concurrency` bounds the open calls.
         kwargs: Passed on to the models.
         live: Whether text is shown while it is written.
         models: The plan's models, if some are resolved already.

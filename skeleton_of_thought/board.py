@@ -182,10 +182,10 @@ class Board:
 
     def __init__(self, flows: Sequence[CallFlow], limit: int | Share | None, grace: float) -> None:
         self.share: Share | None = None
-        if limit is not None and not isinstance(limit, int):
+        if not isinstance(limit, int | None) and hasattr(limit, "most"):
             self.share, limit = limit, limit.most
-        if limit is not None and limit < 1:
-            raise InvalidInput(f"max_concurrency must be at least 1, or None for no limit, not {limit!r}.")
+        if limit is not None and not (isinstance(limit, int) and limit >= 1):
+            raise InvalidInput(f"max_concurrency must be a whole number of at least 1, or None, not {limit!r}.")
         self._flows = flows
         self._limit = limit
         self._grace = grace

@@ -200,10 +200,11 @@ def test_an_answer_that_has_begun_goes_before_one_that_has_not(pump):
     assert [call.stage for call in model.opened] == ["skeleton", *["point"] * 3] * 2
 
 
-def test_a_limit_below_one_is_refused_before_any_call(pump):
+@pytest.mark.parametrize("limit", [0, -1, "4", 2.5])
+def test_a_limit_below_one_is_refused_before_any_call(pump, limit):
     model = Model(points(3, lambda call: ["text"]))
     with pytest.raises(InvalidInput, match="max_concurrency"):
-        pump(model, [flow()], max_concurrency=0)
+        pump(model, [flow()], max_concurrency=limit)
     assert model.opened == []
 
 

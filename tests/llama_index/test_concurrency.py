@@ -16,6 +16,7 @@ from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.tools import QueryEngineTool
 
+from skeleton_of_thought.budget import MAX_WAITS
 from skeleton_of_thought.errors import PointError
 
 TITLES = [f"Point {letter}" for letter in "abcdefgh"]
@@ -257,6 +258,79 @@ async def test_a_custom_llm_that_is_a_chat_model_is_charged_once_for_each_call(a
     llm = kit.SyncLLM(script=kit.answering(TITLES), rate_limiter=Counting(), meta=meta)
     await ask(llm, "How?")
     assert llm.rate_limiter.taken == len(llm.watch.seen) == 9
+
+
+# --- servers that limit their rate -----------------------------------------------------------------
+
+
+class RateLimitError(Exception):
+    """A rate limit, as clients of servers name it."""
+
+    status_code = 429
+
+
+async def test_a_burst_of_refused_points_costs_no_retry(ask, LLMClass, kit):
+    watch, refused, served, answer = kit.Watch(), [], [], kit.answering(TITLES)
+    burst = kit.Gate(lambda: bool(refused))
+
+    def script(seen):
+        with watch.lock:
+            if full := len(served) >= 3:
+                refused.append(seen)
+            else:
+                served.append(seen)
+        if full:
+            return [RateLimitError("too many requests")]
+        return leaving([burst, *answer(seen)] if seen.point else answer(seen))
+
+    def leaving(steps):
+        try:
+            yield from steps
+        finally:
+            with watch.lock:
+                served.pop()
+
+    llm = LLMClass(script=script, watch=watch)
+    response = await ask(llm, "How?", max_retries=0, backoff=0.01)
+    assert [point.title for point in response.points] == TITLES
+    assert all(point.text and point.error is None for point in response.points)
+    assert 1 <= len(refused) <= 15
+    assert len(watch.seen) == 9 + len(refused)
+
+
+async def test_a_refused_skeleton_is_asked_for_again(ask, LLMClass, kit):
+    refusals, answer = [RateLimitError("slow down")] * 2, kit.answering(TITLES)
+
+    def script(seen):
+        return [refusals.pop()] if seen.stage == "skeleton" and refusals else answer(seen)
+
+    response = await ask(LLMClass(script=script), "How?", max_retries=0, backoff=0)
+    assert len(response.points) == 8
+    assert not refusals
+
+
+async def test_a_refused_retrieval_is_made_again(ask, kit):
+    refusals, lock = [RateLimitError("slow down")] * 3, threading.Lock()
+
+    def found(query):
+        with lock:
+            if refusals:
+                raise refusals.pop()
+        return [kit.node(query)]
+
+    llm = kit.ChatLLM(script=kit.answering(TITLES))
+    response = await ask(llm, "How?", retriever=kit.AsyncRetriever(found), max_retries=0, backoff=0)
+    assert not refusals
+    assert len(response.points) == 8
+    assert all(point.error is None for point in response.points)
+
+
+async def test_a_point_that_is_refused_for_ever_follows_the_policy(ask, LLMClass, kit):
+    answer = kit.answering(TITLES)
+    llm = LLMClass(script=lambda seen: [RateLimitError("no")] if seen.point == 2 else answer(seen))
+    response = await ask(llm, "How?", max_retries=0, backoff=0, on_point_error="placeholder")
+    assert [point.index for point in response.points if point.error is not None] == [2]
+    assert len(llm.watch.of("point", 2)) == 1 + MAX_WAITS
 
 
 # --- streams ---------------------------------------------------------------------------------------
