@@ -18,7 +18,7 @@ from skeleton_of_thought.errors import InvalidInput, PromptFileError
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, RouterWrapper, decide_at_once
 from skeleton_of_thought.types import Conversation, Message, Prompt, RouteDecision
 
-__all__ = ["KEYS", "LlamaIndexTemplate", "Templates", "TemplateRouter"]
+__all__ = ["KEYS", "LlamaIndexTemplate", "TemplateRouter", "Templates"]
 
 _NAMES = {"question": "query_str", "context": "context_str"}
 """The core's placeholders with other names in LlamaIndex; templates may use either."""
