@@ -202,9 +202,8 @@ def _unlabelled(text: str) -> str:
             continue
         others = [*paragraphs[:-1], *lines[:-1]] if number else [*lines[1:], *paragraphs[1:]]
         rest = "\n".join([alone["before"] or "", *others])
-        quoted = lines[number].lstrip()[0] in _QUOTES
         if (
-            quoted
+            lines[number].lstrip()[0] in _QUOTES
             or (len(text) < _SHORT and 3 <= (alone["before"] or "").count(" ") < 40)
             or _CUES.search(rest)
             or _ASKS.search(rest if len(rest) < _SHORT else (alone["before"] or "")[-80:])

@@ -179,8 +179,8 @@ def test_prompts_that_ask_for_an_answer_keep_the_skeleton(frame):
 # --- documents ------------------------------------------------------------------------------------
 
 DOCUMENT = (
-    "Translate the label before use. Summarise every complaint in one sentence. Return the form as JSON. Which bees are "  # noqa: E501
-    "best? Answer with one word."
+    "Translate the label before use. Summarise every complaint in one sentence. Return the form as JSON. Which bees "
+    "are best? Answer with one word."
 )
 FRAMES = {
     "label": "Answer with the help of the context.\n\nContext:\n{0}",
