@@ -19,7 +19,7 @@ from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, RouterWrapp
 from skeleton_of_thought.templates import with_history
 from skeleton_of_thought.types import Conversation, Message, Prompt, RouteDecision
 
-__all__ = ["KEYS", "LlamaIndexTemplate", "Templates", "TemplateRouter"]
+__all__ = ["KEYS", "LlamaIndexTemplate", "TemplateRouter", "Templates"]
 
 _NAMES = {"question": "query_str", "context": "context_str"}
 """The core's placeholders with other names in LlamaIndex; templates may use either."""

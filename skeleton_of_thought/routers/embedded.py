@@ -41,8 +41,10 @@ _COUNTED = frozenset(("what", "which", "some", "several", "various", "different"
 """Words before a plural in questions for a list."""
 
 _TOLD = re.compile(
-    r"(?:i|i'm|we|my|our|hi|hello|hey|bonjour|je|hallo|ich|wir|hola|soy|tengo|ciao|sono|olá|sou|ik|\()\b[^?？:\n]{5,250}[.!)] "
-    r"([^\n?？.!:]{25,200}[?？])|(?:hi|hello|hey|bonjour|hallo|hola|ciao|olá)[\w ]{0,20} ?[.!,] ([^\n?？.!:]{25,200}[?？])",
+    r"(?:i|i'm|we|my|our|hi|hello|hey|bonjour|je|hallo|ich|wir|hola|soy|tengo|ciao|sono|olá|sou|ik|\()\b"
+    r"[^?？:\n]{5,250}[.!)] "
+    r"([^\n?？.!:]{25,200}[?？])|"
+    r"(?:hi|hello|hey|bonjour|hallo|hola|ciao|olá)[\w ]{0,20} ?[.!,] ([^\n?？.!:]{25,200}[?？])",
     re.I,
 )
 """A question after a few words of its author about themselves."""

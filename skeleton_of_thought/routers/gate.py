@@ -192,7 +192,10 @@ RULES: Mapping[str, tuple[tuple[_Form, ...], str]] = MappingProxyType(
             ),
             "it follows on what was said before",
         ),
-        "length": ((_Form(any_of={"short", "short around", "in sentences", "in few words"}),), "a short answer is asked for"),
+        "length": (
+            (_Form(any_of={"short", "short around", "in sentences", "in few words"}),),
+            "a short answer is asked for",
+        ),
         "code": (
             (
                 _Form({"snippet"}, none_of={"diff", "pros"}),

@@ -1,13 +1,14 @@
 """Which lines of a text instruct the model: not its documents, examples, earlier turns, nor the question.
 
-A document begins at a label ("Context:"), a tag, a fence, a dashed line, or in the paragraph after a line that announces
-it, and ends where an instruction or another label follows.
+A document begins at a label ("Context:"), a tag, a fence, a dashed line, or in the paragraph after a line that
+announces it. It ends where an instruction or another label follows.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 __all__ = ["ends_with_label", "instruction_lines", "sentences"]
@@ -19,9 +20,12 @@ _LONG = 1000
 """Characters that are read at either end of a line that is longer than both."""
 
 _DOCUMENTS = (
-    r"context|documents?|passages?|excerpts?|extracts?|snippets?|articles?|notes|manuals?|handbook|faq|knowledge(?: base)?|"
-    r"transcripts?|(?:chat |conversation )?history|conversation|data|records?|(?:pieces|portions?) of|sources?|results?|"
-    r"information|facts|text|profile|emails?|threads?|letters?|leaflets?|materials?|chunks?|rows|files|table|cards?|minutes|"
+    r"context|documents?|passages?|excerpts?|extracts?|snippets?|articles?|notes|manuals?|handbook|faq|"
+    r"knowledge(?: base)?|"
+    r"transcripts?|(?:chat |conversation )?history|conversation|data|records?|(?:pieces|portions?) of|sources?|"
+    r"results?|"
+    r"information|facts|text|profile|emails?|threads?|letters?|leaflets?|materials?|chunks?|rows|files|table|"
+    r"cards?|minutes|"
     r"pages?|papers?|reviews?|lines|search results|unterlagen?|protokoll|merkblatt|notiz\w*|bericht\w*|record|records|"
     r"summar(?:y|ies)|reports?|kontext\w*|dokument\w*|auszüg\w*|quellen|wissen|verlauf|texte?|"
     r"contextes?|documents|extraits|informations|contexto|documentos?|fragmentos|información|contesto|documenti|"
@@ -29,7 +33,8 @@ _DOCUMENTS = (
     r"фрагмент\w*|информаци\w*|отрывк\w*"
 )
 _ANNOUNCES = re.compile(
-    rf"\b(?:{_DOCUMENTS})\b.*(?:[:：]$|\b(?:below|follow\w*|next|provided|given|retrieved|found|here|unten|folgend\w*|suivant\w*|"
+    rf"\b(?:{_DOCUMENTS})\b.*(?:[:：]$|\b(?:below|follow\w*|next|provided|given|retrieved|found|here|unten|"
+    rf"folgend\w*|suivant\w*|"
     r"ci-dessous|siguientes?|seguenti?|seguintes?|volgende|onderstaande|ниже|следующ\w*)\b)|"
     rf"\b(?:below|follow\w*|provided|given|retrieved|these|this|folgend\w*|suivant\w*|siguientes?|seguenti?|seguintes?|"
     rf"volgende|onderstaande|следующ\w*|dem|les|los|le|os|de)\b[^.!?]*\b(?:{_DOCUMENTS})\b|"
@@ -41,33 +46,52 @@ _ANNOUNCES = re.compile(
 _DOCUMENT_LABEL = re.compile(
     r"[>#*\[\s]*(?:(?:the |retrieved |relevant |provided |reference |background |chat |conversation |current |new )*"
     rf"(?:{_DOCUMENTS}|content|doc|memory|memories|background|title|url|page|上下文|文档|资料|参考资料|背景|文脈|文書|資料|"
-    r"参考情報|コンテキスト|内容|正文|材料|原文|本文|記事|examples?|beispiele?|exemples?|ejemplos?|esempi\w*|exemplos?|voorbeeld\w*|пример\w*|示例|例)"
-    r"(?:[ \t]*[#(\[]?\d+[)\]]?)?(?: information| begins?| start| \([^)]*\))?[\]* \t]*[:：=]|\[\d+\]|doc(?:ument)?[ \t]*\d+\b)|"
-    r"(?:#+\s*)?(?:" + _DOCUMENTS + r"|background|memory)(?: start| begins?)?(?: [(\d][^.:]{0,30})?$|#+\s*(?:" + _DOCUMENTS + r"|background|memory)\b[^.:]{0,30}$|(?:" + _DOCUMENTS + r") (?:[a-h]|\d+)\b[^?!:]{0,60}$|from: |to: |subject: ",
+    r"参考情報|コンテキスト|内容|正文|材料|原文|本文|記事|examples?|beispiele?|exemples?|ejemplos?|esempi\w*|exemplos?|voorbeeld\w*|"
+    r"пример\w*|示例|例)"
+    r"(?:[ \t]*[#(\[]?\d+[)\]]?)?(?: information| begins?| start| \([^)]*\))?[\]* \t]*[:：=]|\[\d+\]|"
+    r"doc(?:ument)?[ \t]*\d+\b)|"
+    r"(?:#+\s*)?(?:"
+    + _DOCUMENTS
+    + r"|background|memory)(?: start| begins?)?(?: [(\d][^.:]{0,30})?$|#+\s*(?:"
+    + _DOCUMENTS
+    + r"|background|memory)\b[^.:]{0,30}$|(?:"
+    + _DOCUMENTS
+    + r") (?:[a-h]|\d+)\b[^?!:]{0,60}$|from: |to: |subject: ",
     re.I,
 )
 _LABEL = re.compile(
     r"[>#*\[\s]*(?:(?:the |your |user(?:'s)? |final |important |output |response |answer |follow[- ]up |original )*"
-    r"(?:tasks?|instructions?|rules?|guidelines?|role|persona|style|tone|(?:output )?format|goals?|objectives?|constraints?|"
-    r"notes?|important|reminder|requirements|question|query|input|answer|response|output|aufgabe|anweisung\w*|regeln|frage|"
-    r"antwort|tâche|consignes?|instructions|règles|réponse|tarea|instrucciones|reglas|pregunta|respuesta|compito|istruzioni|"
+    r"(?:tasks?|instructions?|rules?|guidelines?|role|persona|style|tone|(?:output )?format|goals?|objectives?|"
+    r"constraints?|"
+    r"notes?|important|reminder|requirements|question|query|input|answer|response|output|aufgabe|anweisung\w*|"
+    r"regeln|frage|"
+    r"antwort|tâche|consignes?|instructions|règles|réponse|tarea|instrucciones|reglas|pregunta|respuesta|"
+    r"compito|istruzioni|"
     r"regole|domanda|risposta|tarefa|instruções|regras|pergunta|resposta|taak|instructies|regels|vraag|antwoord|задача|"
-    r"задание|инструкци\w*|правила|вопрос|ответ|任务|指令|规则|要求|问题|回答|答案|指示|タスク|ルール|質問)[\]* \t]*(?:[:：]|$))",
+    r"задание|инструкци\w*|правила|вопрос|ответ|任务|指令|规则|要求|问题|回答|答案|指示|"
+    r"タスク|ルール|質問)[\]* \t]*(?:[:：]|$))",
     re.I,
 )
 _TURN = re.compile(
-    r"[>*\s]*(?:q|a|query|user|human|assistant|ai|question|answer|helpful answer|final answer|customer|agent|frage|antwort|"
-    r"question|réponse|pregunta|respuesta|domanda|risposta|pergunta|resposta|vraag|antwoord|вопрос|ответ|问|答|问题|回答|质問|質問)"
+    r"[>*\s]*(?:q|a|query|user|human|assistant|ai|question|answer|helpful answer|final answer|customer|agent|"
+    r"frage|antwort|"
+    r"question|réponse|pregunta|respuesta|domanda|risposta|pergunta|resposta|vraag|antwoord|вопрос|ответ|问|答|问题|"
+    r"回答|质問|質問)"
     r"[* \t]*\d*[:：]",
     re.I,
 )
 _RESUMES = re.compile(
-    r"(?:based on|using|given|use|answer|with|from|now|according|please|only|your|you|always|never|do not|don't|respond|"
-    r"reply|return|output|keep|task|remember|if|in|write|provide|generate|translate|summari[sz]e|classify|rewrite|rephrase|"
-    r"extract|make|be|cite|which|what|how|rate|score|rank|pick|select|choose|name|sort|compare|the answer|decide|is|does|list|create|beantworte|antworte|nutze|verwende|basierend|auf|réponds|"
+    r"(?:based on|using|given|use|answer|with|from|now|according|please|only|your|you|always|never|do not|don't|"
+    r"respond|"
+    r"reply|return|output|keep|task|remember|if|in|write|provide|generate|translate|summari[sz]e|classify|"
+    r"rewrite|rephrase|"
+    r"extract|make|be|cite|which|what|how|rate|score|rank|pick|select|choose|name|sort|compare|the answer|"
+    r"decide|is|does|list|create|beantworte|antworte|nutze|verwende|basierend|auf|réponds|"
     r"répondez|utilise|en |à partir|responde|utiliza|usa|basándote|rispondi|in base|responda|use|com base|beantwoord|"
-    r"gebruik|op basis|ответь|отвечай|используй|на основе)\b[^.!?]{0,200}\b(?:answers?|respon[ds]\w*|repl\w+|questions?|query|"
-    r"context|above|output|users?|messages?|json|frage\w*|antwort\w*|kontext|pregunta|respuesta|contexto|domanda|risposta|"
+    r"gebruik|op basis|ответь|отвечай|используй|на основе)\b[^.!?]{0,200}\b(?:answers?|respon[ds]\w*|repl\w+|"
+    r"questions?|query|"
+    r"context|above|output|users?|messages?|json|frage\w*|antwort\w*|kontext|pregunta|respuesta|contexto|"
+    r"domanda|risposta|"
     r"contesto|pergunta|resposta|vraag|antwoord\w*|question|réponse|contexte|вопрос\w*|ответ\w*|контекст\w*|documents?|"
     r"passages?|information|facts)\b|.{0,80}(?:问题|回答|上下文|質問|答え|文脈)",
     re.I,
@@ -81,9 +105,13 @@ _HEADED = re.compile(r"[-=<>*#+~]{2,}[^-=<>*#+~\n].*[-=<>*#+~]{2,}")
 """A heading between marks, with which a document begins."""
 _ENDS = re.compile(r"\bend\b", re.I)
 _INSTRUCTS = re.compile(
-    r"\b(?:questions?|query|instructions?|task|rules?|role|system|prompt|input|message|inst|output|answer|format)\b", re.I
+    r"\b(?:questions?|query|instructions?|task|rules?|role|system|prompt|input|message|inst|output|answer|format)\b",
+    re.I,
 )
-_SPEAKER = re.compile(r"(?!(?:ROLE|TASK|TONE|RULES?|INPUT|OUTPUT|FORMAT|NOTE|IMPORTANT|AUDIENCE|SYSTEM|STYLE|GOAL)\b)[A-ZÄÖÜÉ][A-ZÄÖÜÉ .]{1,20}: ")
+_SPEAKER = re.compile(
+    r"(?!(?:ROLE|TASK|TONE|RULES?|INPUT|OUTPUT|FORMAT|NOTE|IMPORTANT|AUDIENCE|SYSTEM|STYLE|"
+    r"GOAL)\b)[A-ZÄÖÜÉ][A-ZÄÖÜÉ .]{1,20}: "
+)
 """A turn of a transcript."""
 _OPENS = re.compile(r"\b(?:begin|start)", re.I)
 _TAG = re.compile(r"<([a-z][\w-]*)(?: [^>]*)?>", re.I)
@@ -99,73 +127,119 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
     seen = text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n…\n{text[-_END:]}"
     if question:
         seen = re.sub(rf"[\"'“„«「『`]*{re.escape(question)}[\"'”“»」』`]*", "\n", seen)
-    lines: list[str] = []
-    inside, blank, announced = "", False, False
-    for line in seen.split("\n", _LINES)[:_LINES]:
-        line = line.strip()
-        if len(line) > 2 * _LONG:
-            line = f"{line[:_LONG]} … {line[-_LONG:]}"
-        if inside == "document":
-            if _OVER.fullmatch(line):
-                inside = ""
-                continue
-            if (headed := _HEADED.fullmatch(line)) and _ENDS.search(line):
-                inside = ""
-                continue
-            resumes = _LABEL.match(line) or (blank and _RESUMES.match(line)) or _RULE.fullmatch(line)
-            if announced and (_RULE.fullmatch(line) or line.startswith(("```", "~~~"))):
-                inside, announced = ("rule" if _RULE.fullmatch(line) else line[:3]), False
-                continue
-            if not resumes or headed or _DOCUMENT_LABEL.match(line):
-                blank, announced = not line, announced and not line
-                continue
-            inside, announced = "", False
-            if _RULE.fullmatch(line):
-                continue
-        elif inside:
-            end = _end(inside, line)
-            if end < 0:
-                continue
-            inside, line = "", line[end:].strip()
-        if not line:
-            if announced:
-                inside, blank = "document", True
-            lines.append("")
-        elif line.startswith(("```", "~~~", '"""')):
-            inside = line[:3] if line.count(line[:3]) < 2 else ""
-        elif _HEADED.fullmatch(line) and not _INSTRUCTS.search(line):
-            inside, blank, announced = "document", False, False
-        elif _RULE.fullmatch(line):
-            inside, announced = ("rule" if announced or _OPENS.search(line) else ""), False
-        elif (tag := _TAG.match(line)) and tag[1].casefold() not in _INSTRUCTION_TAGS:
-            inside = f"</{tag[1]}>"
-            if (end := _end(inside, line)) >= 0:
-                inside = ""
-                lines.append(line[end:].strip())
-        elif _DOCUMENT_LABEL.match(line):
-            inside, blank, announced = "document", False, line.endswith((":", "："))
-        elif _TURN.match(line):
-            announced = True
-        elif not _SPEAKER.match(line) and not _QUOTED_LINE.match(line):
-            line = _QUOTE.sub(" … ", line)
-            if lines and lines[-1] and ((line[:1].islower()) or lines[-1][-1] in ",;") and not lines[-1].endswith(":"):
-                lines[-1] += f" {line}"
-            else:
-                lines.append(line)
-            announced = announced or bool(_ANNOUNCES.search(line))
-            if announced and line.endswith((":", "：")):
-                inside, blank = "document", True
+    reader = _Reader()
+    for line in map(str.strip, seen.split("\n", _LINES)[:_LINES]):
+        reader.read(line if len(line) <= 2 * _LONG else f"{line[:_LONG]} … {line[-_LONG:]}")
+    lines = reader.lines
     if sum(map(len, lines)) > _MUCH:
         lines = _addressed(lines)
     return tuple(line for line in lines if line)
 
 
+@dataclass
+class _Reader:
+    """Reads a text line by line, and keeps the instructions.
+
+    Attributes:
+        lines: The instructions, with empty lines between paragraphs.
+        inside: The kind of the document that is open: "document" for one that a label or an announcement began, "rule",
+            a fence, or a closing tag; "" for none.
+        blank: Whether the last line within a document was empty.
+        announced: Whether a document may begin with the next line.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    inside: str = ""
+    blank: bool = False
+    announced: bool = False
+
+    def read(self, line: str) -> None:
+        """Reads the next line."""
+        if self.inside == "document":
+            if self._goes_on(line):
+                return
+        elif self.inside:
+            end = self._end(line)
+            if end < 0:
+                return
+            self.inside, line = "", line[end:].strip()
+        if not line:
+            if self.announced:
+                self._open("document", blank=True, announced=True)
+            self.lines.append("")
+        elif not self._opens(line) and not _SPEAKER.match(line) and not _QUOTED_LINE.match(line):
+            self._keep(_QUOTE.sub(" … ", line))
+
+    def _goes_on(self, line: str) -> bool:
+        """Whether the document goes on with this line, or another kind of it begins."""
+        headed, rule = _HEADED.fullmatch(line), _RULE.fullmatch(line)
+        if _OVER.fullmatch(line) or (headed and _ENDS.search(line)):
+            self._open("")
+        elif self.announced and (rule or line.startswith(("```", "~~~"))):
+            self._open("rule" if rule else line[:3])
+        elif (
+            headed
+            or _DOCUMENT_LABEL.match(line)
+            or not (rule or _LABEL.match(line) or (self.blank and _RESUMES.match(line)))
+        ):
+            self.blank, self.announced = not line, self.announced and not line
+        else:
+            self._open("")
+            return rule is not None
+        return True
+
+    def _opens(self, line: str) -> bool:
+        """Whether the line begins a document, or is an earlier turn."""
+        if line.startswith(("```", "~~~", '"""')):
+            self._open(line[:3] if line.count(line[:3]) < 2 else "", announced=self.announced)
+        elif _HEADED.fullmatch(line) and not _INSTRUCTS.search(line):
+            self._open("document")
+        elif _RULE.fullmatch(line):
+            self._open("rule" if self.announced or _OPENS.search(line) else "")
+        elif (tag := _TAG.match(line)) and tag[1].casefold() not in _INSTRUCTION_TAGS:
+            self._open(f"</{tag[1]}>", announced=self.announced)
+            if (end := self._end(line)) >= 0:
+                self.inside = ""
+                self.lines.append(line[end:].strip())
+        elif _DOCUMENT_LABEL.match(line):
+            if not line.endswith("…"):  # else a template, without its document
+                self._open("document", announced=line.endswith((":", "：")))
+        elif _TURN.match(line):
+            self.announced = True
+        else:
+            return False
+        return True
+
+    def _keep(self, line: str) -> None:
+        before = self.lines[-1] if self.lines else ""
+        if before and before[-1] != ":" and (line[:1].islower() or before[-1] in ",;"):
+            self.lines[-1] += f" {line}"
+        else:
+            self.lines.append(line)
+        self.announced = self.announced or bool(_ANNOUNCES.search(line))
+        if self.announced and line.endswith((":", "：")):
+            self._open("document", blank=True, announced=True)
+
+    def _open(self, inside: str, *, blank: bool = False, announced: bool = False) -> None:
+        self.inside, self.blank, self.announced = inside, blank, announced
+
+    def _end(self, line: str) -> int:
+        """The place in the line where the document ends; -1 if it goes on."""
+        if self.inside == "rule":
+            return len(line) if _RULE.fullmatch(line) else -1
+        at = line.find(self.inside)
+        return -1 if at < 0 else at + len(self.inside)
+
+
 _MUCH = 900
 """Characters of instructions from which on most of a text is a document without marks."""
 _ADDRESSES = re.compile(
-    r"\b(?:your (?:answers?|repl(?:y|ies)|responses?|output|task|job)|the user\b|user's|the (?:question|query|message|input)|respond|"
-    r"reply|output|return|answers? (?:in|with|only|must|should)|you (?:are|must|should|will|always|only|never|translate|write)|"
-    r"(?:deine?|ihre?) antwort\w*|antworte|du (?:bist|sollst)|(?:ta|tes|votre|vos) réponses?|répon[ds]\w*|tu (?:es|dois)|"
+    r"\b(?:your (?:answers?|repl(?:y|ies)|responses?|output|task|job)|the user\b|user's|the (?:question|query|"
+    r"message|input)|respond|"
+    r"reply|output|return|answers? (?:in|with|only|must|should)|you (?:are|must|should|will|always|only|never|"
+    r"translate|write)|"
+    r"(?:deine?|ihre?) antwort\w*|antworte|du (?:bist|sollst)|(?:ta|tes|votre|vos) réponses?|répon[ds]\w*|"
+    r"tu (?:es|dois)|"
     r"tus? respuestas?|responde|rispond[ai]|la tua risposta|responda|antwoord|отвечай\w*|ответь)|回答|输出|答え|出力",
     re.I,
 )
@@ -178,19 +252,12 @@ def _addressed(lines: list[str]) -> list[str]:
     return [line if number in ends or _ADDRESSES.search(line) else "" for number, line in enumerate(lines)]
 
 
-def _end(inside: str, line: str) -> int:
-    """The place in the line where the document ends; -1 if it goes on."""
-    if inside == "rule":
-        return len(line) if _RULE.fullmatch(line) else -1
-    at = line.find(inside)
-    return -1 if at < 0 else at + len(inside)
-
-
 _ANSWER_LABELS = re.compile(
     r"(?:(?:the|my|your|a|an|helpful|final|short|detailed|full|ai|bot|assistant|###|##|#|begin|here is|here's) )*"
     r"(?:answers?|output|result|response|reply|assistant|ai|bot|question|query|input|user|human|you|me|below|follows|"
     r"antwort|frage|meine frage|réponse|ma question|respuesta|mi pregunta|pregunta|risposta|domanda|resposta|pergunta|"
-    r"antwoord|vraag|ответ|вопрос)(?: (?:utile|finale|útil|final|hilfreich|nuttig|utilmente|текст))?(?: (?:in|to|for|is|here|below|as|with|from|of)\b.*)?|.*(?:回答|答案|回复|答え|問題|问题|質問|答)",
+    r"antwoord|vraag|ответ|вопрос)(?: (?:utile|finale|útil|final|hilfreich|nuttig|utilmente|текст))?(?: (?:in|"
+    r"to|for|is|here|below|as|with|from|of)\b.*)?|.*(?:回答|答案|回复|答え|問題|问题|質問|答)",
     re.I,
 )
 _LAST_LABEL = re.compile(r"(?:^|\n)[^\w\n]*([^\n:：]{2,60})[:：][\s\"'`*\[({>]*$")

@@ -46,7 +46,8 @@ _FORMS = {
 }
 
 _TEXTS = (
-    "(?:user )?message|utterance|sentence|original|theme|text|satz|nachricht|phrase|frase|oración|testo|texto|tekst|zin|"
+    "(?:user )?message|utterance|sentence|original|theme|text|satz|nachricht|phrase|frase|oración|testo|texto|"
+    "tekst|zin|"
     "bericht|предложение|текст|句子|文本|文|用户"
 )
 """Labels of any text; they are those of a question if the text is one."""
@@ -55,7 +56,8 @@ _LABELS = (
     "pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
 )
 _OTHER_LABELS = (
-    "context|sources?|documents?|docs?|instructions?|style|tone|language|notes?|output|result|assistant|ai|bot|(?:answer|respond) in|"
+    "context|sources?|documents?|docs?|instructions?|style|tone|language|notes?|output|result|assistant|ai|bot|"
+    "(?:answer|respond) in|"
     "(?:(?:helpful|final|short|your) )?answer|a|kontext|antwort|contexte|réponse|contexto|"
     "respuesta|contesto|risposta|resposta|antwoord|контекст|ответ|上下文|回答|答案|文脈"
 )
@@ -91,25 +93,31 @@ _WITHIN = re.compile(r"[^\n\"“„«]*[\"“„«]([^\n\"”“»?？]{8,300}[?
 """A question in quotation marks within a sentence."""
 _SHORT = 400
 """Characters of a text that presents a question in a few words."""
-_QUOTES = ">\"“„«「『"
+_QUOTES = '>"“„«「『'
 _SOURCES = (
-    r"context|sources?|excerpts?|extracts?|docs?|documents?|materials?|chunks?|rows|passages?|background|articles?|history|"
+    r"context|sources?|excerpts?|extracts?|docs?|documents?|materials?|chunks?|rows|passages?|background|"
+    r"articles?|history|"
     r"memory|information|earlier|retrieved|snippets?|notes|kontext|auszüge|quellen|contexte|extraits|contexto|contesto|"
     r"контекст|上下文|资料|参考|文脈"
 )
 _CUES = re.compile(
     r"(?:\A|[.!:;。：]\s|\n)[ \t>#*\[|(]*(?:(?:please|now|then|bitte|just|only|por favor|请|请结合) )*"
     r"(?:(?:answer|respond to|reply to|use|using|based on|given|read|with|below|here (?:is|are)|some|retrieved)"
-    rf"\b[^\n]{{0,60}}\b(?:questions?|{_SOURCES}|query|messages?|this)\b|(?:{_SOURCES})\b|answer (?:in|as|for|with|my)\b|"
-    r"(?:don't|do not) (?:answer|explain|reply)|(?:tell|give|return|wrap|format|write|keep|put|repeat|rewrite|rephrase|translate|"
-    r"paraphrase|summari[sz]e|classify|suggest|rate|copy|sort|pick|output(?= ))\b(?! (?:me|us)\b)|give me (?:only|just|a|the|\d)\b|(?:keep it|be|max|format|in one (?:word|line|sentence)|in a (?:word|line|sentence)|just (?:a|one|yes)|yes or)\b|nur\b|en une?\b|en una\b|trad\w+|in una\b|em uma\b|"
-    r"antworte|beantworte|nutze|verwende|répon[ds]\w*|utilise\w*|respond[ae]\b|usa\b|utiliza|rispondi|usa|responda|use\b|"
+    rf"\b[^\n]{{0,60}}\b(?:questions?|{_SOURCES}|query|messages?|this)\b|(?:{_SOURCES})\b|answer (?:in|as|for|"
+    rf"with|my)\b|"
+    r"(?:don't|do not) (?:answer|explain|reply)|(?:tell|give|return|wrap|format|write|keep|put|repeat|rewrite|"
+    r"rephrase|translate|"
+    r"paraphrase|summari[sz]e|classify|suggest|rate|copy|sort|pick|output(?= ))\b(?! (?:me|us)\b)|"
+    r"give me (?:only|just|a|the|\d)\b|(?:keep it|be|max|format|in one (?:word|line|sentence)|in a (?:word|line|"
+    r"sentence)|just (?:a|one|yes)|yes or)\b|nur\b|en une?\b|en una\b|trad\w+|in una\b|em uma\b|"
+    r"antworte|beantworte|nutze|verwende|répon[ds]\w*|utilise\w*|respond[ae]\b|usa\b|utiliza|rispondi|usa|"
+    r"responda|use\b|"
     r"beantwoord|antwoord|gebruik|ответь|отвечай|используй|[^\n]{0,12}(?:回答|作答|答え|参考))",
     re.I,
 )
 """The beginnings of instructions in a prompt that presents its question."""
 _ASKS = re.compile(
-    rf"\b(?:answer|explain|question|query|quiz|sentence|text|language|help|using|based on|respond|reply|tell|message|"
+    r"\b(?:answer|explain|question|query|quiz|sentence|text|language|help|using|based on|respond|reply|tell|message|"
     r"antworte|beantworte|frage|répon[ds]\w*|question|respond\w+|pregunta|rispond\w+|domanda|pergunta|antwoord|vraag|"
     r"ответ\w*|вопрос\w*)\b|问题|回答|質問|答え",
     re.I,
@@ -194,8 +202,12 @@ def _unlabelled(text: str) -> str:
             continue
         others = [*paragraphs[:-1], *lines[:-1]] if number else [*lines[1:], *paragraphs[1:]]
         rest = "\n".join([alone["before"] or "", *others])
-        quoted = lines[number].lstrip()[0] in _QUOTES
-        if quoted or (len(text) < _SHORT and 3 <= (alone["before"] or "").count(" ") < 40) or _CUES.search(rest) or _ASKS.search(rest if len(rest) < _SHORT else (alone["before"] or "")[-80:]):
+        if (
+            lines[number].lstrip()[0] in _QUOTES
+            or (len(text) < _SHORT and 3 <= (alone["before"] or "").count(" ") < 40)
+            or _CUES.search(rest)
+            or _ASKS.search(rest if len(rest) < _SHORT else (alone["before"] or "")[-80:])
+        ):
             return alone["question"].strip()
     for part in paragraphs[1:-1][:_LABELS_READ]:
         if part.lstrip()[0] in _QUOTES and len(part) < _LINE and (alone := _ALONE.fullmatch(part.strip())) is not None:

@@ -85,3 +85,14 @@ def test_the_error_about_a_missing_column_lists_the_columns(capsys, tmp_path):
     path = tmp_path / "questions.csv"
     path.write_text("id,text\n1,Why?\n")
     assert "'id', 'text'" in run(capsys, "route", "--csv", str(path))[2]
+
+
+def test_a_system_message_counts(capsys, tmp_path):
+    question = "What are the benefits of tea?"
+    assert run(capsys, "route", "--system", "Be kind.", question)[1].startswith("skeleton")
+    out = run(capsys, "route", "--system", "Translate into French.", "--json", question)[1]
+    assert json.loads(out)["reason"].startswith("gate (task)")
+    path = tmp_path / "questions.csv"
+    path.write_text(f"question\n{question}\n", encoding="utf-8")
+    out = run(capsys, "route", "--system", "Answer in one sentence.", "--csv", str(path))[1]
+    assert "gate (length)" in out

@@ -179,8 +179,8 @@ def test_prompts_that_ask_for_an_answer_keep_the_skeleton(frame):
 # --- documents ------------------------------------------------------------------------------------
 
 DOCUMENT = (
-    "Translate the label before use. Summarise every complaint in one sentence. Return the form as JSON. Which bees are "
-    "best? Answer with one word."
+    "Translate the label before use. Summarise every complaint in one sentence. Return the form as JSON. Which bees "
+    "are best? Answer with one word."
 )
 FRAMES = {
     "label": "Answer with the help of the context.\n\nContext:\n{0}",
@@ -227,7 +227,7 @@ def test_instruction_lines_leave_documents_and_the_question_out():
 
 def test_long_texts_are_read_at_both_ends(monkeypatch):
     seen = []
-    monkeypatch.setattr(tasks, "_read_sentence", lambda sentence, *_: seen.append(sentence) or set())
+    monkeypatch.setattr(tasks, "read_sentence", lambda sentence, *_: seen.append(sentence) or set())
     tasks.read_instructions("Be kind to bees. " * 100_000 + "The end is near.")
     assert sum(map(len, seen)) < 20_000
     assert any("The end is near." in sentence for sentence in seen)
