@@ -14,7 +14,6 @@ from langchain_core.runnables.utils import ConfigurableFieldSpec
 from pydantic import PrivateAttr
 
 from langchain_sot.chat_model.call import ChatCall
-from langchain_sot.chat_model.route import CallRoute, GenerateCall
 from langchain_sot.messages import convert_message
 from langchain_sot.models.resolution import find_model, read_traits, resolve, with_bindings
 from langchain_sot.models.wrappers import rebound
@@ -24,6 +23,7 @@ from skeleton_of_thought.types import Conversation
 
 if TYPE_CHECKING:
     from langchain_sot.chain import SkeletonOfThoughtChain
+    from langchain_sot.chat_model.route import CallRoute, GenerateCall
 
 __all__ = ["PER_CALL_SETTINGS", "DelegatingChatModel", "suits_chain"]
 
@@ -137,7 +137,7 @@ class DelegatingChatModel(BaseChatModel):
     ) -> GenerateCall:
         given = cast(RunnableConfig, {name: value for name, value in config.items() if value is not None})
         llm, chosen, kwargs = self._chosen(route, given, kwargs)
-        return GenerateCall(llm, self._delegated_input(route, value), None, dict(chosen), kwargs, route)
+        return route.generate_call(llm, self._delegated_input(route, value), chosen, kwargs)
 
     def _delegated_input(self, route: CallRoute, value: LanguageModelInput) -> LanguageModelInput:
         """The `llm`'s input: the caller's own, unless the router chose the direct route, see `_llm_input`."""

@@ -141,6 +141,12 @@ class CallRoute:
         chunk = as_chunk(output)
         return chunk if self.direct is None else self.direct.chunk(chunk)
 
+    def generate_call(
+        self, llm: Runnable[Any, Any], value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
+    ) -> GenerateCall:
+        """One conversation of a `generate` that goes to this model."""
+        return GenerateCall(llm, value, None, {**config}, kwargs, self)
+
     def end(self) -> None:
         """Marks the `llm`'s stream as complete."""
         if self.direct is not None:

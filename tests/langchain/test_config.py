@@ -10,6 +10,7 @@ import langsmith
 import pytest
 from always import skeleton_chain
 from langchain_core.language_models import FakeListLLM
+from langchain_core.messages import HumanMessage
 from langchain_core.runnables import ConfigurableField, RunnableBranch, RunnableLambda, RunnablePassthrough
 from langchain_core.runnables.config import ensure_config
 from langchain_core.tracers import BaseTracer, LangChainTracer
@@ -410,3 +411,20 @@ async def test_a_traced_function_is_the_parent_of_the_answers_run(any_way, llm, 
     (answer,) = [run for run in client.created if run["name"] == "SkeletonOfThoughtChain"]
     (traced,) = [run for run in client.created if run["name"] == "work"]
     assert answer["parent_run_id"] == traced["id"]
+
+
+@pytest.mark.parametrize("direct", [False, True])
+async def test_generate_takes_its_callbacks_from_its_argument_alone(kit, llm, direct):
+    outer, runs = kit.Runs(), kit.Runs()
+    model = skeleton_chain(llm=KINDS["bound"](llm)).as_chat_model()
+    given = {"max_tokens": 9} if direct else {}  # such a call goes to the model itself
+
+    async def work() -> Any:
+        quiet = await model.agenerate([[HumanMessage("Why?")]], **given)
+        seen = await model.agenerate([[HumanMessage("Why?")]], callbacks=[runs], **given)
+        return quiet.generations[0][0].text, seen.generations[0][0].text
+
+    for text in await within({**B, "callbacks": [outer]}, work):
+        assert names(text) == {"B"}
+    assert len(outer.started) == 1
+    runs.assert_all_ended_before_the_root()
