@@ -174,7 +174,8 @@ class Board:
 
     A call that a server refuses because of its rate limit, before it has sent any text, is opened again later, and the
     whole board slows down; see `skeleton_of_thought.budget`. The one call of a lone direct answer is not: it behaves as
-    a call of the model without a flow.
+    a call of the model without a flow. Nor is a call of a lone answer that allows no retries, or that makes one call at
+    a time, for which its retries are enough.
 
     Raises:
         InvalidInput: The limit is less than 1.
@@ -403,12 +404,15 @@ class Board:
         return self.share
 
     def _opens_again(self, key: Key, call: Call, error: Exception, now: float) -> bool:
-        if call.stage == "direct" and len(self._flows) == 1 and not (self.share is not None and self.share.shared):
+        settings = self._flows[key[0]].settings
+        is_batch = len(self._flows) > 1 or (self.share is not None and self.share.shared)
+        if call.stage == "direct" and not is_batch:
             return False
         if self.share is None:
             # The failed call counts among those that were open together.
             self._taking_share().enter([key])
-        again = self._taking_share().opens_again(key, call, error, self._flows[key[0]].settings.backoff, now)
+        repeats = is_batch or (settings.max_retries > 0 and self._limit != 1)
+        again = self._taking_share().opens_again(key, call, error, settings.backoff, now, repeats=repeats)
         # A reader may have the text that it has sent.
         return again and key not in self._heard
 

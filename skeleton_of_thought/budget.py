@@ -276,7 +276,9 @@ class Share:
         if (place := self._places.pop(key, None)) is not None:
             self.budget.give([place], succeeded=succeeded)
 
-    def opens_again(self, key: Key, call: Call, error: Exception, backoff: float, now: float) -> bool:
+    def opens_again(
+        self, key: Key, call: Call, error: Exception, backoff: float, now: float, *, repeats: bool = True
+    ) -> bool:
         """Slows the budget down if there was no room for a call; returns whether the call is to be opened again.
 
         Args:
@@ -285,16 +287,17 @@ class Share:
             error: Its error.
             backoff: Seconds before a first retry.
             now: The driver's clock.
+            repeats: Whether a call that a server has refused may be repeated without a retry of its own.
         """
         # A retry of a point is another call, and has no more waits than the point had.
         waits = (key[0], call.stage, call.point and call.point.index)
-        again = self._waits[waits] < MAX_WAITS and self._finds_room_later(key, error, backoff, now)
+        again = self._waits[waits] < MAX_WAITS and self._finds_room_later(key, error, backoff, now, repeats)
         self._waits[waits] += again
         return again
 
-    def _finds_room_later(self, key: Key, error: Exception, backoff: float, now: float) -> bool:
+    def _finds_room_later(self, key: Key, error: Exception, backoff: float, now: float, repeats: bool) -> bool:
         if (limit := read_rate_limit(error, time.time())) is not None:
-            return self.budget.slow_down(self._places[key], error, limit.seconds, backoff, now)
+            return self.budget.slow_down(self._places[key], error, limit.seconds, backoff, now) and repeats
         if is_thread_shortage(error) and (others := self.budget.open - self._places[key].counted) > 0:
             self.budget.lower(others, error)
             return True

@@ -30,7 +30,8 @@ class Settings:
         placeholder: The text in place of the missing text of a failed point.
         max_retries: How often a failed point is written again. A skeleton is too, while no line of it is complete. A
             retrieval is retried as often by itself: a point that is written again keeps its sources. A call that a
-            server refuses because of its rate limit waits first (`skeleton_of_thought.budget`), which is no retry.
+            server refuses because of its rate limit waits first (`skeleton_of_thought.budget`), which is no retry; in a
+            lone answer with 0 it fails at once.
         backoff: Seconds before the first retry; doubled for each further one.
         point_timeout: Seconds that one attempt at a point may take, and separately one attempt at the retrieval for
             it; None for no limit. The skeleton and a retrieval for the question as a whole have no limit.

@@ -924,12 +924,21 @@ class Narrow:
 @pytest.mark.parametrize("live", [False, True])
 def test_a_burst_of_refused_points_costs_no_retry(pump, live):
     narrow = Narrow(Model(points(10, lambda call: [f"text {call.point.index}"])), 3)
-    answer = answer_of(pump(narrow, [flow(live=live, settings={"max_retries": 0})]))
+    answer = answer_of(pump(narrow, [flow(live=live)]))
     assert [e.text for e in answer.expansions] == [f"text {i}" for i in range(1, 11)]
     assert [e.attempts for e in answer.expansions] == [1] * 10
     assert 1 <= len(narrow.refused) <= 20
     # Whatever was refused was asked once more, and nothing else was.
     assert narrow.asked == 11 + len(narrow.refused)
+
+
+@pytest.mark.parametrize(("settings", "limit", "asked"), [({"max_retries": 0}, None, 1), ({}, 1, 2)])
+def test_a_lone_answer_without_retries_or_side_by_side_calls_fails_as_after_any_error(pump, settings, limit, asked):
+    model = Model(points(2, lambda call: [RateLimitError(0.0)] if call.point.index == 1 else ["text"]))
+    flows = [flow(settings={"on_point_error": "placeholder", **settings})]
+    answer = answer_of(pump(model, flows, **({"max_concurrency": limit} if limit else {})))
+    assert [e.attempts for e in answer.expansions] == [asked, 1]
+    assert isinstance(answer.expansions[0].error, RateLimitError)
 
 
 def test_a_whole_batch_slows_down_together(pump):
@@ -965,7 +974,7 @@ def test_a_refused_call_of_any_stage_is_opened_again(pump, stage):
     model = Model(script)
     retrieval = {"retrieval": "per_point"} if stage == "sources" else {}
     router = {"router": Reads()} if stage == "route" else {}
-    settings = {"max_retries": 0, "merge": stage == "merge"}
+    settings = {"max_retries": 1, "merge": stage == "merge"}
     answer = answer_of(pump(model, [flow(settings=settings, **retrieval, **router)]))
     assert not refusals
     assert answer.route == "skeleton"
@@ -1073,15 +1082,18 @@ def test_a_refused_point_has_its_whole_time_again():
     assert board.seconds_to_wait(139.0) == 1.0
     assert board.openings(140.0) == opened
     assert board.seconds_to_wait(140.0) == 50.0
+    board.handle(Text(opened[0][0], "text"), 189.0)
     board.handle(End(opened[0][0], Reply(), None), 189.0)
     (answer,) = [event.answer for _, event in board.events() if isinstance(event, AnswerDone)]
     assert (answer.expansions[0].span.start, answer.expansions[0].span.end) == (140.0, 189.0)
 
 
 def test_a_point_that_waits_for_the_server_is_dropped_with_its_answer():
-    board, opened = board_of_points(2, max_retries=0)
-    board.handle(End(opened[0][0], Reply(), RateLimitError(100.0)), 0.0)
+    board, opened = board_of_points(2)
     board.handle(End(opened[1][0], Reply(), ConnectionError("reset")), 0.0)
+    ((retry, _),) = board.openings(0.0)
+    board.handle(End(opened[0][0], Reply(), RateLimitError(100.0)), 0.0)
+    board.handle(End(retry, Reply(), ConnectionError("reset")), 0.0)
     assert isinstance([event for _, event in board.events()][-1], AnswerFailed)
     assert board.finished
 

