@@ -22,7 +22,7 @@ ANSWER = "1. Take breaks: Text.\n\n2. Say: 1. stop 2. go: Text.\n\n3. Move: Text
 
 
 def script(seen):
-    return ["Text."] if seen.stage == "point" else ["1. As\n2. text"] if seen.stage == "skeleton" else ["Directly."]
+    return ["Its text."] if seen.stage == "point" else ["1. As\n2. text"] if seen.stage == "skeleton" else ["Directly."]
 
 
 @pytest.fixture
