@@ -50,9 +50,9 @@ async def test_every_style_streams_in_document_order(kit, llm, join):
 @pytest.mark.parametrize(
     ("join", "answer"),
     [
-        ("numbered", "1. Take breaks: All about take breaks.\n\n2. Drink water: (gap)\n\n3. Why move?"),
-        ("headings", "## Take breaks\n\nAll about take breaks.\n\n## Drink water\n\n(gap)\n\n## Why move?"),
-        ("paragraphs", "All about take breaks.\n\n(gap)"),
+        ("numbered", "1. Take breaks: All about take breaks.\n\n2. Drink water: (gap)\n\n3. Why move? (gap)"),
+        ("headings", "## Take breaks\n\nAll about take breaks.\n\n## Drink water\n\n(gap)\n\n## Why move?\n\n(gap)"),
+        ("paragraphs", "All about take breaks.\n\n(gap)\n\n(gap)"),
     ],
 )
 async def test_every_style_shows_failed_and_empty_points(kit, way, llm, join, answer):
@@ -65,7 +65,8 @@ async def test_every_style_shows_failed_and_empty_points(kit, way, llm, join, an
     settings = {"max_retries": 0, "on_point_error": "placeholder", "placeholder": "(gap)"}
     output = await way(skeleton_chain(llm=llm, join=join, **settings), "Q")
     assert output["answer"] == answer
-    assert output["errors"] == {"2": "OSError: down"}
+    assert (output["errors"]["2"], list(output["errors"])) == ("OSError: down", ["2", "3"])
+    assert output["errors"]["3"].startswith("ReplyError: The reply is empty")
 
 
 async def test_an_echo_of_the_title_is_removed_in_every_style(kit, ways):
