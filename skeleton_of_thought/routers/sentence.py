@@ -124,6 +124,11 @@ _ONE = re.compile(
     r"(?:lines?|sentence|word|phrase|number|letter|digit|emoji|character)\b(?! per\b| for each\b| of context)",
     re.I,
 )
+_PARTS = _words("terms jargon idioms units abbreviations foreign latin technical")
+"""Parts of an answer: "translate Latin terms" is no task."""
+_BEYOND = _words("as in with below where when if so because while before after")
+"""Words after which a verb's object has ended."""
+_ANSWERS = _words("answer answers response responses reply replies")
 _STYLE_OF_SENTENCES = re.compile(
     r"\b(?:keep|each|every|write|with|of) (?:your |the )?(?:short )?(?:sentences?|paragraphs?)\b", re.I
 )
@@ -210,14 +215,16 @@ class _Sentence:
     def _form(self) -> set[str]:
         signs = set[str]()
         negated = False
-        if (self.english and _ONE.search(self.text)) or _FEW_WORDS.search(self.text):
+        if (self.english and _NOT.isdisjoint(self.words[:2]) and _ONE.search(self.text)) or _FEW_WORDS.search(
+            self.text
+        ):
             signs.add("short around")
         for i, (word, classes) in enumerate(zip(self.words, self.classes, strict=True)):
             if word in _STOPS:
                 negated = False
             if "short" in classes and not negated:
                 signs.add("short around")
-            if "shape" in classes and (not negated or word in _NOT):
+            if "shape" in classes and (not negated or word in _NOT) and self.words[i + 2 : i + 3] != ["of"]:
                 signs.add("format around")
             if "filetype" in classes and not negated and _KNOWS.isdisjoint(self.words):
                 before, after = self.words[max(0, i - 1)], self.words[min(i + 1, len(self.words) - 1)]
@@ -228,7 +235,7 @@ class _Sentence:
 
     def _passive(self, every: set[str]) -> bool:
         """Whether something is to be done to the input: "the message is to be translated"."""
-        if not self.english or "input" not in every or not _NOT.isdisjoint(self.words):
+        if not self.english or "input" not in every or not (_NOT | _IF).isdisjoint(self.words):
             return False
         for done in _BE_DONE.finditer(" ".join(self.words)):
             if _classes([done[1]], "en")[0] & {"task", "unless"}:
@@ -285,7 +292,12 @@ class _Sentence:
             if not self.english and classes & {"task", "make", "back"} and self._negated(i):
                 continue
             if not negated and not aided and self._is_command(i, command, told, i == start):
-                if "task" in classes and not (hedged and after_if) and not self._if_needed(hedged):
+                part = not _PARTS.isdisjoint(self.words[i + 1 : i + 5]) or self.words[i + 1 : i + 4] == [
+                    "at",
+                    "the",
+                    "end",
+                ]
+                if "task" in classes and not part and not (hedged and after_if) and not self._if_needed(hedged):
                     return True
                 if not hedged and self._asks_for_text(i, classes):
                     return True
@@ -365,7 +377,7 @@ class _Sentence:
             if after in ("in", "for", "at", "with", "like", "as", "clearly", "to", "from", "about", "your"):
                 return False
             for k in range(i + 1, min(i + 13, len(self.words))):
-                if self.words[k] in _STOPS and self.words[k] not in "-()":
+                if (self.words[k] in _STOPS and self.words[k] not in "-()") or self.words[k] in _BEYOND:
                     break
                 if "text" in self.classes[k]:
                     return not (self.words[k - 1] in _STYLE and self.words[k] in ("sentences", "words", "paragraphs"))
@@ -377,7 +389,7 @@ class _Sentence:
                     return False
                 if self.words[k] == "into" and "answer" not in self._class(k + 1) | self._class(k + 2):
                     return True
-                if "judge" in classes and "answer" in self.classes[k]:
+                if "judge" in classes and self.words[k] in _ANSWERS:
                     return True
                 if "input" in self.classes[k] and (k == i + 1 or self.words[k] != "it"):
                     return True

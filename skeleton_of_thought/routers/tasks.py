@@ -57,12 +57,11 @@ def read_instructions(text: str, question: str = "") -> Instructions:
         signs.add("task")
     every = list(sentences(lines))
     for sentence in every if len(every) <= _SENTENCES else every[: _SENTENCES // 2] + every[-_SENTENCES // 2 :]:
-        for language in languages:
-            found = read_sentence(sentence, language, bool(question))
-            signs |= found
-            if "form" in found and sentence not in form:
-                form.append(sentence)
-    return Instructions(frozenset(signs), "\n".join(form))
+        readings = [read_sentence(sentence, language, bool(question)) for language in languages]
+        signs.update(*readings)
+        if all("form" in found for found in readings):
+            form.append(sentence)
+    return Instructions(frozenset(signs - {"form"}), "\n".join(form))
 
 
 def _languages(text: str) -> tuple[str, ...]:
