@@ -114,7 +114,7 @@ _SPEAKER = re.compile(
 )
 """A turn of a transcript."""
 _OPENS = re.compile(r"\b(?:begin|start)", re.I)
-_TAG = re.compile(r"<([a-z][\w-]*)(?: [^>]*)?>", re.I)
+_TAG = re.compile(r"[<\[]([a-z][\w-]*)(?: [^>\]]*)?([>\]])", re.I)
 _INSTRUCTION_TAGS = frozenset(
     ("instructions", "instruction", "rules", "task", "role", "guidelines", "system", "persona", "format", "output", "s",
      "output_format", "style", "tone", "goal", "constraints", "prompt", "system_prompt", "policy", "inst", "sys")
@@ -197,7 +197,7 @@ class _Reader:
         elif _RULE.fullmatch(line):
             self._open("rule" if self.announced or _OPENS.search(line) else "")
         elif (tag := _TAG.match(line)) and tag[1].casefold() not in _INSTRUCTION_TAGS:
-            self._open(f"</{tag[1]}>", announced=self.announced)
+            self._open(f"{line[0]}/{tag[1]}{tag[2]}", announced=self.announced)
             if (end := self._end(line)) >= 0:
                 self.inside = ""
                 self.lines.append(line[end:].strip())

@@ -204,7 +204,11 @@ class _Sentence:
             signs.add("task")
         if self._verdicts(every) or self._commands(start, told, hedged):
             signs.add("task")
-        if not hedged and "aside" not in every and (told or self.prompt or len(self.words) <= 9 or "answer" in every):
+        if (
+            not hedged
+            and "aside" not in every
+            and (told or self.prompt or len(self.words) <= (9 if self.english else FEW_WORDS) or "answer" in every)
+        ):
             if not _STYLE_OF_SENTENCES.search(self.text):
                 signs.add("form")
             signs |= self._form()
@@ -377,7 +381,7 @@ class _Sentence:
             if after in ("in", "for", "at", "with", "like", "as", "clearly", "to", "from", "about", "your"):
                 return False
             for k in range(i + 1, min(i + 13, len(self.words))):
-                if (self.words[k] in _STOPS and self.words[k] not in "-()") or self.words[k] in _BEYOND:
+                if (self.words[k] in _STOPS and self.words[k] not in "-()") or (k > i + 2 and self.words[k] in _BEYOND):
                     break
                 if "text" in self.classes[k]:
                     return not (self.words[k - 1] in _STYLE and self.words[k] in ("sentences", "words", "paragraphs"))
@@ -409,6 +413,8 @@ class _Sentence:
             "will",
         ):
             return False
+        if set(self.words[i + 1 :]) <= _STOPS:
+            return False  # a label: "Output:"
         for k in range(i + 1, min(i + 10, len(self.words))):
             if self.words[k] in ".;" and k > i + 1:
                 break
