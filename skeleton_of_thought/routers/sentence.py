@@ -6,20 +6,20 @@ The words are in `tasks.txt`. English is read by the order of its words, other l
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass
-from functools import cache
 
-from skeleton_of_thought.routers.question import WORD, lexicon, lexicon_words
+from skeleton_of_thought.routers.question import WORD, lexicon_words
 
-__all__ = ["FEW_WORDS", "read_sentence"]
+__all__ = ["FEW_WORDS", "FILE", "read_sentence"]
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_FILE = "tasks.txt"
+FILE = "tasks.txt"
+"""The words."""
 _NONE: frozenset[str] = frozenset()
 _WORDS = 60
 """The most words of a sentence that are read."""
@@ -41,7 +41,11 @@ _IS_ONLY = re.compile(
     r"(?!english|german|french|spanish|italian|facts|text|adults|prose|users|members)\w+ only\W*$|"
     r"^\W*(?:only|just) (?:the|a|an|one) \w+(?: \w+)?\W*$|[{\[]\s*[\"'<][^\n]{0,200}[}\]].*\b(?:return|output)|"
     r"\b(?:return|output|format|reply|respond|answer|keys)\b[^\n]{0,60}\{\s*[\"'<]|\bis to be (?:put|turned|"
-    r"sent|brought) ",
+    r"sent|brought) |"
+    r"^\W*given (?:a|an|the|some|two|one|any)\b[^.]*?, (?!answer|explain|help|respond|reply|use|provide|give|describe|"
+    r"discuss|create a final|please|you|write a (?:helpful|detailed)|and\b|or\b|not\b)\w+|"
+    r"^\W*(?:just |only |always )?(?:say|return|answer|output|reply|respond|print|write|put)\b(?: with| only)?"
+    r"[^.,\"]{0,20}[\"“'][\w ]{1,20}[\"”'] ?(?:or|/|,) ?(?:or )?[\"“']\w",
     re.I,
 )
 """An output that is one thing: "your answer is a category", "letter only"."""
@@ -50,10 +54,14 @@ FEW_WORDS = 14
 """Words of instructions whose language is not certain."""
 
 
-def read_sentence(sentence: str, language: str, prompt: bool) -> set[str]:
-    """The signs of one sentence, and "form" if it speaks of the form of the whole answer."""
-    if language in ("zh", "ja"):
-        return _read_unspaced(sentence, language)
+def read_sentence(sentence: str, language: str, *, prompt: bool) -> set[str]:
+    """The signs of one sentence, and "form" if it speaks of the form of the whole answer.
+
+    Args:
+        sentence: The sentence.
+        language: A language with spaces between words.
+        prompt: Whether the sentence stands around a question.
+    """
     words = WORD.findall(sentence.casefold().replace("’", "'"))[:_WORDS]
     if not words:
         return set()
@@ -145,7 +153,7 @@ _BE_DONE = re.compile(r"\b(?:be|being|get|gets|is|are)\s+(?:\w+ly\s+)?(\w+ed|rew
 
 def _classes(words: list[str], language: str) -> list[Set[str]]:
     """The classes of the words and phrases that begin at each word."""
-    table = lexicon_words(language, _FILE)
+    table = lexicon_words(language, FILE)
     found = list[Set[str]]()
     for i, word in enumerate(words):
         here: set[str] | frozenset[str] = _NONE
@@ -434,25 +442,3 @@ class _Sentence:
         if classes or word in _PLAIN or word.endswith("ing") or not word.isalpha():
             return False
         return self.words[i + 1] in _DETERMINERS
-
-
-# --- Chinese and Japanese -------------------------------------------------------------------------
-
-
-@cache
-def _patterns(language: str) -> Mapping[str, re.Pattern[str]]:
-    """The patterns of a language without spaces, by class."""
-    lines = (line.partition(":") for line in lexicon(_FILE)[language])
-    return {name: re.compile(pattern.strip(), re.I) for name, _, pattern in lines}
-
-
-def _read_unspaced(sentence: str, language: str) -> set[str]:
-    patterns = _patterns(language)
-    found = {name for name, pattern in patterns.items() if pattern.search(sentence)}
-    if found & {"asks", "fine"}:
-        return set()
-    signs = {"task"} if found & {"task", "role", "make", "back"} and "aside" not in found else set[str]()
-    if "aside" not in found:
-        signs.add("form")
-        signs |= {name for name, of in (("short around", "short"), ("format around", "shape")) if of in found}
-    return signs

@@ -227,7 +227,7 @@ def test_instruction_lines_leave_documents_and_the_question_out():
 
 def test_long_texts_are_read_at_both_ends(monkeypatch):
     seen = []
-    monkeypatch.setattr(tasks, "read_sentence", lambda sentence, *_: seen.append(sentence) or set())
+    monkeypatch.setattr(tasks, "read_sentence", lambda sentence, *_, **__: seen.append(sentence) or set())
     tasks.read_instructions("Be kind to bees. " * 100_000 + "The end is near.")
     assert sum(map(len, seen)) < 20_000
     assert any("The end is near." in sentence for sentence in seen)
