@@ -194,7 +194,8 @@ class _Sentence:
         )
         if "others" in self.classes[start] and "duty" not in every and not self.english:
             return set()
-        about_others = self.english and "others" in self.classes[0] and "duty" not in every
+        wished = self.prompt and self.words[0] in ("i", "we")
+        about_others = self.english and not wished and "others" in self.classes[0] and "duty" not in every
         hedged = not _IF.isdisjoint(self.words) and "asks" in every and _ELSE.isdisjoint(self.words)
         hedged = hedged or "refuse" in every
         signs = set[str]()
