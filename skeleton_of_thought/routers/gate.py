@@ -142,9 +142,9 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
         "in few words": min(map(int, _IN_WORDS.findall(form)), default=math.inf) <= max_words,
         "as a format": "format" in question.classes and _AS_FORMAT.search(question.text),
         # A list is Markdown already.
-        "format around": any(
-            found[1].casefold() != "markdown" for found in _AS_FORMAT.finditer(form, len(question.text))
-        ),
+        "format around": len(form) > len(question.text)
+        # A list is Markdown already.
+        and any(found[1].casefold() != "markdown" for found in _AS_FORMAT.finditer(form, len(question.text))),
     }
     for sign, shows in facts.items():
         if shows:
