@@ -135,7 +135,7 @@ def _read_unspaced(sentence: str, language: str) -> set[str]:
     found = {name for name, pattern in patterns.items() if pattern.search(sentence)}
     if found & {"asks", "fine"}:
         return set()
-    signs = {"task"} if found & {"task", "role", "make", "back"} and "aside" not in found else set[str]()
+    signs = {"task"} if found & {"task", "role", "make", "back", "output"} and "aside" not in found else set[str]()
     if "aside" not in found:
         signs.add("form")
         signs |= {name for name, of in (("short around", "short"), ("format around", "shape")) if of in found}
