@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
 
 from skeleton_of_thought.routers import instructions, question, tasks
@@ -12,6 +15,7 @@ from skeleton_of_thought.routers.question import find_question
 from skeleton_of_thought.routers.tasks import read_instructions
 from skeleton_of_thought.types import Conversation, Message
 
+INSTRUCTIONS = Path(__file__).parent.parent / "data" / "router_instructions.csv"
 POINTS = "What are the main benefits of regular exercise?"
 
 
@@ -174,6 +178,14 @@ def test_a_task_around_a_question_goes_direct(frame):
 def test_prompts_that_ask_for_an_answer_keep_the_skeleton(frame):
     decision = routed(KEPT[frame].format(POINTS))
     assert decision.use_skeleton is True, decision.reason
+
+
+def test_the_instructions_that_the_rules_were_written_for_are_decided_as_labelled():
+    with INSTRUCTIONS.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    wrong = [row for row in rows if routed(row["prompt"], row["system"] or None).use_skeleton != (row["label"] == "1")]
+    assert len(rows) > 600
+    assert len(wrong) < len(rows) / 25, wrong
 
 
 # --- documents ------------------------------------------------------------------------------------
