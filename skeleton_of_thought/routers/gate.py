@@ -105,7 +105,7 @@ _IN_SENTENCES = re.compile(
 _AS_FORMAT = re.compile(
     r"\b(?:as|in|into|als|en|au format|in formato|formato|em|como|naar|в формате|в виде|returns?|outputs?)\s+"
     r"(?:(?:an?|eine[rmn]?|une?|una|um|uma|een|valid|the form of a)\s+)*"
-    r"(?:json|csv|yaml|xml|html|latex|markdown|table|tabelle|tableau|tabla|tabella|tabela|tabel|таблиц\w*)\b",
+    r"(json|csv|yaml|xml|html|latex|markdown|table|tabelle|tableau|tabla|tabella|tabela|tabel|таблиц\w*)\b",
     re.I,
 )
 
@@ -141,7 +141,10 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
         "in sentences": _IN_SENTENCES.search(form),
         "in few words": min(map(int, _IN_WORDS.findall(form)), default=math.inf) <= max_words,
         "as a format": "format" in question.classes and _AS_FORMAT.search(question.text),
-        "format around": _AS_FORMAT.search(form, len(question.text)),
+        # A list is Markdown already.
+        "format around": len(form) > len(question.text)
+        # A list is Markdown already.
+        and any(found[1].casefold() != "markdown" for found in _AS_FORMAT.finditer(form, len(question.text))),
     }
     for sign, shows in facts.items():
         if shows:

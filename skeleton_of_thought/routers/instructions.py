@@ -26,7 +26,8 @@ _DOCUMENTS = (
     r"results?|"
     r"information|facts|text|profile|emails?|threads?|letters?|leaflets?|materials?|chunks?|rows|files|table|"
     r"cards?|minutes|"
-    r"pages?|papers?|reviews?|lines|search results|unterlagen?|protokoll|merkblatt|notiz\w*|bericht\w*|record|records|"
+    r"pages?|papers?|reviews?|lines|diary|diaries|logs?|sheets?|memos?|essays?|chapters?|interviews?|surveys?|novels?|brochures?|blogs?|posts|statistics|wiki|"
+    r"search results|unterlagen?|protokoll|merkblatt|notiz\w*|bericht\w*|record|records|"
     r"summar(?:y|ies)|reports?|kontext\w*|dokument\w*|auszüg\w*|quellen|wissen|verlauf|texte?|"
     r"contextes?|documents|extraits|informations|contexto|documentos?|fragmentos|información|contesto|documenti|"
     r"estratti|informazioni|trechos|informações|documenten|fragmenten|informatie|контекст\w*|документ\w*|"
@@ -36,7 +37,8 @@ _ANNOUNCES = re.compile(
     rf"\b(?:{_DOCUMENTS})\b.*(?:[:：]$|\b(?:below|follow\w*|next|provided|given|retrieved|found|here|unten|"
     rf"folgend\w*|suivant\w*|"
     r"ci-dessous|siguientes?|seguenti?|seguintes?|volgende|onderstaande|ниже|следующ\w*)\b)|"
-    rf"\b(?:below|follow\w*|provided|given|retrieved|these|this|folgend\w*|suivant\w*|siguientes?|seguenti?|seguintes?|"
+    rf"\b(?:below|follow\w*|provided|given|retrieved|these|this|you have|i have|attached|pasted|collected|"
+    r"folgend\w*|suivant\w*|siguientes?|seguenti?|seguintes?|"
     rf"volgende|onderstaande|следующ\w*|dem|les|los|le|os|de)\b[^.!?]*\b(?:{_DOCUMENTS})\b|"
     rf"\b(?:use|using|based on|with|from|given|on)\b[^.!?]{{0,40}}\b(?:{_DOCUMENTS})\b|"
     r"(?:上下文|文档|资料|内容|材料|参考|背景|文脈|文書|資料|情報|コンテキスト).*(?:[:：]$|以下|如下|下面|次の)|(?:以下|如下|下面|次の).*"
@@ -113,8 +115,9 @@ _SPEAKER = re.compile(
     r"GOAL)\b)[A-ZÄÖÜÉ][A-ZÄÖÜÉ .]{1,20}: "
 )
 """A turn of a transcript."""
+_ITEM = re.compile(r"(?:\(?\d{1,2}[.)]|\(?[a-h]\)|[-*•]) +")
 _OPENS = re.compile(r"\b(?:begin|start)", re.I)
-_TAG = re.compile(r"<([a-z][\w-]*)(?: [^>]*)?>", re.I)
+_TAG = re.compile(r"[<\[]([a-z][\w-]*)(?: [^>\]]*)?([>\]])", re.I)
 _INSTRUCTION_TAGS = frozenset(
     ("instructions", "instruction", "rules", "task", "role", "guidelines", "system", "persona", "format", "output", "s",
      "output_format", "style", "tone", "goal", "constraints", "prompt", "system_prompt", "policy", "inst", "sys")
@@ -167,6 +170,8 @@ class _Reader:
             if self.announced:
                 self._open("document", blank=True, announced=True)
             self.lines.append("")
+        elif self.announced and _ITEM.match(line) and not _RESUMES.match(_ITEM.sub("", line)):
+            self._open("document", blank=True, announced=True)
         elif not self._opens(line) and not _SPEAKER.match(line) and not _QUOTED_LINE.match(line):
             self._keep(_QUOTE.sub(" … ", line))
 
@@ -197,7 +202,7 @@ class _Reader:
         elif _RULE.fullmatch(line):
             self._open("rule" if self.announced or _OPENS.search(line) else "")
         elif (tag := _TAG.match(line)) and tag[1].casefold() not in _INSTRUCTION_TAGS:
-            self._open(f"</{tag[1]}>", announced=self.announced)
+            self._open(f"{line[0]}/{tag[1]}{tag[2]}", announced=self.announced)
             if (end := self._end(line)) >= 0:
                 self.inside = ""
                 self.lines.append(line[end:].strip())

@@ -6,20 +6,20 @@ The words are in `tasks.txt`. English is read by the order of its words, other l
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass
-from functools import cache
 
-from skeleton_of_thought.routers.question import WORD, lexicon, lexicon_words
+from skeleton_of_thought.routers.question import WORD, lexicon_words
 
-__all__ = ["FEW_WORDS", "read_sentence"]
+__all__ = ["FEW_WORDS", "FILE", "read_sentence"]
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_FILE = "tasks.txt"
+FILE = "tasks.txt"
+"""The words."""
 _NONE: frozenset[str] = frozenset()
 _WORDS = 60
 """The most words of a sentence that are read."""
@@ -41,7 +41,11 @@ _IS_ONLY = re.compile(
     r"(?!english|german|french|spanish|italian|facts|text|adults|prose|users|members)\w+ only\W*$|"
     r"^\W*(?:only|just) (?:the|a|an|one) \w+(?: \w+)?\W*$|[{\[]\s*[\"'<][^\n]{0,200}[}\]].*\b(?:return|output)|"
     r"\b(?:return|output|format|reply|respond|answer|keys)\b[^\n]{0,60}\{\s*[\"'<]|\bis to be (?:put|turned|"
-    r"sent|brought) ",
+    r"sent|brought) |"
+    r"^\W*given (?:a|an|the|some|two|one|any)\b[^.]*?, (?!answer|explain|help|respond|reply|use|provide|give|describe|"
+    r"discuss|create a final|please|you|write a (?:helpful|detailed)|and\b|or\b|not\b)\w+|"
+    r"^\W*(?:just |only |always )?(?:say|return|answer|output|reply|respond|print|write|put)\b(?: with| only)?"
+    r"[^.,\"]{0,20}[\"“'][\w ]{1,20}[\"”'] ?(?:or|/|,) ?(?:or )?[\"“']\w",
     re.I,
 )
 """An output that is one thing: "your answer is a category", "letter only"."""
@@ -50,10 +54,14 @@ FEW_WORDS = 14
 """Words of instructions whose language is not certain."""
 
 
-def read_sentence(sentence: str, language: str, prompt: bool) -> set[str]:
-    """The signs of one sentence, and "form" if it speaks of the form of the whole answer."""
-    if language in ("zh", "ja"):
-        return _read_unspaced(sentence, language)
+def read_sentence(sentence: str, language: str, *, prompt: bool) -> set[str]:
+    """The signs of one sentence, and "form" if it speaks of the form of the whole answer.
+
+    Args:
+        sentence: The sentence.
+        language: A language with spaces between words.
+        prompt: Whether the sentence stands around a question.
+    """
     words = WORD.findall(sentence.casefold().replace("’", "'"))[:_WORDS]
     if not words:
         return set()
@@ -124,6 +132,11 @@ _ONE = re.compile(
     r"(?:lines?|sentence|word|phrase|number|letter|digit|emoji|character)\b(?! per\b| for each\b| of context)",
     re.I,
 )
+_PARTS = _words("terms jargon idioms units abbreviations foreign latin technical")
+"""Parts of an answer: "translate Latin terms" is no task."""
+_BEYOND = _words("as in with below where when if so because while before after")
+"""Words after which a verb's object has ended."""
+_ANSWERS = _words("answer answers response responses reply replies")
 _STYLE_OF_SENTENCES = re.compile(
     r"\b(?:keep|each|every|write|with|of) (?:your |the )?(?:short )?(?:sentences?|paragraphs?)\b", re.I
 )
@@ -140,7 +153,7 @@ _BE_DONE = re.compile(r"\b(?:be|being|get|gets|is|are)\s+(?:\w+ly\s+)?(\w+ed|rew
 
 def _classes(words: list[str], language: str) -> list[Set[str]]:
     """The classes of the words and phrases that begin at each word."""
-    table = lexicon_words(language, _FILE)
+    table = lexicon_words(language, FILE)
     found = list[Set[str]]()
     for i, word in enumerate(words):
         here: set[str] | frozenset[str] = _NONE
@@ -181,7 +194,8 @@ class _Sentence:
         )
         if "others" in self.classes[start] and "duty" not in every and not self.english:
             return set()
-        about_others = self.english and "others" in self.classes[0] and "duty" not in every
+        wished = self.prompt and self.words[0] in ("i", "we")
+        about_others = self.english and not wished and "others" in self.classes[0] and "duty" not in every
         hedged = not _IF.isdisjoint(self.words) and "asks" in every and _ELSE.isdisjoint(self.words)
         hedged = hedged or "refuse" in every
         signs = set[str]()
@@ -199,7 +213,11 @@ class _Sentence:
             signs.add("task")
         if self._verdicts(every) or self._commands(start, told, hedged):
             signs.add("task")
-        if not hedged and "aside" not in every and (told or self.prompt or len(self.words) <= 9 or "answer" in every):
+        if (
+            not hedged
+            and "aside" not in every
+            and (told or self.prompt or len(self.words) <= (9 if self.english else FEW_WORDS) or "answer" in every)
+        ):
             if not _STYLE_OF_SENTENCES.search(self.text):
                 signs.add("form")
             signs |= self._form()
@@ -210,14 +228,16 @@ class _Sentence:
     def _form(self) -> set[str]:
         signs = set[str]()
         negated = False
-        if (self.english and _ONE.search(self.text)) or _FEW_WORDS.search(self.text):
+        if (self.english and _NOT.isdisjoint(self.words[:2]) and _ONE.search(self.text)) or _FEW_WORDS.search(
+            self.text
+        ):
             signs.add("short around")
         for i, (word, classes) in enumerate(zip(self.words, self.classes, strict=True)):
             if word in _STOPS:
                 negated = False
             if "short" in classes and not negated:
                 signs.add("short around")
-            if "shape" in classes and (not negated or word in _NOT):
+            if "shape" in classes and (not negated or word in _NOT) and self.words[i + 2 : i + 3] != ["of"]:
                 signs.add("format around")
             if "filetype" in classes and not negated and _KNOWS.isdisjoint(self.words):
                 before, after = self.words[max(0, i - 1)], self.words[min(i + 1, len(self.words) - 1)]
@@ -228,7 +248,7 @@ class _Sentence:
 
     def _passive(self, every: set[str]) -> bool:
         """Whether something is to be done to the input: "the message is to be translated"."""
-        if not self.english or "input" not in every or not _NOT.isdisjoint(self.words):
+        if not self.english or "input" not in every or not (_NOT | _IF).isdisjoint(self.words):
             return False
         for done in _BE_DONE.finditer(" ".join(self.words)):
             if _classes([done[1]], "en")[0] & {"task", "unless"}:
@@ -285,7 +305,12 @@ class _Sentence:
             if not self.english and classes & {"task", "make", "back"} and self._negated(i):
                 continue
             if not negated and not aided and self._is_command(i, command, told, i == start):
-                if "task" in classes and not (hedged and after_if) and not self._if_needed(hedged):
+                part = not _PARTS.isdisjoint(self.words[i + 1 : i + 5]) or self.words[i + 1 : i + 4] == [
+                    "at",
+                    "the",
+                    "end",
+                ]
+                if "task" in classes and not part and not (hedged and after_if) and not self._if_needed(hedged):
                     return True
                 if not hedged and self._asks_for_text(i, classes):
                     return True
@@ -365,7 +390,7 @@ class _Sentence:
             if after in ("in", "for", "at", "with", "like", "as", "clearly", "to", "from", "about", "your"):
                 return False
             for k in range(i + 1, min(i + 13, len(self.words))):
-                if self.words[k] in _STOPS and self.words[k] not in "-()":
+                if (self.words[k] in _STOPS and self.words[k] not in "-()") or (k > i + 2 and self.words[k] in _BEYOND):
                     break
                 if "text" in self.classes[k]:
                     return not (self.words[k - 1] in _STYLE and self.words[k] in ("sentences", "words", "paragraphs"))
@@ -377,7 +402,7 @@ class _Sentence:
                     return False
                 if self.words[k] == "into" and "answer" not in self._class(k + 1) | self._class(k + 2):
                     return True
-                if "judge" in classes and "answer" in self.classes[k]:
+                if "judge" in classes and self.words[k] in _ANSWERS:
                     return True
                 if "input" in self.classes[k] and (k == i + 1 or self.words[k] != "it"):
                     return True
@@ -397,6 +422,8 @@ class _Sentence:
             "will",
         ):
             return False
+        if set(self.words[i + 1 :]) <= _STOPS:
+            return False  # a label: "Output:"
         for k in range(i + 1, min(i + 10, len(self.words))):
             if self.words[k] in ".;" and k > i + 1:
                 break
@@ -416,25 +443,3 @@ class _Sentence:
         if classes or word in _PLAIN or word.endswith("ing") or not word.isalpha():
             return False
         return self.words[i + 1] in _DETERMINERS
-
-
-# --- Chinese and Japanese -------------------------------------------------------------------------
-
-
-@cache
-def _patterns(language: str) -> Mapping[str, re.Pattern[str]]:
-    """The patterns of a language without spaces, by class."""
-    lines = (line.partition(":") for line in lexicon(_FILE)[language])
-    return {name: re.compile(pattern.strip(), re.I) for name, _, pattern in lines}
-
-
-def _read_unspaced(sentence: str, language: str) -> set[str]:
-    patterns = _patterns(language)
-    found = {name for name, pattern in patterns.items() if pattern.search(sentence)}
-    if found & {"asks", "fine"}:
-        return set()
-    signs = {"task"} if found & {"task", "role", "make", "back"} and "aside" not in found else set[str]()
-    if "aside" not in found:
-        signs.add("form")
-        signs |= {name for name, of in (("short around", "short"), ("format around", "shape")) if of in found}
-    return signs

@@ -8,12 +8,13 @@ The words are in `tasks.txt`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from skeleton_of_thought.routers.instructions import ends_with_label, instruction_lines, sentences
-from skeleton_of_thought.routers.question import read_question
-from skeleton_of_thought.routers.sentence import FEW_WORDS, read_sentence
+from skeleton_of_thought.routers.question import lexicon, read_question
+from skeleton_of_thought.routers.sentence import FEW_WORDS, FILE, read_sentence
 
 __all__ = ["Instructions", "read_instructions"]
 
@@ -57,12 +58,14 @@ def read_instructions(text: str, question: str = "") -> Instructions:
         signs.add("task")
     every = list(sentences(lines))
     for sentence in every if len(every) <= _SENTENCES else every[: _SENTENCES // 2] + every[-_SENTENCES // 2 :]:
-        for language in languages:
-            found = read_sentence(sentence, language, bool(question))
-            signs |= found
-            if "form" in found and sentence not in form:
-                form.append(sentence)
-    return Instructions(frozenset(signs), "\n".join(form))
+        if languages[0] in ("zh", "ja"):
+            readings = [_read_unspaced(sentence, languages[0])]
+        else:
+            readings = [read_sentence(sentence, language, prompt=bool(question)) for language in languages]
+        signs.update(*readings)
+        if all("form" in found for found in readings):
+            form.append(sentence)
+    return Instructions(frozenset(signs - {"form"}), "\n".join(form))
 
 
 def _languages(text: str) -> tuple[str, ...]:
@@ -115,3 +118,25 @@ def _leads_in(text: str, question: str) -> bool:
     """Whether the words before the question in its line speak of anything but a question and its answer."""
     before = text[: text.find(question)].rsplit("\n", 1)[-1].rstrip(" \"'“„«「『")
     return before.endswith((":", "：")) and before.count(" ") > 1 and not _KEEPS.search(before)
+
+
+# --- Chinese and Japanese -------------------------------------------------------------------------
+
+
+@cache
+def _patterns(language: str) -> Mapping[str, re.Pattern[str]]:
+    """The patterns of a language without spaces, by class."""
+    lines = (line.partition(":") for line in lexicon(FILE)[language])
+    return {name: re.compile(pattern.strip(), re.I) for name, _, pattern in lines}
+
+
+def _read_unspaced(sentence: str, language: str) -> set[str]:
+    patterns = _patterns(language)
+    found = {name for name, pattern in patterns.items() if pattern.search(sentence)}
+    if found & {"asks", "fine"}:
+        return set()
+    signs = {"task"} if found & {"task", "role", "make", "back", "output"} and "aside" not in found else set[str]()
+    if "aside" not in found:
+        signs.add("form")
+        signs |= {name for name, of in (("short around", "short"), ("format around", "shape")) if of in found}
+    return signs

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
 
 from skeleton_of_thought.routers import instructions, question, tasks
@@ -12,6 +15,7 @@ from skeleton_of_thought.routers.question import find_question
 from skeleton_of_thought.routers.tasks import read_instructions
 from skeleton_of_thought.types import Conversation, Message
 
+INSTRUCTIONS = Path(__file__).parent.parent / "data" / "router_instructions.csv"
 POINTS = "What are the main benefits of regular exercise?"
 
 
@@ -176,6 +180,14 @@ def test_prompts_that_ask_for_an_answer_keep_the_skeleton(frame):
     assert decision.use_skeleton is True, decision.reason
 
 
+def test_the_instructions_that_the_rules_were_written_for_are_decided_as_labelled():
+    with INSTRUCTIONS.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    wrong = [row for row in rows if routed(row["prompt"], row["system"] or None).use_skeleton != (row["label"] == "1")]
+    assert len(rows) > 600
+    assert len(wrong) < len(rows) / 25, wrong
+
+
 # --- documents ------------------------------------------------------------------------------------
 
 DOCUMENT = (
@@ -227,7 +239,7 @@ def test_instruction_lines_leave_documents_and_the_question_out():
 
 def test_long_texts_are_read_at_both_ends(monkeypatch):
     seen = []
-    monkeypatch.setattr(tasks, "read_sentence", lambda sentence, *_: seen.append(sentence) or set())
+    monkeypatch.setattr(tasks, "read_sentence", lambda sentence, *_, **__: seen.append(sentence) or set())
     tasks.read_instructions("Be kind to bees. " * 100_000 + "The end is near.")
     assert sum(map(len, seen)) < 20_000
     assert any("The end is near." in sentence for sentence in seen)
