@@ -399,7 +399,8 @@ class Board:
         if self.share is None:
             from skeleton_of_thought.budget import Budget, Share
 
-            self.share = Share(Budget(self._limit))
+            # One long call of a lone answer should not hold back a short one that was refused.
+            self.share = Share(Budget(self._limit, least=1 if len(self._flows) > 1 else 2))
             self.share.enter([*self._open, *self._closing])
         return self.share
 

@@ -70,10 +70,12 @@ class Budget:
 
     Args:
         limit: The most calls that are open at any time; None for no limit.
+        least: The number of calls that a rate limit leaves open, if the limit is not lower itself.
     """
 
-    def __init__(self, limit: int | None) -> None:
+    def __init__(self, limit: int | None, least: int = 1) -> None:
         self._given = self._limit = limit
+        self._least = least
         self._open = 0  # calls that are counted
         self._beside = 0  # calls that are not
         self._resume = 0.0
@@ -173,7 +175,7 @@ class Budget:
                 seconds = min(backoff * 2.0**self._fruitless, max(backoff, _LONGEST_PAUSE))
             self._fruitless += 1
             self._resume = max(self._resume, now + seconds)
-            limit = self._lower(max(1, (self._open + self._beside) // 2))
+            limit = self._lower(max(self._least, (self._open + self._beside) // 2))
         logger.warning(
             "The model's server limits its rate (%s: %.200s). No call is opened for %g s, then at most %d at a time.",
             type(error).__name__,

@@ -1071,7 +1071,9 @@ def test_a_retry_waits_for_the_server_as_well():
     board.handle(End(opened[0][0], Reply(), RateLimitError(100.0)), 0.0)
     board.handle(End(opened[1][0], Reply(), ConnectionError("reset")), 0.0)
     assert board.openings(99.0) == []
-    assert board.openings(100.0) == opened[:1]  # of the two that were open
+    refused, (_, again) = board.openings(100.0)
+    assert refused == opened[0]
+    assert (again.point, again.attempt) == (opened[1][1].point, 2)
 
 
 def test_a_refused_point_has_its_whole_time_again():
@@ -1106,6 +1108,23 @@ def test_the_tokens_of_a_refused_call_count():
     board.handle(End(key, Reply(Usage(7, 2)), None), 0.0)
     (answer,) = [event.answer for _, event in board.events() if isinstance(event, AnswerDone)]
     assert answer.usage == Usage(14, 2)
+
+
+def test_a_long_call_of_a_lone_answer_holds_no_refused_call_back():
+    board, opened = board_of_points(3)
+    (first, _), (second, _), (third, _) = opened
+    for now in (1.0, 2.0, 3.0):  # the first point goes on all the time
+        board.handle(End(second, Reply(), RateLimitError(0.5)), now)
+        if now == 1.0:
+            board.handle(Text(third, "text"), now)
+            board.handle(End(third, Reply(), None), now)
+        assert board.openings(now + 0.5) == [opened[1]]
+    board.handle(Text(second, "text"), 4.0)
+    board.handle(End(second, Reply(), None), 4.0)
+    board.handle(Text(first, "text"), 4.0)
+    board.handle(End(first, Reply(), None), 4.0)
+    (answer,) = [event.answer for _, event in board.events() if isinstance(event, AnswerDone)]
+    assert [e.text for e in answer.expansions] == ["text"] * 3
 
 
 def test_a_task_that_waits_for_a_server_can_be_cancelled():
