@@ -295,7 +295,7 @@ def narrow(kit, width):
 
 async def test_a_burst_in_one_answer_costs_no_retry(kit, way):
     llm = narrow(kit, 4)
-    output = await way(chain_of(llm, backoff=0.01), "Why?")
+    output = await way(chain_of(llm, backoff=0.01, max_retries=1), "Why?")
     assert list(output["points"].values()) == [f"All about {title.lower()}." for title in SIXTEEN]
     assert output["errors"] == {}
     assert 1 <= len(llm.watch.refused) <= 24
@@ -318,7 +318,7 @@ async def test_a_burst_slows_the_whole_batch_down(kit, path, chat):
 
 async def test_the_runs_of_refused_calls_end_within_the_answers(kit, way):
     llm, runs = narrow(kit, 2), kit.Runs()
-    await way(chain_of(llm, backoff=0.01), "Why?", {"callbacks": [runs]})
+    await way(chain_of(llm, backoff=0.01, max_retries=1), "Why?", {"callbacks": [runs]})
     assert llm.watch.refused
     runs.assert_all_ended_before_the_root()
 
