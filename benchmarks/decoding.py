@@ -39,7 +39,7 @@ from skeleton_of_thought.events import AnswerDone, SkeletonDone
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.local import LocalEngine
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import Call, Conversation, Prompt, Reply
+from skeleton_of_thought.types import Call, Conversation, Prompt
 
 
 def plan(engine: LocalEngine, question: str, max_points: int) -> tuple[Prompt, list[Prompt]] | None:
@@ -50,7 +50,7 @@ def plan(engine: LocalEngine, question: str, max_points: int) -> tuple[Prompt, l
         assert call.prompt is not None
         prompts.setdefault(call.stage, []).append(call.prompt)
         if call.stage != "skeleton":
-            yield Reply()
+            yield "A point."
             return
         with engine.stream(call.prompt) as stream:
             yield from stream

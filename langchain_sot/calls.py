@@ -284,10 +284,10 @@ class _ReplyReader:
         reasons: Whether the model gives finish reasons.
     """
 
-    def __init__(self, echo: str, *, structured: bool, reasons: FinishReasons) -> None:
+    def __init__(self, echo: str = "", *, structured: bool = False, reasons: FinishReasons | None = None) -> None:
         self._echo = echo
         self._structured = StructuredReply() if structured else None
-        self._reply_end = ReplyEnd(reasons=reasons)
+        self._reply_end = ReplyEnd(reasons=reasons or FinishReasons())
         self._promised = self._stated = False
 
     def add(self, chunk: Any) -> str:
