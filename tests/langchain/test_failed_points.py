@@ -116,7 +116,6 @@ FAULTS = {
     "nothing": reply(),
     "nothing, and no end": reply(metadata={}),
     "white space": reply(" \n "),
-    "the title again": reply("**Drink water**\n"),
     "reasoning in tags": reply("<think>Water is good.</think>"),
     "reasoning at the limit": reply("<think>Water is", metadata={"finish_reason": "length"}),
     "reasoning in a block": reply([{"type": "thinking", "thinking": "Water is good."}]),
