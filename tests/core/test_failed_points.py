@@ -464,6 +464,8 @@ class NumberedReason(enum.IntEnum):
         ({"status": "in_progress"}, None),
         ({"status": {"code": 3}}, None),
         ({"finish_reason": "model_context_window_exceeded"}, "length"),
+        ({"finish_reason": "FinishReason.SAFETY"}, "SAFETY"),
+        ({"finish_reason": "FinishReason.MAX_TOKENS"}, "length"),
     ],
 )
 def test_the_end_is_found_where_the_providers_have_it(data, word):
