@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import _set_config_context
 
@@ -107,8 +107,8 @@ class ModelCalls:
         configs: The config for the calls of each flow: a child of its root run.
         streamed: The stages whose text is wanted while it is written; the others are one `invoke` each,
             which caches may answer. String LLMs get all of those that start together in one `generate`.
-        direct: The models' messages of direct answers that came whole, by the flow's position: they may have more
-            than text.
+        direct: The models' messages of direct answers, by the flow's position: they may have more than text. Of a
+            streamed answer it is the message without its text.
     """
 
     models: Sequence[AnswerModels]
@@ -136,6 +136,8 @@ class ModelCalls:
         stream = request.stream()
         try:
             for chunk in stream:
+                if call.stage == "direct":
+                    self._keep_extras(position, chunk)
                 yield reader.add(chunk)
         finally:
             # Closed here and not when it is collected: the call's run has to end before its parent's.
@@ -162,6 +164,8 @@ class ModelCalls:
             stream = request.astream(config)
             try:
                 async for chunk in stream:
+                    if call.stage == "direct":
+                        self._keep_extras(position, chunk)
                     yield reader.add(chunk)
             finally:
                 await aclose_stream(stream)
@@ -172,6 +176,15 @@ class ModelCalls:
     def _keep(self, call: Call, position: int, output: Any) -> None:
         if call.stage == "direct" and isinstance(output, AIMessage):
             self.direct[position] = output
+
+    def _keep_extras(self, position: int, chunk: Any) -> None:
+        # A model that cannot stream gives a whole message.
+        if isinstance(chunk, AIMessage) and (chunk.response_metadata or chunk.additional_kwargs):
+            extras = AIMessageChunk(
+                content="", response_metadata=chunk.response_metadata, additional_kwargs=chunk.additional_kwargs
+            )
+            before = cast("AIMessageChunk | None", self.direct.get(position))
+            self.direct[position] = extras if before is None else before + extras
 
     # --- several calls at once ---
 
@@ -233,12 +246,13 @@ class ModelCalls:
             return _Request(llm, convert_messages(prompt), config, kwargs, model, structured=True)
         if model.native:
             kwargs = _native(kwargs, call, cast("ChatTransformers", model.model))
+        direct = call.stage == "direct"
         if model.text:
-            return _Request(llm, render_text(prompt), config, kwargs, model)
+            return _Request(llm, render_text(prompt), config, kwargs, model, direct=direct)
         messages = convert_messages(prompt)
         if prompt.prefill and not model.native:
             messages.append(AIMessage(prompt.prefill))
-        return _Request(llm, messages, config, kwargs, model)
+        return _Request(llm, messages, config, kwargs, model, direct=direct)
 
 
 def _structured(

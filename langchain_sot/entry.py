@@ -317,7 +317,7 @@ class AnswerBatch:
         )
 
     def direct(self, position: int) -> AIMessage | None:
-        """The model's message of this input's direct answer, where that came whole."""
+        """The model's message of this input's direct answer; of a streamed one without its text."""
         return self._calls.direct.get(self._positions.index(position))
 
     def run(self) -> Generator[tuple[int, Event]]:

@@ -323,7 +323,7 @@ def _report(args: Namespace, view: View, result: AnswerResult, backend: ModelBac
         if lines and backend.remark is not None:
             lines.append(backend.remark)
         view.report(lines)
-    for line in shortcomings(answer, lambda error: explain(error, backend.explain)):
+    for line in shortcomings(answer, lambda error: explain(error, backend.explain), cuts=not args.json):
         print(f"sot: {line}", file=sys.stderr)
 
 

@@ -111,6 +111,11 @@ class PointWriting:
         return self._first is not None
 
     @property
+    def echoed(self) -> bool:
+        """Whether the text began with the point's number or title, which were dropped."""
+        return self._cleaner.echoed
+
+    @property
     def looping(self) -> bool:
         """Whether the text repeats itself and is to be ended."""
         return self.loops is not None and self.loops.looping

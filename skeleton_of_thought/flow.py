@@ -353,7 +353,7 @@ class AnswerFlow(MergeFlow):
     def _end_point(self, writing: PointWriting, rest: str, reply: Reply) -> None:
         text = (writing.feed(rest, self._offset) if rest else "") + writing.close()
         reason = REPEATED if writing.looping else ending(reply)
-        if reason in FAILED or not (text or writing.pieces):
+        if reason in FAILED or not (text or writing.pieces or writing.echoed):
             self._fail_point(writing, reply_error(reply, wrote=writing.begun), text)
         else:
             self._show(writing, text)

@@ -76,17 +76,19 @@ class AnswerMessages:
             usage: Whether the last chunk has `usage_metadata`. It is removed once the consumer has taken the chunk, for
                 `BaseChatModel` makes the run's result of the same chunks, and the tokens are counted at the calls.
         """
-        with contextlib.closing(self._work(live=True).run()) as events:
+        work = self._work(live=True)
+        with contextlib.closing(work.run()) as events:
             for _, event in events:
-                if (chunk := self._chunk(event, usage=usage)) is not None:
+                if (chunk := self._chunk(event, work, usage=usage)) is not None:
                     yield chunk
                     _drop_usage(chunk, event)
 
     async def achunks(self, *, usage: bool) -> AsyncGenerator[ChatGenerationChunk]:
         """Async twin of `chunks`."""
-        async with contextlib.aclosing(self._work(live=True).arun()) as events:
+        work = self._work(live=True)
+        async with contextlib.aclosing(work.arun()) as events:
             async for _, event in events:
-                if (chunk := self._chunk(event, usage=usage)) is not None:
+                if (chunk := self._chunk(event, work, usage=usage)) is not None:
                     yield chunk
                     _drop_usage(chunk, event)
 
@@ -98,14 +100,14 @@ class AnswerMessages:
         message = _answer_message(answer, self.model_name, work.direct(0))
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-    def _chunk(self, event: Event, *, usage: bool) -> ChatGenerationChunk | None:
+    def _chunk(self, event: Event, work: AnswerBatch, *, usage: bool) -> ChatGenerationChunk | None:
         if isinstance(event, AnswerDelta):
             return ChatGenerationChunk(message=AIMessageChunk(content=event.text))
         if isinstance(event, AnswerRestarted):
             # A merge broke off. A message's text cannot be taken back: the whole answer follows after a blank line.
             return ChatGenerationChunk(message=AIMessageChunk(content="\n\n"))
         answer = _finished(event)
-        return None if answer is None else _last_chunk(answer, self.model_name, usage=usage)
+        return None if answer is None else _last_chunk(answer, self.model_name, work.direct(0), usage=usage)
 
 
 def _finished(event: Event) -> Answer | None:
@@ -140,12 +142,20 @@ def _answer_message(answer: Answer, model_name: str, direct: AIMessage | None) -
     return direct.model_copy(update=own)
 
 
-def _last_chunk(answer: Answer, model_name: str, *, usage: bool) -> ChatGenerationChunk:
-    """The last chunk of a stream: the metadata, without text."""
+def _last_chunk(answer: Answer, model_name: str, direct: AIMessage | None, *, usage: bool) -> ChatGenerationChunk:
+    """The last chunk of a stream: the metadata, without text.
+
+    Args:
+        answer: The answer.
+        model_name: The model's name, for the metadata.
+        direct: What the model's own chunks of a direct answer had besides text.
+        usage: Whether it has `usage_metadata`.
+    """
     metadata = _metadata(answer, model_name)
     message = AIMessageChunk(
         content="",
-        response_metadata=metadata,
+        additional_kwargs={} if direct is None else direct.additional_kwargs,
+        response_metadata=metadata if direct is None else {**direct.response_metadata, **metadata},
         usage_metadata=_total(metadata[_STAGES]) if usage else None,
         chunk_position="last",
     )

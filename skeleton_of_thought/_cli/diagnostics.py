@@ -44,29 +44,37 @@ def as_options(text: str) -> str:
     return _SETTING.sub(lambda found: _OPTIONS[found[1]] + (" " if found[0].endswith("=") else ""), text)
 
 
-def shortcomings(answer: Answer, explain: Callable[[Exception], str]) -> Iterator[str]:
-    """Lines about the parts of an answer that failed or were cut short."""
+def shortcomings(answer: Answer, explain: Callable[[Exception], str], *, cuts: bool = True) -> Iterator[str]:
+    """Lines about the parts of an answer that failed or were cut short.
+
+    Args:
+        answer: The answer.
+        explain: The text of an error for the user.
+        cuts: Whether a text that reached its token limit is one of them. Such a text is no failure, and the JSON of an
+            answer says so itself.
+    """
     if answer.decision is not None and answer.decision.reason.startswith(FAILED):
         yield f"{' '.join(answer.decision.reason.split())}; the model answered directly"
     if answer.route == "direct" and answer.finish_reason == REPEATED:
         yield "the model repeated itself, so its answer was ended"
     elif answer.route == "direct":
-        yield from _cut_short(answer.finish_reason, "the answer")
+        yield from _cut_short(answer.finish_reason, "the answer", cuts=cuts)
     for expansion in answer.expansions:
         if expansion.error is None:
-            yield from _cut_short(expansion.finish_reason, f"point {expansion.point.index}")
+            yield from _cut_short(expansion.finish_reason, f"point {expansion.point.index}", cuts=cuts)
     for index, error in answer.errors.items():
         yield f"point {index} failed: {explain(error)}"
     if answer.merge_error is not None:
         yield f"merge failed, so the points stand as they are: {explain(answer.merge_error)}"
 
 
-def _cut_short(reason: str | None, what: str) -> Iterator[str]:
+def _cut_short(reason: str | None, what: str, *, cuts: bool) -> Iterator[str]:
     """A line about a text that lacks its end."""
     if reason == REPEATED:
         yield f"{what} repeated itself, so it was ended"
     elif reason == "length":
-        yield f"{what} was cut at the token limit (--max-tokens)"
+        if cuts:
+            yield f"{what} was cut at the token limit (--max-tokens)"
     elif reason and finish_reasons.FINISH_REASONS.get(reason.lower()) in finish_reasons.FAILED:
         yield f"{what} was ended by the provider (finish reason {reason!r})"
 

@@ -79,7 +79,7 @@ def describe_failure(reply: Reply, *, wrote: bool = False) -> tuple[str, str]:
         return "the model called a tool instead of writing text", "Use a model without tools here."
     if reply.instead or wrote:
         return (
-            f"the reply has {reply.instead or 'reasoning, blanks or a title'}, but no text",
+            f"the reply has {reply.instead or 'reasoning or blanks'}, but no text",
             "Try another model, or a prompt that asks for the text.",
         )
     return "the reply is empty", "Try another model, or another prompt."

@@ -123,6 +123,7 @@ def read_finish_reason(data: Any) -> str | None:
     for name in _REASONS:
         reason = get(name)
         if reason and (word := reason if type(reason) is str else _word(reason)):
+            word = word.rpartition(".")[2] or word  # "FinishReason.SAFETY" is an enum of Google's as a string
             return "length" if FINISH_REASONS.get(word.lower()) == "length" else word
     # Google blocks some prompts, and there is no reply then.
     feedback = get("prompt_feedback")

@@ -194,10 +194,14 @@ class ExpansionText(WholeText):
     Drops reasoning, an echo of the point's number or title at the start, and white space around
     the whole. `feed` and `close` return the text that may be shown; their join does not depend on the
     chunking. Text is held back only while it may still turn out to be an echo, or is trailing white space.
+
+    Attributes:
+        echoed: Whether an echo was dropped. A closed text that is empty was nothing but the echo then.
     """
 
     def __init__(self, point: Point) -> None:
         super().__init__()
+        self.echoed = False
         self._point = point
         self._head: str | None = ""
 
@@ -219,7 +223,7 @@ class ExpansionText(WholeText):
 
     def _restart(self) -> None:
         super()._restart()
-        self._head = ""
+        self._head, self.echoed = "", False
 
     def _after_echo(self, text: str, *, final: bool) -> str:
         if self._head is not None:
@@ -229,7 +233,7 @@ class ExpansionText(WholeText):
             end = _echo_end(self._head, self._point, final=final)
             if end is None:
                 return ""
-            text, self._head = self._head[end:], None
+            text, self._head, self.echoed = self._head[end:], None, end > 0
         return self._trim(text)
 
 

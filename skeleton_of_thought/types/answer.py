@@ -47,8 +47,7 @@ class Message:
     Attributes:
         role: `"system"`, `"user"`, `"assistant"`, or any other role that the backend knows.
         content: Text or content blocks.
-        raw: The framework's own message object, if this is the caller's unchanged message. Adapters pass it on as it
-            is, so that fields that the core does not know are kept.
+        raw: The framework's own object of a message that is unchanged. Adapters pass it on, with all its fields.
     """
 
     role: str

@@ -111,9 +111,6 @@ def test_an_unknown_word_is_no_failure_and_stays_as_it_is(word):
         "<think>I should write about sleep.</think>",
         "<think>I should wri",
         "<think>Hm.</think>\n\n",
-        "1. Sleep",
-        "**Sleep**:\n",
-        "Sleep.",
     ],
 )
 @pytest.mark.parametrize("live", [True, False])
@@ -129,10 +126,27 @@ def test_a_reply_without_text_is_a_failed_attempt(text, live):
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_the_pieces_of_a_reply_do_not_matter(size):
     flow, (one, _) = started()
-    text = "<think>Sleep is good.</think> 1. Sleep \n"
+    text = "<think>Sleep is good.</think> \n"
     for i in range(0, len(text), size):
         flow.delta(one.id, text[i : i + size])
     assert len(only(flow.done(one.id), PointRestarted)) == 1
+
+
+@pytest.mark.parametrize("text", ["1. Sleep", "**Sleep**:\n", "Sleep.", "1.", "<think>Hm.</think>Sleep"])
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_reply_that_only_repeats_the_title_is_a_good_one(text, live, size):
+    flow, (one, two) = started(live=live)
+    for i in range(0, len(text), size):
+        flow.delta(one.id, text[i : i + size])
+    answer = the_answer(flow.done(one.id) + end(flow, two))
+    assert (answer.text, answer.errors, answer.finish_reason) == ("1. Sleep\n\n2. Eat: Well.", {}, "stop")
+    assert [e.attempts for e in answer.expansions] == [1, 1]
+
+
+def test_a_title_in_the_reasoning_is_no_text():
+    flow, (one, _) = started()
+    assert len(only(end(flow, one, "1. Sleep</think>\n"), PointRestarted)) == 1
 
 
 def test_a_reply_that_only_repeats_the_prefill_is_a_failed_attempt():
@@ -450,6 +464,8 @@ class NumberedReason(enum.IntEnum):
         ({"status": "in_progress"}, None),
         ({"status": {"code": 3}}, None),
         ({"finish_reason": "model_context_window_exceeded"}, "length"),
+        ({"finish_reason": "FinishReason.SAFETY"}, "SAFETY"),
+        ({"finish_reason": "FinishReason.MAX_TOKENS"}, "length"),
     ],
 )
 def test_the_end_is_found_where_the_providers_have_it(data, word):

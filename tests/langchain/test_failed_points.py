@@ -116,7 +116,6 @@ FAULTS = {
     "nothing": reply(),
     "nothing, and no end": reply(metadata={}),
     "white space": reply(" \n "),
-    "the title again": reply("**Drink water**\n"),
     "reasoning in tags": reply("<think>Water is good.</think>"),
     "reasoning at the limit": reply("<think>Water is", metadata={"finish_reason": "length"}),
     "reasoning in a block": reply([{"type": "thinking", "thinking": "Water is good."}]),
@@ -365,6 +364,37 @@ async def test_a_direct_message_keeps_its_own_end(replying, way):
     model = skeleton_chain(llm=llm, router=lambda question: False).as_chat_model()
     message = await way(model, "Why?")
     assert (message.text, message.response_metadata["finish_reason"]) == ("Half", "SAFETY")
+
+
+class WithoutStream(Replying):
+    """The same model without streams."""
+
+    def _stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        raise NotImplementedError
+
+    def _astream(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def _should_stream(self, **kwargs: Any) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("kind", [Replying, WithoutStream])
+async def test_a_direct_message_keeps_all_that_its_model_says(replying, way, kind):
+    # A function as the router decides within the answer.
+    metadata = {"stop_reason": "refusal", "safety": ["high"]}
+    llm = kind(**vars(replying(direct=reply(additional_kwargs={"refusal": "No."}, metadata=metadata))))
+    message = await way(skeleton_chain(llm=llm, router=lambda question: False).as_chat_model(), "Why?")
+    assert message.additional_kwargs == {"refusal": "No."}
+    assert {name: message.response_metadata[name] for name in metadata} == metadata
+    assert message.response_metadata["route"] == "direct"
+    assert message.usage_metadata["total_tokens"] == 12
+
+
+async def test_a_direct_message_without_a_skeleton_keeps_it_too(replying, way):
+    llm = replying(skeleton=reply("No list."), direct=reply("Just so.", metadata={"stop_reason": "end_turn"}))
+    message = await way(skeleton_chain(llm=llm).as_chat_model(), "Why?")
+    assert (message.text, message.response_metadata["stop_reason"]) == ("Just so.", "end_turn")
 
 
 # --- string LLMs ---

@@ -135,9 +135,7 @@ class Completing(FakeListLLM):
 
     def _call(self, prompt, stop=None, run_manager=None, **kwargs):
         self.prompts.append(prompt)
-        # A point's prompt may show the call for the skeleton, too.
-        outline = "Write only the headings" in prompt and '"Move" -' not in prompt
-        return "1. Move" if outline else "Its text."
+        return "1. Move" if "Write only the headings" in prompt else "Its text."
 
     async def _acall(self, prompt, stop=None, run_manager=None, **kwargs):
         return self._call(prompt)

@@ -219,7 +219,7 @@ async def test_strings_and_templates_serve_as_merge_prompt(kit, ways, llm):
     chain = skeleton_chain(llm=llm, merge=True, merge_prompt=template)
     chain.invoke({"question": "Q", "chat_history": [SystemMessage("Be kind.")]})
     texts = [message.text for message in llm.watch.of("merge")[-1].messages]
-    assert texts == ["Be kind.", "Be brief.", f"Q 2 Take breaks; Move (were written separately) {JOINED}"]
+    assert texts == ["Be kind.\n\nBe brief.", f"Q 2 Take breaks; Move (were written separately) {JOINED}"]
 
 
 def test_a_prompt_that_never_shows_the_draft_is_refused(llm):

@@ -73,7 +73,7 @@ async def test_langchain_templates_serve_as_prompts(way, llm):
     )
     await way(chain, {"question": "Why {so}?", "chat_history": [SystemMessage("Be kind."), AIMessage("Hi")]})
     texts = [m.text for m in llm.watch.of("skeleton")[0].messages]
-    assert texts == ["Be kind.", "Be brief.", "Hi", marked("Outline Why {so}?, 10")]
+    assert texts == ["Be kind.\n\nBe brief.", "Hi", marked("Outline Why {so}?, 10")]
     (second,) = llm.watch.of("point", 2)
     assert second.text == "1. Take breaks\n2. Move\nThe point to write: 2. Move, 40 2"
 

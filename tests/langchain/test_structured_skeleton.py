@@ -18,11 +18,11 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_sot.skeleton_schema import ask_structured
 
 TITLES = ["Take breaks", "Say: 1. stop 2. go", "Move"]
-ANSWER = "1. Take breaks: Its text.\n\n2. Say: 1. stop 2. go: Its text.\n\n3. Move: Its text."
+ANSWER = "1. Take breaks: Text.\n\n2. Say: 1. stop 2. go: Text.\n\n3. Move: Text."
 
 
 def script(seen):
-    return ["Its text."] if seen.stage == "point" else ["1. As\n2. text"] if seen.stage == "skeleton" else ["Directly."]
+    return ["Text."] if seen.stage == "point" else ["1. As\n2. text"] if seen.stage == "skeleton" else ["Directly."]
 
 
 @pytest.fixture

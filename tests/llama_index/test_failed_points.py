@@ -19,6 +19,7 @@ from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 
 from llama_index_sot.llm_calls import ResponseReader
+from skeleton_of_thought.adapters.replies import FinishReasons
 from skeleton_of_thought.errors import PointError, ReplyError
 
 TITLES = ["Take breaks", "Drink water"]
@@ -144,7 +145,6 @@ FAULTS = {
     "an error": response("Half", {"finish_reason": "error"}),
     "nothing": response(),
     "white space": response(" \n"),
-    "the title again": response("**Drink water**:\n"),
     "reasoning in tags": response("<think>Water is good.</think>"),
     "reasoning at the limit": response("", {"finish_reason": "length"}, blocks=[ThinkingBlock(content="Water")]),
     "a tool call": response("", choice("tool_calls"), tool_calls=[{"name": "search"}]),
@@ -238,14 +238,14 @@ async def test_a_direct_answer_keeps_its_own_end(responding, ask, raw):
     ],
 )
 def test_events_of_raw_streams_have_the_finish_reason(raw, reason):
-    reader = ResponseReader()
+    reader = ResponseReader(FinishReasons())
     reader.add(ChatResponse(message=ChatMessage(content="It helps."), delta="It helps."))
     reader.add(ChatResponse(message=ChatMessage(content="It helps."), delta="", raw=raw))
     assert reader.reply.finish_reason == reason
 
 
 def test_the_pieces_of_a_refusal_are_joined():
-    reader = ResponseReader()
+    reader = ResponseReader(FinishReasons())
     for piece, reason in (("I can", None), ("not.", None), (None, "stop")):
         raw = {"choices": [{"finish_reason": reason, "delta": {"refusal": piece}}]}
         reader.add(ChatResponse(message=ChatMessage(content=""), delta="", raw=raw))

@@ -73,7 +73,7 @@ def test_a_synthesizer_answers_over_nodes():
     assert type(synthesizer) is SkeletonOfThoughtSynthesizer
     nodes = [NodeWithScore(node=TextNode(text="It often rains in Bergen."))]
     assert str(synthesizer.synthesize(QUERY, nodes)) == ANSWER.replace("[1] ", "")
-    assert str(again(synthesizer).synthesize(QUERY, nodes)) == ANSWER.replace("[1] ", "")
+    assert str(again(synthesizer).synthesize(QUERY, [])) == f"1. Rain ({QUERY})"
 
 
 def test_a_selector_selects():

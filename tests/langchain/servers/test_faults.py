@@ -266,6 +266,20 @@ async def test_a_direct_answer_ends_as_the_plain_models_does(server, chat, fault
 
 @EVERYWHERE
 @pytest.mark.parametrize("kind", ENDINGS)
+@pytest.mark.parametrize("context", [None, "It rains in Bergen."])
+async def test_a_direct_answer_ends_as_it_does_after_replies_that_ended_otherwise(
+    server, chat, fault, ways, name, kind, context
+):
+    # The skeleton's reply says how it ended, and has too few points.
+    server.faults["direct"] = fault(kind)
+    chain = skeleton_chain(llm=chat(server.address), min_points=4)
+    output = await ways[name](chain, {"question": "Q", "context": context})
+    assert (output["route"], output["answer"]) == ("direct", "Just so.")
+    assert [request.stage for request in server.seen] == ["skeleton", "direct"]
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("kind", ENDINGS)
 async def test_a_server_that_never_says_how_a_reply_ended_is_no_broken_one(server, chat, fault, ways, name, kind):
     server.faults = dict.fromkeys(["skeleton", 1, 2, 3, "merge"], fault(kind))
     output = await ways[name](skeleton_chain(llm=chat(server.address)), "Q")
