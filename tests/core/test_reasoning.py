@@ -462,6 +462,21 @@ def test_reasoning_of_a_merge_is_voided(live):
     assert len(reader.only(AnswerRestarted)) == live
 
 
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("at", range(1, len("Hm.</think>\n\nIt is.")))
+def test_reasoning_of_a_merge_is_voided_wherever_its_pieces_end(at, live):
+    reader = written(settings=Settings(merge=True), live=live)
+    for index in (1, 2):
+        reader.write("It helps.", index)
+        reader.end(index)
+    text = "Hm.</think>\n\nIt is."
+    reader.write(text[:at], stage="merge")
+    reader.write(text[at:], stage="merge")
+    reader.end(stage="merge")
+    answer = reader.answer()
+    assert (answer.text, answer.merged) == ("It is.", True)
+
+
 def test_a_direct_answer_is_the_models_own_text():
     reader = Reader(AnswerFlow(QUESTION, router=lambda question: False))
     reader.end(stage="route")
