@@ -153,6 +153,8 @@ MENTIONED = [
     "One writes </think>\nand goes on.",
     "```\n<think>\na\n</think>\nb\n```\nSo.",
     "Like this:\n<think>\na\n</think>\nb",
+    "- Opening: <think>\n- Closing: </think>\n- Both",
+    "2. End: [/THINK]\nIt ends.",
     "Use [THINK] and [/THINK] there [1].",
     "The mark <channel|> ends it.",
     "<answer>It helps.</answer>",
@@ -185,6 +187,7 @@ def test_a_mark_that_is_mentioned_is_text(text, size):
         "</think> as the end",
         "The pair <think></think>",
         "[THINK] blocks",
+        "Closing: </think>",
     ],
 )
 def test_a_title_may_mention_a_mark(title):
