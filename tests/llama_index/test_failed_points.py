@@ -19,6 +19,7 @@ from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 
 from llama_index_sot.llm_calls import ResponseReader
+from skeleton_of_thought.adapters.replies import FinishReasons
 from skeleton_of_thought.errors import PointError, ReplyError
 
 TITLES = ["Take breaks", "Drink water"]
@@ -137,6 +138,7 @@ def choice(reason: str, **message: Any) -> dict[str, Any]:
 FAULTS = {
     "a filter": response("Half", choice("content_filter")),
     "a filter of Google": response("", {"finish_reason": "SAFETY"}),
+    "a filter in the candidates of Google": response("Half", {"candidates": [{"finishReason": "SAFETY"}]}),
     "a filter of Bedrock": response("Sorry.", {"stopReason": "guardrail_intervened"}),
     "a refusal of Anthropic": response("", {"stop_reason": "refusal"}),
     "a refusal": response("", choice("stop", refusal="I cannot help with that.")),
@@ -226,6 +228,8 @@ async def test_a_direct_answer_keeps_its_own_end(responding, ask, raw):
     [
         (SimpleNamespace(type="message_delta", delta=SimpleNamespace(stop_reason="refusal")), "refusal"),
         ({"messageStop": {"stopReason": "guardrail_intervened"}}, "guardrail_intervened"),
+        ({"candidates": [{"finishReason": "SAFETY"}]}, "SAFETY"),
+        (SimpleNamespace(candidates=(SimpleNamespace(finish_reason="MAX_TOKENS"),)), "length"),
         (SimpleNamespace(response=SimpleNamespace(status="completed")), "stop"),
         (
             SimpleNamespace(
@@ -238,14 +242,14 @@ async def test_a_direct_answer_keeps_its_own_end(responding, ask, raw):
     ],
 )
 def test_events_of_raw_streams_have_the_finish_reason(raw, reason):
-    reader = ResponseReader()
+    reader = ResponseReader(FinishReasons())
     reader.add(ChatResponse(message=ChatMessage(content="It helps."), delta="It helps."))
     reader.add(ChatResponse(message=ChatMessage(content="It helps."), delta="", raw=raw))
     assert reader.reply.finish_reason == reason
 
 
 def test_the_pieces_of_a_refusal_are_joined():
-    reader = ResponseReader()
+    reader = ResponseReader(FinishReasons())
     for piece, reason in (("I can", None), ("not.", None), (None, "stop")):
         raw = {"choices": [{"finish_reason": reason, "delta": {"refusal": piece}}]}
         reader.add(ChatResponse(message=ChatMessage(content=""), delta="", raw=raw))
