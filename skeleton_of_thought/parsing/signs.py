@@ -58,7 +58,7 @@ CJK_UNITS = (
 """What an ordinal such as 第一 counts."""
 
 WORDS = (
-    "step|point|key point|main point|part|section|chapter|tip|phase|stage|idea|item|reason|rule|topic"
+    "step|point|key point|main point|body paragraph|part|section|chapter|tip|phase|stage|idea|item|reason|rule|topic"
     "|paragraph|argument|aspect|factor|strategy|method|day|week|lesson|principle|question|option|example|benefit|myth"
     "|fact|habit|way|task|trick|mistake|theme|bullet|goal|action|element|pillar|number|module|unit|act|block|appendix"
     "|schritt|punkt|teil|abschnitt|kapitel|tipp|stufe|regel|grund|thema|idee|etappe"

@@ -59,6 +59,7 @@ INTRODUCTIONS: list[tuple[str, list[str]]] = [
     ("はじめに\n- 背景\n\n第1章 本論\n- x\n第2章 結論", ["本論", "結論"]),
     ("서론\n- 배경\n1장 본론\n2장 결론", ["본론", "결론"]),
     ("서론:\n- 배경\n\n섹션 1: 빛\n섹션 2: 소리", ["빛", "소리"]),
+    ("Introduction:\n1. Hook\n\nBody Paragraph 1: A\nBody Paragraph 2: B", ["A", "B"]),
     ("Inledning:\n- a\n\nDel 1: Ljus\nDel 2: Ljud", ["Ljus", "Ljud"]),
     ("はじめに：\n- 背景\n\nセクション1：光\nセクション2：音", ["光", "音"]),
     ("Indledning:\n- a\n\nAfsnit 1: Lys\nAfsnit 2: Lyd", ["Lys", "Lyd"]),
@@ -274,6 +275,8 @@ DATA: list[tuple[str, list[str]]] = [
     ("sections:\n- name: A\n  description: d\n- name: B\n  description: d", ["A", "B"]),
     ("- A: first thing\n- B: second thing", ["A: first thing", "B: second thing"]),
     ("- Title: A\n- Title: B", ["A", "B"]),
+    ("- **title**: A\n- **title**: B", ["A", "B"]),
+    ("1. **Title:** A\n2. **Title:** B", ["A", "B"]),
     ("1. title: A\n2. title: B", ["A", "B"]),
 ]
 
@@ -407,6 +410,9 @@ def test_a_list_of_another_kind_below_a_point_is_part_of_it(text: str, mark: str
         (["Introduction:", "- x", "Section 1: A"], [[], [], ["A"]]),
         (["Introduction:", "1. x", "Section 1: A"], [[], [], ["A"]]),
         (["Some remarks.", "- x", "", "1. A"], [[], [], [], ["A"]]),
+        (["Introduction:", "- x", "", "1. A"], [[], [], [], ["A"]]),
+        (["**Introduction**", "- x", "", "**1. A**"], [[], [], [], ["A"]]),
+        (["## Introduction", "- x", "", "1. y", "## A", "1. z"], [[], [], [], [], [], ["Introduction", "A"]]),
         (["# Title", "## A", "## B"], [[], [], []]),
         (["## How to sleep", "1. A", "2. B"], [[], [], []]),
         (["🍎 Apples", "1. red", "🍌 Bananas", "1. yellow"], [[], [], [], ["Apples", "Bananas"]]),
