@@ -375,6 +375,8 @@ def _finish_reason(raw: Any) -> str | None:
     reason = read_finish_reason(raw)
     for name in _EVENTS if reason is None else ():
         reason = reason or read_finish_reason(_get(raw, name))
+    if reason is None and (candidates := _get(raw, "candidates")):  # of Google's whole responses
+        reason = read_finish_reason(next(iter(candidates), None))
     return reason
 
 

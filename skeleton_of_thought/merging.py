@@ -47,12 +47,14 @@ class MergeWriting:
 
     def feed(self, text: str) -> str:
         """Takes more text of the model; returns the text that belongs to the answer."""
-        text = self._echo.feed(self._cleaned(self._cleaner.feed(text)))
+        text = self._cleaned(self._cleaner.feed(text))
+        text = self._echo.feed(text)
         return self._keep(text if self.loops is None else self.loops.feed(text))
 
     def close(self) -> str:
         """Ends the text; returns the rest of it."""
-        text = self._echo.feed(self._cleaned(self._cleaner.close())) + self._echo.close()
+        text = self._cleaned(self._cleaner.close())
+        text = self._echo.feed(text) + self._echo.close()
         return self._keep(text if self.loops is None else self.loops.feed(text) + self.loops.close())
 
     def _cleaned(self, text: str) -> str:

@@ -35,7 +35,8 @@ _LIST_KEYS = (
 _START = re.compile(r"(?:^|[:：=])\s*(?=[\[{])")
 _BEGIN = re.compile(r"(?:^|(?<=\n))\s*(?=[\[{])")
 _COUNTED = re.compile(r"(?:\w+[ _-])?\d{1,3}")
-_FIELD = re.compile(rf"""(["']?)(?:{"|".join(_TITLE_KEYS)}|Title|Point|Heading)\1\s*:\s+(?P<value>\S.*)""")
+_KEY = rf"(?:{'|'.join(_TITLE_KEYS)}|Title|Point|Heading)"
+_FIELD = re.compile(rf"""(?:(["']?|\*\*|__){_KEY}\1\s*:|(\*\*|__){_KEY}:\2)\s+(?P<value>\S.*)""")
 _ID = re.compile(r"""(["']?)(?:id|index|number|nr|no|order|position|step|level)\1\s*:\s*["']?\d{1,4}["']?\s*,?\s*""")
 
 

@@ -32,11 +32,13 @@ _MARKUP = re.compile(
     rf"|\\item\b|^\s*\\textbf\{{|\\begin\{{(?:{'|'.join(sorted(_LATEX_LISTS))})\}}|\\(?:{'|'.join(_LEVELS)})\*?\{{",
     re.IGNORECASE,
 )
+_MENTION = re.compile(r"\s*[^<\s].*?\w\s</?[A-Za-z0-9]{1,10}>(?=\s[a-z])")
+"""Prose that speaks of a tag: "Use the <li> tag"."""
 
 
 def has_markup(line: str) -> bool:
     """Whether a line has a tag or a command of a list, a heading or a table."""
-    return _MARKUP.search(line) is not None
+    return _MARKUP.search(line) is not None and not _MENTION.match(line)
 
 
 class Markup:

@@ -33,11 +33,7 @@ __all__ = ["Outline", "Title"]
 _FENCE = re.compile(r"[\s>]*(`{3,}|~{3,})\s*([^`\s]*)[^`]*")
 _PLAIN = frozenset(["", "text", "txt", "plain", "plaintext", "markdown", "md", "list", "outline", "skeleton"])
 _DATA = frozenset(["json", "yaml", "yml", "html", "xml", "latex", "tex", "rst", "org", "asciidoc", "adoc"])
-
-
-_FIELD = re.compile(r"""\s*["']?(?:[a-z]{2,8}|Title|Point|Heading)["']?\s?:\s""")
-
-
+_FIELD = re.compile(r"""\s*["'*_]{0,2}(?:[a-z]{2,8}|Title|Point|Heading)(?:["'*_]{0,2}\s?:|:[*_]{2})\s""")
 _BOLD_TERM = re.compile(r"(\*\*|__)(?=\S)([^*_]{1,80})(?:[:：]\1|\1\s*[:：–—-])\s*\S")
 
 
@@ -264,11 +260,15 @@ class Outline:
 
     def _is_part(self, mark: Mark) -> bool:
         """Whether a numbered list may be part of the section that a heading or an introduction opens."""
-        from skeleton_of_thought.parsing.rare_marks import announces, is_introduction
+        from skeleton_of_thought.parsing.rare_marks import is_introduction, opens_section
 
         if mark.level or names_section(mark):
             return False
-        return is_introduction(self._lead) or bool(self._headings and not announces(self._lead))
+        levels = [level for level, _ in self._headings]
+        if is_introduction(self._lead):
+            # Below the bullets of the introduction, the points begin.
+            return not (self._top and self._loose and (mark.opened or not levels))
+        return bool(levels) and opens_section(levels, self._lead, loose=self._loose)
 
     def _hold(self, mark: Mark) -> None:
         self._holding, self._held, self._inline, self._headed = True, [], True, False

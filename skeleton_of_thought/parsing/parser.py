@@ -117,8 +117,8 @@ class SkeletonParser:
     - Marks that sentences also begin with wait for a second line of their kind: headings, bold lines, `1st`, "First,",
       emoji. Below a single heading they wait for the end: it may be the title, or the first of more points.
     - Bullets below a heading, and bullets or numbers below a line such as "Introduction:", wait for the sections that
-      they may be part of, until the end. So do bullets below prose, and numbers below a heading, if the line above does
-      not announce a list, as "Here are the points:" and "Outline" do.
+      they may be part of, until the end. So do bullets below prose, and numbers below a heading that is not a single
+      "# Title", if the line above does not announce a list, as "Here are the points:" and "Outline" do.
     - JSON, the rows of a table, and terms in bold with a colon are read by `close`.
 
     Reasoning at the beginning is skipped. Where only its closing mark arrives, all text before the mark was reasoning,

@@ -28,7 +28,7 @@ from skeleton_of_thought.parsing.signs import (
     WORDS,
 )
 
-__all__ = ["announces", "is_introduction", "letter_value", "level_below", "rare_mark"]
+__all__ = ["announces", "is_introduction", "letter_value", "level_below", "opens_section", "rare_mark"]
 
 _LAST = 99
 _LONGEST = 200
@@ -200,6 +200,20 @@ def is_introduction(line: str) -> bool:
 def announces(line: str) -> bool:
     """Whether a line announces the list of the points, as "Here are the points:" and "Outline" do."""
     return not is_introduction(line) and _ANNOUNCING.search(line[:_LONGEST]) is not None
+
+
+def opens_section(levels: list[int], lead: str, *, loose: bool) -> bool:
+    """Whether a numbered list below headings may be part of the section that the last of them opens.
+
+    Args:
+        levels: The levels of the headings so far.
+        lead: The last heading, or the line of prose below it.
+        loose: Whether a blank line, or prose, stands right above the list.
+    """
+    # A single "# Title" is the title of the whole, and "🎉 Great question!" is no heading.
+    if levels == [1] or (levels == [EMOJI_LEVEL] and (loose or lead[-1] in "!?！？")):
+        return False
+    return not announces(lead)
 
 
 _UNDERLINE = re.compile(r"={3,}|-{3,}")

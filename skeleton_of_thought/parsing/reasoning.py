@@ -104,9 +104,10 @@ class _Line:
         self._extend(rest)
 
     @property
-    def only_item(self) -> bool:
-        """Whether the line has only the mark of a list item so far."""
-        return len(self._first) < 12 and _ITEM.fullmatch(self._first) is not None
+    def names_mark(self) -> bool:
+        """Whether the line is a list item that has nothing so far, or that names what follows: "2. Closing:"."""
+        found = _ITEM.match(self._first)
+        return found is not None and (self.last in ":：" or (len(self._first) < 12 and found.end() == len(self._first)))
 
     def _extend(self, text: str) -> None:
         if not text:
@@ -173,7 +174,7 @@ def _counts(line: _Line, after: str, *, final: bool) -> bool | None:
     assert found is not None
     spaces, following = found[1], found[2]
     if not line.blank:
-        ended = line.last in _SENTENCE_END and not line.only_item
+        ended = line.last in _SENTENCE_END and not line.names_mark
         if (line.spaced and not ended) or (not line.spaced and line.last in _OPENING):
             return False  # "The </think> tag"
     if not following and len(spaces) < _SPACES and not final:

@@ -12,6 +12,7 @@ from typing import Any, Self, cast
 
 from skeleton_of_thought.adapters.replies import aclose_stream, close_stream
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.parsing.parser import without_reasoning
 from skeleton_of_thought.types import Conversation, Hints, Message, Prompt, Reply, RouteDecision, Usage
 
 __all__ = ["Ask", "AsyncAsk", "PromptRouter", "route_prompt"]
@@ -41,7 +42,6 @@ Reply with one word: INDEPENDENT, DEPENDENT or NONE."""
 
 _CONTEXT = "It was asked in a conversation whose last messages were:\n{turns}\n\n"
 _WORD = re.compile(r"\b(independent|dependent|none)\b", re.I)
-_THOUGHTS = re.compile(r"<(think|thinking|reasoning)>.*?(?:</\1>|\Z)", re.S | re.I)
 _ADAPTERS = {"langchain_core": "langchain_sot", "llama_index": "llama_index_sot"}
 """The package for the models of a framework. Names only, so that nothing is imported without such a model."""
 _LONGEST, _LONGEST_TURN = 2000, 300
@@ -146,7 +146,7 @@ def _cut(text: str, longest: int) -> str:
 
 
 def _read(text: str, usage: Usage | None) -> RouteDecision:
-    words = {word.casefold() for word in _WORD.findall(_THOUGHTS.sub("", text))}
+    words = {word.casefold() for word in _WORD.findall(without_reasoning(text))}
     if len(words) != 1:
         return RouteDecision(False, reason=f"the router's reply was not understood: {text.strip()[:60]!r}", usage=usage)
     word = words.pop()

@@ -153,6 +153,8 @@ MENTIONED = [
     "One writes </think>\nand goes on.",
     "```\n<think>\na\n</think>\nb\n```\nSo.",
     "Like this:\n<think>\na\n</think>\nb",
+    "- Opening: <think>\n- Closing: </think>\n- Both",
+    "2. End: [/THINK]\nIt ends.",
     "Use [THINK] and [/THINK] there [1].",
     "The mark <channel|> ends it.",
     "<answer>It helps.</answer>",
@@ -185,6 +187,7 @@ def test_a_mark_that_is_mentioned_is_text(text, size):
         "</think> as the end",
         "The pair <think></think>",
         "[THINK] blocks",
+        "Closing: </think>",
     ],
 )
 def test_a_title_may_mention_a_mark(title):
@@ -460,6 +463,21 @@ def test_reasoning_of_a_merge_is_voided(live):
     answer = reader.answer()
     assert (answer.text, answer.merged) == ("Both help.", True)
     assert len(reader.only(AnswerRestarted)) == live
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("at", range(1, len("Hm.</think>\n\nIt is.")))
+def test_reasoning_of_a_merge_is_voided_wherever_its_pieces_end(at, live):
+    reader = written(settings=Settings(merge=True), live=live)
+    for index in (1, 2):
+        reader.write("It helps.", index)
+        reader.end(index)
+    text = "Hm.</think>\n\nIt is."
+    reader.write(text[:at], stage="merge")
+    reader.write(text[at:], stage="merge")
+    reader.end(stage="merge")
+    answer = reader.answer()
+    assert (answer.text, answer.merged) == ("It is.", True)
 
 
 def test_a_direct_answer_is_the_models_own_text():

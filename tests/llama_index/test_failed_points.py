@@ -138,6 +138,7 @@ def choice(reason: str, **message: Any) -> dict[str, Any]:
 FAULTS = {
     "a filter": response("Half", choice("content_filter")),
     "a filter of Google": response("", {"finish_reason": "SAFETY"}),
+    "a filter in the candidates of Google": response("Half", {"candidates": [{"finishReason": "SAFETY"}]}),
     "a filter of Bedrock": response("Sorry.", {"stopReason": "guardrail_intervened"}),
     "a refusal of Anthropic": response("", {"stop_reason": "refusal"}),
     "a refusal": response("", choice("stop", refusal="I cannot help with that.")),
@@ -226,6 +227,8 @@ async def test_a_direct_answer_keeps_its_own_end(responding, ask, raw):
     [
         (SimpleNamespace(type="message_delta", delta=SimpleNamespace(stop_reason="refusal")), "refusal"),
         ({"messageStop": {"stopReason": "guardrail_intervened"}}, "guardrail_intervened"),
+        ({"candidates": [{"finishReason": "SAFETY"}]}, "SAFETY"),
+        (SimpleNamespace(candidates=(SimpleNamespace(finish_reason="MAX_TOKENS"),)), "length"),
         (SimpleNamespace(response=SimpleNamespace(status="completed")), "stop"),
         (
             SimpleNamespace(
