@@ -104,7 +104,7 @@ _RESUMES = re.compile(
 )
 _OVER = re.compile(rf"\W*(?:end of (?:the )?(?:{_DOCUMENTS})|(?:{_DOCUMENTS}) ends?)\W*", re.I)
 _RULE = re.compile(r"(?:[-=_*#~+—]{3,}|[>\"'<]{3,})(?:\s*[\w ]{1,20}\s*[-=_*#~+]{3,})?")
-_QUOTED_LINE = re.compile(r"[-*•>\s]*[\"“„«「『][^\n]{25,}|\|.*\|.*\||[^\n;]*;[^\n;]*;[^\n;]*;|[-\d.]+ \|\| ")
+_QUOTED_LINE = re.compile(r"> ?\w|[-*•>\s]*[\"“„«「『][^\n]{25,}|\|.*\|.*\||[^\n;]*;[^\n;]*;[^\n;]*;|[-\d.]+ \|\| ")
 """Lines that quote, or that are rows of a table."""
 _QUOTE = re.compile(r"\"[^\"]{25,}\"|“[^”]{25,}”|„[^“”]{25,}[“”]|«[^»]{25,}»|「[^」]{12,}」|『[^』]{12,}』|“[^”]{12,}”")
 _HEADED = re.compile(r"[-=<>*#+~]{2,}[^-=<>*#+~\n].*[-=<>*#+~]{2,}")
@@ -119,7 +119,7 @@ _SPEAKER = re.compile(
     r"GOAL)\b)[A-ZÄÖÜÉ][A-ZÄÖÜÉ .]{1,20}: "
 )
 """A turn of a transcript."""
-_SPOKEN = re.compile(r"(?:\[[^\]\n]{1,14}\] ?)?[>*_ ]*(\w[\w .'-]{0,24}?)[*_]*: \S")
+_SPOKEN = re.compile(r"(?:\[[^\]\n]{1,14}\] ?)?[>*_ ]*(\w[\w .'-]{0,24}?)[*_]*:(?: \S|$)")
 """A line that may be a turn of a transcript; it is one if its speaker has several."""
 _NO_SPEAKERS = re.compile(
     r"(?:rule|note|important|task|step|instruction|example|output|input|format|role|tone|if|when|do|don)\b", re.I

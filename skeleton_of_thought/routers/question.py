@@ -74,6 +74,8 @@ _LABELLED = re.compile(_LABEL.format(_LABELS), re.I | re.M)
 _ANY_TEXT = re.compile(rf"[ \t>#*\[]*(?:{_TEXTS})\b", re.I)
 _LABELLED_END = re.compile(rf"\n\s*\n|{_LABEL.format(_OTHER_LABELS)}", re.I | re.M)
 _TAGGED = re.compile(rf"<(?P<tag>(?:user_|end_user_)?(?:{_LABELS}))>(.{{1,600}}?)</(?P=tag)>", re.I | re.S)
+_IN_JSON = re.compile(r"\"(?:question|query|content|user_message)\"\s*:\s*\"([^\"\n]{8,300}[?？])\"")
+"""A question in a JSON object."""
 _LONGEST = 600
 """Characters of the longest question with a label."""
 _LABELS_READ = 8
@@ -132,6 +134,10 @@ _ASKS = re.compile(
 """Words of a short text that presents a question."""
 _SENTENCE = re.compile(r"(?:^|[.!:…,] |\n)(?P<question>(?:[^\n.!?？:]|\.(?! )){10,300}[?？])(?=[^?？]{0,160}\Z)")
 """The last question of a paragraph."""
+_OF_MANY = re.compile(
+    r"(?:(?:so|but|and|ok|now)[, ]+)?(?:what (?:are|were) (?:the|some|good|your)|wat zijn|какие)\b[^?]{3,}[?]", re.I
+)
+"""A question with many answers, whatever was said before it."""
 _POINTS_BACK = re.compile(
     r"\b(?:above|(?:this|the) (?:article|letter|text|transcript|excerpts?|records?|notes?|thread|report|"
     r"abstract|table|csv|"
@@ -141,7 +147,7 @@ _POINTS_BACK = re.compile(
 """Words of a question about what stands before it."""
 _IN_STEPS = re.compile(r"^\s*(?:thought|action|observation)\s*:", re.I | re.M)
 """Lines of prompts for agents that reason in steps: there the whole prompt counts as the question."""
-_PRESENTS = re.compile(r"[:：=\n<\"“„«「『]|[?？]\s*\S")
+_PRESENTS = re.compile(r"[:：=\n<\"“„«「『]|[?？]\s*\S|[.!…] ")
 """What a prompt has that presents a question; most questions have none of it."""
 _BEGINNING = _END = 2000
 """Characters that are searched for the question: it stands before or after the context."""
@@ -198,7 +204,10 @@ def find_question(text: str) -> str:
             first = labelled.partition("\n")[0].rstrip()
             labelled = first if first.endswith(("?", "？")) else labelled
             if "?" in labelled or "？" in labelled or not _ANY_TEXT.match(label[0]):
-                question = labelled or question
+                asks = "?" in labelled or "？" in labelled or not ("?" in question or "？" in question)
+                question = (labelled if asks else "") or question
+    if not question and (quoted := _IN_JSON.findall(seen)):
+        return quoted[-1]
     return question or _unlabelled(seen) or text
 
 
@@ -242,6 +251,7 @@ def _last_asked(paragraphs: list[str]) -> str:
         (context and (_POINTS_BACK.search(last) or paragraphs[0].lstrip()[0] in ">[{"))
         or (context and _CUES.search("\n".join(paragraphs[:-1])))
         or any(part and _CUES.match(part) for part in (before, after))
+        or (before and "\n" not in last and not context and _OF_MANY.match(found["question"]))
     ):
         return found["question"].strip()
     return ""
