@@ -138,6 +138,8 @@ _OF_MANY = re.compile(
     r"(?:(?:so|but|and|ok|now)[, ]+)?(?:what (?:are|were) (?:the|some|good|your)|wat zijn|какие)\b[^?]{3,}[?]", re.I
 )
 """A question with many answers, whatever was said before it."""
+_CLAUSE = re.compile(r"\A(?:with|from|using|based on|going by|given|according to|in) [^,?]{3,80}, (?=wh|how)", re.I)
+"""The words of a question before it that name a document."""
 _POINTS_BACK = re.compile(
     r"\b(?:above|(?:this|the) (?:article|letter|text|transcript|excerpts?|records?|notes?|thread|report|"
     r"abstract|table|csv|"
@@ -233,7 +235,7 @@ def _unlabelled(text: str) -> str:
             or _CUES.search(rest)
             or _ASKS.search(rest if len(rest) < _SHORT else (alone["before"] or "")[-80:])
         ):
-            return alone["question"].strip()
+            return _CLAUSE.sub("", alone["question"].strip())
     for part in paragraphs[1:-1][:_LABELS_READ]:
         if part.lstrip()[0] in _QUOTES and len(part) < _LINE and (alone := _ALONE.fullmatch(part.strip())) is not None:
             return alone["question"].strip()

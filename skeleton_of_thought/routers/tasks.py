@@ -121,7 +121,8 @@ def _asks_about(around: str) -> bool:
 _KEEPS = re.compile(
     r"\b(?:questions?|answer\w*|respon[ds]\w*|reply|explain|help|tell|context|sources?|mind|using|use|based|background|"
     r"imagine|assume|suppose|given|about|topic|like|as|with|from|for|honest\w*|friendly|please be|input|message|"
-    r"query|asks|asked|(?:user|visitor|customer|guest|reader) (?:now )?(?:writes|says)|wants to know|fragt|hi|"
+    r"query|asks|asked|(?:user|visitor|customer|guest|reader) (?:now )?(?:writes|says)|wants to know|one more|"
+    r"last thing|long shot|fragt|hi|"
     r"hello|thanks|wonder\w*|curious|know|below|frage|"
     r"antwort\w*|beantwort\w*|erklär\w*|wie|als|question|répon\w+|expli\w+|comme|pregunta|respond\w+|como|"
     r"domanda|rispond\w+|"
