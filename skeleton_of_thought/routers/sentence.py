@@ -38,7 +38,8 @@ _IS_ONLY = re.compile(
     r"consists? of|will be) "
     r"(?:always |only |just |exactly )*(?:a|an|one|the)\b(?! (?:helpful|detailed|full|complete|long|good|friendly))|"
     r"^\W*(?:(?!english|german|french|spanish|facts|text|plain|adults|prose)\w+ ){0,2}"
-    r"(?!english|german|french|spanish|italian|facts|text|adults|prose|users|members)\w+ only\W*$|"
+    r"(?!english|german|french|spanish|italian|documents?|context|sources?|passages?|excerpts?|notes|records|"
+    r"above|article|facts|text|adults|prose|users|members)\w+ only\W*$|"
     r"^\W*(?:only|just) (?:the|a|an|one) \w+(?: \w+)?\W*$|[{\[]\s*[\"'<][^\n]{0,200}[}\]].*\b(?:return|output)|"
     r"\b(?:return|output|format|reply|respond|answer|keys)\b[^\n]{0,60}\{\s*[\"'<]|\bis to be (?:put|turned|"
     r"sent|brought) |"
@@ -82,7 +83,8 @@ _NOT = _words(
     "não nunca jamás sin sem niet nooit geen zonder не никогда без"
 )
 _IF = _words(
-    "if when whenever unless where wenn falls sofern si quand lorsque cuando se quando als wanneer indien если когда"
+    "if when whenever unless where case wenn falls sofern si quand lorsque cuando se quando als wanneer "
+    "indien если когда"
 )
 _ELSE = _words("otherwise else sonst andernfalls sinon altrimenti anders иначе")
 _THIRD = _words("that who which and or assistant model bot")
@@ -136,6 +138,9 @@ _PARTS = _words("terms jargon idioms units abbreviations foreign latin technical
 """Parts of an answer: "translate Latin terms" is no task."""
 _BEYOND = _words("as in with below where when if so because while before after")
 """Words after which a verb's object has ended."""
+_OF_OUTPUT = _words("to should is are must in language languages will")
+_LIMITS = _words("about if on outside with in that when unless from")
+"""After "do not answer it" these say which questions are meant."""
 _ANSWERS = _words("answer answers response responses reply replies")
 _STYLE_OF_SENTENCES = re.compile(
     r"\b(?:keep|each|every|write|with|of) (?:your |the )?(?:short )?(?:sentences?|paragraphs?)\b", re.I
@@ -196,7 +201,7 @@ class _Sentence:
             return set()
         wished = self.prompt and self.words[0] in ("i", "we")
         about_others = self.english and not wished and "others" in self.classes[0] and "duty" not in every
-        hedged = not _IF.isdisjoint(self.words) and "asks" in every and _ELSE.isdisjoint(self.words)
+        hedged = not _IF.isdisjoint(self.words) and "asks" in every and not self._otherwise()
         hedged = hedged or "refuse" in every
         signs = set[str]()
         if self._passive(every) or self._role(start):
@@ -224,6 +229,11 @@ class _Sentence:
         elif not hedged and "shape" in every and (told or self.prompt):
             signs |= self._form() & {"format around"}
         return signs
+
+    def _otherwise(self) -> bool:
+        """Whether a rule for the other cases follows; "nothing else" begins none."""
+        pairs = zip(["", *self.words], self.words, strict=False)
+        return any(word in _ELSE and not before.endswith(("thing", "one")) for before, word in pairs)
 
     def _form(self) -> set[str]:
         signs = set[str]()
@@ -366,18 +376,7 @@ class _Sentence:
             (k for k, word in enumerate(self.words[i + 2 : i + 8], i + 2) if word in _SENT or word in ("it", "them")), 0
         )
         following = self.words[at + 1] if at and at + 1 < len(self.words) else ""
-        return bool(at) and following not in (
-            "about",
-            "if",
-            "on",
-            "outside",
-            "with",
-            "in",
-            "that",
-            "when",
-            "unless",
-            "from",
-        )
+        return bool(at) and following not in _LIMITS
 
     def _asks_for_text(self, i: int, classes: Set[str]) -> bool:
         """Whether the verb at a word has an object that is no answer."""
@@ -410,17 +409,7 @@ class _Sentence:
 
     def _returns(self, i: int) -> bool:
         """Whether something else than an answer is to be returned."""
-        if "".join(self.words[i + 1 : i + 2]) in (
-            "to",
-            "should",
-            "is",
-            "are",
-            "must",
-            "in",
-            "language",
-            "languages",
-            "will",
-        ):
+        if "".join(self.words[i + 1 : i + 2]) in _OF_OUTPUT:
             return False
         if set(self.words[i + 1 :]) <= _STOPS:
             return False  # a label: "Output:"

@@ -57,7 +57,9 @@ def read_instructions(text: str, question: str = "") -> Instructions:
     if question and (ends_with_label(text) or _asks_about(whole) or _leads_in(text, question)):
         signs.add("task")
     every = list(sentences(lines))
-    for sentence in every if len(every) <= _SENTENCES else every[: _SENTENCES // 2] + every[-_SENTENCES // 2 :]:
+    for whole_sentence in every if len(every) <= _SENTENCES else every[: _SENTENCES // 2] + every[-_SENTENCES // 2 :]:
+        sentence = _without_mentions(whole_sentence)
+        signs |= _ordered(sentence.lower())
         if languages[0] in ("zh", "ja"):
             readings = [_read_unspaced(sentence, languages[0])]
         else:
@@ -75,9 +77,13 @@ def _languages(text: str) -> tuple[str, ...]:
         return (question.language,)
     if question.size < FEW_WORDS:
         return ("en", "de", "fr", "es", "it", "pt", "nl")
-    return (question.language or "en",)
+    if question.size > _CLEAR or not text.isascii() or question.language == "en":
+        return (question.language or "en",)
+    return ("en", question.language)
 
 
+_CLEAR = 40
+"""Words of instructions in ASCII from which on their language is certain: "per" and "no" are Italian, too."""
 _REFERS = re.compile(
     r"\b(?:the|this|that|each|every|following|user's) (?:\w+ )?(?:question|query|message|sentence|text|"
     r"utterance|input)\b|\b(?:die|der|den|dem|das|des) (?:\w+ )?(?:frage|satz|satzes|nachricht|text|textes)\b|"
@@ -98,26 +104,113 @@ _ANSWERS = re.compile(
 )
 
 
+_LABELS = re.compile(
+    r"(?:^|(?<=[.!?:] ))[>#*\s]*(?:the |a )?(?:(?:user|visitor|customer)(?:'s)? |new |next |last |latest |current )*"
+    r"(?:message|question|query|input)\s*[:：]",
+    re.I,
+)
+"""Labels of the question: "The user's new message:"."""
+
+
 def _asks_about(around: str) -> bool:
     """Whether the text around a question speaks about the question, and not of an answer to it."""
+    around = _LABELS.sub(" ", around)
     return bool("?" in around or "？" in around or _REFERS.search(around)) and not _ANSWERS.search(around)
 
 
 _KEEPS = re.compile(
     r"\b(?:questions?|answer\w*|respon[ds]\w*|reply|explain|help|tell|context|sources?|mind|using|use|based|background|"
     r"imagine|assume|suppose|given|about|topic|like|as|with|from|for|honest\w*|friendly|please be|input|message|"
-    r"query|hi|hello|thanks|wonder\w*|curious|know|below|frage|"
+    r"query|asks|asked|(?:user|visitor|customer|guest|reader) (?:now )?(?:writes|says)|wants to know|one more|"
+    r"last thing|long shot|fragt|hi|"
+    r"hello|thanks|wonder\w*|curious|know|below|frage|"
     r"antwort\w*|beantwort\w*|erklär\w*|wie|als|question|répon\w+|expli\w+|comme|pregunta|respond\w+|como|"
     r"domanda|rispond\w+|"
-    r"spiega\w*|come|pergunta|vraag|antwoord\w*|leg|als|вопрос\w*|ответ\w*|объясн\w*|как)\b|问题|回答|解释|質問|答え|説明",
+    r"spiega\w*|come|pergunta|vraag|antwoord\w*|leg|als|вопрос\w*|спрашива\w*|ответ\w*|объясн\w*|как|demande|"
+    r"ausführlich\w*)\b|问题|回答|解释|質問|答え|説明",
     re.I,
 )
+
+
+_IS_ANSWERED = re.compile(
+    r"\bplease answer\b|\banswer (?:it|him|her|them|the|this)\b|\bgood answer\b|\bmodel answer\b|beantwort|antworte|"
+    r"répond|respóndele|rispondi|responda|beantwoord|ответь|回答|答えて",
+    re.I,
+)
+"""Words after a question that ask for its answer."""
 
 
 def _leads_in(text: str, question: str) -> bool:
     """Whether the words before the question in its line speak of anything but a question and its answer."""
     before = text[: text.find(question)].rsplit("\n", 1)[-1].rstrip(" \"'“„«「『")
-    return before.endswith((":", "：")) and before.count(" ") > 1 and not _KEEPS.search(before)
+    if not before.endswith((":", "：")) or before.count(" ") < 2:
+        return False
+    return not _KEEPS.search(before) and not _IS_ANSWERED.search(text[text.find(question) + len(question) :])
+
+
+# --- patterns of all languages with spaces --------------------------------------------------------
+
+_MOST = 4
+"""The most mentions of one kind in a sentence."""
+_CONDITION = re.compile(r"\b(?:if|when|whenever|unless|until|before|outside|about)\b")
+
+
+@dataclass(frozen=True)
+class _Phrase:
+    """A line of the sections [orders] and [mentions].
+
+    Attributes:
+        pattern: What to find in a sentence in lower case.
+        letters: A sentence without any of these does not have the phrase; this saves time.
+        sign: The sign that it gives a sentence.
+        unconditional: Whether it counts only in sentences without a condition.
+    """
+
+    pattern: re.Pattern[str]
+    letters: tuple[str, ...]
+    sign: str = ""
+    unconditional: bool = False
+
+    def find(self, sentence: str) -> re.Match[str] | None:
+        """The first place of the phrase in a sentence in lower case."""
+        for letters in self.letters:
+            if letters in sentence:
+                return self.pattern.search(sentence)
+        return None
+
+
+@cache
+def _phrases(section: str) -> tuple[_Phrase, ...]:
+    phrases = list[_Phrase]()
+    for line in lexicon(FILE)[section]:
+        head, _, pattern = line.partition(" => ")
+        name, _, letters = head.rpartition(": ")
+        sign, _, condition = name.partition(", ")
+        phrases.append(_Phrase(re.compile(pattern), tuple(letters.split("|")), sign, condition == "unconditional"))
+    return tuple(phrases)
+
+
+def _without_mentions(sentence: str) -> str:
+    """The sentence without the parts that speak of a task without ordering it."""
+    lower = sentence.lower()
+    if len(lower) != len(sentence):  # a letter whose lower case has two
+        return sentence
+    for phrase in _phrases("mentions"):
+        for _ in range(_MOST):
+            if (mention := phrase.find(lower)) is None:
+                break
+            begin, end = mention.span()
+            sentence, lower = f"{sentence[:begin]} {sentence[end:]}", f"{lower[:begin]} {lower[end:]}"
+    return sentence
+
+
+def _ordered(sentence: str) -> set[str]:
+    """The signs of a sentence in lower case that show in its phrases, whatever the order of its words."""
+    return {
+        phrase.sign
+        for phrase in _phrases("orders")
+        if phrase.find(sentence) and not (phrase.unconditional and _CONDITION.search(sentence))
+    }
 
 
 # --- Chinese and Japanese -------------------------------------------------------------------------
