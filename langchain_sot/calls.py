@@ -295,13 +295,13 @@ class _ReplyReader:
     Args:
         echo: The prompt, which some models repeat before their reply, such as `HuggingFacePipeline`.
         structured: Whether data was asked for: the text is then known only at the end (`rest`).
-        reasons: Whether the model gives finish reasons.
+        reasons: Whether the model gives finish reasons; None if it does.
     """
 
     def __init__(self, echo: str = "", *, structured: bool = False, reasons: FinishReasons | None = None) -> None:
         self._echo = echo
         self._structured = StructuredReply() if structured else None
-        self._reply_end = ReplyEnd(reasons=reasons or FinishReasons())
+        self._reply_end = ReplyEnd() if reasons is None else ReplyEnd(reasons=reasons)
         self._promised = self._stated = False
 
     def add(self, chunk: Any) -> str:
