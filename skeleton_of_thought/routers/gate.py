@@ -122,13 +122,10 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
     question = read_question(asked)
     signs = {*question.classes, *map("^{}".format, question.opening)}
     form = question.text
-    for message in messages[:-1]:
-        if message.role == "system":
-            told = read_instructions(message.text)
-            signs |= told.signs
-            form += f"\n{told.form}"
-    if asked != text or text.endswith((":", "：")):
-        told = read_instructions(text, asked)
+    systems = [message.text for message in messages[:-1] if message.role == "system"]
+    around = text if asked != text or text.endswith((":", "：")) else ""
+    if systems or around:
+        told = read_instructions(*systems, prompt=around, question=asked)
         signs |= told.signs
         form += f"\n{told.form}"
     facts = {
@@ -141,10 +138,6 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
         "in sentences": _IN_SENTENCES.search(form),
         "in few words": min(map(int, _IN_WORDS.findall(form)), default=math.inf) <= max_words,
         "as a format": "format" in question.classes and _AS_FORMAT.search(question.text),
-        # A list is Markdown already.
-        "format around": len(form) > len(question.text)
-        # A list is Markdown already.
-        and any(found[1].casefold() != "markdown" for found in _AS_FORMAT.finditer(form, len(question.text))),
     }
     for sign, shows in facts.items():
         if shows:
