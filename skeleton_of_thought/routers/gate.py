@@ -98,7 +98,8 @@ _IN_WORDS = re.compile(
     re.I,
 )
 _IN_SENTENCES = re.compile(
-    rf"\b(?:{_NUMBER})[\s-]*(?:short\s+)?(?:sentences?|lines?|sätzen?|zeilen|phrases|lignes|frases|oraciones|líneas|frasi|righe|"
+    rf"\b(?:{_NUMBER})[\s-]*(?:short\s+)?(?:sentences?|lines?|sätzen?|zeilen|phrases|lignes|frases|oraciones|"
+    rf"líneas|frasi|righe|"
     r"linhas|zinnen|regels|предложени\w+|строк\w*)\b|[一二两三\d](?:句话|行|文で)",
     re.I,
 )

@@ -7,7 +7,8 @@ announces it. It ends where an instruction or another label follows.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -26,12 +27,13 @@ _DOCUMENTS = (
     r"results?|"
     r"information|facts|text|profile|emails?|threads?|letters?|leaflets?|materials?|chunks?|rows|files|table|"
     r"cards?|minutes|"
-    r"pages?|papers?|reviews?|lines|diary|diaries|logs?|sheets?|memos?|essays?|chapters?|interviews?|surveys?|novels?|brochures?|blogs?|posts|statistics|wiki|"
+    r"pages?|papers?|reviews?|lines|diary|diaries|logs?|sheets?|memos?|essays?|chapters?|interviews?|surveys?|"
+    r"novels?|brochures?|blogs?|posts|statistics|wiki|"
     r"search results|unterlagen?|protokoll|merkblatt|notiz\w*|bericht\w*|record|records|"
     r"summar(?:y|ies)|reports?|kontext\w*|dokument\w*|auszüg\w*|quellen|wissen|verlauf|texte?|"
     r"contextes?|documents|extraits|informations|contexto|documentos?|fragmentos|información|contesto|documenti|"
     r"estratti|informazioni|trechos|informações|documenten|fragmenten|informatie|контекст\w*|документ\w*|"
-    r"фрагмент\w*|информаци\w*|отрывк\w*"
+    r"bron(?:nen)?|hits?|检索结果|検索結果|вырезк\w*|фрагмент\w*|информаци\w*|отрывк\w*"
 )
 _ANNOUNCES = re.compile(
     rf"\b(?:{_DOCUMENTS})\b.*(?:[:：]$|\b(?:below|follow\w*|next|provided|given|retrieved|found|here|unten|"
@@ -48,9 +50,11 @@ _ANNOUNCES = re.compile(
 _DOCUMENT_LABEL = re.compile(
     r"[>#*\[\s]*(?:(?:the |retrieved |relevant |provided |reference |background |chat |conversation |current |new )*"
     rf"(?:{_DOCUMENTS}|content|doc|memory|memories|background|title|url|page|上下文|文档|资料|参考资料|背景|文脈|文書|資料|"
-    r"参考情報|コンテキスト|内容|正文|材料|原文|本文|記事|examples?|beispiele?|exemples?|ejemplos?|esempi\w*|exemplos?|voorbeeld\w*|"
+    r"参考情報|コンテキスト|内容|正文|材料|原文|本文|記事|検索結果|检索结果|examples?|beispiele?|exemples?|ejemplos?|esempi\w*|exemplos?|"
+    r"voorbeeld\w*|"
     r"пример\w*|示例|例)"
-    r"(?:[ \t]*[#(\[]?\d+[)\]]?)?(?: information| begins?| start| \([^)]*\))?[\]* \t]*[:：=]|\[\d+\]|"
+    r"(?:[ \t]*(?:[#(\[]?\d+[)\]]?|[a-h]\b))?(?: information| begins?| start| \([^)]*\))?[\]* \t]*[:：=]|\[\d+\]|"
+    rf"(?:{_DOCUMENTS}) \d+[.)] |#+\s*(?:available |your )?(?:tools|functions|plugins)\b|"
     r"doc(?:ument)?[ \t]*\d+\b)|"
     r"(?:#+\s*)?(?:"
     + _DOCUMENTS
@@ -100,7 +104,7 @@ _RESUMES = re.compile(
 )
 _OVER = re.compile(rf"\W*(?:end of (?:the )?(?:{_DOCUMENTS})|(?:{_DOCUMENTS}) ends?)\W*", re.I)
 _RULE = re.compile(r"(?:[-=_*#~+—]{3,}|[>\"'<]{3,})(?:\s*[\w ]{1,20}\s*[-=_*#~+]{3,})?")
-_QUOTED_LINE = re.compile(r"[-*•>\s]*[\"“„«「『][^\n]{25,}|\|.*\|.*\||[^\n;]*;[^\n;]*;[^\n;]*;|[-\d.]+ \|\| ")
+_QUOTED_LINE = re.compile(r"> ?\w|[-*•>\s]*[\"“„«「『][^\n]{25,}|\|.*\|.*\||[^\n;]*;[^\n;]*;[^\n;]*;|[-\d.]+ \|\| ")
 """Lines that quote, or that are rows of a table."""
 _QUOTE = re.compile(r"\"[^\"]{25,}\"|“[^”]{25,}”|„[^“”]{25,}[“”]|«[^»]{25,}»|「[^」]{12,}」|『[^』]{12,}』|“[^”]{12,}”")
 _HEADED = re.compile(r"[-=<>*#+~]{2,}[^-=<>*#+~\n].*[-=<>*#+~]{2,}")
@@ -115,9 +119,29 @@ _SPEAKER = re.compile(
     r"GOAL)\b)[A-ZÄÖÜÉ][A-ZÄÖÜÉ .]{1,20}: "
 )
 """A turn of a transcript."""
+_SPOKEN = re.compile(r"(?:\[[^\]\n]{1,14}\] ?)?[>*_ ]*(\w[\w .'-]{0,24}?)[*_]*:(?: \S|$)")
+"""A line that may be a turn of a transcript; it is one if its speaker has several."""
+_NO_SPEAKERS = re.compile(
+    r"(?:rule|note|important|task|step|instruction|example|output|input|format|role|tone|if|when|do|don)\b", re.I
+)
+_TIME = re.compile(r"\[?\d{1,2}:\d\d(?::\d\d)?\]? ")
+_WITHIN_LINE = re.compile(
+    r"(?<=[.!?:] )(?:context|background|kontext|contexte|contexto|contesto|documents?|passages?|sources?|"
+    r"information): .*",
+    re.I,
+)
+"""A document in the line of the instruction before it."""
+_TAGS = re.compile(r"</?([a-z]\w*)[^<>\n]{0,40}>[ \t]*", re.I)
+_FORBIDS = re.compile(
+    r"\b(?:must|should|may|can|do|does|will|shall) ?(?:not|never)\b|n't\b|\bnever\b|\b(?:forbidden|prohibited|"
+    r"out of scope|not allowed|off[- ]limits)\b",
+    re.I,
+)
+_ASKED = "\x00"
+"""The place of the question."""
 _ITEM = re.compile(r"(?:\(?\d{1,2}[.)]|\(?[a-h]\)|[-*•]) +")
 _OPENS = re.compile(r"\b(?:begin|start)", re.I)
-_TAG = re.compile(r"[<\[]([a-z][\w-]*)(?: [^>\]]*)?([>\]])", re.I)
+_TAG = re.compile(r"[<\[]([^\W\d_][\w-]*)(?: [^>\]]*)?([>\]])", re.I)
 _INSTRUCTION_TAGS = frozenset(
     ("instructions", "instruction", "rules", "task", "role", "guidelines", "system", "persona", "format", "output", "s",
      "output_format", "style", "tone", "goal", "constraints", "prompt", "system_prompt", "policy", "inst", "sys")
@@ -129,9 +153,10 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
     """The lines of a text that instruct the model, without documents, examples, earlier turns and the question."""
     seen = text if len(text) <= _BEGINNING + _END else f"{text[:_BEGINNING]}\n…\n{text[-_END:]}"
     if question:
-        seen = re.sub(rf"[\"'“„«「『`]*{re.escape(question)}[\"'”“»」』`]*", "\n", seen)
-    reader = _Reader()
-    for line in map(str.strip, seen.split("\n", _LINES)[:_LINES]):
+        seen = re.sub(rf"[\"'“„«「『`]*{re.escape(question)}[\"'”“»」』`]*", f"\n{_ASKED}\n", seen)
+    split = [line.strip() for line in seen.split("\n", _LINES)[:_LINES]]
+    reader = _Reader(speakers=_speakers(split))
+    for line in split:
         reader.read(line if len(line) <= 2 * _LONG else f"{line[:_LONG]} … {line[-_LONG:]}")
     lines = reader.lines
     if sum(map(len, lines)) > _MUCH:
@@ -139,25 +164,41 @@ def instruction_lines(text: str, question: str = "") -> tuple[str, ...]:
     return tuple(line for line in lines if line)
 
 
+def _speakers(lines: list[str]) -> frozenset[str]:
+    """The names before a colon that begin several lines."""
+    turns = Counter(turn[1].casefold() for turn in map(_SPOKEN.match, lines) if turn is not None)
+    return frozenset(name for name, of in turns.items() if of > 1 and not _NO_SPEAKERS.match(name))
+
+
 @dataclass
 class _Reader:
     """Reads a text line by line, and keeps the instructions.
 
     Attributes:
+        speakers: Who speaks in a transcript.
         lines: The instructions, with empty lines between paragraphs.
         inside: The kind of the document that is open: "document" for one that a label or an announcement began, "rule",
             a fence, or a closing tag; "" for none.
+        forbidden: Whether the lines say what the model leaves alone: "You must not:", and a list.
         blank: Whether the last line within a document was empty.
         announced: Whether a document may begin with the next line.
     """
 
+    speakers: Set[str] = frozenset()
     lines: list[str] = field(default_factory=list)
     inside: str = ""
+    forbidden: bool = False
     blank: bool = False
     announced: bool = False
 
     def read(self, line: str) -> None:
         """Reads the next line."""
+        if line == _ASKED:
+            self.announced = False
+            return
+        if self.forbidden and (_ITEM.match(line) or not line):
+            return
+        self.forbidden = bool(_FORBIDS.search(line)) and line.endswith((":", "："))
         if self.inside == "document":
             if self._goes_on(line):
                 return
@@ -172,8 +213,13 @@ class _Reader:
             self.lines.append("")
         elif self.announced and _ITEM.match(line) and not _RESUMES.match(_ITEM.sub("", line)):
             self._open("document", blank=True, announced=True)
-        elif not self._opens(line) and not _SPEAKER.match(line) and not _QUOTED_LINE.match(line):
-            self._keep(_QUOTE.sub(" … ", line))
+        elif not self._opens(line) and not self._speaks(line) and not _QUOTED_LINE.match(line):
+            self._keep(_QUOTE.sub(" … ", _WITHIN_LINE.sub(" … ", _TAGS.sub(r"\1: ", line))))
+
+    def _speaks(self, line: str) -> bool:
+        """Whether the line is a turn of a transcript."""
+        turn = _SPOKEN.match(line)
+        return bool(_TIME.match(line) or _SPEAKER.match(line) or (turn and turn[1].casefold() in self.speakers))
 
     def _goes_on(self, line: str) -> bool:
         """Whether the document goes on with this line, or another kind of it begins."""
@@ -258,10 +304,12 @@ def _addressed(lines: list[str]) -> list[str]:
 
 
 _ANSWER_LABELS = re.compile(
+    r"(?:ии|ассистент|бот|помощник|ki|ia|assistent\w*|asistente|assistente|助手|answer[, ].*)|"
     r"(?:(?:the|my|your|a|an|helpful|final|short|detailed|full|ai|bot|assistant|###|##|#|begin|here is|here's) )*"
     r"(?:answers?|output|result|response|reply|assistant|ai|bot|question|query|input|user|human|you|me|below|follows|"
     r"antwort|frage|meine frage|réponse|ma question|respuesta|mi pregunta|pregunta|risposta|domanda|resposta|pergunta|"
-    r"antwoord|vraag|ответ|вопрос)(?: (?:utile|finale|útil|final|hilfreich|nuttig|utilmente|текст))?(?: (?:in|"
+    r"antwoord|vraag|ответ|вопрос)(?: (?:utile|détaillée?|completa|ausführlich|finale|útil|final|hilfreich|"
+    r"nuttig|utilmente|текст))?(?: (?:in|"
     r"to|for|is|here|below|as|with|from|of)\b.*)?|.*(?:回答|答案|回复|答え|問題|问题|質問|答)",
     re.I,
 )
@@ -277,4 +325,4 @@ def ends_with_label(text: str) -> bool:
 def sentences(lines: tuple[str, ...]) -> Iterator[str]:
     """Yields the sentences of the lines."""
     for line in lines:
-        yield from filter(None, re.split(r"(?<=[.!?;])\s+|(?<=[。！？；])", line))
+        yield from filter(None, re.split(r"(?<=[.!?;])(?<!max\.)(?<!Max\.)(?<!e\.g\.)\s+|(?<=[。！？；])", line))

@@ -52,7 +52,10 @@ _TEXTS = (
 )
 """Labels of any text; they are those of a question if the text is one."""
 _LABELS = (
-    f"{_TEXTS}|question|query|q|(?:user )?input|instruction|入力|frage|"
+    f"{_TEXTS}|question|query|q|ask|(?:user )?input|instruction|入力|(?:kunden|nutzer)?frage|ユーザーの質問|"
+    "(?:(?:a|an|the|our|now the|new) )?(?:visitor|user|customer|student|client|reader|caller|guest|hire|"
+    "someone) (?:now )?"
+    "(?:asks|asked|writes|wrote|says|wants to know)|citizen|"
     "pregunta|domanda|pergunta|vraag|вопрос|问题|提问|質問"
 )
 _OTHER_LABELS = (
@@ -62,7 +65,8 @@ _OTHER_LABELS = (
     "respuesta|contesto|risposta|resposta|antwoord|контекст|ответ|上下文|回答|答案|文脈"
 )
 _LABEL = (
-    r"^(?:[ \t>*#\[]*(?:(?:the|my|our|new|original|follow[- ]up|latest|current|(?:end )?user(?:'s)?|customer(?:'s)?) )*"
+    r"^(?:[ \t>*#\[]*(?:(?:the|my|our|new|original|follow[- ]up|latest|current|next|last|present|visitor's|"
+    r"(?:end )?user(?:'s)?|customer(?:'s)?) )*"
     r"(?:{0})(?: (?:of|from|based|for|about|by|de|des|du|del|der|dell)\b[^\n:?]{{0,60}})?[ \t\]*]*[:：=]|"
     r"\[(?:{0})\]|[ \t]*(?:#+|\*\*|\[)[ \t]*(?:{0})[ \t]*(?:\*\*|\])?[ \t]*$)[\s*]*"
 )
@@ -70,18 +74,22 @@ _LABELLED = re.compile(_LABEL.format(_LABELS), re.I | re.M)
 _ANY_TEXT = re.compile(rf"[ \t>#*\[]*(?:{_TEXTS})\b", re.I)
 _LABELLED_END = re.compile(rf"\n\s*\n|{_LABEL.format(_OTHER_LABELS)}", re.I | re.M)
 _TAGGED = re.compile(rf"<(?P<tag>(?:user_|end_user_)?(?:{_LABELS}))>(.{{1,600}}?)</(?P=tag)>", re.I | re.S)
+_IN_JSON = re.compile(r"\"(?:question|query|content|user_message)\"\s*:\s*\"([^\"\n]{8,300}[?？])\"")
+"""A question in a JSON object."""
 _LONGEST = 600
 """Characters of the longest question with a label."""
 _LABELS_READ = 8
 """The number of last labels that are read."""
 _TURN = re.compile(
-    r"^[ \t>*]*(?:human|user|user input|new input|you|customer|visitor)[* \t]*[:：-][ \t]*([^\n]{1,600})\s*"
-    r"(?:^[ \t>*]*(?:ai|assistant|bot|answer|response)[* \t]*[:：-]?\s*)?\Z",
+    r"^[ \t>*]*(?:human|человек|пользователь|utilizador|usuario|usuário|utilisateur|nutzer|user|user input|"
+    r"new input|you|customer|visitor)[* \t]*[:：-][ \t]*([^\n]{1,600})\s*"
+    r"(?:^[ \t>*]*(?:ai|assistant|assistente|asistente|assistent|ии|ассистент|bot|answer|"
+    r"response)[* \t]*[:：-]?\s*)?\Z",
     re.I | re.M,
 )
 """The last turn of a dialogue within one prompt."""
 _ALONE = re.compile(
-    r"[>\s\"“„«「『']*+(?:(?P<before>[^\n?？]{0,600}[:：])[\s\"“„«「『>']*+)?"
+    r"[>\s\"“„«「『']*+(?:(?P<before>[^\n?？]{0,600}(?:[:：]|[-=]>|→))[\s\"“„«「『>']*+)?"
     r"(?P<question>[^\n?？.*\s](?:[^\n?？.]|\.(?! )){7,300}[?？])[\s\"”»」』'.]*"
 )
 """A question that stands alone in its paragraph, perhaps after a few words and a colon."""
@@ -89,7 +97,7 @@ _THEN = re.compile(r"(?P<question>[^\n?？]{8,300}[?？])\s*(?P<rest>[^\n?？]{3
 """A question and a demand after it in one line."""
 _LINE = 1200
 """Characters of the longest line that is searched for a question."""
-_WITHIN = re.compile(r"[^\n\"“„«]*[\"“„«]([^\n\"”“»?？]{8,300}[?？])[\"”“»][^\n\"“„«]{0,160}")
+_WITHIN = re.compile(r"[^\n\"“„«]*?(?:[\"“„«]|(?<!\w)['‘])([^\n\"”“»?？]{8,300}[?？])[\"”“»'’][^\n\"“„«]{0,160}")
 """A question in quotation marks within a sentence."""
 _SHORT = 400
 """Characters of a text that presents a question in a few words."""
@@ -110,7 +118,8 @@ _CUES = re.compile(
     r"paraphrase|summari[sz]e|classify|suggest|rate|copy|sort|pick|output(?= ))\b(?! (?:me|us)\b)|"
     r"give me (?:only|just|a|the|\d)\b|(?:keep it|be|max|format|in one (?:word|line|sentence)|in a (?:word|line|"
     r"sentence)|just (?:a|one|yes)|yes or)\b|nur\b|en une?\b|en una\b|trad\w+|in una\b|em uma\b|"
-    r"antworte|beantworte|nutze|verwende|répon[ds]\w*|utilise\w*|respond[ae]\b|usa\b|utiliza|rispondi|usa|"
+    r"think\b|aim for\b|take your time|audience\b|tone\b|name (?:only|just)|denk\b|réfléchis|don't copy|keep\b|"
+    r"antwort\w*|beantworte|nutze|verwende|répon[ds]\w*|utilise\w*|respond[ae]\b|usa\b|utiliza|rispondi|usa|"
     r"responda|use\b|"
     r"beantwoord|antwoord|gebruik|ответь|отвечай|используй|[^\n]{0,12}(?:回答|作答|答え|参考))",
     re.I,
@@ -123,9 +132,24 @@ _ASKS = re.compile(
     re.I,
 )
 """Words of a short text that presents a question."""
+_SENTENCE = re.compile(r"(?:^|[.!:…,] |\n)(?P<question>(?:[^\n.!?？:]|\.(?! )){10,300}[?？])(?=[^?？]{0,160}\Z)")
+"""The last question of a paragraph."""
+_OF_MANY = re.compile(
+    r"(?:(?:so|but|and|ok|now)[, ]+)?(?:what (?:are|were) (?:the|some|good|your)|wat zijn|какие)\b[^?]{3,}[?]", re.I
+)
+"""A question with many answers, whatever was said before it."""
+_CLAUSE = re.compile(r"\A(?:with|from|using|based on|going by|given|according to|in) [^,?]{3,80}, (?=wh|how)", re.I)
+"""The words of a question before it that name a document."""
+_POINTS_BACK = re.compile(
+    r"\b(?:above|(?:this|the) (?:article|letter|text|transcript|excerpts?|records?|notes?|thread|report|"
+    r"abstract|table|csv|"
+    r"documents?|passages?|sources?|context|interview|results?|handout|minutes)|according to|based on|going by)\b",
+    re.I,
+)
+"""Words of a question about what stands before it."""
 _IN_STEPS = re.compile(r"^\s*(?:thought|action|observation)\s*:", re.I | re.M)
 """Lines of prompts for agents that reason in steps: there the whole prompt counts as the question."""
-_PRESENTS = re.compile(r"[:：=\n<\"“„«「『]|[?？]\s*\S")
+_PRESENTS = re.compile(r"[:：=\n<\"“„«「『]|[?？]\s*\S|[.!…] ")
 """What a prompt has that presents a question; most questions have none of it."""
 _BEGINNING = _END = 2000
 """Characters that are searched for the question: it stands before or after the context."""
@@ -182,7 +206,10 @@ def find_question(text: str) -> str:
             first = labelled.partition("\n")[0].rstrip()
             labelled = first if first.endswith(("?", "？")) else labelled
             if "?" in labelled or "？" in labelled or not _ANY_TEXT.match(label[0]):
-                question = labelled or question
+                asks = "?" in labelled or "？" in labelled or not ("?" in question or "？" in question)
+                question = (labelled if asks else "") or question
+    if not question and (quoted := _IN_JSON.findall(seen)):
+        return quoted[-1]
     return question or _unlabelled(seen) or text
 
 
@@ -208,10 +235,27 @@ def _unlabelled(text: str) -> str:
             or _CUES.search(rest)
             or _ASKS.search(rest if len(rest) < _SHORT else (alone["before"] or "")[-80:])
         ):
-            return alone["question"].strip()
+            return _CLAUSE.sub("", alone["question"].strip())
     for part in paragraphs[1:-1][:_LABELS_READ]:
         if part.lstrip()[0] in _QUOTES and len(part) < _LINE and (alone := _ALONE.fullmatch(part.strip())) is not None:
             return alone["question"].strip()
+    return _last_asked(paragraphs)
+
+
+def _last_asked(paragraphs: list[str]) -> str:
+    """The question within the last paragraph, if its words or those around it speak of a document or of the answer."""
+    last = paragraphs[-1].strip().strip("-=~*_# \n")
+    if len(last) > _SHORT or (found := _SENTENCE.search(last)) is None:
+        return ""
+    before, after = last[: found.start("question")].strip(), last[found.end("question") :].strip()
+    context = len(paragraphs) > 1
+    if (
+        (context and (_POINTS_BACK.search(last) or paragraphs[0].lstrip()[0] in ">[{"))
+        or (context and _CUES.search("\n".join(paragraphs[:-1])))
+        or any(part and _CUES.match(part) for part in (before, after))
+        or (before and "\n" not in last and not context and _OF_MANY.match(found["question"]))
+    ):
+        return found["question"].strip()
     return ""
 
 

@@ -22,7 +22,7 @@ from skeleton_of_thought.routers.embedded import BUCKETS, Weights
 from skeleton_of_thought.routers.instructions import ends_with_label, instruction_lines, sentences
 from skeleton_of_thought.routers.question import WORD, lexicon, lexicon_words, read_question
 
-__all__ = ["Instructions", "instruction_features", "read_instructions", "shipped_weights"]
+__all__ = ["Instructions", "instruction_features", "instructions", "read_instructions", "shipped_weights"]
 
 _FILE = "tasks.txt"
 _SENTENCES = 40
@@ -37,6 +37,9 @@ fewer weigh more, down to the second number."""
 _DOUBT = 0.2
 """The least probability of another task at which the numbers in a text may speak of the answer's length."""
 _UNSPACED = ("zh", "ja")
+_LATIN = ("en", "de", "fr", "es", "it", "pt", "nl")
+_FEW_WORDS = 14
+"""Words of instructions whose language is not certain: few words do not tell Italian from Spanish."""
 
 _STOPS = frozenset(",;:.!?()-–—•*|，。；：、\n")
 _NOT = frozenset(
@@ -45,7 +48,7 @@ _NOT = frozenset(
     "без ничего".split()
 )
 _IF = frozenset(
-    "if when whenever unless where wenn falls sofern si quand lorsque cuando se quando als wanneer indien если "
+    "if when whenever unless where wenn falls sofern si quand lorsque cuando se quando wanneer indien если "
     "когда".split()
 )
 _ELSE = frozenset("otherwise else sonst andernfalls sinon altrimenti anders иначе".split())
@@ -80,7 +83,7 @@ def read_instructions(*texts: str, prompt: str = "", question: str = "") -> Inst
         >>> sorted(read_instructions("You are a patient teacher. Always answer in French.").signs)
         []
     """
-    read = _read_texts(texts, prompt, question)
+    read = _read(*instructions(texts, prompt, question))
     weights, classes = shipped_weights(), read.groups["class"]
     other = weights.probability(read.features())
     signs = set[str]()
@@ -100,22 +103,29 @@ def shipped_weights() -> Weights:
     return Weights.from_bytes(resources.files(__package__).joinpath("tasks.bin").read_bytes())
 
 
-def instruction_features(*texts: str, prompt: str = "", question: str = "") -> list[tuple[int, float]]:
-    """The features of instructions as buckets and values. Arguments as for `read_instructions`."""
-    return _read_texts(texts, prompt, question).features()
-
-
-def _read_texts(texts: Iterable[str], prompt: str, question: str) -> _Read:
+def instructions(texts: Iterable[str], prompt: str, question: str) -> tuple[list[str], str]:
+    """The lines that instruct the model, and what stands at the end of the prompt. Arguments as for `read_instructions`."""
     lines = [line for text in texts for line in instruction_lines(text)]
-    label = "none"
-    if prompt:
-        lines += instruction_lines(prompt, question)
-        label = "text" if ends_with_label(prompt) else "question"
-    read = _Read(read_question(" ".join(lines)).language or "en")
+    if not prompt:
+        return lines, "no prompt"
+    return lines + [*instruction_lines(prompt, question)], "another text" if ends_with_label(prompt) else "an answer"
+
+
+def instruction_features(lines: Sequence[str], end: str) -> list[tuple[int, float]]:
+    """The features of `instructions` as buckets and values."""
+    return _read(lines, end).features()
+
+
+def _read(lines: Sequence[str], end: str) -> _Read:
+    whole = read_question(" ".join(lines))
+    languages = (whole.language or "en",)
+    if whole.size < _FEW_WORDS and languages[0] not in (*_UNSPACED, "ru"):
+        languages = _LATIN
+    read = _Read(languages)
     every = list(sentences(tuple(lines)))
     for sentence in every if len(every) <= _SENTENCES else every[: _SENTENCES // 2] + every[-_SENTENCES // 2 :]:
         read.add(sentence)
-    read.groups["form"] = {f"label {label}", f"sentences {min(6, len(every).bit_length())}"}
+    read.groups["form"] = {f"ends with {end}", f"sentences {min(6, len(every).bit_length())}"}
     return read
 
 
@@ -124,12 +134,12 @@ class _Read:
     """What was read of instructions.
 
     Attributes:
-        language: One of `question.LANGUAGES`.
+        languages: Those that they may be in, of `question.LANGUAGES`.
         groups: Names of features by group.
         form: The sentences that may speak of the form of the whole answer.
     """
 
-    language: str
+    languages: tuple[str, ...]
     groups: dict[str, set[str]] = field(
         default_factory=lambda: {name: set() for name in ("word", "pair", "stem", "first", "class", "next")}
     )
@@ -150,7 +160,7 @@ class _Read:
         if not words:
             return
         marked, before, found = list[str](), "", set[str]()
-        for mark, word, classes in _marked(words, self.language):
+        for mark, word, classes in _marked(words, self.languages):
             for part in _parts(word):
                 marked.append(f"{mark}{part}")
                 if len(part) >= _STEM:
@@ -162,8 +172,8 @@ class _Read:
                 name = f"{mark}{min(classes)}"
                 self.groups["next"].add(f"{before} {name}")
                 before = name
-        if self.language in _UNSPACED:
-            found = {name for name, pattern in _patterns(self.language).items() if pattern.search(sentence)}
+        if self.languages[0] in _UNSPACED:
+            found = {name for name, pattern in _patterns(self.languages[0]).items() if pattern.search(sentence)}
         self.groups["word"].update(marked)
         self.groups["pair"].update(map(" ".join, pairwise(marked)))
         self.groups["first"].update((marked[0], " ".join(marked[:2])))
@@ -172,9 +182,9 @@ class _Read:
             self.form.append(sentence)
 
 
-def _marked(words: Sequence[str], language: str) -> Iterator[tuple[str, str, Set[str]]]:
+def _marked(words: Sequence[str], languages: Sequence[str]) -> Iterator[tuple[str, str, Set[str]]]:
     """Yields words with a mark, "-" after a negation and "?" in a condition, and with the classes that begin there."""
-    table = None if language in _UNSPACED else lexicon_words(language, _FILE)
+    tables = [lexicon_words(language, _FILE) for language in languages if language not in _UNSPACED]
     negated = conditional = False
     for i, word in enumerate(words):
         if word in _STOPS:
@@ -184,7 +194,7 @@ def _marked(words: Sequence[str], language: str) -> Iterator[tuple[str, str, Set
         mark = "-" if negated else "?" if conditional else ""
         negated = negated or word in _NOT
         classes = set[str]()
-        if table is not None:
+        for table in tables:
             classes.update(name for stem, name in table.stems.get(word[:3], ()) if word.startswith(stem))
             for phrase, name in table.phrases.get(word, ()):
                 if len(phrase) == 1 or tuple(words[i : i + len(phrase)]) == phrase:

@@ -19,7 +19,7 @@ from skeleton_of_thought.routers.measures import (
     measure,
 )
 from skeleton_of_thought.routers.question import find_question, read_question
-from skeleton_of_thought.routers.tasks import instruction_features
+from skeleton_of_thought.routers.tasks import instruction_features, instructions
 
 __all__ = ["Trained", "cross_validate_tasks", "train_embedded", "train_tasks"]
 
@@ -193,23 +193,22 @@ def train_tasks(tasks: Sequence[LabelledTask], *, threshold: float = 0.55, seed:
         threshold: The lowest probability that means a direct answer.
         seed: Seed for the order and for the pairs.
     """
-    given = [(one, texts) for one in tasks if (texts := instructions_of(one)) is not None]
-    rows = [(tuple(instruction_features(*of[0], prompt=of[1], question=of[2])), 1.0 - one.use_skeleton) for one, of in given]
-    by_label = {label: [of for one, of in given if one.use_skeleton is label] for label in (True, False)}
+    given = [(of, one.use_skeleton) for one in tasks if (of := instructions_of(one)) is not None]
+    rows = [(tuple(instruction_features(*of)), 1.0 - label) for of, label in given]
+    by_label = {label: [of for of, other in given if other is label] for label in (True, False)}
     chance = random.Random(seed)
     # A persona before a task leaves a task, and two personas are still none: a long text does not decide by its length.
     for _ in range(len(given)):
         label = chance.random() < 0.5
-        (systems, _, _), (others, prompt, question) = chance.choice(by_label[True]), chance.choice(by_label[label])
-        both = [*systems, *others] if chance.random() < 0.5 else [*others, *systems]
-        rows.append((tuple(instruction_features(*both, prompt=prompt, question=question)), 1.0 - label))
+        (first, _), (second, end) = chance.choice(by_label[True]), chance.choice(by_label[label])
+        lines = [*first, *second] if chance.random() < 0.5 else [*second, *first]
+        rows.append((tuple(instruction_features(lines, end)), 1.0 - label))
     return _fit(rows, seed, _TASK_DECAY).weights(1.0, 0.0, threshold, {"prompts": len(tasks), "seed": seed})
 
 
-def instructions_of(task: LabelledTask) -> tuple[tuple[str, ...], str, str] | None:
-    """The system messages, the prompt and its question, as for `read_instructions`; None without any instructions."""
+def instructions_of(task: LabelledTask) -> tuple[list[str], str] | None:
+    """The instructions of a labelled prompt, see `tasks.instructions`; None if there are none."""
     text = task.prompt.strip()
     asked = find_question(text)
     around = text if asked != text or text.endswith((":", "：")) else ""
-    systems = (task.system,) if task.system else ()
-    return (systems, around, asked) if systems or around else None
+    return instructions([task.system] if task.system else [], around, asked) if task.system or around else None
