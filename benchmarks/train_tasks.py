@@ -1,4 +1,4 @@
-"""Trains the weights with which the gate reads instructions, and measures them on authors that they were not trained on.
+"""Trains the weights with which the gate reads instructions, and measures them on authors that are new to them.
 
     python benchmarks/train_tasks.py --out skeleton_of_thought/routers/tasks.bin
     python benchmarks/train_tasks.py --cross-validate

@@ -34,24 +34,26 @@ _STEM = 5
 _FULL, _FEW = 8, 3
 """Features of one group that weigh one each: more share the weight of these, so that long texts do not outweigh all;
 fewer weigh more, down to the second number."""
-_DOUBT = 0.2
-"""The least probability of another task at which the numbers in a text may speak of the answer's length."""
 _UNSPACED = ("zh", "ja")
 _LATIN = ("en", "de", "fr", "es", "it", "pt", "nl")
 _FEW_WORDS = 14
 """Words of instructions whose language is not certain: few words do not tell Italian from Spanish."""
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _STOPS = frozenset(",;:.!?()-–—•*|，。；：、\n")
-_NOT = frozenset(
+_NOT = _words(
     "not never no don't avoid without cannot shouldn't mustn't nothing none nicht nie keine kein keinen nichts niemals "
     "ne n pas jamais sans rien non mai senza niente não nunca nada jamás sin niet nooit geen niets zonder не никогда "
-    "без ничего".split()
+    "без ничего"
 )
-_IF = frozenset(
-    "if when whenever unless where wenn falls sofern si quand lorsque cuando se quando wanneer indien если "
-    "когда".split()
+_IF = _words(
+    "if when whenever unless where wenn falls sofern si quand lorsque cuando se quando wanneer indien если когда"
 )
-_ELSE = frozenset("otherwise else sonst andernfalls sinon altrimenti anders иначе".split())
+_ELSE = _words("otherwise else sonst andernfalls sinon altrimenti anders иначе")
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,15 @@ def read_instructions(*texts: str, prompt: str = "", question: str = "") -> Inst
     """
     read = _read(*instructions(texts, prompt, question))
     weights, classes = shipped_weights(), read.groups["class"]
-    other = weights.probability(read.features())
     signs = set[str]()
-    if other >= weights.threshold:
-        if "short" in classes:
+    if weights.probability(read.features()) >= weights.threshold:
+        if not classes.isdisjoint(("short", "-short")):
             signs.add("short around")
         if not classes.isdisjoint(("shape", "filetype")):
             signs.add("format around")
         if not signs or not classes.isdisjoint(("task", "role")):
             signs.add("task")
-    return Instructions(frozenset(signs), "\n".join(read.form) if other >= _DOUBT else "")
+    return Instructions(frozenset(signs), "\n".join(read.form))
 
 
 @cache
@@ -104,11 +105,11 @@ def shipped_weights() -> Weights:
 
 
 def instructions(texts: Iterable[str], prompt: str, question: str) -> tuple[list[str], str]:
-    """The lines that instruct the model, and what stands at the end of the prompt. Arguments as for `read_instructions`."""
+    """The lines that instruct the model, and what the prompt ends with. Arguments as for `read_instructions`."""
     lines = [line for text in texts for line in instruction_lines(text)]
     if not prompt:
         return lines, "no prompt"
-    return lines + [*instruction_lines(prompt, question)], "another text" if ends_with_label(prompt) else "an answer"
+    return [*lines, *instruction_lines(prompt, question)], "another text" if ends_with_label(prompt) else "an answer"
 
 
 def instruction_features(lines: Sequence[str], end: str) -> list[tuple[int, float]]:
@@ -178,7 +179,7 @@ class _Read:
         self.groups["pair"].update(map(" ".join, pairwise(marked)))
         self.groups["first"].update((marked[0], " ".join(marked[:2])))
         self.groups["class"].update(found)
-        if found.isdisjoint(("aside", "asks", "?asks")):
+        if "aside" not in found:
             self.form.append(sentence)
 
 

@@ -21,7 +21,7 @@ from skeleton_of_thought.routers.measures import (
 from skeleton_of_thought.routers.question import find_question, read_question
 from skeleton_of_thought.routers.tasks import instruction_features, instructions
 
-__all__ = ["Trained", "cross_validate_tasks", "train_embedded", "train_tasks"]
+__all__ = ["Trained", "train_embedded", "train_tasks"]
 
 _EPOCHS = 12
 _RATE = 0.15
