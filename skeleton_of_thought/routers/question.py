@@ -209,7 +209,7 @@ def find_question(text: str) -> str:
                 asks = "?" in labelled or "？" in labelled or not ("?" in question or "？" in question)
                 question = (labelled if asks else "") or question
     if not question and (quoted := _IN_JSON.findall(seen)):
-        return quoted[-1]
+        return str(quoted[-1])
     return question or _unlabelled(seen) or text
 
 
