@@ -119,7 +119,7 @@ def instruction_features(lines: Sequence[str], end: str) -> list[tuple[int, floa
 
 def _read(lines: Sequence[str], end: str) -> _Read:
     whole = read_question(" ".join(lines))
-    languages = (whole.language or "en",)
+    languages: tuple[str, ...] = (whole.language or "en",)
     if whole.size < _FEW_WORDS and languages[0] not in (*_UNSPACED, "ru"):
         languages = _LATIN
     read = _Read(languages)
