@@ -134,8 +134,12 @@ class Weights:
 
     def score(self, question: Question, *, follows: bool = False) -> float:
         """The probability that a skeleton suits the question."""
+        return self.probability(features(question, follows=follows))
+
+    def probability(self, found: Iterable[tuple[int, float]]) -> float:
+        """The probability of the label 1 for something with these features, as buckets and values."""
         total = 0.0
-        for bucket, value in features(question, follows=follows):
+        for bucket, value in found:
             total += value * (self.buckets[bucket] - 128)
         return sigmoid(self.slope * (total * self.unit + self.bias) + self.offset)
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.question import find_question, read_question
-from skeleton_of_thought.routers.tasks import read_instructions
+from skeleton_of_thought.routers.tasks import Instructions, read_instructions
 from skeleton_of_thought.types import Conversation, Message, Request, RouteDecision
 
 __all__ = ["RULES", "Gate"]
@@ -92,7 +92,7 @@ class Gate:
 
 # --- signs ----------------------------------------------------------------------------------------
 
-_NUMBER = r"\d+|one|two|three|four|five|six|zwei|drei|deux|trois|dos|tres|due|tre|dois|três|twee|drie|两|三"
+_NUMBER = r"\d+|one|two|three|four|five|six|zwei|drei|deux|trois|dos|tres|due|tre|dois|duas|três|twee|drie|两|三"
 _IN_WORDS = re.compile(
     r"(\d+)[\s-]*(?:words?|wörtern?|worten?|mots|palabras|parole|palavras|woorden|слов\w*|字|語|文字)(?!\w*[-\s]+essay)",
     re.I,
@@ -122,14 +122,11 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
     asked = find_question(text)
     question = read_question(asked)
     signs = {*question.classes, *map("^{}".format, question.opening)}
-    form = question.text
-    for message in messages[:-1]:
-        if message.role == "system":
-            told = read_instructions(message.text)
-            signs |= told.signs
-            form += f"\n{told.form}"
-    if asked != text or text.endswith((":", "：")):
-        told = read_instructions(text, asked)
+    told, form = Instructions(), question.text
+    systems = [message.text for message in messages[:-1] if message.role == "system"]
+    around = text if asked != text or text.endswith((":", "：")) else ""
+    if systems or around:
+        told = read_instructions(*systems, prompt=around, question=asked if around else "")
         signs |= told.signs
         form += f"\n{told.form}"
     facts = {
@@ -139,13 +136,9 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
         "with attachments": messages and messages[-1].attachments,
         "unknown language": question.text and not question.language,
         "after an answer": question.text and "assistant" in map(attrgetter("role"), messages[:-1]),
-        "in sentences": _IN_SENTENCES.search(form),
+        "in sentences": _IN_SENTENCES.search(form if told.signs else question.text),
         "in few words": min(map(int, _IN_WORDS.findall(form)), default=math.inf) <= max_words,
         "as a format": "format" in question.classes and _AS_FORMAT.search(question.text),
-        # A list is Markdown already.
-        "format around": len(form) > len(question.text)
-        # A list is Markdown already.
-        and any(found[1].casefold() != "markdown" for found in _AS_FORMAT.finditer(form, len(question.text))),
     }
     for sign, shows in facts.items():
         if shows:

@@ -49,6 +49,7 @@ class LabelledTask:
         split: `"train"` for rows to tune rules on, `"heldout"` for rows to measure on.
         kind: What the text around the question is: `"translate"`, `"persona"`, ...
         language: The question's language.
+        source: Its author, whose other prompts resemble it.
     """
 
     prompt: str
@@ -57,6 +58,7 @@ class LabelledTask:
     split: str = ""
     kind: str = ""
     language: str = ""
+    source: str = ""
 
 
 def read_labels(path: str | Path) -> list[LabelledQuestion]:
@@ -74,12 +76,12 @@ def read_labels(path: str | Path) -> list[LabelledQuestion]:
 def read_tasks(path: str | Path) -> list[LabelledTask]:
     """Reads a CSV file with the columns `label` (0 or 1) and `prompt`, and the other fields of `LabelledTask`.
 
-    The columns of the other fields (`system`, `split`, `kind`, `language`) may be missing.
+    The columns of the other fields (`system`, `split`, `kind`, `language`, `source`) may be missing.
 
     Raises:
         InvalidInput: The file cannot be read, a column is missing, or a label is neither 0 nor 1.
     """
-    others = ("system", "split", "kind", "language")
+    others = ("system", "split", "kind", "language", "source")
     return [
         LabelledTask(row["prompt"], row["label"] == "1", **{name: row.get(name) or "" for name in others})
         for row in _labelled_rows(path, "prompt")

@@ -1,25 +1,59 @@
 """The task around a question, read off the instructions to the model: system messages, and the text of a prompt.
 
 "Translate the user's sentence" asks for another kind of text than an answer, "you are a patient teacher" does not.
-Instructions are read sentence by sentence; retrieved documents, examples and earlier turns among them do not count.
-The words are in `tasks.txt`.
+A logistic regression decides, like the embedded router's. Its features are the words of the instructions, their stems
+and pairs, the first words of each sentence, and the words' classes in `tasks.txt`, which languages share. Words after a
+negation or in a condition are features of their own: "do not translate" is no task. Retrieved documents, examples and
+earlier turns do not count.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from importlib import resources
+from itertools import islice, pairwise
 
+from skeleton_of_thought.routers.embedded import BUCKETS, Weights
 from skeleton_of_thought.routers.instructions import ends_with_label, instruction_lines, sentences
-from skeleton_of_thought.routers.question import lexicon, read_question
-from skeleton_of_thought.routers.sentence import FEW_WORDS, FILE, read_sentence
+from skeleton_of_thought.routers.question import WORD, lexicon, lexicon_words, read_question
 
-__all__ = ["Instructions", "read_instructions"]
+__all__ = ["Instructions", "instruction_features", "instructions", "read_instructions", "shipped_weights"]
 
-_SENTENCES = 120
+_FILE = "tasks.txt"
+_SENTENCES = 40
 """The most sentences that are read, half of them at the end."""
+_WORDS = 50
+"""The most words of a sentence that are read."""
+_STEM = 5
+"""Letters of a stem."""
+_FULL, _FEW = 8, 3
+"""Features of one group that weigh one each: more share the weight of these, so that long texts do not outweigh all;
+fewer weigh more, down to the second number."""
+_UNSPACED = ("zh", "ja")
+_LATIN = ("en", "de", "fr", "es", "it", "pt", "nl")
+_FEW_WORDS = 14
+"""Words of instructions whose language is not certain: few words do not tell Italian from Spanish."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_STOPS = frozenset(",;:.!?()-–—•*|，。；：、\n")
+_NOT = _words(
+    "not never no don't avoid without cannot shouldn't mustn't nothing none nicht nie keine kein keinen nichts niemals "
+    "ne n pas jamais sans rien non mai senza niente não nunca nada jamás sin niet nooit geen niets zonder не никогда "
+    "без ничего"
+)
+_IF = _words(
+    "if when whenever unless where wenn falls sofern si quand lorsque cuando se quando wanneer indien если когда"
+)
+_ELSE = _words("otherwise else sonst andernfalls sinon altrimenti anders иначе")
 
 
 @dataclass(frozen=True)
@@ -29,7 +63,7 @@ class Instructions:
     Attributes:
         signs: "task" for another kind of text than an answer, "short around" for a short answer, "format around" for a
             form of answer that a list would break.
-        form: The sentences that speak of the form of the whole answer.
+        form: The sentences that may speak of the length of the whole answer.
     """
 
     signs: frozenset[str] = frozenset()
@@ -37,11 +71,12 @@ class Instructions:
 
 
 @lru_cache(maxsize=64)
-def read_instructions(text: str, question: str = "") -> Instructions:
-    """What the instructions in a text ask for.
+def read_instructions(*texts: str, prompt: str = "", question: str = "") -> Instructions:
+    """What the instructions in all of these texts ask for.
 
     Args:
-        text: A system message, or a prompt.
+        texts: The system messages.
+        prompt: A prompt with instructions around a question; "" for none.
         question: The question in the prompt, which is no instruction.
 
     Example:
@@ -50,186 +85,133 @@ def read_instructions(text: str, question: str = "") -> Instructions:
         >>> sorted(read_instructions("You are a patient teacher. Always answer in French.").signs)
         []
     """
-    lines = instruction_lines(text, question)
-    whole = " ".join(lines)
-    languages = _languages(whole)
-    signs, form = set[str](), list[str]()
-    if question and (ends_with_label(text) or _asks_about(whole) or _leads_in(text, question)):
-        signs.add("task")
-    every = list(sentences(lines))
-    for whole_sentence in every if len(every) <= _SENTENCES else every[: _SENTENCES // 2] + every[-_SENTENCES // 2 :]:
-        sentence = _without_mentions(whole_sentence)
-        signs |= _ordered(sentence.lower())
-        if languages[0] in ("zh", "ja"):
-            readings = [_read_unspaced(sentence, languages[0])]
-        else:
-            readings = [read_sentence(sentence, language, prompt=bool(question)) for language in languages]
-        signs.update(*readings)
-        if all("form" in found for found in readings):
-            form.append(sentence)
-    return Instructions(frozenset(signs - {"form"}), "\n".join(form))
-
-
-def _languages(text: str) -> tuple[str, ...]:
-    """The languages that instructions may be in: few words are not enough to tell Italian from Spanish."""
-    question = read_question(text)
-    if question.language in ("zh", "ja", "ru"):
-        return (question.language,)
-    if question.size < FEW_WORDS:
-        return ("en", "de", "fr", "es", "it", "pt", "nl")
-    if question.size > _CLEAR or not text.isascii() or question.language == "en":
-        return (question.language or "en",)
-    return ("en", question.language)
-
-
-_CLEAR = 40
-"""Words of instructions in ASCII from which on their language is certain: "per" and "no" are Italian, too."""
-_REFERS = re.compile(
-    r"\b(?:the|this|that|each|every|following|user's) (?:\w+ )?(?:question|query|message|sentence|text|"
-    r"utterance|input)\b|\b(?:die|der|den|dem|das|des) (?:\w+ )?(?:frage|satz|satzes|nachricht|text|textes)\b|"
-    r"\b(?:la|cette|ce) (?:question|phrase|texte|message)\b|\b(?:la|esta) (?:pregunta|frase)\b|\bel (?:texto|"
-    r"mensaje)\b|"
-    r"\b(?:la|questa) (?:domanda|frase)\b|\bil (?:testo|messaggio)\b|\b(?:a|esta|da) (?:pergunta|frase|mensagem)\b|"
-    r"\b(?:de|deze|het) (?:vraag|zin|tekst|bericht|onderstaande)\b|\b(?:вопрос\w*|предложени\w*|сообщени\w*|"
-    r"текст\w*)\b|"
-    r"(?:这个|该|下面的|以下|此)(?:问题|句子|文本|话)|(?:この|次の|以下の)(?:質問|文|文章)",
-    re.I,
-)
-_ANSWERS = re.compile(
-    r"(?<!not )(?<!n't )\b(?:answer(?:ing|s)?|respon[ds]\w*|reply|replies|help|explain|address|say|tell me)\b|"
-    r"beantwort\w*|"
-    r"antwort\w*|répon\w+|respond\w+|rispond\w+|rispost\w+|respuesta|contest\w+|responda|resposta|antwoord\w*|ответ\w*|"
-    r"回答|作答|答え|回应|お答え",
-    re.I,
-)
-
-
-_LABELS = re.compile(
-    r"(?:^|(?<=[.!?:] ))[>#*\s]*(?:the |a )?(?:(?:user|visitor|customer)(?:'s)? |new |next |last |latest |current )*"
-    r"(?:message|question|query|input)\s*[:：]",
-    re.I,
-)
-"""Labels of the question: "The user's new message:"."""
-
-
-def _asks_about(around: str) -> bool:
-    """Whether the text around a question speaks about the question, and not of an answer to it."""
-    around = _LABELS.sub(" ", around)
-    return bool("?" in around or "？" in around or _REFERS.search(around)) and not _ANSWERS.search(around)
-
-
-_KEEPS = re.compile(
-    r"\b(?:questions?|answer\w*|respon[ds]\w*|reply|explain|help|tell|context|sources?|mind|using|use|based|background|"
-    r"imagine|assume|suppose|given|about|topic|like|as|with|from|for|honest\w*|friendly|please be|input|message|"
-    r"query|asks|asked|(?:user|visitor|customer|guest|reader) (?:now )?(?:writes|says)|wants to know|one more|"
-    r"last thing|long shot|fragt|hi|"
-    r"hello|thanks|wonder\w*|curious|know|below|frage|"
-    r"antwort\w*|beantwort\w*|erklär\w*|wie|als|question|répon\w+|expli\w+|comme|pregunta|respond\w+|como|"
-    r"domanda|rispond\w+|"
-    r"spiega\w*|come|pergunta|vraag|antwoord\w*|leg|als|вопрос\w*|спрашива\w*|ответ\w*|объясн\w*|как|demande|"
-    r"ausführlich\w*)\b|问题|回答|解释|質問|答え|説明",
-    re.I,
-)
-
-
-_IS_ANSWERED = re.compile(
-    r"\bplease answer\b|\banswer (?:it|him|her|them|the|this)\b|\bgood answer\b|\bmodel answer\b|beantwort|antworte|"
-    r"répond|respóndele|rispondi|responda|beantwoord|ответь|回答|答えて",
-    re.I,
-)
-"""Words after a question that ask for its answer."""
-
-
-def _leads_in(text: str, question: str) -> bool:
-    """Whether the words before the question in its line speak of anything but a question and its answer."""
-    before = text[: text.find(question)].rsplit("\n", 1)[-1].rstrip(" \"'“„«「『")
-    if not before.endswith((":", "：")) or before.count(" ") < 2:
-        return False
-    return not _KEEPS.search(before) and not _IS_ANSWERED.search(text[text.find(question) + len(question) :])
-
-
-# --- patterns of all languages with spaces --------------------------------------------------------
-
-_MOST = 4
-"""The most mentions of one kind in a sentence."""
-_CONDITION = re.compile(r"\b(?:if|when|whenever|unless|until|before|outside|about)\b")
-
-
-@dataclass(frozen=True)
-class _Phrase:
-    """A line of the sections [orders] and [mentions].
-
-    Attributes:
-        pattern: What to find in a sentence in lower case.
-        letters: A sentence without any of these does not have the phrase; this saves time.
-        sign: The sign that it gives a sentence.
-        unconditional: Whether it counts only in sentences without a condition.
-    """
-
-    pattern: re.Pattern[str]
-    letters: tuple[str, ...]
-    sign: str = ""
-    unconditional: bool = False
-
-    def find(self, sentence: str) -> re.Match[str] | None:
-        """The first place of the phrase in a sentence in lower case."""
-        for letters in self.letters:
-            if letters in sentence:
-                return self.pattern.search(sentence)
-        return None
+    read = _read(*instructions(texts, prompt, question))
+    weights, classes = shipped_weights(), read.groups["class"]
+    signs = set[str]()
+    if weights.probability(read.features()) >= weights.threshold:
+        if not classes.isdisjoint(("short", "-short")):
+            signs.add("short around")
+        if not classes.isdisjoint(("shape", "filetype")):
+            signs.add("format around")
+        if not signs or not classes.isdisjoint(("task", "role")):
+            signs.add("task")
+    return Instructions(frozenset(signs), "\n".join(read.form))
 
 
 @cache
-def _phrases(section: str) -> tuple[_Phrase, ...]:
-    phrases = list[_Phrase]()
-    for line in lexicon(FILE)[section]:
-        head, _, pattern = line.partition(" => ")
-        name, _, letters = head.rpartition(": ")
-        sign, _, condition = name.partition(", ")
-        phrases.append(_Phrase(re.compile(pattern), tuple(letters.split("|")), sign, condition == "unconditional"))
-    return tuple(phrases)
+def shipped_weights() -> Weights:
+    """The weights in the package."""
+    return Weights.from_bytes(resources.files(__package__).joinpath("tasks.bin").read_bytes())
 
 
-def _without_mentions(sentence: str) -> str:
-    """The sentence without the parts that speak of a task without ordering it."""
-    lower = sentence.lower()
-    if len(lower) != len(sentence):  # a letter whose lower case has two
-        return sentence
-    for phrase in _phrases("mentions"):
-        for _ in range(_MOST):
-            if (mention := phrase.find(lower)) is None:
-                break
-            begin, end = mention.span()
-            sentence, lower = f"{sentence[:begin]} {sentence[end:]}", f"{lower[:begin]} {lower[end:]}"
-    return sentence
+def instructions(texts: Iterable[str], prompt: str, question: str) -> tuple[list[str], str]:
+    """The lines that instruct the model, and what the prompt ends with. Arguments as for `read_instructions`."""
+    lines = [line for text in texts for line in instruction_lines(text)]
+    if not prompt:
+        return lines, "no prompt"
+    return [*lines, *instruction_lines(prompt, question)], "another text" if ends_with_label(prompt) else "an answer"
 
 
-def _ordered(sentence: str) -> set[str]:
-    """The signs of a sentence in lower case that show in its phrases, whatever the order of its words."""
-    return {
-        phrase.sign
-        for phrase in _phrases("orders")
-        if phrase.find(sentence) and not (phrase.unconditional and _CONDITION.search(sentence))
-    }
+def instruction_features(lines: Sequence[str], end: str) -> list[tuple[int, float]]:
+    """The features of `instructions` as buckets and values."""
+    return _read(lines, end).features()
 
 
-# --- Chinese and Japanese -------------------------------------------------------------------------
+def _read(lines: Sequence[str], end: str) -> _Read:
+    whole = read_question(" ".join(lines))
+    languages: tuple[str, ...] = (whole.language or "en",)
+    if whole.size < _FEW_WORDS and languages[0] not in (*_UNSPACED, "ru"):
+        languages = _LATIN
+    read = _Read(languages)
+    every = list(sentences(tuple(lines)))
+    for sentence in every if len(every) <= _SENTENCES else every[: _SENTENCES // 2] + every[-_SENTENCES // 2 :]:
+        read.add(sentence)
+    read.groups["form"] = {f"ends with {end}", f"sentences {min(6, len(every).bit_length())}"}
+    return read
+
+
+@dataclass
+class _Read:
+    """What was read of instructions.
+
+    Attributes:
+        languages: Those that they may be in, of `question.LANGUAGES`.
+        groups: Names of features by group.
+        form: The sentences that may speak of the form of the whole answer.
+    """
+
+    languages: tuple[str, ...]
+    groups: dict[str, set[str]] = field(
+        default_factory=lambda: {name: set() for name in ("word", "pair", "stem", "first", "class", "next")}
+    )
+    form: list[str] = field(default_factory=list)
+
+    def features(self) -> list[tuple[int, float]]:
+        """The features as buckets and values. A group's share does not grow with the length of the text."""
+        return [
+            (zlib.crc32(f"{name} {feature}".encode()) % BUCKETS, share)
+            for name, found in self.groups.items()
+            for share in [math.sqrt(_FULL / max(_FEW, len(found)))]
+            for feature in sorted(found)
+        ]
+
+    def add(self, sentence: str) -> None:
+        """Adds the features of a sentence."""
+        words = [match[0] for match in islice(WORD.finditer(sentence.casefold().replace("’", "'")), _WORDS)]
+        if not words:
+            return
+        marked, before, found = list[str](), "", set[str]()
+        for mark, word, classes in _marked(words, self.languages):
+            for part in _parts(word):
+                marked.append(f"{mark}{part}")
+                if len(part) >= _STEM:
+                    self.groups["stem"].add(f"{mark}{part[:_STEM]}")
+            if classes:
+                found.update(map(mark.__add__, classes))
+                if before == "":
+                    self.groups["first"].update(map("class {}".format, classes))
+                name = f"{mark}{min(classes)}"
+                self.groups["next"].add(f"{before} {name}")
+                before = name
+        if self.languages[0] in _UNSPACED:
+            found = {name for name, pattern in _patterns(self.languages[0]).items() if pattern.search(sentence)}
+        self.groups["word"].update(marked)
+        self.groups["pair"].update(map(" ".join, pairwise(marked)))
+        self.groups["first"].update((marked[0], " ".join(marked[:2])))
+        self.groups["class"].update(found)
+        if "aside" not in found:
+            self.form.append(sentence)
+
+
+def _marked(words: Sequence[str], languages: Sequence[str]) -> Iterator[tuple[str, str, Set[str]]]:
+    """Yields words with a mark, "-" after a negation and "?" in a condition, and with the classes that begin there."""
+    tables = [lexicon_words(language, _FILE) for language in languages if language not in _UNSPACED]
+    negated = conditional = False
+    for i, word in enumerate(words):
+        if word in _STOPS:
+            negated = False
+            conditional = conditional and word not in ".;!?"
+        conditional = (conditional or word in _IF) and word not in _ELSE
+        mark = "-" if negated else "?" if conditional else ""
+        negated = negated or word in _NOT
+        classes = set[str]()
+        for table in tables:
+            classes.update(name for stem, name in table.stems.get(word[:3], ()) if word.startswith(stem))
+            for phrase, name in table.phrases.get(word, ()):
+                if len(phrase) == 1 or tuple(words[i : i + len(phrase)]) == phrase:
+                    classes.add(name)
+        yield mark, word, classes
+
+
+def _parts(word: str) -> Sequence[str]:
+    """The word, or its pairs of characters in writing without spaces."""
+    if len(word) > 1 and "\u3040" <= word[0] <= "\u9fff":
+        return [word[i : i + 2] for i in range(len(word) - 1)]
+    return (word,)
 
 
 @cache
 def _patterns(language: str) -> Mapping[str, re.Pattern[str]]:
     """The patterns of a language without spaces, by class."""
-    lines = (line.partition(":") for line in lexicon(FILE)[language])
+    lines = (line.partition(":") for line in lexicon(_FILE)[language])
     return {name: re.compile(pattern.strip(), re.I) for name, _, pattern in lines}
-
-
-def _read_unspaced(sentence: str, language: str) -> set[str]:
-    patterns = _patterns(language)
-    found = {name for name, pattern in patterns.items() if pattern.search(sentence)}
-    if found & {"asks", "fine"}:
-        return set()
-    signs = {"task"} if found & {"task", "role", "make", "back", "output"} and "aside" not in found else set[str]()
-    if "aside" not in found:
-        signs.add("form")
-        signs |= {name for name, of in (("short around", "short"), ("format around", "shape")) if of in found}
-    return signs

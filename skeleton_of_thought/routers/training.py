@@ -10,10 +10,18 @@ from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.embedded import BUCKETS, Weights, features, sigmoid
-from skeleton_of_thought.routers.measures import LabelledQuestion, Measures, best_threshold, majority, measure
-from skeleton_of_thought.routers.question import read_question
+from skeleton_of_thought.routers.measures import (
+    LabelledQuestion,
+    LabelledTask,
+    Measures,
+    best_threshold,
+    majority,
+    measure,
+)
+from skeleton_of_thought.routers.question import find_question, read_question
+from skeleton_of_thought.routers.tasks import instruction_features, instructions
 
-__all__ = ["Trained", "train_embedded"]
+__all__ = ["Trained", "train_embedded", "train_tasks"]
 
 _EPOCHS = 12
 _RATE = 0.15
@@ -127,7 +135,7 @@ class _Model:
         return Weights(buckets, unit, self.bias, slope, offset, threshold, about)
 
 
-def _fit(rows: Sequence[_Example], seed: int) -> _Model:
+def _fit(rows: Sequence[_Example], seed: int, decay: float = _DECAY) -> _Model:
     """Stochastic gradient descent with a step size per feature (AdaGrad) and weight decay."""
     counts = Counter(bucket for row, _ in rows for bucket in {bucket for bucket, _ in row})
     used = [(tuple(f for f in row if counts[f[0]] >= _LEAST), label) for row, label in rows]
@@ -135,7 +143,7 @@ def _fit(rows: Sequence[_Example], seed: int) -> _Model:
     values, squares, bias_square = model.values, [1e-8] * BUCKETS, 1e-8
     shuffler = random.Random(seed)
     # Each question decays the weights of its own features only, so rare features decay as often as they learn.
-    pull = {bucket: _DECAY / count for bucket, count in counts.items()}
+    pull = {bucket: decay / count for bucket, count in counts.items()}
     for _ in range(_EPOCHS):
         shuffler.shuffle(used)
         for row, label in used:
@@ -169,3 +177,38 @@ def _calibrate(sums: Sequence[float], labels: Sequence[bool], shares: Sequence[f
         slope -= (h11 * g0 - h01 * g1) / determinant
         offset -= (h00 * g1 - h01 * g0) / determinant
     return slope, offset
+
+
+# --- instructions ---------------------------------------------------------------------------------
+
+_TASK_DECAY = 2.0
+"""Weaker than `_DECAY`: the words of instructions repeat more than those of questions."""
+
+
+def train_tasks(tasks: Sequence[LabelledTask], *, threshold: float = 0.55, seed: int = 0) -> Weights:
+    """Trains the weights of `tasks.bin`: the probability that instructions ask for something else than an answer.
+
+    Args:
+        tasks: Labelled prompts with instructions. Prompts without any teach nothing.
+        threshold: The lowest probability that means a direct answer.
+        seed: Seed for the order and for the pairs.
+    """
+    given = [(of, one.use_skeleton) for one in tasks if (of := instructions_of(one)) is not None]
+    rows = [(tuple(instruction_features(*of)), 1.0 - label) for of, label in given]
+    by_label = {label: [of for of, other in given if other is label] for label in (True, False)}
+    chance = random.Random(seed)
+    # A persona before a task leaves a task, and two personas are still none: a long text does not decide by its length.
+    for _ in range(len(given)):
+        label = chance.random() < 0.5
+        (first, _), (second, end) = chance.choice(by_label[True]), chance.choice(by_label[label])
+        lines = [*first, *second] if chance.random() < 0.5 else [*second, *first]
+        rows.append((tuple(instruction_features(lines, end)), 1.0 - label))
+    return _fit(rows, seed, _TASK_DECAY).weights(1.0, 0.0, threshold, {"prompts": len(tasks), "seed": seed})
+
+
+def instructions_of(task: LabelledTask) -> tuple[list[str], str] | None:
+    """The instructions of a labelled prompt, see `tasks.instructions`; None if there are none."""
+    text = task.prompt.strip()
+    asked = find_question(text)
+    around = text if asked != text or text.endswith((":", "：")) else ""
+    return instructions([task.system] if task.system else [], around, asked) if task.system or around else None

@@ -100,7 +100,7 @@ def test_a_task_in_the_system_message_goes_direct(system):
     decision = routed(POINTS, system)
     assert decision.use_skeleton is False
     assert decision.reason.startswith("gate (")
-    assert "task" in read_instructions(system).signs
+    assert not {"task", "format around"}.isdisjoint(read_instructions(system).signs)
 
 
 @pytest.mark.parametrize("system", OTHER_FORMS)
@@ -239,7 +239,7 @@ def test_instruction_lines_leave_documents_and_the_question_out():
 
 def test_long_texts_are_read_at_both_ends(monkeypatch):
     seen = []
-    monkeypatch.setattr(tasks, "read_sentence", lambda sentence, *_, **__: seen.append(sentence) or set())
+    monkeypatch.setattr(tasks._Read, "add", lambda self, sentence: seen.append(sentence))
     tasks.read_instructions("Be kind to bees. " * 100_000 + "The end is near.")
     assert sum(map(len, seen)) < 20_000
     assert any("The end is near." in sentence for sentence in seen)
@@ -248,7 +248,7 @@ def test_long_texts_are_read_at_both_ends(monkeypatch):
 def test_a_system_message_is_read_once(monkeypatch):
     tasks.read_instructions.cache_clear()
     read = []
-    monkeypatch.setattr(tasks, "instruction_lines", lambda *args: read.append(args) or ("Be kind.",))
+    monkeypatch.setattr(tasks, "instructions", lambda *args: read.append(args) or (["Be kind."], "no prompt"))
     for name in ("tea", "coffee", "cocoa"):
         routed(f"What are the benefits of {name}?", "Be kind, and be quick.")
     assert len(read) == 1
