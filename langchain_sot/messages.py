@@ -255,7 +255,7 @@ def read_other_content(message: BaseMessage, end: ReplyEnd) -> None:
         else:
             reasoning = reasoning or kind in _REASONING
     end.refusal += str(refusal)
-    # A tool call is the reason why there is no text, reasoning only what comes before it.
+    # A tool call explains why there is no text; reasoning merely comes before text.
     if isinstance(message, AIMessage) and message.tool_calls:
         end.instead = "tool calls"
     elif reasoning:

@@ -71,7 +71,7 @@ def point_query(question: str, point: Point | None) -> str:
 
 
 def call_config(config: RunnableConfig, point: Point | None = None, attempt: int = 1) -> RunnableConfig:
-    """The config of one retrieval: a child run that says what is retrieved for."""
+    """The config of one retrieval: a child run whose name tells the stage and the point."""
     name, metadata = "retrieve", {**(config.get("metadata") or {}), "sot_stage": "sources"}
     if point is not None:
         name = f"retrieve for point {point.index}: {point.title}"
