@@ -121,7 +121,7 @@ class ModelCalls:
 
     def open(self, call: Call, position: int) -> Iterator[str | Reply]:
         """Makes a call, yields its text as it arrives, and last how it ended."""
-        # What runs inside of the model finds the answer's config around it, not that of the caller's surroundings.
+        # Runnables inside the model inherit the answer's config from the context, not the caller's.
         _set_config_context(self.configs[position])
         request = self._request(call, position)
         reader = request.reader()

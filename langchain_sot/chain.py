@@ -133,7 +133,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     value, or a dict. The last message is the question. The keys of a dict are:
 
     - `question` (or `input`), and `chat_history` (or `history`) for the messages before it;
-    - `context`: text or documents, which every prompt of the answer shows, but for that of a merge;
+    - `context`: text or documents, which every prompt of the answer shows, except that of a merge;
     - `messages` in place of these, as the state of a LangGraph graph has it. Other keys of a state are left alone;
     - any other key for a placeholder of that name in the chain's own templates. A key that nothing uses is an error.
 

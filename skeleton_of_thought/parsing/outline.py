@@ -392,7 +392,7 @@ class Outline:
             self._sibling(mark, top)
 
     def _place_below(self) -> str:
-        """What a list of bullets stands below that may not mean it as the list of the points; "" for nothing."""
+        """The kind of line above a list of bullets, if the list may be only a part of its section; "" for none."""
         if self._headings or not self._lead:
             return "heading" if self._headings else ""
         from skeleton_of_thought.parsing.rare_marks import announces, is_introduction

@@ -55,7 +55,7 @@ _STEMS = [mark[:-1] for mark, kind, answer in _AT_START if kind.is_tag and not a
 _FIRST = re.compile(r"[<\[◁]")
 
 _IN_ANSWER: dict[ReasoningMarks | None, re.Pattern[str]] = {None: re.compile(_LONE_PATTERN, re.ASCII)}
-"""What to look for in an answer: lone closing marks, and the end of its wrapper."""
+"""Finds lone closing marks in an answer, and the end of its wrapper."""
 _IN_ANSWER_PREFIXES: dict[ReasoningMarks | None, set[str]] = {
     None: _prefixes(mark for mark, _ in _LONE) | _prefixes(_STEMS, whole=True)
 }
