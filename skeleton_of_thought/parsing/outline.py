@@ -66,7 +66,7 @@ class Outline:
         self._levels: Counter[int] = Counter()
         self._ordinals: dict[int, int] = {}
         # Titles that are points only if nothing above them is: bullets below a heading or below an introduction, and
-        # numbers there, unless the heading announces them. `_below` is what they stand below.
+        # numbers there, unless the heading announces them. `_below` is the kind of line above them.
         self._held: list[Title] = []
         self._holding = False
         self._below = ""

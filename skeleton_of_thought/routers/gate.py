@@ -1,6 +1,7 @@
 """The gate: cheap rules before any router, each for questions that a list of points would answer badly.
 
-A rule can only reject a skeleton. The rules look at nothing but words, in all `question.LANGUAGES`.
+A rule can only reject a skeleton. The rules look at the words of the question, in all `question.LANGUAGES`, and at the
+task that `tasks.read_instructions` finds around it.
 """
 
 from __future__ import annotations
