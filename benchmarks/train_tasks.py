@@ -3,8 +3,8 @@
     python benchmarks/train_tasks.py --out skeleton_of_thought/routers/tasks.bin
     python benchmarks/train_tasks.py --cross-validate
 
-With `--cross-validate` the prompts of each author are decided by "auto" with weights trained on all other authors: the
-accuracy to expect on prompts of somebody new. Prompts that are held out (`split=heldout`) never train.
+With `--cross-validate` the prompts of each author are decided by "auto" with weights trained on all other authors, to
+estimate the accuracy on the prompts of a new author. Prompts that are held out (`split=heldout`) never train.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class ModelCalls:
 
     def open(self, call: Call, position: int) -> Iterator[str | Reply]:
         """Makes a call, yields its text as it arrives, and last how it ended."""
-        # What runs inside of the model finds the answer's config around it, not that of the caller's surroundings.
+        # Runnables inside the model inherit the answer's config from the context, not the caller's.
         _set_config_context(self.configs[position])
         request = self._request(call, position)
         reader = request.reader()
@@ -224,7 +224,7 @@ class ModelCalls:
         _set_config_context(self.configs[answers.pop()] if len(answers) == 1 else {})
         return [self._request(call, position) for call, position in calls]
 
-    # --- what is sent ---
+    # --- prompts and settings of calls ---
 
     def _request(self, call: Call, position: int) -> _Request:
         prompt = call.prompt
@@ -275,7 +275,7 @@ def _native(kwargs: Mapping[str, Any], call: Call, model: ChatTransformers) -> d
     return {**settings, "prefill": call.prompt.prefill}
 
 
-# --- what comes back ---
+# --- replies ---
 
 
 def _wholes(requests: Sequence[_Request], outputs: Sequence[Any]) -> list[Whole | Exception]:

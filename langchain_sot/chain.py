@@ -133,7 +133,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     value, or a dict. The last message is the question. The keys of a dict are:
 
     - `question` (or `input`), and `chat_history` (or `history`) for the messages before it;
-    - `context`: text or documents, which every prompt of the answer shows, but for that of a merge;
+    - `context`: text or documents, which every prompt of the answer shows, except that of a merge;
     - `messages` in place of these, as the state of a LangGraph graph has it. Other keys of a state are left alone;
     - any other key for a placeholder of that name in the chain's own templates. A key that nothing uses is an error.
 
@@ -158,7 +158,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         llm: A chat model or string LLM, with its bindings, retries, fallbacks, configurable fields and alternatives.
             By position or by name; all other settings go by name.
         point_llm: Another model for the points; None for the same.
-        router: Decides whether a question is answered through a skeleton. "auto": rules and a small model of this
+        router: Decides whether a question is answered through a skeleton. "auto": rules and small models of this
             package, without a call, which learn how fast the chain's models are (`skeleton_of_thought.AutoRouter`). Or
             a runnable or function on the question, sync or async, or a `Router`. None for a skeleton always.
         prompts: The prompts; None for the project's own.

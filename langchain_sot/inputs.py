@@ -42,7 +42,7 @@ _QUESTIONS = ("question", "input")
 
 @dataclasses.dataclass(frozen=True)
 class KeyedInput:
-    """What an input with several keys has besides the question and the history.
+    """An input's keys besides the question and the history.
 
     Attributes:
         keys: All its keys.
@@ -163,7 +163,7 @@ def _turns(value: Any) -> list[BaseMessage]:
 
 
 def context_of(value: Any) -> Reply | None:
-    """A context as the core takes it: its text, and its documents as the sources.
+    """Reads a context: its text, and its documents as the sources.
 
     Args:
         value: Text, a document, or what a retriever found: a list of documents, of texts, of dicts with `page_content`

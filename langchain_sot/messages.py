@@ -70,7 +70,7 @@ class ParsedInput:
         conversation: The input as the core reads it.
         untouched: The input of the model on the direct route: the caller's own objects, or the bare string
             where nothing but a string was given.
-        keyed: What an input with several keys has besides; None for text and messages.
+        keyed: The other keys of an input with several keys; None for text and messages.
     """
 
     conversation: Conversation
@@ -242,7 +242,7 @@ def message_decoding(message: BaseMessage) -> Decoding | None:
 
 
 def read_other_content(message: BaseMessage, end: ReplyEnd) -> None:
-    """Notes in `end` what a message, or a chunk, has besides text: a refusal, tool calls, reasoning."""
+    """Notes in `end` the other content of a message or chunk: a refusal, tool calls, reasoning."""
     extras = message.additional_kwargs
     refusal = extras.get("refusal") or ""
     reasoning = bool(_REASONING & extras.keys())
@@ -255,7 +255,7 @@ def read_other_content(message: BaseMessage, end: ReplyEnd) -> None:
         else:
             reasoning = reasoning or kind in _REASONING
     end.refusal += str(refusal)
-    # A tool call is the reason why there is no text, reasoning only what comes before it.
+    # A tool call explains why there is no text; reasoning merely comes before text.
     if isinstance(message, AIMessage) and message.tool_calls:
         end.instead = "tool calls"
     elif reasoning:

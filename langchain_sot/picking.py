@@ -74,7 +74,7 @@ class PickedKeys(AnswerRunnable[Any], RunnableSerializable[Any, Any]):
 
     @property
     def _sequence(self) -> RunnableSequence[Any, Any]:
-        """LangChain's form of this runnable, for what describes it."""
+        """The equivalent sequence of LangChain, for schemas and graphs."""
         return RunnableSequence(self.chain, RunnablePick(self.keys))
 
     def _configs(self, config: Any, count: int) -> list[RunnableConfig]:

@@ -42,7 +42,7 @@ class AnswerPlan:
         skeleton: Points that are known already.
         adopts: Whether local models of LangChain's Hugging Face classes get an engine.
         retriever: Finds documents for a query; None without retrieval.
-        retrieval: When it does.
+        retrieval: When the retriever is asked.
         placeholders: The placeholders of the caller's own prompts that inputs fill, by the prompts that have any.
     """
 

@@ -34,9 +34,9 @@ def as_retriever(source: Any) -> Runnable[str, Any]:
     if hasattr(source, "as_retriever"):
         raise InvalidInput(f"retriever is {type(source).__name__}: pass its retriever, .as_retriever().")
     if isinstance(source, type) or not callable(source):
-        what = f"the class {source.__name__}" if isinstance(source, type) else type(source).__name__
+        given = f"the class {source.__name__}" if isinstance(source, type) else type(source).__name__
         raise InvalidInput(
-            f"retriever is {what}, but must be a retriever, or another runnable or function that takes the query as a "
+            f"retriever is {given}, but must be a retriever, or another runnable or function that takes the query as a "
             "string and returns documents."
         )
     call = getattr(source, "__call__", None)  # noqa: B004 - the method itself is inspected
@@ -71,7 +71,7 @@ def point_query(question: str, point: Point | None) -> str:
 
 
 def call_config(config: RunnableConfig, point: Point | None = None, attempt: int = 1) -> RunnableConfig:
-    """The config of one retrieval: a child run that says what is retrieved for."""
+    """The config of one retrieval: a child run, named after the point where there is one."""
     name, metadata = "retrieve", {**(config.get("metadata") or {}), "sot_stage": "sources"}
     if point is not None:
         name = f"retrieve for point {point.index}: {point.title}"
@@ -81,7 +81,7 @@ def call_config(config: RunnableConfig, point: Point | None = None, attempt: int
 
 
 def find(retriever: Runnable[str, Any], query: str, config: RunnableConfig) -> Reply:
-    """What a retriever finds for a query."""
+    """Asks a retriever; returns the documents that it finds for a query, and their text as the context."""
     if isinstance(retriever, RunnableLambda) and not hasattr(retriever, "func"):  # an async function alone
         return _reply(asyncio.run(retriever.ainvoke(query, config)))
     return _reply(retriever.invoke(query, config))

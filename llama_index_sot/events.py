@@ -9,7 +9,7 @@ has a `SkeletonReady`, with `eager=True` among the first points; then for each p
 per point), `PointDelta`s and `PointDone`, points interleaved. The `AnswerDelta`s add up to the answer.
 
 Text that was streamed may turn out to be the model's reasoning, if the model marks only its end. A `PointRestarted`, an
-`AnswerRestarted` or, with `eager=True`, a `SkeletonRestarted` then says what is void.
+`AnswerRestarted` or, with `eager=True`, a `SkeletonRestarted` then voids earlier events.
 """
 
 from __future__ import annotations

@@ -356,13 +356,13 @@ class ResponseReader:
         end.decoding = read_decoding(_get(raw, "decoding")) or end.decoding
 
     def _read_other_content(self, response: ChatResponse | CompletionResponse) -> None:
-        """Notes what a response without text has instead: a refusal, tool calls, reasoning."""
+        """Notes in `end` the other content of a response: a refusal, tool calls, reasoning."""
         end, own = self._end, response.additional_kwargs
         message = response.message if isinstance(response, ChatResponse) else ChatMessage()
         extras = {**own, **message.additional_kwargs}
         choice = next(iter(_get(response.raw, "choices") or ()), None)
-        said = [_get(_get(choice, name), "refusal") for name in ("message", "delta")]
-        end.refusal += next((str(refusal) for refusal in (extras.get("refusal"), *said) if refusal), "")
+        refusals = [_get(_get(choice, name), "refusal") for name in ("message", "delta")]
+        end.refusal += next((str(refusal) for refusal in (extras.get("refusal"), *refusals) if refusal), "")
         kinds = {block.block_type for block in message.blocks}
         if extras.get("tool_calls") or "tool_call" in kinds:
             end.instead = "tool calls"

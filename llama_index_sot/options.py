@@ -67,7 +67,7 @@ class AnswerOptions(SettingsOptions, total=False):
     Attributes:
         point_llm: Another LLM for the points.
         router: Decides whether a query is answered through a skeleton, or directly, as the LLM answers without this
-            package. `"auto"` (the default): where a skeleton helps, by rules and a small model inside the package,
+            package. `"auto"` (the default): where a skeleton helps, by rules and small models inside the package,
             without a call (`skeleton_of_thought.AutoRouter`); a `CostGuard` learns from the answers. A function of the
             query, sync or async, or a core `Router`, such as `llama_index_sot.PromptRouter`. None for a skeleton
             always. `response.metadata["sot"]` has the `route` and the `reason`.

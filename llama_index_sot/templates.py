@@ -206,7 +206,7 @@ class Templates:
 
 @dataclass(frozen=True)
 class TemplateRouter(RouterWrapper):
-    """A router that sees what the LLM is told besides the question: its system prompt, and the template around it.
+    """A router that also reads the instructions around the question: the LLM's system prompt, and the template.
 
     The question itself stays as it is, for routers that are functions of it.
 
@@ -222,23 +222,23 @@ class TemplateRouter(RouterWrapper):
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
         """The decision if it needs no call."""
-        return decide_at_once(self.router, self._told(conversation))
+        return decide_at_once(self.router, self._with_instructions(conversation))
 
     def route(self, conversation: Conversation) -> RouteDecision:
-        """Decides on the question and what surrounds it."""
-        return BoundRouter(self.router, self._told(conversation)).decide()
+        """Decides on the question and the instructions around it."""
+        return BoundRouter(self.router, self._with_instructions(conversation)).decide()
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
-        return await BoundRouter(self.router, self._told(conversation)).adecide()
+        return await BoundRouter(self.router, self._with_instructions(conversation)).adecide()
 
-    def _told(self, conversation: Conversation) -> Conversation:
-        told = [self.system_prompt] if self.system_prompt else []
+    def _with_instructions(self, conversation: Conversation) -> Conversation:
+        texts = [self.system_prompt] if self.system_prompt else []
         if self.direct is not None:
             template = core.PromptTemplate(self.direct) if isinstance(self.direct, str) else self.direct
             prompt = template.render(Conversation.of("…"), {"question": "…", "context": "…"}, prefill=False)
-            told += [message.text for message in prompt.messages]
-        return replace(conversation, messages=(*(Message("system", text) for text in told), *conversation.messages))
+            texts += [message.text for message in prompt.messages]
+        return replace(conversation, messages=(*(Message("system", text) for text in texts), *conversation.messages))
 
 
 def _renamed(text: str) -> str:

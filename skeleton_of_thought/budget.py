@@ -25,7 +25,7 @@ __all__ = ["LONGEST_WAIT", "MAX_WAITS", "Budget", "Share", "default_limit"]
 logger = logging.getLogger(__name__)
 
 MAX_WAITS = 6
-"""How often one call waits for a rate limit, and how often a whole batch does without a call that succeeds between."""
+"""How often one call waits for a rate limit; and after how many pauses without a successful call a batch gives up."""
 LONGEST_WAIT = 120.0
 """Seconds. A server that asks for a longer wait is not waited for; its error then fails the call."""
 _LONGEST_PAUSE = 8.0
@@ -76,13 +76,13 @@ class Budget:
     def __init__(self, limit: int | None, least: int = 1) -> None:
         self._given = self._limit = limit
         self._least = least
-        self._open = 0  # calls that are counted
-        self._beside = 0  # calls that are not
+        self._open = 0  # open calls that take up room
+        self._beside = 0  # open calls that take up no room
         self._resume = 0.0
         self._slowed = 0  # how often it was lowered
-        self._fruitless = 0  # the same since a call has succeeded
+        self._fruitless = 0  # how often since the last call that succeeded
         self._succeeded = 0  # calls since it was lowered or raised
-        self._ceiling: int | None = None  # where the lowered limit ends; None if it is not lowered
+        self._ceiling: int | None = None  # the limit at which the lowering ends; None if it is not lowered
         self._wakers: list[Callable[[], object]] = []
         self._lock = threading.Lock()
 
@@ -153,7 +153,7 @@ class Budget:
                 self._limit, self._ceiling = self._given, None
 
     def slow_down(self, place: _Place, error: Exception, seconds: float | None, backoff: float, now: float) -> bool:
-        """Takes a rate limit into account; returns whether the calls go on later.
+        """Takes a rate limit into account; returns whether the refused call may be opened again later.
 
         Args:
             place: The place of the call that was refused.
@@ -204,12 +204,12 @@ class Budget:
         return self._resume if self._resume > now else None
 
     def join(self, wake: Callable[[], object]) -> None:
-        """Calls this whenever there may be room, from any thread."""
+        """Registers a function to call whenever there may be room, from any thread."""
         with self._lock:
             self._wakers.append(wake)
 
     def leave(self, wake: Callable[[], object]) -> None:
-        """Ends `join`."""
+        """Removes a function that `join` registered."""
         with self._lock:
             self._wakers.remove(wake)
 

@@ -1,4 +1,4 @@
-"""The open calls of an answer, what a driver reports on them, and what all its calls cost."""
+"""The open calls of an answer, a driver's reports on them, and the cost of all calls."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is void once a model's text turns out to be its reasoning: a point, a merge, or a whole skeleton.
+"""Takes back text that turns out to be the model's reasoning: a point, a merge, or a whole skeleton.
 
-Only replies whose chat template opens the block of reasoning in the prompt come to this. Text of theirs may have been
-shown by then. The functions here take it back: they change the draft, and return the events that say so.
+This happens if the chat template opens the block of reasoning in the prompt, so that the reply has only its end. Text
+may have been shown by then. The functions change the draft, and return the events that void the text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def void_text(writing: PointWriting | MergeWriting) -> None:
 
 
 def void_point(draft: Draft, writing: PointWriting, offset: float) -> list[Event]:
-    """Takes back the text of a point, and shows again what has been shown of the others."""
+    """Takes back the text of a point, and shows the text of the others again."""
     writing.voided = False
     error = ReasoningShown(_WHY)
     events: list[Event] = [PointRestarted(writing.point, error)]

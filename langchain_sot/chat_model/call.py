@@ -122,7 +122,7 @@ class ChatCall:
 
 
 def batch_call(plan: AnswerPlan, configs: Sequence[RunnableConfig]) -> tuple[ChatCall, int]:
-    """What the calls of a batch have in common, and the most answers that run at once.
+    """The shared state of the calls of a batch, and the most answers that run at once.
 
     All answers take their calls from one budget, and slow down together if a server limits its rate. With a limit each
     has an equal share of it besides, since the `llm` makes direct answers outside the budget.

@@ -148,7 +148,7 @@ def _last_chunk(answer: Answer, model_name: str, direct: AIMessage | None, *, us
     Args:
         answer: The answer.
         model_name: The model's name, for the metadata.
-        direct: What the model's own chunks of a direct answer had besides text.
+        direct: The model's message of a direct answer, without its text; None on the other route.
         usage: Whether it has `usage_metadata`.
     """
     metadata = _metadata(answer, model_name)
@@ -206,17 +206,17 @@ def _metadata(answer: Answer, model_name: str) -> dict[str, Any]:
         "reason": answer.reason,
         "skeleton": list(answer.skeleton.titles) if answer.route == "skeleton" else [],
         "errors": errors_dict(answer),
-        **({"sources": _pages(documents)} if documents else {}),
+        **({"sources": _described(documents)} if documents else {}),
         "timings": answer.timings.to_dict(),
         _STAGES: {stage: usage_metadata(usage) for stage, usage in answer.usage_by_stage.items()},
         "usage_by_point": {str(e.point.index): usage_metadata(e.usage) for e in answer.expansions},
     }
 
 
-def _pages(documents: list[Document]) -> list[dict[str, Any]]:
-    """What documents say about themselves, as JSON-safe data without their texts."""
-    pages = [{"id": document.id, "metadata": document.metadata} for document in documents]
-    return cast(list[dict[str, Any]], json.loads(json.dumps(pages, default=str)))
+def _described(documents: list[Document]) -> list[dict[str, Any]]:
+    """The ids and the metadata of documents as JSON-safe data, without their texts."""
+    described = [{"id": document.id, "metadata": document.metadata} for document in documents]
+    return cast(list[dict[str, Any]], json.loads(json.dumps(described, default=str)))
 
 
 def _total(stages: Mapping[str, UsageMetadata]) -> UsageMetadata | None:

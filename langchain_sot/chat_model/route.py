@@ -186,7 +186,7 @@ class GenerateCall:
     """One conversation of a `generate` or `agenerate`.
 
     Attributes:
-        model: What the config chooses of the chain's `llm` where the route is delegated, else a copy of the chat model
+        model: The chain's `llm` as the config chooses it, where the route is delegated; else a copy of the chat model
             for this call.
         value: The messages, or the text that a string LLM gets in their place.
         stop: The stop strings.
@@ -234,10 +234,10 @@ def with_stop(stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, An
 
 
 async def side_by_side(calls: Sequence[GenerateCall], at_once: int) -> list[LLMResult]:
-    """The results of these calls, of which so many run at once.
+    """The results of these calls, of which at most `at_once` run at a time.
 
     Raises:
-        BaseException: The first one's of the calls that failed, when all have ended.
+        BaseException: The error of the first call that failed, raised once all have ended.
     """
     slots = asyncio.Semaphore(at_once)
 

@@ -1,4 +1,4 @@
-"""The wrappers around a model: methods of the model that are called on them, and what their configs set."""
+"""The wrappers around a model: calls of the model's methods through them, and the values that their configs set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def rebound(llm: Runnable[Any, Any], method: str, /, *args: Any, **kwargs: Any) 
     """The result of a model's method, such as `bind_tools`, in the model's wrappers.
 
     LangChain's own wrappers either have no such methods (`with_retry`) or hand them to the bare model, so that
-    what was bound before is lost (`llm.bind(...).with_structured_output(...)`).
+    earlier bindings are lost (`llm.bind(...).with_structured_output(...)`).
 
     Args:
         llm: A chat model, or bindings, retries and fallbacks around it.

@@ -68,15 +68,15 @@ def shortcomings(answer: Answer, explain: Callable[[Exception], str], *, cuts: b
         yield f"merge failed, so the points stand as they are: {explain(answer.merge_error)}"
 
 
-def _cut_short(reason: str | None, what: str, *, cuts: bool) -> Iterator[str]:
-    """A line about a text that lacks its end."""
+def _cut_short(reason: str | None, text: str, *, cuts: bool) -> Iterator[str]:
+    """Yields a line about a text, which `text` names, if its end is missing."""
     if reason == REPEATED:
-        yield f"{what} repeated itself, so it was ended"
+        yield f"{text} repeated itself, so it was ended"
     elif reason == "length":
         if cuts:
-            yield f"{what} was cut at the token limit (--max-tokens)"
+            yield f"{text} was cut at the token limit (--max-tokens)"
     elif reason and finish_reasons.FINISH_REASONS.get(reason.lower()) in finish_reasons.FAILED:
-        yield f"{what} was ended by the provider (finish reason {reason!r})"
+        yield f"{text} was ended by the provider (finish reason {reason!r})"
 
 
 def explain(error: Exception, by_backend: Callable[[BaseException], str]) -> str:

@@ -1,4 +1,4 @@
-"""Why replies end: the words of the providers and what they mean, and the error of a reply that failed."""
+"""Why replies end: the words of the providers with their meanings, and the error of a reply that failed."""
 
 from __future__ import annotations
 
@@ -56,23 +56,23 @@ def describe_failure(reply: Reply, *, wrote: bool = False) -> tuple[str, str]:
 
     Args:
         reply: The end of the reply, which failed or has no text.
-        wrote: Whether it has text of which nothing is left, such as reasoning.
+        wrote: Whether the model sent text of which nothing is left, such as reasoning.
     """
-    said = f" (finish reason {reply.finish_reason!r})"
+    given = f" (finish reason {reply.finish_reason!r})"
     reason = FINISH_REASONS.get((reply.finish_reason or "").lower(), "")
     if reply.refusal or reason == "refusal":
-        own = f": {reply.refusal.strip()!r}" if reply.refusal.strip() else said
+        own = f": {reply.refusal.strip()!r}" if reply.refusal.strip() else given
         return f"the model refused{own}", "Rephrase the question, or try another model."
     if reason == "content_filter":
         return (
-            f"a content filter blocked the reply{said}",
+            f"a content filter blocked the reply{given}",
             "Rephrase the question, or change the safety settings at the provider.",
         )
     if reason == "error":
-        return f"the provider ended the reply by an error{said}", "Try again later, or allow more attempts."
+        return f"the provider ended the reply by an error{given}", "Try again later, or allow more attempts."
     if reason == "length":
         return (
-            f"the reply reached its token limit before it had any text{said}",
+            f"the reply reached its token limit before it had any text{given}",
             "Reasoning counts, too: raise max_tokens, or lower the model's reasoning effort.",
         )
     if reason == "tool_calls" or reply.instead == "tool calls":
@@ -87,7 +87,7 @@ def describe_failure(reply: Reply, *, wrote: bool = False) -> tuple[str, str]:
 
 def reply_error(reply: Reply, *, wrote: bool = False) -> ReplyError:
     """The error of a reply that failed or has no text; for `wrote` see `describe_failure`."""
-    what, advice = describe_failure(reply, wrote=wrote)
+    cause, advice = describe_failure(reply, wrote=wrote)
     reason = FINISH_REASONS.get((reply.finish_reason or "").lower())
     reason = "refusal" if reply.refusal else reason if reason in FAILED or reason == "length" else "error"
-    return ReplyError(f"{what[:1].upper()}{what[1:]}. {advice}", reason)
+    return ReplyError(f"{cause[:1].upper()}{cause[1:]}. {advice}", reason)

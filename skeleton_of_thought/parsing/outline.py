@@ -66,7 +66,7 @@ class Outline:
         self._levels: Counter[int] = Counter()
         self._ordinals: dict[int, int] = {}
         # Titles that are points only if nothing above them is: bullets below a heading or below an introduction, and
-        # numbers there, unless the heading announces them. `_below` is what they stand below.
+        # numbers there, unless the heading announces them. `_below` is the kind of line above them.
         self._held: list[Title] = []
         self._holding = False
         self._below = ""
@@ -392,7 +392,7 @@ class Outline:
             self._sibling(mark, top)
 
     def _place_below(self) -> str:
-        """What a list of bullets stands below that may not mean it as the list of the points; "" for nothing."""
+        """The kind of line above a list of bullets, if the list may be only a part of its section; "" for none."""
         if self._headings or not self._lead:
             return "heading" if self._headings else ""
         from skeleton_of_thought.parsing.rare_marks import announces, is_introduction

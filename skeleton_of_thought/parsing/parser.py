@@ -292,7 +292,7 @@ class SkeletonWriting:
             read on, up to three times `max_points`.
         restarted: Whether the points that `feed` and `close` returned were part of the model's reasoning. They are
             `voided`, and those that are returned now are the first. Whoever takes them back clears it.
-        voided: The points that were returned in vain.
+        voided: The points that were returned and are void.
         written: The skeleton as the model wrote it, repeats included; empty until `close`.
     """
 

@@ -55,7 +55,7 @@ _STEMS = [mark[:-1] for mark, kind, answer in _AT_START if kind.is_tag and not a
 _FIRST = re.compile(r"[<\[◁]")
 
 _IN_ANSWER: dict[ReasoningMarks | None, re.Pattern[str]] = {None: re.compile(_LONE_PATTERN, re.ASCII)}
-"""What to look for in an answer: lone closing marks, and the end of its wrapper."""
+"""Finds lone closing marks in an answer, and the end of its wrapper."""
 _IN_ANSWER_PREFIXES: dict[ReasoningMarks | None, set[str]] = {
     None: _prefixes(mark for mark, _ in _LONE) | _prefixes(_STEMS, whole=True)
 }
@@ -66,7 +66,7 @@ for _kind in REASONING_MARKS:
 _LONGEST = max(len(prefix) for prefixes in _IN_ANSWER_PREFIXES.values() for prefix in prefixes)
 _LONGEST_CLOSING = max(len(mark) for kind in REASONING_MARKS for mark in kind.closes) + 1
 
-# --- what a lone mark stands in -------------------------------------------------------------------
+# --- the surroundings of a lone mark -------------------------------------------------------------------
 
 _SPACES = 40
 """So many spaces after a mark are as good as the end of its line."""
@@ -81,7 +81,7 @@ _ITEM = re.compile(r"(?:[-*•#>]+|\(?(?:\d{1,3}|[^\W\d_])[.):])\s*")
 
 
 class _Line:
-    """The line that is being written, as far as it tells a mark from a mention of it."""
+    """The line that is being written, as far as it helps to tell a mark from a mention."""
 
     def __init__(self) -> None:
         self.fence = ""
@@ -309,7 +309,7 @@ class BlockReader:
         self._step, self._wrapper = (self._answer, kind) if is_answer else (self._begin, None)
 
     def _answer(self, text: str, at: int, shown: list[str]) -> int:
-        """Inside the answer, or inside reasoning that only its closing mark will tell."""
+        """Inside the answer, or inside reasoning, which only a closing mark will show."""
         found = _IN_ANSWER[self._wrapper].search(text, at)
         if not found:
             held = self._mark_begins(text, at)

@@ -55,7 +55,7 @@ FORMAL = str.maketrans("壹贰貳叁參参肆伍陆陸柒捌玖拾", "一二二�
 CJK_UNITS = (
     "部分|阶段|階段|步骤|步驟|要点|要點|方面|[点點步章节節条條项項部课課回編编篇話话幕歩题題讲講层層]|[个個段]|に"
 )
-"""What an ordinal such as 第一 counts."""
+"""Nouns after an ordinal such as 第一."""
 
 WORDS = (
     "step|point|key point|main point|body paragraph|part|section|chapter|tip|phase|stage|idea|item|reason|rule|topic"
@@ -94,7 +94,7 @@ COUNTERS = "단계|번째|단원|장|절|부|편|조|과|강|항|일차|주차|�
 """Words after a number, as in `1단계`."""
 
 ORDINAL_ENDS = "st|nd|rd|th|\\.?[ºª°]|er|ère|ere|re|ème|eme|e|de|nde|ος|η|ο|-?[йяе]"
-"""What makes an ordinal of a number, as in `1st`."""
+"""Endings that make a number an ordinal, as in `1st`."""
 
 ALPHABETS = (
     "αβγδεζηθικλμνξοπρστυφχψω",

@@ -40,7 +40,7 @@ _ENDS = frozenset(".!?。！？")
 _COUNTED = frozenset(("what", "which", "some", "several", "various", "different", "main", "key", "common", "best"))
 """Words before a plural in questions for a list."""
 
-_TOLD = re.compile(
+_WITH_FACTS = re.compile(
     r"(?:i|i'm|we|my|our|hi|hello|hey|bonjour|je|hallo|ich|wir|hola|soy|tengo|ciao|sono|olá|sou|ik|\()\b"
     r"[^?？:\n]{5,250}[.!)] "
     r"([^\n?？.!:]{25,200}[?？])|"
@@ -104,9 +104,9 @@ class EmbeddedRouter:
         """
         asked = find_question(question)
         score = self._weights.score(read_question(asked), follows=follows)
-        if (told := _TOLD.fullmatch(asked.strip())) is not None:
+        if (found := _WITH_FACTS.fullmatch(asked.strip())) is not None:
             # A few facts about the author decide less than the question after them.
-            score = max(score, (score + self._weights.score(read_question(told[1] or told[2]), follows=follows)) / 2)
+            score = max(score, (score + self._weights.score(read_question(found[1] or found[2]), follows=follows)) / 2)
         return score
 
 

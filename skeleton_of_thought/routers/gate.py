@@ -1,6 +1,7 @@
 """The gate: cheap rules before any router, each for questions that a list of points would answer badly.
 
-A rule can only reject a skeleton. The rules look at nothing but words, in all `question.LANGUAGES`.
+A rule can only reject a skeleton. The rules look at the words of the question, in all `question.LANGUAGES`, and at the
+task that `tasks.read_instructions` finds around it.
 """
 
 from __future__ import annotations
@@ -116,19 +117,19 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
 
     A sign is a class of the question's words, a class of its first words after "^" (as in the lexicon), or a fact about
     the request. In a prompt that presents a question, only the question has classes. The instructions around it and in
-    system messages say what is asked for besides.
+    system messages add signs of another task or form.
     """
     text = messages[-1].text.strip() if messages else ""
     asked = find_question(text)
     question = read_question(asked)
     signs = {*question.classes, *map("^{}".format, question.opening)}
-    told, form = Instructions(), question.text
+    instructions, form = Instructions(), question.text
     systems = [message.text for message in messages[:-1] if message.role == "system"]
     around = text if asked != text or text.endswith((":", "：")) else ""
     if systems or around:
-        told = read_instructions(*systems, prompt=around, question=asked if around else "")
-        signs |= told.signs
-        form += f"\n{told.form}"
+        instructions = read_instructions(*systems, prompt=around, question=asked if around else "")
+        signs |= instructions.signs
+        form += f"\n{instructions.form}"
     facts = {
         "no user message": not messages or messages[-1].role != "user",
         "tools bound": request.tools,
@@ -136,7 +137,7 @@ def _signs(messages: tuple[Message, ...], request: Request, max_words: int) -> t
         "with attachments": messages and messages[-1].attachments,
         "unknown language": question.text and not question.language,
         "after an answer": question.text and "assistant" in map(attrgetter("role"), messages[:-1]),
-        "in sentences": _IN_SENTENCES.search(form if told.signs else question.text),
+        "in sentences": _IN_SENTENCES.search(form if instructions.signs else question.text),
         "in few words": min(map(int, _IN_WORDS.findall(form)), default=math.inf) <= max_words,
         "as a format": "format" in question.classes and _AS_FORMAT.search(question.text),
     }

@@ -137,7 +137,7 @@ _SENTENCE = re.compile(r"(?:^|[.!:…,] |\n)(?P<question>(?:[^\n.!?？:]|\.(?! )
 _OF_MANY = re.compile(
     r"(?:(?:so|but|and|ok|now)[, ]+)?(?:what (?:are|were) (?:the|some|good|your)|wat zijn|какие)\b[^?]{3,}[?]", re.I
 )
-"""A question with many answers, whatever was said before it."""
+"""A question with many answers, whatever text is before it."""
 _CLAUSE = re.compile(r"\A(?:with|from|using|based on|going by|given|according to|in) [^,?]{3,80}, (?=wh|how)", re.I)
 """The words of a question before it that name a document."""
 _POINTS_BACK = re.compile(
@@ -146,7 +146,7 @@ _POINTS_BACK = re.compile(
     r"documents?|passages?|sources?|context|interview|results?|handout|minutes)|according to|based on|going by)\b",
     re.I,
 )
-"""Words of a question about what stands before it."""
+"""Words of a question about the text before it."""
 _IN_STEPS = re.compile(r"^\s*(?:thought|action|observation)\s*:", re.I | re.M)
 """Lines of prompts for agents that reason in steps: there the whole prompt counts as the question."""
 _PRESENTS = re.compile(r"[:：=\n<\"“„«「『]|[?？]\s*\S|[.!…] ")

@@ -58,7 +58,7 @@ _ELSE = _words("otherwise else sonst andernfalls sinon altrimenti anders ина�
 
 @dataclass(frozen=True)
 class Instructions:
-    """What instructions ask for.
+    """The kind of text that instructions ask for.
 
     Attributes:
         signs: "task" for another kind of text than an answer, "short around" for a short answer, "format around" for a
@@ -72,7 +72,7 @@ class Instructions:
 
 @lru_cache(maxsize=64)
 def read_instructions(*texts: str, prompt: str = "", question: str = "") -> Instructions:
-    """What the instructions in all of these texts ask for.
+    """Reads the kind of text that the instructions in all of these texts ask for.
 
     Args:
         texts: The system messages.
@@ -105,7 +105,10 @@ def shipped_weights() -> Weights:
 
 
 def instructions(texts: Iterable[str], prompt: str, question: str) -> tuple[list[str], str]:
-    """The lines that instruct the model, and what the prompt ends with. Arguments as for `read_instructions`."""
+    """The lines that instruct the model, and the kind of text that the prompt wants at its end.
+
+    Arguments as for `read_instructions`.
+    """
     lines = [line for text in texts for line in instruction_lines(text)]
     if not prompt:
         return lines, "no prompt"
@@ -132,7 +135,7 @@ def _read(lines: Sequence[str], end: str) -> _Read:
 
 @dataclass
 class _Read:
-    """What was read of instructions.
+    """The features of instructions, as far as they are read.
 
     Attributes:
         languages: Those that they may be in, of `question.LANGUAGES`.

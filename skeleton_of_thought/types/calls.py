@@ -172,9 +172,9 @@ class Reply:
         sources: The sources found, best first, for calls of stage `sources`; any objects, which the core passes on.
         context: The text of the sources for the model, for calls of stage `sources`; empty if nothing was found: the
             prompts are then those without retrieval.
-        refusal: What the model says instead of an answer, if its API keeps that apart from text. The reply then failed,
-            whatever its finish reason.
-        instead: What the reply has and text is not, in words, if the backend knows: `"reasoning"`, `"tool calls"`.
+        refusal: The model's refusal, if its API keeps it apart from text. The reply then failed, whatever its finish
+            reason.
+        instead: The other content of a reply without text, if the backend knows it: `"reasoning"`, `"tool calls"`.
     """
 
     usage: Usage | None = None
