@@ -289,7 +289,10 @@ def _text_of(message: Message) -> str:
     if message.attachments:
         types = sorted({str(block.get("type")) for block in message.attachments})
         raise InvalidInput(f"This model takes text only, but a message has content of type {', '.join(types)}.")
-    return message.text
+    if isinstance(message.content, str):
+        return message.content
+    # As chat templates join them.
+    return "".join(str(block.get("text") or "") for block in message.content)
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -115,7 +115,7 @@ def test_wrong_files_are_refused(tmp_path, text, message):
 # --- the default router ---
 
 
-@pytest.mark.parametrize(("split", "least"), [(TRAIN, 0.96), (HELD_OUT, 0.9)], ids=["train", "heldout"])
+@pytest.mark.parametrize(("split", "least"), [(TRAIN, 0.96), (HELD_OUT, 0.94)], ids=["train", "heldout"])
 def test_the_text_around_a_question_decides(split, least):
     """A failure names kinds only, so that the prompts held out stay unseen."""
     router = AutoRouter()
