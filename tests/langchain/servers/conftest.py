@@ -136,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
             self.request_body = body
             key = point or stage
             if self.server.width is not None:
-                self._serve_within(self.server.width)
+                self._serve_within(self.server.width, stage)
                 return
             if hold := self.server.holds.get(key):
                 self._wait(hold)
@@ -149,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
             else:
                 self._answer()
 
-    def _serve_within(self, width: int) -> None:
+    def _serve_within(self, width: int, stage: str) -> None:
         """Answers the request, or refuses it if the server serves as many already."""
         with self.server.lock:
             full = self.server.served >= width
@@ -160,7 +160,9 @@ class Handler(BaseHTTPRequestHandler):
             self._refuse(429)
             return
         try:
-            time.sleep(0.005)  # long enough to meet other requests
+            if stage == "point":  # so that the points meet, however slowly their threads start
+                self._wait(lambda: self.server.refused > 0)
+            time.sleep(0.005)
             self._answer()
         finally:
             with self.server.lock:
