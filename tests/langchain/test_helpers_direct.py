@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 
 import pytest
+from installed_prompts import installed_prompt, prompt_values
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
@@ -179,19 +179,12 @@ langchain_community.chains.graph_qa.prompts:CYPHER_QA_PROMPT
 
 def messages_of(path):
     """The messages of a prompt that is filled in with a question for points."""
-    module, _, name = path.partition(":")
-    prompt = getattr(importlib.import_module(module), name)
+    prompt = installed_prompt(path)
     if isinstance(prompt, str):
         if "{" not in prompt:
             return [("system", prompt), ("human", POINTS)]
         prompt = ChatPromptTemplate.from_messages([("human", prompt)])
-    return prompt.invoke({name: _value(name) for name in prompt.input_variables}).to_messages()
-
-
-def _value(name):
-    if name.lower() in ("question", "input", "query"):
-        return POINTS
-    return "Human: hi\nAI: hello" if "history" in name else "Exercise strengthens the heart. It lifts the mood."
+    return prompt.invoke(prompt_values(prompt.input_variables, POINTS)).to_messages()
 
 
 @pytest.mark.parametrize("path", DIRECT)

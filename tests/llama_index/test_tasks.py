@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
+from installed_prompts import installed_prompt, prompt_values
 from llama_index.core.base.llms.types import MessageRole
 from llama_index.core.indices.query.query_transform import HyDEQueryTransform
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
@@ -115,20 +114,12 @@ llama_index.core.query_engine.citation_query_engine:CITATION_QA_TEMPLATE
 
 def conversation_of(path):
     """The conversation of a prompt that is filled in with a question for points."""
-    module, _, name = path.partition(":")
-    prompt = getattr(importlib.import_module(module), name)
+    prompt = installed_prompt(path)
     if isinstance(prompt, str):
         prompt = PromptTemplate(prompt)
-    values = {name: _value(name) for name in prompt.template_vars}
-    messages = prompt.format_messages(**values)
+    messages = prompt.format_messages(**prompt_values(prompt.template_vars, POINTS))
     roles = {MessageRole.SYSTEM: "system", MessageRole.ASSISTANT: "assistant"}
     return Conversation(tuple(Message(roles.get(one.role, "user"), one.content) for one in messages))
-
-
-def _value(name):
-    if name in ("query_str", "question", "query"):
-        return POINTS
-    return "Human: hi\nAI: hello" if "history" in name else "Exercise strengthens the heart. It lifts the mood."
 
 
 @pytest.mark.parametrize("path", DIRECT)

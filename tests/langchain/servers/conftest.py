@@ -175,8 +175,7 @@ class Handler(BaseHTTPRequestHandler):
             self._whole(200, json.dumps(self._completion()))
             return
         self._begin()
-        for piece in pieces(self.text):
-            self._delta(piece)
+        self._deltas()
         self._chunk([{"index": 0, "delta": {}, "finish_reason": "stop"}])
         if self.counted:
             self._chunk([], usage=self._usage())
@@ -217,6 +216,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def _delta(self, text: str) -> None:
         self._chunk([{"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": None}])
+
+    def _deltas(self) -> None:
+        """Sends the text, a piece at a time."""
+        for piece in pieces(self.text):
+            self._delta(piece)
 
     # --- the Responses API ---
 
@@ -384,8 +388,7 @@ class Handler(BaseHTTPRequestHandler):
     def _fault_no_reason(self) -> None:
         """Reports the usage but no reason for the end."""
         self._begin()
-        for piece in pieces(self.text):
-            self._delta(piece)
+        self._deltas()
         self._chunk([], usage=self._usage())
         self._end(b"data: [DONE]\n\n")
 
@@ -406,8 +409,7 @@ class Handler(BaseHTTPRequestHandler):
             self._whole(200, json.dumps(self._completion()))
             return
         self._begin()
-        for piece in pieces(self.text):
-            self._delta(piece)
+        self._deltas()
         if choices is not None:
             self._chunk(choices)
         self._end(b"data: [DONE]\n\n")
@@ -415,8 +417,7 @@ class Handler(BaseHTTPRequestHandler):
     def _fault_usage_at_the_finish(self) -> None:
         """Sends the usage with the last choice, and no `[DONE]`."""
         self._begin()
-        for piece in pieces(self.text):
-            self._delta(piece)
+        self._deltas()
         self._chunk([{"index": 0, "delta": {}, "finish_reason": "stop"}], usage=self._usage())
         self._end(b"")
 
@@ -426,8 +427,7 @@ class Handler(BaseHTTPRequestHandler):
             self._whole(200, json.dumps(self._completion(finish_reason="length")))
             return
         self._begin()
-        for piece in pieces(self.text):
-            self._delta(piece)
+        self._deltas()
         self._chunk([{"index": 0, "delta": {}, "finish_reason": "length"}])
         self._end(b"data: [DONE]\n\n")
 
