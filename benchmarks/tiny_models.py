@@ -62,8 +62,69 @@ _LAYERS = (
 _KEY_HEADS = ("num_key_value_heads", "num_kv_heads", "num_global_key_value_heads")
 _MOST_LAYERS = 6
 
-_SPECIAL: dict[str, dict[str, Any]] = {}
+_PLAIN_ROPE = {"rope_type": "default", "rope_theta": 1e4}
+_ROPES = {"sliding_attention": _PLAIN_ROPE, "full_attention": _PLAIN_ROPE}
+_SLIDES = {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}
+_INDEXED = {
+    "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 16,
+    "indexer_compress_ratio": 4, "hc_lowrank": 8,
+}  # fmt: skip
+_SHARED = {
+    "num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 2
+}  # fmt: skip
+_SPECIAL: dict[str, dict[str, Any]] = {
+    "bamba": {"num_hidden_layers": 3, "attn_layer_indices": [1]},
+    "cohere_compass_text": {**_SLIDES, "rope_parameters": _ROPES},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 1e4},
+        "ffn_config": {"ffn_hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
+    },
+    "deepseek_v2": {"num_experts_per_tok": 2},
+    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
+    "gemma3n_text": {**_SHARED, "activation_sparsity_pattern": [0.0] * 4},
+    "granitemoehybrid": {
+        "num_hidden_layers": 3, "layer_types": ["linear_attention", "full_attention", "linear_attention"]
+    },
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8},
+    "inkling2_loop_text": {"unpadded_vocab_size": VOCABULARY},
+    "inkling2_text": {"unpadded_vocab_size": VOCABULARY},
+    "jamba": {"num_hidden_layers": 3, "attn_layer_period": 2, "attn_layer_offset": 1},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1},
+    "mamba2": {"num_heads": 8},
+    "ministral": {"head_dim": 8, **_SLIDES},
+    "nemotron": {"num_key_value_heads": 2},
+    "qwen4_exp": _INDEXED,
+    "qwen4_exp_text": _INDEXED,
+    "recurrent_gemma": {"num_hidden_layers": 3},
+    "reformer": {"axial_pos_shape": [16, 32], "axial_pos_embds_dim": [16, 16], "attn_layers": ["local", "lsh"]},
+    "roc_bert": {
+        "pronunciation_vocab_size": 50, "shape_vocab_size": 50, "pronunciation_embed_dim": 16, "shape_embed_dim": 16
+    },
+    "xlstm": {
+        "hidden_size": 128, "embedding_dim": 128, "autocast_kernel_dtype": "float32", "num_blocks": 2
+    },
+    "xmod": {"default_language": "en_XX"},
+    "zamba": {
+        "num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2, "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+    },
+    "zaya": {"num_experts_per_tok": 1},
+}  # fmt: skip
 """Changes beyond the rule, by type."""
+
+_VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gemma4_text, shared layers": ("gemma4_text", _SHARED),
+    "gemma4_text, wide layers": ("gemma4_text", {"attention_k_eq_v": True, "num_global_key_value_heads": 1}),
+    "gemma4_text, experts": (
+        "gemma4_text",
+        {"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16},
+    ),
+    "gemma4_unified_text, shared layers": ("gemma4_unified_text", _SHARED),
+    "roformer, small weights": ("roformer", {"initializer_range": 0.02}),
+    "bart, small weights": ("bart", {"init_std": 0.02}),
+}
+"""More configurations of a type."""
 
 _UNMAPPED = ("ForCausalLM", "LMHeadModel", "WithLMHead")
 """Endings of the classes that belong to the sweep although the auto class does not name them."""
@@ -89,6 +150,7 @@ def kinds() -> Iterator[Kind]:
         for one in (model,) if isinstance(model, str) else model:
             known.add(one)
             yield Kind(name, one)
+            yield from (Kind(variant, one) for variant, (of, _) in _VARIANTS.items() if of == name)
     for model in dir(hf):
         if model.endswith(_UNMAPPED) and model not in known and not model.startswith("Auto"):
             yield Kind(model, model)
@@ -106,7 +168,8 @@ def build(kind: Kind, seed: int) -> Any:
     """
     model_class = getattr(hf, kind.model)
     torch.manual_seed(seed)
-    config = shrunk(_config_class(kind, model_class), _SPECIAL.get(kind.name, {}))
+    base, more = _VARIANTS.get(kind.name, (kind.name, {}))
+    config = shrunk(_config_class(base, model_class), {**_SPECIAL.get(base, {}), **more})
     model = model_class(config).eval()
     with torch.no_grad():
         for weights in model.parameters():
@@ -117,17 +180,15 @@ def build(kind: Kind, seed: int) -> Any:
     return model
 
 
-def _config_class(kind: Kind, model_class: Any) -> Any:
+def _config_class(name: str, model_class: Any) -> Any:
     if (found := getattr(model_class, "config_class", None)) is not None:
         return found
-    return importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING[kind.name]
+    return importlib.import_module("transformers.models.auto.configuration_auto").CONFIG_MAPPING[name]
 
 
 def shrunk(config_class: Any, special: Mapping[str, Any]) -> Any:
-    """A configuration of this class with small sizes."""
-    before = {name: value for name, value in special.items() if not name.startswith("-")}
-    default = config_class(**{name: value for name, value in special.get("-default", {}).items()})
-    return config_class(**{**_changes(default), **before})
+    """A configuration of this class with small sizes, and with special values."""
+    return config_class(**{**_changes(config_class()), **special})
 
 
 def _changes(config: Any) -> dict[str, Any]:
@@ -143,6 +204,8 @@ def _changes(config: Any) -> dict[str, Any]:
             changes[name] = min(value, 2) if value != fields.get("num_attention_heads") else 4
         elif name.endswith("token_id") and isinstance(value, int):
             changes[name] = {"eos_token_id": EOS, "bos_token_id": BOS}.get(name, PAD)
+    if "qk_rope_head_dim" in fields:  # heads of latent attention
+        changes |= {"num_key_value_heads": 4, "head_dim": 4, "qk_head_dim": 12}
     changes |= _layers(fields)
     if fields.get("is_decoder") is False:
         changes["is_decoder"] = True
