@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 
 from skeleton_of_thought.local.chooser import Chooser
-from skeleton_of_thought.local.kv import BatchCache, Layers
+from skeleton_of_thought.local.failures import fail_rows, in_halves, out_of_memory
+from skeleton_of_thought.local.kv import BatchCache, Layers, Segment
 from skeleton_of_thought.local.prefill import Prefilled, Prefiller
 from skeleton_of_thought.local.prefix import (
     MIN_SHARED_TOKENS,
@@ -36,7 +37,11 @@ class Lane(Protocol):
         """Run the prompts of new rows piece by piece and add the rows."""
 
     def step(self) -> None:
-        """Decode one more token for every row."""
+        """Decode one more token for every row. Rows that the model fails for end with its error.
+
+        Raises:
+            Exception: No row can go on: memory ran out.
+        """
 
     def drop(self, row: Row) -> None:
         """Remove a row."""
@@ -84,21 +89,54 @@ class BatchedLane:
         ids = torch.tensor([[row.next_input] for row in self.rows], device=device)
         owned = self._cache.lengths()
         positions = torch.tensor([a + n for a, n in zip(self._attached, owned, strict=True)], device=device)[:, None]
-        logits = self._runner.forward(ids, self._cache, positions)
+        logits, errors = self._forward(ids, positions)
         self._cache.advance()
         counters = self._counters
         counters.steps += 1
         counters.slots += len(owned) * (max(owned) + 1)
         counters.padding += len(owned) * max(owned) - sum(owned)
-        for row in self.rows:
+        for i, error in errors.items():
+            fail_rows([self.rows[i]], error)
+        going = [row for row in self.rows if not row.finished] if errors else self.rows
+        for row in going:
             row.steps += 1
             row.step_rows += len(self.rows)
-        _choose(self._chooser, self.rows, logits[:, -1], counters)
+        if going:
+            _choose(self._chooser, going, logits[:, -1], counters)
         if finished := [row for row in self.rows if row.finished]:
             for row in finished:
                 self._keep(row)
                 self._remove(row)
             self._attach(self._wanted())
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, dict[int, Exception]]:
+        """Run the next token of all rows; if that fails, of the rows in halves.
+
+        Args:
+            ids: The tokens, `[rows, 1]`.
+            positions: Their positions, `[rows, 1]`.
+
+        Returns:
+            The logits of the rows that did not fail alone, `[rows, 1, vocabulary]`; and the errors of the others.
+        """
+        cache, new = self._cache, not self._cache.layers
+
+        def run(first: int, stop: int) -> torch.Tensor:
+            if stop - first < len(ids):
+                part = cache.part(first, stop, self._segments(first, stop))
+                logits = self._runner.forward(ids[first:stop], part, positions[first:stop])
+                cache.take(first, part)
+                return logits
+            try:
+                return self._runner.forward(ids, cache, positions)
+            except BaseException:
+                if new:
+                    cache.forget()
+                raise
+
+        done, errors = in_halves(len(ids), run)
+        parts = [logits for _, _, logits in done]
+        return parts[0] if len(parts) == 1 else torch.cat(parts or [positions.float()[:0, :, None]]), errors
 
     def drop(self, row: Row) -> None:
         """Remove a row."""
@@ -158,8 +196,14 @@ class BatchedLane:
             if depth > self._attached[row]:
                 self._cache.trim(row, depth - self._attached[row])
                 self._attached[row] = depth
-        shared = [Place(place.strip, depth) for place, depth in zip(self._places, self._attached, strict=True)]
-        self._cache.segments = segments_of(shared, self._runner.device)
+        self._cache.segments = self._segments(0, len(self.rows))
+
+    def _segments(self, first: int, stop: int) -> list[Segment]:
+        """What the rows from `first` up to `stop` attend to in strips."""
+        if not self._runner.shares:
+            return []
+        shared = zip(self._places[first:stop], self._attached[first:stop], strict=True)
+        return segments_of([Place(place.strip, depth) for place, depth in shared], self._runner.device)
 
     def _keep(self, row: Row) -> None:
         """Keep a row's keys and values for prompts that continue its text."""
@@ -210,7 +254,14 @@ class SeparateLane:
         for row in list(self.rows):
             text = (*row.prompt_ids, *row.output_ids)
             start = len(text) - 1 if self._cached else 0
-            logits = self._runner.prefill(text, self._caches[id(row)], start)
+            try:
+                logits = self._runner.prefill(text, self._caches[id(row)], start)
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                fail_rows([row], error)
+                self.drop(row)
+                continue
             self._counters.steps += 1
             row.steps += 1
             row.step_rows += 1
