@@ -1,9 +1,9 @@
 """Caches of a model's own kind: how one is made, passed, returned, copied and stacked.
 
-Models with recurrent states or unusual attention keep objects of their own between forwards: a transformers cache, a list
-of tensors, or tensors in their modules. Nothing is assumed about them: an output with the name of an argument is passed
-to the next forward, and what changes in the modules is exchanged when another row runs. `own_cache_of` tries out which
-of this gives the model's own logits.
+Models with recurrent states or unusual attention keep something of their own between forwards: a transformers cache, a
+list of tensors, or tensors in their modules. Nothing is assumed about it: an output with the name of an argument is
+passed to the next forward, and tensors that a forward leaves in modules are exchanged when another row runs.
+`own_trial.py` tries out what of this gives the model's own logits.
 """
 
 from __future__ import annotations
@@ -291,7 +291,6 @@ class _Held:
     value: object
     version: int
     copy: object
-
 
 
 def _tensors_in_modules(model: Any) -> dict[_Key, _Held]:

@@ -1,4 +1,4 @@
-"""The trial run of a model's own cache: how rows can continue, be copied and be stacked, with the model's own logits."""
+"""The trial run of a model's own cache: whether rows can continue, be copied and be stacked with the right logits."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 from skeleton_of_thought.local.kv import Layers, Segment
+from skeleton_of_thought.local.snapshots import Snapshot, SnapshotStore
 
 __all__ = [
     "MIN_SHARED_TOKENS",
@@ -105,11 +106,15 @@ class PrefixStore:
 
     Args:
         capacity: The most tokens to hold; 0 holds none.
+
+    Attributes:
+        snapshots: The states of recent prompts, for rows with caches of the model's own kind.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._strips: list[Strip] = []
+        self.snapshots = SnapshotStore(capacity, MIN_SHARED_TOKENS)
 
     def find(self, ids: Sequence[int]) -> Place:
         """The longest stored beginning of these ids; of several, the one found or added last.
@@ -140,13 +145,15 @@ class PrefixStore:
         self._strips.append(strip)
         self.shrink(self._capacity)
 
-    def keep_only(self, strips: Sequence[Strip]) -> None:
-        """Keep these strips and drop all others."""
-        self._strips = list(strips)
+    def keep_only(self, kept: Sequence[Strip | Snapshot]) -> None:
+        """Keep these strips and snapshots and drop all others."""
+        self._strips = [strip for strip in kept if isinstance(strip, Strip)]
+        self.snapshots.keep_only([snapshot for snapshot in kept if isinstance(snapshot, Snapshot)])
         self.shrink(self._capacity)
 
     def shrink(self, tokens: int) -> None:
-        """Drop the least recently used strips, down to this number of tokens."""
+        """Drop the least recently used strips and snapshots, down to this number of tokens of each."""
+        self.snapshots.shrink(tokens)
         while self._strips and self.tokens > tokens:
             self._strips.pop(0)
 
@@ -161,8 +168,9 @@ class PrefixStore:
         return self._strips
 
     def clear(self) -> None:
-        """Drop all strips, to free memory."""
+        """Drop all strips and snapshots, to free memory."""
         self._strips.clear()
+        self.snapshots.clear()
 
 
 def reachable(strips: Sequence[Strip | None]) -> list[Strip]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import psutil
 import torch
-from transformers import DynamicCache
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.attention import CurrentCache
@@ -28,6 +27,8 @@ from skeleton_of_thought.local.decoding_path import (
 )
 from skeleton_of_thought.local.kv import BatchCache, RowsCache, Segment
 from skeleton_of_thought.local.lean import LeanModel
+from skeleton_of_thought.local.own_cache import OwnCache, RowState
+from skeleton_of_thought.local.own_trial import try_own_cache
 from skeleton_of_thought.local.packed import fingerprint, packing_fits_memory
 from skeleton_of_thought.local.twin import Twin
 
@@ -86,7 +87,10 @@ class ModelRunner:
         self._fast: LeanModel | Twin | None = None
         # Not inference mode: tensors that a model caches in its first forward would be unusable for training it later.
         with torch.no_grad(), _evaluating(model):
-            self.path = check_path(model, infer_path(model, self.config), self._run, self.new_cache, self.device)
+            self.path = check_path(model, infer_path(model, self.config), self._run, self.device)
+            self._whole = self._own = OwnCache(model, self.config, "whole")
+            if self.path.kind != "batched":
+                self.path, self._own = try_own_cache(model, self.config, self.path, self.device)
         if warning := self.path.warning(type(model).__name__):
             logger.warning(warning)
         self._known = self._now()
@@ -251,24 +255,27 @@ class ModelRunner:
             logits: torch.Tensor = model(input_ids=ids, **kwargs).logits
         return logits[:, -1:]
 
-    def prefill(self, ids: Sequence[int], cache: Any, start: int = 0) -> torch.Tensor:
-        """Run the tokens of one row through a cache that already holds `start` of them.
+    @property
+    def own(self) -> OwnCache:
+        """How rows run on caches of the model's own kind."""
+        return self._own
+
+    @property
+    def whole(self) -> OwnCache:
+        """How rows run without a cache."""
+        return self._whole
+
+    def forward_own(self, own: OwnCache, ids: torch.Tensor, state: RowState) -> torch.Tensor:
+        """One forward of the next tokens of rows, `[rows, tokens]`, on their state.
 
         Returns:
-            The logits after the last token, `[1, vocabulary]`.
+            The logits of the last position in float32, `[rows, vocabulary]`.
         """
-        device = self.device
-        # Models with recurrent states run a prompt in one piece, then token by token: not all accept several pieces.
-        step = MAX_FORWARD_TOKENS if self.cache_kind == "batched" and cache is not None else len(ids)
-        for at in range(start, len(ids), step):
-            part = torch.tensor([ids[at : at + step]], device=device)
-            positions = torch.arange(at, at + part.shape[1], device=device)[None]
-            logits = self.forward(part, cache, positions)
-        return logits[:, -1]
-
-    def new_cache(self) -> Any:
-        """An empty cache of the model's own kind, for one row."""
-        return DynamicCache(config=self.config)
+        self.forwards += 1
+        began = time.perf_counter()
+        logits = own.run(ids, state).to(torch.float32)
+        self.seconds += time.perf_counter() - began
+        return logits
 
 
 @contextlib.contextmanager

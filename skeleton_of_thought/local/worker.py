@@ -19,13 +19,15 @@ from dataclasses import asdict, dataclass
 import torch
 
 from skeleton_of_thought.errors import EngineClosed
-from skeleton_of_thought.local.batch import BatchedLane, Lane, SeparateLane
+from skeleton_of_thought.local.batch import BatchedLane, Lane
 from skeleton_of_thought.local.failures import fail_rows, out_of_memory, release
 from skeleton_of_thought.local.guard import Guard, holds_guard, reentry_error
 from skeleton_of_thought.local.openmp import release_helpers
 from skeleton_of_thought.local.prefix import PrefixStore, Strip, shared_tokens
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import CacheKind, ModelRunner
+from skeleton_of_thought.local.separate import SeparateLane
+from skeleton_of_thought.local.snapshots import Snapshot
 from skeleton_of_thought.local.stats import Counters, EngineStats
 
 __all__ = ["Worker"]
@@ -45,7 +47,7 @@ class _Close:
 class _KeepOnly:
     """The request to keep only these beginnings of prompts, or none if the weights have changed since."""
 
-    strips: Sequence[Strip]
+    kept: Sequence[Strip | Snapshot]
     weights: int
 
 
@@ -74,11 +76,11 @@ class Worker:
         self._store = PrefixStore(prefix_cache_tokens)
         self._weights = 0
         self._budget = budget
-        self._batched = BatchedLane(runner, self._store, self._counters, prefill_chunk)
+        snapshots = self._store.snapshots
         self._lanes: dict[CacheKind, Lane] = {
-            "batched": self._batched,
-            "separate": SeparateLane(runner, self._counters, cached=True),
-            "none": SeparateLane(runner, self._counters, cached=False),
+            "batched": BatchedLane(runner, self._store, self._counters, prefill_chunk),
+            "separate": SeparateLane(runner, snapshots, self._counters, prefill_chunk, whole=False),
+            "none": SeparateLane(runner, snapshots, self._counters, prefill_chunk, whole=True),
         }
         self._waiting: deque[Row] = deque()
         # The rows whose prompts are running, and the iterator that runs the next piece.
@@ -130,7 +132,7 @@ class Worker:
 
         The worker does that before it receives the next rows. It drops all beginnings if the weights have changed.
         """
-        kept = _KeepOnly(tuple(self._store.strips), self._weights)
+        kept = _KeepOnly((*self._store.strips, *self._store.snapshots.held), self._weights)
         return lambda: self._inbox.put(kept)
 
     @property
@@ -215,7 +217,7 @@ class Worker:
             if isinstance(item, _Close):
                 return False
             if isinstance(item, _KeepOnly):
-                self._store.keep_only(item.strips if item.weights == self._weights else ())
+                self._store.keep_only(item.kept if item.weights == self._weights else ())
             elif item is not None:
                 self._waiting.extend(item)
 
@@ -419,7 +421,7 @@ class Worker:
         counters = self._counters
         counters.rows = sum(len(lane.rows) for lane in self._lanes.values())
         counters.waiting = len(self._waiting) + len(self._joining)
-        counters.kv_bytes = self._batched.kv_bytes()
+        counters.kv_bytes = sum(lane.kv_bytes() for lane in self._lanes.values())
         counters.peak_kv_bytes = max(counters.peak_kv_bytes, counters.kv_bytes)
         counters.peak_batch_size = max(counters.peak_batch_size, counters.rows)
 
