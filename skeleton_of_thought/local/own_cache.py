@@ -61,6 +61,11 @@ class RowState:
         return self._with(pick, [self.lengths[row] for row in rows])
 
     @property
+    def kept(self) -> bool:
+        """Whether it holds anything but tokens."""
+        return any(isinstance(leaf, torch.Tensor) for leaf in _leaves((self.given, self.modules)))
+
+    @property
     def _parts(self) -> tuple[Any, ...]:
         return self.given, self.modules, self.text
 
@@ -94,20 +99,20 @@ def _opaque(value: Any) -> bool:
 def _leaves(value: Any, seen: set[int] | None = None) -> Iterator[Any]:
     """The tensors and plain values in a cache, in a fixed order, each tensor once."""
     seen = set() if seen is None else seen
-    inner: Any
-    if isinstance(value, torch.Tensor) or not (isinstance(value, list | tuple | dict) or hasattr(value, "__dict__")):
-        inner = ()
-        if not isinstance(value, torch.Tensor) or id(value) not in seen:
-            yield value
-    elif _opaque(value):
+    if _opaque(value):
         return
-    else:
-        inner = (*value.values(),) if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-        inner = (*inner, *vars(value).values()) if hasattr(value, "__dict__") else inner
+    if not (isinstance(value, torch.Tensor | list | tuple | dict) or hasattr(value, "__dict__")):
+        yield value
+        return
     if id(value) in seen:
         return
     seen.add(id(value))
-    for part in inner:
+    if isinstance(value, torch.Tensor):
+        yield value
+        return
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        yield from _leaves(part, seen)
+    for part in vars(value).values() if hasattr(value, "__dict__") else ():
         yield from _leaves(part, seen)
 
 
@@ -150,6 +155,7 @@ class OwnCache:
             `"whole"` uses no cache, so each forward runs the whole text.
 
     Attributes:
+        caches: Whether a step runs only the new token.
         pieces: Whether a prompt may run in pieces of several tokens.
         copies: Whether a copy of a row's state continues as the original does.
         stacks: Whether rows of equal length can run as one batch.
@@ -160,6 +166,7 @@ class OwnCache:
 
     def __init__(self, model: Any, config: Any, way: Way) -> None:
         self.way = way
+        self.caches = way != "whole"
         self.pieces = self.copies = self.stacks = self.stacks_all = False
         self.fixed_bytes = self.token_bytes = 0.0
         self._config = config
@@ -168,11 +175,6 @@ class OwnCache:
         self._initial: list[object] = []
         self._fields: tuple[str, ...] = ()
         self._bind(model)
-
-    @property
-    def caches(self) -> bool:
-        """Whether a step runs only the new token."""
-        return self.way != "whole"
 
     def bound(self, model: Any) -> OwnCache:
         """The same for another model with the same modules."""
@@ -213,7 +215,7 @@ class OwnCache:
         self._accepts = forward_parameters(model)
         self._cache = cache_argument(model)
         loose = any(parameter.kind is parameter.VAR_KEYWORD for parameter in self._accepts.values())
-        settings = {"use_cache": self.caches, "return_dict": True}
+        settings = {"use_cache": self.way != "whole", "return_dict": True}
         self._settings: dict[str, Any] = {
             name: value for name, value in settings.items() if loose or name in self._accepts
         }
@@ -227,9 +229,9 @@ class OwnCache:
         arguments = {**self._settings, **state.given, "input_ids": ids if state.text is None else state.text}
         if "position_ids" in self._accepts:
             text = arguments["input_ids"].shape[1]
-            arguments["position_ids"] = _positions(state, tokens, device) if self.caches else _range(0, text, device)
+            arguments["position_ids"] = _positions(state, tokens, device) if state.text is None else _range(0, text, device)
         # Caches of earlier versions of transformers tell a prompt from a step by it.
-        if "cache_position" in self._accepts and self.caches and (state.lengths[0] or self.way == "given"):
+        if "cache_position" in self._accepts and state.text is None and (state.lengths[0] or self.way == "given"):
             arguments["cache_position"] = _range(state.lengths[0], state.lengths[0] + tokens, device)[0]
         return arguments
 
@@ -262,7 +264,7 @@ class OwnCache:
         """Find what the first forward of all returned, and what it left in the modules."""
         names = out.keys() if hasattr(out, "keys") else vars(out)
         self._names = []
-        if not self.caches:
+        if self.way == "whole":
             return
         self._fields = tuple(name for name in names if name in self._accepts and name != "labels")
         for key, held in _tensors_in_modules(self._model).items():

@@ -117,6 +117,7 @@ def continues(own: OwnCache, reference: Reference, *, pieces: bool) -> bool:
             return False
         if stop == 5:
             before = state.nbytes
+    own.caches = state.kept
     own.token_bytes = max(0.0, (state.nbytes - before) / 2)
     own.fixed_bytes = max(0.0, before - 5 * own.token_bytes)
     return True
@@ -124,11 +125,14 @@ def continues(own: OwnCache, reference: Reference, *, pieces: bool) -> bool:
 
 def _explore(own: OwnCache, reference: Reference) -> bool:
     """Try one way, and what rows can do in it. Returns False if its logits are not the model's own."""
-    own.pieces = not fault_of(lambda: continues(own, reference, pieces=True))
+    # What `generate` prepares may depend on where a prompt ends, so such a prompt runs at once, from its beginning.
+    own.pieces = own.way != "prepared" and not fault_of(lambda: continues(own, reference, pieces=True))
     if not own.pieces and not continues(own, reference, pieces=False):
         return False
-    own.copies = not fault_of(lambda: _copies(own, reference))
-    if own.copies and own.way != "prepared":
+    if not own.caches and not reference.prepared:
+        return False
+    own.copies = own.way != "prepared" and not fault_of(lambda: _copies(own, reference))
+    if own.copies:
         own.stacks_all = not fault_of(lambda: _stacks(own, reference, (5, 4)))
         own.stacks = own.stacks_all or not fault_of(lambda: _stacks(own, reference, (5, 5)))
     return True
