@@ -228,8 +228,8 @@ class OwnCache:
         tokens, device = ids.shape[1], ids.device
         arguments = {**self._settings, **state.given, "input_ids": ids if state.text is None else state.text}
         if "position_ids" in self._accepts:
-            text = arguments["input_ids"].shape[1]
-            arguments["position_ids"] = _positions(state, tokens, device) if state.text is None else _range(0, text, device)
+            whole = None if state.text is None else _range(0, state.text.shape[1], device)
+            arguments["position_ids"] = _positions(state, tokens, device) if whole is None else whole
         # Caches of earlier versions of transformers tell a prompt from a step by it.
         if "cache_position" in self._accepts and state.text is None and (state.lengths[0] or self.way == "given"):
             arguments["cache_position"] = _range(state.lengths[0], state.lengths[0] + tokens, device)[0]

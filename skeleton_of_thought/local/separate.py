@@ -81,24 +81,30 @@ class SeparateLane:
         """Whether a text of this length should continue a state after `depth` tokens."""
         return self._own.pieces or (length - depth) * _TOKENS_PER_STEP <= depth
 
+    def _saves(self, rows: Sequence[Row], depth: int) -> bool:
+        """Whether a common state of these rows saves work, if they have one after `depth` tokens."""
+        shared, longest = shared_length(rows), max(len(row.prompt_ids) for row in rows)
+        saved = (shared - depth) * (len(rows) - 1)
+        return saved >= MIN_SHARED_TOKENS and self._own.copies and self._worth(shared, longest)
+
     def _descend(self, rows: list[Row], place: Snapshot | None) -> Iterator[None]:
         """Run the prompts of rows that all begin with the tokens of this snapshot."""
-        depth = len(place.ids) if place else 0
-        shared, longest = shared_length(rows), max(len(row.prompt_ids) for row in rows)
-        saves = (shared - depth) * (len(rows) - 1) >= MIN_SHARED_TOKENS
-        if saves and self._own.copies and self._worth(shared, longest):
+        depth, shared = len(place.ids) if place else 0, shared_length(rows)
+        failed = False
+        if self._saves(rows, depth):
             try:
                 place = yield from self._snapshot(rows[0].prompt_ids[:shared], place)
             except Exception as error:
                 if out_of_memory(error):
                     raise
                 release(error)  # each row finds out by itself whether it is at fault
+                failed = True
             else:
                 for row in rows[1:]:
                     row.reused += shared - depth
                 depth = shared
         for branch in branches_of(rows, depth):
-            if len(branch) > 1 and depth == shared:
+            if not failed and self._saves(branch, depth):
                 yield from self._descend(branch, place)
             else:
                 for row in branch:
