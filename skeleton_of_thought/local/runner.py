@@ -28,7 +28,7 @@ from skeleton_of_thought.local.decoding_path import (
 from skeleton_of_thought.local.kv import BatchCache, RowsCache, Segment
 from skeleton_of_thought.local.lean import LeanModel
 from skeleton_of_thought.local.own_cache import OwnCache, RowState
-from skeleton_of_thought.local.own_trial import try_own_cache
+from skeleton_of_thought.local.own_trial import Reference, continues, try_own_cache
 from skeleton_of_thought.local.packed import fingerprint, packing_fits_memory
 from skeleton_of_thought.local.twin import Twin
 
@@ -56,6 +56,9 @@ class ModelRunner:
 
     Attributes:
         path: The decoding path of its rows.
+        own: How rows run on caches of the model's own kind.
+        whole: How rows run without a cache.
+        state_tokens: The number of tokens that take as much memory as what a row keeps whatever its length.
         context_window: The longest text in tokens; None when the configuration names no limit.
         forwards: The number of forwards so far.
         seconds: Their duration.
@@ -88,9 +91,10 @@ class ModelRunner:
         # Not inference mode: tensors that a model caches in its first forward would be unusable for training it later.
         with torch.no_grad(), _evaluating(model):
             self.path = check_path(model, infer_path(model, self.config), self._run, self.device)
-            self._whole = self._own = OwnCache(model, self.config, "whole")
+            self.own = self.whole = OwnCache(model, self.config, "whole")
             if self.path.kind != "batched":
-                self.path, self._own = try_own_cache(model, self.config, self.path, self.device)
+                self.path, self.own = try_own_cache(model, self.config, self.path, self.device)
+        self.state_tokens = -int(-self.own.fixed_bytes // self._text_bytes)
         if warning := self.path.warning(type(model).__name__):
             logger.warning(warning)
         self._known = self._now()
@@ -117,6 +121,7 @@ class ModelRunner:
         changed = now != self._known
         if changed:
             self._known, self._fast = now, None
+            self._bind(self.model)
             self._fast = self._faster()
         return changed
 
@@ -135,7 +140,7 @@ class ModelRunner:
 
     def _faster(self) -> LeanModel | Twin | None:
         """The fastest forward that gives the model's own logits; None for the unchanged model."""
-        if not Twin.supports(self.model) or self.cache_kind != "batched":
+        if not Twin.supports(self.model):
             return None
         packing = self._optimize != "none" and packing_fits_memory(self.model)
         if packing and self._optimize in ("auto", "lean") and LeanModel.supports(self.model):
@@ -144,11 +149,34 @@ class ModelRunner:
                 return lean
             logger.warning("%s has an unexpected layout: it runs by its own modules", type(self.model).__name__)
         twin = Twin(self.model, pack=packing)
+        if self.cache_kind != "batched":
+            return twin if twin.packed and self._continues(twin) else None
+        self.whole = self.whole.bound(twin.model)
         if self._share and _full_attention(self.config) and twin.share():
             self._fast = twin
             if not self._equal(self._run):
                 twin.unshare()
-        return twin if twin.packed or twin.shares else None
+        if twin.packed or twin.shares:
+            return twin
+        self._bind(self.model)
+        return None
+
+    def _bind(self, model: Any) -> None:
+        """Have rows with caches of the model's own kind, and those without a cache, run this model."""
+        self.own, self.whole = self.own.bound(model), self.whole.bound(model)
+
+    def _continues(self, twin: Twin) -> bool:
+        """Whether rows with caches of the model's own kind can run this twin. If so, they do."""
+        with torch.no_grad(), _evaluating(self.model):
+            try:
+                reference = Reference(self.model, self.device)
+                equal = continues(self.own.bound(twin.model), reference, pieces=self.own.pieces)
+            except Exception as error:
+                logger.debug("A twin of %s failed", type(self.model).__name__, exc_info=error)
+                equal = False
+        if equal:
+            self._bind(twin.model)
+        return equal
 
     def _equal(self, run: Run) -> bool:
         """Whether a forward gives the model's own logits for a few tokens: four pieces, the first one shared."""
@@ -190,7 +218,13 @@ class ModelRunner:
                 memory = int(memory * torch.cuda.mem_get_info(self.device)[0])
             else:
                 memory = int(memory * psutil.virtual_memory().available)
-        return int(memory / max(1.0, self.token_bytes * self._layers))
+        return int(memory / self._text_bytes)
+
+    @property
+    def _text_bytes(self) -> float:
+        """The bytes that a row keeps for each of its tokens."""
+        measured = self.own.token_bytes if self.cache_kind == "separate" else self.token_bytes * self._layers
+        return max(1.0, measured)
 
     @property
     def _layers(self) -> int:
@@ -254,16 +288,6 @@ class ModelRunner:
         with CurrentCache(cache):
             logits: torch.Tensor = model(input_ids=ids, **kwargs).logits
         return logits[:, -1:]
-
-    @property
-    def own(self) -> OwnCache:
-        """How rows run on caches of the model's own kind."""
-        return self._own
-
-    @property
-    def whole(self) -> OwnCache:
-        """How rows run without a cache."""
-        return self._whole
 
     def forward_own(self, own: OwnCache, ids: torch.Tensor, state: RowState) -> torch.Tensor:
         """One forward of the next tokens of rows, `[rows, tokens]`, on their state.

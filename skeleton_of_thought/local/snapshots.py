@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from skeleton_of_thought.local.own_cache import RowState
 
-__all__ = ["Snapshot", "SnapshotStore"]
+__all__ = ["MIN_SHARED_TOKENS", "Snapshot", "SnapshotStore"]
+
+MIN_SHARED_TOKENS = 8
+"""The least number of tokens that a common beginning must save to get a separate forward."""
 
 _RECENT = 64
 """Texts whose tokens are remembered, to find out where later prompts part from them."""
@@ -38,12 +41,12 @@ class SnapshotStore:
 
     Args:
         capacity: The most tokens to hold; 0 holds nothing.
-        least: The least number of tokens of a snapshot.
+        token_bytes: The bytes by which each token lets a state grow, in which `shrink` counts.
     """
 
-    def __init__(self, capacity: int, least: int) -> None:
+    def __init__(self, capacity: int, token_bytes: float = 1.0) -> None:
         self._capacity = capacity
-        self._least = least
+        self._token_bytes = max(1.0, token_bytes)
         self._held: list[Snapshot] = []
         self._recent: deque[tuple[int, ...]] = deque(maxlen=_RECENT)
 
@@ -59,13 +62,14 @@ class SnapshotStore:
 
     def wants(self, ids: tuple[int, ...]) -> bool:
         """Whether the store would keep a snapshot after these tokens."""
-        return self._least <= len(ids) <= self._capacity and all(held.ids != ids for held in self._held)
+        return MIN_SHARED_TOKENS <= len(ids) <= self._capacity and all(held.ids != ids for held in self._held)
 
     def add(self, snapshot: Snapshot) -> None:
         """Keep a snapshot, if `wants` it."""
         if self.wants(snapshot.ids):
             self._held.append(snapshot)
-            self.shrink(self._capacity)
+            while self.tokens > self._capacity:
+                self._held.pop(0)
 
     def note(self, ids: tuple[int, ...]) -> None:
         """Remember a text."""
@@ -98,8 +102,8 @@ class SnapshotStore:
         self._recent.clear()
 
     def shrink(self, tokens: int) -> None:
-        """Drop the least recently used snapshots, down to this number of tokens."""
-        while self._held and self.tokens > tokens:
+        """Drop the least recently used snapshots, down to the memory of this number of tokens."""
+        while self._held and self.nbytes > tokens * self._token_bytes:
             self._held.pop(0)
 
     def clear(self) -> None:

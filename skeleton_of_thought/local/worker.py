@@ -27,7 +27,7 @@ from skeleton_of_thought.local.prefix import PrefixStore, Strip, shared_tokens
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import CacheKind, ModelRunner
 from skeleton_of_thought.local.separate import SeparateLane
-from skeleton_of_thought.local.snapshots import Snapshot
+from skeleton_of_thought.local.snapshots import Snapshot, SnapshotStore
 from skeleton_of_thought.local.stats import Counters, EngineStats
 
 __all__ = ["Worker"]
@@ -73,7 +73,7 @@ class Worker:
         self._runner = runner
         self._max_rows = max_batch_size
         self._counters = Counters()
-        self._store = PrefixStore(prefix_cache_tokens)
+        self._store = PrefixStore(prefix_cache_tokens, SnapshotStore(prefix_cache_tokens, runner.own.token_bytes))
         self._weights = 0
         self._budget = budget
         snapshots = self._store.snapshots
@@ -342,7 +342,7 @@ class Worker:
     def _fits(self, joining: Sequence[Row], row: Row) -> bool:
         """Whether the budget for keys and values has room for one more row, if all rows reach their longest text."""
         rows = [*(row for lane in self._lanes.values() for row in lane.rows), *joining, row]
-        tokens = sum(other.longest for other in rows)
+        tokens = sum(other.longest + self._runner.state_tokens for other in rows)
         if self._runner.shares:
             tokens -= shared_tokens(sorted(row.prompt_ids for row in rows), self._runner.token_bytes)
         if tokens <= self._budget or len(rows) == 1:
