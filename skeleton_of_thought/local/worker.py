@@ -73,14 +73,14 @@ class Worker:
         self._runner = runner
         self._max_rows = max_batch_size
         self._counters = Counters()
-        self._store = PrefixStore(prefix_cache_tokens, SnapshotStore(prefix_cache_tokens, runner.own.token_bytes))
+        self._store = PrefixStore(prefix_cache_tokens, SnapshotStore(prefix_cache_tokens, runner.text_bytes))
         self._weights = 0
         self._budget = budget
         snapshots = self._store.snapshots
         self._lanes: dict[CacheKind, Lane] = {
             "batched": BatchedLane(runner, self._store, self._counters, prefill_chunk),
-            "separate": SeparateLane(runner, snapshots, self._counters, prefill_chunk, whole=False),
-            "none": SeparateLane(runner, snapshots, self._counters, prefill_chunk, whole=True),
+            "separate": SeparateLane(runner, snapshots, self._counters, prefill_chunk, "separate"),
+            "none": SeparateLane(runner, snapshots, self._counters, prefill_chunk, "none"),
         }
         self._waiting: deque[Row] = deque()
         # The rows whose prompts are running, and the iterator that runs the next piece.
