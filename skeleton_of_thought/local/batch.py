@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from skeleton_of_thought.local.chooser import Chooser
-from skeleton_of_thought.local.kv import BatchCache, Layers
+from skeleton_of_thought.local.kv import Layers
 from skeleton_of_thought.local.prefill import Prefilled, Prefiller
 from skeleton_of_thought.local.prefix import (
     MIN_SHARED_TOKENS,
@@ -61,10 +61,11 @@ class BatchedLane:
         self._store = store
         self._counters = counters
         self._chooser = Chooser()
-        self._prefiller = Prefiller(runner, store, lambda: chunk if self.rows else MAX_FORWARD_TOKENS)
-        self._cache = BatchCache()
+        self._prefiller = _prefiller(runner, store, lambda: chunk if self.rows else MAX_FORWARD_TOKENS)
+        self._cache = runner.caches.batch()
         self._places: list[Place] = []  # the part of each row's text that lies in strips
         self._attached: list[int] = []  # the tokens of that part that the row attends to there, without a copy
+        self._reading: list[Row] = []  # rows that read the rest of their prompts with the steps
 
     def admit(self, rows: Sequence[Row]) -> Iterator[None]:
         """Run the prompts of new rows, common beginnings once, and add the rows to the batch."""
@@ -90,15 +91,33 @@ class BatchedLane:
         counters.steps += 1
         counters.slots += len(owned) * (max(owned) + 1)
         counters.padding += len(owned) * max(owned) - sum(owned)
-        for row in self.rows:
+        rows, last = self.rows, logits[:, -1]
+        if self._reading:
+            rows, last = self._read_on(last)
+        for row in rows:
             row.steps += 1
             row.step_rows += len(self.rows)
-        _choose(self._chooser, self.rows, logits[:, -1], counters)
+        if rows:
+            _choose(self._chooser, rows, last, counters)
         if finished := [row for row in self.rows if row.finished]:
             for row in finished:
                 self._keep(row)
                 self._remove(row)
             self._attach(self._wanted())
+
+    def _read_on(self, logits: torch.Tensor) -> tuple[list[Row], torch.Tensor]:
+        """Have rows read their prompts' next tokens. Returns the rows that have read all, and their logits."""
+        lengths = self._cache.lengths()
+        done: list[int] = []
+        self._reading = []
+        for at, row in enumerate(self.rows):
+            run = self._attached[at] + lengths[at]
+            if run < len(row.prompt_ids):
+                row.next_input = row.prompt_ids[run]
+                self._reading.append(row)
+            else:
+                done.append(at)
+        return [self.rows[at] for at in done], logits[done]
 
     def drop(self, row: Row) -> None:
         """Remove a row."""
@@ -117,8 +136,8 @@ class BatchedLane:
 
     def clear(self) -> None:
         """Remove all rows and free their memory."""
-        self.rows, self._places, self._attached = [], [], []
-        self._cache = BatchCache()
+        self.rows, self._places, self._attached, self._reading = [], [], [], []
+        self._cache = self._runner.caches.batch()
         self._chooser.clear()
 
     def kv_bytes(self) -> int:
@@ -136,14 +155,25 @@ class BatchedLane:
         copies: list[list[Layers]] = [
             [*group.place.layers(start), *group.own[i]] for i, start in zip(going, new, strict=True)
         ]
-        self._cache.join(copies)
+        self._cache.join(copies, [group.states[i] for i in going] if group.states else ())
         now = time.perf_counter()
         for i in going:
             group.rows[i].started = now
             self.rows.append(group.rows[i])
             self._places.append(group.place)
+        if group.states:
+            self._read(group, going)
         self._attached.extend(new)
         self._attach(wanted)
+
+    def _read(self, group: Prefilled, going: Sequence[int]) -> None:
+        """Have rows of a model with states read what is left of their prompts with the steps."""
+        for i in going:
+            row = group.rows[i]
+            run = group.place.depth + sum(piece[0][0].shape[2] for piece in group.own[i])
+            if run < len(row.prompt_ids) - 1:
+                row.next_input = row.prompt_ids[run]
+                self._reading.append(row)
 
     def _wanted(self, more: Sequence[Place] = ()) -> list[int]:
         """The tokens that each row should attend to in strips, once rows with these places join."""
@@ -173,9 +203,9 @@ class BatchedLane:
             return
         end = self._cache.frame.end
         views = self._cache.own(at, end - (total - place.depth), end)
-        self._store.add(
-            Strip(ids, place.depth, [(keys.clone(), values.clone()) for keys, values in views], place.strip)
-        )
+        own = [(keys.clone(), values.clone()) for keys, values in views]
+        states = [[None if state is None else state.clone() for state in layer] for layer in self._cache.states_of(at)]
+        self._store.add(Strip(ids, place.depth, own, place.strip, states))
 
 
 class SeparateLane:
@@ -228,6 +258,14 @@ class SeparateLane:
         self.rows = []
         self._caches = {}
         self._chooser.clear()
+
+
+def _prefiller(runner: ModelRunner, store: PrefixStore, chunk: Callable[[], int]) -> Prefiller:
+    if not runner.caches.stateful:
+        return Prefiller(runner, store, chunk)
+    from skeleton_of_thought.local.state_prefill import StatePrefiller
+
+    return StatePrefiller(runner, store, chunk)
 
 
 def _choose(chooser: Chooser, rows: Sequence[Row], logits: torch.Tensor, counters: Counters) -> None:

@@ -7,12 +7,13 @@ If they differ, the model gets the next slower path, and the path keeps the reas
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -20,7 +21,7 @@ import transformers
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from skeleton_of_thought.local.kv import BatchCache, RowsCache
+from skeleton_of_thought.local.kv import Caches, Layout
 
 __all__ = [
     "CacheKind",
@@ -57,11 +58,24 @@ class DecodingPath:
             for each row; `"none"`: no cache, so each token runs the whole text.
         reason: Why the kind is not `"batched"`, as the end of a sentence; otherwise empty.
         expected: Whether the model's architecture requires this kind. False if a trial run failed.
+        layout: The number of states in each layer, if some layers have states or neither keys nor values.
+        pieces: Whether a text can go on with several tokens at once. False for models that continue their states by
+            single tokens only.
     """
 
     kind: CacheKind
     reason: str = ""
     expected: bool = True
+    layout: Layout | None = None
+    pieces: bool = True
+
+    def caches(self) -> Caches:
+        """The caches of rows that are decoded as a batch."""
+        if self.layout is None:
+            return Caches()
+        from skeleton_of_thought.local.states import StateCaches
+
+        return StateCaches(self.layout)
 
     def warning(self, model: str) -> str:
         """A line for the log; empty for a batched path."""
@@ -109,9 +123,10 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
         model: A causal language model.
         config: The configuration of its text part.
     """
+    stateful = DecodingPath("none", "it keeps its own state instead of keys and values")
     supports = getattr(model, "_supports_default_dynamic_cache", None)
-    if getattr(model, "_is_stateful", False) or (supports is not None and not supports()):
-        return DecodingPath("none", "it keeps its own state instead of keys and values")
+    if supports is not None and not supports():
+        return stateful
     if cache_argument(model) is None:
         names = ", ".join(forward_parameters(model)) or "none"
         return DecodingPath("none", f"its forward takes no cache (its arguments: {names:.200})")
@@ -120,16 +135,31 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
     except Exception as error:
         # Remote code whose configuration names no layers that transformers could build a cache from.
         return DecodingPath("none", f"transformers builds no cache from its configuration ({type(error).__name__})")
-    layer_types = set(getattr(config, "layer_types", None) or ())
-    others = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
-    others |= layer_types - {"full_attention", "sliding_attention"}
+    others = {type(layer).__name__ for layer in layers} - _BATCHED_LAYERS
+    layout = _layout(layers)
+    if getattr(model, "_is_stateful", False) and not (layout and any(layout)):
+        return stateful
     if others:
         return DecodingPath("separate", f"it has layers whose state cannot be batched ({', '.join(sorted(others))})")
-    if getattr(config, "attention_chunk_size", None) is not None:
-        return DecodingPath("separate", "it attends in chunks, which cannot be joined by position")
-    if hasattr(model, "get_rope_index"):
-        return DecodingPath("separate", "its positions have several dimensions")
-    return DecodingPath("batched")
+    return DecodingPath("batched", layout=layout)
+
+
+_BATCHED_LAYERS = {
+    "DynamicLayer",
+    "DynamicSlidingWindowLayer",
+    "LinearAttentionLayer",
+    "LinearAttentionAndFullAttentionLayer",
+    "LinearAttentionAndSlidingWindowAttentionLayer",
+    "DummyLayer",
+}
+"""The layers of transformers' caches whose rows `kv.py` and `states.py` can hold."""
+
+
+def _layout(layers: Sequence[Any]) -> Layout | None:
+    """The number of states in each of these layers; None if all of them have keys and values only."""
+    if all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        return None
+    return tuple(len(getattr(layer, "conv_states", ())) for layer in layers)
 
 
 # --- the trial run --------------------------------------------------------------------------
@@ -194,9 +224,11 @@ def check_path(
         return path
     slack = max(logit_tolerance(model), min(4 * noise, 0.2))
     if path.kind == "batched":
-        failure = _fault(lambda: _batched(ids, own, run, slack))
-        if not failure:
-            return path
+        whole = replace(path, pieces=False)
+        for way in (path, whole) if path.layout is not None and any(path.layout) else (path,):
+            failure = _fault(functools.partial(_batched, ids, own, run, way, slack))
+            if not failure:
+                return way
         path = DecodingPath("separate", f"in a batch {failure}", expected=False)
     failure = _fault(lambda: _separate(ids, own, run, new_cache(), slack))
     return DecodingPath("none", f"with a cache {failure}", expected=False) if failure else path
@@ -223,22 +255,25 @@ def _fault(trial: Callable[[], bool]) -> str:
         return f"its forward fails with {type(error).__name__}: {text:.200}".rstrip(": .")
 
 
-def _batched(ids: torch.Tensor, own: torch.Tensor, run: Run, slack: float) -> bool:
-    """One row in two pieces, then two rows of unequal length in one step."""
-    device = ids.device
-    alone = RowsCache(1, 7)
-    for start, stop in ((0, 3), (3, 7)):
-        got = run(ids[:, start:stop], alone, torch.arange(start, stop, device=device)[None])
-        alone.advance(stop - start)
+def _batched(ids: torch.Tensor, own: torch.Tensor, run: Run, path: DecodingPath, slack: float) -> bool:
+    """One row in two pieces, the second one on a copy of the first, then both rows of these lengths in one step."""
+    device, caches = ids.device, path.caches()
+    short, long = caches.rows(1, 3), caches.rows(1, 7)
+    for cache, start, stop in ((short, 0, 3), (long, 3 if path.pieces else 0, 7)):
+        if start:
+            long.preload([short.own(0, 0, start)])
+            long.restore(short.states_of(0))
+        got = run(ids[:, start:stop], cache, torch.arange(start, stop, device=device)[None])
+        cache.advance(stop - start)
         if not logit_distance(own[stop - 1], got[0, -1].float()) <= slack:
             return False
-    rows = BatchCache()
+    rows = caches.batch()
     # The shorter row is the beginning of the longer one, so one run of the whole text has the right logits of both.
     # Most hidden slots hold the other row's tokens: an ignored mask makes a far larger difference than rounding.
-    rows.join([[alone.own(0, 0, 7)], [alone.own(0, 0, 1)]])
+    rows.join([[long.own(0, 0, 7)], [short.own(0, 0, 3)]], [long.states_of(0), short.states_of(0)])
     rows.reserve(1)
-    got = run(ids[0, [7, 1]][:, None], rows, torch.tensor([[7], [1]], device=device))
-    return all(logit_distance(own[at], got[row, -1].float()) <= slack for row, at in enumerate((7, 1)))
+    got = run(ids[0, [7, 3]][:, None], rows, torch.tensor([[7], [3]], device=device))
+    return all(logit_distance(own[at], got[row, -1].float()) <= slack for row, at in enumerate((7, 3)))
 
 
 def _separate(ids: torch.Tensor, own: torch.Tensor, run: Run, cache: Any, slack: float) -> bool:

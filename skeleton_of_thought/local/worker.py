@@ -71,7 +71,9 @@ class Worker:
         self._runner = runner
         self._max_rows = max_batch_size
         self._counters = Counters()
-        self._store = PrefixStore(prefix_cache_tokens)
+        self._store = PrefixStore(
+            prefix_cache_tokens, stateful=runner.caches.stateful, state_tokens=runner.state_tokens
+        )
         self._weights = 0
         self._budget = budget
         self._batched = BatchedLane(runner, self._store, self._counters, prefill_chunk)
@@ -311,6 +313,7 @@ class Worker:
         tokens = sum(other.longest for other in rows)
         if self._runner.shares:
             tokens -= shared_tokens(sorted(row.prompt_ids for row in rows), self._runner.token_bytes)
+        tokens = int(tokens * self._runner.text_share) + len(rows) * self._runner.state_tokens
         if tokens <= self._budget or len(rows) == 1:
             # The beginnings kept for later prompts make room.
             self._store.shrink(max(0, self._budget - tokens))
