@@ -199,7 +199,7 @@ class BatchedLane:
         if total - place.depth < MIN_SHARED_TOKENS or row.cancelled or isinstance(row.result, BaseException):
             return
         ids = (*row.prompt_ids, *row.output_ids)[:total]
-        if not self._store.wants(ids):
+        if not self._store.wants(ids) or not self._runner.path.reads:
             return
         end = self._cache.frame.end
         views = self._cache.own(at, end - (total - place.depth), end)
@@ -261,7 +261,7 @@ class SeparateLane:
 
 
 def _prefiller(runner: ModelRunner, store: PrefixStore, chunk: Callable[[], int]) -> Prefiller:
-    if not runner.caches.stateful:
+    if not runner.path.stateful:
         return Prefiller(runner, store, chunk)
     from skeleton_of_thought.local.state_prefill import StatePrefiller
 

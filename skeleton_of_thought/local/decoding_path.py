@@ -21,7 +21,7 @@ import transformers
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from skeleton_of_thought.local.kv import Caches, Layout
+from skeleton_of_thought.local.kv import Caches, Layout, RowsCache
 
 __all__ = [
     "CacheKind",
@@ -61,6 +61,8 @@ class DecodingPath:
         layout: The number of states in each layer, if some layers have states or neither keys nor values.
         pieces: Whether a text can go on with several tokens at once. False for models that continue their states by
             single tokens only.
+        reads: Whether single tokens give the logits of the whole text. False for models that compute them in another
+            way: then only pieces of several tokens give the text that the model itself writes.
     """
 
     kind: CacheKind
@@ -68,6 +70,12 @@ class DecodingPath:
     expected: bool = True
     layout: Layout | None = None
     pieces: bool = True
+    reads: bool = True
+
+    @property
+    def stateful(self) -> bool:
+        """Whether its layers have states, which exist only where a forward has ended."""
+        return any(self.layout or ())
 
     def caches(self) -> Caches:
         """The caches of rows that are decoded as a batch."""
@@ -137,7 +145,7 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
         return DecodingPath("none", f"transformers builds no cache from its configuration ({type(error).__name__})")
     others = {type(layer).__name__ for layer in layers} - _BATCHED_LAYERS
     layout = _layout(layers)
-    if getattr(model, "_is_stateful", False) and not (layout and any(layout)):
+    if getattr(model, "_is_stateful", False) and not any(layout or ()):
         return stateful
     if others:
         return DecodingPath("separate", f"it has layers whose state cannot be batched ({', '.join(sorted(others))})")
@@ -224,9 +232,8 @@ def check_path(
         return path
     slack = max(logit_tolerance(model), min(4 * noise, 0.2))
     if path.kind == "batched":
-        whole = replace(path, pieces=False)
-        for way in (path, whole) if path.layout is not None and any(path.layout) else (path,):
-            failure = _fault(functools.partial(_batched, ids, own, run, way, slack))
+        for way in _ways(path):
+            failure = _fault(functools.partial(_batched, ids, own, run, way, new_cache=new_cache, slack=slack))
             if not failure:
                 return way
         path = DecodingPath("separate", f"in a batch {failure}", expected=False)
@@ -255,25 +262,55 @@ def _fault(trial: Callable[[], bool]) -> str:
         return f"its forward fails with {type(error).__name__}: {text:.200}".rstrip(": .")
 
 
-def _batched(ids: torch.Tensor, own: torch.Tensor, run: Run, path: DecodingPath, slack: float) -> bool:
+def _ways(path: DecodingPath) -> Sequence[DecodingPath]:
+    """The ways to decode rows as a batch, the fastest first."""
+    if not path.stateful:
+        return [path]
+    return [replace(path, pieces=pieces, reads=reads) for reads in (True, False) for pieces in (True, False)]
+
+
+def _batched(
+    ids: torch.Tensor,
+    own: torch.Tensor,
+    run: Run,
+    path: DecodingPath,
+    *,
+    new_cache: Callable[[], Any],
+    slack: float,
+) -> bool:
     """One row in two pieces, the second one on a copy of the first, then both rows of these lengths in one step."""
     device, caches = ids.device, path.caches()
+
+    def last_of(cache: Any, start: int, stop: int) -> torch.Tensor:
+        logits = run(ids[:, start:stop], cache, torch.arange(start, stop, device=device)[None])
+        if isinstance(cache, RowsCache):
+            cache.advance(stop - start)
+        return logits[0, -1].float()
+
     short, long = caches.rows(1, 3), caches.rows(1, 7)
     for cache, start, stop in ((short, 0, 3), (long, 3 if path.pieces else 0, 7)):
         if start:
             long.preload([short.own(0, 0, start)])
             long.restore(short.states_of(0))
-        got = run(ids[:, start:stop], cache, torch.arange(start, stop, device=device)[None])
-        cache.advance(stop - start)
-        if not logit_distance(own[stop - 1], got[0, -1].float()) <= slack:
+        if not logit_distance(own[stop - 1], last_of(cache, start, stop)) <= slack:
             return False
+    wanted = {at: own[at] for at in (7, 3)}
+    if path.stateful and path.reads:
+        steps = caches.rows(1, 8)
+        if not all(logit_distance(own[at], last_of(steps, at, at + 1)) <= slack for at in range(8)):
+            return False
+    elif path.stateful:
+        for at in wanted:
+            cache = new_cache()
+            last_of(cache, 0, at)
+            wanted[at] = last_of(cache, at, at + 1)
     rows = caches.batch()
     # The shorter row is the beginning of the longer one, so one run of the whole text has the right logits of both.
     # Most hidden slots hold the other row's tokens: an ignored mask makes a far larger difference than rounding.
     rows.join([[long.own(0, 0, 7)], [short.own(0, 0, 3)]], [long.states_of(0), short.states_of(0)])
     rows.reserve(1)
     got = run(ids[0, [7, 3]][:, None], rows, torch.tensor([[7], [3]], device=device))
-    return all(logit_distance(own[at], got[row, -1].float()) <= slack for row, at in enumerate((7, 3)))
+    return all(logit_distance(wanted[at], got[row, -1].float()) <= slack for row, at in enumerate(wanted))
 
 
 def _separate(ids: torch.Tensor, own: torch.Tensor, run: Run, cache: Any, slack: float) -> bool:

@@ -359,13 +359,7 @@ class BatchCache(RowsCache):
 
 
 class Caches:
-    """Makes the caches of a model.
-
-    Attributes:
-        stateful: Whether its layers have states, which exist only where a forward has ended.
-    """
-
-    stateful = False
+    """Makes the caches of a model."""
 
     def rows(self, rows: int, slots: int, segments: Sequence[Segment] = ()) -> RowsCache:
         """A cache for rows that begin together."""

@@ -17,7 +17,7 @@ from skeleton_of_thought.local.prefix import MIN_SHARED_TOKENS, Place, PrefixSto
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import ModelRunner
 
-__all__ = ["TAIL_BUDGET", "Prefilled", "Prefiller", "shared_beginning"]
+__all__ = ["TAIL_BUDGET", "Prefilled", "Prefiller", "piece_end", "shared_beginning"]
 
 TAIL_BUDGET = 4096
 """The most tokens, padding included, in one batch of several tails."""
@@ -117,7 +117,7 @@ class Prefiller:
         at = place.depth
         device = self._runner.device
         while at < len(ids):
-            part = torch.tensor([ids[at : at + self._chunk()]], device=device)
+            part = torch.tensor([ids[at : piece_end(at, len(ids), self._chunk())]], device=device)
             positions = torch.arange(at, at + part.shape[1], device=device)[None]
             logits = self._runner.forward(part, cache, positions)[:, -1]
             cache.advance(part.shape[1])
@@ -168,6 +168,12 @@ class Prefiller:
         if place.strip is not None:
             cache.restore(place.strip.states)
         return cache, first
+
+
+def piece_end(start: int, end: int, most: int) -> int:
+    """The end of the next piece of a prompt, of about this many tokens; no token is left alone after it."""
+    stop = start + max(2, most)
+    return end if stop >= end - 1 else stop
 
 
 def shared_beginning(rows: Sequence[Row]) -> int:

@@ -211,7 +211,6 @@ class StateCaches(Caches):
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self.stateful = any(layout)
 
     def rows(self, rows: int, slots: int, segments: Sequence[Segment] = ()) -> RowsCache:
         """A cache for rows that begin together."""

@@ -71,9 +71,7 @@ class Worker:
         self._runner = runner
         self._max_rows = max_batch_size
         self._counters = Counters()
-        self._store = PrefixStore(
-            prefix_cache_tokens, stateful=runner.caches.stateful, state_tokens=runner.state_tokens
-        )
+        self._store = PrefixStore(prefix_cache_tokens, stateful=runner.path.stateful, state_tokens=runner.state_tokens)
         self._weights = 0
         self._budget = budget
         self._batched = BatchedLane(runner, self._store, self._counters, prefill_chunk)
