@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from skeleton_of_thought.local.chooser import Chooser
 from skeleton_of_thought.local.failures import fail_rows, in_halves
-from skeleton_of_thought.local.kv import BatchCache, Layers, Segment
+from skeleton_of_thought.local.kv import Layers, Segment
 from skeleton_of_thought.local.prefill import Prefilled, Prefiller
 from skeleton_of_thought.local.prefix import (
     MIN_SHARED_TOKENS,
@@ -69,10 +70,11 @@ class BatchedLane:
         self._store = store
         self._counters = counters
         self._chooser = Chooser()
-        self._prefiller = Prefiller(runner, store, lambda: chunk if self.rows else MAX_FORWARD_TOKENS)
-        self._cache = BatchCache()
+        self._prefiller = _prefiller(runner, store, lambda: chunk if self.rows else MAX_FORWARD_TOKENS)
+        self._cache = runner.caches.batch()
         self._places: list[Place] = []  # the part of each row's text that lies in strips
         self._attached: list[int] = []  # the tokens of that part that the row attends to there, without a copy
+        self._reading: list[Row] = []  # rows that read the rest of their prompts with the steps
 
     def admit(self, rows: Sequence[Row]) -> Iterator[None]:
         """Run the prompts of new rows, common beginnings once, and add the rows to the batch."""
@@ -100,12 +102,16 @@ class BatchedLane:
         counters.padding += len(owned) * max(owned) - sum(owned)
         for i, error in errors.items():
             fail_rows([self.rows[i]], error)
-        going = [row for row in self.rows if not row.finished] if errors else self.rows
-        for row in going:
+        rows, last = self.rows, logits[:, -1]
+        if errors:
+            rows = [row for row in rows if not row.finished]
+        if self._reading:
+            rows, last = self._read_on(rows, last)
+        for row in rows:
             row.steps += 1
             row.step_rows += len(self.rows)
-        if going:
-            _choose(self._chooser, going, logits[:, -1], counters)
+        if rows:
+            _choose(self._chooser, rows, last, counters)
         if finished := [row for row in self.rows if row.finished]:
             for row in finished:
                 self._keep(row)
@@ -123,6 +129,8 @@ class BatchedLane:
             The logits of the rows that did not fail alone, `[rows, 1, vocabulary]`; and the errors of the others.
         """
         cache, new = self._cache, not self._cache.layers
+        if self._runner.path.stateful:
+            return self._runner.forward(ids, cache, positions), {}
 
         def run(first: int, stop: int) -> torch.Tensor:
             if stop - first < len(ids):
@@ -141,6 +149,20 @@ class BatchedLane:
         parts = [logits for _, _, logits in done]
         return parts[0] if len(parts) == 1 else torch.cat(parts or [positions.float()[:0, :, None]]), errors
 
+    def _read_on(self, rows: Sequence[Row], logits: torch.Tensor) -> tuple[list[Row], torch.Tensor]:
+        """Have rows read their prompts' next tokens. Returns the rows that have read all, and their logits."""
+        lengths = dict(zip(map(id, self.rows), map(operator.add, self._attached, self._cache.lengths()), strict=True))
+        done: list[int] = []
+        self._reading = []
+        for at, row in enumerate(rows):
+            run = lengths[id(row)]
+            if run < len(row.prompt_ids):
+                row.next_input = row.prompt_ids[run]
+                self._reading.append(row)
+            else:
+                done.append(at)
+        return [rows[at] for at in done], logits[done]
+
     def drop(self, row: Row) -> None:
         """Remove a row."""
         self._remove(row)
@@ -158,8 +180,8 @@ class BatchedLane:
 
     def clear(self) -> None:
         """Remove all rows and free their memory."""
-        self.rows, self._places, self._attached = [], [], []
-        self._cache = BatchCache()
+        self.rows, self._places, self._attached, self._reading = [], [], [], []
+        self._cache = self._runner.caches.batch()
         self._chooser.clear()
 
     def kv_bytes(self) -> int:
@@ -177,14 +199,25 @@ class BatchedLane:
         copies: list[list[Layers]] = [
             [*group.place.layers(start), *group.own[i]] for i, start in zip(going, new, strict=True)
         ]
-        self._cache.join(copies)
+        self._cache.join(copies, [group.states[i] for i in going] if group.states else ())
         now = time.perf_counter()
         for i in going:
             group.rows[i].started = now
             self.rows.append(group.rows[i])
             self._places.append(group.place)
+        if group.states:
+            self._read(group, going)
         self._attached.extend(new)
         self._attach(wanted)
+
+    def _read(self, group: Prefilled, going: Sequence[int]) -> None:
+        """Have rows of a model with states read what is left of their prompts with the steps."""
+        for i in going:
+            row = group.rows[i]
+            run = group.place.depth + sum(piece[0][0].shape[2] for piece in group.own[i])
+            if run < len(row.prompt_ids) - 1:
+                row.next_input = row.prompt_ids[run]
+                self._reading.append(row)
 
     def _wanted(self, more: Sequence[Place] = ()) -> list[int]:
         """The tokens that each row should attend to in strips, once rows with these places join."""
@@ -216,13 +249,21 @@ class BatchedLane:
         if total - place.depth < MIN_SHARED_TOKENS or row.cancelled or isinstance(row.result, BaseException):
             return
         ids = (*row.prompt_ids, *row.output_ids)[:total]
-        if not self._store.wants(ids):
+        if not self._store.wants(ids) or not self._runner.path.reads:
             return
         end = self._cache.frame.end
         views = self._cache.own(at, end - (total - place.depth), end)
-        self._store.add(
-            Strip(ids, place.depth, [(keys.clone(), values.clone()) for keys, values in views], place.strip)
-        )
+        own = [(keys.clone(), values.clone()) for keys, values in views]
+        states = [[None if state is None else state.clone() for state in layer] for layer in self._cache.states_of(at)]
+        self._store.add(Strip(ids, place.depth, own, place.strip, states))
+
+
+def _prefiller(runner: ModelRunner, store: PrefixStore, chunk: Callable[[], int]) -> Prefiller:
+    if not runner.path.stateful:
+        return Prefiller(runner, store, chunk)
+    from skeleton_of_thought.local.state_prefill import StatePrefiller
+
+    return StatePrefiller(runner, store, chunk)
 
 
 def _choose(chooser: Chooser, rows: Sequence[Row], logits: torch.Tensor, counters: Counters) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import psutil
 import torch
+from transformers import DynamicCache
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.attention import CurrentCache
@@ -25,7 +26,7 @@ from skeleton_of_thought.local.decoding_path import (
     plain_logits,
     probe_tokens,
 )
-from skeleton_of_thought.local.kv import BatchCache, RowsCache, Segment
+from skeleton_of_thought.local.kv import BatchCache, Segment
 from skeleton_of_thought.local.lean import LeanModel
 from skeleton_of_thought.local.own_cache import OwnCache, RowState
 from skeleton_of_thought.local.own_trial import Reference, continues, try_outgrowing, try_own_cache
@@ -56,6 +57,8 @@ class ModelRunner:
 
     Attributes:
         path: The decoding path of its rows.
+        caches: Makes the caches of rows that are decoded as a batch.
+        text_share: The part of the layers' keys and values that a token takes: less than 1 if some layers have none.
         state_tokens: The number of tokens that take as much memory as what a row keeps whatever its length.
         context_window: The longest text in tokens; None when the configuration names no limit.
         forwards: The number of forwards so far.
@@ -88,15 +91,19 @@ class ModelRunner:
         self._fast: LeanModel | Twin | None = None
         # Not inference mode: tensors that a model caches in its first forward would be unusable for training it later.
         with torch.no_grad(), _evaluating(model):
-            self.path = check_path(model, infer_path(model, self.config), self._run, self.device)
+            path = infer_path(model, self.config)
+            self.path = check_path(model, path, self._run, lambda: DynamicCache(config=self.config), self.device)
             self._own = self._outgrowing = OwnCache(model, self.config, "whole")
             if self.path.kind != "batched":
                 self.path, self._own = try_own_cache(model, self.config, self.path, self.device)
             if self._rope_limit is not None:
                 self._outgrowing = try_outgrowing(model, self.config, self.device)
-        self.state_tokens = -int(-self._own.fixed_bytes // self.text_bytes)
         if warning := self.path.warning(type(model).__name__):
             logger.warning(warning)
+        self.caches = self.path.caches()
+        self.text_share, self.state_tokens = 1.0, -int(-self._own.fixed_bytes // self.text_bytes)
+        if self.path.layout is not None:
+            self.text_share, self.state_tokens = self._measure()
         self._known = self._now()
         self._fast = self._faster()
         logger.info("%s runs with optimization %r", type(model).__name__, self.optimization)
@@ -188,10 +195,16 @@ class ModelRunner:
             except Exception as error:
                 logger.debug("%s cannot be compared with faster forwards", type(self.model).__name__, exc_info=error)
                 return False
-            cache = RowsCache(1, 3)
-            for start, stop in ((0, 3), (3, 5), (5, 7), (7, 8)):
+            cache = self.caches.rows(1, 3)
+            for start, stop in ((0, 3), (3, 5), (5, 7), (7, 8)) if self.path.pieces else ((0, 3), (3, 4), (4, 5)):
                 if start == 3:
-                    cache = RowsCache(1, 5, [Segment(cache.own(0, 0, 3))])
+                    first = cache
+                    if self.shares or self.path.layout is None:
+                        cache = self.caches.rows(1, 5, [Segment(first.own(0, 0, 3))])
+                    else:
+                        cache = self.caches.rows(1, 8)
+                        cache.preload([first.own(0, 0, 3)])
+                    cache.restore(first.states_of(0))
                 positions = torch.arange(start, stop, device=device)[None]
                 try:
                     got = run(ids[:, start:stop], cache, positions)[0, -1].float()
@@ -225,6 +238,15 @@ class ModelRunner:
         """The bytes that a row keeps for each of its tokens."""
         measured = self._own.token_bytes if self.cache_kind == "separate" else self.token_bytes * self._layers
         return max(1.0, measured)
+
+    def _measure(self) -> tuple[float, int]:
+        """The memory of a token's keys and values, and that of a row's states, in tokens as `token_bytes` counts."""
+        cache = self.caches.rows(1, 8)
+        with torch.inference_mode(), _evaluating(self.model):
+            self._run(probe_tokens(self.model, self.device)[:, :1], cache, torch.zeros(1, 1, dtype=torch.long))
+        states = sum(state.nbytes for layer in cache.states_of(0) for state in layer if state is not None)
+        whole = max(1.0, self.token_bytes * self._layers)
+        return (cache.nbytes - states) / 8 / whole, -int(-states // whole)
 
     @property
     def _layers(self) -> int:
