@@ -271,7 +271,8 @@ def _native(kwargs: Mapping[str, Any], call: Call, model: ChatTransformers) -> d
     # The caller's settings win, but the prompt sets the stop string and may lower the limit.
     settings = {**engine_settings(call.prompt.hints), **kwargs}
     settings["stop_after_text"] = call.prompt.hints.stop
-    settings["max_tokens"] = token_limit(call, kwargs.get("max_tokens", model.max_tokens), chosen=chosen)
+    own, reasons = kwargs.get("max_tokens", model.max_tokens), model.engine.reasons
+    settings["max_tokens"] = token_limit(call, own, chosen=chosen, reasons=reasons)
     return {**settings, "prefill": call.prompt.prefill}
 
 

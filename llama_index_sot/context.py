@@ -113,7 +113,7 @@ def make_packer(
             max_points=settings.max_points,
             words=settings.point_words,
             # Prompts for local models hold examples.
-            prefill=resolved.native is not None,
+            prefill=resolved.continues_turn,
         )
         text = "\n\n".join([resolved.llm.system_prompt or "", *(message.text for message in prompt.messages)])
         return ContextPacker(

@@ -32,7 +32,7 @@ def local_backend(
     return ModelBackend(
         name,
         open_call,
-        prefill=prefilled_stages(prefill != "no"),
+        prefill=prefilled_stages(prefill == "yes" or (prefill == "auto" and engine.takes_prefill)),
         takes_limits=True,
         remark=_TINY if name == DEMO else None,
         stop_loops=True,

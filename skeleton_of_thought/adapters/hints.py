@@ -19,7 +19,7 @@ def engine_settings(hints: Hints) -> dict[str, Any]:
     }
 
 
-def token_limit(call: Call, own: int, *, chosen: bool) -> int:
+def token_limit(call: Call, own: int, *, chosen: bool, reasons: bool = False) -> int:
     """The longest completion for a call, in tokens: the smaller of the model's limit and the prompt's.
 
     Args:
@@ -27,9 +27,11 @@ def token_limit(call: Call, own: int, *, chosen: bool) -> int:
         own: The model's limit.
         chosen: Whether the user set that limit. A default suits one reply, and would cut the merge of many points, so
             a merge then gets the prompt's limit.
+        reasons: Whether the model may reason before it answers. Prompts' limits suit answers alone, so only the model's
+            own counts then, unless the prompt has the start of the answer.
     """
     assert call.prompt is not None, "only calls with a prompt reach a model"
-    wanted = call.prompt.hints.max_tokens
+    wanted = None if reasons and not call.prompt.prefill else call.prompt.hints.max_tokens
     if not wanted:
         return own if wanted is None else min(own, wanted)
     return wanted if call.stage == "merge" and not chosen else min(own, wanted)
