@@ -218,13 +218,12 @@ class _Request:
 
 def _native_kwargs(llm: TransformersLLM, call: Call) -> dict[str, Any]:
     assert call.prompt is not None
-    hints = engine_settings(call.prompt.hints)
+    reasons = not call.prompt.prefill and bool(llm.engine.reasons)
+    hints = engine_settings(call.prompt.hints, reasons=reasons)
     return {
         **hints,
         "prefill": call.prompt.prefill,
-        "max_tokens": token_limit(
-            call, llm.max_tokens, chosen="max_tokens" in llm.model_fields_set, reasons=llm.engine.reasons
-        ),
+        "max_tokens": token_limit(call, llm.max_tokens, chosen="max_tokens" in llm.model_fields_set, reasons=reasons),
         "min_new_tokens": max(hints["min_new_tokens"], llm.min_new_tokens),
     }
 

@@ -310,15 +310,16 @@ class LocalEngine:
 
     def _row(self, prompt: PromptInput, sink: Sink, settings: DecodingSettings) -> Row:
         self._worker.check()
+        own: dict[str, Any] = {**settings}
+        prefill, tools = own.pop("prefill", ""), own.pop("tools", ())
+        encoded = self._codec.encode(prompt, prefill, tools, at_once=own.get("grammar") is not None)
         hints = prompt.hints if isinstance(prompt, Prompt) else None
-        given: dict[str, Any] = {**(engine_settings(hints) if hints else {}), **settings}
-        prefill, tools = given.pop("prefill", ""), given.pop("tools", ())
+        given = {**(engine_settings(hints, reasons=encoded.reasons) if hints else {}), **own}
         fields = SamplingParams.__dataclass_fields__
         if unknown := given.keys() - fields:
             known = ", ".join((*fields, "prefill", "tools"))
             raise InvalidInput(f"There is no setting {', '.join(sorted(unknown))}; the settings are {known}.")
         params = SamplingParams(**given)
-        encoded = self._codec.encode(prompt, prefill, tools, at_once=params.grammar is not None)
         # The limit of a prompt suits its answer, and has no room for reasoning.
         suited = hints.max_tokens if hints and not encoded.reasons else None
         return Row(
