@@ -107,9 +107,9 @@ class AnswerConfig:
         limits = (self.num_workers, self.point_llm.room(streamed=live, sync=sync))
         room = min(filter(None, limits), default=None)
         prefill: list[Stage] = []
-        if self.llm.native is not None:
+        if self.llm.continues_turn:
             prefill.append("skeleton")
-        if self.point_llm.native is not None:
+        if self.point_llm.continues_turn:
             prefill.append("point")
         router = self.reading_router(query)
         return AnswerFlow(

@@ -218,7 +218,7 @@ def make_packer(
             max_points=settings.max_points,
             words=settings.point_words,
             # Prompts for local models hold examples.
-            prefill=resolved.native is not None,
+            prefill=resolved.continues_turn,
         )
         return ContextPacker(
             helper or LlamaIndexSettings._prompt_helper or _default_helper(resolved),
