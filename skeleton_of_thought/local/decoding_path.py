@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from typing import Any, Literal
 import torch
 import transformers
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from skeleton_of_thought.local.kv import BatchCache, RowsCache
+from skeleton_of_thought.local.configuration import read
+from skeleton_of_thought.local.trial import Run, Trial, logit_distance, logit_tolerance, probe_tokens
 
 __all__ = [
     "CacheKind",
@@ -39,9 +38,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 CacheKind = Literal["batched", "separate", "none"]
-Run = Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor]
-"""A forward of tokens `[rows, tokens]`, a cache or None, and positions `[rows, tokens]`; returns the last logits."""
-
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 """The names of the cache argument in transformers: the first since 5.24, the others before."""
 
@@ -120,50 +116,23 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
     except Exception as error:
         # Remote code whose configuration names no layers that transformers could build a cache from.
         return DecodingPath("none", f"transformers builds no cache from its configuration ({type(error).__name__})")
-    layer_types = set(getattr(config, "layer_types", None) or ())
-    others = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
+    layer_types = set(read(config, "layer_types", ()))
+    others = {type(layer).__name__ for layer in layers} - _BATCHED_LAYERS
     others |= layer_types - {"full_attention", "sliding_attention"}
     if others:
         return DecodingPath("separate", f"it has layers whose state cannot be batched ({', '.join(sorted(others))})")
-    if getattr(config, "attention_chunk_size", None) is not None:
+    if read(config, "attention_chunk_size") is not None:
         return DecodingPath("separate", "it attends in chunks, which cannot be joined by position")
     if hasattr(model, "get_rope_index"):
         return DecodingPath("separate", "its positions have several dimensions")
     return DecodingPath("batched")
 
 
+_BATCHED_LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
+"""The layers of transformers' caches that a batch can hold. Dummy layers hold nothing: they read another layer's."""
+
+
 # --- the trial run --------------------------------------------------------------------------
-
-
-def probe_tokens(model: Any, device: torch.device) -> torch.Tensor:
-    """Eight tokens of a model's vocabulary, far apart, `[1, 8]`."""
-    size = int(model.get_input_embeddings().weight.shape[0])
-    return torch.arange(1, 9, device=device)[None] * max(1, size // 9) % size
-
-
-def logit_tolerance(model: Any) -> float:
-    """The allowed difference between logits of the same text, relative to the largest, as sums may differ in order."""
-    weight = model.get_input_embeddings().weight
-    if weight.dtype != torch.float32:
-        return 0.02
-    # Accelerators may multiply float32 with fewer bits.
-    return 1e-4 if weight.device.type == "cpu" else 1e-2
-
-
-_FORBIDDEN = -3e4
-"""No logit of an allowed token is lower. Some models set forbidden tokens to minus infinity or their type's minimum."""
-
-
-def logit_distance(wanted: torch.Tensor, got: torch.Tensor) -> float:
-    """The largest difference between two sets of logits, relative to the largest wanted one.
-
-    Tokens that the model forbids do not count. NaN if it forbids all tokens, or if `got` has NaN.
-    """
-    usable = torch.isfinite(wanted) & (wanted > _FORBIDDEN)
-    if not usable.any():
-        return math.nan
-    wanted, got = wanted[usable], got[usable]
-    return float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
 
 
 def check_path(
@@ -171,7 +140,7 @@ def check_path(
 ) -> DecodingPath:
     """The path if it gives the model's own logits, otherwise the fastest slower one that does.
 
-    Runs five forwards of at most eight tokens if the path is right.
+    Runs seven forwards of a few tokens if the path is right.
 
     Args:
         model: The model, in evaluation mode.
@@ -182,23 +151,18 @@ def check_path(
     """
     if path.kind == "none":
         return path
-    ids = probe_tokens(model, device)
     try:
-        own = plain_logits(model, ids)
-        # A model that quantises the activations of all tokens together has different logits for parts of its text.
-        noise = logit_distance(own[:5], plain_logits(model, ids[:, :5]))
-        if not math.isfinite(noise):
-            raise ValueError("its logits are not numbers")
+        trial = Trial.of(model, device, lambda ids: plain_logits(model, ids))
     except Exception as error:
-        logger.warning("The trial run of %s failed: %s: %s", type(model).__name__, type(error).__name__, error)
-        return path
-    slack = max(logit_tolerance(model), min(4 * noise, 0.2))
+        # Without logits to compare with, each row runs by itself on the model's own cache, as in `generate`.
+        logger.debug("The trial run of %s failed", type(model).__name__, exc_info=error)
+        return DecodingPath("separate", f"in a trial run {_told(error)}", expected=False)
     if path.kind == "batched":
-        failure = _fault(lambda: _batched(ids, own, run, slack))
+        failure = _fault(lambda: trial.batch_fits(run))
         if not failure:
             return path
         path = DecodingPath("separate", f"in a batch {failure}", expected=False)
-    failure = _fault(lambda: _separate(ids, own, run, new_cache(), slack))
+    failure = _fault(lambda: _separate(trial, run, new_cache()))
     return DecodingPath("none", f"with a cache {failure}", expected=False) if failure else path
 
 
@@ -206,7 +170,10 @@ def plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """The logits after each token of a text, without a cache, `[tokens, vocabulary]` in float32."""
     known = forward_parameters(model)
     loose = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    settings = {name: value for name, value in _PLAIN.items() if loose or name in known}
+    settings: dict[str, Any] = {name: value for name, value in _PLAIN.items() if loose or name in known}
+    if "position_ids" in known:
+        # As `generate` passes them. Some models count from another number if they get none.
+        settings["position_ids"] = torch.arange(ids.shape[1], device=ids.device)[None]
     return model(input_ids=ids, **settings).logits[0].float()  # type: ignore[no-any-return]
 
 
@@ -219,32 +186,19 @@ def _fault(trial: Callable[[], bool]) -> str:
         return "" if trial() else "its logits differ from those of the whole text"
     except Exception as error:
         logger.debug("A trial run failed", exc_info=error)
-        text = " ".join(str(error).split())
-        return f"its forward fails with {type(error).__name__}: {text:.200}".rstrip(": .")
+        return _told(error)
 
 
-def _batched(ids: torch.Tensor, own: torch.Tensor, run: Run, slack: float) -> bool:
-    """One row in two pieces, then two rows of unequal length in one step."""
-    device = ids.device
-    alone = RowsCache(1, 7)
-    for start, stop in ((0, 3), (3, 7)):
-        got = run(ids[:, start:stop], alone, torch.arange(start, stop, device=device)[None])
-        alone.advance(stop - start)
-        if not logit_distance(own[stop - 1], got[0, -1].float()) <= slack:
-            return False
-    rows = BatchCache()
-    # The shorter row is the beginning of the longer one, so one run of the whole text has the right logits of both.
-    # Most hidden slots hold the other row's tokens: an ignored mask makes a far larger difference than rounding.
-    rows.join([[alone.own(0, 0, 7)], [alone.own(0, 0, 1)]])
-    rows.reserve(1)
-    got = run(ids[0, [7, 1]][:, None], rows, torch.tensor([[7], [1]], device=device))
-    return all(logit_distance(own[at], got[row, -1].float()) <= slack for row, at in enumerate((7, 1)))
+def _told(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"its forward fails with {type(error).__name__}: {text:.200}".rstrip(": .")
 
 
-def _separate(ids: torch.Tensor, own: torch.Tensor, run: Run, cache: Any, slack: float) -> bool:
+def _separate(trial: Trial, run: Run, cache: Any) -> bool:
     """One row in one piece, then token by token, on a cache of the model's own kind."""
     for start, stop in ((0, 5), (5, 6), (6, 7)):
-        got = run(ids[:, start:stop], cache, torch.arange(start, stop, device=ids.device)[None])
-        if not logit_distance(own[stop - 1], got[0, -1].float()) <= slack:
+        positions = torch.arange(start, stop, device=trial.ids.device)[None]
+        got = run(trial.ids[:, start:stop], cache, positions)
+        if not logit_distance(trial.own[stop - 1], got[0, -1].float()) <= trial.slack:
             return False
     return True
