@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 
 from skeleton_of_thought.local.chooser import Chooser
-from skeleton_of_thought.local.kv import BatchCache, Layers
+from skeleton_of_thought.local.failures import fail_rows, in_halves
+from skeleton_of_thought.local.kv import BatchCache, Layers, Segment
 from skeleton_of_thought.local.prefill import Prefilled, Prefiller
 from skeleton_of_thought.local.prefix import (
     MIN_SHARED_TOKENS,
@@ -24,7 +25,7 @@ from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import MAX_FORWARD_TOKENS, ModelRunner
 from skeleton_of_thought.local.stats import Counters
 
-__all__ = ["BatchedLane", "Lane", "SeparateLane"]
+__all__ = ["BatchedLane", "Lane"]
 
 
 class Lane(Protocol):
@@ -36,13 +37,20 @@ class Lane(Protocol):
         """Run the prompts of new rows piece by piece and add the rows."""
 
     def step(self) -> None:
-        """Decode one more token for every row."""
+        """Decode one more token for every row. Rows that the model fails for end with its error.
+
+        Raises:
+            Exception: No row can go on: memory ran out.
+        """
 
     def drop(self, row: Row) -> None:
         """Remove a row."""
 
     def clear(self) -> None:
         """Remove all rows and free their memory."""
+
+    def kv_bytes(self) -> int:
+        """The bytes of what its rows attend to or continue from, and of what is kept for later prompts."""
 
 
 class BatchedLane:
@@ -84,21 +92,54 @@ class BatchedLane:
         ids = torch.tensor([[row.next_input] for row in self.rows], device=device)
         owned = self._cache.lengths()
         positions = torch.tensor([a + n for a, n in zip(self._attached, owned, strict=True)], device=device)[:, None]
-        logits = self._runner.forward(ids, self._cache, positions)
+        logits, errors = self._forward(ids, positions)
         self._cache.advance()
         counters = self._counters
         counters.steps += 1
         counters.slots += len(owned) * (max(owned) + 1)
         counters.padding += len(owned) * max(owned) - sum(owned)
-        for row in self.rows:
+        for i, error in errors.items():
+            fail_rows([self.rows[i]], error)
+        going = [row for row in self.rows if not row.finished] if errors else self.rows
+        for row in going:
             row.steps += 1
             row.step_rows += len(self.rows)
-        _choose(self._chooser, self.rows, logits[:, -1], counters)
+        if going:
+            _choose(self._chooser, going, logits[:, -1], counters)
         if finished := [row for row in self.rows if row.finished]:
             for row in finished:
                 self._keep(row)
                 self._remove(row)
             self._attach(self._wanted())
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, dict[int, Exception]]:
+        """Run the next token of all rows; if that fails, of the rows in halves.
+
+        Args:
+            ids: The tokens, `[rows, 1]`.
+            positions: Their positions, `[rows, 1]`.
+
+        Returns:
+            The logits of the rows that did not fail alone, `[rows, 1, vocabulary]`; and the errors of the others.
+        """
+        cache, new = self._cache, not self._cache.layers
+
+        def run(first: int, stop: int) -> torch.Tensor:
+            if stop - first < len(ids):
+                part = cache.part(first, stop, self._segments(first, stop))
+                logits = self._runner.forward(ids[first:stop], part, positions[first:stop])
+                cache.take(first, part)
+                return logits
+            try:
+                return self._runner.forward(ids, cache, positions)
+            except BaseException:
+                if new:
+                    cache.forget()
+                raise
+
+        done, errors = in_halves(len(ids), run)
+        parts = [logits for _, _, logits in done]
+        return parts[0] if len(parts) == 1 else torch.cat(parts or [positions.float()[:0, :, None]]), errors
 
     def drop(self, row: Row) -> None:
         """Remove a row."""
@@ -158,8 +199,14 @@ class BatchedLane:
             if depth > self._attached[row]:
                 self._cache.trim(row, depth - self._attached[row])
                 self._attached[row] = depth
-        shared = [Place(place.strip, depth) for place, depth in zip(self._places, self._attached, strict=True)]
-        self._cache.segments = segments_of(shared, self._runner.device)
+        self._cache.segments = self._segments(0, len(self.rows))
+
+    def _segments(self, first: int, stop: int) -> list[Segment]:
+        """What the rows from `first` up to `stop` attend to in strips."""
+        if not self._runner.shares:
+            return []
+        shared = zip(self._places[first:stop], self._attached[first:stop], strict=True)
+        return segments_of([Place(place.strip, depth) for place, depth in shared], self._runner.device)
 
     def _keep(self, row: Row) -> None:
         """Keep a row's keys and values for prompts that continue its text."""
@@ -176,58 +223,6 @@ class BatchedLane:
         self._store.add(
             Strip(ids, place.depth, [(keys.clone(), values.clone()) for keys, values in views], place.strip)
         )
-
-
-class SeparateLane:
-    """Decodes each row by a separate forward, with a separate cache or none.
-
-    Slow but correct for models whose state cannot be cut and joined by position.
-    """
-
-    def __init__(self, runner: ModelRunner, counters: Counters, *, cached: bool) -> None:
-        self.rows: list[Row] = []
-        self._runner = runner
-        self._counters = counters
-        self._cached = cached
-        self._caches: dict[int, Any] = {}
-        self._chooser = Chooser()
-
-    def admit(self, rows: Sequence[Row]) -> Iterator[None]:
-        """Run each prompt by itself and add its row."""
-        for row in rows:
-            if row.cancelled or row.finished:
-                continue
-            cache = self._runner.new_cache() if self._cached else None
-            _choose(self._chooser, [row], self._runner.prefill(row.prompt_ids, cache), self._counters)
-            if not row.finished:
-                row.started = time.perf_counter()
-                self._caches[id(row)] = cache
-                self.rows.append(row)
-            yield
-
-    def step(self) -> None:
-        """Decode one more token for every row, by one forward per row."""
-        for row in list(self.rows):
-            text = (*row.prompt_ids, *row.output_ids)
-            start = len(text) - 1 if self._cached else 0
-            logits = self._runner.prefill(text, self._caches[id(row)], start)
-            self._counters.steps += 1
-            row.steps += 1
-            row.step_rows += 1
-            _choose(self._chooser, [row], logits, self._counters)
-            if row.finished:
-                self.drop(row)
-
-    def drop(self, row: Row) -> None:
-        """Remove a row and its cache."""
-        self.rows.remove(row)
-        del self._caches[id(row)]
-
-    def clear(self) -> None:
-        """Remove all rows and free their memory."""
-        self.rows = []
-        self._caches = {}
-        self._chooser.clear()
 
 
 def _choose(chooser: Chooser, rows: Sequence[Row], logits: torch.Tensor, counters: Counters) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "Run",
     "cache_argument",
     "check_path",
+    "fault_of",
     "forward_parameters",
     "infer_path",
     "logit_distance",
@@ -107,7 +108,7 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
     """
     supports = getattr(model, "_supports_default_dynamic_cache", None)
     if getattr(model, "_is_stateful", False) or (supports is not None and not supports()):
-        return DecodingPath("none", "it keeps its own state instead of keys and values")
+        return DecodingPath("separate", "it keeps its own state instead of keys and values")
     if cache_argument(model) is None:
         names = ", ".join(forward_parameters(model)) or "none"
         return DecodingPath("none", f"its forward takes no cache (its arguments: {names:.200})")
@@ -135,10 +136,8 @@ _BATCHED_LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
 # --- the trial run --------------------------------------------------------------------------
 
 
-def check_path(
-    model: Any, path: DecodingPath, run: Run, new_cache: Callable[[], Any], device: torch.device
-) -> DecodingPath:
-    """The path if it gives the model's own logits, otherwise the fastest slower one that does.
+def check_path(model: Any, path: DecodingPath, run: Run, device: torch.device) -> DecodingPath:
+    """The path if it is batched and gives the model's own logits, otherwise the separate one, still to be tried.
 
     Runs seven forwards of a few tokens if the path is right.
 
@@ -146,10 +145,9 @@ def check_path(
         model: The model, in evaluation mode.
         path: The inferred path.
         run: A forward of the model.
-        new_cache: Makes an empty cache of the model's own kind.
         device: The device of tokens.
     """
-    if path.kind == "none":
+    if path.kind != "batched":
         return path
     try:
         trial = Trial.of(model, device, lambda ids: plain_logits(model, ids))
@@ -157,13 +155,8 @@ def check_path(
         # Without logits to compare with, each row runs by itself on the model's own cache, as in `generate`.
         logger.debug("The trial run of %s failed", type(model).__name__, exc_info=error)
         return DecodingPath("separate", f"in a trial run {_told(error)}", expected=False)
-    if path.kind == "batched":
-        failure = _fault(lambda: trial.batch_fits(run))
-        if not failure:
-            return path
-        path = DecodingPath("separate", f"in a batch {failure}", expected=False)
-    failure = _fault(lambda: _separate(trial, run, new_cache()))
-    return DecodingPath("none", f"with a cache {failure}", expected=False) if failure else path
+    failure = fault_of(lambda: trial.batch_fits(run))
+    return DecodingPath("separate", f"in a batch {failure}", expected=False) if failure else path
 
 
 def plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -180,7 +173,7 @@ def plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
 _PLAIN = {"use_cache": False, "return_dict": True}
 
 
-def _fault(trial: Callable[[], bool]) -> str:
+def fault_of(trial: Callable[[], bool]) -> str:
     """The failure of a trial, as the end of a sentence; empty if it succeeded."""
     try:
         return "" if trial() else "its logits differ from those of the whole text"
@@ -192,13 +185,3 @@ def _fault(trial: Callable[[], bool]) -> str:
 def _told(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"its forward fails with {type(error).__name__}: {text:.200}".rstrip(": .")
-
-
-def _separate(trial: Trial, run: Run, cache: Any) -> bool:
-    """One row in one piece, then token by token, on a cache of the model's own kind."""
-    for start, stop in ((0, 5), (5, 6), (6, 7)):
-        positions = torch.arange(start, stop, device=trial.ids.device)[None]
-        got = run(trial.ids[:, start:stop], cache, positions)
-        if not logit_distance(trial.own[stop - 1], got[0, -1].float()) <= trial.slack:
-            return False
-    return True
