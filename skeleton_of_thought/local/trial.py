@@ -102,7 +102,8 @@ class Trial:
         ids = probe_tokens(model, device)
         own = plain(ids)
         # A model that quantises the activations of all tokens together has different logits for parts of its text.
-        noise = logit_distance(own[:5], plain(ids[:, :5]))
+        part = _LENGTHS[0]
+        noise = logit_distance(own[:part], plain(ids[:, :part]))
         if not math.isfinite(noise):
             raise ValueError("its logits are not numbers")
         tolerance = logit_tolerance(model)
