@@ -42,6 +42,9 @@ Optimize = Literal["auto", "lean", "packed", "none"]
 MAX_FORWARD_TOKENS = 2048
 """The most prompt tokens in one forward; it bounds the memory for attention masks and scores."""
 
+_LEAST_PACKED = 1 << 19
+"""The weights of a layer from which packing does not slow down a single row."""
+
 _GROWING_ROPE = ("dynamic", "longrope")
 
 
@@ -95,7 +98,7 @@ class ModelRunner:
             if self._rope_limit is not None:
                 self._outgrowing = try_outgrowing(model, self.config, self.device)
         self.state_tokens = -int(-self._own.fixed_bytes // self.text_bytes)
-        if warning := self.path.warning(type(model).__name__):
+        if (warning := self.path.warning(type(model).__name__)) and not self.batches:
             logger.warning(warning)
         self._known = self._now()
         self._fast = self._faster()
@@ -107,9 +110,14 @@ class ModelRunner:
         return self.path.kind
 
     @property
+    def batches(self) -> bool:
+        """Whether rows of any lengths run together."""
+        return self.cache_kind == "batched" or self._own.stacks_all
+
+    @property
     def optimization(self) -> Optimization:
         """The forward in use; for models that cannot be batched, `"unbatched"` or `"uncached"`."""
-        if self.cache_kind != "batched":
+        if not self.batches:
             return "unbatched" if self.cache_kind == "separate" else "uncached"
         if isinstance(self._fast, LeanModel):
             return "lean"
@@ -148,9 +156,10 @@ class ModelRunner:
             if self._equal(lean):
                 return lean
             logger.warning("%s has an unexpected layout: it runs by its own modules", type(self.model).__name__)
-        twin = Twin(self.model, pack=packing)
         if self.cache_kind != "batched":
-            return twin if twin.packed and self._continues(twin) else None
+            twin = Twin(self.model, pack=packing and self._own.stacks, least=_LEAST_PACKED)
+            return twin if self._continues(twin) else None
+        twin = Twin(self.model, pack=packing)
         self._outgrowing = self._outgrowing.bound(twin.model)
         if self._share and _full_attention(self.config) and twin.share():
             self._fast = twin

@@ -124,6 +124,8 @@ class SeparateLane:
                 raise
             fail_rows([row], error)
             return
+        if row.cancelled or row.finished:
+            return
         self._keep(row.prompt_ids, state, copied=True)
         self._choose([row], logits)
         if not row.finished and not row.cancelled:
