@@ -148,8 +148,8 @@ def _explore(own: OwnCache, reference: Reference) -> bool:
         return False
     own.copies = own.way != "prepared" and not fault_of(lambda: _copies(own, reference))
     if own.copies:
-        own.stacks_all = not fault_of(lambda: _stacks(own, reference, (5, 4)))
-        own.stacks = own.stacks_all or not fault_of(lambda: _stacks(own, reference, (5, 5)))
+        own.stacks = not fault_of(lambda: _stacks(own, reference, (5, 5)))
+        own.stacks_all = own.stacks and not fault_of(lambda: _stacks(own, reference, (5, 4)))
     return True
 
 
@@ -183,5 +183,14 @@ def _stacks(own: OwnCache, reference: Reference, lengths: tuple[int, int]) -> bo
     first, second = own.run(new, both).float()
     left = both.selected([1])
     last = own.run(texts[1][:, lengths[1] + 1 : lengths[1] + 2], left)[0].float()
+    if equal:
+        # The same with prompts that run together.
+        begun = stacked(own.begin(), own.begin())
+        if begun is None:
+            return False
+        own.run(torch.cat([text[:, :5] for text in texts]), begun)
+        again = own.run(new, begun).float()
+        if not (reference.near(5, again[0]) and logit_distance(alone[0], again[1]) <= reference.slack):
+            return False
     near = [logit_distance(a, b) <= reference.slack for a, b in zip(alone, (second, last), strict=True)]
     return reference.near(lengths[0], first) and all(near)
