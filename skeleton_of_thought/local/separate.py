@@ -109,9 +109,11 @@ class SeparateLane:
                 yield from self._descend(branch, place)
             else:
                 leaves.extend(branch)
+        # A state may count the tokens of its rows together, and then fits no row of another length.
+        equal = self._own.stacks and not self._own.stacks_all
         lengths: dict[int, list[Row]] = {}
         for row in leaves:
-            lengths.setdefault(len(row.prompt_ids) if self._own.stacks else id(row), []).append(row)
+            lengths.setdefault(len(row.prompt_ids) if equal else id(row), []).append(row)
         for members in lengths.values():
             yield from self._tails(members, place)
 
