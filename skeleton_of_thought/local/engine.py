@@ -253,7 +253,7 @@ class LocalEngine:
     @property
     def parallel_rows(self) -> int:
         """The most rows that are decoded at once: 1 for a model whose rows run one after another."""
-        return self._max_batch_size if self._runner.cache_kind == "batched" else 1
+        return self._max_batch_size if self._runner.batches else 1
 
     @property
     def optimization(self) -> Optimization:

@@ -43,6 +43,9 @@ Optimize = Literal["auto", "lean", "packed", "none"]
 MAX_FORWARD_TOKENS = 2048
 """The most prompt tokens in one forward; it bounds the memory for attention masks and scores."""
 
+_LEAST_PACKED = 1 << 19
+"""The weights of a layer from which packing does not slow down a single row."""
+
 
 class ModelRunner:
     """Runs forwards of a causal language model, on its own device and with its own types.
@@ -97,9 +100,9 @@ class ModelRunner:
                 self.path, self._own = try_own_cache(model, self.config, self.path, self.device)
             if self._rope_limit is not None:
                 self._outgrowing = try_outgrowing(model, self.config, self.device)
-        if warning := self.path.warning(type(model).__name__):
-            logger.warning(warning)
         self.state_tokens = -int(-(states + self._own.fixed_bytes) // self.text_bytes)
+        if (warning := self.path.warning(type(model).__name__)) and not self.batches:
+            logger.warning(warning)
         self._known = self._now()
         self._fast = self._faster()
         logger.info("%s runs with optimization %r", type(model).__name__, self.optimization)
@@ -113,9 +116,14 @@ class ModelRunner:
         return self.path.kind
 
     @property
+    def batches(self) -> bool:
+        """Whether rows of any lengths run together."""
+        return self.cache_kind == "batched" or self._own.stacks_all
+
+    @property
     def optimization(self) -> Optimization:
         """The forward in use; for models that cannot be batched, `"unbatched"` or `"uncached"`."""
-        if self.cache_kind != "batched":
+        if not self.batches:
             return "unbatched" if self.cache_kind == "separate" else "uncached"
         if isinstance(self._fast, LeanModel):
             return "lean"
@@ -154,17 +162,12 @@ class ModelRunner:
             if self._equal(lean, share=True):
                 return lean
             logger.warning("%s has an unexpected layout: it runs by its own modules", type(self.model).__name__)
-        twin = Twin(self.model, pack=packing)
         if self.cache_kind != "batched":
-            return twin if twin.packed and self._continues(twin) else None
-        self._fast = twin
-        if (
-            self._share
-            and not self.path.stateful
-            and attends_to_all(self.config)
-            and twin.share()
-            and not self._equal(self._run, share=True)
-        ):
+            twin = Twin(self.model, pack=packing and self._own.stacks, least=_LEAST_PACKED)
+            return twin if self._continues(twin) else None
+        self._fast = twin = Twin(self.model, pack=packing)
+        shares = self._share and not self.path.stateful and attends_to_all(self.config) and twin.share()
+        if shares and not self._equal(self._run, share=True):
             twin.unshare()
         if twin.shares or (twin.packed and self._equal(self._run, share=False)):
             self._outgrowing = self._outgrowing.bound(twin.model)
@@ -220,7 +223,9 @@ class ModelRunner:
         """The bytes that a row keeps for each of its tokens."""
         if self.cache_kind == "separate":
             return max(1.0, self._own.token_bytes)
-        return max(1.0, float(sum(self._token_layers)) if self.cache_kind == "batched" else self.token_bytes)
+        if self.cache_kind == "batched":
+            return max(1.0, float(sum(self._token_layers)))
+        return max(1.0, self.token_bytes * self._number("num_hidden_layers"))
 
     @property
     def token_bytes(self) -> float:
@@ -231,10 +236,6 @@ class ModelRunner:
         size = self._number("head_dim", self._number("hidden_size") // heads)
         each = int(self.model.get_input_embeddings().weight.element_size())
         return 2.0 * self._number("num_key_value_heads", heads) * size * each
-
-    @property
-    def _layers(self) -> int:
-        return len(self._token_layers) or self._number("num_hidden_layers")
 
     def _measure(self) -> tuple[list[int], int]:
         """The bytes of one token's keys and values in each layer that keeps them, and those of a row's states."""
