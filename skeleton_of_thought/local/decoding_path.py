@@ -29,6 +29,7 @@ __all__ = [
     "Run",
     "cache_argument",
     "check_path",
+    "fault_of",
     "forward_parameters",
     "infer_path",
     "logit_distance",
@@ -131,8 +132,8 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
         model: A causal language model.
         config: The configuration of its text part.
     """
-    stateful = DecodingPath("none", "it keeps its own state instead of keys and values")
     supports = getattr(model, "_supports_default_dynamic_cache", None)
+    stateful = DecodingPath("separate", "it keeps its own state instead of keys and values")
     if supports is not None and not supports():
         return stateful
     if cache_argument(model) is None:
@@ -204,10 +205,8 @@ def logit_distance(wanted: torch.Tensor, got: torch.Tensor) -> float:
     return float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
 
 
-def check_path(
-    model: Any, path: DecodingPath, run: Run, new_cache: Callable[[], Any], device: torch.device
-) -> DecodingPath:
-    """The path if it gives the model's own logits, otherwise the fastest slower one that does.
+def check_path(model: Any, path: DecodingPath, run: Run, device: torch.device) -> DecodingPath:
+    """The path if it is batched and gives the model's own logits, otherwise the separate one, still to be tried.
 
     Runs five forwards of at most eight tokens if the path is right.
 
@@ -215,10 +214,9 @@ def check_path(
         model: The model, in evaluation mode.
         path: The inferred path.
         run: A forward of the model.
-        new_cache: Makes an empty cache of the model's own kind.
         device: The device of tokens.
     """
-    if path.kind == "none":
+    if path.kind != "batched":
         return path
     ids = probe_tokens(model, device)
     try:
@@ -231,14 +229,11 @@ def check_path(
         logger.warning("The trial run of %s failed: %s: %s", type(model).__name__, type(error).__name__, error)
         return path
     slack = max(logit_tolerance(model), min(4 * noise, 0.2))
-    if path.kind == "batched":
-        for way in _ways(path):
-            failure = _fault(functools.partial(_batched, ids, own, run, way, new_cache=new_cache, slack=slack))
-            if not failure:
-                return way
-        path = DecodingPath("separate", f"in a batch {failure}", expected=False)
-    failure = _fault(lambda: _separate(ids, own, run, new_cache(), slack))
-    return DecodingPath("none", f"with a cache {failure}", expected=False) if failure else path
+    for way in _ways(path):
+        failure = fault_of(functools.partial(_batched, model, ids, own, run, way, slack=slack))
+        if not failure:
+            return way
+    return DecodingPath("separate", f"in a batch {failure}", expected=False)
 
 
 def plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -252,7 +247,7 @@ def plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
 _PLAIN = {"use_cache": False, "return_dict": True}
 
 
-def _fault(trial: Callable[[], bool]) -> str:
+def fault_of(trial: Callable[[], bool]) -> str:
     """The failure of a trial, as the end of a sentence; empty if it succeeded."""
     try:
         return "" if trial() else "its logits differ from those of the whole text"
@@ -269,15 +264,7 @@ def _ways(path: DecodingPath) -> Sequence[DecodingPath]:
     return [replace(path, pieces=pieces, reads=reads) for reads in (True, False) for pieces in (True, False)]
 
 
-def _batched(
-    ids: torch.Tensor,
-    own: torch.Tensor,
-    run: Run,
-    path: DecodingPath,
-    *,
-    new_cache: Callable[[], Any],
-    slack: float,
-) -> bool:
+def _batched(model: Any, ids: torch.Tensor, own: torch.Tensor, run: Run, path: DecodingPath, *, slack: float) -> bool:
     """One row in two pieces, the second one on a copy of the first, then both rows of these lengths in one step."""
     device, caches = ids.device, path.caches()
 
@@ -301,7 +288,7 @@ def _batched(
             return False
     elif path.stateful:
         for at in wanted:
-            cache = new_cache()
+            cache = DynamicCache(config=model.config.get_text_config(decoder=True))
             last_of(cache, 0, at)
             wanted[at] = last_of(cache, at, at + 1)
     rows = caches.batch()
@@ -311,12 +298,3 @@ def _batched(
     rows.reserve(1)
     got = run(ids[0, [7, 3]][:, None], rows, torch.tensor([[7], [3]], device=device))
     return all(logit_distance(wanted[at], got[row, -1].float()) <= slack for row, at in enumerate(wanted))
-
-
-def _separate(ids: torch.Tensor, own: torch.Tensor, run: Run, cache: Any, slack: float) -> bool:
-    """One row in one piece, then token by token, on a cache of the model's own kind."""
-    for start, stop in ((0, 5), (5, 6), (6, 7)):
-        got = run(ids[:, start:stop], cache, torch.arange(start, stop, device=ids.device)[None])
-        if not logit_distance(own[stop - 1], got[0, -1].float()) <= slack:
-            return False
-    return True

@@ -259,6 +259,44 @@ class BatchCache(RowsCache):
         if frame.end + tokens > frame.slots:
             self._rebase(frame.row_capacity, self.width, self.width + max(tokens, _ROOM, self.width // 2))
 
+    def part(self, first: int, stop: int, segments: Sequence[Segment]) -> BatchCache:
+        """A cache of the rows from `first` up to `stop`, for a forward of these rows alone.
+
+        Its slabs are views of this cache's. A forward that failed may have written its tokens in some layers, but the
+        frame has not moved: the next forward writes them again. `take` the new tokens afterwards, and `advance` this
+        cache once.
+
+        Args:
+            first: The first row.
+            stop: The end of the rows.
+            segments: The tokens before these rows' own.
+        """
+        part = BatchCache()
+        part.starts, part.segments = self.starts[first:stop], segments
+        frame = part.frame = Frame(stop - first, self.frame.slots)
+        frame.start, frame.end = min(part.starts), self.frame.end
+        if self._slab is not None:
+            part._slab = self._slab[:, :, first:stop]
+        for layer in self.layers:
+            part.layers.append(OwnLayer(frame))
+            if layer.is_initialized:
+                part.layers[-1].hold(layer.keys[first:stop], layer.values[first:stop])
+        return part
+
+    def take(self, first: int, part: BatchCache) -> None:
+        """Take the tokens that a forward of a `part` has just written, before either frame moves."""
+        end = self.frame.end
+        if not self.layers:
+            self._need_layers(part.own(0, end, end + 1))
+        rows = slice(first, first + part.frame.rows)
+        for mine, theirs in zip(self.layers, part.layers, strict=True):
+            mine.keys[rows, :, end : end + 1] = theirs.keys[: part.frame.rows, :, end : end + 1]
+            mine.values[rows, :, end : end + 1] = theirs.values[: part.frame.rows, :, end : end + 1]
+
+    def forget(self) -> None:
+        """Drop the slabs of a first forward that failed: some layers may have none."""
+        self.layers, self._slab = [], None
+
     def join(self, rows: Sequence[Sequence[Layers]], states: Sequence[States] = ()) -> None:
         """Add rows, each with copies of its pieces, which may be none, and of its states.
 

@@ -17,7 +17,7 @@ from skeleton_of_thought.local.prefix import MIN_SHARED_TOKENS, Place, PrefixSto
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import ModelRunner
 
-__all__ = ["TAIL_BUDGET", "Prefilled", "Prefiller", "piece_end", "shared_beginning"]
+__all__ = ["TAIL_BUDGET", "Prefilled", "Prefiller", "branches_of", "piece_end", "shared_length"]
 
 TAIL_BUDGET = 4096
 """The most tokens, padding included, in one batch of several tails."""
@@ -84,14 +84,14 @@ class Prefiller:
 
     def _descend(self, rows: list[Row], place: Place) -> Iterator[Prefilled | None]:
         """Run rows that all begin with the tokens of this place."""
-        shared = shared_beginning(rows)
+        shared = shared_length(rows)
         if self._pays(rows, shared, place):
             for row in rows[1:]:
                 row.reused += shared - place.depth
             place, _ = yield from self._strip(rows[0].prompt_ids[:shared], place)
         leaves: list[Row] = []
-        for branch in _branches(rows, place.depth):
-            if self._pays(branch, shared_beginning(branch), place):
+        for branch in branches_of(rows, place.depth):
+            if self._pays(branch, shared_length(branch), place):
                 yield from self._descend(branch, place)
             else:
                 leaves.extend(branch)
@@ -176,14 +176,15 @@ def piece_end(start: int, end: int, most: int) -> int:
     return end if stop >= end - 1 else stop
 
 
-def shared_beginning(rows: Sequence[Row]) -> int:
+def shared_length(rows: Sequence[Row]) -> int:
     """The length of the beginning that all rows share, without the shortest prompt's last token, which gives logits."""
     # In sorted order, the first and the last sequence differ the earliest.
     low, high = min(row.prompt_ids for row in rows), max(row.prompt_ids for row in rows)
     return min(common_prefix(low, high), min(len(row.prompt_ids) for row in rows) - 1)
 
 
-def _branches(rows: Sequence[Row], depth: int) -> list[list[Row]]:
+def branches_of(rows: Sequence[Row], depth: int) -> list[list[Row]]:
+    """The rows in groups that have the same token at this place."""
     branches: dict[int, list[Row]] = {}
     for row in rows:
         branches.setdefault(row.prompt_ids[depth], []).append(row)
