@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -234,6 +235,16 @@ class ModelRunner:
         """The bytes that a row keeps for each of its tokens."""
         measured = self.own.token_bytes if self.cache_kind == "separate" else self.token_bytes * self._layers
         return max(1.0, measured)
+
+    def memory_of(self, tokens: int, rows: int = 1) -> int:
+        """The memory of rows with this many tokens in all, in tokens as `tokens_in` counts."""
+        return int(tokens * self.text_share) + rows * self.state_tokens
+
+    def longest_in(self, budget: int) -> int:
+        """The most tokens of one row in this much memory, in tokens as `tokens_in` counts."""
+        if budget < self.state_tokens:
+            return 0
+        return int((budget - self.state_tokens) / self.text_share) if self.text_share else sys.maxsize
 
     def _measure(self) -> tuple[float, int]:
         """The memory of a token's keys and values, and that of a row's states, in tokens as `_text_bytes` counts."""

@@ -347,7 +347,7 @@ class Worker:
         tokens = sum(other.longest for other in rows)
         if self._runner.shares:
             tokens -= shared_tokens(sorted(row.prompt_ids for row in rows), self._runner.token_bytes)
-        tokens = int(tokens * self._runner.text_share) + len(rows) * self._runner.state_tokens
+        tokens = self._runner.memory_of(tokens, len(rows))
         if tokens <= self._budget or len(rows) == 1:
             # The beginnings kept for later prompts make room.
             self._store.shrink(max(0, self._budget - tokens))
