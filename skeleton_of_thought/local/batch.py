@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -10,8 +9,8 @@ from typing import Any, Protocol
 import torch
 
 from skeleton_of_thought.local.chooser import Chooser
-from skeleton_of_thought.local.failures import fail_rows, in_halves
-from skeleton_of_thought.local.kv import Layers, Segment
+from skeleton_of_thought.local.failures import fail_rows, in_halves, out_of_memory, release
+from skeleton_of_thought.local.kv import Layers, RowsCache, Segment
 from skeleton_of_thought.local.prefill import Prefilled, Prefiller
 from skeleton_of_thought.local.prefix import (
     MIN_SHARED_TOKENS,
@@ -102,16 +101,16 @@ class BatchedLane:
         counters.padding += len(owned) * max(owned) - sum(owned)
         for i, error in errors.items():
             fail_rows([self.rows[i]], error)
-        rows, last = self.rows, logits[:, -1]
+        going, last = self.rows, logits[:, -1]
         if errors:
-            rows = [row for row in rows if not row.finished]
+            going = [row for row in self.rows if not row.finished]
         if self._reading:
-            rows, last = self._read_on(rows, last)
-        for row in rows:
+            going, last = self._read_on(going, last)
+        for row in going:
             row.steps += 1
             row.step_rows += len(self.rows)
-        if rows:
-            _choose(self._chooser, rows, last, counters)
+        if going:
+            _choose(self._chooser, going, last, counters)
         if finished := [row for row in self.rows if row.finished]:
             for row in finished:
                 self._keep(row)
@@ -129,8 +128,6 @@ class BatchedLane:
             The logits of the rows that did not fail alone, `[rows, 1, vocabulary]`; and the errors of the others.
         """
         cache, new = self._cache, not self._cache.layers
-        if self._runner.path.stateful:
-            return self._runner.forward(ids, cache, positions), {}
 
         def run(first: int, stop: int) -> torch.Tensor:
             if stop - first < len(ids):
@@ -145,23 +142,57 @@ class BatchedLane:
                     cache.forget()
                 raise
 
+        if self._runner.path.stateful:
+            return self._forward_states(run)
         done, errors = in_halves(len(ids), run)
         parts = [logits for _, _, logits in done]
         return parts[0] if len(parts) == 1 else torch.cat(parts or [positions.float()[:0, :, None]]), errors
 
-    def _read_on(self, rows: Sequence[Row], logits: torch.Tensor) -> tuple[list[Row], torch.Tensor]:
-        """Have rows read their prompts' next tokens. Returns the rows that have read all, and their logits."""
-        lengths = dict(zip(map(id, self.rows), map(operator.add, self._attached, self._cache.lengths()), strict=True))
-        done: list[int] = []
+    def _forward_states(self, run: Callable[[int, int], torch.Tensor]) -> tuple[torch.Tensor, dict[int, Exception]]:
+        """Like `_forward`, for a model with states: a forward that fails spoils them, so the rows run again alone."""
+        try:
+            return run(0, len(self.rows)), {}
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            release(error)
+        from skeleton_of_thought.local.state_prefill import run_alone
+
+        lengths = [a + n + 1 for a, n in zip(self._attached, self._cache.lengths(), strict=True)]
+        done: dict[int, tuple[RowsCache, torch.Tensor]] = {}
+        errors: dict[int, Exception] = {}
+        for at, row in enumerate(self.rows):
+            try:
+                done[at] = run_alone(self._runner, row, lengths[at])
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                errors[at] = error
+        if not done:
+            return torch.empty(0, 1, 1), errors
+        caches = [done.get(at, next(iter(done.values())))[0] for at in range(len(self.rows))]
+        self._cache = self._runner.caches.batch()
+        own = [[cache.own(0, 0, cache.frame.end)] for cache in caches]
+        self._cache.join(own, [cache.states_of(0) for cache in caches])
+        self._cache.advance(-1)
+        self._attached = [0 for _ in self.rows]
+        return torch.cat([logits for _, logits in done.values()]), errors
+
+    def _read_on(self, rows: Sequence[Row], logits: torch.Tensor) -> tuple[Sequence[Row], torch.Tensor]:
+        """Have rows read the next tokens of their prompts. Returns the rows that have read all, and their logits.
+
+        Args:
+            rows: The rows whose step has not failed.
+            logits: Their logits, `[rows, vocabulary]`.
+        """
+        run = [attached + own for attached, own in zip(self._attached, self._cache.lengths(), strict=True)]
         self._reading = []
-        for at, row in enumerate(rows):
-            run = lengths[id(row)]
-            if run < len(row.prompt_ids):
-                row.next_input = row.prompt_ids[run]
+        for row, tokens in zip(self.rows, run, strict=True):
+            if tokens < len(row.prompt_ids):
+                row.next_input = row.prompt_ids[tokens]
                 self._reading.append(row)
-            else:
-                done.append(at)
-        return [rows[at] for at in done], logits[done]
+        done = [i for i, row in enumerate(rows) if row not in self._reading]
+        return [rows[i] for i in done], logits[done]
 
     def drop(self, row: Row) -> None:
         """Remove a row."""

@@ -347,12 +347,13 @@ class LocalEngine:
                 f"The prompt has {prompt} tokens and {wanted or 'at least 1'} are to be generated, but the model's "
                 f"window is {window}: shorten the prompt or lower max_new_tokens."
             )
-        if prompt + (wanted or 1) > self._budget:
+        longest = self._runner.longest_in(self._budget)
+        if prompt + (wanted or 1) > longest:
             raise PromptTooLong(
                 f"The prompt has {prompt} tokens and {wanted or 'at least 1'} are to be generated, but keys and values "
-                f"of {self._budget} tokens are all that kv_memory allows for: raise it or shorten the prompt."
+                f"of {longest} tokens are all that kv_memory allows for: raise it or shorten the prompt."
             )
-        room = self._budget - prompt if room is None else min(room, self._budget - prompt)
+        room = longest - prompt if room is None else min(room, longest - prompt)
         if wanted is None and suited is None:
             configured = getattr(getattr(self.model, "generation_config", None), "max_new_tokens", None)
             wanted = configured or (_REASONING_NEW_TOKENS if encoded.reasons else _DEFAULT_NEW_TOKENS)

@@ -227,6 +227,14 @@ class ModelRunner:
             return max(1.0, float(sum(self._token_layers)))
         return max(1.0, self.token_bytes * self._number("num_hidden_layers"))
 
+    def memory_of(self, tokens: int, rows: int = 1) -> int:
+        """The memory of rows with this many tokens in all, in tokens as `tokens_in` counts."""
+        return tokens + rows * self.state_tokens
+
+    def longest_in(self, budget: int) -> int:
+        """The most tokens of one row in this much memory, in tokens as `tokens_in` counts."""
+        return max(0, budget - self.state_tokens)
+
     @property
     def token_bytes(self) -> float:
         """The bytes of one token's keys and values in one layer, as a mean of all layers."""

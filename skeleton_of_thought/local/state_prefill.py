@@ -17,13 +17,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 import torch
 
-from skeleton_of_thought.local.kv import States
+from skeleton_of_thought.local.kv import RowsCache, States
 from skeleton_of_thought.local.prefill import TAIL_BUDGET, Prefilled, Prefiller, piece_end, shared_length
 from skeleton_of_thought.local.prefix import NOWHERE, Place, PrefixStore
 from skeleton_of_thought.local.row import Row
-from skeleton_of_thought.local.runner import ModelRunner
+from skeleton_of_thought.local.runner import MAX_FORWARD_TOKENS, ModelRunner
 
-__all__ = ["StatePrefiller"]
+__all__ = ["StatePrefiller", "run_alone"]
 
 _READ_STEPS = 16
 """The most tokens of a prompt that are read with the steps of the running batch, if the prompt is short."""
@@ -156,3 +156,22 @@ class StatePrefiller(Prefiller):
 
 def _states(place: Place) -> States:
     return () if place.strip is None else place.strip.states
+
+
+def run_alone(runner: ModelRunner, row: Row, length: int) -> tuple[RowsCache, torch.Tensor]:
+    """Run the first tokens of a row's text again, from the beginning.
+
+    Returns:
+        A cache with them, and the logits after the last one, `[1, 1, vocabulary]`.
+    """
+    ids, prompt = (*row.prompt_ids, *row.output_ids)[:length], min(len(row.prompt_ids), length)
+    cache = runner.caches.rows(1, length)
+    goes_on = runner.path.pieces and runner.path.reads
+    at, most = 0, MAX_FORWARD_TOKENS if runner.path.pieces else sys.maxsize
+    while at < length:
+        stop = piece_end(at, prompt, most) if at < prompt else length if goes_on else at + 1
+        part = torch.tensor([ids[at:stop]], device=runner.device)
+        logits = runner.forward(part, cache, torch.arange(at, stop, device=runner.device)[None])
+        cache.advance(stop - at)
+        at = stop
+    return cache, logits

@@ -166,6 +166,9 @@ class StateBatch(BatchCache):
 
         If memory runs out, the earlier rows are unchanged.
         """
+        if not states:
+            super().join(rows)
+            return
         first = len(self.starts)
         for layer in self.layers:
             layer.gather()

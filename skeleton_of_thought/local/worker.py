@@ -73,15 +73,12 @@ class Worker:
         self._runner = runner
         self._max_rows = max_batch_size
         self._counters = Counters()
+        snapshots = SnapshotStore(prefix_cache_tokens, runner.text_bytes)
         self._store = PrefixStore(
-            prefix_cache_tokens,
-            SnapshotStore(prefix_cache_tokens, runner.text_bytes),
-            stateful=runner.path.stateful,
-            state_tokens=runner.state_tokens,
+            prefix_cache_tokens, snapshots, stateful=runner.path.stateful, state_tokens=runner.state_tokens
         )
         self._weights = 0
         self._budget = budget
-        snapshots = self._store.snapshots
         self._lanes: dict[CacheKind, Lane] = {
             "batched": BatchedLane(runner, self._store, self._counters, prefill_chunk),
             "separate": SeparateLane(runner, snapshots, self._counters, prefill_chunk, "separate"),
@@ -350,7 +347,7 @@ class Worker:
         tokens = sum(other.longest for other in rows)
         if self._runner.shares:
             tokens -= shared_tokens(sorted(row.prompt_ids for row in rows), self._runner.token_bytes)
-        tokens += len(rows) * self._runner.state_tokens
+        tokens = self._runner.memory_of(tokens, len(rows))
         if tokens <= self._budget or len(rows) == 1:
             # The beginnings kept for later prompts make room.
             self._store.shrink(max(0, self._budget - tokens))
