@@ -134,36 +134,6 @@ def marks(engine: LocalEngine, harmless: Sequence[Any]) -> Iterator[tuple[str, i
             yield char, ids[0]
 
 
-@pytest.fixture(scope="module", params=["llama", "mistral", "gpt2"])
-def model(request: pytest.FixtureRequest, tiny: Any) -> Any:
-    return tiny.make_model(request.param)
-
-
-@pytest.fixture
-def crowd(model: Any, tokenizer: Any) -> Iterator[LocalEngine]:
-    with LocalEngine(model, tokenizer) as engine:
-        yield engine
-
-
-_texts: dict[Any, list[Any]] = {}
-
-
-def alone(engine: LocalEngine, prompts: Sequence[str] = PROMPTS) -> list[Any]:
-    """The tokens of each prompt, decoded by itself."""
-    key = (engine.model, *prompts)  # the model itself, so that no other gets its place
-    if key not in _texts:
-        _texts[key] = [run(engine, [prompt])[0] for prompt in prompts]
-        engine._worker._store.clear()
-    return list(_texts[key])
-
-
-def marker(engine: LocalEngine, text: str, harmless: Sequence[Any]) -> int:
-    """A token of this prompt that is in none of `PROMPTS` and in none of these texts."""
-    others = {token for prompt in PROMPTS for token in engine._codec.encode(prompt).ids}
-    others |= {token for ids in harmless for token in ids}
-    return next(token for token in engine._codec.encode(text).ids if token not in others)
-
-
 # --- one row's token, length or size of batch -----------------------------------------------------
 
 
@@ -496,7 +466,7 @@ def test_forty_crowds_with_bad_neighbours_harm_nobody(tiny: Any) -> None:
         failed = 0
         for _ in range(40):
             innocent = [draw.choice(PROMPTS) for _ in range(draw.randint(3, 9))]
-            streams = []
+            streams, bad = [], []
             for prompt in innocent:
                 streams.append(engine.stream(prompt, max_new_tokens=TOKENS, ignore_eos=True))
                 kind = draw.randrange(6)
@@ -504,7 +474,7 @@ def test_forty_crowds_with_bad_neighbours_harm_nobody(tiny: Any) -> None:
                     with pytest.raises(InvalidInput, match="embeddings"):
                         engine.stream(f"{prompt} <pad>")
                 elif kind == 1:
-                    engine.stream(f"{prompt} {char}", max_new_tokens=TOKENS)
+                    bad.append(engine.stream(f"{prompt} {char}", max_new_tokens=TOKENS))
                     failed += 1
                 elif kind == 2:
                     sink = RaisingSink(Fault("gone"), draw.choice([0, 2]))
@@ -516,6 +486,7 @@ def test_forty_crowds_with_bad_neighbours_harm_nobody(tiny: Any) -> None:
                 if draw.randrange(4) == 0:
                     next(streams[-1], None)
             assert ends(streams) == [expected[prompt] for prompt in innocent]
+            assert all(isinstance(end, Fault) for end in ends(bad))
         tiny.eventually(lambda: engine.stats().rows == 0 and engine.stats().waiting == 0)
         assert failed > 20
         assert faults.failed
