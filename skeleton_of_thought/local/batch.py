@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from skeleton_of_thought.local.chooser import Chooser
-from skeleton_of_thought.local.failures import fail_rows, in_halves, out_of_memory
+from skeleton_of_thought.local.failures import fail_rows, in_halves
 from skeleton_of_thought.local.kv import BatchCache, Layers, Segment
 from skeleton_of_thought.local.prefill import Prefilled, Prefiller
 from skeleton_of_thought.local.prefix import (
@@ -25,7 +25,7 @@ from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import MAX_FORWARD_TOKENS, ModelRunner
 from skeleton_of_thought.local.stats import Counters
 
-__all__ = ["BatchedLane", "Lane", "SeparateLane"]
+__all__ = ["BatchedLane", "Lane"]
 
 
 class Lane(Protocol):
@@ -48,6 +48,9 @@ class Lane(Protocol):
 
     def clear(self) -> None:
         """Remove all rows and free their memory."""
+
+    def kv_bytes(self) -> int:
+        """The bytes of what its rows attend to or continue from, and of what is kept for later prompts."""
 
 
 class BatchedLane:
@@ -220,65 +223,6 @@ class BatchedLane:
         self._store.add(
             Strip(ids, place.depth, [(keys.clone(), values.clone()) for keys, values in views], place.strip)
         )
-
-
-class SeparateLane:
-    """Decodes each row by a separate forward, with a separate cache or none.
-
-    Slow but correct for models whose state cannot be cut and joined by position.
-    """
-
-    def __init__(self, runner: ModelRunner, counters: Counters, *, cached: bool) -> None:
-        self.rows: list[Row] = []
-        self._runner = runner
-        self._counters = counters
-        self._cached = cached
-        self._caches: dict[int, Any] = {}
-        self._chooser = Chooser()
-
-    def admit(self, rows: Sequence[Row]) -> Iterator[None]:
-        """Run each prompt by itself and add its row."""
-        for row in rows:
-            if row.cancelled or row.finished:
-                continue
-            cache = self._runner.new_cache() if self._cached else None
-            _choose(self._chooser, [row], self._runner.prefill(row.prompt_ids, cache), self._counters)
-            if not row.finished:
-                row.started = time.perf_counter()
-                self._caches[id(row)] = cache
-                self.rows.append(row)
-            yield
-
-    def step(self) -> None:
-        """Decode one more token for every row, by one forward per row."""
-        for row in list(self.rows):
-            text = (*row.prompt_ids, *row.output_ids)
-            start = len(text) - 1 if self._cached else 0
-            try:
-                logits = self._runner.prefill(text, self._caches[id(row)], start)
-            except Exception as error:
-                if out_of_memory(error):
-                    raise
-                fail_rows([row], error)
-                self.drop(row)
-                continue
-            self._counters.steps += 1
-            row.steps += 1
-            row.step_rows += 1
-            _choose(self._chooser, [row], logits, self._counters)
-            if row.finished:
-                self.drop(row)
-
-    def drop(self, row: Row) -> None:
-        """Remove a row and its cache."""
-        self.rows.remove(row)
-        del self._caches[id(row)]
-
-    def clear(self) -> None:
-        """Remove all rows and free their memory."""
-        self.rows = []
-        self._caches = {}
-        self._chooser.clear()
 
 
 def _choose(chooser: Chooser, rows: Sequence[Row], logits: torch.Tensor, counters: Counters) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "Run",
     "cache_argument",
     "check_path",
+    "fault_of",
     "forward_parameters",
     "infer_path",
     "logit_distance",
@@ -111,7 +112,7 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
     """
     supports = getattr(model, "_supports_default_dynamic_cache", None)
     if getattr(model, "_is_stateful", False) or (supports is not None and not supports()):
-        return DecodingPath("none", "it keeps its own state instead of keys and values")
+        return DecodingPath("separate", "it keeps its own state instead of keys and values")
     if cache_argument(model) is None:
         names = ", ".join(forward_parameters(model)) or "none"
         return DecodingPath("none", f"its forward takes no cache (its arguments: {names:.200})")
@@ -166,10 +167,8 @@ def logit_distance(wanted: torch.Tensor, got: torch.Tensor) -> float:
     return float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
 
 
-def check_path(
-    model: Any, path: DecodingPath, run: Run, new_cache: Callable[[], Any], device: torch.device
-) -> DecodingPath:
-    """The path if it gives the model's own logits, otherwise the fastest slower one that does.
+def check_path(model: Any, path: DecodingPath, run: Run, device: torch.device) -> DecodingPath:
+    """The path if it is batched and gives the model's own logits, otherwise the separate one, still to be tried.
 
     Runs five forwards of at most eight tokens if the path is right.
 
@@ -177,10 +176,9 @@ def check_path(
         model: The model, in evaluation mode.
         path: The inferred path.
         run: A forward of the model.
-        new_cache: Makes an empty cache of the model's own kind.
         device: The device of tokens.
     """
-    if path.kind == "none":
+    if path.kind != "batched":
         return path
     ids = probe_tokens(model, device)
     try:
@@ -193,13 +191,8 @@ def check_path(
         logger.warning("The trial run of %s failed: %s: %s", type(model).__name__, type(error).__name__, error)
         return path
     slack = max(logit_tolerance(model), min(4 * noise, 0.2))
-    if path.kind == "batched":
-        failure = _fault(lambda: _batched(ids, own, run, slack))
-        if not failure:
-            return path
-        path = DecodingPath("separate", f"in a batch {failure}", expected=False)
-    failure = _fault(lambda: _separate(ids, own, run, new_cache(), slack))
-    return DecodingPath("none", f"with a cache {failure}", expected=False) if failure else path
+    failure = fault_of(lambda: _batched(ids, own, run, slack))
+    return DecodingPath("separate", f"in a batch {failure}", expected=False) if failure else path
 
 
 def plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
@@ -213,7 +206,7 @@ def plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
 _PLAIN = {"use_cache": False, "return_dict": True}
 
 
-def _fault(trial: Callable[[], bool]) -> str:
+def fault_of(trial: Callable[[], bool]) -> str:
     """The failure of a trial, as the end of a sentence; empty if it succeeded."""
     try:
         return "" if trial() else "its logits differ from those of the whole text"
@@ -239,12 +232,3 @@ def _batched(ids: torch.Tensor, own: torch.Tensor, run: Run, slack: float) -> bo
     rows.reserve(1)
     got = run(ids[0, [7, 1]][:, None], rows, torch.tensor([[7], [1]], device=device))
     return all(logit_distance(own[at], got[row, -1].float()) <= slack for row, at in enumerate((7, 1)))
-
-
-def _separate(ids: torch.Tensor, own: torch.Tensor, run: Run, cache: Any, slack: float) -> bool:
-    """One row in one piece, then token by token, on a cache of the model's own kind."""
-    for start, stop in ((0, 5), (5, 6), (6, 7)):
-        got = run(ids[:, start:stop], cache, torch.arange(start, stop, device=ids.device)[None])
-        if not logit_distance(own[stop - 1], got[0, -1].float()) <= slack:
-            return False
-    return True

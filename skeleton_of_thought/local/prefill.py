@@ -17,7 +17,7 @@ from skeleton_of_thought.local.prefix import MIN_SHARED_TOKENS, Place, PrefixSto
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import ModelRunner
 
-__all__ = ["Prefilled", "Prefiller"]
+__all__ = ["Prefilled", "Prefiller", "branches_of", "shared_length"]
 
 _TAIL_BUDGET = 4096
 """The most tokens, padding included, in one batch of several tails."""
@@ -82,14 +82,14 @@ class Prefiller:
 
     def _descend(self, rows: list[Row], place: Place) -> Iterator[Prefilled | None]:
         """Run rows that all begin with the tokens of this place."""
-        shared = _shared(rows)
+        shared = shared_length(rows)
         if (shared - place.depth) * (len(rows) - 1) >= MIN_SHARED_TOKENS:
             for row in rows[1:]:
                 row.reused += shared - place.depth
             place, _ = yield from self._strip(rows[0].prompt_ids[:shared], place)
         leaves: list[Row] = []
-        for branch in _branches(rows, place.depth):
-            if (_shared(branch) - place.depth) * (len(branch) - 1) >= MIN_SHARED_TOKENS:
+        for branch in branches_of(rows, place.depth):
+            if (shared_length(branch) - place.depth) * (len(branch) - 1) >= MIN_SHARED_TOKENS:
                 yield from self._descend(branch, place)
             else:
                 leaves.extend(branch)
@@ -155,14 +155,15 @@ class Prefiller:
         return cache, place.depth
 
 
-def _shared(rows: Sequence[Row]) -> int:
+def shared_length(rows: Sequence[Row]) -> int:
     """The length of the beginning that all rows share, without the shortest prompt's last token, which gives logits."""
     # In sorted order, the first and the last sequence differ the earliest.
     low, high = min(row.prompt_ids for row in rows), max(row.prompt_ids for row in rows)
     return min(common_prefix(low, high), min(len(row.prompt_ids) for row in rows) - 1)
 
 
-def _branches(rows: Sequence[Row], depth: int) -> list[list[Row]]:
+def branches_of(rows: Sequence[Row], depth: int) -> list[list[Row]]:
+    """The rows in groups that have the same token at this place."""
     branches: dict[int, list[Row]] = {}
     for row in rows:
         branches.setdefault(row.prompt_ids[depth], []).append(row)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 from skeleton_of_thought.local.kv import Layers, Segment
+from skeleton_of_thought.local.snapshots import MIN_SHARED_TOKENS, Snapshot, SnapshotStore
 
 __all__ = [
     "MIN_SHARED_TOKENS",
@@ -28,9 +29,6 @@ __all__ = [
     "segments_of",
     "shared_tokens",
 ]
-
-MIN_SHARED_TOKENS = 8
-"""The least number of tokens that a common beginning must save to get a separate forward."""
 
 _MIN_SEGMENT_BYTES = 1_500_000
 """The least number of bytes per layer that a segment must save from being copied and read again.
@@ -105,11 +103,13 @@ class PrefixStore:
 
     Args:
         capacity: The most tokens to hold; 0 holds none.
+        snapshots: The states of recent prompts, for rows with caches of the model's own kind.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, snapshots: SnapshotStore | None = None) -> None:
         self._capacity = capacity
         self._strips: list[Strip] = []
+        self.snapshots = SnapshotStore(0) if snapshots is None else snapshots
 
     def find(self, ids: Sequence[int]) -> Place:
         """The longest stored beginning of these ids; of several, the one found or added last.
@@ -138,15 +138,20 @@ class PrefixStore:
             return
         self._strips = [held for held in self._strips if held.ids != strip.ids[: len(held.ids)]]
         self._strips.append(strip)
-        self.shrink(self._capacity)
+        self._drop(self._capacity)
 
-    def keep_only(self, strips: Sequence[Strip]) -> None:
-        """Keep these strips and drop all others."""
-        self._strips = list(strips)
-        self.shrink(self._capacity)
+    def keep_only(self, kept: Sequence[Strip | Snapshot]) -> None:
+        """Keep these strips and snapshots and drop all others."""
+        self._strips = [strip for strip in kept if isinstance(strip, Strip)]
+        self.snapshots.keep_only([snapshot for snapshot in kept if isinstance(snapshot, Snapshot)])
+        self._drop(self._capacity)
 
     def shrink(self, tokens: int) -> None:
-        """Drop the least recently used strips, down to this number of tokens."""
+        """Drop the least recently used strips and snapshots, down to the memory of this number of tokens for each."""
+        self.snapshots.shrink(tokens)
+        self._drop(tokens)
+
+    def _drop(self, tokens: int) -> None:
         while self._strips and self.tokens > tokens:
             self._strips.pop(0)
 
@@ -161,8 +166,9 @@ class PrefixStore:
         return self._strips
 
     def clear(self) -> None:
-        """Drop all strips, to free memory."""
+        """Drop all strips and snapshots, to free memory."""
         self._strips.clear()
+        self.snapshots.clear()
 
 
 def reachable(strips: Sequence[Strip | None]) -> list[Strip]:

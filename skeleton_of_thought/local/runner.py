@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import psutil
 import torch
-from transformers import DynamicCache
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.attention import CurrentCache
@@ -28,6 +27,8 @@ from skeleton_of_thought.local.decoding_path import (
 )
 from skeleton_of_thought.local.kv import BatchCache, RowsCache, Segment
 from skeleton_of_thought.local.lean import LeanModel
+from skeleton_of_thought.local.own_cache import OwnCache, RowState
+from skeleton_of_thought.local.own_trial import Reference, continues, try_outgrowing, try_own_cache
 from skeleton_of_thought.local.packed import fingerprint, packing_fits_memory
 from skeleton_of_thought.local.twin import Twin
 
@@ -55,6 +56,7 @@ class ModelRunner:
 
     Attributes:
         path: The decoding path of its rows.
+        state_tokens: The number of tokens that take as much memory as what a row keeps whatever its length.
         context_window: The longest text in tokens; None when the configuration names no limit.
         forwards: The number of forwards so far.
         seconds: Their duration.
@@ -86,7 +88,13 @@ class ModelRunner:
         self._fast: LeanModel | Twin | None = None
         # Not inference mode: tensors that a model caches in its first forward would be unusable for training it later.
         with torch.no_grad(), _evaluating(model):
-            self.path = check_path(model, infer_path(model, self.config), self._run, self.new_cache, self.device)
+            self.path = check_path(model, infer_path(model, self.config), self._run, self.device)
+            self._own = self._outgrowing = OwnCache(model, self.config, "whole")
+            if self.path.kind != "batched":
+                self.path, self._own = try_own_cache(model, self.config, self.path, self.device)
+            if self._rope_limit is not None:
+                self._outgrowing = try_outgrowing(model, self.config, self.device)
+        self.state_tokens = -int(-self._own.fixed_bytes // self.text_bytes)
         if warning := self.path.warning(type(model).__name__):
             logger.warning(warning)
         self._known = self._now()
@@ -113,6 +121,7 @@ class ModelRunner:
         changed = now != self._known
         if changed:
             self._known, self._fast = now, None
+            self._bind(self.model)
             self._fast = self._faster()
         return changed
 
@@ -131,7 +140,7 @@ class ModelRunner:
 
     def _faster(self) -> LeanModel | Twin | None:
         """The fastest forward that gives the model's own logits; None for the unchanged model."""
-        if not Twin.supports(self.model) or self.cache_kind != "batched":
+        if not Twin.supports(self.model):
             return None
         packing = self._optimize != "none" and packing_fits_memory(self.model)
         if packing and self._optimize in ("auto", "lean") and LeanModel.supports(self.model):
@@ -140,11 +149,34 @@ class ModelRunner:
                 return lean
             logger.warning("%s has an unexpected layout: it runs by its own modules", type(self.model).__name__)
         twin = Twin(self.model, pack=packing)
+        if self.cache_kind != "batched":
+            return twin if twin.packed and self._continues(twin) else None
+        self._outgrowing = self._outgrowing.bound(twin.model)
         if self._share and _full_attention(self.config) and twin.share():
             self._fast = twin
             if not self._equal(self._run):
                 twin.unshare()
-        return twin if twin.packed or twin.shares else None
+        if twin.packed or twin.shares:
+            return twin
+        self._bind(self.model)
+        return None
+
+    def _bind(self, model: Any) -> None:
+        """Have rows with caches of the model's own kind, and those without a cache, run this model."""
+        self._own, self._outgrowing = self._own.bound(model), self._outgrowing.bound(model)
+
+    def _continues(self, twin: Twin) -> bool:
+        """Whether rows with caches of the model's own kind can run this twin. If so, they do."""
+        with torch.no_grad(), _evaluating(self.model):
+            try:
+                reference = Reference(self.model, self.device)
+                equal = continues(self._own.bound(twin.model), reference, pieces=self._own.pieces)
+            except Exception as error:
+                logger.debug("A twin of %s failed", type(self.model).__name__, exc_info=error)
+                equal = False
+        if equal:
+            self._bind(twin.model)
+        return equal
 
     def _equal(self, run: Run) -> bool:
         """Whether a forward gives the model's own logits for a few tokens: four pieces, the first one shared."""
@@ -186,7 +218,13 @@ class ModelRunner:
                 memory = int(memory * torch.cuda.mem_get_info(self.device)[0])
             else:
                 memory = int(memory * psutil.virtual_memory().available)
-        return int(memory / max(1.0, self.token_bytes * self._layers))
+        return int(memory / self.text_bytes)
+
+    @property
+    def text_bytes(self) -> float:
+        """The bytes that a row keeps for each of its tokens."""
+        measured = self._own.token_bytes if self.cache_kind == "separate" else self.token_bytes * self._layers
+        return max(1.0, measured)
 
     @property
     def _layers(self) -> int:
@@ -251,24 +289,21 @@ class ModelRunner:
             logits: torch.Tensor = model(input_ids=ids, **kwargs).logits
         return logits[:, -1:]
 
-    def prefill(self, ids: Sequence[int], cache: Any, start: int = 0) -> torch.Tensor:
-        """Run the tokens of one row through a cache that already holds `start` of them.
+    def own_cache(self, kind: CacheKind) -> OwnCache:
+        """How rows of this kind run on caches of the model's own kind, or on none."""
+        return self._own if kind == self.cache_kind else self._outgrowing
+
+    def forward_own(self, own: OwnCache, ids: torch.Tensor, state: RowState) -> torch.Tensor:
+        """One forward of the next tokens of rows, `[rows, tokens]`, on their state.
 
         Returns:
-            The logits after the last token, `[1, vocabulary]`.
+            The logits of the last position in float32, `[rows, vocabulary]`.
         """
-        device = self.device
-        # Models with recurrent states run a prompt in one piece, then token by token: not all accept several pieces.
-        step = MAX_FORWARD_TOKENS if self.cache_kind == "batched" and cache is not None else len(ids)
-        for at in range(start, len(ids), step):
-            part = torch.tensor([ids[at : at + step]], device=device)
-            positions = torch.arange(at, at + part.shape[1], device=device)[None]
-            logits = self.forward(part, cache, positions)
-        return logits[:, -1]
-
-    def new_cache(self) -> Any:
-        """An empty cache of the model's own kind, for one row."""
-        return DynamicCache(config=self.config)
+        self.forwards += 1
+        began = time.perf_counter()
+        logits = own.run(ids, state).to(torch.float32)
+        self.seconds += time.perf_counter() - began
+        return logits
 
 
 @contextlib.contextmanager

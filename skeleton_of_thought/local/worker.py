@@ -19,13 +19,15 @@ from dataclasses import asdict, dataclass
 import torch
 
 from skeleton_of_thought.errors import EngineClosed
-from skeleton_of_thought.local.batch import BatchedLane, Lane, SeparateLane
+from skeleton_of_thought.local.batch import BatchedLane, Lane
 from skeleton_of_thought.local.failures import fail_rows, out_of_memory, release
 from skeleton_of_thought.local.guard import Guard, holds_guard, reentry_error
 from skeleton_of_thought.local.openmp import release_helpers
 from skeleton_of_thought.local.prefix import PrefixStore, Strip, shared_tokens
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import CacheKind, ModelRunner
+from skeleton_of_thought.local.separate import SeparateLane
+from skeleton_of_thought.local.snapshots import Snapshot, SnapshotStore
 from skeleton_of_thought.local.stats import Counters, EngineStats
 
 __all__ = ["Worker"]
@@ -45,7 +47,7 @@ class _Close:
 class _KeepOnly:
     """The request to keep only these beginnings of prompts, or none if the weights have changed since."""
 
-    strips: Sequence[Strip]
+    kept: Sequence[Strip | Snapshot]
     weights: int
 
 
@@ -71,14 +73,14 @@ class Worker:
         self._runner = runner
         self._max_rows = max_batch_size
         self._counters = Counters()
-        self._store = PrefixStore(prefix_cache_tokens)
+        self._store = PrefixStore(prefix_cache_tokens, SnapshotStore(prefix_cache_tokens, runner.text_bytes))
         self._weights = 0
         self._budget = budget
-        self._batched = BatchedLane(runner, self._store, self._counters, prefill_chunk)
+        snapshots = self._store.snapshots
         self._lanes: dict[CacheKind, Lane] = {
-            "batched": self._batched,
-            "separate": SeparateLane(runner, self._counters, cached=True),
-            "none": SeparateLane(runner, self._counters, cached=False),
+            "batched": BatchedLane(runner, self._store, self._counters, prefill_chunk),
+            "separate": SeparateLane(runner, snapshots, self._counters, prefill_chunk, "separate"),
+            "none": SeparateLane(runner, snapshots, self._counters, prefill_chunk, "none"),
         }
         self._waiting: deque[Row] = deque()
         # The rows whose prompts are running, and the iterator that runs the next piece.
@@ -130,7 +132,7 @@ class Worker:
 
         The worker does that before it receives the next rows. It drops all beginnings if the weights have changed.
         """
-        kept = _KeepOnly(tuple(self._store.strips), self._weights)
+        kept = _KeepOnly((*self._store.strips, *self._store.snapshots.held), self._weights)
         return lambda: self._inbox.put(kept)
 
     @property
@@ -215,7 +217,7 @@ class Worker:
             if isinstance(item, _Close):
                 return False
             if isinstance(item, _KeepOnly):
-                self._store.keep_only(item.strips if item.weights == self._weights else ())
+                self._store.keep_only(item.kept if item.weights == self._weights else ())
             elif item is not None:
                 self._waiting.extend(item)
 
@@ -340,7 +342,7 @@ class Worker:
     def _fits(self, joining: Sequence[Row], row: Row) -> bool:
         """Whether the budget for keys and values has room for one more row, if all rows reach their longest text."""
         rows = [*(row for lane in self._lanes.values() for row in lane.rows), *joining, row]
-        tokens = sum(other.longest for other in rows)
+        tokens = sum(other.longest + self._runner.state_tokens for other in rows)
         if self._runner.shares:
             tokens -= shared_tokens(sorted(row.prompt_ids for row in rows), self._runner.token_bytes)
         if tokens <= self._budget or len(rows) == 1:
@@ -419,7 +421,7 @@ class Worker:
         counters = self._counters
         counters.rows = sum(len(lane.rows) for lane in self._lanes.values())
         counters.waiting = len(self._waiting) + len(self._joining)
-        counters.kv_bytes = self._batched.kv_bytes()
+        counters.kv_bytes = sum(lane.kv_bytes() for lane in self._lanes.values())
         counters.peak_kv_bytes = max(counters.peak_kv_bytes, counters.kv_bytes)
         counters.peak_batch_size = max(counters.peak_batch_size, counters.rows)
 
