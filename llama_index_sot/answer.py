@@ -15,7 +15,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from llama_index_sot.context import ContextPacker, ContextWriter
 from llama_index_sot.events import typed_event
-from llama_index_sot.llm_calls import ResolvedLLM, UsedConcurrency
+from llama_index_sot.llm_calls import LLMResponse, ResolvedLLM, UsedConcurrency
 from llama_index_sot.response import (
     AsyncSkeletonOfThoughtStreamingResponse,
     ResponsePoint,
@@ -61,6 +61,7 @@ class AnswerConfig:
         point_query: Makes the query for a point from the question and the point's title.
         packer: Makes the `ContextPacker` for a question; None where no context has to fit.
         citations: Whether sources have numbers for citations.
+        chat: A chat that ends with the question, in place of the question alone.
     """
 
     llm: ResolvedLLM
@@ -74,6 +75,7 @@ class AnswerConfig:
     point_query: Callable[[str, str], QueryBundle] = lambda question, title: QueryBundle(f"{title} ({question})")
     packer: Callable[[str], ContextPacker] | None = None
     citations: bool = False
+    chat: tuple[Message, ...] = ()
 
     def writer(self, stage: Stage) -> ResolvedLLM:
         """The LLM that writes this stage."""
@@ -87,8 +89,6 @@ class AnswerConfig:
             live: Whether text is shown while it is written.
             sync: Whether calls are made without an event loop.
         """
-        limits = (self.num_workers, self.point_llm.room(streamed=live, sync=sync))
-        room = min(filter(None, limits), default=None)
         prefill: list[Stage] = []
         if self.llm.native is not None:
             prefill.append("skeleton")
@@ -97,10 +97,11 @@ class AnswerConfig:
         router = self.router
         # Without nodes the question is asked as it is, without the template.
         direct = self.prompts.direct if self.retrieval != "none" else None
-        if router is not None and (direct is not None or self.llm.llm.system_prompt):
-            router = TemplateRouter(router, self.llm.llm.system_prompt, direct)
+        system_prompt = self.llm.system_prompt
+        if router is not None and (direct is not None or system_prompt):
+            router = TemplateRouter(router, system_prompt, direct)
         return AnswerFlow(
-            Conversation((Message("user", question),), Request(max_concurrency=room)),
+            self.conversation(question, live=live, sync=sync),
             prompts=self.prompts,
             settings=self.settings,
             router=None if router is None else RouterWithSpan(router),
@@ -108,6 +109,12 @@ class AnswerConfig:
             live=live,
             retrieval=self.retrieval,
         )
+
+    def conversation(self, question: str, *, live: bool, sync: bool) -> Conversation:
+        """The chat or the question alone, with the most calls that are open at a time; see `flow`."""
+        limits = (self.num_workers, self.point_llm.room(streamed=live, sync=sync))
+        request = Request(max_concurrency=min(filter(None, limits), default=None))
+        return Conversation(self.chat or (Message("user", question),), request)
 
 
 class AnswerRun:
@@ -125,6 +132,9 @@ class AnswerRun:
         callback_manager: Receives the legacy callbacks.
         live: Whether text is shown while it is written.
         sync: Whether calls are made without an event loop.
+
+    Attributes:
+        direct_response: The LLM's last response of a direct answer, for callers that pass it on.
 
     Raises:
         InvalidInput: There is no question.
@@ -145,6 +155,7 @@ class AnswerRun:
         self._used: UsedConcurrency = "thread"
         self._begun = self._restarted = False
         self._finished: Answer | None = None
+        self.direct_response: LLMResponse | None = None
         # Emitted while the sources were found; `events` yields them first.
         self._early: list[Event] = []
 
@@ -181,8 +192,8 @@ class AnswerRun:
         return SkeletonOfThoughtResponse(
             self.answer.text,
             source_nodes=self.source_nodes,
-            metadata={"sot": self._metadata},
-            points=self._points,
+            metadata={"sot": self.metadata},
+            points=self.points,
         )
 
     def _filling_texts(self, response: _Streaming) -> Generator[str]:
@@ -210,9 +221,9 @@ class AnswerRun:
     def _fill(self, response: _Streaming) -> None:
         if self._restarted and self._flow.finished:
             response.final_txt = self.answer.text
-        response.points[:] = self._points
+        response.points[:] = self.points
         response.metadata = response.metadata or {}
-        response.metadata["sot"] = self._metadata
+        response.metadata["sot"] = self.metadata
 
     # --- the answer so far ---
 
@@ -234,11 +245,13 @@ class AnswerRun:
         return union([cited, answer.sources, *map(_SOURCES, answer.expansions)])
 
     @property
-    def _points(self) -> list[ResponsePoint]:
+    def points(self) -> list[ResponsePoint]:
+        """The points so far."""
         return response_points(self.answer, self.source_nodes, citations=self._config.citations)
 
     @property
-    def _metadata(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
+        """The entry `metadata["sot"]` so far."""
         return response_metadata(self.answer, concurrency=self._used, retrieval=self._config.retrieval)
 
     # --- the whole answer, and its text ---
@@ -359,14 +372,18 @@ class AnswerRun:
             llm = self._config.writer(call.stage)
             reader = llm.reader(call)
             if not self._streamed(call):
-                text, reply = reader.whole(llm.whole(call))
+                text, reply = reader.whole(response := llm.whole(call))
                 pieces.append(text)
+                if call.stage == "direct":
+                    self.direct_response = response
                 yield text
                 yield reply
                 return
             with closing_stream(llm.stream(call)) as responses:
                 for response in responses:
                     pieces.append(reader.add(response))
+                    if call.stage == "direct":
+                        self.direct_response = response
                     yield pieces[-1]
             yield reader.reply
 
@@ -379,14 +396,18 @@ class AnswerRun:
             llm = self._config.writer(call.stage)
             reader = llm.reader(call)
             if not self._streamed(call):
-                text, reply = reader.whole(await llm.awhole(call))
+                text, reply = reader.whole(response := await llm.awhole(call))
                 pieces.append(text)
+                if call.stage == "direct":
+                    self.direct_response = response
                 yield text
                 yield reply
                 return
             async with aclosing_stream(await llm.astream(call)) as responses:
                 async for response in responses:
                     pieces.append(reader.add(response))
+                    if call.stage == "direct":
+                        self.direct_response = response
                     yield pieces[-1]
             yield reader.reply
 

@@ -1,4 +1,4 @@
-"""What a framework's model that answers by Skeleton-of-Thought needs: the calls that suit it, and a record of others."""
+"""What a framework's model that answers by Skeleton-of-Thought needs: which calls suit it; a record of the others."""
 
 from __future__ import annotations
 
