@@ -110,35 +110,8 @@ def inner(LLMClass, kit):
     return made(LLMClass, kit, kit.answering(TITLES))
 
 
-def made(LLMClass: type, kit: Any, script: Any, **fields: Any) -> Any:
-    if LLMClass is kit.ChatLLM:
-        LLMClass = completing(kit)
-    return LLMClass(script=script, **fields)
-
-
-def completing(kit: Any) -> type:
-    class CompletingLLM(kit.ChatLLM):
-        def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-            return _as_completion(self.chat(_messages(prompt), **kwargs))
-
-        async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-            return _as_completion(await self.achat(_messages(prompt), **kwargs))
-
-        def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
-            return map(_as_completion, self.stream_chat(_messages(prompt), **kwargs))
-
-        async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
-            async def responses() -> Any:
-                async for response in await self.astream_chat(_messages(prompt), **kwargs):
-                    yield _as_completion(response)
-
-            return responses()
-
-    return CompletingLLM
-
-
-def _as_completion(response: ChatResponse) -> CompletionResponse:
-    return CompletionResponse(text=response.message.content or "", delta=response.delta, raw=response.raw)
+def made(LLMClass: type, kit: Any, script: Any) -> Any:
+    return (kit.CompletingLLM if LLMClass is kit.ChatLLM else LLMClass)(script=script)
 
 
 def points_llm(llm: Any, **options: Any) -> SkeletonOfThoughtLLM:
