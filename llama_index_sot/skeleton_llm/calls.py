@@ -106,11 +106,18 @@ class LLMCall:
     def _told(self, response: LLMResponse) -> LLMResponse:
         """The wrapped LLM's whole response, with the router's decision."""
         if (record := self._record) is None:
-            return response
+            return self._fitting(response)
         text, reply = ResponseReader(FinishReasons()).whole(response)
         record.count(text, reply.usage)
         record.end()
-        return _with_decision(response, record)
+        return self._fitting(_with_decision(response, record))
+
+    def _fitting(self, response: LLMResponse) -> LLMResponse:
+        """The response in the form of the method: an engine gets the prompt of a completion as messages."""
+        if self._given.prompt is None or not isinstance(response, ChatResponse):
+            return response
+        fields = {name: getattr(response, name) for name in ("delta", "raw", "logprobs", "additional_kwargs")}
+        return CompletionResponse(text=response.message.content or "", **fields)
 
     # --- streams ---
 
@@ -128,7 +135,8 @@ class LLMCall:
     def _watched(self, source: Iterator[LLMResponse]) -> Generator[Any, None, None]:
         last = None
         with self._events.streamed(), closing_stream(source):
-            for last in source:
+            for response in source:
+                last = self._fitting(response)
                 self._events.progress(last)
                 yield last
         self._events.end(last)
@@ -171,7 +179,8 @@ class LLMCall:
         last = None
         with self._events.streamed():
             async with aclosing_stream(source):
-                async for last in source:
+                async for response in source:
+                    last = self._fitting(response)
                     self._events.progress(last)
                     yield last
         self._events.end(last)
