@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from skeleton_of_thought.local.codec import Detokenizer, EncodedPrompt, StopStrings
 from skeleton_of_thought.local.grammar import Constraint
+from skeleton_of_thought.local.processors import RowProcessors
 from skeleton_of_thought.local.sampling import RowSampler, SamplingParams
 from skeleton_of_thought.types import Completion, Decoding, Usage
 
@@ -37,6 +38,7 @@ class Row:
         decode: Ids to text.
         sink: The receiver of the text.
         constraint: The state of the row's grammar; None without a grammar.
+        processors: The functions that change the row's logits; None where its settings need none.
 
     Attributes:
         cancelled: Set by the consumer, from any thread, when it stops reading.
@@ -61,6 +63,7 @@ class Row:
         decode: Callable[[Sequence[int]], str],
         sink: Sink,
         constraint: Constraint | None = None,
+        processors: RowProcessors | None = None,
     ) -> None:
         self.prompt_ids = prompt.ids
         self.output_ids: list[int] = []
@@ -68,7 +71,7 @@ class Row:
         self._last_ids = frozenset(params.stop_token_ids)
         self._eos_ids = frozenset[int]() if params.ignore_eos else eos_ids
         self.constraint = constraint
-        self.sampler = RowSampler(params, prompt.ids, self._eos_ids)
+        self.sampler = RowSampler(params, prompt.ids, self._eos_ids, processors)
         self.cancelled = False
         self.next_input = prompt.ids[-1]
         self.reused = 0
@@ -98,7 +101,7 @@ class Row:
             self._end("stop")
         elif complete or token in self._last_ids:
             self._finish("stop")
-        elif len(self.output_ids) >= self.limit:
+        elif len(self.output_ids) >= self.limit or self._out_of_time():
             self._finish("length")
 
     def cancel(self) -> None:
@@ -120,6 +123,10 @@ class Row:
     def finished(self) -> bool:
         """Whether the row has ended."""
         return self.result is not None
+
+    def _out_of_time(self) -> bool:
+        most = self.sampler.params.max_time
+        return most is not None and time.perf_counter() - self.admitted > most
 
     def _finish(self, reason: FinishReason) -> None:
         stopped = self._emit(self._detokenizer.flush())
