@@ -390,8 +390,8 @@ def _memory(kv_memory: Any) -> int | float:
 
 
 def _vocabulary(model: Any) -> int | None:
-    config = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    config: Any = getattr(model, "config", None)
+    text: Any = config.get_text_config() if hasattr(config, "get_text_config") else config
     return getattr(text, "vocab_size", None)
 
 

@@ -210,10 +210,11 @@ def _by_name(given: GenerationOverrides) -> dict[str, Any]:
             f"generation_config is {given!r:.80}; it must be a dict of values by their names, a GenerationConfig of "
             "transformers, or 'ignore'."
         )
-    plain = type(given)()
+    config: Any = given
+    plain = type(config)()
     return {
         name: value
-        for name, value in vars(given).items()
+        for name, value in vars(config).items()
         if name in _HONOURED | _REFUSED.keys() and value is not None and value != getattr(plain, name, None)
     }
 
@@ -233,14 +234,15 @@ def _refuse(values: Mapping[str, Any]) -> None:
 
 def _warn_of_strangers(config: Any) -> None:
     """Logs the settings that this version does not know, once each."""
-    for name, neutral in _strangers(type(config)).items():
+    kind: Any = type(config)
+    for name, neutral in _strangers(kind).items():
         value = getattr(config, name, None)
         if value is not None and value != neutral:
             _warn_of(name, f"{value!r:.60}")
 
 
 @functools.lru_cache(maxsize=8)
-def _strangers(kind: type) -> dict[str, Any]:
+def _strangers(kind: Any) -> dict[str, Any]:
     # Entries that a new config lacks come from the model's author; transformers ignores them, too.
     known = _HONOURED | _REFUSED.keys() | _WITHOUT_EFFECT
     plain = vars(kind()) if hasattr(kind, "to_diff_dict") else {}
