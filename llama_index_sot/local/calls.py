@@ -77,9 +77,11 @@ def _settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str
     settings = {**_HINTS, **defaults, **chosen}
     limit = settings.pop("max_tokens")
     settings.setdefault("max_new_tokens", limit)
-    settings["stop"] = settings["stop"] or ()
+    # None stands for the engine's default: what the model's generation config says.
+    settings["stop"] = settings["stop"] or None
+    settings["min_new_tokens"] = settings["min_new_tokens"] or None
     if settings["grammar"] is not None and "min_new_tokens" not in chosen:
-        settings["min_new_tokens"] = 0  # the grammar decides when the text may end
+        settings["min_new_tokens"] = None  # the grammar decides when the text may end
     return settings
 
 

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from skeleton_of_thought.local.codec import Detokenizer, EncodedPrompt, StopStrings
 from skeleton_of_thought.local.embeddings import Embeddings
 from skeleton_of_thought.local.grammar import Constraint
+from skeleton_of_thought.local.processors import RowProcessors
 from skeleton_of_thought.local.sampling import RowSampler, SamplingParams
 from skeleton_of_thought.types import Completion, Decoding, Usage
 
@@ -40,6 +41,7 @@ class Row:
         sink: The receiver of the text.
         constraint: The state of the row's grammar; None without a grammar.
         embeddings: What the model has embeddings for; None if that is not to be checked.
+        processors: The functions that change the row's logits; None where its settings need none.
 
     Attributes:
         cancelled: Set by the consumer, from any thread, when it stops reading.
@@ -65,6 +67,7 @@ class Row:
         sink: Sink,
         constraint: Constraint | None = None,
         embeddings: Embeddings | None = None,
+        processors: RowProcessors | None = None,
     ) -> None:
         self.prompt_ids = prompt.ids
         self.output_ids: list[int] = []
@@ -74,7 +77,7 @@ class Row:
         self._readable = math.inf if embeddings is None else embeddings.ids
         self._eos_ids = frozenset[int]() if params.ignore_eos else eos_ids
         self.constraint = constraint
-        self.sampler = RowSampler(params, prompt.ids, self._eos_ids)
+        self.sampler = RowSampler(params, prompt.ids, self._eos_ids, processors)
         self.cancelled = False
         self.next_input = prompt.ids[-1]
         self.reused = 0
@@ -108,7 +111,7 @@ class Row:
             self._end("stop")
         elif complete or token in self._last_ids:
             self._finish("stop")
-        elif len(self.output_ids) >= self.limit:
+        elif len(self.output_ids) >= self.limit or self._out_of_time():
             self._finish("length")
         elif token >= self._readable and self._embeddings is not None:
             raise self._embeddings.missing(token)
@@ -132,6 +135,10 @@ class Row:
     def finished(self) -> bool:
         """Whether the row has ended."""
         return self.result is not None
+
+    def _out_of_time(self) -> bool:
+        most = self.sampler.params.max_time
+        return most is not None and time.perf_counter() - self.admitted > most
 
     def _finish(self, reason: FinishReason) -> None:
         stopped = self._emit(self._detokenizer.flush())
