@@ -28,7 +28,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).parent.parent
-COLUMNS = {"sequential", "threads", "padded", "continuous", "llama.cpp", "vllm", "engine", "copied"}
+SERVERS = {"llama.cpp", "llama.cpp f16"}
+COLUMNS = {"sequential", "threads", "padded", "continuous", "vllm", "engine", "engine bf16", "engine f16", "copied"}
 WORDS = ["boat", "bread", "river", "leaf", "stone", "cloud", "salt", "water", "tree", "summer", "winter", "house"]
 CHATML = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}\n{% endfor %}"
@@ -167,14 +168,14 @@ def test_every_column_is_measured_or_says_why_not(model, server):
         *("--tails", "equal,mixed", "--tokens", "4", "--repeats", "2", "--patience", "1000"),
     )
     skipped = result["skipped"]
-    assert set(skipped) - {"copied"} == {"llama.cpp"}
-    assert "GGUF" in skipped["llama.cpp"] or "xllamacpp" in skipped["llama.cpp"]
+    assert set(skipped) - {"copied"} == SERVERS
+    assert all("GGUF" in skipped[name] or "xllamacpp" in skipped[name] for name in SERVERS)
     cells = [cell for cell in result["cells"] if "copied" not in cell["tokens_per_second"]]
     assert [(c["rows"], c["prefix"], c["tails"]) for c in cells] == [
         (rows, 20, tails) for tails in ("equal", "mixed") for rows in (1, 3)
     ]
     for cell in cells:
-        measured = COLUMNS - {"copied", "llama.cpp"}
+        measured = COLUMNS - {"copied"}
         assert cell["skipped"] == {}
         assert set(cell["tokens_per_second"]) == set(cell["engine_over"]) | {"engine"} == measured
         assert cell["repeats"] == dict.fromkeys(measured, 2)
@@ -382,7 +383,7 @@ def test_a_float32_copy_has_the_same_weights_and_description(tmp_path):
     writer.write_tensors_to_file()
     writer.close()
 
-    part("servers").write_float32(tmp_path / "small.gguf", tmp_path / "copy.gguf")
+    part("servers").write_weights(tmp_path / "small.gguf", tmp_path / "copy.gguf")
 
     small, copy = gguf.GGUFReader(tmp_path / "small.gguf"), gguf.GGUFReader(tmp_path / "copy.gguf")
     assert {t.tensor_type.name for t in copy.tensors} == {"F32"}
