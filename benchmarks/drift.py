@@ -23,10 +23,11 @@ import argparse
 import copy
 import json
 import math
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from handbooks import HANDBOOKS
 from transformers import DynamicCache
 
 from skeleton_of_thought.local.decoding_path import cache_argument
@@ -35,12 +36,11 @@ from skeleton_of_thought.local.models import load_model
 from skeleton_of_thought.local.runner import ModelRunner
 
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-TEXT = Path(__file__).parent.parent / "ARCHITECTURE.md"
+TEXT = " ".join(page for pages in HANDBOOKS.values() for page in pages.values())
 
 
-def by_engine(model: Any, ids: torch.Tensor) -> torch.Tensor:
+def by_engine(runner: ModelRunner, ids: torch.Tensor) -> torch.Tensor:
     """The logits of each token's step, `[rows, tokens, vocabulary]`, by the engine's forward."""
-    runner = ModelRunner(model)
     rows, tokens = ids.shape
     cache, steps = RowsCache(rows, tokens), []
     for at in range(tokens):
@@ -54,11 +54,6 @@ def by_modules(model: Any, ids: torch.Tensor) -> torch.Tensor:
     cache = {str(cache_argument(model)): DynamicCache(config=model.config)}
     steps = [model(input_ids=ids[:, at : at + 1], **cache).logits for at in range(ids.shape[1])]
     return torch.cat(steps, 1).float()
-
-
-def one_by_one(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """The logits of the engine's forward for each row alone."""
-    return torch.cat([by_engine(model, row[None]) for row in ids])
 
 
 def perplexity(logits: torch.Tensor, ids: torch.Tensor) -> float:
@@ -80,18 +75,17 @@ def compare(logits: torch.Tensor, wanted: torch.Tensor, ids: torch.Tensor) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="demo", help="hub id, directory or GGUF file (default: the demo model)")
-    parser.add_argument("--text", type=Path, default=TEXT, help="a text file (default: ARCHITECTURE.md)")
-    parser.add_argument("--rows", type=int, default=8, help="rows of the text (default 8)")
-    parser.add_argument("--tokens", type=int, default=96, help="tokens of each row (default 96)")
+    parser.add_argument("--rows", type=int, default=16, help="rows of the text (default 16)")
+    parser.add_argument("--tokens", type=int, default=48, help="tokens of each row (default 48)")
     args = parser.parse_args()
     model, tokenizer = load_model(args.model, dtype=torch.float32)
-    found = tokenizer(args.text.read_text(), return_tensors="pt").input_ids[0, : args.rows * args.tokens]
+    found = tokenizer(TEXT, return_tensors="pt").input_ids[0, : args.rows * args.tokens]
     if len(found) < args.rows * args.tokens:
         parser.error(f"the text has {len(found)} tokens: choose fewer rows or tokens")
     ids = found.view(args.rows, args.tokens)
     report: dict[str, Any] = {"benchmark": "drift", "rows": args.rows, "tokens": args.tokens, "settings": {}}
     with torch.inference_mode():
-        report["float32"] = {"perplexity": round(perplexity(by_engine(model, ids), ids), 3)}
+        report["float32"] = {"perplexity": round(perplexity(by_engine(ModelRunner(model), ids), ids), 3)}
         print(f"float32: perplexity {report['float32']['perplexity']}")
         print(f"{'weights':10}{'setting':22}{'logits, max':>12}{'median':>9}{'choices':>9}{'perplexity':>12}")
         for name, dtype in TYPES.items():
@@ -99,9 +93,14 @@ def main() -> None:
             wanted = by_modules(copy.deepcopy(half).float(), ids)
             print(f"{name:10}{'float32':22}{'':30}{perplexity(wanted, ids):>12.3f}", flush=True)
             report["settings"][name] = {"float32": {"perplexity": round(perplexity(wanted, ids), 3)}}
-            ways = {"engine, 1 row": one_by_one, f"engine, {args.rows} rows": by_engine, "transformers": by_modules}
+            runner = ModelRunner(half)
+            ways: dict[str, Callable[[], torch.Tensor]] = {
+                "engine, 1 row": lambda runner=runner: torch.cat([by_engine(runner, row[None]) for row in ids]),
+                f"engine, {args.rows} rows": lambda runner=runner: by_engine(runner, ids),
+                "transformers": lambda half=half: by_modules(half, ids),
+            }
             for way, run in ways.items():
-                row = report["settings"][name][way] = compare(run(half, ids), wanted, ids)
+                row = report["settings"][name][way] = compare(run(), wanted, ids)
                 print(
                     f"{name:10}{way:22}{row['logits_max']:>12.1e}{row['logits_median']:>9.1e}{row['choices']:>9.1%}"
                     f"{row['perplexity']:>12.3f}",

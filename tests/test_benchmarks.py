@@ -395,6 +395,13 @@ def test_a_float32_copy_has_the_same_weights_and_description(tmp_path):
     assert changed == {"general.file_type"}
     assert all(copy.fields[name].types == small.fields[name].types for name in small.fields)
 
+    part("servers").write_weights(tmp_path / "small.gguf", tmp_path / "half.gguf", "float16")
+
+    half = gguf.GGUFReader(tmp_path / "half.gguf")
+    assert [t.tensor_type.name for t in half.tensors] == ["F16", "F32"]
+    assert numpy.array_equal(half.tensors[0].data, copy.tensors[0].data.astype("float16"))
+    assert half.fields["general.file_type"].contents() == gguf.LlamaFileType.MOSTLY_F16
+
 
 def test_the_error_of_a_server_that_cannot_start_gives_the_reason(tmp_path):
     servers = part("servers")
@@ -440,7 +447,7 @@ def test_the_chain_on_the_servers_page_runs(tmp_path, capsys):
 
 def test_the_options_benchmark_reports_times_and_errors(model: Path) -> None:
     command = [sys.executable, "benchmarks/options.py", "--model", str(model), "--rows", "1,2", "--prefix", "20",
-               "--steps", "4", "--ways", "eager,bfloat16,torchao int8,packed,lean"]  # fmt: skip
+               "--steps", "4", "--ways", "eager,bfloat16,torchao int8,packed,lean,lean float16"]  # fmt: skip
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -448,7 +455,9 @@ def test_the_options_benchmark_reports_times_and_errors(model: Path) -> None:
     assert set(report["rows"]) == {"1", "2"}
     for table in report["rows"].values():
         assert {"eager", "bfloat16"} <= set(table)
-        assert set(table) | set(report["skipped"]) == {"eager", "bfloat16", "torchao int8", "packed", "lean"}
+        assert set(table) | set(report["skipped"]) == {
+            *("eager", "bfloat16", "torchao int8", "packed", "lean", "lean float16")
+        }
         for name, row in table.items():
             assert row["ms"] > 0
             assert row["ratio"] == pytest.approx(row["sdpa_ms"] / row["ms"], abs=0.2, rel=0.3)
@@ -491,3 +500,22 @@ def test_the_contention_benchmark_counts_steps_beside_busy_processes(model: Path
     places = {(c["way"], c["rows"], c["busy"]) for c in result["cells"]}
     assert places == {(way, rows, busy) for way in ("default", "spincount") for rows in (1, 2) for busy in (0, 1)}
     assert all(c["steps_per_second"] > 0 for c in result["cells"])
+
+
+def test_the_drift_benchmark_compares_half_weights_with_float32(model: Path) -> None:
+    command = [sys.executable, "benchmarks/drift.py", "--model", str(model), "--rows", "9", "--tokens", "6"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert set(report["settings"]) == {"bfloat16", "float16"}
+    for name, table in report["settings"].items():
+        assert set(table) == {"float32", "engine, 1 row", "engine, 9 rows", "transformers"}
+        for way, row in table.items():
+            assert row["perplexity"] == pytest.approx(report["float32"]["perplexity"], rel=0.1)
+            if way == "float32":
+                continue
+            assert 0 <= row["logits_median"] <= row["logits_max"] < 0.3
+            assert row["choices"] > 0.8
+            if name == "float16" and way != "transformers":
+                assert row["logits_max"] < 1e-4
