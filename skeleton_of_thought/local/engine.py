@@ -63,10 +63,11 @@ class LocalEngine:
         share_prefix: Whether rows attend to one copy of a common beginning instead of holding a copy each. The text
             is the same; False is for comparisons.
         optimize: `"auto"` picks the forward that was measured to be fastest on the device; the attribute
-            `optimization` names it. On CPUs, in float32 and bfloat16, that is `"lean"` for Llama and its close
-            relatives (a forward of fewer operations, on packed copies of the weights), otherwise `"packed"` (the
-            model's own forward on packed copies), provided the copies fit half of the free memory. On other devices
-            it is `"none"`, the unchanged model. Any of these names limits the engine to that forward and slower ones.
+            `optimization` names it. On CPUs, in float32, bfloat16 and float16, that is `"lean"` for Llama and its
+            close relatives (a forward of fewer operations, on packed copies of the weights), otherwise `"packed"`
+            (the model's own forward on packed copies), provided the copies fit half of the free memory. On other
+            devices it is `"none"`, the unchanged model. Any of these names limits the engine to that forward and
+            slower ones.
         chat_template_kwargs: Extra variables for the chat template, such as `{"enable_thinking": False}`.
         generation_config: Values that replace those of the model's generation config, by name, such as
             `{"repetition_penalty": 1.0, "num_beams": 1}` (None for no such setting); a `GenerationConfig` with such
@@ -127,7 +128,8 @@ class LocalEngine:
         Args:
             model: A name on the Hugging Face hub, a directory, a `.gguf` file, or None (or `"demo"`) for the
                 small embedded demo model.
-            dtype: As for transformers: a torch dtype, its name, or `"auto"`, the default, for the stored one.
+            dtype: As for transformers: a torch dtype, its name, or `"auto"`, the default, for the stored one. On
+                CPUs, weights in half precision are faster for models that run `"lean"`.
             device: The model's device, such as `"cuda"`; by default a GPU if there is one.
             progress: Called with a line of text before each slow step (downloading, converting).
             **settings: The settings of the class. All other keyword arguments are passed on to transformers'
