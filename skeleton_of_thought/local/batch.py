@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 
 from skeleton_of_thought.local.chooser import Chooser
-from skeleton_of_thought.local.failures import fail_rows, in_halves
-from skeleton_of_thought.local.kv import BatchCache, Layers, Segment
+from skeleton_of_thought.local.failures import fail_rows, in_halves, out_of_memory, release
+from skeleton_of_thought.local.kv import Layers, RowsCache, Segment
 from skeleton_of_thought.local.prefill import Prefilled, Prefiller
 from skeleton_of_thought.local.prefix import (
     MIN_SHARED_TOKENS,
@@ -69,10 +69,11 @@ class BatchedLane:
         self._store = store
         self._counters = counters
         self._chooser = Chooser()
-        self._prefiller = Prefiller(runner, store, lambda: chunk if self.rows else MAX_FORWARD_TOKENS)
-        self._cache = BatchCache()
+        self._prefiller = _prefiller(runner, store, lambda: chunk if self.rows else MAX_FORWARD_TOKENS)
+        self._cache = runner.caches.batch()
         self._places: list[Place] = []  # the part of each row's text that lies in strips
         self._attached: list[int] = []  # the tokens of that part that the row attends to there, without a copy
+        self._reading: list[Row] = []  # rows that read the rest of their prompts with the steps
 
     def admit(self, rows: Sequence[Row]) -> Iterator[None]:
         """Run the prompts of new rows, common beginnings once, and add the rows to the batch."""
@@ -100,12 +101,16 @@ class BatchedLane:
         counters.padding += len(owned) * max(owned) - sum(owned)
         for i, error in errors.items():
             fail_rows([self.rows[i]], error)
-        going = [row for row in self.rows if not row.finished] if errors else self.rows
+        going, last = self.rows, logits[:, -1]
+        if errors:
+            going = [row for row in self.rows if not row.finished]
+        if self._reading:
+            going, last = self._read_on(going, last)
         for row in going:
             row.steps += 1
             row.step_rows += len(self.rows)
         if going:
-            _choose(self._chooser, going, logits[:, -1], counters)
+            _choose(self._chooser, going, last, counters)
         if finished := [row for row in self.rows if row.finished]:
             for row in finished:
                 self._keep(row)
@@ -137,9 +142,57 @@ class BatchedLane:
                     cache.forget()
                 raise
 
+        if self._runner.path.stateful:
+            return self._forward_states(run)
         done, errors = in_halves(len(ids), run)
         parts = [logits for _, _, logits in done]
         return parts[0] if len(parts) == 1 else torch.cat(parts or [positions.float()[:0, :, None]]), errors
+
+    def _forward_states(self, run: Callable[[int, int], torch.Tensor]) -> tuple[torch.Tensor, dict[int, Exception]]:
+        """Like `_forward`, for a model with states: a forward that fails spoils them, so the rows run again alone."""
+        try:
+            return run(0, len(self.rows)), {}
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            release(error)
+        from skeleton_of_thought.local.state_prefill import run_alone
+
+        lengths = [a + n + 1 for a, n in zip(self._attached, self._cache.lengths(), strict=True)]
+        done: dict[int, tuple[RowsCache, torch.Tensor]] = {}
+        errors: dict[int, Exception] = {}
+        for at, row in enumerate(self.rows):
+            try:
+                done[at] = run_alone(self._runner, row, lengths[at])
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                errors[at] = error
+        if not done:
+            return torch.empty(0, 1, 1), errors
+        caches = [done.get(at, next(iter(done.values())))[0] for at in range(len(self.rows))]
+        self._cache = self._runner.caches.batch()
+        own = [[cache.own(0, 0, cache.frame.end)] for cache in caches]
+        self._cache.join(own, [cache.states_of(0) for cache in caches])
+        self._cache.advance(-1)
+        self._attached = [0 for _ in self.rows]
+        return torch.cat([logits for _, logits in done.values()]), errors
+
+    def _read_on(self, rows: Sequence[Row], logits: torch.Tensor) -> tuple[Sequence[Row], torch.Tensor]:
+        """Have rows read the next tokens of their prompts. Returns the rows that have read all, and their logits.
+
+        Args:
+            rows: The rows whose step has not failed.
+            logits: Their logits, `[rows, vocabulary]`.
+        """
+        run = [attached + own for attached, own in zip(self._attached, self._cache.lengths(), strict=True)]
+        self._reading = []
+        for row, tokens in zip(self.rows, run, strict=True):
+            if tokens < len(row.prompt_ids):
+                row.next_input = row.prompt_ids[tokens]
+                self._reading.append(row)
+        done = [i for i, row in enumerate(rows) if row not in self._reading]
+        return [rows[i] for i in done], logits[done]
 
     def drop(self, row: Row) -> None:
         """Remove a row."""
@@ -158,8 +211,8 @@ class BatchedLane:
 
     def clear(self) -> None:
         """Remove all rows and free their memory."""
-        self.rows, self._places, self._attached = [], [], []
-        self._cache = BatchCache()
+        self.rows, self._places, self._attached, self._reading = [], [], [], []
+        self._cache = self._runner.caches.batch()
         self._chooser.clear()
 
     def kv_bytes(self) -> int:
@@ -177,14 +230,25 @@ class BatchedLane:
         copies: list[list[Layers]] = [
             [*group.place.layers(start), *group.own[i]] for i, start in zip(going, new, strict=True)
         ]
-        self._cache.join(copies)
+        self._cache.join(copies, [group.states[i] for i in going] if group.states else ())
         now = time.perf_counter()
         for i in going:
             group.rows[i].started = now
             self.rows.append(group.rows[i])
             self._places.append(group.place)
+        if group.states:
+            self._read(group, going)
         self._attached.extend(new)
         self._attach(wanted)
+
+    def _read(self, group: Prefilled, going: Sequence[int]) -> None:
+        """Have rows of a model with states read what is left of their prompts with the steps."""
+        for i in going:
+            row = group.rows[i]
+            run = group.place.depth + sum(piece[0][0].shape[2] for piece in group.own[i])
+            if run < len(row.prompt_ids) - 1:
+                row.next_input = row.prompt_ids[run]
+                self._reading.append(row)
 
     def _wanted(self, more: Sequence[Place] = ()) -> list[int]:
         """The tokens that each row should attend to in strips, once rows with these places join."""
@@ -216,13 +280,21 @@ class BatchedLane:
         if total - place.depth < MIN_SHARED_TOKENS or row.cancelled or isinstance(row.result, BaseException):
             return
         ids = (*row.prompt_ids, *row.output_ids)[:total]
-        if not self._store.wants(ids):
+        if not self._store.wants(ids) or not self._runner.path.reads:
             return
         end = self._cache.frame.end
         views = self._cache.own(at, end - (total - place.depth), end)
-        self._store.add(
-            Strip(ids, place.depth, [(keys.clone(), values.clone()) for keys, values in views], place.strip)
-        )
+        own = [(keys.clone(), values.clone()) for keys, values in views]
+        states = [[None if state is None else state.clone() for state in layer] for layer in self._cache.states_of(at)]
+        self._store.add(Strip(ids, place.depth, own, place.strip, states))
+
+
+def _prefiller(runner: ModelRunner, store: PrefixStore, chunk: Callable[[], int]) -> Prefiller:
+    if not runner.path.stateful:
+        return Prefiller(runner, store, chunk)
+    from skeleton_of_thought.local.state_prefill import StatePrefiller
+
+    return StatePrefiller(runner, store, chunk)
 
 
 def _choose(chooser: Chooser, rows: Sequence[Row], logits: torch.Tensor, counters: Counters) -> None:

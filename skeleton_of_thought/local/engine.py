@@ -13,10 +13,11 @@ from types import TracebackType
 from typing import Any, Self, Unpack, get_args
 
 from skeleton_of_thought.adapters.hints import engine_settings
-from skeleton_of_thought.errors import InvalidInput, PromptTooLong
+from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.codec import PromptInput, TextCodec, Tools
 from skeleton_of_thought.local.grammar import Grammar, Grammars
 from skeleton_of_thought.local.guard import Guard
+from skeleton_of_thought.local.limits import Limits, check_share
 from skeleton_of_thought.local.models import load_model
 from skeleton_of_thought.local.row import Row, Sink
 from skeleton_of_thought.local.runner import ModelRunner, Optimization, Optimize
@@ -28,8 +29,6 @@ from skeleton_of_thought.local.worker import Worker
 from skeleton_of_thought.types import Completion, Prompt
 
 __all__ = ["LocalEngine", "shared_engine"]
-
-_DEFAULT_NEW_TOKENS = 512
 
 
 class LocalEngine:
@@ -89,15 +88,15 @@ class LocalEngine:
         self.model = model
         self.tokenizer = tokenizer
         self._codec = TextCodec(tokenizer, chat_template_kwargs)
-        _check_share(kv_memory)
+        check_share(kv_memory)
         if prefill_chunk < 1:
             raise InvalidInput(f"prefill_chunk is {prefill_chunk!r}; it must be at least 1.")
         self._runner = ModelRunner(model, optimize, share=share_prefix)
         self._eos_ids = _eos_ids(model, tokenizer)
         self._grammars = Grammars(tokenizer, self._eos_ids, self._codec.exclusively)
-        self._budget = self._runner.tokens_in(kv_memory)
+        self._limits = Limits(self._runner, kv_memory)
         self._max_batch_size = max_batch_size
-        self._worker = Worker(self._runner, max_batch_size, prefix_cache_tokens, prefill_chunk, self._budget)
+        self._worker = Worker(self._runner, max_batch_size, prefix_cache_tokens, prefill_chunk, self._limits.budget)
         self._finalizer = weakref.finalize(self, self._worker.abandon)
         self._finalizer.atexit = False  # at the end of the interpreter the workers end themselves
 
@@ -246,12 +245,12 @@ class LocalEngine:
     @property
     def context_window(self) -> int | None:
         """The longest prompt and completion together, in tokens; None when the model names no limit."""
-        return self._runner.context_window
+        return self._limits.window
 
     @property
     def parallel_rows(self) -> int:
         """The most rows that are decoded at once: 1 for a model whose rows run one after another."""
-        return self._max_batch_size if self._runner.cache_kind == "batched" else 1
+        return self._max_batch_size if self._runner.batches else 1
 
     @property
     def optimization(self) -> Optimization:
@@ -264,8 +263,22 @@ class LocalEngine:
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether prompts may be messages."""
-        return self._codec.has_chat_template
+        """Whether the model has a chat template. Messages for a model without one become a plain transcript."""
+        return self._codec.template.exists
+
+    @property
+    def takes_prefill(self) -> bool:
+        """Whether the start of an answer can be given without harm.
+
+        False where the chat template begins each answer with reasoning, and has no variable that switches it off: a
+        given start then replaces the reasoning.
+        """
+        return self._codec.template.takes_prefill
+
+    @property
+    def reasons(self) -> bool:
+        """Whether an answer without a given start may begin with reasoning, by the chat template."""
+        return self._codec.template.reasons
 
     @property
     def closed(self) -> bool:
@@ -294,64 +307,34 @@ class LocalEngine:
 
     def _row(self, prompt: PromptInput, sink: Sink, settings: DecodingSettings) -> Row:
         self._worker.check()
+        own: dict[str, Any] = {**settings}
+        prefill, tools = own.pop("prefill", ""), own.pop("tools", ())
+        encoded = self._codec.encode(prompt, prefill, tools, at_once=own.get("grammar") is not None)
         hints = prompt.hints if isinstance(prompt, Prompt) else None
-        given: dict[str, Any] = {**(engine_settings(hints) if hints else {}), **settings}
-        prefill, tools = given.pop("prefill", ""), given.pop("tools", ())
+        given = {**(engine_settings(hints, reasons=encoded.reasons) if hints else {}), **own}
         fields = SamplingParams.__dataclass_fields__
         if unknown := given.keys() - fields:
             known = ", ".join((*fields, "prefill", "tools"))
             raise InvalidInput(f"There is no setting {', '.join(sorted(unknown))}; the settings are {known}.")
         params = SamplingParams(**given)
-        encoded = self._codec.encode(prompt, prefill, tools)
+        # The limit of a prompt suits its answer, and has no room for reasoning.
+        suited = hints.max_tokens if hints and not encoded.reasons else None
         return Row(
             encoded,
             params,
-            limit=self._limit(len(encoded.ids), params.max_new_tokens, hints.max_tokens if hints else None),
+            limit=self._limits.new_tokens(
+                encoded.ids, params.max_new_tokens, suited, self._codec.token, reasons=encoded.reasons
+            ),
+            embeddings=self._limits.embeddings,
             eos_ids=self._eos_ids,
             decode=functools.partial(self._codec.decode, special=not params.skip_special_tokens),
             sink=sink,
             constraint=None if params.grammar is None else self._grammars.constraint(params.grammar),
         )
 
-    def _limit(self, prompt: int, wanted: int | None, suited: int | None) -> int:
-        """The most tokens to generate.
-
-        Args:
-            prompt: Tokens of the prompt.
-            wanted: The caller's limit, in tokens; None for no limit.
-            suited: The limit in the prompt's hints, in tokens; None for no limit.
-        """
-        window = self.context_window
-        room = None if window is None else window - prompt
-        if room is not None and room < (wanted or 1):
-            raise PromptTooLong(
-                f"The prompt has {prompt} tokens and {wanted or 'at least 1'} are to be generated, but the model's "
-                f"window is {window}: shorten the prompt or lower max_new_tokens."
-            )
-        if prompt + (wanted or 1) > self._budget:
-            raise PromptTooLong(
-                f"The prompt has {prompt} tokens and {wanted or 'at least 1'} are to be generated, but keys and values "
-                f"of {self._budget} tokens are all that kv_memory allows for: raise it or shorten the prompt."
-            )
-        room = self._budget - prompt if room is None else min(room, self._budget - prompt)
-        if wanted is None and suited is None:
-            configured = getattr(getattr(self.model, "generation_config", None), "max_new_tokens", None)
-            wanted = configured or _DEFAULT_NEW_TOKENS
-        return max(1, min(limit for limit in (wanted, suited, room) if limit is not None))
-
     def _cancel(self, row: Row) -> None:
         row.cancelled = True
         self._worker.wake()
-
-
-def _check_share(kv_memory: float) -> None:
-    number = isinstance(kv_memory, int | float) and not isinstance(kv_memory, bool)
-    # Not `<= 0`: a NaN is neither.
-    if not number or not kv_memory > 0 or (isinstance(kv_memory, float) and kv_memory > 1):
-        raise InvalidInput(
-            f"kv_memory is {kv_memory!r:.40}; it must be a number of bytes (an int) or a share of free memory "
-            "(a float above 0 and up to 1)."
-        )
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import psutil
 import torch
+from transformers import DynamicCache
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.attention import CurrentCache
@@ -17,13 +18,14 @@ from skeleton_of_thought.local.configuration import attends_to_all, context_wind
 from skeleton_of_thought.local.decoding_path import (
     CacheKind,
     Run,
+    batch_fits,
     cache_argument,
     check_path,
     forward_parameters,
     infer_path,
     plain_logits,
 )
-from skeleton_of_thought.local.kv import BatchCache, RowsCache
+from skeleton_of_thought.local.kv import BatchCache
 from skeleton_of_thought.local.lean import LeanModel
 from skeleton_of_thought.local.own_cache import OwnCache, RowState
 from skeleton_of_thought.local.own_trial import Reference, continues, try_outgrowing, try_own_cache
@@ -41,6 +43,9 @@ Optimize = Literal["auto", "lean", "packed", "none"]
 MAX_FORWARD_TOKENS = 2048
 """The most prompt tokens in one forward; it bounds the memory for attention masks and scores."""
 
+_LEAST_PACKED = 1 << 19
+"""The weights of a layer from which packing does not slow down a single row."""
+
 
 class ModelRunner:
     """Runs forwards of a causal language model, on its own device and with its own types.
@@ -53,6 +58,7 @@ class ModelRunner:
 
     Attributes:
         path: The decoding path of its rows.
+        caches: Makes the caches of rows that are decoded as a batch.
         state_tokens: The number of tokens that take as much memory as what a row keeps whatever its length.
         context_window: The longest text in tokens; None when the configuration names no limit.
         forwards: The number of forwards so far.
@@ -85,19 +91,24 @@ class ModelRunner:
         self._fast: LeanModel | Twin | None = None
         # Not inference mode: tensors that a model caches in its first forward would be unusable for training it later.
         with torch.no_grad(), _trying(model, self.device):
-            self.path = check_path(model, infer_path(model, self.config), self._run, self.device)
-            self._token_layers = self._measure() if self.path.kind == "batched" else []
+            path = infer_path(model, self.config)
+            self.path = check_path(model, path, self._run, self._new_cache, self.device)
+            self.caches = self.path.caches()
+            self._token_layers, states = self._measure() if self.path.kind == "batched" else ([], 0)
             self._own = self._outgrowing = OwnCache(model, self.config, "whole")
             if self.path.kind != "batched":
                 self.path, self._own = try_own_cache(model, self.config, self.path, self.device)
             if self._rope_limit is not None:
                 self._outgrowing = try_outgrowing(model, self.config, self.device)
-        self.state_tokens = -int(-self._own.fixed_bytes // self.text_bytes)
-        if warning := self.path.warning(type(model).__name__):
+        self.state_tokens = -int(-(states + self._own.fixed_bytes) // self.text_bytes)
+        if (warning := self.path.warning(type(model).__name__)) and not self.batches:
             logger.warning(warning)
         self._known = self._now()
         self._fast = self._faster()
         logger.info("%s runs with optimization %r", type(model).__name__, self.optimization)
+
+    def _new_cache(self) -> Any:
+        return DynamicCache(config=self.config)
 
     @property
     def cache_kind(self) -> CacheKind:
@@ -105,9 +116,14 @@ class ModelRunner:
         return self.path.kind
 
     @property
+    def batches(self) -> bool:
+        """Whether rows of any lengths run together."""
+        return self.cache_kind == "batched" or self._own.stacks_all
+
+    @property
     def optimization(self) -> Optimization:
         """The forward in use; for models that cannot be batched, `"unbatched"` or `"uncached"`."""
-        if self.cache_kind != "batched":
+        if not self.batches:
             return "unbatched" if self.cache_kind == "separate" else "uncached"
         if isinstance(self._fast, LeanModel):
             return "lean"
@@ -146,11 +162,12 @@ class ModelRunner:
             if self._equal(lean, share=True):
                 return lean
             logger.warning("%s has an unexpected layout: it runs by its own modules", type(self.model).__name__)
-        twin = Twin(self.model, pack=packing)
         if self.cache_kind != "batched":
-            return twin if twin.packed and self._continues(twin) else None
-        self._fast = twin
-        if self._share and attends_to_all(self.config) and twin.share() and not self._equal(self._run, share=True):
+            twin = Twin(self.model, pack=packing and self._own.stacks, least=_LEAST_PACKED)
+            return twin if self._continues(twin) else None
+        self._fast = twin = Twin(self.model, pack=packing)
+        shares = self._share and not self.path.stateful and attends_to_all(self.config) and twin.share()
+        if shares and not self._equal(self._run, share=True):
             twin.unshare()
         if twin.shares or (twin.packed and self._equal(self._run, share=False)):
             self._outgrowing = self._outgrowing.bound(twin.model)
@@ -179,7 +196,7 @@ class ModelRunner:
         with torch.inference_mode(), _trying(self.model, self.device):
             try:
                 trial = Trial.of(self.model, self.device, lambda ids: plain_logits(self.model, ids))
-                return trial.batch_fits(run, share=share)
+                return batch_fits(trial, self.path, run, self._new_cache, share=share)
             except Exception as error:
                 logger.debug("A faster forward of %s failed", type(self.model).__name__, exc_info=error)
                 return False
@@ -204,8 +221,19 @@ class ModelRunner:
     @property
     def text_bytes(self) -> float:
         """The bytes that a row keeps for each of its tokens."""
-        measured = self._own.token_bytes if self.cache_kind == "separate" else self.token_bytes * self._layers
-        return max(1.0, measured)
+        if self.cache_kind == "separate":
+            return max(1.0, self._own.token_bytes)
+        if self.cache_kind == "batched":
+            return max(1.0, float(sum(self._token_layers)))
+        return max(1.0, self.token_bytes * self._number("num_hidden_layers"))
+
+    def memory_of(self, tokens: int, rows: int = 1) -> int:
+        """The memory of rows with this many tokens in all, in tokens as `tokens_in` counts."""
+        return tokens + rows * self.state_tokens
+
+    def longest_in(self, budget: int) -> int:
+        """The most tokens of one row in this much memory, in tokens as `tokens_in` counts."""
+        return max(0, budget - self.state_tokens)
 
     @property
     def token_bytes(self) -> float:
@@ -217,17 +245,12 @@ class ModelRunner:
         each = int(self.model.get_input_embeddings().weight.element_size())
         return 2.0 * self._number("num_key_value_heads", heads) * size * each
 
-    @property
-    def _layers(self) -> int:
-        return len(self._token_layers) or self._number("num_hidden_layers")
-
-    def _measure(self) -> list[int]:
-        """The bytes of one token's keys and values in each layer that keeps them."""
-        cache = RowsCache(1, 1)
-        self._run(
-            probe_tokens(self.model, self.device)[:, :1], cache, torch.zeros(1, 1, dtype=torch.long).to(self.device)
-        )
-        return [layer.keys.nbytes + layer.values.nbytes for layer in cache.layers if layer.is_initialized]
+    def _measure(self) -> tuple[list[int], int]:
+        """The bytes of one token's keys and values in each layer that keeps them, and those of a row's states."""
+        cache, first = self.caches.rows(1, 1), probe_tokens(self.model, self.device)[:, :1]
+        self._run(first, cache, torch.zeros_like(first))
+        sizes = [layer.keys.nbytes + layer.values.nbytes for layer in cache.layers if layer.is_initialized]
+        return [size for size in sizes if size], cache.nbytes - sum(sizes)
 
     def _number(self, name: str, otherwise: int = 1) -> int:
         return int(read(self.config, name) or otherwise)

@@ -73,10 +73,12 @@ class Worker:
         self._runner = runner
         self._max_rows = max_batch_size
         self._counters = Counters()
-        self._store = PrefixStore(prefix_cache_tokens, SnapshotStore(prefix_cache_tokens, runner.text_bytes))
+        snapshots = SnapshotStore(prefix_cache_tokens, runner.text_bytes)
+        self._store = PrefixStore(
+            prefix_cache_tokens, snapshots, stateful=runner.path.stateful, state_tokens=runner.state_tokens
+        )
         self._weights = 0
         self._budget = budget
-        snapshots = self._store.snapshots
         self._lanes: dict[CacheKind, Lane] = {
             "batched": BatchedLane(runner, self._store, self._counters, prefill_chunk),
             "separate": SeparateLane(runner, snapshots, self._counters, prefill_chunk, "separate"),
@@ -342,9 +344,10 @@ class Worker:
     def _fits(self, joining: Sequence[Row], row: Row) -> bool:
         """Whether the budget for keys and values has room for one more row, if all rows reach their longest text."""
         rows = [*(row for lane in self._lanes.values() for row in lane.rows), *joining, row]
-        tokens = sum(other.longest + self._runner.state_tokens for other in rows)
+        tokens = sum(other.longest for other in rows)
         if self._runner.shares:
             tokens -= shared_tokens(sorted(row.prompt_ids for row in rows), self._runner.token_bytes)
+        tokens = self._runner.memory_of(tokens, len(rows))
         if tokens <= self._budget or len(rows) == 1:
             # The beginnings kept for later prompts make room.
             self._store.shrink(max(0, self._budget - tokens))
