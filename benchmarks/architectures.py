@@ -39,7 +39,7 @@ TOKENS, LONG = 10, 32
 LEAST_GAP = 1e-3
 """Between the two likeliest tokens: below it, another order of summation might well choose the other one."""
 
-SEEDS = 4
+SEEDS = 3
 """The most sets of weights to try for texts that are lively and without near ties."""
 
 SPEED_PROMPT, SPEED_TOKENS, SPEED_REPEATS = 100, 32, 5

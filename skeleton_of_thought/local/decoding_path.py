@@ -167,10 +167,6 @@ def _layout(layers: Sequence[Any]) -> Layout | None:
     return states if any(states) else None
 
 
-_BATCHED_LAYERS = {"DynamicLayer", "DynamicSlidingWindowLayer", "DummyLayer"}
-"""The layers of transformers' caches that a batch can hold. Dummy layers hold nothing: they read another layer's."""
-
-
 # --- the trial run --------------------------------------------------------------------------
 
 
