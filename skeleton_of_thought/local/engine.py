@@ -267,7 +267,7 @@ class LocalEngine:
 
     @property
     def parallel_rows(self) -> int:
-        """The most rows that are decoded at once: 1 for a model whose rows run one after another."""
+        """The most rows that are decoded at once: 1 for a model whose rows of unequal length run one after another."""
         return self._max_batch_size if self._runner.batches else 1
 
     @property
@@ -275,7 +275,8 @@ class LocalEngine:
         """How the model runs.
 
         `"lean"` or `"packed"`, or `"none"` for the unchanged model. `"unbatched"`: its rows are decoded one after
-        another. `"uncached"`: each token runs the whole text as well. `stats().reason` says why.
+        another, at most those of equal length together. `"uncached"`: each token runs the whole text as well.
+        `stats().reason` says why.
         """
         return self._runner.optimization
 
