@@ -26,7 +26,7 @@ from llama_index_sot.response import (
     union,
 )
 from llama_index_sot.retrieval import NodeFinder
-from llama_index_sot.templates import TemplateRouter
+from llama_index_sot.templates import TemplateRouter, asked_question
 from llama_index_sot.tracing import RouterWithSpan, dispatcher, has_handlers, traced
 from skeleton_of_thought import drive
 from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
@@ -58,9 +58,12 @@ class AnswerConfig:
         num_workers: The most calls that are open at a time in one answer; None for no limit.
         retrieval: Whether nodes are retrieved for the question, for each point, or not at all.
         finder: Retrieves the nodes; None where nothing is retrieved.
-        point_query: Makes the query for a point from the question and the point's title.
+        point_query: Makes the query for a point from the answer's query and the point's title.
         packer: Makes the `ContextPacker` for a question; None where no context has to fit.
         citations: Whether sources have numbers for citations.
+        nothing_found: The text in place of what would be written over nodes, where there are none; None to have it
+            written without nodes.
+        multimodal: Whether the LLMs see the images and other media of nodes.
     """
 
     llm: ResolvedLLM
@@ -71,42 +74,53 @@ class AnswerConfig:
     num_workers: int | None = 8
     retrieval: Retrieval = "none"
     finder: NodeFinder | None = None
-    point_query: Callable[[str, str], QueryBundle] = lambda question, title: QueryBundle(f"{title} ({question})")
+    point_query: Callable[[QueryBundle, str], QueryBundle] = lambda query, title: QueryBundle(
+        f"{title} ({query.query_str})"
+    )
     packer: Callable[[str], ContextPacker] | None = None
     citations: bool = False
+    nothing_found: str | None = None
+    multimodal: bool = False
 
     def writer(self, stage: Stage) -> ResolvedLLM:
         """The LLM that writes this stage."""
         return self.point_llm if stage == "point" else self.llm
 
-    def flow(self, question: str, *, live: bool, sync: bool) -> AnswerFlow:
-        """The flow of an answer to this question.
+    def reading_router(self, query: QueryBundle) -> AnyRouter | None:
+        """The router, which reads the instructions around the question in the query, too."""
+        router, question = self.router, asked_question(query)
+        # Without nodes the question is asked as it is, without the template.
+        direct = self.prompts.direct if self.retrieval != "none" else None
+        own = None if question == query.query_str else question
+        if router is not None and (own is not None or direct is not None or self.llm.llm.system_prompt):
+            return TemplateRouter(router, own, self.llm.llm.system_prompt, direct)
+        return router
+
+    def flow(self, query: QueryBundle, *, live: bool, sync: bool) -> AnswerFlow:
+        """The flow of an answer to this query.
 
         Args:
-            question: The question.
+            query: The query.
             live: Whether text is shown while it is written.
             sync: Whether calls are made without an event loop.
         """
         limits = (self.num_workers, self.point_llm.room(streamed=live, sync=sync))
         room = min(filter(None, limits), default=None)
         prefill: list[Stage] = []
-        if self.llm.native is not None:
+        if self.llm.continues_turn:
             prefill.append("skeleton")
-        if self.point_llm.native is not None:
+        if self.point_llm.continues_turn:
             prefill.append("point")
-        router = self.router
-        # Without nodes the question is asked as it is, without the template.
-        direct = self.prompts.direct if self.retrieval != "none" else None
-        if router is not None and (direct is not None or self.llm.llm.system_prompt):
-            router = TemplateRouter(router, self.llm.llm.system_prompt, direct)
+        router = self.reading_router(query)
         return AnswerFlow(
-            Conversation((Message("user", question),), Request(max_concurrency=room)),
+            Conversation((Message("user", query.query_str),), Request(max_concurrency=room)),
             prompts=self.prompts,
             settings=self.settings,
             router=None if router is None else RouterWithSpan(router),
             prefill=frozenset(prefill),
             live=live,
             retrieval=self.retrieval,
+            nothing_found=self.nothing_found,
         )
 
 
@@ -127,7 +141,7 @@ class AnswerRun:
         sync: Whether calls are made without an event loop.
 
     Raises:
-        InvalidInput: There is no question.
+        InvalidInput: There is no question, or the prompts do not fit the LLM's window; no call was made.
     """
 
     def __init__(
@@ -137,9 +151,11 @@ class AnswerRun:
         self._query = query
         self._callbacks = callback_manager
         self._live = live
-        self._flow = config.flow(query.query_str, live=live, sync=sync)
+        self._flow = config.flow(query, live=live, sync=sync)
         packer = config.packer(query.query_str) if config.packer and config.retrieval != "none" else None
-        self._contexts = ContextWriter(packer, config.citations)
+        if packer is not None:
+            packer.check(config.reading_router(query), query.query_str)
+        self._contexts = ContextWriter(packer, config.citations, config.multimodal)
         self._board = Board([self._flow], config.num_workers, drive.GRACE)
         self._context = contextvars.copy_context()
         self._used: UsedConcurrency = "thread"
@@ -354,9 +370,11 @@ class AnswerRun:
         query = self._node_query(call)
         with traced(call, self._callbacks, query.query_str) as pieces:
             if call.stage == "sources":
-                yield self._found(self._finder.find(query))
+                yield self._found(call, self._finder.find(query))
                 return
             llm = self._config.writer(call.stage)
+            if self._config.multimodal:
+                call = self._contexts.with_media(call)
             reader = llm.reader(call)
             if not self._streamed(call):
                 text, reply = reader.whole(llm.whole(call))
@@ -374,9 +392,11 @@ class AnswerRun:
         query = self._node_query(call)
         with traced(call, self._callbacks, query.query_str) as pieces:
             if call.stage == "sources":
-                yield self._found(await self._finder.afind(query))
+                yield self._found(call, await self._finder.afind(query))
                 return
             llm = self._config.writer(call.stage)
+            if self._config.multimodal:
+                call = self._contexts.with_media(call)
             reader = llm.reader(call)
             if not self._streamed(call):
                 text, reply = reader.whole(await llm.awhole(call))
@@ -395,15 +415,16 @@ class AnswerRun:
         assert self._config.finder is not None, "only answers with retrieval call for sources"
         return self._config.finder
 
-    def _found(self, nodes: list[NodeWithScore]) -> Reply:
-        return Reply(sources=tuple(nodes), context=self._contexts.text(nodes))
+    def _found(self, call: Call, nodes: list[NodeWithScore]) -> Reply:
+        direct = call.point is None and self._flow.answer.route == "direct"
+        return Reply(sources=tuple(nodes), context=self._contexts.write(call.point, nodes, direct=direct))
 
     def _node_query(self, call: Call) -> QueryBundle:
         """The query for a call's nodes: its point's, or the question's."""
         if call.point is None:
             # A copy: some retrievers write an embedding into it.
             return replace(self._query)
-        return self._config.point_query(self._query.query_str, call.point.title)
+        return self._config.point_query(self._query, call.point.title)
 
 
 async def _next(events: AsyncGenerator[tuple[int, Event]]) -> tuple[int, Event] | None:

@@ -14,6 +14,7 @@ from llama_index.core.llms.llm import LLM
 
 from llama_index_sot.event_loop import call_in_thread, is_truly_async, stream_in_thread
 from llama_index_sot.local.adoption import STOCK_CLASS, adopt_llm, is_stock
+from llama_index_sot.local.prompts import has_own_messages_format
 from llama_index_sot.local.transformers_llm import TransformersLLM
 from skeleton_of_thought.adapters.adoption import library_base
 from skeleton_of_thought.adapters.hints import engine_settings, token_limit
@@ -113,6 +114,13 @@ class ResolvedLLM:
     serial: bool = False
     reasons: FinishReasons = field(default_factory=FinishReasons, compare=False)
 
+    @property
+    def continues_turn(self) -> bool:
+        """Whether the LLM continues the start of its turn."""
+        return self.native is not None and (
+            has_own_messages_format(self.native) or bool(self.native.engine.takes_prefill)
+        )
+
     def used(self, *, streamed: bool, sync: bool) -> UsedConcurrency:
         """How calls run side by side: in threads, as tasks, or as rows of one batch."""
         if self.native is not None:
@@ -210,11 +218,12 @@ class _Request:
 
 def _native_kwargs(llm: TransformersLLM, call: Call) -> dict[str, Any]:
     assert call.prompt is not None
-    hints = engine_settings(call.prompt.hints)
+    reasons = not call.prompt.prefill and bool(llm.engine.reasons)
+    hints = engine_settings(call.prompt.hints, reasons=reasons)
     return {
         **hints,
         "prefill": call.prompt.prefill,
-        "max_tokens": token_limit(call, llm.max_tokens, chosen="max_tokens" in llm.model_fields_set),
+        "max_tokens": token_limit(call, llm.max_tokens, chosen="max_tokens" in llm.model_fields_set, reasons=reasons),
         "min_new_tokens": max(hints["min_new_tokens"], llm.min_new_tokens),
     }
 

@@ -48,7 +48,7 @@ LAYERS = [
     {"ledger", "rate_limits"},
     {"budget"},
     {"board"},
-    {"draft", "merging", "restarts"},
+    {"draft", "merging", "restarts", "sources"},
     {"flow"},
     {"together"},
     {"drive"},

@@ -128,6 +128,8 @@ class BatchedLane:
             The logits of the rows that did not fail alone, `[rows, 1, vocabulary]`; and the errors of the others.
         """
         cache, new = self._cache, not self._cache.layers
+        if self._runner.path.stateful:
+            return self._runner.forward(ids, cache, positions), {}
 
         def run(first: int, stop: int) -> torch.Tensor:
             if stop - first < len(ids):

@@ -132,8 +132,8 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
         model: A causal language model.
         config: The configuration of its text part.
     """
-    supports = getattr(model, "_supports_default_dynamic_cache", None)
     stateful = DecodingPath("separate", "it keeps its own state instead of keys and values")
+    supports = getattr(model, "_supports_default_dynamic_cache", None)
     if supports is not None and not supports():
         return stateful
     if cache_argument(model) is None:
@@ -205,7 +205,9 @@ def logit_distance(wanted: torch.Tensor, got: torch.Tensor) -> float:
     return float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
 
 
-def check_path(model: Any, path: DecodingPath, run: Run, device: torch.device) -> DecodingPath:
+def check_path(
+    model: Any, path: DecodingPath, run: Run, new_cache: Callable[[], Any], device: torch.device
+) -> DecodingPath:
     """The path if it is batched and gives the model's own logits, otherwise the separate one, still to be tried.
 
     Runs five forwards of at most eight tokens if the path is right.
@@ -214,6 +216,7 @@ def check_path(model: Any, path: DecodingPath, run: Run, device: torch.device) -
         model: The model, in evaluation mode.
         path: The inferred path.
         run: A forward of the model.
+        new_cache: Makes an empty cache of the model's own kind.
         device: The device of tokens.
     """
     if path.kind != "batched":
@@ -229,9 +232,9 @@ def check_path(model: Any, path: DecodingPath, run: Run, device: torch.device) -
         logger.warning("The trial run of %s failed: %s: %s", type(model).__name__, type(error).__name__, error)
         return path
     slack = max(logit_tolerance(model), min(4 * noise, 0.2))
+    failure = ""
     for way in _ways(path):
-        failure = fault_of(functools.partial(_batched, model, ids, own, run, way, slack=slack))
-        if not failure:
+        if not (failure := fault_of(functools.partial(_batched, ids, own, run, way, new_cache=new_cache, slack=slack))):
             return way
     return DecodingPath("separate", f"in a batch {failure}", expected=False)
 
@@ -264,7 +267,15 @@ def _ways(path: DecodingPath) -> Sequence[DecodingPath]:
     return [replace(path, pieces=pieces, reads=reads) for reads in (True, False) for pieces in (True, False)]
 
 
-def _batched(model: Any, ids: torch.Tensor, own: torch.Tensor, run: Run, path: DecodingPath, *, slack: float) -> bool:
+def _batched(
+    ids: torch.Tensor,
+    own: torch.Tensor,
+    run: Run,
+    path: DecodingPath,
+    *,
+    new_cache: Callable[[], Any],
+    slack: float,
+) -> bool:
     """One row in two pieces, the second one on a copy of the first, then both rows of these lengths in one step."""
     device, caches = ids.device, path.caches()
 
@@ -288,7 +299,7 @@ def _batched(model: Any, ids: torch.Tensor, own: torch.Tensor, run: Run, path: D
             return False
     elif path.stateful:
         for at in wanted:
-            cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+            cache = new_cache()
             last_of(cache, 0, at)
             wanted[at] = last_of(cache, at, at + 1)
     rows = caches.batch()

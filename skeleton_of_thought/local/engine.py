@@ -14,7 +14,7 @@ from typing import Any, Self, Unpack, get_args
 
 from skeleton_of_thought.adapters.hints import engine_settings
 from skeleton_of_thought.errors import InvalidInput, PromptTooLong
-from skeleton_of_thought.local.codec import PromptInput, TextCodec, Tools
+from skeleton_of_thought.local.codec import EncodedPrompt, PromptInput, TextCodec, Tools
 from skeleton_of_thought.local.grammar import Grammar, Grammars
 from skeleton_of_thought.local.guard import Guard
 from skeleton_of_thought.local.models import load_model
@@ -30,6 +30,8 @@ from skeleton_of_thought.types import Completion, Prompt
 __all__ = ["LocalEngine", "shared_engine"]
 
 _DEFAULT_NEW_TOKENS = 512
+_REASONING_NEW_TOKENS = 4096
+"""The default where the model may reason before it answers."""
 
 
 class LocalEngine:
@@ -264,8 +266,22 @@ class LocalEngine:
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether prompts may be messages."""
-        return self._codec.has_chat_template
+        """Whether the model has a chat template. Messages for a model without one become a plain transcript."""
+        return self._codec.template.exists
+
+    @property
+    def takes_prefill(self) -> bool:
+        """Whether the start of an answer can be given without harm.
+
+        False where the chat template begins each answer with reasoning, and has no variable that switches it off: a
+        given start then replaces the reasoning.
+        """
+        return self._codec.template.takes_prefill
+
+    @property
+    def reasons(self) -> bool:
+        """Whether an answer without a given start may begin with reasoning, by the chat template."""
+        return self._codec.template.reasons
 
     @property
     def closed(self) -> bool:
@@ -294,34 +310,37 @@ class LocalEngine:
 
     def _row(self, prompt: PromptInput, sink: Sink, settings: DecodingSettings) -> Row:
         self._worker.check()
+        own: dict[str, Any] = {**settings}
+        prefill, tools = own.pop("prefill", ""), own.pop("tools", ())
+        encoded = self._codec.encode(prompt, prefill, tools, at_once=own.get("grammar") is not None)
         hints = prompt.hints if isinstance(prompt, Prompt) else None
-        given: dict[str, Any] = {**(engine_settings(hints) if hints else {}), **settings}
-        prefill, tools = given.pop("prefill", ""), given.pop("tools", ())
+        given = {**(engine_settings(hints, reasons=encoded.reasons) if hints else {}), **own}
         fields = SamplingParams.__dataclass_fields__
         if unknown := given.keys() - fields:
             known = ", ".join((*fields, "prefill", "tools"))
             raise InvalidInput(f"There is no setting {', '.join(sorted(unknown))}; the settings are {known}.")
         params = SamplingParams(**given)
-        encoded = self._codec.encode(prompt, prefill, tools)
+        # The limit of a prompt suits its answer, and has no room for reasoning.
+        suited = hints.max_tokens if hints and not encoded.reasons else None
         return Row(
             encoded,
             params,
-            limit=self._limit(len(encoded.ids), params.max_new_tokens, hints.max_tokens if hints else None),
+            limit=self._limit(encoded, params.max_new_tokens, suited),
             eos_ids=self._eos_ids,
             decode=functools.partial(self._codec.decode, special=not params.skip_special_tokens),
             sink=sink,
             constraint=None if params.grammar is None else self._grammars.constraint(params.grammar),
         )
 
-    def _limit(self, prompt: int, wanted: int | None, suited: int | None) -> int:
+    def _limit(self, encoded: EncodedPrompt, wanted: int | None, suited: int | None) -> int:
         """The most tokens to generate.
 
         Args:
-            prompt: Tokens of the prompt.
+            encoded: The prompt.
             wanted: The caller's limit, in tokens; None for no limit.
             suited: The limit in the prompt's hints, in tokens; None for no limit.
         """
-        window = self.context_window
+        window, prompt = self.context_window, len(encoded.ids)
         room = None if window is None else window - prompt
         if room is not None and room < (wanted or 1):
             raise PromptTooLong(
@@ -337,7 +356,7 @@ class LocalEngine:
         room = longest - prompt if room is None else min(room, longest - prompt)
         if wanted is None and suited is None:
             configured = getattr(getattr(self.model, "generation_config", None), "max_new_tokens", None)
-            wanted = configured or _DEFAULT_NEW_TOKENS
+            wanted = configured or (_REASONING_NEW_TOKENS if encoded.reasons else _DEFAULT_NEW_TOKENS)
         return max(1, min(limit for limit in (wanted, suited, room) if limit is not None))
 
     def _cancel(self, row: Row) -> None:

@@ -170,9 +170,10 @@ class OwnCache:
         self.pieces = self.copies = self.stacks = self.stacks_all = False
         self.fixed_bytes = self.token_bytes = 0.0
         self._config = config
-        # The tensors that the model keeps in its modules: the module, `"_buffers"` or nothing, the tensor's name.
-        self._names: list[_Key] | None = None
+        # What the model keeps in its modules: the module, `"_buffers"` or nothing, the name; and the values at first.
+        self._names: list[_Key] = []
         self._initial: list[object] = []
+        self._learned = False
         self._fields: tuple[str, ...] = ()
         self._bind(model)
 
@@ -196,7 +197,7 @@ class OwnCache:
         if self.way in ("prepared", "whole"):
             state.text = ids if state.text is None else torch.cat((state.text, ids), 1)
         arguments = self._prepared(state, tokens) if self.way == "prepared" else self._direct(ids, state)
-        before = _tensors_in_modules(self._model) if self._names is None else None
+        before = None if self._learned else _tensors_in_modules(self._model)
         self._exchange(state)
         try:
             out = self._model(**arguments)
@@ -252,9 +253,9 @@ class OwnCache:
 
     # --- tensors that a model keeps in its modules
 
-    def _exchange(self, state: RowState) -> None:
-        """Swap the tensors in the modules and those of some rows."""
-        for i, (holder, name) in enumerate(self._places):
+    def _exchange(self, state: RowState, first: int = 0) -> None:
+        """Swap the values in the modules and those of some rows."""
+        for i, (holder, name) in enumerate(self._places[first:], first):
             theirs = holder.pop(name, _ABSENT)
             if state.modules[i] is not _ABSENT:
                 holder[name] = state.modules[i]
@@ -263,22 +264,40 @@ class OwnCache:
     def _learn(self, before: dict[_Key, _Held], out: Any, state: RowState) -> None:
         """Find what the first forward of all returned, and what it left in the modules."""
         names = out.keys() if hasattr(out, "keys") else vars(out)
-        self._names = []
+        self._learned = True
         if self.way == "whole":
             return
         self._fields = tuple(name for name in names if name in self._accepts and name != "labels")
+        found: list[tuple[_Key, object]] = []
         for key, held in _tensors_in_modules(self._model).items():
             was = before.get(key, _Held(_ABSENT, 0, _ABSENT))
-            if held.value is not was.value or held.version != was.version:
-                self._names.append(key)
-                self._initial.append(was.copy)
+            if key not in self._names and (held.value is not was.value or held.version != was.version):
+                found.append((key, was.copy))
+        self._hold(found)
+        # The modules have the row's new values: only those that were not exchanged yet are.
+        state.modules += [value for _, value in found]
+        self._exchange(state, len(state.modules) - len(found))
+
+    def _hold(self, found: Sequence[tuple[_Key, object]]) -> None:
+        """Exchange these values in modules from now on."""
+        self._names = [*self._names, *(key for key, _ in found)]
+        self._initial = [*self._initial, *(value for _, value in found)]
         self._places = self._find_places()
-        state.modules = list(self._initial)
-        self._exchange(state)
+
+    def hold_ropes(self) -> None:
+        """Exchange the frequencies of rotary embeddings that grow with the longest text so far."""
+        found: list[tuple[_Key, object]] = []
+        for path, module in self._model.named_modules():
+            parts = {"": vars(module), "_buffers": vars(module)["_buffers"]}
+            if any("max_seq_len_cached" in name for name in vars(module)):
+                found += [((path, part, name), value.clone() if isinstance(value, torch.Tensor) else value)
+                          for part, values in parts.items() for name, value in values.items()
+                          if name.endswith(("inv_freq", "max_seq_len_cached", "attention_scaling"))]  # fmt: skip
+        self._hold(found)
 
     def _find_places(self) -> list[tuple[dict[str, Any], str]]:
         modules = dict(self._model.named_modules()) if self._names else {}
-        holders = [(vars(modules[path]), part, name) for path, part, name in self._names or ()]
+        holders = [(vars(modules[path]), part, name) for path, part, name in self._names]
         return [(holder[part] if part else holder, name) for holder, part, name in holders]
 
 

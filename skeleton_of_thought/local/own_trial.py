@@ -19,7 +19,7 @@ from skeleton_of_thought.local.decoding_path import (
 )
 from skeleton_of_thought.local.own_cache import OwnCache, RowState, Way, stacked, takes_dynamic_cache
 
-__all__ = ["continues", "try_own_cache"]
+__all__ = ["Reference", "continues", "try_outgrowing", "try_own_cache"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,21 @@ def try_own_cache(model: Any, config: Any, path: DecodingPath, device: torch.dev
     if path.kind == "separate" and "given" in failures:
         path = DecodingPath("none", f"with a cache {failures['given']}", expected=False)
     return DecodingPath("none", path.reason, path.expected), OwnCache(model, config, "whole")
+
+
+def try_outgrowing(model: Any, config: Any, device: torch.device) -> OwnCache:
+    """The way to run rows whose text may outgrow the model's rotary embeddings, which then change.
+
+    The row then has what `generate` has: some models begin again with an empty cache, others go on.
+    """
+    own = OwnCache(model, config, "prepared")
+    own.hold_ropes()
+    try:
+        right = continues(own, Reference(model, device), pieces=False)
+    except Exception as error:
+        logger.debug("%s cannot prepare its own inputs", type(model).__name__, exc_info=error)
+        right = False
+    return own if right else OwnCache(model, config, "whole")
 
 
 def continues(own: OwnCache, reference: Reference, *, pieces: bool) -> bool:

@@ -77,7 +77,7 @@ class Row:
         self.admitted = self.started = self.ended = 0.0
         self.steps = self.step_rows = 0
         self._detokenizer = Detokenizer(decode, prompt.context)
-        self._stops = StopStrings(params.stop, params.stop_after_text)
+        self._stops = StopStrings((*params.stop, *prompt.stops), params.stop_after_text, prompt.thought_ends)
         self._pieces: list[str] = []
         self._sink = sink
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import psutil
 import torch
+from transformers import DynamicCache
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.attention import CurrentCache
@@ -29,7 +30,7 @@ from skeleton_of_thought.local.decoding_path import (
 from skeleton_of_thought.local.kv import BatchCache, Segment
 from skeleton_of_thought.local.lean import LeanModel
 from skeleton_of_thought.local.own_cache import OwnCache, RowState
-from skeleton_of_thought.local.own_trial import Reference, continues, try_own_cache
+from skeleton_of_thought.local.own_trial import Reference, continues, try_outgrowing, try_own_cache
 from skeleton_of_thought.local.packed import fingerprint, packing_fits_memory
 from skeleton_of_thought.local.twin import Twin
 
@@ -58,8 +59,6 @@ class ModelRunner:
     Attributes:
         path: The decoding path of its rows.
         caches: Makes the caches of rows that are decoded as a batch.
-        own: How rows run on caches of the model's own kind.
-        whole: How rows run without a cache.
         text_share: The part of the layers' keys and values that a token takes: less than 1 if some layers have none.
         state_tokens: The number of tokens that take as much memory as what a row keeps whatever its length.
         context_window: The longest text in tokens; None when the configuration names no limit.
@@ -93,10 +92,13 @@ class ModelRunner:
         self._fast: LeanModel | Twin | None = None
         # Not inference mode: tensors that a model caches in its first forward would be unusable for training it later.
         with torch.no_grad(), _evaluating(model):
-            self.path = check_path(model, infer_path(model, self.config), self._run, self.device)
-            self.own = self.whole = OwnCache(model, self.config, "whole")
+            path = infer_path(model, self.config)
+            self.path = check_path(model, path, self._run, lambda: DynamicCache(config=self.config), self.device)
+            self._own = self._outgrowing = OwnCache(model, self.config, "whole")
             if self.path.kind != "batched":
-                self.path, self.own = try_own_cache(model, self.config, self.path, self.device)
+                self.path, self._own = try_own_cache(model, self.config, self.path, self.device)
+            if self._rope_limit is not None:
+                self._outgrowing = try_outgrowing(model, self.config, self.device)
         if warning := self.path.warning(type(model).__name__):
             logger.warning(warning)
         self.caches = self.path.caches()
@@ -155,7 +157,7 @@ class ModelRunner:
         twin = Twin(self.model, pack=packing)
         if self.cache_kind != "batched":
             return twin if twin.packed and self._continues(twin) else None
-        self.whole = self.whole.bound(twin.model)
+        self._outgrowing = self._outgrowing.bound(twin.model)
         if self._share and _full_attention(self.config) and twin.share():
             self._fast = twin
             if not self._equal(self._run):
@@ -167,14 +169,14 @@ class ModelRunner:
 
     def _bind(self, model: Any) -> None:
         """Have rows with caches of the model's own kind, and those without a cache, run this model."""
-        self.own, self.whole = self.own.bound(model), self.whole.bound(model)
+        self._own, self._outgrowing = self._own.bound(model), self._outgrowing.bound(model)
 
     def _continues(self, twin: Twin) -> bool:
         """Whether rows with caches of the model's own kind can run this twin. If so, they do."""
         with torch.no_grad(), _evaluating(self.model):
             try:
                 reference = Reference(self.model, self.device)
-                equal = continues(self.own.bound(twin.model), reference, pieces=self.own.pieces)
+                equal = continues(self._own.bound(twin.model), reference, pieces=self._own.pieces)
             except Exception as error:
                 logger.debug("A twin of %s failed", type(self.model).__name__, exc_info=error)
                 equal = False
@@ -228,12 +230,12 @@ class ModelRunner:
                 memory = int(memory * torch.cuda.mem_get_info(self.device)[0])
             else:
                 memory = int(memory * psutil.virtual_memory().available)
-        return int(memory / self._text_bytes)
+        return int(memory / self.text_bytes)
 
     @property
-    def _text_bytes(self) -> float:
+    def text_bytes(self) -> float:
         """The bytes that a row keeps for each of its tokens."""
-        measured = self.own.token_bytes if self.cache_kind == "separate" else self.token_bytes * self._layers
+        measured = self._own.token_bytes if self.cache_kind == "separate" else self.token_bytes * self._layers
         return max(1.0, measured)
 
     def memory_of(self, tokens: int, rows: int = 1) -> int:
@@ -247,15 +249,15 @@ class ModelRunner:
         return int((budget - self.state_tokens) / self.text_share) if self.text_share else sys.maxsize
 
     def _measure(self) -> tuple[float, int]:
-        """The memory of a token's keys and values, and that of a row's states, in tokens as `_text_bytes` counts."""
+        """The memory of a token's keys and values, and that of a row's states, in tokens as `text_bytes` counts."""
         if self.path.layout is None:
-            return 1.0, -int(-self.own.fixed_bytes // self._text_bytes)
+            return 1.0, -int(-self._own.fixed_bytes // self.text_bytes)
         cache = self.caches.rows(1, 8)
         with torch.inference_mode(), _evaluating(self.model):
             ids = probe_tokens(self.model, self.device)[:, :1]
             self._run(ids, cache, torch.zeros_like(ids))
         states = sum(state.nbytes for layer in cache.states_of(0) for state in layer if state is not None)
-        return (cache.nbytes - states) / 8 / self._text_bytes, -int(-states // self._text_bytes)
+        return (cache.nbytes - states) / 8 / self.text_bytes, -int(-states // self.text_bytes)
 
     @property
     def _layers(self) -> int:
@@ -319,6 +321,10 @@ class ModelRunner:
         with CurrentCache(cache):
             logits: torch.Tensor = model(input_ids=ids, **kwargs).logits
         return logits[:, -1:]
+
+    def own_cache(self, kind: CacheKind) -> OwnCache:
+        """How rows of this kind run on caches of the model's own kind, or on none."""
+        return self._own if kind == self.cache_kind else self._outgrowing
 
     def forward_own(self, own: OwnCache, ids: torch.Tensor, state: RowState) -> torch.Tensor:
         """One forward of the next tokens of rows, `[rows, tokens]`, on their state.

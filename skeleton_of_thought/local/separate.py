@@ -15,7 +15,7 @@ from skeleton_of_thought.local.own_cache import OwnCache, RowState, stacked
 from skeleton_of_thought.local.prefill import branches_of, shared_length
 from skeleton_of_thought.local.prefix import MIN_SHARED_TOKENS, common_prefix
 from skeleton_of_thought.local.row import Row
-from skeleton_of_thought.local.runner import MAX_FORWARD_TOKENS, ModelRunner
+from skeleton_of_thought.local.runner import MAX_FORWARD_TOKENS, CacheKind, ModelRunner
 from skeleton_of_thought.local.snapshots import Snapshot, SnapshotStore
 from skeleton_of_thought.local.stats import Counters
 
@@ -43,24 +43,24 @@ class SeparateLane:
         store: The states after beginnings of earlier texts.
         counters: The engine's counters.
         chunk: The most prompt tokens in one forward while rows are being decoded.
-        whole: Whether each token runs the whole text.
+        kind: The kind of its rows: `"separate"` or `"none"`.
     """
 
     def __init__(
-        self, runner: ModelRunner, store: SnapshotStore, counters: Counters, chunk: int, *, whole: bool
+        self, runner: ModelRunner, store: SnapshotStore, counters: Counters, chunk: int, kind: CacheKind
     ) -> None:
         self.rows: list[Row] = []
         self._runner = runner
         self._store = store
         self._counters = counters
         self._chunk = chunk
-        self._whole = whole
+        self._kind = kind
         self._groups: list[_Group] = []
         self._chooser = Chooser()
 
     @property
     def _own(self) -> OwnCache:
-        return self._runner.whole if self._whole else self._runner.own
+        return self._runner.own_cache(self._kind)
 
     # --- prompts
 

@@ -73,7 +73,7 @@ class Worker:
         self._runner = runner
         self._max_rows = max_batch_size
         self._counters = Counters()
-        snapshots = SnapshotStore(prefix_cache_tokens, runner.own.token_bytes)
+        snapshots = SnapshotStore(prefix_cache_tokens, runner.text_bytes)
         self._store = PrefixStore(
             prefix_cache_tokens, snapshots, stateful=runner.path.stateful, state_tokens=runner.state_tokens
         )
@@ -81,8 +81,8 @@ class Worker:
         self._budget = budget
         self._lanes: dict[CacheKind, Lane] = {
             "batched": BatchedLane(runner, self._store, self._counters, prefill_chunk),
-            "separate": SeparateLane(runner, snapshots, self._counters, prefill_chunk, whole=False),
-            "none": SeparateLane(runner, snapshots, self._counters, prefill_chunk, whole=True),
+            "separate": SeparateLane(runner, snapshots, self._counters, prefill_chunk, "separate"),
+            "none": SeparateLane(runner, snapshots, self._counters, prefill_chunk, "none"),
         }
         self._waiting: deque[Row] = deque()
         # The rows whose prompts are running, and the iterator that runs the next piece.
