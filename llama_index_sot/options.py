@@ -157,7 +157,7 @@ class EngineOptions(AnswerOptions, total=False):
     """The options of `SkeletonOfThoughtQueryEngine.from_defaults`, besides the `llm` and the `retriever`.
 
     Attributes:
-        query_engine: An engine that retrieves, such as `index.as_query_engine()`, in place of a retriever: its
+        query_engine: An engine that retrieves, such as `index.as_query_engine(llm=llm)`, in place of a retriever: its
             retriever, with its own postprocessors. Its response synthesizer is not used.
         retrieval: `"per_point"`: for each point, which sees its own nodes only. `"once"`: for the query, and every
             prompt shows the nodes. `"none"`: the LLM alone. Default: `"per_point"` with a retriever.

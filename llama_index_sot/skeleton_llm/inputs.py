@@ -172,7 +172,8 @@ def _has_own_format(llm: LLM) -> bool:
 
 def chat_input(messages: Sequence[ChatMessage]) -> LLMInput:
     """The input of `chat` and its twins."""
-    return LLMInput("chat", tuple(messages), (messages, {}))
+    given = list(messages)
+    return LLMInput("chat", tuple(given), (given, {}))
 
 
 def tools_input(tools: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> LLMInput:
