@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import psutil
@@ -29,7 +29,6 @@ __all__ = [
     "Product",
     "RoundedWeight",
     "SplitWeight",
-    "fingerprint",
     "halves_work",
     "multiplies_bfloat16",
     "packable_layers",
@@ -45,9 +44,6 @@ _ROWS = 16
 
 _SHARE = 0.5
 """The share of free memory that packed copies of the weights may take."""
-
-_SAMPLES = 8
-"""Values of each weight that are compared to detect changes."""
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -193,20 +189,6 @@ def packing_fits_memory(model: nn.Module, copies: int = 1) -> bool:
         logger.info("Not enough memory for packed copies of the weights (%d MB): the model runs unpacked", needed >> 20)
         return False
     return needed > 0
-
-
-def fingerprint(parts: Iterable[torch.Tensor]) -> list[tuple[object, ...]]:
-    """A value for each tensor that changes when the tensor is written to in place, or replaced."""
-    return [_fingerprint(part) for part in parts]
-
-
-def _fingerprint(part: torch.Tensor) -> tuple[object, ...]:
-    # Tensors made in inference mode have no version count, and changes through `.data` are not counted: a few samples
-    # show these changes, unless they leave most of a weight unchanged.
-    version = 0 if part.is_inference() else part._version
-    flat = part.detach().view(-1) if part.is_contiguous() else part.detach().flatten()
-    samples = tuple(flat[:: max(1, part.numel() // _SAMPLES)].tolist()) if part.device.type == "cpu" else ()
-    return part.data_ptr(), version, part.dtype, samples
 
 
 def packing_works(dtype: torch.dtype) -> bool:

@@ -48,6 +48,7 @@ class Row:
         result: The completion or error of the row; None until it ends. `deliver` passes it to the consumer.
         next_input: The next token to run, which no cache holds yet.
         reused: Tokens of the prompt whose keys and values another row had computed.
+        mixed: Whether the model changed while the row ran, so that its keys and values must not be kept.
         submitted: The time at which the row was made. Times are `time.perf_counter()` seconds, 0.0 until they are set.
         admitted: The time at which its prompt began to run. The worker sets this and all that follow, except `ended`.
         started: The time at which it joined the batch.
@@ -81,6 +82,7 @@ class Row:
         self.cancelled = False
         self.next_input = prompt.ids[-1]
         self.reused = 0
+        self.mixed = False
         self.result: Completion | BaseException | None = None
         self.submitted = time.perf_counter()
         self.admitted = self.started = self.ended = 0.0

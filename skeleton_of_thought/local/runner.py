@@ -25,11 +25,12 @@ from skeleton_of_thought.local.decoding_path import (
     infer_path,
     plain_logits,
 )
+from skeleton_of_thought.local.fingerprint import ModelState
 from skeleton_of_thought.local.kv import BatchCache
 from skeleton_of_thought.local.lean import LeanModel, first_layers
 from skeleton_of_thought.local.own_cache import OwnCache, RowState
 from skeleton_of_thought.local.own_trial import Reference, continues, try_outgrowing, try_own_cache
-from skeleton_of_thought.local.packed import fingerprint, packing_fits_memory
+from skeleton_of_thought.local.packed import packing_fits_memory
 from skeleton_of_thought.local.trial import Trial, probe_tokens
 from skeleton_of_thought.local.twin import Twin
 
@@ -93,6 +94,7 @@ class ModelRunner:
         self._optimize = optimize
         self._share = share
         self._fast: LeanModel | Twin | None = None
+        self._state = ModelState(model)
         # Not inference mode: tensors that a model caches in its first forward would be unusable for training it later.
         with torch.no_grad(), _trying(model, self.device):
             path = infer_path(model, self.config)
@@ -107,7 +109,7 @@ class ModelRunner:
         self.state_tokens = -int(-(states + self._own.fixed_bytes) // self.text_bytes)
         if (warning := self.path.warning(type(model).__name__)) and not self.batches:
             logger.warning(warning)
-        self._known = self._now()
+        self._state.settle()
         self._fast = self._faster()
         logger.info("%s runs with optimization %r", type(model).__name__, self.optimization)
 
@@ -135,21 +137,12 @@ class ModelRunner:
 
     def refresh(self) -> bool:
         """Detect changes of the model since the last call and follow them. Returns whether there were any."""
-        now = self._now()
-        changed = now != self._known
+        changed = self._state.changed()
         if changed:
-            self._known, self._fast = now, None
+            self._fast = None
             self._bind(self.model)
             self._fast = self._faster()
         return changed
-
-    def _now(self) -> tuple[bool, list[int], list[tuple[object, ...]]]:
-        """A value that changes with the model's modules and weights."""
-        return (
-            Twin.supports(self.model),
-            [id(module) for module in self.model.modules()],
-            fingerprint(self.model.parameters()),
-        )
 
     @property
     def shares(self) -> bool:
