@@ -101,8 +101,9 @@ def messages_prompt(llm: LLM, messages: Sequence[ChatMessage], *, template: bool
     if template and not has_own_messages_format(llm):
         entries = [{"role": _role(m), "content": text, **_extras(m)} for m, text in zip(prompt, texts, strict=True)]
         return LocalPrompt(entries, prefill)
+    own: Any = llm.messages_to_prompt
     if has_own_messages_format(llm):
-        return LocalPrompt(llm.messages_to_prompt(prompt), prefill)
+        return LocalPrompt(own(prompt), prefill)
     return LocalPrompt(generic_messages_to_prompt(prompt), prefill, stops=("\nuser:",))
 
 
