@@ -277,7 +277,12 @@ class BatchedLane:
         at = self.rows.index(row)
         place, owned = self._places[at], self._cache.lengths()[at]
         total = self._attached[at] + owned
-        if total - place.depth < MIN_SHARED_TOKENS or row.cancelled or isinstance(row.result, BaseException):
+        if (
+            total - place.depth < MIN_SHARED_TOKENS
+            or row.mixed
+            or row.cancelled
+            or isinstance(row.result, BaseException)
+        ):
             return
         ids = (*row.prompt_ids, *row.output_ids)[:total]
         if not self._store.wants(ids) or not self._runner.path.reads:

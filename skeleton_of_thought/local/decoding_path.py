@@ -53,7 +53,7 @@ class DecodingPath:
 
     Attributes:
         kind: `"batched"`: keys and values of several rows in one batch; `"separate"`: a cache of the model's own kind
-            for each row; `"none"`: no cache, so each token runs the whole text.
+            for each row, see `own_cache.py`; `"none"`: no cache, so each token runs the whole text.
         reason: Why the kind is not `"batched"`, as the end of a sentence; otherwise empty.
         expected: Whether the model's architecture requires this kind. False if a trial run failed.
         layout: The number of states in each layer, if some layers have states or neither keys nor values.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput, PromptTooLong
 from skeleton_of_thought.local.embeddings import Embeddings
 from skeleton_of_thought.local.runner import ModelRunner
 
-__all__ = ["Limits", "check_share"]
+__all__ = ["Limits", "checked_share"]
 
 _DEFAULT_NEW_TOKENS = 512
 _REASONING_NEW_TOKENS = 4096
@@ -29,7 +31,6 @@ class Limits:
     """
 
     def __init__(self, runner: ModelRunner, kv_memory: int | float) -> None:
-        self._model = runner.model
         self.embeddings = Embeddings(runner.model)
         self.budget = runner.tokens_in(kv_memory)
         self._longest = runner.longest_in(self.budget)
@@ -41,6 +42,7 @@ class Limits:
         ids: Sequence[int],
         wanted: int | None,
         suited: int | None,
+        configured: int | None,
         token: Callable[[int], object],
         *,
         reasons: bool = False,
@@ -51,6 +53,7 @@ class Limits:
             ids: The prompt in tokens.
             wanted: The caller's limit, in tokens; None for no limit.
             suited: The limit in the prompt's hints, in tokens; None for no limit.
+            configured: The limit of the generation config, where the others are None; None for no limit.
             token: The token of an id, for errors.
             reasons: Whether the model may reason before it answers.
 
@@ -73,21 +76,21 @@ class Limits:
             )
         room = budget - prompt if room is None else min(room, budget - prompt)
         if wanted is None and suited is None:
-            configured = getattr(getattr(self._model, "generation_config", None), "max_new_tokens", None)
             wanted = configured or (_REASONING_NEW_TOKENS if reasons else _DEFAULT_NEW_TOKENS)
         return max(1, min(limit for limit in (wanted, suited, room) if limit is not None))
 
 
-def check_share(kv_memory: float) -> None:
-    """Check the setting `kv_memory`.
+def checked_share(kv_memory: Any) -> int | float:
+    """The setting `kv_memory` as an int or a float of Python's.
 
     Raises:
         InvalidInput: It is neither a number of bytes nor a share of the free memory.
     """
-    number = isinstance(kv_memory, int | float) and not isinstance(kv_memory, bool)
+    number, whole = isinstance(kv_memory, Real) and not isinstance(kv_memory, bool), isinstance(kv_memory, Integral)
     # Not `<= 0`: a NaN is neither.
-    if not number or not kv_memory > 0 or (isinstance(kv_memory, float) and kv_memory > 1):
+    if not number or not kv_memory > 0 or (not whole and kv_memory > 1):
         raise InvalidInput(
             f"kv_memory is {kv_memory!r:.40}; it must be a number of bytes (an int) or a share of free memory "
             "(a float above 0 and up to 1)."
         )
+    return int(kv_memory) if whole else float(kv_memory)

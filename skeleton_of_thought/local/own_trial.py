@@ -101,7 +101,7 @@ def try_own_cache(model: Any, config: Any, path: DecodingPath, device: torch.dev
         failures[way] = fault_of(lambda own=own: _explore(own, reference))  # type: ignore[misc]
         if not failures[way]:
             kind = "separate" if own.caches else "none"
-            return DecodingPath(kind, path.reason, path.expected), own
+            return DecodingPath(kind, "" if own.stacks_all else path.reason, path.expected), own
     logger.debug("%s cannot continue from a cache: %s", type(model).__name__, failures)
     if path.kind == "separate" and "given" in failures:
         path = DecodingPath("none", f"with a cache {failures['given']}", expected=False)

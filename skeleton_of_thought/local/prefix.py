@@ -113,7 +113,12 @@ class PrefixStore:
     """
 
     def __init__(
-        self, capacity: int, snapshots: SnapshotStore | None = None, *, stateful: bool = False, state_tokens: int = 0
+        self,
+        capacity: int,
+        snapshots: SnapshotStore | None = None,
+        *,
+        stateful: bool = False,
+        state_tokens: int = 0,
     ) -> None:
         self._capacity = capacity
         self._stateful = stateful

@@ -25,11 +25,12 @@ from skeleton_of_thought.local.decoding_path import (
     infer_path,
     plain_logits,
 )
+from skeleton_of_thought.local.fingerprint import ModelState
 from skeleton_of_thought.local.kv import BatchCache
-from skeleton_of_thought.local.lean import LeanModel
+from skeleton_of_thought.local.lean import LeanModel, first_layers
 from skeleton_of_thought.local.own_cache import OwnCache, RowState
 from skeleton_of_thought.local.own_trial import Reference, continues, try_outgrowing, try_own_cache
-from skeleton_of_thought.local.packed import fingerprint, packing_fits_memory
+from skeleton_of_thought.local.packed import packing_fits_memory
 from skeleton_of_thought.local.trial import Trial, probe_tokens
 from skeleton_of_thought.local.twin import Twin
 
@@ -45,6 +46,13 @@ MAX_FORWARD_TOKENS = 2048
 
 _LEAST_PACKED = 1 << 19
 """The weights of a layer from which packing does not slow down a single row."""
+
+_LEAST_BATCHED = 1 << 16
+"""The same where rows are decoded as a batch, which gains more. Tiny layers take longer packed."""
+
+_HALF_TOLERANCE = {torch.bfloat16: 0.2, torch.float16: 0.02}
+"""The allowed difference of logits, relative to the largest, between a model of known layout that rounds all its values
+to a type and one that rounds few of them. The demo model's own error in bfloat16 is up to 0.09."""
 
 
 class ModelRunner:
@@ -89,6 +97,7 @@ class ModelRunner:
         self._optimize = optimize
         self._share = share
         self._fast: LeanModel | Twin | None = None
+        self._state = ModelState(model)
         # Not inference mode: tensors that a model caches in its first forward would be unusable for training it later.
         with torch.no_grad(), _trying(model, self.device):
             path = infer_path(model, self.config)
@@ -103,7 +112,7 @@ class ModelRunner:
         self.state_tokens = -int(-(states + self._own.fixed_bytes) // self.text_bytes)
         if (warning := self.path.warning(type(model).__name__)) and not self.batches:
             logger.warning(warning)
-        self._known = self._now()
+        self._state.settle()
         self._fast = self._faster()
         logger.info("%s runs with optimization %r", type(model).__name__, self.optimization)
 
@@ -131,21 +140,12 @@ class ModelRunner:
 
     def refresh(self) -> bool:
         """Detect changes of the model since the last call and follow them. Returns whether there were any."""
-        now = self._now()
-        changed = now != self._known
+        changed = self._state.changed()
         if changed:
-            self._known, self._fast = now, None
+            self._fast = None
             self._bind(self.model)
             self._fast = self._faster()
         return changed
-
-    def _now(self) -> tuple[bool, list[int], list[tuple[object, ...]]]:
-        """A value that changes with the model's modules and weights."""
-        return (
-            Twin.supports(self.model),
-            [id(module) for module in self.model.modules()],
-            fingerprint(self.model.parameters()),
-        )
 
     @property
     def shares(self) -> bool:
@@ -158,14 +158,14 @@ class ModelRunner:
             return None
         packing = self._optimize != "none" and packing_fits_memory(self.model)
         if packing and self._optimize in ("auto", "lean") and LeanModel.supports(self.model):
-            lean = LeanModel(self.model)
-            if self._equal(lean, share=True):
+            if lean := self._lean():
                 return lean
             logger.warning("%s has an unexpected layout: it runs by its own modules", type(self.model).__name__)
         if self.cache_kind != "batched":
             twin = Twin(self.model, pack=packing and self._own.stacks, least=_LEAST_PACKED)
             return twin if self._continues(twin) else None
-        self._fast = twin = Twin(self.model, pack=packing)
+        least = 0 if self._optimize == "packed" else _LEAST_BATCHED
+        self._fast = twin = Twin(self.model, pack=packing, least=least)
         shares = self._share and not self.path.stateful and attends_to_all(self.config) and twin.share()
         if shares and not self._equal(self._run, share=True):
             twin.unshare()
@@ -173,6 +173,17 @@ class ModelRunner:
             self._outgrowing = self._outgrowing.bound(twin.model)
             return twin
         return None
+
+    def _lean(self) -> LeanModel | None:
+        """A lean forward if it gives the model's own logits."""
+        tolerance = _HALF_TOLERANCE.get(self.model.dtype)
+        if tolerance is not None:
+            # The model's own rounding would hide an error in the layout.
+            small = first_layers(self.model)
+            if not self._equal(LeanModel(small), share=True, model=small):
+                return None
+        lean = LeanModel(self.model, two_kinds=packing_fits_memory(self.model, copies=2))
+        return lean if self._equal(lean, share=True, tolerance=tolerance) else None
 
     def _bind(self, model: Any) -> None:
         """Have rows with caches of the model's own kind, and those without a cache, run this model."""
@@ -191,14 +202,24 @@ class ModelRunner:
             self._bind(twin.model)
         return equal
 
-    def _equal(self, run: Run, *, share: bool) -> bool:
-        """Whether a forward gives the model's own logits for a few tokens in a batch."""
-        with torch.inference_mode(), _trying(self.model, self.device):
+    def _equal(self, run: Run, *, share: bool, model: Any = None, tolerance: float | None = None) -> bool:
+        """Whether a forward gives a model's own logits for a few tokens, in a batch and at once.
+
+        Args:
+            run: The forward.
+            share: Whether rows attend to a common beginning in place.
+            model: By default the runner's model.
+            tolerance: The allowed difference, by default that of the model's type.
+        """
+        model = self.model if model is None else model
+        with torch.inference_mode(), _trying(model, self.device):
             try:
-                trial = Trial.of(self.model, self.device, lambda ids: plain_logits(self.model, ids))
-                return batch_fits(trial, self.path, run, self._new_cache, share=share)
+                trial = Trial.of(model, self.device, lambda ids: plain_logits(model, ids), tolerance)
+                return trial.fits_at_once(run, self.caches) and batch_fits(
+                    trial, self.path, run, self._new_cache, share=share
+                )
             except Exception as error:
-                logger.debug("A faster forward of %s failed", type(self.model).__name__, exc_info=error)
+                logger.debug("A faster forward of %s failed", type(model).__name__, exc_info=error)
                 return False
 
     @property
@@ -242,7 +263,8 @@ class ModelRunner:
             return sum(self._token_layers) / len(self._token_layers)
         heads = self._number("num_attention_heads")
         size = self._number("head_dim", self._number("hidden_size") // heads)
-        each = int(self.model.get_input_embeddings().weight.element_size())
+        # The lean forward keeps them in float32.
+        each = 4 if isinstance(self._fast, LeanModel) else self.model.get_input_embeddings().weight.element_size()
         return 2.0 * self._number("num_key_value_heads", heads) * size * each
 
     def _measure(self) -> tuple[list[int], int]:

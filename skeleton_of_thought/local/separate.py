@@ -273,7 +273,7 @@ class SeparateLane:
     def _leave(self, row: Row) -> None:
         """Remove a row that has ended, and keep its state for prompts that continue its text."""
         group = next(group for group in self._groups if row in group.rows)
-        if not row.cancelled and not isinstance(row.result, BaseException):
+        if not (row.mixed or row.cancelled or isinstance(row.result, BaseException)):
             at = group.rows.index(row)
             self._keep((*row.prompt_ids, *row.output_ids)[: group.state.lengths[at]], group.state, at)
         self.drop(row)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from skeleton_of_thought.local.kv import BatchCache, Layers, RowsCache, Segment
+from skeleton_of_thought.local.kv import BatchCache, Caches, Layers, RowsCache, Segment
 
 __all__ = ["PROBE_TOKENS", "Run", "Trial", "logit_distance", "logit_tolerance", "probe_tokens"]
 
@@ -88,13 +88,20 @@ class Trial:
     least: float
 
     @classmethod
-    def of(cls, model: Any, device: torch.device, plain: Callable[[torch.Tensor], torch.Tensor]) -> Trial:
+    def of(
+        cls,
+        model: Any,
+        device: torch.device,
+        plain: Callable[[torch.Tensor], torch.Tensor],
+        tolerance: float | None = None,
+    ) -> Trial:
         """The trial of a model.
 
         Args:
             model: The model.
             device: The device of tokens.
             plain: Returns the model's logits after each token of a text, `[tokens, vocabulary]`.
+            tolerance: The allowed distance, by default that of the model's type.
 
         Raises:
             ValueError: The logits are not numbers.
@@ -106,10 +113,18 @@ class Trial:
         noise = logit_distance(own[:part], plain(ids[:, :part]))
         if not math.isfinite(noise):
             raise ValueError("its logits are not numbers")
+        if tolerance is not None:
+            return cls(ids, own, tolerance, noise, tolerance)
         tolerance = logit_tolerance(model)
         slack = max(tolerance, min(4 * noise, 0.2))
         exact = model.get_input_embeddings().weight.dtype == torch.float32 and slack == tolerance
         return cls(ids, own, slack, noise, tolerance / 30 if exact else slack)
+
+    def fits_at_once(self, run: Run, caches: Caches) -> bool:
+        """Whether the whole text at once has the model's logits."""
+        positions = torch.arange(self.ids.shape[1], device=self.ids.device)[None]
+        got = run(self.ids, caches.rows(1, self.ids.shape[1]), positions)[0]
+        return self._distance(self.ids.shape[1] - 1, got) <= self.slack
 
     def batch_fits(self, run: Run, *, share: bool = False) -> bool:
         """Whether rows of unequal length have the model's logits in a batch. Runs five forwards.

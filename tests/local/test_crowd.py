@@ -206,12 +206,11 @@ def test_rows_of_one_token_recover_before_the_cache_has_any_layer(crowd: LocalEn
 
 
 def test_two_guilty_rows_end_and_no_other(crowd: LocalEngine) -> None:
-    prompts = [*PROMPTS, STORY + " 🙂", "🚀"]
     expected = alone(crowd)
-    marks = {marker(crowd, text, expected[:-2]) for text in prompts[-2:]}
-    Faults(crowd, lambda ids, positions: any(marks & set(row) for row in ids))
-    got = run(crowd, prompts)
-    assert [type(one) for one in got[-2:]] == [Fault, Fault]
+    (one, first), (two, second), *_ = marks(crowd, expected)
+    Faults(crowd, lambda ids, positions: any({first, second} & set(row) for row in ids))
+    got = run(crowd, [*PROMPTS, f"{STORY} {one}", two])
+    assert [type(end) for end in got[-2:]] == [Fault, Fault]
     assert got[:-2] == expected
 
 

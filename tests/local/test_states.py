@@ -15,6 +15,7 @@ pytest.importorskip("transformers.models.qwen3_5", reason="this transformers has
 
 from skeleton_of_thought.local import LocalEngine
 from skeleton_of_thought.local.kv import Layers, States
+from skeleton_of_thought.local.prefix import PrefixStore, Strip
 from skeleton_of_thought.local.runner import ModelRunner
 from skeleton_of_thought.local.states import StateBatch
 
@@ -131,7 +132,7 @@ def all_alone(model: Any, prompts: Sequence[str], tokens: int = TOKENS) -> list[
 
 
 def written(engine: LocalEngine, prompts: Sequence[str], tokens: int = TOKENS) -> list[tuple[int, ...]]:
-    return [c.token_ids for c in engine.generate(prompts, max_new_tokens=tokens)]
+    return [c.token_ids for c in engine.generate(prompts, max_new_tokens=tokens, ignore_eos=True)]
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -169,7 +170,7 @@ def test_rows_join_and_leave_while_others_are_written(model: Any) -> None:
     with LocalEngine(model, TOKENIZER, prefill_chunk=7) as engine:
         streams = []
         for prompt, length in zip(prompts, lengths, strict=True):
-            streams.append(engine.stream(prompt, max_new_tokens=length))
+            streams.append(engine.stream(prompt, max_new_tokens=length, ignore_eos=True))
             next(streams[0], None)
         got = [_rest(stream) for stream in streams]
     assert got == [alone(model, prompt, length) for prompt, length in zip(prompts, lengths, strict=True)]
@@ -225,21 +226,22 @@ def test_states_count_as_memory_of_rows_and_of_kept_prompts(qwen: Any) -> None:
     runner = ModelRunner(qwen)
     state = sum(part.nbytes for layer in _begun(runner)[1] for part in layer if part is not None)
     assert runner.state_tokens >= state // (runner.token_bytes * 2) > 0
-    with LocalEngine(qwen, TOKENIZER, prefix_cache_tokens=0) as engine:
-        written(engine, [OTHER])
-        assert engine.stats().kv_bytes == 0
-    with LocalEngine(qwen, TOKENIZER) as engine:
-        written(engine, [OTHER])
-        # Two kept places: before the prompt's last token and at the end of its answer; one layer of two attends.
-        text = (len(OTHER) + TOKENS - 1) * runner.token_bytes
-        assert engine.stats().kv_bytes == 2 * state + text
-    with LocalEngine(qwen, TOKENIZER, kv_memory=int(2.5 * (state + 30 * runner.token_bytes))) as engine:
-        assert written(engine, MIXED[:4]) == all_alone(qwen, MIXED[:4])
+    # One layer of two attends.
+    assert (runner.text_share, runner.memory_of(10)) == (0.5, 5 + runner.state_tokens)
+    store = PrefixStore(100, stateful=True, state_tokens=runner.state_tokens)
+    for length in (40, 20):
+        store.add(Strip(tuple(range(length)), 0, _begun(runner, length)[0], None, _begun(runner, length)[1]))
+    assert store.tokens == 60 + 2 * runner.state_tokens
+    assert store.strips[0].nbytes == 40 * runner.token_bytes + state
+    prompts = [letters(20, seed) for seed in range(61, 65)]
+    row = state + (20 + TOKENS) * runner.token_bytes
+    with LocalEngine(qwen, TOKENIZER, kv_memory=int(2.5 * row)) as engine:
+        assert written(engine, prompts) == all_alone(qwen, prompts)
         assert engine.stats().peak_batch_size == 2
 
 
 def test_a_cancelled_row_leaves_the_states_of_the_others_alone(engine: LocalEngine, qwen: Any) -> None:
-    streams = [engine.stream(prompt, max_new_tokens=20) for prompt in (OTHER, MIXED[3], BEGINNING)]
+    streams = [engine.stream(prompt, max_new_tokens=20, ignore_eos=True) for prompt in (OTHER, MIXED[3], BEGINNING)]
     for stream in streams:
         next(stream)
     streams[0].close()
@@ -264,7 +266,7 @@ def test_a_row_that_fails_fails_alone(last: bool, qwen: Any) -> None:
     model.generation_config = qwen.generation_config
     poison = letters(3, 51) + chr(0x100 + POISON) + ("" if last else letters(3, 52))
     with LocalEngine(model, TOKENIZER) as engine:
-        streams = [engine.stream(prompt, max_new_tokens=20) for prompt in (OTHER, MIXED[3])]
+        streams = [engine.stream(prompt, max_new_tokens=20, ignore_eos=True) for prompt in (OTHER, MIXED[3])]
         for stream in streams:
             next(stream)
         bad = engine.stream(poison, max_new_tokens=4)
