@@ -262,6 +262,7 @@ class OwnCache:
         if "next_sequence_length" in _PREPARES:
             arguments |= {"is_first_iteration": first, "next_sequence_length": None if first else tokens}
         else:
+            arguments = {_EARLIER_NAMES.get(name, name): value for name, value in arguments.items()}
             arguments["cache_position"] = _range(length - tokens, length, device)[0]
             arguments["attention_mask"] = torch.ones_like(state.text)
         return {**self._model.prepare_inputs_for_generation(state.text, **arguments), "return_dict": True}
@@ -342,6 +343,9 @@ def _tensors_in_modules(model: Any) -> dict[_Key, _Held]:
                     found[path, part, name] = _Held(None, 0, None)
     return found
 
+
+_EARLIER_NAMES = {"mems": "past_key_values", "past_buckets_states": "past_key_values"}
+"""Outputs that `generate` of earlier versions of transformers passes on by another name."""
 
 _PREPARES = inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
 
