@@ -52,6 +52,7 @@ def forms() -> dict[str, Form]:
     here = Path(__file__).resolve().parent
     sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != here]
     from llama_index.core.llms import MockLLM
+    from llama_index.core.schema import QueryBundle
 
     from llama_index_sot.templates import Templates
     from skeleton_of_thought.prompts import PromptSet
@@ -60,7 +61,7 @@ def forms() -> dict[str, Form]:
     return {
         **{template: _filled(template) for template in TEMPLATES},
         "the mean of {title} and {query_str}": lambda question, title: [title, question],
-        ENGINE: lambda question, title: engine.point_query(question, title).embedding_strs,
+        ENGINE: lambda question, title: engine.point_query(QueryBundle(question), title).embedding_strs,
     }
 
 

@@ -268,10 +268,12 @@ def _structured(
 def _native(kwargs: Mapping[str, Any], call: Call, model: ChatTransformers) -> dict[str, Any]:
     assert call.prompt is not None
     chosen = "max_tokens" in kwargs or "max_tokens" in model.model_fields_set
+    reasons = not call.prompt.prefill and model.engine.reasons
     # The caller's settings win, but the prompt sets the stop string and may lower the limit.
-    settings = {**engine_settings(call.prompt.hints), **kwargs}
+    settings = {**engine_settings(call.prompt.hints, reasons=reasons), **kwargs}
     settings["stop_after_text"] = call.prompt.hints.stop
-    settings["max_tokens"] = token_limit(call, kwargs.get("max_tokens", model.max_tokens), chosen=chosen)
+    own = kwargs.get("max_tokens", model.max_tokens)
+    settings["max_tokens"] = token_limit(call, own, chosen=chosen, reasons=reasons)
     return {**settings, "prefill": call.prompt.prefill}
 
 

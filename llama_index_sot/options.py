@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -21,12 +21,14 @@ from llama_index_sot.templates import KEYS
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routers.base import AnyRouter
-from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.settings import Settings, is_whole
 from skeleton_of_thought.types import Retrieval
 
 __all__ = [
     "AnswerOptions",
     "EngineOptions",
+    "LLMOptions",
+    "OnNoNodes",
     "RouterOption",
     "SettingsOptions",
     "WorkflowOptions",
@@ -34,10 +36,14 @@ __all__ = [
     "check_names",
     "check_options",
     "document_options",
+    "empty_text",
     "split_options",
 ]
 
 DocumentedT = TypeVar("DocumentedT", bound=Any)
+
+OnNoNodes = Literal["empty_response", "answer"]
+"""The option `on_no_nodes`, see `AnswerOptions`."""
 
 RouterOption = AnyRouter | Literal["auto"] | None
 """The option `router`, see `AnswerOptions`."""
@@ -61,6 +67,37 @@ class SettingsOptions(TypedDict, total=False):
     stop_loops: bool
 
 
+class LLMOptions(SettingsOptions, total=False):
+    """The options of `SkeletonOfThoughtLLM`, besides the `llm`.
+
+    Attributes:
+        point_llm: Another LLM for the points.
+        router: Decides whether a chat is answered through a skeleton, or directly, as the LLM answers by itself.
+            `"auto"` (the default): where a skeleton helps, by rules and small models inside the package, without a
+            call; it reads the system messages and the wording around the question, too. A function of the question,
+            sync or async, or a core `Router`, such as `llama_index_sot.PromptRouter`. None for a skeleton always.
+        num_workers: The most calls that are open at a time in one answer (8 by default); None for no limit.
+        concurrency: How the calls run side by side on an event loop: `"async"`, `"thread"`, `"batch"`, or `"auto"`
+            (the default): the best that the LLM supports.
+        prompts: The core's prompts; None for the project's own.
+        skeleton_template: Asks for the skeleton. It must mention `{query_str}`.
+        point_template: Asks for one point. It must mention `{title}` or `{index}`; `{skeleton}` is the numbered list.
+        merge_template: Asks for one text in place of the points, `{draft}`.
+        callback_manager: Receives the legacy callbacks; `Settings.llm = ...` sets it, too. The wrapped LLM keeps its
+            own.
+    """
+
+    point_llm: LLM | None
+    router: RouterOption
+    num_workers: int | None
+    concurrency: Concurrency
+    prompts: PromptSet | None
+    skeleton_template: BasePromptTemplate | str | None
+    point_template: BasePromptTemplate | str | None
+    merge_template: BasePromptTemplate | str | None
+    callback_manager: CallbackManager | None
+
+
 class AnswerOptions(SettingsOptions, total=False):
     """The options of the query engine, the synthesizer and the workflow, besides the `llm`.
 
@@ -80,6 +117,13 @@ class AnswerOptions(SettingsOptions, total=False):
             loop: they use threads, or the batch. `response.metadata["sot"]["concurrency"]` has the choice.
         citations: Number the sources, and ask the model to cite them: `[3]` is `response.source_nodes[2]`. False by
             default.
+        on_no_nodes: The answer where nothing is retrieved. `"empty_response"` (the default): the text `empty_response`,
+            without a call, as LlamaIndex's engines do; with retrieval per point it is the text of each point without
+            nodes, and the whole answer if no point has any. `"answer"`: the LLM's own, without nodes.
+        empty_response: The text of an empty response; None for LlamaIndex's own.
+        multimodal: Show the LLM the images, audio and video of nodes, too, as LlamaIndex's `multimodal` does; for chat
+            LLMs that take them. False by default: the LLM sees their texts, and a line in the log names a node that has
+            none.
         prompts: The core's prompts; None for the project's own.
         skeleton_template: Asks for the skeleton. It must mention `{query_str}`.
         point_template: Asks for one point. It must mention `{title}` or `{index}`; `{skeleton}` is the numbered list.
@@ -96,6 +140,9 @@ class AnswerOptions(SettingsOptions, total=False):
     num_workers: int | None
     concurrency: Concurrency
     citations: bool
+    on_no_nodes: OnNoNodes
+    empty_response: str | None
+    multimodal: bool
     prompts: PromptSet | None
     skeleton_template: BasePromptTemplate | str | None
     point_template: BasePromptTemplate | str | None
@@ -110,7 +157,7 @@ class EngineOptions(AnswerOptions, total=False):
     """The options of `SkeletonOfThoughtQueryEngine.from_defaults`, besides the `llm` and the `retriever`.
 
     Attributes:
-        query_engine: An engine that retrieves, such as `index.as_query_engine()`, in place of a retriever: its
+        query_engine: An engine that retrieves, such as `index.as_query_engine(llm=llm)`, in place of a retriever: its
             retriever, with its own postprocessors. Its response synthesizer is not used.
         retrieval: `"per_point"`: for each point, which sees its own nodes only. `"once"`: for the query, and every
             prompt shows the nodes. `"none"`: the LLM alone. Default: `"per_point"` with a retriever.
@@ -137,6 +184,9 @@ class WorkflowOptions(EngineOptions, total=False):
     retriever: BaseRetriever | None
 
 
+_EMPTY_RESPONSE = "Empty Response"
+"""The answer of LlamaIndex's synthesizers to a query without nodes."""
+
 _DEFAULTS: dict[str, Any] = {
     **{field.name: field.default for field in fields(Settings)},
     "router": "auto",
@@ -144,6 +194,8 @@ _DEFAULTS: dict[str, Any] = {
     "num_workers": 8,
     "concurrency": "auto",
     "citations": False,
+    "on_no_nodes": "empty_response",
+    "multimodal": False,
 }
 """The defaults of options; None for all others."""
 
@@ -265,12 +317,33 @@ def check_llm(name: str, llm: LLM) -> None:
         )
 
 
+def empty_text(on_no_nodes: str, empty_response: str | None) -> str | None:
+    """The text of an answer, or a point, for which nothing was retrieved; None to have the LLM answer without nodes.
+
+    Args:
+        on_no_nodes: As in `AnswerOptions`.
+        empty_response: As in `AnswerOptions`.
+
+    Raises:
+        InvalidInput: A value that cannot work.
+    """
+    if on_no_nodes not in get_args(OnNoNodes):
+        raise InvalidInput(f"on_no_nodes must be 'empty_response' or 'answer', not {on_no_nodes!r}.")
+    if not (empty_response is None or isinstance(empty_response, str)):
+        raise InvalidInput(f"empty_response must be a text, not {empty_response!r:.60}.")
+    if on_no_nodes == "answer":
+        return None
+    return _EMPTY_RESPONSE if empty_response is None else empty_response
+
+
 def check_options(
     llms: Mapping[str, LLM],
     router: RouterOption,
     settings: Settings,
     concurrency: Concurrency,
     num_workers: int | None,
+    *,
+    multimodal: bool = False,
 ) -> AnyRouter | None:
     """Checks options, and makes the router.
 
@@ -280,6 +353,7 @@ def check_options(
         settings: The settings, whose `max_points` the router's cost guard needs.
         concurrency: As in `AnswerOptions`.
         num_workers: As in `AnswerOptions`.
+        multimodal: As in `AnswerOptions`.
 
     Returns:
         The router. Keep it: the cost guard of `"auto"` learns from the answers.
@@ -293,9 +367,10 @@ def check_options(
     check_concurrency(concurrency)
     for llm in llms.values():
         # Adopted models pack their weights now, and not during the first answer.
-        resolve_llm(llm, concurrency)
-    whole = isinstance(num_workers, int) and not isinstance(num_workers, bool)
-    if num_workers is not None and (not whole or num_workers < 1):
+        resolved = resolve_llm(llm, concurrency)
+        if multimodal and (resolved.native is not None or not resolved.takes_messages):
+            raise InvalidInput(f"multimodal=True needs a chat LLM that takes images; {type(llm).__name__} takes text.")
+    if num_workers is not None and not is_whole(num_workers, 1):
         raise InvalidInput(f"num_workers must be at least 1, or None for no limit, not {num_workers!r}.")
     return found
 

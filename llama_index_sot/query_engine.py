@@ -23,10 +23,12 @@ from llama_index_sot.llm_calls import Concurrency, resolve_both
 from llama_index_sot.options import (
     AnswerOptions,
     EngineOptions,
+    OnNoNodes,
     RouterOption,
     check_names,
     check_options,
     document_options,
+    empty_text,
     split_options,
 )
 from llama_index_sot.retrieval import RetrieverFinder
@@ -70,6 +72,10 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
     `from_defaults` makes an engine.
     """
 
+    # Engines from older pickles have neither.
+    _nothing_found: str | None = None
+    _multimodal = False
+
     def __init__(
         self,
         llm: LLM,
@@ -84,6 +90,9 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         num_workers: int | None = 8,
         streaming: bool = False,
         citations: bool = False,
+        on_no_nodes: OnNoNodes = "empty_response",
+        empty_response: str | None = None,
+        multimodal: bool = False,
         prompt_helper: PromptHelper | None = None,
         callback_manager: CallbackManager | None = None,
         **others: Never,
@@ -96,13 +105,15 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         self._point_llm = point_llm or llm
         self._settings = settings or Settings()
         llms = {"llm": self._llm, "point_llm": self._point_llm}
-        self._router = check_options(llms, router, self._settings, concurrency, num_workers)
+        self._router = check_options(llms, router, self._settings, concurrency, num_workers, multimodal=multimodal)
+        self._nothing_found = empty_text(on_no_nodes, empty_response)
+        self._multimodal = multimodal
         self._finder = finder
         self._retrieval: Retrieval = _check_retrieval(retrieval, finder)
         self._citations = citations
         self._templates = templates or Templates(PromptSet(), llm, citations)
         self._concurrency: Concurrency = concurrency
-        self._num_workers = num_workers
+        self._num_workers = None if num_workers is None else int(num_workers)
         self._streaming = streaming
         self._prompt_helper = prompt_helper
         super().__init__(callback_manager=callback_manager or LlamaIndexSettings.callback_manager)
@@ -123,8 +134,9 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
             retriever: Retrieves the nodes.
             options: `llama_index_sot.options.EngineOptions` has how nodes are retrieved (`query_engine`, `retrieval`,
                 `node_postprocessors`); `AnswerOptions` another `point_llm`, the `router`, `streaming`, `num_workers`,
-                `concurrency`, `citations`, templates and other prompts; `skeleton_of_thought.settings.Settings` has
-                `max_points`, `eager`, `merge` and the other settings. `help` lists all of them.
+                `concurrency`, `citations`, `on_no_nodes`, templates and other prompts;
+                `skeleton_of_thought.settings.Settings` has `max_points`, `eager`, `merge` and the other settings.
+                `help` lists all of them.
 
         Raises:
             InvalidInput: A value that cannot work; a `ValueError`.
@@ -266,6 +278,8 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
             point_query=self._templates.point_query,
             packer=packer,
             citations=self._citations,
+            nothing_found=self._nothing_found,
+            multimodal=self._multimodal,
         )
         return AnswerRun(config, query, self.callback_manager, live=live, sync=sync)
 

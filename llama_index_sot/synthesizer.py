@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 from llama_index.core.base.response.schema import RESPONSE_TYPE
 from llama_index.core.llms.llm import LLM
@@ -16,7 +16,7 @@ from llama_index.core.types import RESPONSE_TEXT_TYPE
 from llama_index_sot.answer import AnswerConfig, AnswerRun
 from llama_index_sot.context import make_packer
 from llama_index_sot.llm_calls import Concurrency, resolve_both
-from llama_index_sot.options import AnswerOptions, check_options, document_options, split_options
+from llama_index_sot.options import AnswerOptions, check_options, document_options, empty_text, split_options
 from llama_index_sot.response import (
     AsyncSkeletonOfThoughtStreamingResponse,
     SkeletonOfThoughtResponse,
@@ -25,14 +25,11 @@ from llama_index_sot.response import (
 )
 from llama_index_sot.templates import KEYS, Templates
 from llama_index_sot.tracing import synthesize_event
-from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
 
 __all__ = ["SkeletonOfThoughtSynthesizer"]
 
-_EMPTY = "Empty Response"
-"""The answer of LlamaIndex's synthesizers to a query without nodes."""
 _KEYS = tuple(key for key in KEYS if key != "point_query_template")
 
 
@@ -62,11 +59,8 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
 
     Args:
         llm: Writes skeletons, merges and direct answers, and the points, too; None for `Settings.llm`.
-        on_no_nodes: The answer where nothing was retrieved. `"empty_response"`: the text `empty_response`, without any
-            call, as LlamaIndex's synthesizers do. `"answer"`: an answer by the LLM alone.
-        empty_response: The text of an empty response; None for LlamaIndex's own.
         options: `llama_index_sot.options.AnswerOptions` has another `point_llm`, the `router`, `streaming`,
-            `num_workers`, `concurrency`, `citations`, templates and other prompts;
+            `num_workers`, `concurrency`, `citations`, `on_no_nodes`, templates and other prompts;
             `skeleton_of_thought.settings.Settings` has `max_points`, `merge` and the other settings. `help` lists all
             of them. A direct answer is written over the nodes, too, by `direct_template`.
 
@@ -75,35 +69,36 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         TypeError: There is no such option.
     """
 
+    _multimodal = False  # synthesizers from older pickles have none
+
     def __init__(
         self,
         llm: LLM | None = None,
-        *,
-        on_no_nodes: Literal["empty_response", "answer"] = "empty_response",
-        empty_response: str | None = None,
         **options: Unpack[AnswerOptions],
     ) -> None:
-        if on_no_nodes not in ("empty_response", "answer"):
-            raise InvalidInput(f"on_no_nodes must be 'empty_response' or 'answer', not {on_no_nodes!r}.")
         split = split_options(SkeletonOfThoughtSynthesizer, options)
         helper = options.get("prompt_helper")
         # Without the callback manager: the base class would put it into the LLM, which others may use, too.
         super().__init__(llm, prompt_helper=helper, streaming=options.get("streaming", False))
-        self._empty_response = _EMPTY if empty_response is None else empty_response
+        nothing_found = empty_text(options.get("on_no_nodes", "empty_response"), options.get("empty_response"))
+        self._empty_response = nothing_found or ""
+        self._on_no_nodes = "answer" if nothing_found is None else "empty_response"
+        self._multimodal = options.get("multimodal", False)
         self._callback_manager = options.get("callback_manager") or self._callback_manager
         self._own_prompt_helper = helper
         self._point_llm = options.get("point_llm") or self._llm
         self._settings = split.settings
-        self._on_no_nodes = on_no_nodes
-        self._num_workers = options.get("num_workers", 8)
+        num_workers = options.get("num_workers", 8)
         self._concurrency: Concurrency = options.get("concurrency", "auto")
         self._router = check_options(
             {"llm": self._llm, "point_llm": self._point_llm},
             options.get("router", "auto"),
             self._settings,
             self._concurrency,
-            self._num_workers,
+            num_workers,
+            multimodal=self._multimodal,
         )
+        self._num_workers = None if num_workers is None else int(num_workers)
         self._citations = options.get("citations", False)
         self._templates = Templates(options.get("prompts") or PromptSet(), self._llm, self._citations, _KEYS)
         self._templates.update(split.templates)
@@ -197,6 +192,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
                 self._own_prompt_helper, (llm, point_llm), self._templates, self._settings, response_kwargs
             ),
             citations=self._citations,
+            multimodal=self._multimodal,
         )
         return AnswerRun(config, query, self._callback_manager, live=self._streaming, sync=sync)
 

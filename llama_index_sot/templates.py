@@ -19,7 +19,7 @@ from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, RouterWrapp
 from skeleton_of_thought.templates import with_history
 from skeleton_of_thought.types import Conversation, Message, Prompt, RouteDecision
 
-__all__ = ["KEYS", "LlamaIndexTemplate", "TemplateRouter", "Templates"]
+__all__ = ["KEYS", "LlamaIndexTemplate", "TemplateRouter", "Templates", "asked_question"]
 
 _NAMES = {"question": "query_str", "context": "context_str"}
 """The core's placeholders with other names in LlamaIndex; templates may use either."""
@@ -47,6 +47,10 @@ _CITED = (
 )
 # This text is for keyword search and rerankers; `Templates.point_query` sets others for embeddings.
 _POINT_QUERY = PromptTemplate("{title} ({query_str})")
+_RETRY = "Here is a previous bad answer.\n"
+_AFTER_QUESTION = f"\n----------------\n{_RETRY}"
+_BEFORE_QUESTION = "\nNow answer the question.\n"
+"""The words of `RetryQueryEngine` around a question, an earlier answer to it and the evaluation of that."""
 _BRACED = re.compile(r"\{(\w+)\}")
 
 
@@ -103,6 +107,7 @@ class Templates:
         citations: Whether the wording for a context asks for citations.
         keys: The keys of the templates that can be replaced.
         own: The user's templates, by their keys.
+        warned: Whether the log has a line about nodes without text.
     """
 
     base: core.PromptSet
@@ -110,6 +115,7 @@ class Templates:
     citations: bool = False
     keys: tuple[str, ...] = KEYS
     own: dict[str, BasePromptTemplate] = field(default_factory=dict)
+    warned: bool = False
 
     def shown(self) -> dict[str, BasePromptTemplate]:
         """All prompts as LlamaIndex templates, without the core's examples for models that continue a prefill."""
@@ -156,18 +162,22 @@ class Templates:
         wording: str = template.format(llm=self.llm, context_str="{context}", context="{context}")
         return wording
 
-    def point_query(self, question: str, title: str) -> QueryBundle:
+    def point_query(self, query: QueryBundle, title: str) -> QueryBundle:
         """The query for a point's nodes.
 
-        A user's template is embedded as it is. The default is embedded as the mean of the title alone and of title and
-        question: together with the question, every title finds the question's nodes, because the question is most of
-        the text; without the question, "Storage" finds anything about storing (`benchmarks/retrieval.py`).
+        Texts that a transform wants to be embedded for the question, such as the hypothetical answers of HyDE, are
+        embedded beside the point's own. A user's template is embedded as it is. The default is embedded as the mean of
+        the title alone and of title and question: together with the question, every title finds the question's nodes,
+        because the question is most of the text; without the question, "Storage" finds anything about storing
+        (`benchmarks/retrieval.py`).
         """
+        question, more = asked_question(query), _texts_to_embed(query)
         if "point_query_template" not in self.own:
-            query = f"{title} ({question})"
-            return QueryBundle(query, custom_embedding_strs=[title, query])
+            text = f"{title} ({question})"
+            return QueryBundle(text, custom_embedding_strs=[title, text, *more])
         values = _with_aliases({"question": question, "title": title})
-        return QueryBundle(self.own["point_query_template"].format(llm=self.llm, **values))
+        text = self.own["point_query_template"].format(llm=self.llm, **values)
+        return QueryBundle(text, custom_embedding_strs=[text, *more] if more else None)
 
     def _default(self, key: str) -> BasePromptTemplate | None:
         if key == "point_query_template":
@@ -206,19 +216,30 @@ class Templates:
 
 @dataclass(frozen=True)
 class TemplateRouter(RouterWrapper):
-    """A router that also reads the instructions around the question: the LLM's system prompt, and the template.
-
-    The question itself stays as it is, for routers that are functions of it.
+    """A router that reads the question and the instructions around it: the LLM's system prompt, and the template.
 
     Attributes:
         router: The router.
+        question: The question, where the query has more text than that.
         system_prompt: The LLM's own system prompt.
         direct: The caller's template of a direct answer, where that is used.
     """
 
     router: AnyRouter
+    question: str | None = None
     system_prompt: str | None = None
     direct: core.Template | str | None = None
+
+    @classmethod
+    def around(
+        cls, router: AnyRouter | None, query: QueryBundle, system_prompt: str | None, direct: core.Template | str | None
+    ) -> AnyRouter | None:
+        """The router for a query; unchanged if there is nothing but the question to read."""
+        asked = asked_question(query)
+        question = None if asked == query.query_str else asked
+        if router is None or not (question or direct is not None or system_prompt):
+            return router
+        return cls(router, question, system_prompt, direct)
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
         """The decision if it needs no call."""
@@ -238,7 +259,10 @@ class TemplateRouter(RouterWrapper):
             template = core.PromptTemplate(self.direct) if isinstance(self.direct, str) else self.direct
             prompt = template.render(Conversation.of("…"), {"question": "…", "context": "…"}, prefill=False)
             texts += [message.text for message in prompt.messages]
-        return replace(conversation, messages=(*(Message("system", text) for text in texts), *conversation.messages))
+        asked = conversation.messages
+        if self.question is not None:
+            asked = (*asked[:-1], Message("user", self.question))
+        return replace(conversation, messages=(*(Message("system", text) for text in texts), *asked))
 
 
 def _renamed(text: str) -> str:
@@ -247,3 +271,29 @@ def _renamed(text: str) -> str:
         return f"{{{_NAMES.get(core_name, core_name)}}}"
 
     return _BRACED.sub(placeholder, text)
+
+
+def asked_question(query: QueryBundle) -> str:
+    """The question in a query whose text holds more.
+
+    Transforms such as that of `RetryQueryEngine` put an earlier answer and instructions around the question, and leave
+    the question alone as the text to embed.
+    """
+    text = query.query_str
+    if _RETRY not in text:
+        return text
+    inner = [part for part in query.custom_embedding_strs or () if part and part in text]
+    text = min(inner, key=len, default=text)
+    while True:  # a second retry stands around the first
+        if text.startswith(_RETRY) and _BEFORE_QUESTION in text:
+            text = text.rpartition(_BEFORE_QUESTION)[2]
+        elif _AFTER_QUESTION in text:
+            text = text.partition(_AFTER_QUESTION)[0]
+        else:
+            return text if text.strip() else query.query_str
+
+
+def _texts_to_embed(query: QueryBundle) -> list[str]:
+    """The texts that a transform wants to be embedded for a query besides its question, such as HyDE's answers."""
+    known = ("", query.query_str, asked_question(query))
+    return [text for text in query.custom_embedding_strs or () if text not in known and _RETRY not in text]

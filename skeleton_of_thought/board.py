@@ -7,6 +7,7 @@ import heapq
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from skeleton_of_thought.errors import InvalidInput, PointTimeout
@@ -185,10 +186,10 @@ class Board:
         self.share: Share | None = None
         if not isinstance(limit, int | None) and hasattr(limit, "most"):
             self.share, limit = limit, limit.most
-        if limit is not None and not (isinstance(limit, int) and limit >= 1):
+        if limit is not None and not (isinstance(limit, Integral) and int(limit) >= 1):
             raise InvalidInput(f"max_concurrency must be a whole number of at least 1, or None, not {limit!r}.")
         self._flows = flows
-        self._limit = limit
+        self._limit = None if limit is None else int(limit)
         self._grace = grace
         self._delayed: list[tuple[float, int, Key, Call]] = []
         self._ready: list[tuple[bool, int, Key, Call]] = []

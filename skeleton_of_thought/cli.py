@@ -141,8 +141,25 @@ def _model(args: Namespace) -> ModelSpec:
         raise InvalidInput(f"{setting.origin}: {error}") from error
 
 
+def _check_raw(args: Namespace) -> None:
+    """Refuses what a text without a chat around it cannot have."""
+    if not getattr(args, "raw", False):
+        return
+    if args.compare:
+        raise InvalidInput("--raw goes without --compare, which needs a skeleton.")
+    for name in ("system", "prompts", "merge"):
+        setting = args.defaults.settings.get(name)
+        if getattr(args, name) and (setting is None or setting.value != getattr(args, name)):
+            raise InvalidInput(f"--raw goes without --{name}: the model gets the question's text alone.")
+    args.system, args.prompts, args.merge = None, None, False
+    if _model(args).source != "local":
+        raise InvalidInput("--raw is for local models: servers put every question into a chat.")
+
+
 def _router(args: Namespace) -> AnyRouter | None:
     """The router of `sot ask` and `sot chat`; None for a skeleton in every case. Imports it only if it is used."""
+    if getattr(args, "raw", False):
+        return lambda question: False
     if getattr(args, "compare", False) or not args.router:
         return None
     from skeleton_of_thought.routers.auto import AutoRouter, as_router
@@ -176,6 +193,7 @@ class _AnswerOptions:
             seed=args.seed,
             max_tokens=args.max_tokens,
             prefill=args.prefill,
+            raw=getattr(args, "raw", False),
             quiet=args.quiet,
         )
 
@@ -202,6 +220,7 @@ def _warn_if_slow(backend: ModelBackend, args: Namespace) -> None:
 
 
 def _ask(args: Namespace, backend: ModelBackend | None) -> int:
+    _check_raw(args)
     conversation = Conversation.of(question_of(args.question), system=_system(args))
     file = None if args.output is None else OutputFile.of(args.output, json=args.json)
     options = _AnswerOptions.of(args)

@@ -40,10 +40,13 @@ from skeleton_of_thought.types import (
 if TYPE_CHECKING:
     from skeleton_of_thought.merging import MergeWriting
 
-__all__ = ["REPEATED", "DirectWriting", "Draft", "PointWriting", "Release"]
+__all__ = ["NO_SOURCES", "REPEATED", "DirectWriting", "Draft", "PointWriting", "Release"]
 
 REPEATED = "loop"
 """The finish reason of a text that was ended because it repeated itself."""
+
+NO_SOURCES = "no_sources"
+"""The finish reason of a text that stands in place of one whose sources were not found."""
 
 _WORST: dict[str | None, int] = {"error": 0, "content_filter": 1, "refusal": 2, "length": 3, REPEATED: 4}
 """The finish reasons of points that an answer takes over as its own, the worst first."""
@@ -104,6 +107,10 @@ class PointWriting:
         if self._cleaner.restarted:
             void_text(self)
         return text if self.loops is None else self.loops.feed(text) + self.loops.close()
+
+    def missing(self, nothing_found: str | None) -> bool:
+        """Whether the point, not yet ended, is not written because nothing was retrieved for it."""
+        return nothing_found is not None and not self.sources and not self.attempt and self.expansion is None
 
     @property
     def begun(self) -> bool:
@@ -230,12 +237,14 @@ class Release:
     Attributes:
         live: As given; set at the end of the answer.
         held: As given; set once the skeleton is complete.
+        waiting: Whether the points wait until a point has sources.
         queue: The points that are not yet released as a whole, in document order.
         first_text: Seconds from the start of the answer to its first text; None while there is none.
     """
 
     def __init__(self, join: Join, *, live: bool, held: bool) -> None:
         self.held = held
+        self.waiting = False
         self.first_text: float | None = None
         self._join: Join = join
         self.live = live
@@ -259,7 +268,7 @@ class Release:
     def points(self, offset: float) -> list[AnswerDelta]:
         """Releases all text of points that may show by now, with their headings."""
         deltas: list[AnswerDelta] = []
-        while self.queue and self.live and not self.held:
+        while self.queue and self.live and not self.held and not self.waiting:
             writing = self.queue[0]
             text = "".join(writing.pieces[writing.released :])
             fresh = not writing.released and self._join == "numbered" and writing.expansion is None
@@ -343,7 +352,8 @@ class Draft:
     def written(self) -> list[Expansion]:
         """The points that have a text and did not fail, of which a merge is made."""
         expansions = (writing.expansion for writing in self.points.values())
-        return [each for each in expansions if each is not None and each.error is None and each.text]
+        good = (each for each in expansions if each is not None and each.error is None and each.text)
+        return [each for each in good if each.finish_reason != NO_SOURCES]
 
     def failed(self) -> str:
         """The text of the points that failed."""

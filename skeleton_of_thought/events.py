@@ -51,10 +51,10 @@ class SkeletonDone:
 
 @dataclass(frozen=True)
 class SkeletonRestarted:
-    """The points found so far are part of the model's reasoning: all events about them are void.
+    """The points found so far are void, with all events about them.
 
-    Their calls are cancelled. An `AnswerRestarted` follows if text of theirs was released. The points of the answer, or
-    a direct answer, come next.
+    They were part of the model's reasoning, or nothing was retrieved for any of them. Their calls are cancelled. An
+    `AnswerRestarted` follows if text of theirs was released. The points of the answer, or a direct answer, come next.
 
     Attributes:
         skeleton: The points that are void.

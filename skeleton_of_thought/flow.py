@@ -16,12 +16,12 @@ from skeleton_of_thought.adapters.replies import ending
 from skeleton_of_thought.board import Action
 from skeleton_of_thought.draft import REPEATED, Draft, PointWriting
 from skeleton_of_thought.errors import InvalidInput, ReplyError
-from skeleton_of_thought.merging import MergeFlow
 from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
 from skeleton_of_thought.restarts import void_point, void_skeleton
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, Router, check_router, failure_decision, races
 from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.sources import SourcesFlow
 from skeleton_of_thought.templates import AnswerPrompts
 from skeleton_of_thought.types.answer import Answer, Conversation, Point, RouteDecision, Skeleton, Stage
 from skeleton_of_thought.types.calls import Call, Reply, Retrieval
@@ -31,7 +31,7 @@ __all__ = ["AnswerFlow"]
 logger = logging.getLogger(__name__)
 
 
-class AnswerFlow(MergeFlow):
+class AnswerFlow(SourcesFlow):
     """The life of one answer.
 
     Args:
@@ -46,6 +46,8 @@ class AnswerFlow(MergeFlow):
         structured: Whether the backend gives the skeleton as data (`Reply.titles`); a failed call is repeated as text.
         retrieval: When calls of stage `sources` retrieve; see `Retrieval`.
         found: The context of the question and its sources, where the caller has them already.
+        nothing_found: The text in place of a point or a direct answer for which nothing was retrieved; None to have it
+            written without sources.
 
     Attributes:
         finished: Whether the last event was emitted.
@@ -67,6 +69,7 @@ class AnswerFlow(MergeFlow):
         structured: bool = False,
         retrieval: Retrieval = "none",
         found: Reply | None = None,
+        nothing_found: str | None = None,
     ) -> None:
         if retrieval not in get_args(Retrieval):
             raise InvalidInput(f"retrieval must be {' or '.join(map(repr, get_args(Retrieval)))}, not {retrieval!r}.")
@@ -85,6 +88,8 @@ class AnswerFlow(MergeFlow):
         if found is not None:
             self._draft.sources, self._prompts.context = found.sources, found.context
         self._release, self._points = self._draft.release, self._draft.points
+        self._nothing_found = nothing_found
+        self._waits_for_sources = self._release.waiting = own_context and nothing_found is not None
         self._router, self._given, self._retrieval, self._structured = router, skeleton, retrieval, structured
         self._racing = False
         self._raced: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -213,40 +218,6 @@ class AnswerFlow(MergeFlow):
         self._draft.finish_reason = finish_reason
         self._finish()
 
-    # --- sources ---
-
-    def _take_sources(self, point: Point | None, sources: tuple[Any, ...], context: str) -> None:
-        self._actions.append(events.SourcesFound(point, sources))
-        if point is not None:
-            writing = self._points[point.index]
-            writing.sources, writing.context = sources, context
-            self._points_sourced += 1
-            self._end_sources_if_complete()
-            self._write_point(writing)
-            return
-        self._draft.sources, self._prompts.context = sources, context
-        self._actions.append(events.SourcesDone())
-        if self._draft.route == "direct":
-            self._answer_directly()
-        else:
-            self._answer_by_points()
-
-    def _fail_sources(self, call: Call, error: Exception) -> None:
-        if call.attempt <= self.settings.max_retries:
-            self._open("sources", point=call.point, attempt=call.attempt + 1)
-        elif call.point is None:
-            self._fail_answer(error)
-        else:
-            if self.settings.on_point_error == "placeholder":
-                self._points_sourced += 1
-                self._end_sources_if_complete()
-            self._give_up_point(self._points[call.point.index], error, retrieval=call)
-
-    def _end_sources_if_complete(self) -> None:
-        skeleton = self._draft.skeleton
-        if skeleton is not None and self._points_sourced == len(skeleton):
-            self._actions.append(events.SourcesDone())
-
     # --- skeleton ---
 
     def _open_skeleton(self, attempt: int = 1) -> None:
@@ -270,6 +241,7 @@ class AnswerFlow(MergeFlow):
             for call in [call for call in self._ledger.calls.values() if call.point is not None]:
                 self._cancel(call)
             self._points_done = self._points_sourced = 0
+            self._release.waiting = self._waits_for_sources
             self._actions += void_skeleton(self._draft)
         for point in points:
             self._actions.append(events.PointFound(point))
@@ -314,9 +286,12 @@ class AnswerFlow(MergeFlow):
         # One point has nothing to be merged with.
         self._release.held = self.settings.merge and len(skeleton) > 1
         self._actions.append(events.SkeletonDone(skeleton))
+        done = self._points_done
         if self._retrieval == "per_point":
             # Eager points may have all their sources before the skeleton ends.
             self._end_sources_if_complete()
+        if self.finished or self._points_done > done:
+            return
         for point in skeleton.points:
             if point.index not in self._points:
                 self._open_point(point)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
+from numbers import Integral, Real
 from typing import Any, Literal, cast
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["Settings", "first_by_position"]
+__all__ = ["Settings", "first_by_position", "is_whole"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name, least in (("max_points", 1), ("min_points", 1), ("max_retries", 0), ("point_words", 1)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            if not is_whole(value, least):
                 raise InvalidInput(f"{name} must be a whole number of at least {least}, not {value!r}.")
+            object.__setattr__(self, name, int(value))
         if self.min_points > self.max_points:
             raise InvalidInput(
                 f"min_points ({self.min_points}) is larger than max_points ({self.max_points}): no skeleton "
@@ -82,6 +84,9 @@ class Settings:
             raise InvalidInput(
                 f"point_timeout must be more than 0 seconds, or None for no limit, not {self.point_timeout!r}."
             )
+        for name in ("backoff", "point_timeout"):
+            if (seconds := getattr(self, name)) is not None and not isinstance(seconds, int):
+                object.__setattr__(self, name, float(seconds))
         for name, choices in (
             ("on_empty_skeleton", ("direct", "raise")),
             ("on_point_error", ("raise", "placeholder")),
@@ -93,8 +98,13 @@ class Settings:
                 raise InvalidInput(f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}.")
 
 
+def is_whole(value: object, least: int) -> bool:
+    """Whether a value is a whole number, numpy's included, of at least `least`."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def first_by_position(

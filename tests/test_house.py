@@ -48,7 +48,7 @@ LAYERS = [
     {"ledger", "rate_limits"},
     {"budget"},
     {"board"},
-    {"draft", "merging", "restarts"},
+    {"draft", "merging", "restarts", "sources"},
     {"flow"},
     {"together"},
     {"drive"},
@@ -57,7 +57,7 @@ LAYERS = [
 
 TOP = {
     *("__init__", "__main__", "cli", "_cli", "local"),
-    *("routers.classifier", "adapters.adoption", "adapters.engines"),
+    *("routers.classifier", "adapters.adoption", "adapters.as_model", "adapters.engines"),
 }
 """Modules on top of the core; listed so that each new module gets a place."""
 

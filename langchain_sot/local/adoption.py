@@ -167,6 +167,16 @@ class _AdoptedEngine:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
+    @property
+    def takes_prefill(self) -> bool:
+        """`LocalEngine.takes_prefill`; plain text has no template."""
+        return not self._chat or bool(self._engine.takes_prefill)
+
+    @property
+    def reasons(self) -> bool:
+        """`LocalEngine.reasons`; plain text has no template."""
+        return self._chat and bool(self._engine.reasons)
+
     def stream(self, prompt: Sequence[Mapping[str, Any]], **settings: Any) -> Any:
         """`LocalEngine.stream` with the pipeline's settings."""
         prompt, settings = self._request(prompt, settings)

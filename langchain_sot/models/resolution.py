@@ -139,6 +139,7 @@ class ResolvedModel:
         takes_text: Whether the prompt is a string: for a model that completes a string, and for an adopted string LLM.
         serial: Whether two calls at a time would break the model.
         continues_turn: Whether the model is known to continue the start of its turn, which it gets as the last message.
+            False for a local model whose chat template begins each turn with reasoning.
         has_turn_flags: Whether a member has settings that tell its server to continue the last message.
         reasons: Whether its replies have had finish reasons so far.
     """
@@ -187,7 +188,7 @@ def resolve(
         text=traits.text,
         takes_text=traits.text or (traits.native and not getattr(model, "chat", True)),
         serial=traits.serial,
-        continues_turn=traits.native or all(flags),
+        continues_turn=cast("ChatTransformers", model).engine.takes_prefill if traits.native else all(flags),
         has_turn_flags=any(flags),
     )
 

@@ -26,6 +26,7 @@ from llama_index.core.types import Model
 from pydantic import ConfigDict, Field, model_validator
 
 from llama_index_sot.local.calls import (
+    CALL_ONLY,
     LocalCall,
     astreamed,
     awhole,
@@ -188,6 +189,11 @@ class TransformersLLM(LLM, EngineModel):
     def _takes_messages(self) -> bool:
         able = self.engine.has_chat_template or has_own_messages_format(self)
         return bool(able) and not has_own_completion_format(self)
+
+    @classmethod
+    def call_settings(cls) -> frozenset[str]:
+        """The keyword arguments that calls take."""
+        return frozenset((*_SETTINGS, *CALL_ONLY))
 
     # --- pickles and copies: without the engine, which is found again by the model's name ---
 

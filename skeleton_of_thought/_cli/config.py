@@ -30,7 +30,7 @@ Options = Mapping[str, argparse.Action]
 """Options that may have a default, by their long names without dashes."""
 
 _FILE, _MODEL = "SOT_CONFIG", "SOT_MODEL"
-_NOT_IN_FILES = frozenset({"help", "compare", "output", "stream"})
+_NOT_IN_FILES = frozenset({"help", "compare", "output", "raw", "stream"})
 """Options that only make sense for a single call."""
 _TYPES: Mapping[type, str] = {
     bool: "true or false",

@@ -21,18 +21,31 @@ _TINY = "a tiny model (135M): its speed is the point, not what it says"
 
 
 def local_backend(
-    engine: LocalEngine, *, name: str = "local model", prefill: Prefill = "auto", **settings: Any
+    engine: LocalEngine,
+    *,
+    name: str = "local model",
+    prefill: Prefill = "auto",
+    raw: bool = False,
+    **settings: Any,
 ) -> ModelBackend:
-    """A backend on a loaded engine; `settings` are those of `LocalEngine.stream`."""
+    """A backend on a loaded engine.
+
+    Args:
+        engine: The engine.
+        name: The model's name.
+        prefill: Whether the model gets the start of its turns; "auto" for yes, unless its answers begin with reasoning.
+        raw: Whether the model continues the text of the question, without a chat around it.
+        settings: Settings of `LocalEngine.stream`.
+    """
 
     def open_call(call: Call, index: int) -> _EngineCall:
         assert call.prompt is not None
-        return _EngineCall(engine.stream(call.prompt, **settings))
+        return _EngineCall(engine.stream(call.prompt.messages[-1].text if raw else call.prompt, **settings))
 
     return ModelBackend(
         name,
         open_call,
-        prefill=prefilled_stages(prefill != "no"),
+        prefill=prefilled_stages(prefill == "yes" or (prefill == "auto" and engine.takes_prefill)),
         takes_limits=True,
         remark=_TINY if name == DEMO else None,
         stop_loops=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import re
 import sys
 import time
@@ -153,6 +154,7 @@ def load_backend(
     seed: int | None = None,
     max_tokens: int | None = None,
     prefill: Prefill = "auto",
+    raw: bool = False,
     quiet: bool = False,
 ) -> ModelBackend:
     """Loads a model, or opens a client of its server.
@@ -163,6 +165,7 @@ def load_backend(
         seed: For sampling.
         max_tokens: The most tokens of a call.
         prefill: Whether the model gets the start of its turns.
+        raw: Whether a local model continues the text of the question, without a chat around it.
         quiet: Whether to leave out progress messages.
 
     Raises:
@@ -171,7 +174,7 @@ def load_backend(
     with exit_at_once():
         if model.source == "local":
             sampling: dict[str, Any] = {"temperature": temperature or 0.0, "seed": seed, "max_new_tokens": max_tokens}
-            return _load_local(model.name, quiet=quiet, prefill=prefill, **sampling)
+            return _load_local(model.name, quiet=quiet, prefill=prefill, raw=raw, **sampling)
         assert model.name is not None
         settings: dict[str, Any] = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens}
         if model.source == "openai":
@@ -181,19 +184,37 @@ def load_backend(
         return langchain_backend(model.name, prefill=prefill, **settings)
 
 
-def _load_local(name: str | None, *, quiet: bool, **settings: Any) -> ModelBackend:
+def _load_local(name: str | None, *, quiet: bool, raw: bool, **settings: Any) -> ModelBackend:
     start = time.perf_counter()
+    noted = quiet or raw
     with _progress(quiet) as report:
         if report is not None:
             report(f"Loading {'the demo model' if name in (None, DEMO) else name} ...")
         from skeleton_of_thought.local import LocalEngine
+        from skeleton_of_thought.local.models import has_chat_template
 
         try:
+            # Before a conversion, which takes minutes.
+            if not noted and has_chat_template(name) is False:
+                noted = _note_plain_text()
             engine = LocalEngine.from_pretrained(name, progress=report)
         except ModelLoadError as error:
             raise ModelLoadError(f"{error}{_SERVERS if _may_be_served(name) else ''}") from error
-    backend = local_backend(engine, name=name or DEMO, **settings)
+    if not noted and not engine.has_chat_template:
+        _note_plain_text()
+    backend = local_backend(engine, name=name or DEMO, raw=raw, **settings)
     return dataclasses.replace(backend, loading=time.perf_counter() - start)
+
+
+def _note_plain_text() -> bool:
+    # The engine's own line in the log says the same for programs.
+    logging.getLogger("skeleton_of_thought.local.chat_template").addHandler(logging.NullHandler())
+    print(
+        "sot: this model has no chat template (base models have none): it continues plain text with the question in "
+        "it; ask --raw continues the question itself",
+        file=sys.stderr,
+    )
+    return True
 
 
 def _may_be_served(name: str | None) -> bool:

@@ -21,6 +21,15 @@ from skeleton_of_thought._cli.arguments import (
 from skeleton_of_thought._cli.backend import PREFILL
 from skeleton_of_thought._cli.completion import SHELLS
 from skeleton_of_thought._cli.config import Defaults, Options, read_defaults, settable
+from skeleton_of_thought._cli.help_texts import (
+    ASK,
+    ASK_EPILOG,
+    ASK_EXAMPLES,
+    CHAT_EXAMPLES,
+    COMPARE_EXAMPLES,
+    MAIN_EPILOG,
+    USAGE,
+)
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.settings import Settings
 
@@ -132,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(
         prog="sot",
         description="Skeleton-of-Thought: outline the answer, write all points in parallel.",
-        epilog=_MAIN_EPILOG,
+        epilog=MAIN_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
@@ -150,20 +159,20 @@ def _add_ask(commands: Any) -> None:
     ask = commands.add_parser(
         "ask",
         help="answer a question",
-        usage=f"sot ask {_USAGE}",
-        description=_ASK,
-        epilog=_ASK_EPILOG.format(examples=_ASK_EXAMPLES),
+        usage=f"sot ask {USAGE}",
+        description=ASK,
+        epilog=ASK_EPILOG.format(examples=ASK_EXAMPLES),
         formatter_class=Formatter,
     )
     compare = commands.add_parser(
         "compare",
-        usage=f"sot compare {_USAGE}",
+        usage=f"sot compare {USAGE}",
         help="answer a question with and without a skeleton, like ask --compare",
         description="Answer a question, then answer it again without a skeleton, and compare the times. A local model "
         "is measured against transformers' model.generate, and against one row of the engine, which shows what the "
         "skeleton alone gains. All answers have the same length and are made in turns, after a warm-up. A server is "
         "asked once more.",
-        epilog=_ASK_EPILOG.format(examples=_COMPARE_EXAMPLES),
+        epilog=ASK_EPILOG.format(examples=COMPARE_EXAMPLES),
         formatter_class=Formatter,
     )
     for command in (ask, compare):
@@ -172,6 +181,11 @@ def _add_ask(commands: Any) -> None:
         _add_output(command)
         _add_answer_options(command)
         _add_call_options(command)
+    ask.add_argument(
+        "--raw",
+        action="store_true",
+        help="let a local model continue the question's text as it is, without a chat, a system message or a skeleton",
+    )
     ask.add_argument("--compare", action="store_true", help="answer again without a skeleton, and compare")
     _add_router(ask)
     compare.set_defaults(compare=True, router=False, threshold=None)
@@ -185,7 +199,7 @@ def _add_chat(commands: Any) -> None:
         description="Chat with a model that stays loaded. The router decides which answers get a skeleton, and the "
         "model sees all earlier questions and answers. Ctrl-C stops an answer; Ctrl-D, or Ctrl-C at an empty line, "
         "ends the chat. /help lists the commands. If standard input is no terminal, each of its lines is a turn.",
-        epilog=_ASK_EPILOG.format(examples=_CHAT_EXAMPLES),
+        epilog=ASK_EPILOG.format(examples=CHAT_EXAMPLES),
         formatter_class=Formatter,
     )
     _add_model(chat)
@@ -271,60 +285,6 @@ def _add_train(commands: Any) -> None:
         metavar="N",
         help="the most tokens of a question (default: %(default)s)",
     )
-
-
-_USAGE = "[OPTION ...] [QUESTION ...]"
-
-_EXIT_CODES = """exit codes: 0 done, 1 an error, 2 a mistake in the options or the input,
-130 interrupted by Ctrl-C, 141 the reader of the output has ended"""
-
-_MAIN_EPILOG = f"""examples:
-  sot ask "How can I sleep better?"         on the small demo model
-  sot ask -m openai:gpt-4o "How can I sleep better?"
-  sot chat -m HuggingFaceTB/SmolLM2-360M-Instruct
-  sot COMMAND --help                        the options, and the forms of MODEL
-
-{_EXIT_CODES}"""
-
-_ASK = (
-    "Answer a question: the model writes a list of short points first, then all points at the same time. Questions "
-    "that need no list of points get a direct answer."
-)
-
-_MODELS = """MODEL is one of
-  a Hugging Face hub id, a directory, a .gguf file
-                                    runs here, needs the extra "local"
-  openai:NAME                       OpenAI; the key is OPENAI_API_KEY
-  openai:NAME@http://host:port/v1   any server that speaks OpenAI's protocol
-  langchain:PROVIDER:NAME           any provider that LangChain has a package
-                                    for, such as anthropic or ollama
-The default is the small demo model, if it is installed."""
-
-_FILE = """SOT_MODEL names a default model. Other options may have defaults in a file,
-see sot config; --no-NAME switches off an option that is on there."""
-
-_ASK_EPILOG = f"""{_MODELS}
-
-{{examples}}
-
-{_FILE}
-
-{_EXIT_CODES}"""
-
-_ASK_EXAMPLES = """examples:
-  sot ask "How can I sleep better?"
-  sot ask < question.txt
-  git diff | sot ask -m openai:gpt-4o "What could break?" -
-  sot ask --words 80 --merge -o answer.txt "Why do cities flood?\""""
-
-_COMPARE_EXAMPLES = """examples:
-  sot compare "How can I sleep better?"
-  sot compare --json -o result.json "How can I sleep better?\""""
-
-_CHAT_EXAMPLES = """examples:
-  sot chat
-  sot chat -m openai:gpt-4o --system "Answer in French."
-  sot chat < questions.txt > answers.txt"""
 
 
 def _add_question(parser: argparse.ArgumentParser) -> None:

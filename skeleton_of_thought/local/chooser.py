@@ -45,7 +45,7 @@ class Chooser:
         try:
             plan = self._plan_for(rows, logits)
             tokens = plan.tokens(logits)
-        except Exception as error:
+        except BaseException as error:  # libraries in Rust raise panics, which are no Exception
             self.clear()
             if len(rows) == 1:
                 rows[0].fail(error)
@@ -62,7 +62,7 @@ class Chooser:
                 if token < 0:
                     raise ArithmeticError("The model's logits are not numbers (NaN), so no token can be sampled.")
                 row.accept(token)
-            except Exception as error:
+            except BaseException as error:
                 row.fail(error)
             going = going and row.result is None
         if not going:
@@ -261,7 +261,8 @@ class _Changes:
         new = _Entries()
         for tally in self._tallies:
             for token, less in tally.amounts().items():
-                if token < vocabulary:  # a tokenizer can have end tokens that the model has no logits for
+                # A tokenizer can have end tokens that the model has no logits for, and a configuration the end -1.
+                if 0 <= token < vocabulary:
                     tally.entries[token] = len(new.tokens)
                     new.add(tally, token, less)
         room = len(new.tokens) + _ROOM * len(rows)

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from skeleton_of_thought.errors import EngineForked, EngineReentered, InvalidInput
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.local.chat_template import FIRST_OF_MARKS, OPENING, ChatTemplate, RenderedChat
 from skeleton_of_thought.local.guard import Guard
+from skeleton_of_thought.local.private_tokenizer import PrivateTokenizer
 from skeleton_of_thought.types import Message, Prompt
 
 __all__ = ["ChatInput", "Detokenizer", "EncodedPrompt", "PromptInput", "StopStrings", "TextCodec", "Tools"]
@@ -45,29 +47,34 @@ class EncodedPrompt:
     Attributes:
         ids: All tokens of the prompt, its prefill included.
         context: The last ids, if the generated text continues a text; empty if it begins a new turn.
+        thought_ends: The marks that end the reasoning with which the generated text begins, if the prompt opens it.
+        reasons: Whether the generated text may begin with reasoning.
+        stops: Strings with which the model would go on to the next turn.
     """
 
     ids: tuple[int, ...]
     context: tuple[int, ...] = ()
+    thought_ends: tuple[str, ...] = ()
+    reasons: bool = False
+    stops: tuple[str, ...] = ()
 
 
 class TextCodec:
-    """A tokenizer behind a guard, since fast tokenizers fail ("Already borrowed") when threads share them.
+    """A private copy of a tokenizer, behind a guard: fast tokenizers fail ("Already borrowed") when threads share them.
 
     Args:
         tokenizer: A Hugging Face tokenizer.
         template_kwargs: Extra variables for the chat template.
+
+    Attributes:
+        template: The tokenizer's chat template.
     """
 
     def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any] | None = None) -> None:
         self.tokenizer = tokenizer
-        self._template_kwargs = dict(template_kwargs or {})
+        self._private = PrivateTokenizer(tokenizer)
         self._guard = Guard()
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether prompts can be messages."""
-        return bool(getattr(self.tokenizer, "chat_template", None))
+        self.template = ChatTemplate(tokenizer, self._guard.run, template_kwargs or {})
 
     def exclusively(self, work: Callable[[], _T]) -> _T:
         """Call a function while no other thread uses the tokenizer."""
@@ -79,89 +86,68 @@ class TextCodec:
             return ""
         return self._guard.run(
             lambda: str(
-                self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
+                self._private.latest.decode(
+                    list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False
+                )
             )
         )
 
+    def token(self, token: int) -> object:
+        """The token of an id, for messages; None if there is none."""
+        return self._guard.run(lambda: self._private.token(token))
+
     def render(self, prompt: PromptInput, prefill: str = "", tools: Tools = ()) -> str:
         """The text of a prompt, as the model reads it. Arguments and errors as for `encode`."""
-        return self._text(prompt, prefill, tools)[0]
+        return self._text(prompt, prefill, tools).text
 
-    def encode(self, prompt: PromptInput, prefill: str = "", tools: Tools = ()) -> EncodedPrompt:
+    def encode(
+        self, prompt: PromptInput, prefill: str = "", tools: Tools = (), *, at_once: bool = False
+    ) -> EncodedPrompt:
         """The tokens of a prompt.
 
         Args:
             prompt: Raw text, a `Prompt` or messages.
             prefill: Text to append, as the start of the assistant's turn or of the continuation.
             tools: Descriptions of the functions that the model may call.
+            at_once: Whether the answer begins with the first generated token, so that there is no room for reasoning.
 
         Raises:
             InvalidInput: The prompt is empty, or the model's template does not accept the chat.
             EngineForked: The codec was made before this process was forked.
             EngineReentered: The call interrupted another use of a tokenizer on the same thread.
         """
-        text, continued = self._text(prompt, prefill, tools)
-        ids = self._tokenize(text)
+        rendered = self._text(prompt, prefill, tools, at_once)
+        ids = self._tokenize(rendered.text)
         if not ids:
             raise InvalidInput("The prompt is empty: give it some text.")
-        return EncodedPrompt(ids, ids[-_CONTEXT:] if continued else ())
+        context = ids[-_CONTEXT:] if rendered.continued else ()
+        return EncodedPrompt(ids, context, rendered.thought_ends, rendered.reasons, rendered.stops)
 
-    def _text(self, prompt: PromptInput, prefill: str, tools: Tools) -> tuple[str, bool]:
+    def _text(self, prompt: PromptInput, prefill: str, tools: Tools, at_once: bool = False) -> RenderedChat:
         if isinstance(prompt, str):
             if tools:
                 raise InvalidInput("Raw text shows the model no tools: give the prompt as messages.")
-            return prompt + prefill, True
+            return RenderedChat(prompt + prefill, True)
         if isinstance(prompt, Prompt):
-            return self._render(_as_chat(prompt.messages), prompt.prefill + prefill, tools)
-        return self._render(_as_chat(prompt), prefill, tools)
+            chat, prefill = _as_chat(prompt.messages), prompt.prefill + prefill
+        else:
+            chat = _as_chat(prompt)
+        if chat and chat[-1]["role"] == "assistant" and not chat[-1].get("tool_calls"):
+            prefill = chat.pop()["content"] + prefill
+        if not chat:
+            raise InvalidInput("The prompt has no messages: give at least the user's.")
+        return self.template.render(chat, prefill, tools, at_once=at_once)
 
     def _tokenize(self, text: str) -> tuple[int, ...]:
         tokenizer = self.tokenizer
         bos, eos = tokenizer.bos_token, tokenizer.eos_token
         # Many templates write the BOS themselves; the tokenizer must not add a second one.
         add = not (bos and text.startswith(bos))
-        encoded = self._guard.run(lambda: tokenizer(text, add_special_tokens=add, verbose=False))
-        ids: list[int] = list(encoded["input_ids"])
+        ids = self._guard.run(lambda: self._private.ids(text, special=add))
         # After an end of sequence, which some tokenizers append, the model would begin a new text.
         if add and eos and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(eos):
             ids.pop()
         return tuple(ids)
-
-    def _render(self, chat: list[dict[str, Any]], prefill: str, tools: Tools) -> tuple[str, bool]:
-        if chat and chat[-1]["role"] == "assistant" and not chat[-1].get("tool_calls"):
-            prefill = chat.pop()["content"] + prefill
-        if not chat:
-            raise InvalidInput("The prompt has no messages: give at least the user's.")
-        return self._apply_template(chat, tools) + prefill, bool(prefill)
-
-    def _apply_template(self, chat: list[dict[str, Any]], tools: Tools) -> str:
-        if not self.has_chat_template:
-            raise InvalidInput(
-                "The model has no chat template, so it takes no messages: pass raw text (a string), or set "
-                "tokenizer.chat_template."
-            )
-        variables = {"tools": [dict(tool) for tool in tools]} if tools else {}
-        try:
-            return self._guard.run(
-                lambda: str(
-                    self.tokenizer.apply_chat_template(
-                        chat, **variables, tokenize=False, add_generation_prompt=True, **self._template_kwargs
-                    )
-                )
-            )
-        except (ImportError, EngineForked, EngineReentered):
-            raise
-        except Exception as error:
-            # Templates raise errors of their author's choice, of jinja2's types or of Python's.
-            roles = ", ".join(message["role"] for message in chat)
-            advice = (
-                "; put the system message's text at the start of the first user message"
-                if chat[0]["role"] == "system"
-                else ""
-            )
-            raise InvalidInput(
-                f"The model's chat template rejects messages with roles {roles}: {error}{advice}."
-            ) from error
 
 
 class Detokenizer:
@@ -231,11 +217,14 @@ class StopStrings:
         stops: Strings that end the text anywhere.
         after_text: Strings that end the text only after visible characters: small models often begin with the line
             break that would end them.
+        thought_ends: Marks that end the reasoning inside which the text begins, if it does. The strings of `after_text`
+            are for the answer: they count only after the reasoning, also where the text itself opens it.
     """
 
-    def __init__(self, stops: Sequence[str], after_text: Sequence[str] = ()) -> None:
+    def __init__(self, stops: Sequence[str], after_text: Sequence[str] = (), thought_ends: Sequence[str] = ()) -> None:
         self._stops = tuple(stops)
         self._after_text = tuple(after_text)
+        self._thought_ends = tuple(thought_ends) if after_text else ()
         self._every = tuple({*self._stops, *self._after_text})
         self._begun = False
         self._held = ""
@@ -245,6 +234,14 @@ class StopStrings:
         if not text or not self._every:
             return text, False
         held = self._held + text
+        if self._after_text and not self._begun and not self._thought_ends and held.lstrip()[:1] in FIRST_OF_MARKS:
+            own = held.lstrip()
+            self._thought_ends = next((ends for mark, ends in OPENING.items() if own.startswith(mark)), ())
+            if not self._thought_ends and any(mark.startswith(own) for mark in OPENING):
+                self._held = held  # it may become a mark
+                return "", False
+        if self._thought_ends:
+            return self._push_thought(held)
         end = self._end(held)
         if end >= 0:
             self._held = ""
@@ -253,6 +250,24 @@ class StopStrings:
         out, self._held = held[:cut], held[cut:]
         self._begun = self._begun or bool(out.strip())
         return out, False
+
+    def _push_thought(self, held: str) -> tuple[str, bool]:
+        """`push` for text that begins inside reasoning."""
+        marks, after_text = self._thought_ends, self._after_text
+        found = [(at, mark) for mark in marks if (at := held.find(mark)) >= 0]
+        self._thought_ends, self._after_text, self._held = (), (), ""
+        if not found:
+            self._begun, self._every = True, (*self._stops, *marks)
+            out, met = self.push(held)
+            self._thought_ends, self._after_text = marks, after_text
+            return out, met
+        at, mark = min(found)
+        end = self._end(held[: at + len(mark)])
+        if end >= 0:
+            return held[:end], True
+        self._begun, self._after_text, self._every = False, after_text, tuple({*self._stops, *after_text})
+        out, met = self.push(held[at + len(mark) :])
+        return held[: at + len(mark)] + out, met
 
     def flush(self) -> str:
         """The text that is still held back, at the end."""

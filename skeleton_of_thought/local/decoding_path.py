@@ -7,27 +7,29 @@ If they differ, the model gets the next slower path, and the path keeps the reas
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
-import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 import transformers
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from skeleton_of_thought.local.kv import BatchCache, RowsCache
+from skeleton_of_thought.local.kv import Caches, Layout, RowsCache
+from skeleton_of_thought.local.trial import Run, Trial, logit_distance, logit_tolerance, probe_tokens
 
 __all__ = [
     "CacheKind",
     "DecodingPath",
     "Run",
+    "batch_fits",
     "cache_argument",
     "check_path",
+    "fault_of",
     "forward_parameters",
     "infer_path",
     "logit_distance",
@@ -39,9 +41,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 CacheKind = Literal["batched", "separate", "none"]
-Run = Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor]
-"""A forward of tokens `[rows, tokens]`, a cache or None, and positions `[rows, tokens]`; returns the last logits."""
-
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 """The names of the cache argument in transformers: the first since 5.24, the others before."""
 
@@ -54,14 +53,35 @@ class DecodingPath:
 
     Attributes:
         kind: `"batched"`: keys and values of several rows in one batch; `"separate"`: a cache of the model's own kind
-            for each row; `"none"`: no cache, so each token runs the whole text.
+            for each row, see `own_cache.py`; `"none"`: no cache, so each token runs the whole text.
         reason: Why the kind is not `"batched"`, as the end of a sentence; otherwise empty.
         expected: Whether the model's architecture requires this kind. False if a trial run failed.
+        layout: The number of states in each layer, if some layers have states or neither keys nor values.
+        pieces: Whether a text can go on with several tokens at once. False for models that continue their states by
+            single tokens only.
+        reads: Whether single tokens give the logits of the whole text. False for models that compute them in another
+            way: then only pieces of several tokens give the text that the model itself writes.
     """
 
     kind: CacheKind
     reason: str = ""
     expected: bool = True
+    layout: Layout | None = None
+    pieces: bool = True
+    reads: bool = True
+
+    @property
+    def stateful(self) -> bool:
+        """Whether its layers have states, which exist only where a forward has ended."""
+        return any(self.layout or ())
+
+    def caches(self) -> Caches:
+        """The caches of rows that are decoded as a batch."""
+        if self.layout is None:
+            return Caches()
+        from skeleton_of_thought.local.states import StateCaches
+
+        return StateCaches(self.layout)
 
     def warning(self, model: str) -> str:
         """A line for the log; empty for a batched path."""
@@ -109,9 +129,10 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
         model: A causal language model.
         config: The configuration of its text part.
     """
+    stateful = DecodingPath("separate", "it keeps its own state instead of keys and values")
     supports = getattr(model, "_supports_default_dynamic_cache", None)
-    if getattr(model, "_is_stateful", False) or (supports is not None and not supports()):
-        return DecodingPath("none", "it keeps its own state instead of keys and values")
+    if supports is not None and not supports():
+        return stateful
     if cache_argument(model) is None:
         names = ", ".join(forward_parameters(model)) or "none"
         return DecodingPath("none", f"its forward takes no cache (its arguments: {names:.200})")
@@ -120,58 +141,41 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
     except Exception as error:
         # Remote code whose configuration names no layers that transformers could build a cache from.
         return DecodingPath("none", f"transformers builds no cache from its configuration ({type(error).__name__})")
-    layer_types = set(getattr(config, "layer_types", None) or ())
-    others = {type(layer).__name__ for layer in layers if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer)}
-    others |= layer_types - {"full_attention", "sliding_attention"}
+    others = {type(layer).__name__ for layer in layers} - _BATCHED_LAYERS
+    layout = _layout(layers)
+    if getattr(model, "_is_stateful", False) and layout is None:
+        return stateful
     if others:
         return DecodingPath("separate", f"it has layers whose state cannot be batched ({', '.join(sorted(others))})")
-    if getattr(config, "attention_chunk_size", None) is not None:
-        return DecodingPath("separate", "it attends in chunks, which cannot be joined by position")
-    if hasattr(model, "get_rope_index"):
-        return DecodingPath("separate", "its positions have several dimensions")
-    return DecodingPath("batched")
+    return DecodingPath("batched", layout=layout)
+
+
+_BATCHED_LAYERS = {
+    "DynamicLayer",
+    "DynamicSlidingWindowLayer",
+    "LinearAttentionLayer",
+    "LinearAttentionAndFullAttentionLayer",
+    "LinearAttentionAndSlidingWindowAttentionLayer",
+    "DummyLayer",
+}
+"""The layers that a batch can hold (`kv.py`, `states.py`). Dummy layers hold nothing: they read another layer's."""
+
+
+def _layout(layers: Sequence[Any]) -> Layout | None:
+    """The number of states in each of these layers; None if no layer has any."""
+    states = tuple(len(getattr(layer, "conv_states", ())) for layer in layers)
+    return states if any(states) else None
 
 
 # --- the trial run --------------------------------------------------------------------------
 
 
-def probe_tokens(model: Any, device: torch.device) -> torch.Tensor:
-    """Eight tokens of a model's vocabulary, far apart, `[1, 8]`."""
-    size = int(model.get_input_embeddings().weight.shape[0])
-    return torch.arange(1, 9, device=device)[None] * max(1, size // 9) % size
-
-
-def logit_tolerance(model: Any) -> float:
-    """The allowed difference between logits of the same text, relative to the largest, as sums may differ in order."""
-    weight = model.get_input_embeddings().weight
-    if weight.dtype != torch.float32:
-        return 0.02
-    # Accelerators may multiply float32 with fewer bits.
-    return 1e-4 if weight.device.type == "cpu" else 1e-2
-
-
-_FORBIDDEN = -3e4
-"""No logit of an allowed token is lower. Some models set forbidden tokens to minus infinity or their type's minimum."""
-
-
-def logit_distance(wanted: torch.Tensor, got: torch.Tensor) -> float:
-    """The largest difference between two sets of logits, relative to the largest wanted one.
-
-    Tokens that the model forbids do not count. NaN if it forbids all tokens, or if `got` has NaN.
-    """
-    usable = torch.isfinite(wanted) & (wanted > _FORBIDDEN)
-    if not usable.any():
-        return math.nan
-    wanted, got = wanted[usable], got[usable]
-    return float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
-
-
 def check_path(
     model: Any, path: DecodingPath, run: Run, new_cache: Callable[[], Any], device: torch.device
 ) -> DecodingPath:
-    """The path if it gives the model's own logits, otherwise the fastest slower one that does.
+    """The path if it is batched and gives the model's own logits, otherwise the separate one, still to be tried.
 
-    Runs five forwards of at most eight tokens if the path is right.
+    Runs seven forwards of a few tokens if the path is right.
 
     Args:
         model: The model, in evaluation mode.
@@ -180,71 +184,112 @@ def check_path(
         new_cache: Makes an empty cache of the model's own kind.
         device: The device of tokens.
     """
-    if path.kind == "none":
+    if path.kind != "batched":
         return path
-    ids = probe_tokens(model, device)
     try:
-        own = plain_logits(model, ids)
-        # A model that quantises the activations of all tokens together has different logits for parts of its text.
-        noise = logit_distance(own[:5], plain_logits(model, ids[:, :5]))
-        if not math.isfinite(noise):
-            raise ValueError("its logits are not numbers")
+        trial = Trial.of(model, device, lambda ids: plain_logits(model, ids))
     except Exception as error:
-        logger.warning("The trial run of %s failed: %s: %s", type(model).__name__, type(error).__name__, error)
-        return path
-    slack = max(logit_tolerance(model), min(4 * noise, 0.2))
-    if path.kind == "batched":
-        failure = _fault(lambda: _batched(ids, own, run, slack))
-        if not failure:
-            return path
-        path = DecodingPath("separate", f"in a batch {failure}", expected=False)
-    failure = _fault(lambda: _separate(ids, own, run, new_cache(), slack))
-    return DecodingPath("none", f"with a cache {failure}", expected=False) if failure else path
+        # Without logits to compare with, each row runs by itself on the model's own cache, as in `generate`.
+        logger.debug("The trial run of %s failed", type(model).__name__, exc_info=error)
+        return DecodingPath("separate", f"in a trial run {_told(error)}", expected=False)
+    failure = ""
+    for way in _ways(path):
+        if not (failure := fault_of(functools.partial(batch_fits, trial, way, run, new_cache))):
+            return way
+    return DecodingPath("separate", f"in a batch {failure}", expected=False)
 
 
 def plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """The logits after each token of a text, without a cache, `[tokens, vocabulary]` in float32."""
     known = forward_parameters(model)
     loose = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    settings = {name: value for name, value in _PLAIN.items() if loose or name in known}
+    settings: dict[str, Any] = {name: value for name, value in _PLAIN.items() if loose or name in known}
+    if "position_ids" in known:
+        # As `generate` passes them. Some models count from another number if they get none.
+        settings["position_ids"] = torch.arange(ids.shape[1], device=ids.device)[None]
     return model(input_ids=ids, **settings).logits[0].float()  # type: ignore[no-any-return]
 
 
 _PLAIN = {"use_cache": False, "return_dict": True}
 
 
-def _fault(trial: Callable[[], bool]) -> str:
+def fault_of(trial: Callable[[], bool]) -> str:
     """The failure of a trial, as the end of a sentence; empty if it succeeded."""
     try:
         return "" if trial() else "its logits differ from those of the whole text"
     except Exception as error:
         logger.debug("A trial run failed", exc_info=error)
-        text = " ".join(str(error).split())
-        return f"its forward fails with {type(error).__name__}: {text:.200}".rstrip(": .")
+        return _told(error)
 
 
-def _batched(ids: torch.Tensor, own: torch.Tensor, run: Run, slack: float) -> bool:
-    """One row in two pieces, then two rows of unequal length in one step."""
-    device = ids.device
-    alone = RowsCache(1, 7)
-    for start, stop in ((0, 3), (3, 7)):
-        got = run(ids[:, start:stop], alone, torch.arange(start, stop, device=device)[None])
-        alone.advance(stop - start)
-        if not logit_distance(own[stop - 1], got[0, -1].float()) <= slack:
+def _told(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"its forward fails with {type(error).__name__}: {text:.200}".rstrip(": .")
+
+
+def _ways(path: DecodingPath) -> Sequence[DecodingPath]:
+    """The ways to decode rows as a batch, the fastest first."""
+    if not path.stateful:
+        return [path]
+    return [replace(path, pieces=pieces, reads=reads) for reads in (True, False) for pieces in (True, False)]
+
+
+def batch_fits(
+    trial: Trial, path: DecodingPath, run: Run, new_cache: Callable[[], Any], *, share: bool = False
+) -> bool:
+    """Whether rows of unequal length have the model's logits in a batch.
+
+    Args:
+        trial: The text and the model's logits.
+        path: The way to decode the rows.
+        run: A forward.
+        new_cache: Makes an empty cache of the model's own kind.
+        share: Whether rows attend to a common beginning in place.
+    """
+    if not path.stateful:
+        return trial.batch_fits(run, share=share)
+    return _states_fit(trial.ids, trial.own, run, path, new_cache=new_cache, slack=trial.slack)
+
+
+def _states_fit(
+    ids: torch.Tensor,
+    own: torch.Tensor,
+    run: Run,
+    path: DecodingPath,
+    *,
+    new_cache: Callable[[], Any],
+    slack: float,
+) -> bool:
+    """One row in two pieces, the second one on a copy of the first, then both rows of these lengths in one step."""
+    device, caches = ids.device, path.caches()
+
+    def last_of(cache: Any, start: int, stop: int) -> torch.Tensor:
+        logits = run(ids[:, start:stop], cache, torch.arange(start, stop, device=device)[None])
+        if isinstance(cache, RowsCache):
+            cache.advance(stop - start)
+        return logits[0, -1].float()
+
+    short, long = caches.rows(1, 3), caches.rows(1, 7)
+    for cache, start, stop in ((short, 0, 3), (long, 3 if path.pieces else 0, 7)):
+        if start:
+            long.preload([short.own(0, 0, start)])
+            long.restore(short.states_of(0))
+        if not logit_distance(own[stop - 1], last_of(cache, start, stop)) <= slack:
             return False
-    rows = BatchCache()
+    wanted = {at: own[at] for at in (7, 3)}
+    if path.reads:
+        steps = caches.rows(1, 8)
+        if not all(logit_distance(own[at], last_of(steps, at, at + 1)) <= slack for at in range(8)):
+            return False
+    else:
+        for at in wanted:
+            cache = new_cache()
+            last_of(cache, 0, at)
+            wanted[at] = last_of(cache, at, at + 1)
+    rows = caches.batch()
     # The shorter row is the beginning of the longer one, so one run of the whole text has the right logits of both.
     # Most hidden slots hold the other row's tokens: an ignored mask makes a far larger difference than rounding.
-    rows.join([[alone.own(0, 0, 7)], [alone.own(0, 0, 1)]])
+    rows.join([[long.own(0, 0, 7)], [short.own(0, 0, 3)]], [long.states_of(0), short.states_of(0)])
     rows.reserve(1)
-    got = run(ids[0, [7, 1]][:, None], rows, torch.tensor([[7], [1]], device=device))
-    return all(logit_distance(own[at], got[row, -1].float()) <= slack for row, at in enumerate((7, 1)))
-
-
-def _separate(ids: torch.Tensor, own: torch.Tensor, run: Run, cache: Any, slack: float) -> bool:
-    """One row in one piece, then token by token, on a cache of the model's own kind."""
-    for start, stop in ((0, 5), (5, 6), (6, 7)):
-        got = run(ids[:, start:stop], cache, torch.arange(start, stop, device=ids.device)[None])
-        if not logit_distance(own[stop - 1], got[0, -1].float()) <= slack:
-            return False
-    return True
+    got = run(ids[0, [7, 3]][:, None], rows, torch.tensor([[7], [3]], device=device))
+    return all(logit_distance(wanted[at], got[row, -1].float()) <= slack for row, at in enumerate(wanted))

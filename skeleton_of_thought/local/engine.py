@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import numbers
 import os
 import threading
 import weakref
@@ -14,8 +13,9 @@ from types import TracebackType
 from typing import Any, Self, Unpack, get_args
 
 from skeleton_of_thought.adapters.hints import engine_settings
-from skeleton_of_thought.errors import InvalidInput, PromptTooLong
+from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.codec import PromptInput, TextCodec, Tools
+from skeleton_of_thought.local.configuration import read
 from skeleton_of_thought.local.generation import (
     GenerationDefaults,
     GenerationOverrides,
@@ -24,6 +24,7 @@ from skeleton_of_thought.local.generation import (
 )
 from skeleton_of_thought.local.grammar import Grammar, Grammars
 from skeleton_of_thought.local.guard import Guard
+from skeleton_of_thought.local.limits import Limits, checked_share
 from skeleton_of_thought.local.models import load_model
 from skeleton_of_thought.local.processors import row_processors
 from skeleton_of_thought.local.row import Row, Sink
@@ -36,8 +37,6 @@ from skeleton_of_thought.local.worker import Worker
 from skeleton_of_thought.types import Completion, Prompt
 
 __all__ = ["LocalEngine", "shared_engine"]
-
-_DEFAULT_NEW_TOKENS = 512
 
 
 class LocalEngine:
@@ -64,10 +63,11 @@ class LocalEngine:
         share_prefix: Whether rows attend to one copy of a common beginning instead of holding a copy each. The text
             is the same; False is for comparisons.
         optimize: `"auto"` picks the forward that was measured to be fastest on the device; the attribute
-            `optimization` names it. On CPUs, in float32 and bfloat16, that is `"lean"` for Llama and its close
-            relatives (a forward of fewer operations, on packed copies of the weights), otherwise `"packed"` (the
-            model's own forward on packed copies), provided the copies fit half of the free memory. On other devices
-            it is `"none"`, the unchanged model. Any of these names limits the engine to that forward and slower ones.
+            `optimization` names it. On CPUs, in float32, bfloat16 and float16, that is `"lean"` for Llama and its
+            close relatives (a forward of fewer operations, on packed copies of the weights), otherwise `"packed"`
+            (the model's own forward on packed copies), provided the copies fit half of the free memory. On other
+            devices it is `"none"`, the unchanged model. Any of these names limits the engine to that forward and
+            slower ones.
         chat_template_kwargs: Extra variables for the chat template, such as `{"enable_thinking": False}`.
         generation_config: Values that replace those of the model's generation config, by name, such as
             `{"repetition_penalty": 1.0, "num_beams": 1}` (None for no such setting); a `GenerationConfig` with such
@@ -105,15 +105,15 @@ class LocalEngine:
         self.model = model
         self.tokenizer = tokenizer
         self._codec = TextCodec(tokenizer, chat_template_kwargs)
-        kv_memory = _memory(kv_memory)
+        kv_memory = checked_share(kv_memory)
         self._generation = GenerationDefaults(model, tokenizer, generation_config, use_checkpoint_sampling)
         self._runner = ModelRunner(model, optimize, share=share_prefix)
         self._eos_ids = self._known_eos_ids = self._generation.eos_ids()
         self._vocabulary = _vocabulary(model)
         self._grammars = Grammars(tokenizer, self._eos_ids, self._codec.exclusively)
-        self._budget = self._runner.tokens_in(kv_memory)
+        self._limits = Limits(self._runner, kv_memory)
         self._max_batch_size = max_batch_size
-        self._worker = Worker(self._runner, max_batch_size, prefix_cache_tokens, prefill_chunk, self._budget)
+        self._worker = Worker(self._runner, max_batch_size, prefix_cache_tokens, prefill_chunk, self._limits.budget)
         self._finalizer = weakref.finalize(self, self._worker.abandon)
         self._finalizer.atexit = False  # at the end of the interpreter the workers end themselves
 
@@ -128,7 +128,8 @@ class LocalEngine:
         Args:
             model: A name on the Hugging Face hub, a directory, a `.gguf` file, or None (or `"demo"`) for the
                 small embedded demo model.
-            dtype: As for transformers: a torch dtype, its name, or `"auto"`, the default, for the stored one.
+            dtype: As for transformers: a torch dtype, its name, or `"auto"`, the default, for the stored one. On
+                CPUs, weights in half precision are faster for models that run `"lean"`.
             device: The model's device, such as `"cuda"`; by default a GPU if there is one.
             progress: Called with a line of text before each slow step (downloading, converting).
             **settings: The settings of the class. All other keyword arguments are passed on to transformers'
@@ -262,26 +263,41 @@ class LocalEngine:
     @property
     def context_window(self) -> int | None:
         """The longest prompt and completion together, in tokens; None when the model names no limit."""
-        return self._runner.context_window
+        return self._limits.window
 
     @property
     def parallel_rows(self) -> int:
-        """The most rows that are decoded at once: 1 for a model whose rows run one after another."""
-        return self._max_batch_size if self._runner.cache_kind == "batched" else 1
+        """The most rows that are decoded at once: 1 for a model whose rows of unequal length run one after another."""
+        return self._max_batch_size if self._runner.batches else 1
 
     @property
     def optimization(self) -> Optimization:
         """How the model runs.
 
         `"lean"` or `"packed"`, or `"none"` for the unchanged model. `"unbatched"`: its rows are decoded one after
-        another. `"uncached"`: each token runs the whole text as well. `stats().reason` says why.
+        another, at most those of equal length together. `"uncached"`: each token runs the whole text as well.
+        `stats().reason` says why.
         """
         return self._runner.optimization
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether prompts may be messages."""
-        return self._codec.has_chat_template
+        """Whether the model has a chat template. Messages for a model without one become a plain transcript."""
+        return self._codec.template.exists
+
+    @property
+    def takes_prefill(self) -> bool:
+        """Whether the start of an answer can be given without harm.
+
+        False where the chat template begins each answer with reasoning, and has no variable that switches it off: a
+        given start then replaces the reasoning.
+        """
+        return self._codec.template.takes_prefill
+
+    @property
+    def reasons(self) -> bool:
+        """Whether an answer without a given start may begin with reasoning, by the chat template."""
+        return self._codec.template.reasons
 
     @property
     def closed(self) -> bool:
@@ -310,20 +326,26 @@ class LocalEngine:
 
     def _row(self, prompt: PromptInput, sink: Sink, settings: DecodingSettings) -> Row:
         self._worker.check()
+        own: dict[str, Any] = {**settings}
+        prefill, tools = own.pop("prefill", ""), own.pop("tools", ())
+        encoded = self._codec.encode(prompt, prefill, tools, at_once=own.get("grammar") is not None)
         hints = prompt.hints if isinstance(prompt, Prompt) else None
-        given: dict[str, Any] = {**(engine_settings(hints) if hints else {})}
         # A hint of 0 is none, and None stands for the default.
-        given = {name: value for name, value in given.items() if value}
-        given |= {name: value for name, value in settings.items() if value is not None}
-        prefill, tools = given.pop("prefill", ""), given.pop("tools", ())
+        suggested = engine_settings(hints, reasons=encoded.reasons) if hints else {}
+        given: dict[str, Any] = {name: value for name, value in suggested.items() if value}
+        given |= {name: value for name, value in own.items() if value is not None}
         values = self._generation.read(given.pop("generation_config", None))
         fields = SamplingParams.__dataclass_fields__
         if unknown := given.keys() - fields:
             known = ", ".join((*fields, "prefill", "tools"))
             raise InvalidInput(f"There is no setting {', '.join(sorted(unknown))}; the settings are {known}.")
-        encoded = self._codec.encode(prompt, prefill, tools)
         params = settings_of(values, given, len(encoded.ids))
-        limit = self._limit(len(encoded.ids), params.max_new_tokens, hints.max_tokens if hints else None, values)
+        # The limit of a prompt suits its answer, and has no room for reasoning.
+        suited = hints.max_tokens if hints and not encoded.reasons else None
+        configured = configured_limit(values, len(encoded.ids))
+        limit = self._limits.new_tokens(
+            encoded.ids, params.max_new_tokens, suited, configured, self._codec.token, reasons=encoded.reasons
+        )
         eos_ids = self._generation.eos_ids(values)
         if eos_ids == self._known_eos_ids:
             eos_ids = self._eos_ids
@@ -331,6 +353,7 @@ class LocalEngine:
             encoded,
             params,
             limit=limit,
+            embeddings=self._limits.embeddings,
             eos_ids=eos_ids,
             decode=functools.partial(self._codec.decode, special=not params.skip_special_tokens),
             sink=sink,
@@ -346,53 +369,15 @@ class LocalEngine:
             ),
         )
 
-    def _limit(self, prompt: int, wanted: int | None, suited: int | None, values: Mapping[str, Any]) -> int:
-        """The most tokens to generate.
-
-        Args:
-            prompt: Tokens of the prompt.
-            wanted: The caller's limit, in tokens; None for no limit.
-            suited: The limit in the prompt's hints, in tokens; None for no limit.
-            values: The generation config, whose limit applies where the others are None.
-        """
-        window = self.context_window
-        room = None if window is None else window - prompt
-        if room is not None and room < (wanted or 1):
-            raise PromptTooLong(
-                f"The prompt has {prompt} tokens and {wanted or 'at least 1'} are to be generated, but the model's "
-                f"window is {window}: shorten the prompt or lower max_new_tokens."
-            )
-        if prompt + (wanted or 1) > self._budget:
-            raise PromptTooLong(
-                f"The prompt has {prompt} tokens and {wanted or 'at least 1'} are to be generated, but keys and values "
-                f"of {self._budget} tokens are all that kv_memory allows for: raise it or shorten the prompt."
-            )
-        room = self._budget - prompt if room is None else min(room, self._budget - prompt)
-        if wanted is None and suited is None:
-            wanted = configured_limit(values, prompt) or _DEFAULT_NEW_TOKENS
-        return max(1, min(limit for limit in (wanted, suited, room) if limit is not None))
-
     def _cancel(self, row: Row) -> None:
         row.cancelled = True
         self._worker.wake()
 
 
-def _memory(kv_memory: Any) -> int | float:
-    """The value as an int or a float of Python's."""
-    number = isinstance(kv_memory, numbers.Real) and not isinstance(kv_memory, bool)
-    # Not `<= 0`: a NaN is neither.
-    if not number or not kv_memory > 0 or (not isinstance(kv_memory, numbers.Integral) and kv_memory > 1):
-        raise InvalidInput(
-            f"kv_memory is {kv_memory!r:.40}; it must be a number of bytes (an int) or a share of free memory "
-            "(a float above 0 and up to 1)."
-        )
-    return int(kv_memory) if isinstance(kv_memory, numbers.Integral) else float(kv_memory)
-
-
 def _vocabulary(model: Any) -> int | None:
     config: Any = getattr(model, "config", None)
     text: Any = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return getattr(text, "vocab_size", None)
+    return read(text, "vocab_size")
 
 
 # --- shared engines ------------------------------------------------------------------------------------

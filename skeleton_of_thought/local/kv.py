@@ -24,7 +24,19 @@ import torch
 from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
-__all__ = ["BatchCache", "Layers", "RowsCache", "Segment", "bias_of"]
+__all__ = [
+    "BatchCache",
+    "Caches",
+    "Frame",
+    "Layers",
+    "Layout",
+    "OwnLayer",
+    "RowsCache",
+    "Segment",
+    "States",
+    "bias_of",
+    "row_capacity",
+]
 
 _ROOM = 256
 """The least number of slots by which slabs grow."""
@@ -35,10 +47,21 @@ _ROWS_BY = 4
 Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of some tokens of one row, per layer, `[1, heads, tokens, head size]` each."""
 
+States = Sequence[Sequence[torch.Tensor | None]]
+"""The states of one row after some tokens, several per layer, `[1, ...]` each; nothing for models without states."""
+
+Layout = tuple[int, ...]
+"""The number of states in each layer of a model with states (`states.py`)."""
+
 
 def bias_of(hidden: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The bias that hides places from attention: minus infinity where `hidden` is true, 0 elsewhere."""
     return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))
+
+
+def row_capacity(rows: int) -> int:
+    """The number of rows for which slabs for this many rows have room."""
+    return -(-rows // _ROWS_BY) * _ROWS_BY
 
 
 @dataclass(frozen=True)
@@ -54,7 +77,7 @@ class Segment:
     rows: torch.Tensor | slice | None = None
 
 
-class _Frame:
+class Frame:
     """The bounds of the used part of the slabs, shared by all layers."""
 
     def __init__(self, rows: int = 0, slots: int = 0) -> None:
@@ -65,13 +88,13 @@ class _Frame:
         self.slots = slots
 
 
-class _OwnLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+class OwnLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """One layer's slabs, `[row capacity, heads, slots, head size]`. `update` writes in place and returns views."""
 
     keys: Any
     values: Any
 
-    def __init__(self, frame: _Frame) -> None:
+    def __init__(self, frame: Frame) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.frame = frame
 
@@ -85,6 +108,13 @@ class _OwnLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         """Use these slabs."""
         self.keys, self.values = keys, values
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+
+    def moved(self, frame: Frame) -> OwnLayer:
+        """An empty layer of another frame for keys and values of the same shapes."""
+        layer = OwnLayer(frame)
+        if self.is_initialized:
+            layer.allocate(self.keys, self.values)
+        return layer
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -113,9 +143,9 @@ class RowsCache(Cache):
     """
 
     def __init__(self, rows: int, slots: int, segments: Sequence[Segment] = ()) -> None:
-        self.frame = _Frame(rows, slots)
+        self.frame = Frame(rows, slots)
         self.layers: list[Any]
-        new_layer: Any = lambda: _OwnLayer(self.frame)  # noqa: E731
+        new_layer: Any = lambda: OwnLayer(self.frame)  # noqa: E731
         super().__init__(layer_class_to_replicate=new_layer)
         self.segments = segments
         # One tensor with all layers' slabs, if these are alike: `[layers, 2, row capacity, heads, slots, size]`.
@@ -172,6 +202,13 @@ class RowsCache(Cache):
         return [(layer.keys[row : row + 1, :, start:stop], layer.values[row : row + 1, :, start:stop])
                 for layer in self.layers]  # fmt: skip
 
+    def states_of(self, row: int) -> States:
+        """Views of a row's states."""
+        return ()
+
+    def restore(self, states: States) -> None:
+        """Begin all rows with copies of these states."""
+
     def _need_layers(self, like: Layers) -> None:
         if self.layers:
             return
@@ -179,7 +216,7 @@ class RowsCache(Cache):
         if len({(part.shape[1:], part.dtype, part.device) for pair in like for part in pair}) == 1:
             self._allocate(len(like), first.shape[1], first.shape[3], first)
             return
-        self.layers.extend(_OwnLayer(frame) for _ in like)
+        self.layers.extend(OwnLayer(frame) for _ in like)
         for layer, (keys, values) in zip(self.layers, like, strict=True):
             layer.allocate(keys, values)
 
@@ -188,7 +225,7 @@ class RowsCache(Cache):
         frame = self.frame
         # Rows that join fill the slots that will be read. Most of a slab is never read, and clearing it takes long.
         slab = self._slab = like.new_empty((layers, 2, frame.row_capacity, heads, frame.slots, size))
-        self.layers = [_OwnLayer(frame) for _ in slab]
+        self.layers = [OwnLayer(frame) for _ in slab]
         for layer, (keys, values) in zip(self.layers, slab, strict=True):
             layer.hold(keys, values)
         return slab
@@ -222,8 +259,46 @@ class BatchCache(RowsCache):
         if frame.end + tokens > frame.slots:
             self._rebase(frame.row_capacity, self.width, self.width + max(tokens, _ROOM, self.width // 2))
 
-    def join(self, rows: Sequence[Sequence[Layers]]) -> None:
-        """Add rows, each with copies of its pieces, which may be none.
+    def part(self, first: int, stop: int, segments: Sequence[Segment]) -> BatchCache:
+        """A cache of the rows from `first` up to `stop`, for a forward of these rows alone.
+
+        Its slabs are views of this cache's. A forward that failed may have written its tokens in some layers, but the
+        frame has not moved: the next forward writes them again. `take` the new tokens afterwards, and `advance` this
+        cache once.
+
+        Args:
+            first: The first row.
+            stop: The end of the rows.
+            segments: The tokens before these rows' own.
+        """
+        part = BatchCache()
+        part.starts, part.segments = self.starts[first:stop], segments
+        frame = part.frame = Frame(stop - first, self.frame.slots)
+        frame.start, frame.end = min(part.starts), self.frame.end
+        if self._slab is not None:
+            part._slab = self._slab[:, :, first:stop]
+        for layer in self.layers:
+            part.layers.append(OwnLayer(frame))
+            if layer.is_initialized:
+                part.layers[-1].hold(layer.keys[first:stop], layer.values[first:stop])
+        return part
+
+    def take(self, first: int, part: BatchCache) -> None:
+        """Take the tokens that a forward of a `part` has just written, before either frame moves."""
+        end = self.frame.end
+        if not self.layers:
+            self._need_layers(part.own(0, end, end + 1))
+        rows = slice(first, first + part.frame.rows)
+        for mine, theirs in zip(self.layers, part.layers, strict=True):
+            mine.keys[rows, :, end : end + 1] = theirs.keys[: part.frame.rows, :, end : end + 1]
+            mine.values[rows, :, end : end + 1] = theirs.values[: part.frame.rows, :, end : end + 1]
+
+    def forget(self) -> None:
+        """Drop the slabs of a first forward that failed: some layers may have none."""
+        self.layers, self._slab = [], None
+
+    def join(self, rows: Sequence[Sequence[Layers]], states: Sequence[States] = ()) -> None:
+        """Add rows, each with copies of its pieces, which may be none, and of its states.
 
         If memory runs out, the earlier rows are unchanged.
         """
@@ -232,7 +307,7 @@ class BatchCache(RowsCache):
         longest, total = max(lengths), first + len(rows)
         if total > frame.row_capacity or longest > frame.end:
             width = max(self.width, longest)
-            capacity = max(frame.row_capacity, -(-total // _ROWS_BY) * _ROWS_BY)
+            capacity = max(frame.row_capacity, row_capacity(total))
             self._rebase(capacity, width, width + _ROOM)
             frame = self.frame
         if (like := next((piece for pieces in rows for piece in pieces), None)) is not None:
@@ -304,7 +379,7 @@ class BatchCache(RowsCache):
         half moved.
         """
         old, width = self.frame, self.width
-        frame = _Frame(old.rows, slots)
+        frame = Frame(old.rows, slots)
         frame.row_capacity, frame.start, frame.end = rows, end - width, end
         moved = BatchCache()
         moved.frame = frame
@@ -313,11 +388,21 @@ class BatchCache(RowsCache):
             moved._allocate(count, heads, size, self._slab)
         else:
             for layer in self.layers:
-                moved.layers.append(_OwnLayer(frame))
-                if layer.is_initialized:
-                    moved.layers[-1].allocate(layer.keys, layer.values)
+                moved.layers.append(layer.moved(frame))
         for before, after in zip(self._slabs(), moved._slabs(), strict=True):
             after[: old.rows, ..., end - width : end, :] = before[: old.rows, ..., old.start : old.end, :]
         shift = end - old.end
         self.frame, self.layers, self._slab, self._bias = frame, moved.layers, moved._slab, None
         self.starts = [start + shift for start in self.starts]
+
+
+class Caches:
+    """Makes the caches of a model."""
+
+    def rows(self, rows: int, slots: int, segments: Sequence[Segment] = ()) -> RowsCache:
+        """A cache for rows that begin together."""
+        return RowsCache(rows, slots, segments)
+
+    def batch(self) -> BatchCache:
+        """A cache for a changing set of rows."""
+        return BatchCache()

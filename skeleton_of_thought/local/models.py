@@ -19,13 +19,14 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from skeleton_of_thought.errors import MissingExtra, ModelLoadError
 from skeleton_of_thought.local.gguf_cache import load_converted
+from skeleton_of_thought.local.model_kinds import check_gguf, find_class, stored_template
 
-__all__ = ["demo_model_path", "load_model", "loading"]
+__all__ = ["demo_model_path", "has_chat_template", "load_model", "loading"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,21 @@ def load_model(
         else:
             model, tokenizer = _from_hub(str(name), kwargs, report)
         return _placed(model, device, kwargs), tokenizer
+
+
+def has_chat_template(name: str | PathLike[str] | None) -> bool | None:
+    """Whether the model of a directory or GGUF file has a chat template, without loading it.
+
+    Returns:
+        None for a name on the hub, and where the files do not tell.
+
+    Raises:
+        ModelLoadError: There is no such model, or the file is no text model.
+    """
+    source = _locate(name)
+    if source.is_dir():
+        return stored_template(source)
+    return check_gguf(source) if source.is_file() else None
 
 
 def demo_model_path() -> Path:
@@ -105,9 +121,40 @@ def _locate(name: str | PathLike[str] | None) -> Path:
 
 def _from_pretrained(source: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
     for_tokenizer = {key: kwargs[key] for key in _FOR_TOKENIZER if key in kwargs}
+    auto = find_class(source, kwargs)
     # The tokenizer first: it loads fast, and most problems with a model show there already.
-    tokenizer = AutoTokenizer.from_pretrained(source, **for_tokenizer)
-    return AutoModelForCausalLM.from_pretrained(source, **kwargs), tokenizer
+    tokenizer = _tokenizer(source, for_tokenizer, alone=auto is AutoModelForCausalLM)
+    return auto.from_pretrained(source, **kwargs), tokenizer
+
+
+def _tokenizer(source: str, kwargs: dict[str, Any], *, alone: bool) -> Any:
+    """The tokenizer of a model, with its chat template.
+
+    Args:
+        source: A directory, or a name on the hub.
+        kwargs: Keyword arguments of `from_pretrained`.
+        alone: Whether the model reads text alone. Others have a processor, which may hold tokenizer and template.
+    """
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, **kwargs)
+        if alone or tokenizer.chat_template:
+            return tokenizer
+    except Exception as error:
+        if alone:
+            raise
+        tokenizer, failure = None, error
+    try:
+        processor: Any = AutoProcessor.from_pretrained(source, **kwargs)
+    except Exception as error:
+        if tokenizer is None:
+            raise failure from error
+        logger.debug("The processor cannot be loaded", exc_info=error)
+        return tokenizer  # a processor may need packages for images
+    if tokenizer is None:
+        tokenizer = getattr(processor, "tokenizer", processor)
+    if not getattr(tokenizer, "chat_template", None):
+        tokenizer.chat_template = getattr(processor, "chat_template", None)
+    return tokenizer
 
 
 def _from_gguf(path: Path, kwargs: dict[str, Any], report: Progress) -> tuple[Any, Any]:
@@ -116,6 +163,7 @@ def _from_gguf(path: Path, kwargs: dict[str, Any], report: Progress) -> tuple[An
             raise MissingExtra(f"GGUF files need {package}, which is not installed", "local")
 
     def convert() -> tuple[Any, Any]:
+        check_gguf(path)
         report(f"Converting {path.name} (once; later starts use the converted copy) ...")
         with _no_bar():
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)

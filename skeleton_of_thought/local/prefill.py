@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import torch
 
-from skeleton_of_thought.local.kv import Layers, RowsCache
+from skeleton_of_thought.local.kv import Layers, RowsCache, States
 from skeleton_of_thought.local.prefix import MIN_SHARED_TOKENS, Place, PrefixStore, Strip, common_prefix, segments_of
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import ModelRunner
 
-__all__ = ["Prefilled", "Prefiller"]
+__all__ = ["TAIL_BUDGET", "Prefilled", "Prefiller", "branches_of", "piece_end", "shared_length"]
 
-_TAIL_BUDGET = 4096
+TAIL_BUDGET = 4096
 """The most tokens, padding included, in one batch of several tails."""
 
 
@@ -33,12 +33,14 @@ class Prefilled:
         own: Keys and values of the tokens after these, per row; none if the place is the whole prompt.
         logits: Logits of the first generated tokens, `[rows, vocabulary]`; None if the last token of each prompt
             has not run yet.
+        states: The model's states after the tokens that have run, per row; nothing for models without states.
     """
 
     rows: list[Row]
     place: Place
     own: list[list[Layers]]
     logits: torch.Tensor | None = None
+    states: Sequence[States] = ()
 
 
 class Prefiller:
@@ -82,18 +84,26 @@ class Prefiller:
 
     def _descend(self, rows: list[Row], place: Place) -> Iterator[Prefilled | None]:
         """Run rows that all begin with the tokens of this place."""
-        shared = _shared(rows)
-        if (shared - place.depth) * (len(rows) - 1) >= MIN_SHARED_TOKENS:
+        shared = shared_length(rows)
+        if self._pays(rows, shared, place):
             for row in rows[1:]:
                 row.reused += shared - place.depth
             place, _ = yield from self._strip(rows[0].prompt_ids[:shared], place)
         leaves: list[Row] = []
-        for branch in _branches(rows, place.depth):
-            if (_shared(branch) - place.depth) * (len(branch) - 1) >= MIN_SHARED_TOKENS:
+        for branch in branches_of(rows, place.depth):
+            if self._pays(branch, shared_length(branch), place):
                 yield from self._descend(branch, place)
             else:
                 leaves.extend(branch)
-        for batch in _similar(leaves, place.depth):
+        yield from self._leaves(leaves, place)
+
+    def _pays(self, rows: Sequence[Row], shared: int, place: Place) -> bool:
+        """Whether a separate forward of the tokens that rows share after a place saves enough."""
+        return (shared - place.depth) * (len(rows) - 1) >= MIN_SHARED_TOKENS
+
+    def _leaves(self, rows: Sequence[Row], place: Place) -> Iterator[Prefilled | None]:
+        """Run rows that share no more than this place."""
+        for batch in _similar(rows, place.depth):
             if len(batch) > 1:
                 yield from self._tails(batch, place)
             else:
@@ -107,14 +117,15 @@ class Prefiller:
         at = place.depth
         device = self._runner.device
         while at < len(ids):
-            part = torch.tensor([ids[at : at + self._chunk()]], device=device)
+            part = torch.tensor([ids[at : piece_end(at, len(ids), self._chunk())]], device=device)
             positions = torch.arange(at, at + part.shape[1], device=device)[None]
             logits = self._runner.forward(part, cache, positions)[:, -1]
             cache.advance(part.shape[1])
             at += part.shape[1]
             if at < len(ids):
                 yield None
-        strip = Strip(ids, place.depth, cache.own(0, held, held + len(ids) - place.depth), place.strip)
+        own = cache.own(0, held, held + len(ids) - place.depth)
+        strip = Strip(ids, place.depth, own, place.strip, cache.states_of(0))
         self._store.add(strip)
         return Place(strip, len(ids)), logits
 
@@ -148,21 +159,32 @@ class Prefiller:
 
     def _begin(self, place: Place, rows: int, length: int) -> tuple[RowsCache, int]:
         """A cache for the tokens after a place, up to this length; and the slot of the first of them."""
+        caches, first = self._runner.caches, 0
         if self._runner.shares:
-            return RowsCache(rows, length - place.depth, segments_of([place], self._runner.device)), 0
-        cache = RowsCache(rows, length)
-        cache.preload(place.layers())
-        return cache, place.depth
+            cache = caches.rows(rows, length - place.depth, segments_of([place], self._runner.device))
+        else:
+            cache, first = caches.rows(rows, length), place.depth
+            cache.preload(place.layers())
+        if place.strip is not None:
+            cache.restore(place.strip.states)
+        return cache, first
 
 
-def _shared(rows: Sequence[Row]) -> int:
+def piece_end(start: int, end: int, most: int) -> int:
+    """The end of the next piece of a prompt, of about this many tokens; no token is left alone after it."""
+    stop = start + max(2, most)
+    return end if stop >= end - 1 else stop
+
+
+def shared_length(rows: Sequence[Row]) -> int:
     """The length of the beginning that all rows share, without the shortest prompt's last token, which gives logits."""
     # In sorted order, the first and the last sequence differ the earliest.
     low, high = min(row.prompt_ids for row in rows), max(row.prompt_ids for row in rows)
     return min(common_prefix(low, high), min(len(row.prompt_ids) for row in rows) - 1)
 
 
-def _branches(rows: Sequence[Row], depth: int) -> list[list[Row]]:
+def branches_of(rows: Sequence[Row], depth: int) -> list[list[Row]]:
+    """The rows in groups that have the same token at this place."""
     branches: dict[int, list[Row]] = {}
     for row in rows:
         branches.setdefault(row.prompt_ids[depth], []).append(row)
@@ -176,7 +198,7 @@ def _similar(rows: Sequence[Row], depth: int) -> Iterator[list[Row]]:
     for row in sorted(rows, key=lambda row: len(row.prompt_ids)):
         tail = len(row.prompt_ids) - 1 - depth
         padded = tail * (len(batch) + 1)
-        if batch and (padded > _TAIL_BUDGET or padded > 1.5 * (total + tail) + 64 or not batch[0].prompt_ids[1:]):
+        if batch and (padded > TAIL_BUDGET or padded > 1.5 * (total + tail) + 64 or not batch[0].prompt_ids[1:]):
             yield batch
             batch, total = [], 0
         batch.append(row)

@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 import torch
 
-from skeleton_of_thought.local.kv import Layers, Segment
+from skeleton_of_thought.local.kv import Layers, Segment, States
+from skeleton_of_thought.local.snapshots import MIN_SHARED_TOKENS, Snapshot, SnapshotStore
 
 __all__ = [
     "MIN_SHARED_TOKENS",
+    "NOWHERE",
     "Place",
     "PrefixStore",
     "Strip",
@@ -28,9 +30,6 @@ __all__ = [
     "segments_of",
     "shared_tokens",
 ]
-
-MIN_SHARED_TOKENS = 8
-"""The least number of tokens that a common beginning must save to get a separate forward."""
 
 _MIN_SEGMENT_BYTES = 1_500_000
 """The least number of bytes per layer that a segment must save from being copied and read again.
@@ -51,22 +50,25 @@ class Strip:
         start: The number of tokens before the strip's own.
         layers: Keys and values of the strip's own tokens.
         base: The strip with the tokens before these.
+        states: The model's states after the last token; nothing for models without states.
     """
 
     ids: tuple[int, ...]
     start: int
     layers: Layers
     base: Strip | None = None
+    states: States = ()
 
     @functools.cached_property
     def nbytes(self) -> int:
-        """The bytes of its own tokens."""
-        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
+        """The bytes of its own tokens and of its states."""
+        states = sum(state.nbytes for layer in self.states for state in layer if state is not None)
+        return states + sum(keys.nbytes + values.nbytes for keys, values in self.layers)
 
     @functools.cached_property
     def token_bytes(self) -> float:
-        """The bytes of one token in one layer."""
-        keys, values = self.layers[0]
+        """The bytes of one token in a layer that attends."""
+        keys, values = max(self.layers, key=lambda layer: layer[0].nbytes) if self.states else self.layers[0]
         return (keys.nbytes + values.nbytes) / max(1, keys.shape[2])
 
     def views(self, start: int, stop: int) -> Layers:
@@ -76,7 +78,7 @@ class Strip:
 
 
 class Place(NamedTuple):
-    """The first `depth` tokens of a strip's text."""
+    """The first `depth` tokens of a strip's text; all of them, if the model has states."""
 
     strip: Strip | None
     depth: int
@@ -105,55 +107,91 @@ class PrefixStore:
 
     Args:
         capacity: The most tokens to hold; 0 holds none.
+        snapshots: The states of recent prompts, for rows with caches of the model's own kind.
+        stateful: Whether the model has states, so that a strip serves only texts that begin with all of its tokens.
+        state_tokens: The number of tokens whose keys and values take as much memory as the states of one strip.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        snapshots: SnapshotStore | None = None,
+        *,
+        stateful: bool = False,
+        state_tokens: int = 0,
+    ) -> None:
         self._capacity = capacity
+        self._stateful = stateful
+        self._state_tokens = state_tokens
         self._strips: list[Strip] = []
+        self.snapshots = SnapshotStore(0) if snapshots is None else snapshots
 
     def find(self, ids: Sequence[int]) -> Place:
         """The longest stored beginning of these ids; of several, the one found or added last.
 
         So prompts with a common beginning get the same strip, which shows that they share it.
         """
-        best, found = 0, None
+        best, found, end = 0, None, None
         for strip in reversed(self._strips):
             shared = common_prefix(strip.ids, ids)
-            if shared >= max(best + 1, MIN_SHARED_TOKENS):
-                best, found = shared, strip
+            if shared < max(best + 1, MIN_SHARED_TOKENS):
+                continue
+            at: Strip | None = strip
+            while self._stateful and at is not None and len(at.ids) > shared:
+                at = at.base
+            depth = 0 if at is None else len(at.ids) if self._stateful else shared
+            if depth >= max(best + 1, MIN_SHARED_TOKENS):
+                best, found, end = depth, strip, at
         if found is None:
             return NOWHERE
         self._strips.remove(found)
         self._strips.append(found)
-        return Place(found, best)
+        return Place(end, best)
+
+    def overlap(self, ids: Sequence[int]) -> int:
+        """The number of first tokens that these ids share with a stored text, wherever its strips end."""
+        return max((common_prefix(strip.ids, ids) for strip in self._strips), default=0)
 
     def wants(self, ids: tuple[int, ...]) -> bool:
-        """Whether the store would keep a strip of this text: its length fits, and no other strip includes it."""
-        fits = MIN_SHARED_TOKENS <= len(ids) <= self._capacity
-        return fits and not any(ids == held.ids[: len(ids)] for held in self._strips)
+        """Whether the store would keep a strip of this text: its length fits, and no other strip serves instead."""
+        if not MIN_SHARED_TOKENS <= len(ids) <= self._capacity - self._state_tokens:
+            return False
+        if self._stateful:
+            return not any(ids == held.ids for held in reachable(self._strips))
+        return not any(ids == held.ids[: len(ids)] for held in self._strips)
 
     def add(self, strip: Strip) -> None:
         """Keep a strip, if `wants` it."""
         if not self.wants(strip.ids):
             return
-        self._strips = [held for held in self._strips if held.ids != strip.ids[: len(held.ids)]]
+        if self._stateful:
+            # Those that it extends stay reachable through it.
+            bases = {id(base) for base in reachable([strip])}
+            self._strips = [held for held in self._strips if id(held) not in bases]
+        else:
+            self._strips = [held for held in self._strips if held.ids != strip.ids[: len(held.ids)]]
         self._strips.append(strip)
-        self.shrink(self._capacity)
+        self._drop(self._capacity)
 
-    def keep_only(self, strips: Sequence[Strip]) -> None:
-        """Keep these strips and drop all others."""
-        self._strips = list(strips)
-        self.shrink(self._capacity)
+    def keep_only(self, kept: Sequence[Strip | Snapshot]) -> None:
+        """Keep these strips and snapshots and drop all others."""
+        self._strips = [strip for strip in kept if isinstance(strip, Strip)]
+        self.snapshots.keep_only([snapshot for snapshot in kept if isinstance(snapshot, Snapshot)])
+        self._drop(self._capacity)
 
     def shrink(self, tokens: int) -> None:
-        """Drop the least recently used strips, down to this number of tokens."""
+        """Drop the least recently used strips and snapshots, down to the memory of this number of tokens for each."""
+        self.snapshots.shrink(tokens)
+        self._drop(tokens)
+
+    def _drop(self, tokens: int) -> None:
         while self._strips and self.tokens > tokens:
             self._strips.pop(0)
 
     @property
     def tokens(self) -> int:
-        """The number of tokens held, each counted once."""
-        return sum(len(strip.ids) - strip.start for strip in reachable(self._strips))
+        """The number of tokens held, each counted once, and states as `state_tokens` per strip."""
+        return sum(len(strip.ids) - strip.start + self._state_tokens for strip in reachable(self._strips))
 
     @property
     def strips(self) -> Sequence[Strip]:
@@ -161,8 +199,9 @@ class PrefixStore:
         return self._strips
 
     def clear(self) -> None:
-        """Drop all strips, to free memory."""
+        """Drop all strips and snapshots, to free memory."""
         self._strips.clear()
+        self.snapshots.clear()
 
 
 def reachable(strips: Sequence[Strip | None]) -> list[Strip]:

@@ -11,7 +11,6 @@ import logging
 import queue
 import threading
 import time
-import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +19,15 @@ from dataclasses import asdict, dataclass
 import torch
 
 from skeleton_of_thought.errors import EngineClosed
-from skeleton_of_thought.local.batch import BatchedLane, Lane, SeparateLane
+from skeleton_of_thought.local.batch import BatchedLane, Lane
+from skeleton_of_thought.local.failures import fail_rows, out_of_memory, release
 from skeleton_of_thought.local.guard import Guard, holds_guard, reentry_error
 from skeleton_of_thought.local.openmp import release_helpers
 from skeleton_of_thought.local.prefix import PrefixStore, Strip, shared_tokens
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.local.runner import CacheKind, ModelRunner
+from skeleton_of_thought.local.separate import SeparateLane
+from skeleton_of_thought.local.snapshots import Snapshot, SnapshotStore
 from skeleton_of_thought.local.stats import Counters, EngineStats
 
 __all__ = ["Worker"]
@@ -45,7 +47,7 @@ class _Close:
 class _KeepOnly:
     """The request to keep only these beginnings of prompts, or none if the weights have changed since."""
 
-    strips: Sequence[Strip]
+    kept: Sequence[Strip | Snapshot]
     weights: int
 
 
@@ -71,14 +73,16 @@ class Worker:
         self._runner = runner
         self._max_rows = max_batch_size
         self._counters = Counters()
-        self._store = PrefixStore(prefix_cache_tokens)
+        snapshots = SnapshotStore(prefix_cache_tokens, runner.text_bytes)
+        self._store = PrefixStore(
+            prefix_cache_tokens, snapshots, stateful=runner.path.stateful, state_tokens=runner.state_tokens
+        )
         self._weights = 0
         self._budget = budget
-        self._batched = BatchedLane(runner, self._store, self._counters, prefill_chunk)
         self._lanes: dict[CacheKind, Lane] = {
-            "batched": self._batched,
-            "separate": SeparateLane(runner, self._counters, cached=True),
-            "none": SeparateLane(runner, self._counters, cached=False),
+            "batched": BatchedLane(runner, self._store, self._counters, prefill_chunk),
+            "separate": SeparateLane(runner, snapshots, self._counters, prefill_chunk, "separate"),
+            "none": SeparateLane(runner, snapshots, self._counters, prefill_chunk, "none"),
         }
         self._waiting: deque[Row] = deque()
         # The rows whose prompts are running, and the iterator that runs the next piece.
@@ -130,7 +134,7 @@ class Worker:
 
         The worker does that before it receives the next rows. It drops all beginnings if the weights have changed.
         """
-        kept = _KeepOnly(tuple(self._store.strips), self._weights)
+        kept = _KeepOnly((*self._store.strips, *self._store.snapshots.held), self._weights)
         return lambda: self._inbox.put(kept)
 
     @property
@@ -215,7 +219,7 @@ class Worker:
             if isinstance(item, _Close):
                 return False
             if isinstance(item, _KeepOnly):
-                self._store.keep_only(item.strips if item.weights == self._weights else ())
+                self._store.keep_only(item.kept if item.weights == self._weights else ())
             elif item is not None:
                 self._waiting.extend(item)
 
@@ -259,6 +263,11 @@ class Worker:
         try:
             with self._runner.evaluating():
                 ended = next(self._joins[1], _ENDED) is _ENDED
+            if ended:
+                for row in rows:
+                    # Cancelled too late for the lane to see it.
+                    if row.cancelled and row not in lane.rows:
+                        row.cancel()
         except BaseException as error:
             self._requeue_or_fail(lane, error)
             ended = True
@@ -292,11 +301,41 @@ class Worker:
         if self._runner.refresh():
             self._store.clear()  # other weights give other keys and values
             self._weights += 1
+            for other in self._lanes.values():
+                for row in other.rows:
+                    row.mixed = True
         now = time.perf_counter()
         for row in rows:
             row.admitted = row.admitted or now
         lane = self._lanes[kind]
-        self._joins = (lane, lane.admit(rows))
+        self._joins = (lane, self._in_halves(lane, rows))
+
+    def _in_halves(self, lane: Lane, rows: Sequence[Row]) -> Iterator[None]:
+        """Run the prompts of rows piece by piece; after a failure in halves, until the rows that fail alone are found.
+
+        Raises:
+            Exception: The error of a model without enough memory, which is no row's own.
+        """
+        groups = [list(rows)]
+        while groups:
+            group = groups.pop()
+            failure: Exception | None = None
+            try:
+                yield from lane.admit(group)
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                failure = error
+            if failure is not None:
+                # The others joined the batch, and perhaps left it, before the failure.
+                left = [row for row in group if not row.finished and row not in lane.rows]
+                half = len(left) // 2
+                if half:
+                    release(failure)
+                    groups += [left[half:], left[:half]]
+                else:
+                    fail_rows(left, failure)
+                yield
 
     def _short_of_memory(self) -> bool:
         """Whether memory ran out for one more row, and no row has left since."""
@@ -311,6 +350,7 @@ class Worker:
         tokens = sum(other.longest for other in rows)
         if self._runner.shares:
             tokens -= shared_tokens(sorted(row.prompt_ids for row in rows), self._runner.token_bytes)
+        tokens = self._runner.memory_of(tokens, len(rows))
         if tokens <= self._budget or len(rows) == 1:
             # The beginnings kept for later prompts make room.
             self._store.shrink(max(0, self._budget - tokens))
@@ -322,9 +362,9 @@ class Worker:
         # Older rows, and rows that joined the batch before the failure, go on.
         rows = [row for row in self._joining if row not in lane.rows and not row.finished]
         running = sum(len(other.rows) for other in self._lanes.values())
-        if _out_of_memory(error) and (len(rows) > 1 or running):
+        if out_of_memory(error) and (len(rows) > 1 or running):
             logger.warning("Out of memory for the prompts of %d rows: they wait and try again", len(rows))
-            _release(error)
+            release(error)
             self._store.clear()
             self._max_joining = max(1, len(rows) // 2)
             if len(rows) == 1:
@@ -353,12 +393,8 @@ class Worker:
         self._counters.python_seconds += max(0.0, took - (self._runner.seconds - forwards))
 
     def _fail(self, rows: Sequence[Row], error: BaseException) -> None:
-        logger.warning("Decoding failed for %d rows: %s: %s", len(rows), type(error).__name__, error)
-        logger.debug("The failure of the local engine", exc_info=error)
-        _release(error)
+        fail_rows(rows, error)
         self._store.clear()
-        for row in rows:
-            row.fail(error)
 
     def _end_all(self, error: BaseException) -> None:
         rows = [*self._waiting, *self._joining, *(row for lane in self._lanes.values() for row in lane.rows)]
@@ -382,35 +418,18 @@ class Worker:
                 counters.completed += 1
         self._count()
         for row in ended:
-            row.deliver()
+            try:
+                row.deliver()
+            except BaseException:
+                logger.exception("A consumer did not take the end of its text")
 
     def _count(self) -> None:
         counters = self._counters
         counters.rows = sum(len(lane.rows) for lane in self._lanes.values())
         counters.waiting = len(self._waiting) + len(self._joining)
-        counters.kv_bytes = self._batched.kv_bytes()
+        counters.kv_bytes = sum(lane.kv_bytes() for lane in self._lanes.values())
         counters.peak_kv_bytes = max(counters.peak_kv_bytes, counters.kv_bytes)
         counters.peak_batch_size = max(counters.peak_batch_size, counters.rows)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    # On CPUs torch raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
-    )
-
-
-def _release(error: BaseException) -> None:
-    """Free the tensors of a failed forward.
-
-    The frames of the traceback hold them, so a caller who keeps the error would keep the tensors too.
-    """
-    link: BaseException | None = error
-    while link is not None:
-        traceback.clear_frames(link.__traceback__)
-        link = link.__cause__ or link.__context__
-    if isinstance(error, torch.OutOfMemoryError) and torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 _running: weakref.WeakSet[Worker] = weakref.WeakSet()

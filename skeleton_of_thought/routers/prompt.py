@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 from skeleton_of_thought.adapters.replies import aclose_stream, close_stream
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.parsing.parser import without_reasoning
+from skeleton_of_thought.settings import is_whole
 from skeleton_of_thought.types import Conversation, Hints, Message, Prompt, Reply, RouteDecision, Usage
 
 __all__ = ["Ask", "AsyncAsk", "PromptRouter", "route_prompt"]
@@ -97,7 +98,7 @@ class PromptRouter:
                     "PromptRouter takes a model of LangChain or LlamaIndex, or a function that asks a model, not "
                     f"{type(function).__name__}."
                 )
-        if max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1):
+        if max_tokens is not None and not is_whole(max_tokens, 1):
             raise InvalidInput(f"max_tokens must be at least 1, or None for a fitting limit, not {max_tokens!r}.")
         self.races = race
         self._ask: Any = ask

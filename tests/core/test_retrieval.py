@@ -14,6 +14,7 @@ from driving import Clock
 from skeleton_of_thought.board import Action
 from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout
 from skeleton_of_thought.events import (
+    AnswerDelta,
     AnswerDone,
     AnswerFailed,
     PointDone,
@@ -22,6 +23,7 @@ from skeleton_of_thought.events import (
     PointStarted,
     Routed,
     SkeletonDone,
+    SkeletonRestarted,
     SourcesDone,
     SourcesFound,
 )
@@ -745,3 +747,95 @@ def test_a_context_that_was_found_before_is_in_every_prompt_and_retrieves_nothin
     direct.end("direct", text="So.")
     assert direct.answer.sources == ("node all",)
     assert not direct.events(SourcesFound)
+
+
+# --- nothing is found ---
+
+
+EMPTY = Reply()
+
+
+class TestNothingFound:
+    """The flow is given a text for points, and answers, without sources."""
+
+    def flow(self, **options) -> DrivenFlow:
+        return DrivenFlow(**{"retrieval": "per_point", "nothing_found": "Nothing.", **options})
+
+    @pytest.mark.parametrize("router", [None, lambda question: False])
+    def test_without_sources_of_the_question_no_model_is_called(self, router):
+        driven = self.flow(retrieval="once", router=router)
+        if router is not None:
+            driven.end("route", reply=Reply(decision=RouteDecision(False)))
+        driven.end("sources", reply=EMPTY)
+        assert (driven.answer.text, driven.answer.route) == ("Nothing.", "direct")
+        assert (driven.answer.finish_reason, driven.answer.reason) == ("no_sources", "nothing was retrieved")
+        assert {call.stage for call in driven.events(Call)} <= {"route", "sources"}
+        assert len(driven.events(SourcesDone)) == 1
+
+    @pytest.mark.parametrize("eager", [False, True])
+    @pytest.mark.parametrize("live", [False, True])
+    @pytest.mark.parametrize("merge", [False, True])
+    def test_points_that_all_lack_sources_are_one_text(self, eager, live, merge):
+        driven = self.flow(settings={"eager": eager, "merge": merge}, live=live)
+        driven.skeleton()
+        driven.end("sources", 2, EMPTY)
+        assert driven.events(AnswerDelta) == []
+        driven.end("sources", 1, EMPTY)
+        assert driven.open == []
+        assert (driven.answer.text, driven.answer.expansions) == ("Nothing.", ())
+        assert [delta.text for delta in driven.events(AnswerDelta)] == ["Nothing."]
+        assert driven.events(SkeletonRestarted) == [SkeletonRestarted(driven.events(SkeletonDone)[0].skeleton)]
+
+    def test_so_they_are_if_all_sources_come_before_the_skeleton_ends(self):
+        driven = self.flow(settings={"eager": True})
+        driven.write("skeleton", TWO + "3. ")
+        driven.end("sources", 1, EMPTY)
+        driven.end("sources", 2, EMPTY)
+        assert not driven.events(AnswerDone)
+        driven.end("skeleton")
+        assert driven.answer.text == "Nothing."
+
+    @pytest.mark.parametrize("last", [1, 2])
+    @pytest.mark.parametrize("early", [False, True])
+    def test_a_point_without_sources_has_the_text(self, last, early):
+        driven = self.flow(settings={"eager": early})
+        driven.write("skeleton", TWO + "3. ") if early else driven.skeleton()
+        for index in (3 - last, last):
+            driven.end("sources", index, EMPTY if index == 1 else found(2))
+        if early:
+            driven.end("point", 2, text="Well.")
+            driven.end("skeleton")
+        answer = driven.finish()
+        assert answer.text == "1. Sleep: Nothing.\n\n2. Eat: Well."
+        assert "".join(delta.text for delta in driven.events(AnswerDelta)) == answer.text
+        assert [e.finish_reason for e in answer.expansions] == ["no_sources", None]
+        assert len(driven.events(SourcesDone)) == 1
+
+    @pytest.mark.parametrize("first", [1, 2])
+    def test_a_retrieval_that_fails_has_found_nothing_to_rely_on(self, first):
+        settings = {"on_point_error": "placeholder", "placeholder": "(gone)", "max_retries": 0}
+        driven = self.flow(settings=settings)
+        driven.skeleton()
+        for index in (first, 3 - first):
+            if index == 1:
+                driven.fail("sources", 1)
+            else:
+                driven.end("sources", 2, EMPTY)
+        assert driven.answer.text == "1. Sleep: (gone)\n\n2. Eat: Nothing."
+        assert [e.error is None for e in driven.answer.expansions] == [False, True]
+
+    def test_a_merge_is_made_of_the_points_with_sources(self):
+        driven = self.flow(settings={"merge": True})
+        driven.skeleton("1. Sleep\n2. Eat\n3. Walk\n")
+        driven.end("sources", 1, EMPTY)
+        driven.find(2, 3)
+        for index in (2, 3):
+            driven.end("point", index, text=f"Well, {index}.")
+        assert "Nothing." not in driven.shown("merge")
+        driven.end("merge", text="Both.")
+        assert driven.answer.text == "Both."
+
+    def test_sources_without_a_context_are_sources(self):
+        driven = self.flow(retrieval="once")
+        driven.end("sources", reply=Reply(sources=("an image",)))
+        assert driven.waiting == [("skeleton", None)]

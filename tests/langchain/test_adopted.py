@@ -306,6 +306,21 @@ def test_the_chat_objects_own_template_is_used(library, pipe_of, loaded, engine)
     assert answer == chat.invoke("Why?").text.split("<bot>", 1)[1]
 
 
+def test_a_system_message_that_the_template_refuses_comes_before_the_question(library, pipe_of, loaded, engine):
+    import copy
+
+    tokenizer = copy.deepcopy(loaded[1])
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    tokenizer.chat_template = refusal + TEMPLATE
+    chat = library.ChatHuggingFace(
+        llm=library.HuggingFacePipeline(pipeline=pipe_of(), model_id="tiny"), tokenizer=tokenizer, model_id="tiny"
+    )
+    messages = [SystemMessage("Be brief."), HumanMessage("Why?")]
+    with pytest.raises(Exception, match="no system"):
+        chat.invoke(messages)
+    assert direct_of(chat).invoke(messages)["answer"] == direct_of(chat).invoke("Be brief.\n\nWhy?")["answer"]
+
+
 def test_a_chat_model_and_an_adopted_model_write_one_answer(llm_of, engine, generated, kit, local_models):
     writer = llm_of(**LONG)
     chat = kit.Chat(script=kit.answering(TITLES))

@@ -119,6 +119,22 @@ async def test_texts_end_at_different_steps_and_hold_no_special_tokens(hugging, 
     assert not any(mark in text for text in expected for mark in ("</s>", "<s>"))
 
 
+def test_a_system_prompt_that_the_template_refuses_comes_before_the_question(hugging, loaded):
+    import copy
+
+    tokenizer = copy.deepcopy(loaded[1])
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        "<{{ m.role }}>{{ m.content }}</s>{% endfor %}<assistant>"
+    )
+    llm = hugging(tokenizer=tokenizer, is_chat_model=True)
+    asked = [ChatMessage(role=MessageRole.SYSTEM, content="Be brief."), user(QUESTIONS[0])]
+    with pytest.raises(Exception, match="no system"):
+        llm.chat(asked)
+    adopted = adopt_llm(llm)
+    assert adopted.chat(asked).message.content == adopted.chat([user(f"Be brief.\n\n{QUESTIONS[0]}")]).message.content
+
+
 async def test_streams_have_the_same_text(hugging):
     llm = hugging()
     adopted = adopt_llm(llm)

@@ -12,6 +12,7 @@ import pytest
 from llama_index.core.base.llms.types import CompletionResponse
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.schema import NodeWithScore, TextNode
+from reasoning_scripts import OPENS, SWITCHED, reasoning, switched_off
 
 from llama_index_sot import SkeletonOfThoughtSynthesizer, TransformersLLM
 from llama_index_sot.local import adoption
@@ -51,6 +52,15 @@ async def test_the_prefill_reaches_the_model_and_is_no_part_of_the_text(ask, nat
     assert response.metadata["sot"]["concurrency"] == "batch"
     # The script writes only the text after the prefill: no prompt ends where the model's turn begins.
     assert native.engine.model.prompts == []
+
+
+@pytest.mark.parametrize(("template", "reply"), [(OPENS, reasoning), (SWITCHED, switched_off)])
+async def test_an_answer_is_written_whatever_the_template_opens(ask, local_models, template, reply):
+    with local_models.scripted_engine(reply, template) as engine:
+        response = await ask(TransformersLLM(engine=engine), "How?")
+    assert [(point.title, point.text) for point in response.points] == [
+        (title, f"All about {title.lower()}.") for title in TITLES
+    ]
 
 
 async def test_the_engines_record_is_in_the_metadata(ask, native):

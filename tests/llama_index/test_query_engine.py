@@ -400,6 +400,9 @@ _ANSWER = _SETTINGS | {
     "num_workers": ("int | None", 8),
     "concurrency": ("Concurrency", "auto"),
     "citations": ("bool", False),
+    "on_no_nodes": ("OnNoNodes", "empty_response"),
+    "empty_response": ("str | None", None),
+    "multimodal": ("bool", False),
     "prompts": ("PromptSet | None", None),
     "skeleton_template": _TEMPLATE,
     "point_template": _TEMPLATE,
@@ -415,10 +418,6 @@ _ENGINE = _ANSWER | {
     "retrieval": ("Retrieval | None", None),
     "node_postprocessors": ("Sequence[BaseNodePostprocessor] | None", None),
     "point_query_template": _TEMPLATE,
-}
-_SYNTHESIZER = _ANSWER | {
-    "on_no_nodes": ("Literal['empty_response', 'answer']", "empty_response"),
-    "empty_response": ("str | None", None),
 }
 _WORKFLOW = _ENGINE | {
     "engine": ("SkeletonOfThoughtQueryEngine | None", None),
@@ -436,7 +435,7 @@ _WORKFLOW = _ENGINE | {
             ["retriever", "llm"],
             _ENGINE | {"retriever": ("BaseRetriever", inspect.Parameter.empty)},
         ),
-        (SkeletonOfThoughtSynthesizer, ["llm"], _SYNTHESIZER),
+        (SkeletonOfThoughtSynthesizer, ["llm"], _ANSWER),
         (SkeletonOfThoughtWorkflow, ["engine"], _WORKFLOW),
     ],
 )
@@ -452,7 +451,7 @@ def test_the_signature_shows_each_option_with_its_type_and_default(made, by_posi
 
 def test_the_defaults_in_signatures_are_those_of_the_engine():
     parameters = inspect.signature(SkeletonOfThoughtQueryEngine.__init__).parameters
-    for name in ("router", "streaming", "num_workers", "concurrency", "citations", "prompt_helper"):
+    for name in ("router", "streaming", "num_workers", "concurrency", "citations", "on_no_nodes", "multimodal"):
         assert parameters[name].default == _ENGINE[name][1]
 
 
@@ -475,7 +474,7 @@ def test_a_subclass_shows_its_own_constructor():
             "SkeletonOfThoughtQueryEngine.from_args",
             _ENGINE,
         ),
-        (SkeletonOfThoughtSynthesizer, "SkeletonOfThoughtSynthesizer", _SYNTHESIZER),
+        (SkeletonOfThoughtSynthesizer, "SkeletonOfThoughtSynthesizer", _ANSWER),
         (SkeletonOfThoughtWorkflow, "SkeletonOfThoughtWorkflow", _WORKFLOW),
     ],
 )

@@ -143,7 +143,8 @@ async def test_a_retrieval_that_fails_fails_the_answer(ask, llm, kit):
 
 @pytest.mark.parametrize("retrieval", ["once", "per_point"])
 async def test_without_nodes_the_prompts_are_those_without_retrieval(ask, llm, kit, retrieval):
-    response = await ask(llm, "How?", retriever=kit.AsyncRetriever(lambda query: []), retrieval=retrieval)
+    nothing = kit.AsyncRetriever(lambda query: [])
+    response = await ask(llm, "How?", retriever=nothing, retrieval=retrieval, on_no_nodes="answer")
     assert response.source_nodes == []
     assert not any("<context>" in seen.text for seen in llm.watch.seen)
     assert len(response.points) == 3

@@ -19,6 +19,7 @@ import transformers as hf
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from skeleton_of_thought.local import LocalEngine
+from skeleton_of_thought.local.decoding_path import cache_argument
 
 VOCABULARY = 200
 TOKENS = 10
@@ -40,6 +41,13 @@ LATENT = {
     "num_key_value_heads": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
     "moe_intermediate_size": 16, "first_k_dense_replace": 1, "kv_lora_rank": 8, "q_lora_rank": 8,
     "qk_rope_head_dim": 4, "qk_nope_head_dim": 8, "v_head_dim": 6, "n_group": 1, "topk_group": 1,
+}  # fmt: skip
+LINEAR = {
+    "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+    "linear_conv_kernel_dim": 4, "head_dim": 16, "layer_types": ["linear_attention", "full_attention"],
+}  # fmt: skip
+MAMBA2 = {
+    "mamba_d_state": 8, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 2, "mamba_chunk_size": 16,
 }  # fmt: skip
 LLAMA3_ROPE = {
     "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -125,8 +133,6 @@ BATCHED = {
     "starcoder2": Kind("Starcoder2", {"sliding_window": 12}),
     "glm4": Kind("Glm4", {"head_dim": 8}),
     "deepseek v3": Kind("DeepseekV3", LATENT),
-}
-SLOWER = {
     "gemma3n, shared caches": Kind(
         "Gemma3n",
         {
@@ -144,6 +150,14 @@ SLOWER = {
     ),
     "lfm2, convolutions": Kind("Lfm2", {"layer_types": ["conv", "full_attention"]}),
     "mamba, a state space": Kind("Mamba", {"state_size": 8}),
+    "qwen3.5, linear attention": Kind("Qwen3_5", LINEAR),
+    "jamba, a state space beside attention": Kind(
+        "Jamba",
+        {"mamba_d_state": 8, "mamba_dt_rank": 4, "num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1},
+    ),
+    "falcon-h1, both in each layer": Kind("FalconH1", {**MAMBA2, "mamba_d_ssm": 64}),
+}  # fmt: skip
+SLOWER = {
     "phi3, a rope that grows": Kind(
         "Phi3", {"original_max_position_embeddings": 40, "rope_parameters": LONGROPE}
     ),
@@ -205,6 +219,13 @@ def alone(model: Any, prompt: str, tokens: int) -> tuple[tuple[int, ...], float]
     return tuple(out.sequences[0, ids.shape[1] :].tolist()), float((best[:, 0] - best[:, 1]).min())
 
 
+def held_by(layer: Any) -> list[torch.Tensor]:
+    """The tensors of a layer of transformers' cache."""
+    states = [*getattr(layer, "conv_states", {}).values(), *getattr(layer, "recurrent_states", {}).values()]
+    pairs = [getattr(layer, "keys", None), getattr(layer, "values", None), *states]
+    return [part for part in pairs if part is not None]
+
+
 def settled(**settings: Any) -> dict[str, Any]:
     """The settings that this engine has."""
     known = inspect.signature(LocalEngine.__init__).parameters
@@ -225,11 +246,16 @@ class Subject:
     def expected(self, prompts: Sequence[str], lengths: Sequence[int] = ()) -> list[tuple[int, ...]]:
         return [self.texts[p][:n] for p, n in zip(prompts, lengths or [TOKENS] * len(prompts), strict=True)]
 
-    def kv_bytes(self, tokens: int) -> int:
-        """The bytes of the keys and values of this many tokens."""
-        with torch.inference_mode():
-            cache = self.model(torch.arange(3, 11)[None], use_cache=True).past_key_values
-        return tokens * sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values)) // 8
+    def kv_bytes(self, rows: int, tokens: int) -> int:
+        """The bytes of the keys and values of this many rows of this many tokens, and of the rows' states."""
+        sizes = []
+        for count in (8, 16):
+            cache = hf.DynamicCache(config=self.model.config.get_text_config())
+            with torch.inference_mode():
+                self.model(torch.arange(3, 3 + count)[None], use_cache=True, **{cache_argument(self.model): cache})
+            sizes.append(sum(part.nbytes for layer in cache.layers for part in held_by(layer)))
+        each = (sizes[1] - sizes[0]) // 8
+        return rows * (tokens * each + sizes[0] - 8 * each)
 
 
 def subject_of(kind: Kind) -> Subject:
@@ -320,7 +346,7 @@ def test_rows_that_join_and_leave_keep_their_texts(subject: Subject, settings: d
 
 def test_rows_that_wait_for_memory_keep_their_texts(subject: Subject) -> None:
     prompts = [*SHARED, *MIXED]
-    settings = {"kv_memory": subject.kv_bytes(3 * 160), "share_prefix": False, "prefill_chunk": 32}
+    settings = {"kv_memory": subject.kv_bytes(3, 160), "share_prefix": False, "prefill_chunk": 32}
     with subject.engine(**settings) as engine:
         done = engine.generate(prompts, max_new_tokens=TOKENS)
         crowded = "kv_memory" not in settled(**settings)
@@ -336,11 +362,17 @@ def test_models_that_are_not_batched_write_their_own_text(slower: Subject) -> No
         assert engine.stats().rows == 0
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma3", "lfm2, convolutions", "mamba, a state space"])
-def test_a_model_that_is_not_batched_is_announced(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    kind = {**BATCHED, **SLOWER}[name]
+OWN_STATES = Kind("RecurrentGemma", {"num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 12})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [BATCHED["llama"], BATCHED["gemma3"], BATCHED["lfm2, convolutions"], BATCHED["mamba, a state space"], OWN_STATES],
+    ids=lambda kind: kind.name,
+)
+def test_a_model_that_is_not_batched_is_announced(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     LocalEngine(make_model(kind, kind.seed), TOKENIZER).close()
-    assert ("one after another" in caplog.text) == (name in SLOWER)
+    assert ("one after another" in caplog.text) == (kind is OWN_STATES)
 
 
 def test_the_window_of_a_dynamic_rope_is_the_stretched_one() -> None:

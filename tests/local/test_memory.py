@@ -85,7 +85,7 @@ def test_rows_wait_for_memory_and_start_in_order(
         alone = [unending(engine).generate([prompt], max_new_tokens=20)[0].token_ids for prompt in prompts]
     longest = max(tokens_of(tokenizer, prompt) for prompt in prompts) + 20
     with LocalEngine(llama, tokenizer, kv_memory=3 * longest * TOKEN_BYTES, prefix_cache_tokens=0) as engine:
-        lane = engine._worker._batched
+        lane = engine._worker._lanes["batched"]
         admit, admitted = lane.admit, []
 
         def noted(rows: Any) -> Any:

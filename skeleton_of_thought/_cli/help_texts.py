@@ -1,0 +1,66 @@
+"""The longer texts of the help of `sot`."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ASK",
+    "ASK_EPILOG",
+    "ASK_EXAMPLES",
+    "CHAT_EXAMPLES",
+    "COMPARE_EXAMPLES",
+    "MAIN_EPILOG",
+    "USAGE",
+]
+
+USAGE = "[OPTION ...] [QUESTION ...]"
+
+EXIT_CODES = """exit codes: 0 done, 1 an error, 2 a mistake in the options or the input,
+130 interrupted by Ctrl-C, 141 the reader of the output has ended"""
+
+MAIN_EPILOG = f"""examples:
+  sot ask "How can I sleep better?"         on the small demo model
+  sot ask -m openai:gpt-4o "How can I sleep better?"
+  sot chat -m HuggingFaceTB/SmolLM2-360M-Instruct
+  sot COMMAND --help                        the options, and the forms of MODEL
+
+{EXIT_CODES}"""
+
+ASK = (
+    "Answer a question: the model writes a list of short points first, then all points at the same time. Questions "
+    "that need no list of points get a direct answer."
+)
+
+MODELS = """MODEL is one of
+  a Hugging Face hub id, a directory, a .gguf file
+                                    runs here, needs the extra "local"
+  openai:NAME                       OpenAI; the key is OPENAI_API_KEY
+  openai:NAME@http://host:port/v1   any server that speaks OpenAI's protocol
+  langchain:PROVIDER:NAME           any provider that LangChain has a package
+                                    for, such as anthropic or ollama
+The default is the small demo model, if it is installed."""
+
+FILE = """SOT_MODEL names a default model. Other options may have defaults in a file,
+see sot config; --no-NAME switches off an option that is on there."""
+
+ASK_EPILOG = f"""{MODELS}
+
+{{examples}}
+
+{FILE}
+
+{EXIT_CODES}"""
+
+ASK_EXAMPLES = """examples:
+  sot ask "How can I sleep better?"
+  sot ask < question.txt
+  git diff | sot ask -m openai:gpt-4o "What could break?" -
+  sot ask --words 80 --merge -o answer.txt "Why do cities flood?\""""
+
+COMPARE_EXAMPLES = """examples:
+  sot compare "How can I sleep better?"
+  sot compare --json -o result.json "How can I sleep better?\""""
+
+CHAT_EXAMPLES = """examples:
+  sot chat
+  sot chat -m openai:gpt-4o --system "Answer in French."
+  sot chat < questions.txt > answers.txt"""
