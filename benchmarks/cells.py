@@ -159,11 +159,11 @@ def show(group: Sequence[Measured]) -> None:
     print(f"\nprefix {group[0].cell.prefix}, {group[0].cell.tails} tails")
     _table("tokens/s", group, names, lambda cell, name: _text(cell.rate(name)))
     _table("ms a step", group, names, lambda cell, name: _text(cell.step(name), 1e3))
-    print(f"{'limit':<12}{'ms a step':>11}{'engine':>11}{'GB/s':>11}{'GFLOP/s':>11}")
+    print(f"{'limit':<12}{'ms a step':>15}{'engine':>15}{'GB/s':>15}{'GFLOP/s':>15}")
     for cell in group:
         share = "-" if cell.share is None else f"{cell.share:.0%}"
         line = (f"{cell.limit * 1e3:.1f}", share, _text(cell.machine.bandwidth, 1e-9), _text(cell.machine.rate, 1e-9))
-        print(f"{f'{cell.cell.rows} rows':<12}" + "".join(f"{text:>11}" for text in line), f" {cell.limited_by}")
+        print(f"{f'{cell.cell.rows} rows':<12}" + "".join(f"{text:>15}" for text in line), f" {cell.limited_by}")
     if "sequential" in names and any(cell.cell.rows > SEQUENTIAL_ROWS for cell in group):
         print(f"(sequential: measured on {SEQUENTIAL_ROWS} rows)")
     others = [name for name in names if name != "engine"]
@@ -173,9 +173,9 @@ def show(group: Sequence[Measured]) -> None:
 def _table(title: str, group: Sequence[Measured], names: Sequence[str], text: Callable[[Measured, str], str]) -> None:
     if not names:
         return
-    print(f"{title:<12}" + "".join(f"{name:>11}" for name in names))
+    print(f"{title:<12}" + "".join(f"{name:>15}" for name in names))
     for cell in group:
-        print(f"{f'{cell.cell.rows} rows':<12}" + "".join(f"{text(cell, name):>11}" for name in names))
+        print(f"{f'{cell.cell.rows} rows':<12}" + "".join(f"{text(cell, name):>15}" for name in names))
 
 
 def _text(value: float | None, factor: float = 1.0, unit: str = "") -> str:

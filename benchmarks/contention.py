@@ -173,7 +173,7 @@ def float32(model: str | None) -> Iterator[Path | str]:
         yield "its server needs a GGUF file (--model FILE.gguf)"
         return
     with tempfile.TemporaryDirectory() as folder:
-        servers.write_float32(source, Path(folder) / "float32.gguf")
+        servers.write_weights(source, Path(folder) / "float32.gguf")
         yield Path(folder) / "float32.gguf"
 
 

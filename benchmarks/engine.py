@@ -14,6 +14,9 @@ lengths. For each number of rows, length of the shared prefix and kind of tails 
     engine      `LocalEngine.generate`, with `prefix_cache_tokens=0`, so that no run reuses another one's prefix
     copied      the same engine, but with the shared prefix copied to every row; measured at the longest prefix
                 with `--copied-rows` rows only
+    engine bf16, engine f16, llama.cpp f16
+                the engine and llama.cpp's server with the weights rounded to bfloat16 or float16, as checkpoints
+                that were saved in these types have them
 
 The first table of each prefix shows tokens per second, including the time for the prompts. The second shows the
 milliseconds of one decoding step while all rows decode. The limit of a step is the longer of two times: the bytes of
@@ -36,6 +39,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import importlib.util
 import inspect
 import json
@@ -56,7 +60,11 @@ from workload import TAILS, Workload, longest_tail
 from skeleton_of_thought.local import LocalEngine
 from skeleton_of_thought.local.models import demo_model_path, load_model
 
-COLUMNS = ("sequential", "threads", "padded", "continuous", "llama.cpp", "vllm", "engine", "copied")
+_HALVES = {"engine bf16": torch.bfloat16, "engine f16": torch.float16}
+COLUMNS = (
+    *("sequential", "threads", "padded", "continuous", "llama.cpp", "vllm", "engine", "copied"),
+    *("llama.cpp f16", *_HALVES),
+)
 _ANSWER = {"skeleton_tokens": 40, "points": 8, "point_tokens": 64}
 
 
@@ -102,8 +110,10 @@ class Bench:
                 if "share_prefix" not in inspect.signature(LocalEngine.__init__).parameters:
                     raise _Missing("this LocalEngine has no setting share_prefix")
                 return self._engine(share_prefix=False)
-            case "llama.cpp":
-                return self._llama_cpp()
+            case "llama.cpp" | "llama.cpp f16":
+                return self._llama_cpp("float16" if name.endswith("f16") else "float32")
+            case "engine bf16" | "engine f16":
+                return self._engine(copy.deepcopy(self.model).to(_HALVES[name]))
             case "vllm":
                 if self.args.vllm is None:
                     raise _Missing("it needs the address of a server (--vllm URL)")
@@ -112,21 +122,22 @@ class Bench:
         column: Column = getattr(ways, name)(self.model, next(pad for pad in pads if pad is not None))
         return column
 
-    def _engine(self, **settings: Any) -> Column:
+    def _engine(self, model: Any = None, **settings: Any) -> Column:
         rows = max(*self.args.rows, self.args.copied_rows)
-        engine = LocalEngine(self.model, self.tokenizer, max_batch_size=rows, prefix_cache_tokens=0, **settings)
+        settings |= {"max_batch_size": rows, "prefix_cache_tokens": 0}
+        engine = LocalEngine(self.model if model is None else model, self.tokenizer, **settings)
         return ways.with_engine(self._stack.enter_context(engine))
 
-    def _llama_cpp(self) -> Column:
+    def _llama_cpp(self, dtype: str) -> Column:
         if importlib.util.find_spec("xllamacpp") is None:
             raise _Missing("xllamacpp is not installed (pip install xllamacpp)")
         source = demo_model_path() if self.args.model in (None, "demo") else Path(self.args.model)
         if source.suffix != ".gguf":
             raise _Missing("its server needs a GGUF file (--model FILE.gguf)")
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        servers.write_float32(source, folder / "float32.gguf")
+        servers.write_weights(source, folder / "weights.gguf", dtype)
         server = servers.llama_cpp(
-            folder / "float32.gguf",
+            folder / "weights.gguf",
             slots=max(self.args.rows),
             context=max(self.args.prefixes) + longest_tail() + self.args.tokens,
             threads=torch.get_num_threads(),

@@ -9,7 +9,8 @@ All run forward passes of one new token per row, with the same float32 weights a
     torchao int8       torchao's weight-only quantisation, where it is installed
     packed, lean       the engine's own, float32: `LocalEngine(optimize=...)` picks the last that suits the model
     packed bfloat16,
-    lean bfloat16      the same in bfloat16
+    lean bfloat16,
+    lean float16       the same with weights in these types
 
 Each option has: the median milliseconds of a step for each number of rows, in turns with steps of `sdpa`, and the ratio
 to those; the seconds of its first step, which may compile; and the largest distance of its logits from those of `sdpa`
@@ -142,6 +143,7 @@ WAYS: dict[str, Option] = {
     "lean": ours("lean"),
     "packed bfloat16": ours("packed", torch.bfloat16),
     "lean bfloat16": ours("lean", torch.bfloat16),
+    "lean float16": ours("lean", torch.float16),
 }
 
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Completed", "ServerError", "complete", "llama_cpp", "served_model", "write_float32"]
+__all__ = ["Completed", "ServerError", "complete", "llama_cpp", "served_model", "write_weights"]
 
 _START_PATIENCE = 180.0
 _STOP_PATIENCE = 10.0
@@ -40,14 +40,19 @@ class ServerError(Exception):
     """A server did not start, or did not complete a request; the text is one line."""
 
 
-def write_float32(source: Path, target: Path) -> None:
-    """Writes a copy of a GGUF file with all weights unpacked to float32; everything else stays the same.
+def write_weights(source: Path, target: Path, dtype: str = "float32") -> None:
+    """Writes a copy of a GGUF file with all weights unpacked to float32, or all matrices to float16.
+
+    Everything else stays the same.
 
     Args:
         source: A GGUF file in any format that the `gguf` package can unpack.
         target: The path of the copy.
+        dtype: `"float32"` or `"float16"`.
     """
     import gguf
+
+    types = {"float32": gguf.LlamaFileType.ALL_F32, "float16": gguf.LlamaFileType.MOSTLY_F16}
 
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
@@ -56,13 +61,14 @@ def write_float32(source: Path, target: Path) -> None:
         if name.startswith("GGUF.") or name == "general.architecture":
             continue
         if name == "general.file_type":
-            writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+            writer.add_file_type(types[dtype])
         elif field.types[0] == gguf.GGUFValueType.ARRAY:
             writer.add_key_value(name, field.contents(), gguf.GGUFValueType.ARRAY, sub_type=field.types[-1])
         else:
             writer.add_key_value(name, field.contents(), field.types[0])
     for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, gguf.dequantize(tensor.data, tensor.tensor_type).astype("float32", copy=False))
+        values = gguf.dequantize(tensor.data, tensor.tensor_type)
+        writer.add_tensor(tensor.name, values.astype(dtype if values.ndim > 1 else "float32", copy=False))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

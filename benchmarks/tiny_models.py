@@ -72,6 +72,10 @@ _INDEXED = {
 _SHARED = {
     "num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 2
 }  # fmt: skip
+_SLIDING_HEADS = {
+    "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4, "swa_q_lora_rank": 8, "swa_kv_lora_rank": 8,
+    "swa_head_dim": 12, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 8,
+}  # fmt: skip
 _SPECIAL: dict[str, dict[str, Any]] = {
     "bamba": {"num_hidden_layers": 3, "attn_layer_indices": [1]},
     "cohere_compass_text": {**_SLIDES, "rope_parameters": _ROPES},
@@ -81,7 +85,9 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     },
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
-    "gemma3n_text": {**_SHARED, "activation_sparsity_pattern": [0.0] * 4},
+    "dots3_note": _SLIDING_HEADS,
+    "dots3_note_text": _SLIDING_HEADS,
+    "gemma3n_text": {**_SHARED, "intermediate_size": 64, "activation_sparsity_pattern": [0.0] * 4},
     "granitemoehybrid": {
         "num_hidden_layers": 3, "layer_types": ["linear_attention", "full_attention", "linear_attention"]
     },
@@ -207,6 +213,8 @@ def _changes(config: Any) -> dict[str, Any]:
     if "qk_rope_head_dim" in fields:  # heads of latent attention
         changes |= {"num_key_value_heads": 4, "head_dim": 4, "qk_head_dim": 12}
     changes |= _layers(fields)
+    if fields.get("tie_word_embeddings"):  # tied ones make a model repeat its last token
+        changes["tie_word_embeddings"] = False
     if fields.get("is_decoder") is False:
         changes["is_decoder"] = True
     changes |= {"eos_token_id": EOS, "bos_token_id": BOS, "pad_token_id": PAD}

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from llama_index_sot.prompt_router import PromptRouter as PromptRouter
     from llama_index_sot.query_engine import SkeletonOfThoughtQueryEngine as SkeletonOfThoughtQueryEngine
     from llama_index_sot.selector import SkeletonOfThoughtSelector as SkeletonOfThoughtSelector
+    from llama_index_sot.skeleton_llm import SkeletonOfThoughtLLM as SkeletonOfThoughtLLM
     from llama_index_sot.synthesizer import SkeletonOfThoughtSynthesizer as SkeletonOfThoughtSynthesizer
     from llama_index_sot.workflow import SkeletonOfThoughtWorkflow as SkeletonOfThoughtWorkflow
 
 __all__ = [
     "PromptRouter",
+    "SkeletonOfThoughtLLM",
     "SkeletonOfThoughtQueryEngine",
     "SkeletonOfThoughtSelector",
     "SkeletonOfThoughtSynthesizer",
@@ -32,6 +34,7 @@ keep_old_names(__name__, {"transformers_llm": "local.transformers_llm"})
 
 _MODULES = {
     "PromptRouter": "prompt_router",
+    "SkeletonOfThoughtLLM": "skeleton_llm",
     "SkeletonOfThoughtQueryEngine": "query_engine",
     "SkeletonOfThoughtSelector": "selector",
     "SkeletonOfThoughtSynthesizer": "synthesizer",

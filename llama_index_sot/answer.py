@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from typing import Any, cast
 
 from llama_index.core.callbacks import CallbackManager
@@ -15,7 +14,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from llama_index_sot.context import ContextPacker, ContextWriter
 from llama_index_sot.events import typed_event
-from llama_index_sot.llm_calls import ResolvedLLM, UsedConcurrency
+from llama_index_sot.llm_calls import LLMResponse, ResolvedLLM, UsedConcurrency
 from llama_index_sot.response import (
     AsyncSkeletonOfThoughtStreamingResponse,
     ResponsePoint,
@@ -26,7 +25,7 @@ from llama_index_sot.response import (
     union,
 )
 from llama_index_sot.retrieval import NodeFinder
-from llama_index_sot.templates import TemplateRouter, asked_question
+from llama_index_sot.templates import TemplateRouter
 from llama_index_sot.tracing import RouterWithSpan, dispatcher, has_handlers, traced
 from skeleton_of_thought import drive
 from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
@@ -40,7 +39,7 @@ from skeleton_of_thought.types import Answer, Call, Conversation, Message, Reply
 
 __all__ = ["AnswerConfig", "AnswerRun"]
 
-_SOURCES = attrgetter("sources")
+_PointQuery = Callable[[QueryBundle, str], QueryBundle]
 _Streaming = SkeletonOfThoughtStreamingResponse | AsyncSkeletonOfThoughtStreamingResponse
 
 
@@ -58,12 +57,12 @@ class AnswerConfig:
         num_workers: The most calls that are open at a time in one answer; None for no limit.
         retrieval: Whether nodes are retrieved for the question, for each point, or not at all.
         finder: Retrieves the nodes; None where nothing is retrieved.
-        point_query: Makes the query for a point from the answer's query and the point's title.
+        point_query: Makes the query for a point from that of the answer and the point's title.
         packer: Makes the `ContextPacker` for a question; None where no context has to fit.
         citations: Whether sources have numbers for citations.
-        nothing_found: The text in place of what would be written over nodes, where there are none; None to have it
-            written without nodes.
+        nothing_found: The text in place of what has no nodes; None to have it written without nodes.
         multimodal: Whether the LLMs see the images and other media of nodes.
+        chat: A chat that ends with the question, in place of the question alone.
     """
 
     llm: ResolvedLLM
@@ -74,13 +73,12 @@ class AnswerConfig:
     num_workers: int | None = 8
     retrieval: Retrieval = "none"
     finder: NodeFinder | None = None
-    point_query: Callable[[QueryBundle, str], QueryBundle] = lambda query, title: QueryBundle(
-        f"{title} ({query.query_str})"
-    )
+    point_query: _PointQuery = lambda query, title: QueryBundle(f"{title} ({query.query_str})")
     packer: Callable[[str], ContextPacker] | None = None
     citations: bool = False
     nothing_found: str | None = None
     multimodal: bool = False
+    chat: tuple[Message, ...] = ()
 
     def writer(self, stage: Stage) -> ResolvedLLM:
         """The LLM that writes this stage."""
@@ -88,13 +86,9 @@ class AnswerConfig:
 
     def reading_router(self, query: QueryBundle) -> AnyRouter | None:
         """The router, which reads the instructions around the question in the query, too."""
-        router, question = self.router, asked_question(query)
         # Without nodes the question is asked as it is, without the template.
         direct = self.prompts.direct if self.retrieval != "none" else None
-        own = None if question == query.query_str else question
-        if router is not None and (own is not None or direct is not None or self.llm.llm.system_prompt):
-            return TemplateRouter(router, own, self.llm.llm.system_prompt, direct)
-        return router
+        return TemplateRouter.around(self.router, query, self.llm.system_prompt, direct)
 
     def flow(self, query: QueryBundle, *, live: bool, sync: bool) -> AnswerFlow:
         """The flow of an answer to this query.
@@ -104,24 +98,24 @@ class AnswerConfig:
             live: Whether text is shown while it is written.
             sync: Whether calls are made without an event loop.
         """
-        limits = (self.num_workers, self.point_llm.room(streamed=live, sync=sync))
-        room = min(filter(None, limits), default=None)
-        prefill: list[Stage] = []
-        if self.llm.continues_turn:
-            prefill.append("skeleton")
-        if self.point_llm.continues_turn:
-            prefill.append("point")
+        writers: dict[Stage, ResolvedLLM] = {"skeleton": self.llm, "point": self.point_llm}
         router = self.reading_router(query)
         return AnswerFlow(
-            Conversation((Message("user", query.query_str),), Request(max_concurrency=room)),
+            self.conversation(query.query_str, live=live, sync=sync),
             prompts=self.prompts,
             settings=self.settings,
             router=None if router is None else RouterWithSpan(router),
-            prefill=frozenset(prefill),
+            prefill=frozenset(stage for stage, llm in writers.items() if llm.continues_turn),
             live=live,
             retrieval=self.retrieval,
             nothing_found=self.nothing_found,
         )
+
+    def conversation(self, question: str, *, live: bool, sync: bool) -> Conversation:
+        """The chat or the question alone, with the most calls that are open at a time; see `flow`."""
+        limits = (self.num_workers, self.point_llm.room(streamed=live, sync=sync))
+        request = Request(max_concurrency=min(filter(None, limits), default=None))
+        return Conversation(self.chat or (Message("user", question),), request)
 
 
 class AnswerRun:
@@ -139,6 +133,9 @@ class AnswerRun:
         callback_manager: Receives the legacy callbacks.
         live: Whether text is shown while it is written.
         sync: Whether calls are made without an event loop.
+
+    Attributes:
+        direct_response: The LLM's last response of a direct answer, for callers that pass it on.
 
     Raises:
         InvalidInput: There is no question, or the prompts do not fit the LLM's window; no call was made.
@@ -161,6 +158,7 @@ class AnswerRun:
         self._used: UsedConcurrency = "thread"
         self._begun = self._restarted = False
         self._finished: Answer | None = None
+        self.direct_response: LLMResponse | None = None
         # Emitted while the sources were found; `events` yields them first.
         self._early: list[Event] = []
 
@@ -197,8 +195,8 @@ class AnswerRun:
         return SkeletonOfThoughtResponse(
             self.answer.text,
             source_nodes=self.source_nodes,
-            metadata={"sot": self._metadata},
-            points=self._points,
+            metadata={"sot": self.metadata},
+            points=self.points,
         )
 
     def _filling_texts(self, response: _Streaming) -> Generator[str]:
@@ -226,9 +224,9 @@ class AnswerRun:
     def _fill(self, response: _Streaming) -> None:
         if self._restarted and self._flow.finished:
             response.final_txt = self.answer.text
-        response.points[:] = self._points
+        response.points[:] = self.points
         response.metadata = response.metadata or {}
-        response.metadata["sot"] = self._metadata
+        response.metadata["sot"] = self.metadata
 
     # --- the answer so far ---
 
@@ -247,14 +245,16 @@ class AnswerRun:
         """All retrieved nodes, each once; nodes with citation numbers come first, by their numbers."""
         answer = self.answer
         cited = self._contexts.cited if self._config.citations else ()
-        return union([cited, answer.sources, *map(_SOURCES, answer.expansions)])
+        return union([cited, answer.sources, *(one.sources for one in answer.expansions)])
 
     @property
-    def _points(self) -> list[ResponsePoint]:
+    def points(self) -> list[ResponsePoint]:
+        """The points so far."""
         return response_points(self.answer, self.source_nodes, citations=self._config.citations)
 
     @property
-    def _metadata(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
+        """The entry `metadata["sot"]` so far."""
         return response_metadata(self.answer, concurrency=self._used, retrieval=self._config.retrieval)
 
     # --- the whole answer, and its text ---
@@ -377,14 +377,18 @@ class AnswerRun:
                 call = self._contexts.with_media(call)
             reader = llm.reader(call)
             if not self._streamed(call):
-                text, reply = reader.whole(llm.whole(call))
+                text, reply = reader.whole(response := llm.whole(call))
                 pieces.append(text)
+                if call.stage == "direct":
+                    self.direct_response = response
                 yield text
                 yield reply
                 return
             with closing_stream(llm.stream(call)) as responses:
                 for response in responses:
                     pieces.append(reader.add(response))
+                    if call.stage == "direct":
+                        self.direct_response = response
                     yield pieces[-1]
             yield reader.reply
 
@@ -399,14 +403,18 @@ class AnswerRun:
                 call = self._contexts.with_media(call)
             reader = llm.reader(call)
             if not self._streamed(call):
-                text, reply = reader.whole(await llm.awhole(call))
+                text, reply = reader.whole(response := await llm.awhole(call))
                 pieces.append(text)
+                if call.stage == "direct":
+                    self.direct_response = response
                 yield text
                 yield reply
                 return
             async with aclosing_stream(await llm.astream(call)) as responses:
                 async for response in responses:
                     pieces.append(reader.add(response))
+                    if call.stage == "direct":
+                        self.direct_response = response
                     yield pieces[-1]
             yield reader.reply
 

@@ -24,6 +24,7 @@ from skeleton_of_thought.types import Call, Message, Prompt, Reply
 
 __all__ = [
     "Concurrency",
+    "LLMResponse",
     "ResolvedLLM",
     "ResponseReader",
     "UsedConcurrency",
@@ -38,6 +39,7 @@ UsedConcurrency = Literal["async", "thread", "batch"]
 Concurrency = Literal["auto", "async", "thread", "batch"]
 """The option `concurrency`; `"auto"` chooses the best that the LLM supports."""
 LLMResponse = ChatResponse | CompletionResponse
+"""A response of an LLM."""
 
 _EVENTS = ("delta", "response", "messageStop")
 """Where events of Anthropic's, OpenAI's and Bedrock's streams have the finish reason."""
@@ -62,6 +64,10 @@ def resolve_llm(llm: LLM, concurrency: Concurrency) -> ResolvedLLM:
     Raises:
         InvalidInput: `"batch"` was chosen, and the LLM cannot decode batches.
     """
+    # Calls of an answer never pass through a second answer.
+    wrapper: Any = llm
+    if getattr(type(llm), "is_skeleton_llm", False):
+        llm = wrapper.llm
     native = llm if isinstance(llm, TransformersLLM) else None
     stock = native is None and library_base(type(llm), *STOCK_CLASS) is not None
     if stock and concurrency in ("auto", "batch"):
@@ -80,6 +86,8 @@ def resolve_llm(llm: LLM, concurrency: Concurrency) -> ResolvedLLM:
         concurrency=concurrency,
         is_chat_model=is_chat_model,
         takes_messages=is_chat_model and own_chat,
+        has_own_chat=own_chat,
+        adopted=called is not llm,
         serial=stock and native is None and is_stock(llm),
     )
 
@@ -102,7 +110,11 @@ class ResolvedLLM:
         takes_messages: Whether calls are messages, and not text. A `CustomLLM` that is a chat model only by its own
             `complete` gets text, too: its `chat` would make the same call with two LLM events, and charge its rate
             limiter twice.
+        has_own_chat: Whether its `chat` is more than a call of its `complete`.
         serial: Whether the LLM runs one prompt after another.
+        adopted: Whether `llm` was made of the user's, with its model on an engine.
+        extends: Whether prompts get the LLM's own system prompt and wrapper, as `LLM.predict` adds them.
+        kwargs: The caller's keyword arguments of every call.
         reasons: Whether its replies have had finish reasons so far.
     """
 
@@ -111,7 +123,11 @@ class ResolvedLLM:
     concurrency: Concurrency = "auto"
     is_chat_model: bool = False
     takes_messages: bool = False
+    has_own_chat: bool = False
     serial: bool = False
+    adopted: bool = False
+    extends: bool = True
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
     reasons: FinishReasons = field(default_factory=FinishReasons, compare=False)
 
     @property
@@ -143,6 +159,11 @@ class ResolvedLLM:
 
     def _is_async(self, *, streamed: bool) -> bool:
         return self._streams_async if streamed else self._replies_async
+
+    @property
+    def system_prompt(self) -> str | None:
+        """The system prompt that calls get, if they do not have it yet."""
+        return self.llm.system_prompt if self.extends else None
 
     # Only answers on an event loop need these.
 
@@ -194,17 +215,17 @@ class ResolvedLLM:
         assert call.prompt is not None, "retrievals call no model"
         if self.native is not None:
             # Text is passed on unchanged: an adopted model formats it as the original LLM would.
-            kwargs = _native_kwargs(self.native, call)
+            kwargs = {**_native_kwargs(self.native, call), **self.kwargs}
             if self.takes_messages or len(call.prompt.messages) > 1:
-                return _Request(True, chat_messages(call.prompt, self.llm), kwargs)
+                return _Request(True, chat_messages(call.prompt, self.system_prompt), kwargs)
             return _Request(False, call.prompt.messages[0].text, kwargs)
         # Users choose a router's limit; the limits of other prompts are estimates for small models.
         limit = call.prompt.hints.max_tokens if call.stage == "route" else None
-        limited = {"max_tokens": limit} if limit else {}
+        kwargs = {"max_tokens": limit, **self.kwargs} if limit else {**self.kwargs}
         if self.takes_messages:
-            return _Request(True, chat_messages(call.prompt, self.llm), limited)
-        text = completion_text(call.prompt, self.llm, chat=self.is_chat_model)
-        return _Request(False, text, {"formatted": True, **limited})
+            return _Request(True, chat_messages(call.prompt, self.system_prompt), kwargs)
+        text = completion_text(call.prompt, self.llm, chat=self.is_chat_model, extended=self.extends)
+        return _Request(False, text, {"formatted": True, **kwargs})
 
 
 @dataclass(frozen=True)
@@ -252,11 +273,11 @@ def _role(message: ChatMessage) -> str:
     return message.role.value if isinstance(message.role, MessageRole) else str(message.role)
 
 
-def chat_messages(prompt: Prompt, llm: LLM) -> list[ChatMessage]:
+def chat_messages(prompt: Prompt, system_prompt: str | None) -> list[ChatMessage]:
     """A prompt as messages for a chat model, its own system prompt first. Strict servers take one system message."""
     messages = [_chat_message(message) for message in prompt.messages]
-    if llm.system_prompt:
-        own: list[Any] = [TextBlock(text=llm.system_prompt)]
+    if system_prompt:
+        own: list[Any] = [TextBlock(text=system_prompt)]
         if messages[0].role is MessageRole.SYSTEM:
             blocks = messages.pop(0).blocks
             if all(isinstance(block, TextBlock) for block in blocks):
@@ -279,19 +300,22 @@ def _block(block: Mapping[str, Any]) -> Any:
     return TextBlock(text=str(block.get("text", ""))) if block.get("type") == "text" else block["block"]
 
 
-def completion_text(prompt: Prompt, llm: LLM, *, chat: bool = False) -> str:
+def completion_text(prompt: Prompt, llm: LLM, *, chat: bool = False, extended: bool = True) -> str:
     """A prompt as text for a completion, formatted as LlamaIndex formats it.
 
     Args:
         prompt: The prompt.
         llm: The LLM, whose own formats are used.
         chat: Whether the LLM formats even a single message as a chat.
+        extended: Whether the LLM's own system prompt and wrapper are added.
     """
     if chat or len(prompt.messages) > 1:
-        return _from_messages(llm, chat_messages(prompt, llm))
+        return _from_messages(llm, chat_messages(prompt, llm.system_prompt if extended else None))
     text = prompt.messages[0].text
     if llm.completion_to_prompt is not None:
         text = llm.completion_to_prompt(text)
+    if not extended:
+        return text
     # As `LLM.predict` does: the user's texts stand around every prompt.
     if llm.system_prompt:
         text = f"{llm.system_prompt}\n\n{text}"

@@ -27,6 +27,7 @@ from skeleton_of_thought.types import Retrieval
 __all__ = [
     "AnswerOptions",
     "EngineOptions",
+    "LLMOptions",
     "OnNoNodes",
     "RouterOption",
     "SettingsOptions",
@@ -64,6 +65,37 @@ class SettingsOptions(TypedDict, total=False):
     join: Literal["numbered", "headings", "paragraphs"]
     merge: bool
     stop_loops: bool
+
+
+class LLMOptions(SettingsOptions, total=False):
+    """The options of `SkeletonOfThoughtLLM`, besides the `llm`.
+
+    Attributes:
+        point_llm: Another LLM for the points.
+        router: Decides whether a chat is answered through a skeleton, or directly, as the LLM answers by itself.
+            `"auto"` (the default): where a skeleton helps, by rules and small models inside the package, without a
+            call; it reads the system messages and the wording around the question, too. A function of the question,
+            sync or async, or a core `Router`, such as `llama_index_sot.PromptRouter`. None for a skeleton always.
+        num_workers: The most calls that are open at a time in one answer (8 by default); None for no limit.
+        concurrency: How the calls run side by side on an event loop: `"async"`, `"thread"`, `"batch"`, or `"auto"`
+            (the default): the best that the LLM supports.
+        prompts: The core's prompts; None for the project's own.
+        skeleton_template: Asks for the skeleton. It must mention `{query_str}`.
+        point_template: Asks for one point. It must mention `{title}` or `{index}`; `{skeleton}` is the numbered list.
+        merge_template: Asks for one text in place of the points, `{draft}`.
+        callback_manager: Receives the legacy callbacks; `Settings.llm = ...` sets it, too. The wrapped LLM keeps its
+            own.
+    """
+
+    point_llm: LLM | None
+    router: RouterOption
+    num_workers: int | None
+    concurrency: Concurrency
+    prompts: PromptSet | None
+    skeleton_template: BasePromptTemplate | str | None
+    point_template: BasePromptTemplate | str | None
+    merge_template: BasePromptTemplate | str | None
+    callback_manager: CallbackManager | None
 
 
 class AnswerOptions(SettingsOptions, total=False):
@@ -125,7 +157,7 @@ class EngineOptions(AnswerOptions, total=False):
     """The options of `SkeletonOfThoughtQueryEngine.from_defaults`, besides the `llm` and the `retriever`.
 
     Attributes:
-        query_engine: An engine that retrieves, such as `index.as_query_engine()`, in place of a retriever: its
+        query_engine: An engine that retrieves, such as `index.as_query_engine(llm=llm)`, in place of a retriever: its
             retriever, with its own postprocessors. Its response synthesizer is not used.
         retrieval: `"per_point"`: for each point, which sees its own nodes only. `"once"`: for the query, and every
             prompt shows the nodes. `"none"`: the LLM alone. Default: `"per_point"` with a retriever.

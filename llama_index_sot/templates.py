@@ -230,6 +230,17 @@ class TemplateRouter(RouterWrapper):
     system_prompt: str | None = None
     direct: core.Template | str | None = None
 
+    @classmethod
+    def around(
+        cls, router: AnyRouter | None, query: QueryBundle, system_prompt: str | None, direct: core.Template | str | None
+    ) -> AnyRouter | None:
+        """The router for a query; unchanged if there is nothing but the question to read."""
+        asked = asked_question(query)
+        question = None if asked == query.query_str else asked
+        if router is None or not (question or direct is not None or system_prompt):
+            return router
+        return cls(router, question, system_prompt, direct)
+
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
         """The decision if it needs no call."""
         return decide_at_once(self.router, self._with_instructions(conversation))

@@ -28,7 +28,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).parent.parent
-COLUMNS = {"sequential", "threads", "padded", "continuous", "llama.cpp", "vllm", "engine", "copied"}
+SERVERS = {"llama.cpp", "llama.cpp f16"}
+COLUMNS = {"sequential", "threads", "padded", "continuous", "vllm", "engine", "engine bf16", "engine f16", "copied"}
 WORDS = ["boat", "bread", "river", "leaf", "stone", "cloud", "salt", "water", "tree", "summer", "winter", "house"]
 CHATML = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}\n{% endfor %}"
@@ -167,14 +168,14 @@ def test_every_column_is_measured_or_says_why_not(model, server):
         *("--tails", "equal,mixed", "--tokens", "4", "--repeats", "2", "--patience", "1000"),
     )
     skipped = result["skipped"]
-    assert set(skipped) - {"copied"} == {"llama.cpp"}
-    assert "GGUF" in skipped["llama.cpp"] or "xllamacpp" in skipped["llama.cpp"]
+    assert set(skipped) - {"copied"} == SERVERS
+    assert all("GGUF" in skipped[name] or "xllamacpp" in skipped[name] for name in SERVERS)
     cells = [cell for cell in result["cells"] if "copied" not in cell["tokens_per_second"]]
     assert [(c["rows"], c["prefix"], c["tails"]) for c in cells] == [
         (rows, 20, tails) for tails in ("equal", "mixed") for rows in (1, 3)
     ]
     for cell in cells:
-        measured = COLUMNS - {"copied", "llama.cpp"}
+        measured = COLUMNS - {"copied"}
         assert cell["skipped"] == {}
         assert set(cell["tokens_per_second"]) == set(cell["engine_over"]) | {"engine"} == measured
         assert cell["repeats"] == dict.fromkeys(measured, 2)
@@ -382,7 +383,7 @@ def test_a_float32_copy_has_the_same_weights_and_description(tmp_path):
     writer.write_tensors_to_file()
     writer.close()
 
-    part("servers").write_float32(tmp_path / "small.gguf", tmp_path / "copy.gguf")
+    part("servers").write_weights(tmp_path / "small.gguf", tmp_path / "copy.gguf")
 
     small, copy = gguf.GGUFReader(tmp_path / "small.gguf"), gguf.GGUFReader(tmp_path / "copy.gguf")
     assert {t.tensor_type.name for t in copy.tensors} == {"F32"}
@@ -393,6 +394,13 @@ def test_a_float32_copy_has_the_same_weights_and_description(tmp_path):
     changed = {name for name in small.fields if small.fields[name].contents() != copy.fields[name].contents()}
     assert changed == {"general.file_type"}
     assert all(copy.fields[name].types == small.fields[name].types for name in small.fields)
+
+    part("servers").write_weights(tmp_path / "small.gguf", tmp_path / "half.gguf", "float16")
+
+    half = gguf.GGUFReader(tmp_path / "half.gguf")
+    assert [t.tensor_type.name for t in half.tensors] == ["F16", "F32"]
+    assert numpy.array_equal(half.tensors[0].data, copy.tensors[0].data.astype("float16"))
+    assert half.fields["general.file_type"].contents() == gguf.LlamaFileType.MOSTLY_F16
 
 
 def test_the_error_of_a_server_that_cannot_start_gives_the_reason(tmp_path):
@@ -439,7 +447,7 @@ def test_the_chain_on_the_servers_page_runs(tmp_path, capsys):
 
 def test_the_options_benchmark_reports_times_and_errors(model: Path) -> None:
     command = [sys.executable, "benchmarks/options.py", "--model", str(model), "--rows", "1,2", "--prefix", "20",
-               "--steps", "4", "--ways", "eager,bfloat16,torchao int8,packed,lean"]  # fmt: skip
+               "--steps", "4", "--ways", "eager,bfloat16,torchao int8,packed,lean,lean float16"]  # fmt: skip
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -447,7 +455,9 @@ def test_the_options_benchmark_reports_times_and_errors(model: Path) -> None:
     assert set(report["rows"]) == {"1", "2"}
     for table in report["rows"].values():
         assert {"eager", "bfloat16"} <= set(table)
-        assert set(table) | set(report["skipped"]) == {"eager", "bfloat16", "torchao int8", "packed", "lean"}
+        assert set(table) | set(report["skipped"]) == {
+            *("eager", "bfloat16", "torchao int8", "packed", "lean", "lean float16")
+        }
         for name, row in table.items():
             assert row["ms"] > 0
             assert row["ratio"] == pytest.approx(row["sdpa_ms"] / row["ms"], abs=0.2, rel=0.3)
@@ -490,3 +500,22 @@ def test_the_contention_benchmark_counts_steps_beside_busy_processes(model: Path
     places = {(c["way"], c["rows"], c["busy"]) for c in result["cells"]}
     assert places == {(way, rows, busy) for way in ("default", "spincount") for rows in (1, 2) for busy in (0, 1)}
     assert all(c["steps_per_second"] > 0 for c in result["cells"])
+
+
+def test_the_drift_benchmark_compares_half_weights_with_float32(model: Path) -> None:
+    command = [sys.executable, "benchmarks/drift.py", "--model", str(model), "--rows", "9", "--tokens", "6"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert set(report["settings"]) == {"bfloat16", "float16"}
+    for name, table in report["settings"].items():
+        assert set(table) == {"float32", "engine, 1 row", "engine, 9 rows", "transformers"}
+        for way, row in table.items():
+            assert row["perplexity"] == pytest.approx(report["float32"]["perplexity"], rel=0.1)
+            if way == "float32":
+                continue
+            assert 0 <= row["logits_median"] <= row["logits_max"] < 0.3
+            assert row["choices"] > 0.8
+            if name == "float16" and way != "transformers":
+                assert row["logits_max"] < 1e-4

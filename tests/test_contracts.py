@@ -37,6 +37,7 @@ NO_NAMES = {"_do_", "_proj", "_"}
 SEEN_BY_NAME = {
     *("GraphBubbleUp", "LangChainBetaWarning"),
     *("BaseChatOpenAI", "ChatHuggingFace", "ChatLlamaCpp", "HuggingFacePipeline", "LlamaCpp"),
+    *("linear_prepack_fp16", "linear_dynamic_fp16"),
 }
 """Names without an underscore: not documented for others, in a private module, or compared as strings."""
 

@@ -57,7 +57,7 @@ LAYERS = [
 
 TOP = {
     *("__init__", "__main__", "cli", "_cli", "local"),
-    *("routers.classifier", "adapters.adoption", "adapters.engines"),
+    *("routers.classifier", "adapters.adoption", "adapters.as_model", "adapters.engines"),
 }
 """Modules on top of the core; listed so that each new module gets a place."""
 

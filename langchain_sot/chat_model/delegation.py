@@ -17,6 +17,7 @@ from langchain_sot.chat_model.call import ChatCall
 from langchain_sot.messages import convert_message
 from langchain_sot.models.resolution import find_model, read_traits, resolve, with_bindings
 from langchain_sot.models.wrappers import rebound
+from skeleton_of_thought.adapters.as_model import PER_CALL_SETTINGS, suits_points
 from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Conversation
@@ -27,48 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = ["PER_CALL_SETTINGS", "DelegatingChatModel", "suits_chain"]
 
-PER_CALL_SETTINGS = frozenset(
-    {
-        "cache_control",
-        "extra_headers",
-        "frequency_penalty",
-        "logit_bias",
-        "min_p",
-        "model",
-        "model_name",
-        "presence_penalty",
-        "prompt_cache_key",
-        "reasoning_effort",
-        "repeat_penalty",
-        "repetition_penalty",
-        "request_timeout",
-        "safety_identifier",
-        "seed",
-        "service_tier",
-        "stream",
-        "stream_options",
-        "stream_usage",
-        "temperature",
-        "timeout",
-        "top_k",
-        "top_p",
-        "user",
-    }
-)
-"""Keyword arguments with which a call is still answered by the chain: each call of the answer can take them by itself.
-
-All others concern the text as a whole, or are unknown. A call that has one goes to the `llm` unchanged.
-"""
-
 
 def suits_chain(messages: Sequence[BaseMessage], kwargs: Mapping[str, Any]) -> bool:
     """Whether the chain can answer a call; other calls go to the `llm` unchanged.
 
     Args:
         messages: The conversation; a human's message with text has to be the last.
-        kwargs: The call's keyword arguments; those that are not None have to be in `PER_CALL_SETTINGS`.
+        kwargs: The call's keyword arguments.
     """
-    if not {name for name, value in kwargs.items() if value is not None} <= PER_CALL_SETTINGS:
+    if not suits_points(kwargs):
         return False
     try:
         Conversation(tuple(convert_message(message) for message in messages))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -19,95 +18,34 @@ from langchain_sot.messages import convert_message, message_usage
 from langchain_sot.models.resolution import ChainModels
 from langchain_sot.plan import AnswerPlan
 from langchain_sot.routers import ChildRunRouter
-from skeleton_of_thought.routers.base import AnyRouter, RouterWrapper, decide_at_once, report_answer
-from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Span, Timings, Usage
+from skeleton_of_thought.adapters.as_model import DirectRecord, KnownDecision
+from skeleton_of_thought.routers.base import decide_at_once
+from skeleton_of_thought.types import Conversation
 
-__all__ = ["CallRoute", "DirectAnswer", "GenerateCall", "KnownDecision", "route_call", "side_by_side", "with_stop"]
+__all__ = ["CallRoute", "DirectAnswer", "GenerateCall", "route_call", "side_by_side", "with_stop"]
 
 _M = TypeVar("_M", bound=BaseMessage)
 
 
-@dataclass(frozen=True)
-class KnownDecision(RouterWrapper):
-    """A router that has already decided on the question.
-
-    Attributes:
-        router: The router that decided; it still learns from the answer.
-        decision: Its decision.
-    """
-
-    router: AnyRouter
-    decision: RouteDecision
-
-    def at_once(self, _: Any) -> RouteDecision:
-        """The decision."""
-        return self.decision
-
-    def route(self, _: Any) -> RouteDecision:
-        """The decision."""
-        return self.decision
-
-    async def aroute(self, _: Any) -> RouteDecision:
-        """The decision."""
-        return self.decision
-
-
 @dataclass
-class DirectAnswer:
+class DirectAnswer(DirectRecord):
     """A direct answer that is passed from the `llm` to the caller.
 
     The model's messages stay as they are, but for `route`, `reason`, `skeleton` and `errors`, which are added to the
     `response_metadata` of the message or of the first chunk. When the answer is complete, the router learns from it.
-
-    Attributes:
-        router: The router that chose the direct route.
-        decision: Its decision.
-        question: The question.
     """
-
-    router: AnyRouter
-    decision: RouteDecision
-    question: str
-    _began: float = field(default_factory=time.perf_counter)
-    _first: float | None = None
-    _text: list[str] = field(default_factory=list)
-    _usage: Usage | None = None
 
     def message(self, message: AIMessage) -> AIMessage:
         """The whole message with the decision in its metadata; completes the answer."""
-        self._count(message)
+        self.count(str(message.text), message_usage(message))
         self.end()
         return self._annotated(message)
 
     def chunk(self, chunk: _M) -> _M:
         """The next chunk. The first one gets the decision into its metadata."""
-        first = self._first is None
-        self._count(chunk)
+        first = not self.begun
+        self.count(str(chunk.text), message_usage(chunk))
         return self._annotated(chunk) if first else chunk
-
-    def end(self) -> None:
-        """Reports the complete answer to the router."""
-        now = time.perf_counter() - self._began
-        span = Span(0.0, now, self._first)
-        usage = self._usage or Usage()
-        answer = Answer(
-            text="".join(self._text),
-            question=self.question,
-            route="direct",
-            usage=usage,
-            timings=Timings(now, self._first, {"direct": span}),
-            decision=self.decision,
-            reason=self.decision.reason,
-            usage_by_stage={"direct": usage} if self._usage else {},
-        )
-        report_answer(self.router, answer)
-
-    def _count(self, message: BaseMessage) -> None:
-        if self._first is None:
-            self._first = time.perf_counter() - self._began
-        self._text.append(str(message.text))
-        if (usage := message_usage(message)) is not None:
-            self._usage = (self._usage or Usage()) + usage
 
     def _annotated(self, message: _M) -> _M:
         about = {"route": "direct", "reason": self.decision.reason, "skeleton": [], "errors": {}}

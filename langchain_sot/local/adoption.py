@@ -2,8 +2,8 @@
 
 These classes of LangChain run one prompt after another. If such an object holds a model of this process, its calls go
 to the model's `LocalEngine` instead, which decodes all open calls as one batch. The object's settings are kept: limits,
-sampling, penalties. An object with settings that an engine does not have (beams, custom logits processors, ...) stays
-as it is, and a line in the log names the setting.
+sampling, penalties, logits processors. An object with settings that an engine does not have (beams, stopping criteria,
+...) stays as it is, and a line in the log names the setting.
 
 The classes are known by their names, so nothing is imported for them.
 """
@@ -33,8 +33,14 @@ _PIPELINE_KWARGS = ("skip_prompt", "pipeline_kwargs")
 """Keyword arguments of these classes that an engine does not take. Its texts never repeat the prompt, and adoption has
 read `pipeline_kwargs` already."""
 
+_OF_A_CALL = (
+    *("min_p", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "sequence_bias"),
+    "logits_processor",
+)
+"""Settings that a call on an adopted model may have, which come before the pipeline's."""
+
 _SUPPORTED = frozenset(
-    {*_PIPELINE_KWARGS, "stop", "stream", "temperature", "top_p", "top_k", "max_tokens", "seed", "prefill"}
+    {*_PIPELINE_KWARGS, *_OF_A_CALL, "stop", "stream", "temperature", "top_p", "top_k", "max_tokens", "seed", "prefill"}
     | {"stop_after_text", "min_new_tokens", "frequency_penalty", "presence_penalty"}
 )
 """Keyword arguments of a call that an adopted model supports."""
@@ -186,8 +192,9 @@ class _AdoptedEngine:
     ) -> tuple[Any, dict[str, Any]]:
         from skeleton_of_thought.local.generation import fit_settings
 
-        own = {**settings, **self._fixed}
-        own["min_new_tokens"] = max(self._min_new_tokens, own.get("min_new_tokens", 0))
+        called = {name: settings[name] for name in _OF_A_CALL if settings.get(name) is not None}
+        own = {**settings, **self._fixed, **called}
+        own["min_new_tokens"] = max(self._min_new_tokens, own.get("min_new_tokens") or 0) or None
         prompt: Any = messages
         if not self._chat:
             prompt = _plain(messages, own.pop("prefill", ""))
@@ -208,7 +215,7 @@ def _plain(messages: Sequence[Mapping[str, Any]], prefill: str) -> str:
 
 
 def _adopted(local: _LocalModel, kwargs: Mapping[str, Any]) -> AdoptedModel:
-    from skeleton_of_thought.local.generation import sampling_settings
+    from skeleton_of_thought.local.generation import request_config, sampling_settings
 
     llm, pipeline = local.llm, local.pipeline
     if (method := overridden(llm, local.owner, ("_generate", "_stream"))) is not None:
@@ -219,12 +226,13 @@ def _adopted(local: _LocalModel, kwargs: Mapping[str, Any]) -> AdoptedModel:
     settings, fixed = sampling_settings(given)
     if local.chat:
         _add_chat_settings(settings, fixed, llm)
+    config = request_config(given)
     least = given.get("min_new_tokens") or 0
     total = None if given.get("max_new_tokens") is not None else given.get("max_length")
     engine = _AdoptedEngine(
         _adoptions.engine(pipeline, pipeline.model, _tokenizer(local)),
         chat=local.chat,
-        fixed=fixed,
+        fixed={**fixed, "generation_config": config},
         min_new_tokens=least,
         max_length=total,
     )
@@ -233,7 +241,12 @@ def _adopted(local: _LocalModel, kwargs: Mapping[str, Any]) -> AdoptedModel:
         model=getattr(llm, "model_id", None) or model_name(pipeline.model),
         name=type(llm).__name__,
         chat=local.chat,
-        further={**fixed, "min_new_tokens": least, "max_length": total},
+        further={
+            **{name: value for name, value in config.items() if value},
+            **fixed,
+            "min_new_tokens": least,
+            "max_length": total,
+        },
         **settings,
         **{name: getattr(llm, name) for name in _SHARED_FIELDS if hasattr(llm, name)},
     )

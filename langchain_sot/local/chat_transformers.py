@@ -29,7 +29,11 @@ from skeleton_of_thought.types import Completion
 
 __all__ = ["ChatTransformers"]
 
-_SAMPLING = ("temperature", "top_p", "top_k", "seed")
+_SAMPLING = (
+    *("temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty", "no_repeat_ngram_size"),
+    *("bad_words_ids", "suppress_tokens", "sequence_bias", "logits_processor", "generation_config"),
+)
+"""Fields that are passed to every call of the engine, where they are not None."""
 _HINT_DEFAULTS: dict[str, Any] = {
     "prefill": "",
     "stop_after_text": (),
@@ -67,9 +71,15 @@ class ChatTransformers(BaseChatModel, EngineModel):
         model_kwargs: Keyword arguments of `LocalEngine.from_pretrained`, which loads and runs the model, such as
             `dtype`, `device`, `optimize`, `kv_memory`, `max_batch_size` or `chat_template_kwargs`.
         engine: The engine that decodes; by default the shared one of `model`.
-        temperature: 0 for greedy decoding.
+        temperature: 0 for greedy decoding, which is the default. This and the settings that follow are None for the
+            engine's defaults: greedy, without limits, and otherwise what the model's `generation_config` says
+            (docs/local.md). `model_kwargs={"use_checkpoint_sampling": True}` samples where that config does.
         top_p: The probability mass to sample from.
         top_k: The number of tokens to sample from; 0 for all.
+        min_p: The least share of the most likely token's probability; 0 for no such limit.
+        repetition_penalty, no_repeat_ngram_size, bad_words_ids, suppress_tokens, sequence_bias, logits_processor: As in
+            `skeleton_of_thought.local.SamplingParams`.
+        generation_config: Values that replace the model's, by name, or a `GenerationConfig`, or `"ignore"`.
         max_tokens: The longest completion, in tokens.
         seed: Makes sampling repeatable.
         stop: Strings that end the completion. The text does not include them.
@@ -93,9 +103,17 @@ class ChatTransformers(BaseChatModel, EngineModel):
     model: str | None = Field(default=None, kw_only=False)
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     engine: Any = Field(default=None, exclude=True, repr=False)
-    temperature: float = Field(default=0.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0)
+    no_repeat_ngram_size: int | None = Field(default=None, ge=0)
+    bad_words_ids: list[list[int]] | None = None
+    suppress_tokens: list[int] | None = None
+    sequence_bias: Any = None
+    logits_processor: Any = None
+    generation_config: Any = None
     max_tokens: int = Field(default=512, ge=1)
     seed: int | None = None
     stop: list[str] | None = None
@@ -153,7 +171,7 @@ class ChatTransformers(BaseChatModel, EngineModel):
 
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
-        names = ("temperature", "top_p", "top_k", "max_tokens", "seed", "stop")
+        names = (*_SAMPLING, "max_tokens", "stop")
         return {"model": self._model_name, **{name: getattr(self, name) for name in names}}
 
     @property
@@ -335,10 +353,12 @@ class ChatTransformers(BaseChatModel, EngineModel):
 
     def _settings(self, stop: Sequence[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         given = {name: value for name, value in kwargs.items() if name not in ("stream", "stream_usage")}
+        # None stands for the engine's default.
         settings = {name: given.pop(name, getattr(self, name)) for name in _SAMPLING}
         settings["max_new_tokens"] = given.pop("max_tokens", self.max_tokens)
         settings |= {name: given.pop(name, default) for name, default in _HINT_DEFAULTS.items()}
-        settings["stop"] = tuple(stop if stop is not None else self.stop or ())
+        settings["min_new_tokens"] = settings["min_new_tokens"] or None
+        settings["stop"] = tuple(stop if stop is not None else self.stop or ()) or None
         if given:
             raise InvalidInput(
                 f"ChatTransformers does not take {sorted(given)}. A call takes {[*_SAMPLING]}, 'max_tokens', "

@@ -2,8 +2,8 @@
 
 `HuggingFaceLLM` runs one prompt after another, and its async methods block the event loop. Adopted, its model and
 tokenizer get the model's `LocalEngine`, which decodes all open calls as one batch. The object's settings are kept:
-limits, sampling, penalties, stopping ids, and how it writes prompts. An object with settings that an engine does not
-have (beams, custom logits processors, ...) stays as it is, and a line in the log names the setting.
+limits, sampling, penalties, logits processors, stopping ids, and how it writes prompts. An object with settings that an
+engine does not have (beams, ...) stays as it is, and a line in the log names the setting.
 
 The adopted model differs from the object where the object contradicts itself or its model: it uses a chat template
 that exists unless the user said how to write prompts; it adds one BOS token where template and tokenizer would both
@@ -67,7 +67,7 @@ def is_stock(llm: LLM) -> bool:
 
 
 def _adopted(llm: Any, owner: type) -> TransformersLLM:
-    from skeleton_of_thought.local.generation import read_generation, sampling_settings
+    from skeleton_of_thought.local.generation import read_generation, request_config, sampling_settings
 
     if (name := overridden(llm, owner, _METHODS)) is not None:
         raise NotAdopted(f"{type(llm).__name__} has a {name} of its own.")
@@ -81,6 +81,7 @@ def _adopted(llm: Any, owner: type) -> TransformersLLM:
         model=model_name(llm._model),
         context_window=llm.context_window,
         min_new_tokens=given.get("min_new_tokens") or 0,
+        generation_config=request_config(given),
         stop_token_ids=list(llm.stopping_ids),
         system_prompt=llm.system_prompt or None,
         query_wrapper_prompt=llm.query_wrapper_prompt,

@@ -16,7 +16,7 @@ from skeleton_of_thought.types import Completion, Hints
 if TYPE_CHECKING:
     from skeleton_of_thought.local import AsyncCompletionStream, CompletionStream
 
-__all__ = ["LocalCall", "astreamed", "awhole", "chat_response", "completion_response", "streamed", "whole"]
+__all__ = ["CALL_ONLY", "LocalCall", "astreamed", "awhole", "chat_response", "completion_response", "streamed", "whole"]
 
 ResponseT = TypeVar("ResponseT")
 MakeResponse = Callable[[str, str | None, Completion | None], ResponseT]
@@ -26,6 +26,9 @@ _HINTS: dict[str, Any] = {**engine_settings(Hints()), "prefill": "", "grammar": 
 """Keywords that only a call takes, not the LLM, and their defaults."""
 
 _LIMITS = ("max_tokens", "max_new_tokens")
+
+CALL_ONLY = frozenset((*_HINTS, *_LIMITS))
+"""Keywords that a call takes, besides the LLM's own settings."""
 
 
 class LocalCall:
@@ -64,19 +67,21 @@ class LocalCall:
 
 def _settings(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     chosen = {name: value for name, value in given.items() if value is not None}
-    if unknown := sorted(chosen.keys() - {*defaults, *_HINTS, *_LIMITS}):
+    if unknown := sorted(chosen.keys() - {*defaults, *CALL_ONLY}):
         raise InvalidInput(
             f"TransformersLLM does not know {', '.join(unknown)}. With a call it takes "
-            f"{', '.join(sorted({*defaults, *_HINTS, *_LIMITS}))}."
+            f"{', '.join(sorted({*defaults, *CALL_ONLY}))}."
         )
     if all(name in chosen for name in _LIMITS):
         raise InvalidInput("max_tokens and max_new_tokens mean the same: give one of them.")
     settings = {**_HINTS, **defaults, **chosen}
     limit = settings.pop("max_tokens")
     settings.setdefault("max_new_tokens", limit)
-    settings["stop"] = settings["stop"] or ()
+    # None stands for the engine's default: what the model's generation config says.
+    settings["stop"] = settings["stop"] or None
+    settings["min_new_tokens"] = settings["min_new_tokens"] or None
     if settings["grammar"] is not None and "min_new_tokens" not in chosen:
-        settings["min_new_tokens"] = 0  # the grammar decides when the text may end
+        settings["min_new_tokens"] = None  # the grammar decides when the text may end
     return settings
 
 

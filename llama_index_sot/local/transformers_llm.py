@@ -26,6 +26,7 @@ from llama_index.core.types import Model
 from pydantic import ConfigDict, Field, model_validator
 
 from llama_index_sot.local.calls import (
+    CALL_ONLY,
     LocalCall,
     astreamed,
     awhole,
@@ -50,8 +51,9 @@ __all__ = ["TransformersLLM"]
 _logger = logging.getLogger(__name__)
 
 _SETTINGS = (
-    *("temperature", "top_p", "top_k", "max_tokens", "min_new_tokens", "repetition_penalty"),
-    *("seed", "stop", "stop_token_ids"),
+    *("temperature", "top_p", "top_k", "min_p", "max_tokens", "min_new_tokens", "repetition_penalty"),
+    *("no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "sequence_bias", "logits_processor"),
+    *("seed", "stop", "stop_token_ids", "generation_config"),
 )
 """Fields passed to every engine call."""
 
@@ -88,18 +90,24 @@ class TransformersLLM(LLM, EngineModel):
         context_window: The most tokens of prompt and completion that LlamaIndex plans for; None for the model's window.
         is_chat_model: Whether LlamaIndex calls it with messages. None for yes where there is a chat template or
             `messages_to_prompt`, and no wrapper for completions.
-        temperature: 0 for greedy decoding.
+        temperature: 0 for greedy decoding, which is the default. For this and the settings below, None stands for the
+            engine's default: greedy, without limits, and otherwise what the model's `generation_config` says
+            (docs/local.md). `model_kwargs={"use_checkpoint_sampling": True}` samples where that config does.
         top_p: The probability mass to sample from.
         top_k: The number of tokens to sample from; 0 for all.
+        min_p: The least share of the most likely token's probability; 0 for no such limit.
         max_tokens: The longest completion, in tokens, if the window has room for it; also called `max_new_tokens`.
         min_new_tokens: The shortest completion, in tokens; stop strings may end it earlier.
         repetition_penalty: Above 1 makes tokens of the prompt and of the text so far less likely.
+        no_repeat_ngram_size, bad_words_ids, suppress_tokens, sequence_bias, logits_processor: As in
+            `skeleton_of_thought.local.SamplingParams`.
         seed: Makes sampling repeatable.
         stop: Strings that end the completion; not part of the text.
         stop_token_ids: Tokens that end the completion, besides the model's own end tokens.
+        generation_config: Values that replace the model's, by name, or a `GenerationConfig`, or `"ignore"`.
         system_prompt: The system message of chats that have none.
 
-    The settings from `temperature` to `stop_token_ids` may also be given with a call; so may `prefill` (the start of
+    The settings from `temperature` to `generation_config` may also be given with a call; so may `prefill` (the start of
     the model's turn, not part of the text), `stop_after_text` (strings that end the completion once it has any text),
     `frequency_penalty`, `presence_penalty` and `grammar` (a `skeleton_of_thought.local.Grammar`).
 
@@ -120,15 +128,22 @@ class TransformersLLM(LLM, EngineModel):
     engine: Any = Field(default=None, exclude=True, repr=False)
     context_window: int | None = Field(default=None, gt=0)
     is_chat_model: bool | None = None
-    temperature: float = Field(default=0.0, ge=0)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_k: int = Field(default=0, ge=0)
+    temperature: float | None = Field(default=None, ge=0)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    top_k: int | None = Field(default=None, ge=0)
+    min_p: float | None = Field(default=None, ge=0, le=1)
     max_tokens: int = Field(default=512, ge=1)
     min_new_tokens: int = Field(default=0, ge=0)
-    repetition_penalty: float = Field(default=1.0, gt=0)
+    repetition_penalty: float | None = Field(default=None, gt=0)
+    no_repeat_ngram_size: int | None = Field(default=None, ge=0)
+    bad_words_ids: list[list[int]] | None = None
+    suppress_tokens: list[int] | None = None
+    sequence_bias: Any = Field(default=None, exclude=True)
+    logits_processor: Any = Field(default=None, exclude=True)
     seed: int | None = None
     stop: list[str] | None = None
     stop_token_ids: list[int] = Field(default_factory=list)
+    generation_config: Any = None
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
 
@@ -174,6 +189,11 @@ class TransformersLLM(LLM, EngineModel):
     def _takes_messages(self) -> bool:
         able = self.engine.has_chat_template or has_own_messages_format(self)
         return bool(able) and not has_own_completion_format(self)
+
+    @classmethod
+    def call_settings(cls) -> frozenset[str]:
+        """The keyword arguments that calls take."""
+        return frozenset((*_SETTINGS, *CALL_ONLY))
 
     # --- pickles and copies: without the engine, which is found again by the model's name ---
 

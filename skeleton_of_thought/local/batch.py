@@ -129,8 +129,6 @@ class BatchedLane:
             The logits of the rows that did not fail alone, `[rows, 1, vocabulary]`; and the errors of the others.
         """
         cache, new = self._cache, not self._cache.layers
-        if self._runner.path.stateful:
-            return self._runner.forward(ids, cache, positions), {}
 
         def run(first: int, stop: int) -> torch.Tensor:
             if stop - first < len(ids):
@@ -280,7 +278,12 @@ class BatchedLane:
         at = self.rows.index(row)
         place, owned = self._places[at], self._cache.lengths()[at]
         total = self._attached[at] + owned
-        if total - place.depth < MIN_SHARED_TOKENS or row.cancelled or isinstance(row.result, BaseException):
+        if (
+            total - place.depth < MIN_SHARED_TOKENS
+            or row.mixed
+            or row.cancelled
+            or isinstance(row.result, BaseException)
+        ):
             return
         ids = (*row.prompt_ids, *row.output_ids)[:total]
         if not self._store.wants(ids) or not self._runner.path.reads:

@@ -1,9 +1,9 @@
 """The choice of the next tokens of a whole batch, whose rows may have different settings.
 
-Plain greedy rows cost one argmax. Penalties and minimum lengths change single entries of the logits; the list of these
-entries is kept from step to step. A grammar masks the tokens that it forbids, in the logits of its row alone. A row
-that samples draws one number from its own generator and looks it up in its distribution, so its token depends on
-nothing but its logits and its seed.
+Plain greedy rows cost one argmax. Penalties, bans and minimum lengths change single entries of the logits; the list of
+these entries is kept from step to step. Other settings are processors, which get the logits of their row alone. A
+grammar masks the tokens that it forbids, before the processors and after them. A row that samples draws one number from
+its own generator and looks it up in its distribution, so its token depends on nothing but its logits and its seed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -50,10 +50,14 @@ class Chooser:
             if len(rows) == 1:
                 rows[0].fail(error)
             for i, row in enumerate(rows if len(rows) > 1 else ()):
-                Chooser().choose([row], logits[i : i + 1])
+                if not row.finished:
+                    Chooser().choose([row], logits[i : i + 1])
             return
         going = True
         for row, token in zip(rows, tokens, strict=True):
+            if row.finished:  # one of its processors failed
+                going = False
+                continue
             try:
                 if token < 0:
                     raise ArithmeticError("The model's logits are not numbers (NaN), so no token can be sampled.")
@@ -84,15 +88,17 @@ class _Plan:
         vocabulary, device = logits.shape[-1], logits.device
         changed = [(i, row) for i, row in enumerate(rows) if _Changes.concern(row)]
         self._changes = _Changes(changed, vocabulary, device) if changed else None
+        processed = [(i, row) for i, row in enumerate(rows) if row.sampler.processors is not None]
+        self._processed = _Processed(processed, device) if processed else None
         constrained = [(i, row.constraint) for i, row in enumerate(rows) if row.constraint is not None]
         self._masks = _Masks(constrained, vocabulary, device) if constrained else None
         places: dict[_Sampler | None, list[int]] = {}
         for i, row in enumerate(rows):
-            places.setdefault(_sampler(row.sampler.params, vocabulary), []).append(i)
+            places.setdefault(_sampler(row.sampler.drawing, vocabulary), []).append(i)
         self._greedy = places.keys() <= {None}
         self._groups: list[tuple[list[int], torch.Tensor, TopK | Nucleus | WholeVocabulary | None]] = []
         for kind, at in () if self._greedy else places.items():
-            params = [rows[i].sampler.params for i in at]
+            params = [rows[i].sampler.drawing for i in at]
             sampler = None if kind is None else kind(params, vocabulary, device)
             self._groups.append((at, torch.tensor(at, device=device), sampler))
 
@@ -103,10 +109,13 @@ class _Plan:
     def tokens(self, logits: torch.Tensor) -> list[int]:
         """A token per row; below 0 where the logits are NaN."""
         with contextlib.ExitStack() as changed:
-            # Masks first: no penalty can bring a masked token back.
+            # Masks first: no penalty can bring a masked token back. A processor could.
             for change in (self._masks, self._changes):
                 if change is not None:
                     changed.callback(change.undo, logits, change.apply(logits))
+            if self._processed is not None:
+                allowed = {} if self._masks is None else self._masks.allowed
+                changed.callback(self._processed.undo, logits, self._processed.apply(logits, allowed))
             return self._pick(logits)
 
     def _pick(self, logits: torch.Tensor) -> list[int]:
@@ -128,6 +137,40 @@ class _Plan:
         return tokens
 
 
+class _Processed:
+    """The rows whose logits go through processors.
+
+    Args:
+        rows: These rows, each with its place in the batch.
+        device: The device of the logits.
+    """
+
+    def __init__(self, rows: Sequence[tuple[int, Row]], device: torch.device) -> None:
+        self._rows = rows
+        self._at = torch.tensor([at for at, _ in rows], device=device)
+
+    def apply(self, logits: torch.Tensor, allowed: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """Change the logits in place, and fail the rows whose processors fail. Returns the argument of `undo`.
+
+        Args:
+            logits: `[rows, vocabulary]`.
+            allowed: The tokens that grammars allow, `[vocabulary]`, by the row's place.
+        """
+        before = logits[self._at]
+        for i, (at, row) in enumerate(self._rows):
+            processors = row.sampler.processors
+            assert processors is not None
+            try:
+                logits[at] = processors(row.output_ids, before[i : i + 1], allowed.get(at))[0]
+            except Exception as error:
+                row.fail(error)
+        return before
+
+    def undo(self, logits: torch.Tensor, before: torch.Tensor) -> None:
+        """Restore the logits."""
+        logits[self._at] = before
+
+
 class _Masks:
     """The tokens that the grammars of some rows allow.
 
@@ -135,9 +178,14 @@ class _Masks:
         constrained: The rows that have a grammar: their places in the batch, and their constraints.
         vocabulary: The number of tokens in the logits.
         device: The device of the logits.
+
+    Attributes:
+        allowed: The allowed tokens of each row, `[vocabulary]`, by its place, as of the last `apply`.
     """
 
     def __init__(self, constrained: Sequence[tuple[int, Constraint]], vocabulary: int, device: torch.device) -> None:
+        self.allowed: dict[int, torch.Tensor] = {}
+        self._places = [at for at, _ in constrained]
         self._constraints = [constraint for _, constraint in constrained]
         self._at = torch.tensor([at for at, _ in constrained], device=device)
         self._vocabulary = vocabulary
@@ -154,6 +202,7 @@ class _Masks:
         allowed = bits.flatten(1)[:, : self._vocabulary] == 1
         if not bool(allowed.any(-1).all()):
             raise RuntimeError("The grammar of the output allows no token that the model has.")
+        self.allowed = dict(zip(self._places, allowed, strict=True))
         before = logits[self._at]
         logits[self._at] = before.masked_fill(~allowed, -math.inf)
         return before
@@ -179,6 +228,7 @@ class _Tally:
         self.frequency, self.presence = params.frequency_penalty, params.presence_penalty
         self.penalised = _penalised(row)
         self.below_minimum = _below_minimum(row)
+        self.at_first = _at_first(row)
         self.counted = len(row.output_ids)
         self.counts: dict[int, int] = Counter(row.output_ids) if self.penalised else {}
         self.entries: dict[int, int] = {}
@@ -188,13 +238,15 @@ class _Tally:
         amounts = dict.fromkeys(self.row.sampler.prompt_tokens, 0.0) if self.penalty != 1.0 else {}
         for token, count in self.counts.items():
             amounts[token] = self.frequency * count + self.presence
-        for token in self.row.sampler.eos_ids if self.below_minimum else ():
-            amounts[token] = math.inf
+        sampler = self.row.sampler
+        amounts |= dict.fromkeys(sampler.banned, math.inf)
+        amounts |= dict.fromkeys(sampler.banned_first if self.at_first else (), math.inf)
+        amounts |= dict.fromkeys(sampler.eos_ids if self.below_minimum else (), math.inf)
         return amounts
 
 
 class _Changes:
-    """The changes of a batch's logits by penalties and minimum lengths: an entry per row and token concerned.
+    """The changes of a batch's logits by penalties, bans and minimum lengths: an entry per row and token concerned.
 
     Args:
         rows: The rows concerned, each with its place in the batch.
@@ -221,7 +273,7 @@ class _Changes:
     @staticmethod
     def concern(row: Row) -> bool:
         """Whether a row's next logits change."""
-        return _penalised(row) or _below_minimum(row)
+        return _penalised(row) or _below_minimum(row) or bool(row.sampler.banned) or _at_first(row)
 
     def update(self) -> bool:
         """Count the tokens that the rows generated since. Returns whether the entries are still valid."""
@@ -229,6 +281,8 @@ class _Changes:
         more: dict[int, float] = {}
         for tally in self._tallies:
             if tally.below_minimum and not _below_minimum(tally.row):
+                return False
+            if tally.at_first and tally.row.output_ids:
                 return False
             output = tally.row.output_ids
             if not tally.penalised or len(output) == tally.counted:
@@ -238,7 +292,8 @@ class _Changes:
             token = output[-1]
             tally.counted += 1
             tally.counts[token] = count = tally.counts.get(token, 0) + 1
-            less = tally.frequency * count + tally.presence
+            banned = token in tally.row.sampler.banned
+            less = math.inf if banned else tally.frequency * count + tally.presence
             entry = tally.entries.setdefault(token, self._size + len(new.tokens))
             if entry < self._size:
                 more[entry] = less
@@ -296,18 +351,26 @@ def _sampler(params: SamplingParams, vocabulary: int) -> _Sampler | None:
         return None
     if 0 < params.top_k < vocabulary:
         return TopK
-    return Nucleus if params.top_p < 1.0 else WholeVocabulary
+    return Nucleus if params.top_p < 1.0 or params.min_p > 0.0 else WholeVocabulary
 
 
 def _penalised(row: Row) -> bool:
-    """Whether a row's logits depend on its earlier tokens, by a penalty."""
+    """Whether a row's logits depend on its earlier tokens, by a penalty. Processors apply those of their rows."""
     params = row.sampler.params
-    return params.repetition_penalty != 1.0 or params.frequency_penalty != 0.0 or params.presence_penalty != 0.0
+    return row.sampler.processors is None and (
+        params.repetition_penalty != 1.0 or params.frequency_penalty != 0.0 or params.presence_penalty != 0.0
+    )
 
 
 def _below_minimum(row: Row) -> bool:
     """Whether a row must not end its text yet."""
-    return bool(row.sampler.eos_ids) and len(row.output_ids) < row.sampler.params.min_new_tokens
+    sampler = row.sampler
+    return sampler.processors is None and bool(sampler.eos_ids) and len(row.output_ids) < sampler.params.min_new_tokens
+
+
+def _at_first(row: Row) -> bool:
+    """Whether some tokens are banned as the row's next one, which is its first."""
+    return bool(row.sampler.banned_first) and not row.output_ids
 
 
 def _argmax(logits: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.chat_template import FIRST_OF_MARKS, OPENING, ChatTemplate, RenderedChat
 from skeleton_of_thought.local.guard import Guard
+from skeleton_of_thought.local.private_tokenizer import PrivateTokenizer
 from skeleton_of_thought.types import Message, Prompt
 
 __all__ = ["ChatInput", "Detokenizer", "EncodedPrompt", "PromptInput", "StopStrings", "TextCodec", "Tools"]
@@ -59,7 +60,7 @@ class EncodedPrompt:
 
 
 class TextCodec:
-    """A tokenizer behind a guard, since fast tokenizers fail ("Already borrowed") when threads share them.
+    """A private copy of a tokenizer, behind a guard: fast tokenizers fail ("Already borrowed") when threads share them.
 
     Args:
         tokenizer: A Hugging Face tokenizer.
@@ -71,6 +72,7 @@ class TextCodec:
 
     def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any] | None = None) -> None:
         self.tokenizer = tokenizer
+        self._private = PrivateTokenizer(tokenizer)
         self._guard = Guard()
         self.template = ChatTemplate(tokenizer, self._guard.run, template_kwargs or {})
 
@@ -84,9 +86,15 @@ class TextCodec:
             return ""
         return self._guard.run(
             lambda: str(
-                self.tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
+                self._private.latest.decode(
+                    list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False
+                )
             )
         )
+
+    def token(self, token: int) -> object:
+        """The token of an id, for messages; None if there is none."""
+        return self._guard.run(lambda: self._private.token(token))
 
     def render(self, prompt: PromptInput, prefill: str = "", tools: Tools = ()) -> str:
         """The text of a prompt, as the model reads it. Arguments and errors as for `encode`."""
@@ -135,8 +143,7 @@ class TextCodec:
         bos, eos = tokenizer.bos_token, tokenizer.eos_token
         # Many templates write the BOS themselves; the tokenizer must not add a second one.
         add = not (bos and text.startswith(bos))
-        encoded = self._guard.run(lambda: tokenizer(text, add_special_tokens=add, verbose=False))
-        ids: list[int] = list(encoded["input_ids"])
+        ids = self._guard.run(lambda: self._private.ids(text, special=add))
         # After an end of sequence, which some tokenizers append, the model would begin a new text.
         if add and eos and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(eos):
             ids.pop()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,14 +18,15 @@ from typing import Any, Literal
 import torch
 import transformers
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from skeleton_of_thought.local.kv import Caches, Layout, RowsCache
+from skeleton_of_thought.local.trial import Run, Trial, logit_distance, logit_tolerance, probe_tokens
 
 __all__ = [
     "CacheKind",
     "DecodingPath",
     "Run",
+    "batch_fits",
     "cache_argument",
     "check_path",
     "fault_of",
@@ -41,9 +41,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 CacheKind = Literal["batched", "separate", "none"]
-Run = Callable[[torch.Tensor, Any, torch.Tensor], torch.Tensor]
-"""A forward of tokens `[rows, tokens]`, a cache or None, and positions `[rows, tokens]`; returns the last logits."""
-
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 """The names of the cache argument in transformers: the first since 5.24, the others before."""
 
@@ -56,7 +53,7 @@ class DecodingPath:
 
     Attributes:
         kind: `"batched"`: keys and values of several rows in one batch; `"separate"`: a cache of the model's own kind
-            for each row; `"none"`: no cache, so each token runs the whole text.
+            for each row, see `own_cache.py`; `"none"`: no cache, so each token runs the whole text.
         reason: Why the kind is not `"batched"`, as the end of a sentence; otherwise empty.
         expected: Whether the model's architecture requires this kind. False if a trial run failed.
         layout: The number of states in each layer, if some layers have states or neither keys nor values.
@@ -146,7 +143,7 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
         return DecodingPath("none", f"transformers builds no cache from its configuration ({type(error).__name__})")
     others = {type(layer).__name__ for layer in layers} - _BATCHED_LAYERS
     layout = _layout(layers)
-    if getattr(model, "_is_stateful", False) and not any(layout or ()):
+    if getattr(model, "_is_stateful", False) and layout is None:
         return stateful
     if others:
         return DecodingPath("separate", f"it has layers whose state cannot be batched ({', '.join(sorted(others))})")
@@ -161,48 +158,16 @@ _BATCHED_LAYERS = {
     "LinearAttentionAndSlidingWindowAttentionLayer",
     "DummyLayer",
 }
-"""The layers of transformers' caches whose rows `kv.py` and `states.py` can hold."""
+"""The layers that a batch can hold (`kv.py`, `states.py`). Dummy layers hold nothing: they read another layer's."""
 
 
 def _layout(layers: Sequence[Any]) -> Layout | None:
-    """The number of states in each of these layers; None if all of them have keys and values only."""
-    if all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
-        return None
-    return tuple(len(getattr(layer, "conv_states", ())) for layer in layers)
+    """The number of states in each of these layers; None if no layer has any."""
+    states = tuple(len(getattr(layer, "conv_states", ())) for layer in layers)
+    return states if any(states) else None
 
 
 # --- the trial run --------------------------------------------------------------------------
-
-
-def probe_tokens(model: Any, device: torch.device) -> torch.Tensor:
-    """Eight tokens of a model's vocabulary, far apart, `[1, 8]`."""
-    size = int(model.get_input_embeddings().weight.shape[0])
-    return torch.arange(1, 9, device=device)[None] * max(1, size // 9) % size
-
-
-def logit_tolerance(model: Any) -> float:
-    """The allowed difference between logits of the same text, relative to the largest, as sums may differ in order."""
-    weight = model.get_input_embeddings().weight
-    if weight.dtype != torch.float32:
-        return 0.02
-    # Accelerators may multiply float32 with fewer bits.
-    return 1e-4 if weight.device.type == "cpu" else 1e-2
-
-
-_FORBIDDEN = -3e4
-"""No logit of an allowed token is lower. Some models set forbidden tokens to minus infinity or their type's minimum."""
-
-
-def logit_distance(wanted: torch.Tensor, got: torch.Tensor) -> float:
-    """The largest difference between two sets of logits, relative to the largest wanted one.
-
-    Tokens that the model forbids do not count. NaN if it forbids all tokens, or if `got` has NaN.
-    """
-    usable = torch.isfinite(wanted) & (wanted > _FORBIDDEN)
-    if not usable.any():
-        return math.nan
-    wanted, got = wanted[usable], got[usable]
-    return float((wanted - got).abs().max() / wanted.abs().max().clamp_min(1e-30))
 
 
 def check_path(
@@ -210,7 +175,7 @@ def check_path(
 ) -> DecodingPath:
     """The path if it is batched and gives the model's own logits, otherwise the separate one, still to be tried.
 
-    Runs five forwards of at most eight tokens if the path is right.
+    Runs seven forwards of a few tokens if the path is right.
 
     Args:
         model: The model, in evaluation mode.
@@ -221,20 +186,15 @@ def check_path(
     """
     if path.kind != "batched":
         return path
-    ids = probe_tokens(model, device)
     try:
-        own = plain_logits(model, ids)
-        # A model that quantises the activations of all tokens together has different logits for parts of its text.
-        noise = logit_distance(own[:5], plain_logits(model, ids[:, :5]))
-        if not math.isfinite(noise):
-            raise ValueError("its logits are not numbers")
+        trial = Trial.of(model, device, lambda ids: plain_logits(model, ids))
     except Exception as error:
-        logger.warning("The trial run of %s failed: %s: %s", type(model).__name__, type(error).__name__, error)
-        return path
-    slack = max(logit_tolerance(model), min(4 * noise, 0.2))
+        # Without logits to compare with, each row runs by itself on the model's own cache, as in `generate`.
+        logger.debug("The trial run of %s failed", type(model).__name__, exc_info=error)
+        return DecodingPath("separate", f"in a trial run {_told(error)}", expected=False)
     failure = ""
     for way in _ways(path):
-        if not (failure := fault_of(functools.partial(_batched, ids, own, run, way, new_cache=new_cache, slack=slack))):
+        if not (failure := fault_of(functools.partial(batch_fits, trial, way, run, new_cache))):
             return way
     return DecodingPath("separate", f"in a batch {failure}", expected=False)
 
@@ -243,7 +203,10 @@ def plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """The logits after each token of a text, without a cache, `[tokens, vocabulary]` in float32."""
     known = forward_parameters(model)
     loose = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    settings = {name: value for name, value in _PLAIN.items() if loose or name in known}
+    settings: dict[str, Any] = {name: value for name, value in _PLAIN.items() if loose or name in known}
+    if "position_ids" in known:
+        # As `generate` passes them. Some models count from another number if they get none.
+        settings["position_ids"] = torch.arange(ids.shape[1], device=ids.device)[None]
     return model(input_ids=ids, **settings).logits[0].float()  # type: ignore[no-any-return]
 
 
@@ -256,8 +219,12 @@ def fault_of(trial: Callable[[], bool]) -> str:
         return "" if trial() else "its logits differ from those of the whole text"
     except Exception as error:
         logger.debug("A trial run failed", exc_info=error)
-        text = " ".join(str(error).split())
-        return f"its forward fails with {type(error).__name__}: {text:.200}".rstrip(": .")
+        return _told(error)
+
+
+def _told(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"its forward fails with {type(error).__name__}: {text:.200}".rstrip(": .")
 
 
 def _ways(path: DecodingPath) -> Sequence[DecodingPath]:
@@ -267,7 +234,24 @@ def _ways(path: DecodingPath) -> Sequence[DecodingPath]:
     return [replace(path, pieces=pieces, reads=reads) for reads in (True, False) for pieces in (True, False)]
 
 
-def _batched(
+def batch_fits(
+    trial: Trial, path: DecodingPath, run: Run, new_cache: Callable[[], Any], *, share: bool = False
+) -> bool:
+    """Whether rows of unequal length have the model's logits in a batch.
+
+    Args:
+        trial: The text and the model's logits.
+        path: The way to decode the rows.
+        run: A forward.
+        new_cache: Makes an empty cache of the model's own kind.
+        share: Whether rows attend to a common beginning in place.
+    """
+    if not path.stateful:
+        return trial.batch_fits(run, share=share)
+    return _states_fit(trial.ids, trial.own, run, path, new_cache=new_cache, slack=trial.slack)
+
+
+def _states_fit(
     ids: torch.Tensor,
     own: torch.Tensor,
     run: Run,
@@ -293,11 +277,11 @@ def _batched(
         if not logit_distance(own[stop - 1], last_of(cache, start, stop)) <= slack:
             return False
     wanted = {at: own[at] for at in (7, 3)}
-    if path.stateful and path.reads:
+    if path.reads:
         steps = caches.rows(1, 8)
         if not all(logit_distance(own[at], last_of(steps, at, at + 1)) <= slack for at in range(8)):
             return False
-    elif path.stateful:
+    else:
         for at in wanted:
             cache = new_cache()
             last_of(cache, 0, at)

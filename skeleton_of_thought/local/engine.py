@@ -13,14 +13,23 @@ from types import TracebackType
 from typing import Any, Self, Unpack, get_args
 
 from skeleton_of_thought.adapters.hints import engine_settings
-from skeleton_of_thought.errors import InvalidInput, PromptTooLong
-from skeleton_of_thought.local.codec import EncodedPrompt, PromptInput, TextCodec, Tools
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.local.codec import PromptInput, TextCodec, Tools
+from skeleton_of_thought.local.configuration import read
+from skeleton_of_thought.local.generation import (
+    GenerationDefaults,
+    GenerationOverrides,
+    configured_limit,
+    settings_of,
+)
 from skeleton_of_thought.local.grammar import Grammar, Grammars
 from skeleton_of_thought.local.guard import Guard
+from skeleton_of_thought.local.limits import Limits, checked_share
 from skeleton_of_thought.local.models import load_model
+from skeleton_of_thought.local.processors import row_processors
 from skeleton_of_thought.local.row import Row, Sink
 from skeleton_of_thought.local.runner import ModelRunner, Optimization, Optimize
-from skeleton_of_thought.local.sampling import SamplingParams
+from skeleton_of_thought.local.sampling import SamplingParams, as_integer
 from skeleton_of_thought.local.settings import DecodingSettings, EngineSettings, LoadingSettings
 from skeleton_of_thought.local.stats import EngineStats
 from skeleton_of_thought.local.stream import AsyncCompletionStream, AsyncSink, CompletionStream, QueueSink
@@ -28,10 +37,6 @@ from skeleton_of_thought.local.worker import Worker
 from skeleton_of_thought.types import Completion, Prompt
 
 __all__ = ["LocalEngine", "shared_engine"]
-
-_DEFAULT_NEW_TOKENS = 512
-_REASONING_NEW_TOKENS = 4096
-"""The default where the model may reason before it answers."""
 
 
 class LocalEngine:
@@ -58,11 +63,19 @@ class LocalEngine:
         share_prefix: Whether rows attend to one copy of a common beginning instead of holding a copy each. The text
             is the same; False is for comparisons.
         optimize: `"auto"` picks the forward that was measured to be fastest on the device; the attribute
-            `optimization` names it. On CPUs, in float32 and bfloat16, that is `"lean"` for Llama and its close
-            relatives (a forward of fewer operations, on packed copies of the weights), otherwise `"packed"` (the
-            model's own forward on packed copies), provided the copies fit half of the free memory. On other devices
-            it is `"none"`, the unchanged model. Any of these names limits the engine to that forward and slower ones.
+            `optimization` names it. On CPUs, in float32, bfloat16 and float16, that is `"lean"` for Llama and its
+            close relatives (a forward of fewer operations, on packed copies of the weights), otherwise `"packed"`
+            (the model's own forward on packed copies), provided the copies fit half of the free memory. On other
+            devices it is `"none"`, the unchanged model. Any of these names limits the engine to that forward and
+            slower ones.
         chat_template_kwargs: Extra variables for the chat template, such as `{"enable_thinking": False}`.
+        generation_config: Values that replace those of the model's generation config, by name, such as
+            `{"repetition_penalty": 1.0, "num_beams": 1}` (None for no such setting); a `GenerationConfig` with such
+            values; or `"ignore"` to follow nothing of the model's but its end tokens and lengths. The model's own
+            config is read with each request; docs/local.md lists what is followed and what is refused.
+        use_checkpoint_sampling: Whether requests without settings of their own are sampled where the generation
+            config says so (`do_sample`, with its `temperature`, `top_k`, `top_p`, `min_p` and the like). By default
+            they are greedy.
 
     Raises:
         InvalidInput: The model is no causal language model, or a setting is out of range.
@@ -80,26 +93,27 @@ class LocalEngine:
         share_prefix: bool = True,
         optimize: Optimize = "auto",
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        generation_config: GenerationOverrides = None,
+        use_checkpoint_sampling: bool = False,
     ) -> None:
-        if max_batch_size < 1:
-            raise InvalidInput(f"max_batch_size is {max_batch_size!r}; it must be at least 1.")
-        if prefix_cache_tokens < 0:
-            raise InvalidInput(f"prefix_cache_tokens is {prefix_cache_tokens!r}; it must be at least 0.")
+        max_batch_size = as_integer("max_batch_size", max_batch_size, 1)
+        prefix_cache_tokens = as_integer("prefix_cache_tokens", prefix_cache_tokens, 0)
+        prefill_chunk = as_integer("prefill_chunk", prefill_chunk, 1)
         if optimize not in get_args(Optimize):
             known = ", ".join(repr(name) for name in get_args(Optimize))
             raise InvalidInput(f"optimize is {optimize!r:.40}; it must be one of {known}.")
         self.model = model
         self.tokenizer = tokenizer
         self._codec = TextCodec(tokenizer, chat_template_kwargs)
-        _check_share(kv_memory)
-        if prefill_chunk < 1:
-            raise InvalidInput(f"prefill_chunk is {prefill_chunk!r}; it must be at least 1.")
+        kv_memory = checked_share(kv_memory)
+        self._generation = GenerationDefaults(model, tokenizer, generation_config, use_checkpoint_sampling)
         self._runner = ModelRunner(model, optimize, share=share_prefix)
-        self._eos_ids = _eos_ids(model, tokenizer)
+        self._eos_ids = self._known_eos_ids = self._generation.eos_ids()
+        self._vocabulary = _vocabulary(model)
         self._grammars = Grammars(tokenizer, self._eos_ids, self._codec.exclusively)
-        self._budget = self._runner.tokens_in(kv_memory)
+        self._limits = Limits(self._runner, kv_memory)
         self._max_batch_size = max_batch_size
-        self._worker = Worker(self._runner, max_batch_size, prefix_cache_tokens, prefill_chunk, self._budget)
+        self._worker = Worker(self._runner, max_batch_size, prefix_cache_tokens, prefill_chunk, self._limits.budget)
         self._finalizer = weakref.finalize(self, self._worker.abandon)
         self._finalizer.atexit = False  # at the end of the interpreter the workers end themselves
 
@@ -114,7 +128,8 @@ class LocalEngine:
         Args:
             model: A name on the Hugging Face hub, a directory, a `.gguf` file, or None (or `"demo"`) for the
                 small embedded demo model.
-            dtype: As for transformers: a torch dtype, its name, or `"auto"`, the default, for the stored one.
+            dtype: As for transformers: a torch dtype, its name, or `"auto"`, the default, for the stored one. On
+                CPUs, weights in half precision are faster for models that run `"lean"`.
             device: The model's device, such as `"cuda"`; by default a GPU if there is one.
             progress: Called with a line of text before each slow step (downloading, converting).
             **settings: The settings of the class. All other keyword arguments are passed on to transformers'
@@ -248,19 +263,20 @@ class LocalEngine:
     @property
     def context_window(self) -> int | None:
         """The longest prompt and completion together, in tokens; None when the model names no limit."""
-        return self._runner.context_window
+        return self._limits.window
 
     @property
     def parallel_rows(self) -> int:
-        """The most rows that are decoded at once: 1 for a model whose rows run one after another."""
-        return self._max_batch_size if self._runner.cache_kind == "batched" else 1
+        """The most rows that are decoded at once: 1 for a model whose rows of unequal length run one after another."""
+        return self._max_batch_size if self._runner.batches else 1
 
     @property
     def optimization(self) -> Optimization:
         """How the model runs.
 
         `"lean"` or `"packed"`, or `"none"` for the unchanged model. `"unbatched"`: its rows are decoded one after
-        another. `"uncached"`: each token runs the whole text as well. `stats().reason` says why.
+        another, at most those of equal length together. `"uncached"`: each token runs the whole text as well.
+        `stats().reason` says why.
         """
         return self._runner.optimization
 
@@ -314,75 +330,54 @@ class LocalEngine:
         prefill, tools = own.pop("prefill", ""), own.pop("tools", ())
         encoded = self._codec.encode(prompt, prefill, tools, at_once=own.get("grammar") is not None)
         hints = prompt.hints if isinstance(prompt, Prompt) else None
-        given = {**(engine_settings(hints, reasons=encoded.reasons) if hints else {}), **own}
+        # A hint of 0 is none, and None stands for the default.
+        suggested = engine_settings(hints, reasons=encoded.reasons) if hints else {}
+        given: dict[str, Any] = {name: value for name, value in suggested.items() if value}
+        given |= {name: value for name, value in own.items() if value is not None}
+        values = self._generation.read(given.pop("generation_config", None))
         fields = SamplingParams.__dataclass_fields__
         if unknown := given.keys() - fields:
             known = ", ".join((*fields, "prefill", "tools"))
             raise InvalidInput(f"There is no setting {', '.join(sorted(unknown))}; the settings are {known}.")
-        params = SamplingParams(**given)
+        params = settings_of(values, given, len(encoded.ids))
         # The limit of a prompt suits its answer, and has no room for reasoning.
         suited = hints.max_tokens if hints and not encoded.reasons else None
+        configured = configured_limit(values, len(encoded.ids))
+        limit = self._limits.new_tokens(
+            encoded.ids, params.max_new_tokens, suited, configured, self._codec.token, reasons=encoded.reasons
+        )
+        eos_ids = self._generation.eos_ids(values)
+        if eos_ids == self._known_eos_ids:
+            eos_ids = self._eos_ids
         return Row(
             encoded,
             params,
-            limit=self._limit(encoded, params.max_new_tokens, suited),
-            eos_ids=self._eos_ids,
+            limit=limit,
+            embeddings=self._limits.embeddings,
+            eos_ids=eos_ids,
             decode=functools.partial(self._codec.decode, special=not params.skip_special_tokens),
             sink=sink,
             constraint=None if params.grammar is None else self._grammars.constraint(params.grammar),
+            processors=row_processors(
+                params,
+                encoded.ids,
+                limit=limit,
+                eos_ids=eos_ids,
+                own_eos_ids=self._generation.own_eos_ids(values),
+                vocabulary=self._vocabulary,
+                device=self._runner.device,
+            ),
         )
-
-    def _limit(self, encoded: EncodedPrompt, wanted: int | None, suited: int | None) -> int:
-        """The most tokens to generate.
-
-        Args:
-            encoded: The prompt.
-            wanted: The caller's limit, in tokens; None for no limit.
-            suited: The limit in the prompt's hints, in tokens; None for no limit.
-        """
-        window, prompt = self.context_window, len(encoded.ids)
-        room = None if window is None else window - prompt
-        if room is not None and room < (wanted or 1):
-            raise PromptTooLong(
-                f"The prompt has {prompt} tokens and {wanted or 'at least 1'} are to be generated, but the model's "
-                f"window is {window}: shorten the prompt or lower max_new_tokens."
-            )
-        longest = self._runner.longest_in(self._budget)
-        if prompt + (wanted or 1) > longest:
-            raise PromptTooLong(
-                f"The prompt has {prompt} tokens and {wanted or 'at least 1'} are to be generated, but keys and values "
-                f"of {longest} tokens are all that kv_memory allows for: raise it or shorten the prompt."
-            )
-        room = longest - prompt if room is None else min(room, longest - prompt)
-        if wanted is None and suited is None:
-            configured = getattr(getattr(self.model, "generation_config", None), "max_new_tokens", None)
-            wanted = configured or (_REASONING_NEW_TOKENS if encoded.reasons else _DEFAULT_NEW_TOKENS)
-        return max(1, min(limit for limit in (wanted, suited, room) if limit is not None))
 
     def _cancel(self, row: Row) -> None:
         row.cancelled = True
         self._worker.wake()
 
 
-def _check_share(kv_memory: float) -> None:
-    number = isinstance(kv_memory, int | float) and not isinstance(kv_memory, bool)
-    # Not `<= 0`: a NaN is neither.
-    if not number or not kv_memory > 0 or (isinstance(kv_memory, float) and kv_memory > 1):
-        raise InvalidInput(
-            f"kv_memory is {kv_memory!r:.40}; it must be a number of bytes (an int) or a share of free memory "
-            "(a float above 0 and up to 1)."
-        )
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    # The generation config overrules the model's config, and the tokenizer's end is added: either may lack the end
-    # of a turn.
-    generation = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    own = generation if generation is not None else getattr(model.config, "eos_token_id", None)
-    found: set[int] = set()
-    for ids in (own, getattr(tokenizer, "eos_token_id", None)):
-        found.update(ids if isinstance(ids, list | tuple | set) else () if ids is None else (ids,))
-    return frozenset(found)
+def _vocabulary(model: Any) -> int | None:
+    config: Any = getattr(model, "config", None)
+    text: Any = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return read(text, "vocab_size")
 
 
 # --- shared engines ------------------------------------------------------------------------------------

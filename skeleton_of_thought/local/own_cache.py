@@ -56,8 +56,11 @@ class RowState:
 
     def selected(self, rows: Sequence[int]) -> RowState:
         """A copy of some of the rows."""
-        index = torch.tensor(rows)
-        pick = lambda part: part.index_select(0, index.to(part.device)) if part.dim() else part.clone()  # noqa: E731
+        index, count = torch.tensor(rows), len(self.lengths)
+
+        def pick(part: torch.Tensor) -> torch.Tensor:
+            return part.index_select(0, index.to(part.device)) if _has_rows(part, count) else part.clone()
+
         return self._with(pick, [self.lengths[row] for row in rows])
 
     @property
@@ -76,17 +79,29 @@ class RowState:
 def stacked(first: RowState, second: RowState) -> RowState | None:
     """The rows of both states as one; None if their tensors or other values do not fit together."""
     ours, theirs = list(_leaves(first._parts)), list(_leaves(second._parts))
-    if len(ours) != len(theirs) or not all(map(_fit, ours, theirs)):
+    counts = len(first.lengths), len(second.lengths)
+    if len(ours) != len(theirs) or not all(_fit(*pair, *counts) for pair in zip(ours, theirs, strict=True)):
         return None
     others = iter([leaf for leaf in theirs if isinstance(leaf, torch.Tensor)])
-    join = lambda part, other: torch.cat((part, other)) if part.dim() else part.clone()  # noqa: E731
-    return first._with(lambda part: join(part, next(others)), [*first.lengths, *second.lengths])
+
+    def join(part: torch.Tensor) -> torch.Tensor:
+        other = next(others)
+        return torch.cat((part, other)) if _has_rows(part, counts[0]) else part.clone()
+
+    return first._with(join, [*first.lengths, *second.lengths])
 
 
-def _fit(one: Any, other: Any) -> bool:
+def _has_rows(part: torch.Tensor, count: int) -> bool:
+    """Whether the first dimension of a tensor is that of the rows. Others are common to all rows."""
+    return part.dim() > 0 and len(part) == count
+
+
+def _fit(one: Any, other: Any, rows: int, more: int) -> bool:
+    """Whether two leaves of states of so many rows can be joined: tensors by rows, all others if they are equal."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        same = one.shape[1:] == other.shape[1:] and one.dim() == other.dim() and one.dtype == other.dtype
-        return same and (one.dim() > 0 or bool(one == other))
+        if _has_rows(one, rows) and _has_rows(other, more):
+            return one.shape[1:] == other.shape[1:] and one.dtype == other.dtype
+        return not _has_rows(one, rows) and torch.equal(one, other)
     return one is other or (type(one) is type(other) and isinstance(one, bool | int | float | str) and one == other)
 
 

@@ -101,7 +101,7 @@ def try_own_cache(model: Any, config: Any, path: DecodingPath, device: torch.dev
         failures[way] = fault_of(lambda own=own: _explore(own, reference))  # type: ignore[misc]
         if not failures[way]:
             kind = "separate" if own.caches else "none"
-            return DecodingPath(kind, path.reason, path.expected), own
+            return DecodingPath(kind, "" if own.stacks_all else path.reason, path.expected), own
     logger.debug("%s cannot continue from a cache: %s", type(model).__name__, failures)
     if path.kind == "separate" and "given" in failures:
         path = DecodingPath("none", f"with a cache {failures['given']}", expected=False)
@@ -148,8 +148,8 @@ def _explore(own: OwnCache, reference: Reference) -> bool:
         return False
     own.copies = own.way != "prepared" and not fault_of(lambda: _copies(own, reference))
     if own.copies:
-        own.stacks_all = not fault_of(lambda: _stacks(own, reference, (5, 4)))
-        own.stacks = own.stacks_all or not fault_of(lambda: _stacks(own, reference, (5, 5)))
+        own.stacks = not fault_of(lambda: _stacks(own, reference, (5, 5)))
+        own.stacks_all = own.stacks and not fault_of(lambda: _stacks(own, reference, (5, 4)))
     return True
 
 
@@ -171,17 +171,28 @@ def _copies(own: OwnCache, reference: Reference) -> bool:
 def _stacks(own: OwnCache, reference: Reference, lengths: tuple[int, int]) -> bool:
     """Whether two rows of these lengths run together as each alone, and the second goes on when the first has left."""
     ids = reference.ids
-    equal = lengths[0] == lengths[1]
-    texts = (ids, ids.flip(1) if equal else ids)
+    # Rows of equal length need another text: with the same one, no mix-up would show.
+    texts = (ids, ids.flip(1) if lengths[0] == lengths[1] else ids)
     rows = [_after(own, text[:, :n]) for text, n in zip(texts, lengths, strict=True)]
-    both = stacked(*rows)
-    if both is None:
-        return False
-    # The second row alone is another text if both have the same length: the first text's logits would hide a mix-up.
+    ways = [stacked(*rows)]
+    if lengths[0] == lengths[1]:
+        ways.append(stacked(own.begin(), own.begin()))
+        if ways[1] is not None:
+            own.run(torch.cat([text[:, : lengths[0]] for text in texts]), ways[1])
     alone = [own.run(texts[1][:, n : n + 1], rows[1])[0].float() for n in range(lengths[1], lengths[1] + 2)]
-    new = torch.cat([text[:, n : n + 1] for text, n in zip(texts, lengths, strict=True)])
-    first, second = own.run(new, both).float()
-    left = both.selected([1])
-    last = own.run(texts[1][:, lengths[1] + 1 : lengths[1] + 2], left)[0].float()
+    return all(both is not None and _as_alone(own, reference, texts, both, alone) for both in ways)
+
+
+def _as_alone(
+    own: OwnCache,
+    reference: Reference,
+    texts: tuple[torch.Tensor, torch.Tensor],
+    both: RowState,
+    alone: list[torch.Tensor],
+) -> bool:
+    """Whether a step of two rows, and one of the second when the first has left, give the logits of each row alone."""
+    n, m = both.lengths
+    first, second = own.run(torch.cat((texts[0][:, n : n + 1], texts[1][:, m : m + 1])), both).float()
+    last = own.run(texts[1][:, m + 1 : m + 2], both.selected([1]))[0].float()
     near = [logit_distance(a, b) <= reference.slack for a, b in zip(alone, (second, last), strict=True)]
-    return reference.near(lengths[0], first) and all(near)
+    return reference.near(n, first) and all(near)

@@ -1,22 +1,41 @@
-"""Linear layers with weights in the memory order of oneDNN's products of few rows.
+"""Products with weights on CPUs, and weights in the memory order of the fastest ones.
 
 A step of a small batch reads every weight once and does little with it. The usual kernels rearrange a weight for each
-product, which takes two thirds of a step on a CPU. Weights that were rearranged once, beforehand, are read at the speed
-of memory. torch's own compiler uses the same operators when it freezes a model.
+product, which takes two thirds of a step on a CPU. These read it at the speed of memory, or near it:
+
+    PackedWeight    oneDNN, in float32 or bfloat16; the weight was rearranged once, beforehand. torch's own compiler
+                    uses the same operators when it freezes a model.
+    SplitWeight     a plain float32 weight and a single row. The library's product of a matrix and a vector uses its
+                    threads badly; a batch of products with parts of the weight gives each thread its own part.
+    HalfWeight      fbgemm: a weight in float16, which is widened in registers; all sums are in float32.
+    RoundedWeight   oneDNN, in bfloat16: rounds its input and its results to bfloat16, and sums in float32.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import psutil
 import torch
 from torch import nn
 
-__all__ = ["PackedLinear", "PackedWeight", "fingerprint", "packable_layers", "packing_fits_memory", "packing_works"]
+__all__ = [
+    "HalfWeight",
+    "PackedLinear",
+    "PackedWeight",
+    "Product",
+    "RoundedWeight",
+    "SplitWeight",
+    "halves_work",
+    "multiplies_bfloat16",
+    "packable_layers",
+    "packing_fits_memory",
+    "packing_works",
+    "splitting_works",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +45,20 @@ _ROWS = 16
 _SHARE = 0.5
 """The share of free memory that packed copies of the weights may take."""
 
-_SAMPLES = 8
-"""Values of each weight that are compared to detect changes."""
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-_TYPES = (torch.float32, torch.bfloat16)
+_SMALL_PARTS = 64
+"""The most parts of a split weight."""
+
+
+class Product(Protocol):
+    """A weight `[out, in]` to multiply by, with or without a bias `[out]`."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """`x @ weight.T + bias`, `[rows, in] -> [rows, out]`."""
+
+    def add(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """`x @ weight.T + bias + other`."""
 
 
 class PackedWeight:
@@ -49,6 +78,81 @@ class PackedWeight:
     def add(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """`x @ weight.T + bias + other`."""
         return self._product_and(x, other, self._packed, self._bias, "add")  # type: ignore[no-any-return]
+
+
+class SplitWeight:
+    """Plain weights in float32, one below the other, for a single row. It holds views of them, no copies.
+
+    Args:
+        weights: `[out, in]` each.
+        bias: For all outputs together.
+    """
+
+    def __init__(self, *weights: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        threads = torch.get_num_threads()
+        parts = [_parts(len(weight), threads) for weight in weights]
+        self._weights = [
+            weight.detach().reshape(count, -1, weight.shape[1]) for weight, count in zip(weights, parts, strict=True)
+        ]
+        self._bias = None if bias is None else bias.detach()[None]
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """`x @ weight.T + bias`, `[1, in] -> [1, out]`."""
+        outs = [torch.bmm(weight, self._columns(x, weight)).view(1, -1) for weight in self._weights]
+        out = outs[0] if len(outs) == 1 else torch.cat(outs, 1)
+        return out if self._bias is None else out.add_(self._bias)
+
+    def add(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """`x @ weight.T + bias + other`; for one weight only."""
+        (weight,) = self._weights
+        out = torch.baddbmm(other.view(*weight.shape[:2], 1), weight, self._columns(x, weight)).view(1, -1)
+        return out if self._bias is None else out.add_(self._bias)
+
+    @staticmethod
+    def _columns(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        # The strides decide between the library's kernels: those of a transposed row are five times as fast.
+        size = x.shape[1]
+        return x.as_strided((len(weight), size, 1), (0, 1, size))
+
+
+def _parts(rows: int, threads: int) -> int:
+    """The number of equal parts of a weight with so many rows: one a thread, or else enough to share them evenly."""
+    if rows % threads == 0:
+        return threads
+    return max(count for count in range(1, _SMALL_PARTS + 1) if rows % count == 0)
+
+
+class HalfWeight:
+    """A copy of a weight in float16, for inputs and results in float32."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        ops: Any = torch.ops.quantized
+        full = weight.detach().to(torch.float32).contiguous()
+        self._packed = ops.linear_prepack_fp16(full, None if bias is None else bias.detach().to(torch.float32))
+        self._product: Callable[..., torch.Tensor] = ops.linear_dynamic_fp16.default
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """`x @ weight.T + bias`, `[rows, in] -> [rows, out]`."""
+        return self._product(x, self._packed)
+
+    def add(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """`x @ weight.T + bias + other`."""
+        return self._product(x, self._packed).add_(other)
+
+
+class RoundedWeight:
+    """A packed copy of a weight in bfloat16, for inputs and results in float32."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        self._packed = PackedWeight(weight, bias)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """`x @ weight.T + bias`, `[rows, in] -> [rows, out]`."""
+        return self._packed(x.to(torch.bfloat16)).float()
+
+    def add(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        """`x @ weight.T + bias + other`."""
+        return other + self._packed(x.to(torch.bfloat16))
 
 
 class PackedLinear(nn.Module):
@@ -78,37 +182,48 @@ def packable_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
             yield name, module
 
 
-def packing_fits_memory(model: nn.Module) -> bool:
-    """Whether a model has layers to pack, and the free memory holds packed copies beside the weights."""
-    needed = sum(linear.weight.nbytes for _, linear in packable_layers(model))
+def packing_fits_memory(model: nn.Module, copies: int = 1) -> bool:
+    """Whether a model has layers to pack, and the free memory holds so many packed copies beside the weights."""
+    needed = copies * sum(linear.weight.nbytes for _, linear in packable_layers(model))
     if needed > _SHARE * psutil.virtual_memory().available:
         logger.info("Not enough memory for packed copies of the weights (%d MB): the model runs unpacked", needed >> 20)
         return False
     return needed > 0
 
 
-def fingerprint(parts: Iterable[torch.Tensor]) -> list[tuple[object, ...]]:
-    """A value for each tensor that changes when the tensor is written to in place, or replaced."""
-    return [_fingerprint(part) for part in parts]
+def packing_works(dtype: torch.dtype) -> bool:
+    """Whether this build of torch has oneDNN's products with packed weights, and they are right."""
+    return _works(PackedWeight, dtype)
 
 
-def _fingerprint(part: torch.Tensor) -> tuple[object, ...]:
-    # Tensors made in inference mode have no version count, and changes through `.data` are not counted: a few samples
-    # show these changes, unless they leave most of a weight unchanged.
-    version = 0 if part.is_inference() else part._version
-    flat = part.detach().view(-1) if part.is_contiguous() else part.detach().flatten()
-    samples = tuple(flat[:: max(1, part.numel() // _SAMPLES)].tolist()) if part.device.type == "cpu" else ()
-    return part.data_ptr(), version, part.dtype, samples
+def halves_work() -> bool:
+    """Whether this build of torch has fbgemm's products with float16 weights, and they are right."""
+    # A program can choose another library for quantised products at any time.
+    return _works(HalfWeight, torch.float32, torch.backends.quantized.engine)
+
+
+def splitting_works() -> bool:
+    """Whether split weights are right, and fast: by MKL, the only library with threads across a batch of products."""
+    mkl: Any = torch.backends.mkl
+    return mkl.is_available() and _works(SplitWeight, torch.float32)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has products in bfloat16; others widen each number first."""
+    find = getattr(torch.cpu, "get_capabilities", None)
+    # Older versions of torch do not tell.
+    has = {"bf16": True} if find is None else find()
+    return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 @functools.cache
-def packing_works(dtype: torch.dtype) -> bool:
-    """Whether this build of torch has the operators, and their products are right."""
+def _works(kind: Callable[..., Product], dtype: torch.dtype, *_: object) -> bool:
+    slack = 0.5 if dtype == torch.bfloat16 else 1e-2 if kind is HalfWeight or dtype == torch.float16 else 1e-4
     try:
-        weight, x, other = (torch.randn(*shape, dtype=dtype) for shape in ((48, 32), (3, 32), (3, 48)))
-        packed, plain = PackedWeight(weight), x.float() @ weight.float().t()
-        pairs = [(packed(x), plain), (packed.add(x, other), plain + other.float())]
+        rows = 1 if kind is SplitWeight else 3
+        weight, x, other = (torch.randn(*shape, dtype=dtype) for shape in ((48, 32), (rows, 32), (rows, 48)))
+        product, plain = kind(weight), x.float() @ weight.float().t()
+        pairs = [(product(x), plain), (product.add(x, other), plain + other.float())]
     except Exception:
         return False
-    slack = 1e-4 if dtype == torch.float32 else 0.5
     return all(torch.allclose(got.float(), wanted, atol=slack, rtol=slack / 10) for got, wanted in pairs)

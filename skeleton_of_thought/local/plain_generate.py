@@ -85,6 +85,7 @@ class GenerateStream:
             out = self._model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
+                tokenizer=self._tokenizer,  # for stop strings of the generation config
                 streamer=_Streamer(self._tokenizer, self._inbox),
                 stopping_criteria=StoppingCriteriaList([_Stop(self._stopped)]),
                 **self._settings,
@@ -101,13 +102,12 @@ def _settings(engine: LocalEngine, prompt: Prompt, temperature: float) -> dict[s
     return {
         "max_new_tokens": limit,
         "min_new_tokens": min(prompt.hints.min_tokens, limit),
-        # All given, since the model's generation config may have other values. For greedy decoding `generate` expects
-        # a top_k of 50.
+        # Given, since the model's generation config may sample or search with beams. The rest of that config applies,
+        # as in the engine. For greedy decoding `generate` expects a top_k of 50.
         "do_sample": temperature > 0,
         "temperature": temperature or 1.0,
         "top_k": 0 if temperature > 0 else 50,
         "top_p": 1.0,
-        "repetition_penalty": 1.0,
         "num_beams": 1,
         "num_return_sequences": 1,
         "pad_token_id": engine.tokenizer.eos_token_id if pad is None else pad,

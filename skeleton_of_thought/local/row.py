@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from skeleton_of_thought.local.codec import Detokenizer, EncodedPrompt, StopStrings
+from skeleton_of_thought.local.embeddings import Embeddings
 from skeleton_of_thought.local.grammar import Constraint
+from skeleton_of_thought.local.processors import RowProcessors
 from skeleton_of_thought.local.sampling import RowSampler, SamplingParams
 from skeleton_of_thought.types import Completion, Decoding, Usage
 
@@ -37,12 +40,15 @@ class Row:
         decode: Ids to text.
         sink: The receiver of the text.
         constraint: The state of the row's grammar; None without a grammar.
+        embeddings: What the model has embeddings for; None if that is not to be checked.
+        processors: The functions that change the row's logits; None where its settings need none.
 
     Attributes:
         cancelled: Set by the consumer, from any thread, when it stops reading.
         result: The completion or error of the row; None until it ends. `deliver` passes it to the consumer.
         next_input: The next token to run, which no cache holds yet.
         reused: Tokens of the prompt whose keys and values another row had computed.
+        mixed: Whether the model changed while the row ran, so that its keys and values must not be kept.
         submitted: The time at which the row was made. Times are `time.perf_counter()` seconds, 0.0 until they are set.
         admitted: The time at which its prompt began to run. The worker sets this and all that follow, except `ended`.
         started: The time at which it joined the batch.
@@ -61,17 +67,22 @@ class Row:
         decode: Callable[[Sequence[int]], str],
         sink: Sink,
         constraint: Constraint | None = None,
+        embeddings: Embeddings | None = None,
+        processors: RowProcessors | None = None,
     ) -> None:
         self.prompt_ids = prompt.ids
         self.output_ids: list[int] = []
         self.limit = limit
         self._last_ids = frozenset(params.stop_token_ids)
+        self._embeddings = embeddings
+        self._readable = math.inf if embeddings is None else embeddings.ids
         self._eos_ids = frozenset[int]() if params.ignore_eos else eos_ids
         self.constraint = constraint
-        self.sampler = RowSampler(params, prompt.ids, self._eos_ids)
+        self.sampler = RowSampler(params, prompt.ids, self._eos_ids, processors)
         self.cancelled = False
         self.next_input = prompt.ids[-1]
         self.reused = 0
+        self.mixed = False
         self.result: Completion | BaseException | None = None
         self.submitted = time.perf_counter()
         self.admitted = self.started = self.ended = 0.0
@@ -87,7 +98,11 @@ class Row:
         return len(self.prompt_ids) + self.limit
 
     def accept(self, token: int) -> None:
-        """Add the next token: pass its text on, and end the row if the text ends."""
+        """Add the next token: pass its text on, and end the row if the text ends.
+
+        Raises:
+            InvalidInput: The text goes on, but the model has no embedding for the token.
+        """
         self.output_ids.append(token)
         self.next_input = token
         if token in self._eos_ids:
@@ -98,8 +113,10 @@ class Row:
             self._end("stop")
         elif complete or token in self._last_ids:
             self._finish("stop")
-        elif len(self.output_ids) >= self.limit:
+        elif len(self.output_ids) >= self.limit or self._out_of_time():
             self._finish("length")
+        elif token >= self._readable and self._embeddings is not None:
+            raise self._embeddings.missing(token)
 
     def cancel(self) -> None:
         """End the row because its consumer cancelled it."""
@@ -120,6 +137,10 @@ class Row:
     def finished(self) -> bool:
         """Whether the row has ended."""
         return self.result is not None
+
+    def _out_of_time(self) -> bool:
+        most = self.sampler.params.max_time
+        return most is not None and time.perf_counter() - self.admitted > most
 
     def _finish(self, reason: FinishReason) -> None:
         stopped = self._emit(self._detokenizer.flush())

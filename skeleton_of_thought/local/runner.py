@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -15,23 +14,24 @@ from transformers import DynamicCache
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.attention import CurrentCache
+from skeleton_of_thought.local.configuration import attends_to_all, context_window, growing_rope, original_window, read
 from skeleton_of_thought.local.decoding_path import (
     CacheKind,
     Run,
+    batch_fits,
     cache_argument,
     check_path,
     forward_parameters,
     infer_path,
-    logit_distance,
-    logit_tolerance,
     plain_logits,
-    probe_tokens,
 )
-from skeleton_of_thought.local.kv import BatchCache, Segment
-from skeleton_of_thought.local.lean import LeanModel
+from skeleton_of_thought.local.fingerprint import ModelState
+from skeleton_of_thought.local.kv import BatchCache
+from skeleton_of_thought.local.lean import LeanModel, first_layers
 from skeleton_of_thought.local.own_cache import OwnCache, RowState
 from skeleton_of_thought.local.own_trial import Reference, continues, try_outgrowing, try_own_cache
-from skeleton_of_thought.local.packed import fingerprint, packing_fits_memory
+from skeleton_of_thought.local.packed import packing_fits_memory
+from skeleton_of_thought.local.trial import Trial, probe_tokens
 from skeleton_of_thought.local.twin import Twin
 
 __all__ = ["MAX_FORWARD_TOKENS", "CacheKind", "ModelRunner", "Optimization", "Optimize"]
@@ -44,7 +44,12 @@ Optimize = Literal["auto", "lean", "packed", "none"]
 MAX_FORWARD_TOKENS = 2048
 """The most prompt tokens in one forward; it bounds the memory for attention masks and scores."""
 
-_GROWING_ROPE = ("dynamic", "longrope")
+_LEAST_PACKED = 1 << 19
+"""The weights of a layer from which packing does not slow down a single row."""
+
+_HALF_TOLERANCE = {torch.bfloat16: 0.2, torch.float16: 0.02}
+"""The allowed difference of logits, relative to the largest, between a model of known layout that rounds all its values
+to a type and one that rounds few of them. The demo model's own error in bfloat16 is up to 0.09."""
 
 
 class ModelRunner:
@@ -59,7 +64,6 @@ class ModelRunner:
     Attributes:
         path: The decoding path of its rows.
         caches: Makes the caches of rows that are decoded as a batch.
-        text_share: The part of the layers' keys and values that a token takes: less than 1 if some layers have none.
         state_tokens: The number of tokens that take as much memory as what a row keeps whatever its length.
         context_window: The longest text in tokens; None when the configuration names no limit.
         forwards: The number of forwards so far.
@@ -73,7 +77,7 @@ class ModelRunner:
         config = getattr(model, "config", None)
         if config is None or not callable(getattr(model, "forward", None)):
             raise InvalidInput(f"{type(model).__name__} is no Hugging Face model: it lacks config or forward.")
-        if getattr(config, "is_encoder_decoder", False):
+        if read(config, "is_encoder_decoder", False):
             raise InvalidInput(
                 f"{type(model).__name__} is an encoder-decoder model; the local engine runs decoder-only "
                 "(causal) language models."
@@ -82,30 +86,35 @@ class ModelRunner:
         self.forwards = 0
         self.seconds = 0.0
         self.config = config.get_text_config(decoder=True)
-        self.context_window = _context_window(self.config)
-        rope = _growing_rope(self.config)
-        self._rope_limit = None if rope is None else _original_window(self.config, rope)
+        self.context_window = context_window(self.config)
+        rope = growing_rope(self.config)
+        self._rope_limit = None if rope is None else original_window(self.config, rope)
         self._accepts = forward_parameters(model).keys()
         self._cache_argument = cache_argument(model)
         self._optimize = optimize
         self._share = share
         self._fast: LeanModel | Twin | None = None
+        self._state = ModelState(model)
         # Not inference mode: tensors that a model caches in its first forward would be unusable for training it later.
-        with torch.no_grad(), _evaluating(model):
+        with torch.no_grad(), _trying(model, self.device):
             path = infer_path(model, self.config)
-            self.path = check_path(model, path, self._run, lambda: DynamicCache(config=self.config), self.device)
+            self.path = check_path(model, path, self._run, self._new_cache, self.device)
+            self.caches = self.path.caches()
+            self._token_layers, states = self._measure() if self.path.kind == "batched" else ([], 0)
             self._own = self._outgrowing = OwnCache(model, self.config, "whole")
             if self.path.kind != "batched":
                 self.path, self._own = try_own_cache(model, self.config, self.path, self.device)
             if self._rope_limit is not None:
                 self._outgrowing = try_outgrowing(model, self.config, self.device)
-        if warning := self.path.warning(type(model).__name__):
+        self.state_tokens = -int(-(states + self._own.fixed_bytes) // self.text_bytes)
+        if (warning := self.path.warning(type(model).__name__)) and not self.batches:
             logger.warning(warning)
-        self.caches = self.path.caches()
-        self.text_share, self.state_tokens = self._measure()
-        self._known = self._now()
+        self._state.settle()
         self._fast = self._faster()
         logger.info("%s runs with optimization %r", type(model).__name__, self.optimization)
+
+    def _new_cache(self) -> Any:
+        return DynamicCache(config=self.config)
 
     @property
     def cache_kind(self) -> CacheKind:
@@ -113,9 +122,14 @@ class ModelRunner:
         return self.path.kind
 
     @property
+    def batches(self) -> bool:
+        """Whether rows of any lengths run together."""
+        return self.cache_kind == "batched" or self._own.stacks_all
+
+    @property
     def optimization(self) -> Optimization:
         """The forward in use; for models that cannot be batched, `"unbatched"` or `"uncached"`."""
-        if self.cache_kind != "batched":
+        if not self.batches:
             return "unbatched" if self.cache_kind == "separate" else "uncached"
         if isinstance(self._fast, LeanModel):
             return "lean"
@@ -123,21 +137,12 @@ class ModelRunner:
 
     def refresh(self) -> bool:
         """Detect changes of the model since the last call and follow them. Returns whether there were any."""
-        now = self._now()
-        changed = now != self._known
+        changed = self._state.changed()
         if changed:
-            self._known, self._fast = now, None
+            self._fast = None
             self._bind(self.model)
             self._fast = self._faster()
         return changed
-
-    def _now(self) -> tuple[bool, list[int], list[tuple[object, ...]]]:
-        """A value that changes with the model's modules and weights."""
-        return (
-            Twin.supports(self.model),
-            [id(module) for module in self.model.modules()],
-            fingerprint(self.model.parameters()),
-        )
 
     @property
     def shares(self) -> bool:
@@ -150,22 +155,31 @@ class ModelRunner:
             return None
         packing = self._optimize != "none" and packing_fits_memory(self.model)
         if packing and self._optimize in ("auto", "lean") and LeanModel.supports(self.model):
-            lean = LeanModel(self.model)
-            if self._equal(lean):
+            if lean := self._lean():
                 return lean
             logger.warning("%s has an unexpected layout: it runs by its own modules", type(self.model).__name__)
-        twin = Twin(self.model, pack=packing)
         if self.cache_kind != "batched":
-            return twin if twin.packed and self._continues(twin) else None
-        self._outgrowing = self._outgrowing.bound(twin.model)
-        if self._share and _full_attention(self.config) and twin.share():
-            self._fast = twin
-            if not self._equal(self._run):
-                twin.unshare()
-        if twin.packed or twin.shares:
+            twin = Twin(self.model, pack=packing and self._own.stacks, least=_LEAST_PACKED)
+            return twin if self._continues(twin) else None
+        self._fast = twin = Twin(self.model, pack=packing)
+        shares = self._share and not self.path.stateful and attends_to_all(self.config) and twin.share()
+        if shares and not self._equal(self._run, share=True):
+            twin.unshare()
+        if twin.shares or (twin.packed and self._equal(self._run, share=False)):
+            self._outgrowing = self._outgrowing.bound(twin.model)
             return twin
-        self._bind(self.model)
         return None
+
+    def _lean(self) -> LeanModel | None:
+        """A lean forward if it gives the model's own logits."""
+        tolerance = _HALF_TOLERANCE.get(self.model.dtype)
+        if tolerance is not None:
+            # The model's own rounding would hide an error in the layout.
+            small = first_layers(self.model)
+            if not self._equal(LeanModel(small), share=True, model=small):
+                return None
+        lean = LeanModel(self.model, two_kinds=packing_fits_memory(self.model, copies=2))
+        return lean if self._equal(lean, share=True, tolerance=tolerance) else None
 
     def _bind(self, model: Any) -> None:
         """Have rows with caches of the model's own kind, and those without a cache, run this model."""
@@ -173,7 +187,7 @@ class ModelRunner:
 
     def _continues(self, twin: Twin) -> bool:
         """Whether rows with caches of the model's own kind can run this twin. If so, they do."""
-        with torch.no_grad(), _evaluating(self.model):
+        with torch.no_grad(), _trying(self.model, self.device):
             try:
                 reference = Reference(self.model, self.device)
                 equal = continues(self._own.bound(twin.model), reference, pieces=self._own.pieces)
@@ -184,36 +198,25 @@ class ModelRunner:
             self._bind(twin.model)
         return equal
 
-    def _equal(self, run: Run) -> bool:
-        """Whether a forward gives the model's own logits for a few tokens: four pieces, the first one shared."""
-        device = self.device
-        ids = probe_tokens(self.model, device)
-        with torch.inference_mode(), _evaluating(self.model):
+    def _equal(self, run: Run, *, share: bool, model: Any = None, tolerance: float | None = None) -> bool:
+        """Whether a forward gives a model's own logits for a few tokens, in a batch and at once.
+
+        Args:
+            run: The forward.
+            share: Whether rows attend to a common beginning in place.
+            model: By default the runner's model.
+            tolerance: The allowed difference, by default that of the model's type.
+        """
+        model = self.model if model is None else model
+        with torch.inference_mode(), _trying(model, self.device):
             try:
-                own = plain_logits(self.model, ids)
+                trial = Trial.of(model, self.device, lambda ids: plain_logits(model, ids), tolerance)
+                return trial.fits_at_once(run, self.caches) and batch_fits(
+                    trial, self.path, run, self._new_cache, share=share
+                )
             except Exception as error:
-                logger.debug("%s cannot be compared with faster forwards", type(self.model).__name__, exc_info=error)
+                logger.debug("A faster forward of %s failed", type(model).__name__, exc_info=error)
                 return False
-            cache = self.caches.rows(1, 3)
-            for start, stop in ((0, 3), (3, 5), (5, 7), (7, 8)) if self.path.pieces else ((0, 3), (3, 4), (4, 5)):
-                if start == 3:
-                    first = cache
-                    if self.shares or self.path.layout is None:
-                        cache = self.caches.rows(1, 5, [Segment(first.own(0, 0, 3))])
-                    else:
-                        cache = self.caches.rows(1, 8)
-                        cache.preload([first.own(0, 0, 3)])
-                    cache.restore(first.states_of(0))
-                positions = torch.arange(start, stop, device=device)[None]
-                try:
-                    got = run(ids[:, start:stop], cache, positions)[0, -1].float()
-                except Exception as error:
-                    logger.debug("A faster forward of %s failed", type(self.model).__name__, exc_info=error)
-                    return False
-                cache.advance(stop - start)
-                if not logit_distance(own[stop - 1], got) <= logit_tolerance(self.model):
-                    return False
-        return True
 
     @property
     def device(self) -> torch.device:
@@ -235,44 +238,40 @@ class ModelRunner:
     @property
     def text_bytes(self) -> float:
         """The bytes that a row keeps for each of its tokens."""
-        measured = self._own.token_bytes if self.cache_kind == "separate" else self.token_bytes * self._layers
-        return max(1.0, measured)
+        if self.cache_kind == "separate":
+            return max(1.0, self._own.token_bytes)
+        if self.cache_kind == "batched":
+            return max(1.0, float(sum(self._token_layers)))
+        return max(1.0, self.token_bytes * self._number("num_hidden_layers"))
 
     def memory_of(self, tokens: int, rows: int = 1) -> int:
         """The memory of rows with this many tokens in all, in tokens as `tokens_in` counts."""
-        return int(tokens * self.text_share) + rows * self.state_tokens
+        return tokens + rows * self.state_tokens
 
     def longest_in(self, budget: int) -> int:
         """The most tokens of one row in this much memory, in tokens as `tokens_in` counts."""
-        if budget < self.state_tokens:
-            return 0
-        return int((budget - self.state_tokens) / self.text_share) if self.text_share else sys.maxsize
-
-    def _measure(self) -> tuple[float, int]:
-        """The memory of a token's keys and values, and that of a row's states, in tokens as `text_bytes` counts."""
-        if self.path.layout is None:
-            return 1.0, -int(-self._own.fixed_bytes // self.text_bytes)
-        cache = self.caches.rows(1, 8)
-        with torch.inference_mode(), _evaluating(self.model):
-            ids = probe_tokens(self.model, self.device)[:, :1]
-            self._run(ids, cache, torch.zeros_like(ids))
-        states = sum(state.nbytes for layer in cache.states_of(0) for state in layer if state is not None)
-        return (cache.nbytes - states) / 8 / self.text_bytes, -int(-states // self.text_bytes)
-
-    @property
-    def _layers(self) -> int:
-        return self._number("num_hidden_layers")
+        return max(0, budget - self.state_tokens)
 
     @property
     def token_bytes(self) -> float:
-        """The bytes of one token's keys and values in one layer, by the configuration."""
+        """The bytes of one token's keys and values in one layer, as a mean of all layers."""
+        if self._token_layers:
+            return sum(self._token_layers) / len(self._token_layers)
         heads = self._number("num_attention_heads")
         size = self._number("head_dim", self._number("hidden_size") // heads)
-        each = int(self.model.get_input_embeddings().weight.element_size())
+        # The lean forward keeps them in float32.
+        each = 4 if isinstance(self._fast, LeanModel) else self.model.get_input_embeddings().weight.element_size()
         return 2.0 * self._number("num_key_value_heads", heads) * size * each
 
+    def _measure(self) -> tuple[list[int], int]:
+        """The bytes of one token's keys and values in each layer that keeps them, and those of a row's states."""
+        cache, first = self.caches.rows(1, 1), probe_tokens(self.model, self.device)[:, :1]
+        self._run(first, cache, torch.zeros_like(first))
+        sizes = [layer.keys.nbytes + layer.values.nbytes for layer in cache.layers if layer.is_initialized]
+        return [size for size in sizes if size], cache.nbytes - sum(sizes)
+
     def _number(self, name: str, otherwise: int = 1) -> int:
-        return int(getattr(self.config, name, None) or otherwise)
+        return int(read(self.config, name) or otherwise)
 
     def kind_for(self, length: int) -> CacheKind:
         """The kind of decoding path for a row that may grow to this length."""
@@ -340,6 +339,13 @@ class ModelRunner:
 
 
 @contextlib.contextmanager
+def _trying(model: Any, device: torch.device) -> Iterator[None]:
+    """A context for trial runs: no dropout, and models that draw random numbers leave the user's as they are."""
+    with _evaluating(model), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield
+
+
+@contextlib.contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
     training = [module for module in model.modules() if module.training] if model.training else []
     for module in training:
@@ -349,42 +355,3 @@ def _evaluating(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _full_attention(config: Any) -> bool:
-    """Whether all layers attend to all tokens, by the configuration."""
-    layer_types = getattr(config, "layer_types", None)
-    if layer_types:
-        return set(layer_types) == {"full_attention"}
-    return not getattr(config, "sliding_window", None)
-
-
-def _growing_rope(config: Any) -> dict[str, Any] | None:
-    """The parameters of rotary embeddings that change when a text outgrows the original window."""
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    # One set of parameters, or one per type of layer.
-    for part in (rope, *(value for value in rope.values() if isinstance(value, dict))):
-        if part.get("rope_type", part.get("type")) in _GROWING_ROPE:
-            return dict(part)
-    return None
-
-
-def _original_window(config: Any, rope: dict[str, Any]) -> int | None:
-    return (
-        _positive(rope.get("original_max_position_embeddings"))
-        or _positive(getattr(config, "original_max_position_embeddings", None))
-        or _positive(getattr(config, "max_position_embeddings", None))
-    )
-
-
-def _context_window(config: Any) -> int | None:
-    window = _positive(getattr(config, "max_position_embeddings", None))
-    rope = _growing_rope(config)
-    if window and rope and rope.get("rope_type", rope.get("type")) == "dynamic":
-        # For this type the configuration names the window before it is stretched.
-        return int(window * max(1.0, float(rope.get("factor") or 1.0)))
-    return window
-
-
-def _positive(value: object) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None

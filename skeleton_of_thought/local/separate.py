@@ -103,34 +103,58 @@ class SeparateLane:
                 for row in rows[1:]:
                     row.reused += shared - depth
                 depth = shared
+        leaves: list[Row] = []
         for branch in branches_of(rows, depth):
             if not failed and self._saves(branch, depth):
                 yield from self._descend(branch, place)
             else:
-                for row in branch:
-                    yield from self._alone(row, place)
+                leaves.extend(branch)
+        # A state may count the tokens of its rows together, and then fits no row of another length.
+        equal = self._own.stacks and not self._own.stacks_all
+        lengths: dict[int, list[Row]] = {}
+        for row in leaves:
+            lengths.setdefault(len(row.prompt_ids) if equal else id(row), []).append(row)
+        for members in lengths.values():
+            yield from self._tails(members, place)
 
-    def _alone(self, row: Row, place: Snapshot | None) -> Iterator[None]:
-        """Run the rest of one prompt, and add its row."""
-        if row.cancelled or row.finished:
+    def _tails(self, rows: list[Row], place: Snapshot | None) -> Iterator[None]:
+        """Run the rest of prompts of equal length, and add their rows. If that fails, run each prompt alone."""
+        rows = [row for row in rows if not (row.cancelled or row.finished)]
+        if not rows:
             return
         try:
-            if parting := self._parting(row.prompt_ids, place):
-                place = yield from self._snapshot(row.prompt_ids[:parting], place)
-            state = self._begin(place)
-            logits = yield from self._run(row.prompt_ids, state)
+            if len(rows) == 1 and (parting := self._parting(rows[0].prompt_ids, place)):
+                place = yield from self._snapshot(rows[0].prompt_ids[:parting], place)
+            state = self._begin(place, len(rows))
+            logits = yield from self._run([row.prompt_ids for row in rows], state)
         except Exception as error:
             if out_of_memory(error):
                 raise
-            fail_rows([row], error)
+            if len(rows) == 1:
+                fail_rows(rows, error)
+                return
+            release(error)
+            for row in rows:
+                yield from self._tails([row], place)
             return
-        self._keep(row.prompt_ids, state, copied=True)
-        self._choose([row], logits)
-        if not row.finished and not row.cancelled:
-            row.started = time.perf_counter()
-            self.rows.append(row)
-            self._join(row, state)
+        self._add(rows, state, logits)
         yield
+
+    def _add(self, rows: Sequence[Row], state: RowState, logits: torch.Tensor) -> None:
+        """Add rows whose prompts have run, each with its first token."""
+        going = [i for i, row in enumerate(rows) if not (row.cancelled or row.finished)]
+        for i in going:
+            self._keep(rows[i].prompt_ids, state, i)
+        if going:
+            self._choose([rows[i] for i in going], logits[going])
+        # A row can end with its first token.
+        left = [i for i in going if not (rows[i].cancelled or rows[i].finished)]
+        if not left:
+            return
+        for i in left:
+            rows[i].started = time.perf_counter()
+            self.rows.append(rows[i])
+        self._join([rows[i] for i in left], state if len(left) == len(rows) else state.selected(left))
 
     def _parting(self, ids: tuple[int, ...], place: Snapshot | None) -> int:
         """Where this text parts from an earlier one: later ones may part there as well. 0 if nowhere."""
@@ -140,26 +164,34 @@ class SeparateLane:
 
     def _snapshot(self, ids: tuple[int, ...], place: Snapshot | None) -> Generator[None, None, Snapshot]:
         """Run the tokens after a snapshot, and keep the new state."""
-        state = self._begin(place)
-        yield from self._run(ids, state)
+        state = self._begin(place, 1)
+        yield from self._run([ids], state)
         yield
         snapshot = Snapshot(ids, state)
         self._store.add(snapshot)
         return snapshot
 
-    def _begin(self, place: Snapshot | None) -> RowState:
-        return place.state.copied() if place else self._own.begin()
+    def _begin(self, place: Snapshot | None, rows: int) -> RowState:
+        """The state of rows that begin with the tokens of a snapshot, or with nothing."""
+        one = place.state.copied() if place else self._own.begin()
+        state: RowState | None = one
+        for _ in range(rows - 1):
+            state = None if state is None else stacked(state, one)
+        if state is None:
+            raise ValueError("states of equal texts do not fit together")
+        return state
 
-    def _run(self, ids: tuple[int, ...], state: RowState) -> Generator[None, None, torch.Tensor]:
-        """Run the tokens of a text that a state lacks, in pieces. Returns the logits after the last one."""
+    def _run(self, texts: Sequence[tuple[int, ...]], state: RowState) -> Generator[None, None, torch.Tensor]:
+        """Run the tokens of texts of equal length that a state lacks, in pieces. Returns the logits after the last."""
         logits: torch.Tensor | None = None
-        while logits is None or state.lengths[0] < len(ids):
+        length = len(texts[0])
+        while logits is None or state.lengths[0] < length:
             if logits is not None:
                 yield
             at = state.lengths[0]
-            whole = 1 if at else len(ids)
-            size = whole if not self._own.pieces else self._chunk if self.rows else MAX_FORWARD_TOKENS
-            part = torch.tensor([ids[at : at + size]], device=self._runner.device)
+            most = max(1, (self._chunk if self.rows else MAX_FORWARD_TOKENS) // len(texts))
+            size = most if self._own.pieces else 1 if at else length
+            part = torch.tensor([ids[at : at + size] for ids in texts], device=self._runner.device)
             logits = self._runner.forward_own(self._own, part, state)
         return logits
 
@@ -213,7 +245,7 @@ class SeparateLane:
 
     def _at_once(self, ids: tuple[int, ...], state: RowState) -> torch.Tensor:
         """Run the tokens of a text that a state lacks. Returns the logits after the last one."""
-        run = self._run(ids, state)
+        run = self._run([ids], state)
         while True:
             try:
                 next(run)
@@ -227,34 +259,31 @@ class SeparateLane:
 
     # --- who runs together
 
-    def _join(self, row: Row, state: RowState) -> None:
-        """Add a row to a group whose rows have as many tokens, if the model can run them together."""
+    def _join(self, rows: list[Row], state: RowState) -> None:
+        """Add rows to a group whose rows have as many tokens, if the model can run them together."""
         own = self._own
         for group in self._groups if own.stacks else ():
             fits = own.stacks_all or group.state.lengths[0] == state.lengths[0]
             if fits and (both := stacked(group.state, state)) is not None:
                 group.state = both
-                group.rows.append(row)
+                group.rows += rows
                 return
-        self._groups.append(_Group([row], state))
+        self._groups.append(_Group(rows, state))
 
     def _leave(self, row: Row) -> None:
         """Remove a row that has ended, and keep its state for prompts that continue its text."""
         group = next(group for group in self._groups if row in group.rows)
-        if not row.cancelled and not isinstance(row.result, BaseException):
+        if not (row.mixed or row.cancelled or isinstance(row.result, BaseException)):
             at = group.rows.index(row)
-            ids = (*row.prompt_ids, *row.output_ids)[: group.state.lengths[at]]
-            if len(group.rows) == 1:
-                self._keep(ids, group.state, copied=False)
-            elif self._own.copies and self._store.wants(ids):
-                self._keep(ids, group.state.selected([at]), copied=False)
+            self._keep((*row.prompt_ids, *row.output_ids)[: group.state.lengths[at]], group.state, at)
         self.drop(row)
 
-    def _keep(self, ids: tuple[int, ...], state: RowState, *, copied: bool) -> None:
+    def _keep(self, ids: tuple[int, ...], state: RowState, at: int) -> None:
+        """Keep the state of one of its rows, which has run these tokens, for prompts that begin with them."""
         if self._own.copies:
             self._store.note(ids)
             if self._store.wants(ids):
-                self._store.add(Snapshot(ids, state.copied() if copied else state))
+                self._store.add(Snapshot(ids, state.copied() if len(state.lengths) == 1 else state.selected([at])))
 
     def drop(self, row: Row) -> None:
         """Remove a row and its state."""

@@ -9,8 +9,10 @@ from typing import Any, TypedDict
 import torch
 
 from skeleton_of_thought.local.codec import Tools
+from skeleton_of_thought.local.generation import GenerationOverrides
 from skeleton_of_thought.local.grammar import Grammar
 from skeleton_of_thought.local.runner import Optimize
+from skeleton_of_thought.local.sampling import LogitsProcessor
 
 __all__ = ["DecodingSettings", "EngineSettings", "LoadingSettings"]
 
@@ -25,6 +27,8 @@ class EngineSettings(TypedDict, total=False):
     share_prefix: bool
     optimize: Optimize
     chat_template_kwargs: Mapping[str, Any] | None
+    generation_config: GenerationOverrides
+    use_checkpoint_sampling: bool
 
 
 class LoadingSettings(EngineSettings, total=False):
@@ -59,27 +63,37 @@ class LoadingSettings(EngineSettings, total=False):
 
 
 class DecodingSettings(TypedDict, total=False):
-    """The keyword arguments of a request to the engine.
+    """The keyword arguments of a request to the engine. None, or leaving one out, stands for the default.
 
     `prefill` is a start of the answer that the model continues; the text does not repeat it. `tools` are descriptions
-    of functions that the model may call, for models whose chat template shows them. The others are the fields of
-    `SamplingParams`.
+    of functions that the model may call, for models whose chat template shows them. `generation_config` holds values
+    that replace those of the model's generation config, by name, or is a `GenerationConfig` or `"ignore"`. The others
+    are the fields of `SamplingParams`, which explains them. They come before all generation configs.
     """
 
     max_new_tokens: int | None
-    min_new_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    repetition_penalty: float
+    min_new_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    min_p: float | None
+    repetition_penalty: float | None
     frequency_penalty: float
     presence_penalty: float
+    no_repeat_ngram_size: int | None
+    bad_words_ids: Sequence[Sequence[int]] | None
+    suppress_tokens: Sequence[int] | None
+    begin_suppress_tokens: Sequence[int] | None
+    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[Any] | None
+    logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None
     seed: int | None
-    stop: str | Sequence[str]
+    stop: str | Sequence[str] | None
     stop_after_text: str | Sequence[str]
     stop_token_ids: Sequence[int]
+    max_time: float | None
     ignore_eos: bool
     grammar: Grammar | None
     skip_special_tokens: bool
+    generation_config: GenerationOverrides
     prefill: str
     tools: Tools

@@ -31,7 +31,7 @@ class EngineStats:
         completed: Rows that ended by themselves.
         cancelled: Rows that their consumer cancelled.
         failed: Rows that ended with an error.
-        cache_kind: How rows are decoded: `"batched"`, `"separate"` (one after another, each with a separate cache)
+        cache_kind: How rows are decoded: `"batched"`, `"separate"` (on caches of the model's own kind)
             or `"none"` (no cache, so each token runs the whole text).
         reason: Why rows are not batched; empty if they are.
     """

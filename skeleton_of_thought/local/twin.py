@@ -21,6 +21,7 @@ class Twin:
     Args:
         model: The model; unchanged.
         pack: Whether to pack its linear layers.
+        least: The least number of weights of a layer to pack.
 
     Attributes:
         model: The copy.
@@ -28,10 +29,12 @@ class Twin:
         shares: Whether its layers attend to the segments of a cache.
     """
 
-    def __init__(self, model: nn.Module, *, pack: bool = True) -> None:
+    def __init__(self, model: nn.Module, *, pack: bool = True, least: int = 0) -> None:
         self.model = _clone(model, {})
         layers = packable_layers(model) if pack else ()
-        names = [name for name, linear in layers if packing_works(linear.weight.dtype)]
+        names = [
+            name for name, linear in layers if linear.weight.numel() >= least and packing_works(linear.weight.dtype)
+        ]
         for name in names:
             parent, _, child = name.rpartition(".")
             setattr(self.model.get_submodule(parent), child, PackedLinear(model.get_submodule(name)))  # type: ignore[arg-type]

@@ -301,6 +301,9 @@ class Worker:
         if self._runner.refresh():
             self._store.clear()  # other weights give other keys and values
             self._weights += 1
+            for other in self._lanes.values():
+                for row in other.rows:
+                    row.mixed = True
         now = time.perf_counter()
         for row in rows:
             row.admitted = row.admitted or now

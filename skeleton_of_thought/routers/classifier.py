@@ -21,6 +21,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.local.private_tokenizer import private_copy
 from skeleton_of_thought.routers.measures import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
@@ -67,7 +68,7 @@ class ClassifierRouter:
             )
         self.threshold = threshold
         self._model = model.eval()
-        self._tokenizer = tokenizer
+        self._tokenizer = private_copy(tokenizer)  # its padding and truncation are set on the object
         self._positive = positive
         self._max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length) - 2)
         self._lock = threading.Lock()

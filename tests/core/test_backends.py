@@ -469,6 +469,8 @@ DECODING = Decoding(waiting=0.5, prefill=0.25, decode=2.0, steps=8, mean_rows=3.
 class Engine:
     """The part of `LocalEngine` that the backend uses."""
 
+    takes_prefill = True
+
     def __init__(self):
         self.asked = []
         self.closed = False

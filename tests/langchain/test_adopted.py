@@ -374,6 +374,50 @@ async def test_greedy_text_is_the_pipelines_own(llm_of, engine, generated, way, 
     assert generated == []
 
 
+class Shout:
+    """A logits processor of the caller's."""
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        return scores + 5.0 * (torch.arange(scores.shape[-1]) % 3 == 0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"no_repeat_ngram_size": 1},
+        {"encoder_repetition_penalty": 9.0},
+        {"suppress_tokens": list(range(0, 200, 2)), "begin_suppress_tokens": list(range(1, 120, 2))},
+        {"bad_words_ids": [[token] for token in range(100, 257, 3)], "sequence_bias": [[[7], 9.0]]},
+        {"min_length": 10, "sequence_bias": [[[0], 50.0]]},
+        {"exponential_decay_length_penalty": (5, 4.0)},
+        {"forced_eos_token_id": 9},
+        {"logits_processor": [Shout()], "repetition_penalty": 1.4},
+    ],
+    ids=stable_id,
+)
+def test_further_settings_keep_the_pipelines_own_text(llm_of, engine, generated, loaded, settings, monkeypatch):
+    # The pipeline's settings count, not those of the model.
+    plain = own_text(llm_of())
+    monkeypatch.setattr(loaded[0].generation_config, "begin_suppress_tokens", [0, 1, 2])
+    monkeypatch.setattr(loaded[0].generation_config, "repetition_penalty", 1.9)
+    llm = llm_of(**{"repetition_penalty": 1.0, "begin_suppress_tokens": [], **settings})
+    expected = own_text(llm)
+    assert expected != plain
+    generated.clear()
+    assert direct_of(llm).invoke("Why?")["answer"] == expected
+    assert generated == []
+
+
+def test_further_settings_of_a_call_come_before_the_pipelines(llm_of, engine, generated):
+    forbidden = list(range(0, 200, 2))
+    llm = llm_of(suppress_tokens=forbidden)
+    plain, own = own_text(llm_of()), own_text(llm)
+    generated.clear()
+    assert direct_of(llm.bind(suppress_tokens=[])).invoke("Why?")["answer"] == plain != own
+    assert direct_of(llm_of().bind(suppress_tokens=forbidden)).invoke("Why?")["answer"] == own
+    assert generated == []
+
+
 def test_settings_of_the_models_generation_config_apply(llm_of, engine, loaded, monkeypatch):
     monkeypatch.setattr(loaded[0].generation_config, "repetition_penalty", 1.7)
     monkeypatch.setattr(loaded[0].generation_config, "max_new_tokens", 9)
@@ -533,22 +577,26 @@ async def test_closing_a_stream_early_leaves_no_rows(llm_of, engine):
 # --- objects that are not adopted ---
 
 
-class Shout:
-    """A logits processor of the caller's."""
+def some_tokens(row: int, ids: Any) -> list[int]:
+    """The tokens that the text may have."""
+    return list(range(200))
+
+
+class Never:
+    """A stopping criterion of the caller's."""
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        return scores
+        return torch.zeros(len(input_ids), dtype=torch.bool)
 
 
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
         ({"num_beams": 2}, "num_beams=2"),
-        ({"no_repeat_ngram_size": 3}, "no_repeat_ngram_size=3"),
-        ({"min_length": 20}, "min_length=20"),
+        ({"guidance_scale": 1.5}, "guidance_scale=1.5"),
         ({"eos_token_id": [0, 5]}, "[5]"),
-        ({"logits_processor": [Shout()]}, "logits_processor"),
-        ({"do_sample": True, "min_p": 0.1}, "min_p=0.1"),
+        ({"prefix_allowed_tokens_fn": some_tokens}, "prefix_allowed_tokens_fn"),
+        ({"stopping_criteria": [Never()]}, "stopping_criteria"),
         ({"add_special_tokens": False}, "add_special_tokens"),
     ],
     ids=stable_id,
@@ -565,7 +613,7 @@ async def test_unsupported_settings_leave_the_object_unchanged(llm_of, generated
 
 async def test_an_unadopted_object_works_by_all_six_methods(llm_of, generated, way):
     # Not beam search, which transformers itself does not stream.
-    assert list(await way(expansion_of(llm_of(no_repeat_ngram_size=3)), "Why?")) == ["1", "2", "3", "4"]
+    assert list(await way(expansion_of(llm_of(prefix_allowed_tokens_fn=some_tokens)), "Why?")) == ["1", "2", "3", "4"]
     assert len(generated) == 4
 
 

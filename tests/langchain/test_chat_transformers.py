@@ -169,7 +169,73 @@ def test_a_stop_string_ends_the_text_and_is_not_part_of_it(llm):
     assert llm.invoke("Why?", stop=[stop]).text == text[: text.index(stop)]
 
 
-@pytest.mark.parametrize("kwargs", [{"n": 2}, {"temperature": -1.0}, {"max_tokens": 0}])
+async def test_settings_of_the_engine_reach_it_by_field_and_by_call(llm, engine):
+    tempt = {"logits_processor": [lambda ids, scores: scores + 5.0 * (torch.arange(scores.shape[-1]) % 3 == 0)]}
+    cases = [
+        {"repetition_penalty": 1.9},
+        {"no_repeat_ngram_size": 1, "repetition_penalty": 0.1},
+        {"bad_words_ids": [[token] for token in range(50, 257)], "suppress_tokens": [33, 34]},
+        {"sequence_bias": [[[65], 50.0]]},
+        {"generation_config": {"forced_eos_token_id": 65}},
+        {"temperature": 1.0, "seed": 1, "min_p": 1.0, "repetition_penalty": 1.9},
+        tempt,
+    ]
+    messages = [{"role": "user", "content": "Why?"}]
+    for settings in cases:
+        [expected] = engine.generate([messages], max_new_tokens=24, **settings)
+        by_field = ChatTransformers(engine=engine, max_tokens=24, **settings)
+        assert by_field.invoke("Why?").text == (await llm.ainvoke("Why?", **settings)).text == expected.text
+        assert expected.text != llm.invoke("Why?").text
+        chain = skeleton_chain(llm=by_field, router=lambda question: False)
+        assert chain.invoke("Why?")["answer"] == expected.text
+
+
+def test_the_models_generation_config_holds_where_nothing_else_is_said(loaded, engine, llm, monkeypatch):
+    config = loaded[0].generation_config
+    plain = llm.invoke("Why?").text
+    monkeypatch.setattr(config, "repetition_penalty", 1.9)
+    monkeypatch.setattr(config, "min_new_tokens", 24)
+    [expected] = engine.generate([[{"role": "user", "content": "Why?"}]], max_new_tokens=24)
+    assert llm.invoke("Why?").text == expected.text != plain
+    assert llm.invoke("Why?", repetition_penalty=1.0).text == plain
+    assert llm.invoke("Why?", generation_config="ignore").text == plain
+    monkeypatch.setattr(config, "num_beams", 3)
+    with pytest.raises(InvalidInput, match="num_beams=3"):
+        llm.invoke("Why?")
+    free = ChatTransformers(engine=engine, max_tokens=24, generation_config={"num_beams": 1})
+    assert free.invoke("Why?").text == expected.text
+
+
+def test_the_checkpoints_sampling_can_be_asked_for(loaded, llm, monkeypatch):
+    from skeleton_of_thought.local import LocalEngine
+
+    config = loaded[0].generation_config
+    monkeypatch.setattr(config, "do_sample", True)
+    monkeypatch.setattr(config, "temperature", 1.5)
+    monkeypatch.setattr(config, "top_k", 9)
+    greedy, sampled = llm.invoke("Why?").text, llm.invoke("Why?", temperature=1.5, top_k=9, seed=1).text
+    assert sampled != greedy
+    with LocalEngine(*loaded, use_checkpoint_sampling=True) as engine:
+        asking = ChatTransformers(engine=engine, max_tokens=24)
+        assert asking.invoke("Why?", seed=1).text == sampled
+        assert asking.invoke("Why?", temperature=0).text == greedy
+
+
+def test_numbers_of_numpy_are_settings(engine, llm):
+    import numpy
+
+    plain = {"temperature": 0.5, "top_p": 0.5, "top_k": 3, "min_p": 0.25, "seed": 4, "max_tokens": 5}
+    kinds = {float: numpy.float32, int: numpy.int64}
+    given = {name: kinds[type(value)](value) for name, value in plain.items()}
+    assert ChatTransformers(engine=engine, **given).invoke("Why?").text == llm.invoke("Why?", **plain).text
+    assert llm.invoke("Why?", **given).text == llm.invoke("Why?", **plain).text
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [{"n": 2}, {"temperature": -1.0}, {"max_tokens": 0}, {"min_p": 2}, {"bad_words_ids": [3]},
+     {"logits_processor": "x"}, {"generation_config": {"nonsense": 1}}],
+)  # fmt: skip
 def test_settings_that_cannot_work_are_refused(llm, kwargs):
     with pytest.raises(InvalidInput):
         llm.invoke("Why?", **kwargs)

@@ -201,6 +201,33 @@ class ChatLLM(LLM):
         raise AssertionError("a chat model takes messages")
 
 
+class CompletingLLM(ChatLLM):
+    """A chat model whose completions are chats, as those of LlamaIndex's own chat models."""
+
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        return _as_completion(self.chat([ChatMessage(role="user", content=prompt)], **kwargs))
+
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        return _as_completion(await self.achat([ChatMessage(role="user", content=prompt)], **kwargs))
+
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        with contextlib.closing(self.stream_chat([ChatMessage(role="user", content=prompt)], **kwargs)) as responses:
+            yield from map(_as_completion, responses)
+
+    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> Any:
+        async def responses() -> Any:
+            chat = await self.astream_chat([ChatMessage(role="user", content=prompt)], **kwargs)
+            async with contextlib.aclosing(chat):
+                async for response in chat:
+                    yield _as_completion(response)
+
+        return responses()
+
+
+def _as_completion(response: ChatResponse) -> CompletionResponse:
+    return CompletionResponse(text=response.message.content or "", delta=response.delta, raw=response.raw)
+
+
 def _chat_response(
     messages: Sequence[ChatMessage], pieces: list[str], delta: str | None, raw: Any = None
 ) -> ChatResponse:
@@ -434,6 +461,7 @@ def kit() -> SimpleNamespace:
     return SimpleNamespace(
         SyncLLM=SyncLLM,
         ChatLLM=ChatLLM,
+        CompletingLLM=CompletingLLM,
         SyncRetriever=SyncRetriever,
         AsyncRetriever=AsyncRetriever,
         Gate=Gate,

@@ -23,6 +23,8 @@ huggingface = pytest.importorskip(
     "llama_index.llms.huggingface", reason="its class is not installed: pip install llama-index-llms-huggingface"
 )
 
+torch = pytest.importorskip("torch", reason="the local engine needs torch")
+
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}</s>{% endfor %}" + (
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
@@ -142,11 +144,22 @@ async def test_streams_have_the_same_text(hugging):
         assert "".join([r.delta async for r in await adopted.astream_complete(question)]) == expected
 
 
+class Shout:
+    """The caller's logits processor."""
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        return scores + 5.0 * (torch.arange(scores.shape[-1]) % 3 == 0)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         {"generate_kwargs": {"repetition_penalty": 1.7}},
         {"generate_kwargs": {"min_new_tokens": 20}},
+        {"generate_kwargs": {"no_repeat_ngram_size": 1, "encoder_repetition_penalty": 1.5}},
+        {"generate_kwargs": {"suppress_tokens": list(range(0, 200, 2)), "bad_words_ids": [[1], [33, 35]]}},
+        {"generate_kwargs": {"min_length": 9, "sequence_bias": [[[0], 50.0]], "forced_eos_token_id": 4}},
+        {"generate_kwargs": {"logits_processor": [Shout()], "sequence_bias": [[[7], 4.0]]}},
         {"generate_kwargs": {"pad_token_id": 0, "use_cache": True}},
         # Without do_sample: transformers warns and decodes greedily.
         {"generate_kwargs": {"temperature": 0.3, "top_p": 0.5}},
@@ -339,21 +352,13 @@ async def test_tokens_are_counted_alike_in_a_batch_and_one_after_another(hugging
 # --- objects that are not adopted ---
 
 
-class Shout:
-    """The caller's logits processor."""
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        return scores
-
-
 @pytest.mark.parametrize(
     ("generate", "reason"),
     [
         ({"num_beams": 2}, "num_beams=2"),
-        ({"no_repeat_ngram_size": 3}, "no_repeat_ngram_size=3"),
-        ({"logits_processor": [Shout()]}, "logits_processor"),
-        ({"do_sample": True, "min_p": 0.1}, "min_p=0.1"),
+        ({"guidance_scale": 1.5}, "guidance_scale=1.5"),
         ({"eos_token_id": [0, 5]}, "[5]"),
+        ({"prefix_allowed_tokens_fn": lambda row, ids: [3, 4, 5]}, "prefix_allowed_tokens_fn"),
     ],
     ids=stable_id,
 )

@@ -344,6 +344,52 @@ def test_penalties_reach_the_engine(llm, name):
     assert expected.text != llm.complete("Why?", max_tokens=40).text
 
 
+async def test_settings_of_the_engine_reach_it_by_field_and_by_call(llm, ask):
+    import torch
+
+    def tempting(ids: Any, scores: Any) -> Any:
+        return scores + 9.0 * (torch.arange(scores.shape[-1]) % 3 == 0)
+
+    cases: list[dict[str, Any]] = [
+        {"no_repeat_ngram_size": 1, "repetition_penalty": 0.1},
+        {"suppress_tokens": list(range(0, 257, 2)), "bad_words_ids": [[3], [5, 7]]},
+        {"sequence_bias": [[[65], 90.0]]},
+        {"generation_config": {"forced_eos_token_id": 65}},
+        {"logits_processor": [tempting]},
+    ]
+    plain = text_of((await ask(llm, "Why?"))[-1])
+    for settings in cases:
+        by_field = TransformersLLM(engine=llm.engine, max_tokens=12, min_new_tokens=12, **settings)
+        by_call = text_of((await ask(llm, "Why?", **settings))[-1])
+        assert text_of((await ask(by_field, "Why?"))[-1]) == by_call != plain
+
+
+def test_the_models_generation_config_holds_where_nothing_else_is_said(llm, loaded, monkeypatch):
+    config, plain = loaded[0].generation_config, llm.complete("Why?").text
+    monkeypatch.setattr(config, "suppress_tokens", list(range(0, 257, 2)))
+    own = llm.complete("Why?").text
+    assert own != plain
+    assert llm.complete("Why?", suppress_tokens=[]).text == plain
+    dumped = {name: value for name, value in llm.to_dict().items() if name in TransformersLLM.model_fields}
+    again = TransformersLLM(**{**dumped, "engine": llm.engine, "callback_manager": llm.callback_manager})
+    assert again.complete("Why?").text == own
+    monkeypatch.setattr(config, "guidance_scale", 2.0)
+    with pytest.raises(InvalidInput, match=r"guidance_scale=2\.0"):
+        llm.complete("Why?")
+    assert llm.complete("Why?", generation_config={"guidance_scale": None}).text == own
+
+
+def test_numbers_of_numpy_are_settings(llm):
+    import numpy
+
+    plain = {"temperature": 0.5, "top_p": 0.5, "top_k": 3, "min_p": 0.25, "seed": 4, "max_tokens": 5}
+    plain |= {"min_new_tokens": 2, "repetition_penalty": 1.5}
+    kinds = {float: numpy.float32, int: numpy.int64}
+    given: dict[str, Any] = {name: kinds[type(value)](value) for name, value in plain.items()}
+    assert TransformersLLM(engine=llm.engine, **given).complete("Why?").text == llm.complete("Why?", **plain).text
+    assert llm.complete("Why?", **given).text == llm.complete("Why?", **plain).text
+
+
 def test_a_setting_out_of_range_is_refused(llm):
     with pytest.raises(InvalidInput, match="temperature"):
         llm.complete("Why?", temperature=-1.0)

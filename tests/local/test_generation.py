@@ -9,6 +9,9 @@ import pytest
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.generation import fit_settings, read_generation, sampling_settings
 
+GREEDY = {"max_tokens": 9, "temperature": 0.0}
+SAMPLED = {"max_tokens": 9, "temperature": 1.0, "top_p": 1.0}
+
 
 @pytest.mark.parametrize(
     ("given", "expected"),
@@ -22,6 +25,11 @@ from skeleton_of_thought.local.generation import fit_settings, read_generation, 
         (
             {"repetition_penalty": 1.2, "stop_strings": "x"},
             ({"max_tokens": 9, "temperature": 0.0, "stop": ["x"]}, {"repetition_penalty": 1.2}),
+        ),
+        ({"do_sample": True, "min_p": 0.1}, ({**SAMPLED, "top_k": 50}, {"min_p": 0.1})),
+        (
+            {"min_p": 0.1, "logits_processor": [print]},
+            ({"max_tokens": 9, "temperature": 0.0}, {"logits_processor": [print]}),
         ),
         ({"repetition_penalty": 1.0, "eos_token_id": 2}, ({"max_tokens": 9, "temperature": 0.0}, {})),
     ],
@@ -43,9 +51,11 @@ def test_keywords_override_the_generation_config(llama: Any, tokenizer: Any) -> 
     ("given", "reason"),
     [
         ({"num_beams": 2}, "num_beams=2"),
-        ({"do_sample": True, "min_p": 0.1}, "min_p=0.1"),
+        ({"guidance_scale": 1.5}, "guidance_scale=1.5"),
+        ({"do_sample": True, "dola_layers": "low"}, "dola_layers='low'"),
         ({"prefix_allowed_tokens_fn": print}, "prefix_allowed_tokens_fn"),
         ({"eos_token_id": [2, 5]}, r"\[5\]"),
+        ({"stopping_criteria": [print]}, "stopping_criteria"),
     ],
 )
 def test_unsupported_settings_are_refused(llama: Any, tokenizer: Any, given: Any, reason: str) -> None:

@@ -36,6 +36,21 @@ STORY = "The small boat crossed the wide river before the evening came."
         {"frequency_penalty": float("inf")},
         {"presence_penalty": float("nan")},
         {"min_new_tokens": -1},
+        {"min_p": -0.1},
+        {"min_p": 1.1},
+        {"no_repeat_ngram_size": -1},
+        {"no_repeat_ngram_size": 1.5},
+        {"bad_words_ids": [3]},
+        {"bad_words_ids": [[]]},
+        {"bad_words_ids": "word"},
+        {"suppress_tokens": 3},
+        {"suppress_tokens": ["a"]},
+        {"begin_suppress_tokens": [-1]},
+        {"sequence_bias": {(): 1.0}},
+        {"sequence_bias": [[[1], float("nan")]]},
+        {"sequence_bias": [[1, 2.0, 3]]},
+        {"logits_processor": ["a"]},
+        {"max_time": 0},
     ],
 )
 def test_settings_out_of_range_are_refused(bad: dict[str, Any]) -> None:
@@ -50,7 +65,8 @@ def test_one_stop_string_may_stand_alone() -> None:
 def draws(logits: torch.Tensor, count: int = 300, **limits: Any) -> list[int]:
     params = SamplingParams(temperature=1.0, seed=1, **limits)
     row, vocabulary = RowSampler(params, [0]), len(logits)
-    cut = TopK if 0 < params.top_k < vocabulary else Nucleus if params.top_p < 1.0 else WholeVocabulary
+    nucleus = params.top_p < 1.0 or params.min_p > 0.0
+    cut = TopK if 0 < params.top_k < vocabulary else Nucleus if nucleus else WholeVocabulary
     sampler = cut([params] * count, vocabulary, logits.device)
     numbers = torch.tensor([row.draw(step) for step in range(count)])
     return sampler.pick(logits.expand(count, -1), numbers[:, None]).tolist()
@@ -70,6 +86,16 @@ def test_top_p_keeps_the_fewest_tokens_that_reach_it() -> None:
     assert set(draws(logits, top_p=0.5, top_k=2)) == {0}
 
 
+def test_min_p_keeps_tokens_by_their_share_of_the_likeliest() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    assert set(draws(logits, min_p=0.5)) == {0, 1}
+    assert set(draws(logits, min_p=1.0)) == {0}
+    assert set(draws(logits, min_p=0.25, top_p=0.75)) == {0, 1}
+    assert set(draws(logits, min_p=0.25, top_k=3)) == {0, 1, 2}
+    assert set(draws(logits, min_p=0.7, top_k=3)) == {0}
+    assert len(set(draws(torch.zeros(5000), count=2000, min_p=0.9))) > 1000
+
+
 def test_top_p_reads_the_whole_vocabulary_if_needed() -> None:
     flat = torch.zeros(5000)
     assert len(set(draws(flat, count=2000, top_p=0.9))) > 1000
@@ -86,10 +112,11 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
 def likelihood(params: SamplingParams, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The tokens that may be drawn and their cumulated probabilities, most likely first, from a full sort."""
     shares, tokens = torch.softmax(logits / params.temperature, -1).sort(descending=True, stable=True)
+    likely = int((shares >= params.min_p * shares[0] - 1e-7).sum())
     kept = min(params.top_k or len(shares), len(shares))
     mass = shares[:kept].cumsum(-1)
     count = int((mass < params.top_p * (mass[-1] if params.top_k else 1.0)).sum()) + 1
-    return mass[: min(count, kept)], tokens
+    return mass[: min(count, kept, likely)], tokens
 
 
 @settings(max_examples=150, deadline=None)
@@ -108,6 +135,7 @@ def test_only_candidate_tokens_are_sorted_and_none_is_missed(
             temperature=data.draw(st.sampled_from([0.05, 0.8, 2.0])),
             # Uneven, so that no number of equally likely tokens has exactly this share.
             top_p=data.draw(st.sampled_from([1e-6, 0.3123, 0.9017, 0.9871])),
+            min_p=data.draw(st.sampled_from([0.0, 0.0, 0.0413, 0.5313])),
             top_k=least * data.draw(st.one_of(st.integers(1, 4), st.integers(1, vocabulary - 1))),
         )
         for _ in range(rows)

@@ -1,0 +1,261 @@
+"""One call on the LLM: its route, the answer or the wrapped LLM's own response, whole or as a stream."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
+from llama_index.core.schema import QueryBundle
+
+from llama_index_sot.answer import AnswerConfig, AnswerRun
+from llama_index_sot.event_loop import call_in_thread, is_truly_async, stream_in_thread
+from llama_index_sot.llm_calls import LLMResponse, ResponseReader
+from llama_index_sot.skeleton_llm.events import USAGE_KEYS, CallEvents
+from llama_index_sot.skeleton_llm.inputs import LLMInput
+from llama_index_sot.templates import TemplateRouter
+from skeleton_of_thought.adapters.as_model import DirectRecord, KnownDecision
+from skeleton_of_thought.adapters.replies import FinishReasons, aclosing_stream, closing_stream
+from skeleton_of_thought.routers.base import decide_at_once
+from skeleton_of_thought.types import Message, Usage
+
+if TYPE_CHECKING:
+    from llama_index_sot.skeleton_llm.llm import SkeletonOfThoughtLLM
+
+__all__ = ["LLMCall"]
+
+
+class LLMCall:
+    """One call on the LLM.
+
+    A router that decides without a call is asked at once. If it chooses a direct answer, the wrapped LLM's response is
+    passed on, with the decision in its `additional_kwargs`. An `AnswerRun` does everything else.
+
+    Args:
+        owner: The LLM that was called.
+        given: What it was called with.
+        kwargs: The keyword arguments of the call.
+        live: Whether the caller reads a stream.
+        sync: Whether the caller has no event loop.
+    """
+
+    def __init__(
+        self, owner: SkeletonOfThoughtLLM, given: LLMInput, kwargs: Mapping[str, Any], *, live: bool, sync: bool
+    ) -> None:
+        llm, point_llm = owner.resolved()
+        self._given = given
+        self._kwargs = kwargs
+        self._owner = owner
+        self._llm = given.resolve(llm, kwargs)
+        self._run: AnswerRun | None = None
+        self._record: DirectRecord | None = None
+        points = self._llm if point_llm is llm else given.resolve(point_llm, kwargs)
+        chat = given.chat((self._llm, points), kwargs)
+        if chat is not None:
+            self._route(owner.config(self._llm, points, chat), chat, live=live, sync=sync)
+        wrapped = (self._llm.llm, points.llm)
+        self._events = CallEvents(owner, wrapped, given, kwargs, answers=self._run is not None)
+
+    def _route(self, config: AnswerConfig, chat: tuple[Message, ...], *, live: bool, sync: bool) -> None:
+        router, conversation = config.router, config.conversation("", live=live, sync=sync)
+        if router is not None:
+            system_prompt = self._llm.system_prompt
+            reader = TemplateRouter(router, system_prompt=system_prompt) if system_prompt else router
+            decision = decide_at_once(reader, conversation)
+            if decision is not None and not decision.use_skeleton:
+                self._record = DirectRecord(router, decision, conversation.question)
+                return
+            if decision is not None:
+                config = dataclasses.replace(config, router=KnownDecision(router, decision))
+        query = QueryBundle(conversation.question)
+        self._run = AnswerRun(config, query, self._owner.callback_manager, live=live, sync=sync)
+
+    # --- whole responses ---
+
+    def whole(self) -> Any:
+        """The whole response."""
+        with self._events.begun():
+            if (limiter := getattr(self._owner, "rate_limiter", None)) is not None:
+                limiter.acquire()
+            if self._run is None:
+                response = self._told(self._given.open(self._llm, "", self._kwargs)())
+            else:
+                self._run.whole()
+                response = self._last(self._run, None)
+        self._events.end(response)
+        return response
+
+    async def awhole(self) -> Any:
+        """Async twin of `whole`."""
+        with self._events.begun():
+            if (limiter := getattr(self._owner, "rate_limiter", None)) is not None:
+                await limiter.async_acquire()
+            if self._run is not None:
+                await self._run.awhole()
+                response = self._last(self._run, None)
+            elif self._is_async("a"):
+                response = self._told(await self._given.open(self._llm, "a", self._kwargs)())
+            else:
+                call = self._given.open(self._llm, "", self._kwargs)
+                response = self._told(await call_in_thread(call, "sot-direct"))
+        self._events.end(response)
+        return response
+
+    def _told(self, response: LLMResponse) -> LLMResponse:
+        """The wrapped LLM's whole response, with the router's decision."""
+        if (record := self._record) is None:
+            return self._fitting(response)
+        text, reply = ResponseReader(FinishReasons()).whole(response)
+        record.count(text, reply.usage)
+        record.end()
+        return self._fitting(_with_decision(response, record))
+
+    def _fitting(self, response: LLMResponse) -> LLMResponse:
+        """The response in the form of the method: an engine gets the prompt of a completion as messages."""
+        if self._given.prompt is None or not isinstance(response, ChatResponse):
+            return response
+        fields = {name: getattr(response, name) for name in ("delta", "raw", "logprobs", "additional_kwargs")}
+        return CompletionResponse(text=response.message.content or "", **fields)
+
+    # --- streams ---
+
+    def stream(self) -> Generator[Any, None, None]:
+        """The response as it is written. Closing it ends all calls, and returns when they have ended."""
+        with self._events.begun():
+            if (limiter := getattr(self._owner, "rate_limiter", None)) is not None:
+                limiter.acquire()
+            if self._run is None:
+                source: Iterator[LLMResponse] = self._passed(self._given.open(self._llm, "stream_", self._kwargs)())
+            else:
+                source = self._written(self._run)
+        return self._watched(source)
+
+    def _watched(self, source: Iterator[LLMResponse]) -> Generator[Any, None, None]:
+        last = None
+        with self._events.streamed(), closing_stream(source):
+            for response in source:
+                last = self._fitting(response)
+                self._events.progress(last)
+                yield last
+        self._events.end(last)
+
+    def _written(self, run: AnswerRun) -> Generator[LLMResponse, None, None]:
+        text = ""
+        with contextlib.closing(run.texts()) as pieces:
+            for piece in pieces:
+                text += piece
+                yield self._make(text, delta=piece)
+        yield self._last(run, text)
+
+    def _passed(self, responses: Iterator[LLMResponse]) -> Iterator[LLMResponse]:
+        return responses if self._record is None else self._recorded(responses, self._record)
+
+    def _recorded(self, responses: Iterator[LLMResponse], record: DirectRecord) -> Iterator[LLMResponse]:
+        reader = ResponseReader(FinishReasons())
+        with closing_stream(responses):
+            for response in responses:
+                record.count(reader.add(response), None)
+                yield _with_decision(response, record)
+        record.count("", reader.reply.usage)
+        record.end()
+
+    async def astream(self) -> AsyncGenerator[Any, None]:
+        """Async twin of `stream`."""
+        with self._events.begun():
+            if (limiter := getattr(self._owner, "rate_limiter", None)) is not None:
+                await limiter.async_acquire()
+            if self._run is not None:
+                source: AsyncIterator[LLMResponse] = self._awritten(self._run)
+            elif self._is_async("astream_"):
+                source = self._apassed(await self._given.open(self._llm, "astream_", self._kwargs)())
+            else:
+                call = self._given.open(self._llm, "stream_", self._kwargs)
+                source = self._apassed(stream_in_thread(call, "sot-direct"))
+        return self._awatched(source)
+
+    async def _awatched(self, source: AsyncIterator[LLMResponse]) -> AsyncGenerator[Any, None]:
+        last = None
+        with self._events.streamed():
+            async with aclosing_stream(source):
+                async for response in source:
+                    last = self._fitting(response)
+                    self._events.progress(last)
+                    yield last
+        self._events.end(last)
+
+    async def _awritten(self, run: AnswerRun) -> AsyncGenerator[LLMResponse, None]:
+        text = ""
+        async with contextlib.aclosing(run.atexts()) as pieces:
+            async for piece in pieces:
+                text += piece
+                yield self._make(text, delta=piece)
+        yield self._last(run, text)
+
+    def _apassed(self, responses: AsyncIterator[LLMResponse]) -> AsyncIterator[LLMResponse]:
+        return responses if self._record is None else self._arecorded(responses, self._record)
+
+    async def _arecorded(
+        self, responses: AsyncIterator[LLMResponse], record: DirectRecord
+    ) -> AsyncGenerator[LLMResponse, None]:
+        reader = ResponseReader(FinishReasons())
+        async with aclosing_stream(responses):
+            async for response in responses:
+                record.count(reader.add(response), None)
+                yield _with_decision(response, record)
+        record.count("", reader.reply.usage)
+        record.end()
+
+    def _is_async(self, prefix: str) -> bool:
+        """Whether the wrapped LLM's own async method leaves the event loop free."""
+        if self._llm.native is not None or self._llm.concurrency in ("async", "thread"):
+            return self._llm.concurrency != "thread"
+        # `chat_with_tools` calls `chat`, whose async twin may block.
+        methods = {self._given.method, self._given.method.removesuffix("_with_tools")}
+        return all(is_truly_async(self._llm.llm, f"{prefix}{method}") for method in methods)
+
+    # --- responses ---
+
+    def _last(self, run: AnswerRun, streamed: str | None) -> LLMResponse:
+        """The response of a complete answer; for a stream, which has shown its text, the last one."""
+        sot = {**run.metadata, "points": [_point(point) for point in run.points]}
+        text, delta = (run.answer.text, None) if streamed is None else (streamed, "")
+        if (direct := run.direct_response) is not None and run.answer.route == "direct":
+            extra = {**direct.additional_kwargs, "sot": sot}
+            response = self._make(text, delta=delta, raw=direct.raw, additional_kwargs=extra)
+            if streamed is None and isinstance(direct, ChatResponse) and isinstance(response, ChatResponse):
+                response.message = direct.message
+            return response
+        usage = _openai_usage(run.answer.usage) if run.answer.usage_by_stage else {}
+        model = self._llm.llm.metadata.model_name
+        raw: dict[str, Any] = {"model": model, "finish_reason": run.answer.finish_reason or "stop", "sot": sot}
+        if usage:
+            raw["usage"] = usage
+        counts = {name: usage[name] for name in USAGE_KEYS if name in usage}
+        return self._make(text, delta=delta, raw=raw, additional_kwargs={**counts, "sot": sot})
+
+    def _make(self, text: str, **fields: Any) -> LLMResponse:
+        if self._given.prompt is None:
+            return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, content=text), **fields)
+        return CompletionResponse(text=text, **fields)
+
+
+def _with_decision(response: LLMResponse, record: DirectRecord) -> LLMResponse:
+    decision = dataclasses.asdict(record.decision)
+    sot = {"route": "direct", "reason": record.decision.reason, "decision": decision, "points": []}
+    return response.model_copy(update={"additional_kwargs": {**response.additional_kwargs, "sot": sot}})
+
+
+def _point(point: Any) -> dict[str, Any]:
+    names = ("index", "title", "text", "error", "finish_reason")
+    return {name: getattr(point, name) for name in names}
+
+
+def _openai_usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }

@@ -1,0 +1,124 @@
+"""What a framework's model that answers by Skeleton-of-Thought needs: which calls suit it; a record of the others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from skeleton_of_thought.routers.base import AnyRouter, RouterWrapper, report_answer
+from skeleton_of_thought.types import Answer, RouteDecision, Span, Timings, Usage
+
+__all__ = ["PER_CALL_SETTINGS", "DirectRecord", "KnownDecision", "suits_points"]
+
+PER_CALL_SETTINGS = frozenset(
+    {
+        "cache_control",
+        "extra_headers",
+        "frequency_penalty",
+        "logit_bias",
+        "min_p",
+        "model",
+        "model_name",
+        "presence_penalty",
+        "prompt_cache_key",
+        "reasoning_effort",
+        "repeat_penalty",
+        "repetition_penalty",
+        "request_timeout",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stream",
+        "stream_options",
+        "stream_usage",
+        "temperature",
+        "timeout",
+        "top_k",
+        "top_p",
+        "user",
+    }
+)
+"""Keyword arguments with which a call may still be answered by points: each call of the answer can take them by itself.
+
+All others concern the text as a whole, or are unknown. A call that has one goes to the wrapped model unchanged.
+"""
+
+
+def suits_points(kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call with these keyword arguments may be answered by points; arguments that are None do not count."""
+    return {name for name, value in kwargs.items() if value is not None} <= PER_CALL_SETTINGS
+
+
+@dataclass(frozen=True)
+class KnownDecision(RouterWrapper):
+    """A router that has already decided on the question.
+
+    Attributes:
+        router: The router that decided; it still learns from the answer.
+        decision: Its decision.
+    """
+
+    router: AnyRouter
+    decision: RouteDecision
+
+    def at_once(self, _: Any) -> RouteDecision:
+        """The decision."""
+        return self.decision
+
+    def route(self, _: Any) -> RouteDecision:
+        """The decision."""
+        return self.decision
+
+    async def aroute(self, _: Any) -> RouteDecision:
+        """The decision."""
+        return self.decision
+
+
+@dataclass
+class DirectRecord:
+    """The record of a direct answer that is passed from the wrapped model to the caller.
+
+    Attributes:
+        router: The router that chose the direct route; when the answer is complete, it learns from it.
+        decision: Its decision.
+        question: The question.
+    """
+
+    router: AnyRouter
+    decision: RouteDecision
+    question: str
+    _began: float = field(default_factory=time.perf_counter, init=False)
+    _first: float | None = field(default=None, init=False)
+    _text: list[str] = field(default_factory=list, init=False)
+    _usage: Usage | None = field(default=None, init=False)
+
+    @property
+    def begun(self) -> bool:
+        """Whether any part of the answer has come."""
+        return self._first is not None
+
+    def count(self, text: str, usage: Usage | None) -> None:
+        """Adds a part of the answer, and the usage that came with it."""
+        if self._first is None:
+            self._first = time.perf_counter() - self._began
+        self._text.append(text)
+        if usage is not None:
+            self._usage = (self._usage or Usage()) + usage
+
+    def end(self) -> None:
+        """Reports the complete answer to the router."""
+        now = time.perf_counter() - self._began
+        usage = self._usage or Usage()
+        answer = Answer(
+            text="".join(self._text),
+            question=self.question,
+            route="direct",
+            usage=usage,
+            timings=Timings(now, self._first, {"direct": Span(0.0, now, self._first)}),
+            decision=self.decision,
+            reason=self.decision.reason,
+            usage_by_stage={"direct": usage} if self._usage else {},
+        )
+        report_answer(self.router, answer)
