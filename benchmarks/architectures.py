@@ -320,7 +320,8 @@ def arguments() -> argparse.Namespace:
     known = list(kinds())
     if unknown := set(args.types or ()) - {kind.name for kind in known}:
         parser.error(f"unknown types: {', '.join(sorted(unknown))}")
-    args.kinds = [kind for kind in known if args.types is None or kind.name in args.types]
+    by_name = {kind.name: kind for kind in known}
+    args.kinds = known if args.types is None else [by_name[name] for name in args.types]
     return args
 
 

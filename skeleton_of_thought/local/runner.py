@@ -47,6 +47,9 @@ MAX_FORWARD_TOKENS = 2048
 _LEAST_PACKED = 1 << 19
 """The weights of a layer from which packing does not slow down a single row."""
 
+_LEAST_BATCHED = 1 << 16
+"""The same where rows are decoded as a batch, which gains more. Tiny layers take longer packed."""
+
 _HALF_TOLERANCE = {torch.bfloat16: 0.2, torch.float16: 0.02}
 """The allowed difference of logits, relative to the largest, between a model of known layout that rounds all its values
 to a type and one that rounds few of them. The demo model's own error in bfloat16 is up to 0.09."""
@@ -161,7 +164,8 @@ class ModelRunner:
         if self.cache_kind != "batched":
             twin = Twin(self.model, pack=packing and self._own.stacks, least=_LEAST_PACKED)
             return twin if self._continues(twin) else None
-        self._fast = twin = Twin(self.model, pack=packing)
+        least = 0 if self._optimize == "packed" else _LEAST_BATCHED
+        self._fast = twin = Twin(self.model, pack=packing, least=least)
         shares = self._share and not self.path.stateful and attends_to_all(self.config) and twin.share()
         if shares and not self._equal(self._run, share=True):
             twin.unshare()

@@ -1,4 +1,4 @@
-"""A tokenizer that other code uses at the same time neither cuts nor pads our prompts, and stays as its owner left it."""
+"""A tokenizer that other code uses at the same time neither cuts nor pads our prompts, and stays as it was left."""
 
 from __future__ import annotations
 
