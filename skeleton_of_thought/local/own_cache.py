@@ -135,6 +135,7 @@ def _changed(value: Any, change: Callable[[torch.Tensor], torch.Tensor], known: 
     """A copy of a cache with each of its tensors changed, in the order of `_leaves`."""
     if id(value) in known:
         return known[id(value)]
+    made: Any
     if isinstance(value, torch.Tensor):
         known[id(value)] = made = change(value)
         return made
@@ -313,7 +314,7 @@ class OwnCache:
 
     def _find_places(self) -> list[tuple[dict[str, Any], str]]:
         modules = dict(self._model.named_modules()) if self._names else {}
-        holders = [(vars(modules[path]), part, name) for path, part, name in self._names]
+        holders: list[tuple[Any, str, str]] = [(vars(modules[path]), part, name) for path, part, name in self._names]
         return [(holder[part] if part else holder, name) for holder, part, name in holders]
 
 
