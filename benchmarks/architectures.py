@@ -57,7 +57,7 @@ class Report:
         reason: Why the path is not the fastest kind, or why there are no figures.
         outcome: `"equal"`; `"wrong"`; `"refused"`, by the engine; `"failed"`, in the engine; `"not run"`, where the
             type cannot be built or plain `generate` fails; `"timeout"`; `"crash"`.
-        cases: For each kind of prompts the number of texts that differ.
+        cases: For each kind of prompts the number of texts that differ, near ties apart.
         lively: Whether the texts depend on their prompts and have no near ties; otherwise equal texts mean little.
         speed: The engine's seconds for one row, relative to `generate`; None if not measured.
     """
@@ -104,14 +104,14 @@ class Own:
     """The model's own texts, one prompt at a time.
 
     Attributes:
-        gap: The smallest gap so far between the two likeliest tokens of a step.
         texts: The tokens written for each prompt.
+        gaps: For each prompt and token the gap between the two likeliest tokens of that step.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self._model, self._tokenizer = model, tokenizer
-        self.gap = float("inf")
         self.texts: dict[str, tuple[int, ...]] = {}
+        self.gaps: dict[str, list[float]] = {}
 
     def write(self, prompt: str, tokens: int) -> tuple[int, ...]:
         """The tokens that `generate` writes for a prompt."""
@@ -123,7 +123,7 @@ class Own:
                     return_dict_in_generate=True, output_logits=True,
                 )  # fmt: skip
             best = torch.stack(out.logits)[:, 0].float().topk(2).values
-            self.gap = min(self.gap, float((best[:, 0] - best[:, 1]).min()))
+            self.gaps[prompt] = (best[:, 0] - best[:, 1]).tolist()
             self.texts[prompt] = tuple(out.sequences[0, ids.shape[1] :].tolist())
         return self.texts[prompt]
 
@@ -140,7 +140,15 @@ class Own:
         """Whether the texts depend on their prompts, and no near tie excuses a different token."""
         texts = list(self.texts.values())
         various = len(set(texts)) >= len(texts) - 2 and len({token for text in texts for token in text}) > 20
-        return various and self.gap > LEAST_GAP
+        return various and min(min(gaps) for gaps in self.gaps.values()) > LEAST_GAP
+
+    def differs(self, prompt: str, got: Sequence[int], tokens: int) -> bool:
+        """Whether another text was written; one that parts at a near tie does not count."""
+        wanted = self.texts[prompt][:tokens]
+        at = next((i for i, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), None)
+        if at is None:
+            return len(wanted) != len(got)
+        return self.gaps[prompt][at] > LEAST_GAP
 
 
 # --- one type ----------------------------------------------------------------------------------
@@ -195,7 +203,7 @@ def _at_rest(engine: LocalEngine, own: Own, follow_ups: Sequence[str], cases: di
 
     def differing(prompts: Sequence[str], tokens: int = TOKENS) -> int:
         done = engine.generate(prompts, max_new_tokens=tokens)
-        return sum(c.token_ids != own.texts[p] for c, p in zip(done, prompts, strict=True))
+        return sum(own.differs(p, c.token_ids, tokens) for c, p in zip(done, prompts, strict=True))
 
     cases["short"] = differing(MIXED)
     cases["shared"] = differing([*SHARED, *MIXED[:2]]) + differing(SHARED)
@@ -214,7 +222,7 @@ def _in_mid_flight(engine: LocalEngine, own: Own, follow_ups: Sequence[str], cas
         for _ in stream:
             pass
     got = [stream.completion.token_ids for stream in streams]
-    cases["mid-flight"] = sum(g != own.texts[p][:n] for g, p, n in zip(got, prompts, lengths, strict=True))
+    cases["mid-flight"] = sum(own.differs(p, g, n) for g, p, n in zip(got, prompts, lengths, strict=True))
 
 
 def _ratio(engine: LocalEngine, model: Any, tokenizer: Any) -> float:

@@ -175,7 +175,7 @@ def check_path(
 ) -> DecodingPath:
     """The path if it is batched and gives the model's own logits, otherwise the separate one, still to be tried.
 
-    Runs seven forwards of a few tokens if the path is right.
+    Runs eight forwards of a few tokens if the path is right.
 
     Args:
         model: The model, in evaluation mode.

@@ -248,7 +248,7 @@ def test_the_trial_is_a_few_short_forwards(llama: Any, tokenizer: Any) -> None:
     model = of(Plain, llama)
     rows = counted(model)
     with LocalEngine(model, tokenizer, optimize="none"):
-        assert rows == [1, 1, 1, 3, 3, 3, 3, 1]
+        assert rows == [1, 1, 1, 1, 3, 3, 3, 3, 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
