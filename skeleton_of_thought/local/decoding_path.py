@@ -20,22 +20,18 @@ import transformers
 from transformers import DynamicCache
 
 from skeleton_of_thought.local.kv import Caches, Layout, RowsCache
-from skeleton_of_thought.local.trial import Run, Trial, logit_distance, logit_tolerance, probe_tokens
+from skeleton_of_thought.local.trial import Run, Trial, logit_distance
 
 __all__ = [
     "CacheKind",
     "DecodingPath",
-    "Run",
     "batch_fits",
     "cache_argument",
     "check_path",
     "fault_of",
     "forward_parameters",
     "infer_path",
-    "logit_distance",
-    "logit_tolerance",
     "plain_logits",
-    "probe_tokens",
 ]
 
 logger = logging.getLogger(__name__)
