@@ -285,6 +285,7 @@ def test_the_public_names_are_pinned():
     ]
     assert llama_index_sot.__all__ == [
         "PromptRouter",
+        "SkeletonOfThoughtLLM",
         "SkeletonOfThoughtQueryEngine",
         "SkeletonOfThoughtSelector",
         "SkeletonOfThoughtSynthesizer",

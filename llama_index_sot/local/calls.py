@@ -51,6 +51,9 @@ class LocalCall:
         self._prompt = prompt.content
         settings = _settings(defaults, given)
         settings["prefill"] = prompt.prefill + settings["prefill"]
+        if prompt.stops:
+            stop = settings["stop"]
+            settings["stop"] = (*((stop,) if isinstance(stop, str) else stop), *prompt.stops)
         used = engine.count_tokens(prompt.content, prefill=settings["prefill"])
         self._settings = fit_settings(settings, used, engine.context_window)
 

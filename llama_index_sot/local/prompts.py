@@ -35,10 +35,12 @@ class LocalPrompt:
     Attributes:
         content: Text, or messages with role and content.
         prefill: The start of the model's turn, which the model continues.
+        stops: Strings with which the model would go on to the next turn.
     """
 
     content: str | list[dict[str, Any]]
     prefill: str = ""
+    stops: tuple[str, ...] = ()
 
 
 def has_own_completion_format(llm: LLM) -> bool:
@@ -99,8 +101,10 @@ def messages_prompt(llm: LLM, messages: Sequence[ChatMessage], *, template: bool
     if template and not has_own_messages_format(llm):
         entries = [{"role": _role(m), "content": text, **_extras(m)} for m, text in zip(prompt, texts, strict=True)]
         return LocalPrompt(entries, prefill)
-    to_prompt = llm.messages_to_prompt or generic_messages_to_prompt
-    return LocalPrompt(to_prompt(prompt), prefill)
+    own: Any = llm.messages_to_prompt
+    if has_own_messages_format(llm):
+        return LocalPrompt(own(prompt), prefill)
+    return LocalPrompt(generic_messages_to_prompt(prompt), prefill, stops=("\nuser:",))
 
 
 def _role(message: ChatMessage) -> str:

@@ -212,7 +212,7 @@ class LLMCall:
         if self._llm.native is not None or self._llm.concurrency in ("async", "thread"):
             return self._llm.concurrency != "thread"
         # `chat_with_tools` calls `chat`, whose async twin may block.
-        methods = {self._given.method, self._given.method.removesuffix("_with_tools")}
+        methods = {self._given.method, self._given.method.partition("_")[0]}
         return all(is_truly_async(self._llm.llm, f"{prefix}{method}") for method in methods)
 
     # --- responses ---

@@ -66,6 +66,7 @@ class SkeletonOfThoughtLLM(WrappedLLM):
     Example:
         >>> from llama_index.core.chat_engine import SimpleChatEngine
         >>> from llama_index.core.llms import CompletionResponse, CustomLLM, LLMMetadata
+        >>> from llama_index.core.memory import ChatMemoryBuffer
         >>> from llama_index_sot import SkeletonOfThoughtLLM
         >>> class Scripted(CustomLLM):
         ...     @property
@@ -76,7 +77,7 @@ class SkeletonOfThoughtLLM(WrappedLLM):
         ...         return CompletionResponse(text="1. Move\\n2. Drink water" if headings else "It helps.")
         ...     def stream_complete(self, prompt, formatted=False, **kwargs):
         ...         yield self.complete(prompt)
-        >>> engine = SimpleChatEngine.from_defaults(llm=SkeletonOfThoughtLLM(Scripted()))
+        >>> engine = SimpleChatEngine.from_defaults(llm=SkeletonOfThoughtLLM(Scripted()), memory_cls=ChatMemoryBuffer)
         >>> print(engine.chat("What are good ways to stay awake?"))
         1. Move: It helps.
         <BLANKLINE>

@@ -101,7 +101,8 @@ class BatchedLane:
         counters.padding += len(owned) * max(owned) - sum(owned)
         for i, error in errors.items():
             fail_rows([self.rows[i]], error)
-        going, last = self.rows, logits[:, -1]
+        going: Sequence[Row] = self.rows
+        last = logits[:, -1]
         if errors:
             going = [row for row in self.rows if not row.finished]
         if self._reading:

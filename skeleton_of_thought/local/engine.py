@@ -377,7 +377,8 @@ class LocalEngine:
 def _vocabulary(model: Any) -> int | None:
     config: Any = getattr(model, "config", None)
     text: Any = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return read(text, "vocab_size")
+    size = read(text, "vocab_size")
+    return size if isinstance(size, int) else None
 
 
 # --- shared engines ------------------------------------------------------------------------------------

@@ -144,7 +144,8 @@ def _tokenizer(source: str, kwargs: dict[str, Any], *, alone: bool) -> Any:
             raise
         tokenizer, failure = None, error
     try:
-        processor: Any = AutoProcessor.from_pretrained(source, **kwargs)
+        processors: Any = AutoProcessor
+        processor = processors.from_pretrained(source, **kwargs)
     except Exception as error:
         if tokenizer is None:
             raise failure from error

@@ -135,6 +135,7 @@ def _changed(value: Any, change: Callable[[torch.Tensor], torch.Tensor], known: 
     """A copy of a cache with each of its tensors changed, in the order of `_leaves`."""
     if id(value) in known:
         return known[id(value)]
+    made: Any
     if isinstance(value, torch.Tensor):
         known[id(value)] = made = change(value)
         return made
@@ -262,6 +263,7 @@ class OwnCache:
         if "next_sequence_length" in _PREPARES:
             arguments |= {"is_first_iteration": first, "next_sequence_length": None if first else tokens}
         else:
+            arguments = {_EARLIER_NAMES.get(name, name): value for name, value in arguments.items()}
             arguments["cache_position"] = _range(length - tokens, length, device)[0]
             arguments["attention_mask"] = torch.ones_like(state.text)
         return {**self._model.prepare_inputs_for_generation(state.text, **arguments), "return_dict": True}
@@ -312,7 +314,7 @@ class OwnCache:
 
     def _find_places(self) -> list[tuple[dict[str, Any], str]]:
         modules = dict(self._model.named_modules()) if self._names else {}
-        holders = [(vars(modules[path]), part, name) for path, part, name in self._names]
+        holders: list[tuple[Any, str, str]] = [(vars(modules[path]), part, name) for path, part, name in self._names]
         return [(holder[part] if part else holder, name) for holder, part, name in holders]
 
 
@@ -342,6 +344,9 @@ def _tensors_in_modules(model: Any) -> dict[_Key, _Held]:
                     found[path, part, name] = _Held(None, 0, None)
     return found
 
+
+_EARLIER_NAMES = {"mems": "past_key_values", "past_buckets_states": "past_key_values"}
+"""Outputs that `generate` of earlier versions of transformers passes on by another name."""
 
 _PREPARES = inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
 

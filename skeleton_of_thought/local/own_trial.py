@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationMixin
 
 from skeleton_of_thought.local.decoding_path import (
+    CacheKind,
     DecodingPath,
     fault_of,
     logit_distance,
@@ -89,14 +90,15 @@ def try_own_cache(model: Any, config: Any, path: DecodingPath, device: torch.dev
         reference = Reference(model, device)
     except Exception as error:
         logger.warning("The trial run of %s failed: %s: %s", type(model).__name__, type(error).__name__, error)
-        way = ways[0] if ways and path.kind == "separate" else "whole"
-        kind = "none" if way == "whole" else "separate"
-        return DecodingPath(kind, path.reason, path.expected), OwnCache(model, config, way)
+        blind: Way = ways[0] if ways and path.kind == "separate" else "whole"
+        kind: CacheKind = "none" if blind == "whole" else "separate"
+        return DecodingPath(kind, path.reason, path.expected), OwnCache(model, config, blind)
     ways += ["made"]
     if hasattr(model, "prepare_inputs_for_generation"):
         ways += ["prepared"]
     failures: dict[Way, str] = {}
-    for way in ["prepared"] if reference.prepared else ways:
+    tried: list[Way] = ["prepared"] if reference.prepared else ways
+    for way in tried:
         own = OwnCache(model, config, way)
         failures[way] = fault_of(lambda own=own: _explore(own, reference))  # type: ignore[misc]
         if not failures[way]:

@@ -41,6 +41,10 @@ _MIN_LONE_TOKENS = 1024
 """The length from which even a single row attends to a beginning without copying it: a copy would hold it twice."""
 
 
+_LEAST_STATES = 8
+"""The number of strips with states that a store holds in any case, if their texts are short."""
+
+
 @dataclass(frozen=True, eq=False)
 class Strip:
     """Keys and values of the tokens `ids[start:]` of a text.
@@ -123,6 +127,8 @@ class PrefixStore:
         self._capacity = capacity
         self._stateful = stateful
         self._state_tokens = state_tokens
+        # Some states are kept in any case, even if those of one row take more memory than many tokens do.
+        self._counted_tokens = min(state_tokens, capacity // _LEAST_STATES)
         self._strips: list[Strip] = []
         self.snapshots = SnapshotStore(0) if snapshots is None else snapshots
 
@@ -154,7 +160,7 @@ class PrefixStore:
 
     def wants(self, ids: tuple[int, ...]) -> bool:
         """Whether the store would keep a strip of this text: its length fits, and no other strip serves instead."""
-        if not MIN_SHARED_TOKENS <= len(ids) <= self._capacity - self._state_tokens:
+        if not MIN_SHARED_TOKENS <= len(ids) <= self._capacity - self._counted_tokens:
             return False
         if self._stateful:
             return not any(ids == held.ids for held in reachable(self._strips))
@@ -171,27 +177,30 @@ class PrefixStore:
         else:
             self._strips = [held for held in self._strips if held.ids != strip.ids[: len(held.ids)]]
         self._strips.append(strip)
-        self._drop(self._capacity)
+        self._drop(self._capacity, self._counted_tokens)
 
     def keep_only(self, kept: Sequence[Strip | Snapshot]) -> None:
         """Keep these strips and snapshots and drop all others."""
         self._strips = [strip for strip in kept if isinstance(strip, Strip)]
         self.snapshots.keep_only([snapshot for snapshot in kept if isinstance(snapshot, Snapshot)])
-        self._drop(self._capacity)
+        self._drop(self._capacity, self._counted_tokens)
 
     def shrink(self, tokens: int) -> None:
         """Drop the least recently used strips and snapshots, down to the memory of this number of tokens for each."""
         self.snapshots.shrink(tokens)
-        self._drop(tokens)
+        self._drop(tokens, self._state_tokens)
 
-    def _drop(self, tokens: int) -> None:
-        while self._strips and self.tokens > tokens:
+    def _drop(self, tokens: int, state_tokens: int) -> None:
+        while self._strips and self._held(state_tokens) > tokens:
             self._strips.pop(0)
+
+    def _held(self, state_tokens: int) -> int:
+        return sum(len(strip.ids) - strip.start + state_tokens for strip in reachable(self._strips))
 
     @property
     def tokens(self) -> int:
-        """The number of tokens held, each counted once, and states as `state_tokens` per strip."""
-        return sum(len(strip.ids) - strip.start + self._state_tokens for strip in reachable(self._strips))
+        """The number of tokens whose memory is held, each counted once, and `state_tokens` for each strip."""
+        return self._held(self._state_tokens)
 
     @property
     def strips(self) -> Sequence[Strip]:

@@ -32,7 +32,7 @@ from skeleton_of_thought.local.kv import (
 __all__ = ["StateBatch", "StateCaches", "StateRows"]
 
 
-class _StateLayer(LinearAttentionLayer, OwnLayer):  # type: ignore[misc, no-untyped-call]
+class _StateLayer(LinearAttentionLayer, OwnLayer):  # type: ignore[misc, override, no-untyped-call]
     """One layer's states, and its keys and values if it attends.
 
     Attributes:
@@ -44,7 +44,7 @@ class _StateLayer(LinearAttentionLayer, OwnLayer):  # type: ignore[misc, no-unty
 
     def __init__(self, frame: Frame, states: int) -> None:
         OwnLayer.__init__(self, frame)
-        LinearAttentionLayer.__init__(self, number_of_states=states)  # type: ignore[no-untyped-call]
+        LinearAttentionLayer.__init__(self, number_of_states=states)
         self.slabs: list[torch.Tensor | None] = [None] * (2 * states)
 
     def moved(self, frame: Frame) -> _StateLayer:
@@ -102,7 +102,7 @@ class StateRows(RowsCache):
         layout: The number of states in each layer.
     """
 
-    layers: list[_StateLayer]
+    layers: list[Any]
 
     def __init__(self, rows: int, slots: int, segments: Sequence[Segment] = (), *, layout: Layout) -> None:
         super().__init__(rows, slots, segments)
@@ -140,7 +140,7 @@ class StateBatch(BatchCache):
         layout: The number of states in each layer.
     """
 
-    layers: list[_StateLayer]
+    layers: list[Any]
 
     def __init__(self, layout: Layout) -> None:
         super().__init__()
@@ -149,8 +149,8 @@ class StateBatch(BatchCache):
     @property
     def nbytes(self) -> int:
         """The bytes of the rows' own keys and values and of their states."""
-        slabs = (slab for layer in self.layers for slab in layer.slabs)
-        return super().nbytes + sum(slab.nbytes for slab in slabs if slab is not None)
+        slabs: list[torch.Tensor] = [slab for layer in self.layers for slab in layer.slabs if slab is not None]
+        return super().nbytes + sum(slab.nbytes for slab in slabs)
 
     def own(self, row: int, start: int, stop: int) -> Layers:
         """Views of some of a row's slots."""

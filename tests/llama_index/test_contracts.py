@@ -12,6 +12,7 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.response.schema import AsyncStreamingResponse
 from llama_index.core.llms import LLM, MockLLM
+from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import RetrieverQueryEngine
@@ -163,6 +164,11 @@ async def test_structured_astream_call():
         assert callable(LLM._structured_astream_call)
         stream = await Structured().astream_structured_predict(*CALL, llm_kwargs={"seed": 1}, thing="sky")
         assert [said.name async for said in stream] == [SAID]
+
+
+def test_prepare_chat_with_tools():
+    with contract("llama_index.core.llms.function_calling.FunctionCallingLLM._prepare_chat_with_tools"):
+        assert FunctionCallingLLM.__abstractmethods__ - LLM.__abstractmethods__ == {"_prepare_chat_with_tools"}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from llama_index.core.base.llms.types import CompletionResponse
+from llama_index.core.base.llms.types import ChatMessage, CompletionResponse
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 from llama_index.core.schema import NodeWithScore, TextNode
 from reasoning_scripts import OPENS, SWITCHED, reasoning, switched_off
@@ -61,6 +61,15 @@ async def test_an_answer_is_written_whatever_the_template_opens(ask, local_model
     assert [(point.title, point.text) for point in response.points] == [
         (title, f"All about {title.lower()}.") for title in TITLES
     ]
+
+
+def test_a_base_model_ends_before_the_next_turn(local_models):
+    with local_models.scripted_engine("Because.\nuser: And then?", None) as engine:
+        engine.model._mark = engine.tokenizer("\nassistant: ")["input_ids"]
+        llm = TransformersLLM(engine=engine)
+        assert llm.chat([ChatMessage(role="user", content="Why?")]).message.content == "Because."
+        assert llm.chat([ChatMessage(role="user", content="Why?")], stop="cause").message.content == "Be"
+    assert engine.model.prompts[0] == "user: Why?"
 
 
 async def test_the_engines_record_is_in_the_metadata(ask, native):

@@ -72,7 +72,7 @@ def own_text(model: Any, tokenizer: Any) -> list[int]:
     ids = tokenizer(STORY, return_tensors="pt").input_ids
     with torch.inference_mode():
         out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=TOKENS,
-                             pad_token_id=2, eos_token_id=399)  # fmt: skip
+                             pad_token_id=2, eos_token_id=400)  # fmt: skip
     return out[0, ids.shape[1] :].tolist()  # type: ignore[no-any-return]
 
 
@@ -291,6 +291,7 @@ def peft_model(tiny: Any) -> Any:
     return model.eval()
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_adapters_of_peft(peft_model: Any, tokenizer: Any) -> None:
     model = peft_model
     with LocalEngine(model, tokenizer) as engine:

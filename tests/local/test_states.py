@@ -225,9 +225,10 @@ def test_unequal_ends_of_prompts_are_read_with_the_steps(engine: LocalEngine, qw
 def test_states_count_as_memory_of_rows_and_of_kept_prompts(qwen: Any) -> None:
     runner = ModelRunner(qwen)
     state = sum(part.nbytes for layer in _begun(runner)[1] for part in layer if part is not None)
-    assert runner.state_tokens >= state // (runner.token_bytes * 2) > 0
     # One layer of two attends.
-    assert (runner.text_share, runner.memory_of(10)) == (0.5, 5 + runner.state_tokens)
+    assert runner.text_bytes == runner.token_bytes
+    assert runner.state_tokens == -(-state // runner.token_bytes) > 0
+    assert runner.memory_of(10, 2) == 10 + 2 * runner.state_tokens
     store = PrefixStore(100, stateful=True, state_tokens=runner.state_tokens)
     for length in (40, 20):
         store.add(Strip(tuple(range(length)), 0, _begun(runner, length)[0], None, _begun(runner, length)[1]))
@@ -238,6 +239,16 @@ def test_states_count_as_memory_of_rows_and_of_kept_prompts(qwen: Any) -> None:
     with LocalEngine(qwen, TOKENIZER, kv_memory=int(2.5 * row)) as engine:
         assert written(engine, prompts) == all_alone(qwen, prompts)
         assert engine.stats().peak_batch_size == 2
+
+
+def test_some_states_are_kept_however_large_they_are() -> None:
+    store = PrefixStore(160, stateful=True, state_tokens=1000)
+    for start in range(10):
+        store.add(Strip(tuple(range(start, start + 8)), 0, []))
+    # Each counts as 8 tokens and an eighth of all.
+    assert [strip.ids[0] for strip in store.strips] == [5, 6, 7, 8, 9] == list(range(10 - 160 // (8 + 20), 10))
+    store.shrink(2100)  # the memory of the states counts where rows need it
+    assert [strip.ids[0] for strip in store.strips] == [8, 9]
 
 
 def test_a_cancelled_row_leaves_the_states_of_the_others_alone(engine: LocalEngine, qwen: Any) -> None:

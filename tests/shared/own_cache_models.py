@@ -5,6 +5,7 @@ A tokenizer of one character a token makes lengths exact.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -183,6 +184,7 @@ class Tokens:
         inner = engine._runner._own._model
         forward = inner.forward
 
+        @functools.wraps(forward)  # the engine reads the signature again
         def counted(*args: Any, **kwargs: Any) -> Any:
             self.shapes.append(tuple(kwargs["input_ids"].shape))
             return forward(*args, **kwargs)
