@@ -182,8 +182,9 @@ class ModelRunner:
                 if start == 3:
                     cache = RowsCache(1, 5, [Segment(cache.own(0, 0, 3))])
                 elif stop - start == 8:
-                    cache = RowsCache(1, 8)
-                positions = torch.arange(start, stop, device=device)[None]
+                    # Two rows: forwards of more tokens may have other products.
+                    cache, ids = RowsCache(2, 8), ids.expand(2, -1)
+                positions = torch.arange(start, stop, device=device).expand(len(ids), -1)
                 try:
                     got = run(ids[:, start:stop], cache, positions)[0, -1].float()
                 except Exception as error:
