@@ -142,6 +142,10 @@ def _explore(own: OwnCache, reference: Reference) -> bool:
         return False
     if not own.caches and not reference.prepared:
         return False
+    if _after(own, reference.ids[:, :2]).selects:
+        # In texts longer than this one, transformers selects other tokens where a prompt runs in pieces.
+        own.pieces = False
+        return True
     own.copies = own.way != "prepared" and not fault_of(lambda: _copies(own, reference))
     if own.copies:
         own.stacks = not fault_of(lambda: _stacks(own, reference, (5, 5)))
