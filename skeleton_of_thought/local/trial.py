@@ -114,7 +114,10 @@ class Trial:
         long = logit_distance(own[: _LENGTHS[0]], plain(ids[:, : _LENGTHS[0]]))
         if not math.isfinite(short + long):
             raise ValueError("its logits are not numbers")
-        tolerance, noise = logit_tolerance(model), max(short, long)
+        noise = max(short, long)
+        if tolerance is not None:
+            return cls(ids, own, tolerance, noise, tolerance)
+        tolerance = logit_tolerance(model)
         slack = max(tolerance, min(4 * short, 0.2), min(4 * long, 5 * tolerance))
         exact = model.get_input_embeddings().weight.dtype == torch.float32 and slack == tolerance
         return cls(ids, own, slack, noise, tolerance / 30 if exact else slack)
