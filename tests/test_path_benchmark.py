@@ -15,8 +15,9 @@ LIMITS = {
     "langchain": {"modules": 22, "functions": 220, "calls": 2500},
     "llama_index": {"modules": 22, "functions": 225, "calls": 1200},
     "command": {"modules": 30, "functions": 272, "calls": 2300},
-    # Its calls depend on how long the caller waits for each token.
-    "engine": {"modules": 20, "functions": 225},
+    # Its calls depend on how long the caller waits for each token. Each prompt also goes through the model's generation
+    # config, its limits, the private tokenizer, the check for a changed model and the search for a row at fault.
+    "engine": {"modules": 27, "functions": 295},
 }
 """The limits of an answer. If one is exceeded, `--modules` and `--functions` show where the path has grown."""
 

@@ -178,6 +178,9 @@ def resolve(
     model = _most_limited(members)
     traits = read_traits(model)
     flags = list(starmap(turn_flag, members))
+    continues = flags
+    if traits.native:  # then all members are
+        continues = [cast("ChatTransformers", member).engine.takes_prefill for member, _ in members]
     return ResolvedModel(
         llm=llm,
         bindings=bindings,
@@ -188,7 +191,7 @@ def resolve(
         text=traits.text,
         takes_text=traits.text or (traits.native and not getattr(model, "chat", True)),
         serial=traits.serial,
-        continues_turn=cast("ChatTransformers", model).engine.takes_prefill if traits.native else all(flags),
+        continues_turn=all(continues),
         has_turn_flags=any(flags),
     )
 

@@ -52,7 +52,7 @@ class LocalCall:
         settings = _settings(defaults, given)
         settings["prefill"] = prompt.prefill + settings["prefill"]
         if prompt.stops:
-            stop = settings["stop"]
+            stop = settings["stop"] or engine.configured_stops(settings["generation_config"])
             settings["stop"] = (*((stop,) if isinstance(stop, str) else stop), *prompt.stops)
         used = engine.count_tokens(prompt.content, prefill=settings["prefill"])
         self._settings = fit_settings(settings, used, engine.context_window)

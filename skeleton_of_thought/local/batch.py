@@ -34,7 +34,11 @@ class Lane(Protocol):
     rows: list[Row]
 
     def admit(self, rows: Sequence[Row]) -> Iterator[None]:
-        """Run the prompts of new rows piece by piece and add the rows."""
+        """Run the prompts of new rows piece by piece and add the rows.
+
+        Raises:
+            Exception: The model failed. The rows that have not joined can be admitted again, fewer at once.
+        """
 
     def step(self) -> None:
         """Decode one more token for every row. Rows that the model fails for end with its error.

@@ -20,22 +20,18 @@ import transformers
 from transformers import DynamicCache
 
 from skeleton_of_thought.local.kv import Caches, Layout, RowsCache
-from skeleton_of_thought.local.trial import Run, Trial, logit_distance, logit_tolerance, probe_tokens
+from skeleton_of_thought.local.trial import Run, Trial, logit_distance
 
 __all__ = [
     "CacheKind",
     "DecodingPath",
-    "Run",
     "batch_fits",
     "cache_argument",
     "check_path",
     "fault_of",
     "forward_parameters",
     "infer_path",
-    "logit_distance",
-    "logit_tolerance",
     "plain_logits",
-    "probe_tokens",
 ]
 
 logger = logging.getLogger(__name__)
@@ -141,8 +137,10 @@ def infer_path(model: Any, config: Any) -> DecodingPath:
     except Exception as error:
         # Remote code whose configuration names no layers that transformers could build a cache from.
         return DecodingPath("none", f"transformers builds no cache from its configuration ({type(error).__name__})")
-    others = {type(layer).__name__ for layer in layers} - _BATCHED_LAYERS
-    layout = _layout(layers)
+    # Before they had several states, layers of transformers held one tensor in place of a dict.
+    old = {type(layer).__name__ for layer in layers if not isinstance(getattr(layer, "conv_states", {}), dict)}
+    others = ({type(layer).__name__ for layer in layers} - _BATCHED_LAYERS) | old
+    layout = None if old else _layout(layers)
     if getattr(model, "_is_stateful", False) and layout is None:
         return stateful
     if others:
@@ -163,7 +161,7 @@ _BATCHED_LAYERS = {
 
 def _layout(layers: Sequence[Any]) -> Layout | None:
     """The number of states in each of these layers; None if no layer has any."""
-    states = tuple(len(getattr(layer, "conv_states", ())) for layer in layers)
+    states = tuple(len(getattr(layer, "conv_states", None) or ()) for layer in layers)
     return states if any(states) else None
 
 

@@ -299,6 +299,15 @@ class LocalEngine:
         """Whether an answer without a given start may begin with reasoning, by the chat template."""
         return self._codec.template.reasons
 
+    def configured_stops(self, generation_config: GenerationOverrides = None) -> tuple[str, ...]:
+        """The stop strings of a request that gives none: those of the model's generation config.
+
+        Args:
+            generation_config: As for `stream`.
+        """
+        stops = self._generation.read(generation_config).get("stop_strings", ())
+        return (stops,) if isinstance(stops, str) else tuple(stops)
+
     @property
     def closed(self) -> bool:
         """Whether the engine takes no more prompts: `close()` was called, or this is a fork of its process."""

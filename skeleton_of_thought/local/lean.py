@@ -49,7 +49,7 @@ _STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 _TABLE = 1024
 """Positions by which the table of rotations grows."""
 
-_FEW = 7
+_FEW = 8
 """The most tokens for which a bfloat16 weight is multiplied as `HalfWeight`. `benchmarks/options.py` measures both."""
 
 

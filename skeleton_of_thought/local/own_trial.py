@@ -9,21 +9,15 @@ from typing import Any
 import torch
 from transformers import GenerationMixin
 
-from skeleton_of_thought.local.decoding_path import (
-    CacheKind,
-    DecodingPath,
-    fault_of,
-    logit_distance,
-    logit_tolerance,
-    plain_logits,
-    probe_tokens,
-)
+from skeleton_of_thought.local.decoding_path import CacheKind, DecodingPath, fault_of, plain_logits
 from skeleton_of_thought.local.own_cache import OwnCache, RowState, Way, stacked, takes_dynamic_cache
+from skeleton_of_thought.local.trial import logit_distance, logit_tolerance, probe_tokens
 
 __all__ = ["Reference", "continues", "try_outgrowing", "try_own_cache"]
 
 logger = logging.getLogger(__name__)
 
+_TOKENS = 8
 _PIECES = ((0, 2), (2, 5), (5, 6), (6, 7))
 _STEPS = ((0, 5), (5, 6), (6, 7))
 
@@ -39,7 +33,7 @@ class Reference:
     """
 
     def __init__(self, model: Any, device: torch.device) -> None:
-        self.ids = probe_tokens(model, device)
+        self.ids = probe_tokens(model, device)[:, :_TOKENS]
         own = plain_logits(model, self.ids)
         # A model that quantises the activations of all tokens together has different logits for parts of its text.
         noise = logit_distance(own[:5], plain_logits(model, self.ids[:, :5]))

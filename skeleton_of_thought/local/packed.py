@@ -47,6 +47,9 @@ _SHARE = 0.5
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
+_LEAST_SPLIT = 1 << 16
+"""The values of a weight from which threads share its product."""
+
 _SMALL_PARTS = 64
 """The most parts of a split weight."""
 
@@ -90,7 +93,7 @@ class SplitWeight:
 
     def __init__(self, *weights: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         threads = torch.get_num_threads()
-        parts = [_parts(len(weight), threads) for weight in weights]
+        parts = [_parts(weight, threads) for weight in weights]
         self._weights = [
             weight.detach().reshape(count, -1, weight.shape[1]) for weight, count in zip(weights, parts, strict=True)
         ]
@@ -115,8 +118,11 @@ class SplitWeight:
         return x.as_strided((len(weight), size, 1), (0, 1, size))
 
 
-def _parts(rows: int, threads: int) -> int:
-    """The number of equal parts of a weight with so many rows: one a thread, or else enough to share them evenly."""
+def _parts(weight: torch.Tensor, threads: int) -> int:
+    """The number of equal parts of a weight: one a thread, or else enough to share them evenly; 1 for a small one."""
+    rows = len(weight)
+    if weight.numel() < _LEAST_SPLIT:
+        return 1  # threads would wait for each other longer than the product takes
     if rows % threads == 0:
         return threads
     return max(count for count in range(1, _SMALL_PARTS + 1) if rows % count == 0)

@@ -17,7 +17,6 @@ from skeleton_of_thought.local.attention import CurrentCache
 from skeleton_of_thought.local.configuration import attends_to_all, context_window, growing_rope, original_window, read
 from skeleton_of_thought.local.decoding_path import (
     CacheKind,
-    Run,
     batch_fits,
     cache_argument,
     check_path,
@@ -31,7 +30,7 @@ from skeleton_of_thought.local.lean import LeanModel, first_layers
 from skeleton_of_thought.local.own_cache import OwnCache, RowState
 from skeleton_of_thought.local.own_trial import Reference, continues, try_outgrowing, try_own_cache
 from skeleton_of_thought.local.packed import packing_fits_memory
-from skeleton_of_thought.local.trial import Trial, probe_tokens
+from skeleton_of_thought.local.trial import Run, Trial, probe_tokens
 from skeleton_of_thought.local.twin import Twin
 
 __all__ = ["MAX_FORWARD_TOKENS", "CacheKind", "ModelRunner", "Optimization", "Optimize"]

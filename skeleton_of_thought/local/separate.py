@@ -90,22 +90,14 @@ class SeparateLane:
     def _descend(self, rows: list[Row], place: Snapshot | None) -> Iterator[None]:
         """Run the prompts of rows that all begin with the tokens of this snapshot."""
         depth, shared = len(place.ids) if place else 0, shared_length(rows)
-        failed = False
         if self._saves(rows, depth):
-            try:
-                place = yield from self._snapshot(rows[0].prompt_ids[:shared], place)
-            except Exception as error:
-                if out_of_memory(error):
-                    raise
-                release(error)  # each row finds out by itself whether it is at fault
-                failed = True
-            else:
-                for row in rows[1:]:
-                    row.reused += shared - depth
-                depth = shared
+            place = yield from self._snapshot(rows[0].prompt_ids[:shared], place)
+            for row in rows[1:]:
+                row.reused += shared - depth
+            depth = shared
         leaves: list[Row] = []
         for branch in branches_of(rows, depth):
-            if not failed and self._saves(branch, depth):
+            if self._saves(branch, depth):
                 yield from self._descend(branch, place)
             else:
                 leaves.extend(branch)
@@ -118,25 +110,14 @@ class SeparateLane:
             yield from self._tails(members, place)
 
     def _tails(self, rows: list[Row], place: Snapshot | None) -> Iterator[None]:
-        """Run the rest of prompts of equal length, and add their rows. If that fails, run each prompt alone."""
+        """Run the rest of prompts of equal length, and add their rows."""
         rows = [row for row in rows if not (row.cancelled or row.finished)]
         if not rows:
             return
-        try:
-            if len(rows) == 1 and (parting := self._parting(rows[0].prompt_ids, place)):
-                place = yield from self._snapshot(rows[0].prompt_ids[:parting], place)
-            state = self._begin(place, len(rows))
-            logits = yield from self._run([row.prompt_ids for row in rows], state)
-        except Exception as error:
-            if out_of_memory(error):
-                raise
-            if len(rows) == 1:
-                fail_rows(rows, error)
-                return
-            release(error)
-            for row in rows:
-                yield from self._tails([row], place)
-            return
+        if len(rows) == 1 and (parting := self._parting(rows[0].prompt_ids, place)):
+            place = yield from self._snapshot(rows[0].prompt_ids[:parting], place)
+        state = self._begin(place, len(rows))
+        logits = yield from self._run([row.prompt_ids for row in rows], state)
         self._add(rows, state, logits)
         yield
 

@@ -149,8 +149,8 @@ class StateBatch(BatchCache):
     @property
     def nbytes(self) -> int:
         """The bytes of the rows' own keys and values and of their states."""
-        slabs = (slab for layer in self.layers for slab in layer.slabs)
-        return super().nbytes + sum(int(slab.nbytes) for slab in slabs if slab is not None)
+        slabs: list[torch.Tensor] = [slab for layer in self.layers for slab in layer.slabs if slab is not None]
+        return super().nbytes + sum(slab.nbytes for slab in slabs)
 
     def own(self, row: int, start: int, stop: int) -> Layers:
         """Views of some of a row's slots."""

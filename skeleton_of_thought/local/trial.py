@@ -108,16 +108,14 @@ class Trial:
         """
         ids = probe_tokens(model, device)
         own = plain(ids)
-        # A model that quantises the activations of all tokens together has different logits for parts of its text, the
-        # more so for short ones. Long ones show where small differences grow.
-        noises = [logit_distance(own[:part], plain(ids[:, :part])) for part in (5, _LENGTHS[0])]
-        noise = math.nan if any(map(math.isnan, noises)) else max(noises)
-        if not math.isfinite(noise):
+        # A model that quantises the activations of all tokens together has different logits for parts of its text.
+        short = logit_distance(own[:5], plain(ids[:, :5]))
+        # Nearly the whole text shows where rounding grows. Where it grows much, a batch would write another text.
+        long = logit_distance(own[: _LENGTHS[0]], plain(ids[:, : _LENGTHS[0]]))
+        if not math.isfinite(short + long):
             raise ValueError("its logits are not numbers")
-        if tolerance is not None:
-            return cls(ids, own, tolerance, noise, tolerance)
-        tolerance = logit_tolerance(model)
-        slack = max(tolerance, min(4 * noise, 0.2))
+        tolerance, noise = logit_tolerance(model), max(short, long)
+        slack = max(tolerance, min(4 * short, 0.2), min(4 * long, 5 * tolerance))
         exact = model.get_input_embeddings().weight.dtype == torch.float32 and slack == tolerance
         return cls(ids, own, slack, noise, tolerance / 30 if exact else slack)
 

@@ -641,6 +641,8 @@ def test_the_remark_on_a_model_stands_beside_its_answer(capsys):
 @pytest.mark.parametrize(("name", "remarks"), [("demo", 1), ("some/model", 0)])
 def test_the_demo_model_has_a_remark_on_its_size(name, remarks):
     class Engine:
+        takes_prefill = True
+
         def close(self):
             """Nothing is open."""
 

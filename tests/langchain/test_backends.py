@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -349,17 +350,27 @@ def resolved(llm: Any, name: str, point_llm: Any = None) -> AnswerModels:
     return ChainModels(llm, point_llm or llm).for_config({"configurable": {"model": name}})
 
 
+def local(*, takes_prefill: bool) -> ChatTransformers:
+    return ChatTransformers(engine=SimpleNamespace(takes_prefill=takes_prefill), model="tiny")
+
+
 @pytest.mark.parametrize("wrap", ["alternatives", "alternatives in a retry"])
 def test_the_configured_model_decides_the_prefill(kit, wrap):
-    # The model's class is known without an engine.
-    native, other = ChatTransformers(engine=object(), model="tiny"), kit.Chat(script=kit.answering(TITLES))
+    native, other = local(takes_prefill=True), kit.Chat(script=kit.answering(TITLES))
     llm = WRAPPED[wrap](native, other)
     assert resolved(llm, "on").point_llm.continues_turn
     assert not resolved(llm, "off").point_llm.continues_turn
+    assert not resolved(WRAPPED[wrap](local(takes_prefill=False), other), "on").point_llm.continues_turn
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_local_fallbacks_get_a_prefill_only_if_all_templates_take_it(first):
+    llm = local(takes_prefill=first).with_fallbacks([local(takes_prefill=not first)])
+    assert not resolved(llm, "on").point_llm.continues_turn
 
 
 def test_fallbacks_get_a_prefill_only_if_all_continue_it(kit):
-    native, other = ChatTransformers(engine=object(), model="tiny"), kit.Chat(script=kit.answering(TITLES))
+    native, other = local(takes_prefill=True), kit.Chat(script=kit.answering(TITLES))
     either = other.configurable_alternatives(ALTERNATIVE, default_key="off", on=native)
     llm = native.with_fallbacks([either])
     assert resolved(llm, "on", native).continuing("auto") == {"skeleton", "point"}

@@ -69,6 +69,9 @@ def test_a_base_model_ends_before_the_next_turn(local_models):
         llm = TransformersLLM(engine=engine)
         assert llm.chat([ChatMessage(role="user", content="Why?")]).message.content == "Because."
         assert llm.chat([ChatMessage(role="user", content="Why?")], stop="cause").message.content == "Be"
+        for stops in ("use.", ["use."]):
+            configured = TransformersLLM(engine=engine, generation_config={"stop_strings": stops})
+            assert configured.chat([ChatMessage(role="user", content="Why?")]).message.content == "Beca"
     assert engine.model.prompts[0] == "user: Why?"
 
 

@@ -12,7 +12,8 @@ import torch
 from transformers import Gemma3nTextConfig, OPTConfig
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.local import LocalEngine, embeddings
+from skeleton_of_thought.local import LocalEngine, embeddings, runner
+from skeleton_of_thought.local.decoding_path import DecodingPath
 from skeleton_of_thought.local.failures import in_halves
 from skeleton_of_thought.local.row import Row
 from skeleton_of_thought.types import Completion
@@ -39,10 +40,10 @@ class Faults:
 
     def __init__(self, engine: LocalEngine, at: Callable[[list[list[int]], list[list[int]]], bool]) -> None:
         self._runner: Any = engine._runner
-        self._whole = self._runner.forward
+        self._whole, self._own = self._runner.forward, self._runner.forward_own
         self.at = at
         self.failed: list[int] = []
-        self._runner.forward = self._forward
+        self._runner.forward, self._runner.forward_own = self._forward, self._forward_own
 
     def _forward(self, ids: torch.Tensor, cache: Any, positions: torch.Tensor) -> torch.Tensor:
         if self.at(ids.tolist(), positions.expand_as(ids).tolist()):
@@ -50,6 +51,13 @@ class Faults:
             self._whole(torch.full_like(ids, 7), cache, positions)  # leaves wrong keys and values
             raise Fault("it fails")
         return self._whole(ids, cache, positions)  # type: ignore[no-any-return]
+
+    def _forward_own(self, own: Any, ids: torch.Tensor, state: Any) -> torch.Tensor:
+        if self.at(ids.tolist(), [[length] for length in state.lengths]):
+            self.failed.append(len(ids))
+            self._own(own, torch.full_like(ids, 7), state)  # leaves a wrong state
+            raise Fault("it fails")
+        return self._own(own, ids, state)  # type: ignore[no-any-return]
 
 
 def has(token: int) -> Callable[[Any, Any], bool]:
@@ -244,19 +252,23 @@ def test_rows_that_run_keep_their_texts_while_prompts_fail_in_pieces(model: Any,
 
 @pytest.mark.parametrize("kind", ["separate", "none"])
 def test_rows_that_run_one_after_another_do_not_fail_together(
-    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> None:
+    if kind == "separate":
+        monkeypatch.setattr(runner, "infer_path", lambda model, config: DecodingPath("separate", "for a test"))
     with LocalEngine(llama, tokenizer, optimize="none", share_prefix=False) as engine:
         monkeypatch.setattr(engine._runner, "kind_for", lambda length: kind)
+        assert engine._runner.own_cache(kind).caches == (kind == "separate")
         expected = alone(engine, PROMPTS[:4])
         char, bad = next(marks(engine, expected))
         token = next(t for t in expected[1][1:] if not any(t in text for text in (*expected[:1], *expected[2:])))
-        Faults(engine, lambda ids, positions: has(bad)(ids, positions) or ids[0][-1] == token)
-        got = run(engine, [PROMPTS[0], f"The {char}", *PROMPTS[1:4]])
-        assert isinstance(got.pop(1), Fault)
-        assert isinstance(got.pop(1), Fault)
-        assert got == [expected[0], *expected[2:4]]
-        assert (engine.stats().failed, engine.stats().rows) == (2, 0)
+        Faults(engine, lambda ids, positions: has(bad)(ids, positions) or any(row[-1] == token for row in ids))
+        # Two prompts have the bad token in the beginning that they share, and one after a beginning that others share.
+        bad_ones = [f"The {char} {STORY}", f"The {char} {STORY} Then", f"{STORY} {char}"]
+        got = run(engine, [PROMPTS[0], *bad_ones, *PROMPTS[1:4]])
+        assert [type(one) for one in got[1:5]] == [Fault] * 4
+        assert [got[0], *got[5:]] == [expected[0], *expected[2:4]]
+        assert (engine.stats().failed, engine.stats().rows) == (4, 0)
 
 
 def test_halves_find_the_guilty_in_few_runs() -> None:
@@ -420,7 +432,7 @@ FAULTS: dict[str, Callable[[Row, BaseException], None]] = {
     "stop strings": lambda row, error: setattr(row._stops, "push", raising(error)),
     "grammar": lambda row, error: setattr(row, "constraint", RaisingConstraint(error)),
     "draw": lambda row, error: (
-        setattr(row.sampler, "params", row.sampler.params.__class__(temperature=1.0)),
+        setattr(row.sampler, "drawing", row.sampler.params.__class__(temperature=1.0)),
         setattr(row.sampler, "draw", raising(error)),
     ),
 }

@@ -18,7 +18,7 @@ KINDS = {
     "roformer, small weights": "separate",  # the same, with an effect below the tolerance for rounding
     "hrm_text": "separate",  # prompts padded at the right change its keys
     "cpmant": "separate",  # prepares its own inputs
-    "recurrent_gemma": "",  # recurrent states beside a sliding window
+    "jamba": "",  # recurrent states in some layers
 }
 """The kind of each type's path; empty where any kind is right."""
 

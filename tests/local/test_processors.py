@@ -118,7 +118,7 @@ def test_rows_with_and_without_settings_keep_their_texts_in_any_company(
     streams = []
     for turn, settings in enumerate(every):
         prompt, prefill = PROMPTS[turn % 3], ("", " And", " So it")[turn % 3]
-        expected = own_tokens(model, tokenizer, prompt + prefill, settings)
+        expected = own_tokens(model, tokenizer, prompt + prefill, {**settings, "do_sample": False})
         streams.append(shared.stream(prompt, prefill=prefill, max_new_tokens=TOKENS, generation_config={
             **settings, "do_sample": None}))  # fmt: skip
         streams.append(shared.stream(prompt, max_new_tokens=TOKENS))
