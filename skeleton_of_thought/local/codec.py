@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -143,6 +143,13 @@ class TextCodec:
         bos, eos = tokenizer.bos_token, tokenizer.eos_token
         # Many templates write the BOS themselves; the tokenizer must not add a second one.
         add = not (bos and text.startswith(bos))
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"Character {error.start + 1} of the prompt, {text[error.start]!r}, is half of a surrogate pair, which "
+                "no tokenizer reads: decode the text with its own encoding, or with errors='replace'."
+            ) from error
         ids = self._guard.run(lambda: self._private.ids(text, special=add))
         # After an end of sequence, which some tokenizers append, the model would begin a new text.
         if add and eos and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(eos):
@@ -286,6 +293,8 @@ class StopStrings:
 def _as_chat(prompt: ChatInput) -> list[dict[str, Any]]:
     """Messages in the form that chat templates take."""
     chat: list[dict[str, Any]] = []
+    if not isinstance(prompt, Iterable):
+        raise InvalidInput(f"A prompt is text, a Prompt, or messages with role and content, not {prompt!r:.80}.")
     for item in prompt:
         extras: dict[str, Any] = {}
         if isinstance(item, Message):

@@ -51,7 +51,7 @@ class DecodingPath:
         kind: `"batched"`: keys and values of several rows in one batch; `"separate"`: a cache of the model's own kind
             for each row, see `own_cache.py`; `"none"`: no cache, so each token runs the whole text.
         reason: Why the kind is not `"batched"`, as the end of a sentence; otherwise empty.
-        expected: Whether the model's architecture requires this kind. False if a trial run failed.
+        expected: Whether the model's architecture requires this kind. False if a trial run failed for another reason.
         layout: The number of states in each layer, if some layers have states or neither keys nor values.
         pieces: Whether a text can go on with several tokens at once. False for models that continue their states by
             single tokens only.
@@ -194,7 +194,8 @@ def check_path(
     for way in _ways(path):
         if not (failure := fault_of(functools.partial(batch_fits, trial, way, run, new_cache))):
             return way
-    return DecodingPath("separate", f"in a batch {failure}", expected=False)
+    # Decoders that take no positions count them from the cache's length, which is right for single rows only.
+    return DecodingPath("separate", f"in a batch {failure}", expected="position_ids" not in forward_parameters(model))
 
 
 def plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:

@@ -81,6 +81,10 @@ def test_template_variables_reach_the_template(tiny: Any) -> None:
         ([Message("assistant", "1.")], "no messages"),
         (["Hello"], "it has 'Hello'"),
         ([{"role": "user"}], "it has"),
+        (None, "not None"),
+        (7, "not 7"),
+        ("caf\udce9", "Character 4 of the prompt, .* surrogate"),
+        ([Message("user", "a \ud83d")], "Character .* surrogate"),
         ([Message("user", ({"type": "image", "url": "x"},))], "type image"),
     ],
 )
