@@ -262,7 +262,7 @@ class ModelRunner:
             return self._widening * sum(self._token_layers) / len(self._token_layers)
         heads = self._number("num_attention_heads")
         size = self._number("head_dim", self._number("hidden_size") // heads)
-        each = self.model.get_input_embeddings().weight.element_size()
+        each = int(self.model.get_input_embeddings().weight.element_size())
         return self._widening * 2 * self._number("num_key_value_heads", heads) * size * each
 
     @property
