@@ -187,7 +187,7 @@ class Trial:
         rows.join([[layers] if row < apart else [beginning, layers] for row, layers in enumerate(own)])
         if share:
             rows.segments = [Segment(beginning, slice(0, apart))]
-        # Zeros in hidden slots change little where a mask is ignored; the keys and values of another text do. They stand
+        # Zeros in hidden slots change little where a mask is ignored; the keys and values of another text do. They are
         # in reverse order: the rows begin alike, so a mask that is shifted would show a row its own tokens.
         for layer in rows.layers:
             for part in (layer.keys, layer.values):
