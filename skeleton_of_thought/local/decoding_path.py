@@ -195,7 +195,9 @@ def check_path(
         if not (failure := fault_of(functools.partial(batch_fits, trial, way, run, new_cache))):
             return way
     # Decoders that take no positions count them from the cache's length, which is right for single rows only.
-    return DecodingPath("separate", f"in a batch {failure}", expected="position_ids" not in forward_parameters(model))
+    known = forward_parameters(model)
+    counts = "attention_mask" in known and "position_ids" not in known
+    return DecodingPath("separate", f"in a batch {failure}", expected=counts)
 
 
 def plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
