@@ -194,10 +194,9 @@ def check_path(
     for way in _ways(path):
         if not (failure := fault_of(functools.partial(batch_fits, trial, way, run, new_cache))):
             return way
-    # Decoders that take no positions count them from the cache's length, which is right for single rows only.
-    known = forward_parameters(model)
-    counts = "attention_mask" in known and "position_ids" not in known
-    return DecodingPath("separate", f"in a batch {failure}", expected=counts)
+    # Decoders of transformers that take no positions count them from the cache's length: right for single rows only.
+    known = type(model).__module__.startswith("transformers.") and "position_ids" not in forward_parameters(model)
+    return DecodingPath("separate", f"in a batch {failure}", expected=known)
 
 
 def plain_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:

@@ -365,7 +365,7 @@ def test_a_model_that_misplaces_shorter_rows_is_not_batched(
     with LocalEngine(model, tokenizer) as engine:
         assert engine.stats().cache_kind == "separate"
         assert "in a batch its logits differ" in engine.stats().reason
-        assert ("please report" in caplog.text) == (kind is not Counting)  # a decoder without positions is no surprise
+        assert "please report" in caplog.text
         if weights == 1.0:
             assert decoded(engine) == own_texts(plain, tokenizer)
     with LocalEngine(plain, tokenizer, optimize="none") as engine:
