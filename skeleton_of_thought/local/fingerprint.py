@@ -30,7 +30,7 @@ _IGNORED = {
 """Attributes of modules that decide nothing. The mode of training is one: the engine runs all in evaluation mode."""
 
 _CONFIG_IGNORED = frozenset(
-    {"use_cache", "transformers_version", "_name_or_path", "_commit_hash", "architectures", "dtype"}
+    {"use_cache", "transformers_version", "_name_or_path", "architectures", "dtype"}
     | {"eos_token_id", "bos_token_id", "pad_token_id", "_output_attentions", "output_hidden_states", "return_dict"}
 )
 

@@ -69,6 +69,12 @@ class RowState:
         return any(isinstance(leaf, torch.Tensor) for leaf in _leaves((self.given, self.modules)))
 
     @property
+    def selects(self) -> bool:
+        """Whether layers attend to tokens that an index selects."""
+        layers = (layer for cache in self.given.values() for layer in getattr(cache, "layers", ()))
+        return any("Indexed" in type(layer).__name__ for layer in layers)
+
+    @property
     def _parts(self) -> tuple[Any, ...]:
         return self.given, self.modules, self.text
 

@@ -17,23 +17,23 @@ __all__ = ["Reference", "continues", "try_outgrowing", "try_own_cache"]
 
 logger = logging.getLogger(__name__)
 
-_TOKENS = 8
 _PIECES = ((0, 2), (2, 5), (5, 6), (6, 7))
 _STEPS = ((0, 5), (5, 6), (6, 7))
 
 
 class Reference:
-    """Eight tokens and the logits after the last four of them, without a cache or as `generate` has them.
+    """A few tokens and the logits after them, without a cache or as `generate` has them.
 
     Attributes:
-        ids: The tokens, `[1, 8]`.
-        logits: The logits after each token, `[8, vocabulary]`; None in place of those that are not known.
+        ids: The tokens, `[1, tokens]`. More than are run: where later tokens change the logits of earlier ones, many
+            later ones show it best.
+        logits: The logits after each token, `[vocabulary]` each; None in place of those that are not known.
         slack: The allowed distance from them.
         prepared: Whether the model must prepare its own inputs, because a forward of the plain text differs.
     """
 
     def __init__(self, model: Any, device: torch.device) -> None:
-        self.ids = probe_tokens(model, device)[:, :_TOKENS]
+        self.ids = probe_tokens(model, device)
         own = plain_logits(model, self.ids)
         # A model that quantises the activations of all tokens together has different logits for parts of its text.
         noise = logit_distance(own[:5], plain_logits(model, self.ids[:, :5]))
@@ -142,6 +142,10 @@ def _explore(own: OwnCache, reference: Reference) -> bool:
         return False
     if not own.caches and not reference.prepared:
         return False
+    if _after(own, reference.ids[:, :2]).selects:
+        # In texts longer than this one, transformers selects other tokens where a prompt runs in pieces.
+        own.pieces = False
+        return True
     own.copies = own.way != "prepared" and not fault_of(lambda: _copies(own, reference))
     if own.copies:
         own.stacks = not fault_of(lambda: _stacks(own, reference, (5, 5)))

@@ -244,7 +244,7 @@ class ModelRunner:
         if self.cache_kind == "separate":
             return max(1.0, self._own.token_bytes)
         if self.cache_kind == "batched":
-            return max(1.0, float(sum(self._token_layers)))
+            return max(1.0, self._widening * sum(self._token_layers))
         return max(1.0, self.token_bytes * self._number("num_hidden_layers"))
 
     def memory_of(self, tokens: int, rows: int = 1) -> int:
@@ -259,12 +259,16 @@ class ModelRunner:
     def token_bytes(self) -> float:
         """The bytes of one token's keys and values in one layer, as a mean of all layers."""
         if self._token_layers:
-            return sum(self._token_layers) / len(self._token_layers)
+            return self._widening * sum(self._token_layers) / len(self._token_layers)
         heads = self._number("num_attention_heads")
         size = self._number("head_dim", self._number("hidden_size") // heads)
-        # The lean forward keeps them in float32.
-        each = 4 if isinstance(self._fast, LeanModel) else self.model.get_input_embeddings().weight.element_size()
-        return 2.0 * self._number("num_key_value_heads", heads) * size * each
+        each = int(self.model.get_input_embeddings().weight.element_size())
+        return self._widening * 2 * self._number("num_key_value_heads", heads) * size * each
+
+    @property
+    def _widening(self) -> float:
+        """By how much the forward in use keeps larger keys and values than the model: the lean one has float32."""
+        return 4 / self.model.dtype.itemsize if isinstance(self._fast, LeanModel) else 1.0
 
     def _measure(self) -> tuple[list[int], int]:
         """The bytes of one token's keys and values in each layer that keeps them, and those of a row's states."""

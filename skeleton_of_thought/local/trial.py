@@ -114,7 +114,10 @@ class Trial:
         long = logit_distance(own[: _LENGTHS[0]], plain(ids[:, : _LENGTHS[0]]))
         if not math.isfinite(short + long):
             raise ValueError("its logits are not numbers")
-        tolerance, noise = logit_tolerance(model), max(short, long)
+        noise = max(short, long)
+        if tolerance is not None:
+            return cls(ids, own, tolerance, noise, tolerance)
+        tolerance = logit_tolerance(model)
         slack = max(tolerance, min(4 * short, 0.2), min(4 * long, 5 * tolerance))
         exact = model.get_input_embeddings().weight.dtype == torch.float32 and slack == tolerance
         return cls(ids, own, slack, noise, tolerance / 30 if exact else slack)
@@ -184,11 +187,12 @@ class Trial:
         rows.join([[layers] if row < apart else [beginning, layers] for row, layers in enumerate(own)])
         if share:
             rows.segments = [Segment(beginning, slice(0, apart))]
-        # Zeros in hidden slots change little where a mask is ignored; the keys and values of another text do.
+        # Zeros in hidden slots change little where a mask is ignored; the keys and values of another text do. They are
+        # in reverse order: the rows begin alike, so a mask that is shifted would show a row its own tokens.
         for layer in rows.layers:
             for part in (layer.keys, layer.values):
                 for row, begins in enumerate(rows.starts):
-                    part[row, :, rows.frame.start : begins] = part[0, :, rows.frame.start : begins]
+                    part[row, :, rows.frame.start : begins] = part[0, :, rows.frame.start : begins].flip(1)
         return rows
 
     def _distance(self, at: int, got: torch.Tensor) -> float:

@@ -263,6 +263,7 @@ class Engine:
     """Stands in for an engine that gets no call."""
 
     closed = False
+    reasons = False
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,30 @@ def test_is_stateful(llama):
         assert (llama._is_stateful, MambaForCausalLM._is_stateful) == (False, True)
 
 
+def test_model_mapping():
+    from transformers import AutoModelForCausalLM, BertConfig, BlipConfig, LlamaConfig
+
+    with contract("transformers.AutoModelForCausalLM._model_mapping"):
+        found = [kind in AutoModelForCausalLM._model_mapping for kind in (LlamaConfig, BertConfig, BlipConfig)]
+        assert found == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("transformers.PreTrainedConfig._name_or_path", {"name_or_path": "abc"}),
+        ("transformers.PreTrainedConfig._output_attentions", {"output_attentions": True}),
+    ],
+)
+def test_settings_that_decide_no_logit(name, given):
+    from transformers import LlamaConfig
+
+    with contract(name):
+        # The fingerprint of a model leaves these out by their place in a config.
+        ((_, value),) = given.items()
+        assert vars(LlamaConfig.from_dict({}, **given))[name.rpartition(".")[2]] == value
+
+
 @pytest.fixture
 def pipeline(llama: Any, tokenizer: Any) -> Any:
     """A pipeline with a setting for each of its steps."""

@@ -80,6 +80,7 @@ def test_a_split_weight_multiplies_a_single_row(
     outputs: int, threads: int, with_bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(packed, "_LEAST_SPLIT", 0)
     torch.manual_seed(outputs)
     weight, x, other = torch.randn(outputs, 40), torch.randn(1, 40), torch.randn(1, outputs)
     bias = torch.randn(outputs) if with_bias else None
@@ -93,6 +94,12 @@ def test_a_split_weight_multiplies_a_single_row(
         assert torch.allclose(product(x), plain, atol=1e-5)
         assert torch.allclose(product.add(x, other), plain + other, atol=1e-5)
     assert torch.equal(other, before)
+
+
+def test_threads_share_no_small_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    weights = [torch.zeros(2, packed._LEAST_SPLIT // 2 + size) for size in (-1, 0)]
+    assert [len(part) for part in SplitWeight(*weights)._weights] == [1, 2]
 
 
 def test_several_split_weights_give_their_outputs_one_after_another() -> None:

@@ -18,6 +18,8 @@ KINDS = {
     "roformer, small weights": "separate",  # the same, with an effect below the tolerance for rounding
     "hrm_text": "separate",  # prompts padded at the right change its keys
     "cpmant": "separate",  # prepares its own inputs
+    "glm_moe_dsa": "separate",  # selects other tokens where a prompt runs in pieces
+    "git": "separate",  # shifts the mask by the places of an image that is not there
     "jamba": "",  # recurrent states in some layers
 }
 """The kind of each type's path; empty where any kind is right."""
