@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 import torch
-from transformers import GenerationMixin
 
 from skeleton_of_thought.local.decoding_path import CacheKind, DecodingPath, fault_of, plain_logits
 from skeleton_of_thought.local.own_cache import OwnCache, RowState, Way, stacked, takes_dynamic_cache
@@ -49,10 +48,7 @@ class Reference:
         return wanted is not None and logit_distance(wanted, logits.float()) <= self.slack
 
     def _prepares(self, model: Any) -> bool:
-        """Take the text and logits of `generate` if the model prepares its inputs in its own way, and that matters."""
-        own = getattr(type(model), "prepare_inputs_for_generation", None)
-        if own in (None, GenerationMixin.prepare_inputs_for_generation):
-            return False
+        """Take the text and logits of `generate` if its inputs matter: some models read more than the plain text."""
         try:
             out = model.generate(
                 self.ids[:, :5], attention_mask=torch.ones_like(self.ids[:, :5]), do_sample=False, num_beams=1,

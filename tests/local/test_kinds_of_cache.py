@@ -19,6 +19,7 @@ KINDS = {
     "hrm_text": "separate",  # prompts padded at the right change its keys
     "cpmant": "separate",  # prepares its own inputs
     "glm_moe_dsa": "separate",  # selects other tokens where a prompt runs in pieces
+    "prophetnet": "separate",  # reads more than the plain text in `generate`
     "git": "separate",  # shifts the mask by the places of an image that is not there
     "jamba": "",  # recurrent states in some layers
 }
