@@ -227,19 +227,18 @@ def _in_mid_flight(engine: LocalEngine, own: Own, follow_ups: Sequence[str], cas
 
 def _ratio(engine: LocalEngine, model: Any, tokenizer: Any) -> float:
     """The engine's seconds for a single row of a new prompt, relative to `generate`."""
-    endless = copy.deepcopy(model.generation_config)
-    endless.eos_token_id = None
+    # The model's own: `generate` would fill in an end that another config lacks, and stop there.
+    model.generation_config = copy.deepcopy(model.generation_config)
+    model.generation_config.eos_token_id = None
     ratios = []
     for repeat in range(SPEED_REPEATS + 1):
         prompt = letters(SPEED_PROMPT, 100 + repeat)
         ids = torch.tensor([tokenizer(prompt)["input_ids"]])
         began = time.perf_counter()
         with torch.inference_mode():
-            model.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=SPEED_TOKENS,
-                generation_config=endless,
-            )  # fmt: skip
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=SPEED_TOKENS)
         between = time.perf_counter()
+        assert out.shape[1] == ids.shape[1] + SPEED_TOKENS, "both must write the same number of tokens"
         engine.generate([prompt], max_new_tokens=SPEED_TOKENS, ignore_eos=True)
         ratios.append((time.perf_counter() - between) / (between - began))
     return statistics.median(ratios[1:])  # the first one warms up
@@ -334,6 +333,9 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    if "OMP_NUM_THREADS" not in os.environ:
+        # OpenMP's threads do not survive a fork, and count in the new process nevertheless: all others would sleep.
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "OMP_NUM_THREADS": "1"})
     args = arguments()
     warnings.simplefilter("ignore")
     hf.logging.set_verbosity_error()

@@ -53,8 +53,16 @@ def short_waits() -> Iterator[None]:
 
 
 def release_helpers() -> None:
-    """End the OpenMP helpers of the calling thread. Does nothing without libgomp."""
-    _pause()(_HARD)
+    """End the OpenMP helpers of the calling thread. Does nothing without libgomp, and in a forked process."""
+    if not _forked:
+        _pause()(_HARD)
+
+
+_forked: list[bool] = []
+"""Not empty in a fork of a process that loaded this module: helpers are not forked, and libgomp would wait for them."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _forked.append(True))
 
 
 @functools.cache

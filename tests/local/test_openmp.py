@@ -126,3 +126,23 @@ def test_a_failed_import_restores_the_environment(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(ModuleNotFoundError), openmp.short_waits():
         raise ModuleNotFoundError("torch")
     assert "GOMP_SPINCOUNT" not in os.environ
+
+
+_FORK = """
+import os
+import torch
+from skeleton_of_thought.local import openmp
+left = torch.randn(500, 500)
+(left @ left).sum()  # starts helpers, which a fork does not have
+child = os.fork()
+if child == 0:
+    openmp.release_helpers()
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@linux
+def test_a_fork_does_not_wait_for_helpers_of_its_parent() -> None:
+    done = subprocess.run([sys.executable, "-c", _FORK], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "7"
