@@ -136,6 +136,20 @@ def scripted_engine(script: Script | str, template: str = HERMES, *special: str)
     return LocalEngine(ScriptedModel(tokenizer, say).eval(), tokenizer)
 
 
+def few_shot_script(titles: Sequence[str]) -> Callable[[str], str]:
+    """A script of replies to the few-shot prompts of an answer with these points, the prefill included."""
+
+    def script(prompt: str) -> str:
+        last = re.findall(r"<user>(.*?)</s>", prompt, re.S)[-1]
+        if point := re.search(r", explain: (.*)$", last):
+            return f'"{point[1]}" - All about {point[1].lower()}.'
+        if "headings" in last:
+            return "\n".join(f"{i}. {title}" for i, title in enumerate(titles, 1))
+        return "Just so."
+
+    return script
+
+
 @contextlib.contextmanager
 def gathered(count: int, patience: float = 20.0) -> Iterator[None]:
     """Holds requests to engines back until this many have arrived; these then begin together.

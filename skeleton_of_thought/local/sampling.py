@@ -8,12 +8,13 @@ import numbers
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.grammar import Grammar
+from skeleton_of_thought.settings import is_whole
 
 if TYPE_CHECKING:
     from skeleton_of_thought.local.processors import RowProcessors
@@ -178,9 +179,9 @@ def as_integer(name: str, value: object, least: int) -> int:
     Raises:
         InvalidInput: It is none, or below `least`; the message has the name.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+    if not is_whole(value, least):
         raise InvalidInput(f"{name} is {value!r:.40}; it must be an integer of at least {least}.")
-    return int(value)
+    return int(cast(int, value))
 
 
 def as_number(name: str, value: object, least: float, *, above: bool = False) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -27,19 +26,9 @@ TITLES = ["Move", "Drink much cold water", "Sleep", "Go out"]
 # --- a scripted model, over its engine ---------------------------------------------
 
 
-def script(prompt: str) -> str:
-    """The scripted model's replies to the few-shot prompts, the prefill included."""
-    last = re.findall(r"<user>(.*?)</s>", prompt, re.S)[-1]
-    if point := re.search(r", explain: (.*)$", last):
-        return f'"{point[1]}" - All about {point[1].lower()}.'
-    if "headings" in last:
-        return "\n".join(f"{i}. {title}" for i, title in enumerate(TITLES, 1))
-    return "Just so."
-
-
 @pytest.fixture
 def native(local_models: Any) -> Iterator[TransformersLLM]:
-    engine = local_models.scripted_engine(script, local_models.PLAIN)
+    engine = local_models.scripted_engine(local_models.few_shot_script(TITLES), local_models.PLAIN)
     yield TransformersLLM(engine=engine)
     engine.close()
 

@@ -8,11 +8,12 @@ the answer's tokens.
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import own_texts
 import pytest
 import torch
 import transformers as hf
@@ -164,12 +165,7 @@ SLOWER = {
 }  # fmt: skip
 
 
-def letters(count: int, seed: int) -> str:
-    """A random text of this many tokens."""
-    source = random.Random(seed)
-    return "".join(chr(0x100 + source.randrange(3, VOCABULARY)) for _ in range(count))
-
-
+letters = partial(own_texts.letters, vocabulary=VOCABULARY)
 SAME_END = letters(9, 1)
 MIXED = [letters(1, 2), letters(2, 3), letters(5, 4), SAME_END, letters(8, 5) + SAME_END, letters(33, 6)]
 FIRST, SECOND = letters(120, 7), letters(90, 8)
@@ -205,18 +201,6 @@ def make_model(kind: Kind, seed: int) -> Any:
         model.set_attn_implementation(kind.attention)
     model.generation_config.eos_token_id = model.generation_config.pad_token_id = 2
     return model
-
-
-def alone(model: Any, prompt: str, tokens: int) -> tuple[tuple[int, ...], float]:
-    """The model's text for one prompt, and the smallest gap between its two likeliest tokens at any step."""
-    ids = torch.tensor([TOKENIZER(prompt)["input_ids"]])
-    with torch.inference_mode():
-        out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens,
-            return_dict_in_generate=True, output_logits=True,
-        )  # fmt: skip
-    best = torch.stack(out.logits)[:, 0].float().topk(2).values
-    return tuple(out.sequences[0, ids.shape[1] :].tolist()), float((best[:, 0] - best[:, 1]).min())
 
 
 def held_by(layer: Any) -> list[torch.Tensor]:
@@ -264,12 +248,12 @@ def subject_of(kind: Kind) -> Subject:
         model = make_model(kind, seed)
         texts, gaps = {}, []
         for prompt in dict.fromkeys([LASTING, *MIXED, *SHARED]):
-            texts[prompt], gap = alone(model, prompt, LONG if prompt is LASTING else TOKENS)
+            texts[prompt], gap = own_texts.alone(model, TOKENIZER, prompt, LONG if prompt is LASTING else TOKENS)
             gaps.append(gap)
         answer = TOKENIZER.decode(texts[LASTING], skip_special_tokens=True)
         follow_ups = [LASTING + answer + letters(4, 14), LASTING + answer[:5] + letters(6, 15)]
         for prompt in follow_ups:
-            texts[prompt], gap = alone(model, prompt, TOKENS)
+            texts[prompt], gap = own_texts.alone(model, TOKENIZER, prompt, TOKENS)
             gaps.append(gap)
         various = len(set(texts.values())) >= len(texts) - 1 and len({t for text in texts.values() for t in text}) > 20
         if various and len(answer) > 20 and min(gaps) > LEAST_GAP:

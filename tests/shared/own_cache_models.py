@@ -6,11 +6,11 @@ A tokenizer of one character a token makes lengths exact.
 from __future__ import annotations
 
 import functools
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import own_texts
 import pytest
 import torch
 import transformers as hf
@@ -23,10 +23,7 @@ TOKENS = 8
 LEAST_GAP = 2e-4
 """A tie that is nearer than this may fall the other way after another order of summation."""
 
-
-def letters(count: int, seed: int) -> str:
-    source = random.Random(seed)
-    return "".join(chr(0x100 + source.randrange(3, VOCABULARY)) for _ in range(count))
+letters = functools.partial(own_texts.letters, vocabulary=VOCABULARY)
 
 
 def make_tokenizer() -> Any:
@@ -111,14 +108,7 @@ def build(kind: Kind, seed: int) -> Any:
 
 def alone(model: Any, prompt: str, tokens: int = TOKENS) -> tuple[tuple[int, ...], float]:
     """The model's text for one prompt, and the smallest gap between its two likeliest tokens at any step."""
-    ids = torch.tensor([TOKENIZER(prompt)["input_ids"]])
-    with torch.inference_mode():
-        out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens,
-            return_dict_in_generate=True, output_logits=True,
-        )  # fmt: skip
-    best = torch.stack(out.logits)[:, 0].float().topk(2).values
-    return tuple(out.sequences[0, ids.shape[1] :].tolist()), float((best[:, 0] - best[:, 1]).min())
+    return own_texts.alone(model, TOKENIZER, prompt, tokens)
 
 
 SHORT = [letters(2, 1), letters(7, 2), letters(7, 3)]
