@@ -19,6 +19,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from skeleton_of_thought.context import with_context
+from skeleton_of_thought.pickling import Portable
 from skeleton_of_thought.types import Conversation, Hints, Message, Point, Prompt, Skeleton
 from skeleton_of_thought.types.calls import with_hints
 
@@ -212,7 +213,7 @@ def unknown_placeholders(template: PromptTemplate, known: Collection[str]) -> tu
 
 
 @dataclass(frozen=True)
-class FilledTemplate:
+class FilledTemplate(Portable):
     """A template with values of the caller's for its own placeholders.
 
     Attributes:
