@@ -71,6 +71,8 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
 }
 """The placeholders of each stage. `context` is empty without retrieval."""
 
+_TEXTS = frozenset({"question", "context", "skeleton", "titles", "title", "draft"})
+
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
@@ -132,8 +134,9 @@ class PromptTemplate:
         if hints.max_tokens is None and self.tokens_per is not None:
             name, tokens = self.tokens_per
             value = values[name]
-            # A number as it is; for a text, the most tokens that it is likely to have.
-            units = int(value) if value.isdecimal() else len(value.encode()) // 2 + 64
+            # A number as it is; for a text, which may be all digits, the most tokens that it is likely to have.
+            number = name not in _TEXTS and len(value) < 10 and value.isdecimal()
+            units = int(value) if number else len(value.encode(errors="replace")) // 2 + 64
             hints = replace(hints, max_tokens=tokens * units)
         return Prompt(messages, fill(self.prefill, values) if prefill else "", hints)
 
