@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from skeleton_of_thought.errors import InvalidInput, PointTimeout
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event, SourcesDone
 from skeleton_of_thought.ledger import End, Key, Ledger, Text
+from skeleton_of_thought.parsing.mark import LONE_SURROGATE
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.text.assembly import PrefillEcho
 from skeleton_of_thought.types import Call, Cancel, Decoding, Prompt, Reply, Span, Stage, Usage
@@ -69,7 +70,7 @@ class CallFlow(ABC):
                 self._ledger.spans[call.stage] = dataclasses.replace(span, first=self._offset)
             if (echo := self._ledger.echoes.get(call_id)) is not None:
                 text = echo.feed(text)
-            self._read(call, text)
+            self._read(call, text if text.isascii() else LONE_SURROGATE.sub("\ufffd", text))
         return self._actions
 
     def done(self, call_id: int, reply: Reply | None = None, now: float = 0.0) -> list[Action]:

@@ -22,6 +22,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.private_tokenizer import private_copy
+from skeleton_of_thought.parsing.mark import LONE_SURROGATE
 from skeleton_of_thought.routers.measures import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
@@ -138,7 +139,9 @@ class ClassifierRouter:
 def encode(tokenizer: Any, questions: Sequence[str], max_length: int) -> dict[str, torch.Tensor]:
     """Questions as a padded batch of tensors (questions, tokens), with long ones cut in the middle."""
     room = max_length - tokenizer.num_special_tokens_to_add()
-    texts = [_shortened(tokenizer, question, room) for question in questions]
+    # No tokenizer reads half of a surrogate pair.
+    readable = [LONE_SURROGATE.sub("\ufffd", question) for question in questions]
+    texts = [_shortened(tokenizer, question, room) for question in readable]
     batch = tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
     return {key: batch[key] for key in ("input_ids", "attention_mask")}
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from itertools import takewhile
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.pickling import Portable
 
 if TYPE_CHECKING:
     from skeleton_of_thought.timeline import Timeline
@@ -41,7 +41,7 @@ Content = str | tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True)
-class Message:
+class Message(Portable):
     """One chat message.
 
     Attributes:
@@ -292,7 +292,7 @@ class PointTimes:
 
 
 @dataclass(frozen=True)
-class Timings:
+class Timings(Portable):
     """The times of an answer, in seconds.
 
     Attributes:
@@ -300,8 +300,7 @@ class Timings:
         first_text: From the start to the first text of the answer; None if there was none.
         stages: A `Span` per stage that ran: `route`, `sources`, `skeleton`, `point` (of several calls, from the
             first one's start to the last one's end), `merge`, `direct`.
-        decoding: The work of the local engine for the calls of a stage, summed; no entry for a stage whose backend does
-            not report it.
+        decoding: The local engine's work for the calls of a stage, summed; no entry where a backend reports none.
         points: When each point was written, in document order; see `skeleton_of_thought.timeline` for a picture.
     """
 
@@ -323,7 +322,7 @@ class Timings:
 
 
 @dataclass(frozen=True)
-class Expansion:
+class Expansion(Portable):
     """A point, written out.
 
     Attributes:
@@ -354,7 +353,7 @@ class Expansion:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Portable):
     """An answer, its parts, and how it was made.
 
     Attributes:
@@ -387,7 +386,7 @@ class Answer:
     timings: Timings = field(default_factory=Timings)
     decision: RouteDecision | None = None
     reason: str = ""
-    usage_by_stage: Mapping[str, Usage] = field(default_factory=lambda: MappingProxyType({}))
+    usage_by_stage: Mapping[str, Usage] = field(default_factory=dict)
     finish_reason: str | None = None
     merged: bool = False
     merge_error: Exception | None = None

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from skeleton_of_thought.pickling import Portable
 from skeleton_of_thought.types.answer import Message, Point, RouteDecision, Stage, Usage
 
 __all__ = [
@@ -78,7 +79,7 @@ def with_hints(state: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Call:
+class Call(Portable):
     """A call that the driver opens.
 
     Attributes:
@@ -158,7 +159,7 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Reply:
+class Reply(Portable):
     """How a call ended, reported by the backend after its last text.
 
     Attributes:
