@@ -66,12 +66,14 @@ class CommandStream:
         return len(text)
 
     def flush(self) -> None:
-        """Flushes the stream, like `io.IOBase.flush`."""
+        """Flushes the stream, like `io.IOBase.flush`; also reports an error of writing that argparse has swallowed."""
         if self.lost is None:
             try:
                 self.raw.flush()
             except (OSError, ValueError) as error:
                 self._lose(error)
+        elif self.may_fail:
+            raise self.lost
 
     def release(self) -> None:
         """Writes the lines that were held."""
@@ -80,9 +82,9 @@ class CommandStream:
             self.write(text)
 
     def _lose(self, error: OSError | ValueError) -> None:
+        self.lost = error
         if self.may_fail:
             raise error
-        self.lost = error
         _silence(self.raw)
 
 

@@ -100,7 +100,7 @@ class Typewriter:
             self._emit(text)
             self._column = 0 if text.endswith("\n") else self._column + len(text)
         else:
-            for piece in _PIECES.findall(printable(text)):
+            for piece in _PIECES.findall(text):
                 self._take(piece)
         sys.stdout.flush()
 
@@ -118,13 +118,13 @@ class Typewriter:
 
     def _flush(self) -> None:
         width = shutil.get_terminal_size().columns
-        if self._word:
-            needed = _cells(self._space) + _cells(self._word)
+        if word := printable(self._word):
+            needed = _cells(self._space) + _cells(word)
             if self._column and self._column + needed > width:
                 self._emit("\n")
                 self._column, self._space = 0, ""
-                needed = _cells(self._word)
-            self._emit(self._space + self._word)
+                needed = _cells(word)
+            self._emit(self._space + word)
             self._column += needed
         self._word = self._space = ""
 

@@ -11,7 +11,7 @@ from itertools import takewhile
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.errors import InvalidInput, without_secrets
 
 if TYPE_CHECKING:
     from skeleton_of_thought.timeline import Timeline
@@ -433,7 +433,7 @@ class Answer:
 
 
 def _error_dict(error: Exception | None) -> dict[str, str] | None:
-    return None if error is None else {"type": type(error).__name__, "message": str(error)}
+    return None if error is None else {"type": type(error).__name__, "message": without_secrets(str(error))}
 
 
 def _expansion_dict(expansion: Expansion) -> dict[str, Any]:
