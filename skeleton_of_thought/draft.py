@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from skeleton_of_thought.errors import PointError
+from skeleton_of_thought.errors import PointError, error_text
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.ledger import Ledger
 from skeleton_of_thought.parsing.parser import SkeletonWriting
@@ -171,7 +171,7 @@ class PointWriting:
             what, attempts = ("The retrieval for point", retrieval.attempt)
         failure = PointError(
             f"{what} {self.point.index} ({self.point.title[:60]!r}) failed after {attempts} attempt(s): "
-            f"{type(error).__name__}: {error}. The error's `answer` holds the rest; "
+            f"{error_text(error)}. The error's `answer` holds the rest; "
             'on_point_error="placeholder" keeps it as the result.',
             self.point,
             answer,

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
-    {"errors", "pickling", "timeline", "_drawing", "_moved", "types.answer", "types.calls"},
+    {"errors", "pickling", "small_files", "timeline", "_drawing", "_moved", "types.answer", "types.calls"},
     {"settings"},
     {"types"},
     {"events"},

@@ -10,7 +10,7 @@ from importlib import import_module
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
-from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.errors import InvalidInput, without_secrets
 from skeleton_of_thought.pickling import Portable
 
 if TYPE_CHECKING:
@@ -432,7 +432,7 @@ class Answer(Portable):
 
 
 def _error_dict(error: Exception | None) -> dict[str, str] | None:
-    return None if error is None else {"type": type(error).__name__, "message": str(error)}
+    return None if error is None else {"type": type(error).__name__, "message": without_secrets(str(error))}
 
 
 def _expansion_dict(expansion: Expansion) -> dict[str, Any]:
