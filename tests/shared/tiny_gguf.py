@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy
 
 _NAMES = {
     "self_attn.q_proj": "attn_q",
@@ -21,9 +22,19 @@ _NAMES = {
 }
 
 
-def write_gguf(path: Path, model: Any, tokenizer: Any, *, parts: int = 0) -> Path:
-    """Write a llama of float32 weights with a byte-level tokenizer and its chat template, as one of so many parts."""
+def write_gguf(path: Path, model: Any, tokenizer: Any, *, parts: int = 0, margin: int = 0) -> Path:
+    """Write a llama of float32 weights with a byte-level tokenizer and its chat template.
+
+    Args:
+        path: The file.
+        model: The llama.
+        tokenizer: Its tokenizer.
+        parts: The number of files that the model claims to be split into.
+        margin: Bytes before and after the weights that every such file has.
+    """
     config, writer = model.config, gguf.GGUFWriter(path, "llama")
+    if margin:
+        writer.add_string("general.description", "x" * margin)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -47,6 +58,8 @@ def write_gguf(path: Path, model: Any, tokenizer: Any, *, parts: int = 0) -> Pat
         writer.add_chat_template(tokenizer.chat_template)
     for name, tensor in model.state_dict().items():
         writer.add_tensor(_gguf_name(name), _ordered(name, tensor, config).contiguous().numpy())
+    if margin:
+        writer.add_tensor("rope_freqs.weight", numpy.ones(margin, dtype=numpy.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
