@@ -332,7 +332,7 @@ _ABBREVIATION = pattern(r"(?:^|[\s(])(?:[^\W\d_]\.){2,}$")
 
 
 def clean_title(raw: str, opened: str = "") -> str:
-    """The words of a title: no list or emphasis marks or special tokens, one space between words, no closing punctuation.
+    """The words of a title: no list or emphasis marks, no special tokens, single spaces, no closing punctuation.
 
     Code in backticks, `?`, `!`, an ellipsis and the last dot of "U.S." stay. Returns "" if only punctuation is left.
 
