@@ -32,6 +32,7 @@ LAYERS = [
         "parsing.parser",
         "parsing.reasoning",
         "parsing.reasoning_marks",
+        "parsing.special_tokens",
         "parsing",
         "context",
         "blocks",

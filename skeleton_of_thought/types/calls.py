@@ -59,11 +59,17 @@ class Prompt:
         prefill: The start of the assistant's turn, which the model continues; empty if the backend does not continue
             it (the messages then hold an instruction instead).
         hints: Settings that suit this prompt.
+        quoted: The texts in it that a model wrote or a retriever found: the skeleton, a draft, a context. A backend
+            that makes the tokens itself reads no special token in them.
+        exact: The same prompt for such a backend, with its quoted texts unchanged, where `messages` and `prefill` hold
+            the text of a special token with a space in it; else None.
     """
 
     messages: tuple[Message, ...]
     prefill: str = ""
     hints: Hints = Hints()
+    quoted: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    exact: Prompt | None = field(default=None, compare=False, repr=False)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(with_hints(state))
