@@ -208,6 +208,10 @@ class DirectWriting:
         self.pieces: list[str] = []
         self._loops = loops
 
+    def restart(self, loops: LoopGuard | None) -> None:
+        """Begins the text again after one that was blank; the reader may have the blanks, so they stay."""
+        self._loops = loops
+
     def feed(self, text: str) -> str:
         """Takes more text of the model; returns the text that may show now."""
         shown = text if self._loops is None else self._loops.feed(text)

@@ -181,7 +181,10 @@ class Reply(Portable):
             prompts are then those without retrieval.
         refusal: The model's refusal, if its API keeps it apart from text. The reply then failed, whatever its finish
             reason.
-        instead: The other content of a reply without text, if the backend knows it: `"reasoning"`, `"tool calls"`.
+        instead: The other content of a reply without text, if the backend knows it: `"reasoning"`, `"tool calls"`,
+            `"other content"`.
+        doubtful: Whether its stream may have broken off: it ended without a finish reason, and nobody knows yet
+            whether the model gives any. A call that can be made again is; otherwise the reply counts as whole.
     """
 
     usage: Usage | None = None
@@ -193,6 +196,7 @@ class Reply(Portable):
     context: str = ""
     refusal: str = ""
     instead: str = ""
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
