@@ -51,6 +51,7 @@ LAYERS = [
     {"draft", "merging", "restarts", "sources"},
     {"flow"},
     {"together"},
+    {"tasks"},
     {"drive"},
 ]
 """The core, lowest first: a module imports from its own layer and those below only."""
