@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import itertools
 import logging
+import math
 import queue
 import threading
 import time
@@ -108,11 +109,15 @@ class _Worker:
             # Checked again: a cancellation while the call was opened found no stream to cancel.
             if self._cancelled:
                 return
+            left = math.inf if self._call.max_chars is None else self._call.max_chars
             for item in stream:
                 if isinstance(item, Reply):
                     self._reply = item
                 elif item and not self._cancelled:
                     self._inbox.put([Text(self._key, item)])
+                    left -= len(item)
+                    if left < 0:  # the flow cuts the text, but may be slow to read it
+                        self.cancel(self._key)
                 # A stream that can be cancelled ends by itself now, and reports its usage.
                 if self._cancelled and getattr(stream, "cancel", None) is None:
                     break
@@ -125,7 +130,7 @@ def run(
     open_call: Open,
     *,
     together: Together | None = None,
-    max_concurrency: int | Share | None = None,
+    max_concurrency: float | Share | None = None,
     until_sources: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[int, Event]]:
@@ -144,7 +149,7 @@ def run(
         together: Answers several calls in one thread, if the backend takes them at once; each of them counts.
         max_concurrency: The most calls that are open at any time, over all flows; or a share in a budget
             (`skeleton_of_thought.budget`), for batches and for several drivers. None: no limit for a lone flow, and
-            `skeleton_of_thought.board.MOST_CALLS` for several. `math.inf`: no limit for any number of flows.
+            `default_limit` of that module for several. `math.inf`: no limit for any number of flows.
         until_sources: End as soon as every flow has all its sources (or has failed), before anything is written with
             them. No call is open then, and `run` or `arun` can go on with the same `Board`, in any thread or loop. Of
             no use for flows that retrieve nothing.
@@ -323,7 +328,7 @@ async def arun(
     open_call: AsyncOpen,
     *,
     together: AsyncTogether | None = None,
-    max_concurrency: int | Share | None = None,
+    max_concurrency: float | Share | None = None,
     until_sources: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[tuple[int, Event]]:

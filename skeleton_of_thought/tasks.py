@@ -7,6 +7,7 @@ interrupts the start.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from skeleton_of_thought.adapters.replies import aclosing_stream
@@ -62,6 +63,7 @@ class CallTask:
                 decision = await call.router.adecide()
                 reply = Reply(decision=decision, usage=decision.usage)
             else:
+                left = math.inf if call.max_chars is None else call.max_chars
                 async with aclosing_stream(self._open_call(call, self._key[0])) as stream:
                     async for item in stream:
                         if _cancelling():
@@ -71,6 +73,9 @@ class CallTask:
                             reply = item
                         elif item:
                             self._inbox.put_nowait([Text(self._key, item)])
+                            left -= len(item)
+                            if left < 0:  # the flow cuts the text, but may be slow to read it
+                                break
         except asyncio.CancelledError as cancelled:
             if _cancelling():
                 raise

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import itertools
 import linecache
-import queue
-import signal
 import sys
 import threading
 import time
@@ -15,14 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from skeleton_of_thought import budget as budget_module
 from skeleton_of_thought import drive
 from skeleton_of_thought.budget import Budget, Share
-from skeleton_of_thought.drive import AsyncTogether, Together
-from skeleton_of_thought.events import AnswerDone, AnswerFailed, PointDelta, PointDone
+from skeleton_of_thought.events import PointDelta
 from skeleton_of_thought.flow import AnswerFlow
-from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import Conversation, Message, Point, Reply, Skeleton
+from skeleton_of_thought.types import Conversation, Message, Point, Skeleton
 from tests.shared.scripted_calls import PATIENCE, Watch
 
 TITLES = Skeleton((Point(1, "Sleep"), Point(2, "Eat"), Point(3, "Walk")))
