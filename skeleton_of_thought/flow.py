@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, get_args
 
 from skeleton_of_thought import events
@@ -16,6 +16,7 @@ from skeleton_of_thought.adapters.replies import BROKEN_OFF, ending, lacks_text
 from skeleton_of_thought.board import Action
 from skeleton_of_thought.draft import REPEATED, Draft, PointWriting
 from skeleton_of_thought.errors import InvalidInput, ReplyError
+from skeleton_of_thought.ledger import CUT
 from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
 from skeleton_of_thought.restarts import restart_point, void_point, void_skeleton
@@ -121,6 +122,10 @@ class AnswerFlow(SourcesFlow):
             self._read_merge(call, text)
 
     def _end(self, call: Call, rest: str, reply: Reply) -> None:
+        if reply.finish_reason == CUT:
+            what = f"point {call.point.index}" if call.point else call.stage
+            name = f"max_{call.stage if call.stage in ('skeleton', 'point') else 'answer'}_chars"
+            logger.warning("The model's reply (%s) was cut at %d characters; see %s.", what, call.max_chars, name)
         if reply.doubtful and self._can_repeat(call):
             self._fail(call, ConnectionError(BROKEN_OFF))
         elif call.stage == "route":
@@ -278,11 +283,14 @@ class AnswerFlow(SourcesFlow):
 
     def _end_skeleton(self, call: Call, rest: str, reply: Reply) -> None:
         reading, reason = self._draft.reading, ending(reply)
+        most, titles = self.settings.max_skeleton_chars, reply.titles
+        if titles and most is not None and sum(map(len, titles)) > most:
+            reason, titles = CUT, _first_titles(titles, most)
         failed = reason in FAILED
         self._show_points(reading.feed(rest))
         # Half a title alone, which a limit may leave, is no skeleton of a reply that failed.
-        if not failed or reading.points or len(reply.titles or ()) > 1:
-            self._show_points(reading.close(truncated=failed or reason == "length", titles=reply.titles))
+        if not failed or reading.points or len(titles or ()) > 1:
+            self._show_points(reading.close(truncated=failed or reason in ("length", CUT), titles=titles))
         given = call.prompt.prefill.strip() if call.prompt else ""
         failed = failed or (reply.titles is None and reading.written.text.strip() == given)
         if failed and reason not in FINAL and not reading.points and call.attempt <= self.settings.max_retries:
@@ -297,7 +305,8 @@ class AnswerFlow(SourcesFlow):
         else:
             # The model then answers, or does not, as it does without a skeleton.
             fault = f"there is no skeleton: {describe_failure(reply)[0]}" if failed else ""
-            self._draft.reason = fault or f"the skeleton had {len(reading.points)} usable point(s)"
+            within = f" in its first {most} characters" if reason == CUT else ""
+            self._draft.reason = fault or f"the skeleton had {len(reading.points)} usable point(s){within}"
             reading.points = []
             self._answer_directly()
 
@@ -436,3 +445,14 @@ class AnswerFlow(SourcesFlow):
     def answer(self) -> Answer:
         """The answer as far as it is: complete once `finished`, partial before."""
         return self._draft.answer(self._offset)
+
+
+def _first_titles(titles: Sequence[str], most: int) -> tuple[str, ...]:
+    """The first titles as whole, as many as have this many characters together, and a piece of the next one."""
+    found, room = [], most
+    for title in titles:
+        found.append(title[:room])
+        room -= len(title)
+        if room <= 0:
+            break
+    return tuple(found)

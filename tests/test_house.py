@@ -52,6 +52,7 @@ LAYERS = [
     {"draft", "merging", "restarts", "sources"},
     {"flow"},
     {"together"},
+    {"tasks"},
     {"drive"},
 ]
 """The core, lowest first: a module imports from its own layer and those below only."""

@@ -99,6 +99,7 @@ class Call(Portable):
         timeout: Seconds from opening after which the driver gives up and reports `PointTimeout`.
         router: The router, for calls of stage `route`.
         structured: Whether the titles of a skeleton are wanted as data, see `Reply.titles`.
+        max_chars: The most characters of text that are wanted; None for no limit.
     """
 
     id: int
@@ -110,6 +111,7 @@ class Call(Portable):
     timeout: float | None = None
     router: Any = field(default=None, compare=False, repr=False)
     structured: bool = False
+    max_chars: int | None = None
 
 
 @dataclass(frozen=True)
