@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import logging
 from collections import Counter
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from skeleton_of_thought.adapters.adoption import Adoptions, NotAdopted
 from skeleton_of_thought.local import LocalEngine
 from skeleton_of_thought.local.packed import PackedWeight, compiled_rows, packing_works
 from skeleton_of_thought.local.prefix import reachable
@@ -148,3 +151,19 @@ def test_requests_leave_no_objects(llama: Any, tokenizer: Any, tiny: Any) -> Non
         more = ask(2000) - before
         # Fewer than one object for two of the forty requests: what Python itself keeps varies by a few.
         assert {name: count for name, count in more.items() if count >= 20} == {}
+
+
+def test_reasons_that_differ_in_each_call_do_not_pile_up(caplog: Any) -> None:
+    class Source:
+        pass
+
+    source, adoptions = Source(), Adoptions(logging.getLogger("adopted"))
+
+    def refuse(number: int) -> None:
+        raise NotAdopted(f"it has the setting {number}")
+
+    for number in range(200):
+        for _ in range(2):
+            assert adoptions.attempt(source, "Source", functools.partial(refuse, number)) is None
+    assert len(caplog.records) == 20
+    assert len({record.message for record in caplog.records}) == 20
