@@ -10,7 +10,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from skeleton_of_thought.parsing.mark import LONE_SURROGATE, Mark, pattern
+from skeleton_of_thought.parsing.mark import Mark, pattern
 from skeleton_of_thought.parsing.numerals import numeral_value
 from skeleton_of_thought.parsing.signs import (
     BOLD_LEVEL,
@@ -326,6 +326,7 @@ _TOKENS = pattern(r"`[^`]*`|\*+|_+")
 _INVISIBLE = dict.fromkeys((*range(9), *range(14, 28), *range(127, 133), *range(134, 160), 0x200B, 0x2060, 0xFEFF))
 # End-of-turn tokens, which leak from some servers, and line breaks in HTML.
 _LEAKED = pattern(r"<(?:\|[\w ]{1,30}\||/s|eos|end_of_turn|br ?/?)>")
+_SURROGATE = pattern(r"[\ud800-\udfff]")
 _LEADING = pattern(rf"(?:[{DASHES}*+]\s+|[{DOTS}{SIGNS}]\ufe0f?\s*|#{{1,6}}\s+)")
 _ABBREVIATION = pattern(r"(?:^|[\s(])(?:[^\W\d_]\.){2,}$")
 
@@ -344,7 +345,7 @@ def clean_title(raw: str, opened: str = "") -> str:
 
 def _clean_title(raw: str, opened: str) -> str:
     text = _LEAKED.sub(" ", raw.lstrip()[: TITLE_LIMIT * 4]).translate(_INVISIBLE)
-    text = LONE_SURROGATE.sub("\ufffd", " ".join(text.split()))
+    text = _SURROGATE.sub("\ufffd", " ".join(text.split()))
     if leading := _LEADING.match(text):
         text = text[leading.end() :]
     text = _without_emphasis(text, opened)
