@@ -30,7 +30,7 @@ from skeleton_of_thought.text.loops import LoopGuard
 from skeleton_of_thought.types import Expansion, Message, Point, Prompt
 
 LONG = os.environ.get("SOT_FAULTS_LONG") == "1"
-fuzz = settings(max_examples=5000 if LONG else 150, suppress_health_check=list(HealthCheck), database=None)
+fuzz = settings(max_examples=2000 if LONG else 150, suppress_health_check=list(HealthCheck), database=None)
 
 CONTROLS = [chr(n) for n in (*range(32), 127, *range(128, 160))]
 BIDI = [chr(n) for n in (*range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF)]
