@@ -23,6 +23,7 @@ becomes the `__cause__` of a `PointError`. So does a `ReplyError`: the call rais
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ __all__ = [
     "error_text",
     "install_line",
     "is_missing",
+    "without_secrets",
 ]
 
 _NAME = "skeleton-of-thought"
@@ -169,8 +171,25 @@ class EngineReentered(SotError, RuntimeError):
 
 
 def error_text(error: BaseException) -> str:
-    """An error as text: its type and its message."""
-    return f"{type(error).__name__}: {error}"
+    """An error as text: its type and its message, without passwords and keys in addresses."""
+    return without_secrets(f"{type(error).__name__}: {error}")
+
+
+_LOGIN = re.compile(r"(?<=://)(?:[^\s/?#\"'<>]{0,400}|[^\s/@:\[]{1,200}:[^\s@]{0,200})@")
+"""A login before the host of an address; a password may hold characters that it should not."""
+_KEY = re.compile(
+    r"([?&;][\w.-]{0,40}(?:key|token|secret|passw|pwd|auth|signature|credential|sig)[\w.-]{0,40}=)[^&;\s\"'<>)]+", re.I
+)
+
+
+def without_secrets(text: str) -> str:
+    """The text with `***` in place of logins and keys in its addresses: clients put addresses into their errors.
+
+    Example:
+        >>> without_secrets("GET http://me:hunter2@host/v1?api_key=abc&n=1 failed")
+        'GET http://***@host/v1?api_key=***&n=1 failed'
+    """
+    return _KEY.sub(r"\1***", _LOGIN.sub("***@", text)) if "://" in text or "=" in text else text
 
 
 # --- what to install ------------------------------------------------------------------------------------

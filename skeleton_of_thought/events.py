@@ -54,8 +54,9 @@ class SkeletonDone:
 class SkeletonRestarted:
     """The points found so far are void, with all events about them.
 
-    They were part of the model's reasoning, or nothing was retrieved for any of them. Their calls are cancelled. An
-    `AnswerRestarted` follows if text of theirs was released. The points of the answer, or a direct answer, come next.
+    They were part of the model's reasoning, nothing was retrieved for any of them, or the skeleton's call failed and is
+    made again. Their calls are cancelled. An `AnswerRestarted` follows if text of theirs was released. The points of
+    the answer, or a direct answer, come next.
 
     Attributes:
         skeleton: The points that are void.
@@ -97,7 +98,8 @@ class PointDelta:
 class PointRestarted(Portable):
     """The text of a point's `PointDelta`s so far is void: its call failed, or the text was the model's reasoning.
 
-    A point that failed is written again. Reasoning (`ReasoningShown`) is followed by the text itself.
+    A point that failed is written again. Reasoning (`ReasoningShown`) is followed by the text itself. The last
+    `PointDelta` before is a blank line, for readers that join all of them.
     """
 
     point: Point
@@ -141,7 +143,8 @@ class AnswerDelta:
 class AnswerRestarted(Portable):
     """The `AnswerDelta`s so far are void, and the answer follows from its beginning.
 
-    A merge failed in the middle of its text, or text that was released is the model's reasoning (`ReasoningShown`).
+    A merge failed in the middle of its text, or text that was released is the model's reasoning (`ReasoningShown`). The
+    last `AnswerDelta` before is a blank line, for readers that join all of them.
     """
 
     error: Exception

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 # Before torch: this import names the extra if torch is missing, and sets how OpenMP waits.
-from skeleton_of_thought.local.models import loading  # isort: skip
+from skeleton_of_thought.local.models import loading, without_questions  # isort: skip
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -99,6 +99,7 @@ class ClassifierRouter:
         Raises:
             ModelLoadError: The model does not exist or cannot be loaded.
         """
+        model_kwargs = without_questions(model_kwargs)
         with loading(name):
             tokenizer = AutoTokenizer.from_pretrained(name, **model_kwargs)
             model = AutoModelForSequenceClassification.from_pretrained(name, **model_kwargs)
@@ -210,8 +211,8 @@ def train_classifier(
     train, held = _split(labelled, seed)
     torch.manual_seed(seed)
     with loading(base):
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2, trust_remote_code=False)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     recipe = _Recipe(seed, epochs, batch_size, learning_rate, max_length)
     model.load_state_dict(_fit(model, tokenizer, (train, held), recipe, report))

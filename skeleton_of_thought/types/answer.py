@@ -10,7 +10,7 @@ from importlib import import_module
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
-from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.errors import InvalidInput, without_secrets
 from skeleton_of_thought.pickling import Portable
 
 if TYPE_CHECKING:
@@ -336,9 +336,9 @@ class Expansion(Portable):
             its retrieval failed.
         attempts: The number of calls made to write it; 0 if its retrieval failed.
         finish_reason: Why the text ended: `"stop"`, `"length"` (cut by a token limit), `"tool_calls"`, `"loop"`
-            (`Settings.stop_loops`), or the backend's own word where it means none of these; None if the backend says
-            nothing. Of a failed point: `"content_filter"`, `"refusal"`, `"length"` (the limit was reached before any
-            text), or `"error"`.
+            (`Settings.stop_loops`), `"max_chars"` (`Settings.max_point_chars`), or the backend's own word where it
+            means none of these; None if the backend says nothing. Of a failed point: `"content_filter"`, `"refusal"`,
+            `"length"` (the limit was reached before any text), or `"error"`.
         span: When it was written, without its retrieval.
     """
 
@@ -368,9 +368,10 @@ class Answer(Portable):
         reason: Why the route was taken, in words.
         usage_by_stage: `usage`, split by stage.
         finish_reason: Of a direct answer: the backend's word for why it ended, or None; `"loop"` if its call was
-            cancelled because it repeated itself (`Settings.stop_loops`). With points: the worst end of any of them
-            (`"error"`, `"content_filter"`, `"refusal"`, `"length"` or `"loop"`, in this order), or `"stop"`. A skeleton
-            that broke off after some points counts, too.
+            cancelled because it repeated itself (`Settings.stop_loops`), `"max_chars"` because it became too long
+            (`Settings.max_answer_chars`). With points: the worst end of any of them (`"error"`, `"content_filter"`,
+            `"refusal"`, `"length"`, `"max_chars"` or `"loop"`, in this order), or `"stop"`. A skeleton that broke off
+            after some points counts, too.
         merged: Whether `text` is that of the merge instead of the joined points.
         merge_error: Why the merge failed; None if it did not, or if there was none.
         sources: The sources retrieved for the question as a whole: with retrieval once, and for a direct answer. The
@@ -432,7 +433,7 @@ class Answer(Portable):
 
 
 def _error_dict(error: Exception | None) -> dict[str, str] | None:
-    return None if error is None else {"type": type(error).__name__, "message": str(error)}
+    return None if error is None else {"type": type(error).__name__, "message": without_secrets(str(error))}
 
 
 def _expansion_dict(expansion: Expansion) -> dict[str, Any]:
