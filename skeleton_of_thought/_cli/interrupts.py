@@ -14,10 +14,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import NoReturn
 
-__all__ = ["INTERRUPTED", "exit_at_once"]
+__all__ = ["INTERRUPTED", "exit_at_once", "wakeup_thread"]
 
 INTERRUPTED = 128 + signal.SIGINT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
@@ -32,13 +32,17 @@ def exit_at_once() -> Iterator[None]:
     Does nothing outside the main thread. A process that ignores one of the signals, as shells start background
     processes, keeps ignoring it.
     """
-    main = threading.current_thread() is threading.main_thread()
-    taken = [number for number in _SIGNALS if main and signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    if not taken:
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None):
+                before[number] = handler
+    if not before:
         yield
         return
-    with _wakeup_thread(taken):
-        before = {number: signal.signal(number, lambda number, _: _leave(number)) for number in taken}
+    with wakeup_thread(before, _leave):
+        for number in before:
+            signal.signal(number, lambda number, _: _leave(number))
         try:
             yield
         finally:
@@ -47,12 +51,13 @@ def exit_at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _wakeup_thread(taken: Sequence[int]) -> Iterator[None]:
-    """Runs a thread that reacts to the signals too.
+def wakeup_thread(numbers: Collection[int], react: Callable[[int], object]) -> Iterator[None]:
+    """Runs a thread that calls `react` with the number of each signal that comes.
 
     Python calls signal handlers between two bytecodes of the main thread, and in native code the next one may be
-    seconds away. The wakeup byte of a signal is written at once, so a thread that reads it can react earlier, provided
-    that the native code releases the interpreter lock.
+    seconds away. The main thread may also sleep on if another thread has got the signal. The wakeup byte of a signal
+    is written at once, so a thread that reads it can react earlier, provided that the native code releases the
+    interpreter lock.
     """
     reader, wakeup = socket.socketpair()
     wakeup.setblocking(False)
@@ -60,8 +65,9 @@ def _wakeup_thread(taken: Sequence[int]) -> Iterator[None]:
     def listen() -> None:
         with reader:
             while data := reader.recv(64):
-                for number in set(taken) & set(data):
-                    _leave(number)
+                for number in data:
+                    if number in numbers:
+                        react(number)
 
     thread = threading.Thread(target=listen, name="sot-interrupts", daemon=True)
     thread.start()
