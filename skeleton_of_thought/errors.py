@@ -10,6 +10,7 @@
     ├── PointError                       a point of the answer failed; carries the partial answer
     ├── ReplyError                       a reply that ended as a failure, or without text
     ├── MergeError                       the merge gave no complete text; never raised, see `Answer.merge_error`
+    ├── ForeignError                     in a pickle: an error of another package that cannot be pickled itself
     ├── PointTimeout (TimeoutError)      a point, or its retrieval, took longer than `point_timeout`
     ├── EngineClosed (RuntimeError)      the local engine was used after `close()`
     │   └── EngineForked                 the local engine was used in a fork of the process that made it
@@ -26,6 +27,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from skeleton_of_thought.pickling import PortableError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -35,6 +38,7 @@ __all__ = [
     "EngineClosed",
     "EngineForked",
     "EngineReentered",
+    "ForeignError",
     "InvalidInput",
     "MergeError",
     "MissingExtra",
@@ -56,7 +60,7 @@ __all__ = [
 _NAME = "skeleton-of-thought"
 
 
-class SotError(Exception):
+class SotError(PortableError):
     """The base of every error that this project defines.
 
     Example:
@@ -66,6 +70,9 @@ class SotError(Exception):
         ... except SotError as error:
         ...     print(type(error).__name__)
         InvalidInput
+
+    Errors can be pickled, with their attributes and causes. What cannot be is replaced, so that a pool of processes
+    always gets the error: an object by its text, another package's error by a `ForeignError`.
     """
 
 
@@ -138,6 +145,13 @@ class MergeError(SotError):
 
 class ReasoningShown(SotError):
     """Text that was shown is the model's reasoning. Never raised: the reason of a restart in a stream."""
+
+
+class ForeignError(SotError):
+    """Stands, after a pickle, for another package's error that cannot be pickled: its type's name and its text.
+
+    It has the notes of that error, and its attributes that are numbers or texts, such as `status_code`.
+    """
 
 
 class PointTimeout(SotError, TimeoutError):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from skeleton_of_thought.adapters import finish_reasons
 from skeleton_of_thought.draft import REPEATED
 from skeleton_of_thought.errors import PointError, SotError
+from skeleton_of_thought.ledger import CUT
 from skeleton_of_thought.routers.base import FAILED
 from skeleton_of_thought.types import Answer
 
@@ -77,6 +78,8 @@ def _cut_short(reason: str | None, text: str, *, cuts: bool) -> Iterator[str]:
     """Yields a line about a text, which `text` names, if its end is missing."""
     if reason == REPEATED:
         yield f"{text} repeated itself, so it was ended"
+    elif reason == CUT:
+        yield f"{text} did not end, so it was cut at the most characters that are read"
     elif reason == "length":
         if cuts:
             yield f"{text} was cut at the token limit (--max-tokens)"

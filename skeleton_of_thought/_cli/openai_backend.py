@@ -19,7 +19,7 @@ from skeleton_of_thought._cli.backend import (
     prompt_dicts,
 )
 from skeleton_of_thought._cli.diagnostics import explain_openai, one_line
-from skeleton_of_thought.adapters.replies import ReplyEnd, read_finish_reason, read_usage
+from skeleton_of_thought.adapters.replies import FinishReasons, ReplyEnd, read_finish_reason, read_usage
 from skeleton_of_thought.drive import GRACE
 from skeleton_of_thought.errors import InvalidInput, MissingExtra
 from skeleton_of_thought.types import Call, Prompt, Reply
@@ -137,10 +137,14 @@ class _ChatCompletions:
         self._settings = settings
         self._usage_option: dict[str, Any] = {"stream_options": {"include_usage": True}}
         self._continue_option: dict[str, Any] = dict(_CONTINUE)
+        self._reasons = FinishReasons()
 
     async def stream(self, prompt: Prompt) -> AsyncIterator[str | Reply]:
         end = ReplyEnd()
         async with await self._open(prompt_dicts(prompt), prefilled=bool(prompt.prefill)) as stream:
+            if not self._usage_option:
+                # Of a server that takes the option, each whole stream has at least the usage.
+                end.reasons = self._reasons
             async for chunk in stream:
                 if (usage := getattr(chunk, "usage", None)) is not None:
                     end.usage = read_usage(usage)

@@ -69,8 +69,7 @@ class Typewriter:
             case AnswerDelta(text):
                 self._write(text)
             case AnswerRestarted():
-                # Written text cannot be taken back; the whole answer follows, set apart from it.
-                self._write("\n\n")
+                # Written text cannot be taken back; the whole answer follows, set apart by the blank line just written.
                 self.text = ""
 
     def end(self) -> None:

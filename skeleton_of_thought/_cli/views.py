@@ -124,8 +124,7 @@ class PlainView(_StreamView):
         if isinstance(event, AnswerDelta):
             self._write(event.text)
         elif isinstance(event, AnswerRestarted):
-            # Written text cannot be taken back; the whole answer follows, set apart from it.
-            self._write("\n\n")
+            # Written text cannot be taken back; the whole answer follows, set apart by the blank line just written.
             self._written.clear()
 
     def note(self, what: str) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from itertools import combinations, pairwise
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from skeleton_of_thought.types import Conversation, RouteDecision
 __all__ = ["EmbeddedRouter", "Weights", "features"]
 
 BUCKETS = 1 << 17
+_ENCODED = methodcaller("encode", errors="surrogatepass")
 _FORMAT = "sot-embedded-router 2"
 _NUMBERS = ("unit", "bias", "slope", "offset", "threshold")
 _MOST = 1e9
@@ -239,7 +240,7 @@ def features(question: Question, *, follows: bool = False) -> list[tuple[int, fl
         (hashed % BUCKETS, share)
         for names, value, count in groups
         for share in [value * math.sqrt(8 / max(count, 8))]
-        for hashed in map(zlib.crc32, map(str.encode, names))
+        for hashed in map(zlib.crc32, map(_ENCODED, names))
     ]
 
 

@@ -331,6 +331,7 @@ def test_lines_end_between_words(typed, pieces, lines):
 
 
 def test_the_text_after_a_restart_is_the_answer(typed):
-    shown, text = typed(AnswerDelta("Half a me"), AnswerRestarted(ValueError("no")), AnswerDelta("1. The points"))
+    restart = (AnswerDelta("\n\n"), AnswerRestarted(ValueError("no")))
+    shown, text = typed(AnswerDelta("Half a me"), *restart, AnswerDelta("1. The points"))
     assert shown.splitlines() == ["Half a me", "", "1. The points"]
     assert text == "1. The points"
