@@ -23,7 +23,7 @@ from skeleton_of_thought._cli.backend import ModelBackend
 from skeleton_of_thought._cli.comparison import compare, warm_up
 from skeleton_of_thought._cli.cpu_load import CpuMeter
 from skeleton_of_thought._cli.diagnostics import as_line, as_options, explain, one_line, shortcomings
-from skeleton_of_thought._cli.interrupts import INTERRUPTED, wakeup_thread
+from skeleton_of_thought._cli.interrupts import INTERRUPTED, main_thread_woken
 from skeleton_of_thought._cli.models import ModelSpec, load_backend
 from skeleton_of_thought._cli.options import parse, parser
 from skeleton_of_thought._cli.output import OutputFile
@@ -128,17 +128,12 @@ def _signals_unwind() -> Iterator[None]:
         if came[0] == (number, now) or now - came[0][1] >= GRACE:
             sys.exit(128 + number)
 
-    def wake(number: int) -> None:
-        while not came:
-            signal.pthread_kill(threading.main_thread().ident or 0, number)
-            time.sleep(0.05)
-
     before = {}
     for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
         if signal.getsignal(number) != signal.SIG_IGN:
             before[number] = signal.signal(number, leave)
     try:
-        with wakeup_thread(before if hasattr(signal, "pthread_kill") else (), wake):
+        with main_thread_woken():
             yield
     except Exception:
         if came:

@@ -1,9 +1,9 @@
-"""Ctrl-C and other signals while a model loads: the process ends at once.
+"""Ctrl-C and other signals: the main thread wakes for them, and while a model loads, the process ends at once.
 
-An exception, such as `KeyboardInterrupt`, would be raised in the middle of an import of torch, numpy or transformers.
-These misread it: numpy reports a broken installation, and a model that is being converted counts as damaged. So none is
-raised. Nothing is lost by leaving without unwinding, because files that are written while a model loads move into place
-when complete.
+While a model loads, an exception such as `KeyboardInterrupt` would be raised in the middle of an import of torch, numpy
+or transformers. These misread it: numpy reports a broken installation, and a model that is being converted counts as
+damaged. So none is raised. Nothing is lost by leaving without unwinding, because files that are written while a model
+loads move into place when complete.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import NoReturn
 
-__all__ = ["INTERRUPTED", "exit_at_once", "wakeup_thread"]
+__all__ = ["INTERRUPTED", "exit_at_once", "main_thread_woken"]
 
 INTERRUPTED = 128 + signal.SIGINT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
@@ -40,7 +40,7 @@ def exit_at_once() -> Iterator[None]:
     if not before:
         yield
         return
-    with wakeup_thread(before, _leave):
+    with _wakeup_thread(before, _leave):
         for number in before:
             signal.signal(number, lambda number, _: _leave(number))
         try:
@@ -51,13 +51,42 @@ def exit_at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def wakeup_thread(numbers: Collection[int], react: Callable[[int], object]) -> Iterator[None]:
+def main_thread_woken() -> Iterator[None]:
+    """Makes sure that the main thread, in which it must run, handles each signal soon.
+
+    A signal that comes just before the main thread begins to wait for a queue or a lock does not end the wait, and so
+    its handler would never run. Neither does a signal that the system gives to another thread. So a thread sends the
+    main one another signal, which does nothing but end the wait.
+    """
+    if not hasattr(signal, "pthread_kill") or signal.getsignal(signal.SIGURG) != signal.SIG_DFL:
+        yield
+        return
+    main, done = threading.get_ident(), threading.Event()
+
+    def wake(_: int) -> None:
+        for pause in (0.02, 0.1, 0.5):
+            if done.wait(pause):
+                return
+            signal.pthread_kill(main, signal.SIGURG)
+
+    signal.signal(signal.SIGURG, lambda *_: None)
+    try:
+        with _wakeup_thread(_SIGNALS, wake):
+            try:
+                yield
+            finally:
+                done.set()
+    finally:
+        signal.signal(signal.SIGURG, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _wakeup_thread(numbers: Collection[int], react: Callable[[int], object]) -> Iterator[None]:
     """Runs a thread that calls `react` with the number of each signal that comes.
 
     Python calls signal handlers between two bytecodes of the main thread, and in native code the next one may be
-    seconds away. The main thread may also sleep on if another thread has got the signal. The wakeup byte of a signal
-    is written at once, so a thread that reads it can react earlier, provided that the native code releases the
-    interpreter lock.
+    seconds away. The wakeup byte of a signal is written at once, so a thread that reads it can react earlier, provided
+    that the native code releases the interpreter lock.
     """
     reader, wakeup = socket.socketpair()
     wakeup.setblocking(False)
