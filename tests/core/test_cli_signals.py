@@ -118,13 +118,14 @@ def test_a_process_that_ignores_sighup_keeps_ignoring_it(monkeypatch):
 
 
 ELSEWHERE = """
-import queue, signal, sys, threading
+import queue, signal, sys, threading, time
 from skeleton_of_thought._cli.interrupts import main_thread_woken
 
 def fail(*_):
     sys.exit(7)
 
 def signal_itself():
+    time.sleep(0.3)  # until the main thread waits for the queue
     signal.pthread_kill(threading.get_ident(), int(sys.argv[1]))
     threading.Event().wait()
 
