@@ -68,16 +68,16 @@ class Defaults:
 
 def config_path() -> Path | None:
     """The file: `$SOT_CONFIG`, or `sot/config.toml` in the user's configuration directory; None without a home."""
-    if named := os.environ.get(_FILE):
-        return Path(named).expanduser()
-    if (base := os.environ.get("XDG_CONFIG_HOME")) or (sys.platform == "win32" and (base := os.environ.get("APPDATA"))):
-        folder = Path(base)
-    else:
-        try:
-            folder = Path.home() / ("Library/Application Support" if sys.platform == "darwin" else ".config")
-        except RuntimeError:
-            return None
-    return folder / "sot" / "config.toml"
+    base = os.environ.get("XDG_CONFIG_HOME") or (os.environ.get("APPDATA") if sys.platform == "win32" else None)
+    try:
+        if named := os.environ.get(_FILE):
+            return Path(named).expanduser()
+        usual = "Library/Application Support" if sys.platform == "darwin" else ".config"
+        return (Path(base) if base else Path.home() / usual) / "sot" / "config.toml"
+    except RuntimeError as error:
+        if named:
+            raise InvalidInput(f"{_FILE} names {named!r}, but there is no such home directory.") from error
+        return None
 
 
 def read_defaults(options: Options) -> Defaults:
