@@ -23,7 +23,7 @@ from skeleton_of_thought._cli.backend import ModelBackend
 from skeleton_of_thought._cli.comparison import compare, warm_up
 from skeleton_of_thought._cli.cpu_load import CpuMeter
 from skeleton_of_thought._cli.diagnostics import as_line, as_options, explain, one_line, shortcomings
-from skeleton_of_thought._cli.interrupts import INTERRUPTED
+from skeleton_of_thought._cli.interrupts import INTERRUPTED, main_thread_woken
 from skeleton_of_thought._cli.models import ModelSpec, load_backend
 from skeleton_of_thought._cli.options import parse, parser
 from skeleton_of_thought._cli.output import OutputFile
@@ -123,15 +123,18 @@ def _signals_unwind() -> Iterator[None]:
 
     def leave(number: int, _: object) -> None:
         now = time.monotonic()
-        came.append((number, now))
-        # Both may come at once, and the second one must not interrupt what restores the terminal.
-        if now - came[0][1] >= GRACE or len(came) == 1:
+        came.append((number, now))  # at once, since another signal may come between any two lines of this function
+        # Both may come together, and the second one must not interrupt what restores the terminal.
+        if came[0] == (number, now) or now - came[0][1] >= GRACE:
             sys.exit(128 + number)
 
-    numbers = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
-    before = {number: signal.signal(number, leave) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
+    before = {}
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            before[number] = signal.signal(number, leave)
     try:
-        yield
+        with main_thread_woken():
+            yield
     except Exception:
         if came:
             sys.exit(128 + came[0][0])  # it was raised while leaving: the terminal may be gone

@@ -68,20 +68,16 @@ class Defaults:
 
 def config_path() -> Path | None:
     """The file: `$SOT_CONFIG`, or `sot/config.toml` in the user's configuration directory; None without a home."""
-    if named := os.environ.get(_FILE):
-        return Path(named).expanduser()
+    base = os.environ.get("XDG_CONFIG_HOME") or (os.environ.get("APPDATA") if sys.platform == "win32" else None)
     try:
-        return _config_home() / "sot" / "config.toml"
-    except RuntimeError:
+        if named := os.environ.get(_FILE):
+            return Path(named).expanduser()
+        usual = "Library/Application Support" if sys.platform == "darwin" else ".config"
+        return (Path(base) if base else Path.home() / usual) / "sot" / "config.toml"
+    except RuntimeError as error:
+        if named:
+            raise InvalidInput(f"{_FILE} names {named!r}, but there is no such home directory.") from error
         return None
-
-
-def _config_home() -> Path:
-    if base := os.environ.get("XDG_CONFIG_HOME"):
-        return Path(base)
-    if sys.platform == "win32" and (base := os.environ.get("APPDATA")):
-        return Path(base)
-    return Path.home() / ("Library/Application Support" if sys.platform == "darwin" else ".config")
 
 
 def read_defaults(options: Options) -> Defaults:
@@ -97,7 +93,8 @@ def read_defaults(options: Options) -> Defaults:
     settings: dict[str, Setting] = {}
     for key, value in ({} if path is None else _load(path)).items():
         settings[key] = Setting(_checked(options, key, value, path), str(path))
-    if {"plain", "json"} <= {key for key, setting in settings.items() if setting.value is True}:
+    plain, as_json = settings.get("plain"), settings.get("json")
+    if plain is not None and as_json is not None and plain.value is as_json.value is True:
         raise InvalidInput(f"{path}: plain and json exclude each other: leave one of them out.")
     if model := os.environ.get(_MODEL):
         settings["model"] = Setting(model, _MODEL)
@@ -116,10 +113,12 @@ def settable(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    if not (named := os.environ.get(_FILE)) and not os.path.lexists(path):
+        return {}
     try:
         text = read_bounded(path, _LONGEST).decode("utf-8-sig")  # some editors write a byte order mark
     except FileNotFoundError:
-        if os.environ.get(_FILE):
+        if named:
             raise InvalidInput(f"{_FILE} names {str(path)!r}, but there is no such file.") from None
         return {}
     except (OSError, ValueError) as error:

@@ -1,9 +1,9 @@
-"""Ctrl-C and other signals while a model loads: the process ends at once.
+"""Ctrl-C and other signals: the main thread wakes for them, and while a model loads, the process ends at once.
 
-An exception, such as `KeyboardInterrupt`, would be raised in the middle of an import of torch, numpy or transformers.
-These misread it: numpy reports a broken installation, and a model that is being converted counts as damaged. So none is
-raised. Nothing is lost by leaving without unwinding, because files that are written while a model loads move into place
-when complete.
+While a model loads, an exception such as `KeyboardInterrupt` would be raised in the middle of an import of torch, numpy
+or transformers. These misread it: numpy reports a broken installation, and a model that is being converted counts as
+damaged. So none is raised. Nothing is lost by leaving without unwinding, because files that are written while a model
+loads move into place when complete.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import NoReturn
 
-__all__ = ["INTERRUPTED", "exit_at_once"]
+__all__ = ["INTERRUPTED", "exit_at_once", "main_thread_woken"]
 
 INTERRUPTED = 128 + signal.SIGINT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
@@ -32,13 +32,17 @@ def exit_at_once() -> Iterator[None]:
     Does nothing outside the main thread. A process that ignores one of the signals, as shells start background
     processes, keeps ignoring it.
     """
-    main = threading.current_thread() is threading.main_thread()
-    taken = [number for number in _SIGNALS if main and signal.getsignal(number) not in (signal.SIG_IGN, None)]
-    if not taken:
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _SIGNALS:
+            if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None):
+                before[number] = handler
+    if not before:
         yield
         return
-    with _wakeup_thread(taken):
-        before = {number: signal.signal(number, lambda number, _: _leave(number)) for number in taken}
+    with _wakeup_thread(before, _leave):
+        for number in before:
+            signal.signal(number, lambda number, _: _leave(number))
         try:
             yield
         finally:
@@ -47,8 +51,38 @@ def exit_at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _wakeup_thread(taken: Sequence[int]) -> Iterator[None]:
-    """Runs a thread that reacts to the signals too.
+def main_thread_woken() -> Iterator[None]:
+    """Makes sure that the main thread, in which it must run, handles each signal soon.
+
+    A signal that comes just before the main thread begins to wait for a queue or a lock does not end the wait, and so
+    its handler would never run. Neither does a signal that the system gives to another thread. So a thread sends the
+    main one another signal, which does nothing but end the wait.
+    """
+    if not hasattr(signal, "pthread_kill") or signal.getsignal(signal.SIGURG) != signal.SIG_DFL:
+        yield
+        return
+    main, done = threading.get_ident(), threading.Event()
+
+    def wake(_: int) -> None:
+        for pause in (0.02, 0.1, 0.5):
+            if done.wait(pause):
+                return
+            signal.pthread_kill(main, signal.SIGURG)
+
+    signal.signal(signal.SIGURG, lambda *_: None)
+    try:
+        with _wakeup_thread(_SIGNALS, wake):
+            try:
+                yield
+            finally:
+                done.set()
+    finally:
+        signal.signal(signal.SIGURG, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _wakeup_thread(numbers: Collection[int], react: Callable[[int], object]) -> Iterator[None]:
+    """Runs a thread that calls `react` with the number of each signal that comes.
 
     Python calls signal handlers between two bytecodes of the main thread, and in native code the next one may be
     seconds away. The wakeup byte of a signal is written at once, so a thread that reads it can react earlier, provided
@@ -60,8 +94,9 @@ def _wakeup_thread(taken: Sequence[int]) -> Iterator[None]:
     def listen() -> None:
         with reader:
             while data := reader.recv(64):
-                for number in set(taken) & set(data):
-                    _leave(number)
+                for number in data:
+                    if number in numbers:
+                        react(number)
 
     thread = threading.Thread(target=listen, name="sot-interrupts", daemon=True)
     thread.start()

@@ -132,8 +132,10 @@ def _check_ask(args: argparse.Namespace, command: argparse.ArgumentParser) -> No
 
 
 def _commands(made: argparse.ArgumentParser) -> dict[str, Any]:
-    found = next(action for action in made._actions if isinstance(action, argparse._SubParsersAction))
-    return dict(found.choices)
+    for action in made._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
 
 
 def parser() -> argparse.ArgumentParser:

@@ -117,6 +117,32 @@ def test_a_process_that_ignores_sighup_keeps_ignoring_it(monkeypatch):
     assert signal.getsignal(TERM) == signal.SIG_DFL
 
 
+ELSEWHERE = """
+import queue, signal, sys, threading, time
+from skeleton_of_thought._cli.interrupts import main_thread_woken
+
+def fail(*_):
+    sys.exit(7)
+
+def signal_itself():
+    time.sleep(0.3)  # until the main thread waits for the queue
+    signal.pthread_kill(threading.get_ident(), int(sys.argv[1]))
+    threading.Event().wait()
+
+signal.signal(int(sys.argv[1]), fail)
+with main_thread_woken():
+    threading.Thread(target=signal_itself, daemon=True).start()
+    queue.SimpleQueue().get()
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, TERM, HUP])
+def test_the_main_thread_wakes_for_a_signal_that_another_thread_got(sent):
+    """Without help it would wait for the queue for ever."""
+    done = subprocess.run([sys.executable, "-c", ELSEWHERE, str(int(sent))], env=ENV, timeout=60, check=False)
+    assert done.returncode == 7
+
+
 # --- streams ---
 
 
