@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from skeleton_of_thought.context import with_context
 from skeleton_of_thought.parsing.special_tokens import MAY_BE_SPECIAL, break_special_tokens
+from skeleton_of_thought.pickling import Portable
 from skeleton_of_thought.types import Conversation, Hints, Message, Point, Prompt, Skeleton
 from skeleton_of_thought.types.calls import with_hints
 
@@ -72,6 +73,8 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "direct": frozenset({"question", "context"}),
 }
 """The placeholders of each stage. `context` is empty without retrieval."""
+
+_TEXTS = frozenset({"question", "context", "skeleton", "titles", "title", "draft"})
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _QUOTED = ("skeleton", "titles", "title", "draft", "context")
@@ -136,8 +139,9 @@ class PromptTemplate:
         if hints.max_tokens is None and self.tokens_per is not None:
             name, tokens = self.tokens_per
             value = values[name]
-            # A number as it is; for a text, the most tokens that it is likely to have.
-            units = int(value) if value.isdecimal() else len(value.encode()) // 2 + 64
+            # A number as it is; for a text, which may be all digits, the most tokens that it is likely to have.
+            number = name not in _TEXTS and len(value) < 10 and value.isdecimal()
+            units = int(value) if number else len(value.encode(errors="replace")) // 2 + 64
             hints = replace(hints, max_tokens=tokens * units)
         return Prompt(messages, fill(self.prefill, values) if prefill else "", hints)
 
@@ -217,7 +221,7 @@ def unknown_placeholders(template: PromptTemplate, known: Collection[str]) -> tu
 
 
 @dataclass(frozen=True)
-class FilledTemplate:
+class FilledTemplate(Portable):
     """A template with values of the caller's for its own placeholders.
 
     Attributes:

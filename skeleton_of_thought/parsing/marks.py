@@ -10,7 +10,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from skeleton_of_thought.parsing.mark import Mark, pattern
+from skeleton_of_thought.parsing.mark import LONE_SURROGATE, Mark, pattern
 from skeleton_of_thought.parsing.numerals import numeral_value
 from skeleton_of_thought.parsing.signs import (
     BOLD_LEVEL,
@@ -326,7 +326,6 @@ def intro_list(line: str) -> Mark | None:
 _TOKENS = pattern(r"`[^`]*`|\*+|_+")
 _INVISIBLE = dict.fromkeys((*range(9), *range(14, 28), *range(127, 133), *range(134, 160), 0x200B, 0x2060, 0xFEFF))
 _LINE_BREAK = pattern(r"<br ?/?>")
-_SURROGATE = pattern(r"[\ud800-\udfff]")
 _LEADING = pattern(rf"(?:[{DASHES}*+]\s+|[{DOTS}{SIGNS}]\ufe0f?\s*|#{{1,6}}\s+)")
 _ABBREVIATION = pattern(r"(?:^|[\s(])(?:[^\W\d_]\.){2,}$")
 
@@ -345,7 +344,7 @@ def clean_title(raw: str, opened: str = "") -> str:
 
 def _clean_title(raw: str, opened: str) -> str:
     text = _LINE_BREAK.sub(" ", raw.lstrip()[: TITLE_LIMIT * 4].translate(_INVISIBLE))
-    text = _SURROGATE.sub("\ufffd", " ".join(text.split()))
+    text = LONE_SURROGATE.sub("\ufffd", " ".join(text.split()))
     while True:
         if leading := _LEADING.match(text):
             text = text[leading.end() :]

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from skeleton_of_thought.pickling import Portable
 from skeleton_of_thought.types.answer import Message, Point, RouteDecision, Stage, Usage
 
 __all__ = [
@@ -84,7 +85,7 @@ def with_hints(state: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Call:
+class Call(Portable):
     """A call that the driver opens.
 
     Attributes:
@@ -98,6 +99,7 @@ class Call:
         timeout: Seconds from opening after which the driver gives up and reports `PointTimeout`.
         router: The router, for calls of stage `route`.
         structured: Whether the titles of a skeleton are wanted as data, see `Reply.titles`.
+        max_chars: The most characters of text that are wanted; None for no limit.
     """
 
     id: int
@@ -109,6 +111,7 @@ class Call:
     timeout: float | None = None
     router: Any = field(default=None, compare=False, repr=False)
     structured: bool = False
+    max_chars: int | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Reply:
+class Reply(Portable):
     """How a call ended, reported by the backend after its last text.
 
     Attributes:
@@ -180,7 +183,10 @@ class Reply:
             prompts are then those without retrieval.
         refusal: The model's refusal, if its API keeps it apart from text. The reply then failed, whatever its finish
             reason.
-        instead: The other content of a reply without text, if the backend knows it: `"reasoning"`, `"tool calls"`.
+        instead: The other content of a reply without text, if the backend knows it: `"reasoning"`, `"tool calls"`,
+            `"other content"`.
+        doubtful: Whether its stream may have broken off: it ended without a finish reason, and nobody knows yet
+            whether the model gives any. A call that can be made again is; otherwise the reply counts as whole.
     """
 
     usage: Usage | None = None
@@ -192,6 +198,7 @@ class Reply:
     context: str = ""
     refusal: str = ""
     instead: str = ""
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)
