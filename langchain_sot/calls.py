@@ -28,7 +28,7 @@ from skeleton_of_thought.adapters.hints import engine_settings, token_limit
 from skeleton_of_thought.adapters.replies import ReplyEnd, aclose_stream, close_stream
 from skeleton_of_thought.drive import AsyncTogether, Together
 from skeleton_of_thought.together import Whole
-from skeleton_of_thought.types import Call, Reply, Usage
+from skeleton_of_thought.types import Call, Prompt, Reply, Usage
 
 if TYPE_CHECKING:
     from langchain_sot.local.chat_transformers import ChatTransformers
@@ -233,12 +233,14 @@ class ModelCalls:
             return _Request(llm, given, config, kwargs, model)
         if call.timeout is not None:
             kwargs = with_timeout(model.members, kwargs, call.timeout)
+        if model.native:
+            prompt = prompt.exact or prompt
+            kwargs = _with_quoted(kwargs, prompt, cast("ChatTransformers", model.model))
         if call.structured and (structured := _structured(llm, kwargs, call, model)) is not None:
             llm, bindings, kwargs = unbind(structured, {})
             config = with_bindings(bindings, config)
             return _Request(llm, convert_messages(prompt), config, kwargs, model, structured=True)
         if model.native:
-            prompt = prompt.exact or prompt
             kwargs = _native(kwargs, call, cast("ChatTransformers", model.model))
         if model.text:
             return _Request(llm, render_text(prompt), config, kwargs, model)
@@ -267,11 +269,15 @@ def _native(kwargs: Mapping[str, Any], call: Call, model: ChatTransformers) -> d
     settings["stop_after_text"] = call.prompt.hints.stop
     own = kwargs.get("max_tokens", model.max_tokens)
     settings["max_tokens"] = token_limit(call, own, chosen=chosen, reasons=reasons)
-    prompt = call.prompt.exact or call.prompt
-    if prompt.quoted and kwargs.get("split_special_tokens", model.split_special_tokens) is not True:
-        texts = [*(settings.get("split_special_tokens") or ()), *model.engine.with_special_tokens(prompt.quoted)]
-        settings |= {"split_special_tokens": texts} if texts else {}
-    return {**settings, "prefill": prompt.prefill}
+    return {**settings, "prefill": (call.prompt.exact or call.prompt).prefill}
+
+
+def _with_quoted(kwargs: Mapping[str, Any], prompt: Prompt, model: ChatTransformers) -> Mapping[str, Any]:
+    """The keyword arguments with the quoted texts of the prompt in which the tokenizer may read a special token."""
+    own = kwargs.get("split_special_tokens", model.split_special_tokens)
+    if own is True or not (texts := model.engine.with_special_tokens(prompt.quoted)):
+        return kwargs
+    return {**kwargs, "split_special_tokens": [*(own or ()), *texts]}
 
 
 # --- replies ---

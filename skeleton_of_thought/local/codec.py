@@ -149,7 +149,7 @@ class TextCodec:
         every = split_special_tokens is True or (self.split_special_tokens and split_special_tokens is not False)
         quoted = (prompt.exact or prompt).quoted if isinstance(prompt, Prompt) else ()
         if every or quoted or split_special_tokens:
-            texts = None if every else (*quoted, *(split_special_tokens or ()))
+            texts = None if every else (*quoted, *_given(split_special_tokens))
             rendered, ids = self._splitter.split(
                 functools.partial(self._text, prompt, prefill, tools, at_once), self._tokenize, rendered, texts
             )
@@ -349,6 +349,17 @@ class StopStrings:
             start = 0 if self._begun else len(held) - len(held.lstrip())
             ends += [held.find(stop, start) for stop in self._after_text]
         return min([at for at in ends if at >= 0], default=-1)
+
+
+def _given(split_special_tokens: SplitTokens) -> Sequence[str]:
+    """The texts in which no special token is read, as a request gives them."""
+    if isinstance(split_special_tokens, bool | None):
+        return ()
+    if isinstance(split_special_tokens, str) or not all(isinstance(text, str) for text in split_special_tokens):
+        raise InvalidInput(
+            f"split_special_tokens is {split_special_tokens!r:.60}; it must be True, False or a list of texts."
+        )
+    return split_special_tokens
 
 
 def _as_chat(prompt: ChatInput) -> list[dict[str, Any]]:

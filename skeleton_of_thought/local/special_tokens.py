@@ -76,11 +76,16 @@ class SpecialTokenSplitter:
             quoted: The quoted texts; None for all texts of the messages.
         """
         texts: list[str] = []
+
+        def keep(text: str) -> str:
+            texts.append(text)
+            return text
+
         if quoted is None:
-            render(lambda text: texts.append(text) or text)
+            render(keep)
         suspects = self.suspects(texts if quoted is None else quoted)
         if suspects and quoted is not None:
-            render(lambda text: texts.append(text) or text)
+            render(keep)
             suspects += self._exclusively(lambda: self._changed(suspects, texts))
         if not suspects:
             return rendered, tokenize(rendered.text)
@@ -129,8 +134,8 @@ class TokenReader:
             tokenizer: A Hugging Face tokenizer.
             template: The source of its chat template.
         """
-        named = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=False)
-        tokens = {id_: AddedToken(str(text), special=True) for text, id_ in named}
+        special = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=False)
+        tokens = {id_: AddedToken(str(text), special=True) for text, id_ in special}
         try:
             added = tokenizer.added_tokens_decoder
         except (AttributeError, NotImplementedError):  # tokenizers outside transformers
@@ -148,8 +153,9 @@ class TokenReader:
         if normalizer is not None:
             texts += [normalizer.normalize_str(text).strip() for text in texts]
         first = "".join(sorted({re.escape(text[0]) for text in texts if text}))
-        unknown = {getattr(tokenizer, "unk_token_id", None)} - {getattr(tokenizer, name, None) for name in _ROLES}
-        return cls(tokens, frozenset(unknown - {None}), re.compile(f"[{first}]" if first else "(?!)"), normalizer)
+        named = {getattr(tokenizer, name, None) for name in _ROLES}
+        unknown = {id_ for id_ in (getattr(tokenizer, "unk_token_id", None),) if id_ is not None} - named
+        return cls(tokens, frozenset(unknown), re.compile(f"[{first}]" if first else "(?!)"), normalizer)
 
     def suspects(self, texts: Iterable[str]) -> list[str]:
         """Those of the texts that may have a special token."""

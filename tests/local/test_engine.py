@@ -237,7 +237,8 @@ def test_the_typed_keywords_are_those_that_the_engine_takes() -> None:
     for name, expected in get_type_hints(LocalEngine.__init__).items():
         if name in own:
             assert get_type_hints(EngineSettings)[name] == expected
-    assert DecodingSettings.__annotations__.keys() == {*SamplingParams.__dataclass_fields__, "prefill", "tools"}
+    further = {"prefill", "tools", "split_special_tokens"}
+    assert DecodingSettings.__annotations__.keys() == {*SamplingParams.__dataclass_fields__, *further}
     assert LoadingSettings.__annotations__.keys() > {*own, *inspect.signature(load_model).parameters} - {
         "name",
         "model_kwargs",
