@@ -16,7 +16,7 @@ from skeleton_of_thought.adapters.replies import BROKEN_OFF, ending, lacks_text
 from skeleton_of_thought.board import Action
 from skeleton_of_thought.draft import REPEATED, Draft, PointWriting
 from skeleton_of_thought.errors import InvalidInput, ReplyError
-from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton
+from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton, without_reasoning
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
 from skeleton_of_thought.restarts import restart_point, void_point, void_skeleton
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, Router, check_router, failure_decision, races
@@ -284,7 +284,8 @@ class AnswerFlow(SourcesFlow):
         if not failed or reading.points or len(reply.titles or ()) > 1:
             self._show_points(reading.close(truncated=failed or reason == "length", titles=reply.titles))
         given = call.prompt.prefill.strip() if call.prompt else ""
-        failed = failed or (reply.titles is None and reading.written.text.strip() == given)
+        if not reading.points and reply.titles is None:
+            failed = failed or without_reasoning(reading.written.text).strip() == given
         if failed and reason not in FINAL and not reading.points and call.attempt <= self.settings.max_retries:
             self._open_skeleton(call.attempt + 1)
         elif len(reading.points) >= self.settings.min_points:
