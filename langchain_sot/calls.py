@@ -238,6 +238,7 @@ class ModelCalls:
             config = with_bindings(bindings, config)
             return _Request(llm, convert_messages(prompt), config, kwargs, model, structured=True)
         if model.native:
+            prompt = prompt.exact or prompt
             kwargs = _native(kwargs, call, cast("ChatTransformers", model.model))
         if model.text:
             return _Request(llm, render_text(prompt), config, kwargs, model)
@@ -266,7 +267,11 @@ def _native(kwargs: Mapping[str, Any], call: Call, model: ChatTransformers) -> d
     settings["stop_after_text"] = call.prompt.hints.stop
     own = kwargs.get("max_tokens", model.max_tokens)
     settings["max_tokens"] = token_limit(call, own, chosen=chosen, reasons=reasons)
-    return {**settings, "prefill": call.prompt.prefill}
+    prompt = call.prompt.exact or call.prompt
+    if prompt.quoted and kwargs.get("split_special_tokens", model.split_special_tokens) is not True:
+        texts = [*(settings.get("split_special_tokens") or ()), *model.engine.with_special_tokens(prompt.quoted)]
+        settings |= {"split_special_tokens": texts} if texts else {}
+    return {**settings, "prefill": prompt.prefill}
 
 
 # --- replies ---

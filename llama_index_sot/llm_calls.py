@@ -213,10 +213,11 @@ class ResolvedLLM:
         assert call.prompt is not None, "retrievals call no model"
         if self.native is not None:
             # Text is passed on unchanged: an adopted model formats it as the original LLM would.
-            kwargs = {**_native_kwargs(self.native, call), **self.kwargs}
-            if self.takes_messages or len(call.prompt.messages) > 1:
-                return _Request(True, chat_messages(call.prompt, self.system_prompt), kwargs)
-            return _Request(False, call.prompt.messages[0].text, kwargs)
+            prompt = call.prompt.exact or call.prompt
+            kwargs = {**_native_kwargs(self.native, call, prompt), **self.kwargs}
+            if self.takes_messages or len(prompt.messages) > 1:
+                return _Request(True, chat_messages(prompt, self.system_prompt), kwargs)
+            return _Request(False, prompt.messages[0].text, kwargs)
         # Users choose a router's limit; the limits of other prompts are estimates for small models.
         limit = call.prompt.hints.max_tokens if call.stage == "route" else None
         kwargs = {"max_tokens": limit, **self.kwargs} if limit else {**self.kwargs}
@@ -235,13 +236,15 @@ class _Request:
     kwargs: dict[str, Any]
 
 
-def _native_kwargs(llm: TransformersLLM, call: Call) -> dict[str, Any]:
-    assert call.prompt is not None
-    reasons = not call.prompt.prefill and bool(llm.engine.reasons)
-    hints = engine_settings(call.prompt.hints, reasons=reasons)
+def _native_kwargs(llm: TransformersLLM, call: Call, prompt: Prompt) -> dict[str, Any]:
+    reasons = not prompt.prefill and bool(llm.engine.reasons)
+    hints, split = engine_settings(prompt.hints, reasons=reasons), llm.split_special_tokens
+    if split is not True and prompt.quoted:
+        split = [*(split or ()), *llm.engine.with_special_tokens(prompt.quoted)]
     return {
         **hints,
-        "prefill": call.prompt.prefill,
+        "prefill": prompt.prefill,
+        "split_special_tokens": split or None,
         "max_tokens": token_limit(call, llm.max_tokens, chosen="max_tokens" in llm.model_fields_set, reasons=reasons),
         "min_new_tokens": max(hints["min_new_tokens"], llm.min_new_tokens),
     }

@@ -16,7 +16,8 @@ from skeleton_of_thought.adapters.replies import BROKEN_OFF, ending, lacks_text
 from skeleton_of_thought.board import Action
 from skeleton_of_thought.draft import REPEATED, Draft, PointWriting
 from skeleton_of_thought.errors import InvalidInput, ReplyError
-from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton, without_reasoning
+from skeleton_of_thought.ledger import CUT
+from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton, first_titles, without_reasoning
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
 from skeleton_of_thought.restarts import restart_point, void_point, void_skeleton
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, Router, check_router, failure_decision, races
@@ -121,6 +122,10 @@ class AnswerFlow(SourcesFlow):
             self._read_merge(call, text)
 
     def _end(self, call: Call, rest: str, reply: Reply) -> None:
+        if reply.finish_reason == CUT:
+            what = f"point {call.point.index}" if call.point else call.stage
+            name = f"max_{call.stage if call.stage in ('skeleton', 'point') else 'answer'}_chars"
+            logger.warning("The model's reply (%s) was cut at %d characters; see %s.", what, call.max_chars, name)
         if reply.doubtful and self._can_repeat(call):
             self._fail(call, ConnectionError(BROKEN_OFF))
         elif call.stage == "route":
@@ -142,12 +147,9 @@ class AnswerFlow(SourcesFlow):
             return False
         if call.point is not None:
             return not self._points[call.point.index].released
-        # The text of a direct answer shows at once.
-        return not self._shows_merge() if call.stage == "merge" else self._can_repeat_skeleton(call)
-
-    def _can_repeat_skeleton(self, call: Call) -> bool:
-        released = self._release.first_text is not None
-        return call.stage == "skeleton" and call.attempt <= self.settings.max_retries and not released
+        if call.stage == "merge":
+            return not self._shows_merge()
+        return call.stage == "skeleton" and self._release.first_text is None
 
     def _fail(self, call: Call, error: Exception) -> None:
         if call.stage == "route":
@@ -278,11 +280,14 @@ class AnswerFlow(SourcesFlow):
 
     def _end_skeleton(self, call: Call, rest: str, reply: Reply) -> None:
         reading, reason = self._draft.reading, ending(reply)
+        most, titles = self.settings.max_skeleton_chars, reply.titles
+        if titles and most is not None and sum(map(len, titles)) > most:
+            reason, titles = CUT, first_titles(titles, most)
         failed = reason in FAILED
         self._show_points(reading.feed(rest))
         # Half a title alone, which a limit may leave, is no skeleton of a reply that failed.
-        if not failed or reading.points or len(reply.titles or ()) > 1:
-            self._show_points(reading.close(truncated=failed or reason == "length", titles=reply.titles))
+        if not failed or reading.points or len(titles or ()) > 1:
+            self._show_points(reading.close(truncated=failed or reason in ("length", CUT), titles=titles))
         given = call.prompt.prefill.strip() if call.prompt else ""
         if not reading.points and reply.titles is None:
             failed = failed or without_reasoning(reading.written.text).strip() == given
@@ -298,12 +303,13 @@ class AnswerFlow(SourcesFlow):
         else:
             # The model then answers, or does not, as it does without a skeleton.
             fault = f"there is no skeleton: {describe_failure(reply)[0]}" if failed else ""
-            self._draft.reason = fault or f"the skeleton had {len(reading.points)} usable point(s)"
+            within = f" in its first {most} characters" if reason == CUT else ""
+            self._draft.reason = fault or f"the skeleton had {len(reading.points)} usable point(s){within}"
             reading.points = []
             self._answer_directly()
 
     def _fail_skeleton(self, call: Call, error: Exception) -> None:
-        if self._can_repeat_skeleton(call):
+        if self._can_repeat(call):
             self._draft.reading.void()
             if self._draft.reading.voided:
                 self._void_skeleton()

@@ -12,6 +12,7 @@ from skeleton_of_thought.adapters.replies import ending
 from skeleton_of_thought.board import CallFlow
 from skeleton_of_thought.draft import Draft
 from skeleton_of_thought.errors import MergeError
+from skeleton_of_thought.ledger import CUT
 from skeleton_of_thought.restarts import restart_answer, void_merge, void_text
 from skeleton_of_thought.templates import AnswerPrompts
 from skeleton_of_thought.text.assembly import POINT_BREAK, WholeText
@@ -87,6 +88,8 @@ class MergeWriting:
         if reason == "length":
             why = f"The model ended its text before it was complete (finish reason {reply.finish_reason!r})."
             return MergeError(f"{why} Allow it more tokens, or fewer or shorter points.")
+        if reason == CUT:
+            return MergeError("The model wrote more than max_answer_chars, and did not end its text.")
         return None if self.pieces else MergeError("The model gave no text.")
 
 
@@ -156,7 +159,7 @@ class MergeFlow(CallFlow):
         self._show_merge(merge, merge.close())
         if (fault := merge.final_fault(reply)) is not None:
             # A model that repeats itself or its prompt, or that was stopped, would most likely do so again.
-            final = merge.fault is not None or ending(reply) in FINAL
+            final = merge.fault is not None or ending(reply) in (*FINAL, CUT)
             self._fail_merge(fault, self.settings.max_retries + 1 if final else call.attempt)
             return
         self._draft.merged = True

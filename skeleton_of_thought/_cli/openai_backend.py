@@ -99,7 +99,9 @@ def check_address(url: str, what: str) -> None:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise InvalidInput(f"{what} cannot be used: {error}.") from error
+        # The error names a part of the address, which may be one of a password.
+        why = str(error).split(" as ")[0] if str(error).startswith("Port ") else "its host is not valid"
+        raise InvalidInput(f"{what} cannot be used: {why}.") from error
     if parts.scheme not in ("http", "https") or not host or re.search(r"[\s\x00-\x1f\x7f]", url):
         raise InvalidInput(f"{what} must be like http://host:port/v1.")
 
@@ -123,7 +125,7 @@ def _client(base_url: str | None) -> tuple[openai.AsyncOpenAI, bool]:
         # Few other servers want a key, but the SDK always does.
         return openai.AsyncOpenAI(api_key=key or "none", base_url=url), url is not None
     except httpx.InvalidURL as error:
-        raise InvalidInput(f"The server's address {url!r} cannot be used: {error}") from error
+        raise InvalidInput(f"The server's address {url!r} cannot be used: its host or port is not valid.") from error
 
 
 class _ChatCompletions:

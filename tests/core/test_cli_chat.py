@@ -319,7 +319,8 @@ def typed(monkeypatch):
         (["first\n\n", "  - indented"], ["first", "", "  - indented"]),
         (["x" * 25, " y"], ["x" * 25, "y"]),
         (["月が光る 月が光る 月が光る"], ["月が光る 月が光る", "月が光る"]),
-        (["\x1b[31mred\x07"], ["[31mred"]),
+        (["\x1b[31mred\x07"], ["red�"]),
+        (["\x1b[3", "1mred ", "\x9b2J"], ["red �2J"]),
         ([], []),
     ],
 )

@@ -390,6 +390,9 @@ _SETTINGS = {
     "point_words": ("int", 40),
     "join": ("Literal['numbered', 'headings', 'paragraphs']", "numbered"),
     "merge": ("bool", False),
+    "max_skeleton_chars": ("int | None", 200_000),
+    "max_point_chars": ("int | None", 200_000),
+    "max_answer_chars": ("int | None", 1_000_000),
     "stop_loops": ("bool", False),
 }
 _ANSWER = _SETTINGS | {
