@@ -148,7 +148,8 @@ class CallRoute:
             pause = direct.pause(reader.end())
             yield from direct.rest(pause)
             config = _as_another_run(config)
-        direct.end()
+        if self.direct is not None:
+            self.direct.end()
 
     async def astream(
         self, llm: Runnable[Any, Any], value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
