@@ -33,7 +33,7 @@ from skeleton_of_thought.types import Call, Prompt, Reply, Usage
 if TYPE_CHECKING:
     from langchain_sot.local.chat_transformers import ChatTransformers
 
-__all__ = ["ModelCalls"]
+__all__ = ["ModelCalls", "ReplyReader"]
 
 
 # --- calls ---
@@ -82,10 +82,10 @@ class _Request:
             return self.llm.astream(self.input, config, **self.kwargs)
         return aopen_stream(self.llm, self.input, config, self.kwargs)
 
-    def reader(self) -> _ReplyReader:
+    def reader(self) -> ReplyReader:
         """Reads the reply."""
         end = ReplyEnd(reasons=self.model.reasons)
-        return _ReplyReader(end, self.input if self.model.text else "", structured=self.structured)
+        return ReplyReader(end, self.input if self.model.text else "", structured=self.structured)
 
 
 @dataclass(frozen=True)
@@ -294,7 +294,7 @@ def _whole(request: _Request, output: Any) -> Whole | Exception:
         return error
 
 
-class _ReplyReader:
+class ReplyReader:
     """Reads the text of a reply, and how it ended, from its chunks or from the whole message.
 
     Args:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, get_args
 
 from skeleton_of_thought import events
@@ -18,7 +18,7 @@ from skeleton_of_thought.draft import REPEATED, Draft, PointWriting
 from skeleton_of_thought.errors import InvalidInput, ReplyError
 from skeleton_of_thought.ledger import CUT
 from skeleton_of_thought.parsing.mark import LONE_SURROGATE
-from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton
+from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton, first_titles, without_reasoning
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
 from skeleton_of_thought.restarts import restart_point, void_point, void_skeleton
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, Router, check_router, failure_decision, races
@@ -148,12 +148,9 @@ class AnswerFlow(SourcesFlow):
             return False
         if call.point is not None:
             return not self._points[call.point.index].released
-        # The text of a direct answer shows at once.
-        return not self._shows_merge() if call.stage == "merge" else self._can_repeat_skeleton(call)
-
-    def _can_repeat_skeleton(self, call: Call) -> bool:
-        released = self._release.first_text is not None
-        return call.stage == "skeleton" and call.attempt <= self.settings.max_retries and not released
+        if call.stage == "merge":
+            return not self._shows_merge()
+        return call.stage == "skeleton" and self._release.first_text is None
 
     def _fail(self, call: Call, error: Exception) -> None:
         if call.stage == "route":
@@ -286,14 +283,15 @@ class AnswerFlow(SourcesFlow):
         reading, reason = self._draft.reading, ending(reply)
         most, titles = self.settings.max_skeleton_chars, reply.titles
         if titles and most is not None and sum(map(len, titles)) > most:
-            reason, titles = CUT, _first_titles(titles, most)
+            reason, titles = CUT, first_titles(titles, most)
         failed = reason in FAILED
         self._show_points(reading.feed(rest))
         # Half a title alone, which a limit may leave, is no skeleton of a reply that failed.
         if not failed or reading.points or len(titles or ()) > 1:
             self._show_points(reading.close(truncated=failed or reason in ("length", CUT), titles=titles))
         given = call.prompt.prefill.strip() if call.prompt else ""
-        failed = failed or (reply.titles is None and reading.written.text.strip() == given)
+        if not reading.points and reply.titles is None:
+            failed = failed or without_reasoning(reading.written.text).strip() == given
         if failed and reason not in FINAL and not reading.points and call.attempt <= self.settings.max_retries:
             self._open_skeleton(call.attempt + 1)
         elif len(reading.points) >= self.settings.min_points:
@@ -312,7 +310,7 @@ class AnswerFlow(SourcesFlow):
             self._answer_directly()
 
     def _fail_skeleton(self, call: Call, error: Exception) -> None:
-        if self._can_repeat_skeleton(call):
+        if self._can_repeat(call):
             self._draft.reading.void()
             if self._draft.reading.voided:
                 self._void_skeleton()
@@ -446,14 +444,3 @@ class AnswerFlow(SourcesFlow):
     def answer(self) -> Answer:
         """The answer as far as it is: complete once `finished`, partial before."""
         return self._draft.answer(self._offset)
-
-
-def _first_titles(titles: Sequence[str], most: int) -> tuple[str, ...]:
-    """The first titles as whole, as many as have this many characters together, and a piece of the next one."""
-    found, room = [], most
-    for title in titles:
-        found.append(title[:room])
-        room -= len(title)
-        if room <= 0:
-            break
-    return tuple(found)

@@ -159,7 +159,7 @@ class MergeFlow(CallFlow):
         self._show_merge(merge, merge.close())
         if (fault := merge.final_fault(reply)) is not None:
             # A model that repeats itself or its prompt, or that was stopped, would most likely do so again.
-            final = merge.fault is not None or ending(reply) in FINAL
+            final = merge.fault is not None or ending(reply) in (*FINAL, CUT)
             self._fail_merge(fault, self.settings.max_retries + 1 if final else call.attempt)
             return
         self._draft.merged = True

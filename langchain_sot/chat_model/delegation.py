@@ -18,7 +18,7 @@ from langchain_sot.messages import convert_message
 from langchain_sot.models.resolution import find_model, read_traits, resolve, with_bindings
 from langchain_sot.models.wrappers import rebound
 from skeleton_of_thought.adapters.as_model import PER_CALL_SETTINGS, suits_points
-from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
+from skeleton_of_thought.adapters.replies import aclosing_stream
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Conversation
 
@@ -73,32 +73,27 @@ class DelegatingChatModel(BaseChatModel):
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> AIMessage:
         llm, config, kwargs = self._chosen(route, self._call_config(config), kwargs)
-        return route.message(llm.invoke(self._delegated_input(route, value), config, **kwargs))
+        return route.invoke(llm, self._delegated_input(route, value), config, kwargs)
 
     async def _ainvoke_llm(
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> AIMessage:
         llm, config, kwargs = self._chosen(route, self._call_config(config), kwargs)
-        return route.message(await llm.ainvoke(self._delegated_input(route, value), config, **kwargs))
+        return await route.ainvoke(llm, self._delegated_input(route, value), config, kwargs)
 
     def _stream_llm(
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> Generator[AIMessageChunk]:
-        # Unwrapped, because a binding that is closed early leaves its model's stream open.
         llm, config, kwargs = self._chosen(route, self._call_config(config), kwargs)
-        with closing_stream(llm.stream(self._delegated_input(route, value), config, **kwargs)) as chunks:
-            for chunk in chunks:
-                yield route.chunk(chunk)
-        route.end()
+        yield from route.stream(llm, self._delegated_input(route, value), config, kwargs)
 
     async def _astream_llm(
         self, route: CallRoute, value: LanguageModelInput, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> AsyncGenerator[AIMessageChunk]:
         llm, config, kwargs = self._chosen(route, self._call_config(config), kwargs)
-        async with aclosing_stream(llm.astream(self._delegated_input(route, value), config, **kwargs)) as chunks:
+        async with aclosing_stream(route.astream(llm, self._delegated_input(route, value), config, kwargs)) as chunks:
             async for chunk in chunks:
-                yield route.chunk(chunk)
-        route.end()
+                yield chunk
 
     def _delegated_call(
         self, route: CallRoute, value: Any, config: Mapping[str, Any], kwargs: Mapping[str, Any]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -12,13 +13,15 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 
+from langchain_sot.calls import ReplyReader
 from langchain_sot.chat_model.message import as_chunk, as_message, with_usage
 from langchain_sot.interrupts import dropped
 from langchain_sot.messages import convert_message, message_usage
-from langchain_sot.models.resolution import ChainModels
+from langchain_sot.models.resolution import ChainModels, find_model
 from langchain_sot.plan import AnswerPlan
 from langchain_sot.routers import ChildRunRouter
 from skeleton_of_thought.adapters.as_model import DirectRecord, KnownDecision
+from skeleton_of_thought.adapters.replies import FinishReasons, ReplyEnd, aclosing_stream, closing_stream
 from skeleton_of_thought.routers.base import decide_at_once
 from skeleton_of_thought.types import Conversation
 
@@ -33,7 +36,12 @@ class DirectAnswer(DirectRecord):
 
     The model's messages stay as they are, but for `route`, `reason`, `skeleton` and `errors`, which are added to the
     `response_metadata` of the message or of the first chunk. When the answer is complete, the router learns from it.
+
+    A reply without any text is asked for again, as the chain does. So chunks are held back as long as they have no
+    content.
     """
+
+    _held: list[AIMessageChunk] = field(default_factory=list, init=False)
 
     def message(self, message: AIMessage) -> AIMessage:
         """The whole message with the decision in its metadata; completes the answer."""
@@ -41,11 +49,37 @@ class DirectAnswer(DirectRecord):
         self.end()
         return self._annotated(message)
 
-    def chunk(self, chunk: _M) -> _M:
-        """The next chunk. The first one gets the decision into its metadata."""
-        first = not self.begun
+    def pause_after(self, llm: Runnable[Any, Any], message: AIMessage) -> float | None:
+        """The pause before the call is made again; None after a whole message.
+
+        Raises:
+            ReplyError, ConnectionError: See `DirectRecord.pause` and `ReplyEnd.reply`.
+        """
+        text, reply = self.reader(llm).whole(message)
+        if (pause := self.pause(reply, text)) is not None:
+            self.count("", message_usage(message))
+        return pause
+
+    def reader(self, llm: Runnable[Any, Any]) -> ReplyReader:
+        """Reads the end of one reply."""
+        return ReplyReader(ReplyEnd(reasons=FinishReasons.of(find_model(llm))))
+
+    def chunks(self, chunk: AIMessageChunk) -> list[AIMessageChunk]:
+        """The chunks that may show now. The first one gets the decision into its metadata."""
         self.count(str(chunk.text), message_usage(chunk))
-        return self._annotated(chunk) if first else chunk
+        self._held.append(chunk)
+        has_content = str(chunk.text).strip() or not isinstance(chunk.content, str)
+        if not (self.shown or has_content or chunk.additional_kwargs or chunk.tool_call_chunks):
+            return []
+        return self.rest(None)
+
+    def rest(self, pause: float | None) -> list[AIMessageChunk]:
+        """The chunks that were held back; they are dropped where the call is made again."""
+        held, self._held = self._held, []
+        if pause is not None or not held:
+            return []
+        shown, self.shown = self.shown, True
+        return held if shown else [self._annotated(held[0]), *held[1:]]
 
     def _annotated(self, message: _M) -> _M:
         about = {"route": "direct", "reason": self.decision.reason, "skeleton": [], "errors": {}}
@@ -69,15 +103,79 @@ class CallRoute:
     plan: AnswerPlan | None = None
     models: ChainModels | None = None
 
-    def message(self, output: Any) -> AIMessage:
-        """The output of the `llm` as a message."""
-        message = as_message(output)
+    def message(self, message: AIMessage) -> AIMessage:
+        """A whole message of the model, with the decision if the answer is direct."""
         return message if self.direct is None else self.direct.message(message)
 
-    def chunk(self, output: Any) -> AIMessageChunk:
-        """A piece of the `llm`'s stream as a chunk."""
-        chunk = as_chunk(output)
-        return chunk if self.direct is None else self.direct.chunk(chunk)
+    def invoke(
+        self, llm: Runnable[Any, Any], value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
+    ) -> AIMessage:
+        """The message of the `llm`, whose call is made again if a direct answer has no text."""
+        while True:
+            message = as_message(llm.invoke(value, config, **kwargs))
+            if self.direct is None or (pause := self.direct.pause_after(llm, message)) is None:
+                return self.message(message)
+            time.sleep(pause)
+            config = _as_another_run(config)
+
+    async def ainvoke(
+        self, llm: Runnable[Any, Any], value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
+    ) -> AIMessage:
+        """Async twin of `invoke`."""
+        while True:
+            message = as_message(await llm.ainvoke(value, config, **kwargs))
+            if self.direct is None or (pause := self.direct.pause_after(llm, message)) is None:
+                return self.message(message)
+            await asyncio.sleep(pause)
+            config = _as_another_run(config)
+
+    def stream(
+        self, llm: Runnable[Any, Any], value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
+    ) -> Generator[AIMessageChunk]:
+        """The chunks of the `llm`, see `invoke`."""
+        pause: float | None = 0.0
+        while pause is not None:
+            time.sleep(pause)
+            # Unwrapped, because a binding that is closed early leaves its model's stream open.
+            with closing_stream(llm.stream(value, config, **kwargs)) as outputs:
+                if (direct := self.direct) is None:
+                    yield from map(as_chunk, outputs)
+                    return
+                reader = direct.reader(llm)
+                for output in outputs:
+                    reader.add(output)
+                    yield from direct.chunks(as_chunk(output))
+            pause = direct.pause(reader.end())
+            yield from direct.rest(pause)
+            config = _as_another_run(config)
+        if self.direct is not None:
+            self.direct.end()
+
+    async def astream(
+        self, llm: Runnable[Any, Any], value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
+    ) -> AsyncGenerator[AIMessageChunk]:
+        """Async twin of `stream`."""
+        pause: float | None = 0.0
+        while pause is not None:
+            if pause:
+                await asyncio.sleep(pause)
+            async with aclosing_stream(llm.astream(value, config, **kwargs)) as outputs:
+                reader = None if self.direct is None else self.direct.reader(llm)
+                async for output in outputs:
+                    if reader is None or self.direct is None:
+                        yield as_chunk(output)
+                        continue
+                    reader.add(output)
+                    for chunk in self.direct.chunks(as_chunk(output)):
+                        yield chunk
+            if reader is None or self.direct is None:
+                return
+            pause = self.direct.pause(reader.end())
+            for chunk in self.direct.rest(pause):
+                yield chunk
+            config = _as_another_run(config)
+        if self.direct is not None:
+            self.direct.end()
 
     def generate_call(
         self, llm: Runnable[Any, Any], value: Any, config: RunnableConfig, kwargs: Mapping[str, Any]
@@ -85,10 +183,10 @@ class CallRoute:
         """One conversation of a `generate` that goes to this model."""
         return GenerateCall(llm, value, None, {**config}, kwargs, self)
 
-    def end(self) -> None:
-        """Marks the `llm`'s stream as complete."""
-        if self.direct is not None:
-            self.direct.end()
+
+def _as_another_run(config: RunnableConfig) -> RunnableConfig:
+    # The caller's id is that of the first run.
+    return cast(RunnableConfig, {name: value for name, value in config.items() if name != "run_id"})
 
 
 def route_call(
@@ -115,7 +213,7 @@ def route_call(
     if decision.use_skeleton or plan.retriever is not None:
         known = replace(plan, router=KnownDecision(plan.router, decision))
         return CallRoute(delegated=False, plan=known, models=models)
-    direct = DirectAnswer(plan.router, decision, conversation.question)
+    direct = DirectAnswer(plan.router, decision, conversation.question, plan.settings)
     return CallRoute(delegated=True, direct=direct, models=models)
 
 
@@ -143,14 +241,15 @@ class GenerateCall:
     def result(self) -> LLMResult:
         """The result for this conversation alone."""
         if self.route.delegated:
-            return self._result(self.model.invoke(self.value, self._config, **with_stop(self.stop, self.kwargs)))
+            kwargs = with_stop(self.stop, self.kwargs)
+            return self._result(self.route.invoke(self.model, self.value, self._config, kwargs))
         return with_usage(BaseChatModel.generate(self._chat, [self.value], self.stop, **self.config, **self.kwargs))
 
     async def aresult(self) -> LLMResult:
         """Async twin of `result`."""
         if self.route.delegated:
-            output = await self.model.ainvoke(self.value, self._config, **with_stop(self.stop, self.kwargs))
-            return self._result(output)
+            kwargs = with_stop(self.stop, self.kwargs)
+            return self._result(await self.route.ainvoke(self.model, self.value, self._config, kwargs))
         generated = BaseChatModel.agenerate(self._chat, [self.value], self.stop, **self.config, **self.kwargs)
         return with_usage(await generated)
 
@@ -162,8 +261,8 @@ class GenerateCall:
     def _config(self) -> RunnableConfig:
         return cast(RunnableConfig, {name: value for name, value in self.config.items() if value is not None})
 
-    def _result(self, output: Any) -> LLMResult:
-        return LLMResult(generations=[[ChatGeneration(message=self.route.message(output))]])
+    def _result(self, message: AIMessage) -> LLMResult:
+        return LLMResult(generations=[[ChatGeneration(message=message)]])
 
 
 def with_stop(stop: list[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
@@ -17,7 +19,7 @@ from llama_index_sot.skeleton_llm.events import USAGE_KEYS, CallEvents
 from llama_index_sot.skeleton_llm.inputs import LLMInput
 from llama_index_sot.templates import TemplateRouter
 from skeleton_of_thought.adapters.as_model import DirectRecord, KnownDecision
-from skeleton_of_thought.adapters.replies import FinishReasons, aclosing_stream, closing_stream
+from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
 from skeleton_of_thought.routers.base import decide_at_once
 from skeleton_of_thought.types import Message, Usage
 
@@ -65,7 +67,7 @@ class LLMCall:
             reader = TemplateRouter(router, system_prompt=system_prompt) if system_prompt else router
             decision = decide_at_once(reader, conversation)
             if decision is not None and not decision.use_skeleton:
-                self._record = DirectRecord(router, decision, conversation.question)
+                self._record = DirectRecord(router, decision, conversation.question, config.settings)
                 return
             if decision is not None:
                 config = dataclasses.replace(config, router=KnownDecision(router, decision))
@@ -80,7 +82,10 @@ class LLMCall:
             if (limiter := getattr(self._owner, "rate_limiter", None)) is not None:
                 limiter.acquire()
             if self._run is None:
-                response = self._told(self._given.open(self._llm, "", self._kwargs)())
+                call = self._given.open(self._llm, "", self._kwargs)
+                while (pause := self._pause_after(response := call())) is not None:
+                    time.sleep(pause)
+                response = self._told(response)
             else:
                 self._run.whole()
                 response = self._last(self._run, None)
@@ -95,19 +100,35 @@ class LLMCall:
             if self._run is not None:
                 await self._run.awhole()
                 response = self._last(self._run, None)
-            elif self._is_async("a"):
-                response = self._told(await self._given.open(self._llm, "a", self._kwargs)())
             else:
-                call = self._given.open(self._llm, "", self._kwargs)
-                response = self._told(await call_in_thread(call, "sot-direct"))
+                response = await self._awhole()
+                while (pause := self._pause_after(response)) is not None:
+                    await asyncio.sleep(pause)
+                    response = await self._awhole()
+                response = self._told(response)
         self._events.end(response)
         return response
+
+    async def _awhole(self) -> LLMResponse:
+        if self._is_async("a"):
+            response: LLMResponse = await self._given.open(self._llm, "a", self._kwargs)()
+            return response
+        return await call_in_thread(self._given.open(self._llm, "", self._kwargs), "sot-direct")
+
+    def _pause_after(self, response: LLMResponse) -> float | None:
+        """The pause before a direct answer is asked for again; None after a whole response."""
+        if (record := self._record) is None:
+            return None
+        text, reply = ResponseReader(self._llm.reasons).whole(response)
+        if (pause := record.pause(reply, text)) is not None:
+            record.count("", reply.usage)
+        return pause
 
     def _told(self, response: LLMResponse) -> LLMResponse:
         """The wrapped LLM's whole response, with the router's decision."""
         if (record := self._record) is None:
             return self._fitting(response)
-        text, reply = ResponseReader(FinishReasons()).whole(response)
+        text, reply = ResponseReader(self._llm.reasons).whole(response)
         record.count(text, reply.usage)
         record.end()
         return self._fitting(_with_decision(response, record))
@@ -127,7 +148,9 @@ class LLMCall:
             if (limiter := getattr(self._owner, "rate_limiter", None)) is not None:
                 limiter.acquire()
             if self._run is None:
-                source: Iterator[LLMResponse] = self._passed(self._given.open(self._llm, "stream_", self._kwargs)())
+                call = self._given.open(self._llm, "stream_", self._kwargs)
+                responses: Iterator[LLMResponse] = call()
+                source = responses if self._record is None else self._recorded(responses, call, self._record)
             else:
                 source = self._written(self._run)
         return self._watched(source)
@@ -149,16 +172,25 @@ class LLMCall:
                 yield self._make(text, delta=piece)
         yield self._last(run, text)
 
-    def _passed(self, responses: Iterator[LLMResponse]) -> Iterator[LLMResponse]:
-        return responses if self._record is None else self._recorded(responses, self._record)
+    def _recorded(
+        self, responses: Iterator[LLMResponse], call: Callable[[], Any], record: DirectRecord
+    ) -> Iterator[LLMResponse]:
+        """The responses of a direct answer, which is asked for again if it has no text.
 
-    def _recorded(self, responses: Iterator[LLMResponse], record: DirectRecord) -> Iterator[LLMResponse]:
-        reader = ResponseReader(FinishReasons())
-        with closing_stream(responses):
-            for response in responses:
-                record.count(reader.add(response), None)
-                yield _with_decision(response, record)
-        record.count("", reader.reply.usage)
+        Responses are held back as long as they have no content.
+        """
+        while True:
+            reader, held = ResponseReader(self._llm.reasons), _Held(record)
+            with closing_stream(responses):
+                for response in responses:
+                    yield from held.add(response, reader.add(response))
+            reply = reader.reply
+            record.count("", reply.usage)
+            if (pause := record.pause(reply)) is None:
+                break
+            time.sleep(pause)
+            responses = call()
+        yield from held.rest()
         record.end()
 
     async def astream(self) -> AsyncGenerator[Any, None]:
@@ -168,12 +200,16 @@ class LLMCall:
                 await limiter.async_acquire()
             if self._run is not None:
                 source: AsyncIterator[LLMResponse] = self._awritten(self._run)
-            elif self._is_async("astream_"):
-                source = self._apassed(await self._given.open(self._llm, "astream_", self._kwargs)())
             else:
-                call = self._given.open(self._llm, "stream_", self._kwargs)
-                source = self._apassed(stream_in_thread(call, "sot-direct"))
+                responses = await self._astream()
+                source = responses if self._record is None else self._arecorded(responses, self._record)
         return self._awatched(source)
+
+    async def _astream(self) -> AsyncIterator[LLMResponse]:
+        if self._is_async("astream_"):
+            responses: AsyncIterator[LLMResponse] = await self._given.open(self._llm, "astream_", self._kwargs)()
+            return responses
+        return stream_in_thread(self._given.open(self._llm, "stream_", self._kwargs), "sot-direct")
 
     async def _awatched(self, source: AsyncIterator[LLMResponse]) -> AsyncGenerator[Any, None]:
         last = None
@@ -193,18 +229,24 @@ class LLMCall:
                 yield self._make(text, delta=piece)
         yield self._last(run, text)
 
-    def _apassed(self, responses: AsyncIterator[LLMResponse]) -> AsyncIterator[LLMResponse]:
-        return responses if self._record is None else self._arecorded(responses, self._record)
-
     async def _arecorded(
         self, responses: AsyncIterator[LLMResponse], record: DirectRecord
     ) -> AsyncGenerator[LLMResponse, None]:
-        reader = ResponseReader(FinishReasons())
-        async with aclosing_stream(responses):
-            async for response in responses:
-                record.count(reader.add(response), None)
-                yield _with_decision(response, record)
-        record.count("", reader.reply.usage)
+        """Async twin of `_recorded`."""
+        while True:
+            reader, held = ResponseReader(self._llm.reasons), _Held(record)
+            async with aclosing_stream(responses):
+                async for response in responses:
+                    for shown in held.add(response, reader.add(response)):
+                        yield shown
+            reply = reader.reply
+            record.count("", reply.usage)
+            if (pause := record.pause(reply)) is None:
+                break
+            await asyncio.sleep(pause)
+            responses = await self._astream()
+        for shown in held.rest():
+            yield shown
         record.end()
 
     def _is_async(self, prefix: str) -> bool:
@@ -239,6 +281,31 @@ class LLMCall:
         if self._given.prompt is None:
             return ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, content=text), **fields)
         return CompletionResponse(text=text, **fields)
+
+
+class _Held:
+    """Responses of a direct answer without any content so far, which are dropped if its call is made again."""
+
+    def __init__(self, record: DirectRecord) -> None:
+        self._record = record
+        self._responses: list[LLMResponse] = []
+
+    def add(self, response: LLMResponse, text: str) -> list[LLMResponse]:
+        """Takes the next response with its new text; returns those that may show now."""
+        self._record.count(text, None)
+        self._responses.append(response)
+        has_content = bool(text.strip() or response.additional_kwargs.keys() - USAGE_KEYS)
+        if isinstance(response, ChatResponse):
+            message = response.message
+            has_content = has_content or bool(message.additional_kwargs)
+            has_content = has_content or any(block.block_type != "text" for block in message.blocks)
+        self._record.shown = self._record.shown or has_content
+        return self.rest() if self._record.shown else []
+
+    def rest(self) -> list[LLMResponse]:
+        """The responses that were held back."""
+        responses, self._responses = self._responses, []
+        return [_with_decision(response, self._record) for response in responses]
 
 
 def _with_decision(response: LLMResponse, record: DirectRecord) -> LLMResponse:

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from skeleton_of_thought.adapters.finish_reasons import reply_error
+from skeleton_of_thought.adapters.replies import lacks_text
 from skeleton_of_thought.routers.base import AnyRouter, RouterWrapper, report_answer
-from skeleton_of_thought.types import Answer, RouteDecision, Span, Timings, Usage
+from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.types import Answer, Reply, RouteDecision, Span, Timings, Usage
 
 __all__ = ["PER_CALL_SETTINGS", "DirectRecord", "KnownDecision", "suits_points"]
 
@@ -84,20 +87,20 @@ class DirectRecord:
         router: The router that chose the direct route; when the answer is complete, it learns from it.
         decision: Its decision.
         question: The question.
+        settings: How often, and after what pause, a call whose reply has no text is made again.
+        shown: Whether the caller has a part of the reply.
     """
 
     router: AnyRouter
     decision: RouteDecision
     question: str
+    settings: Settings
+    shown: bool = field(default=False, init=False)
+    _attempt: int = field(default=1, init=False)
     _began: float = field(default_factory=time.perf_counter, init=False)
     _first: float | None = field(default=None, init=False)
     _text: list[str] = field(default_factory=list, init=False)
     _usage: Usage | None = field(default=None, init=False)
-
-    @property
-    def begun(self) -> bool:
-        """Whether any part of the answer has come."""
-        return self._first is not None
 
     def count(self, text: str, usage: Usage | None) -> None:
         """Adds a part of the answer, and the usage that came with it."""
@@ -106,6 +109,24 @@ class DirectRecord:
         self._text.append(text)
         if usage is not None:
             self._usage = (self._usage or Usage()) + usage
+
+    def pause(self, reply: Reply, text: str = "") -> float | None:
+        """Seconds after which the call is made again, because its reply has no text; None after a whole reply.
+
+        Args:
+            reply: How the reply ended.
+            text: Its text, as far as it is not counted.
+
+        Raises:
+            ReplyError: The reply has no text, and no attempt is left, or the caller has a part of the reply.
+        """
+        if "".join([*self._text, text]).strip() or not lacks_text(reply):
+            return None
+        if self._attempt > self.settings.max_retries or self.shown:
+            raise reply_error(reply)
+        self._text.clear()
+        self._attempt += 1
+        return self.settings.backoff * 2.0 ** (self._attempt - 2)
 
     def end(self) -> None:
         """Reports the complete answer to the router."""

@@ -28,8 +28,9 @@ A failed point follows `on_point_error`; after a failed merge the answer is the 
 
 from __future__ import annotations
 
+import gc
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -269,19 +270,45 @@ async def aclose_stream(stream: Any) -> None:
         await aclose()
 
 
+def streams_within(stream: Any) -> list[Any]:
+    """The generators that a suspended generator iterates, all the way down; none for one that has ended.
+
+    Closing a generator leaves those that it iterates to the garbage collector. OpenAI's streams refer to themselves in
+    a circle, and LlamaIndex does not close them: until a collection, their connections would stay open.
+    """
+    found: list[Any] = []
+    todo = [stream]
+    while todo:
+        for value in gc.get_referents(todo.pop()):
+            if isinstance(value, AsyncGenerator | Generator) and not any(value is known for known in found):
+                found.append(value)
+                todo.append(value)
+    return found
+
+
 @contextmanager
 def closing_stream(stream: StreamT) -> Iterator[StreamT]:
-    """`contextlib.closing` for any iterator."""
+    """`contextlib.closing` for any iterator, and for the generators within it if it is left early."""
     try:
         yield stream
+    except BaseException:
+        for each in [stream, *streams_within(stream)]:
+            with suppress(RuntimeError, ValueError):  # it runs in another thread
+                close_stream(each)
+        raise
     finally:
         close_stream(stream)
 
 
 @asynccontextmanager
 async def aclosing_stream(stream: StreamT) -> AsyncIterator[StreamT]:
-    """`contextlib.aclosing` for any async iterator."""
+    """`contextlib.aclosing` for any async iterator, and for the generators within it if it is left early."""
     try:
         yield stream
+    except BaseException:
+        for each in [stream, *streams_within(stream)]:
+            with suppress(RuntimeError, ValueError):  # it runs in another task
+                await aclose_stream(each)
+        raise
     finally:
         await aclose_stream(stream)

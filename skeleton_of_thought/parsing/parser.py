@@ -24,6 +24,7 @@ __all__ = [
     "SkeletonParser",
     "SkeletonWriting",
     "check_skeleton",
+    "first_titles",
     "parse_skeleton",
     "skeleton_of_titles",
     "without_reasoning",
@@ -263,6 +264,17 @@ def skeleton_of_titles(titles: Iterable[str]) -> Skeleton:
     plain = [plain_title(" ".join(title.split())) for title in titles]
     points = tuple(Point(i, title) for i, title in enumerate(filter(None, plain), 1))
     return Skeleton(points, "\n".join(plain))
+
+
+def first_titles(titles: Sequence[str], most: int) -> tuple[str, ...]:
+    """The first titles as whole, as many as have this many characters together, and a piece of the next one."""
+    found, room = [], most
+    for title in titles:
+        found.append(title[:room])
+        room -= len(title)
+        if room <= 0:
+            break
+    return tuple(found)
 
 
 # --- the skeleton of an answer --------------------------------------------------------------------

@@ -555,7 +555,7 @@ def test_a_direct_answer_may_follow_points_of_the_reasoning():
 
 
 def test_a_mark_right_at_the_end_of_the_skeleton_counts():
-    reader = planned("Options:\n1. talk about light\n</think>", on_empty_skeleton="direct")
+    reader = planned("Options:\n1. talk about light\n</think>", on_empty_skeleton="direct", max_retries=0)
     reader.write("Sleep.", stage="direct")
     reader.end(stage="direct")
     assert reader.answer().route == "direct"

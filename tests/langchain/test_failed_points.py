@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from always import skeleton_chain
+from langchain_core.callbacks import AsyncCallbackHandler
 from langchain_core.language_models import BaseChatModel, BaseLLM
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, Generation, LLMResult
 from langchain_core.runnables import RunnableParallel
 
 from skeleton_of_thought.errors import PointError, ReplyError
+from skeleton_of_thought.types import RouteDecision
 
 TITLES = ["Take breaks", "Drink water"]
 ANSWER = "1. Take breaks: It helps.\n\n2. Drink water: It helps."
@@ -300,6 +303,98 @@ async def test_a_direct_answer_that_stays_empty_is_an_error(replying, way, name)
     with pytest.raises(ReplyError):
         await way(skeleton_chain(llm=llm, router=lambda question: False, max_retries=2, backoff=0), "Why?")
     assert len(llm.watch.seen) == 3
+
+
+class DecidesAtOnce:
+    """Lets the chat model pass direct answers on from its `llm`."""
+
+    def __init__(self) -> None:
+        self.observed: list[Any] = []
+
+    def at_once(self, conversation: Any) -> RouteDecision:
+        return RouteDecision(False, reason="by rule")
+
+    route = at_once
+
+    async def aroute(self, conversation: Any) -> RouteDecision:
+        return self.at_once(conversation)
+
+    def observe(self, answer: Any) -> None:
+        self.observed.append(answer)
+
+
+async def passed_on(model: Any, name: str, **config: Any) -> Any:
+    """The message of a chat model, asked in one of its ways."""
+    if name == "generate":
+        return (await asyncio.to_thread(model.generate, [[HumanMessage("Why?")]])).generations[0][0].message
+    if name == "batch":
+        return (await asyncio.to_thread(model.batch, ["Why?"]))[0]
+    if name in ("invoke", "ainvoke"):
+        return await (model.ainvoke("Why?", config) if name == "ainvoke" else asyncio.to_thread(model.invoke, "Why?"))
+    total: Any = None
+    chunks = model.astream("Why?", config) if name == "astream" else _as_async(model.stream("Why?", config))
+    async for chunk in chunks:
+        total = chunk if total is None else total + chunk
+    return total
+
+
+async def _as_async(chunks: Iterator[Any]) -> Any:
+    for chunk in chunks:
+        yield chunk
+
+
+MODEL_WAYS = pytest.mark.parametrize("name", ["invoke", "ainvoke", "stream", "astream", "generate", "batch"])
+
+
+@MODEL_WAYS
+@pytest.mark.parametrize("fault", ["nothing", "nothing, and no end", "white space"])
+async def test_an_empty_answer_that_is_passed_on_is_asked_for_again(replying, name, fault):
+    llm, router = replying(FAULTS[fault], stage="direct", direct=reply("Because.")), DecidesAtOnce()
+    model = skeleton_chain(llm=llm, router=router, backoff=0).as_chat_model()
+    message = await passed_on(model, name)
+    assert (message.text, message.response_metadata["finish_reason"]) == ("Because.", "stop")
+    assert (message.response_metadata["route"], message.response_metadata["reason"]) == ("direct", "by rule")
+    assert len(llm.watch.seen) == 2
+    (answer,) = router.observed
+    assert (answer.text, answer.usage.input_tokens) == ("Because.", 20)
+
+
+@MODEL_WAYS
+@pytest.mark.parametrize("fault", EMPTY)
+async def test_an_answer_that_is_passed_on_and_stays_empty_is_an_error(replying, name, fault):
+    llm, router = replying(direct=FAULTS[fault]), DecidesAtOnce()
+    model = skeleton_chain(llm=llm, router=router, backoff=0).as_chat_model()
+    with pytest.raises(ReplyError):
+        await passed_on(model, name)
+    # Reasoning shows at once, so a stream with it cannot begin again.
+    shown = "stream" in name and "reasoning" in fault
+    assert (len(llm.watch.seen), router.observed) == (1 if shown else 2, [])
+
+
+@MODEL_WAYS
+@pytest.mark.parametrize("message", [FAULTS["a refusal of OpenAI"], FAULTS["a tool call"], *MEDIA.values()])
+async def test_an_answer_that_is_passed_on_may_be_something_else_than_text(replying, name, message):
+    llm = replying(direct=message)
+    given = await passed_on(skeleton_chain(llm=llm, router=DecidesAtOnce()).as_chat_model(), name)
+    assert (given.text, len(llm.watch.seen)) == ("", 1)
+    assert given.additional_kwargs == message.additional_kwargs
+    assert [call["name"] for call in given.tool_calls] == [call["name"] for call in message.tool_calls]
+
+
+@pytest.mark.parametrize("name", ["ainvoke", "astream"])
+async def test_each_attempt_at_an_answer_that_is_passed_on_is_a_run_of_its_own(replying, name):
+    llm = replying(FAULTS["nothing"], stage="direct", direct=reply("Because."))
+    model = skeleton_chain(llm=llm, router=DecidesAtOnce(), backoff=0).as_chat_model()
+    runs: list[Any] = []
+
+    class Runs(AsyncCallbackHandler):
+        async def on_chat_model_start(self, *_: Any, run_id: Any, **__: Any) -> None:
+            runs.append(run_id)
+
+    given = uuid.uuid4()
+    await passed_on(model, name, run_id=given, callbacks=[Runs()])
+    assert runs[0] == given
+    assert len(set(runs)) == 2
 
 
 @pytest.mark.parametrize("stage", ["skeleton", "merge"])

@@ -7,6 +7,7 @@ import json
 import pytest
 from always import skeleton_chain
 from langchain_core.caches import InMemoryCache
+from langchain_core.language_models import FakeMessagesListChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 
@@ -52,7 +53,9 @@ def test_a_message_of_the_chat_model_has_a_time_line(kit):
 
 
 async def test_an_answer_without_any_text_has_timings_too(way, kit):
-    output = await way(skeleton_chain(llm=kit.Chat(script=lambda seen: []), router=lambda q: False), "Why?")
+    message = AIMessage("", tool_calls=[{"name": "search", "args": {}, "id": "1"}])
+    llm = FakeMessagesListChatModel(responses=[message])
+    output = await way(skeleton_chain(llm=llm, router=lambda q: False), "Why?")
     assert output["answer"] == ""
     assert list(output["timings"]["stages"]) == ["route", "direct"]
     assert output["timings"]["first_text"] is None

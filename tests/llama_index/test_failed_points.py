@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,11 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import LLM
 
+from llama_index_sot import SkeletonOfThoughtLLM
 from llama_index_sot.llm_calls import ResponseReader
 from skeleton_of_thought.adapters.replies import FinishReasons
 from skeleton_of_thought.errors import PointError, ReplyError
+from skeleton_of_thought.types import RouteDecision
 
 TITLES = ["Take breaks", "Drink water"]
 TEXT = "1. Take breaks: It helps.\n\n2. Drink water: It helps."
@@ -217,6 +220,103 @@ async def test_a_direct_answer_keeps_its_own_end(responding, ask, raw):
     made = await ask(llm, "How?", router=lambda query: False)
     assert (str(made), made.metadata["sot"]["finish_reason"]) == ("Half", next(iter(raw.values())))
     assert len(llm.watch.seen) == 1
+
+
+EMPTY = ["nothing", "white space", "reasoning in tags"]
+DIRECT: dict[str, Any] = {"router": lambda query: False, "backoff": 0}
+
+
+@pytest.mark.parametrize("name", ["nothing", "white space"])
+async def test_an_empty_direct_answer_is_asked_for_again(responding, ask, name):
+    llm = responding(FAULTS[name], stage="direct", direct=response("Because."))
+    made = await ask(llm, "How?", **DIRECT)
+    assert (str(made).strip(), made.metadata["sot"]["finish_reason"]) == ("Because.", "stop")
+    assert len(llm.watch.seen) == 2
+
+
+@pytest.mark.parametrize("name", ["nothing", "white space"])
+async def test_a_direct_answer_that_stays_empty_is_an_error(responding, ask, name):
+    llm = responding(direct=FAULTS[name])
+    with pytest.raises(ReplyError):
+        await ask(llm, "How?", **DIRECT, max_retries=2)
+    assert len(llm.watch.seen) == 3
+
+
+@pytest.mark.parametrize("name", ["a refusal", "a filter of Google", "reasoning at the limit", "a tool call"])
+async def test_a_direct_answer_may_be_something_else_than_text(responding, ask, name):
+    llm = responding(direct=FAULTS[name])
+    assert (str(await ask(llm, "How?", **DIRECT)), len(llm.watch.seen)) == ("", 1)
+
+
+@pytest.mark.parametrize("stage", ["skeleton", "merge"])
+@pytest.mark.parametrize("name", EMPTY)
+async def test_an_empty_skeleton_or_merge_is_asked_for_again(responding, ask, name, stage):
+    llm = responding(FAULTS[name], stage=stage)
+    made = await ask(llm, "How?", backoff=0, merge=True)
+    assert (str(made), made.metadata["sot"]["merge_error"]) == ("It helps.", None)
+    assert len(llm.watch.of(stage)) == 2
+
+
+class DecidesAtOnce:
+    """Lets the LLM pass direct answers on from the wrapped one."""
+
+    def __init__(self) -> None:
+        self.observed: list[Any] = []
+
+    def at_once(self, conversation: Any) -> RouteDecision:
+        return RouteDecision(False, reason="by rule")
+
+    route = at_once
+
+    async def aroute(self, conversation: Any) -> RouteDecision:
+        return self.at_once(conversation)
+
+    def observe(self, answer: Any) -> None:
+        self.observed.append(answer)
+
+
+async def passed_on(llm: Any, name: str) -> ChatResponse:
+    """The last response of an LLM's chat, asked in one of its ways."""
+    given = [ChatMessage(role="user", content="How?")]
+    if name == "chat":
+        return await asyncio.to_thread(llm.chat, given)
+    if name == "stream_chat":
+        return (await asyncio.to_thread(lambda: list(llm.stream_chat(given))))[-1]
+    if name == "achat":
+        return await llm.achat(given)
+    return [each async for each in await llm.astream_chat(given)][-1]
+
+
+LLM_WAYS = pytest.mark.parametrize("name", ["chat", "achat", "stream_chat", "astream_chat"])
+
+
+@LLM_WAYS
+@pytest.mark.parametrize("fault", ["nothing", "white space"])
+async def test_an_empty_answer_that_is_passed_on_is_asked_for_again(responding, name, fault):
+    llm, router = responding(FAULTS[fault], stage="direct", direct=response("Because.")), DecidesAtOnce()
+    given = await passed_on(SkeletonOfThoughtLLM(llm, router=router, backoff=0), name)
+    assert given.message.content == "Because."
+    assert given.additional_kwargs["sot"]["reason"] == "by rule"
+    assert len(llm.watch.seen) == 2
+    (answer,) = router.observed
+    assert (answer.text, answer.usage.input_tokens) == ("Because.", 20)
+
+
+@LLM_WAYS
+@pytest.mark.parametrize("fault", ["nothing", "white space"])
+async def test_an_answer_that_is_passed_on_and_stays_empty_is_an_error(responding, name, fault):
+    llm, router = responding(direct=FAULTS[fault]), DecidesAtOnce()
+    with pytest.raises(ReplyError):
+        await passed_on(SkeletonOfThoughtLLM(llm, router=router, backoff=0), name)
+    assert (len(llm.watch.seen), router.observed) == (2, [])
+
+
+@LLM_WAYS
+@pytest.mark.parametrize("fault", ["a refusal", "a refusal beside the message", "a filter of Google", "a tool call"])
+async def test_an_answer_that_is_passed_on_may_be_something_else_than_text(responding, name, fault):
+    llm = responding(direct=FAULTS[fault])
+    given = await passed_on(SkeletonOfThoughtLLM(llm, router=DecidesAtOnce()), name)
+    assert (given.message.content or "", len(llm.watch.seen)) == ("", 1)
 
 
 # --- what the streams of the providers have -----------------------------------------------------------
