@@ -133,7 +133,9 @@ def _question(value: Any, *, alone: bool) -> list[BaseMessage]:
 
 def _is_system_data(part: Any) -> bool:
     """Whether this is a system message in a form that JSON has, as the body of a request may."""
-    role = part.get("role", part.get("type")) if isinstance(part, dict) else part[:1] if isinstance(part, list) else None
+    role = (
+        part.get("role", part.get("type")) if isinstance(part, dict) else part[:1] if isinstance(part, list) else None
+    )
     return role in ("system", "developer", ["system"], ["developer"])
 
 
