@@ -342,3 +342,14 @@ def test_an_answer_with_many_points_stays_parallel_within_a_batch():
 def test_a_limit_that_cannot_work_is_an_error(pump, limit):
     with pytest.raises(InvalidInput, match="max_concurrency must be a whole number"):
         pump(crowded(), [flow(), flow()], max_concurrency=limit)
+
+
+def test_the_points_of_given_skeletons_keep_together_within_a_bound():
+    order = []
+
+    def opened(call, position):
+        order.append(position)
+        yield "text"
+
+    list(drive.run([flow(skeleton=TITLES) for _ in range(5)], opened, max_concurrency=1))
+    assert order == [position for position in range(5) for _ in TITLES.points]
