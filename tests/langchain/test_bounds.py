@@ -12,7 +12,6 @@ from langchain_core.load import dumpd
 from langchain_core.runnables import ConfigurableField
 
 from langchain_sot.loading import load_chain
-from langchain_sot.plan import AnswerPlan
 from skeleton_of_thought.budget import default_limit
 from skeleton_of_thought.settings import Settings
 
@@ -64,21 +63,25 @@ async def test_the_chat_model_reports_a_cut(kit):
     assert llm.watch.open == 0
 
 
-async def test_the_limits_are_configurable_and_survive_a_dump(kit, llm_of_a_dump):
-    chain = skeleton_chain(llm=llm_of_a_dump, max_point_chars=None, max_answer_chars=7)
-    loaded = load_chain(json.dumps(dumpd(chain)))
-    assert [loaded.max_skeleton_chars, loaded.max_point_chars, loaded.max_answer_chars] == [200_000, None, 7]
+def test_the_limits_are_configurable(kit):
     llm = scripted(kit, point=LONG)
-    configurable = skeleton_chain(llm=llm).configurable_fields(max_point_chars=ConfigurableField("most"))
-    output = configurable.invoke("Why?", {"configurable": {"most": 20}})
+    chain = skeleton_chain(llm=llm).configurable_fields(max_point_chars=ConfigurableField("most"))
+    output = chain.invoke("Why?", {"configurable": {"most": 20}})
     assert output["points"] == {"1": LONG[:20].rstrip(), "2": LONG[:20].rstrip()}
 
 
-@pytest.fixture
-def llm_of_a_dump():
-    from langchain_core.language_models import FakeListChatModel
-
-    return FakeListChatModel(responses=["text"])
+def test_the_limits_survive_a_dump_and_older_dumps_have_the_defaults():
+    openai = pytest.importorskip("langchain_openai", reason="a model that can be dumped and loaded is needed")
+    llm = openai.ChatOpenAI(model="some", api_key="sk-none")
+    chain = skeleton_chain(llm=llm, max_point_chars=None, max_answer_chars=7)
+    secrets = {"OPENAI_API_KEY": "sk-none"}
+    dumped = dumpd(chain)
+    loaded = load_chain(json.dumps(dumped), secrets_map=secrets)
+    assert [loaded.max_skeleton_chars, loaded.max_point_chars, loaded.max_answer_chars] == [200_000, None, 7]
+    for name in ("max_skeleton_chars", "max_point_chars", "max_answer_chars"):
+        dumped["kwargs"].pop(name, None)
+    loaded = load_chain(json.dumps(dumped), secrets_map=secrets)
+    assert [loaded.max_skeleton_chars, loaded.max_point_chars, loaded.max_answer_chars] == [200_000, 200_000, 1_000_000]
 
 
 @pytest.mark.parametrize("name", ["max_skeleton_chars", "max_point_chars", "max_answer_chars"])
@@ -113,4 +116,3 @@ def test_a_batch_keeps_to_a_number_of_the_callers(kit):
     chain = skeleton_chain(llm=llm)
     assert len(chain.batch([f"{i}?" for i in range(60)], {"max_concurrency": 10_000})) == 60
     assert llm.watch.peak >= 60
-    assert isinstance(chain.plan(), AnswerPlan)
