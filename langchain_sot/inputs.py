@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NotRequired
 
 from langchain_core.documents import Document
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 from typing_extensions import TypedDict
@@ -113,6 +113,11 @@ def _question(value: Any, *, alone: bool) -> list[BaseMessage]:
     """The question as a message, after earlier ones if the value has them and there is no history."""
     if isinstance(value, list) and value and all(isinstance(part, dict) and "role" not in part for part in value):
         return [HumanMessage(content=value)]
+    if isinstance(value, list) and any(map(_is_system_data, value)):
+        raise InvalidInput(
+            "'question' holds a system message as plain data. A question is the user's, whose text gives itself no "
+            "other role: put instructions into 'chat_history', or pass a SystemMessage."
+        )
     messages = _turns(value)
     # `RunnableWithMessageHistory` without a key for the history puts it before the question; a prompt value may begin
     # with a system message. Several questions without an answer between them are not one question.
@@ -124,6 +129,14 @@ def _question(value: Any, *, alone: bool) -> list[BaseMessage]:
             "'chat_history'."
         )
     return messages
+
+
+def _is_system_data(part: Any) -> bool:
+    """Whether this is a system message in a form that JSON has, as the body of a request may."""
+    role = (
+        part.get("role", part.get("type")) if isinstance(part, dict) else part[:1] if isinstance(part, list) else None
+    )
+    return role in ("system", "developer", ["system"], ["developer"])
 
 
 def _history(fields: dict[str, Any]) -> list[BaseMessage]:
@@ -139,8 +152,8 @@ def _earlier(value: Any) -> list[BaseMessage]:
     if value is None or value == "":
         return []
     if isinstance(value, str):
-        # A memory as text has no speakers any more, but still serves as context.
-        return [SystemMessage(f"The conversation so far:\n{value}")]
+        # A memory as text has no speakers any more. Users wrote a part of it, so all of it has their rank.
+        return [HumanMessage(f"The conversation so far:\n{value}")]
     return _turns(value)
 
 

@@ -395,7 +395,7 @@ class Board:
         if self._holding and (call.stage == "point" or key[0] in self._sourced):
             self._held.append((order, key, call))
             return
-        begun = call.id > 1
+        begun = call.id > 1 or call.point is not None
         heapq.heappush(self._ready, (not begun, order, key, call))
 
     def _cancel(self, key: Key, now: float) -> None:

@@ -161,6 +161,7 @@ def run(
     board = flows if isinstance(flows, Board) else Board(flows, max_concurrency, GRACE)
     inbox: queue.SimpleQueue[list[WorkerReport]] = queue.SimpleQueue()
     workers: dict[Key, _Worker | BatchThread] = {}
+    opened: list[Any] = []
 
     try:
         try:
@@ -173,7 +174,7 @@ def run(
                 openings = board.openings(clock())
                 if not workers and board.is_direct(openings):
                     yield from board.events()
-                    yield from _in_place(*openings[0], open_call, board, clock)
+                    yield from _in_place(*openings[0], open_call, opened, board, clock)
                     continue
                 if openings and (unopened := _start(openings, open_call, together, inbox, workers)):
                     board.unopened(*unopened, clock())
@@ -194,12 +195,12 @@ def run(
                 # After the reports: a call that ended while the caller was busy elsewhere was not late.
                 board.expire(clock())
         finally:
-            if workers or board.share is not None:
-                _end(workers, board)
+            if workers or opened or board.share is not None:
+                _end(workers, opened, board)
     finally:
         # An interrupt may have broken off the first attempt.
-        if workers or board.share is not None:
-            _end(workers, board)
+        if workers or opened or board.share is not None:
+            _end(workers, opened, board)
 
 
 def _start(
@@ -235,41 +236,35 @@ def _start(
     return None
 
 
-def _in_place(
-    key: Key, call: Call, open_call: Open, board: Board, clock: Callable[[], float]
+def _in_place(  # noqa: PLR0917 - each is of the driver
+    key: Key, call: Call, open_call: Open, opened: list[Any], board: Board, clock: Callable[[], float]
 ) -> Iterator[tuple[int, Event]]:
-    """Makes the only call there is in the caller's own thread, as the caller would without a flow."""
+    """Makes the only call there is in the caller's own thread; its stream is in `opened` until it is closed."""
     reply, error = Reply(), None
     # Variables that the call sets stay with the call, as in a thread; each piece may be read in another context.
     context = contextvars.copy_context()
-    opened: list[Any] = []
     items = _read(open_call, call, key[0], opened)
     try:
-        try:
-            while True:
-                try:
-                    item = context.run(next, items)
-                except StopIteration:
-                    break
-                except Exception as caught:
-                    error = caught
-                    break
-                if isinstance(item, Reply):
-                    reply = item
-                elif item:
-                    board.handle(Text(key, item), clock())
-                    yield from board.events()
-                    if key in board.cancels():
-                        if (cancel := getattr(opened[0], "cancel", None)) is None:
-                            break
-                        # The stream ends by itself now, and reports its usage.
-                        cancel()
-        finally:
-            context.run(items.close)
+        while True:
+            try:
+                item = context.run(next, items)
+            except StopIteration:
+                break
+            except Exception as caught:
+                error = caught
+                break
+            if isinstance(item, Reply):
+                reply = item
+            elif item:
+                board.handle(Text(key, item), clock())
+                yield from board.events()
+                if key in board.cancels():
+                    if (cancel := getattr(opened[0], "cancel", None)) is None:
+                        break
+                    # The stream ends by itself now, and reports its usage.
+                    cancel()
     finally:
-        # An interrupt may have broken off the closing.
-        while opened:
-            context.run(close_stream, opened.pop())
+        context.run(items.close)
     board.handle(End(key, reply, error), clock())
 
 
@@ -297,8 +292,11 @@ def _wait_for_reports(inbox: queue.SimpleQueue[list[WorkerReport]], timeout: flo
     return arrived
 
 
-def _end(workers: dict[Key, _Worker | BatchThread], board: Board) -> None:
+def _end(workers: dict[Key, _Worker | BatchThread], opened: list[Any], board: Board) -> None:
     """Cancels all calls, waits for their threads, and gives their places back; after an interrupt, once more."""
+    while opened:
+        close_stream(opened[0])
+        opened.clear()
     for key, worker in workers.items():
         try:
             worker.cancel(key)
@@ -339,49 +337,58 @@ async def arun(
     loop = asyncio.get_running_loop()
 
     try:
-        wake = partial(loop.call_soon_threadsafe, inbox.put_nowait, [])
-        board.go_on(clock(), until_sources=until_sources, wake=wake)
-        while True:
-            for key in board.cancels():
-                # A call that was cancelled may have ended by itself in the meantime.
-                if (task := tasks.get(key)) is not None:
-                    task.cancel(key)
-            openings = board.openings(clock())
-            if together is not None:
-                batches, openings = in_batches(openings, together)
-                for batch in batches:
-                    several = BatchTask(batch, together, inbox)
-                    tasks.update(dict.fromkeys((key for key, _ in batch), several))
-                    several.start()
-            for key, call in openings:
-                task = tasks[key] = CallTask(key, call, open_call, inbox)
-                task.start()
-            for event in board.events():
-                yield event
-            if board.finished:
-                return
-            for report in await _await_reports(inbox, board.seconds_to_wait(clock())):
-                if isinstance(report, Apart):
-                    for key, call in board.still_open(report.openings):
-                        single = tasks[key] = CallTask(key, call, open_call, inbox)
-                        single.start()
-                    continue
-                if isinstance(report, End):
-                    tasks.pop(report.key, None)
-                board.handle(report, clock())
-            board.expire(clock())
-    finally:
         try:
-            for key, task in tasks.items():
-                task.cancel(key)
-            if begun := {task.task for task in tasks.values() if task.task is not None}:
-                _, stuck = await asyncio.wait(begun, timeout=GRACE)
-                if stuck:
-                    logger.warning("%d cancelled call(s) do not end; they are left to end by themselves.", len(stuck))
+            wake = partial(loop.call_soon_threadsafe, inbox.put_nowait, [])
+            board.go_on(clock(), until_sources=until_sources, wake=wake)
+            while True:
+                for key in board.cancels():
+                    # A call that was cancelled may have ended by itself in the meantime.
+                    if (task := tasks.get(key)) is not None:
+                        task.cancel(key)
+                openings = board.openings(clock())
+                if together is not None:
+                    batches, openings = in_batches(openings, together)
+                    for batch in batches:
+                        several = BatchTask(batch, together, inbox)
+                        tasks.update(dict.fromkeys((key for key, _ in batch), several))
+                        several.start()
+                for key, call in openings:
+                    task = tasks[key] = CallTask(key, call, open_call, inbox)
+                    task.start()
+                for event in board.events():
+                    yield event
+                if board.finished:
+                    return
+                for report in await _await_reports(inbox, board.seconds_to_wait(clock())):
+                    if isinstance(report, Apart):
+                        for key, call in board.still_open(report.openings):
+                            single = tasks[key] = CallTask(key, call, open_call, inbox)
+                            single.start()
+                        continue
+                    if isinstance(report, End):
+                        tasks.pop(report.key, None)
+                    board.handle(report, clock())
+                board.expire(clock())
         finally:
-            # Also if the wait itself is cancelled.
-            if board.share is not None:
-                board.share.end()
+            if tasks or board.share is not None:
+                await _aend(tasks, board)
+    finally:
+        # An interrupt, or a second cancellation, may have broken off the first attempt.
+        if tasks or board.share is not None:
+            await _aend(tasks, board)
+
+
+async def _aend(tasks: dict[Key, CallTask | BatchTask], board: Board) -> None:
+    """Async twin of `_end`."""
+    for key, task in tasks.items():
+        task.cancel(key)
+    if begun := {task.task for task in tasks.values() if task.task is not None}:
+        _, stuck = await asyncio.wait(begun, timeout=GRACE)
+        if stuck:
+            logger.warning("%d cancelled call(s) do not end; they are left to end by themselves.", len(stuck))
+    tasks.clear()
+    if board.share is not None:
+        board.share.end()
 
 
 async def _await_reports(inbox: asyncio.Queue[list[WorkerReport]], seconds: float | None) -> list[WorkerReport]:

@@ -40,7 +40,7 @@ class CallTask:
         # Tasks and a queue instead of a TaskGroup: each step of an async generator may run in another task, and there
         # a cancel scope around a `yield` breaks.
         self.task = asyncio.create_task(self._work())
-        self.task.add_done_callback(self._report_unstarted)
+        self.task.add_done_callback(self._report_broken_off)
 
     def cancel(self, key: Key) -> None:
         """Cancels the call."""
@@ -48,10 +48,11 @@ class CallTask:
         if self.task is not None:
             self.task.cancel()
 
-    def _report_unstarted(self, task: asyncio.Task[None]) -> None:
-        # A task that is cancelled before its first step never runs its own `finally`.
-        if task.cancelled():
-            self._inbox.put_nowait([End(self._key, Reply(), None)])
+    def _report_broken_off(self, task: asyncio.Task[None]) -> None:
+        # A task that is cancelled before its first step never runs its own handlers, and an interrupt breaks them off.
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error is not None:
+            self._inbox.put_nowait([End(self._key, Reply(), error)])
 
     async def _work(self) -> None:
         if self._cancelled:  # by an interrupt within `start`, when the task was not known yet
@@ -120,6 +121,8 @@ class BatchTask:
             error.__cause__ = cancelled
             self._members.fail(error)
         except BaseException as error:  # handled in the caller's thread
+            if self._members.ended:
+                raise
             self._members.fail(error)
 
 

@@ -118,11 +118,12 @@ class Members:
         with self._lock:
             if self._ended:
                 return
-            self._ended = True
             if self._wanted:
                 self._inbox(list(reports([opening for opening in self._openings if opening[0] in self._wanted])))
             else:
                 self._inbox([End(self._last, Reply(), None)])
+            # Not before: after an interrupt, or results of a wrong form, the batch has failed.
+            self._ended = True
 
     @property
     def ended(self) -> bool:

@@ -335,10 +335,10 @@ class Expansion(Portable):
         sources: The sources retrieved for this point, with retrieval per point. A failed point has them, too, unless
             its retrieval failed.
         attempts: The number of calls made to write it; 0 if its retrieval failed.
-        finish_reason: Why the text ended: `"stop"`, `"length"` (cut by a token limit), `"tool_calls"`, `"loop"`
-            (`Settings.stop_loops`), `"max_chars"` (`Settings.max_point_chars`), or the backend's own word where it
-            means none of these; None if the backend says nothing. Of a failed point: `"content_filter"`, `"refusal"`,
-            `"length"` (the limit was reached before any text), or `"error"`.
+        finish_reason: Why the text ended: `"stop"`, `"length"` (cut by a token limit), `"max_chars"`, `"loop"` (both by
+            `Settings`), `"tool_calls"`, or the backend's own word where it means none of these; None if the backend
+            says nothing. Of a failed point: `"content_filter"`, `"refusal"`, `"length"` (the limit was reached before
+            any text), or `"error"`.
         span: When it was written, without its retrieval.
     """
 
@@ -367,11 +367,10 @@ class Answer(Portable):
         decision: The router's decision; None without a router.
         reason: Why the route was taken, in words.
         usage_by_stage: `usage`, split by stage.
-        finish_reason: Of a direct answer: the backend's word for why it ended, or None; `"loop"` if its call was
-            cancelled because it repeated itself (`Settings.stop_loops`), `"max_chars"` because it became too long
-            (`Settings.max_answer_chars`). With points: the worst end of any of them (`"error"`, `"content_filter"`,
-            `"refusal"`, `"length"`, `"max_chars"` or `"loop"`, in this order), or `"stop"`. A skeleton that broke off
-            after some points counts, too.
+        finish_reason: Of a direct answer: the backend's word for its end, or None; `"loop"` or `"max_chars"` if its
+            call was cancelled (`Settings.stop_loops`, `Settings.max_answer_chars`). With points: the worst end of any
+            of them (`"error"`, `"content_filter"`, `"refusal"`, `"length"`, `"max_chars"` or `"loop"`, in this order),
+            or `"stop"`. A skeleton that broke off after some points counts, too.
         merged: Whether `text` is that of the merge instead of the joined points.
         merge_error: Why the merge failed; None if it did not, or if there was none.
         sources: The sources retrieved for the question as a whole: with retrieval once, and for a direct answer. The

@@ -275,8 +275,7 @@ def test_a_thousand_questions_in_threads_are_bounded_by_default():
         peak = max(peak, threading.active_count())
         if first is None and isinstance(event, AnswerDone):
             first = len(model.watch.of("skeleton"))
-    assert len(model.watch.of("skeleton")) == 1000
-    assert len(model.watch.of("point")) == 3000
+    assert [len(model.watch.of(stage)) for stage in ("skeleton", "point")] == [1000, 3000]
     assert model.watch.peak <= most
     assert peak - before <= most + 1
     assert first <= 2 * most  # an answer that has begun goes before those that have not
@@ -343,3 +342,14 @@ def test_an_answer_with_many_points_stays_parallel_within_a_batch():
 def test_a_limit_that_cannot_work_is_an_error(pump, limit):
     with pytest.raises(InvalidInput, match="max_concurrency must be a whole number"):
         pump(crowded(), [flow(), flow()], max_concurrency=limit)
+
+
+def test_the_points_of_given_skeletons_keep_together_within_a_bound():
+    order = []
+
+    def opened(call, position):
+        order.append(position)
+        yield "text"
+
+    list(drive.run([flow(skeleton=TITLES) for _ in range(5)], opened, max_concurrency=1))
+    assert order == [position for position in range(5) for _ in TITLES.points]

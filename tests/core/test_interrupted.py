@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import linecache
+import signal
 import sys
 import threading
 import time
@@ -15,9 +16,11 @@ import pytest
 
 from skeleton_of_thought import drive
 from skeleton_of_thought.budget import Budget, Share
-from skeleton_of_thought.events import PointDelta
+from skeleton_of_thought.drive import AsyncTogether, Together
+from skeleton_of_thought.events import AnswerDone, AnswerFailed, PointDelta, PointDone
 from skeleton_of_thought.flow import AnswerFlow
-from skeleton_of_thought.types import Conversation, Message, Point, Skeleton
+from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.types import Conversation, Message, Point, Reply, Skeleton
 from tests.shared.scripted_calls import PATIENCE, Watch
 
 TITLES = Skeleton((Point(1, "Sleep"), Point(2, "Eat"), Point(3, "Walk")))
@@ -149,6 +152,276 @@ def test_an_interrupt_at_any_line_of_an_answer_leaves_no_call(cancellable):
                 if len(heard) == 3:
                     return
 
-    seen = at_each_line(answer, nothing_left(model.watch, budget))
+    seen = at_each_line(answer, nothing_left(model.watch, budget), step=1 + cancellable)
     assert {"drive.py", "board.py", "budget.py", "threading.py"} <= {line.partition(":")[0] for line in seen}
     assert len(model.watch.seen) > 100  # most of the interrupts came while calls were open
+
+
+def test_an_interrupt_at_any_line_of_a_lone_direct_answer_closes_its_stream():
+    model = Endless()
+
+    class Stream:
+        """A stream that no collector closes: it is open until `close` is called."""
+
+        def __init__(self, call) -> None:
+            self.call = contextlib.ExitStack()
+            self.call.enter_context(model.watch.call(call))
+
+        def __iter__(self):
+            yield from ["word "] * 3
+
+        def close(self) -> None:
+            self.call.close()
+
+    def answer():
+        list(drive.run([flow(skeleton=None, router=lambda question: False)], lambda call, _: Stream(call)))
+
+    assert len(at_each_line(answer, nothing_left(model.watch), DRIVERS)) > 50
+
+
+def test_an_interrupt_at_any_line_leaves_none_of_the_calls_that_start_together():
+    model, budget = Endless(), Budget(4)
+
+    def together(calls):
+        with model.watch.call(calls):
+            time.sleep(0.002)
+        return [("text", Reply())] * len(calls)
+
+    def answer():
+        own = Together(key=lambda call, _: call.point.index < 3 or None, answer=together)
+        share = Share(budget, shared=True)
+        with contextlib.closing(drive.run([flow()], model.open, together=own, max_concurrency=share)) as events:
+            next(event for _, event in events if isinstance(event, PointDone))
+
+    seen = at_each_line(answer, nothing_left(model.watch, budget), step=2)
+    assert "together.py" in {line.partition(":")[0] for line in seen}
+
+
+class Starts:
+    """The starts of threads of calls, one of which does something else."""
+
+    def __init__(self, monkeypatch, which: int, instead) -> None:
+        self.count = 0
+        start = threading.Thread.start
+
+        def patched(thread):
+            if thread.name.startswith("sot-"):
+                self.count += 1
+                if self.count == which:
+                    instead(lambda: start(thread))
+                    return
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", patched)
+
+
+def interrupt_before(start):
+    raise KeyboardInterrupt
+
+
+def interrupt_after(start):
+    start()
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("instead", [interrupt_before, interrupt_after])
+@pytest.mark.parametrize("which", [1, 2, 3, 4])
+@pytest.mark.parametrize("batched", [False, True])
+def test_an_interrupt_within_the_start_of_a_thread_leaves_no_call(monkeypatch, instead, which, batched):
+    model, budget = Endless(), Budget(9)
+    starts = Starts(monkeypatch, which, instead)
+    wide = Skeleton(tuple(Point(i, f"Point {i}") for i in range(1, 9)))
+    together = Together(
+        key=lambda call, _: call.point.index // 2, answer=lambda calls: [("text", Reply())] * len(calls)
+    )
+    share = Share(budget, shared=True)
+    with pytest.raises(KeyboardInterrupt):
+        list(
+            drive.run([flow(skeleton=wide)], model.open, together=together if batched else None, max_concurrency=share)
+        )
+    nothing_left(model.watch, budget)("start")
+    assert starts.count == which
+
+
+def no_thread(start):
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("which", [1, 2, 3])
+@pytest.mark.parametrize("batched", [False, True])
+def test_one_of_several_calls_that_finds_no_thread_is_made_later(monkeypatch, which, batched):
+    Starts(monkeypatch, which, no_thread)
+    watch = Watch()
+
+    def opened(call, position):
+        with watch.call(call):
+            yield f"text {call.point.index}"
+
+    together = Together(
+        key=lambda call, _: call.point.index > 2 or None,
+        answer=lambda calls: [(f"text {call.point.index}", Reply()) for call, _ in calls],
+    )
+    wide = Skeleton(tuple(Point(i, f"Point {i}") for i in range(1, 5)))
+    asked = flow(skeleton=wide, settings=Settings(backoff=0.0))
+    events = list(drive.run([asked], opened, together=together if batched else None))
+    (answer,) = [event.answer for _, event in events if isinstance(event, AnswerDone)]
+    assert [expansion.text for expansion in answer.expansions] == [f"text {i}" for i in range(1, 5)]
+    nothing_left(watch)("the end")
+
+
+@pytest.mark.parametrize("policy", ["placeholder", "raise"])
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_point_that_never_finds_a_thread_follows_its_policy(monkeypatch, policy, retries):
+    start = threading.Thread.start
+    refused = []
+
+    def patched(thread):
+        if thread.name == "sot-point-0-2":
+            refused.append(thread.name)
+        if thread.name.startswith("sot-point") and not thread.name.endswith("-1"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", patched)
+    settings = Settings(on_point_error=policy, max_retries=retries, backoff=0.0, placeholder="(none)")
+    watch = Watch()
+
+    def opened(call, position):
+        with watch.call(call):
+            yield "text"
+
+    events = list(drive.run([flow(settings=settings)], opened))
+    last = events[-1][1]
+    if policy == "placeholder":
+        assert isinstance(last, AnswerDone)
+        assert [expansion.text for expansion in last.answer.expansions] == ["text", "(none)", "(none)"]
+        assert [expansion.attempts for expansion in last.answer.expansions] == [1, retries + 1, retries + 1]
+    else:
+        assert isinstance(last, AnswerFailed)
+        assert "could not start a thread" in str(last.error)
+        assert last.error.answer.expansions[0].text == "text"
+    nothing_left(watch)("the end")
+
+
+def test_an_interrupt_while_calls_are_waited_for_does_not_lose_the_others():
+    # The second Ctrl-C of somebody who finds the first one slow.
+    watch, budget = Watch(), Budget(3)
+    release = threading.Event()
+
+    def opened(call, position):
+        with watch.call(call):
+            yield "word "
+            release.wait(PATIENCE)
+            while True:
+                time.sleep(0.0002)
+                yield "word "
+
+    joined = []
+
+    def second(frame, event, _):
+        if event == "line" and frame.f_code.co_name == "_end" and not joined and len(watch.seen) == 3:
+            joined.append(frame.f_lineno)
+            release.set()
+            raise KeyboardInterrupt
+        return second
+
+    events = drive.run([flow()], opened, max_concurrency=Share(budget, shared=True))
+    while watch.open < 3:
+        next(events)
+        if len(watch.seen) == 3:
+            break
+    before = sys.gettrace()
+    sys.settrace(second)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            events.throw(KeyboardInterrupt())
+    finally:
+        sys.settrace(before)
+    assert joined
+    nothing_left(watch, budget)("twice")
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_an_interrupt_at_any_line_of_the_loops_driver_leaves_no_task(batched):
+    model, budget, left = Endless(), Budget(4), []
+
+    async def together(calls):
+        with model.watch.call(calls):
+            await asyncio.sleep(0)
+        return [("text", Reply())] * len(calls)
+
+    async def answers():
+        own = AsyncTogether(key=lambda call, _: call.point.index < 3 or None, answer=together) if batched else None
+        share = Share(budget, shared=True)
+        heard = set()
+        try:
+            events = drive.arun([flow()], model.aopen, together=own, max_concurrency=share)
+            async with contextlib.aclosing(events):
+                async for _, event in events:
+                    heard |= {event.point.index} if isinstance(event, PointDelta) else set()
+                    if len(heard) == 3:
+                        return
+        finally:
+            left.append([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
+
+    def answer():
+        # As `asyncio.run` does, which would also cancel tasks that nobody knows.
+        loop = asyncio.new_event_loop()
+        try:
+            task = loop.create_task(answers())
+            try:
+                loop.run_until_complete(task)
+            except KeyboardInterrupt:
+                sys.settrace(None)
+                task.cancel()
+                if not task.done():
+                    loop.run_until_complete(asyncio.wait([task]))
+                raise
+        finally:
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+
+    def check(where: str) -> None:
+        assert not model.watch.open, where
+        assert budget.open == 0, where
+
+    files = (f"{CORE}/drive.py", f"{CORE}/tasks.py")
+    at_each_line(answer, check, files)
+    assert len(left) > 50
+    assert all(len(tasks) <= 1 for tasks in left), left
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timer on this system")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_soak_of_real_interrupts_leaves_no_call():
+    watch, budget, interrupted = Watch(), Budget(8), 0
+
+    def opened(call, position):
+        with watch.call(call):
+            while True:
+                time.sleep(0.001)
+                yield "word "
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    try:
+        for moment in range(300):
+            try:
+                # From before the first thread starts to after the last one has: 0.02 to 6 ms.
+                signal.setitimer(signal.ITIMER_REAL, 0.00002 * (moment + 1))
+                short = Settings(max_point_chars=5000)
+                asked = [flow(settings=short), flow(settings=short)]
+                for _ in drive.run(asked, opened, max_concurrency=Share(budget, shared=True)):
+                    pass
+            except KeyboardInterrupt:
+                interrupted += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            nothing_left(watch, budget)(str(moment))
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    # Python drops an exception of a signal that it handles within the callback of a weak reference.
+    assert interrupted > 290
+    assert len(watch.seen) > 300

@@ -298,3 +298,16 @@ async def test_a_backend_that_cancels_itself_has_failed():
 def test_invalid_limits_are_refused(run):
     with pytest.raises(InvalidInput):
         run(flows(1), Backend(), 0)
+
+
+def test_results_of_a_wrong_form_are_the_failure_of_the_batch(run, caplog):
+    backend = Backend()
+    backend.answer = lambda calls: ["no pair of a text and its reply"] * len(calls)
+
+    async def aanswer(calls):
+        return backend.answer(calls)
+
+    backend.aanswer = aanswer
+    done = answers(run(flows(2), backend))
+    assert {answer.text for answer in done.values()} == {"1. One: Text 1.\n\n2. Two: Text 2.\n\n3. Three: Text 3."}
+    assert "they are made one at a time" in caplog.text

@@ -98,13 +98,13 @@ async def test_a_model_gets_one_system_message_and_gets_it_first(ways, llm, turn
         assert [m for m in seen.messages if m in history] == history
 
 
-async def test_a_memory_as_text_is_part_of_the_one_system_message(way, llm):
+async def test_a_memory_as_text_is_no_part_of_the_system_message(way, llm):
     chain = skeleton_chain(llm=llm, skeleton_prompt=ChatPromptTemplate.from_messages(FREE))
     await way(chain, {"question": "What helps?", "chat_history": "Human: Hello"})
     (seen,) = llm.watch.of("skeleton")
-    assert [m.type for m in seen.messages] == ["system", "human"]
-    assert "Human: Hello" in seen.messages[0].content
-    assert seen.messages[0].content.endswith("You plan.")
+    assert [m.type for m in seen.messages] == ["system", "human", "human"]
+    assert seen.messages[0].content == "You plan."
+    assert "Human: Hello" in seen.messages[1].content
 
 
 async def test_the_callers_own_system_messages_stay_as_they_are_without_one_in_the_template(way, llm):

@@ -1,8 +1,10 @@
-"""Which async methods block the event loop, judged by their code."""
+"""Which async methods block the event loop, judged by their code; threads beside the loop."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 
 import pytest
 from llama_index.core.llms import MockLLM
@@ -10,7 +12,8 @@ from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.retrievers import VectorIndexRetriever
 
-from llama_index_sot.event_loop import is_truly_async
+from llama_index_sot.event_loop import call_in_thread, is_truly_async, stream_in_thread
+from tests.shared.scripted_calls import PATIENCE, Watch
 
 
 class Methods:
@@ -80,3 +83,52 @@ def test_a_vector_index_retriever_is_truly_async():
 def test_methods_that_are_not_written_in_python_count_as_async():
     assert is_truly_async(object(), "__repr__")
     assert is_truly_async(object(), "missing")
+
+
+# --- threads ---
+
+
+@pytest.mark.parametrize("begins", [False, True])
+@pytest.mark.parametrize("way", ["stream", "call"])
+def test_an_interrupt_within_the_start_of_a_thread_leaves_no_stream_open(monkeypatch, begins, way):
+    watch, start = Watch(), threading.Thread.start
+
+    def interrupted(thread):
+        if begins and thread.name == "sot-llm":
+            start(thread)
+        if thread.name == "sot-llm":
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+
+    def texts():
+        with watch.call(way):
+            while True:
+                time.sleep(0.0005)
+                yield "word "
+
+    async def read():
+        if way == "call":
+            return await call_in_thread(lambda: "text", "sot-llm")
+        return [text async for text in stream_in_thread(texts, "sot-llm")]
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(read())
+    until = time.monotonic() + PATIENCE
+    while watch.open or any(thread.name == "sot-llm" and thread.is_alive() for thread in threading.enumerate()):
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+async def test_a_thread_that_cannot_start_is_the_error_of_its_call(monkeypatch):
+    start = threading.Thread.start
+
+    def refused(thread):
+        if thread.name == "sot-llm":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await call_in_thread(lambda: "text", "sot-llm")
