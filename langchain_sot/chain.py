@@ -213,6 +213,9 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     point_words: int = 40
     join: Literal["numbered", "headings", "paragraphs"] = "numbered"
     merge: bool = False
+    max_skeleton_chars: int | None = Settings.max_skeleton_chars
+    max_point_chars: int | None = Settings.max_point_chars
+    max_answer_chars: int | None = Settings.max_answer_chars
     stop_loops: bool = False
     prefill: Literal["auto"] | bool = Field(default="auto")
     adopt: bool = True
@@ -254,10 +257,11 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         return self
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
-        # A pickle of 0.1 has the routers of "auto" in an attribute of another name, and no retriever.
+        # A pickle of 0.1 has the routers of "auto" in an attribute of another name, no retriever and fewer settings.
         private = (state.get("__pydantic_private__") or {}).items()
         known = {name: value for name, value in private if name in self.__private_attributes__}
-        values = {"retriever": None, "retrieval": None, **state["__dict__"]}
+        values = {name: getattr(Settings, name) for name in _SETTINGS}
+        values |= {"retriever": None, "retrieval": None, **state["__dict__"]}
         super().__setstate__({**state, "__dict__": values, "__pydantic_private__": {**known, "_plans": PlanCache()}})
 
     # --- how answers are made ---

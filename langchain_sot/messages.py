@@ -45,6 +45,8 @@ __all__ = [
 _ROLES = frozenset({"human", "user", "ai", "assistant", "system", "developer", "tool"})
 _REASONING = frozenset({"reasoning", "reasoning_content", "thinking", "redacted_thinking"})
 """Types of content blocks, and keys of `additional_kwargs`, that hold a model's reasoning."""
+_MEDIA = frozenset({"image", "image_url", "image_generation_call", "audio", "video", "file", "media"})
+"""Types of content blocks, and keys of `additional_kwargs`, that are an answer without text."""
 _TURNS = {"user": "User", "assistant": "Assistant"}
 _TOOLS = frozenset({"tools", "functions", "tool_choice", "function_call"})
 _FORMATS = frozenset(
@@ -242,10 +244,10 @@ def message_decoding(message: BaseMessage) -> Decoding | None:
 
 
 def read_other_content(message: BaseMessage, end: ReplyEnd) -> None:
-    """Notes in `end` the other content of a message or chunk: a refusal, tool calls, reasoning."""
+    """Notes in `end` the other content of a message or chunk: a refusal, tool calls, media, reasoning."""
     extras = message.additional_kwargs
     refusal = extras.get("refusal") or ""
-    reasoning = bool(_REASONING & extras.keys())
+    reasoning, media = bool(_REASONING & extras.keys()), bool(_MEDIA & extras.keys())
     for block in message.content if isinstance(message.content, list) else ():
         # Version 1 of the content blocks wraps those that it does not know.
         own: Any = block.get("value") if isinstance(block, dict) and block.get("type") == "non_standard" else block
@@ -253,11 +255,13 @@ def read_other_content(message: BaseMessage, end: ReplyEnd) -> None:
         if kind == "refusal":
             refusal = refusal or own.get("refusal") or "no reason given"
         else:
-            reasoning = reasoning or kind in _REASONING
+            reasoning, media = reasoning or kind in _REASONING, media or kind in _MEDIA
     end.refusal += str(refusal)
     # A tool call explains why there is no text; reasoning merely comes before text.
     if isinstance(message, AIMessage) and message.tool_calls:
         end.instead = "tool calls"
+    elif media:
+        end.instead = end.instead.replace("reasoning", "") or "other content"
     elif reasoning:
         end.instead = end.instead or "reasoning"
 

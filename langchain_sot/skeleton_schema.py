@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from langchain_core.language_models import BaseLanguageModel
-from langchain_core.messages import AIMessage, BaseMessage, BaseMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, BaseMessageChunk
 from langchain_core.runnables import Runnable, RunnableSequence
 from langchain_core.runnables.base import RunnableBindingBase
 from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_sot.models.resolution import has_fallbacks
+from skeleton_of_thought.parsing.data import json_value
 from skeleton_of_thought.parsing.parser import without_reasoning
 
 __all__ = ["SkeletonSchema", "StructuredReply", "ask_structured"]
@@ -77,21 +78,32 @@ class StructuredReply:
     """Reads titles from the reply of a model that was asked for the schema: from a tool call, or from JSON text."""
 
     def __init__(self) -> None:
-        self._message: BaseMessage | None = None
+        self._pieces: list[str] = []
+        # The arguments of each call as they came: a value, or the pieces of its JSON. LangChain would read all of the
+        # JSON again for each chunk that it adds.
+        self._calls: dict[object, Any] = {}
+        self._read: tuple[str, list[Any]] | None = None
 
     def add(self, message: BaseMessage) -> None:
         """Takes the whole message, or its next chunk."""
-        before = self._message
-        if isinstance(before, BaseMessageChunk) and isinstance(message, BaseMessageChunk):
-            self._message = before + message
-        else:
-            self._message = message
+        self._read = None
+        if not isinstance(message, BaseMessageChunk):
+            self._pieces, self._calls = [], {}
+        self._pieces.append(str(message.text))
+        if isinstance(message, AIMessageChunk):
+            for piece in message.tool_call_chunks:
+                index = piece.get("index")
+                key = len(self._calls) if index is None else str(index)  # without an index, it is a call of its own
+                self._calls.setdefault(key, []).append(piece.get("args") or "")
+        elif isinstance(message, AIMessage):
+            for call in (*message.tool_calls, *message.invalid_tool_calls):
+                self._calls[len(self._calls)] = call["args"] or ""
 
     @property
     def titles(self) -> tuple[str, ...] | None:
         """The titles; None for a reply that does not fit the schema."""
-        calls = self._message.tool_calls if isinstance(self._message, AIMessage) else []
-        for data in (*(call["args"] for call in calls), _json(without_reasoning(self._text))):
+        text, calls = self._parts()
+        for data in (*calls, json_value(without_reasoning(text))):
             points = data.get("points") if isinstance(data, dict) else None
             if isinstance(points, list) and all(isinstance(point, str) for point in points):
                 return tuple(points)
@@ -100,25 +112,28 @@ class StructuredReply:
     @property
     def text(self) -> str:
         """The reply as text: its own text, or else the arguments of its tool calls."""
-        if self._text.strip() or not isinstance(self._message, AIMessage):
-            return self._text
-        whole = [_words(call["args"]) for call in self._message.tool_calls]
-        broken = [call["args"] or "" for call in self._message.invalid_tool_calls]
-        return "\n".join(whole + broken)
+        text, calls = self._parts()
+        return text if text.strip() else "\n".join(map(_words, calls))
 
-    @property
-    def _text(self) -> str:
-        return "" if self._message is None else str(self._message.text)
+    def _parts(self) -> tuple[str, list[Any]]:
+        """The text of the reply, and the arguments of its calls: a value, or a text that cannot be read."""
+        if self._read is None:
+            calls = ["".join(args) if isinstance(args, list) else args for args in self._calls.values()]
+            self._read = "".join(self._pieces), [_arguments(args) for args in calls]
+        return self._read
 
 
-def _words(args: Mapping[str, Any]) -> str:
+def _arguments(args: Any) -> Any:
+    value = json_value(args, cut=True) if isinstance(args, str) else args
+    return value if isinstance(value, dict) else args
+
+
+def _words(args: Any) -> str:
     # Some models send the list as one string, with a point on each line.
-    points = args.get("points")
-    return points if isinstance(points, str) else json.dumps(args, ensure_ascii=False)
-
-
-def _json(text: str) -> Any:
+    points = args.get("points") if isinstance(args, dict) else args
+    if isinstance(points, str):
+        return points
     try:
-        return json.loads(text)
-    except ValueError:
-        return None
+        return json.dumps(args, ensure_ascii=False)
+    except (RecursionError, TypeError, ValueError):  # nested too deep, or with values that are no JSON
+        return ""

@@ -18,6 +18,7 @@ from langchain_core.prompts import (
 
 from langchain_sot.messages import convert_message
 from skeleton_of_thought.errors import PromptFileError
+from skeleton_of_thought.pickling import Portable
 from skeleton_of_thought.prompts import ALIASES, PLACEHOLDERS, PromptSet, PromptTemplate, Template, begin_with
 from skeleton_of_thought.templates import unknown_placeholders, with_history, with_system
 from skeleton_of_thought.types import Conversation, Message, Prompt
@@ -32,7 +33,7 @@ _BRACED = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
-class LangChainTemplate:
+class LangChainTemplate(Portable):
     """A LangChain template in the core's prompt set.
 
     The caller's earlier turns take the place of the template's `chat_history` placeholder; without one they follow

@@ -14,7 +14,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from llama_index_sot.context import ContextPacker, ContextWriter
 from llama_index_sot.events import typed_event
-from llama_index_sot.llm_calls import LLMResponse, ResolvedLLM, UsedConcurrency
+from llama_index_sot.llm_calls import LLMResponse, ResolvedLLM, ResponseReader, UsedConcurrency
 from llama_index_sot.response import (
     AsyncSkeletonOfThoughtStreamingResponse,
     ResponsePoint,
@@ -275,8 +275,8 @@ class AnswerRun:
     def texts(self) -> Generator[str]:
         """The answer's text as it is written, in document order.
 
-        Text cannot be taken back: after an `AnswerRestarted` the answer follows from its beginning, set apart by a
-        blank line.
+        Text cannot be taken back: after an `AnswerRestarted` the answer follows from its beginning, set apart by the
+        blank line that came before it.
         """
         with contextlib.closing(self.events()) as events:
             for event in events:
@@ -284,7 +284,6 @@ class AnswerRun:
                     yield event.text
                 elif isinstance(event, AnswerRestarted):
                     self._restarted = True
-                    yield "\n\n"
 
     async def atexts(self) -> AsyncGenerator[str]:
         """Async twin of `texts`."""
@@ -294,7 +293,6 @@ class AnswerRun:
                     yield event.text
                 elif isinstance(event, AnswerRestarted):
                     self._restarted = True
-                    yield "\n\n"
 
     def find_sources(self) -> None:
         """Runs the answer until all its sources are found. `events`, `texts` or `whole` run the rest."""
@@ -375,7 +373,7 @@ class AnswerRun:
             llm = self._config.writer(call.stage)
             if self._config.multimodal:
                 call = self._contexts.with_media(call)
-            reader = llm.reader(call)
+            reader = ResponseReader(llm.reasons)
             if not self._streamed(call):
                 text, reply = reader.whole(response := llm.whole(call))
                 pieces.append(text)
@@ -401,7 +399,7 @@ class AnswerRun:
             llm = self._config.writer(call.stage)
             if self._config.multimodal:
                 call = self._contexts.with_media(call)
-            reader = llm.reader(call)
+            reader = ResponseReader(llm.reasons)
             if not self._streamed(call):
                 text, reply = reader.whole(response := await llm.awhole(call))
                 pieces.append(text)

@@ -165,7 +165,7 @@ class ContextWriter:
         blocks = ({"type": "text", "text": content},) if isinstance(content, str) else content
         shown = ({"type": block.block_type, "block": block} for block in media)
         messages[last] = Message(messages[last].role, (*blocks, *shown))
-        return replace(call, prompt=replace(call.prompt, messages=tuple(messages)))
+        return replace(call, prompt=replace(call.prompt, messages=tuple(messages), exact=None))
 
     def _numbers(self, nodes: Sequence[NodeWithScore]) -> list[int]:
         with self._lock:

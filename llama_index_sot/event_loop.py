@@ -109,9 +109,12 @@ async def stream_in_thread(open_stream: Callable[[], Iterable[ItemT]], name: str
             error = caught
         put(_Ended(error))
 
-    threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True).start()
-    ended = False
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True)
+    ended = True
     try:
+        # Within the `try`: an interrupt within the start may leave a thread that runs. It opens no stream then.
+        thread.start()
+        ended = False
         while True:
             item = await inbox.get()
             if isinstance(item, _Ended):

@@ -43,6 +43,8 @@ LLMResponse = ChatResponse | CompletionResponse
 
 _EVENTS = ("delta", "response", "messageStop")
 """Where events of Anthropic's, OpenAI's and Bedrock's streams have the finish reason."""
+_MEDIA = frozenset({"image", "audio", "video", "document"})
+"""Types of content blocks that are an answer without text."""
 _REASONING = frozenset({"thinking", "reasoning", "reasoning_content", "thinking_delta"})
 """Types of content blocks, and keys of `additional_kwargs`, that hold an LLM's reasoning."""
 
@@ -89,6 +91,7 @@ def resolve_llm(llm: LLM, concurrency: Concurrency) -> ResolvedLLM:
         has_own_chat=own_chat,
         adopted=called is not llm,
         serial=stock and native is None and is_stock(llm),
+        reasons=FinishReasons.of(called),
     )
 
 
@@ -115,7 +118,7 @@ class ResolvedLLM:
         adopted: Whether `llm` was made of the user's, with its model on an engine.
         extends: Whether prompts get the LLM's own system prompt and wrapper, as `LLM.predict` adds them.
         kwargs: The caller's keyword arguments of every call.
-        reasons: Whether its replies have had finish reasons so far.
+        reasons: Whether its streams have had finish reasons so far.
     """
 
     llm: LLM
@@ -177,11 +180,6 @@ class ResolvedLLM:
 
     # --- calls ---
 
-    def reader(self, call: Call) -> ResponseReader:
-        """Reads the responses of a call."""
-        # A direct answer that breaks off without an error ends as the plain LLM's does.
-        return ResponseReader(FinishReasons() if call.stage == "direct" else self.reasons)
-
     def whole(self, call: Call) -> LLMResponse:
         """Makes a call and returns its whole response."""
         request = self._request(call)
@@ -215,10 +213,11 @@ class ResolvedLLM:
         assert call.prompt is not None, "retrievals call no model"
         if self.native is not None:
             # Text is passed on unchanged: an adopted model formats it as the original LLM would.
-            kwargs = {**_native_kwargs(self.native, call), **self.kwargs}
-            if self.takes_messages or len(call.prompt.messages) > 1:
-                return _Request(True, chat_messages(call.prompt, self.system_prompt), kwargs)
-            return _Request(False, call.prompt.messages[0].text, kwargs)
+            prompt = call.prompt.exact or call.prompt
+            kwargs = {**_native_kwargs(self.native, call, prompt), **self.kwargs}
+            if self.takes_messages or len(prompt.messages) > 1:
+                return _Request(True, chat_messages(prompt, self.system_prompt), kwargs)
+            return _Request(False, prompt.messages[0].text, kwargs)
         # Users choose a router's limit; the limits of other prompts are estimates for small models.
         limit = call.prompt.hints.max_tokens if call.stage == "route" else None
         kwargs = {"max_tokens": limit, **self.kwargs} if limit else {**self.kwargs}
@@ -237,13 +236,15 @@ class _Request:
     kwargs: dict[str, Any]
 
 
-def _native_kwargs(llm: TransformersLLM, call: Call) -> dict[str, Any]:
-    assert call.prompt is not None
-    reasons = not call.prompt.prefill and bool(llm.engine.reasons)
-    hints = engine_settings(call.prompt.hints, reasons=reasons)
+def _native_kwargs(llm: TransformersLLM, call: Call, prompt: Prompt) -> dict[str, Any]:
+    reasons = not prompt.prefill and bool(llm.engine.reasons)
+    hints, split = engine_settings(prompt.hints, reasons=reasons), llm.split_special_tokens
+    if split is not True and prompt.quoted:
+        split = [*(split or ()), *llm.engine.with_special_tokens(prompt.quoted)]
     return {
         **hints,
-        "prefill": call.prompt.prefill,
+        "prefill": prompt.prefill,
+        "split_special_tokens": split or None,
         "max_tokens": token_limit(call, llm.max_tokens, chosen="max_tokens" in llm.model_fields_set, reasons=reasons),
         "min_new_tokens": max(hints["min_new_tokens"], llm.min_new_tokens),
     }
@@ -336,15 +337,17 @@ class ResponseReader:
     """Reads the text and the end of one call's responses.
 
     Args:
-        reasons: Whether the LLM gives finish reasons.
+        reasons: Whether the LLM's streams have finish reasons.
     """
 
     def __init__(self, reasons: FinishReasons) -> None:
         self._text = ""
         self._end = ReplyEnd(reasons=reasons)
+        self._promised = False
 
     def whole(self, response: ChatResponse | CompletionResponse) -> tuple[str, Reply]:
-        """The text and the end of a response that came at once."""
+        """The text and the end of a response that came at once, and is complete even without a finish reason."""
+        self._end.streamed = False
         self._read_end(response)
         text = _text(response)
         if not text:
@@ -371,7 +374,9 @@ class ResponseReader:
         Raises:
             ConnectionError: The stream broke off. Some clients end it without an error then.
         """
-        return self._end.reply()
+        end = self._end
+        end.cut = end.finish_reason is None and self._promised
+        return end.reply()
 
     def _read_end(self, response: ChatResponse | CompletionResponse) -> None:
         raw, end = response.raw, self._end
@@ -383,13 +388,15 @@ class ResponseReader:
         choices = _get(raw, "choices")
         if isinstance(choices, list | tuple) and choices:
             end.finish_reason = read_finish_reason(choices[0]) or end.finish_reason
-            end.cut = end.finish_reason is None
+            self._promised = True
         else:
             end.finish_reason = _finish_reason(raw) or end.finish_reason
+            # Google's streams and Ollama's end with a reason, too.
+            self._promised = self._promised or bool(_get(raw, "candidates")) or _get(raw, "done") is not None
         end.decoding = read_decoding(_get(raw, "decoding")) or end.decoding
 
     def _read_other_content(self, response: ChatResponse | CompletionResponse) -> None:
-        """Notes in `end` the other content of a response: a refusal, tool calls, reasoning."""
+        """Notes in `end` the other content of a response: a refusal, tool calls, media, reasoning."""
         end, own = self._end, response.additional_kwargs
         message = response.message if isinstance(response, ChatResponse) else ChatMessage()
         extras = {**own, **message.additional_kwargs}
@@ -399,6 +406,8 @@ class ResponseReader:
         kinds = {block.block_type for block in message.blocks}
         if extras.get("tool_calls") or "tool_call" in kinds:
             end.instead = "tool calls"
+        elif kinds & _MEDIA or extras.get("audio"):
+            end.instead = "other content"
         elif kinds & _REASONING or any(map(extras.get, _REASONING)):
             end.instead = end.instead or "reasoning"
 

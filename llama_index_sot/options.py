@@ -64,6 +64,9 @@ class SettingsOptions(TypedDict, total=False):
     point_words: int
     join: Literal["numbered", "headings", "paragraphs"]
     merge: bool
+    max_skeleton_chars: int | None
+    max_point_chars: int | None
+    max_answer_chars: int | None
     stop_loops: bool
 
 

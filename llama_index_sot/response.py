@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 _CITED = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
+_DIGITS = 9
+"""The most digits of the number of a source."""
 _NODE_ID = attrgetter("node.node_id")
 _METADATA = (
     *("route", "reason", "decision", "finish_reason", "merged", "merge_error"),
@@ -207,7 +209,9 @@ def response_points(answer: Answer, sources: list[NodeWithScore], *, citations: 
 
 
 def _cited_numbers(text: str, numbers: int) -> tuple[int, ...]:
-    found = [int(number) for group in _CITED.findall(text) for number in group.split(",")]
+    written = [number.strip() for group in _CITED.findall(text) for number in group.split(",")]
+    # Python reads no number of thousands of digits.
+    found = [int(number) for number in written if len(number) <= _DIGITS]
     return tuple(dict.fromkeys(number for number in found if 1 <= number <= numbers))
 
 

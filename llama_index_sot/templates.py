@@ -15,6 +15,7 @@ from llama_index.core.schema import QueryBundle
 from llama_index_sot.llm_calls import core_message
 from skeleton_of_thought import prompts as core
 from skeleton_of_thought.errors import InvalidInput, PromptFileError
+from skeleton_of_thought.pickling import Portable
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, RouterWrapper, decide_at_once
 from skeleton_of_thought.templates import with_history
 from skeleton_of_thought.types import Conversation, Message, Prompt, RouteDecision
@@ -55,7 +56,7 @@ _BRACED = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
-class LlamaIndexTemplate:
+class LlamaIndexTemplate(Portable):
     """A LlamaIndex template in the core's prompt set.
 
     The caller's history stands right after the system message, which is the caller's and the template's in one. An

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from skeleton_of_thought.errors import InvalidInput, PointTimeout
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event, SourcesDone
-from skeleton_of_thought.ledger import End, Key, Ledger, Text
+from skeleton_of_thought.ledger import CUT, End, Key, Ledger, Text
+from skeleton_of_thought.parsing.mark import LONE_SURROGATE
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.text.assembly import PrefillEcho
 from skeleton_of_thought.types import Call, Cancel, Decoding, Prompt, Reply, Span, Stage, Usage
@@ -67,9 +69,17 @@ class CallFlow(ABC):
             span = self._ledger.spans.get(call.stage)
             if span is not None and span.first is None:
                 self._ledger.spans[call.stage] = dataclasses.replace(span, first=self._offset)
+            received = self._ledger.received.get(call_id, 0)
+            self._ledger.received[call_id] = received + len(text)
+            if cut := call.max_chars is not None and received + len(text) > call.max_chars:
+                text = text[: call.max_chars - received]
             if (echo := self._ledger.echoes.get(call_id)) is not None:
                 text = echo.feed(text)
-            self._read(call, text)
+            self._read(call, text if text.isascii() else LONE_SURROGATE.sub("\ufffd", text))
+            if cut and call_id in self._ledger.calls:
+                rest = self._close(call)
+                self._actions.append(Cancel(call.id))
+                self._end(call, rest, Reply(finish_reason=CUT))
         return self._actions
 
     def done(self, call_id: int, reply: Reply | None = None, now: float = 0.0) -> list[Action]:
@@ -108,6 +118,8 @@ class CallFlow(ABC):
         """Opens a call; from the second attempt on after a pause."""
         delay = self.settings.backoff * 2.0 ** (attempt - 2) if attempt > 1 else 0.0
         timeout = None if details.get("point") is None else self.settings.point_timeout
+        most = {"skeleton": self.settings.max_skeleton_chars, "point": self.settings.max_point_chars}
+        details["max_chars"] = most.get(stage, self.settings.max_answer_chars)
         self._last_id += 1
         call = Call(self._last_id, stage, prompt, attempt=attempt, delay=delay, timeout=timeout, **details)
         self._ledger.calls[call.id] = call
@@ -124,6 +136,7 @@ class CallFlow(ABC):
         """Takes a call off the ledger; returns text that was held back, as it could have been a repeated prefill."""
         ledger = self._ledger
         ledger.calls.pop(call.id, None)
+        ledger.received.pop(call.id, None)
         if (span := ledger.spans.get(call.stage)) is not None:
             ledger.spans[call.stage] = dataclasses.replace(span, end=self._offset)
         if call.point is not None and call.stage == "sources":
@@ -149,7 +162,7 @@ class CallFlow(ABC):
 
     @abstractmethod
     def _end(self, call: Call, rest: str, reply: Reply) -> None:
-        """A call has succeeded; `rest` is text that was held back until now."""
+        """A call has succeeded, or was cut; `rest` is text that was held back until now."""
 
     @abstractmethod
     def _fail(self, call: Call, error: Exception) -> None:
@@ -167,7 +180,8 @@ class Board:
 
     Args:
         flows: Flows that have not been started.
-        limit: The most calls that are open at any time, over all flows; None for no limit; or a share in a budget.
+        limit: The most calls that are open at any time, over all flows; or a share in a budget. None: no limit for one
+            flow, and `skeleton_of_thought.budget.default_limit` for several. `math.inf`: no limit.
         grace: Seconds until a cancelled call that does not end is given up.
 
     Attributes:
@@ -182,26 +196,28 @@ class Board:
         InvalidInput: The limit is less than 1.
     """
 
-    def __init__(self, flows: Sequence[CallFlow], limit: int | Share | None, grace: float) -> None:
+    def __init__(self, flows: Sequence[CallFlow], limit: float | Share | None, grace: float) -> None:
         self.share: Share | None = None
-        if not isinstance(limit, int | None) and hasattr(limit, "most"):
+        if not isinstance(limit, float | int | None) and hasattr(limit, "most"):
             self.share, limit = limit, limit.most
-        if limit is not None and not (isinstance(limit, Integral) and int(limit) >= 1):
+        elif limit is None and len(flows) > 1:
+            from skeleton_of_thought.budget import default_limit
+
+            limit = max(default_limit(flow.settings) for flow in flows)
+        if not (limit in (None, math.inf) or (isinstance(limit, Integral) and int(limit) >= 1)):
             raise InvalidInput(f"max_concurrency must be a whole number of at least 1, or None, not {limit!r}.")
-        self._flows = flows
-        self._limit = None if limit is None else int(limit)
-        self._grace = grace
+        self._flows, self._grace = flows, grace
+        self._limit = None if limit is None or limit == math.inf else int(limit)
         self._delayed: list[tuple[float, int, Key, Call]] = []
         self._ready: list[tuple[bool, int, Key, Call]] = []
-        self._order = 0
         self._open: dict[Key, Call] = {}
         self._deadlines: dict[Key, float] = {}
         self._closing: dict[Key, tuple[Call, float]] = {}
         self._last_events: dict[int, list[Event]] = {}
         self._events: list[tuple[int, Event]] = []
         self._cancels: list[Key] = []
-        self._started = False
-        self._holding = False
+        self._started = self._holding = False
+        self._order = 0
         self._held: list[tuple[int, Key, Call]] = []
         self._sourced: set[int] = set()
         self._heard: set[Key] = set()
@@ -245,13 +261,12 @@ class Board:
         elif report.error is None:
             self._follow(index, self._flows[index].done(call_id, report.reply, now), now)
         else:
-            error = report.error
-            if not isinstance(error, Exception):
+            if not isinstance(error := report.error, Exception):
                 raise error
             cost = report.reply.usage, report.reply.decoding
             if self._opens_again(report.key, call, error, now):
                 self._flows[index].cancelled(call, cost[0], now, cost[1])
-                self._put_back(report.key, call)
+                self._wait_for_room(0, report.key, call)  # before all calls that have not been open yet
             else:
                 self._follow(index, self._flows[index].failed(call_id, error, now, *cost), now)
         self._heard.discard(report.key)
@@ -270,7 +285,7 @@ class Board:
             share.close(key)
         failing = () if share.budget.open > 0 else openings[:1]
         for key, call in openings[len(failing) :]:
-            self._put_back(key, call)
+            self._wait_for_room(0, key, call)  # before all calls that have not been open yet
         for key, _ in failing:
             self._follow(key[0], self._flows[key[0]].failed(key[1], error, now), now)
         if not failing:
@@ -315,10 +330,8 @@ class Board:
 
     def is_direct(self, openings: Sequence[tuple[Key, Call]]) -> bool:
         """Whether these are the one call of a direct answer, so that nothing else can happen meanwhile."""
-        if len(self._flows) != 1 or len(openings) != 1:
-            return False
-        _, call = openings[0]
-        return call.stage == "direct" and call.timeout is None
+        call = openings[0][1] if len(self._flows) == len(openings) == 1 else None
+        return call is not None and call.stage == "direct" and call.timeout is None
 
     def still_open(self, openings: Iterable[tuple[Key, Call]]) -> Iterator[tuple[Key, Call]]:
         """Yields the calls of a failed batch that are still open; closes the cancelled ones."""
@@ -417,10 +430,6 @@ class Board:
         again = self._taking_share().opens_again(key, call, error, settings.backoff, now, repeats=repeats)
         # A reader may have the text that it has sent.
         return again and key not in self._heard
-
-    def _put_back(self, key: Key, call: Call) -> None:
-        # Before all calls that have not been open yet.
-        self._wait_for_room(0, key, call)
 
     def _forget(self, key: Key) -> None:
         del self._closing[key]

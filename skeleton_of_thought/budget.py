@@ -6,12 +6,13 @@ its `Share`. A board without a budget of its own gets one when a server first re
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +49,9 @@ def default_limit(settings: Settings, skeleton: Skeleton | None = None) -> int:
     return max(widest, min(32, processors + 4))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Place:
-    """The place of one open call.
+    """The place of one open call, which no other equals.
 
     Attributes:
         slowed: How often the budget had been lowered when the call was opened.
@@ -76,8 +77,9 @@ class Budget:
     def __init__(self, limit: int | None, least: int = 1) -> None:
         self._given = self._limit = limit
         self._least = least
-        self._open = 0  # open calls that take up room
-        self._beside = 0  # open calls that take up no room
+        # Sets, because a place that is taken or given twice, after an interrupt, then counts once.
+        self._taken: set[_Place] = set()  # of open calls that take up room
+        self._beside: set[_Place] = set()  # of open calls that take up no room
         self._resume = 0.0
         self._slowed = 0  # how often it was lowered
         self._fruitless = 0  # how often since the last call that succeeded
@@ -100,31 +102,41 @@ class Budget:
     @property
     def open(self) -> int:
         """The number of open calls that take up room."""
-        return self._open
+        return len(self._taken)
 
-    def take(self, now: float, *, exempt: bool = False) -> _Place | None:
+    def take(
+        self,
+        now: float,
+        *,
+        exempt: bool = False,
+        held: MutableMapping[Any, _Place] | None = None,
+        key: Any = None,
+    ) -> _Place | None:
         """A place for a call that opens now; None while there is none.
 
         Args:
             now: The driver's clock.
             exempt: Whether the call takes up no room, unless a server has limited the rate.
+            held: Gets the place, under `key`, before it is taken: an interrupt then leaves none that nobody knows.
+            key: See `held`.
         """
         with self._lock:
             if now < self._resume:
                 return None
-            if exempt and self._ceiling is None:
-                self._beside += 1
-                return _Place(self._slowed, counted=False)
-            if self._limit is not None and self._open >= self._limit:
+            free = exempt and self._ceiling is None
+            if not free and self._limit is not None and len(self._taken) >= self._limit:
                 return None
-            self._open += 1
-            return _Place(self._slowed)
+            place = _Place(self._slowed, counted=not free)
+            if held is not None:
+                held[key] = place
+            (self._beside if free else self._taken).add(place)
+            return place
 
-    def enter(self) -> _Place:
-        """The place of a call that is open already."""
+    def enter(self, held: MutableMapping[Any, _Place], key: Any) -> None:
+        """Takes a place for a call that is open already; for `held` and `key` see `take`."""
         with self._lock:
-            self._open += 1
-            return _Place(self._slowed)
+            place = held[key] = _Place(self._slowed)
+            self._taken.add(place)
 
     def give(self, places: Iterable[_Place], *, succeeded: bool = False) -> None:
         """Takes places back.
@@ -135,8 +147,8 @@ class Budget:
         """
         with self._lock:
             for place in places:
-                self._open -= place.counted
-                self._beside -= not place.counted
+                self._taken.discard(place)
+                self._beside.discard(place)
             if succeeded:
                 self._recover()
             for wake in self._wakers:
@@ -175,7 +187,7 @@ class Budget:
                 seconds = min(backoff * 2.0**self._fruitless, max(backoff, _LONGEST_PAUSE))
             self._fruitless += 1
             self._resume = max(self._resume, now + seconds)
-            limit = self._lower(max(self._least, (self._open + self._beside) // 2))
+            limit = self._lower(max(self._least, (len(self._taken) + len(self._beside)) // 2))
         logger.warning(
             "The model's server limits its rate (%s: %.200s). No call is opened for %g s, then at most %d at a time.",
             type(error).__name__,
@@ -193,7 +205,7 @@ class Budget:
 
     def _lower(self, limit: int) -> int:
         if self._ceiling is None:
-            self._ceiling = max(limit + 1, self._open if self._given is None else self._given)
+            self._ceiling = max(limit + 1, len(self._taken) if self._given is None else self._given)
         self._limit = limit if self._limit is None else min(limit, self._limit)
         self._slowed += 1
         self._succeeded = 0
@@ -209,8 +221,8 @@ class Budget:
             self._wakers.append(wake)
 
     def leave(self, wake: Callable[[], object]) -> None:
-        """Removes a function that `join` registered."""
-        with self._lock:
+        """Removes a function that `join` registered, if it is still there."""
+        with self._lock, contextlib.suppress(ValueError):
             self._wakers.remove(wake)
 
 
@@ -251,32 +263,32 @@ class Share:
             self.budget.join(wake)
 
     def end(self) -> None:
-        """The driver has ended, with all its calls."""
+        """The driver has ended, with all its calls. Does no harm if it is called again."""
         if self._wake is not None:
             self.budget.leave(self._wake)
             self._wake = None
-        self.budget.give(self._places.values())
+        self.budget.give([*self._places.values()])
         self._places.clear()
 
     def enter(self, keys: Iterable[Key]) -> None:
         """Counts calls that are open already."""
         for key in keys:
-            self._places[key] = self.budget.enter()
+            self.budget.enter(self._places, key)
 
     def open(self, key: Key, call: Call, now: float) -> bool:
         """Opens a call if there is room."""
         exempt = self._exempt is not None and call.prompt is not None and self._exempt(call, key[0])
         self.resumes = None
-        if (place := self.budget.take(now, exempt=exempt)) is None:
+        if self.budget.take(now, exempt=exempt, held=self._places, key=key) is None:
             self.resumes = self.budget.resumes(now)
             return False
-        self._places[key] = place
         return True
 
     def close(self, key: Key, *, succeeded: bool = False) -> None:
         """Closes a call."""
-        if (place := self._places.pop(key, None)) is not None:
+        if (place := self._places.get(key)) is not None:
             self.budget.give([place], succeeded=succeeded)
+            del self._places[key]
 
     def opens_again(
         self, key: Key, call: Call, error: Exception, backoff: float, now: float, *, repeats: bool = True

@@ -1,6 +1,7 @@
 """The `sot` command: asks a model questions and shows all points while they are written; a chat, and routers.
 
-Exit codes: 0 for an answer, 1 for an error, 2 for bad input, 130 for Ctrl-C, 141 for a closed pipe.
+Exit codes: 0 for an answer, 1 for an error, 2 for bad input, 130 for Ctrl-C, 141 for a closed pipe,
+128 + N for signal N.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,21 +22,22 @@ from typing import TYPE_CHECKING
 from skeleton_of_thought._cli.backend import ModelBackend
 from skeleton_of_thought._cli.comparison import compare, warm_up
 from skeleton_of_thought._cli.cpu_load import CpuMeter
-from skeleton_of_thought._cli.diagnostics import as_options, explain, shortcomings
+from skeleton_of_thought._cli.diagnostics import as_line, as_options, explain, one_line, shortcomings
 from skeleton_of_thought._cli.interrupts import INTERRUPTED
 from skeleton_of_thought._cli.models import ModelSpec, load_backend
 from skeleton_of_thought._cli.options import parse, parser
 from skeleton_of_thought._cli.output import OutputFile
 from skeleton_of_thought._cli.report import comparison_lines, figures, measurements, statistics
 from skeleton_of_thought._cli.streams import (
-    ResilientStdout,
     as_utf8,
+    command_streams,
     is_piped,
-    prepare_streams,
     question_of,
     silence_stdout,
+    surviving_stdout,
 )
 from skeleton_of_thought._cli.views import AnswerResult, JsonView, PlainView, View
+from skeleton_of_thought.drive import GRACE
 from skeleton_of_thought.errors import InvalidInput, PointError, SotError, install_line
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _PIPE_CLOSED = 141
+_TRACEBACK = "SOT_TRACEBACK"
 
 
 def main(argv: Sequence[str] | None = None, *, backend: ModelBackend | None = None) -> int:
@@ -60,28 +64,24 @@ def main(argv: Sequence[str] | None = None, *, backend: ModelBackend | None = No
     Returns:
         The exit code.
     """
-    prepare_streams()
-    try:
-        code = _run(argv, backend)
-        sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
+    with command_streams():
         try:
+            code = _run(argv, backend)
             sys.stdout.flush()
-        except OSError:
-            silence_stdout()  # Ctrl-C has ended the pager too
-        return INTERRUPTED
-    except BrokenPipeError:
-        silence_stdout()
-        return _PIPE_CLOSED
-    except SotError as error:
-        return _fail(error, str(error))
-    except OSError as error:
-        if error.filename is not None or isinstance(error, ConnectionError | TimeoutError):
-            raise
-        # Without the name of a file, the error is about stdout.
-        silence_stdout()
-        return _fail(error, f"the output could not be written: {error.strerror or error}")
+            return code
+        except (KeyboardInterrupt, SystemExit) as ended:
+            try:
+                sys.stdout.flush()
+            except OSError:
+                silence_stdout()  # Ctrl-C has ended the pager too, or the terminal is gone
+            if isinstance(ended, SystemExit):
+                raise
+            return INTERRUPTED
+        except BrokenPipeError:
+            silence_stdout()
+            return _PIPE_CLOSED
+        except Exception as error:
+            return _fail(error, _explained(error))
 
 
 def _run(argv: Sequence[str] | None, backend: ModelBackend | None) -> int:
@@ -89,26 +89,56 @@ def _run(argv: Sequence[str] | None, backend: ModelBackend | None) -> int:
         args = parse(argv)
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
-    with _sigterm_unwinds():
+    with _signals_unwind():
         return _COMMANDS.get(args.command, _ask)(args, backend)
 
 
+def _explained(error: Exception) -> str:
+    if isinstance(error, SotError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is None and not isinstance(error, ConnectionError | TimeoutError):
+        # Without the name of a file, the error is about stdout.
+        silence_stdout()
+        return f"the output could not be written: {error.strerror or error}"
+    if os.environ.get(_TRACEBACK):
+        raise error
+    return f"{one_line(error)} ({_TRACEBACK}=1 in the environment shows where that happened.)"
+
+
 def _fail(error: BaseException, message: str) -> int:
-    print(f"sot: error: {as_options(' '.join(message.split()))}", file=sys.stderr)
+    print(f"sot: error: {as_options(as_line(message))}", file=sys.stderr)
     return 2 if isinstance(error, InvalidInput) else 1
 
 
 @contextlib.contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """Turns SIGTERM into an exit that unwinds, so that the terminal is restored and all calls are closed."""
+def _signals_unwind() -> Iterator[None]:
+    """Turns SIGTERM and SIGHUP into an exit that unwinds, so that the terminal is restored and all calls are closed.
+
+    A process that ignores one of them, as under nohup, keeps ignoring it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    came: list[tuple[int, float]] = []
+
+    def leave(number: int, _: object) -> None:
+        now = time.monotonic()
+        came.append((number, now))
+        # Both may come at once, and the second one must not interrupt what restores the terminal.
+        if now - came[0][1] >= GRACE or len(came) == 1:
+            sys.exit(128 + number)
+
+    numbers = (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+    before = {number: signal.signal(number, leave) for number in numbers if signal.getsignal(number) != signal.SIG_IGN}
     try:
         yield
+    except Exception:
+        if came:
+            sys.exit(128 + came[0][0])  # it was raised while leaving: the terminal may be gone
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # --- from options to values -------------------------------------------------------------------------
@@ -213,7 +243,7 @@ class _AnswerOptions:
 
 def _warn_if_slow(backend: ModelBackend, args: Namespace) -> None:
     if not args.quiet and (reason := backend.notice()):
-        print(f"sot: this model's rows are not decoded in one batch: {reason}", file=sys.stderr)
+        print(f"sot: this model's rows are not decoded in one batch: {as_line(reason)}", file=sys.stderr)
 
 
 # --- sot ask ----------------------------------------------------------------------------------------
@@ -227,7 +257,7 @@ def _ask(args: Namespace, backend: ModelBackend | None) -> int:
     backend = options.load(args) if backend is None else backend
     try:
         # With a file, the answer is written to its end even if nobody reads stdout any more.
-        with contextlib.nullcontext() if file is None else ResilientStdout() as stdout:
+        with contextlib.nullcontext() if file is None else surviving_stdout() as stdout:
             view = _view(args, conversation.question)
             result = _answer_in_view(conversation, options, args, backend, view)
             view.finish(result)

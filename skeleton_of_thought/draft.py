@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
-from skeleton_of_thought.errors import PointError
+from skeleton_of_thought.errors import PointError, error_text
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
-from skeleton_of_thought.ledger import Ledger
+from skeleton_of_thought.ledger import CUT, Ledger
 from skeleton_of_thought.parsing.parser import SkeletonWriting
 from skeleton_of_thought.restarts import void_text
 from skeleton_of_thought.settings import Settings
@@ -48,7 +48,7 @@ REPEATED = "loop"
 NO_SOURCES = "no_sources"
 """The finish reason of a text that stands in place of one whose sources were not found."""
 
-_WORST: dict[str | None, int] = {"error": 0, "content_filter": 1, "refusal": 2, "length": 3, REPEATED: 4}
+_WORST: dict[str | None, int] = {"error": 0, "content_filter": 1, "refusal": 2, "length": 3, CUT: 4, REPEATED: 5}
 """The finish reasons of points that an answer takes over as its own, the worst first."""
 
 
@@ -171,7 +171,7 @@ class PointWriting:
             what, attempts = ("The retrieval for point", retrieval.attempt)
         failure = PointError(
             f"{what} {self.point.index} ({self.point.title[:60]!r}) failed after {attempts} attempt(s): "
-            f"{type(error).__name__}: {error}. The error's `answer` holds the rest; "
+            f"{error_text(error)}. The error's `answer` holds the rest; "
             'on_point_error="placeholder" keeps it as the result.',
             self.point,
             answer,
@@ -206,6 +206,10 @@ class DirectWriting:
 
     def __init__(self, loops: LoopGuard | None) -> None:
         self.pieces: list[str] = []
+        self._loops = loops
+
+    def restart(self, loops: LoopGuard | None) -> None:
+        """Begins the text again after one that was blank; the reader may have the blanks, so they stay."""
         self._loops = loops
 
     def feed(self, text: str) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import itertools
 import logging
+import math
 import queue
 import threading
 import time
@@ -19,14 +20,14 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from skeleton_of_thought.adapters.replies import aclosing_stream, close_stream
+from skeleton_of_thought.adapters.replies import close_stream
 from skeleton_of_thought.board import Board, End, Key, Text
 from skeleton_of_thought.events import Event
 from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.tasks import BatchTask, CallTask
 from skeleton_of_thought.together import (
     Apart,
     AsyncTogether,
-    BatchTask,
     BatchThread,
     Together,
     WorkerReport,
@@ -53,23 +54,29 @@ Python cannot interrupt a thread that is blocked in a library. After this time t
 call to end by itself, and gives its place to another one.
 """
 
+_BEGINS = 0.1
+"""Seconds within which a thread begins to run whose start was interrupted."""
+
 
 class _Worker:
-    """A thread that opens one call and passes its text on."""
+    """A thread that opens one call and passes its text on.
+
+    Its maker starts the `thread`, once it knows the worker: an interrupt within a start leaves a thread that runs.
+    """
 
     def __init__(self, key: Key, call: Call, open_call: Open, inbox: queue.SimpleQueue[list[WorkerReport]]) -> None:
         self._key = key
         self._call = call
         self._open_call = open_call
         self._inbox = inbox
-        self._cancelled = threading.Event()
+        # Not an `Event`, whose lock an interrupt within `set` may leave locked.
+        self._cancelled = False
         self._stream: Any = None
         self._reply = Reply()  # kept if the call fails later: its usage counts, too
         # Callbacks and tracing live in context variables, which threads do not inherit.
         context = contextvars.copy_context()
         name = f"sot-{call.stage}-{key[0]}-{key[1]}"
         self.thread = threading.Thread(target=context.run, args=(self._work,), name=name, daemon=True)
-        self.thread.start()
 
     def join(self, timeout: float) -> None:
         """Waits for the thread, which has reported its end."""
@@ -77,7 +84,7 @@ class _Worker:
 
     def cancel(self, key: Key) -> None:
         """Ends the worker: at once if its stream can be cancelled from here, else at its next text."""
-        self._cancelled.set()
+        self._cancelled = True
         cancel = getattr(self._stream, "cancel", None)
         if cancel is not None:
             cancel()
@@ -91,7 +98,7 @@ class _Worker:
         self._inbox.put([End(self._key, self._reply, error)])
 
     def _pass_on(self) -> None:
-        if self._cancelled.is_set():
+        if self._cancelled:
             return
         if self._call.router is not None:
             decision = self._call.router.decide()
@@ -100,15 +107,19 @@ class _Worker:
         stream = self._stream = self._open_call(self._call, self._key[0])
         try:
             # Checked again: a cancellation while the call was opened found no stream to cancel.
-            if self._cancelled.is_set():
+            if self._cancelled:
                 return
+            left = math.inf if self._call.max_chars is None else self._call.max_chars
             for item in stream:
                 if isinstance(item, Reply):
                     self._reply = item
-                elif item and not self._cancelled.is_set():
+                elif item and not self._cancelled:
                     self._inbox.put([Text(self._key, item)])
+                    left -= len(item)
+                    if left < 0:  # the flow cuts the text, but may be slow to read it
+                        self.cancel(self._key)
                 # A stream that can be cancelled ends by itself now, and reports its usage.
-                if self._cancelled.is_set() and getattr(stream, "cancel", None) is None:
+                if self._cancelled and getattr(stream, "cancel", None) is None:
                     break
         finally:
             close_stream(stream)
@@ -119,7 +130,7 @@ def run(
     open_call: Open,
     *,
     together: Together | None = None,
-    max_concurrency: int | Share | None = None,
+    max_concurrency: float | Share | None = None,
     until_sources: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[int, Event]]:
@@ -127,7 +138,8 @@ def run(
 
     The single call of a lone direct answer runs in the caller's thread. The last event of each flow is an `AnswerDone`
     or an `AnswerFailed`, emitted once all calls of the flow are closed; errors of calls are raised in no other way.
-    Closing the iterator cancels all calls and waits up to `GRACE` seconds for them.
+    Closing the iterator cancels all calls and waits up to `GRACE` seconds for them, and so does an exception such as
+    `KeyboardInterrupt`, wherever in this function it is raised.
 
     A call whose server limits its rate, or for which this machine has no thread, is opened again when there is room.
 
@@ -135,8 +147,9 @@ def run(
         flows: Flows that have not been started; or the `Board` of such flows, which has a budget of its own.
         open_call: Opens a call; called in the call's thread, with the position of its flow.
         together: Answers several calls in one thread, if the backend takes them at once; each of them counts.
-        max_concurrency: The most calls that are open at any time, over all flows; None for no limit; or a share in a
-            budget (`skeleton_of_thought.budget`), for batches and for several drivers.
+        max_concurrency: The most calls that are open at any time, over all flows; or a share in a budget
+            (`skeleton_of_thought.budget`), for batches and for several drivers. None: no limit for a lone flow, and
+            `default_limit` of that module for several. `math.inf`: no limit for any number of flows.
         until_sources: End as soon as every flow has all its sources (or has failed), before anything is written with
             them. No call is open then, and `run` or `arun` can go on with the same `Board`, in any thread or loop. Of
             no use for flows that retrieve nothing.
@@ -150,41 +163,43 @@ def run(
     workers: dict[Key, _Worker | BatchThread] = {}
 
     try:
-        board.go_on(clock(), until_sources=until_sources, wake=lambda: inbox.put([]))
-        while True:
-            for key in board.cancels():
-                # A call that was cancelled may have ended by itself in the meantime.
-                if (worker := workers.get(key)) is not None:
-                    worker.cancel(key)
-            openings = board.openings(clock())
-            if not workers and board.is_direct(openings):
-                yield from board.events()
-                yield from _in_place(*openings[0], open_call, board, clock)
-                continue
-            if openings and (unopened := _start(openings, open_call, together, inbox, workers)):
-                board.unopened(*unopened, clock())
-                continue
-            yield from board.events()
-            if board.finished:
-                return
-            for report in _wait_for_reports(inbox, board.seconds_to_wait(clock())):
-                if isinstance(report, Apart):
-                    apart = list(board.still_open(report.openings))
-                    if unopened := _start(apart, open_call, None, inbox, workers):
-                        board.unopened(*unopened, clock())
+        try:
+            board.go_on(clock(), until_sources=until_sources, wake=lambda: inbox.put([]))
+            while True:
+                for key in board.cancels():
+                    # A call that was cancelled may have ended by itself in the meantime.
+                    if (worker := workers.get(key)) is not None:
+                        worker.cancel(key)
+                openings = board.openings(clock())
+                if not workers and board.is_direct(openings):
+                    yield from board.events()
+                    yield from _in_place(*openings[0], open_call, board, clock)
                     continue
-                if isinstance(report, End):
-                    workers.pop(report.key).join(GRACE)
-                board.handle(report, clock())
-            # After the reports: a call that ended while the caller was busy elsewhere was not late.
-            board.expire(clock())
+                if openings and (unopened := _start(openings, open_call, together, inbox, workers)):
+                    board.unopened(*unopened, clock())
+                    continue
+                yield from board.events()
+                if board.finished:
+                    return
+                for report in _wait_for_reports(inbox, board.seconds_to_wait(clock())):
+                    if isinstance(report, Apart):
+                        apart = list(board.still_open(report.openings))
+                        if unopened := _start(apart, open_call, None, inbox, workers):
+                            board.unopened(*unopened, clock())
+                        continue
+                    if isinstance(report, End):
+                        workers[report.key].join(GRACE)
+                        del workers[report.key]
+                    board.handle(report, clock())
+                # After the reports: a call that ended while the caller was busy elsewhere was not late.
+                board.expire(clock())
+        finally:
+            if workers or board.share is not None:
+                _end(workers, board)
     finally:
-        for key, worker in workers.items():
-            worker.cancel(key)
-        if workers:
-            _join(dict.fromkeys(workers.values()))
-        if board.share is not None:
-            board.share.end()
+        # An interrupt may have broken off the first attempt.
+        if workers or board.share is not None:
+            _end(workers, board)
 
 
 def _start(
@@ -198,20 +213,25 @@ def _start(
     batches, singles = ([], openings) if together is None else in_batches(openings, together)
     try:
         while together is not None and batches:
-            batch = batches[0]
-            workers.update(dict.fromkeys((key for key, _ in batch), BatchThread(batch, together, inbox)))
+            several = BatchThread(batches[0], together, inbox)
+            workers.update(dict.fromkeys((key for key, _ in batches[0]), several))
+            several.thread.start()
             del batches[0]
         while singles:
             key, call = singles[0]
-            workers[key] = _Worker(key, call, open_call, inbox)
+            worker = workers[key] = _Worker(key, call, open_call, inbox)
+            worker.thread.start()
             del singles[0]
     except RuntimeError as error:  # from the start of a thread, which does nothing else
+        unopened = [*itertools.chain(*batches, singles)]
+        for key, _ in unopened:
+            workers.pop(key, None)
         failure = RuntimeError(
             f"This machine could not start a thread for a call ({error}). Set a lower max_concurrency, or use the "
             "async methods, whose calls need no threads."
         )
         failure.__cause__ = error
-        return [*itertools.chain(*batches, singles)], failure
+        return unopened, failure
     return None
 
 
@@ -225,36 +245,46 @@ def _in_place(
     opened: list[Any] = []
     items = _read(open_call, call, key[0], opened)
     try:
-        while True:
-            try:
-                item = context.run(next, items)
-            except StopIteration:
-                break
-            except Exception as caught:
-                error = caught
-                break
-            if isinstance(item, Reply):
-                reply = item
-            elif item:
-                board.handle(Text(key, item), clock())
-                yield from board.events()
-                if key in board.cancels():
-                    if (cancel := getattr(opened[0], "cancel", None)) is None:
-                        break
-                    # The stream ends by itself now, and reports its usage.
-                    cancel()
+        try:
+            while True:
+                try:
+                    item = context.run(next, items)
+                except StopIteration:
+                    break
+                except Exception as caught:
+                    error = caught
+                    break
+                if isinstance(item, Reply):
+                    reply = item
+                elif item:
+                    board.handle(Text(key, item), clock())
+                    yield from board.events()
+                    if key in board.cancels():
+                        if (cancel := getattr(opened[0], "cancel", None)) is None:
+                            break
+                        # The stream ends by itself now, and reports its usage.
+                        cancel()
+        finally:
+            context.run(items.close)
     finally:
-        context.run(items.close)
+        # An interrupt may have broken off the closing.
+        while opened:
+            context.run(close_stream, opened.pop())
     board.handle(End(key, reply, error), clock())
 
 
 def _read(open_call: Open, call: Call, position: int, opened: list[Any]) -> Generator[str | Reply]:
-    stream = open_call(call, position)
-    opened.append(stream)
     try:
-        yield from iter(stream)
+        opened.append(open_call(call, position))
+        yield from iter(opened[0])
     finally:
-        close_stream(stream)
+        try:
+            if opened:
+                close_stream(opened[0])
+        except Exception:  # the stream's own; after an interrupt it is closed once more
+            opened.clear()
+            raise
+        opened.clear()
 
 
 def _wait_for_reports(inbox: queue.SimpleQueue[list[WorkerReport]], timeout: float | None) -> list[WorkerReport]:
@@ -267,16 +297,30 @@ def _wait_for_reports(inbox: queue.SimpleQueue[list[WorkerReport]], timeout: flo
     return arrived
 
 
-def _join(workers: Iterable[_Worker | BatchThread]) -> None:
-    until = time.monotonic() + GRACE
-    for worker in workers:
-        worker.thread.join(max(0.0, until - time.monotonic()))
+def _end(workers: dict[Key, _Worker | BatchThread], board: Board) -> None:
+    """Cancels all calls, waits for their threads, and gives their places back; after an interrupt, once more."""
+    for key, worker in workers.items():
+        try:
+            worker.cancel(key)
+        except Exception:
+            logger.warning("A %s could not be cancelled.", worker.thread.name, exc_info=True)
+    now = time.monotonic()
+    until, begun = now + GRACE, now + _BEGINS
+    for worker in dict.fromkeys(workers.values()):
+        # A start that was interrupted may have made a thread that has not begun yet. It opens no call any more.
+        while worker.thread.ident is None and time.monotonic() < begun:
+            time.sleep(0.001)
+        with contextlib.suppress(RuntimeError):  # the thread has not begun
+            worker.thread.join(max(0.0, until - time.monotonic()))
         if worker.thread.is_alive():
             logger.warning(
                 "%s is still blocked in its backend after %g s; it is left to end by itself.",
                 worker.thread.name,
                 GRACE,
             )
+    workers.clear()
+    if board.share is not None:
+        board.share.end()
 
 
 async def arun(
@@ -284,14 +328,14 @@ async def arun(
     open_call: AsyncOpen,
     *,
     together: AsyncTogether | None = None,
-    max_concurrency: int | Share | None = None,
+    max_concurrency: float | Share | None = None,
     until_sources: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> AsyncIterator[tuple[int, Event]]:
     """Async twin of `run`: each call is a task. Close it with `contextlib.aclosing`, or exhaust it."""
     board = flows if isinstance(flows, Board) else Board(flows, max_concurrency, GRACE)
     inbox: asyncio.Queue[list[WorkerReport]] = asyncio.Queue()
-    tasks: dict[Key, _Task | BatchTask] = {}
+    tasks: dict[Key, CallTask | BatchTask] = {}
     loop = asyncio.get_running_loop()
 
     try:
@@ -306,9 +350,12 @@ async def arun(
             if together is not None:
                 batches, openings = in_batches(openings, together)
                 for batch in batches:
-                    tasks.update(dict.fromkeys((key for key, _ in batch), BatchTask(batch, together, inbox)))
+                    several = BatchTask(batch, together, inbox)
+                    tasks.update(dict.fromkeys((key for key, _ in batch), several))
+                    several.start()
             for key, call in openings:
-                tasks[key] = _Task(key, call, open_call, inbox)
+                task = tasks[key] = CallTask(key, call, open_call, inbox)
+                task.start()
             for event in board.events():
                 yield event
             if board.finished:
@@ -316,21 +363,25 @@ async def arun(
             for report in await _await_reports(inbox, board.seconds_to_wait(clock())):
                 if isinstance(report, Apart):
                     for key, call in board.still_open(report.openings):
-                        tasks[key] = _Task(key, call, open_call, inbox)
+                        single = tasks[key] = CallTask(key, call, open_call, inbox)
+                        single.start()
                     continue
                 if isinstance(report, End):
                     tasks.pop(report.key, None)
                 board.handle(report, clock())
             board.expire(clock())
     finally:
-        for key, task in tasks.items():
-            task.cancel(key)
-        if tasks:
-            _, stuck = await asyncio.wait({task.task for task in tasks.values()}, timeout=GRACE)
-            if stuck:
-                logger.warning("%d cancelled call(s) do not end; they are left to end by themselves.", len(stuck))
-        if board.share is not None:
-            board.share.end()
+        try:
+            for key, task in tasks.items():
+                task.cancel(key)
+            if begun := {task.task for task in tasks.values() if task.task is not None}:
+                _, stuck = await asyncio.wait(begun, timeout=GRACE)
+                if stuck:
+                    logger.warning("%d cancelled call(s) do not end; they are left to end by themselves.", len(stuck))
+        finally:
+            # Also if the wait itself is cancelled.
+            if board.share is not None:
+                board.share.end()
 
 
 async def _await_reports(inbox: asyncio.Queue[list[WorkerReport]], seconds: float | None) -> list[WorkerReport]:
@@ -344,59 +395,3 @@ async def _await_reports(inbox: asyncio.Queue[list[WorkerReport]], seconds: floa
     for _ in range(inbox.qsize()):
         arrived += inbox.get_nowait()
     return arrived
-
-
-class _Task:
-    """A task that opens one call and passes its text on."""
-
-    def __init__(self, key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue[list[WorkerReport]]) -> None:
-        # Tasks and a queue instead of a TaskGroup: each step of an async generator may run in another task, and there
-        # a cancel scope around a `yield` breaks.
-        self.task = asyncio.create_task(_work(key, call, open_call, inbox))
-        self.task.add_done_callback(_unstarted(key, inbox))
-
-    def cancel(self, key: Key) -> None:
-        """Cancels the call."""
-        self.task.cancel()
-
-
-def _unstarted(key: Key, inbox: asyncio.Queue[list[WorkerReport]]) -> Callable[[asyncio.Task[None]], None]:
-    # A task that is cancelled before its first step never runs its own `finally`.
-    def report(task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            inbox.put_nowait([End(key, Reply(), None)])
-
-    return report
-
-
-async def _work(key: Key, call: Call, open_call: AsyncOpen, inbox: asyncio.Queue[list[WorkerReport]]) -> None:
-    reply = Reply()
-    error: BaseException | None = None
-    try:
-        if call.router is not None:
-            decision = await call.router.adecide()
-            reply = Reply(decision=decision, usage=decision.usage)
-        else:
-            async with aclosing_stream(open_call(call, key[0])) as stream:
-                async for item in stream:
-                    if _cancelling():
-                        # A client below has swallowed the cancellation, and would read on forever.
-                        raise asyncio.CancelledError
-                    if isinstance(item, Reply):
-                        reply = item
-                    elif item:
-                        inbox.put_nowait([Text(key, item)])
-    except asyncio.CancelledError as cancelled:
-        if _cancelling():
-            raise
-        # The backend cancelled itself, which is a failure like any other.
-        error = ConnectionAbortedError("The backend cancelled the call.")
-        error.__cause__ = cancelled
-    except BaseException as caught:  # the driver raises it in the caller's thread
-        error = caught
-    inbox.put_nowait([End(key, reply, error)])
-
-
-def _cancelling() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -10,6 +10,7 @@
     ├── PointError                       a point of the answer failed; carries the partial answer
     ├── ReplyError                       a reply that ended as a failure, or without text
     ├── MergeError                       the merge gave no complete text; never raised, see `Answer.merge_error`
+    ├── ForeignError                     in a pickle: an error of another package that cannot be pickled itself
     ├── PointTimeout (TimeoutError)      a point, or its retrieval, took longer than `point_timeout`
     ├── EngineClosed (RuntimeError)      the local engine was used after `close()`
     │   └── EngineForked                 the local engine was used in a fork of the process that made it
@@ -22,8 +23,11 @@ becomes the `__cause__` of a `PointError`. So does a `ReplyError`: the call rais
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Any
+
+from skeleton_of_thought.pickling import PortableError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +38,7 @@ __all__ = [
     "EngineClosed",
     "EngineForked",
     "EngineReentered",
+    "ForeignError",
     "InvalidInput",
     "MergeError",
     "MissingExtra",
@@ -49,12 +54,13 @@ __all__ = [
     "error_text",
     "install_line",
     "is_missing",
+    "without_secrets",
 ]
 
 _NAME = "skeleton-of-thought"
 
 
-class SotError(Exception):
+class SotError(PortableError):
     """The base of every error that this project defines.
 
     Example:
@@ -64,6 +70,9 @@ class SotError(Exception):
         ... except SotError as error:
         ...     print(type(error).__name__)
         InvalidInput
+
+    Errors can be pickled, with their attributes and causes. What cannot be is replaced, so that a pool of processes
+    always gets the error: an object by its text, another package's error by a `ForeignError`.
     """
 
 
@@ -138,6 +147,13 @@ class ReasoningShown(SotError):
     """Text that was shown is the model's reasoning. Never raised: the reason of a restart in a stream."""
 
 
+class ForeignError(SotError):
+    """Stands, after a pickle, for another package's error that cannot be pickled: its type's name and its text.
+
+    It has the notes of that error, and its attributes that are numbers or texts, such as `status_code`.
+    """
+
+
 class PointTimeout(SotError, TimeoutError):
     """An attempt at a point, or at the retrieval for it, took longer than `point_timeout` seconds."""
 
@@ -155,8 +171,25 @@ class EngineReentered(SotError, RuntimeError):
 
 
 def error_text(error: BaseException) -> str:
-    """An error as text: its type and its message."""
-    return f"{type(error).__name__}: {error}"
+    """An error as text: its type and its message, without passwords and keys in addresses."""
+    return without_secrets(f"{type(error).__name__}: {error}")
+
+
+_LOGIN = re.compile(r"(?<=://)(?:[^\s/?#\"'<>]{0,400}|[^\s/@:\[]{1,200}:[^\s@]{0,200})@")
+"""A login before the host of an address; a password may hold characters that it should not."""
+_KEY = re.compile(
+    r"([?&;][\w.-]{0,40}(?:key|token|secret|passw|pwd|auth|signature|credential|sig)[\w.-]{0,40}=)[^&;\s\"'<>)]+", re.I
+)
+
+
+def without_secrets(text: str) -> str:
+    """The text with `***` in place of logins and keys in its addresses: clients put addresses into their errors.
+
+    Example:
+        >>> without_secrets("GET http://me:hunter2@host/v1?api_key=abc&n=1 failed")
+        'GET http://***@host/v1?api_key=***&n=1 failed'
+    """
+    return _KEY.sub(r"\1***", _LOGIN.sub("***@", text)) if "://" in text or "=" in text else text
 
 
 # --- what to install ------------------------------------------------------------------------------------

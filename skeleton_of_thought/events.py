@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from skeleton_of_thought.pickling import Portable
 from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision, Skeleton
 
 __all__ = [
@@ -53,8 +54,9 @@ class SkeletonDone:
 class SkeletonRestarted:
     """The points found so far are void, with all events about them.
 
-    They were part of the model's reasoning, or nothing was retrieved for any of them. Their calls are cancelled. An
-    `AnswerRestarted` follows if text of theirs was released. The points of the answer, or a direct answer, come next.
+    They were part of the model's reasoning, nothing was retrieved for any of them, or the skeleton's call failed and is
+    made again. Their calls are cancelled. An `AnswerRestarted` follows if text of theirs was released. The points of
+    the answer, or a direct answer, come next.
 
     Attributes:
         skeleton: The points that are void.
@@ -64,7 +66,7 @@ class SkeletonRestarted:
 
 
 @dataclass(frozen=True)
-class SourcesFound:
+class SourcesFound(Portable):
     """A retrieval has succeeded: for a point, or with `point` None for the question as a whole."""
 
     point: Point | None
@@ -93,10 +95,11 @@ class PointDelta:
 
 
 @dataclass(frozen=True)
-class PointRestarted:
+class PointRestarted(Portable):
     """The text of a point's `PointDelta`s so far is void: its call failed, or the text was the model's reasoning.
 
-    A point that failed is written again. Reasoning (`ReasoningShown`) is followed by the text itself.
+    A point that failed is written again. Reasoning (`ReasoningShown`) is followed by the text itself. The last
+    `PointDelta` before is a blank line, for readers that join all of them.
     """
 
     point: Point
@@ -118,7 +121,7 @@ class MergeStarted:
 
 
 @dataclass(frozen=True)
-class MergeDone:
+class MergeDone(Portable):
     """The merge has ended with `text`, or has failed for good with `error`."""
 
     text: str
@@ -137,10 +140,11 @@ class AnswerDelta:
 
 
 @dataclass(frozen=True)
-class AnswerRestarted:
+class AnswerRestarted(Portable):
     """The `AnswerDelta`s so far are void, and the answer follows from its beginning.
 
-    A merge failed in the middle of its text, or text that was released is the model's reasoning (`ReasoningShown`).
+    A merge failed in the middle of its text, or text that was released is the model's reasoning (`ReasoningShown`). The
+    last `AnswerDelta` before is a blank line, for readers that join all of them.
     """
 
     error: Exception
@@ -154,7 +158,7 @@ class AnswerDone:
 
 
 @dataclass(frozen=True)
-class AnswerFailed:
+class AnswerFailed(Portable):
     """The answer could not be completed; the last event of a flow that failed."""
 
     error: Exception

@@ -7,18 +7,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, get_args
 
 from skeleton_of_thought import events
-from skeleton_of_thought.adapters.finish_reasons import FAILED, describe_failure, reply_error
-from skeleton_of_thought.adapters.replies import ending
+from skeleton_of_thought.adapters.finish_reasons import FAILED, FINAL, describe_failure, reply_error
+from skeleton_of_thought.adapters.replies import BROKEN_OFF, ending, lacks_text
 from skeleton_of_thought.board import Action
 from skeleton_of_thought.draft import REPEATED, Draft, PointWriting
 from skeleton_of_thought.errors import InvalidInput, ReplyError
+from skeleton_of_thought.ledger import CUT
 from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
-from skeleton_of_thought.restarts import void_point, void_skeleton
+from skeleton_of_thought.restarts import restart_point, void_point, void_skeleton
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, Router, check_router, failure_decision, races
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.sources import SourcesFlow
@@ -121,18 +122,37 @@ class AnswerFlow(SourcesFlow):
             self._read_merge(call, text)
 
     def _end(self, call: Call, rest: str, reply: Reply) -> None:
-        if call.stage == "route":
+        if reply.finish_reason == CUT:
+            what = f"point {call.point.index}" if call.point else call.stage
+            name = f"max_{call.stage if call.stage in ('skeleton', 'point') else 'answer'}_chars"
+            logger.warning("The model's reply (%s) was cut at %d characters; see %s.", what, call.max_chars, name)
+        if reply.doubtful and self._can_repeat(call):
+            self._fail(call, ConnectionError(BROKEN_OFF))
+        elif call.stage == "route":
             self._take_route(reply.decision or RouteDecision(False, reason="the router gave no decision"))
         elif call.stage == "sources":
             self._take_sources(call.point, tuple(reply.sources), reply.context)
         elif call.stage == "skeleton":
             self._when_routed(self._end_skeleton, call, rest, reply)
         elif call.stage == "direct":
-            self._end_direct(reply.finish_reason)
+            self._end_direct(call, reply)
         elif call.stage == "merge":
-            self._end_merge(reply)
+            self._end_merge(call, reply)
         elif call.point is not None:
             self._end_point(self._points[call.point.index], rest, reply)
+
+    def _can_repeat(self, call: Call) -> bool:
+        """Whether the call may be made again: attempts are left, and the reader has no text of it."""
+        if call.attempt > self.settings.max_retries:
+            return False
+        if call.point is not None:
+            return not self._points[call.point.index].released
+        # The text of a direct answer shows at once.
+        return not self._shows_merge() if call.stage == "merge" else self._can_repeat_skeleton(call)
+
+    def _can_repeat_skeleton(self, call: Call) -> bool:
+        released = self._release.first_text is not None
+        return call.stage == "skeleton" and call.attempt <= self.settings.max_retries and not released
 
     def _fail(self, call: Call, error: Exception) -> None:
         if call.stage == "route":
@@ -211,11 +231,19 @@ class AnswerFlow(SourcesFlow):
         self._show_text(self._draft.direct.feed(text))
         if self._draft.direct.looping:
             self._cancel(call)
-            self._end_direct(REPEATED)
+            self._end_direct(call, Reply(finish_reason=REPEATED))
 
-    def _end_direct(self, finish_reason: str | None) -> None:
-        self._show_text(self._draft.direct.close())
-        self._draft.finish_reason = finish_reason
+    def _end_direct(self, call: Call, reply: Reply) -> None:
+        direct = self._draft.direct
+        self._show_text(direct.close())
+        if lacks_text(reply) and not "".join(direct.pieces).strip():
+            if call.attempt <= self.settings.max_retries:
+                direct.restart(self._draft.loop_guard())
+                self._open("direct", self._prompts.direct(), attempt=call.attempt + 1)
+            else:
+                self._fail_answer(reply_error(reply))
+            return
+        self._draft.finish_reason = reply.finish_reason
         self._finish()
 
     # --- skeleton ---
@@ -238,11 +266,7 @@ class AnswerFlow(SourcesFlow):
 
     def _show_points(self, points: Collection[Point]) -> None:
         if self._draft.reading.restarted:
-            for call in [call for call in self._ledger.calls.values() if call.point is not None]:
-                self._cancel(call)
-            self._points_done = self._points_sourced = 0
-            self._release.waiting = self._waits_for_sources
-            self._actions += void_skeleton(self._draft)
+            self._void_skeleton()
         for point in points:
             self._actions.append(events.PointFound(point))
             if self.settings.eager:
@@ -250,18 +274,28 @@ class AnswerFlow(SourcesFlow):
         if self.settings.eager:
             self._actions += self._release.points(self._offset)
 
+    def _void_skeleton(self) -> None:
+        for call in [call for call in self._ledger.calls.values() if call.point is not None]:
+            self._cancel(call)
+        self._points_done = self._points_sourced = 0
+        self._release.waiting = self._waits_for_sources
+        self._actions += void_skeleton(self._draft)
+
     def _end_skeleton(self, call: Call, rest: str, reply: Reply) -> None:
         reading, reason = self._draft.reading, ending(reply)
+        most, titles = self.settings.max_skeleton_chars, reply.titles
+        if titles and most is not None and sum(map(len, titles)) > most:
+            reason, titles = CUT, _first_titles(titles, most)
         failed = reason in FAILED
-        if reason == "error" and call.attempt <= self.settings.max_retries and not reading.points:
-            self._open_skeleton(call.attempt + 1)
-            return
         self._show_points(reading.feed(rest))
-        if not failed or reading.points or reply.titles:
-            self._show_points(reading.close(truncated=failed or reason == "length", titles=reply.titles))
+        # Half a title alone, which a limit may leave, is no skeleton of a reply that failed.
+        if not failed or reading.points or len(titles or ()) > 1:
+            self._show_points(reading.close(truncated=failed or reason in ("length", CUT), titles=titles))
         given = call.prompt.prefill.strip() if call.prompt else ""
         failed = failed or (reply.titles is None and reading.written.text.strip() == given)
-        if len(reading.points) >= self.settings.min_points:
+        if failed and reason not in FINAL and not reading.points and call.attempt <= self.settings.max_retries:
+            self._open_skeleton(call.attempt + 1)
+        elif len(reading.points) >= self.settings.min_points:
             self._draft.finish_reason = reason if failed else None
             self._complete_skeleton(reading.skeleton)
         elif self.settings.on_empty_skeleton == "raise":
@@ -271,12 +305,16 @@ class AnswerFlow(SourcesFlow):
         else:
             # The model then answers, or does not, as it does without a skeleton.
             fault = f"there is no skeleton: {describe_failure(reply)[0]}" if failed else ""
-            self._draft.reason = fault or f"the skeleton had {len(reading.points)} usable point(s)"
+            within = f" in its first {most} characters" if reason == CUT else ""
+            self._draft.reason = fault or f"the skeleton had {len(reading.points)} usable point(s){within}"
             reading.points = []
             self._answer_directly()
 
     def _fail_skeleton(self, call: Call, error: Exception) -> None:
-        if call.attempt <= self.settings.max_retries and not self._draft.reading.points:
+        if self._can_repeat_skeleton(call):
+            self._draft.reading.void()
+            if self._draft.reading.voided:
+                self._void_skeleton()
             self._open_skeleton(call.attempt + 1)
         else:
             self._fail_answer(error)
@@ -344,8 +382,8 @@ class AnswerFlow(SourcesFlow):
     def _fail_point(self, writing: PointWriting, error: Exception, rest: str) -> None:
         """Ends an attempt that has failed; `rest` is text of it that was held back until now."""
         if writing.attempt <= self.settings.max_retries and not writing.released:
+            self._actions += restart_point(writing, error, shown=bool(writing.pieces))
             writing.restart(self._draft.loop_guard())
-            self._actions.append(events.PointRestarted(writing.point, error))
             self._write_point(writing)
         else:
             # The text written so far is kept: a reader of the stream has it already, and a caller of the whole answer
@@ -407,3 +445,14 @@ class AnswerFlow(SourcesFlow):
     def answer(self) -> Answer:
         """The answer as far as it is: complete once `finished`, partial before."""
         return self._draft.answer(self._offset)
+
+
+def _first_titles(titles: Sequence[str], most: int) -> tuple[str, ...]:
+    """The first titles as whole, as many as have this many characters together, and a piece of the next one."""
+    found, room = [], most
+    for title in titles:
+        found.append(title[:room])
+        room -= len(title)
+        if room <= 0:
+            break
+    return tuple(found)

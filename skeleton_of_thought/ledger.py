@@ -9,7 +9,10 @@ from typing import Protocol
 from skeleton_of_thought.text.assembly import PrefillEcho
 from skeleton_of_thought.types import Call, Decoding, Point, Reply, Span, Stage, Usage
 
-__all__ = ["End", "Key", "Ledger", "PointCalls", "Text"]
+__all__ = ["CUT", "End", "Key", "Ledger", "PointCalls", "Text"]
+
+CUT = "max_chars"
+"""The finish reason of a text that was ended because it had as many characters as the settings allow."""
 
 Key = tuple[int, int]
 """The position of a flow, and the id of one of its calls."""
@@ -41,6 +44,7 @@ class Ledger:
     Attributes:
         points: The points under way by index, which count their own calls, too.
         calls: The calls that are open or wait for room, by their ids.
+        received: The number of characters that each of these calls has sent.
         echoes: Take a repeated prefill off the replies of calls that have one.
         usage: Tokens by stage.
         decoding: The work of a local engine by stage.
@@ -49,6 +53,7 @@ class Ledger:
 
     points: Mapping[int, PointCalls]
     calls: dict[int, Call] = field(default_factory=dict)
+    received: dict[int, int] = field(default_factory=dict)
     echoes: dict[int, PrefillEcho] = field(default_factory=dict)
     usage: dict[str, Usage] = field(default_factory=dict)
     decoding: dict[Stage, Decoding] = field(default_factory=dict)

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from functools import partial
 
 from skeleton_of_thought import events
-from skeleton_of_thought.adapters.finish_reasons import FAILED, reply_error
+from skeleton_of_thought.adapters.finish_reasons import FAILED, FINAL, reply_error
 from skeleton_of_thought.adapters.replies import ending
 from skeleton_of_thought.board import CallFlow
 from skeleton_of_thought.draft import Draft
 from skeleton_of_thought.errors import MergeError
-from skeleton_of_thought.restarts import void_merge, void_text
+from skeleton_of_thought.ledger import CUT
+from skeleton_of_thought.restarts import restart_answer, void_merge, void_text
 from skeleton_of_thought.templates import AnswerPrompts
 from skeleton_of_thought.text.assembly import POINT_BREAK, WholeText
 from skeleton_of_thought.text.echoes import PromptEcho
@@ -87,6 +88,8 @@ class MergeWriting:
         if reason == "length":
             why = f"The model ended its text before it was complete (finish reason {reply.finish_reason!r})."
             return MergeError(f"{why} Allow it more tokens, or fewer or shorter points.")
+        if reason == CUT:
+            return MergeError("The model wrote more than max_answer_chars, and did not end its text.")
         return None if self.pieces else MergeError("The model gave no text.")
 
 
@@ -150,12 +153,14 @@ class MergeFlow(CallFlow):
             self._actions += void_merge(self._draft, merge)
         self._show_text(text)
 
-    def _end_merge(self, reply: Reply) -> None:
+    def _end_merge(self, call: Call, reply: Reply) -> None:
         merge = self._draft.merge
         assert merge is not None
         self._show_merge(merge, merge.close())
         if (fault := merge.final_fault(reply)) is not None:
-            self._give_up_merge(fault)
+            # A model that repeats itself or its prompt, or that was stopped, would most likely do so again.
+            final = merge.fault is not None or ending(reply) in FINAL
+            self._fail_merge(fault, self.settings.max_retries + 1 if final else call.attempt)
             return
         self._draft.merged = True
         self._actions.append(events.MergeDone("".join(merge.pieces)))
@@ -174,6 +179,6 @@ class MergeFlow(CallFlow):
         self._draft.merge_error = error
         self._actions.append(events.MergeDone("", error))
         if self._shows_merge():
-            self._actions.append(events.AnswerRestarted(error))
+            self._actions += restart_answer(error)
         self._show_text(self.answer.text)
         self._finish()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from skeleton_of_thought.errors import PromptFileError
+from skeleton_of_thought.small_files import parse_json, read_bounded
 from skeleton_of_thought.templates import PromptTemplate
 
 __all__ = ["read_prompt_file", "template_of_file"]
 
 _ROLE_SWITCH = "[ROLESWITCHING assistant:]"
 """The mark in the paper's prompt files before the start of the assistant's turn."""
+
+_LONGEST = 1 << 22
+"""The most bytes of a prompt file."""
 
 
 def read_prompt_file(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
@@ -25,14 +27,17 @@ def read_prompt_file(source: str | os.PathLike[str] | Mapping[str, Any]) -> Mapp
     """
     if isinstance(source, Mapping):
         return source
+    name = os.fspath(source)
     try:
-        data = json.loads(Path(source).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptFileError(f"The prompt file {os.fspath(source)!r} cannot be read: {error}") from error
-    except json.JSONDecodeError as error:
-        raise PromptFileError(f"The prompt file {os.fspath(source)!r} is not JSON: {error}") from error
+        text = read_bounded(name, _LONGEST).decode("utf-8")
+    except (OSError, ValueError) as error:
+        raise PromptFileError(f"The prompt file {name!r} cannot be read: {error}") from error
+    try:
+        data = parse_json(text)
+    except ValueError as error:
+        raise PromptFileError(f"The prompt file {name!r} is not JSON: {error}") from error
     if not isinstance(data, dict):
-        raise PromptFileError(f"The prompt file {os.fspath(source)!r} holds no JSON object.")
+        raise PromptFileError(f"The prompt file {name!r} holds no JSON object.")
     return data
 
 

@@ -23,7 +23,7 @@ _CODES = re.compile(
 """In the code or type that an error states in words."""
 _SPENT = re.compile(r"insufficient_quota|billing|credit_balance|payment", re.IGNORECASE)
 """A code for an account without credit: its status is 429 as well, but no waiting helps."""
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"(?<![\d.])(\d{1,12}(?:\.\d{1,12})?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DEPTH = 8
 """The most errors that are followed from one to its cause."""
@@ -157,13 +157,13 @@ def _seconds(headers: Mapping[str, str], now: float) -> float | None:
         reset = headers.get(f"x-ratelimit-reset-{kind}", "")
         if headers.get(f"x-ratelimit-remaining-{kind}") == "0" and (parts := _DURATION.findall(reset)):
             resets.append(sum(float(number) * _UNITS[unit] for number, unit in parts))
-    return max(resets, default=None)
+    return _number(max(resets, default=None))
 
 
 def _until(date: str, now: float) -> float | None:
     try:
         moment = email.utils.parsedate_to_datetime(date).timestamp()
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, LookupError, OSError):
         return None
     return max(0.0, moment - now)
 

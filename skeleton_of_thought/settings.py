@@ -45,6 +45,13 @@ class Settings:
             or cut, the answer is the joined points (`Answer.merge_error` says why). Failed points follow the merged
             text as they are; with fewer than two others nothing is merged. A merge that repeats its own instruction
             counts as failed, and so does one that loops, with `stop_loops`.
+        max_skeleton_chars: The most characters of a model's reply with a skeleton; None for no limit. All of it counts,
+            reasoning included. There the call is cancelled and its text cut, with a line in the log. The points up to
+            there count; fewer than `min_points` are an unusable skeleton.
+        max_point_chars: The same of a reply with a point. The point keeps the text up to there, and its `finish_reason`
+            is `"max_chars"`; without any text besides reasoning it has failed.
+        max_answer_chars: The same of a direct answer, which ends there with `"max_chars"`, and of a merge, which then
+            counts as failed.
         stop_loops: Cancel a call whose text repeats the same passage again and again, as small models do; the text ends
             after the second time (`skeleton_of_thought.text.loops`). The `finish_reason` of the answer (of a point: of
             its `Expansion`) is then `"loop"`. False keeps the model's text as it is.
@@ -65,6 +72,9 @@ class Settings:
     point_words: int = 40
     join: Literal["numbered", "headings", "paragraphs"] = "numbered"
     merge: bool = False
+    max_skeleton_chars: int | None = 200_000
+    max_point_chars: int | None = 200_000
+    max_answer_chars: int | None = 1_000_000
     stop_loops: bool = False
 
     def __post_init__(self) -> None:
@@ -73,6 +83,13 @@ class Settings:
             if not is_whole(value, least):
                 raise InvalidInput(f"{name} must be a whole number of at least {least}, not {value!r}.")
             object.__setattr__(self, name, int(value))
+        for name in ("max_skeleton_chars", "max_point_chars", "max_answer_chars"):
+            if (most := getattr(self, name)) is not None:
+                if not is_whole(most, 1):
+                    raise InvalidInput(
+                        f"{name} must be a whole number of at least 1, or None for no limit, not {most!r}."
+                    )
+                object.__setattr__(self, name, int(most))
         if self.min_points > self.max_points:
             raise InvalidInput(
                 f"min_points ({self.min_points}) is larger than max_points ({self.max_points}): no skeleton "

@@ -7,6 +7,8 @@ start before the skeleton is complete share all but its last lines.
 
 The context of the question stands before the question, in every prompt of the answer. The context of a point stands
 right before the words of this point alone. A template can place either with `{context}`.
+
+Skeletons, drafts and contexts are no text of the caller's, so no special token may come from them (`special_tokens`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from skeleton_of_thought.context import with_context
+from skeleton_of_thought.parsing.special_tokens import MAY_BE_SPECIAL, break_special_tokens
+from skeleton_of_thought.pickling import Portable
 from skeleton_of_thought.types import Conversation, Hints, Message, Point, Prompt, Skeleton
 from skeleton_of_thought.types.calls import with_hints
 
@@ -70,7 +74,11 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
 }
 """The placeholders of each stage. `context` is empty without retrieval."""
 
+_TEXTS = frozenset({"question", "context", "skeleton", "titles", "title", "draft"})
+
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_QUOTED = ("skeleton", "titles", "title", "draft", "context")
+"""The placeholders whose values a model wrote or a retriever found."""
 
 
 @runtime_checkable
@@ -131,8 +139,9 @@ class PromptTemplate:
         if hints.max_tokens is None and self.tokens_per is not None:
             name, tokens = self.tokens_per
             value = values[name]
-            # A number as it is; for a text, the most tokens that it is likely to have.
-            units = int(value) if value.isdecimal() else len(value.encode()) // 2 + 64
+            # A number as it is; for a text, which may be all digits, the most tokens that it is likely to have.
+            number = name not in _TEXTS and len(value) < 10 and value.isdecimal()
+            units = int(value) if number else len(value.encode(errors="replace")) // 2 + 64
             hints = replace(hints, max_tokens=tokens * units)
         return Prompt(messages, fill(self.prefill, values) if prefill else "", hints)
 
@@ -212,7 +221,7 @@ def unknown_placeholders(template: PromptTemplate, known: Collection[str]) -> tu
 
 
 @dataclass(frozen=True)
-class FilledTemplate:
+class FilledTemplate(Portable):
     """A template with values of the caller's for its own placeholders.
 
     Attributes:
@@ -325,8 +334,7 @@ class AnswerPrompts:
         A merge changes no content, so its prompt shows the context of the question only where the template asks for it.
         """
         values = {**self._values, **skeleton_values(skeleton), "draft": draft, "context": self.context}
-        prompt = cast(Template, self._prompts.merge).render(self._conversation, values, prefill=False)
-        return self._with_blocks(prompt) if self._has_blocks else prompt
+        return self._render(self._prompts.merge, values, places_context=False)
 
     @property
     def has_own_merge(self) -> bool:
@@ -336,7 +344,8 @@ class AnswerPrompts:
     def merge_material(self, skeleton: Skeleton, draft: str) -> list[str]:
         """The texts that the prompt of a merge may hold besides its instruction."""
         texts = [message.text for message in self._conversation.messages]
-        return [*texts, draft, str(skeleton), "; ".join(skeleton.titles)]
+        own = [draft, str(skeleton), "; ".join(skeleton.titles)]
+        return [*texts, *own, *map(break_special_tokens, filter(MAY_BE_SPECIAL.search, own))]
 
     def _render(
         self,
@@ -345,18 +354,28 @@ class AnswerPrompts:
         *,
         prefill: bool = False,
         own_context: bool = False,
+        places_context: bool = True,
+        checks: bool = True,
     ) -> Prompt:
+        quoted = tuple(filter(None, map(values.get, _QUOTED)))
+        if checks and MAY_BE_SPECIAL.search("\n".join(quoted)):
+            safe = {**values, **{name: break_special_tokens(values[name]) for name in _QUOTED if name in values}}
+            ways = {"prefill": prefill, "own_context": own_context, "places_context": places_context, "checks": False}
+            prompt = self._render(template, safe, **ways)
+            return prompt if safe == values else replace(prompt, exact=self._render(template, values, **ways))
         # `PromptSet` has made templates of strings; `isinstance` would look for each member of the protocol.
         own = cast(Template, template)
-        context = values.get("context", "")
+        context = values.get("context", "") if places_context else ""
         if not context.strip():
             prompt = own.render(self._conversation, values, prefill=prefill)
-            return self._with_blocks(prompt) if self._has_blocks else prompt
+        else:
 
-        def render(values: Mapping[str, str]) -> Prompt:
-            return own.render(self._conversation, values, prefill=prefill)
+            def render(values: Mapping[str, str]) -> Prompt:
+                return own.render(self._conversation, values, prefill=prefill)
 
-        prompt = with_context(render, values, fill(self._prompts.context, {"context": context}), own=own_context)
+            block = fill(self._prompts.context, {"context": context})
+            prompt = with_context(render, values, block, own=own_context)
+        prompt = replace(prompt, quoted=quoted)
         return self._with_blocks(prompt) if self._has_blocks else prompt
 
     def _with_blocks(self, prompt: Prompt) -> Prompt:

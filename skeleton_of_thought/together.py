@@ -8,7 +8,6 @@ its calls one at a time, so that one bad prompt does not cost the others their a
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import logging
 import queue
@@ -24,12 +23,13 @@ from skeleton_of_thought.types import Call, Reply
 __all__ = [
     "Apart",
     "AsyncTogether",
-    "BatchTask",
     "BatchThread",
     "Inbox",
+    "Members",
     "Together",
     "Whole",
     "WorkerReport",
+    "empty_ends",
     "in_batches",
 ]
 
@@ -88,7 +88,7 @@ def in_batches(
     return batches, [group[0] for group in groups.values() if len(group) == 1]
 
 
-class _Members:
+class Members:
     """The calls of a batch that are still wanted. Thread-safe."""
 
     def __init__(self, openings: Sequence[Opening], inbox: Inbox) -> None:
@@ -126,10 +126,17 @@ class _Members:
 
     @property
     def ended(self) -> bool:
+        """Whether the batch has reported its end."""
         return self._ended
 
     @property
+    def wanted(self) -> bool:
+        """Whether any of the calls is still wanted."""
+        return bool(self._wanted)
+
+    @property
     def arguments(self) -> list[tuple[Call, int]]:
+        """The calls as `Together.answer` takes them."""
         return [(call, key[0]) for key, call in self._openings]
 
     def succeed(self, results: Sequence[Whole | Exception]) -> None:
@@ -174,24 +181,24 @@ def _has_no_room(error: Exception) -> bool:
     return read_rate_limit(error, time.time()) is not None or is_thread_shortage(error)
 
 
-def _empty_ends(openings: Sequence[Opening]) -> Iterator[WorkerReport]:
+def empty_ends(openings: Sequence[Opening]) -> Iterator[WorkerReport]:
+    """Ends that say nothing, of calls that were cancelled."""
     for key, _ in openings:
         yield End(key, Reply(), None)
 
 
 class BatchThread:
-    """A thread that makes several calls at once."""
+    """A thread that makes several calls at once. Its maker starts the `thread`, once it knows this object."""
 
     def __init__(
         self, openings: Sequence[Opening], together: Together, inbox: queue.SimpleQueue[list[WorkerReport]]
     ) -> None:
-        self._members = _Members(openings, lambda messages: inbox.put(list(messages)))
+        self._members = Members(openings, lambda messages: inbox.put(list(messages)))
         self._together = together
         context = contextvars.copy_context()
         self.thread = threading.Thread(
             target=context.run, args=(self._work,), name=f"sot-{openings[0][1].stage}-x{len(openings)}", daemon=True
         )
-        self.thread.start()
 
     def cancel(self, key: Key) -> None:
         """Drops one of its calls. The thread itself cannot be interrupted."""
@@ -203,38 +210,10 @@ class BatchThread:
             self.thread.join(timeout)
 
     def _work(self) -> None:
+        if not self._members.wanted:  # all were cancelled before the thread began
+            self._members.end(empty_ends)
+            return
         try:
             self._members.succeed(self._together.answer(self._members.arguments))
-        except BaseException as error:  # handled in the caller's thread
-            self._members.fail(error)
-
-
-class BatchTask:
-    """A task that makes several calls at once; it is cancelled once all of them are."""
-
-    def __init__(
-        self, openings: Sequence[Opening], together: AsyncTogether, inbox: asyncio.Queue[list[WorkerReport]]
-    ) -> None:
-        self._members = _Members(openings, lambda messages: inbox.put_nowait(list(messages)))
-        self._together = together
-        self.task = asyncio.create_task(self._work())
-        # A task that is cancelled before its first step never runs its own `except`.
-        self.task.add_done_callback(lambda _: self._members.end(_empty_ends))
-
-    def cancel(self, key: Key) -> None:
-        """Drops one of its calls."""
-        if self._members.drop(key):
-            self.task.cancel()
-
-    async def _work(self) -> None:
-        try:
-            self._members.succeed(await self._together.answer(self._members.arguments))
-        except asyncio.CancelledError as cancelled:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            error = ConnectionAbortedError("The backend cancelled the calls.")
-            error.__cause__ = cancelled
-            self._members.fail(error)
         except BaseException as error:  # handled in the caller's thread
             self._members.fail(error)

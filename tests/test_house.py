@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
-    {"errors", "timeline", "_drawing", "_moved", "types.answer", "types.calls"},
+    {"errors", "pickling", "small_files", "timeline", "_drawing", "_moved", "types.answer", "types.calls"},
     {"settings"},
     {"types"},
     {"events"},
@@ -32,6 +32,7 @@ LAYERS = [
         "parsing.parser",
         "parsing.reasoning",
         "parsing.reasoning_marks",
+        "parsing.special_tokens",
         "parsing",
         "context",
         "blocks",
@@ -51,6 +52,7 @@ LAYERS = [
     {"draft", "merging", "restarts", "sources"},
     {"flow"},
     {"together"},
+    {"tasks"},
     {"drive"},
 ]
 """The core, lowest first: a module imports from its own layer and those below only."""

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -112,3 +113,20 @@ def test_constraints_pin_every_requirement():
     wanted = [one for group in (EXTRAS, PROJECT["dependency-groups"]) for ones in group.values() for one in ones]
     names = {re.match(r"[\w-]+", one)[0].lower() for one in wanted if isinstance(one, str)}
     assert names - {"skeleton-of-thought"} <= set(pinned)
+
+
+FLAWED = {
+    "langchain-core": ("1.0.0", "1.2.4", "1.2.21", "1.3.2"),
+    "langchain-openai": ("1.0.0", "1.1.13"),
+    "torch": ("2.4.0", "2.9.1"),
+    "transformers": ("5.0.0", "5.2.0", "5.4.0", "5.9.0"),
+    "jinja2": ("3.1.0", "3.1.5"),
+}
+"""Releases with a known vulnerability; pyproject.toml names the advisories."""
+
+
+@pytest.mark.parametrize("name", FLAWED)
+def test_no_extra_admits_a_release_with_a_known_vulnerability(name):
+    ranges = [wanted.specifier for ones in EXTRAS.values() for wanted in map(Requirement, ones) if wanted.name == name]
+    assert ranges
+    assert [(str(one), version) for one in ranges for version in FLAWED[name] if version in one] == []

@@ -20,7 +20,7 @@ from langchain_sot.models.resolution import ChainModels
 from langchain_sot.plan import AnswerPlan
 from langchain_sot.results import errors_dict, sources_list
 from skeleton_of_thought.adapters.replies import read_usage
-from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
+from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.types import Answer, Usage
 
 if TYPE_CHECKING:
@@ -103,9 +103,8 @@ class AnswerMessages:
     def _chunk(self, event: Event, work: AnswerBatch, *, usage: bool) -> ChatGenerationChunk | None:
         if isinstance(event, AnswerDelta):
             return ChatGenerationChunk(message=AIMessageChunk(content=event.text))
-        if isinstance(event, AnswerRestarted):
-            # A merge broke off. A message's text cannot be taken back: the whole answer follows after a blank line.
-            return ChatGenerationChunk(message=AIMessageChunk(content="\n\n"))
+        # A message's text cannot be taken back: after an `AnswerRestarted` the answer follows, set apart by the blank
+        # line that came before it.
         answer = _finished(event)
         return None if answer is None else _last_chunk(answer, self.model_name, work.direct(0), usage=usage)
 

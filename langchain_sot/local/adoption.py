@@ -41,7 +41,7 @@ _OF_A_CALL = (
 
 _SUPPORTED = frozenset(
     {*_PIPELINE_KWARGS, *_OF_A_CALL, "stop", "stream", "temperature", "top_p", "top_k", "max_tokens", "seed", "prefill"}
-    | {"stop_after_text", "min_new_tokens", "frequency_penalty", "presence_penalty"}
+    | {"split_special_tokens", "stop_after_text", "min_new_tokens", "frequency_penalty", "presence_penalty"}
 )
 """Keyword arguments of a call that an adopted model supports."""
 
@@ -198,7 +198,8 @@ class _AdoptedEngine:
         prompt: Any = messages
         if not self._chat:
             prompt = _plain(messages, own.pop("prefill", ""))
-        used = self._engine.count_tokens(prompt, prefill=own.get("prefill", ""))
+        split = own.get("split_special_tokens")
+        used = self._engine.count_tokens(prompt, prefill=own.get("prefill", ""), split_special_tokens=split)
         if self._max_length is not None and used >= self._max_length:
             raise PromptTooLong(
                 f"The prompt has {used} tokens, and max_length={self._max_length} includes them: give the pipeline "

@@ -32,6 +32,7 @@ __all__ = ["ChatTransformers"]
 _SAMPLING = (
     *("temperature", "top_p", "top_k", "min_p", "seed", "repetition_penalty", "no_repeat_ngram_size"),
     *("bad_words_ids", "suppress_tokens", "sequence_bias", "logits_processor", "generation_config"),
+    "split_special_tokens",
 )
 """Fields that are passed to every call of the engine, where they are not None."""
 _HINT_DEFAULTS: dict[str, Any] = {
@@ -80,6 +81,8 @@ class ChatTransformers(BaseChatModel, EngineModel):
         repetition_penalty, no_repeat_ngram_size, bad_words_ids, suppress_tokens, sequence_bias, logits_processor: As in
             `skeleton_of_thought.local.SamplingParams`.
         generation_config: Values that replace the model's, by name, or a `GenerationConfig`, or `"ignore"`.
+        split_special_tokens: True to read no special token in any message; or the texts in which none is read. By
+            default none is read in text of a model or a retriever within the prompts of Skeleton-of-Thought.
         max_tokens: The longest completion, in tokens.
         seed: Makes sampling repeatable.
         stop: Strings that end the completion. The text does not include them.
@@ -114,6 +117,7 @@ class ChatTransformers(BaseChatModel, EngineModel):
     sequence_bias: Any = None
     logits_processor: Any = None
     generation_config: Any = None
+    split_special_tokens: bool | list[str] | None = None
     max_tokens: int = Field(default=512, ge=1)
     seed: int | None = None
     stop: list[str] | None = None

@@ -240,4 +240,4 @@ def _id(given: str | None, format_: ToolFormat | None) -> str:
     own = given or ""
     if format_ is None or not format_.short_ids or (len(own) == 9 and own.isalnum()):
         return own
-    return hashlib.sha256(own.encode()).hexdigest()[:9]
+    return hashlib.sha256(own.encode(errors="surrogatepass")).hexdigest()[:9]

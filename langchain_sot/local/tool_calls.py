@@ -312,7 +312,7 @@ def _read(text: str, at: int = 0) -> tuple[Any, int] | None:
     start = len(text) - len(text[at:].lstrip())
     try:
         return json.JSONDecoder().raw_decode(text, start)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

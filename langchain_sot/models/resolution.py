@@ -141,7 +141,7 @@ class ResolvedModel:
         continues_turn: Whether the model is known to continue the start of its turn, which it gets as the last message.
             False for a local model whose chat template begins each turn with reasoning.
         has_turn_flags: Whether a member has settings that tell its server to continue the last message.
-        reasons: Whether its replies have had finish reasons so far.
+        reasons: Whether its streams have had finish reasons so far.
     """
 
     llm: Runnable[Any, Any]
@@ -193,6 +193,7 @@ def resolve(
         serial=traits.serial,
         continues_turn=all(continues),
         has_turn_flags=any(flags),
+        reasons=FinishReasons.of(model),
     )
 
 

@@ -54,7 +54,8 @@ class LocalCall:
         if prompt.stops:
             stop = settings["stop"] or engine.configured_stops(settings["generation_config"])
             settings["stop"] = (*((stop,) if isinstance(stop, str) else stop), *prompt.stops)
-        used = engine.count_tokens(prompt.content, prefill=settings["prefill"])
+        split = settings["split_special_tokens"]
+        used = engine.count_tokens(prompt.content, prefill=settings["prefill"], split_special_tokens=split)
         self._settings = fit_settings(settings, used, engine.context_window)
 
     def open(self) -> CompletionStream:

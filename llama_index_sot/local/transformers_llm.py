@@ -53,7 +53,7 @@ _logger = logging.getLogger(__name__)
 _SETTINGS = (
     *("temperature", "top_p", "top_k", "min_p", "max_tokens", "min_new_tokens", "repetition_penalty"),
     *("no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "sequence_bias", "logits_processor"),
-    *("seed", "stop", "stop_token_ids", "generation_config"),
+    *("seed", "stop", "stop_token_ids", "generation_config", "split_special_tokens"),
 )
 """Fields passed to every engine call."""
 
@@ -105,11 +105,13 @@ class TransformersLLM(LLM, EngineModel):
         stop: Strings that end the completion; not part of the text.
         stop_token_ids: Tokens that end the completion, besides the model's own end tokens.
         generation_config: Values that replace the model's, by name, or a `GenerationConfig`, or `"ignore"`.
+        split_special_tokens: True to read no special token in any message; or the texts in which none is read. By
+            default none is read in text of a model or a retriever within the prompts of Skeleton-of-Thought.
         system_prompt: The system message of chats that have none.
 
-    The settings from `temperature` to `generation_config` may also be given with a call; so may `prefill` (the start of
-    the model's turn, not part of the text), `stop_after_text` (strings that end the completion once it has any text),
-    `frequency_penalty`, `presence_penalty` and `grammar` (a `skeleton_of_thought.local.Grammar`).
+    The settings from `temperature` to `split_special_tokens` may also be given with a call; so may `prefill` (the start
+    of the model's turn, not part of the text), `stop_after_text` (strings that end the completion once it has any
+    text), `frequency_penalty`, `presence_penalty` and `grammar` (a `skeleton_of_thought.local.Grammar`).
 
     The `raw` of a response, and of a stream's last chunk, holds `usage` in tokens as OpenAI's servers report it,
     `finish_reason` (`"stop"` or `"length"`), and `decoding`: the engine's record of the completion
@@ -144,6 +146,7 @@ class TransformersLLM(LLM, EngineModel):
     stop: list[str] | None = None
     stop_token_ids: list[int] = Field(default_factory=list)
     generation_config: Any = None
+    split_special_tokens: bool | list[str] | None = None
 
     model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", protected_namespaces=())
 

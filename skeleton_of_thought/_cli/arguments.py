@@ -14,7 +14,7 @@ class Parser(argparse.ArgumentParser):
     """Reports a mistake in one line, like all other errors."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"sot: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"sot: error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
 class Version(argparse.Action):

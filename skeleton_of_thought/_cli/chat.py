@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 
 from skeleton_of_thought._cli.backend import ModelBackend
-from skeleton_of_thought._cli.diagnostics import shortcomings
+from skeleton_of_thought._cli.diagnostics import as_line, shortcomings
 from skeleton_of_thought._cli.output import checked_path, write_atomically
 from skeleton_of_thought._cli.streams import as_utf8
+from skeleton_of_thought._cli.terminal_text import printable
 from skeleton_of_thought._cli.typewriter import Typewriter, count_points
 from skeleton_of_thought.errors import InvalidInput, PromptTooLong, SotError
 from skeleton_of_thought.events import AnswerDone, AnswerFailed
@@ -138,7 +139,8 @@ class Chat:
             raise InvalidInput("Name a file: /save FILE")
         try:
             write_atomically(
-                checked_path(name), "\n".join(f"## {question}\n\n{answer}\n" for question, answer in self._turns)
+                checked_path(name),
+                printable("\n".join(f"## {question}\n\n{answer}\n" for question, answer in self._turns)),
             )
         except InvalidInput as error:
             raise InvalidInput(f"{name}: {error}") from error
@@ -201,7 +203,7 @@ class Chat:
             print(text, file=sys.stderr, flush=True)
 
     def _complain(self, text: str) -> None:
-        print(f"sot: {'' if self._attended else 'error: '}{' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"sot: {'' if self._attended else 'error: '}{as_line(text)}", file=sys.stderr, flush=True)
 
 
 def _summary(answer: Answer, seconds: float) -> str:
@@ -213,8 +215,6 @@ def _lines(attended: bool) -> Iterator[str]:
     """The lines of standard input, until it ends or the user ends the chat."""
     if sys.stdin is None:
         return
-    if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="surrogateescape")  # so that a line that is not text only fails itself
     if not attended:
         yield from sys.stdin
         return

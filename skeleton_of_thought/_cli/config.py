@@ -22,7 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought._cli.diagnostics import as_line
+from skeleton_of_thought._cli.terminal_text import toml_text
+from skeleton_of_thought.errors import InvalidInput, without_secrets
+from skeleton_of_thought.small_files import read_bounded
 
 __all__ = ["Defaults", "Options", "Setting", "config_path", "describe", "read_defaults", "settable"]
 
@@ -32,6 +35,8 @@ Options = Mapping[str, argparse.Action]
 _FILE, _MODEL = "SOT_CONFIG", "SOT_MODEL"
 _NOT_IN_FILES = frozenset({"help", "compare", "output", "raw", "stream"})
 """Options that only make sense for a single call."""
+_LONGEST = 1 << 16
+"""The most bytes of the file. Reading TOML with long keys takes quadratic time."""
 _TYPES: Mapping[type, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -112,17 +117,18 @@ def settable(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
+        text = read_bounded(path, _LONGEST).decode("utf-8-sig")  # some editors write a byte order mark
     except FileNotFoundError:
         if os.environ.get(_FILE):
             raise InvalidInput(f"{_FILE} names {str(path)!r}, but there is no such file.") from None
         return {}
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InvalidInput(f"The configuration file {str(path)!r} cannot be read: {error}") from error
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidInput(f"The configuration file {str(path)!r} is not TOML: {error}") from error
+        return tomllib.loads(text.replace("\r\n", "\n"))
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise InvalidInput(f"The configuration file {str(path)!r} is not TOML: {why}") from error
 
 
 def _checked(options: Options, key: str, value: Any, path: Path | None) -> Any:
@@ -134,7 +140,7 @@ def _checked(options: Options, key: str, value: Any, path: Path | None) -> Any:
     # An int is a valid float, but a bool is no valid int.
     fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
     if not fits:
-        raise InvalidInput(f"{path}: {key} must be {_TYPES[kind]}, not {json.dumps(value, default=str)}.")
+        raise InvalidInput(f"{path}: {key} must be {_TYPES[kind]}, not {_shown(value)}.")
     if action.choices is not None and value not in action.choices:
         raise InvalidInput(f"{path}: {key} must be one of {', '.join(action.choices)}, not {value!r}.")
     if action.type is None or kind is bool:
@@ -143,6 +149,13 @@ def _checked(options: Options, key: str, value: Any, path: Path | None) -> Any:
         return action.type(str(value))  # type: ignore[operator]
     except argparse.ArgumentTypeError as error:
         raise InvalidInput(f"{path}: {key} {error}.") from error
+
+
+def _shown(value: Any) -> str:
+    try:
+        return json.dumps(value, default=str)
+    except (RecursionError, ValueError):
+        return f"a nested {type(value).__name__}"
 
 
 def _kind(action: argparse.Action) -> type:
@@ -163,17 +176,17 @@ def _unknown(options: Options, key: str) -> str:
 
 
 def describe(defaults: Defaults, options: Options) -> str:
-    """All options in the format of the file, with their values and the origins of these."""
+    """All options in the format of the file, with their values and the origins of these; without passwords and keys."""
     path = defaults.path
     where = "no home directory" if path is None else f"{path}{'' if path.exists() else ' (not there)'}"
-    lines = [f"# Configuration file: {where}"]
+    lines = [f"# Configuration file: {as_line(where)}"]
     width = max(map(len, options))
     for name, action in options.items():
         setting = defaults.settings.get(name)
         value = action.default if setting is None else setting.value
         origin = "built in" if setting is None else setting.origin
-        # JSON strings are valid in TOML, except for this character.
-        text = "" if value is None else json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        # JSON strings are valid in TOML, except for some characters that get escapes of TOML.
+        text = "" if value is None else toml_text(without_secrets(json.dumps(value, ensure_ascii=False)))
         # TOML has no null, so an option without a value becomes a comment.
-        lines.append(f"{'# ' if value is None else ''}{name:<{width}} = {text:<12} # {origin}".rstrip())
+        lines.append(f"{'# ' if value is None else ''}{name:<{width}} = {text:<12} # {as_line(origin)}".rstrip())
     return "\n".join(lines)

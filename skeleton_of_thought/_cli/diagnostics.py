@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from skeleton_of_thought.adapters import finish_reasons
 from skeleton_of_thought.draft import REPEATED
 from skeleton_of_thought.errors import PointError, SotError
+from skeleton_of_thought.ledger import CUT
 from skeleton_of_thought.routers.base import FAILED
 from skeleton_of_thought.types import Answer
 
-__all__ = ["as_options", "explain", "explain_langchain", "explain_openai", "one_line", "shortcomings"]
+__all__ = ["as_line", "as_options", "explain", "explain_langchain", "explain_openai", "one_line", "shortcomings"]
 
 _OPTIONS: Mapping[str, str] = {
     "point_words": "--words",
@@ -27,10 +28,15 @@ _SETTING = re.compile(rf"(?<![\w'\"-])({'|'.join(_OPTIONS)})\b(?:=(?=[\w\"']))?"
 """A setting outside quotes: between quotes is what the user has written."""
 
 
+def as_line(text: str, most: int = 2000) -> str:
+    """The text in one line of at most `most` characters: a server must not add lines to the command's own."""
+    line = " ".join(text[: 10 * most].split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
 def one_line(error: BaseException) -> str:
     """The type and text of an error in one line; at most 400 characters of the text."""
-    text = " ".join(str(error).split())
-    text = text if len(text) <= 400 else text[:399] + "…"
+    text = as_line(str(error), 400)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -54,7 +60,7 @@ def shortcomings(answer: Answer, explain: Callable[[Exception], str], *, cuts: b
             answer says so itself.
     """
     if answer.decision is not None and answer.decision.reason.startswith(FAILED):
-        yield f"{' '.join(answer.decision.reason.split())}; the model answered directly"
+        yield f"{as_line(answer.decision.reason)}; the model answered directly"
     if answer.route == "direct" and answer.finish_reason == REPEATED:
         yield "the model repeated itself, so its answer was ended"
     elif answer.route == "direct":
@@ -63,15 +69,17 @@ def shortcomings(answer: Answer, explain: Callable[[Exception], str], *, cuts: b
         if expansion.error is None:
             yield from _cut_short(expansion.finish_reason, f"point {expansion.point.index}", cuts=cuts)
     for index, error in answer.errors.items():
-        yield f"point {index} failed: {explain(error)}"
+        yield f"point {index} failed: {as_line(explain(error))}"
     if answer.merge_error is not None:
-        yield f"merge failed, so the points stand as they are: {explain(answer.merge_error)}"
+        yield f"merge failed, so the points stand as they are: {as_line(explain(answer.merge_error))}"
 
 
 def _cut_short(reason: str | None, text: str, *, cuts: bool) -> Iterator[str]:
     """Yields a line about a text, which `text` names, if its end is missing."""
     if reason == REPEATED:
         yield f"{text} repeated itself, so it was ended"
+    elif reason == CUT:
+        yield f"{text} did not end, so it was cut at the most characters that are read"
     elif reason == "length":
         if cuts:
             yield f"{text} was cut at the token limit (--max-tokens)"

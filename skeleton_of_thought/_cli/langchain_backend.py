@@ -19,7 +19,7 @@ from skeleton_of_thought._cli.backend import (
     prompt_dicts,
 )
 from skeleton_of_thought._cli.diagnostics import explain_langchain, one_line
-from skeleton_of_thought.adapters.replies import ReplyEnd, read_finish_reason, read_usage
+from skeleton_of_thought.adapters.replies import FinishReasons, ReplyEnd, aclosing_stream, read_usage
 from skeleton_of_thought.errors import InvalidInput, MissingExtra, ModelLoadError
 from skeleton_of_thought.types import Call, Prompt, Reply, Usage
 
@@ -102,15 +102,16 @@ def _missing_package(error: Exception, provider: str) -> str | None:
 
 
 async def _stream(model: BaseChatModel, prompt: Prompt) -> AsyncIterator[str | Reply]:
-    end = ReplyEnd()
-    async for chunk in model.astream(prompt_dicts(prompt)):
-        # Some providers report their counts in several chunks.
-        if (usage := read_usage(getattr(chunk, "usage_metadata", None))) is not None:
-            end.usage = (end.usage or Usage()) + usage
-        end.finish_reason = read_finish_reason(chunk.response_metadata) or end.finish_reason
-        end.refusal += str(chunk.additional_kwargs.get("refusal") or "")
-        if chunk.text:
-            yield str(chunk.text)
-        elif chunk.tool_calls:
-            end.instead = "tool calls"
+    end = ReplyEnd(reasons=FinishReasons.of(model))
+    async with aclosing_stream(model.astream(prompt_dicts(prompt))) as chunks:
+        async for chunk in chunks:
+            # Some providers report their counts in several chunks.
+            if (usage := read_usage(getattr(chunk, "usage_metadata", None))) is not None:
+                end.usage = (end.usage or Usage()) + usage
+            end.read_metadata(chunk.response_metadata)
+            end.refusal += str(chunk.additional_kwargs.get("refusal") or "")
+            if chunk.text:
+                yield str(chunk.text)
+            elif chunk.tool_calls:
+                end.instead = "tool calls"
     yield end.reply()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from skeleton_of_thought._cli.views import AnswerResult, without_controls
+from skeleton_of_thought._cli.streams import CommandStream, unwrapped
+from skeleton_of_thought._cli.terminal_text import printable
+from skeleton_of_thought._cli.views import AnswerResult
 from skeleton_of_thought.errors import ReasoningShown
 from skeleton_of_thought.events import (
     AnswerDelta,
@@ -84,7 +87,7 @@ class _Page:
     def show(self, event: Event) -> None:
         match event:
             case Routed(decision) if not decision.use_skeleton:
-                self.reason = " ".join(without_controls(decision.reason).split())
+                self.reason = " ".join(printable(decision.reason).split())
             case PointFound(point):
                 self.cells.setdefault(point.index, _Cell(point))
             case SkeletonDone(skeleton):
@@ -159,15 +162,23 @@ class LiveView:
         join: Join = "numbered",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console = console or Console(highlight=False)
-        self._question = " ".join(without_controls(question).split())
+        self._console = console or Console(file=unwrapped(sys.stdout), highlight=False)
+        self._question = " ".join(printable(question).split())
         self._join = join
         self._page = _Page()
         self._note: str | None = None
         self._baseline: list[str] = []
         self._clock = clock
         self._start = clock()
-        self._live = Live(self, console=self._console, screen=True, refresh_per_second=8)
+        # What others write meanwhile would vanish with the alternate screen, so it is held back.
+        self._live = Live(
+            self,
+            console=self._console,
+            screen=True,
+            refresh_per_second=8,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
     @property
     def width(self) -> int:
@@ -176,11 +187,17 @@ class LiveView:
 
     def __enter__(self) -> Self:
         self._start = self._clock()
+        if isinstance(sys.stderr, CommandStream) and sys.stderr.isatty():
+            sys.stderr.held = []
         self._live.start(refresh=True)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._live.stop()
+        try:
+            self._live.stop()
+        finally:
+            if isinstance(sys.stderr, CommandStream):
+                sys.stderr.release()
 
     # --- events: a thread of rich draws the screen from the state that they leave here ---
 
@@ -238,7 +255,7 @@ class LiveView:
         baseline = comparison.baselines[0]
         ours = Text(f"Skeleton-of-Thought, {comparison.seconds:.1f} s", style="dim")
         theirs = Text(f"{baseline.name}, {baseline.seconds:.1f} s", style="dim")
-        self._console.print(_two_texts((ours, document), (theirs, Text(without_controls(baseline.text))), self.width))
+        self._console.print(_two_texts((ours, document), (theirs, Text(printable(baseline.text))), self.width))
 
     def interrupt(self, answer: Answer) -> None:
         """Prints the answer so far, which was on the screen a moment ago."""
@@ -247,7 +264,7 @@ class LiveView:
     def report(self, lines: Sequence[str]) -> None:
         """Prints lines of figures, set apart from the answer."""
         if lines:
-            self._console.print(Text("\n" + "\n".join(lines), style="dim"))
+            self._console.print(Text(printable("\n" + "\n".join(lines)), style="dim"))
 
 
 def _two_texts(ours: tuple[Text, Text], theirs: tuple[Text, Text], width: int) -> RenderableType:
@@ -266,14 +283,14 @@ def _two_texts(ours: tuple[Text, Text], theirs: tuple[Text, Text], width: int) -
 def _document(answer: Answer, join: Join) -> Text:
     """The answer's text, with bold headings."""
     if answer.route == "direct" or answer.merged:
-        return Text(without_controls(answer.text))
+        return Text(printable(answer.text))
     sections = (_section(expansion, join) for expansion in answer.expansions)
     return Text(POINT_BREAK).join(section for section in sections if section)
 
 
 def _section(expansion: Expansion, join: Join) -> Text:
     body = separator(expansion.point, join, expansion.text) + expansion.text if expansion.text else ""
-    return Text.assemble((without_controls(heading(expansion.point, join)), "bold"), without_controls(body))
+    return Text.assemble((printable(heading(expansion.point, join)), "bold"), printable(body))
 
 
 def _grid(cells: list[_Cell], width: int, height: int, console: Console) -> RenderableType:
@@ -331,7 +348,7 @@ def _shown(cell: _Cell) -> Text:
 def _box(cell: _Cell, lines: Sequence[Text], width: int, console: Console) -> Panel:
     mark, ascii_mark, style = _STATES[cell.state]
     sign = ascii_mark if console.options.ascii_only else mark
-    label = Text(without_controls(f"{sign} {heading(cell.point)}"), no_wrap=True, overflow="ellipsis")
+    label = Text(printable(f"{sign} {heading(cell.point)}"), no_wrap=True, overflow="ellipsis")
     label.truncate(max(1, width - 6), overflow="ellipsis")
     # The lines are already wrapped at the inner width of the box.
     body = Text("\n", no_wrap=True, overflow="crop").join(lines)
@@ -364,7 +381,7 @@ def _entry(cell: _Cell, width: int, height: int, console: Console) -> Text:
 def _line(cell: _Cell, width: int, console: Console, *, text: bool = True) -> Text:
     mark, ascii_mark, style = _STATES[cell.state]
     sign = f"{ascii_mark if console.options.ascii_only else mark} "
-    line = Text.assemble((sign, style), (without_controls(heading(cell.point)), "bold"))
+    line = Text.assemble((sign, style), (printable(heading(cell.point)), "bold"))
     if text:
         line.truncate(max(1, width // 2), overflow="ellipsis")
         room = width - line.cell_len - 2
@@ -381,7 +398,7 @@ def _tail(text: str, width: int, height: int, console: Console) -> Text:
 
 def _wrap(text: Text, width: int, height: int, console: Console) -> list[Text]:
     """The lines of a text at a width. Of a long text only the end is wrapped, at least `height` lines."""
-    plain = without_controls(text.plain)
+    plain = printable(text.plain)
     start = max(0, len(plain) - (width * height + _CUT)) // _CUT * _CUT
     if start:
         # Cut between words, if the text has any.

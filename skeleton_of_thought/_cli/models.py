@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO, cast
 
 from skeleton_of_thought._cli.backend import ModelBackend, Prefill
 from skeleton_of_thought._cli.interrupts import exit_at_once
 from skeleton_of_thought._cli.local_backend import DEMO, local_backend
 from skeleton_of_thought._cli.openai_backend import check_address, openai_backend
+from skeleton_of_thought._cli.streams import CommandStream, unwrapped
+from skeleton_of_thought._cli.terminal_text import printable
 from skeleton_of_thought.errors import InvalidInput, ModelLoadError
 
 __all__ = ["ModelSpec", "load_backend"]
@@ -236,12 +238,19 @@ def _progress(quiet: bool) -> Iterator[Callable[[str], None] | None]:
         return
 
     def report(line: str) -> None:
+        line = printable(line)
         status.update(escape(line))
         if line.startswith("Downloading"):
             # The hub draws progress bars of its own, and a spinner on the same lines would garble them.
             status.stop()
             console.print(escape(line))
 
-    console = Console(stderr=True)
-    with console.status("") as status:
-        yield report
+    stderr = sys.stderr
+    console = Console(file=unwrapped(stderr))
+    try:
+        with console.status("") as status:
+            # Now a stream of rich, which writes the lines of others above the spinner; it knows no control sequences.
+            sys.stderr = cast("TextIO", CommandStream(sys.stderr, is_log=True))
+            yield report
+    finally:
+        sys.stderr = stderr

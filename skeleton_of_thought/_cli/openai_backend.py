@@ -19,7 +19,7 @@ from skeleton_of_thought._cli.backend import (
     prompt_dicts,
 )
 from skeleton_of_thought._cli.diagnostics import explain_openai, one_line
-from skeleton_of_thought.adapters.replies import ReplyEnd, read_finish_reason, read_usage
+from skeleton_of_thought.adapters.replies import FinishReasons, ReplyEnd, read_finish_reason, read_usage
 from skeleton_of_thought.drive import GRACE
 from skeleton_of_thought.errors import InvalidInput, MissingExtra
 from skeleton_of_thought.types import Call, Prompt, Reply
@@ -99,7 +99,9 @@ def check_address(url: str, what: str) -> None:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise InvalidInput(f"{what} cannot be used: {error}.") from error
+        # The error names a part of the address, which may be one of a password.
+        why = str(error).split(" as ")[0] if str(error).startswith("Port ") else "its host is not valid"
+        raise InvalidInput(f"{what} cannot be used: {why}.") from error
     if parts.scheme not in ("http", "https") or not host or re.search(r"[\s\x00-\x1f\x7f]", url):
         raise InvalidInput(f"{what} must be like http://host:port/v1.")
 
@@ -123,7 +125,7 @@ def _client(base_url: str | None) -> tuple[openai.AsyncOpenAI, bool]:
         # Few other servers want a key, but the SDK always does.
         return openai.AsyncOpenAI(api_key=key or "none", base_url=url), url is not None
     except httpx.InvalidURL as error:
-        raise InvalidInput(f"The server's address {url!r} cannot be used: {error}") from error
+        raise InvalidInput(f"The server's address {url!r} cannot be used: its host or port is not valid.") from error
 
 
 class _ChatCompletions:
@@ -135,10 +137,14 @@ class _ChatCompletions:
         self._settings = settings
         self._usage_option: dict[str, Any] = {"stream_options": {"include_usage": True}}
         self._continue_option: dict[str, Any] = dict(_CONTINUE)
+        self._reasons = FinishReasons()
 
     async def stream(self, prompt: Prompt) -> AsyncIterator[str | Reply]:
         end = ReplyEnd()
         async with await self._open(prompt_dicts(prompt), prefilled=bool(prompt.prefill)) as stream:
+            if not self._usage_option:
+                # Of a server that takes the option, each whole stream has at least the usage.
+                end.reasons = self._reasons
             async for chunk in stream:
                 if (usage := getattr(chunk, "usage", None)) is not None:
                     end.usage = read_usage(usage)

@@ -12,6 +12,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from skeleton_of_thought._cli.terminal_text import printable
 from skeleton_of_thought._cli.views import AnswerResult, JsonView
 from skeleton_of_thought.errors import InvalidInput, SotError
 
@@ -64,7 +65,7 @@ class OutputFile:
 
     def _text(self, result: AnswerResult) -> str:
         if not self.json:
-            return "" if result.answer is None else result.answer.text.rstrip("\n") + "\n"
+            return "" if result.answer is None else printable(result.answer.text).rstrip("\n") + "\n"
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             JsonView(events=False).finish(result)
         return printed.getvalue()

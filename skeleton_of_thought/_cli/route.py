@@ -7,9 +7,12 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from skeleton_of_thought._cli.diagnostics import as_line
 from skeleton_of_thought._cli.streams import as_utf8
+from skeleton_of_thought._cli.terminal_text import json_text
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import Router
@@ -19,6 +22,8 @@ from skeleton_of_thought.types import Conversation, RouteDecision
 
 __all__ = ["COLUMNS", "route", "router_of"]
 
+_LONGEST = 1 << 20
+"""The most characters of a line of a CSV file."""
 COLUMNS = ("index", "use_skeleton", "score", "reason")
 
 
@@ -36,11 +41,11 @@ def route(args: Namespace, question: str | None) -> int:
     assert question is not None
     decision = router.route(Conversation.of(question, system=system))
     if args.json:
-        print(json.dumps(_as_dict(decision)))
+        print(json_text(json.dumps(_as_dict(decision))))
     else:
         answer_route = "skeleton" if decision.use_skeleton else "direct"
         score = "" if decision.score is None else f" (score {decision.score:.2f})"
-        print(f"{answer_route}{score}: {decision.reason}")
+        print(f"{answer_route}{score}: {as_line(decision.reason)}")
     return 0
 
 
@@ -64,13 +69,14 @@ def _as_dict(decision: RouteDecision) -> dict[str, Any]:
 def _questions(path: str, column: str) -> Iterator[str]:
     try:
         file = sys.stdin if path == "-" else open(path, newline="", encoding="utf-8-sig")  # noqa: SIM115
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InvalidInput(f"{path!r} cannot be read: {error}") from error
     if file is None:
         raise InvalidInput("Standard input is closed: name a file by --csv.")
     with file:
         try:
-            reader = csv.DictReader(file)
+            # Lines of a bounded length, since a device may never end one. The reader refuses them.
+            reader = csv.DictReader(iter(partial(file.readline, _LONGEST), ""))
             columns = reader.fieldnames or ()
             if column not in columns:
                 raise InvalidInput(

@@ -1,24 +1,113 @@
-"""The standard streams: the question on standard input, and output that may be closed or hard to encode."""
+"""The standard streams: the question on standard input; output that may be closed, full, hard to encode or hostile."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import sys
-from collections.abc import Sequence
-from typing import Any, Self, TextIO, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO, cast
 
-from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought._cli.terminal_text import UNSAFE, printable
+from skeleton_of_thought.errors import InvalidInput, without_secrets
 
-__all__ = ["ResilientStdout", "as_utf8", "is_piped", "prepare_streams", "question_of", "silence_stdout"]
+__all__ = [
+    "CommandStream",
+    "as_utf8",
+    "command_streams",
+    "is_piped",
+    "question_of",
+    "silence_stdout",
+    "surviving_stdout",
+    "unwrapped",
+]
 
 
-def prepare_streams() -> None:
-    """Opens closed streams, and makes characters that a stream cannot encode come out as `?`.
+class CommandStream:
+    """Standard output or standard errors of the command: shows no text that controls the terminal.
+
+    Writing to standard errors never fails, and leaves out passwords and keys in addresses: an answer must not be lost
+    because a line about it could not be written.
+
+    Attributes:
+        raw: The stream itself, for the control sequences of the command.
+        is_log: Whether it is standard errors.
+        may_fail: Whether an error of writing is raised; otherwise what follows it is dropped.
+        lost: The error that ended writing; None so far.
+        held: Lines for later, while a view has the screen; None if lines are written at once.
+    """
+
+    def __init__(self, raw: TextIO, *, is_log: bool = False) -> None:
+        self.raw = raw
+        self.is_log = is_log
+        self.may_fail = not is_log
+        self.lost: OSError | ValueError | None = None
+        self.held: list[str] | None = None
+        self.isatty = raw.isatty  # so that a view that asks does not go through `__getattr__`
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+    def write(self, text: str) -> int:
+        """Writes text, like `io.TextIOBase.write`."""
+        if UNSAFE.search(text) is not None:
+            text = _log_text(text) if self.is_log else printable(text)
+        if self.is_log:
+            text = without_secrets(text)
+        if self.held is not None:
+            self.held.append(text)
+        elif self.lost is None:
+            try:
+                self.raw.write(text)
+            except (OSError, ValueError) as error:
+                self._lose(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes the stream, like `io.IOBase.flush`; also reports an error of writing that argparse has swallowed."""
+        if self.lost is None:
+            try:
+                self.raw.flush()
+            except (OSError, ValueError) as error:
+                self._lose(error)
+        elif self.may_fail:
+            raise self.lost
+
+    def release(self) -> None:
+        """Writes the lines that were held."""
+        held, self.held = self.held or (), None
+        for text in held:
+            self.write(text)
+
+    def _lose(self, error: OSError | ValueError) -> None:
+        self.lost = error
+        if self.may_fail:
+            raise error
+        _silence(self.raw)
+
+
+_BAR = re.compile(r"\r|(?:\n|\x1b\[A)+\Z")
+"""How progress bars begin a line again, or leave it. Log messages do not begin with these."""
+
+
+def _log_text(text: str) -> str:
+    bar = _BAR.match(text)
+    return printable(text) if bar is None else bar[0] + printable(text[bar.end() :])
+
+
+def unwrapped(stream: TextIO) -> TextIO:
+    """The stream below a `CommandStream`, for text with control sequences of the command's own."""
+    return cast("TextIO", getattr(stream, "raw", stream))
+
+
+@contextlib.contextmanager
+def command_streams() -> Iterator[None]:
+    """Opens closed streams, and makes standard output and errors streams of the command, see `CommandStream`.
 
     A closed descriptor is opened on the null device. Otherwise the next file that is opened would get its number, and
-    with it the text for the stream.
+    with it the text for the stream. A character that a stream cannot encode is shown as `?`.
     """
     for number in range(3):
         try:
@@ -26,19 +115,47 @@ def prepare_streams() -> None:
         except OSError:
             with contextlib.suppress(OSError):
                 os.open(os.devnull, os.O_RDWR)
+    if hasattr(sys.stdin, "reconfigure"):
+        # Python's own encoding may lack characters of UTF-8, see `as_utf8`. Other bytes fail where they are used.
+        sys.stdin.reconfigure(errors="surrogateescape")
+    before = sys.stdout, sys.stderr
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        elif getattr(stream, "errors", None) in ("strict", "surrogateescape") and hasattr(stream, "reconfigure"):
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        elif getattr(stream, "errors", None) not in _LENIENT and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
+        setattr(sys, name, CommandStream(stream, is_log=name == "stderr"))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+_LENIENT = frozenset({None, "replace", "ignore", "backslashreplace", "xmlcharrefreplace", "namereplace"})
+"""Ways of encoding that take any character."""
+
+
+@contextlib.contextmanager
+def surviving_stdout() -> Iterator[CommandStream]:
+    """Makes standard output drop text once it cannot be written any more; its `lost` is then the error."""
+    stream = cast("CommandStream", sys.stdout)
+    stream.may_fail = False
+    try:
+        yield stream
+    finally:
+        stream.may_fail = True
 
 
 def silence_stdout() -> None:
     """Sends everything else on stdout to the null device: Python flushes it once more at exit, and would complain."""
+    _silence(sys.stdout)
+
+
+def _silence(stream: TextIO) -> None:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, stream.fileno())
         os.close(null)
 
 
@@ -48,50 +165,6 @@ def is_piped() -> bool:
         return stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)
     except (OSError, ValueError):
         return False
-
-
-class ResilientStdout:
-    """Replaces `sys.stdout` in a `with` block, and drops text once stdout cannot be written any more.
-
-    Attributes:
-        lost: The error that ended writing; None so far.
-    """
-
-    def __init__(self) -> None:
-        self.lost: OSError | None = None
-        self._stream = sys.stdout
-
-    def __enter__(self) -> Self:
-        self._stream = sys.stdout
-        sys.stdout = cast("TextIO", self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.stdout = self._stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Writes text, like `io.TextIOBase.write`."""
-        if self.lost is None:
-            try:
-                self._stream.write(text)
-            except OSError as error:
-                self._lose(error)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flushes the stream, like `io.IOBase.flush`."""
-        if self.lost is None:
-            try:
-                self._stream.flush()
-            except OSError as error:
-                self._lose(error)
-
-    def _lose(self, error: OSError) -> None:
-        self.lost = error
-        silence_stdout()
 
 
 def question_of(words: Sequence[str], command: str = "ask") -> str:
@@ -161,6 +234,15 @@ def _read() -> str:
     if sys.stdin is None:
         raise InvalidInput("There is nothing to put in the place of -: standard input is closed.")
     try:
-        return as_utf8(sys.stdin.read().strip(), "Standard input")
+        text = sys.stdin.read(_LONGEST + 1)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"Standard input is not text in {sys.stdin.encoding}: {error}") from error
+    except OSError as error:
+        raise InvalidInput(f"Standard input cannot be read: {error.strerror or error}.") from error
+    if len(text) > _LONGEST:
+        raise InvalidInput(f"Standard input has more than {_LONGEST:,} characters: no model takes such a question.")
+    return as_utf8(text.strip(), "Standard input")
+
+
+_LONGEST = 1 << 24
+"""The most characters of a question from standard input."""

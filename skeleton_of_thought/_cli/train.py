@@ -8,6 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from skeleton_of_thought._cli.terminal_text import json_text
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.measures import LabelledQuestion, Measures, measure, read_labels
 
@@ -27,7 +28,7 @@ def train(args: Namespace) -> int:
     sources = {Path(path).stem: read_labels(path) for path in args.data}
     test = None if args.test is None else read_labels(args.test)
     report = _embedded(args, sources, test) if args.embedded else _encoder(args, sources, test)
-    print(json.dumps(report, indent=None if args.json else 2))
+    print(json_text(json.dumps(report, indent=None if args.json else 2)))
     return 0
 
 

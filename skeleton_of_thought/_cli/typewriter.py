@@ -9,7 +9,8 @@ import sys
 import unicodedata
 from typing import Self
 
-from skeleton_of_thought._cli.views import without_controls
+from skeleton_of_thought._cli.streams import unwrapped
+from skeleton_of_thought._cli.terminal_text import printable
 from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerRestarted,
@@ -68,8 +69,7 @@ class Typewriter:
             case AnswerDelta(text):
                 self._write(text)
             case AnswerRestarted():
-                # Written text cannot be taken back; the whole answer follows, set apart from it.
-                self._write("\n\n")
+                # Written text cannot be taken back; the whole answer follows, set apart by the blank line just written.
                 self.text = ""
 
     def end(self) -> None:
@@ -83,13 +83,13 @@ class Typewriter:
 
     def _note(self, what: str) -> None:
         if self._has_controls and not self._quiet and not self.text:
-            sys.stdout.write(f"{_ERASE}{_DIM}{what} ...{_NORMAL}")
+            unwrapped(sys.stdout).write(f"{_ERASE}{_DIM}{what} ...{_NORMAL}")
             sys.stdout.flush()
             self._note_shown = True
 
     def _erase_note(self) -> None:
         if self._note_shown:
-            sys.stdout.write(_ERASE)
+            unwrapped(sys.stdout).write(_ERASE)
             self._note_shown = False
 
     def _write(self, text: str) -> None:
@@ -99,7 +99,7 @@ class Typewriter:
             self._emit(text)
             self._column = 0 if text.endswith("\n") else self._column + len(text)
         else:
-            for piece in _PIECES.findall(without_controls(text)):
+            for piece in _PIECES.findall(text):
                 self._take(piece)
         sys.stdout.flush()
 
@@ -117,13 +117,13 @@ class Typewriter:
 
     def _flush(self) -> None:
         width = shutil.get_terminal_size().columns
-        if self._word:
-            needed = _cells(self._space) + _cells(self._word)
+        if word := printable(self._word):
+            needed = _cells(self._space) + _cells(word)
             if self._column and self._column + needed > width:
                 self._emit("\n")
                 self._column, self._space = 0, ""
-                needed = _cells(self._word)
-            self._emit(self._space + self._word)
+                needed = _cells(word)
+            self._emit(self._space + word)
             self._column += needed
         self._word = self._space = ""
 

@@ -10,17 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from skeleton_of_thought._cli.report import Comparison, comparison_dict
+from skeleton_of_thought._cli.terminal_text import json_text
+from skeleton_of_thought.errors import without_secrets
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
 from skeleton_of_thought.types import Answer, Expansion, Point, Skeleton
 
-__all__ = ["AnswerResult", "JsonView", "PlainView", "View", "event_dict", "without_controls"]
-
-_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-
-
-def without_controls(text: str) -> str:
-    """The text without control characters: a model's text must not control the terminal."""
-    return text.translate(_CONTROLS)
+__all__ = ["AnswerResult", "JsonView", "PlainView", "View", "event_dict"]
 
 
 @dataclass(frozen=True)
@@ -129,8 +124,7 @@ class PlainView(_StreamView):
         if isinstance(event, AnswerDelta):
             self._write(event.text)
         elif isinstance(event, AnswerRestarted):
-            # Written text cannot be taken back; the whole answer follows, set apart from it.
-            self._write("\n\n")
+            # Written text cannot be taken back; the whole answer follows, set apart by the blank line just written.
             self._written.clear()
 
     def note(self, what: str) -> None:
@@ -141,7 +135,7 @@ class PlainView(_StreamView):
 
     def _write(self, text: str) -> None:
         self._written.append(text)
-        sys.stdout.write(without_controls(text) if self._terminal else text)
+        sys.stdout.write(text)
         sys.stdout.flush()
 
     def finish(self, result: AnswerResult) -> None:
@@ -185,12 +179,11 @@ class JsonView(_StreamView):
 
 
 def _print_json(value: Any) -> None:
-    # Some encodings lack characters, and no encoding has half a surrogate pair.
-    text = json.dumps(value, ensure_ascii=False)
+    text = json_text(json.dumps(value, ensure_ascii=False))
     try:
         text.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:
-        text = json.dumps(value)
+    except (UnicodeEncodeError, LookupError):
+        text = json_text(json.dumps(value))  # the encoding lacks characters
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -204,7 +197,7 @@ def event_dict(event: Event) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     match value:
         case Exception():
-            return {"type": type(value).__name__, "message": str(value)}
+            return {"type": type(value).__name__, "message": without_secrets(str(value))}
         case Answer():
             return value.to_dict()
         case Skeleton():

@@ -1,4 +1,7 @@
-"""Why replies end: the words of the providers with their meanings, and the error of a reply that failed."""
+"""Why replies end: the words of the providers with their meanings, and the error of a reply that failed.
+
+`skeleton_of_thought.adapters.replies` has the rules of what happens after each end.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Mapping
 from skeleton_of_thought.errors import ReplyError
 from skeleton_of_thought.types import Reply
 
-__all__ = ["FAILED", "FINISH_REASONS", "describe_failure", "reply_error"]
+__all__ = ["FAILED", "FINAL", "FINISH_REASONS", "describe_failure", "reply_error"]
 
 _WORDS: Mapping[str, str] = {
     "stop": """
@@ -50,6 +53,9 @@ Other words pass as they are, and say nothing about the text.
 FAILED = frozenset({"content_filter", "refusal", "error"})
 """Finish reasons of a reply that failed, even if it has text."""
 
+FINAL = frozenset({"content_filter", "refusal", "length", "tool_calls"})
+"""Finish reasons that explain a reply without text, and that the same call would most likely have again."""
+
 
 def describe_failure(reply: Reply, *, wrote: bool = False) -> tuple[str, str]:
     """Why a reply failed, as a clause, and a sentence on what to do about it.
@@ -82,6 +88,8 @@ def describe_failure(reply: Reply, *, wrote: bool = False) -> tuple[str, str]:
             f"the reply has {reply.instead or 'reasoning or blanks'}, but no text",
             "Try another model, or a prompt that asks for the text.",
         )
+    if reply.finish_reason is None and reply.usage is None:
+        return "the reply is empty", "Check that the address is a model's, or try another model or prompt."
     return "the reply is empty", "Try another model, or another prompt."
 
 

@@ -1,17 +1,45 @@
-"""A model's reply: closing its stream, and how it ended (usage, finish reason, the work of a local engine)."""
+"""A model's reply: closing its stream, and how it ended (usage, finish reason, the work of a local engine).
+
+For all adapters `ReplyEnd.reply` decides what the end of a reply means:
+
+| End of a reply | It is |
+|---|---|
+| the client raises an error | failed |
+| a finish reason; without one, usage; a message that came at once | whole |
+| a stream without both, of a model whose streams have had finish reasons | broken off: a `ConnectionError` |
+| the same, of a model whose streams have had none | at first doubtful, later whole: its server gives none |
+
+`AnswerFlow` and `MergeFlow` decide what follows. "Again" means: up to `max_retries` times, after `backoff`, unless the
+reader has text of it. In the end, when no attempt is left:
+
+| | Skeleton | Point | Merge | Direct answer |
+|---|---|---|---|---|
+| failed, broken off | again; raised | again; failed | again; failed | raised at once |
+| doubtful | again; whole | again; whole | again; whole | whole |
+| a finish reason of `FAILED` | its complete lines; a direct answer | again; failed | failed | whole |
+| that means an error | the same, but without a line: again | again; failed | again; failed | whole |
+| `length` | its complete lines | its text | failed | whole |
+| no text, but a reason for that (`FINAL`) | a direct answer | again; failed | failed | whole |
+| no text, but tool calls or media | again; a direct answer | again; failed | again; failed | whole |
+| no text, and nothing else | again; a direct answer | again; failed | again; failed | again; a `ReplyError` |
+
+A failed point follows `on_point_error`; after a failed merge the answer is the joined points.
+"""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
-from skeleton_of_thought.adapters.finish_reasons import FINISH_REASONS
+from skeleton_of_thought.adapters.finish_reasons import FINAL, FINISH_REASONS
 from skeleton_of_thought.types import Completion, Decoding, Reply, Usage
 
 __all__ = [
+    "BROKEN_OFF",
     "FinishReasons",
     "ReplyEnd",
     "aclose_stream",
@@ -20,6 +48,7 @@ __all__ = [
     "closing_stream",
     "completion_metadata",
     "ending",
+    "lacks_text",
     "read_decoding",
     "read_finish_reason",
     "read_usage",
@@ -38,17 +67,37 @@ _REASONS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "finish
 _BLOCKS = ("block_reason", "blockReason")
 
 
+BROKEN_OFF = "The server's stream ended before its answer was complete."
+"""The message of the `ConnectionError` for a stream that broke off without an error of the client."""
+
+_RECORDS: dict[int, FinishReasons] = {}
+
+
 @dataclass
 class FinishReasons:
-    """Whether a model gives finish reasons, by its replies so far.
+    """Whether the streams of a model have finish reasons, by those that have ended so far.
 
     Some servers give none, or give them in a form that a client drops, such as `"delta": null` beside the reason.
 
     Attributes:
-        seen: Whether one of its replies had a reason.
+        seen: Whether one of its streams had a reason.
+        missed: Whether one had none although its protocol has them.
     """
 
     seen: bool = False
+    missed: bool = False
+
+    @classmethod
+    def of(cls, model: Any) -> FinishReasons:
+        """The record of this model, which all answers share for as long as the object lives."""
+        # By its id: pydantic models cannot be dictionary keys.
+        record = _RECORDS.get(id(model))
+        if record is None:
+            record = cls()
+            with suppress(TypeError):  # some objects cannot be referred to weakly
+                weakref.finalize(model, _RECORDS.pop, id(model), None).atexit = False
+                _RECORDS[id(model)] = record
+        return record
 
 
 @dataclass
@@ -62,6 +111,7 @@ class ReplyEnd:
         cut: Whether the protocol promises a finish reason that has not come. Clients of OpenAI's protocol take a
             connection that breaks between two chunks for the end of the stream, so only this and the missing usage
             tell a cut reply from a whole one.
+        streamed: Whether the reply came in pieces. One that came at once says nothing about the model's streams.
         reasons: Whether the model gives finish reasons. If it does not, no reply of it counts as cut.
         refusal: See `Reply`.
         instead: See `Reply`.
@@ -71,9 +121,23 @@ class ReplyEnd:
     finish_reason: str | None = None
     decoding: Decoding | None = None
     cut: bool = False
+    streamed: bool = True
     reasons: FinishReasons = field(default_factory=lambda: FinishReasons(seen=True))
     refusal: str = ""
     instead: str = ""
+    _promised: bool = field(default=False, init=False)
+    _stated: bool = field(default=False, init=False)
+
+    def read_metadata(self, metadata: Mapping[str, Any]) -> None:
+        """Takes the metadata of a message of LangChain, or of its next chunk."""
+        self.finish_reason = read_finish_reason(metadata) or self.finish_reason
+        # In OpenAI's protocol every stream says how it ended; other providers' do if one of the model's did. The
+        # message of a reply that was not streamed has the key with any value, because such a reply is always complete.
+        provider = metadata.get("model_provider")
+        known = provider == "openai" or (provider is not None and self.streamed and self.reasons.seen)
+        self._promised = self._promised or known
+        self._stated = self._stated or "finish_reason" in metadata or "status" in metadata
+        self.cut = self._promised and not self._stated
 
     def reply(self, titles: tuple[str, ...] | None = None) -> Reply:
         """The core's record of the end.
@@ -84,10 +148,13 @@ class ReplyEnd:
         Raises:
             ConnectionError: The stream broke off.
         """
+        reasons, doubtful = self.reasons, False
         if self.finish_reason is not None:
-            self.reasons.seen = True
-        if self.cut and self.usage is None and self.reasons.seen:
-            raise ConnectionError("The server's stream ended before its answer was complete.")
+            reasons.seen = reasons.seen or self.streamed
+        elif self.cut and self.usage is None:
+            if reasons.seen:
+                raise ConnectionError(BROKEN_OFF)
+            doubtful, reasons.missed = not reasons.missed, True
         return Reply(
             usage=self.usage,
             finish_reason=self.finish_reason,
@@ -95,6 +162,7 @@ class ReplyEnd:
             titles=titles,
             refusal=self.refusal,
             instead=self.instead,
+            doubtful=doubtful,
         )
 
 
@@ -152,6 +220,11 @@ def ending(reply: Reply) -> str | None:
     """Why a reply ended, in the core's words; see `FINISH_REASONS`. None where the backend does not say."""
     word = reply.finish_reason
     return "refusal" if reply.refusal else word and FINISH_REASONS.get(word.lower(), word)
+
+
+def lacks_text(reply: Reply) -> bool:
+    """Whether nothing excuses a reply that has no text: no finish reason that explains it, and no other content."""
+    return ending(reply) not in FINAL and reply.instead in ("", "reasoning")
 
 
 def read_decoding(data: Any) -> Decoding | None:

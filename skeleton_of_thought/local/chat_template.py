@@ -107,6 +107,11 @@ class ChatTemplate:
         return bool(getattr(self._tokenizer, "chat_template", None))
 
     @property
+    def source(self) -> str:
+        """The text of the template; empty without one."""
+        return _source(self._tokenizer.chat_template) if self.exists else ""
+
+    @property
     def reasons(self) -> bool:
         """Whether the model may reason before it answers, where its answer has no given start."""
         return self.exists and self._traits().reasons and self._hello().reasons

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.chat_template import FIRST_OF_MARKS, OPENING, ChatTemplate, RenderedChat
@@ -12,7 +13,19 @@ from skeleton_of_thought.local.guard import Guard
 from skeleton_of_thought.local.private_tokenizer import PrivateTokenizer
 from skeleton_of_thought.types import Message, Prompt
 
-__all__ = ["ChatInput", "Detokenizer", "EncodedPrompt", "PromptInput", "StopStrings", "TextCodec", "Tools"]
+if TYPE_CHECKING:
+    from skeleton_of_thought.local.special_tokens import SpecialTokenSplitter
+
+__all__ = [
+    "ChatInput",
+    "Detokenizer",
+    "EncodedPrompt",
+    "PromptInput",
+    "SplitTokens",
+    "StopStrings",
+    "TextCodec",
+    "Tools",
+]
 
 _T = TypeVar("_T")
 
@@ -26,6 +39,9 @@ form that transformers documents for chat templates.
 
 Tools = Sequence[Mapping[str, Any]]
 """Descriptions of the functions that the model may call: JSON schemas in the form that chat templates take."""
+
+SplitTokens = bool | Sequence[str] | None
+"""Whether the text of a special token is ordinary text in a prompt; or the texts in which it is."""
 
 _EXTRAS = ("name", "tool_calls", "tool_call_id")
 
@@ -65,13 +81,18 @@ class TextCodec:
     Args:
         tokenizer: A Hugging Face tokenizer.
         template_kwargs: Extra variables for the chat template.
+        split_special_tokens: As below.
 
     Attributes:
         template: The tokenizer's chat template.
+        split_special_tokens: Whether the text of a special token is ordinary text in all messages.
     """
 
-    def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, template_kwargs: Mapping[str, Any] | None = None, split_special_tokens: bool = False
+    ) -> None:
         self.tokenizer = tokenizer
+        self.split_special_tokens = split_special_tokens
         self._private = PrivateTokenizer(tokenizer)
         self._guard = Guard()
         self.template = ChatTemplate(tokenizer, self._guard.run, template_kwargs or {})
@@ -101,7 +122,13 @@ class TextCodec:
         return self._text(prompt, prefill, tools).text
 
     def encode(
-        self, prompt: PromptInput, prefill: str = "", tools: Tools = (), *, at_once: bool = False
+        self,
+        prompt: PromptInput,
+        prefill: str = "",
+        tools: Tools = (),
+        *,
+        at_once: bool = False,
+        split_special_tokens: SplitTokens = None,
     ) -> EncodedPrompt:
         """The tokens of a prompt.
 
@@ -110,6 +137,8 @@ class TextCodec:
             prefill: Text to append, as the start of the assistant's turn or of the continuation.
             tools: Descriptions of the functions that the model may call.
             at_once: Whether the answer begins with the first generated token, so that there is no room for reasoning.
+            split_special_tokens: The texts in which no special token is read, besides those that the prompt quotes;
+                True for all texts of its messages, None for the codec's default.
 
         Raises:
             InvalidInput: The prompt is empty, or the model's template does not accept the chat.
@@ -117,18 +146,46 @@ class TextCodec:
             EngineReentered: The call interrupted another use of a tokenizer on the same thread.
         """
         rendered = self._text(prompt, prefill, tools, at_once)
-        ids = self._tokenize(rendered.text)
+        every = split_special_tokens is True or (self.split_special_tokens and split_special_tokens is not False)
+        quoted = (prompt.exact or prompt).quoted if isinstance(prompt, Prompt) else ()
+        if every or quoted or split_special_tokens:
+            texts = None if every else (*quoted, *(split_special_tokens or ()))
+            rendered, ids = self._splitter.split(
+                functools.partial(self._text, prompt, prefill, tools, at_once), self._tokenize, rendered, texts
+            )
+        else:
+            ids = self._tokenize(rendered.text)
         if not ids:
             raise InvalidInput("The prompt is empty: give it some text.")
         context = ids[-_CONTEXT:] if rendered.continued else ()
         return EncodedPrompt(ids, context, rendered.thought_ends, rendered.reasons, rendered.stops)
 
-    def _text(self, prompt: PromptInput, prefill: str, tools: Tools, at_once: bool = False) -> RenderedChat:
+    def with_special_tokens(self, texts: Iterable[str]) -> list[str]:
+        """Those of the texts in which the tokenizer may read a special token."""
+        return self._splitter.suspects(texts)
+
+    @functools.cached_property
+    def _splitter(self) -> SpecialTokenSplitter:
+        # Few prompts hold text of a model or a retriever.
+        from skeleton_of_thought.local.special_tokens import SpecialTokenSplitter
+
+        return SpecialTokenSplitter(self._private, self._guard.run, self.template)
+
+    def _text(
+        self,
+        prompt: PromptInput,
+        prefill: str,
+        tools: Tools,
+        at_once: bool = False,
+        change: Callable[[str], str] | None = None,
+    ) -> RenderedChat:
         if isinstance(prompt, str):
             if tools:
                 raise InvalidInput("Raw text shows the model no tools: give the prompt as messages.")
-            return RenderedChat(prompt + prefill, True)
+            text = prompt + prefill
+            return RenderedChat(text if change is None else change(text), True)
         if isinstance(prompt, Prompt):
+            prompt = prompt.exact or prompt
             chat, prefill = _as_chat(prompt.messages), prompt.prefill + prefill
         else:
             chat = _as_chat(prompt)
@@ -136,9 +193,13 @@ class TextCodec:
             prefill = chat.pop()["content"] + prefill
         if not chat:
             raise InvalidInput("The prompt has no messages: give at least the user's.")
+        if change is not None:
+            chat = [{**message, "content": change(message["content"])} for message in chat]
+            prefill = change(prefill)
         return self.template.render(chat, prefill, tools, at_once=at_once)
 
-    def _tokenize(self, text: str) -> tuple[int, ...]:
+    def _tokenize(self, text: str, made: Sequence[int] | None = None) -> tuple[int, ...]:
+        """The tokens of a whole prompt; `made` are those of its text where they are known."""
         tokenizer = self.tokenizer
         bos, eos = tokenizer.bos_token, tokenizer.eos_token
         # Many templates write the BOS themselves; the tokenizer must not add a second one.
@@ -150,7 +211,7 @@ class TextCodec:
                 f"Character {error.start + 1} of the prompt, {text[error.start]!r}, is half of a surrogate pair, which "
                 "no tokenizer reads: decode the text with its own encoding, or with errors='replace'."
             ) from error
-        ids = self._guard.run(lambda: self._private.ids(text, special=add))
+        ids = self._guard.run(lambda: self._private.ids(text, special=add, made=made))
         # After an end of sequence, which some tokenizers append, the model would begin a new text.
         if add and eos and ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(eos):
             ids.pop()

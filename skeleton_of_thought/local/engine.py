@@ -14,7 +14,7 @@ from typing import Any, Self, Unpack, get_args
 
 from skeleton_of_thought.adapters.hints import engine_settings
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.local.codec import PromptInput, TextCodec, Tools
+from skeleton_of_thought.local.codec import PromptInput, SplitTokens, TextCodec, Tools
 from skeleton_of_thought.local.configuration import read
 from skeleton_of_thought.local.generation import (
     GenerationDefaults,
@@ -76,6 +76,8 @@ class LocalEngine:
         use_checkpoint_sampling: Whether requests without settings of their own are sampled where the generation
             config says so (`do_sample`, with its `temperature`, `top_k`, `top_p`, `min_p` and the like). By default
             they are greedy.
+        split_special_tokens: Whether the text of a special token is ordinary text in all messages, and not only in
+            text of a model or a retriever. The chat template's own special tokens stay.
 
     Raises:
         InvalidInput: The model is no causal language model, or a setting is out of range.
@@ -95,6 +97,7 @@ class LocalEngine:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         generation_config: GenerationOverrides = None,
         use_checkpoint_sampling: bool = False,
+        split_special_tokens: bool = False,
     ) -> None:
         max_batch_size = as_integer("max_batch_size", max_batch_size, 1)
         prefix_cache_tokens = as_integer("prefix_cache_tokens", prefix_cache_tokens, 0)
@@ -104,7 +107,7 @@ class LocalEngine:
             raise InvalidInput(f"optimize is {optimize!r:.40}; it must be one of {known}.")
         self.model = model
         self.tokenizer = tokenizer
-        self._codec = TextCodec(tokenizer, chat_template_kwargs)
+        self._codec = TextCodec(tokenizer, chat_template_kwargs, split_special_tokens)
         kv_memory = checked_share(kv_memory)
         self._generation = GenerationDefaults(model, tokenizer, generation_config, use_checkpoint_sampling)
         self._runner = ModelRunner(model, optimize, share=share_prefix)
@@ -222,15 +225,26 @@ class LocalEngine:
                 stream.close()
         return [stream.completion for stream in streams]
 
-    def count_tokens(self, prompt: PromptInput, *, prefill: str = "", tools: Tools = ()) -> int:
-        """The tokens of a prompt, its chat template and BOS included.
+    def count_tokens(
+        self,
+        prompt: PromptInput,
+        *,
+        prefill: str = "",
+        tools: Tools = (),
+        split_special_tokens: SplitTokens = None,
+    ) -> int:
+        """The tokens of a prompt, its chat template and BOS included. Settings as for `stream`.
 
         Raises:
             InvalidInput: The prompt cannot work.
             EngineClosed, EngineReentered: As for `stream`.
         """
         self._worker.check()
-        return len(self._codec.encode(prompt, prefill, tools).ids)
+        return len(self._codec.encode(prompt, prefill, tools, split_special_tokens=split_special_tokens).ids)
+
+    def with_special_tokens(self, texts: Iterable[str]) -> list[str]:
+        """Those of the texts in which the tokenizer may read a special token, for `split_special_tokens`."""
+        return self._codec.with_special_tokens(texts)
 
     def render(self, prompt: PromptInput, *, prefill: str = "", tools: Tools = ()) -> str:
         """The text of a prompt as the model sees it, in its chat template.
@@ -337,7 +351,8 @@ class LocalEngine:
         self._worker.check()
         own: dict[str, Any] = {**settings}
         prefill, tools = own.pop("prefill", ""), own.pop("tools", ())
-        encoded = self._codec.encode(prompt, prefill, tools, at_once=own.get("grammar") is not None)
+        split, at_once = own.pop("split_special_tokens", None), own.get("grammar") is not None
+        encoded = self._codec.encode(prompt, prefill, tools, at_once=at_once, split_special_tokens=split)
         hints = prompt.hints if isinstance(prompt, Prompt) else None
         # A hint of 0 is none, and None stands for the default.
         suggested = engine_settings(hints, reasons=encoded.reasons) if hints else {}
@@ -346,7 +361,7 @@ class LocalEngine:
         values = self._generation.read(given.pop("generation_config", None))
         fields = SamplingParams.__dataclass_fields__
         if unknown := given.keys() - fields:
-            known = ", ".join((*fields, "prefill", "tools"))
+            known = ", ".join((*fields, "prefill", "tools", "split_special_tokens"))
             raise InvalidInput(f"There is no setting {', '.join(sorted(unknown))}; the settings are {known}.")
         params = settings_of(values, given, len(encoded.ids))
         # The limit of a prompt suits its answer, and has no room for reasoning.

@@ -1,35 +1,30 @@
-"""Converted copies of GGUF files in the user's cache directory: reading one is far faster than unpacking the file."""
+"""Converted copies of GGUF files in the user's cache directory: reading one is far faster than unpacking the file.
+
+A copy belongs to the content of a file (`file_identity.py`), holds a record of its own files (`stored_copy.py`), and is
+used only if it is this user's and holds what it was recorded to hold. Whatever is wrong with copies, the model loads.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
-import shutil
-import socket
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from skeleton_of_thought.local.file_identity import FileChanged, FileIdentity, identify, private_folder, tighten
+from skeleton_of_thought.local.stored_copy import Problem, check_copy, store, sweep
 
 __all__ = ["cache_root", "copy_name", "load_converted"]
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 """The version of the copies. Raise it to make the engine ignore copies of earlier versions."""
-
-_SAMPLE = 1 << 20
-_TEMPORARY = (".new-", ".old-")
-"""Prefixes of temporary folders, which are never read: unfinished copies, and copies that are being removed."""
-_ABANDONED = 24 * 3600.0
-"""Seconds after which any process removes a temporary folder."""
-
-_UNREAD = 90 * 24 * 3600.0
-"""Seconds after which an unread copy is removed: earlier versions of transformers leave theirs behind."""
 
 Loaded = tuple[Any, Any]
 
@@ -41,18 +36,25 @@ def cache_root() -> Path:
 
 
 def copy_name(path: Path) -> str:
-    """The name of a file's copy: the file's name, and a digest of its size, beginning and end and of the converter.
+    """The name of a file's copy: the file's name, and a digest of its content and of the converter.
 
-    Versions of transformers read GGUF files differently: 5.0 makes a tokenizer of the demo model that writes "Ġ" in
-    place of spaces. So each version has separate copies.
+    Files with the same content share a copy, whatever they are called. Versions of transformers read GGUF files
+    differently: 5.0 makes a tokenizer of the demo model that writes "Ġ" in place of spaces. So each version has
+    separate copies.
     """
-    size = path.stat().st_size
-    digest = hashlib.sha256(f"{_FORMAT}:{_converter()}:{size}:".encode())
-    with path.open("rb") as file:
-        digest.update(file.read(_SAMPLE))
-        file.seek(max(0, size - _SAMPLE))
-        digest.update(file.read(_SAMPLE))
-    return f"{path.stem}-{digest.hexdigest()[:16]}"
+    return _name_of(path, _identify(path))
+
+
+def _identify(path: Path) -> FileIdentity:
+    return identify(path, cache_root().parent / "files")
+
+
+def _name_of(path: Path, identity: FileIdentity) -> str:
+    digest = hashlib.sha256(f"{_FORMAT}:{_converter()}:{identity.digest}".encode()).hexdigest()[:32]
+    with contextlib.suppress(OSError):
+        for other in cache_root().glob(f"*-{digest}"):
+            return other.name
+    return f"{path.stem}-{digest}"
 
 
 def _converter() -> str:
@@ -61,127 +63,126 @@ def _converter() -> str:
     return "unknown"
 
 
-def load_converted(path: Path, *, convert: Callable[[], Loaded], read: Callable[[Path], Loaded]) -> Loaded:
+def load_converted(
+    path: Path,
+    *,
+    convert: Callable[[], Loaded],
+    read: Callable[[Path], Loaded],
+    original: Callable[[], Loaded] | None = None,
+) -> Loaded:
     """The model of a GGUF file, from its converted copy. Makes the copy when there is none.
 
-    An interruption at any moment leaves either no copy or a whole one.
+    An interruption at any moment leaves either no copy or a whole one. Where no copy can be kept or read, the model
+    comes from the file itself, and the log says why.
 
     Args:
         path: The file.
         convert: Unpacks the file into a model and a tokenizer, both with `save_pretrained`.
-        read: Loads a model and a tokenizer from a directory.
+        read: Loads a model and a tokenizer from a directory, with the caller's settings.
+        original: Loads them from the file, with the caller's settings; by default `convert`.
+
+    Raises:
+        FileChanged: The file is being written.
+        Exception: The error of `convert`, `read` or `original`.
     """
+    settled = original or convert
     try:
-        folder = cache_root() / copy_name(path)
-    except RuntimeError as error:  # no home directory
+        root = cache_root()
+        was_private = private_folder(root)
+    except (RuntimeError, OSError) as error:  # no home directory, or one that cannot be written to
         logger.warning("There is no directory for a converted copy of %s: %s", path, error)
-        return convert()
-    damaged = False
-    if folder.is_dir():
-        try:
-            loaded = read(folder)
-            with contextlib.suppress(OSError):  # a folder that this user may not write to
-                os.utime(folder)
-            return loaded
-        except (ImportError, MemoryError):
-            raise  # the copy is not the cause: a new one could not be read either
-        except Exception as error:
-            logger.warning("The converted copy %s cannot be read (%s); making a new one", folder, error)
-            damaged = True
-    model, tokenizer = convert()
-    if not _save(folder, model, tokenizer, damaged=damaged):
-        return model, tokenizer
+        return settled()
+    identity = _identify(path)
+    if not was_private and not tighten(root):
+        logger.warning("%s belongs to another user or can be written to by others: no converted copy is used", root)
+        return _from_file(identity, settled)
+    folder = root / _name_of(path, identity)
+    sweep(root, folder.name)
+    problem = check_copy(folder, identity.digest)
+    if not was_private and problem is None:
+        problem = Problem("others could write to its directory", True)
+    if problem is None:
+        return _from_copy(folder, identity, convert, read, original)
+    if os.path.lexists(folder):
+        logger.warning("The converted copy %s is not used: %s", folder, problem.reason)
+    if not problem.replace:
+        return _from_file(identity, settled)
+    return _renew(folder, identity, convert, read, original)
+
+
+def _from_copy(
+    folder: Path,
+    identity: FileIdentity,
+    convert: Callable[[], Loaded],
+    read: Callable[[Path], Loaded],
+    original: Callable[[], Loaded] | None,
+) -> Loaded:
+    """The model of a copy that looks whole."""
     try:
-        # Read the new copy back, so that the first run decodes with the same weights as later ones.
+        loaded = read(folder)
+    except (ImportError, MemoryError):
+        raise  # the copy is not the cause: a new one could not be read either
+    except Exception as error:
+        problem = check_copy(folder, identity.digest, thorough=True)
+        if problem is not None and problem.replace:
+            logger.warning("The converted copy %s cannot be read (%s): %s", folder, error, problem.reason)
+            return _renew(folder, identity, convert, read, original)
+        if original is None:
+            raise
+        return _instead(folder, identity, error, original)
+    with contextlib.suppress(OSError):  # a folder that this user may not write to
+        os.utime(folder)
+    return loaded
+
+
+def _renew(
+    folder: Path,
+    identity: FileIdentity,
+    convert: Callable[[], Loaded],
+    read: Callable[[Path], Loaded],
+    original: Callable[[], Loaded] | None,
+) -> Loaded:
+    """Make a copy and read it back, so that the first run decodes with the same weights as later ones."""
+    parts: Loaded | None = _from_file(identity, convert)
+    try:
+        store(folder, parts, identity.digest, identity.path.name)
+    except Exception as error:
+        # Another process may have been faster.
+        if check_copy(folder, identity.digest, thorough=True) is not None:
+            logger.warning("The converted copy could not be kept in %s: %s", folder, error)
+            return parts if original is None else _from_file(identity, original)
+    fallback = original or functools.partial(_same, parts)
+    parts = None  # reading the copy needs the memory
+    try:
         return read(folder)
-    except MemoryError:
+    except (ImportError, MemoryError):
         raise
     except Exception as error:
-        logger.warning("The new converted copy %s cannot be read (%s); using the unpacked model", folder, error)
-        return model, tokenizer
+        return _instead(folder, identity, error, fallback)
 
 
-def _save(folder: Path, model: Any, tokenizer: Any, *, damaged: bool) -> bool:
-    """Write a copy under a temporary name, then rename it, so that no process reads half a copy.
+def _instead(folder: Path, identity: FileIdentity, error: Exception, original: Callable[[], Loaded]) -> Loaded:
+    """The model of the file itself, where its whole copy cannot be read.
 
-    A damaged copy stays until the new one is whole.
-
-    Returns:
-        Whether there is a copy now, made by this process or another one.
+    Raises:
+        Exception: The file cannot be read either: the error of the copy, which is the caller's, as a setting that
+            there is not.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(folder.parent)
-        with _temporary_folder(folder.parent) as temporary:
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-            _flush(temporary)
-            if damaged:
-                _discard(folder)
-            os.replace(temporary, folder)
-    except Exception as error:
-        if folder.is_dir() and not damaged:
-            return True  # another process was faster
-        logger.warning("The converted copy could not be kept in %s: %s", folder, error)
-        return False
-    return True
+        loaded = _from_file(identity, original)
+    except FileChanged:
+        raise
+    except Exception:
+        raise error from None
+    logger.warning("The converted copy %s cannot be read (%s); using the file itself", folder, error)
+    return loaded
 
 
-@contextlib.contextmanager
-def _temporary_folder(parent: Path) -> Iterator[str]:
-    """A temporary folder for an unfinished copy, removed at the end if it still exists, also after Ctrl-C."""
-    temporary = tempfile.mkdtemp(dir=parent, prefix=f"{_TEMPORARY[0]}{_owner()}-")
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _from_file(identity: FileIdentity, load: Callable[[], Loaded]) -> Loaded:
+    loaded = load()
+    identity.check()
+    return loaded
 
 
-def _discard(folder: Path) -> None:
-    """Remove a copy by one rename: renaming the new copy onto a folder that holds files would fail."""
-    away = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_TEMPORARY[1]}{_owner()}-"))
-    try:
-        os.replace(folder, away / folder.name)  # into the folder, because Windows does not rename onto existing folders
-    finally:
-        shutil.rmtree(away, ignore_errors=True)
-
-
-def _flush(folder: str) -> None:
-    """Write the files through to the disk, so that a power cut leaves no empty files under the final name."""
-    for file in Path(folder).rglob("*"):
-        if file.is_file():
-            with file.open("rb+") as opened:
-                os.fsync(opened.fileno())
-
-
-def _owner() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}"
-
-
-def _sweep(parent: Path) -> None:
-    """Remove unfinished copies of killed processes, and copies that were not read for long: they are large."""
-    for folder in parent.iterdir():
-        if _abandoned(folder) if folder.name.startswith(_TEMPORARY) else _is_older(folder, _UNREAD):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _abandoned(folder: Path) -> bool:
-    if _is_older(folder, _ABANDONED):
-        # Its process may run on another machine that shares this folder, and process numbers are used again: beyond
-        # this age that does not matter.
-        return True
-    host, _, process = folder.name.split("-", 1)[1].rpartition("-")[0].rpartition("-")
-    return host == socket.gethostname() and process.isdecimal() and not _is_running(int(process))
-
-
-def _is_older(folder: Path, seconds: float) -> bool:
-    try:
-        return time.time() - folder.stat().st_mtime > seconds
-    except OSError:
-        return False  # gone
-
-
-def _is_running(process: int) -> bool:
-    import psutil  # on Windows `os.kill(process, 0)` would end the process
-
-    return bool(psutil.pid_exists(process))
+def _same(parts: Loaded) -> Loaded:
+    return parts

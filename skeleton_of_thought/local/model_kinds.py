@@ -82,7 +82,8 @@ def find_class(source: str, kwargs: Mapping[str, Any]) -> Any:
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         return AutoModelForCausalLM  # it loads the base model and the adapter
     given = kwargs.get("config")
-    config = given or AutoConfig.from_pretrained(source, **{k: kwargs[k] for k in _FOR_CONFIG if k in kwargs})
+    for_config = {"trust_remote_code": False, **{k: kwargs[k] for k in _FOR_CONFIG if k in kwargs}}
+    config = given or AutoConfig.from_pretrained(source, **for_config)
     remote = getattr(config, "auto_map", None) or {}
     for name in ("AutoModelForCausalLM", *_VISION):
         if name in remote and hasattr(transformers, name):
@@ -146,7 +147,7 @@ def check_gguf(path: Path) -> bool | None:
     """Whether a GGUF file has a chat template; None if its metadata cannot be read.
 
     Raises:
-        ModelLoadError: The file is no text model.
+        ModelLoadError: The file is no text model, or a part of one.
     """
     try:
         found = _gguf_texts(path)
@@ -155,15 +156,27 @@ def check_gguf(path: Path) -> bool | None:
     architecture = found.get("general.architecture", "")
     if (kind := _GGUF_OTHERS.get(architecture)) is not None:
         raise _refusal(path.name, f"{kind} ({architecture})")
+    if (parts := found.get(_SPLIT, "1")) not in ("0", "1"):
+        # transformers reads one file, and would make up the weights of the others.
+        raise ModelLoadError(
+            f"The model {path.name!r} is one of {parts} parts of a split GGUF file: join them first, with "
+            "`llama-gguf-split --merge FIRST-PART WHOLE.gguf`, and load the whole file."
+        )
     return "tokenizer.chat_template" in found
 
 
 _GGUF_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of the fixed types of GGUF. Type 8 is a string, type 9 an array."""
 
+_SPLIT = "split.count"
+"""The metadata with the number of files that a model is split into."""
+
 
 def _gguf_texts(path: Path) -> dict[str, str]:
-    """The strings in the metadata of a GGUF file. The package gguf takes seconds for it: it reads every token, too."""
+    """The strings in the metadata of a GGUF file, and the number of its parts.
+
+    The package gguf takes seconds for it: it reads every token, too.
+    """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:4] != b"GGUF" or struct.unpack_from("<I", data, 4)[0] not in (2, 3):
             raise ValueError("another format")
@@ -174,7 +187,10 @@ def _gguf_texts(path: Path) -> dict[str, str]:
             if kind == 8:
                 found[key], at = _gguf_string(data, at)
             else:
-                at = _after_gguf_value(data, at, kind)
+                end = _after_gguf_value(data, at, kind)
+                if key == _SPLIT:
+                    found[key] = str(int.from_bytes(data[at:end], "little"))
+                at = end
         return found
 
 

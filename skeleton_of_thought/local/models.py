@@ -12,7 +12,7 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from skeleton_of_thought.errors import MissingExtra, ModelLoadError
 from skeleton_of_thought.local.gguf_cache import load_converted
 from skeleton_of_thought.local.model_kinds import check_gguf, find_class, stored_template
 
-__all__ = ["demo_model_path", "has_chat_template", "load_model", "loading"]
+__all__ = ["demo_model_path", "has_chat_template", "load_model", "loading", "without_questions"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def load_model(
         MissingExtra: A package that the model needs is not installed.
     """
     report = progress or (lambda line: None)
-    kwargs = {"dtype": "auto" if dtype is None else dtype, **model_kwargs}
+    kwargs = {"dtype": "auto" if dtype is None else dtype, **without_questions(model_kwargs)}
     with _errors_of(name), _quiet(download_bars=progress is not None):
         source = _locate(name)
         if source.is_dir():
@@ -65,6 +65,14 @@ def load_model(
         else:
             model, tokenizer = _from_hub(str(name), kwargs, report)
         return _placed(model, device, kwargs), tokenizer
+
+
+def without_questions(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of `from_pretrained` that say whether code of the model's author may run.
+
+    Without an answer, transformers would ask on standard input.
+    """
+    return {**kwargs, "trust_remote_code": bool(kwargs.get("trust_remote_code"))}
 
 
 def has_chat_template(name: str | PathLike[str] | None) -> bool | None:
@@ -166,20 +174,35 @@ def _from_gguf(path: Path, kwargs: dict[str, Any], report: Progress) -> tuple[An
     def convert() -> tuple[Any, Any]:
         check_gguf(path)
         report(f"Converting {path.name} (once; later starts use the converted copy) ...")
-        with _no_bar():
-            tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-            extra: dict[str, Any] = {}
-            if hasattr(transformers, "GgufConfig"):
-                extra["quantization_config"] = transformers.GgufConfig(dequantize=True)
-            model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, **extra)
+        model, tokenizer = _unpacked(path, {})
         _forget_quantisation(model)
         return model, tokenizer
 
     def read(folder: Path) -> tuple[Any, Any]:
         report(f"Loading {path.stem} ...")
-        return _from_pretrained(str(folder), kwargs)
+        return _from_pretrained(str(folder), {"use_safetensors": True, **kwargs})
 
-    return load_converted(path, convert=convert, read=read)
+    def original() -> tuple[Any, Any]:
+        check_gguf(path)
+        report(f"Unpacking {path.name} ...")
+        return _unpacked(path, kwargs)
+
+    return load_converted(path, convert=convert, read=read, original=original)
+
+
+def _unpacked(path: Path, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """The model of a GGUF file, and its tokenizer, without a copy."""
+    place, extra = str(path.parent), {"gguf_file": path.name, "trust_remote_code": False}
+    with _no_bar():
+        # The model first: it shows a setting that is wrong, before most of the work.
+        plain: dict[str, Any] = {}
+        if hasattr(transformers, "GgufConfig"):
+            plain["quantization_config"] = transformers.GgufConfig(dequantize=True)
+        model = AutoModelForCausalLM.from_pretrained(place, **{**plain, **extra, **kwargs})
+        tokenizer: Any = AutoTokenizer.from_pretrained(place, **extra)
+    if check_gguf(path) and not tokenizer.chat_template:
+        logger.warning("transformers does not read the chat template of %s", path)
+    return model, tokenizer
 
 
 def _forget_quantisation(model: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -43,19 +44,24 @@ class PrivateTokenizer:
     @property
     def latest(self) -> Any:
         """The latest copy, for decoding: `ids` makes a new one if the owner has changed the tokenizer."""
-        return self._follow() if self._copy is None else self._copy
+        return self.follow() if self._copy is None else self._copy
 
-    def ids(self, text: str, *, special: bool) -> list[int]:
+    def ids(self, text: str, *, special: bool, made: Sequence[int] | None = None) -> list[int]:
         """The tokens of a text, neither cut nor padded.
 
         Args:
             text: The text.
             special: Whether the tokenizer adds its special tokens.
+            made: The tokens of the text, where they are known: only those that the tokenizer adds are new then.
 
         Raises:
             InvalidInput: The tokenizer cannot be copied, and other code cut or padded the text in each attempt.
         """
-        mine = self._follow()
+        if made is not None:
+            whole, inner = (self.ids("a", special=each) for each in (special, False))
+            start = next(i for i in range(len(whole)) if whole[i : i + len(inner)] == inner)
+            return [*whole[:start], *made, *whole[start + len(inner) :]]
+        mine = self.follow()
         for _ in range(_ATTEMPTS):
             encoded = mine(text, add_special_tokens=special, truncation=False, padding=False, verbose=False)
             if mine is not self._tokenizer or _whole(encoded):
@@ -72,7 +78,8 @@ class PrivateTokenizer:
         except Exception:  # ids that no tokenizer can have, such as negative ones
             return None
 
-    def _follow(self) -> Any:
+    def follow(self) -> Any:
+        """The latest copy, made anew if the owner has changed the tokenizer."""
         now = _state(self._tokenizer)
         if self._copy is None or now != self._known:
             self._copy, self._known = private_copy(self._tokenizer), now

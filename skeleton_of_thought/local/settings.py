@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from skeleton_of_thought.local.codec import Tools
+from skeleton_of_thought.local.codec import SplitTokens, Tools
 from skeleton_of_thought.local.generation import GenerationOverrides
 from skeleton_of_thought.local.grammar import Grammar
 from skeleton_of_thought.local.runner import Optimize
@@ -29,6 +29,7 @@ class EngineSettings(TypedDict, total=False):
     chat_template_kwargs: Mapping[str, Any] | None
     generation_config: GenerationOverrides
     use_checkpoint_sampling: bool
+    split_special_tokens: bool
 
 
 class LoadingSettings(EngineSettings, total=False):
@@ -67,7 +68,8 @@ class DecodingSettings(TypedDict, total=False):
 
     `prefill` is a start of the answer that the model continues; the text does not repeat it. `tools` are descriptions
     of functions that the model may call, for models whose chat template shows them. `generation_config` holds values
-    that replace those of the model's generation config, by name, or is a `GenerationConfig` or `"ignore"`. The others
+    that replace those of the model's generation config, by name, or is a `GenerationConfig` or `"ignore"`.
+    `split_special_tokens` replaces the engine's setting, or lists texts in which no special token is read. The others
     are the fields of `SamplingParams`, which explains them. They come before all generation configs.
     """
 
@@ -97,3 +99,4 @@ class DecodingSettings(TypedDict, total=False):
     generation_config: GenerationOverrides
     prefill: str
     tools: Tools
+    split_special_tokens: SplitTokens

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from skeleton_of_thought.parsing.marks import clean_title, read_mark
 
-__all__ = ["field_title", "json_start", "json_titles", "plain_title"]
+__all__ = ["field_title", "json_start", "json_titles", "json_value", "plain_title"]
 
 _JSON_LIMIT = 200_000
 _TRIES = 8
@@ -70,6 +71,46 @@ def json_start(line: str) -> int | None:
     """Where a JSON value may begin in a line: at its start or behind a colon; None for nowhere."""
     found = _START.search(line)
     return found.end() if found else None
+
+
+def json_value(text: str, *, cut: bool = False) -> Any:
+    """The value of a JSON text; None for any other text, or one that is nested too deep. Takes linear time.
+
+    Args:
+        text: The text.
+        cut: Whether it may be cut off: a value that lacks its end is closed, or else its last item is left out.
+    """
+    for form in (text, *_closed(text)) if cut else (text,):
+        try:
+            return json.loads(form)
+        except (ValueError, RecursionError):  # a whole number of thousands of digits is a ValueError, too
+            continue
+    return None
+
+
+_TOKEN = re.compile(r"""(?P<string>"(?:[^"\\]|\\.)*)(?P<end>"?)|[\[\]{},]""", re.DOTALL)
+_HALF_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
+
+
+def _closed(text: str) -> Iterator[str]:
+    """A JSON text that was cut off, with its string and brackets closed; then the same without its last item."""
+    closers: list[str] = []
+    # The last place at which an item may be left out, and how many brackets are open there.
+    safe = depth = 0
+    is_open = False
+    for found in _TOKEN.finditer(text):
+        if found["string"]:
+            is_open = not found["end"]
+            continue
+        sign = found[0]
+        if sign in "[{":
+            closers.append("]" if sign == "[" else "}")
+        elif sign in "]}" and closers:
+            closers.pop()
+        safe, depth = found.end() - (sign == ","), len(closers)
+    string = _HALF_ESCAPE.sub("", text) + '"' if is_open else text
+    yield string + "".join(reversed(closers))
+    yield text[:safe] + "".join(reversed(closers[:depth]))
 
 
 def json_titles(source: str, *, bare: bool) -> list[str]:

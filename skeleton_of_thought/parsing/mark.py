@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, Literal, NamedTuple, cast
 
-__all__ = ["Mark", "Title", "pattern"]
+__all__ = ["LONE_SURROGATE", "Mark", "Title", "pattern"]
+
+LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""Half of a character, as a server's broken JSON may hold it. It cannot be encoded, so it becomes U+FFFD."""
 
 MarkKind = Literal["number", "dotted", "alpha", "bullet", "heading"]
 

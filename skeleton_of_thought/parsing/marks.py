@@ -10,7 +10,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from skeleton_of_thought.parsing.mark import Mark, pattern
+from skeleton_of_thought.parsing.mark import LONE_SURROGATE, Mark, pattern
 from skeleton_of_thought.parsing.numerals import numeral_value
 from skeleton_of_thought.parsing.signs import (
     BOLD_LEVEL,
@@ -23,6 +23,7 @@ from skeleton_of_thought.parsing.signs import (
     STEP,
     TWINS,
 )
+from skeleton_of_thought.parsing.special_tokens import MAY_BE_SPECIAL, drop_special_tokens
 
 __all__ = [
     "Mark",
@@ -324,15 +325,13 @@ def intro_list(line: str) -> Mark | None:
 
 _TOKENS = pattern(r"`[^`]*`|\*+|_+")
 _INVISIBLE = dict.fromkeys((*range(9), *range(14, 28), *range(127, 133), *range(134, 160), 0x200B, 0x2060, 0xFEFF))
-# End-of-turn tokens, which leak from some servers, and line breaks in HTML.
-_LEAKED = pattern(r"<(?:\|[\w ]{1,30}\||/s|eos|end_of_turn|br ?/?)>")
-_SURROGATE = pattern(r"[\ud800-\udfff]")
+_LINE_BREAK = pattern(r"<br ?/?>")
 _LEADING = pattern(rf"(?:[{DASHES}*+]\s+|[{DOTS}{SIGNS}]\ufe0f?\s*|#{{1,6}}\s+)")
 _ABBREVIATION = pattern(r"(?:^|[\s(])(?:[^\W\d_]\.){2,}$")
 
 
 def clean_title(raw: str, opened: str = "") -> str:
-    """The words of a title: no list or emphasis marks, one space between words, no closing punctuation.
+    """The words of a title: no list or emphasis marks, no special tokens, single spaces, no closing punctuation.
 
     Code in backticks, `?`, `!`, an ellipsis and the last dot of "U.S." stay. Returns "" if only punctuation is left.
 
@@ -344,11 +343,16 @@ def clean_title(raw: str, opened: str = "") -> str:
 
 
 def _clean_title(raw: str, opened: str) -> str:
-    text = _LEAKED.sub(" ", raw.lstrip()[: TITLE_LIMIT * 4]).translate(_INVISIBLE)
-    text = _SURROGATE.sub("\ufffd", " ".join(text.split()))
-    if leading := _LEADING.match(text):
-        text = text[leading.end() :]
-    text = _without_emphasis(text, opened)
+    text = _LINE_BREAK.sub(" ", raw.lstrip()[: TITLE_LIMIT * 4].translate(_INVISIBLE))
+    text = LONE_SURROGATE.sub("\ufffd", " ".join(text.split()))
+    while True:
+        if leading := _LEADING.match(text):
+            text = text[leading.end() :]
+        text = _without_emphasis(text, opened)
+        # Emphasis may have stood within a special token, and other marks behind one that leaked from a server.
+        if not MAY_BE_SPECIAL.search(text) or (kept := drop_special_tokens(text)) == text:
+            break
+        text, opened = " ".join(kept.split()), ""
     if len(text) > TITLE_LIMIT:
         text = text[:TITLE_LIMIT].rpartition(" ")[0] or text[:TITLE_LIMIT]
     while text and _is_closing(text):

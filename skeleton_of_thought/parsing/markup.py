@@ -14,6 +14,9 @@ _BREAKS = frozenset(
 _BOLD = frozenset(["b", "strong"])
 _TAG = re.compile(r"<(/?)([A-Za-z][A-Za-z0-9]{0,15})(?:\s[^<>]{0,500})?/?>")
 
+_HUGE = re.compile(r"&#\d{9,};?")
+"""The number of no character."""
+
 _LATEX_LISTS = frozenset(["itemize", "enumerate", "description", "compactitem", "compactenum"])
 _LEVELS = {"part": 1, "chapter": 1, "section": 2, "frametitle": 2, "subsection": 3, "subsubsection": 4, "paragraph": 5}
 _BRACED = r"\{([^{}]{0,500})\}"
@@ -111,6 +114,7 @@ class Markup:
         from html import unescape
 
         at = 0
+        line = _HUGE.sub("\ufffd", line)  # Python reads no number of thousands of digits
         for found in _TAG.finditer(line):
             self._text.append(unescape(line[at : found.start()]))
             at = found.end()

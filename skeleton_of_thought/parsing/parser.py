@@ -333,6 +333,10 @@ class SkeletonWriting:
         self.written = skeleton_of_titles(list(titles)[:-1] if truncated and len(titles) > 1 else titles)
         return self._add(self.written.points)
 
+    def void(self) -> None:
+        """Takes back all points that were returned: they are `voided`."""
+        self.voided, self.points = tuple(self.points[: self._shown]), []
+
     @property
     def skeleton(self) -> Skeleton:
         """The points so far as a skeleton."""

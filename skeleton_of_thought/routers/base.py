@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.errors import InvalidInput, error_text
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Usage
 
 __all__ = [
@@ -161,7 +161,7 @@ FAILED = "the router failed: "
 
 def failure_decision(error: Exception) -> RouteDecision:
     """The decision for a router that failed: direct, because a router must never cost the answer."""
-    return RouteDecision(False, reason=f"{FAILED}{type(error).__name__}: {error}")
+    return RouteDecision(False, reason=FAILED + error_text(error))
 
 
 # --- combinations ---------------------------------------------------------------------------------

@@ -15,13 +15,14 @@ from statistics import median
 from typing import Any
 
 # Before torch: this import names the extra if torch is missing, and sets how OpenMP waits.
-from skeleton_of_thought.local.models import loading  # isort: skip
+from skeleton_of_thought.local.models import loading, without_questions  # isort: skip
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.private_tokenizer import private_copy
+from skeleton_of_thought.parsing.mark import LONE_SURROGATE
 from skeleton_of_thought.routers.measures import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
@@ -98,6 +99,7 @@ class ClassifierRouter:
         Raises:
             ModelLoadError: The model does not exist or cannot be loaded.
         """
+        model_kwargs = without_questions(model_kwargs)
         with loading(name):
             tokenizer = AutoTokenizer.from_pretrained(name, **model_kwargs)
             model = AutoModelForSequenceClassification.from_pretrained(name, **model_kwargs)
@@ -138,7 +140,9 @@ class ClassifierRouter:
 def encode(tokenizer: Any, questions: Sequence[str], max_length: int) -> dict[str, torch.Tensor]:
     """Questions as a padded batch of tensors (questions, tokens), with long ones cut in the middle."""
     room = max_length - tokenizer.num_special_tokens_to_add()
-    texts = [_shortened(tokenizer, question, room) for question in questions]
+    # No tokenizer reads half of a surrogate pair.
+    readable = [LONE_SURROGATE.sub("\ufffd", question) for question in questions]
+    texts = [_shortened(tokenizer, question, room) for question in readable]
     batch = tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
     return {key: batch[key] for key in ("input_ids", "attention_mask")}
 
@@ -207,8 +211,8 @@ def train_classifier(
     train, held = _split(labelled, seed)
     torch.manual_seed(seed)
     with loading(base):
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2, trust_remote_code=False)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     recipe = _Recipe(seed, epochs, batch_size, learning_rate, max_length)
     model.load_state_dict(_fit(model, tokenizer, (train, held), recipe, report))

@@ -18,18 +18,25 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from itertools import combinations, pairwise
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.question import Question, find_question, read_question
+from skeleton_of_thought.small_files import parse_json, read_bounded
 from skeleton_of_thought.types import Conversation, RouteDecision
 
 __all__ = ["EmbeddedRouter", "Weights", "features"]
 
 BUCKETS = 1 << 17
+_ENCODED = methodcaller("encode", errors="surrogatepass")
 _FORMAT = "sot-embedded-router 2"
+_NUMBERS = ("unit", "bias", "slope", "offset", "threshold")
+_MOST = 1e9
+"""More than any of these numbers."""
+_LONGEST = 1 << 20
+"""The most bytes of a file of weights: a byte for each bucket at most, and room for the head."""
 _WORDS = 120
 """The number of words of a question that count."""
 _PLACES = (0, 0, 1, 1, 2, 2, 2, 2, 2, 2)
@@ -145,8 +152,8 @@ class Weights:
 
     def write(self, path: Path) -> None:
         """Writes the weights to a file: the length of a JSON head, the head with all other fields, packed bytes."""
-        fields = ("unit", "bias", "slope", "offset", "threshold", "about")
-        head = json.dumps({"format": _FORMAT, **{name: getattr(self, name) for name in fields}}).encode()
+        fields = {name: getattr(self, name) for name in (*_NUMBERS, "about")}
+        head = json.dumps({"format": _FORMAT, **fields}).encode()
         path.write_bytes(struct.pack("<I", len(head)) + head + zlib.compress(self.buckets, 9))
 
     @classmethod
@@ -157,8 +164,8 @@ class Weights:
             InvalidInput: The file cannot be read or holds no weights.
         """
         try:
-            return cls.from_bytes(path.read_bytes())
-        except (OSError, ValueError, KeyError, struct.error, zlib.error) as error:
+            return cls.from_bytes(read_bounded(path, _LONGEST))
+        except (OSError, ValueError, struct.error, zlib.error) as error:
             raise InvalidInput(
                 f"{str(path)!r} holds no weights of an embedded router ({error}): train some with "
                 "sot train-router --embedded --data LABELS.csv --out FILE."
@@ -166,13 +173,24 @@ class Weights:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Weights:
-        """The weights in a file's bytes."""
+        """The weights in a file's bytes. They are numbers alone: nothing in the file is run.
+
+        Raises:
+            ValueError, struct.error, zlib.error: The bytes are no weights.
+        """
         (length,) = struct.unpack_from("<I", data)
-        head = json.loads(data[4 : 4 + length])
-        buckets = zlib.decompress(data[4 + length :])
-        if head.pop("format") != _FORMAT or len(buckets) != BUCKETS:
+        head = parse_json(data[4 : 4 + length])
+        if not isinstance(head, dict) or head.get("format") != _FORMAT:
             raise ValueError("another format")
-        return cls(buckets, **head)
+        numbers: dict[str, Any] = {name: head.get(name) for name in _NUMBERS}
+        if not all(isinstance(value, int | float) and -_MOST < value < _MOST for value in numbers.values()):
+            raise ValueError("it lacks a number, or has one that cannot be")
+        # One byte more than the weights have, so that a small file cannot become a large one in memory.
+        inflated = zlib.decompressobj()
+        buckets = inflated.decompress(data[4 + length :], BUCKETS + 1)
+        if len(buckets) != BUCKETS or not inflated.eof or inflated.unused_data:
+            raise ValueError(f"it does not hold {BUCKETS:,} weights")
+        return cls(buckets, **numbers, about=head.get("about", {}))
 
 
 @cache
@@ -222,7 +240,7 @@ def features(question: Question, *, follows: bool = False) -> list[tuple[int, fl
         (hashed % BUCKETS, share)
         for names, value, count in groups
         for share in [value * math.sqrt(8 / max(count, 8))]
-        for hashed in map(zlib.crc32, map(str.encode, names))
+        for hashed in map(zlib.crc32, map(_ENCODED, names))
     ]
 
 

@@ -93,7 +93,7 @@ def _labelled_rows(path: str | Path, text: str) -> list[dict[str, str]]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise InvalidInput(f"The labels {str(path)!r} cannot be read: {error}") from error
     if not rows or not {"label", text} <= rows[0].keys():
         raise InvalidInput(f"The labels {str(path)!r} need the columns label and {text}, and at least one row.")

@@ -152,7 +152,7 @@ class _Read:
     def features(self) -> list[tuple[int, float]]:
         """The features as buckets and values. A group's share does not grow with the length of the text."""
         return [
-            (zlib.crc32(f"{name} {feature}".encode()) % BUCKETS, share)
+            (zlib.crc32(f"{name} {feature}".encode(errors="surrogatepass")) % BUCKETS, share)
             for name, found in self.groups.items()
             for share in [math.sqrt(_FULL / max(_FEW, len(found)))]
             for feature in sorted(found)

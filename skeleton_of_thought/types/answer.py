@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from itertools import takewhile
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.errors import InvalidInput, without_secrets
+from skeleton_of_thought.pickling import Portable
 
 if TYPE_CHECKING:
     from skeleton_of_thought.timeline import Timeline
@@ -41,7 +41,7 @@ Content = str | tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True)
-class Message:
+class Message(Portable):
     """One chat message.
 
     Attributes:
@@ -292,7 +292,7 @@ class PointTimes:
 
 
 @dataclass(frozen=True)
-class Timings:
+class Timings(Portable):
     """The times of an answer, in seconds.
 
     Attributes:
@@ -300,8 +300,7 @@ class Timings:
         first_text: From the start to the first text of the answer; None if there was none.
         stages: A `Span` per stage that ran: `route`, `sources`, `skeleton`, `point` (of several calls, from the
             first one's start to the last one's end), `merge`, `direct`.
-        decoding: The work of the local engine for the calls of a stage, summed; no entry for a stage whose backend does
-            not report it.
+        decoding: The local engine's work for the calls of a stage, summed; no entry where a backend reports none.
         points: When each point was written, in document order; see `skeleton_of_thought.timeline` for a picture.
     """
 
@@ -323,7 +322,7 @@ class Timings:
 
 
 @dataclass(frozen=True)
-class Expansion:
+class Expansion(Portable):
     """A point, written out.
 
     Attributes:
@@ -337,8 +336,8 @@ class Expansion:
             its retrieval failed.
         attempts: The number of calls made to write it; 0 if its retrieval failed.
         finish_reason: Why the text ended: `"stop"`, `"length"` (cut by a token limit), `"tool_calls"`, `"loop"`
-            (`Settings.stop_loops`), or the backend's own word where it means none of these; None if the backend says
-            nothing. Of a failed point: `"content_filter"`, `"refusal"`, `"length"` (the limit was reached before any
+            (`Settings.stop_loops`), `"max_chars"` (`Settings.max_point_chars`), or the backend's own word where it
+            means none of these; None if the backend says nothing. Of a failed point: `"content_filter"`, `"refusal"`, `"length"` (the limit was reached before any
             text), or `"error"`.
         span: When it was written, without its retrieval.
     """
@@ -354,7 +353,7 @@ class Expansion:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Portable):
     """An answer, its parts, and how it was made.
 
     Attributes:
@@ -369,9 +368,10 @@ class Answer:
         reason: Why the route was taken, in words.
         usage_by_stage: `usage`, split by stage.
         finish_reason: Of a direct answer: the backend's word for why it ended, or None; `"loop"` if its call was
-            cancelled because it repeated itself (`Settings.stop_loops`). With points: the worst end of any of them
-            (`"error"`, `"content_filter"`, `"refusal"`, `"length"` or `"loop"`, in this order), or `"stop"`. A skeleton
-            that broke off after some points counts, too.
+            cancelled because it repeated itself (`Settings.stop_loops`), `"max_chars"` because it became too long
+            (`Settings.max_answer_chars`). With points: the worst end of any of them (`"error"`, `"content_filter"`,
+            `"refusal"`, `"length"`, `"max_chars"` or `"loop"`, in this order), or `"stop"`. A skeleton that broke off
+            after some points counts, too.
         merged: Whether `text` is that of the merge instead of the joined points.
         merge_error: Why the merge failed; None if it did not, or if there was none.
         sources: The sources retrieved for the question as a whole: with retrieval once, and for a direct answer. The
@@ -387,7 +387,7 @@ class Answer:
     timings: Timings = field(default_factory=Timings)
     decision: RouteDecision | None = None
     reason: str = ""
-    usage_by_stage: Mapping[str, Usage] = field(default_factory=lambda: MappingProxyType({}))
+    usage_by_stage: Mapping[str, Usage] = field(default_factory=dict)
     finish_reason: str | None = None
     merged: bool = False
     merge_error: Exception | None = None
@@ -433,7 +433,7 @@ class Answer:
 
 
 def _error_dict(error: Exception | None) -> dict[str, str] | None:
-    return None if error is None else {"type": type(error).__name__, "message": str(error)}
+    return None if error is None else {"type": type(error).__name__, "message": without_secrets(str(error))}
 
 
 def _expansion_dict(expansion: Expansion) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from skeleton_of_thought.pickling import Portable
 from skeleton_of_thought.types.answer import Message, Point, RouteDecision, Stage, Usage
 
 __all__ = [
@@ -58,11 +59,17 @@ class Prompt:
         prefill: The start of the assistant's turn, which the model continues; empty if the backend does not continue
             it (the messages then hold an instruction instead).
         hints: Settings that suit this prompt.
+        quoted: The texts in it that a model wrote or a retriever found: the skeleton, a draft, a context. A backend
+            that makes the tokens itself reads no special token in them.
+        exact: The same prompt for such a backend, with its quoted texts unchanged, where `messages` and `prefill` hold
+            the text of a special token with a space in it; else None.
     """
 
     messages: tuple[Message, ...]
     prefill: str = ""
     hints: Hints = Hints()
+    quoted: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    exact: Prompt | None = field(default=None, compare=False, repr=False)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(with_hints(state))
@@ -78,7 +85,7 @@ def with_hints(state: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Call:
+class Call(Portable):
     """A call that the driver opens.
 
     Attributes:
@@ -92,6 +99,7 @@ class Call:
         timeout: Seconds from opening after which the driver gives up and reports `PointTimeout`.
         router: The router, for calls of stage `route`.
         structured: Whether the titles of a skeleton are wanted as data, see `Reply.titles`.
+        max_chars: The most characters of text that are wanted; None for no limit.
     """
 
     id: int
@@ -103,6 +111,7 @@ class Call:
     timeout: float | None = None
     router: Any = field(default=None, compare=False, repr=False)
     structured: bool = False
+    max_chars: int | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,7 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class Reply:
+class Reply(Portable):
     """How a call ended, reported by the backend after its last text.
 
     Attributes:
@@ -174,7 +183,10 @@ class Reply:
             prompts are then those without retrieval.
         refusal: The model's refusal, if its API keeps it apart from text. The reply then failed, whatever its finish
             reason.
-        instead: The other content of a reply without text, if the backend knows it: `"reasoning"`, `"tool calls"`.
+        instead: The other content of a reply without text, if the backend knows it: `"reasoning"`, `"tool calls"`,
+            `"other content"`.
+        doubtful: Whether its stream may have broken off: it ended without a finish reason, and nobody knows yet
+            whether the model gives any. A call that can be made again is; otherwise the reply counts as whole.
     """
 
     usage: Usage | None = None
@@ -186,6 +198,7 @@ class Reply:
     context: str = ""
     refusal: str = ""
     instead: str = ""
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 from skeleton_of_thought.adapters.adoption import Adoptions, NotAdopted, library_class, overridden
 from skeleton_of_thought.adapters.hints import engine_settings, token_limit
 from skeleton_of_thought.adapters.replies import (
+    _RECORDS,
     FinishReasons,
     ReplyEnd,
     aclosing_stream,
@@ -71,10 +72,49 @@ def test_a_reply_that_broke_off_is_an_error_unless_its_usage_came():
 
 def test_a_reply_without_an_end_is_whole_where_its_model_never_gives_a_reason():
     reasons = FinishReasons()
+    ends = [ReplyEnd(cut=True, reasons=reasons).reply() for _ in range(3)]
+    assert ends == [Reply(doubtful=True), Reply(), Reply()]
+    ReplyEnd(finish_reason="stop", streamed=False, reasons=reasons).reply()
     assert ReplyEnd(cut=True, reasons=reasons).reply() == Reply()
     ReplyEnd(finish_reason="stop", reasons=reasons).reply()
     with pytest.raises(ConnectionError):
         ReplyEnd(cut=True, reasons=reasons).reply()
+    assert ReplyEnd(Usage(1, 2), cut=True, reasons=reasons).reply() == Reply(usage=Usage(1, 2))
+
+
+def test_a_models_record_lives_as_long_as_the_model():
+    class Model:
+        pass
+
+    one, other = Model(), Model()
+    FinishReasons.of(one).seen = True
+    assert [FinishReasons.of(model).seen for model in (one, other, one)] == [True, False, True]
+    assert FinishReasons.of(()).seen is False, "an object that cannot be referred to weakly has no lasting record"
+    before = len(_RECORDS)
+    del one
+    gc.collect()
+    assert len(_RECORDS) == before - 1
+
+
+@pytest.mark.parametrize(
+    ("chunks", "seen", "streamed", "cut"),
+    [
+        ([{"model_provider": "openai"}], False, True, True),
+        ([{"model_provider": "openai"}, {"finish_reason": "stop"}], False, True, False),
+        ([{"model_provider": "openai", "finish_reason": None}], True, False, False),
+        ([{"model_provider": "openai"}], True, False, True),
+        ([{"model_provider": "anthropic"}], False, True, False),
+        ([{"model_provider": "anthropic"}], True, True, True),
+        ([{"model_provider": "anthropic"}], True, False, False),
+        ([{"model_name": "m"}], True, True, False),
+        ([{}], True, True, False),
+    ],
+)
+def test_the_metadata_of_langchains_messages_say_whether_an_end_is_missing(chunks, seen, streamed, cut):
+    end = ReplyEnd(reasons=FinishReasons(seen=seen), streamed=streamed)
+    for metadata in chunks:
+        end.read_metadata(metadata)
+    assert end.cut is cut
 
 
 def test_an_engines_record_is_read_back_from_its_metadata():

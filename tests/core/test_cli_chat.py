@@ -319,7 +319,8 @@ def typed(monkeypatch):
         (["first\n\n", "  - indented"], ["first", "", "  - indented"]),
         (["x" * 25, " y"], ["x" * 25, "y"]),
         (["月が光る 月が光る 月が光る"], ["月が光る 月が光る", "月が光る"]),
-        (["\x1b[31mred\x07"], ["[31mred"]),
+        (["\x1b[31mred\x07"], ["red�"]),
+        (["\x1b[3", "1mred ", "\x9b2J"], ["red �2J"]),
         ([], []),
     ],
 )
@@ -330,6 +331,7 @@ def test_lines_end_between_words(typed, pieces, lines):
 
 
 def test_the_text_after_a_restart_is_the_answer(typed):
-    shown, text = typed(AnswerDelta("Half a me"), AnswerRestarted(ValueError("no")), AnswerDelta("1. The points"))
+    restart = (AnswerDelta("\n\n"), AnswerRestarted(ValueError("no")))
+    shown, text = typed(AnswerDelta("Half a me"), *restart, AnswerDelta("1. The points"))
     assert shown.splitlines() == ["Half a me", "", "1. The points"]
     assert text == "1. The points"

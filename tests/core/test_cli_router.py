@@ -154,11 +154,18 @@ def test_a_failed_router_leads_to_a_direct_answer_and_is_reported(monkeypatch, c
 
 
 @pytest.mark.parametrize(
-    "text", ["  68.\n\n- That is it: `17 * 4`.", "68\n", "ä 早 \x1b[1mbold\x1b[0m \t x", "\n\n68 \r\n"]
+    ("text", "shown"),
+    [
+        ("  68.\n\n- That is it: `17 * 4`.", "  68.\n\n- That is it: `17 * 4`.\n"),
+        ("68\n", "68\n"),
+        ("ä 早 👨\u200d👩 \t x", "ä 早 👨\u200d👩 \t x\n"),
+        ("ä \x1b[1mbold\x1b[0m \x1b]0;x\x07", "ä bold �]0;x�\n"),
+        ("\n\n68 \r\n", "\n\n68 \n"),
+    ],
 )
-def test_plain_output_is_the_models_text_byte_for_byte(text, capsys):
-    """But for a newline at the end."""
-    whole = (text if text.endswith("\n") else text + "\n").encode()
+def test_plain_output_is_the_models_text_byte_for_byte(text, shown, capsys):
+    """But for a newline at the end, and for what would control a terminal."""
+    whole = shown.encode()
     _, out, err = ask(Says(text), DIRECT, "--plain", capsys=capsys)
     assert (out.encode(), err) == (whole, "")
     _, out, err = ask(Says(text), DIRECT, "--plain", "--stats", capsys=capsys)
@@ -256,7 +263,7 @@ def test_the_live_view_shows_a_direct_decision_before_the_first_text(view):
     shown, lines, _ = view()
     assert "writing the skeleton" in lines()[1]
     shown.show(Routed(RouteDecision(False, 0.0, "gate (x):\n \x1b[2Jit is so")))
-    assert lines()[1].startswith("answering directly: gate (x): [2Jit is so - ")
+    assert lines()[1].startswith("answering directly: gate (x): �[2Jit is so - ")
     shown.show(AnswerDelta("It is 68."))
     assert lines()[1].startswith("answering directly: gate (x)")
     assert any("It is 68." in line for line in lines())

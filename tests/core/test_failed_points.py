@@ -6,6 +6,7 @@ import enum
 import pickle
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from driving import in_threads, on_the_loop
@@ -20,13 +21,15 @@ from skeleton_of_thought.events import (
     AnswerDone,
     AnswerFailed,
     PointDelta,
+    PointFound,
     PointRestarted,
     SkeletonDone,
+    SkeletonRestarted,
 )
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet, PromptTemplate
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import Answer, Call, Conversation, Expansion, Point, Reply, RouteDecision, Usage
+from skeleton_of_thought.types import Answer, Call, Cancel, Conversation, Expansion, Point, Reply, RouteDecision, Usage
 
 QUESTION = Conversation.of("How do I sleep better?")
 GONE = Settings(on_point_error="placeholder", placeholder="(gone)")
@@ -329,16 +332,148 @@ def test_a_backend_that_says_nothing_leaves_the_ends_open():
 # --- direct answers keep their own end ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", ["SAFETY", "end_turn", "length", None])
-@pytest.mark.parametrize("text", ["", "Half"])
+def asked_directly(**options: Any) -> tuple[AnswerFlow, Call]:
+    flow = AnswerFlow(QUESTION, router=lambda question: False, **options)
+    (route,) = calls(flow.start())
+    (direct,) = calls(flow.done(route.id, Reply(decision=RouteDecision(False))))
+    return flow, direct
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [*[("Half", word) for word in ("SAFETY", "end_turn", "length", "error", None)], ("", "SAFETY"), ("", "length")],
+)
 def test_a_direct_answer_keeps_its_own_end(word, text):
-    flow = AnswerFlow(QUESTION, router=lambda question: False)
-    actions = flow.start()
-    while not (direct := [call for call in calls(actions) if call.stage == "direct"]):
-        (route,) = calls(actions)
-        actions = flow.done(route.id, Reply(decision=RouteDecision(False)))
-    answer = the_answer(end(flow, direct[0], text, Reply(finish_reason=word)))
+    flow, direct = asked_directly()
+    answer = the_answer(end(flow, direct, text, Reply(finish_reason=word)))
     assert (answer.text, answer.finish_reason, answer.route) == (text, word, "direct")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(finish_reason="stop", refusal="No."),
+        Reply(finish_reason="tool_calls"),
+        Reply(finish_reason="stop", instead="tool calls"),
+        Reply(finish_reason="stop", instead="other content"),
+        Reply(finish_reason="length", instead="reasoning"),
+    ],
+)
+def test_a_direct_answer_may_have_something_else_than_text(reply):
+    flow, direct = asked_directly()
+    answer = the_answer(flow.done(direct.id, reply))
+    assert (answer.text, answer.finish_reason) == ("", reply.finish_reason)
+
+
+EMPTY = [Reply(), Reply(finish_reason="stop"), Reply(finish_reason="stop", instead="reasoning"), Reply(Usage(3, 0))]
+EMPTY += [Reply(finish_reason="error"), Reply(finish_reason="end_turn"), Reply(doubtful=True)]
+
+
+@pytest.mark.parametrize("reply", EMPTY)
+@pytest.mark.parametrize("text", ["", " \n"])
+@pytest.mark.parametrize("live", [True, False])
+def test_an_empty_direct_answer_is_asked_for_again_and_then_an_error(reply, text, live):
+    flow, direct = asked_directly(live=live, settings=Settings(max_retries=2, backoff=0.5))
+    delays = []
+    for _ in range(2):
+        (direct,) = calls(end(flow, direct, text, reply))
+        delays.append((direct.stage, direct.attempt, direct.delay))
+    assert delays == [("direct", 2, 0.5), ("direct", 3, 1.0)]
+    (failed,) = only(end(flow, direct, text, reply), AnswerFailed)
+    assert isinstance(failed.error, ReplyError)
+    assert failed.error.finish_reason == "error"
+    assert flow.finished
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("stop_loops", [True, False])
+def test_the_second_reply_is_the_answer_after_an_empty_one(live, stop_loops):
+    flow, direct = asked_directly(live=live, settings=Settings(stop_loops=stop_loops))
+    actions = end(flow, direct, "\n", Reply(finish_reason="stop"))
+    (again,) = calls(actions)
+    actions += end(flow, again, "Yes.", Reply(finish_reason="stop"))
+    answer = the_answer(actions)
+    assert (answer.text.strip(), answer.finish_reason) == ("Yes.", "stop")
+    assert "".join(delta.text for delta in only(actions, AnswerDelta)) == answer.text
+
+
+def test_an_error_of_a_direct_call_is_raised_at_once():
+    flow, direct = asked_directly()
+    (failed,) = only(flow.failed(direct.id, OSError("down")), AnswerFailed)
+    assert isinstance(failed.error, OSError)
+
+
+# --- streams that may have broken off ---------------------------------------------------------------
+
+DOUBTFUL = Reply(doubtful=True)
+
+
+@pytest.mark.parametrize("stage", ["skeleton", "point", "merge"])
+@pytest.mark.parametrize("live", [True, False])
+def test_a_doubtful_reply_is_asked_for_again_and_then_taken(stage, live):
+    texts = {"skeleton": "1. Sleep\n2. Ea", "point": "Well.", "merge": "All in one."}
+    flow = AnswerFlow(QUESTION, settings=Settings(merge=True, backoff=0.5), live=live)
+    todo, doubts, stages = [a for a in flow.start() if isinstance(a, Call)], [DOUBTFUL], []
+    while todo:
+        call = todo.pop(0)
+        stages.append((call.stage, call.attempt, call.delay))
+        reply = doubts.pop() if doubts and call.stage == stage else Reply(finish_reason="stop")
+        text = texts[call.stage] + ("t" if call.stage == "skeleton" and reply is not DOUBTFUL else "")
+        held = call.stage == "merge" and reply is DOUBTFUL
+        actions = end(flow, call, "" if held else text, reply)
+        todo += calls(actions)
+    answer = the_answer(actions)
+    assert (answer.text, answer.skeleton.titles) == ("All in one.", ("Sleep", "Eat"))
+    assert stages.count((stage, 2, 0.5)) == 1
+    assert len(stages) == 5
+
+
+def test_without_attempts_a_doubtful_reply_is_whole():
+    flow, actions = after_skeleton("1. Sleep\n2. Eat", DOUBTFUL, settings=Settings(max_retries=0))
+    one, two = calls(actions)
+    answer = the_answer(end(flow, one, reply=DOUBTFUL) + end(flow, two, reply=DOUBTFUL))
+    assert answer.text == "1. Sleep: Well.\n\n2. Eat: Well."
+
+
+def test_a_doubtful_point_that_was_shown_is_whole():
+    flow, (one, two) = started()
+    actions = flow.delta(one.id, "It is well ") + flow.delta(one.id, "known. ")
+    assert only(actions, AnswerDelta)
+    assert calls(flow.done(one.id, DOUBTFUL)) == []
+    assert the_answer(end(flow, two)).text.startswith("1. Sleep: It is well known.")
+
+
+def test_a_doubtful_direct_answer_is_whole():
+    flow, direct = asked_directly()
+    assert the_answer(end(flow, direct, "Yes.", DOUBTFUL)).text == "Yes."
+
+
+# In a live answer the heading of an eager point shows at once.
+@pytest.mark.parametrize(("live", "eager"), [(True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("how", ["fails", "doubtful"])
+def test_a_broken_skeleton_takes_its_points_back(live, eager, how):
+    flow = AnswerFlow(QUESTION, settings=Settings(eager=eager), live=live)
+    (call,) = calls(flow.start())
+    found = flow.delta(call.id, "1. Sleep\n2. Ea")
+    points = calls(found)
+    assert [p.title for p in (event.point for event in only(found, PointFound))] == ["Sleep"]
+    assert len(points) == eager
+    broken = flow.failed(call.id, OSError("reset")) if how == "fails" else flow.done(call.id, DOUBTFUL)
+    assert [cancel.id for cancel in broken if isinstance(cancel, Cancel)] == [p.id for p in points]
+    assert [event.skeleton.titles for event in only(broken, SkeletonRestarted)] == [("Sleep",)]
+    (again,) = calls(broken)
+    opened = calls(end(flow, again, "1. Rest\n2. Eat", Reply(finish_reason="stop")))
+    actions = [action for point in opened for action in end(flow, point)]
+    assert the_answer(actions).text == "1. Rest: Well.\n\n2. Eat: Well."
+
+
+def test_a_broken_skeleton_whose_point_was_shown_fails():
+    flow = AnswerFlow(QUESTION, settings=Settings(eager=True))
+    (call,) = calls(flow.start())
+    (point,) = calls(flow.delta(call.id, "1. Sleep\n2. Ea"))
+    assert only(flow.delta(point.id, "It is well known. "), AnswerDelta)
+    (failed,) = only(flow.failed(call.id, OSError("reset")), AnswerFailed)
+    assert isinstance(failed.error, OSError)
 
 
 # --- skeletons ------------------------------------------------------------------------------------
@@ -360,7 +495,6 @@ def after_skeleton(text: str, *replies: Reply, settings: Settings | None = None)
         ("", Reply(finish_reason="SAFETY"), "a content filter blocked the reply (finish reason 'SAFETY')"),
         ("I cannot", Reply(finish_reason="refusal"), "the model refused"),
         ("", Reply(finish_reason="stop", refusal="No."), "the model refused: 'No.'"),
-        ("", Reply(finish_reason="stop"), "the reply is empty"),
         ("", Reply(finish_reason="length"), "token limit"),
         ("", Reply(finish_reason="tool_calls"), "called a tool"),
     ],
@@ -373,6 +507,30 @@ def test_a_skeleton_that_failed_is_left_to_the_model_and_the_reason_says_so(text
     assert answer.reason.startswith("there is no skeleton: ")
     assert words in answer.reason
     assert (answer.text, answer.finish_reason, answer.skeleton.points) == ("", "SAFETY", ())
+
+
+@pytest.mark.parametrize("reply", [reply for reply in EMPTY if reply.instead != "reasoning"])
+@pytest.mark.parametrize("structured", [True, False])
+def test_an_empty_skeleton_is_asked_for_again_and_then_left_to_the_model(reply, structured):
+    flow = AnswerFlow(QUESTION, settings=Settings(backoff=0.5), structured=structured)
+    (call,) = calls(flow.start())
+    (again,) = calls(flow.done(call.id, reply))
+    assert (again.stage, again.attempt, again.delay, again.structured) == ("skeleton", 2, 0.5, False)
+    (direct,) = calls(flow.done(again.id, reply))
+    assert direct.stage == "direct"
+    answer = the_answer(end(flow, direct, "No."))
+    assert answer.reason.startswith("there is no skeleton: ")
+    assert answer.text == "No."
+
+
+@pytest.mark.parametrize("word", ["content_filter", "refusal", "SAFETY"])
+def test_half_a_title_alone_is_no_skeleton(word):
+    _, actions = after_skeleton("1. Hal", Reply(finish_reason=word))
+    assert [call.stage for call in calls(actions)] == ["direct"]
+    flow = AnswerFlow(QUESTION, structured=True)
+    (call,) = calls(flow.start())
+    actions = flow.done(call.id, Reply(titles=("Hal",), finish_reason=word))
+    assert [call.stage for call in calls(actions)] == ["direct"]
 
 
 def test_prose_is_still_a_skeleton_without_points():

@@ -273,7 +273,7 @@ class TestRoute:
         (call,) = calls(flow.start())
         (direct,) = calls(flow.failed(call.id, ValueError("no weights")))
         assert direct.stage == "direct"
-        answer = the_answer(flow.done(direct.id))
+        answer = the_answer(flow.delta(direct.id, "Yes.") + flow.done(direct.id))
         assert "ValueError: no weights" in answer.reason
 
     def test_an_object_that_is_no_router_is_refused(self):
@@ -547,10 +547,14 @@ class TestMerge:
 
     @pytest.mark.parametrize("text", ["", " \n", "<think>Nothing to do.</think>"])
     def test_a_merge_without_text_is_not_used(self, text):
-        flow, call, actions = merging()
-        actions += flow.delta(call.id, text) + flow.done(call.id)
+        flow, call, actions = merging(backoff=0.25)
+        again = flow.delta(call.id, text) + flow.done(call.id)
+        (call,) = calls(again)
+        assert (call.stage, call.attempt, call.delay) == ("merge", 2, 0.25)
+        actions += again + flow.delta(call.id, text) + flow.done(call.id)
         answer = the_answer(actions)
         assert released(actions) == answer.text == JOINED
+        assert only(actions, AnswerRestarted) == []
         assert isinstance(answer.merge_error, MergeError)
 
     def test_a_merge_without_shown_text_is_retried(self):

@@ -235,14 +235,17 @@ async def test_a_structured_skeleton_may_come_as_a_tool_call(replying, way):
     ],
 )
 async def test_after_a_failed_skeleton_the_model_answers_as_it_does(replying, way, name, words):
-    llm = replying(FAULTS[name], stage="skeleton", direct=reply("I would rather not.", metadata={"stop_reason": "end"}))
-    output = await way(skeleton_chain(llm=llm), "Why?")
-    assert [seen.stage for seen in llm.watch.seen] == ["skeleton", "direct"]
+    # A reply that is merely empty is asked for again.
+    asked = 2 if name == "nothing" else 1
+    faults = [FAULTS[name]] * asked
+    llm = replying(*faults, stage="skeleton", direct=reply("I would rather not.", metadata={"stop_reason": "end"}))
+    output = await way(skeleton_chain(llm=llm, backoff=0), "Why?")
+    assert [seen.stage for seen in llm.watch.seen] == ["skeleton"] * asked + ["direct"]
     assert (output["route"], output["answer"]) == ("direct", "I would rather not.")
     assert (output["finish_reason"], output["finish_reasons"], output["usage_by_point"]) == ("end", {}, {})
     assert output["reason"] == f"there is no skeleton: {words}"
-    assert output["usage"] == times(COUNTED, 2)
-    assert output["usage_by_stage"] == {"skeleton": COUNTED, "direct": COUNTED}
+    assert output["usage"] == times(COUNTED, asked + 1)
+    assert output["usage_by_stage"] == {"skeleton": times(COUNTED, asked), "direct": COUNTED}
 
 
 @pytest.mark.parametrize(
@@ -255,10 +258,57 @@ async def test_a_direct_answer_keeps_the_end_that_its_model_gave(replying, way, 
     assert (output["errors"], len(llm.watch.seen)) == ({}, 1)
 
 
-async def test_a_direct_answer_may_be_empty(replying, way):
-    llm = replying(direct=FAULTS["a refusal of OpenAI"])
+MEDIA = {
+    "an image": reply([{"type": "image", "base64": "AA=="}]),
+    "speech": reply(additional_kwargs={"audio": {"id": "a", "transcript": "Because."}}),
+}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        FAULTS["a refusal of OpenAI"],
+        FAULTS["a refusal of the Responses API"],
+        FAULTS["a tool call"],
+        FAULTS["a filter of Google"],
+        reply([{"type": "thinking", "thinking": "Hm"}], metadata={"stop_reason": "max_tokens"}),
+        *MEDIA.values(),
+    ],
+)
+async def test_a_direct_answer_may_be_something_else_than_text(replying, way, message):
+    llm = replying(direct=message)
     output = await way(skeleton_chain(llm=llm, router=lambda question: False), "Why?")
-    assert (output["answer"], output["finish_reason"]) == ("", "stop")
+    assert (output["answer"], len(llm.watch.seen)) == ("", 1)
+    assert output["finish_reason"] is not None
+
+
+EMPTY = ("nothing", "nothing, and no end", "white space", "reasoning in a block", "reasoning beside the text")
+
+
+@pytest.mark.parametrize("name", EMPTY)
+async def test_an_empty_direct_answer_is_asked_for_again(replying, way, name):
+    llm = replying(FAULTS[name], stage="direct", direct=reply("Because."))
+    output = await way(skeleton_chain(llm=llm, router=lambda question: False, backoff=0), "Why?")
+    assert (output["answer"].strip(), output["finish_reason"]) == ("Because.", "stop")
+    assert output["usage_by_stage"] == {"direct": times(COUNTED, 2)}
+    assert len(llm.watch.seen) == 2
+
+
+@pytest.mark.parametrize("name", EMPTY)
+async def test_a_direct_answer_that_stays_empty_is_an_error(replying, way, name):
+    llm = replying(direct=FAULTS[name])
+    with pytest.raises(ReplyError):
+        await way(skeleton_chain(llm=llm, router=lambda question: False, max_retries=2, backoff=0), "Why?")
+    assert len(llm.watch.seen) == 3
+
+
+@pytest.mark.parametrize("stage", ["skeleton", "merge"])
+@pytest.mark.parametrize("name", EMPTY)
+async def test_an_empty_skeleton_or_merge_is_asked_for_again(replying, way, name, stage):
+    llm = replying(FAULTS[name], stage=stage)
+    output = await way(skeleton_chain(llm=llm, backoff=0, merge=True), "Why?")
+    assert (output["answer"], output["errors"], output["route"]) == ("It helps.", {}, "skeleton")
+    assert len(llm.watch.of(stage)) == 2
 
 
 async def test_a_blocked_merge_leaves_the_points(replying, way):

@@ -58,6 +58,9 @@ CHANGES: dict[str, tuple[Any, Any]] = {
     "point_words": (7, lambda plan: plan.settings.point_words == 7),
     "join": ("paragraphs", lambda plan: plan.settings.join == "paragraphs"),
     "merge": (True, lambda plan: plan.settings.merge),
+    "max_skeleton_chars": (3000, lambda plan: plan.settings.max_skeleton_chars == 3000),
+    "max_point_chars": (None, lambda plan: plan.settings.max_point_chars is None),
+    "max_answer_chars": (5000, lambda plan: plan.settings.max_answer_chars == 5000),
     "stop_loops": (True, lambda plan: plan.settings.stop_loops),
 }
 

@@ -27,7 +27,7 @@ from llama_index_sot import (
 )
 from llama_index_sot.options import AnswerOptions, EngineOptions, SettingsOptions, WorkflowOptions
 from skeleton_of_thought import Timeline, settings
-from skeleton_of_thought.errors import PointError, SkeletonError
+from skeleton_of_thought.errors import PointError, ReplyError, SkeletonError
 
 TITLES = ["Move", "Drink water", "Sleep more"]
 TEXT = "1. Move: All about move.\n\n2. Drink water: All about drink water.\n\n3. Sleep more: All about sleep more."
@@ -97,11 +97,11 @@ async def test_settings_llm_is_the_default(kit, monkeypatch):
     assert len(llm.watch.seen) == 4
 
 
-async def test_an_empty_answer_is_an_empty_string(ask, LLMClass, kit):
-    response = await ask(LLMClass(script=lambda seen: []), "How?")
-    assert str(response) == ""
-    assert response.points == []
-    assert response.metadata["sot"]["route"] == "direct"
+async def test_an_answer_without_any_text_is_an_error(ask, LLMClass, kit):
+    llm = LLMClass(script=lambda seen: [])
+    with pytest.raises(ReplyError, match="The reply is empty"):
+        await ask(llm, "How?", backoff=0)
+    assert [seen.stage for seen in llm.watch.seen] == ["skeleton"] * 2 + ["direct"] * 2
 
 
 async def test_a_router_may_choose_a_direct_answer(ask, LLMClass, kit):
@@ -390,6 +390,9 @@ _SETTINGS = {
     "point_words": ("int", 40),
     "join": ("Literal['numbered', 'headings', 'paragraphs']", "numbered"),
     "merge": ("bool", False),
+    "max_skeleton_chars": ("int | None", 200_000),
+    "max_point_chars": ("int | None", 200_000),
+    "max_answer_chars": ("int | None", 1_000_000),
     "stop_loops": ("bool", False),
 }
 _ANSWER = _SETTINGS | {

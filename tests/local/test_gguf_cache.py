@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,17 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from skeleton_of_thought.local import gguf_cache
+from skeleton_of_thought.local import gguf_cache, stored_copy
 
 RUNS = """
-import importlib.util, json, os, signal, sys
+import hashlib, json, os, signal, sys, types
 from pathlib import Path
 
 path, place = sys.argv[1:]
-spec = importlib.util.spec_from_file_location("gguf_cache", path)  # without torch, which its package loads
-gguf_cache = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(gguf_cache)
-import psutil
+package = types.ModuleType("skeleton_of_thought.local")  # without torch, which the package loads
+package.__path__ = [os.path.dirname(path)]
+sys.modules[package.__name__] = package
+from skeleton_of_thought.local import gguf_cache, stored_copy
+import fcntl, psutil
 gguf_cache.metadata.version("transformers")  # the first call opens files, which must not count as steps
 
 class Part:
@@ -42,7 +44,7 @@ def run():
 
     def read(folder):
         log.append("read")
-        found = {file.name: file.read_text() for file in folder.iterdir()}
+        found = {file.name: file.read_text() for file in folder.iterdir() if file.name != "copy.json"}
         if len(found) != 6 or set(found.values()) != {"x" * 10}:
             raise ValueError("half a copy")
         return found, None
@@ -80,14 +82,17 @@ for step in range(1, 1000):
     os.environ["XDG_CACHE_HOME"] = str(Path(place) / str(step))
     weights = Path(place) / "m.gguf"
     weights.write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
     kept = gguf_cache.cache_root() / gguf_cache.copy_name(weights)
     if damaged:
         kept.mkdir(parents=True)
         (kept / "model-0").write_text("x")
     code = in_a_process(lambda: killed_at(step))
-    whole = kept.is_dir() and len(list(kept.iterdir())) == 6
+    problem = stored_copy.check_copy(kept, digest) if kept.exists() else None
+    whole = kept.is_dir() and len(list(kept.iterdir())) == 7
     log = run()
-    outcomes.append([code, whole, log, sorted(os.listdir(kept.parent)) == [kept.name]])
+    sound = problem is None or (problem.replace and damaged)
+    outcomes.append([code, whole, sound, log, sorted(os.listdir(kept.parent)) == [kept.name]])
     if code == 0:
         break
 print(json.dumps(outcomes))
@@ -102,12 +107,28 @@ def test_a_process_killed_at_any_step_leaves_a_whole_copy_or_none(tmp_path: Path
     outcomes = json.loads(done.stdout)
     assert len(outcomes) > 20
     assert [code for code, *_ in outcomes] == [-9] * (len(outcomes) - 1) + [0]
-    for _, whole, log, tidy in outcomes:
-        # The next process reads the whole copy, or tries the damaged one and makes a new one.
-        assert log == (["read"] if whole else ["convert", "read"]) or (before == "damaged" and log[-1] == "read")
-        assert log.count("convert") == (not whole)
-        # Making a copy removes leftovers; reading one does not.
-        assert tidy or whole
+    for _, whole, sound, log, tidy in outcomes:
+        assert sound  # a copy is whole, or it is the damaged one from before
+        # The next process reads the whole copy, or makes a new one.
+        assert log == (["read"] if whole else ["convert", "read"])
+        assert tidy
+
+
+class Part:
+    """Something with `save_pretrained`."""
+
+    def __init__(self, name: str, text: str = "x") -> None:
+        self.name, self.text = name, text
+
+    def save_pretrained(self, folder: str) -> None:
+        (Path(folder) / self.name).write_text(self.text)
+
+
+def made(file: Path, text: str = "x") -> Path:
+    """A converted copy of a file, made now."""
+    parts = Part("model.safetensors", text), Part("tokenizer.json")
+    gguf_cache.load_converted(file, convert=lambda: parts, read=lambda folder: (folder, None))
+    return gguf_cache.cache_root() / gguf_cache.copy_name(file)
 
 
 def leftover(folder: Path, name: str, age: float = 0.0) -> Path:
@@ -118,7 +139,7 @@ def leftover(folder: Path, name: str, age: float = 0.0) -> Path:
 
 
 def test_cleanup_removes_only_abandoned_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    host = gguf_cache.socket.gethostname()
+    host = socket.gethostname()
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait(60)
     day = 25 * 3600.0
@@ -136,7 +157,7 @@ def test_cleanup_removes_only_abandoned_copies(tmp_path: Path, monkeypatch: pyte
         leftover(tmp_path, ".new-abcdefgi"),
         leftover(tmp_path, "model-0123456789abcdef", day),
     ]
-    gguf_cache._sweep(tmp_path)
+    stored_copy.sweep(tmp_path)
     assert not any(folder.exists() for folder in gone)
     assert all(folder.exists() for folder in stays)
 
@@ -154,7 +175,9 @@ def test_reading_a_copy_protects_it_from_cleanup(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     file = tmp_path / "m.gguf"
     file.write_bytes(b"weights")
-    kept = leftover(gguf_cache.cache_root(), gguf_cache.copy_name(file), 91 * 24 * 3600.0)
+    kept = made(file, "x")
+    os.utime(kept, (time.time() - 91 * 24 * 3600.0,) * 2)
     gguf_cache.load_converted(file, convert=lambda: pytest.fail("there is a copy"), read=lambda folder: (folder, None))
-    gguf_cache._sweep(kept.parent)
+    assert time.time() - kept.stat().st_mtime < 3600
+    stored_copy.sweep(kept.parent)
     assert kept.exists()

@@ -142,8 +142,8 @@ def convert_with(path: Path, log: list[str], fails: bool = False) -> Any:
 def test_a_conversion_is_made_once_and_read_from_then_on(tmp_path: Path, cache: Path) -> None:
     file, log = tmp_path / "m.gguf", []
     file.write_bytes(b"weights")
-    assert convert_with(file, log)[0] == ["model", "tokenizer"]
-    assert convert_with(file, log)[0] == ["model", "tokenizer"]
+    assert convert_with(file, log)[0] == ["copy.json", "model", "tokenizer"]
+    assert convert_with(file, log)[0] == ["copy.json", "model", "tokenizer"]
     assert log == ["convert", "read", "read"]
     assert [folder.name for folder in cache.iterdir()] == [gguf_cache.copy_name(file)]
     file.write_bytes(b"weightz")

@@ -385,6 +385,31 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._whole(200, json.dumps({**self._frame("chat.completion"), "choices": []}))
 
+    def _fault_blank_choices(self) -> None:
+        """Sends one chunk without choices, and no other."""
+        if not self.streamed:
+            self._fault_empty()
+            return
+        self._begin()
+        self._chunk([])
+        self._end(b"data: [DONE]\n\n")
+
+    def _fault_null_content(self) -> None:
+        """Sends null in place of the text, and a proper end."""
+        message = {"role": "assistant", "content": None}
+        if not self.streamed:
+            self._whole(200, json.dumps(self._completion(message=message)))
+            return
+        self._begin()
+        self._chunk([{"index": 0, "delta": message, "finish_reason": None}])
+        self._chunk([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+        self._end(b"data: [DONE]\n\n")
+
+    def _fault_blank_stop(self) -> None:
+        """Sends a proper reply without text."""
+        self.text = ""
+        self._answer()
+
     def _fault_no_reason(self) -> None:
         """Reports the usage but no reason for the end."""
         self._begin()

@@ -11,7 +11,7 @@ from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.output_parsers import StrOutputParser
 
 from skeleton_of_thought.budget import MAX_WAITS
-from skeleton_of_thought.errors import PointError
+from skeleton_of_thought.errors import PointError, ReplyError
 
 TEXTS = {
     "1": "All about take breaks, in so many words.",
@@ -267,15 +267,95 @@ async def test_a_direct_answer_ends_as_the_plain_models_does(server, chat, fault
 @EVERYWHERE
 @pytest.mark.parametrize("kind", ENDINGS)
 @pytest.mark.parametrize("context", [None, "It rains in Bergen."])
-async def test_a_direct_answer_ends_as_it_does_after_replies_that_ended_otherwise(
+async def test_a_direct_answer_without_an_end_has_broken_off_if_the_models_streams_have_ends(
     server, chat, fault, ways, name, kind, context
 ):
     # The skeleton's reply says how it ended, and has too few points.
     server.faults["direct"] = fault(kind)
     chain = skeleton_chain(llm=chat(server.address), min_points=4)
-    output = await ways[name](chain, {"question": "Q", "context": context})
-    assert (output["route"], output["answer"]) == ("direct", "Just so.")
+    asked = ways[name](chain, {"question": "Q", "context": context})
+    if name in STREAMS:
+        with pytest.raises(ConnectionError, match="before its answer was complete"):
+            await asked
+    else:
+        output = await asked
+        assert (output["route"], output["answer"]) == ("direct", "Just so.")
     assert [request.stage for request in server.seen] == ["skeleton", "direct"]
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("kind", ENDINGS)
+async def test_only_the_first_answer_asks_twice_for_a_skeleton_without_an_end(server, chat, fault, ways, name, kind):
+    server.faults = dict.fromkeys(["skeleton", 1, 2, 3], fault(kind))
+    llm = chat(server.address)
+    for extra in (1, 0) if name in STREAMS else (0, 0):
+        server.seen.clear()
+        output = await ways[name](skeleton_chain(llm=llm, backoff=0), "Q")
+        assert output["points"] == TEXTS
+        assert len(server.seen) == 4 + extra
+
+
+async def test_a_whole_reply_says_nothing_about_a_models_streams(server, chat, fault, ways):
+    # The client drops the reasons of this server's streams, and gives those of its whole replies.
+    server.faults = dict.fromkeys(["skeleton", 1, 2, 3, "direct"], fault("null_delta"))
+    llm = chat(server.address)
+    for name in ("invoke", "stream", "ainvoke", "astream"):
+        assert (await ways[name](skeleton_chain(llm=llm, backoff=0), "Q"))["points"] == TEXTS
+        direct = await ways[name](skeleton_chain(llm=llm, router=lambda question: False), "Q")
+        assert direct["answer"] == "Just so."
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_first_skeleton_that_is_cut_is_asked_for_again(server, chat, fault, ways, name):
+    server.faults["skeleton"] = fault("cut", times=1)
+    output = await ways[name](skeleton_chain(llm=chat(server.address), backoff=0), "Q")
+    assert output["skeleton"] == ["Take breaks", "Move", "Drink water"]
+    assert output["points"] == TEXTS
+    assert len(server.of("skeleton")) == 2
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_direct_stream_that_is_cut_is_an_error_once_the_models_streams_had_ends(
+    server, chat, fault, ways, name
+):
+    llm = chat(server.address)
+    chain = skeleton_chain(llm=llm, router=lambda question: False)
+    assert (await ways[name](chain, "Q"))["answer"] == "Just so."
+    server.faults["direct"] = fault("cut")
+    for asked in (chain, chain.as_chat_model()):
+        with pytest.raises(ConnectionError):
+            await ways[name](asked, "Q")
+
+
+VOID = ("blank_choices", "null_content", "blank_stop")
+"""Replies of servers that are well-formed and have no text."""
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("kind", VOID)
+async def test_a_direct_answer_without_text_is_asked_for_again_and_then_an_error(server, chat, fault, ways, name, kind):
+    chain = skeleton_chain(llm=chat(server.address), router=lambda question: False, backoff=0)
+    raised = IndexError if kind == "blank_choices" and name in WHOLE else ReplyError
+    for asked in (chain, chain.as_chat_model()):
+        server.faults["direct"] = fault(kind)
+        with pytest.raises(raised):
+            await ways[name](asked, "Q")
+        if raised is ReplyError:
+            server.seen.clear()
+            server.faults["direct"] = fault(kind, times=1)
+            output = await ways[name](asked, "Q")
+            assert (output["answer"] if asked is chain else output.text) == "Just so."
+            assert len(server.of("direct")) == 2
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("kind", VOID)
+@pytest.mark.parametrize("stage", ["skeleton", 2])
+async def test_a_skeleton_or_point_without_text_is_asked_for_again(server, chat, fault, ways, name, kind, stage):
+    server.faults[stage] = fault(kind, times=1)
+    output = await ways[name](skeleton_chain(llm=chat(server.address), backoff=0), "Q")
+    assert (output["points"], output["errors"]) == (TEXTS, {})
+    assert len(server.seen) == 5
 
 
 @EVERYWHERE

@@ -1,0 +1,279 @@
+"""Tokens of a prompt with quoted texts: titles, drafts and contexts, in which no special token may be read.
+
+Tokenizers find special tokens by their text, wherever it stands. So a prompt in which quoted texts may have added some
+is rendered once more with a stand-in for each of them. That shows the special tokens that the template and the caller
+have. If the prompt has others, its tokens are made again by a copy of the tokenizer that does not know the text of any:
+those of the template and the caller have stand-ins there. All other text becomes the tokens that it always becomes.
+
+Tokenizers that cannot be copied so, and models that have a special token among their ordinary ones, get quoted texts
+with spaces in them. What the prompt then has is checked again, so none is left in any case.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+
+from skeleton_of_thought.local.chat_template import ChatTemplate, RenderedChat
+from skeleton_of_thought.local.private_tokenizer import PrivateTokenizer
+from skeleton_of_thought.parsing.special_tokens import SPECIAL
+
+__all__ = ["SpecialTokenSplitter"]
+
+Change = Callable[[str], str]
+"""Changes a text of a prompt."""
+
+_ROLES = ("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "mask_token_id")
+
+
+class SpecialTokenSplitter:
+    """Keeps a tokenizer from reading special tokens in the quoted texts of prompts.
+
+    Args:
+        private: The tokenizer.
+        exclusively: Calls a function while no other thread uses the tokenizer.
+        template: Its chat template.
+    """
+
+    def __init__(self, private: PrivateTokenizer, exclusively: Callable[..., Any], template: ChatTemplate) -> None:
+        self._private = private
+        self._exclusively = exclusively
+        self._template = template
+        self._known: tuple[Any, str, TokenReader] | None = None
+
+    def suspects(self, texts: Iterable[str]) -> list[str]:
+        """Those of the texts in which the tokenizer may read a special token."""
+        reader: TokenReader = self._exclusively(self._reader)
+        return reader.suspects(texts)
+
+    def _reader(self) -> TokenReader:
+        """What is known of the special tokens, until the tokenizer or its template changes."""
+        latest, source = self._private.follow(), self._template.source
+        if self._known is None or self._known[0] is not latest or self._known[1] != source:
+            self._known = latest, source, TokenReader.of(latest, source)
+        return self._known[2]
+
+    def split(
+        self,
+        render: Callable[[Change], RenderedChat],
+        tokenize: Callable[..., tuple[int, ...]],
+        rendered: RenderedChat,
+        quoted: Iterable[str] | None,
+    ) -> tuple[RenderedChat, tuple[int, ...]]:
+        """A prompt and its tokens, without special tokens from quoted texts.
+
+        Args:
+            render: Renders the prompt with each text of its messages changed.
+            tokenize: Makes the tokens of a whole prompt, with those that the tokenizer itself adds; `made` are the
+                others where they are known.
+            rendered: The prompt as it is.
+            quoted: The quoted texts; None for all texts of the messages.
+        """
+        texts: list[str] = []
+        if quoted is None:
+            render(lambda text: texts.append(text) or text)
+        suspects = self.suspects(texts if quoted is None else quoted)
+        if suspects and quoted is not None:
+            render(lambda text: texts.append(text) or text)
+            suspects += self._exclusively(lambda: self._changed(suspects, texts))
+        if not suspects:
+            return rendered, tokenize(rendered.text)
+        substitution = Substitution(suspects, rendered.text)
+        marked = render(substitution.mark)
+        made = self._exclusively(
+            lambda: _without(self._reader(), self._private, rendered.text, marked.text, substitution)
+        )
+        if isinstance(made, str):
+            return (rendered if made == rendered.text else marked), tokenize(made)
+        return marked, tokenize(marked.text, made)
+
+    def _changed(self, suspects: list[str], shown: list[str]) -> list[str]:
+        """The words with special tokens of those texts that a template has changed, or does not show."""
+        reader = self._reader()
+        lost = [text for text in suspects if not any(text.strip() in own for own in shown)]
+        words = {word for text in lost for word in text.split()}
+        return [word for word in reader.suspects(words) if reader.found(self._private.ids(word, special=False))]
+
+
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+"""The settings of an added token."""
+
+
+@dataclass(frozen=True)
+class TokenReader:
+    """What is known of a tokenizer's special tokens.
+
+    Attributes:
+        tokens: The tokens that steer the model, by their ids.
+        unknown: The id of unknown text, if it stands for nothing else; an empty set without one.
+        first: Finds a character with which the text of one of the tokens may begin.
+        normalizer: The tokenizer's normalizer; None without one.
+    """
+
+    tokens: dict[int, AddedToken]
+    unknown: frozenset[int]
+    first: re.Pattern[str]
+    normalizer: Any = None
+
+    @classmethod
+    def of(cls, tokenizer: Any, template: str) -> TokenReader:
+        """Reads a tokenizer.
+
+        Args:
+            tokenizer: A Hugging Face tokenizer.
+            template: The source of its chat template.
+        """
+        named = zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=False)
+        tokens = {id_: AddedToken(str(text), special=True) for text, id_ in named}
+        try:
+            added = tokenizer.added_tokens_decoder
+        except (AttributeError, NotImplementedError):  # tokenizers outside transformers
+            added = {}
+        for id_, token in added.items():
+            # Some tokenizers have words, tags of HTML and white space as tokens of their own: ordinary text.
+            steers = any(not char.isalnum() for char in token.content.strip()) and (
+                token.content in template or SPECIAL.fullmatch(token.content)
+            )
+            if token.special or id_ in tokens or steers:
+                tokens[id_] = token
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        normalizer = backend.normalizer if isinstance(backend, Tokenizer) else None
+        texts = [token.content.strip() for token in tokens.values()]
+        if normalizer is not None:
+            texts += [normalizer.normalize_str(text).strip() for text in texts]
+        first = "".join(sorted({re.escape(text[0]) for text in texts if text}))
+        unknown = {getattr(tokenizer, "unk_token_id", None)} - {getattr(tokenizer, name, None) for name in _ROLES}
+        return cls(tokens, frozenset(unknown - {None}), re.compile(f"[{first}]" if first else "(?!)"), normalizer)
+
+    def suspects(self, texts: Iterable[str]) -> list[str]:
+        """Those of the texts that may have a special token."""
+        return [text for text in texts if self.first.search(text) or self.first.search(self._normalized(text))]
+
+    def names_unknown(self, texts: Iterable[str]) -> bool:
+        """Whether one of the texts may have the text of the token for unknown text."""
+        names = [self._normalized(self.tokens[id_].content).strip().casefold() for id_ in self.unknown]
+        return any(name in self._normalized(text).casefold() for text in texts for name in names)
+
+    def _normalized(self, text: str) -> str:
+        if self.normalizer is not None:
+            return str(self.normalizer.normalize_str(text))
+        return text if text.isascii() else unicodedata.normalize("NFKC", text)
+
+    def found(self, ids: Iterable[int], *, unknown: bool = False) -> list[int]:
+        """The special tokens among some ids, in order; that of unknown text only if so wanted."""
+        return [id_ for id_ in ids if id_ in self.tokens and (unknown or id_ not in self.unknown)]
+
+
+class Substitution:
+    """Puts stand-ins in the place of quoted texts: characters that the prompt does not have.
+
+    Args:
+        quoted: The texts.
+        prompt: The prompt with them, to choose the stand-ins.
+    """
+
+    def __init__(self, quoted: Iterable[str], prompt: str) -> None:
+        # Templates strip values. A text within a longer one comes after it.
+        texts = sorted({text.strip() for text in quoted} - {""}, key=len, reverse=True)
+        self.by_mark = dict(zip(unused_characters(prompt), texts, strict=False))
+        self._marks = {text: mark for mark, text in self.by_mark.items()}
+        self.texts = texts
+        self._texts = re.compile("|".join(map(re.escape, texts)) or "(?!)")
+        self._every = re.compile(f"[{''.join(self.by_mark)}]" if self.by_mark else "(?!)")
+
+    def mark(self, text: str) -> str:
+        """A text with stand-ins."""
+        return self._texts.sub(lambda found: self._marks[found[0]], text)
+
+    def restore(self, text: str, change: Change = str) -> str:
+        """A text with the quoted ones, changed, in place of their stand-ins."""
+        return self._every.sub(lambda found: change(self.by_mark[found[0]]), text)
+
+
+def unused_characters(text: str) -> Iterator[str]:
+    """Characters for private use that a text does not have."""
+    used = set(text)
+    return (char for char in map(chr, chain(range(0xF0000, 0xFFFFE), range(0xE000, 0xF900))) if char not in used)
+
+
+def _without(
+    reader: TokenReader, private: PrivateTokenizer, whole: str, marked: str, substitution: Substitution
+) -> str | tuple[int, ...]:
+    """A prompt without special tokens from its quoted texts: a text to be made tokens of, or tokens.
+
+    The tokens lack those that the tokenizer itself puts around a text.
+
+    Args:
+        reader: Knows the special tokens.
+        private: The tokenizer, which no other thread uses meanwhile.
+        whole: The prompt.
+        marked: The prompt with stand-ins for the quoted texts.
+        substitution: Knows the stand-ins.
+    """
+    wanted = reader.found(private.ids(marked, special=False))
+    if reader.found(private.ids(whole, special=False)) == wanted and not reader.names_unknown(substitution.texts):
+        return whole
+    if (ids := _by_stand_ins(reader, private, marked, substitution)) is not None and reader.found(ids) == wanted:
+        return tuple(ids)
+    for change in _CHANGES:
+        text = substitution.restore(marked, change)
+        if reader.found(private.ids(text, special=False)) == wanted:
+            return text
+    return substitution.restore(marked, lambda _: "")
+
+
+_CHANGES: tuple[Change, ...] = (
+    lambda text: re.sub(r"(?<=[<\[|])(?=\S)", " ", text),
+    lambda text: re.sub(r"(?<=[^\w\s])(?=\S)|(?<=\S)(?=[^\w\s])", " ", text),
+    lambda text: " ".join(re.findall(r"\w+", text)),
+    lambda text: " ".join(re.findall(r"\w", text)),
+)
+"""Changes of quoted texts that leave less and less of a special token's text."""
+
+
+def _by_stand_ins(
+    reader: TokenReader, private: PrivateTokenizer, marked: str, substitution: Substitution
+) -> list[int] | None:
+    """The tokens, made by a tokenizer that knows no special token; None where there is none such."""
+    backend = getattr(private.latest, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        return None
+    backend.encode_special_tokens = False
+    encoding = backend.encode(marked, add_special_tokens=False)
+    free = unused_characters("".join((marked, *substitution.by_mark, *substitution.texts)))
+    signs = dict(zip(sorted(set(reader.found(encoding.ids, unknown=True))), free, strict=False))
+    pieces, end = [], 0
+    for id_, (begin, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+        if id_ not in signs or begin < end:
+            continue
+        shown, text = marked[begin:stop], reader.tokens[id_].content
+        if text not in shown and id_ in reader.unknown:
+            continue  # text that the model does not know
+        pieces += [marked[end:begin], shown.replace(text, signs[id_]) if text in shown else signs[id_]]
+        end = stop
+    text = substitution.restore("".join([*pieces, marked[end:]]))
+    bare = Tokenizer(backend.model)
+    for name in ("normalizer", "pre_tokenizer"):
+        if (part := getattr(backend, name)) is not None:
+            setattr(bare, name, part)
+    originals: dict[str, int] = {}
+    for id_, token in sorted(backend.get_added_tokens_decoder().items()):
+        if id_ in signs or id_ not in reader.tokens:
+            content = signs.get(id_, token.content)
+            originals[content] = id_
+            flags = {
+                name: getattr(token, name) for name in ("single_word", "lstrip", "rstrip", "normalized", "special")
+            }
+            bare.add_tokens([AddedToken(content, **flags)])
+    added = bare.get_added_tokens_decoder()
+    # Vocabularies with gaps have ordinary tokens beyond their length.
+    if any(bare.model.id_to_token(id_) not in (None, token.content) for id_, token in added.items()):
+        return None
+    own = {id_: originals[token.content] for id_, token in added.items()}
+    return [own.get(id_, id_) for id_ in bare.encode(text, add_special_tokens=False).ids]
