@@ -129,7 +129,8 @@ class Cell:
         if self.fault == "busy" and self.policy.max_retries and not self.policy.once and self.surface == "command":
             return False  # it waits half a minute, and has no option for less
         # The body of a reply that is not streamed cannot be left in the middle by a thread: docs/servers.md says so.
-        return self.fault != "endless" or self.streamed or self.surface == "command"
+        whole = self.stage == "route" or not (self.streamed or self.surface == "command")
+        return self.fault != "endless" or not whole
 
 
 def all_cells(surfaces: tuple[str, ...]) -> Iterator[Cell]:

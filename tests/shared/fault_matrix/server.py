@@ -205,6 +205,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             self.request_read = read_request(body)
             self.streamed = self.request_read.streamed
+            self.counted = bool((body.get("stream_options") or {}).get("include_usage"))
             self.text = written(self.request_read)
             fault = self.server.meet(self.request_read)
             getattr(self, "_answer" if fault is None else f"_fault_{fault}")()
@@ -225,6 +226,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._deltas()
         for _ in range(times if finish else 0):
             self._chunk({}, finish)
+        if self.counted:
+            usage = {"prompt_tokens": 9, "completion_tokens": len(self.text) // 4, "total_tokens": 99}
+            self._event({**self._frame("chat.completion.chunk"), "choices": [], "usage": usage})
         for _ in range(times if last else 0):
             self._send(last)
         self._end()

@@ -84,7 +84,10 @@ def _text_outcome(cell: Cell, seen: Seen) -> str:
 def _is_set_apart(text: str, whole: str) -> bool:
     """Whether a text is the joined points, after what a reader had of the merge and a blank line."""
     before = text.removesuffix(whole)
-    return text.endswith(whole) and (not before or (before.endswith("\n\n") and MERGED.startswith(before[:-2])))
+    if not text.endswith(whole) or not before:
+        return text == whole
+    begun = before.removesuffix("\n\n")
+    return begun != before and (MERGED.startswith(begun) or begun.startswith(MERGED))
 
 
 def _unusual(text: str) -> str:
@@ -108,6 +111,8 @@ def _canonical(text: str) -> str:
 def _live_outcome(cell: Cell, text: str) -> str:
     """The screen has the question before the answer, and the figures after it, and breaks lines."""
     shown = _canonical(text)
+    if re.search(f"{re.escape(_canonical(DIRECT))} more0", shown):
+        return rules.CUT_DIRECT
     for candidate, name in ((WHOLE, rules.ANSWER), (MERGED, rules.MERGED), (DIRECT, rules.DIRECT)):
         if _canonical(candidate) in shown:
             return rules.JOINED if cell.stage == "merge" and name == rules.ANSWER else name
