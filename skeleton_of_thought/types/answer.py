@@ -337,8 +337,8 @@ class Expansion(Portable):
         attempts: The number of calls made to write it; 0 if its retrieval failed.
         finish_reason: Why the text ended: `"stop"`, `"length"` (cut by a token limit), `"tool_calls"`, `"loop"`
             (`Settings.stop_loops`), `"max_chars"` (`Settings.max_point_chars`), or the backend's own word where it
-            means none of these; None if the backend says nothing. Of a failed point: `"content_filter"`, `"refusal"`, `"length"` (the limit was reached before any
-            text), or `"error"`.
+            means none of these; None if the backend says nothing. Of a failed point: `"content_filter"`, `"refusal"`,
+            `"length"` (the limit was reached before any text), or `"error"`.
         span: When it was written, without its retrieval.
     """
 

@@ -275,7 +275,8 @@ def test_a_thousand_questions_in_threads_are_bounded_by_default():
         peak = max(peak, threading.active_count())
         if first is None and isinstance(event, AnswerDone):
             first = len(model.watch.of("skeleton"))
-    assert len(model.watch.of("skeleton")) == 1000 and len(model.watch.of("point")) == 3000
+    assert len(model.watch.of("skeleton")) == 1000
+    assert len(model.watch.of("point")) == 3000
     assert model.watch.peak <= most
     assert peak - before <= most + 1
     assert first <= 2 * most  # an answer that has begun goes before those that have not

@@ -111,7 +111,9 @@ def test_the_file_of_the_answer_is_harmless_and_that_of_json_is_exact(run, tmp_p
     assert_harmless(shown := text.read_text(encoding="utf-8"))
     assert "�]52;c;aGk=�" in shown
     assert_harmless(document := data.read_text(encoding="utf-8"))
-    assert f"It {EVIL} helps{FORGED.rstrip()}" in json.loads(document)["expansions"][1]["text"]
+    assert (
+        f"It {EVIL} helps{FORGED.rstrip()}".replace("\ud800", "\ufffd") in json.loads(document)["expansions"][1]["text"]
+    )
 
 
 @pytest.mark.parametrize("options", [[], ["--stream"]], ids=["object", "lines"])
@@ -128,7 +130,7 @@ def test_json_escapes_what_is_harmful_and_stands_for_the_same_text(monkeypatch, 
     *events, last = map(json.loads, shown.splitlines())
     answer = last["answer"] if options else last
     first, second = answer["expansions"]
-    assert f"It {EVIL} helps" in first["text"]
+    assert f"It {EVIL} helps".replace("\ud800", "\ufffd") in first["text"]
     assert second["error"]["message"] == EVIL
     assert bool(events) == bool(options)
 
@@ -294,16 +296,14 @@ def test_the_password_of_an_address_is_never_shown(run, model):
 def test_log_messages_and_warnings_are_harmless_and_survive_the_live_view(run, options):
     class Chatty(Evil):
         def text(self, call):
-            handler = logging.StreamHandler()
-            logging.getLogger("other").addHandler(handler)
-            try:
-                logging.getLogger("other").warning("log %s http://me:%s@host", EVIL, SECRET)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("always")
-                    warnings.showwarning = _show_warning
-                    warnings.warn(f"warned {EVIL}", stacklevel=1)
-            finally:
-                logging.getLogger("other").removeHandler(handler)
+            # Without a parent: pytest-xdist cannot send a captured record that has a lone surrogate.
+            other = logging.Logger("other")
+            other.addHandler(logging.StreamHandler())
+            other.warning("log %s http://me:%s@host", EVIL, SECRET)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always")
+                warnings.showwarning = _show_warning
+                warnings.warn(f"warned {EVIL}", stacklevel=1)
             return super().text(call)
 
     _, out, err = run("ask", *options, "What is 17 * 4?", script=Chatty())
