@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import io
 import logging
 from types import SimpleNamespace
 
@@ -224,3 +226,102 @@ def test_each_reason_is_logged_once_per_object_and_forgotten_with_it(caplog):
     del objects, each
     gc.collect()
     assert not adoptions._records
+
+
+# --- streams that are closed early ---
+
+
+class ClientStream:
+    """A stream as openai's client has it: it and its iterator refer to each other."""
+
+    def __init__(self) -> None:
+        self.response = object()
+        self.closed = 0
+        self._iterator = self._pieces()
+
+    def _pieces(self):
+        yield from self.response and "abc"
+
+    def __iter__(self):
+        yield from self._iterator
+
+    def close(self):
+        self.closed += 1
+
+
+class AsyncClientStream(ClientStream):
+    async def __aiter__(self):
+        for piece in self._iterator:
+            yield piece
+
+    async def close(self):
+        await asyncio.sleep(0)
+        self.closed += 1
+
+
+def wrapped(stream):
+    def inner():
+        for piece in stream:  # noqa: UP028 - `yield from` would close the stream
+            yield piece
+
+    pieces = inner()
+    return (piece for piece in pieces)
+
+
+async def awrapped(stream):
+    async def inner():
+        async for piece in stream:
+            yield piece
+
+    async for piece in inner():
+        yield piece
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_generator_that_is_left_early_leaves_no_clients_stream_open(layers):
+    client = ClientStream()
+    stream = wrapped(client) if layers == 1 else wrapped(wrapped(client))
+    with closing_stream(stream):
+        assert next(stream) == "a"
+        assert client.closed == 0
+    assert client.closed == 1
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+async def test_an_async_generator_that_is_left_early_leaves_no_clients_stream_open(layers):
+    client = AsyncClientStream()
+    stream = awrapped(client) if layers == 1 else awrapped(awrapped(client))
+    async with aclosing_stream(stream):
+        assert await anext(stream) == "a"
+        assert client.closed == 0
+    assert client.closed == 1
+
+
+async def test_a_cancellation_on_its_way_does_not_keep_a_clients_stream_open():
+    client = AsyncClientStream()
+
+    async def leave():
+        async with aclosing_stream(awrapped(client)) as stream:
+            await anext(stream)
+            asyncio.current_task().cancel()  # raised at the next wait, which is in the client's `close`
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(leave())
+    await asyncio.sleep(0.01)
+    assert client.closed == 1
+
+
+def test_only_streams_of_clients_are_closed_with_a_generator():
+    file = io.StringIO("a\nb\n")
+    stream = wrapped(file)
+    with closing_stream(stream):
+        assert next(stream) == "a\n"
+    assert not file.closed
+
+
+def test_a_generator_that_was_read_to_its_end_is_not_searched():
+    client = ClientStream()
+    stream = wrapped(client)
+    with closing_stream(stream):
+        assert list(stream) == ["a", "b", "c"]
+    assert client.closed == 0
