@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 import signal
 import threading
@@ -43,6 +44,8 @@ def soak(server: FaultServer, surface: str, answers: int, seed: int) -> tuple[Co
     try:
         before = Before(server)
         _soak_in_threads(steering, surface, answers, source, ends)
+        # Ctrl-C inside of the HTTP client, while it connects, leaves a socket that only the collector can find.
+        gc.collect()
         left = before.settled()
         left += asyncio.run(_soak_on_a_loop(steering, surface, answers, source, ends))
     finally:
