@@ -44,13 +44,20 @@ def soak(server: FaultServer, surface: str, answers: int, seed: int) -> tuple[Co
     try:
         before = Before(server)
         _soak_in_threads(steering, surface, answers, source, ends)
-        # Ctrl-C inside of the HTTP client, while it connects, leaves a socket that only the collector can find.
-        gc.collect()
-        left = before.settled()
+        left = _collected(before.settled)
         left += asyncio.run(_soak_on_a_loop(steering, surface, answers, source, ends))
     finally:
         steering.close()
-    return ends, left + before.settled()
+    return ends, left + _collected(before.settled)
+
+
+def _collected(settled: Callable[[], list[str]]) -> list[str]:
+    """What is left, apart from what the garbage collector takes.
+
+    Ctrl-C or a cancellation inside of an HTTP client, while it connects, leaves a socket to the collector.
+    """
+    gc.collect()
+    return settled()
 
 
 def _soak_in_threads(steering: Steering, surface: str, answers: int, source: random.Random, ends: Counter[str]) -> None:
@@ -79,6 +86,7 @@ async def _soak_on_a_loop(
                 left_early = cell.fault == "trickle" or source.random() < 0.5
                 tasks.append(_cancelled(ask, source.uniform(0, LATEST)) if left_early else _awaited(ask))
             ends.update(await asyncio.gather(*tasks))
+            gc.collect()
             left += await before.asettled()
     return left
 
