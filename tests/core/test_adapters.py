@@ -92,6 +92,7 @@ def test_a_models_record_lives_as_long_as_the_model():
     FinishReasons.of(one).seen = True
     assert [FinishReasons.of(model).seen for model in (one, other, one)] == [True, False, True]
     assert FinishReasons.of(()).seen is False, "an object that cannot be referred to weakly has no lasting record"
+    gc.collect()  # models of other tests, too
     before = len(_RECORDS)
     del one
     gc.collect()

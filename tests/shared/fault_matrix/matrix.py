@@ -30,7 +30,19 @@ class Result:
 
 
 def run_cell(cell: Cell, server: FaultServer) -> Result:
-    """Asks for one answer while the server breaks."""
+    """Asks for one answer while the server breaks.
+
+    A cell that is wrong only for a socket that it left is run again. Where the cancellation of a call meets the HTTP
+    client just as it closes a connection, the client keeps the socket until it is closed itself; that happens now and
+    then, and what this project leaves open is left open each time.
+    """
+    result = _run_once(cell, server)
+    if result.wrong and all(each.startswith("left behind: a socket") for each in result.wrong):
+        return _run_once(cell, server)
+    return result
+
+
+def _run_once(cell: Cell, server: FaultServer) -> Result:
     server.expect(Due(cell.fault, cell.stage, 1 if cell.policy.once else 1_000_000))
     steering = Steering(server, SHORT if cell.policy.point_timeout is None else AFTER_THE_POINTS)
     try:
