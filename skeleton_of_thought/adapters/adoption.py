@@ -27,6 +27,10 @@ class NotAdopted(Exception):
     """The reason why an object keeps running as it is."""
 
 
+_MOST_REASONS = 20
+"""The most reasons that are logged for one object."""
+
+
 class _Record:
     """Data of one object: its engines by their tokenizers' ids, and the reasons that were logged."""
 
@@ -83,7 +87,7 @@ class Adoptions:
     def _warn(self, source: Any, name: str, reason: str) -> None:
         with self._lock:
             reasons = self._record(source).reasons
-            if reason in reasons:
+            if reason in reasons or len(reasons) >= _MOST_REASONS:  # a reason may quote what differs in each call
                 return
             reasons.add(reason)
         self._logger.warning("This %s is used as it is, one prompt after another: %s", name, reason)

@@ -143,7 +143,7 @@ def _renew(
     original: Callable[[], Loaded] | None,
 ) -> Loaded:
     """Make a copy and read it back, so that the first run decodes with the same weights as later ones."""
-    parts: Loaded | None = _from_file(identity, convert)
+    parts = _from_file(identity, convert)
     try:
         store(folder, parts, identity.digest, identity.path.name)
     except Exception as error:
@@ -152,7 +152,7 @@ def _renew(
             logger.warning("The converted copy could not be kept in %s: %s", folder, error)
             return parts if original is None else _from_file(identity, original)
     fallback = original or functools.partial(_same, parts)
-    parts = None  # reading the copy needs the memory
+    del parts  # reading the copy needs the memory
     try:
         return read(folder)
     except (ImportError, MemoryError):

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import psutil
 import torch
 from torch import nn
+from torch.nn import functional
 
 __all__ = [
     "HalfWeight",
@@ -29,6 +30,7 @@ __all__ = [
     "Product",
     "RoundedWeight",
     "SplitWeight",
+    "compiled_rows",
     "halves_work",
     "multiplies_bfloat16",
     "packable_layers",
@@ -46,6 +48,9 @@ _SHARE = 0.5
 """The share of free memory that packed copies of the weights may take."""
 
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+_EXACT = 16
+"""The most rows for which products are compiled for each number."""
 
 _LEAST_SPLIT = 1 << 16
 """The values of a weight from which threads share its product."""
@@ -65,7 +70,11 @@ class Product(Protocol):
 
 
 class PackedWeight:
-    """A packed weight `[out, in]`, with or without a bias `[out]`."""
+    """A packed weight `[out, in]`, with or without a bias `[out]`.
+
+    oneDNN compiles a product for each number of rows, which takes milliseconds and hundreds of kilobytes, and never
+    frees some of the code. Therefore rows of zeros fill the input up to one of a few numbers (`compiled_rows`).
+    """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
         ops: Any = torch.ops.mkldnn
@@ -76,11 +85,28 @@ class PackedWeight:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """`x @ weight.T + bias`, `[..., in] -> [..., out]`."""
+        rows = x.numel() // x.shape[-1]
+        if more := compiled_rows(rows) - rows:
+            full = functional.pad(x.reshape(rows, -1), (0, 0, 0, more))
+            out: torch.Tensor = self._product(full, self._packed, self._bias, "none", [], "")
+            return out[:rows].view(*x.shape[:-1], -1)
         return self._product(x, self._packed, self._bias, "none", [], "")  # type: ignore[no-any-return]
 
     def add(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        """`x @ weight.T + bias + other`."""
+        """`x @ weight.T + bias + other`, `[rows, in] -> [rows, out]`."""
+        if more := compiled_rows(len(x)) - len(x):
+            full, others = (functional.pad(part, (0, 0, 0, more)) for part in (x, other))
+            return self._product_and(full, others, self._packed, self._bias, "add")[: len(x)]  # type: ignore[no-any-return]
         return self._product_and(x, other, self._packed, self._bias, "add")  # type: ignore[no-any-return]
+
+
+def compiled_rows(rows: int) -> int:
+    """The number of rows, at least this one, that a product is compiled for: 4 to 8 numbers between powers of two.
+
+    Steps of small batches run as they are; others have a fifth more rows at most, and an eighth from 32 rows on.
+    """
+    by = 1 if rows <= _EXACT else max(4, 1 << (rows.bit_length() - 4))
+    return -(-rows // by) * by
 
 
 class SplitWeight:

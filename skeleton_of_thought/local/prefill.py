@@ -125,6 +125,9 @@ class Prefiller:
             if at < len(ids):
                 yield None
         own = cache.own(0, held, held + len(ids) - place.depth)
+        if held:
+            # Views would keep the copies of the tokens before these as well, which the store does not count.
+            own = [(keys.clone(), values.clone()) for keys, values in own]
         strip = Strip(ids, place.depth, own, place.strip, cache.states_of(0))
         self._store.add(strip)
         return Place(strip, len(ids)), logits

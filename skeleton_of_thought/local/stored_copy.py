@@ -217,7 +217,7 @@ def sweep(parent: Path, keep: str = "") -> None:
                 if folder.name.startswith(_TEMPORARY):
                     gone = _abandoned(folder)
                 else:
-                    gone = folder.name != keep and _NAME.search(folder.name) and _age(folder) > _UNREAD
+                    gone = folder.name != keep and bool(_NAME.search(folder.name)) and _age(folder) > _UNREAD
                 if gone:
                     shutil.rmtree(folder, ignore_errors=True)
 

@@ -34,7 +34,7 @@ _LIST_KEYS = (
     *("key_points", "main_points", "bullets", "list", "structure", "plan", "ideas", "answer", "result"),
 )
 _START = re.compile(r"(?:^|[:：=])\s*(?=[\[{])")
-_BEGIN = re.compile(r"(?:^|(?<=\n))\s*(?=[\[{])")
+_BEGIN = re.compile(r"(?:^|(?<=\n))[^\S\n]*(?=[\[{])")
 _COUNTED = re.compile(r"(?:\w+[ _-])?\d{1,3}")
 _KEY = rf"(?:{'|'.join(_TITLE_KEYS)}|Title|Point|Heading)"
 _FIELD = re.compile(rf"""(?:(["']?|\*\*|__){_KEY}\1\s*:|(\*\*|__){_KEY}:\2)\s+(?P<value>\S.*)""")

@@ -206,6 +206,7 @@ class ExpansionText(WholeText):
         self.echoed = False
         self._point = point
         self._head: str | None = ""
+        self._marks_go_on = False
 
     def feed(self, text: str) -> str:
         """Takes more text from the model; returns the text that can be shown now."""
@@ -213,7 +214,8 @@ class ExpansionText(WholeText):
         self.restarted = self._reasoning.restarted
         if self.restarted:
             self._restart()
-        return self._trim(text) if self._head is None else self._after_echo(text, final=False)
+        begun = self._head is None and not self._marks_go_on
+        return self._trim(text) if begun else self._after_echo(text, final=False)
 
     def close(self) -> str:
         """Ends the text; returns the text that was held back and belongs to it."""
@@ -225,24 +227,29 @@ class ExpansionText(WholeText):
 
     def _restart(self) -> None:
         super()._restart()
-        self._head, self.echoed = "", False
+        self._head, self.echoed, self._marks_go_on = "", False, False
 
     def _after_echo(self, text: str, *, final: bool) -> str:
         if self._head is not None:
             self._head += text
-            # No echo is longer than this; the cap keeps endless marks or blanks from being read again and again.
-            final = final or len(self._head) > len(self._point.title) + _LONGEST_ECHO
-            end = _echo_end(self._head, self._point, final=final)
+            # No echo is longer than this. Endless marks or blanks are not read again and again, and the characters
+            # that decide are the same for all chunkings.
+            most = len(self._point.title) + _LONGEST_ECHO
+            end = _echo_end(self._head[:most], self._point, final=final or len(self._head) > most)
             if end is None:
                 return ""
+            self._marks_go_on = end == most
             text, self._head, self.echoed = self._head[end:], None, end > 0
+        if self._marks_go_on:
+            text = text.lstrip(_BEHIND_ECHO)
+            self._marks_go_on = not text
         return self._trim(text)
 
 
 # --- echoes of a point's number and title ---------------------------------------------------------
 
 _LONGEST_ECHO = 120
-_WORD = re.compile(r"(?:point|step|item|section)\s*", re.IGNORECASE)
+_WORD = re.compile(r"(?ai:point|step|item|section)\s*")
 _WORD_STARTS = frozenset(word[:n] for word in ("point", "step", "item", "section") for n in range(1, len(word) + 1))
 
 _MARKS = "#*_>\"'“”`([ \t\r\n"
@@ -250,6 +257,7 @@ _AFTER_NUMBER = ".):、．：]"
 _IN_TITLE = " \t\r\n*_"
 _CLOSING = "*_\"'”` )]"
 _AFTER_TITLE = ":：.-–—\n"
+_BEHIND_ECHO = _AFTER_TITLE + "*_\"'”` \t\r\n"
 
 
 def _echo_end(text: str, point: Point, *, final: bool) -> int | None:
@@ -281,7 +289,7 @@ def _echo_end(text: str, point: Point, *, final: bool) -> int | None:
     # A hyphen without a space before it is part of a word, as in "Self-care" after the title "Self".
     if text[after] in "-–" and after == title:
         return number or 0
-    end = length - len(text[after:].lstrip(_AFTER_TITLE + "*_\"'”` \t\r\n"))
+    end = length - len(text[after:].lstrip(_BEHIND_ECHO))
     return None if end == length and not final else end
 
 

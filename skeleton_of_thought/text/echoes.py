@@ -76,7 +76,9 @@ class PromptEcho:
         self._beginnings = {word[:end] for word in firsts for end in range(1, len(word) + 1)}
         self._head = _head(prompt, parts)
         self._copies = bool(self._head)
+        # The word so far, without case and punctuation; no longer than shows that it is none of the prompt's.
         self._word = ""
+        self._longest = max(map(len, (*self._frame, *self._head)), default=0) + 1
         self._count = 0
         self._runs: dict[int, int] = {}
         """The lengths of the runs that may become an echo, by the position of their last word."""
@@ -98,11 +100,12 @@ class PromptEcho:
                     self._shown.append(piece)
             elif is_unspaced(piece):
                 self._end_word()
-                self._word = piece
+                self._word = "".join(plain([piece]))
                 self._hold(piece)
                 self._end_word()
             else:
-                self._word += piece
+                if len(self._word) < self._longest:
+                    self._word = "".join((self._word, *plain([piece])))[: self._longest]
                 self._hold(piece)
                 if not self._may_go_on():
                     self._let_go()
@@ -135,7 +138,7 @@ class PromptEcho:
 
     def _may_go_on(self) -> bool:
         """Whether the word so far may begin a run, or become the next word of one."""
-        begun = "".join(plain([self._word]))
+        begun = self._word
         if not begun or begun in self._beginnings:
             return True
         self._copies = self._copies and self._head[self._count].startswith(begun)
@@ -146,10 +149,9 @@ class PromptEcho:
 
     def _end_word(self) -> None:
         """Judges the runs that end with this word, and shows the text outside of runs that may become an echo."""
-        words, self._word = plain([self._word]), ""
-        if not words or self.found:
+        word, self._word = self._word, ""
+        if not word or self.found:
             return
-        (word,) = words
         self._copies = self._copies and self._head[self._count] == word
         self._count += 1
         runs = {position: self._run_before(position) + 1 for position in self._at.get(word, ())}

@@ -351,3 +351,30 @@ def test_a_whole_text_streams():
     cleaner = WholeText()
     assert [cleaner.feed(piece) for piece in (" ", "a ", "b", "\n")] == ["", "a", " b", ""]
     assert cleaner.close() == ""
+
+
+RUNS = ["-", "–", "*", "_", "`", '"', ".", ":", " ", "\n", "#", "(", ")"]
+
+
+@pytest.mark.parametrize("mark", RUNS)
+@pytest.mark.parametrize("start", ["Rest", "2. Rest", "Point 2:", "", "**Rest", "Rest:"])
+@pytest.mark.parametrize("end", [" It helps.", "It helps.", ""])
+def test_a_long_run_of_marks_is_read_the_same_in_any_pieces(mark, start, end):
+    text = start + mark * 200 + end
+    texts = set()
+    for size in (1, 7, 124, 125, 126, 199, 1000):
+        cleaner = ExpansionText(Point(2, "Rest"))
+        pieces = [cleaner.feed(text[at : at + size]) for at in range(0, len(text), size)]
+        texts.add("".join(pieces) + cleaner.close())
+    assert len(texts) == 1
+
+
+def test_a_rule_behind_the_title_is_part_of_the_echo():
+    cleaner = ExpansionText(Point(2, "Rest"))
+    assert cleaner.feed("Rest\n" + "-" * 200) + cleaner.feed("-----\nIt helps.") + cleaner.close() == "It helps."
+
+
+def test_a_long_s_is_no_echo_of_the_word_step():
+    for pieces in (["ſtep 2. It helps."], list("ſtep 2. It helps.")):
+        cleaner = ExpansionText(Point(2, "Rest"))
+        assert "".join(map(cleaner.feed, pieces)) + cleaner.close() == "ſtep 2. It helps."

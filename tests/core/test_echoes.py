@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.text import echoes
 from skeleton_of_thought.text.echoes import PromptEcho
+from skeleton_of_thought.text.words import plain as words_plain
 from skeleton_of_thought.types import Conversation, Message, Point, Prompt, Skeleton
 
 many = settings(max_examples=100, deadline=None)
@@ -212,3 +214,20 @@ def test_the_guard_shows_a_beginning_or_all_of_the_text(text):
     found, shown = read(guard(), text)
     assert text.startswith(shown)
     assert found or shown == text
+
+
+@pytest.mark.parametrize("mark", ["a", "7", "-", "_", "é", "go"])
+def test_a_word_without_end_is_read_once(mark, monkeypatch):
+    read: list[int] = []
+    monkeypatch.setattr(echoes, "plain", lambda words: read.append(sum(map(len, words))) or words_plain(words))
+    echo = guard()
+    read.clear()
+    text = mark * 20_000
+    shown = "".join(echo.feed(text[at : at + 3]) for at in range(0, len(text), 3)) + echo.close()
+    assert shown == text
+    assert sum(read) <= len(text)
+
+
+def test_marks_before_a_word_do_not_hide_it():
+    first, *rest = INSTRUCTION.split(" ")
+    assert read(guard(), f"{'*' * 5000}{first} {' '.join(rest)}", 7) == (True, "")

@@ -8,14 +8,14 @@ import pytest
 from always import skeleton_chain
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.language_models import FakeListLLM
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.utils import message_chunk_to_message
 from langchain_core.output_parsers import JsonOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from langchain_sot.skeleton_schema import ask_structured
+from langchain_sot.skeleton_schema import StructuredReply, ask_structured
 
 TITLES = ["Take breaks", "Say: 1. stop 2. go", "Move"]
 ANSWER = "1. Take breaks: Text.\n\n2. Say: 1. stop 2. go: Text.\n\n3. Move: Text."
@@ -245,3 +245,66 @@ async def test_a_structured_output_without_a_model_in_it_is_asked_for_text(way, 
             return RunnableLambda(lambda messages: {"points": ["Not", "this"]})
 
     assert (await way(structured(Odd(script=script)), "Q"))["skeleton"] == ["As", "text"]
+
+
+def streamed(text: str, size: int) -> StructuredReply:
+    """A reply whose tool call arrives in pieces."""
+    reply = StructuredReply()
+    for at in range(0, len(text), size):
+        name = "SkeletonSchema" if at == 0 else None
+        call = {"name": name, "args": text[at : at + size], "id": "1" if name else None, "index": 0}
+        reply.add(AIMessageChunk(content="", tool_call_chunks=[call]))
+    return reply
+
+
+@pytest.mark.parametrize("count", [50, 200])
+def test_a_streamed_tool_call_is_read_once(count, monkeypatch):
+    read: list[int] = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text, **kwargs: read.append(len(text)) or loads(text, **kwargs))
+    monkeypatch.setattr(AIMessageChunk, "__add__", lambda self, other: pytest.fail("chunks were added"))
+    text = json.dumps({"points": [f"Title {n}" for n in range(count)]})
+    reply = streamed(text, 4)
+    assert len(reply.titles) == count
+    assert reply.titles == reply.titles
+    assert reply.text.count("Title") == count
+    # Each piece once, when LangChain makes its chunk, and the whole once.
+    assert max(read) == len(text)
+    assert sum(read) <= 8 * len(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 50_000, '{"points": ' * 20_000, '{"points": [' + "7" * 4301 + "]}", '{"points": ["\\ud800"']
+)
+def test_a_tool_call_that_cannot_be_read(text):
+    for reply in (streamed(text, 10_000), StructuredReply(), StructuredReply()):
+        if not reply.text:
+            reply.add(AIMessage(text))
+        assert reply.titles in (None, ("\ud800",))
+        assert isinstance(reply.text, str)
+
+
+@pytest.mark.parametrize("deep", ["[" * 50_000, '{"a": [' * 20_000])
+async def test_an_answer_after_a_skeleton_of_deep_json(way, tools, deep):
+    output = await way(structured(tools(deep)), "Q")
+    assert (output["route"], output["answer"]) == ("direct", "Directly.")
+
+
+def test_several_calls_and_calls_without_an_index():
+    one, two = json.dumps({"points": "no list"}), json.dumps({"points": TITLES})
+    reply = StructuredReply()
+    for index, args in ((0, one[:5]), (1, two[:9]), (0, one[5:]), (1, two[9:])):
+        call = {"name": "S" if index else None, "args": args, "id": None, "index": index}
+        reply.add(AIMessageChunk(content="", tool_call_chunks=[call]))
+    assert reply.titles == tuple(TITLES)
+    whole = StructuredReply()
+    for args in (one, two):
+        call = {"name": "S", "args": args, "id": "1", "index": None}
+        whole.add(AIMessageChunk(content="", tool_call_chunks=[call]))
+    assert whole.titles == tuple(TITLES)
+
+
+def test_a_list_that_is_cut_off_keeps_its_titles():
+    assert streamed('{"points": ["One", "Two", "Thr', 3).titles == ("One", "Two", "Thr")
+    assert streamed('{"points": ["One", "Two", ', 3).titles == ("One", "Two")
+    assert streamed('{"points": ["One", "Tw\\u00', 3).titles == ("One", "Tw")

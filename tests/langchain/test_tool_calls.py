@@ -16,7 +16,15 @@ from scripted_calls import PATIENCE
 
 from langchain_sot import ChatTransformers
 from langchain_sot.local.engine_request import convert_tools
-from langchain_sot.local.tool_calls import LLAMA, MISTRAL, MarkedReader, call_schema, find_format
+from langchain_sot.local.tool_calls import (
+    HERMES,
+    LLAMA,
+    MISTRAL,
+    ForcedReader,
+    MarkedReader,
+    call_schema,
+    find_format,
+)
 from skeleton_of_thought.errors import InvalidInput, MissingExtra, install_line
 
 pytest.importorskip("torch", reason="the local engine needs torch")
@@ -323,3 +331,20 @@ def test_schemas_with_references_are_made_self_contained():
     assert "$ref" not in text
     assert "$defs" not in text
     assert text.count('"title": "Name"') == 2
+
+
+@pytest.mark.parametrize(
+    ("reader", "text"),
+    [
+        (MarkedReader(HERMES), "<tool_call>" + "[" * 50_000),
+        (MarkedReader(HERMES), "<tool_call>" + '{"a":' * 20_000 + "</tool_call> after"),
+        (MarkedReader(MISTRAL), "[TOOL_CALLS]" + "[" * 50_000),
+        (MarkedReader(LLAMA), "<|python_tag|>" + '{"name": "f", "parameters": ' * 20_000),
+        (ForcedReader(), '{"a":' * 20_000),
+        (ForcedReader(), '{"name": "f", "arguments": ' + "7" * 4301 + "}"),
+    ],
+)
+def test_a_call_that_is_nested_too_deep_is_invalid(reader, text):
+    reader.feed(text)
+    (call,) = reader.finish(cut=False).calls
+    assert call["type"] == "invalid_tool_call"

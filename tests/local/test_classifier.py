@@ -171,3 +171,11 @@ class TestTraining:
         assert '"held_out"' in capsys.readouterr().out
         assert main(["route", "--model", out, "--no-gate", "--json", "tips for tea"]) == 0
         assert "classifier" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["\ud800", "tea \udfff tips", "\ud83d " * 500, "7" * 4301, "\0", "[" * 5000])
+def test_any_text_has_a_score(base, text):
+    router = ClassifierRouter.from_pretrained(base, max_length=24)
+    (score,) = router.scores([text])
+    assert 0 < score < 1
+    assert router.scores([text.replace("\ud800", "\ufffd")]) == pytest.approx([score])
