@@ -69,9 +69,8 @@ class CallFlow(ABC):
             span = self._ledger.spans.get(call.stage)
             if span is not None and span.first is None:
                 self._ledger.spans[call.stage] = dataclasses.replace(span, first=self._offset)
-            received = self._ledger.received.get(call_id, 0)
-            self._ledger.received[call_id] = received + len(text)
-            if cut := call.max_chars is not None and received + len(text) > call.max_chars:
+            received = self._ledger.received[call_id] = self._ledger.received.get(call_id, 0) + len(text)
+            if cut := call.max_chars is not None and received > call.max_chars:
                 text = text[: call.max_chars - received]
             if (echo := self._ledger.echoes.get(call_id)) is not None:
                 text = echo.feed(text)
