@@ -10,7 +10,7 @@ from fault_matrix.server import FaultServer
 from fault_matrix.soak import soak
 
 LONG = os.environ.get("SOT_FAULTS_LONG") == "1"
-ANSWERS = 3000 if LONG else 78
+ANSWERS = 3000 if LONG else 48
 NEEDS = {"chain": "langchain_openai", "chat": "langchain_openai", "engine": "llama_index"}
 
 
