@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import warnings
 from collections.abc import Mapping
@@ -65,10 +64,8 @@ def load_chain(
         "secrets_from_env": secrets_from_env,
         "valid_namespaces": ["langchain_sot"],
         "additional_import_mappings": own,
+        "allowed_objects": "all",  # by default LangChain loads only prompts and messages, no model
     }
-    if "allowed_objects" in inspect.signature(load).parameters:
-        # Without it, newer versions load only prompts and messages, no model. Older versions do not have it.
-        settings["allowed_objects"] = "all"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LangChainBetaWarning)
         return load(value, **settings)

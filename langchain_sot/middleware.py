@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import ensure_config
 
@@ -102,9 +102,7 @@ def _suits_chain(request: ModelRequest) -> bool:
 
 
 def _messages(request: ModelRequest) -> list[BaseMessage]:
-    system = getattr(request, "system_message", None)
-    if system is None and request.system_prompt:  # the only form in langchain 1.0
-        system = SystemMessage(request.system_prompt)
+    system = request.system_message
     return [*([system] if system is not None else []), *request.messages]
 
 

@@ -21,8 +21,8 @@ from skeleton_of_thought.errors import ModelLoadError
 
 __all__ = ["check_gguf", "find_class", "stored_template"]
 
-_VISION = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForVision2Seq")
-"""Classes for models that read images or sound beside text, of newer and older versions of transformers."""
+_AUTO = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
+"""Classes for models that write text, with those that also read images or sound."""
 
 _FOR_CONFIG = ("revision", "token", "trust_remote_code", "cache_dir", "local_files_only", "subfolder")
 
@@ -85,15 +85,14 @@ def find_class(source: str, kwargs: Mapping[str, Any]) -> Any:
     for_config = {"trust_remote_code": False, **{k: kwargs[k] for k in _FOR_CONFIG if k in kwargs}}
     config = given or AutoConfig.from_pretrained(source, **for_config)
     remote = getattr(config, "auto_map", None) or {}
-    for name in ("AutoModelForCausalLM", *_VISION):
-        if name in remote and hasattr(transformers, name):
+    for name in _AUTO:
+        if name in remote:
             return getattr(transformers, name)
     if (kind := _other_kind(config)) is not None:
         names = ", ".join(_architectures(config)) or getattr(config, "model_type", "")
         raise _refusal(source, f"{kind} ({names})")
-    for name in ("AutoModelForCausalLM", *_VISION):
-        auto = getattr(transformers, name, None)
-        if auto is not None and type(config) in auto._model_mapping:
+    for auto in (getattr(transformers, name) for name in _AUTO):
+        if type(config) in auto._model_mapping:
             return auto
     return AutoModelForCausalLM  # its error says which types there are
 
@@ -131,8 +130,7 @@ def _other_kind(config: Any) -> str | None:
 
 
 def _writes_text(config: Any) -> bool:
-    autos = [getattr(transformers, name, None) for name in ("AutoModelForCausalLM", *_VISION)]
-    return any(auto is not None and type(config) in auto._model_mapping for auto in autos)
+    return any(type(config) in getattr(transformers, name)._model_mapping for name in _AUTO)
 
 
 def _names(mapping: str) -> Mapping[str, Any]:

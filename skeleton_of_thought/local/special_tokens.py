@@ -273,9 +273,7 @@ def _by_stand_ins(
         if id_ in signs or id_ not in reader.tokens:
             content = signs.get(id_, token.content)
             originals[content] = id_
-            flags = {
-                name: getattr(token, name) for name in ("single_word", "lstrip", "rstrip", "normalized", "special")
-            }
+            flags = {name: getattr(token, name) for name in _FLAGS}
             bare.add_tokens([AddedToken(content, **flags)])
     added = bare.get_added_tokens_decoder()
     # Vocabularies with gaps have ordinary tokens beyond their length.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import operator
 import subprocess
 import sys
@@ -342,12 +341,6 @@ class Forecast(BaseModel):
     place: str
 
 
-def model_request(**given: Any) -> ModelRequest:
-    """A request with only these arguments; in langchain 1.0 most have no default."""
-    parameters = inspect.signature(ModelRequest).parameters.values()
-    return ModelRequest(**{**{p.name: None for p in parameters if p.default is p.empty}, "tools": [], **given})
-
-
 UNSUITED = {
     "tools": {"tools": [weather]},
     "response format": {"response_format": Forecast},
@@ -361,7 +354,7 @@ UNSUITED = {
 
 @pytest.mark.parametrize("change", UNSUITED.values(), ids=list(UNSUITED))
 async def test_requests_unsuitable_for_points_reach_the_handler_unchanged(llm, is_async, change):
-    request = model_request(**{"model": llm, "messages": [HumanMessage("Why?")], **change})
+    request = ModelRequest(**{"model": llm, "messages": [HumanMessage("Why?")], **change})
     given: list[Any] = []
     reply = object()
 

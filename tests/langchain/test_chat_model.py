@@ -795,7 +795,6 @@ def test_the_llm_gives_parameters_and_token_counts(kit):
     assert model._get_ls_params(model="other")["ls_model_name"] == "other"
 
 
-@pytest.mark.skipif("profile" not in BaseChatModel.model_fields, reason="models of this langchain-core have no profile")
 def test_the_llm_gives_the_profile(kit):
     llm = kit.Chat(script=None, profile={"max_input_tokens": 9})
     model = skeleton_chain(llm=llm.bind(temperature=0.5)).as_chat_model()

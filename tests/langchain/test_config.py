@@ -342,7 +342,6 @@ class Client(langsmith.Client):
         self.updated.append(run_id)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the lowest LangChain calls pydantic by old names
 @pytest.mark.parametrize("kind", KINDS)
 async def test_each_run_is_traced_once_without_an_error(any_way, llm, kind, caplog):
     client, around = Client(), Client()

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from contracts import contract, version
+from contracts import contract
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
@@ -77,7 +77,6 @@ def test_get_ls_params():
         assert seen[0]["ls_model_name"] == "mine"
 
 
-@pytest.mark.skipif(version("langchain-core") < (1, 1), reason="chat models have no profile yet")
 def test_resolve_model_profile():
     class Profiled(Model):
         def _resolve_model_profile(self) -> Any:
