@@ -55,13 +55,14 @@ call to end by itself, and gives its place to another one.
 """
 
 _BEGINS = 0.1
-"""Seconds within which a thread begins to run whose start was interrupted."""
+"""Seconds to wait for a thread whose start was interrupted: it may still begin to run."""
 
 
 class _Worker:
     """A thread that opens one call and passes its text on.
 
-    Its maker starts the `thread`, once it knows the worker: an interrupt within a start leaves a thread that runs.
+    The driver stores the worker before it starts the `thread`, because an interrupt during the start may leave a thread
+    that runs.
     """
 
     def __init__(self, key: Key, call: Call, open_call: Open, inbox: queue.SimpleQueue[list[WorkerReport]]) -> None:

@@ -1,9 +1,9 @@
 """Copies and pickles of values that hold errors, read-only mappings or objects of other packages.
 
-An error of a client of a model often cannot be pickled, or only seems so: it can be written, but not read, because its
-`__init__` wants arguments that pickle does not know. In a pool of processes that ends the pool. So each error is read
-once on trial before it is written. If that fails, it travels as an error of the same type with the attributes that can
-travel, and if that fails, too, as a `ForeignError` with its text.
+Many errors of model clients cannot be pickled. Others can be written but not read, because their `__init__` needs
+arguments that pickle does not know; one of these breaks a pool of processes. So each pickle of an error is read once,
+on trial. If that fails, the error travels as one of the same type with those attributes that can be pickled. If that
+fails, too, it travels as a `ForeignError` with its text.
 
 A copy in the same process shares the errors of its original.
 """

@@ -1,7 +1,7 @@
 """The tasks in which the async driver makes its calls: one for each call, or for each batch of calls.
 
-Whoever makes one of these objects starts its task, once it knows the object: it can then cancel the task whatever
-interrupts the start.
+The driver stores each object before it calls `start`, so that it can cancel the task even if an interrupt breaks off
+the start.
 """
 
 from __future__ import annotations

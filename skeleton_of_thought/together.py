@@ -189,7 +189,7 @@ def empty_ends(openings: Sequence[Opening]) -> Iterator[WorkerReport]:
 
 
 class BatchThread:
-    """A thread that makes several calls at once. Its maker starts the `thread`, once it knows this object."""
+    """A thread that makes several calls at once. The driver stores this object before it starts the `thread`."""
 
     def __init__(
         self, openings: Sequence[Opening], together: Together, inbox: queue.SimpleQueue[list[WorkerReport]]

@@ -79,7 +79,7 @@ class FileIdentity:
     settled: bool
 
     def check(self) -> None:
-        """Compare with the file as it is now.
+        """Compares with the file as it is now.
 
         Raises:
             FileChanged: It holds other bytes.
