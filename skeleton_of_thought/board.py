@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from skeleton_of_thought.errors import InvalidInput, PointTimeout
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event, SourcesDone
 from skeleton_of_thought.ledger import CUT, End, Key, Ledger, Text
-from skeleton_of_thought.parsing.mark import LONE_SURROGATE
+from skeleton_of_thought.parsing.mark import replace_surrogates
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.text.assembly import PrefillEcho
 from skeleton_of_thought.types import Call, Cancel, Decoding, Prompt, Reply, Span, Stage, Usage
@@ -74,7 +74,7 @@ class CallFlow(ABC):
                 text = text[: call.max_chars - received]
             if (echo := self._ledger.echoes.get(call_id)) is not None:
                 text = echo.feed(text)
-            self._read(call, text if text.isascii() else LONE_SURROGATE.sub("\ufffd", text))
+            self._read(call, text if text.isascii() else replace_surrogates(text))
             if cut and call_id in self._ledger.calls:
                 rest = self._close(call)
                 self._actions.append(Cancel(call.id))

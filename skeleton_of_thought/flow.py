@@ -17,7 +17,7 @@ from skeleton_of_thought.board import Action
 from skeleton_of_thought.draft import REPEATED, Draft, PointWriting
 from skeleton_of_thought.errors import InvalidInput, ReplyError
 from skeleton_of_thought.ledger import CUT
-from skeleton_of_thought.parsing.mark import LONE_SURROGATE
+from skeleton_of_thought.parsing.mark import replace_surrogates
 from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton, first_titles, without_reasoning
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
 from skeleton_of_thought.restarts import restart_point, void_point, void_skeleton
@@ -88,7 +88,7 @@ class AnswerFlow(SourcesFlow):
         prompts = prompts or DEFAULT_PROMPTS
         self._prompts = AnswerPrompts(prompts, conversation, *size, prefill=prefill, own_context=own_context)
         if found is not None:
-            self._draft.sources, self._prompts.context = found.sources, LONE_SURROGATE.sub("\ufffd", found.context)
+            self._draft.sources, self._prompts.context = found.sources, replace_surrogates(found.context)
         self._release, self._points = self._draft.release, self._draft.points
         self._nothing_found = nothing_found
         self._waits_for_sources = self._release.waiting = own_context and nothing_found is not None

@@ -8,7 +8,7 @@ from typing import Any
 from skeleton_of_thought import events
 from skeleton_of_thought.draft import NO_SOURCES, PointWriting, Release
 from skeleton_of_thought.merging import MergeFlow
-from skeleton_of_thought.parsing.mark import LONE_SURROGATE
+from skeleton_of_thought.parsing.mark import replace_surrogates
 from skeleton_of_thought.types import Call, Point
 
 __all__ = ["SourcesFlow"]
@@ -58,7 +58,7 @@ class SourcesFlow(MergeFlow):
         self._actions.append(events.SourcesFound(point, sources))
         if point is not None:
             writing = self._points[point.index]
-            writing.sources, writing.context = sources, LONE_SURROGATE.sub("\ufffd", context)
+            writing.sources, writing.context = sources, replace_surrogates(context)
             self._points_sourced += 1
             if writing.missing(self._nothing_found):
                 self._end_sources_if_complete()
@@ -67,7 +67,7 @@ class SourcesFlow(MergeFlow):
             self._end_sources_if_complete()
             self._write_point(writing)
             return
-        self._draft.sources, self._prompts.context = sources, LONE_SURROGATE.sub("\ufffd", context)
+        self._draft.sources, self._prompts.context = sources, replace_surrogates(context)
         self._actions.append(events.SourcesDone())
         if self._nothing_found is not None and not sources:
             self._answer_nothing_found()

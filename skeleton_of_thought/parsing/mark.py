@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
-__all__ = ["LONE_SURROGATE", "Mark", "Title", "pattern"]
+__all__ = ["Mark", "Title", "pattern", "replace_surrogates"]
 
-LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
-"""Half of a character, as a server's broken JSON may hold it. It cannot be encoded, so it becomes U+FFFD."""
+replace_surrogates = partial(re.compile(r"[\ud800-\udfff]").sub, "\ufffd")
+"""Puts U+FFFD in place of each half of a character: a server's broken JSON may hold one, which cannot be encoded."""
 
 MarkKind = Literal["number", "dotted", "alpha", "bullet", "heading"]
 

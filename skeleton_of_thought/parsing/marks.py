@@ -10,7 +10,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from skeleton_of_thought.parsing.mark import LONE_SURROGATE, Mark, pattern
+from skeleton_of_thought.parsing.mark import Mark, pattern, replace_surrogates
 from skeleton_of_thought.parsing.numerals import numeral_value
 from skeleton_of_thought.parsing.signs import (
     BOLD_LEVEL,
@@ -344,7 +344,7 @@ def clean_title(raw: str, opened: str = "") -> str:
 
 def _clean_title(raw: str, opened: str) -> str:
     text = _LINE_BREAK.sub(" ", raw.lstrip()[: TITLE_LIMIT * 4].translate(_INVISIBLE))
-    text = LONE_SURROGATE.sub("\ufffd", " ".join(text.split()))
+    text = replace_surrogates(" ".join(text.split()))
     while True:
         if leading := _LEADING.match(text):
             text = text[leading.end() :]

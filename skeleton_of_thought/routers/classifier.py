@@ -22,7 +22,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.private_tokenizer import private_copy
-from skeleton_of_thought.parsing.mark import LONE_SURROGATE
+from skeleton_of_thought.parsing.mark import replace_surrogates
 from skeleton_of_thought.routers.measures import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
@@ -141,7 +141,7 @@ def encode(tokenizer: Any, questions: Sequence[str], max_length: int) -> dict[st
     """Questions as a padded batch of tensors (questions, tokens), with long ones cut in the middle."""
     room = max_length - tokenizer.num_special_tokens_to_add()
     # No tokenizer reads half of a surrogate pair.
-    readable = [LONE_SURROGATE.sub("\ufffd", question) for question in questions]
+    readable = [replace_surrogates(question) for question in questions]
     texts = [_shortened(tokenizer, question, room) for question in readable]
     batch = tokenizer(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
     return {key: batch[key] for key in ("input_ids", "attention_mask")}
