@@ -262,8 +262,6 @@ async def _of_events(events: AsyncIterator[Any]) -> Seen:
             async for event in stream:
                 if event.class_name() == "AnswerDelta":
                     read.append(event.text)
-                elif event.class_name() == "AnswerRestarted":
-                    read.append("\n\n")
                 elif event.class_name() == "AnswerReady":
                     return _of_response(event.response, str(event.response), "".join(read))
         except Exception as error:
@@ -361,8 +359,7 @@ def _of_command(cell: Cell, code: int, out: str, err: str) -> Seen:
             errors={str(expansion["index"]): expansion["error"] for expansion in expansions if expansion.get("error")},
         )
         if cell.way == "events":
-            texts = {"AnswerDelta": lambda line: line["text"], "AnswerRestarted": lambda line: "\n\n"}
-            seen.read = "".join(texts[line["event"]](line) for line in lines[:-1] if line["event"] in texts)
+            seen.read = "".join(line["text"] for line in lines[:-1] if line["event"] == "AnswerDelta")
     else:
         seen.text = _ESCAPES.sub("", out) if cell.way == "live" else out.removesuffix("\n")
         seen.read = None if cell.way == "live" else seen.text
