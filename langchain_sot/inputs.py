@@ -133,10 +133,11 @@ def _question(value: Any, *, alone: bool) -> list[BaseMessage]:
 
 def _is_system_data(part: Any) -> bool:
     """Whether this is a system message in a form that JSON has, as the body of a request may."""
-    role = (
-        part.get("role", part.get("type")) if isinstance(part, dict) else part[:1] if isinstance(part, list) else None
-    )
-    return role in ("system", "developer", ["system"], ["developer"])
+    if isinstance(part, dict):
+        role = part.get("role", part.get("type"))
+    else:
+        role = part[0] if isinstance(part, list) and part else None
+    return role in ("system", "developer")
 
 
 def _history(fields: dict[str, Any]) -> list[BaseMessage]:
