@@ -6,7 +6,6 @@ import functools
 import gc
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -133,16 +132,6 @@ def counts() -> Counter[str]:
     return Counter(type(found).__qualname__ for found in gc.get_objects())
 
 
-@pytest.fixture
-def frozen() -> Iterator[None]:
-    """Leaves the objects that exist now out of all counts and collections: torch alone has hundreds of thousands."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("frozen")
 def test_requests_leave_no_objects(llama: Any, tokenizer: Any, tiny: Any) -> None:
     with LocalEngine(llama, tokenizer, prefix_cache_tokens=0) as engine:
 
