@@ -134,7 +134,7 @@ def digest_of(path: Path) -> str:
 
 def _recorded(record: Path, state: _State) -> str | None:
     try:
-        if not all(map(_is_private, (record.parent.parent, record.parent, record))):
+        if not all(map(is_private, (record.parent.parent, record.parent, record))):
             return None
         found = json.loads(record.read_text(encoding="utf-8"))
         digest = found["sha256"] if found["state"] == asdict(state) else None
@@ -198,7 +198,7 @@ def distrust(found: os.stat_result) -> str:
     return "can be written to by others" if loose else ""
 
 
-def _is_private(path: Path) -> bool:
+def is_private(path: Path) -> bool:
     """Whether nobody else can have written a file or directory, or put a link in its place.
 
     Raises:
@@ -215,15 +215,15 @@ def private_folder(path: Path) -> bool:
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.mkdir(exist_ok=True, mode=0o700)
-    return _is_private(path.parent) and _is_private(path)
+    return is_private(path.parent) and is_private(path)
 
 
 def tighten(path: Path) -> bool:
     """Take write permission of others from a directory and the one above it. Returns whether both are private now."""
     try:
         for folder in (path.parent, path):
-            if not _is_private(folder):
+            if not is_private(folder):
                 folder.chmod(folder.stat().st_mode & 0o700)
-        return _is_private(path.parent) and _is_private(path)
+        return is_private(path.parent) and is_private(path)
     except OSError:
         return False
