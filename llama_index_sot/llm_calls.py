@@ -346,13 +346,13 @@ class ResponseReader:
         self._promised = False
 
     def whole(self, response: ChatResponse | CompletionResponse) -> tuple[str, Reply]:
-        """The text and the end of a response that came at once, and is complete even without a finish reason."""
+        """The text and the end of a response that came at once."""
         self._end.streamed = False
         self._read_end(response)
         text = _text(response)
         if not text:
             self._read_other_content(response)
-        return text, self._end.reply()
+        return text, self.reply
 
     def add(self, response: ChatResponse | CompletionResponse) -> str:
         """Reads the next response of a stream and returns its new text."""

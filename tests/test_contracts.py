@@ -31,7 +31,7 @@ DOCUMENTED = {
 }
 """Methods that LangChain and LlamaIndex require of subclasses."""
 
-NO_NAMES = {"_do_", "_proj", "_", "_class_name"}
+NO_NAMES = {"_do_", "_proj", "_", "_class_name", "_chars"}
 """Strings in our code that look like private names."""
 
 SEEN_BY_NAME = {

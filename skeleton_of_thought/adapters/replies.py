@@ -5,7 +5,9 @@ For all adapters `ReplyEnd.reply` decides what the end of a reply means:
 | End of a reply | It is |
 |---|---|
 | the client raises an error | failed |
-| a finish reason; without one, usage; a message that came at once | whole |
+| a finish reason; without one, usage | whole |
+| a message that came at once without both, of a model whose others have had finish reasons | broken off, as below |
+| the same, of a model whose others have had none | whole |
 | a stream without both, of a model whose streams have had finish reasons | broken off: a `ConnectionError` |
 | the same, of a model whose streams have had none | at first doubtful, later whole: its server gives none |
 
@@ -79,17 +81,19 @@ _RECORDS: dict[int, FinishReasons] = {}
 
 @dataclass
 class FinishReasons:
-    """Whether the streams of a model have finish reasons, by those that have ended so far.
+    """Whether the replies of a model have finish reasons, by those that have ended so far.
 
     Some servers give none, or give them in a form that a client drops, such as `"delta": null` beside the reason.
 
     Attributes:
         seen: Whether one of its streams had a reason.
         missed: Whether one had none although its protocol has them.
+        at_once: Whether one of its replies that came at once had a reason.
     """
 
     seen: bool = False
     missed: bool = False
+    at_once: bool = False
 
     @classmethod
     def of(cls, model: Any) -> FinishReasons:
@@ -115,7 +119,8 @@ class ReplyEnd:
         cut: Whether the protocol promises a finish reason that has not come. Clients of OpenAI's protocol take a
             connection that breaks between two chunks for the end of the stream, so only this and the missing usage
             tell a cut reply from a whole one.
-        streamed: Whether the reply came in pieces. One that came at once says nothing about the model's streams.
+        streamed: Whether the reply came in pieces. One that came at once says nothing about the model's streams, and
+            they say nothing about it: some clients drop the reasons of streams.
         reasons: Whether the model gives finish reasons. If it does not, no reply of it counts as cut.
         refusal: See `Reply`.
         instead: See `Reply`.
@@ -154,11 +159,12 @@ class ReplyEnd:
         """
         reasons, doubtful = self.reasons, False
         if self.finish_reason is not None:
-            reasons.seen = reasons.seen or self.streamed
+            reasons.seen, reasons.at_once = reasons.seen or self.streamed, reasons.at_once or not self.streamed
         elif self.cut and self.usage is None:
-            if reasons.seen:
+            if reasons.seen if self.streamed else reasons.at_once:
                 raise ConnectionError(BROKEN_OFF)
-            doubtful, reasons.missed = not reasons.missed, True
+            if self.streamed:
+                doubtful, reasons.missed = not reasons.missed, True
         return Reply(
             usage=self.usage,
             finish_reason=self.finish_reason,

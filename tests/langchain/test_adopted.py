@@ -388,7 +388,7 @@ class Shout:
         {"encoder_repetition_penalty": 9.0},
         {"suppress_tokens": list(range(0, 200, 2)), "begin_suppress_tokens": list(range(1, 120, 2))},
         {"bad_words_ids": [[token] for token in range(100, 257, 3)], "sequence_bias": [[[7], 9.0]]},
-        {"min_length": 10, "sequence_bias": [[[0], 50.0]]},
+        {"min_length": 10, "sequence_bias": [[[8], 50.0]]},
         {"exponential_decay_length_penalty": (5, 4.0)},
         {"forced_eos_token_id": 9},
         {"logits_processor": [Shout()], "repetition_penalty": 1.4},

@@ -145,11 +145,12 @@ async def test_an_answer_has_the_engines_record_of_each_stage(way, recorded):
 
 
 def test_no_decoding_is_reported_for_an_engine_that_reports_none(llm):
-    from langchain_sot.calls import _ReplyReader
+    from langchain_sot.calls import ReplyReader
+    from skeleton_of_thought.adapters.replies import ReplyEnd
 
     message = llm.invoke("Why?")
     message.response_metadata.pop("decoding", None)
-    reader = _ReplyReader()
+    reader = ReplyReader(ReplyEnd())
     reader.add(message)
     assert reader.end().decoding is None
     assert reader.end().usage is not None

@@ -83,8 +83,8 @@ POLICIES = {
     "point": (
         *(Policy(on_point_error=error, max_retries=n) for error in ("placeholder", "raise") for n in (0, 1)),
         *(Policy(on_point_error=error, max_retries=1, once=True) for error in ("placeholder", "raise")),
-        *(Policy(on_point_error=error, point_timeout=1.0) for error in ("placeholder", "raise")),
-        Policy(on_point_error="placeholder", max_retries=1, point_timeout=1.0, once=True),
+        *(Policy(on_point_error=error, point_timeout=2.0) for error in ("placeholder", "raise")),
+        Policy(on_point_error="placeholder", max_retries=1, point_timeout=2.0, once=True),
     ),
     "direct": (Policy(), Policy(max_retries=1), _ONCE),
     "merge": (Policy(), Policy(max_retries=1), _ONCE),

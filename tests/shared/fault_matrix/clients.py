@@ -20,7 +20,7 @@ LONG = 60.0
 """The timeout of a client, in seconds, where nothing is to time out."""
 SHORT = 0.4
 """The timeout of a request that meets a fault without an end."""
-AFTER_THE_POINTS = 3.0
+AFTER_THE_POINTS = 4.5
 """The same where `point_timeout` is what has to end it. A thread cannot: it waits for the client's timeout."""
 
 
