@@ -82,9 +82,9 @@ class _Request:
             return self.llm.astream(self.input, config, **self.kwargs)
         return aopen_stream(self.llm, self.input, config, self.kwargs)
 
-    def reader(self) -> ReplyReader:
-        """Reads the reply."""
-        end = ReplyEnd(reasons=self.model.reasons)
+    def reader(self, max_chars: int | None = None) -> ReplyReader:
+        """Reads the reply; a stream up to so many characters."""
+        end = ReplyEnd(reasons=self.model.reasons, max_chars=max_chars)
         return ReplyReader(end, self.input if self.model.text else "", structured=self.structured)
 
 
@@ -115,7 +115,7 @@ class ModelCalls:
         # Runnables inside the model inherit the answer's config from the context, not the caller's.
         _set_config_context(self.configs[position])
         request = self._request(call, position)
-        reader = request.reader()
+        reader = request.reader(call.max_chars)
         if call.stage not in self.streamed:
             if request.model.text:
                 output = complete(request.llm, [request.input], [request.config], request.kwargs)[0]
@@ -130,6 +130,8 @@ class ModelCalls:
                 if call.stage == "direct":
                     self._keep_extras(position, chunk)
                 yield reader.add(chunk)
+                if reader.end_of_reply.full:
+                    break
         finally:
             # Closed here and not when it is collected: the call's run has to end before its parent's.
             close_stream(stream)
@@ -141,7 +143,7 @@ class ModelCalls:
         """Async twin of `open`."""
         _set_config_context(self.configs[position])
         request = self._request(call, position)
-        reader = request.reader()
+        reader = request.reader(call.max_chars)
         async with ended_runs(request.config) as config:
             if call.stage not in self.streamed:
                 if request.model.text:
@@ -158,6 +160,8 @@ class ModelCalls:
                     if call.stage == "direct":
                         self._keep_extras(position, chunk)
                     yield reader.add(chunk)
+                    if reader.end_of_reply.full:
+                        break
             finally:
                 await aclose_stream(stream)
             if request.structured:
@@ -297,6 +301,9 @@ def _whole(request: _Request, output: Any) -> Whole | Exception:
 class ReplyReader:
     """Reads the text of a reply, and how it ended, from its chunks or from the whole message.
 
+    Attributes:
+        end_of_reply: Collects the end of the reply.
+
     Args:
         end: Collects the end of the reply.
         echo: The prompt, which some models repeat before their reply, such as `HuggingFacePipeline`.
@@ -306,10 +313,11 @@ class ReplyReader:
     def __init__(self, end: ReplyEnd, echo: str = "", *, structured: bool = False) -> None:
         self._echo = echo
         self._structured = StructuredReply() if structured else None
-        self._reply_end = end
+        self.end_of_reply = end
 
     def add(self, chunk: Any) -> str:
         """Takes a chunk, or the whole message; returns its text."""
+        end = self.end_of_reply
         if isinstance(chunk, str):
             return chunk
         if not isinstance(chunk, BaseMessage):
@@ -318,16 +326,20 @@ class ReplyReader:
                 "without a parser that turns its text into something else."
             )
         if chunk.response_metadata:
-            self._reply_end.read_metadata(chunk.response_metadata)
-            self._reply_end.decoding = message_decoding(chunk) or self._reply_end.decoding
+            end.read_metadata(chunk.response_metadata)
+            end.decoding = message_decoding(chunk) or end.decoding
         if getattr(chunk, "usage_metadata", None) and (usage := message_usage(chunk)) is not None:
-            self._reply_end.usage = (self._reply_end.usage or Usage()) + usage
-        if chunk.additional_kwargs or not isinstance(chunk.content, str) or getattr(chunk, "tool_calls", None):
-            read_other_content(chunk, self._reply_end)
+            end.usage = (end.usage or Usage()) + usage
+        calls = getattr(chunk, "tool_call_chunks", None) or getattr(chunk, "tool_calls", None)
+        if calls or chunk.additional_kwargs or not isinstance(chunk.content, str):
+            read_other_content(chunk, end)
+        text = str(chunk.text)
+        end.chars += len(text)
+        end.full = end.streamed and end.max_chars is not None and end.chars > end.max_chars
         if self._structured is not None:
             self._structured.add(chunk)
             return ""
-        return str(chunk.text)
+        return text
 
     def whole(self, output: Any) -> tuple[str, Reply]:
         """The text of an output that came at once, and how it ended.
@@ -337,10 +349,10 @@ class ReplyReader:
         """
         if isinstance(output, Exception):
             raise output
-        self._reply_end.streamed = False
+        self.end_of_reply.streamed = False
         if isinstance(output, tuple):
             output, info = output
-            self._reply_end.read_metadata(info)
+            self.end_of_reply.read_metadata(info)
         text = self.add(output).removeprefix(self._echo)
         return text + self.rest, self.end()
 
@@ -357,4 +369,4 @@ class ReplyReader:
         Raises:
             ConnectionError: The stream broke off.
         """
-        return self._reply_end.reply(None if self._structured is None else self._structured.titles)
+        return self.end_of_reply.reply(None if self._structured is None else self._structured.titles)

@@ -81,10 +81,10 @@ class AnswerRunnable(WholeAnswers[Output]):
         `close` on the iterator cancels all calls, and returns when they have ended.
         """
         (config,) = self._configs(config, 1)
-        root = self._root(config, input)
-        tap = _tap(root)
         total = self._nothing
+        root = self._root(config, input)
         try:
+            tap = _tap(root)
             child = patch_config(config, callbacks=root.get_child())
             with contextlib.closing(self._parts(input, child, kwargs)) as own:
                 for chunk in own if tap is None else tap.tap_output_iter(root.run_id, own):
@@ -103,10 +103,10 @@ class AnswerRunnable(WholeAnswers[Output]):
     async def astream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> AsyncIterator[Output]:
         """Async twin of `stream`."""
         (config,) = self._configs(config, 1)
-        root = await self._aroot(config, input)
-        tap = _tap(root)
         total = self._nothing
+        root = await self._aroot(config, input)
         try:
+            tap = _tap(root)
             child = patch_config(config, callbacks=root.get_child())
             async with contextlib.aclosing(self._aparts(input, child, kwargs)) as own:
                 async for chunk in own if tap is None else tap.tap_output_aiter(root.run_id, own):

@@ -256,6 +256,10 @@ def read_other_content(message: BaseMessage, end: ReplyEnd) -> None:
             refusal = refusal or own.get("refusal") or "no reason given"
         else:
             reasoning, media = reasoning or kind in _REASONING, media or kind in _MEDIA
+            if kind in _REASONING:
+                end.chars += sum(len(own[name]) for name in _REASONING & own.keys() if isinstance(own[name], str))
+    end.chars += sum(len(extras[name]) for name in _REASONING & extras.keys() if isinstance(extras[name], str))
+    end.chars += sum(len(piece.get("args") or "") for piece in getattr(message, "tool_call_chunks", ()))
     end.refusal += str(refusal)
     # A tool call explains why there is no text; reasoning merely comes before text.
     if isinstance(message, AIMessage) and message.tool_calls:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -33,10 +35,11 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
     document order; the tokens of the skeleton and of single points are not streamed.
 
     The agent makes its own model call where the router chooses the direct route; the reason is in the message's
-    `response_metadata`. It also makes it, unchanged, if the request has tools or a response format, if the last message
-    is not a human's, and for model settings that concern the text as a whole, such as `stop` or `max_tokens`: all that
-    are not in `langchain_sot.chat_model.delegation.PER_CALL_SETTINGS`. Middleware after this one in the agent's list
-    sees only these calls.
+    `response_metadata`. A reply without text is asked for again, up to `max_retries` times. The agent also makes the
+    call, unchanged, if the request has tools or a response format, if the last message is not a human's, and for model
+    settings that concern the text as a whole, such as `stop` or `max_tokens`: all that are not in
+    `langchain_sot.chat_model.delegation.PER_CALL_SETTINGS`. Middleware after this one in the agent's list sees only
+    these calls.
 
     Example:
         >>> from langchain.agents import create_agent
@@ -74,7 +77,11 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         model, messages = self._model(request), _messages(request)
         route = model.call_route(messages, **request.model_settings)
         if route.delegated:
-            return _with_reason(handler(request), route)
+            response = handler(request)
+            while (pause := _pause_after(response, request, route)) is not None:
+                time.sleep(pause)
+                response = handler(request)
+            return _with_reason(response, route)
         return _with_agent_name(model.with_route(route).invoke(messages, **request.model_settings))
 
     async def awrap_model_call(
@@ -86,7 +93,11 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         model, messages = self._model(request), _messages(request)
         route = model.call_route(messages, **request.model_settings)
         if route.delegated:
-            return _with_reason(await handler(request), route)
+            response = await handler(request)
+            while (pause := _pause_after(response, request, route)) is not None:
+                await asyncio.sleep(pause)
+                response = await handler(request)
+            return _with_reason(response, route)
         return _with_agent_name(await model.with_route(route).ainvoke(messages, **request.model_settings))
 
     def _model(self, request: ModelRequest) -> SkeletonOfThoughtChatModel:
@@ -104,6 +115,15 @@ def _suits_chain(request: ModelRequest) -> bool:
 def _messages(request: ModelRequest) -> list[BaseMessage]:
     system = request.system_message
     return [*([system] if system is not None else []), *request.messages]
+
+
+def _pause_after(response: ModelResponse | AIMessage, request: ModelRequest, route: CallRoute) -> float | None:
+    """The pause before the agent's own call is made again, because a direct answer has no text; else None."""
+    result = [response] if isinstance(response, AIMessage) else response.result
+    messages = [message for message in result if isinstance(message, AIMessage)]
+    if route.direct is None or len(messages) != 1:
+        return None
+    return route.direct.pause_after(request.model, messages[0])
 
 
 def _with_reason(response: ModelResponse, route: CallRoute) -> ModelResponse | AIMessage:

@@ -275,8 +275,7 @@ class AnswerRun:
     def texts(self) -> Generator[str]:
         """The answer's text as it is written, in document order.
 
-        Text cannot be taken back: after an `AnswerRestarted` the answer follows from its beginning, set apart by the
-        blank line that came before it.
+        After an `AnswerRestarted` the answer follows from its beginning, after a blank line: text cannot be taken back.
         """
         with contextlib.closing(self.events()) as events:
             for event in events:
@@ -373,7 +372,7 @@ class AnswerRun:
             llm = self._config.writer(call.stage)
             if self._config.multimodal:
                 call = self._contexts.with_media(call)
-            reader = ResponseReader(llm.reasons)
+            reader = ResponseReader(llm.reasons, call.max_chars)
             if not self._streamed(call):
                 text, reply = reader.whole(response := llm.whole(call))
                 pieces.append(text)
@@ -388,6 +387,8 @@ class AnswerRun:
                     if call.stage == "direct":
                         self.direct_response = response
                     yield pieces[-1]
+                    if reader.end_of_reply.full:
+                        break
             yield reader.reply
 
     async def _aopen(self, call: Call, position: int) -> AsyncIterator[str | Reply]:
@@ -399,7 +400,7 @@ class AnswerRun:
             llm = self._config.writer(call.stage)
             if self._config.multimodal:
                 call = self._contexts.with_media(call)
-            reader = ResponseReader(llm.reasons)
+            reader = ResponseReader(llm.reasons, call.max_chars)
             if not self._streamed(call):
                 text, reply = reader.whole(response := await llm.awhole(call))
                 pieces.append(text)
@@ -414,6 +415,8 @@ class AnswerRun:
                     if call.stage == "direct":
                         self.direct_response = response
                     yield pieces[-1]
+                    if reader.end_of_reply.full:
+                        break
             yield reader.reply
 
     @property

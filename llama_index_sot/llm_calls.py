@@ -338,16 +338,21 @@ class ResponseReader:
 
     Args:
         reasons: Whether the LLM's streams have finish reasons.
+        max_chars: The most characters of a stream.
+
+    Attributes:
+        end_of_reply: The end of the call so far; once it is `full`, the stream is to be left.
     """
 
-    def __init__(self, reasons: FinishReasons) -> None:
+    def __init__(self, reasons: FinishReasons, max_chars: int | None = None) -> None:
         self._text = ""
-        self._end = ReplyEnd(reasons=reasons)
+        self._hidden = 0
+        self.end_of_reply = ReplyEnd(reasons=reasons, max_chars=max_chars)
         self._promised = False
 
     def whole(self, response: ChatResponse | CompletionResponse) -> tuple[str, Reply]:
         """The text and the end of a response that came at once."""
-        self._end.streamed = False
+        self.end_of_reply.streamed = False
         self._read_end(response)
         text = _text(response)
         if not text:
@@ -365,6 +370,9 @@ class ResponseReader:
         if not delta:
             self._read_other_content(response)
         self._text += delta
+        end = self.end_of_reply
+        end.chars = len(self._text) + self._hidden
+        end.full = end.max_chars is not None and end.chars > end.max_chars
         return delta
 
     @property
@@ -374,12 +382,12 @@ class ResponseReader:
         Raises:
             ConnectionError: The stream broke off. Some clients end it without an error then.
         """
-        end = self._end
+        end = self.end_of_reply
         end.cut = end.finish_reason is None and self._promised
         return end.reply()
 
     def _read_end(self, response: ChatResponse | CompletionResponse) -> None:
-        raw, end = response.raw, self._end
+        raw, end = response.raw, self.end_of_reply
         if (raw is None or (isinstance(raw, dict) and not raw)) and not response.additional_kwargs:
             return  # most pieces of a stream
         usage = read_usage(_get(raw, "usage") or _get(raw, "usage_metadata") or raw)
@@ -397,7 +405,7 @@ class ResponseReader:
 
     def _read_other_content(self, response: ChatResponse | CompletionResponse) -> None:
         """Notes in `end` the other content of a response: a refusal, tool calls, media, reasoning."""
-        end, own = self._end, response.additional_kwargs
+        end, own = self.end_of_reply, response.additional_kwargs
         message = response.message if isinstance(response, ChatResponse) else ChatMessage()
         extras = {**own, **message.additional_kwargs}
         choice = next(iter(_get(response.raw, "choices") or ()), None)
@@ -410,6 +418,11 @@ class ResponseReader:
             end.instead = "other content"
         elif kinds & _REASONING or any(map(extras.get, _REASONING)):
             end.instead = end.instead or "reasoning"
+            # Blocks have the reasoning so far, deltas the next piece of it.
+            so_far = sum(
+                len(str(_get(block, "content") or "")) for block in message.blocks if block.block_type in _REASONING
+            )
+            self._hidden = max(so_far, self._hidden + len(str(extras.get("thinking_delta") or "")))
 
 
 def _finish_reason(raw: Any) -> str | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Literal
 
 from llama_index.core.base.base_selector import BaseSelector, SelectorResult, SingleSelection
@@ -107,6 +108,15 @@ def _decide(router: BoundRouter) -> RouteDecision:
         asyncio.get_running_loop()
     except RuntimeError:
         return router.decide()
-    # A notebook has a running loop: an async router needs another one, in a thread.
-    with ThreadPoolExecutor(1, thread_name_prefix="sot-route") as threads:
-        return threads.submit(contextvars.copy_context().run, router.decide).result()
+    # A notebook has a running loop: an async router needs another one, in a thread. After Ctrl-C nothing waits for it.
+    decision: Future[RouteDecision] = Future()
+
+    def work() -> None:
+        try:
+            decision.set_result(router.decide())
+        except BaseException as error:  # raised in the caller's thread
+            decision.set_exception(error)
+
+    context = contextvars.copy_context()
+    threading.Thread(target=context.run, args=(work,), name="sot-route", daemon=True).start()
+    return decision.result()

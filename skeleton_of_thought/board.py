@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from skeleton_of_thought.adapters.finish_reasons import CUT
 from skeleton_of_thought.errors import InvalidInput, PointTimeout
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event, SourcesDone
-from skeleton_of_thought.ledger import CUT, End, Key, Ledger, Text
+from skeleton_of_thought.ledger import End, Key, Ledger, Text
 from skeleton_of_thought.parsing.mark import replace_surrogates
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.text.assembly import PrefillEcho
@@ -76,9 +77,8 @@ class CallFlow(ABC):
                 text = echo.feed(text)
             self._read(call, text if text.isascii() else replace_surrogates(text))
             if cut and call_id in self._ledger.calls:
-                rest = self._close(call)
                 self._actions.append(Cancel(call.id))
-                self._end(call, rest, Reply(finish_reason=CUT))
+                self._end(call, self._close(call), Reply(finish_reason=CUT))
         return self._actions
 
     def done(self, call_id: int, reply: Reply | None = None, now: float = 0.0) -> list[Action]:

@@ -7,9 +7,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
+from skeleton_of_thought.adapters.finish_reasons import CUT
 from skeleton_of_thought.errors import PointError, error_text
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
-from skeleton_of_thought.ledger import CUT, Ledger
+from skeleton_of_thought.ledger import Ledger
 from skeleton_of_thought.parsing.parser import SkeletonWriting
 from skeleton_of_thought.restarts import void_text
 from skeleton_of_thought.settings import Settings

@@ -11,12 +11,11 @@ from collections.abc import Callable, Collection
 from typing import Any, get_args
 
 from skeleton_of_thought import events
-from skeleton_of_thought.adapters.finish_reasons import FAILED, FINAL, describe_failure, reply_error
+from skeleton_of_thought.adapters.finish_reasons import CUT, FAILED, FINAL, describe_failure, reply_error
 from skeleton_of_thought.adapters.replies import BROKEN_OFF, ending, lacks_text
 from skeleton_of_thought.board import Action
 from skeleton_of_thought.draft import REPEATED, Draft, PointWriting
 from skeleton_of_thought.errors import InvalidInput, ReplyError
-from skeleton_of_thought.ledger import CUT
 from skeleton_of_thought.parsing.mark import replace_surrogates
 from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton, first_titles, without_reasoning
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet

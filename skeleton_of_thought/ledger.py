@@ -9,10 +9,7 @@ from typing import Protocol
 from skeleton_of_thought.text.assembly import PrefillEcho
 from skeleton_of_thought.types import Call, Decoding, Point, Reply, Span, Stage, Usage
 
-__all__ = ["CUT", "End", "Key", "Ledger", "PointCalls", "Text"]
-
-CUT = "max_chars"
-"""The finish reason of a text that was ended because it had as many characters as the settings allow."""
+__all__ = ["End", "Key", "Ledger", "PointCalls", "Text"]
 
 Key = tuple[int, int]
 """The position of a flow, and the id of one of its calls."""

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from functools import partial
 
 from skeleton_of_thought import events
-from skeleton_of_thought.adapters.finish_reasons import FAILED, FINAL, reply_error
+from skeleton_of_thought.adapters.finish_reasons import CUT, FAILED, FINAL, reply_error
 from skeleton_of_thought.adapters.replies import ending
 from skeleton_of_thought.board import CallFlow
 from skeleton_of_thought.draft import Draft
 from skeleton_of_thought.errors import MergeError
-from skeleton_of_thought.ledger import CUT
 from skeleton_of_thought.restarts import restart_answer, void_merge, void_text
 from skeleton_of_thought.templates import AnswerPrompts
 from skeleton_of_thought.text.assembly import POINT_BREAK, WholeText

@@ -21,6 +21,7 @@ from langchain_sot.models.resolution import ChainModels, find_model
 from langchain_sot.plan import AnswerPlan
 from langchain_sot.routers import ChildRunRouter
 from skeleton_of_thought.adapters.as_model import DirectRecord, KnownDecision
+from skeleton_of_thought.adapters.finish_reasons import CUT
 from skeleton_of_thought.adapters.replies import FinishReasons, ReplyEnd, aclosing_stream, closing_stream
 from skeleton_of_thought.routers.base import decide_at_once
 from skeleton_of_thought.types import Conversation
@@ -45,9 +46,10 @@ class DirectAnswer(DirectRecord):
 
     def message(self, message: AIMessage) -> AIMessage:
         """The whole message with the decision in its metadata; completes the answer."""
-        self.count(str(message.text), message_usage(message))
+        text = str(message.text)
+        shown = self.count(text, message_usage(message))
         self.end()
-        return self._annotated(message)
+        return self._annotated(message if shown == text else self._cut(message, shown))
 
     def pause_after(self, llm: Runnable[Any, Any], message: AIMessage) -> float | None:
         """The pause before the call is made again; None after a whole message.
@@ -62,11 +64,19 @@ class DirectAnswer(DirectRecord):
 
     def reader(self, llm: Runnable[Any, Any]) -> ReplyReader:
         """Reads the end of one reply."""
-        return ReplyReader(ReplyEnd(reasons=FinishReasons.of(find_model(llm))))
+        end = ReplyEnd(reasons=FinishReasons.of(find_model(llm)), max_chars=self.settings.max_answer_chars)
+        return ReplyReader(end)
 
-    def chunks(self, chunk: AIMessageChunk) -> list[AIMessageChunk]:
-        """The chunks that may show now. The first one gets the decision into its metadata."""
-        self.count(str(chunk.text), message_usage(chunk))
+    def chunks(self, chunk: AIMessageChunk, *, last: bool) -> list[AIMessageChunk]:
+        """The chunks that may show now. The first one gets the decision into its metadata.
+
+        Args:
+            chunk: The next chunk.
+            last: Whether the answer is cut here.
+        """
+        shown = self.count(str(chunk.text), message_usage(chunk))
+        if last:
+            chunk = self._cut(chunk, shown)
         self._held.append(chunk)
         has_content = str(chunk.text).strip() or not isinstance(chunk.content, str)
         if not (self.shown or has_content or chunk.additional_kwargs or chunk.tool_call_chunks):
@@ -80,6 +90,12 @@ class DirectAnswer(DirectRecord):
             return []
         shown, self.shown = self.shown, True
         return held if shown else [self._annotated(held[0]), *held[1:]]
+
+    def _cut(self, message: _M, text: str) -> _M:
+        self.warn_of_cut()
+        metadata = {**message.response_metadata, "finish_reason": CUT}
+        content = message.content if str(message.text) == text else text
+        return message.model_copy(update={"content": content, "response_metadata": metadata})
 
     def _annotated(self, message: _M) -> _M:
         about = {"route": "direct", "reason": self.decision.reason, "skeleton": [], "errors": {}}
@@ -144,7 +160,9 @@ class CallRoute:
                 reader = direct.reader(llm)
                 for output in outputs:
                     reader.add(output)
-                    yield from direct.chunks(as_chunk(output))
+                    yield from direct.chunks(as_chunk(output), last=reader.end_of_reply.full)
+                    if reader.end_of_reply.full:
+                        break
             pause = direct.pause(reader.end())
             yield from direct.rest(pause)
             config = _as_another_run(config)
@@ -166,8 +184,10 @@ class CallRoute:
                         yield as_chunk(output)
                         continue
                     reader.add(output)
-                    for chunk in self.direct.chunks(as_chunk(output)):
+                    for chunk in self.direct.chunks(as_chunk(output), last=reader.end_of_reply.full):
                         yield chunk
+                    if reader.end_of_reply.full:
+                        break
             if reader is None or self.direct is None:
                 return
             pause = self.direct.pause(reader.end())

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse, MessageRole, TextBlock
 from llama_index.core.schema import QueryBundle
 
 from llama_index_sot.answer import AnswerConfig, AnswerRun
@@ -19,6 +19,7 @@ from llama_index_sot.skeleton_llm.events import USAGE_KEYS, CallEvents
 from llama_index_sot.skeleton_llm.inputs import LLMInput
 from llama_index_sot.templates import TemplateRouter
 from skeleton_of_thought.adapters.as_model import DirectRecord, KnownDecision
+from skeleton_of_thought.adapters.finish_reasons import CUT
 from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
 from skeleton_of_thought.routers.base import decide_at_once
 from skeleton_of_thought.types import Message, Usage
@@ -129,9 +130,10 @@ class LLMCall:
         if (record := self._record) is None:
             return self._fitting(response)
         text, reply = ResponseReader(self._llm.reasons).whole(response)
-        record.count(text, reply.usage)
+        shown = record.count(text, reply.usage)
         record.end()
-        return self._fitting(_with_decision(response, record))
+        response = _with_decision(response, record)
+        return self._fitting(response if shown == text else _cut(response, record))
 
     def _fitting(self, response: LLMResponse) -> LLMResponse:
         """The response in the form of the method: an engine gets the prompt of a completion as messages."""
@@ -180,10 +182,13 @@ class LLMCall:
         Responses are held back as long as they have no content.
         """
         while True:
-            reader, held = ResponseReader(self._llm.reasons), _Held(record)
+            reader, held = self._reader(record), _Held(record)
             with closing_stream(responses):
                 for response in responses:
-                    yield from held.add(response, reader.add(response))
+                    text = reader.add(response)
+                    yield from held.add(response, text, last=reader.end_of_reply.full)
+                    if reader.end_of_reply.full:
+                        break
             reply = reader.reply
             record.count("", reply.usage)
             if (pause := record.pause(reply)) is None:
@@ -204,6 +209,9 @@ class LLMCall:
                 responses = await self._astream()
                 source = responses if self._record is None else self._arecorded(responses, self._record)
         return self._awatched(source)
+
+    def _reader(self, record: DirectRecord) -> ResponseReader:
+        return ResponseReader(self._llm.reasons, record.settings.max_answer_chars)
 
     async def _astream(self) -> AsyncIterator[LLMResponse]:
         if self._is_async("astream_"):
@@ -234,11 +242,14 @@ class LLMCall:
     ) -> AsyncGenerator[LLMResponse, None]:
         """Async twin of `_recorded`."""
         while True:
-            reader, held = ResponseReader(self._llm.reasons), _Held(record)
+            reader, held = self._reader(record), _Held(record)
             async with aclosing_stream(responses):
                 async for response in responses:
-                    for shown in held.add(response, reader.add(response)):
+                    text = reader.add(response)
+                    for shown in held.add(response, text, last=reader.end_of_reply.full):
                         yield shown
+                    if reader.end_of_reply.full:
+                        break
             reply = reader.reply
             record.count("", reply.usage)
             if (pause := record.pause(reply)) is None:
@@ -290,9 +301,15 @@ class _Held:
         self._record = record
         self._responses: list[LLMResponse] = []
 
-    def add(self, response: LLMResponse, text: str) -> list[LLMResponse]:
-        """Takes the next response with its new text; returns those that may show now."""
-        self._record.count(text, None)
+    def add(self, response: LLMResponse, text: str, *, last: bool) -> list[LLMResponse]:
+        """Takes the next response with its new text; returns those that may show now.
+
+        Args:
+            response: The response.
+            text: Its new text.
+            last: Whether the answer is cut here.
+        """
+        shown = self._record.count(text, None)
         self._responses.append(response)
         has_content = bool(text.strip() or response.additional_kwargs.keys() - USAGE_KEYS)
         if isinstance(response, ChatResponse):
@@ -300,7 +317,10 @@ class _Held:
             has_content = has_content or bool(message.additional_kwargs)
             has_content = has_content or any(block.block_type != "text" for block in message.blocks)
         self._record.shown = self._record.shown or has_content
-        return self.rest() if self._record.shown else []
+        if not self._record.shown:
+            return []
+        responses = self.rest()
+        return [*responses[:-1], _cut(responses[-1], self._record, shown)] if last else responses
 
     def rest(self) -> list[LLMResponse]:
         """The responses that were held back."""
@@ -312,6 +332,17 @@ def _with_decision(response: LLMResponse, record: DirectRecord) -> LLMResponse:
     decision = dataclasses.asdict(record.decision)
     sot = {"route": "direct", "reason": record.decision.reason, "decision": decision, "points": []}
     return response.model_copy(update={"additional_kwargs": {**response.additional_kwargs, "sot": sot}})
+
+
+def _cut(response: LLMResponse, record: DirectRecord, delta: str | None = None) -> LLMResponse:
+    """The response with the text that `max_answer_chars` allows; for a stream with the part of it that is new."""
+    record.warn_of_cut()
+    sot = {**response.additional_kwargs["sot"], "finish_reason": CUT}
+    fields = {"delta": delta, "additional_kwargs": {**response.additional_kwargs, "sot": sot}}
+    if isinstance(response, ChatResponse):
+        message = response.message.model_copy(update={"blocks": [TextBlock(text=record.text)]})
+        return response.model_copy(update={**fields, "message": message})
+    return response.model_copy(update={**fields, "text": record.text})
 
 
 def _point(point: Any) -> dict[str, Any]:

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 
 from skeleton_of_thought.adapters import finish_reasons
+from skeleton_of_thought.adapters.finish_reasons import CUT
 from skeleton_of_thought.draft import REPEATED
 from skeleton_of_thought.errors import PointError, SotError
-from skeleton_of_thought.ledger import CUT
 from skeleton_of_thought.routers.base import FAILED
 from skeleton_of_thought.types import Answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Reply, RouteDecision, Span, Timings, Usage
 
 __all__ = ["PER_CALL_SETTINGS", "DirectRecord", "KnownDecision", "suits_points"]
+
+logger = logging.getLogger(__name__)
 
 PER_CALL_SETTINGS = frozenset(
     {
@@ -99,16 +102,35 @@ class DirectRecord:
     _attempt: int = field(default=1, init=False)
     _began: float = field(default_factory=time.perf_counter, init=False)
     _first: float | None = field(default=None, init=False)
+    _chars: int = field(default=0, init=False)
     _text: list[str] = field(default_factory=list, init=False)
     _usage: Usage | None = field(default=None, init=False)
 
-    def count(self, text: str, usage: Usage | None) -> None:
-        """Adds a part of the answer, and the usage that came with it."""
+    def count(self, text: str, usage: Usage | None) -> str:
+        """Adds a part of the answer, and the usage that came with it.
+
+        Returns:
+            The text, or as much of it as `max_answer_chars` allows.
+        """
         if self._first is None:
             self._first = time.perf_counter() - self._began
+        if (most := self.settings.max_answer_chars) is not None:
+            text = text[: most - self._chars]
+        self._chars += len(text)
         self._text.append(text)
         if usage is not None:
             self._usage = (self._usage or Usage()) + usage
+        return text
+
+    @property
+    def text(self) -> str:
+        """The answer so far."""
+        return "".join(self._text)
+
+    def warn_of_cut(self) -> None:
+        """Logs that the answer was cut."""
+        most = self.settings.max_answer_chars
+        logger.warning("The model's reply (direct) was cut at %d characters; see max_answer_chars.", most)
 
     def pause(self, reply: Reply, text: str = "") -> float | None:
         """Seconds after which the call is made again, because its reply has no text; None after a whole reply.
@@ -125,6 +147,7 @@ class DirectRecord:
         if self._attempt > self.settings.max_retries or self.shown:
             raise reply_error(reply)
         self._text.clear()
+        self._chars = 0
         self._attempt += 1
         return self.settings.backoff * 2.0 ** (self._attempt - 2)
 
@@ -133,7 +156,7 @@ class DirectRecord:
         now = time.perf_counter() - self._began
         usage = self._usage or Usage()
         answer = Answer(
-            text="".join(self._text),
+            text=self.text,
             question=self.question,
             route="direct",
             usage=usage,

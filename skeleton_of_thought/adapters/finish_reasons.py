@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from skeleton_of_thought.errors import ReplyError
 from skeleton_of_thought.types import Reply
 
-__all__ = ["FAILED", "FINAL", "FINISH_REASONS", "describe_failure", "reply_error"]
+__all__ = ["CUT", "FAILED", "FINAL", "FINISH_REASONS", "describe_failure", "reply_error"]
 
 _WORDS: Mapping[str, str] = {
     "stop": """
@@ -55,6 +55,10 @@ FAILED = frozenset({"content_filter", "refusal", "error"})
 
 FINAL = frozenset({"content_filter", "refusal", "length", "tool_calls"})
 """Finish reasons that explain a reply without text, and that the same call would most likely have again."""
+
+
+CUT = "max_chars"
+"""The finish reason of a text that was ended because it had as many characters as the settings allow."""
 
 
 def describe_failure(reply: Reply, *, wrote: bool = False) -> tuple[str, str]:

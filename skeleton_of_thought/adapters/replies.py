@@ -20,7 +20,7 @@ reader has text of it. In the end, when no attempt is left:
 | doubtful | again; whole | again; whole | again; whole | whole |
 | a finish reason of `FAILED` | its complete lines; a direct answer | again; failed | failed | whole |
 | that means an error | the same, but without a line: again | again; failed | again; failed | whole |
-| `length` | its complete lines | its text | failed | whole |
+| `length`, or cut by a bound on characters | its complete lines | its text | failed | whole |
 | no text, but a reason for that (`FINAL`) | a direct answer | again; failed | failed | whole |
 | no text, but tool calls or media | again; a direct answer | again; failed | again; failed | whole |
 | no text, and nothing else | again; a direct answer | again; failed | again; failed | again; a `ReplyError` |
@@ -41,7 +41,7 @@ from inspect import isawaitable
 from types import AsyncGeneratorType, CellType, GeneratorType
 from typing import Any, TypeVar
 
-from skeleton_of_thought.adapters.finish_reasons import FINAL, FINISH_REASONS
+from skeleton_of_thought.adapters.finish_reasons import CUT, FINAL, FINISH_REASONS
 from skeleton_of_thought.types import Completion, Decoding, Reply, Usage
 
 __all__ = [
@@ -124,6 +124,9 @@ class ReplyEnd:
         reasons: Whether the model gives finish reasons. If it does not, no reply of it counts as cut.
         refusal: See `Reply`.
         instead: See `Reply`.
+        chars: The characters so far, with those of reasoning and of calls of tools.
+        max_chars: The most characters that are wanted of a stream; None for no limit.
+        full: Whether the stream has more characters than that. Its reader leaves it then, and it has ended by `CUT`.
     """
 
     usage: Usage | None = None
@@ -134,6 +137,9 @@ class ReplyEnd:
     reasons: FinishReasons = field(default_factory=lambda: FinishReasons(seen=True))
     refusal: str = ""
     instead: str = ""
+    chars: int = 0
+    max_chars: int | None = None
+    full: bool = field(default=False, init=False)
     _promised: bool = field(default=False, init=False)
     _stated: bool = field(default=False, init=False)
 
@@ -158,7 +164,9 @@ class ReplyEnd:
             ConnectionError: The stream broke off.
         """
         reasons, doubtful = self.reasons, False
-        if self.finish_reason is not None:
+        if self.full:
+            self.finish_reason = CUT
+        elif self.finish_reason is not None:
             reasons.seen, reasons.at_once = reasons.seen or self.streamed, reasons.at_once or not self.streamed
         elif self.cut and self.usage is None:
             if reasons.seen if self.streamed else reasons.at_once:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import dataclasses
 import inspect
 import logging
+import os
+import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from skeleton_of_thought.errors import InvalidInput, error_text
 from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Usage
@@ -26,6 +32,7 @@ __all__ = [
     "decide_at_once",
     "failure_decision",
     "first_sure",
+    "in_thread",
     "races",
     "report_answer",
     "with_threshold",
@@ -104,8 +111,39 @@ class BoundRouter:
             getattr(self.router, "__call__", None)  # noqa: B004 - the method itself is inspected
         ):
             return _decision(await self.router(self.conversation.question))
-        result = await asyncio.to_thread(self.router, self.conversation.question)
+        result = await in_thread(partial(self.router, self.conversation.question))
         return _decision(await result if inspect.isawaitable(result) else result)
+
+
+_Result = TypeVar("_Result")
+_MOST_THREADS = min(32, (os.cpu_count() or 1) + 4)  # as many as asyncio's own executor has
+_SLOTS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
+
+
+async def in_thread(function: Callable[[], _Result]) -> _Result:
+    """Runs a blocking function in a daemon thread, with the caller's context variables.
+
+    The end of an event loop, and that of the interpreter, waits for the functions in `asyncio.to_thread`: after Ctrl-C
+    a router whose server hangs would keep the program.
+    """
+    loop = asyncio.get_running_loop()
+    async with _SLOTS.setdefault(loop, asyncio.Semaphore(_MOST_THREADS)):
+        ended: asyncio.Queue[tuple[Any, BaseException | None]] = asyncio.Queue()
+
+        def work() -> None:
+            result, error = None, None
+            try:
+                result = function()
+            except BaseException as caught:  # raised in the caller's task
+                error = caught
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                loop.call_soon_threadsafe(ended.put_nowait, (result, error))
+
+        threading.Thread(target=contextvars.copy_context().run, args=(work,), name="sot-route", daemon=True).start()
+        result, error = await ended.get()
+    if error is not None:
+        raise error
+    return cast(_Result, result)
 
 
 def decide_at_once(router: AnyRouter, conversation: Conversation) -> RouteDecision | None:

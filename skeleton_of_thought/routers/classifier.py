@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from statistics import median
@@ -23,6 +23,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.private_tokenizer import private_copy
 from skeleton_of_thought.parsing.mark import replace_surrogates
+from skeleton_of_thought.routers.base import in_thread
 from skeleton_of_thought.routers.measures import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
@@ -118,7 +119,7 @@ class ClassifierRouter:
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`, in a thread."""
-        return await asyncio.to_thread(self.route, conversation)
+        return await in_thread(partial(self.route, conversation))
 
     def scores(self, questions: Sequence[str], *, batch_size: int = 32) -> list[float]:
         """The probability (0 to 1) that a skeleton suits each question, in batches of `batch_size`."""

@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 from skeleton_of_thought.adapters.replies import aclose_stream, close_stream
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.parsing.parser import without_reasoning
+from skeleton_of_thought.routers.base import in_thread
 from skeleton_of_thought.settings import is_whole
 from skeleton_of_thought.types import Conversation, Hints, Message, Prompt, Reply, RouteDecision, Usage
 
@@ -116,7 +117,7 @@ class PromptRouter:
         """Async twin of `route`."""
         prompt = self._prompt(conversation)
         if self._aask is None:
-            return _read(*await asyncio.to_thread(lambda: _collected(self._ask(prompt))))
+            return _read(*await in_thread(lambda: _collected(self._ask(prompt))))
         return _read(*await _acollected(self._aask(prompt)))
 
     def _prompt(self, conversation: Conversation) -> Prompt:

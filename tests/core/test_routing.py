@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 
 import pytest
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.events import Routed
 from skeleton_of_thought.flow import AnswerFlow
-from skeleton_of_thought.routers.base import all_of, any_of, first_sure, with_threshold
+from skeleton_of_thought.routers.base import BoundRouter, all_of, any_of, first_sure, with_threshold
+from skeleton_of_thought.routers.prompt import PromptRouter
 from skeleton_of_thought.types import Answer, Call, Conversation, RouteDecision, Usage
 
 QUESTION = Conversation.of("How do I sleep better?")
@@ -218,3 +221,49 @@ def test_combinations_pass_races_and_answers_on_to_their_routers(around):
     answer = Answer("text", "?", "direct")
     around(inner).observe(answer)
     assert inner.heard == [answer]
+
+
+@pytest.mark.parametrize("router", ["function", "prompt router"])
+def test_the_end_of_a_loop_does_not_wait_for_a_router_that_hangs(router):
+    began, go_on, ended = threading.Event(), threading.Event(), []
+
+    def hangs(_):
+        began.set()
+        go_on.wait(3)
+        ended.append(True)
+        return "NONE"
+
+    async def ask():
+        given = hangs if router == "function" else PromptRouter(hangs)
+        deciding = asyncio.ensure_future(BoundRouter(given, Conversation.of("Why?")).adecide())
+        while not began.is_set():
+            await asyncio.sleep(0)
+        deciding.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await deciding
+
+    asyncio.run(ask())  # ends with the loop's executor
+    assert ended == []
+    go_on.set()
+
+
+async def test_sync_routers_of_many_questions_share_a_few_threads():
+    open_now, peak, lock = 0, 0, threading.Lock()
+
+    def router(question):
+        nonlocal open_now, peak
+        with lock:
+            open_now += 1
+            peak = max(peak, open_now)
+        time.sleep(0.001)
+        with lock:
+            open_now -= 1
+        if question == "17?":
+            raise StopIteration
+        return question == "5?"
+
+    asked = [BoundRouter(router, Conversation.of(f"{i}?")).adecide() for i in range(100)]
+    decisions = await asyncio.gather(*asked, return_exceptions=True)
+    assert [i for i, decision in enumerate(decisions) if isinstance(decision, RuntimeError)] == [17]
+    assert [i for i, decision in enumerate(decisions) if getattr(decision, "use_skeleton", False)] == [5]
+    assert 1 <= peak <= 32

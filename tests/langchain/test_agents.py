@@ -27,7 +27,7 @@ from pydantic import BaseModel, ValidationError
 from typing_extensions import TypedDict
 
 from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtMiddleware, interrupts
-from skeleton_of_thought.errors import InvalidInput, PointError, install_line
+from skeleton_of_thought.errors import InvalidInput, PointError, ReplyError, install_line
 
 TITLES = ["Take breaks", "Drink water", "Move"]
 ANSWER = "1. Take breaks: All about take breaks.\n\n2. Drink water: All about drink water.\n\n3. Move: All about move."
@@ -373,6 +373,29 @@ async def test_requests_unsuitable_for_points_reach_the_handler_unchanged(llm, i
     assert result is reply
     assert given[0] is request
     assert llm.watch.seen == []
+
+
+@pytest.mark.parametrize(("replies", "calls"), [(["", "Just so."], 2), (["", " "], 2), (["Just so."], 1)])
+async def test_an_empty_direct_answer_of_the_agent_is_asked_for_again(kit, is_async, replies, calls):
+    left = iter(replies)
+    llm = kit.Chat(script=lambda seen: [next(left)])
+    agent = create_agent(llm, middleware=[SkeletonOfThoughtMiddleware(backoff=0)])
+    question = {"messages": [HumanMessage("What is 17 * 4?")]}
+    if replies[-1].strip():
+        message = (await run(agent, question, is_async=is_async))["messages"][-1]
+        assert (message.text, message.response_metadata["route"]) == ("Just so.", "direct")
+    else:
+        with pytest.raises(ReplyError):
+            await run(agent, question, is_async=is_async)
+    assert len(llm.watch.seen) == calls
+
+
+async def test_a_long_direct_answer_of_the_agent_is_cut(kit, is_async):
+    agent = create_agent(
+        kit.Chat(script=lambda seen: ["word " * 100]), middleware=[SkeletonOfThoughtMiddleware(max_answer_chars=9)]
+    )
+    message = (await run(agent, {"messages": [HumanMessage("What is 17 * 4?")]}, is_async=is_async))["messages"][-1]
+    assert (message.text, message.response_metadata["finish_reason"]) == ("word word", "max_chars")
 
 
 class Hotter(AgentMiddleware):

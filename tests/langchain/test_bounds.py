@@ -8,12 +8,17 @@ import threading
 
 import pytest
 from always import skeleton_chain
+from langchain_core.language_models import BaseChatModel
 from langchain_core.load import dumpd
+from langchain_core.messages import AIMessageChunk
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import ConfigurableField
 
 from langchain_sot.loading import load_chain
 from skeleton_of_thought.budget import default_limit
+from skeleton_of_thought.errors import ReplyError, SkeletonError
 from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.types import RouteDecision
 
 LONG = "word " * 4000
 ENDLESS = itertools.repeat("word ")
@@ -61,6 +66,107 @@ async def test_the_chat_model_reports_a_cut(kit):
     assert "".join(chunk.text for chunk in chunks).count("word") == 20
     assert [chunk.response_metadata["finish_reason"] for chunk in chunks if chunk.response_metadata][-1] == "max_chars"
     assert llm.watch.open == 0
+
+
+# --- answers that the chat model passes on, and text that is hidden in other fields --------------------
+
+
+class DecidesAtOnce:
+    def at_once(self, conversation):
+        return RouteDecision(False, reason="by rule")
+
+    def route(self, conversation):
+        return self.at_once(conversation)
+
+    async def aroute(self, conversation):
+        return self.at_once(conversation)
+
+
+def passing_on(llm, **settings):
+    return skeleton_chain(llm=llm, router=DecidesAtOnce(), backoff=0, **settings).as_chat_model()
+
+
+async def test_a_direct_answer_that_is_passed_on_is_cut(kit, way, caplog):
+    llm = scripted(kit, direct=LONG)
+    message = await way(passing_on(llm, max_answer_chars=999), "Why?")
+    assert (message.text, message.response_metadata["finish_reason"]) == (LONG[:999], "max_chars")
+    assert message.response_metadata["route"] == "direct"
+    assert caplog.text.count("was cut at 999 characters; see max_answer_chars") == 1
+    assert llm.watch.open == 0
+
+
+async def test_a_direct_answer_as_long_as_the_limit_is_whole(kit, way, caplog):
+    message = await way(passing_on(scripted(kit, direct="x" * 999), max_answer_chars=999), "Why?")
+    assert (message.text, message.response_metadata["finish_reason"]) == ("x" * 999, "stop")
+    assert caplog.text == ""
+
+
+async def test_an_endless_direct_answer_that_is_passed_on_ends(kit):
+    llm = scripted(kit, direct=ENDLESS)
+    model = passing_on(llm, max_answer_chars=702)
+    assert "".join(chunk.text for chunk in model.stream("Why?")) == LONG[:702]
+    assert "".join([chunk.text async for chunk in model.astream("Why?")]) == LONG[:702]
+    assert llm.watch.open == 0
+
+
+class Hidden(BaseChatModel):
+    """A chat model whose stream has chunks of this kind, many more than anybody wants."""
+
+    fields: dict
+    made: int = 0
+
+    @property
+    def _llm_type(self):
+        return "hidden"
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        raise AssertionError("only streams are tested")
+
+    def _stream(self, messages, stop=None, run_manager=None, **kwargs):
+        for _ in range(1000):
+            self.made += 1
+            yield ChatGenerationChunk(message=AIMessageChunk(**{"content": "", **self.fields}))
+
+    def bind_tools(self, tools, **kwargs):
+        return self.bind(**kwargs)
+
+
+async def read(runnable, method):
+    if method == "stream":
+        return list(runnable.stream("Why?"))
+    return [chunk async for chunk in runnable.astream("Why?")]
+
+
+THOUGHT = "hm " * 10
+HIDDEN = {
+    "reasoning": {"additional_kwargs": {"reasoning_content": THOUGHT}},
+    "a block of thinking": {"content": [{"type": "thinking", "thinking": THOUGHT, "index": 0}]},
+    "a block of reasoning": {"content": [{"type": "reasoning", "reasoning": THOUGHT, "index": 0}]},
+    "a tool call": {"tool_call_chunks": [{"name": None, "args": "[" * 30, "id": None, "index": 0}]},
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+@pytest.mark.parametrize("passed_on", [False, True])
+@pytest.mark.parametrize("method", ["stream", "astream"])
+async def test_an_answer_that_never_comes_to_its_text_ends(name, passed_on, method):
+    llm = Hidden(fields=HIDDEN[name])
+    router = DecidesAtOnce() if passed_on else lambda question: False
+    model = skeleton_chain(llm=llm, router=router, max_retries=0, max_answer_chars=900).as_chat_model()
+    with pytest.raises(ReplyError):
+        await read(model, method)
+    assert llm.made == 31
+
+
+@pytest.mark.parametrize("method", ["stream", "astream"])
+async def test_a_structured_skeleton_that_never_ends_is_cut(kit, method):
+    piece = {"name": None, "args": '"Sleep well", ', "id": None, "index": 0}
+    llm, other = Hidden(fields={"tool_call_chunks": [piece]}), scripted(kit)
+    settings = {"skeleton_mode": "structured", "on_empty_skeleton": "raise", "max_skeleton_chars": 500}
+    chain = skeleton_chain(llm=llm, point_llm=other, **settings)
+    with pytest.raises(SkeletonError):
+        await read(chain, method)
+    assert llm.made == 36
 
 
 def test_the_limits_are_configurable(kit):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 
 import pytest
 from llama_index.core.llms import MockLLM
@@ -143,3 +145,26 @@ def test_it_has_no_prompts(kit):
     assert engine.query(FACT).response == f"Plainly: {FACT}"
     with pytest.raises(ValueError, match="no prompts to update"):
         selector.update_prompts({"prompt": None})
+
+
+def test_nothing_waits_for_a_router_after_an_interrupt():
+    began, go_on, ended = threading.Event(), threading.Event(), []
+
+    async def hangs(query):
+        began.set()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        go_on.wait(3)
+        ended.append(query)
+        return False
+
+    async def select():
+        return SkeletonOfThoughtSelector(hangs).select(CHOICES, LIST)
+
+    loop = asyncio.new_event_loop()  # not `asyncio.run`, which turns the signal into a cancellation
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(select())
+        assert (began.is_set(), ended) == (True, [])
+    finally:
+        go_on.set()
+        loop.close()
