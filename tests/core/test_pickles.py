@@ -230,6 +230,39 @@ def test_sources_that_cannot_be_pickled_do_not_keep_an_error_from_travelling():
     assert again.client.startswith("<")
 
 
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("depth", [200, 500, 100_000])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_attributes_that_are_nested_too_deep_do_not_keep_an_error_from_travelling(depth, protocol):
+    error = point_error(ValueError(nested(depth)), inner=limited(), sources=("a page", nested(depth)))
+    error.body = {"detail": nested(depth), "code": 7}
+    again = through(error, protocol)
+    assert again.args == error.args
+    assert again.answer.expansions[0] == error.answer.expansions[0]
+    assert (again.answer.text, repr(again.answer.errors[2])) == (error.answer.text, "StatusError('slow down')")
+    assert again.body == error.body if depth == 200 else isinstance(again.body, (str, dict))
+    assert again.__cause__ is not None
+    assert copy.deepcopy(error).answer.text == copy.copy(error).answer.text == error.answer.text
+
+
+def test_an_error_within_errors_travels_in_little_space():
+    error: Exception = limited("first")
+    sizes = []
+    for _ in range(12):
+        error = point_error(error, inner=error)
+        sizes.append(len(pickle.dumps(error)))
+    again = pickle.loads(pickle.dumps(error))
+    assert all(type(each) is PointError for each in chain(again))
+    assert type(again.answer.errors[2].answer.errors[2]) is PointError
+    assert sizes[-1] < 20 * sizes[4]
+
+
 def test_an_answer_says_that_its_sources_cannot_be_pickled():
     with pytest.raises(TypeError, match="lock"):
         pickle.dumps(Answer("a", "q", "direct", sources=(threading.Lock(),)))
