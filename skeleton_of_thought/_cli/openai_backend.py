@@ -156,8 +156,8 @@ class _ChatCompletions:
                     if delta is None:
                         continue
                     end.refusal += getattr(delta, "refusal", None) or ""
-                    if delta.content:
-                        yield delta.content
+                    if text := delta.content:
+                        yield text if type(text) is str else _text_of_parts(text)
                     elif delta.tool_calls:
                         end.instead = "tool calls"
                     elif getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None):
@@ -193,6 +193,17 @@ class _ChatCompletions:
                     self._continue_option = {}
                 else:
                     raise
+
+
+def _text_of_parts(content: Any) -> str:
+    """The text of content in parts, as servers of some models that reason send it; the reasoning is left out.
+
+    Raises:
+        TypeError: The content is neither text nor parts.
+    """
+    if not isinstance(content, list):
+        raise TypeError(f"its text is of the type {type(content).__name__}")
+    return "".join(part["text"] for part in content if part["type"] == "text")
 
 
 async def _continues(client: openai.AsyncOpenAI, chat: _ChatCompletions, model: str) -> bool:
