@@ -27,7 +27,7 @@ from skeleton_of_thought.types import Call, Prompt, Reply
 if TYPE_CHECKING:
     import openai
 
-__all__ = ["check_address", "openai_backend"]
+__all__ = ["check_address", "openai_backend", "without_login"]
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,13 @@ def openai_backend(
     return ModelBackend(model, open_call, prefill=prefilled_stages(continues), explain=explain, close=close)
 
 
+def without_login(url: str) -> str:
+    """An address that may not be valid, with `***` in place of a login."""
+    login, at, host = url.rpartition("@")
+    scheme, mark, _ = login.partition("://")
+    return f"{scheme + mark if mark else ''}***@{host}" if at else url
+
+
 def check_address(url: str, what: str) -> None:
     """Checks the address of a server.
 
@@ -115,7 +122,7 @@ def _client(base_url: str | None) -> tuple[openai.AsyncOpenAI, bool]:
         raise MissingExtra("Models of the form openai:NAME need the openai SDK", "openai") from error
     url = base_url or os.environ.get("OPENAI_BASE_URL") or None
     if url is not None:
-        check_address(url, f"The server's address {url!r}" + ("" if base_url else " in OPENAI_BASE_URL"))
+        check_address(url, f"The server's address {without_login(url)!r}" + ("" if base_url else " in OPENAI_BASE_URL"))
     key = os.environ.get("OPENAI_API_KEY")
     if not key and url is None:
         raise InvalidInput(
@@ -125,7 +132,9 @@ def _client(base_url: str | None) -> tuple[openai.AsyncOpenAI, bool]:
         # Few other servers want a key, but the SDK always does.
         return openai.AsyncOpenAI(api_key=key or "none", base_url=url), url is not None
     except httpx.InvalidURL as error:
-        raise InvalidInput(f"The server's address {url!r} cannot be used: its host or port is not valid.") from error
+        raise InvalidInput(
+            f"The server's address {without_login(url or '')!r} cannot be used: its host or port is not valid."
+        ) from error
 
 
 class _ChatCompletions:
