@@ -23,11 +23,14 @@ __all__ = ["Portable", "PortableError"]
 _DEPTH = 8
 """The most causes of an error that travel with it."""
 
+_NESTED = 3
+"""The most errors within errors, as attributes, that travel: each repeats its causes, so the work multiplies."""
+
 _LONGEST = 1000
 """The most characters of the text of an object that cannot travel."""
 
 _active = threading.local()
-"""The ids of the errors that this thread is writing: an error that holds itself ends as text."""
+"""The ids of the errors that this thread is writing: an error that holds itself, or too many others, ends as text."""
 
 
 class Portable:
@@ -180,7 +183,7 @@ def _packed(error: BaseException, protocol: int) -> tuple[Any, ...]:
         attributes["__notes__"] = list(map(str, notes))
     name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
     writing: set[int] = vars(_active).setdefault("ids", set())
-    if id(error) in writing:
+    if id(error) in writing or len(writing) == _NESTED:
         return b"", name, _text(error), attributes
     writing.add(id(error))
     try:
@@ -261,6 +264,13 @@ def _travels(value: Any, protocol: int) -> bool:
 
 def _travelling(value: Any, protocol: int) -> Any:
     """The value, with a text in place of each part that cannot be pickled."""
+    try:
+        return _travelling_parts(value, protocol)
+    except RecursionError:  # lists in lists, for example, as a server's JSON may have them
+        return f"<{type(value).__name__}>"
+
+
+def _travelling_parts(value: Any, protocol: int) -> Any:
     value = _wrapped(value)
     if _travels(value, protocol):
         return value

@@ -128,7 +128,8 @@ def explain_openai(error: BaseException, model: str, url: str) -> str:
         return f"The server at {url} rejects this call of the model {model!r}: {one_line(error)}"
     if isinstance(error, openai.APIError | ConnectionError):
         return f"The server at {url} broke off: {one_line(error)}"
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError | TypeError | AttributeError | LookupError | RecursionError):
+        # The SDK takes any JSON, so the mistake shows where a part of it is read.
         return f"The server at {url} sent something that is not a chat completion: {one_line(error)}"
     return one_line(error)
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, TextIO, cast
 from skeleton_of_thought._cli.backend import ModelBackend, Prefill
 from skeleton_of_thought._cli.interrupts import exit_at_once
 from skeleton_of_thought._cli.local_backend import DEMO, local_backend
-from skeleton_of_thought._cli.openai_backend import check_address, openai_backend
+from skeleton_of_thought._cli.openai_backend import check_address, openai_backend, without_login
 from skeleton_of_thought._cli.streams import CommandStream, unwrapped
 from skeleton_of_thought._cli.terminal_text import printable
 from skeleton_of_thought.errors import InvalidInput, ModelLoadError
@@ -108,12 +108,14 @@ class ModelSpec:
     @classmethod
     def _parse_server(cls, text: str) -> ModelSpec:
         name, url = text.removeprefix(_OPENAI), None
+        model, mark, address = text.partition("@")
+        shown = f"{model}{mark}{without_login(address)}"
         if (at := _ADDRESS.search(name)) is not None:
             name, url = name[: at.start()], name[at.end() :].strip()
-            check_address(url, f"The server's address in {text!r}")
+            check_address(url, f"The server's address in {shown!r}")
         if _HOST.search(name):
             raise InvalidInput(
-                f"{text!r} has no server's address that can be used: write openai:NAME@http://host:port/v1, or "
+                f"{shown!r} has no server's address that can be used: write openai:NAME@http://host:port/v1, or "
                 "openai:NAME for OpenAI."
             )
         name = name.strip()

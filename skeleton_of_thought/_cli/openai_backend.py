@@ -27,7 +27,7 @@ from skeleton_of_thought.types import Call, Prompt, Reply
 if TYPE_CHECKING:
     import openai
 
-__all__ = ["check_address", "openai_backend"]
+__all__ = ["check_address", "openai_backend", "without_login"]
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,13 @@ def openai_backend(
     return ModelBackend(model, open_call, prefill=prefilled_stages(continues), explain=explain, close=close)
 
 
+def without_login(url: str) -> str:
+    """An address that may not be valid, with `***` in place of a login."""
+    login, at, host = url.rpartition("@")
+    scheme, mark, _ = login.partition("://")
+    return f"{scheme + mark if mark else ''}***@{host}" if at else url
+
+
 def check_address(url: str, what: str) -> None:
     """Checks the address of a server.
 
@@ -115,7 +122,7 @@ def _client(base_url: str | None) -> tuple[openai.AsyncOpenAI, bool]:
         raise MissingExtra("Models of the form openai:NAME need the openai SDK", "openai") from error
     url = base_url or os.environ.get("OPENAI_BASE_URL") or None
     if url is not None:
-        check_address(url, f"The server's address {url!r}" + ("" if base_url else " in OPENAI_BASE_URL"))
+        check_address(url, f"The server's address {without_login(url)!r}" + ("" if base_url else " in OPENAI_BASE_URL"))
     key = os.environ.get("OPENAI_API_KEY")
     if not key and url is None:
         raise InvalidInput(
@@ -125,7 +132,9 @@ def _client(base_url: str | None) -> tuple[openai.AsyncOpenAI, bool]:
         # Few other servers want a key, but the SDK always does.
         return openai.AsyncOpenAI(api_key=key or "none", base_url=url), url is not None
     except httpx.InvalidURL as error:
-        raise InvalidInput(f"The server's address {url!r} cannot be used: its host or port is not valid.") from error
+        raise InvalidInput(
+            f"The server's address {without_login(url or '')!r} cannot be used: its host or port is not valid."
+        ) from error
 
 
 class _ChatCompletions:
@@ -156,8 +165,8 @@ class _ChatCompletions:
                     if delta is None:
                         continue
                     end.refusal += getattr(delta, "refusal", None) or ""
-                    if delta.content:
-                        yield delta.content
+                    if text := delta.content:
+                        yield text if type(text) is str else _text_of_parts(text)
                     elif delta.tool_calls:
                         end.instead = "tool calls"
                     elif getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None):
@@ -193,6 +202,17 @@ class _ChatCompletions:
                     self._continue_option = {}
                 else:
                     raise
+
+
+def _text_of_parts(content: Any) -> str:
+    """The text of content in parts, as servers of some models that reason send it; the reasoning is left out.
+
+    Raises:
+        TypeError: The content is neither text nor parts.
+    """
+    if not isinstance(content, list):
+        raise TypeError(f"its text is of the type {type(content).__name__}")
+    return "".join(part["text"] for part in content if part["type"] == "text")
 
 
 async def _continues(client: openai.AsyncOpenAI, chat: _ChatCompletions, model: str) -> bool:

@@ -195,8 +195,8 @@ def read_usage(data: Any) -> Usage | None:
     if given is None and written is None:
         return None
     details = ((get(group), name) for group, name in _CACHED)
-    cached = (_getter(group)(name) for group, name in details if group is not None)
-    return Usage(given or 0, written or 0, next((count for count in cached if isinstance(count, int)), 0))
+    cached = (_first_count(_getter(group), (name,)) for group, name in details if group is not None)
+    return Usage(given or 0, written or 0, next((count for count in cached if count is not None), 0))
 
 
 def read_finish_reason(data: Any) -> str | None:
@@ -269,7 +269,7 @@ def _getter(data: Any) -> Callable[[str], Any]:
 
 
 def _first_count(get: Callable[[str], Any], names: tuple[str, ...]) -> int | None:
-    return next((value for name in names if isinstance(value := get(name), int)), None)
+    return next((value for name in names if isinstance(value := get(name), int) and value >= 0), None)
 
 
 # --- closing streams: some iterators have `close` or `aclose`, others have neither ------------------

@@ -326,3 +326,10 @@ def test_a_generator_that_was_read_to_its_end_is_not_searched():
     with closing_stream(stream):
         assert list(stream) == ["a", "b", "c"]
     assert client.closed == 0
+
+
+@pytest.mark.parametrize("count", [-5, "many", 1.5, None, {"a": 1}])
+def test_a_count_of_tokens_that_is_none_is_ignored(count):
+    details = {"prompt_tokens_details": {"cached_tokens": count}}
+    assert read_usage({"prompt_tokens": count, "completion_tokens": 7, **details}) == Usage(0, 7)
+    assert read_usage({"prompt_tokens": count, "completion_tokens": count}) is None

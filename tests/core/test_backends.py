@@ -55,15 +55,37 @@ class Served:
 
 
 TOOL = {"index": 0, "id": "1", "type": "function", "function": {"name": "search", "arguments": "{}"}}
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}
 INSTEAD = {
     "refusal": [{"refusal": "I can"}, {"refusal": "not."}],
     "tools": [{"tool_calls": [TOOL]}],
     "reasoning": [{"reasoning_content": "Well."}],
     "empty": [],
+    "parts": [{"content": [THINKING]}, {"content": [{"type": "text", "text": "Yes."}]}],
 }
 """Replies that have something else than text."""
 WORDS = ("content_filter", "length", "model_length")
 """Finish reasons other than `stop`."""
+
+
+ODD = {
+    "array": "[1, 2]",
+    "text": '"x"',
+    "number": "7",
+    "choices are a mapping": '{"choices": {"a": 1}}',
+    "choices are texts": '{"choices": ["x"]}',
+    "delta is a text": '{"choices": [{"index": 0, "delta": "x"}]}',
+    "content is a number": '{"choices": [{"index": 0, "delta": {"content": 7}}]}',
+    "content is true": '{"choices": [{"index": 0, "delta": {"content": true}}]}',
+    "content is a mapping": '{"choices": [{"index": 0, "delta": {"content": {"a": "b"}}}]}',
+    "parts are numbers": '{"choices": [{"index": 0, "delta": {"content": [7]}}]}',
+    "part has no type": '{"choices": [{"index": 0, "delta": {"content": [{"a": "b"}]}}]}',
+    "part has no text": '{"choices": [{"index": 0, "delta": {"content": [{"type": "text", "text": 7}]}}]}',
+    "refusal is a number": '{"choices": [{"index": 0, "delta": {"refusal": 7}}]}',
+    "deep": '{"choices": ' + "[" * 100_000,
+    "huge number": '{"created": ' + "7" * 5000 + "}",
+}
+"""Chunks that are JSON and no chunks of a chat completion, or nearly JSON."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -130,6 +152,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.chunk([{"index": 0, "delta": {"content": word}, "finish_reason": None}])
         if kind == "no finish":
             return
+        if kind in ODD:
+            self.wfile.write(f"data: {ODD[kind]}\n\n".encode())
         for delta in INSTEAD.get(kind, ()):
             self.chunk([{"index": 0, "delta": delta, "finish_reason": None}])
         self.chunk([{"index": 0, "delta": {}, "finish_reason": kind if kind in WORDS else "stop"}])
@@ -440,6 +464,23 @@ def test_an_error_of_the_server_is_one_clear_line(served, capsys, kind, words):
     assert err.startswith(f"sot: error: The server at {served.url}/ ")
     assert err.count("\n") == 1
     assert words in err
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_a_chunk_that_is_none_fails_its_call_alone(served, capsys, kind):
+    served.faults.append(Fault('under the heading "Second thing"', kind))
+    options = ("--plain", "--retries", "0", "--on-point-error", "placeholder")
+    code, out, err = ask(served, *options, capsys=capsys)
+    assert code == 0
+    assert "Some text of this." in out
+    assert err.startswith("sot: point ")
+    assert f"failed: The server at {served.url}/ sent something that is not a chat completion: " in err
+    assert err.count("\n") == 1
+
+
+def test_content_in_parts_is_read_without_its_reasoning(served, backend):
+    served.faults.append(Fault("hi", "parts"))
+    assert read(backend)[0] == "Yes."
 
 
 @pytest.mark.parametrize("kind", ["401", "500"])

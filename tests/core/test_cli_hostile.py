@@ -280,12 +280,29 @@ def test_the_configuration_is_shown_without_controls_and_passwords(run, monkeypa
         f"openai:m@ftp://me:{SECRET}@host/v1",
         f"https://me:{SECRET}@host/v1",
         f"OpenAI:m@https://me:{SECRET}@host/v1",
+        f"openai:m@me:{SECRET}@host:8000/v1",
+        f"openai:m@//me:{SECRET}@host/v1",
+        f"openai:m@http:me:{SECRET}@host/v1",
+        f"openai:m@http:/me:{SECRET}@host/v1",
+        f"openai:m@http://me:{SECRET} @host/v1",
     ],
 )
 def test_the_password_of_an_address_is_never_shown(run, model):
     code, out, err = run("ask", "-m", model, "--json", "--prefill", "no", "--retries", "0", "Why?", terminal=False)
     assert code in (1, 2)
     assert err.count("\n") == 1
+    assert SECRET not in out + err
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["me:{}@host/v1", "//me:{}@host", "http:me:{}@host", "http:/me:{}@host/v1", "http://me:{} @host", "{}@host"],
+)
+def test_the_password_of_an_address_in_the_environment_is_never_shown(run, monkeypatch, address):
+    monkeypatch.setenv("OPENAI_BASE_URL", address.format(SECRET))
+    code, out, err = run("ask", "-m", "openai:m", "--prefill", "no", "Why?", terminal=False)
+    assert code == 2
+    assert "***@host" in err
     assert SECRET not in out + err
 
 

@@ -230,6 +230,37 @@ def test_sources_that_cannot_be_pickled_do_not_keep_an_error_from_travelling():
     assert again.client.startswith("<")
 
 
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("depth", [200, 500, 100_000])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_attributes_that_are_nested_too_deep_do_not_keep_an_error_from_travelling(depth, protocol):
+    error = point_error(ValueError(nested(depth)), inner=limited(), sources=("a page", nested(depth)))
+    error.body = {"detail": nested(depth), "code": 7}
+    again = through(error, protocol)
+    assert again.args == error.args
+    assert again.answer.expansions[0] == error.answer.expansions[0]
+    assert (again.answer.text, repr(again.answer.errors[2])) == (error.answer.text, "StatusError('slow down')")
+    assert again.body == error.body if depth == 200 else isinstance(again.body, (str, dict))
+    assert again.__cause__ is not None
+    assert copy.deepcopy(error).answer.text == copy.copy(error).answer.text == error.answer.text
+
+
+def test_an_error_within_errors_travels_in_little_space():
+    errors: list[Exception] = [limited("first")]
+    while len(errors) < 11:
+        errors.append(point_error(errors[-1], inner=errors[-1]))
+    assert len(pickle.dumps(errors[10])) < 15 * len(pickle.dumps(errors[5]))  # it was more than 30 times as much
+    again = pickle.loads(pickle.dumps(errors[10]))
+    assert [type(each) for each in chain(again)] == [PointError] * 9
+    assert type(again.answer.errors[2].answer.errors[2]) is PointError
+
+
 def test_an_answer_says_that_its_sources_cannot_be_pickled():
     with pytest.raises(TypeError, match="lock"):
         pickle.dumps(Answer("a", "q", "direct", sources=(threading.Lock(),)))
