@@ -149,5 +149,12 @@ class _PointPrompt:
             context="" if found is None else found.context,
             own_context=self._own is not None and (parsed.keyed is None or parsed.keyed.found is None),
         )
-        text = read_traits(find_model(plan.point_llm)).text
-        return render_text(rendered) if text else convert_messages(rendered)
+        traits = read_traits(find_model(plan.point_llm))
+        if traits.text:
+            return render_text(rendered)
+        if not traits.native:
+            return convert_messages(rendered)
+        # The next step is the caller's model, so the messages say in which texts it reads no special token.
+        *before, last = convert_messages(rendered.exact or rendered)
+        quoted = {"split_special_tokens": list(rendered.quoted)}
+        return [*before, last.model_copy(update={"additional_kwargs": {**last.additional_kwargs, **quoted}})]

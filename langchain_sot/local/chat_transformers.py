@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -82,7 +83,8 @@ class ChatTransformers(BaseChatModel, EngineModel):
             `skeleton_of_thought.local.SamplingParams`.
         generation_config: Values that replace the model's, by name, or a `GenerationConfig`, or `"ignore"`.
         split_special_tokens: True to read no special token in any message; or the texts in which none is read. By
-            default none is read in text of a model or a retriever within the prompts of Skeleton-of-Thought.
+            default none is read in text of a model or a retriever within the prompts of Skeleton-of-Thought. A
+            message may list such texts in its `additional_kwargs`, too.
         max_tokens: The longest completion, in tokens.
         seed: Makes sampling repeatable.
         stop: Strings that end the completion. The text does not include them.
@@ -353,6 +355,9 @@ class ChatTransformers(BaseChatModel, EngineModel):
     def _request(self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]) -> EngineRequest:
         form = {name: kwargs[name] for name in _REPLY_FORM if name in kwargs}
         settings = self._settings(stop, {name: value for name, value in kwargs.items() if name not in form})
+        quoted = [message.additional_kwargs.get("split_special_tokens") or () for message in messages]
+        if any(quoted) and settings["split_special_tokens"] is not True:
+            settings["split_special_tokens"] = [*(settings["split_special_tokens"] or ()), *chain(*quoted)]
         return make_request(self.engine, messages, settings, **form)
 
     def _settings(self, stop: Sequence[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:

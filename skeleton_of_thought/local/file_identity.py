@@ -134,7 +134,8 @@ def digest_of(path: Path) -> str:
 
 def _recorded(record: Path, state: _State) -> str | None:
     try:
-        if not all(map(is_private, (record.parent.parent, record.parent, record))):
+        private = all(map(is_private, (record.parent.parent, record.parent, record)))
+        if not private or not stat.S_ISREG(record.stat().st_mode):  # reading a pipe would wait
             return None
         found = json.loads(record.read_text(encoding="utf-8"))
         digest = found["sha256"] if found["state"] == asdict(state) else None

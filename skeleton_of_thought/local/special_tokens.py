@@ -99,11 +99,20 @@ class SpecialTokenSplitter:
         return marked, tokenize(marked.text, made)
 
     def _changed(self, suspects: list[str], shown: list[str]) -> list[str]:
-        """The words with special tokens of those texts that a template has changed, or does not show."""
+        """The special tokens, and words with some, of those texts that a template has changed or does not show."""
         reader = self._reader()
         lost = [text for text in suspects if not any(text.strip() in own for own in shown)]
-        words = {word for text in lost for word in text.split()}
-        return [word for word in reader.suspects(words) if reader.found(self._private.ids(word, special=False))]
+        if not lost:
+            return []
+        words = reader.suspects({word for text in lost for word in text.split()})
+        found = [word for word in words if reader.found(self._private.ids(word, special=False))]
+        # A template may cut a text, or write it in lower case.
+        names = {name for text in lost for name in reader.names(_squeezed(text))}
+        return [*found, *{name for own in shown for name in reader.names(own) if _squeezed(name) in names}]
+
+
+def _squeezed(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -118,12 +127,14 @@ class TokenReader:
         tokens: The tokens that steer the model, by their ids.
         unknown: The id of unknown text, if it stands for nothing else; an empty set without one.
         first: Finds a character with which the text of one of the tokens may begin.
+        any: Finds the text of one of the tokens, in upper or lower case.
         normalizer: The tokenizer's normalizer; None without one.
     """
 
     tokens: dict[int, AddedToken]
     unknown: frozenset[int]
     first: re.Pattern[str]
+    any: re.Pattern[str]
     normalizer: Any = None
 
     @classmethod
@@ -155,7 +166,19 @@ class TokenReader:
         first = "".join(sorted({re.escape(text[0]) for text in texts if text}))
         named = {getattr(tokenizer, name, None) for name in _ROLES}
         unknown = {id_ for id_ in (getattr(tokenizer, "unk_token_id", None),) if id_ is not None} - named
-        return cls(tokens, frozenset(unknown), re.compile(f"[{first}]" if first else "(?!)"), normalizer)
+        forms = {form for token in tokens.values() for form in (token.content.strip(), _squeezed(token.content))}
+        every = "|".join(map(re.escape, sorted(forms - {""}, key=len, reverse=True)))
+        return cls(
+            tokens,
+            frozenset(unknown),
+            re.compile(f"[{first}]" if first else "(?!)"),
+            re.compile(every or "(?!)", re.IGNORECASE),
+            normalizer,
+        )
+
+    def names(self, text: str) -> list[str]:
+        """The texts of special tokens in a text, in upper or lower case."""
+        return self.any.findall(text)
 
     def suspects(self, texts: Iterable[str]) -> list[str]:
         """Those of the texts that may have a special token."""
@@ -179,33 +202,67 @@ class TokenReader:
 class Substitution:
     """Puts stand-ins in the place of quoted texts: characters that the prompt does not have.
 
+    Quoted texts that overlap somewhere have one stand-in there. So a title that ends with the beginning of a context
+    does not hide the rest of the context.
+
     Args:
         quoted: The texts.
         prompt: The prompt with them, to choose the stand-ins.
     """
 
     def __init__(self, quoted: Iterable[str], prompt: str) -> None:
-        # Templates strip values. A text within a longer one comes after it.
-        texts = sorted({text.strip() for text in quoted} - {""}, key=len, reverse=True)
-        self.by_mark = dict(zip(unused_characters(prompt), texts, strict=False))
-        self._marks = {text: mark for mark, text in self.by_mark.items()}
-        self.texts = texts
-        self._texts = re.compile("|".join(map(re.escape, texts)) or "(?!)")
-        self._every = re.compile(f"[{''.join(self.by_mark)}]" if self.by_mark else "(?!)")
+        self.texts = sorted({text.strip() for text in quoted} - {""})  # templates strip values
+        self.by_mark: dict[str, str] = {}
+        self._marks: dict[str, str] = {}
+        self._free = unused_characters(prompt)
 
     def mark(self, text: str) -> str:
         """A text with stand-ins."""
-        return self._texts.sub(lambda found: self._marks[found[0]], text)
+        pieces, end = [], 0
+        for start, stop in _united(span for part in self.texts for span in _spans(text, part)):
+            pieces += [text[end:start], self._mark_of(text[start:stop])]
+            end = stop
+        return "".join([*pieces, text[end:]])
+
+    def _mark_of(self, piece: str) -> str:
+        if piece not in self._marks:
+            # A prompt with every such character loses the piece.
+            self._marks[piece] = next(self._free, "")
+            self.by_mark[self._marks[piece]] = piece
+        return self._marks[piece]
 
     def restore(self, text: str, change: Change = str) -> str:
         """A text with the quoted ones, changed, in place of their stand-ins."""
-        return self._every.sub(lambda found: change(self.by_mark[found[0]]), text)
+        return "".join([change(self.by_mark[char]) if char in self.by_mark else char for char in text])
+
+
+def _spans(text: str, part: str) -> Iterator[tuple[int, int]]:
+    """The places of a part, those that overlap as one."""
+    start = text.find(part)
+    while start >= 0:
+        last = start
+        while (later := text.rfind(part, last + 1, last + 2 * len(part) - 1)) >= 0:
+            last = later
+        yield start, last + len(part)
+        start = text.find(part, last + len(part))
+
+
+def _united(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans in order, those that overlap as one."""
+    united: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if united and start < united[-1][1]:
+            united[-1] = united[-1][0], max(stop, united[-1][1])
+        else:
+            united.append((start, stop))
+    return united
 
 
 def unused_characters(text: str) -> Iterator[str]:
     """Characters for private use that a text does not have."""
     used = set(text)
-    return (char for char in map(chr, chain(range(0xF0000, 0xFFFFE), range(0xE000, 0xF900))) if char not in used)
+    codes = chain(range(0xF0000, 0xFFFFE), range(0xE000, 0xF900), range(0x100000, 0x10FFFE))
+    return (char for char in map(chr, codes) if char not in used)
 
 
 def _without(
@@ -252,7 +309,7 @@ def _by_stand_ins(
         return None
     backend.encode_special_tokens = False
     encoding = backend.encode(marked, add_special_tokens=False)
-    free = unused_characters("".join((marked, *substitution.by_mark, *substitution.texts)))
+    free = unused_characters("".join((marked, *substitution.by_mark, *substitution.by_mark.values())))
     signs = dict(zip(sorted(set(reader.found(encoding.ids, unknown=True))), free, strict=False))
     pieces, end = [], 0
     for id_, (begin, stop) in zip(encoding.ids, encoding.offsets, strict=True):

@@ -85,6 +85,8 @@ def _problem(folder: Path, source: str, thorough: bool) -> Problem | None:
     for name, state in states.items():
         if reason := distrust(state):
             return Problem(f"{folder.name if name == '.' else name} {reason}", "another user" not in reason)
+    if not stat.S_ISREG((folder / _RECORD).lstat().st_mode):  # reading a pipe would wait
+        return Problem(f"{_RECORD} is no file", True)
     record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
     if record["source"]["sha256"] != source:
         return Problem("it was made from another file", True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Callable
 
 from skeleton_of_thought.parsing.mark import pattern
@@ -43,13 +44,15 @@ SPECIAL = pattern(
 _CODE = re.compile(r"`[^`]*`")
 _FILLERS = "\u115f\u1160\u3164\uffa0"
 """Letters that show nothing."""
+_ROUNDS = 8
+"""How deep special tokens within others leave a title; a space breaks those around them."""
 _MOST_FOLDS = 20_000
 """The most characters whose visible forms are kept."""
 
 
 def break_special_tokens(text: str) -> str:
     """The text with a space in each special token, behind its first character. Invisible characters in it are gone."""
-    return _replaced(text, lambda token, _: f"{token[0]} {token[1:]}")
+    return _replaced(text, lambda token, _: _broken(token))
 
 
 def drop_special_tokens(title: str) -> str:
@@ -57,15 +60,22 @@ def drop_special_tokens(title: str) -> str:
     code = [found.span() for found in _CODE.finditer(title)]
 
     def replaced(token: str, at: int) -> str:
-        return f"{token[0]} {token[1:]}" if any(start < at < end for start, end in code) else " "
+        before = bisect_left(code, (at, 0))
+        return _broken(token) if before and at < code[before - 1][1] else " "
 
     return _replaced(title, replaced)
+
+
+def _broken(token: str) -> str:
+    return f"{token[0]} {token[1:]}"
 
 
 def _replaced(text: str, replacement: Callable[[str, int], str]) -> str:
     """The text with another one in place of each special token; `replacement` gets its visible text and its place."""
     # What stands around a token may be one without it: `<|im_<s>end|>`.
+    rounds = 0
     while SPECIAL.search(text.translate(_FOLDED)):
+        rounds += 1
         shown, places = [], []
         for at, char in enumerate(text):
             for each in char.translate(_FOLDED):
@@ -75,7 +85,8 @@ def _replaced(text: str, replacement: Callable[[str, int], str]) -> str:
         for found in SPECIAL.finditer("".join(shown)):
             start, stop = places[found.start()], places[found.end() - 1] + 1
             token = "".join([char for char in text[start:stop] if char.translate(_FOLDED)])
-            pieces += [text[end:start], replacement(token, start)]
+            # What stands around a broken token is none: tokens within tokens take no time of their square.
+            pieces += [text[end:start], replacement(token, start) if rounds <= _ROUNDS else _broken(token)]
             end = stop
         text = "".join([*pieces, text[end:]])
     return text

@@ -168,3 +168,23 @@ def test_a_prompt_of_an_earlier_version_is_read():
     assert (old, old.quoted, old.exact) == (prompt, (), None)
     evil = prompts(EVIL, EVIL, PromptSet(), True)["point"]
     assert pickle.loads(pickle.dumps(evil)).exact == evil.exact
+
+
+@pytest.mark.parametrize(
+    ("title", "searches"),
+    [("<|im_" * 900 + "a" + "end|>" * 900, 12), ("<|im_" * 3 + "end|>" * 3, 5), ("`<s>" * 900, 3), ("<|" * 3000, 1)],
+)
+def test_tokens_within_tokens_take_few_rounds(title, searches, monkeypatch):
+    calls = []
+
+    class Counted:
+        def search(self, text):
+            calls.append(text)
+            return SPECIAL.search(text)
+
+        finditer = SPECIAL.finditer
+
+    monkeypatch.setattr("skeleton_of_thought.parsing.special_tokens.SPECIAL", Counted())
+    kept = drop_special_tokens(title)
+    assert len(calls) <= searches
+    assert not SPECIAL.search(kept)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from always import skeleton_chain
+from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_sot import ChatTransformers
 from langchain_sot.local.adoption import AdoptedModel
@@ -85,6 +86,27 @@ def test_given_titles_and_text_models_are_covered(local_models):
     with recorded.engine:
         assert [recorded.read(token) for token in SPECIAL] == [0, 0]
         assert any(EVIL in text for text in recorded.texts)
+
+
+def test_a_step_of_a_known_skeleton_reads_none_either(local):
+    own, strict = (ChatTransformers(engine=local.engine, split_special_tokens=given) for given in (None, True))
+    for llm in (own, strict, own.bind(stop=["x"])):
+        step = skeleton_chain(llm=llm).expansion([f"One {EVIL}", "Two"]).steps__["2"]
+        list(step.stream({"question": "How?", "context": EVIL}))
+    assert [local.read(token) for token in SPECIAL] == [0, 0]
+    assert any(EVIL in text for text in local.texts)
+
+
+@pytest.mark.parametrize("changed", ["{{ title | lower }}", "{{ title[:20] }}", "{{ title | replace(' ', '') }}"])
+def test_a_template_that_changes_a_title_lets_no_token_through(local, changed):
+    template = ChatPromptTemplate.from_messages(
+        [("user", "{{ question }}\nWrite of (" + changed + ").")], template_format="jinja2"
+    )
+    chain = skeleton_chain(llm=ChatTransformers(engine=local.engine), point_prompt=template)
+    chain.expansion(["A <|TURN|> b" if "lower" in changed else "A <|turn|> b and more", "Two"]).invoke("How?")
+    asked = [ids for ids, text in zip(local.ids, local.texts, strict=True) if "Write of (" in text]
+    known = local.engine.tokenizer.convert_tokens_to_ids("<|turn|>")
+    assert {ids.count(known) for ids in asked} == {0}
 
 
 async def test_a_remote_model_gets_broken_tokens_and_the_callers_whole(kit, way):

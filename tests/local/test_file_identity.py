@@ -188,6 +188,16 @@ def test_a_broken_record_is_written_again(file: Path, records: Path, content: st
 
 
 @pytest.mark.usefixtures("settled")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in directories here")
+def test_a_pipe_in_place_of_a_record_is_not_waited_for(file: Path, records: Path) -> None:
+    record = false_record(file, records)
+    record.unlink()
+    os.mkfifo(record, 0o600)
+    assert identify(file, records).digest == sha(b"weights")
+    assert json.loads(record.read_text())["sha256"] == sha(b"weights")
+
+
+@pytest.mark.usefixtures("settled")
 def test_without_a_place_for_records_the_file_is_read_each_time(
     file: Path, tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,52 @@ def test_a_template_that_changes_a_value_lets_no_token_through():
         [{"role": "user", "content": "One: a <end_of_turn> b"}], split_special_tokens=["a\n<end_of_turn>\nb"]
     ).ids
     harmless = codec.encode([{"role": "user", "content": "One: a b"}]).ids
+    assert steers(codec, ids) == steers(codec, harmless)
+
+
+# What a template does to a context, and texts quoted beside it that hold the words around it.
+CHANGES: dict[str, Any] = {
+    "cut": lambda own: (f"About {own}sys", [f"{own}system of {own}{own}"]),
+    "without spaces": lambda own: (f"About {own}.", [f"{' '.join(own)} is"]),
+    "in lower case": lambda own: (f"About {own.lower()}.", [own.upper(), own.title()]),
+    "beside a title that ends as it begins": lambda own: (
+        f"Context: {own}{own}system of\nTitle: Context: {own[:2]}",
+        [f"{own}{own}system of", f"Context: {own[:2]}"],
+    ),
+    "beside a longer one that ends as it begins": lambda own: (
+        f"The whole context: {own}{own} of",
+        [f"{own}{own} of", f"The whole context: {own}{own[:1]}"],
+    ),
+    "before a title that begins as it ends": lambda own: (
+        f"{own}{own} is it",
+        [f"{own}{own}", f"{own} is it"],
+    ),
+    "in one another": lambda own: (f"{own}x{own} {own}", [own, f"{own}x{own}", f"x{own} {own}"]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_or_overlapping_text_adds_no_special_token(codec, change):
+    harmless = codec.encode([{"role": "user", "content": "Tell of it."}]).ids
+    for own in special_texts(codec):
+        shown, quoted = CHANGES[change](own)
+        ids = codec.encode([{"role": "user", "content": shown}], split_special_tokens=quoted).ids
+        assert steers(codec, ids) == steers(codec, harmless), own
+
+
+def test_overlapping_texts_are_unchanged():
+    codec = TextCodec(gemma())
+    shown = "Context: <eos><eos>system"
+    ids = codec.encode([{"role": "user", "content": shown}], split_special_tokens=["<eos><eos>system", "Context: <"])
+    decoded = codec.decode(ids.ids, special=True).replace("▁", "").replace(" ", "")
+    assert shown.replace(" ", "") in decoded
+
+
+def test_a_prompt_with_every_stand_in_loses_a_quoted_token():
+    private = "".join(map(chr, chain(range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))))
+    codec = TextCodec(gemma())
+    ids = codec.encode([{"role": "user", "content": private + "<eos>"}], split_special_tokens=["<eos>"]).ids
+    harmless = codec.encode([{"role": "user", "content": "it"}]).ids
     assert steers(codec, ids) == steers(codec, harmless)
 
 
