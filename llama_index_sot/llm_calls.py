@@ -352,12 +352,14 @@ class ResponseReader:
 
     def whole(self, response: ChatResponse | CompletionResponse) -> tuple[str, Reply]:
         """The text and the end of a response that came at once."""
-        self.end_of_reply.streamed = False
+        end = self.end_of_reply
+        end.streamed = False
         self._read_end(response)
         text = _text(response)
         if not text:
             self._read_other_content(response)
-        return text, self.reply
+        end.cut = end.finish_reason is None and self._promised
+        return text, end.reply()
 
     def add(self, response: ChatResponse | CompletionResponse) -> str:
         """Reads the next response of a stream and returns its new text."""
