@@ -20,8 +20,9 @@ PATIENCE = 120.0
 _ON_TERMINAL = """
 import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-# Shells make programs in the background ignore SIGINT, and child processes inherit that.
-signal.signal(signal.SIGINT, signal.SIG_DFL)
+# Shells make programs in the background ignore SIGINT, and `nohup` SIGHUP; child processes inherit that.
+for number in (signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 os.execv(sys.argv[1], sys.argv[1:])
 """
 """Makes standard input the controlling terminal, in a new program: the tests may have threads and must not fork."""
