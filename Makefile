@@ -154,8 +154,10 @@ test-newest: dist
 	@$(NEWEST)/bin/python -m pip list --format freeze | grep -E "^(torch|transformers|langchain|llama|openai)" | tr '\n' ' '; echo
 	@cd $(VENV)/sdist && $(NEWEST)/bin/pytest tests/local/test_batching.py
 	@cd $(VENV)/sdist && $(NEWEST)/bin/pytest -m "not model" $(NEWEST_TESTS)
-# The core needs the standard library alone: newer packages change nothing for it, but for the command and its backends.
-NEWEST_TESTS = tests/test_house.py $(wildcard tests/core/test_cli*.py) tests/core/test_backends.py tests/local tests/langchain \
+# The core needs the standard library alone: newer packages change nothing for it, but for the command and its backends. Of the
+# local engine these tests meet most of transformers.
+NEWEST_TESTS = tests/test_house.py $(wildcard tests/core/test_cli*.py) tests/core/test_backends.py $(LOWEST_LOCAL_TESTS) \
+	tests/local/test_loading.py tests/local/test_kinds_of_cache.py tests/local/test_gguf_loading.py tests/langchain \
 	tests/llama_index --ignore tests/langchain/servers --ignore tests/llama_index/servers
 
 test-readme: dist
