@@ -160,11 +160,14 @@ def test_nothing_waits_for_a_router_after_an_interrupt():
     async def select():
         return SkeletonOfThoughtSelector(hangs).select(CHOICES, LIST)
 
+    # Shells make background processes ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     loop = asyncio.new_event_loop()  # not `asyncio.run`, which turns the signal into a cancellation
     try:
         with pytest.raises(KeyboardInterrupt):
             loop.run_until_complete(select())
         assert (began.is_set(), ended) == (True, [])
     finally:
+        signal.signal(signal.SIGINT, before)
         go_on.set()
         loop.close()
