@@ -505,7 +505,9 @@ async def nothing_left(server: FaultServer, clients: dict[str, Any], eventually:
     yield
     await eventually(lambda: server.open == 0, "the server sees every connection closed")
     threads = threading.enumerate
-    await eventually(lambda: not [t for t in threads() if t.name.startswith("sot-")], "every call's thread ends")
+    await eventually(
+        lambda: not [t for t in threads() if t.name.startswith("sot-") and t.is_alive()], "every call's thread ends"
+    )
 
 
 @pytest.fixture
