@@ -284,6 +284,7 @@ class TestAuto:
 
         flow = AnswerFlow(Conversation.of("2 + 2?"), router=Broken())
         (call,) = [action for action in flow.start() if isinstance(action, Call)]
+        flow.delta(call.id, "4")
         flow.done(call.id)
         assert flow.finished
         assert "could not learn" in caplog.text
