@@ -141,19 +141,22 @@ def _checked(options: Options, key: str, value: Any, path: Path | None) -> Any:
     if not fits:
         raise InvalidInput(f"{path}: {key} must be {_TYPES[kind]}, not {_shown(value)}.")
     if action.choices is not None and value not in action.choices:
-        raise InvalidInput(f"{path}: {key} must be one of {', '.join(action.choices)}, not {value!r}.")
+        raise InvalidInput(
+            f"{path}: {key} must be one of {', '.join(action.choices)}, not {as_line(repr(value), 200)}."
+        )
     if action.type is None or kind is bool:
         return value
     try:
         return action.type(str(value))  # type: ignore[operator]
     except argparse.ArgumentTypeError as error:
-        raise InvalidInput(f"{path}: {key} {error}.") from error
+        raise InvalidInput(f"{path}: {key} {as_line(str(error), 300)}.") from error
 
 
 def _shown(value: Any) -> str:
+    """A value as it stands in TOML or JSON, in at most 200 characters."""
     try:
-        return json.dumps(value, default=str)
-    except (RecursionError, ValueError):
+        return as_line(json.dumps(value, default=str), 200)
+    except (RecursionError, ValueError):  # how deep is too deep depends on the caller
         return f"a nested {type(value).__name__}"
 
 
@@ -171,7 +174,8 @@ def _unknown(options: Options, key: str) -> str:
         return f"{key!r} is written {key[3:]} = false."
     near = difflib.get_close_matches(key.replace("_", "-"), options, n=1)
     meant = f" Did you mean {near[0]}?" if near else ""
-    return f"there is no option {key!r}.{meant} The keys are the long options of sot ask, such as model or words."
+    named = as_line(repr(key), 200)
+    return f"there is no option {named}.{meant} The keys are the long options of sot ask, such as model or words."
 
 
 def describe(defaults: Defaults, options: Options) -> str:

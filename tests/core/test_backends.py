@@ -8,10 +8,11 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 
 import pytest
+from quiet_server import QuietServer
 
 from skeleton_of_thought._cli.local_backend import local_backend
 from skeleton_of_thought._cli.openai_backend import openai_backend
@@ -184,8 +185,7 @@ def served(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     state = Served()
     handler = type("BoundHandler", (Handler,), {"served": state})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+    server = QuietServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     state.url = f"http://127.0.0.1:{server.server_address[1]}/v1"

@@ -93,6 +93,11 @@ def test_a_bad_file_of_weights_is_refused(tmp_path, capsys, content):
 TOML = {
     "deep": b"words = " + b"[" * 20_000 + b"]" * 20_000,
     "deep key": b".".join([b"words"] * 5_000) + b" = 1",
+    "less deep key": b".".join([b"words"] * 300) + b" = 1",
+    "long key": b"x" * 60_000 + b" = 1",
+    "long text": b'words = "' + b"x" * 60_000 + b'"',
+    "long choice": b'on-point-error = "' + b"x" * 60_000 + b'"',
+    "long date": b"words = [" + b"2020-01-01, " * 4_000 + b"]",
     "long number": b"words = " + b"7" * 5000,
     "nul": b"\x00",
     "random": GARBAGE["random"],

@@ -9,10 +9,11 @@ import re
 import sys
 import threading
 import warnings
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 import scripted_cli
+from quiet_server import QuietServer
 from terminals import Terminal
 
 from skeleton_of_thought import cli
@@ -167,7 +168,7 @@ def server():
             self.end_headers()
             self.wfile.write(body)
 
-    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made = QuietServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=made.serve_forever, daemon=True).start()
     yield f"http://me:{SECRET}@127.0.0.1:{made.server_port}/v1"
     made.shutdown()

@@ -80,12 +80,18 @@ _SHOWS_TEXT = frozenset(("reset_amid", "hung_up", "stalled", "garbage", "truncat
 """Faults after some text. A reader of a stream may have it already, and what was read is not written again."""
 _NOT_RETRIED = frozenset(("length", "filtered", "too much", "unsaid", "whole"))
 """Effects of which nobody expects that a second try mends them. A second try is no mistake either."""
+_SIDE_BY_SIDE = frozenset(("batch", "abatch", "gather"))
+"""Ways that ask a second question at the same time."""
 
 
 def right_outcomes(cell: Cell) -> frozenset[str]:
     """The outcomes that are right for a cell."""
     stage, effect, policy = cell.stage, EFFECT_OF[cell.fault], cell.policy
     lasting = _by_policy(LASTING[effect][STAGES.index(stage)], cell)
+    if effect == "unsaid" and cell.way in _SIDE_BY_SIDE:
+        # If the sound question's reply comes first, the model is known to say why its replies end. Then a reply that
+        # does not say so counts as broken off.
+        lasting |= _by_policy(LASTING["half"][STAGES.index(stage)], cell)
     if not policy.once:
         return lasting
     if stage == "direct":  # the caller's own call: made again only where its reply was no reply
