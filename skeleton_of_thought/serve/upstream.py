@@ -1,0 +1,70 @@
+"""What the server asks of a model: calls of an answer by points, and whole chat completions that pass through."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from skeleton_of_thought.types import Call, Reply, Stage
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.serve.requests import ChatRequest
+
+__all__ = ["Passed", "Upstream"]
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A response that passes through.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Its headers, those that may reach the caller.
+        body: The bytes, as they come. Closing the iterator ends the call.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: AsyncIterator[bytes]
+
+
+class Upstream(Protocol):
+    """A model, on a server or in this process, for any number of tasks of one event loop.
+
+    Attributes:
+        prefill: The stages whose prefill the model continues.
+        stop_loops: Whether the model tends to repeat itself until it is stopped.
+        local: Whether the model runs in this process.
+        remark: A line that readers need to judge the model's answers; None for nothing.
+    """
+
+    prefill: Collection[Stage]
+    stop_loops: bool
+    local: bool
+    remark: str | None
+
+    def open_call(self, call: Call, sampling: Mapping[str, Any]) -> AsyncIterator[str | Reply]:
+        """Opens one call of an answer and streams its text, then one `Reply`.
+
+        Args:
+            call: The call.
+            sampling: Fields of the caller's request that each call takes by itself, such as `temperature`.
+        """
+        ...
+
+    async def pass_through(self, request: ChatRequest) -> Passed:
+        """Answers a request as the model does by itself.
+
+        Raises:
+            ServeError: The model's server cannot be reached.
+        """
+        ...
+
+    def explain(self, error: BaseException) -> str:
+        """Describes an error of the model in one line that says what to do."""
+        ...
+
+    async def close(self) -> None:
+        """Ends calls that are still open, and frees the model."""
+        ...
