@@ -144,3 +144,30 @@ HOSTILE = {
 def test_no_text_takes_more_than_linear_time(module_tab, name):
     # Quadratic time would be minutes for most of these; so the limit is far above what a busy machine needs.
     assert module_tab.page.evaluate(SECONDS, HOSTILE[name]) < 10
+
+
+GROWING = """async (text) => {
+  const {MarkdownView} = await import('/page/markdown_view.js');
+  const root = document.createElement('div');
+  const view = new MarkdownView(root);
+  view.show(text, false, Infinity);
+  const growing = root.innerHTML;
+  view.show(text, true, Infinity);
+  return [growing, root.innerHTML].map((html) => html.replaceAll(' dir="auto"', ''));
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "growing", "complete"),
+    [
+        ("a **b c", "<p>a <strong>b c</strong></p>", "<p>a **b c</p>"),
+        ("a **b *c* d", "<p>a <strong>b <em>c</em> d</strong></p>", "<p>a **b <em>c</em> d</p>"),
+        ("a **", "<p>a </p>", "<p>a **</p>"),
+        ("a `b", "<p>a <code>b</code></p>", "<p>a `b</p>"),
+        ("- a\n- **b", "<ul><li>a</li><li><strong>b</strong></li></ul>", "<ul><li>a</li><li>**b</li></ul>"),
+        ("**a\n\nb", "<p>**a</p><p>b</p>", "<p>**a</p><p>b</p>"),
+        ("2 * 3 and *b", "<p>2 * 3 and *b</p>", "<p>2 * 3 and *b</p>"),
+    ],
+)
+def test_open_marks_count_as_closed_while_the_text_grows(module_tab, text, growing, complete):
+    assert module_tab.page.evaluate(GROWING, text) == [growing, complete]

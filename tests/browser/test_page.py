@@ -51,7 +51,7 @@ def test_points_grow_at_the_same_time_in_their_places(open_tab, fake_server):
     tab.ask(SHIFTS)
     tab.page.wait_for_function("count => window.peak >= count", arg=len(fake_server.POINTS))
     assert tab.page.get_attribute("#sot", "aria-busy") == "true"
-    assert tab.page.locator("#timeline .calls li").count() >= 2 + len(fake_server.POINTS)
+    tab.page.wait_for_selector(f"#timeline .calls li:nth-child({2 + len(fake_server.POINTS)})")
     tab.photograph("mid-stream")
     tab.await_end()
     assert tab.page.get_attribute("#sot", "aria-busy") == "false"
@@ -102,6 +102,8 @@ def test_a_fault_in_mid_stream_keeps_the_text_and_names_the_fault(open_tab):
     assert "the connection was lost" in failed.inner_text()
     assert tab.page.locator("#sot .point[data-state=done]").count() == 5
     assert "No speed-up: normal decoding failed" in tab.text(".sentence")
+    assert tab.page.is_hidden(".headline")
+    assert failed.locator(".word").inner_text() == "failed after 2 attempts"
     tab.photograph("failed-in-mid-stream")
 
 
@@ -153,6 +155,7 @@ def test_a_direct_route_says_why_and_shows_the_direct_answer(open_tab):
     assert tab.text("#sot .answer") == "The capital of Mongolia is Ulaanbaatar."
     assert tab.page.locator(".point").count() == 0
     assert tab.text(".headline") == "Direct"
+    assert tab.texts("#figures tbody td:last-child") == [""] * 6
     assert tab.texts("#timeline .calls bdi") == ["Normal decoding", "Direct answer"]
     tab.photograph("direct")
 
