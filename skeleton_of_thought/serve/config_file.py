@@ -123,7 +123,9 @@ def with_model_options(model: ModelSettings, values: Mapping[str, Any]) -> Model
         InvalidInput: A value is out of range, or the file of prompts cannot be read.
     """
     given = {name: value for name, value in values.items() if value is not None}
-    changes = {name: given[name] for name in ("prefill", "max_tokens", "max_concurrency") if name in given}
+    changes: dict[str, Any] = {
+        name: given[name] for name in ("prefill", "max_tokens", "max_concurrency") if name in given
+    }
     if "router" in given:
         # sot's own configuration file may have a boolean there.
         changes["router"] = {True: "auto", False: "always"}.get(given["router"], given["router"])
