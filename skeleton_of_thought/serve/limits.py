@@ -256,7 +256,7 @@ class CallLimit:
         now, resumes = time.monotonic(), math.inf
         for waiter in [*self._queue]:
             if not self.has_room:
-                return
+                break
             if waiter.place.done():
                 continue
             if (place := self._take(waiter.model)) is not None:
@@ -264,9 +264,8 @@ class CallLimit:
                 self._queue.remove(waiter)
             elif (until := self._budgets[waiter.model].resumes(now)) is not None:
                 resumes = min(resumes, until)
-        if resumes < math.inf and self._pause is None:
-            self._pause = asyncio.get_running_loop().call_later(max(0.0, resumes - now), self._resume)
-
-    def _resume(self) -> None:
-        self._pause = None
-        self._give_away()
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        if resumes < math.inf:
+            self._pause = asyncio.get_running_loop().call_later(max(0.0, resumes - now), self._give_away)
