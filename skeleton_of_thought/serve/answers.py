@@ -71,8 +71,9 @@ class ServedModel:
         """The flow of an answer.
 
         Raises:
-            ServeError: The request's settings do not go with the model's.
+            ServeError: The request's settings do not go with the model's, or no call could take one of its fields.
         """
+        self.upstream.check(sampling_of(request))
         try:
             model = self.settings.with_options(request.sot.settings)
         except InvalidInput as error:

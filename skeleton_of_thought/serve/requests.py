@@ -257,6 +257,8 @@ def misfit(request: ChatRequest) -> str | None:
     for message in messages:
         if (reason := _message_misfit(message)) is not None:
             return reason
+    if len({str(message["name"]) for message in messages if message.get("name")}) > 1:
+        return "several speakers with names"
     last = messages[-1]
     if last["role"] != "user":
         return "the conversation does not end with the user's message"

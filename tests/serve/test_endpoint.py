@@ -287,6 +287,15 @@ async def test_options_that_do_not_go_with_the_model_are_refused(serve, upstream
     assert "min_points" in response.json()["error"]["message"]
 
 
+async def test_a_field_that_no_call_takes_is_refused_before_the_first_one(serve, upstream, body):
+    upstream.refused = {"temperature"}
+    client = await serve(upstream)
+    for stream in (False, True):
+        response = await client.post("/v1/chat/completions", json=body(temperature="hot", stream=stream))
+        assert (response.status_code, response.json()["error"]["param"]) == (400, "temperature")
+    assert not upstream.calls
+
+
 async def test_the_models_are_listed_with_and_without_points(serve, upstream):
     upstream.remark = "A small model."
     client = await serve(upstream)

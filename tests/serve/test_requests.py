@@ -226,6 +226,7 @@ def test_a_side_task_of_a_client_passes_through():
         ([{"role": "user", "content": None}], "without text"),
         ([{"role": "user"}], "without text"),
         ([{"role": "user", "content": 7}], "without text"),
+        ([{**USER, "name": "alice"}, {**USER, "name": "bob"}], "speakers"),
     ],
 )
 def test_conversations_that_do_not_end_with_a_question_in_text_pass_through(messages, says):

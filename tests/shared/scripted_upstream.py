@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, 
 from typing import Any
 
 from skeleton_of_thought._cli.diagnostics import one_line
+from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.upstream import Passed
 from skeleton_of_thought.types import Call, Reply, Stage, Usage
@@ -43,6 +44,7 @@ class ScriptedUpstream:
             entry it writes a short text at once.
         calls: All calls of answers, in order of opening.
         samplings: What came with them.
+        refused: Fields of requests that no call takes.
         passed: All requests that passed through.
         open: The keys of the calls that are open now, with their numbers.
         most: The most calls that were open at a time.
@@ -67,6 +69,7 @@ class ScriptedUpstream:
         self.usage: Usage | None = Usage(10, 5)
         self.calls: list[Call] = []
         self.samplings: list[Mapping[str, Any]] = []
+        self.refused: set[str] = set()
         self.passed: list[ChatRequest] = []
         self.open: Counter[str] = Counter()
         self.most = 0
@@ -93,6 +96,11 @@ class ScriptedUpstream:
                     yield item if isinstance(item, str) else item.decode()
         if not ended:
             yield Reply(usage=self.usage, finish_reason="stop")
+
+    def check(self, sampling: Mapping[str, Any]) -> None:
+        """See `Upstream.check`."""
+        for name in self.refused & sampling.keys():
+            raise ServeError(f"`{name}` is refused.", param=name)
 
     async def pass_through(self, request: ChatRequest) -> Passed:
         """See `Upstream.pass_through`. Its first piece is awaited, as the headers of a server are."""
