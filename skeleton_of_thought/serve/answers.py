@@ -187,8 +187,10 @@ def explained(error: BaseException, upstream: Upstream) -> ServeError:
         return error
     cause: BaseException = (error.__cause__ or error) if isinstance(error, PointError) else error
     about = f"Point {error.point.index} failed: " if isinstance(error, PointError) else ""
-    own = isinstance(cause, SotError)
-    message = about + without_secrets(str(cause) if own else upstream.explain(cause))
+    told = str(cause) if isinstance(cause, SotError | ServeError) else upstream.explain(cause)
+    message = about + without_secrets(told)
+    if isinstance(cause, ServeError):
+        return ServeError(message, cause.status, cause.kind, param=cause.param, code=cause.code)
     if (limit := read_rate_limit(cause, time.time())) is not None:
         wait = None if limit.seconds is None else max(1, round(limit.seconds))
         return ServeError(message, 429, "rate_limit_error", code="rate_limit_exceeded", retry_after=wait)

@@ -136,8 +136,9 @@ class ChatCompletions:
             answer, skeleton=request.sot.show_skeleton, events=request.sot.events, at=points.seconds
         )
         response.route(answer.route, answer.reason)
-        await response.start(200, {"content-type": "application/json"})
-        await response.end(json_bytes(whole))
+        content = json_bytes(whole)
+        await response.start(200, {"content-type": "application/json", "content-length": str(len(content))})
+        await response.end(content)
 
     async def _stream(self, request: ChatRequest, points: PointsAnswer, response: _Response) -> None:
         sot = request.sot
