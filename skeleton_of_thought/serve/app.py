@@ -21,7 +21,6 @@ from skeleton_of_thought.serve.completions import ChatCompletions, unknown_model
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.limits import CallLimit
 from skeleton_of_thought.serve.metrics import CONTENT_TYPE, Metrics
-from skeleton_of_thought.serve.page_files import page_routes
 from skeleton_of_thought.serve.settings import SUFFIX, ServeSettings
 
 if TYPE_CHECKING:
@@ -61,8 +60,11 @@ def create_app(
         Route("/v1/models/{name:path}", cards.one),
         Route("/health", state.health),
         Route("/metrics", state.metrics),
-        *(page_routes() if settings.page else ()),
     ]
+    if settings.page:
+        from skeleton_of_thought.serve.page_files import page_routes
+
+        routes += page_routes()
     handlers: Mapping[Any, Any] = {ServeError: _serve_error, HTTPException: _http_error, Exception: _server_error}
     return Starlette(routes=routes, middleware=middleware(settings), exception_handlers=handlers)
 

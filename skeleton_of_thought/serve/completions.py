@@ -93,9 +93,9 @@ class ChatCompletions:
             route, reason = "skeleton" if decision.use_skeleton else "direct", decision.reason
             if decision.use_skeleton or request.sot.events:
                 response.route(route, reason)
-                flow = model.flow(request, conversation, decision)
-                points = PointsAnswer(model, request, flow, self._limit, self._settings.timeout)
                 async with self._counted(request, route, response):
+                    flow = model.flow(request, conversation, decision)
+                    points = PointsAnswer(model, request, flow, self._limit, self._settings.timeout)
                     await (self._stream if request.stream else self._whole)(request, points, response)
                 return
         response.route(route, reason)
