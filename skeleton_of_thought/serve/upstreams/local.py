@@ -167,22 +167,15 @@ async def _pieces(stream: AsyncCompletionStream, asked: LocalRequest) -> Pieces:
     done = stream.completion
     if reader is not None:
         rest = reader.finish(cut=done.finish_reason == "length")
-        read = [call for call in rest.calls if call["name"]]
-        # A call that names no tool is text to a client of this protocol.
-        text = "".join((rest.text, *(_raw(call) for call in rest.calls if not call["name"])))
-        calls = [_delta(call, index) for index, call in enumerate(read)]
+        # A call that cannot be read is text to a client of this protocol, which has no other place for it.
+        broken = [str(call["args"]).removeprefix("Unreadable: ") for call in rest.calls if call["type"] != "tool_call"]
+        calls = [call for call in rest.calls if call["type"] == "tool_call"]
+        text = "".join((rest.text, *broken))
         if text or calls or rest.reasoning:
-            yield Piece(text, rest.reasoning, calls)
+            yield Piece(text, rest.reasoning, [_delta(call, index) for index, call in enumerate(calls)])
     yield End(done.finish_reason, done.usage)
 
 
 def _delta(call: WrittenCall, index: int) -> dict[str, Any]:
-    args = call["args"]
-    text = _raw(call) if isinstance(args, str) else json.dumps(args, ensure_ascii=False)
-    named = {"name": call["name"], "arguments": text}
+    named = {"name": call["name"], "arguments": json.dumps(call["args"], ensure_ascii=False)}
     return {"index": index, "id": call["id"], "type": "function", "function": named}
-
-
-def _raw(call: WrittenCall) -> str:
-    """The text of a call that cannot be read."""
-    return str(call["args"]).removeprefix("Unreadable: ")
