@@ -13,6 +13,14 @@ const STATES = {
   stopped: ["◻", "stopped"],
 };
 
+/** How a text ended that did not end by itself. */
+const CUTS = {
+  length: "cut at the longest length",
+  max_chars: "cut at the longest length",
+  loop: "stopped when it repeated itself",
+  content_filter: "cut by a filter",
+};
+
 /** A column. `root` has `.clock`, `.state`, `.remark` and `.answer`; that of the points also `ol.points`. */
 export class Column {
   constructor(root) {
@@ -108,7 +116,7 @@ class PointView {
     const took = point.end !== null && point.start !== null && state === "done" ? seconds(point.end - point.start) : "";
     setText(this.mark, mark);
     setText(this.verb, word + (took ? " in " : ""));
-    setText(this.more, took + again);
+    setText(this.more, took + again + (state === "done" && CUTS[point.finish] ? `, ${CUTS[point.finish]}` : ""));
     this.error.hidden = !(point.error && ["failed", "again"].includes(state));
     setText(this.error, point.error ?? "");
     return this.view.show(point.text, ["done", "failed", "stopped"].includes(state));
@@ -147,10 +155,8 @@ function skeletonState(side) {
   return side.route ? "writing the skeleton" : "asking the router";
 }
 
-const ENDS = { length: "cut at its longest", max_chars: "cut at its longest", loop: "stopped as it repeated itself", content_filter: "cut by a filter" };
-
 function doneState(side) {
-  const parts = [ENDS[side.finish] ?? "done"];
+  const parts = [CUTS[side.finish] ? `done, ${CUTS[side.finish]}` : "done"];
   if (side.first !== null) parts.push(`first text after ${seconds(side.first)}`);
   if (side.usage?.output) parts.push(`${plural(side.usage.output, "token")}`);
   return parts.join(" · ");
