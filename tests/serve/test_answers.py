@@ -369,6 +369,7 @@ async def test_an_answer_that_takes_too_long_is_ended_with_all_its_calls(serve, 
     client = await serve(upstream, timeout=0.3)
     response = await client.post("/v1/chat/completions", json=body())
     assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
+    assert response.headers["x-should-retry"] == "false"
     assert upstream.open_calls == 0
     streamed = await client.post("/v1/chat/completions", json=body(stream=True))
     *chunks, last = events_of(streamed.text)
