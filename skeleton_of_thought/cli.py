@@ -401,6 +401,12 @@ def _chat(args: Namespace, backend: ModelBackend | None) -> int:
         backend.close()
 
 
+def _serve(args: Namespace, _: ModelBackend | None) -> int:
+    from skeleton_of_thought._cli.serve import serve
+
+    return serve(args)
+
+
 def _route(args: Namespace, _: ModelBackend | None) -> int:
     from skeleton_of_thought._cli.route import route
 
@@ -431,6 +437,7 @@ def _completion(args: Namespace, _: ModelBackend | None) -> int:
 
 _COMMANDS = {
     "chat": _chat,
+    "serve": _serve,
     "route": _route,
     "train-router": _train,
     "config": _config,

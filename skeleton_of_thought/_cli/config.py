@@ -27,13 +27,23 @@ from skeleton_of_thought._cli.terminal_text import toml_text
 from skeleton_of_thought.errors import InvalidInput, without_secrets
 from skeleton_of_thought.small_files import read_bounded
 
-__all__ = ["Defaults", "Options", "Setting", "config_path", "describe", "read_defaults", "settable"]
+__all__ = [
+    "Defaults",
+    "Options",
+    "Setting",
+    "checked",
+    "config_path",
+    "describe",
+    "load_toml",
+    "read_defaults",
+    "settable",
+]
 
 Options = Mapping[str, argparse.Action]
 """Options that may have a default, by their long names without dashes."""
 
 _FILE, _MODEL = "SOT_CONFIG", "SOT_MODEL"
-_NOT_IN_FILES = frozenset({"help", "compare", "output", "raw", "stream"})
+_NOT_IN_FILES = frozenset({"help", "compare", "output", "raw", "stream", "config", "open"})
 """Options that only make sense for a single call."""
 _LONGEST = 1 << 16
 """The most bytes of the file. Reading TOML with long keys takes quadratic time."""
@@ -92,7 +102,7 @@ def read_defaults(options: Options) -> Defaults:
     path = config_path()
     settings: dict[str, Setting] = {}
     for key, value in ({} if path is None else _load(path)).items():
-        settings[key] = Setting(_checked(options, key, value, path), str(path))
+        settings[key] = Setting(checked(options, key, value, path), str(path))
     plain, as_json = settings.get("plain"), settings.get("json")
     if plain is not None and as_json is not None and plain.value is as_json.value is True:
         raise InvalidInput(f"{path}: plain and json exclude each other: leave one of them out.")
@@ -116,11 +126,24 @@ def _load(path: Path) -> dict[str, Any]:
     if not (named := os.environ.get(_FILE)) and not os.path.lexists(path):
         return {}
     try:
-        text = read_bounded(path, _LONGEST).decode("utf-8-sig")  # some editors write a byte order mark
+        return load_toml(path)
     except FileNotFoundError:
         if named:
             raise InvalidInput(f"{_FILE} names {str(path)!r}, but there is no such file.") from None
         return {}
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Reads a file of settings.
+
+    Raises:
+        InvalidInput: The file cannot be read, is too large, or is not TOML.
+        FileNotFoundError: There is no such file.
+    """
+    try:
+        text = read_bounded(path, _LONGEST).decode("utf-8-sig")  # some editors write a byte order mark
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError) as error:
         raise InvalidInput(f"The configuration file {str(path)!r} cannot be read: {error}") from error
     try:
@@ -130,7 +153,18 @@ def _load(path: Path) -> dict[str, Any]:
         raise InvalidInput(f"The configuration file {str(path)!r} is not TOML: {why}") from error
 
 
-def _checked(options: Options, key: str, value: Any, path: Path | None) -> Any:
+def checked(options: Options, key: str, value: Any, path: object) -> Any:
+    """The value of an option as the command line would have it.
+
+    Args:
+        options: The options that there are.
+        key: The key in the file.
+        value: Its value in the file.
+        path: The file, and the place in it, for errors.
+
+    Raises:
+        InvalidInput: There is no such option, or the value does not suit it.
+    """
     action = options.get(key)
     if action is None:
         raise InvalidInput(f"{path}: {_unknown(options, key)}")

@@ -9,6 +9,8 @@ __all__ = [
     "CHAT_EXAMPLES",
     "COMPARE_EXAMPLES",
     "MAIN_EPILOG",
+    "SERVE",
+    "SERVE_EPILOG",
     "USAGE",
 ]
 
@@ -64,3 +66,22 @@ CHAT_EXAMPLES = """examples:
   sot chat
   sot chat -m openai:gpt-4o --system "Answer in French."
   sot chat < questions.txt > answers.txt"""
+
+SERVE = (
+    "Serve models behind OpenAI's chat completions, for any client that takes a base URL. Each model has two names: "
+    "NAME passes requests through, and NAME-sot answers by Skeleton-of-Thought. The page at / shows both side by side. "
+    "Only this machine can reach the server, unless --host says otherwise."
+)
+
+SERVE_EPILOG = f"""{MODELS}
+
+examples:
+  sot serve --open
+  sot serve -m openai:gpt-4o -m fast=openai:gpt-4o-mini
+  sot serve -m openai:llama3.2@http://127.0.0.1:11434/v1 --port 8080
+  SOT_API_KEY=... sot serve --host 0.0.0.0 --config server.toml
+
+Ctrl-C or SIGTERM lets open answers end; a second one stops at once.
+
+exit codes: 0 stopped after all answers had ended, 1 an error, 2 a mistake in
+the options, 128 and the number of the signal if answers were broken off"""

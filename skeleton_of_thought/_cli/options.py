@@ -28,12 +28,15 @@ from skeleton_of_thought._cli.help_texts import (
     CHAT_EXAMPLES,
     COMPARE_EXAMPLES,
     MAIN_EPILOG,
+    SERVE,
+    SERVE_EPILOG,
     USAGE,
 )
+from skeleton_of_thought._cli.serve_options import add_served_models, add_server_options, has_config, typed
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.settings import Settings
 
-__all__ = ["parse", "parser"]
+__all__ = ["parse", "parser", "served_options"]
 
 _ANSWERING = frozenset({"ask", "compare", "chat"})
 """The commands that answer questions, whose options may have defaults."""
@@ -51,12 +54,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         InvalidInput: The configuration file has a mistake.
     """
     words = _with_prefill_value(sys.argv[1:] if argv is None else argv)
-    made = parser()
+    made = parser(serves=not words or words[0] not in _ANSWERING)
     commands = _commands(made)
     _check_command(made, words, commands)
     options = settable(commands["ask"])
     defaults = _defaults(words, options)
-    if words[0] in _ANSWERING:
+    if words[0] in {*_ANSWERING, "serve"}:
         _set_defaults(commands[words[0]], options, defaults)
     args, unknown = made.parse_known_args(words)
     if unknown:
@@ -64,6 +67,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args.defaults, args.options = defaults, options
     if args.command in ("ask", "compare"):
         _check_ask(args, commands[args.command])
+    elif args.command == "serve":
+        args.typed = typed(commands["serve"], words[1:])
     return args
 
 
@@ -89,7 +94,8 @@ def _with_prefill_value(argv: Sequence[str]) -> list[str]:
 
 
 def _defaults(words: Sequence[str], options: Options) -> Defaults:
-    if words[0] not in {*_ANSWERING, "config"}:
+    # A file for the server is all of its configuration.
+    if words[0] not in {*_ANSWERING, "config", "serve"} or (words[0] == "serve" and has_config(words)):
         return Defaults()
     try:
         return read_defaults(options)
@@ -138,8 +144,8 @@ def _commands(made: argparse.ArgumentParser) -> dict[str, Any]:
     return {}
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command."""
+def parser(*, serves: bool = True) -> argparse.ArgumentParser:
+    """The parser of the whole command; without `sot serve` if `serves` is false, since its options are many."""
     made = Parser(
         prog="sot",
         description="Skeleton-of-Thought: outline the answer, write all points in parallel.",
@@ -150,6 +156,8 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     _add_ask(commands)
     _add_chat(commands)
+    if serves:
+        _add_serve(commands)
     _add_route(commands)
     _add_train(commands)
     _add_config(commands)
@@ -211,6 +219,38 @@ def _add_chat(commands: Any) -> None:
     _add_answer_options(chat)
     _add_call_options(chat)
     _add_router(chat)
+
+
+def _add_serve(commands: Any) -> argparse.ArgumentParser:
+    serve: argparse.ArgumentParser = commands.add_parser(
+        "serve",
+        usage="sot serve [OPTION ...]",
+        help="serve models to any client of OpenAI's interface, and a page that compares",
+        description=SERVE,
+        epilog=SERVE_EPILOG,
+        formatter_class=Formatter,
+        allow_abbrev=False,
+    )
+    add_served_models(serve)
+    add_server_options(serve)
+    _add_answer_options(serve, sampling=False)
+    _add_call_options(serve)
+    serve.set_defaults(on_point_error="placeholder")
+    return serve
+
+
+def served_options() -> tuple[Options, Options]:
+    """The options of `sot serve` that its file may have, by their long names: those of the server, those of a model."""
+    made = parser()
+    server = argparse.ArgumentParser(add_help=False)
+    add_server_options(server)
+    of_server = settable(server)
+    of_models = {name: action for name, action in settable(_commands(made)["serve"]).items() if name not in of_server}
+    for name in ("origin", "key-env", "quiet"):
+        del of_server[name]
+    for name in ("model", "no-router"):
+        del of_models[name]
+    return of_server, of_models
 
 
 def _add_config(commands: Any) -> None:
@@ -353,7 +393,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_answer_options(parser: argparse.ArgumentParser) -> None:
+def _add_answer_options(parser: argparse.ArgumentParser, *, sampling: bool = True) -> None:
     add = parser.add_argument_group("answer").add_argument
     add("--max-points", type=Number(int, 1), metavar="N", default=_DEFAULTS.max_points, help="default: %(default)s")
     add(
@@ -378,8 +418,14 @@ def _add_answer_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--merge", action=Flag, default=_DEFAULTS.merge, help="rewrite the points as one text in a last call")
     add("--prompts", metavar="FILE", help="prompts in the JSON format of the paper")
-    add("--temperature", type=Number(float, 0), metavar="T", help="0 is greedy decoding, the default of local models")
-    add("--seed", type=Number(int, 0), metavar="N", help="makes sampling repeatable")
+    if sampling:  # clients of a server send it with each request
+        add(
+            "--temperature",
+            type=Number(float, 0),
+            metavar="T",
+            help="0 is greedy decoding, the default of local models",
+        )
+        add("--seed", type=Number(int, 0), metavar="N", help="makes sampling repeatable")
     add("--max-tokens", type=Number(int, 1), metavar="N", help="the most tokens of a call")
 
 
