@@ -296,6 +296,20 @@ async def test_a_fault_of_the_server_itself_tells_nobody_what_was_asked(serve, u
     assert "secret" not in caplog.text.replace('raise RuntimeError("a secret question")', "")
 
 
+@pytest.mark.parametrize("texts", [False, True])
+async def test_the_log_has_texts_only_where_they_are_asked_for(serve, upstream, body, until, caplog, texts):
+    caplog.set_level("INFO", logger="skeleton_of_thought.serve.log")
+    client = await serve(upstream, log_texts=texts)
+    for model, stream in (("m-sot", False), ("m-sot", True), ("m", False), ("m", True)):
+        caplog.clear()
+        parts = [{"type": "text", "text": "Why so?"}]
+        await client.post("/v1/chat/completions", json=body(model, parts, stream=stream))
+        await until(lambda: f"model={model!r}" in caplog.text, "the line about the request")  # noqa: B023
+        assert ("Why so?" in caplog.text) == texts
+        answer = "All about Sleep." if model == "m-sot" else "A passed "
+        assert (answer in caplog.text) == texts
+
+
 async def test_options_that_do_not_go_with_the_model_are_refused(serve, upstream, body):
     client = await serve(upstream, model={"settings": Settings(min_points=3)})
     response = await client.post("/v1/chat/completions", json=body(sot={"router": True, "max_points": 2}))
