@@ -13,6 +13,7 @@ from serving import events_of, serving, text_of
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.serve.app import create_app
 from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.limits import CallLimit
 from skeleton_of_thought.serve.settings import ModelSettings, ServeSettings
 from skeleton_of_thought.settings import Settings
 
@@ -253,6 +254,24 @@ async def test_a_stream_that_waits_for_room_is_kept_alive(serve, upstream, body,
     assert [event["choices"][0]["delta"].get("role") for event in events[:-1]].count("assistant") == 1
     assert text_of(events).endswith("3. Exercise: All about Exercise.")
     assert (await first).status_code == 200
+
+
+async def test_a_server_that_stops_ends_its_answers_and_takes_no_new_ones(upstream, body, until):
+    gate, limit = asyncio.Event(), CallLimit(8, 8)
+    upstream.script["Diet"] = ["Eat ", gate, "well."]
+    app = create_app(ServeSettings((ModelSettings("m"),), page=False), {"m": upstream}, limit=limit)
+    async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
+        first = asyncio.create_task(client.post("/v1/chat/completions", json=body(stream=True), timeout=30))
+        await until(lambda: "Diet" in upstream.open, "an answer is in flight")
+        limit.close()
+        health = await client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (503, "stopping")
+        for model, stream in (("m", False), ("m-sot", True), ("m-sot", False)):
+            response = await client.post("/v1/chat/completions", json=body(model, stream=stream))
+            assert (response.status_code, response.json()["error"]["type"]) == (503, "server_error")
+        gate.set()
+        assert "Eat well." in text_of(events_of((await first).text))
+    assert not upstream.closed, "whoever opened it closes it"
 
 
 # --- errors and lists -------------------------------------------------------------------------------
