@@ -140,6 +140,7 @@ def point_error(cause: Exception) -> PointError:
         (ReplyError("empty"), 502, "upstream_error"),
         (point_error(Refused(400)), 400, "invalid_request_error"),
         (point_error(ConnectionError("gone")), 502, "upstream_error"),
+        (point_error(ServeError("busy", 429, "rate_limit_error")), 429, "rate_limit_error"),
     ],
     ids=repr,
 )
