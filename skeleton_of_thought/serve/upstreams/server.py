@@ -67,7 +67,7 @@ class ServerUpstream:
 
     stop_loops = False
     local = False
-    remark = None
+    remark: str | None = None
 
     def __init__(self, chat: ChatCompletions, name: str, prefill: Collection[Stage] = ()) -> None:
         self.prefill = prefill
