@@ -24,6 +24,7 @@ from skeleton_of_thought.adapters.replies import close_stream
 from skeleton_of_thought.board import Board, End, Key, Text
 from skeleton_of_thought.events import Event
 from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.rate_limits import interrupt_behind
 from skeleton_of_thought.tasks import BatchTask, CallTask
 from skeleton_of_thought.together import (
     Apart,
@@ -225,6 +226,8 @@ def _start(
             worker.thread.start()
             del singles[0]
     except RuntimeError as error:  # from the start of a thread, which does nothing else
+        if (interrupt := interrupt_behind(error)) is not None:
+            raise interrupt from None
         unopened = [*itertools.chain(*batches, singles)]
         for key, _ in unopened:
             workers.pop(key, None)

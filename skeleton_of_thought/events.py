@@ -1,10 +1,12 @@
-"""The events that an answer emits while it is made. All are frozen; none knows a framework."""
+"""The events that an answer emits while it is made, and their plain form. All are frozen; none knows a framework."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from skeleton_of_thought.errors import without_secrets
 from skeleton_of_thought.pickling import Portable
 from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision, Skeleton
 
@@ -26,6 +28,8 @@ __all__ = [
     "SkeletonRestarted",
     "SourcesDone",
     "SourcesFound",
+    "event_dict",
+    "plain_value",
 ]
 
 
@@ -182,3 +186,28 @@ Event = (
     | AnswerDone
     | AnswerFailed
 )
+
+
+def event_dict(event: Event) -> dict[str, Any]:
+    """An event as plain data: its type under `event`, and its fields."""
+    fields = {f.name: plain_value(getattr(event, f.name)) for f in dataclasses.fields(event)}
+    return {"event": type(event).__name__, **fields}
+
+
+def plain_value(value: Any) -> Any:
+    """A field of an event as plain data, without secrets in the texts of errors."""
+    match value:
+        case Exception():
+            return {"type": type(value).__name__, "message": without_secrets(str(value))}
+        case Answer():
+            return value.to_dict()
+        case Skeleton():
+            return list(value.titles)
+        case Point():
+            return {"index": value.index, "title": value.title}
+        case Expansion():
+            return Answer("", "", "skeleton", expansions=(value,)).to_dict()["expansions"][0]
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return dataclasses.asdict(value)
+        case _:
+            return value

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["RateLimit", "is_thread_shortage", "read_rate_limit"]
+__all__ = ["RateLimit", "interrupt_behind", "is_thread_shortage", "read_rate_limit"]
 
 _NAMES = re.compile(r"RateLimit|TooManyRequests|ResourceExhausted|Throttl|Overloaded", re.IGNORECASE)
 """In the names of error classes: OpenAI's and Anthropic's, Cohere's and boto's, Google's, AWS's."""
@@ -76,6 +76,17 @@ def read_rate_limit(error: BaseException, now: float) -> RateLimit | None:
 def is_thread_shortage(error: BaseException) -> bool:
     """Whether the machine could not start another thread."""
     return any(isinstance(each, RuntimeError) and "can't start new thread" in str(each) for each in _causes(error))
+
+
+def interrupt_behind(error: BaseException) -> BaseException | None:
+    """The Ctrl-C in place of which the start of a thread raised this error; None for an error of its own.
+
+    An interrupt while `Thread.start` waits for its thread may leave a lock in a state that raises a second error. The
+    thread runs then.
+    """
+    if is_thread_shortage(error):
+        return None
+    return next((each for each in _causes(error) if not isinstance(each, Exception)), None)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -60,6 +60,7 @@ LAYERS = [
 TOP = {
     *("__init__", "__main__", "cli", "_cli", "local", "serve"),
     *("routers.classifier", "adapters.adoption", "adapters.as_model", "adapters.engines"),
+    *("adapters.reply_format", "adapters.tool_calls", "adapters.tool_use"),
 }
 """Modules on top of the core; listed so that each new module gets a place."""
 

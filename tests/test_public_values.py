@@ -47,6 +47,7 @@ MACHINERY = {
     "skeleton_of_thought.pickling": "what this file tests",
     "skeleton_of_thought.together": "calls under way",
     "skeleton_of_thought.local": "models, batches and caches; the values among them are in LOCAL_VALUES",
+    "skeleton_of_thought.serve": "a server's requests and answers under way",
     "skeleton_of_thought.routers.question": "read afresh from each question",
     "langchain_sot.calls": "calls under way",
     "langchain_sot.chat_model": "calls under way",

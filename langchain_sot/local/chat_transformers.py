@@ -18,12 +18,14 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, model_validator
 
-from langchain_sot.local.engine_request import EngineRequest, ToolUse, convert_tools, make_request
-from langchain_sot.local.structured_output import Method, StructuredOutputParser, json_schema, read_format, with_raw
-from langchain_sot.local.tool_calls import ParsedReply
+from langchain_sot.local.engine_request import EngineRequest, convert_tools, make_request
+from langchain_sot.local.structured_output import Method, StructuredOutputParser, json_schema, with_raw
 from langchain_sot.messages import usage_metadata
 from skeleton_of_thought.adapters.engines import EngineModel, find_engine
 from skeleton_of_thought.adapters.replies import completion_metadata
+from skeleton_of_thought.adapters.reply_format import read_format
+from skeleton_of_thought.adapters.tool_calls import ParsedReply, WrittenCall
+from skeleton_of_thought.adapters.tool_use import ToolUse
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.settings import first_by_position
 from skeleton_of_thought.types import Completion
@@ -380,8 +382,10 @@ class ChatTransformers(BaseChatModel, EngineModel):
         message = AIMessage(
             content=text + rest.text,
             additional_kwargs=_reasoning(rest),
-            tool_calls=[call for call in rest.calls if call["type"] == "tool_call"],
-            invalid_tool_calls=[call for call in rest.calls if call["type"] == "invalid_tool_call"],
+            tool_calls=[cast("ToolCall", call) for call in rest.calls if call["type"] == "tool_call"],
+            invalid_tool_calls=[
+                cast("InvalidToolCall", call) for call in rest.calls if call["type"] == "invalid_tool_call"
+            ],
             usage_metadata=usage_metadata(completion.usage),
             response_metadata=self._metadata(completion),
         )
@@ -435,7 +439,7 @@ def _chunk(text: str, **parts: Any) -> ChatGenerationChunk:
     return ChatGenerationChunk(message=AIMessageChunk(content=text, **parts))
 
 
-def _call_chunk(call: ToolCall | InvalidToolCall, index: int) -> ToolCallChunk:
+def _call_chunk(call: WrittenCall, index: int) -> ToolCallChunk:
     args = call["args"]
     text = args if isinstance(args, str) else json.dumps(args, ensure_ascii=False)
     return tool_call_chunk(name=call["name"], args=text, id=call["id"], index=index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,25 +9,17 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from langchain_sot.local.structured_output import read_format
-from langchain_sot.local.tool_calls import (
-    ForcedReader,
-    MarkedReader,
-    Reader,
-    TemplateReader,
-    Tool,
-    ToolFormat,
-    call_schema,
-    find_format,
-)
 from langchain_sot.messages import convert_message
+from skeleton_of_thought.adapters.reply_format import instruct, read_format
+from skeleton_of_thought.adapters.tool_calls import Reader, Tool, ToolFormat, find_format
+from skeleton_of_thought.adapters.tool_use import ToolUse, call_id
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Message
 
 if TYPE_CHECKING:
     from skeleton_of_thought.local import LocalEngine
 
-__all__ = ["EngineRequest", "ToolUse", "convert_tools", "make_request"]
+__all__ = ["EngineRequest", "convert_tools", "make_request"]
 
 _IGNORED_BLOCKS = frozenset({"tool_use", "tool_call", "tool_call_chunk", "function_call", "reasoning", "thinking"})
 """Blocks of earlier replies that repeat `tool_calls`, and reasoning, which models do not get again."""
@@ -71,76 +62,6 @@ def convert_tools(tools: Iterable[Any]) -> list[Tool]:
     return converted
 
 
-class ToolUse:
-    """The tools of a request, the format of their calls, and the grammar of a forced call.
-
-    Args:
-        engine: The engine.
-        tools: The tools that the model can call.
-        choice: None or `"auto"`; `"none"`; `"any"`, `"required"` or True for some tool; or the name of one.
-
-    Raises:
-        InvalidInput: The model cannot call tools, or not these, or cannot be forced to.
-        MissingExtra: A call is forced, and llguidance is not installed.
-    """
-
-    def __init__(self, engine: LocalEngine, tools: Sequence[Tool], choice: Any = None) -> None:
-        self._engine = engine
-        self.format = find_format(engine)
-        forced = _forced(tools, choice)
-        self.tools = [] if choice == "none" else list(tools)
-        self.grammar = None if forced is None else self._grammar(forced)
-
-    def _grammar(self, forced: Sequence[Tool]) -> Any:
-        if not self.format.known:
-            raise InvalidInput(
-                "tool_choice cannot force this model: only its tokenizer knows the format of its calls. Leave "
-                "tool_choice out."
-            )
-        from skeleton_of_thought.local import Grammar
-
-        return Grammar.from_json_schema(call_schema(self.format, forced))
-
-    def settings(self) -> dict[str, Any]:
-        """The engine's settings for these tools."""
-        if not self.tools:
-            return {}
-        settings: dict[str, Any] = {"tools": self.tools, "skip_special_tokens": False}
-        if self.grammar is not None:
-            settings |= {"grammar": self.grammar, "prefill": self.format.opener and f"{self.format.opener}\n"}
-        return settings
-
-    def reader(self, messages: list[dict[str, Any]]) -> Reader | None:
-        """The reader of the reply; None without tools."""
-        if not self.tools:
-            return None
-        if self.grammar is not None:
-            return ForcedReader()
-        if self.format.known:
-            return MarkedReader(self.format)
-        return TemplateReader(self._engine, self._engine.render(messages, tools=self.tools), self.tools)
-
-
-def _forced(tools: Sequence[Tool], choice: Any) -> list[Tool] | None:
-    """The tools of which the model has to call one; None if it is free."""
-    if isinstance(choice, Mapping):
-        function = choice.get("function")
-        choice = function.get("name") if isinstance(function, Mapping) else choice.get("name", choice)
-    if choice in (None, False, "auto", "none"):
-        return None
-    if not tools:
-        raise InvalidInput("tool_choice asks for a call, but there are no tools.")
-    if choice in (True, "any", "required"):
-        return list(tools)
-    named = [tool for tool in tools if tool["function"]["name"] == choice]
-    if not named:
-        names = ", ".join(tool["function"]["name"] for tool in tools)
-        raise InvalidInput(
-            f"tool_choice is {choice!r:.60}; it must be 'auto', 'none', 'any', or the name of a tool ({names})."
-        )
-    return named
-
-
 def make_request(
     engine: LocalEngine,
     messages: Sequence[BaseMessage],
@@ -170,7 +91,7 @@ def make_request(
         if use is not None and use.tools:
             raise InvalidInput("response_format and tools exclude each other: a reply is either the one or a call.")
         format_ = read_format(response_format)
-        _instruct(chat, format_.instruction)
+        instruct(chat, format_.instruction)
         grammar = format_.grammar
         return EngineRequest(chat, settings if grammar is None else {**settings, "grammar": grammar})
     if use is None:
@@ -179,15 +100,6 @@ def make_request(
     if tool_settings.get("prefill") and settings.get("prefill"):
         raise InvalidInput("A prefill and a forced tool call exclude each other: leave one of them out.")
     return EngineRequest(chat, {**settings, **tool_settings}, use.reader(chat))
-
-
-def _instruct(chat: list[dict[str, Any]], instruction: str) -> None:
-    """Adds the instruction to the last message of the user, near the reply."""
-    for message in reversed(chat):
-        if message["role"] == "user":
-            message["content"] = f"{message['content']}\n\n{instruction}"
-            return
-    chat.insert(0, {"role": "user", "content": instruction})
 
 
 def _calls_in(messages: Sequence[BaseMessage]) -> bool:
@@ -207,7 +119,7 @@ def _chat(messages: Sequence[BaseMessage], format_: ToolFormat | None) -> list[d
             if message.tool_calls:
                 entry["tool_calls"] = [_call(call, format_) for call in message.tool_calls]
         if isinstance(message, ToolMessage):
-            entry["tool_call_id"] = _id(message.tool_call_id, format_)
+            entry["tool_call_id"] = call_id(message.tool_call_id, format_)
             if name := message.name or names.get(message.tool_call_id):
                 entry["name"] = name
         chat.append(entry)
@@ -229,15 +141,7 @@ def _text(message: BaseMessage) -> str:
 
 def _call(call: Mapping[str, Any], format_: ToolFormat | None) -> dict[str, Any]:
     return {
-        "id": _id(call["id"], format_),
+        "id": call_id(call["id"], format_),
         "type": "function",
         "function": {"name": call["name"], "arguments": call["args"]},
     }
-
-
-def _id(given: str | None, format_: ToolFormat | None) -> str:
-    """The id of a call; for templates that take short ids only, a short hash of it."""
-    own = given or ""
-    if format_ is None or not format_.short_ids or (len(own) == 9 and own.isalnum()):
-        return own
-    return hashlib.sha256(own.encode(errors="surrogatepass")).hexdigest()[:9]

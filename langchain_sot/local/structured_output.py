@@ -1,8 +1,7 @@
-"""Structured output of local models: schemas, the instruction and grammar for a reply, and its parser."""
+"""Structured output of local models: schemas, and the parser of a reply."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from operator import itemgetter
@@ -19,65 +18,9 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["Method", "ResponseFormat", "StructuredOutputParser", "json_schema", "read_format", "with_raw"]
+__all__ = ["Method", "StructuredOutputParser", "json_schema", "with_raw"]
 
 Method = Literal["json_schema", "json_mode", "function_calling"]
-
-_ANY_OBJECT: dict[str, Any] = {"type": "object"}
-
-
-class ResponseFormat:
-    """The form of a reply that `response_format` asks for.
-
-    Args:
-        schema: The JSON schema of the reply; None for any JSON object.
-    """
-
-    def __init__(self, schema: dict[str, Any] | None) -> None:
-        self._schema = schema
-
-    @property
-    def instruction(self) -> str:
-        """The instruction for the model."""
-        if self._schema is None:
-            return "Answer with nothing but a JSON object."
-        schema = json.dumps(self._schema, ensure_ascii=False)
-        return f"Answer with nothing but JSON that is valid against this JSON schema:\n{schema}"
-
-    @property
-    def grammar(self) -> Any:
-        """The grammar that enforces the form; None if llguidance is not installed.
-
-        Raises:
-            InvalidInput: A grammar cannot express the schema.
-        """
-        if importlib.util.find_spec("llguidance") is None:
-            return None
-        from skeleton_of_thought.local import Grammar
-
-        return Grammar.from_json_schema(_ANY_OBJECT if self._schema is None else without_extra_properties(self._schema))
-
-
-def read_format(value: Any) -> ResponseFormat:
-    """Reads `response_format`, in OpenAI's form.
-
-    Raises:
-        InvalidInput: The value has neither of OpenAI's two forms.
-    """
-    if isinstance(value, Mapping):
-        if value.get("type") == "json_object":
-            return ResponseFormat(None)
-        inner = value.get("json_schema")
-        if (
-            value.get("type") == "json_schema"
-            and isinstance(inner, Mapping)
-            and isinstance(inner.get("schema"), Mapping)
-        ):
-            return ResponseFormat(dict(inner["schema"]))
-    raise InvalidInput(
-        f"response_format is {value!r:.80}; it must be {{'type': 'json_object'}} or "
-        "{'type': 'json_schema', 'json_schema': {'name': ..., 'schema': ...}}."
-    )
 
 
 def json_schema(schema: Any) -> dict[str, Any]:
@@ -100,31 +43,6 @@ def json_schema(schema: Any) -> dict[str, Any]:
         raise InvalidInput(
             f"The schema {schema!r:.80} is not a pydantic class, TypedDict or JSON schema: {error}"
         ) from error
-
-
-def without_extra_properties(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema with `additionalProperties: false` in its objects, as small models add properties without end."""
-    # Within allOf each part has to allow the properties of the others.
-    return schema if "allOf" in json.dumps(schema) else _restricted(schema)
-
-
-def _restricted(value: Any, *, named: bool = False) -> Any:
-    """Restricts a schema and those within it; with `named`, the keys are names of properties or definitions."""
-    if isinstance(value, list):
-        return [_restricted(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if named:
-        return {name: _restricted(part) for name, part in value.items()}
-    literal = ("const", "enum", "default", "examples")
-    result = {
-        key: part if key in literal else _restricted(part, named=key in ("properties", "$defs", "definitions"))
-        for key, part in value.items()
-    }
-    parts = {"anyOf", "oneOf", "patternProperties", "$ref", "if", "unevaluatedProperties"} & set(value)
-    if isinstance(value.get("properties"), dict) and not parts:
-        result.setdefault("additionalProperties", False)
-    return result
 
 
 class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):

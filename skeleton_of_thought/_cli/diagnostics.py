@@ -104,8 +104,15 @@ def explain(error: Exception, by_backend: Callable[[BaseException], str]) -> str
     return str(error) if isinstance(error, SotError) else by_backend(error)
 
 
-def explain_openai(error: BaseException, model: str, url: str) -> str:
-    """Describes an error of an OpenAI-compatible server, and says what to do about it."""
+def explain_openai(error: BaseException, model: str, url: str, *, serving: bool = False) -> str:
+    """Describes an error of an OpenAI-compatible server, and says what to do about it.
+
+    Args:
+        error: The error.
+        model: The server's name for the model.
+        url: The server's address.
+        serving: Whether the reader is a client of `sot serve`, who has no options of the command.
+    """
     import openai
 
     if isinstance(error, openai.APITimeoutError):
@@ -114,13 +121,14 @@ def explain_openai(error: BaseException, model: str, url: str) -> str:
         cause = f" ({one_line(error.__cause__)})" if error.__cause__ is not None else ""
         return f"The server at {url} cannot be reached, or broke off{cause}."
     if isinstance(error, openai.AuthenticationError):
-        return f"The server at {url} does not accept the key in OPENAI_API_KEY: {one_line(error)}"
+        key = "the key that `sot serve` has for it" if serving else "the key in OPENAI_API_KEY"
+        return f"The server at {url} does not accept {key}: {one_line(error)}"
     if isinstance(error, openai.NotFoundError):
         return f"The server at {url} does not know the model {model!r}, or has no /chat/completions: {one_line(error)}"
     if isinstance(error, openai.RateLimitError):
+        advice = "" if serving else " (--max-concurrency makes fewer at a time.)"
         return (
-            f"The server at {url} takes no more calls for now, or the account has no credit: {one_line(error)} "
-            "(--max-concurrency makes fewer at a time.)"
+            f"The server at {url} takes no more calls for now, or the account has no credit: {one_line(error)}{advice}"
         )
     if isinstance(error, openai.InternalServerError):
         return f"The server at {url} failed; try again later, or look into its log: {one_line(error)}"

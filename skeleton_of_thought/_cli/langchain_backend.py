@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from skeleton_of_thought._cli.backend import (
@@ -26,7 +26,7 @@ from skeleton_of_thought.types import Call, Prompt, Reply, Usage
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-__all__ = ["langchain_backend"]
+__all__ = ["chat_model", "langchain_backend", "read_end", "read_messages", "stream_reply"]
 
 _PACKAGE = re.compile(r"pip install (?:-U )?([\w.-]+)")
 
@@ -53,13 +53,12 @@ def langchain_backend(
         ModelLoadError: The provider's package or key is missing, or the provider refuses the settings.
         InvalidInput: There is no such provider.
     """
-    settings = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens}
-    model = _chat_model(name, {key: value for key, value in settings.items() if value is not None})
+    model = chat_model(name, {"temperature": temperature, "seed": seed, "max_tokens": max_tokens})
     thread = LoopThread()
 
     def open_call(call: Call, index: int) -> RemoteStream:
         assert call.prompt is not None
-        return RemoteStream(_stream(model, call.prompt), thread)
+        return RemoteStream(stream_reply(model, call.prompt), thread)
 
     def explain(error: BaseException) -> str:
         return explain_langchain(error, name)
@@ -67,7 +66,19 @@ def langchain_backend(
     return ModelBackend(name, open_call, prefill=prefilled_stages(prefill == "yes"), explain=explain, close=thread.stop)
 
 
-def _chat_model(name: str, settings: dict[str, Any]) -> BaseChatModel:
+def chat_model(name: str, settings: Mapping[str, Any]) -> BaseChatModel:
+    """The chat model that LangChain's `init_chat_model` makes.
+
+    Args:
+        name: PROVIDER:NAME.
+        settings: Its keyword arguments; those that are None are left out.
+
+    Raises:
+        MissingExtra: LangChain is not installed.
+        ModelLoadError: The provider's package or key is missing, or the provider refuses the settings.
+        InvalidInput: There is no such provider.
+    """
+    settings = {key: value for key, value in settings.items() if value is not None}
     try:
         from langchain.chat_models import init_chat_model
     except ImportError as error:
@@ -101,17 +112,45 @@ def _missing_package(error: Exception, provider: str) -> str | None:
     return None
 
 
-async def _stream(model: BaseChatModel, prompt: Prompt) -> AsyncIterator[str | Reply]:
-    end = ReplyEnd(reasons=FinishReasons.of(model))
+async def stream_reply(
+    model: BaseChatModel, prompt: Prompt, reasons: FinishReasons | None = None
+) -> AsyncIterator[str | Reply]:
+    """A reply of the model as it comes, then one `Reply`.
+
+    Args:
+        model: The model.
+        prompt: The prompt.
+        reasons: Whether the model gives finish reasons; None for the record of this object.
+    """
+    end = ReplyEnd(reasons=reasons or FinishReasons.of(model))
     async with aclosing_stream(model.astream(prompt_dicts(prompt))) as chunks:
         async for chunk in chunks:
-            # Some providers report their counts in several chunks.
-            if (usage := read_usage(getattr(chunk, "usage_metadata", None))) is not None:
-                end.usage = (end.usage or Usage()) + usage
-            end.read_metadata(chunk.response_metadata)
-            end.refusal += str(chunk.additional_kwargs.get("refusal") or "")
+            read_end(chunk, end)
             if chunk.text:
                 yield str(chunk.text)
             elif chunk.tool_calls:
                 end.instead = "tool calls"
     yield end.reply()
+
+
+def read_end(chunk: Any, end: ReplyEnd) -> None:
+    """Takes what a chunk says about the end of its reply."""
+    # Some providers report their counts in several chunks.
+    if (usage := read_usage(getattr(chunk, "usage_metadata", None))) is not None:
+        end.usage = (end.usage or Usage()) + usage
+    end.read_metadata(chunk.response_metadata)
+    end.refusal += str(chunk.additional_kwargs.get("refusal") or "")
+
+
+def read_messages(messages: Sequence[Any]) -> list[Any]:
+    """LangChain's messages from those of a chat completion request.
+
+    Raises:
+        InvalidInput: They cannot be read.
+    """
+    from langchain_core.messages import convert_to_messages
+
+    try:
+        return list(convert_to_messages(messages))
+    except Exception as error:
+        raise InvalidInput(f"The messages cannot be read: {one_line(error)}") from error

@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from skeleton_of_thought.local import CompletionStream, LocalEngine
     from skeleton_of_thought.local.plain_generate import GenerateStream
 
-__all__ = ["DEMO", "local_backend"]
+__all__ = ["DEMO", "TINY", "local_backend"]
 
 DEMO = "demo"
 """The name of the embedded model."""
 
-_TINY = "a tiny model (135M): its speed is the point, not what it says"
+TINY = "a tiny model (135M): its speed is the point, not what it says"
+"""What readers of its answers need to know."""
 
 
 def local_backend(
@@ -47,7 +48,7 @@ def local_backend(
         open_call,
         prefill=prefilled_stages(prefill == "yes" or (prefill == "auto" and engine.takes_prefill)),
         takes_limits=True,
-        remark=_TINY if name == DEMO else None,
+        remark=TINY if name == DEMO else None,
         stop_loops=True,
         close=engine.close,
         baselines=_baselines(engine, settings),

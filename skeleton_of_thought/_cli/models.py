@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
 from skeleton_of_thought._cli.backend import ModelBackend, Prefill
+from skeleton_of_thought._cli.chat_completions import check_address, without_login
 from skeleton_of_thought._cli.interrupts import exit_at_once
 from skeleton_of_thought._cli.local_backend import DEMO, local_backend
-from skeleton_of_thought._cli.openai_backend import check_address, openai_backend, without_login
+from skeleton_of_thought._cli.openai_backend import openai_backend
 from skeleton_of_thought._cli.streams import CommandStream, unwrapped
 from skeleton_of_thought._cli.terminal_text import printable
 from skeleton_of_thought.errors import InvalidInput, ModelLoadError
 
-__all__ = ["ModelSpec", "load_backend"]
+__all__ = ["ModelSpec", "load_backend", "load_failure"]
 
 _SERVERS = " Models of servers are openai:NAME, openai:NAME@http://host:port/v1 or langchain:PROVIDER:NAME."
 _OPENAI, _LANGCHAIN = "openai:", "langchain:"
@@ -203,7 +204,7 @@ def _load_local(name: str | None, *, quiet: bool, raw: bool, **settings: Any) ->
                 noted = _note_plain_text()
             engine = LocalEngine.from_pretrained(name, progress=report)
         except ModelLoadError as error:
-            raise ModelLoadError(f"{error}{_SERVERS if _may_be_served(name) else ''}") from error
+            raise load_failure(error, name) from error
     if not noted and not engine.has_chat_template:
         _note_plain_text()
     backend = local_backend(engine, name=name or DEMO, raw=raw, **settings)
@@ -221,9 +222,11 @@ def _note_plain_text() -> bool:
     return True
 
 
-def _may_be_served(name: str | None) -> bool:
-    """Whether a name that could not be loaded may be a server's: it is no path, and has no owner before it."""
-    return name not in (None, DEMO) and not set(name) & set("/\\") and not name.endswith(".gguf")
+def load_failure(error: ModelLoadError, name: str | None) -> ModelLoadError:
+    """The error of a local model that cannot be loaded; it says how to name a server's where the name may be one."""
+    # A path or a hub id has a slash, at least.
+    served = name not in (None, DEMO) and not set(name) & set("/\\") and not name.endswith(".gguf")
+    return ModelLoadError(f"{error}{_SERVERS if served else ''}")
 
 
 @contextlib.contextmanager

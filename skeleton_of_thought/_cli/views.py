@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -11,9 +10,16 @@ from typing import Any, Protocol, Self
 
 from skeleton_of_thought._cli.report import Comparison, comparison_dict
 from skeleton_of_thought._cli.terminal_text import json_text
-from skeleton_of_thought.errors import without_secrets
-from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, Event
-from skeleton_of_thought.types import Answer, Expansion, Point, Skeleton
+from skeleton_of_thought.events import (
+    AnswerDelta,
+    AnswerDone,
+    AnswerFailed,
+    AnswerRestarted,
+    Event,
+    event_dict,
+    plain_value,
+)
+from skeleton_of_thought.types import Answer
 
 __all__ = ["AnswerResult", "JsonView", "PlainView", "View", "event_dict"]
 
@@ -165,7 +171,7 @@ class JsonView(_StreamView):
         answer = None if result.answer is None else result.answer.to_dict()
         extra = {}
         if result.error is not None:
-            extra["error"] = _plain(result.error)
+            extra["error"] = plain_value(result.error)
         if result.comparison is not None and result.answer is not None:
             extra["compare"] = comparison_dict(result.answer, result.comparison)
         if self._events:
@@ -186,27 +192,3 @@ def _print_json(value: Any) -> None:
         text = json_text(json.dumps(value))  # the encoding lacks characters
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def event_dict(event: Event) -> dict[str, Any]:
-    """An event as plain data: its type under `event`, and its fields."""
-    fields = {f.name: _plain(getattr(event, f.name)) for f in dataclasses.fields(event)}
-    return {"event": type(event).__name__, **fields}
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case Exception():
-            return {"type": type(value).__name__, "message": without_secrets(str(value))}
-        case Answer():
-            return value.to_dict()
-        case Skeleton():
-            return list(value.titles)
-        case Point():
-            return {"index": value.index, "title": value.title}
-        case Expansion():
-            return Answer("", "", "skeleton", expansions=(value,)).to_dict()["expansions"][0]
-        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return dataclasses.asdict(value)
-        case _:
-            return value

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["ServeError"]
+from skeleton_of_thought.errors import without_secrets
+
+__all__ = ["ServeError", "without_key"]
+
+_SHORTEST_KEY = 6
+"""Characters of a key that is one. Shorter ones are made up for servers without keys, and occur in other words."""
 
 
 class ServeError(Exception):
@@ -35,3 +40,9 @@ class ServeError(Exception):
     def to_dict(self) -> dict[str, Any]:
         """The body of the response."""
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def without_key(text: str, key: str | None) -> str:
+    """The text with `***` in place of a key, and of logins in addresses: some servers repeat a key that they refuse."""
+    text = without_secrets(text)
+    return text.replace(key, "***") if key is not None and len(key) >= _SHORTEST_KEY else text

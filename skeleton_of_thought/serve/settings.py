@@ -18,6 +18,9 @@ SUFFIX = "-sot"
 RouterName = Literal["auto", "always", "never"]
 """Which questions get a skeleton: those that suit it, all, or none."""
 
+_SETTINGS = Settings(on_point_error="placeholder")
+"""A client that has text of an answer already should get the rest of it."""
+
 
 @dataclass(frozen=True)
 class ModelSettings:
@@ -39,7 +42,7 @@ class ModelSettings:
     name: str
     spec: str | None = None
     key: str | None = field(default=None, repr=False)
-    settings: Settings = Settings()
+    settings: Settings = _SETTINGS
     prompts: PromptSet = DEFAULT_PROMPTS
     router: RouterName = "auto"
     prefill: Literal["auto", "yes", "no"] = "auto"

@@ -44,12 +44,28 @@ class Upstream(Protocol):
     local: bool
     remark: str | None
 
+    def check(self, sampling: Mapping[str, Any]) -> None:
+        """Checks fields of a request that go with each call of its answer, before the first one is made.
+
+        Raises:
+            ServeError: A value that no call could take.
+        """
+        ...
+
     def open_call(self, call: Call, sampling: Mapping[str, Any]) -> AsyncIterator[str | Reply]:
         """Opens one call of an answer and streams its text, then one `Reply`.
 
         Args:
             call: The call.
             sampling: Fields of the caller's request that each call takes by itself, such as `temperature`.
+        """
+        ...
+
+    def check(self, sampling: Mapping[str, Any]) -> None:
+        """Checks fields of a request that go with each call of its answer, before the first one is made.
+
+        Raises:
+            ServeError: A value that no call could take.
         """
         ...
 

@@ -533,7 +533,7 @@ async def test_points_that_time_out_cancel_their_generate_call(kit, text_of):
     llm = text_of(lambda seen: [never] if seen.stage == "point" else answer(seen))
     before = asyncio.all_tasks()
     output = await chain_of(llm, point_timeout=0.05, on_point_error="placeholder").ainvoke("Why?")
-    assert list(output["errors"]) == ["1", "2", "3", "4"]
+    assert sorted(output["errors"]) == ["1", "2", "3", "4"]
     assert llm.open == []
     assert asyncio.all_tasks() == before
 

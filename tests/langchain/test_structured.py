@@ -14,7 +14,8 @@ from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
 
 from langchain_sot import ChatTransformers
-from langchain_sot.local.structured_output import StructuredOutputParser, without_extra_properties
+from langchain_sot.local.structured_output import StructuredOutputParser
+from skeleton_of_thought.adapters.reply_format import without_extra_properties
 from skeleton_of_thought.errors import InvalidInput
 
 pytest.importorskip("torch", reason="the local engine needs torch")

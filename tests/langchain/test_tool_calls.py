@@ -16,7 +16,7 @@ from scripted_calls import PATIENCE
 
 from langchain_sot import ChatTransformers
 from langchain_sot.local.engine_request import convert_tools
-from langchain_sot.local.tool_calls import (
+from skeleton_of_thought.adapters.tool_calls import (
     HERMES,
     LLAMA,
     MISTRAL,

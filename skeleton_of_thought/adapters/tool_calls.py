@@ -12,14 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from langchain_core.messages import InvalidToolCall, ToolCall
-from langchain_core.messages.tool import invalid_tool_call, tool_call
-from langchain_core.utils.json_schema import dereference_refs
-
 from skeleton_of_thought.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from skeleton_of_thought.local import LocalEngine
+    from skeleton_of_thought.local.engine import LocalEngine
 
 __all__ = [
     "ForcedReader",
@@ -33,7 +29,16 @@ __all__ = [
 ]
 
 Tool = dict[str, Any]
-"""A tool as `convert_to_openai_tool` describes it."""
+"""A tool as OpenAI's `tools` describe it: `{"type": "function", "function": {"name": ..., "parameters": ...}}`."""
+
+WrittenCall = dict[str, Any]
+"""A call that a model wrote, in LangChain's form: `{"type": "tool_call", "name": ..., "args": {...}, "id": ...}`.
+
+One that cannot be read is `{"type": "invalid_tool_call", "name": ..., "args": the text, "id": ..., "error": ...}`.
+"""
+
+_MOST_REFERENCES = 2000
+"""References in the schema of one tool, those in parts that several refer to counted each time."""
 
 _PROBE: Tool = {
     "type": "function",
@@ -138,9 +143,40 @@ def _parameters(tool: Tool) -> dict[str, Any]:
     parameters = dict(tool["function"].get("parameters") or {})
     if "$defs" in parameters or "definitions" in parameters:
         # References are paths from the root of the schema, and here the parameters are no longer the root.
-        parameters = dereference_refs(parameters)
+        parameters = _inlined(parameters, parameters, (), [_MOST_REFERENCES])
         parameters = {key: value for key, value in parameters.items() if key not in ("$defs", "definitions")}
     return {"type": "object", "properties": {}, "additionalProperties": False, **parameters}
+
+
+def _inlined(value: Any, root: Mapping[str, Any], above: tuple[str, ...], left: list[int]) -> Any:
+    """A part of a schema with parts of `root` in place of the references to them; a circle ends with any value.
+
+    Args:
+        value: The part.
+        root: The whole schema.
+        above: The references that lead to the part.
+        left: The references that may still be followed: each may hold several, so a short schema can be endless.
+    """
+    if isinstance(value, list):
+        return [_inlined(item, root, above, left) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    path = value.get("$ref")
+    if not isinstance(path, str):  # a property may have this name, too
+        return {key: _inlined(part, root, above, left) for key, part in value.items()}
+    own = {key: _inlined(part, root, above, left) for key, part in value.items() if key != "$ref"}
+    if path in above:
+        return own
+    left[0] -= 1
+    found: Any = root
+    for name in path.removeprefix("#").strip("/").split("/"):
+        key = name.replace("~1", "/").replace("~0", "~")
+        if left[0] < 0 or not isinstance(found, Mapping) or key not in found:
+            why = "too many parts" if left[0] < 0 else f"{path!r:.80}, which is not in their schema"
+            raise InvalidInput(f"The parameters of a tool refer to {why}.")
+        found = found[key]
+    part = _inlined(found, root, (*above, path), left)
+    return {**part, **own} if isinstance(part, Mapping) else own or part
 
 
 # --- parsing replies ---
@@ -157,7 +193,7 @@ class ParsedReply:
     """
 
     text: str = ""
-    calls: list[ToolCall | InvalidToolCall] = field(default_factory=list)
+    calls: list[WrittenCall] = field(default_factory=list)
     reasoning: str = ""
 
 
@@ -270,7 +306,7 @@ class TemplateReader:
 
 def _marked(text: str, format_: ToolFormat, cut: bool) -> ParsedReply:
     """Parses calls behind marks, with text between them."""
-    calls: list[ToolCall | InvalidToolCall] = []
+    calls: list[WrittenCall] = []
     between: list[str] = []
     at = 0
     while (start := text.find(format_.opener, at)) >= 0:
@@ -295,7 +331,7 @@ def _bare(text: str, cut: bool) -> ParsedReply:
     body = text.strip()
     tagged = body.startswith(_PYTHON_TAG)
     at = len(_PYTHON_TAG) if tagged else 0
-    calls: list[ToolCall | InvalidToolCall] = []
+    calls: list[WrittenCall] = []
     while at < len(body):
         found = _read(body, at)
         if found is None or not (isinstance(found[0], dict) and "name" in found[0]):
@@ -316,11 +352,11 @@ def _read(text: str, at: int = 0) -> tuple[Any, int] | None:
         return None
 
 
-def _calls(value: Any, raw: str) -> list[ToolCall | InvalidToolCall]:
+def _calls(value: Any, raw: str) -> list[WrittenCall]:
     return [_call(item, raw) for item in (value if isinstance(value, list) else [value])]
 
 
-def _call(value: Any, raw: str) -> ToolCall | InvalidToolCall:
+def _call(value: Any, raw: str) -> WrittenCall:
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         return _invalid(raw, False, "it names no tool")
     args = value.get("arguments", value.get("parameters"))
@@ -331,14 +367,15 @@ def _call(value: Any, raw: str) -> ToolCall | InvalidToolCall:
         args = {}
     if not isinstance(args, Mapping):
         return _invalid(raw, False, "its arguments are not a JSON object", name=value["name"])
-    return tool_call(name=value["name"], args=dict(args), id=_new_id())
+    return {"type": "tool_call", "name": value["name"], "args": dict(args), "id": _new_id()}
 
 
-def _invalid(raw: str, cut: bool, why: str = "it is not valid JSON", name: str | None = None) -> InvalidToolCall:
+def _invalid(raw: str, cut: bool, why: str = "it is not valid JSON", name: str | None = None) -> WrittenCall:
     why = "it was cut off by max_tokens or a stop string" if cut else why
     # Message chunks complete truncated JSON when they are added, which would turn half a call into a whole one. The
     # prefix prevents that.
-    return invalid_tool_call(name=name, args=f"Unreadable: {raw}", id=_new_id(), error=f"The call is invalid: {why}.")
+    unreadable = {"name": name, "args": f"Unreadable: {raw}", "error": f"The call is invalid: {why}."}
+    return {"type": "invalid_tool_call", "id": _new_id(), **unreadable}
 
 
 def _new_id() -> str:

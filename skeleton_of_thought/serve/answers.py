@@ -1,0 +1,211 @@
+"""Answers by points to requests: which requests get one, one answer on its way, and its errors for the caller."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import TYPE_CHECKING, cast
+
+from skeleton_of_thought.adapters.as_model import KnownDecision
+from skeleton_of_thought.drive import arun
+from skeleton_of_thought.errors import InvalidInput, PointError, ReplyError, SotError, without_secrets
+from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
+from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.rate_limits import read_rate_limit
+from skeleton_of_thought.routers.auto import AutoRouter
+from skeleton_of_thought.routers.base import decide_at_once
+from skeleton_of_thought.routers.cost import CostGuard
+from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.requests import ChatRequest, conversation_of, sampling_of
+from skeleton_of_thought.serve.settings import ModelSettings
+from skeleton_of_thought.types import Answer, Call, Conversation, Reply, RouteDecision, Usage
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.serve.limits import CallLimit
+    from skeleton_of_thought.serve.upstream import Upstream
+
+__all__ = ["PointsAnswer", "ServedModel", "explained", "timed_out"]
+
+logger = logging.getLogger(__name__)
+
+_CALLER = range(400, 500)
+_NOT_THE_CALLERS = (401, 402, 403, 404, 405, 407, 408)
+"""Statuses of the model's server that concern this server: its key, its address. The caller can do nothing."""
+
+
+class ServedModel:
+    """A model that is served: its settings, its upstream, and the router that learns from all its answers.
+
+    Args:
+        settings: The model's settings.
+        upstream: The model.
+        room: The most calls that the server opens at a time.
+    """
+
+    def __init__(self, settings: ModelSettings, upstream: Upstream, room: int) -> None:
+        self.settings = settings
+        self.upstream = upstream
+        self._room = min(settings.max_concurrency or room, room)
+        self._router = AutoRouter(guard=CostGuard(max_points=settings.settings.max_points))
+
+    def conversation(self, request: ChatRequest) -> Conversation:
+        """The conversation of a request that suits, with the room for its calls."""
+        return conversation_of(request, max_concurrency=self._room)
+
+    def decide(self, request: ChatRequest, conversation: Conversation) -> RouteDecision:
+        """Whether a request is answered through a skeleton."""
+        router = request.sot.router or self.settings.router
+        by = "by the request" if request.sot.router else "in the settings of the server"
+        if router == "always":
+            return RouteDecision(True, reason=f"always, {by}")
+        if router == "never":
+            return RouteDecision(False, reason=f"never, {by}")
+        # The embedded router needs no call.
+        return decide_at_once(self._router, conversation) or RouteDecision(False, reason="the router gave no decision")
+
+    def flow(self, request: ChatRequest, conversation: Conversation, decision: RouteDecision) -> AnswerFlow:
+        """The flow of an answer.
+
+        Raises:
+            ServeError: The request's settings do not go with the model's, or no call could take one of its fields.
+        """
+        self.upstream.check(sampling_of(request))
+        try:
+            model = self.settings.with_options(request.sot.settings)
+        except InvalidInput as error:
+            raise ServeError(f"`sot` is invalid: {error}", param="sot") from error
+        stop_loops = model.settings.stop_loops or self.upstream.stop_loops
+        return AnswerFlow(
+            conversation,
+            prompts=model.prompts,
+            settings=dataclasses.replace(model.settings, stop_loops=stop_loops),
+            router=KnownDecision(self._router, decision),
+            prefill=self.upstream.prefill,
+            # A point of an answer that nobody reads along may be written again even after part of its text.
+            live=request.stream,
+        )
+
+
+class PointsAnswer:
+    """One answer by points on its way.
+
+    Args:
+        model: The model.
+        request: The request.
+        flow: The flow of its answer.
+        limit: The limit that all open calls of the server share.
+        timeout: Seconds after which the answer is ended.
+
+    Attributes:
+        first: Seconds from the request to the first text; None before.
+    """
+
+    def __init__(
+        self, model: ServedModel, request: ChatRequest, flow: AnswerFlow, limit: CallLimit, timeout: float
+    ) -> None:
+        self.first: float | None = None
+        self._model, self._request, self._flow, self._limit, self._timeout = model, request, flow, limit, timeout
+        self._sampling = sampling_of(request)
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the request came in."""
+        return time.monotonic() - self._began
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of the answer so far; None if its model has reported none."""
+        answer = self._flow.answer
+        return answer.usage if answer.usage_by_stage else None
+
+    async def run(self, begun: Callable[[], object], show: Callable[[Event, float], object]) -> Answer:
+        """Makes the answer. All its calls have ended when this returns, raises or is cancelled.
+
+        Args:
+            begun: Called when the answer has room for its first call.
+            show: Called with each event but the last one, and with the seconds since the request came in.
+
+        Raises:
+            ServeError: There is no answer. Its cause is the error of the model, if it is one.
+        """
+        last: AnswerDone | AnswerFailed | None = None
+        name, most = self._model.settings.name, self._model.settings.max_concurrency
+        try:
+            async with asyncio.timeout(self._timeout), self._limit.admitted(name, most) as share:
+                begun()
+                events = cast(
+                    "AsyncGenerator[tuple[int, Event]]", arun([self._flow], self._open, max_concurrency=share)
+                )
+                async with contextlib.aclosing(events):
+                    async for _, event in events:
+                        if isinstance(event, AnswerDone | AnswerFailed):
+                            last = event
+                            continue
+                        if self.first is None and isinstance(event, AnswerDelta):
+                            self.first = self.seconds
+                        show(event, self.seconds)
+        except TimeoutError as error:
+            raise timed_out(self._timeout) from error
+        if isinstance(last, AnswerDone):
+            _warn_of_failed_points(last.answer)
+            return last.answer
+        if last is None:
+            raise ServeError("The answer has no end.", 500, "server_error")
+        raise explained(last.error, self._model.upstream) from last.error
+
+    def _open(self, call: Call, _: int) -> AsyncIterator[str | Reply]:
+        return self._model.upstream.open_call(call, self._sampling)
+
+
+def _warn_of_failed_points(answer: Answer) -> None:
+    for index, error in answer.errors.items():
+        # Without the error's text, which may quote a prompt.
+        cause = error.__cause__ or error
+        logger.warning("Point %d of %d failed: %s.", index, len(answer.expansions), type(cause).__name__)
+    if answer.merge_error is not None:
+        logger.warning("A merge failed (%s): the points stand as they are.", type(answer.merge_error).__name__)
+
+
+# --- errors -----------------------------------------------------------------------------------------
+
+
+def timed_out(seconds: float) -> ServeError:
+    """The error of a request that took too long."""
+    return ServeError(
+        f"The answer took longer than {seconds:g} seconds, the server's limit.", 504, "timeout_error", code="timeout"
+    )
+
+
+def explained(error: BaseException, upstream: Upstream) -> ServeError:
+    """The error of a model, as the caller gets it: with the status of what it means here."""
+    if isinstance(error, ServeError):
+        return error
+    cause: BaseException = (error.__cause__ or error) if isinstance(error, PointError) else error
+    about = f"Point {error.point.index} failed: " if isinstance(error, PointError) else ""
+    told = str(cause) if isinstance(cause, SotError | ServeError) else upstream.explain(cause)
+    message = about + without_secrets(told)
+    if isinstance(cause, ServeError):
+        return ServeError(message, cause.status, cause.kind, param=cause.param, code=cause.code)
+    if (limit := read_rate_limit(cause, time.time())) is not None:
+        wait = None if limit.seconds is None else max(1, round(limit.seconds))
+        return ServeError(message, 429, "rate_limit_error", code="rate_limit_exceeded", retry_after=wait)
+    if isinstance(cause, InvalidInput):
+        return ServeError(message)
+    if isinstance(cause, ReplyError):
+        return ServeError(message, 502, "upstream_error", code=cause.finish_reason)
+    if isinstance(cause, TimeoutError):
+        return ServeError(message, 504, "upstream_error", code="timeout")
+    status = getattr(cause, "status_code", None)
+    if isinstance(status, int) and status in _CALLER and status not in _NOT_THE_CALLERS:
+        return ServeError(message, status, code=_code(cause))
+    return ServeError(message, 502, "upstream_error")
+
+
+def _code(error: BaseException) -> str | None:
+    code = getattr(error, "code", None)
+    return code if isinstance(code, str) else None

@@ -1,0 +1,91 @@
+// Model, order and the settings of an answer: what the form says, kept in the browser.
+
+import { el, setText } from "./dom.js";
+
+const NAME = "sot.settings";
+const OPTIONS = ["router", "max_points", "join", "merge", "eager"];
+const MOST_POINTS = 50;
+
+const NOTES = {
+  local:
+    "This model runs on the machine of this server. Started together, the two answers share its processors and slow each other.",
+  remote: "Started together, the two answers share what the model's server can do. One after the other, each is timed alone.",
+};
+
+export class Settings {
+  /** `form`: the page's form. `changed` is called when something else is chosen. */
+  constructor(form) {
+    this.form = form;
+    this.models = [];
+    this.kept = readKept();
+    for (const name of OPTIONS) if (typeof this.kept[name] === "string") form.elements[name].value = this.kept[name];
+    form.addEventListener("change", (event) => {
+      if (event.target.name === "question") return;
+      if (event.target.name === "order") this.kept.order = this.order;
+      this.keep();
+      this.show();
+    });
+  }
+
+  /** Fills the menu of models. */
+  setModels(models) {
+    this.models = models;
+    const menu = this.form.elements.model;
+    menu.replaceChildren(...models.map(({ id, name }) => el("option", { value: id, text: name })));
+    menu.disabled = models.length === 0;
+    if (models.some(({ id }) => id === this.kept.model)) menu.value = this.kept.model;
+    this.show();
+  }
+
+  /** The model that is chosen; undefined without any. */
+  get model() {
+    return this.models.find(({ id }) => id === this.form.elements.model.value);
+  }
+
+  /** "together" or "sequence". */
+  get order() {
+    return this.form.elements.order.value;
+  }
+
+  /** The field `sot` of a request: what differs from the server's settings. */
+  get options() {
+    const { router, max_points, join, merge, eager } = this.form.elements;
+    const options = {};
+    if (router.value) options.router = router.value;
+    const points = Number.parseInt(max_points.value, 10);
+    if (points >= 1) options.max_points = Math.min(points, MOST_POINTS);
+    if (join.value) options.join = join.value;
+    if (merge.value) options.merge = merge.value === "yes";
+    if (eager.value) options.eager = eager.value === "yes";
+    return options;
+  }
+
+  show() {
+    const { model } = this;
+    // What was chosen by hand stays; else what suits the model.
+    this.form.elements.order.value = this.kept.order ?? (model && !model.local ? "together" : "sequence");
+    setText(this.form.querySelector("#order-note"), model ? NOTES[model.local ? "local" : "remote"] : "");
+    setText(this.form.querySelector("#model-note"), model?.remark ?? "");
+    const changed = Object.keys(this.options).length;
+    setText(this.form.querySelector("#settings-count"), changed ? `${changed} changed` : "");
+  }
+
+  keep() {
+    for (const name of OPTIONS) this.kept[name] = this.form.elements[name].value;
+    this.kept.model = this.form.elements.model.value;
+    try {
+      localStorage.setItem(NAME, JSON.stringify(this.kept));
+    } catch {
+      // The browser keeps nothing for this page.
+    }
+  }
+}
+
+function readKept() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(NAME) ?? "{}");
+    return kept && typeof kept === "object" && !Array.isArray(kept) ? kept : {};
+  } catch {
+    return {};
+  }
+}

@@ -1,0 +1,119 @@
+// The time line of a comparison: a bar for each call, over one axis in seconds.
+
+import { el, seconds, svg } from "./dom.js";
+
+const STAGES = { route: "Router", skeleton: "Skeleton", merge: "Merge", direct: "Direct answer" };
+const HEIGHT = 22;
+/** A call was not streamed if less than this share of its time came after its first text. */
+const AT_ONCE = 0.02;
+
+/** The bars of a comparison. `now`: seconds since the request of each open answer. */
+export function barsOf({ normal, sot }, now) {
+  const bars = [];
+  if (normal.status !== "idle" && normal.status !== "queued") {
+    const end = normal.seconds ?? now.normal;
+    bars.push({ label: "Normal decoding", kind: "normal", start: 0, first: normal.first, end, failed: normal.status === "failed" });
+  }
+  const end = (span) => span.end ?? now.sot;
+  const stage = (name) => {
+    const span = sot.stages[name];
+    if (span) bars.push({ label: STAGES[name], kind: name, start: span.start, first: span.first, end: end(span) });
+  };
+  stage("route");
+  stage("skeleton");
+  for (const point of sot.points) {
+    bars.push({
+      label: point.title,
+      number: point.index,
+      kind: "point",
+      start: point.start,
+      first: point.first,
+      end: point.start === null ? null : end(point),
+      released: point.released,
+      failed: point.state === "failed",
+      attempts: point.attempts,
+    });
+  }
+  stage("merge");
+  stage("direct");
+  return bars;
+}
+
+/** Round numbers from 0 to `length`, at most `most` of them. */
+export function ticksOf(length, most) {
+  const least = length / (most - 1);
+  const power = 10 ** Math.floor(Math.log10(least));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((one) => one >= least * (1 - 1e-9));
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  return Array.from({ length: Math.floor(length / step + 1e-9) + 1 }, (_, at) => ({
+    at: at * step,
+    label: (at * step).toFixed(digits),
+  }));
+}
+
+/** A length for the axis that does not change with every frame while bars grow. */
+export function axisOf(bars, growing) {
+  const end = Math.max(0.1, ...bars.map((bar) => Math.max(bar.end ?? 0, bar.released ?? 0)));
+  if (!growing) return end * 1.01;
+  const power = 10 ** Math.floor(Math.log10(end));
+  return [1.2, 1.6, 2, 2.5, 3.2, 4, 5, 6.5, 8, 10, 13].map((factor) => factor * power).find((length) => length >= end);
+}
+
+/** Draws the time line into an element: `ol.calls` and `.legend`. */
+export function showTimeline(root, comparison, now, growing) {
+  const bars = barsOf(comparison, now);
+  const length = axisOf(bars, growing);
+  const ticks = ticksOf(length, root.clientWidth < 600 ? 5 : 9);
+  const scale = (at) => `${((100 * at) / length).toFixed(3)}%`;
+  root.querySelector(".calls").replaceChildren(...bars.map((bar) => row(bar, scale, ticks)));
+  root.querySelector(".axis svg").replaceChildren(
+    ...ticks.map(({ at, label }) =>
+      svg("text", { x: scale(at), y: 12, "text-anchor": at === 0 ? "start" : "middle" }, at === 0 ? "0 s" : label),
+    ),
+  );
+  root.querySelector(".legend .failed").hidden = !bars.some((bar) => bar.failed);
+  root.querySelector(".legend .released").hidden = !bars.some((bar) => bar.released);
+}
+
+function row(bar, scale, ticks) {
+  const took = bar.start === null || bar.end === null ? null : bar.end - bar.start;
+  const again = bar.attempts > 1 ? ` (${bar.attempts} attempts)` : "";
+  const label = el("span", { class: "label", dir: "auto" });
+  if (bar.number) label.append(el("span", { class: "number", text: `${bar.number}` }));
+  label.append(el("bdi", { text: bar.label }));
+  const track = svg("svg", { class: "track", width: "100%", height: HEIGHT, "aria-hidden": "true" });
+  track.append(...ticks.map(({ at }) => svg("line", { class: "grid", x1: scale(at), x2: scale(at), y1: 0, y2: HEIGHT })));
+  if (took !== null) track.append(...shapes(bar, scale));
+  const text = took === null ? "waits" : seconds(took);
+  const from = took === null ? "" : `, from ${seconds(bar.start)} on${bar.failed ? ", failed" : ""}${again}`;
+  return el(
+    "li",
+    { "data-kind": bar.kind, title: `${bar.label}: ${text}${from}` },
+    label,
+    track,
+    el("span", { class: "took" }, text, el("span", { class: "off-screen", text: from })),
+  );
+}
+
+/** A thin line until the first text, then a bar; a mark where the reader got the first of it. */
+function shapes({ start, first, end, failed, released }, scale) {
+  const streamed = first !== null && first !== undefined && end - first > AT_ONCE * (end - start);
+  const written = streamed ? first : start;
+  const state = failed ? "failed" : null;
+  const made = [box(start, written, HEIGHT / 2 - 1, 2, scale, state), box(written, end, 6, HEIGHT - 12, scale, state)];
+  if (failed) {
+    made.push(svg("svg", { x: scale(end), y: HEIGHT / 2, class: "end", overflow: "visible" }, svg("path", { d: "M-4-4L4 4M4-4L-4 4" })));
+  }
+  if (released !== null && released !== undefined) {
+    if (released > end) made.push(box(end, released, HEIGHT / 2 - 0.5, 1, scale, "held"));
+    made.push(
+      svg("svg", { x: scale(released), y: HEIGHT / 2, class: "released", overflow: "visible" }, svg("path", { d: "M0-6L5 0L0 6L-5 0Z" })),
+    );
+  }
+  return made;
+}
+
+function box(from, to, y, height, scale, state) {
+  if (to <= from) return svg("g");
+  return svg("rect", { x: scale(from), y, width: scale(Math.max(to - from, 0)), height, class: state });
+}

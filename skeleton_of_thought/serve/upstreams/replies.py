@@ -1,0 +1,230 @@
+"""Chat completions of models that do not write OpenAI's protocol themselves: whole, and as a stream of chunks."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from skeleton_of_thought.adapters.finish_reasons import FINISH_REASONS
+from skeleton_of_thought.adapters.replies import aclose_stream, aclosing_stream
+from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.requests import ChatRequest
+from skeleton_of_thought.serve.upstream import Passed
+from skeleton_of_thought.types import Usage
+
+__all__ = ["End", "Piece", "Pieces", "streamed", "whole"]
+
+logger = logging.getLogger(__name__)
+
+_DONE = b"data: [DONE]\n\n"
+_WORDS: Mapping[str, str] = {"refusal": "content_filter", "error": "stop"}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a reply.
+
+    Attributes:
+        text: Text.
+        reasoning: Text of the model's reasoning.
+        calls: Calls of tools, or parts of them, in the form of OpenAI's chunks.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    calls: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True)
+class End:
+    """The end of a reply.
+
+    Attributes:
+        reason: Why it ended, in any provider's words; None if that is unknown.
+        usage: Its tokens; None if they are unknown.
+    """
+
+    reason: str | None = None
+    usage: Usage | None = None
+
+
+Pieces = AsyncIterator[Piece | End]
+"""A reply as it comes; one `End` is the last."""
+
+
+@dataclass
+class _Reply:
+    """A reply in OpenAI's form, from what has come of it so far."""
+
+    model: str
+    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+    text: str = ""
+    reasoning: str = ""
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    end: End = End()
+
+    def add(self, piece: Piece | End) -> None:
+        """Takes the next piece."""
+        if isinstance(piece, End):
+            self.end = piece
+            return
+        self.text += piece.text
+        self.reasoning += piece.reasoning
+        for part in piece.calls:
+            self._add_call(part)
+
+    def _add_call(self, part: Mapping[str, Any]) -> None:
+        call = self.calls.setdefault(part["index"], {"id": "", "type": "function"})
+        function = call.setdefault("function", {"name": "", "arguments": ""})
+        call["id"] = part.get("id") or call["id"]
+        for name, text in (part.get("function") or {}).items():
+            function[name] += text or ""
+
+    def head(self, kind: str) -> dict[str, Any]:
+        """What its chunks have in common."""
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": None,
+        }
+
+    @property
+    def finish_reason(self) -> str:
+        """Why it ended, in OpenAI's words."""
+        word = FINISH_REASONS.get((self.end.reason or "").lower(), "stop")
+        word = _WORDS.get(word, word)
+        return "tool_calls" if self.calls and word == "stop" else word
+
+    def usage(self) -> dict[str, Any] | None:
+        """Its tokens in OpenAI's form; None if they are unknown."""
+        if (usage := self.end.usage) is None:
+            return None
+        return {
+            "prompt_tokens": usage.input_tokens,
+            "completion_tokens": usage.output_tokens,
+            "total_tokens": usage.total_tokens,
+            "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        }
+
+    def message(self) -> dict[str, Any]:
+        """All of it as one message."""
+        calls = list(self.calls.values())
+        message: dict[str, Any] = {"role": "assistant", "content": self.text or (None if calls else "")}
+        message["refusal"] = None
+        if self.reasoning:
+            message["reasoning_content"] = self.reasoning
+        if calls:
+            message["tool_calls"] = calls
+        return message
+
+
+async def whole(pieces: Pieces, request: ChatRequest) -> Passed:
+    """Reads a reply to its end. Being cancelled ends the reply.
+
+    Args:
+        pieces: The reply, which the caller closes.
+        request: The request that it answers.
+    """
+    reply = _Reply(request.model)
+    async for piece in pieces:
+        reply.add(piece)
+    choice = {"index": 0, "message": reply.message(), "logprobs": None, "finish_reason": reply.finish_reason}
+    completion = {**reply.head("chat.completion"), "choices": [choice], "usage": reply.usage()}
+    return Passed(200, {"content-type": "application/json"}, _Body(_single(_json(completion)), _nothing))
+
+
+def streamed(
+    pieces: Pieces,
+    request: ChatRequest,
+    *,
+    close: Callable[[], Awaitable[None]],
+    failure: Callable[[Exception], ServeError],
+) -> Passed:
+    """The reply as a stream of chunks.
+
+    Args:
+        pieces: The reply.
+        request: The request that it answers.
+        close: Ends the reply, whether or not `pieces` was read; called once the stream is closed.
+        failure: The error for the caller when `pieces` raises one.
+    """
+    headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
+    return Passed(200, headers, _Body(_chunks(pieces, request, failure), close))
+
+
+async def _chunks(
+    pieces: Pieces, request: ChatRequest, failure: Callable[[Exception], ServeError]
+) -> AsyncIterator[bytes]:
+    include_usage = bool((request.body.get("stream_options") or {}).get("include_usage"))
+    reply = _Reply(request.model)
+    head = reply.head("chat.completion.chunk") | ({"usage": None} if include_usage else {})
+
+    def chunk(delta: Mapping[str, Any], reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return _event({**head, "choices": [choice]})
+
+    yield chunk({"role": "assistant", "content": ""})
+    try:
+        async with aclosing_stream(pieces):
+            async for piece in pieces:
+                reply.add(piece)
+                if isinstance(piece, End):
+                    continue
+                delta = {"content": piece.text, "reasoning_content": piece.reasoning, "tool_calls": list(piece.calls)}
+                if given := {name: value for name, value in delta.items() if value}:
+                    yield chunk(given)
+    except Exception as error:
+        # The status has been sent, so the error is an event, and no [DONE] follows.
+        yield _event(failure(error).to_dict())
+        return
+    yield chunk({}, reply.finish_reason)
+    if include_usage:
+        yield _event({**head, "choices": [], "usage": reply.usage()})
+    yield _DONE
+
+
+class _Body:
+    """The bytes of a response. Closing it ends the reply, whether or not it was read."""
+
+    # A class, not a generator: a generator that was never read would not run its `finally`.
+    def __init__(self, chunks: AsyncIterator[bytes], close: Callable[[], Awaitable[None]]) -> None:
+        self._chunks = chunks
+        self._close = close
+
+    def __aiter__(self) -> _Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._chunks)
+
+    async def aclose(self) -> None:
+        """Ends the reply."""
+        try:
+            await aclose_stream(self._chunks)
+        finally:
+            await self._close()
+
+
+async def _single(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+async def _nothing() -> None:
+    """The end of a reply that has ended."""
+
+
+def _event(value: Mapping[str, Any]) -> bytes:
+    return b"data: %b\n\n" % _json(value)
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    # ASCII: some clients break lines at characters that are line breaks in Unicode alone.
+    return json.dumps(value, separators=(",", ":")).encode("ascii")

@@ -1,0 +1,272 @@
+"""A server for the page's tests: a scripted model, whose behaviour a word of the question chooses, behind a small app.
+
+"breaks"    a point fails for good, and so does the normal answer, both in mid-stream
+"refused"   everything fails before the first text
+"again"     a point is written at the second attempt
+"capital"   the router decides against a skeleton
+"markup"    the model writes HTML that would run if it became markup
+"endless"   nothing ends by itself
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from skeleton_of_thought._cli.views import event_dict
+from skeleton_of_thought.drive import arun
+from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
+from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.page_files import page_routes
+from skeleton_of_thought.serve.requests import ChatRequest
+from skeleton_of_thought.serve.upstream import Passed
+from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.types import Call, Conversation, Reply, RouteDecision, Stage, Usage
+
+__all__ = ["POINTS", "ScriptedModel", "stand_in"]
+
+POINTS = {
+    "Light and darkness": (
+        "Your body reads light as the time of day. **Bright light at the start of a shift** keeps you awake; dark "
+        "glasses on the way home tell it that the night has begun. At home, curtains that let nothing through do "
+        "more than any pill.\n\n- A lamp of 10,000 lux for half an hour\n- Sunglasses after a night shift\n- Tape "
+        "over the lights of chargers"
+    ),
+    "A fixed anchor": (
+        "Keep one stretch of sleep that never moves, even on free days: four hours at the *same* time give the body a "
+        "point of reference. Add the rest as a nap before the shift."
+    ),
+    "Coffee, with a plan": (
+        "Caffeine works for five to six hours. Drink it in the first half of the shift, in small amounts, and stop "
+        "early enough:\n\n| Shift ends | Last cup |\n| --- | ---: |\n| 6 am | 12 pm |\n| 2 pm | 8 am |\n"
+        "| 10 pm | 4 pm |"
+    ),
+    "Meals that do not wake you": (
+        "Eat the main meal before the shift and something light during it. Heavy food at 3 am burdens a stomach that "
+        "sleeps already; soup, bread and fruit do not."
+    ),
+    "The people around you": (
+        "Tell family and neighbours when you sleep, and put a note on the door. A phone that only lets two numbers "
+        "through ends most of what wakes you."
+    ),
+    "When to see a doctor": (
+        "Three months of poor sleep in spite of all this are a reason to ask for help. `Shift work disorder` is a "
+        "diagnosis with treatments that work, see [an overview](https://example.org/sleep)."
+    ),
+}
+
+MARKUP = (
+    "Look: <script>window.ran = 'script'</script> and <img src=x onerror=\"window.ran = 'image'\"> and "
+    "[a link](javascript:window.ran='link') and <iframe srcdoc='<script>parent.ran=1</script>'></iframe>\n\n"
+    "<svg onload=\"window.ran='svg'\"></svg>"
+)
+DIRECT = "The capital of Mongolia is **Ulaanbaatar**."
+
+
+class ScriptedModel:
+    """An `Upstream` that writes word by word.
+
+    Attributes:
+        pace: Seconds for a word.
+        cancelled: How many calls were ended by the caller.
+        open: How many calls are open.
+    """
+
+    prefill: Collection[Stage] = ()
+    stop_loops = False
+    remark: str | None = None
+
+    def __init__(self, pace: float = 0.004, *, local: bool = False, remark: str | None = None) -> None:
+        self.pace, self.local, self.remark = pace, local, remark
+        self.open = self.cancelled = 0
+        self.asked: list[str] = []
+
+    async def open_call(self, call: Call, sampling: Mapping[str, Any]) -> AsyncIterator[str | Reply]:
+        assert call.prompt is not None
+        prompt = "\n".join(message.text for message in call.prompt.messages)
+        words = 0
+        with self._counted():
+            for word in self._words(call, prompt):
+                await asyncio.sleep(self.pace)
+                words += 1
+                yield word
+            if "endless" in prompt and call.stage != "skeleton":
+                await asyncio.Event().wait()
+        yield Reply(usage=Usage(40 + len(prompt) // 4, words), finish_reason="stop")
+
+    def _words(self, call: Call, prompt: str) -> Iterator[str]:
+        if "refused" in prompt:
+            raise ConnectionError("the model is not there")
+        if call.stage == "skeleton":
+            yield from _split("\n".join(f"{i}. {title}" for i, title in enumerate(self._titles(prompt), 1)))
+        elif call.point is None:
+            yield from _split(DIRECT if call.stage == "direct" else "One text. " + "\n\n".join(POINTS.values()))
+        elif call.point.index == 3 and "breaks" in prompt:
+            yield from _split("This point breaks off")
+            raise ConnectionError("the connection was lost")
+        elif call.point.index == 2 and "again" in prompt and call.attempt == 1:
+            raise ConnectionError("the connection was lost")
+        elif "markup" in prompt:
+            yield from _split(MARKUP)
+        else:
+            yield from _split(POINTS.get(call.point.title, "A few words."))
+
+    def _titles(self, prompt: str) -> list[str]:
+        return ["<img src=x onerror=\"window.ran='title'\">", "Second"] if "markup" in prompt else [*POINTS]
+
+    async def pass_through(self, request: ChatRequest) -> Passed:
+        self.asked.append(str(request.body["messages"][-1]["content"]))
+        if "refused" in self.asked[-1]:
+            raise ServeError("The model's server cannot be reached: start it.", 502, "server_error")
+        return Passed(200, {"content-type": "text/event-stream"}, self._stream(self.asked[-1]))
+
+    async def _stream(self, question: str) -> AsyncGenerator[bytes]:
+        text = MARKUP if "markup" in question else DIRECT if "capital" in question else _whole()
+        words = 0
+        with self._counted():
+            await asyncio.sleep(8 * self.pace)
+            for word in _split(text):
+                await asyncio.sleep(self.pace)
+                words += 1
+                yield _data(_chunk({"content": word}))
+                if "breaks" in question and words > 20:
+                    yield _data({"error": {"message": "The model broke off.", "type": "server_error"}})
+                    return
+            if "endless" in question:
+                await asyncio.Event().wait()
+        yield _data(_chunk({}, "stop"))
+        usage = {"prompt_tokens": 24, "completion_tokens": words, "total_tokens": words + 24}
+        yield _data({**_chunk({}), "choices": [], "usage": usage})
+        yield b"data: [DONE]\n\n"
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.open += 1
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+        finally:
+            self.open -= 1
+
+    def explain(self, error: BaseException) -> str:
+        return f"The scripted model failed: {error}"
+
+    async def close(self) -> None:
+        pass
+
+
+def _whole() -> str:
+    parts = (f"### {title}\n\n{text}" for title, text in POINTS.items())
+    return "Sleep in shifts is a matter of light, rhythm and rest.\n\n" + "\n\n".join(parts)
+
+
+def _split(text: str) -> list[str]:
+    return [word for line in text.splitlines(keepends=True) for word in line.replace(" ", " \0").split("\0") if word]
+
+
+def _data(chunk: Mapping[str, Any]) -> bytes:
+    return b"data: %b\n\n" % json.dumps(chunk).encode()
+
+
+def _chunk(delta: Mapping[str, Any], reason: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "finish_reason": reason}
+    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "demo", "choices": [choice]}
+
+
+# --- the app ----------------------------------------------------------------------------------------
+
+
+def stand_in(model: ScriptedModel, key: str | None = None) -> Starlette:
+    """An app with the paths that the page uses."""
+
+    def refusal(request: Request) -> Response | None:
+        if key is None or request.headers.get("authorization") == f"Bearer {key}":
+            return None
+        return JSONResponse(ServeError("Give the key.", 401).to_dict(), 401)
+
+    async def models(request: Request) -> Response:
+        about = {"model": "demo", "local": model.local, "remark": model.remark}
+        cards = [
+            {"id": name, "object": "model", "created": 1, "owned_by": "sot", "sot": {"by_points": by_points, **about}}
+            for name, by_points in (("demo", False), ("demo-sot", True))
+        ]
+        return refusal(request) or JSONResponse({"object": "list", "data": cards})
+
+    async def completions(request: Request) -> Response:
+        if (refused := refusal(request)) is not None:
+            return refused
+        body = await request.json()
+        if body["model"] == "demo":
+            try:
+                passed = await model.pass_through(ChatRequest(body))
+            except ServeError as error:
+                return JSONResponse(error.to_dict(), error.status)
+            return StreamingResponse(passed.body, passed.status, dict(passed.headers))
+        return StreamingResponse(_answer(model, body), media_type="text/event-stream")
+
+    paths = [Route("/v1/models", models), Route("/v1/chat/completions", completions, methods=["POST"])]
+    return Starlette(routes=[*paths, *page_routes()])
+
+
+def _decide(router: str | None, question: str) -> RouteDecision:
+    if router in ("always", "never"):
+        return RouteDecision(router == "always", reason=f"{router}, by the request")
+    if "capital" in question:
+        return RouteDecision(False, 0.07, "one fact")
+    return RouteDecision(True, 0.94, "asks for several things")
+
+
+async def _answer(model: ScriptedModel, body: Mapping[str, Any]) -> AsyncGenerator[bytes]:
+    options, question = dict(body.get("sot", {})), body["messages"][-1]["content"]
+    router = options.pop("router", None)
+    options.pop("events", None)
+    settings = Settings(on_point_error="placeholder", backoff=0.05, **options)
+    flow = AnswerFlow(Conversation.of(question), settings=settings, router=_Decided(_decide(router, question)))
+    began = time.monotonic()
+    yield _data(_chunk({"role": "assistant", "content": ""}))
+    events: Any = arun([flow], lambda call, _: model.open_call(call, {}))
+    async with contextlib.aclosing(events):
+        async for _, event in events:
+            yield _data(_with_event(event, time.monotonic() - began))
+            if isinstance(event, AnswerFailed):
+                return
+    yield b"data: [DONE]\n\n"
+
+
+class _Decided:
+    """A router that has decided already."""
+
+    def __init__(self, decision: RouteDecision) -> None:
+        self._decision = decision
+
+    def at_once(self, conversation: Conversation) -> RouteDecision:
+        return self._decision
+
+    def route(self, conversation: Conversation) -> RouteDecision:
+        return self._decision
+
+    async def aroute(self, conversation: Conversation) -> RouteDecision:
+        return self._decision
+
+
+def _with_event(event: Event, at: float) -> dict[str, Any]:
+    chunk: dict[str, Any] = _chunk({})
+    if isinstance(event, AnswerDelta):
+        chunk = _chunk({"content": event.text})
+    elif isinstance(event, AnswerDone):
+        chunk = _chunk({}, event.answer.finish_reason or "stop")
+    elif isinstance(event, AnswerFailed):
+        chunk = {"error": {"message": str(event.error), "type": "server_error", "param": None, "code": None}}
+    return {**chunk, "sot": {**event_dict(event), "at": at}}
