@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -213,6 +216,20 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         read_config(tmp_path / "no.toml")
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_config(tmp_path)
+
+
+def test_the_page_of_the_server_shows_every_key(read, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-1")
+    monkeypatch.setenv("SOT_API_KEY", "sk-2")
+    page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    text = page.partition("```toml\n")[2].partition("```")[0]
+    settings = read(text)
+    assert [(model.name, model.key) for model in settings.models] == [("demo", None), ("fast", "sk-1")]
+    # The values of the first table are the defaults.
+    assert settings == dataclasses.replace(ServeSettings(settings.models), keys=("sk-2",))
+    shown = set(re.findall(r"^(?:# )?([a-z-]+) =", text, re.M))
+    server, models = served_options()
+    assert shown == {*server, *models, "origins", "key-env", "name", "spec"}
 
 
 # --- the command line -------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 
 import pytest
@@ -266,3 +267,34 @@ async def test_calls_that_pass_through_lift_a_lowered_limit_again():
             pass
     async with limit.place(), limit.place():
         assert limit.open_calls == 2
+
+
+async def test_nothing_stays_open_after_many_answers_and_calls_that_leave_at_any_moment():
+    limit, models = CallLimit(3, 1000), [Model(points=4), Model(points=2)]
+    chance = random.Random(7)
+
+    async def one(number: int) -> str:
+        model = models[number % 2]
+        try:
+            if number % 5:
+                await model.answer(limit, str(number), model=str(number % 2))
+            else:
+                async with limit.place(str(number % 2)):
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            return "left"
+        return "answered"
+
+    tasks = [asyncio.create_task(one(number)) for number in range(120)]
+    while left := [task for task in tasks if not task.done()]:
+        if chance.random() < 0.1:
+            chance.choice(left).cancel()
+        for _ in range(chance.randrange(8)):
+            await asyncio.sleep(0)
+        assert limit.open_calls <= 3
+        assert sum(model.open for model in models) <= 3
+    ends = [task.result() for task in tasks if not task.cancelled()]
+    assert ends.count("answered") > 10
+    assert len(ends) - ends.count("answered") + sum(task.cancelled() for task in tasks) > 10
+    assert (limit.open_calls, limit.waiting, models[0].open, models[1].open) == (0, 0, 0, 0)
+    assert not limit._shares
