@@ -167,7 +167,7 @@ function remarkOf(side) {
   if (side.status === "queued") return "Begins when the other answer has ended, so that neither slows the other.";
   if (side.kind === "normal") return "One call, from the first word to the last";
   if (side.route === null) return "";
-  const score = side.score === null ? "" : ` (score ${side.score.toFixed(2)})`;
+  const score = side.score === null ? "" : ` (score\u00a0${side.score.toFixed(2)})`;
   const why = side.reason ? `: ${side.reason}${score}` : score;
   return side.route === "direct" ? `Answered directly, without a skeleton${why}` : `By a skeleton${why}`;
 }
