@@ -58,10 +58,48 @@ def test_points_grow_at_the_same_time_in_their_places(open_tab, scripted):
     assert tab.page.get_attribute("#sot", "aria-busy") == "false"
 
 
+BARS = """async (now) => {
+  const {newComparison, takeChunk, endSide} = await import('/page/record.js');
+  const {barsOf, ticksOf, axisOf} = await import('/page/timeline.js');
+  const comparison = newComparison({question: 'q', model: {id: 'm-sot', name: 'm'}, order: 'together', options: {}});
+  const {normal, sot} = comparison;
+  normal.status = sot.status = 'open';
+  const take = (event, at) => takeChunk(sot, {chunk: {choices: [{delta: {}}], sot: {...event, at}}}, at);
+  const point = {index: 1, title: 'One'};
+  takeChunk(normal, {chunk: {choices: [{delta: {content: 'a'}}]}}, 0.5);
+  take({event: 'Routed', decision: {use_skeleton: true, reason: 'r', score: 1}}, 0);
+  take({event: 'PointFound', point}, 1);
+  take({event: 'SkeletonDone', skeleton: ['One']}, 2);
+  take({event: 'PointStarted', point, attempt: 1}, 2);
+  if (now > 4) take({event: 'PointDelta', point, text: 'x'}, 4);
+  if (now > 6) endSide(sot, 'stopped', 6);
+  const bars = barsOf(comparison, {normal: now, sot: now});
+  return bars.map(({kind, start, first, end, open}) => [kind, start, first, end, open]);
+}"""
+
+
+@pytest.mark.parametrize(("now", "point"), [(3, [2, None, 3, True]), (5, [2, 4, 5, True]), (7, [2, 4, 6, False])])
+def test_the_bars_grow_with_the_calls(open_tab, now, point):
+    bars = open_tab().page.evaluate(BARS, now)
+    assert bars == [["normal", 0, 0.5, now, True], ["skeleton", 0, 1, 2, False], ["point", *point]]
+
+
+def test_ticks_are_round_and_few(open_tab):
+    ticks = """async ([length, most]) => {
+      const {ticksOf} = await import('/page/timeline.js');
+      return ticksOf(length, most).map((tick) => tick.label);
+    }"""
+    page = open_tab().page
+    assert page.evaluate(ticks, [14.4, 9]) == ["0", "2", "4", "6", "8", "10", "12", "14"]
+    assert page.evaluate(ticks, [0.1, 5]) == ["0.00", "0.05", "0.10"]
+    assert page.evaluate(ticks, [600, 5]) == ["0", "200", "400", "600"]
+
+
 def test_one_after_the_other_keeps_the_second_answer_waiting(open_tab, scripted):
-    tab = open_tab(model=scripted.ScriptedModel(local=True, pace=0.003))
+    tab = open_tab(model=scripted.ScriptedModel(local=True, pace=0.003, remark="a small model: often wrong"))
     assert tab.page.is_checked("input[value=sequence]")
     assert "slow each other" in tab.text("#order-note")
+    assert tab.text("#model-note") == "A small model: often wrong."
     tab.ask(SHIFTS)
     tab.page.wait_for_selector("#sot[data-status=queued]")
     assert tab.page.get_attribute("#normal", "data-status") == "open"

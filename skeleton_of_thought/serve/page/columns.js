@@ -6,6 +6,7 @@ import { countPoints } from "./record.js";
 
 const STATES = {
   waiting: ["○", "waiting"],
+  started: ["◔", "started"],
   writing: ["◐", "writing"],
   again: ["↻", "written again"],
   done: ["●", "done"],
@@ -111,7 +112,7 @@ class PointView {
     const { state, attempts } = point;
     this.root.dataset.state = state;
     setText(this.title, point.title);
-    const [mark, word] = STATES[state];
+    const [mark, word] = STATES[state === "writing" && point.first === null ? "started" : state];
     const again = attempts > 1 && state !== "again" ? (state === "failed" ? ` after ${attempts} attempts` : ", written again") : "";
     const took = point.end !== null && point.start !== null && state === "done" ? seconds(point.end - point.start) : "";
     setText(this.mark, mark);
