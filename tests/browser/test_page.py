@@ -285,6 +285,20 @@ def test_a_narrow_screen_shows_one_column_at_a_time(open_tab):
     assert tab.page.is_hidden("#sot")
 
 
+def test_a_narrow_screen_shows_the_answer_that_is_written(open_tab, scripted):
+    tab = open_tab(width=360, height=740, model=scripted.ScriptedModel(local=True, pace=0.003))
+    tab.ask(SHIFTS)
+    tab.page.wait_for_selector("#sot[data-status=queued]", state="attached")
+    assert tab.page.is_visible("#normal")
+    tab.page.wait_for_selector("#sot[data-status=open]", state="visible")
+    assert tab.page.is_hidden("#normal")
+    tab.await_end()
+    tab.page.check("input[name=shown][value=both]", force=True)
+    tab.ask(SHIFTS)
+    tab.page.wait_for_selector("#sot[data-status=queued]")
+    assert tab.page.is_visible("#normal")
+
+
 def test_the_keyboard_alone_is_enough(open_tab):
     tab = open_tab()
     press = tab.page.keyboard.press
