@@ -258,8 +258,7 @@ def test_html_of_a_model_is_text_and_nothing_runs(open_tab):
     assert foreign == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 820, 1440])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (820, "light"), (1440, "dark")])
 def test_no_screen_scrolls_sideways(open_tab, width, scheme):
     tab = open_tab(width=width, color_scheme=scheme)
     scrolls = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
