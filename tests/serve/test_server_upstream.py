@@ -428,7 +428,7 @@ async def test_errors_of_the_connection_have_a_status(served, upstream, error, s
 
 
 def test_only_connecting_has_a_limit_of_its_own():
-    from skeleton_of_thought._cli.chat_completions import ChatCompletions
+    from skeleton_of_thought._cli.openai_backend import ChatCompletions
     from skeleton_of_thought.serve.upstreams.server import ServerUpstream
 
     timeout = ServerUpstream(ChatCompletions.of("m", "http://127.0.0.1:9/v1", "k"), "m")._http.timeout

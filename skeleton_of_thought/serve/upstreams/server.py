@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from skeleton_of_thought._cli.backend import prefilled_stages
-from skeleton_of_thought._cli.chat_completions import ChatCompletions
 from skeleton_of_thought._cli.diagnostics import explain_openai, one_line
 from skeleton_of_thought._cli.models import ModelSpec
+from skeleton_of_thought._cli.openai_backend import ChatCompletions
 from skeleton_of_thought.errors import SotError
 from skeleton_of_thought.serve.access import client_headers
 from skeleton_of_thought.serve.errors import ServeError, without_key
