@@ -183,22 +183,23 @@ class ChatCompletions:
         """The server's key; None for a server without one."""
         return None if self.client.api_key == _NO_KEY else self.client.api_key
 
-    async def stream(self, prompt: Prompt, sampling: Mapping[str, Any] | None = None) -> AsyncIterator[str | Reply]:
+    async def stream(
+        self, prompt: Prompt, sampling: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[str | Reply]:
         """The text of a completion as it comes, then one `Reply`.
 
         Args:
             prompt: The prompt.
             sampling: Further fields of the request. They take precedence over those of all requests, and may be
                 fields that only this server knows.
+            headers: Further headers of the request.
 
         Raises:
             openai.OpenAIError: The server cannot be reached, refuses the request, or sends no chat completion.
             ConnectionError: The stream broke off.
         """
-        end = ReplyEnd()
-        async with await self._open(
-            prompt_dicts(prompt), prefilled=bool(prompt.prefill), more=sampling or {}
-        ) as stream:
+        end, messages, prefilled = ReplyEnd(), prompt_dicts(prompt), bool(prompt.prefill)
+        async with await self._open(messages, prefilled=prefilled, more=sampling or {}, headers=headers) as stream:
             if not self._usage_option:
                 # Of a server that takes the option, each whole stream has at least the usage.
                 end.reasons = self._reasons
@@ -245,19 +246,25 @@ class ChatCompletions:
         async with await self._open(messages, prefilled=True, more={"max_tokens": 1}):
             pass
 
-    async def _open(self, messages: list[Any], *, prefilled: bool, more: Mapping[str, Any]) -> openai.AsyncStream[Any]:
+    async def _open(
+        self,
+        messages: list[Any],
+        *,
+        prefilled: bool,
+        more: Mapping[str, Any],
+        headers: Mapping[str, str] | None = None,
+    ) -> openai.AsyncStream[Any]:
         from openai import BadRequestError, UnprocessableEntityError
 
         create: Any = self.client.chat.completions.create
-        request = {"model": self._model, "messages": messages, "stream": True, **self._settings}
+        request = {"model": self._model, "messages": messages, "stream": True, "extra_headers": headers}
+        request |= self._settings
         while True:
             # As extra fields, which the SDK merges into the body as they are: it refuses arguments that it does not
             # know, and a field of the caller's may be called like an argument of the SDK's own, such as `timeout`.
             extra = {**more, **(self._continue_option if prefilled else {})}
             try:
-                return await create(  # type: ignore[no-any-return]
-                    **request, **self._usage_option, **({"extra_body": extra} if extra else {})
-                )
+                return await create(**request, **self._usage_option, extra_body=extra or None)  # type: ignore[no-any-return]
             except (BadRequestError, UnprocessableEntityError) as error:
                 # Some servers reject fields that they do not know. An answer without token counts is better than none,
                 # and a server that does not know the fields for continuing may continue its turn all the same.

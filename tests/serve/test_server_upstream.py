@@ -457,6 +457,14 @@ async def test_fields_of_the_caller_go_with_a_call_known_or_not(served):
     assert served.bodies == [{**own, "messages": messages, **sampling}, {**own, "messages": messages}]
 
 
+async def test_headers_go_with_a_call(served, upstream):
+    served.reply = served.writes
+    async with contextlib.aclosing(upstream.open_call(call(), {}, {"x-session-id": "s-1"})) as stream:
+        assert [item async for item in stream]
+    assert served.headers[0]["x-session-id"] == "s-1"
+    assert served.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
 async def test_the_limit_of_the_caller_comes_before_the_models(served):
     served.reply = served.writes
     async with upstream_of(served.url, max_tokens=40) as upstream:
