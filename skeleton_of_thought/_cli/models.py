@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
 from skeleton_of_thought._cli.backend import ModelBackend, Prefill
-from skeleton_of_thought._cli.chat_completions import check_address, without_login
 from skeleton_of_thought._cli.interrupts import exit_at_once
 from skeleton_of_thought._cli.local_backend import DEMO, local_backend
-from skeleton_of_thought._cli.openai_backend import openai_backend
+from skeleton_of_thought._cli.openai_backend import check_address, openai_backend, without_login
 from skeleton_of_thought._cli.streams import CommandStream, unwrapped
 from skeleton_of_thought._cli.terminal_text import printable
 from skeleton_of_thought.errors import InvalidInput, ModelLoadError

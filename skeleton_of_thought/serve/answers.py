@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import TYPE_CHECKING, cast
@@ -19,6 +20,7 @@ from skeleton_of_thought.rate_limits import read_rate_limit
 from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import decide_at_once
 from skeleton_of_thought.routers.cost import CostGuard
+from skeleton_of_thought.serve.access import client_headers
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.requests import ChatRequest, conversation_of, sampling_of
 from skeleton_of_thought.serve.settings import ModelSettings
@@ -110,6 +112,8 @@ class PointsAnswer:
         self.first: float | None = None
         self._model, self._request, self._flow, self._limit, self._timeout = model, request, flow, limit, timeout
         self._sampling = sampling_of(request)
+        # All calls of an answer share the beginning of their prompts, so one replica computes it once.
+        self._headers = {"x-session-id": f"sot-{secrets.token_hex(8)}", **client_headers(request.headers)}
         self._began = time.monotonic()
 
     @property
@@ -159,7 +163,7 @@ class PointsAnswer:
         raise explained(last.error, self._model.upstream) from last.error
 
     def _open(self, call: Call, _: int) -> AsyncIterator[str | Reply]:
-        return self._model.upstream.open_call(call, self._sampling)
+        return self._model.upstream.open_call(call, self._sampling, self._headers)
 
 
 def _warn_of_failed_points(answer: Answer) -> None:

@@ -52,12 +52,15 @@ class Upstream(Protocol):
         """
         ...
 
-    def open_call(self, call: Call, sampling: Mapping[str, Any]) -> AsyncIterator[str | Reply]:
+    def open_call(
+        self, call: Call, sampling: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[str | Reply]:
         """Opens one call of an answer and streams its text, then one `Reply`.
 
         Args:
             call: The call.
             sampling: Fields of the caller's request that each call takes by itself, such as `temperature`.
+            headers: Headers for the model's server, such as the one that keeps an answer on one replica.
         """
         ...
 

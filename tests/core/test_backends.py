@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -236,6 +237,25 @@ def test_without_a_key_a_dummy_is_sent(served, backend):
     assert served.keys == ["Bearer none"]
     assert served.requests[0]["stream_options"] == {"include_usage": True}
     assert "max_tokens" not in served.requests[0]
+
+
+def test_the_sdk_alone_is_enough(served, monkeypatch):
+    # Since version 3 it comes with httpx2, and httpx may be missing.
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    made = openai_backend("m", base_url=served.url)
+    assert read(made)[0] == "Some text of this."
+    made.close()
+
+
+def test_an_error_shows_no_login_of_the_address(served):
+    made = openai_backend("m", base_url=served.url.replace("://", "://me:hunter2@"))
+    served.faults.append(Fault("hi", "500"))
+    with pytest.raises(openai.InternalServerError) as failed:
+        read(made)
+    made.close()
+    line = made.explain(failed.value)
+    assert served.url.replace("://", "://***@") in line
+    assert "hunter2" not in line
 
 
 def test_the_key_of_the_environment_and_the_settings_are_sent(served, monkeypatch):

@@ -333,6 +333,39 @@ def test_schemas_with_references_are_made_self_contained():
     assert text.count('"title": "Name"') == 2
 
 
+def schema_of(parameters):
+    return call_schema(HERMES, [{"type": "function", "function": {"name": "f", "parameters": parameters}}])
+
+
+def test_a_schema_that_refers_to_itself_ends_where_the_circle_closes():
+    tree = {"type": "object", "properties": {"next": {"$ref": "#/$defs/tree"}}}
+    made = schema_of({"properties": {"tree": {"$ref": "#/$defs/tree", "title": "T"}}, "$defs": {"tree": tree}})
+    inner = {"type": "object", "properties": {"next": {}}, "title": "T"}
+    assert made["properties"]["arguments"]["properties"] == {"tree": inner}
+
+
+def test_a_property_may_be_called_like_a_reference():
+    own = {"$ref": {"type": "string"}, "a/b": {"$ref": "#/definitions/a~1b"}, "any": {"$ref": "#/definitions/any"}}
+    made = schema_of({"properties": own, "definitions": {"a/b": {"type": "integer"}, "any": True}})
+    assert made["properties"]["arguments"]["properties"] == {
+        "$ref": {"type": "string"},
+        "a/b": {"type": "integer"},
+        "any": True,
+    }
+
+
+@pytest.mark.parametrize("path", ["#/$defs/gone", "#/$defs/text/deeper", "http://host/schema"])
+def test_a_reference_to_nothing_is_refused(path):
+    with pytest.raises(InvalidInput, match="not in their schema"):
+        schema_of({"properties": {"a": {"$ref": path}}, "$defs": {"text": "x"}})
+
+
+def test_a_short_schema_with_endless_references_is_refused():
+    parts = {str(i): {"anyOf": [{"$ref": f"#/$defs/{i + 1}"}] * 2} for i in range(40)}
+    with pytest.raises(InvalidInput, match="too many parts"):
+        schema_of({"properties": {"a": {"$ref": "#/$defs/0"}}, "$defs": {**parts, "40": {}}})
+
+
 @pytest.mark.parametrize(
     ("reader", "text"),
     [

@@ -174,6 +174,20 @@ async def test_each_call_gets_the_sampling_of_the_request(serve, upstream, body)
     assert upstream.samplings == [{"temperature": 0.7, "seed": 3, "made_up": {"deep": [1]}}] * 4
 
 
+async def test_all_calls_of_an_answer_are_of_one_session(serve, upstream, body):
+    client = await serve(upstream)
+    given = {"x-session-id": "s-1", "traceparent": "00-1", "cookie": "a=b", "x-own": "1"}
+    for headers in ({}, {}, given):
+        response = await client.post("/v1/chat/completions", json=body(stream=False), headers=headers)
+        assert response.status_code == 200
+    own, other, callers = (upstream.call_headers[i : i + 4] for i in (0, 4, 8))
+    assert own == [own[0]] * 4
+    assert other == [other[0]] * 4
+    assert own[0].keys() == other[0].keys() == {"x-session-id"}
+    assert own[0] != other[0]
+    assert callers == [{"x-session-id": "s-1", "traceparent": "00-1"}] * 4
+
+
 async def test_a_whole_answer_has_its_text_its_tokens_and_its_route(serve, upstream, body):
     client = await serve(upstream)
     response = await client.post("/v1/chat/completions", json=body())

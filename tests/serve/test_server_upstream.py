@@ -428,7 +428,7 @@ async def test_errors_of_the_connection_have_a_status(served, upstream, error, s
 
 
 def test_only_connecting_has_a_limit_of_its_own():
-    from skeleton_of_thought._cli.chat_completions import ChatCompletions
+    from skeleton_of_thought._cli.openai_backend import ChatCompletions
     from skeleton_of_thought.serve.upstreams.server import ServerUpstream
 
     timeout = ServerUpstream(ChatCompletions.of("m", "http://127.0.0.1:9/v1", "k"), "m")._http.timeout
@@ -455,6 +455,14 @@ async def test_fields_of_the_caller_go_with_a_call_known_or_not(served):
     own = {"model": "m", "stream": True, "max_tokens": 40, "stream_options": {"include_usage": True}}
     messages = [{"role": "user", "content": "hi"}]
     assert served.bodies == [{**own, "messages": messages, **sampling}, {**own, "messages": messages}]
+
+
+async def test_headers_go_with_a_call(served, upstream):
+    served.reply = served.writes
+    async with contextlib.aclosing(upstream.open_call(call(), {}, {"x-session-id": "s-1"})) as stream:
+        assert [item async for item in stream]
+    assert served.headers[0]["x-session-id"] == "s-1"
+    assert served.headers[0]["authorization"] == f"Bearer {KEY}"
 
 
 async def test_the_limit_of_the_caller_comes_before_the_models(served):

@@ -43,7 +43,8 @@ class ScriptedUpstream:
         script: What a call writes: under `skeleton`, `direct`, `merge`, `passed`, or the title of a point. Without an
             entry it writes a short text at once.
         calls: All calls of answers, in order of opening.
-        samplings: What came with them.
+        samplings: The sampling that came with them.
+        call_headers: The headers that came with them.
         refused: Fields of requests that no call takes.
         passed: All requests that passed through.
         open: The keys of the calls that are open now, with their numbers.
@@ -69,6 +70,7 @@ class ScriptedUpstream:
         self.usage: Usage | None = Usage(10, 5)
         self.calls: list[Call] = []
         self.samplings: list[Mapping[str, Any]] = []
+        self.call_headers: list[dict[str, str]] = []
         self.refused: set[str] = set()
         self.passed: list[ChatRequest] = []
         self.open: Counter[str] = Counter()
@@ -81,10 +83,13 @@ class ScriptedUpstream:
         """The number of calls that are open now."""
         return sum(self.open.values())
 
-    async def open_call(self, call: Call, sampling: Mapping[str, Any]) -> AsyncIterator[str | Reply]:
+    async def open_call(
+        self, call: Call, sampling: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[str | Reply]:
         """See `Upstream.open_call`."""
         self.calls.append(call)
         self.samplings.append(sampling)
+        self.call_headers.append(dict(headers or {}))
         key = call.point.title if call.point else call.stage
         ended = False
         async with contextlib.aclosing(self._play(key, ["All about ", f"{key}."])) as items:

@@ -77,7 +77,9 @@ class LangChainUpstream:
         """Refuses sampling that no call could take."""
         numbers_of(sampling)
 
-    def open_call(self, call: Call, sampling: Mapping[str, Any]) -> AsyncIterator[str | Reply]:
+    def open_call(
+        self, call: Call, sampling: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[str | Reply]:
         """Opens one call of an answer, see the protocol."""
         assert call.prompt is not None, "only calls with a prompt reach a model"
         return stream_reply(self._with(numbers_of(sampling)), call.prompt, self._reasons)

@@ -77,7 +77,9 @@ class LocalUpstream:
         """Refuses sampling that no call could take."""
         sampling_settings(sampling)
 
-    async def open_call(self, call: Call, sampling: Mapping[str, Any]) -> AsyncIterator[str | Reply]:
+    async def open_call(
+        self, call: Call, sampling: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[str | Reply]:
         """Opens one call of an answer, see the protocol."""
         assert call.prompt is not None, "only calls with a prompt reach a model"
         settings = sampling_settings(sampling)

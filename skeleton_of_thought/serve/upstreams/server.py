@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 
 from skeleton_of_thought._cli.backend import prefilled_stages
-from skeleton_of_thought._cli.chat_completions import ChatCompletions
 from skeleton_of_thought._cli.diagnostics import explain_openai, one_line
 from skeleton_of_thought._cli.models import ModelSpec
+from skeleton_of_thought._cli.openai_backend import ChatCompletions
 from skeleton_of_thought.errors import SotError
 from skeleton_of_thought.serve.access import client_headers
 from skeleton_of_thought.serve.errors import ServeError, without_key
@@ -88,10 +88,12 @@ class ServerUpstream:
     def check(self, sampling: Mapping[str, Any]) -> None:
         """Refuses nothing: only the server knows which fields it takes."""
 
-    def open_call(self, call: Call, sampling: Mapping[str, Any]) -> AsyncIterator[str | Reply]:
+    def open_call(
+        self, call: Call, sampling: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[str | Reply]:
         """Opens one call of an answer, see the protocol."""
         assert call.prompt is not None, "only calls with a prompt reach a model"
-        return self._chat.stream(call.prompt, sampling)
+        return self._chat.stream(call.prompt, sampling, headers)
 
     async def pass_through(self, request: ChatRequest) -> Passed:
         """Sends the request as it is, but for the model's name, and passes on what the server answers.
