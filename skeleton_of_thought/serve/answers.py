@@ -190,7 +190,9 @@ def explained(error: BaseException, upstream: Upstream) -> ServeError:
     told = str(cause) if isinstance(cause, SotError | ServeError) else upstream.explain(cause)
     message = about + without_secrets(told)
     if isinstance(cause, ServeError):
-        return ServeError(message, cause.status, cause.kind, param=cause.param, code=cause.code)
+        return ServeError(
+            message, cause.status, cause.kind, param=cause.param, code=cause.code, retry_after=cause.retry_after
+        )
     if (limit := read_rate_limit(cause, time.time())) is not None:
         wait = None if limit.seconds is None else max(1, round(limit.seconds))
         return ServeError(message, 429, "rate_limit_error", code="rate_limit_exceeded", retry_after=wait)

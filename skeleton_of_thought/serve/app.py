@@ -143,6 +143,9 @@ def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = Non
 
 async def _serve_error(_: Request, error: ServeError) -> Response:
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    if error.status == 504:
+        # OpenAI's clients would ask twice more, which takes three times as long and ends in the same way.
+        headers["x-should-retry"] = "false"
     return _json(error.to_dict(), error.status, headers)
 
 

@@ -20,9 +20,19 @@ from skeleton_of_thought.events import (
     event_dict,
 )
 from skeleton_of_thought.serve.errors import ServeError
-from skeleton_of_thought.types import Answer
+from skeleton_of_thought.types import Answer, Usage
 
-__all__ = ["DONE", "KEEP_ALIVE", "Completion", "CompletionChunks", "event_stream_error", "finish_reason", "json_bytes"]
+__all__ = [
+    "DONE",
+    "KEEP_ALIVE",
+    "Completion",
+    "CompletionChunks",
+    "event_stream",
+    "event_stream_error",
+    "finish_reason",
+    "json_bytes",
+    "usage_dict",
+]
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment, which readers of a stream skip."""
@@ -91,10 +101,11 @@ class Completion:
         if skeleton and answer.skeleton.points:
             message["reasoning_content"] = f"{answer.skeleton}\n"
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(answer)}
-        whole = {**self._head("chat.completion"), "choices": [choice], "usage": _usage(answer)}
+        whole = {**self.head("chat.completion"), "choices": [choice], "usage": _usage(answer)}
         return {**whole, "sot": _told(AnswerDone(answer), at)} if events else whole
 
-    def _head(self, kind: str) -> dict[str, Any]:
+    def head(self, kind: str) -> dict[str, Any]:
+        """The fields that the whole completion, or each of its chunks, begins with; `kind` is its `object`."""
         return {
             "id": self.id,
             "object": kind,
@@ -122,7 +133,7 @@ class CompletionChunks:
         show_skeleton: bool = False,
         events: bool = False,
     ) -> None:
-        self._head = completion._head("chat.completion.chunk")
+        self._head = completion.head("chat.completion.chunk")
         if include_usage:
             self._head["usage"] = None
         self._include_usage, self._show_skeleton, self._events = include_usage, show_skeleton, events
@@ -182,7 +193,11 @@ def _usage(answer: Answer) -> dict[str, Any] | None:
     """The tokens of all calls of an answer; None if its model reports none."""
     if not answer.usage_by_stage:
         return None
-    usage = answer.usage
+    return usage_dict(answer.usage)
+
+
+def usage_dict(usage: Usage) -> dict[str, Any]:
+    """Tokens in OpenAI's form."""
     return {
         "prompt_tokens": usage.input_tokens,
         "completion_tokens": usage.output_tokens,

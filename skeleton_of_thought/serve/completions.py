@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from skeleton_of_thought.adapters.replies import aclosing_stream
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
+from skeleton_of_thought.serve import log
 from skeleton_of_thought.serve.access import client_headers
 from skeleton_of_thought.serve.answers import PointsAnswer, ServedModel, explained, timed_out
 from skeleton_of_thought.serve.chunks import (
@@ -27,9 +28,9 @@ from skeleton_of_thought.serve.chunks import (
     json_bytes,
 )
 from skeleton_of_thought.serve.errors import ServeError
-from skeleton_of_thought.serve.requests import ChatRequest, misfit, read_request
+from skeleton_of_thought.serve.requests import ChatRequest, misfit, question_of, read_request
 from skeleton_of_thought.serve.settings import SUFFIX, ServeSettings
-from skeleton_of_thought.types import Usage
+from skeleton_of_thought.types import Answer, Usage
 
 if TYPE_CHECKING:
     from skeleton_of_thought.serve.limits import CallLimit
@@ -50,6 +51,8 @@ _STREAM_HEADERS = {
 }
 _TAIL = 4096
 """Bytes at the end of a completion in which its usage stands."""
+_LOGGED = 10_000
+"""Bytes of a response that passed through for a log with texts."""
 _TOKENS = re.compile(rb'"(prompt|completion)_tokens"\s*:\s*(\d{1,12})')
 
 
@@ -132,6 +135,7 @@ class ChatCompletions:
             answer = await points.run(lambda: None, lambda event, at: None)
         finally:
             response.usage, response.first = points.usage, points.first
+        log.note_texts(answer.question, answer.text)
         whole = Completion(request.model).whole(
             answer, skeleton=request.sot.show_skeleton, events=request.sot.events, at=points.seconds
         )
@@ -178,10 +182,12 @@ class ChatCompletions:
         await self._end_stream(making, chunks, points, response)
 
     async def _end_stream(
-        self, making: asyncio.Task[Any], chunks: CompletionChunks, points: PointsAnswer, response: _Response
+        self, making: asyncio.Task[Answer], chunks: CompletionChunks, points: PointsAnswer, response: _Response
     ) -> None:
         if (error := making.exception()) is None:
-            await response.end(chunks.read(AnswerDone(making.result()), points.seconds))
+            answer = making.result()
+            log.note_texts(answer.question, answer.text)
+            await response.end(chunks.read(AnswerDone(answer), points.seconds))
             return
         if not (response.started and isinstance(error, Exception)):
             raise error
@@ -195,7 +201,7 @@ class ChatCompletions:
 
     async def _pass_through(self, model: ServedModel, request: ChatRequest, response: _Response) -> None:
         request = dataclasses.replace(request, headers=client_headers(request.headers))
-        tail = b""
+        tail, read = b"", bytearray()
         try:
             async with asyncio.timeout(self._settings.timeout), self._limit.place(model.settings.name):
                 passed = await model.upstream.pass_through(request)
@@ -205,6 +211,8 @@ class ChatCompletions:
                         response.note_text()
                         await response.send(piece)
                         tail = (tail + piece)[-_TAIL:]
+                        if self._settings.log_texts and len(read) < _LOGGED:
+                            read += piece
         except TimeoutError as error:
             failure = timed_out(self._settings.timeout)
             failure.__cause__ = error
@@ -212,6 +220,8 @@ class ChatCompletions:
             failure = explained(error, model.upstream)
         else:
             response.usage = _usage_in(tail)
+            # The text as it passed, since its form is the model's own.
+            log.note_texts(question_of(request), read[:_LOGGED].decode(errors="replace"))
             await response.end()
             return
         if not response.started:

@@ -16,7 +16,7 @@ from skeleton_of_thought.serve.settings import RouterName
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Conversation, Message, Request
 
-__all__ = ["ChatRequest", "SotOptions", "conversation_of", "misfit", "read_request", "sampling_of"]
+__all__ = ["ChatRequest", "SotOptions", "conversation_of", "misfit", "question_of", "read_request", "sampling_of"]
 
 TASK_HEADER = "x-openwebui-task"
 """Open WebUI sends it with its own side tasks: titles, tags, follow-up questions, queries."""
@@ -302,6 +302,13 @@ def conversation_of(request: ChatRequest, *, max_concurrency: int | None = None)
         max_concurrency: The most calls that may be open at a time, for routers.
     """
     return Conversation(tuple(map(_message, request.body["messages"])), Request(max_concurrency=max_concurrency))
+
+
+def question_of(request: ChatRequest) -> str:
+    """The text of the last message of any request, as far as it has one."""
+    content = request.body["messages"][-1].get("content")
+    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    return "\n".join(part["text"] for part in parts if _is_text(part))
 
 
 def _message(message: Mapping[str, Any]) -> Message:

@@ -61,14 +61,6 @@ class Upstream(Protocol):
         """
         ...
 
-    def check(self, sampling: Mapping[str, Any]) -> None:
-        """Checks fields of a request that go with each call of its answer, before the first one is made.
-
-        Raises:
-            ServeError: A value that no call could take.
-        """
-        ...
-
     async def pass_through(self, request: ChatRequest) -> Passed:
         """Answers a request as the model does by itself.
 

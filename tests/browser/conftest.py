@@ -1,4 +1,4 @@
-"""The page of the server in headless Chromium, over a scripted model. Skipped where playwright or Chromium is missing."""
+"""The page of the server in headless Chromium, over a scripted model; skipped without playwright or Chromium."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def fake_server() -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while playwright runs, its event loop counts as running in this thread, and no async test can.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="the page is driven by playwright")
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -86,7 +86,7 @@ class ScriptedModel:
     stop_loops = False
     remark: str | None = None
 
-    def __init__(self, pace: float = 0.004, *, local: bool = False, remark: str | None = None) -> None:
+    def __init__(self, pace: float = 0.002, *, local: bool = False, remark: str | None = None) -> None:
         self.pace, self.local, self.remark = pace, local, remark
         self.open = self.cancelled = 0
         self.asked: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def _table(tab):
 
 
 def test_points_grow_at_the_same_time_in_their_places(open_tab, fake_server):
-    tab = open_tab(model=fake_server.ScriptedModel(pace=0.03))
+    tab = open_tab(model=fake_server.ScriptedModel(pace=0.012))
     tab.page.check("input[value=together]", force=True)
     tab.page.evaluate(
         """() => {
@@ -51,14 +52,14 @@ def test_points_grow_at_the_same_time_in_their_places(open_tab, fake_server):
     tab.ask(SHIFTS)
     tab.page.wait_for_function("count => window.peak >= count", arg=len(fake_server.POINTS))
     assert tab.page.get_attribute("#sot", "aria-busy") == "true"
-    assert tab.page.locator("#timeline .calls li").count() >= 2 + len(fake_server.POINTS)
+    tab.page.wait_for_selector(f"#timeline .calls li:nth-child({2 + len(fake_server.POINTS)})")
     tab.photograph("mid-stream")
     tab.await_end()
     assert tab.page.get_attribute("#sot", "aria-busy") == "false"
 
 
 def test_one_after_the_other_keeps_the_second_answer_waiting(open_tab, fake_server):
-    tab = open_tab(model=fake_server.ScriptedModel(local=True, pace=0.01))
+    tab = open_tab(model=fake_server.ScriptedModel(local=True, pace=0.003))
     assert tab.page.is_checked("input[value=sequence]")
     assert "slow each other" in tab.text("#order-note")
     tab.ask(SHIFTS)
@@ -102,6 +103,8 @@ def test_a_fault_in_mid_stream_keeps_the_text_and_names_the_fault(open_tab):
     assert "the connection was lost" in failed.inner_text()
     assert tab.page.locator("#sot .point[data-state=done]").count() == 5
     assert "No speed-up: normal decoding failed" in tab.text(".sentence")
+    assert tab.page.is_hidden(".headline")
+    assert failed.locator(".word").inner_text() == "failed after 2 attempts"
     tab.photograph("failed-in-mid-stream")
 
 
@@ -153,13 +156,15 @@ def test_a_direct_route_says_why_and_shows_the_direct_answer(open_tab):
     assert tab.text("#sot .answer") == "The capital of Mongolia is Ulaanbaatar."
     assert tab.page.locator(".point").count() == 0
     assert tab.text(".headline") == "Direct"
+    assert tab.texts("#figures tbody td:last-child") == [""] * 6
     assert tab.texts("#timeline .calls bdi") == ["Normal decoding", "Direct answer"]
     tab.photograph("direct")
 
 
 def test_a_request_that_passes_through_reads_as_a_direct_answer(open_tab):
     tab = open_tab()
-    text = 'data: {"choices": [{"index": 0, "delta": {"content": "Short."}}]}\r\n\r\n: keep-alive\r\n\r\ndata: [DONE]\r\n\r\n'
+    chunk = 'data: {"choices": [{"index": 0, "delta": {"content": "Short."}}]}'
+    text = "\r\n\r\n".join([chunk, ": keep-alive", "data: [DONE]", ""])
     headers = {"content-type": "text/event-stream", "x-sot-route": "passed", "x-sot-reason": "has tools"}
     tab.page.route("**/v1/chat/completions", lambda route: route.fulfill(body=text, headers=headers))
     tab.ask(SHIFTS)
@@ -277,6 +282,12 @@ def test_readers_of_the_screen_hear_steps_and_not_tokens(open_tab, fake_server):
         assert tab.page.locator(selector).count() >= 1, selector
 
 
+LOOK = """(selector) => {
+  const {font, color, fontVariantNumeric} = getComputedStyle(document.querySelector(selector));
+  return [font, color, fontVariantNumeric];
+}"""
+
+
 def test_the_exported_file_opens_by_itself_and_has_the_texts(open_tab, fake_server, tmp_path: Path):
     tab = open_tab()
     tab.ask(SHIFTS + " <b>&amp;</b>")
@@ -303,7 +314,8 @@ def test_the_exported_file_opens_by_itself_and_has_the_texts(open_tab, fake_serv
     assert "Sleep in shifts is a matter of light" in text
     assert "as fast" in text
     assert page.locator("button").count() == 0
-    assert page.locator("#timeline, .timeline").first.is_visible()
+    for selector in (".clock", ".headline", ".point > .number", ".axis text", ".prose", ".column h2"):
+        assert page.evaluate(LOOK, selector) == tab.page.evaluate(LOOK, selector), selector
     page.screenshot(path=Path(__file__).parents[2] / "build" / "screenshots" / "exported.png", full_page=True)
 
 
@@ -326,6 +338,9 @@ def test_the_history_stays_in_the_browser_and_can_be_cleared(open_tab):
     tab.page.wait_for_selector("body[data-models]")
     tab.page.click("#open-history")
     assert tab.texts("#history .asked") == ["What is the capital of Mongolia?", SHIFTS]
+    direct, by_points = tab.texts("#history li .soft")
+    assert direct.endswith("demo · direct")
+    assert re.search(r"demo · 6 points · [\d.]+×$", by_points)
     tab.photograph("history")
     tab.page.click(f"#history li button:has-text('{SHIFTS}')")
     assert tab.page.locator(".point").count() == 6
@@ -343,8 +358,10 @@ def test_the_history_is_bounded_and_survives_foreign_data(open_tab):
     kept = """async (texts) => {
       const history = await import('/page/history.js');
       const side = (text) => ({text, points: [], status: 'done'});
-      texts.forEach((size, place) => history.keepComparison(
-        {question: `q${place}`, asked: String(place), model: {name: 'm'}, normal: side('x'.repeat(size)), sot: side('')}));
+      texts.forEach((size, place) => {
+        const sides = {normal: side('x'.repeat(size)), sot: side('')};
+        history.keepComparison({question: `q${place}`, asked: String(place), model: {name: 'm'}, ...sides});
+      });
       return [history.readHistory().map((entry) => entry.question), localStorage.getItem('sot.history')?.length ?? 0];
     }"""
     questions, _ = tab.page.evaluate(kept, [10] * 40)

@@ -140,6 +140,7 @@ def point_error(cause: Exception) -> PointError:
         (ReplyError("empty"), 502, "upstream_error"),
         (point_error(Refused(400)), 400, "invalid_request_error"),
         (point_error(ConnectionError("gone")), 502, "upstream_error"),
+        (point_error(ServeError("busy", 429, "rate_limit_error")), 429, "rate_limit_error"),
     ],
     ids=repr,
 )
@@ -369,6 +370,7 @@ async def test_an_answer_that_takes_too_long_is_ended_with_all_its_calls(serve, 
     client = await serve(upstream, timeout=0.3)
     response = await client.post("/v1/chat/completions", json=body())
     assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
+    assert response.headers["x-should-retry"] == "false"
     assert upstream.open_calls == 0
     streamed = await client.post("/v1/chat/completions", json=body(stream=True))
     *chunks, last = events_of(streamed.text)
@@ -383,3 +385,67 @@ async def test_an_unusable_skeleton_ends_in_a_direct_answer(serve, upstream, bod
     response = await client.post("/v1/chat/completions", json=body())
     assert response.json()["choices"][0]["message"]["content"] == "A direct answer."
     assert response.headers["x-sot-route"] == "direct"
+
+
+async def test_a_whole_answer_tells_a_page_all_of_itself(serve, upstream, body):
+    client = await serve(upstream)
+    sot = {"router": "always", "events": True, "show_skeleton": True}
+    data = (await client.post("/v1/chat/completions", json=body(sot=sot))).json()
+    message = data["choices"][0]["message"]
+    assert message["reasoning_content"] == "1. Diet\n2. Sleep\n3. Exercise\n"
+    assert data["sot"]["event"] == "AnswerDone"
+    assert data["sot"]["answer"]["text"] == message["content"]
+    assert [point["title"] for point in data["sot"]["answer"]["expansions"]] == ["Diet", "Sleep", "Exercise"]
+
+
+async def test_the_skeleton_comes_as_reasoning_before_the_text(serve, upstream, body):
+    client = await serve(upstream)
+    sot = {"router": "always", "show_skeleton": True, "max_points": 2}
+    *chunks, done = events_of((await client.post("/v1/chat/completions", json=body(stream=True, sot=sot))).text)
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert [delta.get("reasoning_content") for delta in deltas[1:3]] == ["1. Diet\n", "2. Sleep\n"]
+    assert not any("reasoning_content" in delta for delta in deltas[3:])
+    assert all(chunk.keys() == chunks[0].keys() for chunk in chunks)
+    assert done == "[DONE]"
+
+
+async def test_every_call_has_the_conversation_before_the_question(serve, upstream, body):
+    client = await serve(upstream)
+    history = [
+        {"role": "developer", "content": [{"type": "text", "text": "Answer as a pirate."}]},
+        {"role": "user", "content": "I am 80 years old.", "name": "alice"},
+        {"role": "assistant", "content": "Ahoy!", "tool_calls": []},
+    ]
+    question = body()["messages"]
+    for sot in ({"router": "always"}, {"router": "never", "events": True}):
+        await client.post("/v1/chat/completions", json=body(messages=[*history, *question], sot=sot))
+    assert [call.stage for call in upstream.calls] == ["skeleton", "point", "point", "point", "direct"]
+    for call in upstream.calls:
+        said = [(message.role, message.text) for message in call.prompt.messages]
+        assert ("system", "Answer as a pirate.") in said
+        assert ("user", "I am 80 years old.") in said
+        assert ("assistant", "Ahoy!") in said
+    assert said[-1] == ("user", question[0]["content"])
+
+
+async def test_an_answer_is_made_as_its_model_allows(serve, upstream, body):
+    upstream.prefill = frozenset({"skeleton", "point"})
+    upstream.stop_loops = True
+    upstream.script["Sleep"] = ["Sleep is good for you, so sleep well. "] * 100
+    client = await serve(upstream, model={"max_concurrency": 2})
+    data = (await client.post("/v1/chat/completions", json=body())).json()
+    assert all(call.prompt.prefill for call in upstream.calls)
+    assert upstream.most == 2
+    assert data["choices"][0]["finish_reason"] == "length"
+    assert data["choices"][0]["message"]["content"].count("Sleep is good for you") < 5
+
+
+async def test_points_begin_with_their_lines_where_the_request_is_eager(serve, upstream, body, until):
+    gate = asyncio.Event()
+    upstream.script["skeleton"] = ["1. Diet\n", "2. Sleep\n", gate, "3. Exercise\n"]
+    client = await serve(upstream)
+    sot = {"router": "always", "eager": True}
+    asked = asyncio.create_task(client.post("/v1/chat/completions", json=body(stream=True, sot=sot)))
+    await until(lambda: len(upstream.calls) == 3, "two points while the skeleton is being written")
+    gate.set()
+    assert text_of(events_of((await asked).text)).endswith("3. Exercise: All about Exercise.")

@@ -13,6 +13,7 @@ from serving import events_of, serving, text_of
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.serve.app import create_app
 from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.limits import CallLimit
 from skeleton_of_thought.serve.settings import ModelSettings, ServeSettings
 from skeleton_of_thought.settings import Settings
 
@@ -255,6 +256,24 @@ async def test_a_stream_that_waits_for_room_is_kept_alive(serve, upstream, body,
     assert (await first).status_code == 200
 
 
+async def test_a_server_that_stops_ends_its_answers_and_takes_no_new_ones(upstream, body, until):
+    gate, limit = asyncio.Event(), CallLimit(8, 8)
+    upstream.script["Diet"] = ["Eat ", gate, "well."]
+    app = create_app(ServeSettings((ModelSettings("m"),), page=False), {"m": upstream}, limit=limit)
+    async with serving(app) as url, httpx.AsyncClient(base_url=url) as client:
+        first = asyncio.create_task(client.post("/v1/chat/completions", json=body(stream=True), timeout=30))
+        await until(lambda: "Diet" in upstream.open, "an answer is in flight")
+        limit.close()
+        health = await client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (503, "stopping")
+        for model, stream in (("m", False), ("m-sot", True), ("m-sot", False)):
+            response = await client.post("/v1/chat/completions", json=body(model, stream=stream))
+            assert (response.status_code, response.json()["error"]["type"]) == (503, "server_error")
+        gate.set()
+        assert "Eat well." in text_of(events_of((await first).text))
+    assert not upstream.closed, "whoever opened it closes it"
+
+
 # --- errors and lists -------------------------------------------------------------------------------
 
 
@@ -294,6 +313,20 @@ async def test_a_fault_of_the_server_itself_tells_nobody_what_was_asked(serve, u
     assert "RuntimeError" in caplog.text
     assert "in fail" in caplog.text
     assert "secret" not in caplog.text.replace('raise RuntimeError("a secret question")', "")
+
+
+@pytest.mark.parametrize("texts", [False, True])
+async def test_the_log_has_texts_only_where_they_are_asked_for(serve, upstream, body, until, caplog, texts):
+    caplog.set_level("INFO", logger="skeleton_of_thought.serve.log")
+    client = await serve(upstream, log_texts=texts)
+    for model, stream in (("m-sot", False), ("m-sot", True), ("m", False), ("m", True)):
+        caplog.clear()
+        parts = [{"type": "text", "text": "Why so?"}]
+        await client.post("/v1/chat/completions", json=body(model, parts, stream=stream))
+        await until(lambda: f"model={model!r}" in caplog.text, "the line about the request")  # noqa: B023
+        assert ("Why so?" in caplog.text) == texts
+        answer = "All about Sleep." if model == "m-sot" else "A passed "
+        assert (answer in caplog.text) == texts
 
 
 async def test_options_that_do_not_go_with_the_model_are_refused(serve, upstream, body):

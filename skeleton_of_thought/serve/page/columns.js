@@ -41,7 +41,7 @@ export class Column {
     const took = side.seconds ?? (side.status === "open" ? now : null);
     this.root.dataset.status = side.status;
     this.root.setAttribute("aria-busy", String(side.status === "open"));
-    setText(this.clock, took === null ? "" : ended ? seconds(took) : `${took.toFixed(1)} s`);
+    setText(this.clock, took === null ? "–" : ended ? seconds(took) : `${took.toFixed(1)} s`);
     setText(this.state, stateOf(side));
     setText(this.remark, remarkOf(side));
     this.error.hidden = !side.error;
@@ -104,7 +104,7 @@ class PointView {
     this.root.dataset.state = state;
     setText(this.title, point.title);
     const [mark, word] = STATES[state];
-    const again = attempts > 1 && state !== "again" ? ", written again" : "";
+    const again = attempts > 1 && state !== "again" ? (state === "failed" ? ` after ${attempts} attempts` : ", written again") : "";
     const took = point.end !== null && point.start !== null && state === "done" ? seconds(point.end - point.start) : "";
     setText(this.mark, mark);
     setText(this.verb, word + (took ? " in " : ""));

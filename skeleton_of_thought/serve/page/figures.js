@@ -15,7 +15,7 @@ export function verdictOf({ normal, sot }) {
   const lame = [normal, sot].find((side) => side.status !== "done");
   if (lame) {
     const how = lame.status === "failed" ? "failed" : "was stopped";
-    return { ratio: null, headline: "—", text: `No speed-up: ${NAMES[lame.kind]} ${how} before its end.`, notes: [] };
+    return { ratio: null, headline: "", text: `No speed-up: ${NAMES[lame.kind]} ${how} before its end.`, notes: [] };
   }
   const ratio = normal.seconds / sot.seconds;
   const pair = `${seconds(sot.seconds)} instead of ${seconds(normal.seconds)}`;
@@ -56,12 +56,14 @@ export function times(ratio) {
 
 /** The rows of the table: name, a value per answer as text, their ratio as text. `now` as in `barsOf`. */
 export function rowsOf({ normal, sot }, now) {
-  const whole = (side) => side.seconds ?? (side.status === "open" ? now[side.kind] : null);
+  const whole = (side) => (side.status === "open" ? `${now[side.kind].toFixed(1)} s` : seconds(side.seconds));
   const pace = (side) => (side.usage?.output && side.seconds ? side.usage.output / side.seconds : null);
-  const faster = (one, other) => (one && other ? `${times(one / other)}×` : "");
+  // Two answers of the same kind, or one that broke off, have nothing to compare.
+  const compared = normal.status === "done" && sot.status === "done" && sot.route !== "direct";
+  const faster = (one, other) => (compared && one && other ? `${times(one / other)}×` : "");
   return [
     ["First text", seconds(normal.first), seconds(sot.first), faster(normal.first, sot.first)],
-    ["Whole answer", seconds(whole(normal)), seconds(whole(sot)), faster(normal.seconds, sot.seconds)],
+    ["Whole answer", whole(normal), whole(sot), faster(normal.seconds, sot.seconds)],
     ["Tokens out", count(normal.usage?.output), count(sot.usage?.output), ""],
     ["Tokens in", count(normal.usage?.input), count(sot.usage?.input), ""],
     ["Tokens a second", count(pace(normal)), count(pace(sot)), faster(pace(sot), pace(normal))],
@@ -73,7 +75,8 @@ export function rowsOf({ normal, sot }, now) {
 export function showFigures(root, comparison, now) {
   const { headline, text, notes } = verdictOf(comparison);
   const verdict = root.querySelector(".verdict");
-  verdict.hidden = !headline;
+  verdict.hidden = !text;
+  verdict.querySelector(".headline").hidden = !headline;
   setText(verdict.querySelector(".headline"), headline);
   setText(verdict.querySelector(".sentence"), text);
   verdict.querySelector(".notes").replaceChildren(...notes.map((note) => el("p", { text: note })));

@@ -1,6 +1,7 @@
 // Earlier comparisons, in this browser only.
 
 import { el, plural } from "./dom.js";
+import { times, verdictOf } from "./figures.js";
 
 const NAME = "sot.history";
 const MOST_ENTRIES = 30;
@@ -83,7 +84,8 @@ export class HistoryDialog {
     const { question, model, asked, sot, normal } = comparison;
     const parts = [new Date(asked).toLocaleString(), model?.name ?? ""];
     parts.push(sot.route === "direct" ? "direct" : plural(sot.points.length, "point"));
-    if (sot.status === "done" && normal.status === "done") parts.push(`${(normal.seconds / sot.seconds).toFixed(1)}×`);
+    const { ratio } = verdictOf(comparison);
+    if (ratio !== null) parts.push(`${times(ratio)}×`);
     return el(
       "button",
       {

@@ -6,14 +6,25 @@ const ENTITIES = { amp: "&", lt: "<", gt: ">", quot: '"', apos: "'", nbsp: "\u00
 const LONGEST_ADDRESS = 2000;
 const DEEPEST = 16;
 
-/** The parts of a text: strings, `{kind: "code" | "strong" | "em" | "del" | "link" | "break", ...}`, nested in `parts`. */
-export function readInline(text) {
-  return new Reader(text).read();
+/**
+ * The parts of a text: strings, `{kind: "code" | "strong" | "em" | "del" | "link" | "break", ...}`, nested in `parts`.
+ * With `growing` the text goes on: code and strong text that are open at its end count as closed there.
+ */
+export function readInline(text, growing = false) {
+  return new Reader(growing ? text.slice(0, withoutMarks(text)) : text, growing).read();
+}
+
+/** The length of a text without marks at its end, which may be half of a mark. */
+function withoutMarks(text) {
+  let end = text.length;
+  while (end > 0 && "*`".includes(text[end - 1])) end -= 1;
+  return end;
 }
 
 class Reader {
-  constructor(text) {
+  constructor(text, growing) {
     this.text = text;
+    this.growing = growing;
     this.at = 0;
     this.parts = [];
     this.open = []; // marks that may still be closed: {char, count, place (in parts)}
@@ -40,6 +51,7 @@ class Reader {
       plain = this.at;
     }
     flush(text.length);
+    if (this.growing) while (this.open.some(({ char, count }) => char === "*" && count === 2)) this.closeLast();
     return this.parts;
   }
 
@@ -102,6 +114,9 @@ class Reader {
     let length = 1;
     while (text[at + length] === "`") length += 1;
     const end = this.closingTicks(at + length, length);
+    if (end === null && this.growing) {
+      return () => this.add({ kind: "code", text: text.slice(at + length) }, text.length - at);
+    }
     if (end === null) return () => this.add(text.slice(at, at + length), length);
     let inner = text.slice(at + length, end).replaceAll("\n", " ");
     if (/^ .* $/s.test(inner) && inner.trim()) inner = inner.slice(1, -1);
@@ -183,6 +198,12 @@ class Reader {
       this.parts.push({ kind, parts: inner });
     }
     return rest;
+  }
+
+  /** Closes the latest strong text that is open. */
+  closeLast() {
+    while (this.open.at(-1).char !== "*" || this.open.at(-1).count !== 2) this.pop();
+    this.close("*", 2);
   }
 
   // --- links ---

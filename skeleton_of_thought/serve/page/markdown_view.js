@@ -45,7 +45,9 @@ export class MarkdownView {
     const tail = this.text.slice(this.settled);
     const blocks = readBlocks(tail);
     while (this.root.childNodes.length > this.nodes) this.root.lastChild.remove();
-    for (const block of blocks) this.root.append(blockNode(block, this.heading));
+    blocks.forEach((block, place) => {
+      this.root.append(blockNode(block, this.heading, !complete && place === blocks.length - 1));
+    });
     if (complete) return;
     const lines = lineStarts(tail);
     let final = blocks.length - 1;
@@ -68,7 +70,8 @@ export function markdownNodes(text, heading = 2) {
   return readBlocks(text).map((block) => blockNode(block, heading));
 }
 
-function blockNode(block, heading) {
+/** `growing`: whether the text goes on, so that marks at its end may still be closed. */
+function blockNode(block, heading, growing = false) {
   switch (block.kind) {
     case "heading":
       return el(`h${Math.min(6, heading + block.level)}`, { dir: "auto" }, inlineNodes(block.text));
@@ -77,22 +80,25 @@ function blockNode(block, heading) {
     case "rule":
       return el("hr");
     case "quote":
-      return el("blockquote", {}, block.blocks.map((inner) => blockNode(inner, heading)));
+      return el("blockquote", {}, block.blocks.map((inner, place) => blockNode(inner, heading, growing && isLast(place, block.blocks))));
     case "list":
-      return listNode(block, heading);
+      return listNode(block, heading, growing);
     case "table":
       return tableNode(block);
     default:
-      return el("p", { dir: "auto" }, inlineNodes(block.text));
+      return el("p", { dir: "auto" }, inlineNodes(block.text, growing));
   }
 }
 
-function listNode({ ordered, start, loose, items }, heading) {
-  const nodes = items.map((blocks) => {
+const isLast = (place, list) => place === list.length - 1;
+
+function listNode({ ordered, start, loose, items }, heading, growing) {
+  const nodes = items.map((blocks, item) => {
     const short = !loose && blocks[0]?.kind === "paragraph";
-    const parts = blocks.map((block, place) =>
-      short && place === 0 ? inlineNodes(taskMark(block.text)) : blockNode(block, heading),
-    );
+    const parts = blocks.map((block, place) => {
+      const grows = growing && isLast(item, items) && isLast(place, blocks);
+      return short && place === 0 ? inlineNodes(taskMark(block.text), grows) : blockNode(block, heading, grows);
+    });
     return el("li", { dir: "auto" }, parts);
   });
   return el(ordered ? "ol" : "ul", { start: ordered && start !== 1 ? start : null }, nodes);
@@ -114,8 +120,8 @@ function tableNode({ head, align, rows }) {
   return el("div", { class: "table", tabindex: "0", role: "group", "aria-label": "Table" }, table);
 }
 
-function inlineNodes(text) {
-  return readInline(text).map(inlineNode);
+function inlineNodes(text, growing = false) {
+  return readInline(text, growing).map(inlineNode);
 }
 
 function inlineNode(part) {

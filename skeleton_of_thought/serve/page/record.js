@@ -35,7 +35,7 @@ function newSide(kind) {
     reason: "",
     score: null,
     points: [],
-    stages: {}, // route, skeleton, merge, direct: {start, first, end}; an end that is null is still to come
+    stages: {}, // route, skeleton, merge, direct: {start, first, end, failed}; an end that is null is still to come
     merged: false,
     mergeError: null,
   };
@@ -68,7 +68,9 @@ export function endSide(side, status, now, error = null) {
     if (["waiting", "writing", "again"].includes(point.state)) point.state = "stopped";
     if (point.end === null && point.start !== null) point.end = now;
   }
-  for (const span of Object.values(side.stages)) span.end ??= now;
+  for (const span of Object.values(side.stages)) {
+    if (span.end === null) Object.assign(span, { end: now, failed: status === "failed" });
+  }
   if (side.kind === "normal" || side.route === "direct") side.calls ??= 1;
 }
 

@@ -17,7 +17,7 @@ export function barsOf({ normal, sot }, now) {
   const end = (span) => span.end ?? now.sot;
   const stage = (name) => {
     const span = sot.stages[name];
-    if (span) bars.push({ label: STAGES[name], kind: name, start: span.start, first: span.first, end: end(span) });
+    if (span) bars.push({ ...span, label: STAGES[name], kind: name, end: end(span) });
   };
   stage("route");
   stage("skeleton");

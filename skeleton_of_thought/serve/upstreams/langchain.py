@@ -62,7 +62,7 @@ class LangChainUpstream:
 
     stop_loops = False
     local = False
-    remark = None
+    remark: str | None = None
 
     def __init__(self, chat: Any, name: str, model: ModelSettings) -> None:
         self.prefill = prefilled_stages(model.prefill == "yes")

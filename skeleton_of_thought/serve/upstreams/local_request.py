@@ -147,7 +147,11 @@ def _calls(calls: Any, place: str, format_: ToolFormat | None) -> tuple[list[dic
     broken: list[str] = []
     for call in calls if isinstance(calls, list) else (None,):
         function = call.get("function") if isinstance(call, Mapping) else None
-        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        if (
+            not isinstance(call, Mapping)
+            or not isinstance(function, Mapping)
+            or not isinstance(function.get("name"), str)
+        ):
             refuse(f"{place}.tool_calls", 'has to be a list of {"id": ..., "type": "function", "function": {...}}')
         given = function.get("arguments")
         try:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from skeleton_of_thought.adapters.finish_reasons import FINISH_REASONS
 from skeleton_of_thought.adapters.replies import aclose_stream, aclosing_stream
+from skeleton_of_thought.serve.chunks import DONE, Completion, event_stream, event_stream_error, json_bytes, usage_dict
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.upstream import Passed
@@ -19,9 +16,6 @@ from skeleton_of_thought.types import Usage
 
 __all__ = ["End", "Piece", "Pieces", "streamed", "whole"]
 
-logger = logging.getLogger(__name__)
-
-_DONE = b"data: [DONE]\n\n"
 _WORDS: Mapping[str, str] = {"refusal": "content_filter", "error": "stop"}
 
 
@@ -61,9 +55,6 @@ Pieces = AsyncIterator[Piece | End]
 class _Reply:
     """A reply in OpenAI's form, from what has come of it so far."""
 
-    model: str
-    id: str = field(default_factory=lambda: f"chatcmpl-{secrets.token_hex(12)}")
-    created: int = field(default_factory=lambda: int(time.time()))
     text: str = ""
     reasoning: str = ""
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -86,16 +77,6 @@ class _Reply:
         for name, text in (part.get("function") or {}).items():
             function[name] += text or ""
 
-    def head(self, kind: str) -> dict[str, Any]:
-        """What its chunks have in common."""
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "system_fingerprint": None,
-        }
-
     @property
     def finish_reason(self) -> str:
         """Why it ended, in OpenAI's words."""
@@ -105,14 +86,7 @@ class _Reply:
 
     def usage(self) -> dict[str, Any] | None:
         """Its tokens in OpenAI's form; None if they are unknown."""
-        if (usage := self.end.usage) is None:
-            return None
-        return {
-            "prompt_tokens": usage.input_tokens,
-            "completion_tokens": usage.output_tokens,
-            "total_tokens": usage.total_tokens,
-            "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-        }
+        return None if self.end.usage is None else usage_dict(self.end.usage)
 
     def message(self) -> dict[str, Any]:
         """All of it as one message."""
@@ -133,12 +107,12 @@ async def whole(pieces: Pieces, request: ChatRequest) -> Passed:
         pieces: The reply, which the caller closes.
         request: The request that it answers.
     """
-    reply = _Reply(request.model)
+    reply = _Reply()
     async for piece in pieces:
         reply.add(piece)
     choice = {"index": 0, "message": reply.message(), "logprobs": None, "finish_reason": reply.finish_reason}
-    completion = {**reply.head("chat.completion"), "choices": [choice], "usage": reply.usage()}
-    return Passed(200, {"content-type": "application/json"}, _Body(_single(_json(completion)), _nothing))
+    completion = {**Completion(request.model).head("chat.completion"), "choices": [choice], "usage": reply.usage()}
+    return Passed(200, {"content-type": "application/json"}, _Body(_single(json_bytes(completion)), _nothing))
 
 
 def streamed(
@@ -163,13 +137,14 @@ def streamed(
 async def _chunks(
     pieces: Pieces, request: ChatRequest, failure: Callable[[Exception], ServeError]
 ) -> AsyncIterator[bytes]:
-    include_usage = bool((request.body.get("stream_options") or {}).get("include_usage"))
-    reply = _Reply(request.model)
-    head = reply.head("chat.completion.chunk") | ({"usage": None} if include_usage else {})
+    reply = _Reply()
+    head = Completion(request.model).head("chat.completion.chunk")
+    if request.include_usage:
+        head["usage"] = None
 
     def chunk(delta: Mapping[str, Any], reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return _event({**head, "choices": [choice]})
+        return event_stream({**head, "choices": [choice]})
 
     yield chunk({"role": "assistant", "content": ""})
     try:
@@ -183,12 +158,12 @@ async def _chunks(
                     yield chunk(given)
     except Exception as error:
         # The status has been sent, so the error is an event, and no [DONE] follows.
-        yield _event(failure(error).to_dict())
+        yield event_stream_error(failure(error))
         return
     yield chunk({}, reply.finish_reason)
-    if include_usage:
-        yield _event({**head, "choices": [], "usage": reply.usage()})
-    yield _DONE
+    if request.include_usage:
+        yield event_stream({**head, "choices": [], "usage": reply.usage()})
+    yield DONE
 
 
 class _Body:
@@ -219,12 +194,3 @@ async def _single(content: bytes) -> AsyncIterator[bytes]:
 
 async def _nothing() -> None:
     """The end of a reply that has ended."""
-
-
-def _event(value: Mapping[str, Any]) -> bytes:
-    return b"data: %b\n\n" % _json(value)
-
-
-def _json(value: Mapping[str, Any]) -> bytes:
-    # ASCII: some clients break lines at characters that are line breaks in Unicode alone.
-    return json.dumps(value, separators=(",", ":")).encode("ascii")

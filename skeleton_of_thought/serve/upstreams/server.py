@@ -16,6 +16,7 @@ from skeleton_of_thought._cli.chat_completions import ChatCompletions
 from skeleton_of_thought._cli.diagnostics import explain_openai, one_line
 from skeleton_of_thought._cli.models import ModelSpec
 from skeleton_of_thought.errors import SotError
+from skeleton_of_thought.serve.access import client_headers
 from skeleton_of_thought.serve.errors import ServeError, without_key
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.settings import ModelSettings
@@ -31,8 +32,6 @@ _IDLE_SECONDS = 30.0
 """Idle connections that are kept for later requests, and for how long. Open ones have no limit here: the server bounds
 its open calls itself, and a second bound would only make them wait in secret."""
 
-_TO_UPSTREAM = frozenset({"accept", "openai-beta", "x-request-id", "x-client-request-id", "traceparent", "tracestate"})
-"""Headers of the caller that reach the model's server. None of them says who the caller is."""
 _TO_CALLER = frozenset(
     {"content-type", "content-encoding", "retry-after", "retry-after-ms", "x-should-retry", "x-request-id"}
 )
@@ -67,7 +66,7 @@ class ServerUpstream:
 
     stop_loops = False
     local = False
-    remark = None
+    remark: str | None = None
 
     def __init__(self, chat: ChatCompletions, name: str, prefill: Collection[Stage] = ()) -> None:
         self.prefill = prefill
@@ -142,8 +141,7 @@ class ServerUpstream:
             "openai-organization": client.organization,
             "openai-project": client.project,
         }
-        passed = {name: value for name, value in given.items() if name in _TO_UPSTREAM}
-        return passed | {name: value for name, value in own.items() if value is not None}
+        return client_headers(given) | {name: value for name, value in own.items() if value is not None}
 
     def _failure(self, error: httpx.HTTPError) -> ServeError:
         if isinstance(error, httpx.TimeoutException):
