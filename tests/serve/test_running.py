@@ -99,6 +99,9 @@ def test_a_server_says_where_it_listens_and_ends_at_a_signal():
         assert json.loads(command.partition(" -d ")[2].strip("'"))["model"] == "a-sot"
         assert httpx.get(server.url + "/health").json() == {"status": "ok"}
         assert httpx.post(server.url + PATH).status_code == 401
+        key = {"Authorization": "Bearer two"}
+        # The client sends all of it before it reads, and sees the error all the same.
+        assert httpx.post(server.url + PATH, headers=key, content=b"x" * 5_000_000).status_code == 413
         with httpx.Client() as idle:  # a connection without a request does not hold the stop up
             idle.get(server.url + "/health")
             server.process.send_signal(signal.SIGTERM)
