@@ -168,6 +168,17 @@ def test_a_second_signal_ends_at_once():
 
 
 @posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_a_model_loads_ends_the_process_at_once(number):
+    process = start("--port", "0", ENDLESS="demo")
+    assert process.stderr.readline() == "sot: loading demo ...\n"
+    time.sleep(0.2)  # the line comes just before
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output, errors) == (128 + number, "", "")
+
+
+@posix
 def test_a_browser_opens_the_page_when_the_server_listens(tmp_path):
     seen = tmp_path / "seen"
     browser = tmp_path / "browser"
