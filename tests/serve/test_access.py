@@ -231,6 +231,11 @@ async def test_the_bound_holds_for_requests_that_do_not_tell_their_size(sizes, s
     assert sent[0]["status"] == status
 
 
+async def test_a_request_without_an_end_is_refused_once_it_is_far_too_large():
+    sent = await exchange(PATH, chunks(*(100,) * 9)[:-1], method="POST", max_request_bytes=100)
+    assert sent[0]["status"] == 413
+
+
 @pytest.mark.parametrize("length", [b"99999999999", b"-1", b"many", b"\xb2"])
 async def test_a_size_that_is_told_cannot_be_trusted(length):
     headers = [(b"content-length", length)]

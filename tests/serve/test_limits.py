@@ -106,11 +106,57 @@ async def test_calls_that_pass_through_and_answers_share_the_bound():
 
 
 async def test_points_of_an_answer_go_before_an_answer_that_waits():
-    limit, model = CallLimit(2, 10), Model(points=4)
-    await asyncio.gather(*(model.answer(limit, name) for name in ("a", "b", "c")))
-    # All points of the first two answers were opened before the third answer's skeleton.
-    third = model.log.index("c skeleton")
-    assert sorted(model.log[:third]).count("a point") + sorted(model.log[:third]).count("b point") == 8
+    limit, short, long = CallLimit(2, 10), Model(points=1), Model(points=6)
+    long.log = short.log
+    await asyncio.gather(short.answer(limit, "a"), long.answer(limit, "b"), short.answer(limit, "c"))
+    # The place that the first answer left was the second one's, not that of the third one's skeleton.
+    assert short.log[: short.log.index("c skeleton")].count("b point") == 6
+
+
+@contextlib.asynccontextmanager
+async def refused(limit: CallLimit, model: str = ""):
+    """A share with one open call, whose second one found no room, since a call outside of it is open; and a way to end
+    that."""
+    woken = asyncio.Event()
+    async with limit.admitted("first") as share:
+        share.begin(woken.set)
+        assert share.open((0, 1), CALL, 0.0)
+        outside = contextlib.AsyncExitStack()
+        await outside.enter_async_context(limit.place(model))
+        assert not share.open((0, 2), CALL, 0.0)
+        yield share, outside, woken
+
+
+async def test_a_place_that_is_free_is_not_taken_from_an_answer_that_waits_for_it():
+    limit = CallLimit(2, 10)
+    async with refused(limit, "first") as (share, outside, _):
+        await outside.aclose()
+        (late,) = started(limit, 1, "first")
+        await until(lambda: limit.waiting == 1)
+        assert share.open((0, 2), CALL, 0.0)
+        await asyncio.sleep(0.03)
+        assert (limit.open_calls, limit.waiting) == (2, 1)
+        await end(late)
+
+
+async def test_an_answer_that_wants_its_place_no_more_does_not_keep_others_waiting():
+    limit = CallLimit(2, 10)
+    async with refused(limit, "first") as (_, outside, _):
+        (late,) = started(limit, 1, "first")
+        await until(lambda: limit.waiting == 1)
+        await outside.aclose()
+        await until(lambda: limit.waiting == 0)
+        assert limit.open_calls == 2
+        await end(late)
+
+
+async def test_an_answer_is_woken_when_a_call_of_another_model_ends():
+    limit = CallLimit(2, 10)
+    async with refused(limit, "second") as (share, outside, woken):
+        assert not woken.is_set()
+        await outside.aclose()
+        await asyncio.wait_for(woken.wait(), 10)
+        assert share.open((0, 2), CALL, 0.0)
 
 
 async def test_requests_are_admitted_in_the_order_in_which_they_came():
@@ -166,14 +212,13 @@ async def test_a_waiter_that_is_cancelled_leaves_no_hole():
 
 async def test_a_waiter_that_is_cancelled_just_when_its_place_comes_gives_it_on():
     limit = CallLimit(1, 10)
-    first, second, third = started(limit, 3)
-    await until(lambda: limit.waiting == 2)
-    waiter = limit._queue[0]
-    first.cancel()
-    await until(waiter.place.done)
+    async with limit.place():
+        second, third = started(limit, 2)
+        await until(lambda: limit.waiting == 2)
+    limit._give_away()
+    assert (limit.open_calls, limit.waiting) == (1, 1)
     second.cancel()  # before its task has run
-    await until(second.done)
-    await until(lambda: limit.waiting == 0)
+    await until(lambda: second.done() and limit.waiting == 0)
     assert not third.done()
     assert limit.open_calls == 1
     await end(third)
@@ -209,7 +254,7 @@ async def test_after_closing_all_that_wait_and_all_that_come_get_503():
     await until(lambda: limit.waiting == 1)
     limit.close()
     with pytest.raises(ServeError) as refused:
-        await second
+        await asyncio.wait_for(second, 10)
     assert refused.value.status == 503
     with pytest.raises(ServeError, match="stopping"):
         async with limit.admitted():
@@ -265,8 +310,9 @@ async def test_calls_that_pass_through_lift_a_lowered_limit_again():
     for _ in range(4):
         async with limit.place():
             pass
-    async with limit.place(), limit.place():
-        assert limit.open_calls == 2
+    held = started(limit, 2)
+    await until(lambda: limit.open_calls == 2)
+    await end(*held)
 
 
 async def test_nothing_stays_open_after_many_answers_and_calls_that_leave_at_any_moment():

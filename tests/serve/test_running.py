@@ -99,6 +99,9 @@ def test_a_server_says_where_it_listens_and_ends_at_a_signal():
         assert json.loads(command.partition(" -d ")[2].strip("'"))["model"] == "a-sot"
         assert httpx.get(server.url + "/health").json() == {"status": "ok"}
         assert httpx.post(server.url + PATH).status_code == 401
+        key = {"Authorization": "Bearer two"}
+        # The client sends all of it before it reads, and sees the error all the same.
+        assert httpx.post(server.url + PATH, headers=key, content=b"x" * 5_000_000).status_code == 413
         with httpx.Client() as idle:  # a connection without a request does not hold the stop up
             idle.get(server.url + "/health")
             server.process.send_signal(signal.SIGTERM)
@@ -162,6 +165,17 @@ def test_a_second_signal_ends_at_once():
         code, errors = server.end()
     assert code == 130
     assert errors.endswith("sot: stopped at once\n")
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_a_model_loads_ends_the_process_at_once(number):
+    process = start("--port", "0", ENDLESS="demo")
+    assert process.stderr.readline() == "sot: loading demo ...\n"
+    time.sleep(0.2)  # the line comes just before
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output, errors) == (128 + number, "", "")
 
 
 @posix

@@ -1,7 +1,8 @@
 """`sot serve` over a scripted application, as a program: its arguments are those of the command.
 
 An answer sends one event at once, and another one when a line comes on standard input. The environment may name a model
-that cannot be loaded (`BROKEN`), and a package that is not installed (`MISSING`).
+that cannot be loaded (`BROKEN`), one that loads without an end (`ENDLESS`), and a package that is not installed
+(`MISSING`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from types import ModuleType, SimpleNamespace
 
 from skeleton_of_thought.errors import ModelLoadError
@@ -55,9 +57,16 @@ def create_app(settings, upstreams, *, limit, metrics):
     return Starlette(routes=routes, middleware=middleware(settings))
 
 
+def load_forever() -> None:
+    while True:
+        time.sleep(0.01)  # in the thread of the event loop, as the load of a model may be
+
+
 async def open_upstream(model):
     if model.name == os.environ.get("BROKEN"):
         raise ModelLoadError(f"{model.name} is broken.")
+    if model.name == os.environ.get("ENDLESS"):
+        load_forever()
 
     async def close() -> None:
         print(f"closed {model.name}", file=sys.stderr, flush=True)
