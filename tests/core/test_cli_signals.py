@@ -61,7 +61,8 @@ def test_a_signal_restores_the_screen(sent):
         assert "\x1b[?1049l" in rest
         assert process.shown.rfind(SHOWN) > process.shown.rfind(HIDDEN)
         assert "Traceback" not in process.shown
-        assert process.code() in {128 + number for number in sent}
+        # A later signal may come when the command has ended and has given its handlers back.
+        assert process.code() in {128 + number for number in sent} | {-number for number in sent[1:]}
 
 
 @pytest.mark.parametrize("sent", [TERM, HUP])

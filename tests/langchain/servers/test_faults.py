@@ -205,7 +205,8 @@ async def test_a_stream_that_is_closed_early_closes_its_connections(server, chat
 
     def some():
         stream = chain.pick("answer").stream("Q")
-        assert any(text.startswith("1. Take breaks: more") for text in accumulate(stream))
+        begun = (text.startswith("1. Take breaks: more") for text in accumulate(stream))
+        assert any(more and len(server.seen) == 4 for more in begun)
         stream.close()
 
     await asyncio.to_thread(some)
@@ -213,7 +214,7 @@ async def test_a_stream_that_is_closed_early_closes_its_connections(server, chat
     assert len(server.seen) == 4
     stream = chain.astream("Q")
     async for chunk in stream:
-        if "more" in chunk.get("answer", ""):
+        if "more" in chunk.get("answer", "") and len(server.seen) == 8:
             break
     await stream.aclose()
     await eventually(lambda: server.open == 0, "closed")
