@@ -134,13 +134,16 @@ class ChatCompletions:
         self._reasons = FinishReasons()
 
     @classmethod
-    def of(cls, model: str, base_url: str | None, key: str | None = None, **settings: Any) -> Self:
+    def of(
+        cls, model: str, base_url: str | None, key: str | None = None, *, http_client: Any = None, **settings: Any
+    ) -> Self:
         """The model on a server, with a new client.
 
         Args:
             model: The server's name for the model.
             base_url: The server's address; `OPENAI_BASE_URL` or OpenAI's own by default.
             key: The server's key; `OPENAI_API_KEY` by default.
+            http_client: Makes the SDK's HTTP client; None for the SDK's own.
             **settings: Fields of every request; those that are None are left out.
 
         Raises:
@@ -163,7 +166,8 @@ class ChatCompletions:
         given = {name: value for name, value in settings.items() if value is not None}
         try:
             # Few other servers want a key, but the SDK always does.
-            client = openai.AsyncOpenAI(api_key=key or _NO_KEY, base_url=url)
+            own = None if http_client is None else http_client()
+            client = openai.AsyncOpenAI(api_key=key or _NO_KEY, base_url=url, http_client=own)
         except Exception as error:
             # Of httpx, or of httpx2 since version 3 of the SDK.
             if type(error).__name__ != "InvalidURL":

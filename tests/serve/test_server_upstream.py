@@ -519,6 +519,16 @@ async def test_closing_a_call_hangs_up(served, upstream, eventually):
         await reader
 
 
+async def test_a_call_that_is_cancelled_before_its_response_hangs_up(served, upstream, eventually):
+    served.reply = served.silent
+    reader = asyncio.create_task(text_of(upstream.open_call(call(), {})))
+    await eventually(lambda: served.open == 1, "the server has the call")
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    await eventually(lambda: served.gone == 1, "the server sees that the client left")
+
+
 async def test_an_answer_by_points(served, upstream):
     served.reply = served.writes
     flow = AnswerFlow(Conversation((Message("user", "Why is the sky blue?"),)), prefill=upstream.prefill)

@@ -21,6 +21,7 @@ from skeleton_of_thought.serve.errors import ServeError, without_key
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.settings import ModelSettings
 from skeleton_of_thought.serve.upstream import Passed
+from skeleton_of_thought.serve.upstreams.connections import CancellingClient
 from skeleton_of_thought.types import Call, Reply, Stage
 
 __all__ = ["ServerUpstream", "open_server"]
@@ -46,13 +47,27 @@ async def open_server(model: ModelSettings, spec: ModelSpec) -> ServerUpstream:
         InvalidInput: There is no key for OpenAI's own server, or the address is invalid.
     """
     assert spec.name is not None
-    chat = ChatCompletions.of(spec.name, spec.base_url, model.key, max_tokens=model.max_tokens)
+    settings = {"max_tokens": model.max_tokens}
+    chat = ChatCompletions.of(spec.name, spec.base_url, model.key, http_client=_sdk_client, **settings)
     try:
         continues = model.prefill == "yes" or (model.prefill == "auto" and await chat.continues_prefill())
         return ServerUpstream(chat, spec.name, prefilled_stages(continues))
     except BaseException:
         await chat.client.close()
         raise
+
+
+class _HttpClient(CancellingClient, httpx.AsyncClient):
+    """The client of requests that pass through."""
+
+
+def _sdk_client() -> Any:
+    import openai
+
+    class SdkClient(CancellingClient, openai.DefaultAsyncHttpxClient):
+        """The client of calls of answers, with the SDK's defaults."""
+
+    return SdkClient()
 
 
 class ServerUpstream:
@@ -73,7 +88,7 @@ class ServerUpstream:
         self._chat = chat
         self._name = name
         self._url = f"{str(chat.client.base_url).rstrip('/')}/chat/completions"
-        self._http = httpx.AsyncClient(
+        self._http = _HttpClient(
             headers={"user-agent": "skeleton-of-thought"},
             verify=_certificates(),
             timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
