@@ -21,10 +21,10 @@ SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 
 
 @pytest.fixture(scope="session")
-def fake_server() -> ModuleType:
-    """The module `fake_server` of this folder, which test modules cannot import."""
+def scripted() -> ModuleType:
+    """The module `scripted_model` of this folder, which test modules cannot import."""
     pytest.importorskip("starlette", reason="the server needs its extra: pip install 'skeleton-of-thought[serve]'")
-    spec = importlib.util.spec_from_file_location("fake_server", Path(__file__).with_name("fake_server.py"))
+    spec = importlib.util.spec_from_file_location("scripted_model", Path(__file__).with_name("scripted_model.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -125,27 +125,27 @@ class Tab:
 
 
 @pytest.fixture(scope="module")
-def module_tab(chromium: Any, serve_app: Callable[[Any], str], fake_server: ModuleType) -> Iterator[Tab]:
+def module_tab(chromium: Any, serve_app: Callable[[Any], str], scripted: ModuleType) -> Iterator[Tab]:
     """One page for the tests of a module that change nothing in it."""
-    model = fake_server.ScriptedModel()
+    model = scripted.ScriptedModel()
     page = chromium.new_page()
     tab = Tab(page, model)
-    page.goto(serve_app(fake_server.stand_in(model)))
+    page.goto(serve_app(scripted.server(model)))
     yield tab
     page.close()
     assert tab.faults == []
 
 
 @pytest.fixture
-def open_tab(chromium: Any, serve_app: Callable[[Any], str], fake_server: ModuleType) -> Iterator[Callable[..., Tab]]:
+def open_tab(chromium: Any, serve_app: Callable[[Any], str], scripted: ModuleType) -> Iterator[Callable[..., Tab]]:
     """Opens the page over a new scripted model; at its end, nothing may have gone wrong in it."""
     tabs: list[tuple[Any, Tab]] = []
 
     def start(
         *, key: str | None = None, width: int = 1280, height: int = 900, model: Any = None, **options: Any
     ) -> Tab:
-        model = model or fake_server.ScriptedModel()
-        address = serve_app(fake_server.stand_in(model, key))
+        model = model or scripted.ScriptedModel()
+        address = serve_app(scripted.server(model, key))
         options = {"color_scheme": "light", "reduced_motion": "reduce", **options}
         context = chromium.new_context(viewport={"width": width, "height": height}, **options)
         tab = Tab(context.new_page(), model)

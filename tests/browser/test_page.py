@@ -13,23 +13,23 @@ pytestmark = pytest.mark.browser
 SHIFTS = "How can I sleep better when I work in shifts?"
 
 
-def test_a_question_is_answered_in_both_columns_with_figures(open_tab, fake_server):
+def test_a_question_is_answered_in_both_columns_with_figures(open_tab, scripted):
     tab = open_tab()
     tab.ask(SHIFTS)
     tab.await_end()
-    assert tab.texts("#sot .point h3") == [*fake_server.POINTS]
+    assert tab.texts("#sot .point h3") == [*scripted.POINTS]
     assert "Bright light at the start of a shift" in tab.text("#sot .point:first-child .prose strong")
     assert "Light and darkness" in tab.text("#normal .answer")
-    assert "asks for several things" in tab.text("#sot .remark")
-    assert "0.94" in tab.text("#sot .remark")
+    assert "the embedded router takes it for independent points" in tab.text("#sot .remark")
+    assert "0.92" in tab.text("#sot .remark")
     assert all(state.startswith("done in ") for state in tab.texts("#sot .point .word"))
     rows = {row[0]: row[1:] for row in _table(tab)}
     assert [*rows] == ["First text", "Whole answer", "Tokens out", "Tokens in", "Tokens a second", "Calls"]
-    assert rows["Calls"][:2] == ["1", str(1 + len(fake_server.POINTS))]
+    assert rows["Calls"][:2] == ["1", str(1 + len(scripted.POINTS))]
     assert all("–" not in cell for row in rows.values() for cell in row)
     assert tab.text(".headline").endswith("×")
     labels = tab.texts("#timeline .calls bdi")
-    assert labels == ["Normal decoding", "Skeleton", *fake_server.POINTS]
+    assert labels == ["Normal decoding", "Skeleton", *scripted.POINTS]
     assert tab.model.open == 0
     tab.photograph("answered")
 
@@ -38,8 +38,8 @@ def _table(tab):
     return [row.split("\t") for row in tab.text("#figures tbody").split("\n")]
 
 
-def test_points_grow_at_the_same_time_in_their_places(open_tab, fake_server):
-    tab = open_tab(model=fake_server.ScriptedModel(pace=0.012))
+def test_points_grow_at_the_same_time_in_their_places(open_tab, scripted):
+    tab = open_tab(model=scripted.ScriptedModel(pace=0.012))
     tab.page.check("input[value=together]", force=True)
     tab.page.evaluate(
         """() => {
@@ -50,18 +50,56 @@ def test_points_grow_at_the_same_time_in_their_places(open_tab, fake_server):
         }"""
     )
     tab.ask(SHIFTS)
-    tab.page.wait_for_function("count => window.peak >= count", arg=len(fake_server.POINTS))
+    tab.page.wait_for_function("count => window.peak >= count", arg=len(scripted.POINTS))
     assert tab.page.get_attribute("#sot", "aria-busy") == "true"
-    tab.page.wait_for_selector(f"#timeline .calls li:nth-child({2 + len(fake_server.POINTS)})")
+    tab.page.wait_for_selector(f"#timeline .calls li:nth-child({2 + len(scripted.POINTS)})")
     tab.photograph("mid-stream")
     tab.await_end()
     assert tab.page.get_attribute("#sot", "aria-busy") == "false"
 
 
-def test_one_after_the_other_keeps_the_second_answer_waiting(open_tab, fake_server):
-    tab = open_tab(model=fake_server.ScriptedModel(local=True, pace=0.003))
+BARS = """async (now) => {
+  const {newComparison, takeChunk, endSide} = await import('/page/record.js');
+  const {barsOf, ticksOf, axisOf} = await import('/page/timeline.js');
+  const comparison = newComparison({question: 'q', model: {id: 'm-sot', name: 'm'}, order: 'together', options: {}});
+  const {normal, sot} = comparison;
+  normal.status = sot.status = 'open';
+  const take = (event, at) => takeChunk(sot, {chunk: {choices: [{delta: {}}], sot: {...event, at}}}, at);
+  const point = {index: 1, title: 'One'};
+  takeChunk(normal, {chunk: {choices: [{delta: {content: 'a'}}]}}, 0.5);
+  take({event: 'Routed', decision: {use_skeleton: true, reason: 'r', score: 1}}, 0);
+  take({event: 'PointFound', point}, 1);
+  take({event: 'SkeletonDone', skeleton: ['One']}, 2);
+  take({event: 'PointStarted', point, attempt: 1}, 2);
+  if (now > 4) take({event: 'PointDelta', point, text: 'x'}, 4);
+  if (now > 6) endSide(sot, 'stopped', 6);
+  const bars = barsOf(comparison, {normal: now, sot: now});
+  return bars.map(({kind, start, first, end, open}) => [kind, start, first, end, open]);
+}"""
+
+
+@pytest.mark.parametrize(("now", "point"), [(3, [2, None, 3, True]), (5, [2, 4, 5, True]), (7, [2, 4, 6, False])])
+def test_the_bars_grow_with_the_calls(open_tab, now, point):
+    bars = open_tab().page.evaluate(BARS, now)
+    assert bars == [["normal", 0, 0.5, now, True], ["skeleton", 0, 1, 2, False], ["point", *point]]
+
+
+def test_ticks_are_round_and_few(open_tab):
+    ticks = """async ([length, most]) => {
+      const {ticksOf} = await import('/page/timeline.js');
+      return ticksOf(length, most).map((tick) => tick.label);
+    }"""
+    page = open_tab().page
+    assert page.evaluate(ticks, [14.4, 9]) == ["0", "2", "4", "6", "8", "10", "12", "14"]
+    assert page.evaluate(ticks, [0.1, 5]) == ["0.00", "0.05", "0.10"]
+    assert page.evaluate(ticks, [600, 5]) == ["0", "200", "400", "600"]
+
+
+def test_one_after_the_other_keeps_the_second_answer_waiting(open_tab, scripted):
+    tab = open_tab(model=scripted.ScriptedModel(local=True, pace=0.003, remark="a small model: often wrong"))
     assert tab.page.is_checked("input[value=sequence]")
     assert "slow each other" in tab.text("#order-note")
+    assert tab.text("#model-note") == "A small model: often wrong."
     tab.ask(SHIFTS)
     tab.page.wait_for_selector("#sot[data-status=queued]")
     assert tab.page.get_attribute("#normal", "data-status") == "open"
@@ -110,7 +148,7 @@ def test_a_fault_in_mid_stream_keeps_the_text_and_names_the_fault(open_tab):
 
 def test_a_fault_before_the_first_text_is_told_in_both_columns(open_tab):
     tab = open_tab()
-    tab.ask("Is this refused?")
+    tab.ask("What should I do when my visa is refused?")
     tab.await_end()
     assert "The model's server cannot be reached: start it." in tab.text("#normal > .error")
     assert "the model is not there" in tab.text("#sot > .error")
@@ -148,11 +186,20 @@ def test_a_point_that_is_written_again_says_so(open_tab):
     assert tab.text("#figures tbody tr:last-child td:nth-child(3)") == "8"
 
 
+def test_a_text_that_was_cut_says_so(open_tab):
+    tab = open_tab()
+    tab.ask("How can I sleep better when my hours are cut?")
+    tab.await_end()
+    assert tab.text(".point:nth-child(5) .word").endswith(", cut at the longest length")
+    assert tab.text("#sot .state").startswith("done, cut at the longest length")
+    assert tab.text("#normal .state").startswith("done · first text after")
+
+
 def test_a_direct_route_says_why_and_shows_the_direct_answer(open_tab):
     tab = open_tab()
     tab.ask("What is the capital of Mongolia?")
     tab.await_end()
-    assert tab.text("#sot .remark").startswith("Answered directly, without a skeleton: one fact")
+    assert tab.text("#sot .remark").startswith("Answered directly, without a skeleton: the embedded router")
     assert tab.text("#sot .answer") == "The capital of Mongolia is Ulaanbaatar."
     assert tab.page.locator(".point").count() == 0
     assert tab.text(".headline") == "Direct"
@@ -199,7 +246,7 @@ def test_html_of_a_model_is_text_and_nothing_runs(open_tab):
     tab = open_tab()
     foreign = []
     tab.page.on("request", lambda request: foreign.append(request.url) if "127.0.0.1" not in request.url else None)
-    tab.ask("Write markup, and tell me its parts.")
+    tab.ask("Which kinds of markup should I know?")
     tab.await_end()
     for column in ("#normal .answer", "#sot .point:first-child .prose"):
         assert "<script>window.ran = 'script'</script>" in tab.text(column)
@@ -211,8 +258,7 @@ def test_html_of_a_model_is_text_and_nothing_runs(open_tab):
     assert foreign == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 820, 1440])
+@pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (360, "dark"), (820, "light"), (1440, "dark")])
 def test_no_screen_scrolls_sideways(open_tab, width, scheme):
     tab = open_tab(width=width, color_scheme=scheme)
     scrolls = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
@@ -236,6 +282,20 @@ def test_a_narrow_screen_shows_one_column_at_a_time(open_tab):
     tab.page.check("input[name=shown][value=normal]", force=True)
     assert tab.page.is_visible("#normal")
     assert tab.page.is_hidden("#sot")
+
+
+def test_a_narrow_screen_shows_the_answer_that_is_written(open_tab, scripted):
+    tab = open_tab(width=360, height=740, model=scripted.ScriptedModel(local=True, pace=0.003))
+    tab.ask(SHIFTS)
+    tab.page.wait_for_selector("#sot[data-status=queued]", state="attached")
+    assert tab.page.is_visible("#normal")
+    tab.page.wait_for_selector("#sot[data-status=open]", state="visible")
+    assert tab.page.is_hidden("#normal")
+    tab.await_end()
+    tab.page.check("input[name=shown][value=both]", force=True)
+    tab.ask(SHIFTS)
+    tab.page.wait_for_selector("#sot[data-status=queued]")
+    assert tab.page.is_visible("#normal")
 
 
 def test_the_keyboard_alone_is_enough(open_tab):
@@ -263,8 +323,8 @@ def test_the_keyboard_alone_is_enough(open_tab):
     assert tab.page.locator("dialog[open]").count() == 0
 
 
-def test_readers_of_the_screen_hear_steps_and_not_tokens(open_tab, fake_server):
-    tab = open_tab(model=fake_server.ScriptedModel(local=True))
+def test_readers_of_the_screen_hear_steps_and_not_tokens(open_tab, scripted):
+    tab = open_tab(model=scripted.ScriptedModel(local=True))
     tab.page.evaluate(
         """() => {
           window.said = [];
@@ -288,8 +348,10 @@ LOOK = """(selector) => {
 }"""
 
 
-def test_the_exported_file_opens_by_itself_and_has_the_texts(open_tab, fake_server, tmp_path: Path):
+def test_the_exported_file_opens_by_itself_and_has_the_texts(open_tab, scripted, tmp_path: Path):
     tab = open_tab()
+    tab.page.click("[aria-controls=settings]")
+    tab.page.select_option("[name=router]", "always")
     tab.ask(SHIFTS + " <b>&amp;</b>")
     tab.await_end()
     with tab.page.expect_download() as waiting:
@@ -310,7 +372,8 @@ def test_the_exported_file_opens_by_itself_and_has_the_texts(open_tab, fake_serv
     assert faults == []
     text = page.inner_text("body")
     assert SHIFTS + " <b>&amp;</b>" in text
-    assert all(title in text for title in fake_server.POINTS)
+    assert "router = always" in text
+    assert all(title in text for title in scripted.POINTS)
     assert "Sleep in shifts is a matter of light" in text
     assert "as fast" in text
     assert page.locator("button").count() == 0

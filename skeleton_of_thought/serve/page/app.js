@@ -30,6 +30,7 @@ let comparison = null; // what is shown
 let stopping = null; // the AbortController of the answers that are being written
 const began = { normal: 0, sot: 0 };
 let drawn = 0;
+let chosen = false; // whether the reader has chosen what a narrow screen shows
 
 // --- asking ---
 
@@ -83,6 +84,7 @@ async function answer(kind) {
   if (kind === "sot") body.sot = { ...options, events: true };
   began[kind] = performance.now();
   side.status = "open";
+  if (!chosen) showColumn(kind);
   try {
     for await (const piece of complete(body, stopping.signal)) {
       const points = side.points.length;
@@ -129,6 +131,12 @@ function present(shown) {
   byId("result").hidden = false;
   for (const column of Object.values(columns)) column.reset();
   draw(true);
+}
+
+/** Chooses what a narrow screen shows: "normal", "sot" or "both". A wide one shows both. */
+function showColumn(which) {
+  byId("columns").dataset.shown = which;
+  document.querySelector(`input[name=shown][value=${which}]`).checked = true;
 }
 
 function frame() {
@@ -213,7 +221,10 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 for (const choice of document.querySelectorAll("input[name=shown]")) {
-  choice.addEventListener("change", () => (byId("columns").dataset.shown = choice.value));
+  choice.addEventListener("change", () => {
+    chosen = true;
+    showColumn(choice.value);
+  });
 }
 document.addEventListener("keydown", (event) => {
   const inDialog = document.querySelector("dialog[open]") !== null;

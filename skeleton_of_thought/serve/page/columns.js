@@ -6,11 +6,20 @@ import { countPoints } from "./record.js";
 
 const STATES = {
   waiting: ["○", "waiting"],
+  started: ["◔", "started"],
   writing: ["◐", "writing"],
   again: ["↻", "written again"],
   done: ["●", "done"],
   failed: ["✕", "failed"],
   stopped: ["◻", "stopped"],
+};
+
+/** How a text ended that did not end by itself. */
+const CUTS = {
+  length: "cut at the longest length",
+  max_chars: "cut at the longest length",
+  loop: "stopped when it repeated itself",
+  content_filter: "cut by a filter",
 };
 
 /** A column. `root` has `.clock`, `.state`, `.remark` and `.answer`; that of the points also `ol.points`. */
@@ -103,12 +112,12 @@ class PointView {
     const { state, attempts } = point;
     this.root.dataset.state = state;
     setText(this.title, point.title);
-    const [mark, word] = STATES[state];
+    const [mark, word] = STATES[state === "writing" && point.first === null ? "started" : state];
     const again = attempts > 1 && state !== "again" ? (state === "failed" ? ` after ${attempts} attempts` : ", written again") : "";
     const took = point.end !== null && point.start !== null && state === "done" ? seconds(point.end - point.start) : "";
     setText(this.mark, mark);
     setText(this.verb, word + (took ? " in " : ""));
-    setText(this.more, took + again);
+    setText(this.more, took + again + (state === "done" && CUTS[point.finish] ? `, ${CUTS[point.finish]}` : ""));
     this.error.hidden = !(point.error && ["failed", "again"].includes(state));
     setText(this.error, point.error ?? "");
     return this.view.show(point.text, ["done", "failed", "stopped"].includes(state));
@@ -147,10 +156,8 @@ function skeletonState(side) {
   return side.route ? "writing the skeleton" : "asking the router";
 }
 
-const ENDS = { length: "cut at its longest", max_chars: "cut at its longest", loop: "stopped as it repeated itself", content_filter: "cut by a filter" };
-
 function doneState(side) {
-  const parts = [ENDS[side.finish] ?? "done"];
+  const parts = [CUTS[side.finish] ? `done, ${CUTS[side.finish]}` : "done"];
   if (side.first !== null) parts.push(`first text after ${seconds(side.first)}`);
   if (side.usage?.output) parts.push(`${plural(side.usage.output, "token")}`);
   return parts.join(" · ");
@@ -161,7 +168,7 @@ function remarkOf(side) {
   if (side.status === "queued") return "Begins when the other answer has ended, so that neither slows the other.";
   if (side.kind === "normal") return "One call, from the first word to the last";
   if (side.route === null) return "";
-  const score = side.score === null ? "" : ` (score ${side.score.toFixed(2)})`;
+  const score = side.score === null ? "" : ` (score\u00a0${side.score.toFixed(2)})`;
   const why = side.reason ? `: ${side.reason}${score}` : score;
   return side.route === "direct" ? `Answered directly, without a skeleton${why}` : `By a skeleton${why}`;
 }

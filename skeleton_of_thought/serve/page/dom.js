@@ -48,6 +48,12 @@ export function plural(number, noun) {
   return `${count(number)} ${noun}${number === 1 ? "" : "s"}`;
 }
 
+/** A remark as a sentence. */
+export function asSentence(text) {
+  if (!text) return "";
+  return text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+}
+
 /** Copies a text; also on pages without a secure context, which have no clipboard of their own. */
 export async function copy(text) {
   if (navigator.clipboard && window.isSecureContext) {

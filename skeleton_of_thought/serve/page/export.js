@@ -1,6 +1,6 @@
 // The comparison as one HTML file, which needs nothing else: what the page shows, its styles, no script.
 
-import { el } from "./dom.js";
+import { asSentence, el } from "./dom.js";
 
 const POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
@@ -45,7 +45,7 @@ function heading({ question, model, asked, order, options }) {
     el("p", { class: "soft", text: "Normal decoding and Skeleton-of-Thought" }),
     el("h1", { dir: "auto", text: question }),
     el("p", { class: "soft", text: line }),
-    model.remark && el("p", { class: "soft", text: model.remark }),
+    model.remark && el("p", { class: "soft", text: asSentence(model.remark) }),
   );
 }
 

@@ -48,6 +48,8 @@ function notesOf(normal, sot) {
   return notes;
 }
 
+const rate = (value) => (value !== null && value < 10 ? value.toFixed(1) : count(value));
+
 /** A ratio with the digits that matter. */
 export function times(ratio) {
   if (ratio === null || !Number.isFinite(ratio)) return "–";
@@ -66,7 +68,7 @@ export function rowsOf({ normal, sot }, now) {
     ["Whole answer", whole(normal), whole(sot), faster(normal.seconds, sot.seconds)],
     ["Tokens out", count(normal.usage?.output), count(sot.usage?.output), ""],
     ["Tokens in", count(normal.usage?.input), count(sot.usage?.input), ""],
-    ["Tokens a second", count(pace(normal)), count(pace(sot)), faster(pace(sot), pace(normal))],
+    ["Tokens a second", rate(pace(normal)), rate(pace(sot)), faster(pace(sot), pace(normal))],
     ["Calls", count(normal.calls), count(sot.calls), ""],
   ];
 }

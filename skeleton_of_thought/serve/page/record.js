@@ -88,7 +88,7 @@ function takeRoute(side, route, reason) {
 
 function newPoint({ index, title }) {
   // waiting, writing, again (its call failed and is made again), done, failed, stopped
-  return { index, title, state: "waiting", text: "", attempts: 0, start: null, first: null, end: null, released: null, error: null };
+  return { index, title, state: "waiting", text: "", attempts: 0, start: null, first: null, end: null, released: null, finish: null, error: null };
 }
 
 function pointOf(side, { index, title }) {
@@ -178,6 +178,7 @@ function takeExpansion(point, expansion) {
   point.text = expansion.text;
   point.error = expansion.error?.message ?? null;
   point.attempts = expansion.attempts;
+  point.finish = expansion.finish_reason ?? null;
 }
 
 function takeAnswer(side, answer, at) {

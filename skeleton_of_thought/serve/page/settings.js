@@ -1,6 +1,6 @@
 // Model, order and the settings of an answer: what the form says, kept in the browser.
 
-import { el, setText } from "./dom.js";
+import { asSentence, el, setText } from "./dom.js";
 
 const NAME = "sot.settings";
 const OPTIONS = ["router", "max_points", "join", "merge", "eager"];
@@ -65,7 +65,7 @@ export class Settings {
     // What was chosen by hand stays; else what suits the model.
     this.form.elements.order.value = this.kept.order ?? (model && !model.local ? "together" : "sequence");
     setText(this.form.querySelector("#order-note"), model ? NOTES[model.local ? "local" : "remote"] : "");
-    setText(this.form.querySelector("#model-note"), model?.remark ?? "");
+    setText(this.form.querySelector("#model-note"), asSentence(model?.remark ?? ""));
     const changed = Object.keys(this.options).length;
     setText(this.form.querySelector("#settings-count"), changed ? `${changed} changed` : "");
   }

@@ -11,13 +11,20 @@ const AT_ONCE = 0.02;
 export function barsOf({ normal, sot }, now) {
   const bars = [];
   if (normal.status !== "idle" && normal.status !== "queued") {
-    const end = normal.seconds ?? now.normal;
-    bars.push({ label: "Normal decoding", kind: "normal", start: 0, first: normal.first, end, failed: normal.status === "failed" });
+    bars.push({
+      label: "Normal decoding",
+      kind: "normal",
+      start: 0,
+      first: normal.first,
+      end: normal.seconds ?? now.normal,
+      open: normal.seconds === null,
+      failed: normal.status === "failed",
+    });
   }
   const end = (span) => span.end ?? now.sot;
   const stage = (name) => {
     const span = sot.stages[name];
-    if (span) bars.push({ ...span, label: STAGES[name], kind: name, end: end(span) });
+    if (span) bars.push({ ...span, label: STAGES[name], kind: name, end: end(span), open: span.end === null });
   };
   stage("route");
   stage("skeleton");
@@ -29,6 +36,7 @@ export function barsOf({ normal, sot }, now) {
       start: point.start,
       first: point.first,
       end: point.start === null ? null : end(point),
+      open: point.end === null,
       released: point.released,
       failed: point.state === "failed",
       attempts: point.attempts,
@@ -96,9 +104,11 @@ function row(bar, scale, ticks) {
 }
 
 /** A thin line until the first text, then a bar; a mark where the reader got the first of it. */
-function shapes({ start, first, end, failed, released }, scale) {
-  const streamed = first !== null && first !== undefined && end - first > AT_ONCE * (end - start);
-  const written = streamed ? first : start;
+function shapes({ start, first, end, open, failed, released }, scale) {
+  const none = first === null || first === undefined;
+  // A call that has ended, all of its text at once, was not streamed: its bar is thick from its start.
+  const streamed = !none && end - first > AT_ONCE * (end - start);
+  const written = open ? (none ? end : first) : streamed ? first : start;
   const state = failed ? "failed" : null;
   const made = [box(start, written, HEIGHT / 2 - 1, 2, scale, state), box(written, end, 6, HEIGHT - 12, scale, state)];
   if (failed) {

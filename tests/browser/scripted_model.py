@@ -1,10 +1,11 @@
-"""A server for the page's tests: a scripted model, whose behaviour a word of the question chooses, behind a small app.
+"""A scripted model for the page's tests. A word of the question chooses how it behaves.
 
 "breaks"    a point fails for good, and so does the normal answer, both in mid-stream
 "refused"   everything fails before the first text
 "again"     a point is written at the second attempt
-"capital"   the router decides against a skeleton
+"capital"   a short direct answer
 "markup"    the model writes HTML that would run if it became markup
+"cut"       a point reaches the limit of its length
 "endless"   nothing ends by itself
 """
 
@@ -13,27 +14,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
 
-from skeleton_of_thought._cli.views import event_dict
-from skeleton_of_thought.drive import arun
-from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
-from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.serve.app import create_app
 from skeleton_of_thought.serve.errors import ServeError
-from skeleton_of_thought.serve.page_files import page_routes
 from skeleton_of_thought.serve.requests import ChatRequest
+from skeleton_of_thought.serve.settings import ModelSettings, ServeSettings
 from skeleton_of_thought.serve.upstream import Passed
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import Call, Conversation, Reply, RouteDecision, Stage, Usage
+from skeleton_of_thought.types import Call, Reply, Stage, Usage
 
-__all__ = ["POINTS", "ScriptedModel", "stand_in"]
+__all__ = ["POINTS", "ScriptedModel", "server"]
 
 POINTS = {
     "Light and darkness": (
@@ -91,6 +85,9 @@ class ScriptedModel:
         self.open = self.cancelled = 0
         self.asked: list[str] = []
 
+    def check(self, sampling: Mapping[str, Any]) -> None:
+        pass
+
     async def open_call(self, call: Call, sampling: Mapping[str, Any]) -> AsyncIterator[str | Reply]:
         assert call.prompt is not None
         prompt = "\n".join(message.text for message in call.prompt.messages)
@@ -102,7 +99,8 @@ class ScriptedModel:
                 yield word
             if "endless" in prompt and call.stage != "skeleton":
                 await asyncio.Event().wait()
-        yield Reply(usage=Usage(40 + len(prompt) // 4, words), finish_reason="stop")
+        cut = call.point is not None and call.point.index == 5 and "cut" in prompt
+        yield Reply(usage=Usage(40 + len(prompt) // 4, words), finish_reason="length" if cut else "stop")
 
     def _words(self, call: Call, prompt: str) -> Iterator[str]:
         if "refused" in prompt:
@@ -185,88 +183,8 @@ def _chunk(delta: Mapping[str, Any], reason: str | None = None) -> dict[str, Any
     return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "demo", "choices": [choice]}
 
 
-# --- the app ----------------------------------------------------------------------------------------
-
-
-def stand_in(model: ScriptedModel, key: str | None = None) -> Starlette:
-    """An app with the paths that the page uses."""
-
-    def refusal(request: Request) -> Response | None:
-        if key is None or request.headers.get("authorization") == f"Bearer {key}":
-            return None
-        return JSONResponse(ServeError("Give the key.", 401).to_dict(), 401)
-
-    async def models(request: Request) -> Response:
-        about = {"model": "demo", "local": model.local, "remark": model.remark}
-        cards = [
-            {"id": name, "object": "model", "created": 1, "owned_by": "sot", "sot": {"by_points": by_points, **about}}
-            for name, by_points in (("demo", False), ("demo-sot", True))
-        ]
-        return refusal(request) or JSONResponse({"object": "list", "data": cards})
-
-    async def completions(request: Request) -> Response:
-        if (refused := refusal(request)) is not None:
-            return refused
-        body = await request.json()
-        if body["model"] == "demo":
-            try:
-                passed = await model.pass_through(ChatRequest(body))
-            except ServeError as error:
-                return JSONResponse(error.to_dict(), error.status)
-            return StreamingResponse(passed.body, passed.status, dict(passed.headers))
-        return StreamingResponse(_answer(model, body), media_type="text/event-stream")
-
-    paths = [Route("/v1/models", models), Route("/v1/chat/completions", completions, methods=["POST"])]
-    return Starlette(routes=[*paths, *page_routes()])
-
-
-def _decide(router: str | None, question: str) -> RouteDecision:
-    if router in ("always", "never"):
-        return RouteDecision(router == "always", reason=f"{router}, by the request")
-    if "capital" in question:
-        return RouteDecision(False, 0.07, "one fact")
-    return RouteDecision(True, 0.94, "asks for several things")
-
-
-async def _answer(model: ScriptedModel, body: Mapping[str, Any]) -> AsyncGenerator[bytes]:
-    options, question = dict(body.get("sot", {})), body["messages"][-1]["content"]
-    router = options.pop("router", None)
-    options.pop("events", None)
-    settings = Settings(on_point_error="placeholder", backoff=0.05, **options)
-    flow = AnswerFlow(Conversation.of(question), settings=settings, router=_Decided(_decide(router, question)))
-    began = time.monotonic()
-    yield _data(_chunk({"role": "assistant", "content": ""}))
-    events: Any = arun([flow], lambda call, _: model.open_call(call, {}))
-    async with contextlib.aclosing(events):
-        async for _, event in events:
-            yield _data(_with_event(event, time.monotonic() - began))
-            if isinstance(event, AnswerFailed):
-                return
-    yield b"data: [DONE]\n\n"
-
-
-class _Decided:
-    """A router that has decided already."""
-
-    def __init__(self, decision: RouteDecision) -> None:
-        self._decision = decision
-
-    def at_once(self, conversation: Conversation) -> RouteDecision:
-        return self._decision
-
-    def route(self, conversation: Conversation) -> RouteDecision:
-        return self._decision
-
-    async def aroute(self, conversation: Conversation) -> RouteDecision:
-        return self._decision
-
-
-def _with_event(event: Event, at: float) -> dict[str, Any]:
-    chunk: dict[str, Any] = _chunk({})
-    if isinstance(event, AnswerDelta):
-        chunk = _chunk({"content": event.text})
-    elif isinstance(event, AnswerDone):
-        chunk = _chunk({}, event.answer.finish_reason or "stop")
-    elif isinstance(event, AnswerFailed):
-        chunk = {"error": {"message": str(event.error), "type": "server_error", "param": None, "code": None}}
-    return {**chunk, "sot": {**event_dict(event), "at": at}}
+def server(model: ScriptedModel, key: str | None = None) -> Starlette:
+    """The server with this model, named "demo"."""
+    settings = Settings(on_point_error="placeholder", backoff=0.05)
+    served = ServeSettings((ModelSettings("demo", settings=settings),), keys=(key,) if key else ())
+    return create_app(served, {"demo": model})
