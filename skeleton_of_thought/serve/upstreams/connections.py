@@ -69,7 +69,7 @@ class CancellingClient:
     @property
     def _endings(self) -> set[asyncio.Future[None]]:
         """The ends that are on their way."""
-        own: set[asyncio.Future[None]] = self.__dict__.setdefault("_sot_endings", set())
+        own: set[asyncio.Future[None]] = self.__dict__.setdefault("endings of sot", set())
         return own
 
     async def aclose(self) -> None:
