@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    # The SDK's client is one of httpx2 since its version 3; both have the same methods.
-    import httpx
-
-    _Client = httpx.AsyncClient
-else:
-    _Client = object
+from typing import Any
 
 __all__ = ["CancellingClient"]
 
 _READY = ".send_request_headers.started"
 _CONNECTING = (".connect_tcp.started", ".start_tls.started")
-"""Events of httpcore. Between the last of these and the first of those a connection is open, but in no use yet."""
+"""Events of httpcore: from one of the latter to the former, a connection may be open although nothing uses it yet."""
 
 
-class CancellingClient(_Client):
-    """A mixin for `httpx.AsyncClient`, and for that of the openai SDK.
+class CancellingClient:
+    """A mixin for `httpx.AsyncClient`, and for that of the openai SDK, which is one of httpx2 since its version 3.
 
     httpcore keeps a connection for ever if its request is cancelled at two moments: after the connection was opened and
     before it is used, and while its response is being closed. So a request is sent in a task of its own: if it is
@@ -32,6 +24,7 @@ class CancellingClient(_Client):
 
     async def send(self, request: Any, **options: Any) -> Any:
         """Sends a request."""
+        client: Any = super()
         ready = left = False
         given = request.extensions.get("trace")
 
@@ -47,7 +40,7 @@ class CancellingClient(_Client):
                     raise asyncio.CancelledError
 
         request.extensions = {**request.extensions, "trace": trace}
-        task = asyncio.create_task(super().send(request, **options))
+        task = asyncio.create_task(client.send(request, **options))
         try:
             response = await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -76,13 +69,14 @@ class CancellingClient(_Client):
     @property
     def _endings(self) -> set[asyncio.Future[None]]:
         """The ends that are on their way."""
-        own: set[asyncio.Future[None]] = self.__dict__.setdefault("_sot_endings", set())
+        own: set[asyncio.Future[None]] = self.__dict__.setdefault("endings of sot", set())
         return own
 
     async def aclose(self) -> None:
         """Closes all connections, those included that are being opened."""
+        client: Any = super()
         try:
-            await super().aclose()
+            await client.aclose()
         finally:
             while self._endings:
                 for ending in self._endings:

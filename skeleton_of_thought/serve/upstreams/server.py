@@ -141,12 +141,14 @@ class ServerUpstream:
                 "POST", self._url, content=content, headers=headers, extensions={"trace": trace}
             )
             try:
-                return await self._http.send(request, stream=True)
+                response: httpx.Response = await self._http.send(request, stream=True)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 # A server may close a connection that was idle just as the next request comes. It has answered nothing,
                 # so the request is sent again. Over a connection that is new, the failure is the server's.
                 if connected:
                     raise
+            else:
+                return response
 
     def _headers(self, given: Mapping[str, str]) -> dict[str, str]:
         client = self._chat.client
