@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skeleton_of_thought._cli.diagnostics import as_line
+from skeleton_of_thought.serve.chunks import event_stream_error, json_bytes
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.listening import is_loopback, is_loopback_address
 from skeleton_of_thought.serve.log import AccessLog
@@ -105,8 +105,8 @@ class Sending:
 
     async def fail(self, error: ServeError) -> None:
         """Ends the response with an error, in a stream too. Any other one that has begun stays incomplete."""
-        body = json.dumps(error.to_dict(), ensure_ascii=False).encode()
         if not self.started:
+            body = json_bytes(error.to_dict())
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
             if error.retry_after is not None:
                 headers.append((b"retry-after", b"%d" % error.retry_after))
@@ -114,7 +114,7 @@ class Sending:
             await self({"type": "http.response.start", "status": error.status, "headers": headers})
             await self({"type": "http.response.body", "body": body})
         elif self._events and not self._ended:
-            await self({"type": "http.response.body", "body": b"data: %b\n\n" % body})
+            await self({"type": "http.response.body", "body": event_stream_error(error)})
 
 
 class _Origins:

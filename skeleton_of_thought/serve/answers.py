@@ -16,12 +16,11 @@ from skeleton_of_thought.drive import arun
 from skeleton_of_thought.errors import InvalidInput, PointError, ReplyError, SotError, without_secrets
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow
-from skeleton_of_thought.rate_limits import read_rate_limit
 from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import decide_at_once
 from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.serve.access import client_headers
-from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.errors import ServeError, rate_limited
 from skeleton_of_thought.serve.requests import ChatRequest, conversation_of, sampling_of
 from skeleton_of_thought.serve.settings import ModelSettings
 from skeleton_of_thought.types import Answer, Call, Conversation, Reply, RouteDecision, Usage
@@ -197,9 +196,8 @@ def explained(error: BaseException, upstream: Upstream) -> ServeError:
         return ServeError(
             message, cause.status, cause.kind, param=cause.param, code=cause.code, retry_after=cause.retry_after
         )
-    if (limit := read_rate_limit(cause, time.time())) is not None:
-        wait = None if limit.seconds is None else max(1, round(limit.seconds))
-        return ServeError(message, 429, "rate_limit_error", code="rate_limit_exceeded", retry_after=wait)
+    if (put_off := rate_limited(cause, message)) is not None:
+        return put_off
     if isinstance(cause, InvalidInput):
         return ServeError(message)
     if isinstance(cause, ReplyError):

@@ -66,7 +66,10 @@ def create_app(
 
         routes += page_routes()
     handlers: Mapping[Any, Any] = {ServeError: _serve_error, HTTPException: _http_error, Exception: _server_error}
-    return Starlette(routes=routes, middleware=middleware(settings), exception_handlers=handlers)
+    app = Starlette(routes=routes, middleware=middleware(settings), exception_handlers=handlers)
+    # A redirect would send the client, and its key, to the host that the request names, without TLS behind a proxy.
+    app.router.redirect_slashes = False
+    return app
 
 
 def _check_names(settings: ServeSettings) -> None:

@@ -176,8 +176,7 @@ class ChatCompletions:
                         begin()
                     await response.send(piece)
         finally:
-            making.cancel()
-            await asyncio.wait({making})
+            await _ended(making)
             response.usage, response.first = points.usage, points.first
         await self._end_stream(making, chunks, points, response)
 
@@ -247,11 +246,18 @@ async def _while_connected(work: Coroutine[Any, Any, None], receive: Receive) ->
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        working.cancel()
-        watching.cancel()
-        await asyncio.wait({working, watching})
+        await _ended(working, watching)
     if not working.cancelled():
         working.result()
+
+
+async def _ended(*tasks: asyncio.Task[Any]) -> None:
+    """Cancels tasks, and waits for their ends."""
+    for task in tasks:
+        task.cancel()
+        # asyncio would log an error that nobody has looked at, with its text, when a client leaves at that moment.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    await asyncio.wait(tasks)
 
 
 async def _pieces(inbox: asyncio.Queue[bytes | None], keep_alive: float) -> AsyncGenerator[bytes]:
@@ -324,8 +330,9 @@ class _Response:
 
     def route(self, route: str, reason: str) -> None:
         """Sets the headers that tell the route of the request."""
-        # A reason of a router may hold any text.
+        # It may quote the caller, and a header takes no control characters.
         line = " ".join(reason.split())[:200].encode("ascii", "replace").decode()
+        line = "".join(char if char.isprintable() else "?" for char in line)
         self._route = {"x-sot-route": route, "x-sot-reason": line}
 
     def note_text(self) -> None:
@@ -335,11 +342,11 @@ class _Response:
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Sends the status and the headers."""
-        self.status = status
         headers = {name.lower(): value for name, value in headers.items()} | self._route
         self.is_event_stream = headers.get("content-type", "").startswith(_EVENT_STREAM)
         raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": status, "headers": raw})
+        self.status = status
 
     async def send(self, piece: bytes) -> None:
         """Sends a part of the body."""

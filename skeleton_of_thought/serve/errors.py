@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from skeleton_of_thought.errors import without_secrets
+from skeleton_of_thought.rate_limits import read_rate_limit
 
-__all__ = ["ServeError", "without_key"]
+__all__ = ["ServeError", "rate_limited", "without_key"]
+
+_LONGEST_WAIT = 86_400
+"""The most seconds that a caller is told to wait. A server that names more has sent nonsense."""
 
 _SHORTEST_KEY = 6
 """Characters of a key that is one. Shorter ones are made up for servers without keys, and occur in other words."""
@@ -40,6 +45,19 @@ class ServeError(Exception):
     def to_dict(self) -> dict[str, Any]:
         """The body of the response."""
         return {"error": {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def rate_limited(error: BaseException, message: str) -> ServeError | None:
+    """The error for the caller of a call that a model's server has put off; None if the error is another one.
+
+    Args:
+        error: The error of the call.
+        message: The error in words.
+    """
+    if (limit := read_rate_limit(error, time.time())) is None:
+        return None
+    wait = None if limit.seconds is None else max(1, round(min(limit.seconds, _LONGEST_WAIT)))
+    return ServeError(message, 429, "rate_limit_error", code="rate_limit_exceeded", retry_after=wait)
 
 
 def without_key(text: str, key: str | None) -> str:

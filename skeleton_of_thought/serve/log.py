@@ -8,6 +8,7 @@ import re
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,13 @@ from skeleton_of_thought.types import Usage
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["AccessLog", "Record", "log_to_stderr", "note", "note_texts"]
+__all__ = ["AccessLog", "Record", "log_loop_error", "log_to_stderr", "note", "note_texts"]
 
 logger = logging.getLogger(__name__)
 
 _ID = re.compile(rb"[\w.:-]{1,128}\Z", re.ASCII)
+_LOGGERS = ("skeleton_of_thought", "uvicorn", "asyncio")
+"""Their warnings are written in the form of the server's log, without the texts of exceptions."""
 _MOST_TEXT = 10_000
 """The most characters of a question or an answer in the log."""
 GONE = 499
@@ -149,15 +152,23 @@ class _Formatter(logging.Formatter):
         return "".join(traceback.format_tb(trace)) + getattr(kind, "__name__", str(kind))
 
 
+def log_loop_error(_: Any, context: Mapping[str, Any]) -> None:
+    """Logs an error that nothing has handled, for `loop.set_exception_handler`; asyncio itself would show its text."""
+    logger.error("%s", as_line(str(context["message"]), 200), exc_info=context.get("exception"))
+
+
 def log_to_stderr(*, requests: bool = True) -> None:
-    """Writes the log of the server, and warnings of the web server, to standard errors.
+    """Writes the log of the server, and warnings of what it runs on, to standard errors.
 
     Args:
         requests: Whether there is a line for each request.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(asctime)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
-    for name, level in ((__name__, logging.INFO if requests else logging.WARNING), ("uvicorn", logging.WARNING)):
+    levels = dict.fromkeys((*_LOGGERS, __name__), logging.WARNING)
+    if requests:
+        levels[__name__] = logging.INFO
+    for name, level in levels.items():
         target = logging.getLogger(name)
         target.handlers[:] = [handler]
         target.propagate = False

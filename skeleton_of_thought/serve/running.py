@@ -28,9 +28,10 @@ from skeleton_of_thought.serve.config_file import NAME
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.limits import CallLimit, stopping
 from skeleton_of_thought.serve.listening import bind, is_loopback, url_of
-from skeleton_of_thought.serve.log import log_to_stderr
+from skeleton_of_thought.serve.log import log_loop_error, log_to_stderr
 from skeleton_of_thought.serve.metrics import Metrics
 from skeleton_of_thought.serve.settings import SUFFIX, ModelSettings, ServeSettings
+from skeleton_of_thought.serve.slow_clients import BoundedProtocol
 from skeleton_of_thought.serve.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ async def _serve(settings: ServeSettings, listener: Any, *, open_page: bool, qui
     async with _opened(settings, quiet=quiet) as upstreams:
         app = create_app(settings, upstreams, limit=limit, metrics=metrics)
         log_to_stderr(requests=not quiet)
+        asyncio.get_running_loop().set_exception_handler(log_loop_error)
         url = url_of(listener)
 
         def listens() -> None:
@@ -208,6 +210,7 @@ async def serve_app(
     draining = _Draining(app)
     config = uvicorn.Config(
         draining,
+        http=BoundedProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 
@@ -390,21 +391,46 @@ async def test_a_refused_request_is_logged_too(lines):
     assert " 401 " in lines()[0]
 
 
-def test_tracebacks_in_the_log_have_no_messages(capsys, monkeypatch):
+@pytest.fixture
+def to_stderr(monkeypatch):
     monkeypatch.delenv("SOT_TRACEBACK", raising=False)
-    handlers = {name: logging.getLogger(name).handlers[:] for name in (log.logger.name, "uvicorn")}
+    names = (log.logger.name, "skeleton_of_thought", "uvicorn", "asyncio")
+    handlers = {name: logging.getLogger(name).handlers[:] for name in names}
     try:
-        log.log_to_stderr()
-        try:
-            raise ValueError(SECRET)
-        except ValueError:
-            logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+        yield log.log_to_stderr
     finally:
         for name, before in handlers.items():
             logging.getLogger(name).handlers[:] = before
             logging.getLogger(name).propagate = True
             logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("name", ["uvicorn.error", "asyncio", "skeleton_of_thought.drive"])
+def test_tracebacks_in_the_log_have_no_messages(capsys, to_stderr, name):
+    to_stderr()
+    try:
+        raise ValueError(SECRET)
+    except ValueError:
+        logging.getLogger(name).exception("It failed")
     shown = capsys.readouterr().err
     assert SECRET not in shown
     assert "ValueError" in shown
     assert "test_access.py" in shown
+
+
+async def test_an_error_that_nobody_handles_is_logged_without_its_text(capsys, to_stderr):
+    to_stderr()
+
+    async def fail():
+        raise ValueError(SECRET)
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(log.log_loop_error)
+    task = asyncio.create_task(fail())
+    await asyncio.wait({task})
+    del task
+    gc.collect()
+    shown = capsys.readouterr().err
+    assert SECRET not in shown
+    assert "ValueError" in shown
+    assert "never retrieved" in shown

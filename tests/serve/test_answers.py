@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 
@@ -14,6 +15,7 @@ from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout, P
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, PointFound, SkeletonRestarted
 from skeleton_of_thought.serve.answers import explained
 from skeleton_of_thought.serve.chunks import Completion, CompletionChunks, finish_reason, json_bytes
+from skeleton_of_thought.serve.completions import _while_connected
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Point, Reply, Skeleton, Usage
@@ -158,6 +160,9 @@ def test_an_error_tells_the_point_the_code_and_the_time_to_wait_but_no_login():
     limited = Refused(429)
     limited.retry_after = 3.2
     assert explained(limited, ScriptedUpstream()).retry_after == 3
+    for nonsense in (1e23, 1e300):
+        limited.retry_after = nonsense
+        assert explained(limited, ScriptedUpstream()).retry_after == 86_400
     error = ServeError("no", 418)
     assert explained(error, ScriptedUpstream()) is error
 
@@ -463,3 +468,25 @@ async def test_points_begin_with_their_lines_where_the_request_is_eager(serve, u
     await until(lambda: len(upstream.calls) == 3, "two points while the skeleton is being written")
     gate.set()
     assert text_of(events_of((await asked).text)).endswith("3. Exercise: All about Exercise.")
+
+
+async def test_a_failure_that_nobody_hears_of_any_more_leaves_no_error_to_asyncio():
+    unhandled = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context["message"]))
+    begun = asyncio.Event()
+
+    async def fail():
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ServeError("a text that no log may have")
+
+    task = asyncio.create_task(_while_connected(fail(), asyncio.Event().wait))
+    await begun.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    del task  # and with it all that its traceback keeps
+    gc.collect()
+    assert unhandled == []

@@ -392,3 +392,33 @@ async def test_answers_are_counted_by_route_and_status(serve, upstream, body):
         'sot_answers_total{model="m-sot",route="skeleton",status="502"} 1',
     }
     assert 'sot_output_tokens_total{model="m",route="passed"} 4' in text.splitlines()
+
+
+# --- hostile texts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "user\0\r\nX-Evil: 1", "content": "Why?"}]},
+        {"guided_\x07\x1b[2J\x7f\r\nX-Evil: 1": True},
+        {"guided_\u2028\U0001f600": "x"},
+    ],
+)
+async def test_a_reason_that_quotes_the_caller_is_a_valid_header(serve, upstream, body, fields):
+    client = await serve(upstream)
+    response = await client.post("/v1/chat/completions", json=body() | fields)
+    assert response.status_code == 200
+    assert response.headers["x-sot-route"] == "passed"
+    assert response.headers["x-sot-reason"].isprintable()
+    assert "x-evil" not in response.headers
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions/", "/health/"])
+async def test_no_path_redirects_to_the_host_that_the_caller_names(serve, upstream, path):
+    client = await serve(upstream, keys=("key-of-callers",))
+    headers = {"host": "elsewhere.example", "authorization": "Bearer key-of-callers"}
+    response = await client.get(path, headers=headers)
+    assert response.status_code == 404
+    assert "location" not in response.headers
+    assert response.json()["error"]["code"] == "not_found"

@@ -280,6 +280,35 @@ async def test_cookies_of_the_server_are_not_kept_for_other_callers(served, upst
     assert all("cookie" not in headers for headers in served.headers)
 
 
+async def test_cookies_of_the_server_are_not_kept_for_other_answers(served, upstream):
+    async def reply(body):
+        response = await served.writes(body)
+        response.headers["set-cookie"] = "who=ann; Path=/"
+        return response
+
+    served.reply = reply
+    for _ in range(2):
+        await text_of(upstream.open_call(call(), {}))
+    assert len(served.headers) == 2
+    assert all("cookie" not in headers for headers in served.headers)
+
+
+@pytest.mark.parametrize("value", ["caf\u00e9", "\u65e5", "\u0663", "1\tday"])
+async def test_a_header_that_could_not_be_sent_on_is_left_out(served, upstream, value):
+    served.reply = gives(x_ratelimit_policy=value.encode().decode("latin-1"), retry_after="1")
+    passed = await upstream.pass_through(request())
+    assert await read(passed) == ODD
+    assert passed.headers == {"retry-after": "1"}
+
+
+@pytest.mark.parametrize("status", [600, 999])
+async def test_a_status_that_there_is_not_is_an_error(status):
+    async with Breaking(status) as server, upstream_of(server.url) as made:
+        with pytest.raises(ServeError, match=f"the status {status}") as failed:
+            await made.pass_through(request())
+        assert failed.value.status == 502
+
+
 async def test_any_number_of_streams_is_open_at_a_time(served, upstream):
     served.reply = served.gated
     passed = await asyncio.gather(*(upstream.pass_through(request(stream=True)) for _ in range(120)))
@@ -356,6 +385,10 @@ class Breaking:
                 act = self.acts[self.requests]
                 self.requests += 1
                 if act == "close":
+                    break
+                if isinstance(act, int):
+                    writer.write(b"HTTP/1.1 %d Odd\r\nContent-Length: 0\r\n\r\n" % act)
+                    await writer.drain()
                     break
                 if act == "cut":
                     writer.write(

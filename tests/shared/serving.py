@@ -15,11 +15,11 @@ __all__ = ["events_of", "serving", "text_of"]
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
-    """Runs an ASGI app under uvicorn; gives the address, such as `http://127.0.0.1:43021`."""
+async def serving(app: Any, http: Any = "h11") -> AsyncIterator[str]:
+    """Runs an ASGI app under uvicorn, by its protocol `http`; gives the address, such as `http://127.0.0.1:43021`."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(app, log_level="critical", ws="none", http="h11", timeout_graceful_shutdown=5)
+        config = uvicorn.Config(app, log_level="critical", ws="none", http=http, timeout_graceful_shutdown=5)
         server = uvicorn.Server(config)
         running = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -12,8 +11,7 @@ from skeleton_of_thought._cli.langchain_backend import chat_model, read_end, rea
 from skeleton_of_thought._cli.models import ModelSpec
 from skeleton_of_thought.adapters.replies import FinishReasons, ReplyEnd, aclose_stream, aclosing_stream
 from skeleton_of_thought.errors import SotError
-from skeleton_of_thought.rate_limits import read_rate_limit
-from skeleton_of_thought.serve.errors import ServeError, without_key
+from skeleton_of_thought.serve.errors import ServeError, rate_limited, without_key
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.settings import ModelSettings
 from skeleton_of_thought.serve.upstream import Passed
@@ -142,9 +140,8 @@ class LangChainUpstream:
             return error
         if isinstance(error, SotError):
             return ServeError(message)
-        if (limit := read_rate_limit(error, time.time())) is not None:
-            wait = None if limit.seconds is None else max(1, round(limit.seconds))
-            return ServeError(message, 429, "rate_limit_error", code="rate_limit_exceeded", retry_after=wait)
+        if (put_off := rate_limited(error, message)) is not None:
+            return put_off
         status = getattr(error, "status_code", None)
         if isinstance(status, int) and status in (400, 413, 422):
             return ServeError(message, status)

@@ -36,6 +36,8 @@ its open calls itself, and a second bound would only make them wait in secret.""
 _TO_CALLER = frozenset(
     {"content-type", "content-encoding", "retry-after", "retry-after-ms", "x-should-retry", "x-request-id"}
 )
+_STATUSES = range(200, 600)
+"""The statuses that a response can have."""
 _TO_CALLER_PREFIXES = ("openai-", "x-ratelimit-")
 
 
@@ -67,7 +69,12 @@ def _sdk_client() -> Any:
     class SdkClient(CancellingClient, openai.DefaultAsyncHttpxClient):
         """The client of calls of answers, with the SDK's defaults."""
 
-    return SdkClient()
+    return SdkClient(cookies=_no_cookies())
+
+
+def _no_cookies() -> CookieJar:
+    """A jar that stays empty: a server's cookies are for one caller, and the next request is another's."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 class ServerUpstream:
@@ -95,8 +102,7 @@ class ServerUpstream:
             limits=httpx.Limits(
                 max_connections=None, max_keepalive_connections=_IDLE_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS
             ),
-            # A server's cookies are for one caller, and the next request is another's.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            cookies=_no_cookies(),
             follow_redirects=True,  # as the SDK does
         )
 
@@ -124,7 +130,11 @@ class ServerUpstream:
             response = await self._send(json.dumps(body, separators=(",", ":")).encode("ascii"), request.headers)
         except httpx.HTTPError as error:
             raise self._failure(error) from error
-        headers = {name: value for name, value in response.headers.items() if _reaches_caller(name)}
+        headers = {name: value for name, value in response.headers.items() if _reaches_caller(name, value)}
+        if response.status_code not in _STATUSES:
+            await response.aclose()
+            message = f"The model's server at {self._chat.address} answered with the status {response.status_code}."
+            raise ServeError(message, 502, "server_error", code="upstream_failed")
         return Passed(response.status_code, headers, _Body(response, self._failure))
 
     async def _send(self, content: bytes, given: Mapping[str, str]) -> httpx.Response:
@@ -190,8 +200,10 @@ def _certificates() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
-def _reaches_caller(name: str) -> bool:
+def _reaches_caller(name: str, value: str) -> bool:
     name = name.lower()
+    if not (value.isascii() and value.isprintable()):  # none of those that are listed has reason to
+        return False
     return name in _TO_CALLER or name.startswith(_TO_CALLER_PREFIXES)
 
 
