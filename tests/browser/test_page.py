@@ -475,3 +475,39 @@ def test_the_theme_can_be_switched_and_is_kept(open_tab):
     assert dark != light
     tab.page.reload()
     assert tab.page.evaluate(paper) == dark
+
+
+def test_a_browser_that_keeps_nothing_can_still_ask(chromium, serve_app, scripted):
+    model = scripted.ScriptedModel()
+    page = chromium.new_page()
+    page.add_init_script(
+        """for (const name of ['localStorage', 'sessionStorage']) {
+          Object.defineProperty(window, name, {get() { throw new DOMException('no', 'SecurityError'); }});
+        }"""
+    )
+    page.goto(serve_app(scripted.server(model, "sk-of-the-page")))
+    page.fill("#key input", "sk-of-the-page")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("body[data-models]")
+    page.fill("#question", SHIFTS)
+    page.click("#run")
+    page.wait_for_selector("#sot[data-status=done]")
+    page.close()
+
+
+HOSTILE = """async () => {
+  const {newComparison, takeChunk} = await import('/page/record.js');
+  const {normal, sot} = newComparison({question: 'q', model: {id: 'm-sot', name: 'm'}, order: 'together', options: {}});
+  const points = [{index: 1, title: 'Forged'}];
+  takeChunk(normal, {chunk: {choices: [], sot: {event: 'PointFound', point: points[0]}}}, 1);
+  for (const event of ['__proto__', 'constructor', 'toString', 'hasOwnProperty', 'Unheard']) {
+    takeChunk(sot, {chunk: {choices: [], sot: {event, point: points[0]}}}, 1);
+  }
+  const forged = '{"__proto__": {"forged": 1}, "choices": [{"delta": {"__proto__": {"forged": 1}}}]}';
+  takeChunk(sot, {chunk: JSON.parse(forged)}, 1);
+  return [normal.points.length, sot.points.length, ({}).forged ?? null];
+}"""
+
+
+def test_fields_of_a_foreign_server_change_nothing(module_tab):
+    assert module_tab.page.evaluate(HOSTILE) == [0, 0, None]

@@ -56,7 +56,8 @@ export function takeChunk(side, { chunk, route, reason }, now) {
   if (chunk.usage?.completion_tokens || chunk.usage?.prompt_tokens) {
     side.usage = { input: chunk.usage.prompt_tokens ?? null, output: chunk.usage.completion_tokens ?? null };
   }
-  if (chunk.sot) takeEvent(side, chunk.sot, now);
+  // Only our own server tells what happens; what passes through may have any field.
+  if (chunk.sot && side.kind === "sot") takeEvent(side, chunk.sot, now);
 }
 
 /** Ends an answer, however it ended. */
@@ -103,7 +104,7 @@ function pointOf(side, { index, title }) {
 
 function takeEvent(side, event, now) {
   const at = event.at ?? now;
-  EVENTS[event.event]?.(side, event, at);
+  if (Object.hasOwn(EVENTS, event.event)) EVENTS[event.event](side, event, at);
 }
 
 const EVENTS = {

@@ -5,6 +5,7 @@ import { serverSentEvents } from "./stream.js";
 // Relative to this file, so that the page also works under a prefix of a reverse proxy.
 const API = new URL("../v1/", import.meta.url);
 const KEY = "sot.key";
+let unkept = null; // the key, also where the browser keeps none
 
 /** An error that the server reports, or a server that cannot be reached (status 0). */
 export class ServerError extends Error {
@@ -16,13 +17,26 @@ export class ServerError extends Error {
 
 /** Keeps the key for this tab, until it is closed. */
 export function setKey(key) {
-  if (key) sessionStorage.setItem(KEY, key);
-  else sessionStorage.removeItem(KEY);
+  unkept = key || null;
+  try {
+    if (key) sessionStorage.setItem(KEY, key);
+    else sessionStorage.removeItem(KEY);
+  } catch {
+    // The browser keeps nothing for this page: the key holds until the page is left.
+  }
+}
+
+function keyOf() {
+  try {
+    return sessionStorage.getItem(KEY) ?? unkept;
+  } catch {
+    return unkept;
+  }
 }
 
 /** Whether a key was given. */
 export function hasKey() {
-  return sessionStorage.getItem(KEY) !== null;
+  return keyOf() !== null;
 }
 
 /** The models that answer by points: `{id, name, local, remark}`, where `name` passes through. */
@@ -51,6 +65,7 @@ export async function* complete(body, signal) {
     } catch {
       throw new ServerError("The server sent a chunk that is not JSON.");
     }
+    if (chunk === null || typeof chunk !== "object") throw new ServerError("The server sent a chunk that is not an object.");
     yield { chunk, route, reason };
     if (chunk.error) throw new ServerError(chunk.error.message ?? "The server reported an error without a message.", 200);
   }
@@ -59,7 +74,7 @@ export async function* complete(body, signal) {
 
 async function request(path, options) {
   const headers = options.body ? { "content-type": "application/json" } : {};
-  const key = sessionStorage.getItem(KEY);
+  const key = keyOf();
   if (key) headers.authorization = `Bearer ${key}`;
   let response;
   try {
