@@ -1,4 +1,4 @@
-"""A model for tests of the server that follows instructions as far as clients' own tests ask: it calls tools and writes JSON."""
+"""A model for tests of the server that follows instructions: it calls tools and writes JSON."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class AssistantUpstream(ScriptedUpstream):
         if request.stream:
             return Passed(200, {"content-type": "text/event-stream"}, _pieces(*_stream(request, message, reason)))
         choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": reason}
-        whole = {**_head("chat.completion"), "choices": [choice], "usage": _USAGE}
+        whole = {**_head("chat.completion", request), "choices": [choice], "usage": _USAGE}
         return Passed(200, {"content-type": "application/json"}, _pieces(json.dumps(whole).encode()))
 
 
-def _head(kind: str) -> dict[str, Any]:
-    return {"id": "up-1", "object": kind, "created": 1, "model": "assistant"}
+def _head(kind: str, request: ChatRequest) -> dict[str, Any]:
+    return {"id": "up-1", "object": kind, "created": 1, "model": request.model}
 
 
 async def _pieces(*pieces: bytes) -> AsyncIterator[bytes]:
@@ -83,5 +83,5 @@ def _stream(request: ChatRequest, message: Mapping[str, Any], reason: str) -> li
     chunks: list[dict[str, Any]] = [{"choices": [choice]} for choice in choices]
     if request.include_usage:
         chunks.append({"choices": [], "usage": _USAGE})
-    head = _head("chat.completion.chunk")
+    head = _head("chat.completion.chunk", request)
     return [b"data: %b\n\n" % json.dumps({**head, **chunk}).encode() for chunk in chunks] + [b"data: [DONE]\n\n"]
