@@ -54,7 +54,7 @@ def own_names(tree: ast.AST) -> Iterator[str]:
 
 
 def used_names(tree: ast.AST) -> Iterator[str]:
-    """Names that this code looks up: attributes, imports, and strings that are names, but for the parts of f-strings."""
+    """Names that this code looks up: attributes, imports, and strings that are names (but no parts of f-strings)."""
     parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
         if id(node) in parts:
