@@ -131,6 +131,7 @@ def test_open_answers_end_and_new_requests_get_503(number):
         code, errors = server.end()
     assert code == 0
     assert "stopping after 1 open request(s)" in errors
+    assert re.search(rf"POST {PATH} 503 [0-9.]+s id={refused.headers['x-request-id']}$", errors, re.MULTILINE)
     assert "Traceback" not in errors
 
 
