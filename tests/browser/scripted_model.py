@@ -88,7 +88,9 @@ class ScriptedModel:
     def check(self, sampling: Mapping[str, Any]) -> None:
         pass
 
-    async def open_call(self, call: Call, sampling: Mapping[str, Any]) -> AsyncIterator[str | Reply]:
+    async def open_call(
+        self, call: Call, sampling: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[str | Reply]:
         assert call.prompt is not None
         prompt = "\n".join(message.text for message in call.prompt.messages)
         words = 0

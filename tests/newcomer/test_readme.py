@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -253,6 +254,16 @@ def test_the_points_are_decoded_in_one_batch(newcomer: Newcomer) -> None:
 
 
 TYPED = [command for block in blocks() if block.kind == "console" for command in commands(block)]
+
+
+@needs_wheel
+def test_the_wheel_has_every_file_of_the_packages() -> None:
+    (wheel,) = Path(DIST).glob("*.whl")
+    packages = [ROOT / name for name in ("skeleton_of_thought", "langchain_sot", "llama_index_sot")]
+    files = {path.relative_to(ROOT).as_posix() for folder in packages for path in folder.rglob("*") if path.is_file()}
+    wanted = {name for name in files if "/__pycache__/" not in name}
+    assert {"skeleton_of_thought/serve/page/index.html", "skeleton_of_thought/py.typed"} <= wanted
+    assert wanted <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_every_replacement_is_needed() -> None:

@@ -408,6 +408,7 @@ def to_stderr(monkeypatch):
 @pytest.mark.parametrize("name", ["uvicorn.error", "asyncio", "skeleton_of_thought.drive"])
 def test_tracebacks_in_the_log_have_no_messages(capsys, to_stderr, name):
     to_stderr()
+    logging.getLogger("uvicorn.error").setLevel(logging.NOTSET)  # another test may have run a quiet server
     try:
         raise ValueError(SECRET)
     except ValueError:
