@@ -41,7 +41,9 @@ def photograph(url: str) -> Image.Image:
     """The page after a comparison, down to its figures."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]}, color_scheme="light")
+        page = browser.new_page(
+            viewport={"width": SIZE[0], "height": SIZE[1]}, color_scheme="light", reduced_motion="reduce"
+        )
         for question in (WARM_UP, QUESTION):
             ask(page, url, question)
         page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")

@@ -358,12 +358,12 @@ class _Server(uvicorn.Server):
 
     async def _stop(self) -> None:
         self._limit.close()
+        after = ""
         if self._draining.open:
-            print(
-                f"sot: stopping after {self._draining.open} open request(s), within {self._grace:g} s; a second signal "
-                "stops at once",
-                file=sys.stderr,
-                flush=True,
+            after = (
+                f" after {self._draining.open} open request(s), within {self._grace:g} s; a second signal stops at once"
             )
+        # Also without open requests: it takes seconds to free a large model, and a second Ctrl-C would break that off.
+        print(f"sot: stopping{after}", file=sys.stderr, flush=True)
         await self._draining.close(self._grace)
         self.should_exit = True

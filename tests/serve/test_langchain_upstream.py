@@ -13,11 +13,12 @@ import pytest
 pytest.importorskip("langchain_core")
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessageChunk
+from langchain_core.messages import AIMessageChunk, convert_to_messages
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import ConfigDict, Field
 
+from skeleton_of_thought._cli.backend import prompt_dicts
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.settings import ModelSettings
@@ -259,3 +260,10 @@ async def test_a_call_of_an_answer():
     upstream.check({"temperature": 0.5})
     with pytest.raises(ServeError, match="temperature"):
         upstream.check({"temperature": "hot"})
+
+
+def test_the_name_of_a_message_reaches_langchain():
+    given = {"role": "user", "name": "ann", "content": "Hi", "refusal": None, "tool_calls": []}
+    (message,) = convert_to_messages(prompt_dicts(Prompt((Message("user", "Hi", raw=given),))))
+    assert (message.type, message.content, message.name) == ("human", "Hi", "ann")
+    assert message.additional_kwargs == {}

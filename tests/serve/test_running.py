@@ -110,7 +110,7 @@ def test_a_server_says_where_it_listens_and_ends_at_a_signal():
     assert code == 0
     assert "sot: loading a ...\n" in errors
     assert re.search(r"^\S+ POST /v1/chat/completions 401 ", errors, re.M)
-    assert errors.endswith("closed a\nclosed y\n")
+    assert errors.endswith("sot: stopping\nclosed a\nclosed y\n")
     assert "one" not in errors
     assert "Traceback" not in errors
 
