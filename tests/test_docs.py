@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import json
 import pkgutil
 import re
+import shutil
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,9 +54,85 @@ def test_every_python_block_prints_the_text_below_it(page, capsys):
     assert capsys.readouterr().out == "".join(printed)
 
 
-def run_blocks(page: str) -> None:
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
+@pytest.fixture
+def served() -> Iterator[str]:
+    """The address of a server with the model `demo` by script, and with the default router."""
+    uvicorn = pytest.importorskip("uvicorn", reason="the server needs its extra")
+    from scripted_upstream import ScriptedUpstream
+
+    from skeleton_of_thought.serve.app import create_app
+    from skeleton_of_thought.serve.settings import ModelSettings, ServeSettings
+
+    app = create_app(ServeSettings((ModelSettings("demo"),)), {"demo": ScriptedUpstream()})
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(20)
+
+
+def test_the_python_clients_of_the_server_get_answers_by_points(served, capsys):
+    pytest.importorskip("langchain_openai")
+    names: dict[str, object] = {"__name__": "page"}
+    blocks = blocks_of("docs/serve.md", "python")
+    assert len(blocks) == 4
+    for block in blocks:
+        if "openai_like" in block and not _has("llama_index.llms.openai_like"):
+            continue  # an integration of its own, which tests do not need otherwise
+        exec(compile(block.replace("127.0.0.1:8000", served), "docs/serve.md", "exec"), names)
+        assert ("## Diet" if "headings" in block else "2. Sleep: All about Sleep.") in capsys.readouterr().out
+
+
+def _has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of its parent
+        return False
+
+
+def test_the_first_call_of_the_server_s_page_gets_an_answer_by_points(served):
+    if shutil.which("curl") is None or shutil.which("bash") is None:
+        pytest.skip("there is no curl")
+    (command,) = blocks_of("docs/serve.md", "bash")
+    command = command.replace("127.0.0.1:8000", served).replace("curl ", "curl --silent ")
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(done.stdout)["choices"][0]["message"]["content"].startswith("1. Diet: All about Diet.")
+
+
+def test_the_servers_example_of_a_file_has_every_key_with_its_default(monkeypatch, tmp_path):
+    from skeleton_of_thought._cli.options import served_options
+    from skeleton_of_thought.serve.config_file import read_config
+    from skeleton_of_thought.serve.settings import ModelSettings, ServeSettings
+
+    monkeypatch.setenv("SOT_API_KEY", "one,two")
+    monkeypatch.setenv("MY_KEY", "three")
+    (text,) = blocks_of("docs/serve.md", "toml")
+    file = tmp_path / "server.toml"
+    file.write_text(text, encoding="utf-8")
+    settings = read_config(file, key_env="SOT_API_KEY")
+    assert settings.keys == ("one", "two")
+    demo, fast = settings.models
+    assert (demo.name, demo.spec) == ("demo", None)
+    assert fast.key == "three"
+    plain = ServeSettings(settings.models, keys=settings.keys)
+    assert settings == plain, "the example shows the defaults"
+    assert demo == ModelSettings("demo")
+    written = set(re.findall(r"^(?:# )?([a-z-]+) =", text, re.M))
+    known = {name.replace("_", "-") for options in served_options() for name in options}
+    assert written == known | {"origins", "name", "spec", "key-env"}
+
+
+def blocks_of(page: str, kind: str) -> list[str]:
+    """The blocks of code of a page, of one language."""
+    blocks: list[str] = re.findall(rf"^```{kind}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
     assert blocks
+    return blocks
+
+
+def run_blocks(page: str) -> None:
+    blocks = blocks_of(page, "python")
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks:
         exec(compile(block, page, "exec"), names)

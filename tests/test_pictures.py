@@ -33,6 +33,15 @@ def test_the_record_plays_to_its_end(record: ModuleType) -> None:
     assert len(lines) <= record.SIZE[1]
 
 
+def test_the_picture_of_the_page_is_small_and_has_both_columns() -> None:
+    from PIL import Image
+
+    assert (PICTURES / "page.png").stat().st_size < 200_000
+    with Image.open(PICTURES / "page.png") as image:
+        assert image.width >= 1200, "narrower pages show one column"
+        assert image.height < 1.6 * image.width
+
+
 @pytest.mark.parametrize("name", ["live.png", "live.gif"])
 def test_pictures_are_small_and_fit_the_terminals_size(record: ModuleType, name: str) -> None:
     from PIL import Image

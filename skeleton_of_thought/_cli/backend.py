@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -145,7 +145,10 @@ def prompt_dicts(prompt: Prompt) -> list[dict[str, Any]]:
 
 def _message_dict(message: Message) -> dict[str, Any]:
     content = message.content
-    return {"role": message.role, "content": content if isinstance(content, str) else [dict(b) for b in content]}
+    # Of a request to the server, whose messages are dicts: the fields that are set, such as `name`.
+    given = message.raw if isinstance(message.raw, Mapping) else {}
+    own = {"role": message.role, "content": content if isinstance(content, str) else [dict(b) for b in content]}
+    return {name: value for name, value in given.items() if value not in (None, "", [], {})} | own
 
 
 # --- streams of asynchronous clients ---------------------------------------------------------------

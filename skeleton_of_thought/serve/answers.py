@@ -20,7 +20,6 @@ from skeleton_of_thought.rate_limits import read_rate_limit
 from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import decide_at_once
 from skeleton_of_thought.routers.cost import CostGuard
-from skeleton_of_thought.serve.access import client_headers
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.requests import ChatRequest, conversation_of, sampling_of
 from skeleton_of_thought.serve.settings import ModelSettings
@@ -113,7 +112,7 @@ class PointsAnswer:
         self._model, self._request, self._flow, self._limit, self._timeout = model, request, flow, limit, timeout
         self._sampling = sampling_of(request)
         # All calls of an answer share the beginning of their prompts, so one replica computes it once.
-        self._headers = {"x-session-id": f"sot-{secrets.token_hex(8)}", **client_headers(request.headers)}
+        self._headers = {"x-session-id": f"sot-{secrets.token_hex(8)}", **request.headers}
         self._began = time.monotonic()
 
     @property

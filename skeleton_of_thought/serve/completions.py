@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import re
 import time
@@ -18,7 +17,6 @@ from starlette.types import Receive, Scope, Send
 from skeleton_of_thought.adapters.replies import aclosing_stream
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.serve import log
-from skeleton_of_thought.serve.access import client_headers
 from skeleton_of_thought.serve.answers import PointsAnswer, ServedModel, explained, timed_out
 from skeleton_of_thought.serve.chunks import (
     KEEP_ALIVE,
@@ -35,6 +33,7 @@ from skeleton_of_thought.types import Answer, Usage
 if TYPE_CHECKING:
     from skeleton_of_thought.serve.limits import CallLimit
     from skeleton_of_thought.serve.metrics import Metrics
+    from skeleton_of_thought.serve.upstream import Passed
 
 __all__ = ["ChatCompletions", "unknown_model"]
 
@@ -83,11 +82,15 @@ class ChatCompletions:
             content = await request.body()
         except ClientDisconnect:
             return
-        chat = read_request(content, request.headers)
-        await _while_connected(self._answer(chat, response), receive)
+        try:
+            chat = read_request(content, request.headers)
+            model, by_points = self._find(chat.model)
+        except ServeError as error:
+            self._metrics.refused(response.seconds, error.status)
+            raise
+        await _while_connected(self._answer(model, by_points, chat, response), receive)
 
-    async def _answer(self, request: ChatRequest, response: _Response) -> None:
-        model, by_points = self._find(request.model)
+    async def _answer(self, model: ServedModel, by_points: bool, request: ChatRequest, response: _Response) -> None:
         reason = misfit(request) if by_points else "the name of the model"
         route = "passed"
         if reason is None:
@@ -125,8 +128,7 @@ class ChatCompletions:
             status = failure.status
             raise failure from error.__cause__
         finally:
-            seconds = time.monotonic() - response.began
-            self._metrics.answered(request.model, route, response.usage, response.first, seconds, status)
+            self._metrics.answered(request.model, route, response.usage, response.first, response.seconds, status)
 
     # --- answers by points ---
 
@@ -200,17 +202,18 @@ class ChatCompletions:
     # --- what passes through ---
 
     async def _pass_through(self, model: ServedModel, request: ChatRequest, response: _Response) -> None:
-        request = dataclasses.replace(request, headers=client_headers(request.headers))
         tail, read = b"", bytearray()
         try:
             async with asyncio.timeout(self._settings.timeout), self._limit.place(model.settings.name):
                 passed = await model.upstream.pass_through(request)
-                async with aclosing_stream(passed.body) as body:
+                async with _kept_alive(passed, self._settings.keep_alive) as pieces:
                     await response.start(passed.status, passed.headers)
-                    async for piece in body:
-                        response.note_text()
-                        await response.send(piece)
+                    async for piece in pieces:
                         tail = (tail + piece)[-_TAIL:]
+                        # The first event that the server writes itself has no text yet.
+                        if response.first is None and (not passed.own_events or b"\n\ndata: " in tail):
+                            response.first = response.seconds
+                        await response.send(piece)
                         if self._settings.log_texts and len(read) < _LOGGED:
                             read += piece
         except TimeoutError as error:
@@ -252,6 +255,34 @@ async def _while_connected(work: Coroutine[Any, Any, None], receive: Receive) ->
         await asyncio.wait({working, watching})
     if not working.cancelled():
         working.result()
+
+
+@contextlib.asynccontextmanager
+async def _kept_alive(passed: Passed, keep_alive: float) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The body of a response that passes through, with comments in its silences where the server writes it itself.
+
+    What another server sends stays as it is, byte for byte.
+    """
+    async with aclosing_stream(passed.body) as body:
+        if not passed.own_events:
+            yield body
+            return
+        inbox: asyncio.Queue[bytes | None] = asyncio.Queue()
+        # A task of its own: a wait that is cut short by a comment would break the body off.
+        reading = asyncio.create_task(_read(body, inbox))
+        reading.add_done_callback(lambda _: inbox.put_nowait(None))
+        try:
+            async with contextlib.aclosing(_pieces(inbox, keep_alive)) as pieces:
+                yield pieces
+            reading.result()
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
+
+
+async def _read(body: AsyncIterator[bytes], inbox: asyncio.Queue[bytes | None]) -> None:
+    async for piece in body:
+        inbox.put_nowait(piece)
 
 
 async def _pieces(inbox: asyncio.Queue[bytes | None], keep_alive: float) -> AsyncGenerator[bytes]:
@@ -328,10 +359,10 @@ class _Response:
         line = " ".join(reason.split())[:200].encode("ascii", "replace").decode()
         self._route = {"x-sot-route": route, "x-sot-reason": line}
 
-    def note_text(self) -> None:
-        """Notes the time of the first text."""
-        if self.first is None:
-            self.first = time.monotonic() - self.began
+    @property
+    def seconds(self) -> float:
+        """Seconds since the request came."""
+        return time.monotonic() - self.began
 
     async def start(self, status: int, headers: Mapping[str, str]) -> None:
         """Sends the status and the headers."""

@@ -46,7 +46,9 @@ def bind(host: str, port: int) -> socket.socket:
         SotError: The port is in use, or needs more rights.
     """
     family, address = _look_up(host, port)[0]
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio has small parts sent at once (TCP_NODELAY) only if the protocol is named. Otherwise the first part of a
+    # stream, after the headers, waits some 40 ms for the client to acknowledge them.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # on Windows the option lets two programs have the same port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -24,6 +24,7 @@ _BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 3
 _MOST_MODELS = 200
 """The most models that are told apart, so that names which a caller invents do not fill the memory."""
 _OTHER = "(other)"
+_NO_ROUTE = "none"
 
 Labels = tuple[str, ...]
 
@@ -77,6 +78,17 @@ class Metrics:
         if usage is not None:
             self._input[labels] += usage.input_tokens
             self._output[labels] += usage.output_tokens
+
+    def refused(self, seconds: float, status: int) -> None:
+        """Counts a request that has no route, because it is invalid or names a model that is not served.
+
+        Args:
+            seconds: Seconds until its error.
+            status: The HTTP status.
+        """
+        # Under no model: a name that is not served may be anything.
+        self._answers[_OTHER, _NO_ROUTE, str(status)] += 1
+        self._seconds.setdefault((_OTHER, _NO_ROUTE), _Histogram()).add(seconds)
 
     def render(self, limit: CallLimit | None = None) -> str:
         """The text for `GET /metrics`.

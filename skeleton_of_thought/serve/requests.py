@@ -11,6 +11,7 @@ from typing import Any, NoReturn, get_args
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.parsing.mark import replace_surrogates
+from skeleton_of_thought.serve.access import client_headers
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.settings import RouterName
 from skeleton_of_thought.settings import Settings
@@ -115,12 +116,14 @@ class ChatRequest:
     Attributes:
         body: All of its fields but `sot`, as the caller gave them.
         sot: Its field `sot`.
-        headers: Its headers, with names in lower case.
+        headers: Those of its headers that may reach the model's server, with names in lower case.
+        side_task: Whether the client says that it is a task of its own, such as a title for the chat.
     """
 
     body: Mapping[str, Any]
     sot: SotOptions = SotOptions()
     headers: Mapping[str, str] = field(default_factory=dict)
+    side_task: bool = False
 
     @property
     def model(self) -> str:
@@ -146,7 +149,7 @@ def read_request(content: bytes, headers: Mapping[str, str]) -> ChatRequest:
 
     Args:
         content: The body, JSON in UTF-8.
-        headers: The headers, with names in lower case.
+        headers: All headers, with names in lower case. No other code sees those that may not reach a model's server.
 
     Raises:
         ServeError: The request is invalid; the message says what to do.
@@ -170,7 +173,7 @@ def read_request(content: bytes, headers: Mapping[str, str]) -> ChatRequest:
         if not isinstance(stream_options, dict):
             _refuse("stream_options", "has to be an object")
         _check_flag("stream_options.include_usage", stream_options.get("include_usage"))
-    return ChatRequest(body, options, dict(headers))
+    return ChatRequest(body, options, client_headers(headers), bool(headers.get(TASK_HEADER)))
 
 
 def _read_json(content: bytes) -> Any:
@@ -248,7 +251,7 @@ def misfit(request: ChatRequest) -> str | None:
     The request then passes through to the model: it speaks of the text as a whole, or its conversation is not one that
     ends with a question in text.
     """
-    if request.headers.get(TASK_HEADER):
+    if request.side_task:
         return "a side task of the client"
     for name, value in request.body.items():
         if (name in _AS_A_WHOLE or name.startswith(_GUIDED)) and _asks(name, value):

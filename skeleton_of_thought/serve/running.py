@@ -28,7 +28,7 @@ from skeleton_of_thought.serve.config_file import NAME
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.limits import CallLimit, stopping
 from skeleton_of_thought.serve.listening import bind, is_loopback, url_of
-from skeleton_of_thought.serve.log import log_to_stderr
+from skeleton_of_thought.serve.log import AccessLog, log_to_stderr
 from skeleton_of_thought.serve.metrics import Metrics
 from skeleton_of_thought.serve.settings import SUFFIX, ModelSettings, ServeSettings
 from skeleton_of_thought.serve.upstream import Upstream
@@ -224,6 +224,11 @@ async def serve_app(
     return 128 + server.signal if draining.cut and server.signal is not None else 0
 
 
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """ASGI application: 503 to any request."""
+    await Sending(send).fail(stopping())
+
+
 class _Draining:
     """ASGI application: another one, with its requests counted; once it closes, new ones get 503.
 
@@ -238,6 +243,7 @@ class _Draining:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.closing = self.cut = False
+        self._refusing = AccessLog(_refuse)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -257,7 +263,7 @@ class _Draining:
             await self.app(scope, receive, sending)
             return
         if self.closing:
-            await sending.fail(stopping())
+            await self._refusing(scope, receive, sending)
             return
         task = asyncio.current_task()
         assert task is not None

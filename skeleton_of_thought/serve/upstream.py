@@ -22,11 +22,14 @@ class Passed:
         status: The HTTP status.
         headers: Its headers, those that may reach the caller.
         body: The bytes, as they come. Closing the iterator ends the call.
+        own_events: Whether the body is a stream of whole events that this server writes itself, the first one with the
+            role alone. Comments may stand between them.
     """
 
     status: int
     headers: Mapping[str, str]
     body: AsyncIterator[bytes]
+    own_events: bool = False
 
 
 class Upstream(Protocol):

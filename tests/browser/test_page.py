@@ -78,6 +78,28 @@ BARS = """async (now) => {
 }"""
 
 
+PASSED = """async (route) => {
+  const {newComparison, takeChunk, endSide} = await import('/page/record.js');
+  const {sot} = newComparison({question: 'q', model: {id: 'm-sot', name: 'm'}, order: 'together', options: {}});
+  sot.status = 'open';
+  const take = (chunk, now) => takeChunk(sot, {chunk, route, reason: 'why'}, now);
+  take({choices: [{delta: {role: 'assistant', content: ''}}]}, 0.1);
+  take({choices: [{delta: {content: 'All of '}}]}, 0.5);
+  take({choices: [{delta: {content: 'it.'}, finish_reason: 'stop'}]}, 1);
+  take({choices: [], usage: {prompt_tokens: 3, completion_tokens: 2}}, 1);
+  endSide(sot, 'done', 1);
+  const {text, first, finish, reason, calls, points, usage} = sot;
+  return {route: sot.route, text, first, finish, reason, calls, points: points.length, tokens: usage.output};
+}"""
+
+
+@pytest.mark.parametrize("route", ["passed", "direct"])
+def test_an_answer_that_passes_through_has_no_events_and_is_shown_all_the_same(open_tab, route):
+    shown = open_tab().page.evaluate(PASSED, route)
+    told = {"route": "direct", "text": "All of it.", "first": 0.5, "finish": "stop", "reason": "why"}
+    assert shown == {**told, "calls": 1, "points": 0, "tokens": 2}
+
+
 @pytest.mark.parametrize(("now", "point"), [(3, [2, None, 3, True]), (5, [2, 4, 5, True]), (7, [2, 4, 6, False])])
 def test_the_bars_grow_with_the_calls(open_tab, now, point):
     bars = open_tab().page.evaluate(BARS, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 
 import httpx
@@ -46,6 +47,29 @@ async def test_the_plain_name_passes_through_byte_for_byte(serve, upstream, body
     assert passed.body == {name: value for name, value in request.items() if name != "sot"}
     assert "authorization" not in passed.headers
     assert not upstream.calls
+
+
+@pytest.mark.parametrize(("model", "fields"), [("m", {}), ("m-sot", {"max_tokens": 20}), ("m-sot", {"n": 2})])
+async def test_events_are_not_told_of_what_passes_through(serve, upstream, body, model, fields):
+    client = await serve(upstream)
+    request = body(model, SUITED, stream=True, sot={"events": True, "show_skeleton": True}, **fields)
+    response = await client.post("/v1/chat/completions", json=request)
+    assert response.headers["x-sot-route"] == "passed"
+    assert response.headers["x-sot-reason"]
+    assert "sot" not in upstream.passed[0].body
+    events = events_of(response.text)
+    assert text_of(events) == "A passed answer."
+    assert not any("sot" in event for event in events if isinstance(event, dict))
+
+
+async def test_no_header_of_the_caller_but_the_listed_gets_past_the_reading(serve, upstream, body):
+    client = await serve(upstream)
+    own = {"authorization": "Bearer x", "cookie": "a=b", "x-openwebui-user-email": "a@example.org"}
+    joining = {"traceparent": "00-1-2-01", "tracestate": "a=b", "x-request-id": "r-1", "x-session-id": "s-1"}
+    for model in ("m", "m-sot"):
+        await client.post("/v1/chat/completions", json=body(model), headers=own | joining)
+    (passed,) = upstream.passed
+    assert [passed.headers, *upstream.call_headers] == [joining] * 5
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -256,6 +280,65 @@ async def test_a_stream_that_waits_for_room_is_kept_alive(serve, upstream, body,
     assert (await first).status_code == 200
 
 
+def written_here(upstream, monkeypatch):
+    """Has the scripted model's streams count as those that the server writes itself."""
+    pass_through = upstream.pass_through
+
+    async def own(request):
+        return dataclasses.replace(await pass_through(request), own_events=True)
+
+    monkeypatch.setattr(upstream, "pass_through", own)
+
+
+async def test_a_stream_of_the_server_s_own_is_kept_alive_before_its_first_text(serve, upstream, body, monkeypatch):
+    gate = asyncio.Event()
+    upstream.script["passed"] = ["", gate, "Done."]
+    written_here(upstream, monkeypatch)
+    client = await serve(upstream, keep_alive=0.01)
+    text = ""
+    async with client.stream("POST", "/v1/chat/completions", json=body("m", stream=True)) as response:
+        async for part in response.aiter_text():
+            text += part
+            if text.count(": keep-alive") > 2:
+                gate.set()
+    events = events_of(text)
+    assert events[1:4] == [":keep-alive"] * 3
+    assert text_of(events) == "Done."
+    assert events[-1] == "[DONE]"
+    assert upstream.open_calls == 0
+
+
+async def test_the_bytes_of_another_server_get_no_comments(serve, upstream, body):
+    pieces = [b'data: {"odd":', 0.1, b"1}\n\n", 0.1, b"data: [DONE]\n\n"]
+    upstream.script["passed"] = pieces
+    client = await serve(upstream, keep_alive=0.01)
+    response = await client.post("/v1/chat/completions", json=body("m", stream=True))
+    assert response.content.startswith(b'data: {"odd":1}\n\ndata: [DONE]\n\n')
+    assert b"keep-alive" not in response.content
+
+
+async def test_a_stream_of_the_server_s_own_that_is_kept_alive_can_fail(serve, upstream, body, monkeypatch):
+    upstream.script["passed"] = ["Some ", 0.05, ConnectionError("gone")]
+    written_here(upstream, monkeypatch)
+    client = await serve(upstream, keep_alive=0.01)
+    response = await client.post("/v1/chat/completions", json=body("m", stream=True))
+    assert ": keep-alive\n\n" in response.text
+    (error,) = [event for event in events_of(response.text.replace("\n\n\n\n", "\n\n")) if "error" in event]
+    assert "gone" in error["error"]["message"]
+    assert "[DONE]" not in response.text
+
+
+async def test_a_client_that_goes_away_ends_a_stream_that_is_kept_alive(serve, upstream, body, until, monkeypatch):
+    upstream.script["passed"] = ["Some ", asyncio.Event(), "more."]
+    written_here(upstream, monkeypatch)
+    client = await serve(upstream, keep_alive=0.01)
+    async with client.stream("POST", "/v1/chat/completions", json=body("m", stream=True)) as response:
+        async for part in response.aiter_text():
+            if "keep-alive" in part:
+                break
+    await until(lambda: upstream.open_calls == 0, "the call has ended")
+
+
 async def test_a_server_that_stops_ends_its_answers_and_takes_no_new_ones(upstream, body, until):
     gate, limit = asyncio.Event(), CallLimit(8, 8)
     upstream.script["Diet"] = ["Eat ", gate, "well."]
@@ -392,3 +475,21 @@ async def test_answers_are_counted_by_route_and_status(serve, upstream, body):
         'sot_answers_total{model="m-sot",route="skeleton",status="502"} 1',
     }
     assert 'sot_output_tokens_total{model="m",route="passed"} 4' in text.splitlines()
+
+
+async def test_requests_without_a_route_are_counted_under_no_model(serve, upstream, body):
+    client = await serve(upstream)
+    for name in ("made-up", "another", "m-sot-sot"):
+        assert (await client.post("/v1/chat/completions", json=body(name))).status_code == 404
+    for request in ([], {"model": "m"}, body(sot={"odd": 1}), body(stream="yes")):
+        assert (await client.post("/v1/chat/completions", json=request)).status_code == 400
+    assert (await client.post("/v1/chat/completions", content=b"{")).status_code == 400
+    text = (await client.get("/metrics")).text
+    assert {
+        line for line in text.splitlines() if line.startswith(("sot_answers_total{", "sot_answer_seconds_count{"))
+    } == {
+        'sot_answers_total{model="(other)",route="none",status="404"} 3',
+        'sot_answers_total{model="(other)",route="none",status="400"} 5',
+        'sot_answer_seconds_count{model="(other)",route="none"} 8',
+    }
+    assert "made-up" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import json
@@ -130,6 +131,7 @@ def test_open_answers_end_and_new_requests_get_503(number):
         code, errors = server.end()
     assert code == 0
     assert "stopping after 1 open request(s)" in errors
+    assert re.search(rf"POST {PATH} 503 [0-9.]+s id={refused.headers['x-request-id']}$", errors, re.MULTILINE)
     assert "Traceback" not in errors
 
 
@@ -312,3 +314,20 @@ def test_an_address_of_ipv6_stands_in_brackets():
 def test_an_address_of_another_machine_is_refused():
     with pytest.raises(InvalidInput, match="no address of this machine"):
         bind("192.0.2.1", 0)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_small_parts_of_a_response_are_sent_at_once(host):
+    try:
+        listener = bind(host, 0)
+    except InvalidInput:
+        pytest.skip("this machine has no IPv6")
+    delays: asyncio.Queue[int] = asyncio.Queue()
+
+    def accepted(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        delays.put_nowait(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async with await asyncio.start_server(accepted, sock=listener):
+        with socket.create_connection(listener.getsockname()[:2]):
+            assert await delays.get() == 1

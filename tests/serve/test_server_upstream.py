@@ -28,7 +28,7 @@ from skeleton_of_thought.events import AnswerDelta, AnswerDone
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.rate_limits import read_rate_limit
 from skeleton_of_thought.serve.errors import ServeError
-from skeleton_of_thought.serve.requests import ChatRequest
+from skeleton_of_thought.serve.requests import ChatRequest, conversation_of, read_request
 from skeleton_of_thought.serve.settings import ModelSettings
 from skeleton_of_thought.serve.upstreams import open_upstream
 from skeleton_of_thought.types import Call, Conversation, Message, Prompt, Reply, Usage
@@ -206,11 +206,13 @@ async def test_half_a_character_passes(served, upstream):
 
 async def test_of_the_callers_headers_only_the_listed_pass(served, upstream):
     own = {"authorization": "Bearer of-the-caller", "cookie": "a=b", "x-api-key": "k", "x-forwarded-for": "1.2.3.4"}
-    given = {**own, "x-session-id": "s-1", "host": "evil", "content-length": "3", "accept-encoding": "gzip"}
-    await read(await upstream.pass_through(request(given.items())))
+    joining = {"traceparent": "00-1-2-01", "tracestate": "a=b", "x-request-id": "r-1", "x-session-id": "s-1"}
+    given = {**own, **joining, "host": "evil", "content-length": "3", "accept-encoding": "gzip"}
+    content = json.dumps({"model": "mine", "messages": MESSAGES}).encode()
+    await read(await upstream.pass_through(read_request(content, given)))
     got = served.headers[0]
     assert got["authorization"] == f"Bearer {KEY}"
-    assert got["x-session-id"] == "s-1"
+    assert {name: got[name] for name in joining} == joining
     assert got["accept-encoding"] == "identity"
     assert got["host"] in served.url
     assert got["content-length"] == str(len(served.raw[0]))
@@ -463,6 +465,32 @@ async def test_headers_go_with_a_call(served, upstream):
         assert [item async for item in stream]
     assert served.headers[0]["x-session-id"] == "s-1"
     assert served.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+async def test_messages_before_the_question_keep_their_fields_in_calls(served, upstream):
+    served.reply = served.writes
+    cached = [{"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}}]
+    messages = [
+        {"role": "developer", "name": "house", "content": "Be brief."},
+        {"role": "system", "content": cached},
+        {"role": "user", "name": "ann", "content": [{"type": "text", "text": "Hello."}]},
+        {"role": "assistant", "content": None, "refusal": None, "tool_calls": [], "audio": None, "name": ""},
+        {"role": "user", "name": "ann", "content": "How can I sleep better?"},
+    ]
+    body = {"model": "m", "messages": messages}
+    flow = AnswerFlow(conversation_of(read_request(json.dumps(body).encode(), {})))
+    events = [event async for _, event in arun([flow], lambda call, _: upstream.open_call(call, {}))]
+    assert isinstance(events[-1], AnswerDone)
+    assert len(served.bodies) > 2
+    for sent in served.bodies:
+        *before, question = sent["messages"]
+        assert before == [
+            {"role": "system", "name": "house", "content": "Be brief."},
+            {"role": "system", "content": cached},
+            {"role": "user", "name": "ann", "content": "Hello."},
+            {"role": "assistant", "content": ""},
+        ]
+        assert question.keys() == {"role", "content"}
 
 
 async def test_the_limit_of_the_caller_comes_before_the_models(served):

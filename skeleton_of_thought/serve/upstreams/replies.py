@@ -131,7 +131,7 @@ def streamed(
         failure: The error for the caller when `pieces` raises one.
     """
     headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
-    return Passed(200, headers, _Body(_chunks(pieces, request, failure), close))
+    return Passed(200, headers, _Body(_chunks(pieces, request, failure), close), own_events=True)
 
 
 async def _chunks(

@@ -16,7 +16,6 @@ from skeleton_of_thought._cli.diagnostics import explain_openai, one_line
 from skeleton_of_thought._cli.models import ModelSpec
 from skeleton_of_thought._cli.openai_backend import ChatCompletions
 from skeleton_of_thought.errors import SotError
-from skeleton_of_thought.serve.access import client_headers
 from skeleton_of_thought.serve.errors import ServeError, without_key
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.settings import ModelSettings
@@ -160,7 +159,7 @@ class ServerUpstream:
             "openai-organization": client.organization,
             "openai-project": client.project,
         }
-        return client_headers(given) | {name: value for name, value in own.items() if value is not None}
+        return {**given, **{name: value for name, value in own.items() if value is not None}}
 
     def _failure(self, error: httpx.HTTPError) -> ServeError:
         if isinstance(error, httpx.TimeoutException):
