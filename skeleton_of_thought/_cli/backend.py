@@ -145,10 +145,11 @@ def prompt_dicts(prompt: Prompt) -> list[dict[str, Any]]:
 
 def _message_dict(message: Message) -> dict[str, Any]:
     content = message.content
-    # Of a request to the server, whose messages are dicts: the fields that are set, such as `name`.
-    given = message.raw if isinstance(message.raw, Mapping) else {}
     own = {"role": message.role, "content": content if isinstance(content, str) else [dict(b) for b in content]}
-    return {name: value for name, value in given.items() if value not in (None, "", [], {})} | own
+    if not isinstance(message.raw, Mapping):
+        return own
+    # Of a request to the server, whose messages are dicts: the fields that are set, such as `name`.
+    return {name: value for name, value in message.raw.items() if value not in (None, "", [], {})} | own
 
 
 # --- streams of asynchronous clients ---------------------------------------------------------------
