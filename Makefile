@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make demo    answer a question by Skeleton-of-Thought on a local model, and compare with normal decoding"
 	@echo "             (QUESTION=\"...\", MODEL=a hub id, a directory or a .gguf file for a better model)"
-	@echo "make test    run all tests        make test-fast  without the real model"
+	@echo "make test    run all tests but the page's  make test-fast  without the real model"
 	@echo "make test-browser  the page of sot serve in Chromium, with screenshots in build/screenshots"
 	@echo "make test-faults  every cell of the fault matrix, and a long soak: about an hour (make test runs a sample)"
 	@echo "make test-environments  all of the following four"

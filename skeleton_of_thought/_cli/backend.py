@@ -148,7 +148,7 @@ def _message_dict(message: Message) -> dict[str, Any]:
     own = {"role": message.role, "content": content if isinstance(content, str) else [dict(b) for b in content]}
     if not isinstance(message.raw, Mapping):
         return own
-    # Of a request to the server: the fields that are set, such as `name`.
+    # Of a request to the server, whose messages are dicts: the fields that are set, such as `name`.
     return {name: value for name, value in message.raw.items() if value not in (None, "", [], {})} | own
 
 
