@@ -23,10 +23,13 @@ __all__ = ["BY_POINTS", "MODEL", "Bench", "Told", "ask", "bench"]
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, BY_POINTS = "paced", "paced-sot"
 LIST, SUM = "What are good ways to stay healthy?", "What is 2 + 2?"
-# Tells the number of asyncio tasks on a signal, as no path of the server does.
+# Tells on a signal what no path of the server does: its asyncio tasks, and the objects that no collection removes.
 _SERVER = """
-import asyncio, os, signal, sys
-signal.signal(signal.SIGUSR1, lambda *_: os.write(1, b"tasks %d\\n" % len(asyncio.all_tasks())))
+import asyncio, gc, os, signal, sys
+def tell(*_):
+    gc.collect()
+    os.write(1, b"inside %d %d\\n" % (len(asyncio.all_tasks()), len(gc.get_objects())))
+signal.signal(signal.SIGUSR1, tell)
 from skeleton_of_thought.cli import main
 sys.exit(main())
 """
@@ -78,13 +81,14 @@ class Bench:
         """What the server says about itself."""
         return dict((await self.client.get(f"{self.server}/health")).json())
 
-    def tasks(self) -> int:
-        """The asyncio tasks of the server."""
+    def inside(self) -> dict[str, int]:
+        """The asyncio tasks of the server, and its Python objects."""
         assert self.run.stdout is not None
         self.run.send_signal(signal.SIGUSR1)
-        while not (line := self.run.stdout.readline()).startswith("tasks"):
+        while not (line := self.run.stdout.readline()).startswith("inside"):
             assert line, "the server has ended"
-        return int(line.split()[1])
+        tasks, objects = map(int, line.split()[1:])
+        return {"tasks": tasks, "objects": objects}
 
     def status(self, name: str) -> int:
         """A number of `/proc/PID/status` of the server."""

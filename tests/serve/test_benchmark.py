@@ -67,6 +67,7 @@ def test_nothing_is_left_of_answers_that_are_left(result):
     assert len(soak["checkpoints"]) == 3
     for here in soak["checkpoints"]:
         assert (here["open_upstream"], here["open_calls"], here["waiting"]) == (0, 0, 0)
+        assert here["objects"] > 0
     assert max(soak["more"][name] for name in ("threads", "tasks", "sockets")) <= 0
     assert result["targets"]["soak: calls, threads, tasks and sockets left"]["met"]
 
