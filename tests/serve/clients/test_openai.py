@@ -283,8 +283,8 @@ async def test_a_task_that_is_cancelled_ends_all_calls(tasks, server, upstream, 
 def test_a_client_that_times_out_ends_all_calls(connect, server, upstream, asked):
     hold(upstream)
     with pytest.raises(openai.APITimeoutError):
-        connect(server, timeout=0.3).chat.completions.create(**asked())
-    all_ended(server, upstream)
+        connect(server, timeout=0.5).chat.completions.create(**asked())
+    server.until(lambda: upstream.open_calls == 0, "all calls upstream end")
 
 
 def test_the_next_request_is_answered_after_one_that_was_left(client, server, upstream, asked, answer):
