@@ -117,7 +117,8 @@ $(VENV)/.llama: $(VENV)/.test tests/llama_index.in
 	@touch $@
 
 test-llama-index: $(VENV)/.llama
-	@PYTHONPATH=$(LLAMA) $(BIN)/python -m pytest tests/llama_index/servers tests/faults/test_llama_index.py
+	@PYTHONPATH=$(LLAMA) $(BIN)/python -m pytest tests/llama_index/servers tests/faults/test_llama_index.py \
+		tests/serve/clients/test_open_ai_like.py
 
 # Every cell of the fault matrix; `make test` runs a sample of them.
 test-faults: $(VENV)/.llama

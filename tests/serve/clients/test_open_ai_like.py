@@ -18,8 +18,8 @@ from llama_index.core.tools import FunctionTool  # noqa: E402
 @pytest.fixture
 async def like(server: Any) -> AsyncIterator[Callable[..., Any]]:
     """`like(**settings)`: an LLM on the server. Clients of its own would stay open."""
-    with openai.DefaultHttpxClient() as sync:
-        async with openai.DefaultAsyncHttpxClient() as tasks:
+    with openai.DefaultHttpxClient(verify=False) as sync:
+        async with openai.DefaultAsyncHttpxClient(verify=False) as tasks:
 
             def make(**settings: Any) -> Any:
                 known = {"model": "x-sot", "is_chat_model": True, "api_base": server.base_url, "api_key": "none"}
@@ -64,14 +64,14 @@ async def test_the_usage_of_a_stream(like, question):
     assert told[-1].raw.usage.total_tokens == 60
 
 
-async def test_a_stream_that_is_left_ends_all_calls(like, upstream, question, eventually):
+@pytest.mark.parametrize("method", ["achat", "astream_chat"])
+async def test_a_task_that_is_cancelled_ends_all_calls(like, upstream, question, eventually, method):
     upstream.script |= {title: ["Begun ", asyncio.Event()] for title in ("Diet", "Sleep", "Exercise")}
-    stream = await like().astream_complete(question)
-    async for reply in stream:
-        if "Begun" in reply.text:
-            break
-    await stream.aclose()
+    task = asyncio.create_task(replies(like(), method, [ChatMessage(role="user", content=question)]))
+    await eventually(lambda: upstream.open_calls == 3, "the points are being written")
+    task.cancel()
     await eventually(lambda: upstream.open_calls == 0, "all calls upstream end")
+    await asyncio.wait({task})
     assert len(upstream.calls) == 4
 
 
