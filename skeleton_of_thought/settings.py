@@ -81,13 +81,13 @@ class Settings:
         for name, least in (("max_points", 1), ("min_points", 1), ("max_retries", 0), ("point_words", 1)):
             value = getattr(self, name)
             if not is_whole(value, least):
-                raise InvalidInput(f"{name} must be a whole number of at least {least}, not {value!r}.")
+                raise InvalidInput(f"{name} must be a whole number of at least {least}, not {value!r:.80}.")
             object.__setattr__(self, name, int(value))
         for name in ("max_skeleton_chars", "max_point_chars", "max_answer_chars"):
             if (most := getattr(self, name)) is not None:
                 if not is_whole(most, 1):
                     raise InvalidInput(
-                        f"{name} must be a whole number of at least 1, or None for no limit, not {most!r}."
+                        f"{name} must be a whole number of at least 1, or None for no limit, not {most!r:.80}."
                     )
                 object.__setattr__(self, name, int(most))
         if self.min_points > self.max_points:
@@ -96,10 +96,10 @@ class Settings:
                 "could be used. Lower min_points or raise max_points."
             )
         if not (_is_number(self.backoff) and self.backoff >= 0):
-            raise InvalidInput(f"backoff must be 0 or more seconds, not {self.backoff!r}.")
+            raise InvalidInput(f"backoff must be 0 or more seconds, not {self.backoff!r:.80}.")
         if self.point_timeout is not None and not (_is_number(self.point_timeout) and self.point_timeout > 0):
             raise InvalidInput(
-                f"point_timeout must be more than 0 seconds, or None for no limit, not {self.point_timeout!r}."
+                f"point_timeout must be more than 0 seconds, or None for no limit, not {self.point_timeout!r:.80}."
             )
         for name in ("backoff", "point_timeout"):
             if (seconds := getattr(self, name)) is not None and not isinstance(seconds, int):
@@ -112,7 +112,9 @@ class Settings:
             ("stop_loops", (False, True)),
         ):
             if getattr(self, name) not in choices:
-                raise InvalidInput(f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r}.")
+                raise InvalidInput(
+                    f"{name} must be {' or '.join(map(repr, choices))}, not {getattr(self, name)!r:.80}."
+                )
 
 
 def is_whole(value: object, least: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from skeleton_of_thought._cli.diagnostics import as_line
 from skeleton_of_thought.errors import without_secrets
 from skeleton_of_thought.rate_limits import read_rate_limit
 
@@ -21,7 +22,7 @@ class ServeError(Exception):
     """A request that gets no answer.
 
     Args:
-        message: One line that says what to do.
+        message: One line that says what to do. It may quote the caller, so it is cut where it is very long.
         status: The HTTP status.
         kind: OpenAI's `type` of the error.
         param: The field of the request that is wrong.
@@ -39,7 +40,7 @@ class ServeError(Exception):
         code: str | None = None,
         retry_after: int | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(as_line(message))
         self.status, self.kind, self.param, self.code, self.retry_after = status, kind, param, code, retry_after
 
     def to_dict(self) -> dict[str, Any]:

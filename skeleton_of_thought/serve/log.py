@@ -66,7 +66,7 @@ class Record:
     def line(self, seconds: float) -> str:
         """The line, which no text in it can break."""
         parts = [
-            f"{self.method} {as_line(self.path, 200)}",
+            f"{as_line(self.method, 20)} {as_line(self.path, 200)}",
             str(self.status or GONE),
             f"{seconds:.3f}s",
             f"id={self.id}",

@@ -109,6 +109,28 @@ def test_a_field_that_is_wrong_is_named(fields, param):
     assert param in str(error)
 
 
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sot": {"join": LONG}},
+        {"sot": {"join": [LONG]}},
+        {"sot": {"max_points": LONG}},
+        {"sot": {"max_points": -(10**4000)}},
+        {"sot": {"router": LONG}},
+        {"sot": {"merge": LONG}},
+        {"sot": {LONG: 1}},
+        {"stream": LONG},
+        {"stream_options": {"include_usage": {LONG: LONG}}},
+    ],
+)
+def test_an_error_does_not_repeat_a_long_value(fields):
+    error = error_of(json.dumps({"model": "m-sot", "messages": [USER], **fields}).encode())
+    assert len(json.dumps(error.to_dict())) < 500
+
+
 def test_a_wrong_option_says_which_there_are():
     error = error_of(json.dumps({"model": "m", "messages": [USER], "sot": {"points": 3}}).encode())
     assert all(name in str(error) for name in ("router", "max_points", "join", "merge", "eager", "show_skeleton"))
