@@ -21,8 +21,6 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
 """Upper bounds of the histograms' buckets in seconds."""
-_MOST_MODELS = 200
-"""The most models that are told apart, so that names which a caller invents do not fill the memory."""
 _OTHER = "(other)"
 _NO_ROUTE = "none"
 
@@ -45,7 +43,6 @@ class Metrics:
     """Counts of the answers since the server started."""
 
     def __init__(self) -> None:
-        self._models: set[str] = set()
         self._answers: Counter[Labels] = Counter()
         self._input: Counter[Labels] = Counter()
         self._output: Counter[Labels] = Counter()
@@ -58,7 +55,7 @@ class Metrics:
         """Counts an answer, also one that failed or was broken off, and notes it for the log.
 
         Args:
-            model: The model's name, as the caller gave it.
+            model: The name under which the model is served.
             route: `"skeleton"`, `"direct"` if the router decided so, `"passed"` if the request passed through.
             usage: Its tokens, if they are known.
             first: Seconds until its first text; None without any.
@@ -66,10 +63,6 @@ class Metrics:
             status: The HTTP status; that of the error if it failed in mid-stream, 499 if the client went away.
         """
         log.note(model=model, route=route, status=status, usage=usage, first=first)
-        if model not in self._models:
-            if len(self._models) >= _MOST_MODELS:
-                model = _OTHER
-            self._models.add(model)
         labels = (model, route)
         self._answers[*labels, str(status)] += 1
         self._seconds.setdefault(labels, _Histogram()).add(seconds)

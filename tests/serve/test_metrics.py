@@ -72,18 +72,6 @@ def test_no_name_of_a_model_breaks_the_text(name):
     assert value(metrics, "sot_answers_total", model=escaped, route="passed", status="200") == 1
 
 
-def test_names_that_callers_invent_do_not_fill_the_memory():
-    metrics = Metrics()
-    metrics.answered("real", "passed", None, None, 0.1, 200)
-    for number in range(1000):
-        metrics.answered(f"invented-{number}", "passed", None, None, 0.1, 404)
-    metrics.answered("real", "passed", None, None, 0.1, 200)
-    names = {dict(labels)["model"] for name, labels in samples(metrics.render()) if name == "sot_answers_total"}
-    assert len(names) < 300
-    assert value(metrics, "sot_answers_total", model="real", route="passed", status="200") == 2
-    assert value(metrics, "sot_answers_total", model="(other)", route="passed", status="404") > 700
-
-
 async def test_open_calls_and_waiting_requests_are_those_of_the_limit():
     limit, metrics = CallLimit(7, 3), Metrics()
     async with limit.place(), limit.place():
