@@ -30,15 +30,12 @@ from skeleton_of_thought._cli.options import served_options
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.serve.settings import ModelSettings, ServeSettings
-from skeleton_of_thought.settings import Settings
 
 __all__ = ["NAME", "default_name", "named_model", "read_config", "with_model_options", "with_server_options"]
 
 NAME = re.compile(r"\w[\w./:+-]{0,199}\Z")
 """The names that a model may have."""
 _UNUSUAL = re.compile(r"[^\w./:+-]+")
-_SETTINGS = Settings(on_point_error="placeholder")
-"""A client cannot ask for a single point again, so a failed one does not end the answer."""
 _CHAIN = {
     "max_points": "max_points",
     "words": "point_words",
@@ -84,9 +81,9 @@ def named_model(text: str | None) -> ModelSettings:
         mark and NAME.match(name) and not name.startswith(("openai:", "langchain:")) and not os.path.lexists(text or "")
     )
     if not named:
-        return ModelSettings(default_name(text), text, settings=_SETTINGS)
+        return ModelSettings(default_name(text), text)
     ModelSpec.parse(spec)
-    return ModelSettings(name, spec, settings=_SETTINGS)
+    return ModelSettings(name, spec)
 
 
 def default_name(spec: str | None) -> str:
@@ -233,7 +230,7 @@ def _model(table: Mapping[str, Any], options: Options, others: Options, file: Pa
     if values.get("prompts") is not None:
         values["prompts"] = str(file.parent / values["prompts"])
     try:
-        model = ModelSettings(own["name"] or default_name(spec), spec, key, settings=_SETTINGS)
+        model = ModelSettings(own["name"] or default_name(spec), spec, key)
         ModelSpec.parse(spec)
         return with_model_options(model, values)
     except InvalidInput as error:
@@ -247,8 +244,7 @@ def _values(  # noqa: PLR0917 - the last ones say in errors where a key belongs
     values: dict[str, Any] = {}
     for key, value in table.items():
         name = key.replace("_", "-")
-        place_of = {option.dest for option in (options[name],)} if name in options else {name}
-        target = name if name in own else next(iter(place_of))
+        target = options[name].dest if name in options and name not in own else name
         if target in values:
             raise InvalidInput(f"{place}: {as_line(repr(key), 100)} is there twice, with - and with _.")
         if name in own:

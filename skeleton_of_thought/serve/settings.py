@@ -19,7 +19,7 @@ RouterName = Literal["auto", "always", "never"]
 """Which questions get a skeleton: those that suit it, all, or none."""
 
 _SETTINGS = Settings(on_point_error="placeholder")
-"""A client that has text of an answer already should get the rest of it."""
+"""A client cannot ask for a single point again, so a failed one does not end the answer."""
 
 
 @dataclass(frozen=True)
