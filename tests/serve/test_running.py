@@ -135,6 +135,50 @@ def test_open_answers_end_and_new_requests_get_503(number):
     assert "Traceback" not in errors
 
 
+@contextlib.contextmanager
+def asked_for_points(server: Server) -> Iterator[Iterator[str]]:
+    """The lines of an answer whose first two points have begun."""
+    body = {"model": "demo-sot", "messages": [{"role": "user", "content": "Why?"}], "stream": True}
+    body["sot"] = {"router": "always"}
+    with httpx.Client(timeout=30) as client, client.stream("POST", server.url + PATH, json=body) as response:
+        lines = (line for line in response.iter_lines() if line)
+        while "Eat" not in next(lines):
+            pass
+        yield lines
+
+
+@posix
+def test_points_are_written_to_their_end_after_the_signal_and_new_requests_get_503():
+    with running("--max-open-calls", "2", POINTS="1") as server, asked_for_points(server) as lines:
+        server.process.send_signal(signal.SIGTERM)
+        until_stopping(server)
+        assert httpx.get(server.url + "/health").json()["open_calls"] == 2
+        for model in ("demo", "demo-sot"):
+            refused = httpx.post(server.url + PATH, json={"model": model, "messages": [], "stream": True})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "server_stopping")
+        server.process.stdin.write("\n")
+        server.process.stdin.flush()
+        *chunks, last = [line.removeprefix("data: ") for line in lines if not line.startswith(":")]
+        code, errors = server.end()
+    assert last == "[DONE]"
+    rest = "".join(json.loads(chunk)["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    assert rest == " well.\n\n2. Sleep: Rest enough.\n\n3. Exercise: All about Exercise."
+    assert code == 0
+    assert re.search(rf"POST {PATH} 200 .* route=skeleton ", errors)
+    assert "Traceback" not in errors
+
+
+@posix
+def test_points_that_outlast_the_grace_end_with_an_error():
+    with running("--grace", "0.1", POINTS="1") as server, asked_for_points(server) as lines:
+        server.process.send_signal(signal.SIGTERM)
+        (last,) = list(lines)
+        code, errors = server.end()
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "server_stopping"
+    assert code == 128 + signal.SIGTERM
+    assert "Traceback" not in errors
+
+
 def until_stopping(server: Server) -> None:
     until = time.monotonic() + 10
     while (state := httpx.get(server.url + "/health")).status_code == 200:

@@ -2,7 +2,8 @@
 
 An answer sends one event at once, and another one when a line comes on standard input. The environment may name a model
 that cannot be loaded (`BROKEN`), one that loads without an end (`ENDLESS`), and a package that is not installed
-(`MISSING`).
+(`MISSING`). With `POINTS` the application is the server's own, over a scripted model: the text of the first two points
+waits in its middle for that line.
 """
 
 from __future__ import annotations
@@ -19,6 +20,18 @@ from skeleton_of_thought.errors import ModelLoadError
 PATH = "/v1/chat/completions"
 
 
+def line_event() -> asyncio.Event:
+    """An event that is set when a line comes on standard input."""
+    event, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def read() -> None:
+        for _ in sys.stdin:
+            loop.call_soon_threadsafe(event.set)
+
+    threading.Thread(target=read, daemon=True).start()
+    return event
+
+
 def create_app(settings, upstreams, *, limit, metrics):
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse, StreamingResponse
@@ -26,14 +39,7 @@ def create_app(settings, upstreams, *, limit, metrics):
 
     from skeleton_of_thought.serve.access import middleware
 
-    released = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def read() -> None:
-        for _ in sys.stdin:
-            loop.call_soon_threadsafe(released.set)
-
-    threading.Thread(target=read, daemon=True).start()
+    released = line_event()
 
     async def answer(request):
         await request.body()
@@ -68,6 +74,12 @@ async def open_upstream(model):
     if model.name == os.environ.get("ENDLESS"):
         load_forever()
 
+    if os.environ.get("POINTS"):
+        from scripted_upstream import ScriptedUpstream
+
+        line = line_event()
+        return ScriptedUpstream(script={"Diet": ["Eat ", line, "well."], "Sleep": ["Rest ", line, "enough."]})
+
     async def close() -> None:
         print(f"closed {model.name}", file=sys.stderr, flush=True)
 
@@ -75,7 +87,10 @@ async def open_upstream(model):
 
 
 def main() -> int:
-    for name, function in (("app", create_app), ("upstreams", open_upstream)):
+    replaced = [("upstreams", open_upstream)]
+    if not os.environ.get("POINTS"):
+        replaced.append(("app", create_app))
+    for name, function in replaced:
         module = ModuleType(f"skeleton_of_thought.serve.{name}")
         setattr(module, function.__name__, function)
         sys.modules[module.__name__] = module
