@@ -108,8 +108,7 @@ class Sending:
         if not self.started:
             body = json_bytes(error.to_dict())
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-            if error.retry_after is not None:
-                headers.append((b"retry-after", b"%d" % error.retry_after))
+            headers += [(name.encode(), value.encode()) for name, value in error.headers().items()]
             headers += _HEADERS_OF.get(error.status, ())
             await self({"type": "http.response.start", "status": error.status, "headers": headers})
             await self({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""Answers by points to requests: which requests get one, one answer on its way, and its errors for the caller."""
+"""Answers by points to requests: which requests get one, and one answer on its way."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, cast
 
 from skeleton_of_thought.adapters.as_model import KnownDecision
 from skeleton_of_thought.drive import arun
-from skeleton_of_thought.errors import InvalidInput, PointError, ReplyError, SotError, without_secrets
+from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import decide_at_once
 from skeleton_of_thought.routers.cost import CostGuard
-from skeleton_of_thought.serve.errors import ServeError, rate_limited
+from skeleton_of_thought.serve.errors import ServeError, explained, timed_out
 from skeleton_of_thought.serve.requests import ChatRequest, conversation_of, sampling_of
 from skeleton_of_thought.serve.settings import ModelSettings
 from skeleton_of_thought.types import Answer, Call, Conversation, Reply, RouteDecision, Usage
@@ -28,13 +28,9 @@ if TYPE_CHECKING:
     from skeleton_of_thought.serve.limits import CallLimit
     from skeleton_of_thought.serve.upstream import Upstream
 
-__all__ = ["PointsAnswer", "ServedModel", "explained", "timed_out"]
+__all__ = ["PointsAnswer", "ServedModel"]
 
 logger = logging.getLogger(__name__)
-
-_CALLER = range(400, 500)
-_NOT_THE_CALLERS = (401, 402, 403, 404, 405, 407, 408)
-"""Statuses of the model's server that concern this server: its key, its address. The caller can do nothing."""
 
 
 class ServedModel:
@@ -171,44 +167,3 @@ def _warn_of_failed_points(answer: Answer) -> None:
         logger.warning("Point %d of %d failed: %s.", index, len(answer.expansions), type(cause).__name__)
     if answer.merge_error is not None:
         logger.warning("A merge failed (%s): the points stand as they are.", type(answer.merge_error).__name__)
-
-
-# --- errors -----------------------------------------------------------------------------------------
-
-
-def timed_out(seconds: float) -> ServeError:
-    """The error of a request that took too long."""
-    return ServeError(
-        f"The answer took longer than {seconds:g} seconds, the server's limit.", 504, "timeout_error", code="timeout"
-    )
-
-
-def explained(error: BaseException, upstream: Upstream) -> ServeError:
-    """The error of a model, as the caller gets it: with the status of what it means here."""
-    if isinstance(error, ServeError):
-        return error
-    cause: BaseException = (error.__cause__ or error) if isinstance(error, PointError) else error
-    about = f"Point {error.point.index} failed: " if isinstance(error, PointError) else ""
-    told = str(cause) if isinstance(cause, SotError | ServeError) else upstream.explain(cause)
-    message = about + without_secrets(told)
-    if isinstance(cause, ServeError):
-        return ServeError(
-            message, cause.status, cause.kind, param=cause.param, code=cause.code, retry_after=cause.retry_after
-        )
-    if (put_off := rate_limited(cause, message)) is not None:
-        return put_off
-    if isinstance(cause, InvalidInput):
-        return ServeError(message)
-    if isinstance(cause, ReplyError):
-        return ServeError(message, 502, "upstream_error", code=cause.finish_reason)
-    if isinstance(cause, TimeoutError):
-        return ServeError(message, 504, "upstream_error", code="timeout")
-    status = getattr(cause, "status_code", None)
-    if isinstance(status, int) and status in _CALLER and status not in _NOT_THE_CALLERS:
-        return ServeError(message, status, code=_code(cause))
-    return ServeError(message, 502, "upstream_error")
-
-
-def _code(error: BaseException) -> str | None:
-    code = getattr(error, "code", None)
-    return code if isinstance(code, str) else None

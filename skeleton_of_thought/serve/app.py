@@ -18,7 +18,7 @@ from skeleton_of_thought.serve.access import middleware
 from skeleton_of_thought.serve.answers import ServedModel
 from skeleton_of_thought.serve.chunks import json_bytes
 from skeleton_of_thought.serve.completions import ChatCompletions, unknown_model
-from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.errors import ServeError, server_failed
 from skeleton_of_thought.serve.limits import CallLimit
 from skeleton_of_thought.serve.metrics import CONTENT_TYPE, Metrics
 from skeleton_of_thought.serve.settings import SUFFIX, ServeSettings
@@ -145,15 +145,11 @@ def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = Non
 
 
 async def _serve_error(_: Request, error: ServeError) -> Response:
-    headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
-    if error.status == 504:
-        # OpenAI's clients would ask twice more, which takes three times as long and ends in the same way.
-        headers["x-should-retry"] = "false"
-    return _json(error.to_dict(), error.status, headers)
+    return _json(error.to_dict(), error.status, error.headers())
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    where = f"{request.method} {request.url.path[:100]}"
+    where = f"{request.method[:20]} {request.url.path[:100]}"
     if error.status_code == 404:
         known = "POST /v1/chat/completions, GET /v1/models, GET /health, GET /metrics"
         message = f"There is no {where}. There are {known}; the base URL for clients ends with /v1."
@@ -165,5 +161,5 @@ async def _http_error(request: Request, error: HTTPException) -> Response:
     return _json(about.to_dict(), error.status_code, error.headers)
 
 
-async def _server_error(_: Request, error: Exception) -> Response:
-    return _json(ServeError("The server failed; its log says more.", 500, "server_error").to_dict(), 500)
+async def _server_error(request: Request, _: Exception) -> Response:
+    return await _serve_error(request, server_failed())

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from skeleton_of_thought.adapters.replies import aclosing_stream
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.serve import log
-from skeleton_of_thought.serve.answers import PointsAnswer, ServedModel, explained, timed_out
+from skeleton_of_thought.serve.answers import PointsAnswer, ServedModel
 from skeleton_of_thought.serve.chunks import (
     KEEP_ALIVE,
     Completion,
@@ -25,7 +25,7 @@ from skeleton_of_thought.serve.chunks import (
     event_stream_error,
     json_bytes,
 )
-from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.errors import ServeError, explained, server_failed, timed_out
 from skeleton_of_thought.serve.requests import ChatRequest, misfit, question_of, read_request
 from skeleton_of_thought.serve.settings import SUFFIX, ServeSettings
 from skeleton_of_thought.types import Answer, Usage
@@ -39,8 +39,6 @@ __all__ = ["ChatCompletions", "unknown_model"]
 
 logger = logging.getLogger(__name__)
 
-_GONE = 499
-"""The status, for the metrics, of a request whose client went away."""
 _EVENT_STREAM = "text/event-stream"
 _STREAM_HEADERS = {
     "content-type": f"{_EVENT_STREAM}; charset=utf-8",
@@ -119,7 +117,7 @@ class ChatCompletions:
     @contextlib.asynccontextmanager
     async def _counted(self, request: ChatRequest, route: str, response: _Response) -> AsyncIterator[None]:
         """Counts an answer, however it ends."""
-        status = _GONE
+        status = log.GONE
         try:
             yield
             status = response.failed or response.status
@@ -201,25 +199,25 @@ class ChatCompletions:
     # --- what passes through ---
 
     async def _pass_through(self, model: ServedModel, request: ChatRequest, response: _Response) -> None:
-        tail, read = b"", bytearray()
+        tail, read, own_events = b"", bytearray(), False
+        clock = asyncio.timeout(self._settings.timeout)
         try:
-            async with asyncio.timeout(self._settings.timeout), self._limit.place(model.settings.name):
+            async with clock, self._limit.place(model.settings.name):
                 passed = await model.upstream.pass_through(request)
+                own_events = passed.own_events
                 async with _kept_alive(passed, self._settings.keep_alive) as pieces:
                     await response.start(passed.status, passed.headers)
                     async for piece in pieces:
                         tail = (tail + piece)[-_TAIL:]
                         # The first event that the server writes itself has no text yet.
-                        if response.first is None and (not passed.own_events or b"\n\ndata: " in tail):
+                        if response.first is None and (not own_events or b"\n\ndata: " in tail):
                             response.first = response.seconds
                         await response.send(piece)
                         if self._settings.log_texts and len(read) < _LOGGED:
                             read += piece
-        except TimeoutError as error:
-            failure = timed_out(self._settings.timeout)
-            failure.__cause__ = error
         except Exception as error:
-            failure = explained(error, model.upstream)
+            # A model has times of its own, which run out with the same error.
+            failure = timed_out(self._settings.timeout) if clock.expired() else explained(error, model.upstream)
         else:
             response.usage = _usage_in(tail)
             # The text as it passed, since its form is the model's own.
@@ -230,8 +228,8 @@ class ChatCompletions:
             raise failure
         response.failed = failure.status
         if response.is_event_stream:
-            # The model's server may have broken off within a line.
-            await response.end(b"\n\n" + event_stream_error(failure))
+            # The model's server may have broken off within a line; events of our own are whole.
+            await response.end(b"\n\n" * (not own_events) + event_stream_error(failure))
         else:
             # The connection is closed before the response is complete, which tells the client that a part is missing.
             logger.warning("A response that passed through broke off: %s.", failure.code or failure.kind)
@@ -316,7 +314,7 @@ def _as_serve_error(error: Exception) -> ServeError:
     # Without the error's text, which may quote a question or an answer.
     where = "".join(traceback.format_tb(error.__traceback__))
     logger.error("The server itself failed: %s\n%s", type(error).__name__, where)
-    return ServeError("The server failed; its log says more.", 500, "server_error")
+    return server_failed()
 
 
 def _usage_in(tail: bytes) -> Usage | None:

@@ -12,21 +12,15 @@ from typing import Any
 
 from skeleton_of_thought.budget import Budget, Share
 from skeleton_of_thought.ledger import Key
-from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.errors import ServeError, stopping
 from skeleton_of_thought.types import Call
 
-__all__ = ["CallLimit", "stopping"]
+__all__ = ["CallLimit"]
 
 _HEAD_START = 0.01
 """Seconds that answers which have begun have to take a place before a new answer gets it."""
 _LONGEST_RETRY = 60
 """The most seconds that `Retry-After` names."""
-
-
-def stopping() -> ServeError:
-    """The error of a request that comes while the server stops."""
-    text = "The server is stopping: ask another one, or try again later."
-    return ServeError(text, 503, "server_error", code="server_stopping", retry_after=5)
 
 
 class _AnswerShare(Share):

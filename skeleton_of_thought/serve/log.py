@@ -20,7 +20,7 @@ from skeleton_of_thought.types import Usage
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["AccessLog", "Record", "log_loop_error", "log_to_stderr", "note", "note_texts"]
+__all__ = ["GONE", "AccessLog", "Record", "log_loop_error", "log_to_stderr", "note", "note_texts"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _LOGGERS = ("skeleton_of_thought", "uvicorn", "asyncio")
 _MOST_TEXT = 10_000
 """The most characters of a question or an answer in the log."""
 GONE = 499
-"""The status in the log of a request whose client went away."""
+"""The status of a request whose client went away, in the log and the metrics."""
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, get_args
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.parsing.mark import replace_surrogates
 from skeleton_of_thought.serve.access import client_headers
-from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.errors import ServeError, refuse
 from skeleton_of_thought.serve.settings import RouterName
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Conversation, Message, Request
@@ -160,18 +160,18 @@ def read_request(content: bytes, headers: Mapping[str, str]) -> ChatRequest:
     options = _read_options(body.pop("sot", None))
     model = body.get("model")
     if not isinstance(model, str) or not model.strip():
-        _refuse("model", "has to name a model; GET /v1/models lists them")
+        refuse("model", "has to name a model; GET /v1/models lists them")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
-        _refuse("messages", "has to be a list of at least one message")
+        refuse("messages", "has to be a list of at least one message")
     for i, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            _refuse(f"messages[{i}]", "has to be an object with a `role` and a `content`")
+            refuse(f"messages[{i}]", "has to be an object with a `role` and a `content`")
     _check_flag("stream", body.get("stream"))
     stream_options = body.get("stream_options")
     if stream_options is not None:
         if not isinstance(stream_options, dict):
-            _refuse("stream_options", "has to be an object")
+            refuse("stream_options", "has to be an object")
         _check_flag("stream_options.include_usage", stream_options.get("include_usage"))
     return ChatRequest(body, options, client_headers(headers), bool(headers.get(TASK_HEADER)))
 
@@ -207,24 +207,20 @@ def _without_surrogates(value: Any) -> Any:
     return value
 
 
-def _refuse(param: str, what: str) -> NoReturn:
-    raise ServeError(f"`{param}` {what}.", param=param)
-
-
 def _check_flag(param: str, value: object) -> None:
     if not isinstance(value, bool | None):
-        _refuse(param, f"has to be true or false, not {json.dumps(value)[:60]}")
+        refuse(param, f"has to be true or false, not {json.dumps(value)[:60]}")
 
 
 def _read_options(given: Any) -> SotOptions:
     if given is None:
         return SotOptions()
     if not isinstance(given, dict):
-        _refuse("sot", "has to be an object")
+        refuse("sot", "has to be an object")
     known = ("router", *_SETTINGS, *_FLAGS)
     for name in given:
         if name not in known:
-            _refuse(f"sot.{name}"[:100], f"is not known; the fields of `sot` are {', '.join(known)}")
+            refuse(f"sot.{name}"[:100], f"is not known; the fields of `sot` are {', '.join(known)}")
     given = {name: value for name, value in given.items() if value is not None}
     for name in (*_FLAGS, "merge", "eager"):
         _check_flag(f"sot.{name}", given.get(name))
@@ -232,7 +228,7 @@ def _read_options(given: Any) -> SotOptions:
     if isinstance(router, bool):
         router = _ROUTERS[router]
     if router is not None and router not in get_args(RouterName):
-        _refuse("sot.router", f'has to be "auto", "always", "never", true or false, not {json.dumps(router)[:60]}')
+        refuse("sot.router", f'has to be "auto", "always", "never", true or false, not {json.dumps(router)[:60]}')
     settings = {name: given[name] for name in _SETTINGS if name in given}
     for name, value in settings.items():
         try:

@@ -25,8 +25,8 @@ from skeleton_of_thought.drive import GRACE
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.serve.access import Sending
 from skeleton_of_thought.serve.config_file import NAME
-from skeleton_of_thought.serve.errors import ServeError
-from skeleton_of_thought.serve.limits import CallLimit, stopping
+from skeleton_of_thought.serve.errors import ServeError, stopping
+from skeleton_of_thought.serve.limits import CallLimit
 from skeleton_of_thought.serve.listening import bind, is_loopback, url_of
 from skeleton_of_thought.serve.log import AccessLog, log_loop_error, log_to_stderr
 from skeleton_of_thought.serve.metrics import Metrics

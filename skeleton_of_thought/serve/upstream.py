@@ -71,12 +71,13 @@ class Upstream(Protocol):
         """Answers a request as the model does by itself.
 
         Raises:
-            ServeError: The model's server cannot be reached.
+            Exception: The request cannot be followed, or the model fails. So may the body, later. What it means for
+                the caller, `skeleton_of_thought.serve.errors.explained` says.
         """
         ...
 
     def explain(self, error: BaseException) -> str:
-        """Describes an error of the model in one line that says what to do."""
+        """Describes an error of a call, one of our own too, in one line that says what to do."""
         ...
 
     async def close(self) -> None:

@@ -11,12 +11,19 @@ import pytest
 from scripted_upstream import Attempts, ScriptedUpstream
 from serving import events_of, text_of
 
-from skeleton_of_thought.errors import InvalidInput, PointError, PointTimeout, PromptTooLong, ReplyError
+from skeleton_of_thought.errors import (
+    EngineClosed,
+    InvalidInput,
+    MissingExtra,
+    PointError,
+    PointTimeout,
+    PromptTooLong,
+    ReplyError,
+)
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, PointFound, SkeletonRestarted
-from skeleton_of_thought.serve.answers import explained
 from skeleton_of_thought.serve.chunks import Completion, CompletionChunks, finish_reason, json_bytes
 from skeleton_of_thought.serve.completions import _while_connected
-from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.errors import ServeError, explained
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Point, Reply, Skeleton, Usage
 
@@ -150,6 +157,24 @@ def test_an_error_of_the_model_gets_the_status_that_it_has_for_the_caller(error,
     told = explained(error, ScriptedUpstream())
     assert (told.status, told.kind) == (status, kind)
     assert str(told).strip()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (PromptTooLong("The prompt is too long."), 400, "context_length_exceeded"),
+        (point_error(PromptTooLong("The prompt is too long.")), 400, "context_length_exceeded"),
+        (EngineClosed("closed"), 503, "server_stopping"),
+        (MissingExtra("Grammars need llguidance", "structured"), 400, None),
+        (RuntimeError("no more memory"), 500, None),
+    ],
+    ids=repr,
+)
+def test_an_error_of_a_model_in_this_process_is_none_of_a_server_below(error, status, code):
+    upstream = ScriptedUpstream()
+    upstream.local = True
+    told = explained(error, upstream)
+    assert (told.status, told.code) == (status, code)
 
 
 def test_an_error_tells_the_point_the_code_and_the_time_to_wait_but_no_login():

@@ -138,6 +138,14 @@ async def test_a_response_that_passes_and_breaks_off_says_so(serve, upstream, bo
     assert upstream.open_calls == 0
 
 
+async def test_a_time_of_the_model_itself_is_not_told_as_the_server_s(serve, upstream, body):
+    upstream.script["passed"] = [TimeoutError("too slow")]
+    client = await serve(upstream)
+    response = await client.post("/v1/chat/completions", json=body("m"))
+    assert (response.status_code, response.json()["error"]["type"]) == (504, "upstream_error")
+    assert "The scripted model failed" in response.json()["error"]["message"]
+
+
 async def test_what_passes_has_the_same_limit_of_time(serve, upstream, body):
     upstream.script["passed"] = ["Half ", asyncio.Event()]
     client = await serve(upstream, timeout=0.2)
@@ -156,6 +164,8 @@ async def test_what_passes_has_the_same_limit_of_time(serve, upstream, body):
         ("m-sot", True, {"Diet", "Sleep"}),
         ("m-sot", False, {"Diet", "Sleep"}),
         ("m-sot", True, {"skeleton"}),
+        ("m-sot", False, {"merge"}),
+        ("m-sot", True, {"merge"}),
         ("m", True, {"passed"}),
         ("m", False, {"passed"}),
     ],
@@ -165,7 +175,8 @@ async def test_a_client_that_goes_away_ends_all_its_calls(serve, upstream, body,
         upstream.script[key] = ["1. ", asyncio.Event()]
     client = await serve(upstream)
     reader, writer = await connected(client)
-    writer.write(raw(json.dumps(body(model, stream=stream)).encode()))
+    sot = {"router": True, "merge": "merge" in waiting}
+    writer.write(raw(json.dumps(body(model, stream=stream, sot=sot)).encode()))
     await until(lambda: waiting <= set(upstream.open), "the calls are open")
     if stream:
         assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
@@ -323,9 +334,10 @@ async def test_a_stream_of_the_server_s_own_that_is_kept_alive_can_fail(serve, u
     client = await serve(upstream, keep_alive=0.01)
     response = await client.post("/v1/chat/completions", json=body("m", stream=True))
     assert ": keep-alive\n\n" in response.text
-    (error,) = [event for event in events_of(response.text.replace("\n\n\n\n", "\n\n")) if "error" in event]
+    (error,) = [event for event in events_of(response.text) if "error" in event]
     assert "gone" in error["error"]["message"]
     assert "[DONE]" not in response.text
+    assert 'sot_answers_total{model="m",route="passed",status="502"} 1' in (await client.get("/metrics")).text
 
 
 async def test_a_client_that_goes_away_ends_a_stream_that_is_kept_alive(serve, upstream, body, until, monkeypatch):

@@ -19,7 +19,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from pydantic import ConfigDict, Field
 
 from skeleton_of_thought._cli.backend import prompt_dicts
-from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.errors import ServeError, explained
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.settings import ModelSettings
 from skeleton_of_thought.serve.upstreams.langchain import LangChainUpstream
@@ -85,7 +85,11 @@ def request(**fields):
 
 
 async def read(upstream, **fields):
-    passed = await upstream.pass_through(request(**fields))
+    """The bytes of a response; an error before them is the one that the caller gets."""
+    try:
+        passed = await upstream.pass_through(request(**fields))
+    except Exception as error:
+        raise explained(error, upstream) from error
     async with contextlib.aclosing(passed.body) as body:
         return b"".join([chunk async for chunk in body])
 
@@ -203,9 +207,12 @@ async def test_an_error_before_the_first_text_has_its_status(error, status, wait
 
 async def test_a_later_error_ends_the_stream():
     upstream, chat = made(AIMessageChunk("Blue"), OSError("broken"))
-    *_, text_chunk, error = await events(upstream)
-    assert text_chunk["choices"][0]["delta"] == {"content": "Blue"}
-    assert "broken" in error["error"]["message"]
+    passed = await upstream.pass_through(request(stream=True))
+    async with contextlib.aclosing(passed.body) as body:
+        assert b'"role":"assistant"' in await anext(body)
+        assert b'"content":"Blue"' in await anext(body)
+        with pytest.raises(OSError, match="broken"):
+            await anext(body)
     assert chat.state.open == 0
 
 

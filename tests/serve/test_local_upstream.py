@@ -20,7 +20,7 @@ from skeleton_of_thought.errors import ModelLoadError, PromptTooLong
 from skeleton_of_thought.events import AnswerDone
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.local import LocalEngine
-from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.errors import ServeError, explained
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.settings import ModelSettings
 from skeleton_of_thought.serve.upstreams import local, open_upstream
@@ -70,8 +70,16 @@ def request(**fields):
     return ChatRequest({"model": "mine", "messages": messages, **fields})
 
 
+async def answered(upstream, **fields):
+    """The response to a request; an error is the one that the caller gets."""
+    try:
+        return await upstream.pass_through(request(**fields))
+    except Exception as error:
+        raise explained(error, upstream) from error
+
+
 async def whole(upstream, **fields):
-    passed = await upstream.pass_through(request(**fields))
+    passed = await answered(upstream, **fields)
     assert (passed.status, passed.headers) == (200, {"content-type": "application/json"})
     async with contextlib.aclosing(passed.body) as body:
         return json.loads(b"".join([chunk async for chunk in body]))
@@ -303,7 +311,7 @@ IMAGE = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_u
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_cannot_be_followed_is_refused_before_any_call(silent, fields, param, words, stream):
     with pytest.raises(ServeError, match=words) as failed:
-        await silent.pass_through(request(stream=stream, **fields))
+        await answered(silent, stream=stream, **fields)
     assert (failed.value.status, failed.value.param) == (400, param)
     assert prompts(silent) == []
 
@@ -468,20 +476,21 @@ def broken(scripted):
     return scripted(say)
 
 
-async def test_a_model_that_fails_in_a_stream_ends_it_with_an_error(broken, caplog):
-    first, error = await events(broken)
-    assert first["choices"][0]["delta"]["role"] == "assistant"
-    assert error["error"]["type"] == "server_error"
-    assert "no more memory" in error["error"]["message"]
-    assert [record.getMessage() for record in caplog.records if "serve" in record.name] == [
-        "A completion failed: RuntimeError"
-    ]
+async def test_a_model_that_fails_in_a_stream_raises_after_its_first_chunk(broken):
+    passed = await answered(broken, stream=True)
+    async with contextlib.aclosing(passed.body) as body:
+        assert b'"role":"assistant"' in await anext(body)
+        with pytest.raises(RuntimeError, match="no more memory"):
+            await anext(body)
 
 
-async def test_a_model_that_fails_has_the_status_of_a_fault(broken):
+async def test_a_model_that_fails_has_the_status_of_a_fault(broken, caplog):
     with pytest.raises(ServeError, match="no more memory") as failed:
         await whole(broken)
-    assert failed.value.status == 500
+    assert (failed.value.status, failed.value.kind) == (500, "server_error")
+    assert [record.getMessage() for record in caplog.records if "serve" in record.name] == [
+        "A call of a model failed: RuntimeError"
+    ]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -490,7 +499,7 @@ async def test_a_closed_model_is_not_there(scripted, stream):
     await upstream.close()
     await upstream.close()
     with pytest.raises(ServeError, match="stopping") as failed:
-        await upstream.pass_through(request(stream=stream))
+        await answered(upstream, stream=stream)
     assert failed.value.status == 503
 
 

@@ -419,7 +419,11 @@ async def test_a_new_connection_that_breaks_is_an_error(act):
         with pytest.raises(ServeError, match="cannot be reached, or broke off") as failed:
             await upstream.pass_through(request())
     assert (server.connections, server.requests) == (1, 1)
-    assert (failed.value.status, failed.value.kind, failed.value.code) == (502, "server_error", "upstream_unreachable")
+    assert (failed.value.status, failed.value.kind, failed.value.code) == (
+        502,
+        "upstream_error",
+        "upstream_unreachable",
+    )
 
 
 async def test_a_body_that_breaks_is_an_error_after_its_beginning():

@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, 
 from typing import Any
 
 from skeleton_of_thought._cli.diagnostics import one_line
+from skeleton_of_thought.errors import SotError
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.upstream import Passed
@@ -117,7 +118,9 @@ class ScriptedUpstream:
 
     def explain(self, error: BaseException) -> str:
         """See `Upstream.explain`."""
-        return f"The scripted model failed: {one_line(error)}"
+        return (
+            str(error) if isinstance(error, SotError | ServeError) else f"The scripted model failed: {one_line(error)}"
+        )
 
     async def close(self) -> None:
         """See `Upstream.close`."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.errors import refuse
 from skeleton_of_thought.types import Message
 
-__all__ = ["check_supported", "limit_of", "numbers_of", "refuse", "stops_of", "text_of", "tools_of"]
+__all__ = ["check_supported", "limit_of", "numbers_of", "stops_of", "text_of", "tools_of"]
 
 _LIMITS = ("max_completion_tokens", "max_tokens")
 _NUMBERS: Mapping[str, tuple[float, float]] = {
@@ -31,11 +31,6 @@ _INSTEAD: Mapping[str, str] = {
     "web_search_options": "is not there for this model: it has no search",
 }
 _TEXT = ("text", "input_text", "refusal")
-
-
-def refuse(param: str, what: str, *, code: str | None = None) -> NoReturn:
-    """Raises the error of a request whose field `param` cannot be followed."""
-    raise ServeError(f"`{param}` {what}.", param=param, code=code)
 
 
 def check_supported(body: Mapping[str, Any]) -> None:

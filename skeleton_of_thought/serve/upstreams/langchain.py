@@ -11,7 +11,7 @@ from skeleton_of_thought._cli.langchain_backend import chat_model, read_end, rea
 from skeleton_of_thought._cli.models import ModelSpec
 from skeleton_of_thought.adapters.replies import FinishReasons, ReplyEnd, aclose_stream, aclosing_stream
 from skeleton_of_thought.errors import SotError
-from skeleton_of_thought.serve.errors import ServeError, rate_limited, without_key
+from skeleton_of_thought.serve.errors import ServeError, refuse, without_key
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.settings import ModelSettings
 from skeleton_of_thought.serve.upstream import Passed
@@ -19,7 +19,6 @@ from skeleton_of_thought.serve.upstreams.fields import (
     check_supported,
     limit_of,
     numbers_of,
-    refuse,
     stops_of,
     tools_of,
 )
@@ -83,27 +82,14 @@ class LangChainUpstream:
         return stream_reply(self._with(numbers_of(sampling)), call.prompt, self._reasons)
 
     async def pass_through(self, request: ChatRequest) -> Passed:
-        """Answers a request as OpenAI's protocol has it, with what the model has of its settings.
-
-        Raises:
-            ServeError: The request cannot be followed, or the provider refuses it or cannot be reached.
-        """
-        try:
-            rest = self._pieces(request.body)
-            # The first piece comes before the response begins, so that an error of the provider still has its status.
-            first = await anext(rest)
-        except ServeError:
-            raise
-        except Exception as error:
-            raise self._failure(error) from error
-        pieces = _after(first, rest)
+        """Answers a request as OpenAI's protocol has it, with what the model has of its settings."""
+        rest = self._pieces(request.body)
+        # The first piece comes before the response begins, so that an error of the provider still has its status.
+        pieces = _after(await anext(rest), rest)
         if request.stream:
-            return streamed(pieces, request, close=lambda: aclose_stream(rest), failure=self._failure)
-        try:
-            async with aclosing_stream(pieces):
-                return await whole(pieces, request)
-        except Exception as error:
-            raise self._failure(error) from error
+            return streamed(pieces, request, close=lambda: aclose_stream(rest))
+        async with aclosing_stream(pieces):
+            return await whole(pieces, request)
 
     def _pieces(self, body: Mapping[str, Any]) -> Pieces:
         check_supported(body)
@@ -133,19 +119,6 @@ class LangChainUpstream:
         """The model with these settings, those that it has. Its client is shared."""
         given = {self._fields[name]: value for name, value in settings.items() if name in self._fields}
         return self._chat.model_copy(update=given) if given else self._chat
-
-    def _failure(self, error: Exception) -> ServeError:
-        message = self.explain(error)
-        if isinstance(error, ServeError):
-            return error
-        if isinstance(error, SotError):
-            return ServeError(message)
-        if (put_off := rate_limited(error, message)) is not None:
-            return put_off
-        status = getattr(error, "status_code", None)
-        if isinstance(status, int) and status in (400, 413, 422):
-            return ServeError(message, status)
-        return ServeError(message, 502, "server_error", code="upstream_failed")
 
     def explain(self, error: BaseException) -> str:
         """Describes an error of the model in one line."""

@@ -12,7 +12,7 @@ from skeleton_of_thought._cli.backend import prefilled_stages
 from skeleton_of_thought._cli.diagnostics import one_line
 from skeleton_of_thought._cli.local_backend import DEMO, TINY
 from skeleton_of_thought._cli.models import ModelSpec, load_failure
-from skeleton_of_thought.errors import EngineClosed, InvalidInput, ModelLoadError, PromptTooLong, SotError
+from skeleton_of_thought.errors import EngineClosed, ModelLoadError, PromptTooLong, SotError
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.settings import ModelSettings
@@ -93,23 +93,13 @@ class LocalUpstream:
         yield Reply(done.usage, done.finish_reason, decoding=done.decoding)
 
     async def pass_through(self, request: ChatRequest) -> Passed:
-        """Answers a request as OpenAI's protocol has it.
-
-        Raises:
-            ServeError: The request cannot be followed (400), or the engine fails.
-        """
-        try:
-            asked = read_local_request(self._engine, request.body, self._model.max_tokens)
-            stream = await self._open(asked)
-            if request.stream:
-                pieces = _pieces(stream, asked)
-                return streamed(pieces, request, close=stream.aclose, failure=self._failure)
-            async with stream:
-                return await whole(_pieces(stream, asked), request)
-        except ServeError:
-            raise
-        except Exception as error:
-            raise self._failure(error) from error
+        """Answers a request as OpenAI's protocol has it."""
+        asked = read_local_request(self._engine, request.body, self._model.max_tokens)
+        stream = await self._open(asked)
+        if request.stream:
+            return streamed(_pieces(stream, asked), request, close=stream.aclose)
+        async with stream:
+            return await whole(_pieces(stream, asked), request)
 
     async def _open(self, asked: LocalRequest) -> AsyncCompletionStream:
         """Begins a completion, with a limit that fits the model's window."""
@@ -135,19 +125,6 @@ class LocalUpstream:
             raise PromptTooLong(
                 f"The prompt has {tokens} tokens, but the model's window is {window}: shorten the conversation."
             )
-
-    def _failure(self, error: Exception) -> ServeError:
-        """The error for the caller."""
-        message = self.explain(error)
-        if isinstance(error, PromptTooLong):
-            return ServeError(message, param="messages", code="context_length_exceeded")
-        if isinstance(error, InvalidInput):
-            return ServeError(message)
-        if isinstance(error, EngineClosed):
-            return ServeError(message, 503, "server_error", code="stopping")
-        # Without a traceback's values, which may hold the question.
-        logger.error("A completion failed: %s", type(error).__name__)
-        return ServeError(message, 500, "server_error")
 
     def explain(self, error: BaseException) -> str:
         """Describes an error of the engine in one line."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ from skeleton_of_thought.adapters.reply_format import instruct, read_format
 from skeleton_of_thought.adapters.tool_calls import Reader, ToolFormat, find_format
 from skeleton_of_thought.adapters.tool_use import ToolUse, call_id
 from skeleton_of_thought.errors import InvalidInput, install_line
-from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.errors import ServeError, refuse
 from skeleton_of_thought.serve.upstreams.fields import (
     check_supported,
     limit_of,
     numbers_of,
-    refuse,
     stops_of,
     text_of,
     tools_of,
@@ -107,36 +105,36 @@ def read_local_request(engine: LocalEngine, body: Mapping[str, Any], max_tokens:
 
 def _form(response_format: Any, chat: list[dict[str, Any]]) -> Any:
     """The grammar of a reply in this form; the chat gets an instruction, which small models need as well."""
-    if importlib.util.find_spec("llguidance") is None:
-        refuse("response_format", f"needs llguidance, which this server does not have: {install_line('structured')}")
     try:
         form = read_format(response_format)
         grammar = form.grammar
     except InvalidInput as error:
         raise ServeError(str(error), param="response_format") from error
+    if grammar is None:
+        refuse("response_format", f"needs llguidance, which this server does not have: {install_line('structured')}")
     instruct(chat, form.instruction)
     return grammar
 
 
 def _chat(messages: Sequence[Mapping[str, Any]], format_: ToolFormat | None) -> list[dict[str, Any]]:
     """The messages in the form of chat templates, with calls of tools in the model's format."""
-    names: dict[Any, str] = {}
+    names: dict[str | None, str] = {}
     chat: list[dict[str, Any]] = []
     for i, message in enumerate(messages):
         place = f"messages[{i}]"
         entry: dict[str, Any] = {"role": message["role"], "content": text_of(message, place)}
         if calls := message.get("tool_calls"):
             read, broken = _calls(calls, place, format_)
-            names |= {call.get("id"): call["function"]["name"] for call in calls}
+            names |= {call["id"]: call["function"]["name"] for call in calls if isinstance(call.get("id"), str)}
             entry["content"] = "\n".join(part for part in (entry["content"], *broken) if part)
             entry |= {"tool_calls": read} if read else {}
+        name = message.get("name")
         if message["role"] == "tool":
-            given = message.get("tool_call_id")
-            entry["tool_call_id"] = call_id(given if isinstance(given, str) else None, format_)
-            if name := message.get("name") or names.get(given):
-                entry["name"] = name
-        elif isinstance(message.get("name"), str):
-            entry["name"] = message["name"]
+            given = _string(message.get("tool_call_id"))
+            entry["tool_call_id"] = call_id(given, format_)
+            name = name or names.get(given)
+        if isinstance(name, str):
+            entry["name"] = name
         chat.append(entry)
     return chat
 
@@ -159,9 +157,12 @@ def _calls(calls: Any, place: str, format_: ToolFormat | None) -> tuple[list[dic
         except (ValueError, RecursionError):
             arguments = None
         if isinstance(arguments, dict):
-            own = call_id(call.get("id") if isinstance(call.get("id"), str) else None, format_)
             named = {"name": function["name"], "arguments": arguments}
-            read.append({"id": own, "type": "function", "function": named})
+            read.append({"id": call_id(_string(call.get("id")), format_), "type": "function", "function": named})
         else:
             broken.append(str(given))
     return read, broken
+
+
+def _string(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

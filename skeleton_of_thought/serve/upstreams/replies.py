@@ -8,8 +8,7 @@ from typing import Any
 
 from skeleton_of_thought.adapters.finish_reasons import FINISH_REASONS
 from skeleton_of_thought.adapters.replies import aclose_stream, aclosing_stream
-from skeleton_of_thought.serve.chunks import DONE, Completion, event_stream, event_stream_error, json_bytes, usage_dict
-from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.chunks import DONE, Completion, event_stream, json_bytes, usage_dict
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.upstream import Passed
 from skeleton_of_thought.types import Usage
@@ -115,28 +114,19 @@ async def whole(pieces: Pieces, request: ChatRequest) -> Passed:
     return Passed(200, {"content-type": "application/json"}, _Body(_single(json_bytes(completion)), _nothing))
 
 
-def streamed(
-    pieces: Pieces,
-    request: ChatRequest,
-    *,
-    close: Callable[[], Awaitable[None]],
-    failure: Callable[[Exception], ServeError],
-) -> Passed:
-    """The reply as a stream of chunks.
+def streamed(pieces: Pieces, request: ChatRequest, *, close: Callable[[], Awaitable[None]]) -> Passed:
+    """The reply as a stream of chunks. An error of the reply is raised where its next chunk would come.
 
     Args:
         pieces: The reply.
         request: The request that it answers.
         close: Ends the reply, whether or not `pieces` was read; called once the stream is closed.
-        failure: The error for the caller when `pieces` raises one.
     """
     headers = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
-    return Passed(200, headers, _Body(_chunks(pieces, request, failure), close), own_events=True)
+    return Passed(200, headers, _Body(_chunks(pieces, request), close), own_events=True)
 
 
-async def _chunks(
-    pieces: Pieces, request: ChatRequest, failure: Callable[[Exception], ServeError]
-) -> AsyncIterator[bytes]:
+async def _chunks(pieces: Pieces, request: ChatRequest) -> AsyncIterator[bytes]:
     reply = _Reply()
     head = Completion(request.model).head("chat.completion.chunk")
     if request.include_usage:
@@ -147,19 +137,14 @@ async def _chunks(
         return event_stream({**head, "choices": [choice]})
 
     yield chunk({"role": "assistant", "content": ""})
-    try:
-        async with aclosing_stream(pieces):
-            async for piece in pieces:
-                reply.add(piece)
-                if isinstance(piece, End):
-                    continue
-                delta = {"content": piece.text, "reasoning_content": piece.reasoning, "tool_calls": list(piece.calls)}
-                if given := {name: value for name, value in delta.items() if value}:
-                    yield chunk(given)
-    except Exception as error:
-        # The status has been sent, so the error is an event, and no [DONE] follows.
-        yield event_stream_error(failure(error))
-        return
+    async with aclosing_stream(pieces):
+        async for piece in pieces:
+            reply.add(piece)
+            if isinstance(piece, End):
+                continue
+            delta = {"content": piece.text, "reasoning_content": piece.reasoning, "tool_calls": list(piece.calls)}
+            if given := {name: value for name, value in delta.items() if value}:
+                yield chunk(given)
     yield chunk({}, reply.finish_reason)
     if request.include_usage:
         yield event_stream({**head, "choices": [], "usage": reply.usage()})

@@ -133,7 +133,7 @@ class ServerUpstream:
         if response.status_code not in _STATUSES:
             await response.aclose()
             message = f"The model's server at {self._chat.address} answered with the status {response.status_code}."
-            raise ServeError(message, 502, "server_error", code="upstream_failed")
+            raise ServeError(message, 502, "upstream_error", code="upstream_failed")
         return Passed(response.status_code, headers, _Body(response, self._failure))
 
     async def _send(self, content: bytes, given: Mapping[str, str]) -> httpx.Response:
@@ -174,10 +174,10 @@ class ServerUpstream:
     def _failure(self, error: httpx.HTTPError) -> ServeError:
         if isinstance(error, httpx.TimeoutException):
             message = f"The model's server at {self._chat.address} did not answer in time."
-            return ServeError(message, 504, "server_error", code="upstream_timeout")
+            return ServeError(message, 504, "upstream_error", code="upstream_timeout")
         cause = without_key(one_line(error), self._chat.key)
         message = f"The model's server at {self._chat.address} cannot be reached, or broke off ({cause})."
-        return ServeError(message, 502, "server_error", code="upstream_unreachable")
+        return ServeError(message, 502, "upstream_error", code="upstream_unreachable")
 
     def explain(self, error: BaseException) -> str:
         """Describes an error of a call in one line."""
