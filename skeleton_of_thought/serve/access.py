@@ -35,6 +35,8 @@ _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _READ_AND_DROPPED = 8
 """So many times the largest request are read of one that is too large: a client that is cut off while it sends would
 not see the error."""
+_SILENCE = 60.0
+"""Seconds within which more of a request has to come."""
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -212,7 +214,8 @@ class _Requests:
         except ServeError as error:
             await Sending(send).fail(error)
         except TimeoutError:
-            text = f"The request did not come within the {self._timeout:g} seconds that the server allows."
+            text = f"The request did not come in time: {_SILENCE:g} seconds passed without more of it, or it took "
+            text += f"longer than {self._timeout:g} seconds in all."
             await Sending(send).fail(ServeError(text, 408, code="timeout"))
         else:
             await self.app(scope, receive, send)
@@ -237,7 +240,8 @@ class _Requests:
         parts: list[bytes] = []
         read = 0
         while True:
-            message = await receive()
+            async with asyncio.timeout(_SILENCE):
+                message = await receive()
             if message["type"] != "http.request":
                 return _replay(message, receive)
             read += len(message.get("body", b""))

@@ -13,8 +13,9 @@ import threading
 import time
 import webbrowser
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
@@ -30,8 +31,8 @@ from skeleton_of_thought.serve.limits import CallLimit
 from skeleton_of_thought.serve.listening import bind, is_loopback, url_of
 from skeleton_of_thought.serve.log import AccessLog, log_loop_error, log_to_stderr
 from skeleton_of_thought.serve.metrics import Metrics
+from skeleton_of_thought.serve.protocol import BoundedProtocol
 from skeleton_of_thought.serve.settings import SUFFIX, ModelSettings, ServeSettings
-from skeleton_of_thought.serve.slow_clients import BoundedProtocol
 from skeleton_of_thought.serve.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ _ALWAYS_ANSWERED = frozenset({"/health", "/metrics"})
 """The paths that are answered while the server stops."""
 _TOGETHER = 0.3
 """Seconds: signals that come closer together are one, as a terminal and a program around this one may both send it."""
+_SPARE_CONNECTIONS = 500
+"""Connections beyond those of requests that are answered or wait: idle ones, and those for the page and the state."""
 _KEPT_ALIVE = 75
 """Seconds that an idle connection is kept, longer than proxies keep theirs."""
 
@@ -210,7 +213,7 @@ async def serve_app(
     draining = _Draining(app)
     config = uvicorn.Config(
         draining,
-        http=BoundedProtocol,
+        http=cast(Any, partial(BoundedProtocol, most=limit.max_open + limit.max_waiting + _SPARE_CONNECTIONS)),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from skeleton_of_thought.serve import log
+from skeleton_of_thought.serve import access, log
 from skeleton_of_thought.serve.access import Sending, client_headers, middleware
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.metrics import Metrics
@@ -274,6 +274,13 @@ async def test_a_body_that_never_ends_gets_408():
     sent = await exchange(PATH, chunks(5)[:1], method="POST", timeout=0.05)
     assert sent[0]["status"] == 408
     assert json.loads(sent[1]["body"])["error"]["code"] == "timeout"
+
+
+async def test_a_body_of_which_nothing_more_comes_gets_408_before_the_limit_of_the_whole(monkeypatch):
+    monkeypatch.setattr(access, "_SILENCE", 0.05)
+    sent = await exchange(PATH, chunks(5)[:1], method="POST")
+    assert sent[0]["status"] == 408
+    assert (b"connection", b"close") in sent[0]["headers"]
 
 
 def sending() -> tuple[Sending, list[dict]]:
