@@ -20,7 +20,7 @@ from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import decide_at_once
 from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.serve.errors import ServeError, explained, timed_out
-from skeleton_of_thought.serve.requests import ChatRequest, conversation_of, sampling_of
+from skeleton_of_thought.serve.requests import ChatRequest, conversation_of, is_side_task, sampling_of
 from skeleton_of_thought.serve.settings import ModelSettings
 from skeleton_of_thought.types import Answer, Call, Conversation, Reply, RouteDecision, Usage
 
@@ -60,6 +60,8 @@ class ServedModel:
             return RouteDecision(True, reason=f"always, {by}")
         if router == "never":
             return RouteDecision(False, reason=f"never, {by}")
+        if is_side_task(request):
+            return RouteDecision(False, reason="a side task of the client, by its words")
         # The embedded router needs no call.
         return decide_at_once(self._router, conversation) or RouteDecision(False, reason="the router gave no decision")
 

@@ -17,10 +17,29 @@ from skeleton_of_thought.serve.settings import RouterName
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Conversation, Message, Request
 
-__all__ = ["ChatRequest", "SotOptions", "conversation_of", "misfit", "question_of", "read_request", "sampling_of"]
+__all__ = [
+    "ChatRequest",
+    "SotOptions",
+    "conversation_of",
+    "is_side_task",
+    "misfit",
+    "question_of",
+    "read_request",
+    "sampling_of",
+]
 
 TASK_HEADER = "x-openwebui-task"
 """Open WebUI sends it with its own side tasks: titles, tags, follow-up questions, queries."""
+
+_SIDE_TASK = re.compile(
+    r"\s*(?:#+\s*task:?\s*)?(?:please\s+)?(?:"
+    r"(?:suggest|propose|predict|generate|create|write|give|list)\b[^.?!:\n]{0,60}\b"
+    r"(?:follow[- ]?ups?|search queries|(?:suggested|quick|short) replies|(?:tags|title|name) for (?:this|the|our) "
+    r"(?:chat|conversation|discussion|thread))\b"
+    r"|(?:tag|label|title|name|rename|categori[sz]e) (?:this|the|our) (?:chat|conversation|discussion|thread)\b)",
+    re.IGNORECASE,
+)
+"""The beginning of a side task of a client that sends no header. The router knows most others by their wording."""
 
 _FLAGS = ("show_skeleton", "events")
 _SETTINGS = ("max_points", "join", "merge", "eager")
@@ -308,6 +327,11 @@ def question_of(request: ChatRequest) -> str:
     content = request.body["messages"][-1].get("content")
     parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     return "\n".join(part["text"] for part in parts if _is_text(part))
+
+
+def is_side_task(request: ChatRequest) -> bool:
+    """Whether a request reads like a client's own: for follow-up questions, say, or for the tags of a conversation."""
+    return _SIDE_TASK.match(question_of(request)) is not None
 
 
 def _message(message: Mapping[str, Any]) -> Message:

@@ -12,9 +12,11 @@ from scripted_upstream import ScriptedUpstream
 from serving import events_of, serving, text_of
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.serve.answers import ServedModel
 from skeleton_of_thought.serve.app import create_app
 from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.limits import CallLimit
+from skeleton_of_thought.serve.requests import ChatRequest, SotOptions
 from skeleton_of_thought.serve.settings import ModelSettings, ServeSettings
 from skeleton_of_thought.settings import Settings
 
@@ -120,6 +122,49 @@ async def test_requests_that_points_do_not_suit_pass_through_untouched(serve, up
     (passed,) = upstream.passed
     assert {name: passed.body[name] for name in fields} == fields
     assert not upstream.calls
+
+
+SIDE_TASKS = [
+    "Give this chat a title of at most five words. Reply with the title only.",
+    "Name this conversation.",
+    "Generate a title for this conversation.",
+    "Tag this conversation with up to five topics.",
+    "### Task:\nList three tags for the conversation as JSON.",
+    "Suggest three follow-up questions that the user might ask next.",
+    "Please propose some short follow-ups, one on each line.",
+    "Generate three web search queries for the last question.",
+    "Write four suggested replies that the user could tap.",
+    "Complete the user's sentence with at most ten words. Output the continuation only.",
+]
+
+
+def uses_skeleton(*messages, **sot):
+    """Whether messages of a user and an assistant in turns get an answer by points."""
+    turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, messages, strict=False)]
+    model = ServedModel(ModelSettings("m"), ScriptedUpstream(), 32)
+    request = ChatRequest({"model": "m-sot", "messages": turns}, SotOptions(**sot))
+    return model.decide(request, model.conversation(request)).use_skeleton
+
+
+@pytest.mark.parametrize("task", SIDE_TASKS)
+def test_a_client_s_own_tasks_go_direct_without_a_header_too(task):
+    answer = "It is cheap, but damp."
+    assert not uses_skeleton(SUITED, answer, task)
+    assert not uses_skeleton(f"{task}\n\nUser: {SUITED}\nAssistant: {answer}")
+    assert uses_skeleton(SUITED, answer, task, router="always")
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "What are good ways to choose a title for a novel?",
+        "What are the advantages and disadvantages of tags in a blog?",
+        "How can I write better follow-up questions after a job interview?",
+        "What should I keep in mind when I name a company?",
+    ],
+)
+def test_questions_about_such_tasks_are_answered_by_points(question):
+    assert uses_skeleton(question)
 
 
 async def test_a_response_that_passes_and_breaks_off_says_so(serve, upstream, body):
