@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessageChunk, convert_to_messages
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import ConfigDict, Field
+from serving import events_of
 
 from skeleton_of_thought._cli.backend import prompt_dicts
 from skeleton_of_thought.serve.errors import ServeError, explained
@@ -214,6 +215,17 @@ async def test_a_later_error_ends_the_stream():
         with pytest.raises(OSError, match="broken"):
             await anext(body)
     assert chat.state.open == 0
+
+
+async def test_an_error_in_mid_stream_is_told_and_counted_as_one(serve, body):
+    upstream, _ = made(AIMessageChunk("Blue"), OSError("broken"))
+    client = await serve(upstream)
+    response = await client.post("/v1/chat/completions", json=body("m", stream=True))
+    *_, text_chunk, error = events_of(response.text)
+    assert text_chunk["choices"][0]["delta"] == {"content": "Blue"}
+    assert (error["error"]["type"], "broken" in error["error"]["message"]) == ("upstream_error", True)
+    counted = (await client.get("/metrics")).text
+    assert 'sot_answers_total{model="m",route="passed",status="502"} 1' in counted.splitlines()
 
 
 @pytest.mark.parametrize(

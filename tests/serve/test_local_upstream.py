@@ -442,6 +442,19 @@ async def test_earlier_calls_and_their_results_reach_the_model(scripted):
     assert "<tool>3" in prompts(upstream)[0]
 
 
+@pytest.mark.parametrize("odd", [[], {"a": 1}, 7, None])
+async def test_ids_and_names_that_are_no_text_do_no_harm(scripted, odd):
+    upstream = scripted("Three.")
+    made = {"id": odd, "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    asked = [
+        {"role": "user", "content": "1 + 2?", "name": odd},
+        {"role": "assistant", "content": None, "tool_calls": [made]},
+        {"role": "tool", "tool_call_id": odd, "name": odd, "content": "3"},
+    ]
+    assert await said(upstream, messages=asked) == "Three."
+    assert "<tool>3" in prompts(upstream)[0]
+
+
 # --- ends ---
 
 
