@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from skeleton_of_thought.serve.access import Sending
 from skeleton_of_thought.serve.chunks import json_bytes
 from skeleton_of_thought.serve.errors import ServeError
+from skeleton_of_thought.serve.log import AccessLog
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 __all__ = ["BoundedProtocol"]
 
@@ -22,6 +26,27 @@ _TO_SEND = 30.0
 """Seconds from a connection's beginning, or from the first byte of a later request, to the end of the headers."""
 _TO_READ = 60.0
 """Seconds within which a client reads what fills the buffers of its connection."""
+_TOLD = 100
+"""Connections past the bound that get an error in answer to their request; further ones are closed at once."""
+_TO_BE_TOLD = 5.0
+"""Seconds that their headers may take."""
+
+
+def _no_request() -> bytes:
+    error = ServeError("This is no request of HTTP/1.1 that the server can read.", code="invalid_request")
+    body = json_bytes(error.to_dict())
+    head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    """ASGI application of a connection past the bound."""
+    text = "The server has too many connections: end some, or try again later."
+    await Sending(send).fail(ServeError(text, 503, "server_error", code="too_many_connections", retry_after=1))
+
+
+_NO_REQUEST = _no_request()
+_REFUSING = AccessLog(_refuse)
 
 
 class BoundedProtocol(_Base):  # type: ignore[misc]
@@ -31,7 +56,7 @@ class BoundedProtocol(_Base):  # type: ignore[misc]
 
     Args:
         args: Those of uvicorn's protocol; so are `options`.
-        most: The most connections that are open at a time.
+        most: The most connections that are open at a time; requests on further ones are refused.
     """
 
     def __init__(self, *args: Any, most: int, **options: Any) -> None:
@@ -43,24 +68,20 @@ class BoundedProtocol(_Base):  # type: ignore[misc]
     def connection_made(self, transport: Any) -> None:
         """A client has connected."""
         super().connection_made(transport)
-        if len(self.connections) > self._most:
-            logger.warning("A connection was refused: %d are open.", self._most)
-            self._refuse(
-                ServeError(f"The server has {self._most} connections, and takes no more.", 503, "server_error")
-            )
-        else:
-            self._sending = self._later(_TO_SEND, transport.close)
+        past = len(self.connections) - self._most
+        if past > _TOLD:
+            logger.warning("A connection was closed: %d are open.", len(self.connections) - 1)
+            transport.abort()
+            return
+        if past > 0:
+            # Not at once: a client that is still sending its request when the connection ends does not see an error.
+            self.app = _REFUSING
+        self._sending = self._later(_TO_SEND if past <= 0 else _TO_BE_TOLD, transport.close)
 
     def send_400_response(self, msg: str) -> None:
-        """What has come is no request; uvicorn would answer with plain text."""
-        self._refuse(ServeError("This is no request of HTTP/1.1 that the server can read.", code="invalid_request"))
-
-    def _refuse(self, error: ServeError) -> None:
-        """Ends the connection, with an error unless a response has begun."""
+        """What has come is no request. uvicorn would answer with plain text, also within a response that has begun."""
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            body = json_bytes(error.to_dict())
-            head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\nContent-Type: application/json\r\n"
-            self.transport.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+            self.transport.write(_NO_REQUEST)
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:

@@ -105,16 +105,29 @@ async def error_in(reader, status):
     return error
 
 
-async def test_connections_past_the_bound_are_refused_until_others_end():
-    async with connections(App(), 3, most=2) as ((_, first), (other, second), (refused, writer)):
-        assert "2 connections" in (await error_in(refused, 503))["message"]
-        first.close()
+async def test_requests_past_the_bound_of_connections_are_refused_until_others_end():
+    async with connections(App(), 3, most=2) as ((ends, first), (other, second), (refused, third)):
+        third.write(WHOLE)
+        assert (await error_in(refused, 503))["code"] == "too_many_connections"
         second.write(WHOLE)
         assert await asyncio.wait_for(other.readuntil(b"the end"), PATIENCE)
-        reader, again = await asyncio.open_connection(*writer.get_extra_info("peername"))
+        first.write(WHOLE.replace(b"Host", b"Connection: close\r\nHost"))
+        assert b"the end" in await ended(ends)
+        reader, again = await asyncio.open_connection(*third.get_extra_info("peername"))
         again.write(WHOLE)
         assert await asyncio.wait_for(reader.readuntil(b"the end"), PATIENCE)
         again.close()
+
+
+async def test_connections_past_the_bound_have_less_time_and_end_at_once_where_they_are_many(monkeypatch):
+    monkeypatch.setattr(protocol, "_TO_BE_TOLD", SOON)
+    monkeypatch.setattr(protocol, "_TOLD", 1)
+    async with connections(App(), 3, most=1) as ((reader, writer), (told, _), (closed, _)):
+        with contextlib.suppress(ConnectionResetError):
+            assert await ended(closed) == b""
+        assert await ended(told) == b""
+        writer.write(WHOLE)
+        assert await asyncio.wait_for(reader.readuntil(b"the end"), PATIENCE)
 
 
 @pytest.mark.parametrize("before", [b"", WHOLE])
@@ -138,11 +151,13 @@ async def test_a_body_that_breaks_its_form_gets_an_error():
 
 
 async def test_an_error_is_not_written_into_a_response_that_has_begun():
-    async with connection(App()) as (reader, writer):
+    app = App()
+    async with connection(app) as (reader, writer):
         writer.write(CHUNKED.replace(b"/ ", b"/early "))
         assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
         writer.write(b"no number\r\n")
         assert await ended(reader) == b""
+        app.gate.set()
 
 
 async def test_a_client_that_stops_reading_is_gone_for_its_answer(monkeypatch):
