@@ -19,7 +19,7 @@ from skeleton_of_thought.serve.listening import is_loopback, is_loopback_address
 from skeleton_of_thought.serve.log import AccessLog
 from skeleton_of_thought.serve.settings import ServeSettings
 
-__all__ = ["Sending", "client_headers", "middleware"]
+__all__ = ["Sending", "client_headers", "middleware", "refusing"]
 
 _PASSED_ON = frozenset({"traceparent", "tracestate", "x-request-id", "x-session-id"})
 """The headers of a caller that may reach the model's server: those that join traces, and that keep a session on one
@@ -116,6 +116,15 @@ class Sending:
             await self({"type": "http.response.body", "body": body})
         elif self._events and not self._ended:
             await self({"type": "http.response.body", "body": event_stream_error(error)})
+
+
+def refusing(error: ServeError) -> ASGIApp:
+    """An ASGI application that answers every request with an error, and logs it."""
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await Sending(send).fail(error)
+
+    return AccessLog(refuse)
 
 
 class _Origins:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from skeleton_of_thought.serve.access import Sending
+from skeleton_of_thought.serve.access import refusing
 from skeleton_of_thought.serve.chunks import json_bytes
 from skeleton_of_thought.serve.errors import ServeError
-from skeleton_of_thought.serve.log import AccessLog
-
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
 
 __all__ = ["BoundedProtocol"]
 
@@ -39,14 +35,14 @@ def _no_request() -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    """ASGI application of a connection past the bound."""
-    text = "The server has too many connections: end some, or try again later."
-    await Sending(send).fail(ServeError(text, 503, "server_error", code="too_many_connections", retry_after=1))
-
-
 _NO_REQUEST = _no_request()
-_REFUSING = AccessLog(_refuse)
+_FULL = ServeError(
+    "The server has too many connections: end some, or try again later.",
+    503,
+    "server_error",
+    code="too_many_connections",
+    retry_after=1,
+)
 
 
 class BoundedProtocol(_Base):  # type: ignore[misc]
@@ -75,7 +71,7 @@ class BoundedProtocol(_Base):  # type: ignore[misc]
             return
         if past > 0:
             # Not at once: a client that is still sending its request when the connection ends does not see an error.
-            self.app = _REFUSING
+            self.app = refusing(_FULL)
         self._sending = self._later(_TO_SEND if past <= 0 else _TO_BE_TOLD, transport.close)
 
     def send_400_response(self, msg: str) -> None:

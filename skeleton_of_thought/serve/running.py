@@ -24,12 +24,12 @@ from skeleton_of_thought._cli.interrupts import exit_at_once
 from skeleton_of_thought._cli.models import ModelSpec
 from skeleton_of_thought.drive import GRACE
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.serve.access import Sending
+from skeleton_of_thought.serve.access import Sending, refusing
 from skeleton_of_thought.serve.config_file import NAME
 from skeleton_of_thought.serve.errors import ServeError, stopping
 from skeleton_of_thought.serve.limits import CallLimit
 from skeleton_of_thought.serve.listening import bind, is_loopback, url_of
-from skeleton_of_thought.serve.log import AccessLog, log_loop_error, log_to_stderr
+from skeleton_of_thought.serve.log import log_loop_error, log_to_stderr
 from skeleton_of_thought.serve.metrics import Metrics
 from skeleton_of_thought.serve.protocol import BoundedProtocol
 from skeleton_of_thought.serve.settings import SUFFIX, ModelSettings, ServeSettings
@@ -230,11 +230,6 @@ async def serve_app(
     return 128 + server.signal if draining.cut and server.signal is not None else 0
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
-    """ASGI application: 503 to any request."""
-    await Sending(send).fail(stopping())
-
-
 class _Draining:
     """ASGI application: another one, with its requests counted; once it closes, new ones get 503.
 
@@ -249,7 +244,7 @@ class _Draining:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.closing = self.cut = False
-        self._refusing = AccessLog(_refuse)
+        self._refusing = refusing(stopping())
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
