@@ -237,6 +237,10 @@ async def test_an_error_in_mid_stream_is_told_and_counted_as_one(serve, body):
         ({"stop": 7}, "stop"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        *(
+            ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": odd}, "tool_choice")
+            for odd in (7, "f", [], {"type": "allowed_tools"}, {"function": {"name": 7}}, {"function": "f"})
+        ),
         ({"messages": [{"role": "nobody", "content": "x"}]}, None),
     ],
 )

@@ -140,11 +140,19 @@ def _fields(chat: Any) -> dict[str, str]:
     return own if limit is None else {**own, "max_tokens": limit}
 
 
-def _choice(given: Any) -> Any:
-    """OpenAI's `tool_choice` in the words of LangChain, which all its providers know."""
-    if isinstance(given, Mapping) and isinstance(function := given.get("function"), Mapping):
-        return function.get("name")
-    return "any" if given == "required" else given
+_CHOICES = {None: None, "auto": "auto", "none": "none", "required": "any", "any": "any"}
+"""The words of OpenAI's `tool_choice`, and those of LangChain, which all its providers know."""
+
+
+def _choice(given: Any) -> str | None:
+    """OpenAI's `tool_choice` for LangChain."""
+    function = given.get("function") if isinstance(given, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if isinstance(name, str):
+        return name
+    if not isinstance(given, str | None) or given not in _CHOICES:
+        refuse("tool_choice", 'has to be "auto", "none", "required" or {"type": "function", "function": {"name": ...}}')
+    return _CHOICES[given]
 
 
 async def _read(chunks: AsyncIterator[Any], end: ReplyEnd) -> Pieces:
