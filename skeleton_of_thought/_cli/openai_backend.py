@@ -165,9 +165,9 @@ class ChatCompletions:
             )
         given = {name: value for name, value in settings.items() if value is not None}
         try:
+            own = {} if http_client is None else {"http_client": http_client()}
             # Few other servers want a key, but the SDK always does.
-            own = None if http_client is None else http_client()
-            client = openai.AsyncOpenAI(api_key=key or _NO_KEY, base_url=url, http_client=own)
+            client = openai.AsyncOpenAI(api_key=key or _NO_KEY, base_url=url, **own)
         except Exception as error:
             # Of httpx, or of httpx2 since version 3 of the SDK.
             if type(error).__name__ != "InvalidURL":

