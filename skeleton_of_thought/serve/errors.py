@@ -125,7 +125,8 @@ def explained(error: BaseException, upstream: Upstream) -> ServeError:
         return ServeError(message, 503, "server_error", code="server_stopping")
     if isinstance(cause, ReplyError):
         return ServeError(message, 502, "upstream_error", code=cause.finish_reason)
-    if isinstance(cause, TimeoutError):
+    # The clients of models have errors of their own, such as openai.APITimeoutError and httpx.ReadTimeout.
+    if any("Timeout" in base.__name__ for base in type(cause).__mro__):
         return ServeError(message, 504, "upstream_error", code="timeout")
     status = getattr(cause, "status_code", None)
     if isinstance(status, int) and status in _CALLER and status not in _NOT_THE_CALLERS:

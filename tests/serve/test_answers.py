@@ -38,6 +38,10 @@ class Refused(Exception):
         self.status_code, self.code = status, code
 
 
+class ReadTimeout(Exception):
+    """An error of a client of a server, by its name."""
+
+
 def quick(**changes):
     """The default settings without a pause before a second attempt."""
     return Settings(**{"on_point_error": "placeholder", "backoff": 0.0, **changes})
@@ -144,6 +148,8 @@ def point_error(cause: Exception) -> PointError:
         (Refused(429), 429, "rate_limit_error"),
         (TimeoutError(), 504, "upstream_error"),
         (PointTimeout("late"), 504, "upstream_error"),
+        (ReadTimeout("late"), 504, "upstream_error"),
+        (point_error(ReadTimeout("late")), 504, "upstream_error"),
         (InvalidInput("bad"), 400, "invalid_request_error"),
         (PromptTooLong("long"), 400, "invalid_request_error"),
         (ReplyError("empty"), 502, "upstream_error"),
