@@ -155,7 +155,7 @@ class PointsAnswer:
             _warn_of_failed_points(last.answer)
             return last.answer
         if last is None:
-            raise ServeError("The answer has no end.", 500, "server_error")
+            raise ServeError("The answer ended without a result.", 500, "server_error")
         raise explained(last.error, self._model.upstream) from last.error
 
     def _open(self, call: Call, _: int) -> AsyncIterator[str | Reply]:

@@ -96,8 +96,7 @@ def timed_out(seconds: float) -> ServeError:
 
 
 def server_failed() -> ServeError:
-    """The error of a request in which the server itself failed. It has no text of that error, which may quote a
-    question or an answer."""
+    """The error of a request in which the server itself failed; the text of that failure may quote a question."""
     return ServeError("The server failed; its log says more.", 500, "server_error")
 
 
@@ -148,7 +147,7 @@ def _rate_limited(error: BaseException, message: str) -> ServeError | None:
 
 def _code(error: BaseException) -> str | None:
     code = getattr(error, "code", None)
-    return code if isinstance(code, str) else None
+    return code[:100] if isinstance(code, str) else None
 
 
 def without_key(text: str, key: str | None) -> str:

@@ -188,6 +188,8 @@ def test_an_error_tells_the_point_the_code_and_the_time_to_wait_but_no_login():
     assert "Point 2" in str(told)
     assert "secret" not in str(told)
     assert explained(Refused(400, "context_length_exceeded"), ScriptedUpstream()).code == "context_length_exceeded"
+    long = explained(Refused(400, "x" * 10_000), ScriptedUpstream())
+    assert len(json.dumps(long.to_dict())) < 1000
     limited = Refused(429)
     limited.retry_after = 3.2
     assert explained(limited, ScriptedUpstream()).retry_after == 3
@@ -384,6 +386,8 @@ async def test_an_error_in_mid_stream_tells_a_page_what_failed(serve, upstream, 
 
 
 async def test_a_rate_limit_of_the_model_is_told_with_its_time(serve, upstream, body):
+    long = explained(Refused(400, "x" * 10_000), ScriptedUpstream())
+    assert len(json.dumps(long.to_dict())) < 1000
     limited = Refused(429)
     limited.retry_after = 500.0  # longer than the flow waits
     upstream.script["skeleton"] = [limited]
