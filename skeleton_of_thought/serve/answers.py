@@ -56,12 +56,13 @@ class ServedModel:
         """Whether a request is answered through a skeleton."""
         router = request.sot.router or self.settings.router
         by = "by the request" if request.sot.router else "in the settings of the server"
+        # A client that sets our fields does so for a question.
+        if request.sot.router is None and is_side_task(request):
+            return RouteDecision(False, reason="a side task of the client, by its words")
         if router == "always":
             return RouteDecision(True, reason=f"always, {by}")
         if router == "never":
             return RouteDecision(False, reason=f"never, {by}")
-        if is_side_task(request):
-            return RouteDecision(False, reason="a side task of the client, by its words")
         # The embedded router needs no call.
         return decide_at_once(self._router, conversation) or RouteDecision(False, reason="the router gave no decision")
 

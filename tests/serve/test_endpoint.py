@@ -138,10 +138,10 @@ SIDE_TASKS = [
 ]
 
 
-def uses_skeleton(*messages, **sot):
+def uses_skeleton(*messages, of_model="auto", **sot):
     """Whether messages of a user and an assistant in turns get an answer by points."""
     turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant") * 2, messages, strict=False)]
-    model = ServedModel(ModelSettings("m"), ScriptedUpstream(), 32)
+    model = ServedModel(ModelSettings("m", router=of_model), ScriptedUpstream(), 32)
     request = ChatRequest({"model": "m-sot", "messages": turns}, SotOptions(**sot))
     return model.decide(request, model.conversation(request)).use_skeleton
 
@@ -152,6 +152,11 @@ def test_a_client_s_own_tasks_go_direct_without_a_header_too(task):
     assert not uses_skeleton(SUITED, answer, task)
     assert not uses_skeleton(f"{task}\n\nUser: {SUITED}\nAssistant: {answer}")
     assert uses_skeleton(SUITED, answer, task, router="always")
+
+
+def test_such_tasks_go_direct_where_the_server_takes_all_questions_for_points():
+    assert uses_skeleton("What is two plus two?", of_model="always")
+    assert not uses_skeleton(SUITED, "It is cheap.", "Suggest three follow-up questions.", of_model="always")
 
 
 @pytest.mark.parametrize(
