@@ -38,7 +38,7 @@ TARGETS = {
     "direct: ms more to the first byte": 5.0,
     "direct: tokens per second, % less": 3.0,
     "points: % over skeleton + slowest point": 3.0,
-    "soak: % more memory in the second half": 1.0,
+    "soak: % more memory in the second half": 2.0,  # it goes up and down by 1 % at rest; objects do not
     "soak: % more objects in the second half": 0.5,
 }
 
