@@ -23,8 +23,8 @@ from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.types import Answer, Usage
 
 __all__ = [
-    "DONE",
     "KEEP_ALIVE",
+    "Chunks",
     "Completion",
     "CompletionChunks",
     "event_stream",
@@ -115,7 +115,36 @@ class Completion:
         }
 
 
-class CompletionChunks:
+class Chunks:
+    """The stream of a completion: its chunks, from the first one to the end.
+
+    Args:
+        completion: What all chunks have in common.
+        include_usage: Whether a chunk with the usage ends the stream.
+    """
+
+    def __init__(self, completion: Completion, *, include_usage: bool) -> None:
+        self._head = completion.head("chat.completion.chunk")
+        if include_usage:
+            self._head["usage"] = None
+        self._include_usage = include_usage
+
+    def first(self) -> bytes:
+        """The chunk that opens the stream."""
+        return self.chunk({"role": "assistant", "content": ""})
+
+    def chunk(self, delta: Mapping[str, Any], reason: str | None = None, sot: Mapping[str, Any] | None = None) -> bytes:
+        """A chunk with more of the message; with a `reason`, the last one of it."""
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
+        chunk = {**self._head, "choices": [choice]}
+        return event_stream(chunk if sot is None else {**chunk, "sot": sot})
+
+    def end(self, usage: Mapping[str, Any] | None) -> bytes:
+        """What follows the last chunk of the message."""
+        return event_stream({**self._head, "choices": [], "usage": usage}) + DONE if self._include_usage else DONE
+
+
+class CompletionChunks(Chunks):
     """The stream of a completion by points: events of its answer to bytes.
 
     Args:
@@ -133,14 +162,8 @@ class CompletionChunks:
         show_skeleton: bool = False,
         events: bool = False,
     ) -> None:
-        self._head = completion.head("chat.completion.chunk")
-        if include_usage:
-            self._head["usage"] = None
-        self._include_usage, self._show_skeleton, self._events = include_usage, show_skeleton, events
-
-    def first(self) -> bytes:
-        """The chunk that opens the stream."""
-        return self._chunk({"role": "assistant", "content": ""})
+        super().__init__(completion, include_usage=include_usage)
+        self._show_skeleton, self._events = show_skeleton, events
 
     def read(self, event: Event, at: float) -> bytes:
         """The chunks that an event makes; none for most of them.
@@ -161,7 +184,7 @@ class CompletionChunks:
             delta["reasoning_content"] = "\n"
         if not delta and not self._events:
             return b""
-        return self._chunk(delta, sot=self._told(event, at))
+        return self.chunk(delta, sot=self._told(event, at))
 
     def failed(self, error: ServeError, event: AnswerFailed, at: float) -> bytes:
         """The error that ends the stream."""
@@ -169,20 +192,11 @@ class CompletionChunks:
         return event_stream(error.to_dict() if told is None else {**error.to_dict(), "sot": told})
 
     def _end(self, event: AnswerDone, at: float) -> bytes:
-        ends = [self._chunk({}, finish_reason(event.answer), self._told(event, at))]
-        if self._include_usage:
-            ends.append(event_stream({**self._head, "choices": [], "usage": _usage(event.answer)}))
-        return b"".join([*ends, DONE])
+        last = self.chunk({}, finish_reason(event.answer), self._told(event, at))
+        return last + self.end(_usage(event.answer))
 
     def _told(self, event: Event, at: float) -> dict[str, Any] | None:
         return _told(event, at) if self._events else None
-
-    def _chunk(
-        self, delta: Mapping[str, Any], reason: str | None = None, sot: Mapping[str, Any] | None = None
-    ) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        chunk = {**self._head, "choices": [choice]}
-        return event_stream(chunk if sot is None else {**chunk, "sot": sot})
 
 
 def _told(event: Event, at: float) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from skeleton_of_thought.adapters.finish_reasons import FINISH_REASONS
 from skeleton_of_thought.adapters.replies import aclose_stream, aclosing_stream
-from skeleton_of_thought.serve.chunks import DONE, Completion, event_stream, json_bytes, usage_dict
+from skeleton_of_thought.serve.chunks import Chunks, Completion, json_bytes, usage_dict
 from skeleton_of_thought.serve.requests import ChatRequest
 from skeleton_of_thought.serve.upstream import Passed
 from skeleton_of_thought.types import Usage
@@ -128,15 +128,8 @@ def streamed(pieces: Pieces, request: ChatRequest, *, close: Callable[[], Awaita
 
 async def _chunks(pieces: Pieces, request: ChatRequest) -> AsyncIterator[bytes]:
     reply = _Reply()
-    head = Completion(request.model).head("chat.completion.chunk")
-    if request.include_usage:
-        head["usage"] = None
-
-    def chunk(delta: Mapping[str, Any], reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return event_stream({**head, "choices": [choice]})
-
-    yield chunk({"role": "assistant", "content": ""})
+    chunks = Chunks(Completion(request.model), include_usage=request.include_usage)
+    yield chunks.first()
     async with aclosing_stream(pieces):
         async for piece in pieces:
             reply.add(piece)
@@ -144,11 +137,9 @@ async def _chunks(pieces: Pieces, request: ChatRequest) -> AsyncIterator[bytes]:
                 continue
             delta = {"content": piece.text, "reasoning_content": piece.reasoning, "tool_calls": list(piece.calls)}
             if given := {name: value for name, value in delta.items() if value}:
-                yield chunk(given)
-    yield chunk({}, reply.finish_reason)
-    if request.include_usage:
-        yield event_stream({**head, "choices": [], "usage": reply.usage()})
-    yield DONE
+                yield chunks.chunk(given)
+    yield chunks.chunk({}, reply.finish_reason)
+    yield chunks.end(reply.usage())
 
 
 class _Body:
