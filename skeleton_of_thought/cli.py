@@ -15,8 +15,6 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from skeleton_of_thought._cli.backend import ModelBackend
@@ -24,12 +22,11 @@ from skeleton_of_thought._cli.comparison import compare, warm_up
 from skeleton_of_thought._cli.cpu_load import CpuMeter
 from skeleton_of_thought._cli.diagnostics import as_line, as_options, explain, one_line, shortcomings
 from skeleton_of_thought._cli.interrupts import INTERRUPTED, main_thread_woken
-from skeleton_of_thought._cli.models import ModelSpec, load_backend
 from skeleton_of_thought._cli.options import parse, parser
 from skeleton_of_thought._cli.output import OutputFile
 from skeleton_of_thought._cli.report import comparison_lines, figures, measurements, statistics
+from skeleton_of_thought._cli.run_settings import AnswerOptions, check_raw, system_of, warn_if_slow
 from skeleton_of_thought._cli.streams import (
-    as_utf8,
     command_streams,
     is_piped,
     question_of,
@@ -41,12 +38,10 @@ from skeleton_of_thought.drive import GRACE
 from skeleton_of_thought.errors import InvalidInput, PointError, SotError, install_line
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow
-from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Conversation
 
 if TYPE_CHECKING:
-    from skeleton_of_thought.routers.base import AnyRouter
+    pass
 
 __all__ = ["main"]
 
@@ -144,119 +139,14 @@ def _signals_unwind() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-# --- from options to values -------------------------------------------------------------------------
-
-
-def _settings(args: Namespace) -> Settings:
-    return Settings(
-        max_points=args.max_points,
-        eager=args.eager,
-        on_point_error=args.on_point_error,
-        max_retries=args.retries,
-        point_timeout=args.point_timeout,
-        point_words=args.words,
-        join=args.join,
-        merge=args.merge,
-    )
-
-
-def _system(args: Namespace) -> str | None:
-    return None if args.system is None else as_utf8(args.system, "The system message")
-
-
-def _model(args: Namespace) -> ModelSpec:
-    try:
-        return ModelSpec.parse(args.model)
-    except InvalidInput as error:
-        setting = args.defaults.settings.get("model")
-        if setting is None or setting.value != args.model:
-            raise
-        raise InvalidInput(f"{setting.origin}: {error}") from error
-
-
-def _check_raw(args: Namespace) -> None:
-    """Refuses what a text without a chat around it cannot have."""
-    if not getattr(args, "raw", False):
-        return
-    if args.compare:
-        raise InvalidInput("--raw goes without --compare, which needs a skeleton.")
-    for name in ("system", "prompts", "merge"):
-        setting = args.defaults.settings.get(name)
-        if getattr(args, name) and (setting is None or setting.value != getattr(args, name)):
-            raise InvalidInput(f"--raw goes without --{name}: the model gets the question's text alone.")
-    args.system, args.prompts, args.merge = None, None, False
-    if _model(args).source != "local":
-        raise InvalidInput("--raw is for local models: servers put every question into a chat.")
-
-
-def _router(args: Namespace) -> AnyRouter | None:
-    """The router of `sot ask` and `sot chat`; None for a skeleton in every case. Imports it only if it is used."""
-    if getattr(args, "raw", False):
-        return lambda question: False
-    if getattr(args, "compare", False) or not args.router:
-        return None
-    from skeleton_of_thought.routers.auto import AutoRouter, as_router
-    from skeleton_of_thought.routers.cost import CostGuard
-    from skeleton_of_thought.routers.embedded import EmbeddedRouter
-
-    guard = CostGuard(max_points=args.max_points)
-    if args.threshold is None:
-        return as_router("auto", guard=guard)
-    return AutoRouter(EmbeddedRouter(args.threshold), guard=guard)
-
-
-@dataclass(frozen=True)
-class _AnswerOptions:
-    """The options that can be checked before a model is loaded."""
-
-    settings: Settings
-    prompts: PromptSet
-    model: ModelSpec
-
-    @classmethod
-    def of(cls, args: Namespace) -> _AnswerOptions:
-        settings = _settings(args)
-        prompts = PromptSet() if args.prompts is None else PromptSet.from_json(args.prompts)
-        return cls(settings, prompts, _model(args))
-
-    def load(self, args: Namespace) -> ModelBackend:
-        return load_backend(
-            self.model,
-            temperature=args.temperature,
-            seed=args.seed,
-            max_tokens=args.max_tokens,
-            prefill=args.prefill,
-            raw=getattr(args, "raw", False),
-            quiet=args.quiet,
-        )
-
-    def flows(
-        self, args: Namespace, backend: ModelBackend, *, live: bool = True
-    ) -> Callable[[Conversation], AnswerFlow]:
-        """A function that makes the flow for a conversation; all its flows share one router."""
-        return partial(
-            backend.flow,
-            settings=self.settings,
-            prompts=self.prompts,
-            router=_router(args),
-            max_concurrency=args.max_concurrency,
-            live=live,
-        )
-
-
-def _warn_if_slow(backend: ModelBackend, args: Namespace) -> None:
-    if not args.quiet and (reason := backend.notice()):
-        print(f"sot: this model's rows are not decoded in one batch: {as_line(reason)}", file=sys.stderr)
-
-
 # --- sot ask ----------------------------------------------------------------------------------------
 
 
 def _ask(args: Namespace, backend: ModelBackend | None) -> int:
-    _check_raw(args)
-    conversation = Conversation.of(question_of(args.question), system=_system(args))
+    check_raw(args)
+    conversation = Conversation.of(question_of(args.question), system=system_of(args))
     file = None if args.output is None else OutputFile.of(args.output, json=args.json)
-    options = _AnswerOptions.of(args)
+    options = AnswerOptions.of(args)
     backend = options.load(args) if backend is None else backend
     try:
         # With a file, the answer is written to its end even if nobody reads stdout any more.
@@ -294,12 +184,12 @@ def _view(args: Namespace, question: str) -> View:
 
 
 def _answer_in_view(
-    conversation: Conversation, options: _AnswerOptions, args: Namespace, backend: ModelBackend, view: View
+    conversation: Conversation, options: AnswerOptions, args: Namespace, backend: ModelBackend, view: View
 ) -> AnswerResult:
     """Answers the question, and compares the answer if the options say so."""
     # If nobody reads along, a point may be written again even after part of its text.
     new_flow = options.flows(args, backend, live=not isinstance(view, JsonView) or args.stream)
-    _warn_if_slow(backend, args)
+    warn_if_slow(backend, args)
     flow = new_flow(conversation)
     try:
         with view:
@@ -385,15 +275,15 @@ def _report(args: Namespace, view: View, result: AnswerResult, backend: ModelBac
 def _chat(args: Namespace, backend: ModelBackend | None) -> int:
     from skeleton_of_thought._cli.chat import Chat
 
-    options = _AnswerOptions.of(args)
+    options = AnswerOptions.of(args)
     backend = options.load(args) if backend is None else backend
     try:
-        _warn_if_slow(backend, args)
+        warn_if_slow(backend, args)
         chat = Chat(
             backend,
             new_flow=options.flows(args, backend),
             explain=lambda error: as_options(explain(error, backend.explain)),
-            system=_system(args),
+            system=system_of(args),
             quiet=args.quiet,
         )
         return chat.run()
@@ -405,6 +295,18 @@ def _serve(args: Namespace, _: ModelBackend | None) -> int:
     from skeleton_of_thought._cli.serve import serve
 
     return serve(args)
+
+
+def _eval(args: Namespace, backend: ModelBackend | None) -> int:
+    from skeleton_of_thought._cli.eval import run_eval
+
+    return run_eval(args, backend)
+
+
+def _batch(args: Namespace, backend: ModelBackend | None) -> int:
+    from skeleton_of_thought._cli.batch import run_batch
+
+    return run_batch(args, backend)
 
 
 def _route(args: Namespace, _: ModelBackend | None) -> int:
@@ -438,6 +340,8 @@ def _completion(args: Namespace, _: ModelBackend | None) -> int:
 _COMMANDS = {
     "chat": _chat,
     "serve": _serve,
+    "eval": _eval,
+    "batch": _batch,
     "route": _route,
     "train-router": _train,
     "config": _config,

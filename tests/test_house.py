@@ -58,7 +58,7 @@ LAYERS = [
 """The core, lowest first: a module imports from its own layer and those below only."""
 
 TOP = {
-    *("__init__", "__main__", "cli", "_cli", "local", "serve"),
+    *("__init__", "__main__", "cli", "_cli", "local", "serve", "evaluation", "ray"),
     *("routers.classifier", "adapters.adoption", "adapters.as_model", "adapters.engines"),
     *("adapters.reply_format", "adapters.tool_calls", "adapters.tool_use"),
 }

@@ -47,6 +47,8 @@ MACHINERY = {
     "skeleton_of_thought.pickling": "what this file tests",
     "skeleton_of_thought.together": "calls under way",
     "skeleton_of_thought.local": "models, batches and caches; the values among them are in LOCAL_VALUES",
+    "skeleton_of_thought.evaluation": "kept as JSON, which tests/evaluation reads back",
+    "skeleton_of_thought.ray": "engines of models",
     "skeleton_of_thought.serve": "a server's requests and answers under way",
     "skeleton_of_thought.routers.question": "read afresh from each question",
     "langchain_sot.calls": "calls under way",

@@ -8,19 +8,18 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from skeleton_of_thought._cli.answer_options import add_answer_options, add_call_options, add_model
 from skeleton_of_thought._cli.arguments import (
-    Choice,
     Flag,
     Formatter,
-    Fraction,
-    Number,
     Parser,
-    Threshold,
     Version,
 )
 from skeleton_of_thought._cli.backend import PREFILL
+from skeleton_of_thought._cli.batch_options import add_batch
 from skeleton_of_thought._cli.completion import SHELLS
 from skeleton_of_thought._cli.config import Defaults, Options, read_defaults, settable
+from skeleton_of_thought._cli.eval_options import add_eval
 from skeleton_of_thought._cli.help_texts import (
     ASK,
     ASK_EPILOG,
@@ -32,16 +31,14 @@ from skeleton_of_thought._cli.help_texts import (
     SERVE_EPILOG,
     USAGE,
 )
+from skeleton_of_thought._cli.router_options import add_route, add_router, add_train
 from skeleton_of_thought._cli.serve_options import add_served_models, add_server_options, has_config, typed
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.settings import Settings
 
 __all__ = ["parse", "parser", "served_options"]
 
 _ANSWERING = frozenset({"ask", "compare", "chat"})
 """The commands that answer questions, whose options may have defaults."""
-_DEFAULTS = Settings()
-_THRESHOLD = "the least score (0 to 1) that gets a skeleton"
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -145,7 +142,8 @@ def _commands(made: argparse.ArgumentParser) -> dict[str, Any]:
 
 
 def parser(*, serves: bool = True) -> argparse.ArgumentParser:
-    """The parser of the whole command; without `sot serve` if `serves` is false, since its options are many."""
+    """The parser of the whole command; without the commands for many questions and clients if `serves` is false,
+    since their options are many."""
     made = Parser(
         prog="sot",
         description="Skeleton-of-Thought: outline the answer, write all points in parallel.",
@@ -158,8 +156,10 @@ def parser(*, serves: bool = True) -> argparse.ArgumentParser:
     _add_chat(commands)
     if serves:
         _add_serve(commands)
-    _add_route(commands)
-    _add_train(commands)
+        add_eval(commands)
+        add_batch(commands)
+    add_route(commands)
+    add_train(commands)
     _add_config(commands)
     _add_completion(commands)
     return made
@@ -187,17 +187,17 @@ def _add_ask(commands: Any) -> None:
     )
     for command in (ask, compare):
         _add_question(command)
-        _add_model(command)
+        add_model(command)
         _add_output(command)
-        _add_answer_options(command)
-        _add_call_options(command)
+        add_answer_options(command)
+        add_call_options(command)
     ask.add_argument(
         "--raw",
         action="store_true",
         help="let a local model continue the question's text as it is, without a chat, a system message or a skeleton",
     )
     ask.add_argument("--compare", action="store_true", help="answer again without a skeleton, and compare")
-    _add_router(ask)
+    add_router(ask)
     compare.set_defaults(compare=True, router=False, threshold=None)
 
 
@@ -212,13 +212,13 @@ def _add_chat(commands: Any) -> None:
         epilog=ASK_EPILOG.format(examples=CHAT_EXAMPLES),
         formatter_class=Formatter,
     )
-    _add_model(chat)
+    add_model(chat)
     chat.add_argument_group("output").add_argument(
         "--quiet", "-q", action=Flag, default=False, help="no figures and no progress messages"
     )
-    _add_answer_options(chat)
-    _add_call_options(chat)
-    _add_router(chat)
+    add_answer_options(chat)
+    add_call_options(chat)
+    add_router(chat)
 
 
 def _add_serve(commands: Any) -> argparse.ArgumentParser:
@@ -233,8 +233,8 @@ def _add_serve(commands: Any) -> argparse.ArgumentParser:
     )
     add_served_models(serve)
     add_server_options(serve)
-    _add_answer_options(serve, sampling=False)
-    _add_call_options(serve)
+    add_answer_options(serve, sampling=False)
+    add_call_options(serve)
     serve.set_defaults(on_point_error="placeholder")
     return serve
 
@@ -275,81 +275,12 @@ def _add_completion(commands: Any) -> None:
     completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help="%(choices)s")
 
 
-def _add_router(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("router", "The model answers directly if a list of points would be a bad answer.")
-    add = group.add_mutually_exclusive_group().add_argument
-    add("--router", action=Flag, default=True, help="always make a skeleton, as --compare does")
-    add("--threshold", action=Threshold, type=Fraction(), metavar="T", help=_THRESHOLD)
-
-
-def _add_route(commands: Any) -> None:
-    parser = commands.add_parser(
-        "route",
-        help="tell whether a question would get a skeleton",
-        description="Tell whether a question would get a skeleton. No language model is asked.",
-    )
-    add = parser.add_argument
-    add("question", nargs="*", metavar="QUESTION", help="the question; - stands for standard input")
-    add("--system", metavar="TEXT", help="a system message, which the router reads, too")
-    add("--json", action="store_true", help="print the decision as one JSON object")
-    add("--csv", metavar="FILE", help="decide every row of a CSV file (- for standard input), and print CSV")
-    add("--column", metavar="NAME", default="question", help="the column of the questions (default: %(default)s)")
-    add("--threshold", type=Fraction(), metavar="T", help=_THRESHOLD)
-    add("--no-gate", dest="gate", action="store_false", help="ask the router only, without the rules before it")
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument("--weights", metavar="FILE", help="weights that train-router --embedded wrote")
-    weights.add_argument("--model", metavar="MODEL", help="a Hugging Face sequence classification model")
-
-
-def _add_train(commands: Any) -> None:
-    parser = commands.add_parser(
-        "train-router",
-        help="train a router on labelled questions",
-        description="Train a router on CSV files with the columns label and question. A label of 1 marks a question "
-        "whose answer is a list of independent points. Prints a report as JSON.",
-    )
-    add = parser.add_argument
-    add("--data", action="append", required=True, metavar="CSV", help="labelled questions; may be repeated")
-    add("--out", required=True, metavar="PATH", help="the file of weights, or the directory of the model")
-    add("--test", metavar="CSV", help="labelled questions for a test, not for training")
-    add("--embedded", action="store_true", help="train the small embedded router; needs no extra")
-    add("--base", metavar="MODEL", help="train this Hugging Face encoder (hub id or directory)")
-    add("--seed", type=Number(int, 0), default=0, metavar="N", help="default: %(default)s")
-    add("--json", action="store_true", help="print the report in one line")
-    add = parser.add_argument_group("with --base").add_argument
-    add("--epochs", type=Number(int, 1), default=6, metavar="N", help="the most epochs (default: %(default)s)")
-    add("--batch-size", type=Number(int, 1), default=16, metavar="N", help="default: %(default)s")
-    add("--learning-rate", type=Number(float, 0), default=5e-5, metavar="X", help="default: %(default)s")
-    add(
-        "--max-length",
-        type=Number(int, 8),
-        default=128,
-        metavar="N",
-        help="the most tokens of a question (default: %(default)s)",
-    )
-
-
 def _add_question(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "question",
         nargs="*",
         metavar="QUESTION",
         help="the question; without one, standard input. A - stands for standard input, which is otherwise not read",
-    )
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--model", "-m", metavar="MODEL", help="the model, see below")
-    add("--system", metavar="TEXT", help="a system message")
-    add(
-        "--prefill",
-        type=Choice({True: "yes", False: "no"}),
-        choices=PREFILL,
-        metavar="{auto,yes,no}",
-        default="auto",
-        help="whether the model gets the start of its turns, which helps small models; yes if the server can continue "
-        "them. auto: for local models, and for llama.cpp, vLLM and SGLang (default: auto)",
     )
 
 
@@ -390,58 +321,4 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         default=False,
         against="stats",
         help="no figures and no progress messages",
-    )
-
-
-def _add_answer_options(parser: argparse.ArgumentParser, *, sampling: bool = True) -> None:
-    add = parser.add_argument_group("answer").add_argument
-    add("--max-points", type=Number(int, 1), metavar="N", default=_DEFAULTS.max_points, help="default: %(default)s")
-    add(
-        "--words",
-        type=Number(int, 1),
-        metavar="N",
-        default=_DEFAULTS.point_words,
-        help="the approximate words of a point (default: %(default)s)",
-    )
-    add(
-        "--eager",
-        action=Flag,
-        default=_DEFAULTS.eager,
-        help="start each point as soon as its line of the skeleton is complete",
-    )
-    add(
-        "--join",
-        choices=("numbered", "headings", "paragraphs"),
-        default=_DEFAULTS.join,
-        help="the form of the points: with number and title, under Markdown headings, or texts only "
-        "(default: %(default)s)",
-    )
-    add("--merge", action=Flag, default=_DEFAULTS.merge, help="rewrite the points as one text in a last call")
-    add("--prompts", metavar="FILE", help="prompts in the JSON format of the paper")
-    if sampling:  # clients of a server send it with each request
-        add(
-            "--temperature",
-            type=Number(float, 0),
-            metavar="T",
-            help="0 is greedy decoding, the default of local models",
-        )
-        add("--seed", type=Number(int, 0), metavar="N", help="makes sampling repeatable")
-    add("--max-tokens", type=Number(int, 1), metavar="N", help="the most tokens of a call")
-
-
-def _add_call_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("calls").add_argument
-    add("--max-concurrency", type=Number(int, 1), metavar="N", help="the most calls at a time")
-    add("--retries", type=Number(int, 0), metavar="N", default=_DEFAULTS.max_retries, help="default: %(default)s")
-    add(
-        "--point-timeout",
-        type=Number(float, 0, above=True),
-        metavar="SECONDS",
-        help="the longest time for one attempt at a point",
-    )
-    add(
-        "--on-point-error",
-        choices=("raise", "placeholder"),
-        default=_DEFAULTS.on_point_error,
-        help="whether a failed point ends the answer or becomes a placeholder (default: %(default)s)",
     )

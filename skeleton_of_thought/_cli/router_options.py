@@ -1,0 +1,69 @@
+"""The options of the router: whether questions get a skeleton, and the commands about that."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from skeleton_of_thought._cli.arguments import Flag, Fraction, Number, Threshold
+
+__all__ = ["add_route", "add_router", "add_train"]
+
+_THRESHOLD = "the least score (0 to 1) that gets a skeleton"
+
+
+def add_router(parser: argparse.ArgumentParser) -> None:
+    """Adds whether the router decides, to a command that answers."""
+    group = parser.add_argument_group("router", "The model answers directly if a list of points would be a bad answer.")
+    add = group.add_mutually_exclusive_group().add_argument
+    add("--router", action=Flag, default=True, help="always make a skeleton, as --compare does")
+    add("--threshold", action=Threshold, type=Fraction(), metavar="T", help=_THRESHOLD)
+
+
+def add_route(commands: Any) -> None:
+    """Adds `sot route`."""
+    parser = commands.add_parser(
+        "route",
+        help="tell whether a question would get a skeleton",
+        description="Tell whether a question would get a skeleton. No language model is asked.",
+    )
+    add = parser.add_argument
+    add("question", nargs="*", metavar="QUESTION", help="the question; - stands for standard input")
+    add("--system", metavar="TEXT", help="a system message, which the router reads, too")
+    add("--json", action="store_true", help="print the decision as one JSON object")
+    add("--csv", metavar="FILE", help="decide every row of a CSV file (- for standard input), and print CSV")
+    add("--column", metavar="NAME", default="question", help="the column of the questions (default: %(default)s)")
+    add("--threshold", type=Fraction(), metavar="T", help=_THRESHOLD)
+    add("--no-gate", dest="gate", action="store_false", help="ask the router only, without the rules before it")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--weights", metavar="FILE", help="weights that train-router --embedded wrote")
+    weights.add_argument("--model", metavar="MODEL", help="a Hugging Face sequence classification model")
+
+
+def add_train(commands: Any) -> None:
+    """Adds `sot train-router`."""
+    parser = commands.add_parser(
+        "train-router",
+        help="train a router on labelled questions",
+        description="Train a router on CSV files with the columns label and question. A label of 1 marks a question "
+        "whose answer is a list of independent points. Prints a report as JSON.",
+    )
+    add = parser.add_argument
+    add("--data", action="append", required=True, metavar="CSV", help="labelled questions; may be repeated")
+    add("--out", required=True, metavar="PATH", help="the file of weights, or the directory of the model")
+    add("--test", metavar="CSV", help="labelled questions for a test, not for training")
+    add("--embedded", action="store_true", help="train the small embedded router; needs no extra")
+    add("--base", metavar="MODEL", help="train this Hugging Face encoder (hub id or directory)")
+    add("--seed", type=Number(int, 0), default=0, metavar="N", help="default: %(default)s")
+    add("--json", action="store_true", help="print the report in one line")
+    add = parser.add_argument_group("with --base").add_argument
+    add("--epochs", type=Number(int, 1), default=6, metavar="N", help="the most epochs (default: %(default)s)")
+    add("--batch-size", type=Number(int, 1), default=16, metavar="N", help="default: %(default)s")
+    add("--learning-rate", type=Number(float, 0), default=5e-5, metavar="X", help="default: %(default)s")
+    add(
+        "--max-length",
+        type=Number(int, 8),
+        default=128,
+        metavar="N",
+        help="the most tokens of a question (default: %(default)s)",
+    )

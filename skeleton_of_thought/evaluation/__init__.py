@@ -1,0 +1,1 @@
+"""Whether Skeleton-of-Thought pays, on one's own model and questions."""

@@ -1,0 +1,1 @@
+"""Answers over a cluster: a callable class for Ray Data's `map_batches`."""
