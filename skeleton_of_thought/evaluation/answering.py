@@ -275,6 +275,8 @@ class AnswerOnce:
         max_concurrency: The most calls of an answer at a time.
         share: Makes the share of an answer in a budget of calls that many answers have together; None for no such
             budget.
+        live: Whether the text counts as read while it is written, as by people. If not, a point is written again even
+            if its text has begun, and the first text comes at the end.
         reset_cache: Whether each answer begins with the prefix cache as it is now (at the first answer), so that no
             way profits from the one before. Only for answers that run one after the other.
         plain: Turns Markdown into plain paragraphs.
@@ -291,6 +293,7 @@ class AnswerOnce:
         system: str | None = None,
         max_concurrency: int | None = None,
         share: Callable[[], Share] | None = None,
+        live: bool = True,
         reset_cache: bool = False,
         plain: Callable[[str], str] = plain_of,
         meter: Callable[[], Callable[[], str | None]] | None = None,
@@ -298,7 +301,7 @@ class AnswerOnce:
         self._backend, self._model = backend, without_secrets(model)
         self._settings, self._prompts, self._system = settings or Settings(), prompts or PromptSet(), system
         self._max_concurrency, self._share = max_concurrency, share
-        self._reset_cache, self._plain, self._meter = reset_cache, plain, meter
+        self._live, self._reset_cache, self._plain, self._meter = live, reset_cache, plain, meter
         self._reset: Callable[[], None] | None = None
         self._routers: dict[str, AnyRouter | None] = {}
         self._lock = threading.Lock()
@@ -360,7 +363,7 @@ class AnswerOnce:
             prompts=self._prompts,
             router=self._routers[job.way.name],
             max_concurrency=self._max_concurrency,
-            live=True,
+            live=self._live,
         )
 
     def _made(self, flow: AnswerFlow, log: CallLog) -> tuple[Answer | None, Exception | None]:

@@ -299,10 +299,14 @@ class _Run:
 
     def _keep(self, job: Job, row: Row) -> None:
         with self._lock:
-            self._journal.append(to_json(row))
-            self._rows.append(row)
-            self._progress.ends(job, row)
-            self._streak.check(row)
+            try:
+                self._journal.append(to_json(row))
+                self._rows.append(row)
+                self._progress.ends(job, row)
+                self._streak.check(row)
+            except BaseException:
+                self._over = True  # before any other thread takes a job
+                raise
 
 
 def _in_threads(run: _Run, number: int) -> None:
