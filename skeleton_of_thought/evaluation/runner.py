@@ -298,8 +298,8 @@ class _Run:
                 if self._streak.add(row):
                     raise SotError(
                         f"The last {SAME_FAILURES} answers failed with the same error, so no more are made. Nothing is "
-                        "lost: the same command goes on, and with --retry it makes the failed answers again. The error: "
-                        f"{row.error}"
+                        "lost: the same command goes on, and with --retry it makes the failed answers again. "
+                        f"The error: {row.error}"
                     )
             except BaseException:
                 self._over = True  # before any other thread takes a job
