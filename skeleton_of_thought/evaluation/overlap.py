@@ -6,19 +6,30 @@ import math
 import re
 import zlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from skeleton_of_thought.evaluation.rows import PointRow
 from skeleton_of_thought.text.words import plain, words_of
 
 __all__ = ["bare_words", "compression_ratio", "distinct", "distinct_n", "shared_trigrams", "similarity", "title_echo"]
 
+_SHORT = 32
+"""Characters of parts of a text whose words are kept."""
 _SET_OFF = r"[\W_]*{}[*_\s]*(?:[:.!?。：！？–—-]|\n|$)"
 """A title that stands alone before what follows it: "**Cost**: it is high", but not "Cost matters"."""
 
 
 def bare_words(text: str) -> list[str]:
     """The words of the text without case and punctuation; in scripts without spaces, its characters."""
-    return plain(words_of(text))
+    found: list[str] = []
+    for part in text.split():  # no word goes across white space, and most of them come again
+        found += _short(part) if len(part) <= _SHORT else plain(words_of(part))
+    return found
+
+
+@lru_cache(maxsize=1 << 15)
+def _short(part: str) -> tuple[str, ...]:
+    return tuple(plain(words_of(part)))
 
 
 def shared_trigrams(points: Iterable[str]) -> float | None:

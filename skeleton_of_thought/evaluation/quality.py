@@ -85,7 +85,7 @@ def quality(rows: Iterable[Row], way: str, base: str, *, vectors: Vectors | None
     """
     counted = [row for row in newest(rows) if row.ok and row.way in (way, base)]
     answers = [row for row in counted if row.way == way]
-    words = {row.text: bare_words(row.text) for row in counted}
+    words = {text: bare_words(text) for text in dict.fromkeys(row.text for row in counted)}
     points = [point for row in answers for point in row.points]
     texts = [point for point in points if _written(point)]
     sizes = [len(row.points) for row in answers if row.points]

@@ -89,6 +89,7 @@ class Speed(Part):
     Attributes:
         way: The way.
         base: The way it is compared to.
+        unpaired: Repeats of questions without a pair: an answer failed, or is missing.
         faster: Questions on which it was faster.
         faster_share: Their share of the questions.
         faster_interval: Wilson's interval of the share, at 95 %; None for fewer than two questions.
@@ -99,6 +100,7 @@ class Speed(Part):
 
     way: str
     base: str
+    unpaired: int
     faster: int
     faster_share: float | None
     faster_interval: list[float] | None
@@ -139,12 +141,11 @@ def newest(rows: Iterable[Row]) -> list[Row]:
 
     Ways keep the order in which they first come.
     """
+    rows = list(rows)
     by_key = _last(rows, lambda row: row.key)
     # A question whose settings changed has several keys.
     last = _last(by_key.values(), lambda row: (row.number, row.question, row.way, row.repeat))
-    places: dict[str, int] = {}
-    for row in last.values():
-        places.setdefault(row.way, len(places))
+    places = {way: place for place, way in enumerate(dict.fromkeys(row.way for row in rows))}
     return sorted(last.values(), key=lambda row: (row.number, row.question, row.repeat, places[row.way]))
 
 
@@ -164,7 +165,9 @@ def speed(rows: Iterable[Row], way: str, base: str = "normal") -> Speed:
         way: The name of the way.
         base: The name of the way to compare it to.
     """
+    rows = newest(rows)
     pairs = pairs_of(rows, way, base)
+    places = {(*_place(row), row.repeat) for row in rows if row.way in (way, base)}
     grouped: dict[Place, list[Pair]] = {}
     for pair in pairs:
         grouped.setdefault((pair[0].number, pair[0].question), []).append(pair)
@@ -176,6 +179,7 @@ def speed(rows: Iterable[Row], way: str, base: str = "normal") -> Speed:
         **_part(pairs),
         "way": way,
         "base": base,
+        "unpaired": len(places) - len(pairs),
         "faster": faster,
         "faster_share": faster / len(ratios) if ratios else None,
         "faster_interval": None if interval is None else list(interval),
