@@ -23,6 +23,7 @@ from skeleton_of_thought.evaluation.spending import Cost, Spending
 from skeleton_of_thought.evaluation.verdicts import FORMS, TIE, Form, Verdict, to_json
 from skeleton_of_thought.evaluation.ways import WAYS
 from skeleton_of_thought.evaluation.workers import work_in_threads
+from skeleton_of_thought.parsing.parser import without_reasoning
 from skeleton_of_thought.settings import Settings
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
 _BASE = "normal"
 _KEY_DIGITS = 20
 _LONGEST_REASON = 4000
+_LONGEST_END = 200
 _TRIES = 2
 _UNREAD = "the reply has no verdict that can be read"
 _SAME_TEXT = "Both answers have the same text."
@@ -235,13 +237,13 @@ class Judge:
             replies.append(reply)
             if reply.error_type not in ("", _NO_REPLY):
                 return _verdict(judgement, replies, error=reply.error)
-            place = read_verdict(reply.text) if reply.ok else None
+            text_of_reply = without_reasoning(reply.text)
+            place = read_verdict(text_of_reply) if reply.ok else None
             if place is not None:
                 winner = {"first": judgement.first, "second": judgement.second}.get(place, TIE)
-                return _verdict(judgement, replies, winner=winner, reason=reply.text)
-        last = replies[-1]
-        error = last.error or f"{_UNREAD}: {' '.join(last.text.split())[-200:]!r}"
-        return _verdict(judgement, replies, error=error, reason=last.text)
+                return _verdict(judgement, replies, winner=winner, reason=text_of_reply)
+        error = reply.error or f"{_UNREAD}: {' '.join(text_of_reply.split())[-_LONGEST_END:]!r}"
+        return _verdict(judgement, replies, error=error, reason=text_of_reply)
 
     def cancel(self) -> None:
         """Ends all calls at once, from any thread."""
