@@ -69,7 +69,7 @@ class EvalView:
         self._made += 1
         self._failed += failed
         self._done += not failed
-        self._show(always=self._made == self._total)
+        self._show()
 
     def end(self) -> None:
         """Ends the stage."""
