@@ -42,8 +42,8 @@ def compared(figures: Mapping[str, Any]) -> str:
     repeats = f", {figures['repeats']} times each" if figures["repeats"] > 1 else ""
     judged = f" The answers were compared in pairs, blind, by {_listed(judges)}." if judges else ""
     return (
-        f"{_count(figures['questions'], 'question')}, {_count(len(figures['ways']), 'way')} to answer{repeats}, with the "
-        f"same model and the same settings. {ways}. The order of the ways rotates from question to question.{judged}"
+        f"{_count(figures['questions'], 'question')}, {_count(len(figures['ways']), 'way')} to answer{repeats}, with "
+        f"the same model and the same settings. {ways}. The order of the ways rotates from question to question.{judged}"
     )
 
 
@@ -117,7 +117,7 @@ def limits(figures: Mapping[str, Any]) -> list[str]:
     if judges - {HUMAN}:
         said.append(
             "A judge is a model. Models prefer long texts, lists, the first place and their own style. Look at the "
-            "flips, at the verdicts on plain paragraphs and at the win rates at equal length before you trust a win rate."
+            "flips, at the verdicts on plain paragraphs and at the rates at equal length before you trust a win rate."
         )
     if HUMAN in judges:
         said.append("Those who voted may tell the ways apart by the form of the answers, though no name was shown.")
