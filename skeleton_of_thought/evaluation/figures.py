@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from skeleton_of_thought.evaluation.judged import Controlled, JudgedPair, controlled_of, judge_notes, judged_pairs
+from skeleton_of_thought.evaluation.judged import (
+    Controlled,
+    JudgedPair,
+    controlled_of,
+    judge_notes,
+    judged_pairs,
+    plain_data,
+)
 from skeleton_of_thought.evaluation.notes import Note, notes_of
 from skeleton_of_thought.evaluation.quality import Quality, quality
 from skeleton_of_thought.evaluation.rows import Row
@@ -138,7 +145,7 @@ def figures_of(
     )
     return {
         "version": 1,
-        "manifest": dict(manifest),
+        "manifest": plain_data(manifest),
         "ways": ways,
         "base": base,
         "questions": questions,

@@ -11,7 +11,7 @@ from skeleton_of_thought.evaluation.notes import Note
 from skeleton_of_thought.evaluation.rows import Row
 from skeleton_of_thought.evaluation.verdicts import HUMAN, Verdict
 
-__all__ = ["Controlled", "JudgedPair", "controlled_of", "judge_notes", "judged_pairs", "newest_verdicts"]
+__all__ = ["Controlled", "JudgedPair", "controlled_of", "judge_notes", "judged_pairs", "newest_verdicts", "plain_data"]
 
 JudgedPair: TypeAlias = dict[str, Any]
 """`"judge"`, `"form"`, `"a"`, `"b"`, the fields of `verdicts.Tally` (its rate is that of `a` against `b`), and
