@@ -9,7 +9,7 @@ from skeleton_of_thought.evaluation.verdicts import TIE, Verdict
 
 WAYS = ("normal", "sot", "auto")
 CATEGORIES = ("writing", "common-sense", "math $x$ | <b>")
-HOSTILE = "</script><script>document.title='run'</script> \u2028 \ud800 <!--data--> `x` | <img src=x onerror=alert(1)> é"
+HOSTILE = "</script><script>document.title='run'</script> \u2028 \ud800 <!--data--> `x` | <img onerror=alert(1)> é"
 MANIFEST: dict[str, Any] = {
     "version": 1,
     "kind": "eval",
