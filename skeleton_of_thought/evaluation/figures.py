@@ -133,7 +133,7 @@ def figures_of(
     repeats = max((row.repeat for row in counted), default=0)
     questions = len({(row.number, row.question) for row in counted})
     missing = _missing(manifest, ways, repeats, len(counted))
-    pairs = judged_pairs(judged)
+    pairs = judged_pairs(judged, base)
     notes = notes_of(
         counted,
         base=base,
@@ -158,10 +158,10 @@ def figures_of(
         "summary": summaries,
         "quality": qualities,
         "verdicts": pairs,
-        "controlled": controlled_of(counted, judged),
+        "controlled": controlled_of(counted, judged, base),
         "spent": _spent(rows, judged),
         "failed": [_failed(row) for row in counted if not row.ok],
-        "notes": [*notes, *judge_notes(pairs, judged, model=manifest.get("model"))],
+        "notes": [*notes, *judge_notes(pairs, model=manifest.get("model"))],
     }
 
 

@@ -6,6 +6,7 @@ import json
 import random
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from skeleton_of_thought.evaluation.figures import Figures, base_of, figures_of
 from skeleton_of_thought.evaluation.rows import PointRow, Row, from_json, to_json
+from skeleton_of_thought.evaluation.verdicts import HUMAN, Verdict
 
 WAYS = ("normal", "sot", "auto")
 CATEGORIES = ("writing", "math", "facts")
@@ -236,3 +238,76 @@ def test_similarity_stands_only_where_there_are_vectors():
     found = figures_of({}, rows, vectors={"aa": [1.0, 0.0], "bb": [1.0, 0.0], "cc": [0.0, 1.0]})
     assert found["quality"]["sot"]["similarity"] == pytest.approx(1 / 3)
     assert found["quality"]["normal"]["similarity"] is None
+
+
+def _verdicts(
+    judge: str, winner: Callable[[int, str], str], *, form: str = "written", questions: int = 12
+) -> list[Verdict]:
+    """Verdicts on both orders of each question; `winner` gets the question's number and the way that is shown first."""
+    return [
+        Verdict(
+            f"{judge} {form} {n} {first}",
+            n,
+            f"v{n}",
+            "normal",
+            "sot",
+            first,
+            form,
+            judge,
+            winner(n, first),
+            category=CATEGORIES[n % 3],
+            calls=1,
+            input_tokens=50,
+        )
+        for n in range(1, questions + 1)
+        for first in ("normal", "sot")
+    ]
+
+
+def test_verdicts_are_counted_by_judge_form_and_category(rows):
+    verdicts = [
+        *_verdicts("other", lambda n, first: "sot" if n % 3 else "normal"),
+        *_verdicts("other", lambda n, first: "tie", form="plain"),
+    ]
+    vote = Verdict("vote 1", 1, "v1", "normal", "sot", "", "written", HUMAN, "sot")
+    found = figures_of(MANIFEST, rows, verdicts, [vote, replace(vote, key="vote 2", number=2, winner="normal")])
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    written, plain, human = found["verdicts"]
+    assert [(each["judge"], each["form"], each["a"], each["b"]) for each in found["verdicts"]] == [
+        ("other", "written", "sot", "normal"),
+        ("other", "plain", "sot", "normal"),
+        (HUMAN, "written", "sot", "normal"),
+    ]
+    assert (written["wins"], written["losses"], written["rate"]) == (8, 4, pytest.approx(8 / 12))
+    assert {name: each["rate"] for name, each in written["by_category"].items()} == {
+        "math": 1,
+        "facts": 1,
+        "writing": 0,
+    }
+    assert len(written["by_question"]) == 12
+    assert "by_question" not in written["by_category"]["math"]
+    assert (plain["rate"], plain["ties"]) == (0.5, 12)
+    assert (human["questions"], human["rate"], human["by_category"]) == (2, 0.5, {})
+    assert found["spent"]["judge:other"]["calls"] == 48
+    assert "judge:human" not in found["spent"]
+
+
+def test_a_newer_verdict_on_the_same_pair_takes_the_place_of_the_old(rows):
+    old = _verdicts("other", lambda n, first: "normal")
+    new = [replace(each, key=f"{each.key} again", winner="sot") for each in old[:4]]
+    (found,) = figures_of(MANIFEST, rows, [*old, *new])["verdicts"]
+    assert (found["questions"], found["wins"], found["losses"]) == (12, 2, 10)
+
+
+def test_notes_say_what_weakens_the_verdicts(rows):
+    def texts(verdicts: list[Verdict]) -> list[tuple[str, str]]:
+        notes = figures_of(MANIFEST, rows, verdicts)["notes"]
+        return [(note["kind"], note["text"]) for note in notes if note["kind"] in ("judge", "unread")]
+
+    assert texts(_verdicts("other", lambda n, first: "sot" if n % 2 else "normal")) == []
+    ((kind, text),) = texts(_verdicts("scripted", lambda n, first: "sot" if n % 2 else "normal"))
+    assert (kind, "of its own" in text) == ("judge", True)
+    flips, place = texts(_verdicts("other", lambda n, first: first))
+    assert "in 12 of 12 comparisons" in flips[1]
+    assert "saw first in 100%" in place[1]
+    assert texts(_verdicts("other", lambda n, first: "" if n == 1 else "tie"))[0][0] == "unread"
