@@ -20,6 +20,7 @@ _WIDTH = 4.6
 """Inches of 72 units. Narrow, so that a telephone shows the letters in their size; a page may show it larger."""
 _MOST_WIN_RATES = 60
 _MOST_DOTS = 60
+_MOST_SECONDS = 1000
 _LABEL = 18
 _SMALL = 8.5
 
@@ -163,8 +164,9 @@ def _seconds(figures: Mapping[str, Any], rows: Sequence[Row]) -> Plot | None:
     for place, (way, seconds) in enumerate(shown.items()):
         colour = _colour(figures, way)
         # Beside each other by the golden section, so that no chance is needed to keep equal times apart.
-        beside = [place + ((number * 0.618) % 1 - 0.5) * 0.56 for number in range(len(seconds))]
-        axes.scatter(seconds, beside, s=7, color=colour, alpha=0.6, linewidths=0)
+        dots = seconds[:: 1 + len(seconds) // _MOST_SECONDS]
+        beside = [place + ((number * 0.618) % 1 - 0.5) * 0.56 for number in range(len(dots))]
+        axes.scatter(dots, beside, s=7, color=colour, alpha=0.6, linewidths=0)
         line = {"color": COLOURS["ink"], "linewidth": 0.9}
         axes.boxplot(
             [seconds],
@@ -262,9 +264,10 @@ def timelines(figures: Mapping[str, Any], rows: Sequence[Row]) -> list[Plot]:
     Only answers by a skeleton count: a direct answer has one call, and its speed-up is that of chance.
     """
     found = []
-    seconds = {(row.number, row.repeat): row.seconds for row in rows if row.ok and row.way == figures["base"]}
+    bases = [row for row in rows if row.ok and row.way == figures["base"]]
+    seconds = {(row.number, row.question, row.repeat): row.seconds for row in bases}
     for row in rows:
-        base = seconds.get((row.number, row.repeat))
+        base = seconds.get((row.number, row.question, row.repeat))
         if row.ok and row.way != figures["base"] and row.points and base and row.seconds > 0:
             found.append((base / row.seconds, row, base))
     if not found:
