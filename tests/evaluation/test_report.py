@@ -16,8 +16,10 @@ from skeleton_of_thought.errors import MissingExtra, SotError
 from skeleton_of_thought.evaluation.figures import figures_of
 from skeleton_of_thought.evaluation.report import check_plots, write_report
 from skeleton_of_thought.evaluation.report.markdown import markdown_of
-from skeleton_of_thought.evaluation.report.tables import number, tables_of, win_rates
+from skeleton_of_thought.evaluation.report.rates import win_rates
+from skeleton_of_thought.evaluation.report.tables import tables_of
 from skeleton_of_thought.evaluation.report.texts import headlines, limits
+from skeleton_of_thought.evaluation.report.wording import number
 from skeleton_of_thought.evaluation.verdicts import HUMAN
 
 PROMPT = "Compare <b>both</b>:\n````\n{question} {first} {second}"
@@ -193,11 +195,11 @@ def test_win_rates_are_those_of_the_other_way_against_the_base():
     whole, *categories = rates
     assert (whole.other, whole.category) == ("normal", "")
     # Of 20 questions one has no verdict; five show the first place; of the others a third goes to each outcome.
-    assert (whole.wins, whole.losses, whole.ties) == (5, 4, 10)
+    assert [whole.tally[kind] for kind in ("wins", "losses", "ties")] == [5, 4, 10]
     assert whole.rate == pytest.approx((5 + 10 / 2) / 19)
     low, high = whole.interval
     assert low < whole.rate < high
-    assert {each.category: each.wins for each in categories} == {"writing": 5, "common-sense": 0, "math $x$ | <b>": 0}
+    assert {each.category: each.tally["wins"] for each in categories} == {"writing": 5, "common-sense": 0, "math $x$ | <b>": 0}
 
 
 def test_the_headlines_say_what_the_intervals_hold():

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from skeleton_of_thought.evaluation.report import texts
-from skeleton_of_thought.evaluation.report.tables import Table, one_line, tables_of
+from skeleton_of_thought.evaluation.report.tables import Table, tables_of
+from skeleton_of_thought.evaluation.report.wording import one_line
 
 __all__ = ["markdown_of"]
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput, MissingExtra, is_missing
+from skeleton_of_thought.evaluation.report.rates import win_rates
 from skeleton_of_thought.evaluation.report.svg import COLOURS, SALT, inline
-from skeleton_of_thought.evaluation.report.tables import one_line, win_rates
+from skeleton_of_thought.evaluation.report.wording import one_line
 from skeleton_of_thought.evaluation.rows import Row
 from skeleton_of_thought.timeline import Timeline
 

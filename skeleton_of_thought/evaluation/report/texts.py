@@ -6,15 +6,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from skeleton_of_thought.evaluation.report.tables import (
-    WinRate,
-    form_words,
-    judge_words,
-    one_line,
-    share,
-    times,
-    win_rates,
-)
+from skeleton_of_thought.evaluation.report.rates import WinRate, win_rates
+from skeleton_of_thought.evaluation.report.wording import form_words, judge_words, one_line, share, times
 from skeleton_of_thought.evaluation.single_page import as_json
 from skeleton_of_thought.evaluation.verdicts import HUMAN
 
@@ -93,9 +86,22 @@ def _quality(figures: Mapping[str, Any]) -> Iterator[str]:
         if all(each.interval is not None and each.interval[0] <= 0.5 <= each.interval[1] for each in forms):
             holds = "interval holds" if len(forms) == 1 else "intervals hold"
             text += f" The {holds} 50 %: these verdicts do not show which is better."
+        text += _controlled(figures, forms[0])
         if pairs:
             text += f" With the order of the answers, {flips} of {pairs} verdicts changed the winner."
         yield text
+
+
+def _controlled(figures: Mapping[str, Any], of: WinRate) -> str:
+    kinds = {"length": "at equal length", "style": "in equal style"}
+    rates = [
+        f"{name} {share(each[kind]['rate'])} ({_interval(each[kind]['interval'], share).rstrip(', ')})"
+        for each in figures["controlled"]
+        if (each["judge"], each["a"], each["b"]) == (of.judge, of.way, of.other)
+        for kind, name in kinds.items()
+        if each[kind]["rate"] is not None
+    ]
+    return f" It would be {' and '.join(rates)}." if rates else ""
 
 
 def _rate(each: WinRate) -> str:
