@@ -39,6 +39,7 @@ def page_of(
     parts = {
         "title": as_text(texts.title(figures)),
         "compared": as_text(texts.compared(figures)),
+        "ways": _items(texts.ways(figures)),
         "headlines": _items(texts.headlines(figures)),
         "notes": "".join(_notes(figures)),
         "limits": _items(texts.limits(figures)),
