@@ -58,7 +58,8 @@ def page_of(
 
 
 def _items(sentences: Sequence[str]) -> str:
-    return "".join(f"<li>{as_text(sentence)}</li>" for sentence in sentences)
+    # No line begins with the sign of percent.
+    return "".join(f"<li>{as_text(sentence).replace(' %', '&nbsp;%')}</li>" for sentence in sentences)
 
 
 def _notes(figures: Mapping[str, Any]) -> Iterator[str]:

@@ -105,7 +105,7 @@ def _colour(figures: Mapping[str, Any], way: str) -> str:
 
 
 def _key(axes: Any, names: Iterable[str]) -> None:
-    columns = max(1, min(4, 40 // (6 + max(len(name) for name in names))))
+    columns = max(1, min(4, 70 // (6 + max(len(one_line(name, _LABEL)) for name in names))))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, fontsize=_SMALL, borderaxespad=0.2)
 
 
