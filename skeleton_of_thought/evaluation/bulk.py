@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -16,9 +17,18 @@ from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.types import Answer, Call
 
-__all__ = ["Ended", "answer_all"]
+__all__ = ["HOLD", "Ended", "Hold", "answer_all"]
 
 T = TypeVar("T")
+
+
+class Hold(enum.Enum):
+    """What an iterator of items gives instead of one while it wants no answer to begin."""
+
+    HOLD = "hold"
+
+
+HOLD = Hold.HOLD
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Ended(Generic[T]):
 
 
 def answer_all(
-    items: Iterable[T], new_flow: Callable[[T], AnswerFlow], open_call: Open, *, concurrency: int
+    items: Iterable[T | Hold], new_flow: Callable[[T], AnswerFlow], open_call: Open, *, concurrency: int
 ) -> Iterator[Ended[T]]:
     """Answers all items, in threads, with `concurrency` calls open over all answers wherever there is work for them.
 
@@ -52,7 +62,7 @@ def answer_all(
     nothing is kept of an answer that has ended. A server that limits its rate slows all answers down together.
 
     Args:
-        items: What to answer.
+        items: What to answer; `HOLD` for nothing until another answer has ended, of those that are in flight.
         new_flow: Makes the flow of an item. If it raises an error, that is how the item's answer ends.
         open_call: Opens a call, see `skeleton_of_thought.drive.run`.
         concurrency: The most calls that are open at any time.
@@ -81,7 +91,7 @@ class _Begun(Generic[T]):
 class _Intake(Board, Generic[T]):
     """A board that takes a new flow whenever it has room for a call and none is waiting."""
 
-    def __init__(self, items: Iterable[T], new_flow: Callable[[T], AnswerFlow], concurrency: int) -> None:
+    def __init__(self, items: Iterable[T | Hold], new_flow: Callable[[T], AnswerFlow], concurrency: int) -> None:
         # The board's own limit lets no call wait for room that the budget does not have.
         share = Share(Budget(concurrency), most=concurrency, shared=True)
         self._all: list[CallFlow] = []
@@ -89,13 +99,14 @@ class _Intake(Board, Generic[T]):
         self._items = iter(items)
         self._new_flow = new_flow
         self._most = concurrency
-        self._exhausted = False
+        self._exhausted = self._pausing = self._asks_again = False
         self._begun: dict[int, _Begun[T]] = {}
 
     def openings(self, now: float) -> list[tuple[Key, Call]]:
         """The calls that the driver opens now, those of new answers included."""
         openings = super().openings(now)
-        while not self._ready and not self._exhausted and len(self._open) + len(self._closing) < self._most:
+        self._pausing = self._asks_again = False
+        while not (self._ready or self._exhausted or self._pausing) and len(self._open) + len(self._closing) < self._most:
             self._take_one(now)
             openings += super().openings(now)
         for key, call in openings:
@@ -107,6 +118,11 @@ class _Intake(Board, Generic[T]):
             item = next(self._items)
         except StopIteration:
             self._exhausted = True
+            return
+        if isinstance(item, Hold):
+            if not self._begun:
+                raise RuntimeError("There is no answer in flight to wait for.")
+            self._pausing = True
             return
         index = len(self._all)
         self._begun[index] = _Begun(item, time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds"))
@@ -122,6 +138,7 @@ class _Intake(Board, Generic[T]):
     def end(self, index: int, event: Event) -> Ended[T]:
         """Forgets a flow whose last event this is."""
         self._all[index] = _NONE
+        self._asks_again = True
         begun = self._begun.pop(index)
         answer = event.answer if isinstance(event, AnswerDone) else None
         error = event.error if isinstance(event, AnswerFailed) else None
@@ -131,6 +148,10 @@ class _Intake(Board, Generic[T]):
     def is_direct(self, openings: Any) -> bool:
         """No call is made in the caller's thread, where it would hold up all others."""
         return False
+
+    def seconds_to_wait(self, now: float) -> float | None:
+        """No time if an answer has ended since the items were asked for more; its caller may now want another one."""
+        return 0.0 if self._asks_again and not self._exhausted else super().seconds_to_wait(now)
 
     @property
     def finished(self) -> bool:

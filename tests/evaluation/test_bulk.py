@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.evaluation.bulk import answer_all
+from skeleton_of_thought.evaluation.bulk import HOLD, Hold, answer_all
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Call, Conversation, Reply, RouteDecision
@@ -210,6 +210,23 @@ def test_leaving_ends_all_calls():
     assert streams
     assert all(stream.cancelled.is_set() for stream in streams)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("sot")]
+
+
+def test_items_may_hold_back_until_another_answer_has_ended():
+    ended: list[str] = []
+    most = 0
+
+    def items() -> Iterator[str | Hold]:
+        nonlocal most
+        for number, item in enumerate(questions(6)):
+            while number > len(ended):
+                yield HOLD
+            most = max(most, number + 1 - len(ended))
+            yield item
+
+    for each in answer_all(items(), by_points, Model(), concurrency=8):
+        ended.append(each.item)
+    assert (ended, most) == (questions(6), 1)
 
 
 def test_an_error_of_the_items_ends_all():
