@@ -51,11 +51,11 @@ def run_batch(args: Namespace, backend: ModelBackend | None) -> int:
         InvalidInput: The options or the questions cannot be used, or the folder is of another run.
         SotError: The model does not work, or the folder cannot be written.
     """
-    options = AnswerOptions.of(args)
-    budget = Budget() if args.budget is None else Budget.parse(args.budget)
     with contextlib.ExitStack() as stack:
         if backend is not None:
             stack.callback(backend.close)
+        options = AnswerOptions.of(args)
+        budget = Budget() if args.budget is None else Budget.parse(args.budget)
         batch = _Batch(args, options, model=backend.name if backend is not None else options.model.name or DEMO)
         folder = Path(args.out)
         manifest = batch.manifest().joined(folder)
@@ -265,8 +265,9 @@ class _Run:
         if row.error_type in _OF_THE_QUESTION:
             return
         self._last_error = row.error
-        self._streak = [] if row.ok else [*self._streak, f"{row.error_type}: {_VARYING.sub('#', row.error)}"]
-        if len(self._streak) >= SAME_FAILURES and len({*self._streak[-SAME_FAILURES:]}) == 1:
+        error = f"{row.error_type}: {_VARYING.sub('#', row.error)}"
+        self._streak = [] if row.ok else [*self._streak, error][-SAME_FAILURES:]
+        if len(self._streak) == SAME_FAILURES and len({*self._streak}) == 1:
             raise SotError(
                 f"The last {SAME_FAILURES} answers failed with the same error: {row.error} {self._so_far()}, and with "
                 "--retry it asks the failed ones again."
