@@ -346,7 +346,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, list[str]]:
 
 @pytest.mark.parametrize("router", ["always", "never"])
 def test_killed_at_half_and_run_again_it_makes_few_calls_more_than_one_pass(tmp_path, router):
-    count, calls = (60, 240) if router == "always" else (200, 200)
+    count, calls = (60, 240) if router == "always" else (100, 100)
     file, out = write(tmp_path / "in.txt", *numbered(count)), tmp_path / "out"
     options = ("--router", router, "--concurrency", "4", "-q")
     with CompletionServer() as server:
