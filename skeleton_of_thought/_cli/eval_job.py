@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from skeleton_of_thought._cli.backend import ModelBackend
 from skeleton_of_thought._cli.comparison import warm_up
@@ -38,6 +37,7 @@ def make_answers(
     jobs: Sequence[Job],
     args: Namespace,
     backend: ModelBackend,
+    *,
     records: Records,
     spending: Spending,
     view: EvalView,
@@ -64,7 +64,7 @@ def make_answers(
     if args.warm_up:
         warm_up(backend, view.note)
     done, total = done_and_total(answers, rows)
-    with _stage(view, "answers", total=total, done=done):
+    with view.stage("answers", total=total, done=done):
         run_all(
             jobs,
             AnswerOnce(
@@ -98,15 +98,6 @@ class _Shown(Progress):
 
     def ends(self, job: Job, row: Row) -> None:
         self._view.made(failed=not row.ok)
-
-
-@contextlib.contextmanager
-def _stage(view: EvalView, what: str, *, total: int, done: int) -> Iterator[None]:
-    view.begin(what, total=total, done=done)
-    try:
-        yield
-    finally:
-        view.end()
 
 
 def _meter() -> Callable[[], str | None]:

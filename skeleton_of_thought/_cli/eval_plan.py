@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.evaluation.demo import QUESTIONS
 from skeleton_of_thought.evaluation.figures import base_of
 from skeleton_of_thought.evaluation.journal import key_of, key_settings
-from skeleton_of_thought.evaluation.manifest import Manifest
+from skeleton_of_thought.evaluation.manifest import Manifest, now, safe_arguments
 from skeleton_of_thought.evaluation.questions import Question, digest, read_questions
 from skeleton_of_thought.evaluation.report import check_plots
 from skeleton_of_thought.evaluation.runner import Job, jobs_of
@@ -81,6 +82,7 @@ class EvalPlan:
         answers: The answers that are to be made; None if nothing is asked but judges.
         judging: How answers are judged; None for no judge.
         budget: What the command may spend.
+        pairs: The ways that judges and people compare, two at a time.
         votes: Files of votes to count.
         embeddings: The embedding model, if there is one.
     """
@@ -90,18 +92,14 @@ class EvalPlan:
     answers: Answers | None
     judging: Judging | None
     budget: Budget
+    pairs: Sequence[tuple[str, str]]
     votes: Sequence[str]
     embeddings: EmbeddingModel | None
 
-    @property
-    def ways(self) -> Sequence[str]:
-        """The names of all ways of the run."""
-        return self.manifest.ways
-
-    @property
-    def base(self) -> str:
-        """The way that the others are compared to."""
-        return base_of(self.ways)
+    def with_versions(self) -> EvalPlan:
+        """The plan with the versions of the packages that have been imported by now."""
+        versions = Manifest.of("eval", model="", settings={}).versions
+        return replace(self, manifest=replace(self.manifest, versions={**self.manifest.versions, **versions}))
 
     @classmethod
     def of(cls, args: Namespace) -> EvalPlan:
@@ -119,19 +117,18 @@ class EvalPlan:
         answers = _answers(args)
         budget = Budget() if args.budget is None else Budget.parse(args.budget)
         embeddings = None if args.embeddings is None else EmbeddingModel.of(args.embeddings)
-        if answers is None:
-            manifest = Manifest.read(folder)
-            if manifest.kind != "eval":
-                raise InvalidInput(f"{args.out!r} is a folder of sot {manifest.kind}: name one of sot eval.")
-            model = manifest.model
-        else:
-            manifest, model = _manifest(answers, args), answers.model
-        judging = Judging.of(args, model, quiet=args.quiet) if args.judge and not args.report_only else None
+        manifest = _manifest_of_the_folder(folder, args) if answers is None else _manifest(answers, args)
+        judging = Judging.of(args, manifest.model) if args.judge and not args.report_only else None
         if judging is not None:
             manifest = replace(manifest, judge=tuple(dict.fromkeys((*manifest.judge, *judging.names))))
         if answers is not None:
             manifest = manifest.joined(folder)
-        return cls(folder, manifest, answers, judging, budget, args.votes or (), embeddings)
+        if args.judge and len(manifest.ways) < 2:
+            raise InvalidInput(
+                f"--judge compares two ways, but there is {manifest.ways[0]} alone: give --ways another."
+            )
+        pairs = _pairs(manifest.ways, all_of_them=args.pairs == "all")
+        return cls(folder, manifest, answers, judging, budget, pairs, args.votes or (), embeddings)
 
 
 def _check_options(args: Namespace) -> None:
@@ -193,6 +190,19 @@ def _answers(args: Namespace) -> Answers | None:
         max_concurrency=args.max_concurrency,
     )
     return Answers(questions, ways, args.repeats, options, settings)
+
+
+def _pairs(ways: Sequence[str], *, all_of_them: bool) -> list[tuple[str, str]]:
+    base = base_of(ways)
+    return [pair for pair in itertools.combinations(ways, 2) if all_of_them or base in pair]
+
+
+def _manifest_of_the_folder(folder: Path, args: Namespace) -> Manifest:
+    found = Manifest.read(folder)
+    if found.kind != "eval":
+        raise InvalidInput(f"{str(folder)!r} is a folder of sot {found.kind}: name one of sot eval.")
+    run = {"at": now(), "arguments": safe_arguments(args.arguments)}
+    return replace(found, runs=(*found.runs, run))
 
 
 def _manifest(answers: Answers, args: Namespace) -> Manifest:
