@@ -57,7 +57,7 @@ def run_batch(args: Namespace, backend: ModelBackend | None) -> int:
         options = AnswerOptions.of(args)
         budget = Budget() if args.budget is None else Budget.parse(args.budget)
         batch = _Batch(args, options, model=backend.name if backend is not None else options.model.name or DEMO)
-        folder = Path(args.out)
+        folder = Path(args.out).expanduser()
         manifest = batch.manifest().joined(folder)
 
         def load() -> ModelBackend:
@@ -72,7 +72,7 @@ def run_batch(args: Namespace, backend: ModelBackend | None) -> int:
             backend = load()
             manifest = dataclasses.replace(manifest, versions=batch.manifest().versions)
         manifest.write(folder)
-        view = stack.enter_context(EvalView(quiet=args.quiet))
+        view = EvalView(quiet=args.quiet)
         parts = stack.enter_context(Parts(folder))
         if parts.notice:
             view.note(parts.notice)
@@ -151,14 +151,15 @@ class _Batch:
 
     def manifest(self) -> Manifest:
         """The manifest of this command."""
-        about = {"file": self.args.questions, "count": self.count, "sha256": self._digest}
+        file = "standard input" if self.args.questions == "-" else Path(self.args.questions).name
+        about = {"file": file, "count": self.count, "sha256": self._digest}
         return Manifest.of(
             "batch",
             model=self.model,
             settings=self.settings,
             ways=[self.way.name],
             questions=about,
-            arguments=sys.argv[1:],
+            arguments=self.args.arguments,
         )
 
     def router(self) -> AnyRouter | None:
@@ -189,9 +190,10 @@ class _Run:
         """Runs the command; returns its exit code."""
         try:
             if self._left:
-                self._view.begin("answers", total=self._batch.count, done=self._batch.count - self._left)
-                self._answer(self._load())
-                self._view.end()
+                backend = self._load()
+                warn_if_slow(backend, self._args)
+                with self._view.stage("answers", total=self._batch.count, done=self._batch.count - self._left):
+                    self._answer(backend)
             return self._finish()
         except (KeyboardInterrupt, SystemExit) as ended:
             print(f"sot: stopped: {self._so_far()}", file=sys.stderr)
@@ -200,7 +202,6 @@ class _Run:
             return INTERRUPTED
 
     def _answer(self, backend: ModelBackend) -> None:
-        warn_if_slow(backend, self._args)
         limit = min(filter(None, (self._args.max_concurrency, backend.capacity)), default=CONCURRENCY)
         options, router, system = self._batch.options, self._batch.router(), system_of(self._args)
 
