@@ -18,7 +18,7 @@ from skeleton_of_thought.evaluation.intervals import Interval
 from skeleton_of_thought.evaluation.judging import shown
 from skeleton_of_thought.evaluation.rows import Row
 from skeleton_of_thought.evaluation.verdicts import TIE, Verdict, newest
-from skeleton_of_thought.text.words import words_of
+from skeleton_of_thought.text.words import plain, words_of
 
 __all__ = ["Controlled", "ControlledRate", "Logistic", "Observation", "control", "fit"]
 
@@ -84,8 +84,9 @@ class ControlledRate:
         rate: The win rate of `a` where nothing else differs; None if the verdicts do not say.
         interval: Its interval at 95 %, over questions.
         questions: The questions with a verdict.
-        effects: What else the model found, as logarithms of odds: `"order"` for the answer shown first; `"length"` for
-            one that is much longer; `"items"`, `"headings"` and `"bold"` for one that alone has them.
+        effects: What else the model found, as logarithms of odds: `"order"` for the answer shown first; `"longer"` for
+            the longer one and `"length"` more for one that is much longer; `"items"`, `"headings"` and `"bold"` for one
+            that alone has them.
         why: Why there is no rate; empty if there is one.
     """
 
@@ -121,7 +122,8 @@ def control(rows: Iterable[Row], verdicts: Iterable[Verdict], a: str, b: str, *,
     """
     answers = {(row.number, row.repeat, row.way): row for row in rows if row.ok and row.way in (a, b)}
     texts = {(*key, form): shown(row, form) for key, row in answers.items() for form in ("written", "plain")}
-    words = {key: len(words_of(text)) for key, text in texts.items()}
+    # Marks of lists and headings are no words.
+    words = {key: len(plain(words_of(text))) for key, text in texts.items()}
     counted = {key: marks(text) for key, text in texts.items() if key[-1] == "written"}
     valid = [
         each
@@ -142,7 +144,7 @@ def control(rows: Iterable[Row], verdicts: Iterable[Verdict], a: str, b: str, *,
             by_length.append(Observation(each.number, score, order | {"length": float(words[one] - words[other])}))
         signs = _differences(counted[one], counted[other]) if each.form == "written" else dict.fromkeys(_MARKS, 0.0)
         by_style.append(Observation(each.number, score, order | signs))
-    return Controlled(_rate(_scaled(by_length, "length")), _rate(by_style))
+    return Controlled(_rate(_scaled(by_length)), _rate(by_style))
 
 
 def _differences(one: Marks, other: Marks) -> dict[str, float]:
@@ -151,17 +153,20 @@ def _differences(one: Marks, other: Marks) -> dict[str, float]:
     return {name: (left - right) / max(1, left + right) for name, (left, right) in counts.items()}
 
 
-def _scaled(observations: Sequence[Observation], name: str) -> list[Observation]:
-    """The observations with a difference in units of the usual one, and within -1 and 1."""
-    usual = math.sqrt(statistics.fmean(each.causes[name] ** 2 for each in observations)) if observations else 0.0
-    return [
-        Observation(
-            each.question,
-            each.score,
-            {**each.causes, name: math.tanh(each.causes[name] / usual) if usual else 0.0},
-        )
-        for each in observations
-    ]
+def _scaled(observations: Sequence[Observation]) -> list[Observation]:
+    """The observations with the difference of the lengths as two causes: which answer is longer, and how much.
+
+    A judge may prefer the longer answer at any difference. One cause for both would take such a preference for one of
+    the way that usually writes more. "How much" is in units of the usual difference, from -1 to 1.
+    """
+    usual = math.sqrt(statistics.fmean(each.causes["length"] ** 2 for each in observations)) if observations else 0.0
+    found = []
+    for each in observations:
+        words = each.causes["length"]
+        longer = math.copysign(1.0, words) if words else 0.0
+        much = math.tanh(words / usual) if usual else 0.0
+        found.append(Observation(each.question, each.score, {**each.causes, "longer": longer, "length": much}))
+    return found
 
 
 def _rate(observations: Sequence[Observation]) -> ControlledRate:
@@ -180,9 +185,12 @@ def _rate(observations: Sequence[Observation]) -> ControlledRate:
     if questions < needed:
         return ControlledRate(None, None, questions, why=f"It takes verdicts on {needed} questions.")
     model = fit(observations, names)
-    return ControlledRate(
-        model.rate, model.interval, questions, dict(zip(model.names[1:], model.values[1:], strict=True))
-    )
+    low, high = model.interval
+    scores = {each.score for each in observations}
+    # Verdicts that all agree do not rule out that the way always wins.
+    interval = (0.0 if scores == {0.0} else low, 1.0 if scores == {1.0} else high)
+    effects = dict(zip(model.names[1:], model.values[1:], strict=True))
+    return ControlledRate(model.rate, interval, questions, effects)
 
 
 def _is_constant(values: Sequence[float]) -> bool:
