@@ -1,0 +1,300 @@
+"""`sot batch --ray [ADDRESS]`: a pool of Ray's actors makes the answers, each with an engine or a client of its own.
+
+A question is a task of its own, and an actor has as many tasks as it may have open calls. So each answer reaches this
+process as soon as it ends, a task that Ray repeats after an actor's death costs one answer, and no actor waits for the
+slowest of a batch. Ray ends the actors of a process that is gone, so nothing goes on after a kill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from argparse import Namespace
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from skeleton_of_thought._cli.diagnostics import as_line
+from skeleton_of_thought._cli.interrupts import exit_at_once
+from skeleton_of_thought._cli.run_settings import AnswerOptions, router_of, system_of
+from skeleton_of_thought.errors import InvalidInput, MissingExtra, SotError, error_text, is_missing
+from skeleton_of_thought.evaluation.rows import Row, from_json
+from skeleton_of_thought.ray import AnswerQuestions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["Asked", "check_address", "connected", "rows_on_ray"]
+
+_ANSWERS_IN = 5.0
+"""Seconds that a cluster has to take a connection."""
+_SPEAKS_IN = 20.0
+"""Seconds that it has to answer as Ray's head does, the start of a process included."""
+_RESTARTS = 3
+"""How often Ray starts an actor again that died, and a question that was with it."""
+_MOST_TASKS = 64
+"""Questions that an actor has at a time, whatever its calls."""
+
+
+class Asked(Protocol):
+    """A question of the file, see `evaluation.questions.Question`."""
+
+    @property
+    def number(self) -> int:
+        """Its place in the file, from 1."""
+
+    @property
+    def id(self) -> str:
+        """The file's name for it."""
+
+    @property
+    def text(self) -> str:
+        """What is asked."""
+
+    @property
+    def category(self) -> str:
+        """Its category; empty for none."""
+
+    @property
+    def system(self) -> str:
+        """Its own system message; empty for none."""
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        """Columns that the answer keeps."""
+
+
+def rows_on_ray(
+    args: Namespace, asked: Iterable[tuple[str, Asked]], options: AnswerOptions, *, way: str = "auto"
+) -> Iterator[Row]:
+    """Answers questions on Ray, and yields each row as soon as its answer has ended, in no order.
+
+    Closing the iterator ends all calls and all actors, and Ray too if it was started here.
+
+    Args:
+        args: Of `sot batch`: `ray` (an address, or an empty text for `RAY_ADDRESS` or else a Ray of this machine),
+            `actors` (None for as many as suit), `concurrency` (open calls over all actors), and those of `sot ask`.
+        asked: Keys and questions; each key once.
+        options: The settings, the prompts and the model.
+        way: The name that the rows get.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        InvalidInput: There is no cluster at this address.
+        SotError: Ray cannot start; the model cannot be loaded on an actor; actors die again and again.
+    """
+    questions = dict(asked)
+    if not questions:
+        return
+    with connected(args.ray) as ray:
+        yield from _rows(ray, args, questions, options, way)
+
+
+def _rows(ray: Any, args: Namespace, questions: dict[str, Asked], options: AnswerOptions, way: str) -> Iterator[Row]:
+    pool = _pool(ray, getattr(args, "actors", None), local=options.model.source == "local", most=len(questions))
+    calls = max(1, args.concurrency // pool["size"])
+    tasks = min(calls, _MOST_TASKS)
+    items = [{"key": key, "question": each.text, "system": each.system or ""} for key, each in questions.items()]
+    answers = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        AnswerQuestions,
+        fn_constructor_kwargs={
+            "model": _model(args),
+            "settings": options.settings,
+            "prompts": options.prompts,
+            "router": router_of(args),
+            "concurrency": calls,
+            "system": system_of(args),
+            "system_column": "system",
+            "key_column": "key",
+            "temperature": args.temperature,
+            "seed": args.seed,
+            "max_tokens": args.max_tokens,
+            "prefill": args.prefill,
+        },
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(
+            size=pool["size"], max_tasks_in_flight_per_actor=tasks, enable_true_multi_threading=True
+        ),
+        num_cpus=pool["cpus"],
+        num_gpus=pool["gpus"],
+        max_concurrency=tasks,
+        max_restarts=_RESTARTS,
+        max_task_retries=_RESTARTS,
+        scheduling_strategy="SPREAD",
+    )
+    with contextlib.closing(_told(answers.iter_rows())) as made:
+        for item in made:
+            row, question = from_json(json.loads(item["row"])), questions.pop(item["key"], None)
+            if question is None:  # a task that was repeated although its row had come
+                continue
+            yield replace(
+                row,
+                number=question.number,
+                id=question.id,
+                category=question.category,
+                way=way,
+                extra=dict(question.extra),
+            )
+
+
+def _told(items: Iterable[Mapping[str, Any]]) -> Generator[Mapping[str, Any]]:
+    """The items, with one clear error in place of Ray's."""
+    try:
+        yield from items
+    except Exception as error:
+        raise _clear(error) from error
+
+
+def _clear(error: BaseException) -> SotError:
+    """What an error of a job means: ours as it is, another one in one line."""
+    at: BaseException | None = error
+    seen: list[BaseException] = []
+    while at is not None and at not in seen:
+        seen.append(at)
+        for each in (at, getattr(at, "cause", None)):
+            if isinstance(each, SotError):
+                return type(each)(f"On an actor of Ray: {each}") if type(each).__init__ is SotError.__init__ else each
+            if isinstance(each, ModuleNotFoundError):
+                return SotError(f"On an actor of Ray: {each}. Install this package on every node of the cluster.")
+        at = at.__cause__ or getattr(at, "cause", None)
+    return SotError(f"The job on Ray failed: {as_line(error_text(seen[-1]), 600)}")
+
+
+def _model(args: Namespace) -> str | None:
+    """The model's name for a process that may run in another folder."""
+    name: str | None = args.model
+    if (
+        name is not None
+        and not name.startswith(("openai:", "langchain:"))
+        and (path := Path(name).expanduser()).exists()
+    ):
+        return str(path.resolve())
+    return name
+
+
+def _pool(ray: Any, actors: int | None, *, local: bool, most: int) -> dict[str, Any]:
+    """How many actors there are, and what each needs.
+
+    A local model gets a GPU for each actor, else the processors of a node. A client of a server needs next to nothing:
+    two of them on each node keep the answers going if one dies.
+    """
+    has = ray.cluster_resources()
+    nodes = max(1, sum(node["Alive"] for node in ray.nodes()))
+    gpus, cpus = int(has.get("GPU", 0)), int(has.get("CPU", 1))
+    if local and gpus:
+        size, needs = actors or gpus, {"gpus": 1, "cpus": 1}
+    elif local:
+        size = actors or nodes
+        # Ray lets the libraries of an actor have as many threads as it has processors.
+        needs = {"gpus": 0, "cpus": max(1, cpus // max(size, nodes))}
+    else:
+        size, needs = actors or 2 * nodes, {"gpus": 0, "cpus": 0}
+    return {"size": min(size, most), **needs}
+
+
+# --- the connection -----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """Ray, connected; the connection ends with the block, unless this process had one before.
+
+    Args:
+        address: HOST:PORT of a cluster, `auto` for the one that runs on this machine; `local`, an empty text or None
+            for a new one on this machine, unless `RAY_ADDRESS` names another.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        InvalidInput: There is no cluster at this address.
+        SotError: Ray cannot start.
+    """
+    ray = _imported()
+    if ray.is_initialized():
+        yield ray
+        return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    check_address(address)
+    before = signal.getsignal(signal.SIGTERM)
+    with exit_at_once():
+        _init(ray, address)
+    try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray has one of its own
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _imported() -> Any:
+    # Before the import, which reads them. Ray reports its use to its makers otherwise.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        with exit_at_once():
+            import ray
+            import ray.data
+    except ImportError as error:
+        if not is_missing(error, "ray", "pyarrow", "pandas"):
+            raise
+        raise MissingExtra("sot batch --ray needs Ray Data", "ray") from error
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    return ray
+
+
+def _init(ray: Any, address: str) -> None:
+    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **options)
+    except (ConnectionError, ValueError) as error:
+        raise InvalidInput(f"--ray {address}: {as_line(error_text(error), 600)}") from error
+    except Exception as error:
+        raise SotError(f"Ray does not start: {as_line(error_text(error), 600)}") from error
+
+
+def check_address(address: str) -> None:
+    """Refuses an address where no cluster answers; Ray itself would wait for it without an end.
+
+    Raises:
+        InvalidInput: It is no address, or nothing answers there as Ray's head does.
+    """
+    if address in ("auto", "local"):
+        return
+    if address.startswith("ray://"):
+        raise InvalidInput(
+            f"--ray {address}: that is the port for clients outside of a cluster. Run the command on a node of the "
+            "cluster, as `ray job submit` does, with --ray auto."
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise InvalidInput(f"--ray {address!r} is no address: write HOST:PORT, auto or local.")
+    advice = "Is it the address that `ray start --head` printed?"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWERS_IN).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise InvalidInput(f"--ray {address}: no cluster answers there ({error}). {advice}") from error
+    probe = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    try:
+        # A process of its own, since the call cannot be ended. Its exit code says more than is asked here.
+        subprocess.run(
+            probe,
+            check=False,
+            timeout=_SPEAKS_IN,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InvalidInput(f"--ray {address}: what answers there is no cluster of Ray. {advice}") from error
