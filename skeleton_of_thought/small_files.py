@@ -5,9 +5,28 @@ from __future__ import annotations
 import json
 import os
 import stat
-from typing import Any
+from typing import Any, BinaryIO
 
-__all__ = ["parse_json", "read_bounded"]
+__all__ = ["open_at_once", "parse_json", "read_bounded"]
+
+
+def open_at_once(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a file for reading, without waiting for a program that may never open the other end of a pipe.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: Its name cannot be one of a file.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for a writer. It exists only where there are such pipes.
+    number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
+    try:
+        file = os.fdopen(number, "rb")
+    except BaseException:  # a directory
+        os.close(number)
+        raise
+    if stat.S_ISFIFO(os.fstat(number).st_mode):
+        os.set_blocking(number, True)
+    return file
 
 
 def read_bounded(path: str | os.PathLike[str], most: int) -> bytes:
@@ -21,11 +40,7 @@ def read_bounded(path: str | os.PathLike[str], most: int) -> bytes:
         OSError: The file cannot be read.
         ValueError: It is longer, or its name cannot be one of a file.
     """
-    # Without O_NONBLOCK, opening a pipe waits for a writer. It exists only where there are such pipes.
-    number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(number, "rb") as file:
-        if stat.S_ISFIFO(os.fstat(number).st_mode):
-            os.set_blocking(number, True)
+    with open_at_once(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise ValueError(f"it has more than {most:,} bytes")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["PointRow", "Row", "from_json", "to_json"]
+__all__ = ["PointRow", "Row", "from_json", "latest", "to_json"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Row:
         repeat: Which repeat, from 1.
         category: The question's category; empty for none.
         error: Why there is no answer, in one line; empty for an answer.
-        text: The answer.
+        error_type: The type of its error, such as `"APIConnectionError"`; empty for an answer.
+        text: The answer; of one that failed, the text until then.
         route: `"skeleton"` or `"direct"`.
         reason: Why this route was taken.
         seconds: From the start to the end of the answer.
@@ -66,10 +67,12 @@ class Row:
         cached_tokens: Those of them that the server had computed before.
         output_tokens: Tokens that all calls wrote.
         answer_tokens: Tokens of the text alone, without the skeleton and without points that a merge rewrote.
-        tokens_estimated: Whether the model reports no tokens, so that they are estimated from the text.
+        tokens_estimated: Whether the model reports no tokens for some call that wrote text, so that they are estimated:
+            a token per four bytes of UTF-8.
         calls: The calls opened, retries included.
         finish_reason: See `Answer.finish_reason`.
         merged: Whether the text is that of a merge.
+        merge_error: Why a merge failed, in one line; empty if it did not, or if there was none.
         points: Its points in document order; empty for a direct answer.
         stages: Start, end and first text of each stage, in seconds since the answer began.
         plain: The same content as plain paragraphs, without marks.
@@ -88,6 +91,7 @@ class Row:
     repeat: int = 1
     category: str = ""
     error: str = ""
+    error_type: str = ""
     text: str = ""
     route: str = ""
     reason: str = ""
@@ -101,6 +105,7 @@ class Row:
     calls: int = 0
     finish_reason: str | None = None
     merged: bool = False
+    merge_error: str = ""
     points: tuple[PointRow, ...] = ()
     stages: Mapping[str, tuple[float, float, float | None]] = field(default_factory=dict)
     plain: str = ""
@@ -144,3 +149,9 @@ def from_json(data: Mapping[str, Any]) -> Row:
         return Row(**known, points=points, stages=stages)
     except (TypeError, AttributeError, IndexError) as error:
         raise InvalidInput(f"a row has a field of another form: {error}") from error
+
+
+def latest(rows: Iterable[Row]) -> list[Row]:
+    """The rows that count: of each key the newest, in the order of questions, repeats and ways as they were asked."""
+    newest = {row.key: row for row in rows}
+    return sorted(newest.values(), key=lambda row: (row.number, row.repeat, row.order))
