@@ -29,8 +29,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_answer_options(parser: argparse.ArgumentParser, *, sampling: bool = True) -> None:
-    """Adds how an answer is made; without `sampling` all but the settings of sampling."""
+def add_answer_options(parser: argparse.ArgumentParser, *, sampling: bool = True, merging: bool = True) -> None:
+    """Adds how an answer is made; without `sampling` all but the settings of sampling, without `merging` no merge."""
     add = parser.add_argument_group("answer").add_argument
     add("--max-points", type=Number(int, 1), metavar="N", default=_DEFAULTS.max_points, help="default: %(default)s")
     add(
@@ -53,7 +53,8 @@ def add_answer_options(parser: argparse.ArgumentParser, *, sampling: bool = True
         help="the form of the points: with number and title, under Markdown headings, or texts only "
         "(default: %(default)s)",
     )
-    add("--merge", action=Flag, default=_DEFAULTS.merge, help="rewrite the points as one text in a last call")
+    if merging:
+        add("--merge", action=Flag, default=_DEFAULTS.merge, help="rewrite the points as one text in a last call")
     add("--prompts", metavar="FILE", help="prompts in the JSON format of the paper")
     if sampling:  # clients of a server send it with each request
         add(

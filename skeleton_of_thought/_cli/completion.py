@@ -10,7 +10,7 @@ from skeleton_of_thought.errors import MissingExtra
 __all__ = ["SHELLS", "script"]
 
 SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
-_FILES = frozenset({"FILE", "CSV", "PATH", "MODEL", "[NAME=]MODEL"})
+_FILES = frozenset({"FILE", "DIR", "CSV", "PATH", "MODEL", "QUESTIONS", "[NAME=]MODEL"})
 """Display names of arguments that may be files."""
 
 

@@ -8,6 +8,8 @@ __all__ = [
     "ASK_EXAMPLES",
     "CHAT_EXAMPLES",
     "COMPARE_EXAMPLES",
+    "EVAL",
+    "EVAL_EPILOG",
     "MAIN_EPILOG",
     "SERVE",
     "SERVE_EPILOG",
@@ -85,3 +87,29 @@ Ctrl-C or SIGTERM lets open answers end; a second one stops at once.
 
 exit codes: 0 stopped after all answers had ended, 1 an error, 2 a mistake in
 the options, 128 and the number of the signal if answers were broken off"""
+
+EVAL = (
+    "Answer many questions in several ways by the same model with the same settings, and report what a skeleton gains "
+    "in time and what it does to the answers. Rows are kept as they come: the same command goes on where it stopped, "
+    "and asks nothing twice. Without QUESTIONS, the report of DIR is written anew, with votes if there are any."
+)
+
+EVAL_EPILOG = f"""WAYS are
+  normal     one call with the plain question
+  sot        a skeleton in every case
+  auto       the router decides, as in sot ask
+  merge      a skeleton, then the points are rewritten as one text
+
+{MODELS}
+
+examples:
+  sot eval --demo
+  sot eval questions.csv -m openai:gpt-4o --out run1
+  sot eval questions.csv -m openai:gpt-4o --judge langchain:anthropic:claude-sonnet-4-5 --out run1
+  sot eval --human --out run1               then vote in run1/vote.html
+  sot eval --votes votes.json --out run1
+
+{FILE}
+
+exit codes: 0 done, or the budget is spent; 1 an error; 2 a mistake in the
+options or the input; 130 interrupted by Ctrl-C"""

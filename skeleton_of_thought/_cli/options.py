@@ -38,7 +38,9 @@ from skeleton_of_thought.errors import InvalidInput
 __all__ = ["parse", "parser", "served_options"]
 
 _ANSWERING = frozenset({"ask", "compare", "chat"})
-"""The commands that answer questions, whose options may have defaults."""
+"""The commands that answer a person, whose options may have defaults."""
+_MANY = frozenset({"eval", "batch"})
+"""The commands that answer many questions. Options that they share with `sot ask` have its defaults."""
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -56,7 +58,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     _check_command(made, words, commands)
     options = settable(commands["ask"])
     defaults = _defaults(words, options)
-    if words[0] in {*_ANSWERING, "serve"}:
+    if words[0] in {*_ANSWERING, *_MANY, "serve"}:
         _set_defaults(commands[words[0]], options, defaults)
     args, unknown = made.parse_known_args(words)
     if unknown:
@@ -92,7 +94,7 @@ def _with_prefill_value(argv: Sequence[str]) -> list[str]:
 
 def _defaults(words: Sequence[str], options: Options) -> Defaults:
     # A file for the server is all of its configuration.
-    if words[0] not in {*_ANSWERING, "config", "serve"} or (words[0] == "serve" and has_config(words)):
+    if words[0] not in {*_ANSWERING, *_MANY, "config", "serve"} or (words[0] == "serve" and has_config(words)):
         return Defaults()
     try:
         return read_defaults(options)
