@@ -15,26 +15,27 @@ The module does not import Ray: an instance also works in a plain process.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from skeleton_of_thought.budget import Budget, Share
-from skeleton_of_thought.drive import run
-from skeleton_of_thought.errors import InvalidInput, ModelLoadError, SotError, error_text, without_secrets
-from skeleton_of_thought.evaluation.rows import PointRow, Row, to_json
-from skeleton_of_thought.events import AnswerDone, AnswerFailed
+from skeleton_of_thought.errors import InvalidInput, ModelLoadError, SotError, error_text
+from skeleton_of_thought.evaluation.answering import AnswerOnce, row_of
+from skeleton_of_thought.evaluation.journal import key_of, key_settings
+from skeleton_of_thought.evaluation.questions import Question
+from skeleton_of_thought.evaluation.rows import Row, to_json
+from skeleton_of_thought.evaluation.runner import Job
+from skeleton_of_thought.evaluation.ways import Way
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routers.auto import as_router
 from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import Answer, Call, Conversation
+from skeleton_of_thought.types import Call
 
 if TYPE_CHECKING:
     from skeleton_of_thought._cli.backend import ModelBackend, Prefill
@@ -44,7 +45,7 @@ __all__ = ["COLUMNS", "AnswerQuestions"]
 
 COLUMNS = (
     *("answer", "error", "route", "seconds", "calls", "input_tokens", "cached_tokens", "output_tokens"),
-    *("finish_reason", "row"),
+    *("finish_reason", "key", "row"),
 )
 """The columns that a batch gets: text, why there is none, figures, and all of it as one JSON object."""
 _MOST_THREADS = 256
@@ -71,7 +72,8 @@ class AnswerQuestions:
         system: A system message for all questions.
         column: The column with the questions.
         system_column: A column with a system message of a question's own; None for none.
-        key_column: A column whose values the rows take as their `key`; None for none.
+        key_column: A column whose values the rows take as their `key`; None for keys of the question and the settings,
+            by which a later job can leave out what is answered (`evaluation.journal.key_of`).
         temperature: For sampling; None for the model's default.
         seed: For sampling.
         max_tokens: The most tokens of a call.
@@ -104,11 +106,16 @@ class AnswerQuestions:
         self._model = model
         self._settings = settings or Settings(on_point_error="placeholder")
         self._prompts = prompts or PromptSet()
-        self._router = as_router(router, guard=CostGuard(max_points=self._settings.max_points))
+        made = as_router(router, guard=CostGuard(max_points=self._settings.max_points))
+        name = "auto" if router == "auto" else "sot" if made is None else "routed"
+        self._way = Way(name, "answers on a cluster", merge=None, make_router=lambda settings: made)
         self._concurrency = concurrency
         self._system = system
         self._columns = (column, system_column, key_column)
         self._sampling = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens, "prefill": prefill}
+        self._key_settings = key_settings(
+            self._settings, prompts=prompts, system=system, **(self._sampling | {"router": name})
+        )
         self._loaded = self._load()
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
@@ -148,7 +155,18 @@ class AnswerQuestions:
         except Exception as error:
             return error if isinstance(error, SotError) else ModelLoadError(error_text(error))
         most = min(filter(None, (self._concurrency, backend.capacity)))
-        return _Loaded(backend, _Room(most), ThreadPoolExecutor(min(most, _MOST_THREADS), "sot-answer"))
+        room = _Room(most)
+        answer = AnswerOnce(
+            backend,
+            model=backend.name,
+            settings=self._settings,
+            prompts=self._prompts,
+            system=self._system,
+            max_concurrency=most,
+            share=room.share,
+            plain=lambda text: "",  # for judges alone
+        )
+        return _Loaded(backend, answer, room, ThreadPoolExecutor(min(most, _MOST_THREADS), "sot-answer"))
 
     def _backend(self) -> ModelBackend:
         if callable(self._model):
@@ -158,40 +176,24 @@ class AnswerQuestions:
         return load_backend(ModelSpec.parse(self._model), quiet=True, **cast("Any", self._sampling))
 
     def _answer(self, loaded: _Loaded, question: Any, system: Any, key: Any) -> Row:
-        began = datetime.now(UTC).isoformat(timespec="milliseconds")
-        row = Row(str(key), 0, "", str(question), "auto", loaded.backend.name, at=began)
+        own = system if isinstance(system, str) else ""
         if not isinstance(question, str) or not question.strip():
-            return replace(row, error="There is no question in this row.")
-        with loaded.room.answering() as share:
-            calls = 0
-
-            def open_call(call: Call, index: int) -> Any:
-                nonlocal calls
-                calls += 1
-                return loaded.backend.open_call(call, index)
-
-            try:
-                flow = loaded.backend.flow(
-                    Conversation.of(question, system=str(system) if system else self._system),
-                    settings=self._settings,
-                    prompts=self._prompts,
-                    router=self._router,
-                    max_concurrency=loaded.room.most,
-                    live=False,
-                )
-                with contextlib.closing(cast("Any", run([flow], open_call, max_concurrency=share))) as events:
-                    *_, (_, last) = events
-                if isinstance(last, AnswerDone):
-                    return _row_of(row, last.answer, calls, loaded.backend)
-                error = last.error if isinstance(last, AnswerFailed) else SotError("The answer has no end.")
-            except Exception as caught:
-                error = caught
-            return replace(row, error=_explained(error, loaded.backend), calls=calls)
+            job = Job(Question(0, str(question), "", system=own), self._way, 1, str(key))
+            return row_of(None, job, model=loaded.backend.name, error=InvalidInput("There is no question in this row."))
+        key = str(key) or key_of(
+            question, way=self._way.name, model=loaded.backend.name, settings=self._key_settings, system=own
+        )
+        loaded.room.wait()
+        try:
+            return loaded.answer(Job(Question(0, question, "", system=own), self._way, 1, key))
+        finally:
+            loaded.room.leave()
 
 
 @dataclass(frozen=True)
 class _Loaded:
     backend: ModelBackend
+    answer: AnswerOnce
     room: _Room
     pool: ThreadPoolExecutor
 
@@ -203,33 +205,36 @@ class _Room:
         self.most = most
         self._budget = Budget(most)
         self._changed = threading.Condition()
+        self._mine = threading.local()
         self._fresh: set[_RoomShare] = set()  # answers that have opened no call yet
         self._waiting: set[_RoomShare] = set()  # answers with a call that found no room
 
-    @contextlib.contextmanager
-    def answering(self) -> Iterator[Share]:
-        """Waits until the model has room for a call that no earlier answer waits for; gives the answer's share."""
-        share = _RoomShare(self._budget, self)
+    def wait(self) -> None:
+        """Waits until the model has room for a call that no earlier answer waits for; this thread has the room then."""
+        share = self._mine.share = _RoomShare(self._budget, self)
         with self._changed:
-            self._changed.wait_for(self._has_room)
+            self._changed.wait_for(lambda: not self._waiting and self._budget.open + len(self._fresh) < self.most)
             self._fresh.add(share)
-        try:
-            yield share
-        finally:
-            with self._changed:
-                self._fresh.discard(share)
-                self._waiting.discard(share)
-                self._changed.notify_all()
 
-    def _has_room(self) -> bool:
-        return not self._waiting and self._budget.open + len(self._fresh) < self.most
+    def share(self) -> Share:
+        """The share of the answer that this thread has waited for."""
+        share: Share = self._mine.share
+        return share
 
-    def note(self, share: _RoomShare, *, opened: bool | None = None) -> None:
-        """An answer opened a call, was refused one (False), or closed one (None)."""
+    def leave(self) -> None:
+        """This thread's answer has ended."""
+        self.note(self._mine.share, waits=False)
+
+    def changed(self) -> None:
+        """A call was closed."""
         with self._changed:
-            if opened is not None:
-                self._fresh.discard(share)
-                (self._waiting.discard if opened else self._waiting.add)(share)
+            self._changed.notify_all()
+
+    def note(self, share: _RoomShare, *, waits: bool) -> None:
+        """An answer opened a call or ended; or it found no room for a call, and `waits`."""
+        with self._changed:
+            self._fresh.discard(share)
+            (self._waiting.add if waits else self._waiting.discard)(share)
             self._changed.notify_all()
 
 
@@ -240,16 +245,16 @@ class _RoomShare(Share):
 
     def open(self, key: Any, call: Call, now: float) -> bool:
         opened = super().open(key, call, now)
-        self._room.note(self, opened=opened)
+        self._room.note(self, waits=not opened)
         return opened
 
     def close(self, key: Any, *, succeeded: bool = False) -> None:
         super().close(key, succeeded=succeeded)
-        self._room.note(self)
+        self._room.changed()
 
 
 _EMPTY: Mapping[str, Any] = {
-    **dict.fromkeys(("error", "route", "finish_reason"), ""),
+    **dict.fromkeys(("error", "route", "finish_reason", "key"), ""),
     **dict.fromkeys(("calls", "input_tokens", "cached_tokens", "output_tokens"), 0),
     "seconds": 0.0,
 }
@@ -263,40 +268,3 @@ def _check(batch: Mapping[str, Any], needed: Sequence[str]) -> None:
     for name in COLUMNS:
         if name in batch:
             raise InvalidInput(f"The data has a column {name!r}, as its answers have: rename it.")
-
-
-def _explained(error: Exception, backend: ModelBackend) -> str:
-    from skeleton_of_thought._cli.diagnostics import as_line, explain
-
-    return as_line(without_secrets(explain(error, backend.explain)))
-
-
-def _row_of(row: Row, answer: Answer, calls: int, backend: ModelBackend) -> Row:
-    times = answer.timings
-    return replace(
-        row,
-        text=answer.text,
-        route=answer.route,
-        reason=answer.reason,
-        seconds=times.total,
-        first_text=times.first_text,
-        input_tokens=answer.usage.input_tokens,
-        cached_tokens=answer.usage.cached_tokens,
-        output_tokens=answer.usage.output_tokens,
-        calls=calls,
-        finish_reason=answer.finish_reason,
-        merged=answer.merged,
-        points=tuple(
-            PointRow(
-                each.point.index,
-                each.point.title,
-                each.text,
-                attempts=each.attempts,
-                output_tokens=each.usage.output_tokens,
-                finish_reason=each.finish_reason,
-                error="" if each.error is None else _explained(each.error, backend),
-            )
-            for each in answer.expansions
-        ),
-        stages={name: (span.start, span.end, span.first) for name, span in times.stages.items()},
-    )

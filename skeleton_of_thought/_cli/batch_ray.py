@@ -20,11 +20,11 @@ from argparse import Namespace
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from skeleton_of_thought._cli.diagnostics import as_line
 from skeleton_of_thought._cli.interrupts import exit_at_once
-from skeleton_of_thought._cli.run_settings import AnswerOptions, router_of, system_of
+from skeleton_of_thought._cli.run_settings import AnswerOptions, system_of
 from skeleton_of_thought.errors import InvalidInput, MissingExtra, SotError, error_text, is_missing
 from skeleton_of_thought.evaluation.rows import Row, from_json
 from skeleton_of_thought.ray import AnswerQuestions
@@ -32,88 +32,68 @@ from skeleton_of_thought.ray import AnswerQuestions
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Asked", "check_address", "connected", "rows_on_ray"]
+    from skeleton_of_thought.evaluation.runner import Job
+    from skeleton_of_thought.routers.base import AnyRouter
+
+__all__ = ["check_address", "connected", "rows_on_ray"]
 
 _ANSWERS_IN = 5.0
 """Seconds that a cluster has to take a connection."""
 _SPEAKS_IN = 20.0
 """Seconds that it has to answer as Ray's head does, the start of a process included."""
-_RESTARTS = 3
-"""How often Ray starts an actor again that died, and a question that was with it."""
 _MOST_TASKS = 64
 """Questions that an actor has at a time, whatever its calls."""
-
-
-class Asked(Protocol):
-    """A question of the file, see `evaluation.questions.Question`."""
-
-    @property
-    def number(self) -> int:
-        """Its place in the file, from 1."""
-
-    @property
-    def id(self) -> str:
-        """The file's name for it."""
-
-    @property
-    def text(self) -> str:
-        """What is asked."""
-
-    @property
-    def category(self) -> str:
-        """Its category; empty for none."""
-
-    @property
-    def system(self) -> str:
-        """Its own system message; empty for none."""
-
-    @property
-    def extra(self) -> Mapping[str, Any]:
-        """Columns that the answer keeps."""
+_CALLS = 8
+"""Open calls of an actor, where nothing else is said."""
+_MOST_BLOCKS = 5000
+"""Tasks of a job. Of more questions, a task has several, one after the other."""
 
 
 def rows_on_ray(
-    args: Namespace, asked: Iterable[tuple[str, Asked]], options: AnswerOptions, *, way: str = "auto"
-) -> Iterator[Row]:
-    """Answers questions on Ray, and yields each row as soon as its answer has ended, in no order.
+    args: Namespace, jobs: Iterable[Job], options: AnswerOptions, router: AnyRouter | None, *, model: str
+) -> Generator[Row]:
+    """Makes answers on Ray, and yields each row as soon as its answer has ended, in no order.
 
     Closing the iterator ends all calls and all actors, and Ray too if it was started here.
 
     Args:
         args: Of `sot batch`: `ray` (an address, or an empty text for `RAY_ADDRESS` or else a Ray of this machine),
-            `actors` (None for as many as suit), `concurrency` (open calls over all actors), and those of `sot ask`.
-        asked: Keys and questions; each key once.
+            `actors` (None for as many as suit), `max_concurrency` (open calls over all actors; None for a default),
+            and those of a model.
+        jobs: The answers to make; each key once.
         options: The settings, the prompts and the model.
-        way: The name that the rows get.
+        router: The router of all answers.
+        model: The model's name for the rows.
 
     Raises:
         MissingExtra: Ray is not installed.
         InvalidInput: There is no cluster at this address.
         SotError: Ray cannot start; the model cannot be loaded on an actor; actors die again and again.
     """
-    questions = dict(asked)
-    if not questions:
-        return
-    with connected(args.ray) as ray:
-        yield from _rows(ray, args, questions, options, way)
+    left = {job.key: job for job in jobs}
+    if left:
+        with connected(args.ray) as ray:
+            yield from _rows(ray, args, left, options, router, model)
 
 
-def _rows(ray: Any, args: Namespace, questions: dict[str, Asked], options: AnswerOptions, way: str) -> Iterator[Row]:
-    pool = _pool(ray, getattr(args, "actors", None), local=options.model.source == "local", most=len(questions))
-    calls = max(1, args.concurrency // pool["size"])
+def _rows(  # noqa: PLR0917 - those of its caller
+    ray: Any, args: Namespace, left: dict[str, Job], options: AnswerOptions, router: AnyRouter | None, model: str
+) -> Generator[Row]:
+    pool = _pool(ray, getattr(args, "actors", None), local=options.model.source == "local", most=len(left))
+    calls = max(1, (args.max_concurrency or _CALLS * pool["size"]) // pool["size"])
     tasks = min(calls, _MOST_TASKS)
-    items = [{"key": key, "question": each.text, "system": each.system or ""} for key, each in questions.items()]
-    answers = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+    items = [{"id": key, "question": job.question.text, "system": job.question.system} for key, job in left.items()]
+    answers = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map_batches(
         AnswerQuestions,
         fn_constructor_kwargs={
             "model": _model(args),
             "settings": options.settings,
             "prompts": options.prompts,
-            "router": router_of(args),
+            "router": router,
             "concurrency": calls,
             "system": system_of(args),
             "system_column": "system",
-            "key_column": "key",
+            "key_column": "id",
             "temperature": args.temperature,
             "seed": args.seed,
             "max_tokens": args.max_tokens,
@@ -121,28 +101,30 @@ def _rows(ray: Any, args: Namespace, questions: dict[str, Asked], options: Answe
         },
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
-            size=pool["size"], max_tasks_in_flight_per_actor=tasks, enable_true_multi_threading=True
+            size=pool["size"],
+            max_tasks_in_flight_per_actor=tasks,
+            max_concurrent_calls_per_actor=tasks,
+            enable_true_multi_threading=True,
         ),
         num_cpus=pool["cpus"],
         num_gpus=pool["gpus"],
-        max_concurrency=tasks,
-        max_restarts=_RESTARTS,
-        max_task_retries=_RESTARTS,
-        scheduling_strategy="SPREAD",
     )
     with contextlib.closing(_told(answers.iter_rows())) as made:
         for item in made:
-            row, question = from_json(json.loads(item["row"])), questions.pop(item["key"], None)
-            if question is None:  # a task that was repeated although its row had come
-                continue
-            yield replace(
-                row,
-                number=question.number,
-                id=question.id,
-                category=question.category,
-                way=way,
-                extra=dict(question.extra),
-            )
+            # None for a task that was repeated although its row had come.
+            if (job := left.pop(item["id"], None)) is not None:
+                question = job.question
+                yield replace(
+                    from_json(json.loads(item["row"])),
+                    model=model,
+                    number=question.number,
+                    id=question.id,
+                    category=question.category,
+                    way=job.way.name,
+                    repeat=job.repeat,
+                    order=job.order,
+                    extra=question.extra,
+                )
 
 
 def _told(items: Iterable[Mapping[str, Any]]) -> Generator[Mapping[str, Any]]:
@@ -223,7 +205,7 @@ def connected(address: str | None) -> Iterator[Any]:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     check_address(address)
     before = signal.getsignal(signal.SIGTERM)
-    with exit_at_once():
+    with exit_at_once(), _quiet_libraries():
         _init(ray, address)
     try:
         if threading.current_thread() is threading.main_thread():
@@ -233,8 +215,22 @@ def connected(address: str | None) -> Iterator[Any]:
         ray.shutdown()
 
 
+@contextlib.contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keeps off the terminal what Ray's own libraries print while they start. Their errors come as exceptions."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
 def _imported() -> Any:
-    # Before the import, which reads them. Ray reports its use to its makers otherwise.
+    # Ray reads them when it is imported. The first one: it reports its use to its makers otherwise.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -106,7 +106,9 @@ class _Intake(Board, Generic[T]):
         """The calls that the driver opens now, those of new answers included."""
         openings = super().openings(now)
         self._pausing = self._asks_again = False
-        while not (self._ready or self._exhausted or self._pausing) and len(self._open) + len(self._closing) < self._most:
+        while (
+            not (self._ready or self._exhausted or self._pausing) and len(self._open) + len(self._closing) < self._most
+        ):
             self._take_one(now)
             openings += super().openings(now)
         for key, call in openings:
