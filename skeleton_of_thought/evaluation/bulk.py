@@ -7,12 +7,13 @@ import enum
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, cast
 
 from skeleton_of_thought.board import Board, CallFlow, Key
 from skeleton_of_thought.budget import Budget, Share
 from skeleton_of_thought.drive import GRACE, Open, run
+from skeleton_of_thought.errors import PointError
+from skeleton_of_thought.evaluation.manifest import now as utc_now
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.types import Answer, Call
@@ -37,7 +38,7 @@ class Ended(Generic[T]):
 
     Attributes:
         item: What the answer was made for.
-        answer: The answer; None if it failed.
+        answer: The answer; of one that failed, what there was until then, or None.
         error: Why it failed; None if it did not.
         calls: The calls of the model that were opened for it, retries included.
         seconds: From its start to its end.
@@ -127,7 +128,7 @@ class _Intake(Board, Generic[T]):
             self._pausing = True
             return
         index = len(self._all)
-        self._begun[index] = _Begun(item, time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds"))
+        self._begun[index] = _Begun(item, time.monotonic(), utc_now())
         try:
             flow = self._new_flow(item)
         except Exception as error:
@@ -139,12 +140,17 @@ class _Intake(Board, Generic[T]):
 
     def end(self, index: int, event: Event) -> Ended[T]:
         """Forgets a flow whose last event this is."""
-        self._all[index] = _NONE
+        flow, self._all[index] = self._all[index], _NONE
         self._asks_again = True
         begun = self._begun.pop(index)
-        answer = event.answer if isinstance(event, AnswerDone) else None
-        error = event.error if isinstance(event, AnswerFailed) else None
-        seconds = time.monotonic() - begun.began if answer is None else answer.timings.total
+        seconds = time.monotonic() - begun.began
+        if isinstance(event, AnswerDone):
+            return Ended(begun.item, event.answer, None, begun.calls, event.answer.timings.total, begun.at)
+        assert isinstance(event, AnswerFailed)
+        error = event.error
+        answer = (
+            error.answer if isinstance(error, PointError) else flow.answer if isinstance(flow, AnswerFlow) else None
+        )
         return Ended(begun.item, answer, error, begun.calls, seconds, begun.at)
 
     def is_direct(self, openings: Any) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
 from skeleton_of_thought.errors import InvalidInput, SotError
+from skeleton_of_thought.evaluation.journal import _line_of, _sync
 from skeleton_of_thought.evaluation.rows import Row, to_json
 from skeleton_of_thought.small_files import parse_json
 
@@ -105,7 +106,7 @@ class Parts:
         Raises:
             SotError: It cannot be written, such as on a full disk. The rows before it are unharmed.
         """
-        data = _line(to_json(row))
+        data = _line_of(to_json(row))
         if self._file is None or self._rows >= self._most:
             self._open_next()
         assert self._file is not None
@@ -113,7 +114,7 @@ class Parts:
             offset, written = self._end, False
             try:
                 _write(self._file, data)
-                os.fsync(self._file)
+                _sync(self._file)
                 written = True
             finally:
                 if not written:
@@ -160,7 +161,7 @@ class Parts:
                         source.close()
                         file = source.enter_context(self._path(place.part).open("rb"))
                         part = place.part
-                    out.write(_line(self._row_at(file, place) | fields))
+                    out.write(_line_of(self._row_at(file, place) | fields))
                 out.flush()
                 os.fsync(out.fileno())
                 os.replace(aside, self._answers)
@@ -230,13 +231,6 @@ class Parts:
             _sync_folder(self._folder)
 
 
-def _line(row: dict[str, Any]) -> bytes:
-    try:
-        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
-    except UnicodeEncodeError:  # a column of the file has half of a character
-        return json.dumps(row).encode() + b"\n"
-
-
 def _write(file: int, data: bytes) -> None:
     while data:
         data = data[os.write(file, data) :]
@@ -247,7 +241,7 @@ def _sync_folder(folder: Path) -> None:
         return
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(number)
+        _sync(number)
     finally:
         os.close(number)
 
@@ -265,6 +259,8 @@ def _lock(path: Path) -> int | None:
         raise InvalidInput(
             f"Another process works in {str(path.parent.parent)!r}: wait for its end, or name another folder."
         ) from None
+    except OSError:  # a file system without locks
+        pass
     return number
 
 
