@@ -2,7 +2,7 @@
 
 A question is a task of its own, and an actor has as many tasks as it may have open calls. So each answer reaches this
 process as soon as it ends, a task that Ray repeats after an actor's death costs one answer, and no actor waits for the
-slowest of a batch. Ray ends the actors of a process that is gone, so nothing goes on after a kill.
+slowest of a batch. An actor ends as soon as this process does, even if that is killed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from skeleton_of_thought.evaluation.runner import Job
     from skeleton_of_thought.routers.base import AnyRouter
 
-__all__ = ["check_address", "connected", "rows_on_ray"]
+__all__ = ["AnswerWhileAsked", "Lifelines", "check_address", "check_ray", "connected", "rows_on_ray"]
 
 _ANSWERS_IN = 5.0
 """Seconds that a cluster has to take a connection."""
@@ -47,6 +47,17 @@ _CALLS = 8
 """Open calls of an actor, where nothing else is said."""
 _MOST_BLOCKS = 5000
 """Tasks of a job. Of more questions, a task has several, one after the other."""
+
+
+def check_ray(address: str) -> None:
+    """Checks what can be known before anything is written: that Ray is installed, and that an address answers.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        InvalidInput: There is no cluster at this address.
+    """
+    if not _imported().is_initialized():
+        check_address(_address(address))
 
 
 def rows_on_ray(
@@ -83,9 +94,11 @@ def _rows(  # noqa: PLR0917 - those of its caller
     calls = max(1, (args.max_concurrency or _CALLS * pool["size"]) // pool["size"])
     tasks = min(calls, _MOST_TASKS)
     items = [{"id": key, "question": job.question.text, "system": job.question.system} for key, job in left.items()]
+    lines = Lifelines(ray.util.get_node_ip_address())
     answers = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map_batches(
-        AnswerQuestions,
+        AnswerWhileAsked,
         fn_constructor_kwargs={
+            "lifeline": lines.address,
             "model": _model(args),
             "settings": options.settings,
             "prompts": options.prompts,
@@ -109,7 +122,7 @@ def _rows(  # noqa: PLR0917 - those of its caller
         num_cpus=pool["cpus"],
         num_gpus=pool["gpus"],
     )
-    with contextlib.closing(_told(answers.iter_rows())) as made:
+    with lines, contextlib.closing(_told(answers.iter_rows())) as made:
         for item in made:
             # None for a task that was repeated although its row had come.
             if (job := left.pop(item["id"], None)) is not None:
@@ -182,6 +195,66 @@ def _pool(ray: Any, actors: int | None, *, local: bool, most: int) -> dict[str, 
     return {"size": min(size, most), **needs}
 
 
+# --- the end of the actors ----------------------------------------------------------------------------
+
+
+class Lifelines:
+    """Connections of this process to its actors, which end with the process at the latest, however that ends.
+
+    Ray itself notices a killed process after seconds, in which actors would ask on.
+
+    Args:
+        host: Where the actors reach this process.
+
+    Attributes:
+        address: Host and port.
+    """
+
+    def __init__(self, host: str) -> None:
+        self._listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.address: tuple[str, int] = (host, self._listener.getsockname()[1])
+        self._held: list[socket.socket] = []
+        threading.Thread(target=self._accept, name="sot-lifelines", daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                self._held.append(self._listener.accept()[0])
+
+    def __enter__(self) -> Lifelines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # `close` alone does not end `accept`
+        self._listener.close()
+        for each in self._held:
+            each.close()
+
+
+class AnswerWhileAsked(AnswerQuestions):
+    """`AnswerQuestions` on an actor that ends with the process that asks.
+
+    Args:
+        lifeline: The address of that process, see `Lifelines`.
+        settings: Those of `AnswerQuestions`.
+    """
+
+    def __init__(self, *, lifeline: tuple[str, int], **settings: Any) -> None:
+        # Without a connection, as behind a firewall, Ray ends the actor somewhat later.
+        with contextlib.suppress(OSError):
+            line = socket.create_connection(lifeline, timeout=_ANSWERS_IN)
+            line.settimeout(None)
+            threading.Thread(target=_end_with, args=(line,), name="sot-lifeline", daemon=True).start()
+        super().__init__(**settings)
+
+
+def _end_with(line: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        line.recv(1)
+    os._exit(1)  # the system closes all connections, and so the servers end the calls
+
+
 # --- the connection -----------------------------------------------------------------------------------
 
 
@@ -202,7 +275,7 @@ def connected(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _address(address)
     check_address(address)
     before = signal.getsignal(signal.SIGTERM)
     with exit_at_once(), _quiet_libraries():
@@ -258,6 +331,10 @@ def _init(ray: Any, address: str) -> None:
         raise InvalidInput(f"--ray {address}: {as_line(error_text(error), 600)}") from error
     except Exception as error:
         raise SotError(f"Ray does not start: {as_line(error_text(error), 600)}") from error
+
+
+def _address(given: str | None) -> str:
+    return given or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def check_address(address: str) -> None:
