@@ -1,0 +1,84 @@
+"""A Ray of two processors, and how the tests of this folder meet its actors; `make test-ray` runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+PATIENCE = 200.0
+"""Seconds: Ray takes long to start on a busy machine."""
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("OPENAI_API_KEY", "none")
+# The actors find what the tests import.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "shared"), os.environ.get("PYTHONPATH", "")]
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Ray and pandas warn about each other's future, and Ray leaves sockets to the collector of garbage.
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("ignore"))
+
+
+@pytest.fixture(scope="module")
+def ray() -> Any:
+    ray = pytest.importorskip("ray", reason="make test-ray installs it")
+    pytest.importorskip("ray.data", reason="make test-ray installs it")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield ray
+    ray.shutdown()
+
+
+def actors_of(process: psutil.Process) -> list[psutil.Process]:
+    """The actors that answer, of a Ray that this process has started."""
+    found = []
+    for each in process.children(recursive=True):
+        try:
+            if "MapWorker(" in " ".join(each.cmdline()):
+                found.append(each)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def actors() -> Any:
+    return actors_of
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    """Prompts by which the numbered server knows the stages."""
+    path = tmp_path / "prompts.json"
+    texts = {
+        "outline_prompt": "[skeleton] {request}",
+        "point_prompt": "[point {point}] {point_outline}: {request}",
+    }
+    path.write_text(json.dumps(texts))
+    return path
+
+
+@pytest.fixture
+def eventually_sync() -> Any:
+    """`eventually_sync(condition, what)`: waits in this thread."""
+
+    def wait(condition: Callable[[], bool], what: str) -> None:
+        until = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < until, f"this condition never held: {what}"
+            time.sleep(0.01)
+
+    return wait
