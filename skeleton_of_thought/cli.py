@@ -224,7 +224,7 @@ def _answer_and_compare(
     flow: AnswerFlow, new_flow: Callable[[], AnswerFlow], backend: ModelBackend, view: View
 ) -> AnswerResult:
     """Answers the question, then compares the answer with the baselines. The answer survives their failure."""
-    warm_up(backend, view)
+    warm_up(backend, view.note)
     reset, meter = backend.checkpoint(), CpuMeter() if backend.baselines else None
     result = _answer(flow, backend, view.show)
     if result.error is not None or result.answer is None:

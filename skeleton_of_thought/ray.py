@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from skeleton_of_thought.budget import Budget, Share
@@ -156,8 +157,15 @@ class AnswerQuestions:
             return error if isinstance(error, SotError) else ModelLoadError(error_text(error))
         most = min(filter(None, (self._concurrency, backend.capacity)))
         room = _Room(most)
+        unread = SimpleNamespace(
+            open_call=backend.open_call,
+            explain=backend.explain,
+            checkpoint=backend.checkpoint,
+            # Nobody reads along, so a point may be written again even after part of its text.
+            flow=lambda conversation, **given: backend.flow(conversation, **(given | {"live": False})),
+        )
         answer = AnswerOnce(
-            backend,
+            unread,
             model=backend.name,
             settings=self._settings,
             prompts=self._prompts,

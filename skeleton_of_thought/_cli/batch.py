@@ -9,6 +9,7 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -51,13 +52,13 @@ def run_batch(args: Namespace, backend: ModelBackend | None) -> int:
         InvalidInput: The options or the questions cannot be used, or the folder is of another run.
         SotError: The model does not work, or the folder cannot be written.
     """
-    options = AnswerOptions.of(args)
-    budget = Budget() if args.budget is None else Budget.parse(args.budget)
     with contextlib.ExitStack() as stack:
         if backend is not None:
             stack.callback(backend.close)
+        options = AnswerOptions.of(args)
+        budget = Budget() if args.budget is None else Budget.parse(args.budget)
         batch = _Batch(args, options, model=backend.name if backend is not None else options.model.name or DEMO)
-        folder = Path(args.out)
+        folder = Path(args.out).expanduser()
         manifest = batch.manifest().joined(folder)
 
         def load() -> ModelBackend:
@@ -76,7 +77,7 @@ def run_batch(args: Namespace, backend: ModelBackend | None) -> int:
             backend = load()
             manifest = dataclasses.replace(manifest, versions=batch.manifest().versions)
         manifest.write(folder)
-        view = stack.enter_context(EvalView(quiet=args.quiet))
+        view = EvalView(quiet=args.quiet)
         parts = stack.enter_context(Parts(folder))
         if parts.notice:
             view.note(parts.notice)
@@ -155,14 +156,15 @@ class _Batch:
 
     def manifest(self) -> Manifest:
         """The manifest of this command."""
-        about = {"file": self.args.questions, "count": self.count, "sha256": self._digest}
+        file = "standard input" if self.args.questions == "-" else Path(self.args.questions).name
+        about = {"file": file, "count": self.count, "sha256": self._digest}
         return Manifest.of(
             "batch",
             model=self.model,
             settings=self.settings,
             ways=[self.way.name],
             questions=about,
-            arguments=sys.argv[1:],
+            arguments=self.args.arguments,
         )
 
     def router(self) -> AnyRouter | None:
@@ -193,12 +195,9 @@ class _Run:
         """Runs the command; returns its exit code."""
         try:
             if self._left:
-                self._view.begin("answers", total=self._batch.count, done=self._batch.count - self._left)
-                if self._args.ray is None:
-                    self._answer(self._load())
-                else:
-                    self._answer_on_ray()
-                self._view.end()
+                answer = self._answer_on_ray if self._args.ray is not None else partial(self._answer, self._load())
+                with self._view.stage("answers", total=self._batch.count, done=self._batch.count - self._left):
+                    answer()
             return self._finish()
         except (KeyboardInterrupt, SystemExit) as ended:
             print(f"sot: stopped: {self._so_far()}", file=sys.stderr)
@@ -293,8 +292,9 @@ class _Run:
         if row.error_type in _OF_THE_QUESTION:
             return
         self._last_error = row.error
-        self._streak = [] if row.ok else [*self._streak, f"{row.error_type}: {_VARYING.sub('#', row.error)}"]
-        if len(self._streak) >= SAME_FAILURES and len({*self._streak[-SAME_FAILURES:]}) == 1:
+        error = f"{row.error_type}: {_VARYING.sub('#', row.error)}"
+        self._streak = [] if row.ok else [*self._streak, error][-SAME_FAILURES:]
+        if len(self._streak) == SAME_FAILURES and len({*self._streak}) == 1:
             raise SotError(
                 f"The last {SAME_FAILURES} answers failed with the same error: {row.error} {self._so_far()}, and with "
                 "--retry it asks the failed ones again."

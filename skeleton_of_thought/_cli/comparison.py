@@ -19,14 +19,18 @@ _WARM_TOKENS = 4
 _WARM_ROWS = 5
 
 
-def warm_up(backend: ModelBackend, view: View) -> None:
+def warm_up(backend: ModelBackend, note: Callable[[str], object]) -> None:
     """Runs once everything that will be timed, since first calls pay for work that later ones find done.
 
     Servers are left out: nothing warms up here, and each of their calls costs.
+
+    Args:
+        backend: The backend.
+        note: Shows a line about that.
     """
     if not backend.takes_limits:
         return
-    view.note("warming up, not timed")
+    note("warming up, not timed")
     _read_all([backend.open_call] * (_WARM_ROWS if backend.baselines else 1))
     for baseline in backend.baselines:
         _read_all([baseline.open_call])

@@ -1,14 +1,135 @@
-"""`sot eval`: evaluates."""
+"""`sot eval`: answers questions in several ways, has the answers judged, and reports what a skeleton gains."""
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
+from dataclasses import dataclass
 
 from skeleton_of_thought._cli.backend import ModelBackend
+from skeleton_of_thought._cli.diagnostics import as_line
+from skeleton_of_thought._cli.eval_job import done_and_total, left_of, make_answers
+from skeleton_of_thought._cli.eval_judges import make_verdicts, verdicts_done
+from skeleton_of_thought._cli.eval_plan import Answers, EvalPlan
+from skeleton_of_thought._cli.eval_records import Records, opened
+from skeleton_of_thought._cli.eval_report import vote_page, written_report
+from skeleton_of_thought._cli.eval_view import EvalView
+from skeleton_of_thought._cli.interrupts import INTERRUPTED
+from skeleton_of_thought.errors import SotError
+from skeleton_of_thought.evaluation.report.texts import headlines
+from skeleton_of_thought.evaluation.rows import latest
+from skeleton_of_thought.evaluation.spending import Spending
+from skeleton_of_thought.evaluation.verdicts import Verdict, to_json
 
 __all__ = ["run_eval"]
 
 
 def run_eval(args: Namespace, backend: ModelBackend | None) -> int:
-    """Runs `sot eval`; returns the exit code."""
-    raise NotImplementedError
+    """Runs the command; returns the exit code.
+
+    Args:
+        args: The options.
+        backend: The model that answers; None for the one that the options name.
+
+    Raises:
+        InvalidInput: An option or a file has a mistake. Nothing was asked then, and nothing is overwritten.
+        SotError: The model cannot be reached, all answers failed, or a file cannot be written.
+    """
+    plan = EvalPlan.of(args)
+    view = EvalView(quiet=args.quiet)
+    if plan.judging is not None:
+        plan.judging.warn(view.note)
+    with opened(plan, view.note) as records:
+        run = _Run(plan, args, records, view)
+        return run.go(backend)
+
+
+@dataclass
+class _Run:
+    """A run of the command, whose files are open."""
+
+    plan: EvalPlan
+    args: Namespace
+    records: Records
+    view: EvalView
+
+    def go(self, backend: ModelBackend | None) -> int:
+        """Makes what is left, and the report of what there is, however that ended."""
+        votes = self.records.count(self.plan.votes, self.plan.manifest.ways)
+        spending = Spending(self.plan.budget)
+        stopped, failure = False, None
+        try:
+            self._make(backend, spending)
+        except KeyboardInterrupt:
+            stopped = True
+        except SotError as error:
+            failure = error
+        self._keep(votes)
+        try:
+            lines = self._report(embeds=not stopped and failure is None)
+        except SotError:
+            if failure is not None:
+                raise failure from None
+            raise
+        if stopped:
+            print(self._stopped(), file=sys.stderr)
+            return INTERRUPTED
+        if failure is not None:
+            self.view.note(lines[-1])
+            raise failure
+        if spending.stopped:
+            self.view.note(f"the budget is spent ({spending}); the same command goes on")
+        print("\n".join(lines))
+        return 0
+
+    def _make(self, backend: ModelBackend | None, spending: Spending) -> None:
+        if self.plan.answers is not None:
+            self._answer(self.plan.answers, backend, spending)
+        if self.plan.judging is not None:
+            self.plan.manifest.write(self.plan.folder)
+            make_verdicts(self.plan, self.records, spending, self.view, retry=self.args.retry)
+
+    def _answer(self, answers: Answers, backend: ModelBackend | None, spending: Spending) -> None:
+        jobs = left_of(answers, self.records.all_rows(), retry=self.args.retry)
+        if jobs and backend is None:
+            backend = answers.options.load(self.args)
+        try:
+            # After the model was loaded, so that the versions of the packages that it needs are known.
+            self.plan = self.plan.with_versions()
+            self.plan.manifest.write(self.plan.folder)
+            if jobs:
+                assert backend is not None
+                make_answers(answers, jobs, self.args, backend, records=self.records, spending=spending, view=self.view)
+        finally:
+            if backend is not None:
+                backend.close()
+
+    def _keep(self, votes: list[Verdict]) -> None:
+        for vote in votes:
+            assert self.records.votes is not None
+            self.records.votes.append(to_json(vote))
+        if self.plan.votes:
+            self.view.note(f"{len(votes)} votes were counted in")
+
+    def _report(self, *, embeds: bool) -> list[str]:
+        """Writes the report and the page to vote on, if there are rows; returns the last lines."""
+        rows = self.records.all_rows(self.plan.answers)
+        if not rows:
+            return [f"There are no answers in {self.plan.folder} yet, so there is no report."]
+        figures = written_report(self.plan, self.records, self.view, embeds=embeds)
+        if self.args.human:
+            vote_page(self.plan, rows, self.view)
+        failed = sum(not row.ok for row in latest(rows))
+        if failed:
+            self.view.note(f"{failed} answers failed; --retry asks for them once more")
+        return [*map(as_line, headlines(figures)), f"Report: {self.plan.folder / 'report.html'}"]
+
+    def _stopped(self) -> str:
+        there = []
+        if self.plan.answers is not None:
+            done, total = done_and_total(self.plan.answers, self.records.all_rows())
+            there.append(f"{done} of {total} answers")
+        if self.plan.judging is not None:
+            done, total = verdicts_done(self.plan, self.records)
+            there += [f"{done} of {total} verdicts"] if done else []
+        return f"Stopped: {' and '.join(there)} are in {self.plan.folder}; the same command goes on."

@@ -6,8 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Iterator
 
 from skeleton_of_thought._cli.status_line import StatusLine
 
@@ -29,34 +28,33 @@ class EvalView:
         self._quiet = quiet
         self._clock = clock
         self._status: StatusLine | None = None
-        self._closing = contextlib.ExitStack()
         self._what = ""
         self._now = ""
         self._total = self._done = self._failed = self._made = 0
         self._start = self._shown = 0.0
 
-    def __enter__(self) -> Self:
-        if not self._quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-            self._status = self._closing.enter_context(StatusLine())
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._closing.close()
-        self._status = None
-
-    def begin(self, what: str, *, total: int, done: int) -> None:
-        """Begins a stage.
+    @contextlib.contextmanager
+    def stage(self, what: str, *, total: int, done: int) -> Iterator[None]:
+        """Shows the progress of a stage while it lasts.
 
         Args:
             what: What is made, in the plural, such as `answers`.
             total: How many there will be.
             done: How many there were before.
         """
-        self._what, self._total, self._done = what, total, done
+        self._what, self._total, self._done, self._now = what, total, done, ""
         self._failed = self._made = 0
-        self._now = ""
         self._start = self._clock()
-        self._show(always=True)
+        terminal = not self._quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        with StatusLine() if terminal else contextlib.nullcontext() as line:
+            self._status = line
+            self._show(always=True)
+            try:
+                yield
+            finally:
+                if self._status is None and self._made:
+                    self._show(always=True)
+                self._status = None
 
     def at(self, now: str) -> None:
         """Shows what is being made, such as the name of a way."""
@@ -70,14 +68,6 @@ class EvalView:
         self._failed += failed
         self._done += not failed
         self._show()
-
-    def end(self) -> None:
-        """Ends the stage."""
-        if self._status is not None:
-            self._status.show("")
-        elif self._made:
-            self._show(always=True)
-        self._what = ""
 
     def note(self, line: str) -> None:
         """Shows a line that stays; none if the user wants no messages."""
@@ -100,7 +90,7 @@ class EvalView:
         return " · ".join(parts)
 
     def _show(self, *, always: bool = False) -> None:
-        if self._quiet or not self._what:
+        if self._quiet:
             return
         if self._status is not None:
             self._status.show(self.text())

@@ -48,7 +48,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parses the command line, with defaults from the configuration file and the environment.
 
     Exits on `--help`, `--version` and mistakes, like argparse. The result has two more attributes: `defaults`, and
-    `options`, which are the options that may have a default.
+    `options`, which are the options that may have a default. Commands for many questions also get `arguments`, the
+    command line.
 
     Raises:
         InvalidInput: The configuration file has a mistake.
@@ -69,6 +70,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         _check_ask(args, commands[args.command])
     elif args.command == "serve":
         args.typed = typed(commands["serve"], words[1:])
+    elif args.command in _MANY:
+        args.arguments = words
     return args
 
 

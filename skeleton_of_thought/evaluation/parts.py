@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
@@ -63,6 +64,7 @@ class Parts:
         self._failed = 0
         self._part = self._rows = self._end = 0
         self._file: int | None = None
+        self._disk: _Disk | None = None
         with _explained(self._folder):
             self._folder.mkdir(exist_ok=True)
             self._lock = _lock(self._folder / _LOCK)
@@ -76,16 +78,19 @@ class Parts:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        disk = self._disk
         self.close()
+        if disk is not None and kind is None:
+            with _explained(self._path(self._part)):
+                disk.check()
 
     def close(self) -> None:
-        """Closes the files, and lets other processes have the folder."""
-        file, self._file = self._file, None
+        """Waits for the disk, closes the files, and lets other processes have the folder."""
+        self._close_part()
         lock, self._lock = self._lock, None
-        for number in (file, lock):
-            if number is not None:
-                os.close(number)
+        if lock is not None:
+            os.close(lock)
 
     @property
     def failed(self) -> int:
@@ -101,7 +106,10 @@ class Parts:
         return None if place is None else place.ok
 
     def append(self, row: Row) -> None:
-        """Adds a row. It is on the disk when this returns, as a whole or not at all.
+        """Adds a row, as a whole or not at all. No kill of this process can undo it.
+
+        The disk has it moments later, which nobody waits for: it may take longer than a call of a model. An error of
+        the disk is raised by the next row, or at the end.
 
         Raises:
             SotError: It cannot be written, such as on a full disk. The rows before it are unharmed.
@@ -111,15 +119,18 @@ class Parts:
             self._open_next()
         assert self._file is not None
         with _explained(self._path(self._part)):
+            if self._disk is None:
+                self._disk = _Disk(self._file)
+            self._disk.check()
             offset, written = self._end, False
             try:
                 _write(self._file, data)
-                _sync(self._file)
                 written = True
             finally:
                 if not written:
                     with contextlib.suppress(OSError):
                         os.ftruncate(self._file, offset)
+            self._disk.write()
         self._rows, self._end = self._rows + 1, offset + len(data)
         self._place(row.key, _Place(self._part, offset, row.ok))
 
@@ -219,16 +230,72 @@ class Parts:
             os.truncate(path, self._end)
             self.notice = f"the last line of {path.name} was incomplete and was taken off: its question is asked again"
 
+    def _close_part(self) -> _Disk | None:
+        disk, self._disk = self._disk, None
+        if disk is not None:
+            disk.end()
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+        return disk
+
     def _open_next(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        if (disk := self._close_part()) is not None:
+            with _explained(self._path(self._part)):
+                disk.check()
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         path = self._path(self._part + 1)
         with _explained(path):
             self._file = os.open(path, flags, 0o666)
             self._part, self._rows, self._end = self._part + 1, 0, 0
             _sync_folder(self._folder)
+
+
+class _Disk:
+    """Has the disk take what is written to a file, in a thread: once for all that was written meanwhile.
+
+    Args:
+        file: The file, which stays open until `end`.
+    """
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._changed = threading.Condition()
+        self._waiting = self._ending = False
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._work, name="sot-parts", daemon=True)
+        self._thread.start()
+
+    def write(self) -> None:
+        """Something was written."""
+        with self._changed:
+            self._waiting = True
+            self._changed.notify()
+
+    def check(self) -> None:
+        """Raises the error of the disk, if there was one."""
+        if self._error is not None:
+            raise self._error
+
+    def end(self) -> None:
+        """Waits until the disk has all, or has failed."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._ending)
+                if not self._waiting:
+                    return
+                self._waiting = False
+            try:
+                _sync(self._file)
+            except OSError as error:
+                self._error = error
+                return
 
 
 def _write(file: int, data: bytes) -> None:

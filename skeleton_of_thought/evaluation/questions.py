@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import sys
@@ -133,8 +134,11 @@ def _open(path: str | os.PathLike[str]) -> BinaryIO:
         return open_at_once(Path(path).expanduser())
     if sys.stdin is None:
         raise InvalidInput("Standard input is closed: name a file of questions.")
-    # A copy of the descriptor, because the block that reads it closes it.
-    return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    try:
+        # A copy of the descriptor, because the block that reads it closes it.
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    except io.UnsupportedOperation:  # a text in memory
+        return io.BytesIO(sys.stdin.read().encode("utf-8", "surrogatepass"))
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
@@ -160,7 +164,8 @@ _Row = tuple[int, Mapping[str, Any] | str]
 
 
 def _texts(lines: Iterable[tuple[int, str]]) -> Iterator[_Row]:
-    return ((number, text) for number, line in lines if (text := line.strip()))
+    # A return alone ended the lines of old systems.
+    return ((number, text) for number, line in lines for each in line.split("\r") if (text := each.strip()))
 
 
 def _objects(lines: Iterable[tuple[int, str]], name: str) -> Iterator[_Row]:
@@ -243,13 +248,14 @@ class _Columns:
             if own is None and self._id == _ID:
                 own = values.get(_ID_OF_VICUNA)
                 taken.add(_ID_OF_VICUNA)
-            name = str(number) if own is None or own == "" else self._plain(own, self._id, line)
-            if (before := self._lines.setdefault(name, line)) != line and own not in {None, ""}:
+            name = "" if own is None else self._plain(own, self._id, line)
+            # Names of rows that have none are not kept: a file may have millions of them.
+            if name and (before := self._lines.setdefault(name, line)) != line:
                 raise InvalidInput(f"{self.name}, lines {before} and {line} have the same id {name!r}.")
             yield Question(
                 number,
                 text,
-                name,
+                name or str(number),
                 self._plain(values.get(self._category), self._category, line),
                 self._plain(values.get(_SYSTEM), _SYSTEM, line),
                 {key: value for key, value in values.items() if key not in taken},

@@ -42,8 +42,8 @@ def screen_of(monkeypatch):
 def test_a_terminal_shows_done_way_failures_rate_and_time_left_and_ends_clean(screen_of):
     screen = screen_of(terminal=True)
     clock = Clock()
-    with EvalView(clock=clock) as view:
-        view.begin("answers", total=12, done=2)
+    view = EvalView(clock=clock)
+    with view.stage("answers", total=12, done=2):
         view.at("sot")
         for failed in (False, True):
             clock.now += 30
@@ -51,7 +51,6 @@ def test_a_terminal_shows_done_way_failures_rate_and_time_left_and_ends_clean(sc
         assert screen.getvalue().endswith("\r\x1b[K3 of 12 answers · sot · 1 failed · 2.0 a minute · 4 min left")
         print("a warning of another package", file=sys.stderr)
         assert "\r\x1b[Ka warning of another package" in screen.getvalue()
-        view.end()
     assert screen.getvalue().endswith("\r\x1b[K")
     assert sys.stderr is screen
 
@@ -59,12 +58,11 @@ def test_a_terminal_shows_done_way_failures_rate_and_time_left_and_ends_clean(sc
 def test_without_a_terminal_a_line_comes_every_half_minute_and_at_the_end(screen_of):
     screen = screen_of(terminal=False)
     clock = Clock()
-    with EvalView(clock=clock) as view:
-        view.begin("answers", total=100, done=0)
+    view = EvalView(clock=clock)
+    with view.stage("answers", total=100, done=0):
         for _ in range(100):
             clock.now += 1
             view.made()
-        view.end()
     lines = screen.getvalue().splitlines()
     assert [line.split(" answers")[0] for line in lines] == [f"sot: {n} of 100" for n in (0, 30, 60, 90, 100)]
     assert "\x1b" not in screen.getvalue()
@@ -73,11 +71,10 @@ def test_without_a_terminal_a_line_comes_every_half_minute_and_at_the_end(screen
 @pytest.mark.parametrize("terminal", [True, False])
 def test_quiet_shows_nothing(screen_of, terminal):
     screen = screen_of(terminal=terminal)
-    with EvalView(quiet=True) as view:
-        view.begin("answers", total=1, done=0)
+    view = EvalView(quiet=True)
+    with view.stage("answers", total=1, done=0):
         view.made()
         view.note("a note")
-        view.end()
     assert screen.getvalue() == ""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,22 @@ def test_answers_that_cannot_be_written_leave_the_file_that_was_there(tmp_path, 
             parts.write_answers([("key1", {}), ("key2", {})])
     assert (tmp_path / "answers.jsonl").read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["answers.jsonl", "parts"]
+
+
+def test_an_error_of_the_disk_is_raised_by_the_next_row_or_at_the_end(tmp_path, monkeypatch):
+    failed = threading.Event()
+
+    def broken(file: int) -> None:
+        failed.set()
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("skeleton_of_thought.evaluation.parts._sync_folder", lambda folder: None)
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(SotError, match=r"00001\.jsonl.*Input/output error"):
+        filled(tmp_path, 1)
+    assert failed.is_set()
+    with Parts(tmp_path) as parts:
+        assert len(parts) == 1
 
 
 def test_half_a_character_in_a_column_is_kept(tmp_path):

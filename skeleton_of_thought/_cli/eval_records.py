@@ -1,0 +1,120 @@
+"""The rows, verdicts and votes in the folder of `sot eval`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from skeleton_of_thought._cli.eval_plan import Answers, EvalPlan
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.evaluation import rows as row_files
+from skeleton_of_thought.evaluation import verdicts as verdict_files
+from skeleton_of_thought.evaluation.journal import Journal, read_journal
+from skeleton_of_thought.evaluation.rows import Row
+from skeleton_of_thought.evaluation.verdicts import Verdict
+from skeleton_of_thought.evaluation.votes import count_votes
+
+__all__ = ["Records", "opened"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the folder of a run holds.
+
+    Attributes:
+        rows: Gets the rows of answers; None if no answers are made.
+        verdicts: Gets verdicts; None if nothing is judged.
+        votes: Gets votes; None if none are counted.
+        kept: The objects of the files that no command writes now, by the file's name.
+    """
+
+    folder: Path
+    rows: Journal | None
+    verdicts: Journal | None
+    votes: Journal | None
+    kept: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+
+    def all_rows(self, answers: Answers | None = None) -> list[Row]:
+        """All rows in the order in which they were written, numbered as in the present file of questions."""
+        found = self._read("rows", self.rows, row_files.from_json)
+        return found if answers is None else _numbered(found, answers)
+
+    def all_verdicts(self) -> list[Verdict]:
+        """All verdicts of judges."""
+        return self._read("verdicts", self.verdicts, verdict_files.from_json)
+
+    def all_votes(self) -> list[Verdict]:
+        """All votes."""
+        return self._read("votes", self.votes, verdict_files.from_json)
+
+    def _read(self, name: str, journal: Journal | None, convert: Callable[[Mapping[str, Any]], _T]) -> list[_T]:
+        found: list[_T] = []
+        for number, each in enumerate(self.kept[name] if journal is None else journal.rows, 1):
+            try:
+                found.append(convert(each))
+            except InvalidInput as error:
+                path = str(self.folder / f"{name}.jsonl")
+                raise InvalidInput(f"{path!r}, line {number}: {error}. Name another folder.") from error
+        return found
+
+    def count(self, files: Sequence[str], ways: Sequence[str]) -> list[Verdict]:
+        """The votes of files that are not in the folder yet. All files are checked; nothing is written.
+
+        Raises:
+            InvalidInput: A file cannot be read, or has votes on other answers.
+        """
+        rows = self.all_rows()
+        before = {(vote.key, vote.winner, vote.at) for vote in self.all_votes()}
+        counted = {
+            (vote.key, vote.winner, vote.at): vote for file in files for vote in count_votes(file, rows, ways=ways)
+        }
+        return [vote for name, vote in counted.items() if name not in before]
+
+
+@contextlib.contextmanager
+def opened(plan: EvalPlan, notice: Callable[[str], object]) -> Iterator[Records]:
+    """Opens the files of a run: those that are written for this process alone, the others as they are.
+
+    Raises:
+        InvalidInput: Another process writes one of them, or a line in it cannot be read.
+    """
+    written = {"rows": plan.answers is not None, "verdicts": plan.judging is not None, "votes": bool(plan.votes)}
+    with contextlib.ExitStack() as closing:
+        if any(written.values()):
+            try:
+                plan.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InvalidInput(
+                    f"The folder {str(plan.folder)!r} cannot be made: {error.strerror or error}."
+                ) from error
+        journals: dict[str, Journal | None] = {}
+        kept: dict[str, Sequence[Mapping[str, Any]]] = {}
+        for name, writes in written.items():
+            path = plan.folder / f"{name}.jsonl"
+            journals[name] = closing.enter_context(Journal(path, notice=notice)) if writes else None
+            if not writes:
+                kept[name] = read_journal(path) if path.exists() else ()
+        yield Records(plan.folder, **journals, kept=kept)
+
+
+def _numbered(rows: Sequence[Row], answers: Answers) -> list[Row]:
+    """The rows with the numbers, ids and categories that their questions have now: lines may have moved or joined."""
+    by_key = {job.key: job.question for job in answers.jobs}
+    texts = Counter(question.text for question in answers.questions)
+    by_text = {question.text: question for question in answers.questions if texts[question.text] == 1}
+    numbered = []
+    for row in rows:
+        question = by_key.get(row.key) or by_text.get(row.question)
+        numbered.append(
+            row
+            if question is None
+            else dataclasses.replace(row, number=question.number, id=question.id, category=question.category)
+        )
+    return numbered

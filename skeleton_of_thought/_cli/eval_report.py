@@ -1,0 +1,57 @@
+"""`sot eval` writes the report, and the page to vote on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from skeleton_of_thought._cli.eval_plan import EvalPlan
+from skeleton_of_thought._cli.eval_records import Records
+from skeleton_of_thought._cli.eval_view import EvalView
+from skeleton_of_thought.evaluation.figures import figures_of
+from skeleton_of_thought.evaluation.report import write_report
+from skeleton_of_thought.evaluation.rows import Row
+from skeleton_of_thought.evaluation.vectors import Vectors, vectors_of
+from skeleton_of_thought.evaluation.votes import write_vote_page
+
+__all__ = ["VOTE_PAGE", "vote_page", "written_report"]
+
+VOTE_PAGE = "vote.html"
+
+
+def written_report(plan: EvalPlan, records: Records, view: EvalView, *, embeds: bool = True) -> Mapping[str, Any]:
+    """Writes the report of all rows, verdicts and votes that there are; returns its figures.
+
+    Args:
+        plan: What the command does.
+        records: The files of the run.
+        view: Shows what happens.
+        embeds: Whether the embedding model is asked, if there is one.
+
+    Raises:
+        SotError: The report cannot be written, or the embedding model fails.
+    """
+    rows, verdicts, votes = records.all_rows(plan.answers), records.all_verdicts(), records.all_votes()
+    vectors: Vectors | None = None
+    if plan.embeddings is not None and embeds:
+        view.note(f"comparing points by {plan.embeddings.name}")
+        vectors = vectors_of(rows, plan.embeddings.load())
+    manifest = plan.manifest.to_json()
+    if plan.answers is not None:
+        manifest["repeats"] = plan.answers.repeats
+    figures = figures_of(manifest, rows, verdicts, votes, vectors=vectors)
+    prompt = "" if plan.judging is None else plan.judging.prompt_text
+    write_report(plan.folder, figures, rows, [*verdicts, *votes], judge_prompt=prompt)
+    return figures
+
+
+def vote_page(plan: EvalPlan, rows: Sequence[Row], view: EvalView) -> None:
+    """Writes the blind page.
+
+    Raises:
+        InvalidInput: No question has different answers of two ways.
+        SotError: It cannot be written.
+    """
+    path = plan.folder / VOTE_PAGE
+    pairs = write_vote_page(path, rows, pairs=plan.pairs)
+    view.note(f"{pairs} pairs to vote on are in {path}; then: sot eval --votes FILE --out {plan.folder}")

@@ -1,0 +1,162 @@
+"""What the report says in sentences: what was compared, what came of it, and what it does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from skeleton_of_thought.evaluation.report.tables import (
+    WinRate,
+    form_words,
+    judge_words,
+    one_line,
+    share,
+    times,
+    win_rates,
+)
+from skeleton_of_thought.evaluation.single_page import as_json
+from skeleton_of_thought.evaluation.verdicts import HUMAN
+
+__all__ = ["compared", "headlines", "limits", "setup", "title"]
+
+_KINDS = {
+    "normal": "the question as it is, in one call",
+    "sot": "a skeleton always, its points in parallel",
+    "auto": "the router decides between a skeleton and a direct answer",
+    "merge": "a skeleton always, its points rewritten as one text",
+}
+_SHOWN_APART = {"version", "kind", "package", "python", "platform", "processors", "versions", "model", "judge", "ways"}
+_SHOWN_APART |= {"questions", "started", "runs", "settings", "judge_prompt"}
+
+
+def title(figures: Mapping[str, Any]) -> str:
+    """The report's heading."""
+    model = figures["manifest"].get("model")
+    return f"Does Skeleton-of-Thought pay with {one_line(model, 80)}?" if model else "Does Skeleton-of-Thought pay?"
+
+
+def compared(figures: Mapping[str, Any]) -> str:
+    """What was compared, and how, in one paragraph."""
+    ways = "; ".join(f"{way}: {_KINDS[way]}" if way in _KINDS else way for way in figures["ways"])
+    judges = list(dict.fromkeys(judge_words(pair["judge"]) for pair in figures["verdicts"]))
+    repeats = f", {figures['repeats']} times each" if figures["repeats"] > 1 else ""
+    judged = f" The answers were compared in pairs, blind, by {_listed(judges)}." if judges else ""
+    return (
+        f"{_count(figures['questions'], 'question')}, {_count(len(figures['ways']), 'way')} to answer{repeats}, with the "
+        f"same model and the same settings. {ways}. The order of the ways rotates from question to question.{judged}"
+    )
+
+
+def headlines(figures: Mapping[str, Any]) -> list[str]:
+    """The main figures in words, with their intervals."""
+    found = [*_speed(figures), *_quality(figures)]
+    return found or ["There are no two answers to the same question yet, so there is nothing to compare."]
+
+
+def _speed(figures: Mapping[str, Any]) -> Iterator[str]:
+    base = figures["base"]
+    for way, each in figures["speed"].items():
+        if each["ratio_median"] is None:
+            continue
+        of = _count(each["questions"], "question")
+        text = f"{way} was {_faster(each['ratio_median'])} as {base} ({_interval(each['interval'], times)}{of})."
+        if each["ratio_equal_length"] is not None:
+            interval = _interval(each["interval_equal_length"], times).rstrip(", ")
+            at = f" ({interval})" if interval else ""
+            text += f" At equal length, {_faster(each['ratio_equal_length'])}{at}."
+        text += f" It was faster on {each['faster']} of {each['questions']}."
+        if each["interval"] is not None and each["interval"][0] <= 1 <= each["interval"][1]:
+            text += " The interval holds 1: these questions do not show which is faster."
+        yield text
+
+
+def _faster(ratio: float) -> str:
+    return f"{ratio:.2f} times as fast"
+
+
+def _interval(interval: Any, shown: Any) -> str:
+    return f"95 % interval {shown(interval[0]).rstrip('×% ')} to {shown(interval[1]).rstrip('×')}, " if interval else ""
+
+
+def _quality(figures: Mapping[str, Any]) -> Iterator[str]:
+    for each in win_rates(figures):
+        if each.category:
+            continue
+        text = (
+            f"{_who(each)} preferred {each.way} to {each.other} in {share(each.rate)} of "
+            f"{_count(each.tally['questions'], 'question')}, {form_words(each.form)}, ties counted half"
+        )
+        interval = _interval(each.interval, share).rstrip(", ")
+        text += f" ({interval})." if interval else "."
+        if each.interval is not None and each.interval[0] <= 0.5 <= each.interval[1]:
+            text += " The interval holds 50 %: these verdicts do not show which is better."
+        if each.tally["pairs"]:
+            text += f" {_count(each.tally['flips'], 'verdict')} of {each.tally['pairs']} flipped with the order."
+        yield text
+
+
+def _who(each: WinRate) -> str:
+    return "People" if each.judge == HUMAN else f"The judge {one_line(each.judge, 80)}"
+
+
+def limits(figures: Mapping[str, Any]) -> list[str]:
+    """What the report does not show."""
+    judges = {pair["judge"] for pair in figures["verdicts"]}
+    of = f"these {figures['questions']} questions" if figures["questions"] > 1 else "this question"
+    said = [
+        f"It is about {of}. The intervals say how much the figures would vary with other questions of the same kind, "
+        "not how they would be with questions of another kind.",
+        "Seconds are those of this model, on this machine or server, at its load of that time. Points are written in "
+        "parallel, which saves time where there is capacity to spare: at a saturated server it saves none.",
+        "No figure says whether an answer is true.",
+    ]
+    if not judges:
+        said.append(
+            "Nobody compared the answers: the figures of the texts say how they are made, not which are better."
+        )
+    if judges - {HUMAN}:
+        said.append(
+            "A judge is a model. Models prefer long texts, lists, the first place and their own style. Look at the "
+            "flips, at the verdicts on plain paragraphs and at the win rates at equal length before you trust a win rate."
+        )
+    if HUMAN in judges:
+        said.append("Those who voted may tell the ways apart by the form of the answers, though no name was shown.")
+    return said
+
+
+def setup(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """With which model, questions, settings and versions: names and values."""
+    manifest = figures["manifest"]
+    told: list[tuple[str, Any]] = [("Model", manifest.get("model")), ("Judges", manifest.get("judge"))]
+    told.append(("Ways", ", ".join(figures["ways"])))
+    questions = manifest.get("questions")
+    if isinstance(questions, Mapping):
+        digest = str(questions.get("sha256", ""))[:12]
+        file = f"{questions.get('count', '?')} in {questions.get('file', '?')}"
+        told.append(("Questions", file + (f" (SHA-256 {digest}…)" if digest else "")))
+    settings = manifest.get("settings")
+    told += sorted(settings.items()) if isinstance(settings, Mapping) else []
+    told += [(name, value) for name, value in manifest.items() if name not in _SHOWN_APART]
+    told += [("skeleton-of-thought", manifest.get("package")), ("Python", manifest.get("python"))]
+    told += [("Platform", manifest.get("platform")), ("Processors", manifest.get("processors"))]
+    versions = manifest.get("versions")
+    told += sorted(versions.items()) if isinstance(versions, Mapping) else []
+    runs = manifest.get("runs")
+    told += [("Started", manifest.get("started")), ("Commands", len(runs) if isinstance(runs, list) else None)]
+    return [(str(name), _value(value)) for name, value in told if value not in (None, "", [], {})]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str):
+        return one_line(value, 300)
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        return one_line(", ".join(value), 300)
+    return one_line(as_json(value), 300)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
