@@ -25,12 +25,20 @@ from typing import TYPE_CHECKING, Any
 from skeleton_of_thought._cli.diagnostics import as_line
 from skeleton_of_thought._cli.interrupts import exit_at_once
 from skeleton_of_thought._cli.run_settings import AnswerOptions, system_of
-from skeleton_of_thought.errors import InvalidInput, MissingExtra, SotError, error_text, is_missing
+from skeleton_of_thought.errors import (
+    InvalidInput,
+    MissingExtra,
+    ModelLoadError,
+    SotError,
+    error_text,
+    is_missing,
+    without_secrets,
+)
 from skeleton_of_thought.evaluation.rows import Row, from_json
 from skeleton_of_thought.ray import AnswerQuestions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from skeleton_of_thought.evaluation.runner import Job
     from skeleton_of_thought.routers.base import AnyRouter
@@ -124,6 +132,8 @@ def _rows(  # noqa: PLR0917 - those of its caller
     )
     with lines, contextlib.closing(_told(answers.iter_rows())) as made:
         for item in made:
+            if item["failure"]:
+                raise ModelLoadError(f"On an actor of Ray: {item['failure']}")
             # None for a task that was repeated although its row had come.
             if (job := left.pop(item["id"], None)) is not None:
                 question = job.question
@@ -148,19 +158,17 @@ def _told(items: Iterable[Mapping[str, Any]]) -> Generator[Mapping[str, Any]]:
         raise _clear(error) from error
 
 
-def _clear(error: BaseException) -> SotError:
-    """What an error of a job means: ours as it is, another one in one line."""
-    at: BaseException | None = error
-    seen: list[BaseException] = []
-    while at is not None and at not in seen:
-        seen.append(at)
-        for each in (at, getattr(at, "cause", None)):
-            if isinstance(each, SotError):
-                return type(each)(f"On an actor of Ray: {each}") if type(each).__init__ is SotError.__init__ else each
-            if isinstance(each, ModuleNotFoundError):
-                return SotError(f"On an actor of Ray: {each}. Install this package on every node of the cluster.")
-        at = at.__cause__ or getattr(at, "cause", None)
-    return SotError(f"The job on Ray failed: {as_line(error_text(seen[-1]), 600)}")
+def _clear(error: Exception) -> SotError:
+    """What an error of a job means, in one line: Ray's have the traceback of another process in their text."""
+    if isinstance(error, SotError):
+        return error
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if found := next((line for line in lines if "No module named" in line), None):
+        return SotError(
+            f"On a node of Ray: {as_line(found, 200)}. Install this package on every node, with its extras."
+        )
+    last = without_secrets(lines[-1]) if lines else ""
+    return SotError(f"The job on Ray failed: {type(error).__name__}: {as_line(last, 600)}")
 
 
 def _model(args: Namespace) -> str | None:
@@ -248,6 +256,14 @@ class AnswerWhileAsked(AnswerQuestions):
             threading.Thread(target=_end_with, args=(line,), name="sot-lifeline", daemon=True).start()
         super().__init__(**settings)
 
+    def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+        """The keys and rows alone. An error, which would lose its type on the way, is text: no model, no rows."""
+        keys = batch["id"]
+        try:
+            return {"id": keys, "row": super().__call__(batch)["row"], "failure": [""] * len(keys)}
+        except SotError as error:
+            return {"id": keys, "row": [""] * len(keys), "failure": [str(error)] * len(keys)}
+
 
 def _end_with(line: socket.socket) -> None:
     with contextlib.suppress(OSError):
@@ -306,6 +322,7 @@ def _imported() -> Any:
     # Ray reads them when it is imported. The first one: it reports its use to its makers otherwise.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "CRITICAL")  # its errors are raised as well
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         with exit_at_once():
@@ -315,8 +332,7 @@ def _imported() -> Any:
         if not is_missing(error, "ray", "pyarrow", "pandas"):
             raise
         raise MissingExtra("sot batch --ray needs Ray Data", "ray") from error
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = False

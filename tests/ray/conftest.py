@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+
+psutil = pytest.importorskip("psutil", reason="the local engine needs it")
 
 PATIENCE = 200.0
 """Seconds: Ray takes long to start on a busy machine."""
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("OPENAI_API_KEY", "none")
-# The actors find what the tests import.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "shared"), os.environ.get("PYTHONPATH", "")]
-)
+SEARCHED = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parents[1] / "shared")])
+"""Where the actors find what the tests import."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        patch.setenv("OPENAI_API_KEY", "none")
+        patch.setenv("PYTHONPATH", SEARCHED, prepend=os.pathsep)
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -33,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module")
-def ray() -> Any:
+def ray(_environment: None) -> Any:
     ray = pytest.importorskip("ray", reason="make test-ray installs it")
     pytest.importorskip("ray.data", reason="make test-ray installs it")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -42,7 +48,7 @@ def ray() -> Any:
     ray.shutdown()
 
 
-def actors_of(process: psutil.Process) -> list[psutil.Process]:
+def actors_of(process: Any) -> list[Any]:
     """The actors that answer, of a Ray that this process has started."""
     found = []
     for each in process.children(recursive=True):
