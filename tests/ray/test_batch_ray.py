@@ -104,7 +104,7 @@ def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 1
     (line,) = [line for line in done.stderr.splitlines() if "answers" not in line]
-    assert line.startswith("sot: On an actor of Ray: ")
+    assert line.startswith("sot: error: On an actor of Ray: ")
     assert "broken.gguf" in line
     assert "Traceback" not in done.stderr
 
