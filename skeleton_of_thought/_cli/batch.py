@@ -28,7 +28,7 @@ from skeleton_of_thought.evaluation.manifest import MANIFEST, Manifest
 from skeleton_of_thought.evaluation.parts import Parts
 from skeleton_of_thought.evaluation.questions import Question, iter_questions
 from skeleton_of_thought.evaluation.rows import Row
-from skeleton_of_thought.evaluation.runner import _OF_THE_QUESTION, _VARYING, SAME_FAILURES, Job, cost_of
+from skeleton_of_thought.evaluation.runner import SAME_FAILURES, FailureStreak, Job, cost_of
 from skeleton_of_thought.evaluation.spending import Budget, Cost, Spending
 from skeleton_of_thought.evaluation.ways import WAYS, Way
 from skeleton_of_thought.flow import AnswerFlow
@@ -184,7 +184,7 @@ class _Run:
         self._spending, self._view = spending, view
         self._args = batch.args
         self._reserved: dict[str, Cost] = {}
-        self._streak: list[str] = []
+        self._streak = FailureStreak()
         self._last_error = ""
         states = Counter(parts.state(job.key) for job in batch.jobs())
         self._answered, self._failed = states[True], states[False]
@@ -289,12 +289,8 @@ class _Run:
 
     def _check(self, row: Row) -> None:
         """Ends the run if the model does not work at all."""
-        if row.error_type in _OF_THE_QUESTION:
-            return
-        self._last_error = row.error
-        error = f"{row.error_type}: {_VARYING.sub('#', row.error)}"
-        self._streak = [] if row.ok else [*self._streak, error][-SAME_FAILURES:]
-        if len(self._streak) == SAME_FAILURES and len({*self._streak}) == 1:
+        self._last_error = row.error or self._last_error
+        if self._streak.add(row):
             raise SotError(
                 f"The last {SAME_FAILURES} answers failed with the same error: {row.error} {self._so_far()}, and with "
                 "--retry it asks the failed ones again."

@@ -28,8 +28,8 @@ __all__ = ["ANSWERS", "PARTS", "ROWS_OF_A_PART", "Parts"]
 ANSWERS = "answers.jsonl"
 PARTS = "parts"
 ROWS_OF_A_PART = 1000
+_KEPT = " All rows before are kept, and the same command goes on."
 _NAME = re.compile(r"(\d{5,})\.jsonl")
-_LOCK = ".lock"
 
 
 class _Place(NamedTuple):
@@ -67,7 +67,7 @@ class Parts:
         self._disk: _Disk | None = None
         with _explained(self._folder):
             self._folder.mkdir(exist_ok=True)
-            self._lock = _lock(self._folder / _LOCK)
+            self._lock = _lock(self._folder)
         try:
             with _explained(self._folder):
                 self._read()
@@ -118,7 +118,7 @@ class Parts:
         if self._file is None or self._rows >= self._most:
             self._open_next()
         assert self._file is not None
-        with _explained(self._path(self._part)):
+        with _explained(self._path(self._part), _KEPT):
             if self._disk is None:
                 self._disk = _Disk(self._file)
             self._disk.check()
@@ -162,7 +162,7 @@ class Parts:
         aside = self._answers.with_name(f".{ANSWERS}-{secrets.token_hex(4)}.new")
         part: int | None = None
         try:
-            with contextlib.ExitStack() as stack, _explained(self._answers):
+            with contextlib.ExitStack() as stack, _explained(self._answers, _KEPT):
                 out = stack.enter_context(aside.open("xb"))
                 source = stack.enter_context(contextlib.ExitStack())
                 for key, fields in questions:
@@ -313,18 +313,19 @@ def _sync_folder(folder: Path) -> None:
         os.close(number)
 
 
-def _lock(path: Path) -> int | None:
+def _lock(folder: Path) -> int | None:
+    """Keeps other processes out; the system ends this with the process, however it ends."""
     try:
         import fcntl
     except ImportError:  # not on Windows
         return None
-    number = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    number = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(number)
         raise InvalidInput(
-            f"Another process works in {str(path.parent.parent)!r}: wait for its end, or name another folder."
+            f"Another process works in {str(folder.parent)!r}: wait for its end, or name another folder."
         ) from None
     except OSError:  # a file system without locks
         pass
@@ -332,8 +333,8 @@ def _lock(path: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def _explained(path: Path, then: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SotError(f"{str(path)!r} cannot be used: {error.strerror or error}.") from error
+        raise SotError(f"{str(path)!r} cannot be used: {error.strerror or error}.{then}") from error
