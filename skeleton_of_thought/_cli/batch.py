@@ -9,6 +9,7 @@ import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -67,7 +68,11 @@ def run_batch(args: Namespace, backend: ModelBackend | None) -> int:
             stack.callback(loaded.close)
             return loaded
 
-        if not (folder / MANIFEST).exists():
+        if args.ray is not None:
+            from skeleton_of_thought._cli.batch_ray import check_ray
+
+            check_ray(args.ray)
+        elif not (folder / MANIFEST).exists():
             # A model that cannot be loaded, because its name is wrong, leaves no folder behind.
             backend = load()
             manifest = dataclasses.replace(manifest, versions=batch.manifest().versions)
@@ -190,10 +195,9 @@ class _Run:
         """Runs the command; returns its exit code."""
         try:
             if self._left:
-                backend = self._load()
-                warn_if_slow(backend, self._args)
+                answer = self._answer_on_ray if self._args.ray is not None else partial(self._answer, self._load())
                 with self._view.stage("answers", total=self._batch.count, done=self._batch.count - self._left):
-                    self._answer(backend)
+                    answer()
             return self._finish()
         except (KeyboardInterrupt, SystemExit) as ended:
             print(f"sot: stopped: {self._so_far()}", file=sys.stderr)
@@ -202,6 +206,7 @@ class _Run:
             return INTERRUPTED
 
     def _answer(self, backend: ModelBackend) -> None:
+        warn_if_slow(backend, self._args)
         limit = min(filter(None, (self._args.max_concurrency, backend.capacity)), default=CONCURRENCY)
         options, router, system = self._batch.options, self._batch.router(), system_of(self._args)
 
@@ -223,8 +228,7 @@ class _Run:
     def _items(self) -> Iterator[Job | Hold]:
         """What is left to be answered, as far as the budget allows it."""
         for job in self._batch.jobs():
-            state = self._parts.state(job.key)
-            if state or (state is False and not self._args.retry):
+            if not self._is_left(job):
                 continue
             while (reserved := self._reserve(job)) is None:
                 if not self._reserved:
@@ -232,6 +236,26 @@ class _Run:
                 yield HOLD
             self._reserved[job.key] = reserved
             yield job
+
+    def _is_left(self, job: Job) -> bool:
+        state = self._parts.state(job.key)
+        return state is None or (state is False and self._args.retry)
+
+    def _answer_on_ray(self) -> None:
+        """Answers on a cluster. A budget that is spent gives up what is under way, which it does not count."""
+        from skeleton_of_thought._cli.batch_ray import rows_on_ray
+
+        batch, way = self._batch, self._batch.way.name
+        jobs = [job for job in batch.jobs() if self._is_left(job)]
+        reserved = self._spending.begin(way)
+        if reserved is None:
+            return
+        rows = rows_on_ray(self._args, jobs, batch.options, batch.router(), model=batch.model)
+        with contextlib.closing(rows):
+            for row in rows:
+                self._keep_row(row, reserved)
+                if (reserved := self._spending.begin(way)) is None:
+                    return
 
     def _reserve(self, job: Job) -> Cost | None:
         # What an answer costs is known once the first one has ended.
@@ -250,14 +274,16 @@ class _Run:
             plain=lambda text: "",  # nobody judges these answers
             at=ended.at,
         )
-        row = dataclasses.replace(row, calls=ended.calls, seconds=ended.seconds)
-        self._failed -= self._parts.state(job.key) is False
+        self._keep_row(dataclasses.replace(row, calls=ended.calls, seconds=ended.seconds), self._reserved.pop(job.key))
+
+    def _keep_row(self, row: Row, reserved: Cost) -> None:
+        self._failed -= self._parts.state(row.key) is False
         self._parts.append(row)
         self._made += 1
         self._left -= 1
         self._answered += row.ok
         self._failed += not row.ok
-        self._spending.end(job.way.name, self._reserved.pop(job.key), cost_of(row))
+        self._spending.end(row.way, reserved, cost_of(row))
         self._view.made(failed=not row.ok)
         self._check(row)
 

@@ -42,6 +42,21 @@ def add_batch(commands: Any) -> None:
         help="stop before more is spent by this command: 500calls, 2Mtokens, or both with a comma",
     )
     add("--quiet", "-q", action=Flag, default=False, help="no progress messages")
+    ray = parser.add_argument_group("several machines").add_argument
+    ray(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="answer on a cluster of Ray: HOST:PORT of its head, auto for the one on this machine, local or nothing "
+        "for a new one on this machine",
+    )
+    ray(
+        "--actors",
+        type=Number(int, 1),
+        metavar="N",
+        help="with --ray: the engines or clients (default: one for each GPU or node; two a node for a server's model)",
+    )
     add_model(parser)
     add_columns(parser)
     router = parser.add_argument_group("router").add_mutually_exclusive_group().add_argument

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -53,7 +54,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         InvalidInput: The configuration file has a mistake.
     """
-    words = _with_prefill_value(sys.argv[1:] if argv is None else argv)
+    words = _with_ray_value(_with_prefill_value(sys.argv[1:] if argv is None else argv))
     made = parser(serves=not words or words[0] not in _ANSWERING)
     commands = _commands(made)
     _check_command(made, words, commands)
@@ -93,6 +94,20 @@ def _with_prefill_value(argv: Sequence[str]) -> list[str]:
         elif words[at] == "--prefill" and not {*words[at + 1 : at + 2]} & set(PREFILL):
             words[at] = "--prefill=yes"
     return words
+
+
+_RAY = re.compile(r"auto|local|ray://.*|[^/\\]*:\d+", re.I)
+
+
+def _with_ray_value(words: list[str]) -> list[str]:
+    """Adds a value to a `--ray` of `sot batch` without one, since argparse would take the file for it."""
+    if words[:1] != ["batch"]:
+        return words
+    ends = [*words[1:], ""]
+    return [
+        f"{word}=" if word == "--ray" and not _RAY.fullmatch(after) else word
+        for word, after in zip(words, ends, strict=True)
+    ]
 
 
 def _defaults(words: Sequence[str], options: Options) -> Defaults:
