@@ -136,14 +136,16 @@ def _check_options(args: Namespace) -> None:
         raise InvalidInput("--demo has its own questions: leave out QUESTIONS, or --demo.")
     if args.demo and args.report_only:
         raise InvalidInput(f"--report-only asks nothing: leave out --demo, and name the folder by --out {DEMO_FOLDER}.")
-    if args.out is None and not args.demo:
-        raise InvalidInput("Name the folder of the rows and the report: --out DIR.")
     old = args.report_only or args.human or args.votes or args.judge or args.embeddings
     if args.questions is None and not args.demo and not old:
         raise InvalidInput(
             "There are no questions: name a file, as in sot eval questions.txt --out DIR, or see how it works with "
             "sot eval --demo."
         )
+    if args.out is None and not args.demo:
+        raise InvalidInput("Name the folder of the rows and the report: --out DIR.")
+    if args.judge_prompt is not None and not args.judge:
+        raise InvalidInput("--judge-prompt goes with --judge MODEL.")
 
 
 def _set_demo(args: Namespace) -> None:
@@ -201,6 +203,8 @@ def _manifest_of_the_folder(folder: Path, args: Namespace) -> Manifest:
     found = Manifest.read(folder)
     if found.kind != "eval":
         raise InvalidInput(f"{str(folder)!r} is a folder of sot {found.kind}: name one of sot eval.")
+    if args.report_only:
+        return found
     run = {"at": now(), "arguments": safe_arguments(args.arguments)}
     return replace(found, runs=(*found.runs, run))
 
@@ -216,6 +220,7 @@ def _manifest(answers: Answers, args: Namespace) -> Manifest:
             "file": Path(file).name,
             "count": len(answers.questions),
             "sha256": digest(answers.questions),
+            "repeats": answers.repeats,
         },
         arguments=args.arguments,
     )

@@ -37,8 +37,8 @@ def written_report(plan: EvalPlan, records: Records, view: EvalView, *, embeds: 
         view.note(f"comparing points by {plan.embeddings.name}")
         vectors = vectors_of(rows, plan.embeddings.load())
     manifest = plan.manifest.to_json()
-    if plan.answers is not None:
-        manifest["repeats"] = plan.answers.repeats
+    if (repeats := plan.manifest.questions.get("repeats")) is not None:
+        manifest["repeats"] = repeats
     figures = figures_of(manifest, rows, verdicts, votes, vectors=vectors)
     prompt = "" if plan.judging is None else plan.judging.prompt_text
     write_report(plan.folder, figures, rows, [*verdicts, *votes], judge_prompt=prompt)
