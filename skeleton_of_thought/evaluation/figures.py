@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
-from skeleton_of_thought.evaluation.judged import Controlled, JudgedPair, controlled_of, judge_notes, judged_pairs
+from skeleton_of_thought.evaluation.judged import (
+    Controlled,
+    JudgedPair,
+    controlled_of,
+    judge_notes,
+    judged_pairs,
+    plain_data,
+)
 from skeleton_of_thought.evaluation.notes import Note, notes_of
 from skeleton_of_thought.evaluation.quality import Quality, quality
 from skeleton_of_thought.evaluation.rows import Row
@@ -126,7 +133,7 @@ def figures_of(
     repeats = max((row.repeat for row in counted), default=0)
     questions = len({(row.number, row.question) for row in counted})
     missing = _missing(manifest, ways, repeats, len(counted))
-    pairs = judged_pairs(judged)
+    pairs = judged_pairs(judged, base)
     notes = notes_of(
         counted,
         base=base,
@@ -138,7 +145,7 @@ def figures_of(
     )
     return {
         "version": 1,
-        "manifest": dict(manifest),
+        "manifest": plain_data(manifest),
         "ways": ways,
         "base": base,
         "questions": questions,
@@ -151,10 +158,10 @@ def figures_of(
         "summary": summaries,
         "quality": qualities,
         "verdicts": pairs,
-        "controlled": controlled_of(counted, judged),
+        "controlled": controlled_of(counted, judged, base),
         "spent": _spent(rows, judged),
         "failed": [_failed(row) for row in counted if not row.ok],
-        "notes": [*notes, *judge_notes(pairs, judged, model=manifest.get("model"))],
+        "notes": [*notes, *judge_notes(pairs, model=manifest.get("model"))],
     }
 
 

@@ -6,59 +6,54 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from skeleton_of_thought.evaluation import verdicts as judging
 from skeleton_of_thought.evaluation.notes import Note
 from skeleton_of_thought.evaluation.rows import Row
-from skeleton_of_thought.evaluation.verdicts import HUMAN, Verdict
+from skeleton_of_thought.evaluation.verdicts import Verdict, newest, tally
 
-__all__ = ["Controlled", "JudgedPair", "controlled_of", "judge_notes", "judged_pairs", "newest_verdicts"]
+__all__ = ["Controlled", "JudgedPair", "controlled_of", "judge_notes", "judged_pairs", "oriented", "plain_data"]
 
 JudgedPair: TypeAlias = dict[str, Any]
-"""`"judge"`, `"form"`, `"a"`, `"b"`, the fields of `verdicts.Tally` (its rate is that of `a` against `b`), and
-`"by_category"`: a tally for each category, without verdicts by question; empty where no question has a category."""
+"""`"judge"`, `"form"`, the fields of `verdicts.Tally` (`a`, `b`: the rate is that of `a` against `b`, which is the base
+where it is one of the two), and `"by_category"`: a tally for each category, without `"by_question"`; empty where no
+question has a category."""
 Controlled: TypeAlias = dict[str, Any]
 """`"judge"`, `"a"`, `"b"`, and what `length_control` finds for them: win rates at equal length and in equal style."""
 
 _MANY_FLIPS = 0.2
 
 
-def newest_verdicts(found: Iterable[Verdict]) -> list[Verdict]:
-    """The verdicts that count: the last on each pair of answers, form and order of a judge, and each vote."""
-    last: dict[tuple[Any, ...], Verdict] = {}
-    for each in found:
-        name: tuple[Any, ...] = (each.judge, each.key)
-        if each.judge != HUMAN:
-            name = (each.judge, each.form, each.a, each.b, each.first, each.number, each.repeat)
-        last.pop(name, None)
-        last[name] = each
-    return list(last.values())
-
-
-def judged_pairs(found: Iterable[Verdict]) -> list[JudgedPair]:
+def judged_pairs(found: Iterable[Verdict], base: str) -> list[JudgedPair]:
     """The tally of each judge, form and pair of ways, in the order in which they first come.
 
     Args:
         found: All verdicts, outdated ones too.
+        base: The way whose wins are losses of the other: `b` of its pairs.
     """
-    counted = newest_verdicts(found)
-    names = dict.fromkeys((each.judge, each.form, each.a, each.b) for each in counted)
-    return [_pair(counted, *name) for name in names]
+    groups: dict[tuple[str, str, frozenset[str]], list[Verdict]] = {}
+    for each in newest(found):
+        groups.setdefault((each.judge, each.form, frozenset((each.a, each.b))), []).append(each)
+    return [_pair(group, *oriented(group[0], base)) for group in groups.values()]
 
 
-def _pair(counted: Sequence[Verdict], judge: str, form: str, a: str, b: str) -> JudgedPair:
-    mine = [each for each in counted if (each.judge, each.form, each.a, each.b) == (judge, form, a, b)]
-    categories = list(dict.fromkeys(each.category for each in mine)) if any(each.category for each in mine) else []
+def oriented(verdict: Verdict, base: str) -> tuple[str, str]:
+    """Both ways of a verdict, the base last."""
+    return (verdict.b, verdict.a) if verdict.a == base else (verdict.a, verdict.b)
 
-    def tally(some: Sequence[Verdict]) -> dict[str, Any]:
-        return plain_data(judging.tally(some, a, b, form=form, judge=judge))  # type: ignore
 
-    by_category = {name: tally([each for each in mine if each.category == name]) for name in categories}
+def _pair(found: Sequence[Verdict], a: str, b: str) -> JudgedPair:
+    judge, form = found[0].judge, found[0].form
+    categories = list(dict.fromkeys(each.category for each in found)) if any(each.category for each in found) else []
+
+    def count(some: Sequence[Verdict]) -> dict[str, Any]:
+        return dict(plain_data(tally(some, a, b, form=form, judge=judge)))
+
+    by_category = {name: count([each for each in found if each.category == name]) for name in categories}
     for each in by_category.values():
-        each.pop("by_question", None)
-    return {"judge": judge, "form": form, "a": a, "b": b, **tally(mine), "by_category": by_category}
+        del each["by_question"]
+    return {"judge": judge, "form": form, **count(found), "by_category": by_category}
 
 
-def controlled_of(rows: Sequence[Row], found: Iterable[Verdict]) -> list[Controlled]:
+def controlled_of(rows: Sequence[Row], found: Iterable[Verdict], base: str) -> list[Controlled]:
     """Win rates at equal length and in equal style, of each judge and pair of ways.
 
     Args:
@@ -68,28 +63,36 @@ def controlled_of(rows: Sequence[Row], found: Iterable[Verdict]) -> list[Control
     return []
 
 
-def judge_notes(pairs: Sequence[JudgedPair], found: Sequence[Verdict], *, model: str | None) -> list[Note]:
-    """What weakens the verdicts.
+def judge_notes(pairs: Sequence[JudgedPair], *, model: str | None) -> list[Note]:
+    """What weakens the verdicts of each judge.
 
     Args:
         pairs: `judged_pairs` of the verdicts.
-        found: The verdicts.
         model: The model that wrote the answers.
     """
     notes: list[Note] = []
-    for judge in dict.fromkeys(each.judge for each in found):
+
+    def note(kind: str, text: str) -> None:
+        notes.append({"kind": kind, "way": "", "text": text})
+
+    for judge in dict.fromkeys(each["judge"] for each in pairs):
         mine = [each for each in pairs if each["judge"] == judge]
         if judge == model:
-            text = f"The judge {judge} wrote the answers itself; models prefer their own texts."
-            notes.append({"kind": "judge", "way": "", "text": text})
+            note("judge", f"{judge} judges answers of its own, and models prefer their own texts.")
         both, flips = sum(each["pairs"] for each in mine), sum(each["flips"] for each in mine)
         if both and flips / both >= _MANY_FLIPS:
-            text = f"{flips} of {both} verdicts of {judge} changed the winner with the order of the answers."
-            notes.append({"kind": "judge", "way": "", "text": text})
+            note("judge", f"{judge} changed the winner with the order of the answers in {flips} of {both} comparisons.")
+        for each in mine:
+            interval = each["first_place_interval"]
+            if each["pairs"] and interval is not None and not interval[0] <= 0.5 <= interval[1]:
+                text = (
+                    f"{judge} decided for the answer that it saw first in {each['first_place']:.0%} of its verdicts on "
+                    f"{each['a']} and {each['b']} ({each['form']}), where a fair judge has 50%."
+                )
+                note("judge", text)
         none = sum(each["none"] for each in mine)
         if none:
-            text = f"{none} verdicts of {judge} could not be had: the call failed, or the reply could not be read."
-            notes.append({"kind": "unread", "way": "", "text": text})
+            note("unread", f"{none} verdicts of {judge} are missing: the call failed, or the reply could not be read.")
     return notes
 
 
