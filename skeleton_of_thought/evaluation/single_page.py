@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import math
-import os
 import re
-import secrets
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from skeleton_of_thought.errors import SotError
+from skeleton_of_thought.evaluation.manifest import write_atomically
 
 __all__ = ["as_json", "as_text", "filled", "json_block", "write_text"]
 
@@ -62,24 +59,12 @@ def filled(template: str, parts: Mapping[str, str]) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file completely or not at all.
+    """Writes a file completely or not at all; half characters, which no file can hold, become marks.
 
     Raises:
         SotError: It cannot be written. An existing file is then unchanged.
     """
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    try:
-        try:
-            with aside.open("x", encoding="utf-8", newline="") as file:
-                file.write(_SURROGATE.sub("\ufffd", text))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, path)
-        finally:
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise SotError(f"{str(path)!r} could not be written: {error.strerror or error}") from error
+    write_atomically(path, _SURROGATE.sub("\ufffd", text))
 
 
 def _finite(data: Any) -> Any:

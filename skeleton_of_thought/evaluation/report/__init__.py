@@ -11,7 +11,9 @@ from skeleton_of_thought.evaluation.report.page import page_of
 from skeleton_of_thought.evaluation.report.plots import check_plots
 from skeleton_of_thought.evaluation.rows import Row
 from skeleton_of_thought.evaluation.single_page import as_json, write_text
+from skeleton_of_thought.evaluation.speed import newest
 from skeleton_of_thought.evaluation.verdicts import Verdict
+from skeleton_of_thought.evaluation.verdicts import newest as newest_verdicts
 
 __all__ = ["check_plots", "write_report"]
 
@@ -31,16 +33,15 @@ def write_report(
     Args:
         folder: The folder of the run.
         figures: What `figures_of` returns.
-        rows: All rows, in the order in which they were written; of a key, the last one is shown.
-        verdicts: All verdicts, of judges and people, in that order; of a key, the last one is shown.
+        rows: All rows, in the order in which they were written; of several tries, the last one is shown.
+        verdicts: All verdicts, of judges and people, in that order; of several tries, the last one is shown.
         judge_prompt: The judge's prompt, which the report shows; empty without a judge.
 
     Raises:
         MissingExtra: matplotlib is not installed; `check_plots` says so beforehand.
         SotError: A file cannot be written.
     """
-    shown = list({row.key: row for row in rows}.values())
-    judged = list({(verdict.judge, verdict.key): verdict for verdict in verdicts}.values())
+    shown, judged = newest(rows), newest_verdicts(verdicts)
     made = {
         "report.html": page_of(figures, shown, judged, judge_prompt),
         "report.md": markdown_of(figures, judge_prompt),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -15,6 +16,9 @@ from skeleton_of_thought.evaluation.single_page import as_text, filled, json_blo
 from skeleton_of_thought.evaluation.verdicts import Verdict
 
 __all__ = ["page_of"]
+
+_RANGE = re.compile(r"([-\d.,]+(?:×| %)?) \(([-\d.,]+ to [-\d.,]+(?:×| %)?)\)")
+"""A figure and its interval."""
 
 
 def page_of(
@@ -91,13 +95,19 @@ def _table(table: Table) -> str:
     note = f'<p class="soft">{as_text(table.note)}</p>' if table.note else ""
     heads = "".join(f'<th scope="col">{as_text(column)}</th>' for column in table.columns)
     rows = "".join(
-        f'<tr><th scope="row">{as_text(row[0])}</th>{"".join(f"<td>{as_text(cell)}</td>" for cell in row[1:])}</tr>'
-        for row in table.rows
+        f'<tr><th scope="row">{as_text(row[0])}</th>{"".join(map(_cell, row[1:]))}</tr>' for row in table.rows
     )
     return (
         f'<h3>{as_text(table.title)}</h3>{note}<div class="wide" tabindex="0" role="region" '
         f'aria-label="{as_text(table.title)}"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
+
+
+def _cell(text: str) -> str:
+    found = _RANGE.fullmatch(text)
+    if found is None:
+        return f"<td>{as_text(text)}</td>"
+    return f'<td>{as_text(found[1])} <span class="range">({as_text(found[2])})</span></td>'
 
 
 def _verdicts(tables: Sequence[Table], plots: Mapping[str, Plot], judge_prompt: str) -> Iterator[str]:

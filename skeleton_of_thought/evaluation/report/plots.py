@@ -161,7 +161,7 @@ def _seconds(figures: Mapping[str, Any], rows: Sequence[Row]) -> Plot | None:
         colour = _colour(figures, way)
         # Beside each other by the golden section, so that no chance is needed to keep equal times apart.
         beside = [place + ((number * 0.618) % 1 - 0.5) * 0.56 for number in range(len(seconds))]
-        axes.scatter(seconds, beside, s=7, color=colour, alpha=0.45, linewidths=0)
+        axes.scatter(seconds, beside, s=7, color=colour, alpha=0.6, linewidths=0)
         line = {"color": COLOURS["ink"], "linewidth": 0.9}
         axes.boxplot(
             [seconds],

@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 NONE = "–"
+"""A figure that there is not."""
 _FORMS = {"written": "as written", "plain": "as plain paragraphs"}
 
 
@@ -80,7 +81,7 @@ class WinRate:
         if self.category:
             return f"· {one_line(self.category, most)}"
         who = one_line(judge_words(self.judge), most)
-        return f"{one_line(self.way, most)} / {one_line(self.other, most)}\n{who}, {_FORMS.get(self.form, self.form)}"
+        return f"{one_line(self.way, most)} against {one_line(self.other, most)}\n{who}, {self.form}"
 
 
 def win_rates(figures: Mapping[str, Any]) -> Iterator[WinRate]:
@@ -144,9 +145,10 @@ def share(value: float | None) -> str:
 
 def _with(shown: Any, value: float | None, interval: Sequence[float] | None) -> str:
     """A figure and its interval."""
-    if value is None or interval is None:
-        return str(shown(value))
-    return f"{shown(value)} ({shown(interval[0]).rstrip('×% ')} to {shown(interval[1])})"
+    middle = shown(value)
+    if value is None or interval is None or {shown(interval[0]), shown(interval[1])} == {middle}:
+        return str(middle)  # without an interval, or with one that is narrower than what is shown
+    return f"{middle} ({shown(interval[0]).rstrip('×% ')} to {shown(interval[1])})"
 
 
 def _middle(middle: Mapping[str, Any]) -> str:

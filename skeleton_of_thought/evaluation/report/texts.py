@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,8 +43,9 @@ def compared(figures: Mapping[str, Any]) -> str:
     repeats = f", {figures['repeats']} times each" if figures["repeats"] > 1 else ""
     judged = f" The answers were compared in pairs, blind, by {_listed(judges)}." if judges else ""
     return (
-        f"{_count(figures['questions'], 'question')}, {_count(len(figures['ways']), 'way')} to answer{repeats}, with the "
-        f"same model and the same settings. {ways}. The order of the ways rotates from question to question.{judged}"
+        f"{_count(figures['questions'], 'question')}, {_count(len(figures['ways']), 'way')} to answer{repeats}, with "
+        f"the same model and the same settings. {ways}. The order of the ways rotates from question to question."
+        f"{judged}"
     )
 
 
@@ -79,20 +81,27 @@ def _interval(interval: Any, shown: Any) -> str:
 
 
 def _quality(figures: Mapping[str, Any]) -> Iterator[str]:
+    found: dict[tuple[str, str, str], list[WinRate]] = {}
     for each in win_rates(figures):
-        if each.category:
-            continue
-        text = (
-            f"{_who(each)} preferred {each.way} to {each.other} in {share(each.rate)} of "
-            f"{_count(each.tally['questions'], 'question')}, {form_words(each.form)}, ties counted half"
-        )
-        interval = _interval(each.interval, share).rstrip(", ")
-        text += f" ({interval})." if interval else "."
-        if each.interval is not None and each.interval[0] <= 0.5 <= each.interval[1]:
-            text += " The interval holds 50 %: these verdicts do not show which is better."
-        if each.tally["pairs"]:
-            text += f" {_count(each.tally['flips'], 'verdict')} of {each.tally['pairs']} flipped with the order."
+        if not each.category:
+            found.setdefault((each.judge, each.way, each.other), []).append(each)
+    for (_, way, other), forms in found.items():
+        rates = " and in ".join(map(_rate, forms))
+        flips = sum(each.tally["flips"] for each in forms)
+        pairs = sum(each.tally["pairs"] for each in forms)
+        text = f"{_who(forms[0])} preferred {way} to {other} in {rates}; ties count half."
+        if all(each.interval is not None and each.interval[0] <= 0.5 <= each.interval[1] for each in forms):
+            holds = "interval holds" if len(forms) == 1 else "intervals hold"
+            text += f" The {holds} 50 %: these verdicts do not show which is better."
+        if pairs:
+            text += f" With the order of the answers, {flips} of {pairs} verdicts changed the winner."
         yield text
+
+
+def _rate(each: WinRate) -> str:
+    interval = _interval(each.interval, share).rstrip(", ")
+    of = f"{share(each.rate)} of {_count(each.tally['questions'], 'question')} {form_words(each.form)}"
+    return f"{of} ({interval})" if interval else of
 
 
 def _who(each: WinRate) -> str:
@@ -117,7 +126,7 @@ def limits(figures: Mapping[str, Any]) -> list[str]:
     if judges - {HUMAN}:
         said.append(
             "A judge is a model. Models prefer long texts, lists, the first place and their own style. Look at the "
-            "flips, at the verdicts on plain paragraphs and at the win rates at equal length before you trust a win rate."
+            "flips, at the verdicts on plain paragraphs and at the rates at equal length before you trust a win rate."
         )
     if HUMAN in judges:
         said.append("Those who voted may tell the ways apart by the form of the answers, though no name was shown.")
@@ -143,7 +152,13 @@ def setup(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
     told += sorted(versions.items()) if isinstance(versions, Mapping) else []
     runs = manifest.get("runs")
     told += [("Started", manifest.get("started")), ("Commands", len(runs) if isinstance(runs, list) else None)]
+    told.append(("Last command", _last_command(runs)))
     return [(str(name), _value(value)) for name, value in told if value not in (None, "", [], {})]
+
+
+def _last_command(runs: Any) -> str:
+    arguments = runs[-1].get("arguments") if isinstance(runs, list) and runs and isinstance(runs[-1], Mapping) else None
+    return shlex.join(["sot", *map(str, arguments)]) if isinstance(arguments, list) else ""
 
 
 def _value(value: Any) -> str:

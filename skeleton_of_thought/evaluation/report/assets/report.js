@@ -97,12 +97,9 @@ function card(each) {
   return element;
 }
 
-function text_of(each) {
-  if (each.searched === undefined) {
-    const answers = Object.values(each.answers).map((answer) => answer.parts.map((part) => part[0]).join(""));
-    each.searched = [each.id, each.question, ...answers].join("\n").toLowerCase();
-  }
-  return each.searched;
+function lowered(answer) {
+  answer.lowered ??= answer.parts.map((part) => part[0]).join("").toLowerCase();
+  return answer.lowered;
 }
 
 function passes(each) {
@@ -113,7 +110,9 @@ function passes(each) {
   if (winner && !each.verdicts.some((one) => (one.winner || "none") === winner)) return false;
   if (state === "failed" && !answers.some((answer) => answer.error)) return false;
   if (state === "trouble" && !answers.some((answer) => answer.troubles)) return false;
-  return !text.trim() || text_of(each).includes(text.trim().toLowerCase());
+  const wanted = text.trim().toLowerCase();
+  const head = `${each.id}\n${each.question}`.toLowerCase();
+  return head.includes(wanted) || answers.some((answer) => lowered(answer).includes(wanted));
 }
 
 function show() {
