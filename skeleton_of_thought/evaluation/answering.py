@@ -7,12 +7,12 @@ import dataclasses
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
 from skeleton_of_thought.adapters.replies import close_stream
 from skeleton_of_thought.drive import Open, run
 from skeleton_of_thought.errors import PointError, SotError, without_secrets
+from skeleton_of_thought.evaluation.forms import plain as plain_of
 from skeleton_of_thought.evaluation.manifest import now
 from skeleton_of_thought.evaluation.rows import PointRow, Row
 from skeleton_of_thought.evaluation.runner import Job
@@ -131,7 +131,7 @@ def row_of(
     error: BaseException | None = None,
     explain: Callable[[BaseException], str] = str,
     log: CallLog | None = None,
-    plain: Callable[[str], str] | None = None,
+    plain: Callable[[str], str] = plain_of,
     at: str = "",
     busy: str = "",
 ) -> Row:
@@ -144,7 +144,7 @@ def row_of(
         error: Why it failed; None for an answer.
         explain: Describes the errors of calls.
         log: Its calls; None to count the attempts and stages of the answer, and to estimate tokens from its text.
-        plain: Turns Markdown into plain paragraphs; None for `forms.plain`.
+        plain: Turns Markdown into plain paragraphs.
         at: When it began.
         busy: A warning about other work of the machine.
     """
@@ -219,9 +219,7 @@ def _points(answer: Answer, explain: Callable[[BaseException], str]) -> tuple[Po
     return tuple(rows)
 
 
-def _plain(answer: Answer, plain: Callable[[str], str] | None) -> str:
-    if plain is None:
-        plain = cast("Callable[[str], str]", import_module("skeleton_of_thought.evaluation.forms").plain)
+def _plain(answer: Answer, plain: Callable[[str], str]) -> str:
     # Titles are a mark of the form, too: a merge and a direct answer have none.
     pointed = answer.route == "skeleton" and not answer.merged
     return plain(render(answer.expansions, "paragraphs") if pointed else answer.text)
@@ -277,9 +275,11 @@ class AnswerOnce:
         max_concurrency: The most calls of an answer at a time.
         share: Makes the share of an answer in a budget of calls that many answers have together; None for no such
             budget.
+        live: Whether the text counts as read while it is written, as by people. If not, a point is written again even
+            if its text has begun, and the first text comes at the end.
         reset_cache: Whether each answer begins with the prefix cache as it is now (at the first answer), so that no
             way profits from the one before. Only for answers that run one after the other.
-        plain: Turns Markdown into plain paragraphs; None for `forms.plain`.
+        plain: Turns Markdown into plain paragraphs.
         meter: Begins to measure the machine's load; the function that it returns gives a warning, or None.
     """
 
@@ -293,14 +293,15 @@ class AnswerOnce:
         system: str | None = None,
         max_concurrency: int | None = None,
         share: Callable[[], Share] | None = None,
+        live: bool = True,
         reset_cache: bool = False,
-        plain: Callable[[str], str] | None = None,
+        plain: Callable[[str], str] = plain_of,
         meter: Callable[[], Callable[[], str | None]] | None = None,
     ) -> None:
-        self._backend, self._model = backend, model
+        self._backend, self._model = backend, without_secrets(model)
         self._settings, self._prompts, self._system = settings or Settings(), prompts or PromptSet(), system
         self._max_concurrency, self._share = max_concurrency, share
-        self._reset_cache, self._plain, self._meter = reset_cache, plain, meter
+        self._live, self._reset_cache, self._plain, self._meter = live, reset_cache, plain, meter
         self._reset: Callable[[], None] | None = None
         self._routers: dict[str, AnyRouter | None] = {}
         self._lock = threading.Lock()
@@ -362,7 +363,7 @@ class AnswerOnce:
             prompts=self._prompts,
             router=self._routers[job.way.name],
             max_concurrency=self._max_concurrency,
-            live=True,
+            live=self._live,
         )
 
     def _made(self, flow: AnswerFlow, log: CallLog) -> tuple[Answer | None, Exception | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -17,7 +18,7 @@ from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.small_files import parse_json
 
-__all__ = ["Journal", "key_of", "key_settings", "read_journal", "sha256_of"]
+__all__ = ["Journal", "key_of", "key_settings", "line_of", "read_journal", "sha256_of", "sync"]
 
 _KEY_DIGITS = 20
 _NOT_IN_KEYS = ("backoff", "max_retries", "merge", "point_timeout", "stop_loops")
@@ -147,7 +148,7 @@ class Journal:
         Raises:
             SotError: The disk is full, or fails. Nothing of the object is left in the file then.
         """
-        line = _line_of(row)
+        line = line_of(row)
         with self._lock:
             if self._number is None:
                 raise SotError(f"{str(self.path)!r} is closed.")
@@ -155,7 +156,7 @@ class Journal:
             try:
                 while written < len(line):
                     written += os.write(self._number, line[written:])
-                _sync(self._number)
+                sync(self._number)
             except BaseException as error:
                 if written < len(line) or isinstance(error, OSError):
                     with contextlib.suppress(OSError):
@@ -190,6 +191,8 @@ class Journal:
 def read_journal(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The objects of a journal, which is left as it is: another process may write it meanwhile.
 
+    A file that is not there has none.
+
     Raises:
         InvalidInput: The file cannot be read, or a line other than the last one cannot.
     """
@@ -197,6 +200,8 @@ def read_journal(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             return [row for rows, _, _ in _objects(file, Path(path), size) for row in rows]
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise InvalidInput(f"{os.fspath(path)!r} cannot be read: {error.strerror or error}.") from error
 
@@ -226,19 +231,22 @@ def _objects(file: Any, path: Path, size: int) -> Iterator[tuple[list[dict[str, 
         yield rows, len(line), line.endswith(b"\n")
 
 
-def _line_of(row: Mapping[str, Any]) -> bytes:
+def line_of(row: Mapping[str, Any]) -> bytes:
+    """An object as a line of a journal."""
     try:
         return (json.dumps(row, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:  # half of a pair of surrogates, which JSON can spell and UTF-8 cannot
         return (json.dumps(row) + "\n").encode()
 
 
-def _sync(number: int) -> None:
+def sync(number: int) -> None:
     """Waits until the disk has the file; pipes and devices have no disk."""
     try:
         os.fsync(number)
     except OSError as error:
-        import errno
-
         if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EROFS}:
             raise
+
+
+# The parts of `sot batch` are written in the same way.
+_line_of, _sync = line_of, sync

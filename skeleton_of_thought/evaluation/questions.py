@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import sys
@@ -133,8 +134,11 @@ def _open(path: str | os.PathLike[str]) -> BinaryIO:
         return open_at_once(Path(path).expanduser())
     if sys.stdin is None:
         raise InvalidInput("Standard input is closed: name a file of questions.")
-    # A copy of the descriptor, because the block that reads it closes it.
-    return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    try:
+        # A copy of the descriptor, because the block that reads it closes it.
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    except io.UnsupportedOperation:  # a text in memory
+        return io.BytesIO(sys.stdin.read().encode("utf-8", "surrogatepass"))
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
@@ -160,7 +164,8 @@ _Row = tuple[int, Mapping[str, Any] | str]
 
 
 def _texts(lines: Iterable[tuple[int, str]]) -> Iterator[_Row]:
-    return ((number, text) for number, line in lines if (text := line.strip()))
+    # A return alone ended the lines of old systems.
+    return ((number, text) for number, line in lines for each in line.split("\r") if (text := each.strip()))
 
 
 def _objects(lines: Iterable[tuple[int, str]], name: str) -> Iterator[_Row]:

@@ -17,13 +17,26 @@ from skeleton_of_thought.evaluation.rows import Row, latest, to_json
 from skeleton_of_thought.evaluation.spending import Cost, Spending
 from skeleton_of_thought.evaluation.ways import Way
 
-__all__ = ["SAME_FAILURES", "Answering", "Ended", "Job", "Outcome", "Progress", "jobs_of", "plan", "rows_of", "run_all"]
+__all__ = [
+    "SAME_FAILURES",
+    "Answering",
+    "Ended",
+    "FailureStreak",
+    "Job",
+    "Outcome",
+    "Progress",
+    "cost_of",
+    "jobs_of",
+    "plan",
+    "rows_of",
+    "run_all",
+]
 
 SAME_FAILURES = 5
 """After so many failed answers in a row with the same error, a run stops: its model cannot be reached."""
 
-_OF_THE_QUESTION = frozenset({"PromptTooLong", "InvalidInput", "ReplyError", "SkeletonError", "BadRequestError"})
-"""Errors that say nothing about the next question."""
+_OF_THE_QUESTION = frozenset({"PromptTooLong", "ReplyError", "SkeletonError"})
+"""Errors that say nothing about the next question: too long, blocked or refused, no list."""
 
 _VARYING = re.compile(r"\b(?=\w*\d)[\w-]+")
 """Numbers and ids in errors, which differ from call to call."""
@@ -76,6 +89,32 @@ class Progress:
         """An answer has ended, and its row is on the disk."""
 
 
+class FailureStreak:
+    """Notices that a model cannot be reached at all: so many answers in a row fail, all with the same error."""
+
+    def __init__(self) -> None:
+        self._same = 0
+        self._error = ""
+
+    def check(self, row: Row) -> None:
+        """Takes the next row, in the order in which they end.
+
+        Raises:
+            SotError: It is the last one of `SAME_FAILURES` with the same error.
+        """
+        if row.error_type in _OF_THE_QUESTION:
+            return
+        # Of a point's error its cause alone: each has its own title. Numbers and ids differ from call to call.
+        error = "" if row.ok else f"{row.error_type}: {_VARYING.sub('#', row.error.rpartition(' failed: ')[2])}"
+        self._same = self._same + 1 if error == self._error else 1
+        self._error = error
+        if error and self._same >= SAME_FAILURES:
+            raise SotError(
+                f"The last {SAME_FAILURES} answers failed with the same error, so the rest was not asked: {row.error} "
+                "Nothing is lost: the same command goes on, and with --retry it makes the failed answers again."
+            )
+
+
 class Answering(Protocol):
     """Makes the row of a job. It may have a method `cancel` that ends all calls at once, from any thread."""
 
@@ -104,7 +143,7 @@ def jobs_of(
     questions = list(questions)
     for repeat in range(1, repeats + 1):
         for question in questions:
-            first = (question.number + repeat) % len(ways)
+            first = (question.number + repeat - 2) % len(ways)
             for order, way in enumerate((*ways[first:], *ways[:first])):
                 jobs.append(Job(question, way, repeat, key(question, way, repeat), order))
     return jobs
@@ -130,8 +169,11 @@ def plan(
         retry: Whether answers that failed are made again.
     """
     kept = {row.key for row in latest(done) if row.ok or not retry}
-    jobs = jobs_of(questions, ways, repeats, key=key)
-    return list({job.key: job for job in reversed(jobs) if job.key not in kept}.values())[::-1]
+    left: dict[str, Job] = {}
+    for job in jobs_of(questions, ways, repeats, key=key):
+        if job.key not in kept:
+            left.setdefault(job.key, job)
+    return list(left.values())
 
 
 def rows_of(jobs: Iterable[Job], rows: Iterable[Row]) -> list[Row]:
@@ -214,7 +256,7 @@ class _Run:
         self._next = 0
         self._ended: Ended = "done"
         self._rows: list[Row] = []
-        self._streak: list[str] = []
+        self._streak = FailureStreak()
         self._over = self._cancelled = False
 
     def outcome(self) -> Outcome:
@@ -257,22 +299,14 @@ class _Run:
 
     def _keep(self, job: Job, row: Row) -> None:
         with self._lock:
-            self._journal.append(to_json(row))
-            self._rows.append(row)
-            self._progress.ends(job, row)
-            self._check(row)
-
-    def _check(self, row: Row) -> None:
-        """Raises an error if the model cannot be reached at all."""
-        if row.error_type in _OF_THE_QUESTION:
-            return
-        self._streak = [] if row.ok else [*self._streak, f"{row.error_type}: {_VARYING.sub('#', row.error)}"]
-        last = self._streak[-SAME_FAILURES:]
-        if len(last) == SAME_FAILURES and len(set(last)) == 1:
-            raise SotError(
-                f"The last {SAME_FAILURES} answers failed with the same error: {row.error} Nothing is lost: the same "
-                "command goes on, and with --retry it asks for the failed answers once more."
-            )
+            try:
+                self._journal.append(to_json(row))
+                self._rows.append(row)
+                self._progress.ends(job, row)
+                self._streak.check(row)
+            except BaseException:
+                self._over = True  # before any other thread takes a job
+                raise
 
 
 def _in_threads(run: _Run, number: int) -> None:
