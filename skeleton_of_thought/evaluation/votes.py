@@ -153,9 +153,9 @@ def _against_the_base(rows: Iterable[Row]) -> list[tuple[str, str]]:
 
 def _pairs(rows: Iterable[Row], forms: Iterable[str], seed: int) -> Iterator[_Pair]:
     """All pairs of answers to the same question in the same repeat, in the order of the questions."""
-    by_question: dict[tuple[int, int], list[Row]] = {}
+    by_question: dict[tuple[int, int, str], list[Row]] = {}
     for row in rows:
-        by_question.setdefault((row.number, row.repeat), []).append(row)
+        by_question.setdefault((row.number, row.repeat, row.question), []).append(row)
     for form in FORMS:
         for _, answers in sorted(by_question.items()) if form in forms else ():
             for one, other in itertools.combinations(sorted(answers, key=lambda row: row.key), 2):

@@ -22,13 +22,16 @@ def answers_of(figures: Mapping[str, Any], rows: Sequence[Row], verdicts: Sequen
         rows: The rows that count, failed ones too.
         verdicts: The verdicts that count, with those of people.
     """
-    cards: dict[tuple[int, int], dict[str, Any]] = {}
+    cards: dict[tuple[int, int, str], dict[str, Any]] = {}
+    by_number: dict[tuple[int, int], dict[str, Any]] = {}
     for row in rows:
-        card = cards.setdefault((row.number, row.repeat), _card(row))
+        card = cards.setdefault((row.number, row.repeat, row.question), _card(row))
         card["answers"][row.way] = _answer(row)
+        # Where a question was put in another's place, verdicts are on the newer one.
+        by_number[row.number, row.repeat] = card
     for verdict in verdicts:
-        if (verdict.number, verdict.repeat) in cards:
-            cards[verdict.number, verdict.repeat]["verdicts"].append(_verdict(verdict))
+        if (verdict.number, verdict.repeat) in by_number:
+            by_number[verdict.number, verdict.repeat]["verdicts"].append(_verdict(verdict))
     order = sorted(figures["ways"], key=lambda way: way != figures["base"])
     return {
         "ways": figures["ways"],

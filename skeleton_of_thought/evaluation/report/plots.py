@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,9 @@ __all__ = ["Plot", "check_plots", "plots_of", "timelines"]
 _WIDTH = 4.6
 """Inches of 72 units. Narrow, so that a telephone shows the letters in their size; a page may show it larger."""
 _MOST_WIN_RATES = 60
-_LABEL = 26
+_MOST_DOTS = 60
+_MOST_SECONDS = 1000
+_LABEL = 18
 _SMALL = 8.5
 
 
@@ -82,7 +84,7 @@ def _settings() -> Iterator[None]:
     drawing |= {"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
     with matplotlib.rc_context({**colours, **drawing}), warnings.catch_warnings():
         # The browser draws the text; a letter that matplotlib's own font lacks is only measured wrong.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        warnings.filterwarnings("ignore", message="Glyph .* missing from|constrained_layout not applied")
         yield
 
 
@@ -101,7 +103,8 @@ def _colour(figures: Mapping[str, Any], way: str) -> str:
     return COLOURS[f"way{order.index(way) % 8}"]
 
 
-def _key(axes: Any, columns: int) -> None:
+def _key(axes: Any, names: Iterable[str]) -> None:
+    columns = max(1, min(4, 40 // (6 + max(len(name) for name in names))))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, fontsize=_SMALL, borderaxespad=0.2)
 
 
@@ -119,12 +122,13 @@ def _speed(figures: Mapping[str, Any], rows: Sequence[Row]) -> Plot | None:
     figure, axes = _axes(2.9)
     for way, ratios in shown.items():
         style = {"color": _colour(figures, way), "label": one_line(way, _LABEL)}
-        axes.plot(range(1, len(ratios) + 1), ratios, marker="o", markersize=3.5, linewidth=1, **style)
+        dots = {"marker": "o", "markersize": 3.5} if len(ratios) <= _MOST_DOTS else {}
+        axes.plot(range(1, len(ratios) + 1), ratios, linewidth=1.2, **dots, **style)
     axes.axhline(1, color=COLOURS["ink"], linewidth=0.9, linestyle=(0, (4, 3)))
     _ratio_axis(axes, [ratio for ratios in shown.values() for ratio in ratios])
     axes.set_xlabel("questions, each way sorted by its speed-up")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    _key(axes, min(len(shown), 4))
+    _key(axes, shown)
     told = "; ".join(
         f"{way}: {len(ratios)} questions from {ratios[0]:.2f} to {ratios[-1]:.2f} times"
         for way, ratios in shown.items()
@@ -160,8 +164,9 @@ def _seconds(figures: Mapping[str, Any], rows: Sequence[Row]) -> Plot | None:
     for place, (way, seconds) in enumerate(shown.items()):
         colour = _colour(figures, way)
         # Beside each other by the golden section, so that no chance is needed to keep equal times apart.
-        beside = [place + ((number * 0.618) % 1 - 0.5) * 0.56 for number in range(len(seconds))]
-        axes.scatter(seconds, beside, s=7, color=colour, alpha=0.6, linewidths=0)
+        dots = seconds[:: 1 + len(seconds) // _MOST_SECONDS]
+        beside = [place + ((number * 0.618) % 1 - 0.5) * 0.56 for number in range(len(dots))]
+        axes.scatter(dots, beside, s=7, color=colour, alpha=0.6, linewidths=0)
         line = {"color": COLOURS["ink"], "linewidth": 0.9}
         axes.boxplot(
             [seconds],
@@ -206,7 +211,7 @@ def _tokens(figures: Mapping[str, Any], rows: Sequence[Row]) -> Plot | None:
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.margins(x=0.12)
     axes.set_xlabel("tokens of an answer, median over questions")
-    _key(axes, 3)
+    _key(axes, kinds.values())
     told = "; ".join(
         f"{way}: " + ", ".join(f"{each[kind]['median'] or 0:,.0f} {name}" for kind, name in kinds.items())
         for way, each in shown.items()
@@ -259,9 +264,10 @@ def timelines(figures: Mapping[str, Any], rows: Sequence[Row]) -> list[Plot]:
     Only answers by a skeleton count: a direct answer has one call, and its speed-up is that of chance.
     """
     found = []
-    seconds = {(row.number, row.repeat): row.seconds for row in rows if row.ok and row.way == figures["base"]}
+    bases = [row for row in rows if row.ok and row.way == figures["base"]]
+    seconds = {(row.number, row.question, row.repeat): row.seconds for row in bases}
     for row in rows:
-        base = seconds.get((row.number, row.repeat))
+        base = seconds.get((row.number, row.question, row.repeat))
         if row.ok and row.way != figures["base"] and row.points and base and row.seconds > 0:
             found.append((base / row.seconds, row, base))
     if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,10 +114,21 @@ def turn(rate: float, interval: Sequence[float] | None, *, turned: bool) -> tupl
 
 
 def one_line(text: object, most: int = 200) -> str:
-    """A text on one line, cut to a length, without characters that control terminals, pages or directions."""
-    shown = "".join(" " if char.isspace() else char for char in str(text) if _shown(char))
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= most else shown[: most - 1].rstrip() + "…"
+    """A text on one line, without characters that control terminals, pages or directions.
+
+    Args:
+        text: The text.
+        most: The most letters; wide ones, such as Chinese, count twice.
+    """
+    shown = " ".join("".join(" " if char.isspace() else char for char in str(text) if _shown(char)).split())
+    if len(shown) * 2 <= most or sum(map(_width, shown)) <= most:
+        return shown
+    widths = itertools.accumulate(map(_width, shown))
+    return shown[: sum(width < most for width in widths)].rstrip() + "…"
+
+
+def _width(char: str) -> int:
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def _shown(char: str) -> bool:

@@ -7,6 +7,7 @@ const pagers = [...document.querySelectorAll(".pager")];
 const PAGE = 10;
 let found = data.cards;
 let start = 0;
+let waiting = 0;
 
 // What models wrote is only ever set as text.
 function make(tag, name, text) {
@@ -128,6 +129,7 @@ function show() {
 }
 
 function search() {
+  clearTimeout(waiting);
   found = data.cards.filter(passes);
   start = 0;
   show();
@@ -146,11 +148,12 @@ const winners = new Set(data.cards.flatMap((each) => each.verdicts.map((one) => 
 options("way", data.ways);
 options("category", [...new Set(data.cards.map((each) => each.category).filter(Boolean))]);
 options("winner", [...data.ways, "tie", "none"].filter((name) => winners.has(name)));
-let waiting = 0;
-form.addEventListener("input", () => {
+// While a text is typed, the search waits for a pause.
+form.elements.text.addEventListener("input", () => {
   clearTimeout(waiting);
   waiting = setTimeout(search, 120);
 });
+form.addEventListener("change", search);
 form.addEventListener("submit", (event) => event.preventDefault());
 form.hidden = data.cards.length === 0;
 show();
