@@ -198,8 +198,8 @@ class Manifest:
         there, here = dict(before.settings), json.loads(json.dumps(dict(self.settings), default=str))
         for name in sorted(there.keys() | here.keys()):
             if there.get(name) != here.get(name):
-                if name.endswith("_sha256"):
-                    return f"{_words(name.removesuffix('_sha256'))} differs"
+                if name.endswith("sha256"):
+                    return f"{_words(name.removesuffix('sha256').rstrip('_'))} differs"
                 return f"{_words(name)} is {_shown(there, name)} there and {_shown(here, name)} here"
         return ""
 

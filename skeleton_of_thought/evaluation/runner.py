@@ -90,29 +90,21 @@ class Progress:
 
 
 class FailureStreak:
-    """Notices that a model cannot be reached at all: so many answers in a row fail, all with the same error."""
+    """Notices that a model cannot be reached at all: `SAME_FAILURES` answers in a row fail, all with the same error."""
 
     def __init__(self) -> None:
         self._same = 0
         self._error = ""
 
-    def check(self, row: Row) -> None:
-        """Takes the next row, in the order in which they end.
-
-        Raises:
-            SotError: It is the last one of `SAME_FAILURES` with the same error.
-        """
+    def add(self, row: Row) -> bool:
+        """Takes the next row, in the order in which they end; returns whether it completes such a streak."""
         if row.error_type in _OF_THE_QUESTION:
-            return
+            return False
         # Of a point's error its cause alone: each has its own title. Numbers and ids differ from call to call.
         error = "" if row.ok else f"{row.error_type}: {_VARYING.sub('#', row.error.rpartition(' failed: ')[2])}"
         self._same = self._same + 1 if error == self._error else 1
         self._error = error
-        if error and self._same >= SAME_FAILURES:
-            raise SotError(
-                f"The last {SAME_FAILURES} answers failed with the same error, so the rest was not asked: {row.error} "
-                "Nothing is lost: the same command goes on, and with --retry it makes the failed answers again."
-            )
+        return bool(error) and self._same >= SAME_FAILURES
 
 
 class Answering(Protocol):
@@ -303,7 +295,12 @@ class _Run:
                 self._journal.append(to_json(row))
                 self._rows.append(row)
                 self._progress.ends(job, row)
-                self._streak.check(row)
+                if self._streak.add(row):
+                    raise SotError(
+                        f"The last {SAME_FAILURES} answers failed with the same error, so no more are made. Nothing is "
+                        "lost: the same command goes on, and with --retry it makes the failed answers again. "
+                        f"The error: {row.error}"
+                    )
             except BaseException:
                 self._over = True  # before any other thread takes a job
                 raise
