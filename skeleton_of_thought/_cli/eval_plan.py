@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +16,8 @@ from skeleton_of_thought._cli.local_backend import DEMO
 from skeleton_of_thought._cli.run_settings import AnswerOptions, system_of
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.evaluation.demo import QUESTIONS
-from skeleton_of_thought.evaluation.figures import base_of
 from skeleton_of_thought.evaluation.journal import key_of, key_settings
+from skeleton_of_thought.evaluation.judging import pairs_of
 from skeleton_of_thought.evaluation.manifest import Manifest, now, safe_arguments
 from skeleton_of_thought.evaluation.questions import Question, digest, read_questions
 from skeleton_of_thought.evaluation.report import check_plots
@@ -120,14 +119,11 @@ class EvalPlan:
         manifest = _manifest_of_the_folder(folder, args) if answers is None else _manifest(answers, args)
         judging = Judging.of(args, manifest.model) if args.judge and not args.report_only else None
         if judging is not None:
-            manifest = replace(manifest, judge=tuple(dict.fromkeys((*manifest.judge, *judging.names))))
+            manifest = replace(manifest, judge=tuple(dict.fromkeys((*manifest.judge, *judging.judges))))
         if answers is not None:
             manifest = manifest.joined(folder)
-        if args.judge and len(manifest.ways) < 2:
-            raise InvalidInput(
-                f"--judge compares two ways, but there is {manifest.ways[0]} alone: give --ways another."
-            )
-        pairs = _pairs(manifest.ways, all_of_them=args.pairs == "all")
+        compared = judging is not None or args.human
+        pairs = pairs_of(manifest.ways, every=args.pairs == "all") if compared else ()
         return cls(folder, manifest, answers, judging, budget, pairs, args.votes or (), embeddings)
 
 
@@ -192,11 +188,6 @@ def _answers(args: Namespace) -> Answers | None:
         max_concurrency=args.max_concurrency,
     )
     return Answers(questions, ways, args.repeats, options, settings)
-
-
-def _pairs(ways: Sequence[str], *, all_of_them: bool) -> list[tuple[str, str]]:
-    base = base_of(ways)
-    return [pair for pair in itertools.combinations(ways, 2) if all_of_them or base in pair]
 
 
 def _manifest_of_the_folder(folder: Path, args: Namespace) -> Manifest:

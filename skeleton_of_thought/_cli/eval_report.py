@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from skeleton_of_thought._cli.eval_judges import kept_prompt, numbered_verdicts
 from skeleton_of_thought._cli.eval_plan import EvalPlan
 from skeleton_of_thought._cli.eval_records import Records
 from skeleton_of_thought._cli.eval_view import EvalView
@@ -31,7 +32,8 @@ def written_report(plan: EvalPlan, records: Records, view: EvalView, *, embeds: 
     Raises:
         SotError: The report cannot be written, or the embedding model fails.
     """
-    rows, verdicts, votes = records.all_rows(plan.answers), records.all_verdicts(), records.all_votes()
+    rows, votes = records.all_rows(plan.answers), records.all_votes()
+    verdicts = numbered_verdicts(records.all_verdicts(), rows, plan.judging, plan.manifest.ways)
     vectors: Vectors | None = None
     if plan.embeddings is not None and embeds:
         view.note(f"comparing points by {plan.embeddings.name}")
@@ -40,7 +42,7 @@ def written_report(plan: EvalPlan, records: Records, view: EvalView, *, embeds: 
     if (repeats := plan.manifest.questions.get("repeats")) is not None:
         manifest["repeats"] = repeats
     figures = figures_of(manifest, rows, verdicts, votes, vectors=vectors)
-    prompt = "" if plan.judging is None else plan.judging.prompt_text
+    prompt = kept_prompt(plan.folder) if plan.judging is None else plan.judging.prompt.template
     write_report(plan.folder, figures, rows, [*verdicts, *votes], judge_prompt=prompt)
     return figures
 

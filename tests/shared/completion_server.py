@@ -72,6 +72,10 @@ class CompletionServer(QuietServer):
             assert self.changed.wait_for(condition, PATIENCE)
 
 
+def _vector(text: str) -> list[float]:
+    return [float(len(text)), float(text.count("e")), 1.0]
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: CompletionServer
 
@@ -81,6 +85,13 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.path.endswith("/embeddings"):
+            vectors = [
+                {"object": "embedding", "index": at, "embedding": _vector(text)}
+                for at, text in enumerate(body["input"])
+            ]
+            self._send(200, "application/json", json.dumps({"object": "list", "model": body["model"], "data": vectors}))
+            return
         asked = "\n".join(str(message["content"]) for message in body["messages"])
         with server.changed:
             server.asked.append((asked, body["model"]))
