@@ -303,7 +303,8 @@ def share_interval(values: Sequence[float], share: float | None = None) -> Inter
     share = statistics.fmean(values) if share is None else share
     most = share * (1 - share)
     if most <= 0:
-        return wilson(share * number, number)
+        low, high = wilson(share * number, number) or (0.0, 1.0)
+        return (low, 1.0) if share else (0.0, high)
     spread = (statistics.pvariance(values) * number + most * _PRIOR) / (number + _PRIOR)
     worth = max(1, round(number * most / spread))
     return wilson(share * worth, worth)
