@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from skeleton_of_thought.evaluation.length_control import control
 from skeleton_of_thought.evaluation.notes import Note
 from skeleton_of_thought.evaluation.rows import Row
 from skeleton_of_thought.evaluation.verdicts import Verdict, newest, tally
@@ -17,7 +18,7 @@ JudgedPair: TypeAlias = dict[str, Any]
 where it is one of the two), and `"by_category"`: a tally for each category, without `"by_question"`; empty where no
 question has a category."""
 Controlled: TypeAlias = dict[str, Any]
-"""`"judge"`, `"a"`, `"b"`, and what `length_control` finds for them: win rates at equal length and in equal style."""
+"""`"judge"`, `"a"`, `"b"` as above, and the fields of `length_control.Controlled`: `"length"` and `"style"`."""
 
 _MANY_FLIPS = 0.2
 
@@ -59,8 +60,14 @@ def controlled_of(rows: Sequence[Row], found: Iterable[Verdict], base: str) -> l
     Args:
         rows: The rows that count.
         found: All verdicts, outdated ones too.
+        base: The way whose wins are losses of the other: `b` of its pairs.
     """
-    return []
+    counted = newest(found)
+    groups = {(each.judge, frozenset((each.a, each.b))): oriented(each, base) for each in counted}
+    return [
+        {"judge": judge, "a": a, "b": b, **plain_data(control(rows, counted, a, b, judge=judge))}
+        for (judge, _), (a, b) in groups.items()
+    ]
 
 
 def judge_notes(pairs: Sequence[JudgedPair], *, model: str | None) -> list[Note]:

@@ -292,6 +292,15 @@ def test_verdicts_are_counted_by_judge_form_and_category(rows):
     assert "judge:human" not in found["spent"]
 
 
+def test_controlled_rates_stand_beside_the_judge_and_the_pair(rows):
+    verdicts = _verdicts("other", lambda n, first: "sot" if n % 3 else "normal")
+    (found,) = figures_of(MANIFEST, rows, verdicts)["controlled"]
+    assert (found["judge"], found["a"], found["b"]) == ("other", "sot", "normal")
+    low, high = found["length"]["interval"]
+    assert 0 < low < found["length"]["rate"] < high < 1
+    assert {"order", "length"} <= set(found["length"]["effects"])
+
+
 def test_a_newer_verdict_on_the_same_pair_takes_the_place_of_the_old(rows):
     old = _verdicts("other", lambda n, first: "normal")
     new = [replace(each, key=f"{each.key} again", winner="sot") for each in old[:4]]
