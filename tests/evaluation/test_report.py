@@ -16,8 +16,10 @@ from skeleton_of_thought.errors import MissingExtra, SotError
 from skeleton_of_thought.evaluation.figures import figures_of
 from skeleton_of_thought.evaluation.report import check_plots, write_report
 from skeleton_of_thought.evaluation.report.markdown import markdown_of
-from skeleton_of_thought.evaluation.report.tables import number, tables_of, win_rates
+from skeleton_of_thought.evaluation.report.rates import win_rates
+from skeleton_of_thought.evaluation.report.tables import tables_of
 from skeleton_of_thought.evaluation.report.texts import headlines, limits
+from skeleton_of_thought.evaluation.report.wording import number
 from skeleton_of_thought.evaluation.verdicts import HUMAN
 
 PROMPT = "Compare <b>both</b>:\n````\n{question} {first} {second}"
@@ -193,11 +195,15 @@ def test_win_rates_are_those_of_the_other_way_against_the_base():
     whole, *categories = rates
     assert (whole.other, whole.category) == ("normal", "")
     # Of 20 questions one has no verdict; five show the first place; of the others a third goes to each outcome.
-    assert (whole.wins, whole.losses, whole.ties) == (5, 4, 10)
+    assert [whole.tally[kind] for kind in ("wins", "losses", "ties")] == [5, 4, 10]
     assert whole.rate == pytest.approx((5 + 10 / 2) / 19)
     low, high = whole.interval
     assert low < whole.rate < high
-    assert {each.category: each.wins for each in categories} == {"writing": 5, "common-sense": 0, "math $x$ | <b>": 0}
+    assert {each.category: each.tally["wins"] for each in categories} == {
+        "writing": 5,
+        "common-sense": 0,
+        "math $x$ | <b>": 0,
+    }
 
 
 def test_the_headlines_say_what_the_intervals_hold():
@@ -210,6 +216,23 @@ def test_the_headlines_say_what_the_intervals_hold():
     assert headlines(figures(judged=False, rows=[])) == [
         "There are no two answers to the same question yet, so there is nothing to compare."
     ]
+
+
+def test_controlled_win_rates_are_shown_with_what_moves_the_judge():
+    told = figures()
+    length = {
+        "rate": 0.5,
+        "interval": [0.4, 0.6],
+        "questions": 19,
+        "effects": {"order": 0.0, "length": 0.6931},
+        "why": "",
+    }
+    style = {"rate": None, "interval": None, "questions": 19, "effects": {}, "why": "They always differ."}
+    told["controlled"] = [{"judge": "other-model", "a": "sot", "b": "normal", "length": length, "style": style}]
+    (row,) = next(table.rows for table in tables_of(told) if "biased" in table.title)
+    assert row[:3] == ["sot", "normal", "other-model"]
+    assert row[3:] == ["50 % (40 to 60 %)", "first place ×1.00, longer ×2.00", "They always differ.", "–"]
+    assert "The rate would be 50 % at equal length (95 % interval 40 to 60 %)." in headlines(told)[2]
 
 
 def test_the_limits_depend_on_who_judged():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from skeleton_of_thought.evaluation.report.tables import form_words, judge_words
+from skeleton_of_thought.evaluation.report.wording import form_words, judge_words
 from skeleton_of_thought.evaluation.rows import PointRow, Row
 from skeleton_of_thought.evaluation.verdicts import Verdict
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from skeleton_of_thought.evaluation.report import texts
-from skeleton_of_thought.evaluation.report.tables import Table, one_line, tables_of
+from skeleton_of_thought.evaluation.report.tables import Table, tables_of
+from skeleton_of_thought.evaluation.report.wording import one_line
 
 __all__ = ["markdown_of"]
 
@@ -27,6 +28,8 @@ def markdown_of(figures: Mapping[str, Any], judge_prompt: str = "") -> str:
 def _lines(figures: Mapping[str, Any], judge_prompt: str) -> Iterator[str]:
     yield f"# {_plain(texts.title(figures))}\n"
     yield f"{_plain(texts.compared(figures), 4000)}\n"
+    yield from (f"- {_plain(way, 400)}" for way in texts.ways(figures))
+    yield ""
     yield from _list("In short", texts.headlines(figures))
     yield from _list("What weakens these figures", [_note(note) for note in figures["notes"]])
     yield from _list("What this does not show", texts.limits(figures))

@@ -39,6 +39,7 @@ def page_of(
     parts = {
         "title": as_text(texts.title(figures)),
         "compared": as_text(texts.compared(figures)),
+        "ways": _items(texts.ways(figures)),
         "headlines": _items(texts.headlines(figures)),
         "notes": "".join(_notes(figures)),
         "limits": _items(texts.limits(figures)),
@@ -57,7 +58,8 @@ def page_of(
 
 
 def _items(sentences: Sequence[str]) -> str:
-    return "".join(f"<li>{as_text(sentence)}</li>" for sentence in sentences)
+    # No line begins with the sign of percent.
+    return "".join(f"<li>{as_text(sentence).replace(' %', '&nbsp;%')}</li>" for sentence in sentences)
 
 
 def _notes(figures: Mapping[str, Any]) -> Iterator[str]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput, MissingExtra, is_missing
+from skeleton_of_thought.evaluation.report.rates import win_rates
 from skeleton_of_thought.evaluation.report.svg import COLOURS, SALT, inline
-from skeleton_of_thought.evaluation.report.tables import one_line, win_rates
+from skeleton_of_thought.evaluation.report.wording import one_line
 from skeleton_of_thought.evaluation.rows import Row
 from skeleton_of_thought.timeline import Timeline
 
@@ -104,7 +105,7 @@ def _colour(figures: Mapping[str, Any], way: str) -> str:
 
 
 def _key(axes: Any, names: Iterable[str]) -> None:
-    columns = max(1, min(4, 40 // (6 + max(len(name) for name in names))))
+    columns = max(1, min(4, 70 // (6 + max(len(one_line(name, _LABEL)) for name in names))))
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, fontsize=_SMALL, borderaxespad=0.2)
 
 

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
-import unicodedata
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from skeleton_of_thought.evaluation.verdicts import HUMAN
+from skeleton_of_thought.evaluation.report.rates import WinRate, win_rates
+from skeleton_of_thought.evaluation.report.wording import (
+    NONE,
+    form_words,
+    judge_words,
+    number,
+    one_line,
+    share,
+    times,
+    with_interval,
+)
 
-__all__ = [
-    "Table",
-    "WinRate",
-    "form_words",
-    "judge_words",
-    "number",
-    "one_line",
-    "share",
-    "tables_of",
-    "times",
-    "win_rates",
-]
+__all__ = ["Table", "tables_of"]
 
-NONE = "–"
-"""A figure that there is not."""
-_FORMS = {"written": "as written", "plain": "as plain paragraphs"}
+_CAUSES = {"order": "first place", "length": "longer", "items": "lists", "bold": "bold text"}
 
 
 @dataclass(frozen=True)
@@ -47,137 +43,8 @@ class Table:
     rows: Sequence[Sequence[str]] = field(default_factory=tuple)
 
 
-@dataclass(frozen=True)
-class WinRate:
-    """How often a judge prefers a way to another.
-
-    Attributes:
-        way: The way.
-        other: The way that it is compared to: the base where it is one of the two.
-        judge: Who judged.
-        form: In which form.
-        category: Of which category of questions; empty for all questions.
-        wins: Questions on which the way won in both orders, or in the only one that could be read.
-        losses: Those on which the other did.
-        ties: All others: the orders disagree, or neither is better.
-        rate: `(wins + ties / 2) / questions`.
-        interval: Its ends, at 95 %; None where there is none.
-        tally: All figures of the two ways, as `judged_pairs` has them.
-    """
-
-    way: str
-    other: str
-    judge: str
-    form: str
-    category: str
-    wins: float
-    losses: float
-    ties: float
-    rate: float
-    interval: tuple[float, float] | None
-    tally: Mapping[str, Any]
-
-    def label(self, most: int) -> str:
-        """Its name in a plot, of at most so many letters for each part."""
-        if self.category:
-            return f"· {one_line(self.category, most)}"
-        who = one_line(judge_words(self.judge), most)
-        return f"{one_line(self.way, most)} against {one_line(self.other, most)}\n{who}, {self.form}"
-
-
-def win_rates(figures: Mapping[str, Any]) -> Iterator[WinRate]:
-    """All win rates: of each judge, form and pair of ways, each followed by those of its categories."""
-    for pair in figures["verdicts"]:
-        for category, tally in ("", pair), *pair.get("by_category", {}).items():
-            if tally["questions"] and tally["rate"] is not None:
-                yield _win_rate(pair, category, tally, turned=pair["b"] != figures["base"])
-
-
-def _win_rate(pair: Mapping[str, Any], category: str, tally: Mapping[str, Any], *, turned: bool) -> WinRate:
-    way, other = (pair["b"], pair["a"]) if turned else (pair["a"], pair["b"])
-    rate, interval = turn(tally["rate"], tally.get("interval"), turned=turned)
-    wins, losses = (tally[name] for name in (("losses", "wins") if turned else ("wins", "losses")))
-    who = {"judge": pair["judge"], "form": pair["form"], "category": category or ("" if tally is pair else NONE)}
-    return WinRate(
-        way, other, **who, wins=wins, losses=losses, ties=tally["ties"], rate=rate, interval=interval, tally=tally
-    )
-
-
-def turn(rate: float, interval: Sequence[float] | None, *, turned: bool) -> tuple[float, tuple[float, float] | None]:
-    """A win rate and its interval, as they are or seen from the other way."""
-    if not turned:
-        return rate, None if interval is None else (interval[0], interval[1])
-    return 1 - rate, None if interval is None else (1 - interval[1], 1 - interval[0])
-
-
-# --- words and numbers --------------------------------------------------------------------------------
-
-
-def one_line(text: object, most: int = 200) -> str:
-    """A text on one line, without characters that control terminals, pages or directions.
-
-    Args:
-        text: The text.
-        most: The most letters; wide ones, such as Chinese, count twice.
-    """
-    shown = " ".join("".join(" " if char.isspace() else char for char in str(text) if _shown(char)).split())
-    if len(shown) * 2 <= most or sum(map(_width, shown)) <= most:
-        return shown
-    widths = itertools.accumulate(map(_width, shown))
-    return shown[: sum(width < most for width in widths)].rstrip() + "…"
-
-
-def _width(char: str) -> int:
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
-
-
-def _shown(char: str) -> bool:
-    turns = "\u202a" <= char <= "\u202e" or "\u2066" <= char <= "\u2069"
-    return char.isspace() or not (turns or char in "\ufffe\uffff" or unicodedata.category(char) in ("Cc", "Cs"))
-
-
-def number(value: float | None) -> str:
-    """A number with three digits that say something."""
-    if value is None:
-        return NONE
-    if value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def times(value: float | None) -> str:
-    """A ratio."""
-    return NONE if value is None else f"{value:.2f}×"
-
-
-def share(value: float | None) -> str:
-    """A share in percent."""
-    return NONE if value is None else f"{100 * value:.0f} %"
-
-
-def _with(shown: Any, value: float | None, interval: Sequence[float] | None) -> str:
-    """A figure and its interval."""
-    middle = shown(value)
-    if value is None or interval is None or {shown(interval[0]), shown(interval[1])} == {middle}:
-        return str(middle)  # without an interval, or with one that is narrower than what is shown
-    return f"{middle} ({shown(interval[0]).rstrip('×% ')} to {shown(interval[1])})"
-
-
 def _middle(middle: Mapping[str, Any]) -> str:
-    return _with(number, middle["median"], middle["interval"])
-
-
-def judge_words(judge: str) -> str:
-    """Who judged, in words."""
-    return "people" if judge == HUMAN else judge
-
-
-def form_words(form: str) -> str:
-    """How answers were shown, in words."""
-    return _FORMS.get(form, form)
-
-
-# --- the tables -----------------------------------------------------------------------------------------
+    return with_interval(number, middle["median"], middle["interval"])
 
 
 def tables_of(figures: Mapping[str, Any]) -> list[Table]:
@@ -225,7 +92,10 @@ def _speed(figures: Mapping[str, Any]) -> Iterator[Table]:
 def _ratios(part: Mapping[str, Any]) -> list[str]:
     kinds = {"ratio_median": "interval", "ratio_equal_length": "interval_equal_length"}
     kinds |= {"ratio_first_text": "interval_first_text"}
-    return [number(part["questions"]), *(_with(times, part[kind], part[interval]) for kind, interval in kinds.items())]
+    return [
+        number(part["questions"]),
+        *(with_interval(times, part[kind], part[interval]) for kind, interval in kinds.items()),
+    ]
 
 
 def _quality(figures: Mapping[str, Any]) -> Iterator[Table]:
@@ -242,7 +112,7 @@ def _quality(figures: Mapping[str, Any]) -> Iterator[Table]:
         ],
         [
             [
-                *(way, _middle(each["words"]), _with(times, each["words_ratio"], each["words_interval"])),
+                *(way, _middle(each["words"]), with_interval(times, each["words_ratio"], each["words_interval"])),
                 *(_percent(each["shared_trigrams"]), _percent(each["distinct_1"]), _percent(each["distinct_2"])),
                 *(number(each["compression"]), number(each["similarity"]), number(each["points_median"])),
                 _percent(each["title_echo"]),
@@ -289,11 +159,7 @@ def _verdicts(figures: Mapping[str, Any]) -> Iterator[Table]:
         "fair judge has 50 %. None: verdicts that could not be had.",
         [*head, *columns, *order],
         [[*_who(each), *_rate(each), *_order(each.tally)] for each in rates if not each.category]
-        + [
-            _without(pair, figures["base"])
-            for pair in figures["verdicts"]
-            if pair["rate"] is None or not pair["questions"]
-        ],
+        + [_without(pair) for pair in figures["verdicts"] if pair["rate"] is None],
     )
     yield Table(
         "verdicts",
@@ -305,14 +171,16 @@ def _verdicts(figures: Mapping[str, Any]) -> Iterator[Table]:
     yield Table(
         "verdicts",
         "Win rates without what judges are biased by",
-        "A model of the verdicts with the difference of the lengths, or of lists, headings and bold text, as a cause "
-        "of its own says how the ways would compare if both answers were alike in it.",
-        [*head, "At equal length", "In equal style"],
+        "A model of the verdicts says how the ways would compare if both answers were equally long, or had the same "
+        "lists, headings and bold text. The factors are what the order, the length and each kind of mark do to the "
+        "odds that an answer wins.",
+        ["Way", "Against", "Judge", "At equal length", "Factors", "In equal style", "Factors"],
         [
-            [*(way, other, judge_words(each["judge"]), form_words(each.get("form", NONE))), *cells]
+            [
+                *(each["a"], each["b"], judge_words(each["judge"])),
+                *(cell for kind in ("length", "style") for cell in _controlled(each[kind])),
+            ]
             for each in figures["controlled"]
-            for way, other, cells in [_controlled(each, figures["base"])]
-            if any(cell != NONE for cell in cells)
         ],
     )
 
@@ -322,34 +190,27 @@ def _who(each: WinRate) -> list[str]:
 
 
 def _rate(each: WinRate) -> list[str]:
-    counts = [number(count) for count in (each.tally["questions"], each.wins, each.ties, each.losses)]
-    return [*counts, _with(share, each.rate, each.interval)]
+    counts = [number(each.tally[kind]) for kind in ("questions", "wins", "ties", "losses")]
+    return [*counts, with_interval(share, each.rate, each.interval)]
 
 
 def _order(tally: Mapping[str, Any]) -> list[str]:
     flips = f"{tally['flips']} of {tally['pairs']}" if tally["pairs"] else NONE
-    first = _with(share, tally.get("first_place"), tally.get("first_place_interval"))
+    first = with_interval(share, tally["first_place"], tally["first_place_interval"])
     return [flips, first, number(tally["none"])]
 
 
-def _without(pair: Mapping[str, Any], base: str) -> list[str]:
+def _without(pair: Mapping[str, Any]) -> list[str]:
     """The row of two ways of which no verdict could be read."""
-    way, other = (pair["b"], pair["a"]) if pair["b"] != base else (pair["a"], pair["b"])
-    who = [way, other, judge_words(pair["judge"]), form_words(pair["form"])]
+    who = [pair["a"], pair["b"], judge_words(pair["judge"]), form_words(pair["form"])]
     return [*who, "0", *([NONE] * 6), number(pair["none"])]
 
 
-def _controlled(each: Mapping[str, Any], base: str) -> tuple[str, str, list[str]]:
-    turned = each["b"] != base
-    way, other = (each["b"], each["a"]) if turned else (each["a"], each["b"])
-    cells = []
-    for kind in ("length", "style"):
-        found = each.get(kind)
-        if not found or found.get("rate") is None:
-            cells.append(NONE)
-        else:
-            cells.append(_with(share, *turn(found["rate"], found.get("interval"), turned=turned)))
-    return way, other, cells
+def _controlled(found: Mapping[str, Any]) -> list[str]:
+    if found["rate"] is None:
+        return [found["why"] or NONE, NONE]
+    factors = [f"{_CAUSES.get(name, name)} ×{math.exp(value):.2f}" for name, value in found["effects"].items()]
+    return [with_interval(share, found["rate"], found["interval"]), ", ".join(factors) or NONE]
 
 
 def _spent(figures: Mapping[str, Any]) -> Iterator[Table]:

@@ -6,26 +6,14 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from skeleton_of_thought.evaluation.report.tables import (
-    WinRate,
-    form_words,
-    judge_words,
-    one_line,
-    share,
-    times,
-    win_rates,
-)
+from skeleton_of_thought.evaluation.report.rates import WinRate, win_rates
+from skeleton_of_thought.evaluation.report.wording import form_words, judge_words, one_line, share, times
 from skeleton_of_thought.evaluation.single_page import as_json
 from skeleton_of_thought.evaluation.verdicts import HUMAN
+from skeleton_of_thought.evaluation.ways import WAYS
 
-__all__ = ["compared", "headlines", "limits", "setup", "title"]
+__all__ = ["compared", "headlines", "limits", "setup", "title", "ways"]
 
-_KINDS = {
-    "normal": "the question as it is, in one call",
-    "sot": "a skeleton always, its points in parallel",
-    "auto": "the router decides between a skeleton and a direct answer",
-    "merge": "a skeleton always, its points rewritten as one text",
-}
 _SHOWN_APART = {"version", "kind", "package", "python", "platform", "processors", "versions", "model", "judge", "ways"}
 _SHOWN_APART |= {"questions", "started", "runs", "settings", "judge_prompt"}
 
@@ -38,15 +26,19 @@ def title(figures: Mapping[str, Any]) -> str:
 
 def compared(figures: Mapping[str, Any]) -> str:
     """What was compared, and how, in one paragraph."""
-    ways = "; ".join(f"{way}: {_KINDS[way]}" if way in _KINDS else way for way in figures["ways"])
     judges = list(dict.fromkeys(judge_words(pair["judge"]) for pair in figures["verdicts"]))
     repeats = f", {figures['repeats']} times each" if figures["repeats"] > 1 else ""
-    judged = f" The answers were compared in pairs, blind, by {_listed(judges)}." if judges else ""
+    judged = f" Pairs of answers were compared blind by {_listed(judges)}." if judges else ""
     return (
-        f"{_count(figures['questions'], 'question')}, {_count(len(figures['ways']), 'way')} to answer{repeats}, with "
-        f"the same model and the same settings. {ways}. The order of the ways rotates from question to question."
-        f"{judged}"
+        f"{_count(figures['questions'], 'question')}, answered in {_count(len(figures['ways']), 'way')}{repeats}, with "
+        "the same model and the same settings. The order of the ways rotates from question to question, so that none "
+        f"has the better time.{judged}"
     )
+
+
+def ways(figures: Mapping[str, Any]) -> list[str]:
+    """What each way does."""
+    return [f"{way}: {WAYS[way].description}" if way in WAYS else way for way in figures["ways"]]
 
 
 def headlines(figures: Mapping[str, Any]) -> list[str]:
@@ -93,9 +85,22 @@ def _quality(figures: Mapping[str, Any]) -> Iterator[str]:
         if all(each.interval is not None and each.interval[0] <= 0.5 <= each.interval[1] for each in forms):
             holds = "interval holds" if len(forms) == 1 else "intervals hold"
             text += f" The {holds} 50 %: these verdicts do not show which is better."
+        text += _controlled(figures, forms[0])
         if pairs:
             text += f" With the order of the answers, {flips} of {pairs} verdicts changed the winner."
         yield text
+
+
+def _controlled(figures: Mapping[str, Any], of: WinRate) -> str:
+    kinds = {"length": "at equal length", "style": "in equal style"}
+    rates = [
+        f"{share(each[kind]['rate'])} {name} ({_interval(each[kind]['interval'], share).rstrip(', ')})"
+        for each in figures["controlled"]
+        if (each["judge"], each["a"], each["b"]) == (of.judge, of.way, of.other)
+        for kind, name in kinds.items()
+        if each[kind]["rate"] is not None
+    ]
+    return f" The rate would be {' and '.join(rates)}." if rates else ""
 
 
 def _rate(each: WinRate) -> str:
@@ -111,7 +116,7 @@ def _who(each: WinRate) -> str:
 def limits(figures: Mapping[str, Any]) -> list[str]:
     """What the report does not show."""
     judges = {pair["judge"] for pair in figures["verdicts"]}
-    of = f"these {figures['questions']} questions" if figures["questions"] > 1 else "this question"
+    of = f"these {figures['questions']} questions" if figures["questions"] != 1 else "this question"
     said = [
         f"It is about {of}. The intervals say how much the figures would vary with other questions of the same kind, "
         "not how they would be with questions of another kind.",
