@@ -248,13 +248,14 @@ class _Columns:
             if own is None and self._id == _ID:
                 own = values.get(_ID_OF_VICUNA)
                 taken.add(_ID_OF_VICUNA)
-            name = str(number) if own is None or own == "" else self._plain(own, self._id, line)
-            if (before := self._lines.setdefault(name, line)) != line and own not in {None, ""}:
+            name = "" if own is None else self._plain(own, self._id, line)
+            # Names of rows that have none are not kept: a file may have millions of them.
+            if name and (before := self._lines.setdefault(name, line)) != line:
                 raise InvalidInput(f"{self.name}, lines {before} and {line} have the same id {name!r}.")
             yield Question(
                 number,
                 text,
-                name,
+                name or str(number),
                 self._plain(values.get(self._category), self._category, line),
                 self._plain(values.get(_SYSTEM), _SYSTEM, line),
                 {key: value for key, value in values.items() if key not in taken},
