@@ -27,7 +27,7 @@ from skeleton_of_thought.evaluation.ways import Way, ways_of
 
 __all__ = ["Answers", "EvalPlan"]
 
-_DEMO_TOKENS = 160
+_DEMO_TOKENS = 128
 """The most tokens of a call of the demo, so that it takes minutes on two processors."""
 
 

@@ -32,6 +32,7 @@ class EvalView:
         self._now = ""
         self._total = self._done = self._failed = self._made = 0
         self._start = self._shown = 0.0
+        self._said = ""
 
     @contextlib.contextmanager
     def stage(self, what: str, *, total: int, done: int) -> Iterator[None]:
@@ -94,9 +95,9 @@ class EvalView:
             return
         if self._status is not None:
             self._status.show(self.text())
-        elif always or self._clock() - self._shown >= _PAUSE:
-            self._shown = self._clock()
-            print(f"sot: {self.text()}", file=sys.stderr)
+        elif (always or self._clock() - self._shown >= _PAUSE) and (text := self.text()) != self._said:
+            self._shown, self._said = self._clock(), text
+            print(f"sot: {text}", file=sys.stderr)
 
 
 def _rate(per_second: float) -> str:
