@@ -67,7 +67,7 @@ def make_answers(
     if args.warm_up:
         _warm_up(backend, view)
     done, total = done_and_total(answers, rows)
-    with view.stage("answers", total=total, done=done):
+    with view.stage("answers", total=total, done=done, left=len(jobs)):
         run_all(
             jobs,
             AnswerOnce(

@@ -82,7 +82,7 @@ class Judging:
                 raise InvalidInput(f"--judge names {name!r} twice: verdicts are kept by the judge's name.")
             judges[name] = spec
         prompt = DEFAULT_JUDGE_PROMPT if args.judge_prompt is None else read_judge_prompt(args.judge_prompt)
-        forms = FORMS if args.plain else FORMS[:1]
+        forms = FORMS if args.plain_form else FORMS[:1]
         made = cls(judges, model, prompt, forms, args.judge_temperature, args.retries, args.parallel, args.quiet)
         for spec in judges.values():
             if spec.source != "local":  # opening a client makes no call
@@ -133,7 +133,8 @@ def make_verdicts(plan: EvalPlan, records: Records, spending: Spending, view: Ev
         backend = judging.load(spec)
         try:
             judge = Judge(backend, name=name, prompt=judging.prompt, settings=Settings(max_retries=judging.retries))
-            with view.stage(f"verdicts of {name}", total=len(judgements), done=_done(judgements, found)):
+            done = _done(judgements, found)
+            with view.stage(f"verdicts of {name}", total=len(judgements), done=done, left=len(left)):
                 judge_all(
                     left,
                     judge,

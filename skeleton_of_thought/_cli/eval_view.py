@@ -30,20 +30,21 @@ class EvalView:
         self._status: StatusLine | None = None
         self._what = ""
         self._now = ""
-        self._total = self._done = self._failed = self._made = 0
+        self._total = self._done = self._left = self._failed = self._made = 0
         self._start = self._shown = 0.0
         self._said = ""
 
     @contextlib.contextmanager
-    def stage(self, what: str, *, total: int, done: int) -> Iterator[None]:
+    def stage(self, what: str, *, total: int, done: int, left: int) -> Iterator[None]:
         """Shows the progress of a stage while it lasts.
 
         Args:
             what: What is made, in the plural, such as `answers`.
             total: How many there will be.
             done: How many there were before.
+            left: How many this command will make; fewer than are missing where failed ones are not made again.
         """
-        self._what, self._total, self._done, self._now = what, total, done, ""
+        self._what, self._total, self._done, self._left, self._now = what, total, done, left, ""
         self._failed = self._made = 0
         self._start = self._clock()
         terminal = not self._quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -83,7 +84,7 @@ class EvalView:
         if self._failed:
             parts.append(f"{self._failed} failed")
         seconds = self._clock() - self._start
-        left = self._total - self._done - self._failed
+        left = self._left - self._made
         if self._made and seconds > 0:
             parts.append(_rate(self._made / seconds))
             if left > 0:

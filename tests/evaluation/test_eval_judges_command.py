@@ -164,3 +164,10 @@ def test_similarity_by_an_embedding_model_on_a_server(run, judge, out):
     quality = json.loads((out / "report.json").read_text())["quality"]
     assert quality["sot"]["similarity"] is not None
     assert quality["normal"]["similarity"] is None
+
+
+def test_if_the_embedding_model_fails_there_is_one_error_and_a_report_without_it(run, judge, out):
+    judge.status = 400
+    code, said, err, _ = run("--embeddings", f"openai:vectors@{judge.address}", "--quiet")
+    assert (code, said, err.count("\n")) == (1, "", 1)
+    assert (out / "report.html").exists()

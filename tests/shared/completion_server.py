@@ -85,14 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        if self.path.endswith("/embeddings"):
-            vectors = [
-                {"object": "embedding", "index": at, "embedding": _vector(text)}
-                for at, text in enumerate(body["input"])
-            ]
-            self._send(200, "application/json", json.dumps({"object": "list", "model": body["model"], "data": vectors}))
-            return
-        asked = "\n".join(str(message["content"]) for message in body["messages"])
+        asked = "\n".join(str(message["content"]) for message in body.get("messages", ()))
         with server.changed:
             server.asked.append((asked, body["model"]))
             server.bodies.append(body)
@@ -100,6 +93,13 @@ class _Handler(BaseHTTPRequestHandler):
         server.gate.wait(PATIENCE)
         if server.status != 200:
             self._send(server.status, "application/json", '{"error": {"message": "refused by script"}}')
+            return
+        if self.path.endswith("/embeddings"):
+            vectors = [
+                {"object": "embedding", "index": at, "embedding": _vector(text)}
+                for at, text in enumerate(body["input"])
+            ]
+            self._send(200, "application/json", json.dumps({"object": "list", "model": body["model"], "data": vectors}))
             return
         text = server.reply(asked, body["model"])
         tokens = {"prompt_tokens": len(asked) // 4, "completion_tokens": len(text) // 4}
