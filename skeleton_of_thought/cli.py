@@ -22,6 +22,7 @@ from skeleton_of_thought._cli.comparison import compare, warm_up
 from skeleton_of_thought._cli.cpu_load import CpuMeter
 from skeleton_of_thought._cli.diagnostics import as_line, as_options, explain, one_line, shortcomings
 from skeleton_of_thought._cli.interrupts import INTERRUPTED, main_thread_woken
+from skeleton_of_thought._cli.models import load_backend
 from skeleton_of_thought._cli.options import parse, parser
 from skeleton_of_thought._cli.output import OutputFile
 from skeleton_of_thought._cli.report import comparison_lines, figures, measurements, statistics
@@ -147,7 +148,7 @@ def _ask(args: Namespace, backend: ModelBackend | None) -> int:
     conversation = Conversation.of(question_of(args.question), system=system_of(args))
     file = None if args.output is None else OutputFile.of(args.output, json=args.json)
     options = AnswerOptions.of(args)
-    backend = options.load(args) if backend is None else backend
+    backend = options.load(args, load_backend) if backend is None else backend
     try:
         # With a file, the answer is written to its end even if nobody reads stdout any more.
         with contextlib.nullcontext() if file is None else surviving_stdout() as stdout:
@@ -276,7 +277,7 @@ def _chat(args: Namespace, backend: ModelBackend | None) -> int:
     from skeleton_of_thought._cli.chat import Chat
 
     options = AnswerOptions.of(args)
-    backend = options.load(args) if backend is None else backend
+    backend = options.load(args, load_backend) if backend is None else backend
     try:
         warn_if_slow(backend, args)
         chat = Chat(

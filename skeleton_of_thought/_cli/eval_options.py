@@ -9,7 +9,7 @@ from skeleton_of_thought._cli.answer_options import add_answer_options, add_call
 from skeleton_of_thought._cli.arguments import Flag, Formatter, Number
 from skeleton_of_thought._cli.help_texts import EVAL, EVAL_EPILOG
 
-__all__ = ["DEMO_FOLDER", "add_eval"]
+__all__ = ["DEMO_FOLDER", "add_columns", "add_eval"]
 
 DEMO_FOLDER = "sot-eval-demo"
 """The folder of `--demo`, unless `--out` names another."""
@@ -27,7 +27,7 @@ def add_eval(commands: Any) -> None:
     )
     _add_run(parser)
     add_model(parser)
-    _add_questions(parser)
+    add_columns(parser)
     _add_judges(parser)
     _add_report(parser)
     add_answer_options(parser, merging=False)
@@ -64,7 +64,8 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--quiet", "-q", action=Flag, default=False, help="no progress messages")
 
 
-def _add_questions(parser: argparse.ArgumentParser) -> None:
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Adds what is read of a file of questions."""
     add = parser.add_argument_group("questions").add_argument
     add("--limit", type=Number(int, 1), metavar="N", help="take the first N questions only")
     for name, default, what in (

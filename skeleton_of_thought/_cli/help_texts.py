@@ -6,6 +6,8 @@ __all__ = [
     "ASK",
     "ASK_EPILOG",
     "ASK_EXAMPLES",
+    "BATCH",
+    "BATCH_EPILOG",
     "CHAT_EXAMPLES",
     "COMPARE_EXAMPLES",
     "EVAL",
@@ -113,3 +115,22 @@ examples:
 
 exit codes: 0 done, or the budget is spent; 1 an error; 2 a mistake in the
 options or the input; 130 interrupted by Ctrl-C"""
+
+BATCH = (
+    "Answer a file of questions. Each answer is a line of JSON; DIR/answers.jsonl has them in the order of the "
+    "questions once each has one, and those that failed say why. The same command goes on where it stopped, and asks "
+    "nothing twice. A skeleton saves time only while the model has room for more calls, see docs/batch.md."
+)
+
+BATCH_EPILOG = f"""{MODELS}
+
+examples:
+  sot batch questions.txt answers/ -m openai:gpt-4o
+  sot batch questions.csv answers/ -m openai:NAME@http://host:port/v1 --concurrency 64
+  sot batch questions.jsonl answers/ --router never         ordinary answers
+  sot batch questions.jsonl answers/ --retry                what has failed, once more
+
+{FILE}
+
+exit codes: 0 done, or the budget is spent; 1 an error, or no question has an
+answer; 2 a mistake in the options or the input; 130 interrupted by Ctrl-C"""

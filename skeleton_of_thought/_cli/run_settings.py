@@ -101,9 +101,9 @@ class AnswerOptions:
         prompts = PromptSet() if args.prompts is None else PromptSet.from_json(args.prompts)
         return cls(settings, prompts, model_of(args))
 
-    def load(self, args: Namespace) -> ModelBackend:
-        """Loads the model."""
-        return load_backend(
+    def load(self, args: Namespace, load: Callable[..., ModelBackend] = load_backend) -> ModelBackend:
+        """Loads the model, by another function than `load_backend` if there is one."""
+        return load(
             self.model,
             temperature=args.temperature,
             seed=args.seed,
