@@ -35,16 +35,18 @@ class EvalView:
         self._said = ""
 
     @contextlib.contextmanager
-    def stage(self, what: str, *, total: int, done: int, left: int) -> Iterator[None]:
+    def stage(self, what: str, *, total: int, done: int, left: int | None = None) -> Iterator[None]:
         """Shows the progress of a stage while it lasts.
 
         Args:
             what: What is made, in the plural, such as `answers`.
             total: How many there will be.
             done: How many there were before.
-            left: How many this command will make; fewer than are missing where failed ones are not made again.
+            left: How many this command will make; None for all that are missing. They are fewer where failed ones are
+                not made again.
         """
-        self._what, self._total, self._done, self._left, self._now = what, total, done, left, ""
+        self._what, self._total, self._done, self._now = what, total, done, ""
+        self._left = total - done if left is None else left
         self._failed = self._made = 0
         self._start = self._clock()
         terminal = not self._quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
