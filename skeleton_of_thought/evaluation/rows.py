@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.timeline import Timeline
 
 __all__ = ["PointRow", "Row", "from_json", "latest", "to_json"]
 
@@ -119,7 +120,34 @@ class Row:
         """Whether it is an answer."""
         return not self.error
 
+    def timeline(self, normal: Mapping[str, float] | None = None) -> Timeline:
+        """When each call of it ran, as a picture.
 
+        Args:
+            normal: Seconds of other ways, by name.
+
+        Raises:
+            InvalidInput: The row has times that make no sense, as those of a file that was changed by hand.
+        """
+        stages = {name: dict(zip(_TIMES, times, strict=True)) for name, times in self.stages.items()}
+        points = [
+            {
+                "index": point.index,
+                "title": point.title,
+                "written": None
+                if point.start is None or point.end is None
+                else dict(zip(_TIMES, (point.start, point.end, point.first), strict=True)),
+                "released": point.released,
+                "attempts": point.attempts,
+                "failed": bool(point.error),
+            }
+            for point in self.points
+        ]
+        source = {"total": self.seconds, "first_text": self.first_text, "stages": stages, "points": points}
+        return Timeline.of(source, normal)
+
+
+_TIMES = ("start", "end", "first")
 _FIELDS = {each.name for each in dataclasses.fields(Row)}
 _POINT_FIELDS = {each.name for each in dataclasses.fields(PointRow)}
 _TYPES = {"key": str, "number": int, "id": str, "question": str, "way": str, "model": str}

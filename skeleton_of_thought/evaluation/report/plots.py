@@ -13,7 +13,6 @@ from skeleton_of_thought.evaluation.report.rates import win_rates
 from skeleton_of_thought.evaluation.report.svg import COLOURS, SALT, inline
 from skeleton_of_thought.evaluation.report.wording import one_line
 from skeleton_of_thought.evaluation.rows import Row
-from skeleton_of_thought.timeline import Timeline
 
 __all__ = ["Plot", "check_plots", "plots_of", "timelines"]
 
@@ -280,23 +279,8 @@ def timelines(figures: Mapping[str, Any], rows: Sequence[Row]) -> list[Plot]:
 
 
 def _timeline(name: str, ratio: float, row: Row, base: float, base_way: str) -> Plot | None:
-    points = []
-    for point in row.points:
-        ran = point.start is not None and point.end is not None
-        points.append(
-            {
-                "index": point.index,
-                "title": point.title,
-                "written": {"start": point.start, "end": point.end, "first": point.first} if ran else None,
-                "released": point.released,
-                "attempts": point.attempts,
-                "failed": bool(point.error),
-            }
-        )
-    stages = {stage: dict(zip(("start", "end", "first"), times, strict=True)) for stage, times in row.stages.items()}
-    source = {"total": row.seconds, "first_text": row.first_text, "stages": stages, "points": points}
     try:
-        timeline = Timeline.of(source, {one_line(base_way, _LABEL): base})
+        timeline = row.timeline({one_line(base_way, _LABEL): base})
     except InvalidInput:
         return None  # times that make no sense, such as those of a file that was changed by hand
     title = f"The {name} speed-up: {ratio:.2f} times"
