@@ -1,4 +1,4 @@
-"""A Ray of two processors, and how the tests of this folder meet its actors; `make test-ray` runs them."""
+"""A Ray of this machine, and how the tests of this folder meet its actors; `make test-ray` runs them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def ray(_environment: None) -> Any:
     ray = pytest.importorskip("ray", reason="make test-ray installs it")
     pytest.importorskip("ray.data", reason="make test-ray installs it")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    # Of the two processors of two actors none is left for a job that also reads, filters and writes.
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield ray
     ray.shutdown()
