@@ -248,9 +248,10 @@ class _Run:
             error=ended.error,
             explain=lambda error: as_options(explain(cast("Exception", error), backend.explain)),
             plain=lambda text: "",  # nobody judges these answers
+            log=ended.log,
             at=ended.at,
         )
-        row = dataclasses.replace(row, calls=ended.calls, seconds=ended.seconds)
+        row = dataclasses.replace(row, seconds=ended.seconds)
         self._failed -= self._parts.state(job.key) is False
         self._parts.append(row)
         self._made += 1

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from skeleton_of_thought.budget import Share
     from skeleton_of_thought.routers.base import AnyRouter
 
-__all__ = ["AnswerOnce", "Backend", "CallLog", "error_line", "row_of"]
+__all__ = ["AnswerOnce", "Backend", "CallLog", "CountedStream", "error_line", "row_of"]
 
 _BYTES_PER_TOKEN = 4
 _LONGEST_ERROR = 400
@@ -396,26 +396,46 @@ class AnswerOnce:
             self._open.discard(stream)
 
 
-class _Stream:
-    """A call's stream that is counted, and can be ended for good from any thread.
+class CountedStream:
+    """A call's stream whose text and usage go into a log.
 
     It has a `cancel` only if the stream has one, since drivers ask for that.
+
+    Args:
+        stream: The stream.
+        logged: Of `CallLog.open`.
     """
 
-    def __init__(self, stream: Iterable[str | Reply], logged: _Logged, closed: Callable[[_Stream], None]) -> None:
-        self._stream, self._logged, self._closed = stream, logged, closed
-        self._ended = False
+    def __init__(self, stream: Iterable[str | Reply], logged: _Logged) -> None:
+        self._stream, self._logged = stream, logged
         if (cancel := getattr(stream, "cancel", None)) is not None:
             self.cancel = cancel
 
     def __iter__(self) -> Iterator[str | Reply]:
         for item in self._stream:
-            if self._ended:
-                break
             if isinstance(item, Reply):
                 self._logged.usage = item.usage
             else:
                 self._logged.written += len(item.encode("utf-8", "replace"))
+            yield item
+
+    def close(self) -> None:
+        """Closes the stream, like the drivers do."""
+        close_stream(self._stream)
+
+
+class _Stream(CountedStream):
+    """A stream that can be ended for good from any thread."""
+
+    def __init__(self, stream: Iterable[str | Reply], logged: _Logged, closed: Callable[[_Stream], None]) -> None:
+        super().__init__(stream, logged)
+        self._closed = closed
+        self._ended = False
+
+    def __iter__(self) -> Iterator[str | Reply]:
+        for item in super().__iter__():
+            if self._ended:
+                break
             yield item
         if self._ended:
             # No `Exception`: the driver ends the whole answer, without another attempt.
@@ -428,8 +448,8 @@ class _Stream:
             cancel()
 
     def close(self) -> None:
-        """Closes the stream, like the drivers do."""
+        """Closes the stream; it is no longer one of those that `cancel` ends."""
         try:
-            close_stream(self._stream)
+            super().close()
         finally:
             self._closed(self)

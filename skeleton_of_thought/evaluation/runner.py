@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from skeleton_of_thought.drive import GRACE
 from skeleton_of_thought.errors import SotError
 from skeleton_of_thought.evaluation.journal import Journal
 from skeleton_of_thought.evaluation.questions import Question
 from skeleton_of_thought.evaluation.rows import Row, latest, to_json
 from skeleton_of_thought.evaluation.spending import Cost, Spending
 from skeleton_of_thought.evaluation.ways import Way
+from skeleton_of_thought.evaluation.workers import work_in_threads
 
 __all__ = [
     "SAME_FAILURES",
@@ -221,10 +221,7 @@ def run_all(
     """
     spending, progress = spending or Spending(), progress or Progress()
     run = _Run(jobs, answer, journal=journal, spending=spending, progress=progress, stop=stop)
-    if parallel == 1:
-        run.work()
-    else:
-        _in_threads(run, min(parallel, len(jobs)))
+    work_in_threads(run.work, run.cancel, min(parallel, len(jobs)), name="sot-answers")
     return run.outcome()
 
 
@@ -304,36 +301,3 @@ class _Run:
             except BaseException:
                 self._over = True  # before any other thread takes a job
                 raise
-
-
-def _in_threads(run: _Run, number: int) -> None:
-    """Runs `run.work` in threads; the first exception in any of them, or here, ends all."""
-    failures: list[BaseException] = []
-    changed = threading.Condition()
-    open_threads = number
-
-    def work() -> None:
-        nonlocal open_threads
-        try:
-            run.work()
-        except BaseException as error:
-            with changed:
-                failures.append(error)
-        with changed:
-            open_threads -= 1
-            changed.notify()
-
-    threads = [threading.Thread(target=work, name=f"sot-answers-{each}", daemon=True) for each in range(number)]
-    try:
-        for thread in threads:
-            thread.start()
-        with changed:
-            changed.wait_for(lambda: failures or not open_threads)
-            if failures:
-                raise failures[0]
-    except BaseException:
-        run.cancel()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(2 * GRACE)
-        raise
