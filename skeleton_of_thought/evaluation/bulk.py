@@ -13,7 +13,7 @@ from skeleton_of_thought.board import Board, CallFlow, Key
 from skeleton_of_thought.budget import Budget, Share
 from skeleton_of_thought.drive import GRACE, Open, run
 from skeleton_of_thought.errors import PointError
-from skeleton_of_thought.evaluation.answering import CallLog, CountedStream
+from skeleton_of_thought.evaluation.calls import CallLog, CountedStream
 from skeleton_of_thought.evaluation.manifest import now as utc_now
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow
