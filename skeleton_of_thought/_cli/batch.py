@@ -69,13 +69,17 @@ def run_batch(args: Namespace, backend: ModelBackend | None) -> int:
             stack.callback(loaded.close)
             return loaded
 
-        if not (folder / MANIFEST).exists():
+        new = not (folder / MANIFEST).exists()
+        if new:
             # A model that cannot be loaded, because its name is wrong, leaves no folder behind.
             backend = load()
             manifest = dataclasses.replace(manifest, versions=batch.manifest().versions)
-        manifest.write(folder)
-        view = EvalView(quiet=args.quiet)
+            manifest.write(folder)
+        # Before a manifest changes: another process may work in the folder, or a part may be damaged.
         parts = stack.enter_context(Parts(folder))
+        if not new:
+            manifest.write(folder)
+        view = EvalView(quiet=args.quiet)
         if parts.notice:
             view.note(parts.notice)
         return _Run(batch, parts, load, Spending(budget), view).run()

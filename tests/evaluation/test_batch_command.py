@@ -439,11 +439,11 @@ def test_a_torn_line_is_asked_again_and_one_in_the_middle_is_named(tmp_path, cap
     assert [row["number"] for row in answers(out)] == [1, 2, 3, 4]
     lines = part.read_bytes().splitlines(keepends=True)
     part.write_bytes(b"".join([lines[0], lines[1][:30] + b"\n", *lines[2:]]))
-    before = content(out / "parts")
+    before = content(out)
     code, script = batch(file, out, *options)
     assert (code, script.calls) == (2, [])
     assert "line 2" in capsys.readouterr().err
-    assert content(out / "parts") == before
+    assert content(out) == before
 
 
 def parts_lines(out: Path) -> list[str]:
@@ -485,6 +485,7 @@ def test_64_calls_are_open_at_once_and_a_second_process_is_refused(tmp_path):
         server.gate.set()
         assert finish(process) == (0, [])
         assert len(server.asked) == 400
+        assert len(Manifest.read(out).runs) == 1
         assert len(answers(out)) == 100
 
 
