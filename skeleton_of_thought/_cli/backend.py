@@ -181,9 +181,18 @@ class LoopThread:
 
 
 class RemoteStream:
-    """A stream that runs on an event loop and is read from a thread."""
+    """A stream that runs on an event loop and is read from a thread.
+
+    Attributes:
+        gather: Seconds for which text is held back, so that more of it wakes the reader once; the first text is not.
+            0 for readers who watch it come.
+    """
 
     def __init__(self, items: AsyncIterator[str | Reply], thread: LoopThread) -> None:
+        self.gather = 0.0
+        self._gathered: list[str] = []
+        self._begun = False
+        self._timer: asyncio.TimerHandle | None = None
         self._inbox: queue.SimpleQueue[str | Reply | Exception | None] = queue.SimpleQueue()
         self._future = asyncio.run_coroutine_threadsafe(self._pump(items), thread.loop)
         # Not at the end of `_pump`, which never runs if the task is cancelled before its first step.
@@ -192,9 +201,31 @@ class RemoteStream:
     async def _pump(self, items: AsyncIterator[str | Reply]) -> None:
         try:
             async for item in items:
+                if isinstance(item, str) and self._begun and self.gather:
+                    self._hold(item)
+                    continue
+                self._pass_on()
+                self._begun = True
                 self._inbox.put(item)
         except Exception as error:
+            self._pass_on()
             self._inbox.put(error)
+        finally:
+            self._pass_on()
+
+    def _hold(self, text: str) -> None:
+        self._gathered.append(text)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self.gather, self._pass_on)
+
+    def _pass_on(self) -> None:
+        """Passes on what is held back. On the event loop."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        if self._gathered:
+            self._inbox.put("".join(self._gathered))
+            self._gathered.clear()
 
     def __iter__(self) -> Iterator[str | Reply]:
         while (item := self._inbox.get()) is not None:

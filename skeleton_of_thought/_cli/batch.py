@@ -8,12 +8,12 @@ import hashlib
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from skeleton_of_thought._cli.backend import ModelBackend
+from skeleton_of_thought._cli.backend import ModelBackend, RemoteStream
 from skeleton_of_thought._cli.batch_options import CONCURRENCY
 from skeleton_of_thought._cli.diagnostics import as_options, explain
 from skeleton_of_thought._cli.eval_view import EvalView
@@ -28,11 +28,11 @@ from skeleton_of_thought.evaluation.manifest import MANIFEST, Manifest
 from skeleton_of_thought.evaluation.parts import Parts
 from skeleton_of_thought.evaluation.questions import Question, iter_questions
 from skeleton_of_thought.evaluation.rows import Row
-from skeleton_of_thought.evaluation.runner import SAME_FAILURES, FailureStreak, Job, cost_of
+from skeleton_of_thought.evaluation.runner import FailureStreak, Job, cost_of
 from skeleton_of_thought.evaluation.spending import Budget, Cost, Spending
 from skeleton_of_thought.evaluation.ways import WAYS, Way
 from skeleton_of_thought.flow import AnswerFlow
-from skeleton_of_thought.types import Conversation
+from skeleton_of_thought.types import Call, Conversation, Reply
 
 if TYPE_CHECKING:
     from skeleton_of_thought.routers.base import AnyRouter
@@ -43,6 +43,8 @@ _ROUTERS = {True: "auto", False: "always", "off": "always"}
 """Other words for a router: those of a configuration file, and `off`."""
 _WAYS = {"auto": "auto", "always": "sot", "never": "normal"}
 """The way of all answers, by the word for the router."""
+_GATHER = 0.25
+"""Seconds for which the text of a call is gathered."""
 
 
 def run_batch(args: Namespace, backend: ModelBackend | None) -> int:
@@ -68,17 +70,21 @@ def run_batch(args: Namespace, backend: ModelBackend | None) -> int:
             stack.callback(loaded.close)
             return loaded
 
+        new = not (folder / MANIFEST).exists()
         if args.ray is not None:
             from skeleton_of_thought._cli.batch_ray import check_ray
 
             check_ray(args.ray)
-        elif not (folder / MANIFEST).exists():
+        elif new:
             # A model that cannot be loaded, because its name is wrong, leaves no folder behind.
             backend = load()
             manifest = dataclasses.replace(manifest, versions=batch.manifest().versions)
-        manifest.write(folder)
-        view = EvalView(quiet=args.quiet)
+            manifest.write(folder)
+        # Before a manifest changes: another process may work in the folder, or a part may be damaged.
         parts = stack.enter_context(Parts(folder))
+        if not new:
+            manifest.write(folder)
+        view = EvalView(quiet=args.quiet)
         if parts.notice:
             view.note(parts.notice)
         return _Run(batch, parts, load, Spending(budget), view).run()
@@ -220,7 +226,15 @@ class _Run:
                 live=False,
             )
 
-        answers = answer_all(self._items(), new_flow, backend.open_call, concurrency=limit)
+        def open_call(call: Call, index: int) -> Iterable[str | Reply]:
+            stream = backend.open_call(call, index)
+            # Nobody reads along, and to wake two threads for each token would take more than its call does. Points
+            # begin while the skeleton is being written.
+            if isinstance(stream, RemoteStream) and call.stage != "skeleton":
+                stream.gather = _GATHER
+            return stream
+
+        answers = answer_all(self._items(), new_flow, open_call, concurrency=limit)
         with contextlib.closing(cast("Generator[Ended[Job]]", answers)):
             for ended in answers:
                 self._keep(ended, backend)
@@ -272,9 +286,10 @@ class _Run:
             error=ended.error,
             explain=lambda error: as_options(explain(cast("Exception", error), backend.explain)),
             plain=lambda text: "",  # nobody judges these answers
+            log=ended.log,
             at=ended.at,
         )
-        self._keep_row(dataclasses.replace(row, calls=ended.calls, seconds=ended.seconds), self._reserved.pop(job.key))
+        self._keep_row(dataclasses.replace(row, seconds=ended.seconds), self._reserved.pop(job.key))
 
     def _keep_row(self, row: Row, reserved: Cost) -> None:
         self._failed -= self._parts.state(row.key) is False
@@ -292,8 +307,8 @@ class _Run:
         self._last_error = row.error or self._last_error
         if self._streak.add(row):
             raise SotError(
-                f"The last {SAME_FAILURES} answers failed with the same error: {row.error} {self._so_far()}, and with "
-                "--retry it asks the failed ones again."
+                f"The last {self._streak.length} answers failed with the same error: {row.error} {self._so_far()}, and "
+                "with --retry it asks the failed ones again."
             )
 
     def _finish(self) -> int:

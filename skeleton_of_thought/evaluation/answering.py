@@ -6,12 +6,11 @@ import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
-from skeleton_of_thought.adapters.replies import close_stream
 from skeleton_of_thought.drive import Open, run
 from skeleton_of_thought.errors import PointError, SotError, without_secrets
+from skeleton_of_thought.evaluation.calls import CallLog, CountedStream, Logged, tokens_of
 from skeleton_of_thought.evaluation.forms import plain as plain_of
 from skeleton_of_thought.evaluation.manifest import now
 from skeleton_of_thought.evaluation.rows import PointRow, Row
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
     from skeleton_of_thought.budget import Share
     from skeleton_of_thought.routers.base import AnyRouter
 
-__all__ = ["AnswerOnce", "Backend", "CallLog", "error_line", "row_of"]
+__all__ = ["AnswerOnce", "Backend", "error_line", "row_of"]
 
-_BYTES_PER_TOKEN = 4
 _LONGEST_ERROR = 400
 
 
@@ -63,61 +61,6 @@ class Backend(Protocol):
     ) -> AnswerFlow:
         """Makes a flow that suits the backend."""
         ...
-
-
-@dataclass
-class _Logged:
-    """A call.
-
-    Attributes:
-        stage: Its stage.
-        asked: Bytes of its prompt.
-        written: Bytes of its reply.
-        usage: Its tokens, as the backend reports them.
-    """
-
-    stage: str
-    asked: int
-    written: int = 0
-    usage: Usage | None = None
-
-    def missing(self) -> Usage:
-        """An estimate of the tokens that the backend has not reported; nothing for a call that wrote no text."""
-        if not self.written or (self.usage is not None and self.usage.output_tokens):
-            return Usage()
-        return Usage(0 if self.usage else _tokens(self.asked), _tokens(self.written))
-
-
-def _tokens(size: int) -> int:
-    return -(-size // _BYTES_PER_TOKEN)
-
-
-@dataclass
-class CallLog:
-    """The calls of one answer, in the order in which they were opened.
-
-    Attributes:
-        calls: The calls.
-    """
-
-    calls: list[_Logged] = field(default_factory=list)
-
-    def open(self, call: Call) -> _Logged:
-        """Counts a call that is about to be opened."""
-        size = 0
-        if call.prompt is not None:
-            size = sum(len(message.text.encode("utf-8", "replace")) for message in call.prompt.messages)
-        logged = _Logged(call.stage, size)
-        self.calls.append(logged)
-        return logged
-
-    def estimates(self) -> dict[str, Usage]:
-        """By stage the tokens that the backend has not reported, estimated; only stages with such calls."""
-        found: dict[str, Usage] = {}
-        for call in list(self.calls):
-            if (missing := call.missing()).total_tokens:
-                found[call.stage] = found.get(call.stage, Usage()) + missing
-        return found
 
 
 # --- rows ------------------------------------------------------------------------------------------------
@@ -238,7 +181,7 @@ def _estimates(answer: Answer) -> dict[str, Usage]:
     if answer.route == "direct" or answer.merged:
         texts["direct" if answer.route == "direct" else "merge"] = answer.text
     sizes = {stage: len(text.encode("utf-8", "replace")) for stage, text in texts.items()}
-    return {stage: Usage(output_tokens=_tokens(size)) for stage, size in sizes.items() if size}
+    return {stage: Usage(output_tokens=tokens_of(size)) for stage, size in sizes.items() if size}
 
 
 def error_line(error: BaseException, explain: Callable[[BaseException], str] = str) -> str:
@@ -396,26 +339,18 @@ class AnswerOnce:
             self._open.discard(stream)
 
 
-class _Stream:
-    """A call's stream that is counted, and can be ended for good from any thread.
+class _Stream(CountedStream):
+    """A stream that can be ended for good from any thread."""
 
-    It has a `cancel` only if the stream has one, since drivers ask for that.
-    """
-
-    def __init__(self, stream: Iterable[str | Reply], logged: _Logged, closed: Callable[[_Stream], None]) -> None:
-        self._stream, self._logged, self._closed = stream, logged, closed
+    def __init__(self, stream: Iterable[str | Reply], logged: Logged, closed: Callable[[_Stream], None]) -> None:
+        super().__init__(stream, logged)
+        self._closed = closed
         self._ended = False
-        if (cancel := getattr(stream, "cancel", None)) is not None:
-            self.cancel = cancel
 
     def __iter__(self) -> Iterator[str | Reply]:
-        for item in self._stream:
+        for item in super().__iter__():
             if self._ended:
                 break
-            if isinstance(item, Reply):
-                self._logged.usage = item.usage
-            else:
-                self._logged.written += len(item.encode("utf-8", "replace"))
             yield item
         if self._ended:
             # No `Exception`: the driver ends the whole answer, without another attempt.
@@ -428,8 +363,8 @@ class _Stream:
             cancel()
 
     def close(self) -> None:
-        """Closes the stream, like the drivers do."""
+        """Closes the stream; it is no longer one of those that `cancel` ends."""
         try:
-            close_stream(self._stream)
+            super().close()
         finally:
             self._closed(self)

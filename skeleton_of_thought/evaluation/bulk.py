@@ -6,13 +6,14 @@ import contextlib
 import enum
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 from skeleton_of_thought.board import Board, CallFlow, Key
 from skeleton_of_thought.budget import Budget, Share
 from skeleton_of_thought.drive import GRACE, Open, run
 from skeleton_of_thought.errors import PointError
+from skeleton_of_thought.evaluation.calls import CallLog, CountedStream
 from skeleton_of_thought.evaluation.manifest import now as utc_now
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow
@@ -40,7 +41,7 @@ class Ended(Generic[T]):
         item: What the answer was made for.
         answer: The answer; of one that failed, what there was until then, or None.
         error: Why it failed; None if it did not.
-        calls: The calls of the model that were opened for it, retries included.
+        log: The calls of the model that were opened for it, retries included.
         seconds: From its start to its end.
         at: When it began, UTC, ISO 8601.
     """
@@ -48,7 +49,7 @@ class Ended(Generic[T]):
     item: T
     answer: Answer | None
     error: Exception | None
-    calls: int
+    log: CallLog
     seconds: float
     at: str
 
@@ -75,7 +76,12 @@ def answer_all(
         Exception: As raised by `items`.
     """
     intake = _Intake(items, new_flow, concurrency)
-    with contextlib.closing(cast("Any", run(intake, open_call))) as events:
+
+    def open_counted(call: Call, index: int) -> CountedStream:
+        logged = intake.log(index).open(call)
+        return CountedStream(open_call(call, index), logged)
+
+    with contextlib.closing(cast("Any", run(intake, open_counted))) as events:
         for index, event in events:
             if isinstance(event, AnswerDone | AnswerFailed):
                 yield intake.end(index, event)
@@ -86,7 +92,7 @@ class _Begun(Generic[T]):
     item: T
     began: float
     at: str
-    calls: int = 0
+    log: CallLog = field(default_factory=CallLog)
 
 
 class _Intake(Board, Generic[T]):
@@ -112,9 +118,12 @@ class _Intake(Board, Generic[T]):
         ):
             self._take_one(now)
             openings += super().openings(now)
-        for key, call in openings:
-            self._begun[key[0]].calls += call.prompt is not None  # not a router's decision
         return openings
+
+    def log(self, index: int) -> CallLog:
+        """The calls of a flow; called in the threads of its calls, which may begin late, when it has ended."""
+        begun = self._begun.get(index)
+        return CallLog() if begun is None else begun.log
 
     def _take_one(self, now: float) -> None:
         try:
@@ -145,13 +154,13 @@ class _Intake(Board, Generic[T]):
         begun = self._begun.pop(index)
         seconds = time.monotonic() - begun.began
         if isinstance(event, AnswerDone):
-            return Ended(begun.item, event.answer, None, begun.calls, event.answer.timings.total, begun.at)
+            return Ended(begun.item, event.answer, None, begun.log, event.answer.timings.total, begun.at)
         assert isinstance(event, AnswerFailed)
         error = event.error
         answer = (
             error.answer if isinstance(error, PointError) else flow.answer if isinstance(flow, AnswerFlow) else None
         )
-        return Ended(begun.item, answer, error, begun.calls, seconds, begun.at)
+        return Ended(begun.item, answer, error, begun.log, seconds, begun.at)
 
     def is_direct(self, openings: Any) -> bool:
         """No call is made in the caller's thread, where it would hold up all others."""

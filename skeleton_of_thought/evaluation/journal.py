@@ -18,7 +18,7 @@ from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.small_files import parse_json
 
-__all__ = ["Journal", "key_of", "key_settings", "line_of", "read_journal", "sha256_of", "sync"]
+__all__ = ["Journal", "keep_others_out", "key_of", "key_settings", "line_of", "read_journal", "sha256_of", "sync"]
 
 _KEY_DIGITS = 20
 _NOT_IN_KEYS = ("backoff", "max_retries", "merge", "point_timeout", "stop_loops")
@@ -103,26 +103,11 @@ class Journal:
         except OSError as error:
             raise InvalidInput(f"{str(self.path)!r} cannot be opened: {error.strerror or error}.") from error
         try:
-            self._reserve(self._number)
+            keep_others_out(self._number, self.path)
             self._size = self._read(self._number, notice)
         except BaseException:
             self.close()
             raise
-
-    def _reserve(self, number: int) -> None:
-        """Keeps other processes out; the system ends this when the process ends, however it does."""
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            return
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InvalidInput(
-                f"Another process is writing {str(self.path)!r}: wait for its end, or name another folder."
-            ) from error
-        except OSError:  # a file system without locks
-            return
 
     def _read(self, number: int, notice: Callable[[str], object]) -> int:
         """Reads the rows, and cuts off or completes the last line; returns the size of the file."""
@@ -231,6 +216,26 @@ def _objects(file: Any, path: Path, size: int) -> Iterator[tuple[list[dict[str, 
         yield rows, len(line), line.endswith(b"\n")
 
 
+def keep_others_out(number: int, path: Path) -> None:
+    """Keeps other processes out of an open file or folder, until it is closed or the process ends, however it ends.
+
+    Raises:
+        InvalidInput: Another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InvalidInput(
+            f"Another process is writing {str(path)!r}: wait for its end, or name another folder."
+        ) from error
+    except OSError:  # a file system without locks
+        return
+
+
 def line_of(row: Mapping[str, Any]) -> bytes:
     """An object as a line of a journal."""
     try:
@@ -246,7 +251,3 @@ def sync(number: int) -> None:
     except OSError as error:
         if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EROFS}:
             raise
-
-
-# The parts of `sot batch` are written in the same way.
-_line_of, _sync = line_of, sync

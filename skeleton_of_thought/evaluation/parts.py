@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
 from skeleton_of_thought.errors import InvalidInput, SotError
-from skeleton_of_thought.evaluation.journal import _line_of, _sync
+from skeleton_of_thought.evaluation.journal import keep_others_out, line_of, sync
 from skeleton_of_thought.evaluation.rows import Row, to_json
 from skeleton_of_thought.small_files import parse_json
 
@@ -114,7 +114,7 @@ class Parts:
         Raises:
             SotError: It cannot be written, such as on a full disk. The rows before it are unharmed.
         """
-        data = _line_of(to_json(row))
+        data = line_of(to_json(row))
         if self._file is None or self._rows >= self._most:
             self._open_next()
         assert self._file is not None
@@ -172,7 +172,7 @@ class Parts:
                         source.close()
                         file = source.enter_context(self._path(place.part).open("rb"))
                         part = place.part
-                    out.write(_line_of(self._row_at(file, place) | fields))
+                    out.write(line_of(self._row_at(file, place) | fields))
                 out.flush()
                 os.fsync(out.fileno())
                 os.replace(aside, self._answers)
@@ -292,7 +292,7 @@ class _Disk:
                     return
                 self._waiting = False
             try:
-                _sync(self._file)
+                sync(self._file)
             except OSError as error:
                 self._error = error
                 return
@@ -308,27 +308,21 @@ def _sync_folder(folder: Path) -> None:
         return
     number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        _sync(number)
+        sync(number)
     finally:
         os.close(number)
 
 
 def _lock(folder: Path) -> int | None:
-    """Keeps other processes out; the system ends this with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
+    """Keeps other processes out of the folder until the number is closed."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows
         return None
     number = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        keep_others_out(number, folder.parent)
+    except BaseException:
         os.close(number)
-        raise InvalidInput(
-            f"Another process works in {str(folder.parent)!r}: wait for its end, or name another folder."
-        ) from None
-    except OSError:  # a file system without locks
-        pass
+        raise
     return number
 
 

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from skeleton_of_thought.drive import GRACE
 from skeleton_of_thought.errors import SotError
 from skeleton_of_thought.evaluation.journal import Journal
 from skeleton_of_thought.evaluation.questions import Question
 from skeleton_of_thought.evaluation.rows import Row, latest, to_json
 from skeleton_of_thought.evaluation.spending import Cost, Spending
 from skeleton_of_thought.evaluation.ways import Way
+from skeleton_of_thought.evaluation.workers import work_in_threads
 
 __all__ = [
     "SAME_FAILURES",
+    "SAME_QUESTIONS",
     "Answering",
     "Ended",
     "FailureStreak",
@@ -34,9 +35,16 @@ __all__ = [
 
 SAME_FAILURES = 5
 """After so many failed answers in a row with the same error, a run stops: its model cannot be reached."""
+SAME_QUESTIONS = 50
+"""The same, where the error may be the question's own. A model that fails each question so is not asked them all."""
 
 _OF_THE_QUESTION = frozenset({"PromptTooLong", "ReplyError", "SkeletonError"})
-"""Errors that say nothing about the next question: too long, blocked or refused, no list."""
+"""Errors that say little about the next question: too long, blocked or refused, no list."""
+_ABOUT_THE_QUESTION = re.compile(
+    r"content[ _-]?(filter|(management )?policy)|context[ _]?(length|window|size)|(prompt|input)\w* is too long",
+    re.IGNORECASE,
+)
+"""The same of servers, which refuse such a question with the status of any bad request."""
 
 _VARYING = re.compile(r"\b(?=\w*\d)[\w-]+")
 """Numbers and ids in errors, which differ from call to call."""
@@ -90,21 +98,32 @@ class Progress:
 
 
 class FailureStreak:
-    """Notices that a model cannot be reached at all: `SAME_FAILURES` answers in a row fail, all with the same error."""
+    """Notices that a model does not work at all: answers in a row fail, all with the same error.
+
+    `SAME_FAILURES` are enough, or `SAME_QUESTIONS` if the error may be the question's own. Errors of one kind do not
+    break the streak of the other.
+
+    Attributes:
+        length: Of the streak that the last row went on with; 0 after an answer.
+    """
 
     def __init__(self) -> None:
-        self._same = 0
-        self._error = ""
+        self.length = 0
+        self._streaks: dict[bool, tuple[str, int]] = {}
 
     def add(self, row: Row) -> bool:
         """Takes the next row, in the order in which they end; returns whether it completes such a streak."""
-        if row.error_type in _OF_THE_QUESTION:
+        if row.ok:
+            self._streaks.clear()
+            self.length = 0
             return False
         # Of a point's error its cause alone: each has its own title. Numbers and ids differ from call to call.
-        error = "" if row.ok else f"{row.error_type}: {_VARYING.sub('#', row.error.rpartition(' failed: ')[2])}"
-        self._same = self._same + 1 if error == self._error else 1
-        self._error = error
-        return bool(error) and self._same >= SAME_FAILURES
+        error = f"{row.error_type}: {_VARYING.sub('#', row.error.rpartition(' failed: ')[2])}"
+        own = row.error_type in _OF_THE_QUESTION or _ABOUT_THE_QUESTION.search(row.error) is not None
+        before, length = self._streaks.get(own, ("", 0))
+        self.length = length + 1 if error == before else 1
+        self._streaks[own] = error, self.length
+        return self.length >= (SAME_QUESTIONS if own else SAME_FAILURES)
 
 
 class Answering(Protocol):
@@ -216,15 +235,12 @@ def run_all(
         stop: Asked before each answer; True ends the run once the answers under way have ended.
 
     Raises:
-        SotError: The rows cannot be written; or the last `SAME_FAILURES` answers failed with the same error. The rows
-            are kept, and the same command goes on.
+        SotError: The rows cannot be written; or too many answers in a row failed with the same error, see
+            `FailureStreak`. The rows are kept, and the same command goes on.
     """
     spending, progress = spending or Spending(), progress or Progress()
     run = _Run(jobs, answer, journal=journal, spending=spending, progress=progress, stop=stop)
-    if parallel == 1:
-        run.work()
-    else:
-        _in_threads(run, min(parallel, len(jobs)))
+    work_in_threads(run.work, run.cancel, min(parallel, len(jobs)), name="sot-answers")
     return run.outcome()
 
 
@@ -297,43 +313,10 @@ class _Run:
                 self._progress.ends(job, row)
                 if self._streak.add(row):
                     raise SotError(
-                        f"The last {SAME_FAILURES} answers failed with the same error, so no more are made. Nothing is "
-                        "lost: the same command goes on, and with --retry it makes the failed answers again. "
-                        f"The error: {row.error}"
+                        f"The last {self._streak.length} answers failed with the same error, so no more are made. "
+                        "Nothing is lost: the same command goes on, and with --retry it makes the failed answers "
+                        f"again. The error: {row.error}"
                     )
             except BaseException:
                 self._over = True  # before any other thread takes a job
                 raise
-
-
-def _in_threads(run: _Run, number: int) -> None:
-    """Runs `run.work` in threads; the first exception in any of them, or here, ends all."""
-    failures: list[BaseException] = []
-    changed = threading.Condition()
-    open_threads = number
-
-    def work() -> None:
-        nonlocal open_threads
-        try:
-            run.work()
-        except BaseException as error:
-            with changed:
-                failures.append(error)
-        with changed:
-            open_threads -= 1
-            changed.notify()
-
-    threads = [threading.Thread(target=work, name=f"sot-answers-{each}", daemon=True) for each in range(number)]
-    try:
-        for thread in threads:
-            thread.start()
-        with changed:
-            changed.wait_for(lambda: failures or not open_threads)
-            if failures:
-                raise failures[0]
-    except BaseException:
-        run.cancel()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(2 * GRACE)
-        raise

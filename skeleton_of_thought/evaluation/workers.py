@@ -9,6 +9,9 @@ from skeleton_of_thought.drive import GRACE
 
 __all__ = ["work_in_threads"]
 
+_LOOK = 0.2
+"""Seconds after which the caller's thread looks for a signal."""
+
 
 def work_in_threads(work: Callable[[], None], cancel: Callable[[], None], number: int, *, name: str) -> None:
     """Runs `work` in so many threads, or in the caller's own for one, and waits until all have ended.
@@ -48,7 +51,9 @@ def work_in_threads(work: Callable[[], None], cancel: Callable[[], None], number
         for thread in threads:
             thread.start()
         with changed:
-            changed.wait_for(lambda: failures or not at_work)
+            # In pieces: a signal that reaches another thread wakes no wait without an end.
+            while not changed.wait_for(lambda: failures or not at_work, _LOOK):
+                pass
         if failures:
             raise failures[0]
     except BaseException:

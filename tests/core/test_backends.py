@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
@@ -15,6 +17,7 @@ from types import SimpleNamespace
 import pytest
 from quiet_server import QuietServer
 
+from skeleton_of_thought._cli.backend import LoopThread, RemoteStream
 from skeleton_of_thought._cli.local_backend import local_backend
 from skeleton_of_thought._cli.openai_backend import openai_backend
 from skeleton_of_thought.cli import main
@@ -597,3 +600,52 @@ def test_a_cancelled_local_call_reports_its_cost():
 @pytest.mark.parametrize(("prefill", "stages"), [("auto", 2), ("yes", 2), ("no", 0)])
 def test_a_local_model_gets_the_start_of_its_turns_by_default(prefill, stages):
     assert len(local_backend(Engine(), prefill=prefill).prefill) == stages
+
+
+def test_text_that_nobody_watches_is_gathered_and_all_of_it_arrives():
+    thread, step = LoopThread(), threading.Event()
+
+    async def items(error: Exception | None) -> AsyncIterator[str | Reply]:
+        while not step.is_set():
+            await asyncio.sleep(0)
+        for text in ("one ", "two ", "three "):
+            yield text
+        if error is not None:
+            raise error
+        yield Reply(finish_reason="stop")
+
+    try:
+        for error in (None, ConnectionError("cut")):
+            step.clear()
+            stream, got = RemoteStream(items(error), thread), []
+            stream.gather = 60.0
+            step.set()
+            with pytest.raises(ConnectionError) if error else contextlib.nullcontext():
+                got.extend(stream)  # keeps what came before the error
+            assert got == ["one ", "two three ", *([] if error else [Reply(finish_reason="stop")])]
+    finally:
+        thread.stop()
+
+
+def test_gathered_text_comes_while_the_stream_is_silent():
+    thread, rest = LoopThread(), threading.Event()
+
+    async def items() -> AsyncIterator[str | Reply]:
+        while not rest.is_set():
+            for text in ("one ", "two "):
+                yield text
+            while not rest.is_set():
+                await asyncio.sleep(0.001)
+
+    try:
+        stream = RemoteStream(items(), thread)
+        stream.gather = 0.01
+        texts = iter(stream)
+        got = ""
+        while got != "one two ":  # none of it waits for the end
+            got += next(texts)
+        rest.set()
+        assert list(texts) == []
+    finally:
+        rest.set()
+        thread.stop()

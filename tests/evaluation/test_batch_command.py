@@ -363,6 +363,89 @@ def test_killed_at_half_and_run_again_it_makes_few_calls_more_than_one_pass(tmp_
         assert len(kept(out)) == count
 
 
+def test_killed_twice_it_still_makes_few_calls_more_than_one_pass(tmp_path):
+    file, out = write(tmp_path / "in.txt", *numbered(160)), tmp_path / "out"
+    options = ("--router", "never", "--concurrency", "2", "-q")
+    with CompletionServer() as server:
+        for least in (50, 110):
+            process = start(server, file, out, *options)
+            server.wait_for(lambda least=least: server.answered >= least)
+            process.send_signal(signal.SIGKILL)
+            finish(process)
+        assert finish(start(server, file, out, *options)) == (0, [])
+        assert len(server.asked) <= 1.05 * 160
+    assert [row["question"] for row in answers(out)] == numbered(160)
+    assert Counter(row["key"] for row in kept(out)).most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("status", [400, 401, 500])
+def test_a_server_that_refuses_everything_is_not_asked_every_question(tmp_path, status):
+    file, out = write(tmp_path / "in.txt", *numbered(40)), tmp_path / "out"
+    options = ("--router", "never", "--concurrency", "2", "-q", "--retries", "0")
+    with CompletionServer() as server:
+        server.status = status
+        code, err = finish(start(server, file, out, *options))
+        assert (code, len(err)) == (1, 1)
+        assert "The last 5 answers failed with the same error" in err[0]
+        # The SDK asks twice more after an error of the server.
+        assert len({asked for asked, _ in server.asked}) <= 5 + 2
+        failed = len(kept(out))
+        server.status, before = 200, len(server.asked)
+        assert finish(start(server, file, out, *options, "--retry")) == (0, [])
+        assert len(server.asked) - before == 40
+    assert failed == 5
+    assert not any(row["error"] for row in answers(out))
+
+
+def test_tokens_are_estimated_where_the_server_reports_none(tmp_path):
+    file, out = write(tmp_path / "in.txt", "Why?"), tmp_path / "out"
+    rows = []
+    for usage in (True, False):
+        with CompletionServer() as server:
+            server.usage = usage
+            finish(start(server, file, out / str(usage), "--router", "never", "-q"))
+        rows.append(from_json(answers(out / str(usage))[0]))
+    assert [row.tokens_estimated for row in rows] == [False, True]
+    for row in rows:
+        assert 0 < row.output_tokens == row.answer_tokens
+        assert row.input_tokens > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_one_error_before_any_call(tmp_path, capsys):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    code, script = batch(write(tmp_path / "in.txt", "Why?"), closed / "out")
+    assert (code, script.calls, len(capsys.readouterr().err.splitlines())) == (2, [], 1)
+
+
+def test_a_folder_below_a_file_is_one_error_before_any_call(tmp_path, capsys):
+    file = write(tmp_path / "in.txt", "Why?")
+    code, script = batch(file, file / "out")
+    assert (code, script.calls) == (2, [])
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_a_torn_line_is_asked_again_and_one_in_the_middle_is_named(tmp_path, capsys):
+    file, out = write(tmp_path / "in.txt", *numbered(4)), tmp_path / "out"
+    options = ("--router", "never", "--concurrency", "1")
+    batch(file, out, "-q", *options)
+    part = out / "parts" / "00001.jsonl"
+    whole = part.read_bytes()
+    part.write_bytes(whole[:-20])
+    code, script = batch(file, out, *options)
+    assert (code, len(script.calls)) == (0, 1)
+    assert "incomplete" in capsys.readouterr().err
+    assert [row["number"] for row in answers(out)] == [1, 2, 3, 4]
+    lines = part.read_bytes().splitlines(keepends=True)
+    part.write_bytes(b"".join([lines[0], lines[1][:30] + b"\n", *lines[2:]]))
+    before = content(out)
+    code, script = batch(file, out, *options)
+    assert (code, script.calls) == (2, [])
+    assert "line 2" in capsys.readouterr().err
+    assert content(out) == before
+
+
 def parts_lines(out: Path) -> list[str]:
     return [line for path in (out / "parts").glob("*.jsonl") for line in path.read_text().splitlines()]
 
@@ -402,6 +485,7 @@ def test_64_calls_are_open_at_once_and_a_second_process_is_refused(tmp_path):
         server.gate.set()
         assert finish(process) == (0, [])
         assert len(server.asked) == 400
+        assert len(Manifest.read(out).runs) == 1
         assert len(answers(out)) == 100
 
 

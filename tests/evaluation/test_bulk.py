@@ -79,7 +79,7 @@ def test_all_calls_that_may_be_open_are_open_and_no_more(concurrency, flow):
     ended = list(answer_all(questions(80), flow, model, concurrency=concurrency))
     assert model.most == concurrency
     assert sorted(each.item for each in ended) == sorted(questions(80))
-    assert {each.calls for each in ended} == {4 if flow is by_points else 1}
+    assert {len(each.log.calls) for each in ended} == {4 if flow is by_points else 1}
     assert model.open == 0
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("sot")]
 
@@ -138,8 +138,8 @@ def test_a_failed_answer_ends_alone_and_calls_that_were_tried_again_count():
         "NoneType", "PointError", "NoneType", "NoneType"
     ]  # fmt: skip
     assert [point.text for point in ended["Question 1?"].answer.expansions if not point.error]
-    assert ended["Question 0?"].calls == 4
-    assert ended["Question 2?"].calls == 7
+    assert len(ended["Question 0?"].log.calls) == 4
+    assert len(ended["Question 2?"].log.calls) == 7
 
 
 def test_an_item_without_a_flow_is_an_answer_that_failed():
@@ -150,7 +150,7 @@ def test_an_item_without_a_flow_is_an_answer_that_failed():
 
     ended = {each.item: each for each in answer_all(questions(3), flow, Model(), concurrency=2)}
     assert isinstance(ended["Question 1?"].error, InvalidInput)
-    assert ended["Question 1?"].calls == 0
+    assert len(ended["Question 1?"].log.calls) == 0
     assert ended["Question 1?"].answer is None
     assert ended["Question 2?"].answer.text == "Some text."
     assert len(ended) == 3
@@ -180,7 +180,7 @@ def test_a_rate_limit_slows_all_answers_down_and_fails_none():
         )
     )
     assert [each.error for each in ended] == [None] * 10
-    assert sum(each.calls for each in ended) == 11
+    assert sum(len(each.log.calls) for each in ended) == 11
 
 
 def test_leaving_ends_all_calls():

@@ -13,12 +13,22 @@ from pathlib import Path
 import pytest
 from scripted_cli import Script
 
-from skeleton_of_thought.errors import InvalidInput, SotError
+from skeleton_of_thought.errors import InvalidInput, PromptTooLong, ReplyError, SotError
 from skeleton_of_thought.evaluation.answering import AnswerOnce, row_of
 from skeleton_of_thought.evaluation.journal import Journal, key_of, read_journal
 from skeleton_of_thought.evaluation.questions import Question
 from skeleton_of_thought.evaluation.rows import Row, from_json, latest
-from skeleton_of_thought.evaluation.runner import SAME_FAILURES, Job, Progress, jobs_of, plan, rows_of, run_all
+from skeleton_of_thought.evaluation.runner import (
+    SAME_FAILURES,
+    SAME_QUESTIONS,
+    FailureStreak,
+    Job,
+    Progress,
+    jobs_of,
+    plan,
+    rows_of,
+    run_all,
+)
 from skeleton_of_thought.evaluation.spending import Budget, Cost, Spending
 from skeleton_of_thought.evaluation.ways import ways_of
 from skeleton_of_thought.settings import Settings
@@ -143,6 +153,38 @@ def test_errors_of_single_questions_do_not_stop_a_run(journal):
         return answer(job, kinds[number % 2])
 
     assert run_all(planned(20, ways_of("sot")), each, journal=journal).ended == "done"
+
+
+class BadRequestError(Exception):
+    """Named like those of SDKs."""
+
+
+def streak(*errors: Exception | None) -> list[bool]:
+    jobs, found = planned(len(errors), ways_of("normal")), FailureStreak()
+    return [found.add(answer(job, error)) for job, error in zip(jobs, errors, strict=True)]
+
+
+FILTERED = "Error code: 400 - {'error': {'message': 'The prompt was filtered', 'code': 'content_filter'}}"
+WINDOW = "This model's maximum context length is 4096 tokens, and the prompt has {} tokens."
+
+
+@pytest.mark.parametrize(
+    ("errors", "least"),
+    [
+        ([BadRequestError("temperature must be 1")] * 60, SAME_FAILURES),
+        ([ConnectionError(f"call {n:08x} was cut") for n in range(60)], SAME_FAILURES),
+        ([BadRequestError(FILTERED)] * 60, SAME_QUESTIONS),
+        ([BadRequestError(WINDOW.format(n)) for n in range(60)], SAME_QUESTIONS),
+        ([PromptTooLong(f"The prompt has {n} tokens") for n in range(60)], SAME_QUESTIONS),
+        ([ReplyError("The model sent no text.")] * 60, SAME_QUESTIONS),
+        ([ConnectionError("cut"), ReplyError("blocked")] * 30, 2 * SAME_FAILURES - 1),
+        ([*[ConnectionError("cut")] * 4, None] * 12, None),
+        ([ValueError("one"), ValueError("two")] * 30, None),
+    ],
+)
+def test_errors_that_may_be_of_the_question_stop_a_run_later(errors, least):
+    found = streak(*errors)
+    assert (found.index(True) + 1 if True in found else None) == least
 
 
 def test_a_budget_stops_before_it_is_passed(journal):
