@@ -65,18 +65,17 @@ class _Run:
         except SotError as error:
             failure = error
         self._keep(votes)
-        try:
-            lines = self._report(embeds=not stopped and failure is None)
-        except SotError:
+        if stopped or failure is not None:
+            # The report of what there is; why it ended matters more than a report that cannot be written.
+            try:
+                self._report(whole=False)
+            except SotError as error:
+                self.view.note(f"there is no new report: {as_line(str(error))}")
             if failure is not None:
-                raise failure from None
-            raise
-        if stopped:
+                raise failure
             print(self._stopped(), file=sys.stderr)
             return INTERRUPTED
-        if failure is not None:
-            self.view.note(lines[-1])
-            raise failure
+        lines = self._report()
         if spending.stopped:
             self.view.note(f"the budget is spent ({spending}); the same command goes on")
         print("\n".join(lines))
@@ -111,13 +110,17 @@ class _Run:
         if self.plan.votes:
             self.view.note(f"{len(votes)} votes were counted in")
 
-    def _report(self, *, embeds: bool) -> list[str]:
-        """Writes the report and the page to vote on, if there are rows; returns the last lines."""
+    def _report(self, *, whole: bool = True) -> list[str]:
+        """Writes the report, if there are rows; returns the last lines.
+
+        Args:
+            whole: Whether to ask the embedding model and write the page to vote on, if the user wants these.
+        """
         rows = self.records.all_rows(self.plan.answers)
         if not rows:
             return [f"There are no answers in {self.plan.folder} yet, so there is no report."]
-        figures = written_report(self.plan, self.records, self.view, embeds=embeds)
-        if self.args.human:
+        figures = written_report(self.plan, self.records, self.view, embeds=whole)
+        if self.args.human and whole:
             vote_page(self.plan, rows, self.view)
         failed = sum(not row.ok for row in latest(rows))
         if failed:

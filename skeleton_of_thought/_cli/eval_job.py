@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from skeleton_of_thought._cli.backend import ModelBackend
 from skeleton_of_thought._cli.comparison import warm_up
 from skeleton_of_thought._cli.cpu_load import CpuMeter
+from skeleton_of_thought._cli.diagnostics import explain
 from skeleton_of_thought._cli.eval_plan import Answers
 from skeleton_of_thought._cli.eval_records import Records
 from skeleton_of_thought._cli.eval_view import EvalView
@@ -61,10 +62,12 @@ def make_answers(
     for row in rows:
         spending.learn(row.way, cost_of(row))
     warn_if_slow(backend, args)
+    if args.parallel > 1:
+        view.note(f"{args.parallel} answers at a time share the model, so their times say little")
     if args.warm_up:
-        warm_up(backend, view.note)
+        _warm_up(backend, view)
     done, total = done_and_total(answers, rows)
-    with view.stage("answers", total=total, done=done):
+    with view.stage("answers", total=total, done=done, left=len(jobs)):
         run_all(
             jobs,
             AnswerOnce(
@@ -85,6 +88,13 @@ def make_answers(
     failed = [row for row in latest(records.all_rows()) if not row.ok and row.key in {job.key for job in answers.jobs}]
     if failed and len(failed) == total:
         raise SotError(f"All {total} answers failed, the last one so: {failed[-1].error} --retry asks once more.")
+
+
+def _warm_up(backend: ModelBackend, view: EvalView) -> None:
+    try:
+        warm_up(backend, view.note)
+    except Exception as error:
+        raise SotError(explain(error, backend.explain)) from error
 
 
 class _Shown(Progress):

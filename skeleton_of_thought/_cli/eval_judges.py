@@ -1,48 +1,206 @@
-"""`sot eval` has answers judged."""
+"""`sot eval` has answers judged: from `--judge` to verdicts."""
 
 from __future__ import annotations
 
+import dataclasses
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skeleton_of_thought._cli.backend import ModelBackend
 from skeleton_of_thought._cli.eval_view import EvalView
 from skeleton_of_thought._cli.local_backend import DEMO
-from skeleton_of_thought._cli.models import ModelSpec
+from skeleton_of_thought._cli.models import ModelSpec, load_backend
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.evaluation.spending import Spending
+from skeleton_of_thought.evaluation.judge_prompt import DEFAULT_JUDGE_PROMPT, JudgePrompt, read_judge_prompt
+from skeleton_of_thought.evaluation.judging import (
+    Judge,
+    Judgement,
+    JudgeProgress,
+    judge_all,
+    judgements_of,
+    plan_judgements,
+)
+from skeleton_of_thought.evaluation.manifest import write_atomically
+from skeleton_of_thought.evaluation.rows import Row
+from skeleton_of_thought.evaluation.spending import Cost, Spending
+from skeleton_of_thought.evaluation.verdicts import FORMS, Form, Verdict
+from skeleton_of_thought.settings import Settings
 
 if TYPE_CHECKING:
     from skeleton_of_thought._cli.eval_plan import EvalPlan
     from skeleton_of_thought._cli.eval_records import Records
 
-__all__ = ["Judging", "make_verdicts", "verdicts_done"]
+__all__ = ["Judging", "kept_prompt", "make_verdicts", "numbered_verdicts", "verdicts_done"]
+
+_PROMPT = "judge-prompt.txt"
+"""The file of the judges' prompt in the folder of a run, for later reports."""
 
 
 @dataclass(frozen=True)
 class Judging:
-    """How answers are judged."""
+    """How answers are judged.
 
-    judges: Sequence[ModelSpec]
+    Attributes:
+        judges: The judges by their names.
+        model: The name of the model that answers.
+        prompt: The judges' prompt.
+        forms: How the answers are shown.
+        temperature: For sampling; None for the default of the judge's server.
+        retries: How often a call that failed is made again.
+        parallel: The most judgements at a time.
+        quiet: Whether to leave out progress messages.
+    """
+
+    judges: dict[str, ModelSpec]
     model: str
-    prompt_text: str = ""
+    prompt: JudgePrompt
+    forms: Sequence[Form]
+    temperature: float | None
+    retries: int
+    parallel: int
+    quiet: bool
 
     @classmethod
     def of(cls, args: Namespace, model: str) -> Judging:
-        return cls([ModelSpec.parse(each) for each in args.judge], model)
+        """Checks the options, and that there is what the judges' servers need.
 
-    @property
-    def names(self) -> list[str]:
-        return [judge.name or DEMO for judge in self.judges]
+        Raises:
+            InvalidInput: A judge is no model, or named twice; or the prompt cannot be used.
+            MissingExtra: A package is not installed.
+        """
+        judges: dict[str, ModelSpec] = {}
+        for text in args.judge:
+            try:
+                spec = ModelSpec.parse(text)
+            except InvalidInput as error:
+                raise InvalidInput(f"--judge: {error}") from error
+            name = spec.name or DEMO
+            if name in judges:
+                raise InvalidInput(f"--judge names {name!r} twice: verdicts are kept by the judge's name.")
+            judges[name] = spec
+        prompt = DEFAULT_JUDGE_PROMPT if args.judge_prompt is None else read_judge_prompt(args.judge_prompt)
+        forms = FORMS if args.plain_form else FORMS[:1]
+        made = cls(judges, model, prompt, forms, args.judge_temperature, args.retries, args.parallel, args.quiet)
+        for spec in judges.values():
+            if spec.source != "local":  # opening a client makes no call
+                made.load(spec).close()
+        return made
 
     def warn(self, note: Callable[[str], object]) -> None:
-        pass
+        """Says that a model judges its own answers."""
+        if self.model in self.judges:
+            note(f"the judge {self.model} has written the answers itself; models prefer their own texts")
+
+    def load(self, spec: ModelSpec) -> ModelBackend:
+        """Loads a judge."""
+        return load_backend(spec, temperature=self.temperature, prefill="no", quiet=self.quiet)
+
+    def judgements(self, rows: Iterable[Row], pairs: Iterable[tuple[str, str]], name: str) -> list[Judgement]:
+        """All judgements of a judge."""
+        return judgements_of(rows, pairs, judge=name, prompt=self.prompt, forms=self.forms)
 
 
 def make_verdicts(plan: EvalPlan, records: Records, spending: Spending, view: EvalView, *, retry: bool) -> None:
-    raise InvalidInput("not yet")
+    """Has all pairs of answers judged that are not, by one judge after the other, until the budget is spent.
+
+    Args:
+        plan: What the command does.
+        records: Gets the verdicts.
+        spending: Counts what is spent.
+        view: Shows the progress.
+        retry: Whether verdicts that could not be had are asked for once more.
+
+    Raises:
+        SotError: A judge cannot be loaded or always fails, or the verdicts cannot be written.
+    """
+    judging, journal = plan.judging, records.verdicts
+    assert judging is not None
+    assert journal is not None
+    write_atomically(plan.folder / _PROMPT, judging.prompt.template + "\n")
+    rows = records.all_rows(plan.answers)
+    for name, spec in judging.judges.items():
+        found = records.all_verdicts()
+        for verdict in found:
+            if verdict.calls:
+                spending.learn(f"judge:{verdict.judge}", _cost(verdict))
+        judgements = judging.judgements(rows, plan.pairs, name)
+        left = plan_judgements(judgements, done=found, retry=retry)
+        if not left or spending.stopped:
+            continue
+        backend = judging.load(spec)
+        try:
+            judge = Judge(backend, name=name, prompt=judging.prompt, settings=Settings(max_retries=judging.retries))
+            done = _done(judgements, found)
+            with view.stage(f"verdicts of {name}", total=len(judgements), done=done, left=len(left)):
+                judge_all(
+                    left,
+                    judge,
+                    journal=journal,
+                    parallel=judging.parallel,
+                    spending=spending,
+                    progress=_Shown(view),
+                )
+        finally:
+            backend.close()
+
+
+class _Shown(JudgeProgress):
+    """Shows the progress of a judge."""
+
+    def __init__(self, view: EvalView) -> None:
+        self._view = view
+
+    def ends(self, judgement: Judgement, verdict: Verdict) -> None:
+        self._view.made(failed=not verdict.winner)
+
+
+def _cost(verdict: Verdict) -> Cost:
+    return Cost(verdict.calls, verdict.input_tokens + verdict.output_tokens)
+
+
+def _done(judgements: Sequence[Judgement], verdicts: Iterable[Verdict]) -> int:
+    keys = {judgement.key for judgement in judgements}
+    return len({verdict.key for verdict in verdicts if verdict.winner and verdict.key in keys})
 
 
 def verdicts_done(plan: EvalPlan, records: Records) -> tuple[int, int]:
-    return 0, 0
+    """How many verdicts on the answers there are, and how many there will be, as far as answers have come."""
+    assert plan.judging is not None
+    rows, verdicts = records.all_rows(plan.answers), records.all_verdicts()
+    each = [plan.judging.judgements(rows, plan.pairs, name) for name in plan.judging.judges]
+    return sum(_done(judgements, verdicts) for judgements in each), sum(map(len, each))
+
+
+def numbered_verdicts(
+    verdicts: Sequence[Verdict], rows: Iterable[Row], judging: Judging | None, ways: Sequence[str]
+) -> list[Verdict]:
+    """The verdicts with the numbers of their questions in the present file.
+
+    Those of judges of this command that are about other texts than the present answers, or by another prompt, are left
+    out. Those of other judges stay as they are.
+    """
+    if judging is None:
+        return list(verdicts)
+    rows = list(rows)
+    pairs = [(a, b) for place, a in enumerate(ways) for b in ways[place + 1 :]]
+    known = {
+        each.key: each
+        for name in judging.judges
+        for each in judgements_of(rows, pairs, judge=name, prompt=judging.prompt, forms=FORMS)
+    }
+    return [
+        verdict
+        if (about := known.get(verdict.key)) is None
+        else dataclasses.replace(verdict, number=about.number, id=about.id, category=about.category)
+        for verdict in verdicts
+        if verdict.key in known or verdict.judge not in judging.judges
+    ]
+
+
+def kept_prompt(folder: Path) -> str:
+    """The prompt of the judges of earlier commands; empty if there were none."""
+    path = folder / _PROMPT
+    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""

@@ -99,7 +99,13 @@ def _add_judges(parser: argparse.ArgumentParser) -> None:
         default="base",
         help="judge each way against normal, or every pair of ways (default: %(default)s)",
     )
-    add("--no-plain", dest="plain", action="store_false", help="do not judge the answers as plain paragraphs, too")
+    # Not `plain`, which is an option of `sot ask` that a file may set.
+    add(
+        "--no-plain",
+        dest="plain_form",
+        action="store_false",
+        help="do not judge the answers as plain paragraphs, too",
+    )
     add(
         "--embeddings",
         metavar="MODEL",
@@ -112,7 +118,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("report").add_argument
     add("--human", action="store_true", help="write a blind page to vote on in a browser, DIR/vote.html")
     add("--votes", action="append", metavar="FILE", help="count the votes that the page has saved; may be repeated")
-    add("--report-only", action="store_true", help="write the report of DIR anew, and ask nothing")
+    add("--report-only", action="store_true", help="write the report of DIR anew, and ask no model for text")
 
 
 def _temperature(text: str) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +16,8 @@ from skeleton_of_thought._cli.local_backend import DEMO
 from skeleton_of_thought._cli.run_settings import AnswerOptions, system_of
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.evaluation.demo import QUESTIONS
-from skeleton_of_thought.evaluation.figures import base_of
 from skeleton_of_thought.evaluation.journal import key_of, key_settings
+from skeleton_of_thought.evaluation.judging import pairs_of
 from skeleton_of_thought.evaluation.manifest import Manifest, now, safe_arguments
 from skeleton_of_thought.evaluation.questions import Question, digest, read_questions
 from skeleton_of_thought.evaluation.report import check_plots
@@ -28,7 +27,7 @@ from skeleton_of_thought.evaluation.ways import Way, ways_of
 
 __all__ = ["Answers", "EvalPlan"]
 
-_DEMO_TOKENS = 160
+_DEMO_TOKENS = 128
 """The most tokens of a call of the demo, so that it takes minutes on two processors."""
 
 
@@ -120,14 +119,11 @@ class EvalPlan:
         manifest = _manifest_of_the_folder(folder, args) if answers is None else _manifest(answers, args)
         judging = Judging.of(args, manifest.model) if args.judge and not args.report_only else None
         if judging is not None:
-            manifest = replace(manifest, judge=tuple(dict.fromkeys((*manifest.judge, *judging.names))))
+            manifest = replace(manifest, judge=tuple(dict.fromkeys((*manifest.judge, *judging.judges))))
         if answers is not None:
             manifest = manifest.joined(folder)
-        if args.judge and len(manifest.ways) < 2:
-            raise InvalidInput(
-                f"--judge compares two ways, but there is {manifest.ways[0]} alone: give --ways another."
-            )
-        pairs = _pairs(manifest.ways, all_of_them=args.pairs == "all")
+        compared = judging is not None or args.human
+        pairs = pairs_of(manifest.ways, every=args.pairs == "all") if compared else ()
         return cls(folder, manifest, answers, judging, budget, pairs, args.votes or (), embeddings)
 
 
@@ -136,14 +132,16 @@ def _check_options(args: Namespace) -> None:
         raise InvalidInput("--demo has its own questions: leave out QUESTIONS, or --demo.")
     if args.demo and args.report_only:
         raise InvalidInput(f"--report-only asks nothing: leave out --demo, and name the folder by --out {DEMO_FOLDER}.")
-    if args.out is None and not args.demo:
-        raise InvalidInput("Name the folder of the rows and the report: --out DIR.")
     old = args.report_only or args.human or args.votes or args.judge or args.embeddings
     if args.questions is None and not args.demo and not old:
         raise InvalidInput(
             "There are no questions: name a file, as in sot eval questions.txt --out DIR, or see how it works with "
             "sot eval --demo."
         )
+    if args.out is None and not args.demo:
+        raise InvalidInput("Name the folder of the rows and the report: --out DIR.")
+    if args.judge_prompt is not None and not args.judge:
+        raise InvalidInput("--judge-prompt goes with --judge MODEL.")
 
 
 def _set_demo(args: Namespace) -> None:
@@ -192,15 +190,12 @@ def _answers(args: Namespace) -> Answers | None:
     return Answers(questions, ways, args.repeats, options, settings)
 
 
-def _pairs(ways: Sequence[str], *, all_of_them: bool) -> list[tuple[str, str]]:
-    base = base_of(ways)
-    return [pair for pair in itertools.combinations(ways, 2) if all_of_them or base in pair]
-
-
 def _manifest_of_the_folder(folder: Path, args: Namespace) -> Manifest:
     found = Manifest.read(folder)
     if found.kind != "eval":
         raise InvalidInput(f"{str(folder)!r} is a folder of sot {found.kind}: name one of sot eval.")
+    if args.report_only:
+        return found
     run = {"at": now(), "arguments": safe_arguments(args.arguments)}
     return replace(found, runs=(*found.runs, run))
 
@@ -216,6 +211,7 @@ def _manifest(answers: Answers, args: Namespace) -> Manifest:
             "file": Path(file).name,
             "count": len(answers.questions),
             "sha256": digest(answers.questions),
+            "repeats": answers.repeats,
         },
         arguments=args.arguments,
     )

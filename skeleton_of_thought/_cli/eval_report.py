@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from skeleton_of_thought._cli.eval_judges import kept_prompt, numbered_verdicts
 from skeleton_of_thought._cli.eval_plan import EvalPlan
 from skeleton_of_thought._cli.eval_records import Records
 from skeleton_of_thought._cli.eval_view import EvalView
+from skeleton_of_thought.errors import SotError
 from skeleton_of_thought.evaluation.figures import figures_of
 from skeleton_of_thought.evaluation.report import write_report
 from skeleton_of_thought.evaluation.rows import Row
@@ -29,19 +31,26 @@ def written_report(plan: EvalPlan, records: Records, view: EvalView, *, embeds: 
         embeds: Whether the embedding model is asked, if there is one.
 
     Raises:
-        SotError: The report cannot be written, or the embedding model fails.
+        SotError: The report cannot be written; or the embedding model fails, after a report without it was written.
     """
-    rows, verdicts, votes = records.all_rows(plan.answers), records.all_verdicts(), records.all_votes()
+    rows, votes = records.all_rows(plan.answers), records.all_votes()
+    verdicts = numbered_verdicts(records.all_verdicts(), rows, plan.judging, plan.manifest.ways)
     vectors: Vectors | None = None
+    failure: SotError | None = None
     if plan.embeddings is not None and embeds:
         view.note(f"comparing points by {plan.embeddings.name}")
-        vectors = vectors_of(rows, plan.embeddings.load())
+        try:
+            vectors = vectors_of(rows, plan.embeddings.load())
+        except SotError as error:
+            failure = error
     manifest = plan.manifest.to_json()
-    if plan.answers is not None:
-        manifest["repeats"] = plan.answers.repeats
+    if (repeats := plan.manifest.questions.get("repeats")) is not None:
+        manifest["repeats"] = repeats
     figures = figures_of(manifest, rows, verdicts, votes, vectors=vectors)
-    prompt = "" if plan.judging is None else plan.judging.prompt_text
+    prompt = kept_prompt(plan.folder) if plan.judging is None else plan.judging.prompt.template
     write_report(plan.folder, figures, rows, [*verdicts, *votes], judge_prompt=prompt)
+    if failure is not None:
+        raise failure
     return figures
 
 

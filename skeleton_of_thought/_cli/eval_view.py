@@ -30,19 +30,23 @@ class EvalView:
         self._status: StatusLine | None = None
         self._what = ""
         self._now = ""
-        self._total = self._done = self._failed = self._made = 0
+        self._total = self._done = self._left = self._failed = self._made = 0
         self._start = self._shown = 0.0
+        self._said = ""
 
     @contextlib.contextmanager
-    def stage(self, what: str, *, total: int, done: int) -> Iterator[None]:
+    def stage(self, what: str, *, total: int, done: int, left: int | None = None) -> Iterator[None]:
         """Shows the progress of a stage while it lasts.
 
         Args:
             what: What is made, in the plural, such as `answers`.
             total: How many there will be.
             done: How many there were before.
+            left: How many this command will make; None for all that are missing. They are fewer where failed ones are
+                not made again.
         """
         self._what, self._total, self._done, self._now = what, total, done, ""
+        self._left = total - done if left is None else left
         self._failed = self._made = 0
         self._start = self._clock()
         terminal = not self._quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -82,7 +86,7 @@ class EvalView:
         if self._failed:
             parts.append(f"{self._failed} failed")
         seconds = self._clock() - self._start
-        left = self._total - self._done - self._failed
+        left = self._left - self._made
         if self._made and seconds > 0:
             parts.append(_rate(self._made / seconds))
             if left > 0:
@@ -94,9 +98,9 @@ class EvalView:
             return
         if self._status is not None:
             self._status.show(self.text())
-        elif always or self._clock() - self._shown >= _PAUSE:
-            self._shown = self._clock()
-            print(f"sot: {self.text()}", file=sys.stderr)
+        elif (always or self._clock() - self._shown >= _PAUSE) and (text := self.text()) != self._said:
+            self._shown, self._said = self._clock(), text
+            print(f"sot: {text}", file=sys.stderr)
 
 
 def _rate(per_second: float) -> str:

@@ -11,7 +11,7 @@ import pytest
 import scripted_cli
 
 from skeleton_of_thought import cli
-from skeleton_of_thought._cli import config
+from skeleton_of_thought._cli import config, run_settings
 from skeleton_of_thought._cli.models import ModelSpec, load_backend
 
 
@@ -70,7 +70,7 @@ def loaded(monkeypatch):
         models.append(model)
         return scripted_cli.Script().backend()
 
-    monkeypatch.setattr(cli, "load_backend", note)
+    monkeypatch.setattr(run_settings, "load_backend", note)
     assert load_backend is not note
     return models
 

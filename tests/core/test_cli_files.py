@@ -16,6 +16,7 @@ import scripted_cli
 from terminals import Terminal
 
 from skeleton_of_thought import cli
+from skeleton_of_thought._cli import run_settings
 
 Script = scripted_cli.Script
 
@@ -267,7 +268,7 @@ def test_a_chat_that_cannot_save_names_the_file_as_the_user_did(tmp_path, monkey
 )
 def test_an_impossible_path_is_reported_before_the_model_loads(tmp_path, monkeypatch, capsys, name, message):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "load_backend", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(run_settings, "load_backend", lambda *_, **__: pytest.fail("a model was loaded"))
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "out").symlink_to("/dev/stdout")
     protect(tmp_path / "protected", monkeypatch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skeleton_of_thought import cli
+from skeleton_of_thought._cli import run_settings
 from skeleton_of_thought._cli.models import ModelSpec
 from skeleton_of_thought.errors import InvalidInput
 
@@ -104,7 +105,7 @@ def test_a_directory_with_such_a_name_is_a_model(tmp_path, monkeypatch):
     ],
 )
 def test_a_name_that_may_be_an_address_never_goes_to_openai(monkeypatch, capsys, address):
-    monkeypatch.setattr(cli, "load_backend", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(run_settings, "load_backend", lambda *_, **__: pytest.fail("a model was loaded"))
     assert cli.main(["ask", "Why?", "-m", f"openai:{address}"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("sot: error: ")

@@ -27,6 +27,7 @@ TERM, HUP = signal.SIGTERM, signal.SIGHUP
 LOADING = """
 import sys, threading
 from skeleton_of_thought import cli
+from skeleton_of_thought._cli import run_settings
 from skeleton_of_thought._cli.interrupts import exit_at_once
 from skeleton_of_thought._cli.models import _progress
 
@@ -39,7 +40,7 @@ def load_at_once(*_, **__):
     with exit_at_once():
         load()
 
-cli.load_backend = load_at_once if sys.argv[1:] else load
+run_settings.load_backend = load_at_once if sys.argv[1:] else load
 sys.exit(cli.main(["ask", "Why?"]))
 """
 

@@ -43,7 +43,7 @@ def test_a_terminal_shows_done_way_failures_rate_and_time_left_and_ends_clean(sc
     screen = screen_of(terminal=True)
     clock = Clock()
     view = EvalView(clock=clock)
-    with view.stage("answers", total=12, done=2):
+    with view.stage("answers", total=12, done=2, left=10):
         view.at("sot")
         for failed in (False, True):
             clock.now += 30
@@ -59,7 +59,7 @@ def test_without_a_terminal_a_line_comes_every_half_minute_and_at_the_end(screen
     screen = screen_of(terminal=False)
     clock = Clock()
     view = EvalView(clock=clock)
-    with view.stage("answers", total=100, done=0):
+    with view.stage("answers", total=100, done=0, left=100):
         for _ in range(100):
             clock.now += 1
             view.made()
@@ -72,7 +72,7 @@ def test_without_a_terminal_a_line_comes_every_half_minute_and_at_the_end(screen
 def test_quiet_shows_nothing(screen_of, terminal):
     screen = screen_of(terminal=terminal)
     view = EvalView(quiet=True)
-    with view.stage("answers", total=1, done=0):
+    with view.stage("answers", total=1, done=0, left=1):
         view.made()
         view.note("a note")
     assert screen.getvalue() == ""

@@ -72,6 +72,10 @@ class CompletionServer(QuietServer):
             assert self.changed.wait_for(condition, PATIENCE)
 
 
+def _vector(text: str) -> list[float]:
+    return [float(len(text)), float(text.count("e")), 1.0]
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: CompletionServer
 
@@ -81,7 +85,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server = self.server
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        asked = "\n".join(str(message["content"]) for message in body["messages"])
+        asked = "\n".join(str(message["content"]) for message in body.get("messages", ()))
         with server.changed:
             server.asked.append((asked, body["model"]))
             server.bodies.append(body)
@@ -89,6 +93,13 @@ class _Handler(BaseHTTPRequestHandler):
         server.gate.wait(PATIENCE)
         if server.status != 200:
             self._send(server.status, "application/json", '{"error": {"message": "refused by script"}}')
+            return
+        if self.path.endswith("/embeddings"):
+            vectors = [
+                {"object": "embedding", "index": at, "embedding": _vector(text)}
+                for at, text in enumerate(body["input"])
+            ]
+            self._send(200, "application/json", json.dumps({"object": "list", "model": body["model"], "data": vectors}))
             return
         text = server.reply(asked, body["model"])
         tokens = {"prompt_tokens": len(asked) // 4, "completion_tokens": len(text) // 4}
