@@ -233,6 +233,7 @@ def test_controlled_win_rates_are_shown_with_what_moves_the_judge():
     assert row[:3] == ["sot", "normal", "other-model"]
     assert row[3:] == ["50 % (40 to 60 %)", "first place ×1.00, longer ×2.00", "They always differ.", "–"]
     assert "The rate would be 50 % at equal length (95 % interval 40 to 60 %)." in headlines(told)[2]
+    assert "There is no rate in equal style: They always differ." in headlines(told)[2]
 
 
 def test_the_limits_depend_on_who_judged():

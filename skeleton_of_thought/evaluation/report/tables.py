@@ -155,8 +155,9 @@ def _verdicts(figures: Mapping[str, Any]) -> Iterator[Table]:
         "verdicts",
         "Verdicts",
         "Both orders of a question count as one: a way wins if it wins in both; if they disagree, it is a tie. Ties "
-        "count half. First place: how often the answer that was shown first won, of verdicts for one of the two; a "
-        "fair judge has 50 %. None: verdicts that could not be had.",
+        "count half. Intervals, in brackets, are Wilson's, at 95 %, over questions. First place: how often the answer "
+        "that was shown first won, of verdicts for one of the two; a fair judge has 50 %. None: verdicts that could "
+        "not be had.",
         [*head, *columns, *order],
         [[*_who(each), *_rate(each), *_order(each.tally)] for each in rates if not each.category]
         + [_without(pair) for pair in figures["verdicts"] if pair["rate"] is None],
@@ -172,8 +173,9 @@ def _verdicts(figures: Mapping[str, Any]) -> Iterator[Table]:
         "verdicts",
         "Win rates without what judges are biased by",
         "A model of the verdicts says how the ways would compare if both answers were equally long, or had the same "
-        "lists, headings and bold text. The factors are what the order, the length and each kind of mark do to the "
-        "odds that an answer wins.",
+        "lists, headings and bold text. Each rate takes away one of the two. Its interval, at 95 %, is that of the "
+        "model, with the larger of two errors: as questions differ from each other, and as the model expects. The "
+        "factors are what the order, the length and each kind of mark do to the odds that an answer wins.",
         ["Way", "Against", "Judge", "At equal length", "Factors", "In equal style", "Factors"],
         [
             [
