@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,12 +49,22 @@ def written_report(plan: EvalPlan, records: Records, view: EvalView, *, embeds: 
     manifest = plan.manifest.to_json()
     if (repeats := plan.manifest.questions.get("repeats")) is not None:
         manifest["repeats"] = repeats
-    figures = figures_of(manifest, rows, verdicts, votes, vectors=vectors)
+    figures = figures_of(manifest, rows, verdicts, votes, vectors=vectors, missing=_missing(plan, rows))
     prompt = shown_prompts({name: prompt for name, prompt in prompts.items() if any(name == v.judge for v in verdicts)})
     write_report(plan.folder, figures, rows, [*verdicts, *votes], judge_prompt=prompt)
     if failure is not None:
         raise failure
     return figures
+
+
+def _missing(plan: EvalPlan, rows: Sequence[Row]) -> int | None:
+    """The answers to the questions of this command, by all ways of the run, that no row is of."""
+    if plan.answers is None:
+        return None
+    # A question that the file has twice is asked once; its rows have the number of the first.
+    numbers = {job.key: job.question.number for job in reversed(plan.answers.jobs)}
+    wanted = itertools.product(set(numbers.values()), plan.manifest.ways, range(1, plan.answers.repeats + 1))
+    return len(set(wanted) - {(row.number, row.way, row.repeat) for row in rows})
 
 
 def vote_page(plan: EvalPlan, rows: Sequence[Row], view: EvalView) -> None:
