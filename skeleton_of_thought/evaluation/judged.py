@@ -18,7 +18,7 @@ JudgedPair: TypeAlias = dict[str, Any]
 where it is one of the two), and `"by_category"`: a tally for each category, without `"by_question"`; empty where no
 question has a category."""
 Controlled: TypeAlias = dict[str, Any]
-"""`"judge"`, `"a"`, `"b"` as above, and the fields of `length_control.Controlled`: `"length"` and `"style"`."""
+"""`"judge"`, `"a"`, `"b"` as above, and the fields of `length_control.Controlled`: `"length"`, `"style"`, `"both"`."""
 
 _MANY_FLIPS = 0.2
 

@@ -21,7 +21,8 @@ from skeleton_of_thought.evaluation.report.wording import (
 
 __all__ = ["Table", "tables_of"]
 
-_CAUSES = {"order": "first place", "length": "longer", "items": "lists", "bold": "bold text"}
+_CAUSES = {"order": "first place", "length": "much longer", "items": "lists", "bold": "bold text"}
+_CONTROLS = {"length": "At equal length", "style": "In equal style", "both": "Both equal"}
 
 
 @dataclass(frozen=True)
@@ -172,15 +173,19 @@ def _verdicts(figures: Mapping[str, Any]) -> Iterator[Table]:
     yield Table(
         "verdicts",
         "Win rates without what judges are biased by",
-        "A model of the verdicts says how the ways would compare if both answers were equally long, or had the same "
-        "lists, headings and bold text. Each rate takes away one of the two. Its interval, at 95 %, is that of the "
-        "model, with the larger of two errors: as questions differ from each other, and as the model expects. The "
-        "factors are what the order, the length and each kind of mark do to the odds that an answer wins.",
-        ["Way", "Against", "Judge", "At equal length", "Factors", "In equal style", "Factors"],
+        "A model of the verdicts says how the ways would compare if both answers were equally long, had the same "
+        "lists, headings and bold text, or both. A rate that takes away one of the two leaves what the other does. "
+        "Intervals, at 95 %, are the model's, with the larger of two errors: as questions differ from each other, and "
+        "as the model expects. The factors are what the order, the length and each kind of mark do to the odds that an "
+        "answer wins.",
+        [
+            *("Way", "Against", "Judge"),
+            *(cell for name in _CONTROLS.values() for cell in (name, "Factors")),
+        ],
         [
             [
                 *(each["a"], each["b"], judge_words(each["judge"])),
-                *(cell for kind in ("length", "style") for cell in _controlled(each[kind])),
+                *(cell for kind in _CONTROLS for cell in _controlled(each[kind])),
             ]
             for each in figures["controlled"]
         ],

@@ -92,7 +92,7 @@ def _quality(figures: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _controlled(figures: Mapping[str, Any], of: WinRate) -> str:
-    kinds = {"length": "at equal length", "style": "in equal style"}
+    kinds = {"length": "at equal length", "style": "in equal style", "both": "with both equal"}
     found = [
         (name, each[kind])
         for each in figures["controlled"]
@@ -104,12 +104,12 @@ def _controlled(figures: Mapping[str, Any], of: WinRate) -> str:
         for name, each in found
         if each["rate"] is not None
     ]
-    text = f" The rate would be {' and '.join(rates)}." if rates else ""
+    text = f" The rate would be {_listed(rates)}." if rates else ""
     missing: dict[str, list[str]] = {}
     for name, each in found:
         if each["rate"] is None and each["why"]:
             missing.setdefault(each["why"], []).append(name)
-    return text + "".join(f" There is no rate {' and '.join(names)}: {why}" for why, names in missing.items())
+    return text + "".join(f" There is no rate {_listed(names)}: {why}" for why, names in missing.items())
 
 
 def _rate(each: WinRate) -> str:
@@ -140,9 +140,8 @@ def limits(figures: Mapping[str, Any]) -> list[str]:
     if judges - {HUMAN}:
         said.append(
             "A judge is a model. Models prefer long texts, lists, the first place and their own style. Look at the "
-            "flips, at the verdicts on plain paragraphs and at the controlled rates before you trust a win rate. Each "
-            "of these takes away one bias: that at equal length leaves what lists do, and that in equal style leaves "
-            "what length does."
+            "flips, at the verdicts on plain paragraphs and at the controlled rates before you trust a win rate. The "
+            "rate at equal length leaves what lists do, and the one in equal style leaves what length does."
         )
     if HUMAN in judges:
         said.append("Those who voted may tell the ways apart by the form of the answers, though no name was shown.")
