@@ -116,7 +116,7 @@ class _Run:
         Args:
             whole: Whether to ask the embedding model and write the page to vote on, if the user wants these.
         """
-        rows = self.records.all_rows(self.plan.answers)
+        rows = self.records.all_rows()
         if not rows:
             return [f"There are no answers in {self.plan.folder} yet, so there is no report."]
         figures = written_report(self.plan, self.records, self.view, embeds=whole)

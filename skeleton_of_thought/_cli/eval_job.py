@@ -87,7 +87,8 @@ def make_answers(
         )
     failed = [row for row in latest(records.all_rows()) if not row.ok and row.key in {job.key for job in answers.jobs}]
     if failed and len(failed) == total:
-        raise SotError(f"All {total} answers failed, the last one so: {failed[-1].error} --retry asks once more.")
+        error = failed[-1].error.rstrip(".")
+        raise SotError(f"All {total} answers failed, the last one so: {error}. With --retry they are asked once more.")
 
 
 def _warm_up(backend: ModelBackend, view: EvalView) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,15 +29,17 @@ from skeleton_of_thought.evaluation.rows import Row
 from skeleton_of_thought.evaluation.spending import Cost, Spending
 from skeleton_of_thought.evaluation.verdicts import FORMS, Form, Verdict
 from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.small_files import parse_json, read_bounded
 
 if TYPE_CHECKING:
     from skeleton_of_thought._cli.eval_plan import EvalPlan
     from skeleton_of_thought._cli.eval_records import Records
 
-__all__ = ["Judging", "kept_prompt", "make_verdicts", "numbered_verdicts", "verdicts_done"]
+__all__ = ["Judging", "kept_prompts", "make_verdicts", "numbered_verdicts", "shown_prompts", "verdicts_done"]
 
-_PROMPT = "judge-prompt.txt"
-"""The file of the judges' prompt in the folder of a run, for later reports."""
+_PROMPTS = "judge-prompts.json"
+"""The file of each judge's prompt in the folder of a run, for later reports."""
+_MOST_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,8 @@ def make_verdicts(plan: EvalPlan, records: Records, spending: Spending, view: Ev
     judging, journal = plan.judging, records.verdicts
     assert judging is not None
     assert journal is not None
-    write_atomically(plan.folder / _PROMPT, judging.prompt.template + "\n")
-    rows = records.all_rows(plan.answers)
+    _keep_prompts(plan.folder, judging)
+    rows = records.all_rows()
     for name, spec in judging.judges.items():
         found = records.all_verdicts()
         for verdict in found:
@@ -169,38 +172,74 @@ def _done(judgements: Sequence[Judgement], verdicts: Iterable[Verdict]) -> int:
 def verdicts_done(plan: EvalPlan, records: Records) -> tuple[int, int]:
     """How many verdicts on the answers there are, and how many there will be, as far as answers have come."""
     assert plan.judging is not None
-    rows, verdicts = records.all_rows(plan.answers), records.all_verdicts()
+    rows, verdicts = records.all_rows(), records.all_verdicts()
     each = [plan.judging.judgements(rows, plan.pairs, name) for name in plan.judging.judges]
     return sum(_done(judgements, verdicts) for judgements in each), sum(map(len, each))
 
 
 def numbered_verdicts(
-    verdicts: Sequence[Verdict], rows: Iterable[Row], judging: Judging | None, ways: Sequence[str]
+    verdicts: Sequence[Verdict], rows: Iterable[Row], prompts: Mapping[str, JudgePrompt], ways: Sequence[str]
 ) -> list[Verdict]:
-    """The verdicts with the numbers of their questions in the present file.
+    """The verdicts on the present answers, with the numbers of their questions in the present file.
 
-    Those of judges of this command that are about other texts than the present answers, or by another prompt, are left
-    out. Those of other judges stay as they are.
+    Those about other texts, or by another prompt than the judge's last one, are left out.
+
+    Args:
+        verdicts: All verdicts of the folder.
+        rows: All rows.
+        prompts: The prompt of each judge; verdicts of other judges stay as they are.
+        ways: The ways of the run.
     """
-    if judging is None:
-        return list(verdicts)
     rows = list(rows)
     pairs = [(a, b) for place, a in enumerate(ways) for b in ways[place + 1 :]]
+    judges = {verdict.judge for verdict in verdicts}
     known = {
         each.key: each
-        for name in judging.judges
-        for each in judgements_of(rows, pairs, judge=name, prompt=judging.prompt, forms=FORMS)
+        for name, prompt in prompts.items()
+        if name in judges
+        for each in judgements_of(rows, pairs, judge=name, prompt=prompt, forms=FORMS)
     }
     return [
         verdict
         if (about := known.get(verdict.key)) is None
         else dataclasses.replace(verdict, number=about.number, id=about.id, category=about.category)
         for verdict in verdicts
-        if verdict.key in known or verdict.judge not in judging.judges
+        if verdict.key in known or verdict.judge not in prompts
     ]
 
 
-def kept_prompt(folder: Path) -> str:
-    """The prompt of the judges of earlier commands; empty if there were none."""
-    path = folder / _PROMPT
-    return path.read_text(encoding="utf-8", errors="replace").strip() if path.is_file() else ""
+def kept_prompts(folder: Path) -> dict[str, JudgePrompt]:
+    """The last prompt of each judge of a run.
+
+    Raises:
+        InvalidInput: Their file cannot be read.
+    """
+    path = folder / _PROMPTS
+    try:
+        found = parse_json(read_bounded(path, _MOST_BYTES))
+        return {str(name): JudgePrompt(template) for name, template in found.items()}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InvalidInput(f"{str(path)!r} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InvalidInput(
+            f"{str(path)!r} does not hold the prompts of judges: {error}. Name another folder."
+        ) from error
+
+
+def _keep_prompts(folder: Path, judging: Judging) -> None:
+    """Writes the prompts before the first verdict, since a later report counts verdicts by them and shows them."""
+    prompts = kept_prompts(folder) | dict.fromkeys(judging.judges, judging.prompt)
+    told = {name: prompt.template for name, prompt in prompts.items()}
+    write_atomically(folder / _PROMPTS, json.dumps(told, indent=1) + "\n")
+
+
+def shown_prompts(prompts: Mapping[str, JudgePrompt]) -> str:
+    """The prompts for the reader of a report: each once, with the names of its judges if there are several."""
+    judges: dict[str, list[str]] = {}
+    for name, prompt in prompts.items():
+        judges.setdefault(prompt.template, []).append(name)
+    if len(judges) == 1:
+        return next(iter(judges))
+    return "\n\n".join(f"Of {', '.join(names)}:\n\n{template}" for template, names in judges.items())

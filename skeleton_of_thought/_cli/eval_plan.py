@@ -210,6 +210,8 @@ def _manifest(answers: Answers, args: Namespace) -> Manifest:
         questions={
             "file": Path(file).name,
             "count": len(answers.questions),
+            # A question that the file has twice is asked once.
+            "different": len({(question.text, question.system) for question in answers.questions}),
             "sha256": digest(answers.questions),
             "repeats": answers.repeats,
         },

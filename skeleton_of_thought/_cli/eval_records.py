@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,8 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.evaluation import rows as row_files
 from skeleton_of_thought.evaluation import verdicts as verdict_files
 from skeleton_of_thought.evaluation.journal import Journal, read_journal
+from skeleton_of_thought.evaluation.numbering import numbered
+from skeleton_of_thought.evaluation.questions import Question
 from skeleton_of_thought.evaluation.rows import Row
 from skeleton_of_thought.evaluation.verdicts import Verdict
 from skeleton_of_thought.evaluation.votes import count_votes
@@ -32,6 +32,7 @@ class Records:
         rows: Gets the rows of answers; None if no answers are made.
         verdicts: Gets verdicts; None if nothing is judged.
         votes: Gets votes; None if none are counted.
+        answers: The answers that are to be made; None if none are.
         kept: The objects of the files that no command writes now, by the file's name.
     """
 
@@ -39,12 +40,18 @@ class Records:
     rows: Journal | None
     verdicts: Journal | None
     votes: Journal | None
+    answers: Answers | None = None
     kept: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
-    def all_rows(self, answers: Answers | None = None) -> list[Row]:
+    def all_rows(self) -> list[Row]:
         """All rows in the order in which they were written, numbered as in the present file of questions."""
         found = self._read("rows", self.rows, row_files.from_json)
-        return found if answers is None else _numbered(found, answers)
+        if self.answers is None:
+            return numbered(found)
+        by_key: dict[str, Question] = {}
+        for job in self.answers.jobs:
+            by_key.setdefault(job.key, job.question)
+        return numbered(found, self.answers.questions, by_key=by_key)
 
     def all_verdicts(self) -> list[Verdict]:
         """All verdicts of judges."""
@@ -101,20 +108,4 @@ def opened(plan: EvalPlan, notice: Callable[[str], object]) -> Iterator[Records]
             journals[name] = closing.enter_context(Journal(path, notice=notice)) if writes else None
             if not writes:
                 kept[name] = read_journal(path) if path.exists() else ()
-        yield Records(plan.folder, **journals, kept=kept)
-
-
-def _numbered(rows: Sequence[Row], answers: Answers) -> list[Row]:
-    """The rows with the numbers, ids and categories that their questions have now: lines may have moved or joined."""
-    by_key = {job.key: job.question for job in answers.jobs}
-    texts = Counter(question.text for question in answers.questions)
-    by_text = {question.text: question for question in answers.questions if texts[question.text] == 1}
-    numbered = []
-    for row in rows:
-        question = by_key.get(row.key) or by_text.get(row.question)
-        numbered.append(
-            row
-            if question is None
-            else dataclasses.replace(row, number=question.number, id=question.id, category=question.category)
-        )
-    return numbered
+        yield Records(plan.folder, **journals, answers=plan.answers, kept=kept)

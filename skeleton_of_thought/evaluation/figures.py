@@ -112,15 +112,19 @@ def figures_of(
     votes: Iterable[Verdict] = (),
     *,
     vectors: Vectors | None = None,
+    missing: int | None = None,
 ) -> Figures:
     """All figures of a run. The same input gives the same figures.
 
     Args:
-        manifest: What the run is; `ways`, `questions.count` and `repeats` count where they are there.
+        manifest: What the run is; its `ways`, `repeats`, and the `different` questions, or else their `count`, are used
+            where they are there.
         rows: All rows, failed and outdated ones too, in the order in which they were written.
         verdicts: All verdicts of judges, in that order.
         votes: Verdicts of people.
         vectors: Vectors of the points' texts (`vectors.vectors_of`); None for no similarity.
+        missing: Answers of the run that no row is of, where the caller knows them; None to compute them from the
+            manifest, which does not know of questions that were taken out of the file.
     """
     rows, judged = list(rows), [*verdicts, *votes]
     counted = newest(rows)
@@ -132,7 +136,8 @@ def figures_of(
     speeds = {way: speed(counted, way, base) for way in ways if way != base}
     repeats = max((row.repeat for row in counted), default=0)
     questions = len({(row.number, row.question) for row in counted})
-    missing = _missing(manifest, ways, repeats, len(counted))
+    if missing is None:
+        missing = _missing(manifest, ways, repeats, len(counted))
     pairs = judged_pairs(judged, base)
     notes = notes_of(
         counted,
@@ -167,7 +172,7 @@ def figures_of(
 
 def _missing(manifest: Mapping[str, Any], ways: Sequence[str], repeats: int, there: int) -> int:
     questions = manifest.get("questions")
-    count = questions.get("count") if isinstance(questions, Mapping) else None
+    count = questions.get("different", questions.get("count")) if isinstance(questions, Mapping) else None
     wanted = manifest.get("repeats") or repeats
     return max(0, count * len(ways) * wanted - there) if isinstance(count, int) and isinstance(wanted, int) else 0
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from skeleton_of_thought.evaluation.length_control import control
 from skeleton_of_thought.evaluation.notes import Note
 from skeleton_of_thought.evaluation.rows import Row
-from skeleton_of_thought.evaluation.verdicts import Verdict, newest, tally
+from skeleton_of_thought.evaluation.verdicts import FORM_WORDS, Verdict, newest, tally
 
 __all__ = ["Controlled", "JudgedPair", "controlled_of", "judge_notes", "judged_pairs", "oriented", "plain_data"]
 
@@ -18,7 +18,7 @@ JudgedPair: TypeAlias = dict[str, Any]
 where it is one of the two), and `"by_category"`: a tally for each category, without `"by_question"`; empty where no
 question has a category."""
 Controlled: TypeAlias = dict[str, Any]
-"""`"judge"`, `"a"`, `"b"` as above, and the fields of `length_control.Controlled`: `"length"` and `"style"`."""
+"""`"judge"`, `"a"`, `"b"` as above, and the fields of `length_control.Controlled`: `"length"`, `"style"`, `"both"`."""
 
 _MANY_FLIPS = 0.2
 
@@ -89,18 +89,22 @@ def judge_notes(pairs: Sequence[JudgedPair], *, model: str | None) -> list[Note]
         both, flips = sum(each["pairs"] for each in mine), sum(each["flips"] for each in mine)
         if both and flips / both >= _MANY_FLIPS:
             note("judge", f"{judge} changed the winner with the order of the answers in {flips} of {both} comparisons.")
-        for each in mine:
-            interval = each["first_place_interval"]
-            if each["pairs"] and interval is not None and not interval[0] <= 0.5 <= interval[1]:
-                text = (
-                    f"{judge} decided for the answer that it saw first in {each['first_place']:.0%} of its verdicts on "
-                    f"{each['a']} and {each['b']} ({each['form']}), where a fair judge has 50%."
-                )
-                note("judge", text)
+        places = [
+            f"{100 * each['first_place']:.0f} % on {each['a']} and {each['b']} ({FORM_WORDS[each['form']]})"
+            for each in mine
+            if each["pairs"] and _favours_a_place(each["first_place_interval"])
+        ]
+        if places:
+            text = f"Of its verdicts for one of the two, {judge} gave the answer that it saw first"
+            note("judge", f"{text} {', '.join(places)}; a fair judge gives it 50 %.")
         none = sum(each["none"] for each in mine)
         if none:
             note("unread", f"{none} verdicts of {judge} are missing: the call failed, or the reply could not be read.")
     return notes
+
+
+def _favours_a_place(interval: Sequence[float] | None) -> bool:
+    return interval is not None and not interval[0] <= 0.5 <= interval[1]
 
 
 def plain_data(value: Any) -> Any:

@@ -104,10 +104,12 @@ class Controlled:
     Attributes:
         length: At equal length, from the verdicts on the answers as written (or as shown, if there are no such).
         style: With the same marks of lists, headings and bold text, from the verdicts on both forms.
+        both: At equal length and with the same marks, from the verdicts on both forms.
     """
 
     length: ControlledRate
     style: ControlledRate
+    both: ControlledRate
 
 
 def control(rows: Iterable[Row], verdicts: Iterable[Verdict], a: str, b: str, *, judge: str) -> Controlled:
@@ -136,15 +138,18 @@ def control(rows: Iterable[Row], verdicts: Iterable[Verdict], a: str, b: str, *,
     form = "written" if any(each.form == "written" for each in valid) else "plain"
     by_length: list[Observation] = []
     by_style: list[Observation] = []
+    by_both: list[Observation] = []
     for each in valid:
         one, other = ((each.number, each.repeat, way, each.form) for way in (a, b))
         score = 0.5 if each.winner == TIE else float(each.winner == a)
         order = {"order": {a: 1.0, b: -1.0}.get(each.first, 0.0)}
+        length = {"length": float(words[one] - words[other])}
         if each.form == form:
-            by_length.append(Observation(each.number, score, order | {"length": float(words[one] - words[other])}))
+            by_length.append(Observation(each.number, score, order | length))
         signs = _differences(counted[one], counted[other]) if each.form == "written" else dict.fromkeys(_MARKS, 0.0)
         by_style.append(Observation(each.number, score, order | signs))
-    return Controlled(_rate(_scaled(by_length)), _rate(by_style))
+        by_both.append(Observation(each.number, score, order | signs | length))
+    return Controlled(_rate(_scaled(by_length)), _rate(by_style), _rate(_scaled(by_both)))
 
 
 def _differences(one: Marks, other: Marks) -> dict[str, float]:

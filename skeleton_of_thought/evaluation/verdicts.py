@@ -13,6 +13,7 @@ from skeleton_of_thought.evaluation.intervals import Interval, wilson
 
 __all__ = [
     "FORMS",
+    "FORM_WORDS",
     "HUMAN",
     "TIE",
     "Form",
@@ -29,6 +30,8 @@ __all__ = [
 Form = Literal["written", "plain"]
 FORMS: tuple[Form, ...] = get_args(Form)
 """How the answers are shown: as they were written, or as plain paragraphs without marks (`forms.plain`)."""
+FORM_WORDS = {"written": "as written", "plain": "as plain paragraphs"}
+"""The forms for readers."""
 TIE = "tie"
 HUMAN = "human"
 """The judge of votes."""

@@ -5,6 +5,7 @@ The page has no way's name: a pair is a digest of its answers, which only the ro
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.evaluation.judging import shown
 from skeleton_of_thought.evaluation.rows import Row
 from skeleton_of_thought.evaluation.single_page import filled, json_block, write_text
 from skeleton_of_thought.evaluation.verdicts import FORMS, HUMAN, TIE, Form, Verdict
 from skeleton_of_thought.small_files import parse_json, read_bounded
 
-__all__ = ["count_votes", "write_vote_page"]
+__all__ = ["count_votes", "numbered_votes", "write_vote_page"]
 
 _KIND, _VERSION = "answer-votes", 1
 _MOST_BYTES = 64_000_000
@@ -38,7 +40,7 @@ class _Pair:
 
     @property
     def same(self) -> bool:
-        return _shown(self.left, self.form) == _shown(self.right, self.form)
+        return shown(self.left, self.form) == shown(self.right, self.form)
 
 
 def write_vote_page(
@@ -85,8 +87,8 @@ def write_vote_page(
             {
                 "id": pair.id,
                 "question": pair.left.question,
-                "left": _shown(pair.left, pair.form),
-                "right": _shown(pair.right, pair.form),
+                "left": shown(pair.left, pair.form),
+                "right": shown(pair.right, pair.form),
             }
             for pair in asked
         ],
@@ -125,13 +127,39 @@ def count_votes(path: str | Path, rows: Iterable[Row], *, ways: Sequence[str] = 
     compared = {_comparison(known[name]) for name in votes}
     verdicts = []
     for name, pair in known.items():
+        # Votes of several people on a pair all count, and a person's last one.
+        key = f"{HUMAN}:{data['seed']}:{name}:{data.get('voter', '')}"
         if name in votes:
             choice = votes[name]["choice"]
             winner = {"left": pair.left.way, "right": pair.right.way}.get(choice, TIE)
-            verdicts.append(_verdict(pair, winner, order, at=votes[name].get("at", "")))
+            verdicts.append(_verdict(key, pair, winner, order, at=votes[name].get("at", "")))
         elif pair.same and _comparison(pair) in compared:
-            verdicts.append(_verdict(pair, TIE, order, reason="Both answers have the same text."))
+            verdicts.append(_verdict(key, pair, TIE, order, reason="Both answers have the same text."))
     return verdicts
+
+
+def numbered_votes(votes: Iterable[Verdict], rows: Iterable[Row]) -> list[Verdict]:
+    """The votes on the present answers, with the numbers of their questions in the present file.
+
+    Args:
+        votes: What `count_votes` has returned, for these rows or older ones.
+        rows: The rows, numbered as in the present file. Votes on answers that are not among them are left out.
+    """
+    votes, rows = list(votes), _answers(rows)
+    seeds = {int(seed) for vote in votes if (seed := _told(vote.key)[0]).lstrip("-").isdecimal()}
+    pairs = {(str(seed), pair.id): pair for seed in seeds for pair in _pairs(rows, FORMS, seed)}
+    found = []
+    for vote in votes:
+        if (pair := pairs.get(_told(vote.key))) is not None:
+            row = pair.left
+            found.append(dataclasses.replace(vote, number=row.number, id=row.id, category=row.category))
+    return found
+
+
+def _told(key: str) -> tuple[str, str]:
+    """The seed and the pair of a vote."""
+    _, seed, pair, _ = (*key.split(":", 3), "", "", "")[:4]
+    return seed, pair
 
 
 # --- pairs ------------------------------------------------------------------------------------------------
@@ -165,25 +193,23 @@ def _pairs(rows: Iterable[Row], forms: Iterable[str], seed: int) -> Iterator[_Pa
 
 def _pair(one: Row, other: Row, form: Form, seed: int) -> _Pair:
     # The texts belong to what was voted on: a row that was made anew has the same key and another text.
-    told = [str(seed), form, one.key, other.key, _shown(one, form), _shown(other, form)]
+    told = [str(seed), form, one.key, other.key, shown(one, form), shown(other, form)]
     digest = hashlib.sha256("\0".join(told).encode("utf-8", "surrogatepass")).digest()
     left, right = (one, other) if digest[-1] % 2 else (other, one)
     return _Pair(digest.hex()[:20], form, left, right)
-
-
-def _shown(row: Row, form: str) -> str:
-    return (row.plain or row.text if form == "plain" else row.text).strip()
 
 
 def _comparison(pair: _Pair) -> tuple[frozenset[str], str]:
     return frozenset((pair.left.way, pair.right.way)), pair.form
 
 
-def _verdict(pair: _Pair, winner: str, order: Mapping[str, int], *, at: str = "", reason: str = "") -> Verdict:
+def _verdict(
+    key: str, pair: _Pair, winner: str, order: Mapping[str, int], *, at: str = "", reason: str = ""
+) -> Verdict:
     a, b = sorted((pair.left.way, pair.right.way), key=order.__getitem__)
     row = pair.left
     return Verdict(
-        key=f"{HUMAN}-{pair.id}",
+        key=key,
         number=row.number,
         id=row.id,
         a=a,
@@ -215,6 +241,8 @@ def _read(path: str | Path) -> dict[str, Any]:
         raise InvalidInput(f"{str(path)!r} has votes in a form that this version cannot read.")
     if not isinstance(data.get("seed"), int) or not isinstance(data.get("votes"), list):
         raise InvalidInput(f"{str(path)!r} is no complete file of votes: it lacks the seed or the votes.")
+    if not isinstance(data.get("voter", ""), str):
+        raise InvalidInput(f"{str(path)!r} is no file of votes: its voter is no text.")
     if not data["votes"]:
         raise InvalidInput(f"{str(path)!r} has no votes: vote on the page, then save the votes again.")
     for place, vote in enumerate(data["votes"], 1):

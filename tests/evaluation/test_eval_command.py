@@ -110,6 +110,26 @@ def test_a_question_that_moved_keeps_its_answers_and_gets_its_new_number(run, qu
     assert figures["missing"] == 0
 
 
+def test_a_question_that_the_file_has_twice_is_asked_and_counted_once(run, out, tmp_path):
+    path = tmp_path / "q.txt"
+    path.write_text("Why?\nHow?\nWhy?\n")
+    for words in ([path, "--ways", "normal,sot"], ["--report-only"]):
+        assert run(*words, "--out", out)[0] == 0
+        figures = json.loads((out / "report.json").read_text())
+        assert (len(rows_of(out)), figures["questions"], figures["missing"]) == (4, 2, 0)
+        assert [each["number"] for each in figures["speed"]["sot"]["by_question"]] == [1, 2]
+
+
+def test_answers_to_questions_that_were_taken_out_do_not_hide_missing_ones(run, questions, out, tmp_path):
+    run(questions, "--out", out, "--ways", "normal,sot")
+    (tmp_path / "questions.txt").write_text("\n".join([QUESTIONS[0], "Why do cities flood?", "Why do rivers?"]))
+    code, *_ = run(questions, "--out", out, "--ways", "normal,sot", "--budget", "1calls")
+    assert code == 0
+    figures = json.loads((out / "report.json").read_text())
+    assert figures["missing"] == 10 - len(rows_of(out)) > 0
+    assert any(note["kind"] == "missing" for note in figures["notes"])
+
+
 def test_columns_categories_ids_and_the_limit(run, out, tmp_path):
     path = tmp_path / "q.csv"
     path.write_text("task,kind,name\nWhy?,a,one\nHow?,b,two\nWho?,b,three\n")

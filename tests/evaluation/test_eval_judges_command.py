@@ -114,6 +114,40 @@ def test_a_question_that_moved_keeps_its_verdicts(run, judge, out, tmp_path):
     assert [each["number"] for each in pair_of(out)["by_question"]] == [1, 2, 3]
 
 
+def test_two_questions_that_shared_a_number_stay_two_without_the_file(run, judge, out, tmp_path):
+    run("--judge", "JUDGE")
+    (tmp_path / "questions.txt").write_text("Why do cities flood?")
+    run("--judge", "JUDGE")
+    figures = []
+    for words in (["--report-only"], ["--judge", "JUDGE"]):
+        asked = len(judge.bodies)
+        assert run(*words, questions=False)[0] == 0
+        assert len(judge.bodies) == asked
+        pair = pair_of(out)
+        assert (pair["questions"], pair["pairs"], [each["number"] for each in pair["by_question"]]) == (3, 3, [1, 2, 3])
+        figures.append(json.loads((out / "report.json").read_text()))
+    assert [each["number"] for each in figures[0]["speed"]["sot"]["by_question"]] == [1, 2, 3]
+    assert figures[0]["controlled"] == figures[1]["controlled"]
+    assert figures[0]["controlled"][0]["length"]["questions"] == 3
+
+
+def test_a_report_shows_the_prompt_of_each_judge(run, judge, out, tmp_path):
+    prompt = tmp_path / "prompt.txt"
+    prompt.write_text("My own prompt.\n{question}\n{first}\n{second}\n")
+    run("--judge", "JUDGE", "--judge-prompt", prompt)
+    run("--judge", f"openai:b@{judge.address}")
+    for words in ([], ["--report-only"]):
+        run(*words, questions=bool(words) is False)
+        page = (out / "report.html").read_text()
+        assert "Of strict:\n\nMy own prompt." in page
+        assert "Of b:" in page
+        assert pair_of(out)["pairs"] == pair_of(out, judge="b")["pairs"] == 2
+    (out / "judge-prompts.json").write_text("[1]")
+    code, _, err, _ = run("--report-only", questions=False)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "judge-prompts.json" in err
+
+
 def test_several_judges_and_a_warning_where_a_judge_wrote_the_answers(run, judge, out):
     code, _, err, _ = run(
         "-m", "openai:strict@http://127.0.0.1:9/v1", "--judge", "JUDGE", "--judge", f"openai:b@{judge.address}"

@@ -14,7 +14,7 @@ import pytest
 
 from skeleton_of_thought.evaluation.figures import Figures, base_of, figures_of
 from skeleton_of_thought.evaluation.rows import PointRow, Row, from_json, to_json
-from skeleton_of_thought.evaluation.verdicts import HUMAN, Verdict
+from skeleton_of_thought.evaluation.verdicts import FORMS, HUMAN, Verdict
 
 WAYS = ("normal", "sot", "auto")
 CATEGORIES = ("writing", "math", "facts")
@@ -318,5 +318,8 @@ def test_notes_say_what_weakens_the_verdicts(rows):
     assert (kind, "of its own" in text) == ("judge", True)
     flips, place = texts(_verdicts("other", lambda n, first: first))
     assert "in 12 of 12 comparisons" in flips[1]
-    assert "saw first in 100%" in place[1]
+    assert "saw first 100 % on sot and normal (as written); a fair judge" in place[1]
+    both = [each for form in FORMS for each in _verdicts("other", lambda n, first: first, form=form)]
+    _, place = texts(both)
+    assert "(as written), 100 % on sot and normal (as plain paragraphs); a fair judge" in place[1]
     assert texts(_verdicts("other", lambda n, first: "" if n == 1 else "tie"))[0][0] == "unread"

@@ -228,11 +228,21 @@ def test_controlled_win_rates_are_shown_with_what_moves_the_judge():
         "why": "",
     }
     style = {"rate": None, "interval": None, "questions": 19, "effects": {}, "why": "They always differ."}
-    told["controlled"] = [{"judge": "other-model", "a": "sot", "b": "normal", "length": length, "style": style}]
+    told["controlled"] = [
+        {"judge": "other-model", "a": "sot", "b": "normal", "length": length, "style": style, "both": style}
+    ]
     (row,) = next(table.rows for table in tables_of(told) if "biased" in table.title)
     assert row[:3] == ["sot", "normal", "other-model"]
-    assert row[3:] == ["50 % (40 to 60 %)", "first place ×1.00, longer ×2.00", "They always differ.", "–"]
+    assert row[3:] == [
+        "50 % (40 to 60 %)",
+        "first place ×1.00, much longer ×2.00",
+        "They always differ.",
+        "–",
+        "They always differ.",
+        "–",
+    ]
     assert "The rate would be 50 % at equal length (95 % interval 40 to 60 %)." in headlines(told)[2]
+    assert "There is no rate in equal style and with both equal: They always differ." in headlines(told)[2]
 
 
 def test_the_limits_depend_on_who_judged():

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from skeleton_of_thought.errors import InvalidInput, SotError
+from skeleton_of_thought.evaluation.judging import shown
 from skeleton_of_thought.evaluation.rows import Row
-from skeleton_of_thought.evaluation.votes import count_votes, write_vote_page
+from skeleton_of_thought.evaluation.verdicts import newest, tally
+from skeleton_of_thought.evaluation.votes import count_votes, numbered_votes, write_vote_page
 
 WAYS = ("normal", "sot", "auto")
 HOSTILE = "</script><script>alert(1)</script> \u2028 \ud800 <!--data--> & é"
@@ -154,3 +157,36 @@ def test_a_page_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypat
         write_vote_page(page, ROWS)
     assert page.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["vote.html"]
+
+
+def test_people_see_what_judges_see(tmp_path):
+    marked = [row(1, way, f"  - **{way}** said\n", plain=f"- **{way}** said") for way in WAYS[:2]]
+    page = tmp_path / "vote.html"
+    for form in ("written", "plain"):
+        write_vote_page(page, marked, forms=[form])
+        (pair,) = data_of(page.read_text(encoding="utf-8"))["pairs"]
+        assert {pair["left"], pair["right"]} == {shown(each, form) for each in marked}
+
+
+def test_votes_of_several_people_count_side_by_side_and_of_each_the_last(tmp_path):
+    page = tmp_path / "vote.html"
+    write_vote_page(page, ROWS[:2])
+    found = []
+    for voter, choice in (("x", "left"), ("y", "right"), ("x", "tie"), ("z", "right")):
+        found += count_votes(saved(tmp_path, page, lambda pair, choice=choice: choice, voter=voter), ROWS)
+    assert len(newest(found)) == 3
+    (question,) = tally(found, "sot", "normal", form="written", judge="human").by_question
+    assert question.score in (0, 1), "two of three"
+    with pytest.raises(InvalidInput, match="voter"):
+        count_votes(saved(tmp_path, page, lambda pair: "left", voter=7), ROWS)
+
+
+def test_votes_follow_their_question_to_another_number(tmp_path):
+    page = tmp_path / "vote.html"
+    write_vote_page(page, ROWS, seed=-4)
+    votes = count_votes(saved(tmp_path, page, lambda pair: "left"), ROWS)
+    moved = [replace(each, number=each.number + 10, id=f"moved {each.number}") for each in ROWS if each.number > 1]
+    found = numbered_votes([*votes, replace(votes[0], key="of another tool")], moved)
+    assert {vote.number for vote in found} == set(range(12, 19))
+    assert all(vote.id == f"moved {vote.number - 10}" for vote in found)
+    assert numbered_votes(votes, ROWS) == votes

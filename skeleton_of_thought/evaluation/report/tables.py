@@ -21,7 +21,8 @@ from skeleton_of_thought.evaluation.report.wording import (
 
 __all__ = ["Table", "tables_of"]
 
-_CAUSES = {"order": "first place", "length": "longer", "items": "lists", "bold": "bold text"}
+_CAUSES = {"order": "first place", "length": "much longer", "items": "lists", "bold": "bold text"}
+_CONTROLS = {"length": "At equal length", "style": "In equal style", "both": "Both equal"}
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,9 @@ def _verdicts(figures: Mapping[str, Any]) -> Iterator[Table]:
         "verdicts",
         "Verdicts",
         "Both orders of a question count as one: a way wins if it wins in both; if they disagree, it is a tie. Ties "
-        "count half. First place: how often the answer that was shown first won, of verdicts for one of the two; a "
-        "fair judge has 50 %. None: verdicts that could not be had.",
+        "count half. Intervals, in brackets, are Wilson's, at 95 %, over questions. First place: how often the answer "
+        "that was shown first won, of verdicts for one of the two; a fair judge has 50 %. None: verdicts that could "
+        "not be had.",
         [*head, *columns, *order],
         [[*_who(each), *_rate(each), *_order(each.tally)] for each in rates if not each.category]
         + [_without(pair) for pair in figures["verdicts"] if pair["rate"] is None],
@@ -171,14 +173,19 @@ def _verdicts(figures: Mapping[str, Any]) -> Iterator[Table]:
     yield Table(
         "verdicts",
         "Win rates without what judges are biased by",
-        "A model of the verdicts says how the ways would compare if both answers were equally long, or had the same "
-        "lists, headings and bold text. The factors are what the order, the length and each kind of mark do to the "
-        "odds that an answer wins.",
-        ["Way", "Against", "Judge", "At equal length", "Factors", "In equal style", "Factors"],
+        "A model of the verdicts says how the ways would compare if both answers were equally long, had the same "
+        "lists, headings and bold text, or both. A rate that takes away one of the two leaves what the other does. "
+        "Intervals, at 95 %, are the model's, with the larger of two errors: as questions differ from each other, and "
+        "as the model expects. The factors are what the order, the length and each kind of mark do to the odds that an "
+        "answer wins.",
+        [
+            *("Way", "Against", "Judge"),
+            *(cell for name in _CONTROLS.values() for cell in (name, "Factors")),
+        ],
         [
             [
                 *(each["a"], each["b"], judge_words(each["judge"])),
-                *(cell for kind in ("length", "style") for cell in _controlled(each[kind])),
+                *(cell for kind in _CONTROLS for cell in _controlled(each[kind])),
             ]
             for each in figures["controlled"]
         ],

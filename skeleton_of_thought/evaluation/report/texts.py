@@ -92,15 +92,24 @@ def _quality(figures: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _controlled(figures: Mapping[str, Any], of: WinRate) -> str:
-    kinds = {"length": "at equal length", "style": "in equal style"}
-    rates = [
-        f"{share(each[kind]['rate'])} {name} ({_interval(each[kind]['interval'], share).rstrip(', ')})"
+    kinds = {"length": "at equal length", "style": "in equal style", "both": "with both equal"}
+    found = [
+        (name, each[kind])
         for each in figures["controlled"]
         if (each["judge"], each["a"], each["b"]) == (of.judge, of.way, of.other)
         for kind, name in kinds.items()
-        if each[kind]["rate"] is not None
     ]
-    return f" The rate would be {' and '.join(rates)}." if rates else ""
+    rates = [
+        f"{share(each['rate'])} {name} ({_interval(each['interval'], share).rstrip(', ')})"
+        for name, each in found
+        if each["rate"] is not None
+    ]
+    text = f" The rate would be {_listed(rates)}." if rates else ""
+    missing: dict[str, list[str]] = {}
+    for name, each in found:
+        if each["rate"] is None and each["why"]:
+            missing.setdefault(each["why"], []).append(name)
+    return text + "".join(f" There is no rate {_listed(names)}: {why}" for why, names in missing.items())
 
 
 def _rate(each: WinRate) -> str:
@@ -131,7 +140,8 @@ def limits(figures: Mapping[str, Any]) -> list[str]:
     if judges - {HUMAN}:
         said.append(
             "A judge is a model. Models prefer long texts, lists, the first place and their own style. Look at the "
-            "flips, at the verdicts on plain paragraphs and at the rates at equal length before you trust a win rate."
+            "flips, at the verdicts on plain paragraphs and at the controlled rates before you trust a win rate. The "
+            "rate at equal length leaves what lists do, and the one in equal style leaves what length does."
         )
     if HUMAN in judges:
         said.append("Those who voted may tell the ways apart by the form of the answers, though no name was shown.")

@@ -6,13 +6,12 @@ import itertools
 import unicodedata
 from collections.abc import Callable, Sequence
 
-from skeleton_of_thought.evaluation.verdicts import HUMAN
+from skeleton_of_thought.evaluation.verdicts import FORM_WORDS, HUMAN
 
 __all__ = ["NONE", "form_words", "judge_words", "number", "one_line", "share", "times", "with_interval"]
 
 NONE = "–"
 """A figure that there is not."""
-_FORMS = {"written": "as written", "plain": "as plain paragraphs"}
 
 
 def one_line(text: object, most: int = 200) -> str:
@@ -72,4 +71,4 @@ def judge_words(judge: str) -> str:
 
 def form_words(form: str) -> str:
     """How answers were shown, in words."""
-    return _FORMS.get(form, form)
+    return FORM_WORDS.get(form, form)
