@@ -13,13 +13,14 @@ from skeleton_of_thought._cli.eval_judges import make_verdicts, verdicts_done
 from skeleton_of_thought._cli.eval_plan import Answers, EvalPlan
 from skeleton_of_thought._cli.eval_records import Records, opened
 from skeleton_of_thought._cli.eval_report import vote_page, written_report
+from skeleton_of_thought._cli.eval_summary import summary_lines
 from skeleton_of_thought._cli.eval_view import EvalView
 from skeleton_of_thought._cli.interrupts import INTERRUPTED
 from skeleton_of_thought.errors import SotError
-from skeleton_of_thought.evaluation.report.texts import headlines
 from skeleton_of_thought.evaluation.rows import latest
 from skeleton_of_thought.evaluation.spending import Spending
 from skeleton_of_thought.evaluation.verdicts import Verdict, to_json
+from skeleton_of_thought.evaluation.votes import voters
 
 __all__ = ["run_eval"]
 
@@ -108,7 +109,8 @@ class _Run:
             assert self.records.votes is not None
             self.records.votes.append(to_json(vote))
         if self.plan.votes:
-            self.view.note(f"{len(votes)} votes were counted in")
+            people = voters(self.records.all_votes())
+            self.view.note(f"{len(votes)} new votes; {people} {'person has' if people == 1 else 'people have'} voted")
 
     def _report(self, *, whole: bool = True) -> list[str]:
         """Writes the report, if there are rows; returns the last lines.
@@ -125,7 +127,7 @@ class _Run:
         failed = sum(not row.ok for row in latest(rows))
         if failed:
             self.view.note(f"{failed} answers failed; --retry asks for them once more")
-        return [*map(as_line, headlines(figures)), f"Report: {self.plan.folder / 'report.html'}"]
+        return [*summary_lines(figures), f"Report: {self.plan.folder / 'report.html'}"]
 
     def _stopped(self) -> str:
         there = []

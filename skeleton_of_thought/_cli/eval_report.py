@@ -14,7 +14,7 @@ from skeleton_of_thought.evaluation.figures import figures_of
 from skeleton_of_thought.evaluation.report import write_report
 from skeleton_of_thought.evaluation.rows import Row
 from skeleton_of_thought.evaluation.vectors import Vectors, vectors_of
-from skeleton_of_thought.evaluation.votes import write_vote_page
+from skeleton_of_thought.evaluation.votes import numbered_votes, write_vote_page
 
 __all__ = ["VOTE_PAGE", "vote_page", "written_report"]
 
@@ -33,7 +33,8 @@ def written_report(plan: EvalPlan, records: Records, view: EvalView, *, embeds: 
     Raises:
         SotError: The report cannot be written; or the embedding model fails, after a report without it was written.
     """
-    rows, votes = records.all_rows(plan.answers), records.all_votes()
+    rows = records.all_rows(plan.answers)
+    votes = numbered_votes(records.all_votes(), rows)
     verdicts = numbered_verdicts(records.all_verdicts(), rows, plan.judging, plan.manifest.ways)
     vectors: Vectors | None = None
     failure: SotError | None = None

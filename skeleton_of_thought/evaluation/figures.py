@@ -19,6 +19,7 @@ from skeleton_of_thought.evaluation.rows import Row
 from skeleton_of_thought.evaluation.speed import Speed, Summary, newest, speed, summary
 from skeleton_of_thought.evaluation.vectors import Vectors
 from skeleton_of_thought.evaluation.verdicts import HUMAN, Verdict
+from skeleton_of_thought.evaluation.votes import voters
 
 __all__ = ["Failed", "Figures", "Spent", "base_of", "figures_of"]
 
@@ -74,6 +75,7 @@ class Figures(TypedDict):
         summary: `speed.Summary` of each way.
         quality: `quality.Quality` of each way.
         verdicts: `judged.JudgedPair` of each judge, form and pair of ways.
+        voters: How many people voted.
         controlled: `judged.Controlled` of each judge and pair of ways.
         spent: What it took: `"answers"` of all ways, `"way:NAME"` of each, `"judge:NAME"` of each judge.
         failed: The rows that count and have no answer.
@@ -94,6 +96,7 @@ class Figures(TypedDict):
     summary: dict[str, Summary]
     quality: dict[str, Quality]
     verdicts: list[JudgedPair]
+    voters: int
     controlled: list[Controlled]
     spent: dict[str, Spent]
     failed: list[Failed]
@@ -158,6 +161,7 @@ def figures_of(
         "summary": summaries,
         "quality": qualities,
         "verdicts": pairs,
+        "voters": voters(judged),
         "controlled": controlled_of(counted, judged, base),
         "spent": _spent(rows, judged),
         "failed": [_failed(row) for row in counted if not row.ok],

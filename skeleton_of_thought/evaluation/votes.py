@@ -1,14 +1,16 @@
 """A blind page to vote on pairs of answers, and the votes that it saves.
 
-The page has no way's name: a pair is a digest of its answers, which only the rows of the run lead back from.
+The page has no way's name: a pair is a digest of its answers, which only the rows of the run lead back from. A browser
+draws an id for who votes, so that the votes of several people on the same pair all count.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,13 @@ from skeleton_of_thought.evaluation.single_page import filled, json_block, write
 from skeleton_of_thought.evaluation.verdicts import FORMS, HUMAN, TIE, Form, Verdict
 from skeleton_of_thought.small_files import parse_json, read_bounded
 
-__all__ = ["count_votes", "write_vote_page"]
+__all__ = ["count_votes", "numbered_votes", "voters", "write_vote_page"]
 
 _KIND, _VERSION = "answer-votes", 1
 _MOST_BYTES = 64_000_000
 _CHOICES = ("left", "right", TIE)
 _BASE = "normal"
+_VOTER = re.compile(r"[0-9A-Za-z]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ def write_vote_page(
 def count_votes(path: str | Path, rows: Iterable[Row], *, ways: Sequence[str] = ()) -> list[Verdict]:
     """The votes of a file that the page saved, as verdicts of the judge `HUMAN`.
 
-    A pair that was voted on twice counts once, with its last vote. Pairs of the same text are ties, in the comparisons
+    A pair that was voted on twice counts once, with its last vote; votes of the same person have the same keys in all
+    files. A file that does not say whose votes it has counts as one of a person of its own. Pairs of the same text are ties, in the comparisons
     and forms that the file has votes for.
 
     Args:
@@ -115,6 +119,7 @@ def count_votes(path: str | Path, rows: Iterable[Row], *, ways: Sequence[str] = 
     order = {way: place for place, way in enumerate(dict.fromkeys([*ways, *_ways(rows)]))}
     known = {pair.id: pair for pair in _pairs(rows, FORMS, data["seed"])}
     votes = {vote["pair"]: vote for vote in data["votes"]}
+    voter = data["voter"]
     if not votes.keys() & known.keys():
         raise InvalidInput(f"{str(path)!r} has votes on another run: none of its pairs is among these answers.")
     for place, vote in enumerate(data["votes"], 1):
@@ -128,10 +133,32 @@ def count_votes(path: str | Path, rows: Iterable[Row], *, ways: Sequence[str] = 
         if name in votes:
             choice = votes[name]["choice"]
             winner = {"left": pair.left.way, "right": pair.right.way}.get(choice, TIE)
-            verdicts.append(_verdict(pair, winner, order, at=votes[name].get("at", "")))
+            verdicts.append(_verdict(pair, voter, winner, order, at=votes[name].get("at", "")))
         elif pair.same and _comparison(pair) in compared:
-            verdicts.append(_verdict(pair, TIE, order, reason="Both answers have the same text."))
+            verdicts.append(_verdict(pair, voter, TIE, order, reason="Both answers have the same text."))
     return verdicts
+
+
+def numbered_votes(votes: Sequence[Verdict], rows: Iterable[Row], *, seed: int = 0) -> list[Verdict]:
+    """The votes with the numbers, ids and categories that their questions have in these rows.
+
+    Args:
+        votes: What `count_votes` returned, perhaps long ago; those on answers that are not in `rows` stay as they are.
+        rows: The answers.
+        seed: That of the page.
+    """
+    known = {pair.id: pair.left for pair in _pairs(_answers(rows), FORMS, seed)}
+    return [
+        vote
+        if (row := known.get(vote.key.rpartition("-")[2])) is None
+        else replace(vote, number=row.number, id=row.id, category=row.category)
+        for vote in votes
+    ]
+
+
+def voters(verdicts: Iterable[Verdict]) -> int:
+    """How many people gave the votes among these verdicts."""
+    return len({_voter(each.key) for each in verdicts if each.judge == HUMAN})
 
 
 # --- pairs ------------------------------------------------------------------------------------------------
@@ -179,11 +206,21 @@ def _comparison(pair: _Pair) -> tuple[frozenset[str], str]:
     return frozenset((pair.left.way, pair.right.way)), pair.form
 
 
-def _verdict(pair: _Pair, winner: str, order: Mapping[str, int], *, at: str = "", reason: str = "") -> Verdict:
+def _key(voter: str, pair: str) -> str:
+    return f"{HUMAN}-{voter}-{pair}"
+
+
+def _voter(key: str) -> str:
+    return key.removeprefix(f"{HUMAN}-").rpartition("-")[0]
+
+
+def _verdict(
+    pair: _Pair, voter: str, winner: str, order: Mapping[str, int], *, at: str = "", reason: str = ""
+) -> Verdict:
     a, b = sorted((pair.left.way, pair.right.way), key=order.__getitem__)
     row = pair.left
     return Verdict(
-        key=f"{HUMAN}-{pair.id}",
+        key=_key(voter, pair.id),
         number=row.number,
         id=row.id,
         a=a,
@@ -204,7 +241,8 @@ def _verdict(pair: _Pair, winner: str, order: Mapping[str, int], *, at: str = ""
 
 def _read(path: str | Path) -> dict[str, Any]:
     try:
-        data = parse_json(read_bounded(path, _MOST_BYTES))
+        content = read_bounded(path, _MOST_BYTES)
+        data = parse_json(content)
     except OSError as error:
         raise InvalidInput(f"The votes cannot be read: {str(path)!r}: {error.strerror or error}") from error
     except ValueError as error:
@@ -215,6 +253,9 @@ def _read(path: str | Path) -> dict[str, Any]:
         raise InvalidInput(f"{str(path)!r} has votes in a form that this version cannot read.")
     if not isinstance(data.get("seed"), int) or not isinstance(data.get("votes"), list):
         raise InvalidInput(f"{str(path)!r} is no complete file of votes: it lacks the seed or the votes.")
+    voter = data.setdefault("voter", hashlib.sha256(content).hexdigest()[:16])
+    if not isinstance(voter, str) or not _VOTER.fullmatch(voter):
+        raise InvalidInput(f"{str(path)!r} has no readable voter: save the votes again from the page.")
     if not data["votes"]:
         raise InvalidInput(f"{str(path)!r} has no votes: vote on the page, then save the votes again.")
     for place, vote in enumerate(data["votes"], 1):

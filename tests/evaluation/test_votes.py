@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from skeleton_of_thought.errors import InvalidInput, SotError
 from skeleton_of_thought.evaluation.rows import Row
-from skeleton_of_thought.evaluation.votes import count_votes, write_vote_page
+from skeleton_of_thought.evaluation.votes import count_votes, numbered_votes, voters, write_vote_page
 
 WAYS = ("normal", "sot", "auto")
 HOSTILE = "</script><script>alert(1)</script> \u2028 \ud800 <!--data--> & é"
@@ -104,6 +105,32 @@ def test_the_later_of_two_votes_counts(tmp_path):
     assert verdict.winner == "tie"
 
 
+def test_votes_of_two_people_have_two_keys_and_those_of_one_person_one(tmp_path):
+    page = tmp_path / "vote.html"
+    write_vote_page(page, [*ROWS[:2], row(2, "normal", "same"), row(2, "sot", "same")])
+    rows = [*ROWS[:2], row(2, "normal", "same"), row(2, "sot", "same")]
+
+    def counted(choice, **more):
+        return count_votes(saved(tmp_path, page, lambda _: choice, **more), rows)
+
+    ann, bob, ann_again = counted("left", voter="a1"), counted("right", voter="b2"), counted("tie", voter="a1")
+    assert [vote.key for vote in ann] == [vote.key for vote in ann_again]
+    assert not {vote.key for vote in ann} & {vote.key for vote in bob}
+    assert voters([*ann, *bob, *ann_again]) == 2
+    unnamed, same, another = counted("left"), counted("left"), counted("right")
+    assert [vote.key for vote in unnamed] == [vote.key for vote in same]
+    assert voters([*ann, *unnamed, *same, *another]) == 3
+
+
+def test_votes_follow_questions_that_moved(tmp_path):
+    page = tmp_path / "vote.html"
+    write_vote_page(page, ROWS[:2])
+    votes = count_votes(saved(tmp_path, page, lambda _: "left"), ROWS[:2])
+    moved = [replace(each, number=7, id="moved", category="new") for each in ROWS[:2]]
+    assert [(vote.number, vote.id, vote.category) for vote in numbered_votes(votes, moved)] == [(7, "moved", "new")]
+    assert numbered_votes(votes, []) == votes
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -112,6 +139,8 @@ def test_the_later_of_two_votes_counts(tmp_path):
         ({"seed": "0"}, "lacks the seed"),
         ({"votes": {}}, "lacks the seed or the votes"),
         ({"votes": []}, "has no votes"),
+        ({"voter": 3}, "no readable voter"),
+        ({"voter": "../x"}, "no readable voter"),
         ({"votes": [{"pair": "x", "choice": "best"}]}, "vote 1 needs"),
         ({"votes": ["left"]}, "vote 1 needs"),
         ({"votes": [{"pair": ["x"], "choice": "left"}]}, "vote 1 needs"),

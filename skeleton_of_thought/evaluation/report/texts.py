@@ -26,7 +26,9 @@ def title(figures: Mapping[str, Any]) -> str:
 
 def compared(figures: Mapping[str, Any]) -> str:
     """What was compared, and how, in one paragraph."""
-    judges = list(dict.fromkeys(judge_words(pair["judge"]) for pair in figures["verdicts"]))
+    people = "1 person" if figures["voters"] == 1 else f"{figures['voters']} people"
+    names = dict.fromkeys(pair["judge"] for pair in figures["verdicts"])
+    judges = [people if name == HUMAN else one_line(judge_words(name), 80) for name in names]
     repeats = f", {figures['repeats']} times each" if figures["repeats"] > 1 else ""
     judged = f" Pairs of answers were compared blind by {_listed(judges)}." if judges else ""
     return (
