@@ -110,7 +110,7 @@ def opened(plan: EvalPlan, notice: Callable[[str], object]) -> Iterator[Records]
 
 def _numbered(rows: Sequence[Row], answers: Answers) -> list[Row]:
     """The rows with the numbers, ids and categories that their questions have now: lines may have moved or joined."""
-    by_key = {job.key: job.question for job in answers.jobs}
+    by_key = {job.key: job.question for job in reversed(answers.jobs)}  # of questions with the same text, the first
     texts = Counter(question.text for question in answers.questions)
     by_text = {question.text: question for question in answers.questions if texts[question.text] == 1}
     numbered = []

@@ -23,10 +23,10 @@ def summary_lines(figures: Mapping[str, Any]) -> list[str]:
     speed, quality = list(_speed(figures)), list(_quality(figures))
     lines = []
     if speed:
-        heads = ("", "as answers came", "at equal length", "faster on")
+        columns = ("", "as answers came", "at equal length", "to first text", "faster on")
         lines += [
             f"Times as fast as {figures['base']} (95 % interval; one that holds 1 shows no difference):",
-            *_columns([heads, *speed]),
+            *_columns([columns, *speed]),
         ]
     if quality:
         heads = ("", "against", "by", "form", "win rate", "questions")
@@ -44,6 +44,7 @@ def _speed(figures: Mapping[str, Any]) -> Iterator[Sequence[str]]:
                 way,
                 with_interval(times, each["ratio_median"], each["interval"]),
                 with_interval(times, each["ratio_equal_length"], each["interval_equal_length"]),
+                times(each["ratio_first_text"]),
                 f"{each['faster']} of {each['questions']}",
             )
 

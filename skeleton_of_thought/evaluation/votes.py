@@ -102,9 +102,9 @@ def write_vote_page(
 def count_votes(path: str | Path, rows: Iterable[Row], *, ways: Sequence[str] = ()) -> list[Verdict]:
     """The votes of a file that the page saved, as verdicts of the judge `HUMAN`.
 
-    A pair that was voted on twice counts once, with its last vote; votes of the same person have the same keys in all
-    files. A file that does not say whose votes it has counts as one of a person of its own. Pairs of the same text are ties, in the comparisons
-    and forms that the file has votes for.
+    A pair that was voted on twice counts once, with its last vote. Votes of the same person have the same keys in all
+    files; a file that does not say whose votes it has counts as one of a person of its own. Pairs of the same text are
+    ties, in the comparisons and forms that the file has votes for.
 
     Args:
         path: The file.

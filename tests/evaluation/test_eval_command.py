@@ -113,6 +113,18 @@ def test_a_question_that_moved_keeps_its_answers_and_gets_its_new_number(run, qu
     assert figures["missing"] == 0
 
 
+def test_a_question_that_stands_in_the_file_twice_is_asked_and_counted_once(run, out, tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_text("".join(json.dumps({"question": text, "id": str(at)}) + "\n" for at, text in enumerate("aba")))
+    code, _, err, _ = run(path, "--out", out, "--ways", "normal,sot")
+    assert code == 0
+    assert "1 of the 3 questions repeats another one" in err
+    figures = json.loads((out / "report.json").read_text())
+    assert (figures["questions"], figures["missing"], figures["manifest"]["questions"]["count"]) == (2, 0, 2)
+    assert [(row["number"], row["id"]) for row in rows_of(out)[::2]] == [(1, "0"), (2, "1")]
+    assert [each["number"] for each in figures["speed"]["sot"]["by_question"]] == [1, 2]
+
+
 def test_columns_categories_ids_and_the_limit(run, out, tmp_path):
     path = tmp_path / "q.csv"
     path.write_text("task,kind,name\nWhy?,a,one\nHow?,b,two\nWho?,b,three\n")
