@@ -13,13 +13,14 @@ from skeleton_of_thought._cli.eval_judges import make_verdicts, verdicts_done
 from skeleton_of_thought._cli.eval_plan import Answers, EvalPlan
 from skeleton_of_thought._cli.eval_records import Records, opened
 from skeleton_of_thought._cli.eval_report import vote_page, written_report
+from skeleton_of_thought._cli.eval_summary import summary_lines
 from skeleton_of_thought._cli.eval_view import EvalView
-from skeleton_of_thought._cli.interrupts import INTERRUPTED
+from skeleton_of_thought._cli.interrupts import INTERRUPTED, last_words
 from skeleton_of_thought.errors import SotError
-from skeleton_of_thought.evaluation.report.texts import headlines
 from skeleton_of_thought.evaluation.rows import latest
 from skeleton_of_thought.evaluation.spending import Spending
 from skeleton_of_thought.evaluation.verdicts import Verdict, to_json
+from skeleton_of_thought.evaluation.votes import voters
 
 __all__ = ["run_eval"]
 
@@ -39,6 +40,9 @@ def run_eval(args: Namespace, backend: ModelBackend | None) -> int:
     view = EvalView(quiet=args.quiet)
     if plan.judging is not None:
         plan.judging.warn(view.note)
+    if plan.answers is not None and (twice := len(plan.answers.questions) - plan.answers.different):
+        of = f"{twice} of the {len(plan.answers.questions)} questions"
+        view.note(f"{of} {'repeats' if twice == 1 else 'repeat'} another one: a question is asked and counted once")
     with opened(plan, view.note) as records:
         run = _Run(plan, args, records, view)
         return run.go(backend)
@@ -59,7 +63,9 @@ class _Run:
         spending = Spending(self.plan.budget)
         stopped, failure = False, None
         try:
-            self._make(backend, spending)
+            # A model that loads is not waited for, and nothing here runs then.
+            with last_words(self._stopped()):
+                self._make(backend, spending)
         except KeyboardInterrupt:
             stopped = True
         except SotError as error:
@@ -108,7 +114,9 @@ class _Run:
             assert self.records.votes is not None
             self.records.votes.append(to_json(vote))
         if self.plan.votes:
-            self.view.note(f"{len(votes)} votes were counted in")
+            new, people = len(votes), voters(self.records.all_votes())
+            who = "1 person has" if people == 1 else f"{people} people have"
+            self.view.note(f"{new} new {'vote' if new == 1 else 'votes'}; {who} voted")
 
     def _report(self, *, whole: bool = True) -> list[str]:
         """Writes the report, if there are rows; returns the last lines.
@@ -125,7 +133,7 @@ class _Run:
         failed = sum(not row.ok for row in latest(rows))
         if failed:
             self.view.note(f"{failed} answers failed; --retry asks for them once more")
-        return [*map(as_line, headlines(figures)), f"Report: {self.plan.folder / 'report.html'}"]
+        return [*summary_lines(figures), f"Report: {self.plan.folder / 'report.html'}"]
 
     def _stopped(self) -> str:
         there = []

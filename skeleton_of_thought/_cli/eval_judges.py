@@ -14,7 +14,7 @@ from skeleton_of_thought._cli.backend import ModelBackend
 from skeleton_of_thought._cli.eval_view import EvalView
 from skeleton_of_thought._cli.local_backend import DEMO
 from skeleton_of_thought._cli.models import ModelSpec, load_backend
-from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.errors import InvalidInput, SotError
 from skeleton_of_thought.evaluation.judge_prompt import DEFAULT_JUDGE_PROMPT, JudgePrompt, read_judge_prompt
 from skeleton_of_thought.evaluation.judging import (
     Judge,
@@ -148,6 +148,22 @@ def make_verdicts(plan: EvalPlan, records: Records, spending: Spending, view: Ev
                 )
         finally:
             backend.close()
+    _check(judging, {name: judging.judgements(rows, plan.pairs, name) for name in judging.judges}, records, view)
+
+
+def _check(judging: Judging, judgements: Mapping[str, Sequence[Judgement]], records: Records, view: EvalView) -> None:
+    """Says how many verdicts could not be had; raises if a judge gave none, in this command and those before."""
+    for name, wanted in judgements.items():
+        keys = {each.key for each in wanted}
+        last = {each.key: each for each in records.all_verdicts() if each.key in keys}
+        failed = [each for each in last.values() if not each.winner]
+        if failed and len(failed) == len(last):
+            why = failed[-1].error or "its replies could not be read"
+            raise SotError(
+                f"All {len(failed)} verdicts of {name} failed, the last one so: {why} --retry asks once more."
+            )
+        if failed:
+            view.note(f"{len(failed)} verdicts of {name} failed; --retry asks for them once more")
 
 
 class _Shown(JudgeProgress):

@@ -66,6 +66,11 @@ class Answers:
         )
 
     @cached_property
+    def different(self) -> int:
+        """How many questions there are; those with the same text and system message count once, and are asked once."""
+        return len({self.key(question, self.ways[0], 1) for question in self.questions})
+
+    @cached_property
     def jobs(self) -> list[Job]:
         """All answers of the run; those that share a key, one after the other."""
         return jobs_of(self.questions, self.ways, self.repeats, key=self.key)
@@ -209,9 +214,7 @@ def _manifest(answers: Answers, args: Namespace) -> Manifest:
         ways=[way.name for way in answers.ways],
         questions={
             "file": Path(file).name,
-            "count": len(answers.questions),
-            # A question that the file has twice is asked once.
-            "different": len({(question.text, question.system) for question in answers.questions}),
+            "count": answers.different,
             "sha256": digest(answers.questions),
             "repeats": answers.repeats,
         },

@@ -58,7 +58,7 @@ class Records:
         return self._read("verdicts", self.verdicts, verdict_files.from_json)
 
     def all_votes(self) -> list[Verdict]:
-        """All votes."""
+        """All votes, in the order in which they were counted."""
         return self._read("votes", self.votes, verdict_files.from_json)
 
     def _read(self, name: str, journal: Journal | None, convert: Callable[[Mapping[str, Any]], _T]) -> list[_T]:
@@ -74,15 +74,19 @@ class Records:
     def count(self, files: Sequence[str], ways: Sequence[str]) -> list[Verdict]:
         """The votes of files that are not in the folder yet. All files are checked; nothing is written.
 
+        Of several votes of a person on the same pair the one of the latest time counts, whichever file comes first.
+
         Raises:
             InvalidInput: A file cannot be read, or has votes on other answers.
         """
         rows = self.all_rows()
-        before = {(vote.key, vote.winner, vote.at) for vote in self.all_votes()}
-        counted = {
-            (vote.key, vote.winner, vote.at): vote for file in files for vote in count_votes(file, rows, ways=ways)
-        }
-        return [vote for name, vote in counted.items() if name not in before]
+        before = {vote.key: vote for vote in self.all_votes()}
+        counted = dict(before)
+        for vote in (vote for file in files for vote in count_votes(file, rows, ways=ways)):
+            there = counted.get(vote.key)
+            if there is None or (vote.winner != there.winner and vote.at >= there.at):
+                counted[vote.key] = vote
+        return [vote for key, vote in counted.items() if vote is not before.get(key)]
 
 
 @contextlib.contextmanager

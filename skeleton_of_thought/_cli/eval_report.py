@@ -76,4 +76,5 @@ def vote_page(plan: EvalPlan, rows: Sequence[Row], view: EvalView) -> None:
     """
     path = plan.folder / VOTE_PAGE
     pairs = write_vote_page(path, rows, pairs=plan.pairs)
-    view.note(f"{pairs} pairs to vote on are in {path}; then: sot eval --votes FILE --out {plan.folder}")
+    noun = "pair" if pairs == 1 else "pairs"
+    view.note(f"{pairs} {noun} to vote on in {path}; then: sot eval --votes FILE --out {plan.folder}")

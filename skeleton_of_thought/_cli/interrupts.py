@@ -17,12 +17,23 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import NoReturn
 
-__all__ = ["INTERRUPTED", "exit_at_once", "main_thread_woken"]
+__all__ = ["INTERRUPTED", "exit_at_once", "last_words", "main_thread_woken"]
 
 INTERRUPTED = 128 + signal.SIGINT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 _SHOW_CURSOR = "\r\x1b[K\x1b[?25h"
 _leaving = threading.Lock()
+_words = ["sot: interrupted"]
+
+
+@contextlib.contextmanager
+def last_words(line: str) -> Iterator[None]:
+    """Makes `line` what Ctrl-C says if it ends the process at once during a block, as while a model loads."""
+    _words.append(line)
+    try:
+        yield
+    finally:
+        _words.pop()
 
 
 @contextlib.contextmanager
@@ -118,5 +129,5 @@ def _leave(number: int) -> NoReturn:
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR.encode())  # the spinner hides the cursor
         if code == INTERRUPTED:
-            os.write(2, b"sot: interrupted\n")
+            os.write(2, f"{_words[-1]}\n".encode(errors="replace"))
     os._exit(code)

@@ -19,6 +19,7 @@ from skeleton_of_thought.evaluation.rows import Row
 from skeleton_of_thought.evaluation.speed import Speed, Summary, newest, speed, summary
 from skeleton_of_thought.evaluation.vectors import Vectors
 from skeleton_of_thought.evaluation.verdicts import HUMAN, Verdict
+from skeleton_of_thought.evaluation.votes import voters
 
 __all__ = ["Failed", "Figures", "Spent", "base_of", "figures_of"]
 
@@ -74,6 +75,7 @@ class Figures(TypedDict):
         summary: `speed.Summary` of each way.
         quality: `quality.Quality` of each way.
         verdicts: `judged.JudgedPair` of each judge, form and pair of ways.
+        voters: How many people voted.
         controlled: `judged.Controlled` of each judge and pair of ways.
         spent: What it took: `"answers"` of all ways, `"way:NAME"` of each, `"judge:NAME"` of each judge.
         failed: The rows that count and have no answer.
@@ -94,6 +96,7 @@ class Figures(TypedDict):
     summary: dict[str, Summary]
     quality: dict[str, Quality]
     verdicts: list[JudgedPair]
+    voters: int
     controlled: list[Controlled]
     spent: dict[str, Spent]
     failed: list[Failed]
@@ -117,7 +120,7 @@ def figures_of(
     """All figures of a run. The same input gives the same figures.
 
     Args:
-        manifest: What the run is; its `ways`, `repeats`, and the `different` questions, or else their `count`, are used
+        manifest: What the run is; its `ways`, `repeats` and `count` of questions are used
             where they are there.
         rows: All rows, failed and outdated ones too, in the order in which they were written.
         verdicts: All verdicts of judges, in that order.
@@ -163,6 +166,7 @@ def figures_of(
         "summary": summaries,
         "quality": qualities,
         "verdicts": pairs,
+        "voters": voters(judged),
         "controlled": controlled_of(counted, judged, base),
         "spent": _spent(rows, judged),
         "failed": [_failed(row) for row in counted if not row.ok],
@@ -172,7 +176,7 @@ def figures_of(
 
 def _missing(manifest: Mapping[str, Any], ways: Sequence[str], repeats: int, there: int) -> int:
     questions = manifest.get("questions")
-    count = questions.get("different", questions.get("count")) if isinstance(questions, Mapping) else None
+    count = questions.get("count") if isinstance(questions, Mapping) else None
     wanted = manifest.get("repeats") or repeats
     return max(0, count * len(ways) * wanted - there) if isinstance(count, int) and isinstance(wanted, int) else 0
 

@@ -175,7 +175,9 @@ def _objects(lines: Iterable[tuple[int, str]], name: str) -> Iterator[_Row]:
         try:
             value = parse_json(line)
         except ValueError as error:
-            raise InvalidInput(f"{name}, line {number} is no JSON: {error}.") from error
+            # The place that the error names counts lines within the line.
+            why = str(error).partition(": line ")[0]
+            raise InvalidInput(f"{name}, line {number} is no JSON: {why}.") from error
         if not isinstance(value, dict | str):
             raise InvalidInput(f"{name}, line {number} is neither an object nor a string.")
         yield number, value
@@ -227,7 +229,8 @@ class _Columns:
         """Checks the columns of a table."""
         for needed in (self._column, *sorted(self._unused)):
             if needed not in head:
-                raise InvalidInput(f"{self.name} has no column {needed!r}, but {', '.join(map(repr, head)) or 'none'}.")
+                there = ", ".join(map(repr, head)) or "none"
+                raise InvalidInput(f"{self.name} has no column {needed!r}, but {there}: name one that is there.")
         if len(set(head)) < len(head):
             twice = next(each for each in head if head.count(each) > 1)
             raise InvalidInput(f"{self.name} has two columns {twice!r}.")

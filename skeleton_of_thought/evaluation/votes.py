@@ -1,15 +1,16 @@
 """A blind page to vote on pairs of answers, and the votes that it saves.
 
-The page has no way's name: a pair is a digest of its answers, which only the rows of the run lead back from.
+The page has no way's name: a pair is a digest of its answers, which only the rows of the run lead back from. A browser
+draws an id for who votes, so that the votes of several people on the same pair all count.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from skeleton_of_thought.evaluation.single_page import filled, json_block, write
 from skeleton_of_thought.evaluation.verdicts import FORMS, HUMAN, TIE, Form, Verdict
 from skeleton_of_thought.small_files import parse_json, read_bounded
 
-__all__ = ["count_votes", "numbered_votes", "write_vote_page"]
+__all__ = ["count_votes", "numbered_votes", "voters", "write_vote_page"]
 
 _KIND, _VERSION = "answer-votes", 1
 _MOST_BYTES = 64_000_000
 _CHOICES = ("left", "right", TIE)
 _BASE = "normal"
+_VOTER = re.compile(r"[0-9A-Za-z]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,9 @@ def write_vote_page(
 def count_votes(path: str | Path, rows: Iterable[Row], *, ways: Sequence[str] = ()) -> list[Verdict]:
     """The votes of a file that the page saved, as verdicts of the judge `HUMAN`.
 
-    A pair that was voted on twice counts once, with its last vote. Pairs of the same text are ties, in the comparisons
-    and forms that the file has votes for.
+    A pair that was voted on twice counts once, with its last vote. Votes of the same person have the same keys in all
+    files; a file that does not say whose votes it has counts as one of a person of its own. Pairs of the same text are
+    ties, in the comparisons and forms that the file has votes for.
 
     Args:
         path: The file.
@@ -117,6 +120,7 @@ def count_votes(path: str | Path, rows: Iterable[Row], *, ways: Sequence[str] = 
     order = {way: place for place, way in enumerate(dict.fromkeys([*ways, *_ways(rows)]))}
     known = {pair.id: pair for pair in _pairs(rows, FORMS, data["seed"])}
     votes = {vote["pair"]: vote for vote in data["votes"]}
+    voter = data["voter"]
     if not votes.keys() & known.keys():
         raise InvalidInput(f"{str(path)!r} has votes on another run: none of its pairs is among these answers.")
     for place, vote in enumerate(data["votes"], 1):
@@ -127,39 +131,35 @@ def count_votes(path: str | Path, rows: Iterable[Row], *, ways: Sequence[str] = 
     compared = {_comparison(known[name]) for name in votes}
     verdicts = []
     for name, pair in known.items():
-        # Votes of several people on a pair all count, and a person's last one.
-        key = f"{HUMAN}:{data['seed']}:{name}:{data.get('voter', '')}"
         if name in votes:
             choice = votes[name]["choice"]
             winner = {"left": pair.left.way, "right": pair.right.way}.get(choice, TIE)
-            verdicts.append(_verdict(key, pair, winner, order, at=votes[name].get("at", "")))
+            verdicts.append(_verdict(pair, voter, winner, order, at=votes[name].get("at", "")))
         elif pair.same and _comparison(pair) in compared:
-            verdicts.append(_verdict(key, pair, TIE, order, reason="Both answers have the same text."))
+            verdicts.append(_verdict(pair, voter, TIE, order, reason="Both answers have the same text."))
     return verdicts
 
 
-def numbered_votes(votes: Iterable[Verdict], rows: Iterable[Row]) -> list[Verdict]:
-    """The votes on the present answers, with the numbers of their questions in the present file.
+def numbered_votes(votes: Sequence[Verdict], rows: Iterable[Row], *, seed: int = 0) -> list[Verdict]:
+    """The votes with the numbers, ids and categories that their questions have in these rows.
 
     Args:
-        votes: What `count_votes` has returned, for these rows or older ones.
-        rows: The rows, numbered as in the present file. Votes on answers that are not among them are left out.
+        votes: What `count_votes` returned, perhaps long ago; those on answers that are not in `rows` stay as they are.
+        rows: The answers.
+        seed: That of the page.
     """
-    votes, rows = list(votes), _answers(rows)
-    seeds = {int(seed) for vote in votes if (seed := _told(vote.key)[0]).lstrip("-").isdecimal()}
-    pairs = {(str(seed), pair.id): pair for seed in seeds for pair in _pairs(rows, FORMS, seed)}
-    found = []
-    for vote in votes:
-        if (pair := pairs.get(_told(vote.key))) is not None:
-            row = pair.left
-            found.append(dataclasses.replace(vote, number=row.number, id=row.id, category=row.category))
-    return found
+    known = {pair.id: pair.left for pair in _pairs(_answers(rows), FORMS, seed)}
+    return [
+        vote
+        if (row := known.get(vote.key.rpartition("-")[2])) is None
+        else replace(vote, number=row.number, id=row.id, category=row.category)
+        for vote in votes
+    ]
 
 
-def _told(key: str) -> tuple[str, str]:
-    """The seed and the pair of a vote."""
-    _, seed, pair, _ = (*key.split(":", 3), "", "", "")[:4]
-    return seed, pair
+def voters(verdicts: Iterable[Verdict]) -> int:
+    """How many people gave the votes among these verdicts."""
+    return len({_voter(each.key) for each in verdicts if each.judge == HUMAN})
 
 
 # --- pairs ------------------------------------------------------------------------------------------------
@@ -203,13 +203,21 @@ def _comparison(pair: _Pair) -> tuple[frozenset[str], str]:
     return frozenset((pair.left.way, pair.right.way)), pair.form
 
 
+def _key(voter: str, pair: str) -> str:
+    return f"{HUMAN}-{voter}-{pair}"
+
+
+def _voter(key: str) -> str:
+    return key.removeprefix(f"{HUMAN}-").rpartition("-")[0]
+
+
 def _verdict(
-    key: str, pair: _Pair, winner: str, order: Mapping[str, int], *, at: str = "", reason: str = ""
+    pair: _Pair, voter: str, winner: str, order: Mapping[str, int], *, at: str = "", reason: str = ""
 ) -> Verdict:
     a, b = sorted((pair.left.way, pair.right.way), key=order.__getitem__)
     row = pair.left
     return Verdict(
-        key=key,
+        key=_key(voter, pair.id),
         number=row.number,
         id=row.id,
         a=a,
@@ -230,7 +238,8 @@ def _verdict(
 
 def _read(path: str | Path) -> dict[str, Any]:
     try:
-        data = parse_json(read_bounded(path, _MOST_BYTES))
+        content = read_bounded(path, _MOST_BYTES)
+        data = parse_json(content)
     except OSError as error:
         raise InvalidInput(f"The votes cannot be read: {str(path)!r}: {error.strerror or error}") from error
     except ValueError as error:
@@ -241,8 +250,9 @@ def _read(path: str | Path) -> dict[str, Any]:
         raise InvalidInput(f"{str(path)!r} has votes in a form that this version cannot read.")
     if not isinstance(data.get("seed"), int) or not isinstance(data.get("votes"), list):
         raise InvalidInput(f"{str(path)!r} is no complete file of votes: it lacks the seed or the votes.")
-    if not isinstance(data.get("voter", ""), str):
-        raise InvalidInput(f"{str(path)!r} is no file of votes: its voter is no text.")
+    voter = data.setdefault("voter", hashlib.sha256(content).hexdigest()[:16])
+    if not isinstance(voter, str) or not _VOTER.fullmatch(voter):
+        raise InvalidInput(f"{str(path)!r} has no readable voter: save the votes again from the page.")
     if not data["votes"]:
         raise InvalidInput(f"{str(path)!r} has no votes: vote on the page, then save the votes again.")
     for place, vote in enumerate(data["votes"], 1):

@@ -87,6 +87,21 @@ def test_a_signal_while_a_model_loads_shows_the_cursor(sent, at_once):
         assert "Traceback" not in process.shown
 
 
+def test_a_command_may_say_how_to_go_on_if_it_is_stopped_while_a_model_loads():
+    script = """
+import threading
+from skeleton_of_thought._cli.interrupts import exit_at_once, last_words
+with last_words("Stopped: the same command goes on."), exit_at_once():
+    print("Loading", flush=True)
+    threading.Event().wait()
+"""
+    with PtyProcess([sys.executable, "-c", script], ENV) as process:
+        process.until("Loading")
+        os.kill(process.process.pid, signal.SIGINT)
+        assert "Stopped: the same command goes on." in process.rest()
+        assert process.code() == 130
+
+
 @pytest.mark.parametrize("words", [["ask"], ["ask", "--plain"], ["chat"]], ids=" ".join)
 def test_a_terminal_that_is_gone_ends_the_command(words):
     process = PtyProcess([*SCRIPTED, "held", *words, "--no-router", *(["Why?"] if words[0] == "ask" else [])], ENV)

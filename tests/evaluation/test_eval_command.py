@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import pytest
@@ -74,8 +75,10 @@ def test_a_run_asks_each_question_in_each_way_and_reports(run, questions, out):
     assert {row["route"] for row in rows if row["way"] == "sot"} == {"skeleton"}
     assert {name for name in files_of(out) if name.startswith("report")} == {"report.html", "report.json", "report.md"}
     assert said.splitlines()[-1] == f"Report: {out / 'report.html'}"
-    assert "sot was" in said
-    assert "auto was" in said
+    lines = said.splitlines()
+    assert [line.split()[0] for line in lines[2:4]] == ["sot", "auto"]
+    assert len({line.index("of 3") for line in lines[2:4]}) == 1, "the columns stand below each other"
+    assert max(map(len, lines[:-1])) <= 80
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["ways"] == ["normal", "sot", "auto"]
     assert manifest["settings"]["seed"] == 3
@@ -128,6 +131,18 @@ def test_answers_to_questions_that_were_taken_out_do_not_hide_missing_ones(run, 
     figures = json.loads((out / "report.json").read_text())
     assert figures["missing"] == 10 - len(rows_of(out)) > 0
     assert any(note["kind"] == "missing" for note in figures["notes"])
+
+
+def test_a_question_that_stands_in_the_file_twice_is_asked_and_counted_once(run, out, tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_text("".join(json.dumps({"question": text, "id": str(at)}) + "\n" for at, text in enumerate("aba")))
+    code, _, err, _ = run(path, "--out", out, "--ways", "normal,sot")
+    assert code == 0
+    assert "1 of the 3 questions repeats another one" in err
+    figures = json.loads((out / "report.json").read_text())
+    assert (figures["questions"], figures["missing"], figures["manifest"]["questions"]["count"]) == (2, 0, 2)
+    assert [(row["number"], row["id"]) for row in rows_of(out)[::2]] == [(1, "0"), (2, "1")]
+    assert [each["number"] for each in figures["speed"]["sot"]["by_question"]] == [1, 2]
 
 
 def test_columns_categories_ids_and_the_limit(run, out, tmp_path):
@@ -253,11 +268,42 @@ def test_votes_are_all_checked_before_the_first_counts_and_none_counts_twice(run
         code, said, _, script = run("--out", out, "--votes", good)
         assert (code, script.calls) == (0, [])
         assert len(rows_of(out, "votes")) == 3
-        assert "People preferred" in said
+        assert re.search(r"sot +normal +people +as written .* 3\n", said)
     (figures,) = [
         each for each in json.loads((out / "report.json").read_text())["verdicts"] if each["form"] == "written"
     ]
     assert (figures["judge"], figures["questions"]) == ("human", 3)
+
+
+def test_two_people_count_and_a_later_file_replaces_what_the_same_person_voted_before(run, questions, out, tmp_path):
+    run(questions, "--out", out, "--ways", "normal,sot", "--human", "--quiet")
+
+    def file(voter, choice, at):
+        data = saved_votes(out / "vote.html", choice)
+        path = tmp_path / f"{voter}-{at}.json"
+        votes = [vote | {"at": at} for vote in data["votes"]]
+        path.write_text(json.dumps(data | {"votes": votes} | ({"voter": voter} if voter else {})))
+        return path
+
+    def score():
+        figures = json.loads((out / "report.json").read_text())
+        (pair,) = figures["verdicts"]
+        return figures["voters"], pair["wins"], pair["ties"], pair["losses"]
+
+    ann, ann_later, bob = file("ann", "left", "2026-01-01"), file("ann", "tie", "2026-01-02"), file("", "left", "2026")
+    run("--out", out, "--votes", ann)
+    assert (score()[0], score()[2]) == (1, 0)
+    _, _, err, _ = run("--out", out, "--votes", ann_later)
+    assert "3 new votes; 1 person has voted" in err
+    assert score() == (1, 0, 3, 0)
+    _, _, err, _ = run("--out", out, "--votes", ann)
+    assert "0 new votes" in err
+    assert score() == (1, 0, 3, 0), "an older file takes nothing back"
+    _, _, err, _ = run("--out", out, "--votes", bob, "--votes", bob)
+    assert "3 new votes; 2 people have voted" in err
+    assert score()[0] == 2
+    assert len(rows_of(out, "votes")) == 9
+    assert "compared blind by 2 people" in (out / "report.md").read_text()
 
 
 # --- bad input ---

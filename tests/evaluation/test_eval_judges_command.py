@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from completion_server import CompletionServer
@@ -69,7 +70,7 @@ def test_a_judge_sees_both_orders_and_forms_greedily_and_nothing_is_asked_twice(
     assert [(each["judge"], bool(each["winner"])) for each in verdicts] == [("strict", True)] * len(judge.bodies)
     pair = pair_of(out)
     assert (pair["questions"], pair["pairs"], pair["flips"]) == (2, 2, 0)
-    assert "The judge strict preferred" in said
+    assert re.search(r"sot +normal +strict +as written ", said)
     assert "8 of 8 verdicts of strict" in err
     assert "The better one" not in err
     assert json.loads((out / "manifest.json").read_text())["judge"] == ["strict"]
@@ -165,6 +166,9 @@ def test_a_judge_that_always_fails_is_one_error_and_the_report_is_there(run, jud
     assert "no judge" in err or "verdict that can be read" in err
     assert len(lines_of(out / "rows.jsonl")) == 4
     assert (out / "report.html").exists()
+    code, said, err, _ = run("--judge", "JUDGE", "--quiet")
+    assert (code, said, err.count("\n")) == (1, "", 1)
+    assert "All 8 verdicts of strict failed" in err
     judge.reply = longer_wins
     code, *_ = run("--judge", "JUDGE", "--retry")
     assert code == 0

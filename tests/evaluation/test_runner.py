@@ -287,7 +287,8 @@ class Once(AnswerOnce):
         global done
         if done >= held:
             script.gate = gate
-            print("held", flush=True)
+            sys.stdout.write("held\n")  # at once: `print` writes the line end apart, and others are held, too
+            sys.stdout.flush()
         row = super().__call__(job)
         done += 1
         return row

@@ -9,10 +9,8 @@ from dataclasses import replace
 import pytest
 
 from skeleton_of_thought.errors import InvalidInput, SotError
-from skeleton_of_thought.evaluation.judging import shown
 from skeleton_of_thought.evaluation.rows import Row
-from skeleton_of_thought.evaluation.verdicts import newest, tally
-from skeleton_of_thought.evaluation.votes import count_votes, numbered_votes, write_vote_page
+from skeleton_of_thought.evaluation.votes import count_votes, numbered_votes, voters, write_vote_page
 
 WAYS = ("normal", "sot", "auto")
 HOSTILE = "</script><script>alert(1)</script> \u2028 \ud800 <!--data--> & é"
@@ -107,6 +105,32 @@ def test_the_later_of_two_votes_counts(tmp_path):
     assert verdict.winner == "tie"
 
 
+def test_votes_of_two_people_have_two_keys_and_those_of_one_person_one(tmp_path):
+    page = tmp_path / "vote.html"
+    write_vote_page(page, [*ROWS[:2], row(2, "normal", "same"), row(2, "sot", "same")])
+    rows = [*ROWS[:2], row(2, "normal", "same"), row(2, "sot", "same")]
+
+    def counted(choice, **more):
+        return count_votes(saved(tmp_path, page, lambda _: choice, **more), rows)
+
+    ann, bob, ann_again = counted("left", voter="a1"), counted("right", voter="b2"), counted("tie", voter="a1")
+    assert [vote.key for vote in ann] == [vote.key for vote in ann_again]
+    assert not {vote.key for vote in ann} & {vote.key for vote in bob}
+    assert voters([*ann, *bob, *ann_again]) == 2
+    unnamed, same, another = counted("left"), counted("left"), counted("right")
+    assert [vote.key for vote in unnamed] == [vote.key for vote in same]
+    assert voters([*ann, *unnamed, *same, *another]) == 3
+
+
+def test_votes_follow_questions_that_moved(tmp_path):
+    page = tmp_path / "vote.html"
+    write_vote_page(page, ROWS[:2])
+    votes = count_votes(saved(tmp_path, page, lambda _: "left"), ROWS[:2])
+    moved = [replace(each, number=7, id="moved", category="new") for each in ROWS[:2]]
+    assert [(vote.number, vote.id, vote.category) for vote in numbered_votes(votes, moved)] == [(7, "moved", "new")]
+    assert numbered_votes(votes, []) == votes
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -115,6 +139,8 @@ def test_the_later_of_two_votes_counts(tmp_path):
         ({"seed": "0"}, "lacks the seed"),
         ({"votes": {}}, "lacks the seed or the votes"),
         ({"votes": []}, "has no votes"),
+        ({"voter": 3}, "no readable voter"),
+        ({"voter": "../x"}, "no readable voter"),
         ({"votes": [{"pair": "x", "choice": "best"}]}, "vote 1 needs"),
         ({"votes": ["left"]}, "vote 1 needs"),
         ({"votes": [{"pair": ["x"], "choice": "left"}]}, "vote 1 needs"),
@@ -157,36 +183,3 @@ def test_a_page_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypat
         write_vote_page(page, ROWS)
     assert page.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["vote.html"]
-
-
-def test_people_see_what_judges_see(tmp_path):
-    marked = [row(1, way, f"  - **{way}** said\n", plain=f"- **{way}** said") for way in WAYS[:2]]
-    page = tmp_path / "vote.html"
-    for form in ("written", "plain"):
-        write_vote_page(page, marked, forms=[form])
-        (pair,) = data_of(page.read_text(encoding="utf-8"))["pairs"]
-        assert {pair["left"], pair["right"]} == {shown(each, form) for each in marked}
-
-
-def test_votes_of_several_people_count_side_by_side_and_of_each_the_last(tmp_path):
-    page = tmp_path / "vote.html"
-    write_vote_page(page, ROWS[:2])
-    found = []
-    for voter, choice in (("x", "left"), ("y", "right"), ("x", "tie"), ("z", "right")):
-        found += count_votes(saved(tmp_path, page, lambda pair, choice=choice: choice, voter=voter), ROWS)
-    assert len(newest(found)) == 3
-    (question,) = tally(found, "sot", "normal", form="written", judge="human").by_question
-    assert question.score in (0, 1), "two of three"
-    with pytest.raises(InvalidInput, match="voter"):
-        count_votes(saved(tmp_path, page, lambda pair: "left", voter=7), ROWS)
-
-
-def test_votes_follow_their_question_to_another_number(tmp_path):
-    page = tmp_path / "vote.html"
-    write_vote_page(page, ROWS, seed=-4)
-    votes = count_votes(saved(tmp_path, page, lambda pair: "left"), ROWS)
-    moved = [replace(each, number=each.number + 10, id=f"moved {each.number}") for each in ROWS if each.number > 1]
-    found = numbered_votes([*votes, replace(votes[0], key="of another tool")], moved)
-    assert {vote.number for vote in found} == set(range(12, 19))
-    assert all(vote.id == f"moved {vote.number - 10}" for vote in found)
-    assert numbered_votes(votes, ROWS) == votes

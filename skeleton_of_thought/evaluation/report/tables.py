@@ -62,7 +62,8 @@ def _speed(figures: Mapping[str, Any]) -> Iterator[Table]:
     yield Table(
         "speed",
         "What an answer takes",
-        "Medians over questions, with their 95 % intervals in brackets.",
+        "Medians over questions, with their 95 % intervals in brackets; first text in seconds. Tokens per second are "
+        "those out by the seconds of the whole answer.",
         columns,
         [
             [way, number(each["answers"]), number(each["failed"])]
@@ -74,8 +75,9 @@ def _speed(figures: Mapping[str, Any]) -> Iterator[Table]:
     yield Table(
         "speed",
         f"How many times as fast as {figures['base']}",
-        "The middle of the ratios of paired answers, with its 95 % interval in brackets; above 1 the way is faster. At "
-        "equal length, seconds per token of the answer's text are compared.",
+        "The median of the ratios of paired answers, with its 95 % interval in brackets; above 1 the way is faster. At "
+        "equal length, seconds per token of the answer's text are compared; to the first text, the seconds until a "
+        "reader sees something.",
         ["Way", *columns, "Faster on"],
         [
             [way, *_ratios(each), f"{each['faster']} of {each['questions']}"]
@@ -104,12 +106,13 @@ def _quality(figures: Mapping[str, Any]) -> Iterator[Table]:
     yield Table(
         "quality",
         "How the texts are made",
-        "Trigrams: the share of groups of three words that stand in two points or more. Different words and pairs fall "
+        "Words and points are medians, the other figures means. Trigrams: the share of groups of three words that "
+        "stand in two points or more. Different words and pairs fall "
         "with length. Compression: the more a text repeats itself, the higher. Similarity of points: the mean cosine "
-        "of their embeddings. Echoes: points that begin with their title.",
+        "of their embeddings, with --embeddings. Echoes: points that begin with their title.",
         [
             *("Way", "Words", f"Words against {figures['base']}", "Trigrams in several points", "Different words"),
-            *("Different pairs", "Compression", "Similarity of points", "Points", "Echoes"),
+            *("Different pairs", "Compression", "Similarity of points", "Points per answer", "Echoes"),
         ],
         [
             [
@@ -155,7 +158,8 @@ def _verdicts(figures: Mapping[str, Any]) -> Iterator[Table]:
     yield Table(
         "verdicts",
         "Verdicts",
-        "Both orders of a question count as one: a way wins if it wins in both; if they disagree, it is a tie. Ties "
+        "Both orders of a question count as one: a way wins if it wins in both; if they disagree, it is a tie. The "
+        "votes of several people on a question count as one, too: for the way that more of them prefer. Ties "
         "count half. Intervals, in brackets, are Wilson's, at 95 %, over questions. First place: how often the answer "
         "that was shown first won, of verdicts for one of the two; a fair judge has 50 %. None: verdicts that could "
         "not be had.",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from skeleton_of_thought.evaluation.report.rates import WinRate, win_rates
-from skeleton_of_thought.evaluation.report.wording import form_words, judge_words, one_line, share, times
+from skeleton_of_thought.evaluation.report.wording import form_words, judge_words, number, one_line, share, times
 from skeleton_of_thought.evaluation.single_page import as_json
 from skeleton_of_thought.evaluation.verdicts import HUMAN
 from skeleton_of_thought.evaluation.ways import WAYS
@@ -21,12 +21,15 @@ _SHOWN_APART |= {"questions", "started", "runs", "settings", "judge_prompt"}
 def title(figures: Mapping[str, Any]) -> str:
     """The report's heading."""
     model = figures["manifest"].get("model")
+    model = "the demo model" if model == "demo" else model
     return f"Does Skeleton-of-Thought pay with {one_line(model, 80)}?" if model else "Does Skeleton-of-Thought pay?"
 
 
 def compared(figures: Mapping[str, Any]) -> str:
     """What was compared, and how, in one paragraph."""
-    judges = list(dict.fromkeys(judge_words(pair["judge"]) for pair in figures["verdicts"]))
+    people = "1 person" if figures["voters"] == 1 else f"{figures['voters']} people"
+    names = dict.fromkeys(pair["judge"] for pair in figures["verdicts"])
+    judges = [people if name == HUMAN else one_line(judge_words(name), 80) for name in names]
     repeats = f", {figures['repeats']} times each" if figures["repeats"] > 1 else ""
     judged = f" Pairs of answers were compared blind by {_listed(judges)}." if judges else ""
     return (
@@ -61,7 +64,15 @@ def _speed(figures: Mapping[str, Any]) -> Iterator[str]:
         text += f" It was faster on {each['faster']} of {each['questions']}."
         if each["interval"] is not None and each["interval"][0] <= 1 <= each["interval"][1]:
             text += " The interval holds 1: these questions do not show which is faster."
-        yield text
+        yield text + _first_text(figures["summary"], way, base)
+
+
+def _first_text(summary: Mapping[str, Any], way: str, base: str) -> str:
+    """When a reader sees something: a skeleton comes before the first text, which no speed-up shows."""
+    first, of_base = (summary[each]["first_text"]["median"] for each in (way, base))
+    if first is None or of_base is None:
+        return ""
+    return f" Its first text came after {number(first)} s, that of {base} after {number(of_base)} s (medians)."
 
 
 def _faster(ratio: float) -> str:
