@@ -139,7 +139,8 @@ def test_a_dead_server_stops_the_run_and_loses_nothing(journal, parallel):
     with pytest.raises(SotError, match=f"last {SAME_FAILURES} answers.*--retry.*no route"):
         run_all(planned(20), asked, journal=journal, parallel=parallel)
     failed = len([row for row in rows(journal) if not row.ok])
-    assert SAME_FAILURES <= failed < SAME_FAILURES + parallel  # those under way may end, too
+    # Those under way may end, too; and an answer that ends between the failures begins the count anew.
+    assert SAME_FAILURES <= failed < (SAME_FAILURES + 1 if parallel == 1 else 2 * SAME_FAILURES + parallel)
     assert len([row for row in rows(journal) if row.ok]) == 4
     run_all(planned(20, done=rows(journal), retry=True), Answering(), journal=journal)
     assert len(latest(rows(journal))) == 40
@@ -287,7 +288,7 @@ class Once(AnswerOnce):
         global done
         if done >= held:
             script.gate = gate
-            sys.stdout.write("held\n")  # at once: `print` writes the line end apart, and others are held, too
+            sys.stdout.write("held\\n")  # at once: `print` writes the line end apart, and others are held, too
             sys.stdout.flush()
         row = super().__call__(job)
         done += 1
