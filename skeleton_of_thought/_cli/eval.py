@@ -143,4 +143,5 @@ class _Run:
         if self.plan.judging is not None:
             done, total = verdicts_done(self.plan, self.records)
             there += [f"{done} of {total} verdicts"] if done else []
-        return f"Stopped: {' and '.join(there)} are in {self.plan.folder}; the same command goes on."
+        kept = f"{' and '.join(there)} are in {self.plan.folder}; " if there else ""
+        return f"Stopped: {kept}the same command goes on."
