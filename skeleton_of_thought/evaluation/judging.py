@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import re
@@ -37,7 +36,6 @@ __all__ = [
     "pairs_of",
     "plan_judgements",
     "shown",
-    "verdicts_of",
 ]
 
 _BASE = "normal"
@@ -171,21 +169,6 @@ def plan_judgements(
     newest = {verdict.key: verdict for verdict in done}
     kept = {key for key, verdict in newest.items() if verdict.winner or not retry}
     return list({each.key: each for each in judgements if each.key not in kept}.values())
-
-
-def verdicts_of(judgements: Iterable[Judgement], verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """For each judgement the verdict that counts, as far as there is one, with the question's number, id and category.
-
-    Verdicts on answers that have been made anew are left out.
-    """
-    newest = {verdict.key: verdict for verdict in verdicts}
-    return [
-        dataclasses.replace(
-            newest[each.key], number=each.number, id=each.id, category=each.category, a=each.a, b=each.b
-        )
-        for each in judgements
-        if each.key in newest
-    ]
 
 
 # --- one verdict ----------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +28,6 @@ __all__ = [
     "cost_of",
     "jobs_of",
     "plan",
-    "rows_of",
     "run_all",
 ]
 
@@ -185,25 +183,6 @@ def plan(
         if job.key not in kept:
             left.setdefault(job.key, job)
     return list(left.values())
-
-
-def rows_of(jobs: Iterable[Job], rows: Iterable[Row]) -> list[Row]:
-    """For each job the row that counts, as far as there is one, with the job's number, id and category.
-
-    Questions may have been added to the file, or moved, since a row was made.
-    """
-    newest = {row.key: row for row in rows}
-    return [
-        dataclasses.replace(
-            newest[job.key],
-            number=job.question.number,
-            id=job.question.id,
-            category=job.question.category,
-            extra=job.question.extra,
-        )
-        for job in jobs
-        if job.key in newest
-    ]
 
 
 def cost_of(row: Row) -> Cost:

@@ -26,7 +26,6 @@ from skeleton_of_thought.evaluation.runner import (
     Progress,
     jobs_of,
     plan,
-    rows_of,
     run_all,
 )
 from skeleton_of_thought.evaluation.spending import Budget, Cost, Spending
@@ -99,12 +98,6 @@ def test_a_question_that_is_there_twice_is_asked_once(journal):
     asked = Answering()
     run_all(plan(twice, PAIR, key=key), asked, journal=journal)
     assert Counter(name for _, name, _ in asked.asked) == {"normal": 2, "sot": 2}
-    found = rows_of(jobs_of(twice, PAIR, key=key), rows(journal))
-    assert [(row.number, row.id, row.question) for row in found if row.way == "sot"] == [
-        (1, "id1", "a"),
-        (2, "id2", "b"),
-        (3, "id3", "a"),
-    ]
 
 
 def test_a_run_goes_on_with_what_is_left(journal):
