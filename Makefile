@@ -104,8 +104,11 @@ $(VENV)/.lowest: $(VENV)/.test pyproject.toml tests/lowest.in
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target $(LOWEST) -r $(VENV)/lowest.txt
 	@touch $@
 
+# What of the server's tests meets its packages; the others run our own code alone.
+SERVER_TESTS = tests/serve/clients $(addprefix tests/serve/test_,access.py connections.py endpoint.py langchain_upstream.py \
+	protocol.py running.py server_upstream.py)
 test-lowest: $(VENV)/.lowest
-	@PYTHONPATH=$(LOWEST) $(BIN)/python -m pytest -m "not model" tests/langchain tests/serve tests/test_house.py \
+	@PYTHONPATH=$(LOWEST) $(BIN)/python -m pytest -m "not model" tests/langchain $(SERVER_TESTS) tests/test_house.py \
 		--ignore tests/langchain/test_adopted.py --ignore tests/langchain/servers
 
 # OpenAILike of LlamaIndex requires an older openai than langchain-openai, so both have a folder of their own.
@@ -195,7 +198,7 @@ test-newest: dist
 # local engine these tests meet most of transformers.
 NEWEST_TESTS = tests/test_house.py $(wildcard tests/core/test_cli*.py) tests/core/test_backends.py $(LOWEST_LOCAL_TESTS) \
 	tests/local/test_loading.py tests/local/test_kinds_of_cache.py tests/local/test_gguf_loading.py tests/langchain \
-	tests/llama_index tests/serve --ignore tests/langchain/servers --ignore tests/llama_index/servers
+	tests/llama_index $(SERVER_TESTS) --ignore tests/langchain/servers --ignore tests/llama_index/servers
 
 test-readme: dist
 	@DIST=$(DIST) $(BIN)/python -m pytest tests/newcomer

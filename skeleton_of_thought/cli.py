@@ -22,11 +22,10 @@ from skeleton_of_thought._cli.comparison import compare, warm_up
 from skeleton_of_thought._cli.cpu_load import CpuMeter
 from skeleton_of_thought._cli.diagnostics import as_line, as_options, explain, one_line, shortcomings
 from skeleton_of_thought._cli.interrupts import INTERRUPTED, main_thread_woken
-from skeleton_of_thought._cli.models import load_backend
+from skeleton_of_thought._cli.models import AnswerOptions, check_raw, load_backend, system_of, warn_if_slow
 from skeleton_of_thought._cli.options import parse, parser
 from skeleton_of_thought._cli.output import OutputFile
 from skeleton_of_thought._cli.report import comparison_lines, figures, measurements, statistics
-from skeleton_of_thought._cli.run_settings import AnswerOptions, check_raw, system_of, warn_if_slow
 from skeleton_of_thought._cli.streams import (
     command_streams,
     is_piped,

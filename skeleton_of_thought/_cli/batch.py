@@ -19,7 +19,7 @@ from skeleton_of_thought._cli.diagnostics import as_options, explain
 from skeleton_of_thought._cli.eval_view import EvalView
 from skeleton_of_thought._cli.interrupts import INTERRUPTED
 from skeleton_of_thought._cli.local_backend import DEMO
-from skeleton_of_thought._cli.run_settings import AnswerOptions, router_of, system_of, warn_if_slow
+from skeleton_of_thought._cli.models import AnswerOptions, router_of, system_of, warn_if_slow
 from skeleton_of_thought.errors import SotError
 from skeleton_of_thought.evaluation.answering import row_of
 from skeleton_of_thought.evaluation.bulk import HOLD, Ended, Hold, answer_all
@@ -79,6 +79,7 @@ def run_batch(args: Namespace, backend: ModelBackend | None) -> int:
             # A model that cannot be loaded, because its name is wrong, leaves no folder behind.
             backend = load()
             manifest = dataclasses.replace(manifest, versions=batch.manifest().versions)
+        if new:
             manifest.write(folder)
         # Before a manifest changes: another process may work in the folder, or a part may be damaged.
         parts = stack.enter_context(Parts(folder))

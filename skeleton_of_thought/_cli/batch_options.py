@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from skeleton_of_thought._cli.answer_options import add_answer_options, add_call_options, add_model
-from skeleton_of_thought._cli.arguments import Choice, Flag, Formatter, Fraction, Number, Threshold
+from skeleton_of_thought._cli.arguments import (
+    THRESHOLD,
+    Choice,
+    Flag,
+    Formatter,
+    Fraction,
+    Number,
+    Threshold,
+    add_answer_options,
+    add_call_options,
+    add_model,
+)
 from skeleton_of_thought._cli.eval_options import add_columns
 from skeleton_of_thought._cli.help_texts import BATCH, BATCH_EPILOG
 
@@ -69,6 +79,6 @@ def add_batch(commands: Any) -> None:
         help="which questions get a skeleton: those that suit it, all, or none (default: auto)",
     )
     router("--no-router", dest="router", action="store_const", const="always", help="the same as --router always")
-    router("--threshold", action=Threshold, type=Fraction(), metavar="T", help="the least score (0 to 1) that gets one")
+    router("--threshold", action=Threshold, type=Fraction(), metavar="T", help=THRESHOLD)
     add_answer_options(parser)
     add_call_options(parser)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from skeleton_of_thought._cli.diagnostics import as_line
 from skeleton_of_thought._cli.interrupts import exit_at_once
-from skeleton_of_thought._cli.run_settings import AnswerOptions, system_of
+from skeleton_of_thought._cli.models import AnswerOptions, system_of
 from skeleton_of_thought.errors import (
     InvalidInput,
     MissingExtra,

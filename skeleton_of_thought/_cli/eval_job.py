@@ -12,7 +12,7 @@ from skeleton_of_thought._cli.diagnostics import explain
 from skeleton_of_thought._cli.eval_plan import Answers
 from skeleton_of_thought._cli.eval_records import Records
 from skeleton_of_thought._cli.eval_view import EvalView
-from skeleton_of_thought._cli.run_settings import system_of, warn_if_slow
+from skeleton_of_thought._cli.models import system_of, warn_if_slow
 from skeleton_of_thought.errors import SotError
 from skeleton_of_thought.evaluation.answering import AnswerOnce
 from skeleton_of_thought.evaluation.rows import Row, latest

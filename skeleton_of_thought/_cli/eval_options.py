@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from skeleton_of_thought._cli.answer_options import add_answer_options, add_call_options, add_model
-from skeleton_of_thought._cli.arguments import Flag, Formatter, Number
+from skeleton_of_thought._cli.arguments import Flag, Formatter, Number, add_answer_options, add_call_options, add_model
 from skeleton_of_thought._cli.help_texts import EVAL, EVAL_EPILOG
 
 __all__ = ["DEMO_FOLDER", "add_columns", "add_eval"]

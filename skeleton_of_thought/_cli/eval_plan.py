@@ -13,7 +13,7 @@ from skeleton_of_thought._cli.embeddings import EmbeddingModel
 from skeleton_of_thought._cli.eval_judges import Judging
 from skeleton_of_thought._cli.eval_options import DEMO_FOLDER
 from skeleton_of_thought._cli.local_backend import DEMO
-from skeleton_of_thought._cli.run_settings import AnswerOptions, system_of
+from skeleton_of_thought._cli.models import AnswerOptions, system_of
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.evaluation.demo import QUESTIONS
 from skeleton_of_thought.evaluation.journal import key_of, key_settings

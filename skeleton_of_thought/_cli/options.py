@@ -9,12 +9,15 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from skeleton_of_thought._cli.answer_options import add_answer_options, add_call_options, add_model
 from skeleton_of_thought._cli.arguments import (
     Flag,
     Formatter,
     Parser,
     Version,
+    add_answer_options,
+    add_call_options,
+    add_model,
+    add_router,
 )
 from skeleton_of_thought._cli.backend import PREFILL
 from skeleton_of_thought._cli.batch_options import add_batch
@@ -32,7 +35,7 @@ from skeleton_of_thought._cli.help_texts import (
     SERVE_EPILOG,
     USAGE,
 )
-from skeleton_of_thought._cli.router_options import add_route, add_router, add_train
+from skeleton_of_thought._cli.router_options import add_route, add_train
 from skeleton_of_thought._cli.serve_options import add_served_models, add_server_options, has_config, typed
 from skeleton_of_thought.errors import InvalidInput
 
@@ -54,8 +57,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         InvalidInput: The configuration file has a mistake.
     """
-    words = _with_ray_value(_with_prefill_value(sys.argv[1:] if argv is None else argv))
-    made = parser(serves=not words or words[0] not in _ANSWERING)
+    words = _with_prefill_value(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["batch"]:
+        words = _with_ray_value(words)
+    made = parser(every=not words or words[0] not in _ANSWERING)
     commands = _commands(made)
     _check_command(made, words, commands)
     options = settable(commands["ask"])
@@ -101,8 +106,6 @@ _RAY = re.compile(r"auto|local|ray://.*|[^/\\]*:\d+", re.I)
 
 def _with_ray_value(words: list[str]) -> list[str]:
     """Adds a value to a `--ray` of `sot batch` without one, since argparse would take the file for it."""
-    if words[:1] != ["batch"]:
-        return words
     ends = [*words[1:], ""]
     return [
         f"{word}=" if word == "--ray" and not _RAY.fullmatch(after) else word
@@ -161,9 +164,8 @@ def _commands(made: argparse.ArgumentParser) -> dict[str, Any]:
     return {}
 
 
-def parser(*, serves: bool = True) -> argparse.ArgumentParser:
-    """The parser of the whole command; without the commands for many questions and clients if `serves` is false,
-    since their options are many."""
+def parser(*, every: bool = True) -> argparse.ArgumentParser:
+    """The parser of the command; only with those commands that answer a person if `every` is false."""
     made = Parser(
         prog="sot",
         description="Skeleton-of-Thought: outline the answer, write all points in parallel.",
@@ -174,14 +176,14 @@ def parser(*, serves: bool = True) -> argparse.ArgumentParser:
     commands = made.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     _add_ask(commands)
     _add_chat(commands)
-    if serves:
+    if every:
         _add_serve(commands)
         add_eval(commands)
         add_batch(commands)
-    add_route(commands)
-    add_train(commands)
-    _add_config(commands)
-    _add_completion(commands)
+        add_route(commands)
+        add_train(commands)
+        _add_config(commands)
+        _add_completion(commands)
     return made
 
 

@@ -1,23 +1,12 @@
-"""The options of the router: whether questions get a skeleton, and the commands about that."""
+"""The options of the commands about routers: `sot route`, `sot train-router`."""
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
-from skeleton_of_thought._cli.arguments import Flag, Fraction, Number, Threshold
+from skeleton_of_thought._cli.arguments import THRESHOLD, Fraction, Number
 
-__all__ = ["add_route", "add_router", "add_train"]
-
-_THRESHOLD = "the least score (0 to 1) that gets a skeleton"
-
-
-def add_router(parser: argparse.ArgumentParser) -> None:
-    """Adds whether the router decides, to a command that answers."""
-    group = parser.add_argument_group("router", "The model answers directly if a list of points would be a bad answer.")
-    add = group.add_mutually_exclusive_group().add_argument
-    add("--router", action=Flag, default=True, help="always make a skeleton, as --compare does")
-    add("--threshold", action=Threshold, type=Fraction(), metavar="T", help=_THRESHOLD)
+__all__ = ["add_route", "add_train"]
 
 
 def add_route(commands: Any) -> None:
@@ -33,7 +22,7 @@ def add_route(commands: Any) -> None:
     add("--json", action="store_true", help="print the decision as one JSON object")
     add("--csv", metavar="FILE", help="decide every row of a CSV file (- for standard input), and print CSV")
     add("--column", metavar="NAME", default="question", help="the column of the questions (default: %(default)s)")
-    add("--threshold", type=Fraction(), metavar="T", help=_THRESHOLD)
+    add("--threshold", type=Fraction(), metavar="T", help=THRESHOLD)
     add("--no-gate", dest="gate", action="store_false", help="ask the router only, without the rules before it")
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--weights", metavar="FILE", help="weights that train-router --embedded wrote")

@@ -151,7 +151,8 @@ def test_only_candidate_tokens_are_sorted_and_none_is_missed(
         mass, tokens = likelihood(params, logits[i])
         place = tokens.tolist().index(picked[i])
         below = float(mass[place - 1]) if place else 0.0
-        assert below - 1e-5 <= float(numbers[i] * mass[-1]) <= float(mass[place]) + 1e-5
+        # The sums of thousands of shares differ by their order in the fifth digit, much less than one share.
+        assert below - 4e-5 <= float(numbers[i] * mass[-1]) <= float(mass[place]) + 4e-5
 
 
 def test_a_row_draws_a_number_per_step_from_its_own_seed() -> None:
