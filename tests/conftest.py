@@ -29,9 +29,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # start inherit the setting.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# On a busy machine one example may take long.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# On a busy machine one example may take long. `make test` runs the same examples each time, so a failure belongs to
+# the change at hand; `HYPOTHESIS_PROFILE=explore` looks for new ones.
+settings.register_profile("patient", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "patient"))
 os.environ.pop("SOT_MODEL", None)
 
 ROOT = Path(__file__).parents[1]

@@ -112,7 +112,8 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
 def likelihood(params: SamplingParams, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The tokens that may be drawn and their cumulated probabilities, most likely first, from a full sort."""
     shares, tokens = torch.softmax(logits / params.temperature, -1).sort(descending=True, stable=True)
-    likely = int((shares >= params.min_p * shares[0] - 1e-7).sum())
+    # Relative to the shares: a share of a flat distribution may be as small as an absolute tolerance.
+    likely = int((shares >= params.min_p * shares[0] * (1 - 1e-6)).sum())
     kept = min(params.top_k or len(shares), len(shares))
     mass = shares[:kept].cumsum(-1)
     count = int((mass < params.top_p * (mass[-1] if params.top_k else 1.0)).sum()) + 1
