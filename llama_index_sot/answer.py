@@ -361,7 +361,7 @@ class AnswerRun:
 
     def _streamed(self, call: Call) -> bool:
         # An eager skeleton has to be read while it is written.
-        return self._live or (call.stage == "skeleton" and self._config.settings.eager)
+        return self._live or (call.stage == "skeleton" and bool(self._config.settings.eager))
 
     def _open(self, call: Call, position: int) -> Iterator[str | Reply]:
         query = self._node_query(call)

@@ -54,7 +54,15 @@ class SettingsOptions(TypedDict, total=False):
 
     max_points: int
     min_points: int
-    eager: bool
+    eager: bool | Literal["auto"]
+    planning: Literal["titles", "scoped", "graph", "auto"]
+    max_depth: int
+    max_parents: int
+    on_parent_error: Literal["write", "fail"]
+    opening: bool | Literal["restart"]
+    closing: bool
+    rewrite_overlap: bool
+    max_overlap: float
     on_empty_skeleton: Literal["direct", "raise"]
     on_point_error: Literal["raise", "placeholder"]
     placeholder: str

@@ -44,7 +44,7 @@ def default_limit(settings: Settings, skeleton: Skeleton | None = None) -> int:
         settings: How the answers are made.
         skeleton: The points, if they are known.
     """
-    widest = settings.max_points + settings.eager if skeleton is None else len(skeleton)
+    widest = settings.max_points + bool(settings.eager) if skeleton is None else len(skeleton)
     processors = getattr(os, "process_cpu_count", os.cpu_count)() or 1
     return max(widest, min(32, processors + 4))
 

@@ -43,12 +43,16 @@ __all__ = [
     "MergeError",
     "MissingExtra",
     "ModelLoadError",
+    "OpeningWritten",
+    "ParentError",
     "PointError",
+    "PointOverlap",
     "PointTimeout",
     "PromptFileError",
     "PromptTooLong",
     "ReasoningShown",
     "ReplyError",
+    "RoleError",
     "SkeletonError",
     "SotError",
     "error_text",
@@ -141,6 +145,22 @@ class ReplyError(SotError):
 
 class MergeError(SotError):
     """The merge gave no complete text, so the answer is the joined points. Never raised: see `Answer.merge_error`."""
+
+
+class ParentError(SotError):
+    """A point that this one builds on has failed, and `on_parent_error="fail"`."""
+
+
+class RoleError(SotError):
+    """The opening or the closing has no usable text. Never raised: see `Answer.role_errors`."""
+
+
+class OpeningWritten(SotError):
+    """The opening comes before text that was shown. Never raised: the reason of a restart with `opening="restart"`."""
+
+
+class PointOverlap(SotError):
+    """A point repeats another one. Never raised: the reason of its restart with `rewrite_overlap`."""
 
 
 class ReasoningShown(SotError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from skeleton_of_thought.errors import without_secrets
 from skeleton_of_thought.pickling import Portable
-from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision, Skeleton
+from skeleton_of_thought.types import Answer, Expansion, Point, Role, RouteDecision, Skeleton
 
 __all__ = [
     "AnswerDelta",
@@ -18,11 +18,14 @@ __all__ = [
     "Event",
     "MergeDone",
     "MergeStarted",
+    "OverlapFound",
     "PointDelta",
     "PointDone",
     "PointFound",
     "PointRestarted",
     "PointStarted",
+    "RoleDone",
+    "RoleStarted",
     "Routed",
     "SkeletonDone",
     "SkeletonRestarted",
@@ -111,10 +114,44 @@ class PointRestarted(Portable):
 
 
 @dataclass(frozen=True)
+class OverlapFound:
+    """A written point shares too much with another one and is written anew: a `PointRestarted` follows.
+
+    Attributes:
+        point: The later point, which is written anew.
+        other: The point that has the same passage.
+        share: The share of its word trigrams that stand in the other one, from 0 to 1.
+        passage: The longest passage that both have, in the words of the later one.
+    """
+
+    point: Point
+    other: Point
+    share: float
+    passage: str
+
+
+@dataclass(frozen=True)
 class PointDone:
-    """A point is written, or it or its retrieval has failed for good (`expansion.error`)."""
+    """A point is written, or it, its retrieval or a point that it builds on has failed for good (`expansion.error`)."""
 
     expansion: Expansion
+
+
+@dataclass(frozen=True)
+class RoleStarted:
+    """All points are done, and a call that writes the opening or the closing was requested."""
+
+    role: Role
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class RoleDone(Portable):
+    """The opening or the closing has ended with `text`, or has failed for good with `error`."""
+
+    role: Role
+    text: str
+    error: Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -178,7 +215,10 @@ Event = (
     | PointStarted
     | PointDelta
     | PointRestarted
+    | OverlapFound
     | PointDone
+    | RoleStarted
+    | RoleDone
     | MergeStarted
     | MergeDone
     | AnswerDelta
@@ -204,7 +244,8 @@ def plain_value(value: Any) -> Any:
         case Skeleton():
             return list(value.titles)
         case Point():
-            return {"index": value.index, "title": value.title}
+            plan = {"scope": value.scope, "depends_on": list(value.depends_on), "words": value.words}
+            return {"index": value.index, "title": value.title, **{name: x for name, x in plan.items() if x}}
         case Expansion():
             return Answer("", "", "skeleton", expansions=(value,)).to_dict()["expansions"][0]
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -22,7 +22,24 @@ class Settings:
         max_points: The most points that are expanded; a longer skeleton is cut and its call cancelled.
         min_points: A skeleton with fewer points is unusable.
         eager: Start a point (with retrieval per point, its retrieval) as soon as its line of the skeleton is complete.
-            Its prompt then shows the points up to its own only, unless the skeleton is complete by then.
+            Its prompt then shows the points up to its own only, unless the skeleton is complete by then. `"auto"`:
+            where it pays on the backend of the points (docs/planning.md has the figures).
+        planning: What the skeleton says of its points. `"titles"`: their titles. `"scoped"`: also what each covers
+            (`Point.scope`). `"graph"`: also which points each builds on (`Point.depends_on`): these are written first,
+            and it sees their texts. `"auto"`: titles, or a graph where the router asks for one.
+        max_depth: The most waves of points that wait for each other. A point that would be in a later wave loses the
+            points that it builds on in the last one.
+        max_parents: The most points that one point builds on; the first that it names.
+        on_parent_error: For a point that builds on one that failed for good, with `on_point_error="placeholder"`:
+            `"write"` writes it without that text (`Expansion.missing` names the points); `"fail"` makes it fail with
+            `ParentError`.
+        opening: Have one or two sentences written that lead into the answer, from the texts of the points. Nothing of
+            the answer is released before them; with `"restart"` the points are, and `AnswerRestarted` follows.
+        closing: Have a conclusion written from the texts of the points. Neither is asked for with fewer than two
+            written points, and neither ever loses the answer: `Answer.role_errors` says why one is missing.
+        rewrite_overlap: Compare the texts of points by their word trigrams, and have the later of two that share more
+            than `max_overlap` written anew, once, with the passage named. A point is released when it is compared.
+        max_overlap: The share of a point's trigrams that may stand in another point.
         on_empty_skeleton: `"direct"` falls back to a direct answer if the skeleton is unusable; `"raise"` raises
             `SkeletonError`.
         on_point_error: For a point that failed for good (its call raised, or its reply was blocked, refused or without
@@ -62,7 +79,15 @@ class Settings:
 
     max_points: int = 10
     min_points: int = 1
-    eager: bool = False
+    eager: bool | Literal["auto"] = False
+    planning: Literal["titles", "scoped", "graph", "auto"] = "titles"
+    max_depth: int = 2
+    max_parents: int = 8
+    on_parent_error: Literal["write", "fail"] = "write"
+    opening: bool | Literal["restart"] = False
+    closing: bool = False
+    rewrite_overlap: bool = False
+    max_overlap: float = 0.3
     on_empty_skeleton: Literal["direct", "raise"] = "direct"
     on_point_error: Literal["raise", "placeholder"] = "raise"
     placeholder: str = "(This point could not be completed.)"
@@ -78,7 +103,10 @@ class Settings:
     stop_loops: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("max_points", 1), ("min_points", 1), ("max_retries", 0), ("point_words", 1)):
+        for name, least in (
+            *(("max_points", 1), ("min_points", 1), ("max_retries", 0), ("point_words", 1)),
+            *(("max_depth", 1), ("max_parents", 1)),
+        ):
             value = getattr(self, name)
             if not is_whole(value, least):
                 raise InvalidInput(f"{name} must be a whole number of at least {least}, not {value!r:.80}.")
@@ -101,6 +129,9 @@ class Settings:
             raise InvalidInput(
                 f"point_timeout must be more than 0 seconds, or None for no limit, not {self.point_timeout!r:.80}."
             )
+        if not (_is_number(self.max_overlap) and 0 < self.max_overlap <= 1):
+            raise InvalidInput(f"max_overlap must be above 0 and at most 1, not {self.max_overlap!r:.80}.")
+        object.__setattr__(self, "max_overlap", float(self.max_overlap))
         for name in ("backoff", "point_timeout"):
             if (seconds := getattr(self, name)) is not None and not isinstance(seconds, int):
                 object.__setattr__(self, name, float(seconds))
@@ -108,8 +139,11 @@ class Settings:
             ("on_empty_skeleton", ("direct", "raise")),
             ("on_point_error", ("raise", "placeholder")),
             ("join", ("numbered", "headings", "paragraphs")),
-            ("merge", (False, True)),
-            ("stop_loops", (False, True)),
+            ("eager", (False, True, "auto")),
+            ("planning", ("titles", "scoped", "graph", "auto")),
+            ("on_parent_error", ("write", "fail")),
+            ("opening", (False, True, "restart")),
+            *((name, (False, True)) for name in ("closing", "rewrite_overlap", "merge", "stop_loops")),
         ):
             if getattr(self, name) not in choices:
                 raise InvalidInput(

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
-    {"errors", "pickling", "small_files", "timeline", "_drawing", "_moved", "types.answer", "types.calls"},
+    {"errors", "pickling", "small_files", "timeline", "_drawing", "_moved"}
+    | {"types.answer", "types.calls", "types.timings"},
     {"settings"},
     {"types"},
     {"events"},

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from skeleton_of_thought.errors import InvalidInput, without_secrets
 from skeleton_of_thought.pickling import Portable
+from skeleton_of_thought.types.timings import PointTimes, Span, Stage, Timings
 
 if TYPE_CHECKING:
     from skeleton_of_thought.timeline import Timeline
-    from skeleton_of_thought.types.calls import Decoding
 
 __all__ = [
     "Answer",
@@ -23,9 +23,11 @@ __all__ = [
     "Conversation",
     "Expansion",
     "Message",
+    "Planning",
     "Point",
     "PointTimes",
     "Request",
+    "Role",
     "RouteDecision",
     "Skeleton",
     "Span",
@@ -34,7 +36,11 @@ __all__ = [
     "Usage",
 ]
 
-Stage = Literal["route", "sources", "skeleton", "point", "merge", "direct"]
+Role = Literal["opening", "closing"]
+"""A text of an answer that is no point, and is written from the points."""
+
+Planning = Literal["titles", "scoped", "graph"]
+"""What a skeleton says of its points: their titles; also what each covers; also which points each builds on."""
 
 Content = str | tuple[Mapping[str, Any], ...]
 """Text, or content blocks as chat APIs take them (`{"type": "text", "text": ...}`, images, files)."""
@@ -89,11 +95,13 @@ class Request:
         tools: Whether tools are bound, of which the model may want to call one.
         response_format: Whether the answer has to fit a schema or another format of the backend.
         max_concurrency: The most calls that may be open at a time; None for as many as there are points.
+        graph: Whether points may build on each other, so that comparisons and conclusions suit a skeleton, too.
     """
 
     tools: bool = False
     response_format: bool = False
     max_concurrency: int | None = None
+    graph: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,22 +176,34 @@ class Point:
     Attributes:
         index: 1, 2, ... in document order.
         title: The point's own words, without list marks.
-        depends_on: Indices of the points that must be written before this one; empty for now.
+        depends_on: Indices of the points that this one builds on, and that are written before it, in document order.
+        scope: What the point covers, and perhaps what it leaves to others; empty where the skeleton has titles alone.
+        words: The length that the plan gives the point, in words; None where it gives none.
     """
 
     index: int
     title: str
     depends_on: tuple[int, ...] = ()
+    scope: str = ""
+    words: int | None = None
 
     def __str__(self) -> str:
         return f"{self.index}. {self.title}"
+
+    @property
+    def line(self) -> str:
+        """The point as a line of its plan: number, title, scope, and the points that it builds on."""
+        scope = f": {self.scope}" if self.scope else ""
+        after = f" (after {', '.join(map(str, self.depends_on))})" if self.depends_on else ""
+        return f"{self.index}. {self.title}{scope}{after}"
 
 
 @dataclass(frozen=True)
 class Skeleton:
     """The points of an answer, and the text that they were parsed from.
 
-    `str(skeleton)` is the numbered list, one point a line, which `parse_skeleton` reads back.
+    `str(skeleton)` is the numbered list, one point a line, which `parse_skeleton` reads back; with what each point
+    covers and builds on, where the skeleton says it.
     """
 
     points: tuple[Point, ...] = ()
@@ -195,7 +215,7 @@ class Skeleton:
     @cached_property
     def _lines(self) -> str:
         # Cached, because the prompt of each point shows it.
-        return "\n".join([f"{point.index}. {point.title}" for point in self.points])
+        return "\n".join([point.line for point in self.points])
 
     def __len__(self) -> int:
         return len(self.points)
@@ -204,6 +224,14 @@ class Skeleton:
     def titles(self) -> tuple[str, ...]:
         """The titles in order."""
         return tuple([point.title for point in self.points])
+
+    @cached_property
+    def waves(self) -> Mapping[int, int]:
+        """By index, the wave in which a point is written: 1, or one more than the last point that it builds on."""
+        waves: dict[int, int] = {}
+        for point in self.points:
+            waves[point.index] = 1 + max((waves.get(parent, 0) for parent in point.depends_on), default=0)
+        return waves
 
 
 @dataclass(frozen=True)
@@ -215,12 +243,14 @@ class RouteDecision:
         score: How sure the router is, from 0 to 1; None if it does not say.
         reason: Why, in words.
         usage: Tokens that the decision took; None if it took none.
+        planning: The kind of skeleton that suits the question; None for no advice. `Settings.planning="auto"` follows.
     """
 
     use_skeleton: bool
     score: float | None = None
     reason: str = ""
     usage: Usage | None = None
+    planning: Planning | None = None
 
 
 @dataclass(frozen=True)
@@ -254,74 +284,6 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Span:
-    """When a piece of work ran, in seconds since the answer began. `first` is the time of its first text."""
-
-    start: float
-    end: float
-    first: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Its duration."""
-        return self.end - self.start
-
-
-@dataclass(frozen=True)
-class PointTimes:
-    """When one point was retrieved for, written and released, in seconds since the answer began.
-
-    Attributes:
-        index: The point's number.
-        title: Its title.
-        written: The time of its last call; None if none was opened.
-        retrieved: The time of its retrieval, all attempts together; None without retrieval per point.
-        released: When the reader got its first text, in document order. None if there was none, or if the answer's
-            text comes at once, at its end.
-        attempts: The number of calls made to write it.
-        failed: Whether it failed for good.
-    """
-
-    index: int
-    title: str
-    written: Span | None = None
-    retrieved: Span | None = None
-    released: float | None = None
-    attempts: int = 0
-    failed: bool = False
-
-
-@dataclass(frozen=True)
-class Timings(Portable):
-    """The times of an answer, in seconds.
-
-    Attributes:
-        total: From the start to the end of the answer.
-        first_text: From the start to the first text of the answer; None if there was none.
-        stages: A `Span` per stage that ran: `route`, `sources`, `skeleton`, `point` (of several calls, from the
-            first one's start to the last one's end), `merge`, `direct`.
-        decoding: The local engine's work for the calls of a stage, summed; no entry where a backend reports none.
-        points: When each point was written, in document order; see `skeleton_of_thought.timeline` for a picture.
-    """
-
-    total: float = 0.0
-    first_text: float | None = None
-    stages: Mapping[str, Span] = field(default_factory=dict)
-    decoding: Mapping[Stage, Decoding] = field(default_factory=dict)
-    points: tuple[PointTimes, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The timings as plain JSON-safe data."""
-        return {
-            "total": self.total,
-            "first_text": self.first_text,
-            "stages": {stage: dataclasses.asdict(span) for stage, span in self.stages.items()},
-            "decoding": {stage: done.to_dict() for stage, done in self.decoding.items()},
-            "points": list(map(dataclasses.asdict, self.points)),
-        }
-
-
-@dataclass(frozen=True)
 class Expansion(Portable):
     """A point, written out.
 
@@ -340,6 +302,8 @@ class Expansion(Portable):
             says nothing. Of a failed point: `"content_filter"`, `"refusal"`, `"length"` (the limit was reached before
             any text), or `"error"`.
         span: When it was written, without its retrieval.
+        missing: Points that it builds on and that failed, so that it was written without their texts.
+        rewritten: Whether it was written anew because it shared too much with another point.
     """
 
     point: Point
@@ -350,6 +314,8 @@ class Expansion(Portable):
     attempts: int = 0
     finish_reason: str | None = None
     span: Span | None = None
+    missing: tuple[int, ...] = ()
+    rewritten: bool = False
 
 
 @dataclass(frozen=True)
@@ -375,6 +341,10 @@ class Answer(Portable):
         merge_error: Why the merge failed; None if it did not, or if there was none.
         sources: The sources retrieved for the question as a whole: with retrieval once, and for a direct answer. The
             sources of a point are in its expansion.
+        planning: The kind of skeleton that was asked for.
+        opening: The sentences before the points; empty where there are none.
+        closing: The conclusion after them; empty where there is none.
+        role_errors: Why the opening or the closing could not be written.
     """
 
     text: str
@@ -391,6 +361,10 @@ class Answer(Portable):
     merged: bool = False
     merge_error: Exception | None = None
     sources: tuple[Any, ...] = ()
+    planning: Planning = "titles"
+    opening: str = ""
+    closing: str = ""
+    role_errors: Mapping[Role, Exception] = field(default_factory=dict)
 
     @property
     def errors(self) -> dict[int, Exception]:
@@ -419,8 +393,13 @@ class Answer(Portable):
             "route": self.route,
             "reason": self.reason,
             "finish_reason": self.finish_reason,
-            "decision": None if self.decision is None else dataclasses.asdict(self.decision),
+            "decision": None if self.decision is None else _decision_dict(self.decision),
+            "planning": self.planning,
             "skeleton": list(self.skeleton.titles),
+            "plan": [_plan_dict(point, self.skeleton.waves) for point in self.skeleton.points],
+            "opening": self.opening,
+            "closing": self.closing,
+            "role_errors": {role: _error_dict(error) for role, error in self.role_errors.items()},
             "merged": self.merged,
             "merge_error": _error_dict(self.merge_error),
             "sources": len(self.sources),
@@ -435,6 +414,15 @@ def _error_dict(error: Exception | None) -> dict[str, str] | None:
     return None if error is None else {"type": type(error).__name__, "message": without_secrets(str(error))}
 
 
+def _decision_dict(decision: RouteDecision) -> dict[str, Any]:
+    fields = dataclasses.asdict(decision)
+    return fields if decision.planning else {name: value for name, value in fields.items() if name != "planning"}
+
+
+def _plan_dict(point: Point, waves: Mapping[int, int]) -> dict[str, Any]:
+    return {**dataclasses.asdict(point), "depends_on": list(point.depends_on), "wave": waves[point.index]}
+
+
 def _expansion_dict(expansion: Expansion) -> dict[str, Any]:
     return {
         "index": expansion.point.index,
@@ -446,4 +434,8 @@ def _expansion_dict(expansion: Expansion) -> dict[str, Any]:
         "attempts": expansion.attempts,
         "finish_reason": expansion.finish_reason,
         "span": None if expansion.span is None else dataclasses.asdict(expansion.span),
+        "scope": expansion.point.scope,
+        "depends_on": list(expansion.point.depends_on),
+        "missing": list(expansion.missing),
+        "rewritten": expansion.rewritten,
     }

@@ -1,0 +1,89 @@
+"""The times of an answer, of its stages and of its points."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from skeleton_of_thought.pickling import Portable
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.types.calls import Decoding
+
+__all__ = ["PointTimes", "Span", "Stage", "Timings"]
+
+Stage = Literal["route", "sources", "skeleton", "point", "opening", "closing", "merge", "direct"]
+
+
+@dataclass(frozen=True)
+class Span:
+    """When a piece of work ran, in seconds since the answer began. `first` is the time of its first text."""
+
+    start: float
+    end: float
+    first: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Its duration."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class PointTimes:
+    """When one point was retrieved for, written and released, in seconds since the answer began.
+
+    Attributes:
+        index: The point's number.
+        title: Its title.
+        written: The time of its last call; None if none was opened.
+        retrieved: The time of its retrieval, all attempts together; None without retrieval per point.
+        released: When the reader got its first text, in document order. None if there was none, or if the answer's
+            text comes at once, at its end.
+        attempts: The number of calls made to write it.
+        failed: Whether it failed for good.
+        depends_on: The points that it waited for.
+        wave: The wave in which it was written, from 1.
+    """
+
+    index: int
+    title: str
+    written: Span | None = None
+    retrieved: Span | None = None
+    released: float | None = None
+    attempts: int = 0
+    failed: bool = False
+    depends_on: tuple[int, ...] = ()
+    wave: int = 1
+
+
+@dataclass(frozen=True)
+class Timings(Portable):
+    """The times of an answer, in seconds.
+
+    Attributes:
+        total: From the start to the end of the answer.
+        first_text: From the start to the first text of the answer; None if there was none.
+        stages: A `Span` per stage that ran: `route`, `sources`, `skeleton`, `point` (of several calls, from the
+            first one's start to the last one's end), `opening`, `closing`, `merge`, `direct`.
+        decoding: The local engine's work for the calls of a stage, summed; no entry where a backend reports none.
+        points: When each point was written, in document order; see `skeleton_of_thought.timeline` for a picture.
+    """
+
+    total: float = 0.0
+    first_text: float | None = None
+    stages: Mapping[str, Span] = field(default_factory=dict)
+    decoding: Mapping[Stage, Decoding] = field(default_factory=dict)
+    points: tuple[PointTimes, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The timings as plain JSON-safe data."""
+        return {
+            "total": self.total,
+            "first_text": self.first_text,
+            "stages": {stage: dataclasses.asdict(span) for stage, span in self.stages.items()},
+            "decoding": {stage: done.to_dict() for stage, done in self.decoding.items()},
+            "points": list(map(dataclasses.asdict, self.points)),
+        }
