@@ -239,7 +239,7 @@ def plain_value(value: Any) -> Any:
     match value:
         case Exception():
             return {"type": type(value).__name__, "message": without_secrets(str(value))}
-        case Answer():
+        case Answer() | RouteDecision():
             return value.to_dict()
         case Skeleton():
             return list(value.titles)

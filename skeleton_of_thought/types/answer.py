@@ -252,6 +252,11 @@ class RouteDecision:
     usage: Usage | None = None
     planning: Planning | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The decision as plain data; `planning` where there is any."""
+        fields = dataclasses.asdict(self)
+        return fields if self.planning else {name: value for name, value in fields.items() if name != "planning"}
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -393,7 +398,7 @@ class Answer(Portable):
             "route": self.route,
             "reason": self.reason,
             "finish_reason": self.finish_reason,
-            "decision": None if self.decision is None else _decision_dict(self.decision),
+            "decision": None if self.decision is None else self.decision.to_dict(),
             "planning": self.planning,
             "skeleton": list(self.skeleton.titles),
             "plan": [_plan_dict(point, self.skeleton.waves) for point in self.skeleton.points],
@@ -412,11 +417,6 @@ class Answer(Portable):
 
 def _error_dict(error: Exception | None) -> dict[str, str] | None:
     return None if error is None else {"type": type(error).__name__, "message": without_secrets(str(error))}
-
-
-def _decision_dict(decision: RouteDecision) -> dict[str, Any]:
-    fields = dataclasses.asdict(decision)
-    return fields if decision.planning else {name: value for name, value in fields.items() if name != "planning"}
 
 
 def _plan_dict(point: Point, waves: Mapping[int, int]) -> dict[str, Any]:
