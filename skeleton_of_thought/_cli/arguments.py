@@ -11,6 +11,8 @@ from skeleton_of_thought._cli.backend import PREFILL
 from skeleton_of_thought.settings import Settings
 
 __all__ = [
+    "OPTIONAL",
+    "SWITCHES",
     "THRESHOLD",
     "Choice",
     "Flag",
@@ -28,6 +30,14 @@ __all__ = [
 
 _DEFAULTS = Settings()
 THRESHOLD = "the least score (0 to 1) that gets a skeleton"
+OPTIONAL: Mapping[str, tuple[str, ...]] = {
+    "--prefill": PREFILL,
+    "--eager": ("auto", "yes", "no"),
+    "--opening": ("restart", "yes", "no"),
+}
+"""Options that go without a value, too, which means yes."""
+SWITCHES: Mapping[str | bool, bool] = {"yes": True, "no": False}
+"""What the words of those options stand for in `Settings`; other words stand for themselves."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -171,9 +181,11 @@ def add_answer_options(parser: argparse.ArgumentParser, *, sampling: bool = True
     )
     add(
         "--eager",
-        action=Flag,
-        default=_DEFAULTS.eager,
-        help="start each point as soon as its line of the skeleton is complete",
+        type=Choice({True: "yes", False: "no"}),
+        choices=OPTIONAL["--eager"],
+        metavar="{auto,yes,no}",
+        default="no",
+        help="start each point as soon as its line of the skeleton is complete; auto: where that pays (default: no)",
     )
     add(
         "--join",
@@ -181,6 +193,36 @@ def add_answer_options(parser: argparse.ArgumentParser, *, sampling: bool = True
         default=_DEFAULTS.join,
         help="the form of the points: with number and title, under Markdown headings, or texts only "
         "(default: %(default)s)",
+    )
+    add(
+        "--planning",
+        choices=("titles", "scoped", "graph", "auto"),
+        default=_DEFAULTS.planning,
+        help="what the skeleton says of its points: titles; scoped: also what each covers; graph: also which points "
+        "each builds on; auto: titles, or a graph where the router asks for one (default: %(default)s)",
+    )
+    add(
+        "--max-depth",
+        type=Number(int, 1),
+        metavar="N",
+        default=_DEFAULTS.max_depth,
+        help="the most waves of points that wait for each other (default: %(default)s)",
+    )
+    add(
+        "--opening",
+        type=Choice({True: "yes", False: "no"}),
+        choices=OPTIONAL["--opening"],
+        metavar="{yes,no,restart}",
+        default="no",
+        help="have a sentence or two written that lead into the answer, which begins with them; restart: show the "
+        "points at once, and the answer once more when they are written (default: no)",
+    )
+    add("--closing", action=Flag, default=_DEFAULTS.closing, help="have a conclusion written from the points")
+    add(
+        "--rewrite-overlap",
+        action=Flag,
+        default=_DEFAULTS.rewrite_overlap,
+        help="write a point anew, once, that repeats another one",
     )
     if merging:
         add("--merge", action=Flag, default=_DEFAULTS.merge, help="rewrite the points as one text in a last call")

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
+from skeleton_of_thought._cli.arguments import SWITCHES
 from skeleton_of_thought._cli.backend import ModelBackend, Prefill
 from skeleton_of_thought._cli.diagnostics import as_line
 from skeleton_of_thought._cli.interrupts import exit_at_once
@@ -288,7 +289,12 @@ def settings_of(args: Namespace) -> Settings:
     """How an answer is made."""
     return Settings(
         max_points=args.max_points,
-        eager=args.eager,
+        eager=SWITCHES.get(args.eager, args.eager),
+        planning=args.planning,
+        max_depth=args.max_depth,
+        opening=SWITCHES.get(args.opening, args.opening),
+        closing=args.closing,
+        rewrite_overlap=args.rewrite_overlap,
         on_point_error=args.on_point_error,
         max_retries=args.retries,
         point_timeout=args.point_timeout,
@@ -320,11 +326,11 @@ def check_raw(args: Namespace) -> None:
         return
     if args.compare:
         raise InvalidInput("--raw goes without --compare, which needs a skeleton.")
-    for name in ("system", "prompts", "merge"):
-        setting = args.defaults.settings.get(name)
-        if getattr(args, name) and (setting is None or setting.value != getattr(args, name)):
+    for name in ("system", "prompts", "merge", "opening", "closing"):
+        setting, value = args.defaults.settings.get(name), getattr(args, name)
+        if value not in (None, "", False, "no") and (setting is None or setting.value != value):
             raise InvalidInput(f"--raw goes without --{name}: the model gets the question's text alone.")
-    args.system, args.prompts, args.merge = None, None, False
+    args.system, args.prompts, args.merge, args.opening, args.closing = None, None, False, False, False
     if model_of(args).source != "local":
         raise InvalidInput("--raw is for local models: servers put every question into a chat.")
 

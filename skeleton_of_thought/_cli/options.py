@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from skeleton_of_thought._cli.arguments import (
+    OPTIONAL,
     Flag,
     Formatter,
     Parser,
@@ -19,7 +20,6 @@ from skeleton_of_thought._cli.arguments import (
     add_model,
     add_router,
 )
-from skeleton_of_thought._cli.backend import PREFILL
 from skeleton_of_thought._cli.batch_options import add_batch
 from skeleton_of_thought._cli.completion import SHELLS
 from skeleton_of_thought._cli.config import Defaults, Options, read_defaults, settable
@@ -57,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         InvalidInput: The configuration file has a mistake.
     """
-    words = _with_prefill_value(sys.argv[1:] if argv is None else argv)
+    words = _with_values(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["batch"]:
         words = _with_ray_value(words)
     made = parser(every=not words or words[0] not in _ANSWERING)
@@ -89,15 +89,15 @@ def _refuse(words: Sequence[str], command: argparse.ArgumentParser) -> NoReturn:
     command.error(f"unrecognized arguments: {' '.join(words)}{f'; did you mean {near}?' if near else ''}")
 
 
-def _with_prefill_value(argv: Sequence[str]) -> list[str]:
-    """Adds a value to a `--prefill` without one, since argparse would take the question for its value."""
+def _with_values(argv: Sequence[str]) -> list[str]:
+    """Adds a value to options like `--prefill` without one, since argparse would take the question for their value."""
     words = list(argv)
     end = words.index("--") if "--" in words else len(words)
-    for at in range(end):
-        if words[at] == "--no-prefill":
-            words[at] = "--prefill=no"
-        elif words[at] == "--prefill" and not {*words[at + 1 : at + 2]} & set(PREFILL):
-            words[at] = "--prefill=yes"
+    for at, word in enumerate(words[:end]):
+        if word in OPTIONAL and not {*words[at + 1 : at + 2]} & {*OPTIONAL[word]}:
+            words[at] = f"{word}=yes"
+        elif word.startswith("--no-") and f"--{word[5:]}" in OPTIONAL:
+            words[at] = f"--{word[5:]}=no"
     return words
 
 

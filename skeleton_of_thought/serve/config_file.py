@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from skeleton_of_thought._cli.arguments import SWITCHES
 from skeleton_of_thought._cli.config import Options, checked, load_toml
 from skeleton_of_thought._cli.diagnostics import as_line
 from skeleton_of_thought._cli.models import ModelSpec
@@ -40,6 +41,11 @@ _CHAIN = {
     "max_points": "max_points",
     "words": "point_words",
     "eager": "eager",
+    "planning": "planning",
+    "max_depth": "max_depth",
+    "opening": "opening",
+    "closing": "closing",
+    "rewrite_overlap": "rewrite_overlap",
     "join": "join",
     "merge": "merge",
     "retries": "max_retries",
@@ -129,6 +135,8 @@ def with_model_options(model: ModelSettings, values: Mapping[str, Any]) -> Model
     if "prompts" in given:
         changes["prompts"] = PromptSet.from_json(given["prompts"])
     chain = {field: given[name] for name, field in _CHAIN.items() if name in given}
+    for name in chain.keys() & {"eager", "opening"}:
+        chain[name] = SWITCHES.get(chain[name], chain[name])
     return dataclasses.replace(model.with_options(chain), **changes)
 
 
