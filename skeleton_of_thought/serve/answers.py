@@ -50,7 +50,9 @@ class ServedModel:
 
     def conversation(self, request: ChatRequest) -> Conversation:
         """The conversation of a request that suits, with the room for its calls."""
-        return conversation_of(request, max_concurrency=self._room)
+        planning = request.sot.settings.get("planning", self.settings.settings.planning)
+        # The router decides before there is a flow, which would say so itself.
+        return conversation_of(request, max_concurrency=self._room, graph=planning in ("graph", "auto"))
 
     def decide(self, request: ChatRequest, conversation: Conversation) -> RouteDecision:
         """Whether a request is answered through a skeleton."""
@@ -121,8 +123,12 @@ class PointsAnswer:
     @property
     def usage(self) -> Usage | None:
         """The tokens of the answer so far; None if its model has reported none."""
-        answer = self._flow.answer
-        return answer.usage if answer.usage_by_stage else None
+        return self.answer.usage if self.answer.usage_by_stage else None
+
+    @property
+    def answer(self) -> Answer:
+        """The answer so far."""
+        return self._flow.answer
 
     async def run(self, begun: Callable[[], object], show: Callable[[Event, float], object]) -> Answer:
         """Makes the answer. All its calls have ended when this returns, raises or is cancelled.
@@ -168,5 +174,7 @@ def _warn_of_failed_points(answer: Answer) -> None:
         # Without the error's text, which may quote a prompt.
         cause = error.__cause__ or error
         logger.warning("Point %d of %d failed: %s.", index, len(answer.expansions), type(cause).__name__)
+    for role, failure in answer.role_errors.items():
+        logger.warning("The %s failed (%s): the answer goes without it.", role, type(failure).__name__)
     if answer.merge_error is not None:
         logger.warning("A merge failed (%s): the points stand as they are.", type(answer.merge_error).__name__)

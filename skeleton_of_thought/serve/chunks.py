@@ -16,6 +16,8 @@ from skeleton_of_thought.events import (
     AnswerFailed,
     Event,
     PointFound,
+    PointStarted,
+    SkeletonDone,
     SkeletonRestarted,
     event_dict,
 )
@@ -164,6 +166,7 @@ class CompletionChunks(Chunks):
     ) -> None:
         super().__init__(completion, include_usage=include_usage)
         self._show_skeleton, self._events = show_skeleton, events
+        self._waves: dict[int, int] = {}
 
     def read(self, event: Event, at: float) -> bytes:
         """The chunks that an event makes; none for most of them.
@@ -178,7 +181,7 @@ class CompletionChunks(Chunks):
         if isinstance(event, AnswerDelta):
             delta["content"] = event.text
         elif self._show_skeleton and isinstance(event, PointFound):
-            delta["reasoning_content"] = f"{event.point}\n"
+            delta["reasoning_content"] = f"{event.point.line}\n"
         elif self._show_skeleton and isinstance(event, SkeletonRestarted):
             # What was sent cannot be taken back: the new skeleton follows after a blank line.
             delta["reasoning_content"] = "\n"
@@ -196,11 +199,21 @@ class CompletionChunks(Chunks):
         return last + self.end(_usage(event.answer))
 
     def _told(self, event: Event, at: float) -> dict[str, Any] | None:
-        return _told(event, at) if self._events else None
+        if not self._events:
+            return None
+        told = _told(event, at)
+        if isinstance(event, PointFound | PointStarted) and (parents := event.point.depends_on):
+            # A point comes after those that it builds on.
+            wave = 1 + max(self._waves.get(parent, 1) for parent in parents)
+            self._waves[event.point.index] = told["point"]["wave"] = wave
+        return told
 
 
 def _told(event: Event, at: float) -> dict[str, Any]:
-    return {**event_dict(event), "at": round(at, 6)}
+    told = {**event_dict(event), "at": round(at, 6)}
+    if isinstance(event, SkeletonDone) and any(point.scope or point.depends_on for point in event.skeleton.points):
+        told["plan"] = Answer("", "", "skeleton", event.skeleton).to_dict()["plan"]
+    return told
 
 
 def _usage(answer: Answer) -> dict[str, Any] | None:

@@ -100,7 +100,10 @@ class ChatCompletions:
                 async with self._counted(request, route, response):
                     flow = model.flow(request, conversation, decision)
                     points = PointsAnswer(model, request, flow, self._limit, self._settings.timeout)
-                    await (self._stream if request.stream else self._whole)(request, points, response)
+                    try:
+                        await (self._stream if request.stream else self._whole)(request, points, response)
+                    finally:
+                        self._metrics.staged(request.model, points.answer)
                 return
         response.route(route, reason)
         async with self._counted(request, route, response):

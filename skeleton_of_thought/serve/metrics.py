@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from skeleton_of_thought.serve import log
-from skeleton_of_thought.types import Usage
+from skeleton_of_thought.types import Answer, Usage
 
 if TYPE_CHECKING:
     from skeleton_of_thought.serve.limits import CallLimit
@@ -48,6 +48,20 @@ class Metrics:
         self._output: Counter[Labels] = Counter()
         self._first: dict[Labels, _Histogram] = {}
         self._seconds: dict[Labels, _Histogram] = {}
+        self._stage_tokens: Counter[Labels] = Counter()
+        self._stage_seconds: dict[Labels, _Histogram] = {}
+
+    def staged(self, model: str, answer: Answer) -> None:
+        """Counts the stages of an answer by points: the skeleton, the points, the opening, the closing, the merge.
+
+        Args:
+            model: The name under which the model is served.
+            answer: The answer, complete or not.
+        """
+        for stage, span in answer.timings.stages.items():
+            self._stage_seconds.setdefault((model, stage), _Histogram()).add(span.seconds)
+        for stage, usage in answer.usage_by_stage.items():
+            self._stage_tokens[model, stage] += usage.output_tokens
 
     def answered(  # noqa: PLR0917 - each is of the answer
         self, model: str, route: str, usage: Usage | None, first: float | None, seconds: float, status: int
@@ -97,6 +111,10 @@ class Metrics:
             *_histogram("sot_first_text_seconds", "Seconds until the first text.", names, self._first),
             *_histogram("sot_answer_seconds", "Seconds until the end of the answer.", names, self._seconds),
         ]
+        if self._stage_seconds:
+            by = ("model", "stage")
+            lines += _counter("sot_stage_output_tokens", "Tokens that a stage wrote.", by, self._stage_tokens)
+            lines += _histogram("sot_stage_seconds", "Seconds of a stage.", by, self._stage_seconds)
         if limit is not None:
             lines += _gauge("sot_open_calls", "Calls that are open upstream.", limit.open_calls)
             lines += _gauge("sot_max_open_calls", "The most calls that may be open upstream.", limit.max_open)

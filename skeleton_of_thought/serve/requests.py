@@ -42,7 +42,18 @@ _SIDE_TASK = re.compile(
 """The beginning of a side task of a client that sends no header. The router knows most others by their wording."""
 
 _FLAGS = ("show_skeleton", "events")
-_SETTINGS = ("max_points", "join", "merge", "eager")
+_SETTINGS = (
+    *("max_points", "join", "merge", "eager"),
+    *("planning", "max_depth", "opening", "closing", "rewrite_overlap"),
+)
+_SWITCHES: Mapping[str, str | None] = {
+    "merge": None,
+    "eager": "auto",
+    "opening": "restart",
+    "closing": None,
+    "rewrite_overlap": None,
+}
+"""Settings that are true or false, with the word that is another choice."""
 _ROUTERS: Mapping[bool, RouterName] = {True: "always", False: "never"}
 _OWN = frozenset({"model", "messages", "stream", "stream_options"})
 """Fields that a call of an answer does not take over."""
@@ -117,7 +128,8 @@ class SotOptions:
 
     Attributes:
         router: Which questions get a skeleton; None for the model's own setting.
-        settings: Fields of `Settings` that replace the model's own: `max_points`, `join`, `merge`, `eager`.
+        settings: Fields of `Settings` that replace the model's own: `max_points`, `join`, `merge`, `eager`, `planning`,
+            `max_depth`, `opening`, `closing`, `rewrite_overlap`.
         show_skeleton: Whether the skeleton comes as `reasoning_content`.
         events: Whether chunks of a stream tell what happens, each under `sot`.
     """
@@ -226,9 +238,10 @@ def _without_surrogates(value: Any) -> Any:
     return value
 
 
-def _check_flag(param: str, value: object) -> None:
-    if not isinstance(value, bool | None):
-        refuse(param, f"has to be true or false, not {json.dumps(value)[:60]}")
+def _check_flag(param: str, value: object, word: str | None = None) -> None:
+    if not isinstance(value, bool | None) and (word is None or value != word):
+        choices = "true or false" if word is None else f'true, false or "{word}"'
+        refuse(param, f"has to be {choices}, not {json.dumps(value)[:60]}")
 
 
 def _read_options(given: Any) -> SotOptions:
@@ -241,8 +254,8 @@ def _read_options(given: Any) -> SotOptions:
         if name not in known:
             refuse(f"sot.{name}"[:100], f"is not known; the fields of `sot` are {', '.join(known)}")
     given = {name: value for name, value in given.items() if value is not None}
-    for name in (*_FLAGS, "merge", "eager"):
-        _check_flag(f"sot.{name}", given.get(name))
+    for name in (*_FLAGS, *_SWITCHES):
+        _check_flag(f"sot.{name}", given.get(name), _SWITCHES.get(name))
     router = given.get("router")
     if isinstance(router, bool):
         router = _ROUTERS[router]
@@ -312,14 +325,16 @@ def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
-def conversation_of(request: ChatRequest, *, max_concurrency: int | None = None) -> Conversation:
+def conversation_of(request: ChatRequest, *, max_concurrency: int | None = None, graph: bool = False) -> Conversation:
     """The conversation of a request that suits.
 
     Args:
         request: The request.
         max_concurrency: The most calls that may be open at a time, for routers.
+        graph: Whether points may build on each other, for routers.
     """
-    return Conversation(tuple(map(_message, request.body["messages"])), Request(max_concurrency=max_concurrency))
+    facts = Request(max_concurrency=max_concurrency, graph=graph)
+    return Conversation(tuple(map(_message, request.body["messages"])), facts)
 
 
 def question_of(request: ChatRequest) -> str:

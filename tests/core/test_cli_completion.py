@@ -32,7 +32,7 @@ def script():
     ("words", "offered"),
     [
         (["ch"], {"chat"}),
-        (["ask", "--max-"], {"--max-points", "--max-tokens", "--max-concurrency"}),
+        (["ask", "--max-"], {"--max-points", "--max-tokens", "--max-concurrency", "--max-depth"}),
         (["ask", "--join", ""], {"numbered", "headings", "paragraphs"}),
         (["ask", "--prefill", ""], {"auto", "yes", "no"}),
         (["chat", "--no-ro"], {"--no-router"}),
