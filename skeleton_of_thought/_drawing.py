@@ -43,6 +43,7 @@ class Bar:
         number: A point's number.
         released: When the reader got its first text; None if that is unknown.
         attempts: The number of calls made for it.
+        after: The numbers of the points that it waited for.
     """
 
     label: str
@@ -50,6 +51,12 @@ class Bar:
     number: int | None = None
     released: float | None = None
     attempts: int = 1
+    after: tuple[int, ...] = ()
+
+    @property
+    def waited(self) -> str:
+        """Which points it waited for, in words; empty for none."""
+        return f"after {', '.join(map(str, self.after))}" if self.after else ""
 
     @property
     def kind(self) -> PartKind | None:
@@ -142,6 +149,8 @@ _LABEL = 31
 """Columns of a label, at about 6.5 units a letter."""
 _CROWD = 30
 """With at least this many bars, they stand closer together."""
+_LETTER = 6.0
+"""About the width of a digit or a letter of the small texts."""
 
 # Colours in pairs, for light and dark mode, also for the background: a viewer that shows the picture as an image
 # (GitHub, JupyterLab) applies the system's mode and not the page's, and one that drops styles shows the light colours.
@@ -198,7 +207,8 @@ def _row(bar: Bar, top: float, pitch: float, scale: float) -> Iterator[str]:
     label = _text(0, pitch / 2 + size / 3, bar.shortened(_LABEL, isolated=True), size=size)
     tries = f" ({bar.attempts} attempts)" if bar.attempts > 1 else ""
     full = _cut(_clean(bar.label), 200)
-    yield f"<g><title>{escape(full)}: {bar.took}{tries}</title>"
+    waited = f", {bar.waited}" if bar.after else ""
+    yield f"<g><title>{escape(full)}: {bar.took}{tries}{waited}</title>"
     # An element of its own, which clips wide letters before they reach the bars.
     yield f'<svg x="14" y="{top:g}" width="{_LEFT - 22}" height="{pitch:g}" overflow="hidden">{label}</svg>'
     for part in bar.parts:
@@ -206,7 +216,18 @@ def _row(bar: Bar, top: float, pitch: float, scale: float) -> Iterator[str]:
         yield _box(_LEFT + part.start * scale, middle - height / 2, width, height, part.kind)
     if bar.released is not None:
         yield from _release(bar, middle, scale)
+    if bar.after:
+        yield _waited(bar, middle, scale)
     yield _text(_WIDTH - 14, middle + 4, bar.took, colour="faint", size=11, anchor="end") + "</g>"
+
+
+def _waited(bar: Bar, middle: float, scale: float) -> str:
+    """Which points a bar waited for: before it, where nothing else can be drawn, or after it if there is no room."""
+    width, begin = _LETTER * len(bar.waited) + 8, _LEFT + (bar.parts[0].start * scale if bar.parts else 0)
+    if begin - _LEFT >= width:
+        return _text(begin - 6, middle + 4, bar.waited, colour="faint", size=10, anchor="end")
+    after = _LEFT + bar.end * scale + 8
+    return _text(min(after, _RIGHT - width), middle + 4, bar.waited, colour="faint", size=10)
 
 
 def _release(bar: Bar, middle: float, scale: float) -> Iterator[str]:
@@ -263,12 +284,13 @@ def draw_text(bars: Sequence[Bar], heading: str, seconds: float) -> str:
     if bars:
         seconds = seconds or 1.0
         scale = (_TEXT_BAR - 1) / seconds
-        lines += [_text_row(bar, scale) for bar in bars]
+        lines += [line for bar in bars for line in _text_rows(bar, scale)]
         lines += [_text_axis(_ticks(seconds, 6), scale), _text_legend(bars)]
     return "\n".join(line.rstrip() for line in lines if line)
 
 
-def _text_row(bar: Bar, scale: float) -> str:
+def _text_rows(bar: Bar, scale: float) -> Iterator[str]:
+    """The row of a bar. Which points it waited for stands before the bar, or else in a row of its own."""
     cells = [" "] * _TEXT_BAR
     for part in bar.parts:
         first, last = (round(at * scale) for at in (part.start, part.end))
@@ -276,8 +298,14 @@ def _text_row(bar: Bar, scale: float) -> str:
             cells[min(cell, _TEXT_BAR - 1)] = _MARKS[part.kind]
     if bar.released is not None:
         cells[min(round(bar.released * scale), _TEXT_BAR - 1)] = _MARKS["released"]
+    room = next((at for at, cell in enumerate(cells) if cell != " "), _TEXT_BAR)
+    fits = len(bar.waited) < room
+    if bar.after and fits:
+        cells[room - len(bar.waited) - 1 : room - 1] = bar.waited
     label = bar.shortened(_TEXT_LABEL)
-    return f"{label}{' ' * (_TEXT_LABEL - _columns(label))} {''.join(cells)} {bar.took:>9}"
+    yield f"{label}{' ' * (_TEXT_LABEL - _columns(label))} {''.join(cells)} {bar.took:>9}"
+    if bar.after and not fits:
+        yield f"   {bar.waited}"
 
 
 def _text_axis(ticks: list[tuple[float, str]], scale: float) -> str:

@@ -27,6 +27,8 @@ _STAGES = {
     "sources": "retrieval",
     "skeleton": "skeleton",
     "point": "points",
+    "opening": "opening",
+    "closing": "closing",
     "merge": "merge",
     "direct": "direct answer",
 }
@@ -43,8 +45,8 @@ class Timeline:
     A notebook shows the picture, `print` its text version. Colours follow the reader's dark or light mode.
 
     Attributes:
-        bars: The router, retrieval, the skeleton, each point in document order, the merge, the direct answer, if they
-            ran; then normal decoding.
+        bars: The router, retrieval, the skeleton, each point in document order, the opening, the closing, the merge,
+            the direct answer, if they ran; then normal decoding. The bar of a point says which points it waited for.
         total: Seconds until the end of the answer.
         first_text: Seconds until its first text; None if it had none.
     """
@@ -133,7 +135,14 @@ def _point_bar(point: PointTimes) -> Bar:
         parts += _parts(point.retrieved, "failed" if lost else "retrieval")
     if point.written is not None:
         parts += _parts(point.written, "failed" if point.failed else "writing")
-    return Bar(point.title, parts, number=point.index, released=point.released, attempts=point.attempts)
+    return Bar(
+        point.title,
+        parts,
+        number=point.index,
+        released=point.released,
+        attempts=point.attempts,
+        after=point.depends_on,
+    )
 
 
 def _parts(span: Span, kind: Literal["retrieval", "writing", "failed"]) -> tuple[Part, ...]:
@@ -227,6 +236,10 @@ def _point(field: str, data: object) -> PointTimes:
     index, title, attempts, failed = (known.get(name) for name in ("index", "title", "attempts", "failed"))
     if not isinstance(title, str):
         raise _unreadable(f"{field}.title", title, "a text")
+    # Older timings have neither.
+    parents, wave = known.get("depends_on") or (), known.get("wave")
+    if isinstance(parents, str | Mapping) or not isinstance(parents, Iterable):
+        raise _unreadable(f"{field}.depends_on", parents, "a list")
     return PointTimes(
         index=_whole(f"{field}.index", index),
         title=title,
@@ -235,6 +248,8 @@ def _point(field: str, data: object) -> PointTimes:
         released=_perhaps(f"{field}.released", known.get("released")),
         attempts=0 if attempts is None else _whole(f"{field}.attempts", attempts),
         failed=bool(failed),
+        depends_on=tuple(_whole(f"{field}.depends_on[{at}]", parent) for at, parent in enumerate(parents)),
+        wave=1 if wave is None else _whole(f"{field}.wave", wave),
     )
 
 
