@@ -149,8 +149,10 @@ _LABEL = 31
 """Columns of a label, at about 6.5 units a letter."""
 _CROWD = 30
 """With at least this many bars, they stand closer together."""
-_LETTER = 6.0
+_LETTER = 5.2
 """About the width of a digit or a letter of the small texts."""
+_LEAST = len("after 1")
+"""The letters that say at least one point."""
 
 # Colours in pairs, for light and dark mode, also for the background: a viewer that shows the picture as an image
 # (GitHub, JupyterLab) applies the system's mode and not the page's, and one that drops styles shows the light colours.
@@ -217,17 +219,18 @@ def _row(bar: Bar, top: float, pitch: float, scale: float) -> Iterator[str]:
     if bar.released is not None:
         yield from _release(bar, middle, scale)
     if bar.after:
-        yield _waited(bar, middle, scale)
+        yield from _waited(bar, middle, scale)
     yield _text(_WIDTH - 14, middle + 4, bar.took, colour="faint", size=11, anchor="end") + "</g>"
 
 
-def _waited(bar: Bar, middle: float, scale: float) -> str:
-    """Which points a bar waited for: before it, where nothing else can be drawn, or after it if there is no room."""
-    width, begin = _LETTER * len(bar.waited) + 8, _LEFT + (bar.parts[0].start * scale if bar.parts else 0)
-    if begin - _LEFT >= width:
-        return _text(begin - 6, middle + 4, bar.waited, colour="faint", size=10, anchor="end")
-    after = _LEFT + bar.end * scale + 8
-    return _text(min(after, _RIGHT - width), middle + 4, bar.waited, colour="faint", size=10)
+def _waited(bar: Bar, middle: float, scale: float) -> Iterator[str]:
+    """Which points a bar waited for: before it, where nothing else can be drawn, or after it if that is too narrow."""
+    start, end = (_LEFT + at * scale for at in (bar.parts[0].start if bar.parts else 0.0, bar.end))
+    words = _cut(bar.waited, int((start - _LEFT - 8) / _LETTER))
+    if len(words) >= _LEAST:
+        yield _text(start - 6, middle + 4, words, colour="faint", size=10, anchor="end")
+    elif len(words := _cut(bar.waited, int((_RIGHT - end - 8) / _LETTER))) >= _LEAST:
+        yield _text(end + 8, middle + 4, words, colour="faint", size=10)
 
 
 def _release(bar: Bar, middle: float, scale: float) -> Iterator[str]:
