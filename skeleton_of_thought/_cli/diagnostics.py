@@ -70,6 +70,12 @@ def shortcomings(answer: Answer, explain: Callable[[Exception], str], *, cuts: b
             yield from _cut_short(expansion.finish_reason, f"point {expansion.point.index}", cuts=cuts)
     for index, error in answer.errors.items():
         yield f"point {index} failed: {as_line(explain(error))}"
+    for expansion in answer.expansions:
+        if expansion.missing and expansion.error is None:
+            missing = ", ".join(map(str, expansion.missing))
+            yield f"point {expansion.point.index} was written without {missing}, which failed"
+    for role, failure in answer.role_errors.items():
+        yield f"the {role} failed, so the answer goes without it: {as_line(explain(failure))}"
     if answer.merge_error is not None:
         yield f"merge failed, so the points stand as they are: {as_line(explain(answer.merge_error))}"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Self
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -14,26 +13,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from skeleton_of_thought._cli.live_page import Cell, Page
 from skeleton_of_thought._cli.streams import CommandStream, unwrapped
 from skeleton_of_thought._cli.terminal_text import printable
 from skeleton_of_thought._cli.views import AnswerResult
-from skeleton_of_thought.errors import ReasoningShown
-from skeleton_of_thought.events import (
-    AnswerDelta,
-    AnswerRestarted,
-    Event,
-    MergeStarted,
-    PointDelta,
-    PointDone,
-    PointFound,
-    PointRestarted,
-    PointStarted,
-    Routed,
-    SkeletonDone,
-    SkeletonRestarted,
-)
+from skeleton_of_thought.events import Event
 from skeleton_of_thought.text.assembly import POINT_BREAK, Join, heading, separator
-from skeleton_of_thought.types import Answer, Expansion, Point
+from skeleton_of_thought.types import Answer, Expansion
 
 __all__ = ["LiveView"]
 
@@ -58,85 +44,6 @@ _STATES = {
     "done": ("✓", "+", "green"),
     "failed": ("✗", "x", "red"),
 }
-
-
-@dataclass
-class _Cell:
-    """A point on the screen."""
-
-    point: Point
-    pieces: list[str] = field(default_factory=list)
-    state: str = "waiting"
-    opened: bool = False
-
-    @property
-    def text(self) -> str:
-        return "".join(self.pieces)
-
-
-class _Page:
-    """The answer so far."""
-
-    def __init__(self) -> None:
-        self.cells: dict[int, _Cell] = {}
-        self.complete = False
-        self.reason: str | None = None
-        self.direct: list[str] = []
-        self.merge: list[str] | None = None
-
-    def show(self, event: Event) -> None:
-        match event:
-            case Routed(decision) if not decision.use_skeleton:
-                self.reason = " ".join(printable(decision.reason).split())
-            case PointFound(point):
-                self.cells.setdefault(point.index, _Cell(point))
-            case SkeletonDone(skeleton):
-                self.complete = True
-                for point in skeleton.points:
-                    self.cells.setdefault(point.index, _Cell(point))
-            case PointStarted(point):
-                self.cells.setdefault(point.index, _Cell(point)).opened = True
-            case PointDelta(point, text):
-                cell = self.cells[point.index]
-                cell.state = "writing"
-                cell.pieces.append(text)
-            case PointRestarted(point):
-                cell = self.cells[point.index]
-                cell.pieces, cell.state = [], "waiting"
-            case PointDone(expansion):
-                self.cells[expansion.point.index].state = "failed" if expansion.error else "done"
-            case MergeStarted():
-                self.merge = []
-            case SkeletonRestarted():
-                self.cells = {}
-            case AnswerRestarted(error):
-                # After a failed merge the points follow; a merge whose reasoning was shown goes on.
-                self.merge = [] if self.merge is not None and isinstance(error, ReasoningShown) else None
-            case AnswerDelta(text) if self.merge is not None:
-                self.merge.append(text)
-            case AnswerDelta(text) if not self.cells:
-                self.direct.append(text)
-
-    @property
-    def status(self) -> str:
-        cells = list(self.cells.values())
-        if self.direct or self.reason is not None:
-            return "answering directly" + (f": {self.reason}" if self.reason else "")
-        if not any(cell.opened for cell in cells):
-            return "writing the skeleton"
-        if self.merge is not None:
-            return "merging the points into one text"
-        done = sum(cell.state in ("done", "failed") for cell in cells)
-        more = "" if self.complete else ", the skeleton is still being written"
-        return f"points done: {done} of {len(cells)}{more}"
-
-    def body(self, width: int, height: int, console: Console) -> RenderableType:
-        cells = list(self.cells.values())
-        if text := "".join(self.merge or self.direct):
-            return _tail(text, min(width, _WIDEST), height, console)
-        if any(cell.opened for cell in cells):
-            return _grid(cells, width, height, console)
-        return Text("\n").join(_line(cell, width, console, text=False) for cell in cells[-height:])
 
 
 class LiveView:
@@ -165,7 +72,7 @@ class LiveView:
         self._console = console or Console(file=unwrapped(sys.stdout), highlight=False)
         self._question = " ".join(printable(question).split())
         self._join = join
-        self._page = _Page()
+        self._page = Page()
         self._note: str | None = None
         self._baseline: list[str] = []
         self._clock = clock
@@ -209,7 +116,7 @@ class LiveView:
 
     def note(self, what: str | None) -> None:
         """Shows what happens from now on, on an empty screen and with the clock at zero."""
-        self._page, self._baseline = _Page(), []
+        self._page, self._baseline = Page(), []
         self._note, self._start = what, self._clock()
 
     def show_baseline(self, text: str) -> None:
@@ -234,7 +141,7 @@ class LiveView:
         room = max(1, height - len(head))
         yield Group(
             *head,
-            _tail(baseline, min(width, _WIDEST), room, console) if baseline else page.body(width, room, console),
+            _tail(baseline, min(width, _WIDEST), room, console) if baseline else _body(page, width, room, console),
         )
 
     # --- the end ---
@@ -280,11 +187,21 @@ def _two_texts(ours: tuple[Text, Text], theirs: tuple[Text, Text], width: int) -
     return table
 
 
+def _body(page: Page, width: int, height: int, console: Console) -> RenderableType:
+    cells = page.cells
+    if text := "".join(page.merge or page.direct):
+        return _tail(text, min(width, _WIDEST), height, console)
+    if any(cell.opened for cell in cells):
+        return _grid(cells, width, height, console)
+    return Text("\n").join(_line(cell, width, console, text=False) for cell in cells[-height:])
+
+
 def _document(answer: Answer, join: Join) -> Text:
     """The answer's text, with bold headings."""
     if answer.route == "direct" or answer.merged:
         return Text(printable(answer.text))
-    sections = (_section(expansion, join) for expansion in answer.expansions)
+    opening, closing = (Text(printable(text)) for text in (answer.opening, answer.closing))
+    sections = (opening, *(_section(expansion, join) for expansion in answer.expansions), closing)
     return Text(POINT_BREAK).join(section for section in sections if section)
 
 
@@ -293,7 +210,7 @@ def _section(expansion: Expansion, join: Join) -> Text:
     return Text.assemble((printable(heading(expansion.point, join)), "bold"), printable(body))
 
 
-def _grid(cells: list[_Cell], width: int, height: int, console: Console) -> RenderableType:
+def _grid(cells: list[Cell], width: int, height: int, console: Console) -> RenderableType:
     """All points side by side, in boxes as tall as their texts if these fit; without boxes if no boxes fit."""
     columns = _columns(len(cells), width, height)
     if columns == 0:
@@ -319,10 +236,14 @@ def _columns(count: int, width: int, height: int) -> int:
     return max(readable, default=min(fits, default=0))
 
 
-def _stack(cells: list[_Cell], width: int, height: int, console: Console) -> list[Panel]:
+def _stack(cells: list[Cell], width: int, height: int, console: Console) -> list[Panel]:
     """Boxes below each other, at most `height` lines in all. Of texts that are too long, only the ends are shown."""
+    left = height - 2 * len(cells)
     texts = [_wrap(_shown(cell), width - 4, height, console) for cell in cells]
-    room = _share([len(text) for text in texts], height - 2 * len(cells))
+    scopes = [_wrap(_scope(cell), width - 4, height, console) if cell.scope else [] for cell in cells]
+    if sum(map(len, (*texts, *scopes))) <= left:
+        texts = [scope + text for scope, text in zip(scopes, texts, strict=True)]
+    room = _share([len(text) for text in texts], left)
     return [
         _box(cell, text[len(text) - lines :], width, console)
         for cell, text, lines in zip(cells, texts, room, strict=True)
@@ -339,28 +260,32 @@ def _share(wanted: Sequence[int], room: int) -> list[int]:
     return given
 
 
-def _shown(cell: _Cell) -> Text:
+def _shown(cell: Cell) -> Text:
     if text := cell.text.strip():
         return Text(text)
-    return Text(cell.state, style="dim")
+    return Text(cell.note, style="dim")
 
 
-def _box(cell: _Cell, lines: Sequence[Text], width: int, console: Console) -> Panel:
+def _scope(cell: Cell) -> Text:
+    return Text(cell.scope, style="dim italic")
+
+
+def _box(cell: Cell, lines: Sequence[Text], width: int, console: Console) -> Panel:
     mark, ascii_mark, style = _STATES[cell.state]
     sign = ascii_mark if console.options.ascii_only else mark
-    label = Text(printable(f"{sign} {heading(cell.point)}"), no_wrap=True, overflow="ellipsis")
+    label = Text(printable(f"{sign} {cell.label}"), no_wrap=True, overflow="ellipsis")
     label.truncate(max(1, width - 6), overflow="ellipsis")
     # The lines are already wrapped at the inner width of the box.
     body = Text("\n", no_wrap=True, overflow="crop").join(lines)
     return Panel(body, title=label, title_align="left", border_style=style, height=max(1, len(lines)) + 2, width=width)
 
 
-def _list(cells: list[_Cell], width: int, height: int, console: Console) -> Text:
+def _list(cells: list[Cell], width: int, height: int, console: Console) -> Text:
     """Points without boxes, a line or more for each. If there are too many, finished ones are left out first."""
     shown = cells
     if len(cells) > height:
-        order = sorted(cells, key=lambda cell: (cell.state in ("done", "failed"), cell.point.index))
-        shown = sorted(order[: max(1, height - 1)], key=lambda cell: cell.point.index)
+        order = sorted(cells, key=lambda cell: (cell.ended, cell.place))
+        shown = sorted(order[: max(1, height - 1)], key=lambda cell: cell.place)
     each = max(1, height // len(cells))
     lines = [_entry(cell, width, each, console) for cell in shown]
     if len(shown) < len(cells) and height > 1:
@@ -370,23 +295,29 @@ def _list(cells: list[_Cell], width: int, height: int, console: Console) -> Text
     return Text("\n").join(lines)
 
 
-def _entry(cell: _Cell, width: int, height: int, console: Console) -> Text:
+def _entry(cell: Cell, width: int, height: int, console: Console) -> Text:
     """A point without a box: its heading, and the end of its text below it."""
     if height == 1:
         return _line(cell, width, console)
     head = _line(cell, width, console, text=False)
-    return Text("\n").join([head, _tail(cell.text, width, height - 1, console)]) if cell.pieces else head
+    if cell.pieces:
+        return Text("\n").join([head, _tail(cell.text, width, height - 1, console)])
+    return Text("\n").join([head, Text(f"  {cell.note}", style="dim")]) if cell.waits else head
 
 
-def _line(cell: _Cell, width: int, console: Console, *, text: bool = True) -> Text:
+def _line(cell: Cell, width: int, console: Console, *, text: bool = True) -> Text:
     mark, ascii_mark, style = _STATES[cell.state]
     sign = f"{ascii_mark if console.options.ascii_only else mark} "
-    line = Text.assemble((sign, style), (printable(heading(cell.point)), "bold"))
+    line = Text.assemble((sign, style), (printable(cell.label), "bold"))
     if text:
         line.truncate(max(1, width // 2), overflow="ellipsis")
         room = width - line.cell_len - 2
         if room > 4 and cell.pieces:
             line.append("  ").append_text(_tail(cell.text.replace("\n", " "), room, 1, console))
+        elif cell.waits:
+            line.append(f"  {cell.note}", style="dim")
+    elif cell.plan:
+        line.append(printable(cell.plan), style="dim")
     line.truncate(width, overflow="ellipsis")
     return line
 

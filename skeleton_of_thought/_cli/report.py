@@ -20,7 +20,14 @@ __all__ = [
     "statistics",
 ]
 
-_STAGE_NAMES: Mapping[Stage, str] = {"skeleton": "skeleton", "point": "points", "merge": "merge", "direct": "answer"}
+_STAGE_NAMES: Mapping[Stage, str] = {
+    "skeleton": "skeleton",
+    "point": "points",
+    "opening": "opening",
+    "closing": "closing",
+    "merge": "merge",
+    "direct": "answer",
+}
 """Display names of the stages in which a model writes."""
 
 
@@ -130,11 +137,10 @@ def _direct_reason(answer: Answer) -> list[str]:
 
 def _times(answer: Answer) -> str:
     timings = answer.timings
-    parts = []
-    if (skeleton := timings.stages.get("skeleton")) is not None:
-        parts.append(f"skeleton {skeleton.seconds:.2f} s")
-    if (merge := timings.stages.get("merge")) is not None:
-        parts.append(f"merge {merge.seconds:.2f} s")
+    stages = ("skeleton", "opening", "closing", "merge")
+    parts = [f"{stage} {timings.stages[stage].seconds:.2f} s" for stage in stages if stage in timings.stages]
+    if (waves := max(answer.skeleton.waves.values(), default=1)) > 1:
+        parts.append(f"points in {waves} waves")
     if timings.first_text is not None:
         parts.append(f"first text {timings.first_text:.2f} s")
     parts.append(f"total {timings.total:.2f} s")
@@ -157,17 +163,31 @@ def _decoding(answer: Answer) -> str | None:
 
 def _steps(answer: Answer) -> str | None:
     """How many tokens were decoded one after another, with a skeleton and without."""
-    skeleton = answer.usage_by_stage.get("skeleton", Usage()).output_tokens
-    points = [e.usage.output_tokens for e in answer.expansions]
-    if answer.route == "direct" or not skeleton or not any(points):
+    tokens = {stage: answer.usage_by_stage.get(stage, Usage()).output_tokens for stage in _STAGE_NAMES}
+    skeleton, merge = tokens["skeleton"], tokens["merge"]
+    points = {e.point.index: e.usage.output_tokens for e in answer.expansions}
+    if answer.route == "direct" or not skeleton or not any(points.values()):
         return None
-    merge = answer.usage_by_stage.get("merge", Usage()).output_tokens
-    ours = f"skeleton {skeleton:,} + longest point {max(points):,}" + (f" + merge {merge:,}" if merge else "")
-    theirs = merge if answer.merged and merge else skeleton + sum(points)
+    longest, waits = _longest(answer, points), any(point.depends_on for point in answer.skeleton.points)
+    # The opening and the closing are written at the same time.
+    roles = max(tokens["opening"], tokens["closing"])
+    parts = [f"skeleton {skeleton:,}", f"longest {'way through the points' if waits else 'point'} {longest:,}"]
+    parts += [f"opening and closing {roles:,}"] * bool(roles) + [f"merge {merge:,}"] * bool(merge)
+    written = skeleton + sum(points.values()) + tokens["opening"] + tokens["closing"]
+    theirs = merge if answer.merged and merge else written
     return (
-        f"normal decoding: about {theirs:,} steps one after another; here: {ours} = "
-        f"{skeleton + max(points) + merge:,} steps"
+        f"normal decoding: about {theirs:,} steps one after another; here: {' + '.join(parts)} = "
+        f"{skeleton + longest + roles + merge:,} steps"
     )
+
+
+def _longest(answer: Answer, tokens: Mapping[int, int]) -> int:
+    """The most tokens that points which build on each other have together."""
+    ways: dict[int, int] = {}
+    for point in answer.skeleton.points:
+        before = max((ways.get(parent, 0) for parent in point.depends_on), default=0)
+        ways[point.index] = before + tokens.get(point.index, 0)
+    return max(ways.values(), default=0)
 
 
 def length(answer: Answer) -> int:

@@ -16,6 +16,7 @@ from skeleton_of_thought.events import (
     AnswerRestarted,
     Event,
     PointFound,
+    RoleStarted,
     Routed,
     SkeletonDone,
     SkeletonRestarted,
@@ -66,6 +67,8 @@ class Typewriter:
                 self._note("listing the points")
             case SkeletonDone(skeleton):
                 self._note(f"writing {count_points(len(skeleton.points))}")
+            case RoleStarted("opening"):
+                self._note("writing the opening")
             case AnswerDelta(text):
                 self._write(text)
             case AnswerRestarted():
