@@ -50,7 +50,7 @@ LAYERS = [
     {"ledger", "rate_limits"},
     {"budget"},
     {"board"},
-    {"draft", "merging", "restarts", "sources"},
+    {"draft", "merging", "restarts", "roles", "sources", "waves", "rewriting", "failing"},
     {"flow"},
     {"together"},
     {"tasks"},
