@@ -40,7 +40,7 @@ LAYERS = [
         "text.words",
         "text.loops",
     },
-    {"examples", "templates", "default_prompts", "prompt_files", "prompts"},
+    {"examples", "templates", "default_prompts", "default_plans", "prompt_files", "plan_prompts", "prompts"},
     {"text", "text.assembly", "text.echoes"},
     {"routers", "routers.base", "routers.instructions", "routers.measures", "routers.question"},
     {"routers.embedded"},
