@@ -50,6 +50,7 @@ LAYERS = [
     {"ledger", "rate_limits"},
     {"budget"},
     {"board"},
+    {"plan_memory"},
     {"draft", "merging", "restarts", "roles", "sources", "waves", "rewriting", "failing"},
     {"flow"},
     {"together"},
