@@ -16,10 +16,11 @@ from skeleton_of_thought.drive import GRACE, Open, run
 from skeleton_of_thought.events import Event
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.settings import EAGER_PAYS, Settings
 from skeleton_of_thought.types import Conversation, Message, Prompt, Reply, Request, Stage
 
 if TYPE_CHECKING:
+    from skeleton_of_thought.plan_memory import PlanMemory
     from skeleton_of_thought.routers.base import AnyRouter
 
 __all__ = [
@@ -77,6 +78,7 @@ class ModelBackend:
             costs as much as the first time.
         notice: Returns why the model's rows are not decoded in one batch; empty if they are, or if that is unknown.
         loading: Seconds that loading the model took.
+        eager_pays: What `Settings.eager="auto"` means for it.
     """
 
     name: str
@@ -92,6 +94,7 @@ class ModelBackend:
     checkpoint: Callable[[], Callable[[], None]] = lambda: _do_nothing
     notice: Callable[[], str] = str
     loading: float = 0.0
+    eager_pays: bool = EAGER_PAYS["remote"]
 
     def flow(
         self,
@@ -102,6 +105,7 @@ class ModelBackend:
         router: AnyRouter | None = None,
         max_concurrency: int | None = None,
         live: bool = True,
+        plans: PlanMemory | None = None,
     ) -> AnswerFlow:
         """Makes a flow that suits this backend.
 
@@ -112,6 +116,7 @@ class ModelBackend:
             router: Decides whether the answer gets a skeleton; None for always.
             max_concurrency: The most calls at a time; None for as many as the backend serves.
             live: Whether the text is read while it is written.
+            plans: What the model's plans have been like, for `planning="auto"`.
         """
         room = min(filter(None, (max_concurrency, self.capacity)), default=None)
         return AnswerFlow(
@@ -121,6 +126,8 @@ class ModelBackend:
             router=router,
             prefill=self.prefill,
             live=live,
+            eager_pays=self.eager_pays,
+            plans=plans,
         )
 
     def run(self, flow: AnswerFlow) -> contextlib.closing[Generator[tuple[int, Event]]]:

@@ -216,6 +216,7 @@ class _Run:
         warn_if_slow(backend, self._args)
         limit = min(filter(None, (self._args.max_concurrency, backend.capacity)), default=CONCURRENCY)
         options, router, system = self._batch.options, self._batch.router(), system_of(self._args)
+        plans = options.plans()
 
         def new_flow(job: Job) -> AnswerFlow:
             return backend.flow(
@@ -225,6 +226,7 @@ class _Run:
                 router=router,
                 max_concurrency=limit,
                 live=False,
+                plans=plans,
             )
 
         def open_call(call: Call, index: int) -> Iterable[str | Reply]:

@@ -30,6 +30,7 @@ from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Conversation
 
 if TYPE_CHECKING:
+    from skeleton_of_thought.plan_memory import PlanMemory
     from skeleton_of_thought.routers.base import AnyRouter
 
 __all__ = [
@@ -389,7 +390,14 @@ class AnswerOptions:
             router=router_of(args),
             max_concurrency=args.max_concurrency,
             live=live,
+            plans=self.plans() if self.settings.planning == "auto" else None,
         )
+
+    def plans(self) -> PlanMemory:
+        """What the plans of the model have been like; one for all its answers."""
+        from skeleton_of_thought.plan_memory import PlanMemory
+
+        return PlanMemory()
 
 
 def warn_if_slow(backend: ModelBackend, args: Namespace) -> None:

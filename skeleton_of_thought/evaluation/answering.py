@@ -17,6 +17,7 @@ from skeleton_of_thought.evaluation.rows import PointRow, Row
 from skeleton_of_thought.evaluation.runner import Job
 from skeleton_of_thought.events import AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.plan_memory import PlanMemory
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.text.assembly import render
@@ -247,6 +248,7 @@ class AnswerOnce:
         self._live, self._reset_cache, self._plain, self._meter = live, reset_cache, plain, meter
         self._reset: Callable[[], None] | None = None
         self._routers: dict[str, AnyRouter | None] = {}
+        self._plans = PlanMemory()
         self._lock = threading.Lock()
         self._open: set[_Stream] = set()
         self._cancelled = False
@@ -307,6 +309,7 @@ class AnswerOnce:
             router=self._routers[job.way.name],
             max_concurrency=self._max_concurrency,
             live=self._live,
+            plans=self._plans,
         )
 
     def _made(self, flow: AnswerFlow, log: CallLog) -> tuple[Answer | None, Exception | None]:

@@ -16,12 +16,14 @@ from skeleton_of_thought.drive import arun
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.plan_memory import PlanMemory
 from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import decide_at_once
 from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.serve.errors import ServeError, explained, timed_out
 from skeleton_of_thought.serve.requests import ChatRequest, conversation_of, is_side_task, sampling_of
 from skeleton_of_thought.serve.settings import ModelSettings
+from skeleton_of_thought.settings import EAGER_PAYS
 from skeleton_of_thought.types import Answer, Call, Conversation, Reply, RouteDecision, Usage
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class ServedModel:
-    """A model that is served: its settings, its upstream, and the router that learns from all its answers.
+    """A model that is served: its settings, its upstream, and what is learned from all its answers.
 
     Args:
         settings: The model's settings.
@@ -46,6 +48,7 @@ class ServedModel:
         self.settings = settings
         self.upstream = upstream
         self._room = min(settings.max_concurrency or room, room)
+        self._plans = PlanMemory()
         self._router = AutoRouter(guard=CostGuard(max_points=settings.settings.max_points))
 
     def conversation(self, request: ChatRequest) -> Conversation:
@@ -88,6 +91,8 @@ class ServedModel:
             prefill=self.upstream.prefill,
             # A point of an answer that nobody reads along may be written again even after part of its text.
             live=request.stream,
+            eager_pays=EAGER_PAYS["local" if self.upstream.local else "remote"],
+            plans=self._plans,
         )
 
 

@@ -2,7 +2,7 @@
 
 import { el, plural, seconds, setText } from "./dom.js";
 import { MarkdownView } from "./markdown_view.js";
-import { countPoints } from "./record.js";
+import { countPoints, waitsFor } from "./record.js";
 
 const STATES = {
   waiting: ["○", "waiting"],
@@ -33,6 +33,11 @@ export class Column {
     this.answer = new MarkdownView(root.querySelector(".answer"), 2);
     this.list = root.querySelector(".points");
     this.fold = root.querySelector("details");
+    this.roles = [];
+    for (const role of this.fold ? ["opening", "closing"] : []) {
+      const place = root.querySelector(`.${role}`);
+      this.roles.push({ role, place, view: new MarkdownView(place, 3) });
+    }
     this.points = new Map();
   }
 
@@ -40,6 +45,7 @@ export class Column {
     this.answer.reset();
     this.points.clear();
     this.list?.replaceChildren();
+    for (const { view } of this.roles) view.reset();
     if (this.fold) this.fold.open = true;
     this.merged = false;
   }
@@ -74,6 +80,10 @@ export class Column {
       this.points.clear();
       this.list.replaceChildren();
     }
+    for (const { role, place, view } of this.roles) {
+      place.hidden = !side[role];
+      all = view.show(side[role] ?? "", Boolean(side[role])) && all;
+    }
     for (const point of side.points) {
       let view = this.points.get(point.index);
       if (!view) {
@@ -81,7 +91,7 @@ export class Column {
         this.points.set(point.index, view);
         this.list.append(view.root);
       }
-      all = view.show(point) && all;
+      all = view.show(point, waitsFor(side, point)) && all;
     }
     return all;
   }
@@ -94,6 +104,7 @@ class PointView {
     this.verb = this.word.appendChild(el("span", { class: "verb" }));
     this.more = this.word.appendChild(el("span"));
     this.title = el("h3", { dir: "auto" });
+    this.scope = el("p", { class: "scope soft", dir: "auto", hidden: true });
     this.text = el("div", { class: "prose" });
     this.error = el("p", { class: "error", hidden: true });
     this.number = el("span", { class: "number", "aria-hidden": "true", text: String(point.index) });
@@ -102,21 +113,24 @@ class PointView {
       { class: "point" },
       this.number,
       el("div", { class: "head" }, this.title, el("p", { class: "status" }, this.mark, this.word)),
+      this.scope,
       this.text,
       this.error,
     );
     this.view = new MarkdownView(this.text, 3);
   }
 
-  show(point) {
+  show(point, waits) {
     const { state, attempts } = point;
     this.root.dataset.state = state;
     setText(this.title, point.title);
+    this.scope.hidden = !point.scope;
+    setText(this.scope, point.scope ?? "");
     const [mark, word] = STATES[state === "writing" && point.first === null ? "started" : state];
     const again = attempts > 1 && state !== "again" ? (state === "failed" ? ` after ${attempts} attempts` : ", written again") : "";
     const took = point.end !== null && point.start !== null && state === "done" ? seconds(point.end - point.start) : "";
     setText(this.mark, mark);
-    setText(this.verb, word + (took ? " in " : ""));
+    setText(this.verb, waits.length ? `waits for ${waits.join(", ")}` : word + (took ? " in " : ""));
     setText(this.more, took + again + (state === "done" && CUTS[point.finish] ? `, ${CUTS[point.finish]}` : ""));
     this.error.hidden = !(point.error && ["failed", "again"].includes(state));
     setText(this.error, point.error ?? "");
@@ -147,6 +161,8 @@ function normalState(side) {
 
 function skeletonState(side) {
   if (side.stages.merge) return "merging the points";
+  const roles = ["opening", "closing"].filter((role) => side.stages[role] && side.stages[role].end === null);
+  if (roles.length) return `writing the ${roles.join(" and the ")}`;
   if (side.route === "direct") return side.text ? "writing directly" : "waiting for the first text";
   if (side.stages.skeleton?.end) {
     const done = countPoints(side, "done", "failed");

@@ -3,6 +3,8 @@
 
 /** Seconds that a decision without a call may take. */
 const AT_ONCE = 0.1;
+/** Stages of one call each. */
+const CALLED = ["skeleton", "opening", "closing", "merge", "direct"];
 
 /** A new comparison of a question. `model` is one of `models()`. */
 export function newComparison({ question, model, order, options }) {
@@ -35,7 +37,9 @@ function newSide(kind) {
     reason: "",
     score: null,
     points: [],
-    stages: {}, // route, skeleton, merge, direct: {start, first, end, failed}; an end that is null is still to come
+    stages: {}, // route, skeleton, opening, closing, merge, direct: {start, first, end, failed}; an end that is null is still to come
+    opening: "",
+    closing: "",
     merged: false,
     mergeError: null,
   };
@@ -75,6 +79,12 @@ export function endSide(side, status, now, error = null) {
   if (side.kind === "normal" || side.route === "direct") side.calls ??= 1;
 }
 
+/** The points that a point still waits for. */
+export function waitsFor(side, point) {
+  const ended = (index) => side.points.some((one) => one.index === index && ["done", "failed"].includes(one.state));
+  return point.state === "waiting" ? (point.after ?? []).filter((index) => !ended(index)) : [];
+}
+
 /** How many points of an answer are in a state. */
 export function countPoints(side, ...states) {
   return side.points.filter((point) => states.includes(point.state)).length;
@@ -87,15 +97,15 @@ function takeRoute(side, route, reason) {
   side.reason = reason ?? "";
 }
 
-function newPoint({ index, title }) {
-  // waiting, writing, again (its call failed and is made again), done, failed, stopped
-  return { index, title, state: "waiting", text: "", attempts: 0, start: null, first: null, end: null, released: null, finish: null, error: null };
+function newPoint({ index, title, scope, depends_on }) {
+  // waiting, writing, again (its call failed and is made again, or it is written anew), done, failed, stopped
+  return { index, title, scope: scope ?? "", after: depends_on ?? [], state: "waiting", text: "", attempts: 0, start: null, first: null, end: null, released: null, finish: null, error: null };
 }
 
-function pointOf(side, { index, title }) {
-  let point = side.points.find((one) => one.index === index);
+function pointOf(side, plan) {
+  let point = side.points.find((one) => one.index === plan.index);
   if (!point) {
-    point = newPoint({ index, title });
+    point = newPoint(plan);
     side.points.push(point);
     side.points.sort((one, other) => one.index - other.index);
   }
@@ -123,9 +133,10 @@ const EVENTS = {
     side.stages.skeleton.first ??= at;
     pointOf(side, point);
   },
-  SkeletonDone(side, event, at) {
+  SkeletonDone(side, { plan }, at) {
     side.stages.skeleton ??= { start: 0, first: null, end: null };
     side.stages.skeleton.end = at;
+    for (const point of plan ?? []) pointOf(side, point);
   },
   SkeletonRestarted(side) {
     side.points = [];
@@ -148,6 +159,13 @@ const EVENTS = {
     const one = pointOf(side, expansion);
     takeExpansion(one, expansion);
     one.end = at;
+  },
+  RoleStarted(side, { role }, at) {
+    side.stages[role] = { start: at, first: null, end: null };
+  },
+  RoleDone(side, { role, text, error }, at) {
+    side.stages[role] = { ...side.stages[role], end: at, failed: Boolean(error) };
+    side[role] = error ? "" : text;
   },
   MergeStarted(side, event, at) {
     side.stages.merge = { start: at, first: null, end: null };
@@ -196,9 +214,12 @@ function takeAnswer(side, answer, at) {
   const shift = Math.max(0, at - timings.total);
   side.stages = {};
   for (const [stage, span] of Object.entries(timings.stages)) {
-    if (stage !== "point") side.stages[stage] = shifted(span, shift);
+    if (stage !== "point") side.stages[stage] = { ...shifted(span, shift), failed: Boolean(answer.role_errors?.[stage]) };
   }
-  answer.skeleton.forEach((title, place) => pointOf(side, { index: place + 1, title }));
+  side.opening = answer.opening ?? "";
+  side.closing = answer.closing ?? "";
+  // A server of an older version has no plan.
+  for (const point of answer.plan ?? answer.skeleton.map((title, place) => ({ index: place + 1, title }))) pointOf(side, point);
   side.points = side.points.filter((point) => point.index <= answer.skeleton.length);
   for (const expansion of answer.expansions) takeExpansion(pointOf(side, expansion), expansion);
   for (const times of timings.points) {
@@ -206,7 +227,7 @@ function takeAnswer(side, answer, at) {
     if (times.written) Object.assign(point, shifted(times.written, shift));
     point.released = times.released === null ? null : times.released + shift;
   }
-  side.calls = Object.keys(side.stages).filter((stage) => ["skeleton", "merge", "direct"].includes(stage)).length;
+  side.calls = Object.keys(side.stages).filter((stage) => CALLED.includes(stage)).length;
   side.calls += answer.expansions.reduce((sum, { attempts }) => sum + attempts, 0) + (answer.decision?.usage ? 1 : 0);
 }
 

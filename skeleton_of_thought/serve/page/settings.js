@@ -3,8 +3,12 @@
 import { asSentence, el, setText } from "./dom.js";
 
 const NAME = "sot.settings";
-const OPTIONS = ["router", "max_points", "join", "merge", "eager"];
-const MOST_POINTS = 50;
+/** Those that are true or false; some have a word as another choice. */
+const SWITCHES = ["merge", "eager", "opening", "closing", "rewrite_overlap"];
+const OPTIONS = ["router", "max_points", "join", "planning", "max_depth", ...SWITCHES];
+const MOST = 50;
+
+const SWITCHED = { yes: true, no: false };
 
 const NOTES = {
   local:
@@ -49,14 +53,13 @@ export class Settings {
 
   /** The field `sot` of a request: what differs from the server's settings. */
   get options() {
-    const { router, max_points, join, merge, eager } = this.form.elements;
     const options = {};
-    if (router.value) options.router = router.value;
-    const points = Number.parseInt(max_points.value, 10);
-    if (points >= 1) options.max_points = Math.min(points, MOST_POINTS);
-    if (join.value) options.join = join.value;
-    if (merge.value) options.merge = merge.value === "yes";
-    if (eager.value) options.eager = eager.value === "yes";
+    for (const name of OPTIONS) {
+      const { value, type } = this.form.elements[name];
+      const number = Number.parseInt(value, 10);
+      if (type === "number" && number >= 1) options[name] = Math.min(number, MOST);
+      else if (type !== "number" && value) options[name] = SWITCHES.includes(name) ? SWITCHED[value] ?? value : value;
+    }
     return options;
   }
 

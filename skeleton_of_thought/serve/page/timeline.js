@@ -2,7 +2,14 @@
 
 import { el, seconds, svg } from "./dom.js";
 
-const STAGES = { route: "Router", skeleton: "Skeleton", merge: "Merge", direct: "Direct answer" };
+const STAGES = {
+  route: "Router",
+  skeleton: "Skeleton",
+  opening: "Opening",
+  closing: "Closing",
+  merge: "Merge",
+  direct: "Direct answer",
+};
 const HEIGHT = 22;
 /** A call was not streamed if less than this share of its time came after its first text. */
 const AT_ONCE = 0.02;
@@ -40,8 +47,11 @@ export function barsOf({ normal, sot }, now) {
       released: point.released,
       failed: point.state === "failed",
       attempts: point.attempts,
+      after: point.after ?? [],
     });
   }
+  stage("opening");
+  stage("closing");
   stage("merge");
   stage("direct");
   return bars;
@@ -92,8 +102,10 @@ function row(bar, scale, ticks) {
   const track = svg("svg", { class: "track", width: "100%", height: HEIGHT, "aria-hidden": "true" });
   track.append(...ticks.map(({ at }) => svg("line", { class: "grid", x1: scale(at), x2: scale(at), y1: 0, y2: HEIGHT })));
   if (took !== null) track.append(...shapes(bar, scale));
+  if (bar.after?.length) track.append(waited(bar, scale));
   const text = took === null ? "waits" : seconds(took);
-  const from = took === null ? "" : `, from ${seconds(bar.start)} on${bar.failed ? ", failed" : ""}${again}`;
+  const parents = bar.after?.length ? `, after ${bar.after.join(", ")}` : "";
+  const from = (took === null ? "" : `, from ${seconds(bar.start)} on${bar.failed ? ", failed" : ""}${again}`) + parents;
   return el(
     "li",
     { "data-kind": bar.kind, title: `${bar.label}: ${text}${from}` },
@@ -101,6 +113,16 @@ function row(bar, scale, ticks) {
     track,
     el("span", { class: "took" }, text, el("span", { class: "off-screen", text: from })),
   );
+}
+
+/** Which points a point waited for: before its bar, where nothing else is drawn, or after it if that is too narrow. */
+function waited({ start, end, released, after }, scale) {
+  let place = { x: 0 };
+  if (start !== null) {
+    const narrow = Number.parseFloat(scale(start)) < 8 + 2 * after.length;
+    place = narrow ? { x: scale(Math.max(end, released ?? 0)), dx: 9 } : { x: scale(start), dx: -6, "text-anchor": "end" };
+  }
+  return svg("text", { ...place, y: HEIGHT / 2 + 4, class: "after" }, `after ${after.join(", ")}`);
 }
 
 /** A thin line until the first text, then a bar; a mark where the reader got the first of it. */
