@@ -7,6 +7,7 @@
 "markup"    the model writes HTML that would run if it became markup
 "cut"       a point reaches the limit of its length
 "endless"   nothing ends by itself
+"weigh"     the skeleton is a plan: what points cover, and which points the last one builds on
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from skeleton_of_thought.serve.upstream import Passed
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Call, Reply, Stage, Usage
 
-__all__ = ["POINTS", "ScriptedModel", "server"]
+__all__ = ["PLAN", "POINTS", "ScriptedModel", "server"]
 
 POINTS = {
     "Light and darkness": (
@@ -57,6 +58,15 @@ POINTS = {
         "Three months of poor sleep in spite of all this are a reason to ask for help. `Shift work disorder` is a "
         "diagnosis with treatments that work, see [an overview](https://example.org/sleep)."
     ),
+}
+
+PLAN = (
+    "1. Price: tickets, fees and what a day costs\n2. Comfort: seats, noise and sleep\n"
+    "3. Speed: from door to door\n4. Which one to choose (after 1, 3)"
+)
+ROLES = {
+    "opening": "Both take you there; they differ in **what** they cost you.",
+    "closing": "So take the train up to five hours, and the plane beyond.",
 }
 
 MARKUP = (
@@ -107,7 +117,11 @@ class ScriptedModel:
     def _words(self, call: Call, prompt: str) -> Iterator[str]:
         if "refused" in prompt:
             raise ConnectionError("the model is not there")
-        if call.stage == "skeleton":
+        if call.stage in ROLES:
+            yield from _split(ROLES[call.stage])
+        elif call.stage == "skeleton" and "weigh" in prompt:
+            yield from _split(PLAN)
+        elif call.stage == "skeleton":
             yield from _split("\n".join(f"{i}. {title}" for i, title in enumerate(self._titles(prompt), 1)))
         elif call.point is None:
             yield from _split(DIRECT if call.stage == "direct" else "One text. " + "\n\n".join(POINTS.values()))
