@@ -119,7 +119,7 @@ function row(bar, scale, ticks) {
 function waited({ start, end, released, after }, scale) {
   let place = { x: 0 };
   if (start !== null) {
-    const narrow = Number.parseFloat(scale(start)) < 8 + 2 * after.length;
+    const narrow = Number.parseFloat(scale(start)) < 12 + 2 * after.length;
     place = narrow ? { x: scale(Math.max(end, released ?? 0)), dx: 9 } : { x: scale(start), dx: -6, "text-anchor": "end" };
   }
   return svg("text", { ...place, y: HEIGHT / 2 + 4, class: "after" }, `after ${after.join(", ")}`);
