@@ -265,13 +265,11 @@ class LengthGuard:
         return not (initial or self._letters.lower() in _ABBREVIATIONS or _NUMBER.fullmatch(self._line))
 
     def _mark_fence(self, token: str) -> None:
-        if not self._opening:
-            if found := _FENCE.fullmatch(self._line + token):
-                self._opening = found[1]
-                self._resolve(ended=True)
-        elif _FENCE.fullmatch(self._line + token):
-            self._opening += token
-        elif token == "`" and self._opening[0] == "`":
+        found = _FENCE.fullmatch(self._line + token) if len(self._line) < _READ else None
+        if found:
+            self._opening = found[1]
+            self._resolve(ended=True)
+        elif token == "`" and self._opening[:1] == "`":
             # Code within the line, as in ```pip install x```. Backticks do not end a fence of tildes.
             self._opening = ""
 

@@ -333,23 +333,28 @@ _DENSE = re.compile(
     rf"字数[为是：:]|篇幅|文字数)?(?:[为为是：:约約於于]|大约|大概|\s)*(?<![\d一二三四五六七八九十百千万两])(?P<low>{_DENSE_NUMBER})\s*"
     rf"(?:个?字)?(?:[-–—~〜～到至から]+\s*(?P<high>{_DENSE_NUMBER}))?\s*(?:[个個]?(?:字|词|詞|单词|單詞)|文字|語|単語|ワード)"
     r"(?P<post>以内|以內|之内|之內|内|內|以下|左右|上下|程度|ほど|くらい|ぐらい|前後|まで|で(?!き)|(?:来|來)?(?:回答|说明|說明|介绍|介紹|"
-    r"解释|解釋|描述|概括)|的?(?:文章|作文|回答|短文|答案|介绍|介紹|说明|說明))?(?P<after>.{0,8})"
+    r"解释|解釋|描述|概括)|的?(?:文章|作文|回答|短文|答案|介绍|介紹|说明|說明))?(?=(?P<after>.{0,8}))"
 )
 _DENSE_NOT = re.compile(
     r"[每各这這该該]|以上|至少|不少于|(?<!不)(?<!不要)(?<!不得)(?<!不能)超过|下面|常用|ずつ|それぞれ|ごと|少なくとも"
 )
 
+_DENSE_TOTAL = re.compile(r"(?:[总總]?共(?:计|計)?|[总總]字[数數][为為是]?|合計|全体で|全部で)\s*约?$")
+
 
 def _dense_limits(sentence: str) -> Iterator[tuple[int, bool]]:
     for found in _DENSE.finditer(sentence):
         near = sentence[max(0, found.start() - 8) : found.end()]
-        if (words := _words(found)) is None or _DENSE_NOT.search(near):
+        if (words := _words(found)) is None:
+            continue
+        total = _DENSE_TOTAL.search(sentence[: found.start("low")]) is not None
+        if not total and _DENSE_NOT.search(near):
             continue
         alone = re.search(r"(?:^|[，,。；;：:（(\s])$", sentence[: found.start("low")]) and re.match(
             r"[。．.，,）)！!\s]|$", found["after"]
         )
-        if found["pre"] or found["post"] or alone:
-            yield words, re.search("[总總]共|[总總]字|合計|全部", near) is not None
+        if total or found["pre"] or found["post"] or alone:
+            yield words, total
 
 
 _LABELLED = re.compile(
