@@ -13,7 +13,7 @@ from functools import lru_cache
 from skeleton_of_thought.routers.instructions import instruction_lines, sentences
 from skeleton_of_thought.routers.question import find_question
 
-__all__ = ["word_limit"]
+__all__ = ["read_limit"]
 
 _HIGHEST = 100_000
 """Words of the longest answer that a question can mean."""
@@ -257,8 +257,6 @@ _WRITE = re.compile(
     re.I,
 )
 _ABOUT_IT = re.compile(r"\s+(?:about|on|explain|describ|über|sur|sobre|su\b|sul|over|о\b|об\b|про\b)", re.I)
-_NO_FORM = re.compile(rf"\b(?:{_THIS}|with)\W*$", re.I)
-"""Before "200-word text": one that there is already, or a part of the answer."""
 _FORM = re.compile(rf"[\s-]*(?:\w+[\s-]+){{0,2}}?{_WHOLE}(?!\w)", re.I)
 
 
@@ -309,6 +307,8 @@ def _sets(found: re.Match[str], before: str, after: str, asks: bool, given: bool
         return not (found[0].lower().startswith("using") and after.startswith(":"))
     if _ITEMS.search(before) or _OF_OTHERS.search(before):
         return False
+    if re.search(rf"\b{_THIS}\W*$", before, re.I):
+        return False
     if found["most"] or found["less"] or _LESS.match(after):
         return True
     if _START.search(before):
@@ -316,7 +316,7 @@ def _sets(found: re.Match[str], before: str, after: str, asks: bool, given: bool
         if found["under"] or re.match(r"[\s).!]*$", after) or (about and re.match(r"\s*[:,]", after)):
             return True
     if found["unit"].strip(" -").lower() in ("word", "wörter", "wort"):
-        return _FORM.match(after) is not None and not (given or _NO_FORM.search(before))
+        return _FORM.match(after) is not None and not (given or re.search(r"\bwith\W*$", before, re.I))
     if not asks and _KEEP.search(before):
         return True
     answer = _OF_ANSWER.search(before)
@@ -335,20 +335,25 @@ _DENSE = re.compile(
     r"(?P<post>以内|以內|之内|之內|内|內|以下|左右|上下|程度|ほど|くらい|ぐらい|前後|まで|で(?!き)|(?:来|來)?(?:回答|说明|說明|介绍|介紹|"
     r"解释|解釋|描述|概括)|的?(?:文章|作文|回答|短文|答案|介绍|介紹|说明|說明))?(?=(?P<after>.{0,8}))"
 )
-_DENSE_NOT = re.compile(
-    r"[每各这這该該]|以上|至少|不少于|(?<!不)(?<!不要)(?<!不得)(?<!不能)超过|下面|常用|ずつ|それぞれ|ごと|少なくとも"
-)
+_DENSE_NOT = re.compile(r"[这這该該]|以上|至少|不少于|(?<!不)(?<!不要)(?<!不得)(?<!不能)超过|下面|常用|少なくとも")
 
+_DENSE_EACH = re.compile(r"[每各]|ずつ|それぞれ|ごと")
+_LEAST_DENSE = 10
+"""Characters of the shortest limit: fewer make a word, such as one of three characters."""
 _DENSE_TOTAL = re.compile(r"(?:[总總]?共(?:计|計)?|[总總]字[数數][为為是]?|合計|全体で|全部で)\s*约?$")
 
 
 def _dense_limits(sentence: str) -> Iterator[tuple[int, bool]]:
+    end = 0
     for found in _DENSE.finditer(sentence):
-        near = sentence[max(0, found.start() - 8) : found.end()]
-        if (words := _words(found)) is None:
+        near = sentence[max(end, found.start() - 8) : found.end()]
+        end = found.end()
+        words = _words(found)
+        if words is None or words < _LEAST_DENSE:
             continue
         total = _DENSE_TOTAL.search(sentence[: found.start("low")]) is not None
-        if not total and _DENSE_NOT.search(near):
+        each = _DENSE_EACH.search(sentence, max(0, found.start() - 20), found.end())
+        if not total and (each or _DENSE_NOT.search(near)):
             continue
         alone = re.search(r"(?:^|[，,。；;：:（(\s])$", sentence[: found.start("low")]) and re.match(
             r"[。．.，,）)！!\s]|$", found["after"]
@@ -384,18 +389,8 @@ _SHORTENED = re.compile(r"\b(max|máx|min|mín|approx|ca|c|env|aprox|circa|ung|m
 
 
 @lru_cache(maxsize=8)
-def word_limit(question: str) -> int | None:
-    """The number of words that a question allows for its whole answer; the upper end of a range.
-
-    In Chinese and Japanese, the number of characters.
-
-    Returns:
-        None without a limit, and where it is not clear that the whole answer is meant.
-
-    Example:
-        >>> word_limit("What is tea? Answer in 100-150 words."), word_limit("Give five tips, each in 20 words.")
-        (150, None)
-    """
+def read_limit(question: str) -> int | None:
+    """The limit of a question, as `skeleton_of_thought.text.length.word_limit` describes it."""
     if not question.strip():
         return None
     lines = instruction_lines(question)
