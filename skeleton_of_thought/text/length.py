@@ -304,6 +304,8 @@ class LengthGuard:
             if closes or (line and self._last not in _DANGLING and not _TITLE.match(line)):
                 if not self._ending:
                     self._ending, self._end = "\n", len(self._held)
+                    while self._end and self._held[self._end - 1].isspace():
+                        self._end -= 1
             elif not line:
                 self._resolve(ended=True)
         self._in_word, self._apart, self._letters = False, True, ""

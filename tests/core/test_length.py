@@ -265,6 +265,7 @@ def test_what_shows_does_not_depend_on_the_chunks(text, words, data):
 
 @many
 @given(texts, st.integers(1, 12))
+@example("One\r\nOne", 1)
 def test_a_text_that_fits_is_unchanged_and_another_one_keeps_its_beginning(text, words):
     shown, full = guarded(text, words)
     most = words * 13 // 10
