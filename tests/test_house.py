@@ -43,6 +43,7 @@ LAYERS = [
     {"examples", "templates", "default_prompts", "prompt_files", "prompts"},
     {"text", "text.assembly", "text.echoes"},
     {"routers", "routers.base", "routers.instructions", "routers.measures", "routers.question"},
+    {"routers.comparisons"},
     {"routers.embedded"},
     {"routers.tasks"},
     {"routers.gate", "routers.cost", "routers.prompt"},
