@@ -36,6 +36,8 @@ _VERDICTS = {
         r"[^.?!]{0,20}\bbe(?:st|tter)\b",
         rf"{_START}(?:should|shall) (?:i|we|you|he|she|they|one|(?:my|our|a|the) \w+)\b[^.?!]*\bor\b(?! not)",
         r"\bwhich (?:one|option|of (?:them|these|those|the)[^.?!]{0,20}) (?:do|would|should|will|can) (?:you|i|we)\b",
+        r"\bwh(?:at|o|ich)\b[^.?!]{0,40}\b(?:better|best) (?:choice|option|pick|fit|alternative|investment|deal)\b",
+        r"\bwho makes (?:a|the) better\b|\bwhich should\b",
         r"\brank (?:the|these|those|them|your|my|our|all|each|\d)",
         r"\bprioriti[sz]e (?:the|these|those|them|my|our)\b",
         r"\b(?:in order of|order (?:them|these) by) (?:importance|priority|preference|usefulness|impact|"
@@ -115,6 +117,7 @@ _VERDICTS = {
     ),
     "zh": (
         r"哪(?:一?[个种款家样项所]|者)?(?:会|更|比较|最|才)*(?:好|合适|适合|值得|划算|推荐)",
+        r"哪(?!些)[^。？！，]{0,8}[更最](?:好|合适|适合|值得|划算)",
         r"还是[^。？！]*(?:更?好|合适|划算)|(?:好|划算)还是|应?该[^。？！]*还是",
         r"按(?:照)?(?:重要|优先)|排(?:名|序|个序)",
         r"(?:并|再|然后|最后)[^。？！]{0,15}(?:推荐|建议|结论|选出)",
@@ -170,13 +173,27 @@ _VERBS = {
         r"взять|предпочесть)\b",
     ),
     "zh": (
-        r"(?:请|^|[，。；]|帮我)(?:比较|对比)|(?:比较|对比)一下|[和与跟][^。？！]{1,15}的?(?:比较|对比)(?![好多大小高])",
+        r"(?:请|^|[，。；]|帮我)(?:比较|对比)(?![好多大小高])|(?:比较|对比)一下|[和与跟][^。？！]{1,15}的?(?:比较|对比)(?![好多大小高])",
         r"(?:应该|该)(?:选|买)|选(?:择)?哪|推荐哪",
     ),
     "ja": (r"比較して|比べて(?:ください|みて|、|。|$)|[をの]比較",),
 }
 """Words that ask for a comparison or a choice, unless the question is how to make one."""
 
+_ADVICE = {
+    "en": (r"recommend|advise|(?<!do you )prefer|pick|choose", "or"),
+    "de": (r"empf[ei]\w+|rätst|raten|rate mir|bevorzug\w*|wählen", "oder"),
+    "fr": (r"recommand\w*|conseill\w*|préfér\w*|choisi\w*", "ou"),
+    "es": (r"recomiend\w*|recomendar\w*|aconsej\w*|prefier\w*|elegir\w*", "o"),
+    "it": (r"(?:mi|ci|ti) consigli\w*|raccomand\w*|preferi\w*|sceglie\w*", "o"),
+    "pt": (r"recomend\w*|aconselh\w*|prefere\w*|escolh\w*", "ou"),
+    "nl": (r"raad|raadt|beveel\w*|adviseer\w*|kiezen", "of"),
+    "ru": (r"посовету\w*|порекоменду\w*|выбрать|предпочесть", "или"),
+}
+"""Words for advice, and the word between the options that it is asked on. They may stand in either order."""
+
+_LINE = 300
+"""Characters of the longest line that is read as a question with its context."""
 _FORM = frozenset(("story", "letter", "essay", "code"))
 
 
@@ -191,7 +208,9 @@ def asks_for_graph(text: str) -> bool:
         >>> asks_for_graph("Write a poem that compares spring and autumn.")
         False
     """
-    return weighs(read_question(find_question(text.strip())))
+    text = text.strip()
+    # In one line, words before a colon belong to the question: "What would you recommend: oak or pine?"
+    return weighs(read_question(text if len(text) < _LINE and "\n" not in text else find_question(text)))
 
 
 def weighs(question: Question) -> bool:
@@ -200,7 +219,9 @@ def weighs(question: Question) -> bool:
     if (
         not classes.isdisjoint(("arithmetic", "formula", "snippet", "short", "translate"))
         or classes >= {"math", "numbers"}
+        or ("math" in opening and opening.isdisjoint(("discuss", "explain")))
         or classes >= {"format", "statement"}
+        or (classes >= {"story", "statement"} and classes.isdisjoint(("diff", "pros", "recommend")))
         or ("write" in opening and not classes.isdisjoint(_FORM))
     ):
         return False
@@ -216,4 +237,8 @@ def weighs(question: Question) -> bool:
 def _patterns(language: str) -> tuple[re.Pattern[str], re.Pattern[str]] | None:
     if language not in _VERDICTS:
         return None
-    return re.compile("|".join(_VERDICTS[language]), re.M), re.compile("|".join(_VERBS[language]), re.M)
+    verbs = list(_VERBS[language])
+    if language in _ADVICE:
+        advice, between = _ADVICE[language]
+        verbs.append(rf"\b(?:{advice})\b[^.?!]*\b{between}\b|\b{between}\b[^.?!]*\b(?:{advice})\b")
+    return re.compile("|".join(_VERDICTS[language]), re.M), re.compile("|".join(verbs), re.M)
