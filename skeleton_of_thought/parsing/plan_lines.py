@@ -60,7 +60,7 @@ _ARROW = r"[→⇒←↳]|[-=]>|<-"
 
 _NUMBERED = pattern(r"[(\[](?:[\s#]?(?:\d{1,3}|[①-⑳])\s?[,;/&]?){1,40}[)\]]")
 _SEPARATOR = pattern(
-    rf"(?P<open>[(\[{{])|(?P<strong>{_ARROW}|[;|])|(?P<dash>{_DASH}|:)|(?P<weak>[,.]\s|\s(?=(?:{words_of.STRONG}){_END}))",
+    rf"(?P<open>[(\[{{])(?=[^()\[\]{{}}]{{3}})|(?P<strong>{_ARROW}|[;|])|(?P<dash>{_DASH}|:)|(?P<weak>[,.]\s|\s(?=(?:{words_of.STRONG}){_END}))",
     re.IGNORECASE,
 )
 """What may stand before a dependency."""
@@ -90,8 +90,11 @@ _REFERENCE = pattern(
 )
 _BESIDE = pattern(rf"[\s,/+&#№]|(?:{words_of.AND}|{words_of.NOUNS}|{words_of.ARTICLES}){_END}", re.IGNORECASE)
 """What may stand before a number and between two."""
-_MOST_BESIDE, _MOST_PARTS = 400, 8
-"""The most numbers and signs of a list of numbers, and of lists in a row: all of a line then take linear time."""
+_MOST_BESIDE, _MOST_ALONE, _MOST_PARTS = 400, 40, 8
+"""The most numbers and signs of a list of numbers behind a word and without one, and the most lists in a row.
+
+All lists of a line then take linear time.
+"""
 
 _LONGEST_RANGE = 50
 _LOOSE = pattern(r"(?<=[(\[{])\s|\s(?=[;,.)\]}])")
@@ -238,7 +241,9 @@ def _read_part(text: str, at: int) -> _Parts | None:
         return _Parts(free.end())
     before = _BEFORE.match(text, at)
     if before is None:
-        numbers, end = _numbers(text, at)
+        if text.isascii():
+            return None
+        numbers, end = _numbers(text, at, most=_MOST_ALONE)
         behind = _BEHIND_ALONE.match(text, end) if numbers else None
         if behind is None and (every := _ALL.match(text, at)) and (behind := _BEHIND_ALONE.match(text, every.end())):
             return _Parts(behind.end(), after_all=True)
@@ -259,11 +264,11 @@ def _end(of: re.Pattern[str], text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _numbers(text: str, at: int) -> tuple[tuple[int, ...], int]:
+def _numbers(text: str, at: int, most: int = _MOST_BESIDE) -> tuple[tuple[int, ...], int]:
     """The numbers of a list such as "points 1, 3 and 5–7", and where it ends."""
     numbers: list[int] = []
     end = at
-    for _ in range(_MOST_BESIDE):
+    for _ in range(most):
         if found := _REFERENCE.match(text, at):
             numbers += _range(found)
             at = end = found.end()
