@@ -24,7 +24,14 @@ from pydantic import ConfigDict, PrivateAttr
 
 from llama_index_sot.answer import AnswerConfig
 from llama_index_sot.llm_calls import ResolvedLLM, resolve_both
-from llama_index_sot.options import LLMOptions, SettingsOptions, check_options, document_options, split_options
+from llama_index_sot.options import (
+    LLMOptions,
+    SettingsOptions,
+    check_options,
+    document_options,
+    plan_memory,
+    split_options,
+)
 from llama_index_sot.skeleton_llm.calls import LLMCall
 from llama_index_sot.skeleton_llm.inputs import chat_input, prompt_formats, text_input, tools_input
 from llama_index_sot.skeleton_llm.wrapped import WrappedLLM
@@ -107,6 +114,7 @@ class SkeletonOfThoughtLLM(WrappedLLM):
     _settings: Settings = PrivateAttr(default_factory=Settings)
     _router: Any = PrivateAttr(default=None)
     _templates: Any = PrivateAttr(default=None)
+    _plans: Any = PrivateAttr(default=None)
 
     def __init__(self, llm: LLM | None = None, **options: Unpack[LLMOptions]) -> None:
         split = split_options(SkeletonOfThoughtLLM, options)
@@ -133,6 +141,7 @@ class SkeletonOfThoughtLLM(WrappedLLM):
         )
         self._options = {name: value for name, value in options.items() if name != "callback_manager"}
         self._settings, self._router, self._concurrency = split.settings, router, concurrency
+        self._plans = plan_memory(split.settings)
         self._templates = Templates(others.get("prompts") or PromptSet(), llm)
         self._templates.update(split.templates)
         if type(self) is SkeletonOfThoughtLLM and isinstance(llm, FunctionCallingLLM):
@@ -183,6 +192,7 @@ class SkeletonOfThoughtLLM(WrappedLLM):
             router=self._router,
             num_workers=self._options.get("num_workers", 8),
             chat=chat,
+            plans=self._plans,
         )
 
     # --- the interface of LlamaIndex's LLMs ---
