@@ -333,14 +333,16 @@ class Events(BaseEventHandler):
 
 
 class Spans(BaseSpanHandler[BaseSpan]):
-    """Records every span: its parent, and whether it ended or was dropped."""
+    """Records every span: its parent, its arguments, and whether it ended or was dropped."""
 
     parents: dict[str, Any] = Field(default_factory=dict)
+    arguments: dict[str, Any] = Field(default_factory=dict)
     ended: list[str] = Field(default_factory=list)
     dropped: dict[str, Any] = Field(default_factory=dict)
 
     def new_span(self, id_: str, bound_args: Any, instance: Any = None, parent_span_id: Any = None, **_: Any) -> Any:
         self.parents[id_] = parent_span_id
+        self.arguments[id_] = dict(bound_args.arguments)
         return BaseSpan(id_=id_, parent_id=parent_span_id)
 
     def prepare_to_exit_span(self, id_: str, *args: Any, **kwargs: Any) -> Any:
