@@ -14,6 +14,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.schema import QueryBundle
 
 from llama_index_sot import (
+    PromptRouter,
     SkeletonOfThoughtLLM,
     SkeletonOfThoughtQueryEngine,
     SkeletonOfThoughtSynthesizer,
@@ -361,6 +362,17 @@ def test_auto_plans_a_graph_where_the_router_asks_for_one(kit, make):
     assert set(router.graph) == {True}
 
 
+async def test_auto_follows_the_model_that_is_asked_for_the_route(ask, LLMClass, kit):
+    def answer(seen):
+        return ["DEPENDENT"] if "INDEPENDENT" in seen.text else script(kit)(seen)
+
+    llm = LLMClass(script=answer)
+    response = await ask(llm, "Train or plane?", planning="auto", router=PromptRouter(llm))
+    assert plan_of(response)[3] == (4, [1, 3], 2)
+    response = await ask(llm, "Train or plane?", router=PromptRouter(llm))
+    assert response.metadata["sot"]["route"] == "direct"
+
+
 def test_auto_asks_no_more_for_what_a_model_could_not_do_twice(kit):
     llm = kit.ChatLLM(script=script(kit, "1. Trains\n2. Planes\n3. Prices"))
     engine = kit.make(llm, planning="auto", router=Advising())
@@ -407,9 +419,11 @@ def test_eager_auto_starts_points_while_the_skeleton_is_written(kit):
 
 
 def test_the_window_has_to_hold_the_parents_beside_the_nodes(kit):
+    plan = "1. Trains\n2. Prices\n3. Planes\n4. Which one to take (after 1, 3)"
+
     def engine(window, **settings):
         meta = LLMMetadata(is_chat_model=True, context_window=window, num_output=64)
-        llm = kit.ChatLLM(script=script(kit), meta=meta)
+        llm = kit.ChatLLM(script=script(kit, plan), meta=meta)
         return kit.make(llm, retriever=kit.AsyncRetriever(lambda query: [kit.node("n", "fact " * 4000)]), **settings)
 
     assert engine(1200).query("Train or plane?").points
