@@ -32,8 +32,6 @@ logger = logging.getLogger(__name__)
 _TITLE = "a heading of several words"
 """A title of the usual length. The context is made before the skeleton is known."""
 _SCOPE = "what this point covers, and what it leaves to the other points"
-_LONGER = 2
-"""How much longer than its hint the text of a point may be."""
 
 
 @dataclass(frozen=True)
@@ -236,13 +234,14 @@ def make_packer(
 def _longest(prompts: AnswerPrompts, settings: Settings) -> Prompt:
     """The longest prompt of a point, without its context; in a graph it shows the texts that the point builds on."""
     scope = "" if settings.planning == "titles" else _SCOPE
-    *others, last = [Point(i, _TITLE, scope=scope) for i in range(1, settings.max_points + 1)]
-    shown = others[: settings.max_parents] if settings.planning in ("graph", "auto") else []
-    last = replace(last, depends_on=tuple(point.index for point in shown))
-    text = " ".join(["word"] * settings.point_words * _LONGER)
+    points = [Point(i, _TITLE, scope=scope) for i in range(1, settings.max_points + 1)]
+    shown = points[:-1][: settings.max_parents] if settings.planning in ("graph", "auto") else []
+    if shown:
+        points[-1] = replace(points[-1], depends_on=tuple(point.index for point in shown))
+    text = " ".join(["word"] * settings.point_words)
     return prompts.point(
-        Skeleton((*others, last)),
-        last,
+        Skeleton(tuple(points)),
+        points[-1] if shown else points[0],
         "",
         parents=[Expansion(point, text) for point in shown],
         passage=text if settings.rewrite_overlap else "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
 from llama_index.core import Settings as LlamaIndexSettings
 from llama_index.core.base.llms.types import (
@@ -40,6 +40,9 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Message
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.plan_memory import PlanMemory
 
 __all__ = ["FunctionCallingSkeletonOfThoughtLLM", "SkeletonOfThoughtLLM"]
 
@@ -172,7 +175,7 @@ class SkeletonOfThoughtLLM(WrappedLLM):
 
     def __reduce__(self) -> Any:
         # `BaseComponent` would leave out what cannot be pickled, and answer with the rest.
-        return _restored, (type(self), self.llm, {**self._options, "router": self._router})
+        return _restored, (type(self), self.llm, {**self._options, "router": self._router}, self._plans)
 
     # --- how it answers ---
 
@@ -236,8 +239,13 @@ class SkeletonOfThoughtLLM(WrappedLLM):
         return await LLMCall(self, text_input(prompt, formatted), kwargs, live=True, sync=False).astream()
 
 
-def _restored(cls: type[SkeletonOfThoughtLLM], llm: LLM, options: dict[str, Any]) -> SkeletonOfThoughtLLM:
-    return cls(llm, **options)
+def _restored(
+    cls: type[SkeletonOfThoughtLLM], llm: LLM, options: dict[str, Any], plans: PlanMemory | None = None
+) -> SkeletonOfThoughtLLM:
+    restored = cls(llm, **options)
+    # Older pickles have no memory of plans.
+    restored._plans = plans or restored._plans
+    return restored
 
 
 class FunctionCallingSkeletonOfThoughtLLM(SkeletonOfThoughtLLM, FunctionCallingLLM):
