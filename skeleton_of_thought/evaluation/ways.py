@@ -76,7 +76,7 @@ WAYS: dict[str, Way] = {
         Way("scoped", "always a skeleton that says what each point covers", {**_POINTS, "planning": "scoped"}),
         Way(
             "graph",
-            "always a skeleton that says what each point covers and builds on; a point sees the texts that it builds on",
+            "always a skeleton that also says what each point builds on, and a point sees these texts",
             {**_POINTS, "planning": "graph"},
         ),
         Way("eager", "always a skeleton, whose points start while it is still written", {**_POINTS, "eager": True}),
