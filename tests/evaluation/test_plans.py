@@ -17,13 +17,14 @@ FACTS = {
     "rooms": "Two rooms are enough for a cat that has a window to look out of.",
     "garden": "A fenced garden spares a dog owner the first walk of the morning.",
 }
+GREETING = "Both animals are good company for people who are often at home."
 PLAN = {"Daily care": "feeding, walks", "Yearly costs": "insurance, vet", "Space at home": "rooms, garden"}
 
 
 class Heeding(Script):
     """Writes all that it knows of a topic, and where its prompt gives the point a scope, what that names.
 
-    A plan has scopes if its prompt asks for what points cover.
+    It begins each point with the same sentence. A plan has scopes if its prompt asks for what points cover.
     """
 
     def text(self, call):
@@ -37,7 +38,8 @@ class Heeding(Script):
             )
         scope = PLAN[call.point.title]
         scoped = f"{call.point.title}: {scope}" in prompt
-        return " ".join(fact for about, fact in FACTS.items() if not scoped or about in scope)
+        facts = [fact for about, fact in FACTS.items() if not scoped or about in scope]
+        return " ".join((GREETING, *facts))
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def test_scopes_at_least_halve_what_points_share_where_the_model_heeds_them(figu
     found, page = figures("sot,scoped")
     titles, scoped = (found["quality"][way] for way in ("sot", "scoped"))
     assert titles["shared_trigrams"] == 1.0, "without a scope the model writes all it knows in each point"
-    assert scoped["shared_trigrams"] <= titles["shared_trigrams"] / 2
+    assert 0 < scoped["shared_trigrams"] <= titles["shared_trigrams"] / 2
     assert (titles["scoped_points"], scoped["scoped_points"], scoped["points"]) == (0, 6, 6)
     assert (titles["waves"], scoped["waves"], scoped["dependent_points"]) == (1, 1, 0)
     assert all(0 < each["plan_share"] < 1 for each in (titles, scoped))
