@@ -1,6 +1,6 @@
 """Plans of known waves and the least possible time of their answers, for `orchestration.py`.
 
-As a program, the time line of one answer by a graph, with a conclusion. The model is a script of `--rate` words a second:
+As a program, the time line of one answer by a graph, with a conclusion. The model is a script:
 
     python benchmarks/waves.py
 """
