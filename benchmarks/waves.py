@@ -27,7 +27,7 @@ SHAPES: dict[int, Mapping[int, tuple[int, ...]]] = {
 }
 """By the number of waves: the points that build on others, of `POINTS`."""
 
-_NOTE = "what only this matter has and what it leaves to all the others"  # 12 words
+_NOTE = "what only this matter has and what it leaves to the others"  # 12 words
 _SEEN = 2
 """Lines after which a graph is known to be no chain: the second one builds on no other. Eager points wait for it."""
 
