@@ -112,7 +112,9 @@ class AnswerFlow(FailingFlow):
         self._planning: Planning = "titles" if settings.planning == "auto" else settings.planning
         self._may_plan = settings.planning != "titles" or settings.rewrite_overlap or self._word_limit is not None
         self._may_plan = self._may_plan or skeleton is not None
-        self._asked = with_graph(conversation) if settings.planning in ("graph", "auto") else conversation
+        self._asked = conversation
+        if settings.planning == "graph" or (settings.planning == "auto" and (plans is None or plans.may("graph"))):
+            self._asked = with_graph(conversation)
         self._plans, self._waiting, self._ending = plans, {}, False
         self._racing = False
         self._raced: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -194,10 +196,9 @@ class AnswerFlow(FailingFlow):
         self._draft.reason = decision.reason or "the router decided"
         self._actions.append(events.Routed(decision))
         racing, self._racing = self._racing, False
-        by_points = decision.use_skeleton
-        if by_points and decision.planning is not None and self.settings.planning == "auto":
-            by_points = self._take_advice(decision.planning)
-        if not by_points:
+        if decision.planning is not None and self.settings.planning == "auto":
+            self._take_advice(decision.planning)
+        if not decision.use_skeleton:
             for call in [call for call in self._ledger.calls.values() if call.stage == "skeleton"]:
                 self._cancel(call)
             self._answer_directly()
