@@ -59,6 +59,7 @@ class Backend(Protocol):
         router: AnyRouter | None = None,
         max_concurrency: int | None = None,
         live: bool = True,
+        plans: PlanMemory | None = None,
     ) -> AnswerFlow:
         """Makes a flow that suits the backend."""
         ...
