@@ -132,6 +132,8 @@ class ScriptedModel:
             raise ConnectionError("the connection was lost")
         elif "markup" in prompt:
             yield from _split(MARKUP)
+        elif "weigh" in prompt:
+            yield from _split(POINTS["A fixed anchor"])
         else:
             yield from _split(POINTS.get(call.point.title, "A few words."))
 

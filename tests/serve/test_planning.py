@@ -148,6 +148,16 @@ async def test_a_failed_role_leaves_the_answer(serve, planned, body, caplog):
     assert "no log may have" not in caplog.text
 
 
+async def test_the_router_lets_a_comparison_through_for_a_graph(serve, planned, body):
+    client = await serve(planned, model={"settings": Settings(planning="auto", on_point_error="placeholder")})
+    question = "Should I take the train or the plane?"
+    for sot, route in (({}, "skeleton"), ({"planning": "titles"}, "direct")):
+        done = await client.post("/v1/chat/completions", json=body(question=question, sot={"router": "auto", **sot}))
+        assert done.headers["x-sot-route"] == route, done.headers["x-sot-reason"]
+    assert [call.stage for call in planned.calls].count("skeleton") == 1
+    assert "(after 1, 2)" in planned.calls[-1].prompt.messages[-1].text
+
+
 @pytest.mark.parametrize("local", [False, True])
 def test_a_flow_knows_whether_to_be_eager_and_what_plans_were_like(planned, local, monkeypatch):
     made = []
