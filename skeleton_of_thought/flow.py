@@ -58,7 +58,8 @@ class AnswerFlow(FailingFlow):
         found: The context of the question and its sources, where the caller has them already.
         nothing_found: The text in place of a point or a direct answer for which nothing was retrieved; None to have it
             written without sources.
-        eager_pays: What `Settings.eager="auto"` means for the backend of the points.
+        eager_pays: Whether `Settings.eager="auto"` starts points early in an answer that is not `live`, because the
+            backend of the points then has the whole answer sooner.
         plans: What the model's plans have been like, for `Settings.planning="auto"`; it learns from this answer.
 
     Attributes:
@@ -92,7 +93,7 @@ class AnswerFlow(FailingFlow):
             check_router(router)
         settings, self._word_limit = settings or Settings(), None
         if settings.eager == "auto" or _WORDS.search(conversation.question):
-            settings, self._word_limit = own_settings(settings, conversation.question, eager_pays=eager_pays)
+            settings, self._word_limit = own_settings(settings, conversation.question, eager_pays=eager_pays or live)
         if skeleton is not None:
             skeleton = safe_skeleton(skeleton, settings.max_depth, settings.max_parents)
         reason = "given skeleton" if skeleton else "no router" if router is None else "not decided yet"
