@@ -15,6 +15,7 @@ __all__ = [
     "Completion",
     "Decoding",
     "Hints",
+    "PlanItem",
     "Prompt",
     "Reply",
     "Retrieval",
@@ -167,6 +168,23 @@ class Decoding:
 
 
 @dataclass(frozen=True)
+class PlanItem(Portable):
+    """One point of a plan that a backend gives as data.
+
+    Attributes:
+        title: The point's title.
+        scope: What the point covers; empty for nothing.
+        after: The numbers of the points that it builds on, in any order; the first item of the plan is number 1.
+        words: Its length in words; None for none.
+    """
+
+    title: str
+    scope: str = ""
+    after: tuple[int, ...] = ()
+    words: int | None = None
+
+
+@dataclass(frozen=True)
 class Reply(Portable):
     """How a call ended, reported by the backend after its last text.
 
@@ -178,6 +196,7 @@ class Reply(Portable):
         decoding: The work of a local engine, if the backend is one and reports it.
         titles: The titles of a skeleton, if the backend gives them as data; they then count instead of the call's
             text. None for text alone.
+        plan: The points of a plan, if the backend gives them as data; they then count instead of titles and text.
         sources: The sources found, best first, for calls of stage `sources`; any objects, which the core passes on.
         context: The text of the sources for the model, for calls of stage `sources`; empty if nothing was found: the
             prompts are then those without retrieval.
@@ -194,6 +213,7 @@ class Reply(Portable):
     decision: RouteDecision | None = None
     decoding: Decoding | None = None
     titles: tuple[str, ...] | None = None
+    plan: tuple[PlanItem, ...] | None = None
     sources: tuple[Any, ...] = ()
     context: str = ""
     refusal: str = ""
