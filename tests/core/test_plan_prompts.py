@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from skeleton_of_thought.errors import PromptFileError
+from skeleton_of_thought.parsing.parser import parse_skeleton
 from skeleton_of_thought.parsing.special_tokens import SPECIAL
 from skeleton_of_thought.prompts import AnswerPrompts, Example, FewShot, PromptSet, PromptTemplate
 from skeleton_of_thought.types import Conversation, Expansion, Message, Point, Prompt, Skeleton
@@ -100,6 +101,7 @@ def test_examples_of_plans_are_plans_of_at_most_max_points(most: int) -> None:
         prompt = made.skeleton(structured=False, planning=kind)
         assert prompt.prefill == "1."
         for reply in [message.text for message in prompt.messages if message.role == "assistant"]:
+            assert str(parse_skeleton(reply, planning=kind)) == reply
             lines = reply.splitlines()
             assert len(lines) <= most
             for number, line in enumerate(lines, 1):
