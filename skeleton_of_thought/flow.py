@@ -20,7 +20,7 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.failing import FailingFlow
 from skeleton_of_thought.parsing.mark import replace_surrogates
 from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton, first_titles, without_reasoning
-from skeleton_of_thought.planning import cut_plan, safe_skeleton
+from skeleton_of_thought.planning import cut_plan, kind_of, safe_skeleton
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
 from skeleton_of_thought.restarts import void_point
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, Router, check_router, failure_decision, races
@@ -104,6 +104,8 @@ class AnswerFlow(FailingFlow):
         size, own_context = (settings.max_points, settings.point_words), retrieval == "per_point"
         prompts = prompts or DEFAULT_PROMPTS
         self._prompts = AnswerPrompts(prompts, conversation, *size, prefill=prefill, own_context=own_context)
+        if skeleton is not None:
+            self._prompts.planning = self._draft.planning = kind_of(skeleton)
         if found is not None:
             self._draft.sources, self._prompts.context = found.sources, replace_surrogates(found.context)
         self._release, self._points = self._draft.release, self._draft.points
