@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from skeleton_of_thought.local import LocalEngine
     from skeleton_of_thought.local.settings import LoadingSettings
 
-__all__ = ["EngineModel", "find_engine", "model_name"]
+__all__ = ["EAGER_PAYS_LOCALLY", "EngineModel", "find_engine", "model_name"]
+
+EAGER_PAYS_LOCALLY = False
+"""Whether `eager="auto"` starts points early on a local engine."""
 
 
 class EngineModel:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from skeleton_of_thought.pickling import Portable
-from skeleton_of_thought.types.answer import Message, Point, RouteDecision, Stage, Usage
+from skeleton_of_thought.types.answer import Message, Planning, Point, RouteDecision, Stage, Usage
 
 __all__ = [
     "Call",
@@ -15,6 +15,7 @@ __all__ = [
     "Completion",
     "Decoding",
     "Hints",
+    "PlanItem",
     "Prompt",
     "Reply",
     "Retrieval",
@@ -99,6 +100,7 @@ class Call(Portable):
         timeout: Seconds from opening after which the driver gives up and reports `PointTimeout`.
         router: The router, for calls of stage `route`.
         structured: Whether the titles of a skeleton are wanted as data, see `Reply.titles`.
+        planning: The kind of a skeleton that is wanted; a kind with more than titles is wanted as `Reply.plan`.
         max_chars: The most characters of text that are wanted; None for no limit.
     """
 
@@ -111,6 +113,7 @@ class Call(Portable):
     timeout: float | None = None
     router: Any = field(default=None, compare=False, repr=False)
     structured: bool = False
+    planning: Planning = "titles"
     max_chars: int | None = None
 
 
@@ -164,6 +167,23 @@ class Decoding:
             rows / steps if steps else 0.0,
             self.output_tokens + other.output_tokens,
         )
+@dataclass(frozen=True)
+class PlanItem(Portable):
+    """One point of a plan that a backend gives as data.
+
+    Attributes:
+        title: The point's title.
+        scope: What the point covers; empty for nothing.
+        after: The numbers of the points that it builds on, in any order; the first item of the plan is number 1.
+        words: Its length in words; None for none.
+    """
+
+    title: str
+    scope: str = ""
+    after: tuple[int, ...] = ()
+    words: int | None = None
+
+
 
 
 @dataclass(frozen=True)
@@ -176,6 +196,7 @@ class Reply(Portable):
             words is in `skeleton_of_thought.adapters.finish_reasons`.
         decision: The routing decision, for calls of stage `route`.
         decoding: The work of a local engine, if the backend is one and reports it.
+        plan: The points of a plan, if the backend gives them as data; they then count instead of titles and text.
         titles: The titles of a skeleton, if the backend gives them as data; they then count instead of the call's
             text. None for text alone.
         sources: The sources found, best first, for calls of stage `sources`; any objects, which the core passes on.
@@ -192,6 +213,7 @@ class Reply(Portable):
     usage: Usage | None = None
     finish_reason: str | None = None
     decision: RouteDecision | None = None
+    plan: tuple[PlanItem, ...] | None = None
     decoding: Decoding | None = None
     titles: tuple[str, ...] | None = None
     sources: tuple[Any, ...] = ()
