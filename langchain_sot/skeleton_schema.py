@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from langchain_sot.models.resolution import has_fallbacks
 from skeleton_of_thought.parsing.data import json_value
 from skeleton_of_thought.parsing.parser import without_reasoning
-from skeleton_of_thought.settings import is_whole
 from skeleton_of_thought.types import Planning
 from skeleton_of_thought.types.calls import PlanItem
 
@@ -195,8 +194,9 @@ def _item(point: Any) -> PlanItem | None:
     if not isinstance(point, dict) or not isinstance(title := point.get("title"), str):
         return None
     scope, after = point.get("scope"), point.get("after")
-    numbers = [each for each in after if is_whole(each, 1)] if isinstance(after, list) else []
-    return PlanItem(title, scope if isinstance(scope, str) else "", tuple(numbers))
+    numbers = map(str, after) if isinstance(after, list) else ()
+    parents = tuple(int(number) for number in numbers if number.isdecimal() and len(number) < 6)
+    return PlanItem(title, scope if isinstance(scope, str) else "", parents)
 
 
 def _arguments(args: Any) -> Any:
