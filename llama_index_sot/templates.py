@@ -146,7 +146,7 @@ class Templates:
         if not self.own:
             return self._default_set
         own = {key: template for key, template in self.own.items() if key in _STAGES}
-        stages = {
+        stages: dict[str, Any] = {
             _STAGES[key]: LlamaIndexTemplate(template, self.llm, variables or {}) for key, template in own.items()
         }
         return replace(self.base, context=self._context_wording(), **stages)

@@ -17,21 +17,30 @@ __all__ = ["with_context"]
 _OTHER = "\N{OBJECT REPLACEMENT CHARACTER}"
 """Stands for a value, to find the text that changes with it; nobody writes this character."""
 
+_OF_POINT = ("index", "title", "scope", "heading")
+"""The values that differ between the points of an answer."""
+
 
 def with_context(
-    render: Callable[[Mapping[str, str]], Prompt], values: Mapping[str, str], block: str, *, own: bool = False
+    render: Callable[[Mapping[str, str]], Prompt],
+    values: Mapping[str, str],
+    block: str,
+    *,
+    own: bool = False,
+    key: str = "context",
 ) -> Prompt:
     """The prompt of a template with the context in it.
 
     Args:
         render: Renders the template; called again with other values if the template leaves the context out.
-        values: The template's values, with a `context` that is not blank.
+        values: The template's values, with a context that is not blank.
         block: The text to insert if the template leaves the context out.
         own: Whether it is the context of one point, which goes before the paragraph that first differs from another
             point's prompt. The context of the question goes before the turn that asks it.
+        key: The name of the context among the values.
     """
     prompt = render(values)
-    context = values["context"].strip()
+    context = values[key].strip()
 
     def otherwise(*names: str) -> tuple[Message, ...]:
         return render({name: _OTHER if name in names else value for name, value in values.items()}).messages
@@ -39,9 +48,9 @@ def with_context(
     # Without the white space at the ends, which template engines may remove. Finding the text is not enough: a short
     # context may be there by chance.
     shown = any(context in message.text for message in prompt.messages)
-    if shown and otherwise("context") != prompt.messages:
+    if shown and otherwise(key) != prompt.messages:
         return prompt
-    turn, other = _first_change(prompt.messages, otherwise(*(("index", "title") if own else ("question",))))
+    turn, other = _first_change(prompt.messages, otherwise(*(_OF_POINT if own else ("question",))))
     place = _paragraph(prompt.messages[turn].text, other) if own else 0
     return dataclasses.replace(prompt, messages=_inserted(prompt.messages, turn, place, f"{block}\n\n"))
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from skeleton_of_thought.adapters.finish_reasons import CUT
-from skeleton_of_thought.errors import PointError, error_text
+from skeleton_of_thought.errors import PointError
 from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, Event
 from skeleton_of_thought.ledger import Ledger
 from skeleton_of_thought.parsing.parser import SkeletonWriting
@@ -26,10 +26,11 @@ from skeleton_of_thought.text.assembly import (
 from skeleton_of_thought.text.loops import LoopGuard
 from skeleton_of_thought.types import (
     Answer,
-    Call,
     Expansion,
+    Planning,
     Point,
     PointTimes,
+    Role,
     RouteDecision,
     Skeleton,
     Span,
@@ -40,6 +41,7 @@ from skeleton_of_thought.types import (
 
 if TYPE_CHECKING:
     from skeleton_of_thought.merging import MergeWriting
+    from skeleton_of_thought.text.length import LengthGuard
 
 __all__ = ["NO_SOURCES", "REPEATED", "DirectWriting", "Draft", "PointWriting", "Release"]
 
@@ -70,6 +72,12 @@ class PointWriting:
         shown: When the reader got the first one.
         voided: Whether text that was shown turned out to be reasoning, and is still to be taken back.
         expansion: The result; None while the point is under way.
+        missing: The points that it builds on and that have no text for it.
+        length: Ends a text that is too long; None for any length. Set for each attempt.
+        ended: Why its text ended, and its error, while it waits to be compared with others; else None.
+        passage: What it shares with another point, where it is written anew for that.
+        rewritten: Whether it is written anew for that.
+        first_text: Its pieces and the reason of their end, while it is written anew; else None.
     """
 
     def __init__(self, point: Point, loops: LoopGuard | None) -> None:
@@ -84,6 +92,11 @@ class PointWriting:
         self._start: float | None = None
         self._first: float | None = None
         self._retrieved: Span | None = None
+        self.missing: tuple[int, ...] = ()
+        self.ended: tuple[str | None, Exception | None] | None = None
+        self.passage = ""
+        self.rewritten = False
+        self.first_text: tuple[list[str], str | None] | None = None
         self.restart(loops)
 
     def restart(self, loops: LoopGuard | None) -> None:
@@ -92,6 +105,7 @@ class PointWriting:
         self.voided = False
         self._cleaner = ExpansionText(self.point)
         self.loops = loops
+        self.length: LengthGuard | None = None
 
     def feed(self, text: str, offset: float) -> str:
         """Takes more text of the model; returns the text that belongs to the point and is no loop."""
@@ -99,17 +113,23 @@ class PointWriting:
             self._first = offset
         text = self._cleaner.feed(text)
         if self._cleaner.restarted:
-            void_text(self)
-        return text if self.loops is None else self.loops.feed(text)
+            self._void()
+        text = text if self.loops is None else self.loops.feed(text)
+        return text if self.length is None else self.length.feed(text)
 
     def close(self) -> str:
         """Ends the text; returns the rest of it."""
         text = self._cleaner.close()
         if self._cleaner.restarted:
-            void_text(self)
-        return text if self.loops is None else self.loops.feed(text) + self.loops.close()
+            self._void()
+        text = text if self.loops is None else self.loops.feed(text) + self.loops.close()
+        return text if self.length is None else self.length.feed(text) + self.length.close()
 
-    def missing(self, nothing_found: str | None) -> bool:
+    def _void(self) -> None:
+        void_text(self)
+        self.length = None if self.length is None else self.length.fresh()
+
+    def lacks_sources(self, nothing_found: str | None) -> bool:
         """Whether the point, not yet ended, is not written because nothing was retrieved for it."""
         return nothing_found is not None and not self.sources and not self.attempt and self.expansion is None
 
@@ -157,28 +177,9 @@ class PointWriting:
             attempts=self.attempt,
             finish_reason=finish_reason,
             span=Span(offset if self._start is None else self._start, offset, self._first),
+            missing=self.missing,
+            rewritten=self.rewritten,
         )
-
-    def failure(self, error: Exception, retrieval: Call | None, answer: Answer) -> PointError:
-        """The error of an answer whose point has failed for good.
-
-        Args:
-            error: The error of the last attempt.
-            retrieval: The last retrieval for the point, if that has failed and not the point itself.
-            answer: The answer as far as it is.
-        """
-        what, attempts = ("Point", self.attempt)
-        if retrieval is not None:
-            what, attempts = ("The retrieval for point", retrieval.attempt)
-        failure = PointError(
-            f"{what} {self.point.index} ({self.point.title[:60]!r}) failed after {attempts} attempt(s): "
-            f"{error_text(error)}. The error's `answer` holds the rest; "
-            'on_point_error="placeholder" keeps it as the result.',
-            self.point,
-            answer,
-        )
-        failure.__cause__ = error
-        return failure
 
     def times(self, offset: float) -> PointTimes:
         """When it was retrieved for, written and released; a call that is open has run until `offset`."""
@@ -192,6 +193,7 @@ class PointWriting:
             released=self.shown,
             attempts=self.attempt,
             failed=done is not None and done.error is not None,
+            depends_on=self.point.depends_on,
         )
 
 
@@ -237,7 +239,8 @@ class Release:
     Args:
         join: How the points stand in the answer.
         live: Whether text is released while it is written, or none before the end of the answer.
-        held: Whether the points wait, because a merge may take their place.
+        held: Whether the points wait, because a merge may take their place or an opening come before them.
+        whole: Whether a point is released when it has ended, because it may be written anew until then.
 
     Attributes:
         live: As given; set at the end of the answer.
@@ -247,8 +250,9 @@ class Release:
         first_text: Seconds from the start of the answer to its first text; None while there is none.
     """
 
-    def __init__(self, join: Join, *, live: bool, held: bool) -> None:
+    def __init__(self, join: Join, *, live: bool, held: bool, whole: bool = False) -> None:
         self.held = held
+        self._whole = whole
         self.waiting = False
         self.first_text: float | None = None
         self._join: Join = join
@@ -275,6 +279,8 @@ class Release:
         deltas: list[AnswerDelta] = []
         while self.queue and self.live and not self.held and not self.waiting:
             writing = self.queue[0]
+            if self._whole and writing.expansion is None:
+                break
             text = "".join(writing.pieces[writing.released :])
             fresh = not writing.released and self._join == "numbered" and writing.expansion is None
             if waits := fresh and MAY_BEGIN_BLOCK.match(text):
@@ -324,6 +330,9 @@ class Draft:
         merge_error: Why the merge failed.
         ledger: The calls and their cost.
         release: Releases the text to the reader.
+        planning: The kind of skeleton that is asked for.
+        roles: The opening and the closing, as far as they are written.
+        role_errors: Why one of them could not be written.
     """
 
     def __init__(self, question: str, settings: Settings, *, reason: str, live: bool) -> None:
@@ -340,7 +349,12 @@ class Draft:
         self.merged = False
         self.merge_error: Exception | None = None
         self.ledger = Ledger(self.points)
-        self.release = Release(settings.join, live=live, held=settings.merge)
+        self.release = Release(
+            settings.join, live=live, held=settings.merge or settings.opening is True, whole=settings.rewrite_overlap
+        )
+        self.planning: Planning = "titles"
+        self.roles: dict[Role, str] = {}
+        self.role_errors: dict[Role, Exception] = {}
         self._settings = settings
         self.direct = DirectWriting(self.loop_guard())
 
@@ -364,9 +378,12 @@ class Draft:
         """The text of the points that failed."""
         return self.join(e for w in self.points.values() if (e := w.expansion) is not None and e.error is not None)
 
-    def join(self, expansions: Iterable[Expansion]) -> str:
-        """The text of these points, one after the other."""
-        return render(expansions, self._settings.join)
+    def join(self, expansions: Iterable[Expansion], *, roles: bool = False) -> str:
+        """The text of these points, one after the other; with `roles`, between the opening and the closing."""
+        text = render(expansions, self._settings.join)
+        if not (roles and self.roles):
+            return text
+        return POINT_BREAK.join(filter(None, (self.roles.get("opening"), text, self.roles.get("closing"))))
 
     def answer(self, offset: float) -> Answer:
         """The answer as far as it is, `offset` seconds after its start."""
@@ -376,6 +393,9 @@ class Draft:
             expansions.append(expansion)
             ends.add(expansion.finish_reason)
             times.append(writing.times(offset))
+            if writing.point.depends_on:
+                skeleton = self.skeleton or self.reading.skeleton
+                times[-1] = dataclasses.replace(times[-1], wave=skeleton.waves.get(writing.point.index, 1))
         worst = min(ends & _WORST.keys(), key=_WORST.__getitem__, default="stop")
         return Answer(
             text=self._text(expansions),
@@ -392,6 +412,10 @@ class Draft:
             merged=self.merged,
             merge_error=self.merge_error,
             sources=self.sources or (),
+            planning=self.planning,
+            opening=self.roles.get("opening", ""),
+            closing=self.roles.get("closing", ""),
+            role_errors=dict(self.role_errors),
         )
 
     def last_event(self, event: Event) -> Event:
@@ -419,5 +443,5 @@ class Draft:
         if self.route == "direct":
             return "".join(self.direct.pieces)
         if not self.merged or self.merge is None:
-            return self.join(expansions)
+            return self.join(expansions, roles=True)
         return POINT_BREAK.join(filter(None, ("".join(self.merge.pieces), self.failed())))

@@ -18,7 +18,7 @@ class Example:
 
     Attributes:
         question: The question.
-        titles: The titles of the skeleton.
+        titles: The titles of the skeleton, or its points where a plan says more of them.
         reply: The reply without the template's prefill; or its sentences, of which as many are shown as make no more
             than `{words}` words, because the model writes as much as the examples do. None for the skeleton itself, of
             no more than `{max_points}` points, as the whole reply.
@@ -27,16 +27,16 @@ class Example:
     """
 
     question: str
-    titles: tuple[str, ...] = ()
+    titles: tuple[str | Point, ...] = ()
     reply: str | tuple[str, ...] | None = None
     index: int = 1
     context: str = ""
 
     def values(self) -> dict[str, str]:
         """The values for the placeholders of the template."""
-        values = {"question": self.question, "context": self.context}
+        values = {"question": self.question, "context": self.context, "parents": ""}
         if self.titles:
-            points = tuple(Point(i, title) for i, title in enumerate(self.titles, 1))
+            points = tuple(t if isinstance(t, Point) else Point(i, t) for i, t in enumerate(self.titles, 1))
             values |= skeleton_values(Skeleton(points), points[self.index - 1])
         return values
 
@@ -44,7 +44,7 @@ class Example:
         """The assistant's turn, of the length that the values ask for."""
         if self.reply is None:
             titles = self.titles[: int(values["max_points"])]
-            return "\n".join(f"{i}. {title}" for i, title in enumerate(titles, 1))
+            return "\n".join(t.line if isinstance(t, Point) else f"{i}. {t}" for i, t in enumerate(titles, 1))
         if isinstance(self.reply, str):
             return prefill + self.reply
         lengths = accumulate(len(sentence.split()) for sentence in self.reply)

@@ -7,32 +7,43 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from skeleton_of_thought import events
 from skeleton_of_thought.adapters.finish_reasons import CUT, FAILED, FINAL, describe_failure, reply_error
 from skeleton_of_thought.adapters.replies import BROKEN_OFF, ending, lacks_text
 from skeleton_of_thought.board import Action
 from skeleton_of_thought.draft import REPEATED, Draft, PointWriting
-from skeleton_of_thought.errors import InvalidInput, ReplyError
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.failing import FailingFlow
 from skeleton_of_thought.parsing.mark import replace_surrogates
 from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton, first_titles, without_reasoning
+from skeleton_of_thought.planning import cut_plan, safe_skeleton
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
-from skeleton_of_thought.restarts import restart_point, void_point, void_skeleton
+from skeleton_of_thought.restarts import void_point
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, Router, check_router, failure_decision, races
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.sources import SourcesFlow
 from skeleton_of_thought.templates import AnswerPrompts
-from skeleton_of_thought.types.answer import Answer, Conversation, Point, RouteDecision, Skeleton, Stage
+from skeleton_of_thought.types.answer import Answer, Conversation, Planning, Point, RouteDecision, Skeleton, Stage
 from skeleton_of_thought.types.calls import Call, Reply, Retrieval
+from skeleton_of_thought.waves import TOO_LONG, own_settings, with_graph
 
 __all__ = ["AnswerFlow"]
 
+if TYPE_CHECKING:
+    from skeleton_of_thought.plan_memory import PlanMemory
+
 logger = logging.getLogger(__name__)
 
+_NUMBER = re.compile(
+    r"\d|hundred|thousand|hundert|tausend|cent|cien|mil|cem|duzent|st[oa]|сто|сот|тысяч|백|천|[百千]", re.I
+)
+"""A question without any of these sets no limit of words."""
 
-class AnswerFlow(SourcesFlow):
+
+class AnswerFlow(FailingFlow):
     """The life of one answer.
 
     Args:
@@ -49,6 +60,8 @@ class AnswerFlow(SourcesFlow):
         found: The context of the question and its sources, where the caller has them already.
         nothing_found: The text in place of a point or a direct answer for which nothing was retrieved; None to have it
             written without sources.
+        eager_pays: What `Settings.eager="auto"` means for the backend of the points.
+        plans: What the model's plans have been like, for `Settings.planning="auto"`; it learns from this answer.
 
     Attributes:
         finished: Whether the last event was emitted.
@@ -71,13 +84,19 @@ class AnswerFlow(SourcesFlow):
         retrieval: Retrieval = "none",
         found: Reply | None = None,
         nothing_found: str | None = None,
+        eager_pays: bool = False,
+        plans: PlanMemory | None = None,
     ) -> None:
         if retrieval not in get_args(Retrieval):
             raise InvalidInput(f"retrieval must be {' or '.join(map(repr, get_args(Retrieval)))}, not {retrieval!r}.")
         check_skeleton(skeleton)
         if not (router is None or isinstance(router, Router)):
             check_router(router)
-        settings = settings or Settings()
+        settings, self._word_limit = settings or Settings(), None
+        if settings.eager == "auto" or _NUMBER.search(conversation.question):
+            settings, self._word_limit = own_settings(settings, conversation.question, eager_pays=eager_pays)
+        if skeleton is not None:
+            skeleton = safe_skeleton(skeleton, settings.max_depth, settings.max_parents)
         reason = "given skeleton" if skeleton else "no router" if router is None else "not decided yet"
         self._draft = Draft(conversation.question, settings, reason=reason, live=live)
         super().__init__(settings, self._draft.ledger)
@@ -92,6 +111,11 @@ class AnswerFlow(SourcesFlow):
         self._nothing_found = nothing_found
         self._waits_for_sources = self._release.waiting = own_context and nothing_found is not None
         self._router, self._given, self._retrieval, self._structured = router, skeleton, retrieval, structured
+        self._planning: Planning = "titles" if settings.planning == "auto" else settings.planning
+        self._may_plan = settings.planning != "titles" or settings.rewrite_overlap or self._word_limit is not None
+        self._may_plan = self._may_plan or skeleton is not None
+        self._asked = with_graph(conversation) if settings.planning in ("graph", "auto") else conversation
+        self._plans, self._waiting, self._ending = plans, {}, False
         self._racing = False
         self._raced: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._points_done = self._points_sourced = 0
@@ -114,12 +138,17 @@ class AnswerFlow(SourcesFlow):
             if writing.loops is not None and writing.loops.looping:
                 self._cancel(call)
                 self._close_point(writing, REPEATED)
+            elif writing.length is not None and writing.length.full:
+                self._cancel(call)
+                self._close_point(writing, TOO_LONG)
         elif call.stage == "skeleton":
             self._when_routed(self._read_skeleton, call, text)
         elif call.stage == "direct":
             self._read_direct(call, text)
         elif call.stage == "merge":
             self._read_merge(call, text)
+        elif call.stage in ("opening", "closing"):
+            self._read_role(call, text)
 
     def _end(self, call: Call, rest: str, reply: Reply) -> None:
         if reply.finish_reason == CUT:
@@ -138,34 +167,10 @@ class AnswerFlow(SourcesFlow):
             self._end_direct(call, reply)
         elif call.stage == "merge":
             self._end_merge(call, reply)
+        elif call.stage in ("opening", "closing"):
+            self._take_role(call, reply)
         elif call.point is not None:
             self._end_point(self._points[call.point.index], rest, reply)
-
-    def _can_repeat(self, call: Call) -> bool:
-        """Whether the call may be made again: attempts are left, and the reader has no text of it."""
-        if call.attempt > self.settings.max_retries:
-            return False
-        if call.point is not None:
-            return not self._points[call.point.index].released
-        if call.stage == "merge":
-            return not self._shows_merge()
-        return call.stage == "skeleton" and self._release.first_text is None
-
-    def _fail(self, call: Call, error: Exception) -> None:
-        if call.stage == "route":
-            self._take_route(failure_decision(error))
-        elif call.stage == "sources":
-            self._fail_sources(call, error)
-        elif call.stage == "skeleton":
-            self._when_routed(self._fail_skeleton, call, error)
-        elif call.stage == "merge":
-            self._fail_merge(error, call.attempt)
-        elif call.point is not None:
-            writing = self._points[call.point.index]
-            self._fail_point(writing, error, writing.close())
-        else:
-            self._show_text(self._draft.direct.close())
-            self._fail_answer(error)
 
     # --- route ---
 
@@ -173,15 +178,16 @@ class AnswerFlow(SourcesFlow):
         """Takes the decision of a router that needs no call, and opens a call for one that does."""
         at_once = getattr(router, "at_once", None)
         try:
-            decision = None if at_once is None else at_once(self.conversation)
+            decision = None if at_once is None else at_once(self._asked)
         except Exception as error:
             decision = failure_decision(error)
         if decision is not None:
             self._take_route(decision)
             return
-        self._open("route", router=BoundRouter(router, self.conversation))
+        self._open("route", router=BoundRouter(router, self._asked))
         # With retrieval, the skeleton waits for its sources.
-        if races(router) and self._retrieval != "once":
+        # So it does where the router may ask for another kind of skeleton.
+        if races(router) and self._retrieval != "once" and self.settings.planning != "auto":
             self._open_skeleton()
             self._racing = True
 
@@ -190,7 +196,10 @@ class AnswerFlow(SourcesFlow):
         self._draft.reason = decision.reason or "the router decided"
         self._actions.append(events.Routed(decision))
         racing, self._racing = self._racing, False
-        if not decision.use_skeleton:
+        by_points = decision.use_skeleton
+        if by_points and decision.planning is not None and self.settings.planning == "auto":
+            by_points = self._take_advice(decision.planning)
+        if not by_points:
             for call in [call for call in self._ledger.calls.values() if call.stage == "skeleton"]:
                 self._cancel(call)
             self._answer_directly()
@@ -247,9 +256,12 @@ class AnswerFlow(SourcesFlow):
 
     def _open_skeleton(self, attempt: int = 1) -> None:
         structured = self._structured and attempt == 1
-        prompt = self._prompts.skeleton(structured=structured)
+        settings, planning = self.settings, self._planning
+        prompt = self._prompts.skeleton(structured=structured, planning=planning)
         self._open("skeleton", prompt, attempt=attempt, structured=structured)
-        reading = SkeletonWriting(self.settings.min_points, self.settings.max_points, prompt.prefill)
+        size, depth = (settings.min_points, settings.max_points), (settings.max_depth, settings.max_parents)
+        reading = SkeletonWriting(*size, prompt.prefill, planning, *depth)
+        self._draft.planning = planning
         self._draft.reading = reading
         self._show_points(reading.feed(""))
 
@@ -266,34 +278,34 @@ class AnswerFlow(SourcesFlow):
             self._void_skeleton()
         for point in points:
             self._actions.append(events.PointFound(point))
-            if self.settings.eager:
+            if self.settings.eager and self._planning != "graph":
                 self._open_point(point)
         if self.settings.eager:
+            if self._planning == "graph" and points:
+                self._open_found()
             self._actions += self._release.points(self._offset)
-
-    def _void_skeleton(self) -> None:
-        for call in [call for call in self._ledger.calls.values() if call.point is not None]:
-            self._cancel(call)
-        self._points_done = self._points_sourced = 0
-        self._release.waiting = self._waits_for_sources
-        self._actions += void_skeleton(self._draft)
 
     def _end_skeleton(self, call: Call, rest: str, reply: Reply) -> None:
         reading, reason = self._draft.reading, ending(reply)
-        most, titles = self.settings.max_skeleton_chars, reply.titles
-        if titles and most is not None and sum(map(len, titles)) > most:
+        most, titles, plan = self.settings.max_skeleton_chars, reply.titles, reply.plan
+        if plan and most is not None:
+            plan, reason = cut_plan(plan, most, reason)
+        elif titles and most is not None and sum(map(len, titles)) > most:
             reason, titles = CUT, first_titles(titles, most)
         failed = reason in FAILED
         self._show_points(reading.feed(rest))
         # Half a title alone, which a limit may leave, is no skeleton of a reply that failed.
-        if not failed or reading.points or len(titles or ()) > 1:
-            self._show_points(reading.close(truncated=failed or reason in ("length", CUT), titles=titles))
+        if not failed or reading.points or len(plan or titles or ()) > 1:
+            self._show_points(reading.close(truncated=failed or reason in ("length", CUT), titles=titles, plan=plan))
         given = call.prompt.prefill.strip() if call.prompt else ""
-        if not reading.points and reply.titles is None:
+        if not reading.points and reply.titles is None and plan is None:
             failed = failed or without_reasoning(reading.written.text).strip() == given
         if failed and reason not in FINAL and not reading.points and call.attempt <= self.settings.max_retries:
             self._open_skeleton(call.attempt + 1)
         elif len(reading.points) >= self.settings.min_points:
+            if self._planning == "graph" and reading.chain:
+                self._give_up_plan()
+                return
             self._draft.finish_reason = reason if failed else None
             self._complete_skeleton(reading.skeleton)
         elif self.settings.on_empty_skeleton == "raise":
@@ -308,19 +320,10 @@ class AnswerFlow(SourcesFlow):
             reading.points = []
             self._answer_directly()
 
-    def _fail_skeleton(self, call: Call, error: Exception) -> None:
-        if self._can_repeat(call):
-            self._draft.reading.void()
-            if self._draft.reading.voided:
-                self._void_skeleton()
-            self._open_skeleton(call.attempt + 1)
-        else:
-            self._fail_answer(error)
-
     def _complete_skeleton(self, skeleton: Skeleton) -> None:
         self._draft.skeleton = skeleton
-        # One point has nothing to be merged with.
-        self._release.held = self.settings.merge and len(skeleton) > 1
+        # One point has nothing to be merged with, and needs no opening.
+        self._release.held = (self.settings.merge or self.settings.opening is True) and len(skeleton) > 1
         self._actions.append(events.SkeletonDone(skeleton))
         done = self._points_done
         if self._retrieval == "per_point":
@@ -345,11 +348,16 @@ class AnswerFlow(SourcesFlow):
             self._write_point(writing)
 
     def _write_point(self, writing: PointWriting) -> None:
+        if writing.point.depends_on and self._waits(writing):
+            return
         writing.attempt += 1
         skeleton = self._draft.skeleton
         if skeleton is None:  # a point that starts early shows the points up to its own
             skeleton = Skeleton(tuple(self._draft.reading.points[: writing.point.index]))
-        prompt = self._prompts.point(skeleton, writing.point, writing.context)
+        if self._may_plan:
+            prompt = self._planned_prompt(skeleton, writing)
+        else:
+            prompt = self._prompts.point(skeleton, writing.point, writing.context)
         self._actions.append(events.PointStarted(writing.point, writing.attempt))
         self._open("point", prompt, point=writing.point, attempt=writing.attempt)
 
@@ -364,41 +372,27 @@ class AnswerFlow(SourcesFlow):
     def _end_point(self, writing: PointWriting, rest: str, reply: Reply) -> None:
         text = (writing.feed(rest, self._offset) if rest else "") + writing.close()
         reason = REPEATED if writing.looping else ending(reply)
+        if writing.length is not None and writing.length.full:
+            reason = TOO_LONG
         if reason in FAILED or not (text or writing.pieces or writing.echoed):
             self._fail_point(writing, reply_error(reply, wrote=writing.begun), text)
         else:
             self._show(writing, text)
             self._close_point(writing, reason)
 
-    def _close_point(self, writing: PointWriting, reason: str | None, error: Exception | None = None) -> None:
+    def _close_point(
+        self, writing: PointWriting, reason: str | None, error: Exception | None = None, *, compared: bool = False
+    ) -> None:
+        if self.settings.rewrite_overlap and not compared:
+            self._compare(writing, reason, error)
+            return
         writing.expansion = writing.result(self._offset, error, reason)
         self._points_done += 1
         self._actions.append(events.PointDone(writing.expansion))
         self._actions += self._release.points(self._offset)
+        if self._waiting:
+            self._write_waiting()
         self._finish_if_complete()
-
-    def _fail_point(self, writing: PointWriting, error: Exception, rest: str) -> None:
-        """Ends an attempt that has failed; `rest` is text of it that was held back until now."""
-        if writing.attempt <= self.settings.max_retries and not writing.released:
-            self._actions += restart_point(writing, error, shown=bool(writing.pieces))
-            writing.restart(self._draft.loop_guard())
-            self._write_point(writing)
-        else:
-            # The text written so far is kept: a reader of the stream has it already, and a caller of the whole answer
-            # gets the same.
-            self._show(writing, rest)
-            self._give_up_point(writing, error)
-
-    def _give_up_point(self, writing: PointWriting, error: Exception, retrieval: Call | None = None) -> None:
-        """Ends a point that has failed for good: itself, or the `retrieval` for it."""
-        reason = error.finish_reason if isinstance(error, ReplyError) else "error"
-        if self.settings.on_point_error == "placeholder":
-            gap = " " if writing.pieces else ""
-            self._show(writing, gap + self.settings.placeholder if self.settings.placeholder else "")
-            self._close_point(writing, reason, error)
-        else:
-            writing.expansion = writing.result(self._offset, error, reason)
-            self._fail_answer(writing.failure(error, retrieval, self.answer))
 
     # --- the end ---
 
@@ -406,11 +400,14 @@ class AnswerFlow(SourcesFlow):
         self._actions += self._release.text(text, self._offset)
 
     def _finish_if_complete(self) -> None:
-        if self._draft.skeleton is None or self._points_done < len(self._draft.skeleton):
+        if self._draft.skeleton is None or self._points_done < len(self._draft.skeleton) or self._ending:
             return
-        if not self._release.held:
+        self._ending = True
+        if (self.settings.opening or self.settings.closing) and len(self._draft.written()) > 1:
+            self._open_roles()
+        elif not self._release.held:
             self._finish()
-        elif len(self._draft.written()) > 1:
+        elif self.settings.merge and len(self._draft.written()) > 1:
             self._open_merge()
         else:
             self._show_text(self.answer.text)
@@ -423,17 +420,13 @@ class AnswerFlow(SourcesFlow):
         answer = self._draft.answer(self._offset)
         self._actions.append(events.AnswerDone(answer))
         self.finished = True
+        if self._plans is not None:
+            self._plans.observe(answer)
         if (observe := getattr(self._router, "observe", None)) is not None:
             try:
                 observe(answer)
             except Exception:
                 logger.warning("The router could not learn from an answer.", exc_info=True)
-
-    def _fail_answer(self, error: Exception) -> None:
-        for call in list(self._ledger.calls.values()):
-            self._cancel(call)
-        self._actions.append(events.AnswerFailed(error))
-        self.finished = True
 
     def last_event(self, event: events.Event) -> events.Event:
         """The last event, with the costs of calls that were cancelled before it and have ended since."""

@@ -128,7 +128,7 @@ class MergeFlow(CallFlow):
         """
         draft, prompts = self._draft, self._prompts
         draft.merge = None
-        skeleton, text = draft.skeleton or Skeleton(), draft.join(draft.written())
+        skeleton, text = draft.skeleton or Skeleton(), draft.join(draft.written(), roles=True)
         prompt = prompts.merge(skeleton, text)
         material = prompts.merge_material(skeleton, text)
         draft.merge = MergeWriting(prompt, material, quotable=prompts.has_own_merge, loops=draft.loop_guard())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from skeleton_of_thought.default_prompts import CONTEXT, DIRECT, MERGE, POINT, SKELETON, STRUCTURED
 from skeleton_of_thought.errors import PromptFileError
@@ -23,6 +23,9 @@ from skeleton_of_thought.templates import (
     mentions,
 )
 from skeleton_of_thought.types import Conversation, Point, Prompt, Skeleton
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.plan_prompts import PlannedPoint, PlannedStage
 
 __all__ = [
     "ALIASES",
@@ -70,6 +73,20 @@ class PromptSet:
             `{context}` themselves; a string with `{context}`. The context of the question comes before the turn that
             asks it, so that all prompts of an answer begin alike. The context of a point comes before the paragraph
             that first names the point.
+        scoped: Asks for a skeleton with notes (`Settings.planning="scoped"`), as `skeleton` does for titles. The fields
+            from here on are for planned answers, and None for the project's own.
+        graph: Asks for a skeleton whose points also build on each other (`"graph"`).
+        planned_point: Asks for one point of such a skeleton, as `point` does; with None and a `point` of the caller's
+            own, that one does.
+        parents: The wording for the texts that a point builds on, in prompts that do not mention `{parents}`
+            themselves; a string with `{parents}`. It stands before the paragraph that first names the point, and
+            before a context of its own. By example turns, these texts are turns, without this wording.
+        missing: Added to the prompt of a point that is written without a point that it builds on; a string with
+            `{missing}`, the titles of those.
+        opening: Asks for the sentences before the points; a `Template`, or a string with `{draft}`.
+        closing: Asks for the conclusion after them; the same.
+        rewrite: Added to the prompt of a point that is written anew because it repeats another; a string with
+            `{passage}`.
 
     Raises:
         PromptFileError: A template lacks a placeholder without which it cannot work.
@@ -81,6 +98,14 @@ class PromptSet:
     merge: Template | str = field(default=MERGE)
     direct: Template | str | None = None
     context: str = field(default=CONTEXT)
+    scoped: Template | str | None = None
+    graph: Template | str | None = None
+    planned_point: Template | str | None = None
+    parents: str | None = None
+    missing: str | None = None
+    opening: Template | str | None = None
+    closing: Template | str | None = None
+    rewrite: str | None = None
 
     def __post_init__(self) -> None:
         for name, needed in (
@@ -89,6 +114,11 @@ class PromptSet:
             ("route", ["question"]),
             ("merge", ["draft"]),
             ("direct", ["question"]),
+            ("scoped", ["question"]),
+            ("graph", ["question"]),
+            ("planned_point", ["index", "title", "heading"]),
+            ("opening", ["draft"]),
+            ("closing", ["draft"]),
         ):
             template = getattr(self, name)
             if isinstance(template, str):
@@ -104,6 +134,12 @@ class PromptSet:
             raise PromptFileError(
                 f"The wording for a context must be a string with {{context}}, not {str(self.context)[:60]!r}."
             )
+        for name, placeholder in (("parents", "parents"), ("missing", "missing"), ("rewrite", "passage")):
+            wording = getattr(self, name)
+            if wording is not None and (not isinstance(wording, str) or f"{{{placeholder}}}" not in wording):
+                raise PromptFileError(
+                    f"The wording {name} must be a string with {{{placeholder}}}, not {str(wording)[:60]!r}."
+                )
 
     @classmethod
     def from_json(
@@ -203,6 +239,39 @@ class PromptSet:
     def structured_skeleton(self) -> Template | str:
         """Asks for the skeleton where the backend gives it as data. A template of the caller's serves for both."""
         return STRUCTURED if self.skeleton == SKELETON else self.skeleton
+
+    def planned(self, stage: PlannedStage, *, structured: bool = False) -> Template:
+        """The template of a stage of planned answers: the caller's, or the project's own.
+
+        Args:
+            stage: `"scoped"`, `"graph"`, `"planned_point"`, `"opening"` or `"closing"`.
+            structured: Whether the backend gives a plan as data. A template of the caller's serves for both.
+        """
+        # Most answers have titles alone.
+        from skeleton_of_thought.plan_prompts import planned_template
+
+        return planned_template(self, stage, structured=structured)
+
+    def laid_out(
+        self, stage: Literal["point", "planned_point"], shared: Mapping[str, str], *needs: Any
+    ) -> PlannedPoint:
+        """The template for one point, with all that its prompt shows of other points.
+
+        Args:
+            stage: The template's field.
+            shared: The values of every point, with the length of all points.
+            needs: As `PlannedPoint` takes them.
+        """
+        from skeleton_of_thought.default_plans import MISSING, PARENTS, REWRITE
+        from skeleton_of_thought.plan_prompts import PlannedPoint
+
+        wordings = {
+            "parents": self.parents or PARENTS,
+            "missing": self.missing or MISSING,
+            "rewrite": self.rewrite or REWRITE,
+        }
+        template = self.planned(stage) if stage == "planned_point" else cast(Template, self.point)
+        return PlannedPoint(template, wordings, shared, *needs)
 
     @property
     def direct_with_context(self) -> Template | str:

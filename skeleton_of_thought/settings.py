@@ -11,7 +11,14 @@ from typing import Any, Literal, cast
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["Settings", "first_by_position", "is_whole"]
+__all__ = ["EAGER_PAYS", "Settings", "first_by_position", "is_whole"]
+
+EAGER_PAYS = {"local": False, "remote": True}
+"""What `Settings.eager="auto"` means: for the points of a local engine, and for those of any other backend.
+
+One batch of a local engine gains nothing from points that start early, and they know less of the answer. Calls to a
+server have room beside the call for the skeleton. docs/planning.md has the figures.
+"""
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import Any
 
 from skeleton_of_thought import events
 from skeleton_of_thought.draft import NO_SOURCES, PointWriting, Release
-from skeleton_of_thought.merging import MergeFlow
 from skeleton_of_thought.parsing.mark import replace_surrogates
+from skeleton_of_thought.roles import RolesFlow
 from skeleton_of_thought.types import Call, Point
 
 __all__ = ["SourcesFlow"]
 
 
-class SourcesFlow(MergeFlow):
+class SourcesFlow(RolesFlow):
     """The steps that retrieve for the question or for its points. The steps around them are those of `AnswerFlow`.
 
     Where `nothing_found` is a text, nothing is written without sources: a point for which nothing was found has this
@@ -60,7 +60,7 @@ class SourcesFlow(MergeFlow):
             writing = self._points[point.index]
             writing.sources, writing.context = sources, replace_surrogates(context)
             self._points_sourced += 1
-            if writing.missing(self._nothing_found):
+            if writing.lacks_sources(self._nothing_found):
                 self._end_sources_if_complete()
                 return
             self._release.waiting = False
@@ -99,7 +99,9 @@ class SourcesFlow(MergeFlow):
         if self._release.waiting:
             self._answer_nothing_found()
             return
-        for writing in [one for one in self._points.values() if one is not failed and one.missing(self._nothing_found)]:
+        for writing in [
+            one for one in self._points.values() if one is not failed and one.lacks_sources(self._nothing_found)
+        ]:
             self._show(writing, self._nothing_found)
             self._close_point(writing, NO_SOURCES)
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 from skeleton_of_thought.context import with_context
 from skeleton_of_thought.parsing.special_tokens import MAY_BE_SPECIAL, break_special_tokens
 from skeleton_of_thought.pickling import Portable
-from skeleton_of_thought.types import Conversation, Hints, Message, Point, Prompt, Skeleton
+from skeleton_of_thought.types import Conversation, Expansion, Hints, Message, Planning, Point, Prompt, Role, Skeleton
 from skeleton_of_thought.types.calls import with_hints
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     "point": frozenset(
         {
             *("question", "context", "skeleton", "titles", "count", "index", "title"),
+            *("plan", "scope", "heading", "parents"),
             *("max_points", "how_many", "words", "how_long"),
         }
     ),
@@ -72,13 +73,19 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
     ),
     "direct": frozenset({"question", "context"}),
 }
-"""The placeholders of each stage. `context` is empty without retrieval."""
+"""The placeholders of each stage. `context` is empty without retrieval, and `parents` for points that need none.
 
-_TEXTS = frozenset({"question", "context", "skeleton", "titles", "title", "draft"})
+The skeletons of planned answers have those of `skeleton`, their points those of `point`, their opening and closing
+those of `merge`.
+"""
+
+_TEXTS = frozenset({"question", "context", "skeleton", "titles", "title", "draft", "plan", "heading", "parents"})
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
-_QUOTED = ("skeleton", "titles", "title", "draft", "context")
+_QUOTED = ("skeleton", "titles", "title", "scope", "parents", "passage", "draft", "context")
 """The placeholders whose values a model wrote or a retriever found."""
+_OF_QUOTED = ("plan", "heading")
+"""The placeholders whose values are made of those."""
 
 
 @runtime_checkable
@@ -107,8 +114,10 @@ class PromptTemplate:
 
     Placeholders: `{question}`, `{max_points}`, `{how_many}` ("3 to 10"), `{words}` and `{how_long}` ("one or two
     sentences"); for points also `{skeleton}` (the numbered list), `{titles}` (the same in one line), `{count}`
-    (the number of points), `{index}` and `{title}`; `{context}`, which is empty without retrieval. All other braces
-    stay as they are, also those in values.
+    (the number of points), `{index}` and `{title}`; `{context}`, which is empty without retrieval. For points of a
+    plan also `{scope}` (what the point covers), `{heading}` (the title with it), `{plan}` (the list with what each
+    point covers, as `{skeleton}`) and `{parents}` (the texts that it builds on). All other braces stay as they are,
+    also those in values.
 
     Attributes:
         text: The user's turn.
@@ -251,7 +260,8 @@ def skeleton_values(skeleton: Skeleton, point: Point | None = None) -> dict[str,
     """The values of a stage that shows the skeleton, and perhaps one of its points."""
     values = {"skeleton": str(skeleton), "titles": "; ".join(skeleton.titles), "count": str(len(skeleton.points))}
     if point is not None:
-        values |= {"index": str(point.index), "title": point.title}
+        values |= {"index": str(point.index), "title": point.title, "scope": point.scope, "plan": values["skeleton"]}
+        values["heading"] = f"{point.title}: {point.scope}" if point.scope else point.title
     return values
 
 
@@ -282,6 +292,7 @@ class AnswerPrompts:
 
     Attributes:
         context: The context of the question; empty before its retrieval.
+        planning: The kind of the skeleton. Set it for a skeleton that is not asked for.
     """
 
     def __init__(
@@ -295,6 +306,8 @@ class AnswerPrompts:
         own_context: bool = False,
     ) -> None:
         self.context = ""
+        self.planning: Planning = "titles"
+        self._own_words: dict[int, int] = {}
         self._prompts = prompts
         self._conversation = conversation
         self._prefill = prefill
@@ -308,18 +321,50 @@ class AnswerPrompts:
             "how_long": how_long(words),
         }
 
-    def skeleton(self, *, structured: bool) -> Prompt:
-        """Asks for the skeleton."""
+    def skeleton(self, *, structured: bool, planning: Planning = "titles") -> Prompt:
+        """Asks for the skeleton; its kind is then that of the answer."""
         template = self._prompts.structured_skeleton if structured else self._prompts.skeleton
+        self.planning = planning
+        if planning != "titles":
+            template = self._prompts.planned(planning, structured=structured)
         prefill = "skeleton" in self._prefill and not structured
         return self._render(template, {**self._values, "context": self.context}, prefill=prefill)
 
-    def point(self, skeleton: Skeleton, point: Point, context: str) -> Prompt:
-        """Asks for a point; `context` is its own, if it has one."""
-        values = {**self._values, **skeleton_values(skeleton, point), "context": context or self.context}
-        return self._render(
-            self._prompts.point, values, prefill="point" in self._prefill, own_context=self._own_context
-        )
+    def point(
+        self,
+        skeleton: Skeleton,
+        point: Point,
+        context: str,
+        *,
+        parents: Sequence[Expansion] = (),
+        missing: Collection[int] = (),
+        passage: str = "",
+        words: int | None = None,
+    ) -> Prompt:
+        """Asks for a point.
+
+        Args:
+            skeleton: The points that are known by now.
+            point: The point.
+            context: Its own context, if it has one.
+            parents: The points that it builds on and that are written, in document order.
+            missing: The indices of those that failed.
+            passage: A passage of another point that the text must not repeat.
+            words: Its own length; None for that of all points.
+        """
+        values = {**self._values, **skeleton_values(skeleton, point), "context": context or self.context, "parents": ""}
+        planned = self.planning != "titles" or point.scope or point.depends_on
+        prefill, own_context = "point" in self._prefill, self._own_context
+        if not (planned or parents or missing or passage or words):
+            return self._render(self._prompts.point, values, prefill=prefill, own_context=own_context)
+        if words:
+            self._own_words[point.index] = words
+            values |= {"words": str(words), "how_long": how_long(words)}
+        needs = (skeleton, parents, missing, passage, self._own_words)
+        laid_out = self._prompts.laid_out("planned_point" if planned else "point", self._values, *needs)
+        values |= laid_out.values
+        of_quoted = (*_OF_QUOTED, *laid_out.values)
+        return self._render(laid_out, values, prefill=prefill, own_context=own_context, of_quoted=of_quoted)
 
     def direct(self) -> Prompt:
         """Asks for a direct answer: with the conversation as it is, or with a context both together."""
@@ -335,6 +380,12 @@ class AnswerPrompts:
         """
         values = {**self._values, **skeleton_values(skeleton), "draft": draft, "context": self.context}
         return self._render(self._prompts.merge, values, places_context=False)
+
+    def role(self, role: Role, skeleton: Skeleton, draft: str, words: int = 40) -> Prompt:
+        """Asks for the opening or the closing; `draft` is the points, joined, and `words` the length."""
+        own = {"words": str(words), "how_long": how_long(words), "draft": draft, "context": self.context}
+        values = {**self._values, **skeleton_values(skeleton), **own}
+        return self._render(self._prompts.planned(role), values, prefill=role in self._prefill, places_context=False)
 
     @property
     def has_own_merge(self) -> bool:
@@ -356,13 +407,18 @@ class AnswerPrompts:
         own_context: bool = False,
         places_context: bool = True,
         checks: bool = True,
+        of_quoted: tuple[str, ...] = _OF_QUOTED,
     ) -> Prompt:
         quoted = tuple(filter(None, map(values.get, _QUOTED)))
         if checks and MAY_BE_SPECIAL.search("\n".join(quoted)):
-            safe = {**values, **{name: break_special_tokens(values[name]) for name in _QUOTED if name in values}}
+            safe = {
+                **values,
+                **{name: break_special_tokens(values[name]) for name in (*_QUOTED, *of_quoted) if name in values},
+            }
             ways = {"prefill": prefill, "own_context": own_context, "places_context": places_context, "checks": False}
-            prompt = self._render(template, safe, **ways)
-            return prompt if safe == values else replace(prompt, exact=self._render(template, values, **ways))
+            prompt = self._render(template, safe, **ways, of_quoted=of_quoted)
+            exact = None if safe == values else self._render(template, values, **ways, of_quoted=of_quoted)
+            return replace(prompt, exact=exact)
         # `PromptSet` has made templates of strings; `isinstance` would look for each member of the protocol.
         own = cast(Template, template)
         context = values.get("context", "") if places_context else ""

@@ -44,6 +44,7 @@ MACHINERY = {
     "skeleton_of_thought.adapters.adoption": "engines of models",
     "skeleton_of_thought.adapters.as_model": "calls under way",
     "skeleton_of_thought.ledger": "calls under way",
+    "skeleton_of_thought.plan_prompts": "templates of calls under way",
     "skeleton_of_thought.pickling": "what this file tests",
     "skeleton_of_thought.together": "calls under way",
     "skeleton_of_thought.local": "models, batches and caches; the values among them are in LOCAL_VALUES",

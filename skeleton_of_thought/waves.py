@@ -1,0 +1,162 @@
+"""Points that build on others: which of them wait, and what they see of the points before them."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from skeleton_of_thought import events
+from skeleton_of_thought.draft import NO_SOURCES, PointWriting
+from skeleton_of_thought.errors import ParentError
+from skeleton_of_thought.restarts import restart_answer
+from skeleton_of_thought.settings import Settings
+from skeleton_of_thought.sources import SourcesFlow
+from skeleton_of_thought.types import Conversation, Expansion, Planning, Point, Prompt, Skeleton
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.plan_memory import PlanMemory
+
+__all__ = ["ROLE_WORDS", "TOO_LONG", "WavesFlow", "own_settings", "with_graph"]
+
+TOO_LONG = "max_words"
+"""The finish reason of a point that was ended because it was much longer than its plan or its question allows."""
+
+ROLE_WORDS = 45
+"""The most words of an opening or a closing."""
+
+
+def own_settings(settings: Settings, question: str, *, eager_pays: bool) -> tuple[Settings, int | None]:
+    """The settings of one answer, and the limit of words that its question sets; None where it sets none.
+
+    Args:
+        settings: The caller's settings.
+        question: The question.
+        eager_pays: What `eager="auto"` means for the backend of the points.
+    """
+    from skeleton_of_thought.text.length import most_points, word_limit
+
+    if settings.eager == "auto":
+        settings = dataclasses.replace(settings, eager=eager_pays)
+    limit = word_limit(question)
+    if limit is not None:
+        # The words of a point are known once the points are counted, so none starts before.
+        most = most_points(limit, settings.max_points, settings.min_points)
+        settings = dataclasses.replace(settings, eager=False, max_points=most)
+    return settings, limit
+
+
+def with_graph(conversation: Conversation) -> Conversation:
+    """The conversation as a router sees it where points may build on each other."""
+    return dataclasses.replace(conversation, request=dataclasses.replace(conversation.request, graph=True))
+
+
+class WavesFlow(SourcesFlow):
+    """The steps of points that wait for others, and of points whose length is given."""
+
+    _planning: Planning
+    _plans: PlanMemory | None
+    _waiting: dict[int, PointWriting]
+    _word_limit: int | None
+
+    def _take_advice(self, planning: Planning) -> bool:
+        """Plans as the router advises; returns whether to answer by points at all."""
+        if self._plans is None or self._plans.may(planning):
+            self._planning = planning
+            return True
+        if planning != "graph":
+            return True
+        self._draft.reason = "the points would build on each other, and the model's plans have not said how"
+        return False
+
+    def _open_found(self) -> None:
+        """Opens the points of a graph as they come, once some of them can be written side by side."""
+        if self._draft.reading.parallel:
+            for point in self._draft.reading.points:
+                if point.index not in self._points:
+                    self._open_point(point)
+
+    @abstractmethod
+    def _open_point(self, point: Point) -> None:
+        """Begins a point."""
+
+    def _waits(self, writing: PointWriting) -> bool:
+        """Whether a point that builds on others is not to be written now: it waits, or one of them has failed."""
+        parents = [self._points[index] for index in writing.point.depends_on if index in self._points]
+        if any(parent.expansion is None for parent in parents):
+            self._waiting[writing.point.index] = writing
+            return True
+        self._waiting.pop(writing.point.index, None)
+        bad = [each for parent in parents if (each := parent.expansion) is not None and not _has_text(each)]
+        writing.missing = tuple(each.point.index for each in bad)
+        errors = [each.error for each in bad if each.error is not None]
+        if not errors or self.settings.on_parent_error == "write":
+            return False
+        failed = ", ".join(str(each.point.index) for each in bad if each.error is not None)
+        error = ParentError(f"It builds on point {failed}, which failed.")
+        error.__cause__ = errors[0]
+        self._give_up_point(writing, error)
+        return True
+
+    def _write_waiting(self) -> None:
+        """Writes the points that have waited for nothing but points that are done by now."""
+        for writing in list(self._waiting.values()):
+            if self.finished or writing.point.index not in self._waiting:
+                continue
+            if all(self._points[i].expansion is not None for i in writing.point.depends_on if i in self._points):
+                del self._waiting[writing.point.index]
+                self._write_point(writing)
+
+    def _planned_prompt(self, skeleton: Skeleton, writing: PointWriting) -> Prompt:
+        """The prompt of a point with a scope, a length of its own, or points that it builds on."""
+        from skeleton_of_thought.text.length import LengthGuard
+
+        parents = [self._points[i].expansion for i in writing.point.depends_on if i in self._points]
+        words = self._words_of(skeleton, writing)
+        # Only a text that is far too long is cut, see `LengthGuard`.
+        writing.length = None if words is None else LengthGuard(words)
+        return self._prompts.point(
+            skeleton,
+            writing.point,
+            writing.context,
+            parents=[each for each in parents if each is not None and _has_text(each)],
+            missing=writing.missing,
+            passage=writing.passage,
+            words=words,
+        )
+
+    def _words_of(self, skeleton: Skeleton, writing: PointWriting) -> int | None:
+        """The words of a point: by the limit of the question, or by its plan."""
+        if self._word_limit is None or self._draft.skeleton is None:
+            return writing.point.words
+        from skeleton_of_thought.text.length import share_words
+
+        roles = bool(self.settings.opening) + self.settings.closing if len(skeleton) > 1 else 0
+        left = max(1, self._word_limit - roles * self._role_words)
+        return share_words(left, skeleton.points)[writing.point.index]
+
+    @property
+    def _role_words(self) -> int:
+        """The words of an opening or a closing."""
+        return ROLE_WORDS if self._word_limit is None else max(10, min(ROLE_WORDS, self._word_limit // 8))
+
+    def _give_up_plan(self) -> None:
+        """Answers directly, because no two points of the plan can be written side by side."""
+        for call in [call for call in self._ledger.calls.values() if call.point is not None]:
+            self._cancel(call)
+        draft = self._draft
+        if shown := self._release.first_text is not None:
+            self._actions += restart_answer(ParentError("The plan is given up, with all points of it."))
+        self._actions.append(events.SkeletonRestarted(draft.reading.skeleton))
+        if shown:
+            self._release.first_text = None
+        draft.skeleton, draft.reading.points = None, []
+        draft.points.clear()
+        self._waiting.clear()
+        self._release.restart(())
+        draft.reason = "each point of the plan builds on the one before it, so none can be written side by side"
+        self._answer_directly()
+
+
+def _has_text(expansion: Expansion) -> bool:
+    return expansion.error is None and bool(expansion.text) and expansion.finish_reason != NO_SOURCES
