@@ -139,7 +139,8 @@ def prompt_set(
     """
     given = {"skeleton": skeleton, "point": point, "merge": merge, **planned}
     own = {name: _template(template, name) for name, template in given.items() if template is not None}
-    return replace(base or PromptSet(), **own)
+    prompts = base or PromptSet()
+    return replace(prompts, **own) if own else prompts
 
 
 def _template(template: BasePromptTemplate[Any] | str, name: str) -> Any:

@@ -32,6 +32,10 @@ def by_hand(question: str) -> bool:
     return True
 
 
+def text_of(template: Any) -> str | None:
+    return None if template is None else template.instruction
+
+
 OTHER_LLM = FakeListChatModel(responses=["1. Rest", "Sleep."])
 TEMPLATE = PromptTemplate.from_template("List what answers: {question}")
 CHANGES: dict[str, tuple[Any, Any]] = {
@@ -42,10 +46,10 @@ CHANGES: dict[str, tuple[Any, Any]] = {
     "skeleton_prompt": (TEMPLATE, lambda plan: getattr(plan.prompts.skeleton, "template", None) is TEMPLATE),
     "point_prompt": ("Explain {title}.", lambda plan: plan.prompts.point.instruction == "Explain {title}."),
     "merge_prompt": ("Merge {draft}.", lambda plan: plan.prompts.merge.instruction == "Merge {draft}."),
-    "scoped_prompt": ("Plan {question}.", lambda plan: plan.prompts.scoped.instruction == "Plan {question}."),
-    "graph_prompt": ("Plan {question}.", lambda plan: plan.prompts.graph.instruction == "Plan {question}."),
-    "opening_prompt": ("Open {draft}.", lambda plan: plan.prompts.opening.instruction == "Open {draft}."),
-    "closing_prompt": ("Close {draft}.", lambda plan: plan.prompts.closing.instruction == "Close {draft}."),
+    "scoped_prompt": ("Plan {question}.", lambda plan: text_of(plan.prompts.scoped) == "Plan {question}."),
+    "graph_prompt": ("Plan {question}.", lambda plan: text_of(plan.prompts.graph) == "Plan {question}."),
+    "opening_prompt": ("Open {draft}.", lambda plan: text_of(plan.prompts.opening) == "Open {draft}."),
+    "closing_prompt": ("Close {draft}.", lambda plan: text_of(plan.prompts.closing) == "Close {draft}."),
     "skeleton_mode": ("structured", lambda plan: plan.structured),
     "prefill": (True, lambda plan: plan.prefill is True),
     "retriever": (RunnableLambda(by_hand), lambda plan: plan.retriever is not None and plan.retrieval == "once"),
