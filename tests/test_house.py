@@ -39,10 +39,12 @@ LAYERS = [
         "blocks",
         "text.words",
         "text.loops",
+        "text.overlap",
     },
     {"examples", "templates", "default_prompts", "default_plans", "prompt_files", "plan_prompts", "prompts"},
     {"text", "text.assembly", "text.echoes"},
-    {"routers", "routers.base", "routers.instructions", "routers.measures", "routers.question"},
+    {"routers", "routers.base", "routers.instructions", "routers.measures", "routers.question"}
+    | {"text.length", "text.word_limits"},
     {"routers.embedded"},
     {"routers.tasks"},
     {"routers.gate", "routers.cost", "routers.prompt"},

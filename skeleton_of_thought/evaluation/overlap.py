@@ -6,30 +6,14 @@ import math
 import re
 import zlib
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 
 from skeleton_of_thought.evaluation.rows import PointRow
-from skeleton_of_thought.text.words import plain, words_of
+from skeleton_of_thought.text.overlap import bare_words, grams
 
 __all__ = ["bare_words", "compression_ratio", "distinct", "distinct_n", "shared_trigrams", "similarity", "title_echo"]
 
-_SHORT = 32
-"""Characters of parts of a text whose words are kept."""
 _SET_OFF = r"[\W_]*{}[*_\s]*(?:[:.!?。：！？–—-]|\n|$)"
 """A title that stands alone before what follows it: "**Cost**: it is high", but not "Cost matters"."""
-
-
-def bare_words(text: str) -> list[str]:
-    """The words of the text without case and punctuation; in scripts without spaces, its characters."""
-    found: list[str] = []
-    for part in text.split():  # no word goes across white space, and most of them come again
-        found += _short(part) if len(part) <= _SHORT else plain(words_of(part))
-    return found
-
-
-@lru_cache(maxsize=1 << 15)
-def _short(part: str) -> tuple[str, ...]:
-    return tuple(plain(words_of(part)))
 
 
 def shared_trigrams(points: Iterable[str]) -> float | None:
@@ -41,14 +25,14 @@ def shared_trigrams(points: Iterable[str]) -> float | None:
     Returns:
         From 0 to 1; None for fewer than two points with a trigram.
     """
-    found = [grams for text in points if (grams := set(_grams(bare_words(text), 3)))]
+    found = [own for text in points if (own := set(grams(bare_words(text), 3)))]
     if len(found) < 2:
         return None
     seen: set[tuple[str, ...]] = set()
     shared: set[tuple[str, ...]] = set()
-    for grams in found:
-        shared |= seen & grams
-        seen |= grams
+    for own in found:
+        shared |= seen & own
+        seen |= own
     return len(shared) / len(seen)
 
 
@@ -64,7 +48,7 @@ def distinct_n(text: str, n: int) -> float | None:
 def distinct(words: Sequence[str], n: int) -> float | None:
     """`distinct_n` of words."""
     total = len(words) - n + 1
-    return len(set(_grams(words, n))) / total if total > 0 else None
+    return len(set(grams(words, n))) / total if total > 0 else None
 
 
 def compression_ratio(text: str) -> float | None:
@@ -102,7 +86,3 @@ def similarity(vectors: Sequence[Sequence[float]]) -> float | None:
     # The square of the sum holds each pair twice and each vector with itself once, which gives 1.
     square = sum(math.fsum(column) ** 2 for column in zip(*units, strict=True))
     return max(-1.0, min(1.0, (square - n) / (n * (n - 1))))
-
-
-def _grams(words: Sequence[str], n: int) -> Iterable[tuple[str, ...]]:
-    return zip(*(words[start:] for start in range(n)), strict=False)

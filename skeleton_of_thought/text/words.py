@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["DENSE", "PIECES", "is_unspaced", "plain", "words_of"]
+__all__ = ["DENSE", "PIECES", "UNSPACED", "is_unspaced", "plain", "words_of"]
 
 DENSE = "\u3001-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff20\U00020000-\U0003ffff"
 """Chinese and Japanese, as the inside of a character class."""
-_UNSPACED = f"{DENSE}\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
-_ONE = re.compile(f"[{_UNSPACED}]")
+UNSPACED = f"{DENSE}\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+"""Scripts without spaces between words, as the inside of a character class."""
+_ONE = re.compile(f"[{UNSPACED}]")
 _NO_LETTER = re.compile(r"[\W_]+")
 
-PIECES = re.compile(rf"\n|[^\S\n]+|[{_UNSPACED}]|[^\s{_UNSPACED}]+")
+PIECES = re.compile(rf"\n|[^\S\n]+|[{UNSPACED}]|[^\s{UNSPACED}]+")
 """Matches line ends, other white space, characters that are words, and (parts of) other words."""
 
 
