@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
+from skeleton_of_thought.parsing.mark import Title
 from skeleton_of_thought.parsing.marks import clean_title, read_mark
 
-__all__ = ["field_title", "json_start", "json_titles", "json_value", "plain_title"]
+__all__ = [
+    "PlanFields",
+    "field_title",
+    "json_start",
+    "json_titles",
+    "json_value",
+    "plain_title",
+    "plan_fields",
+]
 
 _JSON_LIMIT = 200_000
 _TRIES = 8
@@ -33,6 +42,13 @@ _LIST_KEYS = (
     ),
     *("key_points", "main_points", "bullets", "list", "structure", "plan", "ideas", "answer", "result"),
 )
+_SCOPE_KEYS = ("scope", "covers", "note", "notes", "coverage", "focus", "description", "summary", "about")
+_AFTER_KEYS = (
+    *("after", "depends_on", "builds_on", "dependson", "buildson", "based_on", "dependencies", "depends", "requires"),
+    *("needs", "parents", "prerequisites"),
+)
+_NUMBER_KEYS = ("number", "id", "index", "nr", "no", "order", "position", "step")
+_LENGTH_KEYS = ("words", "word_count", "length")
 _START = re.compile(r"(?:^|[:：=])\s*(?=[\[{])")
 _BEGIN = re.compile(r"(?:^|(?<=\n))[^\S\n]*(?=[\[{])")
 _COUNTED = re.compile(r"(?:\w+[ _-])?\d{1,3}")
@@ -65,6 +81,50 @@ def field_title(text: str, *, only_field: bool = True) -> str:
     if len(value) > 1 and value[0] in "\"'" and value[-1] == value[0]:
         value = value[1:-1]
     return value
+
+
+class PlanFields(NamedTuple):
+    """What an item of a JSON list says of its point besides the title; None for what it does not say.
+
+    Attributes:
+        number: The point's own number; -1 without one.
+        scope: What it covers.
+        after: What it builds on, in any form.
+        words: Its length in words.
+    """
+
+    number: int = -1
+    scope: str | None = None
+    after: Any = ()
+    words: int | None = None
+
+
+def plan_fields(item: Mapping[Any, Any]) -> PlanFields:
+    """The fields of a plan in an item, by the names that models give them."""
+    fields = {str(key).lower().replace(" ", "_").replace("-", "_"): value for key, value in item.items()}
+
+    def first(names: tuple[str, ...], kind: type | tuple[type, ...]) -> Any:
+        values = (fields[name] for name in names if name in fields)
+        return next((value for value in values if isinstance(value, kind) and not isinstance(value, bool)), None)
+
+    number, words, scope = first(_NUMBER_KEYS, (int, str)), first(_LENGTH_KEYS, (int, str)), first(_SCOPE_KEYS, str)
+    after = first(_AFTER_KEYS, (int, str, list))
+    return PlanFields(
+        -1 if (n := _whole(number)) is None else n,
+        clean_title(" ".join(scope.split())) if scope is not None else None,
+        () if after is None else after,
+        _whole(words) or None,
+    )
+
+
+_WHOLE = re.compile(r"\D{0,12}(\d{1,4})(?!\d)")
+
+
+def _whole(value: int | str | None) -> int | None:
+    if isinstance(value, str):
+        found = _WHOLE.match(value)
+        return int(found[1]) if found else None
+    return value if value is not None and 0 <= value < 10_000 else None
 
 
 def json_start(line: str) -> int | None:
@@ -113,7 +173,7 @@ def _closed(text: str) -> Iterator[str]:
     yield text[:safe] + "".join(reversed(closers[:depth]))
 
 
-def json_titles(source: str, *, bare: bool) -> list[str]:
+def json_titles(source: str, *, bare: bool) -> list[Title]:
     """The titles in the first JSON list of strings or objects of a text, or in the first object with such a list.
 
     Args:
@@ -144,8 +204,8 @@ def json_titles(source: str, *, bare: bool) -> list[str]:
     return _titles(objects if len(objects) > 1 else _items(objects[0], bare) if objects else [])
 
 
-def _titles(items: list[Any]) -> list[str]:
-    return [title for item in items if (title := plain_title(_item_text(item)))]
+def _titles(items: list[Any]) -> list[Title]:
+    return [Title(title, item=item) for item in items if (title := plain_title(_item_text(item)))]
 
 
 def _items(data: Any, bare: bool, depth: int = 0) -> list[Any]:

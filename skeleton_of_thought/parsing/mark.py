@@ -40,10 +40,19 @@ class Mark(NamedTuple):
 
 
 class Title(NamedTuple):
-    """A title, and whether it stands on the line at which the text was cut off."""
+    """A title as the text has it.
+
+    Attributes:
+        text: Its words.
+        cut: Whether it stands on the line at which the text was cut off.
+        number: The number in its mark, or that of the mark before it where it has none; -1 in lists without numbers.
+        item: The item of a JSON list that it stands in; None for other lists.
+    """
 
     text: str
     cut: bool = False
+    number: int = -1
+    item: Any = None
 
 
 class _Pattern:

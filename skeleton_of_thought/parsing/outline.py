@@ -128,7 +128,7 @@ class Outline:
             return self._held or self._rows[len(self._rows) == 1 :]
         from skeleton_of_thought.parsing.data import json_titles
 
-        return [Title(text) for text in json_titles("\n".join(self._json), bare=self._bare)]
+        return json_titles("\n".join(self._json), bare=self._bare)
 
     # --- fences, prose, JSON ----------------------------------------------------------------------
 
@@ -332,7 +332,7 @@ class Outline:
         self._inline = len(pieces) > 1
         top.number = pieces[-1][0]
         if len(pieces) > 1:
-            for n, (_, raw) in enumerate(pieces):
+            for n, (top.number, raw) in enumerate(pieces):
                 self._emit(clean_title(raw, "" if n else mark.opened), self._cut and n == len(pieces) - 1)
             return
         if fence := _FENCE.fullmatch(mark.rest):
@@ -434,7 +434,8 @@ class Outline:
         if not title:
             return
         into = self._held if self._holding else self._out
-        into.append(Title(title, self._cut if cut is None else cut))
+        number = self._top.number if self._top and self._top.kind in ("number", "dotted") else -1
+        into.append(Title(title, self._cut if cut is None else cut, number))
         self._found = self._found or not self._holding
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 from skeleton_of_thought.errors import InvalidInput, SkeletonError
 from skeleton_of_thought.parsing.outline import Outline, Title
-from skeleton_of_thought.types import Point, Skeleton
+from skeleton_of_thought.types import PlanItem, Planning, Point, Skeleton
 
 if TYPE_CHECKING:
+    from skeleton_of_thought.parsing.plan_reader import PlanReader
     from skeleton_of_thought.parsing.reasoning import BlockReader
 
 __all__ = [
@@ -130,16 +131,19 @@ class SkeletonParser:
         max_points: Points after this many are ignored; never more than `MOST_POINTS`.
         prefill: The start of the reply, where a backend was made to continue it. The model's own text, and so its
             reasoning, begins after it. Its points are in `points`.
+        planning: What is read of a point besides its title: `"scoped"` its note and its length, `"graph"` also the
+            points before it that it builds on.
 
     Attributes:
         restarted: Whether the last `feed` or `close` found that all points before it are void.
         introduced: Whether the first point has other text before it.
+        plan: The reader of what the points say besides their titles; None for `"titles"`.
 
     Raises:
         InvalidInput: `max_points` is less than 1.
     """
 
-    def __init__(self, max_points: int | None = None, *, prefill: str = "") -> None:
+    def __init__(self, max_points: int | None = None, *, prefill: str = "", planning: Planning = "titles") -> None:
         if max_points is not None and max_points < 1:
             raise InvalidInput(f"max_points must be at least 1, or None; it is {max_points!r}.")
         self._most = MOST_POINTS if max_points is None else min(max_points, MOST_POINTS)
@@ -152,6 +156,11 @@ class SkeletonParser:
         self._skeleton: Skeleton | None = None
         self.restarted = self.introduced = False
         self._prefill = prefill
+        self.plan: PlanReader | None = None
+        if planning != "titles":
+            from skeleton_of_thought.parsing.plan_reader import PlanReader
+
+            self.plan = PlanReader(planning)
         if prefill:
             self._text.append(prefill)
             self._read(prefill)
@@ -229,10 +238,12 @@ class SkeletonParser:
     def _add(self, titles: list[Title]) -> None:
         count = len(self._points)
         for index, title in enumerate(titles[: self._most - count], count + 1):
-            self._points.append(Point(index, title.text))
+            self._points.append(Point(index, title.text) if self.plan is None else self.plan.read(title))
 
     def _restart(self) -> None:
         self._points = []
+        if self.plan is not None:
+            self.plan.restart()
         self.introduced = False
         self._outline = Outline()
         self._line = []
@@ -242,7 +253,7 @@ class SkeletonParser:
             self._read(self._prefill + "\n")
 
 
-def parse_skeleton(text: str, max_points: int | None = None) -> Skeleton:
+def parse_skeleton(text: str, max_points: int | None = None, planning: Planning = "titles") -> Skeleton:
     """The skeleton in a complete text; empty when there is none. See `SkeletonParser`.
 
     Example:
@@ -252,7 +263,7 @@ def parse_skeleton(text: str, max_points: int | None = None) -> Skeleton:
     Raises:
         InvalidInput: `max_points` is less than 1.
     """
-    parser = SkeletonParser(max_points)
+    parser = SkeletonParser(max_points, planning=planning)
     parser.feed(text)
     return parser.close()
 
@@ -296,9 +307,10 @@ class SkeletonWriting:
         min_points: With fewer points the skeleton is unusable.
         max_points: The most points.
         prefill: The start of the reply, where the backend continues it; see `SkeletonParser`.
+        planning, max_depth, max_parents: See `SkeletonParser` and `PlanGuard`.
 
     Attributes:
-        points: The points so far.
+        points: The points so far; they build on points before them only.
         complete: Whether the rest of the skeleton is of no use: there are enough points, or the model is in a loop. A
             list that comes after other text may be part of the model's reasoning, whose end is still to come. It is
             read on, up to three times `max_points`.
@@ -308,7 +320,15 @@ class SkeletonWriting:
         written: The skeleton as the model wrote it, repeats included; empty until `close`.
     """
 
-    def __init__(self, min_points: int, max_points: int, prefill: str = "") -> None:
+    def __init__(  # noqa: PLR0917 - the sizes of a skeleton
+        self,
+        min_points: int,
+        max_points: int,
+        prefill: str = "",
+        planning: Planning = "titles",
+        max_depth: int = 2,
+        max_parents: int = 8,
+    ) -> None:
         self.points: list[Point] = []
         self.complete = False
         self.restarted = False
@@ -317,7 +337,9 @@ class SkeletonWriting:
         self._min_points = min_points
         self._max_points = max_points
         self._shown = self._found = 0
-        self._parser = SkeletonParser(prefill=prefill)
+        self._parser = SkeletonParser(prefill=prefill, planning=planning)
+        self._plan = self._parser.plan
+        self._guard = self._plan.guard(max_depth, max_parents) if self._plan is not None else None
         self._prefilled = self._parser.points if prefill else ()
         self._titles: set[str] = set()
         self._repeats = 0
@@ -329,20 +351,28 @@ class SkeletonWriting:
             points = self._from_the_first()
         return self._add(points) if points else ()
 
-    def close(self, *, truncated: bool, titles: Collection[str] | None = None) -> Sequence[Point]:
+    def close(
+        self, *, truncated: bool, titles: Collection[str] | None = None, plan: Sequence[PlanItem] | None = None
+    ) -> Sequence[Point]:
         """Ends the reading; returns the points that may show now.
 
         Args:
             truncated: The text or the list was cut off, so its last title may be half a title.
             titles: The titles, where the backend gave them as data; they count instead of the text.
+            plan: The points with what is said of them, where the backend gave them as data; they count before titles.
         """
         known = len(self._parser.points)
-        if titles is None:
+        if titles is None and plan is None:
             self.written = self._parser.close(truncated=truncated)
             if self._parser.restarted:
                 return self._add(self._from_the_first())
             return self._add(self.written.points[known:])
-        self.written = skeleton_of_titles(list(titles)[:-1] if truncated and len(titles) > 1 else titles)
+        given = list(titles or ()) if plan is None else list(plan)
+        given = given[:-1] if truncated and len(given) > 1 else given
+        if self._plan is None:
+            self.written = skeleton_of_titles([item if isinstance(item, str) else item.title for item in given])
+        else:
+            self.written = self._plan.read_all(given)
         return self._add(self.written.points)
 
     def void(self) -> None:
@@ -353,6 +383,16 @@ class SkeletonWriting:
     def skeleton(self) -> Skeleton:
         """The points so far as a skeleton."""
         return Skeleton(tuple(self.points), self.written.text)
+
+    @property
+    def chain(self) -> bool:
+        """Whether each point so far builds on the one before it; see `PlanGuard`."""
+        return self._guard is not None and self._guard.chain
+
+    @property
+    def parallel(self) -> bool:
+        """Whether the points can be no chain any more; always so without a graph."""
+        return self._guard is None or self._guard.parallel
 
     @property
     def error(self) -> SkeletonError:
@@ -367,6 +407,8 @@ class SkeletonWriting:
     def _from_the_first(self) -> list[Point]:
         """Forgets what was read before the parser restarted; returns the parser's points."""
         self._prefilled = ()
+        if self._guard is not None:
+            self._guard.restart()
         if self._shown:
             self.restarted, self.voided = True, tuple(self.points[: self._shown])
         self.points, self._titles = [], set()
@@ -380,10 +422,14 @@ class SkeletonWriting:
             if title in self._titles:
                 # Small models repeat themselves; the same title twice would be the same text twice.
                 self._repeats += 1
+                if self._guard is not None:
+                    self._guard.repeat(point)
                 continue
             self._repeats = 0
             if len(self.points) < self._max_points:
                 self._titles.add(title)
+                if self._guard is not None:
+                    point = self._guard.add(point)  # noqa: PLW2901 - the same point, safe
                 self.points.append(dataclasses.replace(point, index=len(self.points) + 1))
         most = _READ_ON * self._max_points if self._parser.introduced else self._max_points
         enough = len(self.points) >= self._max_points and self._found >= most

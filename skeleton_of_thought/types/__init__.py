@@ -23,7 +23,17 @@ from skeleton_of_thought.types.answer import (
     Timings,
     Usage,
 )
-from skeleton_of_thought.types.calls import Call, Cancel, Completion, Decoding, Hints, Prompt, Reply, Retrieval
+from skeleton_of_thought.types.calls import (
+    Call,
+    Cancel,
+    Completion,
+    Decoding,
+    Hints,
+    PlanItem,
+    Prompt,
+    Reply,
+    Retrieval,
+)
 
 __all__ = [
     "Answer",
@@ -36,6 +46,7 @@ __all__ = [
     "Expansion",
     "Hints",
     "Message",
+    "PlanItem",
     "Planning",
     "Point",
     "PointTimes",

@@ -187,6 +187,23 @@ class PlanItem(Portable):
 
 
 @dataclass(frozen=True)
+class PlanItem(Portable):
+    """One point of a plan that a backend gives as data.
+
+    Attributes:
+        title: The point's title.
+        scope: What the point covers; empty for nothing.
+        after: The numbers of the points that it builds on, in any order; the first item of the plan is number 1.
+        words: Its length in words; None for none.
+    """
+
+    title: str
+    scope: str = ""
+    after: tuple[int, ...] = ()
+    words: int | None = None
+
+
+@dataclass(frozen=True)
 class Reply(Portable):
     """How a call ended, reported by the backend after its last text.
 
@@ -199,6 +216,7 @@ class Reply(Portable):
         plan: The points of a plan, if the backend gives them as data; they then count instead of titles and text.
         titles: The titles of a skeleton, if the backend gives them as data; they then count instead of the call's
             text. None for text alone.
+        plan: The points of a plan, if the backend gives them as data; they then count instead of titles and text.
         sources: The sources found, best first, for calls of stage `sources`; any objects, which the core passes on.
         context: The text of the sources for the model, for calls of stage `sources`; empty if nothing was found: the
             prompts are then those without retrieval.
@@ -216,6 +234,7 @@ class Reply(Portable):
     plan: tuple[PlanItem, ...] | None = None
     decoding: Decoding | None = None
     titles: tuple[str, ...] | None = None
+    plan: tuple[PlanItem, ...] | None = None
     sources: tuple[Any, ...] = ()
     context: str = ""
     refusal: str = ""

@@ -150,7 +150,7 @@ def test_a_skeleton_is_written_down_and_read_again(text):
 @fuzz
 @given(text=TEXTS, bare=st.booleans(), cut=st.booleans())
 def test_any_text_as_data(text, bare, cut):
-    assert all(json_titles(text, bare=bare))
+    assert all(title.text for title in json_titles(text, bare=bare))
     json_value(text, cut=cut)
     assert len(skeleton_of_titles([text, "One"]).points) in (1, 2)
     assert len(without_reasoning(text)) <= len(text)
