@@ -13,10 +13,9 @@ from langchain_core.runnables.base import RunnableBindingBase
 from pydantic import BaseModel, ConfigDict, Field
 
 from langchain_sot.models.resolution import has_fallbacks
-from skeleton_of_thought.parsing.data import json_value
+from skeleton_of_thought.parsing.data import json_value, plan_fields
 from skeleton_of_thought.parsing.parser import without_reasoning
-from skeleton_of_thought.types import Planning
-from skeleton_of_thought.types.calls import PlanItem
+from skeleton_of_thought.types import PlanItem, Planning
 
 __all__ = ["GraphSchema", "ScopedSchema", "SkeletonSchema", "StructuredReply", "ask_structured"]
 
@@ -193,10 +192,12 @@ def _item(point: Any) -> PlanItem | None:
     """A point of a plan; None for anything else."""
     if not isinstance(point, dict) or not isinstance(title := point.get("title"), str):
         return None
-    scope, after = point.get("scope"), point.get("after")
-    numbers = map(str, after) if isinstance(after, list) else ()
-    parents = tuple(int(number) for number in numbers if number.isdecimal() and len(number) < 6)
-    return PlanItem(title, scope if isinstance(scope, str) else "", parents)
+    from skeleton_of_thought.parsing.plan_lines import read_numbers
+
+    fields = plan_fields(point)
+    after = fields.after if isinstance(fields.after, list | tuple) else [fields.after]
+    numbers = [number for each in after for number in read_numbers(str(each))[0]]
+    return PlanItem(title, fields.scope or "", tuple(numbers), fields.words)
 
 
 def _arguments(args: Any) -> Any:

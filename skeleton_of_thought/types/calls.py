@@ -167,23 +167,6 @@ class Decoding:
             rows / steps if steps else 0.0,
             self.output_tokens + other.output_tokens,
         )
-@dataclass(frozen=True)
-class PlanItem(Portable):
-    """One point of a plan that a backend gives as data.
-
-    Attributes:
-        title: The point's title.
-        scope: What the point covers; empty for nothing.
-        after: The numbers of the points that it builds on, in any order; the first item of the plan is number 1.
-        words: Its length in words; None for none.
-    """
-
-    title: str
-    scope: str = ""
-    after: tuple[int, ...] = ()
-    words: int | None = None
-
-
 
 
 @dataclass(frozen=True)
@@ -213,7 +196,6 @@ class Reply(Portable):
             words is in `skeleton_of_thought.adapters.finish_reasons`.
         decision: The routing decision, for calls of stage `route`.
         decoding: The work of a local engine, if the backend is one and reports it.
-        plan: The points of a plan, if the backend gives them as data; they then count instead of titles and text.
         titles: The titles of a skeleton, if the backend gives them as data; they then count instead of the call's
             text. None for text alone.
         plan: The points of a plan, if the backend gives them as data; they then count instead of titles and text.
@@ -231,7 +213,6 @@ class Reply(Portable):
     usage: Usage | None = None
     finish_reason: str | None = None
     decision: RouteDecision | None = None
-    plan: tuple[PlanItem, ...] | None = None
     decoding: Decoding | None = None
     titles: tuple[str, ...] | None = None
     plan: tuple[PlanItem, ...] | None = None

@@ -21,8 +21,7 @@ from langchain_sot import SkeletonOfThoughtChain, SkeletonOutputParser
 from langchain_sot.results import PlannedAnswerDict, Restart
 from langchain_sot.skeleton_schema import StructuredReply
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Point, RouteDecision, Skeleton
-from skeleton_of_thought.types.calls import PlanItem
+from skeleton_of_thought.types import PlanItem, Point, RouteDecision, Skeleton
 
 GRAPH = "1. Price: what each costs\n2. Speed: how fast each is\n3. Which to buy: who needs which (after 1, 2)"
 SCOPED = "1. Price: what each costs\n2. Speed: how fast each is"
@@ -394,7 +393,8 @@ async def test_titles_in_place_of_a_plan_still_count(ways, tools):
     [
         ({"title": "A", "scope": "b", "after": [1]}, PlanItem("A", "b", (1,))),
         ({"title": "A"}, PlanItem("A")),
-        ({"title": "A", "scope": None, "after": ["1", None, 2.5, True, "9" * 5000]}, PlanItem("A", "", (1,))),
+        ({"title": "A", "scope": None, "after": ["1", None, True, "9" * 5000]}, PlanItem("A", "", (1,))),
+        ({"title": "A", "covers": "b", "after": "1 and 3", "words": 30}, PlanItem("A", "b", (1, 3), 30)),
         ({"scope": "A"}, None),
         (["A"], None),
     ],
